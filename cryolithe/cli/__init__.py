@@ -1,0 +1,81 @@
+"""The command line: one module per command; the only place that echoes and sets exit codes.
+
+Commands are imported when they are called, so that ``cryolithe --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from cryolithe import __version__
+from cryolithe.errors import CryoLitheError
+
+# name -> (module, one line for the overview)
+COMMANDS = {
+    "reconstruct": ("cryolithe.cli.reconstruct", "Turn aligned tilt series into tomograms."),
+    "info": ("cryolithe.cli.info", "Say what a file holds: stack, volume, angles, model."),
+    "fsc": ("cryolithe.cli.fsc", "Fourier shell correlation of two volumes."),
+    "simulate": ("cryolithe.cli.simulate", "Make a simulated tilt series with known truth."),
+    "train": ("cryolithe.cli.train", "Train a network on simulated specimens."),
+    "score": ("cryolithe.cli.score", "Score a model against FBP on simulated specimens it never saw."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command's module only when that command runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the command names in the order of the user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the overview from the table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an error that a user can mend becomes one line and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except CryoLitheError as error:
+            raise UserError(str(error)) from error
+
+
+class UserError(click.ClickException):
+    """One line on standard error, exit code 2."""
+
+    exit_code = 2
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="cryolithe")
+def main() -> None:
+    """Reconstruct cryo-electron tomograms with local networks.
+
+    An aligned tilt series goes in; a denoised tomogram with its missing wedge compensated comes out.
+    No training on your data, no GPU needed.
+
+    \b
+    First steps
+      cryolithe info tilts.mrc                        what is in this file?
+      cryolithe reconstruct tilts.mrc angles.tlt      -> tilts_rec.mrc, tilts_rec.json
+      cryolithe reconstruct tilts.mrc angles.tlt --method fbp -o fbp.mrc
+      cryolithe fsc tilts_rec.mrc fbp.mrc --wedge 60
+
+    \b
+    Conventions
+      Stacks are (tilt, y, x) with the tilt axis along y; volumes are (z, y, x).
+      Settings: a flag wins over the file given by --config, which wins over the default.
+      Exit codes: 0 done, 1 some series of a list failed, 2 bad input (one line says what), 130 interrupted.
+    """

@@ -1,0 +1,59 @@
+"""The exception tree. Every message says what was expected, what was found, and what to do.
+
+    CryoLitheError            shown by the command line as one line, exit code 2
+    +-- InputError            a file or array that the user gave is not usable
+    |   +-- FileFormatError   ... because its bytes are not what its kind of file should hold
+    +-- GeometryError         angles, shapes or centres that describe no tomographic experiment
+    +-- SettingsError         an option or configuration key that is unknown or out of range
+    +-- ModelError            a network or its weights cannot be found, read or used
+    +-- DeviceError           the asked-for device or precision is not available
+    +-- OutputError           the result cannot be written where it was asked for
+    +-- ResourceError         memory or disk space does not suffice
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CryoLitheError(Exception):
+    """Base of all errors that a user can mend; ``str(error)`` is one complete line."""
+
+
+class InputError(CryoLitheError):
+    """A file or array given by the user is not usable."""
+
+
+class FileFormatError(InputError):
+    """A file's bytes are not what a file of its kind should hold."""
+
+
+class GeometryError(CryoLitheError):
+    """Angles, shapes or centres that describe no tomographic experiment."""
+
+
+class SettingsError(CryoLitheError):
+    """An option or configuration key is unknown, or its value is out of range."""
+
+
+class ModelError(CryoLitheError):
+    """A network or its weights cannot be found, read or used."""
+
+
+class DeviceError(CryoLitheError):
+    """The requested device or precision is not available."""
+
+
+class OutputError(CryoLitheError):
+    """The result cannot be written where it was asked for."""
+
+
+class ResourceError(CryoLitheError):
+    """Memory or disk space does not suffice."""
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the known name most like ``name``, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{matches[0]}'?)" if matches else ""

@@ -1,0 +1,151 @@
+"""Axis order, signs, units and centres: the one place where they are written down.
+
+Arrays
+    volume              ``(z, y, x)``
+    tilt images         ``(tilt, y, x)``
+    The tilt axis runs along y. Indices start at 0; a pixel's coordinate is that of its centre.
+
+Projection of a point (single-axis tilt by the angle θ, parallel beam)
+    ``u = (x - cx) cos θ + (z - cz) sin θ + cu``     detector column, pixels
+    ``v = y - cy + cv``                              detector row, pixels
+
+    This is the sign convention of IMOD after ``trimvol -rx``, of RELION-5 and of teamtomo.
+
+Centres
+    ``(N - 1) / 2`` for an axis of N pixels: IMOD's convention, the geometric middle of the field.
+
+Coordinates are float32 everywhere (float16 coordinates would be wrong by up to 0.5 px rms at 4096 px).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cryolithe.errors import GeometryError
+
+
+def centre_px(size_px: int) -> float:
+    """Coordinate of the middle of an axis of ``size_px`` pixels: ``(N - 1) / 2``."""
+    return (size_px - 1) / 2
+
+
+@dataclass(frozen=True)
+class VolumeGrid:
+    """The voxel grid of a volume, centred on the tilt axis.
+
+    Attributes:
+        shape: voxels along ``(z, y, x)``.
+
+    Raises:
+        GeometryError: if a size is not a positive whole number.
+    """
+
+    shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        sizes = tuple(int(n) for n in self.shape)
+        if len(sizes) != 3 or any(n <= 0 for n in sizes):
+            raise GeometryError(f"a volume needs three positive sizes (z, y, x), got {self.shape}")
+        object.__setattr__(self, "shape", sizes)
+
+    @property
+    def centre(self) -> tuple[float, float, float]:
+        """Voxel coordinates ``(z, y, x)`` of the point on the tilt axis in the middle of the volume."""
+        z, y, x = (centre_px(n) for n in self.shape)
+        return z, y, x
+
+
+@dataclass(frozen=True)
+class TiltGeometry:
+    """How each tilt image sees the specimen; holds no pixels.
+
+    Attributes:
+        angles_deg: tilt angle of each image in degrees, in stack order, all within ±90.
+        image_shape: pixels of one image along ``(y, x)``.
+
+    Raises:
+        GeometryError: if there is no angle, an angle is not finite or outside ±90°, all angles are equal
+            (for more than one image), or an image size is not positive.
+
+    >>> TiltGeometry((-60.0, 0.0, 60.0), (100, 128)).centre
+    (49.5, 63.5)
+    """
+
+    angles_deg: tuple[float, ...]
+    image_shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        angles = tuple(float(a) for a in self.angles_deg)
+        object.__setattr__(self, "angles_deg", angles)
+        object.__setattr__(self, "image_shape", tuple(int(n) for n in self.image_shape))
+        check_angles_deg(angles)
+        if len(self.image_shape) != 2 or any(n <= 0 for n in self.image_shape):
+            raise GeometryError(f"tilt images need two positive sizes (y, x), got {self.image_shape}")
+
+    @property
+    def tilts(self) -> int:
+        """Number of tilt images."""
+        return len(self.angles_deg)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Pixel coordinates ``(v, u)`` of the tilt axis' middle in every image."""
+        return centre_px(self.image_shape[0]), centre_px(self.image_shape[1])
+
+    @cached_property
+    def angles_rad(self) -> NDArray[np.float64]:
+        """Tilt angles in radians, shape ``(tilts,)``."""
+        return np.deg2rad(np.asarray(self.angles_deg, dtype=np.float64))
+
+    def columns(self, x_px: ArrayLike, z_px: ArrayLike) -> NDArray[np.float64]:
+        """Detector columns u at which points are seen.
+
+        Args:
+            x_px: x minus the volume's centre, pixels, any shape S.
+            z_px: z minus the volume's centre, pixels, broadcastable with ``x_px``.
+
+        Returns:
+            u in pixels, shape ``(tilts, *S)``.
+        """
+        x, z = np.broadcast_arrays(np.asarray(x_px, dtype=np.float64), np.asarray(z_px, dtype=np.float64))
+        theta = self.angles_rad.reshape((-1,) + (1,) * x.ndim)
+        return x * np.cos(theta) + z * np.sin(theta) + self.centre[1]
+
+    def angular_weights_rad(self) -> NDArray[np.float64]:
+        """Quadrature weight of each tilt for the integral over θ, radians, shape ``(tilts,)``.
+
+        Each angle stands for the interval up to half-way to its neighbours; the two outermost ones reach as
+        far outward as inward. Equal angles share their interval. A single tilt has weight 1.
+        """
+        if self.tilts == 1:
+            return np.ones(1)
+        distinct, inverse, counts = np.unique(self.angles_rad, return_inverse=True, return_counts=True)
+        gaps = np.diff(distinct)
+        gaps = np.concatenate([gaps[:1], gaps, gaps[-1:]])
+        return ((gaps[:-1] + gaps[1:]) / 2 / counts)[inverse]
+
+    def select(self, keep: ArrayLike) -> TiltGeometry:
+        """Return the geometry of the images at the indices ``keep``."""
+        return TiltGeometry(tuple(np.asarray(self.angles_deg)[np.asarray(keep)]), self.image_shape)
+
+
+def check_angles_deg(angles_deg: tuple[float, ...]) -> None:
+    """Raise GeometryError unless the angles can belong to one tilt series."""
+    angles = np.asarray(angles_deg, dtype=np.float64)
+    if angles.size == 0:
+        raise GeometryError("a tilt series needs at least one angle, got none")
+    if not np.isfinite(angles).all():
+        bad = int(np.flatnonzero(~np.isfinite(angles))[0])
+        raise GeometryError(f"tilt angles must be finite numbers; angle {bad + 1} is {angles[bad]}")
+    if (np.abs(angles) > 90).any():
+        bad = int(np.flatnonzero(np.abs(angles) > 90)[0])
+        raise GeometryError(f"tilt angles must lie within ±90°; angle {bad + 1} is {angles[bad]:g}°")
+    if angles.size > 1 and np.ptp(angles) == 0:
+        raise GeometryError(
+            f"all {angles.size} tilt angles are {angles[0]:g}°: a tilt series needs different angles; "
+            "check that the first column of the angle file holds them"
+        )

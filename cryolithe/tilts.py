@@ -1,0 +1,44 @@
+"""`TiltSeries`: tilt images with the geometry in which they were recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import GeometryError
+from cryolithe.geometry import TiltGeometry
+
+
+@dataclass(frozen=True)
+class TiltSeries:
+    """Aligned tilt images, tilt axis along y.
+
+    Attributes:
+        images: shape ``(tilt, y, x)``, any real dtype; may be a read-only memory map.
+        geometry: angles and image shape; must agree with ``images``.
+        pixel_size_angstrom: edge of a pixel, or None where nobody knows it.
+
+    Raises:
+        GeometryError: if the images and the geometry disagree, or the pixel size is not positive.
+    """
+
+    images: NDArray[np.generic]
+    geometry: TiltGeometry
+    pixel_size_angstrom: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 3:
+            raise GeometryError(f"a tilt series has three axes (tilt, y, x), got shape {self.images.shape}")
+        if self.images.shape[0] != self.geometry.tilts:
+            raise GeometryError(
+                f"the stack holds {self.images.shape[0]} images but there are {self.geometry.tilts} tilt angles; "
+                "give the angle file that belongs to this stack"
+            )
+        if tuple(self.images.shape[1:]) != self.geometry.image_shape:
+            raise GeometryError(
+                f"images of shape {self.images.shape[1:]} do not fit a geometry for {self.geometry.image_shape}"
+            )
+        if self.pixel_size_angstrom is not None and not self.pixel_size_angstrom > 0:
+            raise GeometryError(f"the pixel size must be positive, got {self.pixel_size_angstrom} Å")
