@@ -1,0 +1,211 @@
+"""``cryolithe fsc``: how alike are two volumes, shell by shell, in and outside the missing wedge?"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe import __version__
+from cryolithe.errors import GeometryError, InputError, OutputError, SettingsError
+from cryolithe.formats.mrc import read_volume
+from cryolithe.metrics import (
+    FloatArray,
+    FscCurve,
+    Resolution,
+    check_tilt_range,
+    check_volume,
+    fourier_shell_correlation,
+    mean_correlation,
+    resolution_at,
+)
+from cryolithe.report import THRESHOLDS, plot_fsc, write_json
+from cryolithe.volume import Volume
+
+VOXEL_SIZE_TOLERANCE = 0.01  # relative: headers round, and refined pixel sizes differ by less than this
+HEADINGS = {"total": "total", "measured": "measured", "missing": "wedge"}
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+NUMBER = r"[+-]?\d+(?:\.\d*)?"
+
+FilePath = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(no_args_is_help=True)
+@click.argument("volumes", metavar="A.mrc B.mrc", nargs=2, type=FilePath)
+@click.option("--mask", "mask_path", type=FilePath, help="Volume of weights: 1 keeps a voxel, 0 leaves it out.")
+@click.option(
+    "--wedge",
+    metavar="DEG|MIN,MAX",
+    help="Tilt range of the series, such as 60 (for ±60°) or -51,49: adds a column for the coefficients that the "
+    "images measured and one for the missing wedge.",
+)
+@click.option("--voxel-size", type=float, metavar="Å", help="Edge of a voxel, in place of the files' own.")
+@click.option("--json", "json_path", type=FilePath, help="Write the numbers to this file.")
+@click.option("--plot", "plot_path", type=FilePath, help="Draw the curve into this file (.png, .pdf, .svg).")
+@click.option("--overwrite", is_flag=True, help="Replace the files of --json and --plot if they exist.")
+def command(
+    volumes: tuple[Path, Path],
+    mask_path: Path | None,
+    wedge: str | None,
+    voxel_size: float | None,
+    json_path: Path | None,
+    plot_path: Path | None,
+    overwrite: bool,
+) -> None:
+    """Fourier shell correlation of two volumes of the same specimen.
+
+    Prints one line per shell, then the mean over the shells (without the last) and the resolutions at 0.5 and
+    0.143; "<" stands before the last shell's where a curve never falls below.
+
+    Halves reconstructed from different images (even and odd ones, say) tell the resolution of the data. Two
+    results of a network from the same images share its invention and agree better than they deserve, most of
+    all in the missing wedge.
+
+    \b
+    Examples
+      cryolithe fsc rec_EVN.mrc rec_ODD.mrc
+      cryolithe fsc rec_EVN.mrc rec_ODD.mrc --wedge -51,60 --plot fsc.png --json fsc.json
+    """
+    tilt_range_deg = None if wedge is None else parse_wedge(wedge)
+    if voxel_size is not None and not (math.isfinite(voxel_size) and voxel_size > 0):
+        raise SettingsError(f"--voxel-size: expected a positive number of Å, got {voxel_size:g}")
+    for output in (json_path, plot_path):
+        _check_output(output, overwrite)
+    if plot_path is not None and plot_path.suffix.lower() not in PLOT_SUFFIXES:
+        raise SettingsError(f"--plot: expected a name ending in {', '.join(PLOT_SUFFIXES)}, got '{plot_path}'")
+
+    a, b = (read_volume(path) for path in volumes)
+    _check_pair(volumes, (a, b), check_voxel_size=voxel_size is None)
+    mask = None if mask_path is None else _read_mask(mask_path, a, volumes[0])
+    if volumes[0].resolve() == volumes[1].resolve():
+        click.echo(f"Warning: {volumes[0]} is compared with itself, which correlates perfectly", err=True)
+    voxel_size = voxel_size or a.voxel_size_angstrom or b.voxel_size_angstrom
+
+    curve = fourier_shell_correlation(a.voxels, b.voxels, tilt_range_deg=tilt_range_deg, mask=mask)
+    click.echo("\n".join(_table(curve, voxel_size) + _summary(curve, voxel_size)))
+    if json_path is not None:
+        write_json(
+            json_path,
+            {
+                "cryolithe": __version__,
+                "volumes": volumes,
+                "mask": mask_path,
+                "shape_zyx": a.voxels.shape,
+                "voxel_size_angstrom": voxel_size,
+                "tilt_range_deg": tilt_range_deg,
+                "fsc": curve,
+                "mean": {name: mean_correlation(values) for name, values in curve.columns().items()},
+                "resolution": {
+                    name: {str(t): _resolution(values, curve, t, voxel_size) for t in THRESHOLDS}
+                    for name, values in curve.columns().items()
+                },
+            },
+        )
+        click.echo(f"Numbers: {json_path}")
+    if plot_path is not None:
+        plot_fsc(plot_path, curve, voxel_size, title=f"{volumes[0].name} and {volumes[1].name}")
+        click.echo(f"Plot: {plot_path}")
+
+
+def parse_wedge(text: str) -> tuple[float, float]:
+    """Return the tilt range (lowest, highest) in degrees from ``60``, ``±60``, ``-60,60`` or ``-51:49``.
+
+    Raises:
+        SettingsError: if the text says no tilt range within ±90°.
+    """
+    plain = text.replace("−", "-").replace("°", "").replace(" ", "")
+    single = re.fullmatch(r"(?:±|\+/?-)?(\d+(?:\.\d*)?)", plain)
+    pair = re.fullmatch(f"({NUMBER})[,:]({NUMBER})", plain)
+    if single:
+        found = (-float(single[1]), float(single[1]))
+    elif pair:
+        found = (float(pair[1]), float(pair[2]))
+    else:
+        raise SettingsError(f"--wedge: expected a tilt range such as 60 (for ±60°) or -51,49, got '{text}'")
+    try:
+        check_tilt_range(found)
+    except GeometryError as error:
+        raise SettingsError(f"--wedge: {error}") from error
+    return found
+
+
+def _check_output(path: Path | None, overwrite: bool) -> None:
+    """Raise OutputError if the file exists and may not be replaced, or has no folder to be in."""
+    if path is None:
+        return
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; choose another name or allow replacing it with --overwrite")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+def _check_pair(paths: tuple[Path, Path], pair: tuple[Volume, Volume], check_voxel_size: bool) -> None:
+    """Raise InputError unless the two volumes can be compared voxel by voxel."""
+    a, b = pair
+    if a.voxels.shape != b.voxels.shape:
+        raise InputError(
+            f"the volumes differ in shape (z, y, x): {paths[0]} has {a.voxels.shape}, {paths[1]} has {b.voxels.shape}"
+        )
+    sizes = (a.voxel_size_angstrom, b.voxel_size_angstrom)
+    if check_voxel_size and sizes[0] and sizes[1] and abs(sizes[0] / sizes[1] - 1) > VOXEL_SIZE_TOLERANCE:
+        raise InputError(
+            f"the volumes differ in voxel size: {paths[0]} has {sizes[0]:g} Å, {paths[1]} has {sizes[1]:g} Å; "
+            "resample one of them, or give the size of both with --voxel-size"
+        )
+    for path, volume in zip(paths, pair, strict=True):
+        check_volume(volume.voxels, str(path))
+
+
+def _read_mask(path: Path, volume: Volume, volume_path: Path) -> NDArray[np.generic]:
+    """Return the weights of a mask, or raise InputError if they do not fit the volume or keep nothing."""
+    weights = read_volume(path).voxels
+    if weights.shape != volume.voxels.shape:
+        raise InputError(
+            f"the mask {path} has the shape (z, y, x) {weights.shape}, but {volume_path} has {volume.voxels.shape}"
+        )
+    if not weights.any():
+        raise InputError(f"the mask {path} is 0 in all {weights.size} voxels, so there is nothing to compare")
+    return weights
+
+
+def _resolution(values: FloatArray, curve: FscCurve, threshold: float, voxel_size: float | None) -> Resolution:
+    """Return the resolution of one column of a curve."""
+    return resolution_at(values, curve.frequency_per_px, threshold, voxel_size)
+
+
+def _table(curve: FscCurve, voxel_size: float | None) -> list[str]:
+    """Return the lines of the curve, one per shell from the first above frequency 0."""
+    scale, unit = (1.0, "px") if voxel_size is None else (voxel_size, "Å")
+    columns = curve.columns()
+    lines = [f"{'1/' + unit:>9}{unit:>9}" + "".join(f"{HEADINGS[name]:>10}" for name in columns)]
+    for shell, frequency in enumerate(curve.frequency_per_px[1:], start=1):
+        cells = "".join(f"{_number(values[shell]):>10}" for values in columns.values())
+        lines.append(f"{frequency / scale:>9.5f}{scale / frequency:>9.2f}{cells}")
+    return lines
+
+
+def _summary(curve: FscCurve, voxel_size: float | None) -> list[str]:
+    """Return the lines below the table: the mean of each column and its resolutions."""
+    columns = curve.columns()
+    lines = ["", f"{'mean':>18}" + "".join(f"{_number(mean_correlation(v)):>10}" for v in columns.values())]
+    for threshold in THRESHOLDS:
+        found = [_resolution(values, curve, threshold, voxel_size) for values in columns.values()]
+        label = f"{found[0].unit} at {threshold:g}"
+        lines.append(f"{label:>18}" + "".join(f"{_period(resolution):>10}" for resolution in found))
+    return lines
+
+
+def _number(value: float) -> str:
+    """Return a correlation as text, a dash where there is none."""
+    return f"{value:.4f}" if math.isfinite(value) else "-"
+
+
+def _period(resolution: Resolution) -> str:
+    """Return a resolution as text: ``<`` for a curve that never falls below, a dash for one that never lies above."""
+    if not math.isfinite(resolution.value):
+        return "-"
+    return f"{'' if resolution.reached else '<'}{resolution.value:.2f}"

@@ -1,0 +1,80 @@
+"""Tilt angle files (.tlt, .rawtlt, .txt): one line per image, the angle in the first column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryolithe.errors import FileFormatError, GeometryError, InputError, OutputError
+from cryolithe.formats.files import PathLike, printable, read_text, replacing
+from cryolithe.geometry import check_angles_deg
+
+LIMIT_BYTES = 1_000_000
+_COLUMNS = re.compile(r"[\s,;]+")
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,(\d+)\s*")
+
+
+def read_angles_deg(path: PathLike) -> tuple[float, ...]:
+    """Return the tilt angles in degrees, in the order of the file.
+
+    Columns are separated by blanks, tabs, commas or semicolons; only the first is read (AreTomo and SerialEM add
+    an index and a dose). Blank lines and what follows ``#`` are ignored.
+
+    Raises:
+        InputError: if the file cannot be read, is empty, or an angle is outside ±90° or all are equal.
+        FileFormatError: if a line does not start with a number, or numbers seem to have decimal commas.
+    """
+    path = Path(path)
+    angles: list[float] = []
+    decimals: list[str] = []
+    for number, line in enumerate(read_text(path, "an angle file", LIMIT_BYTES).splitlines(), start=1):
+        content = line.partition("#")[0].strip()
+        if not content:
+            continue
+        angles.append(_angle_deg(content, f"{path}, line {number}"))
+        comma = _DECIMAL_COMMA.fullmatch(content)
+        decimals.append(comma.group(1) if comma else "")
+    if not angles:
+        raise InputError(f"{path} holds no angle; expected one line per image with the tilt angle in degrees")
+    # "-60,00" and the two columns "-60,1" look alike; but an index does not have equally many digits in every line.
+    if len(decimals) > 1 and decimals[0] and len({len(digits) for digits in decimals}) == 1:
+        raise FileFormatError(
+            f"{path} has lines such as '{content}' that may hold decimal commas; "
+            "write decimal points, and put blanks between columns"
+        )
+    try:
+        check_angles_deg(tuple(angles))
+    except GeometryError as error:
+        raise InputError(f"{path}: {error}") from error
+    return tuple(angles)
+
+
+def _angle_deg(content: str, place: str) -> float:
+    token = _COLUMNS.split(content)[0]
+    shown = printable(content)[:60]
+    try:
+        angle = float(token)
+    except ValueError:
+        raise FileFormatError(f"{place}: expected a tilt angle in degrees, found '{shown}'") from None
+    if "_" in token:  # Python's float accepts 1_0
+        raise FileFormatError(f"{place}: expected a tilt angle in degrees, found '{shown}'")
+    if not abs(angle) <= 90:  # also True for NaN
+        raise InputError(f"{place}: expected a tilt angle within ±90°, found '{shown}'")
+    return angle
+
+
+def write_angles_deg(path: PathLike, angles: Iterable[float], overwrite: bool = False) -> None:
+    """Write one angle in degrees per line, with all its digits.
+
+    Raises:
+        GeometryError: if the angles can belong to no tilt series.
+        OutputError: if the file exists and is not to be overwritten, or cannot be written.
+    """
+    values = tuple(float(angle) for angle in angles)
+    check_angles_deg(values)
+    with replacing(path, overwrite) as temporary:
+        try:
+            temporary.write_text("".join(f"{angle!r}\n" for angle in values), encoding="ascii")
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,105 @@
+"""What every file format here shares: refusing what is no readable file, and writing under a temporary name."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cryolithe.errors import FileFormatError, InputError, OutputError
+
+PathLike = str | os.PathLike[str]
+
+# Control characters that text files of this field do contain: tab, line feed, vertical tab, form feed, return, and
+# the end-of-file mark of old Windows programs.
+_TEXT_CONTROLS = frozenset(b"\t\n\v\f\r\x1a")
+
+
+def input_size_bytes(path: Path) -> int:
+    """Return the size of a regular, non-empty file.
+
+    Raises:
+        InputError: if there is no such file, or it is a folder, a device or empty.
+    """
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give a file")
+        if not path.exists():
+            raise InputError(f"{path} does not exist; check its name and folder")
+        if not path.is_file():
+            raise InputError(f"{path} is not a regular file")
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if size == 0:
+        raise InputError(f"{path} is empty (0 bytes); the program that wrote it may have failed")
+    return size
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """Return the InputError for a file that the operating system does not let us read."""
+    return InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+def read_text(path: Path, kind: str, limit_bytes: int) -> str:
+    """Return the content of a small text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        kind: what it should be, for the message, such as ``"an angle file"``.
+        limit_bytes: larger files are refused, because they cannot be of this kind.
+
+    Raises:
+        InputError: if the file cannot be read.
+        FileFormatError: if it is too large, or binary.
+    """
+    size = input_size_bytes(path)
+    if size > limit_bytes:
+        raise FileFormatError(f"{path} is not {kind}: it has {size} bytes, expected at most {limit_bytes}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if any(byte < 32 and byte not in _TEXT_CONTROLS for byte in content):
+        raise FileFormatError(f"{path} is not {kind}: expected text, found binary data")
+    # Comments may be in any old encoding; what matters is ASCII.
+    return content.decode("utf-8-sig", errors="replace").rstrip("\x1a")
+
+
+def printable(text: str) -> str:
+    """Return ``text`` in one line without characters that could confuse a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+@contextmanager
+def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary name in the folder of ``path``; what is there at the end becomes ``path`` in one step.
+
+    If the body fails, the temporary file is removed and ``path`` stays as it was.
+
+    Raises:
+        OutputError: if ``path`` exists and is not to be overwritten, or cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; give the name of a file with -o")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; give --overwrite to replace it or another name with -o")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target} cannot be written: the folder {target.parent} does not exist; make it first")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield temporary
+        temporary.replace(target)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """Return the OutputError for a file that the operating system does not let us write."""
+    return OutputError(f"{path} cannot be written: {error.strerror or error}")

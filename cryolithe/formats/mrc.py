@@ -1,0 +1,243 @@
+"""MRC files: tilt stacks and volumes.
+
+Reading forgives what programs of the field really write (no MAP stamp, wrong machine stamp, old unsigned bytes) and
+says so in `MrcArray.notes`. Sizes are checked against the file's length before anything is mapped or allocated.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import FileFormatError, InputError
+from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.files import PathLike, input_size_bytes, printable, unreadable
+from cryolithe.formats.mrc_header import (
+    HEADER_BYTES,
+    MODES,
+    Header,
+    VolumeStatistics,
+    byte_orders,
+    has_map_stamp,
+    understand,
+)
+from cryolithe.formats.mrc_writer import RunningStatistics, VolumeWriter, write_stack, write_volume
+from cryolithe.geometry import TiltGeometry
+from cryolithe.tilts import TiltSeries
+from cryolithe.volume import Volume
+
+__all__ = [
+    "MrcArray",
+    "RunningStatistics",
+    "VolumeStatistics",
+    "VolumeWriter",
+    "read_mrc",
+    "read_tilt_series",
+    "read_volume",
+    "write_stack",
+    "write_volume",
+]
+
+_ORDER_NAMES = {"<": "little-endian", ">": "big-endian"}
+
+
+@dataclass(frozen=True)
+class MrcArray:
+    """The content of an MRC file.
+
+    Attributes:
+        data: shape ``(z or tilt, y, x)``, read-only, in the file's dtype and byte order; a memory map unless the file
+            is compressed.
+        voxel_sizes_angstrom: along ``(z, y, x)``; 0 where the header does not say.
+        mode: MRC mode of the values: 0, 1, 2, 6 or 12.
+        ispg: space group; 0 for image stacks, 1 and more for volumes.
+        mz: sections of the unit cell; 1 for MRC2014 image stacks.
+        labels: the header's texts that are not empty.
+        origin_angstrom: position ``(z, y, x)`` of the first voxel.
+        extended_header_bytes: bytes between the header and the data.
+        byte_order: ``"little-endian"`` or ``"big-endian"``.
+        notes: what was forgiven, in words.
+    """
+
+    data: NDArray[Any]
+    voxel_sizes_angstrom: tuple[float, float, float]
+    mode: int
+    ispg: int
+    mz: int
+    labels: tuple[str, ...]
+    origin_angstrom: tuple[float, float, float]
+    extended_header_bytes: int
+    byte_order: str
+    notes: tuple[str, ...]
+
+    @property
+    def voxel_size_angstrom(self) -> float | None:
+        """Voxel size along x, or None where the header does not say."""
+        return self.voxel_sizes_angstrom[2] or None
+
+
+def read_mrc(path: PathLike) -> MrcArray:
+    """Open an MRC file (also one compressed by gzip or bzip2, which is then held in memory).
+
+    Axes that are stored in another order than z, y, x are transposed.
+
+    Raises:
+        InputError: if the file does not exist or cannot be read.
+        FileFormatError: if it is no MRC file, is damaged or truncated, or holds complex or 4-bit values or a
+            stack of volumes.
+    """
+    path = Path(path)
+    size = input_size_bytes(path)
+    content: bytearray | None = None
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(HEADER_BYTES)
+        opener = _decompressor(raw)
+        if opener:
+            content, size = _decompress(path, opener)
+            raw = bytes(content[:HEADER_BYTES])
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if size < HEADER_BYTES:
+        raise FileFormatError(
+            f"{path} is not an MRC file: expected at least a header of {HEADER_BYTES} bytes, found {size} bytes"
+        )
+    header = understand(raw, size, path)
+    stored = np.dtype("u1" if header.unsigned_bytes else MODES[header.mode]).newbyteorder(header.order)
+    shape = (header.shape[0], header.shape[1], header.shape[2])
+    data: NDArray[Any]
+    if content is None:
+        try:
+            data = np.memmap(path, dtype=stored, mode="r", offset=header.data_offset, shape=shape)
+        except (OSError, ValueError) as error:
+            raise unreadable(path, error) from error
+    else:
+        data = np.frombuffer(content, stored, count=math.prod(shape), offset=header.data_offset).reshape(shape)
+        data.flags.writeable = False
+    if sorted(header.axes) == [1, 2, 3]:
+        data = data.transpose([header.axes.index(axis) for axis in (3, 2, 1)])
+    return _describe(header, data, size)
+
+
+def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:
+    """Turn a trusted header into the public value, with notes on what was forgiven."""
+    fields = header.fields
+    notes = []
+    if not has_map_stamp(header.raw):
+        notes.append("no MAP stamp")
+    orders, stamped = byte_orders(header.raw)
+    if not stamped:
+        notes.append(f"no machine stamp, {_ORDER_NAMES[header.order]} assumed from sizes")
+    elif orders[0] != header.order:
+        notes.append(f"the machine stamp is wrong, {_ORDER_NAMES[header.order]} assumed from sizes")
+    if size > header.end:
+        notes.append(f"file is {size - header.end} bytes longer than its header says; the rest is ignored")
+    if header.unsigned_bytes:
+        notes.append("bytes read as unsigned (old IMOD file)")
+    if sorted(header.axes) != [1, 2, 3]:
+        notes.append(f"axis numbers {header.axes[::-1]} make no sense, x, y, z assumed")
+    elif header.axes != (3, 2, 1):
+        notes.append(f"axes stored in the order {header.axes[::-1]}, transposed to z, y, x")
+    sizes = tuple(_spacing_angstrom(float(fields["cella"][a]), int(fields[f"m{a}"])) for a in "zyx")
+    # A stack's images have no spacing along z.
+    compared = sizes if int(fields["ispg"]) > 0 else sizes[1:]
+    if sizes[2] and any(abs(other / sizes[2] - 1) > 0.01 for other in compared):
+        notes.append(f"pixel sizes differ: x {sizes[2]:g}, y {sizes[1]:g}, z {sizes[0]:g} Å; x is used")
+    if sizes[2] == sizes[1] == 1:
+        notes.append("a pixel size of 1 Å is often a placeholder; check it")
+    origin = tuple(float(fields["origin"][a]) for a in "zyx")
+    if not all(map(math.isfinite, origin)):
+        origin = (0.0, 0.0, 0.0)
+        notes.append("the origin is not finite, 0 assumed")
+    labels = (printable(bytes(label).decode("ascii", errors="replace")) for label in fields["label"])
+    return MrcArray(
+        data=data,
+        voxel_sizes_angstrom=(sizes[0], sizes[1], sizes[2]),
+        mode=header.mode,
+        ispg=int(fields["ispg"]),
+        mz=int(fields["mz"]),
+        labels=tuple(label for label in labels if label),
+        origin_angstrom=(origin[0], origin[1], origin[2]),
+        extended_header_bytes=header.data_offset - HEADER_BYTES,
+        byte_order=_ORDER_NAMES[header.order],
+        notes=tuple(notes),
+    )
+
+
+def _spacing_angstrom(cell_angstrom: float, samples: int) -> float:
+    """Return cell / samples to the six digits that survive float32, or 0 where that is no length."""
+    spacing = cell_angstrom / samples if samples > 0 else 0.0
+    return float(f"{spacing:.6g}") if math.isfinite(spacing) and spacing > 0 else 0.0
+
+
+def _decompressor(raw: bytes) -> Callable[[Path], gzip.GzipFile | bz2.BZ2File] | None:
+    """Return what opens a file that starts with these bytes, or None if it is not compressed."""
+    if raw[:3] == b"\x1f\x8b\x08":
+        return lambda path: gzip.GzipFile(path, "rb")
+    if raw[:3] == b"BZh":
+        return lambda path: bz2.BZ2File(path, "rb")
+    return None
+
+
+def _decompress(path: Path, opener: Callable[[Path], gzip.GzipFile | bz2.BZ2File]) -> tuple[bytearray, int]:
+    """Return the content, no more of it than its MRC header asks for, and its whole length in bytes."""
+    try:
+        with opener(path) as stream:
+            content = bytearray(stream.read(HEADER_BYTES))
+            size = len(content)
+            headers = (
+                [Header(bytes(content), order) for order in byte_orders(content)[0]] if size == HEADER_BYTES else []
+            )
+            wanted = max((header.end for header in headers if header.plausible), default=0)
+            # Without a believable header there is nothing to wait for: a small file may expand to a huge one.
+            while wanted and (chunk := stream.read(2**20)):
+                content += chunk[: max(0, wanted - len(content))]
+                size += len(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FileFormatError(f"{path} is damaged: it cannot be decompressed ({error}); copy it again") from error
+    return content, size
+
+
+def read_tilt_series(
+    stack_path: PathLike, angles_path: PathLike, pixel_size_angstrom: float | None = None
+) -> TiltSeries:
+    """Read an aligned stack, shape ``(tilt, y, x)``, and its angles.
+
+    Args:
+        stack_path: MRC file; the images stay on disk until they are used.
+        angles_path: text file with one angle per line, in the order of the images.
+        pixel_size_angstrom: wins over the stack's header; with neither the series' pixel size is None.
+
+    Raises:
+        InputError: if a file is not usable, or the counts of images and angles differ.
+        GeometryError: if the pixel size is not positive.
+    """
+    mrc = read_mrc(stack_path)
+    angles = read_angles_deg(angles_path)
+    tilts, rows, columns = mrc.data.shape
+    if tilts != len(angles):
+        raise InputError(
+            f"{stack_path} holds {tilts} images but {angles_path} holds {len(angles)} angles; "
+            "give the angle file that belongs to this stack"
+        )
+    pixel_size = mrc.voxel_size_angstrom if pixel_size_angstrom is None else pixel_size_angstrom
+    return TiltSeries(mrc.data, TiltGeometry(angles, (rows, columns)), pixel_size)
+
+
+def read_volume(path: PathLike) -> Volume:
+    """Read a volume, shape ``(z, y, x)``; the voxels stay on disk until they are used.
+
+    Raises:
+        InputError: if the file is not usable (see `read_mrc`).
+    """
+    mrc = read_mrc(path)
+    return Volume(mrc.data, mrc.voxel_size_angstrom, mrc.origin_angstrom)

@@ -1,0 +1,343 @@
+"""MRC2014 volumes and stacks out: whole arrays, or row by row without holding the volume in memory."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mrcfile import utils
+from numpy.typing import DTypeLike, NDArray
+
+from cryolithe.errors import GeometryError, OutputError
+from cryolithe.formats.files import PathLike, replacing, unwritable
+from cryolithe.formats.mrc_header import HEADER_BYTES, MODES, NOT_COMPUTED, Header, VolumeStatistics, volume_header
+from cryolithe.volume import Volume
+
+
+class RunningStatistics:
+    """Statistics of values that come in parts, merged without loss of digits (Chan, Golub and LeVeque 1983)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._minimum, self._maximum = math.inf, -math.inf
+        self._mean = self._squares = 0.0
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Take in values of any shape and real dtype."""
+        if values.size == 0:
+            return
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean = float(values.mean(dtype=np.float64))
+            squares = float(values.var(dtype=np.float64)) * values.size
+            # Numpy's minimum keeps NaN, so that a value that is none does not go unnoticed.
+            self._minimum = float(np.minimum(self._minimum, values.min()))
+            self._maximum = float(np.maximum(self._maximum, values.max()))
+        total = self.count + values.size
+        step = mean - self._mean
+        self._squares += squares + step * step * (self.count * values.size / total)
+        self._mean += step * (values.size / total)
+        self.count = total
+
+    def result(self) -> VolumeStatistics:
+        """Return the statistics of all values so far (of none: NaN)."""
+        if self.count == 0:
+            return VolumeStatistics(math.nan, math.nan, math.nan, math.nan)
+        return VolumeStatistics(self._minimum, self._maximum, self._mean, math.sqrt(self._squares / self.count))
+
+
+class VolumeWriter:
+    """An MRC volume on disk that is filled row by row, in any order, without holding it in memory.
+
+    Until `finish` the header's label says that the file is unfinished. Use `create` or `open`, as context managers.
+    """
+
+    def __init__(self, path: Path, descriptor: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
+        self.path = path
+        self.shape = shape
+        self.dtype = dtype
+        self._descriptor = descriptor
+
+    @classmethod
+    def create(
+        cls, path: PathLike, shape: tuple[int, int, int], voxel_size_angstrom: float | None, dtype: DTypeLike
+    ) -> VolumeWriter:
+        """Make a file of the final length, so that a disk that is too full is found at once.
+
+        Args:
+            path: usually a temporary name; an existing file is replaced.
+            shape: voxels along ``(z, y, x)``.
+            voxel_size_angstrom: edge of a voxel, or None.
+            dtype: of the voxels on disk: float32 (mode 2), float16 (mode 12) or an integer type of MRC.
+
+        Raises:
+            OutputError: if the folder does not exist or the disk has too little room.
+        """
+        path, stored = Path(path), _stored_dtype(dtype)
+        needed = HEADER_BYTES + math.prod(shape) * stored.itemsize
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        writer = cls(path, descriptor, shape, stored)
+        try:
+            _reserve(descriptor, path, needed)
+            unfinished = volume_header(shape, stored, NOT_COMPUTED, "CryoLithe: unfinished", voxel_size_angstrom)
+            writer._write_at(0, unfinished)
+        except OSError as error:
+            writer.close()
+            path.unlink(missing_ok=True)
+            raise _full_or_unwritable(path, error, needed) from error
+        return writer
+
+    @classmethod
+    def open(cls, path: PathLike, shape: tuple[int, int, int], dtype: DTypeLike) -> VolumeWriter:
+        """Open a file made by `create` to go on writing.
+
+        Raises:
+            OutputError: if it does not exist, or has other sizes or another dtype.
+        """
+        path, stored = Path(path), _stored_dtype(dtype)
+        try:
+            descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise unwritable(path, error) from error
+        writer = cls(path, descriptor, shape, stored)
+        header = Header(os.read(descriptor, HEADER_BYTES).ljust(HEADER_BYTES, b"\0"), "<")
+        expected = (*shape, utils.mode_from_dtype(stored), HEADER_BYTES + math.prod(shape) * stored.itemsize)
+        found = (*header.shape, header.mode, os.fstat(descriptor).st_size)
+        if found != expected:
+            writer.close()
+            raise OutputError(
+                f"{path} is not the unfinished volume to go on with: expected (z, y, x, mode, bytes) {expected}, "
+                f"found {found}; remove it to start anew"
+            )
+        return writer
+
+    def write_rows(self, y0: int, slab: NDArray[Any]) -> None:
+        """Write rows ``y0`` to ``y0 + rows`` of all sections.
+
+        Args:
+            y0: first row.
+            slab: shape ``(z, rows, x)``, float32 (or what casts safely to the volume's dtype within its kind).
+
+        Raises:
+            GeometryError: if the slab does not fit into the volume.
+            OutputError: if the disk is full, or a finite value overflows float16.
+        """
+        nz, ny, nx = self.shape
+        if slab.ndim != 3 or slab.shape[::2] != (nz, nx) or y0 < 0 or y0 + slab.shape[1] > ny:
+            raise GeometryError(f"rows of shape {slab.shape} from row {y0} do not fit a volume of {self.shape}")
+        for z in range(nz):
+            plane = self.cast(slab[z])
+            self._checked_write(HEADER_BYTES + (z * ny + y0) * nx * self.dtype.itemsize, plane)
+
+    def cast(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the values as they are stored, C-contiguous.
+
+        Raises:
+            OutputError: if a finite value overflows float16.
+        """
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(values.astype(self.dtype, casting="same_kind", copy=False))
+        if self.dtype.kind == "f" and stored.dtype.itemsize < values.dtype.itemsize:
+            overflow = np.isinf(stored) & np.isfinite(values)
+            if overflow.any():
+                largest = float(np.abs(values[overflow]).max())
+                raise OutputError(
+                    f"{self.path}: the value {largest:g} is too large for {self.dtype.name} (at most "
+                    f"{float(np.finfo(self.dtype).max):g}); write float32"
+                )
+        return stored
+
+    def sync(self) -> None:
+        """Wait until the rows written so far are on the disk.
+
+        Raises:
+            OutputError: if the disk reports an error.
+        """
+        try:
+            getattr(os, "fdatasync", os.fsync)(self._descriptor)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def finish(
+        self,
+        statistics: VolumeStatistics,
+        label: str,
+        voxel_size_angstrom: float | None,
+        origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> None:
+        """Write the final header and wait until the file is on the disk.
+
+        Args:
+            statistics: of the values as stored; not finite ones are marked as not computed.
+            label: at most 80 ASCII characters are kept.
+            voxel_size_angstrom: edge of a voxel, or None (0 in the header).
+            origin_angstrom: position ``(z, y, x)`` of the first voxel.
+
+        Raises:
+            OutputError: if the disk is full or reports an error.
+        """
+        header = volume_header(self.shape, self.dtype, statistics, label, voxel_size_angstrom)
+        for axis, position in zip("zyx", origin_angstrom, strict=True):
+            header[0]["origin"][axis] = position
+        self._finish_with(header)
+
+    def _finish_with(self, header: NDArray[Any]) -> None:
+        self._checked_write(0, header)
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> VolumeWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _failure(self, error: OSError) -> OutputError:
+        return _full_or_unwritable(self.path, error, HEADER_BYTES + math.prod(self.shape) * self.dtype.itemsize)
+
+    def _checked_write(self, offset: int, values: NDArray[Any]) -> None:
+        try:
+            self._write_at(offset, values)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _write_at(self, offset: int, values: NDArray[Any]) -> None:
+        rest = memoryview(values.reshape(-1).view(np.uint8).data)
+        while rest:  # one call may write less than it was given, at most 2 GiB on Linux
+            if sys.platform == "win32":
+                os.lseek(self._descriptor, offset, os.SEEK_SET)
+                written = os.write(self._descriptor, rest)
+            else:
+                written = os.pwrite(self._descriptor, rest, offset)
+            rest = rest[written:]
+            offset += written
+
+
+def _stored_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    wanted = np.dtype(dtype)
+    if wanted.str[1:] not in MODES.values():
+        raise OutputError(f"MRC files hold {', '.join(np.dtype(m).name for m in MODES.values())}, not {wanted}")
+    return wanted.newbyteorder("<")
+
+
+def _reserve(descriptor: int, path: Path, needed: int) -> None:
+    """Make the file ``needed`` bytes long and reserve the room; raises OSError with ENOSPC if there is too little."""
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if sys.platform == "linux":
+        try:
+            os.posix_fallocate(descriptor, 0, needed)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # these mean: not on this file system
+                raise
+    os.truncate(descriptor, needed)
+
+
+def _full_or_unwritable(path: Path, error: OSError, needed: int) -> OutputError:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return unwritable(path, error)
+    free = shutil.disk_usage(path.parent).free
+    return OutputError(
+        f"{path} cannot be written ({error.strerror}): it needs {needed} bytes, {free} are free in {path.parent}; "
+        "make room, write float16, or choose another folder with -o"
+    )
+
+
+def write_volume(
+    path: PathLike, volume: Volume, *, label: str, dtype: DTypeLike = np.float32, overwrite: bool = False
+) -> None:
+    """Write a volume as MRC2014; ``path`` appears only when it is complete.
+
+    Args:
+        path: the new file.
+        volume: voxels of any real dtype that casts to ``dtype`` within its kind.
+        label: at most 80 ASCII characters are kept.
+        dtype: float32 (mode 2), float16 (mode 12) or an integer type of MRC.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputError: if the file exists and is not to be overwritten, or cannot be written.
+    """
+    with (
+        replacing(path, overwrite) as temporary,
+        VolumeWriter.create(temporary, volume.grid.shape, volume.voxel_size_angstrom, dtype) as writer,
+    ):
+        writer.write_rows(0, volume.voxels)
+        statistics = _statistics_as_stored(writer, volume.voxels)
+        writer.finish(statistics, label, volume.voxel_size_angstrom, volume.origin_angstrom)
+
+
+def write_stack(
+    path: PathLike, images: NDArray[Any], pixel_size_angstrom: float | None, label: str, overwrite: bool = False
+) -> None:
+    """Write an image stack as MRC2014 (space group 0, mz 1); ``path`` appears only when it is complete.
+
+    Args:
+        path: the new file.
+        images: shape ``(tilt, y, x)``. 8- and 16-bit integers and float16 are kept (uint8 becomes uint16), wider
+            integers become the 16-bit type that holds them, or float32 if none does, all else becomes float32.
+        pixel_size_angstrom: edge of a pixel, or None (0 in the header).
+        label: at most 80 ASCII characters are kept.
+        overwrite: replace an existing file.
+
+    Raises:
+        GeometryError: if there are not three axes, or one is empty.
+        OutputError: if the file exists and is not to be overwritten, cannot be written, or the values are not real.
+    """
+    if images.ndim != 3 or 0 in images.shape:
+        raise GeometryError(f"a stack has three axes (tilt, y, x), none of them empty, got shape {images.shape}")
+    dtype = _stack_dtype(images)
+    shape = (images.shape[0], images.shape[1], images.shape[2])
+    if images.dtype.kind in "ui" and dtype != images.dtype:
+        images = images.astype(dtype)
+    with (
+        replacing(path, overwrite) as temporary,
+        VolumeWriter.create(temporary, shape, pixel_size_angstrom, dtype) as writer,
+    ):
+        writer.write_rows(0, images)
+        header = volume_header(shape, writer.dtype, _statistics_as_stored(writer, images), label, pixel_size_angstrom)
+        record = header[0]
+        record["ispg"], record["mz"] = 0, 1
+        record["cella"]["z"] = pixel_size_angstrom or 0.0
+        writer._finish_with(header)
+
+
+def _statistics_as_stored(writer: VolumeWriter, values: NDArray[Any]) -> VolumeStatistics:
+    running = RunningStatistics()
+    for plane in values:
+        running.add(writer.cast(plane))
+    return running.result()
+
+
+def _stack_dtype(images: NDArray[Any]) -> np.dtype[Any]:
+    """Return the dtype of MRC that holds the images."""
+    kind = images.dtype.kind
+    if kind not in "uifb":
+        raise OutputError(f"an MRC stack holds real numbers, not {images.dtype}")
+    if kind == "b":
+        return np.dtype(np.int8)
+    if kind == "f":
+        return np.dtype(np.float16 if images.dtype.itemsize == 2 else np.float32)
+    if images.dtype.str[1:] in MODES.values():
+        return images.dtype.newbyteorder("<")
+    lowest, highest = int(images.min()), int(images.max())
+    for candidate in (np.uint16, np.int16):
+        if np.iinfo(candidate).min <= lowest and highest <= np.iinfo(candidate).max:
+            return np.dtype(candidate)
+    return np.dtype(np.float32)

@@ -1,0 +1,109 @@
+"""Lists of tilt series to reconstruct: a CSV file with a header row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryolithe.errors import FileFormatError, InputError, nearest_name
+from cryolithe.formats.files import PathLike, printable, read_text
+
+LIMIT_BYTES = 10_000_000
+REQUIRED = ("tilts", "angles")
+KNOWN = (*REQUIRED, "output")
+
+
+@dataclass(frozen=True)
+class SeriesEntry:
+    """One row of a list.
+
+    Attributes:
+        line: its line number in the file, from 1.
+        tilts: the stack.
+        angles: the angle file.
+        output: the volume to write, or None for the default name.
+        settings: the row's other cells that are not empty, by column name; not checked here.
+    """
+
+    line: int
+    tilts: Path
+    angles: Path
+    output: Path | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
+    """Read a list of tilt series. Relative paths in it start at its own folder.
+
+    The columns ``tilts`` and ``angles`` are needed, ``output`` is optional, others become settings.
+
+    Raises:
+        InputError: if the file cannot be read, names no series, or gives two series the same output.
+        FileFormatError: if it is no CSV file with these columns, or a row has too few or too many cells.
+    """
+    path = Path(path)
+    reader = csv.reader(io.StringIO(read_text(path, "a series list", LIMIT_BYTES), newline=""), strict=True)
+    columns: list[str] | None = None
+    entries: list[SeriesEntry] = []
+    line_of_output: dict[Path, int] = {}
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if columns is None:
+                columns = _checked_columns(cells, path)
+                continue
+            entry = _entry(columns, cells, path, reader.line_num)
+            if entry.output is not None:
+                earlier = line_of_output.setdefault(entry.output.resolve(), entry.line)
+                if earlier != entry.line:
+                    raise InputError(
+                        f"{path}, line {entry.line}: the output {entry.output} is that of line {earlier} too; "
+                        "give every series its own"
+                    )
+            entries.append(entry)
+    except csv.Error as error:
+        raise FileFormatError(f"{path}, line {reader.line_num}: expected comma-separated values, {error}") from error
+    if columns is None:
+        raise InputError(f"{path} is blank; expected a header row with the columns {', '.join(KNOWN)}")
+    if not entries:
+        raise InputError(f"{path} names no tilt series; add one row for each below the header row")
+    return tuple(entries)
+
+
+def _checked_columns(names: list[str], path: Path) -> list[str]:
+    missing = [name for name in REQUIRED if name not in names]
+    shown = printable(", ".join(f"{n}{nearest_name(n, missing) if n not in KNOWN else ''}" for n in names))[:200]
+    if missing:
+        raise FileFormatError(
+            f"{path}: the header row has no column '{missing[0]}', found: {shown}; "
+            "expected tilts,angles and optionally output and settings"
+        )
+    if "" in names:
+        raise FileFormatError(f"{path}: column {names.index('') + 1} has no name in the header row; found: {shown}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise FileFormatError(f"{path}: the header row has the column '{twice[0]}' twice; keep one")
+    return names
+
+
+def _entry(columns: list[str], cells: list[str], path: Path, line: int) -> SeriesEntry:
+    if len(cells) != len(columns):
+        raise FileFormatError(
+            f"{path}, line {line}: expected {len(columns)} cells ({', '.join(columns)}), found {len(cells)}; "
+            "put a value that holds a comma in double quotes"
+        )
+    row = dict(zip(columns, cells, strict=True))
+    for name in REQUIRED:
+        if not row[name]:
+            raise InputError(f"{path}, line {line}: the cell '{name}' is empty; give a file name")
+    return SeriesEntry(
+        line=line,
+        tilts=path.parent / row["tilts"],
+        angles=path.parent / row["angles"],
+        output=path.parent / row["output"] if row.get("output") else None,
+        settings={name: cell for name, cell in row.items() if name not in KNOWN and cell},
+    )

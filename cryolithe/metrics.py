@@ -1,0 +1,373 @@
+"""How alike two volumes are, and how long a missing wedge has made an object: arrays in, numbers out.
+
+Volumes are ``(z, y, x)`` with the tilt axis along y, as `cryolithe.geometry` says; frequencies are in cycles
+per pixel, so 0.5 is Nyquist along every axis whatever the box.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+from numpy.typing import NDArray
+
+from cryolithe.errors import GeometryError, InputError
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float64]
+
+FEWEST_VOXELS = 4  # along an axis: below this there is no shell between the mean and Nyquist
+ANGLE_TOLERANCE_DEG = 1e-6  # a frequency on the border of the wedge is measured, whatever atan2 rounds to
+OTSU_BINS = 256
+FEWEST_COMPONENT_PX = 5
+FEWEST_COMPONENT_FRACTION = 0.1  # of the largest section: leaves out the tips of an object
+
+
+@dataclass(frozen=True)
+class FscCurve:
+    """Fourier shell correlation of two volumes, one value for each of S shells.
+
+    A value is NaN in a shell that holds no coefficient of its kind, or only zeros in one of the volumes.
+
+    Attributes:
+        frequency_per_px: centres of the shells, cycles/pixel, from 0 up to Nyquist, shape ``(S,)``.
+        total: correlation over all coefficients of a shell, shape ``(S,)``.
+        measured: correlation over the coefficients inside the tilt range, or None without a tilt range.
+        missing: correlation over those in the missing wedge, or None without a tilt range.
+        counts: coefficients in each shell of the full spectrum, without the mean, shape ``(S,)``.
+    """
+
+    frequency_per_px: FloatArray
+    total: FloatArray
+    measured: FloatArray | None
+    missing: FloatArray | None
+    counts: NDArray[np.int64]
+
+    def columns(self) -> dict[str, FloatArray]:
+        """Return the correlations that there are, by name: total, and measured and missing with a tilt range."""
+        named = {"total": self.total, "measured": self.measured, "missing": self.missing}
+        return {name: values for name, values in named.items() if values is not None}
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Where a correlation curve falls below a threshold.
+
+    Attributes:
+        value: period at the crossing, in ``unit``. The period of the last shell if the curve never falls below
+            the threshold (the resolution is at least this good); infinite if it lies below from its first
+            shell on; NaN if it holds no number.
+        unit: ``"Å"``, or ``"px"`` where the voxel size is unknown.
+        reached: whether the curve falls below the threshold within its shells.
+    """
+
+    value: float
+    unit: str
+    reached: bool
+
+
+@dataclass(frozen=True)
+class CrossSection:
+    """Size of an object in the plane (z, x) across the tilt axis.
+
+    Attributes:
+        width_px: full axis along x, pixels.
+        depth_px: full axis along z, pixels.
+        depth_over_width: elongation along z: 1 for a round object.
+    """
+
+    width_px: float
+    depth_px: float
+    depth_over_width: float
+
+
+def check_volume(volume: Array, name: str) -> None:
+    """Raise InputError unless ``volume``, called ``name`` in messages, is real, 3-D, finite and not constant."""
+    if volume.ndim != 3 or np.iscomplexobj(volume):
+        raise InputError(f"{name}: expected a real array (z, y, x), got {volume.dtype} of shape {volume.shape}")
+    if min(volume.shape) < FEWEST_VOXELS:
+        raise InputError(f"{name}: needs at least {FEWEST_VOXELS} voxels along each axis, got shape {volume.shape}")
+    bad = volume.size - int(np.count_nonzero(np.isfinite(volume)))
+    if bad:
+        raise InputError(f"{name}: {bad} of {volume.size} voxels are not finite numbers; replace or crop them first")
+    if volume.min() == volume.max():
+        raise InputError(
+            f"{name}: all {volume.size} voxels are {float(volume.flat[0]):g}; a correlation needs contrast"
+        )
+
+
+def fourier_shell_correlation(
+    a: Array, b: Array, *, tilt_range_deg: tuple[float, float] | None = None, mask: Array | None = None
+) -> FscCurve:
+    """Correlate two volumes over shells of spatial frequency.
+
+    ``FSC(s) = Re Σ A B* / sqrt(Σ|A|² Σ|B|²)`` over the Fourier coefficients whose frequency |f| rounds to shell s
+    (Harauz & van Heel, Optik 73, 1986). Shells are ``1 / min(shape)`` wide, the spacing of the shortest axis:
+    the finest width at which every shell holds coefficients along all axes. Corners beyond Nyquist are left out.
+
+    With a tilt range, each shell is split by the Fourier-slice theorem: as ``u = x cos θ + z sin θ``, image θ
+    measures the plane spanned by the ky axis and the direction (kx, kz) = (cos θ, sin θ). A coefficient is
+    *measured* if the angle of (kx, kz), folded to (-90°, 90°], lies inside the range; the ky axis always is.
+    The thickness of the planes is not considered.
+
+    Args:
+        a: real volume, shape ``(z, y, x)``, any box.
+        b: the same shape; its scale and offset do not matter.
+        tilt_range_deg: lowest and highest tilt angle, degrees, within ±90.
+        mask: weights ≥ 0, the same shape. The mean within the mask is removed first, so that a difference in
+            grey level does not make the mask itself correlate.
+
+    Raises:
+        InputError: if the shapes differ, or a volume or the mask is not usable.
+        GeometryError: if the tilt range is empty or outside ±90°.
+    """
+    check_volume(a, "the first volume")
+    check_volume(b, "the second volume")
+    for other, name in ((b, "second volume"), (mask, "mask")):
+        if other is not None and other.shape != a.shape:
+            raise InputError(f"the first volume has the shape {a.shape} but the {name} has {other.shape}")
+    if tilt_range_deg is not None:
+        check_tilt_range(tilt_range_deg)
+    weights = None if mask is None else _checked_mask(mask)
+    spectrum_a = scipy.fft.rfftn(_standardised(a, weights, "the first volume"), overwrite_x=True)
+    spectrum_b = scipy.fft.rfftn(_standardised(b, weights, "the second volume"), overwrite_x=True)
+
+    shortest = min(a.shape)
+    shells = shortest // 2 + 1
+    # Row 0: measured, row 1: missing; the last column collects the corners beyond Nyquist.
+    sums = {name: np.zeros((2, shells + 1)) for name in ("ab", "aa", "bb", "count")}
+    fz, fy, fx = scipy.fft.fftfreq(a.shape[0]), scipy.fft.fftfreq(a.shape[1]), scipy.fft.rfftfreq(a.shape[2])
+    twice = np.where((fx > 0) & (fx < 0.5), 2.0, 1.0)  # the half spectrum leaves out the conjugates at -kx
+    for plane, kz in enumerate(fz):  # plane by plane, so that no third array of the volume's size is needed
+        radius = np.sqrt(kz**2 + fy[:, None] ** 2 + fx**2)
+        slot = np.minimum(np.floor(radius * shortest + 0.5).astype(np.intp), shells)
+        if tilt_range_deg is not None:
+            slot += (shells + 1) * ~is_measured(fx, kz, tilt_range_deg)
+        times = np.broadcast_to(twice, slot.shape).copy()
+        if plane == 0:
+            times[0, 0] = 0.0  # the mean
+        at, bt = spectrum_a[plane], spectrum_b[plane]
+        terms = {"ab": (at * bt.conj()).real, "aa": np.abs(at) ** 2, "bb": np.abs(bt) ** 2, "count": 1.0}
+        for name, term in terms.items():
+            found = np.bincount(slot.ravel(), (times * term).ravel(), minlength=sums[name].size)
+            sums[name] += found.reshape(sums[name].shape)
+
+    def correlation(rows: slice) -> FloatArray:
+        ab, aa, bb = (sums[name][rows, :shells].sum(axis=0) for name in ("ab", "aa", "bb"))
+        power = np.sqrt(aa * bb)
+        return np.divide(ab, power, out=np.full(shells, np.nan), where=power > 0)
+
+    wedge = tilt_range_deg is not None
+    return FscCurve(
+        frequency_per_px=np.arange(shells) / shortest,
+        total=correlation(slice(None)),
+        measured=correlation(slice(0, 1)) if wedge else None,
+        missing=correlation(slice(1, 2)) if wedge else None,
+        counts=np.rint(sums["count"][:, :shells].sum(axis=0)).astype(np.int64),
+    )
+
+
+def check_tilt_range(tilt_range_deg: tuple[float, float]) -> None:
+    """Raise GeometryError unless the range (lowest, highest) is not empty and lies within ±90°."""
+    low, high = tilt_range_deg
+    if not -90 <= low < high <= 90:
+        raise GeometryError(f"a tilt range goes from a lower to a higher angle within ±90°, got {low:g}° to {high:g}°")
+
+
+def is_measured(kx: Array, kz: float | Array, tilt_range_deg: tuple[float, float]) -> NDArray[np.bool_]:
+    """Tell which frequencies some image of a continuous tilt range measures.
+
+    Args:
+        kx: frequency along x, any unit, any shape S.
+        kz: frequency along z, broadcastable with ``kx``.
+        tilt_range_deg: lowest and highest tilt angle, degrees.
+
+    Returns:
+        Boolean, shape S: the angle of (kx, kz) modulo 180° lies inside the range, or kx = kz = 0.
+    """
+    low, high = tilt_range_deg
+    angle = np.rad2deg(np.arctan2(kz, kx))
+    # Measured is what lies at most the range's width above its lower end, modulo 180° as f and -f are conjugates.
+    above = np.mod(angle - low + ANGLE_TOLERANCE_DEG, 180.0)
+    return np.asarray((above <= high - low + 2 * ANGLE_TOLERANCE_DEG) | ((kx == 0) & (kz == 0)))
+
+
+def mean_correlation(values: FloatArray) -> float:
+    """Return the mean of a curve without its first shell (the mean) and its last (Nyquist); NaN if none is left."""
+    inner = values[1:-1]
+    inner = inner[np.isfinite(inner)]
+    return float(inner.mean()) if inner.size else math.nan
+
+
+def resolution_at(
+    curve_values: FloatArray,
+    frequency_per_px: FloatArray,
+    threshold: float,
+    voxel_size_angstrom: float | None = None,
+) -> Resolution:
+    """Find the first crossing of a correlation curve below a threshold, interpolating linearly in frequency.
+
+    Args:
+        curve_values: correlations, shape ``(S,)``; shells that are NaN and the one at frequency 0 are passed over.
+        frequency_per_px: their frequencies, cycles/pixel, ascending, shape ``(S,)``.
+        threshold: 0.5 or 0.143, say.
+        voxel_size_angstrom: edge of a voxel; without it the answer is in pixels.
+
+    Returns:
+        Period at the crossing; see `Resolution` for curves that do not cross.
+    """
+    unit, scale = ("px", 1.0) if voxel_size_angstrom is None else ("Å", voxel_size_angstrom)
+    keep = np.isfinite(curve_values) & (frequency_per_px > 0)
+    values, frequencies = curve_values[keep], frequency_per_px[keep]
+    if values.size == 0:
+        return Resolution(math.nan, unit, reached=False)
+    below = np.flatnonzero(values < threshold)
+    if below.size == 0:
+        return Resolution(float(scale / frequencies[-1]), unit, reached=False)
+    i = int(below[0])
+    if i == 0:
+        return Resolution(math.inf, unit, reached=True)
+    fraction = (values[i - 1] - threshold) / (values[i - 1] - values[i])
+    crossing = frequencies[i - 1] + fraction * (frequencies[i] - frequencies[i - 1])
+    return Resolution(float(scale / crossing), unit, reached=True)
+
+
+def scaled_snr_db(reference: Array, estimate: Array) -> float:
+    """Return the reconstruction SNR after the best scale and offset of the estimate, in dB.
+
+    ``max over a, b of 10 log10(|r|² / |r - (a e + b)|²)`` with r the reference without its mean. The residual of
+    the least-squares line is ``(1 - ρ²) |r|²``, ρ being Pearson's correlation of r and e, so this equals
+    ``-10 log10(1 - ρ²)``, which is what is computed. A constant estimate scores 0, a perfect one infinity
+    (or some 150 dB and more, as rounding has it).
+
+    Args:
+        reference: real, any shape.
+        estimate: real, the same shape.
+
+    Raises:
+        InputError: if the shapes differ, a value is not finite or the reference is constant.
+    """
+    if reference.shape != estimate.shape:
+        raise InputError(f"the reference has the shape {reference.shape} but the estimate has {estimate.shape}")
+    if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
+        raise InputError("an SNR needs finite values in both the reference and the estimate")
+    if reference.size == 0 or reference.min() == reference.max():
+        raise InputError("the reference is constant or empty, so there is no signal for an SNR")
+    if estimate.min() == estimate.max():
+        return 0.0
+    r = np.asarray(reference, dtype=np.float64).ravel()
+    e = np.asarray(estimate, dtype=np.float64).ravel()
+    r, e = r - r.mean(), e - e.mean()
+    unexplained = 1 - (r @ e) ** 2 / ((r @ r) * (e @ e))
+    return -10 * math.log10(unexplained) if unexplained > 0 else math.inf
+
+
+def otsu_threshold(values: Array) -> float:
+    """Return the threshold that maximises the variance between the two classes it makes (Otsu, IEEE SMC-9, 1979)."""
+    counts, edges = np.histogram(values, bins=OTSU_BINS)
+    centres = (edges[:-1] + edges[1:]) / 2
+    lower = np.cumsum(counts)[:-1].astype(np.float64)  # neither class is ever empty: both end bins hold a value
+    upper = counts.sum() - lower
+    lower_sum = np.cumsum(counts * centres)[:-1]
+    upper_sum = counts @ centres - lower_sum
+    between = lower * upper * (lower_sum / lower - upper_sum / upper) ** 2
+    # Between two separate classes the maximum is a plateau: its middle does not favour either.
+    return float(edges[1:-1][between >= between.max() * (1 - 1e-9)].mean())
+
+
+def cross_section_axes(section: Array, threshold_fraction: float | None = None) -> CrossSection:
+    """Measure the largest bright object in a section across the tilt axis.
+
+    The object is thresholded and its holes are filled; its axes are those of the ellipse with the same second
+    moments, ``4 sqrt(variance)`` along x and along z. A pixel counts as a square (variance 1/12), not as a point.
+
+    Args:
+        section: real, shape ``(z, x)``; the object is brighter than what surrounds it.
+        threshold_fraction: None for Otsu's threshold; otherwise how far the threshold lies from the median (the
+            background, if the object fills less than half of the section) to the maximum, between 0 and 1. Otsu's
+            method needs an object that fills a few per cent or stands well out of the noise.
+
+    Raises:
+        InputError: if the section is not 2-D, not finite or constant.
+    """
+    if section.ndim != 2:
+        raise InputError(f"a section has two axes (z, x), got shape {section.shape}")
+    return _axes(_largest_component(section > _threshold(section, threshold_fraction)))
+
+
+def mean_cross_section(volume: Array, threshold_fraction: float | None = None) -> CrossSection:
+    """Measure an object along the tilt axis: the medians over y of `cross_section_axes`, with one threshold for all.
+
+    Sections that show less than a tenth of the largest section's area are left out, and so are specks.
+
+    Args:
+        volume: real, shape ``(z, y, x)``; the object is brighter than what surrounds it.
+        threshold_fraction: as for `cross_section_axes`, of the whole volume.
+
+    Raises:
+        InputError: if the volume is not 3-D, not finite or constant, or shows no object of a few pixels.
+    """
+    if volume.ndim != 3:
+        raise InputError(f"a volume has three axes (z, y, x), got shape {volume.shape}")
+    above = volume > _threshold(volume, threshold_fraction)
+    objects = [_largest_component(above[:, y]) for y in range(volume.shape[1])]
+    areas = np.array([np.count_nonzero(found) for found in objects])
+    fewest = max(FEWEST_COMPONENT_PX, FEWEST_COMPONENT_FRACTION * areas.max())
+    measured = [_axes(found) for found, area in zip(objects, areas, strict=True) if area >= fewest]
+    if not measured:
+        raise InputError(f"no section shows an object of {FEWEST_COMPONENT_PX} pixels or more above the threshold")
+    width, depth, ratio = np.median([(m.width_px, m.depth_px, m.depth_over_width) for m in measured], axis=0)
+    return CrossSection(float(width), float(depth), float(ratio))
+
+
+def _checked_mask(mask: Array) -> Array:
+    """Return the mask as floats, or raise InputError if it selects nothing or holds negative or non-finite values."""
+    weights = mask.astype(np.float32)
+    if not np.isfinite(weights).all() or weights.min() < 0:
+        raise InputError("the mask must hold finite values of 0 or more; 1 keeps a voxel and 0 leaves it out")
+    if weights.max() == 0:
+        raise InputError(f"the mask is 0 in all {mask.size} voxels, so there is nothing to compare")
+    return weights
+
+
+def _standardised(volume: Array, weights: Array | None, name: str) -> Array:
+    """Return the masked volume with mean 0 and variance 1, which keeps squares inside float32."""
+    values = volume.astype(np.result_type(volume.dtype, np.float32), copy=True)
+    values -= values.mean(dtype=np.float64)
+    if weights is not None:
+        inside = volume[weights > 0]
+        if inside.min() == inside.max():
+            raise InputError(f"{name}: all voxels inside the mask are {inside[0]:g}; a correlation needs contrast")
+        values -= np.average(values, weights=weights)
+        values *= weights
+    values /= values.std(dtype=np.float64)
+    return values
+
+
+def _threshold(values: Array, fraction: float | None) -> float:
+    """Return Otsu's threshold, or the given fraction of the way from the median to the maximum."""
+    if not np.isfinite(values).all() or values.size == 0 or values.min() == values.max():
+        raise InputError("an object can be measured only among finite values that are not all equal")
+    if fraction is None:
+        return otsu_threshold(values)
+    background = float(np.median(values))
+    return background + fraction * (float(values.max()) - background)
+
+
+def _largest_component(above: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the largest connected part (over edges) of a 2-D mask with its holes filled; empty stays empty."""
+    labels, parts = scipy.ndimage.label(above)
+    if parts == 0:
+        return above
+    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    return np.asarray(scipy.ndimage.binary_fill_holes(labels == largest))
+
+
+def _axes(inside: NDArray[np.bool_]) -> CrossSection:
+    """Return the full axes along x and z of the ellipse with the second moments of a mask ``(z, x)``."""
+    depth, width = (4 * math.sqrt(float(np.var(indices)) + 1 / 12) for indices in np.nonzero(inside))
+    return CrossSection(width, depth, depth / width)

@@ -1,0 +1,191 @@
+"""What a network is made of: the plain values that are stored beside its weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from cryolithe.errors import ModelError, SettingsError, nearest_name
+from cryolithe.filters import WINDOWS
+from cryolithe.sampling import Window
+from cryolithe.wavelets import Wavelet
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a network returns for a point.
+
+    Attributes:
+        levels: 0 for one voxel, 1 or 2 for the wavelet coefficients of a block of 2³ or 4³ voxels.
+        wavelet: PyWavelets' name of a symmetric wavelet of even length; unused for voxels.
+    """
+
+    levels: int = 1
+    wavelet: str = "bior3.1"
+
+    def __post_init__(self) -> None:
+        if self.levels not in (0, 1, 2):
+            raise SettingsError(f"a head has 0, 1 or 2 wavelet levels, got {self.levels}")
+        Wavelet(self.wavelet)
+
+    @property
+    def stride(self) -> int:
+        """Edge of a point's block in voxels."""
+        return 2**self.levels
+
+    @property
+    def outputs(self) -> int:
+        """Values returned for a point."""
+        return 8**self.levels
+
+    @property
+    def margin(self) -> int:
+        """Blocks wanted beyond each end of a volume."""
+        return Wavelet(self.wavelet).margin(self.levels) if self.levels else 0
+
+
+@dataclass(frozen=True)
+class InputWindow:
+    """What a network sees of a detector row.
+
+    Attributes:
+        taps: samples of the fine window, one pixel apart, of the ramp-filtered row.
+        ramp_window: window of the ramp filter (a key of `cryolithe.filters.WINDOWS`).
+        context_taps: samples of a second, coarse window; 0 for none.
+        context_step_px: distance of the coarse samples.
+        context_sigma_px: standard deviation of the blur of the unfiltered row that the coarse window reads. The
+            ramp removes what lies deep inside a large body; the context brings it back.
+        unit_noise: scale each filtered row so that white noise of unit variance keeps it.
+    """
+
+    taps: int = 21
+    ramp_window: str = "cosine"
+    context_taps: int = 21
+    context_step_px: int = 4
+    context_sigma_px: float = 2.5
+    unit_noise: bool = True
+
+    def __post_init__(self) -> None:
+        if self.taps < 1 or self.taps % 2 == 0:
+            raise SettingsError(f"a window needs an odd number of taps, got {self.taps}")
+        if self.context_taps and self.context_taps % 2 == 0:
+            raise SettingsError(f"a context window needs an odd number of taps or 0, got {self.context_taps}")
+        if self.ramp_window not in WINDOWS:
+            raise SettingsError(f"unknown filter '{self.ramp_window}'{nearest_name(self.ramp_window, WINDOWS)}")
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """The fine window and, if there is one, the context window."""
+        fine = Window(self.taps)
+        return (fine, Window(self.context_taps, self.context_step_px)) if self.context_taps else (fine,)
+
+    @property
+    def samples(self) -> int:
+        """Samples per tilt and row."""
+        return self.taps + self.context_taps
+
+
+@dataclass(frozen=True)
+class RowSetConfig:
+    """`RowSet`: one row encoder shared by all rows, a combiner along y.
+
+    Attributes:
+        input: windows of the rows.
+        head: what is returned.
+        rows: rows that each output voxel sees (odd).
+        channels: width of the map applied to each tilt's window.
+        row_hidden: width of the row MLP.
+        row_features: features of an encoded row.
+        combiner_width: width of the combiner.
+        combiner_layers: its hidden layers, the first one included.
+        angle_harmonics: sine and cosine pairs of the angle encoding.
+    """
+
+    input: InputWindow = InputWindow()
+    head: Head = Head()
+    rows: int = 21
+    channels: int = 128
+    row_hidden: int = 256
+    row_features: int = 64
+    combiner_width: int = 256
+    combiner_layers: int = 3
+    angle_harmonics: int = 4
+
+
+@dataclass(frozen=True)
+class SliceSetConfig:
+    """`SliceSet`: the published architecture (paper, section 3.4), one encoder for each row of the patch.
+
+    Attributes:
+        input: windows of the rows; the paper has no context window.
+        head: what is returned.
+        rows: rows of the patch (odd); heads of 2 or 4 voxels see 1 or 3 rows more.
+        channels: width of a tilt's features (and of the angle encoding).
+        set_hidden: width of the hidden layers of the MLP applied to each tilt.
+        set_layers: their number.
+        set_features: features of a tilt that are averaged.
+        row_hidden: width of the hidden layers of the MLP applied to the average.
+        row_layers: their number.
+        row_features: features of a row.
+        combiner_width: width of the hidden layers of the MLP that joins the rows.
+        combiner_layers: their number.
+        skip: hidden layers after the first add their input to their output.
+    """
+
+    input: InputWindow = InputWindow(context_taps=0, unit_noise=False)
+    head: Head = Head()
+    rows: int = 21
+    channels: int = 128
+    set_hidden: int = 512
+    set_layers: int = 1
+    set_features: int = 512
+    row_hidden: int = 512
+    row_layers: int = 3
+    row_features: int = 64
+    combiner_width: int = 512
+    combiner_layers: int = 5
+    skip: bool = True
+
+
+NetworkConfig = RowSetConfig | SliceSetConfig
+
+KINDS: dict[str, type[RowSetConfig] | type[SliceSetConfig]] = {"RowSet": RowSetConfig, "SliceSet": SliceSetConfig}
+
+
+def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
+    """Plain values of a configuration, with its ``kind``."""
+    kind = next(name for name, cls in KINDS.items() if cls is type(config))
+    return {"kind": kind, **asdict(config)}
+
+
+def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
+    """Inverse of `config_to_dict`.
+
+    Raises:
+        ModelError: for an unknown kind, an unknown key (the nearest known one is named) or a value of wrong type.
+    """
+    kind = values.get("kind")
+    if kind not in KINDS:
+        raise ModelError(f"unknown network kind {kind!r}; this version knows {', '.join(KINDS)}")
+    plain = {key: value for key, value in values.items() if key != "kind"}
+    nested: dict[str, Any] = {}
+    for name, part in (("input", InputWindow), ("head", Head)):
+        if name in plain:
+            nested[name] = _build(part, plain.pop(name), name)
+    return _build(KINDS[kind], {**plain, **nested}, kind)  # type: ignore[no-any-return]
+
+
+def _build(cls: Any, values: Any, where: str) -> Any:
+    """Make a config dataclass from plain values, strictly."""
+    if not isinstance(values, dict):
+        raise ModelError(f"'{where}' of a network configuration must be a table of values, got {values!r}")
+    known = {field.name: field for field in fields(cls)}
+    for key, value in values.items():
+        if key not in known:
+            raise ModelError(f"unknown key '{key}' in network configuration '{where}'{nearest_name(key, known)}")
+        default = known[key].default
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            continue
+        if type(value) is not type(default):
+            raise ModelError(f"'{key}' in '{where}' must be {type(default).__name__}, got {value!r}")
+    return cls(**values)

@@ -1,0 +1,98 @@
+"""`RowSet`: rows encoded once and shared by all voxels that see them.
+
+    h(row, x, z) = MLP( mean_θ ReLU( W_θ · window_θ(row, u_θ(x, z)) ) )        W_θ = W1 diag(e(θ)) U
+    o(y, x, z)   = MLP( conv_y( h ) )
+
+It keeps the set structure of the published network and its freedom in number and angles of the tilts, but shares one
+encoder between the rows of a patch, so that a row's features serve every voxel whose patch contains that row.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cryolithe.network.config import RowSetConfig
+from cryolithe.network.layers import Mlp, mean_over_tilts
+
+
+class RowSet(nn.Module):
+    """Windows of detector rows -> values of blocks of voxels.
+
+    Attributes:
+        config: sizes.
+        lift: U, the first map of a window.
+        angle_gain: E of the encoding e(θ) = E [1, sin mθ, cos mθ, ...]; starts as e = 1.
+        mix: W1, the map after the product with e(θ).
+    """
+
+    def __init__(self, config: RowSetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.lift = nn.Linear(config.input.samples, config.channels, bias=False)
+        self.angle_gain = nn.Linear(1 + 2 * config.angle_harmonics, config.channels, bias=False)
+        self.mix = nn.Linear(config.channels, config.channels, bias=False)
+        self.encode_row = Mlp(config.channels, config.row_hidden, 1, config.row_features, skip=False)
+        self.gather_rows = nn.Linear(self.rows_per_point * config.row_features, config.combiner_width, bias=False)
+        self.combine = Mlp(
+            config.combiner_width, config.combiner_width, config.combiner_layers - 1, config.head.outputs, skip=True
+        )
+        with torch.no_grad():
+            self.angle_gain.weight.mul_(0.3)
+            self.angle_gain.weight[:, 0] = 1.0
+
+    @property
+    def rows_per_point(self) -> int:
+        """Detector rows that one block of voxels is computed from."""
+        return self.config.rows + self.config.head.stride - 1
+
+    def tilt_context(self, angles_rad: torch.Tensor) -> torch.Tensor:
+        """The linear map W_θ of each tilt: ``(tilts,)`` -> ``(tilts, channels, samples)``."""
+        order = torch.arange(1, self.config.angle_harmonics + 1, device=angles_rad.device)
+        phase = angles_rad[:, None] * order
+        basis = torch.cat([torch.ones_like(phase[:, :1]), phase.sin(), phase.cos()], dim=1)
+        gain = basis.to(self.mix.weight.dtype) @ self.angle_gain.weight.T
+        return torch.einsum("oc,tc,ci->toi", self.mix.weight, gain, self.lift.weight)
+
+    def encode(self, windows: torch.Tensor, visible: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """Features of rows.
+
+        Args:
+            windows: shape ``(tilts, points, rows, samples)``.
+            visible: boolean, shape ``(tilts, points)``.
+            maps: result of `tilt_context`.
+
+        Returns:
+            shape ``(points, rows, row_features)``.
+        """
+        tilts, points, rows, samples = windows.shape
+        lifted = torch.bmm(windows.reshape(tilts, points * rows, samples), maps.transpose(1, 2))
+        pooled = mean_over_tilts(torch.relu(lifted).view(tilts, points, rows, -1), visible)
+        return self.encode_row(pooled)  # type: ignore[no-any-return]
+
+    def join(self, features: torch.Tensor) -> torch.Tensor:
+        """Values of the blocks along y.
+
+        Args:
+            features: encoded rows, shape ``(points, rows, row_features)``; block k is made from the
+                ``rows_per_point`` rows starting at ``stride * k``.
+
+        Returns:
+            shape ``(points, blocks, outputs)``.
+        """
+        stacked = features.unfold(1, self.rows_per_point, self.config.head.stride)  # (points, blocks, F, rows)
+        joined = torch.relu(self.gather_rows(stacked.flatten(-2)))
+        return self.combine(joined)  # type: ignore[no-any-return]
+
+    def forward(self, windows: torch.Tensor, visible: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Values of blocks from the windows of a run of rows.
+
+        Args:
+            windows: shape ``(tilts, points, rows, samples)``, fine samples first.
+            visible: boolean, shape ``(tilts, points)``.
+            context: result of `tilt_context` for the tilts.
+
+        Returns:
+            shape ``(points, blocks, outputs)``, blocks = (rows - rows_per_point) / stride + 1.
+        """
+        return self.join(self.encode(windows, visible, context))

@@ -1,0 +1,107 @@
+"""Forward projection and its exact adjoint in torch: no CUDA toolkit, CPU and GPU alike.
+
+Both directions are weighted sums over table rows that hold one line along y (`torch.nn.functional.embedding_bag`), so
+no array of contributions is ever written to memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn.functional import embedding_bag
+
+from cryolithe.geometry import TiltGeometry
+from cryolithe.projector.footprint import PIXELS_PER_VOXEL, footprint, slice_points
+
+_ENTRIES_PER_CHUNK = 3_000_000
+_ROWS_PER_CHUNK = 64
+_CACHE_ENTRIES = 60_000_000  # 12 bytes each
+
+
+class TorchProjector:
+    """The projection of ``(z, y, x)`` volumes, single-axis geometry.
+
+    Args:
+        geometry: angles and detector width.
+        slice_shape: voxels along ``(z, x)``.
+        device: where to compute.
+
+    Attributes:
+        geometry: as given.
+        slice_shape: as given.
+    """
+
+    def __init__(
+        self, geometry: TiltGeometry, slice_shape: tuple[int, int], device: torch.device | str = "cpu"
+    ) -> None:
+        self.geometry = geometry
+        self.slice_shape = slice_shape
+        self.device = torch.device(device)
+        entries = slice_shape[0] * slice_shape[1] * geometry.tilts * PIXELS_PER_VOXEL
+        self._keep = entries <= _CACHE_ENTRIES
+        self._adjoint_chunks: list[tuple[range, torch.Tensor, torch.Tensor]] = []
+        self._forward_bags: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        """Project: ``(z, rows, x)`` -> ``(tilts, rows, X)``."""
+        depth, rows, width = volume.shape
+        table = volume.to(self.device).permute(0, 2, 1).reshape(depth * width, rows).contiguous()
+        out = table.new_empty((self.geometry.tilts, rows, self.geometry.image_shape[1]))
+        for tilt in range(self.geometry.tilts):
+            voxel, weight, offsets = self._bags(tilt)
+            for y in range(0, rows, _ROWS_PER_CHUNK):
+                part = table[:, y : y + _ROWS_PER_CHUNK].contiguous()
+                bag = embedding_bag(voxel, part, offsets, mode="sum", per_sample_weights=weight.to(part.dtype))
+                out[tilt, y : y + _ROWS_PER_CHUNK] = bag.T
+        return out
+
+    def adjoint(self, projections: torch.Tensor) -> torch.Tensor:
+        """Back-project: ``(tilts, rows, X)`` -> ``(z, rows, x)``, the transpose of `forward`."""
+        tilts, rows, columns = projections.shape
+        depth, width = self.slice_shape
+        table = projections.to(self.device).permute(0, 2, 1).reshape(tilts * columns, rows)
+        parts = [table[:, y : y + _ROWS_PER_CHUNK].contiguous() for y in range(0, rows, _ROWS_PER_CHUNK)]
+        out = table.new_empty((depth, rows, width))
+        for planes, entry, weight in self._chunks():
+            for number, part in enumerate(parts):
+                bag = embedding_bag(entry, part, mode="sum", per_sample_weights=weight.to(part.dtype))
+                y = number * _ROWS_PER_CHUNK
+                values = bag.view(len(planes), width, part.shape[1]).transpose(1, 2)
+                out[planes.start : planes.stop, y : y + part.shape[1]] = values
+        return out
+
+    def _chunks(self) -> Iterator[tuple[range, torch.Tensor, torch.Tensor]]:
+        """Planes with their table entries and weights, each of shape ``(points, tilts * 3)``."""
+        if self._adjoint_chunks:
+            yield from self._adjoint_chunks
+            return
+        depth, width = self.slice_shape
+        columns = self.geometry.image_shape[1]
+        first = torch.arange(self.geometry.tilts, device=self.device)[:, None, None] * columns
+        per_plane = width * self.geometry.tilts * PIXELS_PER_VOXEL
+        step = max(1, _ENTRIES_PER_CHUNK // per_plane)
+        for start in range(0, depth, step):
+            planes = range(start, min(start + step, depth))
+            seen = footprint(self.geometry, *slice_points(planes, self.slice_shape, self.device))
+            entry = (seen.pixel + first).transpose(0, 1).flatten(1)
+            weight = seen.weight.transpose(0, 1).flatten(1)
+            chunk = (planes, entry.contiguous(), weight.float().contiguous())
+            if self._keep:
+                self._adjoint_chunks.append(chunk)
+            yield chunk
+
+    def _bags(self, tilt: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Voxels seen by each pixel of one tilt: voxel indices, weights, and where each pixel's bag starts."""
+        if tilt in self._forward_bags:
+            return self._forward_bags[tilt]
+        depth, width = self.slice_shape
+        points = slice_points(range(depth), self.slice_shape, self.device)
+        seen = footprint(self.geometry.select([tilt]), *points)
+        pixel, order = seen.pixel.flatten().sort(stable=True)
+        voxel = torch.div(order, PIXELS_PER_VOXEL, rounding_mode="floor")
+        starts = torch.arange(self.geometry.image_shape[1], device=self.device)
+        bags = (voxel, seen.weight.flatten()[order].float(), torch.searchsorted(pixel, starts))
+        if self._keep:
+            self._forward_bags[tilt] = bags
+        return bags

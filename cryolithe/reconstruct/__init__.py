@@ -1,0 +1,1 @@
+"""From a tilt series to a volume, slab by slab."""

@@ -1,0 +1,228 @@
+"""Numbers to files: JSON, and figures of correlation curves and of slices through volumes.
+
+matplotlib is imported when a figure is drawn, and without pyplot: no global state, no display.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import InputError, OutputError
+from cryolithe.formats.files import replacing
+from cryolithe.metrics import FloatArray, FscCurve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Told apart by colour-blind readers (Okabe & Ito, Color Universal Design, 2008).
+CURVE_COLOURS = {"total": "#000000", "measured": "#0072B2", "missing": "#D55E00"}
+EXTRA_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LABELS = {"total": "all coefficients", "measured": "measured", "missing": "missing wedge"}
+THRESHOLDS = (0.5, 0.143)
+DPI = 200
+STYLE: dict[Any, Any] = {"font.size": 9.0, "axes.titlesize": 10.0, "axes.linewidth": 0.8, "legend.fontsize": 8.0}
+CONTRAST_PERCENTILES = (1.0, 99.5)
+# Sizes of the slice figure, inches.
+WIDEST, TALLEST = 12.0, 10.0
+MARGIN, GAP, TITLE = 0.45, 0.12, 0.3
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    """Write an object as JSON, so that the file is either complete or not there.
+
+    Dataclasses become objects, paths strings, tuples and numpy arrays lists, numpy scalars numbers, and NaN and
+    infinity, which JSON lacks, null. Keys keep their order.
+
+    Raises:
+        OutputError: if the file cannot be written.
+        TypeError: if the object holds something else.
+    """
+    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with replacing(path, overwrite=True) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def plot_fsc(
+    path: str | Path,
+    curve: FscCurve,
+    voxel_size_angstrom: float | None = None,
+    title: str = "",
+    extra_curves: Mapping[str, FscCurve] | None = None,
+) -> None:
+    """Draw the columns of a correlation curve against frequency.
+
+    Args:
+        path: image file; its suffix chooses the format.
+        curve: all its columns are drawn.
+        voxel_size_angstrom: edge of a voxel; makes the axis 1/Å instead of 1/px.
+        title: text above the figure.
+        extra_curves: further curves of the same voxel size by legend label; only their totals are drawn.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    import matplotlib
+
+    per_unit, unit = (1.0, "px") if voxel_size_angstrom is None else (1 / voxel_size_angstrom, "Å")
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5.4, 3.8), dpi=DPI, layout="constrained")
+        axes = figure.add_subplot()
+        lowest = 0.0
+        drawn = [(LABELS[name], curve, values, CURVE_COLOURS[name]) for name, values in curve.columns().items()]
+        for i, (label, other) in enumerate((extra_curves or {}).items()):
+            drawn.append((label, other, other.total, EXTRA_COLOURS[i % len(EXTRA_COLOURS)]))
+        for label, owner, values, colour in drawn:
+            keep = np.isfinite(values) & (owner.frequency_per_px > 0)
+            axes.plot(owner.frequency_per_px[keep] * per_unit, values[keep], color=colour, lw=1.4, label=label)
+            lowest = min(lowest, float(values[keep].min(initial=0.0)))
+        highest = float(curve.frequency_per_px[-1]) * per_unit
+        for threshold in THRESHOLDS:
+            axes.axhline(threshold, color="0.45", lw=0.8, ls=(0, (4, 3)), zorder=1)
+            axes.annotate(
+                f"{threshold:g}", (highest, threshold), (4, 0), textcoords="offset points", va="center", color="0.35"
+            )
+        axes.set(xlim=(0, highest), ylim=(lowest - 0.05, 1.05), ylabel="Fourier shell correlation")
+        axes.set_xlabel(f"spatial frequency (1/{unit})")
+        axes.grid(color="0.9", lw=0.6)
+        axes.set_axisbelow(True)
+        axes.legend(frameon=True, framealpha=0.9, edgecolor="0.85", fancybox=False)
+        _mark_periods(axes, highest, unit)
+        if title:
+            axes.set_title(title)
+        _save(figure, Path(path))
+
+
+def plot_central_slices(
+    path: str | Path, panels: Sequence[tuple[str, NDArray[Any]]], voxel_size_angstrom: float | None = None
+) -> None:
+    """Draw three orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
+
+    All slices have the same scale. Grey levels span the percentiles 1 to 99.5 of each volume's three slices.
+    Axes run to the right and upwards, with the origin at the lower left.
+
+    Args:
+        path: image file; its suffix chooses the format.
+        panels: title and volume ``(z, y, x)`` of each column.
+        voxel_size_angstrom: edge of a voxel in all volumes; adds a scale bar.
+
+    Raises:
+        InputError: if there is no volume or an array is not 3-D.
+        OutputError: if the file cannot be written.
+    """
+    import matplotlib
+
+    if not panels or any(volume.ndim != 3 for _, volume in panels):
+        raise InputError(f"slices need volumes (z, y, x), got arrays of shape {[v.shape for _, v in panels]}")
+    columns = [_central_slices(volume) for _, volume in panels]
+    widths = [max(image.shape[1] for image in images.values()) for images in columns]
+    heights = [max(images[view].shape[0] for images in columns) for view in columns[0]]
+    gaps = (GAP * (len(columns) + 1), GAP * len(heights))
+    inch_per_px = min(
+        (WIDEST - MARGIN - gaps[0]) / sum(widths),
+        (TALLEST - TITLE - gaps[1]) / sum(heights),
+        3.2 / max(widths),  # a single small volume need not fill the page
+    )
+    size = (inch_per_px * sum(widths) + gaps[0] + MARGIN, inch_per_px * sum(heights) + gaps[1] + TITLE)
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, dpi=DPI)
+        left = MARGIN + GAP
+        for (title, _), images, width in zip(panels, columns, widths, strict=True):
+            low, high = np.percentile(np.concatenate([i.ravel() for i in images.values()]), CONTRAST_PERCENTILES)
+            top = size[1] - TITLE
+            for (view, image), height in zip(images.items(), heights, strict=True):
+                wide, tall = inch_per_px * image.shape[1], inch_per_px * image.shape[0]
+                box = (left / size[0], (top - tall) / size[1], wide / size[0], tall / size[1])
+                axes = figure.add_axes(box)
+                axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower", aspect="auto")
+                axes.set(xticks=[], yticks=[])
+                if left == MARGIN + GAP:
+                    axes.set_ylabel(view, rotation=0, ha="right", va="center")
+                if view == "XY":
+                    axes.set_title(title)
+                    if voxel_size_angstrom is not None:
+                        _draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
+                top -= inch_per_px * height + GAP
+            left += inch_per_px * width + GAP
+        _save(figure, Path(path))
+
+
+def _central_slices(volume: NDArray[Any]) -> dict[str, FloatArray]:
+    """Return the slices through the middle voxel by name: the first letter runs to the right, the second upwards."""
+    z, y, x = (n // 2 for n in volume.shape)
+    views = {"XY": volume[z], "XZ": volume[:, y], "YZ": volume[:, :, x]}
+    return {name: np.asarray(image, dtype=np.float64) for name, image in views.items()}
+
+
+def _mark_periods(axes: Axes, highest: float, unit: str) -> None:
+    """Label the upper edge of a frequency axis from 0 to ``highest`` with round periods in ``unit``."""
+    exponents = range(math.floor(math.log10(1 / highest)), 6)
+    ticks: list[float] = []
+    for period in (digit * 10.0**e for e in exponents for digit in (1, 2, 3, 4, 5, 6, 8)):
+        far = not ticks or ticks[-1] - 1 / period > 0.06 * highest
+        if 0.1 * highest < 1 / period <= highest * (1 + 1e-9) and far:
+            ticks.append(1 / period)
+    upper = axes.secondary_xaxis("top")
+    upper.set_xticks(ticks, [f"{1 / tick:.3g}" for tick in ticks])
+    upper.set_xlabel(f"period ({unit})")
+
+
+def _draw_scale_bar(axes: Axes, width_px: int, voxel_size_angstrom: float) -> None:
+    """Draw a bar of a round length, a seventh to a third of the image, with its length in nm."""
+    width_nm = width_px * voxel_size_angstrom / 10
+    decade = 10.0 ** math.floor(math.log10(width_nm / 3))
+    length_nm = max(digit * decade for digit in (1, 2, 5) if digit * decade <= width_nm / 3)
+    from matplotlib.patheffects import withStroke
+
+    outline = [withStroke(linewidth=2.5, foreground="black")]
+    start, end = 0.05, 0.05 + length_nm / width_nm
+    axes.plot(
+        [start, end], [0.06, 0.06], transform=axes.transAxes, color="white", lw=2.5, solid_capstyle="butt",
+        path_effects=[withStroke(linewidth=4, foreground="black")],
+    )  # fmt: skip
+    axes.annotate(
+        f"{length_nm:g} nm", ((start + end) / 2, 0.06), (0, 4), xycoords="axes fraction", textcoords="offset points",
+        ha="center", color="white", path_effects=outline,
+    )  # fmt: skip
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the path's suffix (PNG without one)."""
+    kind = path.suffix[1:].lower() or "png"
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise OutputError(f"{path}: a figure can be written as {', '.join(sorted(known))}, not as '{kind}'")
+    with replacing(path, overwrite=True) as temporary:
+        figure.savefig(temporary, format=kind)
+
+
+def _plain(obj: object) -> object:
+    """Return the object in the types of JSON; what is unknown stays as it is."""
+    if isinstance(obj, float | np.floating):
+        return float(obj) if math.isfinite(obj) else None
+    if isinstance(obj, np.generic):
+        return obj.item()
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        return {field.name: _plain(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
+    if isinstance(obj, Mapping):
+        return {key: _plain(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple | np.ndarray):
+        return [_plain(value) for value in obj]
+    return obj

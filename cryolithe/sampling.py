@@ -1,0 +1,107 @@
+"""Where points of the specimen are seen, and the windows of detector rows around them.
+
+A reconstruction point at (x, z) is seen at tilt θ in column u(θ) (see `cryolithe.geometry`). Its window in one
+detector row is ``taps`` samples, ``step`` pixels apart, centred at u and read by linear interpolation. Windows of
+neighbouring rows are taken at the same u, so the patches of the CryoLithe paper (equation 6) are stacks of them.
+Columns outside the detector read zero: images have their mean removed, so zero says nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.geometry import TiltGeometry, centre_px
+
+
+@dataclass(frozen=True)
+class Window:
+    """Shape of a window: ``taps`` samples (odd) ``step_px`` pixels apart."""
+
+    taps: int
+    step_px: int = 1
+
+    @property
+    def reach_px(self) -> int:
+        """Pixels from the centre to the outermost sample."""
+        return (self.taps // 2) * self.step_px
+
+
+def block_positions_px(voxels: int, first_block: int, blocks: int, stride: int) -> NDArray[np.float64]:
+    """Centres of blocks of ``stride`` voxels along an axis, relative to the volume's centre, shape ``(blocks,)``.
+
+    Block k holds the voxels from ``stride * k`` on; a stride of 1 gives the voxels themselves.
+    """
+    return stride * np.arange(first_block, first_block + blocks) + (stride - 1) / 2 - centre_px(voxels)
+
+
+def point_columns(geometry: TiltGeometry, z_px: NDArray[np.float64], x_px: NDArray[np.float64]) -> torch.Tensor:
+    """Detector columns of points.
+
+    Args:
+        geometry: tilt geometry.
+        z_px: z relative to the volume's centre, shape ``(points,)``.
+        x_px: x relative to the volume's centre, shape ``(points,)``.
+
+    Returns:
+        u in pixels, shape ``(tilts, points)``, float32.
+    """
+    return torch.from_numpy(geometry.columns(x_px, z_px).astype(np.float32))
+
+
+def visible(columns: torch.Tensor, detector_px: int) -> torch.Tensor:
+    """Whether a column lies on the detector: boolean, the shape of ``columns``."""
+    return (columns >= -0.5) & (columns <= detector_px - 0.5)
+
+
+def pad_rows(rows: torch.Tensor, window: Window) -> torch.Tensor:
+    """Append the zeros that `row_windows` reads beyond the detector: ``(..., X)`` -> ``(..., X + 2 pad)``."""
+    pad = 2 * window.reach_px + 2
+    return torch.nn.functional.pad(rows, (pad, pad))
+
+
+def row_windows(padded_rows: torch.Tensor, columns: torch.Tensor, window: Window) -> torch.Tensor:
+    """Windows of rows around columns, by linear interpolation.
+
+    Args:
+        padded_rows: result of `pad_rows`, shape ``(tilts, rows, X + 2 pad)``.
+        columns: u in pixels of the unpadded detector, shape ``(tilts, points)``, float32.
+        window: samples to take.
+
+    Returns:
+        shape ``(tilts, points, rows, taps)``, all zero where the column is not `visible`; sample j lies at ``u + (j - taps // 2) * step_px``.
+    """
+    tilts, rows, width = padded_rows.shape
+    pad = 2 * window.reach_px + 2
+    last = width - window.reach_px - 2
+    detector = width - 2 * pad
+    # Points that a tilt does not see are read where there are only zeros.
+    position = torch.where(visible(columns, detector), columns + pad, window.reach_px).clamp(window.reach_px, last)
+    base = position.floor()
+    fraction = (position - base)[:, :, None, None].to(padded_rows.dtype)
+    start = base.long() - window.reach_px
+    tilt = torch.arange(tilts, device=padded_rows.device)[:, None]
+    strides = padded_rows.stride()
+    starts = width - 2 * window.reach_px - 1
+    if window.step_px == 1:
+        view = padded_rows.as_strided((tilts, starts, rows, window.taps + 1), (strides[0], 1, strides[1], 1))
+        both = view[tilt, start]
+        left, right = both[..., :-1], both[..., 1:]
+    else:
+        shape = (tilts, starts, rows, window.taps)
+        view = padded_rows.as_strided(shape, (strides[0], 1, strides[1], window.step_px))
+        left, right = view[tilt, start], view[tilt, start + 1]
+    return torch.lerp(left, right, fraction)
+
+
+def reflected_rows(first_row: int, rows: int, size: int) -> NDArray[np.int64]:
+    """Indices of ``rows`` consecutive rows from ``first_row``; rows beyond the image mirror it about its border.
+
+    >>> reflected_rows(-2, 4, 5).tolist()
+    [1, 0, 0, 1]
+    """
+    folded = np.arange(first_row, first_row + rows) % (2 * size)
+    return np.where(folded >= size, 2 * size - 1 - folded, folded)

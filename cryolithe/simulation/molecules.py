@@ -1,0 +1,155 @@
+"""Libraries of molecules: from HDF5 or MRC density maps, or procedural when none is given.
+
+A molecule is a density on a cubic grid, zero in solvent, positive where denser, scaled so that the 90th percentile of
+its inside is 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.ndimage
+from numpy.typing import NDArray
+
+from cryolithe.errors import FileFormatError, InputError
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A density to be placed in specimens.
+
+    Attributes:
+        name: how it is called in manifests.
+        density: shape ``(z, y, x)``, float32.
+        voxel_size_angstrom: edge of its voxels.
+    """
+
+    name: str
+    density: NDArray[np.float32]
+    voxel_size_angstrom: float
+
+
+def load_molecules(path: Path) -> tuple[Molecule, ...]:
+    """Read a library: an HDF5 file with one dataset per molecule, one MRC map, or a folder of MRC maps.
+
+    HDF5 datasets are ``(z, y, x)`` with the attribute ``voxel_size_angstrom``.
+
+    Raises:
+        InputError: if there is nothing of the kind at ``path``.
+        FileFormatError: if a dataset is not a density map with a voxel size.
+    """
+    if not path.exists():
+        raise InputError(f"molecule library {path} does not exist; give an HDF5 file, an MRC map or a folder of them")
+    if path.is_dir() or path.suffix.lower() in (".mrc", ".map", ".ccp4"):
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".mrc", ".map")) if path.is_dir() else [path]
+        molecules = tuple(_from_map(p) for p in files)
+    else:
+        molecules = _from_hdf5(path)
+    if not molecules:
+        raise InputError(f"molecule library {path} holds no density map")
+    return molecules
+
+
+def select_molecules(molecules: tuple[Molecule, ...], without: tuple[str, ...]) -> tuple[Molecule, ...]:
+    """Leave out molecules by name.
+
+    Raises:
+        InputError: if a name is not in the library (a held-out molecule that is misspelt would be trained on) or
+            nothing is left.
+    """
+    names = {molecule.name for molecule in molecules}
+    for name in without:
+        if name not in names:
+            raise InputError(f"molecule '{name}' is to be left out but is not in the library ({', '.join(sorted(names))})")
+    kept = tuple(molecule for molecule in molecules if molecule.name not in without)
+    if not kept:
+        raise InputError("every molecule of the library is left out; leave some in")
+    return kept
+
+
+def procedural_molecule(rng: np.random.Generator, name: str, voxel_size_angstrom: float = 10.0) -> Molecule:
+    """A globular body of overlapping blobs: not a protein, but of protein-like size and texture.
+
+    Args:
+        rng: source of randomness.
+        name: its name.
+        voxel_size_angstrom: edge of its voxels.
+    """
+    blobs = int(rng.integers(3, 15))
+    radius = rng.uniform(12.0, 28.0) / voxel_size_angstrom
+    centres = [np.zeros(3)]
+    for _ in range(blobs - 1):
+        step = rng.normal(size=3)
+        centres.append(centres[rng.integers(len(centres))] + 1.3 * radius * step / np.linalg.norm(step))
+    points = np.array(centres) - np.mean(centres, axis=0)
+    half = int(np.ceil(np.abs(points).max() + 2.5 * radius)) + 1
+    axis = np.arange(-half, half + 1)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"))
+    density = np.zeros(grid.shape[1:])
+    for point in points:
+        size = radius * rng.uniform(0.7, 1.3)
+        distance = np.linalg.norm(grid - point[:, None, None, None], axis=0)
+        density = np.maximum(density, rng.uniform(0.7, 1.3) / (1 + np.exp((distance - size) / 0.35)))
+    return Molecule(name, _normalised(density), voxel_size_angstrom)
+
+
+def _normalised(density: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Clip below zero and scale the 90th percentile of the inside to 1."""
+    density = np.clip(np.nan_to_num(density), 0, None).astype(np.float32)
+    inside = density[density > 0.05 * density.max()] if density.max() > 0 else density
+    level = float(np.percentile(inside, 90)) if inside.size else 0.0
+    return density / level if level > 0 else density
+
+
+def _from_hdf5(path: Path) -> tuple[Molecule, ...]:
+    molecules = []
+    try:
+        with h5py.File(path, "r") as file:
+            for name, item in file.items():
+                if not isinstance(item, h5py.Dataset) or item.ndim != 3 or "voxel_size_angstrom" not in item.attrs:
+                    raise FileFormatError(
+                        f"'{name}' in {path} is not a (z, y, x) dataset with the attribute voxel_size_angstrom"
+                    )
+                molecules.append(Molecule(name, _normalised(item[()]), float(item.attrs["voxel_size_angstrom"])))
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read as an HDF5 molecule library: {error}") from error
+    return tuple(molecules)
+
+
+def _from_map(path: Path) -> Molecule:
+    from cryolithe.formats.mrc import read_volume
+
+    volume = read_volume(path)
+    if volume.voxel_size_angstrom is None:
+        raise FileFormatError(f"molecule map {path} has no voxel size in its header; set it before use")
+    return Molecule(path.stem, _normalised(np.asarray(volume.voxels, dtype=np.float32)), volume.voxel_size_angstrom)
+
+
+def resampled(
+    molecule: Molecule, rotation: NDArray[np.float64], voxel_size_angstrom: float
+) -> NDArray[np.float32]:
+    """A molecule rotated about its middle and brought to another voxel size, by cubic interpolation.
+
+    Args:
+        molecule: what to place.
+        rotation: rotation matrix acting on ``(z, y, x)``.
+        voxel_size_angstrom: voxel size wanted.
+
+    Returns:
+        cubic box of odd size, float32, never negative.
+    """
+    zoom = molecule.voxel_size_angstrom / voxel_size_angstrom
+    half = int(np.ceil(0.5 * zoom * np.linalg.norm(molecule.density.shape))) + 1
+    size = 2 * half + 1
+    matrix = rotation.T / zoom
+    offset = (np.array(molecule.density.shape) - 1) / 2 - matrix @ np.full(3, half)
+    box = scipy.ndimage.affine_transform(molecule.density, matrix, offset, (size,) * 3, order=3, mode="constant")
+    used = np.argwhere(box > 0.02)
+    if used.size == 0:
+        return np.clip(box, 0, None).astype(np.float32)
+    reach = int(np.abs(used - half).max())
+    inner = slice(half - reach, half + reach + 1)
+    return np.clip(box[inner, inner, inner], 0, None).astype(np.float32)
