@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from cryolithe.formats.files import input_size_bytes, printable, read_text, unre
 SAMPLED_SECTIONS = 64
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map", ".preali")
 ANGLE_SUFFIXES = (".tlt", ".rawtlt", ".txt")
-WIDEST_VALUE = 200
+WIDEST_LINE = 200
 TENSOR_HEADER_LIMIT_BYTES = 100_000_000  # that of the safetensors format
 JSON_LIMIT_BYTES = 50_000_000
 MOST_DATASETS = 1000
@@ -28,11 +30,22 @@ MOST_DATASETS = 1000
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of the answer: what a program reads, and what a person reads instead if that differs."""
+    """One entry of the answer: what a program reads, and the line or lines that a person reads instead."""
 
     name: str
     value: Any
-    text: str | None = None
+    text: str | list[str] | None = None
+
+    @property
+    def title(self) -> str:
+        """The name for people: their text carries the unit."""
+        return re.sub("_(angstrom|deg|bytes)$", "", self.name).replace("_", " ")
+
+    @property
+    def lines(self) -> list[str]:
+        """The text for people; empty for an empty list."""
+        shown = self.value if self.text is None else self.text
+        return [str(line) for line in shown] if isinstance(shown, list) else [str(shown)]
 
 
 @click.command("info")
@@ -73,14 +86,12 @@ def describe(path: Path) -> list[Fact]:
 
 
 def _echo(path: Path, facts: list[Fact]) -> None:
-    click.echo(str(path))
+    click.echo(printable(str(path)))
     shown = [fact for fact in facts if fact.name != "file"]
-    width = max(len(fact.name) for fact in shown) + 2
+    width = max(len(fact.title) for fact in shown) + 2
     for fact in shown:
-        values = fact.value if isinstance(fact.value, list) and fact.text is None else [fact.text or fact.value]
-        for index, value in enumerate(values):
-            name = "" if index else fact.name.replace("_", " ")
-            click.echo(f"  {name:<{width}}{printable(str(value))[:WIDEST_VALUE]}".rstrip())
+        for title, line in itertools.zip_longest([fact.title], fact.lines or ["none"], fillvalue=""):
+            click.echo(f"  {title:<{width}}{printable(line)[:WIDEST_LINE]}".rstrip())
 
 
 def _jsonable(value: Any) -> Any:
@@ -99,29 +110,30 @@ def _bytes_text(size: int) -> str:
     return f"{size} bytes"
 
 
-# --------------------------------------------------------------------------------------------------------- MRC
-
-
 def _mrc_facts(path: Path) -> list[Fact]:
     try:
         mrc = read_mrc(path)
     except FileFormatError as error:
         if path.suffix.lower() in (*MRC_SUFFIXES, ".gz", ".bz2"):
             raise
-        known = ", ".join([*MRC_SUFFIXES[:6], *_DESCRIBERS])
-        raise FileFormatError(f"{path} is of no kind that info knows ({known}): {error}") from error
+        known = ", ".join([*MRC_SUFFIXES, *_DESCRIBERS])
+        raise FileFormatError(f"{path} is of no known kind; expected MRC data or one of the endings {known}") from error
     depth, rows, columns = mrc.data.shape
     pixel = mrc.voxel_size_angstrom
     return [
         Fact("kind", _mrc_kind(mrc, path)),
         Fact("shape", [depth, rows, columns], f"{depth} × {rows} × {columns} (z or tilt, y, x)"),
         Fact("dtype", mrc.data.dtype.name, f"{mrc.data.dtype.name} (MRC mode {mrc.mode})"),
-        Fact("pixel_size_angstrom", pixel, "unknown (0 in the header)" if pixel is None else f"{pixel:g}"),
+        Fact("pixel_size_angstrom", pixel, "unknown (0 in the header)" if pixel is None else f"{pixel:g} Å"),
         *_value_facts(mrc.data),
-        Fact("origin_angstrom", list(mrc.origin_angstrom), ", ".join(f"{o:g}" for o in mrc.origin_angstrom)),
+        Fact(
+            "origin_angstrom",
+            list(mrc.origin_angstrom),
+            ", ".join(f"{o:g}" for o in mrc.origin_angstrom) + " Å (z, y, x)",
+        ),
         Fact("space_group", mrc.ispg, f"{mrc.ispg} (mz {mrc.mz})"),
         Fact("byte_order", mrc.byte_order),
-        Fact("extended_header_bytes", mrc.extended_header_bytes),
+        Fact("extended_header_bytes", mrc.extended_header_bytes, _bytes_text(mrc.extended_header_bytes)),
         Fact("labels", list(mrc.labels)),
         Fact("notes", list(mrc.notes)),
     ]
@@ -153,30 +165,26 @@ def _value_facts(data: np.ndarray[Any, Any]) -> list[Fact]:
         not_finite += plane.size - kept
         running.add(plane if kept == plane.size else plane[finite])
     found = running.result()
-    sampled = "" if len(sections) == len(data) else f" (of {len(sections)} sections)"
     values = {"minimum": found.minimum, "maximum": found.maximum, "mean": found.mean, "std": found.rms}
     return [
-        *(Fact(name, value, f"{value:.6g}{sampled}") for name, value in values.items()),
-        Fact("non_finite_pixels", not_finite, f"{not_finite}{sampled}"),
-        Fact("sampled_sections", len(sections)),
+        *(Fact(name, value, f"{value:.6g}") for name, value in values.items()),
+        Fact("non_finite_pixels", not_finite),
+        Fact("sampled_sections", len(sections), f"{len(sections)} of {len(data)}, for the five values above"),
     ]
-
-
-# -------------------------------------------------------------------------------------------------- text files
 
 
 def _angle_facts(path: Path) -> list[Fact]:
     angles = read_angles_deg(path)
     distinct = sorted(set(angles))
-    step = statistics.median(b - a for a, b in zip(distinct, distinct[1:], strict=False)) if len(distinct) > 1 else None
+    step = statistics.median(b - a for a, b in itertools.pairwise(distinct)) if len(distinct) > 1 else None
     twice = [angle for angle in distinct if angles.count(angle) > 1]
     return [
         Fact("kind", "tilt angles"),
         Fact("angles", len(angles)),
-        Fact("range_deg", [distinct[0], distinct[-1]], f"{distinct[0]:g} to {distinct[-1]:g}"),
-        Fact("median_step_deg", step, "-" if step is None else f"{step:.4g}"),
+        Fact("range_deg", [distinct[0], distinct[-1]], f"{distinct[0]:g}° to {distinct[-1]:g}°"),
+        Fact("median_step_deg", step, "-" if step is None else f"{step:.4g}°"),
         Fact("order", angle_order(angles)),
-        Fact("duplicates_deg", twice, ", ".join(f"{angle:g}" for angle in twice) or "none"),
+        Fact("duplicates_deg", twice, ", ".join(f"{angle:g}°" for angle in twice) or "none"),
     ]
 
 
@@ -204,7 +212,7 @@ def _series_list_facts(path: Path) -> list[Fact]:
         Fact("kind", "list of tilt series"),
         Fact("series", len(entries)),
         Fact("settings", settings, ", ".join(settings) or "none"),
-        Fact("missing_files", missing, None if missing else "none"),
+        Fact("missing_files", missing),
     ]
 
 
@@ -215,18 +223,17 @@ def _json_facts(path: Path) -> list[Fact]:
         raise FileFormatError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise FileFormatError(f"{path} is not a sidecar: expected a JSON object, found a {type(content).__name__}")
-    return [Fact("kind", "JSON sidecar"), Fact("content", content, f"{len(content)} keys"), *_key_facts(content)]
+    return [Fact("kind", "JSON sidecar"), Fact("content", content, _key_lines(content))]
 
 
-def _key_facts(content: dict[str, Any]) -> list[Fact]:
-    """One fact per key, down to the keys of objects in the object."""
-    facts = []
+def _key_lines(content: dict[str, Any]) -> list[str]:
+    """One line per key, down to the keys of objects in the object."""
+    entries: list[tuple[str, Any]] = []
     for key, value in content.items():
-        if isinstance(value, dict):
-            facts += [Fact(f"{key}.{inner}", entry, _short(entry)) for inner, entry in value.items()]
-        else:
-            facts.append(Fact(key, value, _short(value)))
-    return facts
+        inner = [(f"{key}.{name}", entry) for name, entry in value.items()] if isinstance(value, dict) else []
+        entries += inner or [(key, value)]
+    width = max((len(key) for key, _ in entries), default=0)
+    return [f"{key:<{width}}  {_short(value)}" for key, value in entries]
 
 
 def _short(value: Any) -> str:
@@ -235,9 +242,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list) and len(value) > 6:
         return f"[{len(value)} items]"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-# ------------------------------------------------------------------------------------------- models and HDF5
 
 
 def _safetensors_facts(path: Path) -> list[Fact]:
@@ -259,15 +263,14 @@ def _safetensors_facts(path: Path) -> list[Fact]:
         Fact("tensors", len(header)),
         Fact("parameters", parameters, f"{parameters:,}"),
         Fact("dtypes", dtypes, ", ".join(dtypes) or "none"),
-        Fact("metadata", metadata, f"{len(metadata)} keys" if metadata else "none"),
-        *(Fact(f"metadata.{key}", value) for key, value in metadata.items()),
+        Fact("metadata", metadata, _key_lines(metadata)),
     ]
 
 
 def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     """Return the JSON header and the number of bytes behind it, without reading a tensor.
 
-    Read by hand (8 bytes little-endian length, then JSON), because the library's reader wants a framework.
+    Read by hand (8 bytes little-endian length, then JSON), so that the message can say what is wrong.
     """
     size = input_size_bytes(path)
     try:
@@ -301,11 +304,11 @@ def _hdf5_facts(path: Path) -> list[Fact]:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
             attributes = sorted(map(str, file.attrs))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path} is not a readable HDF5 file: {printable(str(error))}") from error
     return [
         Fact("kind", "HDF5"),
-        Fact("datasets", lines, None if lines else "none"),
+        Fact("datasets", lines),
         Fact("attributes", attributes, ", ".join(attributes) or "none"),
     ]
 

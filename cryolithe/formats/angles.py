@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cryolithe.errors import FileFormatError, GeometryError, InputError, OutputError
+from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.files import PathLike, printable, read_text, replacing
 from cryolithe.geometry import check_angles_deg
 
 LIMIT_BYTES = 1_000_000
+FEW_IMAGES = 5  # so few may well lie close together
 _COLUMNS = re.compile(r"[\s,;]+")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,(\d+)\s*")
 
@@ -22,17 +24,23 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     an index and a dose). Blank lines and what follows ``#`` are ignored.
 
     Raises:
-        InputError: if the file cannot be read, is empty, or an angle is outside ±90° or all are equal.
+        InputError: if the file cannot be read, is empty, or an angle is outside ±90°, or all are equal or
+            within ±π/2° (more than 5 images), which hints at radians or transforms.
         FileFormatError: if a line does not start with a number, or numbers seem to have decimal commas.
     """
     path = Path(path)
+    text = read_text(path, "an angle file", LIMIT_BYTES)
+    if text.startswith("# AreTomo Alignment"):  # its first column would pass for angles
+        raise FileFormatError(f"{path} is an AreTomo alignment; give the angles alone (_TLT.txt, .tlt or .rawtlt)")
     angles: list[float] = []
     decimals: list[str] = []
-    for number, line in enumerate(read_text(path, "an angle file", LIMIT_BYTES).splitlines(), start=1):
+    example = ""
+    for number, line in enumerate(text.splitlines(), start=1):
         content = line.partition("#")[0].strip()
         if not content:
             continue
         angles.append(_angle_deg(content, f"{path}, line {number}"))
+        example = example or content
         comma = _DECIMAL_COMMA.fullmatch(content)
         decimals.append(comma.group(1) if comma else "")
     if not angles:
@@ -40,13 +48,18 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     # "-60,00" and the two columns "-60,1" look alike; but an index does not have equally many digits in every line.
     if len(decimals) > 1 and decimals[0] and len({len(digits) for digits in decimals}) == 1:
         raise FileFormatError(
-            f"{path} has lines such as '{content}' that may hold decimal commas; "
+            f"{path} holds '{example}', which may have a decimal comma; "
             "write decimal points, and put blanks between columns"
         )
     try:
         check_angles_deg(tuple(angles))
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
+    if len(angles) > FEW_IMAGES and max(map(abs, angles)) < math.pi / 2:
+        raise InputError(
+            f"{path}: all {len(angles)} angles are within ±{max(map(abs, angles)):.3g}°, too little for a tilt series; "
+            "give degrees (not radians), and angles rather than transforms (.xf)"
+        )
     return tuple(angles)
 
 
@@ -74,7 +87,4 @@ def write_angles_deg(path: PathLike, angles: Iterable[float], overwrite: bool = 
     values = tuple(float(angle) for angle in angles)
     check_angles_deg(values)
     with replacing(path, overwrite) as temporary:
-        try:
-            temporary.write_text("".join(f"{angle!r}\n" for angle in values), encoding="ascii")
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        temporary.write_text("".join(f"{angle!r}\n" for angle in values), encoding="ascii")

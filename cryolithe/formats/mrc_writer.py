@@ -57,15 +57,21 @@ class VolumeWriter:
     Until `finish` the header's label says that the file is unfinished. Use `create` or `open`, as context managers.
     """
 
-    def __init__(self, path: Path, descriptor: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
-        self.path = path
+    def __init__(self, target: Path, descriptor: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
+        self.target = target
         self.shape = shape
         self.dtype = dtype
         self._descriptor = descriptor
 
     @classmethod
     def create(
-        cls, path: PathLike, shape: tuple[int, int, int], voxel_size_angstrom: float | None, dtype: DTypeLike
+        cls,
+        path: PathLike,
+        shape: tuple[int, int, int],
+        voxel_size_angstrom: float | None,
+        dtype: DTypeLike,
+        *,
+        target: PathLike | None = None,
     ) -> VolumeWriter:
         """Make a file of the final length, so that a disk that is too full is found at once.
 
@@ -74,6 +80,7 @@ class VolumeWriter:
             shape: voxels along ``(z, y, x)``.
             voxel_size_angstrom: edge of a voxel, or None.
             dtype: of the voxels on disk: float32 (mode 2), float16 (mode 12) or an integer type of MRC.
+            target: the name to be shown in messages where ``path`` is a temporary one.
 
         Raises:
             OutputError: if the folder does not exist or the disk has too little room.
@@ -83,8 +90,8 @@ class VolumeWriter:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
-            raise unwritable(path, error) from error
-        writer = cls(path, descriptor, shape, stored)
+            raise unwritable(Path(target or path), error) from error
+        writer = cls(Path(target or path), descriptor, shape, stored)
         try:
             _reserve(descriptor, path, needed)
             unfinished = volume_header(shape, stored, NOT_COMPUTED, "CryoLithe: unfinished", voxel_size_angstrom)
@@ -92,12 +99,14 @@ class VolumeWriter:
         except OSError as error:
             writer.close()
             path.unlink(missing_ok=True)
-            raise _full_or_unwritable(path, error, needed) from error
+            raise _full_or_unwritable(writer.target, error, needed) from error
         return writer
 
     @classmethod
-    def open(cls, path: PathLike, shape: tuple[int, int, int], dtype: DTypeLike) -> VolumeWriter:
-        """Open a file made by `create` to go on writing.
+    def open(
+        cls, path: PathLike, shape: tuple[int, int, int], dtype: DTypeLike, *, target: PathLike | None = None
+    ) -> VolumeWriter:
+        """Open a file made by `create`, with the same arguments, to go on writing.
 
         Raises:
             OutputError: if it does not exist, or has other sizes or another dtype.
@@ -107,7 +116,7 @@ class VolumeWriter:
             descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise unwritable(path, error) from error
-        writer = cls(path, descriptor, shape, stored)
+        writer = cls(Path(target or path), descriptor, shape, stored)
         header = Header(os.read(descriptor, HEADER_BYTES).ljust(HEADER_BYTES, b"\0"), "<")
         expected = (*shape, utils.mode_from_dtype(stored), HEADER_BYTES + math.prod(shape) * stored.itemsize)
         found = (*header.shape, header.mode, os.fstat(descriptor).st_size)
@@ -141,16 +150,18 @@ class VolumeWriter:
         """Return the values as they are stored, C-contiguous.
 
         Raises:
-            OutputError: if a finite value overflows float16.
+            OutputError: if a finite value overflows float16, or the values are of another kind.
         """
+        if not np.can_cast(values.dtype, self.dtype, "same_kind"):
+            raise OutputError(f"{self.target}: {values.dtype.name} values cannot be written as {self.dtype.name}")
         with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(values.astype(self.dtype, casting="same_kind", copy=False))
+            stored = np.ascontiguousarray(values.astype(self.dtype, copy=False))
         if self.dtype.kind == "f" and stored.dtype.itemsize < values.dtype.itemsize:
             overflow = np.isinf(stored) & np.isfinite(values)
             if overflow.any():
                 largest = float(np.abs(values[overflow]).max())
                 raise OutputError(
-                    f"{self.path}: the value {largest:g} is too large for {self.dtype.name} (at most "
+                    f"{self.target}: the value {largest:g} is too large for {self.dtype.name} (at most "
                     f"{float(np.finfo(self.dtype).max):g}); write float32"
                 )
         return stored
@@ -209,7 +220,7 @@ class VolumeWriter:
         self.close()
 
     def _failure(self, error: OSError) -> OutputError:
-        return _full_or_unwritable(self.path, error, HEADER_BYTES + math.prod(self.shape) * self.dtype.itemsize)
+        return _full_or_unwritable(self.target, error, HEADER_BYTES + math.prod(self.shape) * self.dtype.itemsize)
 
     def _checked_write(self, offset: int, values: NDArray[Any]) -> None:
         try:
@@ -276,7 +287,7 @@ def write_volume(
     """
     with (
         replacing(path, overwrite) as temporary,
-        VolumeWriter.create(temporary, volume.grid.shape, volume.voxel_size_angstrom, dtype) as writer,
+        VolumeWriter.create(temporary, volume.grid.shape, volume.voxel_size_angstrom, dtype, target=path) as writer,
     ):
         writer.write_rows(0, volume.voxels)
         statistics = _statistics_as_stored(writer, volume.voxels)
@@ -308,7 +319,7 @@ def write_stack(
         images = images.astype(dtype)
     with (
         replacing(path, overwrite) as temporary,
-        VolumeWriter.create(temporary, shape, pixel_size_angstrom, dtype) as writer,
+        VolumeWriter.create(temporary, shape, pixel_size_angstrom, dtype, target=path) as writer,
     ):
         writer.write_rows(0, images)
         header = volume_header(shape, writer.dtype, _statistics_as_stored(writer, images), label, pixel_size_angstrom)

@@ -44,7 +44,9 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
         FileFormatError: if it is no CSV file with these columns, or a row has too few or too many cells.
     """
     path = Path(path)
-    reader = csv.reader(io.StringIO(read_text(path, "a series list", LIMIT_BYTES), newline=""), strict=True)
+    reader = csv.reader(
+        io.StringIO(read_text(path, "a series list", LIMIT_BYTES), newline=""), skipinitialspace=True, strict=True
+    )
     columns: list[str] | None = None
     entries: list[SeriesEntry] = []
     line_of_output: dict[Path, int] = {}

@@ -1,0 +1,66 @@
+"""Lists of tilt series."""
+
+import pytest
+
+from cryolithe.errors import InputError
+from cryolithe.formats import SeriesEntry, read_series_list
+
+
+@pytest.fixture
+def put(tmp_path):
+    def write(content):
+        path = tmp_path / "list.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def test_rows_become_entries(put, tmp_path):
+    path = put(
+        "\ufefftilts, angles, output, thickness\r\n"
+        "a.mrc, a.tlt, out/a.mrc, 300\r\n\r\n"
+        "/data/b.mrc, sub/b.tlt, ,\r\n"
+        '"c, again.mrc", c.tlt, c.mrc, "1,5"\r\n'
+    )
+    first, second, third = read_series_list(path)
+    assert first == SeriesEntry(
+        2, tmp_path / "a.mrc", tmp_path / "a.tlt", tmp_path / "out" / "a.mrc", {"thickness": "300"}
+    )
+    assert str(second.tilts) == "/data/b.mrc"
+    assert (second.line, second.angles, second.output, second.settings) == (4, tmp_path / "sub" / "b.tlt", None, {})
+    assert third.tilts == tmp_path / "c, again.mrc"
+    assert third.settings == {"thickness": "1,5"}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "is empty"),
+        ("\n \n", "is blank"),
+        ("tilts,angles\n", "names no tilt series"),
+        ("tilt,angles\na,b\n", "no column 'tilts', found: tilt (did you mean 'tilts'?), angles"),
+        ("a.mrc,a.tlt\n", "no column 'tilts'"),
+        ("tilts;angles\na;b\n", "no column 'tilts'"),
+        ("tilts,angles,\na,b,\n", "column 3 has no name"),
+        ("tilts,angles,tilts\na,b,c\n", "'tilts' twice"),
+        ("tilts,angles\na.mrc\n", "line 2: expected 2 cells (tilts, angles), found 1"),
+        ("tilts,angles\na,b\n\na,b,c\n", "line 4: expected 2 cells (tilts, angles), found 3"),
+        ("tilts,angles\na.mrc,\n", "line 2: the cell 'angles' is empty"),
+        ("tilts,angles,output\na,b,o.mrc\nc,d,x/../o.mrc\n", "line 3: the output"),
+        ('tilts,angles\n"a,b\n', "expected comma-separated values"),
+        (b"tilts,angles\n\x00\x01", "found binary data"),
+    ],
+)
+def test_bad_lists_are_refused_in_one_line(put, content, says):
+    path = put(content)
+    with pytest.raises(InputError) as caught:
+        read_series_list(path)
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_list(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        read_series_list(tmp_path / "none.csv")
