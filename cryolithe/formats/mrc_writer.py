@@ -34,14 +34,19 @@ class RunningStatistics:
             return
         with np.errstate(invalid="ignore", over="ignore"):
             mean = float(values.mean(dtype=np.float64))
-            squares = float(values.var(dtype=np.float64)) * values.size
+            rms = math.sqrt(float(values.var(dtype=np.float64)))
+        self.merge(values.size, VolumeStatistics(float(values.min()), float(values.max()), mean, rms))
+
+    def merge(self, count: int, part: VolumeStatistics) -> None:
+        """Take in the statistics of ``count`` values."""
+        with np.errstate(invalid="ignore"):
             # Numpy's minimum keeps NaN, so that a value that is none does not go unnoticed.
-            self._minimum = float(np.minimum(self._minimum, values.min()))
-            self._maximum = float(np.maximum(self._maximum, values.max()))
-        total = self.count + values.size
-        step = mean - self._mean
-        self._squares += squares + step * step * (self.count * values.size / total)
-        self._mean += step * (values.size / total)
+            self._minimum = float(np.minimum(self._minimum, part.minimum))
+            self._maximum = float(np.maximum(self._maximum, part.maximum))
+        total = self.count + count
+        step = part.mean - self._mean
+        self._squares += part.rms**2 * count + step * step * (self.count * count / total)
+        self._mean += step * (count / total)
         self.count = total
 
     def result(self) -> VolumeStatistics:

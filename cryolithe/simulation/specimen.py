@@ -152,9 +152,13 @@ def _solid_body(shape: tuple[int, int, int], rng: np.random.Generator) -> NDArra
             depth = np.minimum(depth, reach * rng.uniform(0.6, 1.4) - along)
     inside = 1 / (1 + np.exp(-np.clip(depth / rng.uniform(0.4, 1.2), -30, 30)))
     level = rng.uniform(0.3, 1.5)
-    if rng.random() < 0.5:
-        period, contrast = rng.uniform(4.0, 14.0), rng.uniform(0.1, 0.6)
-        inside = inside * (1 + contrast * np.sign(np.sin(2 * np.pi * depth / period)))
+    if rng.random() < 0.6:
+        # Layers that follow the surface, or flat ones across the body.
+        normal = rng.normal(size=3)
+        flat = sum(k * (g - c) for k, g, c in zip(normal / np.linalg.norm(normal), grids, centre, strict=True))
+        layered = depth if rng.random() < 0.4 else flat
+        period, contrast = rng.uniform(4.0, 24.0), rng.uniform(0.1, 0.9)
+        inside = inside * (1 + contrast * np.sign(np.sin(2 * np.pi * layered / period + rng.uniform(0, 6.3))))
     return (level * inside).astype(np.float32)
 
 

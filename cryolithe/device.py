@@ -1,0 +1,75 @@
+"""Devices and precisions by the names that users type."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from cryolithe.errors import DeviceError, SettingsError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Linux' names of the instructions that multiply bf16 natively; without them bf16 is slower than fp32.
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def choose_device(name: str) -> torch.device:
+    """Device for ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
+
+    Raises:
+        SettingsError: for any other name.
+        DeviceError: if a CUDA device is asked for and cannot be used; says why.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if not match:
+        raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:0")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"--device {name}: {_why_no_cuda()}; use --device cpu or auto")
+    number = int(match[1] or 0)
+    if number >= torch.cuda.device_count():
+        raise DeviceError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), counted from 0")
+    return torch.device("cuda", number)
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return f"the installed torch {torch.__version__} is built without CUDA"
+    if not Path("/dev/nvidiactl").exists() and not Path("/proc/driver/nvidia").exists():
+        return "no NVIDIA driver is loaded on this machine"
+    return f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU"
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Precision of the matrix products for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+
+    ``auto`` is bf16 where the device multiplies it natively, else fp32. Coordinates are always float32.
+
+    Raises:
+        SettingsError: for any other name.
+    """
+    if name in PRECISIONS:
+        return PRECISIONS[name]
+    if name != "auto":
+        raise SettingsError(f"unknown precision '{name}'; use auto, {', '.join(PRECISIONS)}")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """The name that a user types for a dtype."""
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+
+def _cpu_multiplies_bf16() -> bool:
+    try:
+        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return bool(flags and _BF16_FLAGS & set(flags[1].split()))

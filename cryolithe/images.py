@@ -1,0 +1,111 @@
+"""Operations on single tilt images: Fourier cropping, rotation of the tilt axis, robust spread."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+from numpy.typing import NDArray
+
+from cryolithe.errors import SettingsError
+from cryolithe.geometry import centre_px
+
+FEWEST_PX = 8  # an image narrower than this after binning is a mistake
+
+
+def binned_size(size_px: int, factor: int) -> int:
+    """Pixels along an axis after binning: the whole bins that fit.
+
+    Raises:
+        SettingsError: if less than ``FEWEST_PX`` would be left.
+    """
+    left = size_px // factor
+    if factor > 1 and left < FEWEST_PX:
+        raise SettingsError(f"binning {size_px} pixels by {factor} leaves {left}; use a smaller --bin")
+    return left
+
+
+def fourier_crop(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Bin an image by cropping its Fourier transform; the middle of the field stays in the middle.
+
+    Cropping alone would put the new pixel 0 onto the old pixel 0, half a bin off the middle of the block that it
+    stands for; a phase ramp moves the sampling points so that ``centre_px`` before and after is the same point. The
+    tilt axis therefore stays at the centre. Means are kept.
+
+    Args:
+        image: shape ``(y, x)``; trailing pixels that fill no whole bin are cut off, equally at both ends.
+        factor: binning factor, at least 1.
+
+    Returns:
+        shape ``(y // factor, x // factor)``, float32.
+    """
+    if factor == 1:
+        return image
+    for axis in (0, 1):
+        image = _crop_axis(image, axis, factor)
+    return image
+
+
+def _crop_axis(image: NDArray[np.float32], axis: int, factor: int) -> NDArray[np.float32]:
+    old = image.shape[axis]
+    new = binned_size(old, factor)
+    start = (old - new * factor) // 2
+    kept = np.take(image, np.arange(start, start + new * factor), axis=axis)
+    # Where the new centre must lie, counted in old pixels from the first one kept.
+    shift = centre_px(old) - start - factor * centre_px(new)
+    spectrum = scipy.fft.rfft(kept, axis=axis)
+    spectrum = np.take(spectrum, np.arange(new // 2 + 1), axis=axis)
+    frequency = np.arange(new // 2 + 1) / (new * factor)
+    phase = np.exp(2j * math.pi * frequency * shift).astype(np.complex64)
+    spectrum *= phase[:, None] if axis == 0 else phase
+    return scipy.fft.irfft(spectrum, n=new, axis=axis).astype(np.float32) / np.float32(factor)
+
+
+def rotated_shape(shape: tuple[int, int], axis_deg: float) -> tuple[int, int]:
+    """Shape ``(y, x)`` after `rotate_axis`: swapped where the axis lies nearer to the horizontal."""
+    nearer_horizontal = abs(math.sin(math.radians(axis_deg))) > math.sqrt(0.5)
+    return (shape[1], shape[0]) if nearer_horizontal else shape
+
+
+def rotate_axis(image: NDArray[np.float32], axis_deg: float) -> NDArray[np.float32]:
+    """Rotate an image about its centre so that its tilt axis comes to lie along y.
+
+    Args:
+        image: shape ``(y, x)``, mean removed: what comes in from outside the field is zero.
+        axis_deg: angle of the tilt axis from y, counter-clockwise positive when y is drawn upwards (IMOD's rotation
+            angle). Multiples of 90° only move pixels; other angles use cubic splines.
+
+    Returns:
+        shape ``rotated_shape(image.shape, axis_deg)``, float32.
+    """
+    turns, remainder = divmod(axis_deg, 90.0)
+    if remainder == 0:
+        return np.ascontiguousarray(np.rot90(image, k=int(turns) % 4, axes=(0, 1)))
+    angle = math.radians(axis_deg)
+    shape = rotated_shape((image.shape[0], image.shape[1]), axis_deg)
+    # Output (y, x) is read at input R (y, x): the new y axis runs along (x, y) = (-sin, cos), the tilt axis.
+    matrix = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    new_centre = np.array([centre_px(n) for n in shape])
+    old_centre = np.array([centre_px(n) for n in image.shape])
+    offset = old_centre - matrix @ new_centre
+    rotated = scipy.ndimage.affine_transform(image, matrix, offset, shape, order=3, mode="constant")
+    return rotated.astype(np.float32, copy=False)
+
+
+def clipped_sigma(values: NDArray[np.float32], sigmas: float = 5.0, passes: int = 3) -> float:
+    """Standard deviation without outliers: values beyond ``sigmas`` deviations are left out, ``passes`` times.
+
+    Args:
+        values: any shape, mean near zero.
+        sigmas: where outliers begin.
+        passes: how often they are left out anew.
+    """
+    sigma = float(values.std())
+    for _ in range(passes):
+        inside = values[np.abs(values) <= sigmas * sigma]
+        if inside.size == 0:
+            break
+        sigma = float(inside.std())
+    return sigma

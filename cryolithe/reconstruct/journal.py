@@ -1,0 +1,121 @@
+"""The working folder of a run: what survives a crash, and what tells a later run where to go on.
+
+    OUT.partial/
+        lock            held while a run is alive
+        journal.jsonl   first line: what is being done (plan); then one line for each finished slab
+        stack.f32       the prepared tilt images
+        volume.mrc      the volume so far
+
+A slab's line is written after its voxels are on the disk, so what the journal says is done is done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from cryolithe.errors import OutputError
+from cryolithe.formats import VolumeStatistics
+
+
+@dataclass(frozen=True)
+class Slab:
+    """A finished slab: its rows, its voxels' statistics, and the batch size it was made with."""
+
+    start: int
+    stop: int
+    voxels: int
+    statistics: VolumeStatistics
+    batch: int
+
+
+class WorkFolder:
+    """The working folder of one output, locked for this process.
+
+    Attributes:
+        path: the folder.
+        plan: what is being done, as plain values; None until `begin`.
+        slabs: finished slabs in the order in which they were made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan: dict[str, Any] | None = None
+        self.slabs: list[Slab] = []
+        try:
+            path.mkdir(exist_ok=True)
+            self._lock: IO[str] = (path / "lock").open("w")
+        except OSError as error:
+            raise OutputError(f"cannot write into {path.parent}: {error.strerror or error}; choose another -o") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise OutputError(
+                f"another run is writing this output ({path} is locked); wait for it or choose another -o"
+            ) from error
+        self._read()
+
+    @property
+    def stack(self) -> Path:
+        """File of the prepared images."""
+        return self.path / "stack.f32"
+
+    @property
+    def volume(self) -> Path:
+        """File of the volume so far."""
+        return self.path / "volume.mrc"
+
+    def begin(self, plan: dict[str, Any]) -> None:
+        """Start the journal anew."""
+        self.plan, self.slabs = plan, []
+        with (self.path / "journal.jsonl").open("w", encoding="utf-8") as file:
+            _append(file, plan)
+
+    def done(self, slab: Slab) -> None:
+        """Note a slab whose voxels are on the disk."""
+        self.slabs.append(slab)
+        with (self.path / "journal.jsonl").open("a", encoding="utf-8") as file:
+            _append(file, asdict(slab))
+
+    def remove(self) -> None:
+        """Delete the folder and give up the lock."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+    def release(self) -> None:
+        """Give up the lock and keep the folder for a later run."""
+        self._lock.close()
+
+    def _read(self) -> None:
+        """Read an earlier run's journal; a last line that was cut off by a crash is left out."""
+        try:
+            lines = (self.path / "journal.jsonl").read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError):
+            return
+        records = []
+        for line in lines[:-1]:
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        if not records or not isinstance(records[0], dict):
+            return
+        self.plan = records[0]
+        try:
+            self.slabs = [
+                Slab(**{**record, "statistics": VolumeStatistics(**record["statistics"])}) for record in records[1:]
+            ]
+        except (TypeError, KeyError):
+            self.plan, self.slabs = None, []
+
+
+def _append(file: IO[str], record: dict[str, Any]) -> None:
+    file.write(json.dumps(record) + "\n")
+    file.flush()
+    os.fsync(file.fileno())

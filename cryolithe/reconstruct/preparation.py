@@ -1,0 +1,159 @@
+"""From a stack on disk to a prepared one: checked, rotated, binned, means removed, ordered for reading by rows.
+
+The prepared stack is a plain file of float32 in the order ``(y, tilt, x)``: a slab of rows is one contiguous read.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.errors import InputError, OutputError
+from cryolithe.geometry import TiltGeometry
+from cryolithe.images import binned_size, clipped_sigma, fourier_crop, rotate_axis, rotated_shape
+from cryolithe.sampling import reflected_rows
+from cryolithe.tilts import TiltSeries
+
+_ITEM = 4
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How images are changed before they are reconstructed.
+
+    Attributes:
+        tilt_axis_deg: angle of the tilt axis from y; undone by rotation.
+        bin: binning factor, applied after the rotation.
+        fix_nonfinite: replace NaN and Inf by the image's mean instead of refusing them.
+    """
+
+    tilt_axis_deg: float = 0.0
+    bin: int = 1
+    fix_nonfinite: bool = False
+
+    def image_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Shape ``(y, x)`` of a prepared image."""
+        y, x = rotated_shape(shape, self.tilt_axis_deg)
+        return binned_size(y, self.bin), binned_size(x, self.bin)
+
+
+@dataclass(frozen=True)
+class PreparedStack:
+    """A prepared stack on disk.
+
+    Attributes:
+        path: the file.
+        geometry: angles and prepared image shape.
+        sigma: standard deviation of the pixels of the whole series, outliers left out.
+    """
+
+    path: Path
+    geometry: TiltGeometry
+    sigma: float
+
+    def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
+        """Rows of all tilts, shape ``(tilts, rows, X)``; rows beyond the image mirror it about its border."""
+        height, width = self.geometry.image_shape
+        indices = reflected_rows(first_row, rows, height)
+        lowest, highest = int(indices.min()), int(indices.max())
+        stride = self.geometry.tilts * width
+        with self.path.open("rb") as file:
+            file.seek(lowest * stride * _ITEM)
+            block = np.fromfile(file, dtype="<f4", count=(highest + 1 - lowest) * stride)
+        if block.size != (highest + 1 - lowest) * stride:
+            raise OutputError(f"the temporary stack {self.path} was cut short while it was in use; run again")
+        slab = block.reshape(highest + 1 - lowest, self.geometry.tilts, width)[indices - lowest]
+        return torch.from_numpy(slab.astype(np.float32, copy=False)).transpose(0, 1)
+
+
+def prepare_stack(
+    series: TiltSeries, how: Preparation, path: Path, on_image: Callable[[], object] = lambda: None
+) -> PreparedStack:
+    """Prepare a series image by image.
+
+    Args:
+        series: the aligned series.
+        how: what to do.
+        path: file to write.
+        on_image: called after each image.
+
+    Raises:
+        InputError: if an image holds NaN or Inf (how many, in which tilts) or is constant.
+        OutputError: if the file cannot be written.
+    """
+    check_images(series, how.fix_nonfinite)
+    shape = how.image_shape(series.geometry.image_shape)
+    geometry = TiltGeometry(series.geometry.angles_deg, shape)
+    height, width = shape
+    variances = []
+    try:
+        with path.open("wb") as file:
+            os.truncate(file.fileno(), geometry.tilts * height * width * _ITEM)
+            for number in range(geometry.tilts):
+                image = _finite(series.images[number])
+                image = fourier_crop(rotate_axis(image - image.mean(dtype=np.float64).astype(np.float32), how.tilt_axis_deg), how.bin)
+                image -= image.mean(dtype=np.float64).astype(np.float32)
+                variances.append(clipped_sigma(image) ** 2)
+                for row in range(height):
+                    place = (row * geometry.tilts + number) * width * _ITEM
+                    os.pwrite(file.fileno(), np.ascontiguousarray(image[row], dtype="<f4"), place)
+                release_pages(series.images)
+                on_image()
+    except OSError as error:
+        raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
+    return PreparedStack(path, geometry, float(np.sqrt(np.mean(variances))))
+
+
+def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:
+    """Raise InputError for NaN, Inf (unless they are to be fixed) and constant images, before anything is written."""
+    bad_pixels, bad_tilts, constant = 0, [], []
+    for number in range(series.geometry.tilts):
+        image = np.asarray(series.images[number])
+        finite = np.isfinite(image) if image.dtype.kind == "f" else None
+        if finite is not None and not finite.all():
+            bad_pixels += int(image.size - finite.sum())
+            bad_tilts.append(number + 1)
+            image = image[finite]
+        if image.size == 0 or image.max() == image.min():
+            constant.append(number + 1)
+        release_pages(series.images)
+    if bad_tilts and not fix_nonfinite:
+        raise InputError(
+            f"the stack holds {bad_pixels} NaN or Inf pixels in {_tilt_list(bad_tilts)}; "
+            "give --fix-nonfinite to replace them by their image's mean, or remove these images"
+        )
+    if constant:
+        raise InputError(
+            f"{_tilt_list(constant)} of {series.geometry.tilts} {'is' if len(constant) == 1 else 'are'} constant: "
+            "a blank image says nothing; remove it from the stack and from the angle file"
+        )
+
+
+def _tilt_list(numbers: list[int]) -> str:
+    shown = ", ".join(str(n) for n in numbers[:8]) + (", ..." if len(numbers) > 8 else "")
+    return f"tilt{'' if len(numbers) == 1 else 's'} {shown}"
+
+
+def _finite(image: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Image as float32 with what is not finite replaced by the mean of the rest."""
+    values = np.array(image, dtype=np.float32)
+    good = np.isfinite(values)
+    if not good.all():
+        values[~good] = values[good].mean(dtype=np.float64)
+    return values
+
+
+def release_pages(array: NDArray[np.generic]) -> None:
+    """Let the system forget the pages of a read-only memory map that were read, so that they do not pile up."""
+    base: object = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None) if not isinstance(base, memoryview) else base.obj
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,114 @@
+"""The settings of a reconstruction, and their order of authority: flag > row of a list > file > default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cryolithe.errors import SettingsError, nearest_name
+
+_LIMIT_BYTES = 1_000_000
+
+
+class ReconstructSettings(BaseModel):
+    """What decides a reconstruction besides its two input files.
+
+    Defaults stand here and nowhere else. Each description is the help text of the flag.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["network", "fbp", "sirt"] = Field("network", description="How to reconstruct.")
+    model: str = Field("default", description="Name of a bundled model, or the path of a .safetensors file.")
+    thickness: int | None = Field(
+        None, ge=1, description="Voxels along z, after binning. Default: half the image width, rounded up to even."
+    )
+    bin: int = Field(1, ge=1, description="Bin the images by this factor, by Fourier cropping.")
+    pixel_size: float | None = Field(
+        None, gt=0, description="Pixel size of the stack in Å. Default: from its header."
+    )
+    contrast: Literal["dark", "bright"] = Field(
+        "dark", description="Whether dense matter is dark (cryo-EM) or bright in the images; kept in the output."
+    )
+    tilt_axis: float = Field(
+        0.0, ge=-360, le=360,
+        description="Angle in degrees of the tilt axis from y, counter-clockwise; images are rotated to undo it.",
+    )
+    filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = Field(
+        "cosine", description="Window of the ramp filter of --method fbp. A network brings its own."
+    )
+    iterations: int = Field(30, ge=1, description="Iterations of --method sirt.")
+    projector: Literal["torch", "tomosipo"] = Field(
+        "torch", description="Engine of fbp and sirt; tomosipo must be installed and needs CUDA."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:i.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Of the network's matrix products; auto is bf16 where the hardware has it."
+    )
+    max_memory: float | None = Field(
+        None, gt=0, description="GB of memory to use at most. Default: 60 % of what is free."
+    )
+    dtype: Literal["float32", "float16"] = Field("float32", description="Voxel type of the output (MRC mode 2 or 12).")
+    fix_nonfinite: bool = Field(False, description="Replace NaN and Inf pixels by their image's mean.")
+    overwrite: bool = Field(False, description="Replace an existing output.")
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Values of a YAML settings file, keys as in `ReconstructSettings` (``-`` and ``_`` are the same).
+
+    Raises:
+        SettingsError: if the file is missing, not YAML, or has an unknown key (the nearest known one is named).
+    """
+    if not path.is_file():
+        raise SettingsError(f"configuration file {path} does not exist")
+    if path.stat().st_size > _LIMIT_BYTES:
+        raise SettingsError(f"configuration file {path} has more than {_LIMIT_BYTES} bytes; expected a few lines")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold 'key: value' lines, found a {type(values).__name__}")
+    return _known_keys(values, str(path))
+
+
+def resolve_settings(
+    flags: Mapping[str, Any], row: Mapping[str, Any], file: Mapping[str, Any], where: str
+) -> ReconstructSettings:
+    """Merge by authority: ``flags`` win over ``row``, ``row`` over ``file``, ``file`` over the defaults.
+
+    Args:
+        flags: options given on the command line; None means not given.
+        row: cells of one row of a series list.
+        file: values of a settings file.
+        where: what to name in messages about ``row`` or ``file``.
+
+    Raises:
+        SettingsError: for an unknown key or a value that is out of range; says which.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    merged = {**_known_keys(file, where), **_known_keys(row, where), **given}
+    try:
+        return ReconstructSettings(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        source = f"--{key.replace('_', '-')}" if key in given else f"{where}: '{key}'"
+        raise SettingsError(f"{source}: {first['msg'].lower()}, got {first['input']!r}") from error
+
+
+def _known_keys(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    known = ReconstructSettings.model_fields
+    plain = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise SettingsError(f"{where}: unknown setting '{key}'{nearest_name(name, known)}")
+        plain[name] = value
+    return plain
