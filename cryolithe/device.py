@@ -33,7 +33,9 @@ def choose_device(name: str) -> torch.device:
         raise DeviceError(f"--device {name}: {_why_no_cuda()}; use --device cpu or auto")
     number = int(match[1] or 0)
     if number >= torch.cuda.device_count():
-        raise DeviceError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), counted from 0")
+        raise DeviceError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), counted from 0"
+        )
     return torch.device("cuda", number)
 
 

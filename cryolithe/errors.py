@@ -1,14 +1,14 @@
 """The exception tree. Every message says what was expected, what was found, and what to do.
 
-    CryoLitheError            shown by the command line as one line, exit code 2
-    +-- InputError            a file or array that the user gave is not usable
-    |   +-- FileFormatError   ... because its bytes are not what its kind of file should hold
-    +-- GeometryError         angles, shapes or centres that describe no tomographic experiment
-    +-- SettingsError         an option or configuration key that is unknown or out of range
-    +-- ModelError            a network or its weights cannot be found, read or used
-    +-- DeviceError           the asked-for device or precision is not available
-    +-- OutputError           the result cannot be written where it was asked for
-    +-- ResourceError         memory or disk space does not suffice
+CryoLitheError            shown by the command line as one line, exit code 2
++-- InputError            a file or array that the user gave is not usable
+|   +-- FileFormatError   ... because its bytes are not what its kind of file should hold
++-- GeometryError         angles, shapes or centres that describe no tomographic experiment
++-- SettingsError         an option or configuration key that is unknown or out of range
++-- ModelError            a network or its weights cannot be found, read or used
++-- DeviceError           the asked-for device or precision is not available
++-- OutputError           the result cannot be written where it was asked for
++-- ResourceError         memory or disk space does not suffice
 """
 
 from __future__ import annotations

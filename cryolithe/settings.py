@@ -28,14 +28,14 @@ class ReconstructSettings(BaseModel):
         None, ge=1, description="Voxels along z, after binning. Default: half the image width, rounded up to even."
     )
     bin: int = Field(1, ge=1, description="Bin the images by this factor, by Fourier cropping.")
-    pixel_size: float | None = Field(
-        None, gt=0, description="Pixel size of the stack in Å. Default: from its header."
-    )
+    pixel_size: float | None = Field(None, gt=0, description="Pixel size of the stack in Å. Default: from its header.")
     contrast: Literal["dark", "bright"] = Field(
         "dark", description="Whether dense matter is dark (cryo-EM) or bright in the images; kept in the output."
     )
     tilt_axis: float = Field(
-        0.0, ge=-360, le=360,
+        0.0,
+        ge=-360,
+        le=360,
         description="Angle in degrees of the tilt axis from y, counter-clockwise; images are rotated to undo it.",
     )
     filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = Field(

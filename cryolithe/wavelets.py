@@ -172,9 +172,7 @@ def _analyse_level(volume: torch.Tensor, wavelet: Wavelet) -> torch.Tensor:
     return bands.flatten(-3)
 
 
-def _synthesise_level(
-    bands: torch.Tensor, wavelet: Wavelet, first: int, spans: list[tuple[int, int]]
-) -> torch.Tensor:
+def _synthesise_level(bands: torch.Tensor, wavelet: Wavelet, first: int, spans: list[tuple[int, int]]) -> torch.Tensor:
     """Inverse of `_analyse_level` for positions ``spans`` along z, y, x; index 0 of ``bands`` is block ``first``."""
     split = bands.unflatten(-1, (2, 2, 2))
     for axis in (2, 1, 0):

@@ -50,6 +50,9 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except CryoLitheError as error:
             raise UserError(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted. Repeat the command to go on where it stopped.", err=True)
+            ctx.exit(130)
 
 
 class UserError(click.ClickException):

@@ -21,9 +21,7 @@ from cryolithe.errors import OutputError
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing model.")
-def command(
-    config: Path, molecules: Path | None, output: Path, device: str, precision: str, overwrite: bool
-) -> None:
+def command(config: Path, molecules: Path | None, output: Path, device: str, precision: str, overwrite: bool) -> None:
     """Train a network as CONFIG (YAML) says, on simulated specimens.
 
     Specimens are made of the molecules in a library that you give, and of procedural ones. Molecules named under

@@ -60,9 +60,7 @@ def footprint(geometry: TiltGeometry, z_px: torch.Tensor, x_px: torch.Tensor) ->
     return Footprint(pixel.clamp(0, width - 1), torch.where(inside, weight, torch.zeros_like(weight)))
 
 
-def slice_points(
-    z: range, slice_shape: tuple[int, int], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def slice_points(z: range, slice_shape: tuple[int, int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Coordinates ``(z_px, x_px)`` of the voxels of planes ``z`` of a slice, flattened with x fastest, float64."""
     depth, width = slice_shape
     z_px = torch.arange(z.start, z.stop, dtype=torch.float64, device=device) - centre_px(depth)

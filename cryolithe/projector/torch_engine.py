@@ -14,9 +14,9 @@ from torch.nn.functional import embedding_bag
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL, footprint, slice_points
 
-_ENTRIES_PER_CHUNK = 3_000_000
+ENTRIES_PER_CHUNK = 3_000_000
 _ROWS_PER_CHUNK = 64
-_CACHE_ENTRIES = 60_000_000  # 12 bytes each
+CACHE_ENTRIES = 30_000_000  # 12 bytes each, per direction
 
 
 class TorchProjector:
@@ -39,7 +39,7 @@ class TorchProjector:
         self.slice_shape = slice_shape
         self.device = torch.device(device)
         entries = slice_shape[0] * slice_shape[1] * geometry.tilts * PIXELS_PER_VOXEL
-        self._keep = entries <= _CACHE_ENTRIES
+        self._keep = entries <= CACHE_ENTRIES
         self._adjoint_chunks: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         self._forward_bags: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
@@ -80,7 +80,7 @@ class TorchProjector:
         columns = self.geometry.image_shape[1]
         first = torch.arange(self.geometry.tilts, device=self.device)[:, None, None] * columns
         per_plane = width * self.geometry.tilts * PIXELS_PER_VOXEL
-        step = max(1, _ENTRIES_PER_CHUNK // per_plane)
+        step = max(1, ENTRIES_PER_CHUNK // per_plane)
         for start in range(0, depth, step):
             planes = range(start, min(start + step, depth))
             seen = footprint(self.geometry, *slice_points(planes, self.slice_shape, self.device))

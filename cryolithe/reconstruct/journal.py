@@ -51,7 +51,9 @@ class WorkFolder:
             path.mkdir(exist_ok=True)
             self._lock: IO[str] = (path / "lock").open("w")
         except OSError as error:
-            raise OutputError(f"cannot write into {path.parent}: {error.strerror or error}; choose another -o") from error
+            raise OutputError(
+                f"cannot write into {path.parent}: {error.strerror or error}; choose another -o"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -98,7 +98,9 @@ def prepare_stack(
             os.truncate(file.fileno(), geometry.tilts * height * width * _ITEM)
             for number in range(geometry.tilts):
                 image = _finite(series.images[number])
-                image = fourier_crop(rotate_axis(image - image.mean(dtype=np.float64).astype(np.float32), how.tilt_axis_deg), how.bin)
+                image = fourier_crop(
+                    rotate_axis(image - image.mean(dtype=np.float64).astype(np.float32), how.tilt_axis_deg), how.bin
+                )
                 image -= image.mean(dtype=np.float64).astype(np.float32)
                 variances.append(clipped_sigma(image) ** 2)
                 for row in range(height):

@@ -30,7 +30,9 @@ class TiltScheme:
 
 def draw_angles_deg(scheme: TiltScheme, rng: np.random.Generator) -> tuple[float, ...]:
     """Draw the tilt angles of a series, ascending."""
-    reach, step, middle = (float(rng.uniform(*pair)) for pair in (scheme.reach_deg, scheme.step_deg, scheme.pretilt_deg))
+    reach, step, middle = (
+        float(rng.uniform(*pair)) for pair in (scheme.reach_deg, scheme.step_deg, scheme.pretilt_deg)
+    )
     angles = middle + np.arange(-reach, reach + 1e-6, step)
     return tuple(angles[np.abs(angles) <= 90])
 

@@ -63,7 +63,9 @@ def select_molecules(molecules: tuple[Molecule, ...], without: tuple[str, ...]) 
     names = {molecule.name for molecule in molecules}
     for name in without:
         if name not in names:
-            raise InputError(f"molecule '{name}' is to be left out but is not in the library ({', '.join(sorted(names))})")
+            raise InputError(
+                f"molecule '{name}' is to be left out but is not in the library ({', '.join(sorted(names))})"
+            )
     kept = tuple(molecule for molecule in molecules if molecule.name not in without)
     if not kept:
         raise InputError("every molecule of the library is left out; leave some in")
@@ -128,9 +130,7 @@ def _from_map(path: Path) -> Molecule:
     return Molecule(path.stem, _normalised(np.asarray(volume.voxels, dtype=np.float32)), volume.voxel_size_angstrom)
 
 
-def resampled(
-    molecule: Molecule, rotation: NDArray[np.float64], voxel_size_angstrom: float
-) -> NDArray[np.float32]:
+def resampled(molecule: Molecule, rotation: NDArray[np.float64], voxel_size_angstrom: float) -> NDArray[np.float32]:
     """A molecule rotated about its middle and brought to another voxel size, by cubic interpolation.
 
     Args:

@@ -109,9 +109,7 @@ def _add_molecules(
             misses += 1
 
 
-def _overlap(
-    corner: list[int], size: int, shape: tuple[int, ...]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def _overlap(corner: list[int], size: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Slices of the specimen and of a cubic box whose first voxel lies at ``corner``."""
     target = tuple(slice(max(c, 0), min(c + size, n)) for c, n in zip(corner, shape, strict=True))
     source = tuple(slice(t.start - c, t.stop - c) for t, c in zip(target, corner, strict=True))

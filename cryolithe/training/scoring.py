@@ -54,8 +54,13 @@ def score_volume(truth: NDArray[np.float32], estimate: NDArray[np.float32], reac
     return Score(scaled_snr_db(truth, estimate), mean_correlation(curve.measured), mean_correlation(curve.missing))
 
 
-def reconstruct_array(network: Network, images: NDArray[np.float32], angles_deg: tuple[float, ...], depth: int,
-                      on_points: Callable[[float], object] = lambda share: None) -> NDArray[np.float32]:
+def reconstruct_array(
+    network: Network,
+    images: NDArray[np.float32],
+    angles_deg: tuple[float, ...],
+    depth: int,
+    on_points: Callable[[float], object] = lambda share: None,
+) -> NDArray[np.float32]:
     """Apply a network to a small series at once.
 
     Args:

@@ -1,0 +1,126 @@
+"""``cryolithe reconstruct``: tilt series in, tomograms out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from cryolithe.cli.progress import ProgressWatcher, progress_watcher
+from cryolithe.errors import CryoLitheError, OutputError, SettingsError
+from cryolithe.formats import SeriesEntry, read_series_list
+from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
+
+_METAVARS = {"pixel_size": "Å", "max_memory": "GB", "tilt_axis": "DEG", "model": "NAME|PATH", "thickness": "N"}
+
+
+def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one flag for each setting; a flag that is not given is None, so that files can speak."""
+    for name, field in reversed(ReconstructSettings.model_fields.items()):
+        flag = f"--{name.replace('_', '-')}"
+        text = field.description or ""
+        annotation = field.annotation
+        if field.default is not None and not isinstance(field.default, bool):
+            text += f"  [default: {field.default}]"
+        if annotation is bool:
+            declaration = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+        elif get_origin(annotation) is Literal:
+            declaration = click.option(flag, name, type=click.Choice(get_args(annotation)), default=None, help=text)
+        else:
+            kind = next(t for t in (get_args(annotation) or (annotation,)) if t is not type(None))
+            declaration = click.option(flag, name, type=kind, default=None, metavar=_METAVARS.get(name), help=text)
+        command = declaration(command)
+    return command
+
+
+@click.command("reconstruct")
+@click.argument("tilts", type=click.Path(path_type=Path), required=False)
+@click.argument("angles", type=click.Path(path_type=Path), required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Volume to write. Default: TILTS_rec.mrc.")
+@click.option(
+    "--list", "series_list", type=click.Path(path_type=Path), metavar="CSV", help="Several series, see above."
+)
+@click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings; flags win over them.")
+@_settings_options
+def command(
+    tilts: Path | None,
+    angles: Path | None,
+    output: Path | None,
+    series_list: Path | None,
+    config: Path | None,
+    **flags: Any,
+) -> None:
+    """Reconstruct the aligned stack TILTS with the tilt angles in ANGLES.
+
+    TILTS is an MRC stack (.mrc, .st, .ali) whose tilt axis runs along y (or at --tilt-axis); ANGLES is a .tlt, .rawtlt
+    or other text file with one angle in degrees per line, in the order of the images.
+
+    The volume is written as MRC, axes (z, y, x), beside a JSON file that records how it was made. Dense matter keeps
+    the polarity of the input. A run that was interrupted goes on where it stopped when the same command is repeated.
+
+    Several series: --list gives a CSV file with the columns tilts, angles and, as you like, output and any setting of
+    this command (thickness, pixel_size, ...). A series that fails does not stop the others; the exit code is then 1.
+
+    \b
+    Examples
+      cryolithe reconstruct ts_01.mrc ts_01.tlt --thickness 400 --bin 2
+      cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --filter hamming -o ts_01_fbp.mrc
+      cryolithe reconstruct --list session.csv --config settings.yaml
+    """
+    file = read_settings_file(config) if config else {}
+    if series_list:
+        if tilts or output:
+            raise SettingsError("--list names the stacks and outputs itself; leave out TILTS, ANGLES and -o")
+        _reconstruct_list(read_series_list(series_list), flags, file, series_list)
+        return
+    if tilts is None or angles is None:
+        raise SettingsError("give TILTS and ANGLES, or --list; see: cryolithe reconstruct --help")
+    settings = resolve_settings(flags, {}, file, str(config))
+    with progress_watcher() as watcher:
+        line = _reconstruct_one(SeriesEntry(0, tilts, angles, output), settings, watcher)
+    click.echo(line)
+
+
+def _reconstruct_list(
+    entries: tuple[SeriesEntry, ...], flags: Mapping[str, Any], file: Mapping[str, Any], source: Path
+) -> None:
+    """Reconstruct every series; settings of all rows are checked before the first one starts."""
+    from cryolithe.reconstruct.run import default_output
+
+    settings = [resolve_settings(flags, e.settings, file, f"{source}, line {e.line}") for e in entries]
+    outputs: dict[Path, int] = {}
+    for entry in entries:
+        target = (entry.output or default_output(entry.tilts)).resolve()
+        if target in outputs:
+            raise OutputError(
+                f"{source}: lines {outputs[target]} and {entry.line} would both write {target}; "
+                "add a column 'output' to tell them apart"
+            )
+        outputs[target] = entry.line
+    failed = 0
+    for number, (entry, chosen) in enumerate(zip(entries, settings, strict=True), start=1):
+        with progress_watcher() as watcher:
+            watcher.note(f"[{number}/{len(entries)}] {entry.tilts}")
+            try:
+                line = _reconstruct_one(entry, chosen, watcher)
+            except CryoLitheError as error:
+                failed += 1
+                watcher.note(f"Error: {error}")
+                line = f"{entry.tilts}: failed: {error}"
+        click.echo(line)
+    if failed:
+        click.echo(f"{failed} of {len(entries)} series failed", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _reconstruct_one(entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher) -> str:
+    """Run one job and return the line that tells of it."""
+    from cryolithe.reconstruct.run import Job, default_output, reconstruct
+
+    job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
+    done = reconstruct(job, watcher)
+    z, y, x = done.shape
+    size = f"{done.voxel_size_angstrom:.4g} Å voxels" if done.voxel_size_angstrom else "voxel size unknown"
+    return f"{done.output}: {z} x {y} x {x} (z, y, x), {size}, {done.seconds:.1f} s, record in {done.sidecar.name}"
