@@ -12,19 +12,22 @@ Padding rule
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.fft
 import torch
+from numpy.typing import NDArray
 
 from cryolithe.errors import SettingsError, nearest_name
 
 EDGE_PX = 8
 
 # Multiplied onto |f|; f in cycles/pixel, 0.5 = Nyquist.
-WINDOWS = {
-    "ramp": lambda f: np.ones_like(f),
-    "shepp-logan": lambda f: np.sinc(f),
+WINDOWS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "ramp": np.ones_like,
+    "shepp-logan": np.sinc,
     "cosine": lambda f: np.cos(np.pi * f),
     "hamming": lambda f: 0.54 + 0.46 * np.cos(2 * np.pi * f),
     "hann": lambda f: 0.5 + 0.5 * np.cos(2 * np.pi * f),

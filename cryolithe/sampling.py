@@ -35,7 +35,8 @@ def block_positions_px(voxels: int, first_block: int, blocks: int, stride: int) 
 
     Block k holds the voxels from ``stride * k`` on; a stride of 1 gives the voxels themselves.
     """
-    return stride * np.arange(first_block, first_block + blocks) + (stride - 1) / 2 - centre_px(voxels)
+    number = np.arange(first_block, first_block + blocks, dtype=np.float64)
+    return stride * number + (stride - 1) / 2 - centre_px(voxels)
 
 
 def point_columns(geometry: TiltGeometry, z_px: NDArray[np.float64], x_px: NDArray[np.float64]) -> torch.Tensor:
@@ -72,7 +73,8 @@ def row_windows(padded_rows: torch.Tensor, columns: torch.Tensor, window: Window
         window: samples to take.
 
     Returns:
-        shape ``(tilts, points, rows, taps)``, all zero where the column is not `visible`; sample j lies at ``u + (j - taps // 2) * step_px``.
+        shape ``(tilts, points, rows, taps)``, all zero where the column is not `visible`; sample j lies at
+        ``u + (j - taps // 2) * step_px``.
     """
     tilts, rows, width = padded_rows.shape
     pad = 2 * window.reach_px + 2

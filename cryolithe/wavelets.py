@@ -110,7 +110,7 @@ def analyse(volume: torch.Tensor, wavelet: Wavelet, levels: int) -> torch.Tensor
     start = -2 * margin - firsts[0]
     inside = tuple(slice(start, start + 2 * count) for count in counts)
     z, y, x = counts
-    details = bands[(*inside, slice(1, None))].reshape(z, 2, y, 2, x, 2, 7).permute(0, 2, 4, 6, 1, 3, 5)
+    details = bands[inside][..., 1:].reshape(z, 2, y, 2, x, 2, 7).permute(0, 2, 4, 6, 1, 3, 5)
     return torch.cat([deep, details.reshape(z, y, x, 56)], dim=-1)
 
 

@@ -42,7 +42,7 @@ def test_the_ramp_is_the_absolute_frequency(length):
     response = ramp_response(length).numpy()
     assert abs(response - f).max() < 0.3 / length
     away = f > 0.05
-    assert response[away] == pytest.approx(f[away], rel=2e-3)
+    assert response[away] == pytest.approx(f[away], rel=0.45 / length)
     assert 0 < response[0] < f[1] / 2  # the mean is lowered, not lost
     assert (np.diff(response) > 0).all()
 
@@ -89,13 +89,13 @@ def test_white_noise_keeps_its_variance(size):
         assert filtered[:, 20:-20].std().item() == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("sigma", [1.0, 2.5])
+@pytest.mark.parametrize("sigma", [2.0, 2.5])
 def test_the_gaussian_blurs_by_its_sigma(sigma):
     rows = torch.zeros(3, 101, dtype=torch.float64)
     rows[:, 30:70] = noise(3, 40)
     (blurred,) = filter_rows(rows, gaussian_response(padded_length(101), sigma))
     direct = scipy.ndimage.gaussian_filter1d(rows.numpy(), sigma, truncate=8)
-    assert blurred.numpy() == pytest.approx(direct, abs=2e-2 if sigma == 1.0 else 1e-6)
+    assert blurred.numpy() == pytest.approx(direct, abs=1e-6)
     assert blurred.sum().item() == pytest.approx(rows.sum().item(), abs=1e-5)
 
 
@@ -111,8 +111,8 @@ def test_the_padding_keeps_the_row_and_falls_to_zero(size):
     edge = min(EDGE_PX, size)
     for side, mean in ((out[:, :left].flip(1), rows[:, :edge]), (out[:, left + size :], rows[:, size - edge :])):
         share = side / mean.mean(1, keepdim=True)
-        steps = torch.arange(1, side.shape[1] + 1) / (side.shape[1] + 1)
-        assert share.numpy() == pytest.approx(np.broadcast_to((1 + np.cos(np.pi * steps)) / 2, share.shape), abs=1e-6)
+        steps = np.arange(1, side.shape[1] + 1) / (side.shape[1] + 1)
+        assert share.numpy() == pytest.approx(np.tile((1 + np.cos(np.pi * steps)) / 2, (4, 1)), abs=1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES[2:])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def find_model(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    if path.suffix or path.parent != Path("."):
+    if path.suffix or path.parent != Path():
         raise ModelError(f"model file {name_or_path} does not exist")
     raise ModelError(
         f"unknown model '{name_or_path}'{nearest_name(name_or_path, bundled)}; "
@@ -82,7 +81,7 @@ def save_network(path: Path, network: Network, card: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
     safetensors.torch.save_file(tensors, temporary, metadata=metadata)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def load_model(name_or_path: str) -> Model:

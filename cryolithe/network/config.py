@@ -172,7 +172,7 @@ def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
     for name, part in (("input", InputWindow), ("head", Head)):
         if name in plain:
             nested[name] = _build(part, plain.pop(name), name)
-    return _build(KINDS[kind], {**plain, **nested}, kind)  # type: ignore[no-any-return]
+    return _build(KINDS[kind], {**plain, **nested}, kind)
 
 
 def _build(cls: Any, values: Any, where: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -17,7 +19,7 @@ class Mlp(nn.Module):
     def __init__(self, inputs: int, hidden: int, layers: int, outputs: int, skip: bool) -> None:
         super().__init__()
         widths = [inputs] + [hidden] * layers
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
         self.last = nn.Linear(widths[-1], outputs, bias=False)
         self.skip = skip
 
@@ -26,7 +28,7 @@ class Mlp(nn.Module):
         for number, layer in enumerate(self.layers):
             y = torch.relu(layer(x))
             x = x + y if self.skip and number else y
-        return self.last(x)  # type: ignore[no-any-return]
+        return self.last(x)
 
 
 def mean_over_tilts(features: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

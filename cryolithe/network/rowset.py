@@ -68,7 +68,7 @@ class RowSet(nn.Module):
         tilts, points, rows, samples = windows.shape
         lifted = torch.bmm(windows.reshape(tilts, points * rows, samples), maps.transpose(1, 2))
         pooled = mean_over_tilts(torch.relu(lifted).view(tilts, points, rows, -1), visible)
-        return self.encode_row(pooled)  # type: ignore[no-any-return]
+        return self.encode_row(pooled)
 
     def join(self, features: torch.Tensor) -> torch.Tensor:
         """Values of the blocks along y.
@@ -82,7 +82,7 @@ class RowSet(nn.Module):
         """
         stacked = features.unfold(1, self.rows_per_point, self.config.head.stride)  # (points, blocks, F, rows)
         joined = torch.relu(self.gather_rows(stacked.flatten(-2)))
-        return self.combine(joined)  # type: ignore[no-any-return]
+        return self.combine(joined)
 
     def forward(self, windows: torch.Tensor, visible: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Values of blocks from the windows of a run of rows.

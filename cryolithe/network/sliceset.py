@@ -42,7 +42,7 @@ class RowEncoder(nn.Module):
     def forward(self, windows: torch.Tensor, visible: torch.Tensor, encoding: torch.Tensor) -> torch.Tensor:
         """``(tilts, points, rows, samples)`` -> ``(points, rows, row_features)``."""
         lifted = self.lift(windows) * encoding[:, None, None, :].to(windows.dtype)
-        return self.pooled(mean_over_tilts(self.per_tilt(lifted), visible))  # type: ignore[no-any-return]
+        return self.pooled(mean_over_tilts(self.per_tilt(lifted), visible))
 
 
 class SliceSet(nn.Module):
@@ -80,4 +80,4 @@ class SliceSet(nn.Module):
             encoder(windows[:, :, number : number + stride * (blocks - 1) + 1 : stride], visible, context)
             for number, encoder in enumerate(self.row_encoders)
         ]
-        return self.combine(torch.cat(rows, dim=-1))  # type: ignore[no-any-return]
+        return self.combine(torch.cat(rows, dim=-1))

@@ -5,6 +5,8 @@ tomosipo is GPL-3 and needs CUDA: it is imported only when asked for, and nothin
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -24,7 +26,7 @@ class TomosipoProjector:
             raise DeviceError("the tomosipo projector needs a CUDA device and none is visible; use the torch projector")
         try:
             import tomosipo
-            import tomosipo.torch_support  # noqa: F401  (teaches tomosipo to take tensors)
+            import tomosipo.torch_support  # teaches tomosipo to take tensors
         except ImportError as error:
             raise DeviceError(
                 f"the tomosipo projector cannot be imported ({error}); install tomosipo as its documentation says, "
@@ -37,14 +39,14 @@ class TomosipoProjector:
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Project: ``(z, rows, x)`` -> ``(tilts, rows, X)``."""
         operator = self._operator(volume.shape[1])
-        return operator(volume.float().cuda().contiguous()).transpose(0, 1)  # type: ignore[no-any-return]
+        return operator(volume.float().cuda().contiguous()).transpose(0, 1)
 
     def adjoint(self, projections: torch.Tensor) -> torch.Tensor:
         """Back-project: ``(tilts, rows, X)`` -> ``(z, rows, x)``."""
         operator = self._operator(projections.shape[1])
-        return operator.T(projections.float().cuda().transpose(0, 1).contiguous())  # type: ignore[no-any-return]
+        return operator.T(projections.float().cuda().transpose(0, 1).contiguous())
 
-    def _operator(self, rows: int) -> object:
+    def _operator(self, rows: int) -> Any:
         """tomosipo's operator for a slab of rows; its vectors are ordered (z, y, x), its data (v, angle, u)."""
         theta = self.geometry.angles_rad
         zero, one = np.zeros_like(theta), np.ones_like(theta)

@@ -95,7 +95,7 @@ class TorchProjector:
         """Voxels seen by each pixel of one tilt: voxel indices, weights, and where each pixel's bag starts."""
         if tilt in self._forward_bags:
             return self._forward_bags[tilt]
-        depth, width = self.slice_shape
+        depth = self.slice_shape[0]
         points = slice_points(range(depth), self.slice_shape, self.device)
         seen = footprint(self.geometry.select([tilt]), *points)
         pixel, order = seen.pixel.flatten().sort(stable=True)

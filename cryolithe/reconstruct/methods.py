@@ -25,15 +25,17 @@ ROW_POINTS_PER_BATCH = 2400
 
 
 class SlabMethod(Protocol):
-    """Detector rows -> volume rows.
+    """Detector rows -> volume rows."""
 
-    Attributes:
-        row_multiple: slabs start at multiples of this.
-        halo_px: detector rows needed before and after a slab.
-    """
+    @property
+    def row_multiple(self) -> int:
+        """Slabs start at multiples of this."""
+        ...
 
-    row_multiple: int
-    halo_px: int
+    @property
+    def halo_px(self) -> int:
+        """Detector rows needed before and after a slab."""
+        ...
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """``(tilts, slab + 2 halo, X)`` -> ``(z, slab, x)``, float32, on the method's device."""

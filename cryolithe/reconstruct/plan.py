@@ -63,7 +63,7 @@ def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_b
     if rows < demand.row_multiple:
         needed = (constant + demand.row_multiple * (volume_row + detector_row)) / 1e9
         raise ResourceError(
-            f"{budget_bytes / 1e9:.2f} GB of memory do not suffice for a volume of {depth} x {height} x {width} voxels: "
+            f"{budget_bytes / 1e9:.2f} GB of memory do not suffice for {depth} x {height} x {width} voxels: "
             f"at least {needed:.2f} GB are needed; raise --max-memory, or use --bin or a smaller --thickness"
         )
     return rows

@@ -105,7 +105,7 @@ def prepare_stack(
                 variances.append(clipped_sigma(image) ** 2)
                 for row in range(height):
                     place = (row * geometry.tilts + number) * width * _ITEM
-                    os.pwrite(file.fileno(), np.ascontiguousarray(image[row], dtype="<f4"), place)
+                    os.pwrite(file.fileno(), image[row].astype("<f4").tobytes(), place)
                 release_pages(series.images)
                 on_image()
     except OSError as error:

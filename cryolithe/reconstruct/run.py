@@ -255,7 +255,7 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
 
 
 def _demand(run: _Run) -> Demand:
-    """Memory that the chosen method needs; copies are counted in `methods` and `projector`, see benchmarks/memory.py."""
+    """Memory that the chosen method needs, by counting its arrays; benchmarks/memory.py measures it."""
     depth, _, width = run.grid.shape
     tilts = run.series.geometry.tilts
     if run.job.settings.method == "network":
@@ -379,8 +379,8 @@ def _finish(run: _Run, folder: WorkFolder, plan: dict[str, Any], times: dict[str
     temporary = folder.path / "sidecar.json"
     write_json(temporary, record)
     try:
-        os.replace(folder.volume, job.output)
-        os.replace(temporary, job.sidecar)
+        folder.volume.replace(job.output)
+        temporary.replace(job.sidecar)
     except OSError as error:
         raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
     return Finished(job.output, job.sidecar, run.grid.shape, run.voxel_size_angstrom, seconds)

@@ -145,8 +145,8 @@ def _solid_body(shape: tuple[int, int, int], rng: np.random.Generator) -> NDArra
     else:
         depth = np.full(shape, np.inf)
         for normal in rng.normal(size=(int(rng.integers(5, 10)), 3)):
-            normal = normal / np.linalg.norm(normal)
-            along = sum(k * (g - c) for k, g, c in zip(normal, grids, centre, strict=True))
+            unit = normal / np.linalg.norm(normal)
+            along = sum(k * (g - c) for k, g, c in zip(unit, grids, centre, strict=True))
             depth = np.minimum(depth, reach * rng.uniform(0.6, 1.4) - along)
     inside = 1 / (1 + np.exp(-np.clip(depth / rng.uniform(0.4, 1.2), -30, 30)))
     level = rng.uniform(0.3, 1.5)

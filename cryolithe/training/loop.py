@@ -93,7 +93,7 @@ def train(
         for _ in range(config.runs_per_step):
             batch = draw_batch(series[rng.integers(len(series))], config, network.config, rng)
             loss = batch_loss(network, batch, weights, precision) / config.runs_per_step
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += float(loss.detach())
         if not math.isfinite(total):
             raise CryoLitheError(f"the loss became {total} at step {step + 1}; lower learning_rate or check the data")

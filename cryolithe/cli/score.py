@@ -1,0 +1,91 @@
+"""``cryolithe score``: a model against FBP and SIRT on specimens with known truth."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from cryolithe import __version__
+from cryolithe.errors import InputError, OutputError, SettingsError
+
+
+@click.command("score")
+@click.argument("model", default="default")
+@click.option("--molecules", type=click.Path(path_type=Path), help="The library that the model was trained with.")
+@click.option("--snr", "snrs", default="-5,0", show_default=True, help="Signal to noise in the images, dB; a list.")
+@click.option(
+    "--specimens", type=click.IntRange(1, 64), default=4, show_default=True, help="Specimens to average over."
+)
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the scores to this file too.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing JSON file.")
+def command(
+    model: str,
+    molecules: Path | None,
+    snrs: str,
+    specimens: int,
+    precision: str,
+    json_path: Path | None,
+    overwrite: bool,
+) -> None:
+    """Score MODEL (a name or a file) on simulated specimens that it never saw.
+
+    Specimens are made of the molecules that the model's record names as held out, tilted from -60 to +60 degrees in
+    steps of 3, with white noise. SNR is that of the reconstruction after the best affine fit to the truth; FSC is
+    the mean over all shells but the first and the last, in the measured region and in the missing wedge.
+    """
+    from cryolithe.device import choose_device, choose_precision, precision_name
+    from cryolithe.network.checkpoint import load_model
+    from cryolithe.report import write_json
+    from cryolithe.simulation import load_molecules
+    from cryolithe.training.scoring import benchmark
+
+    try:
+        levels = tuple(float(part) for part in snrs.split(","))
+    except ValueError as error:
+        raise SettingsError(f"--snr must be numbers separated by commas, got '{snrs}'") from error
+    if json_path and json_path.exists() and not overwrite:
+        raise OutputError(f"{json_path} exists; give --overwrite to replace it")
+    loaded = load_model(model)
+    device = choose_device("cpu")
+    dtype = choose_precision(precision, device)
+    held_out = tuple(loaded.card.get("recipe", {}).get("hold_out", ()))
+    library = load_molecules(molecules) if molecules else ()
+    unseen = tuple(molecule for molecule in library if molecule.name in held_out)
+    if library and not unseen:
+        raise InputError(
+            f"none of the molecules that model '{loaded.name}' held out ({', '.join(held_out) or 'none'}) is in "
+            f"{molecules}; give the library that it was trained with"
+        )
+    network = loaded.network.to(dtype)
+    click.echo(
+        f"model {loaded.name} {loaded.sha256[:12]}, {precision_name(dtype)}, {specimens} specimens of "
+        f"{', '.join(m.name for m in unseen) or 'procedural molecules'}"
+    )
+    click.echo(f"{'noise':>8} {'method':<8} {'SNR dB':>7} {'FSC measured':>13} {'FSC missing':>12}")
+    results = {}
+    for snr_db, scores in benchmark(network, unseen, levels, specimens):
+        for method, score in scores.items():
+            click.echo(
+                f"{snr_db:>5g} dB {method:<8} {score.snr_db:>7.2f} {score.fsc_measured:>13.3f} "
+                f"{score.fsc_missing:>12.3f}"
+            )
+        results[f"{snr_db:g} dB"] = {method: asdict(score) for method, score in scores.items()}
+    if json_path:
+        write_json(
+            json_path,
+            {
+                "cryolithe": __version__,
+                "date": datetime.date.today().isoformat(),
+                "machine": platform.machine(),
+                "model": {"name": loaded.name, "sha256": loaded.sha256},
+                "precision": precision_name(dtype),
+                "specimens": specimens,
+                "molecules": [molecule.name for molecule in unseen],
+                "scores": results,
+            },
+        )
