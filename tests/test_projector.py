@@ -203,9 +203,10 @@ def test_turning_the_volume_is_tilting_further(turn_deg):
         turned.append((-point.imag, point.real, height))
     angles = np.array([-50.0, -20.0, 0.0, 15.0, 40.0])
     shape = (40, 40)
-    here = make_projector(TiltGeometry(tuple(angles), (1, 40)), shape).forward(blobs(shape, turned, 2.0))
-    there = make_projector(TiltGeometry(tuple(angles + turn_deg), (1, 40)), shape).forward(blobs(shape, places, 2.0))
-    assert (here - there).abs().max() < 5e-3 * there.abs().max()
+    here = make_projector(TiltGeometry(tuple(angles), (1, 40)), shape).forward(blobs(shape, turned, 3.0))
+    there = make_projector(TiltGeometry(tuple(angles + turn_deg), (1, 40)), shape).forward(blobs(shape, places, 3.0))
+    # At 0° voxels and pixels coincide and nothing is blurred; elsewhere both boxes blur: 1/6 px² against 9 px².
+    assert (here - there).abs().max() < 0.012 * there.abs().max()
 
 
 @pytest.mark.parametrize("slice_shape", [(40, 40), (33, 46), (46, 41)])
@@ -224,7 +225,7 @@ def test_fbp_returns_densities(slice_shape):
     places = [(4.0, -5.0, 1.0)]
     volume = fbp(make_projector(geometry, slice_shape), blob_projections(geometry, places, 3.0), "ramp")
     truth = blobs(slice_shape, places, 3.0)
-    assert volume.max() == pytest.approx(1, abs=0.03)
+    assert volume.max() == pytest.approx(truth.max().item(), abs=0.03)
     assert (volume - truth).abs().max() < 0.03
 
 

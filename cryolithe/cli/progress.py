@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 
 class ProgressWatcher:
-    """Shows the stages of a job as bars; satisfies `cryolithe.reconstruct.run.Watcher`."""
+    """Shows the stages of a job as bars; satisfies `cryolithe.reconstruct.job.Watcher`."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

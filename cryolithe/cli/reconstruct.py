@@ -87,7 +87,7 @@ def _reconstruct_list(
     entries: tuple[SeriesEntry, ...], flags: Mapping[str, Any], file: Mapping[str, Any], source: Path
 ) -> None:
     """Reconstruct every series; settings of all rows are checked before the first one starts."""
-    from cryolithe.reconstruct.run import default_output
+    from cryolithe.reconstruct.job import default_output
 
     settings = [resolve_settings(flags, e.settings, file, f"{source}, line {e.line}") for e in entries]
     outputs: dict[Path, int] = {}
@@ -117,7 +117,8 @@ def _reconstruct_list(
 
 def _reconstruct_one(entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher) -> str:
     """Run one job and return the line that tells of it."""
-    from cryolithe.reconstruct.run import Job, default_output, reconstruct
+    from cryolithe.reconstruct.job import Job, default_output
+    from cryolithe.reconstruct.run import reconstruct
 
     job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
     done = reconstruct(job, watcher)

@@ -1,133 +1,33 @@
-"""One reconstruction from files to files: checked input, slabs, journal, volume, sidecar."""
+"""One reconstruction from files to files: slab by slab, with a journal that a later run can go on from."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import math
 import os
-import sys
 import time
-from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from cryolithe import __version__
-from cryolithe.device import choose_device, choose_precision, precision_name
+from cryolithe.device import precision_name
 from cryolithe.errors import CryoLitheError, OutputError, ResourceError
-from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_tilt_series
-from cryolithe.geometry import VolumeGrid
-from cryolithe.network.checkpoint import Model, load_model
+from cryolithe.formats import RunningStatistics, VolumeWriter
 from cryolithe.projector import make_projector
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
+from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, Watcher, check_output, file_sha256, resolve
 from cryolithe.reconstruct.journal import Slab, WorkFolder
 from cryolithe.reconstruct.methods import ROW_POINTS_PER_BATCH, FbpMethod, NetworkMethod, SirtMethod, SlabMethod
 from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, slab_rows
-from cryolithe.reconstruct.preparation import Preparation, PreparedStack, check_images, prepare_stack
+from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
+from cryolithe.reconstruct.sidecar import sidecar_record
 from cryolithe.report import write_json
-from cryolithe.settings import ReconstructSettings
-from cryolithe.tilts import TiltSeries
 
 # Values this many standard deviations out (hot pixels, gold) are clipped in what the network sees.
 CLIP_SIGMAS = 12.0
 FEWEST_ROW_POINTS = 64
-
-
-class Watcher(Protocol):
-    """Who is told how far a run is."""
-
-    def stage(self, name: str, total: float) -> None:
-        """A stage of ``total`` units begins."""
-        ...
-
-    def advance(self, amount: float) -> None:
-        """Units of the stage are done."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something that the user should know."""
-        ...
-
-
-@dataclass(frozen=True)
-class Job:
-    """Files and settings of one reconstruction.
-
-    Attributes:
-        tilts: the stack.
-        angles: the angle file.
-        output: the volume to write; its sidecar has the ending .json.
-        settings: everything else.
-    """
-
-    tilts: Path
-    angles: Path
-    output: Path
-    settings: ReconstructSettings
-
-    @property
-    def sidecar(self) -> Path:
-        """The JSON file that tells how the volume was made."""
-        return self.output.with_suffix(".json")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a run made.
-
-    Attributes:
-        output: the volume.
-        sidecar: its record.
-        shape: voxels ``(z, y, x)``.
-        voxel_size_angstrom: edge of a voxel, or None.
-        seconds: time from start to end.
-    """
-
-    output: Path
-    sidecar: Path
-    shape: tuple[int, int, int]
-    voxel_size_angstrom: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Everything about a run that is known before its first slab."""
-
-    job: Job
-    series: TiltSeries
-    grid: VolumeGrid
-    preparation: Preparation
-    model: Model | None
-    device: torch.device
-    precision: torch.dtype
-
-    @property
-    def voxel_size_angstrom(self) -> float | None:
-        size = self.series.pixel_size_angstrom
-        return None if size is None else size * self.preparation.bin
-
-    @property
-    def dense_sign(self) -> float:
-        """Networks are trained with dense = positive."""
-        return -1.0 if self.job.settings.contrast == "dark" else 1.0
-
-
-def default_output(tilts: Path) -> Path:
-    """``<base>_rec.mrc`` beside the stack."""
-    name = tilts.name
-    for ending in (".gz", ".bz2"):
-        name = name.removesuffix(ending)
-    return tilts.with_name(Path(name).stem + "_rec.mrc")
-
-
-def default_thickness(width_px: int) -> int:
-    """Voxels along z where the user says nothing: half the image width, rounded up to even."""
-    return max(2, 2 * math.ceil(width_px / 4))
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -140,8 +40,8 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         CryoLitheError: for everything that the user can mend; nothing is left behind.
     """
     started = time.monotonic()
-    _check_output(job)
-    run = _resolve(job)
+    check_output(job)
+    run = resolve(job)
     watcher.stage("Checking images", 1)
     check_images(run.series, run.preparation.fix_nonfinite)
     folder = WorkFolder(job.output.with_name(job.output.name + ".partial"))
@@ -164,38 +64,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     return finished
 
 
-def _check_output(job: Job) -> None:
-    """Refuse an output that cannot or must not be written, before any work is done."""
-    folder = job.output.parent
-    if not folder.is_dir():
-        raise OutputError(f"the output folder {folder} does not exist; make it first or choose another -o")
-    if job.output.is_dir():
-        raise OutputError(f"{job.output} is a folder; give the name of a file with -o")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"the output folder {folder} is not writable; choose another -o")
-    if job.output.suffix == ".json":
-        raise OutputError(f"{job.output} would be overwritten by its own sidecar; give a name ending in .mrc with -o")
-    for path in (job.output, job.sidecar):
-        if path.exists() and not job.settings.overwrite:
-            raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
-        if path.exists() and any(path.samefile(used) for used in (job.tilts, job.angles) if used.exists()):
-            raise OutputError(f"{path} is an input of this run; choose another -o")
-
-
-def _resolve(job: Job) -> _Run:
-    """Read what is small, check what can be checked, choose what was left open."""
-    settings = job.settings
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
-    model = load_model(settings.model) if settings.method == "network" else None
-    series = read_tilt_series(job.tilts, job.angles, settings.pixel_size)
-    preparation = Preparation(settings.tilt_axis, settings.bin, settings.fix_nonfinite)
-    height, width = preparation.image_shape(series.geometry.image_shape)
-    grid = VolumeGrid((settings.thickness or default_thickness(width), height, width))
-    return _Run(job, series, grid, preparation, model, device, precision)
-
-
-def _plan(run: _Run, folder: WorkFolder, watcher: Watcher) -> dict[str, Any]:
+def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, Any]:
     """The journal's first line: an earlier one if it is for the very same work, else a new one.
 
     Raises:
@@ -254,7 +123,7 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
     return None
 
 
-def _demand(run: _Run) -> Demand:
+def _demand(run: ResolvedJob) -> Demand:
     """Memory that the chosen method needs, by counting its arrays; benchmarks/memory.py measures it."""
     depth, _, width = run.grid.shape
     tilts = run.series.geometry.tilts
@@ -271,7 +140,7 @@ def _demand(run: _Run) -> Demand:
     return Demand(indices, 5.0 if run.job.settings.method == "sirt" else 2.5, 4.0)
 
 
-def _label(run: _Run) -> str:
+def _label(run: ResolvedJob) -> str:
     """The MRC label: program, method or model, date (of SOURCE_DATE_EPOCH where that is set)."""
     stamp = float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
     date = datetime.fromtimestamp(stamp, tz=timezone.utc).date().isoformat()
@@ -279,13 +148,13 @@ def _label(run: _Run) -> str:
     return f"CryoLithe {__version__} {what} {date}"
 
 
-def _prepared(run: _Run, folder: WorkFolder, watcher: Watcher) -> PreparedStack:
+def _prepared(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> PreparedStack:
     """Prepare the stack; it is made anew by a resumed run, which gives the same values."""
     watcher.stage("Preparing images", run.series.geometry.tilts)
     return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1))
 
 
-def _make_method(run: _Run, stack: PreparedStack, batch: int, watcher: Watcher, rows: int) -> SlabMethod:
+def _make_method(run: ResolvedJob, stack: PreparedStack, batch: int, watcher: Watcher, rows: int) -> SlabMethod:
     settings = run.job.settings
     slice_shape = (run.grid.shape[0], run.grid.shape[2])
     if settings.method == "network":
@@ -300,7 +169,9 @@ def _make_method(run: _Run, stack: PreparedStack, batch: int, watcher: Watcher, 
     return SirtMethod(projector, settings.iterations, lambda: watcher.advance(rows / settings.iterations))
 
 
-def _make_slabs(run: _Run, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher) -> None:
+def _make_slabs(
+    run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+) -> None:
     """Reconstruct and write all slabs that the journal does not have yet."""
     height = run.grid.shape[1]
     starts = range(0, height, plan["slab_rows"])
@@ -364,7 +235,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
 
 
-def _finish(run: _Run, folder: WorkFolder, plan: dict[str, Any], times: dict[str, float]) -> Finished:
+def _finish(run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], times: dict[str, float]) -> Finished:
     """Write the header, move volume and sidecar to their places."""
     job = run.job
     merged = RunningStatistics()
@@ -374,7 +245,7 @@ def _finish(run: _Run, folder: WorkFolder, plan: dict[str, Any], times: dict[str
     with VolumeWriter.open(folder.volume, run.grid.shape, job.settings.dtype, target=job.output) as writer:
         writer.finish(statistics, plan["label"], run.voxel_size_angstrom)
     seconds = time.monotonic() - times["start"]
-    record = _record(run, plan, statistics)
+    record = sidecar_record(run, plan, statistics)
     record["seconds"] = {"total": round(seconds, 2), "preparation": round(times["prepared"] - times["start"], 2)}
     temporary = folder.path / "sidecar.json"
     write_json(temporary, record)
@@ -384,61 +255,3 @@ def _finish(run: _Run, folder: WorkFolder, plan: dict[str, Any], times: dict[str
     except OSError as error:
         raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
     return Finished(job.output, job.sidecar, run.grid.shape, run.voxel_size_angstrom, seconds)
-
-
-def _record(run: _Run, plan: dict[str, Any], statistics: VolumeStatistics) -> dict[str, Any]:
-    """The sidecar: enough to know what was made of what, and to make it again."""
-    settings = run.job.settings
-    return {
-        "program": {
-            "name": "CryoLithe",
-            "version": __version__,
-            "python": sys.version.split()[0],
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "inputs": {
-            "tilts": {"path": str(run.job.tilts), "sha256": plan["work"]["tilts_sha256"]},
-            "angles": {"path": str(run.job.angles), "sha256": plan["work"]["angles_sha256"]},
-        },
-        "volume": {
-            "path": run.job.output.name,
-            "shape_zyx": run.grid.shape,
-            "voxel_size_angstrom": run.voxel_size_angstrom,
-            "dtype": settings.dtype,
-            "contrast": settings.contrast,
-            "statistics": asdict(statistics),
-        },
-        "geometry": {
-            "axis_order": "zyx",
-            "tilt_axis": "y",
-            "projection": "u = (x - cx) cos(tilt) + (z - cz) sin(tilt) + cu",
-            "centre": "(N - 1) / 2",
-            "tilt_angles_deg": run.series.geometry.angles_deg,
-            "stack_shape": run.series.images.shape,
-            "stack_pixel_size_angstrom": run.series.pixel_size_angstrom,
-        },
-        "method": {
-            "name": settings.method,
-            "model": {"name": run.model.name, "sha256": run.model.sha256, "card": run.model.card}
-            if run.model
-            else None,
-        },
-        "settings": settings.model_dump(mode="json"),
-        "compute": {
-            "device": str(run.device),
-            "precision": precision_name(run.precision),
-            "slab_rows": plan["slab_rows"],
-            "threads": plan["threads"],
-        },
-    }
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,0 +1,155 @@
+"""What is to be reconstructed: files and settings, checked and resolved before the first slab."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from cryolithe.device import choose_device, choose_precision
+from cryolithe.errors import OutputError
+from cryolithe.formats import read_tilt_series
+from cryolithe.geometry import VolumeGrid
+from cryolithe.network.checkpoint import Model, load_model
+from cryolithe.reconstruct.preparation import Preparation
+from cryolithe.settings import ReconstructSettings
+from cryolithe.tilts import TiltSeries
+
+
+class Watcher(Protocol):
+    """Who is told how far a run is."""
+
+    def stage(self, name: str, total: float) -> None:
+        """A stage of ``total`` units begins."""
+        ...
+
+    def advance(self, amount: float) -> None:
+        """Units of the stage are done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """Files and settings of one reconstruction.
+
+    Attributes:
+        tilts: the stack.
+        angles: the angle file.
+        output: the volume to write; its sidecar has the ending .json.
+        settings: everything else.
+    """
+
+    tilts: Path
+    angles: Path
+    output: Path
+    settings: ReconstructSettings
+
+    @property
+    def sidecar(self) -> Path:
+        """The JSON file that tells how the volume was made."""
+        return self.output.with_suffix(".json")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run made.
+
+    Attributes:
+        output: the volume.
+        sidecar: its record.
+        shape: voxels ``(z, y, x)``.
+        voxel_size_angstrom: edge of a voxel, or None.
+        seconds: time from start to end.
+    """
+
+    output: Path
+    sidecar: Path
+    shape: tuple[int, int, int]
+    voxel_size_angstrom: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """Everything about a run that is known before its first slab."""
+
+    job: Job
+    series: TiltSeries
+    grid: VolumeGrid
+    preparation: Preparation
+    model: Model | None
+    device: torch.device
+    precision: torch.dtype
+
+    @property
+    def voxel_size_angstrom(self) -> float | None:
+        """Edge of a voxel of the result, or None."""
+        size = self.series.pixel_size_angstrom
+        return None if size is None else size * self.preparation.bin
+
+    @property
+    def dense_sign(self) -> float:
+        """Networks are trained with dense = positive."""
+        return -1.0 if self.job.settings.contrast == "dark" else 1.0
+
+
+def default_output(tilts: Path) -> Path:
+    """``<base>_rec.mrc`` beside the stack."""
+    name = tilts.name
+    for ending in (".gz", ".bz2"):
+        name = name.removesuffix(ending)
+    return tilts.with_name(Path(name).stem + "_rec.mrc")
+
+
+def default_thickness(width_px: int) -> int:
+    """Voxels along z where the user says nothing: half the image width, rounded up to even."""
+    return max(2, 2 * math.ceil(width_px / 4))
+
+
+def check_output(job: Job) -> None:
+    """Refuse an output that cannot or must not be written, before any work is done."""
+    folder = job.output.parent
+    if not folder.is_dir():
+        raise OutputError(f"the output folder {folder} does not exist; make it first or choose another -o")
+    if job.output.is_dir():
+        raise OutputError(f"{job.output} is a folder; give the name of a file with -o")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"the output folder {folder} is not writable; choose another -o")
+    if job.output.suffix == ".json":
+        raise OutputError(f"{job.output} would be overwritten by its own sidecar; give a name ending in .mrc with -o")
+    for path in (job.output, job.sidecar):
+        if path.exists() and not job.settings.overwrite:
+            raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
+        if path.exists() and any(path.samefile(used) for used in (job.tilts, job.angles) if used.exists()):
+            raise OutputError(f"{path} is an input of this run; choose another -o")
+
+
+def resolve(job: Job) -> ResolvedJob:
+    """Read what is small, check what can be checked, choose what was left open."""
+    settings = job.settings
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    model = load_model(settings.model) if settings.method == "network" else None
+    series = read_tilt_series(job.tilts, job.angles, settings.pixel_size)
+    preparation = Preparation(settings.tilt_axis, settings.bin, settings.fix_nonfinite)
+    height, width = preparation.image_shape(series.geometry.image_shape)
+    grid = VolumeGrid((settings.thickness or default_thickness(width), height, width))
+    return ResolvedJob(job, series, grid, preparation, model, device, precision)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

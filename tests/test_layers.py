@@ -1,0 +1,81 @@
+"""The import order of the modules, checked by reading the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "cryolithe"
+
+# module -> what it may import from the package (the package's version is free for all)
+ALLOWED = {
+    "errors": set(),
+    "geometry": {"errors"},
+    "settings": {"errors"},
+    "device": {"errors"},
+    "images": {"errors", "geometry"},
+    "filters": {"errors"},
+    "wavelets": {"errors"},
+    "tilts": {"errors", "geometry"},
+    "volume": {"errors", "geometry"},
+    "formats": {"errors", "geometry", "tilts", "volume"},
+    "sampling": {"geometry"},
+    "projector": {"errors", "geometry", "filters"},
+    "metrics": {"errors"},
+    "report": {"errors", "metrics", "formats"},
+    "network": {"errors", "filters", "sampling", "wavelets"},
+    "reconstruct": {
+        "errors", "settings", "device", "geometry", "images", "filters", "wavelets", "tilts", "volume", "formats",
+        "sampling", "projector", "report", "network",
+    },
+    "simulation": {"errors", "geometry", "projector", "formats"},
+    "training": {
+        "errors", "geometry", "wavelets", "sampling", "projector", "metrics", "network", "reconstruct", "simulation",
+    },
+}  # fmt: skip
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            if node.module == "cryolithe":
+                names |= {alias.name for alias in node.names if alias.name != "__version__"}
+            elif node.module and node.module.startswith("cryolithe."):
+                names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("cryolithe.")}
+    return names - {module_of(path)}
+
+
+SOURCES = sorted(p for p in PACKAGE.rglob("*.py") if module_of(p) not in ("cli", "__init__", "__main__"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    assert module_of(path) in ALLOWED, f"{path} has no place in the import order: add it to the table above"
+    assert imported_modules(path) <= ALLOWED[module_of(path)]
+
+
+def test_the_order_has_no_cycle():
+    done: set[str] = set()
+    while left := {module for module in ALLOWED if module not in done}:
+        ready = {module for module in left if ALLOWED[module] <= done}
+        assert ready, f"cycle among {sorted(left)}"
+        done |= ready
+
+
+def test_only_the_command_line_prints():
+    for path in SOURCES:
+        calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+        assert not any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls), path
+
+
+def test_no_module_is_very_long():
+    for path in SOURCES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, f"{path}: split it"
