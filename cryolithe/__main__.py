@@ -1,4 +1,4 @@
-"""``python -m cryolithe`` is ``cryolithe``."""
+"""``python -m cryolithe``: the same as the command ``cryolithe``."""
 
 from cryolithe.cli import main
 

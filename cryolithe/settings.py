@@ -28,7 +28,9 @@ class ReconstructSettings(BaseModel):
         None, ge=1, description="Voxels along z, after binning. Default: half the image width, rounded up to even."
     )
     bin: int = Field(1, ge=1, description="Bin the images by this factor, by Fourier cropping.")
-    pixel_size: float | None = Field(None, gt=0, description="Pixel size of the stack in Å. Default: from its header.")
+    pixel_size: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Pixel size of the stack in Å. Default: from its header."
+    )
     contrast: Literal["dark", "bright"] = Field(
         "dark", description="Whether dense matter is dark (cryo-EM) or bright in the images; kept in the output."
     )
@@ -50,7 +52,7 @@ class ReconstructSettings(BaseModel):
         "auto", description="Of the network's matrix products; auto is bf16 where the hardware has it."
     )
     max_memory: float | None = Field(
-        None, gt=0, description="GB of memory to use at most. Default: 60 % of what is free."
+        None, gt=0, allow_inf_nan=False, description="GB of memory to use at most. Default: 60 % of what is free."
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="Voxel type of the output (MRC mode 2 or 12).")
     fix_nonfinite: bool = Field(False, description="Replace NaN and Inf pixels by their image's mean.")
@@ -69,7 +71,9 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"configuration file {path} has more than {_LIMIT_BYTES} bytes; expected a few lines")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise SettingsError(f"configuration file {path} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date such as 2026-13-45
         raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     if values is None:
         return {}
@@ -79,7 +83,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 
 def resolve_settings(
-    flags: Mapping[str, Any], row: Mapping[str, Any], file: Mapping[str, Any], where: str
+    flags: Mapping[str, Any], row: Mapping[str, Any], file: Mapping[str, Any], row_name: str, file_name: str
 ) -> ReconstructSettings:
     """Merge by authority: ``flags`` win over ``row``, ``row`` over ``file``, ``file`` over the defaults.
 
@@ -87,18 +91,21 @@ def resolve_settings(
         flags: options given on the command line; None means not given.
         row: cells of one row of a series list.
         file: values of a settings file.
-        where: what to name in messages about ``row`` or ``file``.
+        row_name: what to call ``row`` in messages.
+        file_name: what to call ``file`` in messages.
 
     Raises:
         SettingsError: for an unknown key or a value that is out of range; says which.
     """
     given = {key: value for key, value in flags.items() if value is not None}
-    merged = {**_known_keys(file, where), **_known_keys(row, where), **given}
+    cells = _known_keys(row, row_name)
+    merged = {**_known_keys(file, file_name), **cells, **given}
     try:
         return ReconstructSettings(**merged)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
+        where = row_name if key in cells else file_name
         source = f"--{key.replace('_', '-')}" if key in given else f"{where}: '{key}'"
         raise SettingsError(f"{source}: {first['msg'].lower()}, got {first['input']!r}") from error
 

@@ -50,6 +50,10 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except CryoLitheError as error:
             raise UserError(str(error)) from error
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            raise UserError(" ".join(error.format_message().split())) from error
         except KeyboardInterrupt:
             click.echo("Interrupted. Repeat the command to go on where it stopped.", err=True)
             ctx.exit(130)

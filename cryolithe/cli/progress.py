@@ -48,4 +48,8 @@ def progress_watcher() -> Iterator[ProgressWatcher]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield ProgressWatcher(progress)
+        try:
+            yield ProgressWatcher(progress)
+        except BaseException:
+            progress.live.transient = True  # bars that stopped half-way would hide the line that says why
+            raise

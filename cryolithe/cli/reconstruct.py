@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -73,23 +73,24 @@ def command(
     if series_list:
         if tilts or output:
             raise SettingsError("--list names the stacks and outputs itself; leave out TILTS, ANGLES and -o")
-        _reconstruct_list(read_series_list(series_list), flags, file, series_list)
+        entries = read_series_list(series_list)
+        settings = [
+            resolve_settings(flags, e.settings, file, f"{series_list}, line {e.line}", str(config)) for e in entries
+        ]
+        _reconstruct_list(entries, settings, series_list)
         return
     if tilts is None or angles is None:
         raise SettingsError("give TILTS and ANGLES, or --list; see: cryolithe reconstruct --help")
-    settings = resolve_settings(flags, {}, file, str(config))
+    settings = resolve_settings(flags, {}, file, "", str(config))
     with progress_watcher() as watcher:
         line = _reconstruct_one(SeriesEntry(0, tilts, angles, output), settings, watcher)
     click.echo(line)
 
 
-def _reconstruct_list(
-    entries: tuple[SeriesEntry, ...], flags: Mapping[str, Any], file: Mapping[str, Any], source: Path
-) -> None:
-    """Reconstruct every series; settings of all rows are checked before the first one starts."""
+def _reconstruct_list(entries: tuple[SeriesEntry, ...], settings: list[ReconstructSettings], source: Path) -> None:
+    """Reconstruct every series; one that fails does not stop the others."""
     from cryolithe.reconstruct.job import default_output
 
-    settings = [resolve_settings(flags, e.settings, file, f"{source}, line {e.line}") for e in entries]
     outputs: dict[Path, int] = {}
     for entry in entries:
         target = (entry.output or default_output(entry.tilts)).resolve()

@@ -14,6 +14,7 @@ import torch
 from cryolithe.device import choose_device, choose_precision
 from cryolithe.errors import OutputError
 from cryolithe.formats import read_tilt_series
+from cryolithe.formats.files import input_size_bytes
 from cryolithe.geometry import VolumeGrid
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.reconstruct.preparation import Preparation
@@ -115,8 +116,10 @@ def default_thickness(width_px: int) -> int:
     return max(2, 2 * math.ceil(width_px / 4))
 
 
-def check_output(job: Job) -> None:
-    """Refuse an output that cannot or must not be written, before any work is done."""
+def check_files(job: Job) -> None:
+    """Refuse inputs that are no files, and an output that cannot or must not be written, before any work is done."""
+    for path in (job.tilts, job.angles):
+        input_size_bytes(path)
     folder = job.output.parent
     if not folder.is_dir():
         raise OutputError(f"the output folder {folder} does not exist; make it first or choose another -o")
@@ -127,10 +130,10 @@ def check_output(job: Job) -> None:
     if job.output.suffix == ".json":
         raise OutputError(f"{job.output} would be overwritten by its own sidecar; give a name ending in .mrc with -o")
     for path in (job.output, job.sidecar):
+        if path.exists() and any(path.samefile(used) for used in (job.tilts, job.angles)):
+            raise OutputError(f"{path} is an input of this run; choose another -o")
         if path.exists() and not job.settings.overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
-        if path.exists() and any(path.samefile(used) for used in (job.tilts, job.angles) if used.exists()):
-            raise OutputError(f"{path} is an input of this run; choose another -o")
 
 
 def resolve(job: Job) -> ResolvedJob:

@@ -73,17 +73,26 @@ class WorkFolder:
         """File of the volume so far."""
         return self.path / "volume.mrc"
 
+    @property
+    def journal(self) -> Path:
+        """File of the journal."""
+        return self.path / "journal.jsonl"
+
+    def forget(self) -> None:
+        """Drop an earlier run's journal before its volume is replaced, so that it never speaks of another volume."""
+        self.plan, self.slabs = None, []
+        self.journal.unlink(missing_ok=True)
+
     def begin(self, plan: dict[str, Any]) -> None:
         """Start the journal anew."""
-        self.plan, self.slabs = plan, []
-        with (self.path / "journal.jsonl").open("w", encoding="utf-8") as file:
-            _append(file, plan)
+        self.forget()
+        self.plan = plan
+        self._append(plan)
 
     def done(self, slab: Slab) -> None:
         """Note a slab whose voxels are on the disk."""
         self.slabs.append(slab)
-        with (self.path / "journal.jsonl").open("a", encoding="utf-8") as file:
-            _append(file, asdict(slab))
+        self._append(asdict(slab))
 
     def remove(self) -> None:
         """Delete the folder and give up the lock."""
@@ -95,17 +104,18 @@ class WorkFolder:
         self._lock.close()
 
     def _read(self) -> None:
-        """Read an earlier run's journal; a last line that was cut off by a crash is left out."""
+        """Read an earlier run's journal; a last line that was cut off by a crash is cut off the file too."""
         try:
-            lines = (self.path / "journal.jsonl").read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError):
+            lines = self.journal.read_bytes().split(b"\n")
+        except OSError:
             return
         records = []
         for line in lines[:-1]:
             try:
                 records.append(json.loads(line))
-            except json.JSONDecodeError:
+            except ValueError:
                 break
+        os.truncate(self.journal, sum(len(line) + 1 for line in lines[: len(records)]))
         if not records or not isinstance(records[0], dict):
             return
         self.plan = records[0]
@@ -116,8 +126,11 @@ class WorkFolder:
         except (TypeError, KeyError):
             self.plan, self.slabs = None, []
 
-
-def _append(file: IO[str], record: dict[str, Any]) -> None:
-    file.write(json.dumps(record) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
+    def _append(self, record: dict[str, Any]) -> None:
+        try:
+            with self.journal.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"cannot write the journal {self.journal}: {error.strerror or error}") from error

@@ -5,6 +5,7 @@ The prepared stack is a plain file of float32 in the order ``(y, tilt, x)``: a s
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Callable
@@ -105,7 +106,9 @@ def prepare_stack(
                 variances.append(clipped_sigma(image) ** 2)
                 for row in range(height):
                     place = (row * geometry.tilts + number) * width * _ITEM
-                    os.pwrite(file.fileno(), image[row].astype("<f4").tobytes(), place)
+                    values = image[row].astype("<f4").tobytes()
+                    if os.pwrite(file.fileno(), values, place) != len(values):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 release_pages(series.images)
                 on_image()
     except OSError as error:

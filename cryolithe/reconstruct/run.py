@@ -17,7 +17,7 @@ from cryolithe.errors import CryoLitheError, OutputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeWriter
 from cryolithe.projector import make_projector
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
-from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, Watcher, check_output, file_sha256, resolve
+from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, Watcher, check_files, file_sha256, resolve
 from cryolithe.reconstruct.journal import Slab, WorkFolder
 from cryolithe.reconstruct.methods import ROW_POINTS_PER_BATCH, FbpMethod, NetworkMethod, SirtMethod, SlabMethod
 from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, slab_rows
@@ -40,7 +40,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         CryoLitheError: for everything that the user can mend; nothing is left behind.
     """
     started = time.monotonic()
-    check_output(job)
+    check_files(job)
     run = resolve(job)
     watcher.stage("Checking images", 1)
     check_images(run.series, run.preparation.fix_nonfinite)
@@ -99,6 +99,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
         "threads": torch.get_num_threads(),
         "label": _label(run),
     }
+    folder.forget()
     with VolumeWriter.create(
         folder.volume, run.grid.shape, run.voxel_size_angstrom, settings.dtype, target=run.job.output
     ):
