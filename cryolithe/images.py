@@ -105,7 +105,8 @@ def clipped_sigma(values: NDArray[np.float32], sigmas: float = 5.0, passes: int 
     sigma = float(values.std())
     for _ in range(passes):
         inside = values[np.abs(values) <= sigmas * sigma]
-        if inside.size == 0:
+        narrower = float(inside.std()) if inside.size else 0.0
+        if narrower == 0.0:  # a few bright objects on an empty background
             break
-        sigma = float(inside.std())
+        sigma = narrower
     return sigma

@@ -71,7 +71,9 @@ def test_an_unknown_window_names_the_nearest():
 
 
 @pytest.mark.parametrize("length", [64, 81, 100, 243])
-@pytest.mark.parametrize("response_of", [ramp_response, lambda n: ramp_response(n, "cosine"), lambda n: gaussian_response(n, 2.5)])
+@pytest.mark.parametrize(
+    "response_of", [ramp_response, lambda n: ramp_response(n, "cosine"), lambda n: gaussian_response(n, 2.5)]
+)
 def test_unit_noise_gain_is_one_by_parseval(length, response_of):
     response = response_of(length)
     scaled = unit_noise_gain(response, length)

@@ -118,7 +118,9 @@ def test_back_projection_is_the_adjoint(slice_shape, columns):
 @pytest.mark.parametrize(("slice_shape", "columns"), SHAPES)
 def test_a_voxel_weighs_one_in_every_tilt_that_sees_all_of_it(slice_shape, columns):
     wide = columns + 2 * sum(slice_shape)
-    seen = footprint(TiltGeometry(ANGLES, (1, wide)), *slice_points(range(slice_shape[0]), slice_shape, torch.device("cpu")))
+    seen = footprint(
+        TiltGeometry(ANGLES, (1, wide)), *slice_points(range(slice_shape[0]), slice_shape, torch.device("cpu"))
+    )
     assert (seen.weight.sum(-1) - 1).abs().max() < 1e-9
     assert seen.weight.min() > -1e-9
     density = noise(slice_shape[0], 1, slice_shape[1])
@@ -301,7 +303,9 @@ def test_sirt_converges_to_a_body_that_is_seen_from_all_around():
 
 
 def test_an_unknown_engine_names_the_nearest():
-    with pytest.raises(SettingsError, match=r"unknown projector 'tomosypo' \(did you mean 'tomosipo'\?\); known: torch"):
+    with pytest.raises(
+        SettingsError, match=r"unknown projector 'tomosypo' \(did you mean 'tomosipo'\?\); known: torch"
+    ):
         make_projector(TiltGeometry((0.0,), (4, 4)), (4, 4), engine="tomosypo")
 
 

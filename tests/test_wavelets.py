@@ -74,7 +74,7 @@ def test_two_levels_are_one_level_and_one_more_of_its_low_band(name):
             assert two[z + far, y + far, x + far, 8 + 8 * (band - 1) + number] == pytest.approx(
                 one[2 * z + dz + near, 2 * y + dy + near, 2 * x + dx + near, band].item(), abs=1e-12
             )
-    low = one[near:-near or None, near:-near or None, near:-near or None, 0]
+    low = one[near : -near or None, near : -near or None, near : -near or None, 0]
     again = analyse(low, wavelet, 1)  # its reflection at the ends differs: compare inside
     inside = slice(near + 2, near + 4)
     deep = slice(far + 2, far + 4)

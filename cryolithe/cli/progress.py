@@ -47,9 +47,12 @@ def progress_watcher() -> Iterator[ProgressWatcher]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        try:
-            yield ProgressWatcher(progress)
-        except BaseException:
-            progress.live.transient = True  # bars that stopped half-way would hide the line that says why
-            raise
+    progress = Progress(*columns, console=Console(stderr=True))
+    progress.start()
+    try:
+        yield ProgressWatcher(progress)
+    except BaseException:
+        progress.live.transient = True  # bars that stopped half-way would hide the line that says why
+        progress.live.stop()
+        raise
+    progress.stop()

@@ -74,10 +74,11 @@ def command(
         if tilts or output:
             raise SettingsError("--list names the stacks and outputs itself; leave out TILTS, ANGLES and -o")
         entries = read_series_list(series_list)
-        settings = [
-            resolve_settings(flags, e.settings, file, f"{series_list}, line {e.line}", str(config)) for e in entries
+        rows = [
+            resolve_settings(flags, entry.settings, file, f"{series_list}, line {entry.line}", str(config))
+            for entry in entries
         ]
-        _reconstruct_list(entries, settings, series_list)
+        _reconstruct_list(entries, rows, series_list)
         return
     if tilts is None or angles is None:
         raise SettingsError("give TILTS and ANGLES, or --list; see: cryolithe reconstruct --help")

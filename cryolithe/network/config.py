@@ -111,6 +111,11 @@ class RowSetConfig:
     combiner_layers: int = 3
     angle_harmonics: int = 4
 
+    @property
+    def tilt_values(self) -> int:
+        """Values held at once for each row, point and tilt."""
+        return 3 * self.input.samples + 2 * self.channels
+
 
 @dataclass(frozen=True)
 class SliceSetConfig:
@@ -145,6 +150,11 @@ class SliceSetConfig:
     combiner_width: int = 512
     combiner_layers: int = 5
     skip: bool = True
+
+    @property
+    def tilt_values(self) -> int:
+        """Values held at once for each row, point and tilt."""
+        return 3 * self.input.samples + 2 * (self.channels + self.set_hidden) + self.set_features
 
 
 NetworkConfig = RowSetConfig | SliceSetConfig

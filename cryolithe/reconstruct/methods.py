@@ -20,8 +20,9 @@ from cryolithe.projector.classical import fbp, sirt
 from cryolithe.sampling import block_positions_px, pad_rows, point_columns, row_windows, visible
 from cryolithe.wavelets import Wavelet, synthesise
 
-# Windows of this many row-points at a time: their channels stay in a core's cache.
-ROW_POINTS_PER_BATCH = 2400
+# Windows of this many row-points at a time: on a CPU their channels then stay in the cache.
+ROW_POINTS_PER_BATCH = {"cpu": 2400, "cuda": 200_000}
+FEWEST_ROW_POINTS = 64
 
 
 class SlabMethod(Protocol):
@@ -106,7 +107,7 @@ class NetworkMethod:
         network: Network,
         geometry: TiltGeometry,
         grid: VolumeGrid,
-        row_points: int = ROW_POINTS_PER_BATCH,
+        row_points: int = ROW_POINTS_PER_BATCH["cpu"],
         on_points: Callable[[float], object] = lambda share: None,
     ) -> None:
         self.network = network

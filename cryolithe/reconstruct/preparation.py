@@ -22,6 +22,11 @@ from cryolithe.images import binned_size, clipped_sigma, fourier_crop, rotate_ax
 from cryolithe.sampling import reflected_rows
 from cryolithe.tilts import TiltSeries
 
+# Pixels this many standard deviations out are clipped in what a network sees, ...
+CLIP_SIGMAS = 12.0
+# ... but never closer than this multiple of the deviation that all but one pixel in 2000 stay below.
+TAIL_QUANTILE, TAIL_MARGIN = 0.9995, 1.5
+
 _ITEM = 4
 
 
@@ -53,11 +58,13 @@ class PreparedStack:
         path: the file.
         geometry: angles and prepared image shape.
         sigma: standard deviation of the pixels of the whole series, outliers left out.
+        clip_level: deviation from the mean beyond which a pixel can only be a defect (a hot pixel, an X-ray).
     """
 
     path: Path
     geometry: TiltGeometry
     sigma: float
+    clip_level: float
 
     def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """Rows of all tilts, shape ``(tilts, rows, X)``; rows beyond the image mirror it about its border."""
@@ -93,7 +100,7 @@ def prepare_stack(
     shape = how.image_shape(series.geometry.image_shape)
     geometry = TiltGeometry(series.geometry.angles_deg, shape)
     height, width = shape
-    variances = []
+    variances, tails = [], []
     try:
         with path.open("wb") as file:
             os.truncate(file.fileno(), geometry.tilts * height * width * _ITEM)
@@ -104,6 +111,7 @@ def prepare_stack(
                 )
                 image -= image.mean(dtype=np.float64).astype(np.float32)
                 variances.append(clipped_sigma(image) ** 2)
+                tails.append(np.quantile(np.abs(image), TAIL_QUANTILE))
                 for row in range(height):
                     place = (row * geometry.tilts + number) * width * _ITEM
                     values = image[row].astype("<f4").tobytes()
@@ -113,7 +121,10 @@ def prepare_stack(
                 on_image()
     except OSError as error:
         raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
-    return PreparedStack(path, geometry, float(np.sqrt(np.mean(variances))))
+    sigma = float(np.sqrt(np.mean(variances)))
+    # What fills more than a few pixels of most images is part of the specimen, however dense.
+    clip_level = max(CLIP_SIGMAS * sigma, TAIL_MARGIN * float(np.median(tails)))
+    return PreparedStack(path, geometry, sigma, clip_level)
 
 
 def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:

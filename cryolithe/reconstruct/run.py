@@ -19,15 +19,18 @@ from cryolithe.projector import make_projector
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
 from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, Watcher, check_files, file_sha256, resolve
 from cryolithe.reconstruct.journal import Slab, WorkFolder
-from cryolithe.reconstruct.methods import ROW_POINTS_PER_BATCH, FbpMethod, NetworkMethod, SirtMethod, SlabMethod
+from cryolithe.reconstruct.methods import (
+    FEWEST_ROW_POINTS,
+    ROW_POINTS_PER_BATCH,
+    FbpMethod,
+    NetworkMethod,
+    SirtMethod,
+    SlabMethod,
+)
 from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, slab_rows
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruct.sidecar import sidecar_record
 from cryolithe.report import write_json
-
-# Values this many standard deviations out (hot pixels, gold) are clipped in what the network sees.
-CLIP_SIGMAS = 12.0
-FEWEST_ROW_POINTS = 64
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -92,14 +95,14 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
                 "give --overwrite to start anew, or choose another -o"
             )
     budget = memory_budget_bytes(settings.max_memory, run.device)
+    batch = _batch(run, budget)
     plan = {
         "work": work,
-        "slab_rows": slab_rows(_demand(run), run.series.geometry, run.grid, budget),
-        "batch": ROW_POINTS_PER_BATCH,
+        "slab_rows": slab_rows(_demand(run, batch), run.series.geometry, run.grid, budget),
+        "batch": batch,
         "threads": torch.get_num_threads(),
         "label": _label(run),
     }
-    folder.forget()
     with VolumeWriter.create(
         folder.volume, run.grid.shape, run.voxel_size_angstrom, settings.dtype, target=run.job.output
     ):
@@ -124,17 +127,29 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
     return None
 
 
-def _demand(run: ResolvedJob) -> Demand:
+def _row_point_bytes(run: ResolvedJob) -> int:
+    """Memory that a network needs for one row of one point."""
+    assert run.model is not None
+    return 4 * run.series.geometry.tilts * run.model.network.config.tilt_values
+
+
+def _batch(run: ResolvedJob, budget_bytes: int) -> int:
+    """Row-points that a network works on at a time: what suits the device, within a tenth of the budget."""
+    if run.model is None:
+        return 1
+    fitting = budget_bytes // 10 // _row_point_bytes(run)
+    return max(FEWEST_ROW_POINTS, min(ROW_POINTS_PER_BATCH[run.device.type], fitting))
+
+
+def _demand(run: ResolvedJob, batch: int) -> Demand:
     """Memory that the chosen method needs, by counting its arrays; benchmarks/memory.py measures it."""
     depth, _, width = run.grid.shape
     tilts = run.series.geometry.tilts
-    if run.job.settings.method == "network":
-        assert run.model is not None
+    if run.model is not None:
         config = run.model.network.config
         halo = (config.rows - 1) // 2 + config.head.stride * config.head.margin
-        samples = 40 * ROW_POINTS_PER_BATCH * tilts * (config.input.samples + 128)
         points = 8 * tilts * depth * width // config.head.stride**2
-        return Demand(samples + points, 5.0, 6.0, halo, config.head.stride)
+        return Demand(batch * _row_point_bytes(run) + points, 5.0, 6.0, halo, config.head.stride)
     entries = 3 * tilts * depth * width  # of the projection of one slice
     directions = 2 if run.job.settings.method == "sirt" else 1
     indices = directions * 12 * min(entries, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK
@@ -190,7 +205,7 @@ def _make_slabs(
             stop = min(start + plan["slab_rows"], height)
             rows = stack.read_rows(start - method.halo_px, stop - start + 2 * method.halo_px)
             if network:
-                rows = (rows * (1 / scale)).clamp_(-CLIP_SIGMAS, CLIP_SIGMAS)
+                rows = rows.clamp(-stack.clip_level, stack.clip_level) / scale
             values = _with_smaller_batches(method, rows, watcher)
             slab = writer.cast((values.float() * scale).cpu().numpy())
             if not np.isfinite(slab).all():

@@ -1,0 +1,88 @@
+"""Does the command keep to --max-memory? Peak resident memory of the real command on a wide, thick tomogram.
+
+The series is a range of y of a 2048 x 2048 one. Volumes are made slab by slab along y, so a taller image makes more
+slabs, not larger ones: the range is representative if it holds more than one slab, which is checked. What does grow
+with the height is one image while the stack is prepared (a few times 17 MB at 2048 x 2048), before any slab exists.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Table, cryolithe_command, model_of, parser, peak_rss_of, read_arguments, record
+
+from cryolithe.formats import write_angles_deg, write_stack
+
+ANGLES_DEG = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
+FULL_HEIGHT = 2048
+METHODS = ("network", "fbp")
+
+
+def write_counts(folder: Path, rows: int, width: int) -> tuple[Path, Path]:
+    """A stack of random counts and its angle file."""
+    rng = np.random.default_rng(0)
+    images = np.empty((len(ANGLES_DEG), rows, width), dtype=np.int16)
+    for image in images:
+        image[:] = rng.poisson(30, image.shape)
+    write_stack(folder / "counts.mrc", images, 10.0, "random counts")
+    write_angles_deg(folder / "counts.tlt", ANGLES_DEG)
+    return folder / "counts.mrc", folder / "counts.tlt"
+
+
+def main() -> None:
+    """Measure each method and compare with the limit."""
+    options = parser("memory", __doc__)
+    options.add_argument("--rows", type=int, default=256, help="height of the images")
+    options.add_argument("--model", default="default", help="name of a bundled model or path")
+    options.add_argument("--max-memory", type=float, default=4.0, metavar="GB")
+    options.add_argument("--methods", default=",".join(METHODS), help="any of network,fbp,sirt")
+    options.add_argument("--workdir", type=Path, help="folder for temporary files; 5 MB per row are needed")
+    arguments = read_arguments(options)
+    rows, width, thickness = (160, 64, 16) if arguments.quick else (arguments.rows, 2048, 512)
+    limit = arguments.max_memory * 1e9
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(dir=arguments.workdir) as name:
+        stack, angles = write_counts(Path(name), rows, width)
+        for method in arguments.methods.split(","):
+            output = Path(name) / f"{method}.mrc"
+            flags = {"--output": output, "--method": method, "--model": arguments.model, "--thickness": thickness}
+            flags |= {"--max-memory": arguments.max_memory, "--device": "cpu"}
+            words = [str(word) for flag in flags.items() for word in flag]
+            run = peak_rss_of([*cryolithe_command(), "reconstruct", str(stack), str(angles), *words])
+            sidecar = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
+            model = model_of(output.with_suffix(".json"))
+            output.unlink()
+            slab_rows = sidecar["compute"]["slab_rows"]
+            found[method] = {**run._asdict(), "peak_bytes": run.peak_bytes, "slab_rows": slab_rows, "rows": rows}
+            found[method]["model"] = model
+            if slab_rows >= rows:
+                raise SystemExit(f"one slab of {slab_rows} rows holds all {rows} rows; give more --rows")
+    table_rows = [
+        [
+            method,
+            f["peak_bytes"] / 1e9,
+            f["sampled_peak_bytes"] / 1e9,
+            f["kernel_peak_bytes"] / 1e9,
+            arguments.max_memory,
+            f["peak_bytes"] <= limit,
+            f["slab_rows"],
+            f["seconds"],
+        ]
+        for method, f in found.items()
+    ]
+    columns = ["method", "peak GB", "sampled GB", "kernel GB", "limit GB", "kept", "slab rows", "seconds"]
+    note = (
+        f"{len(ANGLES_DEG)} x {rows} x {width} int16 -> {thickness} x {rows} x {width}: {rows} rows stand for "
+        f"{FULL_HEIGHT}. Memory is set by the slab, and the volume is made of {rows} / slab rows > 1 slabs; a taller "
+        "image only makes more of them. Sampled: resident size every 20 ms; kernel: ru_maxrss of the process; the "
+        "larger one counts. 1 GB is 10⁹ bytes."
+    )
+    record("memory", {"tables": [Table("Peak memory", columns, table_rows, note)], "runs": found}, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

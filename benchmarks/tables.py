@@ -1,0 +1,65 @@
+"""Put the results in results/*.json into README.md, between its two markers; results of --quick are left out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from common import FOLDER, RESULTS, text_of
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def markdown_table(table: dict[str, Any]) -> list[str]:
+    """Lines of one table; numbers stand at the right."""
+    aligned = ["---" if n == 0 else "---:" for n in range(len(table["columns"]))]
+    rows = [table["columns"], aligned, *([text_of(cell) for cell in row] for row in table["rows"])]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return [f"**{table['title']}**", "", *lines, "", *([table["note"], ""] if table["note"] else [])]
+
+
+def section(name: str, result: dict[str, Any], folder: str) -> list[str]:
+    """Lines of one result: where it comes from, its tables and figures."""
+    device = result["device"]
+    bf16 = "with" if device["bf16"] else "without"
+    origin = (
+        f"`{result['command']}`, {result['date'][:10]}, commit `{result['commit'][:12]}"
+        f"{'-dirty' if result['commit'].endswith('-dirty') else ''}`. {device['cpu']}, {device['cores']} cores, "
+        f"{bf16} bf16, {device['memory_gb']} GB, torch {device['torch']}."
+    )
+    tables = [line for table in result["tables"] for line in markdown_table(table)]
+    figures = [line for file in result.get("figures", ()) for line in (f"![{name}]({folder}/{file})", "")]
+    return [f"### {name}", "", origin, "", *tables, *figures]
+
+
+def main() -> None:
+    """Rewrite the part between the markers."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--results", type=Path, default=RESULTS)
+    options.add_argument("--readme", type=Path, default=FOLDER / "README.md")
+    options.add_argument("--quick", action="store_true", help="print the part instead of writing it, quick runs too")
+    arguments = options.parse_args()
+    lines: list[str] = []
+    for path in sorted(arguments.results.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["quick"] and not arguments.quick:
+            continue
+        lines += section(result["benchmark"], result, arguments.results.name)
+    made = "\n".join(lines).strip()
+    if arguments.quick:
+        print(made)
+        return
+    text = arguments.readme.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise SystemExit(f"{arguments.readme} must hold the line {BEGIN} once and, after it, the line {END} once")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    body = made or "No results yet."
+    arguments.readme.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
+    print(f"{arguments.readme}: {sum(line.startswith('### ') for line in lines)} results")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,762 @@
+"""What ``cryolithe reconstruct`` refuses: one line that says why, exit code 2, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from safetensors.numpy import save_file
+from tiny_series import ANGLES, SHAPE, made, noise, run, voxels, write_model, write_series
+
+FBP = ("--method", "fbp", "--thickness", "8")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with good inputs and an empty folder for the output."""
+
+    folder: Path
+    stack: Path
+    angles: Path
+    model: Path
+    output: Path
+
+    def arguments(self, *flags, stack=None, angles=None, output=None):
+        return [stack or self.stack, angles or self.angles, "-o", output or self.output, *flags]
+
+    def fbp(self, *flags, **files):
+        return self.arguments(*FBP, *flags, **files)
+
+    def network(self, model, *flags):
+        return self.arguments("--model", model, "--thickness", 8, "--precision", "fp32", *flags)
+
+    def images(self, images, angles=ANGLES):
+        write_series(self.folder, images, angles)
+        return self.fbp()
+
+    def angle_text(self, text):
+        self.angles.write_text(text)
+        return self.fbp()
+
+    def config(self, text):
+        (self.folder / "s.yaml").write_text(text)
+        return self.fbp("--config", self.folder / "s.yaml")
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def place(tmp_path, tiny_model):
+    (tmp_path / "out").mkdir()
+    stack, angles = write_series(tmp_path)
+    model = Path(shutil.copy(tiny_model, tmp_path / "tiny.safetensors"))
+    return Place(tmp_path, stack, angles, model, tmp_path / "out" / "v.mrc")
+
+
+def tree(folder):
+    """Everything in a folder: names, and the bytes of files."""
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def refused(place, arguments, *fragments):
+    """Assert that a command is refused in one line with these fragments and changes nothing; return the line."""
+    before = tree(place.folder)
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.endswith("\n")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    for fragment in fragments:
+        assert fragment in result.stderr
+    after = tree(place.folder)
+    assert after.keys() == before.keys()
+    assert after == before
+    return result.stderr
+
+
+CASES = {}
+
+
+def case(*fragments):
+    """Register a function that spoils a place and returns the arguments; the line must hold the fragments."""
+
+    def register(function):
+        CASES[function.__name__] = (function, fragments)
+        return function
+
+    return register
+
+
+def with_pixel(value, tilts, pixels):
+    images = noise()
+    for tilt in tilts:
+        images[tilt].flat[:pixels] = value
+    return images
+
+
+# The stack
+
+
+@case("nowhere.mrc does not exist")
+def stack_missing(place):
+    return place.fbp(stack=place.folder / "nowhere.mrc")
+
+
+@case("nowhere/ts.mrc does not exist")
+def stack_in_a_missing_folder_with_the_default_output(place):
+    return [place.folder / "nowhere" / "ts.mrc", place.angles, *FBP]
+
+
+@case("is a folder")
+def stack_is_a_folder(place):
+    return place.fbp(stack=place.folder)
+
+
+@case("ts.mrc is empty")
+def stack_empty(place):
+    place.stack.write_bytes(b"")
+    return place.fbp()
+
+
+@case("is not an MRC file")
+def stack_is_text(place):
+    place.stack.write_text("no images\n" * 500)
+    return place.fbp()
+
+
+@case("is not an MRC file")
+def stack_and_angles_exchanged(place):
+    return place.fbp(stack=place.angles, angles=place.stack)
+
+
+@case("is not an angle file")
+def angles_are_the_stack(place):
+    return place.fbp(angles=place.stack)
+
+
+@case("truncated", str(1024 + len(ANGLES) * SHAPE[0] * SHAPE[1] * 4))
+def stack_truncated(place):
+    os.truncate(place.stack, 5000)
+    return place.fbp()
+
+
+@case("truncated", "found 1024")
+def stack_header_only(place):
+    os.truncate(place.stack, 1024)
+    return place.fbp()
+
+
+@case("6 NaN or Inf pixels in tilts 3, 8;", "--fix-nonfinite")
+def nan_pixels(place):
+    return place.images(with_pixel(np.nan, (2, 7), 3))
+
+
+@case("2 NaN or Inf pixels in tilt 1;", "--fix-nonfinite")
+def inf_pixels(place):
+    return place.images(with_pixel(np.inf, (0,), 2))
+
+
+@case("tilt 4 of 11 is constant")
+def an_image_of_nan_even_when_fixed(place):
+    place.images(with_pixel(np.nan, (3,), SHAPE[0] * SHAPE[1]))
+    return place.fbp("--fix-nonfinite")
+
+
+@case("tilts 1, 2, 3, 4, 5, 6, 7, 8, ... of 11 are constant")
+def constant_stack(place):
+    return place.images(np.full((len(ANGLES), *SHAPE), 7, np.float32))
+
+
+@case("tilt 6 of 11 is constant")
+def constant_image(place):
+    return place.images(with_pixel(0.0, (5,), SHAPE[0] * SHAPE[1]))
+
+
+@case("holds 1 images", "holds 11 angles")
+def image_without_a_third_axis(place):
+    return place.images(noise()[0])
+
+
+@case("complex", "mode 4")
+def complex_stack(place):
+    return place.images(noise().astype(np.complex64))
+
+
+# The angles
+
+
+@case("nowhere.tlt does not exist")
+def angles_missing(place):
+    return place.fbp(angles=place.folder / "nowhere.tlt")
+
+
+@case("is a folder")
+def angles_are_a_folder(place):
+    return place.fbp(angles=place.folder)
+
+
+@case("ts.tlt is empty")
+def angles_empty(place):
+    return place.angle_text("")
+
+
+@case("holds no angle")
+def angles_blank(place):
+    return place.angle_text("\n# none\n")
+
+
+@case("ts.tlt, line 2", "expected a tilt angle in degrees, found 'twenty'")
+def angles_in_words(place):
+    return place.angle_text("10\ntwenty\n")
+
+
+@case("ts.tlt, line 1", "found 'nan'")
+def angles_nan(place):
+    return place.angle_text("nan\n" * len(ANGLES))
+
+
+@case("ts.tlt, line 11", "±90°", "found '95'")
+def angles_out_of_range(place):
+    return place.angle_text("\n".join(map(str, [*ANGLES[:-1], 95])))
+
+
+@case("all 11 tilt angles are 30°")
+def angles_all_equal(place):
+    return place.angle_text("30\n" * len(ANGLES))
+
+
+@case("degrees (not radians)")
+def angles_in_radians(place):
+    return place.angle_text("".join(f"{a}\n" for a in np.deg2rad(ANGLES)))
+
+
+@case("ts.mrc holds 11 images", "ts.tlt holds 10 angles")
+def angles_too_few(place):
+    return place.angle_text("".join(f"{a}\n" for a in ANGLES[1:]))
+
+
+@case("ts.mrc holds 11 images", "ts.tlt holds 12 angles")
+def angles_too_many(place):
+    return place.angle_text("".join(f"{a}\n" for a in (*ANGLES, 60)))
+
+
+# Numbers and names
+
+
+@case("--thickness", "greater than or equal to 1", "got 0")
+def thickness_zero(place):
+    return place.arguments("--thickness", 0)
+
+
+@case("--thickness", "got -5")
+def thickness_negative(place):
+    return place.arguments("--thickness=-5")
+
+
+@case("--thickness", "'abc' is not a valid integer")
+def thickness_in_words(place):
+    return place.arguments("--thickness", "abc")
+
+
+@case("--bin", "got 0")
+def bin_zero(place):
+    return place.fbp("--bin", 0)
+
+
+@case("binning 40 pixels by 6 leaves 6", "smaller --bin")
+def bin_too_large(place):
+    return place.fbp("--bin", 6)
+
+
+@case("binning 40 pixels by 1000 leaves 0")
+def bin_larger_than_the_image(place):
+    return place.fbp("--bin", 1000)
+
+
+@case("--pixel-size", "greater than 0", "got 0")
+def pixel_size_zero(place):
+    return place.fbp("--pixel-size", 0)
+
+
+@case("--pixel-size", "got -1")
+def pixel_size_negative(place):
+    return place.fbp("--pixel-size=-1")
+
+
+@case("--pixel-size", "finite", "got inf")
+def pixel_size_infinite(place):
+    return place.fbp("--pixel-size", "inf")
+
+
+@case("--tilt-axis", "got nan")
+def tilt_axis_nan(place):
+    return place.fbp("--tilt-axis", "nan")
+
+
+@case("--max-memory", "finite", "got inf")
+def max_memory_infinite(place):
+    return place.fbp("--max-memory", "inf")
+
+
+@case("0.01 GB of memory do not suffice", "8 x 40 x 48", "at least 0.", "raise --max-memory")
+def max_memory_too_small(place):
+    return place.fbp("--max-memory", 0.01)
+
+
+@case("0.01 GB of memory do not suffice", "raise --max-memory")
+def max_memory_too_small_for_a_network(place):
+    return place.network(place.model, "--max-memory", 0.01)
+
+
+@case("unknown device 'gpu'", "auto, cpu, cuda")
+def device_unknown(place):
+    return place.fbp("--device", "gpu")
+
+
+@case("--precision", "'fp8'", "bf16")
+def precision_unknown(place):
+    return place.fbp("--precision", "fp8")
+
+
+@case("--method", "'fpb'", "fbp")
+def method_unknown(place):
+    return place.arguments("--method", "fpb")
+
+
+@case("--filter", "'hanning'", "hann")
+def filter_unknown(place):
+    return place.fbp("--filter", "hanning")
+
+
+@case("--thicknes", "--thickness")
+def flag_unknown(place):
+    return place.arguments("--thicknes", 8)
+
+
+@case("TILTS and ANGLES", "--list", "--help")
+def no_arguments(place):
+    return []
+
+
+@case("TILTS and ANGLES")
+def only_the_stack(place):
+    return [place.stack]
+
+
+@case("unexpected extra argument")
+def three_files(place):
+    return [place.stack, place.angles, place.output]
+
+
+@case("--config", "requires an argument")
+def flag_without_a_value(place):
+    return place.fbp("--config")
+
+
+# The output
+
+
+@case("v.mrc exists", "--overwrite")
+def output_exists(place):
+    place.output.write_bytes(b"precious")
+    return place.fbp()
+
+
+@case("v.json exists", "--overwrite")
+def sidecar_exists(place):
+    place.output.with_suffix(".json").write_bytes(b"precious")
+    return place.fbp()
+
+
+@case("the output folder", "missing does not exist")
+def output_folder_missing(place):
+    return place.fbp(output=place.folder / "missing" / "v.mrc")
+
+
+@case("is a folder")
+def output_is_a_folder(place):
+    return place.fbp(output=place.output.parent)
+
+
+@case("ts.mrc is an input of this run")
+def output_is_the_stack(place):
+    return place.fbp(output=place.stack)
+
+
+@case("ts.mrc is an input of this run")
+def output_is_the_stack_by_another_name(place):
+    return place.fbp("--overwrite", output=place.folder / "out" / ".." / "ts.mrc")
+
+
+@case("ts.tlt is an input of this run")
+def output_is_the_angle_file(place):
+    return place.fbp("--overwrite", output=place.angles)
+
+
+@case("own sidecar", ".mrc")
+def output_named_json(place):
+    return place.fbp(output=place.output.with_suffix(".json"))
+
+
+@case("cannot write into", "v.mrc.partial" if sys.platform == "win32" else "File exists")
+def a_file_where_the_working_folder_would_be(place):
+    Path(f"{place.output}.partial").write_text("mine")
+    return place.fbp()
+
+
+# Models
+
+
+@case("model file", "nowhere.safetensors does not exist")
+def model_missing(place):
+    return place.network(place.folder / "nowhere.safetensors")
+
+
+@case("corrupt or not a safetensors file")
+def model_is_text(place):
+    place.model.write_text("weights\n" * 100)
+    return place.network(place.model)
+
+
+@case("corrupt or not a safetensors file")
+def model_is_empty(place):
+    place.model.write_bytes(b"")
+    return place.network(place.model)
+
+
+@case("corrupt or not a safetensors file")
+def model_is_a_pickle(place):
+    place.model.write_bytes(pickle.dumps({"weight": [1.0] * 100}))
+    return place.network(place.model)
+
+
+@case("corrupt or not a safetensors file")
+def model_is_a_torch_file(place):
+    torch.save({"weight": torch.ones(3)}, place.model)
+    return place.network(place.model)
+
+
+@case("another program", "cryolithe-network")
+def model_of_another_program(place):
+    save_file({"weight": np.ones(3, np.float32)}, place.model)
+    return place.network(place.model)
+
+
+@case("corrupt or not a safetensors file")
+def model_truncated(place):
+    os.truncate(place.model, place.model.stat().st_size - 100)
+    return place.network(place.model)
+
+
+def _changed_model(place, change):
+    with safetensors.safe_open(place.model, framework="np") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    change(metadata, tensors)
+    save_file(tensors, place.model, metadata=metadata)
+    return place.network(place.model)
+
+
+@case("lacks the leaf 'lift.weight'")
+def model_lacks_a_leaf(place):
+    return _changed_model(place, lambda metadata, tensors: tensors.pop("lift.weight"))
+
+
+@case("leaf 'lift.weight'", "has shape (3, 10)", "expected (8, 10)")
+def model_leaf_of_another_shape(place):
+    return _changed_model(place, lambda m, tensors: tensors.update({"lift.weight": np.ones((3, 10), np.float32)}))
+
+
+@case("leaf 'lift.weight'", "not finite")
+def model_leaf_not_finite(place):
+    return _changed_model(place, lambda m, tensors: tensors["lift.weight"].fill(np.nan))
+
+
+@case("format version 99", "reads version 1")
+def model_of_a_later_version(place):
+    return _changed_model(place, lambda metadata, tensors: metadata.update(version="99"))
+
+
+@case("metadata", "corrupt")
+def model_with_broken_metadata(place):
+    return _changed_model(place, lambda metadata, tensors: metadata.update(config="{"))
+
+
+@case("rows 0 to 39 of the result are not finite", "nothing was kept")
+def network_that_overflows(place):
+    write_model(place.model, gain=1e20)
+    return place.network(place.model)
+
+
+@case("too large for float16", "float32")
+def values_too_large_for_half_precision(place):
+    return [*place.images(1e7 * noise()), "--dtype", "float16"]
+
+
+# Configuration and lists
+
+
+@case("s.yaml: unknown setting 'thicknes' (did you mean 'thickness'?)")
+def config_with_an_unknown_key(place):
+    return place.config("thicknes: 8\n")
+
+
+@case("nowhere.yaml does not exist")
+def config_missing(place):
+    return place.fbp("--config", place.folder / "nowhere.yaml")
+
+
+@case("s.yaml is not valid YAML")
+def config_no_yaml(place):
+    return place.config("method: [fbp\n")
+
+
+@case("s.yaml must hold 'key: value' lines, found a list")
+def config_is_a_list(place):
+    return place.config("- fbp\n")
+
+
+@case("s.yaml: 'bin': ", "got 'two'")
+def config_with_a_wrong_type(place):
+    return place.config("bin: two\n")
+
+
+def _listing(place, text):
+    (place.folder / "list.csv").write_text(text)
+    return ["--list", place.folder / "list.csv", *FBP]
+
+
+@case("--list", "-o")
+def list_with_an_output(place):
+    return [*_listing(place, "tilts,angles\nts.mrc,ts.tlt\n"), "-o", place.output]
+
+
+@case("--list", "TILTS")
+def list_with_a_stack(place):
+    return [place.stack, place.angles, *_listing(place, "tilts,angles\nts.mrc,ts.tlt\n")]
+
+
+@case("nowhere.csv does not exist")
+def list_missing(place):
+    return ["--list", place.folder / "nowhere.csv"]
+
+
+@case("no column 'angles'")
+def list_without_a_column(place):
+    return _listing(place, "tilts,angels\nts.mrc,ts.tlt\n")
+
+
+@case("list.csv, line 3: 'bin': ", "got '0'")
+def list_with_a_wrong_value(place):
+    return _listing(place, "tilts,angles,bin\nts.mrc,ts.tlt,1\nts.mrc,ts.tlt,0\n")
+
+
+@case("list.csv: lines 2 and 3 would both write", "ts_rec.mrc")
+def list_with_the_same_output_twice(place):
+    return _listing(place, "tilts,angles,bin\nts.mrc,ts.tlt,1\nts.mrc,ts.tlt,2\n")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused(name, place):
+    spoil, fragments = CASES[name]
+    refused(place, spoil(place), *fragments)
+
+
+# What needs more than a spoilt file
+
+
+def test_the_inputs_of_the_cases_are_good(place):
+    made(*place.fbp())
+    assert voxels(place.output).shape == (8, *SHAPE)
+    made(*place.network(place.model, "--overwrite"))
+
+
+def test_a_failing_run_with_overwrite_keeps_the_old_volume(place):
+    for path in (place.output, place.output.with_suffix(".json")):
+        path.write_bytes(b"precious")
+    write_model(place.model, gain=1e20)
+    refused(place, place.network(place.model, "--overwrite"), "not finite")
+
+
+def test_unknown_model_names_the_nearest(place, monkeypatch):
+    (place.folder / "bundled").mkdir()
+    place.model.rename(place.folder / "bundled" / "default.safetensors")
+    monkeypatch.setattr("cryolithe.network.checkpoint.BUNDLED", place.folder / "bundled")
+    refused(place, place.network("defualt"), "unknown model 'defualt' (did you mean 'default'?)")
+    made(*place.network("default"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_cuda_where_there_is_none(device, place):
+    line = refused(place, place.fbp("--device", device), f"--device {device}: ", "use --device cpu")
+    assert any(reason in line for reason in ("without CUDA", "no NVIDIA driver", "no usable GPU"))
+
+
+def test_tomosipo_where_it_is_not_installed(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tomosipo", None)
+    refused(place, place.fbp("--projector", "tomosipo"), "tomosipo")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_folder_that_cannot_be_written(place):
+    refused(place, place.fbp(output=Path("/proc/v.mrc")), "/proc")
+    assert not Path("/proc/v.mrc.partial").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(place):
+    place.output.parent.chmod(0o500)
+    try:
+        refused(place, place.fbp(), "not writable")
+    finally:
+        place.output.parent.chmod(0o700)
+
+
+# A full disk
+
+
+def full_disk_after(calls, function):
+    """Return a stand-in for a function of the system that works so often and then finds the disk full."""
+    state = SimpleNamespace(left=calls)
+
+    def call(*arguments):
+        if state.left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        state.left -= 1
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("name", "calls"),
+    [
+        pytest.param("posix_fallocate", 0, marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux only")),
+        ("pwrite", 0),  # the header of the unfinished volume
+        ("pwrite", 1),  # the prepared stack, its first row
+        ("pwrite", 300),
+        ("pwrite", 1 + len(ANGLES) * SHAPE[0]),  # the first section of the volume
+        ("pwrite", 1 + len(ANGLES) * SHAPE[0] + 8),  # the final header
+        ("truncate", 0),
+        ("truncate", 1),
+        ("fsync", 0),  # the journal's plan
+        ("fsync", 1),  # its first slab
+        ("fsync", 2),  # the volume
+        ("fsync", 3),  # the sidecar
+        ("fdatasync", 0),
+    ],
+)
+def test_full_disk(name, calls, place, monkeypatch):
+    monkeypatch.setattr(os, name, full_disk_after(calls, getattr(os, name)))
+    refused(place, place.fbp(), "No space left on device")
+
+
+def test_disk_that_is_known_to_be_too_full(place, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(total=10**9, used=10**9 - 5000, free=5000))
+    needed = 1024 + 8 * SHAPE[0] * SHAPE[1] * 4
+    refused(place, place.fbp(), f"needs {needed} bytes", "5000 are free", "-o")
+
+
+def test_a_row_of_the_prepared_stack_that_is_cut_short(place, monkeypatch):
+    pwrite, calls = os.pwrite, []
+
+    def half(descriptor, data, offset):
+        calls.append(offset)
+        return pwrite(descriptor, data if len(calls) < 100 else bytes(data)[: len(data) // 2], offset)
+
+    monkeypatch.setattr(os, "pwrite", half)
+    refused(place, place.fbp(), "temporary stack", "No space left on device")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Return a function that mounts a file system of a few kilobytes."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root on Linux may mount")
+    mounted = []
+
+    def mount(kilobytes):
+        folder = tmp_path / "small"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting is not allowed here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [32, 64, 100, 144])  # the volume needs 62 kB, the prepared stack 85 kB
+def test_real_full_disk(kilobytes, place, small_disk):
+    folder = small_disk(kilobytes)
+    refused(place, place.fbp(output=folder / "v.mrc"), "No space left on device")
+
+
+# Errors that nobody foresaw
+
+
+def test_memory_that_runs_out_is_told(place, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("cryolithe.reconstruct.methods.FbpMethod.__call__", fail)
+    refused(place, place.fbp(), "memory ran out", "--max-memory")
+
+
+def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch):
+    made(*place.network(place.model, "--overwrite"))
+    expected = voxels(place.output)
+    from cryolithe.reconstruct.methods import NetworkMethod
+
+    whole = NetworkMethod.__call__
+
+    def fail_at_first(self, rows):
+        if self.row_points > 700:
+            raise MemoryError
+        return whole(self, rows)
+
+    monkeypatch.setattr(NetworkMethod, "__call__", fail_at_first)
+    result = made(*place.network(place.model, "--overwrite"))
+    assert "batches of 600 row-points" in result.stderr
+    np.testing.assert_allclose(voxels(place.output), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_result_that_cannot_be_moved(place, monkeypatch):
+    replace = Path.replace
+
+    def fail(self, target):
+        if Path(target) == place.output:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    refused(place, place.fbp(), "cannot move the result", "Permission denied")
+
+
+def test_no_traceback_from_a_real_process(place):
+    command = [sys.executable, "-m", "cryolithe", "reconstruct", *map(str, place.images(with_pixel(np.nan, (2,), 3)))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: the stack holds 3 NaN or Inf pixels in tilt 3;")
+    assert done.stderr.count("\n") == 1
+    assert list(place.output.parent.iterdir()) == []

@@ -1,0 +1,71 @@
+"""Every configuration that is shipped works."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from cryolithe.cli import main
+from cryolithe.network.checkpoint import load_model
+from cryolithe.settings import read_settings_file, resolve_settings
+from cryolithe.training.config import read_train_config
+from cryolithe.training.dataset import simulate_training_set
+from cryolithe.training.loop import train
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TRAINING = sorted(CONFIGS.glob("train_*.yaml"))
+RECONSTRUCTION = sorted(CONFIGS.glob("reconstruct_*.yaml"))
+
+
+def test_every_file_is_of_a_known_kind():
+    assert {p.name for p in CONFIGS.iterdir()} == {p.name for p in [*TRAINING, *RECONSTRUCTION]} | {"debug.yaml"}
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
+def test_training_configurations_take_steps(path):
+    config = read_train_config(path).model_copy(update={"series": 1, "steps": 2, "warmup_steps": 1})
+    losses = []
+    network = train(
+        config,
+        simulate_training_set(config, ()),
+        torch.float32,
+        torch.device("cpu"),
+        lambda progress: losses.append(progress.loss),
+    )
+    assert network.config == config.network_config()
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("path", RECONSTRUCTION, ids=lambda p: p.name)
+def test_reconstruction_configurations_are_accepted(path):
+    values = read_settings_file(path)
+    settings = resolve_settings({}, {}, values, "", str(path))
+    assert settings.model_dump(include=set(values)) == values
+
+
+def test_debug_training_and_its_score_run(tmp_path):
+    output = tmp_path / "tiny.safetensors"
+    runner = CliRunner()
+    trained = runner.invoke(main, ["train", str(CONFIGS / "debug.yaml"), "-o", str(output), "--precision", "fp32"])
+    assert trained.exit_code == 0, trained.output
+    model = load_model(str(output))
+    assert model.card["steps"] == 60
+    assert model.card["molecules"] == ["procedural only"]
+    again = runner.invoke(main, ["train", str(CONFIGS / "debug.yaml"), "-o", str(output)])
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    scored = runner.invoke(main, ["score", str(output), "--specimens", "1", "--snr", "0", "--precision", "fp32"])
+    assert scored.exit_code == 0, scored.output
+    assert "network" in scored.output
+
+
+def test_a_trained_model_carries_its_recipe(tmp_path):
+    output = tmp_path / "tiny.safetensors"
+    config = tmp_path / "few.yaml"
+    config.write_text((CONFIGS / "debug.yaml").read_text().replace("steps: 60", "steps: 3"))
+    result = CliRunner().invoke(main, ["train", str(config), "-o", str(output), "--precision", "fp32"])
+    assert result.exit_code == 0, result.output
+    recipe = load_model(str(output)).card["recipe"]
+    assert recipe == read_train_config(config).model_dump(mode="json")
