@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -88,6 +89,7 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
 def read_arguments(made: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the command line; quick runs have an output of their own and never replace a measurement."""
     arguments = made.parse_args()
+    commit(), device()  # as they are at the start: a long run may see the checkout change
     if arguments.output is None:
         ending = ".quick.json" if arguments.quick else ".json"
         arguments.output = RESULTS / made.prog.replace(".py", ending)
@@ -161,6 +163,7 @@ def record(name: str, results: Mapping[str, Any], path: Path) -> None:
     print(f"\nwritten: {path}")
 
 
+@functools.cache
 def commit() -> str:
     """Hash of the checkout's commit, with "-dirty" where anything but earlier results differs from it."""
 
@@ -174,6 +177,7 @@ def commit() -> str:
         return "unknown"
 
 
+@functools.cache
 def device() -> dict[str, Cell]:
     """The machine, as far as it matters for speed."""
     try:

@@ -73,7 +73,8 @@ def main() -> None:
         for key in medians["truth"]
     ]
     note = (
-        f"1 is no line where the spectrum is flat; at N/2, its minimum, compare with truth and FBP. Model {model.name} {model.sha256[:12]}, {levels} wavelet level(s), fp32. Medians over "
+        "1 is no line where the spectrum is flat; at N/2, its minimum, compare with truth and FBP. "
+        f"Model {model.name} {model.sha256[:12]}, {levels} wavelet level(s), fp32. Medians over "
         f"{specimens} specimen(s) of {' x '.join(map(str, shape))} voxels (z, y, x), {arguments.snr:g} dB."
     )
     results = {

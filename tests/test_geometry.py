@@ -25,6 +25,7 @@ def test_centres_of_rectangular_fields():
     assert TiltGeometry((0.0,), (8, 13)).centre == (3.5, 6.0)
 
 
+@settings(deadline=None)
 @given(st.floats(-90, 90), st.floats(-500, 500), st.floats(-500, 500), st.integers(1, 700), st.sampled_from([1, 2, 9]))
 def test_a_column_is_the_real_part_of_a_turned_number(angle, x, z, width, height):
     """x cos θ + z sin θ is the real part of (x - iz) exp(iθ)."""

@@ -100,6 +100,7 @@ def test_sampling_is_linear_in_the_rows():
     assert torch.allclose(of(3 * a - b), 3 * of(a) - of(b), atol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(-40, 40), st.integers(0, 30))
 def test_rows_beyond_the_image_mirror_it(size, first, count):
     padded = np.pad(np.arange(size), 80, mode="symmetric")

@@ -172,8 +172,11 @@ def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
     """Inverse of `config_to_dict`.
 
     Raises:
-        ModelError: for an unknown kind, an unknown key (the nearest known one is named) or a value of wrong type.
+        ModelError: for an unknown kind, an unknown key (the nearest known one is named) or a value of wrong type or
+            out of range.
     """
+    if not isinstance(values, dict):
+        raise ModelError(f"a network configuration must be a table of values, got {values!r}")
     kind = values.get("kind")
     if kind not in KINDS:
         raise ModelError(f"unknown network kind {kind!r}; this version knows {', '.join(KINDS)}")
@@ -198,4 +201,9 @@ def _build(cls: Any, values: Any, where: str) -> Any:
             continue
         if type(value) is not type(default):
             raise ModelError(f"'{key}' in '{where}' must be {type(default).__name__}, got {value!r}")
-    return cls(**values)
+        if type(value) is int and value < 0:
+            raise ModelError(f"'{key}' in '{where}' must be 0 or more, got {value}")
+    try:
+        return cls(**values)
+    except SettingsError as error:
+        raise ModelError(f"'{where}' of a network configuration: {error}") from error
