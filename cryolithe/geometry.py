@@ -19,6 +19,7 @@ Coordinates are float32 everywhere (float16 coordinates would be wrong by up to 
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +32,17 @@ from cryolithe.errors import GeometryError
 def centre_px(size_px: int) -> float:
     """Coordinate of the middle of an axis of ``size_px`` pixels: ``(N - 1) / 2``."""
     return (size_px - 1) / 2
+
+
+def _sizes(shape: tuple[int, ...], axes: int, what: str) -> tuple[int, ...]:
+    """Whole, positive sizes as plain integers, or GeometryError."""
+    try:
+        sizes = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        sizes = ()
+    if len(sizes) != axes or any(n <= 0 for n in sizes):
+        raise GeometryError(f"{what}, got {shape}")
+    return sizes
 
 
 @dataclass(frozen=True)
@@ -47,10 +59,7 @@ class VolumeGrid:
     shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        sizes = tuple(int(n) for n in self.shape)
-        if len(sizes) != 3 or any(n <= 0 for n in sizes):
-            raise GeometryError(f"a volume needs three positive sizes (z, y, x), got {self.shape}")
-        object.__setattr__(self, "shape", sizes)
+        object.__setattr__(self, "shape", _sizes(self.shape, 3, "a volume needs three positive sizes (z, y, x)"))
 
     @property
     def centre(self) -> tuple[float, float, float]:
@@ -81,10 +90,9 @@ class TiltGeometry:
     def __post_init__(self) -> None:
         angles = tuple(float(a) for a in self.angles_deg)
         object.__setattr__(self, "angles_deg", angles)
-        object.__setattr__(self, "image_shape", tuple(int(n) for n in self.image_shape))
         check_angles_deg(angles)
-        if len(self.image_shape) != 2 or any(n <= 0 for n in self.image_shape):
-            raise GeometryError(f"tilt images need two positive sizes (y, x), got {self.image_shape}")
+        sizes = _sizes(self.image_shape, 2, "tilt images need two positive sizes (y, x)")
+        object.__setattr__(self, "image_shape", sizes)
 
     @property
     def tilts(self) -> int:

@@ -143,8 +143,8 @@ def synthesise(coefficients: torch.Tensor, shape: tuple[int, int, int], wavelet:
 def basis_norms(wavelet: Wavelet, levels: int) -> torch.Tensor:
     """Squared voxel norm of each band's synthesis function, shape ``(8**levels,)``, float32.
 
-    An error in a coefficient of band b adds this many times its square to the squared error of the volume (up to
-    the overlap of neighbours); a loss on coefficients weighted by it approximates the loss on voxels.
+    An error in a single coefficient of band b adds this many times its square to the squared error of the volume.
+    Errors of neighbouring coefficients add up where their synthesis functions overlap.
     """
     margin = wavelet.margin(levels)
     size = 4 * margin + 1

@@ -17,7 +17,7 @@ import pytest
 import safetensors
 import torch
 from safetensors.numpy import save_file
-from tiny_series import ANGLES, SHAPE, made, noise, run, voxels, write_model, write_series
+from tiny_series import ANGLES, SHAPE, environment, made, noise, run, voxels, write_model, write_series
 
 FBP = ("--method", "fbp", "--thickness", "8")
 
@@ -754,7 +754,7 @@ def test_result_that_cannot_be_moved(place, monkeypatch):
 
 def test_no_traceback_from_a_real_process(place):
     command = [sys.executable, "-m", "cryolithe", "reconstruct", *map(str, place.images(with_pixel(np.nan, (2,), 3)))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("Error: the stack holds 3 NaN or Inf pixels in tilt 3;")

@@ -48,9 +48,11 @@ def in_slabs(method, images, slab):
     parts = []
     for start in range(0, height, slab):
         rows = min(slab, height - start)
-        needed = reflected_rows(start - method.halo_px, rows + 2 * method.halo_px, height)
-        parts.append(method(images[:, needed]))
-        assert parts[-1].shape[1] == rows
+        whole = rows + -rows % method.row_multiple
+        needed = reflected_rows(start - method.halo_px, whole + 2 * method.halo_px, height)
+        made = method(images[:, needed])
+        assert made.shape[1] == whole
+        parts.append(made[:, :rows])
     return torch.cat(parts, dim=1)
 
 

@@ -327,7 +327,7 @@ def test_metadata_that_do_not_fit_are_named(altered, metadata, line):
         ({"head": {"level": 1}}, r"unknown key 'level' in network configuration 'head' \(did you mean 'levels'\?\)"),
         ({"input": 3}, "'input' of a network configuration must be a table of values, got 3"),
         ({"input": {"unit_noise": 1}}, "'unit_noise' in 'input' must be bool, got 1"),
-        ({"channels": -1}, "'channels' in 'RowSet' must be 0 or more, got -1"),
+        ({"channels": -1}, "'channels' in 'RowSet' must lie within 0 ... 8192, got -1"),
         ({"head": {"levels": 5}}, "'head' of a network configuration: a head has 0, 1 or 2 wavelet levels, got 5"),
         ({"input": {"taps": 4}}, "'input' of a network configuration: a window needs an odd number of taps, got 4"),
     ],

@@ -19,6 +19,7 @@ from tiny_series import (
     SlabSpy,
     bead_images,
     brightest_point,
+    environment,
     made,
     noise,
     run,
@@ -407,7 +408,9 @@ def test_help_tells_of_every_setting():
 def test_module_runs_as_a_program(tmp_path):
     stack, angles = write_series(tmp_path)
     command = [sys.executable, "-m", "cryolithe", "reconstruct", stack, angles, "--method", "fbp", "--thickness", "8"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path, env=environment()
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'ts_rec.mrc'}: 8 x 40 x 48 (z, y, x), 5 Å voxels")
     assert "Traceback" not in done.stderr

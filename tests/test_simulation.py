@@ -239,3 +239,25 @@ def test_held_out_molecules_are_left_out_by_their_exact_name():
         select_molecules(molecules, ("1s3x", "3gll"))
     with pytest.raises(InputError, match="every molecule of the library is left out"):
         select_molecules(molecules, ("1s3x", "3gl1", "4cr2"))
+
+
+def test_a_molecule_thinner_than_a_voxel_does_not_hang():
+    thin = Molecule("thin", np.full((3, 3, 3), 0.1, dtype=np.float32), 10.0)
+    recipe = SpecimenRecipe((16, 16, 16), procedural_share=0.0, membranes=(0, 0), body_chance=0, bead_chance=0)
+    assert make_specimen(recipe, (thin,), np.random.default_rng(0)).density.max() == 0
+
+
+@pytest.mark.parametrize(
+    ("density", "voxel", "line"),
+    [
+        (np.zeros((4, 4, 4)), 10.0, "positive density"),
+        (np.ones((4, 4, 4)), -1.0, "positive voxel size"),
+        (np.ones((4, 4, 4)), float("nan"), "positive voxel size"),
+        (np.ones((4, 4, 4)), "ten", "no density map of numbers"),
+    ],
+)
+def test_library_entries_that_are_no_densities_are_refused(tmp_path, density, voxel, line):
+    with h5py.File(tmp_path / "library.h5", "w") as file:
+        file.create_dataset("odd", data=density).attrs["voxel_size_angstrom"] = voxel
+    with pytest.raises(FileFormatError, match=line):
+        load_molecules(tmp_path / "library.h5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 
 import mrcfile
@@ -15,6 +16,9 @@ from cryolithe.errors import ResourceError
 from cryolithe.network import InputWindow, RowSetConfig, build_network
 from cryolithe.network.checkpoint import save_network
 from cryolithe.reconstruct import plan
+
+# On a busy machine threads wait for each other at every small operation, which is most of the time of tiny runs.
+torch.set_num_threads(1)
 
 ANGLES = tuple(range(-50, 51, 10))
 SHAPE = (40, 48)
@@ -59,6 +63,11 @@ def write_model(path, gain=1.0):
 def run(*arguments):
     """Call ``cryolithe reconstruct`` in this process."""
     return CliRunner().invoke(main, ["reconstruct", *map(str, arguments)])
+
+
+def environment():
+    """The environment of a process that uses one thread, too."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def made(*arguments):

@@ -80,8 +80,22 @@ def save_network(path: Path, network: Network, card: dict[str, Any]) -> None:
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+    temporary.write_bytes(_sorted_metadata(safetensors.torch.save(tensors, metadata=metadata)))
     temporary.replace(path)
+
+
+def _sorted_metadata(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in alphabetical order.
+
+    The library writes them in random order; the same network must give the same bytes, so that hashes can tell
+    models apart. A file is the length of its header (8 bytes), the header (JSON, padded with spaces), the tensors.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def load_model(name_or_path: str) -> Model:

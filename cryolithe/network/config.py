@@ -70,6 +70,8 @@ class InputWindow:
             raise SettingsError(f"a window needs an odd number of taps, got {self.taps}")
         if self.context_taps and self.context_taps % 2 == 0:
             raise SettingsError(f"a context window needs an odd number of taps or 0, got {self.context_taps}")
+        if self.context_step_px < 1 or self.context_sigma_px < 0:
+            raise SettingsError("a context window needs a step of at least 1 px and a blur of at least 0 px")
         if self.ramp_window not in WINDOWS:
             raise SettingsError(f"unknown filter '{self.ramp_window}'{nearest_name(self.ramp_window, WINDOWS)}")
 
@@ -111,6 +113,10 @@ class RowSetConfig:
     combiner_layers: int = 3
     angle_harmonics: int = 4
 
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.rows % 2 == 0:
+            raise SettingsError(f"RowSet sees an odd number of rows, got {self.rows}")
+
     @property
     def tilt_values(self) -> int:
         """Values held at once for each row, point and tilt."""
@@ -124,7 +130,7 @@ class SliceSetConfig:
     Attributes:
         input: windows of the rows; the paper has no context window.
         head: what is returned.
-        rows: rows of the patch (odd); heads of 2 or 4 voxels see 1 or 3 rows more.
+        rows: rows of the patch; heads of 2 or 4 voxels see 1 or 3 rows more.
         channels: width of a tilt's features (and of the angle encoding).
         set_hidden: width of the hidden layers of the MLP applied to each tilt.
         set_layers: their number.
@@ -151,6 +157,10 @@ class SliceSetConfig:
     combiner_layers: int = 5
     skip: bool = True
 
+    def __post_init__(self) -> None:
+        if self.channels % 2:
+            raise SettingsError(f"SliceSet needs an even number of channels (sines and cosines), got {self.channels}")
+
     @property
     def tilt_values(self) -> int:
         """Values held at once for each row, point and tilt."""
@@ -158,6 +168,9 @@ class SliceSetConfig:
 
 
 NetworkConfig = RowSetConfig | SliceSetConfig
+
+# Far above any useful size: a corrupt file must not make us allocate gigabytes before its weights are looked at.
+MOST_UNITS = 8192
 
 KINDS: dict[str, type[RowSetConfig] | type[SliceSetConfig]] = {"RowSet": RowSetConfig, "SliceSet": SliceSetConfig}
 
@@ -201,8 +214,8 @@ def _build(cls: Any, values: Any, where: str) -> Any:
             continue
         if type(value) is not type(default):
             raise ModelError(f"'{key}' in '{where}' must be {type(default).__name__}, got {value!r}")
-        if type(value) is int and value < 0:
-            raise ModelError(f"'{key}' in '{where}' must be 0 or more, got {value}")
+        if type(value) is int and not 0 <= value <= MOST_UNITS:
+            raise ModelError(f"'{key}' in '{where}' must lie within 0 ... {MOST_UNITS}, got {value}")
     try:
         return cls(**values)
     except SettingsError as error:

@@ -2,7 +2,8 @@
 
 A voxel is a unit square of constant density; its shadow at tilt θ is the trapezoid box(|cos θ|) * box(|sin θ|) of
 unit area, at most √2 px wide, and a detector pixel collects the part that falls into it. Weights of a voxel
-therefore sum to 1 in every tilt, and projecting at 0° is the sum along z. Slices are independent of each other:
+therefore sum to 1 in every tilt, and projecting at 0° is the sum along z (to 3e-4, see
+_MIN_EDGE_PX). Slices are independent of each other:
 rows (y) are a batch axis.
 """
 

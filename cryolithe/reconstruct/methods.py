@@ -39,7 +39,15 @@ class SlabMethod(Protocol):
         ...
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """``(tilts, slab + 2 halo, X)`` -> ``(z, slab, x)``, float32, on the method's device."""
+        """Rows of the volume from rows of the detector.
+
+        Args:
+            rows: shape ``(tilts, slab + 2 halo_px, X)`` where the slab is a multiple of ``row_multiple`` high; what is
+                wanted beyond the image mirrors it.
+
+        Returns:
+            shape ``(z, slab, x)``, float32, on the method's device.
+        """
         ...
 
 
@@ -138,9 +146,6 @@ class NetworkMethod:
         """See `SlabMethod`; rows are standardised and dense = positive."""
         slab = rows.shape[1] - 2 * self.halo_px
         blocks = self._blocks(slab)
-        missing = self.head.stride * (blocks - 2 * self.head.margin) - slab
-        if missing:  # a slab that ends with the volume may end inside a block
-            rows = torch.cat([rows, rows[:, -1:].expand(-1, missing, -1)], dim=1)
         windows = self.network.config.input.windows
         filtered = network_rows(rows.to(self.device), self.network.config.input)
         padded = [pad_rows(f, w).to(self.dtype) for f, w in zip(filtered, windows, strict=True)]

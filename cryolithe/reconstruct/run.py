@@ -76,10 +76,10 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
     settings = run.job.settings
     work = {
         "cryolithe": __version__,
+        "settings": settings.model_dump(mode="json", exclude={"overwrite", "max_memory"}),
         "tilts_sha256": file_sha256(run.job.tilts),
         "angles_sha256": file_sha256(run.job.angles),
         "model_sha256": run.model.sha256 if run.model else None,
-        "settings": settings.model_dump(mode="json", exclude={"overwrite", "max_memory"}),
         "device": str(run.device),
         "precision": precision_name(run.precision),
         "shape": list(run.grid.shape),
@@ -103,6 +103,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
         "threads": torch.get_num_threads(),
         "label": _label(run),
     }
+    folder.forget()
     with VolumeWriter.create(
         folder.volume, run.grid.shape, run.voxel_size_angstrom, settings.dtype, target=run.job.output
     ):
@@ -203,10 +204,11 @@ def _make_slabs(
             if start in done:
                 continue
             stop = min(start + plan["slab_rows"], height)
-            rows = stack.read_rows(start - method.halo_px, stop - start + 2 * method.halo_px)
+            whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block
+            rows = stack.read_rows(start - method.halo_px, whole + 2 * method.halo_px)
             if network:
                 rows = rows.clamp(-stack.clip_level, stack.clip_level) / scale
-            values = _with_smaller_batches(method, rows, watcher)
+            values = _with_smaller_batches(method, rows, watcher)[:, : stop - start]
             slab = writer.cast((values.float() * scale).cpu().numpy())
             if not np.isfinite(slab).all():
                 raise CryoLitheError(

@@ -6,8 +6,10 @@ its inside is 1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +17,9 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError
+from cryolithe.formats import read_volume
+
+MAP_ENDINGS = (".mrc", ".map", ".ccp4")
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ def load_molecules(path: Path) -> tuple[Molecule, ...]:
     """
     if not path.exists():
         raise InputError(f"molecule library {path} does not exist; give an HDF5 file, an MRC map or a folder of them")
-    if path.is_dir() or path.suffix.lower() in (".mrc", ".map", ".ccp4"):
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".mrc", ".map")) if path.is_dir() else [path]
+    if path.is_dir() or path.suffix.lower() in MAP_ENDINGS:
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in MAP_ENDINGS) if path.is_dir() else [path]
         molecules = tuple(_from_map(p) for p in files)
     else:
         molecules = _from_hdf5(path)
@@ -106,6 +111,20 @@ def _normalised(density: NDArray[np.floating]) -> NDArray[np.float32]:
     return density / level if level > 0 else density
 
 
+def _checked(name: str, density: NDArray[Any], voxel_size_angstrom: Any, source: Path) -> Molecule:
+    """A molecule from what a file says, or FileFormatError."""
+    try:
+        voxel = float(voxel_size_angstrom)
+        values = _normalised(np.asarray(density, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"'{name}' in {source} is no density map of numbers: {error}") from error
+    if not 0 < voxel < math.inf:
+        raise FileFormatError(f"'{name}' in {source} needs a positive voxel size in Å, got {voxel_size_angstrom}")
+    if values.ndim != 3 or not values.max(initial=0.0) > 0:
+        raise FileFormatError(f"'{name}' in {source} must be a (z, y, x) map with positive density, denser = higher")
+    return Molecule(name, values, voxel)
+
+
 def _from_hdf5(path: Path) -> tuple[Molecule, ...]:
     molecules = []
     try:
@@ -115,19 +134,17 @@ def _from_hdf5(path: Path) -> tuple[Molecule, ...]:
                     raise FileFormatError(
                         f"'{name}' in {path} is not a (z, y, x) dataset with the attribute voxel_size_angstrom"
                     )
-                molecules.append(Molecule(name, _normalised(item[()]), float(item.attrs["voxel_size_angstrom"])))
+                molecules.append(_checked(name, item[()], item.attrs["voxel_size_angstrom"], path))
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read as an HDF5 molecule library: {error}") from error
     return tuple(molecules)
 
 
 def _from_map(path: Path) -> Molecule:
-    from cryolithe.formats.mrc import read_volume
-
     volume = read_volume(path)
     if volume.voxel_size_angstrom is None:
         raise FileFormatError(f"molecule map {path} has no voxel size in its header; set it before use")
-    return Molecule(path.stem, _normalised(np.asarray(volume.voxels, dtype=np.float32)), volume.voxel_size_angstrom)
+    return _checked(path.stem, volume.voxels, volume.voxel_size_angstrom, path)
 
 
 def resampled(molecule: Molecule, rotation: NDArray[np.float64], voxel_size_angstrom: float) -> NDArray[np.float32]:

@@ -96,6 +96,9 @@ def _add_molecules(
         rotation = Rotation.from_quat(rng.normal(size=4)).as_matrix()
         box = resampled(molecule, rotation, voxel) * np.float32(rng.uniform(0.8, 1.2))
         body = box > _OCCUPIED
+        if not body.any():
+            misses += 20  # a molecule thinner than a voxel
+            continue
         for _ in range(20):
             # Centres anywhere in the box: molecules are cut by its faces, as a field of view cuts them.
             corner = [int(rng.integers(n)) - box.shape[0] // 2 for n in density.shape]

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.network.config import NetworkConfig, config_from_dict
 from cryolithe.simulation import SpecimenRecipe, TiltScheme
+
+Pair = TypeVar("Pair", bound="tuple[float, float] | tuple[int, int]")
+
+
+def _ascending(pair: Pair) -> Pair:
+    if pair[0] > pair[1]:
+        raise ValueError(f"must be (least, most), got {list(pair)}")
+    return pair
+
+
+def _positive(pair: Pair) -> Pair:
+    if pair[0] <= 0:
+        raise ValueError(f"must be positive, got {list(pair)}")
+    return pair
+
+
+def _not_negative(pair: Pair) -> Pair:
+    if pair[0] < 0:
+        raise ValueError(f"must not be negative, got {list(pair)}")
+    return pair
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+PositiveRange = Annotated[Range, AfterValidator(_positive)]
+NonNegativeRange = Annotated[Range, AfterValidator(_not_negative)]
+CountRange = Annotated[tuple[int, int], AfterValidator(_ascending), AfterValidator(_not_negative)]
 
 
 class SpecimenSettings(BaseModel):
@@ -18,11 +44,11 @@ class SpecimenSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shape: tuple[int, int, int] = (64, 128, 128)
-    voxel_size_angstrom: tuple[float, float] = (7.0, 13.0)
-    crowding: tuple[float, float] = (0.02, 0.12)
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 128)
+    voxel_size_angstrom: PositiveRange = (7.0, 13.0)
+    crowding: NonNegativeRange = (0.02, 0.12)
     procedural_share: float = Field(0.15, ge=0, le=1)
-    membranes: tuple[int, int] = (0, 3)
+    membranes: CountRange = (0, 3)
     body_chance: float = Field(0.25, ge=0, le=1)
     bead_chance: float = Field(0.15, ge=0, le=1)
 
@@ -36,9 +62,9 @@ class TiltSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reach_deg: tuple[float, float] = (40.0, 70.0)
-    step_deg: tuple[float, float] = (1.5, 3.5)
-    pretilt_deg: tuple[float, float] = (-8.0, 8.0)
+    reach_deg: PositiveRange = (40.0, 70.0)
+    step_deg: PositiveRange = (1.5, 3.5)
+    pretilt_deg: Range = (-8.0, 8.0)
 
     def scheme(self) -> TiltScheme:
         """The scheme with these values."""
@@ -74,7 +100,7 @@ class TrainConfig(BaseModel):
     tilts: TiltSettings = TiltSettings()
     hold_out: tuple[str, ...] = ()
     series: int = Field(48, ge=1)
-    snr_db: tuple[float, float] = (-8.0, 5.0)
+    snr_db: Range = (-8.0, 5.0)
     seed: int = Field(1, ge=0)
     steps: int = Field(20000, ge=1)
     runs_per_step: int = Field(2, ge=1)
@@ -112,11 +138,17 @@ def read_train_config(path: Path) -> TrainConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        hint = nearest_name(str(first["loc"][-1]), _known_keys()) if first["type"] == "extra_forbidden" else ""
+        hint = (
+            nearest_name(str(first["loc"][-1]), _known_keys(first["loc"][0]))
+            if first["type"] == "extra_forbidden"
+            else ""
+        )
         raise SettingsError(f"{path}: '{key}': {first['msg']}{hint}") from error
     config.network_config()
     return config
 
 
-def _known_keys() -> list[str]:
-    return [*TrainConfig.model_fields, *SpecimenSettings.model_fields, *TiltSettings.model_fields]
+def _known_keys(section: int | str) -> list[str]:
+    """Keys of the section that a wrong key stands in."""
+    sections: dict[int | str, type[BaseModel]] = {"specimens": SpecimenSettings, "tilts": TiltSettings}
+    return list(sections.get(section, TrainConfig).model_fields)

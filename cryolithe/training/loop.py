@@ -29,19 +29,20 @@ class Progress:
 def band_weights(config: TrainConfig) -> torch.Tensor:
     """Weight of each output in the loss, shape ``(outputs,)``.
 
-    With exponent 1 the weighted squared error of a block's coefficients approximates the mean squared error of its
-    voxels; smaller exponents stress low frequencies.
+    With exponent 1 each coefficient's squared error weighs as the squared voxel error that it alone would make.
+    Neighbouring synthesis functions overlap (except Haar's), so this is not the voxel error itself: errors that
+    vary slowly in space weigh less than in voxels, and quickly varying ones more. Smaller exponents stress low
+    frequencies.
     """
     head = config.network_config().head
     if head.levels == 0:
         return torch.ones(1)
     norms = basis_norms(Wavelet(head.wavelet), head.levels)
-    # Bands of the first level stand 8 times as often in a 64-value block; each norm already counts per coefficient.
     return norms**config.band_exponent / head.outputs
 
 
 def batch_loss(network: Network, batch: Batch, weights: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
-    """Weighted squared error of a batch, in units of the volume's variance: about 1 for an output of zeros."""
+    """Weighted squared error of a batch; targets have unit variance in voxels (see `band_weights`)."""
     device = weights.device
     enabled = precision != torch.float32
     with torch.autocast(device.type, dtype=precision if enabled else torch.bfloat16, enabled=enabled):

@@ -77,10 +77,11 @@ def reconstruct_array(
     method = NetworkMethod(
         network, TiltGeometry(angles_deg, (height, width)), VolumeGrid((depth, height, width)), on_points=on_points
     )
-    rows = images[:, reflected_rows(-method.halo_px, height + 2 * method.halo_px, height)]
+    whole = height + -height % method.row_multiple
+    rows = images[:, reflected_rows(-method.halo_px, whole + 2 * method.halo_px, height)]
     scale = float(images.std())
     volume: NDArray[np.float32] = method(torch.from_numpy(rows / np.float32(scale))).cpu().numpy() * np.float32(scale)
-    return volume
+    return volume[:, :height]
 
 
 def benchmark(
