@@ -100,6 +100,10 @@ def resolve_settings(
     given = {key: value for key, value in flags.items() if value is not None}
     cells = _known_keys(row, row_name)
     merged = {**_known_keys(file, file_name), **cells, **given}
+    for key, value in merged.items():
+        # YAML reads yes and on as true, and pydantic would take that for the number 1.
+        if isinstance(value, bool) and ReconstructSettings.model_fields[key].annotation is not bool:
+            raise SettingsError(f"{row_name if key in cells else file_name}: '{key}': expected a value, got {value}")
     try:
         return ReconstructSettings(**merged)
     except ValidationError as error:

@@ -384,6 +384,28 @@ def test_a_failing_series_does_not_stop_the_list(tmp_path):
     }
 
 
+def test_a_repeated_list_does_not_repeat_finished_work(tmp_path):
+    for name in ("one", "two"):
+        write_series(tmp_path, name=name)
+    listing = tmp_path / "session.csv"
+    listing.write_text("tilts,angles\none.mrc,one.tlt\ntwo.mrc,two.tlt\n")
+    command = ("--list", listing, "--method", "fbp", "--thickness", 10)
+    made(*command)
+    (tmp_path / "two_rec.mrc").unlink()
+    (tmp_path / "two_rec.json").unlink()
+    before = (tmp_path / "one_rec.mrc").stat().st_mtime_ns
+    again = made(*command)
+    assert f"{tmp_path / 'one_rec.mrc'}: already done with these inputs and settings" in again.stdout
+    assert (tmp_path / "one_rec.mrc").stat().st_mtime_ns == before
+    assert (tmp_path / "two_rec.mrc").exists()
+    # Other settings or another stack are other work: nothing is skipped, and nothing is overwritten.
+    other = run(*command[:-1], 12)
+    assert other.exit_code == 1
+    assert "exists; give --overwrite" in other.stdout
+    write_series(tmp_path, images=-noise(), name="one")
+    assert run(*command).exit_code == 1
+
+
 def test_settings_of_a_row(tmp_path):
     write_series(tmp_path)
     listing, config = tmp_path / "session.csv", tmp_path / "s.yaml"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tiny_series import SHAPE, environment, made, noise, run, voxels, write_model, write_series
 
+from cryolithe.errors import ResourceError
 from cryolithe.formats import VolumeWriter
 from cryolithe.reconstruct.journal import WorkFolder
 
@@ -27,6 +28,7 @@ import signal, sys, time
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have it ignored
 from cryolithe.cli import main
+from cryolithe.errors import ResourceError
 from cryolithe.formats import VolumeWriter
 from cryolithe.reconstruct import plan, run
 from cryolithe.reconstruct.journal import WorkFolder
@@ -391,3 +393,24 @@ def test_classical_methods_go_on_too(method, work, written):
     assert written == STARTS
     assert work.output.read_bytes() == (work.folder / "whole.mrc").read_bytes()
     assert np.isfinite(voxels(work.output)).all()
+
+
+def test_running_out_of_memory_keeps_finished_slabs(work, written, monkeypatch):
+    with monkeypatch.context() as patch:
+        write_rows = VolumeWriter.write_rows
+
+        def fail(self, y0, slab):
+            if y0 == STARTS[2]:
+                raise ResourceError("memory ran out")
+            write_rows(self, y0, slab)
+
+        patch.setattr(VolumeWriter, "write_rows", fail)
+        result = run(*work.arguments())
+    assert result.exit_code == 2
+    assert "2 finished slabs are kept" in result.stderr
+    assert "repeat the command to go on" in result.stderr
+    assert not work.output.exists()
+    written.clear()
+    finish(work)
+    assert work.output.read_bytes() == work.expected
+    assert written == STARTS[2:]

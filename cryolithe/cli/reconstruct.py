@@ -62,6 +62,7 @@ def command(
 
     Several series: --list gives a CSV file with the columns tilts, angles and, as you like, output and any setting of
     this command (thickness, pixel_size, ...). A series that fails does not stop the others; the exit code is then 1.
+    Series that are already done with the same inputs and settings are skipped.
 
     \b
     Examples
@@ -119,10 +120,13 @@ def _reconstruct_list(entries: tuple[SeriesEntry, ...], settings: list[Reconstru
 
 def _reconstruct_one(entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher) -> str:
     """Run one job and return the line that tells of it."""
-    from cryolithe.reconstruct.job import Job, default_output
+    from cryolithe.reconstruct.job import Job, already_done, default_output
     from cryolithe.reconstruct.run import reconstruct
 
     job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
+    # A list that was interrupted is simply repeated: what it finished is not done again.
+    if entry.line and not settings.overwrite and already_done(job):
+        return f"{job.output}: already done with these inputs and settings"
     done = reconstruct(job, watcher)
     z, y, x = done.shape
     size = f"{done.voxel_size_angstrom:.4g} Å voxels" if done.voxel_size_angstrom else "voxel size unknown"

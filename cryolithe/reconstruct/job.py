@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.reconstruct.preparation import Preparation
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
+
+# Settings that do not change a volume.
+FREE_SETTINGS = {"overwrite", "max_memory"}
 
 
 class Watcher(Protocol):
@@ -134,6 +138,24 @@ def check_files(job: Job) -> None:
             raise OutputError(f"{path} is an input of this run; choose another -o")
         if path.exists() and not job.settings.overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
+
+
+def already_done(job: Job) -> bool:
+    """Whether the output is there, made of the very same inputs with the same settings by the same model."""
+    try:
+        record = json.loads(job.sidecar.read_text(encoding="utf-8"))
+        made_of = [record["inputs"][name]["sha256"] for name in ("tilts", "angles")]
+        model = record["method"]["model"]
+        made_with = {**record["settings"], **job.settings.model_dump(include=FREE_SETTINGS)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    wanted_model = load_model(job.settings.model).sha256 if job.settings.method == "network" else None
+    return (
+        job.output.is_file()
+        and (model["sha256"] if model else None) == wanted_model
+        and made_with == job.settings.model_dump(mode="json")
+        and made_of == [file_sha256(job.tilts), file_sha256(job.angles)]
+    )
 
 
 def resolve(job: Job) -> ResolvedJob:

@@ -17,7 +17,16 @@ from cryolithe.errors import CryoLitheError, OutputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeWriter
 from cryolithe.projector import make_projector
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
-from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, Watcher, check_files, file_sha256, resolve
+from cryolithe.reconstruct.job import (
+    FREE_SETTINGS,
+    Finished,
+    Job,
+    ResolvedJob,
+    Watcher,
+    check_files,
+    file_sha256,
+    resolve,
+)
 from cryolithe.reconstruct.journal import Slab, WorkFolder
 from cryolithe.reconstruct.methods import (
     FEWEST_ROW_POINTS,
@@ -37,10 +46,11 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     """Reconstruct one tilt series.
 
     A run that was killed goes on where it stopped when it is started again with the same input and settings, and
-    gives the same bytes. On any error that the user can mend the working folder is removed.
+    gives the same bytes. On any other error that the user can mend the working folder is removed, unless memory ran
+    out when slabs were already finished.
 
     Raises:
-        CryoLitheError: for everything that the user can mend; nothing is left behind.
+        CryoLitheError: for everything that the user can mend.
     """
     started = time.monotonic()
     check_files(job)
@@ -57,6 +67,13 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     except _KeptRunError:
         folder.release()
         raise
+    except ResourceError as error:
+        if not folder.slabs:
+            folder.remove()
+            raise
+        folder.release()
+        kept = f"{error}; {len(folder.slabs)} finished slabs are kept in {folder.path}: repeat the command to go on"
+        raise ResourceError(kept) from error
     except CryoLitheError:
         folder.remove()
         raise
@@ -76,7 +93,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
     settings = run.job.settings
     work = {
         "cryolithe": __version__,
-        "settings": settings.model_dump(mode="json", exclude={"overwrite", "max_memory"}),
+        "settings": settings.model_dump(mode="json", exclude=FREE_SETTINGS),
         "tilts_sha256": file_sha256(run.job.tilts),
         "angles_sha256": file_sha256(run.job.angles),
         "model_sha256": run.model.sha256 if run.model else None,
@@ -159,7 +176,8 @@ def _demand(run: ResolvedJob, batch: int) -> Demand:
 
 def _label(run: ResolvedJob) -> str:
     """The MRC label: program, method or model, date (of SOURCE_DATE_EPOCH where that is set)."""
-    stamp = float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    stamp = int(epoch) if epoch.isdecimal() and len(epoch) < 12 else time.time()
     date = datetime.fromtimestamp(stamp, tz=timezone.utc).date().isoformat()
     what = f"model {run.model.name} {run.model.sha256[:12]}" if run.model else run.job.settings.method
     return f"CryoLithe {__version__} {what} {date}"
@@ -211,9 +229,11 @@ def _make_slabs(
             values = _with_smaller_batches(method, rows, watcher)[:, : stop - start]
             slab = writer.cast((values.float() * scale).cpu().numpy())
             if not np.isfinite(slab).all():
+                remedy = "look at the stack with: cryolithe info"
+                if run.precision != torch.float32:
+                    remedy = f"try --precision fp32, and {remedy}"
                 raise CryoLitheError(
-                    f"rows {start} to {stop - 1} of the result are not finite; nothing was kept. "
-                    "Try --precision fp32, and look at the stack with: cryolithe info"
+                    f"rows {start} to {stop - 1} of the result are not finite, nothing was kept; {remedy}"
                 )
             writer.write_rows(start, slab)
             writer.sync()
