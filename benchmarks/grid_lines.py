@@ -15,6 +15,7 @@ import torch
 from common import Table, parser, read_arguments, record
 from numpy.typing import NDArray
 
+from cryolithe.device import keep_freed_memory
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
@@ -48,6 +49,7 @@ def main() -> None:
     options.add_argument("--snr", type=float, default=0.0, metavar="DB", help="signal to noise in the images")
     options.add_argument("--specimens", type=int, default=3)
     arguments = read_arguments(options)
+    keep_freed_memory()  # as the commands do
     model = load_model(arguments.model)
     shape = (32, 32, 32) if arguments.quick else (64, 128, 128)  # multiples of 4, so that the planes exist
     specimens = 1 if arguments.quick else arguments.specimens

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from common import Table, Timing, cryolithe_command, median_seconds, parser, peak_rss_of, read_arguments, record
 
+from cryolithe.device import keep_freed_memory
 from cryolithe.formats import write_angles_deg, write_stack
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import Model, load_model
@@ -113,6 +114,7 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--astra-slices", type=int, default=16)
     arguments = read_arguments(options)
+    keep_freed_memory()  # as the commands do
     model = load_model(arguments.model)
     repeats, slices, sirt_rows = arguments.repeats, arguments.astra_slices, SIRT_ROWS
     small, large = (128, 256, 256), (256, 512, 512)  # (z, y, x)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -13,6 +15,9 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 # Linux' names of the instructions that multiply bf16 natively; without them bf16 is slower than fp32.
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+# Numbers of mallopt's parameters in glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,6 +42,19 @@ def choose_device(name: str) -> torch.device:
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), counted from 0"
         )
     return torch.device("cuda", number)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed batches for the next ones instead of giving them back to the system each time.
+
+    A network frees and takes the same few arrays thousands of times; by default each of them is fresh memory that
+    the system fills with zeros, page by page. Keeping up to 256 MB doubles the speed on a CPU (benchmarks/LOG.md).
+    Arrays of 32 MB and more are still given back. Without glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 def _why_no_cuda() -> str:

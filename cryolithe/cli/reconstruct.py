@@ -120,9 +120,11 @@ def _reconstruct_list(entries: tuple[SeriesEntry, ...], settings: list[Reconstru
 
 def _reconstruct_one(entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher) -> str:
     """Run one job and return the line that tells of it."""
+    from cryolithe.device import keep_freed_memory
     from cryolithe.reconstruct.job import Job, already_done, default_output
     from cryolithe.reconstruct.run import reconstruct
 
+    keep_freed_memory()
     job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
     # A list that was interrupted is simply repeated: what it finished is not done again.
     if entry.line and not settings.overwrite and already_done(job):

@@ -38,7 +38,7 @@ def command(
     steps of 3, with white noise. SNR is that of the reconstruction after the best affine fit to the truth; FSC is
     the mean over all shells but the first and the last, in the measured region and in the missing wedge.
     """
-    from cryolithe.device import choose_device, choose_precision, precision_name
+    from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.network.checkpoint import load_model
     from cryolithe.report import write_json
     from cryolithe.simulation import load_molecules
@@ -50,6 +50,7 @@ def command(
         raise SettingsError(f"--snr must be numbers separated by commas, got '{snrs}'") from error
     if json_path and json_path.exists() and not overwrite:
         raise OutputError(f"{json_path} exists; give --overwrite to replace it")
+    keep_freed_memory()
     loaded = load_model(model)
     device = choose_device("cpu")
     dtype = choose_precision(precision, device)

@@ -28,7 +28,7 @@ def command(config: Path, molecules: Path | None, output: Path, device: str, pre
     hold_out are never trained on; they are what the model is scored with at the end. Scores, recipe, seeds and the
     names of all molecules are stored in the model file.
     """
-    from cryolithe.device import choose_device, choose_precision, precision_name
+    from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.network import Network
     from cryolithe.network.checkpoint import save_network
     from cryolithe.simulation import load_molecules, select_molecules
@@ -36,6 +36,7 @@ def command(config: Path, molecules: Path | None, output: Path, device: str, pre
     from cryolithe.training.dataset import simulate_training_set
     from cryolithe.training.loop import Progress, train
 
+    keep_freed_memory()
     recipe = read_train_config(config)
     chosen = choose_device(device)
     dtype = choose_precision(precision, chosen)

@@ -67,7 +67,7 @@ class RowSet(nn.Module):
         """
         tilts, points, rows, samples = windows.shape
         lifted = torch.bmm(windows.reshape(tilts, points * rows, samples), maps.transpose(1, 2))
-        pooled = mean_over_tilts(torch.relu(lifted).view(tilts, points, rows, -1), visible)
+        pooled = mean_over_tilts(lifted.relu_().view(tilts, points, rows, -1), visible)
         return self.encode_row(pooled)
 
     def join(self, features: torch.Tensor) -> torch.Tensor:
