@@ -10,7 +10,7 @@ import importlib
 import click
 
 from cryolithe import __version__
-from cryolithe.errors import CryoLitheError
+from cryolithe.errors import CryoLitheError, nearest_name
 
 # name -> (module, one line for the overview)
 COMMANDS = {
@@ -38,6 +38,14 @@ class LazyGroup(click.Group):
         command = module.command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a name that is misspelt gets a suggestion."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UserError(f"no command '{args[0]}'{nearest_name(args[0], COMMANDS)}; see: cryolithe --help")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the overview from the table, without importing anything."""
