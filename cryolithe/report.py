@@ -162,6 +162,49 @@ def plot_central_slices(
         _save(figure, Path(path))
 
 
+def plot_contact_sheet(
+    path: str | Path,
+    images: NDArray[Any],
+    angles_deg: Sequence[float],
+    volumes: Mapping[str, NDArray[Any]],
+    voxel_size_angstrom: float | None = None,
+) -> None:
+    """Draw three tilt images and the XY and XZ slices of volumes, so that a person can judge a series by looking.
+
+    Args:
+        path: image file.
+        images: shape ``(tilt, y, x)``.
+        angles_deg: their angles; the images nearest to -60, 0 and 60 degrees are shown.
+        volumes: titles and arrays ``(z, y, x)``.
+        voxel_size_angstrom: adds a scale bar.
+    """
+    import matplotlib
+
+    angles = np.asarray(angles_deg, dtype=np.float64)
+    top = []
+    for wanted in (-60.0, 0.0, 60.0):
+        nearest = int(np.abs(angles - wanted).argmin())
+        top.append((f"tilt {angles[nearest]:.1f}°", np.asarray(images[nearest], dtype=np.float64)))
+    bottom = []
+    for title, volume in volumes.items():
+        slices = _central_slices(volume)
+        bottom += [(f"{title}, {view}", slices[view]) for view in ("XY", "XZ")]
+    columns = max(len(top), len(bottom))
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(3 * columns, 6.4), dpi=100, layout="constrained")
+        for row, panels in enumerate((top, bottom)):
+            for column, (title, image) in enumerate(panels):
+                axes = figure.add_subplot(2, columns, row * columns + column + 1)
+                low, high = np.percentile(image, (0.5, 99.5))
+                axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower")
+                axes.set(xticks=[], yticks=[], title=title)
+                if voxel_size_angstrom is not None and column == 0:
+                    _draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
+        _save(figure, Path(path))
+
+
 def _central_slices(volume: NDArray[Any]) -> dict[str, FloatArray]:
     """Return the slices through the middle voxel by name: the first letter runs to the right, the second upwards."""
     z, y, x = (n // 2 for n in volume.shape)

@@ -28,7 +28,7 @@ ALLOWED = {
         "errors", "settings", "device", "geometry", "images", "filters", "wavelets", "tilts", "volume", "formats",
         "sampling", "projector", "report", "network",
     },
-    "simulation": {"errors", "geometry", "projector", "formats"},
+    "simulation": {"errors", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "training": {
         "errors", "geometry", "wavelets", "sampling", "projector", "metrics", "network", "reconstruct", "simulation",
     },

@@ -1,4 +1,4 @@
-"""``cryolithe simulate``: a small tilt series with known truth."""
+"""``cryolithe simulate``: tilt series with known truth."""
 
 from __future__ import annotations
 
@@ -7,42 +7,82 @@ from pathlib import Path
 import click
 
 from cryolithe import __version__
+from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import OutputError, SettingsError
 
 
 @click.command("simulate")
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
-@click.option("--molecules", type=click.Path(path_type=Path), help="HDF5 library, MRC map or folder of maps to place.")
-@click.option("--snr", "snr_db", type=float, default=-5.0, show_default=True, help="Signal to noise in the images, dB.")
-@click.option("--reach", "reach_deg", type=float, default=60.0, show_default=True, help="Tilts from -REACH to +REACH.")
-@click.option("--step", "step_deg", type=float, default=3.0, show_default=True, help="Tilt step in degrees.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same files.")
-@click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option(
+    "--molecules",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="PDB or mmCIF structure, MRC map, folder of maps, or HDF5 library to place; may be repeated.",
+)
+@click.option("--snr", "snr_db", type=float, default=-5.0, show_default=True, help="Without RECIPE: noise level in dB.")
+@click.option("--seed", type=int, help="The same seed gives the same files. Default: the recipe's, or 0.")
+@click.option("--resume", is_flag=True, help="Keep the finished series of an interrupted run and go on.")
+@click.option("--overwrite", is_flag=True, help="Without RECIPE: replace existing files.")
 def command(
+    recipe: Path | None,
     output: Path,
-    molecules: Path | None,
+    molecules: tuple[Path, ...],
     snr_db: float,
-    reach_deg: float,
-    step_deg: float,
-    seed: int,
+    seed: int | None,
+    resume: bool,
     overwrite: bool,
 ) -> None:
-    """Simulate a tilt series of crowded molecules and membranes, with white noise.
+    """Simulate tilt series as RECIPE (YAML) says: crowded cells, optics, counting noise.
 
-    Writes tilts.mrc (dense = dark, as in cryo-EM), tilts.tlt and truth.mrc (dense = dark too), 64 x 128 x 128 voxels
-    of 10 Å. Without a library the molecules are procedural.
+    Each series TS_001, TS_002, ... gets its stack and even/odd halves, .tlt, .mdoc, truth and label volumes, particle
+    positions (STAR), one HDF5 file for training, and a contact sheet to judge it by. recipe.resolved.yaml
+    records every number drawn. Recipes to start from are in training_data/recipes. Without molecules, procedural ones
+    are placed.
+
+    Without RECIPE: one small plain series, 41 tilts of ±60° with white noise, as tilts.mrc, tilts.tlt and truth.mrc.
     """
+    if seed is not None and seed < 0:
+        raise SettingsError(f"--seed must not be negative, got {seed}")
+    if recipe is None:
+        if resume:
+            raise SettingsError("--resume goes with a RECIPE")
+        _plain_series(output, molecules, snr_db, seed or 0, overwrite)
+        return
+    from cryolithe.device import keep_freed_memory
+    from cryolithe.simulation.campaign import run_recipe
+    from cryolithe.simulation.library import load_library
+    from cryolithe.simulation.recipe import read_recipe
+
+    keep_freed_memory()
+    read = read_recipe(recipe)
+    if seed is not None:
+        read = read.model_copy(update={"seed": seed})
+    paths = molecules or tuple(recipe.parent / name for name in read.molecules)
+    library = load_library(paths, read.hold_out)
+    with progress_watcher() as watcher:
+        watcher.stage("Simulating series", read.series)
+        lines: list[str] = []
+
+        def on_series(line: str) -> None:
+            lines.append(line)
+            watcher.advance(1)
+
+        run_recipe(read, library, output, resume, on_series)
+    for line in lines:
+        click.echo(f"{output}/{line}")
+
+
+def _plain_series(output: Path, molecules: tuple[Path, ...], snr_db: float, seed: int, overwrite: bool) -> None:
+    """64 x 128 x 128 voxels of 10 Å, molecules and membranes, white noise."""
     import numpy as np
 
     from cryolithe.formats import write_angles_deg, write_stack, write_volume
-    from cryolithe.simulation import SpecimenRecipe, add_white_noise, load_molecules, make_specimen, project
+    from cryolithe.simulation import SpecimenRecipe, add_white_noise, make_specimen, project
+    from cryolithe.simulation.library import load_library
     from cryolithe.volume import Volume
 
-    if not 0 < step_deg <= reach_deg <= 90:
-        raise SettingsError(f"need 0 < --step <= --reach <= 90, got step {step_deg} and reach {reach_deg}")
-    if seed < 0:
-        raise SettingsError(f"--seed must not be negative, got {seed}")
-    library = load_molecules(molecules) if molecules else ()
+    library = load_library(molecules)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -50,7 +90,7 @@ def command(
     rng = np.random.default_rng(seed)
     recipe = SpecimenRecipe(voxel_size_angstrom=(10.0, 10.0), crowding=(0.06, 0.1), membranes=(1, 2), body_chance=0.0)
     specimen = make_specimen(recipe, library, rng)
-    angles = tuple(float(a) for a in np.arange(-reach_deg, reach_deg + 1e-6, step_deg))
+    angles = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
     images = add_white_noise(project(specimen, angles), snr_db, rng)
     label = f"CryoLithe {__version__} simulated, seed {seed}, {snr_db:g} dB"
     voxel = specimen.voxel_size_angstrom

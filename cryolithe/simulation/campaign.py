@@ -1,0 +1,194 @@
+"""Simulated series on disk: what `cryolithe simulate RECIPE.yaml -o DIR` writes.
+
+    recipe.resolved.yaml    the recipe with its defaults, and every number drawn for each series
+    TS_001.mrc              the aligned stack, dense = dark; TS_001_EVN.mrc, TS_001_ODD.mrc its halves
+    TS_001.tlt, .mdoc       angles; doses, defoci, order of acquisition
+    TS_001_truth.mrc        the target, dense = dark; TS_001_labels.mrc its classes (uint16, 0 = ice)
+    TS_001_particles.star   where every molecule is, RELION-5 columns
+    TS_001.png              a contact sheet
+    TS_001.h5               all of it for training (`cryolithe.formats.pairs`); written last: with it a series is done
+
+A series is drawn from the seed and its number alone, so it does not matter which series are made in one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from cryolithe import __version__
+from cryolithe.errors import OutputError
+from cryolithe.formats import write_angles_deg, write_stack, write_volume
+from cryolithe.formats.files import replacing
+from cryolithe.formats.mdoc import MdocImage, write_mdoc
+from cryolithe.formats.pairs import Pair, write_pair
+from cryolithe.formats.star import Particle, write_particles
+from cryolithe.geometry import TiltGeometry
+from cryolithe.projector import make_projector
+from cryolithe.projector.classical import fbp
+from cryolithe.report import plot_contact_sheet
+from cryolithe.simulation.crowd import Cell, ice_noise, make_cell
+from cryolithe.simulation.imaging import ImagedSeries, image_series
+from cryolithe.simulation.molecules import Molecule
+from cryolithe.simulation.recipe import Recipe
+from cryolithe.volume import Volume
+
+
+@dataclass(frozen=True)
+class SimulatedSeries:
+    """A cell and its tilt series."""
+
+    cell: Cell
+    series: ImagedSeries
+
+    @property
+    def truth(self) -> NDArray[np.float32]:
+        """The target in the field of view, dense = dark, shape ``(z, y, x)``."""
+        return -np.ascontiguousarray(self.cell.density[:, :, self.cell.field])
+
+
+def series_name(number: int) -> str:
+    """``TS_001`` for the first series."""
+    return f"TS_{number:03d}"
+
+
+def simulate_series(recipe: Recipe, library: tuple[Molecule, ...], number: int) -> SimulatedSeries:
+    """Draw series ``number`` (from 1): the same recipe, library and number give the same arrays."""
+    rng = np.random.default_rng([recipe.seed, number])
+    cell = make_cell(recipe.cell, library, rng)
+    imaged = image_series(
+        cell.density + ice_noise(cell, rng), cell.field, cell.voxel_size_angstrom, recipe.imaging, rng
+    )
+    return SimulatedSeries(cell, imaged)
+
+
+def run_recipe(
+    recipe: Recipe,
+    library: tuple[Molecule, ...],
+    folder: Path,
+    resume: bool = False,
+    on_series: Callable[[str], object] = lambda line: None,
+) -> None:
+    """Simulate all series of a recipe into a folder.
+
+    Args:
+        recipe: what to draw.
+        library: molecules to place; may be empty.
+        folder: made if it does not exist.
+        resume: keep finished series of the same recipe and go on with the others.
+        on_series: called with a line about each series.
+
+    Raises:
+        OutputError: if the folder holds another recipe's series, or any without ``resume``, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    plain = {"cryolithe": __version__, "recipe": recipe.model_dump(mode="json"),
+             "library": [molecule.name for molecule in library]}  # fmt: skip
+    record = folder / "recipe.resolved.yaml"
+    drawn: dict[str, Any] = {}
+    if record.exists():
+        if not resume:
+            raise OutputError(f"{folder} holds simulated series; give --resume to go on with them, or another -o")
+        earlier = yaml.safe_load(record.read_text(encoding="utf-8")) or {}
+        if {key: earlier.get(key) for key in ("recipe", "library")} != {k: plain[k] for k in ("recipe", "library")}:
+            raise OutputError(f"{folder} holds series of another recipe or library; choose another -o")
+        drawn = earlier.get("drawn", {})
+    _write_yaml(record, {**plain, "drawn": drawn})
+    for number in range(1, recipe.series + 1):
+        name = series_name(number)
+        if (folder / f"{name}.h5").exists():
+            on_series(f"{name}: already done")
+            continue
+        _remove(folder, name)
+        try:
+            made = simulate_series(recipe, library, number)
+            drawn[name] = _drawn(made)
+            write_series(folder, name, made, drawn[name])
+        except BaseException:
+            _remove(folder, name)
+            raise
+        _write_yaml(record, {**plain, "drawn": drawn})
+        reached = made.cell.reached_crowding
+        short = "" if reached >= 0.9 * made.cell.wanted_crowding else f" of {made.cell.wanted_crowding:.0%} wanted"
+        on_series(f"{name}: {len(made.cell.placements)} particles, {reached:.0%} full{short}")
+
+
+def write_series(folder: Path, name: str, made: SimulatedSeries, drawn: dict[str, Any]) -> None:
+    """Write the files of one series; the training file comes last."""
+    cell, series, truth = made.cell, made.series, made.truth
+    voxel, plan = cell.voxel_size_angstrom, series.plan
+    label = f"CryoLithe {__version__} simulated {name}"
+    for ending, images in (("", series.images), ("_EVN", series.even), ("_ODD", series.odd)):
+        write_stack(folder / f"{name}{ending}.mrc", images, voxel, label)
+    write_angles_deg(folder / f"{name}.tlt", plan.angles_deg)
+    defoci = [-optics.defocus_um for optics in series.optics] or [0.0] * len(plan.angles_deg)
+    images_of_plan = [
+        MdocImage(angle, plan.exposure[n], plan.exposure_before[n], defoci[n], plan.order[n])
+        for n, angle in enumerate(plan.angles_deg)
+    ]
+    voltage = series.optics[0].voltage_kv if series.optics else 300.0
+    shape = (series.images.shape[1], series.images.shape[2])
+    write_mdoc(folder / f"{name}.mdoc", f"{name}.mrc", images_of_plan, voxel, shape, voltage)
+    write_volume(folder / f"{name}_truth.mrc", Volume(truth, voxel), label=label)
+    write_volume(folder / f"{name}_labels.mrc", Volume(cell.labels, voxel), label=label, dtype=np.uint16)
+    particles = [Particle(name, p.name, p.label, p.position_px, p.euler_deg) for p in cell.placements]
+    write_particles(folder / f"{name}_particles.star", particles, truth.shape, voxel)
+    back = _back_projection(series, truth.shape)
+    plot_contact_sheet(folder / f"{name}.png", series.images, plan.angles_deg, {"truth": truth, "FBP": back}, voxel)
+    extras: dict[str, NDArray[Any]] = {"even": series.even, "odd": series.odd, "clean": series.clean, "labels": cell.labels}
+    origin = {"program": f"CryoLithe {__version__}", "classes": list(cell.classes), "drawn": drawn}
+    write_pair(folder / f"{name}.h5", Pair(series.images, truth, plan.angles_deg, voxel, extras, origin))
+
+
+def _back_projection(series: ImagedSeries, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """FBP of the noisy images, for the contact sheet."""
+    geometry = TiltGeometry(series.plan.angles_deg, (series.images.shape[1], series.images.shape[2]))
+    projector = make_projector(geometry, (shape[0], shape[2]))
+    images = series.images - series.images.mean(axis=(1, 2), keepdims=True)
+    volume: NDArray[np.float32] = fbp(projector, torch.from_numpy(images), "hamming").numpy()
+    return volume
+
+
+def _drawn(made: SimulatedSeries) -> dict[str, Any]:
+    """Every number drawn for a series, as plain values."""
+    cell = made.cell
+    return {
+        "voxel_size_angstrom": cell.voxel_size_angstrom,
+        "lamella": bool(cell.lamella),
+        "crowding_wanted": float(cell.wanted_crowding),
+        "crowding_reached": float(cell.reached_crowding),
+        "particles": len(cell.placements),
+        **_plain(made.series.drawn),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Plain Python values of nested containers and numpy numbers."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _write_yaml(path: Path, values: dict[str, Any]) -> None:
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Remove what an interrupted run left of a series."""
+    for path in (*folder.glob(f"{name}.*"), *folder.glob(f"{name}_*")):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,141 @@
+"""From density to contrast, and from contrast to counted electrons.
+
+Contrast of protein in ice
+    Mean inner potentials are taken as 7.0 V for protein and 4.5 V for vitreous ice (both calculated from atomic
+    scattering factors and densities, as by Vulović et al. 2013, J. Struct. Biol. 183, 19-32), so density 1 stands for
+    2.5 V. The interaction constant σ = 2π m e λ / h² is 6.53e-4 rad/(V Å) at 300 kV (Kirkland, Advanced Computing in
+    Electron Microscopy, equation 5.6); 100 Å of protein shift the phase by 0.16 rad.
+
+Counting
+    The expected image is blurred by the detector's MTF, then electrons are counted: Poisson noise is white, so
+    ``DQE(k) = DQE(0) MTF(k)²``, with DQE(0) the share of electrons that are counted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import GeometryError, SettingsError
+from cryolithe.simulation.optics import filtered, wavelength_angstrom
+
+Image = NDArray[np.float32]
+
+PROTEIN_MINUS_ICE_V = 2.5
+_ELECTRON_REST_KEV = 510.99895
+LEAST_BRIGHTNESS = 0.02  # of the mean: a weak-phase image of something very dense would go below zero
+STEEPEST_COSINE = math.cos(math.radians(85.0))
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A counting detector and the specimen's loss of electrons on the way to it.
+
+    Attributes:
+        dqe_zero: share of the electrons that are counted, DQE(0).
+        mtf_nyquist: MTF at Nyquist of the detector's own pixels.
+        binning: image pixel over detector pixel: how little of the MTF's fall an image sees.
+        mean_free_path_nm: thickness after which 1/e of the electrons remain in a zero-loss image. Rice et al. 2018
+            (J. Struct. Biol. 204, 38-44) measured 395 nm at 300 kV; calculated values lie at 300-350 nm.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
+
+    dqe_zero: float = 0.9
+    mtf_nyquist: float = 0.6
+    binning: float = 4.0
+    mean_free_path_nm: float = 330.0
+
+    def __post_init__(self) -> None:
+        for name in ("dqe_zero", "mtf_nyquist"):
+            if not 0 < getattr(self, name) <= 1:
+                raise SettingsError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        if not 1 <= self.binning < math.inf:
+            raise SettingsError(f"binning must be at least 1, got {self.binning}")
+        if not self.mean_free_path_nm > 0:
+            raise SettingsError(f"mean_free_path_nm must be positive, got {self.mean_free_path_nm} nm")
+
+
+class Halves(NamedTuple):
+    """Counts of the even and the odd frames of an image, each ``(y, x)`` float32."""
+
+    even: Image
+    odd: Image
+
+
+def interaction_constant(voltage_kv: float) -> float:
+    """Phase per potential and length, rad/(V Å): ``2π / (λ V) (m c² + eV) / (2 m c² + eV)``."""
+    rest = _ELECTRON_REST_KEV
+    relativity = (rest + voltage_kv) / (2 * rest + voltage_kv)
+    return 2 * math.pi / (wavelength_angstrom(voltage_kv) * voltage_kv * 1e3) * relativity
+
+
+def phase_per_voxel(voxel_size_angstrom: float, voltage_kv: float) -> float:
+    """Phase shift, rad, of one voxel of density 1 (protein) against ice: the scale of density to contrast."""
+    return interaction_constant(voltage_kv) * PROTEIN_MINUS_ICE_V * voxel_size_angstrom
+
+
+def transmission(thickness_angstrom: float, angle_deg: float, mean_free_path_nm: float) -> float:
+    """Share of the electrons that pass a slab without loss: ``exp(-t / (Λ cos θ))``; beyond 85° as at 85°."""
+    cosine = max(math.cos(math.radians(angle_deg)), STEEPEST_COSINE)
+    return math.exp(-thickness_angstrom / (10 * mean_free_path_nm * cosine))
+
+
+def mtf(shape: tuple[int, int], detector: Detector) -> Image:
+    """Modulation transfer on the half transform of an image, ``(y, x // 2 + 1)``, float32.
+
+    A Gaussian in frequency, ``MTF(k) = MTF(Nyquist) ^ (k / Nyquist)²`` with k in cycles per detector pixel: smooth,
+    1 at zero, and near the published curves of counting detectors up to Nyquist.
+    """
+    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+    of_nyquist = np.hypot(ky, kx) / (0.5 * detector.binning)
+    return (detector.mtf_nyquist ** (of_nyquist**2)).astype(np.float32)
+
+
+def expected_counts(contrast: Image, electrons_per_px: float, detector: Detector) -> Image:
+    """Mean counts of an image: ``electrons · DQE(0) · (1 + MTF * contrast)``, never negative.
+
+    Args:
+        contrast: relative brightness minus 1, shape ``(y, x)``.
+        electrons_per_px: that reach the detector without specimen contrast.
+        detector: what counts them.
+
+    Returns:
+        shape ``(y, x)``, float32.
+
+    Raises:
+        GeometryError: for a negative number of electrons.
+    """
+    if not electrons_per_px >= 0:
+        raise GeometryError(f"the electrons per pixel must not be negative, got {electrons_per_px}")
+    brightness = 1 + filtered(contrast, mtf((contrast.shape[0], contrast.shape[1]), detector))
+    return np.maximum(brightness, LEAST_BRIGHTNESS) * np.float32(electrons_per_px * detector.dqe_zero)
+
+
+def count(expected: Image, rng: np.random.Generator) -> Halves:
+    """Count electrons in two halves of the frames: independent Poisson draws of half the expected counts each."""
+    half = expected.astype(np.float64) / 2
+    return Halves(rng.poisson(half).astype(np.float32), rng.poisson(half).astype(np.float32))
+
+
+def as_contrast(halves: Halves) -> Halves:
+    """Counts as relative brightness: both halves divided by half the mean of the whole image, minus 1.
+
+    The average of the two is the whole image, treated likewise; its mean is 0. An image without any electron is 0.
+    """
+    mean = float(halves.even.mean(dtype=np.float64) + halves.odd.mean(dtype=np.float64)) / 2
+    if mean == 0:
+        return Halves(np.zeros_like(halves.even), np.zeros_like(halves.odd))
+    scale = np.float32(1 / mean)
+    return Halves(halves.even * scale - np.float32(1), halves.odd * scale - np.float32(1))
+
+
+def snr_of_halves(even: Image, odd: Image) -> float:
+    """SNR of each of two images of the same thing, ``r / (1 - r)`` (Frank & Al-Ali 1975, Nature 256, 376-379)."""
+    r = float(np.corrcoef(even.ravel().astype(np.float64), odd.ravel().astype(np.float64))[0, 1])
+    return r / (1 - r) if r < 1 else math.inf

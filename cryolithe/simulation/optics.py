@@ -1,0 +1,278 @@
+"""The microscope in Fourier space: contrast transfer across a tilted specimen, radiation damage, and their correction.
+
+Signs
+    Defocus is positive when underfocused. ``CTF = sin γ``; an image of a weak phase object is ``1 - 2 CTF * phase``,
+    so that protein is dark near zero frequency.
+
+Defocus of a tilted specimen
+    With ``u = x cos θ + z sin θ`` (`cryolithe.geometry`) the height towards the electron source is
+    ``w = -x sin θ + z cos θ`` when the beam travels to -z at 0°. An underfocused lens is focused above the specimen, so
+    what lies higher is less defocused: ``Δf(w) = Δf - w``. A column of the middle plane (z = 0) at the distance x from
+    the axis has ``Δf + x sin θ``; it is seen at ``u = x cos θ``, so image column u has ``Δf + u tan θ``. With the beam
+    travelling to +z the sign is the opposite (``handedness`` -1). The spread of defocus through the thickness is left
+    out.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from cryolithe.errors import GeometryError, SettingsError, nearest_name
+from cryolithe.geometry import centre_px
+
+Image = NDArray[np.float32]
+CtfMode = Literal["left", "phase-flipped", "wiener", "none"]
+CTF_MODES: tuple[str, ...] = get_args(CtfMode)
+
+ANGSTROM_PER_UM = 1e4
+ANGSTROM_PER_MM = 1e7
+# Phase between neighbouring strips at Nyquist: half-way the blend of two CTFs is at most 1 - cos(0.35) = 6 % too small.
+STRIP_PHASE_RAD = 0.7
+STEEPEST_DEG = 85.0  # the defocus gradient tan θ is taken from here beyond
+# Grant & Grigorieff 2015 (eLife 4, e06980), equation 3: Nc = a k^b + c, e/Å² at 300 kV, k in 1/Å.
+CRITICAL_A, CRITICAL_B, CRITICAL_C = 0.245, -1.665, 2.81
+
+
+@dataclass(frozen=True)
+class Optics:
+    """The state of the microscope for one image.
+
+    Attributes:
+        voltage_kv: acceleration voltage, kV.
+        spherical_aberration_mm: Cs, mm.
+        amplitude_contrast: part of the contrast that is amplitude contrast, 0 to 1.
+        defocus_um: mean defocus on the tilt axis, µm, positive when underfocused.
+        astigmatism_um: half of the difference between the largest and the smallest defocus, µm.
+        astigmatism_angle_deg: direction of the largest defocus, from x towards y.
+        phase_shift_deg: of a phase plate.
+
+    Raises:
+        SettingsError: if a value is not finite or out of range.
+    """
+
+    voltage_kv: float = 300.0
+    spherical_aberration_mm: float = 2.7
+    amplitude_contrast: float = 0.07
+    defocus_um: float = 3.0
+    astigmatism_um: float = 0.0
+    astigmatism_angle_deg: float = 0.0
+    phase_shift_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not math.isfinite(value):
+                raise SettingsError(f"{name} must be a finite number, got {value}")
+        if not 20 <= self.voltage_kv <= 1500:
+            raise SettingsError(f"the voltage must lie between 20 and 1500 kV, got {self.voltage_kv}")
+        if self.spherical_aberration_mm < 0:
+            raise SettingsError(f"Cs must be 0 mm or more, got {self.spherical_aberration_mm}")
+        if not 0 <= self.amplitude_contrast <= 1:
+            raise SettingsError(f"amplitude contrast must lie between 0 and 1, got {self.amplitude_contrast}")
+
+
+def wavelength_angstrom(voltage_kv: float) -> float:
+    """Relativistic wavelength of electrons, Å: ``12.2643 / sqrt(V + 0.97845e-6 V²)`` with V in volts."""
+    volts = voltage_kv * 1e3
+    return 12.26426 / math.sqrt(volts + 0.978476e-6 * volts * volts)
+
+
+@functools.lru_cache(maxsize=4)
+def _frequencies(shape: tuple[int, int], pixel_size_angstrom: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Squared frequency, 1/Å², and direction, rad, of the half transform of an image, each ``(y, x // 2 + 1)``."""
+    ky = np.fft.fftfreq(shape[0], pixel_size_angstrom)[:, None]
+    kx = np.fft.rfftfreq(shape[1], pixel_size_angstrom)[None, :]
+    squared, direction = ky**2 + kx**2, np.arctan2(ky, kx)
+    squared.flags.writeable = direction.flags.writeable = False
+    return squared, direction
+
+
+def _phase_terms(optics: Optics, shape: tuple[int, int], pixel_size_angstrom: float) -> tuple[Image, Image]:
+    """γ per µm of defocus, and what of γ does not depend on the mean defocus, each ``(y, x // 2 + 1)``."""
+    squared, direction = _frequencies(shape, pixel_size_angstrom)
+    wavelength = wavelength_angstrom(optics.voltage_kv)
+    per_um = math.pi * wavelength * ANGSTROM_PER_UM * squared
+    rest = -math.pi / 2 * optics.spherical_aberration_mm * ANGSTROM_PER_MM * wavelength**3 * squared**2
+    rest += math.radians(optics.phase_shift_deg) + math.asin(optics.amplitude_contrast)
+    if optics.astigmatism_um:
+        azimuth = np.cos(2 * (direction - math.radians(optics.astigmatism_angle_deg)))
+        rest += per_um * optics.astigmatism_um * azimuth
+    return per_um.astype(np.float32), rest.astype(np.float32)
+
+
+def ctf(optics: Optics, shape: tuple[int, int], pixel_size_angstrom: float) -> Image:
+    """Contrast transfer function, ``sin γ``, on the half transform of an image.
+
+    ``γ = π λ Δf(α) k² - π/2 Cs λ³ k⁴ + phase shift + asin(amplitude contrast)`` (Rohou & Grigorieff 2015, J. Struct.
+    Biol. 192, 216-221, equations 2-4).
+
+    Args:
+        optics: state of the microscope.
+        shape: of the image, ``(y, x)``.
+        pixel_size_angstrom: edge of a pixel.
+
+    Returns:
+        shape ``(y, x // 2 + 1)``, float32, for `scipy.fft.rfft2`.
+    """
+    per_um, rest = _phase_terms(optics, shape, pixel_size_angstrom)
+    return np.sin(per_um * np.float32(optics.defocus_um) + rest)
+
+
+def tilted_defocus_um(
+    defocus_um: float, u_angstrom: NDArray[np.float64], angle_deg: float, handedness: int = 1
+) -> NDArray[np.float64]:
+    """Defocus of image columns at the distance u from the tilt axis, µm: ``Δf + u tan θ``, see the module.
+
+    Args:
+        defocus_um: on the tilt axis.
+        u_angstrom: distances in the image, any shape.
+        angle_deg: tilt angle; beyond 85° the gradient is that at 85°.
+        handedness: 1 for a beam that travels to -z, -1 for one that travels to +z.
+    """
+    slope = math.tan(math.radians(np.clip(angle_deg, -STEEPEST_DEG, STEEPEST_DEG)))
+    return defocus_um + handedness * np.asarray(u_angstrom) * slope / ANGSTROM_PER_UM
+
+
+@dataclass(frozen=True)
+class TiltedView:
+    """One image of a tilted specimen.
+
+    Attributes:
+        optics: state of the microscope.
+        angle_deg: tilt angle.
+        pixel_size_angstrom: edge of a pixel.
+        handedness: direction of the beam, see `tilted_defocus_um`.
+
+    Raises:
+        SettingsError: for a pixel size or handedness that cannot be.
+        GeometryError: for an angle beyond ±90°.
+    """
+
+    optics: Optics
+    angle_deg: float
+    pixel_size_angstrom: float
+    handedness: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.pixel_size_angstrom < math.inf:
+            raise SettingsError(f"the pixel size must be positive, got {self.pixel_size_angstrom} Å")
+        if self.handedness not in (1, -1):
+            raise SettingsError(f"handedness is 1 or -1, got {self.handedness}")
+        if not abs(self.angle_deg) <= 90:
+            raise GeometryError(f"tilt angles must lie within ±90°, got {self.angle_deg}")
+
+    def strips(self, width_px: int) -> tuple[NDArray[np.float64], Image]:
+        """Defocus of strips across the image, µm, shape ``(S,)``, and the share of each in every column, ``(S, x)``.
+
+        Shares fall linearly from a strip's middle to its neighbours' and sum to 1. The number of strips follows from
+        `STRIP_PHASE_RAD`.
+        """
+        half = max(centre_px(width_px), 0.5)
+        ends = np.array([-half, half]) * self.pixel_size_angstrom
+        first, last = tilted_defocus_um(self.optics.defocus_um, ends, self.angle_deg, self.handedness)
+        nyquist = 0.5 / self.pixel_size_angstrom
+        phase = math.pi * wavelength_angstrom(self.optics.voltage_kv) * ANGSTROM_PER_UM * nyquist**2
+        gaps = math.ceil(abs(last - first) * phase / STRIP_PHASE_RAD)
+        if gaps == 0:
+            return np.array([self.optics.defocus_um]), np.ones((1, width_px), dtype=np.float32)
+        place = np.linspace(0, gaps, width_px) if width_px > 1 else np.array([gaps / 2])
+        share = np.clip(1 - np.abs(place - np.arange(gaps + 1)[:, None]), 0, 1)
+        return np.linspace(first, last, gaps + 1), share.astype(np.float32)
+
+
+def form_image(signal: Image, view: TiltedView, transfer: Image | None = None) -> Image:
+    """Apply the CTF as the microscope does: every column of the signal is spread with its own defocus.
+
+    Args:
+        signal: what would be seen without optics, shape ``(y, x)``.
+        view: the image's optics and tilt.
+        transfer: another factor in Fourier space, shape ``(y, x // 2 + 1)``.
+
+    Returns:
+        shape ``(y, x)``, float32.
+    """
+    shape = signal.shape[0], signal.shape[1]
+    per_um, rest = _phase_terms(view.optics, shape, view.pixel_size_angstrom)
+    total = np.zeros(per_um.shape, dtype=np.complex64)
+    for defocus, share in zip(*view.strips(shape[1]), strict=True):
+        total += scipy.fft.rfft2(signal * share) * np.sin(per_um * np.float32(defocus) + rest)
+    if transfer is not None:
+        total *= transfer
+    return scipy.fft.irfft2(total, s=shape).astype(np.float32, copy=False)
+
+
+def correct_image(image: Image, view: TiltedView, mode: CtfMode, snr: float = 1.0) -> Image:
+    """Correct the CTF strip by strip, as tilt-series software does: each column is taken from its strip's correction.
+
+    Args:
+        image: recorded, shape ``(y, x)``.
+        view: the image's optics and tilt.
+        mode: "phase-flipped" multiplies by the CTF's sign, "wiener" by ``CTF / (CTF² + 1 / snr)``; "left" and "none"
+            return the image as it is.
+        snr: spectral signal-to-noise ratio for "wiener".
+
+    Returns:
+        shape ``(y, x)``, float32.
+
+    Raises:
+        SettingsError: for an unknown mode or an SNR that is not positive.
+    """
+    if mode not in CTF_MODES:
+        raise SettingsError(f"unknown CTF mode '{mode}'{nearest_name(mode, CTF_MODES)}; known: {CTF_MODES}")
+    if mode in ("left", "none"):
+        return image
+    if not snr > 0:
+        raise SettingsError(f"a Wiener filter needs a positive SNR, got {snr}")
+    shape = image.shape[0], image.shape[1]
+    per_um, rest = _phase_terms(view.optics, shape, view.pixel_size_angstrom)
+    spectrum = scipy.fft.rfft2(image)
+    out = np.zeros(shape, dtype=np.float32)
+    for defocus, share in zip(*view.strips(shape[1]), strict=True):
+        factor = np.sin(per_um * np.float32(defocus) + rest)
+        factor = np.sign(factor) if mode == "phase-flipped" else factor / (factor**2 + np.float32(1 / snr))
+        seen = np.flatnonzero(share)
+        columns = slice(int(seen[0]), int(seen[-1]) + 1)
+        out[:, columns] += scipy.fft.irfft2(spectrum * factor, s=shape)[:, columns] * share[columns]
+    return out
+
+
+def critical_exposure(frequency_per_angstrom: NDArray[np.float64], voltage_kv: float = 300.0) -> NDArray[np.float64]:
+    """Exposure after which the signal at a frequency has fallen to ``exp(-1/2)``, e/Å²; infinite at frequency 0.
+
+    ``Nc = 0.245 k^-1.665 + 2.81`` at 300 kV (Grant & Grigorieff 2015, equation 3), 0.8 of it at 200 kV (their page 8)
+    and, by the same step, 0.64 at 100 kV; linear in voltage between.
+    """
+    scale = float(np.interp(voltage_kv, (100.0, 200.0, 300.0), (0.64, 0.8, 1.0)))
+    with np.errstate(divide="ignore"):
+        return scale * (CRITICAL_A * np.asarray(frequency_per_angstrom, dtype=np.float64) ** CRITICAL_B + CRITICAL_C)
+
+
+def exposure_filter(
+    shape: tuple[int, int], pixel_size_angstrom: float, exposure: float, voltage_kv: float = 300.0
+) -> Image:
+    """What an exposure has left of the signal: ``exp(-N / (2 Nc(k)))`` (Grant & Grigorieff 2015, equation 5).
+
+    The same filter is the exposure weight that tilt-series software multiplies an image by.
+
+    Args:
+        shape: of the image, ``(y, x)``.
+        pixel_size_angstrom: edge of a pixel.
+        exposure: accumulated exposure N, e/Å².
+        voltage_kv: acceleration voltage.
+
+    Returns:
+        shape ``(y, x // 2 + 1)``, float32; 1 at zero frequency.
+    """
+    squared, _ = _frequencies(shape, pixel_size_angstrom)
+    return np.exp(-exposure / (2 * critical_exposure(np.sqrt(squared), voltage_kv))).astype(np.float32)
+
+
+def filtered(image: Image, factor: Image) -> Image:
+    """Multiply an image's half transform by a factor ``(y, x // 2 + 1)``; shape ``(y, x)``, float32."""
+    return scipy.fft.irfft2(scipy.fft.rfft2(image) * factor, s=image.shape).astype(np.float32, copy=False)

@@ -1,0 +1,181 @@
+"""`cryolithe simulate` through the real command."""
+
+from pathlib import Path
+
+import mdocfile
+import mrcfile
+import numpy as np
+import pytest
+import starfile
+import yaml
+from click.testing import CliRunner
+
+from cryolithe.cli import main
+from cryolithe.formats import read_tilt_series, read_volume
+from cryolithe.formats.pairs import open_pair
+from cryolithe.simulation import campaign
+from cryolithe.simulation.recipe import read_recipe
+
+RECIPES = Path(__file__).resolve().parents[1] / "training_data" / "recipes"
+QUICK = RECIPES / "quick.yaml"
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["simulate", *map(str, arguments)])
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated") / "out"
+    result = run(QUICK, "-o", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_every_file_is_there_and_agrees(quick):
+    names = {p.name for p in quick.iterdir()}
+    endings = (".mrc", "_EVN.mrc", "_ODD.mrc", ".tlt", ".mdoc", "_truth.mrc", "_labels.mrc", "_particles.star", ".png")
+    assert names == {"recipe.resolved.yaml", "TS_001.h5"} | {f"TS_001{e}" for e in endings}
+    series = read_tilt_series(quick / "TS_001.mrc", quick / "TS_001.tlt")
+    truth, labels = read_volume(quick / "TS_001_truth.mrc"), read_volume(quick / "TS_001_labels.mrc")
+    assert series.pixel_size_angstrom == truth.voxel_size_angstrom == 10.0
+    assert truth.voxels.shape == labels.voxels.shape == (32, 64, 64)
+    table = mdocfile.read(quick / "TS_001.mdoc")
+    np.testing.assert_allclose(table["TiltAngle"], series.geometry.angles_deg, atol=1e-3)
+    assert table["ExposureDose"].sum() == pytest.approx(100, rel=1e-3)
+    for name in ("TS_001.mrc", "TS_001_truth.mrc"):
+        assert mrcfile.validate(str(quick / name))
+    halves = [read_tilt_series(quick / f"TS_001_{h}.mrc", quick / "TS_001.tlt").images for h in ("EVN", "ODD")]
+    np.testing.assert_allclose((halves[0] + halves[1]) / 2, series.images, atol=0.05 * series.images.std())
+
+
+def test_the_training_file_holds_the_same(quick):
+    with open_pair(quick / "TS_001.h5") as pair:
+        stack = read_tilt_series(quick / "TS_001.mrc", quick / "TS_001.tlt")
+        np.testing.assert_array_equal(pair.images[()], stack.images)
+        np.testing.assert_array_equal(pair.truth[()], read_volume(quick / "TS_001_truth.mrc").voxels)
+        assert set(pair.extras) == {"even", "odd", "clean", "labels"}
+        assert pair.origin["drawn"]["voxel_size_angstrom"] == 10.0
+
+
+def test_truth_is_dark_where_labels_are(quick):
+    truth = np.asarray(read_volume(quick / "TS_001_truth.mrc").voxels)
+    labels = np.asarray(read_volume(quick / "TS_001_labels.mrc").voxels)
+    assert (labels > 0).any()
+    assert truth[labels > 0].mean() < truth[labels == 0].mean() - 0.3
+
+
+def test_particles_lie_where_labels_say(quick):
+    table = starfile.read(quick / "TS_001_particles.star", always_dict=True)["particles"]
+    labels = np.asarray(read_volume(quick / "TS_001_labels.mrc").voxels)
+    assert len(table) > 0
+    assert set(table["rlnClassNumber"]) <= set(np.unique(labels)) | set(table["rlnClassNumber"])
+    centred = table[[f"rlnCenteredCoordinate{axis}Angst" for axis in "ZYX"]].to_numpy() / 10.0
+    assert (np.abs(centred) <= np.array(labels.shape) / 2 + 40).all()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(quick, tmp_path):
+    assert run(QUICK, "-o", tmp_path / "again").exit_code == 0
+    first, again = files(quick), files(tmp_path / "again")
+    assert first.keys() == again.keys()
+    for name in first.keys() - {"TS_001.png"}:
+        assert first[name] == again[name], name
+    assert run(QUICK, "-o", tmp_path / "other", "--seed", 5).exit_code == 0
+    assert files(tmp_path / "other")["TS_001.mrc"] != first["TS_001.mrc"]
+
+
+def test_an_interrupted_run_keeps_finished_series_and_goes_on(tmp_path, monkeypatch):
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(QUICK.read_text().replace("series: 1", "series: 2"))
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        write = campaign.write_pair
+
+        def interrupt(path, pair):
+            if "TS_002" in str(path):
+                raise KeyboardInterrupt
+            write(path, pair)
+
+        patch.setattr(campaign, "write_pair", interrupt)
+        assert run(recipe, "-o", out).exit_code == 130
+    before = files(out)
+    assert not any("TS_002" in name for name in before)
+    assert run(recipe, "-o", out).exit_code == 2
+    other = tmp_path / "other.yaml"
+    other.write_text(recipe.read_text().replace("0.05, 0.1]", "0.05, 0.2]"))
+    refused = run(other, "-o", out, "--resume")
+    assert refused.exit_code == 2
+    assert "another recipe" in refused.stderr
+    result = run(recipe, "-o", out, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "TS_001: already done" in result.stdout
+    after = files(out)
+    assert all(after[name] == content for name, content in before.items() if name.startswith("TS_001"))
+    assert run(recipe, "-o", tmp_path / "whole").exit_code == 0
+    whole = files(tmp_path / "whole")
+    assert whole["TS_002.h5"] == after["TS_002.h5"]
+    assert yaml.safe_load(whole["recipe.resolved.yaml"]) == yaml.safe_load(after["recipe.resolved.yaml"])
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.name)
+def test_recipes_that_are_shipped_are_valid_and_run_small(path, tmp_path):
+    recipe = read_recipe(path)
+    small = recipe.cell.__class__(**{**vars(recipe.cell), "shape": (24, 48, 48), "margin": 0.1})
+    made = campaign.simulate_series(recipe.model_copy(update={"cell": small}), (), 1)
+    assert np.isfinite(made.series.images).all()
+    assert made.series.images.shape[1:] == (48, 48)
+    assert made.truth.shape == (24, 48, 48)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("serie: 2", "unknown key 'serie' (did you mean 'series'?)"),
+        ("cell: {crowdin: [0, 1]}", "unknown key 'cell.crowdin' (did you mean 'crowding'?)"),
+        ("imaging: {scheme: {step: [3, 3]}}", "unknown key 'imaging.scheme.step' (did you mean 'step_deg'?)"),
+        ("cell: {voxel_size_angstrom: [0, 0]}", "voxel size"),
+        ("cell: {crowding: [0.3, 0.1]}", "(least, most)"),
+        ("cell: {shape: [4, 64, 64]}", "at least 8 voxels"),
+        ("series: 0", "'series'"),
+        ("- a\n- b", "must hold 'key: value' lines"),
+        ("a: [", "not valid YAML"),
+        ("molecules: [nowhere.h5]", "does not exist"),
+    ],
+)
+def test_bad_recipes_get_one_line_and_leave_nothing(text, line, tmp_path):
+    (tmp_path / "r.yaml").write_text(text)
+    result = run(tmp_path / "r.yaml", "-o", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert line in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_structure_files_that_cannot_be_read(tmp_path):
+    for name, content in (("empty.pdb", ""), ("words.cif", "hello")):
+        (tmp_path / name).write_text(content)
+        result = run(QUICK, "-o", tmp_path / "out", "--molecules", tmp_path / name)
+        assert result.exit_code == 2, result.output
+        assert name in result.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_impossible_crowding_stops_with_what_fitted(tmp_path):
+    (tmp_path / "r.yaml").write_text(QUICK.read_text().replace("[0.05, 0.1]", "[0.95, 0.95]"))
+    result = run(tmp_path / "r.yaml", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "of 95% wanted" in result.stdout
+
+
+def test_plain_series_without_a_recipe(tmp_path):
+    result = run("-o", tmp_path, "--snr", 0)
+    assert result.exit_code == 0, result.output
+    assert read_tilt_series(tmp_path / "tilts.mrc", tmp_path / "tilts.tlt").images.shape == (41, 128, 128)
+    again = run("-o", tmp_path)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
