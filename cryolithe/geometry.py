@@ -127,14 +127,16 @@ class TiltGeometry:
         """Quadrature weight of each tilt for the integral over θ, radians, shape ``(tilts,)``.
 
         Each angle stands for the interval up to half-way to its neighbours; the two outermost ones reach as
-        far outward as inward. Equal angles share their interval. A single tilt has weight 1.
+        far outward as inward. Equal angles share their interval; the sum is at most π. A single tilt has weight 1.
         """
         if self.tilts == 1:
             return np.ones(1)
         distinct, inverse, counts = np.unique(self.angles_rad, return_inverse=True, return_counts=True)
         gaps = np.diff(distinct)
         gaps = np.concatenate([gaps[:1], gaps, gaps[-1:]])
-        return ((gaps[:-1] + gaps[1:]) / 2 / counts)[inverse]
+        weights = ((gaps[:-1] + gaps[1:]) / 2 / counts)[inverse]
+        # Views 180° apart are the same view: all of them together stand for π at most.
+        return np.asarray(weights * min(1.0, np.pi / weights.sum()))
 
     def select(self, keep: ArrayLike) -> TiltGeometry:
         """Return the geometry of the images at the indices ``keep``."""

@@ -102,10 +102,10 @@ def clipped_sigma(values: NDArray[np.float32], sigmas: float = 5.0, passes: int 
         sigmas: where outliers begin.
         passes: how often they are left out anew.
     """
-    sigma = float(values.std())
+    sigma = float(values.std(dtype=np.float64))
     for _ in range(passes):
         inside = values[np.abs(values) <= sigmas * sigma]
-        narrower = float(inside.std()) if inside.size else 0.0
+        narrower = float(inside.std(dtype=np.float64)) if inside.size else 0.0
         if narrower == 0.0:  # a few bright objects on an empty background
             break
         sigma = narrower

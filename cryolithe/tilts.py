@@ -19,6 +19,7 @@ class TiltSeries:
         images: shape ``(tilt, y, x)``, any real dtype; may be a read-only memory map.
         geometry: angles and image shape; must agree with ``images``.
         pixel_size_angstrom: edge of a pixel, or None where nobody knows it.
+        notes: what a user should know about the file that it came from.
 
     Raises:
         GeometryError: if the images and the geometry disagree, or the pixel size is not positive.
@@ -27,6 +28,7 @@ class TiltSeries:
     images: NDArray[np.generic]
     geometry: TiltGeometry
     pixel_size_angstrom: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.ndim != 3:

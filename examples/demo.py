@@ -59,7 +59,8 @@ def compare_with_truth() -> None:
         estimate = np.asarray(read_volume(volume).voxels)
         curve = fourier_shell_correlation(truth, estimate, tilt_range_deg=(-60, 60))
         rows.append((method, scaled_snr_db(truth, estimate), curve))
-    print("\nAgainst the truth (specimen of procedural molecules and membranes, 41 tilts of ±60°, noise at -5 dB)")
+    print("\nAgainst the truth: procedural molecules and membranes, of the kind that the model was trained on;")
+    print("41 tilts of ±60°, white noise at -5 dB")
     print(f"{'':<10}{'SNR dB':>8}{'FSC total':>11}{'measured':>10}{'missing wedge':>15}")
     for method, snr, curve in rows:
         means = [mean_correlation(values) for values in curve.columns().values()]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import SHARED, needs_shared
 
-from cryolithe.errors import CryoLitheError, GeometryError, InputError, OutputError
+from cryolithe.errors import CryoLitheError, FileFormatError, GeometryError, InputError, OutputError
 from cryolithe.formats import read_angles_deg, write_angles_deg
 
 
@@ -133,3 +133,10 @@ def test_other_real_text_files_are_refused():
     ):
         with pytest.raises(InputError):
             read_angles_deg(SHARED / "formats" / name)
+
+
+def test_an_index_column_is_not_taken_for_angles(tmp_path):
+    path = tmp_path / "index_first.txt"
+    path.write_text("".join(f"{n} {-60 + 10 * n}\n" for n in range(1, 14)))
+    with pytest.raises(FileFormatError, match="first column counts the images"):
+        read_angles_deg(path)

@@ -172,7 +172,7 @@ def inf_pixels(place):
     return place.images(with_pixel(np.inf, (0,), 2))
 
 
-@case("tilt 4 of 11 is constant")
+@case("tilt 4 holds no finite pixel")
 def an_image_of_nan_even_when_fixed(place):
     place.images(with_pixel(np.nan, (3,), SHAPE[0] * SHAPE[1]))
     return place.fbp("--fix-nonfinite")
@@ -446,7 +446,7 @@ def model_is_a_pickle(place):
     return place.network(place.model)
 
 
-@case("corrupt or not a safetensors file")
+@case("is a torch checkpoint (.pth)")
 def model_is_a_torch_file(place):
     torch.save({"weight": torch.ones(3)}, place.model)
     return place.network(place.model)

@@ -10,7 +10,8 @@ import scipy.ndimage
 from scipy.spatial.transform import Rotation
 
 from cryolithe.errors import SettingsError
-from cryolithe.simulation.crowd import CellRecipe, ice_noise, make_cell, relion_euler_deg
+from cryolithe.simulation.cell import CellRecipe, relion_euler_deg
+from cryolithe.simulation.crowd import ice_noise, make_cell
 from cryolithe.simulation.molecules import Molecule, procedural_molecule, resampled
 
 PARTS = ("vesicles", "tubes", "organelles", "sheets", "actin", "microtubules", "nucleic_acids", "gold", "crystals")

@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from cryolithe.cli import main
 from cryolithe.cli.fsc import parse_wedge
 from cryolithe.errors import SettingsError
+from cryolithe.formats import write_volume
+from cryolithe.volume import Volume
 
 SHAPE = (16, 18, 20)
 
@@ -165,3 +167,16 @@ def test_the_command_does_not_wait_for_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_input_is_never_replaced(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a.mrc", "b.mrc"):
+        write_volume(tmp_path / name, Volume(rng.standard_normal((8, 8, 8)).astype(np.float32), 4.0), label="x")
+    before = (tmp_path / "a.mrc").read_bytes()
+    names = [str(tmp_path / name) for name in ("a.mrc", "b.mrc")]
+    arguments = ["fsc", *names, "--json", names[0], "--overwrite"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "is an input of this command" in result.stderr
+    assert (tmp_path / "a.mrc").read_bytes() == before

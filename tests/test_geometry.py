@@ -49,12 +49,17 @@ def test_columns_broadcast_points():
     assert u[1, 2, 4] == pytest.approx(g.columns(4.0, 2.0)[1])
 
 
-@pytest.mark.parametrize(("first", "last", "step"), [(-60, 60, 3), (-90, 90, 1.5), (-41, 66, 0.5)])
+@pytest.mark.parametrize(("first", "last", "step"), [(-60, 60, 3), (-88.5, 90, 1.5), (-41, 66, 0.5)])
 def test_equal_steps_have_equal_weights_that_sum_to_range_plus_step(first, last, step):
     angles = np.arange(first, last + step / 2, step)
     weights = TiltGeometry(tuple(angles), (2, 2)).angular_weights_rad()
     assert weights == pytest.approx(np.deg2rad(step))
     assert weights.sum() == pytest.approx(np.deg2rad(last - first + step))
+
+
+def test_views_half_a_turn_apart_are_one_view():
+    weights = TiltGeometry(tuple(np.arange(-90.0, 90.1, 10.0)), (2, 2)).angular_weights_rad()
+    assert weights.sum() == pytest.approx(np.pi)
 
 
 def test_irregular_steps_weigh_by_their_half_way_points():

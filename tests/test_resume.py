@@ -261,8 +261,20 @@ def test_interrupted_again_and_again(unfinished, written):
 
 
 def test_memory_may_change_between_the_runs(unfinished, written):
-    finish(unfinished, "--max-memory", "0.01")
+    finish(unfinished, "--max-memory", "50")
     assert written == STARTS[2:]
+
+
+def test_less_memory_makes_the_remaining_slabs_lower(unfinished, written, monkeypatch):
+    monkeypatch.setattr("cryolithe.reconstruct.run.slab_rows", lambda *arguments: 4)
+    made(*unfinished.arguments("--max-memory", "50"))
+    assert written == list(range(STARTS[2], SHAPE[0], 4))
+    expected = np.frombuffer(unfinished.expected[1024:], dtype="<f4").reshape(voxels(unfinished.output).shape)
+    np.testing.assert_allclose(voxels(unfinished.output), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_too_little_memory_keeps_the_unfinished_run(unfinished):
+    refused(unfinished, "do not suffice", "2 finished slabs are kept", flags=("--max-memory", "0.01"))
 
 
 def test_overwrite_goes_on_with_the_same_work(unfinished, written):

@@ -22,6 +22,12 @@ COMMANDS = {
     "score": ("cryolithe.cli.score", "Score a model against FBP on simulated specimens it never saw."),
 }
 
+# What Ctrl-C tells the user of commands that keep their work.
+RESUMING = {
+    "reconstruct": " Repeat the command to go on where it stopped.",
+    "simulate": " Finished series of a recipe are kept: go on with --resume.",
+}
+
 
 class LazyGroup(click.Group):
     """A click group that imports a command's module only when that command runs."""
@@ -63,7 +69,11 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             raise UserError(" ".join(error.format_message().split())) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted. Repeat the command to go on where it stopped.", err=True)
+            remedy = {
+                "reconstruct": " Repeat the command to go on where it stopped.",
+                "simulate": " Go on with --resume.",
+            }
+            click.echo("Interrupted." + remedy.get(str(ctx.invoked_subcommand), ""), err=True)
             ctx.exit(130)
 
 

@@ -75,6 +75,9 @@ def command(
         raise SettingsError(f"--voxel-size: expected a positive number of Å, got {voxel_size:g}")
     for output in (json_path, plot_path):
         _check_output(output, overwrite)
+        inputs = [path for path in (*volumes, mask_path) if path is not None and path.exists()]
+        if output is not None and output.exists() and any(output.samefile(path) for path in inputs):
+            raise OutputError(f"{output} is an input of this command; give another name")
     if plot_path is not None and plot_path.suffix.lower() not in PLOT_SUFFIXES:
         raise SettingsError(f"--plot: expected a name ending in {', '.join(PLOT_SUFFIXES)}, got '{plot_path}'")
 

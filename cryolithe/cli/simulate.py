@@ -42,6 +42,8 @@ def command(
 
     Without RECIPE: one small plain series, 41 tilts of ±60° with white noise, as tilts.mrc, tilts.tlt and truth.mrc.
     """
+    if not -100 <= snr_db <= 100:
+        raise SettingsError(f"--snr must lie within ±100 dB, got {snr_db}")
     if seed is not None and seed < 0:
         raise SettingsError(f"--seed must not be negative, got {seed}")
     if recipe is None:

@@ -25,8 +25,8 @@ def command(config: Path, molecules: Path | None, output: Path, device: str, pre
     """Train a network as CONFIG (YAML) says, on simulated specimens.
 
     Specimens are made of the molecules in a library that you give, and of procedural ones. Molecules named under
-    hold_out are never trained on; they are what the model is scored with at the end. Scores, recipe, seeds and the
-    names of all molecules are stored in the model file.
+    hold_out are never trained on; `cryolithe score` scores the model with them. Recipe, seeds and the names of all
+    molecules are stored in the model file.
     """
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.network import Network

@@ -33,6 +33,7 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     if text.startswith("# AreTomo Alignment"):  # its first column would pass for angles
         raise FileFormatError(f"{path} is an AreTomo alignment; give the angles alone (_TLT.txt, .tlt or .rawtlt)")
     angles: list[float] = []
+    seconds: list[float | None] = []
     decimals: list[str] = []
     example = ""
     for number, line in enumerate(text.splitlines(), start=1):
@@ -41,6 +42,7 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
             continue
         angles.append(_angle_deg(content, f"{path}, line {number}"))
         example = example or content
+        seconds.append(_second_number(content))
         comma = _DECIMAL_COMMA.fullmatch(content)
         decimals.append(comma.group(1) if comma else "")
     if not angles:
@@ -51,6 +53,7 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
             f"{path} holds '{example}', which may have a decimal comma; "
             "write decimal points, and put blanks between columns"
         )
+    _refuse_index_column(path, angles, seconds)
     try:
         check_angles_deg(tuple(angles))
     except GeometryError as error:
@@ -61,6 +64,26 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
             "give degrees (not radians), and angles rather than transforms (.xf)"
         )
     return tuple(angles)
+
+
+def _second_number(content: str) -> float | None:
+    """The number in the second column, or None."""
+    try:
+        return float(_COLUMNS.split(content)[1])
+    except (IndexError, ValueError):
+        return None
+
+
+def _refuse_index_column(path: Path, first: list[float], second: list[float | None]) -> None:
+    """Raise FileFormatError if the first column counts the images and the second looks like their angles."""
+    counting = [[float(n) for n in range(start, start + len(first))] for start in (0, 1)]
+    numbers = [value for value in second if value is not None]
+    looks_like_angles = len(numbers) == len(first) and min(numbers) < 0 and max(map(abs, numbers)) <= 90
+    if len(first) > FEW_IMAGES and first in counting and looks_like_angles:
+        raise FileFormatError(
+            f"{path}: the first column counts the images ({first[0]:g}, {first[1]:g}, ...) and the second looks like "
+            f"their angles ({numbers[0]:g}, {numbers[1]:g}, ...); put the angles into the first column"
+        )
 
 
 def _angle_deg(content: str, place: str) -> float:

@@ -2,7 +2,7 @@
 
     NAME.safetensors    tensors; metadata {"format": "cryolithe-network", "version": "1", "config": ..., "card": ...}
 
-``config`` rebuilds the network; ``card`` tells where it comes from: recipe, data, seeds, scores, licence. Nothing is
+``config`` rebuilds the network; ``card`` tells where it comes from: recipe, data, seeds, licence. Nothing is
 pickled, so loading a file cannot run code.
 """
 
@@ -33,7 +33,7 @@ class Model:
 
     Attributes:
         network: float32 weights on the CPU.
-        card: recipe, data, seeds, scores, licence.
+        card: recipe, data, seeds, licence.
         name: file name without its ending.
         sha256: hash of the file.
     """
@@ -111,6 +111,11 @@ def load_model(name_or_path: str) -> Model:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                raise ModelError(
+                    f"model file {path} is a torch checkpoint (.pth); expected a .safetensors file"
+                ) from error
         raise ModelError(f"model file {path} is corrupt or not a safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ModelError(f"{path} is a safetensors file of another program; expected the metadata format={FORMAT}")

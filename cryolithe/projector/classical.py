@@ -1,6 +1,7 @@
 """Filtered back-projection and SIRT for stacks of rows.
 
-Both return densities in the units of the images: a volume whose sum along the beam gives the images.
+Volumes are scaled so that, from a full tilt range, their sum along the beam would give the images; a limited range
+gives less, and images have their mean removed.
 """
 
 from __future__ import annotations

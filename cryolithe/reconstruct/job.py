@@ -131,10 +131,14 @@ def check_files(job: Job) -> None:
         raise OutputError(f"{job.output} is a folder; give the name of a file with -o")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"the output folder {folder} is not writable; choose another -o")
+    if job.output.suffix in (".gz", ".bz2"):
+        raise OutputError(f"{job.output}: volumes are written uncompressed; give a name ending in .mrc with -o")
     if job.output.suffix == ".json":
         raise OutputError(f"{job.output} would be overwritten by its own sidecar; give a name ending in .mrc with -o")
     for path in (job.output, job.sidecar):
-        if path.exists() and any(path.samefile(used) for used in (job.tilts, job.angles)):
+        if path.exists() and any(
+            used.exists() and path.samefile(used) for used in (job.tilts, job.angles, Path(job.settings.model))
+        ):
             raise OutputError(f"{path} is an input of this run; choose another -o")
         if path.exists() and not job.settings.overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
@@ -165,7 +169,8 @@ def resolve(job: Job) -> ResolvedJob:
     precision = choose_precision(settings.precision, device)
     model = load_model(settings.model) if settings.method == "network" else None
     series = read_tilt_series(job.tilts, job.angles, settings.pixel_size)
-    preparation = Preparation(settings.tilt_axis, settings.bin, settings.fix_nonfinite)
+    clip = settings.method == "network"
+    preparation = Preparation(settings.tilt_axis, settings.bin, settings.fix_nonfinite, clip)
     height, width = preparation.image_shape(series.geometry.image_shape)
     grid = VolumeGrid((settings.thickness or default_thickness(width), height, width))
     return ResolvedJob(job, series, grid, preparation, model, device, precision)

@@ -38,11 +38,13 @@ class Preparation:
         tilt_axis_deg: angle of the tilt axis from y; undone by rotation.
         bin: binning factor, applied after the rotation.
         fix_nonfinite: replace NaN and Inf by the image's mean instead of refusing them.
+        clip_defects: clip pixels that can only be defects before anything spreads them (for networks).
     """
 
     tilt_axis_deg: float = 0.0
     bin: int = 1
     fix_nonfinite: bool = False
+    clip_defects: bool = False
 
     def image_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape ``(y, x)`` of a prepared image."""
@@ -87,16 +89,14 @@ def prepare_stack(
     """Prepare a series image by image.
 
     Args:
-        series: the aligned series.
+        series: the aligned series, which `check_images` has passed.
         how: what to do.
         path: file to write.
         on_image: called after each image.
 
     Raises:
-        InputError: if an image holds NaN or Inf (how many, in which tilts) or is constant.
         OutputError: if the file cannot be written.
     """
-    check_images(series, how.fix_nonfinite)
     shape = how.image_shape(series.geometry.image_shape)
     geometry = TiltGeometry(series.geometry.angles_deg, shape)
     height, width = shape
@@ -106,6 +106,8 @@ def prepare_stack(
             os.truncate(file.fileno(), geometry.tilts * height * width * _ITEM)
             for number in range(geometry.tilts):
                 image = _finite(series.images[number])
+                if how.clip_defects:
+                    image = _without_defects(image)
                 image = fourier_crop(
                     rotate_axis(image - image.mean(dtype=np.float64).astype(np.float32), how.tilt_axis_deg), how.bin
                 )
@@ -137,7 +139,11 @@ def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:
             bad_pixels += int(image.size - finite.sum())
             bad_tilts.append(number + 1)
             image = image[finite]
-        if image.size == 0 or image.max() == image.min():
+        if image.size == 0:
+            raise InputError(
+                f"tilt {number + 1} holds no finite pixel; remove it from the stack and from the angle file"
+            )
+        if image.max() == image.min():
             constant.append(number + 1)
         release_pages(series.images)
     if bad_tilts and not fix_nonfinite:
@@ -164,6 +170,15 @@ def _finite(image: NDArray[np.generic]) -> NDArray[np.float32]:
     if not good.all():
         values[~good] = values[good].mean(dtype=np.float64)
     return values
+
+
+def _without_defects(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Clip pixels that lie further from the median than anything that fills more than a few pixels."""
+    deviation = image - np.median(image)
+    level = max(
+        CLIP_SIGMAS * clipped_sigma(deviation), TAIL_MARGIN * float(np.quantile(np.abs(deviation), TAIL_QUANTILE))
+    )
+    return np.clip(image, np.median(image) - level, np.median(image) + level)
 
 
 def release_pages(array: NDArray[np.generic]) -> None:

@@ -57,6 +57,8 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     run = resolve(job)
     watcher.stage("Checking images", 1)
     check_images(run.series, run.preparation.fix_nonfinite)
+    for note in run.series.notes:
+        watcher.note(f"Note on {job.tilts.name}: {note}")
     folder = WorkFolder(job.output.with_name(job.output.name + ".partial"))
     try:
         plan = _plan(run, folder, watcher)
@@ -104,8 +106,14 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
     if folder.plan is not None and folder.volume.is_file():
         changed = _first_difference(work, folder.plan.get("work", {}))
         if changed is None:
+            plan = folder.plan
+            if settings.max_memory is not None:
+                # The run may have been killed because its slabs were too high.
+                budget = memory_budget_bytes(settings.max_memory, run.device)
+                fitting = slab_rows(_demand(run, plan["batch"]), run.series.geometry, run.grid, budget)
+                plan = {**plan, "slab_rows": min(plan["slab_rows"], fitting)}
             watcher.note(f"Going on with an unfinished run: {len(folder.slabs)} slabs are done.")
-            return folder.plan
+            return plan
         if not settings.overwrite:
             raise _KeptRunError(
                 f"{folder.path} holds an unfinished run with another {changed}; repeat that run to finish it, "
@@ -209,8 +217,6 @@ def _make_slabs(
 ) -> None:
     """Reconstruct and write all slabs that the journal does not have yet."""
     height = run.grid.shape[1]
-    starts = range(0, height, plan["slab_rows"])
-    done = {slab.start for slab in folder.slabs}
     batch = folder.slabs[-1].batch if folder.slabs else plan["batch"]
     watcher.stage(f"Reconstructing ({run.job.settings.method})", height)
     watcher.advance(sum(slab.stop - slab.start for slab in folder.slabs))
@@ -218,10 +224,7 @@ def _make_slabs(
     network = isinstance(method, NetworkMethod)
     scale = run.dense_sign * stack.sigma if network else 1.0
     with VolumeWriter.open(folder.volume, run.grid.shape, run.job.settings.dtype, target=run.job.output) as writer:
-        for start in starts:
-            if start in done:
-                continue
-            stop = min(start + plan["slab_rows"], height)
+        for start, stop in _missing_rows(folder, height, plan["slab_rows"]):
             whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block
             rows = stack.read_rows(start - method.halo_px, whole + 2 * method.halo_px)
             if network:
@@ -243,6 +246,20 @@ def _make_slabs(
             folder.done(Slab(start, stop, slab.size, statistics.result(), batch))
             if run.job.settings.method == "fbp":
                 watcher.advance(stop - start)
+
+
+def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int, int]]:
+    """Slabs, (first row, row after the last), of at most ``slab`` rows that the journal does not have yet."""
+    ends = {done.start: done.stop for done in folder.slabs}
+    missing, row = [], 0
+    while row < height:
+        if row in ends:
+            row = ends[row]
+            continue
+        stop = min([row + slab, height, *(start for start in ends if start > row)])
+        missing.append((row, stop))
+        row = stop
+    return missing
 
 
 def _with_smaller_batches(method: SlabMethod, rows: torch.Tensor, watcher: Watcher) -> torch.Tensor:

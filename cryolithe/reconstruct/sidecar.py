@@ -54,6 +54,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "tilt_angles_deg": run.series.geometry.angles_deg,
             "stack_shape": run.series.images.shape,
             "stack_pixel_size_angstrom": run.series.pixel_size_angstrom,
+            "stack_notes": run.series.notes,
         },
         "method": {
             "name": settings.method,

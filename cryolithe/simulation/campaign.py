@@ -34,7 +34,8 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.report import plot_contact_sheet
-from cryolithe.simulation.crowd import Cell, ice_noise, make_cell
+from cryolithe.simulation.cell import Cell
+from cryolithe.simulation.crowd import ice_noise, make_cell
 from cryolithe.simulation.imaging import ImagedSeries, image_series
 from cryolithe.simulation.molecules import Molecule
 from cryolithe.simulation.recipe import Recipe
@@ -145,7 +146,12 @@ def write_series(folder: Path, name: str, made: SimulatedSeries, drawn: dict[str
     write_particles(folder / f"{name}_particles.star", particles, truth.shape, voxel)
     back = _back_projection(series, truth.shape)
     plot_contact_sheet(folder / f"{name}.png", series.images, plan.angles_deg, {"truth": truth, "FBP": back}, voxel)
-    extras: dict[str, NDArray[Any]] = {"even": series.even, "odd": series.odd, "clean": series.clean, "labels": cell.labels}
+    extras: dict[str, NDArray[Any]] = {
+        "even": series.even,
+        "odd": series.odd,
+        "clean": series.clean,
+        "labels": cell.labels,
+    }
     origin = {"program": f"CryoLithe {__version__}", "classes": list(cell.classes), "drawn": drawn}
     write_pair(folder / f"{name}.h5", Pair(series.images, truth, plan.angles_deg, voxel, extras, origin))
 

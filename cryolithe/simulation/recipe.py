@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
-from cryolithe.simulation.crowd import CellRecipe
+from cryolithe.simulation.cell import CellRecipe
 from cryolithe.simulation.imaging import ImagingRecipe
 
 _LIMIT_BYTES = 1_000_000
