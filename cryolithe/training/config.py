@@ -129,7 +129,7 @@ def read_train_config(path: Path) -> TrainConfig:
         raise SettingsError(f"training configuration {path} does not exist")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: impossible dates, broken UTF-8
         raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must hold 'key: value' lines, got {type(values).__name__}")
