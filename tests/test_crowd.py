@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from cryolithe.errors import SettingsError
 from cryolithe.simulation.cell import CellRecipe, relion_euler_deg
 from cryolithe.simulation.crowd import ice_noise, make_cell
-from cryolithe.simulation.molecules import Molecule, procedural_molecule, resampled
+from cryolithe.simulation.molecules import Molecule, resampled
+from cryolithe.simulation.procedural import procedural_library, procedural_molecule
 
 PARTS = ("vesicles", "tubes", "organelles", "sheets", "actin", "microtubules", "nucleic_acids", "gold", "crystals")
 BARE = dict.fromkeys(PARTS, (0, 0))
@@ -169,3 +170,25 @@ def test_a_lamella_is_cut_and_has_damaged_faces():
 def test_impossible_recipes_are_refused(bad):
     with pytest.raises(SettingsError):
         dataclasses.replace(CellRecipe(), **bad)
+
+
+def test_gold_meets_nothing():
+    """Where beads may only lie in free space, the voxels of gold are those of whole beads."""
+    made = cell(3, gold=(800.0, 800.0), gold_diameter_nm=(6.0, 6.0), vesicles=(300.0, 300.0), crowding=(0.0, 0.0))
+    gold = made.labels == made.classes.index("gold") + 1
+    beads = [p for p in made.placements if p.name == "gold"]
+    assert len(beads) > 5
+    z, y, x = np.indices(gold.shape)
+    for bead in beads:
+        away = np.sqrt(sum((g - c) ** 2 for g, c in zip((z, y, x), bead.position_px, strict=True)))
+        assert gold[away < 1.8].all()  # the least depth of a facet is 0.85 of the radius of 3 voxels
+
+
+def test_procedural_molecules_differ_and_are_connected():
+    library = procedural_library(8, np.random.default_rng(5))
+    masses = [(m.density > 0.15).sum() * m.voxel_size_angstrom**3 / 1212 for m in library]  # kDa, at 1.35 g/cm³
+    assert len({round(mass) for mass in masses}) == len(masses)
+    assert all(15 < mass < 5000 for mass in masses)
+    for molecule in library:
+        parts, _ = scipy.ndimage.label(molecule.density > 0.05)
+        assert np.bincount(parts.ravel())[1:].max() > 0.95 * (parts > 0).sum()

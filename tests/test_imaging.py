@@ -11,13 +11,8 @@ import scipy.ndimage
 from cryolithe.errors import GeometryError, SettingsError
 from cryolithe.simulation.detector import Detector, phase_per_voxel, snr_of_halves
 from cryolithe.simulation.faults import FaultRecipe
-from cryolithe.simulation.imaging import (
-    ImagingRecipe,
-    OpticsRecipe,
-    SchemeRecipe,
-    image_series,
-    project_field,
-)
+from cryolithe.simulation.imaging import image_series, project_field
+from cryolithe.simulation.imaging_recipe import ImagingRecipe, OpticsRecipe, SchemeRecipe
 
 FEW = SchemeRecipe(step_deg=(20.0, 20.0))
 FIELD = slice(8, 56)

@@ -1,5 +1,7 @@
 """`cryolithe simulate` through the real command."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import mdocfile
@@ -11,10 +13,12 @@ import yaml
 from click.testing import CliRunner
 
 from cryolithe.cli import main
-from cryolithe.formats import read_tilt_series, read_volume
+from cryolithe.formats import read_tilt_series, read_volume, write_volume
 from cryolithe.formats.pairs import open_pair
 from cryolithe.simulation import campaign
+from cryolithe.simulation.library import recipe_library
 from cryolithe.simulation.recipe import read_recipe
+from cryolithe.volume import Volume
 
 RECIPES = Path(__file__).resolve().parents[1] / "training_data" / "recipes"
 QUICK = RECIPES / "quick.yaml"
@@ -179,3 +183,46 @@ def test_plain_series_without_a_recipe(tmp_path):
     again = run("-o", tmp_path)
     assert again.exit_code == 2
     assert "--overwrite" in again.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files are a matter of POSIX")
+@pytest.mark.parametrize("kilobytes", [1, 150, 1200, 2000])  # the record, the stack, the beginning and end of the HDF5
+def test_a_full_disk_is_one_line_and_leaves_no_half_series(kilobytes, tmp_path):
+    """A limit on the size of files stops a write like a full disk does, and HDF5 used to crash on it."""
+    import resource
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024,) * 2)
+
+    words = [sys.executable, "-m", "cryolithe", "simulate", str(QUICK), "-o", str(tmp_path / "out")]
+    failed = subprocess.run(words, preexec_fn=limited, capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert "cannot be written" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert failed.stderr.count("Error: ") == 1
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"recipe.resolved.yaml"}
+    if kilobytes == 2000:
+        again = run(QUICK, "-o", tmp_path / "out", "--resume")
+        assert again.exit_code == 0, again.output
+
+
+def test_a_field_smaller_than_a_molecule_is_refused(tmp_path):
+    """A rod of 400 Å does not fit into 32 x 64 x 64 voxels of 10 Å along z, but does along y; one of 700 Å does not."""
+    for length, code in ((40, 0), (70, 2)):
+        rod = np.zeros((length + 4, 9, 9), dtype=np.float32)
+        rod[2:-2, 3:6, 3:6] = 1
+        write_volume(tmp_path / f"rod{length}.mrc", Volume(rod, 10.0), label="rod")
+        result = run(QUICK, "-o", tmp_path / f"out{length}", "--molecules", tmp_path / f"rod{length}.mrc")
+        assert result.exit_code == code, result.output
+    assert "is smaller than molecule 'rod70' (30 x 30 x 700 Å)" in result.stderr
+    assert not (tmp_path / "out70").exists()
+
+
+def test_procedural_molecules_are_placed_where_none_are_given_or_asked_for(quick, tmp_path):
+    names = set(starfile.read(quick / "TS_001_particles.star", always_dict=True)["particles"]["cryolitheMolecule"])
+    assert sum(name.startswith("procedural_") for name in names) > 3
+    recipe = read_recipe(QUICK)
+    assert len(recipe_library(recipe, ())) == 16
+    assert len(recipe_library(recipe.model_copy(update={"procedural": 3}), ())) == 3
+    write_volume(tmp_path / "one.mrc", Volume(np.ones((5, 5, 5), dtype=np.float32), 10.0), label="one")
+    assert [m.name for m in recipe_library(recipe, (tmp_path / "one.mrc",))] == ["one"]

@@ -24,7 +24,8 @@ from cryolithe.simulation import (
     project,
     select_molecules,
 )
-from cryolithe.simulation.molecules import procedural_molecule, resampled
+from cryolithe.simulation.molecules import resampled
+from cryolithe.simulation.procedural import procedural_molecule
 from cryolithe.volume import Volume
 
 SHAPE = (32, 48, 40)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cryolithe.simulation.campaign import simulate_series
+from cryolithe.simulation.library import recipe_library
 from cryolithe.simulation.recipe import read_recipe
 from cryolithe.simulation.stream import stream_rows, stream_series
 
@@ -20,9 +21,10 @@ def test_streamed_series_are_those_on_disk():
 
 def test_rows_of_images_and_truth_belong_together():
     recipe = read_recipe(QUICK)
-    whole = simulate_series(recipe, (), 1)
+    library = recipe_library(recipe, ())
+    whole = simulate_series(recipe, library, 1)
     starts = set()
-    for pair in islice(stream_rows(recipe, (), rows=20, per_series=3), 3):
+    for pair in islice(stream_rows(recipe, library, rows=20, per_series=3), 3):
         assert pair.number == 1
         assert pair.images.shape[1] == pair.truth.shape[1] == 20
         start = next(y for y in range(45) if np.array_equal(whole.truth[:, y : y + 20], pair.truth))

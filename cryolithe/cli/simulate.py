@@ -38,7 +38,7 @@ def command(
     Each series TS_001, TS_002, ... gets its stack and even/odd halves, .tlt, .mdoc, truth and label volumes, particle
     positions (STAR), one HDF5 file for training, and a contact sheet to judge it by. recipe.resolved.yaml
     records every number drawn. Recipes to start from are in training_data/recipes. Without molecules, procedural ones
-    are placed.
+    are placed; with molecules too if the recipe asks for some.
 
     Without RECIPE: one small plain series, 41 tilts of ±60° with white noise, as tilts.mrc, tilts.tlt and truth.mrc.
     """
@@ -53,7 +53,7 @@ def command(
         return
     from cryolithe.device import keep_freed_memory
     from cryolithe.simulation.campaign import run_recipe
-    from cryolithe.simulation.library import load_library
+    from cryolithe.simulation.library import recipe_library
     from cryolithe.simulation.recipe import read_recipe
 
     keep_freed_memory()
@@ -61,7 +61,7 @@ def command(
     if seed is not None:
         read = read.model_copy(update={"seed": seed})
     paths = molecules or tuple(recipe.parent / name for name in read.molecules)
-    library = load_library(paths, read.hold_out)
+    library = recipe_library(read, paths)
     with progress_watcher() as watcher:
         watcher.stage("Simulating series", read.series)
         lines: list[str] = []

@@ -24,8 +24,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.files import PathLike, input_size_bytes, replacing
+from cryolithe.errors import FileFormatError, InputError, OutputError
+from cryolithe.formats.files import PathLike, input_size_bytes
+from cryolithe.formats.hdf5_file import new_hdf5_file
 
 FORMAT, VERSION = "cryolithe-pair", 1
 ROWS_PER_CHUNK = 8
@@ -63,15 +64,97 @@ def write_pair(path: PathLike, pair: Pair, overwrite: bool = False) -> None:
         OutputError: if it exists and is not to be overwritten, or cannot be written.
     """
     arrays = {"images": pair.images, "truth": pair.truth, **pair.extras}
-    with replacing(path, overwrite) as temporary, h5py.File(temporary, "w", track_order=True) as file:
+    needed = sum(values.size * values.dtype.itemsize for values in arrays.values())
+    with new_hdf5_file(path, overwrite, needed) as file:
         for name, values in arrays.items():
             chunk = (values.shape[0], min(ROWS_PER_CHUNK, values.shape[1]), values.shape[2])
             # Fletcher's checksum finds flipped bits; times are left out so that the same pair gives the same bytes.
             file.create_dataset(name, data=values, chunks=chunk, fletcher32=True, track_times=False)
-        file.create_dataset("angles_deg", data=np.asarray(pair.angles_deg, dtype=np.float64), track_times=False)
-        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-        file.attrs["voxel_size_angstrom"] = pair.voxel_size_angstrom
-        file.attrs["origin"] = json.dumps(pair.origin, sort_keys=True)
+        _describe(file, pair.angles_deg, pair.voxel_size_angstrom, pair.origin)
+
+
+def _describe(
+    file: h5py.File, angles_deg: tuple[float, ...], voxel_size_angstrom: float, origin: dict[str, Any]
+) -> None:
+    """Write what is no image and no volume."""
+    file.create_dataset("angles_deg", data=np.asarray(angles_deg, dtype=np.float64), track_times=False)
+    file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+    file.attrs["voxel_size_angstrom"] = voxel_size_angstrom
+    file.attrs["origin"] = json.dumps(origin, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """What a pair will hold, before its arrays are there; for `pair_writer`.
+
+    Attributes:
+        arrays: name -> shape and dtype of each array; images and truth are required.
+        angles_deg: tilt angles in the order of the images.
+        voxel_size_angstrom: pixel and voxel size.
+        origin: plain values that tell where the pair comes from.
+    """
+
+    arrays: dict[str, tuple[tuple[int, int, int], str]]
+    angles_deg: tuple[float, ...]
+    voxel_size_angstrom: float
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+class RowSink:
+    """Takes the arrays of a pair row by row; from `pair_writer`."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self._next = {name: 0 for name in file if name != "angles_deg"}
+
+    def write_rows(self, name: str, block: NDArray[Any]) -> None:
+        """Append rows to an array.
+
+        Args:
+            name: of the array.
+            block: shape ``(tilt or z, rows, x)``; whole chunks of `ROWS_PER_CHUNK` rows are quickest.
+
+        Raises:
+            InputError: if the array is unknown or the block does not fit.
+        """
+        if name not in self._next:
+            raise InputError(f"the pair has no array '{name}'; its layout names {', '.join(self._next)}")
+        dataset, first = self._file[name], self._next[name]
+        end = first + block.shape[1]
+        if block.ndim != 3 or block.shape[::2] != dataset.shape[::2] or end > dataset.shape[1]:
+            raise InputError(f"rows of shape {block.shape} from row {first} do not fit '{name}' of {dataset.shape}")
+        dataset[:, first:end] = block
+        self._next[name] = end
+
+    def unfinished(self) -> list[str]:
+        """Names of arrays that lack rows."""
+        return [name for name, rows in self._next.items() if rows < self._file[name].shape[1]]
+
+
+@contextmanager
+def pair_writer(path: PathLike, layout: PairLayout, overwrite: bool = False) -> Iterator[RowSink]:
+    """Write a pair by rows, which need not fit into memory together.
+
+    The file appears under its name when the context ends without an error; it is then the same as `write_pair`'s.
+
+    Raises:
+        InputError: if the parts of the layout disagree.
+        OutputError: if the file exists and is not to be overwritten, cannot be written, or lacks rows at the end.
+    """
+    shapes = {name: np.broadcast_to(np.empty((), dtype), shape) for name, (shape, dtype) in layout.arrays.items()}
+    extras = {name: values for name, values in shapes.items() if name not in ("images", "truth")}
+    Pair(shapes["images"], shapes["truth"], layout.angles_deg, layout.voxel_size_angstrom, extras)
+    with replacing(path, overwrite) as temporary:
+        with h5py.File(temporary, "w", track_order=True) as file:
+            for name, (shape, dtype) in layout.arrays.items():
+                chunk = (shape[0], min(ROWS_PER_CHUNK, shape[1]), shape[2])
+                file.create_dataset(name, shape, dtype, chunks=chunk, fletcher32=True, track_times=False)
+            _describe(file, layout.angles_deg, layout.voxel_size_angstrom, layout.origin)
+            sink = RowSink(file)
+            yield sink
+            lacking = sink.unfinished()
+        if lacking:
+            raise OutputError(f"{path} was not written: rows of {', '.join(lacking)} are lacking")
 
 
 @contextmanager

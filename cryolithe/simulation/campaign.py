@@ -14,7 +14,7 @@ A series is drawn from the seed and its number alone, so it does not matter whic
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.report import plot_contact_sheet
 from cryolithe.simulation.cell import Cell
-from cryolithe.simulation.crowd import ice_noise, make_cell
+from cryolithe.simulation.crowd import check_fits, ice_noise, make_cell
 from cryolithe.simulation.imaging import ImagedSeries, image_series
 from cryolithe.simulation.molecules import Molecule
 from cryolithe.simulation.recipe import Recipe
@@ -64,9 +64,10 @@ def simulate_series(recipe: Recipe, library: tuple[Molecule, ...], number: int) 
     """Draw series ``number`` (from 1): the same recipe, library and number give the same arrays."""
     rng = np.random.default_rng([recipe.seed, number])
     cell = make_cell(recipe.cell, library, rng)
-    imaged = image_series(
-        cell.density + ice_noise(cell, rng), cell.field, cell.voxel_size_angstrom, recipe.imaging, rng
-    )
+    imaging, thickness = recipe.imaging, cell.thickness_angstrom
+    if imaging.thickness_angstrom is None:
+        imaging = replace(imaging, thickness_angstrom=(thickness, thickness))
+    imaged = image_series(cell.density + ice_noise(cell, rng), cell.field, cell.voxel_size_angstrom, imaging, rng)
     return SimulatedSeries(cell, imaged)
 
 
@@ -88,7 +89,9 @@ def run_recipe(
 
     Raises:
         OutputError: if the folder holds another recipe's series, or any without ``resume``, or cannot be written.
+        SettingsError: if a molecule does not fit into the field.
     """
+    check_fits(recipe.cell, library)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

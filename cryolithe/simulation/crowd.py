@@ -3,7 +3,7 @@
 Densities are contrasts to amorphous ice, protein about 1, ``(z, y, x)``. The uniform ice of the slab itself, and the
 vacuum outside, are 0: a slab of even thickness adds a constant to every image.
 
-Order of things: membranes, carbon film, gold, proteins in membranes, filaments, molecules; then the slab is cut, the
+Order of things: carbon film, membranes, gold, proteins in membranes, filaments, molecules; then the slab is cut, the
 faces of a lamella are damaged, and ice crystals are put on the surfaces. What is placed does not overlap what is there,
 except that membrane proteins sit in membranes.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
+from cryolithe.errors import SettingsError
 from cryolithe.simulation import filaments, membranes, solids
 from cryolithe.simulation.canvas import FREE, INSIDE, MEMBRANE, TAKEN, Canvas, try_place
 from cryolithe.simulation.cell import Array, Cell, CellRecipe
@@ -55,9 +56,9 @@ def make_cell(recipe: CellRecipe, library: tuple[Molecule, ...], rng: np.random.
     slab = _slab(shape, voxel, recipe, lamella, rng)
     build = Canvas(shape, voxel, slice(margin, margin + width), slab, rng)
     build.block_outside(0.0 if not lamella else -60.0 / voxel)
-    surfaces = _add_membranes(build, recipe, lamella)
     if not lamella and rng.random() < recipe.carbon_chance:
         _add_carbon(build)
+    surfaces = _add_membranes(build, recipe, lamella)
     _add_gold(build, recipe)
     _add_membrane_proteins(build, recipe, surfaces, tuple(m for m in library if m.name.startswith(MEMBRANE_PREFIX)))
     _add_filaments(build, recipe)
@@ -79,6 +80,24 @@ def make_cell(recipe: CellRecipe, library: tuple[Molecule, ...], rng: np.random.
         reached,
         lamella,
     )
+
+
+def check_fits(recipe: CellRecipe, library: tuple[Molecule, ...]) -> None:
+    """Refuse a field that a molecule does not fit into in any orientation, even at the largest voxels.
+
+    Raises:
+        SettingsError: names the molecule and both sizes.
+    """
+    edges = np.sort(np.array(recipe.shape) * recipe.voxel_size_angstrom[1])
+    for molecule in library:
+        filled = np.argwhere(molecule.density > INSIDE)
+        extent = np.sort((np.ptp(filled, axis=0) + 1) * molecule.voxel_size_angstrom) if len(filled) else np.zeros(3)
+        if (extent > edges).any():
+            have, need = (" x ".join(f"{length:.0f}" for length in lengths) for lengths in (edges, extent))
+            raise SettingsError(
+                f"the field of {have} Å is smaller than molecule '{molecule.name}' ({need} Å); enlarge cell.shape or "
+                f"put the molecule into hold_out"
+            )
 
 
 def _slab(
@@ -170,10 +189,12 @@ def _add_gold(build: Canvas, recipe: CellRecipe) -> None:
     for _ in range(build.count(recipe.gold)):
         for _ in range(8):
             place = build.place_angstrom() / build.voxel
-            if build.kind[tuple(np.minimum(place.astype(int), np.array(build.shape) - 1))] == FREE:
-                diameter = 10 * build.rng.uniform(*recipe.gold_diameter_nm)
-                centre = (float(place[0]), float(place[1]), float(place[2]))
-                box, body = solids.add_solid(build.density, solids.gold_bead(centre, diameter, build.voxel, build.rng))
+            diameter = 10 * build.rng.uniform(*recipe.gold_diameter_nm)
+            centre = (float(place[0]), float(place[1]), float(place[2]))
+            bead = solids.gold_bead(centre, diameter, build.voxel, build.rng)
+            box, filled = solids.solid_voxels(build.shape, bead)
+            if (build.kind[box][filled > solids.SOLID] == FREE).all():
+                box, body = solids.add_solid(build.density, bead)
                 build.mark_box(box, body, "gold")
                 build.record("gold", place, np.eye(3))
                 break

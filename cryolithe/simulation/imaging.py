@@ -17,8 +17,8 @@ What lies beyond the density
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -26,7 +26,7 @@ import scipy.ndimage
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.errors import GeometryError, SettingsError, nearest_name
+from cryolithe.errors import GeometryError, SettingsError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.simulation.acquisition import noise_sigma
@@ -42,17 +42,14 @@ from cryolithe.simulation.detector import (
     transmission,
 )
 from cryolithe.simulation.faults import (
-    FaultRecipe,
     Faults,
-    Range,
-    check_range,
     draw_faults,
     heat,
     illumination,
     misalign,
 )
+from cryolithe.simulation.imaging_recipe import ImagingRecipe, Surroundings, draw_optics, draw_scheme
 from cryolithe.simulation.optics import (
-    CTF_MODES,
     CtfMode,
     Optics,
     TiltedView,
@@ -61,131 +58,11 @@ from cryolithe.simulation.optics import (
     filtered,
     form_image,
 )
-from cryolithe.simulation.schemes import KINDS, AcquisitionScheme, SchemeKind, TiltPlan, plan_tilts
+from cryolithe.simulation.schemes import TiltPlan, plan_tilts
 
 Image = NDArray[np.float32]
-NoiseKind = Literal["counting", "white"]
-NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
-Surroundings = Literal["repeated", "even"]
-SURROUNDINGS: tuple[str, ...] = get_args(Surroundings)
 _ROWS_AT_ONCE = 128
 _MARGIN_PX = 16  # mirrored around an image before the CTF, which spreads by λ Δf k: some 10 px
-
-
-@dataclass(frozen=True)
-class SchemeRecipe:
-    """Tilt schemes to draw; pairs are (least, most).
-
-    Attributes:
-        kinds: schemes to choose from.
-        reach_deg: half of the tilt range.
-        step_deg: step between neighbouring tilts.
-        pretilt_deg: start angle.
-        group: images on one side of a dose-symmetric series.
-        jitter_deg: standard deviation of the angles' irregularity.
-        missing: number of missing images.
-    """
-
-    kinds: tuple[SchemeKind, ...] = ("dose-symmetric",)
-    reach_deg: Range = (60.0, 60.0)
-    step_deg: Range = (3.0, 3.0)
-    pretilt_deg: Range = (0.0, 0.0)
-    group: tuple[int, int] = (1, 1)
-    jitter_deg: Range = (0.0, 0.0)
-    missing: tuple[int, int] = (0, 0)
-
-    def __post_init__(self) -> None:
-        if not self.kinds:
-            raise SettingsError(f"name at least one tilt scheme of {', '.join(KINDS)}")
-        check_range("reach_deg", self.reach_deg, 0, 90)
-        check_range("step_deg", self.step_deg, 0.1, 90)
-        check_range("pretilt_deg", self.pretilt_deg, -90, 90)
-        check_range("group", self.group, 1, 3)
-        check_range("jitter_deg", self.jitter_deg, 0, 10)
-        check_range("missing", self.missing, 0, 1000)
-
-
-@dataclass(frozen=True)
-class OpticsRecipe:
-    """Optics to draw; pairs are (least, most), for the series except where stated.
-
-    Attributes:
-        voltage_kv: acceleration voltage.
-        spherical_aberration_mm: Cs.
-        amplitude_contrast: part of the contrast.
-        defocus_um: mean defocus.
-        defocus_spread_um: standard deviation of the defocus of single images.
-        astigmatism_um: half of the difference of the extreme defoci.
-        phase_shift_deg: of a phase plate.
-        handedness: direction of the beam, see `cryolithe.simulation.optics`.
-    """
-
-    voltage_kv: float = 300.0
-    spherical_aberration_mm: float = 2.7
-    amplitude_contrast: Range = (0.07, 0.1)
-    defocus_um: Range = (2.0, 5.0)
-    defocus_spread_um: Range = (0.0, 0.1)
-    astigmatism_um: Range = (0.0, 0.1)
-    phase_shift_deg: Range = (0.0, 0.0)
-    handedness: int = 1
-
-    def __post_init__(self) -> None:
-        Optics(self.voltage_kv, self.spherical_aberration_mm)
-        check_range("amplitude_contrast", self.amplitude_contrast, 0, 1)
-        check_range("defocus_um", self.defocus_um, -20, 50)
-        check_range("defocus_spread_um", self.defocus_spread_um, 0, 5)
-        check_range("astigmatism_um", self.astigmatism_um, 0, 5)
-        check_range("phase_shift_deg", self.phase_shift_deg, -360, 360)
-
-
-@dataclass(frozen=True)
-class ImagingRecipe:
-    """How tilt series are recorded and treated; pairs are (least, most) of a uniform draw.
-
-    Attributes:
-        noise: "counting" for the whole of image formation, "white" for projections with white noise and nothing else.
-        snr_db: for "white": 10 log10 of the variance of the projections over that of the noise (paper, section 4.1).
-        scheme: tilt angles, their order and their gaps.
-        total_exposure: exposure of a series, e/Å².
-        optics: of the microscope.
-        ctf: "left" in the images, "phase-flipped", "wiener", or "none" for a perfect phase plate.
-        wiener_snr: spectral SNR of the Wiener filter.
-        exposure_weighting: whether images are weighted by their exposure.
-        thickness_angstrom: of the slab that electrons are lost in; None for the depth of the density.
-        detector: that counts.
-        faults: of the images.
-        surroundings: what lies beyond the density along x: it "repeated", or an "even" slab of its means.
-
-    Raises:
-        SettingsError: if a name is unknown or a range is upside down or out of bounds.
-    """
-
-    noise: NoiseKind = "counting"
-    snr_db: Range = (-10.0, 10.0)
-    scheme: SchemeRecipe = field(default_factory=SchemeRecipe)
-    total_exposure: Range = (60.0, 160.0)
-    optics: OpticsRecipe = field(default_factory=OpticsRecipe)
-    ctf: CtfMode = "phase-flipped"
-    wiener_snr: Range = (1.0, 10.0)
-    exposure_weighting: bool = True
-    thickness_angstrom: Range | None = None
-    detector: Detector = field(default_factory=Detector)
-    faults: FaultRecipe = field(default_factory=FaultRecipe)
-    surroundings: Surroundings = "repeated"
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("noise", self.noise, NOISE_KINDS),
-            ("ctf", self.ctf, CTF_MODES),
-            ("surroundings", self.surroundings, SURROUNDINGS),
-        ):
-            if value not in known:
-                raise SettingsError(f"unknown {name} '{value}'{nearest_name(value, known)}; known: {', '.join(known)}")
-        check_range("snr_db", self.snr_db, -60, 60)
-        check_range("total_exposure", self.total_exposure, 0.1, 10_000)
-        check_range("wiener_snr", self.wiener_snr, 1e-6, 1e6)
-        if self.thickness_angstrom is not None:
-            check_range("thickness_angstrom", self.thickness_angstrom, 0, 20_000)
 
 
 class ImagedSeries(NamedTuple):
@@ -246,7 +123,7 @@ def image_series(
     start, stop = _field_bounds(density, field_x)
     if not 0 < voxel_size_angstrom < math.inf:
         raise SettingsError(f"the voxel size must be positive, got {voxel_size_angstrom} Å")
-    scheme = _draw_scheme(recipe, rng)
+    scheme = draw_scheme(recipe, rng)
     plan = plan_tilts(scheme, rng)
     drawn: dict[str, Any] = {"noise": recipe.noise, "surroundings": recipe.surroundings}
     for name, value in (("scheme", scheme), ("plan", plan)):
@@ -258,7 +135,7 @@ def image_series(
         drawn["snr_db"] = snr_db = float(rng.uniform(*recipe.snr_db))
         halves = _white_halves(clean, snr_db, rng)
         return ImagedSeries(np.float32(0.5) * (halves.even + halves.odd), *halves, clean, plan, (), drawn)
-    optics = _draw_optics(recipe.optics, plan, rng)
+    optics = draw_optics(recipe.optics, plan, rng)
     thickness = density.shape[0] * voxel_size_angstrom
     if recipe.thickness_angstrom is not None:
         thickness = float(rng.uniform(*recipe.thickness_angstrom))
@@ -341,43 +218,6 @@ def _field_bounds(density: Image, field_x: slice) -> tuple[int, int]:
             f"the middle of the images; got columns {start} to {stop}"
         )
     return start, stop
-
-
-def _draw_scheme(recipe: ImagingRecipe, rng: np.random.Generator) -> AcquisitionScheme:
-    ranges = recipe.scheme
-    kind = ranges.kinds[int(rng.integers(len(ranges.kinds)))]
-    reach, step, pretilt, jitter, exposure = (
-        float(rng.uniform(*pair))
-        for pair in (ranges.reach_deg, ranges.step_deg, ranges.pretilt_deg, ranges.jitter_deg, recipe.total_exposure)
-    )
-    group, missing = (int(rng.integers(low, high + 1)) for low, high in (ranges.group, ranges.missing))
-    return AcquisitionScheme(kind, (-reach, reach), step, pretilt, group, jitter, missing, exposure)
-
-
-def _draw_optics(recipe: OpticsRecipe, plan: TiltPlan, rng: np.random.Generator) -> tuple[Optics, ...]:
-    amplitude, defocus, spread, astigmatism, phase = (
-        float(rng.uniform(*pair))
-        for pair in (
-            recipe.amplitude_contrast,
-            recipe.defocus_um,
-            recipe.defocus_spread_um,
-            recipe.astigmatism_um,
-            recipe.phase_shift_deg,
-        )
-    )
-    direction = float(rng.uniform(0, 180))
-    return tuple(
-        Optics(
-            recipe.voltage_kv,
-            recipe.spherical_aberration_mm,
-            amplitude,
-            defocus + spread * float(deviation),
-            astigmatism,
-            direction,
-            phase,
-        )
-        for deviation in rng.standard_normal(plan.tilts)
-    )
 
 
 def _white_halves(clean: Image, snr_db: float, rng: np.random.Generator) -> Halves:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from cryolithe.simulation.molecules import Molecule, load_molecules, select_molecules
+from cryolithe.simulation.procedural import procedural_library
+from cryolithe.simulation.recipe import Recipe
 from cryolithe.simulation.structures import molecule_from_structure
 
 STRUCTURE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
 # Structures are rasterised finer than any specimen, and resampled when they are placed.
 STRUCTURE_VOXEL_ANGSTROM = 4.0
+_PROCEDURAL_BY_DEFAULT = 16
 
 
 def load_library(paths: tuple[Path, ...], hold_out: tuple[str, ...] = ()) -> tuple[Molecule, ...]:
@@ -30,3 +35,16 @@ def load_library(paths: tuple[Path, ...], hold_out: tuple[str, ...] = ()) -> tup
         else:
             molecules += load_molecules(path)
     return select_molecules(tuple(molecules), hold_out) if molecules else ()
+
+
+def recipe_library(recipe: Recipe, paths: tuple[Path, ...]) -> tuple[Molecule, ...]:
+    """The molecules of a recipe: those of the files given, and procedural ones as it asks for.
+
+    Raises:
+        InputError, FileFormatError: see ``load_library``.
+    """
+    library = load_library(paths, recipe.hold_out)
+    number = recipe.procedural
+    if number is None:
+        number = 0 if paths else _PROCEDURAL_BY_DEFAULT
+    return library + procedural_library(number, np.random.default_rng([recipe.seed, 0]))

@@ -1,4 +1,4 @@
-"""Libraries of molecules: from HDF5 or MRC density maps, or procedural when none is given.
+"""Libraries of molecules from HDF5 or MRC density maps.
 
 A molecule is a density on a cubic grid, zero in solvent, positive where denser, scaled so that the 90th percentile of
 its inside is 1.
@@ -77,33 +77,7 @@ def select_molecules(molecules: tuple[Molecule, ...], without: tuple[str, ...]) 
     return kept
 
 
-def procedural_molecule(rng: np.random.Generator, name: str, voxel_size_angstrom: float = 10.0) -> Molecule:
-    """A globular body of overlapping blobs: not a protein, but of protein-like size and texture.
-
-    Args:
-        rng: source of randomness.
-        name: its name.
-        voxel_size_angstrom: edge of its voxels.
-    """
-    blobs = int(rng.integers(3, 15))
-    radius = rng.uniform(12.0, 28.0) / voxel_size_angstrom
-    centres = [np.zeros(3)]
-    for _ in range(blobs - 1):
-        step = rng.normal(size=3)
-        centres.append(centres[rng.integers(len(centres))] + 1.3 * radius * step / np.linalg.norm(step))
-    points = np.array(centres) - np.mean(centres, axis=0)
-    half = int(np.ceil(np.abs(points).max() + 2.5 * radius)) + 1
-    axis = np.arange(-half, half + 1)
-    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"))
-    density = np.zeros(grid.shape[1:])
-    for point in points:
-        size = radius * rng.uniform(0.7, 1.3)
-        distance = np.linalg.norm(grid - point[:, None, None, None], axis=0)
-        density = np.maximum(density, rng.uniform(0.7, 1.3) / (1 + np.exp((distance - size) / 0.35)))
-    return Molecule(name, _normalised(density), voxel_size_angstrom)
-
-
-def _normalised(density: NDArray[np.floating]) -> NDArray[np.float32]:
+def normalised(density: NDArray[np.floating]) -> NDArray[np.float32]:
     """Clip below zero and scale the 90th percentile of the inside to 1."""
     density = np.clip(np.nan_to_num(density), 0, None).astype(np.float32)
     inside = density[density > 0.05 * density.max()] if density.max() > 0 else density
@@ -115,7 +89,7 @@ def _checked(name: str, density: NDArray[Any], voxel_size_angstrom: Any, source:
     """A molecule from what a file says, or FileFormatError."""
     try:
         voxel = float(voxel_size_angstrom)
-        values = _normalised(np.asarray(density, dtype=np.float32))
+        values = normalised(np.asarray(density, dtype=np.float32))
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"'{name}' in {source} is no density map of numbers: {error}") from error
     if not 0 < voxel < math.inf:

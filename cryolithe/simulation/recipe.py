@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.simulation.cell import CellRecipe
-from cryolithe.simulation.imaging import ImagingRecipe
+from cryolithe.simulation.imaging_recipe import ImagingRecipe
 
 _LIMIT_BYTES = 1_000_000
 
@@ -23,6 +23,7 @@ class Recipe(BaseModel):
         seed: the same seed gives the same files.
         molecules: structure files, density maps, folders or HDF5 libraries, relative to the recipe; may be empty.
         hold_out: names of molecules that are not to be used.
+        procedural: number of procedural molecules to add; None for 16 where no molecules are given, else none.
         cell: what the specimens contain.
         imaging: how they are imaged.
     """
@@ -33,6 +34,7 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0)
     molecules: tuple[str, ...] = ()
     hold_out: tuple[str, ...] = ()
+    procedural: int | None = Field(None, ge=0, le=10_000)
     cell: CellRecipe = CellRecipe()
     imaging: ImagingRecipe = ImagingRecipe()
 

@@ -1,9 +1,10 @@
 """What is no biology in a specimen: gold, ice crystals, carbon film, the grain of amorphous ice, and damaged surfaces.
 
-Densities are contrasts to amorphous ice, protein 1. From mean inner potentials of about 3.5 V for amorphous ice, 7 V
-for protein, 10 V for amorphous carbon (Wanner et al. 2006, Ultramicroscopy 106, 341: 9-10.7 V) and 25-30 V for gold
-(Popescu et al. 2007, Phys. Rev. B 76, 235411), gold is (25...38 - 3.5) / 3.5, about 6-10, and carbon about 1.8. An ice
-crystal that stands out of the specimen is as dense as ice against vacuum: 3.5 / 3.5 = 1.
+Densities are contrasts to amorphous ice in units of 2.5 V, as in `cryolithe.simulation.detector`. With mean inner
+potentials of 4.5 V for ice, 9.1 V for amorphous carbon (Wanner et al. 2006, Ultramicroscopy 106, 341-345: 9.09 V at
+1.75 g/cm³) and 20-30 V for gold (30 V from atomic scattering factors; less for what a weak-phase image cannot show),
+carbon is (9.1 - 4.5) / 2.5 = 1.8 and gold 6-10. An ice crystal that stands out of the specimen has the contrast of ice
+against vacuum: 4.5 / 2.5 = 1.8.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Point = tuple[float, float, float]
 GOLD_LEVEL = (6.0, 10.0)
+SOLID = 0.3  # share of a voxel from which on it belongs to a body
 CARBON_LEVEL = 1.8
-CRYSTAL_LEVEL = 1.0
+CRYSTAL_LEVEL = 1.8
 ICE_PEAK_PER_ANGSTROM = 1 / 3.7
 _ICE_PEAK_WIDTH = 0.05  # 1/Å
 _ICE_FLOOR = 0.06  # structure factor of water at long waves: density times kT times compressibility
 _WATER_PER_ANGSTROM3 = 0.0311  # amorphous ice, 0.93 g/cm³
-_WATER_CONTRAST = 1.0  # the mean potential of ice over the contrast of protein: 3.5 V / 3.5 V
+_WATER_CONTRAST = 1.8  # the mean inner potential of ice over the contrast of density 1: 4.5 V / 2.5 V
 _TILE = 128
 
 
@@ -68,25 +70,30 @@ def _directions(count: int, rng: np.random.Generator) -> Array:
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
-def add_solid(density: NDArray[np.float32], solid: Solid) -> tuple[tuple[slice, slice, slice], NDArray[np.bool_]]:
-    """Draw a body into a density ``(z, y, x)``.
-
-    Returns:
-        the box that holds it, and which voxels of the box it fills.
-    """
+def solid_voxels(shape: tuple[int, ...], solid: Solid) -> tuple[tuple[slice, slice, slice], NDArray[np.float64]]:
+    """The box of a grid ``(z, y, x)`` that holds a body, and how far it fills each voxel of the box, 0 to 1."""
     reach = math.ceil(solid.radius_px) + 2
     spans = [
         (min(max(round(c) - reach, 0), n), max(min(round(c) + reach + 1, n), 0))
-        for c, n in zip(solid.centre_px, density.shape, strict=True)
+        for c, n in zip(solid.centre_px, shape, strict=True)
     ]
     box = (slice(*spans[0]), slice(*spans[1]), slice(*spans[2]))
     grids = [g - c for g, c in zip(np.ogrid[box], solid.centre_px, strict=True)]
     depth = solid.radius_px - np.sqrt(grids[0] ** 2 + grids[1] ** 2 + grids[2] ** 2)
     for face, distance in zip(solid.faces, solid.depths_px, strict=True):
         depth = np.minimum(depth, distance - (face[0] * grids[0] + face[1] * grids[1] + face[2] * grids[2]))
-    filled = np.clip(depth + 0.5, 0.0, 1.0)
+    return box, np.clip(depth + 0.5, 0.0, 1.0)
+
+
+def add_solid(density: NDArray[np.float32], solid: Solid) -> tuple[tuple[slice, slice, slice], NDArray[np.bool_]]:
+    """Draw a body into a density ``(z, y, x)``.
+
+    Returns:
+        the box that holds it, and which voxels of the box it fills.
+    """
+    box, filled = solid_voxels(density.shape, solid)
     np.maximum(density[box], (solid.level * filled).astype(np.float32), out=density[box])
-    return box, filled > 0.3
+    return box, filled > SOLID
 
 
 def add_carbon_film(
@@ -135,7 +142,7 @@ def ice_sigma(voxel_size_angstrom: float) -> float:
     """Standard deviation of the density of amorphous ice in voxels, in units of protein's contrast.
 
     A voxel of volume V holds n V molecules with a variance of n V S, S the structure factor, so the relative
-    fluctuation of its density is sqrt(S / (n V)); ice itself is about as dense as protein's contrast to it.
+    fluctuation of its density is sqrt(S / (n V)), times the potential of ice over that of density 1.
     """
     volume = _WATER_PER_ANGSTROM3 * voxel_size_angstrom**3
     return _WATER_CONTRAST * math.sqrt(_mean_structure_factor(voxel_size_angstrom) / volume)

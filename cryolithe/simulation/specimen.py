@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from cryolithe.simulation.molecules import Molecule, procedural_molecule, resampled
+from cryolithe.simulation.molecules import Molecule, resampled
+from cryolithe.simulation.procedural import procedural_molecule
 
 _OCCUPIED = 0.15
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.simulation.campaign import SimulatedSeries, simulate_series
+from cryolithe.simulation.crowd import check_fits
 from cryolithe.simulation.molecules import Molecule
 from cryolithe.simulation.recipe import Recipe
 
@@ -33,7 +34,12 @@ class StreamedPair:
 
 
 def stream_series(recipe: Recipe, library: tuple[Molecule, ...], first: int = 1) -> Iterator[SimulatedSeries]:
-    """Yield series ``first``, ``first + 1``, ... without end; a worker of several takes every n-th by itself."""
+    """Yield series ``first``, ``first + 1``, ... without end; a worker of several takes every n-th by itself.
+
+    Raises:
+        SettingsError: if a molecule does not fit into the field.
+    """
+    check_fits(recipe.cell, library)
     number = first
     while True:
         yield simulate_series(recipe, library, number)
