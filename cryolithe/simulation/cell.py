@@ -143,6 +143,11 @@ class Cell:
     reached_crowding: float
     lamella: bool
 
+    @property
+    def thickness_angstrom(self) -> float:
+        """Thickness of the slab across its faces, as far as it lies in the grid."""
+        return 2 * max(float(self.slab_px.max()), 0.0) * self.voxel_size_angstrom
+
 
 def relion_euler_deg(rotation: Array) -> tuple[float, float, float]:
     """RELION's rot, tilt and psi of a rotation ``(3, 3)`` that takes the reference to the specimen, acting on z, y, x.

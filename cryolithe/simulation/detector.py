@@ -1,10 +1,12 @@
 """From density to contrast, and from contrast to counted electrons.
 
 Contrast of protein in ice
-    Mean inner potentials are taken as 7.0 V for protein and 4.5 V for vitreous ice (both calculated from atomic
-    scattering factors and densities, as by Vulović et al. 2013, J. Struct. Biol. 183, 19-32), so density 1 stands for
-    2.5 V. The interaction constant σ = 2π m e λ / h² is 6.53e-4 rad/(V Å) at 300 kV (Kirkland, Advanced Computing in
-    Electron Microscopy, equation 5.6); 100 Å of protein shift the phase by 0.16 rad.
+    Mean inner potentials follow from atomic scattering factors and densities (isolated atoms, which dominate: Vulović
+    et al. 2013, J. Struct. Biol. 183, 19-32): 4.5 V for vitreous ice of 0.93 g/cm³ and 7.9 V for protein of 1.35
+    g/cm³. Density 1 is the 90th percentile of a map at 10 Å, which blurs a molecule: for such a map to hold the phase
+    of its atoms, density 1 stands for about 2.5 V over ice (2.2-2.5 V for maps of known mass). The interaction
+    constant σ = 2π m e λ / h² (Kirkland, Advanced Computing in Electron Microscopy, chapter 5) is 6.53e-4 rad/(V Å) at
+    300 kV; 100 Å of density 1 shift the phase by 0.16 rad.
 
 Counting
     The expected image is blurred by the detector's MTF, then electrons are counted: Poisson noise is white, so
@@ -40,7 +42,8 @@ class Detector:
         mtf_nyquist: MTF at Nyquist of the detector's own pixels.
         binning: image pixel over detector pixel: how little of the MTF's fall an image sees.
         mean_free_path_nm: thickness after which 1/e of the electrons remain in a zero-loss image. Rice et al. 2018
-            (J. Struct. Biol. 204, 38-44) measured 395 nm at 300 kV; calculated values lie at 300-350 nm.
+            (J. Struct. Biol. 204, 38-44) measured 395 nm in ice at 300 kV; the cross sections used by Vulović et al.
+            2013 give 375 nm for ice and 197 nm for dry protein, so a crowded cell lies between.
 
     Raises:
         SettingsError: if a value is out of range.

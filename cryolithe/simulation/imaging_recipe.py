@@ -98,7 +98,7 @@ class ImagingRecipe:
         ctf: "left" in the images, "phase-flipped", "wiener", or "none" for a perfect phase plate.
         wiener_snr: spectral SNR of the Wiener filter.
         exposure_weighting: whether images are weighted by their exposure.
-        thickness_angstrom: of the slab that electrons are lost in; None for that of a recipe's cell, else the density's depth.
+        thickness_angstrom: of the slab that electrons are lost in; None for that of the cell, or the density's depth.
         detector: that counts.
         faults: of the images.
         surroundings: what lies beyond the density along x: it "repeated", or an "even" slab of its means.

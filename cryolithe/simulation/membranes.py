@@ -26,8 +26,8 @@ class Bilayer:
     """The profile of a membrane across its thickness.
 
     Attributes:
-        head_to_head_angstrom: distance of the two layers of head groups; 35-40 Å in cells (Heberle et al. 2020, PNAS
-            117, 19943: head-group peaks of vesicles by cryo-EM).
+        head_to_head_angstrom: distance of the two layers of head groups; fluid bilayers have 35-40 Å. It
+            can be measured by cryo-EM (Heberle et al. 2020, PNAS 117, 19943).
         head_sigma_angstrom: width of a layer of head groups; the whole membrane is about 2.5 of it thicker.
         tails: density between the leaflets, relative to the head groups.
         level: density of the head groups; protein is 1.

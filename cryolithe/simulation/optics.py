@@ -36,7 +36,7 @@ ANGSTROM_PER_MM = 1e7
 # Phase between neighbouring strips at Nyquist: half-way the blend of two CTFs is at most 1 - cos(0.35) = 6 % too small.
 STRIP_PHASE_RAD = 0.7
 STEEPEST_DEG = 85.0  # the defocus gradient tan θ is taken from here beyond
-# Grant & Grigorieff 2015 (eLife 4, e06980), equation 3: Nc = a k^b + c, e/Å² at 300 kV, k in 1/Å.
+# Grant & Grigorieff 2015 (eLife 4, e06980): Nc = a k^b + c, e/Å² at 300 kV, k in 1/Å.
 CRITICAL_A, CRITICAL_B, CRITICAL_C = 0.245, -1.665, 2.81
 
 
@@ -110,7 +110,7 @@ def ctf(optics: Optics, shape: tuple[int, int], pixel_size_angstrom: float) -> I
     """Contrast transfer function, ``sin γ``, on the half transform of an image.
 
     ``γ = π λ Δf(α) k² - π/2 Cs λ³ k⁴ + phase shift + asin(amplitude contrast)`` (Rohou & Grigorieff 2015, J. Struct.
-    Biol. 192, 216-221, equations 2-4).
+    Biol. 192, 216-221).
 
     Args:
         optics: state of the microscope.
@@ -245,8 +245,9 @@ def correct_image(image: Image, view: TiltedView, mode: CtfMode, snr: float = 1.
 def critical_exposure(frequency_per_angstrom: NDArray[np.float64], voltage_kv: float = 300.0) -> NDArray[np.float64]:
     """Exposure after which the signal at a frequency has fallen to ``exp(-1/2)``, e/Å²; infinite at frequency 0.
 
-    ``Nc = 0.245 k^-1.665 + 2.81`` at 300 kV (Grant & Grigorieff 2015, equation 3), 0.8 of it at 200 kV (their page 8)
-    and, by the same step, 0.64 at 100 kV; linear in voltage between.
+    ``Nc = 0.245 k^-1.665 + 2.81`` at 300 kV (Grant & Grigorieff 2015), 0.8 of it at 200 kV (as the authors' program
+    does) and 0.64 at 100 kV, where damage is 1.57 times as fast (Peet, Henderson & Russo 2019, Ultramicroscopy 203,
+    125-131; the program has 0.53); linear in voltage between.
     """
     scale = float(np.interp(voltage_kv, (100.0, 200.0, 300.0), (0.64, 0.8, 1.0)))
     with np.errstate(divide="ignore"):
@@ -256,7 +257,7 @@ def critical_exposure(frequency_per_angstrom: NDArray[np.float64], voltage_kv: f
 def exposure_filter(
     shape: tuple[int, int], pixel_size_angstrom: float, exposure: float, voltage_kv: float = 300.0
 ) -> Image:
-    """What an exposure has left of the signal: ``exp(-N / (2 Nc(k)))`` (Grant & Grigorieff 2015, equation 5).
+    """What an exposure has left of the signal: ``exp(-N / (2 Nc(k)))`` (Grant & Grigorieff 2015).
 
     The same filter is the exposure weight that tilt-series software multiplies an image by.
 
