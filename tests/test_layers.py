@@ -29,6 +29,7 @@ ALLOWED = {
         "sampling", "projector", "report", "network",
     },
     "simulation": {"errors", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
+    "curation": {"errors", "geometry", "images", "projector", "formats"},
     "training": {
         "errors", "geometry", "wavelets", "sampling", "projector", "metrics", "network", "reconstruct", "simulation",
     },

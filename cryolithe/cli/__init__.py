@@ -18,6 +18,7 @@ COMMANDS = {
     "info": ("cryolithe.cli.info", "Say what a file holds: stack, volume, angles, model."),
     "fsc": ("cryolithe.cli.fsc", "Fourier shell correlation of two volumes."),
     "simulate": ("cryolithe.cli.simulate", "Make a simulated tilt series with known truth."),
+    "pairs": ("cryolithe.cli.pairs", "Check curated real pairs and make training files of them."),
     "train": ("cryolithe.cli.train", "Train a network on simulated specimens."),
     "score": ("cryolithe.cli.score", "Score a model against FBP on simulated specimens it never saw."),
 }
@@ -26,6 +27,7 @@ COMMANDS = {
 RESUMING = {
     "reconstruct": " Repeat the command to go on where it stopped.",
     "simulate": " Finished series of a recipe are kept: go on with --resume.",
+    "pairs": " Finished pairs are kept: repeat the command to go on.",
 }
 
 
@@ -69,11 +71,7 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             raise UserError(" ".join(error.format_message().split())) from error
         except KeyboardInterrupt:
-            remedy = {
-                "reconstruct": " Repeat the command to go on where it stopped.",
-                "simulate": " Go on with --resume.",
-            }
-            click.echo("Interrupted." + remedy.get(str(ctx.invoked_subcommand), ""), err=True)
+            click.echo("Interrupted." + RESUMING.get(str(ctx.invoked_subcommand), ""), err=True)
             ctx.exit(130)
 
 

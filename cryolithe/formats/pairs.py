@@ -144,16 +144,15 @@ def pair_writer(path: PathLike, layout: PairLayout, overwrite: bool = False) -> 
     shapes = {name: np.broadcast_to(np.empty((), dtype), shape) for name, (shape, dtype) in layout.arrays.items()}
     extras = {name: values for name, values in shapes.items() if name not in ("images", "truth")}
     Pair(shapes["images"], shapes["truth"], layout.angles_deg, layout.voxel_size_angstrom, extras)
-    with replacing(path, overwrite) as temporary:
-        with h5py.File(temporary, "w", track_order=True) as file:
-            for name, (shape, dtype) in layout.arrays.items():
-                chunk = (shape[0], min(ROWS_PER_CHUNK, shape[1]), shape[2])
-                file.create_dataset(name, shape, dtype, chunks=chunk, fletcher32=True, track_times=False)
-            _describe(file, layout.angles_deg, layout.voxel_size_angstrom, layout.origin)
-            sink = RowSink(file)
-            yield sink
-            lacking = sink.unfinished()
-        if lacking:
+    needed = sum(values.size * values.dtype.itemsize for values in shapes.values())
+    with new_hdf5_file(path, overwrite, needed) as file:
+        for name, (shape, dtype) in layout.arrays.items():
+            chunk = (shape[0], min(ROWS_PER_CHUNK, shape[1]), shape[2])
+            file.create_dataset(name, shape, dtype, chunks=chunk, fletcher32=True, track_times=False)
+        _describe(file, layout.angles_deg, layout.voxel_size_angstrom, layout.origin)
+        sink = RowSink(file)
+        yield sink
+        if lacking := sink.unfinished():
             raise OutputError(f"{path} was not written: rows of {', '.join(lacking)} are lacking")
 
 

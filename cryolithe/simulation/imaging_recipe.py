@@ -95,6 +95,8 @@ class ImagingRecipe:
         scheme: tilt angles, their order and their gaps.
         total_exposure: exposure of a series, e/Å².
         optics: of the microscope.
+        specimen_contrast: strength of the specimen's scattering, relative to what its atoms amount to. Series of real
+            cells are weaker than that, see "Realism" in training_data/README.md.
         ctf: "left" in the images, "phase-flipped", "wiener", or "none" for a perfect phase plate.
         wiener_snr: spectral SNR of the Wiener filter.
         exposure_weighting: whether images are weighted by their exposure.
@@ -112,6 +114,7 @@ class ImagingRecipe:
     scheme: SchemeRecipe = field(default_factory=SchemeRecipe)
     total_exposure: Range = (60.0, 160.0)
     optics: OpticsRecipe = field(default_factory=OpticsRecipe)
+    specimen_contrast: Range = (1.0, 1.0)
     ctf: CtfMode = "phase-flipped"
     wiener_snr: Range = (1.0, 10.0)
     exposure_weighting: bool = True
@@ -130,6 +133,7 @@ class ImagingRecipe:
                 raise SettingsError(f"unknown {name} '{value}'{nearest_name(value, known)}; known: {', '.join(known)}")
         check_range("snr_db", self.snr_db, -60, 60)
         check_range("total_exposure", self.total_exposure, 0.1, 10_000)
+        check_range("specimen_contrast", self.specimen_contrast, 0, 10)
         check_range("wiener_snr", self.wiener_snr, 1e-6, 1e6)
         if self.thickness_angstrom is not None:
             check_range("thickness_angstrom", self.thickness_angstrom, 0, 20_000)

@@ -1,7 +1,7 @@
 """Libraries of molecules from HDF5 or MRC density maps.
 
 A molecule is a density on a cubic grid, zero in solvent, positive where denser, scaled so that the 90th percentile of
-its inside is 1.
+its inside, averaged over about 10 Å, is 1.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats import read_volume
 
+_LEVEL_ANGSTROM = 10.0
 MAP_ENDINGS = (".mrc", ".map", ".ccp4")
 
 
@@ -77,10 +78,16 @@ def select_molecules(molecules: tuple[Molecule, ...], without: tuple[str, ...]) 
     return kept
 
 
-def normalised(density: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Clip below zero and scale the 90th percentile of the inside to 1."""
+def normalised(density: NDArray[np.floating], voxel_size_angstrom: float) -> NDArray[np.float32]:
+    """Clip below zero and scale so that, averaged over about 10 Å, the 90th percentile of the inside is 1.
+
+    The finer a map, the higher its peaks: without the averaging, maps of one molecule at several voxel sizes would get
+    different masses.
+    """
     density = np.clip(np.nan_to_num(density), 0, None).astype(np.float32)
-    inside = density[density > 0.05 * density.max()] if density.max() > 0 else density
+    size = max(1, round(_LEVEL_ANGSTROM / voxel_size_angstrom)) if math.isfinite(voxel_size_angstrom) else 1
+    smooth = scipy.ndimage.uniform_filter(density, size, mode="constant") if size > 1 and density.size else density
+    inside = smooth[smooth > 0.05 * smooth.max()] if smooth.max(initial=0.0) > 0 else smooth
     level = float(np.percentile(inside, 90)) if inside.size else 0.0
     return density / level if level > 0 else density
 
@@ -89,13 +96,14 @@ def _checked(name: str, density: NDArray[Any], voxel_size_angstrom: Any, source:
     """A molecule from what a file says, or FileFormatError."""
     try:
         voxel = float(voxel_size_angstrom)
-        values = normalised(np.asarray(density, dtype=np.float32))
+        raw = np.asarray(density, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"'{name}' in {source} is no density map of numbers: {error}") from error
     if not 0 < voxel < math.inf:
         raise FileFormatError(f"'{name}' in {source} needs a positive voxel size in Å, got {voxel_size_angstrom}")
-    if values.ndim != 3 or not values.max(initial=0.0) > 0:
+    if raw.ndim != 3 or not raw.max(initial=0.0) > 0:
         raise FileFormatError(f"'{name}' in {source} must be a (z, y, x) map with positive density, denser = higher")
+    values = normalised(raw, voxel)
     return Molecule(name, values, voxel)
 
 

@@ -49,7 +49,7 @@ def procedural_molecule(rng: np.random.Generator, name: str) -> Molecule:
         turned = Rotation.from_rotvec([0.0, 0.0, math.pi]).apply(points)
         up = np.array([height / 2, 0.0, 0.0])
         points = np.concatenate([points + up, turned - up])
-    return Molecule(name, normalised(_density(points - points.mean(axis=0))), _VOXEL_ANGSTROM)
+    return Molecule(name, normalised(_density(points - points.mean(axis=0)), _VOXEL_ANGSTROM), _VOXEL_ANGSTROM)
 
 
 def _touching_angstrom(unit: Points, turn: Rotation) -> float:

@@ -17,7 +17,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError, SettingsError
-from cryolithe.simulation.molecules import Molecule
+from cryolithe.simulation.molecules import Molecule, normalised
 
 STRUCTURE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz")
 _FINE_ANGSTROM = 2.0  # atoms are drawn on a grid at least this fine, then averaged over voxels
@@ -36,7 +36,7 @@ def molecule_from_structure(path: Path, voxel_size_angstrom: float, b_factor_ang
         b_factor_angstrom2: blur of all atoms on top of their scattering factors, exp(-B s²/4).
 
     Returns:
-        a molecule named like the file, scaled so that the 90th percentile of its inside is 1.
+        a molecule named like the file, scaled as `cryolithe.simulation.molecules.normalised` does.
 
     Raises:
         SettingsError: if the voxel size is not positive or the B-factor is negative.
@@ -54,7 +54,7 @@ def molecule_from_structure(path: Path, voxel_size_angstrom: float, b_factor_ang
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break
-    return Molecule(name, _normalised(density), float(voxel_size_angstrom))
+    return Molecule(name, normalised(density, voxel_size_angstrom), float(voxel_size_angstrom))
 
 
 def _atoms(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
@@ -132,10 +132,3 @@ def _splatted(places: NDArray[np.float64], weights: NDArray[np.float64], shape: 
         index = np.ravel_multi_index(tuple((floor + corner).T), shape)
         total += np.bincount(index, share, minlength=total.size)
     return total.reshape(shape).astype(np.float32)
-
-
-def _normalised(density: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Clip below zero and scale the 90th percentile of the inside to 1."""
-    positive = np.clip(density, 0, None)
-    inside = positive[positive > 0.05 * positive.max()]
-    return (positive / np.percentile(inside, 90)).astype(np.float32)

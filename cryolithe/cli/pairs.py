@@ -1,0 +1,139 @@
+"""``cryolithe pairs``: curated real pairs, checked and made into training files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
+
+if TYPE_CHECKING:
+    from cryolithe.curation.check import PairReport
+    from cryolithe.curation.manifest import Manifest
+
+PATH = click.Path(path_type=Path)
+DATA = click.option("--data", type=PATH, help="Folder of the local copy. Default: the manifest's, or where it lies.")
+ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this pair; may be repeated.")
+
+
+@click.group("pairs")
+def command() -> None:
+    """Curated real pairs: a deposited tilt series with the tomogram that it should become.
+
+    A manifest (YAML) says where the files of an entry are and how the targets were made; training_data/empiar_*.yaml
+    are such. The format is described in training_data/README.md.
+    """
+
+
+@command.command("check")
+@click.argument("manifest", type=PATH)
+@DATA
+@ONLY
+@click.option("--record", type=PATH, help="Write a copy of the manifest with sizes and checksums filled in.")
+@click.option("--fast", is_flag=True, help="Leave checksums out.")
+def check(manifest: Path, data: Path | None, only: tuple[str, ...], record: Path | None, fast: bool) -> None:
+    """Compare a local copy with its MANIFEST: files, shapes, pixel sizes, checksums, halves, targets.
+
+    Each target is correlated with our own FBP of its series, so that one that is mirrored, inverted, shifted or of
+    another series is found. Exit code 1 if anything is wrong.
+    """
+    from cryolithe.curation.check import check_pair
+    from cryolithe.curation.manifest import read_manifest
+
+    if record and fast:
+        raise SettingsError("--record needs the checksums that --fast leaves out; give one of them")
+    if record and record.exists():
+        raise OutputError(f"{record} exists; give --record the name of a new file")
+    read = read_manifest(manifest)
+    root = _root(manifest, read, data)
+    reports = []
+    for pair in read.select(only):
+        report = check_pair(read, pair, root, fast)
+        reports.append(report)
+        _show(report, read)
+    if record:
+        _record(record, read, reports, root)
+    wrong = sum(not report.ok for report in reports)
+    if wrong:
+        click.echo(f"{wrong} of {len(reports)} pairs are not as {manifest} says", err=True)
+        raise click.exceptions.Exit(1)
+
+
+@command.command("build")
+@click.argument("manifest", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Folder to write NAME.h5 into.")
+@DATA
+@ONLY
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+def build(manifest: Path, output: Path, data: Path | None, only: tuple[str, ...], overwrite: bool) -> None:
+    """Check the pairs of MANIFEST and make training files of them, laid out like those of `cryolithe simulate`.
+
+    Finished pairs are kept: repeat the command to go on. A pair that is not as the manifest says is left out, with
+    exit code 1.
+    """
+    from cryolithe.curation.build import build_pair
+    from cryolithe.curation.manifest import read_manifest
+    from cryolithe.device import keep_freed_memory
+
+    keep_freed_memory()
+    read = read_manifest(manifest)
+    root = _root(manifest, read, data)
+    pairs = read.select(only)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {output}: {error.strerror or error}") from error
+    failed = 0
+    for pair in pairs:
+        try:
+            click.echo(build_pair(read, pair, root, output, overwrite))
+        except CryoLitheError as error:
+            failed += 1
+            click.echo(f"{pair.name}: {error}", err=True)
+    if failed:
+        click.echo(f"{failed} of {len(pairs)} pairs were not built", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _root(path: Path, manifest: Manifest, data: Path | None) -> Path:
+    """The folder of the local copy."""
+    root = data if data is not None else path.parent / (manifest.data or "")
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder; give the folder of the local copy with --data")
+    return root
+
+
+def _show(report: PairReport, manifest: Manifest) -> None:
+    """One line for a pair that is right, one for each thing that is wrong."""
+    wrong = [finding.text for finding in report.findings if finding.wrong]
+    remarks = "".join(f"; {finding.text}" for finding in report.findings if not finding.wrong)
+    for text in wrong:
+        click.echo(f"{report.pair}: WRONG: {text}")
+    if wrong or report.shape is None:
+        return
+    depth, rows, columns = report.shape
+    line = f"{report.pair}: ok: {report.tilts} tilts, {depth} x {rows} x {columns} voxels"
+    line += f" of {manifest.voxel_size_angstrom:g} Å"
+    if report.match:
+        shift = max(map(abs, report.match.shift_px))
+        line += f"; target fits our FBP: correlation {report.match.correlation:.2f}, shift {shift:.1f} px"
+    click.echo(line + remarks)
+
+
+def _record(path: Path, manifest: Manifest, reports: list[PairReport], root: Path) -> None:
+    """Write the manifest with what was measured of the pairs that are right."""
+    from cryolithe.curation.manifest import write_manifest
+
+    right = {report.pair: report for report in reports if report.ok}
+    pairs = tuple(
+        pair.model_copy(update={"measured": right[pair.name].measured, "tilts": right[pair.name].tilts})
+        if pair.name in right
+        else pair
+        for pair in manifest.pairs
+    )
+    data = os.path.relpath(root, path.parent)
+    write_manifest(path, manifest.model_copy(update={"pairs": pairs, "data": data}))
+    click.echo(f"{path}: sizes and checksums of {len(right)} of {len(manifest.pairs)} pairs")
