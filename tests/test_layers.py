@@ -24,9 +24,10 @@ ALLOWED = {
     "metrics": {"errors"},
     "report": {"errors", "metrics", "formats"},
     "network": {"errors", "filters", "sampling", "wavelets"},
+    "inference": {"errors", "network", "sampling"},
     "reconstruct": {
         "errors", "settings", "device", "geometry", "images", "filters", "wavelets", "tilts", "volume", "formats",
-        "sampling", "projector", "report", "network",
+        "sampling", "projector", "report", "network", "inference",
     },
     "simulation": {"errors", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "curation": {"errors", "geometry", "images", "projector", "formats"},

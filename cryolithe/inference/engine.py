@@ -1,0 +1,236 @@
+"""Values of all points of a slab: rows lifted once, features of rows kept as long as patches need them.
+
+The points of a slab are cut into blocks that never meet: a block reads lifted rows, and keeps the features of the last
+rows of its own. On a CPU each thread takes blocks one by one and does everything for them with one core (no two
+threads ever wait for each other inside a matrix product, which on a busy machine costs more than it gains); a GPU
+takes large blocks and many rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.inference.algebra import LiftedNetwork, RowEncoder, apply_steps
+from cryolithe.inference.columns import PointTable, lift_rows
+from cryolithe.inference.pooling import Pool, choose_pool
+from cryolithe.sampling import Window
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """How much is worked on at a time.
+
+    Attributes:
+        points: of a block.
+        patches: along y, whose new rows are lifted together; networks with an encoder per row take one.
+        points_in_memory: points whose features are kept at once; more points are done one such part after another.
+    """
+
+    points: int = 1024
+    patches: int = 1
+    points_in_memory: int = 1 << 20
+
+
+class RowRun(NamedTuple):
+    """Filtered rows, and where the patches begin.
+
+    Attributes:
+        rows: for each window of the network, shape ``(tilts, n, X)``, float32.
+        first_rows: row at which each patch begins, shape ``(patches,)``; whole and a stride apart for networks that
+            share their encoder, else any, read by linear interpolation between rows.
+    """
+
+    rows: list[torch.Tensor]
+    first_rows: NDArray[np.float64]
+
+
+class _Batch(NamedTuple):
+    """Rows to lift together, and the patches that are complete with them."""
+
+    positions: NDArray[np.float64]
+    encoder: int
+    first_slot: int
+    patches: range
+
+
+class Engine:
+    """Applies a lifted network to runs of rows.
+
+    Args:
+        network: on its device and in its precision.
+        windows: what it sees of a row.
+        table: the points.
+        batch: how much at a time.
+        threads: number of cores to use on a CPU.
+        pool: version of the pooling; by default the fastest.
+    """
+
+    def __init__(
+        self,
+        network: LiftedNetwork,
+        windows: tuple[Window, ...],
+        table: PointTable,
+        batch: BatchSize,
+        threads: int = 1,
+        pool: Pool | None = None,
+    ) -> None:
+        self.network = network
+        self.windows = windows
+        self.batch = batch
+        self.threads = threads
+        self.device = table.order.device
+        self.dtype = network.combine[0].weight.dtype
+        self.pool = pool or choose_pool(self.device)
+        self.parts = [
+            [_slice(table, start, min(start + batch.points, stop)) for start in range(first, stop, batch.points)]
+            for first in range(0, table.points, batch.points_in_memory)
+            for stop in (min(first + batch.points_in_memory, table.points),)
+        ]
+        self.points = table.points
+
+    def __call__(self, run: RowRun, on_share: Callable[[float], object] = lambda share: None) -> torch.Tensor:
+        """Values of all points for all patches.
+
+        Args:
+            run: rows on the engine's device.
+            on_share: called with the share (0...1) of the work that was just done.
+
+        Returns:
+            shape ``(points, patches, outputs)``, float32 (float64 for a network in it), points in their natural order.
+        """
+        patches, outputs = len(run.first_rows), self.network.outputs
+        exact = torch.promote_types(self.dtype, torch.float32)
+        values = torch.empty((self.points, patches, outputs), dtype=exact, device=self.device)
+        if self.device.type != "cpu" or self.threads == 1:
+            for part in self.parts:
+                self._run_part(run, part, values, map, on_share)
+            return values
+        # Each thread of ours is to be one thread of torch's; the caller's own setting is per thread and stays.
+        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+            for part in self.parts:
+                self._run_part(run, part, values, executor.map, on_share)
+        return values
+
+    def _run_part(
+        self,
+        run: RowRun,
+        part: list[PointTable],
+        values: torch.Tensor,
+        each: Callable[..., Iterator[None]],
+        on_share: Callable[[float], object],
+    ) -> None:
+        network = self.network
+        slots = network.rows_per_point
+        if network.shared:
+            slots += network.stride * (self.batch.patches - 1)
+        features = network.encoders[0].features
+        kept = [torch.empty((b.points, slots, features), dtype=self.dtype, device=self.device) for b in part]
+        share = sum(block.points for block in part) / self.points
+        total = sum(len(batch.patches) for batch in self._batches(run))
+        for batch in self._batches(run):
+            encoder = network.encoders[batch.encoder]
+            rows = [_rows_at(rows, batch.positions) for rows in run.rows]
+            lifted = self._lift(rows, encoder, each)
+
+            def work(
+                number: int,
+                batch: _Batch = batch,
+                encoder: RowEncoder = encoder,
+                lifted: torch.Tensor = lifted,
+            ) -> None:
+                with torch.inference_mode():
+                    self._block(part[number], kept[number], lifted, encoder, batch, values)
+
+            for _ in each(work, range(len(part))):
+                pass
+            on_share(share * len(batch.patches) / total)
+
+    def _lift(
+        self, rows: list[torch.Tensor], encoder: RowEncoder, each: Callable[..., Iterator[torch.Tensor]]
+    ) -> torch.Tensor:
+        """Lifted rows; on a GPU in the network's precision, on a CPU as precise as the maps."""
+        tilts = rows[0].shape[0]
+        bounds = np.linspace(0, tilts, min(tilts, 2 * self.threads) + 1).astype(int)
+
+        def lift(number: int) -> torch.Tensor:
+            low, high = int(bounds[number]), int(bounds[number + 1])
+            with torch.inference_mode():
+                return lift_rows([row[low:high] for row in rows], self.windows, encoder.maps[low:high])
+
+        lifted = torch.cat(list(each(lift, range(len(bounds) - 1))), dim=1)
+        return lifted.to(self.dtype) if self.device.type != "cpu" else lifted
+
+    def _block(
+        self,
+        block: PointTable,
+        kept: torch.Tensor,
+        lifted: torch.Tensor,
+        encoder: RowEncoder,
+        batch: _Batch,
+        values: torch.Tensor,
+    ) -> None:
+        """Encode the new rows for a block of points; join the patches that are complete with them."""
+        network = self.network
+        pooled = self.pool(lifted, block.start, block.fraction, block.scale).to(self.dtype)
+        encoded = apply_steps(pooled, encoder.steps)
+        new = len(batch.positions)
+        if network.shared and batch.first_slot:
+            kept[:, : batch.first_slot] = kept[:, new : new + batch.first_slot].clone()
+        kept[:, batch.first_slot : batch.first_slot + new] = encoded.transpose(0, 1)
+        if not len(batch.patches):
+            return
+        if network.shared:
+            rows = network.rows_per_point
+            joined = kept.unfold(1, rows, network.stride)[:, : len(batch.patches)].transpose(-1, -2).flatten(-2)
+        else:
+            joined = kept.flatten(1)[:, None]
+        result = apply_steps(joined, network.combine).to(values.dtype)
+        values[block.order, batch.patches.start : batch.patches.stop] = result
+
+    def _batches(self, run: RowRun) -> Iterator[_Batch]:
+        """The order of work."""
+        network, first_rows = self.network, run.first_rows
+        rows, stride = network.rows_per_point, network.stride
+        if not network.shared:
+            for patch, first in enumerate(first_rows):
+                for row in range(rows):
+                    done = range(patch, patch + (row == rows - 1))
+                    yield _Batch(np.array([first + row]), row, row, done)
+            return
+        step = self.batch.patches
+        for patch in range(0, len(first_rows), step):
+            done = range(patch, min(patch + step, len(first_rows)))
+            new = stride * step if patch else rows + stride * (step - 1)
+            first_slot = rows - stride if patch else 0
+            # The last batch may reach beyond the rows: what is read there is not used.
+            positions = first_rows[patch] + first_slot + np.arange(new)
+            yield _Batch(positions, 0, first_slot, done)
+
+
+def _rows_at(rows: torch.Tensor, positions: NDArray[np.float64]) -> torch.Tensor:
+    """Rows at positions, ``(tilts, n, X)``, by linear interpolation; positions beyond the end give the last row."""
+    last = rows.shape[1] - 1
+    base = np.clip(np.floor(positions), 0, last)
+    fraction = np.clip(positions - base, 0, 1)
+    low = torch.from_numpy(base.astype(np.int64)).to(rows.device)
+    if not fraction.any():
+        return rows[:, low]
+    high = (low + 1).clamp(max=last)
+    return torch.lerp(rows[:, low], rows[:, high], torch.from_numpy(fraction).to(rows)[:, None])
+
+
+def _slice(table: PointTable, first: int, last: int) -> PointTable:
+    """Some of the points, in memory of their own."""
+    return PointTable(
+        table.start[:, first:last].contiguous(),
+        table.fraction[:, first:last].contiguous(),
+        table.scale[first:last].contiguous(),
+        table.order[first:last].contiguous(),
+    )

@@ -1,0 +1,78 @@
+"""The heart of the engine: interpolate lifted rows at points, ReLU, mean over tilts.
+
+    pooled[p] = scale[p] Σ_t ReLU( (1 - f) lifted[t, start] + f lifted[t, start + 1] )      f = fraction[t, p]
+
+in three versions: `pool_torch` for any device, a compiled loop for CPUs (numba) and a kernel for GPUs (Triton). No
+array of size points x tilts x channels is ever written by the latter two.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+# lifted (rows, tilts, columns, channels), start and fraction (tilts, points), scale (points,) -> (rows, points, channels)
+Pool = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def choose_pool(device: torch.device) -> Pool:
+    """The fastest version that runs on a device with what is installed."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from cryolithe.inference.pooling_triton import pool_triton
+
+        return pool_triton
+    if device.type == "cpu" and importlib.util.find_spec("numba") is not None:
+        return pool_numba
+    return pool_torch
+
+
+def pool_torch(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The definition, tilt by tilt; the result is float32 or better."""
+    exact = torch.promote_types(lifted.dtype, torch.float32)
+    total = lifted.new_zeros((lifted.shape[0], start.shape[1], lifted.shape[3]), dtype=exact)
+    for tilt, columns in enumerate(start.long()):
+        left, right = lifted[:, tilt, columns].to(exact), lifted[:, tilt, columns + 1].to(exact)
+        total += torch.lerp(left, right, fraction[tilt, :, None].to(exact)).relu_()
+    return total * scale[:, None].to(exact)
+
+
+def pool_numba(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The same by a compiled loop on one core; many threads may call it at once."""
+    pooled = torch.empty((lifted.shape[0], start.shape[1], lifted.shape[3]), dtype=lifted.dtype)
+    _compiled()(lifted.numpy(), start.numpy(), fraction.numpy(), scale.numpy(), pooled.numpy())
+    return pooled
+
+
+@functools.cache
+def _compiled() -> Callable[..., None]:
+    """Compile the loop, or take it from numba's cache on disk."""
+    import numba
+
+    # Only contraction to fused multiply-adds is allowed: the order of the sum over tilts stays.
+    compile_loop: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+    compiled: Callable[..., None] = compile_loop(_loop)
+    return compiled
+
+
+def _loop(lifted: Any, start: Any, fraction: Any, scale: Any, pooled: Any) -> None:
+    rows, tilts, _, channels = lifted.shape
+    points = start.shape[1]
+    zero = np.zeros(1, pooled.dtype)[0]
+    pooled[:] = zero
+    for row in range(rows):
+        for tilt in range(tilts):
+            for point in range(points):
+                column = start[tilt, point]
+                weight = fraction[tilt, point]
+                for channel in range(channels):
+                    left = lifted[row, tilt, column, channel]
+                    value = left + weight * (lifted[row, tilt, column + 1, channel] - left)
+                    pooled[row, point, channel] += max(value, zero)
+        for point in range(points):
+            for channel in range(channels):
+                pooled[row, point, channel] *= scale[point]
