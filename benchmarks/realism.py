@@ -36,8 +36,8 @@ LOW_BAND = (1 / 400, 1 / 50)  # 1/Å
 NEEDLE_BAND = (1 / 4000, 1 / 500)
 COARSE_ANGSTROM = 40.0
 RAW: dict[str, Any] = {"ctf": "left", "exposure_weighting": False}
-# What each series is, beside its recipe. Voxels of 10 Å, 41 tilts of ±60° and 120 e/Å² are common conditions; a contrast of 0.5 is the
-# middle of what the recipes draw, 1 what atoms amount to.
+# What each series is, beside its recipe. Voxels of 10 Å, 41 tilts of ±60° and 120 e/Å² are common conditions; a
+# contrast of 0.5 is the middle of what the recipes draw, 1 what atoms amount to.
 COMMON: dict[str, Any] = {
     "specimen_contrast": [0.5, 0.5],
     "total_exposure": [120.0, 120.0],

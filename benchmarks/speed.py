@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
-from cryolithe.reconstruct.methods import NetworkMethod
+from cryolithe.reconstruct.methods import Compute, NetworkMethod
 from cryolithe.reconstruct.plan import MOST_SLAB_ROWS
 from cryolithe.sampling import reflected_rows
 
@@ -37,11 +36,11 @@ def noise(height: int, width: int) -> torch.Tensor:
 def time_network(model: Model, precision: torch.dtype, shape: tuple[int, int, int], repeats: int) -> Timing:
     """Seconds of a whole volume: filter, sample, encode, combine and synthesise, in slabs as a run does it."""
     _, height, width = shape
-    network = copy.deepcopy(model.network).to(precision)
+    compute = Compute(precision=precision)
     images = noise(height, width)
 
     def run(rows: int) -> None:
-        method = NetworkMethod(network, TiltGeometry(ANGLES_DEG, (height, width)), VolumeGrid(shape))
+        method = NetworkMethod(model.network, TiltGeometry(ANGLES_DEG, (height, width)), VolumeGrid(shape), compute)
         for start in range(0, rows, MOST_SLAB_ROWS):
             slab = min(MOST_SLAB_ROWS, rows - start)
             method(images[:, reflected_rows(start - method.halo_px, slab + 2 * method.halo_px, height)])

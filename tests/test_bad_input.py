@@ -730,13 +730,13 @@ def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch)
     whole = NetworkMethod.__call__
 
     def fail_at_first(self, rows):
-        if self.row_points > 700:
+        if self.compute.batch().points > 300:
             raise MemoryError
         return whole(self, rows)
 
     monkeypatch.setattr(NetworkMethod, "__call__", fail_at_first)
     result = made(*place.network(place.model, "--overwrite"))
-    assert "batches of 600 row-points" in result.stderr
+    assert "batches of 256 points" in result.stderr
     np.testing.assert_allclose(voxels(place.output), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 

@@ -24,7 +24,7 @@ ALLOWED = {
     "metrics": {"errors"},
     "report": {"errors", "metrics", "formats"},
     "network": {"errors", "filters", "sampling", "wavelets"},
-    "inference": {"errors", "network", "sampling"},
+    "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruct": {
         "errors", "settings", "device", "geometry", "images", "filters", "wavelets", "tilts", "volume", "formats",
         "sampling", "projector", "report", "network", "inference",

@@ -40,6 +40,7 @@ def command(
     """
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.network.checkpoint import load_model
+    from cryolithe.reconstruct.methods import Compute
     from cryolithe.report import write_json
     from cryolithe.simulation import load_molecules
     from cryolithe.training.scoring import benchmark
@@ -62,14 +63,13 @@ def command(
             f"none of the molecules that model '{loaded.name}' held out ({', '.join(held_out) or 'none'}) is in "
             f"{molecules}; give the library that it was trained with"
         )
-    network = loaded.network.to(dtype)
     click.echo(
         f"model {loaded.name} {loaded.sha256[:12]}, {precision_name(dtype)}, {specimens} specimens of "
         f"{', '.join(m.name for m in unseen) or 'procedural molecules'}"
     )
     click.echo(f"{'noise':>8} {'method':<8} {'SNR dB':>7} {'FSC measured':>13} {'FSC missing':>12}")
     results = {}
-    for snr_db, scores in benchmark(network, unseen, levels, specimens):
+    for snr_db, scores in benchmark(loaded.network, unseen, levels, specimens, compute=Compute(device, dtype)):
         for method, score in scores.items():
             click.echo(
                 f"{snr_db:>5g} dB {method:<8} {score.snr_db:>7.2f} {score.fsc_measured:>13.3f} "

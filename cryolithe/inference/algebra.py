@@ -19,7 +19,7 @@ from torch import nn
 from cryolithe.network import Network
 from cryolithe.network.layers import Mlp
 from cryolithe.network.rowset import RowSet
-from cryolithe.network.sliceset import SliceSet
+from cryolithe.network.sliceset import RowEncoder as SliceRowEncoder
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,14 @@ class RowEncoder:
     """What turns a detector row, seen from a point, into features.
 
     Attributes:
-        maps: W_θ, shape ``(tilts, channels, samples)``; a ReLU and the mean over tilts follow.
+        maps: W_θ, shape ``(tilts, channels, samples)``; a ReLU follows.
+        each_tilt: further layers before the mean over tilts; mostly none.
         steps: layers after the mean.
     """
 
     maps: torch.Tensor
+    each_tilt: tuple[Step, ...]
     steps: tuple[Step, ...]
-
-    @property
-    def channels(self) -> int:
-        """Values per tilt that are pooled."""
-        return int(self.maps.shape[1])
 
     @property
     def features(self) -> int:
@@ -92,13 +89,13 @@ class LiftedNetwork:
         def moved(steps: tuple[Step, ...]) -> tuple[Step, ...]:
             return tuple(replace(step, weight=step.weight.to(device, dtype).contiguous()) for step in steps)
 
-        encoders = tuple(RowEncoder(e.maps.to(device), moved(e.steps)) for e in self.encoders)
+        encoders = tuple(RowEncoder(e.maps.to(device), moved(e.each_tilt), moved(e.steps)) for e in self.encoders)
         return replace(self, encoders=encoders, combine=moved(self.combine))
 
 
 @torch.no_grad()
-def lift_network(network: Network, angles_rad: torch.Tensor) -> LiftedNetwork | None:
-    """Rewrite a network for given tilts; None if more than one layer stands before its mean over tilts.
+def lift_network(network: Network, angles_rad: torch.Tensor) -> LiftedNetwork:
+    """Rewrite a network for given tilts.
 
     Args:
         network: in float32 or float64, which the result keeps.
@@ -108,20 +105,26 @@ def lift_network(network: Network, angles_rad: torch.Tensor) -> LiftedNetwork | 
     angles = angles_rad.to(dtype)
     rows, stride = network.rows_per_point, network.config.head.stride
     if isinstance(network, RowSet):
-        encoder = RowEncoder(network.tilt_context(angles), mlp_steps(network.encode_row))
+        encoder = RowEncoder(network.tilt_context(angles), (), mlp_steps(network.encode_row))
         # The definition flattens (features, rows); here it is (rows, features).
         gather = network.gather_rows.weight.unflatten(1, (-1, rows)).transpose(1, 2).flatten(1)
         return LiftedNetwork((encoder,), (Step(gather, relu=True), *mlp_steps(network.combine)), rows, stride)
-    if isinstance(network, SliceSet) and network.config.set_layers == 1 and network.config.row_layers > 0:
-        encoding = network.tilt_context(angles)
-        encoders = []
-        for row in network.row_encoders:
-            first, last = _linear(row.per_tilt.layers[0]), row.per_tilt.last.weight
-            maps = torch.einsum("hc,tc,cs->ths", first, encoding, row.lift.weight)
-            head, *others = mlp_steps(row.pooled)
-            encoders.append(RowEncoder(maps, (replace(head, weight=head.weight @ last), *others)))
-        return LiftedNetwork(tuple(encoders), mlp_steps(network.combine), rows, stride)
-    return None
+    encoding = network.tilt_context(angles)
+    return LiftedNetwork(
+        tuple(_slice_encoder(row, encoding) for row in network.row_encoders if isinstance(row, SliceRowEncoder)),
+        mlp_steps(network.combine),
+        rows,
+        stride,
+    )
+
+
+def _slice_encoder(row: SliceRowEncoder, encoding: torch.Tensor) -> RowEncoder:
+    """One row position of a `SliceSet`."""
+    first, *others = mlp_steps(row.per_tilt)[:-1]
+    maps = torch.einsum("hc,tc,cs->ths", first.weight, encoding, row.lift.weight)
+    head, *rest = mlp_steps(row.pooled)
+    folded = replace(head, weight=head.weight @ row.per_tilt.last.weight)
+    return RowEncoder(maps, tuple(others), (folded, *rest))
 
 
 def mlp_steps(mlp: Mlp) -> tuple[Step, ...]:

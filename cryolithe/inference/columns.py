@@ -6,23 +6,55 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from cryolithe.sampling import Window, pad_rows, visible
+from cryolithe.geometry import TiltGeometry
+from cryolithe.sampling import Window, pad_rows, point_columns, visible
 
 # Points are worked on in tiles of this many along z and x, so that a tile reads few columns of each tilt.
 TILE = 32
 
 
 @dataclass(frozen=True)
-class PointTable:
-    """The columns of points, tile by tile.
+class PointGrid:
+    """The points of a slice of the volume.
+
+    Attributes:
+        geometry: tilt geometry.
+        z_px: z of the points relative to the volume's centre, shape ``(z,)``.
+        x_px: likewise x, shape ``(x,)``.
+    """
+
+    geometry: TiltGeometry
+    z_px: NDArray[np.float64]
+    x_px: NDArray[np.float64]
+
+    @property
+    def points(self) -> int:
+        """How many."""
+        return len(self.z_px) * len(self.x_px)
+
+    def order(self) -> NDArray[np.int64]:
+        """Indices of all points, z outer and x inner, sorted by tiles."""
+        index = np.arange(self.points).reshape(len(self.z_px), len(self.x_px))
+        tiles = [
+            index[z : z + TILE, x : x + TILE].ravel()
+            for z in range(0, len(self.z_px), TILE)
+            for x in range(0, len(self.x_px), TILE)
+        ]
+        return np.concatenate(tiles)
+
+
+@dataclass(frozen=True)
+class PointBlock:
+    """The columns of some points.
 
     Attributes:
         start: index of the lifted column at or before a point, shape ``(tilts, points)``, int32; where a tilt does not
             see a point, the first of the two columns of zeros at the end.
-        fraction: weight of the column after it, float32, the same shape.
-        scale: 1 / number of tilts that see a point, shape ``(points,)``, float32; 1 where none does.
-        order: position of each point among all points, z outer and x inner, int64.
+        fraction: weight of the column after it, float32 (float64 for a network in it), the same shape.
+        scale: 1 / number of tilts that see a point, shape ``(points,)``, float64; 1 where none does.
+        order: index of each point among all points, int64.
     """
 
     start: torch.Tensor
@@ -41,27 +73,26 @@ def lifted_columns(detector_px: int) -> int:
     return detector_px + 4
 
 
-def point_table(columns: torch.Tensor, blocks: tuple[int, int], detector_px: int) -> PointTable:
-    """Sort points into tiles and find their columns.
+def point_block(grid: PointGrid, order: NDArray[np.int64], weight: torch.Tensor) -> PointBlock:
+    """Find the columns of some points of a grid, given by their indices.
 
     Args:
-        columns: u in pixels, shape ``(tilts, z * x)``, float32 or float64, x inner.
-        blocks: points along z and x.
-        detector_px: width of the detector.
+        grid: all points.
+        order: indices of those wanted.
+        weight: any weight of the network: tells the device and, if it is float64, that fractions are to be exact.
     """
-    index = np.arange(blocks[0] * blocks[1]).reshape(blocks)
-    tiles = [
-        index[z : z + TILE, x : x + TILE].ravel() for z in range(0, blocks[0], TILE) for x in range(0, blocks[1], TILE)
-    ]
-    order = torch.from_numpy(np.concatenate(tiles)).to(columns.device)
-    columns = columns[:, order]
+    z, x = np.divmod(order, len(grid.x_px))
+    columns = point_columns(grid.geometry, grid.z_px[z], grid.x_px[x])
+    detector_px = grid.geometry.image_shape[1]
     seen = visible(columns, detector_px)
     base = columns.floor()
-    fraction = torch.where(seen, columns - base, 0)
     # A column of -0.5 lies between the one before the detector, index 0, and the first of its own.
     start = torch.where(seen, base.int() + 1, detector_px + 2).int()
-    scale = 1 / seen.sum(0).clamp(min=1).to(columns.dtype)
-    return PointTable(start.contiguous(), fraction.contiguous(), scale, order)
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    fraction = torch.where(seen, columns.to(exact) - base.to(exact), 0)
+    scale = 1 / seen.sum(0).clamp(min=1).double()
+    device = weight.device
+    return PointBlock(start.to(device), fraction.to(device), scale.to(device), torch.from_numpy(order).to(device))
 
 
 def lift_rows(rows: list[torch.Tensor], windows: tuple[Window, ...], maps: torch.Tensor) -> torch.Tensor:

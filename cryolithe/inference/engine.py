@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cryolithe.inference.algebra import LiftedNetwork, RowEncoder, apply_steps
-from cryolithe.inference.columns import PointTable, lift_rows
-from cryolithe.inference.pooling import Pool, choose_pool
+from cryolithe.inference.columns import PointBlock, PointGrid, lift_rows, point_block
+from cryolithe.inference.pooling import Pool, choose_pool, pool_through
 from cryolithe.sampling import Window
 
 
@@ -52,12 +52,21 @@ class RowRun(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Rows to lift together, and the patches that are complete with them."""
+    """Rows to lift together, and the patches that are complete with them.
+
+    Attributes:
+        positions: of the rows.
+        encoder: number of the encoder that they go through.
+        first_slot: where among a block's kept rows their features go.
+        patches: that are joined then.
+        shift: rows by which the kept features move down before.
+    """
 
     positions: NDArray[np.float64]
     encoder: int
     first_slot: int
     patches: range
+    shift: int = 0
 
 
 class Engine:
@@ -66,7 +75,7 @@ class Engine:
     Args:
         network: on its device and in its precision.
         windows: what it sees of a row.
-        table: the points.
+        grid: the points.
         batch: how much at a time.
         threads: number of cores to use on a CPU.
         pool: version of the pooling; by default the fastest.
@@ -76,24 +85,19 @@ class Engine:
         self,
         network: LiftedNetwork,
         windows: tuple[Window, ...],
-        table: PointTable,
+        grid: PointGrid,
         batch: BatchSize,
         threads: int = 1,
         pool: Pool | None = None,
     ) -> None:
         self.network = network
         self.windows = windows
+        self.grid = grid
         self.batch = batch
         self.threads = threads
-        self.device = table.order.device
-        self.dtype = network.combine[0].weight.dtype
+        weight = network.combine[0].weight
+        self.device, self.dtype = weight.device, weight.dtype
         self.pool = pool or choose_pool(self.device)
-        self.parts = [
-            [_slice(table, start, min(start + batch.points, stop)) for start in range(first, stop, batch.points)]
-            for first in range(0, table.points, batch.points_in_memory)
-            for stop in (min(first + batch.points_in_memory, table.points),)
-        ]
-        self.points = table.points
 
     def __call__(self, run: RowRun, on_share: Callable[[float], object] = lambda share: None) -> torch.Tensor:
         """Values of all points for all patches.
@@ -107,23 +111,30 @@ class Engine:
         """
         patches, outputs = len(run.first_rows), self.network.outputs
         exact = torch.promote_types(self.dtype, torch.float32)
-        values = torch.empty((self.points, patches, outputs), dtype=exact, device=self.device)
+        values = torch.empty((self.grid.points, patches, outputs), dtype=exact, device=self.device)
+        order, size = self.grid.order(), self.batch.points_in_memory
+        parts = [order[first : first + size] for first in range(0, len(order), size)]
         if self.device.type != "cpu" or self.threads == 1:
-            for part in self.parts:
-                self._run_part(run, part, values, map, on_share)
+            for part in parts:
+                self._run_part(run, self._blocks(part), values, map, on_share)
             return values
         # Each thread of ours is to be one thread of torch's; the caller's own setting is per thread and stays.
         with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-            for part in self.parts:
-                self._run_part(run, part, values, executor.map, on_share)
+            for part in parts:
+                self._run_part(run, self._blocks(part), values, executor.map, on_share)
         return values
+
+    def _blocks(self, order: NDArray[np.int64]) -> list[PointBlock]:
+        size = self.batch.points
+        weight = self.network.combine[0].weight
+        return [point_block(self.grid, order[n : n + size], weight) for n in range(0, len(order), size)]
 
     def _run_part(
         self,
         run: RowRun,
-        part: list[PointTable],
+        part: list[PointBlock],
         values: torch.Tensor,
-        each: Callable[..., Iterator[None]],
+        each: Callable[..., Iterator[Any]],
         on_share: Callable[[float], object],
     ) -> None:
         network = self.network
@@ -132,7 +143,7 @@ class Engine:
             slots += network.stride * (self.batch.patches - 1)
         features = network.encoders[0].features
         kept = [torch.empty((b.points, slots, features), dtype=self.dtype, device=self.device) for b in part]
-        share = sum(block.points for block in part) / self.points
+        share = sum(block.points for block in part) / self.grid.points
         total = sum(len(batch.patches) for batch in self._batches(run))
         for batch in self._batches(run):
             encoder = network.encoders[batch.encoder]
@@ -152,9 +163,7 @@ class Engine:
                 pass
             on_share(share * len(batch.patches) / total)
 
-    def _lift(
-        self, rows: list[torch.Tensor], encoder: RowEncoder, each: Callable[..., Iterator[torch.Tensor]]
-    ) -> torch.Tensor:
+    def _lift(self, rows: list[torch.Tensor], encoder: RowEncoder, each: Callable[..., Iterator[Any]]) -> torch.Tensor:
         """Lifted rows; on a GPU in the network's precision, on a CPU as precise as the maps."""
         tilts = rows[0].shape[0]
         bounds = np.linspace(0, tilts, min(tilts, 2 * self.threads) + 1).astype(int)
@@ -169,7 +178,7 @@ class Engine:
 
     def _block(
         self,
-        block: PointTable,
+        block: PointBlock,
         kept: torch.Tensor,
         lifted: torch.Tensor,
         encoder: RowEncoder,
@@ -178,11 +187,14 @@ class Engine:
     ) -> None:
         """Encode the new rows for a block of points; join the patches that are complete with them."""
         network = self.network
-        pooled = self.pool(lifted, block.start, block.fraction, block.scale).to(self.dtype)
+        if encoder.each_tilt:
+            pooled = pool_through(lifted, block.start, block.fraction, block.scale, encoder.each_tilt)
+        else:
+            pooled = self.pool(lifted, block.start, block.fraction, block.scale).to(self.dtype)
         encoded = apply_steps(pooled, encoder.steps)
         new = len(batch.positions)
-        if network.shared and batch.first_slot:
-            kept[:, : batch.first_slot] = kept[:, new : new + batch.first_slot].clone()
+        if batch.shift:
+            kept[:, : batch.first_slot] = kept[:, batch.shift : batch.shift + batch.first_slot].clone()
         kept[:, batch.first_slot : batch.first_slot + new] = encoded.transpose(0, 1)
         if not len(batch.patches):
             return
@@ -204,14 +216,16 @@ class Engine:
                     done = range(patch, patch + (row == rows - 1))
                     yield _Batch(np.array([first + row]), row, row, done)
             return
-        step = self.batch.patches
-        for patch in range(0, len(first_rows), step):
-            done = range(patch, min(patch + step, len(first_rows)))
-            new = stride * step if patch else rows + stride * (step - 1)
-            first_slot = rows - stride if patch else 0
+        at_once = stride * self.batch.patches
+        before = rows - stride  # rows that are kept from one batch to the next
+        for slot in range(0, before, at_once):
+            slots = np.arange(slot, min(slot + at_once, before))
+            yield _Batch(first_rows[0] + slots, 0, slot, range(0))
+        for patch in range(0, len(first_rows), self.batch.patches):
+            done = range(patch, min(patch + self.batch.patches, len(first_rows)))
             # The last batch may reach beyond the rows: what is read there is not used.
-            positions = first_rows[patch] + first_slot + np.arange(new)
-            yield _Batch(positions, 0, first_slot, done)
+            positions = first_rows[patch] + before + np.arange(at_once)
+            yield _Batch(positions, 0, before, done, at_once if patch else 0)
 
 
 def _rows_at(rows: torch.Tensor, positions: NDArray[np.float64]) -> torch.Tensor:
@@ -224,13 +238,3 @@ def _rows_at(rows: torch.Tensor, positions: NDArray[np.float64]) -> torch.Tensor
         return rows[:, low]
     high = (low + 1).clamp(max=last)
     return torch.lerp(rows[:, low], rows[:, high], torch.from_numpy(fraction).to(rows)[:, None])
-
-
-def _slice(table: PointTable, first: int, last: int) -> PointTable:
-    """Some of the points, in memory of their own."""
-    return PointTable(
-        table.start[:, first:last].contiguous(),
-        table.fraction[:, first:last].contiguous(),
-        table.scale[first:last].contiguous(),
-        table.order[first:last].contiguous(),
-    )

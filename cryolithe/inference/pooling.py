@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-# lifted (rows, tilts, columns, channels), start and fraction (tilts, points), scale (points,) -> (rows, points, channels)
+from cryolithe.inference.algebra import Step, apply_steps
+
+# Takes lifted rows, start, fraction and scale as `pool_torch` does.
 Pool = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -32,13 +34,40 @@ def choose_pool(device: torch.device) -> Pool:
 
 
 def pool_torch(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """The definition, tilt by tilt; the result is float32 or better."""
+    """The definition, tilt by tilt.
+
+    Args:
+        lifted: shape ``(rows, tilts, columns, channels)``.
+        start: shape ``(tilts, points)``, int32.
+        fraction: shape ``(tilts, points)``, float32.
+        scale: shape ``(points,)``, float64.
+
+    Returns:
+        shape ``(rows, points, channels)``, float32 or better.
+    """
     exact = torch.promote_types(lifted.dtype, torch.float32)
     total = lifted.new_zeros((lifted.shape[0], start.shape[1], lifted.shape[3]), dtype=exact)
     for tilt, columns in enumerate(start.long()):
         left, right = lifted[:, tilt, columns].to(exact), lifted[:, tilt, columns + 1].to(exact)
         total += torch.lerp(left, right, fraction[tilt, :, None].to(exact)).relu_()
     return total * scale[:, None].to(exact)
+
+
+def pool_through(
+    lifted: torch.Tensor,
+    start: torch.Tensor,
+    fraction: torch.Tensor,
+    scale: torch.Tensor,
+    steps: tuple[Step, ...],
+) -> torch.Tensor:
+    """The same with further layers between ReLU and mean, in the precision of their weights."""
+    dtype = steps[0].weight.dtype
+    total = torch.zeros(())
+    for tilt, columns in enumerate(start.long()):
+        left, right = lifted[:, tilt, columns], lifted[:, tilt, columns + 1]
+        value = torch.lerp(left, right, fraction[tilt, :, None].to(left.dtype)).relu_()
+        total = apply_steps(value.to(dtype), steps) + total
+    return total * scale[:, None].to(dtype)
 
 
 def pool_numba(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -51,8 +80,16 @@ def pool_numba(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor
 @functools.cache
 def _compiled() -> Callable[..., None]:
     """Compile the loop, or take it from numba's cache on disk."""
+    import llvmlite.binding
     import numba
 
+    # By default LLVM uses half of the width of AVX-512 registers; the full one is 1.5 times as fast here.
+    features = llvmlite.binding.get_host_cpu_features()
+    config: Any = numba.config
+    if features.get("avx512f") and config.CPU_NAME is None and config.CPU_FEATURES is None:
+        features["prefer-256-bit"] = False
+        config.CPU_NAME = llvmlite.binding.get_host_cpu_name()
+        config.CPU_FEATURES = features.flatten()
     # Only contraction to fused multiply-adds is allowed: the order of the sum over tilts stays.
     compile_loop: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
     compiled: Callable[..., None] = compile_loop(_loop)

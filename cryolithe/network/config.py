@@ -117,11 +117,6 @@ class RowSetConfig:
         if self.rows < 1 or self.rows % 2 == 0:
             raise SettingsError(f"RowSet sees an odd number of rows, got {self.rows}")
 
-    @property
-    def tilt_values(self) -> int:
-        """Values held at once for each row, point and tilt."""
-        return 3 * self.input.samples + 2 * self.channels
-
 
 @dataclass(frozen=True)
 class SliceSetConfig:
@@ -158,13 +153,10 @@ class SliceSetConfig:
     skip: bool = True
 
     def __post_init__(self) -> None:
+        if self.set_layers < 1:
+            raise SettingsError(f"SliceSet needs a hidden layer or more in its set-MLP, got {self.set_layers}")
         if self.channels % 2:
             raise SettingsError(f"SliceSet needs an even number of channels (sines and cosines), got {self.channels}")
-
-    @property
-    def tilt_values(self) -> int:
-        """Values held at once for each row, point and tilt."""
-        return 3 * self.input.samples + 2 * (self.channels + self.set_hidden) + self.set_features
 
 
 NetworkConfig = RowSetConfig | SliceSetConfig

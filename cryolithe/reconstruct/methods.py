@@ -5,8 +5,9 @@ Rows are independent of each other up to a method's halo, so a volume of any hei
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,15 +15,19 @@ import torch
 
 from cryolithe.filters import filter_rows, gaussian_response, padded_length, ramp_response, unit_noise_gain
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.network import InputWindow, Network
+from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network
+from cryolithe.network import InputWindow, Network, NetworkConfig, SliceSetConfig
 from cryolithe.projector import Projector
 from cryolithe.projector.classical import fbp, sirt
-from cryolithe.sampling import block_positions_px, pad_rows, point_columns, row_windows, visible
+from cryolithe.sampling import block_positions_px
 from cryolithe.wavelets import Wavelet, synthesise
 
-# Windows of this many row-points at a time: on a CPU their channels then stay in the cache.
-ROW_POINTS_PER_BATCH = {"cpu": 2400, "cuda": 200_000}
-FEWEST_ROW_POINTS = 64
+# On a CPU a block's features stay in the cache of its core (benchmarks/LOG.md); a GPU wants much to do at a time.
+BATCHES = {
+    "cpu": BatchSize(points=1024, patches=1, points_in_memory=1 << 17),
+    "cuda": BatchSize(points=1 << 15, patches=8, points_in_memory=1 << 18),
+}
+FEWEST_POINTS = 32
 
 
 class SlabMethod(Protocol):
@@ -99,15 +104,40 @@ def network_rows(rows: torch.Tensor, config: InputWindow) -> list[torch.Tensor]:
     return filter_rows(rows, *(response.to(rows) for response in responses))
 
 
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a network is computed.
+
+    Attributes:
+        device: CPU or GPU.
+        precision: of the layers; coordinates and sums over tilts are float32.
+        threads: cores to use on a CPU; None for as many as torch uses.
+        points: points of a block; None for what suits the device.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: torch.dtype = torch.float32
+    threads: int | None = None
+    points: int | None = None
+
+    def batch(self) -> BatchSize:
+        """Sizes for the engine."""
+        usual = BATCHES[self.device.type]
+        return usual if self.points is None else replace(usual, points=self.points)
+
+
+ON_CPU = Compute()
+
+
 class NetworkMethod:
-    """A network applied to a slab: filter, sample, encode, combine, synthesise.
+    """A network applied to a slab: filter, lift, pool, encode, combine, synthesise.
 
     Args:
-        network: weights on their device and in their precision.
+        network: weights in float32 or float64, on the CPU.
         geometry: tilt geometry of the rows.
         grid: voxels of the whole volume.
-        row_points: row-points to hold at a time.
-        on_points: called with the share (0...1) of a slab that each batch has done.
+        compute: where and how.
+        on_points: called with the share (0...1) of a slab that was just done.
     """
 
     def __init__(
@@ -115,50 +145,71 @@ class NetworkMethod:
         network: Network,
         geometry: TiltGeometry,
         grid: VolumeGrid,
-        row_points: int = ROW_POINTS_PER_BATCH["cpu"],
+        compute: Compute = ON_CPU,
         on_points: Callable[[float], object] = lambda share: None,
     ) -> None:
-        self.network = network
-        self.geometry = geometry
+        self.config = network.config
         self.grid = grid
-        self.row_points = row_points
+        self.compute = compute
         self.on_points = on_points
         self.head = network.config.head
         self.row_multiple = self.head.stride
         self.halo_px = (network.config.rows - 1) // 2 + self.head.stride * self.head.margin
-        weight = next(network.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
-        angles = torch.from_numpy(geometry.angles_rad.astype(np.float32)).to(self.device)
-        with torch.inference_mode():
-            self.context = network.tilt_context(angles).to(self.dtype)
-        depth, width = self._blocks(grid.shape[0]), self._blocks(grid.shape[2])
-        z = block_positions_px(grid.shape[0], -self.head.margin, depth, self.head.stride)
-        x = block_positions_px(grid.shape[2], -self.head.margin, width, self.head.stride)
-        self.blocks = (depth, width)
-        self.columns = point_columns(geometry, np.repeat(z, width), np.tile(x, depth)).to(self.device)
+        lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
+        self.lifted = lifted.to(compute.device, compute.precision)
+        z, x = (
+            block_positions_px(voxels, -self.head.margin, self._blocks(voxels), self.head.stride)
+            for voxels in (grid.shape[0], grid.shape[2])
+        )
+        self.points = PointGrid(geometry, z, x)
 
     def _blocks(self, voxels: int) -> int:
         """Points along an axis of ``voxels`` voxels."""
         return -(-voxels // self.head.stride) + 2 * self.head.margin
+
+    def with_smaller_blocks(self) -> NetworkMethod | None:
+        """The same with half the points at a time, for when memory ran out; None if that would be too few."""
+        points = self.compute.batch().points // 2
+        if points < FEWEST_POINTS:
+            return None
+        smaller = copy.copy(self)
+        smaller.compute = replace(self.compute, points=points)
+        return smaller
 
     @torch.inference_mode()
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`; rows are standardised and dense = positive."""
         slab = rows.shape[1] - 2 * self.halo_px
         blocks = self._blocks(slab)
-        windows = self.network.config.input.windows
-        filtered = network_rows(rows.to(self.device), self.network.config.input)
-        padded = [pad_rows(f, w).to(self.dtype) for f, w in zip(filtered, windows, strict=True)]
-        points = self.columns.shape[1]
-        values = torch.empty((points, blocks, self.head.outputs), dtype=torch.float32, device=self.device)
-        step = max(1, self.row_points // rows.shape[1])
-        for start in range(0, points, step):
-            columns = self.columns[:, start : start + step]
-            sampled = [row_windows(p, columns, w) for p, w in zip(padded, windows, strict=True)]
-            inside = visible(columns, self.geometry.image_shape[1])
-            values[start : start + step] = self.network(torch.cat(sampled, dim=-1), inside, self.context)
-            self.on_points(columns.shape[1] / points)
-        by_block = values.view(*self.blocks, blocks, self.head.outputs).transpose(1, 2)
+        filtered = network_rows(rows.to(self.compute.device), self.config.input)
+        threads = self.compute.threads or torch.get_num_threads()
+        engine = Engine(self.lifted, self.config.input.windows, self.points, self.compute.batch(), threads)
+        first_rows = self.head.stride * np.arange(blocks, dtype=np.float64)
+        values = engine(RowRun(filtered, first_rows), self.on_points)
+        shape = (len(self.points.z_px), len(self.points.x_px), blocks, self.head.outputs)
+        by_block = values.view(shape).transpose(1, 2)
         if self.head.levels == 0:
             return by_block[..., 0]
         return synthesise(by_block, (self.grid.shape[0], slab, self.grid.shape[2]), Wavelet(self.head.wavelet))
+
+
+def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid, batch: BatchSize) -> int:
+    """Memory that a network needs beside the rows and voxels of its slab: lifted rows, kept features, one block.
+
+    Args:
+        config: of the network.
+        geometry: of the series.
+        grid: voxels of the volume.
+        batch: how much is worked on at a time.
+    """
+    width, stride, head = geometry.image_shape[1], config.head.stride, config.head
+    points = (grid.shape[0] // stride + 2 * head.margin + 1) * (grid.shape[2] // stride + 2 * head.margin + 1)
+    kept_points, rows = min(points, batch.points_in_memory), config.rows - 1 + stride * batch.patches
+    channels, at_once = config.channels, stride * batch.patches
+    if isinstance(config, SliceSetConfig):
+        channels, at_once = config.set_hidden, 1
+    widest = max(channels, config.row_hidden, config.combiner_width)
+    lifted = 3 * geometry.tilts * (width + 4) * (channels + config.input.samples) * at_once
+    kept = kept_points * (rows * config.row_features + 3 * geometry.tilts)
+    block = 2 * batch.points * (3 * rows * widest + 2 * rows * config.row_features * batch.patches)
+    return 4 * (lifted + kept + block)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -29,12 +29,13 @@ from cryolithe.reconstruct.job import (
 )
 from cryolithe.reconstruct.journal import Slab, WorkFolder
 from cryolithe.reconstruct.methods import (
-    FEWEST_ROW_POINTS,
-    ROW_POINTS_PER_BATCH,
+    BATCHES,
+    Compute,
     FbpMethod,
     NetworkMethod,
     SirtMethod,
     SlabMethod,
+    network_bytes,
 )
 from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, slab_rows
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
@@ -120,7 +121,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
                 "give --overwrite to start anew, or choose another -o"
             )
     budget = memory_budget_bytes(settings.max_memory, run.device)
-    batch = _batch(run, budget)
+    batch = _batch(run)
     plan = {
         "work": work,
         "slab_rows": slab_rows(_demand(run, batch), run.series.geometry, run.grid, budget),
@@ -153,18 +154,9 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
     return None
 
 
-def _row_point_bytes(run: ResolvedJob) -> int:
-    """Memory that a network needs for one row of one point."""
-    assert run.model is not None
-    return 4 * run.series.geometry.tilts * run.model.network.config.tilt_values
-
-
-def _batch(run: ResolvedJob, budget_bytes: int) -> int:
-    """Row-points that a network works on at a time: what suits the device, within a tenth of the budget."""
-    if run.model is None:
-        return 1
-    fitting = budget_bytes // 10 // _row_point_bytes(run)
-    return max(FEWEST_ROW_POINTS, min(ROW_POINTS_PER_BATCH[run.device.type], fitting))
+def _batch(run: ResolvedJob) -> int:
+    """Points that a network works on at a time; 1 for other methods, which have no batches."""
+    return BATCHES[run.device.type].points if run.model is not None else 1
 
 
 def _demand(run: ResolvedJob, batch: int) -> Demand:
@@ -174,8 +166,8 @@ def _demand(run: ResolvedJob, batch: int) -> Demand:
     if run.model is not None:
         config = run.model.network.config
         halo = (config.rows - 1) // 2 + config.head.stride * config.head.margin
-        points = 8 * tilts * depth * width // config.head.stride**2
-        return Demand(batch * _row_point_bytes(run) + points, 5.0, 6.0, halo, config.head.stride)
+        fixed = network_bytes(config, run.series.geometry, run.grid, replace(BATCHES[run.device.type], points=batch))
+        return Demand(fixed, 5.0, 6.0, halo, config.head.stride)
     entries = 3 * tilts * depth * width  # of the projection of one slice
     directions = 2 if run.job.settings.method == "sirt" else 1
     indices = directions * 12 * min(entries, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK
@@ -202,9 +194,9 @@ def _make_method(run: ResolvedJob, stack: PreparedStack, batch: int, watcher: Wa
     slice_shape = (run.grid.shape[0], run.grid.shape[2])
     if settings.method == "network":
         assert run.model is not None
-        network = copy.deepcopy(run.model.network).to(run.device, run.precision)
+        compute = Compute(run.device, run.precision, points=batch)
         return NetworkMethod(
-            network, stack.geometry, run.grid, batch, on_points=lambda share: watcher.advance(share * rows)
+            run.model.network, stack.geometry, run.grid, compute, lambda share: watcher.advance(share * rows)
         )
     projector = make_projector(stack.geometry, slice_shape, run.device, settings.projector)
     if settings.method == "fbp":
@@ -229,7 +221,8 @@ def _make_slabs(
             rows = stack.read_rows(start - method.halo_px, whole + 2 * method.halo_px)
             if network:
                 rows = rows.clamp(-stack.clip_level, stack.clip_level) / scale
-            values = _with_smaller_batches(method, rows, watcher)[:, : stop - start]
+            method, values = _with_smaller_batches(method, rows, watcher)
+            values = values[:, : stop - start]
             slab = writer.cast((values.float() * scale).cpu().numpy())
             if not np.isfinite(slab).all():
                 remedy = "look at the stack with: cryolithe info"
@@ -242,7 +235,7 @@ def _make_slabs(
             writer.sync()
             statistics = RunningStatistics()
             statistics.add(slab)
-            batch = method.row_points if isinstance(method, NetworkMethod) else batch
+            batch = method.compute.batch().points if isinstance(method, NetworkMethod) else batch
             folder.done(Slab(start, stop, slab.size, statistics.result(), batch))
             if run.job.settings.method == "fbp":
                 watcher.advance(stop - start)
@@ -262,25 +255,29 @@ def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int,
     return missing
 
 
-def _with_smaller_batches(method: SlabMethod, rows: torch.Tensor, watcher: Watcher) -> torch.Tensor:
+def _with_smaller_batches(method: SlabMethod, rows: torch.Tensor, watcher: Watcher) -> tuple[SlabMethod, torch.Tensor]:
     """Run a method; when memory runs out, halve a network's batch and try again.
+
+    Returns:
+        the method that did it, and its result.
 
     Raises:
         ResourceError: if memory runs out with the smallest batch, or with a method that has none.
     """
     while True:
         try:
-            return method(rows)
+            return method, method(rows)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if not isinstance(method, NetworkMethod) or method.row_points // 2 < FEWEST_ROW_POINTS:
+            smaller = method.with_smaller_blocks() if isinstance(method, NetworkMethod) else None
+            if smaller is None:
                 raise ResourceError(
                     "memory ran out during the reconstruction; lower --max-memory so that slabs become smaller, "
                     "use --bin, or close other programs"
                 ) from error
-            method.row_points //= 2
-            watcher.note(f"Memory ran out: going on with batches of {method.row_points} row-points.")
+            method = smaller
+            watcher.note(f"Memory ran out: going on with batches of {smaller.compute.points} points.")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

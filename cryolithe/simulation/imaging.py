@@ -129,8 +129,8 @@ def image_series(
     for name, value in (("scheme", scheme), ("plan", plan)):
         drawn[name] = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(value).items()}
     seen = project_field(density, plan.angles_deg, recipe.surroundings, device)
-    drawn["specimen_contrast"] = contrast = float(rng.uniform(*recipe.specimen_contrast))
-    seen *= np.float32(contrast)
+    drawn["specimen_contrast"] = strength = float(rng.uniform(*recipe.specimen_contrast))
+    seen *= np.float32(strength)
     if recipe.noise == "white":
         clean = -np.ascontiguousarray(seen[:, :, start:stop])
         clean -= clean.mean(axis=(1, 2), keepdims=True)

@@ -14,7 +14,7 @@ from cryolithe.metrics import fourier_shell_correlation, mean_correlation, scale
 from cryolithe.network import Network
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
-from cryolithe.reconstruct.methods import NetworkMethod
+from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import Molecule, SpecimenRecipe, add_white_noise, make_specimen, project
 
@@ -59,15 +59,17 @@ def reconstruct_array(
     images: NDArray[np.float32],
     angles_deg: tuple[float, ...],
     depth: int,
+    compute: Compute = ON_CPU,
     on_points: Callable[[float], object] = lambda share: None,
 ) -> NDArray[np.float32]:
     """Apply a network to a small series at once.
 
     Args:
-        network: float32 or bfloat16 weights on any device.
+        network: float32 weights on the CPU.
         images: shape ``(tilts, y, x)``, mean removed, dense = positive.
         angles_deg: tilt angles.
         depth: thickness of the volume in voxels.
+        compute: device and precision.
         on_points: see `NetworkMethod`.
 
     Returns:
@@ -75,7 +77,7 @@ def reconstruct_array(
     """
     _, height, width = images.shape
     method = NetworkMethod(
-        network, TiltGeometry(angles_deg, (height, width)), VolumeGrid((depth, height, width)), on_points=on_points
+        network, TiltGeometry(angles_deg, (height, width)), VolumeGrid((depth, height, width)), compute, on_points
     )
     whole = height + -height % method.row_multiple
     rows = images[:, reflected_rows(-method.halo_px, whole + 2 * method.halo_px, height)]
@@ -85,7 +87,12 @@ def reconstruct_array(
 
 
 def benchmark(
-    network: Network, library: tuple[Molecule, ...], snrs_db: tuple[float, ...], specimens: int = 4, seed: int = 20261
+    network: Network,
+    library: tuple[Molecule, ...],
+    snrs_db: tuple[float, ...],
+    specimens: int = 4,
+    seed: int = 20261,
+    compute: Compute = ON_CPU,
 ) -> Iterator[tuple[float, dict[str, Score]]]:
     """Score FBP, SIRT and a network on specimens made of the molecules in ``library`` only.
 
@@ -106,7 +113,7 @@ def benchmark(
             rows = torch.from_numpy(noisy)
             scores["fbp"].append(score_volume(truth, fbp(projector, rows).numpy()))
             scores["sirt"].append(score_volume(truth, sirt(projector, rows, SIRT_ITERATIONS).numpy()))
-            estimate = reconstruct_array(network, noisy, BENCHMARK_ANGLES_DEG, depth)
+            estimate = reconstruct_array(network, noisy, BENCHMARK_ANGLES_DEG, depth, compute)
             scores["network"].append(score_volume(truth, estimate))
         yield snr_db, {method: _mean(values) for method, values in scores.items()}
 

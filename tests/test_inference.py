@@ -1,0 +1,125 @@
+"""The fast engine computes what the networks' definitions say, whatever is done at a time."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from cryolithe.geometry import TiltGeometry
+from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network
+from cryolithe.inference.columns import lifted_columns
+from cryolithe.inference.pooling import pool_numba, pool_torch
+from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
+from cryolithe.sampling import block_positions_px, pad_rows, point_columns, row_windows, visible
+
+ANGLES = tuple(np.linspace(-61.0, 52.0, 9))
+WIDTH, BLOCKS, POINTS_ZX = 26, 5, (4, 9)
+
+ROWSET = {"rows": 9, "channels": 16, "row_hidden": 24, "row_features": 8, "combiner_width": 16}
+SLICESET = {"rows": 5, "channels": 8, "set_hidden": 12, "set_features": 10, "row_hidden": 14, "row_features": 6}
+CONFIGS = {
+    "RowSet lv0": RowSetConfig(head=Head(0), **ROWSET),
+    "RowSet lv1": RowSetConfig(head=Head(1), **ROWSET),
+    "RowSet lv2": RowSetConfig(head=Head(2), **ROWSET),
+    "RowSet without context": RowSetConfig(InputWindow(7, context_taps=0), Head(1), **ROWSET),
+    "SliceSet lv0": SliceSetConfig(head=Head(0), combiner_width=20, combiner_layers=3, **SLICESET),
+    "SliceSet lv1": SliceSetConfig(head=Head(1), combiner_width=20, combiner_layers=3, **SLICESET),
+    "SliceSet of two layers per tilt": SliceSetConfig(head=Head(1), set_layers=2, combiner_layers=0, **SLICESET),
+    "SliceSet without skips": SliceSetConfig(head=Head(2), row_layers=0, skip=False, **SLICESET),
+}
+
+
+def series(config, seed=0):
+    """A network, its points, filtered rows, and the definition's values in float64: ``(points, blocks, outputs)``."""
+    torch.manual_seed(seed)
+    network = build_network(config).double().requires_grad_(False)
+    geometry = TiltGeometry(ANGLES, (30, WIDTH))
+    stride = config.head.stride
+    # From well before the detector to beyond it, so that some tilts do not see some points.
+    grid = PointGrid(geometry, block_positions_px(8, -1, POINTS_ZX[0], stride), block_positions_px(22, -2, 9, stride))
+    count = network.rows_per_point + stride * (BLOCKS - 1)
+    rows = [torch.randn(len(ANGLES), count, WIDTH) for _ in config.input.windows]
+    columns = point_columns(geometry, np.repeat(grid.z_px, 9), np.tile(grid.x_px, 4))
+    exact = columns.double()
+    windows = [
+        row_windows(pad_rows(row.double(), window), exact, window)
+        for row, window in zip(rows, config.input.windows, strict=True)
+    ]
+    angles = torch.from_numpy(geometry.angles_rad)
+    expected = network(torch.cat(windows, dim=-1), visible(columns, WIDTH), network.tilt_context(angles))
+    return network, grid, RowRun(rows, stride * np.arange(BLOCKS, dtype=np.float64)), expected
+
+
+def engine(network, grid, dtype, batch, **settings):
+    exact = network if dtype == torch.float64 else network.float()
+    lifted = lift_network(exact, torch.from_numpy(grid.geometry.angles_rad)).to(torch.device("cpu"), dtype)
+    return Engine(lifted, network.config.input.windows, grid, batch, **settings)
+
+
+def relative(found, expected):
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("pool", [pool_torch, pool_numba])
+def test_the_algebra_is_exact(name, pool):
+    network, grid, run, expected = series(CONFIGS[name])
+    for batch in (BatchSize(), BatchSize(7, 1), BatchSize(5, 3, 12), BatchSize(36, 8)):
+        found = engine(network, grid, torch.float64, batch, pool=pool)(run)
+        assert relative(found, expected) < 1e-13
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_in_float32_and_bfloat16_it_comes_as_close_as_they_can(name):
+    network, grid, run, expected = series(CONFIGS[name])
+    whole = engine(network, grid, torch.float32, BatchSize())(run)
+    assert whole.dtype == torch.float32
+    assert relative(whole, expected) < 1e-5
+    shares = []
+    cut = engine(network, grid, torch.float32, BatchSize(5, 2, 12), threads=3)(run, shares.append)
+    assert relative(cut, whole) < 1e-6
+    assert sum(shares) == pytest.approx(1)
+    half = engine(network, grid, torch.bfloat16, BatchSize())(run)
+    assert half.dtype == torch.float32
+    assert 0 < relative(half, expected) < 3e-2
+
+
+def test_threads_of_the_caller_stay_as_they_were():
+    network, grid, run, _ = series(CONFIGS["RowSet lv1"])
+    before = torch.get_num_threads()
+    engine(network, grid, torch.float32, BatchSize(5), threads=3)(run)
+    assert torch.get_num_threads() == before
+
+
+def test_patches_between_rows_are_those_of_interpolated_rows():
+    """Interpolation along y commutes with everything before the first ReLU, as that along x does."""
+    network, grid, run, _ = series(CONFIGS["SliceSet lv0"])
+    rows = [torch.lerp(row[:, :-1], row[:, 1:], 0.25) for row in run.rows]
+    first = np.arange(3.0)
+    expected = engine(network, grid, torch.float64, BatchSize())(RowRun(rows, first))
+    found = engine(network, grid, torch.float64, BatchSize())(RowRun(run.rows, first + 0.25))
+    assert relative(found, expected) < 1e-6
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") != "1" and not torch.cuda.is_available(),
+    reason="without a GPU, set TRITON_INTERPRET=1",
+)
+@pytest.mark.parametrize("channels", [5, 16, 128, 130])
+def test_the_kernel_for_gpus_pools_as_defined(channels):
+    from cryolithe.inference.pooling_triton import pool_triton
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(1)
+    lifted = torch.randn(2, 3, lifted_columns(16), channels, device=device)
+    start = torch.randint(0, 18, (3, 37), device=device, dtype=torch.int32)
+    fraction, scale = torch.rand(3, 37, device=device), torch.rand(37, device=device).double()
+    expected = pool_torch(lifted, start, fraction, scale)
+    torch.testing.assert_close(pool_triton(lifted, start, fraction, scale), expected, rtol=1e-5, atol=1e-5)
+    half = pool_triton(lifted.bfloat16(), start, fraction, scale).float()
+    assert relative(half, expected) < 1e-2
