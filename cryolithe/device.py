@@ -31,15 +31,33 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if not match:
-        raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:0")
+        raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0, cuda:0,1 or all")
     if not torch.cuda.is_available():
-        raise DeviceError(f"--device {name}: {_why_no_cuda()}; use --device cpu or auto")
+        raise DeviceError(f"--device {name}: {why_no_cuda()}; use --device cpu or auto")
     number = int(match[1] or 0)
     if number >= torch.cuda.device_count():
         raise DeviceError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), counted from 0"
         )
     return torch.device("cuda", number)
+
+
+def choose_devices(name: str) -> tuple[torch.device, ...]:
+    """Devices for a name of `choose_device`, for ``cuda:0,1`` (some GPUs of this machine), or ``all`` (all of them).
+
+    Raises:
+        SettingsError: for any other name, or a GPU named twice.
+        DeviceError: if a CUDA device is asked for and cannot be used; says why.
+    """
+    if name == "all":
+        first = choose_device("cuda")
+        return tuple(torch.device(first.type, number) for number in range(torch.cuda.device_count()))
+    if re.fullmatch(r"cuda:\d+(,\d+)+", name):
+        numbers = name.removeprefix("cuda:").split(",")
+        if len({int(number) for number in numbers}) < len(numbers):
+            raise SettingsError(f"--device {name} names a GPU twice")
+        return tuple(choose_device(f"cuda:{number}") for number in numbers)
+    return (choose_device(name),)
 
 
 def keep_freed_memory() -> None:
@@ -55,12 +73,24 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
-def _why_no_cuda() -> str:
+def nvidia_driver_loaded() -> bool:
+    """Whether Linux has an NVIDIA driver loaded; False on other systems."""
+    return Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia").exists()
+
+
+def why_no_cuda() -> str:
+    """The reason why no CUDA device is visible; ask only where there is none."""
     if torch.version.cuda is None:
         return f"the installed torch {torch.__version__} is built without CUDA"
-    if not Path("/dev/nvidiactl").exists() and not Path("/proc/driver/nvidia").exists():
+    if not nvidia_driver_loaded():
         return "no NVIDIA driver is loaded on this machine"
-    return f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU"
+    reason = f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        # The driver's own words: that it is too old, that all devices are hidden, ...
+        return f"{reason}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+    return reason
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -93,6 +123,21 @@ def cpu_features() -> frozenset[str]:
         return frozenset()
     lines = re.findall(r"^(?:flags|vendor_id)\s*:(.*)$", text, re.MULTILINE)
     return frozenset(word for line in lines for word in line.split())
+
+
+def precision_reason(device: torch.device) -> str:
+    """Why ``auto`` chooses the precision that `choose_precision` returns."""
+    if device.type == "cuda":
+        native = choose_precision("auto", device) == torch.bfloat16
+        return "this GPU multiplies bf16 natively" if native else "this GPU has no bf16 of its own, but fp16"
+    features = cpu_features()
+    if "amx_bf16" in features:
+        return "AMX multiplies bf16 many times faster than fp32"
+    if "avx512_bf16" not in features:
+        return "this CPU has no instructions for bf16" if features else "unknown instruction sets, so nothing special"
+    if _cpu_multiplies_bf16_faster():
+        return "AVX512-BF16 of this vendor multiplies bf16 at twice the rate of fp32"
+    return "without AMX, AVX512-BF16 of this vendor is no faster than fp32"
 
 
 def _cpu_multiplies_bf16_faster() -> bool:

@@ -47,7 +47,7 @@ class ReconstructSettings(BaseModel):
     projector: Literal["torch", "tomosipo"] = Field(
         "torch", description="Engine of fbp and sirt; tomosipo must be installed and needs CUDA."
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:i.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:i, several as cuda:0,1, or all (GPUs).")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Of the network's matrix products; auto is bf16 where the hardware has it."
     )

@@ -42,6 +42,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--list", "series_list", type=click.Path(path_type=Path), metavar="CSV", help="Several series, see above."
 )
+@click.option("--dry-run", is_flag=True, help="Print the plan (slabs, memory, files, time) and do nothing.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings; flags win over them.")
 @_settings_options
 def command(
@@ -49,6 +50,7 @@ def command(
     angles: Path | None,
     output: Path | None,
     series_list: Path | None,
+    dry_run: bool,
     config: Path | None,
     **flags: Any,
 ) -> None:
@@ -79,11 +81,18 @@ def command(
             resolve_settings(flags, entry.settings, file, f"{series_list}, line {entry.line}", str(config))
             for entry in entries
         ]
+        if dry_run:
+            for entry, settings in zip(entries, rows, strict=True):
+                _print_plan(entry, settings)
+            return
         _reconstruct_list(entries, rows, series_list)
         return
     if tilts is None or angles is None:
         raise SettingsError("give TILTS and ANGLES, or --list; see: cryolithe reconstruct --help")
     settings = resolve_settings(flags, {}, file, "", str(config))
+    if dry_run:
+        _print_plan(SeriesEntry(0, tilts, angles, output), settings)
+        return
     with progress_watcher() as watcher:
         line = _reconstruct_one(SeriesEntry(0, tilts, angles, output), settings, watcher)
     click.echo(line)
@@ -116,6 +125,16 @@ def _reconstruct_list(entries: tuple[SeriesEntry, ...], settings: list[Reconstru
     if failed:
         click.echo(f"{failed} of {len(entries)} series failed", err=True)
         raise click.exceptions.Exit(1)
+
+
+def _print_plan(entry: SeriesEntry, settings: ReconstructSettings) -> None:
+    """Say what a job would take."""
+    from cryolithe.reconstruct.job import Job, check_files, default_output, resolve
+    from cryolithe.reconstruct.run import plan_run
+
+    job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
+    check_files(job)
+    click.echo(f"{job.output}: {plan_run(resolve(job)).line}")
 
 
 def _reconstruct_one(entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,16 @@ def _compiled() -> Callable[..., None]:
     compile_loop: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
     compiled: Callable[..., None] = compile_loop(_loop)
     return compiled
+
+
+def compiled_cache() -> Path:
+    """Folder in which numba keeps the compiled loop from one run to the next.
+
+    Raises:
+        RuntimeError: if numba finds no folder that it may write; the loop then cannot be used.
+    """
+    compiled: Any = _compiled()
+    return Path(compiled.stats.cache_path)
 
 
 def _loop(lifted: Any, start: Any, fraction: Any, scale: Any, pooled: Any) -> None:

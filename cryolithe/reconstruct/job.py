@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from cryolithe.device import choose_device, choose_precision
+from cryolithe.device import choose_devices, choose_precision
 from cryolithe.errors import OutputError
 from cryolithe.formats import read_tilt_series
 from cryolithe.formats.files import input_size_bytes
@@ -92,8 +92,13 @@ class ResolvedJob:
     grid: VolumeGrid
     preparation: Preparation
     model: Model | None
-    device: torch.device
+    devices: tuple[torch.device, ...]
     precision: torch.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The first device: it stands for the others, which are of its kind."""
+        return self.devices[0]
 
     @property
     def voxel_size_angstrom(self) -> float | None:
@@ -165,15 +170,15 @@ def already_done(job: Job) -> bool:
 def resolve(job: Job) -> ResolvedJob:
     """Read what is small, check what can be checked, choose what was left open."""
     settings = job.settings
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
+    devices = choose_devices(settings.device)
+    precision = choose_precision(settings.precision, devices[0])
     model = load_model(settings.model) if settings.method == "network" else None
     series = read_tilt_series(job.tilts, job.angles, settings.pixel_size)
     clip = settings.method == "network"
     preparation = Preparation(settings.tilt_axis, settings.bin, settings.fix_nonfinite, clip)
     height, width = preparation.image_shape(series.geometry.image_shape)
     grid = VolumeGrid((settings.thickness or default_thickness(width), height, width))
-    return ResolvedJob(job, series, grid, preparation, model, device, precision)
+    return ResolvedJob(job, series, grid, preparation, model, devices, precision)
 
 
 def file_sha256(path: Path) -> str:

@@ -54,16 +54,28 @@ def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_b
         ResourceError: if not even the smallest slab fits; says how much it needs.
     """
     depth, height, width = grid.shape
-    volume_row = demand.volume_copies * depth * width * _FLOAT
-    detector_row = demand.row_copies * geometry.tilts * padded_length(geometry.image_shape[1]) * _FLOAT
-    constant = BASE_BYTES + demand.fixed_bytes + 2 * demand.halo_px * detector_row
-    fitting = int((budget_bytes - constant) // (volume_row + detector_row))
+    constant, per_row = _bytes(demand, geometry, grid)
+    fitting = int((budget_bytes - constant) // per_row)
     rows = min(fitting, MOST_SLAB_ROWS, height + (-height % demand.row_multiple))
     rows -= rows % demand.row_multiple
     if rows < demand.row_multiple:
-        needed = (constant + demand.row_multiple * (volume_row + detector_row)) / 1e9
+        needed = (constant + demand.row_multiple * per_row) / 1e9
         raise ResourceError(
             f"{budget_bytes / 1e9:.2f} GB of memory do not suffice for {depth} x {height} x {width} voxels: "
             f"at least {needed:.2f} GB are needed; raise --max-memory, or use --bin or a smaller --thickness"
         )
     return rows
+
+
+def run_bytes(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, rows: int) -> int:
+    """Memory that a run with slabs of ``rows`` rows uses at most, about."""
+    constant, per_row = _bytes(demand, geometry, grid)
+    return int(constant + rows * per_row)
+
+
+def _bytes(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid) -> tuple[float, float]:
+    """Memory whatever the slab, and for each of its rows."""
+    depth, _, width = grid.shape
+    volume_row = demand.volume_copies * depth * width * _FLOAT
+    detector_row = demand.row_copies * geometry.tilts * padded_length(geometry.image_shape[1]) * _FLOAT
+    return BASE_BYTES + demand.fixed_bytes + 2 * demand.halo_px * detector_row, volume_row + detector_row

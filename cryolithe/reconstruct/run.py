@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -17,6 +19,7 @@ from cryolithe.errors import CryoLitheError, OutputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeWriter
 from cryolithe.projector import make_projector
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
+from cryolithe.reconstruct.estimate import RunEstimate, estimate
 from cryolithe.reconstruct.job import (
     FREE_SETTINGS,
     Finished,
@@ -37,9 +40,10 @@ from cryolithe.reconstruct.methods import (
     SlabMethod,
     network_bytes,
 )
-from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, slab_rows
+from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, run_bytes, slab_rows
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruct.sidecar import sidecar_record
+from cryolithe.reconstruct.slabs import run_slabs
 from cryolithe.report import write_json
 
 
@@ -63,6 +67,8 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     folder = WorkFolder(job.output.with_name(job.output.name + ".partial"))
     try:
         plan = _plan(run, folder, watcher)
+        memory = run_bytes(_demand(run, plan["batch"]), run.series.geometry, run.grid, plan["slab_rows"])
+        watcher.note(estimate(run, plan["slab_rows"], plan["batch"], memory).line)
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
         _make_slabs(run, folder, plan, stack, watcher)
@@ -87,6 +93,18 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     return finished
 
 
+def plan_run(run: ResolvedJob) -> RunEstimate:
+    """What a run will take; nothing is read but headers, nothing is written.
+
+    Raises:
+        ResourceError: if memory does not suffice.
+    """
+    batch = _batch(run)
+    demand, geometry = _demand(run, batch), run.series.geometry
+    rows = slab_rows(demand, geometry, run.grid, memory_budget_bytes(run.job.settings.max_memory, run.device))
+    return estimate(run, rows, batch, run_bytes(demand, geometry, run.grid, rows))
+
+
 def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, Any]:
     """The journal's first line: an earlier one if it is for the very same work, else a new one.
 
@@ -100,7 +118,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
         "tilts_sha256": file_sha256(run.job.tilts),
         "angles_sha256": file_sha256(run.job.angles),
         "model_sha256": run.model.sha256 if run.model else None,
-        "device": str(run.device),
+        "device": run.device.type,
         "precision": precision_name(run.precision),
         "shape": list(run.grid.shape),
     }
@@ -189,19 +207,32 @@ def _prepared(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> Prepare
     return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1))
 
 
-def _make_method(run: ResolvedJob, stack: PreparedStack, batch: int, watcher: Watcher, rows: int) -> SlabMethod:
-    settings = run.job.settings
+def _make_method(
+    run: ResolvedJob,
+    stack: PreparedStack,
+    plan: dict[str, Any],
+    on_rows: Callable[[float], object],
+    device: torch.device,
+) -> SlabMethod:
+    """The chosen method on one device.
+
+    Args:
+        run: what is to be done.
+        stack: the images.
+        plan: the journal's first line.
+        on_rows: called with the rows of the volume that were just done.
+        device: where.
+    """
+    settings, rows = run.job.settings, plan["slab_rows"]
     slice_shape = (run.grid.shape[0], run.grid.shape[2])
     if settings.method == "network":
         assert run.model is not None
-        compute = Compute(run.device, run.precision, points=batch)
-        return NetworkMethod(
-            run.model.network, stack.geometry, run.grid, compute, lambda share: watcher.advance(share * rows)
-        )
-    projector = make_projector(stack.geometry, slice_shape, run.device, settings.projector)
+        compute = Compute(device, run.precision, points=plan["batch"])
+        return NetworkMethod(run.model.network, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows))
+    projector = make_projector(stack.geometry, slice_shape, device, settings.projector)
     if settings.method == "fbp":
         return FbpMethod(projector, settings.filter)
-    return SirtMethod(projector, settings.iterations, lambda: watcher.advance(rows / settings.iterations))
+    return SirtMethod(projector, settings.iterations, lambda: on_rows(rows / settings.iterations))
 
 
 def _make_slabs(
@@ -209,21 +240,30 @@ def _make_slabs(
 ) -> None:
     """Reconstruct and write all slabs that the journal does not have yet."""
     height = run.grid.shape[1]
-    batch = folder.slabs[-1].batch if folder.slabs else plan["batch"]
+    if folder.slabs:
+        plan = {**plan, "batch": folder.slabs[-1].batch}
     watcher.stage(f"Reconstructing ({run.job.settings.method})", height)
     watcher.advance(sum(slab.stop - slab.start for slab in folder.slabs))
-    method = _make_method(run, stack, batch, watcher, plan["slab_rows"])
-    network = isinstance(method, NetworkMethod)
+    stopped = threading.Event()
+
+    def on_rows(rows: float) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        watcher.advance(rows)
+
+    methods = [_make_method(run, stack, plan, on_rows, device) for device in run.devices]
+    network = run.model is not None
     scale = run.dense_sign * stack.sigma if network else 1.0
+
+    def read(method: SlabMethod, start: int, stop: int) -> torch.Tensor:
+        whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block
+        rows = stack.read_rows(start - method.halo_px, whole + 2 * method.halo_px)
+        return rows.clamp(-stack.clip_level, stack.clip_level) / scale if network else rows
+
+    missing = _missing_rows(folder, height, plan["slab_rows"])
     with VolumeWriter.open(folder.volume, run.grid.shape, run.job.settings.dtype, target=run.job.output) as writer:
-        for start, stop in _missing_rows(folder, height, plan["slab_rows"]):
-            whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block
-            rows = stack.read_rows(start - method.halo_px, whole + 2 * method.halo_px)
-            if network:
-                rows = rows.clamp(-stack.clip_level, stack.clip_level) / scale
-            method, values = _with_smaller_batches(method, rows, watcher)
-            values = values[:, : stop - start]
-            slab = writer.cast((values.float() * scale).cpu().numpy())
+        for start, stop, values, points in run_slabs(methods, missing, read, watcher.note, stopped):
+            slab = writer.cast((values * scale).numpy())
             if not np.isfinite(slab).all():
                 remedy = "look at the stack with: cryolithe info"
                 if run.precision != torch.float32:
@@ -235,8 +275,7 @@ def _make_slabs(
             writer.sync()
             statistics = RunningStatistics()
             statistics.add(slab)
-            batch = method.compute.batch().points if isinstance(method, NetworkMethod) else batch
-            folder.done(Slab(start, stop, slab.size, statistics.result(), batch))
+            folder.done(Slab(start, stop, slab.size, statistics.result(), points))
             if run.job.settings.method == "fbp":
                 watcher.advance(stop - start)
 
@@ -253,38 +292,6 @@ def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int,
         missing.append((row, stop))
         row = stop
     return missing
-
-
-def _with_smaller_batches(method: SlabMethod, rows: torch.Tensor, watcher: Watcher) -> tuple[SlabMethod, torch.Tensor]:
-    """Run a method; when memory runs out, halve a network's batch and try again.
-
-    Returns:
-        the method that did it, and its result.
-
-    Raises:
-        ResourceError: if memory runs out with the smallest batch, or with a method that has none.
-    """
-    while True:
-        try:
-            return method, method(rows)
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            smaller = method.with_smaller_blocks() if isinstance(method, NetworkMethod) else None
-            if smaller is None:
-                raise ResourceError(
-                    "memory ran out during the reconstruction; lower --max-memory so that slabs become smaller, "
-                    "use --bin, or close other programs"
-                ) from error
-            method = smaller
-            watcher.note(f"Memory ran out: going on with batches of {smaller.compute.points} points.")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
 
 
 def _finish(run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], times: dict[str, float]) -> Finished:

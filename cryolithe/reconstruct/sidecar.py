@@ -64,7 +64,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
         },
         "settings": settings.model_dump(mode="json"),
         "compute": {
-            "device": str(run.device),
+            "devices": [str(device) for device in run.devices],
             "precision": precision_name(run.precision),
             "slab_rows": plan["slab_rows"],
             "threads": plan["threads"],

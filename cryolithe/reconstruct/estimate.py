@@ -1,0 +1,115 @@
+"""What a run will take, told before it starts: slabs, memory, files, time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from cryolithe.device import precision_name
+from cryolithe.network import NetworkConfig, RowSetConfig
+from cryolithe.reconstruct.job import ResolvedJob
+
+_FLOAT = 4
+# Entries (voxel x tilt x pixel) of a projection per second and core: 512 x 512 x 256 voxels, 41 tilts in 1.0 s on 2.
+_ENTRIES_PER_SECOND = 4e9
+# Pooling, lifting and synthesis beside the matrix products (benchmarks/LOG.md).
+_BESIDE_PRODUCTS = 1.5
+# Share of its peak that a GPU reaches, and the size of the products that measure the peak.
+_GPU_SHARE, _PROBE = 0.3, (1024, 1408, 256)
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """A run before it starts.
+
+    Attributes:
+        line: all of it for a person.
+        slab_rows: rows of the volume made at a time.
+        slabs: their number.
+        memory_bytes: that the run will use at most, about.
+        output_bytes: size of the volume.
+        temporary_bytes: size of the prepared stack beside it.
+        seconds: time for the reconstruction itself, about.
+    """
+
+    line: str
+    slab_rows: int
+    slabs: int
+    memory_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    seconds: float
+
+
+def estimate(run: ResolvedJob, slab_rows: int, batch: int, memory_bytes: int) -> RunEstimate:
+    """Estimate a run whose slabs are planned."""
+    (depth, height, width), settings = run.grid.shape, run.job.settings
+    tilts = run.series.geometry.tilts
+    output = math.prod(run.grid.shape) * (2 if settings.dtype == "float16" else _FLOAT)
+    temporary = tilts * height * width * _FLOAT
+    slabs = -(-height // slab_rows)
+    seconds = _seconds(run) / len(run.devices)
+    what = f"model {run.model.name}, {precision_name(run.precision)}" if run.model else settings.method
+    where = ", ".join(str(device) for device in run.devices)
+    where += f" ({torch.get_num_threads()} threads)" if run.device.type == "cpu" else ""
+    blocks = f", {batch} points at a time" if run.model else ""
+    line = (
+        f"Plan: {' x '.join(map(str, run.series.images.shape))} (tilts, y, x) -> {depth} x {height} x {width} (z, y, x)"
+        f"; {what} on {where}; {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows{blocks}; about "
+        f"{memory_bytes / 1e9:.1f} GB of memory, {output / 1e9:.2f} GB of output, "
+        f"{temporary / 1e9:.2f} GB of temporary files; about {_clock(seconds)}"
+    )
+    return RunEstimate(line, slab_rows, slabs, memory_bytes, output, temporary, seconds)
+
+
+def _seconds(run: ResolvedJob) -> float:
+    tilts, settings = run.series.geometry.tilts, run.job.settings
+    if run.model is not None:
+        rate = _products_per_second(run.device, run.precision)
+        return _BESIDE_PRODUCTS * math.prod(run.grid.shape) * products_per_voxel(run.model.network.config) / rate
+    passes = 2 * settings.iterations if settings.method == "sirt" else 1
+    cores = torch.get_num_threads() if run.device.type == "cpu" else 100
+    return passes * 3.0 * tilts * math.prod(run.grid.shape) / (_ENTRIES_PER_SECOND * cores)
+
+
+def products_per_voxel(config: NetworkConfig) -> float:
+    """Multiply-adds of a network's layers for a voxel, without lifting and pooling."""
+    stride, rows = config.head.stride, config.rows + config.head.stride - 1
+    width, outputs = config.combiner_width, config.head.outputs
+    if isinstance(config, RowSetConfig):
+        row = stride * config.row_hidden * (config.channels + config.row_features)
+        hidden = config.combiner_layers - 1
+    else:
+        middle = max(0, config.row_layers - 1) * config.row_hidden**2
+        row = rows * (config.set_hidden * config.row_hidden + middle + config.row_hidden * config.row_features)
+        hidden = config.combiner_layers - 1
+    join = rows * config.row_features * width + hidden * width**2 + width * outputs
+    return (row + join) / stride**3
+
+
+def _products_per_second(device: torch.device, precision: torch.dtype) -> float:
+    """Multiply-adds per second of a product like those of a network, on all cores that torch uses or the GPU."""
+    rows, inner, outer = _PROBE
+    if device.type == "cuda":
+        rows *= 64
+    a = torch.ones((rows, inner), dtype=precision, device=device)
+    b = torch.ones((inner, outer), dtype=precision, device=device)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        product = a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    del product
+    return rows * inner * outer / best * (_GPU_SHARE if device.type == "cuda" else 1.0)
+
+
+def _clock(seconds: float) -> str:
+    """``0:42``, ``12:05`` or ``3:20:00``."""
+    whole = max(1, round(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -1,0 +1,188 @@
+"""Slabs through their methods, in order on one device, or on several at once with reading and writing beside them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import torch
+
+from cryolithe.errors import ResourceError
+from cryolithe.reconstruct.methods import NetworkMethod, SlabMethod
+
+# Waiting threads look this often whether the run has been stopped.
+_POLL_SECONDS = 0.2
+
+
+class SlabResult(NamedTuple):
+    """A finished slab.
+
+    Attributes:
+        start: its first row.
+        stop: the row after its last.
+        values: shape ``(z, stop - start, x)``, float32, on the CPU.
+        points: points of a block that a network worked with; 1 for other methods.
+    """
+
+    start: int
+    stop: int
+    values: torch.Tensor
+    points: int
+
+
+# Rows of the detector for a slab: (method, start, stop) -> rows with halo.
+Reader = Callable[[SlabMethod, int, int], torch.Tensor]
+
+
+def run_slabs(
+    methods: list[SlabMethod],
+    slabs: list[tuple[int, int]],
+    read: Reader,
+    note: Callable[[str], object],
+    stopped: threading.Event,
+) -> Iterator[SlabResult]:
+    """Compute slabs and yield them as they are done.
+
+    A single method on the CPU takes them in order. Otherwise each method, on its device, has a thread that takes
+    the next slab when it is free; the rows of its next slab are read meanwhile.
+
+    Args:
+        methods: one for each device.
+        slabs: first row and row after the last of each.
+        read: reads the rows of a slab; called from one thread at a time for each method.
+        note: told when batches had to become smaller.
+        stopped: set when the consumer gives up, so that long computations can look at it.
+
+    Raises:
+        ResourceError: if memory runs out or a GPU fails; what was yielded before is good.
+    """
+    if len(methods) == 1 and _device_type(methods[0]) == "cpu":
+        method = methods[0]
+        for start, stop in slabs:
+            method, values = compute_slab(method, read(method, start, stop), note)
+            yield SlabResult(start, stop, values[:, : stop - start], _points(method))
+        return
+    yield from _run_side_by_side(methods, slabs, read, note, stopped)
+
+
+def _run_side_by_side(
+    methods: list[SlabMethod],
+    slabs: list[tuple[int, int]],
+    read: Reader,
+    note: Callable[[str], object],
+    stopped: threading.Event,
+) -> Iterator[SlabResult]:
+    waiting: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+    for slab in slabs:
+        waiting.put(slab)
+    # Bounded: a slab that is not written yet keeps its device from running ahead and filling the memory.
+    done: queue.Queue[SlabResult | BaseException] = queue.Queue(maxsize=len(methods))
+
+    def put(item: SlabResult | BaseException) -> None:
+        while not stopped.is_set():
+            try:
+                done.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+    def next_rows(method: SlabMethod) -> tuple[int, int, torch.Tensor] | None:
+        try:
+            start, stop = waiting.get_nowait()
+        except queue.Empty:
+            return None
+        rows = read(method, start, stop)
+        return start, stop, rows.pin_memory() if _device_type(method) == "cuda" else rows
+
+    def work(method: SlabMethod) -> None:
+        try:
+            with ThreadPoolExecutor(1) as reader:
+                ahead = reader.submit(next_rows, method)
+                while (taken := ahead.result()) is not None and not stopped.is_set():
+                    start, stop, rows = taken
+                    ahead = reader.submit(next_rows, method)
+                    method, values = compute_slab(method, rows, note)
+                    put(SlabResult(start, stop, _on_cpu(values[:, : stop - start]), _points(method)))
+        except BaseException as error:
+            put(error)
+
+    threads = [threading.Thread(target=work, args=(method,), daemon=True) for method in methods]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in slabs:
+            while True:
+                try:
+                    item = done.get(timeout=_POLL_SECONDS)
+                except queue.Empty:
+                    if not any(thread.is_alive() for thread in threads) and done.empty():
+                        raise RuntimeError("the threads of the devices ended before their work") from None
+                    continue
+                break
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
+def compute_slab(
+    method: SlabMethod, rows: torch.Tensor, note: Callable[[str], object]
+) -> tuple[SlabMethod, torch.Tensor]:
+    """Run a method; when memory runs out, halve a network's batch and try again.
+
+    Returns:
+        the method that did it, and its result in float32 on the method's device.
+
+    Raises:
+        ResourceError: if memory runs out with the smallest batch, or with a method that has none, or the GPU fails.
+    """
+    while True:
+        try:
+            return method, method(rows).float()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                if "cuda error" in str(error).lower():
+                    reason = str(error).splitlines()[0]
+                    raise ResourceError(f"the GPU failed ({reason}); look at it with: nvidia-smi") from error
+                raise
+            smaller = method.with_smaller_blocks() if isinstance(method, NetworkMethod) else None
+            if smaller is None:
+                raise ResourceError(
+                    "memory ran out during the reconstruction; lower --max-memory so that slabs become smaller, "
+                    "use --bin, or close other programs"
+                ) from error
+            method = smaller
+            note(f"Memory ran out: going on with batches of {smaller.compute.points} points.")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
+
+
+def _on_cpu(values: torch.Tensor) -> torch.Tensor:
+    """A copy in pinned memory, which the GPU fills at full speed; on the CPU the values themselves."""
+    if values.device.type != "cuda":
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values)
+    return host
+
+
+def _points(method: SlabMethod) -> int:
+    return method.compute.batch().points if isinstance(method, NetworkMethod) else 1
+
+
+def _device_type(method: Any) -> str:
+    if isinstance(method, NetworkMethod):
+        return method.compute.device.type
+    return str(getattr(getattr(method, "projector", None), "device", torch.device("cpu")).type)

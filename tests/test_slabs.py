@@ -1,0 +1,187 @@
+"""Several devices give what one gives; failures in their threads reach the user and keep what is done."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from cryolithe import device as devices
+from cryolithe.cli import main
+from cryolithe.errors import DeviceError, ResourceError, SettingsError
+from cryolithe.formats import read_volume, write_angles_deg, write_stack
+from cryolithe.network import RowSetConfig
+from cryolithe.reconstruct import slabs as slabs_module
+from cryolithe.reconstruct.methods import NetworkMethod
+from cryolithe.reconstruct.slabs import SlabResult, run_slabs
+
+SLABS = [(0, 8), (8, 16), (16, 24), (24, 30)]
+
+
+class Doubler:
+    """A method that doubles its rows; `fails_at` raises in that slab."""
+
+    row_multiple, halo_px = 2, 1
+
+    def __init__(self, fails_at=None, error=None):
+        self.fails_at, self.error, self.threads = fails_at, error, set()
+
+    def __call__(self, rows):
+        self.threads.add(threading.get_ident())
+        if self.fails_at is not None and rows[0, 1, 0] == self.fails_at:
+            raise self.error
+        return 2 * rows[:, 1:-1]
+
+
+def read(method, start, stop):
+    whole = stop - start + (start - stop) % method.row_multiple
+    return torch.arange(start - 1, start + whole + 1, dtype=torch.float32)[None, :, None].expand(3, -1, 5)
+
+
+def together(methods, **settings):
+    """Results of `run_slabs` by the threads that several devices have, by first row."""
+    stopped = settings.pop("stopped", threading.Event())
+    found = slabs_module._run_side_by_side(methods, SLABS, settings.pop("read", read), print, stopped)
+    return {result.start: result for result in found}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_several_devices_make_every_slab_once(count):
+    expected = {r.start: r for r in run_slabs([Doubler()], SLABS, read, print, threading.Event())}
+    found = together([Doubler() for _ in range(count)])
+    assert found.keys() == expected.keys() == {0, 8, 16, 24}
+    for start, result in found.items():
+        assert isinstance(result, SlabResult)
+        assert result.values.shape == (3, result.stop - start, 5)
+        np.testing.assert_array_equal(result.values, expected[start].values)
+
+
+def test_what_was_done_before_a_gpu_failed_is_yielded_and_the_threads_end():
+    error = RuntimeError("CUDA error: unspecified launch failure\nmore lines")
+    methods = [Doubler(16, error), Doubler(16, error)]
+    before = threading.active_count()
+    stopped, good = threading.Event(), []
+    with pytest.raises(ResourceError, match=r"the GPU failed \(CUDA error: unspecified launch failure\)"):
+        for result in slabs_module._run_side_by_side(methods, SLABS, read, print, stopped):
+            good.append(result.start)
+    assert set(good) <= {0, 8, 24}
+    assert stopped.is_set()
+    assert threading.active_count() == before
+
+
+def test_a_consumer_that_stops_ends_the_threads():
+    before = threading.active_count()
+    running = slabs_module._run_side_by_side([Doubler(), Doubler()], SLABS, read, print, threading.Event())
+    next(running)
+    running.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_while_reading_is_raised():
+    def fail(method, start, stop):
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        together([Doubler()], read=fail)
+
+
+# Through the real command
+
+
+@pytest.fixture
+def place(tmp_path):
+    rng = np.random.default_rng(0)
+    angles = np.arange(-50.0, 51, 10)
+    write_stack(tmp_path / "t.mrc", rng.standard_normal((len(angles), 150, 40), dtype=np.float32), 10.0, "test")
+    write_angles_deg(tmp_path / "t.tlt", tuple(angles))
+    return tmp_path
+
+
+def run(place, *flags, name="v.mrc"):
+    words = ["reconstruct", place / "t.mrc", place / "t.tlt", "-o", place / name, "--thickness", 8, *flags]
+    return CliRunner().invoke(main, list(map(str, words)))
+
+
+def two_devices(name):
+    return (torch.device("cpu"), torch.device("cpu"))
+
+
+def test_the_command_on_two_devices_gives_what_it_gives_on_one(place, monkeypatch):
+    assert run(place, name="one.mrc").exit_code == 0
+    monkeypatch.setattr("cryolithe.reconstruct.job.choose_devices", two_devices)
+    result = run(place, name="two.mrc")
+    assert result.exit_code == 0, result.output
+    assert "on cpu, cpu" in result.stderr
+    one, two = (read_volume(place / name).voxels for name in ("one.mrc", "two.mrc"))
+    np.testing.assert_array_equal(one, two)
+    assert json.loads((place / "two.json").read_text())["compute"]["devices"] == ["cpu", "cpu"]
+
+
+def test_a_gpu_that_fails_in_mid_run_keeps_its_slabs_and_the_next_run_goes_on(place, monkeypatch):
+    assert run(place, name="whole.mrc").exit_code == 0
+    whole = NetworkMethod.__call__
+    calls = []
+
+    def fail_at_the_second(self, rows):
+        calls.append(len(rows))
+        if len(calls) == 2:
+            raise RuntimeError("CUDA error: device lost")
+        return whole(self, rows)
+
+    monkeypatch.setattr(NetworkMethod, "__call__", fail_at_the_second)
+    failed = run(place)
+    assert failed.exit_code == 2
+    assert "the GPU failed (CUDA error: device lost)" in failed.stderr
+    assert "1 finished slabs are kept" in failed.stderr
+    assert not (place / "v.mrc").exists()
+    again = run(place)
+    assert again.exit_code == 0, again.output
+    assert "1 slabs are done" in again.stderr
+    np.testing.assert_array_equal(read_volume(place / "v.mrc").voxels, read_volume(place / "whole.mrc").voxels)
+
+
+def test_dry_run_tells_the_plan_and_writes_nothing(place):
+    before = sorted(place.iterdir())
+    result = run(place, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "Plan: 11 x 150 x 40 (tilts, y, x) -> 8 x 150 x 40 (z, y, x); model default" in result.stdout
+    assert "2 slabs of 128 rows" in result.stdout
+    for method in ("fbp", "sirt"):
+        assert f"; {method} on cpu" in run(place, "--dry-run", "--method", method).stdout
+    assert sorted(place.iterdir()) == before
+
+
+def test_the_estimate_counts_the_layers_of_the_network():
+    """Against the weights of the lifted network itself."""
+    from cryolithe.inference import lift_network
+    from cryolithe.network import Head, SliceSetConfig, build_network
+    from cryolithe.reconstruct.estimate import products_per_voxel
+
+    for config in (RowSetConfig(), RowSetConfig(head=Head(2)), SliceSetConfig(channels=16, set_hidden=32)):
+        lifted = lift_network(build_network(config), torch.zeros(3))
+        stride = config.head.stride
+        row = sum(step.weight.numel() for encoder in lifted.encoders for step in encoder.steps)
+        join = sum(step.weight.numel() for step in lifted.combine)
+        expected = ((stride if lifted.shared else 1) * row + join) / stride**3
+        assert products_per_voxel(config) == pytest.approx(expected)
+
+
+def test_names_of_devices(monkeypatch):
+    assert devices.choose_devices("cpu") == (torch.device("cpu"),)
+    for name in ("all", "cuda:0,1"):
+        with pytest.raises(DeviceError, match="--device"):
+            devices.choose_devices(name)
+    with pytest.raises(SettingsError, match="names a GPU twice"):
+        devices.choose_devices("cuda:0,1,0")
+    with pytest.raises(SettingsError, match="unknown device 'cuda:0,'"):
+        devices.choose_devices("cuda:0,")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert devices.choose_devices("all") == tuple(torch.device("cuda", n) for n in range(3))
+    assert devices.choose_devices("cuda:2,0") == (torch.device("cuda", 2), torch.device("cuda", 0))
+    with pytest.raises(DeviceError, match="has 3 CUDA device"):
+        devices.choose_devices("cuda:0,3")
