@@ -1,8 +1,8 @@
 """Does the command keep to --max-memory? Peak resident memory of the real command on a wide, thick tomogram.
 
-The series is a range of y of a 2048 x 2048 one. Volumes are made slab by slab along y, so a taller image makes more
-slabs, not larger ones: the range is representative if it holds more than one slab, which is checked. What does grow
-with the height is one image while the stack is prepared (a few times 17 MB at 2048 x 2048), before any slab exists.
+The series is a range of y of a 4096 x 4096 one, binned by 2. Volumes are made slab by slab along y, so a taller image
+makes more slabs, not larger ones: the range is representative if it holds more than one slab, which is checked. What
+does grow with the height is one image while the stack is prepared (a few times 67 MB), before any slab exists.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common import Table, cryolithe_command, model_of, parser, peak_rss_of, read
 from cryolithe.formats import write_angles_deg, write_stack
 
 ANGLES_DEG = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
-FULL_HEIGHT = 2048
+FULL_HEIGHT, BIN = 4096, 2
 METHODS = ("network", "fbp")
 
 
@@ -36,13 +36,13 @@ def write_counts(folder: Path, rows: int, width: int) -> tuple[Path, Path]:
 def main() -> None:
     """Measure each method and compare with the limit."""
     options = parser("memory", __doc__)
-    options.add_argument("--rows", type=int, default=256, help="height of the images")
+    options.add_argument("--rows", type=int, default=256, help="height of the images before binning")
     options.add_argument("--model", default="default", help="name of a bundled model or path")
-    options.add_argument("--max-memory", type=float, default=4.0, metavar="GB")
+    options.add_argument("--max-memory", type=float, default=6.0, metavar="GB")
     options.add_argument("--methods", default=",".join(METHODS), help="any of network,fbp,sirt")
     options.add_argument("--workdir", type=Path, help="folder for temporary files; 5 MB per row are needed")
     arguments = read_arguments(options)
-    rows, width, thickness = (160, 64, 16) if arguments.quick else (arguments.rows, 2048, 512)
+    rows, width, thickness = (320, 128, 16) if arguments.quick else (arguments.rows, 4096, 1024)
     limit = arguments.max_memory * 1e9
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(dir=arguments.workdir) as name:
@@ -50,7 +50,7 @@ def main() -> None:
         for method in arguments.methods.split(","):
             output = Path(name) / f"{method}.mrc"
             flags = {"--output": output, "--method": method, "--model": arguments.model, "--thickness": thickness}
-            flags |= {"--max-memory": arguments.max_memory, "--device": "cpu"}
+            flags |= {"--max-memory": arguments.max_memory, "--device": "cpu", "--bin": BIN}
             words = [str(word) for flag in flags.items() for word in flag]
             run = peak_rss_of([*cryolithe_command(), "reconstruct", str(stack), str(angles), *words])
             sidecar = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
@@ -59,8 +59,8 @@ def main() -> None:
             slab_rows = sidecar["compute"]["slab_rows"]
             found[method] = {**run._asdict(), "peak_bytes": run.peak_bytes, "slab_rows": slab_rows, "rows": rows}
             found[method]["model"] = model
-            if slab_rows >= rows:
-                raise SystemExit(f"one slab of {slab_rows} rows holds all {rows} rows; give more --rows")
+            if slab_rows >= rows // BIN:
+                raise SystemExit(f"one slab of {slab_rows} rows holds all {rows // BIN} rows; give more --rows")
     table_rows = [
         [
             method,
@@ -76,8 +76,8 @@ def main() -> None:
     ]
     columns = ["method", "peak GB", "sampled GB", "kernel GB", "limit GB", "kept", "slab rows", "seconds"]
     note = (
-        f"{len(ANGLES_DEG)} x {rows} x {width} int16 -> {thickness} x {rows} x {width}: {rows} rows stand for "
-        f"{FULL_HEIGHT}. Memory is set by the slab, and the volume is made of {rows} / slab rows > 1 slabs; a taller "
+        f"{len(ANGLES_DEG)} x {rows} x {width} int16 -> {thickness} x {rows // BIN} x {width // BIN}: {rows} rows stand "
+        f"for {FULL_HEIGHT}. Memory is set by the slab, and the volume is made of more than one; a taller "
         "image only makes more of them. Sampled: resident size every 20 ms; kernel: ru_maxrss of the process; the "
         "larger one counts. 1 GB is 10⁹ bytes."
     )
