@@ -89,7 +89,7 @@ def why_no_cuda() -> str:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
         # The driver's own words: that it is too old, that all devices are hidden, ...
-        return f"{reason}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+        return f"{reason}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
     return reason
 
 

@@ -133,3 +133,26 @@ def filter_rows(rows: torch.Tensor, *responses: torch.Tensor) -> list[torch.Tens
         torch.fft.irfft(spectrum * response.to(rows), n=length, dim=-1)[..., left : left + size]
         for response in responses
     ]
+
+
+def filter_rows_by_taps(rows: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Convolve rows with an impulse response, as the published program does; beyond its ends a row is zero.
+
+    Of more taps than a row has pixels only the innermost ones are used. (Facts of the class ``VectorModel_real`` of
+    the published program: the taps are placed on a circle of 2 N samples.)
+
+    Args:
+        rows: shape ``(..., N)``, float32 or float64.
+        taps: shape ``(T,)``: those for shifts 0, 1, ... from the front, those for shifts -1, -2, ... from the back.
+
+    Returns:
+        shape ``(..., N)``.
+    """
+    size = rows.shape[-1]
+    used = min(taps.shape[0], size)
+    ahead, behind = used // 2, used - used // 2
+    circle = torch.zeros(2 * size, dtype=rows.dtype, device=rows.device)
+    circle[:ahead] = taps[:ahead].to(rows)
+    circle[2 * size - behind :] = taps[taps.shape[0] - behind :].to(rows)
+    spectrum = torch.fft.rfft(rows, n=2 * size, dim=-1) * torch.fft.rfft(circle)
+    return torch.fft.irfft(spectrum, n=2 * size, dim=-1)[..., :size]

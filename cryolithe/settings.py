@@ -23,7 +23,10 @@ class ReconstructSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["network", "fbp", "sirt"] = Field("network", description="How to reconstruct.")
-    model: str = Field("default", description="Name of a bundled model, or the path of a .safetensors file.")
+    model: str = Field(
+        "default",
+        description="Name of a model (see: cryolithe models list), or the path of a .safetensors file.",
+    )
     thickness: int | None = Field(
         None, ge=1, description="Voxels along z, after binning. Default: half the image width, rounded up to even."
     )

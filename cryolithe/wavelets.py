@@ -140,6 +140,41 @@ def synthesise(coefficients: torch.Tensor, shape: tuple[int, int, int], wavelet:
     return _synthesise_level(bands, wavelet, -inner, [(0, n) for n in shape])
 
 
+def padded_count(voxels: int, wavelet: Wavelet) -> int:
+    """Coefficients along an axis in the numbering of PyWavelets' padded transforms: floor((N + L - 1) / 2)."""
+    return (voxels + wavelet.length - 1) // 2
+
+
+def padded_range(start: int, stop: int, wavelet: Wavelet) -> tuple[int, int]:
+    """Coefficients, (first, last + 1) in that numbering, that the voxels ``start ... stop - 1`` are made of."""
+    return start // 2, (stop + wavelet.length - 3) // 2 + 1
+
+
+def synthesise_padded(coefficients: torch.Tensor, spans: list[tuple[int, int]], wavelet: Wavelet) -> torch.Tensor:
+    """Voxels from one level of coefficients in the numbering of PyWavelets' padded transforms.
+
+    There x[n] = Σ_k low[k] rec_lo[n - 2k + L - 2] + ..., which for filters of 4 taps puts coefficient k at voxel
+    2k - 1/2: one voxel before its place in `synthesise`.
+
+    Args:
+        coefficients: those of ``padded_range`` along each axis, shape ``(z', y', x', 8)``, bands in our order.
+        spans: (first voxel, last + 1) along z, y and x.
+        wavelet: the filter bank.
+
+    Returns:
+        the voxels of ``spans``.
+    """
+    shift = wavelet.length // 2 - 1
+    voxels, blocks = shift % 2, -(shift // 2)  # x'[n + voxels] with coefficients k + blocks is our own numbering
+    split = coefficients.unflatten(-1, (2, 2, 2))
+    for axis in (2, 1, 0):
+        start, stop = spans[axis]
+        first = padded_range(start, stop, wavelet)[0] + blocks
+        span = (first, start + voxels, stop + voxels)
+        split = _synthesise_axis(split[..., 0], split[..., 1], axis, wavelet, span)
+    return split
+
+
 def basis_norms(wavelet: Wavelet, levels: int) -> torch.Tensor:
     """Squared voxel norm of each band's synthesis function, shape ``(8**levels,)``, float32.
 

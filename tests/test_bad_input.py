@@ -597,7 +597,7 @@ def test_a_failing_run_with_overwrite_keeps_the_old_volume(place):
 def test_unknown_model_names_the_nearest(place, monkeypatch):
     (place.folder / "bundled").mkdir()
     place.model.rename(place.folder / "bundled" / "default.safetensors")
-    monkeypatch.setattr("cryolithe.network.checkpoint.BUNDLED", place.folder / "bundled")
+    monkeypatch.setattr("cryolithe.models.BUNDLED", place.folder / "bundled")
     refused(place, place.network("defualt"), "unknown model 'defualt' (did you mean 'default'?)")
     made(*place.network("default"))
 

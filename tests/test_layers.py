@@ -23,16 +23,22 @@ ALLOWED = {
     "projector": {"errors", "geometry", "filters"},
     "metrics": {"errors"},
     "report": {"errors", "metrics", "formats"},
-    "network": {"errors", "filters", "sampling", "wavelets"},
+    "models": {"errors"},
+    "network": {"errors", "filters", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruct": {
         "errors", "settings", "device", "geometry", "images", "filters", "wavelets", "tilts", "volume", "formats",
         "sampling", "projector", "report", "network", "inference",
     },
+    "diagnosis": {
+        "errors", "device", "geometry", "volume", "formats", "sampling", "wavelets", "projector", "network",
+        "inference", "reconstruct",
+    },
     "simulation": {"errors", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "curation": {"errors", "geometry", "images", "projector", "formats"},
     "training": {
-        "errors", "geometry", "wavelets", "sampling", "projector", "metrics", "network", "reconstruct", "simulation",
+        "errors", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats", "metrics", "report",
+        "network", "reconstruct", "simulation",
     },
 }  # fmt: skip
 

@@ -99,10 +99,15 @@ def test_sidecar(model, tmp_path):
     assert record["geometry"]["stack_shape"] == [len(ANGLES), *SHAPE]
     assert record["geometry"]["stack_pixel_size_angstrom"] == 5
     assert record["method"]["name"] == "network"
-    assert record["method"]["model"] == {"name": "tiny", "sha256": sha256(model), "card": {"made": "for a test"}}
+    assert record["method"]["model"] == {
+        "name": "tiny",
+        "sha256": sha256(model),
+        "convention": {},
+        "card": {"made": "for a test"},
+    }
     expected = ReconstructSettings(model=str(model), thickness=16, contrast="bright", precision="fp32")
     assert record["settings"] == expected.model_dump(mode="json")
-    assert record["compute"]["device"] in ("cpu", "cuda")
+    assert [name.partition(":")[0] for name in record["compute"]["devices"]] in (["cpu"], ["cuda"])
     assert record["compute"]["precision"] == "fp32"
     assert record["compute"]["slab_rows"] == SHAPE[0]
     volume = voxels(tmp_path / "ts_rec.mrc")

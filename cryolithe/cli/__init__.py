@@ -19,8 +19,10 @@ COMMANDS = {
     "fsc": ("cryolithe.cli.fsc", "Fourier shell correlation of two volumes."),
     "simulate": ("cryolithe.cli.simulate", "Make a simulated tilt series with known truth."),
     "pairs": ("cryolithe.cli.pairs", "Check curated real pairs and make training files of them."),
+    "models": ("cryolithe.cli.models", "List, describe, import and verify models."),
     "train": ("cryolithe.cli.train", "Train a network on simulated specimens."),
     "score": ("cryolithe.cli.score", "Score a model against FBP on simulated specimens it never saw."),
+    "doctor": ("cryolithe.cli.doctor", "Look at this installation and machine; run a self-test."),
 }
 
 # What Ctrl-C tells the user of commands that keep their work.
@@ -100,5 +102,6 @@ def main() -> None:
     Conventions
       Stacks are (tilt, y, x) with the tilt axis along y; volumes are (z, y, x).
       Settings: a flag wins over the file given by --config, which wins over the default.
-      Exit codes: 0 done, 1 some series of a list failed, 2 bad input (one line says what), 130 interrupted.
+      Exit codes: 0 done, 1 some series of a list failed or doctor found a problem, 2 bad input (one line says
+      what), 130 interrupted.
     """

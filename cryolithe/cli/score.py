@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cryolithe import __version__
-from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
 
 
 @click.command("score")
@@ -53,6 +53,11 @@ def command(
         raise OutputError(f"{json_path} exists; give --overwrite to replace it")
     keep_freed_memory()
     loaded = load_model(model)
+    if loaded.convention.published:
+        raise ModelError(
+            f"model '{loaded.name}' was imported: its images are not prepared as this benchmark prepares them; "
+            "score one of this program's own models"
+        )
     device = choose_device("cpu")
     dtype = choose_precision(precision, device)
     held_out = tuple(loaded.card.get("recipe", {}).get("hold_out", ()))

@@ -23,11 +23,13 @@ class PointGrid:
         geometry: tilt geometry.
         z_px: z of the points relative to the volume's centre, shape ``(z,)``.
         x_px: likewise x, shape ``(x,)``.
+        mean_over_all: average over all tilts instead of those that see a point (as the published program does).
     """
 
     geometry: TiltGeometry
     z_px: NDArray[np.float64]
     x_px: NDArray[np.float64]
+    mean_over_all: bool = False
 
     @property
     def points(self) -> int:
@@ -53,7 +55,7 @@ class PointBlock:
         start: index of the lifted column at or before a point, shape ``(tilts, points)``, int32; where a tilt does not
             see a point, the first of the two columns of zeros at the end.
         fraction: weight of the column after it, float32 (float64 for a network in it), the same shape.
-        scale: 1 / number of tilts that see a point, shape ``(points,)``, float64; 1 where none does.
+        scale: 1 / number of tilts that are averaged, shape ``(points,)``, float64; 1 where none is.
         order: index of each point among all points, int64.
     """
 
@@ -90,7 +92,8 @@ def point_block(grid: PointGrid, order: NDArray[np.int64], weight: torch.Tensor)
     start = torch.where(seen, base.int() + 1, detector_px + 2).int()
     exact = torch.promote_types(weight.dtype, torch.float32)
     fraction = torch.where(seen, columns.to(exact) - base.to(exact), 0)
-    scale = 1 / seen.sum(0).clamp(min=1).double()
+    averaged = torch.ones_like(seen) if grid.mean_over_all else seen
+    scale = 1 / averaged.sum(0).clamp(min=1).double()
     device = weight.device
     return PointBlock(start.to(device), fraction.to(device), scale.to(device), torch.from_numpy(order).to(device))
 

@@ -2,13 +2,12 @@
 
     NAME.safetensors    tensors; metadata {"format": "cryolithe-network", "version": "1", "config": ..., "card": ...}
 
-``config`` rebuilds the network; ``card`` tells where it comes from: recipe, data, seeds, licence. Nothing is
-pickled, so loading a file cannot run code.
+``config`` rebuilds the network; ``card`` tells where it comes from: recipe, data, seeds, licence. Imported models
+also have a ``convention`` (`cryolithe.network.convention`). Nothing is pickled, so loading a file cannot run code.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,15 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cryolithe.errors import ModelError, nearest_name
+from cryolithe.errors import ModelError, OutputError, nearest_name
+from cryolithe.models import FORMAT, bundled_models, file_sha256, find_model
 from cryolithe.network import Network, build_network
 from cryolithe.network.config import config_from_dict, config_to_dict
+from cryolithe.network.convention import OWN, TAPS_LEAF, Convention, check_record
 
-FORMAT = "cryolithe-network"
+__all__ = ["FORMAT", "VERSION", "Model", "bundled_models", "find_model", "load_model", "save_network"]
+
 VERSION = "1"
-BUNDLED = Path(__file__).parent / "bundled"
 
 
 @dataclass(frozen=True)
@@ -36,41 +37,22 @@ class Model:
         card: recipe, data, seeds, licence.
         name: file name without its ending.
         sha256: hash of the file.
+        convention: how the network is to be applied.
     """
 
     network: Network
     card: dict[str, Any]
     name: str
     sha256: str
+    convention: Convention = OWN
 
 
-def bundled_models() -> dict[str, Path]:
-    """Names and files of the models that come with the package."""
-    return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
-
-
-def find_model(name_or_path: str) -> Path:
-    """File of a bundled model or of a model given by its path.
+def save_network(path: Path, network: Network, card: dict[str, Any], convention: Convention = OWN) -> None:
+    """Write a network; the file appears under its name only when it is complete.
 
     Raises:
-        ModelError: if there is neither.
+        OutputError: if it cannot be written.
     """
-    bundled = bundled_models()
-    if name_or_path in bundled:
-        return bundled[name_or_path]
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    if path.suffix or path.parent != Path():
-        raise ModelError(f"model file {name_or_path} does not exist")
-    raise ModelError(
-        f"unknown model '{name_or_path}'{nearest_name(name_or_path, bundled)}; "
-        f"bundled models: {', '.join(bundled) or 'none'}; or give the path of a .safetensors file"
-    )
-
-
-def save_network(path: Path, network: Network, card: dict[str, Any]) -> None:
-    """Write a network; the file appears under its name only when it is complete."""
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -78,10 +60,17 @@ def save_network(path: Path, network: Network, card: dict[str, Any]) -> None:
         "card": json.dumps(card, sort_keys=True),
     }
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if convention.taps is not None:
+        metadata["convention"] = json.dumps(convention.record, sort_keys=True)
+        tensors[TAPS_LEAF] = convention.taps.detach().float().cpu().contiguous()
+    content = _sorted_metadata(safetensors.torch.save(tensors, metadata=metadata))
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(_sorted_metadata(safetensors.torch.save(tensors, metadata=metadata)))
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write the model file {path}: {error.strerror or error}") from error
 
 
 def _sorted_metadata(content: bytes) -> bytes:
@@ -124,13 +113,18 @@ def load_model(name_or_path: str) -> Model:
     try:
         config = config_from_dict(json.loads(metadata["config"]))
         card = json.loads(metadata["card"])
+        published = check_record(json.loads(metadata.get("convention", "{}")), f"model file {path}")
     except (KeyError, json.JSONDecodeError) as error:
         raise ModelError(f"the metadata of model file {path} are corrupt: {error}") from error
     network = build_network(config)
-    _check_leaves(path, network.state_dict(), tensors)
+    expected = dict(network.state_dict())
+    if published:
+        expected[TAPS_LEAF] = torch.empty(tensors[TAPS_LEAF].numel() if TAPS_LEAF in tensors else 0)
+    _check_leaves(path, expected, tensors)
+    convention = Convention(tensors.pop(TAPS_LEAF).float()) if published else OWN
     network.load_state_dict(tensors)
     network.eval().requires_grad_(False)
-    return Model(network, card, path.stem, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Model(network, card, path.stem, file_sha256(path), convention)
 
 
 def _check_leaves(path: Path, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:

@@ -108,8 +108,9 @@ class ResolvedJob:
 
     @property
     def dense_sign(self) -> float:
-        """Networks are trained with dense = positive."""
-        return -1.0 if self.job.settings.contrast == "dark" else 1.0
+        """Turns images into what the network wants: ours dense = positive, the published ones dense = dark."""
+        wanted = "dark" if self.model is not None and self.model.convention.published else "bright"
+        return 1.0 if self.job.settings.contrast == wanted else -1.0
 
 
 def default_output(tilts: Path) -> Path:
@@ -174,8 +175,9 @@ def resolve(job: Job) -> ResolvedJob:
     precision = choose_precision(settings.precision, devices[0])
     model = load_model(settings.model) if settings.method == "network" else None
     series = read_tilt_series(job.tilts, job.angles, settings.pixel_size)
-    clip = settings.method == "network"
-    preparation = Preparation(settings.tilt_axis, settings.bin, settings.fix_nonfinite, clip)
+    published = model is not None and model.convention.published
+    clip = settings.method == "network" and not published
+    preparation = Preparation(settings.tilt_axis, settings.bin, settings.fix_nonfinite, clip, published)
     height, width = preparation.image_shape(series.geometry.image_shape)
     grid = VolumeGrid((settings.thickness or default_thickness(width), height, width))
     return ResolvedJob(job, series, grid, preparation, model, devices, precision)

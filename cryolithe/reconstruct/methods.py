@@ -129,34 +129,46 @@ class Compute:
 ON_CPU = Compute()
 
 
-class NetworkMethod:
-    """A network applied to a slab: filter, lift, pool, encode, combine, synthesise.
+class Sampling(Protocol):
+    """Where a network is applied, what it reads there, and what its values stand for."""
+
+    @property
+    def row_multiple(self) -> int:
+        """See `SlabMethod`."""
+        ...
+
+    @property
+    def halo_px(self) -> int:
+        """See `SlabMethod`."""
+        ...
+
+    @property
+    def points(self) -> PointGrid:
+        """Points of a slice of the volume."""
+        ...
+
+    def inputs(self, rows: torch.Tensor, first_row: int) -> RowRun:
+        """Filtered rows, and where patches begin, for a slab with its halo; ``first_row`` is the slab's first."""
+        ...
+
+    def volume(self, values: torch.Tensor, first_row: int, slab: int) -> torch.Tensor:
+        """Voxels ``(z, slab, x)`` from the values of all points, ``(z, patches, x, outputs)``."""
+        ...
+
+
+class BlockSampling:
+    """Points in the middle of blocks of voxels: this program's own way.
 
     Args:
-        network: weights in float32 or float64, on the CPU.
+        config: of the network.
         geometry: tilt geometry of the rows.
         grid: voxels of the whole volume.
-        compute: where and how.
-        on_points: called with the share (0...1) of a slab that was just done.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        geometry: TiltGeometry,
-        grid: VolumeGrid,
-        compute: Compute = ON_CPU,
-        on_points: Callable[[float], object] = lambda share: None,
-    ) -> None:
-        self.config = network.config
-        self.grid = grid
-        self.compute = compute
-        self.on_points = on_points
-        self.head = network.config.head
+    def __init__(self, config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid) -> None:
+        self.config, self.grid, self.head = config, grid, config.head
         self.row_multiple = self.head.stride
-        self.halo_px = (network.config.rows - 1) // 2 + self.head.stride * self.head.margin
-        lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
-        self.lifted = lifted.to(compute.device, compute.precision)
+        self.halo_px = (config.rows - 1) // 2 + self.head.stride * self.head.margin
         z, x = (
             block_positions_px(voxels, -self.head.margin, self._blocks(voxels), self.head.stride)
             for voxels in (grid.shape[0], grid.shape[2])
@@ -166,6 +178,55 @@ class NetworkMethod:
     def _blocks(self, voxels: int) -> int:
         """Points along an axis of ``voxels`` voxels."""
         return -(-voxels // self.head.stride) + 2 * self.head.margin
+
+    def inputs(self, rows: torch.Tensor, first_row: int) -> RowRun:
+        """See `Sampling`; slabs are alike wherever they lie."""
+        blocks = self._blocks(rows.shape[1] - 2 * self.halo_px)
+        return RowRun(network_rows(rows, self.config.input), self.head.stride * np.arange(blocks, dtype=np.float64))
+
+    def volume(self, values: torch.Tensor, first_row: int, slab: int) -> torch.Tensor:
+        """See `Sampling`."""
+        if self.head.levels == 0:
+            return values[..., 0]
+        return synthesise(values, (self.grid.shape[0], slab, self.grid.shape[2]), Wavelet(self.head.wavelet))
+
+
+class NetworkMethod:
+    """A network applied to a slab: filter, lift, pool, encode, combine, synthesise.
+
+    Args:
+        network: weights in float32 or float64, on the CPU.
+        geometry: tilt geometry of the rows.
+        grid: voxels of the whole volume.
+        compute: where and how.
+        on_points: called with the share (0...1) of a slab that was just done.
+        sampling: where the network is applied; by default this program's own way.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        geometry: TiltGeometry,
+        grid: VolumeGrid,
+        compute: Compute = ON_CPU,
+        on_points: Callable[[float], object] = lambda share: None,
+        sampling: Sampling | None = None,
+    ) -> None:
+        self.config = network.config
+        self.compute = compute
+        self.on_points = on_points
+        self.sampling = sampling or BlockSampling(network.config, geometry, grid)
+        self.row_multiple, self.halo_px = self.sampling.row_multiple, self.sampling.halo_px
+        self.points = self.sampling.points
+        self.first_row = 0
+        lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
+        self.lifted = lifted.to(compute.device, compute.precision)
+
+    def at(self, first_row: int) -> NetworkMethod:
+        """The same for the slab that begins at a row of the volume."""
+        moved = copy.copy(self)
+        moved.first_row = first_row
+        return moved
 
     def with_smaller_blocks(self) -> NetworkMethod | None:
         """The same with half the points at a time, for when memory ran out; None if that would be too few."""
@@ -179,18 +240,13 @@ class NetworkMethod:
     @torch.inference_mode()
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`; rows are standardised and dense = positive."""
-        slab = rows.shape[1] - 2 * self.halo_px
-        blocks = self._blocks(slab)
-        filtered = network_rows(rows.to(self.compute.device), self.config.input)
+        slab, points = rows.shape[1] - 2 * self.halo_px, self.points
+        run = self.sampling.inputs(rows.to(self.compute.device), self.first_row)
         threads = self.compute.threads or torch.get_num_threads()
-        engine = Engine(self.lifted, self.config.input.windows, self.points, self.compute.batch(), threads)
-        first_rows = self.head.stride * np.arange(blocks, dtype=np.float64)
-        values = engine(RowRun(filtered, first_rows), self.on_points)
-        shape = (len(self.points.z_px), len(self.points.x_px), blocks, self.head.outputs)
-        by_block = values.view(shape).transpose(1, 2)
-        if self.head.levels == 0:
-            return by_block[..., 0]
-        return synthesise(by_block, (self.grid.shape[0], slab, self.grid.shape[2]), Wavelet(self.head.wavelet))
+        engine = Engine(self.lifted, self.config.input.windows, points, self.compute.batch(), threads)
+        values = engine(run, self.on_points)
+        by_point = values.view(len(points.z_px), len(points.x_px), len(run.first_rows), -1)
+        return self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
 
 
 def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid, batch: BatchSize) -> int:

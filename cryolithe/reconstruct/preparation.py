@@ -39,12 +39,15 @@ class Preparation:
         bin: binning factor, applied after the rotation.
         fix_nonfinite: replace NaN and Inf by the image's mean instead of refusing them.
         clip_defects: clip pixels that can only be defects before anything spreads them (for networks).
+        standardise_stack: subtract one mean from all images and divide by one standard deviation, both of the whole
+            stack as it is, instead of removing each image's mean (for networks of the published program).
     """
 
     tilt_axis_deg: float = 0.0
     bin: int = 1
     fix_nonfinite: bool = False
     clip_defects: bool = False
+    standardise_stack: bool = False
 
     def image_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape ``(y, x)`` of a prepared image."""
@@ -59,8 +62,9 @@ class PreparedStack:
     Attributes:
         path: the file.
         geometry: angles and prepared image shape.
-        sigma: standard deviation of the pixels of the whole series, outliers left out.
-        clip_level: deviation from the mean beyond which a pixel can only be a defect (a hot pixel, an X-ray).
+        sigma: standard deviation of the pixels of the whole series, outliers left out; 1 for a standardised stack.
+        clip_level: deviation from the mean beyond which a pixel can only be a defect (a hot pixel, an X-ray); infinite
+            for a standardised stack.
     """
 
     path: Path
@@ -101,6 +105,7 @@ def prepare_stack(
     geometry = TiltGeometry(series.geometry.angles_deg, shape)
     height, width = shape
     variances, tails = [], []
+    mean, spread = stack_statistics(series) if how.standardise_stack else (0.0, 1.0)
     try:
         with path.open("wb") as file:
             os.truncate(file.fileno(), geometry.tilts * height * width * _ITEM)
@@ -108,10 +113,13 @@ def prepare_stack(
                 image = _finite(series.images[number])
                 if how.clip_defects:
                     image = _without_defects(image)
-                image = fourier_crop(
-                    rotate_axis(image - image.mean(dtype=np.float64).astype(np.float32), how.tilt_axis_deg), how.bin
-                )
-                image -= image.mean(dtype=np.float64).astype(np.float32)
+                if how.standardise_stack:
+                    image = ((image - mean) / spread).astype(np.float32)
+                else:
+                    image = image - image.mean(dtype=np.float64).astype(np.float32)
+                image = fourier_crop(rotate_axis(image, how.tilt_axis_deg), how.bin)
+                if not how.standardise_stack:
+                    image -= image.mean(dtype=np.float64).astype(np.float32)
                 variances.append(clipped_sigma(image) ** 2)
                 tails.append(np.quantile(np.abs(image), TAIL_QUANTILE))
                 for row in range(height):
@@ -123,10 +131,28 @@ def prepare_stack(
                 on_image()
     except OSError as error:
         raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
+    if how.standardise_stack:
+        return PreparedStack(path, geometry, 1.0, float("inf"))
     sigma = float(np.sqrt(np.mean(variances)))
     # What fills more than a few pixels of most images is part of the specimen, however dense.
     clip_level = max(CLIP_SIGMAS * sigma, TAIL_MARGIN * float(np.median(tails)))
     return PreparedStack(path, geometry, sigma, clip_level)
+
+
+def stack_statistics(series: TiltSeries) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels of a series, in float64; what is not finite counts as its image's mean.
+
+    Computed image by image, and joined so that a large mean costs no digits (Chan, Golub and LeVeque 1983).
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    for number in range(series.geometry.tilts):
+        image = _finite(series.images[number]).astype(np.float64)
+        size, shift = image.size, float(image.mean()) - mean
+        squares += float(((image - image.mean()) ** 2).sum()) + shift**2 * count * size / (count + size)
+        mean += shift * size / (count + size)
+        count += size
+        release_pages(series.images)
+    return mean, float(np.sqrt(squares / count))
 
 
 def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:

@@ -17,6 +17,7 @@ from cryolithe import __version__
 from cryolithe.device import precision_name
 from cryolithe.errors import CryoLitheError, OutputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeWriter
+from cryolithe.inference import BatchSize
 from cryolithe.projector import make_projector
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
 from cryolithe.reconstruct.estimate import RunEstimate, estimate
@@ -35,11 +36,11 @@ from cryolithe.reconstruct.methods import (
     BATCHES,
     Compute,
     FbpMethod,
-    NetworkMethod,
     SirtMethod,
     SlabMethod,
     network_bytes,
 )
+from cryolithe.reconstruct.networks import make_network_method, published_demand
 from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, run_bytes, slab_rows
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruct.sidecar import sidecar_record
@@ -177,14 +178,21 @@ def _batch(run: ResolvedJob) -> int:
     return BATCHES[run.device.type].points if run.model is not None else 1
 
 
+def _batch_size(run: ResolvedJob, batch: int) -> BatchSize:
+    """Sizes for the engine, with ``batch`` points of a block."""
+    return replace(BATCHES[run.device.type], points=batch)
+
+
 def _demand(run: ResolvedJob, batch: int) -> Demand:
     """Memory that the chosen method needs, by counting its arrays; benchmarks/memory.py measures it."""
     depth, _, width = run.grid.shape
     tilts = run.series.geometry.tilts
     if run.model is not None:
         config = run.model.network.config
+        if run.model.convention.published:
+            return published_demand(run.model, run.series.geometry, run.grid, _batch_size(run, batch))
         halo = (config.rows - 1) // 2 + config.head.stride * config.head.margin
-        fixed = network_bytes(config, run.series.geometry, run.grid, replace(BATCHES[run.device.type], points=batch))
+        fixed = network_bytes(config, run.series.geometry, run.grid, _batch_size(run, batch))
         return Demand(fixed, 5.0, 6.0, halo, config.head.stride)
     entries = 3 * tilts * depth * width  # of the projection of one slice
     directions = 2 if run.job.settings.method == "sirt" else 1
@@ -228,7 +236,9 @@ def _make_method(
     if settings.method == "network":
         assert run.model is not None
         compute = Compute(device, run.precision, points=plan["batch"])
-        return NetworkMethod(run.model.network, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows))
+        return make_network_method(
+            run.model, stack.geometry, run.grid, compute, on_points=lambda share: on_rows(share * rows)
+        )
     projector = make_projector(stack.geometry, slice_shape, device, settings.projector)
     if settings.method == "fbp":
         return FbpMethod(projector, settings.filter)

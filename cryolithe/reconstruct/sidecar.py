@@ -58,7 +58,12 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
         },
         "method": {
             "name": settings.method,
-            "model": {"name": run.model.name, "sha256": run.model.sha256, "card": run.model.card}
+            "model": {
+                "name": run.model.name,
+                "sha256": run.model.sha256,
+                "convention": run.model.convention.record,
+                "card": run.model.card,
+            }
             if run.model
             else None,
         },

@@ -62,7 +62,7 @@ def run_slabs(
     if len(methods) == 1 and _device_type(methods[0]) == "cpu":
         method = methods[0]
         for start, stop in slabs:
-            method, values = compute_slab(method, read(method, start, stop), note)
+            method, values = compute_slab(_at(method, start), read(method, start, stop), note)
             yield SlabResult(start, stop, values[:, : stop - start], _points(method))
         return
     yield from _run_side_by_side(methods, slabs, read, note, stopped)
@@ -104,7 +104,7 @@ def _run_side_by_side(
                 while (taken := ahead.result()) is not None and not stopped.is_set():
                     start, stop, rows = taken
                     ahead = reader.submit(next_rows, method)
-                    method, values = compute_slab(method, rows, note)
+                    method, values = compute_slab(_at(method, start), rows, note)
                     put(SlabResult(start, stop, _on_cpu(values[:, : stop - start]), _points(method)))
         except BaseException as error:
             put(error)
@@ -176,6 +176,11 @@ def _on_cpu(values: torch.Tensor) -> torch.Tensor:
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     host.copy_(values)
     return host
+
+
+def _at(method: SlabMethod, start: int) -> SlabMethod:
+    """The method for the slab that begins at a row: only networks may depend on it."""
+    return method.at(start) if isinstance(method, NetworkMethod) else method
 
 
 def _points(method: SlabMethod) -> int:

@@ -1,0 +1,188 @@
+"""``cryolithe models``: which models there are, what they are, import of published ones, checks of files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cryolithe.errors import CryoLitheError, OutputError
+from cryolithe.models import (
+    ModelSummary,
+    bundled_models,
+    file_sha256,
+    find_model,
+    models_folder,
+    new_model_path,
+    read_summary,
+    record_sha256,
+    recorded_sha256,
+    user_models,
+)
+
+
+@click.group("models")
+def command() -> None:
+    """Models: bundled with this program, imported, or your own.
+
+    The --model of other commands is looked for among the bundled models, then in your folder ($CRYOLITHE_MODELS,
+    by default the folder for user data), then as a path.
+
+    \b
+    Examples
+      cryolithe models list
+      cryolithe models import DIR -o NAME     DIR holds config.json and checkpoint.pth of a published model
+      cryolithe models verify NAME
+    """
+
+
+@command.command("list")
+def list_models() -> None:
+    """List the bundled models and those in your folder."""
+    lines = [("name", "kind", "parameters", "MB", "sha256", "from")]
+    broken = []
+    for source, models in (("bundled", bundled_models()), (str(models_folder()), user_models())):
+        for name, path in models.items():
+            try:
+                summary = read_summary(path)
+            except CryoLitheError as error:
+                broken.append(f"{name}: {error}")
+                continue
+            size = f"{path.stat().st_size / 1e6:.1f}"
+            lines.append((name, _kind(summary), f"{summary.parameters:,}", size, file_sha256(path)[:12], source))
+    widths = [max(len(line[column]) for line in lines) for column in range(6)]
+    right = {2, 3}
+    for line in lines:
+        cells = [
+            cell.rjust(w) if n in right else cell.ljust(w) for n, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+    for text in broken:
+        click.echo(f"not usable: {text}", err=True)
+
+
+@command.command("info")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print everything that the file records as JSON.")
+def info(name: str, as_json: bool) -> None:
+    """Say what the model NAME (or a file) is: its network, how it was made, its scores, its licence."""
+    path = find_model(name)
+    summary = read_summary(path)
+    record = {
+        "name": path.stem,
+        "path": str(path),
+        "sha256": file_sha256(path),
+        "parameters": summary.parameters,
+        "config": summary.config,
+        "convention": summary.convention,
+        "card": summary.card,
+        "scores": _scores(path),
+    }
+    if as_json:
+        click.echo(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False))
+        return
+    rows: list[tuple[str, Any]] = [(key, record[key]) for key in ("name", "path", "sha256")]
+    rows += [("kind", _kind(summary)), ("parameters", f"{summary.parameters:,}")]
+    for section in ("config", "convention", "card"):
+        # The published program's own words for what "config" says; --json has them.
+        rows += [row for row in _flat(section, record[section]) if not row[0].startswith("card.published_config.")]
+    rows += _flat("scores", record["scores"])
+    width = min(44, max(len(key) for key, _ in rows))
+    for key, value in rows:
+        click.echo(f"{key:<{width}}  {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+
+
+@command.command("import")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("-o", "--output", required=True, metavar="NAME|PATH", help="Name in your folder, or a .safetensors file.")
+@click.option("--overwrite", is_flag=True, help="Replace a model of this name.")
+def import_model(folder: Path, output: str, overwrite: bool) -> None:
+    """Import a model of the published CryoLithe program from DIR (config.json, checkpoint.pth).
+
+    The checkpoint is a pickle, which could hold a program: it is read without running anything, and whatever else it
+    names than tensors, numbers and the published filter is refused by name. Features that this program does not
+    have are refused by name too.
+
+    Afterwards: cryolithe reconstruct TILTS ANGLES --model NAME. The volume is then what the published program
+    computes: its normalisation (mean and deviation of the whole stack), its filter, its grid; images as recorded.
+    """
+    target = new_model_path(output)
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; choose another -o")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; give --overwrite to replace it or choose another -o")
+    from cryolithe.network.checkpoint import save_network
+    from cryolithe.network.published import import_published
+
+    imported = import_published(folder)
+    save_network(target, imported.network, imported.card, imported.convention)
+    try:
+        digest = record_sha256(target)
+    except OSError as error:
+        raise OutputError(f"cannot write beside {target}: {error.strerror or error}") from error
+    summary = read_summary(target)
+    click.echo(f"{target}: {_kind(summary)}, {summary.parameters:,} parameters, sha256 {digest[:12]}")
+    if imported.card["ignored"]:
+        click.echo(f"Without effect on a reconstruction, left aside: {', '.join(imported.card['ignored'])}", err=True)
+
+
+@command.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def verify(names: tuple[str, ...]) -> None:
+    """Check models (all that `list` shows, unless some are named).
+
+    The file's hash against the one that was recorded when it was made; every weight there, of the right shape and
+    finite; a small fixed input through the network's plain definition and through the fast engine in float64, which
+    must agree. Exit code 1 if a model fails.
+    """
+    from cryolithe.inference.agreement import LARGEST_DIFFERENCE, definition_and_engine_difference
+    from cryolithe.network.checkpoint import load_model
+
+    paths = {name: find_model(name) for name in names} or {**user_models(), **bundled_models()}
+    failed = 0
+    for name, path in paths.items():
+        recorded, digest = recorded_sha256(path), file_sha256(path)
+        try:
+            if recorded not in (None, digest):
+                raise OutputError(f"sha256 is {digest[:12]}, recorded {str(recorded)[:12]}: the file was changed")
+            difference = definition_and_engine_difference(load_model(str(path)).network)
+            if not difference <= LARGEST_DIFFERENCE:
+                raise OutputError(f"engine and definition differ by {difference:.1e}, allowed {LARGEST_DIFFERENCE:.0e}")
+        except CryoLitheError as error:
+            failed += 1
+            click.echo(f"{name}: FAILED: {error}")
+            continue
+        known = "as recorded" if recorded else "none recorded"
+        click.echo(
+            f"{name}: ok (sha256 {digest[:12]}, {known}; weights finite; engine and definition {difference:.0e})"
+        )
+    if failed:
+        click.echo(f"{failed} of {len(paths)} models failed", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _kind(summary: ModelSummary) -> str:
+    """Network and head in a few words."""
+    head = summary.config.get("head")
+    levels = head.get("levels", 1) if isinstance(head, dict) else 1
+    what = f"{head.get('wavelet', '')} x{levels}" if levels and isinstance(head, dict) else "voxels"
+    published = ", published" if summary.convention.get("sampling") == "published" else ""
+    return f"{summary.config.get('kind', '?')}, {what.strip()}{published}"
+
+
+def _scores(path: Path) -> dict[str, Any]:
+    """The scores beside a bundled model."""
+    try:
+        scores = json.loads(path.with_suffix(".scores.json").read_text(encoding="utf-8"))["scores"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return scores if isinstance(scores, dict) else {}
+
+
+def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:
+    """Rows ``a.b.c  value`` of a nested table."""
+    if isinstance(value, dict) and value:
+        return [row for key, inner in value.items() for row in _flat(f"{prefix}.{key}", inner)]
+    return [] if value == {} else [(prefix, value)]
