@@ -34,7 +34,7 @@ ANGLES_DEG = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
 FULL = (400, 800, 800)  # (z, y, x)
 # Points whose patches the definition holds at once; more do not make it faster.
 DEFINITION_POINTS = 64
-SIRT_ROWS, SIRT_ITERATIONS = 64, 10
+SIRT_ROWS, SIRT_ITERATIONS = 16, 10
 Row = list[str | int | float | bool | None]
 
 
