@@ -11,31 +11,37 @@ from cryolithe.cli import main
 from cryolithe.network.checkpoint import load_model
 from cryolithe.settings import read_settings_file, resolve_settings
 from cryolithe.training.config import read_train_config
-from cryolithe.training.dataset import simulate_training_set
-from cryolithe.training.loop import train
+from cryolithe.training.distributed import Place
+from cryolithe.training.loop import Hooks, train
+from cryolithe.training.sources import make_source
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TRAINING = sorted(CONFIGS.glob("train_*.yaml"))
+FINETUNING = CONFIGS / "finetune_pairs.yaml"  # tests/test_train_run.py: it is what --finetune does by itself
 RECONSTRUCTION = sorted(CONFIGS.glob("reconstruct_*.yaml"))
 
 
 def test_every_file_is_of_a_known_kind():
-    assert {p.name for p in CONFIGS.iterdir()} == {p.name for p in [*TRAINING, *RECONSTRUCTION]} | {"debug.yaml"}
+    assert {p.name for p in CONFIGS.iterdir()} == {p.name for p in [*TRAINING, *RECONSTRUCTION, FINETUNING]} | {
+        "debug.yaml"
+    }
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
-def test_training_configurations_take_steps(path):
-    config = read_train_config(path).model_copy(update={"series": 1, "steps": 2, "warmup_steps": 1})
+def test_training_configurations_take_steps(path, tmp_path):
+    config = read_train_config(path)
+    few = {"series": 1, "steps": 2, "warmup_steps": 1, "runs_per_step": 1, "columns": 2, "blocks": 2}
+    few["specimens"] = config.specimens.model_copy(update={"shape": (16, 48, 48)})
+    data = config.data.model_copy(update={"pool": 1, "workers": 0})
+    config = config.model_copy(update={**few, "data": data})
     losses = []
-    network = train(
-        config,
-        simulate_training_set(config, ()),
-        torch.float32,
-        torch.device("cpu"),
-        lambda progress: losses.append(progress.loss),
-    )
-    assert network.config == config.network_config()
+    source = make_source(config, path.parent, tmp_path)
+    hooks = Hooks(on_step=lambda state, progress: losses.append(progress.loss))
+    state = train(config, source, Place(torch.device("cpu")), hooks)
+    source.close()
+    assert state.network.config == config.network_config()
     assert np.isfinite(losses).all()
+    assert len(losses) == 2
 
 
 @pytest.mark.parametrize("path", RECONSTRUCTION, ids=lambda p: p.name)

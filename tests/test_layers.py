@@ -35,7 +35,10 @@ ALLOWED = {
         "inference", "reconstruct",
     },
     "simulation": {"errors", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
-    "curation": {"errors", "geometry", "images", "projector", "formats"},
+    "evaluation": {
+        "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "metrics", "report",
+    },
+    "curation": {"errors", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {
         "errors", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats", "metrics", "report",
         "network", "reconstruct", "simulation",

@@ -81,6 +81,14 @@ def test_membranes_within_membranes_keep_their_distance():
     assert distance.max() < -60
 
 
+@pytest.mark.parametrize("radius", [60.0, 130.0, 250.0, 900.0])
+def test_organelles_of_any_size_can_be_drawn(radius):
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        surfaces = membranes.draw_organelle(np.zeros(3), radius, rng)
+        assert all(s.gap_angstrom <= 0.45 * radius for s in surfaces if isinstance(s, membranes.Inner))
+
+
 def axial_spectrum(filament, repeats, length):
     """Strength of axial repeats: the largest layer-line amplitude over angular orders, per subunit."""
     along = filament.positions[:, 0]

@@ -1,90 +1,219 @@
-"""``cryolithe train``: train a network on simulated specimens and store it with its record."""
+"""``cryolithe train``: train a network, or fine-tune one on pairs, and store it with its record."""
 
 from __future__ import annotations
 
 import datetime
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cryolithe import __version__
-from cryolithe.cli.progress import progress_watcher
-from cryolithe.errors import OutputError
+from cryolithe.cli.progress import ProgressWatcher, progress_watcher
+from cryolithe.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    from cryolithe.network import Network
+    from cryolithe.training.config import TrainConfig
+    from cryolithe.training.distributed import Place
+
+# What `--finetune` does without a configuration; configs/finetune_pairs.yaml says the same.
+FINETUNE: dict[str, Any] = {
+    "steps": 1500,
+    "learning_rate": 2e-4,
+    "warmup_steps": 50,
+    "ema_decay": 0.99,
+    "band_exponent": 0.8,
+    "augment": {"flip_chance": 0.5, "half_chance": 0.3, "range_cut_chance": 0.1, "gain_std": 0.02, "shift_px": 0.2},
+    "validation": {"every": 250},
+}
 
 
 @click.command("train")
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--molecules", type=click.Path(path_type=Path), help="HDF5 library, MRC map or folder of maps to place.")
+@click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="[CONFIG.yaml] [PAIRS]...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Model to write (.safetensors).")
+@click.option("--finetune", metavar="NAME|PATH", help="Start from this model and train on PAIRS.")
+@click.option("--molecules", type=click.Path(path_type=Path), help="HDF5 library, MRC map or folder of maps to place.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing model.")
-def command(config: Path, molecules: Path | None, output: Path, device: str, precision: str, overwrite: bool) -> None:
-    """Train a network as CONFIG (YAML) says, on simulated specimens.
+@click.option("--train-minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after this time, see above.")
+@click.option("--resume", is_flag=True, help="Go on from the state saved in the run's folder.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing model and its run's folder.")
+def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
+    """Train a network as CONFIG.yaml says: on plain simulated specimens, simulation recipes, stored pairs, or all.
 
-    Specimens are made of the molecules in a library that you give, and of procedural ones. Molecules named under
-    hold_out are never trained on; `cryolithe score` scores the model with them. Recipe, seeds and the names of all
-    molecules are stored in the model file.
+    \b
+      cryolithe train configs/train_default.yaml -o mine.safetensors
+      cryolithe train --finetune default PAIRS... -o mine.safetensors     a handful of your own pairs, in minutes
+      torchrun --nproc-per-node 4 -m cryolithe train CONFIG.yaml -o mine.safetensors
+
+    PAIRS are HDF5 files, or folders of them, from `cryolithe pairs build` or `cryolithe simulate`. With two or more,
+    the last one is not trained on but scores the weights.
+
+    The folder NAME.run beside the model holds the state of the run, the best and the last weights, tables of losses
+    and scores, a summary as PNG, and TensorBoard's files where that is installed. Ctrl-C saves the state and leaves
+    with exit code 130; --resume goes on exactly where it stopped. With --train-minutes the learning rate falls to
+    zero when the time is up, even if steps are left; such a run depends on the machine's speed.
     """
-    from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
-    from cryolithe.network import Network
-    from cryolithe.network.checkpoint import save_network
-    from cryolithe.simulation import load_molecules, select_molecules
-    from cryolithe.training.config import read_train_config
-    from cryolithe.training.dataset import simulate_training_set
-    from cryolithe.training.loop import Progress, train
+    from cryolithe.device import choose_device, choose_precision, keep_freed_memory
+    from cryolithe.training.config import check_files
+    from cryolithe.training.distributed import join_processes, leave_processes
+    from cryolithe.training.session import check_output, to_precision
 
     keep_freed_memory()
-    recipe = read_train_config(config)
-    chosen = choose_device(device)
-    dtype = choose_precision(precision, chosen)
+    recipe, base, start = _recipe(sources, options["finetune"])
+    chosen = choose_device(options["device"])
+    precision = to_precision(choose_precision(options["precision"], chosen), chosen)
+    check_output(output, options["overwrite"], options["resume"])
+    check_files(recipe, base)
+    place = join_processes(chosen, precision)
+    try:
+        _run(recipe, base, start, place, output, options)
+    finally:
+        leave_processes()
+
+
+def _run(
+    recipe: TrainConfig, base: Path, start: Network | None, place: Place, output: Path, options: dict[str, Any]
+) -> None:
+    """Make the data, train, say what came of it."""
+    from cryolithe.simulation import load_molecules, select_molecules
+    from cryolithe.training.session import Session, run_folder, run_session
+    from cryolithe.training.sources import make_source
+    from cryolithe.training.validation import Verdict, validation_set
+
+    molecules = options["molecules"]
     library = load_molecules(molecules) if molecules else ()
     used = select_molecules(library, recipe.hold_out) if library else ()
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists; give --overwrite to replace it or another name with -o")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    unseen = tuple(molecule for molecule in library if molecule.name in recipe.hold_out)
+    files = (molecules,) if molecules else ()
     started = time.monotonic()
-
-    def card(steps: int, loss: float) -> dict[str, Any]:
-        return {
-            "cryolithe": __version__,
-            "date": datetime.date.today().isoformat(),
-            "recipe": recipe.model_dump(mode="json"),
-            "molecules": sorted(molecule.name for molecule in used) or ["procedural only"],
-            "device": str(chosen),
-            "precision": precision_name(dtype),
-            "steps": steps,
-            "loss": round(loss, 5),
-            "training_seconds": round(time.monotonic() - started),
-            "licence": "MIT",
-        }
-
+    minutes = options["train_minutes"]
     with progress_watcher() as watcher:
+        watcher.stage("Making the validation set", 1)
+        examples = validation_set(recipe, base, unseen, files)
         watcher.stage("Simulating specimens", recipe.series)
-        series = simulate_training_set(recipe, used, lambda: watcher.advance(1))
-        watcher.stage("Training", recipe.steps)
-        log = output.with_suffix(".csv").open("w", encoding="utf-8")
-        log.write("step,seconds,loss\n")
-        recent: list[float] = []
+        source = make_source(recipe, base, run_folder(output), (files, used), place.stream, lambda: watcher.advance(1))
 
-        def on_step(progress: Progress) -> None:
-            recent.append(progress.loss)
-            watcher.advance(1)
-            if progress.step % 200 == 0:
-                mean = sum(recent[-200:]) / len(recent[-200:])
-                log.write(f"{progress.step},{time.monotonic() - started:.0f},{mean:.5f}\n")
-                log.flush()
-            if progress.step % 1000 == 0:
-                save(progress.averaged, progress.step)
+        def on_validation(step: int, verdicts: list[Verdict]) -> None:
+            for v in verdicts:
+                watcher.note(
+                    f"step {step}, {v.name}: SNR {v.snr_db:.2f} dB, FSC {v.fsc_measured:.3f} measured, "
+                    f"{v.fsc_missing:.3f} missing"
+                )
 
-        def save(network: Network, steps: int) -> None:
-            tail = recent[-500:]
-            save_network(output, network, card(steps, sum(tail) / len(tail)))
+        session = Session(
+            config=recipe,
+            source=source,
+            place=place,
+            output=output,
+            examples=examples if place.rank == 0 else [],
+            card=_card(recipe, [molecule.name for molecule in used], place, options),
+            resume=options["resume"],
+            limit_seconds=60.0 * minutes if minutes else float("inf"),
+            start=start,
+            on_step=_advancing(watcher, recipe.steps),
+            on_validation=on_validation,
+        )
+        try:
+            state, interrupted = run_session(session)
+        finally:
+            source.close()
+    if place.rank == 0:
+        if interrupted:
+            click.echo(f"State of step {state.step} saved; go on with --resume.", err=True)
+        else:
+            click.echo(f"{output}: {state.step} steps in {time.monotonic() - started:.0f} s")
+            hint = f" --molecules {molecules}" if molecules else ""
+            click.echo(f"Score it with: cryolithe score {output}{hint}")
+    if interrupted:
+        raise KeyboardInterrupt
 
-        with log:
-            network = train(recipe, series, dtype, chosen, on_step)
-        save(network, recipe.steps)
-    click.echo(f"{output}: {recipe.steps} steps in {time.monotonic() - started:.0f} s")
-    click.echo("Score it with: cryolithe score " + str(output) + (f" --molecules {molecules}" if molecules else ""))
+
+def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfig, Path, Network | None]:
+    """The configuration, the folder that its paths are relative to, and the network to start from."""
+    import torch
+
+    from cryolithe.network import build_network
+    from cryolithe.network.checkpoint import load_model
+    from cryolithe.network.config import config_to_dict
+    from cryolithe.training.config import TrainConfig, check_config, read_train_config
+    from cryolithe.training.loop import with_row_encoder_of
+    from cryolithe.training.sources import find_pairs
+
+    configs = [path for path in sources if path.suffix in (".yaml", ".yml")]
+    pairs = [path for path in sources if path not in configs]
+    if len(configs) > 1:
+        raise SettingsError(f"give one configuration, got {', '.join(map(str, configs))}")
+    if finetune is None and pairs:
+        raise SettingsError(f"{pairs[0]} is no .yaml configuration; pairs go with --finetune NAME")
+    if finetune is None and not configs:
+        raise SettingsError("give a configuration (.yaml), or --finetune NAME and pairs")
+    config = read_train_config(configs[0]) if configs else TrainConfig(**FINETUNE)
+    base = configs[0].parent if configs else Path()
+    if finetune is not None:
+        files = [str(path.absolute()) for path in find_pairs([path.absolute() for path in pairs], Path())]
+        if not files and not config.data.pairs:
+            raise InputError("--finetune needs pairs to train on: give HDF5 files or folders of them")
+        validation, data = config.validation, config.data
+        if len(files) > 1 and not validation.pairs:
+            validation = validation.model_copy(update={"pairs": (files[-1],)})
+            files = files[:-1]
+        data = data.model_copy(update={"pairs": (*data.pairs, *files)})
+        config = config.model_copy(update={"start": finetune, "data": data, "validation": validation})
+    if config.start is None:
+        if config.start_rows is None:
+            return config, base, None
+        donor = load_model(_model_name(base, config.start_rows))
+        torch.manual_seed(config.seed)
+        return config, base, with_row_encoder_of(donor.network, build_network(config.network_config()), donor.name)
+    network = load_model(_model_name(base, config.start)).network
+    found = config_to_dict(network.config)
+    if "network" in config.model_fields_set and config_to_dict(config.network_config()) != found:
+        raise SettingsError(
+            f"model '{config.start}' is of another architecture than the configuration's 'network'; "
+            "leave 'network' out to take the model's"
+        )
+    config = config.model_copy(update={"network": found})
+    check_config(config, str(configs[0]) if configs else "--finetune")
+    return config, base, network
+
+
+def _model_name(base: Path, name: str) -> str:
+    """A model's name, or its path if it is one relative to the configuration."""
+    return str(base / name) if (base / name).is_file() else name
+
+
+def _advancing(watcher: ProgressWatcher, steps: int) -> Any:
+    """A step's bar, which starts when the first step is done."""
+    done = [0]
+
+    def on_step(progress: Any) -> None:
+        if not done[0]:
+            watcher.stage("Training", steps)
+            watcher.advance(progress.step - 1)
+        done[0] = progress.step
+        watcher.advance(1)
+
+    return on_step
+
+
+def _card(recipe: TrainConfig, molecules: list[str], place: Place, options: dict[str, Any]) -> dict[str, Any]:
+    """What the model file tells of its making; of files only their names, not where they lie on this machine."""
+    from cryolithe.device import precision_name
+
+    values = recipe.model_dump(mode="json")
+    for section in (values["data"], values["validation"]):
+        section["pairs"] = [Path(name).name if Path(name).is_absolute() else name for name in section["pairs"]]
+    return {
+        "cryolithe": __version__,
+        "date": datetime.date.today().isoformat(),
+        "recipe": values,
+        "molecules": sorted(molecules) or ["procedural only"],
+        "device": str(place.device),
+        "precision": precision_name(place.precision),
+        "processes": place.world,
+        "train_minutes": options["train_minutes"],
+        "licence": "MIT",
+    }

@@ -294,9 +294,10 @@ def draw_organelle(centre: Array, radius_angstrom: float, rng: np.random.Generat
     depth = 0.0
     # Spaces between membranes are 10-30 nm wide (mitochondria, nuclear envelopes, multilamellar vesicles).
     for _ in range(int(rng.integers(1, 3))):
-        depth += rng.uniform(110.0, 260.0)
-        if depth > 0.45 * radius_angstrom:
+        deeper = depth + rng.uniform(110.0, 260.0)
+        if deeper > 0.45 * radius_angstrom:
             break
+        depth = deeper
         surfaces.append(Inner(outer, depth))
     room = 0.75 * (radius_angstrom - depth)
     small: list[tuple[Array, float]] = []

@@ -3,104 +3,71 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.network.config import NetworkConfig, config_from_dict
-from cryolithe.simulation import SpecimenRecipe, TiltScheme
-
-Pair = TypeVar("Pair", bound="tuple[float, float] | tuple[int, int]")
-
-
-def _ascending(pair: Pair) -> Pair:
-    if pair[0] > pair[1]:
-        raise ValueError(f"must be (least, most), got {list(pair)}")
-    return pair
-
-
-def _positive(pair: Pair) -> Pair:
-    if pair[0] <= 0:
-        raise ValueError(f"must be positive, got {list(pair)}")
-    return pair
+from cryolithe.simulation import read_recipe
+from cryolithe.training.sections import (
+    AugmentSettings,
+    DataSettings,
+    LossSettings,
+    Range,
+    RecipeEntry,
+    Section,
+    SpecimenSettings,
+    TiltSettings,
+    ValidationSettings,
+)
 
 
-def _not_negative(pair: Pair) -> Pair:
-    if pair[0] < 0:
-        raise ValueError(f"must not be negative, got {list(pair)}")
-    return pair
-
-
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
-PositiveRange = Annotated[Range, AfterValidator(_positive)]
-NonNegativeRange = Annotated[Range, AfterValidator(_not_negative)]
-CountRange = Annotated[tuple[int, int], AfterValidator(_ascending), AfterValidator(_not_negative)]
-
-
-class SpecimenSettings(BaseModel):
-    """Fields of `cryolithe.simulation.SpecimenRecipe`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 128)
-    voxel_size_angstrom: PositiveRange = (7.0, 13.0)
-    crowding: NonNegativeRange = (0.02, 0.12)
-    procedural_share: float = Field(0.15, ge=0, le=1)
-    membranes: CountRange = (0, 3)
-    body_chance: float = Field(0.25, ge=0, le=1)
-    bead_chance: float = Field(0.15, ge=0, le=1)
-
-    def recipe(self) -> SpecimenRecipe:
-        """The recipe with these values."""
-        return SpecimenRecipe(**self.model_dump())
-
-
-class TiltSettings(BaseModel):
-    """Fields of `cryolithe.simulation.TiltScheme`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    reach_deg: PositiveRange = (40.0, 70.0)
-    step_deg: PositiveRange = (1.5, 3.5)
-    pretilt_deg: Range = (-8.0, 8.0)
-
-    def scheme(self) -> TiltScheme:
-        """The scheme with these values."""
-        return TiltScheme(**self.model_dump())
-
-
-class TrainConfig(BaseModel):
+class TrainConfig(Section):
     """Everything that decides a training run, apart from the molecule library's place.
 
     Attributes:
         network: kind and sizes, see `cryolithe.network.config`.
-        specimens: what the simulated specimens contain.
+        start: name or file of a model to start from; its network replaces ``network``. None for fresh weights.
+        start_rows: name or file of a RowSet whose row encoder is taken; it must be as wide, its head may differ.
+        specimens: what the plain simulated specimens contain.
         tilts: how they are tilted.
         hold_out: molecules never to be trained on.
-        series: simulated series held in memory.
-        snr_db: range of the white noise drawn anew in every step.
+        series: plain series held in memory.
+        snr_db: range of the white noise drawn anew for each run of rows of a plain series.
+        data: where series come from.
+        augment: how runs of rows are changed at random.
+        loss: parts of the loss.
+        validation: the fixed validation set.
         seed: of specimens, weights and batches.
         steps: optimiser steps.
-        runs_per_step: series, each with a run of rows, that make one step.
+        runs_per_step: series, each with a run of rows, that make one step (of each process).
         columns: random (z, x) columns of a run.
         blocks: blocks of each column along y.
         learning_rate: peak of the schedule (warm-up, then cosine to zero).
         warmup_steps: steps of linear warm-up.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
         ema_decay: decay of the averaged weights, which are the ones saved.
         band_exponent: wavelet bands weigh as (voxel norm of their synthesis function) to this power.
         fewest_tilts: tilts are dropped at random, but never below this number.
+        compile: compile the network with torch.compile.
+        save_every: steps between saved states.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    network: dict[str, Any] = {"kind": "RowSet"}
+    network: dict[str, Any] = Field({"kind": "RowSet"})
+    start: str | None = None
+    start_rows: str | None = None
     specimens: SpecimenSettings = SpecimenSettings()
     tilts: TiltSettings = TiltSettings()
     hold_out: tuple[str, ...] = ()
     series: int = Field(48, ge=1)
     snr_db: Range = (-8.0, 5.0)
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    loss: LossSettings = LossSettings()
+    validation: ValidationSettings = ValidationSettings()
     seed: int = Field(1, ge=0)
     steps: int = Field(20000, ge=1)
     runs_per_step: int = Field(2, ge=1)
@@ -108,13 +75,27 @@ class TrainConfig(BaseModel):
     blocks: int = Field(16, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     warmup_steps: int = Field(300, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     band_exponent: float = 1.0
     fewest_tilts: int = Field(16, ge=1)
+    compile: bool = False
+    save_every: int = Field(1000, ge=1)
 
     def network_config(self) -> NetworkConfig:
         """The network's configuration."""
         return config_from_dict(self.network)
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "specimens": SpecimenSettings,
+    "tilts": TiltSettings,
+    "data": DataSettings,
+    "augment": AugmentSettings,
+    "loss": LossSettings,
+    "validation": ValidationSettings,
+}
 
 
 def read_train_config(path: Path) -> TrainConfig:
@@ -122,7 +103,7 @@ def read_train_config(path: Path) -> TrainConfig:
 
     Raises:
         SettingsError: if the file is missing or not YAML, or a key is unknown (the nearest one is named) or a value
-            out of range.
+            out of range, or values contradict each other.
         ModelError: if the network's configuration is wrong.
     """
     if not path.is_file():
@@ -136,19 +117,59 @@ def read_train_config(path: Path) -> TrainConfig:
     try:
         config = TrainConfig(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        hint = (
-            nearest_name(str(first["loc"][-1]), _known_keys(first["loc"][0]))
-            if first["type"] == "extra_forbidden"
-            else ""
-        )
-        raise SettingsError(f"{path}: '{key}': {first['msg']}{hint}") from error
-    config.network_config()
+        found = error.errors()
+        # A misspelt key also leaves the right one missing: the misspelling is what to tell.
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+        place = [str(part) for part in first["loc"]]
+        hint = nearest_name(place[-1], _known_keys(place)) if first["type"] == "extra_forbidden" else ""
+        raise SettingsError(f"{path}: '{'.'.join(place)}': {first['msg']}{hint}") from error
+    check_config(config, str(path))
     return config
 
 
-def _known_keys(section: int | str) -> list[str]:
+def check_config(config: TrainConfig, name: str) -> None:
+    """Check values against each other.
+
+    Raises:
+        SettingsError: if they contradict each other.
+        ModelError: if the network's configuration is wrong.
+    """
+    head = config.network_config().head
+    loss = config.loss
+    if loss.l1 + loss.l2 + loss.fsc == 0:
+        raise SettingsError(f"{name}: 'loss': all weights are 0; give l1, l2 or fsc a positive one")
+    least = -(-8 // head.stride) + 2 * head.margin
+    if loss.fsc and min(loss.cube) < least:
+        raise SettingsError(
+            f"{name}: 'loss.cube': this network's head needs {least} blocks or more along each axis for a shell "
+            f"correlation, got {list(loss.cube)}"
+        )
+    if not (config.data.plain_share or config.data.recipes or config.data.pairs):
+        raise SettingsError(f"{name}: 'data': nothing to train on; give recipes, pairs or a positive plain_weight")
+
+
+def check_files(config: TrainConfig, base: Path) -> None:
+    """Check that the recipes and pairs of a configuration exist and can be read, before anything is simulated.
+
+    Args:
+        config: the configuration.
+        base: folder that its paths are relative to.
+
+    Raises:
+        SettingsError: if a recipe is missing or wrong, or a pair is missing.
+    """
+    for entry in config.data.recipes:
+        recipe = read_recipe(base / entry.path)
+        for name in recipe.molecules:
+            if not (base / entry.path).parent.joinpath(name).exists():
+                raise SettingsError(f"recipe {base / entry.path} names the molecules {name}, which do not exist")
+    for name in (*config.data.pairs, *config.validation.pairs):
+        if not (base / name).exists():
+            raise SettingsError(f"training pair {base / name} does not exist; give an HDF5 file or a folder of them")
+
+
+def _known_keys(place: list[str]) -> list[str]:
     """Keys of the section that a wrong key stands in."""
-    sections: dict[int | str, type[BaseModel]] = {"specimens": SpecimenSettings, "tilts": TiltSettings}
-    return list(sections.get(section, TrainConfig).model_fields)
+    if place[:2] == ["data", "recipes"] and len(place) > 2:
+        return list(RecipeEntry.model_fields)
+    return list(SECTIONS.get(place[0], TrainConfig).model_fields if len(place) > 1 else TrainConfig.model_fields)

@@ -1,39 +1,51 @@
-"""Training batches from simulated series held in memory, with fresh noise in every batch."""
+"""Runs of rows: random columns, or cubes of blocks, of a series, changed at random, with what they should become.
+
+A run is drawn on the CPU and is small; its rows are filtered and its windows gathered where the network is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
 
 from cryolithe.geometry import TiltGeometry
-from cryolithe.network import Head, NetworkConfig
+from cryolithe.network import NetworkConfig
 from cryolithe.reconstruct.methods import network_rows
 from cryolithe.sampling import block_positions_px, pad_rows, point_columns, reflected_rows, row_windows, visible
-from cryolithe.simulation import Molecule, Specimen, draw_angles_deg, make_specimen, project
+from cryolithe.simulation import Molecule, draw_angles_deg, make_specimen
+from cryolithe.training import augment
 from cryolithe.training.config import TrainConfig
-from cryolithe.wavelets import Wavelet, analyse
+from cryolithe.training.series import Images, TrainingSeries, head_targets, make_series
+
+__all__ = ["Batch", "Run", "TrainingSeries", "draw_batch", "draw_run", "gather", "head_targets", "make_series",
+           "simulate_training_set"]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class TrainingSeries:
-    """A noiseless series and what the network should return for it.
+class Run:
+    """A run of rows as drawn from a series.
 
     Attributes:
-        images: noiseless images, shape ``(tilts, y, x)``, float32.
-        geometry: their geometry.
-        shape: voxels ``(z, y, x)``.
-        targets: values of all blocks, shape ``(z', y', x', outputs)``, float32.
-        target_std: standard deviation of the volume.
+        rows: images as the network sees them, shape ``(tilts, rows, X)``.
+        columns: where its points are seen, shape ``(tilts, points)``, pixels.
+        angles_rad: shape ``(tilts,)``.
+        targets: shape ``(points, blocks, outputs)``, scaled to unit variance of the volume's voxels.
+        output_gain: what the network's output is to be multiplied by to be comparable with ``targets``.
+        cube: blocks ``(z, y, x)`` if the points are a contiguous cube.
+        name: of the series.
     """
 
-    images: torch.Tensor
-    geometry: TiltGeometry
-    shape: tuple[int, int, int]
+    rows: torch.Tensor
+    columns: torch.Tensor
+    angles_rad: torch.Tensor
     targets: torch.Tensor
-    target_std: float
+    output_gain: float
+    cube: tuple[int, int, int] | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,8 +56,9 @@ class Batch:
         windows: shape ``(tilts, points, rows, samples)``.
         visible: shape ``(tilts, points)``.
         angles_rad: shape ``(tilts,)``.
-        targets: shape ``(points, blocks, outputs)``, scaled to unit variance of the volume's voxels.
-        output_gain: what the network's output is to be multiplied by to be comparable with ``targets``.
+        targets: shape ``(points, blocks, outputs)``.
+        output_gain: see `Run`.
+        cube: see `Run`.
     """
 
     windows: torch.Tensor
@@ -53,26 +66,24 @@ class Batch:
     angles_rad: torch.Tensor
     targets: torch.Tensor
     output_gain: float
+    cube: tuple[int, int, int] | None = None
 
 
-def head_targets(volume: torch.Tensor, head: Head) -> torch.Tensor:
-    """What a head should return for every block of a volume, shape ``(z', y', x', outputs)``."""
-    return analyse(volume, Wavelet(head.wavelet), head.levels) if head.levels else volume[..., None]
+@dataclass(frozen=True)
+class _Place:
+    """Which blocks a run is of, in the frame of the (flipped) volume."""
 
-
-def make_series(specimen: Specimen, angles_deg: tuple[float, ...], head: Head) -> TrainingSeries:
-    """Project a specimen and compute its targets."""
-    images = project(specimen, angles_deg)
-    volume = torch.from_numpy(specimen.density)
-    shape = (volume.shape[0], volume.shape[1], volume.shape[2])
-    geometry = TiltGeometry(angles_deg, (shape[1], shape[2]))
-    return TrainingSeries(torch.from_numpy(images), geometry, shape, head_targets(volume, head), float(volume.std()))
+    z_blocks: np.ndarray
+    x_blocks: np.ndarray
+    first: int
+    blocks: int
+    cube: tuple[int, int, int] | None
 
 
 def simulate_training_set(
     config: TrainConfig, library: tuple[Molecule, ...], on_series: Callable[[], object] = lambda: None
 ) -> list[TrainingSeries]:
-    """Draw the series of a training run; the same configuration and library give the same series."""
+    """Draw the plain series of a training run; the same configuration and library give the same series."""
     series = []
     for number in range(config.series):
         rng = np.random.default_rng([config.seed, number])
@@ -83,51 +94,141 @@ def simulate_training_set(
     return series
 
 
-def draw_batch(series: TrainingSeries, config: TrainConfig, network: NetworkConfig, rng: np.random.Generator) -> Batch:
-    """Draw a run of rows, columns, tilts and noise from a series.
+def draw_run(series: TrainingSeries, config: TrainConfig, network: NetworkConfig, rng: np.random.Generator) -> Run:
+    """Draw tilts, blocks, changes and noise.
 
-    Images are scaled as `reconstruct` scales them, to unit variance with their noise; the target keeps the physical
-    relation to them (the volume's sum along the beam is the image), so the network learns calibrated densities.
+    Images are scaled as `reconstruct` scales them, to unit variance with their noise; the target keeps its relation
+    to them (see `cryolithe.training.scaling`), so the network learns calibrated densities.
     """
-    head = network.head
-    keep = _draw_tilts(series.geometry.tilts, config.fewest_tilts, rng)
-    geometry = series.geometry.select(keep)
-    run_blocks = min(config.blocks, series.targets.shape[1])
-    first = int(rng.integers(series.targets.shape[1] - run_blocks + 1))
-    row_count = network.rows + head.stride - 1 + head.stride * (run_blocks - 1)
-    first_row = head.stride * (first - head.margin) - (network.rows - 1) // 2
-    indices = torch.from_numpy(reflected_rows(first_row, row_count, series.shape[1]))
-    lowest, highest = int(indices.min()), int(indices.max())
-    rows = series.images[torch.from_numpy(keep), lowest : highest + 1]
-    signal_std = float(series.images.std())
-    noise_std = signal_std / 10 ** (rng.uniform(*config.snr_db) / 20)
-    scale = float(np.hypot(signal_std, noise_std))
-    noise = torch.from_numpy(rng.standard_normal(rows.shape, dtype=np.float32))
-    noisy = ((rows + noise_std * noise) / scale)[:, indices - lowest]
+    head, change = network.head, config.augment
+    keep = _draw_tilts(series.geometry, config, rng)
+    # Only whole blocks are blocks of the flipped volume too.
+    flips = [bool(rng.random() < change.flip_chance) and size % head.stride == 0 for size in series.shape]
+    flip_z, flip_y, flip_x = flips
+    angles = augment.flipped_angles_deg(np.asarray(series.geometry.angles_deg)[keep].tolist(), flip_z, flip_x)
+    geometry = TiltGeometry(angles, series.geometry.image_shape)
+    place = _draw_place(series, config, rng)
+    shifts = augment.draw_shifts(len(keep), change.shift_px, rng) if change.shift_px else None
+    halo = 0 if shifts is None else 1 + ceil(3 * change.shift_px)
 
-    z_blocks = rng.integers(series.targets.shape[0], size=config.columns)
-    x_blocks = rng.integers(series.targets.shape[2], size=config.columns)
-    z = block_positions_px(series.shape[0], -head.margin, series.targets.shape[0], head.stride)[z_blocks]
-    x = block_positions_px(series.shape[2], -head.margin, series.targets.shape[2], head.stride)[x_blocks]
+    row_count = network.rows + head.stride - 1 + head.stride * (place.blocks - 1) + 2 * halo
+    first_row = head.stride * (place.first - head.margin) - (network.rows - 1) // 2 - halo
+    indices = reflected_rows(first_row, row_count, series.shape[1])
+    if flip_y:
+        indices = series.shape[1] - 1 - indices
+    rows = _read(series, config, torch.from_numpy(keep), indices, rng)
+    rows = rows.flip(-1) if flip_x else rows
+    rows = augment.shift_rows(rows, shifts[0], halo) if shifts is not None else rows
+    if change.gain_std or change.shading_std:
+        rows = augment.jitter_gain(rows, change.gain_std, change.shading_std, rng)
+    rows, scale = _with_noise(rows, series, config, rng)
+
+    z = block_positions_px(series.shape[0], -head.margin, series.targets.shape[0], head.stride)[place.z_blocks]
+    x = block_positions_px(series.shape[2], -head.margin, series.targets.shape[2], head.stride)[place.x_blocks]
     columns = point_columns(geometry, z, x)
-    sampled = [
-        row_windows(pad_rows(filtered, window), columns, window)
-        for filtered, window in zip(network_rows(noisy, network.input), network.input.windows, strict=True)
-    ]
-    targets = series.targets[torch.from_numpy(z_blocks), first : first + run_blocks, torch.from_numpy(x_blocks)]
-    return Batch(
-        windows=torch.cat(sampled, dim=-1),
-        visible=visible(columns, series.shape[2]),
+    if shifts is not None:
+        columns = columns + torch.from_numpy(shifts[1])[:, None]
+    targets = _targets(series, place, (flip_z, flip_y, flip_x))
+    if any(flips):
+        order, sign = augment.output_flip(head, (flip_z, flip_y, flip_x))
+        targets = targets[..., torch.from_numpy(order)] * torch.from_numpy(sign)
+    return Run(
+        rows=rows,
+        columns=columns,
         angles_rad=torch.from_numpy(geometry.angles_rad.astype(np.float32)),
         targets=targets / series.target_std,
-        output_gain=scale / series.target_std,
+        output_gain=scale / (series.amplitude * series.target_std),
+        cube=place.cube,
+        name=series.name,
     )
 
 
-def _draw_tilts(tilts: int, fewest: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of the tilts to keep: with probability 1/2 drop k of them, k uniform in 0...30 (paper, section 4.2)."""
-    most_dropped = min(30, tilts - fewest)
-    if most_dropped <= 0 or rng.random() < 0.5:
-        return np.arange(tilts)
-    dropped = rng.choice(tilts, size=rng.integers(most_dropped + 1), replace=False)
-    return np.setdiff1d(np.arange(tilts), dropped)
+def gather(run: Run, network: NetworkConfig, device: torch.device) -> Batch:
+    """Filter the rows of a run and gather its windows, on the device."""
+    rows, columns = (tensor.to(device, non_blocking=True) for tensor in (run.rows, run.columns))
+    sampled = [
+        row_windows(pad_rows(filtered, window), columns, window)
+        for filtered, window in zip(network_rows(rows, network.input), network.input.windows, strict=True)
+    ]
+    return Batch(
+        windows=torch.cat(sampled, dim=-1),
+        visible=visible(columns, rows.shape[-1]),
+        angles_rad=run.angles_rad.to(device, non_blocking=True),
+        targets=run.targets.to(device, non_blocking=True),
+        output_gain=run.output_gain,
+        cube=run.cube,
+    )
+
+
+def draw_batch(series: TrainingSeries, config: TrainConfig, network: NetworkConfig, rng: np.random.Generator) -> Batch:
+    """Draw a run and gather it on the CPU."""
+    return gather(draw_run(series, config, network, rng), network, torch.device("cpu"))
+
+
+def _draw_tilts(geometry: TiltGeometry, config: TrainConfig, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the tilts to keep."""
+    change, fewest = config.augment, config.fewest_tilts
+    keep = np.arange(geometry.tilts)
+    if change.range_cut_chance and rng.random() < change.range_cut_chance:
+        keep = augment.cut_range(np.asarray(geometry.angles_deg), fewest, rng)
+    return np.asarray(keep[augment.drop_tilts(len(keep), fewest, change.most_dropped, change.drop_chance, rng)])
+
+
+def _draw_place(series: TrainingSeries, config: TrainConfig, rng: np.random.Generator) -> _Place:
+    """Random columns of a run of blocks, or a cube of blocks."""
+    depth, height, width, _ = series.targets.shape
+    loss = config.loss
+    if loss.fsc and rng.random() < loss.cube_share:
+        cube = tuple(min(wanted, found) for wanted, found in zip(loss.cube, (depth, height, width), strict=True))
+        first = [int(rng.integers(found - n + 1)) for n, found in zip(cube, (depth, height, width), strict=True)]
+        z = np.repeat(np.arange(first[0], first[0] + cube[0]), cube[2])
+        x = np.tile(np.arange(first[2], first[2] + cube[2]), cube[0])
+        return _Place(z, x, first[1], cube[1], (cube[0], cube[1], cube[2]))
+    blocks = min(config.blocks, height)
+    start = int(rng.integers(height - blocks + 1))
+    z = rng.integers(depth, size=config.columns)
+    x = rng.integers(width, size=config.columns)
+    return _Place(z, x, start, blocks, None)
+
+
+def _read(
+    series: TrainingSeries, config: TrainConfig, keep: torch.Tensor, indices: np.ndarray, rng: np.random.Generator
+) -> torch.Tensor:
+    """Rows ``indices`` of the tilts ``keep`` of the images, or of a half of them."""
+    lowest, highest = int(indices.min()), int(indices.max())
+    inside = torch.from_numpy(indices - lowest)
+
+    def rows(images: Images) -> torch.Tensor:
+        return images[keep, lowest : highest + 1][:, inside]
+
+    change = config.augment
+    if series.halves is None or not change.half_chance or rng.random() >= change.half_chance:
+        return rows(series.images)
+    even, odd = (rows(half) for half in series.halves)
+    return augment.mix_halves(even, odd, bool(rng.random() < change.swap_chance), rng)
+
+
+def _with_noise(
+    rows: torch.Tensor, series: TrainingSeries, config: TrainConfig, rng: np.random.Generator
+) -> tuple[torch.Tensor, float]:
+    """Rows with noise, of unit variance over the series, and what they were divided by."""
+    if series.noiseless:
+        snr_db = rng.uniform(*config.snr_db)
+    elif config.augment.extra_noise_db is not None:
+        snr_db = rng.uniform(*config.augment.extra_noise_db)
+    else:
+        return rows, 1.0
+    noise_std = series.image_std / 10 ** (snr_db / 20)
+    scale = float(np.hypot(series.image_std, noise_std))
+    noise = torch.from_numpy(rng.standard_normal(rows.shape, dtype=np.float32))
+    return (rows + noise_std * noise) / scale, scale
+
+
+def _targets(series: TrainingSeries, place: _Place, flips: tuple[bool, bool, bool]) -> torch.Tensor:
+    """Targets of the blocks, which are numbered in the flipped volume; outputs are not flipped yet."""
+    depth, height, width, _ = series.targets.shape
+    z = depth - 1 - place.z_blocks if flips[0] else place.z_blocks
+    x = width - 1 - place.x_blocks if flips[2] else place.x_blocks
+    first = height - place.first - place.blocks if flips[1] else place.first
+    values = series.targets[torch.from_numpy(z), first : first + place.blocks, torch.from_numpy(x)]
+    return values.flip(1) if flips[1] else values

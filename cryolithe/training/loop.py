@@ -4,106 +4,271 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import torch
 
-from cryolithe.errors import CryoLitheError
-from cryolithe.network import Network, build_network
+from cryolithe.errors import CryoLitheError, ModelError
+from cryolithe.network import Network, RowSet, build_network
+from cryolithe.network.config import config_to_dict
 from cryolithe.training.config import TrainConfig
-from cryolithe.training.dataset import Batch, TrainingSeries, draw_batch
-from cryolithe.wavelets import Wavelet, basis_norms
+from cryolithe.training.dataset import Batch, Run, gather
+from cryolithe.training.distributed import Place, average
+from cryolithe.training.loader import runs_of_steps
+from cryolithe.training.losses import output_weights, run_loss
+from cryolithe.training.sections import LossSettings
+from cryolithe.training.sources import Source
+
+THREADS_BESIDE_GPU = 4
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step tells its watcher: its number (from 1), its loss, and the averaged weights so far."""
+    """What a step tells its watcher.
+
+    Attributes:
+        step: its number, from 1.
+        loss: mean over the runs of all processes.
+        averaged: the averaged weights so far.
+        learning_rate: that it was taken with.
+        gradient_norm: before clipping.
+    """
 
     step: int
     loss: float
     averaged: Network
+    learning_rate: float = 0.0
+    gradient_norm: float = 0.0
+
+
+@dataclass
+class TrainState:
+    """All that changes during a run.
+
+    Attributes:
+        network: the weights that the optimiser moves.
+        averaged: their moving average.
+        optimiser: AdamW.
+        scaler: of gradients, for float16.
+        step: steps done.
+        seconds: spent on them.
+        best_loss: on the validation set.
+        stale: validations since.
+    """
+
+    network: Network
+    averaged: Network
+    optimiser: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    stale: int = 0
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a run tells and asks its surroundings.
+
+    Attributes:
+        on_step: called after every step; True asks to stop (all processes stop together).
+        on_bad_loss: called with the runs of a step whose loss is not finite.
+        stop_wanted: asked before every step.
+        limit_seconds: time for all steps together; the learning rate then falls to zero at its end.
+    """
+
+    on_step: Callable[[TrainState, Progress], bool | None] = lambda state, progress: None
+    on_bad_loss: Callable[[list[Run], int], object] = lambda runs, step: None
+    stop_wanted: Callable[[], bool] = lambda: False
+    limit_seconds: float = math.inf
+    clock: Callable[[], float] = field(default=time.monotonic)
 
 
 def band_weights(config: TrainConfig) -> torch.Tensor:
-    """Weight of each output in the loss, shape ``(outputs,)``.
+    """Weight of each output in the loss, see `output_weights`."""
+    return output_weights(config.network_config(), config.band_exponent)
 
-    With exponent 1 each coefficient's squared error weighs as the squared voxel error that it alone would make.
-    Neighbouring synthesis functions overlap (except Haar's), so this is not the voxel error itself: errors that
-    vary slowly in space weigh less than in voxels, and quickly varying ones more. Smaller exponents stress low
-    frequencies.
+
+def batch_loss(
+    network: Network,
+    batch: Batch,
+    weights: torch.Tensor,
+    precision: torch.dtype,
+    settings: LossSettings | None = None,
+    apply: Callable[..., torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Loss of a batch; targets have unit variance in voxels (see `output_weights`).
+
+    Args:
+        network: the network.
+        batch: on any device.
+        weights: of the outputs, on the network's device.
+        precision: of the matrix products.
+        settings: parts of the loss; the squared error by default.
+        apply: what is called instead of the network (its compiled form).
     """
-    head = config.network_config().head
-    if head.levels == 0:
-        return torch.ones(1)
-    norms = basis_norms(Wavelet(head.wavelet), head.levels)
-    return norms**config.band_exponent / head.outputs
-
-
-def batch_loss(network: Network, batch: Batch, weights: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
-    """Weighted squared error of a batch; targets have unit variance in voxels (see `band_weights`)."""
     device = weights.device
     enabled = precision != torch.float32
     with torch.autocast(device.type, dtype=precision if enabled else torch.bfloat16, enabled=enabled):
         context = network.tilt_context(batch.angles_rad.to(device))
         windows = batch.windows.to(device, precision)
-        output = network(windows, batch.visible.to(device), context.to(precision))
-    error = output.float() * batch.output_gain - batch.targets.to(device)
-    return (error.square() * weights).sum(-1).mean()
+        output = (apply or network)(windows, batch.visible.to(device), context.to(precision))
+    scaled = output.float() * batch.output_gain
+    cube = None if batch.cube is None else (batch.cube, network.config.head)
+    return run_loss(scaled, batch.targets.to(device), weights, settings or LossSettings(), cube)
 
 
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to zero at the last step."""
+def learning_rate_factor(step: int, config: TrainConfig, time_share: float = 0.0) -> float:
+    """Linear warm-up, then half a cosine down to zero at the last step, or when the time is up.
+
+    Args:
+        step: from 0.
+        config: of the run.
+        time_share: part of the time that is spent; 0 without a limit.
+    """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, max(progress, time_share))))
+
+
+def new_state(config: TrainConfig, place: Place, start: Network | None = None) -> TrainState:
+    """The state before the first step: weights from the seed, or from another network.
+
+    Raises:
+        ModelError: if that network is of another architecture.
+    """
+    torch.manual_seed(config.seed)
+    network = build_network(config.network_config())
+    if start is not None:
+        wanted, found = (config_to_dict(one.config) for one in (network, start))
+        if wanted != found:
+            key = next(k for k in {**wanted, **found} if wanted.get(k) != found.get(k))
+            raise ModelError(
+                f"the model to start from is of another architecture: '{key}' is {found.get(key)}, the configuration "
+                f"has {wanted.get(key)}"
+            )
+        network.load_state_dict(start.state_dict())
+    network = network.to(place.device).train().requires_grad_(True)
+    averaged = copy.deepcopy(network).requires_grad_(False)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+    )
+    scaler = torch.amp.GradScaler(place.device.type, enabled=place.precision == torch.float16)
+    return TrainState(network, averaged, optimiser, scaler)
+
+
+def with_row_encoder_of(donor: Network, network: Network, name: str) -> Network:
+    """Put the row encoder of a trained `RowSet` into a fresh one.
+
+    What is learnt about rows serves every head; only the combiner has to be learnt anew.
+
+    Args:
+        donor: the trained network.
+        network: is changed and returned.
+        name: of the donor, for messages.
+
+    Raises:
+        ModelError: if one of them is no RowSet or their row encoders differ in size.
+    """
+    if not (isinstance(donor, RowSet) and isinstance(network, RowSet)):
+        raise ModelError(f"start_rows: '{name}' and the configuration's network must both be of kind RowSet")
+    for part in ("lift", "angle_gain", "mix", "encode_row"):
+        taken, place = getattr(donor, part).state_dict(), getattr(network, part).state_dict()
+        for leaf, values in taken.items():
+            if place.get(leaf, torch.empty(0)).shape != values.shape:
+                raise ModelError(
+                    f"start_rows: '{part}.{leaf}' of '{name}' has the shape {tuple(values.shape)}, the configuration's "
+                    f"network needs {tuple(place[leaf].shape) if leaf in place else 'none'}"
+                )
+        getattr(network, part).load_state_dict(taken)
+    return network
 
 
 def train(
-    config: TrainConfig,
-    series: list[TrainingSeries],
-    precision: torch.dtype,
-    device: torch.device,
-    on_step: Callable[[Progress], object] = lambda progress: None,
-) -> Network:
-    """Train a network and return its averaged weights.
+    config: TrainConfig, source: Source, place: Place, hooks: Hooks | None = None, state: TrainState | None = None
+) -> TrainState:
+    """Train a network from a state on, up to the last step or until asked to stop.
 
     Args:
         config: the recipe.
-        series: training series; each step draws ``runs_per_step`` of them.
-        precision: of the matrix products: float32, bfloat16 or float16.
-        device: where to train.
-        on_step: called after every step.
+        source: of the series.
+        place: device, precision, process.
+        hooks: what is told and asked.
+        state: to go on from; fresh weights by default. It is changed.
 
     Raises:
         CryoLitheError: if the loss is not finite.
     """
-    torch.manual_seed(config.seed)
-    network = build_network(config.network_config()).to(device)
-    averaged = copy.deepcopy(network).requires_grad_(False)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-4)
-    weights = band_weights(config).to(device)
-    rng = np.random.default_rng([config.seed, 1_000_003])
-    for step in range(config.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config)
-        optimiser.zero_grad(set_to_none=True)
-        total = 0.0
-        for _ in range(config.runs_per_step):
-            batch = draw_batch(series[rng.integers(len(series))], config, network.config, rng)
-            loss = batch_loss(network, batch, weights, precision) / config.runs_per_step
-            loss.backward()
-            total += float(loss.detach())
-        if not math.isfinite(total):
-            raise CryoLitheError(f"the loss became {total} at step {step + 1}; lower learning_rate or check the data")
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        # Early weights are forgotten quickly, late ones slowly.
-        decay = min(config.ema_decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for slow, fast in zip(averaged.parameters(), network.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
-        on_step(Progress(step + 1, total, averaged))
-    return averaged
+    hooks, state = hooks or Hooks(), state or new_state(config, place)
+    weights = band_weights(config).to(place.device)
+    apply: Callable[..., Any] = torch.compile(state.network, dynamic=True) if config.compile else state.network
+    threads = 0 if place.device.type == "cpu" else THREADS_BESIDE_GPU
+    steps = runs_of_steps(config, state.network.config, source, state.step, place.stream, threads)
+    spent_before, started = state.seconds, hooks.clock()
+    share = 0.0 if math.isinf(hooks.limit_seconds) else state.seconds / hooks.limit_seconds
+    try:
+        for runs in steps:
+            rate = config.learning_rate * learning_rate_factor(state.step, config, share)
+            loss = _gradient(state, runs, weights, place, config, apply)
+            state.seconds = spent_before + hooks.clock() - started
+            wish = float(hooks.stop_wanted() or state.seconds >= hooks.limit_seconds)
+            loss, wish, seconds = average(state.network.parameters(), [loss, wish, state.seconds], place)
+            if not math.isfinite(loss):
+                hooks.on_bad_loss(runs, state.step)
+                raise CryoLitheError(
+                    f"the loss became {loss} at step {state.step + 1}; lower learning_rate or check the data"
+                )
+            norm = _update(state, config, rate)
+            share = 0.0 if math.isinf(hooks.limit_seconds) else seconds / hooks.limit_seconds
+            asked = hooks.on_step(state, Progress(state.step, loss, state.averaged, rate, norm))
+            if wish > 0 or _any(bool(asked), place):
+                break
+    finally:
+        steps.close()
+    return state
+
+
+def _gradient(
+    state: TrainState,
+    runs: list[Run],
+    weights: torch.Tensor,
+    place: Place,
+    config: TrainConfig,
+    apply: Callable[..., torch.Tensor],
+) -> float:
+    """Accumulate the gradient of the runs of a step; returns their mean loss."""
+    state.optimiser.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=place.device)
+    for run in runs:
+        batch = gather(run, state.network.config, place.device)
+        loss = batch_loss(state.network, batch, weights, place.precision, config.loss, apply) / len(runs)
+        state.scaler.scale(loss).backward()
+        total += loss.detach()
+    if state.scaler.is_enabled():
+        state.scaler.unscale_(state.optimiser)
+    return float(total)  # waits for the device, once a step
+
+
+def _update(state: TrainState, config: TrainConfig, rate: float) -> float:
+    """One step of the optimiser and of the average; returns the norm of the gradient."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    # Early weights are forgotten quickly, late ones slowly.
+    decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        for slow, fast in zip(state.averaged.parameters(), state.network.parameters(), strict=True):
+            slow.lerp_(fast, 1 - decay)
+    state.step += 1
+    return float(norm)
+
+
+def _any(wish: bool, place: Place) -> bool:
+    """Whether any process wishes to stop; a single one need not ask."""
+    return wish if place.world == 1 else average([], [float(wish)], place)[0] > 0

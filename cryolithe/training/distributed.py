@@ -1,0 +1,96 @@
+"""Several processes that train one network: started by torchrun, which says who is who in the environment.
+
+Every process draws its own runs and computes its own gradient; one sum over the processes per step carries gradients,
+loss and the wish to stop. So all of them hold the same weights and stop at the same step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+
+from cryolithe.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process computes, and which of how many it is.
+
+    Attributes:
+        device: of the network.
+        precision: of the matrix products.
+        rank: number of the process, from 0.
+        world: number of processes.
+    """
+
+    device: torch.device
+    precision: torch.dtype = torch.float32
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def stream(self) -> tuple[int, int]:
+        """Which share of the data is this process's."""
+        return self.rank, self.world
+
+
+def join_processes(device: torch.device, precision: torch.dtype) -> Place:
+    """Join the other processes of torchrun; a single process without it.
+
+    Each process of a machine takes the GPU of its local rank.
+
+    Raises:
+        DeviceError: if the processes do not find each other or there are too few GPUs.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Place(device, precision)
+    if device.type == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise DeviceError(
+                f"process {local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}; "
+                "lower --nproc-per-node"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    try:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(f"the processes of torchrun do not find each other: {error}") from error
+    return Place(device, precision, torch.distributed.get_rank(), world)
+
+
+def leave_processes() -> None:
+    """Undo `join_processes`."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def average(parameters: Iterable[torch.nn.Parameter], numbers: list[float], place: Place) -> list[float]:
+    """Average the gradients, and some numbers, over the processes.
+
+    Args:
+        parameters: of the network; their gradients become the averages.
+        numbers: of this process.
+        place: of this process.
+
+    Returns:
+        the averages of the numbers.
+    """
+    if place.world == 1:
+        return numbers
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    tail = torch.tensor(numbers, dtype=torch.float32, device=place.device)
+    flat = torch.cat([*(g.flatten() for g in gradients), tail])
+    torch.distributed.all_reduce(flat)
+    flat /= place.world
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()
+    return [float(value) for value in flat[start:].tolist()]

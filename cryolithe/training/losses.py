@@ -1,0 +1,121 @@
+"""Losses: squared and absolute error of weighted outputs, and the correlation of shells of sub-volumes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from cryolithe.network import Head, NetworkConfig
+from cryolithe.training.sections import LossSettings
+from cryolithe.wavelets import Wavelet, basis_norms, synthesise
+
+
+def output_weights(network: NetworkConfig, band_exponent: float) -> torch.Tensor:
+    """Weight of each output in the loss, shape ``(outputs,)``.
+
+    With exponent 1 each coefficient's squared error weighs as the squared voxel error that it alone would make.
+    Neighbouring synthesis functions overlap (except Haar's), so this is not the voxel error itself: errors that
+    vary slowly in space weigh less than in voxels, and quickly varying ones more. Smaller exponents stress low
+    frequencies.
+    """
+    head = network.head
+    if head.levels == 0:
+        return torch.ones(1)
+    norms = basis_norms(Wavelet(head.wavelet), head.levels)
+    return norms**band_exponent / head.outputs
+
+
+def cube_voxels(values: torch.Tensor, cube: tuple[int, int, int], head: Head) -> torch.Tensor:
+    """Voxels of a contiguous cube of blocks.
+
+    Args:
+        values: outputs of the blocks, shape ``(bz * bx, by, outputs)``, columns with x fastest.
+        cube: blocks ``(bz, by, bx)``.
+        head: what the outputs mean.
+
+    Returns:
+        shape ``stride * (blocks - 2 margin)`` along z, y, x: the voxels that have all of their coefficients.
+    """
+    bz, by, bx = cube
+    blocks = values.reshape(bz, bx, by, head.outputs).transpose(1, 2)
+    if head.levels == 0:
+        return blocks[..., 0]
+    z, y, x = (head.stride * (count - 2 * head.margin) for count in cube)
+    return synthesise(blocks, (z, y, x), Wavelet(head.wavelet))
+
+
+def fsc_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """``1 - mean_q FSC(q)`` over the shells between the mean and Nyquist.
+
+    Shells are as wide as in `cryolithe.metrics.fourier_shell_correlation`. The box's edges are faded first: an edge
+    is the same in both volumes, and its spectrum would correlate by itself. The scale of the estimate has no
+    influence, so this loss alone does not teach a network amplitudes.
+
+    Args:
+        estimate: shape ``(z, y, x)``, float32.
+        target: the same shape.
+    """
+    shape = (estimate.shape[0], estimate.shape[1], estimate.shape[2])
+    fade, shells = (tensor.to(estimate.device) for tensor in _fade_and_shells(shape))
+    a = torch.fft.rfftn(_centred(estimate, fade)).flatten()
+    b = torch.fft.rfftn(_centred(target, fade)).flatten()
+    count = min(shape) // 2 + 2
+    sums = [
+        torch.zeros(count, device=a.device).index_add(0, shells, term)
+        for term in ((a * b.conj()).real, a.abs().square(), b.abs().square())
+    ]
+    ab, aa, bb = (part[1:-2] for part in sums)  # without the mean, Nyquist and the corners beyond
+    tiny = torch.finfo(torch.float32).tiny
+    return 1 - (ab / (aa * bb).clamp_min(tiny).sqrt()).mean()
+
+
+def run_loss(
+    output: torch.Tensor,
+    target: torch.Tensor,
+    weights: torch.Tensor,
+    settings: LossSettings,
+    cube: tuple[tuple[int, int, int], Head] | None = None,
+) -> torch.Tensor:
+    """The loss of one run of rows.
+
+    Args:
+        output: shape ``(columns, blocks, outputs)``, float32, in the target's units.
+        target: the same shape; unit variance in voxels.
+        weights: of the outputs, shape ``(outputs,)``.
+        settings: weights of the parts.
+        cube: blocks of a contiguous cube and the head, where the run is one.
+    """
+    error = output - target
+    total = error.new_zeros(())
+    if settings.l2:
+        total = total + settings.l2 * (error.square() * weights).sum(-1).mean()
+    if settings.l1:
+        # An absolute error scales as the root of a squared one, and so does its weight.
+        total = total + settings.l1 * (error.abs() * (weights / weights.numel()).sqrt()).sum(-1).mean()
+    if settings.fsc and cube is not None:
+        total = total + settings.fsc * fsc_loss(cube_voxels(output, *cube), cube_voxels(target, *cube))
+    return total
+
+
+def _centred(volume: torch.Tensor, fade: torch.Tensor) -> torch.Tensor:
+    """Faded edges and no mean within the fade."""
+    return (volume - (volume * fade).sum() / fade.sum()) * fade
+
+
+@lru_cache(maxsize=8)
+def _fade_and_shells(shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights ``(z, y, x)`` that fall to zero over an eighth at each end, and the shell of each flat frequency."""
+    fade = torch.ones(shape)
+    for axis, size in enumerate(shape):
+        edge = max(1, size // 8)
+        place = torch.arange(size)
+        near = (torch.minimum(place, size - 1 - place) + 0.5) / edge
+        ramp = 0.5 - 0.5 * torch.cos(torch.pi * near.clamp(max=1))
+        fade = fade * ramp.reshape([-1 if a == axis else 1 for a in range(3)])
+    fz, fy = (torch.fft.fftfreq(n) for n in shape[:2])
+    fx = torch.fft.rfftfreq(shape[2])
+    radius = (fz[:, None, None] ** 2 + fy[:, None] ** 2 + fx**2).sqrt()
+    last = min(shape) // 2 + 1
+    shells = (radius * min(shape) + 0.5).floor().long().clamp(max=last)
+    return fade, shells.flatten()

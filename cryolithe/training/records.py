@@ -1,0 +1,151 @@
+"""What a run leaves to look at: CSV files, TensorBoard where it is installed, a PNG summary at the end."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import OutputError
+from cryolithe.formats.files import replacing
+from cryolithe.network import Head
+from cryolithe.training.validation import Example, Verdict, back_projection, band_names
+
+STEP_FIELDS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
+
+
+class Table:
+    """A CSV file that grows by rows; a resumed run drops rows from after the step that it goes on from.
+
+    Args:
+        path: of the file.
+        fields: of a row; the first one is the step.
+        last_step: rows of later steps are dropped.
+    """
+
+    def __init__(self, path: Path, fields: Sequence[str], last_step: int) -> None:
+        self.path = path
+        kept = []
+        if last_step and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                kept = [row for row in list(csv.reader(file))[1:] if row and int(row[0]) <= last_step]
+        self._append("w", [list(fields), *kept])
+
+    def add(self, row: Sequence[Any]) -> None:
+        """Write a row at once: what a run has told is not lost with it."""
+        self._append("a", [[f"{v:.6g}" if isinstance(v, float) else v for v in row]])
+
+    def rows(self) -> list[dict[str, str]]:
+        """All rows so far."""
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _append(self, mode: str, rows: Sequence[Sequence[Any]]) -> None:
+        try:
+            with self.path.open(mode, newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(rows)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+def validation_fields(head: Head) -> tuple[str, ...]:
+    """Columns of the table of validations."""
+    bands = (f"band_{name}" for name in band_names(head))
+    return ("step", "example", "loss", "snr_db", "fsc_measured", "fsc_missing", *bands)
+
+
+class Board:
+    """TensorBoard's event files, or nothing where TensorBoard is not installed.
+
+    Args:
+        folder: for the event files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._writer = SummaryWriter(str(folder))
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """Curves of the training."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"train/{name}", value, step)
+
+    def validation(
+        self, step: int, verdicts: Sequence[Verdict], head: Head, volumes: Sequence[NDArray[np.float32]]
+    ) -> None:
+        """Scores of each example, errors by band, central slices."""
+        if self._writer is None:
+            return
+        for verdict in verdicts:
+            for name in ("loss", "snr_db", "fsc_measured", "fsc_missing"):
+                self._writer.add_scalar(f"{verdict.name}/{name}", getattr(verdict, name), step)
+            for name, value in zip(band_names(head), verdict.bands, strict=True):
+                self._writer.add_scalar(f"bands of {verdict.name}/{name}", value, step)
+        for verdict, volume in zip(verdicts, volumes, strict=True):
+            image = volume[volume.shape[0] // 2]
+            low, high = np.percentile(image, (1, 99.5))
+            grey = np.clip((image - low) / max(high - low, 1e-30), 0, 1)
+            self._writer.add_image(verdict.name, grey[None], step)
+
+    def close(self) -> None:
+        """Write what is pending."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def plot_summary(
+    path: Path, steps: Table, validations: Table, examples: Sequence[Example], volumes: Sequence[NDArray[np.float32]]
+) -> None:
+    """Loss, validation scores, and slices of truth, network and FBP of up to two examples.
+
+    Args:
+        path: PNG to write.
+        steps: the training's table.
+        validations: its validations.
+        examples: the validation set.
+        volumes: the network's volumes of the examples.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    shown = list(zip(examples, volumes, strict=False))[:2]
+    figure = Figure(figsize=(12, 3.2 + 5.2 * len(shown)), dpi=100, layout="constrained")
+    grid = figure.add_gridspec(1 + 2 * len(shown), 3)
+    curve = figure.add_subplot(grid[0, 0])
+    rows = steps.rows()
+    curve.semilogy([int(r["step"]) for r in rows], [max(float(r["loss"]), 1e-12) for r in rows], lw=1)
+    curve.set(title="training loss", xlabel="step")
+    scores = validations.rows()
+    for column, (key, title) in enumerate((("snr_db", "validation SNR, dB"), ("fsc_missing", "validation FSC")), 1):
+        axes = figure.add_subplot(grid[0, column])
+        for name in dict.fromkeys(row["example"] for row in scores):
+            own = [row for row in scores if row["example"] == name]
+            at = [int(row["step"]) for row in own]
+            axes.plot(at, [float(row[key]) for row in own], ".--" if key == "fsc_missing" else ".-", label=name)
+            if key == "fsc_missing":
+                axes.plot(at, [float(row["fsc_measured"]) for row in own], ".-", color=axes.lines[-1].get_color())
+        axes.set(title=title + (" (dashed: missing wedge)" if key == "fsc_missing" else ""), xlabel="step")
+        if scores:
+            axes.legend(fontsize=7)
+    for number, (example, volume) in enumerate(shown):
+        panels = (("truth", example.truth), ("network", volume), ("FBP", back_projection(example)))
+        for column, (title, values) in enumerate(panels):
+            slices = (("XY", values[values.shape[0] // 2]), ("XZ", values[:, values.shape[1] // 2]))
+            low, high = np.percentile(values, (1, 99.5))
+            for row, (view, image) in enumerate(slices):
+                axes = figure.add_subplot(grid[1 + 2 * number + row, column])
+                axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower")
+                axes.set(xticks=[], yticks=[], title=f"{title}, {example.name}, {view}")
+    with replacing(path, overwrite=True) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,0 +1,131 @@
+"""How images and targets are scaled: images as reconstruction scales them, targets in the images' units.
+
+Images: defects are clipped, each image loses its mean, dense becomes positive, and the series is divided by the
+standard deviation of its pixels (`cryolithe.reconstruct.preparation`; a test holds the two together).
+
+Targets: a network without biases returns a volume in the units of its images. Where images are sums of the density
+along the beam, that volume is the density itself, and the relation is known exactly. Real images and those of recipes
+have contrast transfer, exposure weighting and arbitrary units in between, so a single factor per series is fitted:
+the one that brings the projections of the target closest to the images at low frequencies, in the ramp-filtered
+rows. By the Fourier-slice theorem that is where the filtered back-projection of the images agrees with the target
+within the measured region, and noise has no part in it on average. Losses are then taken in units of the target's
+standard deviation, so that every series counts alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.errors import InputError
+from cryolithe.filters import filter_rows, gaussian_response, padded_length, ramp_response
+from cryolithe.geometry import TiltGeometry
+from cryolithe.images import clipped_sigma
+from cryolithe.projector import make_projector
+from cryolithe.reconstruct.preparation import CLIP_SIGMAS, TAIL_MARGIN, TAIL_QUANTILE
+
+# Fits read what a blur of this many pixels leaves, from at most this many rows.
+FIT_SIGMA_PX, FIT_ROWS = 2.0, 48
+
+
+@dataclass(frozen=True)
+class ImageScale:
+    """What turns recorded images into what a network sees.
+
+    Attributes:
+        low: pixels of an image are not below this, shape ``(tilts,)``.
+        high: nor above this.
+        mean: of the clipped image.
+        sigma: standard deviation of all pixels, outliers left out.
+        clip_level: largest deviation from the mean that is passed on.
+        usable: images that are not constant.
+    """
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    sigma: float
+    clip_level: float
+    usable: NDArray[np.bool_]
+
+    def apply(self, rows: NDArray[Any], tilts: NDArray[np.int64]) -> torch.Tensor:
+        """Rows of some tilts as a network sees them: standardised, dense = positive.
+
+        Args:
+            rows: shape ``(tilts, rows, X)``, dense = dark.
+            tilts: numbers of the images.
+        """
+        low, high, mean = (values[tilts][:, None, None] for values in (self.low, self.high, self.mean))
+        level = np.float32(self.clip_level)
+        centred = np.clip(np.clip(rows.astype(np.float32), low, high) - mean, -level, level)
+        return torch.from_numpy(centred / np.float32(-self.sigma))
+
+
+def measure_scale(images: Any, name: str) -> ImageScale:
+    """Measure a series, image by image.
+
+    Args:
+        images: array or HDF5 dataset, shape ``(tilts, y, x)``.
+        name: of the series, for messages.
+
+    Raises:
+        InputError: if a pixel is not finite or all images are constant.
+    """
+    table, variances, tails = [], [], []
+    for number in range(images.shape[0]):
+        image = np.asarray(images[number], dtype=np.float32)
+        if not np.isfinite(image).all():
+            raise InputError(f"{name}: image {number + 1} holds values that are not finite")
+        middle = np.median(image)
+        deviation = image - middle
+        quantile = float(np.quantile(np.abs(deviation), TAIL_QUANTILE))
+        level = max(CLIP_SIGMAS * clipped_sigma(deviation), TAIL_MARGIN * quantile)
+        clipped = np.clip(image, middle - level, middle + level)
+        mean = clipped.mean(dtype=np.float64).astype(np.float32)
+        clipped = clipped - mean
+        varies = bool(image.max() > image.min())
+        table.append((middle - level, middle + level, mean, varies))
+        if varies:
+            variances.append(clipped_sigma(clipped) ** 2)
+            tails.append(np.quantile(np.abs(clipped), TAIL_QUANTILE))
+    if not variances:
+        raise InputError(f"{name}: all images are constant")
+    sigma = float(np.sqrt(np.mean(variances)))
+    low, high, means, usable = (np.array(column) for column in zip(*table, strict=True))
+    clip_level = max(CLIP_SIGMAS * sigma, TAIL_MARGIN * float(np.median(tails)))
+    return ImageScale(low, high, means, sigma, clip_level, usable.astype(bool))
+
+
+def fitted_amplitude(
+    rows: torch.Tensor, truth: torch.Tensor, geometry: TiltGeometry, name: str, noiseless: bool = False
+) -> float:
+    """The factor that makes projections of a target agree with images at low frequencies.
+
+    Args:
+        rows: images as a network sees them, shape ``(tilts, rows, X)``.
+        truth: the same rows of the target, dense = positive, mean removed, shape ``(z, rows, x)``.
+        geometry: of the images.
+        name: of the series, for messages.
+        noiseless: whether the images have no noise, so that a poor fit cannot be due to it.
+
+    Raises:
+        InputError: if images and target do not go together: the factor is not positive.
+    """
+    projections = make_projector(geometry, (truth.shape[0], truth.shape[2])).forward(truth)
+    length = padded_length(rows.shape[-1])
+    response = ramp_response(length, "cosine") * gaussian_response(length, FIT_SIGMA_PX)
+    (seen,), (wanted,) = filter_rows(rows, response), filter_rows(projections, response)
+    power = float((wanted * wanted).sum())
+    factor = float((seen * wanted).sum()) / power if power > 0 else 0.0
+    if factor <= 0 and not noiseless:
+        raise InputError(
+            f"{name}: images and target do not go together: projections of the target anticorrelate with the images "
+            "(is the contrast of one of them inverted, or are the angles those of another series?)"
+        )
+    # With strong phase contrast low frequencies can all but vanish: the energies then set the factor.
+    fallback = (float((seen * seen).sum()) / power) ** 0.5 if power > 0 else 1.0
+    return factor if factor > 0.02 * fallback else max(0.02 * fallback, 1e-12)

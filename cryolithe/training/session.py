@@ -1,0 +1,246 @@
+"""A training run with its folder: states, best and last model, tables, summary; resumable at any time.
+
+NAME.safetensors            the model: the best on the validation set, or the last without one
+NAME.run/config.yaml        the configuration with its defaults
+NAME.run/state.safetensors  everything a resumed run needs
+NAME.run/last.safetensors, best.safetensors, train.csv, validation.csv, summary.png, tensorboard/
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cryolithe.errors import OutputError
+from cryolithe.formats.files import replacing
+from cryolithe.network import Network
+from cryolithe.reconstruct.methods import Compute
+from cryolithe.training.config import TrainConfig
+from cryolithe.training.distributed import Place
+from cryolithe.training.loop import Hooks, Progress, TrainState, new_state, train
+from cryolithe.training.records import STEP_FIELDS, Board, Table, plot_summary, validation_fields
+from cryolithe.training.sources import Source
+from cryolithe.training.state import load_state, save_model, save_runs, save_state
+from cryolithe.training.validation import Example, Verdict, judge, mean_loss
+
+LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run is made of.
+
+    Attributes:
+        config: the recipe.
+        source: of the series.
+        place: device, precision, process; process 0 writes.
+        output: model to write.
+        examples: the validation set.
+        card: what the model file tells beside steps, loss and time.
+        resume: go on from the state in the run's folder.
+        limit_seconds: for all steps together.
+        start: weights to start from.
+        on_step: called with each step.
+        on_validation: called with each validation.
+    """
+
+    config: TrainConfig
+    source: Source
+    place: Place
+    output: Path
+    examples: list[Example] = field(default_factory=list)
+    card: dict[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    limit_seconds: float = float("inf")
+    start: Network | None = None
+    on_step: Callable[[Progress], object] = lambda progress: None
+    on_validation: Callable[[int, list[Verdict]], object] = lambda step, verdicts: None
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return run_folder(self.output)
+
+
+def run_folder(output: Path) -> Path:
+    """``NAME.run`` beside ``NAME.safetensors``."""
+    return output.with_suffix(".run")
+
+
+def check_output(output: Path, overwrite: bool, resume: bool) -> None:
+    """Refuse names that are taken, before any work.
+
+    Raises:
+        OutputError: if the model or its folder exist and are neither to be replaced nor to be gone on with.
+    """
+    for path in (output, run_folder(output)):
+        if path.exists() and not (overwrite or resume):
+            hint = " or --resume to go on" if (run_folder(output) / "state.safetensors").exists() else ""
+            raise OutputError(f"{path} exists; give --overwrite to replace it{hint}, or another name with -o")
+
+
+def run_session(session: Session) -> tuple[TrainState, bool]:
+    """Train as a session says.
+
+    Returns:
+        the last state, and whether the user interrupted it (its state is saved).
+
+    Raises:
+        CryoLitheError: if the loss is not finite (the runs of that step are saved), or a file cannot be written.
+    """
+    leader = session.place.rank == 0
+    state = new_state(session.config, session.place, session.start)
+    if session.resume:
+        load_state(session.folder / "state.safetensors", state, session.config)
+    recorder = _Recorder(session, state.step) if leader else None
+    interrupted = threading.Event()
+
+    def on_step(state: TrainState, progress: Progress) -> bool:
+        if recorder is None:
+            return False
+        session.on_step(progress)
+        return recorder.after_step(state, progress)
+
+    def on_bad_loss(runs: Any, step: int) -> None:
+        save_runs(session.folder / f"bad_batch_{session.place.rank}.safetensors", runs, step)
+
+    hooks = Hooks(on_step, on_bad_loss, interrupted.is_set, session.limit_seconds)
+    try:
+        with _first_interrupt(interrupted):
+            train(session.config, session.source, session.place, hooks, state)
+    finally:
+        if recorder is not None:
+            recorder.board.close()
+    if recorder is not None:
+        recorder.finish(state, interrupted.is_set())
+    return state, interrupted.is_set()
+
+
+class _Recorder:
+    """What process 0 does after a step: logs, validations, states, models."""
+
+    def __init__(self, session: Session, step: int) -> None:
+        self.session, self.config = session, session.config
+        folder = session.folder
+        try:
+            if not session.resume and folder.exists():
+                _forget(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(folder / "config.yaml", overwrite=True) as temporary:
+                values = self.config.model_dump(mode="json")
+                temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
+        self.head = self.config.network_config().head
+        self.steps = Table(folder / "train.csv", STEP_FIELDS, step)
+        self.validations = Table(folder / "validation.csv", validation_fields(self.head), step)
+        self.board = Board(folder / "tensorboard")
+        self.recent: list[float] = []
+        self.validated_at, self.volumes = -1, []  # type: tuple[int, list[Any]]
+
+    def after_step(self, state: TrainState, progress: Progress) -> bool:
+        """Returns whether training is to stop: no better loss for long."""
+        self.recent.append(progress.loss)
+        if state.step % LOG_EVERY == 0 or state.step == self.config.steps:
+            mean = sum(self.recent) / len(self.recent)
+            self.recent.clear()
+            self.steps.add((state.step, state.seconds, mean, progress.learning_rate, progress.gradient_norm))
+            self.board.step(state.step, {"loss": mean, "learning_rate": progress.learning_rate})
+        every = self.config.validation.every
+        stop = bool(every) and state.step % every == 0 and self._validate(state)
+        if state.step % self.config.save_every == 0:
+            self._save(state)
+        return stop
+
+    def finish(self, state: TrainState, interrupted: bool) -> None:
+        """Last validation, state, models and summary; an interrupted run only saves its state."""
+        if interrupted:
+            self._save(state)
+            return
+        if self.validated_at != state.step:
+            self._validate(state)
+        self._save(state)
+        folder, best = self.session.folder, self.session.folder / "best.safetensors"
+        final = best if best.exists() else folder / "last.safetensors"
+        with replacing(self.session.output, overwrite=True) as temporary:
+            shutil.copyfile(final, temporary)
+        plot_summary(folder / "summary.png", self.steps, self.validations, self.session.examples, self.volumes)
+
+    def _validate(self, state: TrainState) -> bool:
+        if not self.session.examples:
+            return False
+        place = self.session.place
+        network = copy.deepcopy(state.averaged).cpu().eval()
+        verdicts, self.volumes = judge(
+            network, self.session.examples, self.config, Compute(place.device, place.precision)
+        )
+        self.validated_at = state.step
+        for v in verdicts:
+            row = (state.step, v.name, v.loss, v.snr_db, v.fsc_measured, v.fsc_missing, *v.bands)
+            self.validations.add(row)
+        self.board.validation(state.step, verdicts, self.head, self.volumes)
+        self.session.on_validation(state.step, verdicts)
+        loss = mean_loss(verdicts)
+        if loss < state.best_loss:
+            state.best_loss, state.stale = loss, 0
+            self._save_model("best.safetensors", state)
+        else:
+            state.stale += 1
+        patience = self.config.validation.patience
+        return patience is not None and state.stale >= patience
+
+    def _save(self, state: TrainState) -> None:
+        save_state(self.session.folder / "state.safetensors", state, self.config)
+        self._save_model("last.safetensors", state)
+
+    def _save_model(self, name: str, state: TrainState) -> None:
+        rows = self.steps.rows()
+        numbers = {
+            "steps": state.step,
+            "loss": round(float(rows[-1]["loss"]), 5) if rows else None,
+            "training_seconds": round(state.seconds),
+        }
+        save_model(self.session.folder / name, state.averaged, {**self.session.card, **numbers})
+
+
+def _forget(folder: Path) -> None:
+    """Remove the files of an earlier run, and nothing that is not one."""
+    for pattern in ("*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "summary.png",
+                    "config.yaml", "targets_*.npy", "tensorboard/events.*"):  # fmt: skip
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def _first_interrupt(interrupted: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C asks to stop after the step; a second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def to_precision(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The precision that training uses: float16 only where its gradients can be scaled."""
+    return torch.float32 if dtype == torch.float16 and device.type == "cpu" else dtype

@@ -1,0 +1,301 @@
+"""Where series come from: plain specimens in memory, a pool of simulated series that is renewed, pairs on disk.
+
+Which series a run of rows comes from is a function of the configuration, the step and the run's own random numbers,
+never of time: a resumed run sees the same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from cryolithe.errors import InputError
+from cryolithe.formats.pairs import Pair, open_pair
+from cryolithe.network import Head
+from cryolithe.simulation import Molecule, Recipe, read_recipe, recipe_library, simulate_series
+from cryolithe.training.config import TrainConfig
+from cryolithe.training.dataset import simulate_training_set
+from cryolithe.training.series import TrainingSeries, rescaled_pair, series_of_pair, simulated_pair
+from cryolithe.training.workers import Workers
+
+# Constants in seeds keep the streams of random numbers apart.
+_RECIPE_STREAM, _SCALE_STREAM = 31, 37
+
+
+class Source(Protocol):
+    """Gives the series that a run of rows is drawn from."""
+
+    def pick(self, step: int, rng: np.random.Generator) -> TrainingSeries:
+        """A series for a step (from 0); steps never go back.
+
+        Args:
+            step: of the optimiser.
+            rng: the run's own random numbers.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back files and processes."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedSource:
+    """Series in memory, or open on disk."""
+
+    series: Sequence[TrainingSeries]
+    on_close: Callable[[], object] = lambda: None
+
+    def pick(self, step: int, rng: np.random.Generator) -> TrainingSeries:
+        """See `Source`."""
+        return self.series[int(rng.integers(len(self.series)))]
+
+    def close(self) -> None:
+        """See `Source`."""
+        self.on_close()
+
+
+@dataclass(frozen=True)
+class MixedSource:
+    """Several sources, each with its share of the runs."""
+
+    parts: Sequence[Source]
+    shares: Sequence[float]
+
+    def pick(self, step: int, rng: np.random.Generator) -> TrainingSeries:
+        """See `Source`."""
+        total = sum(self.shares)
+        chosen = int(rng.choice(len(self.parts), p=[share / total for share in self.shares]))
+        return self.parts[chosen].pick(step, rng)
+
+    def close(self) -> None:
+        """See `Source`."""
+        for part in self.parts:
+            part.close()
+
+
+@dataclass(frozen=True)
+class RecipeMaker:
+    """Makes series ``number`` of the stream that some recipes make together.
+
+    Attributes:
+        recipes: with the molecules of each.
+        weights: of the recipes.
+        head: of the network.
+        pixel_scale: range of the rescaling.
+        seed: of the training run.
+    """
+
+    recipes: tuple[tuple[Recipe, tuple[Molecule, ...]], ...]
+    weights: tuple[float, ...]
+    head: Head
+    pixel_scale: tuple[float, float]
+    seed: int
+
+    def pair(self, number: int) -> Pair:
+        """Images and truth of a series."""
+        rng = np.random.default_rng([self.seed, number, _RECIPE_STREAM])
+        shares = np.asarray(self.weights) / sum(self.weights)
+        recipe, library = self.recipes[int(rng.choice(len(self.recipes), p=shares))]
+        factor = float(rng.uniform(*self.pixel_scale))
+        own = recipe.model_copy(update={"seed": recipe.seed + 1_000_003 * self.seed})
+        return simulated_pair(simulate_series(own, library, number), factor)
+
+    def __call__(self, number: int) -> TrainingSeries:
+        """The series with tensors as arrays: what passes between processes."""
+        return _with_arrays(series_of_pair(self.pair(number), self.head, f"simulated series {number}"))
+
+
+class PoolSource:
+    """A pool of N series, the oldest of which is replaced every K steps: endless variety in bounded memory.
+
+    At step t, ``r = t // K`` replacements have been made; replacement i (from 1) put series ``N + i`` into slot
+    ``(i - 1) mod N``. So the pool at a step is known without its history.
+
+    Args:
+        make: series of a number.
+        size: N.
+        every: K.
+        workers: processes that make series ahead of time.
+        stream: (rank, world): processes of a distributed run take every world-th number.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], TrainingSeries],
+        size: int,
+        every: int,
+        workers: int = 0,
+        stream: tuple[int, int] = (0, 1),
+    ) -> None:
+        self._workers = Workers(make, workers)
+        self._ahead = 2 * workers
+        self._size, self._every = size, every
+        self._rank, self._world = stream
+        self._slots: dict[int, tuple[int, TrainingSeries]] = {}
+
+    def number(self, slot: int, step: int) -> int:
+        """Which series (from 1) a slot holds at a step."""
+        replaced = max(0, (step // self._every - slot + self._size - 1) // self._size)
+        return (slot + 1 + self._size * replaced - 1) * self._world + self._rank + 1
+
+    def pick(self, step: int, rng: np.random.Generator) -> TrainingSeries:
+        """See `Source`; waits for the series if it is not there yet."""
+        self._order(step)
+        slot = int(rng.integers(self._size))
+        wanted = self.number(slot, step)
+        held = self._slots.get(slot)
+        if held is None or held[0] != wanted:
+            held = self._slots[slot] = (wanted, _with_tensors(self._workers.take(wanted)))
+        return held[1]
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._workers.close()
+
+    def _order(self, step: int) -> None:
+        """Ask the workers for what the pool lacks now and for what is due next."""
+        if not self._ahead:
+            return
+        due = [self.number(slot, step) for slot in range(self._size)]
+        lacking = [n for slot, n in enumerate(due) if self._slots.get(slot, (0,))[0] != n]
+        replaced = step // self._every
+        coming = [
+            self.number(later % self._size, (later + 1) * self._every)
+            for later in range(replaced, replaced + self._ahead)
+        ]
+        self._workers.ask(lacking + coming)
+
+
+def find_pairs(names: Sequence[str | Path], base: Path) -> list[Path]:
+    """HDF5 files of a list of files and folders, in order, each once.
+
+    Raises:
+        InputError: if a name does not exist or a folder holds no .h5 file.
+    """
+    found: dict[Path, Path] = {}
+    for name in names:
+        path = base / name
+        files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"folder {path} holds no training pair (.h5)")
+        for file in files:
+            if not file.exists():
+                raise InputError(f"training pair {file} does not exist; give an HDF5 file or a folder of them")
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def open_pairs_source(paths: Sequence[Path], config: TrainConfig, scratch: Path) -> FixedSource:
+    """Open pairs for training: small ones are read into memory, large ones stay files.
+
+    Args:
+        paths: HDF5 files.
+        config: of the run.
+        scratch: folder for the side files of large pairs' targets.
+
+    Raises:
+        InputError: if a pair is not usable, or too many are too large.
+        FileFormatError: if a file is no pair; says which part of it disagrees.
+    """
+    head, data = config.network_config().head, config.data
+    series: list[TrainingSeries] = []
+    stack = ExitStack()
+    open_files = 0
+    try:
+        for number, path in enumerate(paths):
+            with ExitStack() as one:
+                pair = one.enter_context(open_pair(path))
+                small = np.prod(pair.truth.shape) * 4 <= data.memory_mb * 1e6
+                if small:
+                    rng = np.random.default_rng([config.seed, number, _SCALE_STREAM])
+                    factors = [1.0, *rng.uniform(*config.augment.pixel_scale, size=config.augment.pixel_copies)]
+                    series += [series_of_pair(rescaled_pair(pair, float(f)), head, str(path)) for f in factors]
+                    continue
+                open_files += 1
+                if open_files > data.open_pairs:
+                    raise InputError(
+                        f"more than data.open_pairs = {data.open_pairs} pairs are larger than data.memory_mb = "
+                        f"{data.memory_mb:g}; raise one of them"
+                    )
+                series.append(series_of_pair(pair, head, str(path), scratch / f"targets_{number}.npy"))
+                stack.push(one.pop_all())
+    except BaseException:
+        stack.close()
+        raise
+    return FixedSource(series, stack.close)
+
+
+def recipe_maker(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = ()) -> RecipeMaker:
+    """The maker of a configuration's recipes.
+
+    Args:
+        config: of the run; molecules that it holds out are left out of every recipe.
+        base: folder that its paths are relative to.
+        molecules: libraries that replace those of the recipes.
+
+    Raises:
+        SettingsError: if a recipe is wrong.
+        InputError: if molecules are missing.
+    """
+    recipes = []
+    for entry in config.data.recipes:
+        path = base / entry.path
+        recipe = read_recipe(path)
+        library = recipe_library(recipe, molecules or tuple(path.parent / name for name in recipe.molecules))
+        recipes.append((recipe, tuple(m for m in library if m.name not in config.hold_out)))
+    weights = tuple(entry.weight for entry in config.data.recipes)
+    scale = config.augment.pixel_scale
+    return RecipeMaker(tuple(recipes), weights, config.network_config().head, scale, config.seed)
+
+
+def make_source(
+    config: TrainConfig,
+    base: Path,
+    scratch: Path,
+    molecules: tuple[tuple[Path, ...], tuple[Molecule, ...]] = ((), ()),
+    stream: tuple[int, int] = (0, 1),
+    on_series: Callable[[], object] = lambda: None,
+) -> Source:
+    """The source of a configuration.
+
+    Args:
+        config: of the run.
+        base: folder that its paths are relative to.
+        scratch: folder for side files.
+        molecules: files that replace those of recipes, and the library of the plain specimens.
+        stream: (rank, world) of a distributed run.
+        on_series: called after each plain series.
+    """
+    data = config.data
+    parts: list[tuple[float, Source]] = []
+    if data.plain_share:
+        parts.append((data.plain_share, FixedSource(simulate_training_set(config, molecules[1], on_series))))
+    if data.pairs:
+        parts.append((data.pairs_weight, open_pairs_source(find_pairs(data.pairs, base), config, scratch)))
+    if data.recipes:
+        maker = recipe_maker(config, base, molecules[0])
+        parts.append((data.recipes_weight, PoolSource(maker, data.pool, data.replace_every, data.workers, stream)))
+    if len(parts) == 1:
+        return parts[0][1]
+    return MixedSource([part for _, part in parts], [share for share, _ in parts])
+
+
+def _with_arrays(series: TrainingSeries) -> TrainingSeries:
+    """A series whose tensors are arrays, which pass between processes without shared memory."""
+    return _converted(series, lambda values: values.numpy())
+
+
+def _with_tensors(series: TrainingSeries) -> TrainingSeries:
+    return _converted(series, torch.as_tensor)
+
+
+def _converted(series: TrainingSeries, convert: Callable[[Any], Any]) -> TrainingSeries:
+    halves = None if series.halves is None else (convert(series.halves[0]), convert(series.halves[1]))
+    return replace(series, images=convert(series.images), targets=convert(series.targets), halves=halves)

@@ -1,0 +1,208 @@
+"""A fixed validation set: series that training never sees, scored the same way each time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.errors import SettingsError
+from cryolithe.formats.pairs import Pair, open_pair
+from cryolithe.geometry import TiltGeometry
+from cryolithe.network import Head, Network
+from cryolithe.projector import make_projector
+from cryolithe.projector.classical import fbp
+from cryolithe.reconstruct.methods import Compute
+from cryolithe.simulation import Molecule, add_white_noise, draw_angles_deg, make_specimen, project
+from cryolithe.training.config import TrainConfig
+from cryolithe.training.losses import output_weights
+from cryolithe.training.scaling import measure_scale
+from cryolithe.training.scoring import reconstruct_array, score_volume
+from cryolithe.training.series import head_targets
+from cryolithe.training.sources import find_pairs, recipe_maker
+
+_STREAM = 41
+# Numbers of recipe series that no training run reaches.
+_FIRST_NUMBER = 1 << 40
+
+
+@dataclass(frozen=True)
+class Example:
+    """A series with its truth.
+
+    Attributes:
+        name: where it comes from, with its noise level where that is known.
+        images: shape ``(tilts, y, x)``, mean removed, dense = positive.
+        angles_deg: their angles.
+        truth: shape ``(z, y, x)``, dense = positive.
+    """
+
+    name: str
+    images: NDArray[np.float32]
+    angles_deg: tuple[float, ...]
+    truth: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a network did on an example.
+
+    Attributes:
+        name: of the example.
+        loss: squared error of the weighted outputs after the best scale, relative to that of an output of zeros.
+        snr_db: see `cryolithe.training.scoring.Score`.
+        fsc_measured: likewise.
+        fsc_missing: likewise.
+        bands: the same as ``loss`` for each output band (8 at one level or more; one for voxels).
+    """
+
+    name: str
+    loss: float
+    snr_db: float
+    fsc_measured: float
+    fsc_missing: float
+    bands: tuple[float, ...]
+
+
+def validation_set(
+    config: TrainConfig, base: Path, library: tuple[Molecule, ...] = (), molecules: tuple[Path, ...] = ()
+) -> list[Example]:
+    """Make the examples of a configuration; the same configuration gives the same ones.
+
+    Args:
+        config: of the run.
+        base: folder that its paths are relative to.
+        library: molecules for plain specimens: those held out.
+        molecules: libraries that replace those of recipes.
+
+    Raises:
+        SettingsError: if a pair is in the training set too.
+    """
+    settings = config.validation
+    if not settings.every:
+        return []
+    examples: list[Example] = []
+    if config.data.plain_share:
+        recipe = config.specimens.model_copy(update={"shape": settings.shape}).recipe()
+        for number in range(settings.specimens):
+            rng = np.random.default_rng([config.seed, number, _STREAM])
+            specimen = make_specimen(recipe, library, rng)
+            angles = draw_angles_deg(config.tilts.scheme(), rng)
+            images = project(specimen, angles)
+            for snr_db in settings.snr_db:
+                noisy = add_white_noise(images, snr_db, rng)
+                noisy -= noisy.mean(axis=(1, 2), keepdims=True)
+                examples.append(Example(f"plain {number + 1} {snr_db:g} dB", noisy, angles, specimen.density))
+    if config.data.recipes:
+        maker = recipe_maker(config, base, molecules)
+        for number in range(settings.recipe_series):
+            examples.append(_example(maker.pair(_FIRST_NUMBER + number), f"recipe {number + 1}", None))
+    training = find_pairs(config.data.pairs, base)
+    held_back = find_pairs(settings.pairs, base)
+    _check_disjoint(training, held_back)
+    for path in held_back:
+        with open_pair(path) as pair:
+            examples.append(_example(pair, path.stem, settings.rows))
+    return examples
+
+
+def judge(
+    network: Network, examples: Sequence[Example], config: TrainConfig, compute: Compute
+) -> tuple[list[Verdict], list[NDArray[np.float32]]]:
+    """Score a network on all examples; its volumes come along.
+
+    Args:
+        network: float32 weights on the CPU.
+        examples: the validation set.
+        config: of the run.
+        compute: device and precision.
+    """
+    verdicts, volumes = [], []
+    head = network.config.head
+    weights = output_weights(network.config, config.band_exponent)
+    for example in examples:
+        volume = reconstruct_array(network, example.images, example.angles_deg, example.truth.shape[0], compute)
+        reach = min(89.0, max(1.0, float(np.abs(example.angles_deg).max())))
+        if np.isfinite(volume).all() and volume.max() > volume.min():
+            score = score_volume(example.truth, volume, reach)
+            numbers = (score.snr_db, score.fsc_measured, score.fsc_missing)
+        else:
+            numbers = (float("-inf"), 0.0, 0.0)
+        loss, bands = _relative_errors(example.truth, volume, head, weights)
+        verdicts.append(Verdict(example.name, loss, *numbers, bands))
+        volumes.append(volume)
+    return verdicts, volumes
+
+
+def mean_loss(verdicts: Sequence[Verdict]) -> float:
+    """The number that decides which weights are the best."""
+    return float(np.mean([verdict.loss for verdict in verdicts]))
+
+
+def back_projection(example: Example) -> NDArray[np.float32]:
+    """FBP of an example, to look at beside a network's volume."""
+    depth, height, width = example.truth.shape
+    projector = make_projector(TiltGeometry(example.angles_deg, (height, width)), (depth, width))
+    volume: NDArray[np.float32] = fbp(projector, torch.from_numpy(example.images), "hamming").numpy()
+    return volume
+
+
+def band_names(head: Head) -> tuple[str, ...]:
+    """Names of the bands of a verdict: which axes a band is high in."""
+    if head.levels == 0:
+        return ("voxel",)
+    return ("low", "x", "y", "yx", "z", "zx", "zy", "zyx")
+
+
+def _relative_errors(
+    truth: NDArray[np.float32], volume: NDArray[np.float32], head: Head, weights: torch.Tensor
+) -> tuple[float, tuple[float, ...]]:
+    """Weighted error over weighted power, of all outputs and by band, after the best scale."""
+    wanted, found = (torch.from_numpy(v - v.mean()).float() for v in (truth, volume))
+    scale = float((wanted * found).sum() / found.square().sum().clamp_min(1e-30))
+    a, b = head_targets(wanted, head), head_targets(found * scale, head)
+    error, power = ((a - b).square() * weights).mean((0, 1, 2)), (a.square() * weights).mean((0, 1, 2))
+    if head.levels == 2:  # fine coefficients count to their band's direction
+        error, power = (torch.stack([p[0], *(p[8:].reshape(7, 8).sum(1) + p[1:8])]) for p in (error, power))
+    bands = tuple(float(value) for value in error / power.clamp_min(1e-30))
+    return float(error.sum() / power.sum().clamp_min(1e-30)), bands
+
+
+def _example(pair: Pair, name: str, rows: int | None) -> Example:
+    """Rows from the middle of a pair, scaled as a network sees them."""
+    height = pair.truth.shape[1]
+    first = 0 if rows is None else max(0, (height - rows) // 2)
+    run = slice(first, height if rows is None else min(height, first + rows))
+    scale = measure_scale(pair.images, name)
+    tilts = np.flatnonzero(scale.usable)
+    images = scale.apply(np.asarray(pair.images[:, run])[tilts], tilts).numpy()
+    truth = -np.asarray(pair.truth[:, run], dtype=np.float32)
+    return Example(name, images, tuple(np.asarray(pair.angles_deg)[tilts]), truth - truth.mean())
+
+
+def _check_disjoint(training: Sequence[Path], held_back: Sequence[Path]) -> None:
+    """Raise SettingsError if a validation pair is a training pair, by its place or by its content."""
+    if not held_back:
+        return
+    places = {path.resolve() for path in training}
+    prints = {_fingerprint(path): path for path in training}
+    for path in held_back:
+        if path.resolve() in places:
+            raise SettingsError(f"validation pair {path} is in the training set; leave it out of data.pairs")
+        if (twin := prints.get(_fingerprint(path))) is not None:
+            raise SettingsError(f"validation pair {path} holds the same images as the training pair {twin}")
+
+
+def _fingerprint(path: Path) -> str:
+    """Hash of the angles and of some rows from the middle of the images."""
+    with open_pair(path) as pair:
+        images: Any = pair.images
+        middle = images.shape[1] // 2
+        rows = np.ascontiguousarray(images[:, middle : middle + 4]).astype(np.float32)
+        return hashlib.sha256(repr((images.shape, pair.angles_deg)).encode() + rows.tobytes()).hexdigest()

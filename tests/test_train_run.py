@@ -1,0 +1,328 @@
+"""Whole runs: resumed, interrupted, distributed, broken; through the real command where users meet it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from click.testing import CliRunner
+from test_train_data import TINY, tiny_pair
+from test_training import small_config
+
+from cryolithe.cli import main
+from cryolithe.cli.train import FINETUNE
+from cryolithe.errors import CryoLitheError, ModelError, OutputError, SettingsError
+from cryolithe.formats.pairs import Pair, write_pair
+from cryolithe.network import RowSetConfig, build_network
+from cryolithe.network.checkpoint import load_model, save_network
+from cryolithe.network.config import config_to_dict
+from cryolithe.training.config import TrainConfig, read_train_config
+from cryolithe.training.dataset import simulate_training_set
+from cryolithe.training.distributed import Place
+from cryolithe.training.loop import Hooks, learning_rate_factor, new_state, train
+from cryolithe.training.sections import DataSettings, LossSettings, ValidationSettings
+from cryolithe.training.session import Session, run_session
+from cryolithe.training.sources import FixedSource
+from cryolithe.training.state import load_state, save_model, save_state
+from cryolithe.training.validation import validation_set
+
+torch.set_num_threads(1)
+HERE = Place(torch.device("cpu"))
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SMALL = ValidationSettings(every=4, shape=(16, 20, 20), snr_db=(0.0,))
+NETWORK = small_config().network
+
+
+def source_of(config):
+    return FixedSource(simulate_training_set(config, ()))
+
+
+def session(config, output, **more):
+    return Session(config, source_of(config), HERE, output, validation_set(config, output.parent), **more)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def command(*words):
+    return CliRunner().invoke(main, ["train", *map(str, words), "--precision", "fp32", "--device", "cpu"])
+
+
+def write_config(path, config):
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return path
+
+
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path):
+    """Weights, averages, moments, best loss and tables are equal, bit by bit."""
+    config = small_config(steps=12, validation=SMALL, save_every=100)
+    run_session(session(config, tmp_path / "whole.safetensors"))
+
+    def stop(progress):
+        if progress.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _, interrupted = run_session(session(config, tmp_path / "parts.safetensors", on_step=stop))
+    assert interrupted
+    assert not (tmp_path / "parts.safetensors").exists()
+    state, _ = run_session(session(config, tmp_path / "parts.safetensors", resume=True))
+    assert state.step == 12
+    a, b = (safetensors.torch.load_file(tmp_path / f"{n}.run" / "state.safetensors") for n in ("whole", "parts"))
+    assert same(a, b)
+    for name in ("best", "last"):
+        one, two = (load_model(str(tmp_path / f"{n}.run" / f"{name}.safetensors")) for n in ("whole", "parts"))
+        assert same(one.network.state_dict(), two.network.state_dict())
+    tables = [(tmp_path / f"{n}.run" / "validation.csv").read_text() for n in ("whole", "parts")]
+    assert tables[0] == tables[1]
+    assert (tmp_path / "parts.run" / "summary.png").stat().st_size > 10_000
+
+
+def test_a_state_of_another_run_is_refused(tmp_path):
+    config = small_config(steps=3)
+    path = tmp_path / "state.safetensors"
+    save_state(path, new_state(config, HERE), config)
+    other = config.model_copy(update={"learning_rate": 1.0})
+    with pytest.raises(SettingsError, match=r"'learning_rate' was 0.005, now 1.0"):
+        load_state(path, new_state(other, HERE), other)
+    wider = small_config(steps=3, network=NETWORK | {"channels": 8})
+    with pytest.raises(ModelError, match=r"leaf '\S+' has shape .*, expected"):
+        load_state(path, new_state(wider, HERE), config)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match="is corrupt"):
+        load_state(path, new_state(config, HERE), config)
+    with pytest.raises(ModelError, match="there is no saved state"):
+        load_state(tmp_path / "none", new_state(config, HERE), config)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path):
+    config = small_config(steps=3)
+    state = new_state(config, HERE)
+    paths = tmp_path / "state.safetensors", tmp_path / "last.safetensors"
+    save_state(paths[0], state, config)
+    save_model(paths[1], state.averaged, {})
+    before = [path.read_bytes() for path in paths]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # writes fail half-way, as on a full disk
+    try:
+        for path, save in ((paths[0], lambda: save_state(paths[0], state, config)),
+                           (paths[1], lambda: save_model(paths[1], state.averaged, {}))):  # fmt: skip
+            with pytest.raises(OutputError, match=f"cannot write .*{path.name}"):
+                save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.read_bytes() for path in paths] == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.safetensors", "state.safetensors"]
+
+
+def test_a_loss_that_is_not_finite_leaves_its_batch(tmp_path):
+    config = small_config(steps=3, validation=ValidationSettings(every=0))
+    (series,) = simulate_training_set(config, ())
+    series.targets.fill_(math.nan)
+    broken = Session(config, FixedSource([series]), HERE, tmp_path / "a.safetensors")
+    with pytest.raises(CryoLitheError, match="the loss became nan at step 1"):
+        run_session(broken)
+    saved = safetensors.torch.load_file(tmp_path / "a.run" / "bad_batch_0.safetensors")
+    assert {"0.rows", "0.columns", "0.angles_rad", "0.targets"} == set(saved)
+    assert saved["0.targets"].isnan().all()
+
+
+def test_training_stops_early_and_when_time_is_up(tmp_path):
+    patient = ValidationSettings(every=1, shape=(16, 20, 20), snr_db=(0.0,), patience=2)
+    config = small_config(steps=50, learning_rate=1e-12, validation=patient, ema_decay=0.0)
+    state, interrupted = run_session(session(config, tmp_path / "a.safetensors"))
+    assert state.step < 50
+    assert not interrupted
+    ticks = iter(range(1000))
+    config = small_config(steps=50)
+    rates = []
+    hooks = Hooks(lambda s, p: rates.append(p.learning_rate), limit_seconds=10.0, clock=lambda: float(next(ticks)))
+    state = train(config, source_of(config), HERE, hooks)
+    assert state.step == 10
+    assert rates[-1] < 0.2 * max(rates)
+    assert learning_rate_factor(30, config, 1.0) == 0
+
+
+def test_the_shell_loss_trains(tmp_path):
+    config = small_config(steps=4, loss=LossSettings(l2=1.0, fsc=0.5, cube=(6, 6, 6)))
+    losses = []
+    train(config, source_of(config), HERE, Hooks(lambda s, p: losses.append(p.loss)))
+    assert np.isfinite(losses).all()
+
+
+def test_two_processes_do_the_steps_of_one_with_twice_the_runs(tmp_path):
+    quick = {"steps": 5, "validation": ValidationSettings(every=0), "data": DataSettings(loader_threads=0), "series": 2}
+    single = small_config(**quick, runs_per_step=2)
+    wanted = train(single, source_of(single), HERE).averaged.state_dict()
+    path = write_config(tmp_path / "half.yaml", small_config(**quick, runs_per_step=1))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "cryolithe", "train", str(path), "-o", str(tmp_path / "two.safetensors"),
+             "--precision", "fp32", "--device", "cpu"]  # fmt: skip
+    settings = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(words, env=os.environ | settings | {"RANK": str(r)}, stderr=subprocess.PIPE) for r in (0, 1)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    found = load_model(str(tmp_path / "two.safetensors"))
+    assert found.card["processes"] == 2
+    for name, tensor in found.network.state_dict().items():
+        assert torch.allclose(tensor, wanted[name], atol=1e-5), name
+
+
+def living(group):
+    """Processes of a group that are not merely waiting to be reaped."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def test_ctrl_c_saves_the_state_and_ends_only_this_run(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    data = DataSettings(recipes=({"path": "tiny.yaml"},), pool=1, replace_every=3, workers=1)
+    endless = small_config(steps=1_000_000, data=data, validation=ValidationSettings(every=0), save_every=10**6)
+    path = write_config(tmp_path / "long.yaml", endless)
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    words = [sys.executable, "-m", "cryolithe", "train", str(path), "-o", str(tmp_path / "a.safetensors"),
+             "--precision", "fp32", "--device", "cpu"]  # fmt: skip
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        table, deadline = tmp_path / "a.run" / "train.csv", time.monotonic() + 60
+        while time.monotonic() < deadline and not (table.exists() and len(table.read_text().splitlines()) > 1):
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130, errors.decode()
+        assert b"go on with --resume" in errors
+        assert (tmp_path / "a.run" / "state.safetensors").exists()
+        assert bystander.poll() is None
+        deadline = time.monotonic() + 10
+        while (left := living(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not left
+    finally:
+        bystander.kill()
+        bystander.wait()
+        process.kill()
+
+
+def test_finetuning_on_pairs(tmp_path):
+    start = tmp_path / "start.safetensors"
+    config = small_config(1)
+    save_network(start, build_network(config.network_config()), {})
+    for name in "abc":
+        write_pair(tmp_path / f"{name}.h5", tiny_pair(ord(name)))
+    settings = tmp_path / "few.yaml"
+    settings.write_text("steps: 4\nwarmup_steps: 1\ncolumns: 8\nvalidation: {every: 2}\nfewest_tilts: 4\n")
+    result = command(settings, "--finetune", start, tmp_path, "-o", tmp_path / "mine.safetensors")
+    assert result.exit_code == 0, result.output
+    made = load_model(str(tmp_path / "mine.safetensors"))
+    assert config_to_dict(made.network.config) == config_to_dict(config.network_config())
+    recipe = made.card["recipe"]
+    assert recipe["data"]["pairs"] == ["a.h5", "b.h5"]
+    assert recipe["validation"]["pairs"] == ["c.h5"]
+    assert str(tmp_path) not in str({**recipe, "start": ""})
+    assert (tmp_path / "mine.run" / "summary.png").exists()
+
+
+def test_the_finetuning_configuration_is_the_default_of_finetune():
+    assert read_train_config(CONFIGS / "finetune_pairs.yaml") == TrainConfig(**FINETUNE)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("data: {recipes: [{path: none.yaml}]}", r"recipe .*none.yaml does not exist"),
+        ("data: {recipes: [{pth: none.yaml}]}", r"'data.recipes.0.pth': .* \(did you mean 'path'\?\)"),
+        ("data: {pairs: [none.h5]}", r"training pair .*none.h5 does not exist"),
+        ("data: {pairs: [empty]}", r"folder .*empty holds no training pair"),
+        ("data: {pairs: [text.h5]}", r"text.h5 is not an HDF5 file"),
+        ("data: {pairs: [bad.h5]}", r"bad.h5: .*one angle for each image, got 12 for 13"),
+        ("data: {pairs: [a.h5]}\nvalidation: {pairs: [a.h5]}", r"a.h5 is in the training set"),
+        ("data: {plain_weight: 0}", "nothing to train on"),
+        ("loss: {l2: 0}", "all weights are 0"),
+        ("loss: {fsc: 1, cube: [2, 9, 9]}", "needs 6 blocks or more"),
+        ("loss: {fcs: 1}", r"'loss.fcs': .* \(did you mean 'fsc'\?\)"),
+        ("augment: {flip_chance: 2}", "'augment.flip_chance': Input should be less than or equal to 1"),
+        ("start: nowhere", "unknown model 'nowhere'"),
+        ("start: default\nnetwork: {kind: RowSet, channels: 8}", "is of another architecture"),
+    ],
+)
+def test_bad_input_is_one_line_before_the_first_step(tmp_path, text, line):
+    import re
+
+    import h5py
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.h5").write_text("no")
+    write_pair(tmp_path / "a.h5", tiny_pair())
+    write_pair(tmp_path / "bad.h5", tiny_pair())
+    with h5py.File(tmp_path / "bad.h5", "a") as file:
+        angles = file["angles_deg"][:-1]
+        del file["angles_deg"]
+        file["angles_deg"] = angles
+    path = tmp_path / "train.yaml"
+    path.write_text("steps: 1\nseries: 1\n" + text)
+    result = command(path, "-o", tmp_path / "out.safetensors")
+    assert result.exit_code == 2, result.output
+    assert re.search(line, result.stderr.splitlines()[-1]), result.stderr
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_arguments_that_do_not_go_together(tmp_path):
+    write_pair(tmp_path / "a.h5", tiny_pair())
+    pair, out = tmp_path / "a.h5", tmp_path / "o.safetensors"
+    debug = CONFIGS / "debug.yaml"
+    for words, line in (
+        ((pair,), "pairs go with --finetune"),
+        ((), "give a configuration"),
+        ((debug, debug), "give one configuration"),
+        (("--finetune", "default"), "--finetune needs pairs"),
+        ((debug, "--resume"), "there is no saved state"),
+    ):
+        result = command(*words, "-o", out)
+        assert result.exit_code == 2, result.output
+        assert line in result.stderr
+
+
+def test_a_pair_with_its_contrast_inverted_is_named(tmp_path):
+    good = tiny_pair(noise=0.1)
+    write_pair(tmp_path / "turned.h5", Pair(-good.images, good.truth, good.angles_deg, 10.0))
+    path = tmp_path / "train.yaml"
+    path.write_text("steps: 1\ndata: {pairs: [turned.h5]}\n")
+    result = command(path, "-o", tmp_path / "out.safetensors")
+    assert result.exit_code == 2
+    assert "turned.h5: images and target do not go together" in result.stderr
+
+
+def test_weights_of_another_architecture_do_not_start_a_run():
+    with pytest.raises(ModelError, match="another architecture: 'channels' is 8"):
+        new_state(small_config(), HERE, build_network(RowSetConfig(**{**_sizes(), "channels": 8})))
+
+
+def _sizes():
+    values = config_to_dict(small_config().network_config())
+    from cryolithe.network import Head, InputWindow
+
+    values.pop("kind")
+    return values | {"input": InputWindow(**values["input"]), "head": Head(**values["head"])}
