@@ -1,4 +1,4 @@
-"""``cryolithe pairs``: curated real pairs, checked and made into training files."""
+"""``cryolithe pairs``: curated real pairs, chosen, checked and made into training files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cryolithe.cli import curate
 from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def command() -> None:
     A manifest (YAML) says where the files of an entry are and how the targets were made; training_data/empiar_*.yaml
     are such. The format is described in training_data/README.md.
     """
+
+
+command.add_command(curate.command)
 
 
 @command.command("check")
