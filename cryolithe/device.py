@@ -31,7 +31,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if not match:
-        raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0, cuda:0,1 or all")
+        raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:0")
     if not torch.cuda.is_available():
         raise DeviceError(f"--device {name}: {why_no_cuda()}; use --device cpu or auto")
     number = int(match[1] or 0)
@@ -57,7 +57,10 @@ def choose_devices(name: str) -> tuple[torch.device, ...]:
         if len({int(number) for number in numbers}) < len(numbers):
             raise SettingsError(f"--device {name} names a GPU twice")
         return tuple(choose_device(f"cuda:{number}") for number in numbers)
-    return (choose_device(name),)
+    try:
+        return (choose_device(name),)
+    except SettingsError as error:
+        raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0, cuda:0,1 or all") from error
 
 
 def keep_freed_memory() -> None:

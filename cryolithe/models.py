@@ -29,11 +29,19 @@ def models_folder() -> Path:
     """The folder of the user's models; it need not exist."""
     given = os.environ.get("CRYOLITHE_MODELS")
     if given:
-        return Path(given).expanduser()
+        return _at_home(given)
     data = os.environ.get("XDG_DATA_HOME")
     if not data:
         data = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/share"
-    return Path(data).expanduser() / "cryolithe" / "models"
+    return _at_home(data) / "cryolithe" / "models"
+
+
+def _at_home(path: str) -> Path:
+    """A path with ``~`` replaced; as it is where there is no such home, as for a container's nameless user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def bundled_models() -> dict[str, Path]:

@@ -52,7 +52,7 @@ class ReconstructSettings(BaseModel):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:i, several as cuda:0,1, or all (GPUs).")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Of the network's matrix products; auto is bf16 where the hardware has it."
+        "auto", description="Of the network's matrix products; auto is bf16 where the hardware multiplies it faster."
     )
     max_memory: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="GB of memory to use at most. Default: 60 % of what is free."

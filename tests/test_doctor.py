@@ -156,15 +156,29 @@ def test_without_numba_it_works_and_says_so(monkeypatch, tmp_path):
     assert "numba absent" in lines_of(result, "versions")
 
 
-def test_a_loop_that_cannot_be_cached_is_a_problem(monkeypatch):
+def test_a_loop_that_cannot_be_compiled_is_a_problem(monkeypatch):
     def fail():
-        raise RuntimeError("cannot cache function '_loop': no locator available\nmore")
+        raise RuntimeError("LLVM ERROR: no such target\nmore")
 
     monkeypatch.setattr(machine, "compiled_cache", fail)
     finding = machine.compiler()
     assert finding.state == PROBLEM
-    assert finding.text.endswith("no locator available")
+    assert finding.text.endswith("no such target")
+    assert finding.advice
+
+
+def test_a_loop_that_cannot_be_cached_is_a_warning(monkeypatch):
+    monkeypatch.setattr(machine, "compiled_cache", lambda: None)
+    finding = machine.compiler()
+    assert finding.state == WARNING
     assert "NUMBA_CACHE_DIR" in finding.advice
+
+
+def test_a_json_file_in_no_folder_is_refused_at_once(tmp_path):
+    result = doctor("--json", tmp_path / "none" / "d.json")
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
+    assert result.stdout == ""
 
 
 @pytest.mark.usefixtures("no_self_test")

@@ -12,9 +12,10 @@ import torch
 
 from cryolithe.formats import read_tilt_series
 from cryolithe.geometry import TiltGeometry
-from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network
+from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network, pooling
+from cryolithe.inference.algebra import Step
 from cryolithe.inference.columns import lifted_columns
-from cryolithe.inference.pooling import pool_numba, pool_torch
+from cryolithe.inference.pooling import pool_numba, pool_through, pool_torch
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model
 from cryolithe.reconstruct.methods import Compute
@@ -146,3 +147,30 @@ def test_bfloat16_keeps_the_bundled_model_s_volume_to_nyquist():
     for low in np.arange(0, 0.5, 0.05):
         a, b = (spectrum[(radius >= low) & (radius < low + 0.05)] for spectrum in spectra)
         assert (a * b.conj()).sum().real / np.sqrt((abs(a) ** 2).sum() * (abs(b) ** 2).sum()) > 0.999
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba")
+def test_without_any_folder_for_compiled_code_the_loop_runs_all_the_same(monkeypatch):
+    caching = importlib.import_module("numba.core.caching")
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    pooling._compiled.cache_clear()
+    try:
+        assert pooling.compiled_cache() is None
+        lifted, fraction = torch.randn(2, 3, 8, 4), torch.rand(3, 5)
+        start, scale = torch.arange(15).view(3, 5).int() % 7, torch.full((5,), 1 / 3).double()
+        torch.testing.assert_close(
+            pool_numba(lifted, start, fraction, scale), pool_torch(lifted, start, fraction, scale)
+        )
+    finally:
+        pooling._compiled.cache_clear()
+
+
+def test_layers_before_the_mean_are_summed_over_tilts_in_float32():
+    # In bfloat16 the sum would stop at 256: adding 1 is less than half of its last digit.
+    tilts = 600
+    lifted, start = torch.ones(1, tilts, 2, 1), torch.zeros(tilts, 1).int()
+    steps = (Step(torch.ones(1, 1, dtype=torch.bfloat16), relu=False),)
+    scale = torch.full((1,), 1 / tilts).double()
+    pooled = pool_through(lifted, start, torch.zeros(tilts, 1), scale, steps)
+    assert pooled.dtype == torch.bfloat16
+    assert pooled.item() == 1

@@ -90,3 +90,29 @@ def test_files_that_are_no_pairs(tmp_path):
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
     with pytest.raises(FileFormatError, match="truncated"), open_pair(tmp_path / "cut.h5"):
         pass
+
+
+@pytest.mark.parametrize("version", ["one", [1, 1], 2])
+def test_a_version_that_is_none_is_refused(version, tmp_path):
+    write_pair(tmp_path / "p.h5", make_pair())
+    with h5py.File(tmp_path / "p.h5", "r+") as file:
+        file.attrs["version"] = version
+    with pytest.raises(FileFormatError, match="training pair"), open_pair(tmp_path / "p.h5"):
+        pass
+
+
+def test_flipped_bytes_are_found_with_a_line_or_not_at_all(tmp_path):
+    write_pair(tmp_path / "p.h5", make_pair())
+    content = (tmp_path / "p.h5").read_bytes()
+    rng, refused = np.random.default_rng(1), 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for place in rng.integers(len(content), size=20):
+            damaged[place] ^= 1 << int(rng.integers(8))
+        (tmp_path / "q.h5").write_bytes(damaged)
+        try:
+            with open_pair(tmp_path / "q.h5"):
+                pass
+        except FileFormatError:
+            refused += 1
+    assert refused > 15

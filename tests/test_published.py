@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 from published_model import (
@@ -33,6 +35,7 @@ from cryolithe.cli import main
 from cryolithe.errors import ModelError
 from cryolithe.filters import filter_rows_by_taps
 from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.models import find_model
 from cryolithe.network.checkpoint import load_model
 from cryolithe.network.published import import_published
 from cryolithe.network.torch_file import StandIn, read_torch_file
@@ -583,3 +586,50 @@ def test_score_refuses_an_imported_model(tmp_path, ramp):
     result = CliRunner().invoke(main, ["score", "theirs"])
     assert result.exit_code == 2
     assert "was imported" in result.stderr
+
+
+@pytest.mark.parametrize("place", ["~no-such-user/models", "~"])
+def test_a_home_that_cannot_be_told_is_no_reason_to_fail(monkeypatch, place):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.setenv("CRYOLITHE_MODELS", place)
+    assert load_model("default").name == "default"
+    monkeypatch.delenv("CRYOLITHE_MODELS")
+    assert load_model("default").name == "default"
+
+
+def test_a_patch_scale_of_enormous_shape_is_refused_without_being_made(tmp_path, ramp):
+    checkpoint = checkpoint_of(ramp, patch_scale=torch.ones(1).expand(10**12))
+    folder = write_published(tmp_path / "m", config_of(training__learn_patch_scale=True), checkpoint)
+    with pytest.raises(ModelError, match="shape \\(1000000000000,\\)"):
+        import_published(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("card", "[" * 100_000), ("card", "[1]"), ("config", '{"kind": ["RowSet"]}'), ("config", "{")]
+)
+def test_damaged_metadata_are_one_line(tmp_path, key, value):
+    path = change_metadata(tmp_path, **{key: value})
+    with pytest.raises(ModelError):
+        load_model(str(path))
+    result = models("verify", path)
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout
+
+
+def test_info_shows_nothing_that_steers_a_terminal(tmp_path):
+    path = change_metadata(tmp_path, card=json.dumps({"made": "\x1b[31mred\nlicence: free"}))
+    result = models("info", path)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.stdout
+    assert not any(line.startswith("licence") for line in result.stdout.splitlines())
+
+
+def change_metadata(folder, **changes):
+    """A copy of the bundled model with other metadata."""
+    with safetensors.safe_open(find_model("default"), framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, folder / "changed.safetensors", metadata={**metadata, **changes})
+    return folder / "changed.safetensors"

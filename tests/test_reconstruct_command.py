@@ -411,6 +411,23 @@ def test_a_repeated_list_does_not_repeat_finished_work(tmp_path):
     assert run(*command).exit_code == 1
 
 
+def test_the_dry_run_of_a_list_tells_of_every_series(tmp_path):
+    for name in ("one", "three"):
+        write_series(tmp_path, name=name)
+    listing = tmp_path / "session.csv"
+    listing.write_text("tilts,angles\none.mrc,one.tlt\ntwo.mrc,two.tlt\nthree.mrc,three.tlt\n")
+    command = ("--list", listing, "--method", "fbp", "--thickness", 10)
+    made(tmp_path / "one.mrc", tmp_path / "one.tlt", *command[2:])
+    result = run(*command, "--dry-run")
+    assert result.exit_code == 1, result.output
+    done, missing, planned = result.stdout.splitlines()
+    assert done == f"{tmp_path / 'one_rec.mrc'}: already done with these inputs and settings"
+    assert missing.startswith(f"{tmp_path / 'two.mrc'}: would fail: ")
+    assert planned.startswith(f"{tmp_path / 'three_rec.mrc'}: Plan: ")
+    assert "1 of 3 series would fail" in result.stderr
+    assert not (tmp_path / "three_rec.mrc").exists()
+
+
 def test_settings_of_a_row(tmp_path):
     write_series(tmp_path)
     listing, config = tmp_path / "session.csv", tmp_path / "s.yaml"

@@ -92,6 +92,40 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(quick, tmp_path
     assert files(tmp_path / "other")["TS_001.mrc"] != first["TS_001.mrc"]
 
 
+@pytest.mark.parametrize("name", ["TS_001.mrc", "TS_001.mdoc", "TS_001.h5"])
+def test_files_of_someone_else_are_never_removed(name, tmp_path):
+    out = tmp_path / "raw data"
+    out.mkdir()
+    for own in (name, "TS_001_notes.txt"):
+        (out / own).write_text("mine")
+    refused = run(QUICK, "-o", out)
+    assert refused.exit_code == 2
+    assert f"{name} exists and was not simulated by this recipe" in refused.stderr
+    assert files(out) == {name: b"mine", "TS_001_notes.txt": b"mine"}
+
+
+def test_other_files_in_the_folder_stay_when_a_series_fails(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "TS_001_notes.txt").write_text("mine")
+
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(campaign, "write_pair", fail)
+    assert run(QUICK, "-o", out).exit_code == 130
+    assert set(files(out)) == {"TS_001_notes.txt", "recipe.resolved.yaml"}
+
+
+@pytest.mark.parametrize("content", ["a: [b", "[1]", "", "\x00"])
+def test_a_damaged_record_is_one_line(content, tmp_path):
+    (tmp_path / "recipe.resolved.yaml").write_text(content)
+    result = run(QUICK, "-o", tmp_path, "--resume")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {tmp_path / 'recipe.resolved.yaml'}")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_an_interrupted_run_keeps_finished_series_and_goes_on(tmp_path, monkeypatch):
     recipe = tmp_path / "two.yaml"
     recipe.write_text(QUICK.read_text().replace("series: 1", "series: 2"))

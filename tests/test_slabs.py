@@ -177,8 +177,12 @@ def test_names_of_devices(monkeypatch):
             devices.choose_devices(name)
     with pytest.raises(SettingsError, match="names a GPU twice"):
         devices.choose_devices("cuda:0,1,0")
-    with pytest.raises(SettingsError, match="unknown device 'cuda:0,'"):
+    with pytest.raises(SettingsError, match=r"unknown device 'cuda:0,'; .* cuda:0,1 or all"):
         devices.choose_devices("cuda:0,")
+    # Commands that use one device do not offer what they refuse.
+    for name in ("all", "cuda:0,1"):
+        with pytest.raises(SettingsError, match=r"use auto, cpu, cuda or cuda:0$"):
+            devices.choose_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert devices.choose_devices("all") == tuple(torch.device("cuda", n) for n in range(3))

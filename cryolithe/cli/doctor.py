@@ -47,6 +47,8 @@ def command(ctx: click.Context, folder: Path, json_path: Path | None, overwrite:
     """
     if json_path is not None and json_path.exists() and not overwrite:
         raise OutputError(f"{json_path} exists; choose another name or allow replacing it with --overwrite")
+    if json_path is not None and not json_path.parent.is_dir():
+        raise OutputError(f"{json_path} cannot be written: the folder {json_path.parent} does not exist; make it first")
     from cryolithe.device import keep_freed_memory
     from cryolithe.diagnosis import OK, PROBLEM, WARNING, Finding, diagnose
     from cryolithe.report import write_json

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cryolithe.errors import CryoLitheError, OutputError
+from cryolithe.formats.files import printable
 from cryolithe.models import (
     ModelSummary,
     bundled_models,
@@ -91,7 +92,9 @@ def info(name: str, as_json: bool) -> None:
     rows += _flat("scores", record["scores"])
     width = min(44, max(len(key) for key, _ in rows))
     for key, value in rows:
-        click.echo(f"{key:<{width}}  {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+        # A file may hold what would confuse a terminal.
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        click.echo(f"{printable(key):<{width}}  {printable(text)}")
 
 
 @command.command("import")
@@ -169,7 +172,7 @@ def _kind(summary: ModelSummary) -> str:
     levels = head.get("levels", 1) if isinstance(head, dict) else 1
     what = f"{head.get('wavelet', '')} x{levels}" if levels and isinstance(head, dict) else "voxels"
     published = ", published" if summary.convention.get("sampling") == "published" else ""
-    return f"{summary.config.get('kind', '?')}, {what.strip()}{published}"
+    return printable(f"{summary.config.get('kind', '?')}, {what.strip()}{published}")
 
 
 def _scores(path: Path) -> dict[str, Any]:

@@ -82,8 +82,7 @@ def command(
             for entry in entries
         ]
         if dry_run:
-            for entry, settings in zip(entries, rows, strict=True):
-                _print_plan(entry, settings)
+            _print_plans(entries, rows)
             return
         _reconstruct_list(entries, rows, series_list)
         return
@@ -127,12 +126,29 @@ def _reconstruct_list(entries: tuple[SeriesEntry, ...], settings: list[Reconstru
         raise click.exceptions.Exit(1)
 
 
+def _print_plans(entries: tuple[SeriesEntry, ...], settings: list[ReconstructSettings]) -> None:
+    """Say what a list would take; a series that would fail does not stop the others, here as there."""
+    failed = 0
+    for entry, chosen in zip(entries, settings, strict=True):
+        try:
+            _print_plan(entry, chosen)
+        except CryoLitheError as error:
+            failed += 1
+            click.echo(f"{entry.tilts}: would fail: {error}")
+    if failed:
+        click.echo(f"{failed} of {len(entries)} series would fail", err=True)
+        raise click.exceptions.Exit(1)
+
+
 def _print_plan(entry: SeriesEntry, settings: ReconstructSettings) -> None:
     """Say what a job would take."""
-    from cryolithe.reconstruct.job import Job, check_files, default_output, resolve
+    from cryolithe.reconstruct.job import Job, already_done, check_files, default_output, resolve
     from cryolithe.reconstruct.run import plan_run
 
     job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
+    if entry.line and not settings.overwrite and already_done(job):
+        click.echo(f"{job.output}: already done with these inputs and settings")
+        return
     check_files(job)
     click.echo(f"{job.output}: {plan_run(resolve(job)).line}")
 

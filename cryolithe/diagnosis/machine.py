@@ -120,14 +120,18 @@ def compiler() -> Finding:
         cache = compiled_cache()
     except Exception as error:  # whatever numba and LLVM raise, the rest is still to be looked at
         text = f"the inner loop cannot be compiled: {_first_line(error)}"
-        advice = "set NUMBA_CACHE_DIR to a folder that you may write"
+        advice = "install numba and llvmlite again"
         return Finding("numba", PROBLEM, text, advice, {"present": True, "error": str(error)})
+    advice = "set NUMBA_CACHE_DIR to a folder that you may write"
+    if cache is None:
+        values: dict[str, object] = {"present": True, "cache": None, "cache_writable": False}
+        return Finding("numba", WARNING, "compiled anew in each run: no folder for it can be written", advice, values)
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     writable = os.access(existing, os.W_OK)
     values = {"present": True, "cache": str(cache), "cache_writable": writable}
     if not writable:
         text = f"compiled anew in each run: its cache {cache} cannot be written"
-        return Finding("numba", WARNING, text, "set NUMBA_CACHE_DIR to a folder that you may write", values)
+        return Finding("numba", WARNING, text, advice, values)
     return Finding("numba", OK, f"compiled code is kept in {cache}", values=values)
 
 

@@ -171,12 +171,14 @@ def open_pair(path: PathLike) -> Iterator[Pair]:
     except OSError as error:
         raise FileFormatError(f"{path} is not an HDF5 file, or is truncated: {error}") from error
     with file:
-        if file.attrs.get("format") != FORMAT or int(file.attrs.get("version", 0)) != VERSION:
-            raise FileFormatError(f"{path} is not a training pair: expected the attributes format={FORMAT}, version=1")
-        for name in ("images", "truth", "angles_deg"):
-            if not isinstance(file.get(name), h5py.Dataset):
-                raise FileFormatError(f"{path} lacks the dataset '{name}'")
         try:
+            if file.attrs.get("format") != FORMAT or file.attrs.get("version", 0) != VERSION:
+                raise FileFormatError(
+                    f"{path} is not a training pair: expected the attributes format={FORMAT}, version={VERSION}"
+                )
+            for name in ("images", "truth", "angles_deg"):
+                if not isinstance(file.get(name), h5py.Dataset):
+                    raise FileFormatError(f"{path} lacks the dataset '{name}'")
             pair = Pair(
                 images=file["images"],
                 truth=file["truth"],
@@ -185,8 +187,11 @@ def open_pair(path: PathLike) -> Iterator[Pair]:
                 extras={name: file[name] for name in OPTIONAL if name in file},
                 origin=json.loads(file.attrs.get("origin", "{}")),
             )
-        except (KeyError, ValueError, TypeError) as error:
+        # What is damaged inside HDF5 shows as any of these.
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise FileFormatError(f"{path} is a damaged training pair: {error}") from error
+        except FileFormatError:
+            raise
         except InputError as error:
             raise FileFormatError(f"{path}: {error}") from error
         yield pair

@@ -61,14 +61,15 @@ def pool_through(
     scale: torch.Tensor,
     steps: tuple[Step, ...],
 ) -> torch.Tensor:
-    """The same with further layers between ReLU and mean, in the precision of their weights."""
+    """The same with further layers between ReLU and mean, in the precision of their weights; the sum is float32."""
     dtype = steps[0].weight.dtype
-    total = torch.zeros(())
+    exact = torch.promote_types(dtype, torch.float32)
+    total = torch.zeros((), dtype=exact, device=lifted.device)
     for tilt, columns in enumerate(start.long()):
         left, right = lifted[:, tilt, columns], lifted[:, tilt, columns + 1]
         value = torch.lerp(left, right, fraction[tilt, :, None].to(left.dtype)).relu_()
-        total = apply_steps(value.to(dtype), steps) + total
-    return total * scale[:, None].to(dtype)
+        total = apply_steps(value.to(dtype), steps).to(exact) + total
+    return (total * scale[:, None].to(exact)).to(dtype)
 
 
 def pool_numba(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -92,19 +93,20 @@ def _compiled() -> Callable[..., None]:
         config.CPU_NAME = llvmlite.binding.get_host_cpu_name()
         config.CPU_FEATURES = features.flatten()
     # Only contraction to fused multiply-adds is allowed: the order of the sum over tilts stays.
-    compile_loop: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-    compiled: Callable[..., None] = compile_loop(_loop)
+    options: Any = {"nogil": True, "fastmath": {"contract", "nsz"}}
+    compiled: Callable[..., None]
+    try:
+        compiled = numba.njit(cache=True, **options)(_loop)
+    except RuntimeError:  # no folder that it may write: a read-only installation, no home
+        compiled = numba.njit(**options)(_loop)
     return compiled
 
 
-def compiled_cache() -> Path:
-    """Folder in which numba keeps the compiled loop from one run to the next.
-
-    Raises:
-        RuntimeError: if numba finds no folder that it may write; the loop then cannot be used.
-    """
+def compiled_cache() -> Path | None:
+    """Folder in which numba keeps the compiled loop from one run to the next; None if it finds none to write to."""
     compiled: Any = _compiled()
-    return Path(compiled.stats.cache_path)
+    folder = compiled.stats.cache_path
+    return None if folder is None else Path(folder)
 
 
 def _loop(lifted: Any, start: Any, fraction: Any, scale: Any, pooled: Any) -> None:

@@ -113,8 +113,10 @@ def load_model(name_or_path: str) -> Model:
     try:
         config = config_from_dict(json.loads(metadata["config"]))
         card = json.loads(metadata["card"])
+        if not isinstance(card, dict):
+            raise ValueError("its card is no table")
         published = check_record(json.loads(metadata.get("convention", "{}")), f"model file {path}")
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ModelError(f"the metadata of model file {path} are corrupt: {error}") from error
     network = build_network(config)
     expected = dict(network.state_dict())

@@ -183,7 +183,7 @@ def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
     if not isinstance(values, dict):
         raise ModelError(f"a network configuration must be a table of values, got {values!r}")
     kind = values.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ModelError(f"unknown network kind {kind!r}; this version knows {', '.join(KINDS)}")
     plain = {key: value for key, value in values.items() if key != "kind"}
     nested: dict[str, Any] = {}

@@ -217,6 +217,8 @@ def _require(key: str, found: Any, supported: Any, where: str) -> None:
 
 def _check_scale(found: Any, where: str) -> None:
     """Patches are read at whole pixels from their centre: other scales are not supported."""
+    if isinstance(found, torch.Tensor) and found.numel() != 1:
+        raise ModelError(f"{where} has shape {tuple(found.shape)}; this program reads only models with the number 1")
     value = found.detach().flatten().tolist() if isinstance(found, torch.Tensor) else [found]
     if value != [1] or isinstance(value[0], bool):
         raise ModelError(

@@ -41,6 +41,10 @@ from cryolithe.simulation.molecules import Molecule
 from cryolithe.simulation.recipe import Recipe
 from cryolithe.volume import Volume
 
+ENDINGS = (
+    ".mrc", "_EVN.mrc", "_ODD.mrc", ".tlt", ".mdoc", "_truth.mrc", "_labels.mrc", "_particles.star", ".png", ".h5",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SimulatedSeries:
@@ -88,7 +92,8 @@ def run_recipe(
         on_series: called with a line about each series.
 
     Raises:
-        OutputError: if the folder holds another recipe's series, or any without ``resume``, or cannot be written.
+        OutputError: if the folder holds another recipe's series, any without ``resume``, or other files of the same
+            names, or cannot be written.
         SettingsError: if a molecule does not fit into the field.
     """
     check_fits(recipe.cell, library)
@@ -103,10 +108,12 @@ def run_recipe(
     if record.exists():
         if not resume:
             raise OutputError(f"{folder} holds simulated series; give --resume to go on with them, or another -o")
-        earlier = yaml.safe_load(record.read_text(encoding="utf-8")) or {}
+        earlier = _read_record(record)
         if {key: earlier.get(key) for key in ("recipe", "library")} != {k: plain[k] for k in ("recipe", "library")}:
             raise OutputError(f"{folder} holds series of another recipe or library; choose another -o")
-        drawn = earlier.get("drawn", {})
+        drawn = earlier.get("drawn") or {}
+    else:
+        _refuse_foreign_files(folder, recipe.series)
     _write_yaml(record, {**plain, "drawn": drawn})
     for number in range(1, recipe.series + 1):
         name = series_name(number)
@@ -197,7 +204,35 @@ def _write_yaml(path: Path, values: dict[str, Any]) -> None:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
+def _read_record(path: Path) -> dict[str, Any]:
+    """The record of an earlier run.
+
+    Raises:
+        OutputError: if it cannot be read.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise OutputError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); choose another -o") from error
+    if not isinstance(values, dict):
+        raise OutputError(f"{path} is no record of simulated series; choose another -o")
+    return values
+
+
+def _series_files(folder: Path, name: str) -> tuple[Path, ...]:
+    """All files that `write_series` makes of a series."""
+    return tuple(folder / f"{name}{ending}" for ending in ENDINGS)
+
+
+def _refuse_foreign_files(folder: Path, series: int) -> None:
+    """Raise OutputError if files of these names are there without a record: they are someone's own."""
+    for number in range(1, series + 1):
+        for path in _series_files(folder, series_name(number)):
+            if path.exists():
+                raise OutputError(f"{path} exists and was not simulated by this recipe; choose another -o")
+
+
 def _remove(folder: Path, name: str) -> None:
     """Remove what an interrupted run left of a series."""
-    for path in (*folder.glob(f"{name}.*"), *folder.glob(f"{name}_*")):
+    for path in _series_files(folder, name):
         path.unlink(missing_ok=True)
