@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from cryolithe import device as device_module
 from cryolithe.cli import main
 from cryolithe.diagnosis import OK, PROBLEM, WARNING, machine, selftest, storage
-from cryolithe.diagnosis.limits import Limits, group_limits
+from cryolithe.limits import Limits, group_limits
 
 
 def doctor(*arguments):

@@ -13,6 +13,7 @@ ALLOWED = {
     "geometry": {"errors"},
     "settings": {"errors"},
     "device": {"errors"},
+    "limits": set(),
     "images": {"errors", "geometry"},
     "filters": {"errors"},
     "wavelets": {"errors"},
@@ -27,11 +28,11 @@ ALLOWED = {
     "network": {"errors", "filters", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruct": {
-        "errors", "settings", "device", "geometry", "images", "filters", "wavelets", "tilts", "volume", "formats",
-        "sampling", "projector", "report", "network", "inference",
+        "errors", "settings", "device", "limits", "geometry", "images", "filters", "wavelets", "tilts", "volume",
+        "formats", "sampling", "projector", "report", "network", "inference",
     },
     "diagnosis": {
-        "errors", "device", "geometry", "volume", "formats", "sampling", "wavelets", "projector", "network",
+        "errors", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector", "network",
         "inference", "reconstruct",
     },
     "simulation": {"errors", "geometry", "filters", "images", "volume", "projector", "formats", "report"},

@@ -260,3 +260,22 @@ def test_procedural_molecules_are_placed_where_none_are_given_or_asked_for(quick
     assert len(recipe_library(recipe.model_copy(update={"procedural": 3}), ())) == 3
     write_volume(tmp_path / "one.mrc", Volume(np.ones((5, 5, 5), dtype=np.float32), 10.0), label="one")
     assert [m.name for m in recipe_library(recipe, (tmp_path / "one.mrc",))] == ["one"]
+
+
+def test_a_campaign_may_grow_but_not_change_its_molecules(tmp_path):
+    one = np.zeros((7, 7, 7), dtype=np.float32)
+    one[2:5, 2:5, 2:5] = 1
+    (tmp_path / "r.yaml").write_text(QUICK.read_text())
+    words = (tmp_path / "r.yaml", "-o", tmp_path / "out", "--molecules", tmp_path / "m.mrc")
+    write_volume(tmp_path / "m.mrc", Volume(one, 10.0), label="one")
+    assert run(*words).exit_code == 0
+    (tmp_path / "r.yaml").write_text(QUICK.read_text().replace("series: 1", "series: 2"))
+    grown = run(*words, "--resume")
+    assert grown.exit_code == 0, grown.output
+    assert "TS_001: already done" in grown.stdout
+    assert (tmp_path / "out" / "TS_002.h5").exists()
+    one[3, 3, 3] = 0
+    write_volume(tmp_path / "m.mrc", Volume(one, 10.0), label="one", overwrite=True)
+    changed = run(*words, "--resume")
+    assert changed.exit_code == 2
+    assert "holds series of another library" in changed.stderr

@@ -23,7 +23,7 @@ from cryolithe.device import (
     why_no_cuda,
 )
 from cryolithe.diagnosis.finding import OK, PROBLEM, WARNING, Finding
-from cryolithe.diagnosis.limits import group_limits, usable_cores
+from cryolithe.limits import group_limits, usable_cores
 from cryolithe.inference.pooling import compiled_cache
 
 # module -> name of its distribution

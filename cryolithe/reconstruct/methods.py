@@ -267,5 +267,6 @@ def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGri
     widest = max(channels, config.row_hidden, config.combiner_width)
     lifted = 3 * geometry.tilts * (width + 4) * (channels + config.input.samples) * at_once
     kept = kept_points * (rows * config.row_features + 3 * geometry.tilts)
-    block = 2 * batch.points * (3 * rows * widest + 2 * rows * config.row_features * batch.patches)
+    threads = max(2, torch.get_num_threads())
+    block = threads * batch.points * rows * (3 * widest + 2 * config.row_features * batch.patches)
     return 4 * (lifted + kept + block)

@@ -10,6 +10,7 @@ import torch
 from cryolithe.errors import ResourceError
 from cryolithe.filters import padded_length
 from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.limits import group_limits
 
 # Taller slabs save little (a halo of 22 rows is repeated per slab) and make progress and resuming coarse.
 MOST_SLAB_ROWS = 128
@@ -44,7 +45,10 @@ def memory_budget_bytes(max_memory_gb: float | None, device: torch.device) -> in
         return int(max_memory_gb * 1e9)
     if device.type == "cuda":
         return int(SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0])
-    return int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available) + BASE_BYTES
+    # In a container or a batch job the group's limit counts, not the machine's memory.
+    in_group = group_limits().free_bytes
+    free = psutil.virtual_memory().available
+    return int(SHARE_OF_FREE_MEMORY * (free if in_group is None else min(free, in_group))) + BASE_BYTES
 
 
 def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_bytes: int) -> int:

@@ -13,6 +13,7 @@ A series is drawn from the seed and its number alone, so it does not matter whic
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -101,16 +102,21 @@ def run_recipe(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    plain = {"cryolithe": __version__, "recipe": recipe.model_dump(mode="json"),
-             "library": [molecule.name for molecule in library]}  # fmt: skip
+    plain = {
+        "cryolithe": __version__,
+        "recipe": recipe.model_dump(mode="json"),
+        "library": {molecule.name: _fingerprint(molecule) for molecule in library},
+    }
     record = folder / "recipe.resolved.yaml"
     drawn: dict[str, Any] = {}
     if record.exists():
         if not resume:
             raise OutputError(f"{folder} holds simulated series; give --resume to go on with them, or another -o")
         earlier = _read_record(record)
-        if {key: earlier.get(key) for key in ("recipe", "library")} != {k: plain[k] for k in ("recipe", "library")}:
-            raise OutputError(f"{folder} holds series of another recipe or library; choose another -o")
+        for key, value in plain.items():
+            if _without_count(earlier.get(key)) != _without_count(value):
+                what = "version of CryoLithe" if key == "cryolithe" else key
+                raise OutputError(f"{folder} holds series of another {what}; choose another -o")
         drawn = earlier.get("drawn") or {}
     else:
         _refuse_foreign_files(folder, recipe.series)
@@ -132,6 +138,18 @@ def run_recipe(
         reached = made.cell.reached_crowding
         short = "" if reached >= 0.9 * made.cell.wanted_crowding else f" of {made.cell.wanted_crowding:.0%} wanted"
         on_series(f"{name}: {len(made.cell.placements)} particles, {reached:.0%} full{short}")
+
+
+def _without_count(value: Any) -> Any:
+    """A recipe but for the number of its series, which are independent of each other: a campaign may grow."""
+    return {k: v for k, v in value.items() if k != "series"} if isinstance(value, dict) else value
+
+
+def _fingerprint(molecule: Molecule) -> str:
+    """The beginning of a hash of a molecule's density and voxel size: a changed file is another library."""
+    digest = hashlib.sha256(np.ascontiguousarray(molecule.density, dtype="<f4").tobytes())
+    digest.update(f"{molecule.density.shape} {molecule.voxel_size_angstrom:.9g}".encode())
+    return digest.hexdigest()[:16]
 
 
 def write_series(folder: Path, name: str, made: SimulatedSeries, drawn: dict[str, Any]) -> None:
