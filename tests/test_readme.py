@@ -32,7 +32,8 @@ def test_commands_run_as_written(tmp_path, monkeypatch):
 
 
 def test_options_and_commands_that_are_named_exist():
-    flags = {f"--{name.replace('_', '-')}" for name in ReconstructSettings.model_fields} | {"--config", "--list", "--dry-run"}
+    flags = {f"--{name.replace('_', '-')}" for name in ReconstructSettings.model_fields}
+    flags |= {"--config", "--list", "--dry-run"}
     table = re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE)
     assert table
     assert set(table) <= flags

@@ -65,9 +65,13 @@ def test_what_was_done_before_a_gpu_failed_is_yielded_and_the_threads_end():
     methods = [Doubler(16, error), Doubler(16, error)]
     before = threading.active_count()
     stopped, good = threading.Event(), []
-    with pytest.raises(ResourceError, match=r"the GPU failed \(CUDA error: unspecified launch failure\)"):
+
+    def consume():
         for result in slabs_module._run_side_by_side(methods, SLABS, read, print, stopped):
             good.append(result.start)
+
+    with pytest.raises(ResourceError, match=r"the GPU failed \(CUDA error: unspecified launch failure\)"):
+        consume()
     assert set(good) <= {0, 8, 24}
     assert stopped.is_set()
     assert threading.active_count() == before

@@ -23,8 +23,8 @@ from cryolithe.device import (
     why_no_cuda,
 )
 from cryolithe.diagnosis.finding import OK, PROBLEM, WARNING, Finding
-from cryolithe.limits import group_limits, usable_cores
 from cryolithe.inference.pooling import compiled_cache
+from cryolithe.limits import group_limits, usable_cores
 
 # module -> name of its distribution
 NEEDED = {"torch": "torch", "numpy": "numpy", "h5py": "h5py", "mrcfile": "mrcfile", "pywt": "PyWavelets"}
