@@ -76,10 +76,10 @@ def main() -> None:
     ]
     columns = ["method", "peak GB", "sampled GB", "kernel GB", "limit GB", "kept", "slab rows", "seconds"]
     note = (
-        f"{len(ANGLES_DEG)} x {rows} x {width} int16 -> {thickness} x {rows // BIN} x {width // BIN}: {rows} rows stand "
-        f"for {FULL_HEIGHT}. Memory is set by the slab, and the volume is made of more than one; a taller "
-        "image only makes more of them. Sampled: resident size every 20 ms; kernel: ru_maxrss of the process; the "
-        "larger one counts. 1 GB is 10⁹ bytes."
+        f"{len(ANGLES_DEG)} x {rows} x {width} int16, binned by {BIN} -> {thickness} x {rows // BIN} x {width // BIN}: "
+        f"{rows} rows stand for {FULL_HEIGHT}. Memory is set by the slab, and the volume is made of more than one; a "
+        "taller image only makes more of them. Sampled: resident size every 20 ms; kernel: ru_maxrss of the process; "
+        "the larger one counts. 1 GB is 10⁹ bytes."
     )
     record("memory", {"tables": [Table("Peak memory", columns, table_rows, note)], "runs": found}, arguments.output)
 
