@@ -100,7 +100,7 @@ def plot_fsc(
         axes.grid(color="0.9", lw=0.6)
         axes.set_axisbelow(True)
         axes.legend(frameon=True, framealpha=0.9, edgecolor="0.85", fancybox=False)
-        _mark_periods(axes, highest, unit)
+        mark_periods(axes, highest, unit)
         if title:
             axes.set_title(title)
         _save(figure, Path(path))
@@ -156,7 +156,7 @@ def plot_central_slices(
                 if view == "XY":
                     axes.set_title(title)
                     if voxel_size_angstrom is not None:
-                        _draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
+                        draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
                 top -= inch_per_px * height + GAP
             left += inch_per_px * width + GAP
         _save(figure, Path(path))
@@ -201,7 +201,7 @@ def plot_contact_sheet(
                 axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower")
                 axes.set(xticks=[], yticks=[], title=title)
                 if voxel_size_angstrom is not None and column == 0:
-                    _draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
+                    draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
         _save(figure, Path(path))
 
 
@@ -212,7 +212,7 @@ def _central_slices(volume: NDArray[Any]) -> dict[str, FloatArray]:
     return {name: np.asarray(image, dtype=np.float64) for name, image in views.items()}
 
 
-def _mark_periods(axes: Axes, highest: float, unit: str) -> None:
+def mark_periods(axes: Axes, highest: float, unit: str) -> None:
     """Label the upper edge of a frequency axis from 0 to ``highest`` with round periods in ``unit``."""
     exponents = range(math.floor(math.log10(1 / highest)), 6)
     ticks: list[float] = []
@@ -225,7 +225,7 @@ def _mark_periods(axes: Axes, highest: float, unit: str) -> None:
     upper.set_xlabel(f"period ({unit})")
 
 
-def _draw_scale_bar(axes: Axes, width_px: int, voxel_size_angstrom: float) -> None:
+def draw_scale_bar(axes: Axes, width_px: int, voxel_size_angstrom: float) -> None:
     """Draw a bar of a round length, a seventh to a third of the image, with its length in nm."""
     width_nm = width_px * voxel_size_angstrom / 10
     decade = 10.0 ** math.floor(math.log10(width_nm / 3))

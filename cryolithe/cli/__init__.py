@@ -17,6 +17,7 @@ COMMANDS = {
     "reconstruct": ("cryolithe.cli.reconstruct", "Turn aligned tilt series into tomograms."),
     "info": ("cryolithe.cli.info", "Say what a file holds: stack, volume, angles, model."),
     "fsc": ("cryolithe.cli.fsc", "Fourier shell correlation of two volumes."),
+    "evaluate": ("cryolithe.cli.evaluate", "Score a tomogram by every test its data allow; HTML report."),
     "simulate": ("cryolithe.cli.simulate", "Make a simulated tilt series with known truth."),
     "pairs": ("cryolithe.cli.pairs", "Check curated real pairs and make training files of them."),
     "models": ("cryolithe.cli.models", "List, describe, import and verify models."),

@@ -114,8 +114,12 @@ def command(
         click.echo(f"Plot: {plot_path}")
 
 
-def parse_wedge(text: str) -> tuple[float, float]:
+def parse_wedge(text: str, option: str = "--wedge") -> tuple[float, float]:
     """Return the tilt range (lowest, highest) in degrees from ``60``, ``±60``, ``-60,60`` or ``-51:49``.
+
+    Args:
+        text: what the user wrote.
+        option: named in messages.
 
     Raises:
         SettingsError: if the text says no tilt range within ±90°.
@@ -128,11 +132,11 @@ def parse_wedge(text: str) -> tuple[float, float]:
     elif pair:
         found = (float(pair[1]), float(pair[2]))
     else:
-        raise SettingsError(f"--wedge: expected a tilt range such as 60 (for ±60°) or -51,49, got '{text}'")
+        raise SettingsError(f"{option}: expected a tilt range such as 60 (for ±60°) or -51,49, got '{text}'")
     try:
         check_tilt_range(found)
     except GeometryError as error:
-        raise SettingsError(f"--wedge: {error}") from error
+        raise SettingsError(f"{option}: {error}") from error
     return found
 
 

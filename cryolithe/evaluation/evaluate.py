@@ -1,0 +1,323 @@
+"""One evaluation: every test that the inputs allow, and for each other one the reason why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.evaluation.inputs import Compared, Named, Task, compared
+from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
+from cryolithe.evaluation.matching import MatchingScore, find_template
+from cryolithe.evaluation.picking import (
+    MOST_PICKS,
+    TOLERANCE,
+    PickingScore,
+    binned,
+    match,
+    pick_blobs,
+    picking_score,
+    precision_recall,
+)
+from cryolithe.evaluation.reprojection import Pictured, Reprojection, reproject
+from cryolithe.evaluation.similarity import (
+    HalfSnr,
+    RegionSnr,
+    Similarity,
+    half_snr,
+    pair_moments,
+    region_snr,
+    similarity,
+)
+from cryolithe.evaluation.spectral import ConeFsc, FloatArray, cone_fsc
+from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
+from cryolithe.metrics import FscCurve, Resolution, fourier_shell_correlation, mean_correlation, resolution_at
+from cryolithe.report import THRESHOLDS
+
+Array = NDArray[Any]
+
+OPPOSITE = -0.1  # low-frequency correlation below which a reference is taken to have the other polarity
+FEWEST_BINNED = 8  # voxels along the shortest axis of what low frequencies are judged on
+MOST_BINNING = 8
+TEMPLATE_PEAKS_PER_PARTICLE = 10
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Fourier shell correlation and what is read off it.
+
+    Attributes:
+        fsc: total, measured and missing.
+        mean: of each column over the shells.
+        resolution: of each column, by threshold.
+        cones: by direction.
+        cone_resolution: of each direction, by threshold.
+    """
+
+    fsc: FscCurve
+    mean: dict[str, float]
+    resolution: dict[str, dict[str, Resolution]]
+    cones: ConeFsc
+    cone_resolution: dict[str, dict[str, Resolution]]
+
+
+@dataclass(frozen=True)
+class ReferenceScores:
+    """The volume against a reference.
+
+    Attributes:
+        reference: its name.
+        polarity: ``"same"``, ``"opposite, reference flipped"`` or ``"opposite, kept"``.
+        low_frequency_correlation: as found, before a flip.
+        shape_zyx: of what was compared.
+        similarity: in real space.
+        curves: in Fourier space.
+        wedge: energies of the reference, for comparison.
+    """
+
+    reference: str
+    polarity: str
+    low_frequency_correlation: float
+    shape_zyx: tuple[int, ...]
+    similarity: Similarity
+    curves: Curves
+    wedge: WedgeEnergy
+
+
+@dataclass(frozen=True)
+class HalfScores:
+    """Two halves against each other."""
+
+    halves: tuple[str, str]
+    shape_zyx: tuple[int, ...]
+    snr: HalfSnr
+    curves: Curves
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores; None where a test was not made, with the reason in ``skipped``."""
+
+    volume: str
+    shape_zyx: tuple[int, ...]
+    voxel_size_angstrom: float | None
+    tilt_range_deg: tuple[float, float]
+    wedge: WedgeEnergy
+    reference: ReferenceScores | None = None
+    halves: HalfScores | None = None
+    reprojection: Reprojection | None = None
+    region_snr: RegionSnr | None = None
+    picking: PickingScore | None = None
+    matching: MatchingScore | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Arrays for the figures, and the agreement map; ``sign`` is what the reference was multiplied by."""
+
+    volume: Array
+    reference: Array | None = None
+    sign: float = 1.0
+    agreement: Array | None = None
+    images: tuple[Pictured, ...] = ()
+    picks: FloatArray | None = None
+    hits: NDArray[np.bool_] | None = None
+    known: FloatArray | None = None
+
+
+def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -> tuple[Evaluation, Pictures]:
+    """Make every test that the inputs allow.
+
+    Args:
+        task: checked inputs.
+        on_step: told the name of each step before it.
+    """
+    on_step("energy in the wedge")
+    done = Evaluation(
+        task.volume.name, task.volume.voxels.shape, task.volume.voxel_size_angstrom, task.tilt_range_deg,
+        wedge_energy(task.volume.voxels, task.tilt_range_deg), notes=task.notes,
+    )  # fmt: skip
+    shown = Pictures(task.volume.voxels)
+    skipped: dict[str, str] = {}
+    if task.reference:
+        on_step("reference")
+        done, shown = _with_reference(task, task.reference, done, shown)
+    else:
+        skipped["comparison with a reference (FSC, SNR, PSNR, SSIM)"] = "no --reference was given"
+    if task.halves:
+        on_step("halves")
+        done, shown = _with_halves(task, task.halves, done, shown)
+    else:
+        skipped["even/odd halves (FSC, Frank & Al-Ali SNR, agreement map)"] = "no --half1 and --half2 were given"
+    if task.images:
+        on_step("reprojection")
+        chosen = task.images
+        scores, images = reproject(task.volume.voxels, chosen.series, chosen.chosen, chosen.held_out)
+        done, shown = replace(done, reprojection=scores), replace(shown, images=images)
+        if not chosen.held_out:
+            skipped["reprojection at held-out tilts"] = (
+                "no image is known to have been left out of the reconstruction; projections were compared with images "
+                "that the volume may have been made from, which tests consistency, not truth. Reconstruct without some "
+                "tilts and name them with --held-out"
+            )
+        elif scores.mean_correlation < 0:
+            done = replace(done, warnings=(*done.warnings, (
+                "Projections of the volume correlate negatively with the images: polarity, tilt axis or angles differ."
+            )))  # fmt: skip
+    else:
+        skipped["reprojection at held-out tilts"] = "no --tilts and --angles were given"
+    done, shown = _with_particles(task, done, shown, skipped, on_step)
+    return replace(done, skipped=skipped), shown
+
+
+def low_frequency_correlation(a: Array, b: Array) -> float:
+    """Correlation of two volumes after averaging blocks of up to 8³ voxels."""
+    factor = max(1, min(MOST_BINNING, min(a.shape) // FEWEST_BINNED))
+    return pair_moments(binned(a, factor), binned(b, factor)).correlation
+
+
+def curves(pair: Compared, tilt_range_deg: tuple[float, float], voxel_size_angstrom: float | None) -> Curves:
+    """Correlate two volumes over shells and cones."""
+    fsc = fourier_shell_correlation(pair.first, pair.second, tilt_range_deg=tilt_range_deg, mask=pair.weights)
+    cones = cone_fsc(pair.first, pair.second, mask=pair.weights)
+
+    def resolutions(values: FloatArray) -> dict[str, Resolution]:
+        return {str(t): resolution_at(values, fsc.frequency_per_px, t, voxel_size_angstrom) for t in THRESHOLDS}
+
+    return Curves(
+        fsc,
+        {name: mean_correlation(values) for name, values in fsc.columns().items()},
+        {name: resolutions(values) for name, values in fsc.columns().items()},
+        cones,
+        {name: resolutions(values) for name, values in zip(cones.names, cones.values, strict=True)},
+    )
+
+
+def _with_reference(task: Task, reference: Named, done: Evaluation, shown: Pictures) -> tuple[Evaluation, Pictures]:
+    pair = compared(reference, task.volume, task.mask)
+    low = low_frequency_correlation(pair.first, pair.second)
+    polarity, sign, warnings = "same", 1.0, list(done.warnings)
+    if low < OPPOSITE:
+        polarity = "opposite, kept" if task.keep_sign else "opposite, reference flipped"
+        sign = 1.0 if task.keep_sign else -1.0
+        warnings.append(
+            f"The reference {reference.name} has the other polarity: its low frequencies correlate with the volume's "
+            f"at {low:.2f}. "
+            + ("Its sign was kept (--keep-sign)." if task.keep_sign else "Its sign was flipped for this comparison.")
+        )
+    if sign < 0:
+        pair = replace(pair, first=-pair.first)
+    scores = ReferenceScores(
+        reference.name, polarity, low, pair.first.shape,
+        similarity(pair.first, pair.second, pair.inside),
+        curves(pair, task.tilt_range_deg, task.volume.voxel_size_angstrom or reference.voxel_size_angstrom),
+        wedge_energy(pair.first, task.tilt_range_deg),
+    )  # fmt: skip
+    return (
+        replace(done, reference=scores, warnings=tuple(warnings), notes=_crop_note(task, reference, pair, done.notes)),
+        replace(shown, reference=reference.voxels, sign=sign),
+    )
+
+
+def _with_halves(
+    task: Task, halves: tuple[Named, Named], done: Evaluation, shown: Pictures
+) -> tuple[Evaluation, Pictures]:
+    pair = compared(*halves, task.mask)
+    sigma = window_sigma_px(pair.first.shape)
+    agreement = agreement_map(pair.first, pair.second, sigma)
+    voxel = task.volume.voxel_size_angstrom or halves[0].voxel_size_angstrom
+    scores = HalfScores(
+        (halves[0].name, halves[1].name), pair.first.shape, half_snr(pair.first, pair.second, pair.inside),
+        curves(pair, task.tilt_range_deg, voxel), summarise(agreement, sigma, pair.inside),
+    )  # fmt: skip
+    warnings = done.warnings
+    if scores.snr.correlation <= 0:
+        warnings = (*warnings, f"The halves do not correlate ({scores.snr.correlation:.3f}): do they belong together?")
+    return replace(done, halves=scores, warnings=warnings), replace(shown, agreement=agreement)
+
+
+def _with_particles(
+    task: Task, done: Evaluation, shown: Pictures, skipped: dict[str, str], on_step: Callable[[str], object]
+) -> tuple[Evaluation, Pictures]:
+    """Region SNR, picking and template matching."""
+    tests = ("region SNR", "picking by difference of Gaussians", "template matching")
+    voxel, shape = task.volume.voxel_size_angstrom, np.array(task.volume.voxels.shape)
+    reason = ""
+    if task.particles is None:
+        reason = "no --particles were given"
+    elif voxel is None:
+        reason = "the volume's header has no voxel size, so the particle diameter in voxels is unknown"
+    if reason or task.particles is None or voxel is None:
+        return done, _skip(shown, skipped, tests, reason)
+    known = task.particles.position_px
+    inside = np.flatnonzero(((known > -0.5) & (known < shape - 0.5)).all(axis=1))
+    known, kinds = known[inside], [task.particles.kinds[number] for number in inside]
+    diameter_px = task.diameter_angstrom / voxel
+    if not len(known):
+        return done, _skip(shown, skipped, tests, "none of the --particles lies in the volume")
+    if diameter_px < 4 or diameter_px > shape.min():
+        reason = (
+            f"a particle of {task.diameter_angstrom:g} Å is {diameter_px:.1f} voxels wide; expected 4 to {shape.min()}"
+        )
+        return done, _skip(shown, skipped, tests, reason)
+    on_step("picking")
+    region = region_snr(task.volume.voxels, known, diameter_px)
+    if region is None:
+        skipped[tests[0]] = (
+            "no particle lies a radius inside the volume, or no background a diameter from all particles"
+        )
+    bright = -task.volume.voxels if task.dark else task.volume.voxels
+    picks, _ = pick_blobs(bright, diameter_px)
+    hits = match(picks, known, TOLERANCE * diameter_px)
+    done = replace(done, region_snr=region, picking=picking_score(hits, len(known), task.diameter_angstrom))
+    shown = replace(shown, picks=picks, hits=hits, known=known)
+    if task.template is None:
+        skipped[tests[2]] = "no --template was given"
+        return done, shown
+    targets = known[[kind == task.kind for kind in kinds]] if task.kind else known
+    if not len(targets):
+        names = ", ".join(sorted(set(kinds))[:6])
+        skipped[tests[2]] = f"no particle in the volume is of the kind '{task.kind}'; there are {names}"
+        return done, shown
+    on_step("template matching")
+    return replace(done, matching=_matching(task, task.template, bright, targets, diameter_px)), shown
+
+
+def _matching(task: Task, template: Named, bright: Array, targets: FloatArray, diameter_px: float) -> MatchingScore:
+    voxel = task.volume.voxel_size_angstrom or 1.0
+    most = max(MOST_PICKS, TEMPLATE_PEAKS_PER_PARTICLE * len(targets))
+    scale = voxel / (template.voxel_size_angstrom or voxel)
+    peaks, _, factor, rotations = find_template(bright, template.voxels, diameter_px, scale, task.tilt_range_deg, most)
+    precision, recall, area = precision_recall(match(peaks, targets, TOLERANCE * diameter_px), len(targets))
+    both = precision + recall
+    f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
+    return MatchingScore(
+        area, float(f1.max(initial=0.0)), len(targets), rotations, voxel * factor, TOLERANCE * task.diameter_angstrom,
+        precision, recall,
+    )  # fmt: skip
+
+
+def _skip(shown: Pictures, skipped: dict[str, str], tests: tuple[str, ...], reason: str) -> Pictures:
+    skipped.update(dict.fromkeys(tests, reason))
+    return shown
+
+
+def _crop_note(task: Task, other: Named, pair: Compared, notes: tuple[str, ...]) -> tuple[str, ...]:
+    """Say what was cut, and where the middles are half a voxel apart."""
+    shapes = (task.volume.voxels.shape, other.voxels.shape)
+    if shapes[0] == shapes[1] == pair.first.shape:
+        return notes
+    odd = any(math.fmod(a - b, 2) for a, b in zip(*shapes, strict=True))
+    half = " Where sizes differ by an odd number the middles lie half a voxel apart." if odd else ""
+    return (
+        *notes,
+        f"Compared were the middle {pair.first.shape} voxels of {shapes[0]} and {shapes[1]} (z, y, x).{half}",
+    )

@@ -1,0 +1,334 @@
+"""The figures of a report as PNG bytes: drawn without pyplot, colour-blind-safe, with scale bars."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.evaluation.evaluate import Curves, Evaluation, Pictures
+from cryolithe.report import CURVE_COLOURS, LABELS, STYLE, THRESHOLDS, draw_scale_bar, mark_periods
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+
+DPI = 130  # sharp on paper at a page's width, and some 100 kB a figure
+GREY_PERCENTILES = (0.5, 99.5)
+MOST_PIXELS = 640  # along an image's side: more is lost at this resolution, and costs bytes
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
+MAP = "cividis"
+HALVES_REMARK = (
+    " Halves tell how far they repeat, not how far they are right; "
+    "a wedge that holds next to no energy can correlate, too."
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure: heading, caption in plain words, and PNG bytes."""
+
+    title: str
+    caption: str
+    png: bytes
+
+    @property
+    def width_inches(self) -> float:
+        """As drawn: the width in the PNG header over the resolution."""
+        return int.from_bytes(self.png[16:20], "big") / DPI
+
+
+def draw_figures(found: Evaluation, shown: Pictures) -> list[Drawn]:
+    """Draw what there is to show."""
+    import matplotlib
+
+    voxel = found.voxel_size_angstrom
+    with matplotlib.rc_context(STYLE):
+        drawn = [_slices(found, shown)]
+        if found.reference:
+            drawn += [
+                _fsc("Fourier shell correlation with the reference", found.reference.curves, voxel),
+                _cones("Correlation with the reference by direction", found.reference.curves, found, voxel),
+            ]
+        if found.halves:
+            drawn += [
+                _fsc("Fourier shell correlation of the halves", found.halves.curves, voxel, HALVES_REMARK),
+                _cones("Correlation of the halves by direction", found.halves.curves, found, voxel),
+            ]
+            if shown.agreement is not None:
+                drawn.append(_agreement(found, shown.agreement, voxel))
+        if found.reprojection:
+            drawn.append(_reprojection(found, shown, voxel))
+        drawn.append(_wedge(found, voxel))
+        if shown.picks is not None:
+            drawn.append(_picks(found, shown, voxel))
+    return drawn
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """A new figure, saved as PNG at the end."""
+    from matplotlib.figure import Figure
+
+    figure, out = Figure(figsize=(width, height), dpi=DPI, layout="constrained"), io.BytesIO()
+    yield figure, out
+    # No date or version: the same numbers give the same bytes.
+    figure.savefig(out, format="png", metadata={"Software": None})
+
+
+def _reduced(image: Array) -> Array:
+    """Block means, where an image has more pixels than a figure shows."""
+    step = -(-max(image.shape) // MOST_PIXELS)
+    if step == 1:
+        return np.asarray(image, dtype=np.float32)
+    y, x = (n - n % step for n in image.shape)
+    blocks: Array = image[:y, :x].reshape(y // step, step, x // step, step).mean(axis=(1, 3))
+    return blocks
+
+
+def _show(axes: Axes, image: Array, title: str, voxel: float | None) -> None:
+    low, high = np.percentile(image, GREY_PERCENTILES)
+    small = _reduced(image)
+    extent = (-0.5, image.shape[1] - 0.5, -0.5, image.shape[0] - 0.5)
+    axes.imshow(small, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower", extent=extent)
+    axes.set(xticks=[], yticks=[], title=title)
+    if voxel is not None:
+        draw_scale_bar(axes, image.shape[1], voxel)
+
+
+def _planes(volume: Array) -> tuple[Array, Array]:
+    """The XY and the XZ section through the middle voxel."""
+    return np.asarray(volume[len(volume) // 2]), np.asarray(volume[:, volume.shape[1] // 2])
+
+
+def _slices(found: Evaluation, shown: Pictures) -> Drawn:
+    panels = [("volume", shown.volume)]
+    if shown.reference is not None:
+        panels.append(("reference" if shown.sign > 0 else "reference, sign flipped", shown.reference))
+    depth, height, width = shown.volume.shape
+    scale = min(3.6 / width, 3.6 / height)
+    size = (max(3.2, scale * width * len(panels) + 0.4), scale * (height + depth) + 0.9)
+    with _figure(*size) as (figure, out):
+        grid = figure.add_gridspec(2, len(panels), height_ratios=(height, depth))
+        for column, (title, volume) in enumerate(panels):
+            sign = shown.sign if column else 1.0
+            for row, (name, plane) in enumerate(zip(("XY", "XZ"), _planes(volume), strict=True)):
+                _show(
+                    figure.add_subplot(grid[row, column]), sign * plane, f"{title}, {name}", found.voxel_size_angstrom
+                )
+    caption = (
+        "Sections through the middle: XY, seen along the beam, and XZ, across the tilt axis, with x to the right. Grey "
+        "levels span the percentiles 0.5 to 99.5 of each section."
+    )
+    return Drawn("Sections", caption, out.getvalue())
+
+
+def _frequency_axis(axes: Axes, highest: float, voxel: float | None, ylabel: str, periods: bool = True) -> float:
+    """Label a frequency axis; returns what a frequency in 1/px is multiplied by."""
+    per, unit = (1.0, "px") if voxel is None else (1 / voxel, "Å")
+    axes.set(xlim=(0, highest * per), xlabel=f"spatial frequency (1/{unit})", ylabel=ylabel)
+    axes.grid(color="0.9", lw=0.6)
+    axes.set_axisbelow(True)
+    if periods:
+        mark_periods(axes, highest * per, unit)
+    return per
+
+
+def _thresholds(axes: Axes) -> None:
+    for threshold in THRESHOLDS:
+        axes.axhline(threshold, color=GREY, lw=0.8, ls=(0, (4, 3)), zorder=1)
+
+
+def _legend(axes: Axes, **options: Any) -> None:
+    axes.legend(frameon=True, framealpha=0.9, edgecolor="0.85", fancybox=False, **options)
+
+
+def _fsc(title: str, found: Curves, voxel: float | None, remark: str = "") -> Drawn:
+    styles = {"total": "-", "measured": "--", "missing": "-."}  # told apart without colour, too
+    with _figure(5.6, 3.6) as (figure, out):
+        axes = figure.add_subplot()
+        frequency = found.fsc.frequency_per_px
+        per = _frequency_axis(axes, float(frequency[-1]), voxel, "correlation")
+        lowest = 0.0
+        for name, values in found.fsc.columns().items():
+            keep = np.isfinite(values) & (frequency > 0)
+            colour = CURVE_COLOURS[name]
+            axes.plot(frequency[keep] * per, values[keep], color=colour, ls=styles[name], lw=1.5, label=LABELS[name])
+            lowest = min(lowest, float(values[keep].min(initial=0.0)))
+        _thresholds(axes)
+        axes.set_ylim(lowest - 0.05, 1.05)
+        _legend(axes)
+    caption = (
+        "All coefficients, those inside the tilt range, and those of the missing wedge. Dashed lines: 0.5 and 0.143."
+    )
+    return Drawn(title, caption + remark, out.getvalue())
+
+
+def _cones(title: str, curves: Curves, found: Evaluation, voxel: float | None) -> Drawn:
+    cones = curves.cones
+    across = np.isfinite(cones.angles_deg)
+    step = float(np.diff(cones.angles_deg[across])[0])
+    with _figure(5.6, 3.6) as (figure, out):
+        axes = figure.add_subplot()
+        highest = float(cones.frequency_per_px[-1])
+        per = _frequency_axis(axes, highest, voxel, "direction, degrees from x towards z")
+        axes.grid(visible=False)
+        low, high = cones.angles_deg[across][[0, -1]]
+        half = 0.5 / (2 * (len(cones.frequency_per_px) - 1))
+        image = axes.imshow(
+            cones.values[across], cmap=MAP, vmin=0, vmax=1, origin="lower", aspect="auto", interpolation="nearest",
+            extent=(-half * per * 2, (highest + half * 2) * per, low - step / 2, high + step / 2),
+        )  # fmt: skip
+        axes.set_xlim(0, highest * per)
+        axes.set_yticks([-60, -30, 0, 30, 60, 90], ["-60", "-30", "0 (x)", "30", "60", "90 (z)"])
+        axes.set_facecolor("0.85")
+        for border in found.tilt_range_deg:
+            axes.axhline(border, color="white", lw=2.2)
+            axes.axhline(border, color="black", lw=1.2, ls=(0, (4, 2)))
+        figure.colorbar(image, ax=axes, label="correlation")
+    caption = (
+        f"Correlation in double cones of {cones.half_angle_deg:g}° half angle about directions across the tilt axis. "
+        "An image taken at a tilt measures the direction of the same angle; the broken lines end the tilt range. "
+        "Cones overlap, so that values change gradually over the border. Grey: too few coefficients."
+    )
+    return Drawn(title, caption, out.getvalue())
+
+
+def _agreement(found: Evaluation, agreement: Array, voxel: float | None) -> Drawn:
+    depth, height, width = agreement.shape
+    scale = 3.4 / max(width, height)
+    with _figure(7.6, max(3.0, scale * (height + depth) + 0.8)) as (figure, out):
+        grid = figure.add_gridspec(2, 2, height_ratios=(height, depth), width_ratios=(1, 0.9))
+        maps: list[Axes] = []
+        image = None
+        for row, (name, plane) in enumerate(zip(("XY", "XZ"), _planes(agreement), strict=True)):
+            axes = figure.add_subplot(grid[row, 0])
+            extent = (-0.5, plane.shape[1] - 0.5, -0.5, plane.shape[0] - 0.5)
+            image = axes.imshow(_reduced(plane), cmap=MAP, vmin=0, vmax=1, origin="lower", extent=extent)
+            axes.set(xticks=[], yticks=[], title=f"agreement, {name}")
+            if voxel is not None:
+                draw_scale_bar(axes, plane.shape[1], voxel)
+            maps.append(axes)
+        if image is not None:
+            figure.colorbar(image, ax=maps, label="local correlation", shrink=0.7)
+        axes = figure.add_subplot(grid[:, 1])
+        axes.hist(agreement[::2, ::2, ::2].ravel(), bins=80, range=(-1, 1), color=BLUE, density=True)
+        axes.set(xlim=(-1, 1), xlabel="local correlation", ylabel="share of voxels, density")
+        axes.grid(color="0.9", lw=0.6)
+        axes.set_axisbelow(True)
+    sigma = found.halves.agreement.window_sigma_px if found.halves else 0.0
+    caption = (
+        f"Correlation of the two halves in a Gaussian window of σ = {sigma:g} voxels about each voxel: where the "
+        "halves say the same. A first map of confidence, not proof: what a network invents alike in both agrees, too."
+    )
+    return Drawn("Local agreement of the halves", caption, out.getvalue())
+
+
+def _reprojection(found: Evaluation, shown: Pictures, voxel: float | None) -> Drawn:
+    scores = found.reprojection
+    assert scores is not None
+    rows = len(shown.images)
+    with _figure(7.6, 2.9 * rows + 2.9) as (figure, out):
+        grid = figure.add_gridspec(rows + 1, 2, height_ratios=(*(1.0,) * rows, 0.95))
+        for row, picture in enumerate(shown.images):
+            kinds = (("image", picture.image), ("projection of the volume", picture.projection))
+            for column, (name, image) in enumerate(kinds):
+                _show(figure.add_subplot(grid[row, column]), image, f"{name}, tilt {picture.angle_deg:.1f}°", voxel)
+        axes = figure.add_subplot(grid[rows, 0])
+        order = np.argsort(scores.angles_deg)
+        axes.plot(scores.angles_deg[order], scores.correlation[order], "o-", color=BLUE, ms=3.5, lw=1)
+        axes.set(xlabel="tilt (degrees)", ylabel="correlation with the image")
+        axes.set_ylim(min(0.0, float(np.nanmin(scores.correlation)) - 0.05), 1.02)
+        axes.grid(color="0.9", lw=0.6)
+        axes = figure.add_subplot(grid[rows, 1])
+        highest = float(scores.frequency_per_px[-1])
+        per = _frequency_axis(axes, highest, voxel, "Fourier ring correlation")
+        for values in scores.ring_correlation_each:
+            axes.plot(scores.frequency_per_px[1:] * per, values[1:], color="0.8", lw=0.6)
+        axes.plot(scores.frequency_per_px[1:] * per, scores.ring_correlation[1:], color="black", lw=1.6, label="mean")
+        _thresholds(axes)
+        axes.set_ylim(min(0.0, float(np.nanmin(scores.ring_correlation)) - 0.05), 1.02)
+        _legend(axes)
+    kind = (
+        "held-out images" if scores.held_out else "images that the volume may have been made from (not a test of truth)"
+    )
+    caption = (
+        f"Projections of the volume against {len(scores.angles_deg)} {kind}, in columns whose rays cross at least half "
+        "of the volume's thickness. Noise in the images keeps even a perfect volume below 1."
+    )
+    return Drawn("Reprojection", caption, out.getvalue())
+
+
+def _wedge(found: Evaluation, voxel: float | None) -> Drawn:
+    kinds = [("volume", found.wedge, BLUE, "-")]
+    if found.reference:
+        kinds.append(("reference", found.reference.wedge, "black", "--"))
+    with _figure(7.6, 3.3) as (figure, out):
+        left, right = figure.subplots(1, 2)
+        per = _frequency_axis(left, 0.5, voxel, "energy in the wedge / expected")
+        for label, wedge, colour, style in kinds:
+            keep = np.isfinite(wedge.fill_by_shell)
+            keep[0] = False
+            left.plot(wedge.frequency_per_px[keep] * per, wedge.fill_by_shell[keep], style, color=colour, label=label)
+            angle, power = np.append(wedge.angle_deg, 90.0), np.append(wedge.angular_power, wedge.angular_power[0])
+            right.plot(angle, power, style, color=colour, drawstyle="steps-mid", label=label)
+        left.axhline(1, color=GREY, lw=0.8, ls=(0, (4, 3)))
+        left.set_ylim(bottom=0)
+        right.set(xlim=(-90, 90), xticks=[-90, -60, -30, 0, 30, 60, 90], ylabel="power per coefficient / mean")
+        right.set_xlabel("direction, degrees from x towards z")
+        right.set_ylim(bottom=0)
+        right.axvspan(-90, found.tilt_range_deg[0], color="0.92", lw=0)
+        right.axvspan(found.tilt_range_deg[1], 90, color="0.92", lw=0)
+        right.grid(color="0.9", lw=0.6)
+        _legend(left)
+    caption = (
+        "Left: energy in the missing wedge over what would be there if its coefficients were as strong as the measured "
+        "ones of the same shell; 0: nothing was added, 1: filled as an isotropic specimen would. Right: mean power by "
+        "direction across the tilt axis (grey: the missing wedge); abrupt steps are streaks."
+    )
+    return Drawn("Energy in the missing wedge", caption, out.getvalue())
+
+
+def _picks(found: Evaluation, shown: Pictures, voxel: float | None) -> Drawn:
+    assert shown.picks is not None
+    assert shown.hits is not None
+    assert shown.known is not None
+    assert found.picking is not None
+    depth = len(shown.volume)
+    reach = max(2.0, 0.5 * found.picking.diameter_angstrom / (voxel or 1.0))
+    low, high = max(0, round(depth / 2 - reach)), min(depth, round(depth / 2 + reach) + 1)
+    columns = 2 if found.matching else 1
+    with _figure(4.4 * columns, 4.6) as (figure, out):
+        grid = figure.subplots(1, columns, squeeze=False)[0]
+        image = np.asarray(shown.volume[low:high]).mean(axis=0)
+        _show(grid[0], image, f"mean of sections {low} to {high - 1}", voxel)
+        _mark(grid[0], shown.known, (low, high), "s", GREEN, "known")
+        _mark(grid[0], shown.picks[shown.hits], (low, high), "o", "#56B4E9", "picked, known")
+        _mark(grid[0], shown.picks[~shown.hits], (low, high), "x", ORANGE, "picked, unknown")
+        grid[0].set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(-0.5, image.shape[0] - 0.5))
+        _legend(grid[0], loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3)
+        if found.matching:
+            grid[1].plot(found.matching.recall, found.matching.precision, ".-", color=BLUE, ms=3, lw=1)
+            grid[1].set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="template matching")
+            grid[1].grid(color="0.9", lw=0.6)
+    caption = (
+        "Known positions, and picks by a difference of Gaussians, in a slab one particle thick about the middle."
+        + (" Right: precision over recall of template matching as its threshold falls." if found.matching else "")
+    )
+    return Drawn("Finding particles", caption, out.getvalue())
+
+
+def _mark(axes: Axes, positions: Array, slab: Sequence[int], marker: str, colour: str, label: str) -> None:
+    near = positions[(positions[:, 0] >= slab[0]) & (positions[:, 0] < slab[1])]
+    hollow = marker != "x"
+    axes.scatter(
+        near[:, 2], near[:, 1], s=70 if marker == "s" else 36, marker=marker, linewidths=1.4, label=label,
+        facecolors="none" if hollow else colour, edgecolors=colour if hollow else None,
+    )  # fmt: skip

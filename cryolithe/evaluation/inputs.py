@@ -1,0 +1,342 @@
+"""From the files that a user names to arrays that fit together; every misfit is said with both sides."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import FileFormatError, InputError, SettingsError
+from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
+from cryolithe.evaluation.reprojection import binning_of
+from cryolithe.formats import read_tilt_series, read_volume
+from cryolithe.formats.files import read_text
+from cryolithe.formats.star import Positions, read_positions
+from cryolithe.metrics import check_volume
+from cryolithe.tilts import TiltSeries
+
+Array = NDArray[Any]
+
+VOXEL_SIZE_TOLERANCE = 0.01  # relative, as for `cryolithe fsc`
+SAME_ANGLE_DEG = 0.05
+DEFAULT_TILT_RANGE = (-60.0, 60.0)
+SIDECAR_LIMIT_BYTES = 50_000_000
+MASKED = 0.5  # weights above count as inside where a voxel is either in or out
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; see ``cryolithe evaluate --help``."""
+
+    volume: Path
+    reference: Path | None = None
+    halves: tuple[Path, Path] | None = None
+    mask: Path | None = None
+    tilts: Path | None = None
+    angles: Path | None = None
+    held_out: str | None = None
+    tilt_range_deg: tuple[float, float] | None = None
+    particles: Path | None = None
+    kind: str | None = None
+    template: Path | None = None
+    particle_diameter_angstrom: float | None = None
+    contrast: str | None = None
+    crop: bool = False
+    keep_sign: bool = False
+
+
+@dataclass(frozen=True)
+class Named:
+    """A volume with its name for messages: float32, shape ``(z, y, x)``; may be a read-only memory map."""
+
+    name: str
+    voxels: Array
+    voxel_size_angstrom: float | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Volumes of one shape, with the voxels to look at; weights and inside are None for all."""
+
+    first: Array
+    second: Array
+    weights: Array | None
+    inside: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Images:
+    """Tilt images to compare with projections.
+
+    Attributes:
+        series: the aligned stack.
+        chosen: numbers of the images, from 0.
+        held_out: whether the volume was made without them.
+    """
+
+    series: TiltSeries
+    chosen: tuple[int, ...]
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that an evaluation needs, checked.
+
+    Attributes:
+        volume: to be judged.
+        reference: the truth, or a better volume.
+        halves: made of different data.
+        mask: weights from 0 to 1.
+        images: and which of them to compare.
+        tilt_range_deg: of the data behind the volume.
+        particles: known positions, in voxels of the volume.
+        kind: the only kind that the template is.
+        template: a map, dense = bright.
+        diameter_angstrom: of the particles.
+        dark: whether dense matter is dark in the volume.
+        crop: compare the common middle of volumes of different shapes.
+        keep_sign: leave a reference of the other polarity as it is.
+        notes: what was assumed.
+    """
+
+    volume: Named
+    reference: Named | None
+    halves: tuple[Named, Named] | None
+    mask: Named | None
+    images: Images | None
+    tilt_range_deg: tuple[float, float]
+    particles: Positions | None
+    kind: str | None
+    template: Named | None
+    diameter_angstrom: float
+    dark: bool
+    crop: bool
+    keep_sign: bool
+    notes: tuple[str, ...] = field(default=())
+
+
+def load(request: Request) -> Task:
+    """Open and check everything.
+
+    Raises:
+        InputError: if a file cannot be used, or two do not fit together.
+        SettingsError: if options contradict each other.
+    """
+    _check_options(request)
+    notes: list[str] = []
+    sidecar = read_sidecar(request.volume)
+    volume = open_volume(request.volume)
+    reference = open_volume(request.reference) if request.reference else None
+    if reference and request.reference and request.reference.samefile(request.volume):
+        notes.append("The reference is the volume itself: every score is perfect and says nothing.")
+    halves = _open_halves(request.halves) if request.halves else None
+    for other in (reference, *(halves or ())):
+        if other is not None:
+            check_fit(volume, other, request.crop)
+    mask = _open_mask(request.mask, volume, request.crop) if request.mask else None
+    images = _open_images(request, sidecar) if request.tilts else None
+    if images:
+        _check_images(images, volume)
+    angles = images.series.geometry.angles_deg if images else None
+    used = _sidecar_angles(sidecar)
+    if request.tilt_range_deg:
+        tilt_range = request.tilt_range_deg
+    elif used:
+        tilt_range = (min(used), max(used))
+        notes.append(f"Tilt range {tilt_range[0]:g}° to {tilt_range[1]:g}°, from the volume's sidecar.")
+    elif images and angles:
+        kept = [a for n, a in enumerate(angles) if not (images.held_out and n in images.chosen)]
+        tilt_range = (min(kept), max(kept))
+        notes.append(f"Tilt range {tilt_range[0]:g}° to {tilt_range[1]:g}°, from the angle file.")
+    else:
+        tilt_range = DEFAULT_TILT_RANGE
+        notes.append("Tilt range of ±60° assumed: there is neither --tilt-range, nor a sidecar, nor --angles.")
+    positions = None
+    if request.particles:
+        positions = read_positions(
+            request.particles, volume.voxels.shape, volume.voxel_size_angstrom, request.volume.name
+        )
+    dark = _is_dark(request, sidecar, notes)
+    diameter = request.particle_diameter_angstrom or DIAMETER_ANGSTROM
+    if request.particles and not request.particle_diameter_angstrom:
+        notes.append(f"Particle diameter of {DIAMETER_ANGSTROM:g} Å assumed (a ribosome): give --particle-diameter.")
+    return Task(
+        volume, reference, halves, mask, images, tilt_range, positions, request.kind,
+        open_volume(request.template) if request.template else None,
+        diameter, dark, request.crop, request.keep_sign, tuple(notes),
+    )  # fmt: skip
+
+
+def open_volume(path: Path) -> Named:
+    """Read a volume and refuse NaN, constant and tiny ones."""
+    volume = read_volume(path)
+    check_volume(volume.voxels, str(path))
+    return Named(str(path), np.asarray(volume.voxels, dtype=np.float32), volume.voxel_size_angstrom)
+
+
+def check_fit(a: Named, b: Named, crop: bool) -> None:
+    """Raise InputError unless two volumes can be compared voxel by voxel."""
+    sizes = (a.voxel_size_angstrom, b.voxel_size_angstrom)
+    if sizes[0] and sizes[1] and abs(sizes[0] / sizes[1] - 1) > VOXEL_SIZE_TOLERANCE:
+        raise InputError(
+            f"the volumes differ in voxel size: {a.name} has {sizes[0]:g} Å, {b.name} has {sizes[1]:g} Å; "
+            "resample one of them"
+        )
+    if a.voxels.shape != b.voxels.shape and not crop:
+        raise InputError(
+            f"the volumes differ in shape (z, y, x): {a.name} has {a.voxels.shape}, {b.name} has {b.voxels.shape}; "
+            "give --crop to compare the middle that both have"
+        )
+
+
+def compared(first: Named, second: Named, mask: Named | None) -> Compared:
+    """Cut volumes to the middle that all have (they are of one shape already without ``--crop``)."""
+    parts = [part.voxels for part in (first, second, *([mask] if mask else []))]
+    shape = tuple(min(sizes) for sizes in zip(*(part.shape for part in parts), strict=True))
+    a, b, *rest = (middle(part, shape) for part in parts)
+    weights = rest[0] if rest else None
+    inside = None if weights is None else weights > MASKED
+    if inside is not None and not inside.any() and mask is not None:
+        raise InputError(f"the mask {mask.name} keeps no voxel of the middle {shape}; nothing is left to compare")
+    return Compared(a, b, weights, inside)
+
+
+def middle(volume: Array, shape: tuple[int, ...]) -> Array:
+    """The middle of a volume; half a voxel off along axes whose sizes differ by an odd number."""
+    starts = [(have - want) // 2 for have, want in zip(volume.shape, shape, strict=True)]
+    return volume[tuple(slice(start, start + want) for start, want in zip(starts, shape, strict=True))]
+
+
+def held_out_images(text: str, angles_deg: tuple[float, ...]) -> tuple[int, ...]:
+    """Numbers (from 0) of the images that ``beyond 60`` or ``1,5,9-12`` (from 1) names.
+
+    Raises:
+        SettingsError: if the text names none, or all.
+    """
+    beyond = re.fullmatch(r"\s*beyond\s*[±]?\s*(\d+(?:\.\d*)?)\s*°?\s*", text)
+    if beyond:
+        chosen = {n for n, angle in enumerate(angles_deg) if abs(angle) > float(beyond[1])}
+    elif re.fullmatch(r"\s*\d+(?:-\d+)?(?:\s*,\s*\d+(?:-\d+)?)*\s*", text):
+        chosen = set()
+        for part in text.split(","):
+            first, _, last = part.strip().partition("-")
+            chosen |= set(range(int(first) - 1, int(last or first)))
+        if min(chosen, default=-1) < 0 or max(chosen) >= len(angles_deg):
+            raise SettingsError(f"--held-out: expected images from 1 to {len(angles_deg)}, got '{text}'")
+    else:
+        raise SettingsError(f"--held-out: expected 'beyond 60' or image numbers such as 1,5,9-12, got '{text}'")
+    if not chosen or len(chosen) == len(angles_deg):
+        raise SettingsError(
+            f"--held-out '{text}' names {len(chosen)} of {len(angles_deg)} images "
+            f"({min(angles_deg):g}° to {max(angles_deg):g}°); expected some, but not all"
+        )
+    return tuple(sorted(chosen))
+
+
+def read_sidecar(volume: Path) -> dict[str, Any]:
+    """The record that `cryolithe reconstruct` wrote beside a volume; empty where there is none."""
+    path = volume.with_suffix(".json")
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(read_text(path, "a JSON file", SIDECAR_LIMIT_BYTES))
+    except (ValueError, RecursionError, FileFormatError):
+        return {}
+    # Any JSON may lie there: only ours tells the geometry.
+    ours = isinstance(content, dict) and isinstance(content.get("geometry"), dict)
+    return content if ours and isinstance(content.get("volume"), dict) else {}
+
+
+def _sidecar_angles(sidecar: dict[str, Any]) -> tuple[float, ...]:
+    angles = sidecar.get("geometry", {}).get("tilt_angles_deg", ())
+    usable = isinstance(angles, list) and len(angles) > 1 and all(isinstance(a, int | float) for a in angles)
+    return tuple(float(a) for a in angles) if usable and min(angles) < max(angles) else ()
+
+
+def _is_dark(request: Request, sidecar: dict[str, Any], notes: list[str]) -> bool:
+    known = request.contrast or sidecar.get("volume", {}).get("contrast")
+    if known is None and request.particles:
+        notes.append("Dense matter taken to be dark in the volume, as in cryo-EM: --contrast bright for the opposite.")
+    return known != "bright"
+
+
+def _check_options(request: Request) -> None:
+    if bool(request.tilts) != bool(request.angles):
+        raise SettingsError("--tilts and --angles belong together: give both or neither")
+    if request.held_out and not request.tilts:
+        raise SettingsError("--held-out needs --tilts and --angles")
+    if request.template and not request.particles:
+        raise SettingsError("--template needs --particles: without known positions there is nothing to count")
+    if request.kind and not request.template:
+        raise SettingsError("--kind says which of the particles the --template is; give both")
+    diameter = request.particle_diameter_angstrom
+    if diameter is not None and not 1 <= diameter < 1e6:
+        raise SettingsError(f"--particle-diameter: expected a length in Å, at least 1, got {diameter:g}")
+
+
+def _open_halves(paths: tuple[Path, Path]) -> tuple[Named, Named]:
+    first, second = (open_volume(path) for path in paths)
+    same = paths[0].samefile(paths[1])
+    if same or (first.voxels.shape == second.voxels.shape and np.array_equal(first.voxels, second.voxels)):
+        raise InputError(
+            f"the half maps are the same {'file' if same else 'volume'}: {paths[0]} and {paths[1]}; "
+            "give reconstructions of the even and of the odd frames (or tilts)"
+        )
+    return first, second
+
+
+def _open_mask(path: Path, volume: Named, crop: bool) -> Named:
+    mask = read_volume(path)
+    if not np.isfinite(mask.voxels).all() or mask.voxels.min() < 0:
+        raise InputError(f"the mask {path} must hold finite values of 0 or more; 1 keeps a voxel and 0 leaves it out")
+    if not mask.voxels.max() > 0:
+        raise InputError(f"the mask {path} is 0 in all {mask.voxels.size} voxels, so there is nothing to compare")
+    # Masks come as 0 and 1, and as 0 and 255.
+    weights = np.asarray(mask.voxels, dtype=np.float32) / np.float32(mask.voxels.max())
+    named = Named(str(path), weights, mask.voxel_size_angstrom)
+    if weights.shape != volume.voxels.shape and not crop:
+        raise InputError(
+            f"the mask {path} has the shape (z, y, x) {weights.shape}, but {volume.name} has {volume.voxels.shape}; "
+            "give --crop to compare the middle that both have"
+        )
+    return named
+
+
+def _open_images(request: Request, sidecar: dict[str, Any]) -> Images:
+    """Which images to compare: those that are named, or that the sidecar does not list, or else all."""
+    assert request.tilts is not None
+    assert request.angles is not None
+    series = read_tilt_series(request.tilts, request.angles)
+    angles = series.geometry.angles_deg
+    if request.held_out:
+        return Images(series, held_out_images(request.held_out, angles), held_out=True)
+    used = _sidecar_angles(sidecar)
+    unused = [n for n, a in enumerate(angles) if used and min(abs(a - u) for u in used) > SAME_ANGLE_DEG]
+    if unused:
+        return Images(series, tuple(unused), held_out=True)
+    return Images(series, tuple(range(len(angles))), held_out=False)
+
+
+def _check_images(images: Images, volume: Named) -> None:
+    """Raise InputError unless the images to compare are usable and have the volume's pixels, or whole parts of them."""
+    series, (depth, height, width) = images.series, volume.voxels.shape
+    factor = binning_of((series.geometry.image_shape[0], series.geometry.image_shape[1]), (depth, height, width))
+    pixel, voxel = series.pixel_size_angstrom, volume.voxel_size_angstrom
+    if pixel and voxel and abs(pixel * factor / voxel - 1) > VOXEL_SIZE_TOLERANCE:
+        raise InputError(
+            f"the volume {volume.name} has voxels of {voxel:g} Å but the images have pixels of {pixel:g} Å, which "
+            f"makes {pixel * factor:g} Å at the volume's number of rows; give the stack that the volume was made from"
+        )
+    for number in images.chosen:
+        image = np.asarray(series.images[number])
+        if not np.isfinite(image).all() or image.min() == image.max():
+            raise InputError(
+                f"tilt {number + 1} of the stack is constant, or holds NaN or Inf; leave it out of the images to "
+                "compare with --held-out"
+            )
