@@ -554,7 +554,7 @@ def test_verify(tmp_path, ramp, models_folder):
     imported(tmp_path, 1, ramp)
     result = models("verify")
     assert result.exit_code == 0, result.output
-    assert {line.split(":")[0] for line in result.stdout.splitlines()} == {"default", "theirs"}
+    assert {line.split(":")[0] for line in result.stdout.splitlines()} == {"default", "fast", "theirs"}
     assert result.stdout.count("as recorded") == 2
     path = models_folder / "theirs.safetensors"
     content = bytearray(path.read_bytes())
