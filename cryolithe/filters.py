@@ -115,22 +115,40 @@ def extend_rows(rows: torch.Tensor, length: int) -> torch.Tensor:
     )
 
 
-def filter_rows(rows: torch.Tensor, *responses: torch.Tensor) -> list[torch.Tensor]:
+def octave_response(length: int, band: int) -> torch.Tensor:
+    """Response of a band an octave wide (half a cosine over log f, zero an octave off its middle).
+
+    Args:
+        length: padded row length in pixels.
+        band: 0 is centred at 1/4 cycle/pixel, each further one an octave below.
+
+    Returns:
+        shape ``(length // 2 + 1,)``, float32.
+    """
+    f = np.maximum(np.fft.rfftfreq(length), 1e-9)
+    octaves = np.clip(np.abs(np.log2(f * 4 * 2**band)), 0, 1)
+    return torch.from_numpy((np.cos(np.pi / 2 * octaves)).astype(np.float32))
+
+
+def filter_rows(rows: torch.Tensor, *responses: torch.Tensor, per_px: int = 1) -> list[torch.Tensor]:
     """Apply filters along the last axis, each to the same rows.
 
     Args:
         rows: shape ``(..., N)``, float32 or float64, mean removed.
         responses: transfer functions for the padded length of N, shape ``(padded_length(N) // 2 + 1,)``.
+        per_px: values returned for each pixel; those between the pixels are what the band-limited row has there.
 
     Returns:
-        one tensor of shape ``(..., N)`` for each response.
+        one tensor of shape ``(..., N * per_px)`` for each response; value s lies at pixel ``s / per_px``.
     """
     size = rows.shape[-1]
     length = padded_length(size)
     left = (length - size) // 2
     spectrum = torch.fft.rfft(extend_rows(rows, length), dim=-1)
     return [
-        torch.fft.irfft(spectrum * response.to(rows), n=length, dim=-1)[..., left : left + size]
+        torch.fft.irfft(spectrum * (per_px * response.to(rows)), n=per_px * length, dim=-1)[
+            ..., per_px * left : per_px * (left + size)
+        ]
         for response in responses
     ]
 

@@ -19,15 +19,28 @@ from cryolithe.geometry import TiltGeometry, centre_px
 
 @dataclass(frozen=True)
 class Window:
-    """Shape of a window: ``taps`` samples (odd) ``step_px`` pixels apart."""
+    """Shape of a window: ``taps`` samples (odd) ``step_px`` pixels apart.
+
+    Attributes:
+        taps: number of samples.
+        step_px: their distance.
+        per_px: values that a row holds for each pixel: 1, or 2 for rows that were sampled more finely so that less is
+            lost between two values (see `cryolithe.filters.filter_rows`). Value s lies at column ``s / per_px``.
+    """
 
     taps: int
     step_px: int = 1
+    per_px: int = 1
 
     @property
-    def reach_px(self) -> int:
-        """Pixels from the centre to the outermost sample."""
-        return (self.taps // 2) * self.step_px
+    def step(self) -> int:
+        """Distance of two samples in values of the row."""
+        return self.step_px * self.per_px
+
+    @property
+    def reach(self) -> int:
+        """Values from the centre to the outermost sample."""
+        return (self.taps // 2) * self.step
 
 
 def block_positions_px(voxels: int, first_block: int, blocks: int, stride: int) -> NDArray[np.float64]:
@@ -59,8 +72,8 @@ def visible(columns: torch.Tensor, detector_px: int) -> torch.Tensor:
 
 
 def pad_rows(rows: torch.Tensor, window: Window) -> torch.Tensor:
-    """Append the zeros that `row_windows` reads beyond the detector: ``(..., X)`` -> ``(..., X + 2 pad)``."""
-    pad = 2 * window.reach_px + 2
+    """Append the zeros that `row_windows` reads beyond the detector: ``(..., n)`` -> ``(..., n + 2 pad)``."""
+    pad = 2 * window.reach + 2
     return torch.nn.functional.pad(rows, (pad, pad))
 
 
@@ -68,7 +81,7 @@ def row_windows(padded_rows: torch.Tensor, columns: torch.Tensor, window: Window
     """Windows of rows around columns, by linear interpolation.
 
     Args:
-        padded_rows: result of `pad_rows`, shape ``(tilts, rows, X + 2 pad)``.
+        padded_rows: result of `pad_rows`, shape ``(tilts, rows, X * per_px + 2 pad)``.
         columns: u in pixels of the unpadded detector, shape ``(tilts, points)``, float32.
         window: samples to take.
 
@@ -77,24 +90,25 @@ def row_windows(padded_rows: torch.Tensor, columns: torch.Tensor, window: Window
         ``u + (j - taps // 2) * step_px``.
     """
     tilts, rows, width = padded_rows.shape
-    pad = 2 * window.reach_px + 2
-    last = width - window.reach_px - 2
-    detector = width - 2 * pad
+    reach, step = window.reach, window.step
+    pad = 2 * reach + 2
+    last = width - reach - 2
+    detector_px = (width - 2 * pad) // window.per_px
     # Points that a tilt does not see are read where there are only zeros.
-    position = torch.where(visible(columns, detector), columns + pad, window.reach_px).clamp(window.reach_px, last)
+    seen = visible(columns, detector_px)
+    position = torch.where(seen, columns * window.per_px + pad, reach).clamp(reach, last)
     base = position.floor()
     fraction = (position - base)[:, :, None, None].to(padded_rows.dtype)
-    start = base.long() - window.reach_px
+    start = base.long() - reach
     tilt = torch.arange(tilts, device=padded_rows.device)[:, None]
     strides = padded_rows.stride()
-    starts = width - 2 * window.reach_px - 1
-    if window.step_px == 1:
-        view = padded_rows.as_strided((tilts, starts, rows, window.taps + 1), (strides[0], 1, strides[1], 1))
+    starts = width - 2 * reach - 1
+    if step <= 2:  # one read of neighbours is faster than two with gaps
+        view = padded_rows.as_strided((tilts, starts, rows, 2 * reach + 2), (strides[0], 1, strides[1], 1))
         both = view[tilt, start]
-        left, right = both[..., :-1], both[..., 1:]
+        left, right = both[..., :-1:step], both[..., 1::step]
     else:
-        shape = (tilts, starts, rows, window.taps)
-        view = padded_rows.as_strided(shape, (strides[0], 1, strides[1], window.step_px))
+        view = padded_rows.as_strided((tilts, starts, rows, window.taps), (strides[0], 1, strides[1], step))
         left, right = view[tilt, start], view[tilt, start + 1]
     return torch.lerp(left, right, fraction)
 

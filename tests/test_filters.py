@@ -18,6 +18,7 @@ from cryolithe.filters import (
     extend_rows,
     filter_rows,
     gaussian_response,
+    octave_response,
     padded_length,
     ramp_response,
     unit_noise_gain,
@@ -158,3 +159,26 @@ def test_a_shifted_row_is_filtered_to_a_shifted_row(size, shift, window):
     here, there = filter_rows(row, response)[0], filter_rows(row.roll(shift), response)[0]
     inside = slice(12, size - 12)
     assert torch.allclose(here.roll(shift)[inside], there[inside], atol=1e-12)
+
+
+def test_finer_rows_hold_the_same_values_and_those_between():
+    """A cosine well inside a long row, filtered at twice the sampling: known in closed form at half pixels."""
+    size, frequency = 512, 0.21
+    taper = torch.hann_window(size, periodic=False, dtype=torch.float64)
+    at = torch.arange(size, dtype=torch.float64)
+    rows = (taper * torch.cos(2 * torch.pi * frequency * at))[None]
+    flat = torch.ones(padded_length(size) // 2 + 1)
+    (coarse,), (fine,) = filter_rows(rows, flat), filter_rows(rows, flat, per_px=2)
+    assert fine.shape == (1, 2 * size)
+    assert fine[:, ::2].numpy() == pytest.approx(coarse.numpy(), abs=1e-6)
+    between = at[:-1] + 0.5
+    wanted = torch.sin(torch.pi * between / (size - 1)) ** 2 * torch.cos(2 * torch.pi * frequency * between)
+    assert fine[0, 1:-1:2].numpy() == pytest.approx(wanted.numpy(), abs=1e-4)
+
+
+def test_octave_bands_tile_the_frequencies():
+    """Squares of neighbouring bands add up to 1 between the middle of the first and the last."""
+    total = sum(octave_response(4096, band) ** 2 for band in range(6))
+    f = torch.arange(total.shape[0]) / 4096
+    assert total[(f <= 0.25) & (f >= 0.25 / 2**5)].numpy() == pytest.approx(1, abs=1e-5)
+    assert octave_response(4096, 0)[f >= 0.5].abs().max() < 1e-3

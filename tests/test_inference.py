@@ -33,6 +33,8 @@ CONFIGS = {
     "RowSet lv1": RowSetConfig(head=Head(1), **ROWSET),
     "RowSet lv2": RowSetConfig(head=Head(2), **ROWSET),
     "RowSet without context": RowSetConfig(InputWindow(7, context_taps=0), Head(1), **ROWSET),
+    "RowSet, finer rows": RowSetConfig(InputWindow(7, context_taps=5, oversampling=2), Head(1), **ROWSET),
+    "RowSet with bands": RowSetConfig(InputWindow(7, bands=2), Head(1), weigh_spacing=True, **ROWSET),
     "SliceSet lv0": SliceSetConfig(head=Head(0), combiner_width=20, combiner_layers=3, **SLICESET),
     "SliceSet lv1": SliceSetConfig(head=Head(1), combiner_width=20, combiner_layers=3, **SLICESET),
     "SliceSet of two layers per tilt": SliceSetConfig(head=Head(1), set_layers=2, combiner_layers=0, **SLICESET),
@@ -47,9 +49,11 @@ def series(config, seed=0):
     geometry = TiltGeometry(ANGLES, (30, WIDTH))
     stride = config.head.stride
     # From well before the detector to beyond it, so that some tilts do not see some points.
-    grid = PointGrid(geometry, block_positions_px(8, -1, POINTS_ZX[0], stride), block_positions_px(22, -2, 9, stride))
+    z, x = block_positions_px(8, -1, POINTS_ZX[0], stride), block_positions_px(22, -2, 9, stride)
+    per_px = config.input.oversampling
+    grid = PointGrid(geometry, z, x, per_px=per_px)
     count = network.rows_per_point + stride * (BLOCKS - 1)
-    rows = [torch.randn(len(ANGLES), count, WIDTH) for _ in config.input.windows]
+    rows = [torch.randn(len(ANGLES), count, WIDTH * per_px) for _ in config.input.windows]
     columns = point_columns(geometry, np.repeat(grid.z_px, 9), np.tile(grid.x_px, 4))
     exact = columns.double()
     windows = [

@@ -18,7 +18,7 @@ from cryolithe.errors import ModelError, SettingsError
 from cryolithe.network import Head, InputWindow, RowSet, RowSetConfig, SliceSet, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import bundled_models, find_model, load_model, save_network
 from cryolithe.network.config import config_from_dict, config_to_dict
-from cryolithe.network.layers import mean_over_tilts
+from cryolithe.network.layers import angle_shares, mean_over_tilts
 
 FINE = InputWindow(taps=5, context_taps=3)
 
@@ -412,3 +412,12 @@ def test_sizes_that_make_no_network_are_refused(make_it, line):
 def test_networks_are_of_their_kind():
     assert isinstance(build_network(small("RowSet")), RowSet)
     assert isinstance(build_network(small("SliceSet")), SliceSet)
+
+
+def test_shares_of_angles():
+    assert angle_shares(torch.linspace(-1, 1, 41)).numpy() == pytest.approx(1, abs=1e-5)
+    uneven = torch.tensor([0.0, 0.4, 0.1, 0.2])  # any order; ranges 0.1, 0.2, 0.1, 0.15 in it
+    wanted = torch.tensor([0.1, 0.2, 0.1, 0.15])
+    assert angle_shares(uneven).numpy() == pytest.approx((wanted / wanted.mean()).numpy(), abs=1e-5)
+    assert angle_shares(torch.tensor([0.3])).tolist() == [1.0]
+    assert angle_shares(torch.tensor([0.3, 0.3])).isfinite().all()

@@ -28,25 +28,25 @@ def noise(*shape, seed=0):
 
 def loop_windows(rows, columns, window):
     """Every sample on its own, by np.interp over a row continued by zeros."""
-    tilts, count, width = rows.shape
+    tilts, count, values = rows.shape
+    width, places = values // window.per_px, np.arange(-1, values + 1) / window.per_px
     out = np.zeros((tilts, columns.shape[1], count, window.taps))
-    known = np.arange(-1, width + 1)
     for tilt, point in np.ndindex(*columns.shape):
         u = float(columns[tilt, point])
         if not -0.5 <= u <= width - 0.5:
             continue
         at = u + window.step_px * (np.arange(window.taps) - window.taps // 2)
         for row in range(count):
-            out[tilt, point, row] = np.interp(at, known, np.r_[0, rows[tilt, row], 0], left=0, right=0)
+            out[tilt, point, row] = np.interp(at, places, np.r_[0, rows[tilt, row], 0], left=0, right=0)
     return out
 
 
 @settings(deadline=None, max_examples=80)
-@given(st.integers(1, 40), TAPS, st.integers(1, 5), st.integers(1, 3), st.integers(0, 1000))
-def test_windows_agree_with_a_loop(width, taps, step, count, seed):
+@given(st.integers(1, 40), TAPS, st.integers(1, 5), st.integers(1, 3), st.integers(0, 1000), st.integers(1, 2))
+def test_windows_agree_with_a_loop(width, taps, step, count, seed, per_px):
     rng = np.random.default_rng(seed)
-    window = Window(taps, step)
-    rows = noise(2, count, width, seed=seed)
+    window = Window(taps, step, per_px)
+    rows = noise(2, count, width * per_px, seed=seed)
     columns = torch.from_numpy(rng.uniform(-1.5 * width - 3, 2.5 * width + 3, size=(2, 12)).astype(np.float32))
     columns[:, :6] = torch.tensor([-0.5, 0, width - 1, width - 0.5, 0.5, (width - 1) / 2])
     found = row_windows(pad_rows(rows, window), columns, window)
@@ -69,7 +69,7 @@ def test_a_linear_row_is_read_exactly(window):
     width = 64
     slope, offset = torch.tensor([[[0.5]], [[-2.0]]]).double(), 7.0
     rows = slope * torch.arange(width) + offset
-    columns = torch.linspace(window.reach_px, width - 1 - window.reach_px, 41).repeat(2, 1)
+    columns = torch.linspace(window.reach, width - 1 - window.reach, 41).repeat(2, 1)
     found = row_windows(pad_rows(rows, window), columns, window)
     at = columns[:, :, None] + window.step_px * (torch.arange(window.taps) - window.taps // 2)
     expected = slope * at + offset
@@ -85,7 +85,7 @@ def test_the_first_map_commutes_with_sampling(window):
     columns = torch.from_numpy(np.random.default_rng(2).integers(0, 64 * (width - 1), (3, 20)) / 64).float()
     mapped = row_windows(pad_rows(rows, window), columns, window) @ taps.T
     lifted = torch.nn.functional.conv1d(
-        rows.reshape(12, 1, width), taps[:, None], padding=window.reach_px, dilation=window.step_px
+        rows.reshape(12, 1, width), taps[:, None], padding=window.reach, dilation=window.step_px
     ).reshape(3, 4 * channels, width)
     single = Window(1)
     read = row_windows(pad_rows(lifted, single), columns, single).reshape(3, 20, 4, channels)

@@ -29,11 +29,13 @@ def definition_and_engine_difference(network: Network) -> float:
     """
     exact = copy.deepcopy(network).double()
     windows, stride = exact.config.input.windows, exact.config.head.stride
+    per_px = exact.config.input.oversampling
     geometry = TiltGeometry(_ANGLES_DEG, (_WIDTH_PX, _WIDTH_PX))
-    grid = PointGrid(geometry, np.array([-7.5, 3.0]), np.array([-20.0, -3.5, 11.25]))
+    grid = PointGrid(geometry, np.array([-7.5, 3.0]), np.array([-20.0, -3.5, 11.25]), per_px=per_px)
     generator = torch.Generator().manual_seed(20261)
     count = exact.rows_per_point + stride * (_PATCHES - 1)
-    rows = [torch.randn((len(_ANGLES_DEG), count, _WIDTH_PX), generator=generator).double() for _ in windows]
+    shape = (len(_ANGLES_DEG), count, _WIDTH_PX * per_px)
+    rows = [torch.randn(shape, generator=generator).double() for _ in windows]
     columns = point_columns(geometry, np.repeat(grid.z_px, len(grid.x_px)), np.tile(grid.x_px, len(grid.z_px)))
     read = [row_windows(pad_rows(row, w), columns.double(), w) for row, w in zip(rows, windows, strict=True)]
     angles = torch.from_numpy(geometry.angles_rad)

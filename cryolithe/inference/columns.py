@@ -24,12 +24,14 @@ class PointGrid:
         z_px: z of the points relative to the volume's centre, shape ``(z,)``.
         x_px: likewise x, shape ``(x,)``.
         mean_over_all: average over all tilts instead of those that see a point (as the published program does).
+        per_px: values that rows hold for each pixel, 1 or 2 (`cryolithe.sampling.Window`).
     """
 
     geometry: TiltGeometry
     z_px: NDArray[np.float64]
     x_px: NDArray[np.float64]
     mean_over_all: bool = False
+    per_px: int = 1
 
     @property
     def points(self) -> int:
@@ -70,9 +72,9 @@ class PointBlock:
         return int(self.order.shape[0])
 
 
-def lifted_columns(detector_px: int) -> int:
-    """Columns of a lifted row: one before the detector, its own, one after it, and two of zeros."""
-    return detector_px + 4
+def lifted_columns(width: int) -> int:
+    """Columns of a lifted row of ``width`` values: one before them, their own, one after them, and two of zeros."""
+    return width + 4
 
 
 def point_block(grid: PointGrid, order: NDArray[np.int64], weight: torch.Tensor) -> PointBlock:
@@ -87,9 +89,10 @@ def point_block(grid: PointGrid, order: NDArray[np.int64], weight: torch.Tensor)
     columns = point_columns(grid.geometry, grid.z_px[z], grid.x_px[x])
     detector_px = grid.geometry.image_shape[1]
     seen = visible(columns, detector_px)
+    columns = columns * grid.per_px
     base = columns.floor()
     # A column of -0.5 lies between the one before the detector, index 0, and the first of its own.
-    start = torch.where(seen, base.int() + 1, detector_px + 2).int()
+    start = torch.where(seen, base.int() + 1, detector_px * grid.per_px + 2).int()
     exact = torch.promote_types(weight.dtype, torch.float32)
     fraction = torch.where(seen, columns.to(exact) - base.to(exact), 0)
     averaged = torch.ones_like(seen) if grid.mean_over_all else seen
@@ -102,7 +105,7 @@ def lift_rows(rows: list[torch.Tensor], windows: tuple[Window, ...], maps: torch
     """Apply the linear map of each tilt to the windows around all whole pixels.
 
     Args:
-        rows: for each window, filtered rows, shape ``(tilts, n, X)``.
+        rows: for each window, filtered rows, shape ``(tilts, n, X)``, X values whatever their distance.
         windows: what is read around a pixel.
         maps: shape ``(tilts, channels, samples)``.
 
@@ -113,9 +116,9 @@ def lift_rows(rows: list[torch.Tensor], windows: tuple[Window, ...], maps: torch
     parts = []
     for row, window in zip(rows, windows, strict=True):
         padded = pad_rows(row, window).contiguous()
-        first = window.reach_px + 1  # of the window around the pixel before the detector
+        first = window.reach + 1  # of the window around the value before the first
         shape, strides = (tilts, count, width + 2, window.taps), padded.stride()
-        parts.append(padded.as_strided(shape, (strides[0], strides[1], 1, window.step_px), first))
+        parts.append(padded.as_strided(shape, (strides[0], strides[1], 1, window.step), first))
     sampled = torch.cat(parts, dim=-1).view(tilts, count * (width + 2), -1).to(maps.dtype)
     lifted = maps.new_zeros((count, tilts, lifted_columns(width), maps.shape[1]))
     values = torch.bmm(sampled, maps.transpose(1, 2)).view(tilts, count, width + 2, -1)

@@ -56,6 +56,9 @@ class InputWindow:
         context_sigma_px: standard deviation of the blur of the unfiltered row that the coarse window reads. The
             ramp removes what lies deep inside a large body; the context brings it back.
         unit_noise: scale each filtered row so that white noise of unit variance keeps it.
+        oversampling: values per pixel of the filtered rows, 1 or 2. Windows are read by linear interpolation, which
+            dampens what is near Nyquist, unevenly, unless the rows are sampled more finely first.
+        bands: further fine windows, each of the row in a band an octave wide, the first from 1/4 cycle/px downwards.
     """
 
     taps: int = 21
@@ -64,8 +67,12 @@ class InputWindow:
     context_step_px: int = 4
     context_sigma_px: float = 2.5
     unit_noise: bool = True
+    oversampling: int = 1
+    bands: int = 0
 
     def __post_init__(self) -> None:
+        if self.oversampling not in (1, 2):
+            raise SettingsError(f"rows are oversampled by 1 or 2, got {self.oversampling}")
         if self.taps < 1 or self.taps % 2 == 0:
             raise SettingsError(f"a window needs an odd number of taps, got {self.taps}")
         if self.context_taps and self.context_taps % 2 == 0:
@@ -78,13 +85,14 @@ class InputWindow:
     @property
     def windows(self) -> tuple[Window, ...]:
         """The fine window and, if there is one, the context window."""
-        fine = Window(self.taps)
-        return (fine, Window(self.context_taps, self.context_step_px)) if self.context_taps else (fine,)
+        fine, per_px = Window(self.taps, 1, self.oversampling), self.oversampling
+        context = (Window(self.context_taps, self.context_step_px, per_px),) if self.context_taps else ()
+        return (fine, *context, *[fine] * self.bands)
 
     @property
     def samples(self) -> int:
         """Samples per tilt and row."""
-        return self.taps + self.context_taps
+        return self.taps * (1 + self.bands) + self.context_taps
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ class RowSetConfig:
         combiner_width: width of the combiner.
         combiner_layers: its hidden layers, the first one included.
         angle_harmonics: sine and cosine pairs of the angle encoding.
+        weigh_spacing: tilts weigh by the range of angles they stand for, instead of alike.
     """
 
     input: InputWindow = InputWindow()
@@ -112,6 +121,7 @@ class RowSetConfig:
     combiner_width: int = 256
     combiner_layers: int = 3
     angle_harmonics: int = 4
+    weigh_spacing: bool = False
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.rows % 2 == 0:

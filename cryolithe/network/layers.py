@@ -31,6 +31,25 @@ class Mlp(nn.Module):
         return self.last(x)
 
 
+def angle_shares(angles_rad: torch.Tensor) -> torch.Tensor:
+    """The range of angles that each tilt stands for (half-way to its neighbours), over the mean range.
+
+    Args:
+        angles_rad: in any order, shape ``(tilts,)``.
+
+    Returns:
+        shape ``(tilts,)``, mean 1; between 1/4 and 4, so that a gap does not make one noisy image count for many.
+    """
+    if len(angles_rad) < 2:
+        return torch.ones_like(angles_rad)
+    ordered, order = angles_rad.sort()
+    gaps = ordered.diff()
+    ranges = torch.empty_like(ordered)
+    ranges[order] = (torch.cat([gaps[:1], gaps]) + torch.cat([gaps, gaps[-1:]])) / 2
+    shares = (ranges / ranges.mean().clamp_min(1e-6)).clamp(0.25, 4.0)
+    return shares / shares.mean()
+
+
 def mean_over_tilts(features: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """Average over the tilts in which a point is seen.
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cryolithe.network.config import RowSetConfig
-from cryolithe.network.layers import Mlp, mean_over_tilts
+from cryolithe.network.layers import Mlp, angle_shares, mean_over_tilts
 
 
 class RowSet(nn.Module):
@@ -52,6 +52,8 @@ class RowSet(nn.Module):
         phase = angles_rad[:, None] * order
         basis = torch.cat([torch.ones_like(phase[:, :1]), phase.sin(), phase.cos()], dim=1)
         gain = basis.to(self.mix.weight.dtype) @ self.angle_gain.weight.T
+        if self.config.weigh_spacing:  # a positive factor passes the ReLU, so it weighs the tilt in the mean
+            gain = gain * angle_shares(angles_rad).to(gain)[:, None]
         return torch.einsum("oc,tc,ci->toi", self.mix.weight, gain, self.lift.weight)
 
     def encode(self, windows: torch.Tensor, visible: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:

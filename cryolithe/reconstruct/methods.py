@@ -13,7 +13,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from cryolithe.filters import filter_rows, gaussian_response, padded_length, ramp_response, unit_noise_gain
+from cryolithe.filters import (
+    filter_rows,
+    gaussian_response,
+    octave_response,
+    padded_length,
+    ramp_response,
+    unit_noise_gain,
+)
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network
 from cryolithe.network import InputWindow, Network, NetworkConfig, SliceSetConfig
@@ -93,15 +100,16 @@ def network_rows(rows: torch.Tensor, config: InputWindow) -> list[torch.Tensor]:
         config: the network's windows.
 
     Returns:
-        one tensor like ``rows`` for the fine window and, if there is one, one for the context window.
+        for each window one tensor like ``rows``, but with ``config.oversampling`` values for each pixel.
     """
     length = padded_length(rows.shape[-1])
     responses = [ramp_response(length, config.ramp_window)]
     if config.context_taps:
         responses.append(gaussian_response(length, config.context_sigma_px))
+    responses += [octave_response(length, band) for band in range(config.bands)]
     if config.unit_noise:
         responses = [unit_noise_gain(response, length) for response in responses]
-    return filter_rows(rows, *(response.to(rows) for response in responses))
+    return filter_rows(rows, *(response.to(rows) for response in responses), per_px=config.oversampling)
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,7 @@ class BlockSampling:
             block_positions_px(voxels, -self.head.margin, self._blocks(voxels), self.head.stride)
             for voxels in (grid.shape[0], grid.shape[2])
         )
-        self.points = PointGrid(geometry, z, x)
+        self.points = PointGrid(geometry, z, x, per_px=config.input.oversampling)
 
     def _blocks(self, voxels: int) -> int:
         """Points along an axis of ``voxels`` voxels."""
@@ -265,6 +273,7 @@ def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGri
     if isinstance(config, SliceSetConfig):
         channels, at_once = config.set_hidden, 1
     widest = max(channels, config.row_hidden, config.combiner_width)
+    width *= config.input.oversampling
     lifted = 3 * geometry.tilts * (width + 4) * (channels + config.input.samples) * at_once
     kept = kept_points * (rows * config.row_features + 3 * geometry.tilts)
     threads = max(2, torch.get_num_threads())
