@@ -141,7 +141,7 @@ class Data(NamedTuple):
 def make_data(molecules: Path | None, count: int) -> Data:
     """Simulate ``count`` plain series and as many of the recipes; their targets are voxels."""
     config = configured(Variant("", {"series": count, **network(head={"levels": 0})}))
-    library = load_library(molecules) if molecules else ()
+    library = load_library((molecules,)) if molecules else ()
     files = (molecules,) if molecules else ()
     train_on = tuple(m for m in library if m.name not in UNSEEN)
     unseen = tuple(m for m in library if m.name in UNSEEN)
