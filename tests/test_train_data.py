@@ -25,7 +25,14 @@ from cryolithe.training.loader import runs_of_steps
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.sections import AugmentSettings, DataSettings, ValidationSettings
 from cryolithe.training.series import head_targets, rescaled_pair, series_of_pair
-from cryolithe.training.sources import FixedSource, PoolSource, find_pairs, make_source, open_pairs_source
+from cryolithe.training.sources import (
+    FixedSource,
+    PoolSource,
+    find_pairs,
+    make_source,
+    open_pairs_source,
+    voxel_size_warning,
+)
 from cryolithe.training.validation import validation_set
 from cryolithe.training.workers import Workers
 
@@ -125,6 +132,29 @@ def test_pairs_are_found_once_and_large_ones_stay_on_disk(tmp_path):
     empty.mkdir()
     with pytest.raises(InputError, match="holds no training pair"):
         find_pairs([empty], tmp_path)
+
+
+def test_a_pair_with_other_voxels_is_named(tmp_path):
+    sizes = {"a": 10.0, "b": 10.0, "c": 13.0, "d": 2.5}
+    for name, size in sizes.items():
+        write_pair(tmp_path / f"{name}.h5", dataclasses.replace(tiny_pair(ord(name)), voxel_size_angstrom=size))
+    files = [tmp_path / f"{name}.h5" for name in sizes]
+    assert voxel_size_warning(files[:3]) is None
+    assert voxel_size_warning([]) is None
+    line = voxel_size_warning(files)
+    assert "d.h5 2.5 Å, where the middle one of 4 has 10 Å" in line
+    assert "a.h5" not in line
+
+
+def test_a_source_that_fails_gives_back_the_ones_before(tmp_path, monkeypatch):
+    write_pair(tmp_path / "a.h5", tiny_pair())
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("series", "sereis"))
+    closed = []
+    monkeypatch.setattr(FixedSource, "close", lambda self: closed.append(True))
+    data = DataSettings(pairs=("a.h5",), recipes=({"path": "tiny.yaml"},), memory_mb=0)
+    with pytest.raises(SettingsError, match="sereis"):
+        make_source(small_config(1, data=data), tmp_path, tmp_path)
+    assert len(closed) == 1
 
 
 def test_a_validation_pair_must_not_be_trained_on(tmp_path):

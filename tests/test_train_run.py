@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import resource
 import signal
 import socket
@@ -197,19 +198,56 @@ def living(group):
     return found
 
 
+def wait_for_steps(folder, seconds):
+    """Until a run has written the first line of its table."""
+    table, deadline = folder / "train.csv", time.monotonic() + seconds
+    while time.monotonic() < deadline and not (table.exists() and len(table.read_text().splitlines()) > 1):
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("told", ["all", "second"])
+def test_torchrun_that_is_stopped_goes_on_from_its_state(tmp_path, told):
+    """Ctrl-C in a terminal reaches everyone, and torchrun passes it on; a queue may tell a single process."""
+    few = {"validation": ValidationSettings(every=0), "series": 2, "data": DataSettings(loader_threads=0)}
+    path = write_config(tmp_path / "long.yaml", small_config(steps=1_000_000, save_every=10**6, **few))
+    output = tmp_path / "a.safetensors"
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+             "cryolithe", "train", str(path), "-o", str(output), "--precision", "fp32", "--device", "cpu"]  # fmt: skip
+    settings = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True, env=settings, text=True)
+    try:
+        wait_for_steps(tmp_path / "a.run", 240)
+        if told == "all":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            ranks = [p for p in psutil.Process(process.pid).children() if p.environ().get("RANK") == "1"]
+            assert len(ranks) == 1
+            ranks[0].send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=90)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    told_step = re.search(r"State of step (\d+) saved; go on with --resume", errors)
+    assert told_step, errors
+    done = int(told_step[1])
+    assert not output.exists()
+    result = command(path, "-o", output, "--resume", "--train-minutes", "0.0001")
+    assert result.exit_code == 0, result.output
+    assert load_model(str(output)).card["steps"] > done
+
+
 def test_ctrl_c_saves_the_state_and_ends_only_this_run(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     data = DataSettings(recipes=({"path": "tiny.yaml"},), pool=1, replace_every=3, workers=1)
     endless = small_config(steps=1_000_000, data=data, validation=ValidationSettings(every=0), save_every=10**6)
     path = write_config(tmp_path / "long.yaml", endless)
-    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     words = [sys.executable, "-m", "cryolithe", "train", str(path), "-o", str(tmp_path / "a.safetensors"),
              "--precision", "fp32", "--device", "cpu"]  # fmt: skip
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     try:
-        table, deadline = tmp_path / "a.run" / "train.csv", time.monotonic() + 60
-        while time.monotonic() < deadline and not (table.exists() and len(table.read_text().splitlines()) > 1):
-            time.sleep(0.1)
+        wait_for_steps(tmp_path / "a.run", 240)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors.decode()
@@ -243,6 +281,7 @@ def test_finetuning_on_pairs(tmp_path):
     assert recipe["validation"]["pairs"] == ["c.h5"]
     assert str(tmp_path) not in str({**recipe, "start": ""})
     assert (tmp_path / "mine.run" / "summary.png").exists()
+    assert "differ in voxel size" not in result.stderr
 
 
 def test_the_finetuning_configuration_is_the_default_of_finetune():

@@ -80,7 +80,7 @@ def _run(
     """Make the data, train, say what came of it."""
     from cryolithe.simulation import load_molecules, select_molecules
     from cryolithe.training.session import Session, run_folder, run_session
-    from cryolithe.training.sources import make_source
+    from cryolithe.training.sources import find_pairs, make_source, voxel_size_warning
     from cryolithe.training.validation import Verdict, validation_set
 
     molecules = options["molecules"]
@@ -91,6 +91,9 @@ def _run(
     started = time.monotonic()
     minutes = options["train_minutes"]
     with progress_watcher() as watcher:
+        odd = voxel_size_warning(find_pairs((*recipe.data.pairs, *recipe.validation.pairs), base))
+        if odd and place.rank == 0:
+            watcher.note(f"Warning: {odd}")
         watcher.stage("Making the validation set", 1)
         examples = validation_set(recipe, base, unseen, files)
         watcher.stage("Simulating specimens", recipe.series)

@@ -57,6 +57,7 @@ class TrainState:
         seconds: spent on them.
         best_loss: on the validation set.
         stale: validations since.
+        interrupted: whether any process was asked from outside to stop.
     """
 
     network: Network
@@ -67,6 +68,7 @@ class TrainState:
     seconds: float = 0.0
     best_loss: float = math.inf
     stale: int = 0
+    interrupted: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,9 @@ def train(
             rate = config.learning_rate * learning_rate_factor(state.step, config, share)
             loss = _gradient(state, runs, weights, place, config, apply)
             state.seconds = spent_before + hooks.clock() - started
-            wish = float(hooks.stop_wanted() or state.seconds >= hooks.limit_seconds)
-            loss, wish, seconds = average(state.network.parameters(), [loss, wish, state.seconds], place)
+            asked, late = float(hooks.stop_wanted()), float(state.seconds >= hooks.limit_seconds)
+            numbers = [loss, asked, late, state.seconds]
+            loss, asked, late, seconds = average(state.network.parameters(), numbers, place)
             if not math.isfinite(loss):
                 hooks.on_bad_loss(runs, state.step)
                 raise CryoLitheError(
@@ -224,8 +227,9 @@ def train(
                 )
             norm = _update(state, config, rate)
             share = 0.0 if math.isinf(hooks.limit_seconds) else seconds / hooks.limit_seconds
-            asked = hooks.on_step(state, Progress(state.step, loss, state.averaged, rate, norm))
-            if wish > 0 or _any(bool(asked), place):
+            enough = hooks.on_step(state, Progress(state.step, loss, state.averaged, rate, norm))
+            state.interrupted = asked > 0
+            if asked > 0 or late > 0 or _any(bool(enough), place):
                 break
     finally:
         steps.close()

@@ -9,9 +9,11 @@ NAME.run/last.safetensors, best.safetensors, train.csv, validation.csv, summary.
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,6 +36,8 @@ from cryolithe.training.state import load_state, save_model, save_runs, save_sta
 from cryolithe.training.validation import Example, Verdict, judge, mean_loss
 
 LOG_EVERY = 50
+# One Ctrl-C reaches a process twice where a launcher passes it on to a process that the terminal told already.
+SAME_SIGNAL_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     """Train as a session says.
 
     Returns:
-        the last state, and whether the user interrupted it (its state is saved).
+        the last state, and whether it was interrupted by Ctrl-C or SIGTERM, in this or another of its processes (its
+        state is saved).
 
     Raises:
         CryoLitheError: if the loss is not finite (the runs of that step are saved), or a file cannot be written.
@@ -116,14 +121,14 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
 
     hooks = Hooks(on_step, on_bad_loss, interrupted.is_set, session.limit_seconds)
     try:
-        with _first_interrupt(interrupted):
+        with _asked_to_stop(interrupted):
             train(session.config, session.source, session.place, hooks, state)
     finally:
         if recorder is not None:
             recorder.board.close()
     if recorder is not None:
-        recorder.finish(state, interrupted.is_set())
-    return state, interrupted.is_set()
+        recorder.finish(state, state.interrupted)
+    return state, state.interrupted
 
 
 class _Recorder:
@@ -223,22 +228,28 @@ def _forget(folder: Path) -> None:
 
 
 @contextmanager
-def _first_interrupt(interrupted: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C asks to stop after the step; a second one stops at once."""
+def _asked_to_stop(interrupted: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C, or SIGTERM (a queue that wants its node back), asks to stop after the step.
+
+    A further Ctrl-C some seconds later stops at once.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
+    first = [math.inf]
 
     def ask(number: int, frame: object) -> None:
         interrupted.set()
-        signal.signal(signal.SIGINT, before)
+        first[0] = min(first[0], time.monotonic())
+        if number == signal.SIGINT and time.monotonic() - first[0] > SAME_SIGNAL_SECONDS:
+            raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def to_precision(dtype: torch.dtype, device: torch.device) -> torch.dtype:

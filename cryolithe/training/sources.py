@@ -26,6 +26,8 @@ from cryolithe.training.workers import Workers
 
 # Constants in seeds keep the streams of random numbers apart.
 _RECIPE_STREAM, _SCALE_STREAM = 31, 37
+# Voxel sizes that differ by this factor are worth a word.
+FAR_VOXELS = 1.6
 
 
 class Source(Protocol):
@@ -232,6 +234,34 @@ def open_pairs_source(paths: Sequence[Path], config: TrainConfig, scratch: Path)
     return FixedSource(series, stack.close)
 
 
+def voxel_size_warning(paths: Sequence[Path]) -> str | None:
+    """Names the pairs whose voxels are far from the others' in size; None if all are alike.
+
+    One network may learn several voxel sizes, but a lone one is more often a wrong header or a forgotten binning.
+
+    Args:
+        paths: HDF5 files.
+
+    Raises:
+        FileFormatError: if a file is no pair.
+    """
+    sizes = {}
+    for path in paths:
+        with open_pair(path) as pair:
+            sizes[path] = pair.voxel_size_angstrom
+    middle = float(np.median(list(sizes.values()))) if sizes else 1.0
+    odd = [path for path, size in sizes.items() if not 1 / FAR_VOXELS < size / middle < FAR_VOXELS]
+    if not odd:
+        return None
+    named = ", ".join(f"{path} {sizes[path]:g} Å" for path in odd[:5]) + (
+        f" and {len(odd) - 5} more" if odd[5:] else ""
+    )
+    return (
+        f"training pairs differ in voxel size: {named}, where the middle one of {len(sizes)} has {middle:g} Å; "
+        "if that is not meant, correct the file's voxel_size_angstrom or bin it alike"
+    )
+
+
 def recipe_maker(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = ()) -> RecipeMaker:
     """The maker of a configuration's recipes.
 
@@ -275,13 +305,20 @@ def make_source(
     """
     data = config.data
     parts: list[tuple[float, Source]] = []
-    if data.plain_share:
-        parts.append((data.plain_share, FixedSource(simulate_training_set(config, molecules[1], on_series))))
-    if data.pairs:
-        parts.append((data.pairs_weight, open_pairs_source(find_pairs(data.pairs, base), config, scratch)))
-    if data.recipes:
-        maker = recipe_maker(config, base, molecules[0])
-        parts.append((data.recipes_weight, PoolSource(maker, data.pool, data.replace_every, data.workers, stream)))
+    with ExitStack() as made:  # files and processes of one source are given back if the next one fails
+
+        def add(weight: float, source: Source) -> None:
+            parts.append((weight, source))
+            made.callback(source.close)
+
+        if data.plain_share:
+            add(data.plain_share, FixedSource(simulate_training_set(config, molecules[1], on_series)))
+        if data.pairs:
+            add(data.pairs_weight, open_pairs_source(find_pairs(data.pairs, base), config, scratch))
+        if data.recipes:
+            maker = recipe_maker(config, base, molecules[0])
+            add(data.recipes_weight, PoolSource(maker, data.pool, data.replace_every, data.workers, stream))
+        made.pop_all()
     if len(parts) == 1:
         return parts[0][1]
     return MixedSource([part for _, part in parts], [share for share, _ in parts])
