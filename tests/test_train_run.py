@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 import yaml
 from click.testing import CliRunner
+from test_pairs import flip
 from test_train_data import TINY, tiny_pair
 from test_training import small_config
 
@@ -313,6 +314,22 @@ def test_a_pair_with_its_contrast_inverted_is_named(tmp_path):
     result = command(path, "-o", tmp_path / "out.safetensors")
     assert result.exit_code == 2
     assert "turned.h5: images and target do not go together" in result.stderr
+
+
+@pytest.mark.parametrize("memory_mb", [0, 100], ids=["on disk", "in memory"])
+@pytest.mark.parametrize(("name", "chunk"), [("images", 2), ("truth", 0), ("even", 4)])
+def test_a_damaged_pair_is_named_however_late_it_shows(tmp_path, name, chunk, memory_mb):
+    path, start, settings = tmp_path / "bad.h5", tmp_path / "start.safetensors", tmp_path / "few.yaml"
+    write_pair(path, tiny_pair())
+    flip(path, name, chunk)
+    save_network(start, build_network(small_config(1).network_config()), {})
+    settings.write_text(f"steps: 1\nvalidation: {{every: 0}}\ndata: {{memory_mb: {memory_mb}}}\n")
+    result = command(settings, "--finetune", start, path, "-o", tmp_path / "out.safetensors")
+    assert result.exit_code == 2, result.output
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith(f"Error: {path}: '{name}' cannot be read (")
+    assert line.endswith("; the file is damaged: copy it again, or make it anew")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_weights_of_another_architecture_do_not_start_a_run():
