@@ -306,6 +306,24 @@ def test_arguments_that_do_not_go_together(tmp_path):
         assert line in result.stderr
 
 
+@pytest.mark.parametrize("key", ["start", "start_rows"])
+def test_a_model_to_start_from_that_is_not_there_yet(tmp_path, key):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    config = folder / "second.yaml"
+    config.write_text(f"steps: 1\n{key}: ../runs/first.safetensors\n")
+    result = command(config, "-o", tmp_path / "out.safetensors")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"Error: {config} starts from another model, '{key}: ../runs/first.safetensors' relative to its folder, but "
+        f"{tmp_path / 'runs' / 'first.safetensors'} does not exist; train or download that model first, "
+        f"or give '{key}' another one\n"
+    )
+    write_pair(tmp_path / "a.h5", tiny_pair())
+    flag = command(config, tmp_path / "a.h5", "--finetune", "none.safetensors", "-o", tmp_path / "out.safetensors")
+    assert flag.stderr == "Error: model file none.safetensors does not exist\n"
+
+
 def test_a_pair_with_its_contrast_inverted_is_named(tmp_path):
     good = tiny_pair(noise=0.1)
     write_pair(tmp_path / "turned.h5", Pair(-good.images, good.truth, good.angles_deg, 10.0))
