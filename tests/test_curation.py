@@ -101,7 +101,8 @@ def test_bad_manifests_are_one_line_that_names_the_key(old, new, line, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("content", "line"), [("- a", "found list"), ("", "found NoneType"), (None, "does not exist"), ("\0", "not valid")]
+    ("content", "line"),
+    [("- a", "found a list"), ("", "'accession' is missing"), (None, "does not exist"), ("\0", "not valid")],
 )
 def test_files_that_are_no_manifests(content, line, tmp_path):
     path = tmp_path / "m.yaml"

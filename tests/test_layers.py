@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cryolithe"
 ALLOWED = {
     "errors": set(),
     "geometry": {"errors"},
-    "settings": {"errors"},
+    "yaml_table": {"errors"},
+    "settings": {"errors", "yaml_table"},
     "device": {"errors"},
     "limits": set(),
     "images": {"errors", "geometry"},
@@ -35,14 +36,14 @@ ALLOWED = {
         "errors", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector", "network",
         "inference", "reconstruct",
     },
-    "simulation": {"errors", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
+    "simulation": {"errors", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "evaluation": {
         "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "metrics", "report",
     },
-    "curation": {"errors", "geometry", "images", "projector", "formats", "metrics", "report"},
+    "curation": {"errors", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {
-        "errors", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats", "metrics", "report",
-        "network", "reconstruct", "simulation",
+        "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
+        "metrics", "report", "network", "reconstruct", "simulation",
     },
 }  # fmt: skip
 
