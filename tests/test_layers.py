@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cryolithe"
 # module -> what it may import from the package (the package's version is free for all)
 ALLOWED = {
     "errors": set(),
+    "hashing": set(),
     "geometry": {"errors"},
     "yaml_table": {"errors"},
     "settings": {"errors", "yaml_table"},
@@ -25,22 +26,22 @@ ALLOWED = {
     "projector": {"errors", "geometry", "filters"},
     "metrics": {"errors"},
     "report": {"errors", "metrics", "formats"},
-    "models": {"errors"},
-    "network": {"errors", "filters", "models", "sampling", "wavelets"},
+    "models": {"errors", "hashing"},
+    "network": {"errors", "hashing", "filters", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruct": {
-        "errors", "settings", "device", "limits", "geometry", "images", "filters", "wavelets", "tilts", "volume",
-        "formats", "sampling", "projector", "report", "network", "inference",
+        "errors", "hashing", "settings", "device", "limits", "geometry", "images", "filters", "wavelets", "tilts",
+        "volume", "formats", "sampling", "projector", "report", "network", "inference",
     },
     "diagnosis": {
-        "errors", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector", "network",
-        "inference", "reconstruct",
+        "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",
+        "network", "inference", "reconstruct",
     },
     "simulation": {"errors", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "evaluation": {
         "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "metrics", "report",
     },
-    "curation": {"errors", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
+    "curation": {"errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "report", "network", "reconstruct", "simulation",

@@ -17,6 +17,7 @@ from cryolithe import __version__
 from cryolithe.device import precision_name
 from cryolithe.errors import CryoLitheError, OutputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeWriter
+from cryolithe.hashing import file_sha256
 from cryolithe.inference import BatchSize
 from cryolithe.projector import make_projector
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
@@ -28,7 +29,6 @@ from cryolithe.reconstruct.job import (
     ResolvedJob,
     Watcher,
     check_files,
-    file_sha256,
     resolve,
 )
 from cryolithe.reconstruct.journal import Slab, WorkFolder
