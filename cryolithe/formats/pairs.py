@@ -131,10 +131,15 @@ def write_pair(path: PathLike, pair: Pair, overwrite: bool = False) -> None:
     needed = sum(values.size * values.dtype.itemsize for values in arrays.values())
     with new_hdf5_file(path, overwrite, needed) as file:
         for name, values in arrays.items():
-            chunk = (values.shape[0], min(ROWS_PER_CHUNK, values.shape[1]), values.shape[2])
-            # Fletcher's checksum finds flipped bits; times are left out so that the same pair gives the same bytes.
-            file.create_dataset(name, data=values, chunks=chunk, fletcher32=True, track_times=False)
+            _add_array(file, name, values.shape, values.dtype)[...] = values
         _describe(file, pair.angles_deg, pair.voxel_size_angstrom, pair.origin)
+
+
+def _add_array(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+    """An empty array of a pair, in chunks of all tilts (or all z) of some rows."""
+    chunk = (shape[0], min(ROWS_PER_CHUNK, shape[1]), shape[2])
+    # Fletcher's checksum finds flipped bits; times are left out so that the same pair gives the same bytes.
+    return file.create_dataset(name, shape, dtype, chunks=chunk, fletcher32=True, track_times=False)
 
 
 def _describe(
@@ -211,8 +216,7 @@ def pair_writer(path: PathLike, layout: PairLayout, overwrite: bool = False) -> 
     needed = sum(values.size * values.dtype.itemsize for values in shapes.values())
     with new_hdf5_file(path, overwrite, needed) as file:
         for name, (shape, dtype) in layout.arrays.items():
-            chunk = (shape[0], min(ROWS_PER_CHUNK, shape[1]), shape[2])
-            file.create_dataset(name, shape, dtype, chunks=chunk, fletcher32=True, track_times=False)
+            _add_array(file, name, shape, dtype)
         _describe(file, layout.angles_deg, layout.voxel_size_angstrom, layout.origin)
         sink = RowSink(file)
         yield sink
