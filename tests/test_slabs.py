@@ -174,6 +174,21 @@ def test_the_estimate_counts_the_layers_of_the_network():
         assert products_per_voxel(config) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "encode", "join", "voxels"),
+    [
+        # new rows (128 -> 256 -> 64); 22 or 24 rows of 64 features through the hidden layers to 8 or 64 coefficients
+        ("default", 2 * (128 * 256 + 256 * 64), 22 * 64 * 256 + 256 * 256 + 256 * 256 + 256 * 8, 2 * 2 * 2),
+        ("fast", 4 * (128 * 256 + 256 * 64), 24 * 64 * 512 + 3 * (512 * 512) + 512 * 64, 4 * 4 * 4),
+    ],
+)
+def test_products_of_the_bundled_models_counted_by_hand(name, encode, join, voxels):
+    from cryolithe.network.checkpoint import load_model
+    from cryolithe.reconstruct.estimate import products_per_voxel
+
+    assert products_per_voxel(load_model(name).network.config) == (encode + join) / voxels
+
+
 def test_names_of_devices(monkeypatch):
     assert devices.choose_devices("cpu") == (torch.device("cpu"),)
     for name in ("all", "cuda:0,1"):

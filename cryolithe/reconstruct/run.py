@@ -21,7 +21,7 @@ from cryolithe.hashing import file_sha256
 from cryolithe.inference import BatchSize
 from cryolithe.projector import make_projector
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
-from cryolithe.reconstruct.estimate import RunEstimate, estimate
+from cryolithe.reconstruct.estimate import estimate
 from cryolithe.reconstruct.job import (
     FREE_SETTINGS,
     Finished,
@@ -69,7 +69,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     try:
         plan = _plan(run, folder, watcher)
         memory = run_bytes(_demand(run, plan["batch"]), run.series.geometry, run.grid, plan["slab_rows"])
-        watcher.note(estimate(run, plan["slab_rows"], plan["batch"], memory).line)
+        watcher.note(estimate(run, plan["slab_rows"], plan["batch"], memory))
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
         _make_slabs(run, folder, plan, stack, watcher)
@@ -94,8 +94,8 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     return finished
 
 
-def plan_run(run: ResolvedJob) -> RunEstimate:
-    """What a run will take; nothing is read but headers, nothing is written.
+def plan_run(run: ResolvedJob) -> str:
+    """One line on what a run will take; nothing is read but headers, nothing is written.
 
     Raises:
         ResourceError: if memory does not suffice.
