@@ -25,7 +25,7 @@ SLABS = [(0, 8), (8, 16), (16, 24), (24, 30)]
 class Doubler:
     """A method that doubles its rows; `fails_at` raises in that slab."""
 
-    row_multiple, halo_px = 2, 1
+    row_multiple, halo_px, device = 2, 1, torch.device("cpu")
 
     def __init__(self, fails_at=None, error=None):
         self.fails_at, self.error, self.threads = fails_at, error, set()

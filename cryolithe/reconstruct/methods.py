@@ -43,6 +43,11 @@ class SlabMethod(Protocol):
         """Detector rows needed before and after a slab."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where results are."""
+        ...
+
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of the volume from rows of the detector.
 
@@ -65,6 +70,11 @@ class FbpMethod:
     row_multiple: int = 1
     halo_px: int = 0
 
+    @property
+    def device(self) -> torch.device:
+        """See `SlabMethod`."""
+        return self.projector.device
+
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
         return fbp(self.projector, rows, self.window)
@@ -79,6 +89,11 @@ class SirtMethod:
     on_iteration: Callable[[], object] = lambda: None
     row_multiple: int = 1
     halo_px: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """See `SlabMethod`."""
+        return self.projector.device
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
@@ -221,6 +236,11 @@ class NetworkMethod:
         self.first_row = 0
         lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
         self.lifted = lifted.to(compute.device, compute.precision)
+
+    @property
+    def device(self) -> torch.device:
+        """See `SlabMethod`."""
+        return self.compute.device
 
     def at(self, first_row: int) -> NetworkMethod:
         """The same for the slab that begins at a row of the volume."""
