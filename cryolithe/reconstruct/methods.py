@@ -236,6 +236,11 @@ class NetworkMethod:
         self.first_row = 0
         lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
         self.lifted = lifted.to(compute.device, compute.precision)
+        self.engine = self._new_engine()
+
+    def _new_engine(self) -> Engine:
+        threads = self.compute.threads or torch.get_num_threads()
+        return Engine(self.lifted, self.config.input.windows, self.points, self.compute.batch(), threads)
 
     @property
     def device(self) -> torch.device:
@@ -255,6 +260,8 @@ class NetworkMethod:
             return None
         smaller = copy.copy(self)
         smaller.compute = replace(self.compute, points=points)
+        self.engine.forget()  # whoever still holds this method need not hold its blocks
+        smaller.engine = smaller._new_engine()
         return smaller
 
     @torch.inference_mode()
@@ -262,9 +269,7 @@ class NetworkMethod:
         """See `SlabMethod`; rows are standardised and dense = positive."""
         slab, points = rows.shape[1] - 2 * self.halo_px, self.points
         run = self.sampling.inputs(rows.to(self.compute.device), self.first_row)
-        threads = self.compute.threads or torch.get_num_threads()
-        engine = Engine(self.lifted, self.config.input.windows, points, self.compute.batch(), threads)
-        values = engine(run, self.on_points)
+        values = self.engine(run, self.on_points)
         by_point = values.view(len(points.z_px), len(points.x_px), len(run.first_rows), -1)
         return self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
 
