@@ -84,6 +84,18 @@ def test_the_order_has_no_cycle():
         done |= ready
 
 
+def test_the_guide_for_contributors_tells_this_order():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    line = " ".join(text.partition("says from which:")[2].partition(" → cli.")[0].split())
+    groups = [group.split(", ") for group in line.split(" → ")]
+    assert sorted(module for group in groups for module in group) == sorted(ALLOWED)
+    before: set[str] = set()
+    for group in groups:
+        for module in group:
+            assert ALLOWED[module] <= before, f"{module} imports from its own group or a later one"
+        before |= set(group)
+
+
 def test_only_the_command_line_prints():
     for path in SOURCES:
         calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
