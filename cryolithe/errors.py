@@ -57,3 +57,13 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the known name most like ``name``, or an empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
+
+
+def shown(value: object) -> str:
+    """A value for a message: in one line of at most 60 characters.
+
+    >>> shown({"a": "b\\nc"})
+    "{'a': 'b\\\\nc'}"
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."

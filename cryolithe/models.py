@@ -6,7 +6,6 @@ The user's folder is ``$CRYOLITHE_MODELS`` if that is set, else ``cryolithe/mode
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import ModelError, OutputError, nearest_name
+from cryolithe.hashing import file_sha256
 
 BUNDLED = Path(__file__).parent / "network" / "bundled"
 FORMAT = "cryolithe-network"
@@ -155,15 +155,6 @@ def read_summary(path: Path) -> ModelSummary:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"model file {path} is corrupt or not a safetensors file: {error}") from error
     return ModelSummary(path, config, card, convention, shapes)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def recorded_sha256(path: Path) -> str | None:

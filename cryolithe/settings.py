@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cryolithe.errors import SettingsError, nearest_name
-
-_LIMIT_BYTES = 1_000_000
+from cryolithe.errors import SettingsError, nearest_name, shown
+from cryolithe.yaml_table import read_yaml_table
 
 
 class ReconstructSettings(BaseModel):
@@ -68,21 +66,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: if the file is missing, not YAML, or has an unknown key (the nearest known one is named).
     """
-    if not path.is_file():
-        raise SettingsError(f"configuration file {path} does not exist")
-    if path.stat().st_size > _LIMIT_BYTES:
-        raise SettingsError(f"configuration file {path} has more than {_LIMIT_BYTES} bytes; expected a few lines")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"configuration file {path} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date such as 2026-13-45
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold 'key: value' lines, found a {type(values).__name__}")
-    return _known_keys(values, str(path))
+    return _known_keys(read_yaml_table(path, "configuration file"), str(path))
 
 
 def resolve_settings(
@@ -114,7 +98,7 @@ def resolve_settings(
         key = str(first["loc"][0])
         where = row_name if key in cells else file_name
         source = f"--{key.replace('_', '-')}" if key in given else f"{where}: '{key}'"
-        raise SettingsError(f"{source}: {first['msg'].lower()}, got {first['input']!r}") from error
+        raise SettingsError(f"{source}: {first['msg'].lower()}, got {shown(first['input'])}") from error
 
 
 def _known_keys(values: Mapping[Any, Any], where: str) -> dict[str, Any]:

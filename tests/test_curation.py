@@ -1,5 +1,6 @@
 """The parts of curation: manifests, grids, streamed training files."""
 
+import h5py
 import numpy as np
 import pytest
 from fake_entry import TRAINING_DATA
@@ -100,7 +101,8 @@ def test_bad_manifests_are_one_line_that_names_the_key(old, new, line, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("content", "line"), [("- a", "found list"), ("", "found NoneType"), (None, "does not exist"), ("\0", "not valid")]
+    ("content", "line"),
+    [("- a", "found a list"), ("", "'accession' is missing"), (None, "does not exist"), ("\0", "not valid")],
 )
 def test_files_that_are_no_manifests(content, line, tmp_path):
     path = tmp_path / "m.yaml"
@@ -211,7 +213,10 @@ def test_a_pair_written_by_rows_is_the_one_written_at_once(tmp_path):
         for name, values in arrays.items():
             read = {"images": rows.images, "truth": rows.truth, **rows.extras}[name]
             np.testing.assert_array_equal(read[()], values)
-            assert read.chunks == {"images": whole.images, "truth": whole.truth, **whole.extras}[name].chunks
+    with h5py.File(tmp_path / "rows.h5") as rows, h5py.File(tmp_path / "whole.h5") as whole:
+        for name in arrays:
+            assert rows[name].chunks == whole[name].chunks
+            assert rows[name].fletcher32
 
 
 def test_rows_that_lack_or_do_not_fit_leave_nothing(tmp_path):

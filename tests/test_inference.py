@@ -14,7 +14,7 @@ from cryolithe.formats import read_tilt_series
 from cryolithe.geometry import TiltGeometry
 from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network, pooling
 from cryolithe.inference.algebra import Step
-from cryolithe.inference.columns import lifted_columns
+from cryolithe.inference.columns import lifted_columns, point_block
 from cryolithe.inference.pooling import pool_numba, pool_through, pool_torch
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model
@@ -97,6 +97,29 @@ def test_in_float32_and_bfloat16_it_comes_as_close_as_they_can(name):
     half = engine(network, grid, torch.bfloat16, BatchSize())(run)
     assert half.dtype == torch.float32
     assert 0 < relative(half, expected) < 3e-2
+
+
+@pytest.mark.parametrize(("in_memory", "made"), [(36, 4), (1 << 20, 4), (18, 8)])
+def test_the_blocks_of_an_only_part_serve_the_next_run(in_memory, made, monkeypatch):
+    """36 points in blocks of 9; where they are two parts, nothing is kept between runs."""
+    from cryolithe.inference import engine as module
+
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return point_block(*arguments)
+
+    monkeypatch.setattr(module, "point_block", counted)
+    network, grid, run, expected = series(CONFIGS["RowSet lv1"])
+    applied = engine(network, grid, torch.float64, BatchSize(9, 2, in_memory))
+    other = RowRun([2 * rows for rows in run.rows], run.first_rows)
+    assert relative(applied(run), expected) < 1e-13
+    assert relative(applied(other), 2 * expected) < 1e-13
+    assert len(calls) == made
+    applied.forget()
+    assert relative(applied(run), expected) < 1e-13
+    assert len(calls) == made + 4
 
 
 def test_threads_of_the_caller_stay_as_they_were():

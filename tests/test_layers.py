@@ -10,8 +10,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cryolithe"
 # module -> what it may import from the package (the package's version is free for all)
 ALLOWED = {
     "errors": set(),
+    "hashing": set(),
     "geometry": {"errors"},
-    "settings": {"errors"},
+    "yaml_table": {"errors"},
+    "settings": {"errors", "yaml_table"},
     "device": {"errors"},
     "limits": set(),
     "images": {"errors", "geometry"},
@@ -24,25 +26,25 @@ ALLOWED = {
     "projector": {"errors", "geometry", "filters"},
     "metrics": {"errors"},
     "report": {"errors", "metrics", "formats"},
-    "models": {"errors"},
-    "network": {"errors", "filters", "models", "sampling", "wavelets"},
+    "models": {"errors", "hashing"},
+    "network": {"errors", "hashing", "filters", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruct": {
-        "errors", "settings", "device", "limits", "geometry", "images", "filters", "wavelets", "tilts", "volume",
-        "formats", "sampling", "projector", "report", "network", "inference",
+        "errors", "hashing", "settings", "device", "limits", "geometry", "images", "filters", "wavelets", "tilts",
+        "volume", "formats", "sampling", "projector", "report", "network", "inference",
     },
     "diagnosis": {
-        "errors", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector", "network",
-        "inference", "reconstruct",
+        "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",
+        "network", "inference", "reconstruct",
     },
-    "simulation": {"errors", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
+    "simulation": {"errors", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "evaluation": {
         "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "metrics", "report",
     },
-    "curation": {"errors", "geometry", "images", "projector", "formats", "metrics", "report"},
+    "curation": {"errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {
-        "errors", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats", "metrics", "report",
-        "network", "reconstruct", "simulation",
+        "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
+        "metrics", "report", "network", "reconstruct", "simulation",
     },
 }  # fmt: skip
 
@@ -80,6 +82,18 @@ def test_the_order_has_no_cycle():
         ready = {module for module in left if ALLOWED[module] <= done}
         assert ready, f"cycle among {sorted(left)}"
         done |= ready
+
+
+def test_the_guide_for_contributors_tells_this_order():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    line = " ".join(text.partition("says from which:")[2].partition(" → cli.")[0].split())
+    groups = [group.split(", ") for group in line.split(" → ")]
+    assert sorted(module for group in groups for module in group) == sorted(ALLOWED)
+    before: set[str] = set()
+    for group in groups:
+        for module in group:
+            assert ALLOWED[module] <= before, f"{module} imports from its own group or a later one"
+        before |= set(group)
 
 
 def test_only_the_command_line_prints():

@@ -111,8 +111,69 @@ def test_flipped_bytes_are_found_with_a_line_or_not_at_all(tmp_path):
             damaged[place] ^= 1 << int(rng.integers(8))
         (tmp_path / "q.h5").write_bytes(damaged)
         try:
-            with open_pair(tmp_path / "q.h5"):
-                pass
+            with open_pair(tmp_path / "q.h5") as pair:
+                for values in (pair.images, pair.truth, *pair.extras.values()):
+                    np.asarray(values)
         except FileFormatError:
             refused += 1
-    assert refused > 15
+    assert refused > 120
+
+
+def flip(path, name, chunk):
+    """Flip a bit in the middle of a chunk of an array."""
+    with h5py.File(path) as file:
+        info = file[name].id.get_chunk_info(chunk)
+    content = bytearray(path.read_bytes())
+    content[info.byte_offset + info.size // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["images", "truth", "even", "labels"])
+def test_damage_is_named_when_it_is_read(name, tmp_path):
+    write_pair(tmp_path / "p.h5", make_pair())
+    flip(tmp_path / "p.h5", name, 1)
+    with open_pair(tmp_path / "p.h5") as pair:
+        values = {"images": pair.images, "truth": pair.truth, **pair.extras}[name]
+        assert values[:, :8].shape == (len(values), 8, 13)  # the chunk before it is good
+        for read in (lambda: values[:, 7:9], lambda: np.asarray(values), lambda: values[()]):
+            with pytest.raises(FileFormatError) as caught:
+                read()
+            assert str(caught.value).startswith(f"{tmp_path / 'p.h5'}: '{name}' cannot be read (")
+            assert str(caught.value).endswith("; the file is damaged: copy it again, or make it anew")
+
+
+def test_a_stored_array_stands_for_the_array(tmp_path):
+    pair = make_pair()
+    write_pair(tmp_path / "p.h5", pair)
+    with open_pair(tmp_path / "p.h5") as read:
+        stored = read.truth
+        assert (stored.shape, stored.dtype, stored.ndim, stored.size, len(stored)) == (
+            pair.truth.shape, pair.truth.dtype, 3, pair.truth.size, len(pair.truth)
+        )  # fmt: skip
+        assert np.asarray(stored, dtype=np.float32).dtype == np.float32
+        np.testing.assert_array_equal(np.stack(list(stored)), pair.truth)
+        with pytest.raises(ValueError, match="copy"):
+            np.asarray(stored, copy=False)
+        write_pair(tmp_path / "again.h5", read)  # a pair that is read can be written
+    assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "p.h5").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda file: file.create_dataset("truth", (6, 21, 13), "f4", chunks=(6, 8, 13)), "parts of 'truth' are lack"),
+        (lambda file: file.create_dataset("truth", (6, 21, 13), "f4"), "parts of 'truth' are lacking"),
+        (
+            lambda file: file.create_dataset("truth", data=np.zeros((6, 21, 13), "S3")),
+            "'truth' holds .S3, expected plain",
+        ),
+    ],
+)
+def test_arrays_that_are_not_whole_or_no_numbers(make, line, tmp_path):
+    """HDF5 gives zeros for chunks that were never written."""
+    write_pair(tmp_path / "p.h5", make_pair())
+    with h5py.File(tmp_path / "p.h5", "r+") as file:
+        del file["truth"]
+        make(file)
+    with pytest.raises(FileFormatError, match=line), open_pair(tmp_path / "p.h5"):
+        pass

@@ -13,7 +13,7 @@ import torch
 from cryolithe.errors import DeviceError, SettingsError
 from cryolithe.geometry import TiltGeometry, centre_px
 from cryolithe.projector import make_projector
-from cryolithe.projector.classical import fbp, sirt
+from cryolithe.projector.classical import fbp, fbp_of_images, sirt
 from cryolithe.projector.footprint import footprint, slice_points
 
 ANGLES = (-90.0, -61.3, -45.0, -3.0, 0.0, 1e-4, 20.0, 45.0, 88.0, 90.0)
@@ -229,6 +229,21 @@ def test_fbp_returns_densities(slice_shape):
     truth = blobs(slice_shape, places, 3.0)
     assert volume.max() == pytest.approx(truth.max().item(), abs=0.03)
     assert (volume - truth).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("shape", [(24, 5, 40), (19, 4, 33)])
+def test_fbp_of_images_does_not_see_their_means(shape):
+    """Offsets of single images change nothing; without any it is the FBP with a Hamming window."""
+    depth, height, width = shape
+    geometry = TiltGeometry(tuple(np.arange(-60.0, 61.0, 4.0)), (height, width))
+    images = noise(geometry.tilts, height, width).float()
+    images -= images.mean((1, 2), keepdim=True)
+    expected = fbp(make_projector(geometry, (depth, width)), images, "hamming")
+    offsets = torch.arange(geometry.tilts)[:, None, None] - 7.0
+    for given in (images, images + offsets):
+        found = fbp_of_images(given.numpy(), geometry.angles_deg, depth)
+        assert found.shape == shape
+        assert np.abs(found - expected.numpy()).max() < 1e-4 * float(expected.abs().max())
 
 
 def test_fbp_weighs_irregular_tilts_by_their_share():

@@ -459,10 +459,11 @@ def test_missing_sizes_and_files_are_named(tmp_path, ramp):
         with pytest.raises(ModelError, match=line):
             import_published(folder)
     (folder / "checkpoint.pth").unlink()
-    with pytest.raises(ModelError, match=r"checkpoint.pth does not exist; a published model is a folder with"):
-        import_published(folder)
-    with pytest.raises(ModelError, match=r"config.json does not exist"):
-        import_published(tmp_path / "nowhere")
+    both = "does not exist; a published model is a folder with config.json and checkpoint.pth"
+    for place, lacking in ((folder, "checkpoint.pth"), (tmp_path / "nowhere", "config.json")):
+        result = models("import", place, "-o", "theirs")
+        assert result.exit_code == 2
+        assert result.stderr == f"Error: {place / lacking} {both}\n"
 
 
 def test_skips_of_single_layers_do_not_matter(tmp_path, ramp):

@@ -25,7 +25,7 @@ SLABS = [(0, 8), (8, 16), (16, 24), (24, 30)]
 class Doubler:
     """A method that doubles its rows; `fails_at` raises in that slab."""
 
-    row_multiple, halo_px = 2, 1
+    row_multiple, halo_px, device = 2, 1, torch.device("cpu")
 
     def __init__(self, fails_at=None, error=None):
         self.fails_at, self.error, self.threads = fails_at, error, set()
@@ -172,6 +172,21 @@ def test_the_estimate_counts_the_layers_of_the_network():
         join = sum(step.weight.numel() for step in lifted.combine)
         expected = ((stride if lifted.shared else 1) * row + join) / stride**3
         assert products_per_voxel(config) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "encode", "join", "voxels"),
+    [
+        # new rows (128 -> 256 -> 64); 22 or 24 rows of 64 features through the hidden layers to 8 or 64 coefficients
+        ("default", 2 * (128 * 256 + 256 * 64), 22 * 64 * 256 + 256 * 256 + 256 * 256 + 256 * 8, 2 * 2 * 2),
+        ("fast", 4 * (128 * 256 + 256 * 64), 24 * 64 * 512 + 3 * (512 * 512) + 512 * 64, 4 * 4 * 4),
+    ],
+)
+def test_products_of_the_bundled_models_counted_by_hand(name, encode, join, voxels):
+    from cryolithe.network.checkpoint import load_model
+    from cryolithe.reconstruct.estimate import products_per_voxel
+
+    assert products_per_voxel(load_model(name).network.config) == (encode + join) / voxels
 
 
 def test_names_of_devices(monkeypatch):

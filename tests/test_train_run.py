@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 import yaml
 from click.testing import CliRunner
+from test_pairs import flip
 from test_train_data import TINY, tiny_pair
 from test_training import small_config
 
@@ -344,6 +345,24 @@ def test_arguments_that_do_not_go_together(tmp_path):
         assert line in result.stderr
 
 
+@pytest.mark.parametrize("key", ["start", "start_rows"])
+def test_a_model_to_start_from_that_is_not_there_yet(tmp_path, key):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    config = folder / "second.yaml"
+    config.write_text(f"steps: 1\n{key}: ../runs/first.safetensors\n")
+    result = command(config, "-o", tmp_path / "out.safetensors")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"Error: {config} starts from another model, '{key}: ../runs/first.safetensors' relative to its folder, but "
+        f"{tmp_path / 'runs' / 'first.safetensors'} does not exist; train or download that model first, "
+        f"or give '{key}' another one\n"
+    )
+    write_pair(tmp_path / "a.h5", tiny_pair())
+    flag = command(config, tmp_path / "a.h5", "--finetune", "none.safetensors", "-o", tmp_path / "out.safetensors")
+    assert flag.stderr == "Error: model file none.safetensors does not exist\n"
+
+
 def test_a_pair_with_its_contrast_inverted_is_named(tmp_path):
     good = tiny_pair(noise=0.1)
     write_pair(tmp_path / "turned.h5", Pair(-good.images, good.truth, good.angles_deg, 10.0))
@@ -352,6 +371,22 @@ def test_a_pair_with_its_contrast_inverted_is_named(tmp_path):
     result = command(path, "-o", tmp_path / "out.safetensors")
     assert result.exit_code == 2
     assert "turned.h5: images and target do not go together" in result.stderr
+
+
+@pytest.mark.parametrize("memory_mb", [0, 100], ids=["on disk", "in memory"])
+@pytest.mark.parametrize(("name", "chunk"), [("images", 2), ("truth", 0), ("even", 4)])
+def test_a_damaged_pair_is_named_however_late_it_shows(tmp_path, name, chunk, memory_mb):
+    path, start, settings = tmp_path / "bad.h5", tmp_path / "start.safetensors", tmp_path / "few.yaml"
+    write_pair(path, tiny_pair())
+    flip(path, name, chunk)
+    save_network(start, build_network(small_config(1).network_config()), {})
+    settings.write_text(f"steps: 1\nvalidation: {{every: 0}}\ndata: {{memory_mb: {memory_mb}}}\n")
+    result = command(settings, "--finetune", start, path, "-o", tmp_path / "out.safetensors")
+    assert result.exit_code == 2, result.output
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith(f"Error: {path}: '{name}' cannot be read (")
+    assert line.endswith("; the file is damaged: copy it again, or make it anew")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_weights_of_another_architecture_do_not_start_a_run():

@@ -96,7 +96,7 @@ def test_a_configuration_is_read(config_file):
         ("snr_db: 3", "'snr_db': Input should be a valid tuple"),
         ("snr_db: [3]", "'snr_db.1': Field required"),
         ("network: RowSet", "'network': Input should be a valid dictionary"),
-        ("- a\n- b", "must hold 'key: value' lines, got list"),
+        ("- a\n- b", "must hold 'key: value' lines, found a list"),
         ("steps: [1, 2", "is not valid YAML: .* expected"),
         (b"seed: 1 # \xff\xfe", "is not valid YAML"),
     ],

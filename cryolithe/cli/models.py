@@ -10,10 +10,10 @@ import click
 
 from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats.files import printable
+from cryolithe.hashing import file_sha256
 from cryolithe.models import (
     ModelSummary,
     bundled_models,
-    file_sha256,
     find_model,
     models_folder,
     new_model_path,

@@ -150,7 +150,7 @@ def _print_plan(entry: SeriesEntry, settings: ReconstructSettings) -> None:
         click.echo(f"{job.output}: already done with these inputs and settings")
         return
     check_files(job)
-    click.echo(f"{job.output}: {plan_run(resolve(job)).line}")
+    click.echo(f"{job.output}: {plan_run(resolve(job))}")
 
 
 def _reconstruct_one(entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher) -> str:

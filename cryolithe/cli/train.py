@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ import click
 
 from cryolithe import __version__
 from cryolithe.cli.progress import ProgressWatcher, progress_watcher
-from cryolithe.errors import InputError, SettingsError
+from cryolithe.errors import InputError, ModelError, SettingsError
+from cryolithe.models import ENDING
 
 if TYPE_CHECKING:
     from cryolithe.network import Network
@@ -165,13 +167,14 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
             files = files[:-1]
         data = data.model_copy(update={"pairs": (*data.pairs, *files)})
         config = config.model_copy(update={"start": finetune, "data": data, "validation": validation})
+    named = configs[0] if configs and finetune is None else None
     if config.start is None:
         if config.start_rows is None:
             return config, base, None
-        donor = load_model(_model_name(base, config.start_rows))
+        donor = load_model(_model_name(base, config.start_rows, named, "start_rows"))
         torch.manual_seed(config.seed)
         return config, base, with_row_encoder_of(donor.network, build_network(config.network_config()), donor.name)
-    network = load_model(_model_name(base, config.start)).network
+    network = load_model(_model_name(base, config.start, named, "start")).network
     found = config_to_dict(network.config)
     if "network" in config.model_fields_set and config_to_dict(config.network_config()) != found:
         raise SettingsError(
@@ -183,9 +186,28 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
     return config, base, network
 
 
-def _model_name(base: Path, name: str) -> str:
-    """A model's name, or its path if it is one relative to the configuration."""
-    return str(base / name) if (base / name).is_file() else name
+def _model_name(base: Path, name: str, config: Path | None, key: str) -> str:
+    """A model's name, or its path if it is one relative to the configuration.
+
+    Args:
+        base: folder of the configuration.
+        name: name or path.
+        config: the configuration that names it; None if a flag does.
+        key: of the configuration.
+
+    Raises:
+        ModelError: if a configuration names a file that is not there.
+    """
+    path = base / name
+    if path.is_file():
+        return str(path)
+    is_path = path.suffix == ENDING or Path(name).parent != Path()
+    if config is not None and is_path and not Path(name).is_file():
+        raise ModelError(
+            f"{config} starts from another model, '{key}: {name}' relative to its folder, but "
+            f"{os.path.normpath(path)} does not exist; train or download that model first, or give '{key}' another one"
+        )
+    return name
 
 
 def _advancing(watcher: ProgressWatcher, steps: int) -> Any:

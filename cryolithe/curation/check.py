@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from cryolithe.curation.manifest import FileFacts, Manifest, Measured, PairEntry
 from cryolithe.curation.match import Match, compare, reduction
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
+from cryolithe.hashing import file_sha256
 from cryolithe.images import binned_size, fourier_crop
 
 PIXEL_TOLERANCE = 0.01
@@ -31,7 +31,6 @@ LEAST_CORRELATION = 0.05  # in large fields even less is significant, and means 
 LEAST_SIGNIFICANCE = 7.0  # targets of other series reach 5.5
 LEAST_HALF_CORRELATION = 0.3  # half of a series' frames against all of them
 NARROW_DEG = 60.0  # a range of tilts less than this is worth a remark
-_HASH_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -197,13 +196,7 @@ def planes_on_field(
 
 
 def _facts(path: Path, fast: bool) -> FileFacts:
-    digest = None
-    if not fast:
-        state = hashlib.sha256()
-        with path.open("rb") as stream:
-            while block := stream.read(_HASH_BYTES):
-                state.update(block)
-        digest = state.hexdigest()
+    digest = None if fast else file_sha256(path)
     return FileFacts(bytes=path.stat().st_size or None, sha256=digest)
 
 

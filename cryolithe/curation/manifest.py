@@ -22,11 +22,12 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cryolithe.errors import SettingsError, nearest_name
+from cryolithe.errors import SettingsError, nearest_name, shown
 from cryolithe.formats.files import replacing
+from cryolithe.yaml_table import read_yaml_table
 
-_LIMIT_BYTES = 5_000_000
 ROLES = ("stack", "angles", "target", "even", "odd")
+_LIMIT_BYTES = 5_000_000
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -238,16 +239,7 @@ def read_manifest(path: Path) -> Manifest:
         SettingsError: if the file is missing or not YAML, a key is unknown (the nearest known one is named) or a
             value out of range.
     """
-    if not path.is_file():
-        raise SettingsError(f"manifest {path} does not exist")
-    if path.stat().st_size > _LIMIT_BYTES:
-        raise SettingsError(f"manifest {path} has more than {_LIMIT_BYTES} bytes; expected a list of files")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold 'key: value' lines, found {type(values).__name__}")
+    values = read_yaml_table(path, "manifest", _LIMIT_BYTES)
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
@@ -270,30 +262,25 @@ def _first_problem(error: ValidationError, values: dict[Any, Any]) -> str:
     """The first of pydantic's complaints in one line."""
     first = error.errors()[0]
     place = first["loc"]
-    shown = ".".join(_shown_part(part) for part in place)
+    key = ".".join(_shown_part(part) for part in place)
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{shown}'{nearest_name(str(place[-1]), _known_keys(place[:-1]))}"
+        return f"unknown key '{key}'{nearest_name(str(place[-1]), _known_keys(place[:-1]))}"
     if first["type"] == "missing":
         # A misspelt key shows as a missing one as well, and that is what the user wants to hear of.
         unknown = [item for item in error.errors() if item["type"] == "extra_forbidden"]
         for item in unknown:
             hint = nearest_name(str(item["loc"][-1]), _known_keys(item["loc"][:-1]))
             return f"unknown key '{'.'.join(_shown_part(part) for part in item['loc'])}'{hint}"
-        return f"the key '{shown}' is missing"
+        return f"the key '{key}' is missing"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return f"'{shown}': {message}" if shown else message
-    return f"'{shown}': {message[:1].lower()}{message[1:]}, found {_short(first.get('input'))}"
+        return f"'{key}': {message}" if key else message
+    return f"'{key}': {message[:1].lower()}{message[1:]}, found {shown(first.get('input'))}"
 
 
 def _shown_part(part: int | str) -> str:
     """A part of a key's place; list members are counted from 1."""
     return str(part + 1) if isinstance(part, int) else part
-
-
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _known_keys(place: tuple[int | str, ...]) -> list[str]:

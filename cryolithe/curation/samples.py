@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cryolithe.curation.arrays import oriented
@@ -19,9 +18,7 @@ from cryolithe.curation.manifest import Manifest
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
 from cryolithe.formats.pairs import Pair, open_pair
-from cryolithe.geometry import TiltGeometry
-from cryolithe.projector import make_projector
-from cryolithe.projector.classical import fbp
+from cryolithe.projector.classical import fbp_of_images
 
 LARGEST_PX = 160  # of an edge after averaging
 FEWEST_PX = 8  # of an edge: nothing can be said about less
@@ -156,7 +153,7 @@ def _halves_of_pair(pair: Pair, factor: int, depth: int) -> tuple[Float32, Float
     if not {"even", "odd"} <= pair.extras.keys():
         return None
     even, odd = (
-        _reconstructed(averaged(pair.extras[name], factor, axis=1, keep_axis=True)[0], pair.angles_deg, depth)
+        fbp_of_images(averaged(pair.extras[name], factor, axis=1, keep_axis=True)[0], pair.angles_deg, depth)
         for name in ("even", "odd")
     )
     return even, odd
@@ -176,7 +173,7 @@ def _of_entry(manifest: Manifest, name: str, folder: Path) -> Sample:
     halves = None
     if {"even", "odd"} <= opened.stacks.keys():
         even, odd = (
-            _reconstructed(_images_of(opened, opened.stacks[role], manifest, factor), angles, len(volume))
+            fbp_of_images(_images_of(opened, opened.stacks[role], manifest, factor), angles, len(volume))
             for role in ("even", "odd")
         )
         halves = (even, odd)
@@ -246,22 +243,10 @@ def _angles_beside(path: Path, name: str) -> tuple[float, ...]:
     return ()
 
 
-def _reconstructed(images: Float32, angles_deg: tuple[float, ...], depth: int) -> Float32:
-    """Our FBP of a small series, each image without its mean."""
-    flat = images - images.mean(axis=(1, 2), keepdims=True)
-    projector = make_projector(TiltGeometry(angles_deg, _two(images.shape)), (depth, images.shape[2]))
-    volume: Float32 = fbp(projector, torch.from_numpy(flat), "hamming").numpy()
-    return volume
-
-
 def _range(angles_deg: tuple[float, ...]) -> tuple[float, float] | None:
     if len(angles_deg) < 2 or min(angles_deg) == max(angles_deg):
         return None
     return max(-90.0, min(angles_deg)), min(90.0, max(angles_deg))
-
-
-def _two(shape: tuple[int, ...]) -> tuple[int, int]:
-    return shape[1], shape[2]
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -10,7 +10,6 @@ the expected numbers; after a change of either write it anew:
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import tempfile
 import time
@@ -25,6 +24,7 @@ from cryolithe.device import choose_precision, precision_name
 from cryolithe.diagnosis.finding import OK, PROBLEM, Finding
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px
+from cryolithe.hashing import file_sha256
 from cryolithe.network import Network
 from cryolithe.network.checkpoint import bundled_models, load_model
 from cryolithe.projector import make_projector
@@ -120,7 +120,7 @@ def stored_numbers(volume: torch.Tensor) -> list[float]:
 def references() -> dict[str, Any]:
     """What ``reference.json`` holds."""
     return {
-        "models": {name: _sha256(path) for name, path in bundled_models().items()},
+        "models": {name: file_sha256(path) for name, path in bundled_models().items()},
         "fbp": stored_numbers(reconstruct_fbp(torch.device("cpu"))),
         "network": stored_numbers(define_network()),
     }
@@ -131,10 +131,6 @@ def store_references() -> None:
     REFERENCE.write_text(json.dumps(references(), indent=2) + "\n", encoding="utf-8")
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _stored() -> dict[str, Any]:
     content: dict[str, Any] = json.loads(REFERENCE.read_text(encoding="utf-8"))
     return content
@@ -143,7 +139,7 @@ def _stored() -> dict[str, Any]:
 def models() -> Finding:
     """Whether the bundled models are there, with the right bytes."""
     try:
-        expected, found = _stored()["models"], {name: _sha256(path) for name, path in bundled_models().items()}
+        expected, found = _stored()["models"], {name: file_sha256(path) for name, path in bundled_models().items()}
     except (OSError, ValueError, KeyError) as error:
         return Finding("models", PROBLEM, f"they or their hashes cannot be read: {error}", REINSTALL)
     wrong = [

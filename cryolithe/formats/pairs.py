@@ -14,6 +14,7 @@ Chunks hold all tilts (or all z) of a few rows: a run of rows is one contiguous 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,11 +32,12 @@ from cryolithe.formats.hdf5_file import new_hdf5_file
 FORMAT, VERSION = "cryolithe-pair", 1
 ROWS_PER_CHUNK = 8
 OPTIONAL = ("even", "odd", "clean", "labels")
+_MEND = "the file is damaged: copy it again, or make it anew"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A tilt series with its target; arrays may be h5py datasets, which read only what is indexed.
+    """A tilt series with its target; arrays may be a `StoredArray` each, which reads only what is indexed.
 
     Attributes:
         images: shape ``(tilt, y, x)``.
@@ -57,6 +59,68 @@ class Pair:
         _check_shapes(self)
 
 
+class StoredArray:
+    """An array in an open HDF5 file: what is indexed is read, and damage found then names the file.
+
+    Checksums are tested when a chunk is read, which may be hours after the file was opened.
+
+    Args:
+        dataset: in an open file.
+        path: of the file, for messages.
+        name: of the array, for messages.
+
+    Raises:
+        FileFormatError: if it holds no plain numbers, or lacks chunks (HDF5 would give zeros for them).
+    """
+
+    def __init__(self, dataset: h5py.Dataset, path: Path, name: str) -> None:
+        self._dataset, self._path, self._name = dataset, path, name
+        self.shape: tuple[int, ...] = dataset.shape or ()
+        self.dtype: np.dtype[Any] = dataset.dtype
+        if self.dtype.kind not in "fiu":
+            raise FileFormatError(f"{path}: '{self._name}' holds {self.dtype}, expected plain numbers; {_MEND}")
+        if dataset.chunks is None:
+            complete = dataset.id.get_storage_size() >= self.size * self.dtype.itemsize
+        else:
+            grid = (-(-size // chunk) for size, chunk in zip(self.shape, dataset.chunks, strict=True))
+            complete = dataset.id.get_num_chunks() == math.prod(grid)
+        if not complete:
+            raise FileFormatError(f"{path}: parts of '{self._name}' are lacking; {_MEND}")
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        """Length along the first axis."""
+        return self.shape[0]
+
+    def __getitem__(self, place: Any) -> Any:
+        """Read a part, as h5py would.
+
+        Raises:
+            FileFormatError: if it cannot be read.
+        """
+        try:
+            return self._dataset[place]
+        except (OSError, RuntimeError, KeyError) as error:  # what h5py makes of HDF5's failures
+            reason = " ".join(str(error).split())
+            raise FileFormatError(f"{self._path}: '{self._name}' cannot be read ({reason}); {_MEND}") from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all of it; raises FileFormatError as indexing does."""
+        if copy is False:
+            raise ValueError("an array in a file cannot be had without a copy")
+        values: NDArray[Any] = self[()]
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+
 def write_pair(path: PathLike, pair: Pair, overwrite: bool = False) -> None:
     """Write a pair; the file appears under its name only when it is complete.
 
@@ -67,10 +131,15 @@ def write_pair(path: PathLike, pair: Pair, overwrite: bool = False) -> None:
     needed = sum(values.size * values.dtype.itemsize for values in arrays.values())
     with new_hdf5_file(path, overwrite, needed) as file:
         for name, values in arrays.items():
-            chunk = (values.shape[0], min(ROWS_PER_CHUNK, values.shape[1]), values.shape[2])
-            # Fletcher's checksum finds flipped bits; times are left out so that the same pair gives the same bytes.
-            file.create_dataset(name, data=values, chunks=chunk, fletcher32=True, track_times=False)
+            _add_array(file, name, values.shape, values.dtype)[...] = values
         _describe(file, pair.angles_deg, pair.voxel_size_angstrom, pair.origin)
+
+
+def _add_array(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+    """An empty array of a pair, in chunks of all tilts (or all z) of some rows."""
+    chunk = (shape[0], min(ROWS_PER_CHUNK, shape[1]), shape[2])
+    # Fletcher's checksum finds flipped bits; times are left out so that the same pair gives the same bytes.
+    return file.create_dataset(name, shape, dtype, chunks=chunk, fletcher32=True, track_times=False)
 
 
 def _describe(
@@ -147,8 +216,7 @@ def pair_writer(path: PathLike, layout: PairLayout, overwrite: bool = False) -> 
     needed = sum(values.size * values.dtype.itemsize for values in shapes.values())
     with new_hdf5_file(path, overwrite, needed) as file:
         for name, (shape, dtype) in layout.arrays.items():
-            chunk = (shape[0], min(ROWS_PER_CHUNK, shape[1]), shape[2])
-            file.create_dataset(name, shape, dtype, chunks=chunk, fletcher32=True, track_times=False)
+            _add_array(file, name, shape, dtype)
         _describe(file, layout.angles_deg, layout.voxel_size_angstrom, layout.origin)
         sink = RowSink(file)
         yield sink
@@ -162,7 +230,8 @@ def open_pair(path: PathLike) -> Iterator[Pair]:
 
     Raises:
         InputError: if the file is missing or empty.
-        FileFormatError: if it is not such a file, or its parts disagree; says which.
+        FileFormatError: if it is not such a file, or its parts disagree; says which. Likewise later, when an array
+            is indexed, if it cannot be read (`StoredArray`).
     """
     path = Path(path)
     input_size_bytes(path)
@@ -180,11 +249,11 @@ def open_pair(path: PathLike) -> Iterator[Pair]:
                 if not isinstance(file.get(name), h5py.Dataset):
                     raise FileFormatError(f"{path} lacks the dataset '{name}'")
             pair = Pair(
-                images=file["images"],
-                truth=file["truth"],
+                images=_stored(file, "images", path),
+                truth=_stored(file, "truth", path),
                 angles_deg=tuple(float(a) for a in file["angles_deg"][()]),
                 voxel_size_angstrom=float(file.attrs["voxel_size_angstrom"]),
-                extras={name: file[name] for name in OPTIONAL if name in file},
+                extras={name: _stored(file, name, path) for name in OPTIONAL if name in file},
                 origin=json.loads(file.attrs.get("origin", "{}")),
             )
         # What is damaged inside HDF5 shows as any of these.
@@ -195,6 +264,11 @@ def open_pair(path: PathLike) -> Iterator[Pair]:
         except InputError as error:
             raise FileFormatError(f"{path}: {error}") from error
         yield pair
+
+
+def _stored(file: h5py.File, name: str, path: Path) -> Any:
+    """An array of an open file; stands for an ndarray wherever parts of one are read."""
+    return StoredArray(file[name], path, name)
 
 
 def _check_shapes(pair: Pair) -> None:

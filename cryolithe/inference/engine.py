@@ -70,7 +70,7 @@ class _Batch(NamedTuple):
 
 
 class Engine:
-    """Applies a lifted network to runs of rows.
+    """Applies a lifted network to runs of rows, one run after another.
 
     Args:
         network: on its device and in its precision.
@@ -98,6 +98,7 @@ class Engine:
         weight = network.combine[0].weight
         self.device, self.dtype = weight.device, weight.dtype
         self.pool = pool or choose_pool(self.device)
+        self._only_part: list[PointBlock] | None = None
 
     def __call__(self, run: RowRun, on_share: Callable[[float], object] = lambda share: None) -> torch.Tensor:
         """Values of all points for all patches.
@@ -112,17 +113,37 @@ class Engine:
         patches, outputs = len(run.first_rows), self.network.outputs
         exact = torch.promote_types(self.dtype, torch.float32)
         values = torch.empty((self.grid.points, patches, outputs), dtype=exact, device=self.device)
-        order, size = self.grid.order(), self.batch.points_in_memory
-        parts = [order[first : first + size] for first in range(0, len(order), size)]
         if self.device.type != "cpu" or self.threads == 1:
-            for part in parts:
-                self._run_part(run, self._blocks(part), values, map, on_share)
+            for part in self._parts():
+                self._run_part(run, part, values, map, on_share)
             return values
         # Each thread of ours is to be one thread of torch's; the caller's own setting is per thread and stays.
         with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-            for part in parts:
-                self._run_part(run, self._blocks(part), values, executor.map, on_share)
+            for part in self._parts():
+                self._run_part(run, part, values, executor.map, on_share)
         return values
+
+    def forget(self) -> None:
+        """Free what is kept between runs."""
+        self._only_part = None
+
+    def _parts(self) -> Iterator[list[PointBlock]]:
+        """The points that are worked on together, in blocks.
+
+        The blocks of an only part serve the next run too. What they hold between runs is bounded: at most
+        `points_in_memory` points with 8 bytes for each tilt (64 MB at 2^17 points and 61 tilts), which every run
+        needs anyway. Several parts are made anew each time, because together they know no such bound.
+        """
+        if self._only_part is not None:
+            yield self._only_part
+            return
+        order, size = self.grid.order(), self.batch.points_in_memory
+        if len(order) <= size:
+            self._only_part = self._blocks(order)
+            yield self._only_part
+            return
+        for first in range(0, len(order), size):
+            yield self._blocks(order[first : first + size])
 
     def _blocks(self, order: NDArray[np.int64]) -> list[PointBlock]:
         size = self.batch.points
@@ -166,14 +187,16 @@ class Engine:
     def _lift(self, rows: list[torch.Tensor], encoder: RowEncoder, each: Callable[..., Iterator[Any]]) -> torch.Tensor:
         """Lifted rows; on a GPU in the network's precision, on a CPU as precise as the maps."""
         tilts = rows[0].shape[0]
-        bounds = np.linspace(0, tilts, min(tilts, 2 * self.threads) + 1).astype(int)
+        # Threads share the tilts of a CPU's rows; a GPU is quickest with all of them at once.
+        pieces = min(tilts, 2 * self.threads) if self.device.type == "cpu" else 1
+        bounds = np.linspace(0, tilts, pieces + 1).astype(int)
 
         def lift(number: int) -> torch.Tensor:
             low, high = int(bounds[number]), int(bounds[number + 1])
             with torch.inference_mode():
                 return lift_rows([row[low:high] for row in rows], self.windows, encoder.maps[low:high])
 
-        lifted = torch.cat(list(each(lift, range(len(bounds) - 1))), dim=1)
+        lifted = lift(0) if pieces == 1 else torch.cat(list(each(lift, range(pieces))), dim=1)
         return lifted.to(self.dtype) if self.device.type != "cpu" else lifted
 
     def _block(

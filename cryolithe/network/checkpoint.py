@@ -18,7 +18,8 @@ import safetensors.torch
 import torch
 
 from cryolithe.errors import ModelError, OutputError, nearest_name
-from cryolithe.models import FORMAT, bundled_models, file_sha256, find_model
+from cryolithe.hashing import file_sha256
+from cryolithe.models import FORMAT, bundled_models, find_model
 from cryolithe.network import Network, build_network
 from cryolithe.network.config import config_from_dict, config_to_dict
 from cryolithe.network.convention import OWN, TAPS_LEAF, Convention, check_record

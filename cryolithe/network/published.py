@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from cryolithe.errors import ModelError, SettingsError, nearest_name
-from cryolithe.models import file_sha256
+from cryolithe.hashing import file_sha256
 from cryolithe.network.config import MOST_UNITS, Head, InputWindow, SliceSetConfig
 from cryolithe.network.convention import Convention
 from cryolithe.network.sliceset import SliceSet
@@ -110,7 +110,8 @@ def import_published(folder: Path) -> Imported:
     paths = folder / CONFIG_NAME, folder / CHECKPOINT_NAME
     for path in paths:
         if not path.is_file():
-            raise ModelError(f"{path} does not exist; a published model is a folder with {CONFIG_NAME} and {path.name}")
+            names = f"{CONFIG_NAME} and {CHECKPOINT_NAME}"
+            raise ModelError(f"{path} does not exist; a published model is a folder with {names}")
     values = _read_config(paths[0])
     config, ignored = read_published_config(values, str(paths[0]))
     stored = read_torch_file(paths[1], FILTER_CLASSES)

@@ -14,10 +14,17 @@ ENGINES = ("torch", "tomosipo")
 
 
 class Projector(Protocol):
-    """A linear map between volumes and tilt images, with its adjoint; slices across the tilt axis are independent."""
+    """A linear map between volumes and tilt images, with its adjoint; slices across the tilt axis are independent.
+
+    Attributes:
+        geometry: angles and detector width.
+        slice_shape: voxels along ``(z, x)``.
+        device: where results are.
+    """
 
     geometry: TiltGeometry
     slice_shape: tuple[int, int]
+    device: torch.device
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Project: ``(z, rows, x)`` -> ``(tilts, rows, X)``."""

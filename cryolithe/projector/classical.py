@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cryolithe.filters import filter_rows, padded_length, ramp_response
-from cryolithe.projector import Projector
+from cryolithe.geometry import TiltGeometry
+from cryolithe.projector import Projector, make_projector
 
 
 def fbp(projector: Projector, rows: torch.Tensor, window: str = "cosine") -> torch.Tensor:
@@ -31,6 +34,24 @@ def fbp(projector: Projector, rows: torch.Tensor, window: str = "cosine") -> tor
     (filtered,) = filter_rows(rows, response)
     weights = torch.from_numpy(projector.geometry.angular_weights_rad()).to(filtered)
     return projector.adjoint(filtered * weights[:, None, None])
+
+
+def fbp_of_images(images: NDArray[np.float32], angles_deg: tuple[float, ...], depth: int) -> NDArray[np.float32]:
+    """Filtered back-projection of a small series, softly filtered (Hamming): to look at, or to compare halves.
+
+    Args:
+        images: shape ``(tilts, y, x)``, tilted about the middle of x; each one's mean is removed.
+        angles_deg: one for each image.
+        depth: voxels along z.
+
+    Returns:
+        shape ``(z, y, x)``, the y and x of the images.
+    """
+    _, height, width = images.shape
+    projector = make_projector(TiltGeometry(angles_deg, (height, width)), (depth, width))
+    flat = images - images.mean(axis=(1, 2), keepdims=True)
+    volume: NDArray[np.float32] = fbp(projector, torch.from_numpy(flat), "hamming").numpy()
+    return volume
 
 
 def sirt(

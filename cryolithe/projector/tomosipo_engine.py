@@ -35,6 +35,7 @@ class TomosipoProjector:
         self._tomosipo = tomosipo
         self.geometry = geometry
         self.slice_shape = slice_shape
+        self.device = torch.device("cuda")
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Project: ``(z, rows, x)`` -> ``(tilts, rows, X)``."""

@@ -30,6 +30,7 @@ class TorchProjector:
     Attributes:
         geometry: as given.
         slice_shape: as given.
+        device: as given.
     """
 
     def __init__(

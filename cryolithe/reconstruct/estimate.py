@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 
 import torch
 
@@ -21,31 +20,15 @@ _BESIDE_PRODUCTS = 1.5
 _GPU_SHARE, _PROBE = 0.3, (1024, 1408, 256)
 
 
-@dataclass(frozen=True)
-class RunEstimate:
-    """A run before it starts.
+def estimate(run: ResolvedJob, slab_rows: int, batch: int, memory_bytes: int) -> str:
+    """One line on a run whose slabs are planned.
 
-    Attributes:
-        line: all of it for a person.
+    Args:
+        run: what is to be done.
         slab_rows: rows of the volume made at a time.
-        slabs: their number.
+        batch: points that a network works on at a time.
         memory_bytes: that the run will use at most, about.
-        output_bytes: size of the volume.
-        temporary_bytes: size of the prepared stack beside it.
-        seconds: time for the reconstruction itself, about.
     """
-
-    line: str
-    slab_rows: int
-    slabs: int
-    memory_bytes: int
-    output_bytes: int
-    temporary_bytes: int
-    seconds: float
-
-
-def estimate(run: ResolvedJob, slab_rows: int, batch: int, memory_bytes: int) -> RunEstimate:
-    """Estimate a run whose slabs are planned."""
     (depth, height, width), settings = run.grid.shape, run.job.settings
     tilts = run.series.geometry.tilts
     output = math.prod(run.grid.shape) * (2 if settings.dtype == "float16" else _FLOAT)
@@ -56,13 +39,12 @@ def estimate(run: ResolvedJob, slab_rows: int, batch: int, memory_bytes: int) ->
     where = ", ".join(str(device) for device in run.devices)
     where += f" ({torch.get_num_threads()} threads)" if run.device.type == "cpu" else ""
     blocks = f", {batch} points at a time" if run.model else ""
-    line = (
+    return (
         f"Plan: {' x '.join(map(str, run.series.images.shape))} (tilts, y, x) -> {depth} x {height} x {width} (z, y, x)"
         f"; {what} on {where}; {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows{blocks}; about "
         f"{memory_bytes / 1e9:.1f} GB of memory, {output / 1e9:.2f} GB of output, "
         f"{temporary / 1e9:.2f} GB of temporary files; about {_clock(seconds)}"
     )
-    return RunEstimate(line, slab_rows, slabs, memory_bytes, output, temporary, seconds)
 
 
 def _seconds(run: ResolvedJob) -> float:
@@ -76,18 +58,16 @@ def _seconds(run: ResolvedJob) -> float:
 
 
 def products_per_voxel(config: NetworkConfig) -> float:
-    """Multiply-adds of a network's layers for a voxel, without lifting and pooling."""
+    """Multiply-adds of a network's layers for a voxel, without what is done for each tilt: lifting and pooling."""
     stride, rows = config.head.stride, config.rows + config.head.stride - 1
     width, outputs = config.combiner_width, config.head.outputs
-    if isinstance(config, RowSetConfig):
-        row = stride * config.row_hidden * (config.channels + config.row_features)
-        hidden = config.combiner_layers - 1
+    if isinstance(config, RowSetConfig):  # a block of voxels needs as many new rows as it is high
+        encode = stride * config.row_hidden * (config.channels + config.row_features)
     else:
-        middle = max(0, config.row_layers - 1) * config.row_hidden**2
-        row = rows * (config.set_hidden * config.row_hidden + middle + config.row_hidden * config.row_features)
-        hidden = config.combiner_layers - 1
-    join = rows * config.row_features * width + hidden * width**2 + width * outputs
-    return (row + join) / stride**3
+        hidden = max(0, config.row_layers - 1) * config.row_hidden**2
+        encode = rows * (config.set_hidden * config.row_hidden + hidden + config.row_hidden * config.row_features)
+    join = rows * config.row_features * width + (config.combiner_layers - 1) * width**2 + width * outputs
+    return (encode + join) / stride**3
 
 
 def _products_per_second(device: torch.device, precision: torch.dtype) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from cryolithe.errors import OutputError
 from cryolithe.formats import read_tilt_series
 from cryolithe.formats.files import input_size_bytes
 from cryolithe.geometry import VolumeGrid
+from cryolithe.hashing import file_sha256
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.reconstruct.preparation import Preparation
 from cryolithe.settings import ReconstructSettings
@@ -181,12 +181,3 @@ def resolve(job: Job) -> ResolvedJob:
     height, width = preparation.image_shape(series.geometry.image_shape)
     grid = VolumeGrid((settings.thickness or default_thickness(width), height, width))
     return ResolvedJob(job, series, grid, preparation, model, devices, precision)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

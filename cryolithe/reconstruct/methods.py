@@ -50,6 +50,11 @@ class SlabMethod(Protocol):
         """Detector rows needed before and after a slab."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where results are."""
+        ...
+
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of the volume from rows of the detector.
 
@@ -72,6 +77,11 @@ class FbpMethod:
     row_multiple: int = 1
     halo_px: int = 0
 
+    @property
+    def device(self) -> torch.device:
+        """See `SlabMethod`."""
+        return self.projector.device
+
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
         return fbp(self.projector, rows, self.window)
@@ -86,6 +96,11 @@ class SirtMethod:
     on_iteration: Callable[[], object] = lambda: None
     row_multiple: int = 1
     halo_px: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """See `SlabMethod`."""
+        return self.projector.device
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
@@ -229,6 +244,16 @@ class NetworkMethod:
         self.first_row = 0
         lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
         self.lifted = lifted.to(compute.device, compute.precision)
+        self.engine = self._new_engine()
+
+    def _new_engine(self) -> Engine:
+        threads = self.compute.threads or torch.get_num_threads()
+        return Engine(self.lifted, self.config.input.windows, self.points, self.compute.batch(), threads)
+
+    @property
+    def device(self) -> torch.device:
+        """See `SlabMethod`."""
+        return self.compute.device
 
     def at(self, first_row: int) -> NetworkMethod:
         """The same for the slab that begins at a row of the volume."""
@@ -243,6 +268,8 @@ class NetworkMethod:
             return None
         smaller = copy.copy(self)
         smaller.compute = replace(self.compute, points=points)
+        self.engine.forget()  # whoever still holds this method need not hold its blocks
+        smaller.engine = smaller._new_engine()
         return smaller
 
     @torch.inference_mode()
@@ -250,9 +277,7 @@ class NetworkMethod:
         """See `SlabMethod`; rows are standardised and dense = positive."""
         slab, points = rows.shape[1] - 2 * self.halo_px, self.points
         run = self.sampling.inputs(rows.to(self.compute.device), self.first_row)
-        threads = self.compute.threads or torch.get_num_threads()
-        engine = Engine(self.lifted, self.config.input.windows, points, self.compute.batch(), threads)
-        values = engine(run, self.on_points)
+        values = self.engine(run, self.on_points)
         by_point = values.view(len(points.z_px), len(points.x_px), len(run.first_rows), -1)
         return self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
 

@@ -17,10 +17,11 @@ from cryolithe import __version__
 from cryolithe.device import precision_name
 from cryolithe.errors import CryoLitheError, OutputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeWriter
+from cryolithe.hashing import file_sha256
 from cryolithe.inference import BatchSize
 from cryolithe.projector import make_projector
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
-from cryolithe.reconstruct.estimate import RunEstimate, estimate
+from cryolithe.reconstruct.estimate import estimate
 from cryolithe.reconstruct.job import (
     FREE_SETTINGS,
     Finished,
@@ -28,7 +29,6 @@ from cryolithe.reconstruct.job import (
     ResolvedJob,
     Watcher,
     check_files,
-    file_sha256,
     resolve,
 )
 from cryolithe.reconstruct.journal import Slab, WorkFolder
@@ -68,8 +68,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     folder = WorkFolder(job.output.with_name(job.output.name + ".partial"))
     try:
         plan = _plan(run, folder, watcher)
-        memory = run_bytes(_demand(run, plan["batch"]), run.series.geometry, run.grid, plan["slab_rows"])
-        watcher.note(estimate(run, plan["slab_rows"], plan["batch"], memory).line)
+        watcher.note(_estimate(run, plan["batch"], plan["slab_rows"]))
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
         _make_slabs(run, folder, plan, stack, watcher)
@@ -94,16 +93,26 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     return finished
 
 
-def plan_run(run: ResolvedJob) -> RunEstimate:
-    """What a run will take; nothing is read but headers, nothing is written.
+def plan_run(run: ResolvedJob) -> str:
+    """One line on what a run will take; nothing is read but headers, nothing is written.
 
     Raises:
         ResourceError: if memory does not suffice.
     """
     batch = _batch(run)
-    demand, geometry = _demand(run, batch), run.series.geometry
-    rows = slab_rows(demand, geometry, run.grid, memory_budget_bytes(run.job.settings.max_memory, run.device))
-    return estimate(run, rows, batch, run_bytes(demand, geometry, run.grid, rows))
+    return _estimate(run, batch, _fitting_rows(run, batch))
+
+
+def _fitting_rows(run: ResolvedJob, batch: int) -> int:
+    """Height of the slabs that fit into the memory that may be used; raises ResourceError where none fits."""
+    budget = memory_budget_bytes(run.job.settings.max_memory, run.device)
+    return slab_rows(_demand(run, batch), run.series.geometry, run.grid, budget)
+
+
+def _estimate(run: ResolvedJob, batch: int, rows: int) -> str:
+    """One line on what a run with slabs of ``rows`` rows will take."""
+    memory = run_bytes(_demand(run, batch), run.series.geometry, run.grid, rows)
+    return estimate(run, rows, batch, memory)
 
 
 def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, Any]:
@@ -129,9 +138,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
             plan = folder.plan
             if settings.max_memory is not None:
                 # The run may have been killed because its slabs were too high.
-                budget = memory_budget_bytes(settings.max_memory, run.device)
-                fitting = slab_rows(_demand(run, plan["batch"]), run.series.geometry, run.grid, budget)
-                plan = {**plan, "slab_rows": min(plan["slab_rows"], fitting)}
+                plan = {**plan, "slab_rows": min(plan["slab_rows"], _fitting_rows(run, plan["batch"]))}
             watcher.note(f"Going on with an unfinished run: {len(folder.slabs)} slabs are done.")
             return plan
         if not settings.overwrite:
@@ -139,11 +146,10 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
                 f"{folder.path} holds an unfinished run with another {changed}; repeat that run to finish it, "
                 "give --overwrite to start anew, or choose another -o"
             )
-    budget = memory_budget_bytes(settings.max_memory, run.device)
     batch = _batch(run)
     plan = {
         "work": work,
-        "slab_rows": slab_rows(_demand(run, batch), run.series.geometry, run.grid, budget),
+        "slab_rows": _fitting_rows(run, batch),
         "batch": batch,
         "threads": torch.get_num_threads(),
         "label": _label(run),

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -59,7 +59,7 @@ def run_slabs(
     Raises:
         ResourceError: if memory runs out or a GPU fails; what was yielded before is good.
     """
-    if len(methods) == 1 and _device_type(methods[0]) == "cpu":
+    if len(methods) == 1 and methods[0].device.type == "cpu":
         method = methods[0]
         for start, stop in slabs:
             method, values = compute_slab(_at(method, start), read(method, start, stop), note)
@@ -95,7 +95,7 @@ def _run_side_by_side(
         except queue.Empty:
             return None
         rows = read(method, start, stop)
-        return start, stop, rows.pin_memory() if _device_type(method) == "cuda" else rows
+        return start, stop, rows.pin_memory() if method.device.type == "cuda" else rows
 
     def work(method: SlabMethod) -> None:
         try:
@@ -185,9 +185,3 @@ def _at(method: SlabMethod, start: int) -> SlabMethod:
 
 def _points(method: SlabMethod) -> int:
     return method.compute.batch().points if isinstance(method, NetworkMethod) else 1
-
-
-def _device_type(method: Any) -> str:
-    if isinstance(method, NetworkMethod):
-        return method.compute.device.type
-    return str(getattr(getattr(method, "projector", None), "device", torch.device("cpu")).type)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from numpy.typing import NDArray
 
@@ -31,9 +30,7 @@ from cryolithe.formats.files import replacing
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.formats.star import Particle, write_particles
-from cryolithe.geometry import TiltGeometry
-from cryolithe.projector import make_projector
-from cryolithe.projector.classical import fbp
+from cryolithe.projector.classical import fbp_of_images
 from cryolithe.report import plot_contact_sheet
 from cryolithe.simulation.cell import Cell
 from cryolithe.simulation.crowd import check_fits, ice_noise, make_cell
@@ -172,7 +169,7 @@ def write_series(folder: Path, name: str, made: SimulatedSeries, drawn: dict[str
     write_volume(folder / f"{name}_labels.mrc", Volume(cell.labels, voxel), label=label, dtype=np.uint16)
     particles = [Particle(name, p.name, p.label, p.position_px, p.euler_deg) for p in cell.placements]
     write_particles(folder / f"{name}_particles.star", particles, truth.shape, voxel)
-    back = _back_projection(series, truth.shape)
+    back = fbp_of_images(series.images, plan.angles_deg, truth.shape[0])
     plot_contact_sheet(folder / f"{name}.png", series.images, plan.angles_deg, {"truth": truth, "FBP": back}, voxel)
     extras: dict[str, NDArray[Any]] = {
         "even": series.even,
@@ -182,15 +179,6 @@ def write_series(folder: Path, name: str, made: SimulatedSeries, drawn: dict[str
     }
     origin = {"program": f"CryoLithe {__version__}", "classes": list(cell.classes), "drawn": drawn}
     write_pair(folder / f"{name}.h5", Pair(series.images, truth, plan.angles_deg, voxel, extras, origin))
-
-
-def _back_projection(series: ImagedSeries, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """FBP of the noisy images, for the contact sheet."""
-    geometry = TiltGeometry(series.plan.angles_deg, (series.images.shape[1], series.images.shape[2]))
-    projector = make_projector(geometry, (shape[0], shape[2]))
-    images = series.images - series.images.mean(axis=(1, 2), keepdims=True)
-    volume: NDArray[np.float32] = fbp(projector, torch.from_numpy(images), "hamming").numpy()
-    return volume
 
 
 def _drawn(made: SimulatedSeries) -> dict[str, Any]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.simulation.cell import CellRecipe
 from cryolithe.simulation.imaging_recipe import ImagingRecipe
-
-_LIMIT_BYTES = 1_000_000
+from cryolithe.yaml_table import read_yaml_table
 
 
 class Recipe(BaseModel):
@@ -46,16 +44,7 @@ def read_recipe(path: Path) -> Recipe:
         SettingsError: if the file is missing or not YAML, a key is unknown (the nearest known one is named) or a
             value out of range.
     """
-    if not path.is_file():
-        raise SettingsError(f"recipe {path} does not exist")
-    if path.stat().st_size > _LIMIT_BYTES:
-        raise SettingsError(f"recipe {path} has more than {_LIMIT_BYTES} bytes; expected a few lines")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold 'key: value' lines, found a {type(values).__name__}")
+    values = read_yaml_table(path, "recipe")
     try:
         return Recipe(**values)
     except SettingsError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
@@ -22,6 +21,7 @@ from cryolithe.training.sections import (
     TiltSettings,
     ValidationSettings,
 )
+from cryolithe.yaml_table import read_yaml_table
 
 
 class TrainConfig(Section):
@@ -106,14 +106,7 @@ def read_train_config(path: Path) -> TrainConfig:
             out of range, or values contradict each other.
         ModelError: if the network's configuration is wrong.
     """
-    if not path.is_file():
-        raise SettingsError(f"training configuration {path} does not exist")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: impossible dates, broken UTF-8
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold 'key: value' lines, got {type(values).__name__}")
+    values = read_yaml_table(path, "training configuration")
     try:
         config = TrainConfig(**values)
     except ValidationError as error:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from cryolithe.errors import OutputError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Head
-from cryolithe.training.validation import Example, Verdict, back_projection, band_names
+from cryolithe.projector.classical import fbp_of_images
+from cryolithe.training.validation import Example, Verdict, band_names
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
 
@@ -139,7 +140,8 @@ def plot_summary(
         if scores:
             axes.legend(fontsize=7)
     for number, (example, volume) in enumerate(shown):
-        panels = (("truth", example.truth), ("network", volume), ("FBP", back_projection(example)))
+        back = fbp_of_images(example.images, example.angles_deg, len(example.truth))
+        panels = (("truth", example.truth), ("network", volume), ("FBP", back))
         for column, (title, values) in enumerate(panels):
             slices = (("XY", values[values.shape[0] // 2]), ("XZ", values[:, values.shape[1] // 2]))
             low, high = np.percentile(values, (1, 99.5))

@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import SettingsError
 from cryolithe.formats.pairs import Pair, open_pair
-from cryolithe.geometry import TiltGeometry
 from cryolithe.network import Head, Network
-from cryolithe.projector import make_projector
-from cryolithe.projector.classical import fbp
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.simulation import Molecule, add_white_noise, draw_angles_deg, make_specimen, project
 from cryolithe.training.config import TrainConfig
@@ -143,14 +140,6 @@ def judge(
 def mean_loss(verdicts: Sequence[Verdict]) -> float:
     """The number that decides which weights are the best."""
     return float(np.mean([verdict.loss for verdict in verdicts]))
-
-
-def back_projection(example: Example) -> NDArray[np.float32]:
-    """FBP of an example, to look at beside a network's volume."""
-    depth, height, width = example.truth.shape
-    projector = make_projector(TiltGeometry(example.angles_deg, (height, width)), (depth, width))
-    volume: NDArray[np.float32] = fbp(projector, torch.from_numpy(example.images), "hamming").numpy()
-    return volume
 
 
 def band_names(head: Head) -> tuple[str, ...]:
