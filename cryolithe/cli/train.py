@@ -144,8 +144,8 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
     from cryolithe.network.checkpoint import load_model
     from cryolithe.network.config import config_to_dict
     from cryolithe.training.config import TrainConfig, check_config, read_train_config
-    from cryolithe.training.loop import with_row_encoder_of
     from cryolithe.training.sources import find_pairs
+    from cryolithe.training.starting import grown_from, with_row_encoder_of
 
     configs = [path for path in sources if path.suffix in (".yaml", ".yml")]
     pairs = [path for path in sources if path not in configs]
@@ -166,14 +166,16 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
             validation = validation.model_copy(update={"pairs": (files[-1],)})
             files = files[:-1]
         data = data.model_copy(update={"pairs": (*data.pairs, *files)})
-        config = config.model_copy(update={"start": finetune, "data": data, "validation": validation})
+        begin = {"start": finetune, "start_rows": None, "start_grown": None}
+        config = config.model_copy(update={**begin, "data": data, "validation": validation})
     named = configs[0] if configs and finetune is None else None
     if config.start is None:
-        if config.start_rows is None:
-            return config, base, None
-        donor = load_model(_model_name(base, config.start_rows, named, "start_rows"))
-        torch.manual_seed(config.seed)
-        return config, base, with_row_encoder_of(donor.network, build_network(config.network_config()), donor.name)
+        for key, beginning in (("start_rows", with_row_encoder_of), ("start_grown", grown_from)):
+            if (donor_name := getattr(config, key)) is not None:
+                donor = load_model(_model_name(base, donor_name, named, key))
+                torch.manual_seed(config.seed)
+                return config, base, beginning(donor.network, build_network(config.network_config()), donor.name)
+        return config, base, None
     network = load_model(_model_name(base, config.start, named, "start")).network
     found = config_to_dict(network.config)
     if "network" in config.model_fields_set and config_to_dict(config.network_config()) != found:

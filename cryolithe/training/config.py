@@ -31,6 +31,8 @@ class TrainConfig(Section):
         network: kind and sizes, see `cryolithe.network.config`.
         start: name or file of a model to start from; its network replaces ``network``. None for fresh weights.
         start_rows: name or file of a RowSet whose row encoder is taken; it must be as wide, its head may differ.
+        start_grown: name or file of a RowSet that differs in nothing but smaller widths: training begins with what it
+            computes. At most one of the three is given.
         specimens: what the plain simulated specimens contain.
         tilts: how they are tilted.
         hold_out: molecules never to be trained on.
@@ -59,6 +61,7 @@ class TrainConfig(Section):
     network: dict[str, Any] = Field({"kind": "RowSet"})
     start: str | None = None
     start_rows: str | None = None
+    start_grown: str | None = None
     specimens: SpecimenSettings = SpecimenSettings()
     tilts: TiltSettings = TiltSettings()
     hold_out: tuple[str, ...] = ()
@@ -129,6 +132,9 @@ def check_config(config: TrainConfig, name: str) -> None:
     """
     head = config.network_config().head
     loss = config.loss
+    starts = [key for key in ("start", "start_rows", "start_grown") if getattr(config, key) is not None]
+    if len(starts) > 1:
+        raise SettingsError(f"{name}: '{starts[0]}' and '{starts[1]}' exclude each other; give one")
     if loss.l1 + loss.l2 + loss.fsc == 0:
         raise SettingsError(f"{name}: 'loss': all weights are 0; give l1, l2 or fsc a positive one")
     least = -(-8 // head.stride) + 2 * head.margin

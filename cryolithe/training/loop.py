@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cryolithe.errors import CryoLitheError, ModelError
-from cryolithe.network import Network, RowSet, build_network
+from cryolithe.network import Network, build_network
 from cryolithe.network.config import config_to_dict
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Batch, Run, gather
@@ -161,33 +161,6 @@ def new_state(config: TrainConfig, place: Place, start: Network | None = None) -
     )
     scaler = torch.amp.GradScaler(place.device.type, enabled=place.precision == torch.float16)
     return TrainState(network, averaged, optimiser, scaler)
-
-
-def with_row_encoder_of(donor: Network, network: Network, name: str) -> Network:
-    """Put the row encoder of a trained `RowSet` into a fresh one.
-
-    What is learnt about rows serves every head; only the combiner has to be learnt anew.
-
-    Args:
-        donor: the trained network.
-        network: is changed and returned.
-        name: of the donor, for messages.
-
-    Raises:
-        ModelError: if one of them is no RowSet or their row encoders differ in size.
-    """
-    if not (isinstance(donor, RowSet) and isinstance(network, RowSet)):
-        raise ModelError(f"start_rows: '{name}' and the configuration's network must both be of kind RowSet")
-    for part in ("lift", "angle_gain", "mix", "encode_row"):
-        taken, place = getattr(donor, part).state_dict(), getattr(network, part).state_dict()
-        for leaf, values in taken.items():
-            if place.get(leaf, torch.empty(0)).shape != values.shape:
-                raise ModelError(
-                    f"start_rows: '{part}.{leaf}' of '{name}' has the shape {tuple(values.shape)}, the configuration's "
-                    f"network needs {tuple(place[leaf].shape) if leaf in place else 'none'}"
-                )
-        getattr(network, part).load_state_dict(taken)
-    return network
 
 
 def train(

@@ -1,0 +1,71 @@
+"""Fresh networks that begin with what others have learnt."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+
+from cryolithe.errors import ModelError
+from cryolithe.network import Network, RowSet
+
+WIDTHS = ("channels", "row_hidden", "row_features", "combiner_width")
+
+
+def with_row_encoder_of(donor: Network, network: Network, name: str) -> Network:
+    """Put the row encoder of a trained `RowSet` into a fresh one.
+
+    What is learnt about rows serves every head; only the combiner has to be learnt anew.
+
+    Args:
+        donor: the trained network.
+        network: is changed and returned.
+        name: of the donor, for messages.
+
+    Raises:
+        ModelError: if one of them is no RowSet or their row encoders differ in size.
+    """
+    if not (isinstance(donor, RowSet) and isinstance(network, RowSet)):
+        raise ModelError(f"start_rows: '{name}' and the configuration's network must both be of kind RowSet")
+    for part in ("lift", "angle_gain", "mix", "encode_row"):
+        taken, place = getattr(donor, part).state_dict(), getattr(network, part).state_dict()
+        for leaf, values in taken.items():
+            if place.get(leaf, torch.empty(0)).shape != values.shape:
+                raise ModelError(
+                    f"start_rows: '{part}.{leaf}' of '{name}' has the shape {tuple(values.shape)}, the configuration's "
+                    f"network needs {tuple(place[leaf].shape) if leaf in place else 'none'}"
+                )
+        getattr(network, part).load_state_dict(taken)
+    return network
+
+
+def grown_from(donor: Network, network: Network, name: str) -> Network:
+    """Make a fresh, wider `RowSet` compute exactly what a trained one computes.
+
+    The trained weights stand in the corner of the wider ones. What is new reads everything, but nothing that was
+    there reads what is new until training makes it so (as in Chen, Goodfellow and Shlens 2016, "Net2Net", but with
+    fresh units in place of copies: two copies would stay alike).
+
+    Args:
+        donor: the trained network.
+        network: is changed and returned.
+        name: of the donor, for messages.
+
+    Raises:
+        ModelError: if one of them is no RowSet, the fresh one is narrower, or they differ in more than their widths.
+    """
+    if not (isinstance(donor, RowSet) and isinstance(network, RowSet)):
+        raise ModelError(f"start_grown: '{name}' and the configuration's network must both be of kind RowSet")
+    small, large = asdict(donor.config), asdict(network.config)
+    for key in large:
+        fits = small[key] <= large[key] if key in WIDTHS else small[key] == large[key]
+        if not fits:
+            wanted = f"{small[key]} or more" if key in WIDTHS else f"{small[key]}"
+            raise ModelError(f"start_grown: the network's '{key}' must be {wanted}, as in '{name}', got {large[key]}")
+    weights = network.state_dict()
+    for leaf, trained in donor.state_dict().items():
+        outputs, inputs = trained.shape
+        weights[leaf][:outputs, inputs:] = 0
+        weights[leaf][:outputs, :inputs] = trained
+    network.load_state_dict(weights)
+    return network
