@@ -400,3 +400,23 @@ def _sizes():
 
     values.pop("kind")
     return values | {"input": InputWindow(**values["input"]), "head": Head(**values["head"])}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch looks at it while tracing
+def test_a_compiled_network_takes_the_same_steps(monkeypatch):
+    """Traced and called as torch.compile does it, but without its compiler, which takes long and may be missing."""
+    config = small_config(steps=3)
+    wanted = train(config, source_of(config), HERE).averaged.state_dict()
+    asked = []
+
+    def compile_without_compiler(network, **settings):
+        asked.append(settings)
+        return traced(network, **settings, backend="eager")
+
+    traced = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_without_compiler)
+    compiled = small_config(steps=3, compile=True)
+    found = train(compiled, source_of(compiled), HERE).averaged.state_dict()
+    assert len(asked) == 1
+    for name, tensor in found.items():
+        assert torch.allclose(tensor, wanted[name], atol=1e-6), name

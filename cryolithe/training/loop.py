@@ -117,7 +117,7 @@ def batch_loss(
     with torch.autocast(device.type, dtype=precision if enabled else torch.bfloat16, enabled=enabled):
         context = network.tilt_context(batch.angles_rad.to(device))
         windows = batch.windows.to(device, precision)
-        output = (apply or network)(windows, batch.visible.to(device), context.to(precision))
+        output = (network if apply is None else apply)(windows, batch.visible.to(device), context.to(precision))
     scaled = output.float() * batch.output_gain
     cube = None if batch.cube is None else (batch.cube, network.config.head)
     return run_loss(scaled, batch.targets.to(device), weights, settings or LossSettings(), cube)
