@@ -33,6 +33,7 @@ CONFIGS = {
     "RowSet lv1": RowSetConfig(head=Head(1), **ROWSET),
     "RowSet lv2": RowSetConfig(head=Head(2), **ROWSET),
     "RowSet without context": RowSetConfig(InputWindow(7, context_taps=0), Head(1), **ROWSET),
+    "RowSet without angles": RowSetConfig(InputWindow(7), Head(1), angle_harmonics=0, **ROWSET),
     "RowSet, finer rows": RowSetConfig(InputWindow(7, context_taps=5, oversampling=2), Head(1), **ROWSET),
     "RowSet with bands": RowSetConfig(InputWindow(7, bands=2), Head(1), weigh_spacing=True, **ROWSET),
     "SliceSet lv0": SliceSetConfig(head=Head(0), combiner_width=20, combiner_layers=3, **SLICESET),

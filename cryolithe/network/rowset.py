@@ -50,7 +50,7 @@ class RowSet(nn.Module):
         """The linear map W_θ of each tilt: ``(tilts,)`` -> ``(tilts, channels, samples)``."""
         order = torch.arange(1, self.config.angle_harmonics + 1, device=angles_rad.device)
         phase = angles_rad[:, None] * order
-        basis = torch.cat([torch.ones_like(phase[:, :1]), phase.sin(), phase.cos()], dim=1)
+        basis = torch.cat([torch.ones_like(angles_rad)[:, None], phase.sin(), phase.cos()], dim=1)
         gain = basis.to(self.mix.weight.dtype) @ self.angle_gain.weight.T
         if self.config.weigh_spacing:  # a positive factor passes the ReLU, so it weighs the tilt in the mean
             gain = gain * angle_shares(angles_rad).to(gain)[:, None]
