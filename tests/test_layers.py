@@ -22,7 +22,8 @@ ALLOWED = {
     "formats": {"errors", "geometry", "tilts", "volume"},
     "sampling": {"geometry"},
     "projector": {"errors", "geometry", "filters"},
-    "metrics": {"errors"},
+    "spectra": set(),
+    "metrics": {"errors", "spectra"},
     "report": {"errors", "metrics", "formats"},
     "models": {"errors"},
     "network": {"errors", "filters", "models", "sampling", "wavelets"},
@@ -37,7 +38,7 @@ ALLOWED = {
     },
     "simulation": {"errors", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "evaluation": {
-        "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "metrics", "report",
+        "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra", "metrics", "report",
     },
     "curation": {"errors", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {
