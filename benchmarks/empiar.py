@@ -8,6 +8,7 @@ against the entry's own tomogram, where there is one. No measure is proof: see t
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sys
@@ -190,10 +191,10 @@ def manifests(entries: str, data: Path) -> dict[str, tuple[Manifest, Path]]:
     return chosen
 
 
-def simulated_copy(data: Path) -> dict[str, tuple[str, ...]]:
+def simulated_copy(data: Path) -> None:
     """Write simulated copies in the entries' layouts, one series each; the tests' maker, so that both speak of one."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from fake_entry import fake_entry
+    fake_entry = importlib.import_module("fake_entry").fake_entry
 
     series = {"10045": ("11",), "10164": ("TS_01",), "11830": ("tomo_001",)}
     for number, names in series.items():
@@ -201,7 +202,6 @@ def simulated_copy(data: Path) -> dict[str, tuple[str, ...]]:
         fake_entry(manifest, names, data / f"EMPIAR-{number}")
     (data / "EMPIAR-10164" / "TS_01" / "TS_01_target.mrc").unlink()
     (data / "EMPIAR-10045" / "Tomograms" / "11" / "IS002_291013_011_target.mrc").unlink()
-    return series
 
 
 def main() -> None:
