@@ -23,14 +23,13 @@ from common import FOLDER
 SCRIPTS: dict[str, list[str]] = {
     "astra_agreement": [],
     "grid_lines": [],
-    "engine": ["--repeats", "2", "--astra-slices", "4"],
     "memory": ["--rows", "128", "--max-memory", "3.2", "--methods", "network", "--evaluate", "512"],
-    "speed": ["--minutes", "0.4"],
+    "speed": [],
     "real": [],
     "quality": [],
     "realism": [],
 }
-QUICK_ONLY: dict[str, list[str]] = {"empiar": []}
+QUICK_ONLY: dict[str, list[str]] = {"engine": [], "empiar": []}
 TAKE_MOLECULES = {"quality", "realism"}
 # No score of ours lies outside: correlations, shares, and times and sizes that are positive.
 LOWEST, HIGHEST = -1e3, 1e12

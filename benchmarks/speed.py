@@ -232,8 +232,8 @@ def main() -> None:
         return
     options = parser("speed", __doc__)
     options.add_argument("--device", default="cpu", help="cpu, or cuda: then results go to speed_cuda.json")
-    options.add_argument("--minutes", type=float, default=2.0, help="at most for the run of a cell; more: part of it")
-    options.add_argument("--max-memory", type=float, default=8.0, metavar="GB", help="limit for our methods on a CPU")
+    options.add_argument("--minutes", type=float, default=1.0, help="at most for the run of a cell; more: part of it")
+    options.add_argument("--max-memory", type=float, default=4.0, metavar="GB", help="limit for our methods on a CPU")
     options.add_argument("--sizes", default="", help="widths of the volumes, such as 256,512; default: all")
     options.add_argument("--methods", default=",".join(METHODS), help=f"any of {', '.join(METHODS)}")
     options.add_argument("--fresh", action="store_true", help="measure again what is there already")
