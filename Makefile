@@ -1,10 +1,12 @@
 # make demo   set up, reconstruct the example, look at examples/needle/output/
 # make test   linters, type checker, all tests
+# make benchmarks         CPU part of the published numbers, under an hour; MOLECULES=library.h5 for the realistic recipes
+# make benchmarks-quick   do the benchmarks work? Tiny sizes, under 5 minutes, results checked for sanity, not for speed
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format clean benchmarks benchmarks-quick
 .DELETE_ON_ERROR:
 
 # constraints.txt pins what is installed here; astra-toolbox and the like are only needed by tests.
@@ -27,6 +29,13 @@ check: $(VENV)/.installed-test
 
 test: check
 	$(BIN)/python -m pytest
+
+# One after the other: they would disturb each other's times.
+benchmarks: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/run_all.py $(if $(MOLECULES),--molecules $(MOLECULES))
+
+benchmarks-quick: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/run_all.py --quick $(if $(MOLECULES),--molecules $(MOLECULES))
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .

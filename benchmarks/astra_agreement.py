@@ -42,11 +42,11 @@ class AstraSlice:
         astra.data2d.delete(number)
         return np.array(sinogram, dtype=np.float32)
 
-    def fbp(self, sinogram: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Filtered back-projection with the unwindowed ramp."""
+    def fbp(self, sinogram: NDArray[np.float32], algorithm_name: str = "FBP") -> NDArray[np.float32]:
+        """Filtered back-projection with the unwindowed ramp; "FBP_CUDA" for a projector of the kind "cuda"."""
         data = astra.data2d.create("-sino", self.detector, sinogram)
         result = astra.data2d.create("-vol", self.volume)
-        config = astra.astra_dict("FBP") | {
+        config = astra.astra_dict(algorithm_name) | {
             "ProjectorId": self.projector,
             "ProjectionDataId": data,
             "ReconstructionDataId": result,

@@ -113,11 +113,12 @@ def median_seconds(call: Callable[[], object], repeats: int) -> Timing:
     return Timing(statistics.median(seconds), seconds)
 
 
-def peak_rss_of(command: Sequence[str]) -> ChildRun:
+def peak_rss_of(command: Sequence[str], limit_seconds: float | None = None) -> ChildRun:
     """Run a command and watch its resident memory.
 
     Raises:
         RuntimeError: if it fails; holds the end of its standard error.
+        subprocess.TimeoutExpired: if it was stopped because it took longer than ``limit_seconds``.
     """
     with tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
@@ -128,6 +129,10 @@ def peak_rss_of(command: Sequence[str]) -> ChildRun:
             finished, status, usage = os.wait4(process.pid, os.WNOHANG)
             if finished:
                 break
+            if limit_seconds is not None and time.perf_counter() - start > limit_seconds:
+                process.kill()
+                process.wait()
+                raise subprocess.TimeoutExpired(command, limit_seconds)
             highest = max(highest, watched.memory_info().rss)
             time.sleep(SAMPLING_SECONDS)
         seconds = time.perf_counter() - start

@@ -1,265 +1,272 @@
-"""How fast: networks in voxels per second beside their floor, FBP beside ASTRA on the same cores, start-up.
+"""Seconds and peak memory against the size of the volume: FBP, SIRT, networks and ASTRA, from file to file.
 
-Network cases are whole slabs as a run makes them (filter, lift, pool, layers, synthesis), as wide and thick as for
-800 x 800 x 400 voxels; their number of rows is less, which only weighs the halo more. "Floor" is the time that the
-layers' multiply-adds alone take at the speed of a large matrix product measured in the same run. "Definition" is the
-network as its equations say, a patch for every point, nothing shared: what the published program computes.
+Each cell is one process that reads a stack of 41 white images and writes a volume, with start-up, reading and writing;
+its time and its peak resident memory are counted (and the GPU's, as torch counts it). A cell that would take longer
+than --minutes is made of a part of its rows (y), which stand alone behind each other: its seconds are then
+extrapolated along a line through two runs, and its memory is that of the slabs that fit the part. Finished cells are
+kept: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import dataclasses
+import json
+import subprocess
+import sys
 import tempfile
-import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import ROOT, Table, Timing, cryolithe_command, median_seconds, parser, peak_rss_of, read_arguments, record
+from common import Cell, Table, commit, device, parser, peak_rss_of, read_arguments, record, text_of
 
-from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
-from cryolithe.formats import write_angles_deg, write_stack
-from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.network import Head, InputWindow, Network, NetworkConfig, RowSetConfig, SliceSetConfig, build_network
-from cryolithe.network.checkpoint import load_model
-from cryolithe.projector import make_projector
-from cryolithe.projector.classical import fbp, sirt
-from cryolithe.reconstruct.estimate import products_per_voxel
-from cryolithe.reconstruct.methods import Compute, NetworkMethod, network_rows
-from cryolithe.reconstruct.plan import MOST_SLAB_ROWS
-from cryolithe.sampling import pad_rows, point_columns, reflected_rows, row_windows, visible
+from cryolithe.device import choose_device
+from cryolithe.formats import read_tilt_series, write_angles_deg, write_stack
+from cryolithe.report import write_json
 
 ANGLES_DEG = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
-FULL = (400, 800, 800)  # (z, y, x)
-# Points whose patches the definition holds at once; more do not make it faster.
-DEFINITION_POINTS = 64
-SIRT_ROWS, SIRT_ITERATIONS = 16, 10
-Row = list[str | int | float | bool | None]
+SIZES = ((256, 256, 256), (512, 512, 512), (512, 1024, 1024), (512, 2048, 2048))  # (z, y, x)
+QUICK = ((16, 48, 64),)
+METHODS = {
+    "FBP": ["--method", "fbp"],
+    "SIRT": ["--method", "sirt"],
+    "default": ["--model", "default"],
+    "fast": ["--model", "fast"],
+    "SliceSet": ["--model", "SLICESET"],
+    "ASTRA": [],
+}
+# Rows of the first run: a whole patch and its halo for the networks, of which SliceSet is the slowest by far.
+FIRST_ROWS = {"FBP": 64, "SIRT": 16, "default": 32, "fast": 32, "SliceSet": 4, "ASTRA": 4}
+SLACK = 3.0  # a run is stopped after so many times the minutes it should take at most
+Run = dict[str, Any]
 
 
-def noise(height: int, width: int) -> torch.Tensor:
-    """White images ``(tilts, height, width)``; speed does not depend on what they show."""
-    return torch.from_numpy(
-        np.random.default_rng(0).standard_normal((len(ANGLES_DEG), height, width), dtype=np.float32)
-    )
+def reconstruct_here(words: list[str], report: Path) -> None:
+    """``cryolithe reconstruct`` in this process; the GPU's peak goes into the report."""
+    from cryolithe.cli import main as command
+
+    command(["reconstruct", *words], standalone_mode=False)
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
+    report.write_text(json.dumps({"gpu_peak_bytes": gpu}), encoding="utf-8")
 
 
-def time_network(network: Network, compute: Compute, shape: tuple[int, int, int], repeats: int) -> Timing:
-    """Seconds of a slab of ``shape``."""
-    _, height, width = shape
-    method = NetworkMethod(network, TiltGeometry(ANGLES_DEG, (height, width)), VolumeGrid(shape), compute)
-    images = noise(height, width)
-
-    def run(rows: int) -> None:
-        method(images[:, reflected_rows(-method.halo_px, rows + 2 * method.halo_px, height)])
-        if compute.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    run(method.row_multiple)  # compiles
-    return median_seconds(lambda: run(height), repeats)
-
-
-@torch.inference_mode()
-def time_definition(network: Network, precision: torch.dtype, width: int, repeats: int) -> tuple[Timing, int]:
-    """Seconds of the network's equations for some points of one row of patches, and how many voxels these make."""
-    config = network.config
-    rows = noise(config.rows + config.head.stride - 1, width)
-    geometry = TiltGeometry(ANGLES_DEG, (rows.shape[1], width))
-    plain = build_network(config).to(precision).requires_grad_(False)
-    padded = [
-        pad_rows(filtered, window).to(precision)
-        for filtered, window in zip(network_rows(rows, config.input), config.input.windows, strict=True)
-    ]
-    context = plain.tilt_context(torch.from_numpy(geometry.angles_rad).float()).to(precision)
-    columns = point_columns(geometry, np.zeros(DEFINITION_POINTS), np.arange(DEFINITION_POINTS, dtype=np.float64))
-
-    def run() -> None:
-        windows = [row_windows(p, columns, w) for p, w in zip(padded, config.input.windows, strict=True)]
-        plain(torch.cat(windows, dim=-1), visible(columns, width), context)
-
-    run()
-    return median_seconds(run, repeats), DEFINITION_POINTS * config.head.stride**3
-
-
-def products_per_second(compute: Compute) -> float:
-    """Multiply-adds per second of a large product; on a CPU of one core, times the cores."""
-    size = 1024 if compute.device.type == "cpu" else 8192
-    a = torch.ones((size, size), dtype=compute.precision, device=compute.device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    best = float("inf")
-    for _ in range(6):
-        start = time.perf_counter()
-        for _ in range(4):
-            a @ a
-        if compute.device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, (time.perf_counter() - start) / 4)
-    torch.set_num_threads(threads)
-    return size**3 / best * (threads if compute.device.type == "cpu" else 1)
-
-
-def network_row(name: str, config: NetworkConfig, compute: Compute, timing: Timing, voxels: int, goal: float) -> Row:
-    """A line of the table: what, where, speed, goal, whether it is reached, and the floor."""
-    speed = voxels / timing.median
-    floor = products_per_second(compute) / products_per_voxel(config)
-    reached = speed >= goal if goal else None
-    where = f"{compute.device.type} {precision_name(compute.precision)}"
-    return [name, where, round(speed), f">= {goal:.3g}" if goal else None, reached, f"{speed / floor:.0%}"]
-
-
-def time_fbp(shape: tuple[int, int, int], repeats: int) -> Timing:
-    """Seconds of projector, filter and back-projection, in slabs."""
-    depth, height, width = shape
-    images = noise(height, width)
-
-    def run() -> None:
-        projector = make_projector(TiltGeometry(ANGLES_DEG, (height, width)), (depth, width))
-        for start in range(0, height, MOST_SLAB_ROWS):
-            fbp(projector, images[:, start : start + MOST_SLAB_ROWS])
-
-    return median_seconds(run, repeats)
-
-
-def time_command(shape: tuple[int, int, int], flags: list[str], repeats: int) -> Timing:
-    """Seconds of the command from its start to its end, with start-up, reading and writing."""
-    depth, height, width = shape
-    with tempfile.TemporaryDirectory() as name:
-        stack, angles, output = (Path(name) / file for file in ("stack.mrc", "stack.tlt", "volume.mrc"))
-        write_stack(stack, noise(height, width).numpy(), 10.0, "noise")
-        write_angles_deg(angles, ANGLES_DEG)
-        command = [*cryolithe_command(), "reconstruct", str(stack), str(angles), "-o", str(output), "--overwrite"]
-        command += ["--thickness", str(depth), *flags]
-        return median_seconds(lambda: peak_rss_of(command), repeats)
-
-
-def time_astra(shape: tuple[int, int, int], slices: int, repeats: int) -> dict[str, Timing]:
-    """Seconds of ASTRA's CPU FBP of ``slices`` slices by kind of projector; empty where ASTRA is not installed."""
-    if importlib.util.find_spec("astra") is None:
-        return {}
+def astra_here(stack: Path, depth: int, where: str, report: Path) -> None:
+    """ASTRA's FBP with its ramp, slice by slice; as fast on a CPU as ASTRA is (its linear projector)."""
+    import astra
     from astra_agreement import AstraSlice
 
-    depth, _, width = shape
-    images = noise(slices, width).numpy()
-    timings = {}
-    for kind in ("linear", "strip"):
-        program = AstraSlice(np.asarray(ANGLES_DEG), (depth, width), width, kind)
-
-        def run(program: Any = program) -> None:
-            for row in range(slices):
-                program.fbp(np.ascontiguousarray(images[:, row]))
-
-        timings[kind] = median_seconds(run, repeats)
-        program.close()
-    return timings
-
-
-def time_sirt(shape: tuple[int, int, int], rows: int, repeats: int) -> Timing:
-    """Seconds of a few iterations for a slab of ``rows`` rows."""
-    depth, _, width = shape
-    images = noise(rows, width)
-
-    def run() -> None:
-        sirt(make_projector(TiltGeometry(ANGLES_DEG, (rows, width)), (depth, width)), images, SIRT_ITERATIONS)
-
-    return median_seconds(run, repeats)
+    series = read_tilt_series(stack, stack.with_suffix(".tlt"))
+    _, rows, width = series.images.shape
+    gpu = where.startswith("cuda")
+    if gpu and not astra.use_cuda():
+        raise SystemExit("this ASTRA has no CUDA")
+    volume = np.lib.format.open_memmap(stack.with_suffix(".npy"), "w+", np.float32, (rows, depth, width))
+    program = AstraSlice(np.asarray(ANGLES_DEG), (depth, width), width, "cuda" if gpu else "linear")
+    for row in range(rows):
+        sinogram = np.ascontiguousarray(series.images[:, row], dtype=np.float32)
+        volume[row] = program.fbp(sinogram, "FBP_CUDA" if gpu else "FBP")
+    program.close()
+    report.write_text(json.dumps({"gpu_peak_bytes": 0}), encoding="utf-8")  # torch does not see ASTRA's memory
 
 
-def network_rows_of_table(compute: Compute, quick: bool, repeats: int, seconds: dict[str, Any]) -> list[Row]:
-    """All network cases on a device."""
-    cpu = compute.device.type == "cpu"
-    depth, _, width = (16, 8, 48) if quick else FULL
-    high = 8 if quick else (64 if cpu else 800)
-    bundled = load_model("default").network
-    lv2 = build_network(RowSetConfig(head=Head(2)))
-    published = build_network(SliceSetConfig(input=InputWindow(context_taps=0, unit_noise=False), head=Head(1)))
-    rows: list[Row] = []
-    for name, network, slab_rows, goal in (
-        ("RowSet lv1, bundled `default`", bundled, high, 8e5 if cpu else 5.12e7),
-        ("RowSet lv2, default sizes", lv2, high, 2.5e6 if cpu else 0.0),
-        ("SliceSet, published size", published, 4 if quick else (16 if cpu else 64), 0.0),
-    ):
-        sliced, wanted = name.startswith("SliceSet"), goal
-        shape = (depth // 4, slab_rows, width // 2) if sliced and cpu else (depth, slab_rows, width)
-        timing = time_network(network, compute, shape, 1 if sliced else repeats)
-        if sliced and cpu:
-            best = float("inf")
-            for precision in (torch.float32, torch.bfloat16):
-                plain, voxels = time_definition(network, precision, width, repeats)
-                seconds[f"{name}, definition {precision_name(precision)}"] = plain._asdict()
-                where = f"cpu {precision_name(precision)}"
-                rows.append([f"{name}, definition", where, round(voxels / plain.median), None, None, None])
-                best = min(best, plain.median / voxels)
-            wanted = 3 / best
-        seconds[f"{name}, {compute.device.type}"] = timing._asdict()
-        voxels = shape[0] * shape[1] * shape[2]
-        rows.append(network_row(name, network.config, compute, timing, voxels, wanted))
-    return rows
+def write_sliceset(path: Path) -> None:
+    """A SliceSet of the published size with random weights; speed does not depend on them."""
+    from cryolithe.network import Head, InputWindow, SliceSetConfig, build_network
+    from cryolithe.network.checkpoint import save_network
+
+    network = build_network(SliceSetConfig(input=InputWindow(context_taps=0, unit_noise=False), head=Head(1)))
+    with torch.no_grad():
+        for leaf in network.parameters():
+            leaf.copy_(0.02 * torch.randn(leaf.shape, generator=torch.Generator().manual_seed(0)))
+    save_network(path, network, {"name": "SliceSet of the published size, random weights"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What all cells share: the device as the command takes it, its memory limit, the time limit, temporary files."""
+
+    where: str
+    max_memory_gb: float
+    minutes: float
+    folder: Path
+
+    def run(self, size: tuple[int, int, int], method: str, rows: int) -> Run:
+        """Measure a number of rows in a process of its own."""
+        depth, _, width = size
+        stack, report = self.folder / "stack.mrc", self.folder / "report.json"
+        output = self.folder / "volume.mrc"
+        images = np.random.default_rng(0).standard_normal((len(ANGLES_DEG), rows, width), dtype=np.float32)
+        write_stack(stack, images, 10.0, "noise", overwrite=True)
+        write_angles_deg(stack.with_suffix(".tlt"), ANGLES_DEG, overwrite=True)
+        del images
+        command = [sys.executable, str(Path(__file__).resolve()), "--child", method, str(report)]
+        if method == "ASTRA":
+            command += [str(stack), str(depth), self.where]
+        else:
+            words = [word.replace("SLICESET", str(self.folder / "sliceset.safetensors")) for word in METHODS[method]]
+            command += [str(stack), str(stack.with_suffix(".tlt")), "-o", str(output), "--overwrite", *words]
+            command += ["--thickness", str(depth), "--device", self.where]
+            # On a GPU the limit is the GPU's own memory, as by default.
+            command += [] if self.where.startswith("cuda") else ["--max-memory", str(self.max_memory_gb)]
+        try:
+            done = peak_rss_of(command, limit_seconds=60 * self.minutes * SLACK)
+        except subprocess.TimeoutExpired:
+            return {"rows": rows, "stopped": True}
+        except RuntimeError as error:
+            return {"rows": rows, "failed": str(error).strip().splitlines()[-1]}
+        finally:
+            for leftover in (stack, stack.with_suffix(".npy")):
+                leftover.unlink(missing_ok=True)
+        found: Run = {"rows": rows, "seconds": done.seconds, "peak_bytes": done.peak_bytes}
+        found |= json.loads(report.read_text(encoding="utf-8"))
+        if method != "ASTRA":
+            found["slab_rows"] = json.loads(output.with_suffix(".json").read_text())["compute"]["slab_rows"]
+            output.unlink()
+        return found
+
+    def cell(self, size: tuple[int, int, int], method: str) -> dict[str, Any]:
+        """All runs of a cell: a few rows, and then all of them, or as many as the time allows."""
+        height, limit = size[1], 60 * self.minutes
+        runs = [self.run(size, method, min(FIRST_ROWS[method], height))]
+        if "seconds" in runs[0] and runs[0]["rows"] < height:
+            # Start-up counts as if it grew with the rows, so this errs on the safe side.
+            fitting = int(runs[0]["rows"] * limit / runs[0]["seconds"])
+            rows = height if fitting >= height else fitting - fitting % 8
+            if rows > runs[0]["rows"]:
+                runs.append(self.run(size, method, rows))
+        return {"runs": runs, **summary(runs, height), "commit": commit(), "date": today()}
+
+
+def today() -> str:
+    """Date and time, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def summary(runs: list[Run], height: int) -> dict[str, Any]:
+    """Seconds and memory of a cell, and whether all its rows were run."""
+    good = [run for run in runs if "seconds" in run]
+    if not good:
+        return {"seconds": None, "why": runs[-1].get("failed", f"more than the limit for {runs[-1]['rows']} rows")}
+    last = good[-1]
+    seconds, whole = last["seconds"], last["rows"] >= height
+    if not whole:
+        first = good[0]
+        if len(good) > 1 and last["seconds"] > first["seconds"]:
+            slope = (last["seconds"] - first["seconds"]) / (last["rows"] - first["rows"])
+        else:
+            slope = last["seconds"] / last["rows"]
+        seconds += slope * (height - last["rows"])
+    slab = last.get("slab_rows", 1)
+    return {
+        "seconds": seconds,
+        "rows": last["rows"],
+        "extrapolated": not whole,
+        "peak_bytes": last["peak_bytes"],
+        "gpu_peak_bytes": last["gpu_peak_bytes"],
+        # Fewer rows than a slab of the whole volume: a full slab needs more.
+        "memory_complete": whole or last["rows"] > slab,
+    }
+
+
+def table_of(cells: dict[str, Any], sizes: list[tuple[int, int, int]], methods: list[str], gpu: bool) -> Table:
+    """One row for each size; ~ marks what was extrapolated, >= memory of less than a full slab."""
+    columns = ["volume (z, y, x)"]
+    for method in methods:
+        columns += [f"{method} s", f"{method} GB"]
+    rows: list[list[Cell]] = []
+    parts, whys = [], []
+    for size in sizes:
+        row: list[Cell] = [" x ".join(map(str, size))]
+        for method in methods:
+            cell = cells[key(size, method)]
+            if cell["seconds"] is None:
+                row += ["-", "-"]
+                whys.append(f"{method} at {size[2]}: {cell['why']}")
+                continue
+            rounded = text_of(float(f"{cell['seconds']:.3g}"))
+            row.append(f"~{rounded}" if cell["extrapolated"] else rounded)
+            memory = f"{cell['peak_bytes'] / 1e9:.2f}" + (f" + {cell['gpu_peak_bytes'] / 1e9:.2f}" if gpu else "")
+            row.append(memory if cell["memory_complete"] else f">= {memory}")
+            if cell["extrapolated"]:
+                parts.append(f"{method} {' x '.join(map(str, size))}: {cell['rows']}")
+        rows.append(row)
+    note = (
+        f"{len(ANGLES_DEG)} images, float32, from file to file with start-up; SIRT with 30 iterations; SliceSet of the "
+        "published size; ASTRA's FBP with its ramp, slice by slice. Memory: peak resident size of the process"
+        + (", and after + the GPU's as torch counts it (ASTRA's own is not seen)" if gpu else "")
+        + "; 1 GB is 10⁹ bytes."
+    )
+    if parts:
+        note += f" ~: extrapolated from a part of the rows ({'; '.join(parts)})."
+        note += " >=: the part is less than a slab of the whole run, which needs more."
+    if whys:
+        note += f" -: not measured ({'; '.join(whys)})."
+    return Table("Seconds and peak memory", columns, rows, note)
+
+
+def key(size: tuple[int, int, int], method: str) -> str:
+    """Name of a cell."""
+    return f"{' x '.join(map(str, size))}, {method}"
+
+
+def earlier_cells(paths: tuple[Path, ...], same: dict[str, Any]) -> dict[str, Any]:
+    """Cells that were finished with the same device and limits."""
+    for path in paths:
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found.get("conditions") == same:
+                return dict(found["cells"])
+    return {}
 
 
 def main() -> None:
-    """Measure all and compare with the goals."""
+    """Measure what is missing, then write the table."""
+    if sys.argv[1:2] == ["--child"]:
+        method, report, *words = sys.argv[2:]
+        if method == "ASTRA":
+            astra_here(Path(words[0]), int(words[1]), words[2], Path(report))
+        else:
+            reconstruct_here(words, Path(report))
+        return
     options = parser("speed", __doc__)
     options.add_argument("--device", default="cpu", help="cpu, or cuda: then results go to speed_cuda.json")
-    options.add_argument("--precision", default="auto")
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--astra-slices", type=int, default=16)
-    options.add_argument("--full", action="store_true", help="also whole runs of 800 x 800 x 400 from file to file")
+    options.add_argument("--minutes", type=float, default=1.0, help="at most for the run of a cell; more: part of it")
+    options.add_argument("--max-memory", type=float, default=4.0, metavar="GB", help="limit for our methods on a CPU")
+    options.add_argument("--sizes", default="", help="widths of the volumes, such as 256,512; default: all")
+    options.add_argument("--methods", default=",".join(METHODS), help=f"any of {', '.join(METHODS)}")
+    options.add_argument("--fresh", action="store_true", help="measure again what is there already")
+    options.add_argument("--workdir", type=Path, help="for temporary files; up to 10 GB for the largest volume")
     arguments = read_arguments(options)
-    device = choose_device(arguments.device)
-    if device.type == "cuda":
+    gpu = choose_device(arguments.device).type == "cuda"
+    if gpu:
         arguments.output = arguments.output.with_name(arguments.output.name.replace("speed", "speed_cuda"))
-    keep_freed_memory()  # as the commands do
-    compute = Compute(device, choose_precision(arguments.precision, device))
-    quick, repeats = arguments.quick, 2 if arguments.quick else arguments.repeats
-    shape = (16, 32, 48) if quick else FULL
-    seconds: dict[str, Any] = {}
-    networks = network_rows_of_table(compute, quick, repeats, seconds)
-    tables = [
-        Table(
-            "Networks",
-            ["network", "device", "voxels/s", "goal", "reached", "of the floor"],
-            networks,
-            f"Medians of {repeats}; 41 tilts, {shape[2]} pixels wide, {shape[0]} voxels thick. Definition: patches of "
-            f"{DEFINITION_POINTS} points at a time; the goal of SliceSet is 3 times the faster one.",
-        )
-    ]
-    others: list[Row] = []
-    size = " x ".join(map(str, shape))
-    if device.type == "cpu":
-        astra = time_astra(shape, 2 if quick else arguments.astra_slices, repeats)
-        per_volume = {
-            kind: timing.median * shape[1] / (2 if quick else arguments.astra_slices) for kind, timing in astra.items()
-        }
-        timing = time_fbp(shape, repeats)
-        goal = min(per_volume.values()) / 2 if per_volume else None
-        others.append(["FBP (s)", size, timing.median, f"<= {goal:.3g}" if goal else None])
-        others[-1].append(timing.median <= goal if goal else None)
-        seconds |= {"FBP": timing._asdict()} | {f"ASTRA {k}": t._asdict() for k, t in astra.items()}
-        others += [
-            [f"ASTRA's CPU FBP, {kind} (s)", f"{size}, extrapolated", s, None, None] for kind, s in per_volume.items()
-        ]
-        timing = time_sirt(shape, 4 if quick else SIRT_ROWS, 1)
-        others.append(
-            [f"SIRT, {SIRT_ITERATIONS} iterations (s)", f"{SIRT_ROWS} rows of {size}", timing.median, None, None]
-        )
-        for words, limit in ((["--help"], 0.5), (["info", str(ROOT / "examples" / "needle" / "needle.mrc")], 0.7)):
-            timing = median_seconds(lambda words=words: peak_rss_of([*cryolithe_command(), *words]), 5)  # type: ignore[misc]
-            others.append(
-                [f"start-up, cryolithe {words[0]} (s)", "", timing.median, f"< {limit}", timing.median < limit]
-            )
-    for method, goal in (("fbp", None), ("network", 10.0 if device.type == "cuda" else None)):
-        if arguments.full or quick:
-            timing = time_command(shape, ["--method", method, "--device", arguments.device], 1)
-            seconds[f"{method}, file to file"] = timing._asdict()
-            others.append([f"{method}, file to file (s)", size, timing.median, goal and f"<= {goal:g}", None])
-            others[-1][-1] = timing.median <= goal if goal else None
-    if others:
-        tables.append(
-            Table("Seconds", ["what", "task", "measured", "goal", "reached"], others, "Volumes are (z, y, x).")
-        )
-    record("speed" if device.type == "cpu" else "speed_cuda", {"tables": tables, "seconds": seconds}, arguments.output)
+    wanted = arguments.sizes.split(",") if arguments.sizes else []
+    sizes = [s for s in (QUICK if arguments.quick else SIZES) if not wanted or str(s[2]) in wanted]
+    methods = arguments.methods.split(",")
+    if not sizes or any(method not in METHODS for method in methods):
+        raise SystemExit(f"expected sizes among {SIZES} and methods among {', '.join(METHODS)}")
+    machine = {name: device()[name] for name in ("cpu", "cores", "threads", "torch")}
+    if gpu:
+        machine["gpu"] = torch.cuda.get_device_name()
+    same = {"machine": machine, "minutes": arguments.minutes, "max_memory": arguments.max_memory}
+    kept = arguments.output.with_name(arguments.output.name + ".partial")  # tables.py does not take it for a result
+    cells = {} if arguments.fresh else earlier_cells((kept, arguments.output), same)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.workdir) as name:
+        bench = Bench(arguments.device, arguments.max_memory, arguments.minutes, Path(name))
+        write_sliceset(bench.folder / "sliceset.safetensors")
+        for size in sizes:
+            for method in methods:
+                if key(size, method) not in cells:
+                    cells[key(size, method)] = bench.cell(size, method)
+                    write_json(kept, {"conditions": same, "cells": cells})
+                    shown = cells[key(size, method)]
+                    print(f"{key(size, method)}: {shown['seconds'] or shown['why']}", flush=True)
+    tables = [table_of(cells, sizes, methods, gpu)]
+    record("speed_cuda" if gpu else "speed", {"tables": tables, "conditions": same, "cells": cells}, arguments.output)
+    kept.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 import scipy.ndimage
 from numpy.typing import NDArray
 
 from cryolithe.errors import GeometryError, InputError
+from cryolithe.spectra import half_spectrum, spectrum_planes
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
@@ -133,27 +133,34 @@ def fourier_shell_correlation(
     if tilt_range_deg is not None:
         check_tilt_range(tilt_range_deg)
     weights = None if mask is None else _checked_mask(mask)
-    spectrum_a = scipy.fft.rfftn(_standardised(a, weights, "the first volume"), overwrite_x=True)
-    spectrum_b = scipy.fft.rfftn(_standardised(b, weights, "the second volume"), overwrite_x=True)
+    if weights is not None:
+        for volume, name in ((a, "the first volume"), (b, "the second volume")):
+            _check_inside(volume, weights, name)
+    return shell_correlation(half_spectrum(a, weights), half_spectrum(b, weights), a.shape, tilt_range_deg)
 
-    shortest = min(a.shape)
-    shells = shortest // 2 + 1
+
+def shell_correlation(
+    spectrum_a: Array, spectrum_b: Array, shape: tuple[int, ...], tilt_range_deg: tuple[float, float] | None = None
+) -> FscCurve:
+    """Correlate two half spectra over shells, as `fourier_shell_correlation` says.
+
+    Args:
+        spectrum_a: made by `cryolithe.spectra.half_spectrum`.
+        spectrum_b: likewise.
+        shape: of the volumes.
+        tilt_range_deg: lowest and highest tilt angle, degrees.
+    """
+    shells = min(shape) // 2 + 1
     # Row 0: measured, row 1: missing; the last column collects the corners beyond Nyquist.
     sums = {name: np.zeros((2, shells + 1)) for name in ("ab", "aa", "bb", "count")}
-    fz, fy, fx = scipy.fft.fftfreq(a.shape[0]), scipy.fft.fftfreq(a.shape[1]), scipy.fft.rfftfreq(a.shape[2])
-    twice = np.where((fx > 0) & (fx < 0.5), 2.0, 1.0)  # the half spectrum leaves out the conjugates at -kx
-    for plane, kz in enumerate(fz):  # plane by plane, so that no third array of the volume's size is needed
-        radius = np.sqrt(kz**2 + fy[:, None] ** 2 + fx**2)
-        slot = np.minimum(np.floor(radius * shortest + 0.5).astype(np.intp), shells)
+    for plane in spectrum_planes(shape):
+        slot = plane.shell
         if tilt_range_deg is not None:
-            slot += (shells + 1) * ~is_measured(fx, kz, tilt_range_deg)
-        times = np.broadcast_to(twice, slot.shape).copy()
-        if plane == 0:
-            times[0, 0] = 0.0  # the mean
-        at, bt = spectrum_a[plane], spectrum_b[plane]
+            slot = slot + (shells + 1) * ~is_measured(plane.kx, plane.kz, tilt_range_deg)
+        at, bt = spectrum_a[plane.index], spectrum_b[plane.index]
         terms = {"ab": (at * bt.conj()).real, "aa": np.abs(at) ** 2, "bb": np.abs(bt) ** 2, "count": 1.0}
         for name, term in terms.items():
-            found = np.bincount(slot.ravel(), (times * term).ravel(), minlength=sums[name].size)
+            found = np.bincount(slot.ravel(), (plane.times * term).ravel(), minlength=sums[name].size)
             sums[name] += found.reshape(sums[name].shape)
 
     def correlation(rows: slice) -> FloatArray:
@@ -163,7 +170,7 @@ def fourier_shell_correlation(
 
     wedge = tilt_range_deg is not None
     return FscCurve(
-        frequency_per_px=np.arange(shells) / shortest,
+        frequency_per_px=np.arange(shells) / min(shape),
         total=correlation(slice(None)),
         measured=correlation(slice(0, 1)) if wedge else None,
         missing=correlation(slice(1, 2)) if wedge else None,
@@ -334,18 +341,15 @@ def _checked_mask(mask: Array) -> Array:
     return weights
 
 
-def _standardised(volume: Array, weights: Array | None, name: str) -> Array:
-    """Return the masked volume with mean 0 and variance 1, which keeps squares inside float32."""
-    values = volume.astype(np.result_type(volume.dtype, np.float32), copy=True)
-    values -= values.mean(dtype=np.float64)
-    if weights is not None:
-        inside = volume[weights > 0]
-        if inside.min() == inside.max():
-            raise InputError(f"{name}: all voxels inside the mask are {inside[0]:g}; a correlation needs contrast")
-        values -= np.average(values, weights=weights)
-        values *= weights
-    values /= values.std(dtype=np.float64)
-    return values
+def _check_inside(volume: Array, weights: Array, name: str) -> None:
+    """Raise InputError if the volume is constant where the mask keeps it; plane by plane, without copies."""
+    low, high = math.inf, -math.inf
+    for plane, kept in zip(volume, weights, strict=True):
+        inside = plane[kept > 0]
+        if inside.size:
+            low, high = min(low, float(inside.min())), max(high, float(inside.max()))
+    if low == high:
+        raise InputError(f"{name}: all voxels inside the mask are {low + 0.0:g}; a correlation needs contrast")
 
 
 def _threshold(values: Array, fraction: float | None) -> float:

@@ -24,7 +24,8 @@ ALLOWED = {
     "formats": {"errors", "geometry", "tilts", "volume"},
     "sampling": {"geometry"},
     "projector": {"errors", "geometry", "filters"},
-    "metrics": {"errors"},
+    "spectra": set(),
+    "metrics": {"errors", "spectra"},
     "report": {"errors", "metrics", "formats"},
     "models": {"errors", "hashing"},
     "network": {"errors", "hashing", "filters", "models", "sampling", "wavelets"},
@@ -39,7 +40,7 @@ ALLOWED = {
     },
     "simulation": {"errors", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "evaluation": {
-        "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "metrics", "report",
+        "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra", "metrics", "report",
     },
     "curation": {"errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {

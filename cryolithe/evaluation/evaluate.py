@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.evaluation.inputs import Compared, Named, Task, compared
+from cryolithe.evaluation.inputs import Compared, Named, Task, compared, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
 from cryolithe.evaluation.matching import MatchingScore, find_template
 from cryolithe.evaluation.picking import (
@@ -33,10 +33,11 @@ from cryolithe.evaluation.similarity import (
     region_snr,
     similarity,
 )
-from cryolithe.evaluation.spectral import ConeFsc, FloatArray, cone_fsc
+from cryolithe.evaluation.spectral import ConeFsc, cone_correlation
 from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
-from cryolithe.metrics import FscCurve, Resolution, fourier_shell_correlation, mean_correlation, resolution_at
+from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
 from cryolithe.report import THRESHOLDS
+from cryolithe.spectra import FloatArray, half_spectrum
 
 Array = NDArray[Any]
 
@@ -147,14 +148,17 @@ def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -
     )  # fmt: skip
     shown = Pictures(task.volume.voxels)
     skipped: dict[str, str] = {}
+    release(task.volume, task.reference, *(task.halves or ()))
     if task.reference:
         on_step("reference")
         done, shown = _with_reference(task, task.reference, done, shown)
+        release(task.volume, task.reference)
     else:
         skipped["comparison with a reference (FSC, SNR, PSNR, SSIM)"] = "no --reference was given"
     if task.halves:
         on_step("halves")
         done, shown = _with_halves(task, task.halves, done, shown)
+        release(*task.halves)
     else:
         skipped["even/odd halves (FSC, Frank & Al-Ali SNR, agreement map)"] = "no --half1 and --half2 were given"
     if task.images:
@@ -185,9 +189,10 @@ def low_frequency_correlation(a: Array, b: Array) -> float:
 
 
 def curves(pair: Compared, tilt_range_deg: tuple[float, float], voxel_size_angstrom: float | None) -> Curves:
-    """Correlate two volumes over shells and cones."""
-    fsc = fourier_shell_correlation(pair.first, pair.second, tilt_range_deg=tilt_range_deg, mask=pair.weights)
-    cones = cone_fsc(pair.first, pair.second, mask=pair.weights)
+    """Correlate two volumes, already checked, over shells and cones."""
+    first, second = half_spectrum(pair.first, pair.weights), half_spectrum(pair.second, pair.weights)
+    fsc = shell_correlation(first, second, pair.first.shape, tilt_range_deg)
+    cones = cone_correlation(first, second, pair.first.shape)
 
     def resolutions(values: FloatArray) -> dict[str, Resolution]:
         return {str(t): resolution_at(values, fsc.frequency_per_px, t, voxel_size_angstrom) for t in THRESHOLDS}
@@ -215,6 +220,7 @@ def _with_reference(task: Task, reference: Named, done: Evaluation, shown: Pictu
         )
     if sign < 0:
         pair = replace(pair, first=-pair.first)
+        release(reference)
     scores = ReferenceScores(
         reference.name, polarity, low, pair.first.shape,
         similarity(pair.first, pair.second, pair.inside),
@@ -232,11 +238,13 @@ def _with_halves(
 ) -> tuple[Evaluation, Pictures]:
     pair = compared(*halves, task.mask)
     sigma = window_sigma_px(pair.first.shape)
-    agreement = agreement_map(pair.first, pair.second, sigma)
     voxel = task.volume.voxel_size_angstrom or halves[0].voxel_size_angstrom
+    snr = half_snr(pair.first, pair.second, pair.inside)
+    correlations = curves(pair, task.tilt_range_deg, voxel)  # before the map, which is another volume in memory
+    agreement = agreement_map(pair.first, pair.second, sigma)
     scores = HalfScores(
-        (halves[0].name, halves[1].name), pair.first.shape, half_snr(pair.first, pair.second, pair.inside),
-        curves(pair, task.tilt_range_deg, voxel), summarise(agreement, sigma, pair.inside),
+        (halves[0].name, halves[1].name), pair.first.shape, snr, correlations,
+        summarise(agreement, sigma, pair.inside),
     )  # fmt: skip
     warnings = done.warnings
     if scores.snr.correlation <= 0:

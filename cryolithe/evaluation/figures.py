@@ -243,7 +243,7 @@ def _reprojection(found: Evaluation, shown: Pictures, voxel: float | None) -> Dr
                 _show(figure.add_subplot(grid[row, column]), image, f"{name}, tilt {picture.angle_deg:.1f}°", voxel)
         axes = figure.add_subplot(grid[rows, 0])
         order = np.argsort(scores.angles_deg)
-        axes.plot(scores.angles_deg[order], scores.correlation[order], "o-", color=BLUE, ms=3.5, lw=1)
+        axes.plot(scores.angles_deg[order], scores.correlation[order], "o", color=BLUE, ms=3.5)
         axes.set(xlabel="tilt (degrees)", ylabel="correlation with the image")
         axes.set_ylim(min(0.0, float(np.nanmin(scores.correlation)) - 0.05), 1.02)
         axes.grid(color="0.9", lw=0.6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,6 +179,19 @@ def open_volume(path: Path) -> Named:
     volume = read_volume(path)
     check_volume(volume.voxels, str(path))
     return Named(str(path), np.asarray(volume.voxels, dtype=np.float32), volume.voxel_size_angstrom)
+
+
+def release(*volumes: Named | None) -> None:
+    """Let go of the pages of files that are mapped into memory; they come back from the file when they are needed.
+
+    Without this a volume that was looked at once counts as memory in use until the end, as batch systems count it.
+    """
+    for volume in volumes:
+        base: Any = None if volume is None else volume.voxels
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = getattr(base, "base", None)
+        if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def check_fit(a: Named, b: Named, crop: bool) -> None:

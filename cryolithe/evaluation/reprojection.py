@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
-from cryolithe.evaluation.spectral import FloatArray, edge_taper, ring_correlation
+from cryolithe.evaluation.spectral import edge_taper, ring_correlation
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
 from cryolithe.projector import make_projector
+from cryolithe.spectra import FloatArray
 from cryolithe.tilts import TiltSeries
 
 Image = NDArray[np.float32]

@@ -1,13 +1,12 @@
 """Correlations in Fourier space that `cryolithe.metrics` does not have: along directions, and of images.
 
 Frequencies are in cycles per pixel; a direction is a unit vector ``(z, y, x)``. Shells are those of
-`cryolithe.metrics.fourier_shell_correlation`: ``1 / min(shape)`` wide, corners beyond Nyquist left out.
+`cryolithe.spectra`: ``1 / min(shape)`` wide, corners beyond Nyquist left out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.signal.windows import tukey
 
 from cryolithe.errors import InputError
+from cryolithe.spectra import FloatArray, half_spectrum, spectrum_planes
 
 Array = NDArray[Any]
-FloatArray = NDArray[np.float64]
 
 CONE_HALF_ANGLE_DEG = 20.0  # that of directional FSC in common use (Tan et al., Nature Methods 14, 793, 2017)
 CONE_STEP_DEG = 15.0
@@ -45,66 +44,6 @@ class ConeFsc:
     half_angle_deg: float
     frequency_per_px: FloatArray
     values: FloatArray
-
-
-@dataclass(frozen=True)
-class SpectrumPlane:
-    """The coefficients of a half spectrum at one kz.
-
-    Attributes:
-        index: of the plane.
-        kz: its frequency.
-        ky: frequencies along y, shape ``(Y, 1)``.
-        kx: frequencies along x, 0 to Nyquist, shape ``(X,)``.
-        radius: |k|, shape ``(Y, X)``.
-        shell: number of the shell, the last one collecting what lies beyond Nyquist, shape ``(Y, X)``.
-        times: how often a coefficient counts in the full spectrum: 2, or 1 where its conjugate is in this half too;
-            0 for the mean. Shape ``(Y, X)``.
-    """
-
-    index: int
-    kz: float
-    ky: FloatArray
-    kx: FloatArray
-    radius: FloatArray
-    shell: NDArray[np.intp]
-    times: FloatArray
-
-
-def spectrum_planes(shape: tuple[int, ...]) -> Iterator[SpectrumPlane]:
-    """Go through the half spectrum of a real volume ``(z, y, x)`` plane by plane: no array of the volume's size."""
-    shortest = min(shape)
-    beyond = shortest // 2 + 1
-    ky, kx = scipy.fft.fftfreq(shape[1])[:, None], scipy.fft.rfftfreq(shape[2])
-    twice = np.where((kx > 0) & (kx < 0.5), 2.0, 1.0)
-    for index, kz in enumerate(scipy.fft.fftfreq(shape[0])):
-        radius = np.sqrt(kz**2 + ky**2 + kx**2)
-        shell = np.minimum(np.floor(radius * shortest + 0.5).astype(np.intp), beyond)
-        times = np.broadcast_to(twice, radius.shape).copy()
-        if index == 0:
-            times[0, 0] = 0.0
-        yield SpectrumPlane(index, float(kz), ky, kx, radius, shell, times)
-
-
-def half_spectrum(volume: Array, weights: Array | None = None) -> Array:
-    """Fourier transform of a volume with mean 0 and unit variance, complex64, shape ``(z, y, x // 2 + 1)``.
-
-    Args:
-        volume: real, shape ``(z, y, x)``.
-        weights: 0 to 1, the same shape; the mean within them is removed before they are applied.
-    """
-    values = np.array(volume, dtype=np.float32)
-    if weights is None:
-        values -= np.float32(values.mean(dtype=np.float64))
-    else:
-        total = weights.sum(dtype=np.float64)
-        inside = sum(float(np.vdot(v, w)) for v, w in zip(values, weights, strict=True))
-        values -= np.float32(inside / total)
-        values *= weights
-    power = sum(float(np.vdot(plane, plane)) for plane in values) / values.size
-    values /= np.float32(math.sqrt(power) or 1.0)
-    spectrum: Array = scipy.fft.rfftn(values, overwrite_x=True)
-    return spectrum
 
 
 def edge_taper(shape: tuple[int, ...], share: float = TAPERED) -> tuple[Array, ...]:
@@ -135,12 +74,25 @@ def cone_fsc(a: Array, b: Array, *, mask: Array | None = None, half_angle_deg: f
     """
     if a.shape != b.shape:
         raise InputError(f"the first volume has the shape {a.shape} but the second volume has {b.shape}")
+    return cone_correlation(half_spectrum(a, mask), half_spectrum(b, mask), a.shape, half_angle_deg)
+
+
+def cone_correlation(
+    first: Array, second: Array, shape: tuple[int, ...], half_angle_deg: float = CONE_HALF_ANGLE_DEG
+) -> ConeFsc:
+    """Correlate two half spectra over double cones, as `cone_fsc` says.
+
+    Args:
+        first: made by `cryolithe.spectra.half_spectrum`.
+        second: likewise.
+        shape: of the volumes.
+        half_angle_deg: of the cones.
+    """
     names, angles, vectors = cone_directions()
-    first, second = half_spectrum(a, mask), half_spectrum(b, mask)
-    shells = min(a.shape) // 2 + 1
+    shells = min(shape) // 2 + 1
     sums = np.zeros((len(names), 4, shells + 1))
     border = math.cos(math.radians(half_angle_deg))
-    for plane in spectrum_planes(a.shape):
+    for plane in spectrum_planes(shape):
         at, bt = first[plane.index], second[plane.index]
         terms = [
             (plane.times * term).ravel()
@@ -154,7 +106,7 @@ def cone_fsc(a: Array, b: Array, *, mask: Array | None = None, half_angle_deg: f
     ab, aa, bb, count = (sums[:, row, :shells] for row in range(4))
     power = np.sqrt(aa * bb)
     values = np.divide(ab, power, out=np.full(power.shape, np.nan), where=(power > 0) & (count >= FEWEST_IN_SHELL))
-    return ConeFsc(names, angles, half_angle_deg, np.arange(shells) / min(a.shape), values)
+    return ConeFsc(names, angles, half_angle_deg, np.arange(shells) / min(shape), values)
 
 
 def ring_correlation(a: Array, b: Array) -> tuple[FloatArray, FloatArray]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.evaluation.spectral import FloatArray, edge_taper, half_spectrum, spectrum_planes
+from cryolithe.evaluation.spectral import edge_taper
 from cryolithe.metrics import check_tilt_range, is_measured
+from cryolithe.spectra import FloatArray, half_spectrum, spectrum_planes
 
 Array = NDArray[Any]
 
@@ -63,13 +64,7 @@ def wedge_energy(volume: Array, tilt_range_deg: tuple[float, float]) -> WedgeEne
         tilt_range_deg: lowest and highest tilt.
     """
     check_tilt_range(tilt_range_deg)
-    taper_z, taper_y, taper_x = edge_taper(volume.shape)
-    values = np.array(volume, dtype=np.float32)
-    values -= np.float32(values.mean(dtype=np.float64))
-    values *= taper_z[:, None, None]
-    values *= (taper_y[:, None] * taper_x)[None]
-    spectrum = half_spectrum(values)
-    del values
+    spectrum = half_spectrum(volume, tapers=edge_taper(volume.shape))
     shells = min(volume.shape) // 2 + 1
     power = np.zeros((2, shells + 1))
     count = np.zeros((2, shells + 1))

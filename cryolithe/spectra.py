@@ -1,0 +1,102 @@
+"""Fourier transforms of real volumes, made and read plane by plane: a half spectrum is the only large array.
+
+Volumes are ``(z, y, x)``; frequencies are in cycles per pixel, 0.5 being Nyquist along every axis. Shells are
+``1 / min(shape)`` wide: the finest width at which every shell holds coefficients along all axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float64]
+
+BLOCK_VALUES = 4_000_000  # complex numbers that are transformed along z at a time: 32 MB beside the spectrum
+
+
+@dataclass(frozen=True)
+class SpectrumPlane:
+    """The coefficients of a half spectrum at one kz.
+
+    Attributes:
+        index: of the plane.
+        kz: its frequency.
+        ky: frequencies along y, shape ``(Y, 1)``.
+        kx: frequencies along x, 0 to Nyquist, shape ``(X,)``.
+        radius: |k|, shape ``(Y, X)``.
+        shell: number of the shell, the last one collecting what lies beyond Nyquist, shape ``(Y, X)``.
+        times: how often a coefficient counts in the full spectrum: 2, or 1 where its conjugate is in this half too;
+            0 for the mean. Shape ``(Y, X)``.
+    """
+
+    index: int
+    kz: float
+    ky: FloatArray
+    kx: FloatArray
+    radius: FloatArray
+    shell: NDArray[np.intp]
+    times: FloatArray
+
+
+def spectrum_planes(shape: tuple[int, ...]) -> Iterator[SpectrumPlane]:
+    """Go through the half spectrum of a real volume ``(z, y, x)`` plane by plane: no array of the volume's size."""
+    shortest = min(shape)
+    beyond = shortest // 2 + 1
+    ky, kx = scipy.fft.fftfreq(shape[1])[:, None], scipy.fft.rfftfreq(shape[2])
+    twice = np.where((kx > 0) & (kx < 0.5), 2.0, 1.0)  # the half spectrum leaves out the conjugates at -kx
+    for index, kz in enumerate(scipy.fft.fftfreq(shape[0])):
+        radius = np.sqrt(kz**2 + ky**2 + kx**2)
+        shell = np.minimum(np.floor(radius * shortest + 0.5).astype(np.intp), beyond)
+        times = np.broadcast_to(twice, radius.shape).copy()
+        if index == 0:
+            times[0, 0] = 0.0
+        yield SpectrumPlane(index, float(kz), ky, kx, radius, shell, times)
+
+
+def half_spectrum(volume: Array, weights: Array | None = None, tapers: Sequence[Array] | None = None) -> Array:
+    """Fourier transform of a volume with mean 0 and unit power, shape ``(z, y, x // 2 + 1)``.
+
+    Planes are standardised one by one, transformed, and then transformed along z in place: beside the result there is
+    no copy of the volume, which may be a file that is mapped into memory.
+
+    Args:
+        volume: real, shape ``(z, y, x)``. float64 gives complex128, all other types complex64.
+        weights: 0 or more, the same shape; the mean within them is removed before they are applied.
+        tapers: factors along z, y and x, applied after the mean is removed.
+    """
+    depth, height, width = volume.shape
+    kind = np.result_type(volume.dtype, np.float32)
+    total, inside = 0.0, 0.0
+    for z in range(depth):
+        plane = volume[z].astype(np.float64)
+        total += float((plane if weights is None else plane * weights[z]).sum())
+        inside += float(plane.size if weights is None else weights[z].sum(dtype=np.float64))
+    mean = total / inside
+    across = None if tapers is None else np.asarray(tapers[1])[:, None] * np.asarray(tapers[2])
+
+    def values(z: int) -> FloatArray:
+        plane = volume[z].astype(np.float64) - mean
+        if weights is not None:
+            plane *= weights[z]
+        if tapers is not None and across is not None:
+            plane *= across * tapers[0][z]
+        return plane
+
+    # In float64, and before the transform: squares of large numbers would leave float32.
+    power = sum(float(np.vdot(plane, plane)) for plane in map(values, range(depth))) / volume.size
+    scale = 1 / math.sqrt(power) if power > 0 else 1.0
+    out = np.empty((depth, height, width // 2 + 1), dtype=np.result_type(kind, np.complex64))
+    for z in range(depth):
+        out[z] = scipy.fft.rfft2((values(z) * scale).astype(kind))
+    rows = max(1, BLOCK_VALUES // (depth * out.shape[2]))
+    for start in range(0, height, rows):
+        block = slice(start, start + rows)
+        out[:, block] = scipy.fft.fft(out[:, block], axis=0)
+    return out
