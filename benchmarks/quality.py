@@ -131,7 +131,11 @@ def with_everything(case: Case, tools: Tools) -> dict[str, Made]:
     number, scores = iterations_of(case)
     wide = wide_projector(case.angles_deg, case.truth.shape[1:], case.truth.shape[0])
     width = case.truth.shape[2]
-    made = {count: middle(volume, width) for count, volume in snapshots(wide, case.images).items()}
+    made: dict[int, Volume] = {}
+    for count, volume in snapshots(wide, case.images):
+        made[count] = middle(volume, width)
+        if count > number:
+            break
     found[SIRT] = Made(made[number], time.perf_counter() - start, {"iterations": number, "errors": scores})
     best = oracle_iterations(made, case.truth)
     found[SIRT + ORACLE] = Made(best.volume, None, {"iterations": best.value})

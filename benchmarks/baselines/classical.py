@@ -17,7 +17,7 @@ With a truth, the same choices by the correlation with it are the best that the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ from cryolithe.projector.classical import sirt
 Volume = NDArray[np.float32]
 
 SIGMAS_PX = tuple(0.25 * n for n in range(17))
-ITERATIONS = (2, 4, 6, 8, 10, 15, 20, 30)
+ITERATIONS = (2, 4, 6, 8, 10, 15, 20, 30, 50, 100)
 EVERY_ROW = 4  # of the images in cross-validation: rows are reconstructed by themselves
 
 
@@ -101,14 +101,14 @@ def choose_iterations(even: Half, odd: Half) -> tuple[int, dict[int, float]]:
         odd: the other.
 
     Returns:
-        the number, and what was minimised by candidate.
+        the number, and what was minimised by candidate; candidates after two in a row that were worse are not tried.
     """
     halves = [Half(half.projector, half.rows[:, ::EVERY_ROW].contiguous()) for half in (even, odd)]
-    found = [snapshots(half.projector, half.rows) for half in halves]
     scores: dict[int, float] = {}
-    for number in ITERATIONS:
+    found = [snapshots(half.projector, half.rows) for half in halves]
+    for (number, first), (_, second) in zip(*found, strict=True):
         # From one half's volume to the other half's images.
-        across = [other.projector.forward(made[number]) for made, other in zip(found, halves[::-1], strict=True)]
+        across = [halves[1].projector.forward(first), halves[0].projector.forward(second)]
         if even.projector is odd.projector:
             mean = 0.5 * (across[0] + across[1])
             error = (mean**2).sum() - (across[0] * halves[1].rows).sum() - (across[1] * halves[0].rows).sum()
@@ -116,20 +116,22 @@ def choose_iterations(even: Half, odd: Half) -> tuple[int, dict[int, float]]:
             errors = [((p - other.rows) ** 2).sum() for p, other in zip(across, halves[::-1], strict=True)]
             error = errors[0] + errors[1]
         scores[number] = float(error)
-    return min(scores, key=lambda number: scores[number]), scores
+        best = min(scores, key=lambda number: scores[number])
+        if ITERATIONS.index(number) - ITERATIONS.index(best) >= 2:
+            break
+    return best, scores
 
 
-def snapshots(projector: Projector, rows: torch.Tensor) -> dict[int, torch.Tensor]:
-    """SIRT after each of ``ITERATIONS``; continuing is the same as starting again, as residuals are linear."""
-    made: dict[int, torch.Tensor] = {}
+def snapshots(projector: Projector, rows: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """SIRT after each of ``ITERATIONS``: going on is starting again with what is left of the images."""
     volume, done = torch.zeros(0), 0
     for number in ITERATIONS:
         if done == 0:
             volume = sirt(projector, rows, number)
         else:
             volume = volume + sirt(projector, rows - projector.forward(volume), number - done)
-        made[number], done = volume, number
-    return made
+        done = number
+        yield number, volume
 
 
 def oracle_iterations(made: Mapping[int, Volume], truth: Volume) -> Chosen:
