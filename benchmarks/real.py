@@ -7,6 +7,8 @@ and maximum. Reconstructions are made by the real command, and all are judged as
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,11 +21,12 @@ import torch
 from baselines.classical import SIGMAS_PX, Half, choose_iterations, gaussian
 from baselines.n2n import N2nSettings, noise2noise
 from baselines.topaz import Topaz, find_topaz
-from common import ROOT, Cell, Table, cryolithe_command, model_of, parser, peak_rss_of, read_arguments, record
+from common import ROOT, Cell, Table, model_of, parser, read_arguments, record
 from measures import rounded
 from numpy.typing import NDArray
 from sheets import draw_sheet
 
+from cryolithe.cli import main as command
 from cryolithe.errors import InputError
 from cryolithe.evaluation.evaluate import Evaluation, evaluate
 from cryolithe.evaluation.inputs import Request, load
@@ -86,8 +89,11 @@ def reconstructed(needle: Needle, keep: NDArray[np.bool_], label: str, flags: di
         write_angles_deg(angle_file, needle.angles_deg[keep])
     output = needle.folder / f"{flags['--method']}_{Path(str(flags.get('--model', ''))).stem}_{label}.mrc"
     flags = {"--output": output, "--device": "cpu", "--thickness": needle.thickness, "--contrast": "bright"} | flags
-    words = [str(word) for flag in flags.items() for word in flag]
-    return output, peak_rss_of([*cryolithe_command(), "reconstruct", str(stack), str(angle_file), *words]).seconds
+    words = ["reconstruct", str(stack), str(angle_file), *(str(word) for flag in flags.items() for word in flag)]
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        command(words, prog_name="cryolithe", standalone_mode=False)
+    return output, time.perf_counter() - start
 
 
 def voxels(path: Path) -> Array:
