@@ -27,6 +27,7 @@ sys.path.insert(0, str(BENCHMARKS))
 from baselines import classical, n2n, topaz  # noqa: E402
 from measures import better_than, mean_of, spread_cell  # noqa: E402
 from scenes import merged  # noqa: E402
+from tables import losses_section  # noqa: E402
 
 
 def phantom(side: int, seed: int = 3) -> np.ndarray:
@@ -209,8 +210,11 @@ def test_quality_runs_and_its_numbers_are_sane(tmp_path):
     assert "One factor at a time" in said
     for name in result["figures"]:
         assert 5_000 < (tmp_path / name).stat().st_size < 600_000
-    shown = run("tables.py", "--results", tmp_path, "--quick")
-    assert "### Where FBP wins" in shown
+    shown = losses_section([result])
+    assert shown[0] == "### Where FBP wins"
+    assert sum(line.startswith(f"| {scene}") for line in shown) == len(
+        {o["measure"] for o in result["losses"]["found"]}
+    )
     assert result["commit"]
     assert result["device"]["cpu"]
 
