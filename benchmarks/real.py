@@ -91,7 +91,7 @@ def reconstructed(needle: Needle, keep: NDArray[np.bool_], label: str, flags: di
     flags = {"--output": output, "--device": "cpu", "--thickness": needle.thickness, "--contrast": "bright"} | flags
     words = ["reconstruct", str(stack), str(angle_file), *(str(word) for flag in flags.items() for word in flag)]
     start = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         command(words, prog_name="cryolithe", standalone_mode=False)
     return output, time.perf_counter() - start
 
@@ -284,7 +284,7 @@ def main() -> None:
         found = {label: judged(needle, made[label], reference, not label.endswith("all")) for label in order}
         figures = [
             arguments.output.with_suffix(".png"),
-            arguments.output.with_name(f"{arguments.output.stem}_slices.png"),
+            arguments.output.with_name("needle.quick.png" if arguments.quick else "needle.png"),
         ]
         shown = {f"{SIRT}, all": voxels(reference)}
         shown |= {label: voxels(made[label].path) for label in order if not label.endswith("all")}
