@@ -115,9 +115,14 @@ def _changed(title: str, voxel_angstrom: float = VOXEL_ANGSTROM, **imaging: Any)
     return Scene(title, "cellular", merged(PLAIN, imaging), voxel_angstrom)
 
 
+def _reaching(reach_deg: float) -> dict[str, Any]:
+    """As many tilts over another range."""
+    return {"reach_deg": [reach_deg] * 2, "step_deg": [reach_deg / 20] * 2}
+
+
 CONDITIONS = (
     _changed("base: ±60°, 41 tilts, 10 Å"),
-    *(_changed(f"tilt range ±{reach:g}°", scheme={"reach_deg": [reach, reach]}) for reach in (40.0, 50.0, 70.0)),
+    *(_changed(f"41 tilts of ±{reach:g}°", scheme=_reaching(reach)) for reach in (40.0, 50.0, 70.0)),
     *(_changed(f"{n} of 41 tilts dropped", scheme={"missing": [n, n]}) for n in (10, 20)),
     *(_changed(f"voxels of {size:g} Å", size) for size in (6.0, 14.0)),
     *(_changed(f"misalignment {s:g} px rms", faults={"shift_px": [s, s]}) for s in (0.5, 1.0, 2.0)),
