@@ -1,4 +1,7 @@
-"""Put the results in results/*.json into README.md, between its two markers; results of --quick are left out."""
+"""Put the results in results/*.json into README.md, between its two markers; results of --quick are left out.
+
+What baselines do better than our first model is put together from all results under "Where FBP wins".
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def markdown_table(table: dict[str, Any]) -> list[str]:
     aligned = ["---" if n == 0 else "---:" for n in range(len(table["columns"]))]
     rows = [table["columns"], aligned, *([text_of(cell) for cell in row] for row in table["rows"])]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return [f"**{table['title']}**", "", *lines, "", *([table["note"], ""] if table["note"] else [])]
+    return [f"**{table['title']}**", "", *lines, "", *([table["note"], ""] if table.get("note") else [])]
 
 
 def section(name: str, result: dict[str, Any], folder: str) -> list[str]:
@@ -30,8 +33,34 @@ def section(name: str, result: dict[str, Any], folder: str) -> list[str]:
         f"{bf16} bf16, {device['memory_gb']} GB, torch {device['torch']}."
     )
     tables = [line for table in result["tables"] for line in markdown_table(table)]
-    figures = [line for file in result.get("figures", ()) for line in (f"![{name}]({folder}/{file})", "")]
-    return [f"### {name}", "", origin, "", *tables, *figures]
+    figures = [line for file in result.get("figures", ()) for line in (f"![{Path(file).stem}]({folder}/{file})", "")]
+    caption = [f"*{result['caption']}*", ""] if figures and "caption" in result else []
+    return [f"### {name}", "", origin, "", *tables, *figures, *caption]
+
+
+def losses_section(results: list[dict[str, Any]]) -> list[str]:
+    """Lines on where a baseline beats our first model, by the numbers of all results that compare them."""
+    compared = [result for result in results if "losses" in result]
+    if not compared:
+        return []
+    lines = ["### Where FBP wins", ""]
+    lines += ["Every cell of the tables above in which a method without our networks beats the first of them, on the "]
+    lines[-1] += "means. A row “oracle” had the truth to choose by: no user can do as well with that method."
+    lines += [""]
+    for result in compared:
+        found, model = result["losses"]["found"], result["losses"]["model"]
+        where = f"`{result['benchmark']}.py`, {model}"
+        if not found:
+            lines += [f"{where}: none found in these sets.", ""]
+            continue
+        better: dict[tuple[str, float], list[str]] = {}
+        for one in found:
+            cell = (f"{one['where']}: {one['measure']}", one["model"])
+            better.setdefault(cell, []).append(f"{one['baseline']} {text_of(one['value'])}")
+        rows = [[title, value, "; ".join(names)] for (title, value), names in better.items()]
+        lines += markdown_table({"title": where, "columns": ["set: measure", "ours", "better"], "rows": rows})
+    untested = dict.fromkeys(text for result in compared for text in result["losses"]["not_tested"])
+    return [*lines, f"Not tested: {'; '.join(untested)}.", ""]
 
 
 def main() -> None:
@@ -42,11 +71,14 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="print the part instead of writing it, quick runs too")
     arguments = options.parse_args()
     lines: list[str] = []
+    shown: list[dict[str, Any]] = []
     for path in sorted(arguments.results.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["quick"] and not arguments.quick:
             continue
+        shown.append(result)
         lines += section(result["benchmark"], result, arguments.results.name)
+    lines += losses_section(shown)
     made = "\n".join(lines).strip()
     if arguments.quick:
         print(made)

@@ -1,5 +1,7 @@
 """Every configuration that is shipped works."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +64,15 @@ def test_debug_training_and_its_score_run(tmp_path):
     again = runner.invoke(main, ["train", str(CONFIGS / "debug.yaml"), "-o", str(output)])
     assert again.exit_code == 2
     assert "--overwrite" in again.stderr
-    scored = runner.invoke(main, ["score", str(output), "--specimens", "1", "--snr", "0", "--precision", "fp32"])
+    written = tmp_path / "scores.json"
+    words = ["score", str(output), "--specimens", "1", "--snr", "0", "--precision", "fp32", "--json", str(written)]
+    scored = runner.invoke(main, words)
     assert scored.exit_code == 0, scored.output
     assert "network" in scored.output
+    record = json.loads(written.read_text())
+    assert record["cpu"]
+    assert record["torch"]
+    assert record["commit"] is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", record["commit"])
 
 
 def test_a_trained_model_carries_its_recipe(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,7 +39,10 @@ def command(
     steps of 3, with white noise. SNR is that of the reconstruction after the best affine fit to the truth; FSC is
     the mean over all shells but the first and the last, in the measured region and in the missing wedge.
     """
+    import torch
+
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
+    from cryolithe.diagnosis.machine import cpu_model
     from cryolithe.network.checkpoint import load_model
     from cryolithe.reconstruct.methods import Compute
     from cryolithe.report import write_json
@@ -87,7 +91,10 @@ def command(
             {
                 "cryolithe": __version__,
                 "date": datetime.date.today().isoformat(),
+                "commit": _commit(),
                 "machine": platform.machine(),
+                "cpu": cpu_model(),
+                "torch": torch.__version__,
                 "model": {"name": loaded.name, "sha256": loaded.sha256},
                 "precision": precision_name(dtype),
                 "specimens": specimens,
@@ -95,3 +102,19 @@ def command(
                 "scores": results,
             },
         )
+
+
+def _commit() -> str | None:
+    """Hash of the checkout that runs, with "-dirty" where it was changed; None for an installed package."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

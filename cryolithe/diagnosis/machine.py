@@ -67,12 +67,12 @@ def processor() -> Finding:
     sets = [name for name in INSTRUCTION_SETS if name in features]
     lacking = [name for name in INSTRUCTION_SETS if name not in features]
     usable, quota = usable_cores(), group_limits().cores
-    text = f"{_cpu_model()}; {usable} of {os.cpu_count()} cores"
+    text = f"{cpu_model()}; {usable} of {os.cpu_count()} cores"
     text += f", limited to {quota:g} by a control group" if quota is not None and quota < usable else ""
     text += f"; {', '.join(sets) or 'no instruction sets known'}"
     text += f" (not {', '.join(lacking)})" if sets and lacking else ""
     values = {
-        "model": _cpu_model(),
+        "model": cpu_model(),
         "cores_of_machine": os.cpu_count(),
         "cores_usable": usable,
         "cores_quota": quota,
@@ -85,7 +85,8 @@ def processor() -> Finding:
     )
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name, as its maker calls it where the system tells."""
     try:
         match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

@@ -1,0 +1,236 @@
+"""The quality benchmarks: their baselines obey what they claim, and their commands run and give sane numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from shared_data import SHARED, needs_shared
+
+from cryolithe.geometry import TiltGeometry
+from cryolithe.metrics import scaled_snr_db
+from cryolithe.projector import make_projector
+from cryolithe.projector.classical import sirt
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from baselines import classical, n2n, topaz  # noqa: E402
+from measures import better_than, mean_of, spread_cell  # noqa: E402
+from scenes import merged  # noqa: E402
+from tables import losses_section  # noqa: E402
+
+
+def phantom(side: int, seed: int = 3) -> np.ndarray:
+    """Some smooth blobs in an empty box, float32."""
+    rng = np.random.default_rng(seed)
+    grid = np.indices((side, side, side))
+    made = np.zeros((side, side, side), dtype=np.float32)
+    for place in rng.uniform(0.2, 0.8, size=(12, 3)) * side:
+        away = sum((g - p) ** 2 for g, p in zip(grid, place, strict=True))
+        made += np.exp(-away / 8).astype(np.float32)
+    return made
+
+
+def noisy_halves(truth: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(7)
+    return tuple(truth + sigma * rng.standard_normal(truth.shape).astype(np.float32) for _ in range(2))
+
+
+def run(script: str, *words: str | Path, cwd: Path = ROOT) -> str:
+    """A benchmark as a user calls it."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *map(str, words)],
+        check=False, cwd=cwd, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_noise2noise_improves_a_noisy_phantom_and_repeats():
+    truth = phantom(20)
+    even, odd = noisy_halves(truth, 1.0)
+    made = n2n.noise2noise(even, odd, n2n.N2nSettings(steps=40, minutes=5, width=4, patch=16, seed=1))
+    assert made.steps == 40
+    assert made.volume.shape == truth.shape
+    assert scaled_snr_db(truth, made.volume) > scaled_snr_db(truth, 0.5 * (even + odd)) + 1.5
+    short = n2n.N2nSettings(steps=2, minutes=5, width=4, patch=16, seed=1)
+    twice = [n2n.noise2noise(even, odd, short).volume for _ in range(2)]
+    assert np.allclose(*twice, atol=1e-4)
+
+
+def test_noise2noise_stops_when_the_time_is_up():
+    even, odd = noisy_halves(phantom(16), 1.0)
+    made = n2n.noise2noise(even, odd, n2n.N2nSettings(steps=10_000, minutes=0.01, width=4, patch=16))
+    assert 1 <= made.steps < 10_000
+    assert np.isfinite(made.volume).all()
+
+
+def test_gaussian_is_chosen_without_the_truth_nearly_as_well_as_with_it():
+    truth, chosen = phantom(24), []
+    for noise in (0.01, 0.3, 1.0):
+        even, odd = noisy_halves(truth, noise)
+        whole = 0.5 * (even + odd)
+        blind, best = classical.gaussian(whole, even, odd), classical.oracle_gaussian(whole, truth)
+        scores = [scaled_snr_db(truth, made.volume) for made in (blind, best)]
+        assert scores[1] - 0.3 <= scores[0] <= scores[1] + 1e-6
+        # The oracle's score is what it says: the SNR of the volume that it returns.
+        all_of_them = [scaled_snr_db(truth, classical._filtered(whole, {s: 0.0}).volume) for s in best.scores]
+        assert scores[1] == pytest.approx(max(all_of_them), abs=1e-6)
+        chosen.append(blind.value)
+    assert chosen[0] < chosen[1] <= chosen[2]
+
+
+def test_snapshots_are_sirt_and_noise_stops_it_earlier():
+    truth = torch.from_numpy(phantom(16))
+    projector = make_projector(TiltGeometry(tuple(np.arange(-60.0, 61.0, 6.0)), (16, 16)), (16, 16))
+    clean = projector.forward(truth)
+    for number, volume in classical.snapshots(projector, clean):
+        if number == 10:
+            assert torch.allclose(volume, sirt(projector, clean, 10), atol=1e-5)
+            break
+    rng = torch.Generator().manual_seed(5)
+    chosen = []
+    for noise in (0.02, 3.0):
+        halves = [clean + noise * torch.randn(clean.shape, generator=rng) for _ in range(2)]
+        best, errors = classical.choose_iterations(*(classical.Half(projector, half) for half in halves))
+        assert errors[best] == min(errors.values())
+        chosen.append(best)
+    assert chosen[0] > chosen[1]
+
+
+def test_wide_volumes_spare_sirt_the_ends():
+    """A field full of matter that goes on beyond it: what lies outside must not end up at the edges."""
+    rng = np.random.default_rng(2)
+    world = torch.from_numpy(rng.standard_normal((12, 8, 120)).astype(np.float32))
+    angles = tuple(np.arange(-60.0, 61.0, 4.0))
+    images = make_projector(TiltGeometry(angles, (8, 120)), (12, 120)).forward(world)[:, :, 40:80].contiguous()
+    truth = world[:, :, 40:80].numpy()
+    narrow = sirt(make_projector(TiltGeometry(angles, (8, 40)), (12, 40)), images, 10).numpy()
+    wide = classical.middle(sirt(classical.wide_projector(angles, (8, 40), 12), images, 10), 40)
+    assert wide.shape == truth.shape
+    assert scaled_snr_db(truth, wide) > scaled_snr_db(truth, narrow) + 0.1
+
+
+@pytest.fixture
+def fake_topaz(tmp_path):
+    """A Python that stands in for Topaz: it says a version, and denoises by checking and copying its input."""
+    path = tmp_path / "python"
+    path.write_text(
+        f"#!{sys.executable}\n"
+        "import sys, pathlib, numpy as np, mrcfile\n"
+        "words = sys.argv[1:]\n"
+        "if words[0] == '-c': print('9.9'); raise SystemExit\n"
+        "source, out = pathlib.Path(words[-1]), pathlib.Path(words[words.index('--output') + 1])\n"
+        "data = mrcfile.read(source)\n"
+        "assert min(data.shape) >= 32 and data.dtype == np.float32, data.shape\n"
+        f"np.save({str(tmp_path / 'seen.npy')!r}, data)\n"
+        "out.mkdir(); mrcfile.write(out / source.name, data)\n"
+    )
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_topaz_sees_standardised_dark_volumes_and_ours_come_back(fake_topaz):
+    found = topaz.find_topaz(fake_topaz)
+    assert found.version == "9.9"
+    volume = 5 + 3 * phantom(20)
+    for dark in (True, False):
+        assert np.allclose(found.denoise(volume, 10.0, dark), volume, atol=1e-4)
+        seen = np.load(fake_topaz.with_name("seen.npy"))[:20, :20, :20]
+        assert abs(seen.mean()) < 1e-4
+        assert seen.std() == pytest.approx(1, abs=1e-4)
+        sign = -1 if dark else 1
+        assert np.corrcoef(seen.ravel(), volume.ravel())[0, 1] == pytest.approx(sign, abs=1e-5)
+
+
+def test_without_topaz_it_says_so(tmp_path):
+    with pytest.raises(RuntimeError, match="expected the Python that has Topaz"):
+        topaz.find_topaz(tmp_path / "nowhere")
+    with pytest.raises(RuntimeError, match="ended with exit code 1"):
+        topaz.find_topaz(Path(sys.executable))
+
+
+def test_losses_are_found_and_compared_the_right_way():
+    means = {
+        "truth": {"wedge_fill": 0.9, "streak_index": 0.2},
+        "FBP": {"snr_db": 2.0, "resolution_angstrom": 40.0, "wedge_fill": 0.1, "streak_index": 0.5, "ssim": None},
+        "CryoLithe": {"snr_db": 1.0, "resolution_angstrom": 50.0, "wedge_fill": 1.2, "streak_index": 0.6, "ssim": 0.1},
+    }
+    found = better_than(means, "CryoLithe", ["FBP"], "here")
+    assert [one["measure"] for one in found] == ["SNR dB", "resolution Å", "streaks"]
+    assert found[0] == {"where": "here", "measure": "SNR dB", "baseline": "FBP", "value": 2.0, "model": 1.0}
+    assert not better_than(means, "FBP", [], "here")
+    assert spread_cell([1.0, 2.0]) == "1.50 ± 0.71"
+    assert mean_of([], "snr_db") is None
+    assert merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}) == {"a": {"b": 1, "c": 3}}
+
+
+def numbers_in(value: object) -> list[float]:
+    if isinstance(value, dict):
+        return [n for below in value.values() for n in numbers_in(below)]
+    if isinstance(value, list):
+        return [n for below in value for n in numbers_in(below)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+@needs_shared
+def test_quality_runs_and_its_numbers_are_sane(tmp_path):
+    output = tmp_path / "quality.json"
+    library = SHARED / "molecules" / "molecules_10A.h5"
+    scene = "isolated proteins, +0 dB"
+    words = ["--quick", "--side", "40", "--only", scene, "--molecules", library, "--output", output, "--models", "fast"]
+    said = run("quality.py", *words)
+    result = json.loads(output.read_text())
+    runs = result["runs"][scene]
+    assert {"truth", "FBP", "SIRT", "FBP + Gaussian", "Noise2Noise U-Net", "CryoLithe fast"} <= set(runs)
+    assert all(math.isfinite(number) for number in numbers_in(runs))
+    score = {method: values[0] for method, values in runs.items()}
+    for method, values in score.items():
+        if method != "truth":
+            assert all(-1 <= values[name] <= 1 for name in ("fsc_measured", "fsc_missing", "ssim"))
+            assert values["snr_db"] >= 0
+        assert 0 <= values["picking_f1"] <= 1
+    assert score["FBP + Gaussian (oracle)"]["snr_db"] >= score["FBP + Gaussian"]["snr_db"] - 1e-6
+    assert score["SIRT (oracle)"]["snr_db"] >= score["SIRT"]["snr_db"] - 1e-6
+    assert score["FBP + Gaussian"]["snr_db"] > score["FBP"]["snr_db"]
+    # Each loss is one, and those that the SNR shows are there.
+    lost = {one["baseline"] for one in result["losses"]["found"] if one["measure"] == "SNR dB"}
+    ours = score["CryoLithe fast"]["snr_db"]
+    assert lost == {m for m, values in score.items() if "truth" not in m and (values["snr_db"] or 0) > ours}
+    assert "One factor at a time" in said
+    for name in result["figures"]:
+        assert 5_000 < (tmp_path / name).stat().st_size < 600_000
+    shown = losses_section([result])
+    assert shown[0] == "### Where FBP wins"
+    assert sum(line.startswith(f"| {scene}") for line in shown) == len(
+        {o["measure"] for o in result["losses"]["found"]}
+    )
+    assert result["commit"]
+    assert result["device"]["cpu"]
+
+
+def test_real_runs_and_its_numbers_are_sane(tmp_path):
+    output = tmp_path / "real.json"
+    run("real.py", "--quick", "--models", "fast", "--output", output)
+    found = json.loads(output.read_text())["volumes"]
+    cuts = [f"{method}, {cut}" for cut in ("all", "±60°") for method in ("FBP", "SIRT", "CryoLithe fast")]
+    assert set(cuts) | {"FBP + Gaussian, ±60°", "Noise2Noise U-Net, ±60°"} == set(found)
+    for label, values in found.items():
+        assert -1 <= values["correlation_beyond"] <= 1
+        assert values["held_out"] == label.endswith("±60°")
+        assert values["halves_measured"] is None or -1 <= values["halves_measured"] <= 1
+    # What 77 tilts show of a round needle, and what a missing wedge does to it.
+    assert found["FBP, all"]["depth_over_width"] == pytest.approx(1, abs=0.1)
+    assert found["FBP, ±60°"]["depth_over_width"] > found["FBP, all"]["depth_over_width"] + 0.05
+    assert found["FBP, all"]["correlation_beyond"] > found["FBP, ±60°"]["correlation_beyond"]
+    assert all((tmp_path / name).stat().st_size < 600_000 for name in ("real.png", "needle.quick.png"))
