@@ -10,6 +10,7 @@ from cryolithe.filters import filter_rows, gaussian_response, padded_length, ram
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.projector import make_projector
+from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruct.methods import Compute, FbpMethod, NetworkMethod, SirtMethod, network_rows
 from cryolithe.sampling import reflected_rows
 
@@ -164,3 +165,17 @@ def test_classical_methods_are_slab_methods(make_method):
     assert whole.shape == SHAPE
     for slab in (1, 5, 16):
         assert difference(in_slabs(method, images, slab), whole) < 1e-5
+
+
+def test_sirt_is_not_spoilt_by_what_lies_beside_the_field():
+    """A field full of matter that goes on beyond it: what lies outside must not end up at the edges."""
+    images = make_projector(TiltGeometry(ANGLES, (8, 120)), (12, 120)).forward(world := noise(12, 8, 120))
+    images, truth = images[:, :, 40:80].contiguous(), world[:, :, 40:80]
+    geometry, margin = TiltGeometry(ANGLES, (8, 40)), sirt_margin_px(12)
+    errors = {}
+    for px in (0, margin):
+        volume = SirtMethod(make_projector(geometry, (12, 40 + 2 * px)), 10, margin_px=px)(images)
+        assert volume.shape == truth.shape
+        errors[px] = [(volume - truth)[..., part].square().mean().item() for part in (slice(0, 4), slice(16, 24))]
+    assert errors[margin][0] < 0.8 * errors[0][0]
+    assert errors[margin][1] < 1.02 * errors[0][1]

@@ -8,9 +8,8 @@ one, and the σ with the highest is taken.
 SIRT. Projections of the reconstruction from one half are compared with the images of the other half. As SIRT is linear
 in the images, the squared error that the projections p of the reconstruction from all data have against the noise-free
 images is, up to a constant, ``|p|² - <p_even, odd> - <p_odd, even>`` in expectation: the iteration with the lowest is
-taken. Where halves hold different tilts the plain error of predicting the other half's images is used. The volume is
-made wider than the images by its depth at either end and cut afterwards: rays that graze the end of a volume would put
-all that they saw outside of it into a few voxels, which costs SIRT more than a decibel.
+taken. Where halves hold different tilts the plain error of predicting the other half's images is used. As in the
+package, the volume is wider than the images at either end and cut afterwards (`sirt_margin_px`).
 
 With a truth, the same choices by the correlation with it are the best that the method can do: the oracle.
 """
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from cryolithe.geometry import TiltGeometry
 from cryolithe.metrics import scaled_snr_db
 from cryolithe.projector import Projector, make_projector
-from cryolithe.projector.classical import sirt
+from cryolithe.projector.classical import sirt, sirt_margin_px
 
 Volume = NDArray[np.float32]
 
@@ -82,8 +81,8 @@ def oracle_gaussian(volume: Volume, truth: Volume) -> Chosen:
 
 
 def wide_projector(angles_deg: tuple[float, ...], image_shape: tuple[int, int], depth: int) -> Projector:
-    """Between images ``(y, x)`` and a volume that is wider by its depth at either end."""
-    return make_projector(TiltGeometry(angles_deg, image_shape), (depth, image_shape[1] + 2 * depth))
+    """Between images ``(y, x)`` and a volume that is wider than they are, see `sirt_margin_px`."""
+    return make_projector(TiltGeometry(angles_deg, image_shape), (depth, image_shape[1] + 2 * sirt_margin_px(depth)))
 
 
 def middle(volume: torch.Tensor, width: int) -> Volume:

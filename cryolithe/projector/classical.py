@@ -54,6 +54,18 @@ def fbp_of_images(images: NDArray[np.float32], angles_deg: tuple[float, ...], de
     return volume
 
 
+def sirt_margin_px(depth: int) -> int:
+    """Voxels to add at either end of x before SIRT, and to cut afterwards: a quarter of the depth, rounded up.
+
+    Tilted images see more than the volume below them. Without a margin SIRT puts all that lies outside of it into the
+    few voxels that rays graze at its ends (more than 1 dB lost on small fields; twice the margin gains no more).
+
+    Args:
+        depth: voxels along z.
+    """
+    return -(-depth // 4)
+
+
 def sirt(
     projector: Projector,
     rows: torch.Tensor,

@@ -89,11 +89,19 @@ class FbpMethod:
 
 @dataclass(frozen=True)
 class SirtMethod:
-    """SIRT of a slab."""
+    """SIRT of a slab.
+
+    Attributes:
+        projector: of a volume that is wider than wanted by a margin at either end.
+        iterations: number of passes.
+        on_iteration: called after each.
+        margin_px: the margin, see `cryolithe.projector.classical.sirt_margin_px`.
+    """
 
     projector: Projector
     iterations: int
     on_iteration: Callable[[], object] = lambda: None
+    margin_px: int = 0
     row_multiple: int = 1
     halo_px: int = 0
 
@@ -104,7 +112,8 @@ class SirtMethod:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
-        return sirt(self.projector, rows, self.iterations, self.on_iteration)
+        volume = sirt(self.projector, rows, self.iterations, self.on_iteration)
+        return volume[..., self.margin_px : volume.shape[-1] - self.margin_px]
 
 
 def network_rows(rows: torch.Tensor, config: InputWindow) -> list[torch.Tensor]:

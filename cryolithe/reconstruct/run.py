@@ -20,6 +20,7 @@ from cryolithe.formats import RunningStatistics, VolumeWriter
 from cryolithe.hashing import file_sha256
 from cryolithe.inference import BatchSize
 from cryolithe.projector import make_projector
+from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
 from cryolithe.reconstruct.estimate import estimate
 from cryolithe.reconstruct.job import (
@@ -200,10 +201,11 @@ def _demand(run: ResolvedJob, batch: int) -> Demand:
         halo = (config.rows - 1) // 2 + config.head.stride * config.head.margin
         fixed = network_bytes(config, run.series.geometry, run.grid, _batch_size(run, batch))
         return Demand(fixed, 5.0, 6.0, halo, config.head.stride)
-    entries = 3 * tilts * depth * width  # of the projection of one slice
-    directions = 2 if run.job.settings.method == "sirt" else 1
-    indices = directions * 12 * min(entries, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK
-    return Demand(indices, 5.0 if run.job.settings.method == "sirt" else 2.5, 4.0)
+    iterative = run.job.settings.method == "sirt"
+    wide = width + 2 * sirt_margin_px(depth) if iterative else width
+    entries = 3 * tilts * depth * wide  # of the projection of one slice
+    indices = (2 if iterative else 1) * 12 * min(entries, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK
+    return Demand(indices, 5.0 * wide / width if iterative else 2.5, 4.0)
 
 
 def _label(run: ResolvedJob) -> str:
@@ -238,17 +240,18 @@ def _make_method(
         device: where.
     """
     settings, rows = run.job.settings, plan["slab_rows"]
-    slice_shape = (run.grid.shape[0], run.grid.shape[2])
+    depth, _, width = run.grid.shape
     if settings.method == "network":
         assert run.model is not None
         compute = Compute(device, run.precision, points=plan["batch"])
         return make_network_method(
             run.model, stack.geometry, run.grid, compute, on_points=lambda share: on_rows(share * rows)
         )
-    projector = make_projector(stack.geometry, slice_shape, device, settings.projector)
+    margin = sirt_margin_px(depth) if settings.method == "sirt" else 0
+    projector = make_projector(stack.geometry, (depth, width + 2 * margin), device, settings.projector)
     if settings.method == "fbp":
         return FbpMethod(projector, settings.filter)
-    return SirtMethod(projector, settings.iterations, lambda: on_rows(rows / settings.iterations))
+    return SirtMethod(projector, settings.iterations, lambda: on_rows(rows / settings.iterations), margin)
 
 
 def _make_slabs(

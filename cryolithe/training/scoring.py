@@ -13,7 +13,7 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, scaled_snr_db
 from cryolithe.network import Network
 from cryolithe.projector import make_projector
-from cryolithe.projector.classical import fbp, sirt
+from cryolithe.projector.classical import fbp, sirt, sirt_margin_px
 from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import Molecule, SpecimenRecipe, add_white_noise, make_specimen, project
@@ -104,7 +104,8 @@ def benchmark(
         specimen = make_specimen(BENCHMARK_RECIPE, library, np.random.default_rng([seed, number]))
         worlds.append((specimen.density, project(specimen, BENCHMARK_ANGLES_DEG)))
     depth, height, width = BENCHMARK_RECIPE.shape
-    projector = make_projector(TiltGeometry(BENCHMARK_ANGLES_DEG, (height, width)), (depth, width))
+    geometry, margin = TiltGeometry(BENCHMARK_ANGLES_DEG, (height, width)), sirt_margin_px(depth)
+    projector, wide = (make_projector(geometry, (depth, width + 2 * m)) for m in (0, margin))
     for snr_db in snrs_db:
         scores: dict[str, list[Score]] = {"fbp": [], "sirt": [], "network": []}
         for number, (truth, images) in enumerate(worlds):
@@ -112,7 +113,8 @@ def benchmark(
             noisy -= noisy.mean(axis=(1, 2), keepdims=True)
             rows = torch.from_numpy(noisy)
             scores["fbp"].append(score_volume(truth, fbp(projector, rows).numpy()))
-            scores["sirt"].append(score_volume(truth, sirt(projector, rows, SIRT_ITERATIONS).numpy()))
+            iterated = sirt(wide, rows, SIRT_ITERATIONS)[..., margin : margin + width]
+            scores["sirt"].append(score_volume(truth, iterated.numpy()))
             estimate = reconstruct_array(network, noisy, BENCHMARK_ANGLES_DEG, depth, compute)
             scores["network"].append(score_volume(truth, estimate))
         yield snr_db, {method: _mean(values) for method, values in scores.items()}
