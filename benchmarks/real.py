@@ -35,6 +35,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
 from cryolithe.metrics import mean_cross_section
 from cryolithe.projector import make_projector
+from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.report import plot_central_slices
 from cryolithe.volume import Volume
 
@@ -114,7 +115,8 @@ def iterations_of(needle: Needle, halves: tuple[NDArray[np.bool_], NDArray[np.bo
         rows -= rows.mean(axis=(1, 2), keepdims=True)
         height, width = rows.shape[1:]
         geometry = TiltGeometry(tuple(needle.angles_deg[keep]), (height, width))
-        made.append(Half(make_projector(geometry, (needle.thickness, width)), torch.from_numpy(rows)))
+        wide = (needle.thickness, width + 2 * sirt_margin_px(needle.thickness))
+        made.append(Half(make_projector(geometry, wide), torch.from_numpy(rows)))
     return choose_iterations(made[0], made[1])[0]
 
 
