@@ -35,6 +35,7 @@ METHODS = {
     "SIRT": ["--method", "sirt"],
     "default": ["--model", "default"],
     "fast": ["--model", "fast"],
+    "draft": ["--model", "draft"],
 }
 LABEL = "benchmark on deposited data"
 HELP = "docs/benchmark_on_empiar.md tells what to download and how it must lie"

@@ -256,7 +256,9 @@ def main() -> None:
     """Score all methods on all scenes, and the fast ones under changed conditions."""
     options = parser("quality", __doc__)
     options.add_argument("--molecules", type=Path, help="library; those that were held out of training are placed")
-    options.add_argument("--models", default="default,fast", help="names or paths, by commas; losses are the first's")
+    options.add_argument(
+        "--models", default="default,fast,draft", help="names or paths, by commas; losses are the first's"
+    )
     options.add_argument("--series", type=int, help="of each scene (default 3)")
     options.add_argument("--condition-series", type=int, help="of each condition (default 2)")
     options.add_argument("--side", type=int, help="width of the fields in voxels, twice their depth (default 128)")

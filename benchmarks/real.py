@@ -248,7 +248,9 @@ def read_needle(folder: Path, quick: bool) -> Needle:
 def main() -> None:
     """Reconstruct from all tilts, from ±60° and from its halves by each method, and measure."""
     options = parser("real", __doc__)
-    options.add_argument("--models", default="default", help="names or paths, by commas; losses are the first's")
+    options.add_argument(
+        "--models", default="default,fast,draft", help="names or paths, by commas; losses are the first's"
+    )
     options.add_argument("--n2n-steps", type=int, help="of the Noise2Noise training; 0 leaves it out (default 100)")
     options.add_argument("--n2n-minutes", type=float, default=3.0, help="at most")
     options.add_argument("--topaz", type=Path, metavar="PYTHON", help="of an environment that has topaz-em")

@@ -34,11 +34,12 @@ METHODS = {
     "SIRT": ["--method", "sirt"],
     "default": ["--model", "default"],
     "fast": ["--model", "fast"],
+    "draft": ["--model", "draft"],
     "SliceSet": ["--model", "SLICESET"],
     "ASTRA": [],
 }
 # Rows of the first run: a whole patch and its halo for the networks, of which SliceSet is the slowest by far.
-FIRST_ROWS = {"FBP": 64, "SIRT": 16, "default": 32, "fast": 32, "SliceSet": 4, "ASTRA": 4}
+FIRST_ROWS = {"FBP": 64, "SIRT": 16, "default": 32, "fast": 32, "draft": 32, "SliceSet": 4, "ASTRA": 4}
 SLACK = 3.0  # a run is stopped after so many times the minutes it should take at most
 Run = dict[str, Any]
 
