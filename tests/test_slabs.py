@@ -177,7 +177,7 @@ def test_the_estimate_counts_the_layers_of_the_network():
 @pytest.mark.parametrize(
     ("name", "encode", "join", "voxels"),
     [
-        # new rows (such as 128 -> 256 -> 64); 22 or 24 rows of 64 features through the hidden layers to 8 or 64 coefficients
+        # new rows (as 128 -> 256 -> 64); 22 or 24 rows of 64 features through hidden layers to 8 or 64 coefficients
         ("default", 2 * (192 * 384 + 384 * 64), 22 * 64 * 512 + 512 * 512 + 512 * 512 + 512 * 8, 2 * 2 * 2),
         ("fast", 2 * (128 * 256 + 256 * 64), 22 * 64 * 256 + 256 * 256 + 256 * 256 + 256 * 8, 2 * 2 * 2),
         ("draft", 4 * (128 * 256 + 256 * 64), 24 * 64 * 512 + 3 * (512 * 512) + 512 * 64, 4 * 4 * 4),
