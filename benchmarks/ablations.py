@@ -238,7 +238,9 @@ def run_variant(name: str, variant: Variant, data: Data, seconds: float, points:
 def mean_scores(result: dict[str, Any], kind: str) -> list[float]:
     """Mean SNR, FSC measured and missing over the validation series of a kind."""
     found = [s for s in result["scores"] if (s["name"].endswith(kind) if "dB" in kind else s["name"].startswith(kind))]
-    return [float(np.mean([s[key] for s in found])) for key in ("snr_db", "fsc_measured", "fsc_missing")]
+    # A volume without any structure has no score: JSON holds None.
+    table = [[np.nan if s[key] is None else s[key] for s in found] for key in ("snr_db", "fsc_measured", "fsc_missing")]
+    return [float(np.mean(values)) for values in table]
 
 
 def table(results: dict[str, dict[str, Any]], minutes: float) -> Table:
