@@ -8,6 +8,7 @@ Columns outside the detector read zero: images have their mean removed, so zero 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +112,21 @@ def row_windows(padded_rows: torch.Tensor, columns: torch.Tensor, window: Window
         view = padded_rows.as_strided((tilts, starts, rows, window.taps), (strides[0], 1, strides[1], step))
         left, right = view[tilt, start], view[tilt, start + 1]
     return torch.lerp(left, right, fraction)
+
+
+def all_windows(rows: Sequence[torch.Tensor], columns: torch.Tensor, windows: Sequence[Window]) -> torch.Tensor:
+    """What a network sees at points: the windows of each kind side by side.
+
+    Args:
+        rows: for each kind of window the rows that it reads, not padded, shape ``(tilts, rows, X * per_px)``.
+        columns: u in pixels, shape ``(tilts, points)``.
+        windows: the kinds.
+
+    Returns:
+        shape ``(tilts, points, rows, samples)``, samples of the first kind first.
+    """
+    pairs = zip(rows, windows, strict=True)
+    return torch.cat([row_windows(pad_rows(row, window), columns, window) for row, window in pairs], dim=-1)
 
 
 def reflected_rows(first_row: int, rows: int, size: int) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ from cryolithe.network import Network
 from cryolithe.network.checkpoint import bundled_models, load_model
 from cryolithe.projector import make_projector
 from cryolithe.reconstruct.methods import Compute, FbpMethod, NetworkMethod, network_rows
-from cryolithe.sampling import pad_rows, point_columns, row_windows, visible
+from cryolithe.sampling import all_windows, point_columns, visible
 from cryolithe.volume import Volume
 from cryolithe.wavelets import Wavelet, synthesise
 
@@ -101,12 +101,9 @@ def define_network() -> torch.Tensor:
     depth, width = len(points.z_px), len(points.x_px)
     columns = point_columns(GEOMETRY, np.repeat(points.z_px, width), np.tile(points.x_px, depth))
     rows = network_rows(centred_rows(tilt_images(GEOMETRY), GRID.shape[1] + 2 * method.halo_px), config)
-    windows = [
-        row_windows(pad_rows(row, window), columns.double(), window)
-        for row, window in zip(rows, config.windows, strict=True)
-    ]
+    windows = all_windows(rows, columns.double(), config.windows)
     maps = network.tilt_context(torch.from_numpy(GEOMETRY.angles_rad))
-    values = network(torch.cat(windows, dim=-1), visible(columns, GEOMETRY.image_shape[1]), maps)
+    values = network(windows, visible(columns, GEOMETRY.image_shape[1]), maps)
     by_block = values.view(depth, width, -1, head.outputs).transpose(1, 2)
     return by_block[..., 0] if head.levels == 0 else synthesise(by_block, GRID.shape, Wavelet(head.wavelet))
 

@@ -12,7 +12,7 @@ from cryolithe.inference.algebra import lift_network
 from cryolithe.inference.columns import PointGrid
 from cryolithe.inference.engine import BatchSize, Engine, RowRun
 from cryolithe.network import Network
-from cryolithe.sampling import pad_rows, point_columns, row_windows, visible
+from cryolithe.sampling import all_windows, point_columns, visible
 
 # Sums in another order, in float64.
 LARGEST_DIFFERENCE = 1e-9
@@ -37,9 +37,9 @@ def definition_and_engine_difference(network: Network) -> float:
     shape = (len(_ANGLES_DEG), count, _WIDTH_PX * per_px)
     rows = [torch.randn(shape, generator=generator).double() for _ in windows]
     columns = point_columns(geometry, np.repeat(grid.z_px, len(grid.x_px)), np.tile(grid.x_px, len(grid.z_px)))
-    read = [row_windows(pad_rows(row, w), columns.double(), w) for row, w in zip(rows, windows, strict=True)]
+    read = all_windows(rows, columns.double(), windows)
     angles = torch.from_numpy(geometry.angles_rad)
-    expected = exact(torch.cat(read, dim=-1), visible(columns, _WIDTH_PX), exact.tilt_context(angles))
+    expected = exact(read, visible(columns, _WIDTH_PX), exact.tilt_context(angles))
     engine = Engine(lift_network(exact, angles), windows, grid, BatchSize())
     found = engine(RowRun(rows, stride * np.arange(_PATCHES, dtype=np.float64)))
     largest = float(expected.abs().max())

@@ -15,7 +15,7 @@ import torch
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import NetworkConfig
 from cryolithe.reconstruct.methods import network_rows
-from cryolithe.sampling import block_positions_px, pad_rows, point_columns, reflected_rows, row_windows, visible
+from cryolithe.sampling import all_windows, block_positions_px, point_columns, reflected_rows, visible
 from cryolithe.simulation import Molecule, draw_angles_deg, make_specimen
 from cryolithe.training import augment
 from cryolithe.training.config import TrainConfig
@@ -146,12 +146,8 @@ def draw_run(series: TrainingSeries, config: TrainConfig, network: NetworkConfig
 def gather(run: Run, network: NetworkConfig, device: torch.device) -> Batch:
     """Filter the rows of a run and gather its windows, on the device."""
     rows, columns = (tensor.to(device, non_blocking=True) for tensor in (run.rows, run.columns))
-    sampled = [
-        row_windows(pad_rows(filtered, window), columns, window)
-        for filtered, window in zip(network_rows(rows, network.input), network.input.windows, strict=True)
-    ]
     return Batch(
-        windows=torch.cat(sampled, dim=-1),
+        windows=all_windows(network_rows(rows, network.input), columns, network.input.windows),
         visible=visible(columns, rows.shape[-1]),
         angles_rad=run.angles_rad.to(device, non_blocking=True),
         targets=run.targets.to(device, non_blocking=True),
