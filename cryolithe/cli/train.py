@@ -93,9 +93,10 @@ def _run(
     started = time.monotonic()
     minutes = options["train_minutes"]
     with progress_watcher() as watcher:
-        odd = voxel_size_warning(find_pairs((*recipe.data.pairs, *recipe.validation.pairs), base))
-        if odd and place.rank == 0:
-            watcher.note(f"Warning: {odd}")
+        if place.rank == 0:
+            odd = voxel_size_warning(find_pairs((*recipe.data.pairs, *recipe.validation.pairs), base))
+            if odd:
+                watcher.note(f"Warning: {odd}")
         watcher.stage("Making the validation set", 1)
         examples = validation_set(recipe, base, unseen, files)
         watcher.stage("Simulating specimens", recipe.series)

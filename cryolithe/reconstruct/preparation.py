@@ -112,7 +112,7 @@ def prepare_stack(
             for number in range(geometry.tilts):
                 image = _finite(series.images[number])
                 if how.clip_defects:
-                    image = _without_defects(image)
+                    image = np.clip(image, *defect_limits(image))
                 if how.standardise_stack:
                     image = ((image - mean) / spread).astype(np.float32)
                 else:
@@ -134,9 +134,7 @@ def prepare_stack(
     if how.standardise_stack:
         return PreparedStack(path, geometry, 1.0, float("inf"))
     sigma = float(np.sqrt(np.mean(variances)))
-    # What fills more than a few pixels of most images is part of the specimen, however dense.
-    clip_level = max(CLIP_SIGMAS * sigma, TAIL_MARGIN * float(np.median(tails)))
-    return PreparedStack(path, geometry, sigma, clip_level)
+    return PreparedStack(path, geometry, sigma, defect_level(sigma, tails))
 
 
 def stack_statistics(series: TiltSeries) -> tuple[float, float]:
@@ -198,13 +196,28 @@ def _finite(image: NDArray[np.generic]) -> NDArray[np.float32]:
     return values
 
 
-def _without_defects(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Clip pixels that lie further from the median than anything that fills more than a few pixels."""
-    deviation = image - np.median(image)
-    level = max(
-        CLIP_SIGMAS * clipped_sigma(deviation), TAIL_MARGIN * float(np.quantile(np.abs(deviation), TAIL_QUANTILE))
-    )
-    return np.clip(image, np.median(image) - level, np.median(image) + level)
+def defect_limits(image: NDArray[np.float32]) -> tuple[np.floating, np.floating]:
+    """Lowest and highest value of an image: further from its median is nothing that fills more than a few pixels."""
+    middle = np.median(image)
+    deviation = image - middle
+    level = _outlier_level(clipped_sigma(deviation), float(np.quantile(np.abs(deviation), TAIL_QUANTILE)))
+    return middle - level, middle + level
+
+
+def defect_level(sigma: float, tails: list[float]) -> float:
+    """Deviation from the mean beyond which a pixel of a series can only be a defect.
+
+    What fills more than a few pixels of most images is part of the specimen, however dense.
+
+    Args:
+        sigma: standard deviation of the pixels of the series, outliers left out.
+        tails: of each image, the deviation that all but one pixel in 2000 stay below.
+    """
+    return _outlier_level(sigma, float(np.median(tails)))
+
+
+def _outlier_level(sigma: float, tail: float) -> float:
+    return max(CLIP_SIGMAS * sigma, TAIL_MARGIN * tail)
 
 
 def release_pages(array: NDArray[np.generic]) -> None:

@@ -26,7 +26,7 @@ from cryolithe.filters import filter_rows, gaussian_response, padded_length, ram
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import clipped_sigma
 from cryolithe.projector import make_projector
-from cryolithe.reconstruct.preparation import CLIP_SIGMAS, TAIL_MARGIN, TAIL_QUANTILE
+from cryolithe.reconstruct.preparation import TAIL_QUANTILE, defect_level, defect_limits
 
 # Fits read what a blur of this many pixels leaves, from at most this many rows.
 FIT_SIGMA_PX, FIT_ROWS = 2.0, 48
@@ -80,15 +80,12 @@ def measure_scale(images: Any, name: str) -> ImageScale:
         image = np.asarray(images[number], dtype=np.float32)
         if not np.isfinite(image).all():
             raise InputError(f"{name}: image {number + 1} holds values that are not finite")
-        middle = np.median(image)
-        deviation = image - middle
-        quantile = float(np.quantile(np.abs(deviation), TAIL_QUANTILE))
-        level = max(CLIP_SIGMAS * clipped_sigma(deviation), TAIL_MARGIN * quantile)
-        clipped = np.clip(image, middle - level, middle + level)
+        limits = defect_limits(image)
+        clipped = np.clip(image, *limits)
         mean = clipped.mean(dtype=np.float64).astype(np.float32)
         clipped = clipped - mean
         varies = bool(image.max() > image.min())
-        table.append((middle - level, middle + level, mean, varies))
+        table.append((*limits, mean, varies))
         if varies:
             variances.append(clipped_sigma(clipped) ** 2)
             tails.append(np.quantile(np.abs(clipped), TAIL_QUANTILE))
@@ -96,8 +93,7 @@ def measure_scale(images: Any, name: str) -> ImageScale:
         raise InputError(f"{name}: all images are constant")
     sigma = float(np.sqrt(np.mean(variances)))
     low, high, means, usable = (np.array(column) for column in zip(*table, strict=True))
-    clip_level = max(CLIP_SIGMAS * sigma, TAIL_MARGIN * float(np.median(tails)))
-    return ImageScale(low, high, means, sigma, clip_level, usable.astype(bool))
+    return ImageScale(low, high, means, sigma, defect_level(sigma, tails), usable.astype(bool))
 
 
 def fitted_amplitude(

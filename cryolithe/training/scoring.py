@@ -13,8 +13,8 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, scaled_snr_db
 from cryolithe.network import Network
 from cryolithe.projector import make_projector
-from cryolithe.projector.classical import fbp, sirt, sirt_margin_px
-from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod
+from cryolithe.projector.classical import fbp, sirt_margin_px
+from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod, SirtMethod
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import Molecule, SpecimenRecipe, add_white_noise, make_specimen, project
 
@@ -113,7 +113,7 @@ def benchmark(
             noisy -= noisy.mean(axis=(1, 2), keepdims=True)
             rows = torch.from_numpy(noisy)
             scores["fbp"].append(score_volume(truth, fbp(projector, rows).numpy()))
-            iterated = sirt(wide, rows, SIRT_ITERATIONS)[..., margin : margin + width]
+            iterated = SirtMethod(wide, SIRT_ITERATIONS, margin_px=margin)(rows)
             scores["sirt"].append(score_volume(truth, iterated.numpy()))
             estimate = reconstruct_array(network, noisy, BENCHMARK_ANGLES_DEG, depth, compute)
             scores["network"].append(score_volume(truth, estimate))
