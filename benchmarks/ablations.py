@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from common import ROOT, Cell, Table, parser, read_arguments, record
+from scenes import UNSEEN
 
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import Network
@@ -36,7 +37,6 @@ from cryolithe.training.series import TrainingSeries, head_targets, series_of_pa
 from cryolithe.training.sources import FixedSource, MixedSource, recipe_maker
 from cryolithe.training.validation import Example, Verdict, judge, validation_set
 
-UNSEEN = ("1bxn", "1u6g", "3cf3", "3d2f", "mb_5wek")
 RECIPES = tuple(f"training_data/recipes/train_{ctf}.yaml" for ctf in ("flipped", "wiener", "uncorrected"))
 BASE: dict[str, Any] = {
     "network": {"kind": "RowSet"},

@@ -8,7 +8,6 @@ import functools
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -24,12 +23,22 @@ import torch
 
 from cryolithe import __version__
 from cryolithe.device import choose_precision, precision_name
+from cryolithe.diagnosis.machine import checkout_commit, cpu_model
 from cryolithe.report import write_json
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"
 SAMPLING_SECONDS = 0.02
+
+# What `cryolithe reconstruct` is told for each method that is compared.
+METHOD_WORDS = {
+    "FBP": ["--method", "fbp"],
+    "SIRT": ["--method", "sirt"],
+    "default": ["--model", "default"],
+    "fast": ["--model", "fast"],
+    "draft": ["--model", "draft"],
+}
 
 Cell = str | int | float | bool | None
 
@@ -171,26 +180,14 @@ def record(name: str, results: Mapping[str, Any], path: Path) -> None:
 @functools.cache
 def commit() -> str:
     """Hash of the checkout's commit, with "-dirty" where anything but earlier results differs from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
-        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    return checkout_commit() or "unknown"
 
 
 @functools.cache
 def device() -> dict[str, Cell]:
     """The machine, as far as it matters for speed."""
-    try:
-        model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        model = None
     return {
-        "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "bf16": precision_name(choose_precision("auto", torch.device("cpu"))) == "bf16",

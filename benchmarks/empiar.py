@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import ROOT, Cell, Table, cryolithe_command, model_of, parser, peak_rss_of, read_arguments, record
+from common import (
+    METHOD_WORDS,
+    ROOT,
+    Cell,
+    Table,
+    cryolithe_command,
+    model_of,
+    parser,
+    peak_rss_of,
+    read_arguments,
+    record,
+)
 from numpy.typing import NDArray
 
 from cryolithe.curation.arrays import binned_planes, kept_tilts, oriented
@@ -30,13 +41,6 @@ from cryolithe.volume import Volume
 
 ENTRIES = {"10045": 320, "10164": 256, "11830": 320}  # planes after binning, where no tomogram tells the thickness
 EVERY, FIRST = 5, 2  # images 3, 8, 13, ... are left out
-METHODS = {
-    "FBP": ["--method", "fbp"],
-    "SIRT": ["--method", "sirt"],
-    "default": ["--model", "default"],
-    "fast": ["--model", "fast"],
-    "draft": ["--model", "draft"],
-}
 LABEL = "benchmark on deposited data"
 HELP = "docs/benchmark_on_empiar.md tells what to download and how it must lie"
 
@@ -132,7 +136,7 @@ def measure(case: Case, method: str, device: str) -> dict[str, Any]:
         for name in ("kept", "even", "odd"):
             stack = case.folder / f"{name}.mrc"
             words = [str(stack), str(stack.with_suffix(".tlt")), "-o", str(report.parent / f"{name}_rec.mrc")]
-            words += ["--thickness", str(case.thickness), "--device", device, "--overwrite", *METHODS[method]]
+            words += ["--thickness", str(case.thickness), "--device", device, "--overwrite", *METHOD_WORDS[method]]
             runs.append(peak_rss_of([*cryolithe_command(), "reconstruct", *words]))
         words = [str(report.parent / "kept_rec.mrc"), "-o", str(report.parent), "--overwrite", "--crop"]
         words += ["--half1", str(report.parent / "even_rec.mrc"), "--half2", str(report.parent / "odd_rec.mrc")]
@@ -211,12 +215,12 @@ def main() -> None:
     options.add_argument("--data", type=Path, help="folder with the folders EMPIAR-10045, EMPIAR-10164, EMPIAR-11830")
     options.add_argument("--entries", default="", help="such as 10045,11830; default: those that are there")
     options.add_argument("--series", default="", help="names of series, separated by commas; default: all there are")
-    options.add_argument("--methods", help=f"any of {', '.join(METHODS)}; default: all (with --quick one)")
+    options.add_argument("--methods", help=f"any of {', '.join(METHOD_WORDS)}; default: all (with --quick one)")
     options.add_argument("--thickness", type=int, help="planes; default: the target's, else about 320")
     options.add_argument("--device", default="auto")
     options.add_argument("--workdir", type=Path, help="keep volumes and HTML reports here; a repeated run goes on")
     arguments = read_arguments(options)
-    arguments.methods = arguments.methods or ("default" if arguments.quick else ",".join(METHODS))
+    arguments.methods = arguments.methods or ("default" if arguments.quick else ",".join(METHOD_WORDS))
     with tempfile.TemporaryDirectory() as name:
         work, data, names = arguments.workdir or Path(name) / "work", arguments.data, arguments.series
         if arguments.quick:
@@ -233,9 +237,9 @@ def main() -> None:
 
 def run_all(arguments: Any, data: Path, work: Path, names: tuple[str, ...]) -> None:
     """Every series, every method; then the table."""
-    unknown = [method for method in arguments.methods.split(",") if method not in METHODS]
+    unknown = [method for method in arguments.methods.split(",") if method not in METHOD_WORDS]
     if unknown:
-        raise InputError(f"there is no method '{unknown[0]}'; known: {', '.join(METHODS)}")
+        raise InputError(f"there is no method '{unknown[0]}'; known: {', '.join(METHOD_WORDS)}")
     rows: list[list[Cell]] = []
     results: dict[str, Any] = {}
     notes: list[str] = []

@@ -21,7 +21,7 @@ from common import ROOT, Table, Timing, cryolithe_command, median_seconds, parse
 from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from cryolithe.formats import write_angles_deg, write_stack
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.network import Head, InputWindow, Network, NetworkConfig, RowSetConfig, SliceSetConfig, build_network
+from cryolithe.network import Head, InputWindow, Network, NetworkConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
@@ -171,13 +171,12 @@ def network_rows_of_table(compute: Compute, quick: bool, repeats: int, seconds: 
     cpu = compute.device.type == "cpu"
     depth, _, width = (16, 8, 48) if quick else FULL
     high = 8 if quick else (64 if cpu else 800)
-    bundled = load_model("default").network
-    lv2 = build_network(RowSetConfig(head=Head(2)))
     published = build_network(SliceSetConfig(input=InputWindow(context_taps=0, unit_noise=False), head=Head(1)))
     rows: list[Row] = []
     for name, network, slab_rows, goal in (
-        ("RowSet lv1, bundled `default`", bundled, high, 8e5 if cpu else 5.12e7),
-        ("RowSet lv2, default sizes", lv2, high, 2.5e6 if cpu else 0.0),
+        ("RowSet lv1, bundled `default`", load_model("default").network, high, 0.0 if cpu else 5.12e7),
+        ("RowSet lv1, bundled `fast`", load_model("fast").network, high, 8e5 if cpu else 5.12e7),
+        ("RowSet lv2, bundled `draft`", load_model("draft").network, high, 2.5e6 if cpu else 0.0),
         ("SliceSet, published size", published, 4 if quick else (16 if cpu else 64), 0.0),
     ):
         sliced, wanted = name.startswith("SliceSet"), goal

@@ -1,8 +1,7 @@
 """Run the benchmarks of the CPU one after the other and check that their results make sense; ``make benchmarks``.
 
 A script that is missing, or needs a molecule library that was not given, is named and left out; quick runs place
-procedural molecules instead. Exit code 1 if any
-failed or wrote a number that cannot be.
+procedural molecules instead. Exit code 1 if any failed or wrote a number that cannot be.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Cell, Table, commit, device, parser, peak_rss_of, read_arguments, record, text_of
+from common import METHOD_WORDS, Cell, Table, commit, device, parser, peak_rss_of, read_arguments, record, text_of
 
 from cryolithe.device import choose_device
 from cryolithe.formats import read_tilt_series, write_angles_deg, write_stack
@@ -29,15 +29,7 @@ from cryolithe.report import write_json
 ANGLES_DEG = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
 SIZES = ((256, 256, 256), (512, 512, 512), (512, 1024, 1024), (512, 2048, 2048))  # (z, y, x)
 QUICK = ((16, 48, 64),)
-METHODS = {
-    "FBP": ["--method", "fbp"],
-    "SIRT": ["--method", "sirt"],
-    "default": ["--model", "default"],
-    "fast": ["--model", "fast"],
-    "draft": ["--model", "draft"],
-    "SliceSet": ["--model", "SLICESET"],
-    "ASTRA": [],
-}
+METHODS = {**METHOD_WORDS, "SliceSet": ["--model", "SLICESET"], "ASTRA": []}
 # Rows of the first run: a whole patch and its halo for the networks, of which SliceSet is the slowest by far.
 FIRST_ROWS = {"FBP": 64, "SIRT": 16, "default": 32, "fast": 32, "draft": 32, "SliceSet": 4, "ASTRA": 4}
 SLACK = 3.0  # a run is stopped after so many times the minutes it should take at most

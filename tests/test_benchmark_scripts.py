@@ -153,6 +153,6 @@ def test_the_page_names_what_is_there():
         assert f"empiar_{number}.yaml" in page
         manifest = read_manifest(ROOT / "training_data" / f"empiar_{number}.yaml")
         assert f"{manifest.voxel_size_angstrom:.3g} Å" in page
-    for method in empiar.METHODS:
+    for method in empiar.METHOD_WORDS:
         assert method in page
     assert np.isclose(171_967_488, 1024 + 41 * 1024**2 * 4)

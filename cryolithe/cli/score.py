@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import platform
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def command(
     import torch
 
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
-    from cryolithe.diagnosis.machine import cpu_model
+    from cryolithe.diagnosis.machine import checkout_commit, cpu_model
     from cryolithe.network.checkpoint import load_model
     from cryolithe.reconstruct.methods import Compute
     from cryolithe.report import write_json
@@ -91,7 +90,7 @@ def command(
             {
                 "cryolithe": __version__,
                 "date": datetime.date.today().isoformat(),
-                "commit": _commit(),
+                "commit": checkout_commit(),
                 "machine": platform.machine(),
                 "cpu": cpu_model(),
                 "torch": torch.__version__,
@@ -102,19 +101,3 @@ def command(
                 "scores": results,
             },
         )
-
-
-def _commit() -> str | None:
-    """Hash of the checkout that runs, with "-dirty" where it was changed; None for an installed package."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return None
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

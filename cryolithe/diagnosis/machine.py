@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import re
+import subprocess
 import warnings
 from pathlib import Path
 
@@ -92,6 +93,23 @@ def cpu_model() -> str:
     except OSError:
         match = None
     return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def checkout_commit() -> str | None:
+    """Hash of the checkout that runs, with "-dirty" where more than results differs; None for an installed package."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    results = (":(exclude)benchmarks/results", ":(exclude)cryolithe/network/bundled/*.scores.json")
+    try:
+        changed = git("status", "--porcelain", "--", ".", *results)
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def precision(device: torch.device) -> Finding:
