@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import copy
 import shutil
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,12 @@ from cryolithe.network import Network
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.distributed import Place
+from cryolithe.training.interrupt import first_interrupt
 from cryolithe.training.loop import Hooks, Progress, TrainState, new_state, train
-from cryolithe.training.records import STEP_FIELDS, Board, Table, plot_summary, validation_fields
+from cryolithe.training.records import STEP_FIELDS, Board, plot_summary, validation_fields
 from cryolithe.training.sources import Source
 from cryolithe.training.state import load_state, save_model, save_runs, save_state
+from cryolithe.training.tables import Table
 from cryolithe.training.validation import Example, Verdict, judge, mean_loss
 
 LOG_EVERY = 50
@@ -116,7 +117,7 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
 
     hooks = Hooks(on_step, on_bad_loss, interrupted.is_set, session.limit_seconds)
     try:
-        with _first_interrupt(interrupted):
+        with first_interrupt(interrupted):
             train(session.config, session.source, session.place, hooks, state)
     finally:
         if recorder is not None:
@@ -220,25 +221,6 @@ def _forget(folder: Path) -> None:
         for path in folder.glob(pattern):
             with suppress(OSError):
                 path.unlink()
-
-
-@contextmanager
-def _first_interrupt(interrupted: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C asks to stop after the step; a second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: object) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def to_precision(dtype: torch.dtype, device: torch.device) -> torch.dtype:
