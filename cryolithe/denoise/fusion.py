@@ -14,7 +14,7 @@ from cryolithe.denoise.warp import resize_flow, softmax_splat
 
 SIDE = 5  # of the learned down-sampling's window, in pixels of twice the size
 # Where a plane's pixel lies in that window: between two of the finer pixels; and how sharply it starts.
-_CENTRE_PX, _START_SIGMA_PX = 2.5, 0.6
+_CENTRE_PX, _START_SIGMA_PX = 2.5, 0.4
 
 
 @dataclass(frozen=True)

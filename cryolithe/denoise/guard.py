@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryolithe.metrics import FloatArray, fourier_shell_correlation
 
-BINS = 24
+BINS = 24  # of the regions along each axis, at most
 # Of what a Wiener filter would keep: a shell below is said to have lost signal.
 LEAST_KEPT, LEAST_COHERENT = 0.5, 0.5
 # Power after over power before: a region above is said to have got energy that was not there.
@@ -74,14 +74,14 @@ def central(shape: tuple[int, int, int], longest: int = LONGEST) -> tuple[slice,
     return z, y, x
 
 
-def spectra(before: NDArray[Any], after: NDArray[Any], bins: int = BINS) -> Spectra:
+def spectra(before: NDArray[Any], after: NDArray[Any]) -> Spectra:
     """Power and transfer over (|k_xy|, |k_z|) and over shells, tapered at the borders.
 
     Args:
         before: volume ``(z, y, x)``.
         after: the same shape.
-        bins: along each axis of the regions.
     """
+    bins = max(1, min(BINS, min(before.shape) // 2))  # each of them then holds coefficients
     taper = _taper(before.shape)
     a, b = (scipy.fft.rfftn((v - v.mean(dtype=np.float64)).astype(np.float32) * taper) for v in (before, after))
     fz, fy, fx = scipy.fft.fftfreq(a.shape[0]), scipy.fft.fftfreq(a.shape[1]), scipy.fft.rfftfreq(before.shape[2])
