@@ -14,6 +14,7 @@ import csv
 import json
 import math
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,13 @@ def main() -> None:
     options.add_argument("--lmax", type=int)
     options.add_argument("--speed-only", action="store_true", help="a training step and an evaluation, no volume")
     arguments = read_arguments(options)
+    if arguments.quick:
+        arguments.folder, arguments.train_minutes, arguments.lmax, arguments.size = (
+            Path(tempfile.mkdtemp()),
+            0.1,
+            2,
+            "small",
+        )
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)

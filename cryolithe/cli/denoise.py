@@ -11,8 +11,11 @@ from cryolithe.cli.progress import ProgressWatcher, progress_watcher
 from cryolithe.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from cryolithe.denoise.job import DenoiseJob
     from cryolithe.denoise.run import Denoised
+    from cryolithe.settings import ReconstructSettings
 
 FilePath = click.Path(path_type=Path)
 Positive = click.FloatRange(min=0, min_open=True)
@@ -46,7 +49,7 @@ Positive = click.FloatRange(min=0, min_open=True)
     type=click.Choice(["published", "small"]),
     default="published",
     show_default=True,
-    help="Of the network; small has half the channels and is about three times as fast.",
+    help="Of the network; small has half the channels and is about twice as fast.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
@@ -79,19 +82,16 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
     from cryolithe.denoise.job import DenoiseJob
     from cryolithe.denoise.output import default_output
     from cryolithe.denoise.run import denoise
-    from cryolithe.device import choose_device, choose_precision, keep_freed_memory
+    from cryolithe.device import choose_device, keep_freed_memory
     from cryolithe.training.distributed import join_processes, leave_processes
 
     options.pop("method")
     keep_freed_memory()
-    if options["threads"]:
-        torch.set_num_threads(options.pop("threads"))
-    else:
-        options.pop("threads")
+    threads = options.pop("threads")
+    if threads:
+        torch.set_num_threads(threads)
     device = choose_device(options.pop("device"))
-    precision = choose_precision(options.pop("precision"), device)
-    if precision == torch.float16 and device.type == "cpu":
-        precision = torch.float32
+    precision = _precision(options.pop("precision"), device)
     half1, half2 = options.pop("half1"), options.pop("half2")
     if bool(half1) != bool(half2):
         raise InputError("--half1 and --half2 belong together: give both or neither")
@@ -143,31 +143,57 @@ def summary(job: DenoiseJob, done: Denoised) -> str:
     """The line that tells of a finished run."""
     if job.sweep is not None:
         return f"{job.sweep}: choose an Lmax, then: cryolithe denoise {job.volume} --model {done.weights} --lmax N"
-    assert done.verdict is not None
-    warnings = len(done.verdict.warnings)
-    said = f"{warnings} warning{'s' if warnings > 1 else ''} of the guard, see above" if warnings else "nothing lost"
+    warnings = len(done.verdict.warnings) if done.verdict else 0
+    said = f"{warnings} warning{'s' if warnings > 1 else ''} of the guard, see above" if warnings else "no warnings"
     minutes = done.seconds.get("denoising", 0.0) / 60
     return f"{done.output}: denoised in {minutes:.1f} min, record in {job.sidecar.name}; {said}"
 
 
-def denoise_reconstruction(volume: Path, minutes: float | None, device: str, watcher: ProgressWatcher) -> str:
-    """Denoise the volume of a reconstruction that was just made, beside it; an interrupted run is gone on with."""
-    import torch
+def is_denoised(volume: Path) -> bool:
+    """Whether the volume of a reconstruction has been denoised."""
+    from cryolithe.denoise.output import default_output
 
+    return default_output(volume).exists()
+
+
+def denoise_reconstruction(
+    volume: Path, minutes: float | None, settings: ReconstructSettings, watcher: ProgressWatcher
+) -> str:
+    """Denoise the volume of a reconstruction that was just made, beside it; an interrupted run is gone on with.
+
+    Args:
+        volume: the reconstruction; it is kept.
+        minutes: limit of the training.
+        settings: of the reconstruction, for device, precision and whether files may be replaced.
+        watcher: is told.
+
+    Returns:
+        the line that tells of it.
+    """
     from cryolithe.denoise.job import DenoiseJob
     from cryolithe.denoise.output import default_output
     from cryolithe.denoise.run import denoise
-    from cryolithe.device import choose_devices, choose_precision
+    from cryolithe.device import choose_devices
     from cryolithe.training.distributed import Place
 
-    chosen = choose_devices(device)[0]
-    precision = choose_precision("auto", chosen)
-    if precision == torch.float16 and chosen.type == "cpu":
-        precision = torch.float32
-    job = DenoiseJob(volume=volume, output=default_output(volume), train_minutes=minutes, is_volume=True)
-    state = job.folder / "state.safetensors"
-    if state.exists() and not job.output.exists():
-        from dataclasses import replace
+    device = choose_devices(settings.device)[0]
+    output = default_output(volume)
+    job = DenoiseJob(
+        volume=volume,
+        output=output,
+        train_minutes=minutes,
+        is_volume=True,
+        overwrite=settings.overwrite,
+        resume=not settings.overwrite and not output.exists(),
+    )
+    return summary(job, denoise(job, Place(device, _precision(settings.precision, device)), watcher))
 
-        job = replace(job, resume=True)
-    return summary(job, denoise(job, Place(chosen, precision), watcher))
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    """The precision of a denoiser: float16 only where its gradients can be scaled."""
+    import torch
+
+    from cryolithe.device import choose_precision
+
+    chosen = choose_precision(name, device)
+    return torch.float32 if chosen == torch.float16 and device.type == "cpu" else chosen

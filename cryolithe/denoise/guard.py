@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from cryolithe.metrics import FloatArray, fourier_shell_correlation
 
 BINS = 24  # of the regions along each axis, at most
-# Of what a Wiener filter would keep: a shell below is said to have lost signal.
-LEAST_KEPT, LEAST_COHERENT = 0.5, 0.5
+# Of what a Wiener filter would keep, by halves and by neighbouring planes (which say less): a shell below is said to
+# have lost signal. Shells with less signal than LEAST_COHERENT are left out.
+LEAST_KEPT, LEAST_KEPT_BY_PLANES, LEAST_COHERENT = 0.5, 0.35, 0.5
 # Power after over power before: a region above is said to have got energy that was not there.
 MOST_GAIN = 1.5
+LEAST_SHARE = 1e-3  # of the output's power: less is chance in regions of a few coefficients
 LONGEST = 256  # voxels along an axis that the guard looks at
 # Bins with less power than this share of the median one are compared with that share.
 _FLOOR = 1e-3
@@ -138,7 +140,7 @@ def examine(
         adjacent = fourier_shell_correlation(before[0:even:2], before[1:even:2]) if even >= 8 else curve
         coherence = np.interp(curve.frequency_per_px, adjacent.frequency_per_px, np.clip(adjacent.total, 0, 1))
         origin = "neighbouring planes"
-    warnings = _warnings(found, coherence)
+    warnings = _warnings(found, coherence, LEAST_KEPT_BY_PLANES if halves is None else LEAST_KEPT)
     return Verdict(found, curve.total, coherence, origin, pair, tuple(warnings))
 
 
@@ -149,12 +151,12 @@ def _taper(shape: tuple[int, ...]) -> NDArray[np.float32]:
     return product
 
 
-def _warnings(found: Spectra, coherence: FloatArray) -> list[str]:
+def _warnings(found: Spectra, coherence: FloatArray, least_kept: float) -> list[str]:
     """In words, what a user should look at."""
     frequency, transfer = found.shell_per_px, found.shell_transfer
     warnings = []
     inner = (frequency > 0) & (frequency < 0.5) & (coherence > LEAST_COHERENT)
-    lost = inner & (transfer < LEAST_KEPT * coherence)
+    lost = inner & (transfer < least_kept * coherence)
     if lost.any():
         at = frequency[lost]
         warnings.append(
@@ -165,8 +167,8 @@ def _warnings(found: Spectra, coherence: FloatArray) -> list[str]:
     known = np.isfinite(found.before) & np.isfinite(found.after)
     floor = _FLOOR * np.median(found.before[known])
     gained = known & (found.after > MOST_GAIN * np.maximum(found.before, floor))
-    if gained.any():
-        share = float(found.after[gained].sum() / found.after[known].sum())
+    share = float(found.after[gained].sum() / found.after[known].sum())
+    if share > LEAST_SHARE:
         rows, columns = np.nonzero(gained)
         across, along = found.frequency_per_px[rows], found.frequency_per_px[columns]
         warnings.append(

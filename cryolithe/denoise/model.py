@@ -33,7 +33,7 @@ class SambaConfig:
         return max(FEATURE_STRIDE * 2 ** (self.flow.levels - 1), 2 ** (len(self.fusion.unet) - 1))
 
 
-# What --size offers: half the channels need about a third of the arithmetic.
+# What --size offers. Half the channels take half of the time (a quarter of the arithmetic).
 SIZES = {
     "published": SambaConfig(),
     "small": SambaConfig(

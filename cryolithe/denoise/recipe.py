@@ -13,7 +13,7 @@ from cryolithe.denoise.model import SambaConfig, SambaNet
 STEPS_PER_GAP = 30_000
 MOST_BATCH = 32
 # On a CPU: smaller crops, so that there are enough steps in half an hour (benchmarks/LOG.md).
-CPU_CROP, CPU_BATCH, CPU_VALIDATION = 128, 2, 24
+CPU_CROP, CPU_BATCH, CPU_VALIDATION = 128, 2, 16
 # Bytes kept for the optimiser, the gradient and the weights, per weight; and working space beside what autograd keeps.
 _BYTES_PER_WEIGHT, _WORKING_SPACE, _SHARE_OF_FREE = 16, 1.4, 0.8
 
@@ -54,7 +54,7 @@ class Recipe:
     validation_share: float = 0.05
     validation_blocks: int = 256
     validate_every: int = 1000
-    validations: int = 12
+    validations: int = 8
     patience: int = 10
     most_steps: int = 10 * STEPS_PER_GAP
     seed: int = 0

@@ -40,7 +40,7 @@ CROP, OVERLAP = 256, 32
 PLANES_PER_ENTRY = 4  # of the journal
 # Evaluations at a time: on a CPU the channels of one have to stay in the cache.
 BATCH = {"cpu": 1, "cuda": 8}
-GUARD_PLANES = 48
+GUARD_PLANES, FEWEST_VOXELS = 48, 8
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ def denoise(job: DenoiseJob, place: Place, watcher: Watcher) -> Denoised:
     times["denoising"] = time.monotonic() - started
     watcher.stage("Comparing before and after", 1)
     verdict = _guard(run, inference, watcher)
+    watcher.advance(1)
     _write_record(run, weights, verdict, statistics, (place, times))
     return Denoised(job.output, path, verdict, times)
 
@@ -252,10 +253,13 @@ def _assemble(
     return write_result(run.target, volume, plane, label, run.job.overwrite)
 
 
-def _guard(run: Resolved, inference: Inference, watcher: Watcher) -> Verdict:
+def _guard(run: Resolved, inference: Inference, watcher: Watcher) -> Verdict | None:
     """Compare before and after in the middle of the volume; say what was found; draw the report."""
     job, volume = run.job, run.source.volume
     part = central(volume.shape)
+    if min(volume.shape) < FEWEST_VOXELS:
+        watcher.note(f"The guard needs {FEWEST_VOXELS} voxels along each axis: nothing was compared.")
+        return None
     result = open_volume_file(job.output)
     scale = run.source.survey.scale
 
@@ -299,7 +303,7 @@ def _denoised_halves(
 def _write_record(
     run: Resolved,
     weights: Weights,
-    verdict: Verdict,
+    verdict: Verdict | None,
     statistics: VolumeStatistics,
     context: tuple[Place, dict[str, float]],
 ) -> None:

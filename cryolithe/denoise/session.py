@@ -18,13 +18,14 @@ from cryolithe.denoise.figures import plot_learning
 from cryolithe.denoise.job import Resolved
 from cryolithe.denoise.model import Weights, load_weights, save_weights
 from cryolithe.denoise.recipe import Recipe
-from cryolithe.denoise.training import Hooks, State, load_state, new_state, save_state, train
+from cryolithe.denoise.training import FORMAT, Hooks, State, load_state, new_state, save_state, train
 from cryolithe.device import precision_name
 from cryolithe.errors import OutputError
 from cryolithe.reconstruct.job import Watcher
 from cryolithe.training.distributed import Place
 from cryolithe.training.interrupt import first_interrupt
 from cryolithe.training.tables import Events, Table
+from cryolithe.training.tensors import read_tensors
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate")
 VALIDATION_FIELDS = ("step", "seconds", "loss")
@@ -124,11 +125,13 @@ def train_weights(run: Resolved, recipe: Recipe, place: Place, watcher: Watcher)
 
 
 def finished_weights(job_weights: Path, state: Path, fingerprint: str) -> Weights | None:
-    """Weights that an interrupted run had finished for this volume before it was interrupted later on."""
+    """Weights of a training on this volume that came to its end before the run was interrupted."""
     if not (job_weights.is_file() and state.is_file()):
         return None
-    weights = load_weights(job_weights)
-    return weights if weights.card.get("volume", {}).get("fingerprint") == fingerprint else None
+    _, values = read_tensors(state, FORMAT, "a saved training state")
+    if not values["finished"] or values["volume"] != fingerprint:
+        return None
+    return load_weights(job_weights)
 
 
 def _card(run: Resolved, recipe: Recipe, place: Place, state: State, fingerprint: str) -> dict[str, Any]:
