@@ -55,7 +55,7 @@ class _Recorder:
     def on_step(self, state: State, loss: float, rate: float, share: float) -> None:
         """Log, and save now and then."""
         self._recent.append(loss)
-        if state.step % LOG_EVERY == 0:
+        if state.step % LOG_EVERY == 0 or state.step == 1:
             mean = sum(self._recent) / len(self._recent)
             self._recent.clear()
             self.steps.add((state.step, state.seconds, mean, rate))
