@@ -123,11 +123,11 @@ def test_an_interrupted_training_is_kept_and_gone_on_with(tmp_path, monkeypatch)
 
     monkeypatch.setattr(training, "_update", interrupted)
     output = bad(tmp_path / "t.mrc", code=130)
-    assert "State of step 2 saved" in output
+    assert "State of step 3 saved" in output  # the step in which Ctrl-C came, and the one that was begun
     assert "--resume" in output
     assert "--resume to go on" in bad(tmp_path / "t.mrc")
     monkeypatch.setattr(training, "_update", update)
-    assert "at step 2" in good(tmp_path / "t.mrc", "--resume").output
+    assert "at step 3" in good(tmp_path / "t.mrc", "--resume").output
     assert (tmp_path / "t_samba.mrc").exists()
 
 
