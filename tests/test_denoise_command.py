@@ -239,7 +239,8 @@ def test_reconstruct_denoises_too_and_keeps_both_volumes(tmp_path):
     assert plain.data.shape == denoised.data.shape
     assert plain.voxel_size_angstrom == denoised.voxel_size_angstrom
     # A denoising that was interrupted is gone on with, without reconstructing anew.
-    (tmp_path / "ts_rec_samba.mrc").unlink()
+    for ending in ("mrc", "json"):
+        (tmp_path / f"ts_rec_samba.{ending}").unlink()
     result = CliRunner().invoke(main, [*words, "--denoise", "samba", "--denoise-minutes", "1"])
     assert result.exit_code == 0, result.output
     assert "already done" in result.output
