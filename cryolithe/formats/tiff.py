@@ -60,7 +60,7 @@ def read_tiff(path: Path) -> tuple[NDArray[Any], float | None]:
                 raise FileFormatError(
                     f"{path} has the axes {axes} and shape {series.shape}; expected grey planes z, y, x"
                 )
-            mappable = series.dataoffset is not None and not file.pages.first.iscompressed
+            mappable = series.dataoffset is not None and file.pages.first.compression == 1
             data: NDArray[Any] = tifffile.memmap(path, mode="r") if mappable else file.asarray()
     except (OSError, tifffile.TiffFileError, ValueError, IndexError, KeyError) as error:
         if isinstance(error, OSError) and error.errno is not None:
