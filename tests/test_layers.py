@@ -47,6 +47,9 @@ ALLOWED = {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "report", "network", "reconstruct", "simulation",
     },
+    "denoise": {
+        "errors", "device", "limits", "images", "volume", "formats", "metrics", "report", "reconstruct", "training",
+    },
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cryolithe.cli import COMMANDS, main
+from cryolithe.cli import COMMANDS, denoise, main
 from cryolithe.settings import ReconstructSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +34,7 @@ def test_commands_run_as_written(tmp_path, monkeypatch):
 def test_options_and_commands_that_are_named_exist():
     flags = {f"--{name.replace('_', '-')}" for name in ReconstructSettings.model_fields}
     flags |= {"--config", "--list", "--dry-run"}
+    flags |= {flag for option in denoise.command.params for flag in option.opts}
     table = re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE)
     assert table
     assert set(table) <= flags

@@ -15,6 +15,7 @@ from cryolithe.errors import CryoLitheError, nearest_name
 # name -> (module, one line for the overview)
 COMMANDS = {
     "reconstruct": ("cryolithe.cli.reconstruct", "Turn aligned tilt series into tomograms."),
+    "denoise": ("cryolithe.cli.denoise", "Denoise a tomogram with a network that learns from it alone."),
     "info": ("cryolithe.cli.info", "Say what a file holds: stack, volume, angles, model."),
     "fsc": ("cryolithe.cli.fsc", "Fourier shell correlation of two volumes."),
     "evaluate": ("cryolithe.cli.evaluate", "Score a tomogram by every test its data allow; HTML report."),
@@ -29,6 +30,7 @@ COMMANDS = {
 # What Ctrl-C tells the user of commands that keep their work.
 RESUMING = {
     "reconstruct": " Repeat the command to go on where it stopped.",
+    "denoise": " What is done is kept: go on with --resume.",
     "simulate": " Finished series of a recipe are kept: go on with --resume.",
     "pairs": " Finished pairs are kept: repeat the command to go on.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -44,6 +45,14 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan (slabs, memory, files, time) and do nothing.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings; flags win over them.")
+@click.option(
+    "--denoise", type=click.Choice(["samba"]), help="Denoise the volume too, into OUTPUT_samba.mrc beside it."
+)
+@click.option(
+    "--denoise-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Limit of the denoiser's training. Default: 30 on a CPU; on a GPU until nothing improves.",
+)
 @_settings_options
 def command(
     tilts: Path | None,
@@ -71,7 +80,12 @@ def command(
       cryolithe reconstruct ts_01.mrc ts_01.tlt --thickness 400 --bin 2
       cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --filter hamming -o ts_01_fbp.mrc
       cryolithe reconstruct --list session.csv --config settings.yaml
+      cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --denoise samba     keeps both volumes
     """
+    denoise, denoise_minutes = flags.pop("denoise"), flags.pop("denoise_minutes")
+    if denoise_minutes is not None and denoise is None:
+        raise SettingsError("--denoise-minutes goes with --denoise samba")
+    after = _Denoising(denoise_minutes) if denoise else None
     file = read_settings_file(config) if config else {}
     if series_list:
         if tilts or output:
@@ -84,7 +98,7 @@ def command(
         if dry_run:
             _print_plans(entries, rows)
             return
-        _reconstruct_list(entries, rows, series_list)
+        _reconstruct_list(entries, rows, series_list, after)
         return
     if tilts is None or angles is None:
         raise SettingsError("give TILTS and ANGLES, or --list; see: cryolithe reconstruct --help")
@@ -93,11 +107,20 @@ def command(
         _print_plan(SeriesEntry(0, tilts, angles, output), settings)
         return
     with progress_watcher() as watcher:
-        line = _reconstruct_one(SeriesEntry(0, tilts, angles, output), settings, watcher)
+        line = _reconstruct_one(SeriesEntry(0, tilts, angles, output), settings, watcher, after)
     click.echo(line)
 
 
-def _reconstruct_list(entries: tuple[SeriesEntry, ...], settings: list[ReconstructSettings], source: Path) -> None:
+@dataclass(frozen=True)
+class _Denoising:
+    """What --denoise asks for after a reconstruction."""
+
+    minutes: float | None
+
+
+def _reconstruct_list(
+    entries: tuple[SeriesEntry, ...], settings: list[ReconstructSettings], source: Path, after: _Denoising | None
+) -> None:
     """Reconstruct every series; one that fails does not stop the others."""
     from cryolithe.reconstruct.job import default_output
 
@@ -115,7 +138,7 @@ def _reconstruct_list(entries: tuple[SeriesEntry, ...], settings: list[Reconstru
         with progress_watcher() as watcher:
             watcher.note(f"[{number}/{len(entries)}] {entry.tilts}")
             try:
-                line = _reconstruct_one(entry, chosen, watcher)
+                line = _reconstruct_one(entry, chosen, watcher, after)
             except CryoLitheError as error:
                 failed += 1
                 watcher.note(f"Error: {error}")
@@ -153,18 +176,29 @@ def _print_plan(entry: SeriesEntry, settings: ReconstructSettings) -> None:
     click.echo(f"{job.output}: {plan_run(resolve(job))}")
 
 
-def _reconstruct_one(entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher) -> str:
-    """Run one job and return the line that tells of it."""
+def _reconstruct_one(
+    entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher, after: _Denoising | None
+) -> str:
+    """Run one job, denoise its volume if asked to, and return the lines that tell of it."""
+    from cryolithe.cli.denoise import denoise_reconstruction, is_denoised
     from cryolithe.device import keep_freed_memory
     from cryolithe.reconstruct.job import Job, already_done, default_output
     from cryolithe.reconstruct.run import reconstruct
 
     keep_freed_memory()
     job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
-    # A list that was interrupted is simply repeated: what it finished is not done again.
-    if entry.line and not settings.overwrite and already_done(job):
-        return f"{job.output}: already done with these inputs and settings"
-    done = reconstruct(job, watcher)
-    z, y, x = done.shape
-    size = f"{done.voxel_size_angstrom:.4g} Å voxels" if done.voxel_size_angstrom else "voxel size unknown"
-    return f"{done.output}: {z} x {y} x {x} (z, y, x), {size}, {done.seconds:.1f} s, record in {done.sidecar.name}"
+    # A list that was interrupted is simply repeated: what it finished is not done again. Nor is a volume made again
+    # only because its denoising was interrupted.
+    repeated = entry.line or (after is not None and not is_denoised(job.output))
+    if repeated and not settings.overwrite and already_done(job):
+        line = f"{job.output}: already done with these inputs and settings"
+    else:
+        done = reconstruct(job, watcher)
+        z, y, x = done.shape
+        size = f"{done.voxel_size_angstrom:.4g} Å voxels" if done.voxel_size_angstrom else "voxel size unknown"
+        line = f"{done.output}: {z} x {y} x {x} (z, y, x), {size}, {done.seconds:.1f} s, record in {done.sidecar.name}"
+    if after is None:
+        return line
+    if is_denoised(job.output) and not settings.overwrite:
+        return f"{line}\n{job.output}: already denoised"
+    return line + "\n" + denoise_reconstruction(job.output, after.minutes, settings, watcher)

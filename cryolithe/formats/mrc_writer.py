@@ -151,6 +151,22 @@ class VolumeWriter:
             plane = self.cast(slab[z])
             self._checked_write(HEADER_BYTES + (z * ny + y0) * nx * self.dtype.itemsize, plane)
 
+    def write_section(self, z: int, plane: NDArray[Any]) -> None:
+        """Write section z.
+
+        Args:
+            z: its number.
+            plane: shape ``(y, x)``, float32 (or what casts safely to the volume's dtype within its kind).
+
+        Raises:
+            GeometryError: if the plane does not fit into the volume.
+            OutputError: if the disk is full, or a finite value overflows float16.
+        """
+        nz, ny, nx = self.shape
+        if plane.shape != (ny, nx) or not 0 <= z < nz:
+            raise GeometryError(f"section {z} of shape {plane.shape} does not fit a volume of {self.shape}")
+        self._checked_write(HEADER_BYTES + z * ny * nx * self.dtype.itemsize, self.cast(plane))
+
     def cast(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the values as they are stored, C-contiguous.
 
@@ -186,7 +202,7 @@ class VolumeWriter:
         self,
         statistics: VolumeStatistics,
         label: str,
-        voxel_size_angstrom: float | None,
+        voxel_size_angstrom: float | tuple[float, float, float] | None,
         origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> None:
         """Write the final header and wait until the file is on the disk.
@@ -194,14 +210,16 @@ class VolumeWriter:
         Args:
             statistics: of the values as stored; not finite ones are marked as not computed.
             label: at most 80 ASCII characters are kept.
-            voxel_size_angstrom: edge of a voxel, or None (0 in the header).
+            voxel_size_angstrom: edge of a voxel, its edges along ``(z, y, x)``, or None (0 in the header).
             origin_angstrom: position ``(z, y, x)`` of the first voxel.
 
         Raises:
             OutputError: if the disk is full or reports an error.
         """
-        header = volume_header(self.shape, self.dtype, statistics, label, voxel_size_angstrom)
-        for axis, position in zip("zyx", origin_angstrom, strict=True):
+        edges = voxel_size_angstrom if isinstance(voxel_size_angstrom, tuple) else (voxel_size_angstrom or 0.0,) * 3
+        header = volume_header(self.shape, self.dtype, statistics, label, edges[2])
+        for axis, size, edge, position in zip("zyx", self.shape, edges, origin_angstrom, strict=True):
+            header[0]["cella"][axis] = size * edge
             header[0]["origin"][axis] = position
         self._finish_with(header)
 

@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.errors import OutputError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Head
 from cryolithe.projector.classical import fbp_of_images
+from cryolithe.training.tables import Events, Table
 from cryolithe.training.validation import Example, Verdict, band_names
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
-
-
-class Table:
-    """A CSV file that grows by rows; a resumed run drops rows from after the step that it goes on from.
-
-    Args:
-        path: of the file.
-        fields: of a row; the first one is the step.
-        last_step: rows of later steps are dropped.
-    """
-
-    def __init__(self, path: Path, fields: Sequence[str], last_step: int) -> None:
-        self.path = path
-        kept = []
-        if last_step and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in list(csv.reader(file))[1:] if row and int(row[0]) <= last_step]
-        self._append("w", [list(fields), *kept])
-
-    def add(self, row: Sequence[Any]) -> None:
-        """Write a row at once: what a run has told is not lost with it."""
-        self._append("a", [[f"{v:.6g}" if isinstance(v, float) else v for v in row]])
-
-    def rows(self) -> list[dict[str, str]]:
-        """All rows so far."""
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
-    def _append(self, mode: str, rows: Sequence[Sequence[Any]]) -> None:
-        try:
-            with self.path.open(mode, newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(rows)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
 def validation_fields(head: Head) -> tuple[str, ...]:
@@ -59,48 +23,25 @@ def validation_fields(head: Head) -> tuple[str, ...]:
     return ("step", "example", "loss", "snr_db", "fsc_measured", "fsc_missing", *bands)
 
 
-class Board:
-    """TensorBoard's event files, or nothing where TensorBoard is not installed.
-
-    Args:
-        folder: for the event files.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._writer: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._writer = SummaryWriter(str(folder))
-
-    def step(self, step: int, values: dict[str, float]) -> None:
-        """Curves of the training."""
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"train/{name}", value, step)
+class Board(Events):
+    """TensorBoard's event files with the validations of a network that reconstructs."""
 
     def validation(
         self, step: int, verdicts: Sequence[Verdict], head: Head, volumes: Sequence[NDArray[np.float32]]
     ) -> None:
         """Scores of each example, errors by band, central slices."""
-        if self._writer is None:
+        if self.writer is None:
             return
         for verdict in verdicts:
             for name in ("loss", "snr_db", "fsc_measured", "fsc_missing"):
-                self._writer.add_scalar(f"{verdict.name}/{name}", getattr(verdict, name), step)
+                self.writer.add_scalar(f"{verdict.name}/{name}", getattr(verdict, name), step)
             for name, value in zip(band_names(head), verdict.bands, strict=True):
-                self._writer.add_scalar(f"bands of {verdict.name}/{name}", value, step)
+                self.writer.add_scalar(f"bands of {verdict.name}/{name}", value, step)
         for verdict, volume in zip(verdicts, volumes, strict=True):
             image = volume[volume.shape[0] // 2]
             low, high = np.percentile(image, (1, 99.5))
             grey = np.clip((image - low) / max(high - low, 1e-30), 0, 1)
-            self._writer.add_image(verdict.name, grey[None], step)
-
-    def close(self) -> None:
-        """Write what is pending."""
-        if self._writer is not None:
-            self._writer.close()
+            self.writer.add_image(verdict.name, grey[None], step)
 
 
 def plot_summary(

@@ -9,13 +9,10 @@ NAME.run/last.safetensors, best.safetensors, train.csv, validation.csv, summary.
 from __future__ import annotations
 
 import copy
-import math
 import shutil
-import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,15 +26,15 @@ from cryolithe.network import Network
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.distributed import Place
+from cryolithe.training.interrupt import asked_to_stop
 from cryolithe.training.loop import Hooks, Progress, TrainState, new_state, train
-from cryolithe.training.records import STEP_FIELDS, Board, Table, plot_summary, validation_fields
+from cryolithe.training.records import STEP_FIELDS, Board, plot_summary, validation_fields
 from cryolithe.training.sources import Source
 from cryolithe.training.state import load_state, save_model, save_runs, save_state
+from cryolithe.training.tables import Table
 from cryolithe.training.validation import Example, Verdict, judge, mean_loss
 
 LOG_EVERY = 50
-# One Ctrl-C reaches a process twice where a launcher passes it on to a process that the terminal told already.
-SAME_SIGNAL_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
 
     hooks = Hooks(on_step, on_bad_loss, interrupted.is_set, session.limit_seconds)
     try:
-        with _asked_to_stop(interrupted):
+        with asked_to_stop(interrupted):
             train(session.config, session.source, session.place, hooks, state)
     finally:
         if recorder is not None:
@@ -225,31 +222,6 @@ def _forget(folder: Path) -> None:
         for path in folder.glob(pattern):
             with suppress(OSError):
                 path.unlink()
-
-
-@contextmanager
-def _asked_to_stop(interrupted: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C, or SIGTERM (a queue that wants its node back), asks to stop after the step.
-
-    A further Ctrl-C some seconds later stops at once.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    first = [math.inf]
-
-    def ask(number: int, frame: object) -> None:
-        interrupted.set()
-        first[0] = min(first[0], time.monotonic())
-        if number == signal.SIGINT and time.monotonic() - first[0] > SAME_SIGNAL_SECONDS:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def to_precision(dtype: torch.dtype, device: torch.device) -> torch.dtype:

@@ -7,13 +7,10 @@ Random numbers need no state: every run of rows is seeded by its step (`cryolith
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
 from cryolithe.errors import ModelError, OutputError, SettingsError
@@ -22,6 +19,7 @@ from cryolithe.network.checkpoint import save_network
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run
 from cryolithe.training.loop import TrainState
+from cryolithe.training.tensors import read_tensors, write_tensors
 
 FORMAT = "cryolithe-training-state"
 # What may differ between a run and its continuation: it does not change what a step computes.
@@ -48,7 +46,7 @@ def save_state(path: Path, state: TrainState, config: TrainConfig) -> None:
         "scaler": state.scaler.state_dict(),
         "config": config.model_dump(mode="json"),
     }
-    _write(path, tensors, metadata)
+    write_tensors(path, tensors, FORMAT, metadata)
 
 
 def load_state(path: Path, state: TrainState, config: TrainConfig) -> None:
@@ -65,15 +63,7 @@ def load_state(path: Path, state: TrainState, config: TrainConfig) -> None:
     """
     if not path.is_file():
         raise ModelError(f"there is no saved state {path} to resume from; leave --resume away to start a run")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        if header.get("format") != FORMAT:
-            raise ModelError(f"{path} is not a saved training state (metadata format={FORMAT})")
-        values = json.loads(header["values"])
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the saved state {path} is corrupt: {error}") from error
+    tensors, values = read_tensors(path, FORMAT, "a saved training state")
     _check_same(path, values["config"], config.model_dump(mode="json"))
     for part, module in (("network", state.network), ("averaged", state.averaged)):
         found = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
@@ -123,19 +113,8 @@ def save_runs(path: Path, runs: Sequence[Run], step: int) -> None:
     for number, run in enumerate(runs):
         parts = {"rows": run.rows, "columns": run.columns, "angles_rad": run.angles_rad, "targets": run.targets}
         tensors |= {f"{number}.{name}": tensor for name, tensor in parts.items()}
-    _write(path, tensors, {"step": step + 1, "series": [r.name for r in runs], "gains": [r.output_gain for r in runs]})
-
-
-def _write(path: Path, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(plain, metadata={"format": FORMAT, "values": json.dumps(values)})
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(_cannot(path, error)) from error
+    values = {"step": step + 1, "series": [r.name for r in runs], "gains": [r.output_gain for r in runs]}
+    write_tensors(path, tensors, FORMAT, values)
 
 
 def _cannot(path: Path, error: OSError) -> str:

@@ -1,0 +1,199 @@
+"""``cryolithe denoise``: a volume in, the same volume with less noise out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryolithe.cli.progress import ProgressWatcher, progress_watcher
+from cryolithe.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cryolithe.denoise.job import DenoiseJob
+    from cryolithe.denoise.run import Denoised
+    from cryolithe.settings import ReconstructSettings
+
+FilePath = click.Path(path_type=Path)
+Positive = click.FloatRange(min=0, min_open=True)
+
+
+@click.command("denoise", no_args_is_help=True)
+@click.argument("volume", type=FilePath)
+@click.option("-o", "--output", type=FilePath, help="Volume to write. Default: VOLUME_samba with the same ending.")
+@click.option("--method", type=click.Choice(["samba"]), default="samba", show_default=True, help="How to denoise.")
+@click.option(
+    "--train-minutes",
+    type=Positive,
+    help="Limit of the training. Default: 30 on a CPU; on a GPU until nothing improves.",
+)
+@click.option(
+    "--model", type=FilePath, metavar="FILE", help="Use these weights; with --train-minutes start from them instead."
+)
+@click.option(
+    "--lmax", type=click.IntRange(min=1), help="Largest gap of inference (half of it in training). Default: see above."
+)
+@click.option("--lmax-sweep", type=FilePath, metavar="PNG", help="Draw a crop with several Lmax, and stop there.")
+@click.option("--augment", is_flag=True, help="Mean over four flips: a little better, four times the time.")
+@click.option("--report", type=FilePath, metavar="PNG", help="Draw before, after, spectra and correlations.")
+@click.option("--half1", type=FilePath, help="Volume of the even images, for the guard; with --half2.")
+@click.option("--half2", type=FilePath, help="Volume of the odd images.")
+@click.option("--voxel-size", type=Positive, metavar="Å", help="In place of the file's, to choose Lmax.")
+@click.option("--crop", type=click.IntRange(min=64), help="Side of the squares. Default: 256; training on a CPU 128.")
+@click.option("--batch", type=click.IntRange(min=1), help="Triplets of a training step. Default: what memory allows.")
+@click.option(
+    "--size",
+    type=click.Choice(["published", "small"]),
+    default="published",
+    show_default=True,
+    help="Of the network; small has half the channels and is about twice as fast.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: what the system grants.")
+@click.option("--is-volume", is_flag=True, help="The file is a volume, even if it may as well be a stack of images.")
+@click.option("--fix-nonfinite", is_flag=True, help="Take NaN and Inf voxels for the median.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and flips.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
+def command(volume: Path, output: Path | None, **options: Any) -> None:
+    """Denoise a tomogram with a network that learns from this tomogram alone (CryoSamba).
+
+    The network learns to predict each plane from its neighbours along z. VOLUME is an MRC file (.mrc, .rec, .map), a
+    TIFF file, or a folder of TIFF files, one for each plane; the output has the same kind, type of values, voxel size
+    and contrast. Gaps of up to Lmax planes are averaged; without --lmax it follows the voxel size (20 at 2.6 Å, 12 at
+    7.9 Å, 6 at 15.7 Å, between them interpolated).
+
+    \b
+      cryolithe denoise tomo.mrc                                     -> tomo_samba.mrc, .safetensors, .json, .run/
+      cryolithe denoise tomo.mrc --train-minutes 60 --report tomo.png
+      cryolithe denoise tomo.mrc --lmax 20 --lmax-sweep lmax.png     look, then choose ...
+      cryolithe denoise tomo.mrc --model tomo_samba.safetensors --lmax 8
+      torchrun --nproc-per-node 4 -m cryolithe denoise tomo.mrc      several GPUs train together
+
+    tomo_samba.json records how it was made and what the guard found: whether signal was lost, or energy appeared where
+    the input had none. Ctrl-C keeps what is done and leaves with exit code 130; --resume goes on.
+    """
+    import torch
+
+    from cryolithe.denoise.job import DenoiseJob
+    from cryolithe.denoise.output import default_output
+    from cryolithe.denoise.run import denoise
+    from cryolithe.device import choose_device, keep_freed_memory
+    from cryolithe.training.distributed import join_processes, leave_processes
+
+    options.pop("method")
+    keep_freed_memory()
+    threads = options.pop("threads")
+    if threads:
+        torch.set_num_threads(threads)
+    device = choose_device(options.pop("device"))
+    precision = _precision(options.pop("precision"), device)
+    half1, half2 = options.pop("half1"), options.pop("half2")
+    if bool(half1) != bool(half2):
+        raise InputError("--half1 and --half2 belong together: give both or neither")
+    job = DenoiseJob(
+        volume=volume,
+        output=output or default_output(volume),
+        halves=(half1, half2) if half1 else None,
+        sweep=options.pop("lmax_sweep"),
+        **options,
+    )
+    job = _asked(job)
+    place = join_processes(device, precision)
+    try:
+        with progress_watcher() as watcher:
+            done = denoise(job, place, watcher if place.rank == 0 else Silent())
+    finally:
+        leave_processes()
+    if done.output is not None:
+        click.echo(summary(job, done))
+
+
+class Silent:
+    """For processes that are not the first."""
+
+    def stage(self, name: str, total: float) -> None:
+        """Nothing."""
+
+    def advance(self, amount: float) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+def _asked(job: DenoiseJob) -> DenoiseJob:
+    """On a terminal, ask whether a file is a volume if it does not say so; elsewhere the run will refuse it."""
+    import sys
+    from dataclasses import replace
+
+    from cryolithe.formats.volume_file import open_volume_file
+
+    if job.is_volume or not sys.stdin.isatty() or not open_volume_file(job.volume).maybe_stack:
+        return job
+    question = f"{job.volume} does not say whether it is a volume or a stack of images. Is it a volume?"
+    return replace(job, is_volume=True) if click.confirm(question, err=True) else job
+
+
+def summary(job: DenoiseJob, done: Denoised) -> str:
+    """The line that tells of a finished run."""
+    if job.sweep is not None:
+        return f"{job.sweep}: choose an Lmax, then: cryolithe denoise {job.volume} --model {done.weights} --lmax N"
+    warnings = len(done.verdict.warnings) if done.verdict else 0
+    said = f"{warnings} warning{'s' if warnings > 1 else ''} of the guard, see above" if warnings else "no warnings"
+    minutes = done.seconds.get("denoising", 0.0) / 60
+    return f"{done.output}: denoised in {minutes:.1f} min, record in {job.sidecar.name}; {said}"
+
+
+def is_denoised(volume: Path) -> bool:
+    """Whether the volume of a reconstruction has been denoised."""
+    from cryolithe.denoise.output import default_output
+
+    return default_output(volume).exists()
+
+
+def denoise_reconstruction(
+    volume: Path, minutes: float | None, settings: ReconstructSettings, watcher: ProgressWatcher
+) -> str:
+    """Denoise the volume of a reconstruction that was just made, beside it; an interrupted run is gone on with.
+
+    Args:
+        volume: the reconstruction; it is kept.
+        minutes: limit of the training.
+        settings: of the reconstruction, for device, precision and whether files may be replaced.
+        watcher: is told.
+
+    Returns:
+        the line that tells of it.
+    """
+    from cryolithe.denoise.job import DenoiseJob
+    from cryolithe.denoise.output import default_output
+    from cryolithe.denoise.run import denoise
+    from cryolithe.device import choose_devices
+    from cryolithe.training.distributed import Place
+
+    device = choose_devices(settings.device)[0]
+    output = default_output(volume)
+    job = DenoiseJob(
+        volume=volume,
+        output=output,
+        train_minutes=minutes,
+        is_volume=True,
+        overwrite=settings.overwrite,
+        resume=not settings.overwrite and not output.exists(),
+    )
+    return summary(job, denoise(job, Place(device, _precision(settings.precision, device)), watcher))
+
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    """The precision of a denoiser: float16 only where its gradients can be scaled."""
+    import torch
+
+    from cryolithe.device import choose_precision
+
+    chosen = choose_precision(name, device)
+    return torch.float32 if chosen == torch.float16 and device.type == "cpu" else chosen

@@ -1,0 +1,132 @@
+"""The denoised volume in the form of the input: same kind of file, type of values, voxel size, origin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import OutputError
+from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
+from cryolithe.formats.files import replacing, unwritable
+from cryolithe.formats.mrc_header import MODES
+from cryolithe.formats.tiff import ENDINGS, write_tiff
+from cryolithe.formats.volume_file import Kind, VolumeFile
+
+Plane = Callable[[int], NDArray[np.float32]]
+COMPRESSED = (".gz", ".bz2")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and how the result is written.
+
+    Attributes:
+        path: file, or folder of a sequence.
+        kind: of storage.
+        dtype: of the values.
+        note: what the user should know about it, or None.
+    """
+
+    path: Path
+    kind: Kind
+    dtype: np.dtype[Any]
+    note: str | None = None
+
+
+def default_output(path: Path, suffix: str = "_samba") -> Path:
+    """``tomo.mrc`` to ``tomo_samba.mrc``; a folder of planes to a folder."""
+    if path.is_dir():
+        return path.with_name(path.resolve().name + suffix)
+    name = path.name
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    ending = Path(name).suffix or ".mrc"
+    return path.with_name(Path(name).stem + suffix + (".mrc" if ending in COMPRESSED else ending))
+
+
+def choose_target(volume: VolumeFile, path: Path) -> Target:
+    """What the name of the output asks for: TIFF, a folder of TIFF (no ending, for a sequence), else MRC.
+
+    Raises:
+        OutputError: if the name asks for a compressed file.
+    """
+    ending = path.suffix.lower()
+    if ending in COMPRESSED:
+        raise OutputError(f"{path}: volumes are written uncompressed; give a name ending in .mrc with -o")
+    if ending in ENDINGS:
+        return Target(path, "tiff", volume.dtype)
+    if volume.kind == "sequence" and not ending:
+        return Target(path, "sequence", volume.dtype)
+    if volume.dtype.str[1:] in MODES.values():
+        return Target(path, "mrc", volume.dtype)
+    wider = np.dtype(np.uint16 if volume.dtype == np.uint8 else np.float32)
+    note = f"MRC files hold no {volume.dtype.name} values: the output is {wider.name}"
+    return Target(path, "mrc", wider, note)
+
+
+def as_type(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Values in another type: rounded and clipped to the range of integers, clipped to that of float16."""
+    if dtype.kind in "ui":
+        limits = np.iinfo(dtype)
+        # The largest float32 below 2^31 and the like is what survives the conversion.
+        top = np.nextafter(np.float32(limits.max), np.float32(0)) if limits.bits > 24 else limits.max
+        return np.clip(np.rint(values), limits.min, top).astype(dtype)
+    if dtype.itemsize < 4:
+        top = float(np.finfo(dtype).max)
+        return np.clip(values, -top, top).astype(dtype)
+    return values.astype(dtype)
+
+
+def write_result(target: Target, volume: VolumeFile, planes: Plane, label: str, overwrite: bool) -> VolumeStatistics:
+    """Write all planes; the output appears only when it is complete.
+
+    Args:
+        target: from `choose_target`.
+        volume: the input, for shape, voxel size and origin.
+        planes: grey levels of plane z, in rising order.
+        label: of an MRC file.
+        overwrite: replace an existing output.
+
+    Returns:
+        statistics of the values as stored.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    statistics = RunningStatistics()
+
+    def stored(z: int) -> NDArray[Any]:
+        values = as_type(planes(z), target.dtype)
+        statistics.add(values)
+        return values
+
+    if target.kind == "sequence":
+        _write_sequence(target, volume, stored, overwrite)
+        return statistics.result()
+    with replacing(target.path, overwrite) as temporary:
+        if target.kind == "tiff":
+            write_tiff(temporary, stored, volume.shape, target.dtype, volume.voxel_size_angstrom)
+            return statistics.result()
+        size = volume.voxel_size_angstrom
+        with VolumeWriter.create(temporary, volume.shape, size, target.dtype, target=target.path) as writer:
+            for z in range(volume.shape[0]):
+                writer.write_section(z, stored(z))
+            writer.finish(statistics.result(), label, volume.voxel_sizes_angstrom, volume.origin_angstrom)
+    return statistics.result()
+
+
+def _write_sequence(target: Target, volume: VolumeFile, stored: Callable[[int], NDArray[Any]], overwrite: bool) -> None:
+    """A folder with files of the names that the input has."""
+    try:
+        target.path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise unwritable(target.path, error) from error
+    for z, name in enumerate(volume.names):
+        plane = stored(z)
+        with replacing(target.path / name, overwrite) as temporary:
+            write_tiff(temporary, lambda _, p=plane: p, (1, *plane.shape), target.dtype, volume.voxel_size_angstrom)  # type: ignore[misc]

@@ -1,0 +1,64 @@
+"""Named tensors with plain values on disk: safetensors with JSON in the header, complete or not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from cryolithe.errors import ModelError, OutputError
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, values: Mapping[str, Any]) -> None:
+    """Write a file; an earlier one stays until the new one is complete.
+
+    Args:
+        path: of the file.
+        tensors: by name.
+        kind: what the file is, stored as its format.
+        values: plain values.
+
+    Raises:
+        OutputError: if it cannot be written (the earlier file is kept).
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = safetensors.torch.save(plain, metadata={"format": kind, "values": json.dumps(values)})
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        kept = "; the earlier one is kept: make room and go on with --resume" if path.exists() else ""
+        raise OutputError(f"cannot write {path}: {error.strerror or error}{kept}") from error
+
+
+def read_tensors(path: Path, kind: str, what: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a file that `write_tensors` wrote.
+
+    Args:
+        path: of the file.
+        kind: its format.
+        what: what it should be, for messages, such as "a saved training state".
+
+    Returns:
+        the tensors by name, and the plain values.
+
+    Raises:
+        ModelError: if the file is corrupt or of another format.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        if header.get("format") != kind:
+            raise ModelError(f"{path} is not {what} (metadata format={kind})")
+        values = json.loads(header["values"])
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{what} {path} is corrupt: {error}") from error
+    return tensors, values

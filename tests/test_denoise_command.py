@@ -1,0 +1,249 @@
+"""``cryolithe denoise`` as a user meets it: files in, files out, faults, interruptions."""
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import tifffile
+from click.testing import CliRunner
+from test_denoise_warp import TINY
+from tiny_series import write_series
+
+from cryolithe.cli import main
+from cryolithe.denoise import inference, model, run, training
+from cryolithe.denoise import recipe as recipes
+from cryolithe.formats import read_mrc
+
+SHAPE = (9, 40, 36)
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    """A network and a training of a fraction of a second."""
+    monkeypatch.setitem(model.SIZES, "published", TINY)
+    make = recipes.make_recipe
+
+    def short(*arguments, **changes):
+        return replace(make(*arguments, **changes), crop=32, most_steps=4, validation_blocks=4, warmup_steps=1)
+
+    monkeypatch.setattr(run, "make_recipe", short)
+
+
+def volume(seed=0, shape=SHAPE):
+    rng = np.random.default_rng(seed)
+    values = np.cumsum(rng.standard_normal(shape), axis=0) + rng.standard_normal(shape)
+    return (100 + 20 * values).astype(np.float32)
+
+
+def write(path, values, voxel=(12.0, 12.0, 12.0), origin=(0, 0, 0), stack=False):
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(values)
+        file.set_image_stack() if stack else file.set_volume()
+        file.voxel_size = voxel
+        file.header.origin.x, file.header.origin.y, file.header.origin.z = origin
+    return path
+
+
+def denoise(*words):
+    return CliRunner().invoke(main, ["denoise", *(str(word) for word in words), "--device", "cpu"])
+
+
+def good(*words):
+    result = denoise(*words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def bad(*words, code=2):
+    result = denoise(*words)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(np.float32, "t.mrc"), (np.int16, "t.rec"), (np.uint16, "t.mrc"), (np.int8, "t.mrc")]
+)
+def test_the_output_is_as_the_input(tmp_path, dtype, name):
+    values = volume() if dtype != np.int8 else (volume() - 100) / 3
+    write(tmp_path / name, values.astype(dtype), (12.0, 12.0, 11.0), (3, 4, 5))
+    good(tmp_path / name, "--report", tmp_path / "report.png")
+    result = read_mrc(tmp_path / f"t_samba{Path(name).suffix}")
+    assert result.data.dtype == np.dtype(dtype)
+    assert result.data.shape == SHAPE
+    assert result.voxel_sizes_angstrom == pytest.approx((11.0, 12.0, 12.0))
+    assert result.origin_angstrom == (5, 4, 3)
+    assert result.ispg == 1
+    # Grey levels and contrast are those of the input, at the ends too: no plane is filled with a constant.
+    assert np.corrcoef(result.data.ravel(), values.ravel())[0, 1] > 0.6
+    for z in (0, 1, 7, 8):
+        assert np.corrcoef(result.data[z].ravel(), values[z].ravel())[0, 1] > 0.2
+    record = json.loads((tmp_path / "t_samba.json").read_text())
+    assert record["method"]["lmax_inference"] == 4
+    assert record["guard"]["coherence_from"] == "neighbouring planes"
+    assert (tmp_path / "report.png").stat().st_size > 10_000
+    assert (tmp_path / "t_samba.run" / "learning.png").exists()
+    assert (tmp_path / "t_samba.run" / "train.csv").exists()
+    assert not (tmp_path / f"t_samba{Path(name).suffix}.partial").exists()
+
+
+def test_tiff_files_and_folders_of_them(tmp_path):
+    values = volume().astype(np.uint16)
+    tifffile.imwrite(
+        tmp_path / "t.tif", values, imagej=True, resolution=(1 / 1.2, 1 / 1.2), metadata={"unit": "nm", "axes": "ZYX"}
+    )
+    good(tmp_path / "t.tif", "--lmax", 2)
+    with tifffile.TiffFile(tmp_path / "t_samba.tif") as file:
+        single = file.asarray()
+        assert file.imagej_metadata["unit"] == "nm"
+    assert single.dtype == np.uint16
+    assert single.shape == SHAPE
+    assert json.loads((tmp_path / "t_samba.json").read_text())["volume"]["voxel_size_angstrom"] == pytest.approx(12.0)
+    folder = tmp_path / "planes"
+    folder.mkdir()
+    for z in range(SHAPE[0]):  # 10 comes after 9, as people count
+        tifffile.imwrite(folder / f"p_{z + 3}.tif", values[z], compression="zlib" if z % 2 else None)
+    good(folder, "--model", tmp_path / "t_samba.safetensors", "--lmax", 2)
+    found = np.stack([tifffile.imread(tmp_path / "planes_samba" / f"p_{z + 3}.tif") for z in range(SHAPE[0])])
+    np.testing.assert_array_equal(found, single)
+
+
+def test_an_interrupted_training_is_kept_and_gone_on_with(tmp_path, monkeypatch):
+    write(tmp_path / "t.mrc", volume())
+    update = training._update
+
+    def interrupted(state, rate):
+        update(state, rate)
+        if state.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(training, "_update", interrupted)
+    output = bad(tmp_path / "t.mrc", code=130)
+    assert "State of step 3 saved" in output  # the step in which Ctrl-C came, and the one that was begun
+    assert "--resume" in output
+    assert "--resume to go on" in bad(tmp_path / "t.mrc")
+    monkeypatch.setattr(training, "_update", update)
+    assert "at step 3" in good(tmp_path / "t.mrc", "--resume").output
+    assert (tmp_path / "t_samba.mrc").exists()
+
+
+def test_an_interrupted_denoising_goes_on_with_the_same_result(tmp_path, monkeypatch):
+    write(tmp_path / "t.mrc", volume())
+    good(tmp_path / "t.mrc", "-o", tmp_path / "whole.mrc")
+    planes = inference.Inference.planes
+
+    def broken(self, read, start, stop):
+        for z, plane in enumerate(planes(self, read, start, stop), start=start):
+            if z == 6:
+                raise KeyboardInterrupt
+            yield plane
+
+    monkeypatch.setattr(inference.Inference, "planes", broken)
+    weights = ("--model", tmp_path / "whole.safetensors")
+    bad(tmp_path / "t.mrc", *weights, code=130)
+    monkeypatch.setattr(inference.Inference, "planes", planes)
+    assert "Going on" in good(tmp_path / "t.mrc", *weights, "--resume").output
+    np.testing.assert_array_equal(read_mrc(tmp_path / "t_samba.mrc").data, read_mrc(tmp_path / "whole.mrc").data)
+
+
+def test_faults_are_said_in_one_line(tmp_path, monkeypatch):
+    path = write(tmp_path / "t.mrc", volume())
+    assert "does not exist" in bad(tmp_path / "none.mrc")
+    assert "--is-volume" in bad(write(tmp_path / "stack.mrc", volume(), stack=True))
+    assert "at least 3" in bad(write(tmp_path / "thin.mrc", volume(shape=(2, 32, 32))))
+    broken = volume()
+    broken[4, 3, 2], broken[5, 1, 1] = np.nan, np.inf
+    with pytest.warns(RuntimeWarning):
+        write(tmp_path / "nan.mrc", broken)
+    assert "planes 5-6" in bad(tmp_path / "nan.mrc")
+    assert "constant" in bad(write(tmp_path / "flat.mrc", np.ones(SHAPE, np.float32)))
+    assert "expected a name ending" in bad(path, "--report", tmp_path / "report.txt")
+    assert "does not exist" in bad(path, "-o", tmp_path / "nowhere" / "o.mrc")
+    assert "uncompressed" in bad(path, "-o", tmp_path / "o.mrc.gz")
+    assert "belong together" in bad(path, "--half1", path)
+    assert "input" in bad(path, "-o", path)
+    (tmp_path / "t_samba.mrc").write_bytes(b"something of value")
+    assert "--overwrite" in bad(path)
+    assert (tmp_path / "t_samba.mrc").read_bytes() == b"something of value"
+    colours = np.zeros((8, 9, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "colour.tif", colours, photometric="rgb")
+    assert "grey" in bad(tmp_path / "colour.tif")
+    (tmp_path / "empty").mkdir()
+    assert "no .tif" in bad(tmp_path / "empty")
+
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda path: Full)
+    assert "make room" in bad(path, "-o", tmp_path / "o.mrc")
+
+
+def test_what_can_be_mended_is_mended_and_said(tmp_path):
+    spoilt = volume(shape=(11, 40, 36))
+    spoilt[0], spoilt[10] = 7, 7
+    spoilt[5, 3, 2], spoilt[6, 8, 8] = np.nan, 1e7
+    with pytest.warns(RuntimeWarning):
+        write(tmp_path / "t.mrc", spoilt, stack=True)
+    output = good(tmp_path / "t.mrc", "--fix-nonfinite", "--is-volume", "--lmax", 9).output
+    assert "Planes 1, 11 of 11 are constant" in output
+    assert "reduced to 4" in output
+    found = read_mrc(tmp_path / "t_samba.mrc").data
+    assert (found[[0, 10]] == 7).all()
+    assert np.isfinite(found).all()
+    assert found.max() < 5e3  # the hot voxel is gone ...
+    clean = np.delete(spoilt[6].ravel(), 8 * 36 + 8)
+    assert np.corrcoef(np.delete(found[6].ravel(), 8 * 36 + 8), clean)[0, 1] > 0.4  # ... and did not flatten the rest
+
+
+def test_weights_of_another_volume_are_used_with_a_warning(tmp_path):
+    write(tmp_path / "a.mrc", volume())
+    write(tmp_path / "b.mrc", volume(1))
+    good(tmp_path / "a.mrc")
+    weights = tmp_path / "a_samba.safetensors"
+    output = good(tmp_path / "b.mrc", "--model", weights, "--augment").output
+    assert "another volume (a.mrc)" in output
+    assert not (tmp_path / "b_samba.safetensors").exists()
+    assert "another volume" not in good(tmp_path / "a.mrc", "--model", weights, "-o", tmp_path / "again.mrc").output
+    np.testing.assert_array_equal(read_mrc(tmp_path / "again.mrc").data, read_mrc(tmp_path / "a_samba.mrc").data)
+
+
+def test_a_sweep_draws_several_lmax_and_no_volume(tmp_path):
+    write(tmp_path / "t.mrc", volume())
+    output = good(tmp_path / "t.mrc", "--lmax-sweep", tmp_path / "panel.png").output
+    assert (tmp_path / "panel.png").stat().st_size > 10_000
+    assert "--model" in output
+    assert not (tmp_path / "t_samba.mrc").exists()
+    assert (tmp_path / "t_samba.safetensors").exists()
+
+
+def test_halves_are_compared_by_the_guard(tmp_path):
+    for name, seed in (("t", 0), ("a", 0), ("b", 1)):
+        noise = np.random.default_rng(10 + seed).standard_normal(SHAPE)
+        write(tmp_path / f"{name}.mrc", (volume() + 30 * noise).astype(np.float32))
+    good(tmp_path / "t.mrc", "--half1", tmp_path / "a.mrc", "--half2", tmp_path / "b.mrc", "--lmax", 2)
+    guard = json.loads((tmp_path / "t_samba.json").read_text())["guard"]
+    assert guard["coherence_from"] == "even and odd halves"
+    assert len(guard["fsc_halves"]) == 2
+
+
+def test_reconstruct_denoises_too_and_keeps_both_volumes(tmp_path):
+    stack, angles = write_series(tmp_path)
+    words = ["reconstruct", str(stack), str(angles), "--method", "fbp", "--thickness", "12", "--device", "cpu"]
+    result = CliRunner().invoke(main, [*words, "--denoise", "samba", "--denoise-minutes", "1"])
+    assert result.exit_code == 0, result.output
+    plain, denoised = (read_mrc(tmp_path / f"ts_rec{suffix}.mrc") for suffix in ("", "_samba"))
+    assert plain.data.shape == denoised.data.shape
+    assert plain.voxel_size_angstrom == denoised.voxel_size_angstrom
+    # A denoising that was interrupted is gone on with, without reconstructing anew.
+    for ending in ("mrc", "json"):
+        (tmp_path / f"ts_rec_samba.{ending}").unlink()
+    result = CliRunner().invoke(main, [*words, "--denoise", "samba", "--denoise-minutes", "1"])
+    assert result.exit_code == 0, result.output
+    assert "already done" in result.output
+    assert "The training is done" in result.output
+    result = CliRunner().invoke(main, [*words, "--denoise-minutes", "1"])
+    assert result.exit_code == 2
