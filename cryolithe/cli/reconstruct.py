@@ -13,7 +13,15 @@ from cryolithe.errors import CryoLitheError, OutputError, SettingsError
 from cryolithe.formats import SeriesEntry, read_series_list
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
-_METAVARS = {"pixel_size": "Å", "max_memory": "GB", "tilt_axis": "DEG", "model": "NAME|PATH", "thickness": "N"}
+_METAVARS = {
+    "pixel_size": "Å",
+    "max_memory": "GB",
+    "tilt_axis": "DEG",
+    "model": "NAME|PATH",
+    "thickness": "N",
+    "bin": "N",
+}
+_METAVARS |= dict.fromkeys(("xf", "newst_com", "tilt_com", "aln", "star", "warp"), "FILE")
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,7 +37,11 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         elif get_origin(annotation) is Literal:
             declaration = click.option(flag, name, type=click.Choice(get_args(annotation)), default=None, help=text)
         else:
-            kind = next(t for t in (get_args(annotation) or (annotation,)) if t is not type(None))
+            kind: Any = next(t for t in (get_args(annotation) or (annotation,)) if t is not type(None))
+            if get_origin(kind) is Literal:
+                kind = click.Choice(get_args(kind))
+            elif kind is Path:
+                kind = click.Path(path_type=Path)
             declaration = click.option(flag, name, type=kind, default=None, metavar=_METAVARS.get(name), help=text)
         command = declaration(command)
     return command
@@ -86,7 +98,7 @@ def command(
             return
         _reconstruct_list(entries, rows, series_list)
         return
-    if tilts is None or angles is None:
+    if tilts is None:
         raise SettingsError("give TILTS and ANGLES, or --list; see: cryolithe reconstruct --help")
     settings = resolve_settings(flags, {}, file, "", str(config))
     if dry_run:

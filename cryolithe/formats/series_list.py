@@ -29,7 +29,7 @@ class SeriesEntry:
 
     line: int
     tilts: Path
-    angles: Path
+    angles: Path | None
     output: Path | None = None
     settings: dict[str, str] = field(default_factory=dict)
 
