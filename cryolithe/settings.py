@@ -48,14 +48,14 @@ class ReconstructSettings(BaseModel):
         le=360,
         description="Angle in degrees of the tilt axis from y, counter-clockwise; images are rotated to undo it.",
     )
-    xf: Path | None = Field(None, description="IMOD: transforms of a raw stack.")
-    newst_com: Path | None = Field(None, description="IMOD: transforms, binning and size of the aligned stack.")
-    tilt_com: Path | None = Field(
+    xf: str | None = Field(None, description="IMOD: transforms of a raw stack.")
+    newst_com: str | None = Field(None, description="IMOD: transforms, binning and size of the aligned stack.")
+    tilt_com: str | None = Field(
         None, description="IMOD: angles and their offset, excluded views, shift, thickness, X-axis tilt."
     )
-    aln: Path | None = Field(None, description="AreTomo, AreTomo2 or AreTomo3: alignment of a raw stack.")
-    star: Path | None = Field(None, description="RELION-5: aligned tilt series, or the table that lists it.")
-    warp: Path | None = Field(None, description="Warp: .xml (or .tomostar) of the series whose stack this is.")
+    aln: str | None = Field(None, description="AreTomo, AreTomo2 or AreTomo3: alignment of a raw stack.")
+    star: str | None = Field(None, description="RELION-5: aligned tilt series, or the table that lists it.")
+    warp: str | None = Field(None, description="Warp: .xml (or .tomostar) of the series whose stack this is.")
     centre: Literal["imod", "relion"] | None = Field(
         None,
         description="Where the rotation axis lies: (N - 1) / 2 (imod) or N // 2 (relion), in images and volume. "

@@ -19,6 +19,7 @@ from cryolithe.formats.alignment_imod import (
 )
 from cryolithe.formats.alignment_relion import read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
+from cryolithe.formats.files import PathLike
 from cryolithe.geometry import TiltGeometry
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
@@ -56,7 +57,7 @@ def alignment_files(angles: Path | None, settings: ReconstructSettings) -> dict[
     Raises:
         InputError: if a command file cannot be read.
     """
-    files = {option: path for option in OPTIONS if (path := getattr(settings, option)) is not None}
+    files = {option: Path(path) for option in OPTIONS if (path := getattr(settings, option)) is not None}
     if settings.newst_com is not None and settings.xf is None:
         transforms = read_newst_com(settings.newst_com).transforms
         if transforms is not None:
@@ -162,7 +163,7 @@ def _angles(path: Path, tilts: Path, sections: int) -> tuple[float, ...]:
     return angles
 
 
-def _same_stack(source: Path, tilts: Path, expected: int, found: int) -> None:
+def _same_stack(source: PathLike, tilts: Path, expected: int, found: int) -> None:
     if expected != found:
         raise InputError(
             f"{tilts} holds {found} images but {source} is for {expected}; give the stack that was aligned"

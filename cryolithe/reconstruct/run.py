@@ -70,12 +70,12 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     check_images(run.series, run.preparation.fix_nonfinite)
     for note in run.series.notes:
         watcher.note(f"Note on {job.tilts.name}: {note}")
-    for offer in offers(job.tilts, job.settings):
-        watcher.note(offer)
-    watcher.note(geometry_line(run))
     folder = WorkFolder(job.output.with_name(job.output.name + ".partial"))
     try:
         plan = _plan(run, folder, watcher)
+        for offer in offers(job.tilts, job.settings):
+            watcher.note(offer)
+        watcher.note(geometry_line(run))
         watcher.note(_estimate(run, plan["batch"], plan["slab_rows"]))
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
