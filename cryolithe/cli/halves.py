@@ -65,7 +65,7 @@ def reconstruct_halves(
     for stack, volume in zip(stacks, volumes, strict=True):
         click.echo(reconstruct(stack, volume))
     a, b = (read_volume(path) for path in volumes)
-    mean = (a.voxels.astype(np.float32) + b.voxels) / np.float32(2)
+    mean = (np.asarray(a.voxels, dtype=np.float32) + np.asarray(b.voxels, dtype=np.float32)) / np.float32(2)
     label = f"CryoLithe {__version__} average of two halves"
     write_volume(average, Volume(mean, a.voxel_size_angstrom), label=label, dtype=a.voxels.dtype, overwrite=overwrite)
     del mean

@@ -101,11 +101,13 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
     else:
         assert angles is not None
         alignment = plain_alignment(_angles(angles, tilts, sections))
-        if settings.centre == "relion" and settings.tilt_axis:
-            turn = rotation(-settings.tilt_axis)
-            alignment = replace(alignment, images=tuple(replace(i, matrix=turn) for i in alignment.images))
     if settings.centre is not None:
         alignment = replace(alignment, centre=settings.centre)
+    named = any(getattr(settings, option) is not None for option in OPTIONS)
+    aligned = named or alignment.centre != "imod"
+    if aligned and settings.tilt_axis:  # allowed where nothing else turns the images
+        turn = rotation(-settings.tilt_axis)
+        alignment = replace(alignment, images=tuple(replace(i, matrix=turn) for i in alignment.images))
     sign = -1.0 if mirrored(settings) else 1.0
     geometry = TiltGeometry(tuple(sign * image.angle_deg for image in alignment.images), (height, width))
     used = tuple(image.section for image in alignment.images)
@@ -116,8 +118,7 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
         (*mrc.notes, *alignment.notes),
         None if used == tuple(range(sections)) else used,
     )
-    named = any(getattr(settings, option) is not None for option in OPTIONS)
-    return Inputs(series, alignment, named or alignment.centre != "imod")
+    return Inputs(series, alignment, aligned)
 
 
 def _check_options(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> None:

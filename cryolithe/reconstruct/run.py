@@ -52,6 +52,9 @@ from cryolithe.reconstruct.slabs import run_slabs
 from cryolithe.reconstruct.turning import stand_volume, tilt_volume
 from cryolithe.report import write_json
 
+# A volume on its way to the output, in the working folder.
+TILTED, STANDING = "tilted.mrc", "standing.mrc"
+
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
     """Reconstruct one tilt series.
@@ -77,6 +80,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
             watcher.note(offer)
         watcher.note(geometry_line(run))
         watcher.note(_estimate(run, plan["batch"], plan["slab_rows"]))
+        _reserve_turned(run, folder)
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
         _make_slabs(run, folder, plan, stack, watcher)
@@ -324,6 +328,15 @@ def _turned(run: ResolvedJob, path: Path, shape: tuple[int, int, int]) -> Volume
     return VolumeWriter.create(path, shape, run.voxel_size_angstrom, run.job.settings.dtype, target=run.job.output)
 
 
+def _reserve_turned(run: ResolvedJob, folder: WorkFolder) -> None:
+    """Make sure that there is room for a volume that is turned when it is made: not only after hours."""
+    shape = (run.depth, *run.grid.shape[1:])
+    if run.x_tilt_deg:
+        _turned(run, folder.path / TILTED, shape).close()
+    if run.job.settings.orientation == "xzy":
+        _turned(run, folder.path / STANDING, run.output_shape).close()
+
+
 def _finish(
     run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], times: dict[str, float], watcher: Watcher
 ) -> Finished:
@@ -336,11 +349,11 @@ def _finish(
     volume, shape = folder.volume, run.grid.shape
     if run.x_tilt_deg:
         watcher.stage("Turning the volume about x", shape[1])
-        volume, shape = folder.path / "tilted.mrc", (run.depth, *shape[1:])
+        volume, shape = folder.path / TILTED, (run.depth, *shape[1:])
         with _turned(run, volume, shape) as writer:
             statistics = tilt_volume(folder.volume, writer, run.x_tilt_deg, watcher.advance)
     if job.settings.orientation == "xzy":
-        source, volume, shape = volume, folder.path / "standing.mrc", run.output_shape
+        source, volume, shape = volume, folder.path / STANDING, run.output_shape
         with _turned(run, volume, shape) as writer:
             stand_volume(source, writer)
     with VolumeWriter.open(volume, shape, job.settings.dtype, target=job.output) as writer:
