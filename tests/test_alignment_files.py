@@ -236,7 +236,7 @@ BAD = {
     "part 99": (bad_star("000002@", "000099@"), "names the images 3 to 99"),
     "different x tilts": (bad_star(" 0.0 -33.000", " 4.0 -33.000"), "rlnTomoXTilt differs"),
     "text in a table": (bad_star("-33.000", "abc"), "holds what is no number"),
-    "fewer of warp": (bad_warp("57.0\n", ""), "holds 19 images but the stack holds 20"),
+    "fewer of warp": (bad_warp("57.0\n", ""), "expected 19 values in <AxisAngle>, found 20"),
     "no angles of warp": (bad_warp("Angles>", "Angels>"), "is no tilt series of Warp"),
     "warp nan": (bad_warp("57.0\n", "nan\n"), "expected numbers for Angles"),
     "empty xf": (content("--xf", "e.xf", b""), "is empty (0 bytes)"),
@@ -294,3 +294,10 @@ def test_the_pixel_size_of_a_table_must_fit(project):
     assert read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 2 * PIXEL).aligned_shape == (40, 35)
     with pytest.raises(InputError, match="no whole multiple"):
         read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 1.3 * PIXEL)
+
+
+def test_warp_s_images_must_be_those_of_the_stack(project):
+    with pytest.raises(InputError, match="holds 20 images but the stack holds 19"):
+        read_warp(write_warp(project), 19, PIXEL)
+    with pytest.raises(InputError, match="give --pixel-size"):
+        read_warp(write_warp(project), 20, None)
