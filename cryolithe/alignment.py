@@ -12,7 +12,7 @@ another P for a voxel, and is folded into the map, so that an image is interpola
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -188,11 +188,6 @@ def plain_alignment(angles_deg: tuple[float, ...], centre: Centre = "imod") -> A
     """The alignment of a stack that is aligned already."""
     images = tuple(ImageAlignment(section, angle) for section, angle in enumerate(angles_deg))
     return Alignment(images, len(images), centre)
-
-
-def without(alignment: Alignment, sections: set[int]) -> Alignment:
-    """Leave out sections, counted from 0."""
-    return replace(alignment, images=tuple(i for i in alignment.images if i.section not in sections))
 
 
 def _off_middle_px(size: int, centre: Centre) -> float:

@@ -13,7 +13,7 @@ from cryolithe.geometry import TiltGeometry
 
 @dataclass(frozen=True)
 class TiltSeries:
-    """Aligned tilt images, tilt axis along y.
+    """Tilt images with their angles; aligned, tilt axis along y, unless an alignment goes with them.
 
     Attributes:
         images: shape ``(tilt, y, x)``, any real dtype; may be a read-only memory map.
