@@ -12,7 +12,8 @@ Projection of a point (single-axis tilt by the angle θ, parallel beam)
     This is the sign convention of IMOD after ``trimvol -rx``, of RELION-5 and of teamtomo.
 
 Centres
-    ``(N - 1) / 2`` for an axis of N pixels: IMOD's convention, the geometric middle of the field.
+    ``(N - 1) / 2`` for an axis of N pixels: IMOD's convention, the geometric middle of the field. Other centres, and
+    what alignments say, are folded into the images (`cryolithe.alignment`).
 
 Coordinates are float32 everywhere (float16 coordinates would be wrong by up to 0.5 px rms at 4096 px).
 """

@@ -1,4 +1,4 @@
-"""Operations on single tilt images: Fourier cropping, rotation of the tilt axis, robust spread."""
+"""Operations on single tilt images: Fourier cropping, rotation of the tilt axis, resampling, robust spread."""
 
 from __future__ import annotations
 
@@ -92,6 +92,52 @@ def rotate_axis(image: NDArray[np.float32], axis_deg: float) -> NDArray[np.float
     offset = old_centre - matrix @ new_centre
     rotated = scipy.ndimage.affine_transform(image, matrix, offset, shape, order=3, mode="constant")
     return rotated.astype(np.float32, copy=False)
+
+
+def resample(
+    image: NDArray[np.float32],
+    matrix: NDArray[np.float64],
+    offset_px: tuple[float, float],
+    shape: tuple[int, int],
+    factor: int = 1,
+) -> NDArray[np.float32]:
+    """Move, turn, stretch and bin an image with a single interpolation.
+
+    Before the image is read on a coarser grid, its Fourier transform is cut to the frequencies that this grid can hold,
+    as `fourier_crop` does. Splines are of order 5, or 3 where the cut image is twice finer than the grid: such an image
+    has nothing near its own Nyquist frequency, where splines are weak.
+
+    Args:
+        image: shape ``(y, x)``, mean removed: what comes in from outside the field is zero.
+        matrix: from a pixel ``(x, y)`` about the middle of the result, before binning, to one about the image's middle.
+        offset_px: ``(x, y)`` to add, pixels of the image.
+        shape: ``(y, x)`` of the result.
+        factor: pixels of the image along the edge of a pixel of the result.
+
+    Returns:
+        shape ``shape``, float32.
+    """
+    if factor > 1:
+        image = _band_limited(image, matrix, factor)
+    step = factor * matrix[::-1, ::-1]
+    middle = np.array([centre_px(n) for n in image.shape]) + np.array(offset_px[::-1])
+    start = middle - step @ np.array([centre_px(n) for n in shape])
+    order = 5 if factor == 1 else 3
+    moved = scipy.ndimage.affine_transform(image, step, start, shape, order=order, mode="constant")
+    return moved.astype(np.float32, copy=False)
+
+
+def _band_limited(image: NDArray[np.float32], matrix: NDArray[np.float64], factor: int) -> NDArray[np.float32]:
+    """Remove the frequencies that a grid with the axes ``matrix`` and steps of ``factor`` pixels cannot hold."""
+    height, width = image.shape
+    fy = scipy.fft.fftfreq(height)[:, None]
+    fx = scipy.fft.rfftfreq(width)[None, :]
+    highest = 0.5 / factor
+    along_x = np.abs(matrix[0, 0] * fx + matrix[1, 0] * fy) <= highest
+    along_y = np.abs(matrix[0, 1] * fx + matrix[1, 1] * fy) <= highest
+    spectrum = scipy.fft.rfft2(image)
+    spectrum *= along_x & along_y
+    return scipy.fft.irfft2(spectrum, s=image.shape).astype(np.float32, copy=False)
 
 
 def clipped_sigma(values: NDArray[np.float32], sigmas: float = 5.0, passes: int = 3) -> float:

@@ -26,9 +26,16 @@ class ReconstructSettings(BaseModel):
         description="Name of a model (see: cryolithe models list), or the path of a .safetensors file.",
     )
     thickness: int | None = Field(
-        None, ge=1, description="Voxels along z, after binning. Default: half the image width, rounded up to even."
+        None,
+        ge=1,
+        description="Voxels along z, after binning. Default: that of the alignment, else half the image width, "
+        "rounded up to even.",
     )
-    bin: int = Field(1, ge=1, description="Bin the images by this factor, by Fourier cropping.")
+    bin: int | None = Field(
+        None,
+        ge=1,
+        description="Bin the images by this factor, by Fourier cropping. Default: that of the .com files, else 1.",
+    )
     pixel_size: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Pixel size of the stack in Å. Default: from its header."
     )
@@ -40,6 +47,28 @@ class ReconstructSettings(BaseModel):
         ge=-360,
         le=360,
         description="Angle in degrees of the tilt axis from y, counter-clockwise; images are rotated to undo it.",
+    )
+    xf: str | None = Field(None, description="IMOD: transforms of a raw stack.")
+    newst_com: str | None = Field(None, description="IMOD: transforms, binning and size of the aligned stack.")
+    tilt_com: str | None = Field(
+        None, description="IMOD: angles and their offset, excluded views, shift, thickness, X-axis tilt."
+    )
+    aln: str | None = Field(None, description="AreTomo, AreTomo2 or AreTomo3: alignment of a raw stack.")
+    star: str | None = Field(None, description="RELION-5: aligned tilt series, or the table that lists it.")
+    warp: str | None = Field(None, description="Warp: .xml (or .tomostar) of the series whose stack this is.")
+    centre: Literal["imod", "relion"] | None = Field(
+        None,
+        description="Where the rotation axis lies: (N - 1) / 2 (imod) or N // 2 (relion), in images and volume. "
+        "Default: relion with --star and --warp, else imod.",
+    )
+    handedness: Literal["imod", "relion", "aretomo", "warp"] = Field(
+        "imod",
+        description="Whose sense of z for the same angles: imod (after trimvol -rx) and relion, or the mirrored one of "
+        "aretomo (-FlipVol 1) and warp (angles as recorded).",
+    )
+    flip_z: bool = Field(False, description="Mirror the volume in z.")
+    orientation: Literal["zyx", "xzy"] = Field(
+        "zyx", description="Axes of the volume: z slowest, or as IMOD's tilt writes it (X x thickness x Y)."
     )
     filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = Field(
         "cosine", description="Window of the ramp filter of --method fbp. A network brings its own."

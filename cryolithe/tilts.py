@@ -13,13 +13,14 @@ from cryolithe.geometry import TiltGeometry
 
 @dataclass(frozen=True)
 class TiltSeries:
-    """Aligned tilt images, tilt axis along y.
+    """Tilt images with their angles; aligned, tilt axis along y, unless an alignment goes with them.
 
     Attributes:
         images: shape ``(tilt, y, x)``, any real dtype; may be a read-only memory map.
         geometry: angles and image shape; must agree with ``images``.
         pixel_size_angstrom: edge of a pixel, or None where nobody knows it.
         notes: what a user should know about the file that it came from.
+        sections: which of the images belong to the geometry, in its order; None for all.
 
     Raises:
         GeometryError: if the images and the geometry disagree, or the pixel size is not positive.
@@ -29,11 +30,19 @@ class TiltSeries:
     geometry: TiltGeometry
     pixel_size_angstrom: float | None = None
     notes: tuple[str, ...] = ()
+    sections: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 3:
             raise GeometryError(f"a tilt series has three axes (tilt, y, x), got shape {self.images.shape}")
-        if self.images.shape[0] != self.geometry.tilts:
+        if self.sections is not None:
+            if len(self.sections) != self.geometry.tilts:
+                raise GeometryError(f"{len(self.sections)} images do not fit {self.geometry.tilts} tilt angles")
+            if min(self.sections) < 0 or max(self.sections) >= self.images.shape[0]:
+                raise GeometryError(
+                    f"image {max(self.sections) + 1} is asked for, but the stack holds {self.images.shape[0]}"
+                )
+        elif self.images.shape[0] != self.geometry.tilts:
             raise GeometryError(
                 f"the stack holds {self.images.shape[0]} images but there are {self.geometry.tilts} tilt angles; "
                 "give the angle file that belongs to this stack"
@@ -44,3 +53,11 @@ class TiltSeries:
             )
         if self.pixel_size_angstrom is not None and not self.pixel_size_angstrom > 0:
             raise GeometryError(f"the pixel size must be positive, got {self.pixel_size_angstrom} Å")
+
+    def section(self, number: int) -> int:
+        """Index in the stack, from 0, of the image of an angle."""
+        return number if self.sections is None else self.sections[number]
+
+    def image(self, number: int) -> NDArray[np.generic]:
+        """The image of an angle, shape ``(y, x)``."""
+        return np.asarray(self.images[self.section(number)])

@@ -33,7 +33,7 @@ def test_commands_run_as_written(tmp_path, monkeypatch):
 
 def test_options_and_commands_that_are_named_exist():
     flags = {f"--{name.replace('_', '-')}" for name in ReconstructSettings.model_fields}
-    flags |= {"--config", "--list", "--dry-run"}
+    flags |= {"--config", "--list", "--even", "--odd", "--dry-run"}
     flags |= {flag for option in denoise.command.params for flag in option.opts}
     table = re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE)
     assert table

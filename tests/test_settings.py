@@ -24,6 +24,17 @@ VALUES = {
     "pixel_size": (4.5, 6.25),
     "contrast": ("bright", "dark"),
     "tilt_axis": (-84.5, 12.0),
+    # Paths in a list start at its folder, but for absolute ones.
+    "xf": ("/first.xf", "/second.xf"),
+    "newst_com": ("/newsta.com", "/newstb.com"),
+    "tilt_com": ("/tilta.com", "/tiltb.com"),
+    "aln": ("/first.aln", "/second.aln"),
+    "star": ("/first.star", "/second.star"),
+    "warp": ("/first.xml", "/second.tomostar"),
+    "centre": ("relion", "imod"),
+    "handedness": ("warp", "relion"),
+    "flip_z": (True, False),
+    "orientation": ("xzy", "zyx"),
     "filter": ("hann", "ramp"),
     "iterations": (7, 9),
     "projector": ("tomosipo", "torch"),
@@ -169,10 +180,15 @@ WRONG = {
     "method": ["fpb", 3],
     "model": [["a"], 3],
     "thickness": [0, -5, "abc", 1.5],
-    "bin": [0, "two", 2.5, None],
+    "bin": [0, "two", 2.5],
     "pixel_size": [0, -1.0, "wide", float("inf"), float("nan")],
     "contrast": ["grey"],
     "tilt_axis": [361, -400, "up", float("nan")],
+    **{name: [["a"], 3] for name in ("xf", "newst_com", "tilt_com", "aln", "star", "warp")},
+    "centre": ["middle"],
+    "handedness": ["left"],
+    "flip_z": ["perhaps"],
+    "orientation": ["xyz"],
     "filter": ["han"],
     "iterations": [0, -1, "many"],
     "projector": ["cuda"],
@@ -183,6 +199,8 @@ WRONG = {
     "fix_nonfinite": ["perhaps", 7],
     "overwrite": ["perhaps", None],
 }
+TEXTS = ("model", "device", "xf", "newst_com", "tilt_com", "aln", "star", "warp")  # a number is a name, too
+SWITCHES = ("fix_nonfinite", "flip_z", "overwrite")
 WRONG_CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
 
@@ -200,7 +218,7 @@ def test_wrong_value_in_a_file_names_file_and_key(name, value, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [(n, v) for n, v in WRONG_CASES if isinstance(v, str | int | float) and n not in ("model", "device")],
+    [(n, v) for n, v in WRONG_CASES if isinstance(v, str | int | float) and n not in TEXTS],
 )
 def test_wrong_value_of_a_row_names_list_line_and_key(name, value, tmp_path):
     listing, config = tmp_path / "list.csv", tmp_path / "settings.yaml"
@@ -211,11 +229,7 @@ def test_wrong_value_of_a_row_names_list_line_and_key(name, value, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        (n, v)
-        for n, v in WRONG_CASES
-        if isinstance(v, str | int | float) and n not in ("model", "device", "fix_nonfinite", "overwrite")
-    ],
+    [(n, v) for n, v in WRONG_CASES if isinstance(v, str | int | float) and n not in (*TEXTS, *SWITCHES)],
 )
 def test_wrong_value_of_a_flag_names_the_flag(name, value):
     line = refusal("a.mrc", "a.tlt", f"--{name.replace('_', '-')}={value}")

@@ -206,7 +206,7 @@ def angle_order(angles: tuple[float, ...]) -> str:
 
 def _series_list_facts(path: Path) -> list[Fact]:
     entries = read_series_list(path)
-    missing = [str(file) for entry in entries for file in (entry.tilts, entry.angles) if not file.exists()]
+    missing = [str(file) for entry in entries for file in (entry.tilts, entry.angles) if file and not file.exists()]
     settings = sorted({name for entry in entries for name in entry.settings})
     return [
         Fact("kind", "list of tilt series"),

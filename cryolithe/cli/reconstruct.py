@@ -14,7 +14,15 @@ from cryolithe.errors import CryoLitheError, OutputError, SettingsError
 from cryolithe.formats import SeriesEntry, read_series_list
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
-_METAVARS = {"pixel_size": "Å", "max_memory": "GB", "tilt_axis": "DEG", "model": "NAME|PATH", "thickness": "N"}
+_METAVARS = {
+    "pixel_size": "Å",
+    "max_memory": "GB",
+    "tilt_axis": "DEG",
+    "model": "NAME|PATH",
+    "thickness": "N",
+    "bin": "N",
+}
+_METAVARS |= dict.fromkeys(("xf", "newst_com", "tilt_com", "aln", "star", "warp"), "FILE")
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,7 +38,9 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         elif get_origin(annotation) is Literal:
             declaration = click.option(flag, name, type=click.Choice(get_args(annotation)), default=None, help=text)
         else:
-            kind = next(t for t in (get_args(annotation) or (annotation,)) if t is not type(None))
+            kind: Any = next(t for t in (get_args(annotation) or (annotation,)) if t is not type(None))
+            if get_origin(kind) is Literal:
+                kind = click.Choice(get_args(kind))
             declaration = click.option(flag, name, type=kind, default=None, metavar=_METAVARS.get(name), help=text)
         command = declaration(command)
     return command
@@ -43,6 +53,10 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--list", "series_list", type=click.Path(path_type=Path), metavar="CSV", help="Several series, see above."
 )
+@click.option(
+    "--even", type=click.Path(path_type=Path), metavar="STACK", help="With --odd, instead of TILTS: halves, see above."
+)
+@click.option("--odd", type=click.Path(path_type=Path), metavar="STACK", help="The other half of the frames.")
 @click.option("--dry-run", is_flag=True, help="Print the plan (slabs, memory, files, time) and do nothing.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings; flags win over them.")
 @click.option(
@@ -63,10 +77,17 @@ def command(
     config: Path | None,
     **flags: Any,
 ) -> None:
-    """Reconstruct the aligned stack TILTS with the tilt angles in ANGLES.
+    """Reconstruct the stack TILTS with the tilt angles in ANGLES.
 
-    TILTS is an MRC stack (.mrc, .st, .ali) whose tilt axis runs along y (or at --tilt-axis); ANGLES is a .tlt, .rawtlt
-    or other text file with one angle in degrees per line, in the order of the images.
+    TILTS is an MRC stack (.mrc, .st, .ali) whose tilt axis runs along y (or at --tilt-axis); ANGLES is a .tlt, .rawtlt,
+    .mdoc or other text file with one angle in degrees per line, in the order of the images.
+
+    A raw stack is aligned in memory by the files of the program that aligned it: --newst-com and --tilt-com, or --xf
+    (IMOD), --aln (AreTomo), --star (RELION-5), --warp. Most of them bring the angles: leave out ANGLES. Images that
+    they exclude are left out.
+
+    Halves of the frames: --even A --odd B [ANGLES] makes a volume of each (_EVN, _ODD), their average, its FSC, and a
+    map of how well the halves agree locally (_confidence).
 
     The volume is written as MRC, axes (z, y, x), beside a JSON file that records how it was made. Dense matter keeps
     the polarity of the input. A run that was interrupted goes on where it stopped when the same command is repeated.
@@ -79,6 +100,9 @@ def command(
     Examples
       cryolithe reconstruct ts_01.mrc ts_01.tlt --thickness 400 --bin 2
       cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --filter hamming -o ts_01_fbp.mrc
+      cryolithe reconstruct ts_01.st --newst-com newst.com --tilt-com tilt.com
+      cryolithe reconstruct ts_01.mrc --aln ts_01.aln --thickness 400 --bin 4
+      cryolithe reconstruct --even ts_01_EVN.mrc --odd ts_01_ODD.mrc --aln ts_01.aln
       cryolithe reconstruct --list session.csv --config settings.yaml
       cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --denoise samba     keeps both volumes
     """
@@ -87,8 +111,9 @@ def command(
         raise SettingsError("--denoise-minutes goes with --denoise samba")
     after = _Denoising(denoise_minutes) if denoise else None
     file = read_settings_file(config) if config else {}
+    halves = _halves(flags.pop("even"), flags.pop("odd"))
     if series_list:
-        if tilts or output:
+        if tilts or output or halves:
             raise SettingsError("--list names the stacks and outputs itself; leave out TILTS, ANGLES and -o")
         entries = read_series_list(series_list)
         rows = [
@@ -100,7 +125,12 @@ def command(
             return
         _reconstruct_list(entries, rows, series_list, after)
         return
-    if tilts is None or angles is None:
+    if halves is not None:
+        if after is not None:
+            raise SettingsError("--denoise takes one volume: run cryolithe denoise on the average of the halves")
+        _reconstruct_pair(halves, (tilts, angles), output, resolve_settings(flags, {}, file, "", str(config)), dry_run)
+        return
+    if tilts is None:
         raise SettingsError("give TILTS and ANGLES, or --list; see: cryolithe reconstruct --help")
     settings = resolve_settings(flags, {}, file, "", str(config))
     if dry_run:
@@ -116,6 +146,41 @@ class _Denoising:
     """What --denoise asks for after a reconstruction."""
 
     minutes: float | None
+
+
+def _halves(even: Path | None, odd: Path | None) -> tuple[Path, Path] | None:
+    if even is None and odd is None:
+        return None
+    if even is None or odd is None:
+        raise SettingsError(f"--{'odd' if even is None else 'even'} needs --{'even' if even is None else 'odd'} too")
+    return even, odd
+
+
+def _reconstruct_pair(
+    halves: tuple[Path, Path],
+    arguments: tuple[Path | None, Path | None],
+    output: Path | None,
+    settings: ReconstructSettings,
+    dry_run: bool,
+) -> None:
+    """Reconstruct two halves; the only argument beside them is ANGLES."""
+    from cryolithe.cli import halves as pair
+
+    angles, more = arguments
+    if more is not None:
+        raise SettingsError("--even and --odd stand for TILTS: give ANGLES alone beside them")
+    if dry_run:
+        for stack, name in zip(halves, ("EVN", "ODD"), strict=True):
+            volume = output or pair.default_output(stack)
+            _print_plan(SeriesEntry(0, stack, angles, volume.with_name(f"{volume.stem}_{name}.mrc")), settings)
+        return
+
+    def one(stack: Path, volume: Path) -> str:
+        # A half that is done already is not made again when the command is repeated.
+        with progress_watcher() as watcher:
+            return _reconstruct_one(SeriesEntry(1, stack, angles, volume), settings, watcher, None)
+
+    pair.reconstruct_halves(halves, output, settings.overwrite, one)
 
 
 def _reconstruct_list(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.files import PathLike, printable, read_text, replacing
+from cryolithe.formats.mdoc import read_mdoc_angles_deg
 from cryolithe.geometry import check_angles_deg
 
 LIMIT_BYTES = 1_000_000
@@ -23,12 +24,16 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     Columns are separated by blanks, tabs, commas or semicolons; only the first is read (AreTomo and SerialEM add
     an index and a dose). Blank lines and what follows ``#`` are ignored.
 
+    An .mdoc of SerialEM gives the angles of its images.
+
     Raises:
         InputError: if the file cannot be read, is empty, or an angle is outside ±90°, or all are equal or
             within ±π/2° (more than 5 images), which hints at radians or transforms.
         FileFormatError: if a line does not start with a number, or numbers seem to have decimal commas.
     """
     path = Path(path)
+    if path.suffix.lower() == ".mdoc":
+        return read_mdoc_angles_deg(path)
     text = read_text(path, "an angle file", LIMIT_BYTES)
     if text.startswith("# AreTomo Alignment"):  # its first column would pass for angles
         raise FileFormatError(f"{path} is an AreTomo alignment; give the angles alone (_TLT.txt, .tlt or .rawtlt)")

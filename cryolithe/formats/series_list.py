@@ -13,6 +13,8 @@ from cryolithe.formats.files import PathLike, printable, read_text
 LIMIT_BYTES = 10_000_000
 REQUIRED = ("tilts", "angles")
 KNOWN = (*REQUIRED, "output")
+# Columns with files that may bring the angles; their paths start at the list's folder, too.
+ALIGNMENTS = ("xf", "newst_com", "tilt_com", "aln", "star", "warp")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class SeriesEntry:
 
     line: int
     tilts: Path
-    angles: Path
+    angles: Path | None
     output: Path | None = None
     settings: dict[str, str] = field(default_factory=dict)
 
@@ -37,7 +39,8 @@ class SeriesEntry:
 def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
     """Read a list of tilt series. Relative paths in it start at its own folder.
 
-    The columns ``tilts`` and ``angles`` are needed, ``output`` is optional, others become settings.
+    The columns ``tilts`` and ``angles`` are needed (not ``angles`` where a column names alignment files), ``output`` is
+    optional, others become settings.
 
     Raises:
         InputError: if the file cannot be read, names no series, or gives two series the same output.
@@ -77,7 +80,8 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
 
 
 def _checked_columns(names: list[str], path: Path) -> list[str]:
-    missing = [name for name in REQUIRED if name not in names]
+    aligned = any(_plain(name) in ALIGNMENTS for name in names)
+    missing = [name for name in REQUIRED if name not in names and not (aligned and name == "angles")]
     shown = printable(", ".join(f"{n}{nearest_name(n, missing) if n not in KNOWN else ''}" for n in names))[:200]
     if missing:
         raise FileFormatError(
@@ -99,13 +103,22 @@ def _entry(columns: list[str], cells: list[str], path: Path, line: int) -> Serie
             "put a value that holds a comma in double quotes"
         )
     row = dict(zip(columns, cells, strict=True))
+    files = [name for name in row if _plain(name) in ALIGNMENTS and row[name]]
     for name in REQUIRED:
-        if not row[name]:
+        if not row.get(name) and not (files and name == "angles"):
             raise InputError(f"{path}, line {line}: the cell '{name}' is empty; give a file name")
     return SeriesEntry(
         line=line,
         tilts=path.parent / row["tilts"],
-        angles=path.parent / row["angles"],
+        angles=path.parent / row["angles"] if row.get("angles") else None,
         output=path.parent / row["output"] if row.get("output") else None,
-        settings={name: cell for name, cell in row.items() if name not in KNOWN and cell},
+        settings={
+            name: str(path.parent / cell) if name in files else cell
+            for name, cell in row.items()
+            if name not in KNOWN and cell
+        },
     )
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")

@@ -40,7 +40,8 @@ def estimate(run: ResolvedJob, slab_rows: int, batch: int, memory_bytes: int) ->
     where += f" ({torch.get_num_threads()} threads)" if run.device.type == "cpu" else ""
     blocks = f", {batch} points at a time" if run.model else ""
     return (
-        f"Plan: {' x '.join(map(str, run.series.images.shape))} (tilts, y, x) -> {depth} x {height} x {width} (z, y, x)"
+        f"Plan: {tilts} x {' x '.join(map(str, run.series.geometry.image_shape))} (tilts, y, x) -> "
+        f"{depth} x {height} x {width} (z, y, x)"
         f"; {what} on {where}; {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows{blocks}; about "
         f"{memory_bytes / 1e9:.1f} GB of memory, {output / 1e9:.2f} GB of output, "
         f"{temporary / 1e9:.2f} GB of temporary files; about {_clock(seconds)}"

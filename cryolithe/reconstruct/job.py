@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
+from cryolithe.alignment import Alignment, VolumePlace, views
 from cryolithe.device import choose_devices, choose_precision
 from cryolithe.errors import OutputError
-from cryolithe.formats import read_tilt_series
 from cryolithe.formats.files import input_size_bytes
 from cryolithe.geometry import VolumeGrid
 from cryolithe.hashing import file_sha256
+from cryolithe.images import rotated_shape
 from cryolithe.network.checkpoint import Model, load_model
+from cryolithe.reconstruct.inputs import Inputs, alignment_files, mirrored, read_inputs
 from cryolithe.reconstruct.preparation import Preparation
+from cryolithe.reconstruct.turning import NO_TILT_DEG, depth_before
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
@@ -48,13 +51,13 @@ class Job:
 
     Attributes:
         tilts: the stack.
-        angles: the angle file.
+        angles: the angle file; None where an alignment brings the angles.
         output: the volume to write; its sidecar has the ending .json.
         settings: everything else.
     """
 
     tilts: Path
-    angles: Path
+    angles: Path | None
     output: Path
     settings: ReconstructSettings
 
@@ -85,11 +88,20 @@ class Finished:
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """Everything about a run that is known before its first slab."""
+    """Everything about a run that is known before its first slab.
+
+    Attributes:
+        grid: voxels that the method makes; deeper than those that are kept where the volume is tilted about x.
+        depth: voxels along z that are kept.
+        x_tilt_deg: by which the volume is turned about x when it is made; 0 for none.
+    """
 
     job: Job
     series: TiltSeries
+    alignment: Alignment
     grid: VolumeGrid
+    depth: int
+    x_tilt_deg: float
     preparation: Preparation
     model: Model | None
     devices: tuple[torch.device, ...]
@@ -99,6 +111,12 @@ class ResolvedJob:
     def device(self) -> torch.device:
         """The first device: it stands for the others, which are of its kind."""
         return self.devices[0]
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """Voxels of the file along its slowest, middle and fastest axis."""
+        shape = (self.depth, *self.grid.shape[1:])
+        return (shape[1], shape[0], shape[2]) if self.job.settings.orientation == "xzy" else shape
 
     @property
     def voxel_size_angstrom(self) -> float | None:
@@ -128,7 +146,8 @@ def default_thickness(width_px: int) -> int:
 
 def check_files(job: Job) -> None:
     """Refuse inputs that are no files, and an output that cannot or must not be written, before any work is done."""
-    for path in (job.tilts, job.angles):
+    inputs = [job.tilts, *([job.angles] if job.angles else []), *alignment_files(job.angles, job.settings).values()]
+    for path in inputs:
         input_size_bytes(path)
     folder = job.output.parent
     if not folder.is_dir():
@@ -142,9 +161,7 @@ def check_files(job: Job) -> None:
     if job.output.suffix == ".json":
         raise OutputError(f"{job.output} would be overwritten by its own sidecar; give a name ending in .mrc with -o")
     for path in (job.output, job.sidecar):
-        if path.exists() and any(
-            used.exists() and path.samefile(used) for used in (job.tilts, job.angles, Path(job.settings.model))
-        ):
+        if path.exists() and any(used.exists() and path.samefile(used) for used in (*inputs, Path(job.settings.model))):
             raise OutputError(f"{path} is an input of this run; choose another -o")
         if path.exists() and not job.settings.overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
@@ -154,7 +171,7 @@ def already_done(job: Job) -> bool:
     """Whether the output is there, made of the very same inputs with the same settings by the same model."""
     try:
         record = json.loads(job.sidecar.read_text(encoding="utf-8"))
-        made_of = [record["inputs"][name]["sha256"] for name in ("tilts", "angles")]
+        made_of = {name: used["sha256"] for name, used in record["inputs"].items()}
         model = record["method"]["model"]
         made_with = {**record["settings"], **job.settings.model_dump(include=FREE_SETTINGS)}
     except (OSError, ValueError, KeyError, TypeError):
@@ -164,8 +181,14 @@ def already_done(job: Job) -> bool:
         job.output.is_file()
         and (model["sha256"] if model else None) == wanted_model
         and made_with == job.settings.model_dump(mode="json")
-        and made_of == [file_sha256(job.tilts), file_sha256(job.angles)]
+        and made_of == {name: file_sha256(path) for name, path in input_files(job).items()}
     )
+
+
+def input_files(job: Job) -> dict[str, Path]:
+    """Every file that decides the result besides the model, by what it is."""
+    angles = {} if job.angles is None else {"angles": job.angles}
+    return {"tilts": job.tilts, **angles, **alignment_files(job.angles, job.settings)}
 
 
 def resolve(job: Job) -> ResolvedJob:
@@ -174,10 +197,35 @@ def resolve(job: Job) -> ResolvedJob:
     devices = choose_devices(settings.device)
     precision = choose_precision(settings.precision, devices[0])
     model = load_model(settings.model) if settings.method == "network" else None
-    series = read_tilt_series(job.tilts, job.angles, settings.pixel_size)
+    inputs = read_inputs(job.tilts, job.angles, settings)
     published = model is not None and model.convention.published
     clip = settings.method == "network" and not published
-    preparation = Preparation(settings.tilt_axis, settings.bin, settings.fix_nonfinite, clip, published)
-    height, width = preparation.image_shape(series.geometry.image_shape)
-    grid = VolumeGrid((settings.thickness or default_thickness(width), height, width))
-    return ResolvedJob(job, series, grid, preparation, model, devices, precision)
+    binning = settings.bin or inputs.alignment.bin or 1
+    preparation = Preparation(settings.tilt_axis, binning, settings.fix_nonfinite, clip, published)
+    if inputs.aligned:
+        raw = inputs.series.geometry.image_shape
+        aligned = inputs.alignment.aligned_shape or rotated_shape(raw, inputs.alignment.axis_deg)
+        preparation = replace(preparation, aligned_shape=aligned, tilt_axis_deg=0.0)
+    height, width = preparation.image_shape(inputs.series.geometry.image_shape)
+    thickness = inputs.alignment.thickness_px
+    depth = settings.thickness or (max(1, round(thickness / binning)) if thickness else default_thickness(width))
+    x_tilt = inputs.alignment.x_tilt_deg * (-1.0 if mirrored(settings) else 1.0)
+    x_tilt = 0.0 if abs(x_tilt) <= NO_TILT_DEG else x_tilt
+    grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
+    if inputs.aligned:
+        preparation = _with_views(preparation, inputs, settings, (depth, height, width))
+    return ResolvedJob(
+        job, inputs.series, inputs.alignment, grid, depth, x_tilt, preparation, model, devices, precision
+    )
+
+
+def _with_views(
+    preparation: Preparation, inputs: Inputs, settings: ReconstructSettings, shape: tuple[int, int, int]
+) -> Preparation:
+    """Say where each image is read; nothing where every image stays in place."""
+    raw = inputs.series.geometry.image_shape
+    place = VolumePlace(shape, preparation.bin, inputs.alignment.centre, mirrored(settings))
+    found = views(inputs.alignment, raw, place)
+    if all(view.identity for view in found) and preparation.aligned_shape == raw:
+        return replace(preparation, aligned_shape=None)
+    return replace(preparation, views=found)

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.alignment import View
 from cryolithe.errors import InputError, OutputError
 from cryolithe.geometry import TiltGeometry
-from cryolithe.images import binned_size, clipped_sigma, fourier_crop, rotate_axis, rotated_shape
+from cryolithe.images import binned_size, clipped_sigma, fourier_crop, resample, rotate_axis, rotated_shape
 from cryolithe.sampling import reflected_rows
 from cryolithe.tilts import TiltSeries
 
@@ -41,6 +42,8 @@ class Preparation:
         clip_defects: clip pixels that can only be defects before anything spreads them (for networks).
         standardise_stack: subtract one mean from all images and divide by one standard deviation, both of the whole
             stack as it is, instead of removing each image's mean (for networks of the published program).
+        views: where each image is read, instead of the rotation of the tilt axis; None where it stays in place.
+        aligned_shape: pixels ``(y, x)`` of an aligned image before binning; needed with ``views``.
     """
 
     tilt_axis_deg: float = 0.0
@@ -48,10 +51,12 @@ class Preparation:
     fix_nonfinite: bool = False
     clip_defects: bool = False
     standardise_stack: bool = False
+    views: tuple[View, ...] | None = None
+    aligned_shape: tuple[int, int] | None = None
 
     def image_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape ``(y, x)`` of a prepared image."""
-        y, x = rotated_shape(shape, self.tilt_axis_deg)
+        y, x = self.aligned_shape or rotated_shape(shape, self.tilt_axis_deg)
         return binned_size(y, self.bin), binned_size(x, self.bin)
 
 
@@ -110,14 +115,14 @@ def prepare_stack(
         with path.open("wb") as file:
             os.truncate(file.fileno(), geometry.tilts * height * width * _ITEM)
             for number in range(geometry.tilts):
-                image = _finite(series.images[number])
+                image = _finite(series.image(number))
                 if how.clip_defects:
                     image = np.clip(image, *defect_limits(image))
                 if how.standardise_stack:
                     image = ((image - mean) / spread).astype(np.float32)
                 else:
                     image = image - image.mean(dtype=np.float64).astype(np.float32)
-                image = fourier_crop(rotate_axis(image, how.tilt_axis_deg), how.bin)
+                image = _in_place(image, how, number)
                 if not how.standardise_stack:
                     image -= image.mean(dtype=np.float64).astype(np.float32)
                 variances.append(clipped_sigma(image) ** 2)
@@ -137,6 +142,18 @@ def prepare_stack(
     return PreparedStack(path, geometry, sigma, defect_level(sigma, tails))
 
 
+def _in_place(image: NDArray[np.float32], how: Preparation, number: int) -> NDArray[np.float32]:
+    """Align and bin an image; what needs no interpolation gets none."""
+    if how.views is None:
+        return fourier_crop(rotate_axis(image, how.tilt_axis_deg), how.bin)
+    view = how.views[number]
+    shape = how.aligned_shape or (image.shape[0], image.shape[1])
+    if view.identity and shape == image.shape:
+        return fourier_crop(image, how.bin)
+    binned = binned_size(shape[0], how.bin), binned_size(shape[1], how.bin)
+    return resample(image, np.array(view.matrix), view.offset_px, binned, how.bin)
+
+
 def stack_statistics(series: TiltSeries) -> tuple[float, float]:
     """Mean and standard deviation of all pixels of a series, in float64; what is not finite counts as its image's mean.
 
@@ -144,7 +161,7 @@ def stack_statistics(series: TiltSeries) -> tuple[float, float]:
     """
     count, mean, squares = 0, 0.0, 0.0
     for number in range(series.geometry.tilts):
-        image = _finite(series.images[number]).astype(np.float64)
+        image = _finite(series.image(number)).astype(np.float64)
         size, shift = image.size, float(image.mean()) - mean
         squares += float(((image - image.mean()) ** 2).sum()) + shift**2 * count * size / (count + size)
         mean += shift * size / (count + size)
@@ -157,18 +174,19 @@ def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:
     """Raise InputError for NaN, Inf (unless they are to be fixed) and constant images, before anything is written."""
     bad_pixels, bad_tilts, constant = 0, [], []
     for number in range(series.geometry.tilts):
-        image = np.asarray(series.images[number])
+        image = series.image(number)
         finite = np.isfinite(image) if image.dtype.kind == "f" else None
         if finite is not None and not finite.all():
             bad_pixels += int(image.size - finite.sum())
-            bad_tilts.append(number + 1)
+            bad_tilts.append(series.section(number) + 1)
             image = image[finite]
         if image.size == 0:
             raise InputError(
-                f"tilt {number + 1} holds no finite pixel; remove it from the stack and from the angle file"
+                f"tilt {series.section(number) + 1} holds no finite pixel; "
+                "remove it from the stack and from the angle file"
             )
         if image.max() == image.min():
-            constant.append(number + 1)
+            constant.append(series.section(number) + 1)
         release_pages(series.images)
     if bad_tilts and not fix_nonfinite:
         raise InputError(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
 from cryolithe.reconstruct.estimate import estimate
+from cryolithe.reconstruct.inputs import offers
 from cryolithe.reconstruct.job import (
     FREE_SETTINGS,
     Finished,
@@ -30,6 +32,7 @@ from cryolithe.reconstruct.job import (
     ResolvedJob,
     Watcher,
     check_files,
+    input_files,
     resolve,
 )
 from cryolithe.reconstruct.journal import Slab, WorkFolder
@@ -44,9 +47,13 @@ from cryolithe.reconstruct.methods import (
 from cryolithe.reconstruct.networks import make_network_method, published_demand
 from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, run_bytes, slab_rows
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
-from cryolithe.reconstruct.sidecar import sidecar_record
+from cryolithe.reconstruct.sidecar import geometry_line, sidecar_record
 from cryolithe.reconstruct.slabs import run_slabs
+from cryolithe.reconstruct.turning import stand_volume, tilt_volume
 from cryolithe.report import write_json
+
+# A volume on its way to the output, in the working folder.
+TILTED, STANDING = "tilted.mrc", "standing.mrc"
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -69,11 +76,15 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     folder = WorkFolder(job.output.with_name(job.output.name + ".partial"))
     try:
         plan = _plan(run, folder, watcher)
+        for offer in offers(job.tilts, job.settings):
+            watcher.note(offer)
+        watcher.note(geometry_line(run))
         watcher.note(_estimate(run, plan["batch"], plan["slab_rows"]))
+        _reserve_turned(run, folder)
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
         _make_slabs(run, folder, plan, stack, watcher)
-        finished = _finish(run, folder, plan, {"start": started, "prepared": prepared})
+        finished = _finish(run, folder, plan, {"start": started, "prepared": prepared}, watcher)
     except _KeptRunError:
         folder.release()
         raise
@@ -126,8 +137,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
     work = {
         "cryolithe": __version__,
         "settings": settings.model_dump(mode="json", exclude=FREE_SETTINGS),
-        "tilts_sha256": file_sha256(run.job.tilts),
-        "angles_sha256": file_sha256(run.job.angles),
+        **{f"{name}_sha256": file_sha256(path) for name, path in input_files(run.job).items()},
         "model_sha256": run.model.sha256 if run.model else None,
         "device": run.device.type,
         "precision": precision_name(run.precision),
@@ -313,14 +323,40 @@ def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int,
     return missing
 
 
-def _finish(run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], times: dict[str, float]) -> Finished:
-    """Write the header, move volume and sidecar to their places."""
+def _turned(run: ResolvedJob, path: Path, shape: tuple[int, int, int]) -> VolumeWriter:
+    """A new volume beside the one that was made."""
+    return VolumeWriter.create(path, shape, run.voxel_size_angstrom, run.job.settings.dtype, target=run.job.output)
+
+
+def _reserve_turned(run: ResolvedJob, folder: WorkFolder) -> None:
+    """Make sure that there is room for a volume that is turned when it is made: not only after hours."""
+    shape = (run.depth, *run.grid.shape[1:])
+    if run.x_tilt_deg:
+        _turned(run, folder.path / TILTED, shape).close()
+    if run.job.settings.orientation == "xzy":
+        _turned(run, folder.path / STANDING, run.output_shape).close()
+
+
+def _finish(
+    run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], times: dict[str, float], watcher: Watcher
+) -> Finished:
+    """Turn the volume where that is wanted, write the header, move volume and sidecar to their places."""
     job = run.job
     merged = RunningStatistics()
     for slab in sorted(folder.slabs, key=lambda slab: slab.start):
         merged.merge(slab.voxels, slab.statistics)
     statistics = merged.result()
-    with VolumeWriter.open(folder.volume, run.grid.shape, job.settings.dtype, target=job.output) as writer:
+    volume, shape = folder.volume, run.grid.shape
+    if run.x_tilt_deg:
+        watcher.stage("Turning the volume about x", shape[1])
+        volume, shape = folder.path / TILTED, (run.depth, *shape[1:])
+        with _turned(run, volume, shape) as writer:
+            statistics = tilt_volume(folder.volume, writer, run.x_tilt_deg, watcher.advance)
+    if job.settings.orientation == "xzy":
+        source, volume, shape = volume, folder.path / STANDING, run.output_shape
+        with _turned(run, volume, shape) as writer:
+            stand_volume(source, writer)
+    with VolumeWriter.open(volume, shape, job.settings.dtype, target=job.output) as writer:
         writer.finish(statistics, plan["label"], run.voxel_size_angstrom)
     seconds = time.monotonic() - times["start"]
     record = sidecar_record(run, plan, statistics)
@@ -328,8 +364,8 @@ def _finish(run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], times: d
     temporary = folder.path / "sidecar.json"
     write_json(temporary, record)
     try:
-        folder.volume.replace(job.output)
+        volume.replace(job.output)
         temporary.replace(job.sidecar)
     except OSError as error:
         raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
-    return Finished(job.output, job.sidecar, run.grid.shape, run.voxel_size_angstrom, seconds)
+    return Finished(job.output, job.sidecar, shape, run.voxel_size_angstrom, seconds)

@@ -13,7 +13,26 @@ import torch
 from cryolithe import __version__
 from cryolithe.device import precision_name
 from cryolithe.formats import VolumeStatistics
-from cryolithe.reconstruct.job import ResolvedJob
+from cryolithe.reconstruct.job import ResolvedJob, input_files
+
+CENTRES = {"imod": "(N - 1) / 2", "relion": "N // 2"}
+
+
+def geometry_line(run: ResolvedJob) -> str:
+    """One line on what decides where matter comes to lie."""
+    settings, left_out = run.job.settings, run.alignment.excluded
+    parts = [
+        f"centre {CENTRES[run.alignment.centre]}",
+        f"handedness {settings.handedness}{', z mirrored' if settings.flip_z else ''}",
+        f"axes {settings.orientation}",
+    ]
+    if run.preparation.views is not None:
+        parts.append(f"{len(run.alignment.images)} images aligned in memory")
+    if left_out:
+        parts.append(f"left out: {', '.join(str(section + 1) for section in left_out)} of {run.alignment.sections}")
+    if run.x_tilt_deg:
+        parts.append(f"turned by {run.x_tilt_deg:g}° about x")
+    return f"Geometry: {'; '.join(parts)}."
 
 
 def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeStatistics) -> dict[str, Any]:
@@ -35,22 +54,33 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
         },
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "inputs": {
-            "tilts": {"path": str(run.job.tilts), "sha256": plan["work"]["tilts_sha256"]},
-            "angles": {"path": str(run.job.angles), "sha256": plan["work"]["angles_sha256"]},
+            name: {"path": str(path), "sha256": plan["work"][f"{name}_sha256"]}
+            for name, path in input_files(run.job).items()
         },
         "volume": {
             "path": run.job.output.name,
-            "shape_zyx": run.grid.shape,
+            "shape_zyx": (run.depth, *run.grid.shape[1:]),
             "voxel_size_angstrom": run.voxel_size_angstrom,
             "dtype": settings.dtype,
             "contrast": settings.contrast,
             "statistics": asdict(statistics),
         },
         "geometry": {
-            "axis_order": "zyx",
+            "axis_order": "zyx" if settings.orientation == "zyx" else "yzx",
+            "depth_axis": "z" if settings.orientation == "zyx" else "-z",
             "tilt_axis": "y",
             "projection": "u = (x - cx) cos(tilt) + (z - cz) sin(tilt) + cu",
-            "centre": "(N - 1) / 2",
+            "centre": CENTRES[run.alignment.centre],
+            "handedness": settings.handedness,
+            "flip_z": settings.flip_z,
+            "bin": run.preparation.bin,
+            "x_tilt_deg": run.x_tilt_deg,
+            "shift_xz_px": run.alignment.shift_px,
+            "sections": [image.section + 1 for image in run.alignment.images],
+            "excluded_sections": [section + 1 for section in run.alignment.excluded],
+            "transforms": None
+            if run.preparation.views is None
+            else [[*i.matrix[0], *i.matrix[1], *i.shift_px] for i in run.alignment.images],
             "tilt_angles_deg": run.series.geometry.angles_deg,
             "stack_shape": run.series.images.shape,
             "stack_pixel_size_angstrom": run.series.pixel_size_angstrom,

@@ -1,0 +1,200 @@
+"""`Alignment`: how the images of a raw stack are brought into register, whatever program found it out.
+
+Each image has an affine map from raw pixels p to aligned pixels q, both ``(x, y)`` and counted from a rotation centre:
+
+    ``q = A p + d``            IMOD's .xf; other programs' shifts are turned into it where their files are read
+
+and the specimen point P, counted from the centre of rotation too, is seen at ``q = (Px cos θ + Pz sin θ, Py)``
+(`cryolithe.geometry`). Everything else that programs say about a volume's place (shifts, centres, the hand) amounts to
+another P for a voxel, and is folded into the map, so that an image is interpolated once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import GeometryError
+from cryolithe.geometry import centre_px
+
+Centre = Literal["imod", "relion"]
+Matrix = tuple[tuple[float, float], tuple[float, float]]
+IDENTITY: Matrix = ((1.0, 0.0), (0.0, 1.0))
+# Alignments turn images and change their scale by some percent; what is nearly singular is a damaged file.
+SMALLEST_DETERMINANT, LARGEST_DETERMINANT = 0.25, 4.0
+MOST_X_TILT_DEG = 45.0
+
+
+def rotation(angle_deg: float) -> Matrix:
+    """Matrix that turns ``(x, y)`` counter-clockwise when y is drawn upwards."""
+    c, s = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    return (c, -s), (s, c)
+
+
+@dataclass(frozen=True)
+class ImageAlignment:
+    """One image of a stack.
+
+    Attributes:
+        section: its index in the stack, from 0.
+        angle_deg: tilt angle.
+        matrix: A, rows ``(xx, xy), (yx, yy)``.
+        shift_px: d, ``(x, y)``.
+
+    Raises:
+        GeometryError: if a number is not finite, or the matrix cannot be undone.
+    """
+
+    section: int
+    angle_deg: float
+    matrix: Matrix = IDENTITY
+    shift_px: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        numbers = (self.angle_deg, *self.matrix[0], *self.matrix[1], *self.shift_px)
+        if not all(map(math.isfinite, numbers)):
+            raise GeometryError(f"the alignment of image {self.section + 1} holds a number that is not finite")
+        (a, b), (c, d) = self.matrix
+        if not SMALLEST_DETERMINANT <= a * d - b * c <= LARGEST_DETERMINANT:
+            raise GeometryError(
+                f"the transform of image {self.section + 1} is no rotation with little distortion: its determinant is "
+                f"{a * d - b * c:g}, expected about 1"
+            )
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A whole series, as one program's files describe it.
+
+    Attributes:
+        images: those to be used, in the order of the stack.
+        sections: images that the stack must hold, used or not.
+        centre: where pixels are counted from: ``(N - 1) / 2`` (imod) or ``N // 2`` (relion).
+        aligned_shape: pixels ``(y, x)`` of an aligned image, in the stack's pixels; None for the stack's own shape,
+            turned where the tilt axis lies nearer to the horizontal.
+        bin: binning that the files ask for, or None.
+        thickness_px: of the volume, in the stack's pixels, or None.
+        shift_px: ``(x, z)`` of the specimen point in the middle of the volume, in the stack's pixels.
+        x_tilt_deg: α of P = Rx(α) V for a point V of the volume, Rx as RELION's: ``y = Vy cos α - Vz sin α``.
+        pixel_size_angstrom: of the stack, where the files tell it.
+        notes: what a user should know.
+    """
+
+    images: tuple[ImageAlignment, ...]
+    sections: int
+    centre: Centre = "imod"
+    aligned_shape: tuple[int, int] | None = None
+    bin: int | None = None
+    thickness_px: float | None = None
+    shift_px: tuple[float, float] = (0.0, 0.0)
+    x_tilt_deg: float = 0.0
+    pixel_size_angstrom: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise GeometryError("the alignment leaves no image to reconstruct from")
+        if not all(map(math.isfinite, (*self.shift_px, self.x_tilt_deg))):
+            raise GeometryError("the alignment holds a shift or an angle that is not finite")
+        if not abs(self.x_tilt_deg) < MOST_X_TILT_DEG:
+            raise GeometryError(
+                f"the alignment tilts the volume by {self.x_tilt_deg:g}° about x; expected less than "
+                f"{MOST_X_TILT_DEG:g}°"
+            )
+
+    @property
+    def excluded(self) -> tuple[int, ...]:
+        """Sections, from 0, that are left out."""
+        used = {image.section for image in self.images}
+        return tuple(section for section in range(self.sections) if section not in used)
+
+    @property
+    def axis_deg(self) -> float:
+        """Angle of the tilt axis in the raw images from y, counter-clockwise: the middle one of all images."""
+        angles = sorted(-math.degrees(math.atan2(i.matrix[1][0], i.matrix[0][0])) for i in self.images)
+        return angles[len(angles) // 2]
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the pixels of a prepared image lie in a raw one.
+
+    Attributes:
+        matrix: from pixels about the middle of the prepared image, before binning, to raw pixels about the middle.
+        offset_px: ``(x, y)`` to add.
+    """
+
+    matrix: Matrix = IDENTITY
+    offset_px: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def identity(self) -> bool:
+        """Whether pixels stay where they are."""
+        return self.matrix == IDENTITY and self.offset_px == (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class VolumePlace:
+    """How the voxels of the wanted volume are counted.
+
+    Attributes:
+        shape: voxels ``(z, y, x)``.
+        bin: pixels of the stack along the edge of a voxel.
+        centre: which voxel lies on the axis: ``(N - 1) / 2`` (imod) or ``N // 2`` (relion).
+        mirrored: z runs the other way.
+    """
+
+    shape: tuple[int, int, int]
+    bin: int = 1
+    centre: Centre = "imod"
+    mirrored: bool = False
+
+
+def views(alignment: Alignment, image_shape: tuple[int, int], place: VolumePlace) -> tuple[View, ...]:
+    """The maps from prepared pixels to raw ones, one for each used image.
+
+    With them, voxel w about the middle of its array is seen at ``(wx cos θ' + wz sin θ', wy)`` about the middle of the
+    prepared image, θ' = -θ where z is mirrored: what the reconstruction methods assume.
+
+    Args:
+        alignment: of the series.
+        image_shape: pixels ``(y, x)`` of a raw image.
+        place: of the volume.
+    """
+    raw = np.array([_off_middle_px(n, alignment.centre) for n in image_shape[::-1]])
+    # The point in the middle of the array, counted from the voxel on the axis: half a voxel for even sizes and N // 2.
+    middle = [-_off_middle_px(n, place.centre) * place.bin for n in place.shape[::-1]]
+    flip = -1.0 if place.mirrored else 1.0
+    x = alignment.shift_px[0] + middle[0]
+    z = alignment.shift_px[1] + flip * middle[2]
+    tilt = math.radians(alignment.x_tilt_deg)
+    y = middle[1] * math.cos(tilt) - z * math.sin(tilt)
+    z = middle[1] * math.sin(tilt) + z * math.cos(tilt)
+    made = []
+    for image in alignment.images:
+        theta = math.radians(image.angle_deg)
+        seen = np.array([x * math.cos(theta) + z * math.sin(theta), y])
+        inverse = np.linalg.inv(np.array(image.matrix, dtype=np.float64))
+        offset = inverse @ (seen - np.array(image.shift_px)) + raw
+        made.append(View(_matrix(inverse), (float(offset[0]), float(offset[1]))))
+    return tuple(made)
+
+
+def plain_alignment(angles_deg: tuple[float, ...], centre: Centre = "imod") -> Alignment:
+    """The alignment of a stack that is aligned already."""
+    images = tuple(ImageAlignment(section, angle) for section, angle in enumerate(angles_deg))
+    return Alignment(images, len(images), centre)
+
+
+def _off_middle_px(size: int, centre: Centre) -> float:
+    """How far the centre of rotation lies from the middle of an axis."""
+    return 0.0 if centre == "imod" else size // 2 - centre_px(size)
+
+
+def _matrix(values: NDArray[np.float64]) -> Matrix:
+    (a, b), (c, d) = values.tolist()
+    return (a + 0.0, b + 0.0), (c + 0.0, d + 0.0)  # no negative zeros

@@ -1,0 +1,133 @@
+"""Warp's tilt-series metadata: the .xml with what was refined, or the .tomostar that a series starts from.
+
+Warp sees a point at ``Rz(AxisAngle) (x cos a - z sin a, y)`` plus an offset in Å, a being the angle that it stores: the
+negative of the stage's unless the series was imported with ``--dont_invert`` (``GetPositionInAllTilts`` in its source).
+So our angle is -a, A = Rz(-AxisAngle) and d = -A offset. Its grids of local movements and of warping are not applied.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+from cryolithe.alignment import Alignment, ImageAlignment, rotation
+from cryolithe.errors import FileFormatError, GeometryError, InputError
+from cryolithe.formats.files import PathLike, input_size_bytes, printable, read_text, unreadable
+
+LIMIT_BYTES = 100_000_000
+
+
+def read_warp(path: PathLike, sections: int, pixel_size_angstrom: float | None) -> Alignment:
+    """Read the metadata of one series.
+
+    Args:
+        path: .xml or .tomostar file.
+        sections: images of the stack.
+        pixel_size_angstrom: of the stack; offsets are in Å.
+
+    Raises:
+        InputError: if the images do not fit the stack, or the pixel size is not known.
+        FileFormatError: if it is no such file, or a value is no number.
+    """
+    path = Path(path)
+    values = _read_tomostar(path) if path.suffix.lower() == ".tomostar" else _read_xml(path)
+    angles, axes, x_offsets, y_offsets, use, notes = values
+    if len(angles) != sections:
+        raise InputError(
+            f"{path} holds {len(angles)} images but the stack holds {sections}; give the stack of this series "
+            "(WarpTools ts_stack writes it)"
+        )
+    pixel = pixel_size_angstrom
+    if pixel is None and any(x_offsets + y_offsets):
+        raise InputError(f"{path} gives offsets in Å, but the stack does not tell its pixel size; give --pixel-size")
+    images = []
+    try:
+        for number in range(sections):
+            if not use[number]:
+                continue
+            matrix = rotation(-axes[number])
+            (a, b), (c, d) = matrix
+            x, y = x_offsets[number] / (pixel or 1.0), y_offsets[number] / (pixel or 1.0)
+            images.append(ImageAlignment(number, -angles[number], matrix, (-(a * x + b * y), -(c * x + d * y))))
+        return Alignment(tuple(images), sections, centre="relion", pixel_size_angstrom=pixel, notes=notes)
+    except GeometryError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+_Values = tuple[list[float], list[float], list[float], list[float], list[bool], tuple[str, ...]]
+
+
+def _read_xml(path: Path) -> _Values:
+    if input_size_bytes(path) > LIMIT_BYTES:
+        raise FileFormatError(f"{path} is too large for the metadata of a tilt series")
+    try:
+        content = path.read_bytes()
+        if b"<!ENTITY" in content or "<!ENTITY".encode("utf-16-le") in content:
+            raise FileFormatError(f"{path} defines XML entities, which no file of Warp does")
+        root = ElementTree.fromstring(content)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise FileFormatError(f"{path} is not an XML file: {printable(str(error))[:80]}") from error
+    if root.tag != "TiltSeries" or root.find("Angles") is None:
+        raise FileFormatError(
+            f"{path} is no tilt series of Warp: expected <TiltSeries> with <Angles>, "
+            f"found <{printable(str(root.tag))[:40]}>"
+        )
+    angles = _floats(path, root, "Angles", 0)
+    axes, x, y = (_floats(path, root, name, len(angles)) for name in ("AxisAngle", "AxisOffsetX", "AxisOffsetY"))
+    words = (root.findtext("UseTilt") or "").split() or ["True"] * len(angles)
+    if len(words) != len(angles) or not {word.lower() for word in words} <= {"true", "false"}:
+        raise FileFormatError(f"{path}: expected True or False in <UseTilt> for each of {len(angles)} images")
+    level = [root.get(name, "0") for name in ("LevelAngleX", "LevelAngleY")]
+    if any(_float(path, name, text) for name, text in zip(("LevelAngleX", "LevelAngleY"), level, strict=True)):
+        raise InputError(f"{path}: LevelAngleX and LevelAngleY are not applied here; only 0 is possible")
+    grids = [
+        grid.tag
+        for grid in root
+        if grid.tag.startswith(("GridMovement", "GridVolumeWarp", "GridAngle"))
+        and any(float(node.get("Value", "0") or 0) for node in grid.iter("Node"))
+    ]
+    notes = (f"the local refinements in {path.name} ({', '.join(grids)}) are not applied",) if grids else ()
+    return angles, axes, x, y, [word.lower() == "true" for word in words], notes
+
+
+def _floats(path: Path, root: ElementTree.Element, name: str, count: int) -> list[float]:
+    """The values of an element, one a line; zeros where it is not there."""
+    words = (root.findtext(name) or "").split()
+    if not words and count:
+        return [0.0] * count
+    if not words or (count and len(words) != count):
+        raise FileFormatError(f"{path}: expected {count or 'some'} values in <{name}>, found {len(words)}")
+    return [_float(path, name, word) for word in words]
+
+
+def _float(path: Path, name: str, word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise FileFormatError(f"{path}: expected numbers for {name}, found '{printable(word)[:40]}'")
+    return value
+
+
+def _read_tomostar(path: Path) -> _Values:
+    import starfile
+
+    read_text(path, "a tomostar file", LIMIT_BYTES)
+    try:
+        table = starfile.read(path)
+        columns = {str(name): [str(value) for value in table[name]] for name in table.columns}
+    except Exception as error:  # the library's parser raises whatever it stumbles over
+        raise FileFormatError(f"{path} is not a STAR file: {printable(str(error))[:120]}") from error
+    if "wrpAngleTilt" not in columns:
+        raise FileFormatError(f"{path} has no column wrpAngleTilt; give a .tomostar file of Warp")
+    angles = [_float(path, "wrpAngleTilt", word) for word in columns["wrpAngleTilt"]]
+    axes, x, y = (
+        [_float(path, name, word) for word in columns[name]] if name in columns else [0.0] * len(angles)
+        for name in ("wrpAxisAngle", "wrpAxisOffsetX", "wrpAxisOffsetY")
+    )
+    notes = () if any(x + y) else (f"{path.name} holds no shifts; they are in Warp's .xml of an aligned series",)
+    return angles, axes, x, y, [True] * len(angles), notes

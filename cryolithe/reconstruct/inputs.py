@@ -1,0 +1,274 @@
+"""The stack, its angles and what aligns them: read from the files that a job names, checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cryolithe.alignment import Alignment, ImageAlignment, plain_alignment, rotation
+from cryolithe.errors import InputError, SettingsError
+from cryolithe.formats import read_angles_deg, read_mrc
+from cryolithe.formats.alignment_aretomo import read_aln
+from cryolithe.formats.alignment_imod import (
+    NewstCommand,
+    TiltCommand,
+    read_newst_com,
+    read_tilt_com,
+    read_x_tilt_deg,
+    read_xf,
+)
+from cryolithe.formats.alignment_relion import read_tilt_series_star
+from cryolithe.formats.alignment_warp import read_warp
+from cryolithe.formats.files import PathLike
+from cryolithe.geometry import TiltGeometry
+from cryolithe.settings import ReconstructSettings
+from cryolithe.tilts import TiltSeries
+
+# Options that name alignment files, in groups of which a series takes one.
+GROUPS = (("xf", "newst_com", "tilt_com"), ("aln",), ("star",), ("warp",))
+OPTIONS = tuple(option for group in GROUPS for option in group)
+# A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
+SAME_SIZE = 0.02
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a series is made of.
+
+    Attributes:
+        series: the images that are used, with the angles of the wanted volume.
+        alignment: how they are brought into register.
+        aligned: whether files or settings say anything that plain aligned stacks do not need.
+    """
+
+    series: TiltSeries
+    alignment: Alignment
+    aligned: bool
+
+
+def mirrored(settings: ReconstructSettings) -> bool:
+    """Whether z runs against ``u = x cos θ + z sin θ``."""
+    return (settings.handedness in ("aretomo", "warp")) != settings.flip_z
+
+
+def alignment_files(angles: Path | None, settings: ReconstructSettings) -> dict[str, Path]:
+    """All files that decide an alignment, by option or entry: also those that command files name.
+
+    Raises:
+        InputError: if a command file cannot be read.
+    """
+    files = {option: Path(path) for option in OPTIONS if (path := getattr(settings, option)) is not None}
+    if settings.newst_com is not None and settings.xf is None:
+        transforms = read_newst_com(settings.newst_com).transforms
+        if transforms is not None:
+            files["newst_com TransformFile"] = transforms
+    if settings.tilt_com is not None:
+        command = read_tilt_com(settings.tilt_com)
+        if angles is None and command.angles is not None:
+            files["tilt_com TILTFILE"] = command.angles
+        if command.x_tilts is not None:
+            files["tilt_com XTILTFILE"] = command.x_tilts
+    return files
+
+
+def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> Inputs:
+    """Read a stack with its angles and its alignment.
+
+    Raises:
+        InputError: if a file is not usable, or files do not belong together.
+        SettingsError: if options contradict each other.
+        GeometryError: if angles or transforms describe no tilt series.
+    """
+    _check_options(tilts, angles, settings)
+    mrc = read_mrc(tilts)
+    sections, height, width = mrc.data.shape
+    pixel = settings.pixel_size or mrc.voxel_size_angstrom
+    if settings.aln is not None:
+        raw = None if angles is None else _angles(angles, tilts, sections)
+        alignment, shape = read_aln(settings.aln, raw)
+        _same_stack(settings.aln, tilts, alignment.sections, sections)
+        if shape != (height, width):
+            raise InputError(
+                f"{settings.aln} is for images of {shape[1]} x {shape[0]} pixels but those of {tilts} are "
+                f"{width} x {height}; give the raw stack that AreTomo aligned"
+            )
+    elif settings.star is not None:
+        alignment = read_tilt_series_star(settings.star, tilts.name, sections, pixel)
+    elif settings.warp is not None:
+        alignment = read_warp(settings.warp, sections, pixel)
+    elif settings.xf is not None or settings.newst_com is not None or settings.tilt_com is not None:
+        alignment = _imod(tilts, angles, settings, (sections, height, width))
+    else:
+        assert angles is not None
+        alignment = plain_alignment(_angles(angles, tilts, sections))
+    if settings.centre is not None:
+        alignment = replace(alignment, centre=settings.centre)
+    named = any(getattr(settings, option) is not None for option in OPTIONS)
+    aligned = named or alignment.centre != "imod"
+    if aligned and settings.tilt_axis:  # allowed where nothing else turns the images
+        turn = rotation(-settings.tilt_axis)
+        alignment = replace(alignment, images=tuple(replace(i, matrix=turn) for i in alignment.images))
+    sign = -1.0 if mirrored(settings) else 1.0
+    geometry = TiltGeometry(tuple(sign * image.angle_deg for image in alignment.images), (height, width))
+    used = tuple(image.section for image in alignment.images)
+    series = TiltSeries(
+        mrc.data,
+        geometry,
+        alignment.pixel_size_angstrom or pixel,
+        (*mrc.notes, *alignment.notes),
+        None if used == tuple(range(sections)) else used,
+    )
+    return Inputs(series, alignment, aligned)
+
+
+def _check_options(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> None:
+    """Raise SettingsError for options that cannot go together, and for a missing source of angles."""
+    given = [option for option in OPTIONS if getattr(settings, option) is not None]
+    groups = [group for group in GROUPS if any(option in group for option in given)]
+    if len(groups) > 1:
+        raise SettingsError(f"{_flags(given)} are alignments of different programs; give those of one")
+    moving = [option for option in given if option != "tilt_com"]
+    if moving and settings.tilt_axis:
+        raise SettingsError(f"{_flags(moving)} turns the tilt axis itself; leave out --tilt-axis")
+    if angles is not None and (settings.star or settings.warp):
+        raise SettingsError(f"{_flags(given)} brings the tilt angles; leave out ANGLES")
+    if angles is None and not given:
+        raise SettingsError(
+            "give ANGLES, or an alignment that brings them (--aln, --star, --warp, --tilt-com); "
+            "see: cryolithe reconstruct --help"
+        )
+    if moving and looks_aligned(tilts):
+        raise SettingsError(
+            f"the name of {tilts.name} says that it is aligned already: {_flags(moving)} would align it twice; "
+            "give the raw stack, or the aligned one without this option"
+        )
+
+
+def looks_aligned(tilts: Path) -> bool:
+    """Whether a stack has the name that IMOD gives to aligned ones."""
+    stem = Path(tilts.name.removesuffix(".gz").removesuffix(".bz2"))
+    return stem.suffix == ".ali" or stem.stem.endswith("_ali")
+
+
+def _flags(options: list[str]) -> str:
+    return " and ".join(f"--{option.replace('_', '-')}" for option in options)
+
+
+def _angles(path: Path, tilts: Path, sections: int) -> tuple[float, ...]:
+    angles = read_angles_deg(path)
+    if len(angles) != sections:
+        raise InputError(
+            f"{tilts} holds {sections} images but {path} holds {len(angles)} angles; "
+            "give the angle file that belongs to this stack"
+        )
+    return angles
+
+
+def _same_stack(source: PathLike, tilts: Path, expected: int, found: int) -> None:
+    if expected != found:
+        raise InputError(
+            f"{tilts} holds {found} images but {source} is for {expected}; give the stack that was aligned"
+        )
+
+
+def _imod(tilts: Path, angles: Path | None, settings: ReconstructSettings, stack: tuple[int, int, int]) -> Alignment:
+    """The alignment that an IMOD project describes: transforms, newst.com and tilt.com, as far as they are given."""
+    newst = read_newst_com(settings.newst_com) if settings.newst_com is not None else None
+    tilt = read_tilt_com(settings.tilt_com) if settings.tilt_com is not None else None
+    transforms = settings.xf or (newst.transforms if newst else None)
+    sections = stack[0]
+    path = angles or (tilt.angles if tilt else None)
+    if path is None:
+        raise SettingsError("give ANGLES (the .tlt file), or a --tilt-com that names it as TILTFILE")
+    values = _angles(path, tilts, sections)
+    images = tuple(ImageAlignment(number, angle) for number, angle in enumerate(values))
+    if transforms is not None:
+        read = read_xf(transforms)
+        _same_stack(transforms, tilts, len(read), sections)
+        binned = newst.images_binned if newst else 1.0
+        images = tuple(
+            replace(image, matrix=matrix, shift_px=(shift[0] / binned, shift[1] / binned))
+            for image, (matrix, shift) in zip(images, read, strict=True)
+        )
+    made = Alignment(images, sections)
+    if newst is not None:
+        size = newst.size_px
+        shape = (size[1] * newst.bin, size[0] * newst.bin) if size else None
+        made = replace(made, bin=newst.bin, aligned_shape=shape)
+    return made if tilt is None else _with_tilt_command(made, tilt, (settings, newst, transforms is not None), stack)
+
+
+def _with_tilt_command(
+    made: Alignment,
+    tilt: TiltCommand,
+    project: tuple[ReconstructSettings, NewstCommand | None, bool],
+    stack: tuple[int, int, int],
+) -> Alignment:
+    """Add what tilt.com says; its lengths are pixels of the unbinned images."""
+    settings, newst, from_raw = project
+    source, (sections, height, width) = settings.tilt_com, stack
+    # Unbinned pixels along the edge of a pixel of the stack.
+    unit = tilt.image_binned / (newst.bin if newst else tilt.image_binned) if from_raw else tilt.image_binned
+    if tilt.full_image_px is not None:
+        full, here = sorted(tilt.full_image_px), sorted((width * unit, height * unit))
+        if any(abs(a - b) > SAME_SIZE * a + unit for a, b in zip(full, here, strict=True)):
+            raise InputError(
+                f"{source} is for images of {tilt.full_image_px[0]} x {tilt.full_image_px[1]} pixels but those of the "
+                f"stack are {width} x {height}{f' times {unit:g}' if unit != 1 else ''}; "
+                "give the stack that this project is of"
+            )
+        shape = made.aligned_shape if from_raw else (height, width)
+        covered = (shape[1] * unit, shape[0] * unit) if shape else tilt.full_image_px
+        for axis, start in enumerate(tilt.subset_start_px):
+            if abs(start - (tilt.full_image_px[axis] - covered[axis]) / 2) > tilt.image_binned:
+                raise InputError(f"{source}: SUBSETSTART is not in the middle of FULLIMAGE, which cannot be done here")
+    views = set(range(1, sections + 1))
+    wrong = sorted((tilt.excluded | (tilt.included or frozenset())) - views)
+    if wrong:
+        raise InputError(f"{source} lists view {wrong[0]}, but the stack holds {sections} images")
+    kept = views - tilt.excluded if tilt.included is None else set(tilt.included)
+    offset = tilt.angle_offset_deg
+    images = tuple(
+        replace(image, angle_deg=image.angle_deg + offset) for image in made.images if image.section + 1 in kept
+    )
+    x_tilt = tilt.x_axis_tilt_deg
+    if tilt.x_tilts is not None:
+        x_tilt -= read_x_tilt_deg(tilt.x_tilts)
+    binning = made.bin
+    if binning is None and from_raw:
+        if tilt.image_binned != int(tilt.image_binned):
+            raise InputError(
+                f"{source}: expected a whole IMAGEBINNED, found {tilt.image_binned:g}; give --newst-com too"
+            )
+        binning = int(tilt.image_binned)
+    return replace(
+        made,
+        images=images,
+        bin=binning,
+        thickness_px=None if tilt.thickness_px is None else tilt.thickness_px / unit,
+        shift_px=(-tilt.shift_px[0] / unit, tilt.shift_px[1] / unit),
+        x_tilt_deg=-x_tilt,
+        notes=(*made.notes, *tilt.notes),
+    )
+
+
+def offers(tilts: Path, settings: ReconstructSettings) -> list[str]:
+    """Lines on alignment files beside a stack that were not asked for."""
+    if any(getattr(settings, option) is not None for option in OPTIONS) or looks_aligned(tilts):
+        return []
+    stem = Path(tilts.name.removesuffix(".gz").removesuffix(".bz2")).stem
+    beside = {
+        "aln": [f"{stem}.aln"],
+        "star": [f"{stem}.star"],
+        "xf": [f"{stem}.xf", f"{stem}_st.xf"],
+        "newst-com": ["newst.com"],
+        "tilt-com": ["tilt.com"],
+        "warp": [f"{stem}.xml", f"{stem}.tomostar"],
+    }
+    return [
+        f"{tilts.parent / name} is there and is not used; if {tilts.name} is not aligned yet, give: "
+        f"--{option} {tilts.parent / name}"
+        for option, names in beside.items()
+        for name in names
+        if (tilts.parent / name).is_file()
+    ]

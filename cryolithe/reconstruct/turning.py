@@ -1,0 +1,122 @@
+"""What is done to a finished volume: turned about x, and its axes put into another order.
+
+A volume that is tilted about x cannot be made row by row: each of its rows is seen in many rows of the images. As in
+IMOD, the untilted volume is made first, deep enough, and each voxel of the wanted one is read from it by cubic splines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy.ndimage
+from numpy.typing import NDArray
+
+from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
+from cryolithe.geometry import centre_px
+
+# Less does not move a voxel at the end of 4096 rows by half a voxel's depth.
+NO_TILT_DEG = 0.005
+ROWS, COLUMNS = 32, 128
+# A spline's coefficients forget a row at this distance: 0.27 ** 12 is 1e-7.
+MARGIN = 14
+
+
+def depth_before(shape: tuple[int, int, int], x_tilt_deg: float) -> int:
+    """Voxels along z of the untilted volume that holds a tilted one of ``shape`` ``(z, y, x)``."""
+    if abs(x_tilt_deg) <= NO_TILT_DEG:
+        return shape[0]
+    tilt = math.radians(x_tilt_deg)
+    needed = shape[0] * math.cos(tilt) + shape[1] * abs(math.sin(tilt))
+    # As odd or even as the wanted one, so that voxels without a tilt are the same ones.
+    return shape[0] + 2 * max(1, math.ceil((needed - shape[0]) / 2) + 1)
+
+
+def tilt_volume(
+    source: Path, writer: VolumeWriter, x_tilt_deg: float, on_rows: Callable[[int], object] = lambda rows: None
+) -> VolumeStatistics:
+    """Turn a volume about x: voxel V of the result is read at Rx(α) V, both about the middle.
+
+    What lies beyond the source's rows repeats its last one.
+
+    Args:
+        source: MRC volume, shape ``(depth_before(...), y, x)``.
+        writer: of the result.
+        x_tilt_deg: α.
+        on_rows: called with the rows that were just done.
+    """
+    before = read_mrc(source).data
+    depth, height, _ = writer.shape
+    tilt = math.radians(x_tilt_deg)
+    c, s = math.cos(tilt), math.sin(tilt)
+    z = (np.arange(depth) - centre_px(depth))[:, None]
+    statistics = RunningStatistics()
+    for start in range(0, height, ROWS):
+        stop = min(start + ROWS, height)
+        y = (np.arange(start, stop) - centre_px(height))[None, :]
+        y_before = np.clip(y * c - z * s + centre_px(height), 0, height - 1)
+        z_before = np.clip(y * s + z * c + centre_px(before.shape[0]), 0, before.shape[0] - 1)
+        first = max(0, int(y_before.min()) - MARGIN)
+        last = min(height, int(y_before.max()) + MARGIN + 2)
+        slab = before[:, first:last]
+        parts = [
+            _splined(np.asarray(slab[..., x : x + COLUMNS], dtype=np.float32), z_before, y_before - first)
+            for x in range(0, slab.shape[2], COLUMNS)
+        ]
+        values = writer.cast(np.concatenate(parts, axis=2))
+        writer.write_rows(start, values)
+        statistics.add(values)
+        on_rows(stop - start)
+    return statistics.result()
+
+
+def _splined(slab: NDArray[np.float32], z: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Values at positions ``(z, y)`` of each plane of x, shape ``(*z.shape, x)``."""
+    coefficients = slab.astype(np.float64)
+    for axis in (0, 1):
+        if slab.shape[axis] > 1:
+            coefficients = scipy.ndimage.spline_filter1d(coefficients, 3, axis=axis, mode="mirror")
+    out = np.zeros((*z.shape, slab.shape[2]))
+    z_low, y_low = np.floor(z).astype(int), np.floor(y).astype(int)
+    for i, z_weight in enumerate(_cubic(z - z_low)):
+        for j, y_weight in enumerate(_cubic(y - y_low)):
+            rows = _mirrored(z_low + i - 1, slab.shape[0]), _mirrored(y_low + j - 1, slab.shape[1])
+            out += (z_weight * y_weight)[..., None] * coefficients[rows]
+    return out.astype(np.float32)
+
+
+def _cubic(t: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Cubic B-spline weights of the four coefficients around a point that lies ``t`` after the second."""
+    return (
+        (1 - t) ** 3 / 6,
+        (4 - 6 * t**2 + 3 * t**3) / 6,
+        (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6,
+        t**3 / 6,
+    )
+
+
+def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Indices folded back about the first and the last one."""
+    if size == 1:
+        return np.zeros_like(index)
+    folded = index % (2 * size - 2)
+    return np.minimum(folded, 2 * size - 2 - folded)
+
+
+def stand_volume(source: Path, writer: VolumeWriter) -> None:
+    """Write a volume ``(z, y, x)`` as IMOD's ``tilt`` does, ``(y, -z, x)``: turned by 90° about x.
+
+    ``trimvol -rx`` turns it back. It is no mirror image: the depth runs the other way.
+
+    Args:
+        source: MRC volume.
+        writer: of the result, shape ``(y, z, x)``.
+    """
+    before = read_mrc(source).data
+    depth = before.shape[0]
+    for start in range(0, depth, ROWS):
+        stop = min(start + ROWS, depth)
+        slab = np.asarray(before[depth - stop : depth - start])[::-1]
+        writer.write_rows(start, np.ascontiguousarray(slab.transpose(1, 0, 2)))
