@@ -20,6 +20,7 @@ class TiltSeries:
         geometry: angles and image shape; must agree with ``images``.
         pixel_size_angstrom: edge of a pixel, or None where nobody knows it.
         notes: what a user should know about the file that it came from.
+        labels: texts of the file's header, oldest first.
 
     Raises:
         GeometryError: if the images and the geometry disagree, or the pixel size is not positive.
@@ -29,6 +30,7 @@ class TiltSeries:
     geometry: TiltGeometry
     pixel_size_angstrom: float | None = None
     notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.ndim != 3:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from cryolithe.cli.progress import ProgressWatcher, progress_watcher
-from cryolithe.errors import CryoLitheError, OutputError, SettingsError
-from cryolithe.formats import SeriesEntry, read_series_list
+from cryolithe.cli.progress import progress_watcher
+from cryolithe.errors import SettingsError
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
+if TYPE_CHECKING:
+    from cryolithe.reconstruct.job import Job
+
+_SESSION_FLAGS = ("watch", "settle_seconds", "idle_minutes", "scheduler", "workers")
 _METAVARS = {"pixel_size": "Å", "max_memory": "GB", "tilt_axis": "DEG", "model": "NAME|PATH", "thickness": "N"}
 
 
@@ -38,11 +41,32 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("reconstruct")
 @click.argument("tilts", type=click.Path(path_type=Path), required=False)
 @click.argument("angles", type=click.Path(path_type=Path), required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Volume to write. Default: TILTS_rec.mrc.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Volume, or folder. Default: TILTS_rec.mrc.")
 @click.option(
-    "--list", "series_list", type=click.Path(path_type=Path), metavar="CSV", help="Several series, see above."
+    "--list", "series_list", type=click.Path(path_type=Path), metavar="CSV", help="The same as CSV instead of TILTS."
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan (slabs, memory, files, time) and do nothing.")
+@click.option("--watch", is_flag=True, help="Follow a running acquisition: take series when their files are complete.")
+@click.option(
+    "--settle",
+    "settle_seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --watch: for how long the files of a series must not have changed.",
+)
+@click.option(
+    "--idle",
+    "idle_minutes",
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="With --watch: end when nothing came for so long.",
+)
+@click.option(
+    "--scheduler", metavar="local|slurm|tcp://HOST:PORT", help="Spread series over a Dask cluster (cryolithe[dask])."
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Workers to start, with local or slurm.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings; flags win over them.")
 @_settings_options
 def command(
@@ -54,7 +78,7 @@ def command(
     config: Path | None,
     **flags: Any,
 ) -> None:
-    """Reconstruct the aligned stack TILTS with the tilt angles in ANGLES.
+    """Reconstruct the aligned stack TILTS with the tilt angles in ANGLES, or a whole session.
 
     TILTS is an MRC stack (.mrc, .st, .ali) whose tilt axis runs along y (or at --tilt-axis); ANGLES is a .tlt, .rawtlt
     or other text file with one angle in degrees per line, in the order of the images.
@@ -62,109 +86,53 @@ def command(
     The volume is written as MRC, axes (z, y, x), beside a JSON file that records how it was made. Dense matter keeps
     the polarity of the input. A run that was interrupted goes on where it stopped when the same command is repeated.
 
-    Several series: --list gives a CSV file with the columns tilts, angles and, as you like, output and any setting of
-    this command (thickness, pixel_size, ...). A series that fails does not stop the others; the exit code is then 1.
-    Series that are already done with the same inputs and settings are skipped.
+    Many series: instead of TILTS and ANGLES give a folder (stacks and angle files of the same name, in it or one level
+    below), RELION-5's tilt_series.star, or a CSV list with the columns tilts, angles and, as you like, output and any
+    setting of this command (thickness, pixel_size, ...); -o is then a folder for all results. What is already done
+    with the same inputs and settings is skipped. A series that fails does not stop the others; the exit code is
+    then 1. cryolithe_summary.csv and .html tell what became of each, with central slices.
 
     \b
     Examples
       cryolithe reconstruct ts_01.mrc ts_01.tlt --thickness 400 --bin 2
       cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --filter hamming -o ts_01_fbp.mrc
-      cryolithe reconstruct --list session.csv --config settings.yaml
+      cryolithe reconstruct session_folder --config settings.yaml -o tomograms
+      cryolithe reconstruct session.csv --scheduler tcp://head:8786
+      cryolithe reconstruct session_folder --watch --idle 30
     """
-    file = read_settings_file(config) if config else {}
-    if series_list:
-        if tilts or output:
-            raise SettingsError("--list names the stacks and outputs itself; leave out TILTS, ANGLES and -o")
-        entries = read_series_list(series_list)
-        rows = [
-            resolve_settings(flags, entry.settings, file, f"{series_list}, line {entry.line}", str(config))
-            for entry in entries
-        ]
-        if dry_run:
-            _print_plans(entries, rows)
-            return
-        _reconstruct_list(entries, rows, series_list)
-        return
-    if tilts is None or angles is None:
-        raise SettingsError("give TILTS and ANGLES, or --list; see: cryolithe reconstruct --help")
-    settings = resolve_settings(flags, {}, file, "", str(config))
-    if dry_run:
-        _print_plan(SeriesEntry(0, tilts, angles, output), settings)
-        return
-    with progress_watcher() as watcher:
-        line = _reconstruct_one(SeriesEntry(0, tilts, angles, output), settings, watcher)
-    click.echo(line)
-
-
-def _reconstruct_list(entries: tuple[SeriesEntry, ...], settings: list[ReconstructSettings], source: Path) -> None:
-    """Reconstruct every series; one that fails does not stop the others."""
-    from cryolithe.reconstruct.job import default_output
-
-    outputs: dict[Path, int] = {}
-    for entry in entries:
-        target = (entry.output or default_output(entry.tilts)).resolve()
-        if target in outputs:
-            raise OutputError(
-                f"{source}: lines {outputs[target]} and {entry.line} would both write {target}; "
-                "add a column 'output' to tell them apart"
-            )
-        outputs[target] = entry.line
-    failed = 0
-    for number, (entry, chosen) in enumerate(zip(entries, settings, strict=True), start=1):
-        with progress_watcher() as watcher:
-            watcher.note(f"[{number}/{len(entries)}] {entry.tilts}")
-            try:
-                line = _reconstruct_one(entry, chosen, watcher)
-            except CryoLitheError as error:
-                failed += 1
-                watcher.note(f"Error: {error}")
-                line = f"{entry.tilts}: failed: {error}"
-        click.echo(line)
-    if failed:
-        click.echo(f"{failed} of {len(entries)} series failed", err=True)
-        raise click.exceptions.Exit(1)
-
-
-def _print_plans(entries: tuple[SeriesEntry, ...], settings: list[ReconstructSettings]) -> None:
-    """Say what a list would take; a series that would fail does not stop the others, here as there."""
-    failed = 0
-    for entry, chosen in zip(entries, settings, strict=True):
-        try:
-            _print_plan(entry, chosen)
-        except CryoLitheError as error:
-            failed += 1
-            click.echo(f"{entry.tilts}: would fail: {error}")
-    if failed:
-        click.echo(f"{failed} of {len(entries)} series would fail", err=True)
-        raise click.exceptions.Exit(1)
-
-
-def _print_plan(entry: SeriesEntry, settings: ReconstructSettings) -> None:
-    """Say what a job would take."""
-    from cryolithe.reconstruct.job import Job, already_done, check_files, default_output, resolve
-    from cryolithe.reconstruct.run import plan_run
-
-    job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
-    if entry.line and not settings.overwrite and already_done(job):
-        click.echo(f"{job.output}: already done with these inputs and settings")
-        return
-    check_files(job)
-    click.echo(f"{job.output}: {plan_run(resolve(job))}")
-
-
-def _reconstruct_one(entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher) -> str:
-    """Run one job and return the line that tells of it."""
+    from cryolithe.cli.session import Given, SessionOptions, run_session
     from cryolithe.device import keep_freed_memory
-    from cryolithe.reconstruct.job import Job, already_done, default_output
+    from cryolithe.reconstruct.job import Job, default_output
     from cryolithe.reconstruct.run import reconstruct
+    from cryolithe.session.tasks import Session, is_session
 
     keep_freed_memory()
-    job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
-    # A list that was interrupted is simply repeated: what it finished is not done again.
-    if entry.line and not settings.overwrite and already_done(job):
-        return f"{job.output}: already done with these inputs and settings"
-    done = reconstruct(job, watcher)
-    z, y, x = done.shape
-    size = f"{done.voxel_size_angstrom:.4g} Å voxels" if done.voxel_size_angstrom else "voxel size unknown"
-    return f"{done.output}: {z} x {y} x {x} (z, y, x), {size}, {done.seconds:.1f} s, record in {done.sidecar.name}"
+    file = read_settings_file(config) if config else {}
+    if series_list and tilts:
+        raise SettingsError("--list names the stacks itself; leave out TILTS and ANGLES")
+    options = SessionOptions(dry_run, **{name: flags.pop(name) for name in _SESSION_FLAGS})
+    source = series_list or tilts
+    if source is not None and angles is None and (series_list or is_session(source)):
+        run_session(Session(source, output), Given(flags, file, str(config)), options)
+        return
+    if tilts is None or angles is None:
+        raise SettingsError("give TILTS and ANGLES, or a folder or list; see: cryolithe reconstruct --help")
+    if options.watch or options.scheduler:
+        raise SettingsError("--watch and --scheduler are for a folder or list of series; give one instead of TILTS")
+    settings = resolve_settings(flags, {}, file, "", str(config))
+    job = Job(tilts, angles, output or default_output(tilts, settings.format), settings)
+    if dry_run:
+        _print_plan(job)
+        return
+    with progress_watcher() as watcher:
+        done = reconstruct(job, watcher)
+    click.echo(str(done))
+
+
+def _print_plan(job: Job) -> None:
+    """Say what a job would take."""
+    from cryolithe.reconstruct.job import check_files, resolve
+    from cryolithe.reconstruct.run import plan_run
+
+    check_files(job)
+    click.echo(f"{job.output}: {plan_run(resolve(job))}")

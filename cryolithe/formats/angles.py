@@ -29,6 +29,10 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
         FileFormatError: if a line does not start with a number, or numbers seem to have decimal commas.
     """
     path = Path(path)
+    if path.suffix.lower() == ".star":
+        from cryolithe.formats.tomogram_star import read_star_angles_deg
+
+        return read_star_angles_deg(path)
     text = read_text(path, "an angle file", LIMIT_BYTES)
     if text.startswith("# AreTomo Alignment"):  # its first column would pass for angles
         raise FileFormatError(f"{path} is an AreTomo alignment; give the angles alone (_TLT.txt, .tlt or .rawtlt)")

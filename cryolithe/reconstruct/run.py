@@ -15,8 +15,8 @@ import torch
 
 from cryolithe import __version__
 from cryolithe.device import precision_name
-from cryolithe.errors import CryoLitheError, OutputError, ResourceError
-from cryolithe.formats import RunningStatistics, VolumeWriter
+from cryolithe.errors import CryoLitheError, InputError, OutputError, ResourceError
+from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.inference import BatchSize
 from cryolithe.projector import make_projector
@@ -29,6 +29,7 @@ from cryolithe.reconstruct.job import (
     Job,
     ResolvedJob,
     Watcher,
+    already_done,
     check_files,
     resolve,
 )
@@ -42,11 +43,12 @@ from cryolithe.reconstruct.methods import (
     network_bytes,
 )
 from cryolithe.reconstruct.networks import make_network_method, published_demand
+from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, working_dtype
 from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, run_bytes, slab_rows
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
-from cryolithe.reconstruct.sidecar import sidecar_record
+from cryolithe.reconstruct.preview import write_preview
+from cryolithe.reconstruct.selfcheck import self_check
 from cryolithe.reconstruct.slabs import run_slabs
-from cryolithe.report import write_json
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -60,20 +62,30 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         CryoLitheError: for everything that the user can mend.
     """
     started = time.monotonic()
+    if recover(job) and already_done(job):
+        watcher.note("The run before had all but finished: its record is in its place now.")
+        return finished_before(job)
     check_files(job)
     run = resolve(job)
+    seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
     check_images(run.series, run.preparation.fix_nonfinite)
     for note in run.series.notes:
         watcher.note(f"Note on {job.tilts.name}: {note}")
-    folder = WorkFolder(job.output.with_name(job.output.name + ".partial"))
+    folder = WorkFolder(job.partial)
     try:
+        _still_free(job, folder)
         plan = _plan(run, folder, watcher)
         watcher.note(_estimate(run, plan["batch"], plan["slab_rows"]))
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
         _make_slabs(run, folder, plan, stack, watcher)
-        finished = _finish(run, folder, plan, {"start": started, "prepared": prepared})
+        if _inputs_seen(job) != seen:
+            raise InputError(
+                f"{job.tilts} or {job.angles} changed while the run read it; run again when it is complete"
+            )
+        times = {"start": started, "prepared": prepared}
+        finished = finish(run, folder, plan, times, lambda: self_check(read_mrc(folder.volume).data, stack, run.device))
     except _KeptRunError:
         folder.release()
         raise
@@ -90,8 +102,27 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     except BaseException:  # also Ctrl-C: what is done is kept for the next run
         folder.release()
         raise
+    for warning in finished.warnings:
+        watcher.note(f"Warning: {warning}")
     folder.remove()
+    if job.settings.preview:
+        write_preview(job, read_record(job))
     return finished
+
+
+def _inputs_seen(job: Job) -> list[tuple[int, int]]:
+    """Sizes and times of the inputs, which tell whether someone is still writing them."""
+    return [(stat.st_size, stat.st_mtime_ns) for stat in (job.tilts.stat(), job.angles.stat())]
+
+
+def _still_free(job: Job, folder: WorkFolder) -> None:
+    """Look at the output again under the lock: another run may have finished it in between."""
+    try:
+        check_files(job)
+    except CryoLitheError as error:
+        if folder.plan is None:
+            raise
+        raise _KeptRunError(str(error)) from error
 
 
 def plan_run(run: ResolvedJob) -> str:
@@ -157,7 +188,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
     }
     folder.forget()
     with VolumeWriter.create(
-        folder.volume, run.grid.shape, run.voxel_size_angstrom, settings.dtype, target=run.job.output
+        folder.volume, run.grid.shape, run.voxel_size_angstrom, working_dtype(settings), target=run.job.output
     ):
         pass
     folder.begin(plan)
@@ -280,7 +311,8 @@ def _make_slabs(
         return rows.clamp(-stack.clip_level, stack.clip_level) / scale if network else rows
 
     missing = _missing_rows(folder, height, plan["slab_rows"])
-    with VolumeWriter.open(folder.volume, run.grid.shape, run.job.settings.dtype, target=run.job.output) as writer:
+    dtype = working_dtype(run.job.settings)
+    with VolumeWriter.open(folder.volume, run.grid.shape, dtype, target=run.job.output) as writer:
         for start, stop, values, points in run_slabs(methods, missing, read, watcher.note, stopped):
             slab = writer.cast((values * scale).numpy())
             if not np.isfinite(slab).all():
@@ -311,25 +343,3 @@ def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int,
         missing.append((row, stop))
         row = stop
     return missing
-
-
-def _finish(run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], times: dict[str, float]) -> Finished:
-    """Write the header, move volume and sidecar to their places."""
-    job = run.job
-    merged = RunningStatistics()
-    for slab in sorted(folder.slabs, key=lambda slab: slab.start):
-        merged.merge(slab.voxels, slab.statistics)
-    statistics = merged.result()
-    with VolumeWriter.open(folder.volume, run.grid.shape, job.settings.dtype, target=job.output) as writer:
-        writer.finish(statistics, plan["label"], run.voxel_size_angstrom)
-    seconds = time.monotonic() - times["start"]
-    record = sidecar_record(run, plan, statistics)
-    record["seconds"] = {"total": round(seconds, 2), "preparation": round(times["prepared"] - times["start"], 2)}
-    temporary = folder.path / "sidecar.json"
-    write_json(temporary, record)
-    try:
-        folder.volume.replace(job.output)
-        temporary.replace(job.sidecar)
-    except OSError as error:
-        raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
-    return Finished(job.output, job.sidecar, run.grid.shape, run.voxel_size_angstrom, seconds)

@@ -43,11 +43,12 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "shape_zyx": run.grid.shape,
             "voxel_size_angstrom": run.voxel_size_angstrom,
             "dtype": settings.dtype,
+            "format": settings.format,
             "contrast": settings.contrast,
             "statistics": asdict(statistics),
         },
         "geometry": {
-            "axis_order": "zyx",
+            "axis_order": "zyx" if settings.orientation == "xyz" else "y, z reversed, x",
             "tilt_axis": "y",
             "projection": "u = (x - cx) cos(tilt) + (z - cz) sin(tilt) + cu",
             "centre": "(N - 1) / 2",
