@@ -189,6 +189,8 @@ def _plain(value: str) -> str:
 
 
 def _quoted(value: str) -> str:
+    """A value as STAR has it; RELION reads plain words best."""
     from gemmi import cif
 
-    return str(cif.quote(value))
+    plain = not any(c.isspace() or c in "'\"#" for c in value) and value[:1] not in ("_", "$", "[", "]", ";", "")
+    return value if plain else str(cif.quote(value))

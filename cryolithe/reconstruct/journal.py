@@ -129,7 +129,8 @@ class WorkFolder:
 
     def _append(self, record: dict[str, Any]) -> None:
         try:
-            with self.journal.open("a", encoding="utf-8", opener=_no_link) as file:
+            descriptor = _no_link(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            with os.fdopen(descriptor, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -137,7 +138,8 @@ class WorkFolder:
             raise OutputError(f"cannot write the journal {self.journal}: {error.strerror or error}") from error
 
 
-def _no_link(path: str, flags: int) -> int:
+def _no_link(path: Path, flags: int) -> int:
+    """Open a file that is no link; raises OSError for one that is."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
@@ -152,7 +154,7 @@ def _locked_folder(path: Path) -> int:
             if path.is_symlink():
                 raise OutputError(f"{path} is a link; links are not followed: remove it or choose another -o")
             path.mkdir(exist_ok=True)
-            lock = _no_link(str(path / "lock"), os.O_RDWR | os.O_CREAT)
+            lock = _no_link(path / "lock", os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             if not path.parent.is_dir():
                 raise OutputError(f"cannot write into {path.parent}: it does not exist; make it first") from None

@@ -32,7 +32,8 @@ LOW_PASS_PX = 8.0  # period at which the low pass has fallen to exp(-1/2)
 HIGH_PASS_PX = 40.0  # slower changes are background, which methods treat differently
 SHIFT_LIMIT_PX = 0.5
 SCALE_LIMIT_PX = 1.0  # by which the middles of the two halves of an axis may move apart
-LEAST_CORRELATION = 0.1
+# A fit must be better than this, and than so many times what noise gives by chance.
+LEAST_CORRELATION, LEAST_DEVIATIONS = 0.1, 4.5
 LEAST_SHARPNESS = 0.05  # fall of the peak within a pixel, as a share, below which a specimen is too smooth to tell
 MIRROR_MARGIN = 0.05
 SMALLEST_AXIS_PX = 24  # halves of a shorter axis say nothing
@@ -89,7 +90,7 @@ def self_check(volume: NDArray[Any], stack: PreparedStack, device: torch.device)
         if mirrored:
             break
     inverted = all(block.inverted() for block in compared)
-    judged = correlation >= LEAST_CORRELATION
+    judged = correlation >= max(LEAST_CORRELATION, LEAST_DEVIATIONS * middle.chance())
     shift: tuple[float | None, float | None, float | None] = (None, None, None)
     scale: tuple[float | None, float | None, float | None] = (None, None, None)
     apart = (0.0, 0.0, 0.0)
@@ -146,6 +147,14 @@ class _Block:
         """
         truth = self.truth.flip(["zyx".index(axis) for axis in mirror]) if mirror else self.truth
         return _highest(*_correlations(_part(self.volume, part), _part(truth, part), self.range_rad))
+
+    def chance(self) -> float:
+        """Standard deviation of the correlation with noise: phases of the frequencies and rows that count add up."""
+        depth, rows, width = self.volume.shape
+        band = _band((depth, width), self.range_rad, self.volume.device)
+        # Half of the spectrum is kept; the tapers join 1.5 neighbours along each axis, the smoothing 3.5 rows.
+        count = 2 * float(band.sum() ** 2 / band.square().sum().clamp_min(1e-30)) / 1.5**2
+        return 1 / math.sqrt(max(1.0, count * max(1.0, rows / 3.5)))
 
     def inverted(self) -> bool:
         """Whether the volume fits the negative of its back-projection better."""
@@ -220,7 +229,8 @@ def _highest(surface: torch.Tensor, reach: tuple[int, int]) -> _Peak:
     for axis, index in enumerate(place):
         fine = float(index)
         if 0 < index < values.shape[axis] - 1:
-            near = np.array([values[(*place[:axis], index + step, *place[axis + 1 :])] for step in (-1, 0, 1)])
+            line = np.moveaxis(values, axis, 0)[(slice(index - 1, index + 2), *np.delete(place, axis))]
+            near = np.asarray(line)
             if near[0] + near[2] > 2 * (1 - LEAST_SHARPNESS) * near[1]:
                 fine = math.nan
             before, at, after = np.log(near) if near.min() > 0 else near
