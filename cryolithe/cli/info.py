@@ -82,7 +82,6 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answers, indent=2, allow_nan=False))
     if failed:
-        click.echo(f"{failed} of {len(files)} files could not be read", err=True)
         raise click.exceptions.Exit(2)
 
 
