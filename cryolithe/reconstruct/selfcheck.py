@@ -229,8 +229,8 @@ def _highest(surface: torch.Tensor, reach: tuple[int, int]) -> _Peak:
     for axis, index in enumerate(place):
         fine = float(index)
         if 0 < index < values.shape[axis] - 1:
-            line = np.moveaxis(values, axis, 0)[(slice(index - 1, index + 2), *np.delete(place, axis))]
-            near = np.asarray(line)
+            through = (slice(None), *(n for other, n in enumerate(place) if other != axis))
+            near = np.moveaxis(values, axis, 0)[through][index - 1 : index + 2]
             if near[0] + near[2] > 2 * (1 - LEAST_SHARPNESS) * near[1]:
                 fine = math.nan
             before, at, after = np.log(near) if near.min() > 0 else near
