@@ -229,7 +229,7 @@ def _highest(surface: torch.Tensor, reach: tuple[int, int]) -> _Peak:
     for axis, index in enumerate(place):
         fine = float(index)
         if 0 < index < values.shape[axis] - 1:
-            through = (slice(None), *(n for other, n in enumerate(place) if other != axis))
+            through: Any = (slice(None), *(n for other, n in enumerate(place) if other != axis))
             near = np.moveaxis(values, axis, 0)[through][index - 1 : index + 2]
             if near[0] + near[2] > 2 * (1 - LEAST_SHARPNESS) * near[1]:
                 fine = math.nan
