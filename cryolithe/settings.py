@@ -67,9 +67,6 @@ class ReconstructSettings(BaseModel):
         "aretomo (-FlipVol 1) and warp (angles as recorded).",
     )
     flip_z: bool = Field(False, description="Mirror the volume in z.")
-    orientation: Literal["zyx", "xzy"] = Field(
-        "zyx", description="Axes of the volume: z slowest, or as IMOD's tilt writes it (X x thickness x Y)."
-    )
     filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = Field(
         "cosine", description="Window of the ramp filter of --method fbp. A network brings its own."
     )
@@ -84,7 +81,16 @@ class ReconstructSettings(BaseModel):
     max_memory: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="GB of memory to use at most. Default: 60 % of what is free."
     )
-    dtype: Literal["float32", "float16"] = Field("float32", description="Voxel type of the output (MRC mode 2 or 12).")
+    dtype: Literal["float32", "float16", "int8"] = Field(
+        "float32", description="Voxel type of the output (MRC mode 2, 12 or 0; int8 is scaled, see the sidecar)."
+    )
+    orientation: Literal["xyz", "xzy"] = Field(
+        "xyz", description="Axes of an MRC output, fastest first; xzy as IMOD's tilt writes it, for trimvol -rx."
+    )
+    format: Literal["mrc", "ome-zarr"] = Field(
+        "mrc", description="File format of the output; ome-zarr needs the extra cryolithe[zarr]."
+    )
+    preview: bool = Field(False, description="Draw the central slices as PNG beside the volume. A session always does.")
     fix_nonfinite: bool = Field(False, description="Replace NaN and Inf pixels by their image's mean.")
     overwrite: bool = Field(False, description="Replace an existing output.")
 

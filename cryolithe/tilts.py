@@ -21,6 +21,7 @@ class TiltSeries:
         pixel_size_angstrom: edge of a pixel, or None where nobody knows it.
         notes: what a user should know about the file that it came from.
         sections: which of the images belong to the geometry, in its order; None for all.
+        labels: texts of the file's header, oldest first.
 
     Raises:
         GeometryError: if the images and the geometry disagree, or the pixel size is not positive.
@@ -31,6 +32,7 @@ class TiltSeries:
     pixel_size_angstrom: float | None = None
     notes: tuple[str, ...] = ()
     sections: tuple[int, ...] | None = None
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.ndim != 3:

@@ -542,9 +542,24 @@ def _listing(place, text):
     return ["--list", place.folder / "list.csv", *FBP]
 
 
-@case("--list", "-o")
-def list_with_an_output(place):
+@case("the output folder", "v.mrc does not exist")
+def list_with_an_output_that_is_no_folder(place):
     return [*_listing(place, "tilts,angles\nts.mrc,ts.tlt\n"), "-o", place.output]
+
+
+@case("--watch", "--dry-run")
+def watching_a_plan(place):
+    return [place.folder, "--watch", "--dry-run"]
+
+
+@case("--watch and --scheduler are for a folder or list")
+def watching_one_series(place):
+    return [place.stack, place.angles, "--watch"]
+
+
+@case("--format ome-zarr needs a name ending in .zarr")
+def format_against_the_name(place):
+    return place.fbp("--format", "ome-zarr")
 
 
 @case("--list", "TILTS")

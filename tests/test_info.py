@@ -177,10 +177,10 @@ def test_series_list(tmp_path):
     assert answer["missing_files"] == [str(tmp_path / "a.tlt")]
 
 
-def test_several_files_and_the_first_bad_one(stack, tmp_path):
+def test_a_bad_file_does_not_stop_the_others(stack, tmp_path):
     bad = tmp_path / "notes.md"
     bad.write_text("# Notes\n" * 300)
-    result = info(stack, bad)
+    result = info(bad, stack)
     assert result.exit_code == 2
     assert "tilt stack" in result.stdout
     assert result.stderr.startswith(f"Error: {bad} is of no known kind; expected MRC data or one of the endings .mrc")

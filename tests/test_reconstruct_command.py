@@ -70,8 +70,8 @@ def test_volume_and_header(method, shape, model, tmp_path):
         assert [float(file.voxel_size[a]) for a in "xyz"] == pytest.approx([5, 5, 5])
         assert int(header.ispg) == 1
         assert int(header.mz) == int(header.nz) == 15
-        assert int(header.nlabl) == 1
-        (label,) = file.get_labels()
+        assert int(header.nlabl) == 2  # that of the stack, then ours
+        _, label = file.get_labels()
         assert label.startswith(f"CryoLithe {__version__} ")
         assert ("model tiny " if method == "network" else method) in label
         assert float(header.dmin) == file.data.min()
@@ -384,8 +384,9 @@ def test_a_failing_series_does_not_stop_the_list(tmp_path):
     # The flag --thickness wins over the cell of the first row; the cell of the third row wins over the default.
     assert voxels(tmp_path / "one_rec.mrc").shape == (10, *SHAPE)
     assert voxels(tmp_path / "other, name.mrc").shape == (10, SHAPE[0] // 2, SHAPE[1] // 2)
-    assert {p.name for p in tmp_path.iterdir() if p.suffix not in (".tlt", ".csv")} == {
-        *("one.mrc", "three.mrc", "one_rec.mrc", "one_rec.json", "other, name.mrc", "other, name.json")
+    assert {p.name for p in tmp_path.iterdir() if p.suffix not in (".tlt", ".csv", ".html")} == {
+        *("one.mrc", "three.mrc", "one_rec.mrc", "one_rec.json", "other, name.mrc", "other, name.json"),
+        *("one_rec.png", "other, name.png"),
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryolithe.cli.progress import ProgressWatcher, progress_watcher
+from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from cryolithe.denoise.job import DenoiseJob
     from cryolithe.denoise.run import Denoised
+    from cryolithe.reconstruct.job import Watcher
     from cryolithe.settings import ReconstructSettings
 
 FilePath = click.Path(path_type=Path)
@@ -149,44 +151,51 @@ def summary(job: DenoiseJob, done: Denoised) -> str:
     return f"{done.output}: denoised in {minutes:.1f} min, record in {job.sidecar.name}; {said}"
 
 
-def is_denoised(volume: Path) -> bool:
-    """Whether the volume of a reconstruction has been denoised."""
-    from cryolithe.denoise.output import default_output
+@dataclass(frozen=True)
+class Denoising:
+    """Denoises the volume of a reconstruction that was just made, beside it; an interrupted run is gone on with.
 
-    return default_output(volume).exists()
-
-
-def denoise_reconstruction(
-    volume: Path, minutes: float | None, settings: ReconstructSettings, watcher: ProgressWatcher
-) -> str:
-    """Denoise the volume of a reconstruction that was just made, beside it; an interrupted run is gone on with.
-
-    Args:
-        volume: the reconstruction; it is kept.
-        minutes: limit of the training.
-        settings: of the reconstruction, for device, precision and whether files may be replaced.
-        watcher: is told.
-
-    Returns:
-        the line that tells of it.
+    Attributes:
+        minutes: limit of the training; None: as for ``cryolithe denoise``.
     """
-    from cryolithe.denoise.job import DenoiseJob
-    from cryolithe.denoise.output import default_output
-    from cryolithe.denoise.run import denoise
-    from cryolithe.device import choose_devices
-    from cryolithe.training.distributed import Place
 
-    device = choose_devices(settings.device)[0]
-    output = default_output(volume)
-    job = DenoiseJob(
-        volume=volume,
-        output=output,
-        train_minutes=minutes,
-        is_volume=True,
-        overwrite=settings.overwrite,
-        resume=not settings.overwrite and not output.exists(),
-    )
-    return summary(job, denoise(job, Place(device, _precision(settings.precision, device)), watcher))
+    minutes: float | None
+
+    def is_done(self, volume: Path) -> bool:
+        """Whether a volume has been denoised."""
+        from cryolithe.denoise.output import default_output
+
+        return default_output(volume).exists()
+
+    def __call__(self, volume: Path, settings: ReconstructSettings, watcher: Watcher) -> str:
+        """Denoise a volume, which is kept.
+
+        Args:
+            volume: the reconstruction.
+            settings: of the reconstruction, for device, precision and whether files may be replaced.
+            watcher: is told.
+
+        Returns:
+            the line that tells of it.
+        """
+        from cryolithe.denoise.job import DenoiseJob
+        from cryolithe.denoise.output import default_output
+        from cryolithe.denoise.run import denoise
+        from cryolithe.device import choose_devices
+        from cryolithe.training.distributed import Place
+
+        if self.is_done(volume) and not settings.overwrite:
+            return f"{volume}: already denoised"
+        device = choose_devices(settings.device)[0]
+        job = DenoiseJob(
+            volume=volume,
+            output=default_output(volume),
+            train_minutes=self.minutes,
+            is_volume=True,
+            overwrite=settings.overwrite,
+            resume=not settings.overwrite,
+        )
+        return summary(job, denoise(job, Place(device, _precision(settings.precision, device)), watcher))
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import numpy as np
 
-from cryolithe.errors import FileFormatError
+from cryolithe.errors import CryoLitheError, FileFormatError
 from cryolithe.formats import MrcArray, RunningStatistics, read_angles_deg, read_mrc, read_series_list
 from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
 
@@ -54,14 +54,25 @@ class Fact:
 def command(files: tuple[Path, ...], as_json: bool) -> None:
     """Say what files hold: stacks, volumes, angles, series lists, models, sidecars, HDF5.
 
+    A file that cannot be read does not stop the others; the exit code is then 2.
+
     \b
     Examples
       cryolithe info tilts.mrc angles.tlt
       cryolithe info tomogram_rec.mrc --json
     """
-    answers = []
+    answers: list[dict[str, Any]] = []
+    failed = 0
     for number, path in enumerate(files):
-        facts = describe(path)
+        try:
+            facts = describe(path)
+        except CryoLitheError as error:
+            if len(files) == 1:
+                raise
+            failed += 1
+            click.echo(f"Error: {error}", err=True)
+            answers.append({"file": str(path), "error": str(error)})
+            continue
         if as_json:
             answers.append({fact.name: _jsonable(fact.value) for fact in facts})
             continue
@@ -70,6 +81,8 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
         _echo(path, facts)
     if as_json:
         click.echo(json.dumps(answers, indent=2, allow_nan=False))
+    if failed:
+        raise click.exceptions.Exit(2)
 
 
 def describe(path: Path) -> list[Fact]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from cryolithe.cli.progress import ProgressWatcher, progress_watcher
-from cryolithe.errors import CryoLitheError, OutputError, SettingsError
-from cryolithe.formats import SeriesEntry, read_series_list
+from cryolithe.cli.progress import progress_watcher
+from cryolithe.errors import SettingsError
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
+if TYPE_CHECKING:
+    from cryolithe.reconstruct.job import Job
+    from cryolithe.session.tasks import After
+
+_SESSION_FLAGS = ("watch", "settle_seconds", "idle_minutes", "scheduler", "workers")
 _METAVARS = {
     "pixel_size": "Å",
     "max_memory": "GB",
@@ -49,15 +52,36 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("reconstruct")
 @click.argument("tilts", type=click.Path(path_type=Path), required=False)
 @click.argument("angles", type=click.Path(path_type=Path), required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Volume to write. Default: TILTS_rec.mrc.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Volume, or folder. Default: TILTS_rec.mrc.")
 @click.option(
-    "--list", "series_list", type=click.Path(path_type=Path), metavar="CSV", help="Several series, see above."
+    "--list", "series_list", type=click.Path(path_type=Path), metavar="CSV", help="The same as CSV instead of TILTS."
 )
 @click.option(
     "--even", type=click.Path(path_type=Path), metavar="STACK", help="With --odd, instead of TILTS: halves, see above."
 )
 @click.option("--odd", type=click.Path(path_type=Path), metavar="STACK", help="The other half of the frames.")
 @click.option("--dry-run", is_flag=True, help="Print the plan (slabs, memory, files, time) and do nothing.")
+@click.option("--watch", is_flag=True, help="Follow a running acquisition: take series when their files are complete.")
+@click.option(
+    "--settle",
+    "settle_seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --watch: for how long the files of a series must not have changed.",
+)
+@click.option(
+    "--idle",
+    "idle_minutes",
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="With --watch: end when nothing came for so long.",
+)
+@click.option(
+    "--scheduler", metavar="local|slurm|tcp://HOST:PORT", help="Spread series over a Dask cluster (cryolithe[dask])."
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Workers to start, with local or slurm.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings; flags win over them.")
 @click.option(
     "--denoise", type=click.Choice(["samba"]), help="Denoise the volume too, into OUTPUT_samba.mrc beside it."
@@ -77,7 +101,7 @@ def command(
     config: Path | None,
     **flags: Any,
 ) -> None:
-    """Reconstruct the stack TILTS with the tilt angles in ANGLES.
+    """Reconstruct the stack TILTS with the tilt angles in ANGLES, or a whole session.
 
     TILTS is an MRC stack (.mrc, .st, .ali) whose tilt axis runs along y (or at --tilt-axis); ANGLES is a .tlt, .rawtlt,
     .mdoc or other text file with one angle in degrees per line, in the order of the images.
@@ -92,9 +116,11 @@ def command(
     The volume is written as MRC, axes (z, y, x), beside a JSON file that records how it was made. Dense matter keeps
     the polarity of the input. A run that was interrupted goes on where it stopped when the same command is repeated.
 
-    Several series: --list gives a CSV file with the columns tilts, angles and, as you like, output and any setting of
-    this command (thickness, pixel_size, ...). A series that fails does not stop the others; the exit code is then 1.
-    Series that are already done with the same inputs and settings are skipped.
+    Many series: instead of TILTS and ANGLES give a folder (stacks and angle files of the same name, in it or one level
+    below), RELION-5's tilt_series.star, or a CSV list with the columns tilts, angles and, as you like, output and any
+    setting of this command (thickness, pixel_size, ...); -o is then a folder for all results. What is already done
+    with the same inputs and settings is skipped. A series that fails does not stop the others; the exit code is
+    then 1. cryolithe_summary.csv and .html tell what became of each, with central slices.
 
     \b
     Examples
@@ -103,49 +129,44 @@ def command(
       cryolithe reconstruct ts_01.st --newst-com newst.com --tilt-com tilt.com
       cryolithe reconstruct ts_01.mrc --aln ts_01.aln --thickness 400 --bin 4
       cryolithe reconstruct --even ts_01_EVN.mrc --odd ts_01_ODD.mrc --aln ts_01.aln
-      cryolithe reconstruct --list session.csv --config settings.yaml
       cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --denoise samba     keeps both volumes
+      cryolithe reconstruct session_folder --config settings.yaml -o tomograms
+      cryolithe reconstruct session.csv --scheduler tcp://head:8786
+      cryolithe reconstruct session_folder --watch --idle 30
     """
-    denoise, denoise_minutes = flags.pop("denoise"), flags.pop("denoise_minutes")
-    if denoise_minutes is not None and denoise is None:
-        raise SettingsError("--denoise-minutes goes with --denoise samba")
-    after = _Denoising(denoise_minutes) if denoise else None
+    from cryolithe.cli.session import Given, SessionOptions, run_session
+    from cryolithe.session.tasks import Session, is_session
+
     file = read_settings_file(config) if config else {}
+    options = SessionOptions(dry_run, **{name: flags.pop(name) for name in _SESSION_FLAGS})
+    after = _denoising(flags.pop("denoise"), flags.pop("denoise_minutes"))
     halves = _halves(flags.pop("even"), flags.pop("odd"))
-    if series_list:
-        if tilts or output or halves:
-            raise SettingsError("--list names the stacks and outputs itself; leave out TILTS, ANGLES and -o")
-        entries = read_series_list(series_list)
-        rows = [
-            resolve_settings(flags, entry.settings, file, f"{series_list}, line {entry.line}", str(config))
-            for entry in entries
-        ]
-        if dry_run:
-            _print_plans(entries, rows)
-            return
-        _reconstruct_list(entries, rows, series_list, after)
+    if series_list and (tilts or halves):
+        raise SettingsError("--list names the stacks itself; leave out TILTS, ANGLES and halves")
+    source = series_list or (None if halves else tilts)
+    if source is not None and angles is None and (series_list or is_session(source)):
+        run_session(Session(source, output, after), Given(flags, file, str(config)), options)
         return
+    if options.watch or options.scheduler:
+        raise SettingsError("--watch and --scheduler are for a folder or list of series; give one instead of TILTS")
+    settings = resolve_settings(flags, {}, file, "", str(config))
     if halves is not None:
         if after is not None:
             raise SettingsError("--denoise takes one volume: run cryolithe denoise on the average of the halves")
-        _reconstruct_pair(halves, (tilts, angles), output, resolve_settings(flags, {}, file, "", str(config)), dry_run)
+        _reconstruct_pair(halves, (tilts, angles), output, settings, dry_run)
         return
     if tilts is None:
-        raise SettingsError("give TILTS and ANGLES, or --list; see: cryolithe reconstruct --help")
-    settings = resolve_settings(flags, {}, file, "", str(config))
-    if dry_run:
-        _print_plan(SeriesEntry(0, tilts, angles, output), settings)
-        return
-    with progress_watcher() as watcher:
-        line = _reconstruct_one(SeriesEntry(0, tilts, angles, output), settings, watcher, after)
-    click.echo(line)
+        raise SettingsError("give TILTS and ANGLES, or a folder or list; see: cryolithe reconstruct --help")
+    _reconstruct(_job(tilts, angles, output, settings), dry_run, after)
 
 
-@dataclass(frozen=True)
-class _Denoising:
+def _denoising(method: str | None, minutes: float | None) -> After | None:
     """What --denoise asks for after a reconstruction."""
+    from cryolithe.cli.denoise import Denoising
 
-    minutes: float | None
+    if method is None and minutes is not None:
+        raise SettingsError("--denoise-minutes goes with --denoise samba")
+    return Denoising(minutes) if method else None
 
 
 def _halves(even: Path | None, odd: Path | None) -> tuple[Path, Path] | None:
@@ -154,6 +175,12 @@ def _halves(even: Path | None, odd: Path | None) -> tuple[Path, Path] | None:
     if even is None or odd is None:
         raise SettingsError(f"--{'odd' if even is None else 'even'} needs --{'even' if even is None else 'odd'} too")
     return even, odd
+
+
+def _job(tilts: Path, angles: Path | None, output: Path | None, settings: ReconstructSettings) -> Job:
+    from cryolithe.reconstruct.job import Job, default_output
+
+    return Job(tilts, angles, output or default_output(tilts, settings.format), settings)
 
 
 def _reconstruct_pair(
@@ -172,98 +199,38 @@ def _reconstruct_pair(
     if dry_run:
         for stack, name in zip(halves, ("EVN", "ODD"), strict=True):
             volume = output or pair.default_output(stack)
-            _print_plan(SeriesEntry(0, stack, angles, volume.with_name(f"{volume.stem}_{name}.mrc")), settings)
+            _reconstruct(_job(stack, angles, volume.with_name(f"{volume.stem}_{name}.mrc"), settings), True, None)
         return
 
     def one(stack: Path, volume: Path) -> str:
+        from cryolithe.session.batch import run_task
+        from cryolithe.session.tasks import Task
+
         # A half that is done already is not made again when the command is repeated.
         with progress_watcher() as watcher:
-            return _reconstruct_one(SeriesEntry(1, stack, angles, volume), settings, watcher, None)
+            return run_task(Task(volume.stem, _job(stack, angles, volume, settings)), watcher, (Exception,)).message
 
     pair.reconstruct_halves(halves, output, settings.overwrite, one)
 
 
-def _reconstruct_list(
-    entries: tuple[SeriesEntry, ...], settings: list[ReconstructSettings], source: Path, after: _Denoising | None
-) -> None:
-    """Reconstruct every series; one that fails does not stop the others."""
-    from cryolithe.reconstruct.job import default_output
-
-    outputs: dict[Path, int] = {}
-    for entry in entries:
-        target = (entry.output or default_output(entry.tilts)).resolve()
-        if target in outputs:
-            raise OutputError(
-                f"{source}: lines {outputs[target]} and {entry.line} would both write {target}; "
-                "add a column 'output' to tell them apart"
-            )
-        outputs[target] = entry.line
-    failed = 0
-    for number, (entry, chosen) in enumerate(zip(entries, settings, strict=True), start=1):
-        with progress_watcher() as watcher:
-            watcher.note(f"[{number}/{len(entries)}] {entry.tilts}")
-            try:
-                line = _reconstruct_one(entry, chosen, watcher, after)
-            except CryoLitheError as error:
-                failed += 1
-                watcher.note(f"Error: {error}")
-                line = f"{entry.tilts}: failed: {error}"
-        click.echo(line)
-    if failed:
-        click.echo(f"{failed} of {len(entries)} series failed", err=True)
-        raise click.exceptions.Exit(1)
-
-
-def _print_plans(entries: tuple[SeriesEntry, ...], settings: list[ReconstructSettings]) -> None:
-    """Say what a list would take; a series that would fail does not stop the others, here as there."""
-    failed = 0
-    for entry, chosen in zip(entries, settings, strict=True):
-        try:
-            _print_plan(entry, chosen)
-        except CryoLitheError as error:
-            failed += 1
-            click.echo(f"{entry.tilts}: would fail: {error}")
-    if failed:
-        click.echo(f"{failed} of {len(entries)} series would fail", err=True)
-        raise click.exceptions.Exit(1)
-
-
-def _print_plan(entry: SeriesEntry, settings: ReconstructSettings) -> None:
-    """Say what a job would take."""
-    from cryolithe.reconstruct.job import Job, already_done, check_files, default_output, resolve
-    from cryolithe.reconstruct.run import plan_run
-
-    job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
-    if entry.line and not settings.overwrite and already_done(job):
-        click.echo(f"{job.output}: already done with these inputs and settings")
-        return
-    check_files(job)
-    click.echo(f"{job.output}: {plan_run(resolve(job))}")
-
-
-def _reconstruct_one(
-    entry: SeriesEntry, settings: ReconstructSettings, watcher: ProgressWatcher, after: _Denoising | None
-) -> str:
-    """Run one job, denoise its volume if asked to, and return the lines that tell of it."""
-    from cryolithe.cli.denoise import denoise_reconstruction, is_denoised
+def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
+    """Run one job, or say what it would take."""
     from cryolithe.device import keep_freed_memory
-    from cryolithe.reconstruct.job import Job, already_done, default_output
-    from cryolithe.reconstruct.run import reconstruct
+    from cryolithe.reconstruct.job import already_done, check_files, resolve
+    from cryolithe.reconstruct.run import plan_run, reconstruct
 
+    if dry_run:
+        check_files(job)
+        click.echo(f"{job.output}: {plan_run(resolve(job))}")
+        return
     keep_freed_memory()
-    job = Job(entry.tilts, entry.angles, entry.output or default_output(entry.tilts), settings)
-    # A list that was interrupted is simply repeated: what it finished is not done again. Nor is a volume made again
-    # only because its denoising was interrupted.
-    repeated = entry.line or (after is not None and not is_denoised(job.output))
-    if repeated and not settings.overwrite and already_done(job):
-        line = f"{job.output}: already done with these inputs and settings"
-    else:
-        done = reconstruct(job, watcher)
-        z, y, x = done.shape
-        size = f"{done.voxel_size_angstrom:.4g} Å voxels" if done.voxel_size_angstrom else "voxel size unknown"
-        line = f"{done.output}: {z} x {y} x {x} (z, y, x), {size}, {done.seconds:.1f} s, record in {done.sidecar.name}"
-    if after is None:
-        return line
-    if is_denoised(job.output) and not settings.overwrite:
-        return f"{line}\n{job.output}: already denoised"
-    return line + "\n" + denoise_reconstruction(job.output, after.minutes, settings, watcher)
+    with progress_watcher() as watcher:
+        # A volume is not made again only because its denoising was interrupted.
+        pending = after is not None and not after.is_done(job.output)
+        if pending and not job.settings.overwrite and already_done(job):
+            line = f"{job.output}: already done with these inputs and settings"
+        else:
+            line = str(reconstruct(job, watcher))
+        if after is not None:
+            line += "\n" + after(job.output, job.settings, watcher)
+    click.echo(line)

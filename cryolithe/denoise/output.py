@@ -115,7 +115,7 @@ def write_result(target: Target, volume: VolumeFile, planes: Plane, label: str, 
         size = volume.voxel_size_angstrom
         with VolumeWriter.create(temporary, volume.shape, size, target.dtype, target=target.path) as writer:
             for z in range(volume.shape[0]):
-                writer.write_section(z, stored(z))
+                writer.write_sections(z, stored(z)[None])
             writer.finish(statistics.result(), label, volume.voxel_sizes_angstrom, volume.origin_angstrom)
     return statistics.result()
 

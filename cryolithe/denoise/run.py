@@ -221,7 +221,7 @@ def _denoise_tiles(
                 values = np.zeros(shape[1:], np.float32) if plane is None else plane
                 if not np.isfinite(values).all():
                     raise InputError(f"plane {z + 1} of the result is not finite; try --precision fp32")
-                writer.write_section(z, values)
+                writer.write_sections(z, values[None])
                 statistics.add(values)
                 watcher.advance(1)
                 if z + 1 == depth or (z + 1 - start) == PLANES_PER_ENTRY:

@@ -34,6 +34,10 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     path = Path(path)
     if path.suffix.lower() == ".mdoc":
         return read_mdoc_angles_deg(path)
+    if path.suffix.lower() == ".star":
+        from cryolithe.formats.tomogram_star import read_star_angles_deg
+
+        return read_star_angles_deg(path)
     text = read_text(path, "an angle file", LIMIT_BYTES)
     if text.startswith("# AreTomo Alignment"):  # its first column would pass for angles
         raise FileFormatError(f"{path} is an AreTomo alignment; give the angles alone (_TLT.txt, .tlt or .rawtlt)")

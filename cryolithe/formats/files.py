@@ -77,7 +77,8 @@ def printable(text: str) -> str:
 def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
     """Give a temporary name in the folder of ``path``; what is there at the end becomes ``path`` in one step.
 
-    If the body fails, the temporary file is removed and ``path`` stays as it was.
+    If the body fails, the temporary file is removed and ``path`` stays as it was. The content is on the disk before it
+    gets its name, so that no crash leaves an empty file of that name.
 
     Raises:
         OutputError: if ``path`` exists and is not to be overwritten, or cannot be written.
@@ -92,12 +93,26 @@ def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(target)
     except OSError as error:
         raise unwritable(target, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk.
+
+    Raises:
+        OSError: if the disk reports an error.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:

@@ -230,7 +230,7 @@ def read_tilt_series(
             "give the angle file that belongs to this stack"
         )
     pixel_size = mrc.voxel_size_angstrom if pixel_size_angstrom is None else pixel_size_angstrom
-    return TiltSeries(mrc.data, TiltGeometry(angles, (rows, columns)), pixel_size, mrc.notes)
+    return TiltSeries(mrc.data, TiltGeometry(angles, (rows, columns)), pixel_size, mrc.notes, labels=mrc.labels)
 
 
 def read_volume(path: PathLike) -> Volume:

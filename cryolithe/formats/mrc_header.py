@@ -25,6 +25,7 @@ REFUSED_MODES = {3: "complex 16-bit integers", 4: "complex 32-bit floats", 101: 
 VOLUME_STACK_SPACE_GROUPS = range(401, 631)
 IMOD_STAMP = 1146047817  # word 39 of files written by IMOD; bit 0 of word 40 then says that bytes are signed
 LARGEST_AXIS_PX = 2**24
+MOST_LABELS = 10
 
 
 @dataclass(frozen=True)
@@ -162,10 +163,13 @@ def volume_header(
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     statistics: VolumeStatistics,
-    label: str,
+    label: str | tuple[str, ...],
     voxel_size_angstrom: float | None,
 ) -> NDArray[Any]:
-    """Return a little-endian MRC2014 header for a volume, as an array of one record."""
+    """Return a little-endian MRC2014 header for a volume, as an array of one record.
+
+    Of several labels the last 10 are kept: the newest stand at the end.
+    """
     header = np.zeros(1, HEADER_DTYPE.newbyteorder("<"))
     record = header[0]
     for axis, size in zip("zyx", shape, strict=True):
@@ -179,9 +183,11 @@ def volume_header(
     record["map"] = b"MAP "
     record["machst"] = utils.machine_stamp_from_byte_order("<")
     _set_statistics(record, statistics)
-    text = printable(label).encode("ascii", errors="replace")[:80]
-    record["nlabl"] = 1 if text else 0
-    record["label"][0] = text.ljust(80)
+    given = (label,) if isinstance(label, str) else label
+    texts = [text for text in (printable(one).encode("ascii", errors="replace")[:80] for one in given) if text]
+    record["nlabl"] = len(texts[-MOST_LABELS:])
+    for number, text in enumerate(texts[-MOST_LABELS:] or [b""]):
+        record["label"][number] = text.ljust(80)
     return header
 
 

@@ -19,6 +19,9 @@ from cryolithe.formats.files import PathLike, replacing, unwritable
 from cryolithe.formats.mrc_header import HEADER_BYTES, MODES, NOT_COMPUTED, Header, VolumeStatistics, volume_header
 from cryolithe.volume import Volume
 
+# A link in the place of a temporary file would lead the writing elsewhere.
+_FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
 
 class RunningStatistics:
     """Statistics of values that come in parts, merged without loss of digits (Chan, Golub and LeVeque 1983)."""
@@ -93,7 +96,7 @@ class VolumeWriter:
         path, stored = Path(path), _stored_dtype(dtype)
         needed = HEADER_BYTES + math.prod(shape) * stored.itemsize
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o666)
         except OSError as error:
             raise unwritable(Path(target or path), error) from error
         writer = cls(Path(target or path), descriptor, shape, stored)
@@ -118,7 +121,7 @@ class VolumeWriter:
         """
         path, stored = Path(path), _stored_dtype(dtype)
         try:
-            descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+            descriptor = os.open(path, os.O_RDWR | _FLAGS)
         except OSError as error:
             raise unwritable(path, error) from error
         writer = cls(Path(target or path), descriptor, shape, stored)
@@ -151,21 +154,21 @@ class VolumeWriter:
             plane = self.cast(slab[z])
             self._checked_write(HEADER_BYTES + (z * ny + y0) * nx * self.dtype.itemsize, plane)
 
-    def write_section(self, z: int, plane: NDArray[Any]) -> None:
-        """Write section z.
+    def write_sections(self, z0: int, block: NDArray[Any]) -> None:
+        """Write whole sections from ``z0`` on.
 
         Args:
-            z: its number.
-            plane: shape ``(y, x)``, float32 (or what casts safely to the volume's dtype within its kind).
+            z0: first section.
+            block: shape ``(sections, y, x)``, as for `write_rows`.
 
         Raises:
-            GeometryError: if the plane does not fit into the volume.
+            GeometryError: if the block does not fit into the volume.
             OutputError: if the disk is full, or a finite value overflows float16.
         """
         nz, ny, nx = self.shape
-        if plane.shape != (ny, nx) or not 0 <= z < nz:
-            raise GeometryError(f"section {z} of shape {plane.shape} does not fit a volume of {self.shape}")
-        self._checked_write(HEADER_BYTES + z * ny * nx * self.dtype.itemsize, self.cast(plane))
+        if block.ndim != 3 or block.shape[1:] != (ny, nx) or z0 < 0 or z0 + block.shape[0] > nz:
+            raise GeometryError(f"sections of shape {block.shape} from {z0} do not fit a volume of {self.shape}")
+        self._checked_write(HEADER_BYTES + z0 * ny * nx * self.dtype.itemsize, self.cast(block))
 
     def cast(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the values as they are stored, C-contiguous.
@@ -201,7 +204,7 @@ class VolumeWriter:
     def finish(
         self,
         statistics: VolumeStatistics,
-        label: str,
+        label: str | tuple[str, ...],
         voxel_size_angstrom: float | tuple[float, float, float] | None,
         origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> None:
@@ -209,7 +212,7 @@ class VolumeWriter:
 
         Args:
             statistics: of the values as stored; not finite ones are marked as not computed.
-            label: at most 80 ASCII characters are kept.
+            label: one or several, of which at most 10 are kept and of each at most 80 ASCII characters.
             voxel_size_angstrom: edge of a voxel, its edges along ``(z, y, x)``, or None (0 in the header).
             origin_angstrom: position ``(z, y, x)`` of the first voxel.
 

@@ -27,6 +27,8 @@ class SeriesEntry:
         angles: the angle file.
         output: the volume to write, or None for the default name.
         settings: the row's other cells that are not empty, by column name; not checked here.
+        name: what the series is called where its stack's file name does not say it (a STAR file's tomograms).
+        problem: why it cannot be reconstructed, in a line for the user; empty where nothing is known against it.
     """
 
     line: int
@@ -34,6 +36,8 @@ class SeriesEntry:
     angles: Path | None
     output: Path | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    problem: str = ""
 
 
 def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:

@@ -31,7 +31,7 @@ def estimate(run: ResolvedJob, slab_rows: int, batch: int, memory_bytes: int) ->
     """
     (depth, height, width), settings = run.grid.shape, run.job.settings
     tilts = run.series.geometry.tilts
-    output = math.prod(run.grid.shape) * (2 if settings.dtype == "float16" else _FLOAT)
+    output = output_bytes(run)
     temporary = tilts * height * width * _FLOAT
     slabs = -(-height // slab_rows)
     seconds = _seconds(run) / len(run.devices)
@@ -46,6 +46,11 @@ def estimate(run: ResolvedJob, slab_rows: int, batch: int, memory_bytes: int) ->
         f"{memory_bytes / 1e9:.1f} GB of memory, {output / 1e9:.2f} GB of output, "
         f"{temporary / 1e9:.2f} GB of temporary files; about {_clock(seconds)}"
     )
+
+
+def output_bytes(run: ResolvedJob) -> int:
+    """Bytes of the volume."""
+    return math.prod(run.grid.shape) * {"float32": 4, "float16": 2, "int8": 1}[run.job.settings.dtype]
 
 
 def _seconds(run: ResolvedJob) -> float:

@@ -117,6 +117,7 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
         alignment.pixel_size_angstrom or pixel,
         (*mrc.notes, *alignment.notes),
         None if used == tuple(range(sections)) else used,
+        mrc.labels,
     )
     return Inputs(series, alignment, aligned)
 

@@ -13,7 +13,7 @@ import torch
 
 from cryolithe.alignment import Alignment, VolumePlace, views
 from cryolithe.device import choose_devices, choose_precision
-from cryolithe.errors import OutputError
+from cryolithe.errors import OutputError, SettingsError
 from cryolithe.formats.files import input_size_bytes
 from cryolithe.geometry import VolumeGrid
 from cryolithe.hashing import file_sha256
@@ -26,7 +26,7 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume.
-FREE_SETTINGS = {"overwrite", "max_memory"}
+FREE_SETTINGS = {"overwrite", "max_memory", "preview"}
 
 
 class Watcher(Protocol):
@@ -66,6 +66,21 @@ class Job:
         """The JSON file that tells how the volume was made."""
         return self.output.with_suffix(".json")
 
+    @property
+    def preview(self) -> Path:
+        """The drawing of the volume's central slices."""
+        return self.output.with_suffix(".png")
+
+    @property
+    def partial(self) -> Path:
+        """The working folder."""
+        return self.output.with_name(self.output.name + ".partial")
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """Everything that a run may write."""
+        return (self.output, self.sidecar, self.preview, self.partial)
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -77,6 +92,7 @@ class Finished:
         shape: voxels ``(z, y, x)``.
         voxel_size_angstrom: edge of a voxel, or None.
         seconds: time from start to end.
+        warnings: what the user must know about the result.
     """
 
     output: Path
@@ -84,6 +100,12 @@ class Finished:
     shape: tuple[int, int, int]
     voxel_size_angstrom: float | None
     seconds: float
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        z, y, x = self.shape
+        size = f"{self.voxel_size_angstrom:.4g} Å voxels" if self.voxel_size_angstrom else "voxel size unknown"
+        return f"{self.output}: {z} x {y} x {x} (z, y, x), {size}, {self.seconds:.1f} s, record in {self.sidecar.name}"
 
 
 @dataclass(frozen=True)
@@ -131,12 +153,12 @@ class ResolvedJob:
         return 1.0 if self.job.settings.contrast == wanted else -1.0
 
 
-def default_output(tilts: Path) -> Path:
-    """``<base>_rec.mrc`` beside the stack."""
+def default_output(tilts: Path, file_format: str = "mrc") -> Path:
+    """``<base>_rec.mrc`` or ``<base>_rec.zarr`` beside the stack."""
     name = tilts.name
     for ending in (".gz", ".bz2"):
         name = name.removesuffix(ending)
-    return tilts.with_name(Path(name).stem + "_rec.mrc")
+    return tilts.with_name(Path(name).stem + ("_rec.mrc" if file_format == "mrc" else "_rec.zarr"))
 
 
 def default_thickness(width_px: int) -> int:
@@ -152,7 +174,13 @@ def check_files(job: Job) -> None:
     folder = job.output.parent
     if not folder.is_dir():
         raise OutputError(f"the output folder {folder} does not exist; make it first or choose another -o")
-    if job.output.is_dir():
+    zarr = job.output.suffix == ".zarr"
+    if zarr != (job.settings.format == "ome-zarr"):
+        wanted = ".zarr" if job.settings.format == "ome-zarr" else ".mrc (or give --format ome-zarr)"
+        raise OutputError(f"{job.output}: --format {job.settings.format} needs a name ending in {wanted}")
+    if zarr and job.settings.orientation != "xyz":
+        raise SettingsError("--orientation xzy is for MRC files; OME-Zarr names its axes and keeps z, y, x")
+    if job.output.is_dir() and not job.output.is_symlink() and not (zarr and is_record_of(job.sidecar, job.output)):
         raise OutputError(f"{job.output} is a folder; give the name of a file with -o")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"the output folder {folder} is not writable; choose another -o")
@@ -160,11 +188,26 @@ def check_files(job: Job) -> None:
         raise OutputError(f"{job.output}: volumes are written uncompressed; give a name ending in .mrc with -o")
     if job.output.suffix == ".json":
         raise OutputError(f"{job.output} would be overwritten by its own sidecar; give a name ending in .mrc with -o")
-    for path in (job.output, job.sidecar):
+    for path in (job.output, job.sidecar, job.preview):
         if path.exists() and any(used.exists() and path.samefile(used) for used in (*inputs, Path(job.settings.model))):
             raise OutputError(f"{path} is an input of this run; choose another -o")
-        if path.exists() and not job.settings.overwrite:
+    for path in (job.output, job.sidecar):
+        if os.path.lexists(path) and not job.settings.overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
+    if os.path.lexists(job.sidecar) and not is_record_of(job.sidecar, job.output):
+        raise OutputError(
+            f"{job.sidecar} exists and is no record of {job.output.name}: it is not replaced, not even with "
+            "--overwrite; choose another -o"
+        )
+
+
+def is_record_of(sidecar: Path, output: Path) -> bool:
+    """Whether a file is a sidecar that this program wrote for a volume of this name."""
+    try:
+        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        return bool(record["program"]["name"] == "CryoLithe" and record["volume"]["path"] == output.name)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def already_done(job: Job) -> bool:
@@ -178,7 +221,8 @@ def already_done(job: Job) -> bool:
         return False
     wanted_model = load_model(job.settings.model).sha256 if job.settings.method == "network" else None
     return (
-        job.output.is_file()
+        (job.output.is_dir() if job.output.suffix == ".zarr" else job.output.is_file())
+        and is_record_of(job.sidecar, job.output)
         and (model["sha256"] if model else None) == wanted_model
         and made_with == job.settings.model_dump(mode="json")
         and made_of == {name: file_sha256(path) for name, path in input_files(job).items()}

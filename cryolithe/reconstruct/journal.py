@@ -5,8 +5,12 @@
         journal.jsonl   first line: what is being done (plan); then one line for each finished slab
         stack.f32       the prepared tilt images
         volume.mrc      the volume so far
+        finished.*      the volume in the type, order or format asked for, where that differs
+        sidecar.json    its record, when it is finished
+        commit.json     which file is about to become the output
 
-A slab's line is written after its voxels are on the disk, so what the journal says is done is done.
+A slab's line is written after its voxels are on the disk, so what the journal says is done is done. Links are not
+followed: a folder or file that is one is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cryolithe.errors import OutputError
 from cryolithe.formats import VolumeStatistics
@@ -47,20 +51,7 @@ class WorkFolder:
         self.path = path
         self.plan: dict[str, Any] | None = None
         self.slabs: list[Slab] = []
-        try:
-            path.mkdir(exist_ok=True)
-            self._lock: IO[str] = (path / "lock").open("w")
-        except OSError as error:
-            raise OutputError(
-                f"cannot write into {path.parent}: {error.strerror or error}; choose another -o"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise OutputError(
-                f"another run is writing this output ({path} is locked); wait for it or choose another -o"
-            ) from error
+        self._lock = _locked_folder(path)
         self._read()
 
     @property
@@ -72,6 +63,16 @@ class WorkFolder:
     def volume(self) -> Path:
         """File of the volume so far."""
         return self.path / "volume.mrc"
+
+    @property
+    def sidecar(self) -> Path:
+        """File of the finished volume's record."""
+        return self.path / "sidecar.json"
+
+    @property
+    def commit(self) -> Path:
+        """File that tells which file becomes the output."""
+        return self.path / "commit.json"
 
     @property
     def journal(self) -> Path:
@@ -97,11 +98,11 @@ class WorkFolder:
     def remove(self) -> None:
         """Delete the folder and give up the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+        os.close(self._lock)
 
     def release(self) -> None:
         """Give up the lock and keep the folder for a later run."""
-        self._lock.close()
+        os.close(self._lock)
 
     def _read(self) -> None:
         """Read an earlier run's journal; a last line that was cut off by a crash is cut off the file too."""
@@ -128,9 +129,51 @@ class WorkFolder:
 
     def _append(self, record: dict[str, Any]) -> None:
         try:
-            with self.journal.open("a", encoding="utf-8") as file:
+            descriptor = _no_link(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            with os.fdopen(descriptor, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(f"cannot write the journal {self.journal}: {error.strerror or error}") from error
+
+
+def _no_link(path: Path, flags: int) -> int:
+    """Open a file that is no link; raises OSError for one that is."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _locked_folder(path: Path) -> int:
+    """Make the folder and lock it; return the lock's descriptor, which holds it until it is closed.
+
+    Raises:
+        OutputError: if the folder cannot be made, is a link, or is locked by another run.
+    """
+    while True:
+        try:
+            if path.is_symlink():
+                raise OutputError(f"{path} is a link; links are not followed: remove it or choose another -o")
+            path.mkdir(exist_ok=True)
+            lock = _no_link(path / "lock", os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:
+            if not path.parent.is_dir():
+                raise OutputError(f"cannot write into {path.parent}: it does not exist; make it first") from None
+            continue  # another run has just finished and removed the folder
+        except OSError as error:
+            raise OutputError(
+                f"cannot write into {path.parent}: {error.strerror or error}; choose another -o"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise OutputError(
+                f"another run is writing this output ({path} is locked); wait for it or choose another -o"
+            ) from error
+        # A run that ends removes its folder: the lock must be on the file that others will find there.
+        try:
+            if os.fstat(lock).st_ino == (path / "lock").stat().st_ino:
+                return lock
+        except OSError:
+            pass
+        os.close(lock)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ import torch
 
 from cryolithe import __version__
 from cryolithe.device import precision_name
-from cryolithe.errors import CryoLitheError, OutputError, ResourceError
-from cryolithe.formats import RunningStatistics, VolumeWriter
+from cryolithe.errors import CryoLitheError, InputError, OutputError, ResourceError
+from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.inference import BatchSize
 from cryolithe.projector import make_projector
@@ -31,6 +31,7 @@ from cryolithe.reconstruct.job import (
     Job,
     ResolvedJob,
     Watcher,
+    already_done,
     check_files,
     input_files,
     resolve,
@@ -45,15 +46,13 @@ from cryolithe.reconstruct.methods import (
     network_bytes,
 )
 from cryolithe.reconstruct.networks import make_network_method, published_demand
+from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
 from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, run_bytes, slab_rows
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
-from cryolithe.reconstruct.sidecar import geometry_line, sidecar_record
+from cryolithe.reconstruct.preview import write_preview
+from cryolithe.reconstruct.selfcheck import self_check
+from cryolithe.reconstruct.sidecar import geometry_line
 from cryolithe.reconstruct.slabs import run_slabs
-from cryolithe.reconstruct.turning import stand_volume, tilt_volume
-from cryolithe.report import write_json
-
-# A volume on its way to the output, in the working folder.
-TILTED, STANDING = "tilted.mrc", "standing.mrc"
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -67,24 +66,33 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         CryoLitheError: for everything that the user can mend.
     """
     started = time.monotonic()
+    if recover(job) and already_done(job):
+        watcher.note("The run before had all but finished: its record is in its place now.")
+        return finished_before(job)
     check_files(job)
     run = resolve(job)
+    seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
     check_images(run.series, run.preparation.fix_nonfinite)
     for note in run.series.notes:
         watcher.note(f"Note on {job.tilts.name}: {note}")
-    folder = WorkFolder(job.output.with_name(job.output.name + ".partial"))
+    folder = WorkFolder(job.partial)
     try:
+        _still_free(job, folder)
         plan = _plan(run, folder, watcher)
         for offer in offers(job.tilts, job.settings):
             watcher.note(offer)
         watcher.note(geometry_line(run))
         watcher.note(_estimate(run, plan["batch"], plan["slab_rows"]))
-        _reserve_turned(run, folder)
+        reserve(run, folder)
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
         _make_slabs(run, folder, plan, stack, watcher)
-        finished = _finish(run, folder, plan, {"start": started, "prepared": prepared}, watcher)
+        if _inputs_seen(job) != seen:
+            raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
+        times = {"start": started, "prepared": prepared}
+        check = partial(self_check, read_mrc(folder.volume).data, stack, run.device)
+        finished = finish(run, folder, plan, times, watcher, check)
     except _KeptRunError:
         folder.release()
         raise
@@ -101,8 +109,27 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     except BaseException:  # also Ctrl-C: what is done is kept for the next run
         folder.release()
         raise
+    for warning in finished.warnings:
+        watcher.note(f"Warning: {warning}")
     folder.remove()
+    if job.settings.preview:
+        write_preview(job, read_record(job))
     return finished
+
+
+def _inputs_seen(job: Job) -> list[tuple[int, int]]:
+    """Sizes and times of the inputs, which tell whether someone is still writing them."""
+    return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in input_files(job).values())]
+
+
+def _still_free(job: Job, folder: WorkFolder) -> None:
+    """Look at the output again under the lock: another run may have finished it in between."""
+    try:
+        check_files(job)
+    except CryoLitheError as error:
+        if folder.plan is None:
+            raise
+        raise _KeptRunError(str(error)) from error
 
 
 def plan_run(run: ResolvedJob) -> str:
@@ -167,7 +194,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
     }
     folder.forget()
     with VolumeWriter.create(
-        folder.volume, run.grid.shape, run.voxel_size_angstrom, settings.dtype, target=run.job.output
+        folder.volume, run.grid.shape, run.voxel_size_angstrom, working_dtype(settings), target=run.job.output
     ):
         pass
     folder.begin(plan)
@@ -290,7 +317,8 @@ def _make_slabs(
         return rows.clamp(-stack.clip_level, stack.clip_level) / scale if network else rows
 
     missing = _missing_rows(folder, height, plan["slab_rows"])
-    with VolumeWriter.open(folder.volume, run.grid.shape, run.job.settings.dtype, target=run.job.output) as writer:
+    dtype = working_dtype(run.job.settings)
+    with VolumeWriter.open(folder.volume, run.grid.shape, dtype, target=run.job.output) as writer:
         for start, stop, values, points in run_slabs(methods, missing, read, watcher.note, stopped):
             slab = writer.cast((values * scale).numpy())
             if not np.isfinite(slab).all():
@@ -321,51 +349,3 @@ def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int,
         missing.append((row, stop))
         row = stop
     return missing
-
-
-def _turned(run: ResolvedJob, path: Path, shape: tuple[int, int, int]) -> VolumeWriter:
-    """A new volume beside the one that was made."""
-    return VolumeWriter.create(path, shape, run.voxel_size_angstrom, run.job.settings.dtype, target=run.job.output)
-
-
-def _reserve_turned(run: ResolvedJob, folder: WorkFolder) -> None:
-    """Make sure that there is room for a volume that is turned when it is made: not only after hours."""
-    shape = (run.depth, *run.grid.shape[1:])
-    if run.x_tilt_deg:
-        _turned(run, folder.path / TILTED, shape).close()
-    if run.job.settings.orientation == "xzy":
-        _turned(run, folder.path / STANDING, run.output_shape).close()
-
-
-def _finish(
-    run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], times: dict[str, float], watcher: Watcher
-) -> Finished:
-    """Turn the volume where that is wanted, write the header, move volume and sidecar to their places."""
-    job = run.job
-    merged = RunningStatistics()
-    for slab in sorted(folder.slabs, key=lambda slab: slab.start):
-        merged.merge(slab.voxels, slab.statistics)
-    statistics = merged.result()
-    volume, shape = folder.volume, run.grid.shape
-    if run.x_tilt_deg:
-        watcher.stage("Turning the volume about x", shape[1])
-        volume, shape = folder.path / TILTED, (run.depth, *shape[1:])
-        with _turned(run, volume, shape) as writer:
-            statistics = tilt_volume(folder.volume, writer, run.x_tilt_deg, watcher.advance)
-    if job.settings.orientation == "xzy":
-        source, volume, shape = volume, folder.path / STANDING, run.output_shape
-        with _turned(run, volume, shape) as writer:
-            stand_volume(source, writer)
-    with VolumeWriter.open(volume, shape, job.settings.dtype, target=job.output) as writer:
-        writer.finish(statistics, plan["label"], run.voxel_size_angstrom)
-    seconds = time.monotonic() - times["start"]
-    record = sidecar_record(run, plan, statistics)
-    record["seconds"] = {"total": round(seconds, 2), "preparation": round(times["prepared"] - times["start"], 2)}
-    temporary = folder.path / "sidecar.json"
-    write_json(temporary, record)
-    try:
-        volume.replace(job.output)
-        temporary.replace(job.sidecar)
-    except OSError as error:
-        raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
-    return Finished(job.output, job.sidecar, shape, run.voxel_size_angstrom, seconds)

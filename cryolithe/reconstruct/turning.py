@@ -103,20 +103,3 @@ def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         return np.zeros_like(index)
     folded = index % (2 * size - 2)
     return np.minimum(folded, 2 * size - 2 - folded)
-
-
-def stand_volume(source: Path, writer: VolumeWriter) -> None:
-    """Write a volume ``(z, y, x)`` as IMOD's ``tilt`` does, ``(y, -z, x)``: turned by 90° about x.
-
-    ``trimvol -rx`` turns it back. It is no mirror image: the depth runs the other way.
-
-    Args:
-        source: MRC volume.
-        writer: of the result, shape ``(y, z, x)``.
-    """
-    before = read_mrc(source).data
-    depth = before.shape[0]
-    for start in range(0, depth, ROWS):
-        stop = min(start + ROWS, depth)
-        slab = np.asarray(before[depth - stop : depth - start])[::-1]
-        writer.write_rows(start, np.ascontiguousarray(slab.transpose(1, 0, 2)))

@@ -1,0 +1,163 @@
+"""Many tilt series by one ``cryolithe reconstruct``: what it prints, and its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cryolithe.cli.progress import progress_watcher
+from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_task, skipped
+from cryolithe.session.star import write_star_of
+from cryolithe.session.summary import write_summary
+from cryolithe.session.tasks import Session, Task, check_session, find_tasks
+from cryolithe.session.watching import Settled, rounds
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session is worked through.
+
+    Attributes:
+        dry_run: only say what would be done.
+        watch: follow a running acquisition.
+        settle_seconds: for how long the files of a series must not have changed.
+        idle_minutes: without anything new after which to end, or None.
+        scheduler: of a cluster, or None to work in this process.
+        workers: of a cluster that is started here.
+    """
+
+    dry_run: bool = False
+    watch: bool = False
+    settle_seconds: float = 60.0
+    idle_minutes: float | None = None
+    scheduler: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.watch and (self.dry_run or self.scheduler):
+            raise SettingsError("--watch goes with neither --dry-run nor --scheduler")
+        if not self.watch and self.idle_minutes is not None:
+            raise SettingsError("--idle is for --watch")
+        if self.workers is not None and not self.scheduler:
+            raise SettingsError("--workers is for --scheduler")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Settings of the command line and of a file, which each series may add to."""
+
+    flags: Mapping[str, Any]
+    file: Mapping[str, Any]
+    file_name: str
+
+
+def run_session(session: Session, given: Given, options: SessionOptions) -> None:
+    """Reconstruct all series of a session; exit code 1 if any failed."""
+    check_session(session)
+    if options.watch:
+        outcomes = _watch(session, given, options)
+    else:
+        tasks, notes = find_tasks(session, given.flags, given.file, given.file_name)
+        for note in notes:
+            click.echo(note, err=True)
+        prospects = [look_at(task) for task in tasks]
+        line, shortage = plan_line(prospects)
+        if options.dry_run:
+            _print_plan(prospects, line, shortage)
+            return
+        click.echo(line, err=True)
+        if shortage:
+            raise OutputError(f"{shortage}; make room, write float16, or choose another -o")
+        outcomes = _work(session, prospects, options)
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if failed:
+        click.echo(f"{failed} of {len(outcomes)} series failed", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _print_plan(prospects: list[Prospect], line: str, shortage: str) -> None:
+    for prospect in prospects:
+        click.echo(prospect.message)
+    click.echo(line, err=True)
+    if shortage:
+        click.echo(f"Warning: {shortage}", err=True)
+    failed = sum(prospect.status == "failed" for prospect in prospects)
+    if failed:
+        click.echo(f"{failed} of {len(prospects)} series would fail", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _work(session: Session, prospects: list[Prospect], options: SessionOptions) -> list[Outcome]:
+    """Do what is to do, and keep the summary true after every series."""
+    outcomes = {p.task.job.output: Outcome(p.task, "to do", "not reached", {}) for p in prospects}
+    open_tasks = []
+    for prospect in prospects:
+        if prospect.status == "skipped":
+            outcomes[prospect.task.job.output] = skipped(prospect)
+            click.echo(prospect.message)
+        else:
+            open_tasks.append(prospect.task)
+    _tell(session, list(outcomes.values()))
+    for outcome in _results(open_tasks, len(prospects), options):
+        outcomes[outcome.task.job.output] = outcome
+        click.echo(outcome.message)
+        _tell(session, list(outcomes.values()))
+    _, page = _tell(session, list(outcomes.values()))
+    click.echo(f"Summary: {page}", err=True)
+    return list(outcomes.values())
+
+
+def _results(tasks: list[Task], series: int, options: SessionOptions) -> Iterator[Outcome]:
+    if options.scheduler is None:
+        for number, task in enumerate(tasks, start=series - len(tasks) + 1):
+            yield _one(task, f"[{number}/{series}]")
+        return
+    from cryolithe.session.cluster import cluster_client, run_on_cluster
+
+    with cluster_client(options.scheduler, options.workers) as client:
+        click.echo(f"{len(tasks)} series on {options.scheduler}", err=True)
+        yield from run_on_cluster(tasks, client)
+
+
+def _one(task: Task, number: str) -> Outcome:
+    with progress_watcher() as watcher:
+        watcher.note(f"{number} {task.job.tilts}")
+        outcome = run_task(task, watcher)
+        if outcome.status == "failed":
+            watcher.note(f"Error: {outcome.message}")
+    return outcome
+
+
+def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outcome]:
+    """Reconstruct series as they are completed; ends on Ctrl-C, or when nothing new has come for a while."""
+    settled = Settled(options.settle_seconds)
+    outcomes: dict[Path, Outcome] = {}
+    busy = [False]
+    idle = None if options.idle_minutes is None else options.idle_minutes * 60
+    for number in rounds(idle, min(10.0, max(0.2, options.settle_seconds / 3)), lambda: busy[0]):
+        try:
+            tasks, _ = find_tasks(session, given.flags, given.file, given.file_name)
+        except InputError as error:
+            tasks = []
+            if number == 0:
+                click.echo(f"Waiting: {error}", err=True)
+        ready = settled.ready(tasks)
+        for task in ready:
+            outcome = _one(task, f"[{len(outcomes) + 1}]")
+            outcomes[task.job.output] = outcome
+            click.echo(outcome.message)
+            _tell(session, list(outcomes.values()))
+        busy[0] = bool(ready) or settled.waiting > 0
+    return list(outcomes.values())
+
+
+def _tell(session: Session, outcomes: list[Outcome]) -> tuple[Path, Path]:
+    """Write the summary and, for a session of RELION, the table with the volumes in it."""
+    if session.star:
+        write_star_of(session, outcomes)
+    return write_summary(session.folder, session.source, outcomes)

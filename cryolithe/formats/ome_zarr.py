@@ -1,0 +1,142 @@
+"""Volumes as OME-Zarr 0.4 (https://ngff.openmicroscopy.org/0.4/): a pyramid of ever smaller copies, through zarr.
+
+zarr is an optional dependency: ``pip install cryolithe[zarr]``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe import __version__
+from cryolithe.errors import InputError, OutputError
+from cryolithe.formats.files import PathLike, sync
+from cryolithe.formats.mrc_header import VolumeStatistics
+from cryolithe.formats.mrc_writer import RunningStatistics
+
+CHUNK_PX = 64
+SMALLEST_PX = 64  # the last level's longest axis is at most this
+
+
+def write_ome_zarr(
+    path: PathLike,
+    volume: NDArray[Any],
+    voxel_size_angstrom: float | None,
+    name: str,
+    convert: Callable[[NDArray[Any]], NDArray[Any]] = lambda block: block,
+) -> VolumeStatistics:
+    """Write a volume and its pyramid; each level has half the voxels of the one before along each axis, by averaging.
+
+    Args:
+        path: folder to make.
+        volume: shape ``(z, y, x)``; read chunk by chunk.
+        voxel_size_angstrom: edge of a voxel, or None: then scales are in voxels, without a unit.
+        name: of the image in the metadata.
+        convert: applied to each part of the volume before it is stored.
+
+    Returns:
+        statistics of the values as stored at full size.
+
+    Raises:
+        OutputError: if zarr is missing, or the disk does not take it.
+    """
+    zarr = _zarr(OutputError)
+    path = Path(path)
+    sample = convert(volume[:1, :1, :1])
+    size = voxel_size_angstrom or 1.0
+    running = RunningStatistics()
+    try:
+        group = zarr.open_group(str(path), mode="w", zarr_format=2)
+        source, datasets = volume, []
+        for level in itertools.count():
+            shape = volume.shape if level == 0 else tuple(max(1, n // 2) for n in source.shape)
+            array = group.create_array(
+                str(level),
+                shape=shape,
+                dtype=sample.dtype,
+                chunks=tuple(min(CHUNK_PX, n) for n in shape),
+                chunk_key_encoding={"name": "v2", "separator": "/"},
+            )
+            for place in _chunks(shape):
+                block = convert(source[place]) if level == 0 else _halved(source, place, shape, sample.dtype)
+                if level == 0:
+                    running.add(block)
+                array[place] = block
+            datasets.append(_dataset(level, size))
+            source = array
+            if max(shape) <= SMALLEST_PX:
+                break
+        group.attrs["multiscales"] = [_multiscale(name, datasets, voxel_size_angstrom is not None)]
+        for folder, _, files in os.walk(path):
+            for file in files:
+                sync(Path(folder) / file)
+            sync(Path(folder))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    return running.result()
+
+
+def read_ome_zarr(path: PathLike, level: int = 0) -> Any:
+    """Open a level of an image, shape ``(z, y, x)``; values are read when they are indexed.
+
+    Raises:
+        InputError: if zarr is missing, or there is no such image.
+    """
+    zarr = _zarr(InputError)
+    try:
+        return zarr.open_group(str(path), mode="r")[str(level)]
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is no OME-Zarr image with level {level}: {error}") from error
+
+
+def _zarr(kind: type[InputError] | type[OutputError]) -> Any:
+    try:
+        import zarr
+    except ImportError as error:
+        raise kind("OME-Zarr needs the package zarr: pip install 'cryolithe[zarr]'") from error
+    return zarr
+
+
+def _chunks(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    starts = [range(0, n, CHUNK_PX) for n in shape]
+    return [
+        tuple(slice(first, min(first + CHUNK_PX, n)) for first, n in zip(corner, shape, strict=True))
+        for corner in itertools.product(*starts)
+    ]
+
+
+def _halved(source: Any, place: tuple[slice, ...], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Means of 2 x 2 x 2 voxels (fewer along an axis of one voxel); the last voxel of an odd axis has no partner."""
+    steps = [min(2, n) for n in source.shape]
+    block = source[tuple(slice(p.start * s, p.stop * s) for p, s in zip(place, steps, strict=True))]
+    sizes = [p.stop - p.start for p in place]
+    parts = np.asarray(block, dtype=np.float32).reshape([n for pair in zip(sizes, steps, strict=True) for n in pair])
+    mean = parts.mean(axis=(1, 3, 5))
+    return (np.rint(mean) if np.issubdtype(dtype, np.integer) else mean).astype(dtype)
+
+
+def _dataset(level: int, size: float) -> dict[str, Any]:
+    """Scale and position of a level: its first voxel is the middle of 2^level voxels of the volume."""
+    factor = 2.0**level
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [size * factor] * 3}]
+    if level:
+        transforms.append({"type": "translation", "translation": [size * (factor - 1) / 2] * 3})
+    return {"path": str(level), "coordinateTransformations": transforms}
+
+
+def _multiscale(name: str, datasets: list[dict[str, Any]], known_size: bool) -> dict[str, Any]:
+    unit = {"unit": "angstrom"} if known_size else {}
+    return {
+        "version": "0.4",
+        "name": name,
+        "axes": [{"name": axis, "type": "space", **unit} for axis in "zyx"],
+        "datasets": datasets,
+        "type": "mean",
+        "metadata": {"description": "means of 2 x 2 x 2 voxels", "method": f"CryoLithe {__version__}"},
+    }

@@ -1,0 +1,120 @@
+"""The tilt series of a session's folder: which stack, which angles, told by the names that the field's programs give.
+
+Names: IMOD's ``base.st``, ``base_ali.mrc``, ``base.ali``, ``base.tlt``, ``base.rawtlt``, ``base.xf``, ``base_rec.mrc``;
+AreTomo's ``base.mrc``, ``base.aln``, ``base_TLT.txt``, ``base_Vol.mrc``, ``base_EVN.mrc``, ``base_Imod/base_st.tlt``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryolithe.errors import InputError
+from cryolithe.formats.files import PathLike, unreadable
+from cryolithe.formats.series_list import SeriesEntry
+
+STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali")
+# What programs make of a tilt series, or of half of it: never a series of its own.
+_PRODUCT = re.compile(r"^rec_|_(rec|vol|evn|odd|ctf|preali|half[12]|fbp|sirt|den|denoised)$", re.IGNORECASE)
+_ALIGNED = re.compile(r"[_.](ali|aligned)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class FolderContent:
+    """What was found in a folder.
+
+    Attributes:
+        entries: the series, in the order of their paths; ``line`` counts them from 1.
+        left_out: stacks that are taken for no series, because there are no angles beside them.
+    """
+
+    entries: tuple[SeriesEntry, ...]
+    left_out: tuple[Path, ...]
+
+
+@dataclass
+class _Series:
+    """The stacks that have a base name in common."""
+
+    folder: Path
+    base: str
+    aligned: list[Path] = field(default_factory=list)
+    plain: list[Path] = field(default_factory=list)
+
+
+def read_session_folder(path: PathLike) -> FolderContent:
+    """Find the tilt series in a folder and in the folders directly inside it.
+
+    An aligned stack (``_ali``, ``.ali``) is taken before the one it was made of. A stack that is called aligned, or
+    ``.st``, is a series even where its angles are missing: that is then its problem.
+
+    Raises:
+        InputError: if the folder cannot be read, or holds no tilt series.
+    """
+    folder = Path(path)
+    groups: dict[tuple[Path, str], _Series] = {}
+    try:
+        for stack in _stacks(folder):
+            base = _ALIGNED.sub("", stack.stem)
+            group = groups.setdefault((stack.parent, base), _Series(stack.parent, base))
+            aligned = base != stack.stem or stack.suffix.lower() == ".ali"
+            (group.aligned if aligned else group.plain).append(stack)
+        found = [_entry(group) for group in groups.values()]
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    entries = [entry for entry, _ in found if entry]
+    left_out = tuple(stack for _, stacks in found for stack in stacks)
+    if not entries:
+        also = f"; {len(left_out)} stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them" if left_out else ""
+        raise InputError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
+    numbered = (
+        SeriesEntry(n, e.tilts, e.angles, e.output, e.settings, e.name, e.problem) for n, e in enumerate(entries, 1)
+    )
+    return FolderContent(tuple(numbered), left_out)
+
+
+def _stacks(folder: Path) -> Iterator[Path]:
+    """Files that may be tilt series, sorted, here and one level below."""
+    inside = sorted(folder.iterdir())
+    below = [sub for sub in inside if sub.is_dir() and not sub.name.startswith(".") and sub.suffix != ".partial"]
+    deeper = (path for sub in below if os.access(sub, os.R_OK | os.X_OK) for path in sorted(sub.iterdir()))
+    for path in (*inside, *deeper):
+        named = path.suffix.lower() in STACK_SUFFIXES and not path.name.startswith(".")
+        if named and not _PRODUCT.search(path.stem) and path.is_file():
+            yield path
+
+
+def _entry(group: _Series) -> tuple[SeriesEntry | None, list[Path]]:
+    """The series of a group, or None and the stacks that are none."""
+    folder, base = group.folder, group.base
+    stacks = group.aligned or group.plain
+    angles = next((path for path in _angle_files(folder, base, stacks[0].stem) if path.is_file()), None)
+    if angles is None and not group.aligned and all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks):
+        return None, stacks
+    problem = ""
+    if len(stacks) > 1:
+        problem = (
+            f"{' and '.join(s.name for s in stacks)} could both be the series {base}; move one away, or use a list"
+        )
+    elif angles is None:
+        problem = f"{stacks[0]} has no angle file beside it; expected {base}.tlt, {base}.rawtlt or {base}_TLT.txt"
+    elif not group.aligned:
+        transforms = [
+            folder / f"{base}{ending}" for ending in (".xf", ".aln") if (folder / f"{base}{ending}").is_file()
+        ]
+        if transforms:
+            problem = (
+                f"{stacks[0]} is not aligned yet: {transforms[0].name} lies beside it; make the aligned stack "
+                f"{base}_ali.mrc (IMOD: newstack -xform), or give the series in a list"
+            )
+    return SeriesEntry(0, stacks[0], angles or folder / f"{base}.tlt", name=base, problem=problem), []
+
+
+def _angle_files(folder: Path, base: str, stem: str) -> tuple[Path, ...]:
+    """Where angles may be; refined ones (.tlt) come before those that were asked of the microscope (.rawtlt)."""
+    names = dict.fromkeys((base, stem))
+    same = [folder / f"{name}{ending}" for ending in (".tlt", "_TLT.txt", ".rawtlt") for name in names]
+    return (*same, folder / f"{base}_Imod" / f"{base}_st.tlt")

@@ -1,0 +1,196 @@
+"""RELION-5's table of tomograms: which tilt series it names, and the same table with our volumes in it.
+
+Labels and files: https://relion.readthedocs.io/en/latest/Reference/STA/Datatypes/tomogram_set.html. The text of every
+value is kept as it is, through the gemmi library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cryolithe.errors import FileFormatError, InputError
+from cryolithe.formats.files import PathLike, printable, read_text, replacing
+from cryolithe.formats.series_list import SeriesEntry
+
+LIMIT_BYTES = 100_000_000
+NAME, SERIES, STACK = "_rlnTomoName", "_rlnTomoTiltSeriesStarFile", "_rlnTomoTiltSeriesName"
+VOLUME, BINNING = "_rlnTomoReconstructedTomogram", "_rlnTomoTomogramBinning"
+MOVED = ("_rlnTomoZRot", "_rlnTomoXTilt", "_rlnTomoXShiftAngst", "_rlnTomoYShiftAngst")
+ANGLE = "_rlnTomoYTilt"
+
+
+def read_tomogram_star(path: PathLike) -> tuple[SeriesEntry, ...]:
+    """Read the tilt series that a RELION-5 table of tomograms or tilt series names.
+
+    RELION's paths start at its project's folder: they are looked for from the folder of the file upwards. A series
+    whose images are not one stack, or not aligned, has that as its problem.
+
+    Raises:
+        InputError: if the file cannot be read or names no series.
+        FileFormatError: if it has no such table.
+    """
+    path = Path(path)
+    table = _global_table(_document(path), path)
+    entries = []
+    for row in range(len(table)):
+        name = table.value(NAME, row)
+        series = _found(path, table.value(SERIES, row))
+        stack, problem = _stack(table, row, series, path)
+        entries.append(SeriesEntry(row + 1, stack, series, name=name, problem=problem))
+    if not entries:
+        raise InputError(f"{path} names no tilt series: its table data_global is empty")
+    return tuple(entries)
+
+
+def read_star_angles_deg(path: Path) -> tuple[float, ...]:
+    """Refined tilt angles (``rlnTomoYTilt``) of one series' star file, in the order of its rows.
+
+    Raises:
+        FileFormatError: if there is no such column, or an entry is no number.
+    """
+    for table in _tables(_document(path)):
+        if ANGLE in table.tags:
+            try:
+                return tuple(float(table.value(ANGLE, row)) for row in range(len(table)))
+            except ValueError as error:
+                raise FileFormatError(f"{path}: {ANGLE[1:]} holds an entry that is no number: {error}") from error
+    raise FileFormatError(f"{path} has no column {ANGLE[1:]}; give the star file of an aligned tilt series")
+
+
+def project_folder(path: PathLike) -> Path | None:
+    """RELION's project folder: the one at which the paths of a table of tomograms start, or None if none fits."""
+    path = Path(path)
+    table = _global_table(_document(path), path)
+    names = [table.value(SERIES, row) for row in range(len(table))]
+    parents = path.resolve().parents
+    return next((folder for folder in parents if any((folder / name).is_file() for name in names)), None)
+
+
+def write_tomogram_star(
+    source: PathLike, target: PathLike, volumes: Mapping[str, tuple[str, int]], overwrite: bool = False
+) -> None:
+    """Write the user's table again with the paths of our volumes (``rlnTomoReconstructedTomogram``) in it.
+
+    All else stays as it is: tables, columns, rows, and the text of each value. Rows of other tomograms keep their
+    volume, or get RELION's ``None`` where the column is new.
+
+    Args:
+        source: the user's file.
+        target: file to write; may be ``source`` with ``overwrite``.
+        volumes: path of the volume and binning by name of the tomogram.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputError: if ``target`` exists and is not to be replaced, or cannot be written.
+    """
+    source = Path(source)
+    document = _document(source)
+    table = _global_table(document, source)
+    for tag in (VOLUME, BINNING):
+        if tag not in table.tags:
+            table.loop.add_columns([tag], "None" if tag == VOLUME else "1")
+    names, paths, binnings = (table.column(tag) for tag in (NAME, VOLUME, BINNING))
+    for row, name in enumerate(map(_plain, names)):
+        if name in volumes:
+            volume, binning = volumes[name]
+            paths[row], binnings[row] = _quoted(volume), str(binning)
+    with replacing(target, overwrite) as temporary:
+        document.write_file(str(temporary))
+
+
+class _Table:
+    """A loop of a STAR file and its columns."""
+
+    def __init__(self, block: Any, loop: Any) -> None:
+        self.block, self.loop = block, loop
+
+    @property
+    def tags(self) -> list[str]:
+        return list(self.loop.tags)
+
+    def __len__(self) -> int:
+        return int(self.loop.length())
+
+    def column(self, tag: str) -> Any:
+        return self.block.find_values(tag)
+
+    def value(self, tag: str, row: int) -> str:
+        return _plain(self.column(tag)[row])
+
+
+def _document(path: Path) -> Any:
+    from gemmi import cif
+
+    text = read_text(path, "a STAR file", LIMIT_BYTES)
+    try:
+        return cif.read_string(text)
+    except (ValueError, RuntimeError) as error:
+        raise FileFormatError(f"{path} is not a STAR file: {printable(str(error))[:160]}") from error
+
+
+def _tables(document: Any) -> list[_Table]:
+    return [_Table(block, item.loop) for block in document for item in block if item.loop is not None]
+
+
+def _global_table(document: Any, path: Path) -> _Table:
+    for table in _tables(document):
+        if {NAME, SERIES} <= set(table.tags):
+            return table
+    raise FileFormatError(
+        f"{path} is no table of tomograms: expected the columns {NAME[1:]} and {SERIES[1:]}; "
+        "give the tilt_series.star or tomograms.star of RELION-5"
+    )
+
+
+def _stack(table: _Table, row: int, series: Path, path: Path) -> tuple[Path, str]:
+    """The stack of a series, and what is against it."""
+    if STACK in table.tags:
+        return _found(path, table.value(STACK, row).removesuffix(":mrc")), ""
+    if not series.is_file():
+        return series, ""  # what is missing is told when the series is looked at
+    images: list[str] = []
+    try:
+        for tilts in _tables(_document(series)):
+            if "_rlnMicrographName" in tilts.tags:
+                images = [tilts.value("_rlnMicrographName", n) for n in range(len(tilts))]
+                moved = [tag[1:] for tag in MOVED if tag in tilts.tags and _any_nonzero(tilts, tag)]
+                break
+        else:
+            return series, f"{series} has no column rlnMicrographName"
+    except InputError as error:
+        return series, str(error)
+    numbers, _, names = zip(*(image.rpartition("@") for image in images), strict=True) if images else ((), (), ())
+    if len(set(names)) != 1 or [n.lstrip("0") for n in numbers] != [str(n + 1) for n in range(len(images))]:
+        return series, f"{series} names single images or another order; a stack (1@stack, 2@stack, ...) is expected"
+    if moved:
+        return series, f"{series}: its images are not aligned ({', '.join(moved)} are not 0); give the aligned stack"
+    return _found(path, names[0]), ""
+
+
+def _any_nonzero(table: _Table, tag: str) -> bool:
+    try:
+        return any(abs(float(table.value(tag, row))) > 1e-6 for row in range(len(table)))
+    except ValueError:
+        return True
+
+
+def _found(star: Path, name: str) -> Path:
+    """A path of the table: from the star file's folder upwards to where it exists, else from that folder."""
+    above = (folder / name for folder in (star.resolve().parent, *star.resolve().parents[1:]))
+    return next((path for path in above if path.is_file()), star.parent / name)
+
+
+def _plain(value: str) -> str:
+    from gemmi import cif
+
+    return str(cif.as_string(value))
+
+
+def _quoted(value: str) -> str:
+    """A value as STAR has it; RELION reads plain words best."""
+    from gemmi import cif
+
+    plain = not any(c.isspace() or c in "'\"#" for c in value) and value[:1] not in ("_", "$", "[", "]", ";", "")
+    return value if plain else str(cif.quote(value))

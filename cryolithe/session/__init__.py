@@ -1,0 +1,1 @@
+"""Many tilt series: found, planned, reconstructed one by one or on a cluster, and summed up."""

@@ -1,0 +1,113 @@
+"""A session's tasks on several machines, through Dask: the same files as a local run.
+
+Dask is an optional dependency: ``pip install cryolithe[dask]``. Each series is one task of the scheduler. A worker that
+dies gives its series back; whoever takes it goes on from its journal, which lies in the output folder that all
+workers must see under the same path. A series that failed because memory or a device gave out is tried again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from cryolithe.errors import DeviceError, ResourceError, SettingsError
+from cryolithe.session.batch import Outcome, one_line, run_task
+from cryolithe.session.tasks import Task
+
+RETRIES = 2
+# A worker with several threads would run several series at once, each with all the memory and cores.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+class _QuietWatcher:
+    """Notes end in the worker's log."""
+
+    def stage(self, name: str, total: float) -> None:
+        """See `cryolithe.reconstruct.job.Watcher`."""
+
+    def advance(self, amount: float) -> None:
+        """See `cryolithe.reconstruct.job.Watcher`."""
+
+    def note(self, text: str) -> None:
+        """See `cryolithe.reconstruct.job.Watcher`."""
+        import logging
+
+        logging.getLogger("distributed.worker").info("cryolithe: %s", text)
+
+
+def work(task: Task) -> Outcome:
+    """Reconstruct one series in a worker.
+
+    Raises:
+        ResourceError: if memory or a device gave out, so that the scheduler tries again elsewhere.
+    """
+    with _ONE_AT_A_TIME:
+        return run_task(task, _QuietWatcher(), raises=(ResourceError, DeviceError, MemoryError))
+
+
+@contextmanager
+def cluster_client(scheduler: str, workers: int | None) -> Iterator[Any]:
+    """Connect to a scheduler, or start one.
+
+    Args:
+        scheduler: ``"local"``, ``"slurm"`` or the address of a running one, ``tcp://host:port``.
+        workers: how many to start; not for a running scheduler, which has its own.
+
+    Raises:
+        SettingsError: if the scheduler is unknown or Dask is missing.
+        DeviceError: if the scheduler does not answer, or cannot be started.
+    """
+    distributed = _import("distributed", "dask")
+    with ExitStack() as stack:
+        try:
+            if scheduler == "local":
+                made = distributed.LocalCluster(
+                    n_workers=workers or 1, threads_per_worker=1, processes=True, dashboard_address=None
+                )
+                client = stack.enter_context(distributed.Client(stack.enter_context(made)))
+            elif scheduler == "slurm":
+                jobqueue = _import("dask_jobqueue", "dask")
+                made = stack.enter_context(jobqueue.SLURMCluster())
+                made.scale(jobs=workers or 1)
+                client = stack.enter_context(distributed.Client(made))
+            elif "://" in scheduler:
+                if workers is not None:
+                    raise SettingsError("--workers is for schedulers that are started here; this one has its own")
+                client = stack.enter_context(distributed.Client(scheduler, timeout="10s"))
+            else:
+                raise SettingsError(
+                    f"--scheduler {scheduler}: expected local, slurm or an address like tcp://host:8786"
+                )
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            raise DeviceError(f"no Dask scheduler at '{scheduler}': {one_line(error)}; check its address") from error
+        yield client
+
+
+def run_on_cluster(tasks: Sequence[Task], client: Any) -> Iterator[Outcome]:
+    """Reconstruct series on the workers of a scheduler and yield what became of each, in the order of finishing."""
+    distributed = _import("distributed", "dask")
+    futures = {
+        client.submit(work, task, key=f"cryolithe-{number}-{task.name}", pure=False, retries=RETRIES): task
+        for number, task in enumerate(tasks)
+    }
+    try:
+        for future in distributed.as_completed(futures):
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            else:
+                task = futures[future]
+                yield Outcome(task, "failed", f"{task.job.tilts}: failed: {one_line(error)}", {})
+    finally:
+        client.cancel(list(futures))
+
+
+def _import(module: str, extra: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SettingsError(f"--scheduler needs the package {module}: pip install 'cryolithe[{extra}]'") from error

@@ -1,0 +1,176 @@
+"""A session's tilt series as jobs: where they come from, which files they write, what is against them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryolithe.errors import InputError, OutputError
+from cryolithe.formats import SeriesEntry, read_series_list
+from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.formats.tomogram_star import read_tomogram_star
+from cryolithe.reconstruct.job import Job, Watcher, default_output, input_files
+from cryolithe.settings import ReconstructSettings, resolve_settings
+
+
+class After(Protocol):
+    """What is done to a volume when it is made; it must be possible to send it to another process."""
+
+    def is_done(self, volume: Path) -> bool:
+        """Whether it has been done."""
+        ...
+
+    def __call__(self, volume: Path, settings: ReconstructSettings, watcher: Watcher) -> str:
+        """Do it, unless it is done, and return the line that tells of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """One series of a session.
+
+    Attributes:
+        name: what it is called in the summary.
+        job: files and settings.
+        problem: why it cannot be reconstructed, or an empty string.
+        after: what is done to the volume then, or None.
+    """
+
+    name: str
+    job: Job
+    problem: str = ""
+    after: After | None = None
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files that decide the result besides the model."""
+        try:
+            return tuple(input_files(self.job).values())
+        except InputError:  # of a command file that names others; told when the series is looked at
+            return tuple(path for path in (self.job.tilts, self.job.angles) if path is not None)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where the series come from and where what is common to them goes.
+
+    Attributes:
+        source: a folder, a list or a star file.
+        folder: of the summary.
+        output: folder of the volumes, or None for those of the stacks.
+        after: what is done to each volume then, or None.
+    """
+
+    source: Path
+    output: Path | None = None
+    after: After | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the summary: that of the volumes, else that of the source."""
+        return self.output or (self.source if self.source.is_dir() else self.source.parent)
+
+    @property
+    def star(self) -> Path | None:
+        """The user's star file, if that is the source."""
+        return self.source if self.source.suffix.lower() == ".star" else None
+
+
+def is_session(path: Path) -> bool:
+    """Whether a path names many series: a folder, a list (.csv, also .txt with commas in its header) or a star file."""
+    return path.is_dir() or path.suffix.lower() in (".csv", ".star")
+
+
+def find_tasks(
+    session: Session, flags: Mapping[str, Any], file: Mapping[str, Any], file_name: str
+) -> tuple[list[Task], list[str]]:
+    """Return the tasks of a session, and notes for the user.
+
+    Args:
+        session: where to look.
+        flags: settings of the command line; None means not given.
+        file: settings of a file.
+        file_name: what to call that in messages.
+
+    Raises:
+        InputError: if there are no series.
+        SettingsError: if a setting is unknown or out of range.
+        OutputError: if two series would write the same file, or one would write the other's input.
+    """
+    entries, notes = _entries(session.source)
+    tasks = []
+    for entry in entries:
+        where = f"{session.source}, line {entry.line}" if entry.settings else str(session.source)
+        settings = resolve_settings(flags, entry.settings, file, where, file_name)
+        tasks.append(_task(entry, session, settings))
+    _refuse_collisions(tasks, entries, session.source)
+    return tasks, notes
+
+
+def _entries(source: Path) -> tuple[tuple[SeriesEntry, ...], list[str]]:
+    if source.is_dir():
+        found = read_session_folder(source)
+        if not found.left_out:
+            return found.entries, []
+        names = ", ".join(path.name for path in found.left_out[:4]) + (", ..." if len(found.left_out) > 4 else "")
+        return found.entries, [f"Left out, no angle file beside it: {names}"]
+    if source.suffix.lower() == ".star":
+        return read_tomogram_star(source), []
+    return read_series_list(source), []
+
+
+def _task(entry: SeriesEntry, session: Session, settings: ReconstructSettings) -> Task:
+    output = entry.output
+    if output is None:
+        output = default_output(entry.tilts, settings.format)
+        if session.star:
+            output = output.with_name(f"rec_{entry.name}{output.suffix}")
+        if session.output:
+            output = session.output / output.name
+    job = Job(entry.tilts, entry.angles, output, settings)
+    return Task(entry.name or entry.tilts.stem, job, entry.problem, session.after)
+
+
+def _refuse_collisions(tasks: list[Task], entries: tuple[SeriesEntry, ...], source: Path) -> None:
+    """Raise OutputError where a file would be written twice, or an input of any series would be replaced."""
+    inputs: dict[Path, int] = {}
+    for task, entry in zip(tasks, entries, strict=True):
+        for path in task.inputs:
+            inputs.setdefault(_key(path), entry.line)
+    writers: dict[Path, int] = {}
+    for task, entry in zip(tasks, entries, strict=True):
+        for path in task.job.written:
+            key = _key(path)
+            if key in writers:
+                raise OutputError(
+                    f"{source}: lines {writers[key]} and {entry.line} would both write {path}; "
+                    "give each its own name in a column 'output'"
+                )
+            writers[key] = entry.line
+            if key in inputs:
+                raise OutputError(
+                    f"{source}: line {entry.line} would write {path}, an input of line {inputs[key]}; "
+                    "give it another name in a column 'output'"
+                )
+
+
+def _key(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def check_session(session: Session) -> None:
+    """Refuse a folder for the summary that cannot be written, before any work is done.
+
+    Raises:
+        InputError: if the source does not exist.
+        OutputError: if the folder does not exist or is not writable.
+    """
+    if not session.source.exists():
+        raise InputError(f"{session.source} does not exist; check its name and folder")
+    if not session.folder.is_dir():
+        raise OutputError(f"the output folder {session.folder} does not exist; make it first or choose another -o")
+    if not os.access(session.folder, os.W_OK):
+        raise OutputError(f"{session.folder} is not writable; choose a folder for volumes and summary with -o")

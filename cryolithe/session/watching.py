@@ -1,0 +1,83 @@
+"""Following a running acquisition: which series have all their files, and have stopped changing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryolithe.session.tasks import Task
+
+Fingerprint = tuple[tuple[int, int, int], ...]
+
+
+@dataclass
+class Settled:
+    """Remembers since when the files of each series have been as they are.
+
+    A file's own time is not trusted: copies and network disks bring times from elsewhere. What counts is for how long
+    its size and time have not changed under our eyes.
+    """
+
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[tuple[Path, ...], tuple[Fingerprint, float]] = field(default_factory=dict)
+    _taken: dict[tuple[Path, ...], Fingerprint] = field(default_factory=dict)
+
+    def ready(self, tasks: list[Task]) -> list[Task]:
+        """Tasks whose files have not changed for ``seconds`` and were not taken like this before."""
+        found, now = [], self.clock()
+        for task in tasks:
+            key = task.inputs
+            state = _fingerprint(key)
+            if state is None:
+                self._seen.pop(key, None)
+                continue
+            before = self._seen.get(key)
+            if before is None or before[0] != state:
+                self._seen[key] = before = (state, now)
+            if now - before[1] >= self.seconds and self._taken.get(key) != state:
+                self._taken[key] = state
+                found.append(task)
+        return found
+
+    @property
+    def waiting(self) -> int:
+        """Series that have been seen and not been taken as they are now."""
+        return sum(self._taken.get(key) != state for key, (state, _) in self._seen.items())
+
+
+def _fingerprint(paths: tuple[Path, ...]) -> Fingerprint | None:
+    """Inode, size and time of files, or None where one is missing or empty."""
+    found = []
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        if stat.st_size == 0:
+            return None
+        found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
+
+
+def rounds(idle_seconds: float | None, pause_seconds: float, busy: Callable[[], bool]) -> Iterator[int]:
+    """Count rounds with pauses between them, for ever or until nothing has been going on for a while.
+
+    Args:
+        idle_seconds: time without work after which to end, or None to go on until interrupted.
+        pause_seconds: between two looks.
+        busy: whether the round just done had work or series that are still changing.
+    """
+    quiet_since = time.monotonic()
+    number = 0
+    while True:
+        yield number
+        number += 1
+        now = time.monotonic()
+        if busy():
+            quiet_since = now
+        if idle_seconds is not None and now - quiet_since >= idle_seconds:
+            return
+        time.sleep(pause_seconds)

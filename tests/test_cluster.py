@@ -1,0 +1,86 @@
+"""A session on a Dask cluster: a real scheduler and real worker processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from tiny_series import made, run, write_series
+
+from cryolithe.session.cluster import run_on_cluster
+from cryolithe.session.tasks import Session, find_tasks
+
+distributed = pytest.importorskip("distributed")
+
+SETTINGS = {"method": "fbp", "thickness": 10, "device": "cpu"}
+FLAGS = ("--method", "fbp", "--thickness", 10, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    os.environ |= {"OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "86400"}
+    # A worker that is killed needs its nanny to come back.
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**options, silence_logs=50) as made_cluster:
+        yield made_cluster
+    del os.environ["SOURCE_DATE_EPOCH"]
+
+
+def session(folder):
+    folder.mkdir()
+    for name in ("one", "two", "three"):
+        write_series(folder, name=name)
+    (folder / "bad.st").write_bytes(b"no stack")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_makes_the_same_files_and_a_killed_worker_loses_nothing(cluster, tmp_path):
+    local, spread = (session(tmp_path / name) for name in ("local", "spread"))
+    assert run(local, *FLAGS).exit_code == 1
+    marker = tmp_path / "killed"
+
+    def low_slabs_and_one_death(target, mark):
+        from pathlib import Path
+
+        from cryolithe.reconstruct import plan
+        from cryolithe.reconstruct.journal import WorkFolder
+
+        plan.MOST_SLAB_ROWS = 8
+        done = WorkFolder.done
+
+        def die(self, slab):
+            done(self, slab)
+            if self.path.name == target and len(self.slabs) == 2 and not Path(mark).exists():
+                Path(mark).write_text(str(self.path))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        WorkFolder.done = die
+
+    with distributed.Client(cluster) as client:
+        client.run(low_slabs_and_one_death, "two_rec.mrc.partial", str(marker))
+        tasks, _ = find_tasks(Session(spread), SETTINGS, {}, "")
+        outcomes = {outcome.task.name: outcome for outcome in run_on_cluster(tasks, client)}
+    assert marker.exists()
+    assert {name: o.status for name, o in outcomes.items()} == {
+        "bad": "failed", "one": "done", "two": "done", "three": "done",
+    }  # fmt: skip
+    for name in ("one", "two", "three"):
+        assert (spread / f"{name}_rec.mrc").read_bytes() == (local / f"{name}_rec.mrc").read_bytes()
+        assert (spread / f"{name}_rec.png").exists()
+    assert not list(spread.glob("*.partial"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_uses_a_running_scheduler(cluster, tmp_path):
+    write_series(tmp_path)
+    result = made(tmp_path, *FLAGS, "--scheduler", cluster.scheduler_address)
+    assert "ts_rec.mrc: 10 x" in result.stdout
+    assert (tmp_path / "cryolithe_summary.html").exists()
+
+
+def test_wrong_schedulers_are_refused_in_one_line(tmp_path):
+    write_series(tmp_path)
+    assert "expected local, slurm or an address" in run(tmp_path, *FLAGS, "--scheduler", "pbs").stderr
+    assert "--workers is for" in run(tmp_path, *FLAGS, "--scheduler", "tcp://x:1", "--workers", 2).stderr

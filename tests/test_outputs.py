@@ -1,0 +1,237 @@
+"""What a run hands out: types, orders, OME-Zarr, labels; crashes at the very end; the run's own check of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import mrcfile
+import numpy as np
+import pytest
+from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
+
+from cryolithe.formats import VolumeWriter, read_mrc
+from cryolithe.reconstruct import outputs
+
+FBP = ("--method", "fbp", "--thickness", 24)
+
+
+def beads(shape=SHAPE, count=40):
+    """Images of many beads with a little noise: enough detail to tell where a volume lies."""
+    random = np.random.default_rng(3)
+    places = random.uniform(-1, 1, (count, 3)) * (shape[1] / 2 - 4, shape[0] / 2 - 3, 8)
+    images = sum(
+        bead_images(shape, place) * weight for place, weight in zip(places, 1 + random.random(count), strict=True)
+    )
+    return (images + 0.05 * random.standard_normal(images.shape)).astype(np.float32)
+
+
+@pytest.fixture
+def series(tmp_path):
+    return write_series(tmp_path, beads())
+
+
+def record(path):
+    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+# Types and orders
+
+
+def test_bytes_are_scaled_as_the_record_says(series, tmp_path):
+    made(*series, *FBP, "-o", tmp_path / "f.mrc")
+    made(*series, *FBP, "-o", tmp_path / "b.mrc", "--dtype", "int8")
+    exact, stored = voxels(tmp_path / "f.mrc"), voxels(tmp_path / "b.mrc")
+    assert stored.dtype == np.int8
+    scaling = record(tmp_path / "b.mrc")["volume"]["scaling"]
+    density = scaling["offset"] + scaling["step"] * stored.astype(np.float64)
+    inside = np.abs(stored) < 127
+    assert np.abs(density - exact)[inside].max() <= 0.501 * scaling["step"]
+    assert inside.mean() > 0.99
+    assert (np.abs(exact - scaling["offset"])[~inside] > 126 * scaling["step"]).all()
+    with mrcfile.open(tmp_path / "b.mrc") as file:
+        assert file.header.mode == 0
+        assert float(file.header.dmean) == pytest.approx(stored.mean(dtype=float), abs=1e-4)
+        assert file.get_labels()[-1].startswith("CryoLithe int8: density = ")
+
+
+def test_imods_order_becomes_ours_by_a_rotation(series, tmp_path):
+    made(*series, *FBP, "-o", tmp_path / "ours.mrc")
+    made(*series, *FBP, "-o", tmp_path / "imod.mrc", "--orientation", "xzy")
+    ours, imod = voxels(tmp_path / "ours.mrc"), voxels(tmp_path / "imod.mrc")
+    assert imod.shape == (SHAPE[0], 24, SHAPE[1])
+    # trimvol -rx turns by -90 degrees about x: (z, y) -> (y, -z).
+    assert (np.rot90(imod, axes=(0, 1)) == ours).all() or (np.rot90(imod, -1, axes=(0, 1)) == ours).all()
+    with mrcfile.open(tmp_path / "imod.mrc") as file:
+        assert file.voxel_size.tolist() == (5, 5, 5)
+        assert int(file.header.mz) == SHAPE[0]
+
+
+def test_labels_of_the_stack_are_kept_and_ours_is_the_last(series, tmp_path):
+    stack, angles = series
+    with mrcfile.open(stack, mode="r+") as file:
+        for number in range(9):
+            file.add_label(f"label {number}")
+    before = read_mrc(stack).labels
+    assert len(before) == 10
+    made(stack, angles, *FBP)
+    labels = read_mrc(tmp_path / "ts_rec.mrc").labels
+    assert labels[:9] == before[1:]
+    assert labels[9].startswith("CryoLithe ")
+
+
+def test_preview(series, tmp_path):
+    made(*series, *FBP, "--preview", "--orientation", "xzy")
+    assert (tmp_path / "ts_rec.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_ome_zarr(dtype, series, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    models = pytest.importorskip("ome_zarr_models.v04.multiscales")
+    stack, angles = write_series(tmp_path, beads((45, 131)), name="wide")
+    made(stack, angles, *FBP, "-o", tmp_path / "v.mrc", "--dtype", dtype)
+    made(stack, angles, *FBP, "--dtype", dtype, "--format", "ome-zarr", "--preview")
+    path = tmp_path / "wide_rec.zarr"
+    group = zarr.open_group(str(path), mode="r")
+    (given,) = group.attrs["multiscales"]
+    multiscale = models.Multiscale.model_validate(given)  # the specification as another project's models
+    assert [axis.unit for axis in multiscale.axes] == ["angstrom"] * 3
+    expected = voxels(tmp_path / "v.mrc")
+    assert (group["0"][:] == expected).all()
+    assert group["0"].dtype == expected.dtype
+    assert group["1"].shape == (12, 22, 65)
+    block = expected[4:6, 10:12, 100:102].astype(np.float32).mean()
+    assert float(group["1"][2, 5, 50]) == pytest.approx(
+        float(block), abs=0.5 if dtype == "int8" else 2e-3 * float(abs(expected).max())
+    )
+    scales = [d.coordinateTransformations[0].scale for d in multiscale.datasets]
+    assert scales == [[5.0] * 3, [10.0] * 3, [20.0] * 3]
+    # The first voxel of a level is the middle of those that it was made of.
+    assert multiscale.datasets[1].coordinateTransformations[1].translation == [2.5] * 3
+    assert "exists" in run(stack, angles, *FBP, "--dtype", dtype, "--format", "ome-zarr").stderr
+    made(stack, angles, *FBP, "--dtype", dtype, "--format", "ome-zarr", "--overwrite")
+    assert (zarr.open_group(str(path), mode="r")["0"][:] == expected).all()
+
+
+# Crashes at the end
+
+
+class PowerLoss(BaseException):
+    """Nothing can be done after it."""
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("step", range(1, 5))
+def test_a_crash_at_any_step_of_the_end_loses_nothing(step, overwrite, series, tmp_path, monkeypatch):
+    """`sync` is called between all steps that change names; the power goes off at each of them in turn."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    output = tmp_path / "v.mrc"
+    made(*series, *FBP, "-o", output)
+    expected = output.read_bytes()
+    flags = ("--overwrite",) if overwrite else ()
+    if overwrite:
+        made(*series, *FBP, "--filter", "ramp", "-o", output, "--overwrite")
+        assert output.read_bytes() != expected
+    else:
+        output.unlink(), output.with_suffix(".json").unlink()
+    calls = []
+
+    def power_loss(path):
+        calls.append(path)
+        if len(calls) == step:
+            raise PowerLoss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "sync", power_loss)
+        with pytest.raises(PowerLoss):
+            run(*series, *FBP, "-o", output, *flags)
+    if output.exists() and output.with_suffix(".json").exists():
+        assert record(output)["settings"]["filter"] == ("cosine" if output.read_bytes() == expected else "ramp")
+    made(*series, *FBP, "-o", output, *flags)
+    assert output.read_bytes() == expected
+    assert record(output)["settings"]["filter"] == "cosine"
+    assert {path.name for path in tmp_path.iterdir()} == {"ts.mrc", "ts.tlt", "v.mrc", "v.json"}
+
+
+def test_a_foreign_record_is_not_replaced_even_with_overwrite(series, tmp_path):
+    other = tmp_path / "v.json"
+    other.write_text('{"precious": true}')
+    result = run(*series, *FBP, "-o", tmp_path / "v.mrc", "--overwrite")
+    assert result.exit_code == 2
+    assert "no record of v.mrc" in result.stderr
+    assert other.read_text() == '{"precious": true}'
+
+
+def test_links_are_not_followed(series, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("keep me")
+    (tmp_path / "v.mrc.partial").symlink_to(elsewhere)
+    result = run(*series, *FBP, "-o", tmp_path / "v.mrc")
+    assert result.exit_code == 2
+    assert "is a link" in result.stderr
+    assert [path.name for path in elsewhere.iterdir()] == ["precious"]
+    (tmp_path / "w.mrc").symlink_to(elsewhere / "missing")
+    assert "exists" in run(*series, *FBP, "-o", tmp_path / "w.mrc").stderr
+    made(*series, *FBP, "-o", tmp_path / "w.mrc", "--overwrite")
+    assert not (tmp_path / "w.mrc").is_symlink()
+    assert not (elsewhere / "missing").exists()
+
+
+def test_input_that_changes_during_the_run_is_refused(series, tmp_path, monkeypatch):
+    stack, angles = series
+    write_rows = VolumeWriter.write_rows
+
+    def touch(self, y0, slab):
+        write_rows(self, y0, slab)
+        os.utime(stack, ns=(1, 1))
+
+    monkeypatch.setattr(VolumeWriter, "write_rows", touch)
+    result = run(stack, angles, *FBP)
+    assert result.exit_code == 2
+    assert "changed while the run read it" in result.stderr
+    assert not (tmp_path / "ts_rec.mrc").exists()
+
+
+# The check of itself
+
+
+def scaled(slab, factor):
+    width = slab.shape[2]
+    wanted = (np.arange(width) - (width - 1) / 2) / factor + (width - 1) / 2
+    flat = slab.reshape(-1, width)
+    return np.array([np.interp(wanted, np.arange(width), row) for row in flat], dtype=np.float32).reshape(slab.shape)
+
+
+FAULTS = {
+    "shifted": lambda slab: np.roll(slab, 2, axis=2),
+    "shifted against": lambda slab: np.roll(slab, -1, axis=0),
+    "mirrored along z": lambda slab: slab[::-1],
+    "mirrored along x": lambda slab: slab[:, :, ::-1],
+    "opposite contrast": lambda slab: -slab,
+    "scale differs": lambda slab: scaled(slab, 1.06),
+    "does not fit": lambda slab: np.random.default_rng(0).standard_normal(slab.shape).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS])
+def test_each_run_checks_itself(fault, tmp_path, monkeypatch):
+    stack, angles = write_series(tmp_path, beads((64, 96), 120), angles=tuple(range(-50, 51, 10)))
+    if fault:
+        write_rows = VolumeWriter.write_rows
+        monkeypatch.setattr(
+            VolumeWriter, "write_rows", lambda self, y0, slab: write_rows(self, y0, FAULTS[fault](slab))
+        )
+    result = made(stack, angles, *FBP)
+    warnings = record(tmp_path / "ts_rec.mrc")["warnings"]
+    if fault is None:
+        assert warnings == []
+        assert "Warning" not in result.stderr
+        check = record(tmp_path / "ts_rec.mrc")["self_check"]
+        assert check["correlation"] > 0.8
+        assert max(map(abs, check["shift_zyx_px"])) < 0.1
+        assert check["scale_zyx"][2] == pytest.approx(1, abs=0.01)
+    else:
+        assert fault in " ".join(warnings)
+        assert f"Warning: {warnings[0]}" in result.stderr

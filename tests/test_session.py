@@ -1,0 +1,261 @@
+"""Whole sessions: a folder, a list or RELION's table in; volumes, a summary and an exit code out."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import shutil
+from urllib.parse import unquote
+
+import pytest
+from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
+
+from cryolithe.errors import InputError
+from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.formats.tomogram_star import read_tomogram_star, write_tomogram_star
+from cryolithe.session.watching import Settled
+
+FBP = ("--method", "fbp", "--thickness", 10)
+
+
+def table(folder):
+    with (folder / "cryolithe_summary.csv").open(newline="") as file:
+        return {row["series"]: row for row in csv.DictReader(file)}
+
+
+class Images(html.parser.HTMLParser):
+    """The pictures that a page shows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.found.append(unquote(dict(attrs)["src"]))
+
+
+def test_a_folder_is_worked_through_and_repeated_without_repeating_work(tmp_path):
+    (tmp_path / "grid ü").mkdir()
+    write_series(tmp_path, name="one_ali")
+    write_series(tmp_path, name="one")  # what the aligned stack was made of
+    write_series(tmp_path / "grid ü", bead_images(SHAPE, (5, 3, 1)), name="two")
+    (tmp_path / "bad.st").write_bytes(b"no MRC file")
+    (tmp_path / "bad.tlt").write_text("1\n2\n")
+    (tmp_path / "picture.mrc").write_bytes(b"no angles beside it")
+    first = run(tmp_path, *FBP)
+    assert first.exit_code == 1, first.output
+    assert "3 series: 2 to do" in first.stderr
+    assert "1 of 3 series failed" in first.stderr
+    assert "picture.mrc" in first.stderr
+    rows = table(tmp_path)
+    assert {name: row["status"] for name, row in rows.items()} == {"bad": "failed", "one": "done", "two": "done"}
+    assert "bad.st is not an MRC file" in rows["bad"]["message"]
+    assert [rows["two"][axis] for axis in "zyx"] == ["10", *map(str, SHAPE)]
+    assert rows["two"]["voxel_size_angstrom"] == "5"
+    assert float(rows["two"]["fit_to_images"]) > 0.5
+    page = (tmp_path / "cryolithe_summary.html").read_text(encoding="utf-8")
+    pictures = Images(page).found
+    assert pictures == ["one_ali_rec.png", "grid ü/two_rec.png"]
+    assert all((tmp_path / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert "bad.st is not an MRC file" in page
+
+    written = (tmp_path / "one_ali_rec.mrc").stat().st_mtime_ns
+    (tmp_path / "bad.st").unlink()
+    again = made(tmp_path, *FBP)
+    assert "0 to do" in again.stderr
+    assert {row["status"] for row in table(tmp_path).values()} == {"skipped"}
+    assert (tmp_path / "one_ali_rec.mrc").stat().st_mtime_ns == written
+
+
+def test_results_go_into_another_folder_and_the_session_stays_as_it_is(tmp_path):
+    session, results = tmp_path / "session", tmp_path / "results"
+    session.mkdir(), results.mkdir()
+    write_series(session)
+    before = sorted(session.iterdir())
+    made(session, *FBP, "-o", results)
+    assert sorted(session.iterdir()) == before
+    assert {path.name for path in results.iterdir()} == {
+        *("ts_rec.mrc", "ts_rec.json", "ts_rec.png", "cryolithe_summary.csv", "cryolithe_summary.html")
+    }
+
+
+def test_whatever_goes_wrong_with_a_series_is_its_own_affair(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        write_series(tmp_path, name=name)
+    from cryolithe.reconstruct import run as running
+
+    finish = running.finish
+
+    def fails_once(job_run, *rest):
+        if job_run.job.tilts.stem == "one":
+            raise RuntimeError("a bug")
+        return finish(job_run, *rest)
+
+    monkeypatch.setattr(running, "finish", fails_once)
+    result = run(tmp_path, *FBP)
+    assert result.exit_code == 1
+    assert {name: row["status"] for name, row in table(tmp_path).items()} == {"one": "failed", "two": "done"}
+    assert "RuntimeError: a bug" in table(tmp_path)["one"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("a.mrc,a.tlt,b.mrc\nb.mrc,b.tlt,c.mrc\n", "line 2 would write"),
+        ("a.mrc,a.tlt,x.mrc\nb.mrc,b.tlt,x.map\n", "lines 2 and 3 would both write"),
+        ("a.mrc,a.tlt,x.mrc\nb.mrc,x.json,y.mrc\n", "line 2 would write"),
+    ],
+)
+def test_no_series_writes_what_another_reads_or_writes(rows, says, tmp_path):
+    for name in "ab":
+        write_series(tmp_path, name=name)
+    listing = tmp_path / "list.csv"
+    listing.write_text("tilts,angles,output\n" + rows)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    result = run(listing, *FBP, "--overwrite")
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# Which files are a series
+
+
+@pytest.mark.parametrize(
+    ("names", "stack", "angles", "problem"),
+    [
+        (("a.st", "a.tlt", "a.rawtlt"), "a.st", "a.tlt", ""),
+        (("a.st", "a_ali.mrc", "a.rawtlt"), "a_ali.mrc", "a.rawtlt", ""),
+        (("a.mrc", "a_TLT.txt", "a_Vol.mrc", "a_EVN.mrc", "a_ODD.mrc"), "a.mrc", "a_TLT.txt", ""),
+        (("a.ali", "a.tlt", "a_rec.mrc", "a_full_rec.mrc", "rec_a.mrc"), "a.ali", "a.tlt", ""),
+        (("a.st",), "a.st", "a.tlt", "no angle file"),
+        (("a.st", "a.tlt", "a.xf"), "a.st", "a.tlt", "is not aligned yet"),
+        (("a.st", "a.mrc", "a.tlt"), "a.mrc", "a.tlt", "could both be"),
+        (("a_ali.mrc", "a.xf", "a.tlt", "a.st"), "a_ali.mrc", "a.tlt", ""),
+    ],
+)
+def test_names_tell_stacks_and_angles(names, stack, angles, problem, tmp_path):
+    for name in (*names, ".hidden.mrc"):
+        (tmp_path / name).write_bytes(b"")
+    (entry,) = read_session_folder(tmp_path).entries
+    assert (entry.tilts, entry.angles) == (tmp_path / stack, tmp_path / angles)
+    assert problem in entry.problem
+    assert bool(problem) == bool(entry.problem)
+
+
+def test_a_folder_without_series_is_refused(tmp_path):
+    (tmp_path / "picture.mrc").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds no tilt series.*1 stacks have no angle file"):
+        read_session_folder(tmp_path)
+
+
+# RELION
+
+STAR = """# version 50001
+
+data_global
+
+loop_
+_rlnTomoName #1
+_rlnVoltage #2
+_rlnTomoTiltSeriesStarFile #3
+_rlnMyOwn #4
+TS_1 200.000000 Tilts/TS_1.star 'two words'
+TS_2 200.000000 Tilts/TS_2.star   1.50
+"""
+SERIES = """data_{name}
+
+loop_
+_rlnMicrographName #1
+_rlnTomoYTilt #2
+_rlnTomoZRot #3
+"""
+
+
+def project(folder):
+    (folder / "Tilts").mkdir()
+    for name, axis in (("TS_1", 0.0), ("TS_2", 85.3)):
+        stack, angles = write_series(folder / "Tilts", name=name)
+        lines = [f"{n}@Tilts/{stack.name} {a} {axis}\n" for n, a in enumerate(angles.read_text().split(), start=1)]
+        (folder / "Tilts" / f"{name}.star").write_text(SERIES.format(name=name) + "".join(lines))
+    (folder / "Job").mkdir()
+    star = folder / "Job" / "tilt_series.star"
+    star.write_text(STAR)
+    return star
+
+
+def test_relions_table_in_and_out(tmp_path):
+    star = project(tmp_path)
+    result = run(star, *FBP)
+    assert result.exit_code == 1, result.output  # TS_2 is not aligned
+    assert star.read_text() == STAR
+    rows = table(tmp_path / "Job")
+    assert {name: row["status"] for name, row in rows.items()} == {"TS_1": "done", "TS_2": "failed"}
+    assert "rlnTomoZRot" in rows["TS_2"]["message"]
+    volume = voxels(tmp_path / "Tilts" / "rec_TS_1.mrc")
+    made(tmp_path / "Tilts" / "TS_1.mrc", tmp_path / "Tilts" / "TS_1.tlt", *FBP, "-o", tmp_path / "same.mrc")
+    assert (voxels(tmp_path / "same.mrc") == volume).all()
+    lines = (tmp_path / "Job" / "tilt_series_cryolithe.star").read_text().splitlines()
+    cells = {line.split()[0]: line for line in lines if line.startswith("TS_")}
+    assert cells["TS_1"].split("'") == ["TS_1 200.000000 Tilts/TS_1.star ", "two words", " Tilts/rec_TS_1.mrc 1"]
+    assert cells["TS_2"].split() == ["TS_2", "200.000000", "Tilts/TS_2.star", "1.50", "None", "1"]
+    assert "_rlnTomoReconstructedTomogram" in "".join(lines)
+
+
+@pytest.mark.shared
+def test_a_real_table_keeps_every_value(tmp_path):
+    from shared_data import SHARED
+
+    source = SHARED / "formats" / "relion5" / "tomograms.star"
+    entries = read_tomogram_star(source)
+    target = tmp_path / "again.star"
+    write_tomogram_star(source, target, {entries[1].name: ("my/volume.mrc", 4)})
+    before = [line.split() for line in source.read_text().splitlines() if line.startswith("tomo")]
+    after = [line.split() for line in target.read_text().splitlines() if line.startswith("tomo")]
+    before[1][12], before[1][8] = "my/volume.mrc", "4"
+    assert after == before
+
+
+# Following an acquisition
+
+
+def test_a_series_is_ready_when_its_files_have_stopped_changing(tmp_path):
+    from cryolithe.session.tasks import Session, find_tasks
+
+    stack, angles = write_series(tmp_path)
+    now = [0.0]
+    settled = Settled(60, lambda: now[0])
+
+    def ready(at):
+        now[0] = at
+        tasks, _ = find_tasks(Session(tmp_path), {}, {}, "")
+        return [task.name for task in settled.ready(tasks)]
+
+    assert ready(0) == []
+    assert ready(59) == []
+    with stack.open("ab") as file:
+        file.write(b"another image")
+    assert ready(61) == []
+    assert ready(100) == []
+    assert settled.waiting == 1
+    assert ready(121) == ["ts"]
+    assert ready(300) == []  # once is enough
+    assert settled.waiting == 0
+    angles.write_text(angles.read_text() + "60\n")
+    assert ready(301) == []
+    assert ready(362) == ["ts"]
+
+
+def test_watching_takes_what_comes_and_ends_when_nothing_does(tmp_path):
+    write_series(tmp_path, name="one")
+    (tmp_path / "two.st").write_bytes(b"still without its angles")
+    result = made(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 0.005)
+    assert "one_rec.mrc: 10 x" in result.stdout
+    assert {name: row["status"] for name, row in table(tmp_path).items()} == {"one": "done"}
+    shutil.copy(tmp_path / "one.mrc", tmp_path / "three.mrc")
+    shutil.copy(tmp_path / "one.tlt", tmp_path / "three.tlt")
+    made(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 0.005)
+    assert {name: row["status"] for name, row in table(tmp_path).items()} == {"one": "skipped", "three": "done"}
+    assert voxels(tmp_path / "three_rec.mrc").shape == (10, *SHAPE)
