@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cryolithe.denoise import warp
 from cryolithe.denoise.flow import FlowConfig
 from cryolithe.denoise.fusion import FusionConfig, convex_shrink
 from cryolithe.denoise.model import SambaConfig, SambaNet, count_weights, load_weights, save_weights
@@ -34,8 +35,13 @@ def splat_by_loop(values, flow, importance):
     return np.where(total > 0, top / np.where(total > 0, total, 1), 0)
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def engine(request, monkeypatch):
+    monkeypatch.setattr(warp, "available", lambda: request.param == "compiled")
+
+
 @pytest.mark.parametrize("shape", [(5, 6), (4, 4), (1, 7)])
-def test_splatting_is_its_definition(shape):
+def test_splatting_is_its_definition(shape, engine):
     rng = np.random.default_rng(1)
     values, importance = rng.standard_normal((3, *shape)), rng.standard_normal((1, *shape))
     flow = 2.5 * rng.standard_normal((2, *shape))
@@ -44,7 +50,7 @@ def test_splatting_is_its_definition(shape):
     np.testing.assert_allclose(found, splat_by_loop(values, flow, importance), atol=1e-9)
 
 
-def test_the_gradient_of_splatting():
+def test_the_gradient_of_splatting(engine):
     torch.manual_seed(2)
     values = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     # Away from whole pixels, where the bilinear kernel has a kink; nobody left without any weight.
@@ -55,7 +61,26 @@ def test_the_gradient_of_splatting():
     assert torch.autograd.gradcheck(lambda v, f, z: softmax_splat(v, f, z)[..., 1:, 1:], (values, flow, importance))
 
 
-def test_splatting_by_whole_pixels_is_a_shift_and_importance_decides():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_compiled_loops_and_torch_agree_with_their_gradients(threads, monkeypatch):
+    torch.manual_seed(3)
+    inputs = [torch.randn(3, 4, 9, 11), 2 * torch.randn(3, 2, 9, 11), torch.randn(3, 1, 9, 11)]
+    pull = torch.randn(3, 4, 9, 11)
+    found = {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    for compiled in (True, False):
+        monkeypatch.setattr(warp, "available", lambda compiled=compiled: compiled)
+        given = [a.double().requires_grad_() for a in inputs]
+        out = softmax_splat(*given)
+        out.mul(pull.double()).sum().backward()
+        found[compiled] = [out.detach(), *(a.grad for a in given)]
+    torch.set_num_threads(before)
+    for ours, other in zip(found[True], found[False], strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
+
+
+def test_splatting_by_whole_pixels_is_a_shift_and_importance_decides(engine):
     image = torch.arange(20.0).view(1, 1, 4, 5)
     flow = torch.zeros(1, 2, 4, 5)
     flow[:, 0], flow[:, 1] = 2, -1

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 
+from cryolithe.denoise.splat_numba import TINY, Splat, available
+
 # Importances further below the largest one of an image weigh nothing; keeps exp() within float32.
 _LEAST_IMPORTANCE = 20.0
-_TINY = 1e-12
 
 
 def pixel_grid(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
@@ -35,7 +36,7 @@ def softmax_splat(values: torch.Tensor, flow: torch.Tensor, importance: torch.Te
     Returns:
         Shape and dtype of ``values``; 0 where nothing arrives.
     """
-    n, channels, height, width = values.shape
+    n, _, height, width = values.shape
     kind = torch.float64 if values.dtype == torch.float64 else torch.float32
     moving = values.to(kind)
     if importance is None:
@@ -44,7 +45,16 @@ def softmax_splat(values: torch.Tensor, flow: torch.Tensor, importance: torch.Te
         z = importance.to(kind)
         top = z.detach().amax(dim=(1, 2, 3), keepdim=True)
         weight = (z - top).clamp(min=-_LEAST_IMPORTANCE).exp()
-    target = (pixel_grid(height, width, moving) + flow.to(kind)).flatten(2)  # (n, 2, q)
+    if values.device.type == "cpu" and available():
+        splatted: torch.Tensor = Splat.apply(moving, flow.to(kind), weight)
+        return splatted.to(values.dtype)
+    return _splat(moving, flow.to(kind), weight).to(values.dtype)
+
+
+def _splat(moving: torch.Tensor, flow: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted splatting by torch's own operations, for any device."""
+    n, channels, height, width = moving.shape
+    target = (pixel_grid(height, width, moving) + flow).flatten(2)  # (n, 2, q)
     corner = target.detach().floor()
     share = target - corner
     carried = torch.cat([moving * weight, weight], dim=1).flatten(2)  # (n, c + 1, q)
@@ -58,8 +68,8 @@ def softmax_splat(values: torch.Tensor, flow: torch.Tensor, importance: torch.Te
             part = (part_x * part_y * inside)[:, None]
             index = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long()[:, None]
             total = total.scatter_add(2, index.expand(-1, channels + 1, -1), carried * part)
-    averaged = total[:, :-1] / total[:, -1:].clamp(min=_TINY)
-    return averaged.view(n, channels, height, width).to(values.dtype)
+    averaged = total[:, :-1] / total[:, -1:].clamp(min=TINY)
+    return averaged.view(n, channels, height, width)
 
 
 def backward_warp(values: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
