@@ -39,10 +39,13 @@ from cryolithe.formats import read_volume, write_volume
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.geometry import TiltGeometry
 from cryolithe.metrics import fourier_shell_correlation, resolution_at
+from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
+from cryolithe.reconstruct.methods import ON_CPU
 from cryolithe.simulation import SpecimenRecipe, load_molecules, make_specimen, noise_sigma, project
 from cryolithe.training.distributed import Place
+from cryolithe.training.scoring import reconstruct_array
 from cryolithe.volume import Volume
 
 VOXEL = 10.0
@@ -54,7 +57,7 @@ Array = NDArray[np.float32]
 
 def make_volumes(folder: Path, shape: tuple[int, int, int], snr_db: float, molecules: Path | None) -> None:
     """Truth, and FBP from all, even and odd noise; what exists is kept."""
-    if (folder / "odd.mrc").exists():
+    if (folder / "network.mrc").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(20)
@@ -79,14 +82,17 @@ def make_volumes(folder: Path, shape: tuple[int, int, int], snr_db: float, molec
         write_volume(folder / f"{name}.mrc", Volume(volume, VOXEL), label="benchmark", overwrite=True)
     truth = np.asarray(specimen.density, dtype=np.float32)
     write_volume(folder / "truth.mrc", Volume(truth, VOXEL), label="benchmark", overwrite=True)
+    network = load_model("default").network
+    volume = reconstruct_array(network, images["full"], ANGLES_DEG, shape[0], ON_CPU)
+    write_volume(folder / "network.mrc", Volume(volume, VOXEL), label="benchmark", overwrite=True)
 
 
-def run_command(folder: Path, arguments: argparse.Namespace) -> None:
-    """Train on the whole volume and denoise it, by the real command; what exists is kept."""
-    if (folder / "full_samba.mrc").exists():
+def run_command(folder: Path, name: str, minutes: float, arguments: argparse.Namespace) -> None:
+    """Train on a volume and denoise it, by the real command; what exists is kept."""
+    if (folder / f"{name}_samba.mrc").exists():
         return
-    words = ["denoise", "full.mrc", "--train-minutes", str(arguments.train_minutes), "--report", "report.png"]
-    words += ["--resume"] if (folder / "full_samba.run").exists() else []
+    words = ["denoise", f"{name}.mrc", "--train-minutes", str(minutes), "--report", f"{name}_report.png"]
+    words += ["--resume"] if (folder / f"{name}_samba.run").exists() else []
     words += ["--threads", str(arguments.threads), "--size", arguments.size, "--device", arguments.device]
     words += ["--lmax", str(arguments.lmax)] if arguments.lmax else []
     subprocess.run([*cryolithe_command(), *words], cwd=folder, check=True)
@@ -178,6 +184,24 @@ def scores(folder: Path) -> dict[str, Any]:
         found[name]["shells_lower"] = int((difference < -0.002).sum())
     found["shells_inside"] = int(inside.sum())
     return found
+
+
+def network_scores(folder: Path) -> dict[str, Any]:
+    """Against the truth: our network's output before and after."""
+    truth, raw, new = (
+        np.array(read_volume(folder / f"{name}.mrc").voxels, np.float32)
+        for name in ("truth", "network", "network_samba")
+    )
+    before, after = fourier_shell_correlation(truth, raw), fourier_shell_correlation(truth, new)
+    limit = VOXEL / resolution_at(before.total, before.frequency_per_px, 0.143, VOXEL).value
+    inside = (before.frequency_per_px > 0) & (before.frequency_per_px <= limit)
+    change = (after.total - before.total)[inside]
+    return {
+        "snr_db": [frank_db(truth, raw), frank_db(truth, new)],
+        "fsc_mean": [float(np.nanmean(curve.total[1:-1])) for curve in (before, after)],
+        "worst_fsc_change": float(change.min()),
+        "mean_fsc_change": float(change.mean()),
+    }
 
 
 def halves(folder: Path, place: Place, planes: int) -> dict[str, float]:
@@ -309,6 +333,7 @@ def main() -> None:
     options.add_argument("--molecules", type=Path, help="library to place")
     options.add_argument("--snr", type=float, default=-5.0, help="of the images, dB")
     options.add_argument("--train-minutes", type=float, default=30.0)
+    options.add_argument("--network-minutes", type=float, default=10.0, help="on our network's output; 0: leave out")
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
     options.add_argument("--size", default="published", choices=list(SIZES))
     options.add_argument("--device", default="auto")
@@ -316,12 +341,8 @@ def main() -> None:
     options.add_argument("--speed-only", action="store_true", help="a training step and an evaluation, no volume")
     arguments = read_arguments(options)
     if arguments.quick:
-        arguments.folder, arguments.train_minutes, arguments.lmax, arguments.size = (
-            Path(tempfile.mkdtemp()),
-            0.1,
-            2,
-            "small",
-        )
+        arguments.folder, arguments.lmax, arguments.size = Path(tempfile.mkdtemp()), 2, "small"
+        arguments.train_minutes = arguments.network_minutes = 0.1
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
@@ -342,11 +363,14 @@ def main() -> None:
         shape = (24, 64, 64) if arguments.quick else (128, 256, 256)
         arguments.folder = arguments.folder.resolve()
         make_volumes(arguments.folder, shape, arguments.snr, arguments.molecules)
-        run_command(arguments.folder, arguments)
+        run_command(arguments.folder, "full", arguments.train_minutes, arguments)
         results["scores"] = scores(arguments.folder)
         results["halves_snr_db"] = halves(arguments.folder, place, 4 if arguments.quick else 16)
         s2 = (64, 8, 2) if arguments.quick else (64, 64, gaps_of(None, VOXEL, shape[0])[0])
         results["modulation"] = figure_s2(arguments.folder, place, *s2)
+        if arguments.network_minutes:
+            run_command(arguments.folder, "network", arguments.network_minutes, arguments)
+            results["network"] = network_scores(arguments.folder)
         results["learning"] = learning(arguments.folder)
         results["record"] = json.loads((arguments.folder / "full_samba.json").read_text())["seconds"]
         tables += result_tables(results)
@@ -375,6 +399,11 @@ def result_tables(results: dict[str, Any]) -> list[Table]:
         "resolution at 0.143, Å",
         "worst change of FSC",
     )
+    if "network" in results:
+        one = results["network"]
+        for number, name in enumerate(("our network (default)", "our network, then samba")):
+            rows.append([name, one["snr_db"][number], one["fsc_mean"][number], None, None])
+        rows[-1][-1] = one["worst_fsc_change"]
     s2 = [[name, one["modulation"], one["lowest"]] for name, one in results["modulation"].items()]
     return [
         Table("Samba on a simulated tomogram", columns, rows, note),
