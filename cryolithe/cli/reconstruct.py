@@ -135,8 +135,10 @@ def command(
       cryolithe reconstruct session_folder --watch --idle 30
     """
     from cryolithe.cli.session import Given, SessionOptions, run_session
+    from cryolithe.device import keep_freed_memory
     from cryolithe.session.tasks import Session, is_session
 
+    keep_freed_memory()
     file = read_settings_file(config) if config else {}
     options = SessionOptions(dry_run, **{name: flags.pop(name) for name in _SESSION_FLAGS})
     after = _denoising(flags.pop("denoise"), flags.pop("denoise_minutes"))
@@ -215,7 +217,6 @@ def _reconstruct_pair(
 
 def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
     """Run one job, or say what it would take."""
-    from cryolithe.device import keep_freed_memory
     from cryolithe.reconstruct.job import already_done, check_files, resolve
     from cryolithe.reconstruct.run import plan_run, reconstruct
 
@@ -223,7 +224,6 @@ def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
         check_files(job)
         click.echo(f"{job.output}: {plan_run(resolve(job))}")
         return
-    keep_freed_memory()
     with progress_watcher() as watcher:
         # A volume is not made again only because its denoising was interrupted.
         pending = after is not None and not after.is_done(job.output)
