@@ -168,7 +168,7 @@ def default_thickness(width_px: int) -> int:
 
 def check_files(job: Job) -> None:
     """Refuse inputs that are no files, and an output that cannot or must not be written, before any work is done."""
-    inputs = [job.tilts, *([job.angles] if job.angles else []), *alignment_files(job.angles, job.settings).values()]
+    inputs = list(input_files(job).values())
     for path in inputs:
         input_size_bytes(path)
     folder = job.output.parent
@@ -232,7 +232,7 @@ def already_done(job: Job) -> bool:
 def input_files(job: Job) -> dict[str, Path]:
     """Every file that decides the result besides the model, by what it is."""
     angles = {} if job.angles is None else {"angles": job.angles}
-    return {"tilts": job.tilts, **angles, **alignment_files(job.angles, job.settings)}
+    return {"tilts": job.tilts, **angles, **alignment_files(job.tilts, job.angles, job.settings)}
 
 
 def resolve(job: Job) -> ResolvedJob:
