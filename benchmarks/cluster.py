@@ -17,11 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from common import ROOT, Table, cryolithe_command, model_of, parser, read_arguments, record
@@ -98,7 +97,7 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, dict[int, Path]]]
             process.wait()
 
 
-def wait_for(happened: Any, what: str, seconds: float = 600.0) -> None:
+def wait_for(happened: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
     """Wait until something is true.
 
     Raises:

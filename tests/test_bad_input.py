@@ -327,12 +327,12 @@ def flag_unknown(place):
     return place.arguments("--thicknes", 8)
 
 
-@case("TILTS and ANGLES", "--list", "--help")
+@case("give TILTS and ANGLES, or a folder or list", "--help")
 def no_arguments(place):
     return []
 
 
-@case("TILTS and ANGLES")
+@case("give ANGLES, or an alignment that brings them (--aln, --star, --warp, --tilt-com)")
 def only_the_stack(place):
     return [place.stack]
 
@@ -589,7 +589,7 @@ def list_with_neither_angles_nor_an_alignment(place):
     return _listing(place, "tilts,angles,aln\nts.mrc,,\n")
 
 
-@case("list.csv: found binary data")
+@case("list.csv", "found binary data")
 def list_of_bytes(place):
     (place.folder / "list.csv").write_bytes(b"tilts,angles\n\x00\x01")
     return [place.folder / "list.csv"]
@@ -625,9 +625,14 @@ def folder_with_a_missing_folder_for_results(place):
     return [place.folder, "-o", place.folder / "results", *FBP]
 
 
-@case("--scheduler pbs: expected local, slurm or an address like tcp://host:8786", before=("1 series: 1 to do",))
+@case("--scheduler pbs: expected local, slurm or an address like tcp://host:8786")
 def scheduler_unknown(place):
     return [place.folder, "--scheduler", "pbs", *FBP]
+
+
+@case("--workers is for schedulers that are started here")
+def workers_of_a_running_scheduler(place):
+    return [place.folder, "--scheduler", "tcp://127.0.0.1:1", "--workers", 2]
 
 
 @case("--workers is for --scheduler")
@@ -724,6 +729,8 @@ def output_is_the_alignment(place):
 
 @case("--aln and --star are alignments of different programs")
 def alignments_of_two_programs(place):
+    for name in ("a.aln", "a.star"):
+        (place.folder / name).write_text("data_ts\n\nloop_\n_rlnTomoYTilt #1\n0\n")
     return place.fbp("--aln", place.folder / "a.aln", "--star", place.folder / "a.star")
 
 
@@ -886,8 +893,7 @@ def test_the_inputs_of_the_cases_are_good(place):
 
 
 def test_a_failing_run_with_overwrite_keeps_the_old_volume(place):
-    for path in (place.output, place.output.with_suffix(".json")):
-        path.write_bytes(b"precious")
+    made(*place.network(place.model))
     write_model(place.model, gain=1e20)
     refused(place.folder, place.network(place.model, "--overwrite"), "not finite", before=BEGUN)
 

@@ -19,6 +19,7 @@ from cryolithe.geometry import VolumeGrid
 from cryolithe.hashing import file_sha256
 from cryolithe.images import rotated_shape
 from cryolithe.network.checkpoint import Model, load_model
+from cryolithe.projector import check_engine
 from cryolithe.reconstruct.inputs import Inputs, alignment_files, mirrored, read_inputs
 from cryolithe.reconstruct.preparation import Preparation
 from cryolithe.reconstruct.turning import NO_TILT_DEG, depth_before
@@ -241,6 +242,8 @@ def resolve(job: Job) -> ResolvedJob:
     devices = choose_devices(settings.device)
     precision = choose_precision(settings.precision, devices[0])
     model = load_model(settings.model) if settings.method == "network" else None
+    if model is None:
+        check_engine(settings.projector)
     inputs = read_inputs(job.tilts, job.angles, settings)
     published = model is not None and model.convention.published
     clip = settings.method == "network" and not published
