@@ -17,7 +17,7 @@ import pytest
 import safetensors
 import torch
 from safetensors.numpy import save_file
-from tiny_series import ANGLES, SHAPE, environment, made, noise, run, voxels, write_model, write_series
+from tiny_series import ANGLES, BEGUN, SHAPE, environment, made, noise, refused, voxels, write_model, write_series
 
 FBP = ("--method", "fbp", "--thickness", "8")
 
@@ -67,38 +67,15 @@ def place(tmp_path, tiny_model):
     return Place(tmp_path, stack, angles, model, tmp_path / "out" / "v.mrc")
 
 
-def tree(folder):
-    """Everything in a folder: names, and the bytes of files."""
-    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
-
-
-def refused(place, arguments, *fragments):
-    """Assert that a command is refused in one line with these fragments and changes nothing; return the line."""
-    before = tree(place.folder)
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    assert result.stderr.endswith("\n")
-    # What fails later than the checks of the inputs comes after the line that tells the plan.
-    (line,) = [text for text in result.stderr.splitlines() if not text.startswith("Plan: ")]
-    assert line.startswith("Error: ")
-    for fragment in fragments:
-        assert fragment in line
-    after = tree(place.folder)
-    assert after.keys() == before.keys()
-    assert after == before
-    return result.stderr
-
-
 CASES = {}
 
 
-def case(*fragments):
+def case(*fragments, before=()):
     """Register a function that spoils a place and returns the arguments; the line must hold the fragments."""
 
     def register(function):
-        CASES[function.__name__] = (function, fragments)
+        assert function.__name__ not in CASES
+        CASES[function.__name__] = (function, fragments, before)
         return function
 
     return register
@@ -350,12 +327,12 @@ def flag_unknown(place):
     return place.arguments("--thicknes", 8)
 
 
-@case("TILTS and ANGLES", "--list", "--help")
+@case("give TILTS and ANGLES, or a folder or list", "--help")
 def no_arguments(place):
     return []
 
 
-@case("TILTS and ANGLES")
+@case("give ANGLES, or an alignment that brings them (--aln, --star, --warp, --tilt-com)")
 def only_the_stack(place):
     return [place.stack]
 
@@ -498,13 +475,13 @@ def model_with_broken_metadata(place):
     return _changed_model(place, lambda metadata, tensors: metadata.update(config="{"))
 
 
-@case("rows 0 to 39 of the result are not finite", "nothing was kept")
+@case("rows 0 to 39 of the result are not finite", "nothing was kept", before=BEGUN)
 def network_that_overflows(place):
     write_model(place.model, gain=1e20)
     return place.network(place.model)
 
 
-@case("too large for float16", "float32")
+@case("too large for float16", "float32", before=BEGUN)
 def values_too_large_for_half_precision(place):
     return [*place.images(1e7 * noise()), "--dtype", "float16"]
 
@@ -587,10 +564,323 @@ def list_with_the_same_output_twice(place):
     return _listing(place, "tilts,angles,bin\nts.mrc,ts.tlt,1\nts.mrc,ts.tlt,2\n")
 
 
+@case("list.csv, line 2: unknown setting 'thicknes' (did you mean 'thickness'?)")
+def list_with_an_unknown_column(place):
+    return _listing(place, "tilts,angles,thicknes\nts.mrc,ts.tlt,8\n")
+
+
+@case("list.csv is blank", "tilts, angles")
+def list_that_is_blank(place):
+    return _listing(place, "\n \n")
+
+
+@case("list.csv names no tilt series")
+def list_without_rows(place):
+    return _listing(place, "tilts,angles\n")
+
+
+@case("list.csv, line 2: expected 2 cells (tilts, angles), found 3", "double quotes")
+def list_with_a_cell_too_many(place):
+    return _listing(place, "tilts,angles\nts.mrc,ts.tlt,8\n")
+
+
+@case("list.csv, line 2: the cell 'angles' is empty")
+def list_with_neither_angles_nor_an_alignment(place):
+    return _listing(place, "tilts,angles,aln\nts.mrc,,\n")
+
+
+@case("list.csv", "found binary data")
+def list_of_bytes(place):
+    (place.folder / "list.csv").write_bytes(b"tilts,angles\n\x00\x01")
+    return [place.folder / "list.csv"]
+
+
+@case("list.csv: line 2 would write", "ts.tlt, an input of line 2")
+def list_with_an_output_that_is_an_input(place):
+    return _listing(place, "tilts,angles,output\nts.mrc,ts.tlt,ts.tlt\n")
+
+
+@case("list.csv: line 3 would write", "ts.xf, an input of line 2")
+def list_with_an_output_that_is_another_row_s_alignment(place):
+    (place.folder / "ts.xf").write_text("1 0 0 1 0 0\n" * len(ANGLES))
+    return _listing(place, "tilts,angles,xf,output\nts.mrc,ts.tlt,ts.xf,a.mrc\nts.mrc,ts.tlt,,ts.xf\n")
+
+
+# Sessions
+
+
+@case("holds no tilt series", "stacks and angle files of the same name")
+def folder_without_series(place):
+    return [place.output.parent]
+
+
+@case("holds no tilt series", "1 stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them")
+def folder_with_a_stack_alone(place):
+    place.angles.unlink()
+    return [place.folder]
+
+
+@case("the output folder", "results does not exist", "-o")
+def folder_with_a_missing_folder_for_results(place):
+    return [place.folder, "-o", place.folder / "results", *FBP]
+
+
+@case("--scheduler pbs: expected local, slurm or an address like tcp://host:8786")
+def scheduler_unknown(place):
+    return [place.folder, "--scheduler", "pbs", *FBP]
+
+
+@case("--workers is for schedulers that are started here")
+def workers_of_a_running_scheduler(place):
+    return [place.folder, "--scheduler", "tcp://127.0.0.1:1", "--workers", 2]
+
+
+@case("--workers is for --scheduler")
+def workers_without_a_scheduler(place):
+    return [place.folder, "--workers", 2]
+
+
+@case("--idle is for --watch")
+def idle_without_watching(place):
+    return [place.folder, "--idle", 2]
+
+
+@case("--watch goes with neither --dry-run nor --scheduler")
+def watching_with_a_cluster(place):
+    return [place.folder, "--watch", "--scheduler", "local"]
+
+
+@case("--settle", "-1")
+def settle_negative(place):
+    return [place.folder, "--watch", "--settle", -1]
+
+
+def _star(place, text):
+    (place.folder / "tilt_series.star").write_text(text)
+    return [place.folder / "tilt_series.star", *FBP]
+
+
+@case("nowhere.star does not exist")
+def star_missing(place):
+    return [place.folder / "nowhere.star"]
+
+
+@case("tilt_series.star is no table of tomograms", "rlnTomoName and rlnTomoTiltSeriesStarFile", "tomograms.star")
+def star_of_particles(place):
+    return _star(place, "data_particles\n\nloop_\n_rlnCoordinateX #1\n1.0\n")
+
+
+@case("tilt_series.star is not a STAR file")
+def star_of_words(place):
+    return _star(place, "these are no columns\n")
+
+
+@case("tilt_series.star is empty")
+def star_empty(place):
+    return _star(place, "")
+
+
+@case("tilt_series.star: lines 1 and 2 would both write")
+def star_with_a_series_twice(place):
+    row = "ts ts.star ts.mrc\n"
+    names = "_rlnTomoName #1\n_rlnTomoTiltSeriesStarFile #2\n_rlnTomoTiltSeriesName #3\n"
+    return _star(place, f"data_global\n\nloop_\n{names}{row}{row}")
+
+
+# Alignments: more of them in test_alignment_files.py
+
+
+@case("nowhere.xf does not exist")
+def transforms_missing(place):
+    return place.fbp("--xf", place.folder / "nowhere.xf")
+
+
+@case("is a folder")
+def transforms_are_a_folder(place):
+    return place.fbp("--xf", place.output.parent)
+
+
+def _transforms(place, more=0):
+    (place.folder / "ts.xf").write_text("1 0 0 1 0 0\n" * (len(ANGLES) + more))
+    return place.folder / "ts.xf"
+
+
+@case("ts.mrc holds 11 images but", "ts.xf is for 12")
+def transforms_of_another_series(place):
+    return place.fbp("--xf", _transforms(place, 1))
+
+
+@case("ts_ali.mrc says that it is aligned already", "--xf would align it twice")
+def transforms_of_an_aligned_stack(place):
+    stack = place.stack.rename(place.folder / "ts_ali.mrc")
+    return place.fbp("--xf", _transforms(place), stack=stack)
+
+
+@case("--xf turns the tilt axis itself", "leave out --tilt-axis")
+def transforms_with_a_tilt_axis(place):
+    return place.fbp("--xf", _transforms(place), "--tilt-axis", 85)
+
+
+@case("ts.xf is an input of this run")
+def output_is_the_alignment(place):
+    xf = _transforms(place)
+    return place.fbp("--xf", xf, "--overwrite", output=xf)
+
+
+@case("--aln and --star are alignments of different programs")
+def alignments_of_two_programs(place):
+    for name in ("a.aln", "a.star"):
+        (place.folder / name).write_text("data_ts\n\nloop_\n_rlnTomoYTilt #1\n0\n")
+    return place.fbp("--aln", place.folder / "a.aln", "--star", place.folder / "a.star")
+
+
+@case("ts.star is no angle file", "--star")
+def angles_are_a_star_file(place):
+    (place.folder / "ts.star").write_text("data_ts\n\nloop_\n_rlnTomoYTilt #1\n0\n")
+    return place.fbp(angles=place.folder / "ts.star")
+
+
+@case("is an AreTomo alignment")
+def angles_are_an_aretomo_alignment(place):
+    return place.angle_text("# AreTomo Alignment / Priims bprmMn\n")
+
+
+@case("ts.mrc.mdoc", "TiltAngle")
+def angles_are_an_mdoc_without_any(place):
+    (place.folder / "ts.mrc.mdoc").write_text("[ZValue = 0]\nStagePosition = 1 2\n")
+    return place.fbp(angles=place.folder / "ts.mrc.mdoc")
+
+
+@case("--centre", "'middle'", "'relion'")
+def centre_unknown(place):
+    return place.fbp("--centre", "middle")
+
+
+@case("--handedness", "'left'", "aretomo")
+def handedness_unknown(place):
+    return place.fbp("--handedness", "left")
+
+
+# Halves
+
+
+def _halves(place):
+    place.images(noise()[::-1])
+    odd = place.stack.rename(place.folder / "ts_ODD.mrc")
+    place.images(noise())
+    even = place.stack.rename(place.folder / "ts_EVN.mrc")
+    return even, odd
+
+
+@case("--even needs --odd too")
+def one_half(place):
+    return ["--even", place.stack, place.angles]
+
+
+@case("ts_EVN.mrc and", "are the same images", "the two halves")
+def the_same_half_twice(place):
+    even, _ = _halves(place)
+    return ["--even", even, "--odd", even, place.angles, *FBP]
+
+
+@case("ts_EVN.mrc holds 11 x 40 x 48 pixels", "ts_ODD.mrc 11 x 40 x 40", "the halves of one series")
+def halves_of_two_sizes(place):
+    even, odd = _halves(place)
+    place.images(noise()[:, :, :40])
+    place.stack.replace(odd)
+    return ["--even", even, "--odd", odd, place.angles, *FBP]
+
+
+@case("--even and --odd stand for TILTS", "ANGLES alone")
+def halves_with_a_stack(place):
+    return ["--even", place.stack, "--odd", place.stack, place.stack, place.angles]
+
+
+@case("--list names the stacks itself", "halves")
+def halves_with_a_list(place):
+    return ["--even", place.stack, "--odd", place.stack, *_listing(place, "tilts,angles\nts.mrc,ts.tlt\n")]
+
+
+@case("v.zarr: give a name ending in .mrc")
+def halves_as_zarr(place):
+    even, odd = _halves(place)
+    return ["--even", even, "--odd", odd, place.angles, "-o", place.output.with_suffix(".zarr"), *FBP]
+
+
+@case("v_confidence.mrc exists", "--overwrite")
+def halves_whose_map_exists(place):
+    even, odd = _halves(place)
+    (place.output.parent / "v_confidence.mrc").write_bytes(b"precious")
+    return ["--even", even, "--odd", odd, place.angles, "-o", place.output, *FBP]
+
+
+@case("--denoise takes one volume", "cryolithe denoise")
+def halves_to_be_denoised(place):
+    even, odd = _halves(place)
+    return ["--even", even, "--odd", odd, place.angles, "--denoise", "samba", *FBP]
+
+
+@case("--denoise-minutes goes with --denoise samba")
+def minutes_of_no_denoiser(place):
+    return place.fbp("--denoise-minutes", 3)
+
+
+# Outputs of other kinds
+
+
+@case("v.zarr: --format mrc needs a name ending in .mrc (or give --format ome-zarr)")
+def name_of_another_format(place):
+    return place.fbp(output=place.output.with_suffix(".zarr"))
+
+
+@case("volumes are written uncompressed", ".mrc")
+def output_named_gz(place):
+    return place.fbp(output=place.output.with_suffix(".mrc.gz"))
+
+
+@case("--orientation xzy is for MRC files")
+def axes_of_imod_in_zarr(place):
+    return place.fbp("--format", "ome-zarr", "--orientation", "xzy", output=place.output.with_suffix(".zarr"))
+
+
+@case("v.zarr is a folder")
+def a_folder_where_the_zarr_would_be(place):
+    place.output.with_suffix(".zarr").mkdir()
+    return place.fbp("--format", "ome-zarr", "--overwrite", output=place.output.with_suffix(".zarr"))
+
+
+@case("--orientation", "'zyx'", "'xyz', 'xzy'")
+def orientation_unknown(place):
+    return place.fbp("--orientation", "zyx")
+
+
+@case("--dtype", "'int16'", "int8")
+def dtype_unknown(place):
+    return place.fbp("--dtype", "int16")
+
+
+@case("v.json exists and is no record of v.mrc", "not even with --overwrite")
+def sidecar_of_something_else_with_overwrite(place):
+    place.output.with_suffix(".json").write_text("{}")
+    return place.fbp("--overwrite")
+
+
+@case("v.mrc.partial is a link; links are not followed")
+def a_link_where_the_working_folder_would_be(place):
+    Path(f"{place.output}.partial").symlink_to(place.folder)
+    return place.fbp()
+
+
+@case("v.png is an input of this run")
+def the_preview_is_the_stack(place):
+    stack = place.stack.rename(place.output.with_suffix(".png"))
+    return place.fbp("--preview", stack=stack)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_refused(name, place):
-    spoil, fragments = CASES[name]
-    refused(place, spoil(place), *fragments)
+    spoil, fragments, before = CASES[name]
+    refused(place.folder, spoil(place), *fragments, before=before)
 
 
 # What needs more than a spoilt file
@@ -603,35 +893,34 @@ def test_the_inputs_of_the_cases_are_good(place):
 
 
 def test_a_failing_run_with_overwrite_keeps_the_old_volume(place):
-    for path in (place.output, place.output.with_suffix(".json")):
-        path.write_bytes(b"precious")
+    made(*place.network(place.model))
     write_model(place.model, gain=1e20)
-    refused(place, place.network(place.model, "--overwrite"), "not finite")
+    refused(place.folder, place.network(place.model, "--overwrite"), "not finite", before=BEGUN)
 
 
 def test_unknown_model_names_the_nearest(place, monkeypatch):
     (place.folder / "bundled").mkdir()
     place.model.rename(place.folder / "bundled" / "default.safetensors")
     monkeypatch.setattr("cryolithe.models.BUNDLED", place.folder / "bundled")
-    refused(place, place.network("defualt"), "unknown model 'defualt' (did you mean 'default'?)")
+    refused(place.folder, place.network("defualt"), "unknown model 'defualt' (did you mean 'default'?)")
     made(*place.network("default"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_cuda_where_there_is_none(device, place):
-    line = refused(place, place.fbp("--device", device), f"--device {device}: ", "use --device cpu")
+    line = refused(place.folder, place.fbp("--device", device), f"--device {device}: ", "use --device cpu")
     assert any(reason in line for reason in ("without CUDA", "no NVIDIA driver", "no usable GPU"))
 
 
 def test_tomosipo_where_it_is_not_installed(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "tomosipo", None)
-    refused(place, place.fbp("--projector", "tomosipo"), "tomosipo")
+    refused(place.folder, place.fbp("--projector", "tomosipo"), "tomosipo")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_a_folder_that_cannot_be_written(place):
-    refused(place, place.fbp(output=Path("/proc/v.mrc")), "/proc")
+    refused(place.folder, place.fbp(output=Path("/proc/v.mrc")), "/proc")
     assert not Path("/proc/v.mrc.partial").exists()
 
 
@@ -639,7 +928,7 @@ def test_a_folder_that_cannot_be_written(place):
 def test_a_folder_without_permission(place):
     place.output.parent.chmod(0o500)
     try:
-        refused(place, place.fbp(), "not writable")
+        refused(place.folder, place.fbp(), "not writable")
     finally:
         place.output.parent.chmod(0o700)
 
@@ -661,32 +950,32 @@ def full_disk_after(calls, function):
 
 
 @pytest.mark.parametrize(
-    ("name", "calls"),
+    ("name", "calls", "before"),
     [
-        pytest.param("posix_fallocate", 0, marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux only")),
-        ("pwrite", 0),  # the header of the unfinished volume
-        ("pwrite", 1),  # the prepared stack, its first row
-        ("pwrite", 300),
-        ("pwrite", 1 + len(ANGLES) * SHAPE[0]),  # the first section of the volume
-        ("pwrite", 1 + len(ANGLES) * SHAPE[0] + 8),  # the final header
-        ("truncate", 0),
-        ("truncate", 1),
-        ("fsync", 0),  # the journal's plan
-        ("fsync", 1),  # its first slab
-        ("fsync", 2),  # the volume
-        ("fsync", 3),  # the sidecar
-        ("fdatasync", 0),
+        pytest.param("posix_fallocate", 0, (), marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux only")),
+        ("pwrite", 0, ()),  # the header of the unfinished volume
+        ("pwrite", 1, BEGUN),  # the prepared stack, its first row
+        ("pwrite", 300, BEGUN),
+        ("pwrite", 1 + len(ANGLES) * SHAPE[0], BEGUN),  # the first section of the volume
+        ("pwrite", 1 + len(ANGLES) * SHAPE[0] + 8, BEGUN),  # the final header
+        ("truncate", 0, ()),  # the unfinished volume
+        ("truncate", 1, BEGUN),  # the prepared stack
+        ("fsync", 0, ()),  # the journal's plan
+        ("fsync", 1, BEGUN),  # its first slab
+        ("fsync", 2, BEGUN),  # the volume
+        ("fsync", 3, BEGUN),  # the sidecar
+        ("fdatasync", 0, BEGUN),
     ],
 )
-def test_full_disk(name, calls, place, monkeypatch):
+def test_full_disk(name, calls, before, place, monkeypatch):
     monkeypatch.setattr(os, name, full_disk_after(calls, getattr(os, name)))
-    refused(place, place.fbp(), "No space left on device")
+    refused(place.folder, place.fbp(), "No space left on device", before=before)
 
 
 def test_disk_that_is_known_to_be_too_full(place, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(total=10**9, used=10**9 - 5000, free=5000))
     needed = 1024 + 8 * SHAPE[0] * SHAPE[1] * 4
-    refused(place, place.fbp(), f"needs {needed} bytes", "5000 are free", "-o")
+    refused(place.folder, place.fbp(), f"needs {needed} bytes", "5000 are free", "-o")
 
 
 def test_a_row_of_the_prepared_stack_that_is_cut_short(place, monkeypatch):
@@ -697,7 +986,7 @@ def test_a_row_of_the_prepared_stack_that_is_cut_short(place, monkeypatch):
         return pwrite(descriptor, data if len(calls) < 100 else bytes(data)[: len(data) // 2], offset)
 
     monkeypatch.setattr(os, "pwrite", half)
-    refused(place, place.fbp(), "temporary stack", "No space left on device")
+    refused(place.folder, place.fbp(), "temporary stack", "No space left on device", before=BEGUN)
 
 
 @pytest.fixture
@@ -721,10 +1010,11 @@ def small_disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("kilobytes", [32, 64, 100, 144])  # the volume needs 62 kB, the prepared stack 85 kB
-def test_real_full_disk(kilobytes, place, small_disk):
+# The volume needs 62 kB, the prepared stack 85 kB.
+@pytest.mark.parametrize(("kilobytes", "before"), [(32, ()), (64, ()), (100, BEGUN), (144, BEGUN)])
+def test_real_full_disk(kilobytes, before, place, small_disk):
     folder = small_disk(kilobytes)
-    refused(place, place.fbp(output=folder / "v.mrc"), "No space left on device")
+    refused(place.folder, place.fbp(output=folder / "v.mrc"), "No space left on device", before=before)
 
 
 # Errors that nobody foresaw
@@ -735,7 +1025,7 @@ def test_memory_that_runs_out_is_told(place, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("cryolithe.reconstruct.methods.FbpMethod.__call__", fail)
-    refused(place, place.fbp(), "memory ran out", "--max-memory")
+    refused(place.folder, place.fbp(), "memory ran out", "--max-memory", before=BEGUN)
 
 
 def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch):
@@ -765,7 +1055,7 @@ def test_result_that_cannot_be_moved(place, monkeypatch):
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", fail)
-    refused(place, place.fbp(), "cannot move the result", "Permission denied")
+    refused(place.folder, place.fbp(), "cannot move the result", "Permission denied", before=BEGUN)
 
 
 def test_no_traceback_from_a_real_process(place):

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from tiny_series import made, run, write_series
+from tiny_series import ANGLES, made, run, write_series
 
 from cryolithe.session.cluster import run_on_cluster
 from cryolithe.session.tasks import Session, find_tasks
@@ -73,11 +73,16 @@ def test_a_cluster_makes_the_same_files_and_a_killed_worker_loses_nothing(cluste
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_command_uses_a_running_scheduler(cluster, tmp_path):
-    write_series(tmp_path)
-    result = made(tmp_path, *FLAGS, "--scheduler", cluster.scheduler_address)
+def test_the_command_sends_a_list_with_an_alignment_to_a_running_scheduler(cluster, tmp_path):
+    stack, angles = write_series(tmp_path)
+    (tmp_path / "ts.xf").write_text("1 0 0 1 2.5 -1\n" * len(ANGLES))
+    listing = tmp_path / "list.csv"
+    listing.write_text("tilts,angles,xf\nts.mrc,ts.tlt,ts.xf\n")
+    result = made(listing, *FLAGS, "--scheduler", cluster.scheduler_address)
     assert "ts_rec.mrc: 10 x" in result.stdout
     assert (tmp_path / "cryolithe_summary.html").exists()
+    made(stack, angles, "--xf", tmp_path / "ts.xf", *FLAGS, "-o", tmp_path / "local.mrc")
+    assert (tmp_path / "ts_rec.mrc").read_bytes() == (tmp_path / "local.mrc").read_bytes()
 
 
 def test_wrong_schedulers_are_refused_in_one_line(tmp_path):

@@ -7,12 +7,15 @@ import html.parser
 import shutil
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from projects import BEADS, VOLUME, bead_places, make_project, write_aretomo
 from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
 
 from cryolithe.errors import InputError
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import read_tomogram_star, write_tomogram_star
+from cryolithe.session.tasks import Session, find_tasks
 from cryolithe.session.watching import Settled
 
 FBP = ("--method", "fbp", "--thickness", 10)
@@ -131,7 +134,22 @@ def test_no_series_writes_what_another_reads_or_writes(rows, says, tmp_path):
         (("a.mrc", "a_TLT.txt", "a_Vol.mrc", "a_EVN.mrc", "a_ODD.mrc"), "a.mrc", "a_TLT.txt", ""),
         (("a.ali", "a.tlt", "a_rec.mrc", "a_full_rec.mrc", "rec_a.mrc"), "a.ali", "a.tlt", ""),
         (("a.st",), "a.st", "a.tlt", "no angle file"),
-        (("a.st", "a.tlt", "a.xf"), "a.st", "a.tlt", "is not aligned yet"),
+        (
+            ("a.st", "a.tlt", "a.xf"),
+            "a.st",
+            "a.tlt",
+            "a.xf lies beside it; give a CSV list with the columns tilts,angles,xf",
+        ),
+        (
+            ("a.mrc", "a.aln", "a_TLT.txt"),
+            "a.mrc",
+            "a_TLT.txt",
+            "a.aln lies beside it; give a CSV list with the columns tilts,aln",
+        ),
+        (("a.mrc", "a.aln"), "a.mrc", None, "columns tilts,aln instead"),
+        (("a.st", "a.rawtlt", "newst.com", "tilt.com"), "a.st", "a.rawtlt", "columns tilts,newst_com,tilt_com instead"),
+        (("a.st", "a.rawtlt", "a.xml"), "a.st", "a.rawtlt", "columns tilts,warp instead"),
+        (("a.mrc", "a.tlt", "tilt.com", "b.aln"), "a.mrc", "a.tlt", ""),
         (("a.st", "a.mrc", "a.tlt"), "a.mrc", "a.tlt", "could both be"),
         (("a_ali.mrc", "a.xf", "a.tlt", "a.st"), "a_ali.mrc", "a.tlt", ""),
     ],
@@ -140,9 +158,28 @@ def test_names_tell_stacks_and_angles(names, stack, angles, problem, tmp_path):
     for name in (*names, ".hidden.mrc"):
         (tmp_path / name).write_bytes(b"")
     (entry,) = read_session_folder(tmp_path).entries
-    assert (entry.tilts, entry.angles) == (tmp_path / stack, tmp_path / angles)
+    assert (entry.tilts, entry.angles) == (tmp_path / stack, angles and tmp_path / angles)
     assert problem in entry.problem
     assert bool(problem) == bool(entry.problem)
+
+
+def test_a_raw_stack_says_what_to_give_and_that_is_right(tmp_path):
+    """A folder of AreTomo: the list that its line asks for puts the beads where they are."""
+    aln = write_aretomo(make_project(tmp_path))
+    beads = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
+    assert run(tmp_path, *beads).exit_code == 1
+    assert "ts.aln lies beside it; give a CSV list with the columns tilts,aln" in table(tmp_path)["ts"]["message"]
+    listing = tmp_path / "list.csv"
+    listing.write_text(f"tilts,aln\nts.mrc,{aln.name}\n")
+    made(listing, *beads)
+    np.testing.assert_allclose(bead_places(voxels(tmp_path / "ts_rec.mrc")), [b[:3] for b in BEADS], atol=0.1)
+    assert (table(tmp_path)["ts"]["tilts"], table(tmp_path)["ts"]["left_out"]) == ("18", "2")
+    assert "Images left out: 1, 12." in (tmp_path / "cryolithe_summary.html").read_text(encoding="utf-8")
+    assert "0 to do" in made(listing, *beads).stderr
+    aln.write_text(aln.read_text().replace("84.0000", "84.1000"))
+    again = run(listing, *beads)
+    assert again.exit_code == 1
+    assert "ts_rec.mrc exists; give --overwrite" in again.stdout
 
 
 def test_a_folder_without_series_is_refused(tmp_path):
@@ -162,8 +199,11 @@ _rlnTomoName #1
 _rlnVoltage #2
 _rlnTomoTiltSeriesStarFile #3
 _rlnMyOwn #4
-TS_1 200.000000 Tilts/TS_1.star 'two words'
-TS_2 200.000000 Tilts/TS_2.star   1.50
+_rlnTomoTiltSeriesPixelSize #5
+_rlnTomoSizeZ #6
+TS_1 200.000000 Tilts/TS_1.star 'two words' 5.0 10
+TS_2 200.000000 Tilts/TS_2.star   1.50 5.0 10
+TS_3 200.000000 Tilts/TS_3.star   1.50 5.0 10
 """
 SERIES = """data_{name}
 
@@ -171,14 +211,20 @@ loop_
 _rlnMicrographName #1
 _rlnTomoYTilt #2
 _rlnTomoZRot #3
+_rlnTomoXShiftAngst #4
+_rlnTomoYShiftAngst #5
 """
 
 
 def project(folder):
+    """An aligned series, one to be aligned whose third image is not used, and one of single images."""
     (folder / "Tilts").mkdir()
-    for name, axis in (("TS_1", 0.0), ("TS_2", 85.3)):
-        stack, angles = write_series(folder / "Tilts", name=name)
-        lines = [f"{n}@Tilts/{stack.name} {a} {axis}\n" for n, a in enumerate(angles.read_text().split(), start=1)]
+    for name, moved in (("TS_1", "0 0 0"), ("TS_2", "85.3 7.5 -12"), ("TS_3", "0 0 0")):
+        stack, angles = write_series(folder / "Tilts", name=name, pixel_size=0)
+        image = "Motion/{n}.mrc" if name == "TS_3" else "{n}@Tilts/" + stack.name
+        lines = [f"{image.format(n=n)} {a} {moved}\n" for n, a in enumerate(angles.read_text().split(), start=1)]
+        if name == "TS_2":
+            del lines[2]
         (folder / "Tilts" / f"{name}.star").write_text(SERIES.format(name=name) + "".join(lines))
     (folder / "Job").mkdir()
     star = folder / "Job" / "tilt_series.star"
@@ -188,20 +234,36 @@ def project(folder):
 
 def test_relions_table_in_and_out(tmp_path):
     star = project(tmp_path)
-    result = run(star, *FBP)
-    assert result.exit_code == 1, result.output  # TS_2 is not aligned
+    result = run(star, "--method", "fbp")
+    assert result.exit_code == 1, result.output
     assert star.read_text() == STAR
     rows = table(tmp_path / "Job")
-    assert {name: row["status"] for name, row in rows.items()} == {"TS_1": "done", "TS_2": "failed"}
-    assert "rlnTomoZRot" in rows["TS_2"]["message"]
-    volume = voxels(tmp_path / "Tilts" / "rec_TS_1.mrc")
-    made(tmp_path / "Tilts" / "TS_1.mrc", tmp_path / "Tilts" / "TS_1.tlt", *FBP, "-o", tmp_path / "same.mrc")
-    assert (voxels(tmp_path / "same.mrc") == volume).all()
+    assert {name: row["status"] for name, row in rows.items()} == {"TS_1": "done", "TS_2": "done", "TS_3": "failed"}
+    assert "TS_3.star names single images (Motion/1.mrc, ...), not those of one stack" in rows["TS_3"]["message"]
+    assert "CSV list with the columns tilts,star" in rows["TS_3"]["message"]
+    assert [rows[name]["left_out"] for name in ("TS_1", "TS_2")] == ["0", "1"]
+    assert {row["voxel_size_angstrom"] for row in rows.values()} == {"5", ""}
+    for name in ("TS_1", "TS_2"):
+        alone = (tmp_path / "Tilts" / f"{name}.mrc", "--star", tmp_path / "Tilts" / f"{name}.star")
+        made(*alone, *FBP, "--pixel-size", 5, "-o", tmp_path / "same.mrc", "--overwrite")
+        assert (voxels(tmp_path / "same.mrc") == voxels(tmp_path / "Tilts" / f"rec_{name}.mrc")).all()
     lines = (tmp_path / "Job" / "tilt_series_cryolithe.star").read_text().splitlines()
     cells = {line.split()[0]: line for line in lines if line.startswith("TS_")}
-    assert cells["TS_1"].split("'") == ["TS_1 200.000000 Tilts/TS_1.star ", "two words", " Tilts/rec_TS_1.mrc 1"]
-    assert cells["TS_2"].split() == ["TS_2", "200.000000", "Tilts/TS_2.star", "1.50", "None", "1"]
+    assert cells["TS_1"].split("'") == ["TS_1 200.000000 Tilts/TS_1.star ", "two words", " 5.0 10 Tilts/rec_TS_1.mrc 1"]
+    assert cells["TS_3"].split() == ["TS_3", "200.000000", "Tilts/TS_3.star", "1.50", "5.0", "10", "None", "1"]
     assert "_rlnTomoReconstructedTomogram" in "".join(lines)
+
+    again = run(star, "--method", "fbp")
+    assert "0 to do" in again.stderr
+    series = tmp_path / "Tilts" / "TS_1.star"
+    series.write_text(series.read_text() + "\n")
+    assert "rec_TS_1.mrc exists" in run(star, "--method", "fbp").stdout
+
+
+@pytest.mark.parametrize(("flags", "thickness"), [({}, 10), ({"bin": 4}, 2), ({"thickness": 7}, 7)])
+def test_the_depth_of_relions_table_is_that_of_the_volume(flags, thickness, tmp_path):
+    tasks, _ = find_tasks(Session(project(tmp_path)), flags, {}, "")
+    assert {task.job.settings.thickness for task in tasks} == {thickness}
 
 
 @pytest.mark.shared
@@ -222,8 +284,6 @@ def test_a_real_table_keeps_every_value(tmp_path):
 
 
 def test_a_series_is_ready_when_its_files_have_stopped_changing(tmp_path):
-    from cryolithe.session.tasks import Session, find_tasks
-
     stack, angles = write_series(tmp_path)
     now = [0.0]
     settled = Settled(60, lambda: now[0])
@@ -246,6 +306,43 @@ def test_a_series_is_ready_when_its_files_have_stopped_changing(tmp_path):
     angles.write_text(angles.read_text() + "60\n")
     assert ready(301) == []
     assert ready(362) == ["ts"]
+
+
+def test_a_row_of_a_list_waits_for_every_file_that_it_needs(tmp_path):
+    """Two rows of one stack: one with a command file that names the angles, one with angles of its own."""
+    angles = write_series(tmp_path)[1]
+    listing, command = tmp_path / "list.csv", tmp_path / "tilt.com"
+    listing.write_text("tilts,angles,tilt_com,output\nts.mrc,,tilt.com,a.mrc\nts.mrc,ts.tlt,,b.mrc\n")
+    now = [0.0]
+    settled = Settled(60, lambda: now[0])
+
+    def ready(at):
+        now[0] = at
+        tasks, _ = find_tasks(Session(listing), {}, {}, "")
+        return [task.job.output.name for task in settled.ready(tasks)]
+
+    assert ready(0) == []
+    assert ready(61) == ["b.mrc"]
+    command.write_text("$tilt -StandardInput\nTILTFILE late.tlt\n")
+    assert ready(100) == []
+    assert ready(200) == []  # the angles that it names are not there
+    shutil.copy(angles, tmp_path / "late.tlt")
+    assert ready(201) == []
+    assert ready(261) == ["a.mrc"]
+    command.write_text("$tilt -StandardInput\nTILTFILE late.tlt\nTHICKNESS 20\n")
+    assert ready(300) == []
+    assert ready(361) == ["a.mrc"]
+
+
+def test_a_list_with_alignments_can_be_watched(tmp_path):
+    stack, angles = write_series(tmp_path)
+    (tmp_path / "ts.xf").write_text("1 0 0 1 2 -1\n" * len(angles.read_text().split()))
+    listing = tmp_path / "list.csv"
+    listing.write_text("tilts,angles,xf,output\nts.mrc,ts.tlt,ts.xf,a.mrc\nts.mrc,ts.tlt,,b.mrc\n")
+    made(listing, *FBP, "--watch", "--settle", 0, "--idle", 0.005)
+    made(stack, angles, "--xf", tmp_path / "ts.xf", *FBP, "-o", tmp_path / "c.mrc")
+    assert (voxels(tmp_path / "a.mrc") == voxels(tmp_path / "c.mrc")).all()
+    assert (voxels(tmp_path / "a.mrc") != voxels(tmp_path / "b.mrc")).any()
 
 
 def test_watching_takes_what_comes_and_ends_when_nothing_does(tmp_path):

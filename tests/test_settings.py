@@ -11,6 +11,7 @@ from tiny_series import made, run, write_series
 
 from cryolithe.errors import SettingsError
 from cryolithe.reconstruct.job import Finished
+from cryolithe.session.batch import Outcome
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
 FIELDS = ReconstructSettings.model_fields
@@ -34,7 +35,6 @@ VALUES = {
     "centre": ("relion", "imod"),
     "handedness": ("warp", "relion"),
     "flip_z": (True, False),
-    "orientation": ("xzy", "zyx"),
     "filter": ("hann", "ramp"),
     "iterations": (7, 9),
     "projector": ("tomosipo", "torch"),
@@ -42,6 +42,9 @@ VALUES = {
     "precision": ("fp32", "bf16"),
     "max_memory": (3.5, 2.0),
     "dtype": ("float16", "float32"),
+    "orientation": ("xzy", "xyz"),
+    "format": ("ome-zarr", "mrc"),
+    "preview": (True, False),
     "fix_nonfinite": (True, False),
     "overwrite": (True, False),
 }
@@ -73,7 +76,12 @@ def resolved(tmp_path, monkeypatch):
         jobs.append(job)
         return Finished(job.output, job.sidecar, (1, 1, 1), None, 0.0)
 
+    def capture_task(task, watcher):
+        jobs.append(task.job)
+        return Outcome(task, "done", "", {})
+
     monkeypatch.setattr("cryolithe.reconstruct.run.reconstruct", capture)
+    monkeypatch.setattr("cryolithe.cli.session.run_task", capture_task)
 
     def call(*arguments):
         jobs.clear()
@@ -188,19 +196,21 @@ WRONG = {
     "centre": ["middle"],
     "handedness": ["left"],
     "flip_z": ["perhaps"],
-    "orientation": ["xyz"],
     "filter": ["han"],
     "iterations": [0, -1, "many"],
     "projector": ["cuda"],
     "device": [["cpu"], 0],
     "precision": ["fp8"],
     "max_memory": [0, -2, "all", float("inf")],
-    "dtype": ["int8"],
+    "dtype": ["int16"],
+    "orientation": ["zyx", "yxz"],
+    "format": ["hdf5"],
+    "preview": ["perhaps"],
     "fix_nonfinite": ["perhaps", 7],
     "overwrite": ["perhaps", None],
 }
 TEXTS = ("model", "device", "xf", "newst_com", "tilt_com", "aln", "star", "warp")  # a number is a name, too
-SWITCHES = ("fix_nonfinite", "flip_z", "overwrite")
+SWITCHES = ("fix_nonfinite", "flip_z", "overwrite", "preview")
 WRONG_CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
 

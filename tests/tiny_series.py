@@ -65,6 +65,41 @@ def run(*arguments):
     return CliRunner().invoke(main, ["reconstruct", *map(str, arguments)])
 
 
+def tree(folder):
+    """Everything in a folder: names, and the bytes of files."""
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+# What is printed when a run begins; what fails later comes after these two lines, and nothing else.
+BEGUN = ("Geometry: ", "Plan: ")
+
+
+def refused(folder, arguments, *fragments, before=()):
+    """Assert that a command is refused in one line with these fragments and changes nothing; return that line.
+
+    Args:
+        folder: everything that it could change.
+        arguments: of the command.
+        fragments: of its last line.
+        before: how the other lines on standard error begin, one each; none where nothing was begun.
+    """
+    found = tree(folder)
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert result.stderr.endswith("\n")
+    *lines, last = result.stderr.splitlines()
+    assert [line[: len(start)] for line, start in zip(lines, before, strict=True)] == list(before), result.stderr
+    assert last.startswith("Error: ")
+    for fragment in fragments:
+        assert fragment in last
+    after = tree(folder)
+    assert after.keys() == found.keys()
+    assert after == found
+    return last
+
+
 def environment():
     """The environment of a process that uses one thread, too."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}

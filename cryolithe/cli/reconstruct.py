@@ -117,10 +117,10 @@ def command(
     the polarity of the input. A run that was interrupted goes on where it stopped when the same command is repeated.
 
     Many series: instead of TILTS and ANGLES give a folder (stacks and angle files of the same name, in it or one level
-    below), RELION-5's tilt_series.star, or a CSV list with the columns tilts, angles and, as you like, output and any
-    setting of this command (thickness, pixel_size, ...); -o is then a folder for all results. What is already done
-    with the same inputs and settings is skipped. A series that fails does not stop the others; the exit code is
-    then 1. cryolithe_summary.csv and .html tell what became of each, with central slices.
+    below), RELION-5's tilt_series.star with its alignments, or a CSV list with the columns tilts, angles (or aln, star,
+    ...) and, as you like, output and any setting of this command (thickness, pixel_size, ...); -o is then a folder for
+    all results. What is already done with the same inputs and settings is skipped. A series that fails does not stop
+    the others; the exit code is then 1. cryolithe_summary.csv and .html tell what became of each, with central slices.
 
     \b
     Examples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import click
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_task, skipped
+from cryolithe.session.cluster import check_scheduler, cluster_client, run_on_cluster
 from cryolithe.session.star import write_star_of
 from cryolithe.session.summary import write_summary
 from cryolithe.session.tasks import Session, Task, check_session, find_tasks
@@ -45,6 +47,8 @@ class SessionOptions:
             raise SettingsError("--idle is for --watch")
         if self.workers is not None and not self.scheduler:
             raise SettingsError("--workers is for --scheduler")
+        if self.scheduler is not None:
+            check_scheduler(self.scheduler, self.workers)
 
 
 @dataclass(frozen=True)
@@ -102,26 +106,30 @@ def _work(session: Session, prospects: list[Prospect], options: SessionOptions) 
             click.echo(prospect.message)
         else:
             open_tasks.append(prospect.task)
-    _tell(session, list(outcomes.values()))
-    for outcome in _results(open_tasks, len(prospects), options):
-        outcomes[outcome.task.job.output] = outcome
-        click.echo(outcome.message)
+    with _results(open_tasks, len(prospects), options) as results:
         _tell(session, list(outcomes.values()))
+        for outcome in results:
+            outcomes[outcome.task.job.output] = outcome
+            click.echo(outcome.message)
+            _tell(session, list(outcomes.values()))
     _, page = _tell(session, list(outcomes.values()))
     click.echo(f"Summary: {page}", err=True)
     return list(outcomes.values())
 
 
-def _results(tasks: list[Task], series: int, options: SessionOptions) -> Iterator[Outcome]:
-    if options.scheduler is None:
-        for number, task in enumerate(tasks, start=series - len(tasks) + 1):
-            yield _one(task, f"[{number}/{series}]")
+@contextmanager
+def _results(tasks: list[Task], series: int, options: SessionOptions) -> Iterator[Iterator[Outcome]]:
+    """What becomes of the tasks, one after the other; a cluster is there before anything is done."""
+    if options.scheduler is None or not tasks:
+        first = series - len(tasks) + 1
+        yield (_one(task, f"[{number}/{series}]") for number, task in enumerate(tasks, first))
         return
-    from cryolithe.session.cluster import cluster_client, run_on_cluster
-
-    with cluster_client(options.scheduler, options.workers) as client:
+    with (
+        cluster_client(options.scheduler, options.workers) as client,
+        closing(run_on_cluster(tasks, client)) as outcomes,
+    ):
         click.echo(f"{len(tasks)} series on {options.scheduler}", err=True)
-        yield from run_on_cluster(tasks, client)
+        yield outcomes
 
 
 def _one(task: Task, number: str) -> Outcome:

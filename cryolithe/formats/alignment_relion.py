@@ -15,6 +15,7 @@ import numpy as np
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.files import PathLike, printable, read_text
+from cryolithe.formats.tomogram_star import find_named
 
 LIMIT_BYTES = 50_000_000
 TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
@@ -37,20 +38,7 @@ def read_tilt_series_star(path: PathLike, name: str, sections: int, pixel_size_a
         FileFormatError: if the file is no STAR file, lacks a column or holds what is no number.
         InputError: if no series fits the name, the images do not fit the stack, or the pixel size is not known.
     """
-    path = Path(path)
-    tables = _read(path)
-    series: dict[str, Any] = {}
-    for table in tables.values():
-        if "rlnTomoName" in table.columns and TILT not in table.columns:
-            series = _chosen_series(path, table, name)
-            break
-    if series:
-        listed = str(series.get("rlnTomoTiltSeriesStarFile", ""))
-        if listed:
-            path = _found(path, Path(listed))
-            tables = _read(path)
-        elif str(series["rlnTomoName"]) in tables:
-            tables = {"": tables[str(series["rlnTomoName"])]}
+    path, series, tables = _series_tables(Path(path), name)
     images = next((table for table in tables.values() if TILT in table.columns), None)
     if images is None:
         old = any("rlnTomoProjX" in table.columns for table in tables.values())
@@ -60,6 +48,38 @@ def read_tilt_series_star(path: PathLike, name: str, sections: int, pixel_size_a
             "give the tilt-series table of an aligned series of RELION-5"
         )
     return _alignment(path, images, series, sections, pixel_size_angstrom)
+
+
+def find_series_table(path: PathLike, name: str) -> Path:
+    """The file with the images of a series: ``path`` itself, or what a table of series names for it.
+
+    Args:
+        path: as for `read_tilt_series_star`.
+        name: likewise.
+
+    Raises:
+        InputError: if a file cannot be read, or no series fits the name.
+    """
+    return _series_tables(Path(path), name)[0]
+
+
+def _series_tables(path: Path, name: str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The file of a series, its row in the table that lists it (or nothing), and the tables of the file."""
+    tables = _read(path)
+    listing = next((t for t in tables.values() if "rlnTomoName" in t.columns and TILT not in t.columns), None)
+    if listing is None:
+        return path, {}, tables
+    series = _chosen_series(path, listing, name)
+    listed = str(series.get("rlnTomoTiltSeriesStarFile", ""))
+    if listed:
+        found = find_named(path, listed)
+        if found is None:
+            raise InputError(f"{path} names {listed}, which is not there; give that table itself with --star")
+        path = found
+        tables = _read(path)
+    elif str(series["rlnTomoName"]) in tables:
+        tables = {"": tables[str(series["rlnTomoName"])]}
+    return path, series, tables
 
 
 def _alignment(
@@ -144,17 +164,6 @@ def _chosen_series(path: Path, table: Any, name: str) -> dict[str, Any]:
         )
     chosen = max(fitting, key=lambda number: len(names[number])) if fitting else 0
     return dict(table.iloc[chosen])
-
-
-def _found(listing: Path, listed: Path) -> Path:
-    """A file that RELION names relative to its project: looked for beside the listing and in the folders above."""
-    for folder in (Path(), listing.parent, *list(listing.absolute().parents)[1:6]):
-        if (folder / listed).is_file():
-            return folder / listed
-    beside = listing.parent / "tilt_series" / listed.name
-    if beside.is_file():
-        return beside
-    raise InputError(f"{listing} names {listed}, which is not there; give that table itself with --star")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -35,9 +35,7 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     if path.suffix.lower() == ".mdoc":
         return read_mdoc_angles_deg(path)
     if path.suffix.lower() == ".star":
-        from cryolithe.formats.tomogram_star import read_star_angles_deg
-
-        return read_star_angles_deg(path)
+        raise InputError(f"{path} is no angle file: give it with --star, which takes the alignment from it, too")
     text = read_text(path, "an angle file", LIMIT_BYTES)
     if text.startswith("# AreTomo Alignment"):  # its first column would pass for angles
         raise FileFormatError(f"{path} is an AreTomo alignment; give the angles alone (_TLT.txt, .tlt or .rawtlt)")

@@ -29,6 +29,7 @@ class SeriesEntry:
         settings: the row's other cells that are not empty, by column name; not checked here.
         name: what the series is called where its stack's file name does not say it (a STAR file's tomograms).
         problem: why it cannot be reconstructed, in a line for the user; empty where nothing is known against it.
+        depth_px: of the volume along z, in pixels of the stack, where the list's format tells it.
     """
 
     line: int
@@ -38,6 +39,7 @@ class SeriesEntry:
     settings: dict[str, str] = field(default_factory=dict)
     name: str = ""
     problem: str = ""
+    depth_px: float | None = None
 
 
 def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:

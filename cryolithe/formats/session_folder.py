@@ -9,16 +9,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryolithe.errors import InputError
+from cryolithe.formats.alignment_names import files_beside
 from cryolithe.formats.files import PathLike, unreadable
 from cryolithe.formats.series_list import SeriesEntry
 
 STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali")
 # What programs make of a tilt series, or of half of it: never a series of its own.
 _PRODUCT = re.compile(r"^rec_|_(rec|vol|evn|odd|ctf|preali|half[12]|fbp|sirt|den|denoised)$", re.IGNORECASE)
+# What a list of series needs where one of these lies beside a stack: they are there for raw stacks alone, unlike
+# tilt.com; and a .star may hold particles.
+_COLUMNS = {
+    "aln": "tilts,aln",
+    "xf": "tilts,angles,xf",
+    "newst_com": "tilts,newst_com,tilt_com",
+    "warp": "tilts,warp",
+}
 _ALIGNED = re.compile(r"[_.](ali|aligned)$", re.IGNORECASE)
 
 
@@ -49,7 +58,8 @@ def read_session_folder(path: PathLike) -> FolderContent:
     """Find the tilt series in a folder and in the folders directly inside it.
 
     An aligned stack (``_ali``, ``.ali``) is taken before the one it was made of. A stack that is called aligned, or
-    ``.st``, is a series even where its angles are missing: that is then its problem.
+    ``.st``, is a series even where its angles are missing: that is then its problem. So is a raw stack beside which
+    the files of an alignment lie: which of them to use is for the user to say, in a list.
 
     Raises:
         InputError: if the folder cannot be read, or holds no tilt series.
@@ -70,10 +80,7 @@ def read_session_folder(path: PathLike) -> FolderContent:
     if not entries:
         also = f"; {len(left_out)} stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them" if left_out else ""
         raise InputError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
-    numbered = (
-        SeriesEntry(n, e.tilts, e.angles, e.output, e.settings, e.name, e.problem) for n, e in enumerate(entries, 1)
-    )
-    return FolderContent(tuple(numbered), left_out)
+    return FolderContent(tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1)), left_out)
 
 
 def _stacks(folder: Path) -> Iterator[Path]:
@@ -92,25 +99,25 @@ def _entry(group: _Series) -> tuple[SeriesEntry | None, list[Path]]:
     folder, base = group.folder, group.base
     stacks = group.aligned or group.plain
     angles = next((path for path in _angle_files(folder, base, stacks[0].stem) if path.is_file()), None)
-    if angles is None and not group.aligned and all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks):
+    beside = {} if group.aligned else {o: files for o, files in files_beside(stacks[0]).items() if o in _COLUMNS}
+    named_mrc = all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks)
+    if angles is None and not group.aligned and not beside and named_mrc:
         return None, stacks
+    expected = None if beside else folder / f"{base}.tlt"
     problem = ""
     if len(stacks) > 1:
         problem = (
             f"{' and '.join(s.name for s in stacks)} could both be the series {base}; move one away, or use a list"
         )
+    elif beside:
+        option, files = next(iter(beside.items()))
+        problem = (
+            f"{stacks[0]} is not aligned yet: {files[0].name} lies beside it; give a CSV list with the columns "
+            f"{_COLUMNS[option]} instead of the folder, or put the aligned stack {base}_ali.mrc beside it"
+        )
     elif angles is None:
         problem = f"{stacks[0]} has no angle file beside it; expected {base}.tlt, {base}.rawtlt or {base}_TLT.txt"
-    elif not group.aligned:
-        transforms = [
-            folder / f"{base}{ending}" for ending in (".xf", ".aln") if (folder / f"{base}{ending}").is_file()
-        ]
-        if transforms:
-            problem = (
-                f"{stacks[0]} is not aligned yet: {transforms[0].name} lies beside it; make the aligned stack "
-                f"{base}_ali.mrc (IMOD: newstack -xform), or give the series in a list"
-            )
-    return SeriesEntry(0, stacks[0], angles or folder / f"{base}.tlt", name=base, problem=problem), []
+    return SeriesEntry(0, stacks[0], angles or expected, name=base, problem=problem), []
 
 
 def _angle_files(folder: Path, base: str, stem: str) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ value is kept as it is, through the gemmi library.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,15 @@ from cryolithe.formats.series_list import SeriesEntry
 LIMIT_BYTES = 100_000_000
 NAME, SERIES, STACK = "_rlnTomoName", "_rlnTomoTiltSeriesStarFile", "_rlnTomoTiltSeriesName"
 VOLUME, BINNING = "_rlnTomoReconstructedTomogram", "_rlnTomoTomogramBinning"
-MOVED = ("_rlnTomoZRot", "_rlnTomoXTilt", "_rlnTomoXShiftAngst", "_rlnTomoYShiftAngst")
-ANGLE = "_rlnTomoYTilt"
+PIXEL, DEPTH, IMAGE = "_rlnTomoTiltSeriesPixelSize", "_rlnTomoSizeZ", "_rlnMicrographName"
 
 
 def read_tomogram_star(path: PathLike) -> tuple[SeriesEntry, ...]:
     """Read the tilt series that a RELION-5 table of tomograms or tilt series names.
 
-    RELION's paths start at its project's folder: they are looked for from the folder of the file upwards. A series
-    whose images are not one stack, or not aligned, has that as its problem.
+    RELION's paths start at its project's folder: they are looked for from the folder of the file upwards. The star
+    file of each series brings its angles and its alignment, as with ``--star``. A series whose images are not one
+    stack has that as its problem.
 
     Raises:
         InputError: if the file cannot be read or names no series.
@@ -38,25 +39,28 @@ def read_tomogram_star(path: PathLike) -> tuple[SeriesEntry, ...]:
         name = table.value(NAME, row)
         series = _found(path, table.value(SERIES, row))
         stack, problem = _stack(table, row, series, path)
-        entries.append(SeriesEntry(row + 1, stack, series, name=name, problem=problem))
+        settings = {"star": str(series)}
+        if _positive(table, PIXEL, row):
+            settings["pixel_size"] = table.value(PIXEL, row)
+        depth = _positive(table, DEPTH, row)
+        entries.append(SeriesEntry(row + 1, stack, None, None, settings, name, problem, depth))
     if not entries:
         raise InputError(f"{path} names no tilt series: its table data_global is empty")
     return tuple(entries)
 
 
-def read_star_angles_deg(path: Path) -> tuple[float, ...]:
-    """Refined tilt angles (``rlnTomoYTilt``) of one series' star file, in the order of its rows.
+def find_named(star: Path, name: str) -> Path | None:
+    """A file that a table of RELION names, or None if it is nowhere.
 
-    Raises:
-        FileFormatError: if there is no such column, or an entry is no number.
+    Its paths start at the project's folder: they are looked for from the table's folder upwards, then from here. A
+    job's folder that was copied out of its project has them in ``tilt_series`` beside the table.
+
+    Args:
+        star: the table.
+        name: as it stands there.
     """
-    for table in _tables(_document(path)):
-        if ANGLE in table.tags:
-            try:
-                return tuple(float(table.value(ANGLE, row)) for row in range(len(table)))
-            except ValueError as error:
-                raise FileFormatError(f"{path}: {ANGLE[1:]} holds an entry that is no number: {error}") from error
-    raise FileFormatError(f"{path} has no column {ANGLE[1:]}; give the star file of an aligned tilt series")
+    above = (folder / name for folder in (*star.resolve().parents, Path()))
+    return next((p for p in (*above, star.parent / "tilt_series" / Path(name).name) if p.is_file()), None)
 
 
 def project_folder(path: PathLike) -> Path | None:
@@ -150,36 +154,35 @@ def _stack(table: _Table, row: int, series: Path, path: Path) -> tuple[Path, str
         return _found(path, table.value(STACK, row).removesuffix(":mrc")), ""
     if not series.is_file():
         return series, ""  # what is missing is told when the series is looked at
-    images: list[str] = []
     try:
-        for tilts in _tables(_document(series)):
-            if "_rlnMicrographName" in tilts.tags:
-                images = [tilts.value("_rlnMicrographName", n) for n in range(len(tilts))]
-                moved = [tag[1:] for tag in MOVED if tag in tilts.tags and _any_nonzero(tilts, tag)]
-                break
-        else:
-            return series, f"{series} has no column rlnMicrographName"
+        tilts = next((found for found in _tables(_document(series)) if IMAGE in found.tags), None)
     except InputError as error:
         return series, str(error)
-    numbers, _, names = zip(*(image.rpartition("@") for image in images), strict=True) if images else ((), (), ())
-    if len(set(names)) != 1 or [n.lstrip("0") for n in numbers] != [str(n + 1) for n in range(len(images))]:
-        return series, f"{series} names single images or another order; a stack (1@stack, 2@stack, ...) is expected"
-    if moved:
-        return series, f"{series}: its images are not aligned ({', '.join(moved)} are not 0); give the aligned stack"
+    if tilts is None:
+        return series, f"{series} has no column {IMAGE[1:]}"
+    images = [tilts.value(IMAGE, n) for n in range(len(tilts))]
+    numbers, _, names = zip(*(image.partition("@") for image in images), strict=True) if images else ((), (), ())
+    if len(set(names)) != 1 or not all(number.isdecimal() for number in numbers):
+        return series, (
+            f"{series} names single images{f' ({printable(images[0])[:60]}, ...)' if images else ''}, not those of one "
+            "stack (1@stack, 2@stack, ...); make one stack of them, in the order of the table, and give it in a CSV "
+            "list with the columns tilts,star"
+        )
     return _found(path, names[0]), ""
 
 
-def _any_nonzero(table: _Table, tag: str) -> bool:
+def _positive(table: _Table, tag: str, row: int) -> float | None:
+    """A number of the table, or None where it is not told."""
     try:
-        return any(abs(float(table.value(tag, row))) > 1e-6 for row in range(len(table)))
+        value = float(table.value(tag, row)) if tag in table.tags else 0.0
     except ValueError:
-        return True
+        return None
+    return value if value > 0 and math.isfinite(value) else None
 
 
 def _found(star: Path, name: str) -> Path:
-    """A path of the table: from the star file's folder upwards to where it exists, else from that folder."""
-    above = (folder / name for folder in (star.resolve().parent, *star.resolve().parents[1:]))
-    return next((path for path in above if path.is_file()), star.parent / name)
+    """A path of the table; where the file is not there, the path from the table's own folder."""
+    return find_named(star, name) or star.parent / name
 
 
 def _plain(value: str) -> str:

@@ -35,6 +35,18 @@ class Projector(Protocol):
         ...
 
 
+def check_engine(engine: str) -> None:
+    """Refuse an engine that is not there, before anything is done for it.
+
+    Raises:
+        DeviceError: if tomosipo is asked for and cannot run.
+    """
+    if engine == "tomosipo":
+        from cryolithe.projector.tomosipo_engine import import_tomosipo
+
+        import_tomosipo()
+
+
 def make_projector(
     geometry: TiltGeometry,
     slice_shape: tuple[int, int],

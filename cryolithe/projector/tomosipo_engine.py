@@ -14,6 +14,25 @@ from cryolithe.errors import DeviceError
 from cryolithe.geometry import TiltGeometry
 
 
+def import_tomosipo() -> Any:
+    """The library, taught to take tensors.
+
+    Raises:
+        DeviceError: if it or a CUDA device is missing.
+    """
+    if not torch.cuda.is_available():
+        raise DeviceError("the tomosipo projector needs a CUDA device and none is visible; use the torch projector")
+    try:
+        import tomosipo
+        import tomosipo.torch_support
+    except ImportError as error:
+        raise DeviceError(
+            f"the tomosipo projector cannot be imported ({error}); install tomosipo as its documentation says, "
+            "or use the torch projector"
+        ) from error
+    return tomosipo
+
+
 class TomosipoProjector:
     """Projection of ``(z, y, x)`` volumes by ASTRA's CUDA kernels; the same interface as `TorchProjector`.
 
@@ -22,17 +41,7 @@ class TomosipoProjector:
     """
 
     def __init__(self, geometry: TiltGeometry, slice_shape: tuple[int, int]) -> None:
-        if not torch.cuda.is_available():
-            raise DeviceError("the tomosipo projector needs a CUDA device and none is visible; use the torch projector")
-        try:
-            import tomosipo
-            import tomosipo.torch_support  # teaches tomosipo to take tensors
-        except ImportError as error:
-            raise DeviceError(
-                f"the tomosipo projector cannot be imported ({error}); install tomosipo as its documentation says, "
-                "or use the torch projector"
-            ) from error
-        self._tomosipo = tomosipo
+        self._tomosipo = import_tomosipo()
         self.geometry = geometry
         self.slice_shape = slice_shape
         self.device = torch.device("cuda")

@@ -17,7 +17,8 @@ from cryolithe.formats.alignment_imod import (
     read_x_tilt_deg,
     read_xf,
 )
-from cryolithe.formats.alignment_relion import read_tilt_series_star
+from cryolithe.formats.alignment_names import files_beside
+from cryolithe.formats.alignment_relion import find_series_table, read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
 from cryolithe.formats.files import PathLike
 from cryolithe.geometry import TiltGeometry
@@ -51,11 +52,11 @@ def mirrored(settings: ReconstructSettings) -> bool:
     return (settings.handedness in ("aretomo", "warp")) != settings.flip_z
 
 
-def alignment_files(angles: Path | None, settings: ReconstructSettings) -> dict[str, Path]:
-    """All files that decide an alignment, by option or entry: also those that command files name.
+def alignment_files(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> dict[str, Path]:
+    """All files that decide an alignment, by option or entry: also those that command files and tables name.
 
     Raises:
-        InputError: if a command file cannot be read.
+        InputError: if such a file cannot be read, or a table does not name the series.
     """
     files = {option: Path(path) for option in OPTIONS if (path := getattr(settings, option)) is not None}
     if settings.newst_com is not None and settings.xf is None:
@@ -68,6 +69,10 @@ def alignment_files(angles: Path | None, settings: ReconstructSettings) -> dict[
             files["tilt_com TILTFILE"] = command.angles
         if command.x_tilts is not None:
             files["tilt_com XTILTFILE"] = command.x_tilts
+    if settings.star is not None:
+        table = find_series_table(settings.star, tilts.name)
+        if table != files["star"]:
+            files["star of the series"] = table
     return files
 
 
@@ -257,19 +262,8 @@ def offers(tilts: Path, settings: ReconstructSettings) -> list[str]:
     """Lines on alignment files beside a stack that were not asked for."""
     if any(getattr(settings, option) is not None for option in OPTIONS) or looks_aligned(tilts):
         return []
-    stem = Path(tilts.name.removesuffix(".gz").removesuffix(".bz2")).stem
-    beside = {
-        "aln": [f"{stem}.aln"],
-        "star": [f"{stem}.star"],
-        "xf": [f"{stem}.xf", f"{stem}_st.xf"],
-        "newst-com": ["newst.com"],
-        "tilt-com": ["tilt.com"],
-        "warp": [f"{stem}.xml", f"{stem}.tomostar"],
-    }
     return [
-        f"{tilts.parent / name} is there and is not used; if {tilts.name} is not aligned yet, give: "
-        f"--{option} {tilts.parent / name}"
-        for option, names in beside.items()
-        for name in names
-        if (tilts.parent / name).is_file()
+        f"{path} is there and is not used; if {tilts.name} is not aligned yet, give: {_flags([option])} {path}"
+        for option, paths in files_beside(tilts).items()
+        for path in paths
     ]

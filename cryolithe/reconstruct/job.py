@@ -19,6 +19,7 @@ from cryolithe.geometry import VolumeGrid
 from cryolithe.hashing import file_sha256
 from cryolithe.images import rotated_shape
 from cryolithe.network.checkpoint import Model, load_model
+from cryolithe.projector import check_engine
 from cryolithe.reconstruct.inputs import Inputs, alignment_files, mirrored, read_inputs
 from cryolithe.reconstruct.preparation import Preparation
 from cryolithe.reconstruct.turning import NO_TILT_DEG, depth_before
@@ -168,7 +169,7 @@ def default_thickness(width_px: int) -> int:
 
 def check_files(job: Job) -> None:
     """Refuse inputs that are no files, and an output that cannot or must not be written, before any work is done."""
-    inputs = [job.tilts, *([job.angles] if job.angles else []), *alignment_files(job.angles, job.settings).values()]
+    inputs = list(input_files(job).values())
     for path in inputs:
         input_size_bytes(path)
     folder = job.output.parent
@@ -232,7 +233,7 @@ def already_done(job: Job) -> bool:
 def input_files(job: Job) -> dict[str, Path]:
     """Every file that decides the result besides the model, by what it is."""
     angles = {} if job.angles is None else {"angles": job.angles}
-    return {"tilts": job.tilts, **angles, **alignment_files(job.angles, job.settings)}
+    return {"tilts": job.tilts, **angles, **alignment_files(job.tilts, job.angles, job.settings)}
 
 
 def resolve(job: Job) -> ResolvedJob:
@@ -241,6 +242,8 @@ def resolve(job: Job) -> ResolvedJob:
     devices = choose_devices(settings.device)
     precision = choose_precision(settings.precision, devices[0])
     model = load_model(settings.model) if settings.method == "network" else None
+    if model is None:
+        check_engine(settings.projector)
     inputs = read_inputs(job.tilts, job.angles, settings)
     published = model is not None and model.convention.published
     clip = settings.method == "network" and not published

@@ -150,15 +150,14 @@ def _locked_folder(path: Path) -> int:
         OutputError: if the folder cannot be made, is a link, or is locked by another run.
     """
     while True:
+        if path.is_symlink():
+            raise OutputError(f"{path} is a link; links are not followed: remove it or choose another -o")
         try:
-            if path.is_symlink():
-                raise OutputError(f"{path} is a link; links are not followed: remove it or choose another -o")
             path.mkdir(exist_ok=True)
-            lock = _no_link(path / "lock", os.O_RDWR | os.O_CREAT)
-        except FileNotFoundError:
-            if not path.parent.is_dir():
-                raise OutputError(f"cannot write into {path.parent}: it does not exist; make it first") from None
-            continue  # another run has just finished and removed the folder
+            try:
+                lock = _no_link(path / "lock", os.O_RDWR | os.O_CREAT)
+            except FileNotFoundError:
+                continue  # another run has just finished and removed the folder
         except OSError as error:
             raise OutputError(
                 f"cannot write into {path.parent}: {error.strerror or error}; choose another -o"

@@ -74,17 +74,17 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
     check_images(run.series, run.preparation.fix_nonfinite)
-    for note in run.series.notes:
-        watcher.note(f"Note on {job.tilts.name}: {note}")
     folder = WorkFolder(job.partial)
     try:
         _still_free(job, folder)
         plan = _plan(run, folder, watcher)
+        reserve(run, folder)
+        for note in run.series.notes:
+            watcher.note(f"Note on {job.tilts.name}: {note}")
         for offer in offers(job.tilts, job.settings):
             watcher.note(offer)
         watcher.note(geometry_line(run))
         watcher.note(_estimate(run, plan["batch"], plan["slab_rows"]))
-        reserve(run, folder)
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
         _make_slabs(run, folder, plan, stack, watcher)

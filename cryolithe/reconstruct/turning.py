@@ -1,4 +1,4 @@
-"""What is done to a finished volume: turned about x, and its axes put into another order.
+"""A finished volume turned about x.
 
 A volume that is tilted about x cannot be made row by row: each of its rows is seen in many rows of the images. As in
 IMOD, the untilted volume is made first, deep enough, and each voxel of the wanted one is read from it by cubic splines.

@@ -47,6 +47,18 @@ def work(task: Task) -> Outcome:
         return run_task(task, _QuietWatcher(), raises=(ResourceError, DeviceError, MemoryError))
 
 
+def check_scheduler(scheduler: str, workers: int | None) -> None:
+    """Refuse what names no scheduler; nothing is connected.
+
+    Raises:
+        SettingsError: if the scheduler is unknown, or workers are wanted of a running one.
+    """
+    if "://" not in scheduler and scheduler not in ("local", "slurm"):
+        raise SettingsError(f"--scheduler {scheduler}: expected local, slurm or an address like tcp://host:8786")
+    if "://" in scheduler and workers is not None:
+        raise SettingsError("--workers is for schedulers that are started here; this one has its own")
+
+
 @contextmanager
 def cluster_client(scheduler: str, workers: int | None) -> Iterator[Any]:
     """Connect to a scheduler, or start one.
@@ -59,6 +71,7 @@ def cluster_client(scheduler: str, workers: int | None) -> Iterator[Any]:
         SettingsError: if the scheduler is unknown or Dask is missing.
         DeviceError: if the scheduler does not answer, or cannot be started.
     """
+    check_scheduler(scheduler, workers)
     distributed = _import("distributed", "dask")
     with ExitStack() as stack:
         try:
@@ -72,14 +85,8 @@ def cluster_client(scheduler: str, workers: int | None) -> Iterator[Any]:
                 made = stack.enter_context(jobqueue.SLURMCluster())
                 made.scale(jobs=workers or 1)
                 client = stack.enter_context(distributed.Client(made))
-            elif "://" in scheduler:
-                if workers is not None:
-                    raise SettingsError("--workers is for schedulers that are started here; this one has its own")
-                client = stack.enter_context(distributed.Client(scheduler, timeout="10s"))
             else:
-                raise SettingsError(
-                    f"--scheduler {scheduler}: expected local, slurm or an address like tcp://host:8786"
-                )
+                client = stack.enter_context(distributed.Client(scheduler, timeout="10s"))
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             raise DeviceError(f"no Dask scheduler at '{scheduler}': {one_line(error)}; check its address") from error
         yield client

@@ -22,9 +22,9 @@ from cryolithe.session.batch import Outcome
 
 CSV_NAME, HTML_NAME = "cryolithe_summary.csv", "cryolithe_summary.html"
 COLUMNS = (
-    "series", "status", "output", "z", "y", "x", "voxel_size_angstrom", "tilts", "method", "model", "seconds",
-    "minimum", "maximum", "mean", "rms", "fit_to_images", "shift_z_px", "shift_y_px", "shift_x_px", "warnings",
-    "message",
+    "series", "status", "output", "z", "y", "x", "voxel_size_angstrom", "tilts", "left_out", "method", "model",
+    "seconds", "minimum", "maximum", "mean", "rms", "fit_to_images", "shift_z_px", "shift_y_px", "shift_x_px",
+    "warnings", "message",
 )  # fmt: skip
 
 _HEAD = """<!DOCTYPE html>
@@ -83,6 +83,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     record = outcome.record
     volume, check = _part(record, "volume"), _part(record, "self_check")
     method, statistics = _part(record, "method"), _part(volume, "statistics")
+    geometry = _part(record, "geometry")
     z, y, x = volume.get("shape_zyx") or ("", "", "")
     dz, dy, dx = check.get("shift_zyx_px") or ("", "", "")
     cells = {
@@ -91,7 +92,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "output": str(outcome.task.job.output),
         **{"z": z, "y": y, "x": x},
         "voxel_size_angstrom": volume.get("voxel_size_angstrom"),
-        "tilts": len(_part(record, "geometry").get("tilt_angles_deg", ())) or "",
+        "tilts": len(geometry.get("tilt_angles_deg", ())) or "",
+        "left_out": len(geometry["excluded_sections"]) if "excluded_sections" in geometry else "",
         "method": method.get("name"),
         "model": _part(method, "model").get("name"),
         "seconds": _part(record, "seconds").get("total"),
@@ -126,7 +128,8 @@ def _page(folder: Path, source: Path, outcomes: Sequence[Outcome], rows: Sequenc
         f'<p class="about">{html.escape(str(source.resolve()))}<br>{len(outcomes)} series: {told}. '
         f"CryoLithe {__version__}, {date}.</p>",
         "<table><thead><tr><th>series</th><th>status</th><th class=n>z × y × x</th><th class=n>voxel, Å</th>"
-        "<th class=n>tilts</th><th class=n>seconds</th><th class=n>fit to images</th><th class=n>shift z, y, x (px)"
+        "<th class=n>tilts</th><th class=n>left out</th><th class=n>seconds</th>"
+        "<th class=n>fit to images</th><th class=n>shift z, y, x (px)"
         "</th><th class=n>warnings</th></tr></thead><tbody>",
         *(_table_row(number, outcome, row) for number, (outcome, row) in enumerate(zip(outcomes, rows, strict=True))),
         "</tbody></table>",
@@ -148,7 +151,8 @@ def _table_row(number: int, outcome: Outcome, row: Mapping[str, Any]) -> str:
     size = f"{row['z']} × {row['y']} × {row['x']}" if row["z"] != "" else "–"
     shift = ", ".join(short(f"shift_{axis}_px", 1) for axis in "zyx")
     voxel = f"{float(row['voxel_size_angstrom']):.4g}" if row["voxel_size_angstrom"] != "" else "–"
-    numbers = (size, voxel, row["tilts"] or "–", short("seconds", 1), short("fit_to_images", 2), shift)
+    counts = (row["tilts"] or "–", row["left_out"] or "–")
+    numbers = (size, voxel, *counts, short("seconds", 1), short("fit_to_images", 2), shift)
     warnings = len(outcome.record.get("warnings", ()))
     cells = "".join(f"<td class=n>{cell}</td>" for cell in (*numbers, warnings or "–"))
     mark = ' class="failed"' if outcome.status == "failed" else ""
@@ -165,6 +169,8 @@ def _section(number: int, folder: Path, outcome: Outcome, row: Mapping[str, Any]
     else:
         lines.append(f"<p>{html.escape(str(job.output))}</p>")
         lines += [f'<p class="warning">{html.escape(text)}</p>' for text in outcome.record.get("warnings", ())]
+        if left_out := _part(outcome.record, "geometry").get("excluded_sections"):
+            lines.append(f"<p>Images left out: {', '.join(map(str, left_out))}.</p>")
         low, high, mean, rms = (row[name] for name in ("minimum", "maximum", "mean", "rms"))
         lines.append(f"<p>Values {low} to {high}, mean {mean}, deviation {rms}.</p>")
         if job.preview.is_file():

@@ -12,6 +12,7 @@ from cryolithe.errors import InputError, OutputError
 from cryolithe.formats import SeriesEntry, read_series_list
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import read_tomogram_star
+from cryolithe.reconstruct.inputs import OPTIONS
 from cryolithe.reconstruct.job import Job, Watcher, default_output, input_files
 from cryolithe.settings import ReconstructSettings, resolve_settings
 
@@ -49,8 +50,9 @@ class Task:
         """All files that decide the result besides the model."""
         try:
             return tuple(input_files(self.job).values())
-        except InputError:  # of a command file that names others; told when the series is looked at
-            return tuple(path for path in (self.job.tilts, self.job.angles) if path is not None)
+        except InputError:  # of a file that names others; told when the series is looked at
+            named = (getattr(self.job.settings, option) for option in OPTIONS)
+            return tuple(Path(path) for path in (self.job.tilts, self.job.angles, *named) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ def find_tasks(
     for entry in entries:
         where = f"{session.source}, line {entry.line}" if entry.settings else str(session.source)
         settings = resolve_settings(flags, entry.settings, file, where, file_name)
+        if settings.thickness is None and entry.depth_px is not None:
+            thickness = max(1, round(entry.depth_px / (settings.bin or 1)))
+            settings = settings.model_copy(update={"thickness": thickness})
         tasks.append(_task(entry, session, settings))
     _refuse_collisions(tasks, entries, session.source)
     return tasks, notes

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryolithe.reconstruct.job import Job
 from cryolithe.session.tasks import Task
 
 Fingerprint = tuple[tuple[int, int, int], ...]
@@ -22,15 +23,14 @@ class Settled:
 
     seconds: float
     clock: Callable[[], float] = time.monotonic
-    _seen: dict[tuple[Path, ...], tuple[Fingerprint, float]] = field(default_factory=dict)
-    _taken: dict[tuple[Path, ...], Fingerprint] = field(default_factory=dict)
+    _seen: dict[Job, tuple[Fingerprint, float]] = field(default_factory=dict)
+    _taken: dict[Job, Fingerprint] = field(default_factory=dict)
 
     def ready(self, tasks: list[Task]) -> list[Task]:
         """Tasks whose files have not changed for ``seconds`` and were not taken like this before."""
         found, now = [], self.clock()
         for task in tasks:
-            key = task.inputs
-            state = _fingerprint(key)
+            key, state = task.job, _fingerprint(task.inputs)
             if state is None:
                 self._seen.pop(key, None)
                 continue

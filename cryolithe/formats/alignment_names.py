@@ -1,0 +1,25 @@
+"""Alignment files beside a raw stack, told by the names that the field's programs give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Setting that takes such a file -> names, made of the stack's without its ending.
+_NAMES = {
+    "aln": ("{}.aln",),
+    "xf": ("{}.xf", "{}_st.xf"),
+    "newst_com": ("newst.com",),
+    "tilt_com": ("tilt.com",),
+    "warp": ("{}.xml", "{}.tomostar"),
+    "star": ("{}.star",),
+}
+
+
+def files_beside(tilts: Path) -> dict[str, list[Path]]:
+    """Files beside a stack, by the setting that takes them."""
+    base = Path(tilts.name.removesuffix(".gz").removesuffix(".bz2")).stem
+    found = {
+        option: [path for name in names if (path := tilts.parent / name.format(base)).is_file()]
+        for option, names in _NAMES.items()
+    }
+    return {option: paths for option, paths in found.items() if paths}
