@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cryolithe.errors import FileFormatError, InputError
+from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.files import PathLike, printable, read_text, replacing
 from cryolithe.formats.series_list import SeriesEntry
+from cryolithe.geometry import check_angles_deg
 
 LIMIT_BYTES = 100_000_000
 NAME, SERIES, STACK = "_rlnTomoName", "_rlnTomoTiltSeriesStarFile", "_rlnTomoTiltSeriesName"
@@ -48,14 +49,20 @@ def read_star_angles_deg(path: Path) -> tuple[float, ...]:
     """Refined tilt angles (``rlnTomoYTilt``) of one series' star file, in the order of its rows.
 
     Raises:
+        InputError: if the angles can belong to no tilt series.
         FileFormatError: if there is no such column, or an entry is no number.
     """
     for table in _tables(_document(path)):
         if ANGLE in table.tags:
             try:
-                return tuple(float(table.value(ANGLE, row)) for row in range(len(table)))
+                angles = tuple(float(table.value(ANGLE, row)) for row in range(len(table)))
+                check_angles_deg(angles)
             except ValueError as error:
-                raise FileFormatError(f"{path}: {ANGLE[1:]} holds an entry that is no number: {error}") from error
+                shown = printable(str(error))[:80]
+                raise FileFormatError(f"{path}: {ANGLE[1:]} holds an entry that is no number: {shown}") from error
+            except GeometryError as error:
+                raise InputError(f"{path}: {error}") from error
+            return angles
     raise FileFormatError(f"{path} has no column {ANGLE[1:]}; give the star file of an aligned tilt series")
 
 
