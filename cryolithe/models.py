@@ -152,7 +152,7 @@ def read_summary(path: Path) -> ModelSummary:
         convention = json.loads(metadata.get("convention", "{}"))
         if not all(isinstance(table, dict) for table in (config, card, convention)):
             raise ValueError("its metadata are no tables")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(f"model file {path} is corrupt or not a safetensors file: {error}") from error
     return ModelSummary(path, config, card, convention, shapes)
 

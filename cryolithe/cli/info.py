@@ -265,7 +265,8 @@ def _safetensors_facts(path: Path) -> list[Fact]:
         dtypes = sorted({str(tensor["dtype"]) for tensor in header.values()})
         expected = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
         metadata = {str(key): str(value) for key, value in metadata.items()}
-    except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
+        counted = f"{int(parameters):,}"
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"{path} is damaged: its list of tensors cannot be read; copy it again") from error
     if expected != data_bytes:
         raise FileFormatError(
@@ -274,7 +275,7 @@ def _safetensors_facts(path: Path) -> list[Fact]:
     return [
         Fact("kind", "model weights (safetensors)"),
         Fact("tensors", len(header)),
-        Fact("parameters", parameters, f"{parameters:,}"),
+        Fact("parameters", parameters, counted),
         Fact("dtypes", dtypes, ", ".join(dtypes) or "none"),
         Fact("metadata", metadata, _key_lines(metadata)),
     ]

@@ -70,14 +70,14 @@ def read_choices(path: Path) -> Choices:
     text = read_text(path, "a file of choices", _LIMIT_BYTES)
     try:
         return Choices.model_validate(json.loads(text))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not a file of choices: expected JSON, {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise InputError(
             f"{path} is not a file of choices that `cryolithe pairs curate` or its sheet wrote: {place}: {first['msg']}"
         ) from error
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
+        raise InputError(f"{path} is not a file of choices: expected JSON, {error}") from error
 
 
 def chosen_manifest(choices: Choices, template: Manifest | None = None) -> Manifest:

@@ -14,10 +14,12 @@ from torch import nn
 
 from cryolithe.denoise.flow import FEATURE_STRIDE, FlowConfig, FlowNet
 from cryolithe.denoise.fusion import FusionConfig, FusionNet
-from cryolithe.errors import ModelError
+from cryolithe.errors import ModelError, shown
 from cryolithe.training.tensors import read_tensors, write_tensors
 
 FORMAT = "cryolithe-samba"
+# Far above any useful size: see `load_weights`.
+MOST_LEVELS, MOST_CHANNELS = 8, 4096
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,13 @@ def load_weights(path: Path) -> Weights:
     tensors, values = read_tensors(path, FORMAT, "a denoiser's weights")
     try:
         config = {part: _tuples(values["config"][part]) for part in ("flow", "fusion")}
-        network = SambaNet(SambaConfig(FlowConfig(**config["flow"]), FusionConfig(**config["fusion"])))
+        _check_sizes(config, path)
+        sizes = SambaConfig(FlowConfig(**config["flow"]), FusionConfig(**config["fusion"]))
+        with torch.device("meta"):  # shapes alone: a damaged configuration must not make us fill the memory
+            check_leaves(SambaNet(sizes), tensors, str(path))
+        network = SambaNet(sizes)
         card = json.loads(json.dumps(values["card"]))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ModelError(f"{path} describes no network of this program: {error}") from error
     load_leaves(network, tensors, str(path))
     network.eval().requires_grad_(False)
@@ -121,14 +127,37 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
-def load_leaves(module: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
-    """Put tensors into a module.
+def _check_sizes(config: dict[str, dict[str, Any]], path: Path) -> None:
+    for part in config.values():
+        for key, value in part.items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            most = MOST_LEVELS if key == "levels" else MOST_CHANNELS
+            if len(numbers) > MOST_LEVELS or not all(type(n) is int and 0 < n <= most for n in numbers):
+                raise ModelError(
+                    f"{path}: '{key}' of the network must be at most {MOST_LEVELS} whole numbers from 1 to {most}, got "
+                    f"{shown(value)}"
+                )
+
+
+def check_leaves(module: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Look whether tensors fit a module, of which nothing but the shapes is used.
 
     Raises:
-        ModelError: if a leaf is missing or of another shape; it is named.
+        ModelError: if a leaf is missing, of another shape, or holds no finite real numbers; it is named.
     """
     for name, tensor in module.state_dict().items():
         if name not in tensors or tensors[name].shape != tensor.shape:
             found = tuple(tensors[name].shape) if name in tensors else "none"
             raise ModelError(f"{where}: leaf '{name}' has the shape {found}, expected {tuple(tensor.shape)}")
+        if not tensors[name].is_floating_point() or not torch.isfinite(tensors[name].float()).all():
+            raise ModelError(f"{where}: leaf '{name}' holds what is no finite real number")
+
+
+def load_leaves(module: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Put tensors into a module.
+
+    Raises:
+        ModelError: as `check_leaves`.
+    """
+    check_leaves(module, tensors, where)
     module.load_state_dict(tensors)

@@ -8,6 +8,7 @@ files alone (it wants the two offsets) and leaves the numbering of sections to t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +99,8 @@ def _first_section(
 ) -> tuple[int, list[str]]:
     """Whether sections are counted from 0 or from 1, and what to tell about it."""
     numbers = [row.section for row in rows]
-    if len(set(numbers)) != len(numbers):
-        twice = next(n for n in numbers if numbers.count(n) > 1)
+    twice, times = Counter(numbers).most_common(1)[0]
+    if times > 1:
         raise InputError(f"{path}: section {twice} is there twice; copy the file again, or align anew")
     possible = [base for base in (1, 0) if base <= min(numbers) and max(numbers) < count + base]
     if not possible:
@@ -173,7 +174,7 @@ def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[
 
 def _raw_size(path: Path, header: dict[str, str]) -> tuple[int, int, int]:
     words = header.get("RawSize", "").split()
-    if len(words) != 3 or not all(word.isdecimal() and int(word) > 0 for word in words):
+    if len(words) != 3 or not all(word.isdecimal() and len(word) < 10 and int(word) > 0 for word in words):
         raise FileFormatError(f"{path}: expected '# RawSize = X Y IMAGES', found '{printable(' '.join(words))[:40]}'")
     return int(words[0]), int(words[1]), int(words[2])
 

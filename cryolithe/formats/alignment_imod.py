@@ -16,6 +16,7 @@ from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.files import PathLike, printable, read_text
 
 LIMIT_BYTES = 10_000_000
+MOST_VIEWS = 100_000
 # X-axis tilts of single views that differ by less are the same.
 SAME_TILT_DEG = 0.01
 # Keys whose effect on the geometry is not known well enough to imitate it.
@@ -245,6 +246,8 @@ class _Command:
                         f"{self.path}: expected views such as 1,4-7 after {name}, found '{printable(text)[:40]}'"
                     )
                 views += range(int(ends[0]), int(ends[1]) + 1)
+                if len(views) > MOST_VIEWS:
+                    raise FileFormatError(f"{self.path}: {name} lists more than {MOST_VIEWS} views")
         return views
 
 

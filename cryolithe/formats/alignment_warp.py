@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
@@ -63,12 +64,11 @@ def _read_xml(path: Path) -> _Values:
         raise FileFormatError(f"{path} is too large for the metadata of a tilt series")
     try:
         content = path.read_bytes()
-        if b"<!ENTITY" in content or "<!ENTITY".encode("utf-16-le") in content:
-            raise FileFormatError(f"{path} defines XML entities, which no file of Warp does")
+        _refuse_entities(content, path)
         root = ElementTree.fromstring(content)
     except OSError as error:
         raise unreadable(path, error) from error
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
+    except (ElementTree.ParseError, expat.ExpatError, ValueError, LookupError) as error:
         raise FileFormatError(f"{path} is not an XML file: {printable(str(error))[:80]}") from error
     if root.tag != "TiltSeries" or root.find("Angles") is None:
         raise FileFormatError(
@@ -87,10 +87,21 @@ def _read_xml(path: Path) -> _Values:
         grid.tag
         for grid in root
         if grid.tag.startswith(("GridMovement", "GridVolumeWarp", "GridAngle"))
-        and any(float(node.get("Value", "0") or 0) for node in grid.iter("Node"))
+        and any(_float(path, grid.tag, node.get("Value") or "0") for node in grid.iter("Node"))
     ]
     notes = (f"the local refinements in {path.name} ({', '.join(grids)}) are not applied",) if grids else ()
     return angles, axes, x, y, [word.lower() == "true" for word in words], notes
+
+
+def _refuse_entities(content: bytes, path: Path) -> None:
+    """Raise FileFormatError for entities, whatever the encoding: they may stand for no end of text."""
+
+    def refuse(*declaration: object) -> None:
+        raise FileFormatError(f"{path} defines XML entities, which no file of Warp does")
+
+    parser = expat.ParserCreate()
+    parser.EntityDeclHandler = refuse
+    parser.Parse(content, True)
 
 
 def _floats(path: Path, root: ElementTree.Element, name: str, count: int) -> list[float]:

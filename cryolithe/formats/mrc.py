@@ -47,6 +47,8 @@ __all__ = [
     "write_volume",
 ]
 
+# Images compress to a tenth at best, labels to a hundredth; what expands further may be made to fill the memory.
+MOST_EXPANSION, ALWAYS_EXPANDED_BYTES = 500, 100_000_000
 _ORDER_NAMES = {"<": "little-endian", ">": "big-endian"}
 
 
@@ -198,10 +200,16 @@ def _decompress(path: Path, opener: Callable[[Path], gzip.GzipFile | bz2.BZ2File
                 [Header(bytes(content), order) for order in byte_orders(content)[0]] if size == HEADER_BYTES else []
             )
             wanted = max((header.end for header in headers if header.plausible), default=0)
+            most = max(ALWAYS_EXPANDED_BYTES, MOST_EXPANSION * path.stat().st_size)
             # Without a believable header there is nothing to wait for: a small file may expand to a huge one.
             while wanted and (chunk := stream.read(2**20)):
                 content += chunk[: max(0, wanted - len(content))]
                 size += len(chunk)
+                if size > most:
+                    raise FileFormatError(
+                        f"{path} expands to more than {MOST_EXPANSION} times its size, which no image does; "
+                        "decompress it yourself if it is yours"
+                    )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileFormatError(f"{path} is damaged: it cannot be decompressed ({error}); copy it again") from error
     return content, size

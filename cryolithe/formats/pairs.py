@@ -31,6 +31,7 @@ from cryolithe.formats.hdf5_file import new_hdf5_file
 
 FORMAT, VERSION = "cryolithe-pair", 1
 ROWS_PER_CHUNK = 8
+MOST_ANGLES = 100_000
 OPTIONAL = ("even", "odd", "clean", "labels")
 _MEND = "the file is damaged: copy it again, or make it anew"
 
@@ -77,6 +78,8 @@ class StoredArray:
         self._dataset, self._path, self._name = dataset, path, name
         self.shape: tuple[int, ...] = dataset.shape or ()
         self.dtype: np.dtype[Any] = dataset.dtype
+        if dataset.is_virtual or dataset.external:
+            raise FileFormatError(f"{path}: '{self._name}' lies in other files, which are not read; {_MEND}")
         if self.dtype.kind not in "fiu":
             raise FileFormatError(f"{path}: '{self._name}' holds {self.dtype}, expected plain numbers; {_MEND}")
         if dataset.chunks is None:
@@ -251,7 +254,7 @@ def open_pair(path: PathLike) -> Iterator[Pair]:
             pair = Pair(
                 images=_stored(file, "images", path),
                 truth=_stored(file, "truth", path),
-                angles_deg=tuple(float(a) for a in file["angles_deg"][()]),
+                angles_deg=_angles_deg(file, path),
                 voxel_size_angstrom=float(file.attrs["voxel_size_angstrom"]),
                 extras={name: _stored(file, name, path) for name in OPTIONAL if name in file},
                 origin=json.loads(file.attrs.get("origin", "{}")),
@@ -268,7 +271,16 @@ def open_pair(path: PathLike) -> Iterator[Pair]:
 
 def _stored(file: h5py.File, name: str, path: Path) -> Any:
     """An array of an open file; stands for an ndarray wherever parts of one are read."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise FileFormatError(f"{path}: '{name}' is a link to elsewhere, which is not followed; {_MEND}")
     return StoredArray(file[name], path, name)
+
+
+def _angles_deg(file: h5py.File, path: Path) -> tuple[float, ...]:
+    stored = _stored(file, "angles_deg", path)
+    if stored.ndim != 1 or stored.size > MOST_ANGLES:
+        raise FileFormatError(f"{path}: 'angles_deg' has the shape {stored.shape}, expected one angle for each image")
+    return tuple(float(angle) for angle in stored[()])
 
 
 def _check_shapes(pair: Pair) -> None:
@@ -279,7 +291,7 @@ def _check_shapes(pair: Pair) -> None:
         raise InputError(f"a pair has one angle for each image, got {len(pair.angles_deg)} for {images.shape[0]}")
     if images.shape[1:] != truth.shape[1:]:
         raise InputError(f"images of {images.shape[1:]} (y, x) do not fit a target of {truth.shape[1:]}")
-    if not pair.voxel_size_angstrom > 0:
+    if not 0 < pair.voxel_size_angstrom < math.inf:
         raise InputError(f"the voxel size of a pair must be positive, got {pair.voxel_size_angstrom} Å")
     for name, values in pair.extras.items():
         wanted = truth.shape if name == "labels" else images.shape

@@ -19,6 +19,8 @@ ENDINGS = (".tif", ".tiff")
 _ANGSTROM = {"nm": 10.0, "micron": 1e4, "um": 1e4, "µm": 1e4, "μm": 1e4, "\\u00b5m": 1e4, "å": 1.0, "a": 1.0}
 _ANGSTROM |= {"angstrom": 1.0, "pm": 0.01, "\\u00c5": 1.0}
 _BIG_BYTES = 4_000_000_000  # offsets of a plain TIFF have 32 bits
+# A compressed file that promises more than this is damaged, or made to fill the memory.
+_MOST_EXPANSION, _ALWAYS_READ_BYTES = 500, 100_000_000
 _IMAGEJ = (np.uint8, np.uint16, np.float32)
 
 
@@ -61,13 +63,19 @@ def read_tiff(path: Path) -> tuple[NDArray[Any], float | None]:
                     f"{path} has the axes {axes} and shape {series.shape}; expected grey planes z, y, x"
                 )
             mappable = series.dataoffset is not None and file.pages.first.compression == 1
+            if not mappable and series.nbytes > max(_ALWAYS_READ_BYTES, _MOST_EXPANSION * path.stat().st_size):
+                raise FileFormatError(
+                    f"{path} promises {series.nbytes} bytes, more than {_MOST_EXPANSION} times its size; is it damaged?"
+                )
             data: NDArray[Any] = tifffile.memmap(path, mode="r") if mappable else file.asarray()
-    except (OSError, tifffile.TiffFileError, ValueError, IndexError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # the library's parser raises whatever it stumbles over
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from error
-        raise FileFormatError(f"{path} is no usable TIFF file: {error}") from error
-    if data.dtype.kind not in "uif":
-        raise FileFormatError(f"{path} holds {data.dtype} values; expected real numbers")
+        raise FileFormatError(f"{path} is no usable TIFF file: {' '.join(str(error).split())[:200]}") from error
+    if data.dtype.kind not in "uif" or data.size == 0:
+        raise FileFormatError(f"{path} holds {data.size} {data.dtype} values; expected real numbers")
     planes = data.reshape(-1, *data.shape[-2:]) if data.ndim >= 2 else data[None, None]
     return planes, size
 

@@ -119,11 +119,12 @@ def load_model(name_or_path: str) -> Model:
         published = check_record(json.loads(metadata.get("convention", "{}")), f"model file {path}")
     except (KeyError, ValueError, RecursionError) as error:
         raise ModelError(f"the metadata of model file {path} are corrupt: {error}") from error
-    network = build_network(config)
-    expected = dict(network.state_dict())
+    with torch.device("meta"):  # shapes alone: a damaged configuration must not make us fill the memory
+        expected = dict(build_network(config).state_dict())
     if published:
-        expected[TAPS_LEAF] = torch.empty(tensors[TAPS_LEAF].numel() if TAPS_LEAF in tensors else 0)
+        expected[TAPS_LEAF] = torch.empty(max(1, tensors[TAPS_LEAF].numel()) if TAPS_LEAF in tensors else 0)
     _check_leaves(path, expected, tensors)
+    network = build_network(config)
     convention = Convention(tensors.pop(TAPS_LEAF).float()) if published else OWN
     network.load_state_dict(tensors)
     network.eval().requires_grad_(False)
@@ -140,6 +141,8 @@ def _check_leaves(path: Path, expected: dict[str, torch.Tensor], found: dict[str
                 f"leaf '{name}' of model file {path} has shape {tuple(found[name].shape)}, "
                 f"expected {tuple(tensor.shape)}"
             )
+        if not found[name].is_floating_point():
+            raise ModelError(f"leaf '{name}' of model file {path} holds {found[name].dtype}, expected real numbers")
         if not torch.isfinite(found[name].float()).all():
             raise ModelError(f"leaf '{name}' of model file {path} holds values that are not finite")
     for name in found:

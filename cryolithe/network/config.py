@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cryolithe.errors import ModelError, SettingsError, nearest_name
+from cryolithe.errors import ModelError, SettingsError, nearest_name, shown
 from cryolithe.filters import WINDOWS
 from cryolithe.sampling import Window
 from cryolithe.wavelets import Wavelet
@@ -173,6 +173,7 @@ NetworkConfig = RowSetConfig | SliceSetConfig
 
 # Far above any useful size: a corrupt file must not make us allocate gigabytes before its weights are looked at.
 MOST_UNITS = 8192
+MOST_ROWS, MOST_LAYERS = 255, 32
 
 KINDS: dict[str, type[RowSetConfig] | type[SliceSetConfig]] = {"RowSet": RowSetConfig, "SliceSet": SliceSetConfig}
 
@@ -216,8 +217,9 @@ def _build(cls: Any, values: Any, where: str) -> Any:
             continue
         if type(value) is not type(default):
             raise ModelError(f"'{key}' in '{where}' must be {type(default).__name__}, got {value!r}")
-        if type(value) is int and not 0 <= value <= MOST_UNITS:
-            raise ModelError(f"'{key}' in '{where}' must lie within 0 ... {MOST_UNITS}, got {value}")
+        most = MOST_ROWS if key == "rows" else MOST_LAYERS if key.endswith("_layers") else MOST_UNITS
+        if type(value) is int and not 0 <= value <= most:
+            raise ModelError(f"'{key}' in '{where}' must lie within 0 ... {most}, got {shown(value)}")
     try:
         return cls(**values)
     except SettingsError as error:

@@ -24,7 +24,7 @@ import yaml
 from numpy.typing import NDArray
 
 from cryolithe import __version__
-from cryolithe.errors import OutputError
+from cryolithe.errors import OutputError, SettingsError
 from cryolithe.formats import write_angles_deg, write_stack, write_volume
 from cryolithe.formats.files import replacing
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
@@ -38,7 +38,9 @@ from cryolithe.simulation.imaging import ImagedSeries, image_series
 from cryolithe.simulation.molecules import Molecule
 from cryolithe.simulation.recipe import Recipe
 from cryolithe.volume import Volume
+from cryolithe.yaml_table import read_yaml_table
 
+_RECORD_LIMIT_BYTES = 100_000_000
 ENDINGS = (
     ".mrc", "_EVN.mrc", "_ODD.mrc", ".tlt", ".mdoc", "_truth.mrc", "_labels.mrc", "_particles.star", ".png", ".h5",
 )  # fmt: skip
@@ -217,12 +219,9 @@ def _read_record(path: Path) -> dict[str, Any]:
         OutputError: if it cannot be read.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise OutputError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); choose another -o") from error
-    if not isinstance(values, dict):
-        raise OutputError(f"{path} is no record of simulated series; choose another -o")
-    return values
+        return read_yaml_table(path, "record", _RECORD_LIMIT_BYTES)
+    except SettingsError as error:
+        raise OutputError(f"{error}; it is no record of simulated series: choose another -o") from error
 
 
 def _series_files(folder: Path, name: str) -> tuple[Path, ...]:

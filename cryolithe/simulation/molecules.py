@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats import read_volume
+from cryolithe.formats.pairs import StoredArray
 
 _LEVEL_ANGSTROM = 10.0
 MAP_ENDINGS = (".mrc", ".map", ".ccp4")
@@ -111,13 +112,17 @@ def _from_hdf5(path: Path) -> tuple[Molecule, ...]:
     molecules = []
     try:
         with h5py.File(path, "r") as file:
-            for name, item in file.items():
+            for name in file:
+                item = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
                 if not isinstance(item, h5py.Dataset) or item.ndim != 3 or "voxel_size_angstrom" not in item.attrs:
                     raise FileFormatError(
                         f"'{name}' in {path} is not a (z, y, x) dataset with the attribute voxel_size_angstrom"
                     )
-                molecules.append(_checked(name, item[()], item.attrs["voxel_size_angstrom"], path))
-    except OSError as error:
+                molecules.append(
+                    _checked(name, StoredArray(item, path, name)[()], item.attrs["voxel_size_angstrom"], path)
+                )
+    # What is damaged inside HDF5 shows as any of these.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise FileFormatError(f"{path} cannot be read as an HDF5 molecule library: {error}") from error
     return tuple(molecules)
 

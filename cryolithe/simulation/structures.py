@@ -21,6 +21,8 @@ from cryolithe.simulation.molecules import Molecule, normalised
 
 STRUCTURE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz")
 _FINE_ANGSTROM = 2.0  # atoms are drawn on a grid at least this fine, then averaged over voxels
+# A stray position in a damaged file must not make a box that fills the memory; hollow capsids have 400 Å³ per atom.
+_MOST_PER_ATOM_ANGSTROM3, _ALWAYS_ANGSTROM = 1e5, 300.0
 _LARGEST_FINE_GRID = 500  # points along an edge, beyond which the fine grid gets coarser
 
 
@@ -48,6 +50,12 @@ def molecule_from_structure(path: Path, voxel_size_angstrom: float, b_factor_ang
     if not 0 <= b_factor_angstrom2 < math.inf:
         raise SettingsError(f"the B-factor must be 0 or a positive number of Å², got {b_factor_angstrom2}")
     elements, positions, occupancies = _atoms(path)
+    volume = float(np.prod(np.ptp(positions, axis=0) + 20.0))
+    if volume > max(_ALWAYS_ANGSTROM**3, _MOST_PER_ATOM_ANGSTROM3 * len(positions)):
+        raise FileFormatError(
+            f"{path}: its {len(positions)} atoms lie in a box of {volume:.2g} Å³, too large for a molecule; look for a "
+            "stray position"
+        )
     density = _rasterised(elements, positions, occupancies, voxel_size_angstrom, b_factor_angstrom2)
     name = path.name
     for ending in sorted(STRUCTURE_ENDINGS, key=len, reverse=True):

@@ -59,6 +59,6 @@ def read_tensors(path: Path, kind: str, what: str) -> tuple[dict[str, torch.Tens
         if header.get("format") != kind:
             raise ModelError(f"{path} is not {what} (metadata format={kind})")
         values = json.loads(header["values"])
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         raise ModelError(f"{what} {path} is corrupt: {error}") from error
     return tensors, values
