@@ -7,7 +7,9 @@ plane z is a of plane z + L, each is made once: two evaluations per plane and ga
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,13 +122,30 @@ class _Cache:
         self._planes = {plane: value for plane, value in self._planes.items() if plane > z - largest_gap}
 
     def evaluate(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
-        """The planes between pairs of planes, each with all its flips."""
-        place, out = self._settings.place, []
+        """The planes between pairs of planes, each with all its flips.
+
+        On a CPU each core works on pairs of its own: that is faster than all of them on one pair.
+        """
+        size = self._settings.batch
+        parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+        threads = torch.get_num_threads()
+        if self._settings.place.device.type == "cpu" and threads > 1:
+            found = list(_pool(threads).map(self._evaluated, parts))
+        else:
+            found = [self._evaluated(part) for part in parts]
+        return [one for part in found for one in part]
+
+    @torch.inference_mode()
+    def _evaluated(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+        place = self._settings.place
         mixed = place.precision != torch.float32
-        for start in range(0, len(pairs), self._settings.batch):
-            part = pairs[start : start + self._settings.batch]
-            first, second = (torch.cat([pair[side] for pair in part]) for side in (0, 1))
-            with torch.autocast(place.device.type, dtype=place.precision if mixed else None, enabled=mixed):
-                found = self._settings.network(first, second)
-            out += list(found.float().split(part[0][0].shape[0]))
-        return out
+        first, second = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
+        with torch.autocast(place.device.type, dtype=place.precision if mixed else None, enabled=mixed):
+            found = self._settings.network(first, second)
+        return list(found.float().split(pairs[0][0].shape[0]))
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that share the cores: within each of them torch uses one."""
+    return ThreadPoolExecutor(threads, "cryolithe-denoise", initializer=torch.set_num_threads, initargs=(1,))
