@@ -44,7 +44,7 @@ td.n, th.n {{ text-align: right; white-space: nowrap; }}
 section {{ margin-top: 2rem; border-top: 1px solid #e3e3e3; }}
 section h2 {{ font-size: 1.1rem; margin-bottom: .2rem; overflow-wrap: anywhere; }}
 .warning {{ border-left: .35rem solid #d55e00; background: #fff3ea; padding: .5rem .9rem; margin: .6rem 0; }}
-img {{ max-width: 100%; height: auto; display: block; margin-top: .6rem; }}
+img {{ max-width: 100%; max-height: 36rem; display: block; margin-top: .6rem; }}
 p {{ overflow-wrap: anywhere; }}
 </style>
 </head>
@@ -146,7 +146,7 @@ def _page(folder: Path, source: Path, outcomes: Sequence[Outcome], rows: Sequenc
 
 def _table_row(number: int, outcome: Outcome, row: Mapping[str, Any]) -> str:
     def short(name: str, digits: int) -> str:
-        return f"{float(row[name]):.{digits}f}" if row[name] != "" else "–"
+        return f"{round(float(row[name]), digits) + 0.0:.{digits}f}" if row[name] != "" else "–"
 
     size = f"{row['z']} × {row['y']} × {row['x']}" if row["z"] != "" else "–"
     shift = ", ".join(short(f"shift_{axis}_px", 1) for axis in "zyx")
