@@ -148,12 +148,11 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
 
 
 def test_training_lowers_the_loss_held_back_and_stops_when_it_no_longer_falls():
-    recipe = replace(RECIPE, most_steps=1000, learning_rate=5e-3, warmup_steps=1, patience=2, validate_every=4)
-    white = np.random.default_rng(0).standard_normal((9, 40, 48)).astype(np.float32)  # no neighbour tells anything
+    recipe = replace(RECIPE, most_steps=1000, learning_rate=5e-3, warmup_steps=1, patience=50, validate_every=5)
     losses = []
-    run(recipe, new_state(recipe, PLACE), 24, white, on_validation=lambda state, loss: losses.append(loss))
-    assert losses[-1] < 0.97 * losses[0]
-    stuck = replace(recipe, learning_rate=0.0)
+    run(recipe, new_state(recipe, PLACE), 60, on_validation=lambda state, loss: losses.append(loss))
+    assert losses[-1] < 0.93 * losses[0]  # 0.88 measured; the first one is after five steps
+    stuck = replace(recipe, learning_rate=0.0, patience=2, validate_every=4)
     state = run(stuck, new_state(stuck, PLACE))
     assert state.finished
     assert state.step == 3 * 4  # one best validation, two without a better one
