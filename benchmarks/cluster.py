@@ -91,10 +91,13 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, dict[int, Path]]]
         wait_for(lambda: all("Registered to" in log.read_text() for log in logs.values()), "the workers")
         yield address, logs
     finally:
-        for process in processes:
+        for process in reversed(processes):  # a worker that has lost its scheduler waits for another
             process.terminate()
-        for process in processes:
-            process.wait()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def wait_for(happened: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
@@ -171,7 +174,7 @@ def main() -> None:
     options = parser("cluster", __doc__)
     options.add_argument("--series", type=int, default=24)
     options.add_argument("--workers", type=int, default=3)
-    options.add_argument("--model", default="fast", help="name of a bundled model or path")
+    options.add_argument("--model", default="draft", help="name of a bundled model or path")
     arguments = read_arguments(options)
     series, workers = (4, 2) if arguments.quick else (arguments.series, arguments.workers)
     rows = QUICK_ROWS if arguments.quick else ROWS
