@@ -32,6 +32,8 @@ WIDTH, THICKNESS = 128, 24
 # Volumes are made by slabs of at most 128 rows: five of them in a series, three in a quick one.
 ROWS, QUICK_ROWS = 640, 384
 LIMIT_SECONDS = 3600.0
+# Labels of volumes carry a date: the same one in all runs.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "86400"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,6 @@ def write_session(folder: Path, series: int, rows: int) -> None:
 @contextmanager
 def cluster(folder: Path, workers: int) -> Iterator[tuple[str, dict[int, Path]]]:
     """A scheduler and workers as processes of their own; the address, and the log of each worker by its process."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     told = folder / "scheduler.json"
     processes = []
 
@@ -77,7 +78,7 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, dict[int, Path]]]
         log = folder / f"{kind}_{len(processes)}.log"
         with log.open("w") as output:
             command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard", *words]
-            processes.append(subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=folder))
+            processes.append(subprocess.Popen(command, stdout=output, stderr=output, env=ENVIRONMENT, cwd=folder))
         return processes[-1].pid
 
     try:
@@ -91,10 +92,13 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, dict[int, Path]]]
         wait_for(lambda: all("Registered to" in log.read_text() for log in logs.values()), "the workers")
         yield address, logs
     finally:
-        for process in processes:
+        for process in reversed(processes):  # a worker that has lost its scheduler waits for another
             process.terminate()
-        for process in processes:
-            process.wait()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def wait_for(happened: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
@@ -111,11 +115,10 @@ def wait_for(happened: Callable[[], bool], what: str, seconds: float = 600.0) ->
 
 
 def run_session(session: Path, output: Path, words: list[str]) -> subprocess.Popen[bytes]:
-    """The real command, started; labels carry the same date in all runs."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "86400"}
+    """The real command, started."""
     command = [*cryolithe_command(), "reconstruct", str(session), "-o", str(output), *words]
     with (output / "command.log").open("w") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT)
 
 
 def kill_one(
@@ -171,7 +174,7 @@ def main() -> None:
     options = parser("cluster", __doc__)
     options.add_argument("--series", type=int, default=24)
     options.add_argument("--workers", type=int, default=3)
-    options.add_argument("--model", default="fast", help="name of a bundled model or path")
+    options.add_argument("--model", default="draft", help="name of a bundled model or path")
     arguments = read_arguments(options)
     series, workers = (4, 2) if arguments.quick else (arguments.series, arguments.workers)
     rows = QUICK_ROWS if arguments.quick else ROWS

@@ -174,10 +174,10 @@ def test_half_precision_output(tmp_path):
 def test_overwrite_replaces_the_old_volume(tmp_path):
     stack, angles = write_series(tmp_path)
     (tmp_path / "v.mrc").write_bytes(b"old")
-    (tmp_path / "v.json").write_bytes(b"old")
-    made(stack, angles, "-o", tmp_path / "v.mrc", "--method", "fbp", "--thickness", 8, "--overwrite")
-    assert voxels(tmp_path / "v.mrc").shape == (8, *SHAPE)
-    assert json.loads((tmp_path / "v.json").read_text())["method"]["name"] == "fbp"
+    for thickness in (8, 10):
+        made(stack, angles, "-o", tmp_path / "v.mrc", "--method", "fbp", "--thickness", thickness, "--overwrite")
+        assert voxels(tmp_path / "v.mrc").shape == (thickness, *SHAPE)
+        assert json.loads((tmp_path / "v.json").read_text())["settings"]["thickness"] == thickness
 
 
 def test_the_same_input_gives_the_same_bytes(model, tmp_path, monkeypatch):

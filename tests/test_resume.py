@@ -18,6 +18,7 @@ from tiny_series import SHAPE, environment, made, noise, run, voxels, write_mode
 from cryolithe.errors import ResourceError
 from cryolithe.formats import VolumeWriter
 from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.reconstruct.run import _first_difference
 
 SLAB = 8
 STARTS = list(range(0, SHAPE[0], SLAB))
@@ -314,6 +315,13 @@ def test_changed_input_is_refused(changed, unfinished):
     for path, content in original.items():
         path.write_bytes(content)
     finish(unfinished)
+
+
+def test_an_alignment_that_one_of_two_runs_has_is_a_difference():
+    without = {"settings": {"bin": None}, "tilts_sha256": "a"}
+    with_one = {**without, "xf_sha256": "b"}
+    assert _first_difference(with_one, without) == _first_difference(without, with_one) == "xf file"
+    assert _first_difference(with_one, dict(with_one)) is None
 
 
 def test_bad_input_does_not_cost_the_unfinished_run(unfinished):

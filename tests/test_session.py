@@ -163,7 +163,7 @@ def test_names_tell_stacks_and_angles(names, stack, angles, problem, tmp_path):
     assert bool(problem) == bool(entry.problem)
 
 
-def test_a_raw_stack_says_what_to_give_and_that_is_right(tmp_path):
+def test_a_raw_stack_says_what_to_give_and_that_is_right(tmp_path, monkeypatch):
     """A folder of AreTomo: the list that its line asks for puts the beads where they are."""
     aln = write_aretomo(make_project(tmp_path))
     beads = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
@@ -176,6 +176,8 @@ def test_a_raw_stack_says_what_to_give_and_that_is_right(tmp_path):
     assert (table(tmp_path)["ts"]["tilts"], table(tmp_path)["ts"]["left_out"]) == ("18", "2")
     assert "Images left out: 1, 12." in (tmp_path / "cryolithe_summary.html").read_text(encoding="utf-8")
     assert "0 to do" in made(listing, *beads).stderr
+    monkeypatch.chdir(tmp_path)  # the same files under other names
+    assert "0 to do" in made(listing.name, *beads).stderr
     aln.write_text(aln.read_text().replace("84.0000", "84.1000"))
     again = run(listing, *beads)
     assert again.exit_code == 1
@@ -343,6 +345,29 @@ def test_a_list_with_alignments_can_be_watched(tmp_path):
     made(stack, angles, "--xf", tmp_path / "ts.xf", *FBP, "-o", tmp_path / "c.mrc")
     assert (voxels(tmp_path / "a.mrc") == voxels(tmp_path / "c.mrc")).all()
     assert (voxels(tmp_path / "a.mrc") != voxels(tmp_path / "b.mrc")).any()
+
+
+def test_a_list_that_is_broken_meanwhile_does_not_end_the_watch(tmp_path, monkeypatch):
+    write_series(tmp_path)
+    listing = tmp_path / "list.csv"
+    good = "tilts,angles\nts.mrc,ts.tlt\n"
+    contents = [good, "tilts,angles,bin\nts.mrc,ts.tlt,tw", "tilts,angles\nts.mrc,ts.tlt\nts.mrc,ts.tlt\n", "", good]
+
+    def look(session, *given):
+        listing.write_text(contents.pop(0))
+        return find_tasks(session, *given)
+
+    monkeypatch.setattr("cryolithe.cli.session.find_tasks", look)
+    monkeypatch.setattr("cryolithe.cli.session.rounds", lambda *_: range(len(contents)))
+    listing.write_text(good)
+    result = made(listing, *FBP, "--watch", "--settle", 0)
+    assert contents == []
+    waits = [line for line in result.stderr.splitlines() if line.startswith("Waiting: ")]
+    assert ["'bin': " in waits[0], "would both write" in waits[1], "is empty" in waits[2], len(waits)] == [True] * 3 + [
+        3
+    ]
+    assert table(tmp_path)["ts"]["status"] == "done"
+    assert run(tmp_path / "list.csv", "--watch", "--bin", 0).exit_code == 2
 
 
 def test_watching_takes_what_comes_and_ends_when_nothing_does(tmp_path):

@@ -11,13 +11,14 @@ from typing import Any
 import click
 
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
 from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_task, skipped
 from cryolithe.session.cluster import check_scheduler, cluster_client, run_on_cluster
 from cryolithe.session.star import write_star_of
 from cryolithe.session.summary import write_summary
 from cryolithe.session.tasks import Session, Task, check_session, find_tasks
 from cryolithe.session.watching import Settled, rounds
+from cryolithe.settings import resolve_settings
 
 
 @dataclass(frozen=True)
@@ -142,18 +143,25 @@ def _one(task: Task, number: str) -> Outcome:
 
 
 def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outcome]:
-    """Reconstruct series as they are completed; ends on Ctrl-C, or when nothing new has come for a while."""
+    """Reconstruct series as they are completed; ends on Ctrl-C, or when nothing new has come for a while.
+
+    A list that someone has half written does not end it: once it has begun it waits for the source to be mended.
+    """
+    resolve_settings(given.flags, {}, given.file, "", given.file_name)
     settled = Settled(options.settle_seconds)
     outcomes: dict[Path, Outcome] = {}
-    busy = [False]
+    busy, told = [False], ""
     idle = None if options.idle_minutes is None else options.idle_minutes * 60
     for number in rounds(idle, min(10.0, max(0.2, options.settle_seconds / 3)), lambda: busy[0]):
         try:
             tasks, _ = find_tasks(session, given.flags, given.file, given.file_name)
-        except InputError as error:
+        except CryoLitheError as error:
+            if number == 0 and not isinstance(error, InputError):
+                raise
             tasks = []
-            if number == 0:
+            if str(error) != told:
                 click.echo(f"Waiting: {error}", err=True)
+            told = str(error)
         ready = settled.ready(tasks)
         for task in ready:
             outcome = _one(task, f"[{len(outcomes) + 1}]")

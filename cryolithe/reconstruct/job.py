@@ -20,14 +20,14 @@ from cryolithe.hashing import file_sha256
 from cryolithe.images import rotated_shape
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
-from cryolithe.reconstruct.inputs import Inputs, alignment_files, mirrored, read_inputs
+from cryolithe.reconstruct.inputs import OPTIONS, Inputs, alignment_files, mirrored, read_inputs
 from cryolithe.reconstruct.preparation import Preparation
 from cryolithe.reconstruct.turning import NO_TILT_DEG, depth_before
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
-# Settings that do not change a volume.
-FREE_SETTINGS = {"overwrite", "max_memory", "preview"}
+# Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
+FREE_SETTINGS = {"overwrite", "max_memory", "preview", *OPTIONS}
 
 
 class Watcher(Protocol):

@@ -206,13 +206,13 @@ class _KeptRunError(OutputError):
 
 
 def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | None:
-    for key, value in wanted.items():
+    for key in {**wanted, **found}:  # an earlier run may have had files that this one has not
         if key == "settings":
             other = found.get("settings", {})
-            for name, setting in value.items():
+            for name, setting in wanted["settings"].items():
                 if other.get(name) != setting:
                     return f"{name.replace('_', '-')} ({other.get(name)} instead of {setting})"
-        elif found.get(key) != value:
+        elif found.get(key) != wanted.get(key):
             return key.replace("_sha256", " file").replace("_", " ")
     return None
 
