@@ -14,7 +14,7 @@ import numpy as np
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.files import PathLike, printable, read_text
+from cryolithe.formats.files import PathLike, is_file, printable, read_text
 
 LIMIT_BYTES = 50_000_000
 TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
@@ -149,10 +149,10 @@ def _chosen_series(path: Path, table: Any, name: str) -> dict[str, Any]:
 def _found(listing: Path, listed: Path) -> Path:
     """A file that RELION names relative to its project: looked for beside the listing and in the folders above."""
     for folder in (Path(), listing.parent, *list(listing.absolute().parents)[1:6]):
-        if (folder / listed).is_file():
+        if is_file(folder / listed):
             return folder / listed
     beside = listing.parent / "tilt_series" / listed.name
-    if beside.is_file():
+    if is_file(beside):
         return beside
     raise InputError(f"{listing} names {listed}, which is not there; give that table itself with --star")
 

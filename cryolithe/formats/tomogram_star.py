@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.files import PathLike, printable, read_text, replacing
+from cryolithe.formats.files import PathLike, is_file, printable, read_text, replacing
 from cryolithe.formats.series_list import SeriesEntry
 from cryolithe.geometry import check_angles_deg
 
@@ -72,7 +72,7 @@ def project_folder(path: PathLike) -> Path | None:
     table = _global_table(_document(path), path)
     names = [table.value(SERIES, row) for row in range(len(table))]
     parents = path.resolve().parents
-    return next((folder for folder in parents if any((folder / name).is_file() for name in names)), None)
+    return next((folder for folder in parents if any(is_file(folder / name) for name in names)), None)
 
 
 def write_tomogram_star(
@@ -155,7 +155,7 @@ def _stack(table: _Table, row: int, series: Path, path: Path) -> tuple[Path, str
     """The stack of a series, and what is against it."""
     if STACK in table.tags:
         return _found(path, table.value(STACK, row).removesuffix(":mrc")), ""
-    if not series.is_file():
+    if not is_file(series):
         return series, ""  # what is missing is told when the series is looked at
     images: list[str] = []
     try:
@@ -186,7 +186,7 @@ def _any_nonzero(table: _Table, tag: str) -> bool:
 def _found(star: Path, name: str) -> Path:
     """A path of the table: from the star file's folder upwards to where it exists, else from that folder."""
     above = (folder / name for folder in (star.resolve().parent, *star.resolve().parents[1:]))
-    return next((path for path in above if path.is_file()), star.parent / name)
+    return next((path for path in above if is_file(path)), star.parent / name)
 
 
 def _plain(value: str) -> str:
