@@ -145,12 +145,14 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Delete the folder and give up the lock."""
-        # What `recover` looks for goes last: so a removal that is cut short is completed by the next run.
-        for path in self.path.glob("*"):
-            if path not in (self.commit, self.path / "lock"):
-                _delete(path)
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        try:
+            # What `recover` looks for goes last: so a removal that is cut short is completed by the next run.
+            for path in self.path.glob("*"):
+                if path not in (self.commit, self.path / "lock"):
+                    _delete(path)
+            shutil.rmtree(self.path, ignore_errors=True)
+        finally:
+            os.close(self._lock)
 
     def release(self) -> None:
         """Give up the lock and keep the folder for a later run."""
