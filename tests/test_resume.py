@@ -368,16 +368,9 @@ def test_torn_last_line_of_the_journal(torn, unfinished, written):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]\n", b"3\n", b"{}\n", b"\xff\xfe\n", b'{"work": {}}\n{"start": 0}\n'])
-def test_unusable_journal_starts_anew_or_is_refused(content, unfinished, written):
+def test_unusable_journal_starts_anew(content, unfinished, written):
     (unfinished.partial / "journal.jsonl").write_bytes(content)
-    result = run(*unfinished.arguments())
-    if content == b"{}\n":  # a plan of nothing is that of other work
-        assert result.exit_code == 2
-        assert "--overwrite" in result.stderr
-        finish(unfinished, "--overwrite")
-    else:
-        assert result.exit_code == 0, result.output
-        assert unfinished.output.read_bytes() == unfinished.expected
+    finish(unfinished)
     assert written == STARTS
 
 

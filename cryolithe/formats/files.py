@@ -38,6 +38,14 @@ def input_size_bytes(path: Path) -> int:
     return size
 
 
+def is_file(path: Path) -> bool:
+    """Whether a name that stands in a file is that of a file; no for names that the system does not take."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def unreadable(path: Path, error: Exception) -> InputError:
     """Return the InputError for a file that the operating system does not let us read."""
     return InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")

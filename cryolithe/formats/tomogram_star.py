@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.files import PathLike, printable, read_text, replacing
+from cryolithe.formats.files import PathLike, is_file, printable, read_text, replacing
 from cryolithe.formats.series_list import SeriesEntry
 
 LIMIT_BYTES = 100_000_000
@@ -60,7 +60,7 @@ def find_named(star: Path, name: str) -> Path | None:
         name: as it stands there.
     """
     above = (folder / name for folder in (*star.resolve().parents, Path()))
-    return next((p for p in (*above, star.parent / "tilt_series" / Path(name).name) if p.is_file()), None)
+    return next((p for p in (*above, star.parent / "tilt_series" / Path(name).name) if is_file(p)), None)
 
 
 def project_folder(path: PathLike) -> Path | None:
@@ -69,7 +69,7 @@ def project_folder(path: PathLike) -> Path | None:
     table = _global_table(_document(path), path)
     names = [table.value(SERIES, row) for row in range(len(table))]
     parents = path.resolve().parents
-    return next((folder for folder in parents if any((folder / name).is_file() for name in names)), None)
+    return next((folder for folder in parents if any(is_file(folder / name) for name in names)), None)
 
 
 def write_tomogram_star(
@@ -152,7 +152,7 @@ def _stack(table: _Table, row: int, series: Path, path: Path) -> tuple[Path, str
     """The stack of a series, and what is against it."""
     if STACK in table.tags:
         return _found(path, table.value(STACK, row).removesuffix(":mrc")), ""
-    if not series.is_file():
+    if not is_file(series):
         return series, ""  # what is missing is told when the series is looked at
     try:
         tilts = next((found for found in _tables(_document(series)) if IMAGE in found.tags), None)

@@ -9,8 +9,9 @@
         sidecar.json    its record, when it is finished
         commit.json     which file is about to become the output
 
-A slab's line is written after its voxels are on the disk, so what the journal says is done is done. Links are not
-followed: a folder or file that is one is refused.
+A slab's line is written after its voxels are on the disk, so what the journal says is done is done. Each line has a
+checksum of itself, and that of its slab's voxels: what a failing disk or another program changed is made anew. Links
+are not followed: a folder or file that is one is refused.
 """
 
 from __future__ import annotations
@@ -19,23 +20,47 @@ import fcntl
 import json
 import os
 import shutil
+import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cryolithe.errors import OutputError
 from cryolithe.formats import VolumeStatistics
+from cryolithe.formats.mrc_header import HEADER_BYTES
+
+_LINE_CRC = "line_crc32"
 
 
 @dataclass(frozen=True)
 class Slab:
-    """A finished slab: its rows, its voxels' statistics, and the batch size it was made with."""
+    """A finished slab: its rows, statistics and checksum of its voxels as stored, the batch size it was made with."""
 
     start: int
     stop: int
     voxels: int
     statistics: VolumeStatistics
     batch: int
+    crc32: int
+
+
+def checksum(slab: NDArray[Any]) -> int:
+    """CRC-32 of a slab's voxels as stored, shape ``(z, rows, x)``, in this order."""
+    return zlib.crc32(np.ascontiguousarray(slab).data)
+
+
+def _stored_checksum(descriptor: int, shape: tuple[int, int, int], slab: Slab) -> int:
+    """CRC-32 of a slab in an open volume of ``(sections, rows, bytes of a row)``."""
+    sections, rows, row_bytes = shape
+    found, length = 0, (slab.stop - slab.start) * row_bytes
+    for section in range(sections):
+        place = HEADER_BYTES + (section * rows + slab.start) * row_bytes
+        found = zlib.crc32(os.pread(descriptor, length, place), found)
+    return found
 
 
 class WorkFolder:
@@ -90,6 +115,29 @@ class WorkFolder:
         self.plan = plan
         self._append(plan)
 
+    def keep_intact(self, shape: tuple[int, int, int], dtype: str) -> bool:
+        """Drop finished slabs whose voxels are not those that were written; return whether any was dropped.
+
+        Args:
+            shape: voxels ``(z, y, x)`` of the volume so far.
+            dtype: of its voxels.
+        """
+        try:
+            descriptor = _no_link(self.volume, os.O_RDONLY)
+        except OSError:
+            intact = []
+        else:
+            width = shape[2] * np.dtype(dtype).itemsize
+            intact = [s for s in self.slabs if _stored_checksum(descriptor, (*shape[:2], width), s) == s.crc32]
+            os.close(descriptor)
+        if len(intact) == len(self.slabs):
+            return False
+        assert self.plan is not None
+        self.begin(self.plan)
+        for slab in intact:
+            self.done(slab)
+        return True
+
     def done(self, slab: Slab) -> None:
         """Note a slab whose voxels are on the disk."""
         self.slabs.append(slab)
@@ -97,8 +145,14 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Delete the folder and give up the lock."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        try:
+            # What `recover` looks for goes last: so a removal that is cut short is completed by the next run.
+            for path in self.path.glob("*"):
+                if path not in (self.commit, self.path / "lock"):
+                    _delete(path)
+            shutil.rmtree(self.path, ignore_errors=True)
+        finally:
+            os.close(self._lock)
 
     def release(self) -> None:
         """Give up the lock and keep the folder for a later run."""
@@ -112,12 +166,12 @@ class WorkFolder:
             return
         records = []
         for line in lines[:-1]:
-            try:
-                records.append(json.loads(line))
-            except ValueError:
+            record = _checked(line)
+            if record is None:
                 break
+            records.append(record)
         os.truncate(self.journal, sum(len(line) + 1 for line in lines[: len(records)]))
-        if not records or not isinstance(records[0], dict):
+        if not records:
             return
         self.plan = records[0]
         try:
@@ -131,11 +185,29 @@ class WorkFolder:
         try:
             descriptor = _no_link(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps({**record, _LINE_CRC: zlib.crc32(json.dumps(record).encode())}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(f"cannot write the journal {self.journal}: {error.strerror or error}") from error
+
+
+def _checked(line: bytes) -> dict[str, Any] | None:
+    """The record in a line of the journal, or None if it is not what was written."""
+    try:
+        record = json.loads(line)
+        written = record.pop(_LINE_CRC)
+        return record if zlib.crc32(json.dumps(record).encode()) == written else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _no_link(path: Path, flags: int) -> int:

@@ -112,7 +112,9 @@ def prepare_stack(
     variances, tails = [], []
     mean, spread = stack_statistics(series) if how.standardise_stack else (0.0, 1.0)
     try:
-        with path.open("wb") as file:
+        # A link in its place would lead the writing elsewhere.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        with os.fdopen(descriptor, "wb") as file:
             os.truncate(file.fileno(), geometry.tilts * height * width * _ITEM)
             for number in range(geometry.tilts):
                 image = _finite(series.image(number))

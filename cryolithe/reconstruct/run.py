@@ -36,7 +36,7 @@ from cryolithe.reconstruct.job import (
     input_files,
     resolve,
 )
-from cryolithe.reconstruct.journal import Slab, WorkFolder
+from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.reconstruct.methods import (
     BATCHES,
     Compute,
@@ -172,14 +172,18 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
     }
     if folder.plan is not None and folder.volume.is_file():
         changed = _first_difference(work, folder.plan.get("work", {}))
-        if changed is None:
+        if changed is None and not _usable(run, folder):
+            watcher.note("The unfinished volume is damaged: it is made anew.")
+        elif changed is None:
+            if folder.keep_intact(run.grid.shape, working_dtype(settings)):
+                watcher.note("Voxels of the unfinished run were changed since they were written: they are made anew.")
             plan = folder.plan
             if settings.max_memory is not None:
                 # The run may have been killed because its slabs were too high.
                 plan = {**plan, "slab_rows": min(plan["slab_rows"], _fitting_rows(run, plan["batch"]))}
             watcher.note(f"Going on with an unfinished run: {len(folder.slabs)} slabs are done.")
             return plan
-        if not settings.overwrite:
+        elif not settings.overwrite:
             raise _KeptRunError(
                 f"{folder.path} holds an unfinished run with another {changed}; repeat that run to finish it, "
                 "give --overwrite to start anew, or choose another -o"
@@ -199,6 +203,15 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
         pass
     folder.begin(plan)
     return plan
+
+
+def _usable(run: ResolvedJob, folder: WorkFolder) -> bool:
+    """Whether the unfinished volume has the right length and header."""
+    try:
+        VolumeWriter.open(folder.volume, run.grid.shape, working_dtype(run.job.settings)).close()
+    except OutputError:
+        return False
+    return True
 
 
 class _KeptRunError(OutputError):
@@ -332,7 +345,7 @@ def _make_slabs(
             writer.sync()
             statistics = RunningStatistics()
             statistics.add(slab)
-            folder.done(Slab(start, stop, slab.size, statistics.result(), points))
+            folder.done(Slab(start, stop, slab.size, statistics.result(), points, checksum(slab)))
             if run.job.settings.method == "fbp":
                 watcher.advance(stop - start)
 

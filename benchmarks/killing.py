@@ -1,0 +1,239 @@
+"""Real runs of the command that are killed: processes that start at once, and what must hold after each kill.
+
+Starting Python and torch takes seconds, in which there is nothing to kill. So one process imports everything and forks
+a child for each run; the child calls the very function that the command calls, and is a process like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryolithe.reconstruct.job import Job, resolve
+from cryolithe.reconstruct.plan import run_bytes
+from cryolithe.reconstruct.run import _batch, _demand
+from cryolithe.settings import ReconstructSettings
+
+# Reads arguments as JSON, one list a line; tells the number of the child's process, then how it ended.
+SERVER = """
+import json, os, signal, sys
+import cryolithe.cli, cryolithe.cli.reconstruct, cryolithe.cli.session, cryolithe.session.batch
+for line in sys.stdin:
+    words, errors = json.loads(line)
+    child = os.fork()
+    if not child:
+        descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            cryolithe.cli.main(words, prog_name="cryolithe")
+        except SystemExit as end:
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        finally:
+            os._exit(1)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass
+class Run:
+    """A run of the command: its process, and how it ends."""
+
+    pid: int
+    server: subprocess.Popen[str]
+    errors: Path
+    code: int | None = None
+
+    def kill(self) -> None:
+        """Kill it as the kernel would for want of memory; a run that has ended is left alone."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """How it ended: its exit code, or minus the signal."""
+        if self.code is None:
+            assert self.server.stdout is not None
+            self.code = int(self.server.stdout.readline())
+        return self.code
+
+    @property
+    def message(self) -> str:
+        """What it wrote to standard error."""
+        return self.errors.read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Forks:
+    """Starts runs of the command, one at a time."""
+
+    server: subprocess.Popen[str]
+    folder: Path
+
+    def start(self, words: list[str]) -> Run:
+        """Start a run with these arguments."""
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        errors = self.folder / "errors.txt"
+        print(json.dumps([words, str(errors)]), file=self.server.stdin, flush=True)
+        return Run(int(self.server.stdout.readline()), self.server, errors)
+
+
+@contextmanager
+def forks(folder: Path) -> Iterator[Forks]:
+    """Runs that start at once, for as long as the context lasts; their messages go into ``folder``."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "86400"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as server:  # type: ignore[call-overload]
+        try:
+            yield Forks(server, folder)
+        finally:
+            server.kill()
+
+
+def memory_for(rows: int, stack: Path, angles: Path, words: list[str]) -> str:
+    """GB for --max-memory with which slabs have ``rows`` rows."""
+    given = {words[n][2:].replace("-", "_"): words[n + 1] for n in range(0, len(words), 2)}
+    run = resolve(Job(stack, angles, stack.with_name("unused.mrc"), ReconstructSettings(**given)))  # type: ignore[arg-type]
+    demand = _demand(run, _batch(run))
+    sizes = [run_bytes(demand, run.series.geometry, run.grid, n) for n in (rows, rows + 1)]
+    return repr(sum(sizes) / 2e9)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """Bytes of a file, or of all files of a folder."""
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def timeless(sidecar: Path) -> dict[str, Any]:
+    """A record without its times."""
+    record: dict[str, Any] = json.loads(sidecar.read_text(encoding="utf-8"))
+    return {key: value for key, value in record.items() if key not in ("date", "seconds")}
+
+
+@dataclass
+class Case:
+    """A command, what it makes when nothing disturbs it, and what its kills met.
+
+    Attributes:
+        name: of the case.
+        words: the command's arguments.
+        output: the volume.
+        volume: its bytes.
+        record: its sidecar without times.
+        seconds: that an undisturbed run takes.
+        kills: by what had been done when they came.
+        wrong: what must not be.
+    """
+
+    name: str
+    words: list[str]
+    output: Path
+    volume: dict[str, bytes] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    kills: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def partial(self) -> Path:
+        """The working folder."""
+        return self.output.with_name(self.output.name + ".partial")
+
+    def clear(self) -> None:
+        """Remove what a run made."""
+        for path in (self.output, self.partial):
+            if path.is_dir():
+                shutil.rmtree(path)
+        for path in (self.output, self.output.with_suffix(".json")):
+            path.unlink(missing_ok=True)
+
+    def done(self) -> bool:
+        """Whether volume and record are there; both must then be those of the undisturbed run."""
+        if not self.output.exists():
+            return False
+        if content(self.output) != self.volume:
+            self.wrong.append(f"{self.name}: an output that is not the undisturbed run's")
+        sidecar = self.output.with_suffix(".json")
+        if not sidecar.exists():
+            return False
+        if timeless(sidecar) != self.record:
+            self.wrong.append(f"{self.name}: a record that is not the undisturbed run's")
+        return True
+
+    def stage(self) -> str:
+        """What has been done so far, from what lies on the disk."""
+        journal = self.partial / "journal.jsonl"
+        if self.output.exists():
+            return "output in place" if not self.output.with_suffix(".json").exists() else "record in place"
+        if (self.partial / "commit.json").exists():
+            return "about to be moved"
+        if not journal.exists():
+            return "before the journal"
+        slabs = journal.read_bytes().count(b"\n") - 1
+        if slabs < 1:
+            return "preparing images"
+        finishing = any((self.partial / name).exists() for name in ("sidecar.json",)) or slabs >= self.slabs
+        return "all slabs done" if finishing else "between slabs"
+
+    @property
+    def slabs(self) -> int:
+        """How many slabs the undisturbed run made."""
+        rows = int(self.record["volume"]["shape_zyx"][1])
+        return -(-rows // int(self.record["compute"]["slab_rows"]))
+
+
+def undisturbed(case: Case, runs: Forks) -> None:
+    """Make the volume once, and time it."""
+    for _ in range(2):  # the first run also waits for what the disk has not in memory
+        case.clear()
+        start = time.perf_counter()
+        run = runs.start(case.words)
+        if run.wait():
+            raise RuntimeError(f"{case.name}: {run.message}")
+        case.seconds = time.perf_counter() - start
+    case.volume, case.record = content(case.output), timeless(case.output.with_suffix(".json"))
+    case.clear()
+
+
+def kill_until_done(case: Case, runs: Forks, random_: random.Random, most: int) -> int:
+    """Run the command and kill it at random moments, at most ``most`` times, until it is done; returns the kills."""
+    kills = 0
+    while True:
+        run = runs.start(case.words)
+        if kills < most:
+            time.sleep(random_.uniform(0, 1.1 * case.seconds))
+            run.kill()
+        code = run.wait()
+        if code == -signal.SIGKILL:
+            kills += 1
+            stage = case.stage()
+            case.kills[stage] = case.kills.get(stage, 0) + 1
+            if case.done():
+                break
+            continue
+        if code:
+            case.wrong.append(f"{case.name}: exit code {code} after {kills} kills: {run.message.strip()[-200:]}")
+        elif not case.done():
+            case.wrong.append(f"{case.name}: exit code 0 and no complete output")
+        elif case.partial.exists():
+            case.wrong.append(f"{case.name}: a working folder is left behind")
+        break
+    case.clear()
+    return kills
