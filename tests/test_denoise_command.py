@@ -144,8 +144,14 @@ def test_an_interrupted_denoising_goes_on_with_the_same_result(tmp_path, monkeyp
 
     monkeypatch.setattr(inference.Inference, "planes", broken)
     weights = ("--model", tmp_path / "whole.safetensors")
+    monkeypatch.setattr(run, "PLANES_PER_ENTRY", 2)
     bad(tmp_path / "t.mrc", *weights, code=130)
     monkeypatch.setattr(inference.Inference, "planes", planes)
+    # A plane that is no longer what was written is made anew.
+    tile = tmp_path / "t_samba.mrc.partial" / "tile_0000.mrc"
+    spoilt = bytearray(tile.read_bytes())
+    spoilt[1024 + 2 * 40 * 36 * 4 + 500] ^= 64
+    tile.write_bytes(spoilt)
     assert "Going on" in good(tmp_path / "t.mrc", *weights, "--resume").output
     np.testing.assert_array_equal(read_mrc(tmp_path / "t_samba.mrc").data, read_mrc(tmp_path / "whole.mrc").data)
 

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import time
+import zlib
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,7 +33,7 @@ from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.reconstruct.job import Watcher
-from cryolithe.reconstruct.journal import Slab, WorkFolder
+from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.report import write_json
 from cryolithe.training.distributed import Place
 
@@ -205,7 +206,7 @@ def _denoise_tiles(
 ) -> None:
     """Denoise what the journal does not have yet; tile n, plane z is its row ``n * depth + z``."""
     depth = run.source.volume.shape[0]
-    done = {row for slab in folder.slabs for row in range(slab.start, slab.stop)}
+    done = _intact_planes(folder, depth)
     watcher.stage("Denoising", len(parts) * depth)
     watcher.advance(len(done))
     for number, tile in enumerate(parts):
@@ -215,7 +216,7 @@ def _denoise_tiles(
         first, shape = missing[0], (depth, tile[0].length, tile[1].length)
         path = _tile_file(folder, number)
         with VolumeWriter.open(path, shape, np.float32, target=run.job.output) as writer:
-            statistics, start = RunningStatistics(), first
+            statistics, start, crc = RunningStatistics(), first, 0
             planes = inference.planes(lambda z, tile=tile: run.source.window(z, tile), first, depth)  # type: ignore[misc]
             for z, plane in enumerate(planes, start=first):
                 values = np.zeros(shape[1:], np.float32) if plane is None else plane
@@ -223,12 +224,24 @@ def _denoise_tiles(
                     raise InputError(f"plane {z + 1} of the result is not finite; try --precision fp32")
                 writer.write_sections(z, values[None])
                 statistics.add(values)
+                crc = zlib.crc32(np.ascontiguousarray(values).data, crc)
                 watcher.advance(1)
                 if z + 1 == depth or (z + 1 - start) == PLANES_PER_ENTRY:
                     writer.sync()
                     rows = (number * depth + start, number * depth + z + 1)
-                    folder.done(Slab(*rows, statistics.count, statistics.result(), inference.batch))
-                    statistics, start = RunningStatistics(), z + 1
+                    folder.done(Slab(*rows, statistics.count, statistics.result(), inference.batch, crc))
+                    statistics, start, crc = RunningStatistics(), z + 1, 0
+
+
+def _intact_planes(folder: WorkFolder, depth: int) -> set[int]:
+    """Rows of the journal (tile n, plane z: ``n * depth + z``) whose values on the disk are still what was written."""
+    intact: set[int] = set()
+    for slab in folder.slabs:
+        number, first = divmod(slab.start, depth)
+        planes = read_mrc(_tile_file(folder, number)).data[first : first + slab.stop - slab.start]
+        if checksum(planes) == slab.crc32:
+            intact |= set(range(slab.start, slab.stop))
+    return intact
 
 
 def _assemble(
