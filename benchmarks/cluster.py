@@ -72,7 +72,7 @@ def write_session(folder: Path, series: int, rows: int) -> None:
 def cluster(folder: Path, workers: int) -> Iterator[tuple[str, dict[int, Path]]]:
     """A scheduler and workers as processes of their own; the address, and the log of each worker by its process."""
     told = folder / "scheduler.json"
-    processes = []
+    processes: list[subprocess.Popen[bytes]] = []
 
     def start(kind: str, *words: str) -> int:
         log = folder / f"{kind}_{len(processes)}.log"
@@ -201,12 +201,13 @@ def main() -> None:
         left = [path.name for path in spread.glob("*.partial")]
         model = model_of(spread / death.series.replace(".mrc", ".json"))
     resumed = re.search(r"Going on with an unfinished run: (\d+) slabs", others)
+    done = sum(status == "done" for status in told.values())
     found = {
         "series": series,
         "workers": workers,
         "killed": death.__dict__,
         "resumed_slabs": int(resumed.group(1)) if resumed else None,
-        "done": sum(status == "done" for status in told.values()),
+        "done": done,
         "equal_to_local": len(equal),
         "left_behind": left,
         "seconds": seconds,
@@ -220,10 +221,10 @@ def main() -> None:
         f"{found['resumed_slabs']}."
     )
     columns = ["session", "series", "done", "right", "unfinished folders left", "seconds", "local seconds"]
-    row = [f"{workers} workers, one killed", series, found["done"], len(equal), len(left), seconds, local_seconds]
+    row = [f"{workers} workers, one killed", series, done, len(equal), len(left), seconds, local_seconds]
     table = Table("A worker is killed in mid-series", columns, [row], note)
     record("cluster", {"tables": [table], "runs": found}, arguments.output)
-    if len(equal) != series or found["done"] != series or left:
+    if len(equal) != series or done != series or left:
         raise SystemExit("Error: not all series are right")
 
 

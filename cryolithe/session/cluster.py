@@ -8,7 +8,7 @@ workers must see under the same path. A series that failed because memory or a d
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -92,7 +92,7 @@ def cluster_client(scheduler: str, workers: int | None) -> Iterator[Any]:
         yield client
 
 
-def run_on_cluster(tasks: Sequence[Task], client: Any) -> Iterator[Outcome]:
+def run_on_cluster(tasks: Sequence[Task], client: Any) -> Generator[Outcome, None, None]:
     """Reconstruct series on the workers of a scheduler and yield what became of each, in the order of finishing."""
     distributed = _import("distributed", "dask")
     futures = {
