@@ -222,6 +222,7 @@ def test_truncated_volume(size, unfinished):
 
 def test_a_folder_whose_removal_was_cut_short(unfinished, monkeypatch):
     """The next run finds the output complete, and tidies up."""
+
     def interrupted(path):
         raise KeyboardInterrupt
 
@@ -252,7 +253,9 @@ def test_inputs_that_changed_between_the_runs(name, unfinished):
     assert content(unfinished.partial) == before
 
 
-@pytest.mark.parametrize("what", ["folder", "lock", "journal.jsonl", "volume.mrc", "stack.f32", "sidecar.json", "commit.json"])
+@pytest.mark.parametrize(
+    "what", ["folder", "lock", "journal.jsonl", "volume.mrc", "stack.f32", "sidecar.json", "commit.json"]
+)
 def test_links_in_the_place_of_the_working_files(what, unfinished, tmp_path):
     """A link does not lead the writing out of the folder."""
     outside = tmp_path / "outside"
