@@ -146,6 +146,6 @@ def _known_keys(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise SettingsError(f"{where}: unknown setting '{key}'{nearest_name(name, known)}")
+            raise SettingsError(f"{where}: unknown setting {shown(key)}{nearest_name(name, known)}")
         plain[name] = value
     return plain
