@@ -3,7 +3,8 @@
 The law: a reader returns a value that fulfils what is said of it, or raises one of this program's errors: within
 seconds, and without taking memory beyond what the file holds. Each reader runs in a process of its own whose memory is
 limited; a process that dies or hangs is a failure of the input it had, and another goes on behind that input. Inputs
-are made from (name of the parser, number of the input): every failure can be made again with --only and --first.
+are made from (name of the parser, number of the input): every failure can be made again with --only and --first. A run
+that was stopped goes on behind the last reader that it finished.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import Table, parser, read_arguments, record
+from common import Table, commit, parser, read_arguments, record
 
 HANG_SECONDS = 60.0
 REPORT_EVERY = 100
@@ -178,6 +179,16 @@ def table_of(found: dict[str, dict[str, Any]]) -> Table:
     return Table("Damaged files", columns, rows, note)
 
 
+def earlier(path: Path, count: int) -> dict[str, dict[str, Any]]:
+    """What a run that was stopped has written, if it was of the same commit and as many inputs."""
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        same = written["commit"] == commit() and written["inputs_each"] == count
+        return dict(written["parsers"]) if same else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def main() -> None:
     """Fuzz all readers, or those that are named."""
     options = parser("fuzz", __doc__)
@@ -190,15 +201,15 @@ def main() -> None:
 
     count = 200 if arguments.quick else arguments.inputs
     names = arguments.only.split(",") if arguments.only else [one.name for one in PARSERS]
-    found = {}
-    for name in names:
+    found = earlier(arguments.output, count)
+    for name in [name for name in names if name not in found]:
         found[name] = fuzz(name, arguments.first, count)
         failures = found[name]["failures"]
         print(f"{name}: {found[name]['seconds']:.0f} s, {len(failures)} failures", flush=True)
         for how in sorted({failure["how"] for failure in failures})[:8]:
             example = next(failure["input"] for failure in failures if failure["how"] == how)
             print(f"   input {example}: {how}", flush=True)
-    record("fuzz", {"inputs_each": count, "parsers": found, "tables": [table_of(found)]}, arguments.output)
+        record("fuzz", {"inputs_each": count, "parsers": found, "tables": [table_of(found)]}, arguments.output)
     slow = [name for name, f in found.items() if f["slowest"] > SLOW_SECONDS or f["peak_mb"] > MOST_MB]
     if slow or any(f["failures"] for f in found.values()):
         raise SystemExit(f"failures: {sum(len(f['failures']) for f in found.values())}; too slow or large: {slow}")

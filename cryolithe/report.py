@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, OutputError
-from cryolithe.formats.files import replacing
+from cryolithe.formats.files import printable, replacing
 from cryolithe.metrics import FloatArray, FscCurve
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def write_json(path: str | Path, obj: object) -> None:
         TypeError: if the object holds something else.
     """
     text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replacing(path, overwrite=True) as temporary, temporary.open("w", encoding="utf-8") as file:
+    # Names that are not UTF-8 become escapes of JSON, which give the very names back.
+    with (
+        replacing(path, overwrite=True) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -102,7 +107,7 @@ def plot_fsc(
         axes.legend(frameon=True, framealpha=0.9, edgecolor="0.85", fancybox=False)
         mark_periods(axes, highest, unit)
         if title:
-            axes.set_title(title)
+            axes.set_title(printable(title), parse_math=False)
         _save(figure, Path(path))
 
 
@@ -154,7 +159,7 @@ def plot_central_slices(
                 if left == MARGIN + GAP:
                     axes.set_ylabel(view, rotation=0, ha="right", va="center")
                 if view == "XY":
-                    axes.set_title(title)
+                    axes.set_title(printable(title), parse_math=False)
                     if voxel_size_angstrom is not None:
                         draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
                 top -= inch_per_px * height + GAP
@@ -199,7 +204,8 @@ def plot_contact_sheet(
                 axes = figure.add_subplot(2, columns, row * columns + column + 1)
                 low, high = np.percentile(image, (0.5, 99.5))
                 axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower")
-                axes.set(xticks=[], yticks=[], title=title)
+                axes.set(xticks=[], yticks=[])
+                axes.set_title(printable(title), parse_math=False)
                 if voxel_size_angstrom is not None and column == 0:
                     draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
         _save(figure, Path(path))
@@ -250,7 +256,8 @@ def _save(figure: Figure, path: Path) -> None:
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
         raise OutputError(f"{path}: a figure can be written as {', '.join(sorted(known))}, not as '{kind}'")
-    with replacing(path, overwrite=True) as temporary:
+    with replacing(path, overwrite=True) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a name, that the font does not have: a box stands for it
         figure.savefig(temporary, format=kind)
 
 

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cryolithe.errors import SettingsError, nearest_name, shown
 from cryolithe.yaml_table import read_yaml_table
 
+MOST_PX = 1 << 24  # along an axis, as in MRC files
+
 
 class ReconstructSettings(BaseModel):
     """What decides a reconstruction besides its two input files.
@@ -28,12 +30,14 @@ class ReconstructSettings(BaseModel):
     thickness: int | None = Field(
         None,
         ge=1,
+        le=MOST_PX,
         description="Voxels along z, after binning. Default: that of the alignment, else half the image width, "
         "rounded up to even.",
     )
     bin: int | None = Field(
         None,
         ge=1,
+        le=MOST_PX,
         description="Bin the images by this factor, by Fourier cropping. Default: that of the .com files, else 1.",
     )
     pixel_size: float | None = Field(
@@ -70,7 +74,7 @@ class ReconstructSettings(BaseModel):
     filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = Field(
         "cosine", description="Window of the ramp filter of --method fbp. A network brings its own."
     )
-    iterations: int = Field(30, ge=1, description="Iterations of --method sirt.")
+    iterations: int = Field(30, ge=1, le=100_000, description="Iterations of --method sirt.")
     projector: Literal["torch", "tomosipo"] = Field(
         "torch", description="Engine of fbp and sirt; tomosipo must be installed and needs CUDA."
     )
@@ -142,6 +146,6 @@ def _known_keys(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise SettingsError(f"{where}: unknown setting '{key}'{nearest_name(name, known)}")
+            raise SettingsError(f"{where}: unknown setting {shown(key)}{nearest_name(name, known)}")
         plain[name] = value
     return plain

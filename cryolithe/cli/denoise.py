@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import InputError
 
@@ -112,7 +113,7 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
     finally:
         leave_processes()
     if done.output is not None:
-        click.echo(summary(job, done))
+        say(summary(job, done))
 
 
 class Silent:

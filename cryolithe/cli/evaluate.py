@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def command(output: Path | None, overwrite: bool, **options: Any) -> None:
         **{name: value for name, value in options.items() if name not in ("half1", "half2")},
     )
     task = load(request)
-    found, shown = evaluate(task, lambda step: click.echo(f"... {step}", err=True))
-    click.echo("... figures", err=True)
+    found, shown = evaluate(task, lambda step: say(f"... {step}", err=True))
+    say("... figures", err=True)
     text = render(found, draw_figures(found, shown), datetime.date.today().isoformat())
     page.parent.mkdir(parents=True, exist_ok=True)
     write_json(numbers, {"cryolithe": __version__, "request": request, "evaluation": found})
@@ -99,17 +100,17 @@ def command(output: Path | None, overwrite: bool, **options: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
     for warning in found.warnings:
-        click.echo(f"WARNING: {warning}", err=True)
+        say(f"WARNING: {warning}", err=True)
     rows = summary_rows(found)
     width = max(len(row[0]) for row in rows) + 2
     for row in rows:
-        click.echo(f"{row[0]:<{width}}{row[1]:>12}")
+        say(f"{row[0]:<{width}}{row[1]:>12}")
     for test, why in found.skipped.items():
-        click.echo(f"not tested: {test} ({why.split(';')[0]})")
-    click.echo(f"Report: {page}")
-    click.echo(f"Numbers: {numbers}")
+        say(f"not tested: {test} ({why.split(';')[0]})")
+    say(f"Report: {page}")
+    say(f"Numbers: {numbers}")
     if shown.agreement is not None:
-        click.echo(f"Agreement map: {agreement}")
+        say(f"Agreement map: {agreement}")
 
 
 def _outputs(options: dict[str, Any], output: Path | None, overwrite: bool) -> tuple[Path, Path, Path]:

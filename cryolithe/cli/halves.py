@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import numpy as np
 
 from cryolithe import __version__
+from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
 from cryolithe.evaluation.local import agreement_map, summarise, window_sigma_px
 from cryolithe.formats import read_mrc, read_volume, write_volume
@@ -63,7 +63,7 @@ def reconstruct_halves(
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
     for stack, volume in zip(stacks, volumes, strict=True):
-        click.echo(reconstruct(stack, volume))
+        say(reconstruct(stack, volume))
     a, b = (read_volume(path) for path in volumes)
     mean = (np.asarray(a.voxels, dtype=np.float32) + np.asarray(b.voxels, dtype=np.float32)) / np.float32(2)
     label = f"CryoLithe {__version__} average of two halves"
@@ -97,4 +97,4 @@ def reconstruct_halves(
     )
     half = found["0.5"]
     reached = f"FSC 0.5 at {half.value:.3g} {half.unit}" if np.isfinite(half.value) else "no shell reaches FSC 0.5"
-    click.echo(f"{average}: average of the halves, {reached}; agreement in {confidence.name}, record in {record.name}")
+    say(f"{average}: average of the halves, {reached}; agreement in {confidence.name}, record in {record.name}")

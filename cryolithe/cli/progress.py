@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cryolithe.cli.plain import plain
+
 
 class ProgressWatcher:
     """Shows the stages of a job as bars; satisfies `cryolithe.reconstruct.job.Watcher`."""
@@ -28,7 +30,7 @@ class ProgressWatcher:
 
     def note(self, text: str) -> None:
         """Show a line above the bars."""
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
     def _complete(self) -> None:
         if self._task is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import SettingsError
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
@@ -222,7 +223,7 @@ def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
 
     if dry_run:
         check_files(job)
-        click.echo(f"{job.output}: {plan_run(resolve(job))}")
+        say(f"{job.output}: {plan_run(resolve(job))}")
         return
     with progress_watcher() as watcher:
         # A volume is not made again only because its denoising was interrupted.
@@ -233,4 +234,4 @@ def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
             line = str(reconstruct(job, watcher))
         if after is not None:
             line += "\n" + after(job.output, job.settings, watcher)
-    click.echo(line)
+    say(line)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
 from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_task, skipped
@@ -69,31 +70,31 @@ def run_session(session: Session, given: Given, options: SessionOptions) -> None
     else:
         tasks, notes = find_tasks(session, given.flags, given.file, given.file_name)
         for note in notes:
-            click.echo(note, err=True)
+            say(note, err=True)
         prospects = [look_at(task) for task in tasks]
         line, shortage = plan_line(prospects)
         if options.dry_run:
             _print_plan(prospects, line, shortage)
             return
-        click.echo(line, err=True)
+        say(line, err=True)
         if shortage:
             raise OutputError(f"{shortage}; make room, write float16, or choose another -o")
         outcomes = _work(session, prospects, options)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if failed:
-        click.echo(f"{failed} of {len(outcomes)} series failed", err=True)
+        say(f"{failed} of {len(outcomes)} series failed", err=True)
         raise click.exceptions.Exit(1)
 
 
 def _print_plan(prospects: list[Prospect], line: str, shortage: str) -> None:
     for prospect in prospects:
-        click.echo(prospect.message)
-    click.echo(line, err=True)
+        say(prospect.message)
+    say(line, err=True)
     if shortage:
-        click.echo(f"Warning: {shortage}", err=True)
+        say(f"Warning: {shortage}", err=True)
     failed = sum(prospect.status == "failed" for prospect in prospects)
     if failed:
-        click.echo(f"{failed} of {len(prospects)} series would fail", err=True)
+        say(f"{failed} of {len(prospects)} series would fail", err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -104,17 +105,17 @@ def _work(session: Session, prospects: list[Prospect], options: SessionOptions) 
     for prospect in prospects:
         if prospect.status == "skipped":
             outcomes[prospect.task.job.output] = skipped(prospect)
-            click.echo(prospect.message)
+            say(prospect.message)
         else:
             open_tasks.append(prospect.task)
     with _results(open_tasks, len(prospects), options) as results:
         _tell(session, list(outcomes.values()))
         for outcome in results:
             outcomes[outcome.task.job.output] = outcome
-            click.echo(outcome.message)
+            say(outcome.message)
             _tell(session, list(outcomes.values()))
     _, page = _tell(session, list(outcomes.values()))
-    click.echo(f"Summary: {page}", err=True)
+    say(f"Summary: {page}", err=True)
     return list(outcomes.values())
 
 
@@ -129,7 +130,7 @@ def _results(tasks: list[Task], series: int, options: SessionOptions) -> Iterato
         cluster_client(options.scheduler, options.workers) as client,
         closing(run_on_cluster(tasks, client)) as outcomes,
     ):
-        click.echo(f"{len(tasks)} series on {options.scheduler}", err=True)
+        say(f"{len(tasks)} series on {options.scheduler}", err=True)
         yield outcomes
 
 
@@ -160,13 +161,13 @@ def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outc
                 raise
             tasks = []
             if str(error) != told:
-                click.echo(f"Waiting: {error}", err=True)
+                say(f"Waiting: {error}", err=True)
             told = str(error)
         ready = settled.ready(tasks)
         for task in ready:
             outcome = _one(task, f"[{len(outcomes) + 1}]")
             outcomes[task.job.output] = outcome
-            click.echo(outcome.message)
+            say(outcome.message)
             _tell(session, list(outcomes.values()))
         busy[0] = bool(ready) or settled.waiting > 0
     return list(outcomes.values())

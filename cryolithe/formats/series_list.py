@@ -71,9 +71,10 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
             if entry.output is not None:
                 earlier = line_of_output.setdefault(entry.output.resolve(), entry.line)
                 if earlier != entry.line:
+                    name = printable(str(entry.output))[:200]
                     raise InputError(
-                        f"{path}, line {entry.line}: the output {entry.output} is that of line {earlier} too; "
-                        "give every series its own"
+                        f"{path}, line {entry.line}: the output {name} is that of line {earlier} too; give every "
+                        "series its own"
                     )
             entries.append(entry)
     except csv.Error as error:
@@ -98,14 +99,15 @@ def _checked_columns(names: list[str], path: Path) -> list[str]:
         raise FileFormatError(f"{path}: column {names.index('') + 1} has no name in the header row; found: {shown}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise FileFormatError(f"{path}: the header row has the column '{twice[0]}' twice; keep one")
+        raise FileFormatError(f"{path}: the header row has the column '{printable(twice[0])[:60]}' twice; keep one")
     return names
 
 
 def _entry(columns: list[str], cells: list[str], path: Path, line: int) -> SeriesEntry:
     if len(cells) != len(columns):
+        names = printable(", ".join(columns))[:200]
         raise FileFormatError(
-            f"{path}, line {line}: expected {len(columns)} cells ({', '.join(columns)}), found {len(cells)}; "
+            f"{path}, line {line}: expected {len(columns)} cells ({names}), found {len(cells)}; "
             "put a value that holds a comma in double quotes"
         )
     row = dict(zip(columns, cells, strict=True))

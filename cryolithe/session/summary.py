@@ -74,7 +74,7 @@ def write_summary(folder: Path, source: Path, outcomes: Sequence[Outcome]) -> tu
     writer.writerows(rows)
     for path, content in ((table, text.getvalue()), (page, _page(folder, source, outcomes, rows))):
         with replacing(path, overwrite=True) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+            temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
     return table, page
 
 
