@@ -432,7 +432,6 @@ PARSERS = (
     Parser("TIFF", ".tif", _tiff, _tiff_seeds),
     Parser("angles", ".tlt", _angles, _texts("-60\n-57.5\n0\n57.5\n", "# a\n-20.5,1,3.0\n0.5,2,3.0\n20.5,3,3.0\n")),
     Parser("angles (mdoc)", ".mdoc", _angles, _texts(MDOC)),
-    Parser("angles (STAR)", ".star", _angles, _texts(STAR)),
     Parser("IMOD xf", ".xf", _xf, _texts("1.0 0.0 0.0 1.0 2.5 -3.5\n0.99 0.01 -0.01 0.99 0.5 0.5\n")),
     Parser("IMOD xtilt", ".xtilt", read_x_tilt_deg, _texts("0.50\n0.50\n")),
     Parser("IMOD newst.com", ".com", _newst, _texts(NEWST)),
