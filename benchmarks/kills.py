@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Table, parser, read_arguments, record
+from common import Cell, Table, parser, read_arguments, record
 from killing import Case, forks, kill_until_done, memory_for, undisturbed
 
 from cryolithe.formats import write_angles_deg, write_stack
@@ -45,8 +45,10 @@ def write_inputs(folder: Path) -> tuple[Path, Path, Path]:
     write_stack(folder / "ts.mrc", images, 5.0, "noise")
     write_angles_deg(folder / "ts.tlt", ANGLES_DEG)
     window = InputWindow(taps=5, context_taps=5)
-    sizes = {"channels": 8, "row_hidden": 8, "row_features": 4, "combiner_width": 8, "combiner_layers": 2}
-    save_network(folder / "tiny.safetensors", build_network(RowSetConfig(input=window, rows=5, **sizes)), {})
+    config = RowSetConfig(
+        input=window, rows=5, channels=8, row_hidden=8, row_features=4, combiner_width=8, combiner_layers=2
+    )
+    save_network(folder / "tiny.safetensors", build_network(config), {})
     return folder / "ts.mrc", folder / "ts.tlt", folder / "tiny.safetensors"
 
 
@@ -86,19 +88,18 @@ def main() -> None:
             rounds += 1
             if rounds % 10 == 0:
                 print(f"{total} kills, {sum(len(c.wrong) for c in cases)} wrong", flush=True)
-    rows = [
+    rows: list[list[Cell]] = [
         [c.name, sum(c.kills.values()), *(c.kills.get(stage, 0) for stage in STAGES), c.seconds, len(c.wrong)]
         for c in cases
     ]
-    rows.append(
-        ["all", total, *(sum(c.kills.get(s, 0) for c in cases) for s in STAGES), None, sum(r[-1] for r in rows)]
-    )
+    by_stage = [sum(c.kills.get(stage, 0) for c in cases) for stage in STAGES]
+    wrong = [line for c in cases for line in c.wrong]
+    rows.append(["all", total, *by_stage, None, len(wrong)])
     note = (
         f"{rounds} volumes, each killed up to 4 times; {SHAPE[0]} rows in slabs of {ROWS}. Kills by what lay on the "
         "disk when they came; seconds of an undisturbed run, Python already started."
     )
     table = Table("Killed runs", ["run", "kills", *STAGES, "seconds", "wrong"], rows, note)
-    wrong = [line for c in cases for line in c.wrong]
     record("kills", {"seed": arguments.seed, "volumes": rounds, "wrong": wrong, "tables": [table]}, arguments.output)
     if wrong:
         raise SystemExit("\n".join(wrong[:10]))
