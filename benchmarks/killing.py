@@ -96,9 +96,9 @@ class Forks:
 def forks(folder: Path) -> Iterator[Forks]:
     """Runs that start at once, for as long as the context lasts; their messages go into ``folder``."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "86400"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, "-c", SERVER]
-    with subprocess.Popen(command, **pipes, text=True, env=environment) as server:  # type: ignore[call-overload]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as server:
         try:
             yield Forks(server, folder)
         finally:
@@ -108,7 +108,7 @@ def forks(folder: Path) -> Iterator[Forks]:
 def memory_for(rows: int, stack: Path, angles: Path, words: list[str]) -> str:
     """GB for --max-memory with which slabs have ``rows`` rows."""
     given = {words[n][2:].replace("-", "_"): words[n + 1] for n in range(0, len(words), 2)}
-    run = resolve(Job(stack, angles, stack.with_name("unused.mrc"), ReconstructSettings(**given)))
+    run = resolve(Job(stack, angles, stack.with_name("unused.mrc"), ReconstructSettings.model_validate(given)))
     demand = _demand(run, _batch(run))
     sizes = [run_bytes(demand, run.series.geometry, run.grid, n) for n in (rows, rows + 1)]
     return repr(sum(sizes) / 2e9)

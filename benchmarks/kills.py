@@ -92,15 +92,14 @@ def main() -> None:
         [c.name, sum(c.kills.values()), *(c.kills.get(stage, 0) for stage in STAGES), c.seconds, len(c.wrong)]
         for c in cases
     ]
-    rows.append(
-        ["all", total, *(sum(c.kills.get(s, 0) for c in cases) for s in STAGES), None, sum(len(c.wrong) for c in cases)]
-    )
+    by_stage = [sum(c.kills.get(stage, 0) for c in cases) for stage in STAGES]
+    wrong = [line for c in cases for line in c.wrong]
+    rows.append(["all", total, *by_stage, None, len(wrong)])
     note = (
         f"{rounds} volumes, each killed up to 4 times; {SHAPE[0]} rows in slabs of {ROWS}. Kills by what lay on the "
         "disk when they came; seconds of an undisturbed run, Python already started."
     )
     table = Table("Killed runs", ["run", "kills", *STAGES, "seconds", "wrong"], rows, note)
-    wrong = [line for c in cases for line in c.wrong]
     record("kills", {"seed": arguments.seed, "volumes": rounds, "wrong": wrong, "tables": [table]}, arguments.output)
     if wrong:
         raise SystemExit("\n".join(wrong[:10]))
