@@ -25,6 +25,8 @@ from cryolithe.reconstruct.plan import run_bytes
 from cryolithe.reconstruct.run import _batch, _demand
 from cryolithe.settings import ReconstructSettings
 
+# From where the moments of kills are counted: moving the results takes milliseconds of a run of a second.
+MARKS = ("start", "journal", "last slab")
 # Reads arguments as JSON, one list a line; tells the number of the child's process, then how it ended.
 SERVER = """
 import json, os, signal, sys
@@ -62,6 +64,14 @@ class Run:
         """Kill it as the kernel would for want of memory; a run that has ended is left alone."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet; a killed process stays until the server has waited for it."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
 
     def wait(self) -> int:
         """How it ended: its exit code, or minus the signal."""
@@ -137,7 +147,7 @@ class Case:
         output: the volume.
         volume: its bytes.
         record: its sidecar without times.
-        seconds: that an undisturbed run takes.
+        seconds: that an undisturbed run takes from each of `MARKS` to its end.
         kills: by what had been done when they came.
         wrong: what must not be.
     """
@@ -147,7 +157,7 @@ class Case:
     output: Path
     volume: dict[str, bytes] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
     kills: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
@@ -163,6 +173,16 @@ class Case:
                 shutil.rmtree(path)
         for path in (self.output, self.output.with_suffix(".json")):
             path.unlink(missing_ok=True)
+
+    def wait_for(self, mark: str, run: Run) -> None:
+        """Wait until a run has come as far as one of `MARKS`, or has ended."""
+        journal = self.partial / "journal.jsonl"
+        wanted = {"start": 0, "journal": 1, "last slab": self.slabs}[mark]
+        while wanted and run.alive and not self.output.exists():
+            with suppress(OSError):
+                if journal.read_bytes().count(b"\n") >= wanted:
+                    return
+            time.sleep(0.001)
 
     def done(self) -> bool:
         """Whether volume and record are there; both must then be those of the undisturbed run."""
@@ -194,7 +214,9 @@ class Case:
 
     @property
     def slabs(self) -> int:
-        """How many slabs the undisturbed run made."""
+        """How many slabs the undisturbed run made; one while that is not known."""
+        if not self.record:
+            return 1
         rows = int(self.record["volume"]["shape_zyx"][1])
         return -(-rows // int(self.record["compute"]["slab_rows"]))
 
@@ -203,12 +225,15 @@ def undisturbed(case: Case, runs: Forks) -> None:
     """Make the volume once, and time it."""
     for _ in range(2):  # the first run also waits for what the disk has not in memory
         case.clear()
-        start = time.perf_counter()
         run = runs.start(case.words)
+        reached = {}
+        for mark in MARKS:
+            case.wait_for(mark, run)
+            reached[mark] = time.perf_counter()
         if run.wait():
             raise RuntimeError(f"{case.name}: {run.message}")
-        case.seconds = time.perf_counter() - start
-    case.volume, case.record = content(case.output), timeless(case.output.with_suffix(".json"))
+        case.seconds = {mark: time.perf_counter() - moment for mark, moment in reached.items()}
+        case.volume, case.record = content(case.output), timeless(case.output.with_suffix(".json"))
     case.clear()
 
 
@@ -218,7 +243,9 @@ def kill_until_done(case: Case, runs: Forks, random_: random.Random, most: int) 
     while True:
         run = runs.start(case.words)
         if kills < most:
-            time.sleep(random_.uniform(0, 1.1 * case.seconds))
+            mark = random_.choice(MARKS)
+            case.wait_for(mark, run)
+            time.sleep(random_.uniform(0, 1.1 * case.seconds[mark]))
             run.kill()
         code = run.wait()
         if code == -signal.SIGKILL:

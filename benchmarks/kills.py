@@ -2,7 +2,8 @@
 
 After each kill an output that has its final name must be complete and the same, byte for byte, as that of a run that
 nothing disturbed; so must the volume be when the command was repeated until it is done, and its record but for times.
-Moments are drawn from a seed, evenly over the time of an undisturbed run; slabs are made low by --max-memory.
+Moments are drawn from a seed, evenly over the time that an undisturbed run takes from its start, from its journal or
+from its last slab; slabs are made low by --max-memory.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def main() -> None:
             if rounds % 10 == 0:
                 print(f"{total} kills, {sum(len(c.wrong) for c in cases)} wrong", flush=True)
     rows: list[list[Cell]] = [
-        [c.name, sum(c.kills.values()), *(c.kills.get(stage, 0) for stage in STAGES), c.seconds, len(c.wrong)]
+        [c.name, sum(c.kills.values()), *(c.kills.get(stage, 0) for stage in STAGES), c.seconds["start"], len(c.wrong)]
         for c in cases
     ]
     by_stage = [sum(c.kills.get(stage, 0) for c in cases) for stage in STAGES]
