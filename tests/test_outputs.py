@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 
 import mrcfile
 import numpy as np
 import pytest
+import torch
 from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
 
 from cryolithe.formats import VolumeWriter, read_mrc
-from cryolithe.reconstruct import outputs
+from cryolithe.reconstruct import outputs, selfcheck
 
 FBP = ("--method", "fbp", "--thickness", 24)
 
@@ -235,3 +237,14 @@ def test_each_run_checks_itself(fault, tmp_path, monkeypatch):
     else:
         assert fault in " ".join(warnings)
         assert f"Warning: {warnings[0]}" in result.stderr
+
+
+def test_a_peak_at_the_end_of_the_reach_tells_a_shift_only_where_no_shift_fits_much_worse():
+    """The blocks of a real needle, the same everywhere along y, and one that was moved."""
+    along_z = torch.tensor([0.2, 0.9, 1.0, 0.9, 0.2])[None, :, None]
+    for profile, shift in (
+        ((0.519, 0.533, 0.542, 0.550, 0.557, 0.562, 0.568), math.nan),
+        ((0.01, 0.02, 0.05, 0.10, 0.20, 0.40, 0.60), 3),
+    ):
+        peak = selfcheck._highest(torch.tensor(profile)[:, None, None] * along_z, (2, 0))
+        assert peak.shift_zyx_px == pytest.approx((0, shift, 0), nan_ok=True)

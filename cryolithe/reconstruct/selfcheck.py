@@ -31,10 +31,13 @@ REACH_PX = 12  # shifts along z and x are looked for up to here
 LOW_PASS_PX = 8.0  # period at which the low pass has fallen to exp(-1/2)
 HIGH_PASS_PX = 40.0  # slower changes are background, which methods treat differently
 SHIFT_LIMIT_PX = 0.5
-SCALE_LIMIT_PX = 1.0  # by which the middles of the two halves of an axis may move apart
+# By which the middles of the two halves of an axis may move apart, and that as a share of their distance: without the
+# missing wedge things are less deep than in a back-projection, by up to a twentieth.
+SCALE_LIMIT_PX, SCALE_LIMITS = 1.0, {"z": 0.06, "y": 0.03, "x": 0.03}
 # A fit must be better than this, and than so many times what noise gives by chance.
 LEAST_CORRELATION, LEAST_DEVIATIONS = 0.1, 4.5
 LEAST_SHARPNESS = 0.05  # fall of the peak within a pixel, as a share, below which a specimen is too smooth to tell
+LEAST_FALL = 0.2  # from a peak at the end of the reach to no shift at all, below which that peak says nothing
 MIRROR_MARGIN = 0.05
 SMALLEST_AXIS_PX = 24  # halves of a shorter axis say nothing
 
@@ -78,27 +81,30 @@ def self_check(volume: NDArray[Any], stack: PreparedStack, device: torch.device)
     projector = make_projector(stack.geometry, (depth, width), device)
     rows, starts = _blocks(height)
     compared = [_Block(volume, stack, projector, start, rows) for start in starts]
-    middle = compared[len(compared) // 2]
     peaks = [block.peak() for block in compared]
-    correlation = float(np.mean([peak.height for peak in peaks]))
+    # Blocks with hardly any specimen in them say nothing.
+    sure = [peak.height >= block.least() for block, peak in zip(compared, peaks, strict=True)]
+    heights = [peak.height for peak, told in zip(peaks, sure, strict=True) if told or not any(sure)]
+    correlation = float(np.mean(heights))
+    best = compared[int(np.argmax([peak.height for peak in peaks]))]
     mirrored = ""
     for count in (1, 2, 3):
         for axes in itertools.combinations("zyx", count):
-            if middle.peak("".join(axes)).height > max(middle.peak().height, 0) + MIRROR_MARGIN:
+            if best.peak("".join(axes)).height > max(best.peak().height, 0) + MIRROR_MARGIN:
                 mirrored = "".join(axes)
                 break
         if mirrored:
             break
     inverted = all(block.inverted() for block in compared)
-    judged = correlation >= max(LEAST_CORRELATION, LEAST_DEVIATIONS * middle.chance())
     shift: tuple[float | None, float | None, float | None] = (None, None, None)
     scale: tuple[float | None, float | None, float | None] = (None, None, None)
     apart = (0.0, 0.0, 0.0)
-    if judged:
-        shift = (_median(peaks, 0), _median(peaks, 1), _median(peaks, 2))
-        scale, apart = _scales(compared, peaks, starts, (depth, height, width))
-    steps = shift if judged else None
-    warnings = _warnings(correlation, steps, apart, mirrored, inverted)
+    if any(sure):
+        certain = [peak for peak, told in zip(peaks, sure, strict=True) if told]
+        shift = (_median(certain, 0), _median(certain, 1), _median(certain, 2))
+        ends = (peaks[0], peaks[-1]) if len(peaks) == MOST_BLOCKS and sure[0] and sure[-1] else None
+        scale, apart = _scales(compared, ends, starts, (depth, height, width))
+    warnings = _warnings(correlation, shift if any(sure) else None, (scale, apart), mirrored, inverted)
     return SelfCheck(correlation, shift, scale, mirrored, starts, warnings)
 
 
@@ -155,6 +161,10 @@ class _Block:
         # Half of the spectrum is kept; the tapers join 1.5 neighbours along each axis, the smoothing 3.5 rows.
         count = 2 * float(band.sum() ** 2 / band.square().sum().clamp_min(1e-30)) / 1.5**2
         return 1 / math.sqrt(max(1.0, count * max(1.0, rows / 3.5)))
+
+    def least(self, part: str = "") -> float:
+        """Correlation above which the block, or a half of it, is no noise."""
+        return max(LEAST_CORRELATION, LEAST_DEVIATIONS * self.chance() * (math.sqrt(2) if part else 1))
 
     def inverted(self) -> bool:
         """Whether the volume fits the negative of its back-projection better."""
@@ -236,13 +246,17 @@ def _highest(surface: torch.Tensor, reach: tuple[int, int]) -> _Peak:
             before, at, after = np.log(near) if near.min() > 0 else near
             bend = before - 2 * at + after
             fine += 0.5 * (before - after) / bend if bend < 0 else 0.0
+        elif values.shape[axis] > 1:
+            unmoved: Any = (*place[:axis], values.shape[axis] // 2, *place[axis + 1 :])
+            if values[unmoved] > (1 - LEAST_FALL) * values[place]:
+                fine = math.nan
         refined.append(fine)
     margin = (values.shape[0] - 1) / 2
     return _Peak(float(values[place]), (refined[1] - reach[0], refined[0] - margin, refined[2] - reach[1]))
 
 
 def _scales(
-    blocks: list[_Block], peaks: list[_Peak], starts: tuple[int, ...], shape: tuple[int, int, int]
+    blocks: list[_Block], ends: tuple[_Peak, _Peak] | None, starts: tuple[int, ...], shape: tuple[int, int, int]
 ) -> tuple[tuple[float | None, float | None, float | None], tuple[float, float, float]]:
     """Scale along (z, y, x), and by how many pixels the two halves of an axis moved apart."""
     found: dict[str, tuple[float | None, float]] = dict.fromkeys("zyx", (None, 0.0))
@@ -252,14 +266,14 @@ def _scales(
         steps = []
         for block in blocks:
             low, high = block.peak(part=f"{axis}0"), block.peak(part=f"{axis}1")
-            if min(low.height, high.height) >= LEAST_CORRELATION:
+            if min(low.height, high.height) >= block.least(axis):
                 steps.append(high.shift_zyx_px[number] - low.shift_zyx_px[number])
         told = [step for step in steps if math.isfinite(step)]
         if told:
             apart = float(np.median(told))
             found[axis] = 1 + apart / (shape[number] / 2), apart
-    if len(starts) == MOST_BLOCKS and min(peaks[0].height, peaks[-1].height) >= LEAST_CORRELATION:
-        apart = peaks[-1].shift_zyx_px[1] - peaks[0].shift_zyx_px[1]
+    if ends is not None:
+        apart = ends[1].shift_zyx_px[1] - ends[0].shift_zyx_px[1]
         if math.isfinite(apart):
             found["y"] = 1 + apart / (starts[-1] - starts[0]), apart
     (z, dz), (y, dy), (x, dx) = (found[axis] for axis in "zyx")
@@ -269,7 +283,7 @@ def _scales(
 def _warnings(
     correlation: float,
     shift: tuple[float | None, float | None, float | None] | None,
-    apart: tuple[float, float, float],
+    scales: tuple[tuple[float | None, ...], tuple[float, ...]],
     mirrored: str,
     inverted: bool,
 ) -> tuple[str, ...]:
@@ -283,7 +297,9 @@ def _warnings(
         found = []
         if max(abs(step or 0.0) for step in shift) > SHIFT_LIMIT_PX:
             found.append(f"the volume is shifted against the back-projection of its images by {_steps(shift)} px")
-        if max(map(abs, apart)) > SCALE_LIMIT_PX:
+        sizes, apart = scales
+        beyond = (abs((size or 1) - 1) > limit for size, limit in zip(sizes, SCALE_LIMITS.values(), strict=True))
+        if any(far and abs(step) > SCALE_LIMIT_PX for far, step in zip(beyond, apart, strict=True)):
             found.append(f"the volume's scale differs from that of its images: its halves are {_steps(apart)} px apart")
     remedy = "compare it with that of --method fbp before you use it"
     return tuple(f"self-check: {text}; {remedy}" for text in found)
