@@ -219,9 +219,12 @@ def _read_record(path: Path) -> dict[str, Any]:
         OutputError: if it cannot be read.
     """
     try:
-        return read_yaml_table(path, "record", _RECORD_LIMIT_BYTES)
+        values = read_yaml_table(path, "record", _RECORD_LIMIT_BYTES)
     except SettingsError as error:
-        raise OutputError(f"{error}; it is no record of simulated series: choose another -o") from error
+        raise OutputError(f"{str(error).removeprefix('record ')}; choose another -o") from error
+    if not values:
+        raise OutputError(f"{path} is no record of simulated series; choose another -o")
+    return values
 
 
 def _series_files(folder: Path, name: str) -> tuple[Path, ...]:
