@@ -1,7 +1,10 @@
 """Gaps, tiles, grey levels, and the two steps that make a plane."""
 
+import math
+
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,10 +13,12 @@ from torch import nn
 from cryolithe.denoise.gaps import gaps_of, neighbours, training_gap, training_pairs
 from cryolithe.denoise.guard import examine
 from cryolithe.denoise.inference import Inference
+from cryolithe.denoise.low import KeptLow, crossover_per_px, sigma_px
 from cryolithe.denoise.output import as_type
 from cryolithe.denoise.scale import LIMIT, survey
 from cryolithe.denoise.tiles import Blend, reflected, tiles
 from cryolithe.errors import InputError
+from cryolithe.metrics import fourier_shell_correlation
 from cryolithe.training.distributed import Place
 
 PLACE = Place(torch.device("cpu"))
@@ -232,3 +237,31 @@ def test_the_guard_uses_halves():
     raw, new = found.fsc_halves
     assert raw[8] < 0.9
     np.testing.assert_allclose(new[1:], 1)
+
+
+def test_low_frequencies_are_the_input_s_and_high_ones_the_output_s():
+    volume, rng = smooth_volume()
+    clean = (volume / volume.std()).astype(np.float32)
+    noisy = clean + 0.5 * rng.standard_normal(clean.shape).astype(np.float32)
+    dull = (0.7 * clean).astype(np.float32)  # a method that takes noise away, and some of everything with it
+    found = crossover_per_px(noisy, dull)
+    curve = fourier_shell_correlation(noisy, dull)
+    assert np.interp(found, curve.frequency_per_px[1:], curve.total[1:]) == pytest.approx(0.95, abs=0.01)
+    assert crossover_per_px(clean, clean) == curve.frequency_per_px[-1]
+    assert crossover_per_px(clean, -clean) == 0
+    assert sigma_px(0.0) is None
+    sigma = sigma_px(0.1)
+    assert math.exp(-2 * (math.pi * 0.1 * sigma) ** 2) == pytest.approx(0.5)
+    usable = np.ones(32, bool)
+    usable[[0, 20]] = False
+    low = KeptLow(noisy.__getitem__, dull.__getitem__, usable, sigma)
+    made = {z: low.plane(z) for z in range(32) if usable[z]}
+    # The same by a library, far from the ends and from planes that take no part.
+    wanted = dull + scipy.ndimage.gaussian_filter(noisy - dull, sigma, mode="nearest", truncate=4.0)
+    for z in (9, 10, 11):
+        np.testing.assert_allclose(made[z], wanted[z], atol=1e-4)
+    before, after = (np.fft.rfftn(np.stack([made[z] - v[z] for z in made])) for v in (noisy, dull))
+    assert np.abs(before[0, 0, 0]) < 0.02 * np.abs(after[0, 0, 0])  # the mean is the input's
+    constant = KeptLow(lambda z: np.full((4, 5), 3.0, np.float32), lambda z: np.zeros((4, 5), np.float32), usable, 3.0)
+    for z in (1, 2, 19, 31):
+        np.testing.assert_allclose(constant.plane(z), 3.0, rtol=1e-6)

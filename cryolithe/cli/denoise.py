@@ -41,6 +41,12 @@ Positive = click.FloatRange(min=0, min_open=True)
 )
 @click.option("--lmax-sweep", type=FilePath, metavar="PNG", help="Draw a crop with several Lmax, and stop there.")
 @click.option("--augment", is_flag=True, help="Mean over four flips: a little better, four times the time.")
+@click.option(
+    "--keep-low/--no-keep-low",
+    default=True,
+    show_default=True,
+    help="Keep the input's lowest frequencies, where it and the output hardly differ. The published method does not.",
+)
 @click.option("--report", type=FilePath, metavar="PNG", help="Draw before, after, spectra and correlations.")
 @click.option("--half1", type=FilePath, help="Volume of the even images, for the guard; with --half2.")
 @click.option("--half2", type=FilePath, help="Volume of the odd images.")

@@ -34,6 +34,7 @@ class DenoiseJob:
         lmax: largest gap of inference; None: from the voxel size.
         voxel_size: in Å, wins over the file's in choosing Lmax.
         augment: mean over four flips.
+        keep_low: keep the low frequencies of the input.
         crop: side of the squares; None: 256 (training on a CPU: 128).
         batch: triplets of a training step; None: from memory.
         halves: volumes of even and odd images, for the guard.
@@ -54,6 +55,7 @@ class DenoiseJob:
     lmax: int | None = None
     voxel_size: float | None = None
     augment: bool = False
+    keep_low: bool = True
     crop: int | None = None
     batch: int | None = None
     halves: tuple[Path, Path] | None = None

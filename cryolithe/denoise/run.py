@@ -21,6 +21,7 @@ from cryolithe.denoise.figures import plot_report
 from cryolithe.denoise.guard import Verdict, central, examine
 from cryolithe.denoise.inference import Inference
 from cryolithe.denoise.job import DenoiseJob, Resolved, check_paths, look, resolve
+from cryolithe.denoise.low import KeptLow, Plane, crossover_per_px, sigma_px
 from cryolithe.denoise.model import SIZES, Weights, load_weights
 from cryolithe.denoise.output import write_result
 from cryolithe.denoise.recipe import Recipe, make_recipe
@@ -89,12 +90,12 @@ def denoise(job: DenoiseJob, place: Place, watcher: Watcher) -> Denoised:
         sweep(run, inference, job.sweep, watcher)
         return Denoised(job.sweep, path, None, times)
     started = time.monotonic()
-    statistics = _make_output(run, inference, weights, watcher)
+    made = _make_output(run, inference, weights, watcher)
     times["denoising"] = time.monotonic() - started
     watcher.stage("Comparing before and after", 1)
     verdict = _guard(run, inference, watcher)
     watcher.advance(1)
-    _write_record(run, weights, verdict, statistics, (place, times))
+    _write_record(run, weights, verdict, made, (place, times))
     return Denoised(job.output, path, verdict, times)
 
 
@@ -158,8 +159,10 @@ def _check_disk(run: Resolved) -> None:
         )
 
 
-def _make_output(run: Resolved, inference: Inference, weights: Weights, watcher: Watcher) -> VolumeStatistics:
-    """Denoise all tiles, put them together, write the result."""
+def _make_output(
+    run: Resolved, inference: Inference, weights: Weights, watcher: Watcher
+) -> tuple[VolumeStatistics, float | None]:
+    """Denoise all tiles, put them together, write the result; returns what `_assemble` does."""
     folder = WorkFolder(run.job.output.with_name(run.job.output.name + ".partial"))
     try:
         parts, overlap = inference_tiles(run, inference)
@@ -178,12 +181,12 @@ def _make_output(run: Resolved, inference: Inference, weights: Weights, watcher:
             _begin(folder, plan, parts, run)
         _denoise_tiles(run, inference, parts, folder, watcher)
         watcher.stage("Writing", run.source.volume.shape[0])
-        statistics = _assemble(run, parts, overlap, folder, weights, watcher)
+        made = _assemble(run, parts, overlap, folder, weights, watcher)
     except BaseException:  # also Ctrl-C: what is done is kept
         folder.release()
         raise
     folder.remove()
-    return statistics
+    return made
 
 
 def _tile_file(folder: WorkFolder, number: int) -> Path:
@@ -246,24 +249,52 @@ def _intact_planes(folder: WorkFolder, depth: int) -> set[int]:
 
 def _assemble(
     run: Resolved, parts: list[Tile], overlap: int, folder: WorkFolder, weights: Weights, watcher: Watcher
-) -> VolumeStatistics:
-    """Blend the tiles into the output; planes without content are copied."""
+) -> tuple[VolumeStatistics, float | None]:
+    """Blend the tiles into the output; planes without content are copied.
+
+    Returns:
+        statistics of the output, and the standard deviation in voxels of the low pass below which the input is kept.
+    """
     survey, volume = run.source.survey, run.source.volume
     blend = Blend(parts, overlap)
     files = [read_mrc(_tile_file(folder, number)).data for number in range(len(parts))]
+
+    def before(z: int) -> NDArray[np.float32]:
+        return survey.scale.apply(volume.read(z))
+
+    def after(z: int) -> NDArray[np.float32]:
+        return blend(np.asarray(file[z]) for file in files)
+
+    low = _kept_low(run, before, after)
+    kept = low.plane if low else after
 
     def plane(z: int) -> NDArray[np.float32]:
         watcher.advance(1)
         if not survey.usable[z]:
             original = np.asarray(volume.read(z), dtype=np.float32)
             return np.where(np.isfinite(original), original, np.float32(survey.scale.centre))
-        return survey.scale.undo(blend(np.asarray(file[z]) for file in files))
+        return survey.scale.undo(kept(z))
 
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     stamp = int(epoch) if epoch.isdecimal() and len(epoch) < 12 else time.time()
     date = datetime.fromtimestamp(stamp, tz=timezone.utc).date().isoformat()
     label = f"CryoLithe {__version__} samba Lmax {run.gaps[1]} weights {weights.sha256[:12]} {date}"
-    return write_result(run.target, volume, plane, label, run.job.overwrite)
+    statistics = write_result(run.target, volume, plane, label, run.job.overwrite)
+    return statistics, low.sigma if low else None
+
+
+def _kept_low(run: Resolved, before: Plane, after: Plane) -> KeptLow | None:
+    """What puts the input's low frequencies back, if that is wanted and the volume large enough to tell which."""
+    volume, usable = run.source.volume, run.source.survey.usable
+    if not run.job.keep_low or min(volume.shape) < FEWEST_VOXELS:
+        return None
+    z, y, x = central(volume.shape)
+    planes = [n for n in range(z.start, z.stop) if usable[n]]
+    if len(planes) < FEWEST_VOXELS:
+        return None
+    pair = [np.stack([read(n)[y, x] for n in planes]) for read in (before, after)]
+    sigma = sigma_px(crossover_per_px(*pair))
+    return KeptLow(before, after, usable, sigma) if sigma else None
 
 
 def _guard(run: Resolved, inference: Inference, watcher: Watcher) -> Verdict | None:
@@ -317,7 +348,7 @@ def _write_record(
     run: Resolved,
     weights: Weights,
     verdict: Verdict | None,
-    statistics: VolumeStatistics,
+    made: tuple[VolumeStatistics, float | None],
     context: tuple[Place, dict[str, float]],
 ) -> None:
     """The sidecar: what was made of what, and what the guard says."""
@@ -334,13 +365,14 @@ def _write_record(
                 "shape_zyx": volume.shape,
                 "voxel_size_angstrom": volume.voxel_size_angstrom,
                 "dtype": run.target.dtype.name,
-                "statistics": asdict(statistics),
+                "statistics": asdict(made[0]),
             },
             "method": {
                 "name": "samba",
                 "lmax_training": weights.card.get("recipe", {}).get("largest_gap"),
                 "lmax_inference": run.gaps[1],
                 "augment": job.augment,
+                "input_kept_below_sigma_px": made[1],
                 "crop": job.crop or CROP,
                 "weights": {"path": job.weights if job.trains else job.model, "sha256": weights.sha256},
                 "card": weights.card,
