@@ -186,11 +186,19 @@ def scores(folder: Path) -> dict[str, Any]:
     return found
 
 
+def cut_middle(folder: Path, shape: tuple[int, int, int]) -> None:
+    """The middle half of our network's output and of the truth along each axis: as telling, in less time."""
+    inside = tuple(slice(n // 4, n // 4 + n // 2) for n in shape)
+    for name in ("network", "truth"):
+        part = np.ascontiguousarray(read_volume(folder / f"{name}.mrc").voxels[inside])
+        write_volume(folder / f"{name}_middle.mrc", Volume(part, VOXEL), label="benchmark", overwrite=True)
+
+
 def network_scores(folder: Path) -> dict[str, Any]:
-    """Against the truth: our network's output before and after."""
+    """Against the truth: the middle of our network's output before and after."""
     truth, raw, new = (
         np.array(read_volume(folder / f"{name}.mrc").voxels, np.float32)
-        for name in ("truth", "network", "network_samba")
+        for name in ("truth_middle", "network_middle", "network_middle_samba")
     )
     before, after = fourier_shell_correlation(truth, raw), fourier_shell_correlation(truth, new)
     limit = VOXEL / resolution_at(before.total, before.frequency_per_px, 0.143, VOXEL).value
@@ -369,7 +377,8 @@ def main() -> None:
         s2 = (64, 8, 2) if arguments.quick else (64, 64, gaps_of(None, VOXEL, shape[0])[0])
         results["modulation"] = figure_s2(arguments.folder, place, *s2)
         if arguments.network_minutes:
-            run_command(arguments.folder, "network", arguments.network_minutes, arguments)
+            cut_middle(arguments.folder, shape)
+            run_command(arguments.folder, "network_middle", arguments.network_minutes, arguments)
             results["network"] = network_scores(arguments.folder)
         results["learning"] = learning(arguments.folder)
         results["record"] = json.loads((arguments.folder / "full_samba.json").read_text())["seconds"]
@@ -401,7 +410,7 @@ def result_tables(results: dict[str, Any]) -> list[Table]:
     )
     if "network" in results:
         one = results["network"]
-        for number, name in enumerate(("our network (default)", "our network, then samba")):
+        for number, name in enumerate(("middle of our network's output", "the same, then samba")):
             rows.append([name, one["snr_db"][number], one["fsc_mean"][number], None, None])
         rows[-1][-1] = one["worst_fsc_change"]
     s2 = [[name, one["modulation"], one["lowest"]] for name, one in results["modulation"].items()]
