@@ -95,7 +95,7 @@ def prepare(manifest: Manifest, pair: PairEntry, root: Path, folder: Path, thick
 
     def binned(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         series = read_tilt_series(path, paths["angles"], manifest.stack_pixel_angstrom)
-        keep = kept_tilts(pair, len(series.images))
+        keep = kept_tilts(pair, series.images.shape[0])
         images = [fourier_crop(sign * np.asarray(series.images[n], dtype=np.float32), manifest.binning) for n in keep]
         return np.stack(images), np.asarray(series.geometry.angles_deg)[list(keep)]
 

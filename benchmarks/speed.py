@@ -60,7 +60,7 @@ def astra_here(stack: Path, depth: int, where: str, report: Path) -> None:
     volume = np.lib.format.open_memmap(stack.with_suffix(".npy"), "w+", np.float32, (rows, depth, width))
     program = AstraSlice(np.asarray(ANGLES_DEG), (depth, width), width, "cuda" if gpu else "linear")
     for row in range(rows):
-        sinogram = np.ascontiguousarray(series.images[:, row], dtype=np.float32)
+        sinogram = np.stack([series.image(n)[row] for n in range(len(ANGLES_DEG))]).astype(np.float32)
         volume[row] = program.fbp(sinogram, "FBP_CUDA" if gpu else "FBP")
     program.close()
     report.write_text(json.dumps({"gpu_peak_bytes": 0}), encoding="utf-8")  # torch does not see ASTRA's memory

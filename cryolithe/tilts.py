@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,30 @@ from cryolithe.errors import GeometryError
 from cryolithe.geometry import TiltGeometry
 
 
+class Images(Protocol):
+    """What a series needs of its images: an array ``(tilt, y, x)`` does, and so do files that are read one by one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes along tilt, y, x."""
+        ...
+
+    @property
+    def ndim(self) -> int:
+        """3."""
+        ...
+
+    def __getitem__(self, number: int, /) -> Any:
+        """An image."""
+        ...
+
+
 @dataclass(frozen=True)
 class TiltSeries:
     """Tilt images with their angles; aligned, tilt axis along y, unless an alignment goes with them.
 
     Attributes:
-        images: shape ``(tilt, y, x)``, any real dtype; may be a read-only memory map.
+        images: shape ``(tilt, y, x)``, any real dtype; may be a read-only memory map, or files read one by one.
         geometry: angles and image shape; must agree with ``images``.
         pixel_size_angstrom: edge of a pixel, or None where nobody knows it.
         notes: what a user should know about the file that it came from.
@@ -27,7 +46,7 @@ class TiltSeries:
         GeometryError: if the images and the geometry disagree, or the pixel size is not positive.
     """
 
-    images: NDArray[np.generic]
+    images: Images
     geometry: TiltGeometry
     pixel_size_angstrom: float | None = None
     notes: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html.parser
+import json
 import shutil
 from urllib.parse import unquote
 
@@ -13,8 +14,10 @@ from projects import BEADS, VOLUME, bead_places, make_project, write_aretomo
 from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
 
 from cryolithe.errors import InputError
+from cryolithe.formats import write_stack
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import read_tomogram_star, write_tomogram_star
+from cryolithe.hashing import file_sha256
 from cryolithe.session.tasks import Session, find_tasks
 from cryolithe.session.watching import Settled
 
@@ -227,6 +230,10 @@ def project(folder):
         lines = [f"{image.format(n=n)} {a} {moved}\n" for n, a in enumerate(angles.read_text().split(), start=1)]
         if name == "TS_2":
             del lines[2]
+        if name == "TS_3":
+            (folder / "Motion").mkdir()
+            for n, image in enumerate(voxels(stack), start=1):
+                write_stack(folder / "Motion" / f"{n}.mrc", image[None], None, "an image")
         (folder / "Tilts" / f"{name}.star").write_text(SERIES.format(name=name) + "".join(lines))
     (folder / "Job").mkdir()
     star = folder / "Job" / "tilt_series.star"
@@ -236,13 +243,13 @@ def project(folder):
 
 def test_relions_table_in_and_out(tmp_path):
     star = project(tmp_path)
+    third = (tmp_path / "Motion" / "3.mrc").rename(tmp_path / "elsewhere.mrc")
     result = run(star, "--method", "fbp")
     assert result.exit_code == 1, result.output
     assert star.read_text() == STAR
     rows = table(tmp_path / "Job")
     assert {name: row["status"] for name, row in rows.items()} == {"TS_1": "done", "TS_2": "done", "TS_3": "failed"}
-    assert "TS_3.star names single images (Motion/1.mrc, ...), not those of one stack" in rows["TS_3"]["message"]
-    assert "CSV list with the columns tilts,star" in rows["TS_3"]["message"]
+    assert "TS_3.star names the image Motion/3.mrc, which is not there" in rows["TS_3"]["message"]
     assert [rows[name]["left_out"] for name in ("TS_1", "TS_2")] == ["0", "1"]
     assert {row["voxel_size_angstrom"] for row in rows.values()} == {"5", ""}
     for name in ("TS_1", "TS_2"):
@@ -255,11 +262,38 @@ def test_relions_table_in_and_out(tmp_path):
     assert cells["TS_3"].split() == ["TS_3", "200.000000", "Tilts/TS_3.star", "1.50", "5.0", "10", "None", "1"]
     assert "_rlnTomoReconstructedTomogram" in "".join(lines)
 
+    third.rename(tmp_path / "Motion" / "3.mrc")
     again = run(star, "--method", "fbp")
-    assert "0 to do" in again.stderr
+    assert again.exit_code == 0, again.output
+    assert "1 to do" in again.stderr
+    assert "0 to do" in run(star, "--method", "fbp").stderr
     series = tmp_path / "Tilts" / "TS_1.star"
     series.write_text(series.read_text() + "\n")
     assert "rec_TS_1.mrc exists" in run(star, "--method", "fbp").stdout
+
+
+def test_a_series_of_single_images_is_that_of_their_stack(tmp_path):
+    """As RELION's motion correction leaves them, told by the series' own table."""
+    project(tmp_path)
+    series = tmp_path / "Tilts" / "TS_3.star"
+    flags = (*FBP, "--pixel-size", 5)
+    made(series, *flags)
+    made(tmp_path / "Tilts" / "TS_3.mrc", "--star", series, *flags, "-o", tmp_path / "stack.mrc")
+    assert (voxels(tmp_path / "Tilts" / "TS_3_rec.mrc") == voxels(tmp_path / "stack.mrc")).all()
+    inputs = json.loads((tmp_path / "Tilts" / "TS_3_rec.json").read_text())["inputs"]
+    assert inputs["image 2"] == {
+        "path": str(tmp_path / "Motion" / "2.mrc"), "sha256": file_sha256(tmp_path / "Motion" / "2.mrc")
+    }  # fmt: skip
+    image = tmp_path / "Motion" / "2.mrc"
+    write_stack(image, voxels(image)[None, :, 2:], None, "narrower", overwrite=True)
+    refused = run(series, *flags, "-o", tmp_path / "other.mrc")
+    assert refused.exit_code == 2
+    assert f"{image} holds 1 x {SHAPE[0]} x {SHAPE[1] - 2} pixels (images, y, x), expected 1 x" in refused.stderr
+    image.unlink()
+    refused = run(series, *flags, "-o", tmp_path / "other.mrc")
+    assert refused.stderr == f"Error: {series} names the image Motion/2.mrc, which is not there\n"
+    stacked = run(tmp_path / "Tilts" / "TS_1.star", *flags, "-o", tmp_path / "other.mrc")
+    assert "names images of the stack Tilts/TS_1.mrc; give that stack, and --star" in stacked.stderr
 
 
 @pytest.mark.parametrize(("flags", "thickness"), [({}, 10), ({"bin": 4}, 2), ({"thickness": 7}, 7)])

@@ -129,6 +129,7 @@ def command(
       cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --filter hamming -o ts_01_fbp.mrc
       cryolithe reconstruct ts_01.st --newst-com newst.com --tilt-com tilt.com
       cryolithe reconstruct ts_01.mrc --aln ts_01.aln --thickness 400 --bin 4
+      cryolithe reconstruct tilt_series/ts_01.star --pixel-size 2.7     RELION-5, images as single files
       cryolithe reconstruct --even ts_01_EVN.mrc --odd ts_01_ODD.mrc --aln ts_01.aln
       cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --denoise samba     keeps both volumes
       cryolithe reconstruct session_folder --config settings.yaml -o tomograms
@@ -183,6 +184,8 @@ def _halves(even: Path | None, odd: Path | None) -> tuple[Path, Path] | None:
 def _job(tilts: Path, angles: Path | None, output: Path | None, settings: ReconstructSettings) -> Job:
     from cryolithe.reconstruct.job import Job, default_output
 
+    if tilts.suffix.lower() == ".star" and settings.star is None:  # of one series: it names the images and aligns them
+        settings = settings.model_copy(update={"star": str(tilts)})
     return Job(tilts, angles, output or default_output(tilts, settings.format), settings)
 
 

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from cryolithe.metrics import FloatArray, fourier_shell_correlation
 
 BINS = 24  # of the regions along each axis, at most
-# Of what a Wiener filter would keep, by halves and by neighbouring planes (which say less): a shell below is said to
-# have lost signal. Shells with less signal than LEAST_COHERENT are left out.
-LEAST_KEPT, LEAST_KEPT_BY_PLANES, LEAST_COHERENT = 0.5, 0.35, 0.5
+# By halves and by neighbouring planes: a shell with more signal than the first, of which less than the second is kept
+# of what a Wiener filter would keep, is said to have lost signal. Neighbouring planes share much noise of a tomogram,
+# too (all of it at low k_xy, where the tilt range leaves little room along k_z): what they tell is used where they
+# hardly differ.
+LEAST_COHERENT, LEAST_KEPT = 0.5, 0.5
+LEAST_COHERENT_BY_PLANES, LEAST_KEPT_BY_PLANES = 0.98, 0.35
 # Power after over power before: a region above is said to have got energy that was not there.
 MOST_GAIN = 1.5
 LEAST_SHARE = 1e-3  # of the output's power: less is chance in regions of a few coefficients
@@ -140,7 +143,8 @@ def examine(
         adjacent = fourier_shell_correlation(before[0:even:2], before[1:even:2]) if even >= 8 else curve
         coherence = np.interp(curve.frequency_per_px, adjacent.frequency_per_px, np.clip(adjacent.total, 0, 1))
         origin = "neighbouring planes"
-    warnings = _warnings(found, coherence, LEAST_KEPT_BY_PLANES if halves is None else LEAST_KEPT)
+    limits = (LEAST_COHERENT, LEAST_KEPT) if halves else (LEAST_COHERENT_BY_PLANES, LEAST_KEPT_BY_PLANES)
+    warnings = _warnings(found, coherence, *limits)
     return Verdict(found, curve.total, coherence, origin, pair, tuple(warnings))
 
 
@@ -151,11 +155,11 @@ def _taper(shape: tuple[int, ...]) -> NDArray[np.float32]:
     return product
 
 
-def _warnings(found: Spectra, coherence: FloatArray, least_kept: float) -> list[str]:
+def _warnings(found: Spectra, coherence: FloatArray, least_coherent: float, least_kept: float) -> list[str]:
     """In words, what a user should look at."""
     frequency, transfer = found.shell_per_px, found.shell_transfer
     warnings = []
-    inner = (frequency > 0) & (frequency < 0.5) & (coherence > LEAST_COHERENT)
+    inner = (frequency > 0) & (frequency < 0.5) & (coherence > least_coherent)
     lost = inner & (transfer < least_kept * coherence)
     if lost.any():
         at = frequency[lost]

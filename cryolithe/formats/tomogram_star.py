@@ -49,6 +49,41 @@ def read_tomogram_star(path: PathLike) -> tuple[SeriesEntry, ...]:
     return tuple(entries)
 
 
+def is_tomogram_table(path: PathLike) -> bool:
+    """Whether a STAR file lists tilt series, and not the images of one; yes for what cannot be read as either."""
+    try:
+        tables = _tables(_document(Path(path)))
+    except InputError:
+        return True
+    return any(SERIES in table.tags for table in tables) or not any(IMAGE in table.tags for table in tables)
+
+
+def series_images(path: PathLike) -> tuple[Path, ...]:
+    """The files of a series' images, in the order of its table.
+
+    Args:
+        path: STAR file of one tilt series, with ``rlnMicrographName``.
+
+    Raises:
+        InputError: if the file cannot be read, lists no images or images of a stack, or one of them is not there.
+    """
+    path = Path(path)
+    table = next((found for found in _tables(_document(path)) if IMAGE in found.tags), None)
+    names = [] if table is None else [table.value(IMAGE, row) for row in range(len(table))]
+    if not names:
+        raise InputError(f"{path} lists no images: expected the column {IMAGE[1:]}")
+    if any("@" in name for name in names):
+        stack = printable(names[0].partition("@")[2])[:100]
+        raise InputError(f"{path} names images of the stack {stack}; give that stack, and --star {path}")
+    found = []
+    for name in names:
+        file = find_named(path, name)
+        if file is None:
+            raise InputError(f"{path} names the image {printable(name)[:100]}, which is not there")
+        found.append(file)
+    return tuple(found)
+
+
 def find_named(star: Path, name: str) -> Path | None:
     """A file that a table of RELION names, or None if it is nowhere.
 
@@ -161,12 +196,15 @@ def _stack(table: _Table, row: int, series: Path, path: Path) -> tuple[Path, str
     if tilts is None:
         return series, f"{series} has no column {IMAGE[1:]}"
     images = [tilts.value(IMAGE, n) for n in range(len(tilts))]
-    numbers, _, names = zip(*(image.partition("@") for image in images), strict=True) if images else ((), (), ())
+    if not images:
+        return series, f"{series} lists no images"
+    if not any("@" in image for image in images):
+        return series, ""  # single files: see `series_images`
+    numbers, _, names = zip(*(image.partition("@") for image in images), strict=True)
     if len(set(names)) != 1 or not all(number.isdecimal() for number in numbers):
         return series, (
-            f"{series} names single images{f' ({printable(images[0])[:60]}, ...)' if images else ''}, not those of one "
-            "stack (1@stack, 2@stack, ...); make one stack of them, in the order of the table, and give it in a CSV "
-            "list with the columns tilts,star"
+            f"{series} names images of several stacks ({printable(images[0])[:60]}, ...); expected those of one stack "
+            "(1@stack, 2@stack, ...), or a file for each"
         )
     return _found(path, names[0]), ""
 

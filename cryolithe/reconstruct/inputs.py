@@ -21,9 +21,12 @@ from cryolithe.formats.alignment_names import files_beside
 from cryolithe.formats.alignment_relion import find_series_table, read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
 from cryolithe.formats.files import PathLike
+from cryolithe.formats.image_files import ImageFiles
+from cryolithe.formats.mrc import MrcArray
+from cryolithe.formats.tomogram_star import series_images
 from cryolithe.geometry import TiltGeometry
 from cryolithe.settings import ReconstructSettings
-from cryolithe.tilts import TiltSeries
+from cryolithe.tilts import Images, TiltSeries
 
 # Options that name alignment files, in groups of which a series takes one.
 GROUPS = (("xf", "newst_com", "tilt_com"), ("aln",), ("star",), ("warp",))
@@ -85,8 +88,8 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
         GeometryError: if angles or transforms describe no tilt series.
     """
     _check_options(tilts, angles, settings)
-    mrc = read_mrc(tilts)
-    sections, height, width = mrc.data.shape
+    images, mrc = _open_images(tilts)
+    sections, height, width = images.shape
     pixel = settings.pixel_size or mrc.voxel_size_angstrom
     if settings.aln is not None:
         raw = None if angles is None else _angles(angles, tilts, sections)
@@ -117,7 +120,7 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
     geometry = TiltGeometry(tuple(sign * image.angle_deg for image in alignment.images), (height, width))
     used = tuple(image.section for image in alignment.images)
     series = TiltSeries(
-        mrc.data,
+        images,
         geometry,
         alignment.pixel_size_angstrom or pixel,
         (*mrc.notes, *alignment.notes),
@@ -125,6 +128,27 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
         mrc.labels,
     )
     return Inputs(series, alignment, aligned)
+
+
+def image_files(tilts: Path) -> dict[str, Path]:
+    """The files that a STAR file of one series names as its images; empty where ``tilts`` is a stack.
+
+    Raises:
+        InputError: if one of them is not there.
+    """
+    if tilts.suffix.lower() != ".star":
+        return {}
+    return {f"image {number}": path for number, path in enumerate(series_images(tilts), start=1)}
+
+
+def _open_images(tilts: Path) -> tuple[Images, MrcArray]:
+    """The images, and the (first) file's header."""
+    files = image_files(tilts)
+    if not files:
+        mrc = read_mrc(tilts)
+        return mrc.data, mrc
+    images = ImageFiles(tuple(files.values()))
+    return images, images.first
 
 
 def _check_options(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> None:

@@ -20,7 +20,7 @@ from cryolithe.hashing import file_sha256
 from cryolithe.images import rotated_shape
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
-from cryolithe.reconstruct.inputs import OPTIONS, Inputs, alignment_files, mirrored, read_inputs
+from cryolithe.reconstruct.inputs import OPTIONS, Inputs, alignment_files, image_files, mirrored, read_inputs
 from cryolithe.reconstruct.preparation import Preparation
 from cryolithe.reconstruct.turning import NO_TILT_DEG, depth_before
 from cryolithe.settings import ReconstructSettings
@@ -233,7 +233,8 @@ def already_done(job: Job) -> bool:
 def input_files(job: Job) -> dict[str, Path]:
     """Every file that decides the result besides the model, by what it is."""
     angles = {} if job.angles is None else {"angles": job.angles}
-    return {"tilts": job.tilts, **angles, **alignment_files(job.tilts, job.angles, job.settings)}
+    alignment = alignment_files(job.tilts, job.angles, job.settings)
+    return {"tilts": job.tilts, **image_files(job.tilts), **angles, **alignment}
 
 
 def resolve(job: Job) -> ResolvedJob:

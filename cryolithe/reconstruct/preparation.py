@@ -240,7 +240,7 @@ def _outlier_level(sigma: float, tail: float) -> float:
     return max(CLIP_SIGMAS * sigma, TAIL_MARGIN * tail)
 
 
-def release_pages(array: NDArray[np.generic]) -> None:
+def release_pages(array: object) -> None:
     """Let the system forget the pages of a read-only memory map that were read, so that they do not pile up."""
     base: object = array
     while base is not None and not isinstance(base, mmap.mmap):

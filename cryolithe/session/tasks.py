@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats import SeriesEntry, read_series_list
 from cryolithe.formats.session_folder import read_session_folder
-from cryolithe.formats.tomogram_star import read_tomogram_star
+from cryolithe.formats.tomogram_star import is_tomogram_table, read_tomogram_star
 from cryolithe.reconstruct.inputs import OPTIONS
 from cryolithe.reconstruct.job import Job, Watcher, default_output, input_files
 from cryolithe.settings import ReconstructSettings, resolve_settings
@@ -82,8 +82,9 @@ class Session:
 
 
 def is_session(path: Path) -> bool:
-    """Whether a path names many series: a folder, a list (.csv, also .txt with commas in its header) or a star file."""
-    return path.is_dir() or path.suffix.lower() in (".csv", ".star")
+    """Whether a path names many series: a folder, a list (.csv) or a star file that is not that of one series."""
+    ending = path.suffix.lower()
+    return path.is_dir() or ending == ".csv" or (ending == ".star" and is_tomogram_table(path))
 
 
 def find_tasks(
