@@ -225,3 +225,14 @@ def test_halves_that_are_none(flags, why, tmp_path, monkeypatch):
     assert result.exit_code == 2
     assert why in result.output
     assert not list(tmp_path.glob("*_rec*"))
+
+
+def test_a_bad_half_is_found_before_the_other_is_worked_on(tmp_path):
+    even, angles = write_series(tmp_path, name="a")
+    bad = noise()
+    bad[2, 3, 4] = np.nan
+    odd, _ = write_series(tmp_path, bad, name="b")
+    result = run("--even", even, "--odd", odd, angles, "--method", "fbp")
+    assert result.exit_code == 2
+    assert "1 NaN or Inf pixels in tilt 3" in result.output
+    assert not list(tmp_path.glob("*_rec*"))

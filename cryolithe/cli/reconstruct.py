@@ -198,6 +198,8 @@ def _reconstruct_pair(
 ) -> None:
     """Reconstruct two halves; the only argument beside them is ANGLES."""
     from cryolithe.cli import halves as pair
+    from cryolithe.reconstruct.job import resolve
+    from cryolithe.reconstruct.preparation import check_images
 
     angles, more = arguments
     if more is not None:
@@ -207,6 +209,9 @@ def _reconstruct_pair(
             volume = output or pair.default_output(stack)
             _reconstruct(_job(stack, angles, volume.with_name(f"{volume.stem}_{name}.mrc"), settings), True, None)
         return
+    for stack in halves:  # both are looked at before the first is worked on for long
+        run = resolve(_job(stack, angles, None, settings))
+        check_images(run.series, run.preparation.fix_nonfinite)
 
     def one(stack: Path, volume: Path) -> str:
         from cryolithe.session.batch import run_task
