@@ -16,7 +16,8 @@ from tiny_series import write_series
 from cryolithe.cli import main
 from cryolithe.denoise import inference, model, run, training
 from cryolithe.denoise import recipe as recipes
-from cryolithe.formats import read_mrc
+from cryolithe.formats import read_mrc, write_volume
+from cryolithe.volume import Volume
 
 SHAPE = (9, 40, 36)
 
@@ -253,3 +254,10 @@ def test_reconstruct_denoises_too_and_keeps_both_volumes(tmp_path):
     assert "The training is done" in result.output
     result = CliRunner().invoke(main, [*words, "--denoise-minutes", "1"])
     assert result.exit_code == 2
+
+
+def test_a_volume_of_a_network_is_not_denoised_without_a_word(tmp_path):
+    for label, warned in (("CryoLithe 0.1.0 model fast da7d8ebbf5c1 2026-11-21", True), ("CryoLithe 0.1.0 fbp", False)):
+        write_volume(tmp_path / "t.mrc", Volume(volume(), 12.0), label=label, overwrite=True)
+        output = good(tmp_path / "t.mrc", "--overwrite").output
+        assert ("was made by a network" in output) == warned

@@ -33,6 +33,7 @@ class VolumeFile:
         origin_angstrom: position ``(z, y, x)`` of the first voxel.
         maybe_stack: whether it may as well be a stack of images: the file does not say that it is a volume.
         notes: what was forgiven, in words.
+        labels: texts of the header.
         names: of the files of a sequence.
     """
 
@@ -45,6 +46,7 @@ class VolumeFile:
     origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
     maybe_stack: bool = False
     notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
 
     @property
@@ -86,4 +88,5 @@ def open_volume_file(path: Path) -> VolumeFile:
         # IMOD writes space group 0 into stacks and volumes alike.
         maybe_stack=mrc.ispg == 0 and path.suffix.lower() not in (".rec", ".map"),
         notes=mrc.notes,
+        labels=mrc.labels,
     )
