@@ -80,7 +80,7 @@ class LiftedNetwork:
 
     @property
     def outputs(self) -> int:
-        """Values of a point."""
+        """Values of a point; what a trunk takes, if the network has one."""
         return int(self.combine[-1].weight.shape[0])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LiftedNetwork:
@@ -105,16 +105,31 @@ def lift_network(network: Network, angles_rad: torch.Tensor) -> LiftedNetwork:
     angles = angles_rad.to(dtype)
     rows, stride = network.rows_per_point, network.config.head.stride
     if isinstance(network, RowSet):
-        encoder = RowEncoder(network.tilt_context(angles), (), mlp_steps(network.encode_row))
+        steps = mlp_steps(network.encode_row)
         # The definition flattens (features, rows); here it is (rows, features).
         gather = network.gather_rows.weight.unflatten(1, (-1, rows)).transpose(1, 2).flatten(1)
-        return LiftedNetwork((encoder,), (Step(gather, relu=True), *mlp_steps(network.combine)), rows, stride)
+        if network.combine is None:
+            combine: tuple[Step, ...] = (Step(gather, relu=False),)
+            steps = _passing_on(steps, network.pass_on.weight)
+        else:
+            combine = (Step(gather, relu=True), *mlp_steps(network.combine))
+        return LiftedNetwork((RowEncoder(network.tilt_context(angles), (), steps),), combine, rows, stride)
     encoding = network.tilt_context(angles)
     return LiftedNetwork(
         tuple(_slice_encoder(row, encoding) for row in network.row_encoders if isinstance(row, SliceRowEncoder)),
         mlp_steps(network.combine),
         rows,
         stride,
+    )
+
+
+def _passing_on(steps: tuple[Step, ...], direct: torch.Tensor) -> tuple[Step, ...]:
+    """Two layers and a map past both as two layers: a mean of ReLUs is not negative, so a ReLU lets it pass."""
+    first, last = steps
+    same = torch.eye(first.weight.shape[1]).to(first.weight)
+    return (
+        replace(first, weight=torch.cat([first.weight, same])),
+        replace(last, weight=torch.cat([last.weight, direct], dim=1)),
     )
 
 

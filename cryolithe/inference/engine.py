@@ -31,11 +31,13 @@ class BatchSize:
         points: of a block.
         patches: along y, whose new rows are lifted together; networks with an encoder per row take one.
         points_in_memory: points whose features are kept at once; more points are done one such part after another.
+        trunk_values: values that a trunk takes at once; more blocks are done strip by strip.
     """
 
     points: int = 1024
     patches: int = 1
     points_in_memory: int = 1 << 20
+    trunk_values: int = 1 << 25
 
 
 class RowRun(NamedTuple):

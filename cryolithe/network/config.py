@@ -10,6 +10,10 @@ from cryolithe.filters import WINDOWS
 from cryolithe.sampling import Window
 from cryolithe.wavelets import Wavelet
 
+# Far above any useful size: a corrupt file must not make us allocate gigabytes before its weights are looked at.
+MOST_UNITS = 8192
+MOST_ROWS, MOST_LAYERS = 255, 32
+
 
 @dataclass(frozen=True)
 class Head:
@@ -110,6 +114,8 @@ class RowSetConfig:
         combiner_layers: its hidden layers, the first one included.
         angle_harmonics: sine and cosine pairs of the angle encoding.
         weigh_spacing: tilts weigh by the range of angles they stand for, instead of alike.
+        trunk_units: residual units of `cryolithe.network.trunk.Trunk`, through which neighbouring blocks see each
+            other; the combiner is then one linear map. 0 for none: every block by itself.
     """
 
     input: InputWindow = InputWindow()
@@ -122,10 +128,23 @@ class RowSetConfig:
     combiner_layers: int = 3
     angle_harmonics: int = 4
     weigh_spacing: bool = False
+    trunk_units: int = 0
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.rows % 2 == 0:
             raise SettingsError(f"RowSet sees an odd number of rows, got {self.rows}")
+        if self.trunk_units > MOST_LAYERS:
+            raise SettingsError(f"a trunk has at most {MOST_LAYERS} units, got {self.trunk_units}")
+
+    @property
+    def trunk_spacings(self) -> tuple[int, ...]:
+        """Distance, in blocks, of what the first convolution of each unit of the trunk reads: 1, 2, ... 2, 1."""
+        return tuple(1 if unit in (0, self.trunk_units - 1) else 2 for unit in range(self.trunk_units))
+
+    @property
+    def trunk_reach(self) -> int:
+        """Blocks, each way along every axis, that an output depends on beside its own."""
+        return sum(spacing + 1 for spacing in self.trunk_spacings)
 
 
 @dataclass(frozen=True)
@@ -162,6 +181,11 @@ class SliceSetConfig:
     combiner_layers: int = 5
     skip: bool = True
 
+    @property
+    def trunk_reach(self) -> int:
+        """Blocks that an output depends on beside its own: none."""
+        return 0
+
     def __post_init__(self) -> None:
         if self.set_layers < 1:
             raise SettingsError(f"SliceSet needs a hidden layer or more in its set-MLP, got {self.set_layers}")
@@ -170,10 +194,6 @@ class SliceSetConfig:
 
 
 NetworkConfig = RowSetConfig | SliceSetConfig
-
-# Far above any useful size: a corrupt file must not make us allocate gigabytes before its weights are looked at.
-MOST_UNITS = 8192
-MOST_ROWS, MOST_LAYERS = 255, 32
 
 KINDS: dict[str, type[RowSetConfig] | type[SliceSetConfig]] = {"RowSet": RowSetConfig, "SliceSet": SliceSetConfig}
 

@@ -72,7 +72,11 @@ def products_per_voxel(config: NetworkConfig) -> float:
     else:
         hidden = max(0, config.row_layers - 1) * config.row_hidden**2
         encode = rows * (config.set_hidden * config.row_hidden + hidden + config.row_hidden * config.row_features)
-    join = rows * config.row_features * width + (config.combiner_layers - 1) * width**2 + width * outputs
+    join = rows * config.row_features * width + width * outputs
+    if isinstance(config, RowSetConfig) and config.trunk_units:
+        join += (2 * 27 * len(config.trunk_spacings) + 4) * width**2
+    else:
+        join += (config.combiner_layers - 1) * width**2
     return (encode + join) / stride**3
 
 

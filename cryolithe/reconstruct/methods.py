@@ -22,8 +22,8 @@ from cryolithe.filters import (
     unit_noise_gain,
 )
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network
-from cryolithe.network import InputWindow, Network, NetworkConfig, SliceSetConfig
+from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, TrunkEngine, lift_network
+from cryolithe.network import InputWindow, Network, NetworkConfig, RowSet, SliceSetConfig
 from cryolithe.projector import Projector
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.sampling import block_positions_px
@@ -32,9 +32,11 @@ from cryolithe.wavelets import Wavelet, synthesise
 # On a CPU a block's features stay in the cache of its core (benchmarks/LOG.md); a GPU wants much to do at a time.
 BATCHES = {
     "cpu": BatchSize(points=1024, patches=1, points_in_memory=1 << 17),
-    "cuda": BatchSize(points=1 << 15, patches=8, points_in_memory=1 << 18),
+    "cuda": BatchSize(points=1 << 15, patches=8, points_in_memory=1 << 18, trunk_values=1 << 29),
 }
 FEWEST_POINTS = 32
+# Arrays as large as its input that a trunk needs at once: input, one converted, a unit's three, what widens it.
+TRUNK_ARRAYS = 6
 
 
 class SlabMethod(Protocol):
@@ -155,7 +157,12 @@ class Compute:
     def batch(self) -> BatchSize:
         """Sizes for the engine."""
         usual = BATCHES[self.device.type]
-        return usual if self.points is None else replace(usual, points=self.points)
+        return usual if self.points is None else batch_of(usual, self.points)
+
+
+def batch_of(usual: BatchSize, points: int) -> BatchSize:
+    """Sizes for a block of so many points: who has room for fewer points has room for less of a trunk."""
+    return replace(usual, points=points, trunk_values=max(1, usual.trunk_values * points // usual.points))
 
 
 ON_CPU = Compute()
@@ -188,6 +195,11 @@ class Sampling(Protocol):
         ...
 
 
+def network_halo_px(config: NetworkConfig) -> int:
+    """Detector rows that a network reads before and after a slab."""
+    return (config.rows - 1) // 2 + config.head.stride * (config.head.margin + config.trunk_reach)
+
+
 class BlockSampling:
     """Points in the middle of blocks of voxels: this program's own way.
 
@@ -200,7 +212,7 @@ class BlockSampling:
     def __init__(self, config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid) -> None:
         self.config, self.grid, self.head = config, grid, config.head
         self.row_multiple = self.head.stride
-        self.halo_px = (config.rows - 1) // 2 + self.head.stride * self.head.margin
+        self.halo_px = network_halo_px(config)
         z, x = (
             block_positions_px(voxels, -self.head.margin, self._blocks(voxels), self.head.stride)
             for voxels in (grid.shape[0], grid.shape[2])
@@ -213,7 +225,7 @@ class BlockSampling:
 
     def inputs(self, rows: torch.Tensor, first_row: int) -> RowRun:
         """See `Sampling`; slabs are alike wherever they lie."""
-        blocks = self._blocks(rows.shape[1] - 2 * self.halo_px)
+        blocks = self._blocks(rows.shape[1] - 2 * self.halo_px) + 2 * self.config.trunk_reach
         return RowRun(network_rows(rows, self.config.input), self.head.stride * np.arange(blocks, dtype=np.float64))
 
     def volume(self, values: torch.Tensor, first_row: int, slab: int) -> torch.Tensor:
@@ -253,11 +265,14 @@ class NetworkMethod:
         self.first_row = 0
         lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
         self.lifted = lifted.to(compute.device, compute.precision)
+        trunk = network.trunk if isinstance(network, RowSet) else None
+        self.trunk = copy.deepcopy(trunk).to(compute.device, compute.precision) if trunk is not None else None
         self.engine = self._new_engine()
 
-    def _new_engine(self) -> Engine:
+    def _new_engine(self) -> Engine | TrunkEngine:
         threads = self.compute.threads or torch.get_num_threads()
-        return Engine(self.lifted, self.config.input.windows, self.points, self.compute.batch(), threads)
+        engine = Engine(self.lifted, self.config.input.windows, self.points, self.compute.batch(), threads)
+        return engine if self.trunk is None else TrunkEngine(engine, self.trunk, self.config.trunk_reach)
 
     @property
     def device(self) -> torch.device:
@@ -287,7 +302,7 @@ class NetworkMethod:
         slab, points = rows.shape[1] - 2 * self.halo_px, self.points
         run = self.sampling.inputs(rows.to(self.compute.device), self.first_row)
         values = self.engine(run, self.on_points)
-        by_point = values.view(len(points.z_px), len(points.x_px), len(run.first_rows), -1)
+        by_point = values.view(len(points.z_px), len(points.x_px), *values.shape[1:])
         return self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
 
 
@@ -312,4 +327,5 @@ def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGri
     kept = kept_points * (rows * config.row_features + 3 * geometry.tilts)
     threads = max(2, torch.get_num_threads())
     block = threads * batch.points * rows * (3 * widest + 2 * config.row_features * batch.patches)
-    return 4 * (lifted + kept + block)
+    trunk = TRUNK_ARRAYS * batch.trunk_values if config.trunk_reach else 0
+    return 4 * (lifted + kept + block + trunk)

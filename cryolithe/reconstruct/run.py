@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -43,7 +42,9 @@ from cryolithe.reconstruct.methods import (
     FbpMethod,
     SirtMethod,
     SlabMethod,
+    batch_of,
     network_bytes,
+    network_halo_px,
 )
 from cryolithe.reconstruct.networks import make_network_method, published_demand
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
@@ -237,7 +238,7 @@ def _batch(run: ResolvedJob) -> int:
 
 def _batch_size(run: ResolvedJob, batch: int) -> BatchSize:
     """Sizes for the engine, with ``batch`` points of a block."""
-    return replace(BATCHES[run.device.type], points=batch)
+    return batch_of(BATCHES[run.device.type], batch)
 
 
 def _demand(run: ResolvedJob, batch: int) -> Demand:
@@ -248,7 +249,7 @@ def _demand(run: ResolvedJob, batch: int) -> Demand:
         config = run.model.network.config
         if run.model.convention.published:
             return published_demand(run.model, run.series.geometry, run.grid, _batch_size(run, batch))
-        halo = (config.rows - 1) // 2 + config.head.stride * config.head.margin
+        halo = network_halo_px(config)
         fixed = network_bytes(config, run.series.geometry, run.grid, _batch_size(run, batch))
         return Demand(fixed, 5.0, 6.0, halo, config.head.stride)
     iterative = run.job.settings.method == "sirt"

@@ -22,7 +22,7 @@ from cryolithe.training.config import TrainConfig
 from cryolithe.training.series import Images, TrainingSeries, head_targets, make_series
 
 __all__ = ["Batch", "Run", "TrainingSeries", "draw_batch", "draw_run", "gather", "head_targets", "make_series",
-           "simulate_training_set"]  # fmt: skip
+           "plain_series", "simulate_training_set"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,16 @@ def simulate_training_set(
     """Draw the plain series of a training run; the same configuration and library give the same series."""
     series = []
     for number in range(config.series):
-        rng = np.random.default_rng([config.seed, number])
-        specimen = make_specimen(config.specimens.recipe(), library, rng)
-        angles = draw_angles_deg(config.tilts.scheme(), rng)
-        series.append(make_series(specimen, angles, config.network_config().head))
+        series.append(plain_series(config, library, np.random.default_rng([config.seed, number])))
         on_series()
     return series
+
+
+def plain_series(config: TrainConfig, library: tuple[Molecule, ...], rng: np.random.Generator) -> TrainingSeries:
+    """Draw a plain specimen and its tilts."""
+    specimen = make_specimen(config.specimens.recipe(), library, rng)
+    angles = draw_angles_deg(config.tilts.scheme(), rng)
+    return make_series(specimen, angles, config.network_config().head)
 
 
 def draw_run(series: TrainingSeries, config: TrainConfig, network: NetworkConfig, rng: np.random.Generator) -> Run:
@@ -174,7 +178,7 @@ def _draw_place(series: TrainingSeries, config: TrainConfig, rng: np.random.Gene
     """Random columns of a run of blocks, or a cube of blocks."""
     depth, height, width, _ = series.targets.shape
     loss = config.loss
-    if loss.fsc and rng.random() < loss.cube_share:
+    if config.network_config().trunk_reach or (loss.fsc and rng.random() < loss.cube_share):
         cube = tuple(min(wanted, found) for wanted, found in zip(loss.cube, (depth, height, width), strict=True))
         first = [int(rng.integers(found - n + 1)) for n, found in zip(cube, (depth, height, width), strict=True)]
         z = np.repeat(np.arange(first[0], first[0] + cube[0]), cube[2])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from cryolithe.errors import CryoLitheError, ModelError
-from cryolithe.network import Network, build_network
+from cryolithe.network import Network, RowSet, build_network
 from cryolithe.network.config import config_to_dict
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Batch, Run, gather
@@ -23,6 +23,8 @@ from cryolithe.training.sections import LossSettings
 from cryolithe.training.sources import Source
 
 THREADS_BESIDE_GPU = 4
+# Blocks at the faces of a cube that a loss leaves out, and cubes that go through a trunk together.
+FACE, TOGETHER = 2, 8
 
 
 @dataclass(frozen=True)
@@ -112,15 +114,66 @@ def batch_loss(
         settings: parts of the loss; the squared error by default.
         apply: what is called instead of the network (its compiled form).
     """
+    return batches_loss(network, [batch], weights, precision, settings, apply)
+
+
+def batches_loss(
+    network: Network,
+    batches: Sequence[Batch],
+    weights: torch.Tensor,
+    precision: torch.dtype,
+    settings: LossSettings | None = None,
+    apply: Callable[..., torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Mean loss of batches; a trunk takes all of them at once, which must then be cubes of one shape.
+
+    Arguments as for `batch_loss`.
+    """
     device = weights.device
     enabled = precision != torch.float32
+    trunk = isinstance(network, RowSet) and network.trunk is not None
     with torch.autocast(device.type, dtype=precision if enabled else torch.bfloat16, enabled=enabled):
-        context = network.tilt_context(batch.angles_rad.to(device))
-        windows = batch.windows.to(device, precision)
-        output = (network if apply is None else apply)(windows, batch.visible.to(device), context.to(precision))
-    scaled = output.float() * batch.output_gain
-    cube = None if batch.cube is None else (batch.cube, network.config.head)
-    return run_loss(scaled, batch.targets.to(device), weights, settings or LossSettings(), cube)
+        outputs = []
+        for batch in batches:
+            context = network.tilt_context(batch.angles_rad.to(device))
+            windows = batch.windows.to(device, precision)
+            call = network if apply is None else apply
+            outputs.append(call(windows, batch.visible.to(device), context.to(precision)))
+        if trunk:
+            outputs = _refined(network, outputs, batches)
+    losses = []
+    for output, batch in zip(outputs, batches, strict=True):
+        values, target, cube = output.float() * batch.output_gain, batch.targets.to(device), batch.cube
+        if trunk and cube is not None:
+            values, target, cube = (*(_inside(v, cube) for v in (values, target)), _smaller(cube))
+        place = None if cube is None else (cube, network.config.head)
+        losses.append(run_loss(values, target, weights, settings or LossSettings(), place))
+    return torch.stack(losses).mean()
+
+
+def _refined(network: Network, joined: list[torch.Tensor], batches: Sequence[Batch]) -> list[torch.Tensor]:
+    """The trunk's outputs for cubes; those of one shape go through it together."""
+    assert isinstance(network, RowSet)
+    cubes = [batch.cube for batch in batches]
+    outputs: list[torch.Tensor] = [torch.empty(0)] * len(joined)
+    for cube in set(cubes):
+        assert cube is not None
+        members = [number for number, other in enumerate(cubes) if other == cube]
+        refined = network.refine(torch.stack([joined[number] for number in members]), (cube[0], cube[2]))
+        for number, output in zip(members, refined, strict=True):
+            outputs[number] = output
+    return outputs
+
+
+def _inside(values: torch.Tensor, cube: tuple[int, int, int]) -> torch.Tensor:
+    """Values ``(z * x, y, outputs)`` of a cube without the blocks at its faces, whose neighbours the trunk lacks."""
+    z, y, x = (slice(FACE, size - FACE) if size > 2 * FACE else slice(None) for size in cube)
+    return values.unflatten(0, (cube[0], cube[2]))[z, x, y].flatten(0, 1)
+
+
+def _smaller(cube: tuple[int, int, int]) -> tuple[int, int, int]:
+    z, y, x = (size - 2 * FACE if size > 2 * FACE else size for size in cube)
+    return z, y, x
 
 
 def learning_rate_factor(step: int, config: TrainConfig, time_share: float = 0.0) -> float:
@@ -220,9 +273,12 @@ def _gradient(
     """Accumulate the gradient of the runs of a step; returns their mean loss."""
     state.optimiser.zero_grad(set_to_none=True)
     total = torch.zeros((), device=place.device)
-    for run in runs:
-        batch = gather(run, state.network.config, place.device)
-        loss = batch_loss(state.network, batch, weights, place.precision, config.loss, apply) / len(runs)
+    together = TOGETHER if state.network.config.trunk_reach else 1
+    for first in range(0, len(runs), together):
+        some = runs[first : first + together]
+        batches = [gather(run, state.network.config, place.device) for run in some]
+        loss = batches_loss(state.network, batches, weights, place.precision, config.loss, apply)
+        loss = loss * (len(some) / len(runs))
         state.scaler.scale(loss).backward()
         total += loss.detach()
     if state.scaler.is_enabled():

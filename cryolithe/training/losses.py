@@ -83,19 +83,26 @@ def run_loss(
         output: shape ``(columns, blocks, outputs)``, float32, in the target's units.
         target: the same shape; unit variance in voxels.
         weights: of the outputs, shape ``(outputs,)``.
-        settings: weights of the parts.
+        settings: weights and limits of the parts.
         cube: blocks of a contiguous cube and the head, where the run is one.
     """
     error = output - target
     total = error.new_zeros(())
+    if settings.strong:
+        weights = weights * _faintness(target, settings.strong)
     if settings.l2:
         total = total + settings.l2 * (error.square() * weights).sum(-1).mean()
     if settings.l1:
         # An absolute error scales as the root of a squared one, and so does its weight.
-        total = total + settings.l1 * (error.abs() * (weights / weights.numel()).sqrt()).sum(-1).mean()
+        total = total + settings.l1 * (error.abs() * (weights / weights.shape[-1]).sqrt()).sum(-1).mean()
     if settings.fsc and cube is not None:
         total = total + settings.fsc * fsc_loss(cube_voxels(output, *cube), cube_voxels(target, *cube))
     return total
+
+
+def _faintness(target: torch.Tensor, strong: float) -> torch.Tensor:
+    """Weight of each block, shape ``(..., 1)``: 1 where its largest value is small, 1/2 at ``strong``, then falling."""
+    return 1 / (1 + (target.abs().amax(-1, keepdim=True) / strong).square())
 
 
 def _centred(volume: torch.Tensor, fade: torch.Tensor) -> torch.Tensor:

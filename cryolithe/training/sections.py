@@ -87,13 +87,15 @@ class DataSettings(Section):
 
     Attributes:
         plain_weight: of the plain specimens with white noise; None for 1 where nothing else is given, else 0.
+        plain_pool: plain specimens are drawn anew for ever, in a pool as those of recipes are, instead of once.
         recipes: simulation recipes; their images come with their own noise.
         recipes_weight: of the recipes together.
         pairs: HDF5 files, or folders of them, relative to the training configuration.
         pairs_weight: of the pairs together.
-        pool: recipe series held in memory.
-        replace_every: steps after which the oldest series of the pool gives way to a new one.
-        workers: processes that simulate; 0 simulates in the training process.
+        pool: series held in memory, of the recipes (and of plain specimens) that are drawn for ever.
+        pool_first: series that training begins with, before the pool is full; None for a full pool.
+        replace_every: steps after which a new series comes, at last in place of the pool's oldest one.
+        workers: processes that simulate for the pool; 0 simulates in the training process.
         loader_threads: threads that draw the runs of coming steps; 0 draws them between steps. None for 4 beside a GPU
             and 0 on a CPU, whose cores are busy anyway.
         memory_mb: pairs whose targets are larger than this are read from disk, with targets in a side file.
@@ -101,11 +103,13 @@ class DataSettings(Section):
     """
 
     plain_weight: float | None = Field(None, ge=0)
+    plain_pool: bool = False
     recipes: tuple[RecipeEntry, ...] = ()
     recipes_weight: float = Field(1.0, gt=0)
     pairs: tuple[str, ...] = ()
     pairs_weight: float = Field(1.0, gt=0)
     pool: int = Field(8, ge=1)
+    pool_first: int | None = Field(None, ge=1)
     replace_every: int = Field(50, ge=1)
     workers: int = Field(0, ge=0, le=256)
     loader_threads: int | None = Field(None, ge=0, le=64)
@@ -159,8 +163,10 @@ class LossSettings(Section):
         l1: of the absolute error.
         l2: of the squared error.
         fsc: of 1 - mean FSC; runs are then cubes of blocks.
-        cube: blocks (z, y, x) of such a cube.
+        cube: blocks (z, y, x) of such a cube. For networks with a trunk all runs are cubes.
         cube_share: part of the runs that are cubes; the others are random columns and have no FSC.
+        strong: errors of blocks whose target is beyond this many standard deviations of the volume weigh less (gold
+            must not outweigh all that is faint beside it); 0 for no such limit.
     """
 
     l1: float = Field(0.0, ge=0)
@@ -168,6 +174,7 @@ class LossSettings(Section):
     fsc: float = Field(0.0, ge=0)
     cube: tuple[PositiveInt, PositiveInt, PositiveInt] = (12, 12, 12)
     cube_share: float = Field(1.0, gt=0, le=1)
+    strong: float = Field(0.0, ge=0)
 
 
 class ValidationSettings(Section):

@@ -22,6 +22,8 @@ from cryolithe.wavelets import Wavelet, analyse
 
 # Blocks analysed at a time for a side file, and blocks that the ends of a part may not be trusted in.
 _PART, _ENDS = 32, 4
+# Density beyond that of proteins (about 1) in plain specimens.
+STRONG_DENSITY = 2.5
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,10 @@ def make_series(specimen: Specimen, angles_deg: tuple[float, ...], head: Head) -
     volume = torch.from_numpy(specimen.density)
     shape = (volume.shape[0], volume.shape[1], volume.shape[2])
     geometry = TiltGeometry(angles_deg, (shape[1], shape[2]))
-    return TrainingSeries(images, geometry, shape, head_targets(volume, head), float(volume.std()), float(images.std()))
+    # Beside gold, all else would count for little.
+    target_std = max(float(volume.clamp(max=STRONG_DENSITY).std()), 1e-6)
+    image_std = max(float(images.std()), 1e-6)
+    return TrainingSeries(images, geometry, shape, head_targets(volume, head), target_std, image_std)
 
 
 def simulated_pair(made: SimulatedSeries, factor: float = 1.0) -> Pair:

@@ -20,12 +20,12 @@ from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.network import Head
 from cryolithe.simulation import Molecule, Recipe, read_recipe, recipe_library, simulate_series
 from cryolithe.training.config import TrainConfig
-from cryolithe.training.dataset import simulate_training_set
+from cryolithe.training.dataset import plain_series, simulate_training_set
 from cryolithe.training.series import TrainingSeries, rescaled_pair, series_of_pair, simulated_pair
 from cryolithe.training.workers import Workers
 
 # Constants in seeds keep the streams of random numbers apart.
-_RECIPE_STREAM, _SCALE_STREAM = 31, 37
+_RECIPE_STREAM, _SCALE_STREAM, _PLAIN_STREAM, _MIX_STREAM = 31, 37, 43, 47
 # Voxel sizes that differ by this factor are worth a word.
 FAR_VOXELS = 1.6
 
@@ -83,6 +83,45 @@ class MixedSource:
 
 
 @dataclass(frozen=True)
+class PlainMaker:
+    """Makes series ``number`` of an endless stream of plain specimens.
+
+    Attributes:
+        config: of the run.
+        library: molecules to place.
+    """
+
+    config: TrainConfig
+    library: tuple[Molecule, ...]
+
+    def __call__(self, number: int) -> TrainingSeries:
+        """See `RecipeMaker`."""
+        rng = np.random.default_rng([self.config.seed, number, _PLAIN_STREAM])
+        return _with_arrays(plain_series(self.config, self.library, rng))
+
+
+@dataclass(frozen=True)
+class MixedMaker:
+    """Makes series ``number`` of one of several streams, each with its share of the numbers.
+
+    Attributes:
+        makers: of the streams.
+        shares: of them.
+        seed: of the training run.
+    """
+
+    makers: tuple[Callable[[int], TrainingSeries], ...]
+    shares: tuple[float, ...]
+    seed: int
+
+    def __call__(self, number: int) -> TrainingSeries:
+        """See `RecipeMaker`."""
+        rng = np.random.default_rng([self.seed, number, _MIX_STREAM])
+        chosen = int(rng.choice(len(self.makers), p=np.asarray(self.shares) / sum(self.shares)))
+        return self.makers[chosen](number)
+
+
+@dataclass(frozen=True)
 class RecipeMaker:
     """Makes series ``number`` of the stream that some recipes make together.
 
@@ -115,15 +154,16 @@ class RecipeMaker:
 
 
 class PoolSource:
-    """A pool of N series, the oldest of which is replaced every K steps: endless variety in bounded memory.
+    """A pool of N series, to which one is added every K steps in place of the oldest: variety in bounded memory.
 
-    At step t, ``r = t // K`` replacements have been made; replacement i (from 1) put series ``N + i`` into slot
-    ``(i - 1) mod N``. So the pool at a step is known without its history.
+    At step t, series 1 ... ``S + t // K`` have come, and series m stands in slot ``(m - 1) mod N``. So the pool at a
+    step is known without its history. With S < N training need not wait until the pool is full.
 
     Args:
         make: series of a number.
         size: N.
         every: K.
+        first: S, series of the first step; N by default.
         workers: processes that make series ahead of time.
         stream: (rank, world): processes of a distributed run take every world-th number.
     """
@@ -135,22 +175,31 @@ class PoolSource:
         every: int,
         workers: int = 0,
         stream: tuple[int, int] = (0, 1),
+        first: int | None = None,
     ) -> None:
         self._workers = Workers(make, workers)
         self._ahead = 2 * workers
         self._size, self._every = size, every
+        self._first = size if first is None else min(first, size)
         self._rank, self._world = stream
         self._slots: dict[int, tuple[int, TrainingSeries]] = {}
+        self._ordered_at: int | None = None
 
     def number(self, slot: int, step: int) -> int:
         """Which series (from 1) a slot holds at a step."""
-        replaced = max(0, (step // self._every - slot + self._size - 1) // self._size)
-        return (slot + 1 + self._size * replaced - 1) * self._world + self._rank + 1
+        come = self._first + step // self._every
+        return self._of_stream(slot + 1 + self._size * ((come - slot - 1) // self._size))
+
+    def _of_stream(self, series: int) -> int:
+        """Series of this process: every world-th one."""
+        return (series - 1) * self._world + self._rank + 1
 
     def pick(self, step: int, rng: np.random.Generator) -> TrainingSeries:
         """See `Source`; waits for the series if it is not there yet."""
-        self._order(step)
-        slot = int(rng.integers(self._size))
+        if step != self._ordered_at:
+            self._order(step)
+            self._ordered_at = step
+        slot = int(rng.integers(min(self._size, self._first + step // self._every)))
         wanted = self.number(slot, step)
         held = self._slots.get(slot)
         if held is None or held[0] != wanted:
@@ -165,14 +214,10 @@ class PoolSource:
         """Ask the workers for what the pool lacks now and for what is due next."""
         if not self._ahead:
             return
-        due = [self.number(slot, step) for slot in range(self._size)]
+        come = self._first + step // self._every
+        due = [self.number(slot, step) for slot in range(min(self._size, come))]
         lacking = [n for slot, n in enumerate(due) if self._slots.get(slot, (0,))[0] != n]
-        replaced = step // self._every
-        coming = [
-            self.number(later % self._size, (later + 1) * self._every)
-            for later in range(replaced, replaced + self._ahead)
-        ]
-        self._workers.ask(lacking + coming)
+        self._workers.ask(lacking + [self._of_stream(come + later) for later in range(1, self._ahead + 1)])
 
 
 def find_pairs(names: Sequence[str | Path], base: Path) -> list[Path]:
@@ -311,13 +356,19 @@ def make_source(
             parts.append((weight, source))
             made.callback(source.close)
 
-        if data.plain_share:
+        endless: list[tuple[float, Callable[[int], TrainingSeries]]] = []
+        if data.plain_share and data.plain_pool:
+            endless.append((data.plain_share, PlainMaker(config, molecules[1])))
+        elif data.plain_share:
             add(data.plain_share, FixedSource(simulate_training_set(config, molecules[1], on_series)))
         if data.pairs:
             add(data.pairs_weight, open_pairs_source(find_pairs(data.pairs, base), config, scratch))
         if data.recipes:
-            maker = recipe_maker(config, base, molecules[0])
-            add(data.recipes_weight, PoolSource(maker, data.pool, data.replace_every, data.workers, stream))
+            endless.append((data.recipes_weight, recipe_maker(config, base, molecules[0])))
+        if endless:
+            shares, makers = zip(*endless, strict=True)
+            maker = makers[0] if len(makers) == 1 else MixedMaker(makers, shares, config.seed)
+            add(sum(shares), PoolSource(maker, data.pool, data.replace_every, data.workers, stream, data.pool_first))
         made.pop_all()
     if len(parts) == 1:
         return parts[0][1]

@@ -51,8 +51,8 @@ class Workers:
 
     def ask(self, numbers: list[int]) -> None:
         """Have items made in this order, unless they are made or asked for already."""
-        busy = {number for _, number in self._links.values()}
-        self._queue += [n for n in numbers if n not in self._done and n not in busy and n not in self._queue]
+        known = {number for _, number in self._links.values()} | self._done.keys() | set(self._queue)
+        self._queue += [n for n in dict.fromkeys(numbers) if n not in known]
         self._exchange(0.0)
 
     def take(self, number: int) -> Any:
