@@ -1,0 +1,139 @@
+"""Networks with a trunk: slabs, strips and batches give what the definition gives."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.inference import strips
+from cryolithe.network import Head, RowSetConfig, build_network
+from cryolithe.network.checkpoint import load_model, save_network
+from cryolithe.reconstruct.methods import Compute, NetworkMethod, network_halo_px
+from cryolithe.sampling import all_windows, point_columns, reflected_rows, visible
+
+ANGLES_DEG = tuple(np.arange(-60.0, 61.0, 12.0).tolist())
+
+
+def trunk_network(units=3, levels=1, seed=0):
+    torch.manual_seed(seed)
+    config = RowSetConfig(
+        head=Head(levels), rows=5, channels=12, row_hidden=16, row_features=8, combiner_width=10, trunk_units=units
+    )
+    network = build_network(config)
+    with torch.no_grad():  # what starts as zero must count too
+        for leaf in network.parameters():
+            leaf.add_(torch.randn_like(leaf) / leaf[0].numel() ** 0.5 / 4)
+    return network.eval().requires_grad_(False)
+
+
+def slab_rows(images, method, first, rows):
+    return images[:, reflected_rows(first - method.halo_px, rows + 2 * method.halo_px, images.shape[1])]
+
+
+def defined_volume(network, method, geometry, rows):
+    """The volume by the definition: windows of every point, no lifting, one cube."""
+    sampling = method.sampling
+    run = sampling.inputs(rows, 0)
+    z, x = np.meshgrid(sampling.points.z_px, sampling.points.x_px, indexing="ij")
+    columns = point_columns(geometry, z.ravel(), x.ravel())
+    windows = all_windows(run.rows, columns, network.config.input.windows)
+    joined = network(
+        windows, visible(columns, rows.shape[-1]), network.tilt_context(torch.tensor(geometry.angles_rad).float())
+    )
+    reach = network.config.trunk_reach
+    values = network.refine(joined, z.shape)[:, reach:-reach]
+    by_point = values.reshape(*z.shape, *values.shape[1:]).transpose(1, 2)
+    return sampling.volume(by_point, 0, rows.shape[1] - 2 * method.halo_px)
+
+
+@pytest.mark.parametrize(("units", "levels"), [(1, 1), (3, 1), (2, 0), (2, 2)])
+@pytest.mark.parametrize("shape", [(14, 16, 21), (9, 24, 12)])
+def test_slabs_and_strips_give_the_definition(units, levels, shape):
+    network = trunk_network(units, levels)
+    geometry, grid = TiltGeometry(ANGLES_DEG, shape[1:]), VolumeGrid(shape)
+    method = NetworkMethod(network, geometry, grid)
+    images = torch.randn((len(ANGLES_DEG), *shape[1:]), generator=torch.Generator().manual_seed(1))
+    whole = method(slab_rows(images, method, 0, shape[1]))
+    assert whole.shape == shape
+    torch.testing.assert_close(whole, defined_volume(network, method, geometry, slab_rows(images, method, 0, shape[1])))
+
+    slabs = [method(slab_rows(images, method, first, 8)) for first in range(0, shape[1], 8)]
+    torch.testing.assert_close(torch.cat(slabs, dim=1), whole, rtol=0, atol=1e-6)
+
+    narrow = NetworkMethod(network, geometry, grid)
+    engine = narrow.engine._engine
+    engine.batch = dataclasses.replace(engine.batch, trunk_values=1)
+    torch.testing.assert_close(narrow(slab_rows(images, method, 0, shape[1])), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [1, 7, 40, 401])
+@pytest.mark.parametrize("most", [1, 100, 5000, 10**9])
+def test_strips_are_a_partition(columns, most):
+    found = strips.strip_widths(columns, column_values=50, most_values=most, reach=3)
+    assert [first for first, _ in found] == [0, *[last for _, last in found[:-1]]]
+    assert found[-1][1] == columns
+    assert all(first < last for first, last in found)
+    widest = max(last - first for first, last in found) + 2 * 3
+    assert len(found) == 1 or widest * 50 <= max(most, 50 * (2 * 3 + 2 * 3))
+
+
+def test_a_trunk_knows_nothing_beyond_its_reach():
+    network = trunk_network(3)
+    reach, size = network.config.trunk_reach, 25
+    joined = torch.randn((size * size, size, 10), generator=torch.Generator().manual_seed(2))
+    changed = joined.clone().view(size, size, size, 10)
+    changed[0] += 1.0
+    before, after = (network.refine(v.view(size * size, size, 10), (size, size)) for v in (joined, changed))
+    moved = (after - before).view(size, size, size, -1).abs().amax((1, 2, 3))
+    assert (moved[: reach + 1] > 0).all()
+    assert (moved[reach + 1 :] == 0).all()
+
+
+def test_the_map_is_homogeneous():
+    network = trunk_network()
+    shape = (12, 12, 12)
+    method = NetworkMethod(network, TiltGeometry(ANGLES_DEG, shape[1:]), VolumeGrid(shape))
+    rows = slab_rows(torch.randn((len(ANGLES_DEG), 12, 12)), method, 0, 12)
+    torch.testing.assert_close(method(3.0 * rows), 3.0 * method(rows), rtol=1e-4, atol=1e-5)
+
+
+def test_a_fresh_network_can_pass_on_a_back_projection():
+    """Without its row MLP a fresh network is linear: the sum of two inputs gives the sum of the outputs."""
+    torch.manual_seed(3)
+    network = build_network(RowSetConfig(rows=5, channels=12, row_features=8, combiner_width=10, trunk_units=2))
+    with torch.no_grad():
+        network.encode_row.last.weight.zero_()
+    network.requires_grad_(False)
+    shape = (12, 12, 12)
+    method = NetworkMethod(network, TiltGeometry(ANGLES_DEG, shape[1:]), VolumeGrid(shape))
+    a, b = (slab_rows(torch.randn((len(ANGLES_DEG), 12, 12)), method, 0, 12) for _ in range(2))
+    assert method(a).std() > 0
+    torch.testing.assert_close(method(a) + method(b), method(a + b), rtol=1e-3, atol=1e-6)
+
+
+def test_half_precision_stays_near():
+    network = trunk_network()
+    shape = (16, 16, 16)
+    geometry, grid = TiltGeometry(ANGLES_DEG, shape[1:]), VolumeGrid(shape)
+    exact = NetworkMethod(network, geometry, grid)
+    rough = NetworkMethod(network, geometry, grid, Compute(precision=torch.bfloat16))
+    rows = slab_rows(torch.randn((len(ANGLES_DEG), 16, 16)), exact, 0, 16)
+    a, b = exact(rows), rough(rows)
+    assert (a - b).norm() < 0.02 * a.norm()
+
+
+def test_weights_come_back_from_disk(tmp_path):
+    network = trunk_network()
+    save_network(tmp_path / "a.safetensors", network, {})
+    found = load_model(str(tmp_path / "a.safetensors")).network
+    assert found.config == network.config
+    for name, leaf in network.state_dict().items():
+        assert torch.equal(leaf, found.state_dict()[name]), name
+
+
+def test_a_trunk_widens_the_halo_of_a_slab():
+    with_trunk, without = (RowSetConfig(trunk_units=units) for units in (4, 0))
+    assert with_trunk.trunk_reach == 2 + 3 + 3 + 2
+    assert network_halo_px(with_trunk) - network_halo_px(without) == 2 * 10
