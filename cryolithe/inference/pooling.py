@@ -25,13 +25,18 @@ Pool = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.
 
 def choose_pool(device: torch.device) -> Pool:
     """The fastest version that runs on a device with what is installed."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+    if pools_in_registers(device):
         from cryolithe.inference.pooling_triton import pool_triton
 
         return pool_triton
     if device.type == "cpu" and importlib.util.find_spec("numba") is not None:
         return pool_numba
     return pool_torch
+
+
+def pools_in_registers(device: torch.device) -> bool:
+    """Whether the kernel for GPUs can be tried, which writes nothing but its result."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def pool_torch(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

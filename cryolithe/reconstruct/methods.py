@@ -23,6 +23,7 @@ from cryolithe.filters import (
 )
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network
+from cryolithe.inference.pooling import pools_in_registers
 from cryolithe.network import InputWindow, Network, NetworkConfig, SliceSetConfig
 from cryolithe.projector import Projector
 from cryolithe.projector.classical import fbp, sirt
@@ -153,9 +154,13 @@ class Compute:
     points: int | None = None
 
     def batch(self) -> BatchSize:
-        """Sizes for the engine."""
+        """Sizes for the engine: smaller blocks come with fewer rows and features that are kept at a time."""
         usual = BATCHES[self.device.type]
-        return usual if self.points is None else replace(usual, points=self.points)
+        if self.points is None or self.points >= usual.points:
+            return usual if self.points is None else replace(usual, points=self.points)
+        patches = max(1, usual.patches * self.points // usual.points)
+        in_memory = usual.points_in_memory * self.points // usual.points
+        return BatchSize(self.points, patches, max(self.points, in_memory))
 
 
 ON_CPU = Compute()
@@ -291,25 +296,35 @@ class NetworkMethod:
         return self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
 
 
-def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid, batch: BatchSize) -> int:
-    """Memory that a network needs beside the rows and voxels of its slab: lifted rows, kept features, one block.
+def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid, compute: Compute) -> int:
+    """Memory that a network needs beside the rows and voxels of its slab: lifted rows, kept features, blocks.
+
+    A CPU works on one block for each thread, in float32; a GPU on a single one, in the network's precision.
 
     Args:
         config: of the network.
         geometry: of the series.
         grid: voxels of the volume.
-        batch: how much is worked on at a time.
+        compute: where and how, with what is worked on at a time.
     """
-    width, stride, head = geometry.image_shape[1], config.head.stride, config.head
+    batch, stride, head = compute.batch(), config.head.stride, config.head
+    width = geometry.image_shape[1] * config.input.oversampling
     points = (grid.shape[0] // stride + 2 * head.margin + 1) * (grid.shape[2] // stride + 2 * head.margin + 1)
     kept_points, rows = min(points, batch.points_in_memory), config.rows - 1 + stride * batch.patches
-    channels, at_once = config.channels, stride * batch.patches
+    channels, at_once, patches = config.channels, stride * batch.patches, batch.patches
     if isinstance(config, SliceSetConfig):
-        channels, at_once = config.set_hidden, 1
-    widest = max(channels, config.row_hidden, config.combiner_width)
-    width *= config.input.oversampling
-    lifted = 3 * geometry.tilts * (width + 4) * (channels + config.input.samples) * at_once
-    kept = kept_points * (rows * config.row_features + 3 * geometry.tilts)
-    threads = max(2, torch.get_num_threads())
-    block = threads * batch.points * rows * (3 * widest + 2 * config.row_features * batch.patches)
-    return 4 * (lifted + kept + block)
+        channels, at_once, patches = config.set_hidden, 1, 1
+    lifted = 12 * geometry.tilts * (width + 4) * (channels + config.input.samples) * at_once
+    if compute.device.type == "cpu":
+        widest = max(channels, config.row_hidden, config.combiner_width)
+        threads = max(2, compute.threads or torch.get_num_threads())
+        block = 4 * threads * batch.points * rows * (3 * widest + 2 * config.row_features * batch.patches)
+        return lifted + 4 * kept_points * (rows * config.row_features + 3 * geometry.tilts) + block
+    item = compute.precision.itemsize
+    kept = kept_points * (item * rows * config.row_features + 8 * geometry.tilts + 32)
+    # Without a kernel of its own the pooling holds two columns, their mixture and the sum, in float32.
+    pooled = channels * (item if pools_in_registers(compute.device) and at_once > 1 else 16 + item)
+    encoded = at_once * (pooled + item * (config.row_hidden + config.row_features))
+    moved = item * config.row_features * (rows - at_once)
+    joined = patches * (item * (config.rows * config.row_features + 3 * config.combiner_width) + 4 * head.outputs)
+    return lifted + kept + min(batch.points, points) * (encoded + moved + joined)

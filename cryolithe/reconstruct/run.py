@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -19,11 +18,10 @@ from cryolithe.device import precision_name
 from cryolithe.errors import CryoLitheError, InputError, OutputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
-from cryolithe.inference import BatchSize
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
-from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
 from cryolithe.reconstruct.estimate import estimate
+from cryolithe.reconstruct.fitting import fit, fit_slabs, predicted
 from cryolithe.reconstruct.inputs import offers
 from cryolithe.reconstruct.job import (
     FREE_SETTINGS,
@@ -38,16 +36,13 @@ from cryolithe.reconstruct.job import (
 )
 from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.reconstruct.methods import (
-    BATCHES,
     Compute,
     FbpMethod,
     SirtMethod,
     SlabMethod,
-    network_bytes,
 )
-from cryolithe.reconstruct.networks import make_network_method, published_demand
+from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
-from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, run_bytes, slab_rows
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruct.preview import write_preview
 from cryolithe.reconstruct.selfcheck import self_check
@@ -84,7 +79,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         for offer in offers(job.tilts, job.settings):
             watcher.note(offer)
         watcher.note(geometry_line(run))
-        watcher.note(_estimate(run, plan["batch"], plan["slab_rows"]))
+        watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
         _make_slabs(run, folder, plan, stack, watcher)
@@ -133,25 +128,12 @@ def _still_free(job: Job, folder: WorkFolder) -> None:
 
 
 def plan_run(run: ResolvedJob) -> str:
-    """One line on what a run will take; nothing is read but headers, nothing is written.
+    """What a run will take; nothing is read but headers, nothing is written.
 
     Raises:
         ResourceError: if memory does not suffice.
     """
-    batch = _batch(run)
-    return _estimate(run, batch, _fitting_rows(run, batch))
-
-
-def _fitting_rows(run: ResolvedJob, batch: int) -> int:
-    """Height of the slabs that fit into the memory that may be used; raises ResourceError where none fits."""
-    budget = memory_budget_bytes(run.job.settings.max_memory, run.device)
-    return slab_rows(_demand(run, batch), run.series.geometry, run.grid, budget)
-
-
-def _estimate(run: ResolvedJob, batch: int, rows: int) -> str:
-    """One line on what a run with slabs of ``rows`` rows will take."""
-    memory = run_bytes(_demand(run, batch), run.series.geometry, run.grid, rows)
-    return estimate(run, rows, batch, memory)
+    return estimate(run, fit(run))
 
 
 def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, Any]:
@@ -180,7 +162,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
             plan = folder.plan
             if settings.max_memory is not None:
                 # The run may have been killed because its slabs were too high.
-                plan = {**plan, "slab_rows": min(plan["slab_rows"], _fitting_rows(run, plan["batch"]))}
+                plan = {**plan, "slab_rows": min(plan["slab_rows"], fit_slabs(run, plan["batch"]).slab_rows)}
             watcher.note(f"Going on with an unfinished run: {len(folder.slabs)} slabs are done.")
             return plan
         elif not settings.overwrite:
@@ -188,11 +170,11 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
                 f"{folder.path} holds an unfinished run with another {changed}; repeat that run to finish it, "
                 "give --overwrite to start anew, or choose another -o"
             )
-    batch = _batch(run)
+    fitting = fit(run)
     plan = {
         "work": work,
-        "slab_rows": _fitting_rows(run, batch),
-        "batch": batch,
+        "slab_rows": fitting.slab_rows,
+        "batch": fitting.batch,
         "threads": torch.get_num_threads(),
         "label": _label(run),
     }
@@ -228,34 +210,6 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
         elif found.get(key) != wanted.get(key):
             return key.replace("_sha256", " file").replace("_", " ")
     return None
-
-
-def _batch(run: ResolvedJob) -> int:
-    """Points that a network works on at a time; 1 for other methods, which have no batches."""
-    return BATCHES[run.device.type].points if run.model is not None else 1
-
-
-def _batch_size(run: ResolvedJob, batch: int) -> BatchSize:
-    """Sizes for the engine, with ``batch`` points of a block."""
-    return replace(BATCHES[run.device.type], points=batch)
-
-
-def _demand(run: ResolvedJob, batch: int) -> Demand:
-    """Memory that the chosen method needs, by counting its arrays; benchmarks/memory.py measures it."""
-    depth, _, width = run.grid.shape
-    tilts = run.series.geometry.tilts
-    if run.model is not None:
-        config = run.model.network.config
-        if run.model.convention.published:
-            return published_demand(run.model, run.series.geometry, run.grid, _batch_size(run, batch))
-        halo = (config.rows - 1) // 2 + config.head.stride * config.head.margin
-        fixed = network_bytes(config, run.series.geometry, run.grid, _batch_size(run, batch))
-        return Demand(fixed, 5.0, 6.0, halo, config.head.stride)
-    iterative = run.job.settings.method == "sirt"
-    wide = width + 2 * sirt_margin_px(depth) if iterative else width
-    entries = 3 * tilts * depth * wide  # of the projection of one slice
-    indices = (2 if iterative else 1) * 12 * min(entries, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK
-    return Demand(indices, 5.0 * wide / width if iterative else 2.5, 4.0)
 
 
 def _label(run: ResolvedJob) -> str:
