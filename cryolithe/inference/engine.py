@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cryolithe.inference.algebra import LiftedNetwork, RowEncoder, apply_steps
 from cryolithe.inference.columns import PointBlock, PointGrid, lift_rows, point_block
-from cryolithe.inference.pooling import Pool, choose_pool, pool_through
+from cryolithe.inference.pooling import Pool, choose_pool, pool_through, pool_version
 from cryolithe.sampling import Window
 
 
@@ -122,6 +122,11 @@ class Engine:
             for part in self._parts():
                 self._run_part(run, part, values, executor.map, on_share)
         return values
+
+    @property
+    def pooling(self) -> str:
+        """What rows are pooled by; torch for layers before the mean over tilts."""
+        return "torch" if self.network.encoders[0].each_tilt else pool_version(self.pool)
 
     def forget(self) -> None:
         """Free what is kept between runs."""

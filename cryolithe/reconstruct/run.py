@@ -18,6 +18,7 @@ from cryolithe.device import precision_name
 from cryolithe.errors import CryoLitheError, InputError, OutputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
+from cryolithe.inference.pooling import GpuPool
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruct.estimate import estimate
@@ -38,6 +39,7 @@ from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.reconstruct.methods import (
     Compute,
     FbpMethod,
+    NetworkMethod,
     SirtMethod,
     SlabMethod,
 )
@@ -82,7 +84,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
-        _make_slabs(run, folder, plan, stack, watcher)
+        plan = {**plan, "pooling": _make_slabs(run, folder, plan, stack, watcher)}
         if _inputs_seen(job) != seen:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
@@ -260,8 +262,12 @@ def _make_method(
 
 def _make_slabs(
     run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
-) -> None:
-    """Reconstruct and write all slabs that the journal does not have yet."""
+) -> str | None:
+    """Reconstruct and write all slabs that the journal does not have yet.
+
+    Returns:
+        what a network's rows were pooled by, see `cryolithe.inference.pooling.pool_version`; None without any.
+    """
     height = run.grid.shape[1]
     if folder.slabs:
         plan = {**plan, "batch": folder.slabs[-1].batch}
@@ -302,6 +308,11 @@ def _make_slabs(
             folder.done(Slab(start, stop, slab.size, statistics.result(), points, checksum(slab)))
             if run.job.settings.method == "fbp":
                 watcher.advance(stop - start)
+    engines = [method.engine for method in methods if isinstance(method, NetworkMethod)]
+    for engine in engines:
+        if isinstance(engine.pool, GpuPool) and engine.pool.failure is not None:
+            watcher.note(f"The kernel for GPUs did not run on {engine.device}, which took time: {engine.pool.failure}")
+    return ", ".join(sorted({engine.pooling for engine in engines})) if engines and missing else None
 
 
 def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int, int]]:
