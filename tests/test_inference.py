@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network, pooling
 from cryolithe.inference.algebra import Step
 from cryolithe.inference.columns import lifted_columns, point_block
-from cryolithe.inference.pooling import pool_numba, pool_through, pool_torch
+from cryolithe.inference.pooling import GpuPool, pool_numba, pool_through, pool_torch, pool_version
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model
 from cryolithe.reconstruct.methods import Compute
@@ -158,6 +160,31 @@ def test_the_kernel_for_gpus_pools_as_defined(channels):
     torch.testing.assert_close(pool_triton(lifted, start, fraction, scale), expected, rtol=1e-5, atol=1e-5)
     half = pool_triton(lifted.bfloat16(), start, fraction, scale).float()
     assert relative(half, expected) < 1e-2
+
+
+def test_a_kernel_for_gpus_that_fails_is_replaced_for_good(monkeypatch):
+    """Whatever Triton says: no compiler, an old card; but not when memory ran out."""
+    calls = []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        raise error
+
+    monkeypatch.setitem(sys.modules, "cryolithe.inference.pooling_triton", SimpleNamespace(pool_triton=fail))
+    lifted, fraction = torch.randn(2, 3, 8, 4), torch.rand(3, 5)
+    start, scale = torch.arange(15).view(3, 5).int() % 7, torch.full((5,), 1 / 3).double()
+    expected = pool_torch(lifted, start, fraction, scale)
+    pool = GpuPool()
+    pool.failure = None  # as where Triton is installed
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        pool(lifted, start, fraction, scale)
+    assert pool_version(pool) == "triton"
+    error = RuntimeError("Failed to find C compiler\nmore lines")
+    for _ in range(3):
+        assert torch.equal(pool(lifted, start, fraction, scale), expected)
+    assert len(calls) == 2
+    assert pool_version(pool) == "torch (RuntimeError: Failed to find C compiler)"
 
 
 def test_bfloat16_keeps_the_bundled_model_s_volume_to_nyquist():

@@ -285,7 +285,7 @@ def test_order_of_images_does_not_matter(tmp_path):
 )
 def test_little_memory_makes_more_slabs_and_the_same_volume(method, shape, model, tmp_path, monkeypatch):
     spy = SlabSpy()
-    monkeypatch.setattr("cryolithe.reconstruct.run.slab_rows", spy)
+    monkeypatch.setattr("cryolithe.reconstruct.fitting.slab_rows", spy)
     stack, angles = write_series(tmp_path, noise(shape))
     flags = ("--thickness", 16, *choice(method, model))
     made(stack, angles, "-o", tmp_path / "whole.mrc", *flags)

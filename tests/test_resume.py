@@ -267,7 +267,7 @@ def test_memory_may_change_between_the_runs(unfinished, written):
 
 
 def test_less_memory_makes_the_remaining_slabs_lower(unfinished, written, monkeypatch):
-    monkeypatch.setattr("cryolithe.reconstruct.run.slab_rows", lambda *arguments: 4)
+    monkeypatch.setattr("cryolithe.reconstruct.fitting.slab_rows", lambda *arguments: 4)
     made(*unfinished.arguments("--max-memory", "50"))
     assert written == list(range(STARTS[2], SHAPE[0], 4))
     expected = np.frombuffer(unfinished.expected[1024:], dtype="<f4").reshape(voxels(unfinished.output).shape)

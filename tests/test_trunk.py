@@ -1,4 +1,4 @@
-"""Networks with a trunk: slabs, strips and batches give what the definition gives."""
+"""Networks with a trunk: slabs, tiles and batches give what the definition gives."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.inference import strips
+from cryolithe.inference.tiles import tiles_of
 from cryolithe.network import Head, RowSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.reconstruct.methods import Compute, NetworkMethod, network_halo_px
@@ -50,7 +50,7 @@ def defined_volume(network, method, geometry, rows):
 
 @pytest.mark.parametrize(("units", "levels"), [(1, 1), (3, 1), (2, 0), (2, 2)])
 @pytest.mark.parametrize("shape", [(14, 16, 21), (9, 24, 12)])
-def test_slabs_and_strips_give_the_definition(units, levels, shape):
+def test_slabs_and_tiles_give_the_definition(units, levels, shape):
     network = trunk_network(units, levels)
     geometry, grid = TiltGeometry(ANGLES_DEG, shape[1:]), VolumeGrid(shape)
     method = NetworkMethod(network, geometry, grid)
@@ -68,15 +68,18 @@ def test_slabs_and_strips_give_the_definition(units, levels, shape):
     torch.testing.assert_close(narrow(slab_rows(images, method, 0, shape[1])), whole, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("columns", [1, 7, 40, 401])
-@pytest.mark.parametrize("most", [1, 100, 5000, 10**9])
-def test_strips_are_a_partition(columns, most):
-    found = strips.strip_widths(columns, column_values=50, most_values=most, reach=3)
-    assert [first for first, _ in found] == [0, *[last for _, last in found[:-1]]]
-    assert found[-1][1] == columns
-    assert all(first < last for first, last in found)
-    widest = max(last - first for first, last in found) + 2 * 3
-    assert len(found) == 1 or widest * 50 <= max(most, 50 * (2 * 3 + 2 * 3))
+@pytest.mark.parametrize("plane", [(1, 1), (7, 40), (401, 40), (60, 300)])
+@pytest.mark.parametrize("most", [1, 100, 50_000, 10**9])
+def test_tiles_are_a_partition_that_fits(plane, most):
+    reach, point_values = 3, 50
+    tiles = tiles_of(plane, point_values, most, reach)
+    hits = np.zeros(plane, dtype=int)
+    for z, x in tiles:
+        hits[slice(*z), slice(*x)] += 1
+        seen = [min(size, last - first + 2 * reach) for size, (first, last) in zip(plane, (z, x), strict=True)]
+        smallest = all(last - first < 2 * 2 * reach for first, last in (z, x))
+        assert smallest or np.prod(seen) * point_values <= most
+    assert (hits == 1).all()
 
 
 def test_a_trunk_knows_nothing_beyond_its_reach():

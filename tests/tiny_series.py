@@ -152,7 +152,7 @@ def brightest_point(volume, reach_px=3):
 
 
 class SlabSpy:
-    """Stands in for `cryolithe.reconstruct.run.slab_rows` and remembers what it was asked."""
+    """Stands in for `cryolithe.reconstruct.fitting.slab_rows` and remembers what it was asked."""
 
     def __init__(self):
         self.question = None

@@ -5,6 +5,6 @@ from __future__ import annotations
 from cryolithe.inference.algebra import LiftedNetwork, lift_network
 from cryolithe.inference.columns import PointGrid
 from cryolithe.inference.engine import BatchSize, Engine, RowRun
-from cryolithe.inference.strips import TrunkEngine
+from cryolithe.inference.tiles import TrunkEngine
 
 __all__ = ["BatchSize", "Engine", "LiftedNetwork", "PointGrid", "RowRun", "TrunkEngine", "lift_network"]

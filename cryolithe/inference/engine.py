@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cryolithe.inference.algebra import LiftedNetwork, RowEncoder, apply_steps
 from cryolithe.inference.columns import PointBlock, PointGrid, lift_rows, point_block
-from cryolithe.inference.pooling import Pool, choose_pool, pool_through
+from cryolithe.inference.pooling import Pool, choose_pool, pool_through, pool_version
 from cryolithe.sampling import Window
 
 
@@ -31,13 +31,13 @@ class BatchSize:
         points: of a block.
         patches: along y, whose new rows are lifted together; networks with an encoder per row take one.
         points_in_memory: points whose features are kept at once; more points are done one such part after another.
-        trunk_values: values that a trunk takes at once; more blocks are done strip by strip.
+        trunk_values: values that a trunk takes at once; more blocks are done tile by tile.
     """
 
     points: int = 1024
     patches: int = 1
     points_in_memory: int = 1 << 20
-    trunk_values: int = 1 << 25
+    trunk_values: int = 1 << 26
 
 
 class RowRun(NamedTuple):
@@ -124,6 +124,11 @@ class Engine:
             for part in self._parts():
                 self._run_part(run, part, values, executor.map, on_share)
         return values
+
+    @property
+    def pooling(self) -> str:
+        """What rows are pooled by; torch for layers before the mean over tilts."""
+        return "torch" if self.network.encoders[0].each_tilt else pool_version(self.pool)
 
     def forget(self) -> None:
         """Free what is kept between runs."""

@@ -23,15 +23,60 @@ from cryolithe.inference.algebra import Step, apply_steps
 Pool = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+class GpuPool:
+    """The kernel for GPUs; once it fails, torch's operations stand in for it.
+
+    It fails where Triton finds no compiler, does not know the card, or is not there.
+
+    Attributes:
+        failure: why it failed; None as long as it did not.
+    """
+
+    def __init__(self) -> None:
+        self.failure: str | None = None if importlib.util.find_spec("triton") else "Triton is not installed"
+
+    def __call__(
+        self, lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        """See `pool_torch`; the kernel's result has the precision of ``lifted``."""
+        if self.failure is None:
+            try:
+                from cryolithe.inference.pooling_triton import pool_triton
+
+                return pool_triton(lifted, start, fraction, scale)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # Triton's and its compiler's errors have no common class
+                lines = str(error).strip().splitlines()
+                self.failure = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        return pool_torch(lifted, start, fraction, scale)
+
+
+@functools.cache
+def gpu_pool(device: torch.device) -> GpuPool:
+    """The pooling of a GPU: all engines of a process learn at once that its kernel failed."""
+    return GpuPool()
+
+
 def choose_pool(device: torch.device) -> Pool:
     """The fastest version that runs on a device with what is installed."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        from cryolithe.inference.pooling_triton import pool_triton
-
-        return pool_triton
+    if device.type == "cuda":
+        return gpu_pool(device)
     if device.type == "cpu" and importlib.util.find_spec("numba") is not None:
         return pool_numba
     return pool_torch
+
+
+def pool_version(pool: Pool) -> str:
+    """What a pooling is computed by: ``triton``, ``numba``, or ``torch`` and why."""
+    if isinstance(pool, GpuPool):
+        return "triton" if pool.failure is None else f"torch ({pool.failure})"
+    return "numba" if pool is pool_numba else "torch"
+
+
+def pools_in_registers(device: torch.device) -> bool:
+    """Whether a GPU's kernel can be tried, which writes nothing but its result."""
+    return device.type == "cuda" and gpu_pool(device).failure is None
 
 
 def pool_torch(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

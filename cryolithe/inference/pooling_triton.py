@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import triton
 import triton.language as tl
@@ -48,8 +50,10 @@ def pool_triton(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tenso
     pooled = torch.empty((rows, points, channels), dtype=lifted.dtype, device=lifted.device)
     block = min(128, triton.next_power_of_2(channels))
     grid = (triton.cdiv(points, POINTS_PER_PROGRAM), rows, triton.cdiv(channels, block))
-    _kernel[grid](
-        lifted.contiguous(), start, fraction, scale, pooled, points, tilts, columns, channels,
-        POINTS=POINTS_PER_PROGRAM, CHANNELS=block,
-    )  # fmt: skip
+    # Triton launches on the current device, which need not be the one that holds the data.
+    with torch.cuda.device(lifted.device) if lifted.is_cuda else contextlib.nullcontext():
+        _kernel[grid](
+            lifted.contiguous(), start, fraction, scale, pooled, points, tilts, columns, channels,
+            POINTS=POINTS_PER_PROGRAM, CHANNELS=block,
+        )  # fmt: skip
     return pooled

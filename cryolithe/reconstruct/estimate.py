@@ -9,6 +9,7 @@ import torch
 
 from cryolithe.device import precision_name
 from cryolithe.network import NetworkConfig, RowSetConfig
+from cryolithe.reconstruct.fitting import Fit
 from cryolithe.reconstruct.job import ResolvedJob
 
 _FLOAT = 4
@@ -20,15 +21,14 @@ _BESIDE_PRODUCTS = 1.5
 _GPU_SHARE, _PROBE = 0.3, (1024, 1408, 256)
 
 
-def estimate(run: ResolvedJob, slab_rows: int, batch: int, memory_bytes: int) -> str:
+def estimate(run: ResolvedJob, planned: Fit) -> str:
     """One line on a run whose slabs are planned.
 
     Args:
         run: what is to be done.
-        slab_rows: rows of the volume made at a time.
-        batch: points that a network works on at a time.
-        memory_bytes: that the run will use at most, about.
+        planned: what it holds at a time.
     """
+    slab_rows = planned.slab_rows
     (depth, height, width), settings = run.grid.shape, run.job.settings
     tilts = run.series.geometry.tilts
     output = output_bytes(run)
@@ -38,12 +38,15 @@ def estimate(run: ResolvedJob, slab_rows: int, batch: int, memory_bytes: int) ->
     what = f"model {run.model.name}, {precision_name(run.precision)}" if run.model else settings.method
     where = ", ".join(str(device) for device in run.devices)
     where += f" ({torch.get_num_threads()} threads)" if run.device.type == "cpu" else ""
-    blocks = f", {batch} points at a time" if run.model else ""
+    blocks = f", {planned.batch} points at a time" if run.model else ""
+    memory = f"{planned.device_bytes / 1e9:.1f} GB"
+    if planned.host_bytes:
+        memory += f" of the GPU's and {planned.host_bytes / 1e9:.1f} GB of the host's"
     return (
         f"Plan: {tilts} x {' x '.join(map(str, run.series.geometry.image_shape))} (tilts, y, x) -> "
         f"{depth} x {height} x {width} (z, y, x)"
         f"; {what} on {where}; {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows{blocks}; about "
-        f"{memory_bytes / 1e9:.1f} GB of memory, {output / 1e9:.2f} GB of output, "
+        f"{memory} of memory, {output / 1e9:.2f} GB of output, "
         f"{temporary / 1e9:.2f} GB of temporary files; about {_clock(seconds)}"
     )
 

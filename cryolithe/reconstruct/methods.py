@@ -6,6 +6,7 @@ Rows are independent of each other up to a method's halo, so a volume of any hei
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -23,6 +24,7 @@ from cryolithe.filters import (
 )
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, TrunkEngine, lift_network
+from cryolithe.inference.pooling import pools_in_registers
 from cryolithe.network import InputWindow, Network, NetworkConfig, RowSet, SliceSetConfig
 from cryolithe.projector import Projector
 from cryolithe.projector.classical import fbp, sirt
@@ -155,14 +157,14 @@ class Compute:
     points: int | None = None
 
     def batch(self) -> BatchSize:
-        """Sizes for the engine."""
+        """Sizes for the engine: smaller blocks come with fewer rows and features that are kept at a time."""
         usual = BATCHES[self.device.type]
-        return usual if self.points is None else batch_of(usual, self.points)
-
-
-def batch_of(usual: BatchSize, points: int) -> BatchSize:
-    """Sizes for a block of so many points: who has room for fewer points has room for less of a trunk."""
-    return replace(usual, points=points, trunk_values=max(1, usual.trunk_values * points // usual.points))
+        if self.points is None or self.points >= usual.points:
+            return usual if self.points is None else replace(usual, points=self.points)
+        patches = max(1, usual.patches * self.points // usual.points)
+        in_memory = usual.points_in_memory * self.points // usual.points
+        trunk_values = max(1, usual.trunk_values * self.points // usual.points)
+        return BatchSize(self.points, patches, max(self.points, in_memory), trunk_values)
 
 
 ON_CPU = Compute()
@@ -306,26 +308,45 @@ class NetworkMethod:
         return self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
 
 
-def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid, batch: BatchSize) -> int:
-    """Memory that a network needs beside the rows and voxels of its slab: lifted rows, kept features, one block.
+def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid, compute: Compute) -> int:
+    """Memory that a network needs beside the rows and voxels of its slab: lifted rows, kept features, blocks.
+
+    A CPU works on one block for each thread, in float32; a GPU on a single one, in the network's precision.
 
     Args:
         config: of the network.
         geometry: of the series.
         grid: voxels of the volume.
-        batch: how much is worked on at a time.
+        compute: where and how, with what is worked on at a time.
     """
-    width, stride, head = geometry.image_shape[1], config.head.stride, config.head
+    batch, stride, head = compute.batch(), config.head.stride, config.head
+    width = geometry.image_shape[1] * config.input.oversampling
     points = (grid.shape[0] // stride + 2 * head.margin + 1) * (grid.shape[2] // stride + 2 * head.margin + 1)
     kept_points, rows = min(points, batch.points_in_memory), config.rows - 1 + stride * batch.patches
-    channels, at_once = config.channels, stride * batch.patches
+    channels, at_once, patches = config.channels, stride * batch.patches, batch.patches
     if isinstance(config, SliceSetConfig):
-        channels, at_once = config.set_hidden, 1
-    widest = max(channels, config.row_hidden, config.combiner_width)
-    width *= config.input.oversampling
-    lifted = 3 * geometry.tilts * (width + 4) * (channels + config.input.samples) * at_once
-    kept = kept_points * (rows * config.row_features + 3 * geometry.tilts)
-    threads = max(2, torch.get_num_threads())
-    block = threads * batch.points * rows * (3 * widest + 2 * config.row_features * batch.patches)
-    trunk = TRUNK_ARRAYS * batch.trunk_values if config.trunk_reach else 0
-    return 4 * (lifted + kept + block + trunk)
+        channels, at_once, patches = config.set_hidden, 1, 1
+    lifted = 12 * geometry.tilts * (width + 4) * (channels + config.input.samples) * at_once
+    if compute.device.type == "cpu":
+        widest = max(channels, config.row_hidden, config.combiner_width)
+        threads = max(2, compute.threads or torch.get_num_threads())
+        block = 4 * threads * batch.points * rows * (3 * widest + 2 * config.row_features * batch.patches)
+        trunk = 4 * TRUNK_ARRAYS * batch.trunk_values if config.trunk_reach else 0
+        return lifted + 4 * kept_points * (rows * config.row_features + 3 * geometry.tilts) + block + trunk
+    item = compute.precision.itemsize
+    kept = kept_points * (item * rows * config.row_features + 8 * geometry.tilts + 32)
+    # Without a kernel of its own the pooling holds two columns, their mixture and the sum, in float32.
+    pooled = channels * (item if pools_in_registers(compute.device) and at_once > 1 else 16 + item)
+    encoded = at_once * (pooled + item * (config.row_hidden + config.row_features))
+    moved = item * config.row_features * (rows - at_once)
+    joined = patches * (item * (config.rows * config.row_features + 3 * config.combiner_width) + 4 * head.outputs)
+    trunk = (4 + (TRUNK_ARRAYS - 1) * item) * batch.trunk_values if config.trunk_reach else 0
+    return lifted + kept + min(batch.points, points) * (encoded + moved + joined) + trunk
+
+
+def trunk_row_bytes(config: NetworkConfig, grid: VolumeGrid) -> float:
+    """Memory for each row of a slab that a trunk needs even in its smallest tiles, see `cryolithe.inference.tiles`."""
+    if not config.trunk_reach:
+        return 0.0
+    sides = (min(4 * config.trunk_reach, grid.shape[axis] // config.head.stride + 2) for axis in (0, 2))
+    return 4.0 * TRUNK_ARRAYS * math.prod(sides) * config.combiner_width / config.head.stride

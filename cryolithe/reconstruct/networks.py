@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.inference import BatchSize
 from cryolithe.network.checkpoint import Model
 from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod, network_bytes
 from cryolithe.reconstruct.plan import Demand
@@ -25,19 +24,19 @@ def make_network_method(
     return NetworkMethod(model.network, geometry, grid, compute, on_points, sampling)
 
 
-def published_demand(model: Model, geometry: TiltGeometry, grid: VolumeGrid, batch: BatchSize) -> Demand:
+def published_demand(model: Model, geometry: TiltGeometry, grid: VolumeGrid, compute: Compute) -> Demand:
     """Memory for a model with the published convention, by counting its arrays.
 
     Args:
         model: an imported model.
         geometry: of the series.
         grid: voxels of the volume.
-        batch: how much is worked on at a time.
+        compute: where and how, with what is worked on at a time.
     """
     config = model.network.config
     height, width = geometry.image_shape
     field_x = published_field((height, width))[1]
     padded = TiltGeometry(geometry.angles_deg, (height, field_x + config.input.taps + 1))
-    fixed = network_bytes(config, padded, grid, batch)
+    fixed = network_bytes(config, padded, grid, compute)
     # Detector rows are counted for the image's width, but filtered over the field's.
     return Demand(fixed, 5.0, 6.0 * field_x / width, published_halo_px(config))

@@ -15,9 +15,13 @@ from cryolithe.limits import group_limits
 # Taller slabs save little (a halo of 22 rows is repeated per slab) and make progress and resuming coarse.
 MOST_SLAB_ROWS = 128
 SHARE_OF_FREE_MEMORY = 0.6
+# A GPU has no page cache and no swap, but perhaps a display; what is left is for that and for the allocator's gaps.
+SHARE_OF_FREE_GPU_MEMORY = 0.8
 _FLOAT = 4
 # torch, numpy and their thread pools, measured as the resident size of a run on a tiny series.
 BASE_BYTES = 600_000_000
+# Workspaces of the libraries for products and Fourier transforms on a GPU; its context is not free memory.
+GPU_BASE_BYTES = 150_000_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Demand:
         row_copies: float32 copies of the slab's padded detector rows.
         halo_px: detector rows on each side of a slab.
         row_multiple: slab heights are multiples of this.
+        base_bytes: of the program itself.
     """
 
     fixed_bytes: int
@@ -37,14 +42,19 @@ class Demand:
     row_copies: float
     halo_px: int = 0
     row_multiple: int = 1
+    base_bytes: int = BASE_BYTES
 
 
 def memory_budget_bytes(max_memory_gb: float | None, device: torch.device) -> int:
-    """Bytes that may be used: what the user allows, else a share of what is free now."""
+    """Bytes of a device's memory that may be used: what the user allows, else a share of what is free now.
+
+    More than is free of a GPU's memory cannot be allowed.
+    """
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        return int(SHARE_OF_FREE_GPU_MEMORY * free if max_memory_gb is None else min(max_memory_gb * 1e9, free))
     if max_memory_gb is not None:
         return int(max_memory_gb * 1e9)
-    if device.type == "cuda":
-        return int(SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0])
     # In a container or a batch job the group's limit counts, not the machine's memory.
     in_group = group_limits().free_bytes
     free = psutil.virtual_memory().available
@@ -82,4 +92,4 @@ def _bytes(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid) -> tuple[fl
     depth, _, width = grid.shape
     volume_row = demand.volume_copies * depth * width * _FLOAT
     detector_row = demand.row_copies * geometry.tilts * padded_length(geometry.image_shape[1]) * _FLOAT
-    return BASE_BYTES + demand.fixed_bytes + 2 * demand.halo_px * detector_row, volume_row + detector_row
+    return demand.base_bytes + demand.fixed_bytes + 2 * demand.halo_px * detector_row, volume_row + detector_row

@@ -18,11 +18,11 @@ from cryolithe.device import precision_name
 from cryolithe.errors import CryoLitheError, InputError, OutputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
-from cryolithe.inference import BatchSize
+from cryolithe.inference.pooling import GpuPool
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
-from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
 from cryolithe.reconstruct.estimate import estimate
+from cryolithe.reconstruct.fitting import fit, fit_slabs, predicted
 from cryolithe.reconstruct.inputs import offers
 from cryolithe.reconstruct.job import (
     FREE_SETTINGS,
@@ -37,18 +37,14 @@ from cryolithe.reconstruct.job import (
 )
 from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.reconstruct.methods import (
-    BATCHES,
     Compute,
     FbpMethod,
+    NetworkMethod,
     SirtMethod,
     SlabMethod,
-    batch_of,
-    network_bytes,
-    network_halo_px,
 )
-from cryolithe.reconstruct.networks import make_network_method, published_demand
+from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
-from cryolithe.reconstruct.plan import Demand, memory_budget_bytes, run_bytes, slab_rows
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruct.preview import write_preview
 from cryolithe.reconstruct.selfcheck import self_check
@@ -85,10 +81,10 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         for offer in offers(job.tilts, job.settings):
             watcher.note(offer)
         watcher.note(geometry_line(run))
-        watcher.note(_estimate(run, plan["batch"], plan["slab_rows"]))
+        watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
         stack = _prepared(run, folder, watcher)
         prepared = time.monotonic()
-        _make_slabs(run, folder, plan, stack, watcher)
+        plan = {**plan, "pooling": _make_slabs(run, folder, plan, stack, watcher)}
         if _inputs_seen(job) != seen:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
@@ -134,25 +130,12 @@ def _still_free(job: Job, folder: WorkFolder) -> None:
 
 
 def plan_run(run: ResolvedJob) -> str:
-    """One line on what a run will take; nothing is read but headers, nothing is written.
+    """What a run will take; nothing is read but headers, nothing is written.
 
     Raises:
         ResourceError: if memory does not suffice.
     """
-    batch = _batch(run)
-    return _estimate(run, batch, _fitting_rows(run, batch))
-
-
-def _fitting_rows(run: ResolvedJob, batch: int) -> int:
-    """Height of the slabs that fit into the memory that may be used; raises ResourceError where none fits."""
-    budget = memory_budget_bytes(run.job.settings.max_memory, run.device)
-    return slab_rows(_demand(run, batch), run.series.geometry, run.grid, budget)
-
-
-def _estimate(run: ResolvedJob, batch: int, rows: int) -> str:
-    """One line on what a run with slabs of ``rows`` rows will take."""
-    memory = run_bytes(_demand(run, batch), run.series.geometry, run.grid, rows)
-    return estimate(run, rows, batch, memory)
+    return estimate(run, fit(run))
 
 
 def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, Any]:
@@ -181,7 +164,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
             plan = folder.plan
             if settings.max_memory is not None:
                 # The run may have been killed because its slabs were too high.
-                plan = {**plan, "slab_rows": min(plan["slab_rows"], _fitting_rows(run, plan["batch"]))}
+                plan = {**plan, "slab_rows": min(plan["slab_rows"], fit_slabs(run, plan["batch"]).slab_rows)}
             watcher.note(f"Going on with an unfinished run: {len(folder.slabs)} slabs are done.")
             return plan
         elif not settings.overwrite:
@@ -189,11 +172,11 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
                 f"{folder.path} holds an unfinished run with another {changed}; repeat that run to finish it, "
                 "give --overwrite to start anew, or choose another -o"
             )
-    batch = _batch(run)
+    fitting = fit(run)
     plan = {
         "work": work,
-        "slab_rows": _fitting_rows(run, batch),
-        "batch": batch,
+        "slab_rows": fitting.slab_rows,
+        "batch": fitting.batch,
         "threads": torch.get_num_threads(),
         "label": _label(run),
     }
@@ -229,34 +212,6 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
         elif found.get(key) != wanted.get(key):
             return key.replace("_sha256", " file").replace("_", " ")
     return None
-
-
-def _batch(run: ResolvedJob) -> int:
-    """Points that a network works on at a time; 1 for other methods, which have no batches."""
-    return BATCHES[run.device.type].points if run.model is not None else 1
-
-
-def _batch_size(run: ResolvedJob, batch: int) -> BatchSize:
-    """Sizes for the engine, with ``batch`` points of a block."""
-    return batch_of(BATCHES[run.device.type], batch)
-
-
-def _demand(run: ResolvedJob, batch: int) -> Demand:
-    """Memory that the chosen method needs, by counting its arrays; benchmarks/memory.py measures it."""
-    depth, _, width = run.grid.shape
-    tilts = run.series.geometry.tilts
-    if run.model is not None:
-        config = run.model.network.config
-        if run.model.convention.published:
-            return published_demand(run.model, run.series.geometry, run.grid, _batch_size(run, batch))
-        halo = network_halo_px(config)
-        fixed = network_bytes(config, run.series.geometry, run.grid, _batch_size(run, batch))
-        return Demand(fixed, 5.0, 6.0, halo, config.head.stride)
-    iterative = run.job.settings.method == "sirt"
-    wide = width + 2 * sirt_margin_px(depth) if iterative else width
-    entries = 3 * tilts * depth * wide  # of the projection of one slice
-    indices = (2 if iterative else 1) * 12 * min(entries, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK
-    return Demand(indices, 5.0 * wide / width if iterative else 2.5, 4.0)
 
 
 def _label(run: ResolvedJob) -> str:
@@ -307,8 +262,12 @@ def _make_method(
 
 def _make_slabs(
     run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
-) -> None:
-    """Reconstruct and write all slabs that the journal does not have yet."""
+) -> str | None:
+    """Reconstruct and write all slabs that the journal does not have yet.
+
+    Returns:
+        what a network's rows were pooled by, see `cryolithe.inference.pooling.pool_version`; None without any.
+    """
     height = run.grid.shape[1]
     if folder.slabs:
         plan = {**plan, "batch": folder.slabs[-1].batch}
@@ -349,6 +308,11 @@ def _make_slabs(
             folder.done(Slab(start, stop, slab.size, statistics.result(), points, checksum(slab)))
             if run.job.settings.method == "fbp":
                 watcher.advance(stop - start)
+    engines = [method.engine for method in methods if isinstance(method, NetworkMethod)]
+    for engine in engines:
+        if isinstance(engine.pool, GpuPool) and engine.pool.failure is not None:
+            watcher.note(f"The kernel for GPUs did not run on {engine.device}, which took time: {engine.pool.failure}")
+    return ", ".join(sorted({engine.pooling for engine in engines})) if engines and missing else None
 
 
 def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int, int]]:

@@ -104,5 +104,6 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "precision": precision_name(run.precision),
             "slab_rows": plan["slab_rows"],
             "threads": plan["threads"],
+            "pooling": plan.get("pooling"),
         },
     }

@@ -144,7 +144,7 @@ def compute_slab(
     """
     while True:
         try:
-            return method, method(rows).float()
+            values = method(rows).float()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 if "cuda error" in str(error).lower():
@@ -159,6 +159,8 @@ def compute_slab(
                 ) from error
             method = smaller
             note(f"Memory ran out: going on with batches of {smaller.compute.points} points.")
+        else:
+            return method, values
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -1,0 +1,283 @@
+"""Everything about a GPU by one command: is it right, how fast is it, and what does training reach?
+
+    python benchmarks/gpu.py --parts a,b,big,c --out FOLDER
+
+Parts, in this order; each is saved as FOLDER/gpu_PART.json as soon as it is done, and as far as it came when it is
+stopped:
+
+    a    ``doctor`` with its self-test, and all tests marked ``gpu``
+    b    seconds from file to file and of the computation alone, peak memory, and seconds of each stage:
+         41 x 256 x 256 -> 256 x 256 x 256 and 41 x 800 x 800 -> 400 x 800 x 800, networks and FBP, beside the
+         published program's times on an A100 (arXiv version of its paper, voxels 23:36, wavelets 3:07)
+    big  41 x 4096 x 4096, binned by 2 -> 1024 x 2048 x 2048 with ``default``
+    c    training: steps and points per second of the bundled architectures
+
+It needs no installation: ``PYTHONPATH=. python3 benchmarks/gpu.py`` runs from the checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+TESTS = (
+    "tests/test_gpu.py",
+    "tests/test_doctor.py",
+    "tests/test_inference.py::test_the_kernel_for_gpus_pools_as_defined",
+)
+TILTS = 41
+PUBLISHED_SECONDS = {"voxels": 23 * 60 + 36, "wavelets": 3 * 60 + 7}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A series and how it is reconstructed.
+
+    Attributes:
+        images: pixels ``(y, x)`` of an image.
+        depth: voxels along z.
+        words: further words of the command.
+        seconds: after which it is stopped.
+        once: one run from file to file only.
+    """
+
+    images: tuple[int, int]
+    depth: int
+    words: tuple[str, ...]
+    seconds: float = 90.0
+    once: bool = False
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        size = f"{TILTS} x {self.images[0]} x {self.images[1]} -> {self.depth}"
+        return f"{size}: {' '.join(self.words)}"
+
+
+SMALL, USUAL = ((256, 256), 256), ((800, 800), 400)
+CELLS = (
+    Cell(*SMALL, ("--model", "default")),
+    Cell(*SMALL, ("--method", "fbp")),
+    Cell(*USUAL, ("--model", "default")),
+    Cell(*USUAL, ("--method", "fbp")),
+    Cell(*USUAL, ("--model", "fast")),
+    Cell(*USUAL, ("--model", "default", "--precision", "fp16")),
+    Cell(*USUAL, ("--model", "draft")),
+    Cell(*SMALL, ("--method", "sirt")),
+)
+BIG = (Cell((4096, 4096), 1024, ("--model", "default", "--bin", "2"), 540.0, once=True),)
+
+
+def run(words: Sequence[str], seconds: float, **more: Any) -> dict[str, Any]:
+    """A command of this Python; the end of what it printed, how it ended, its seconds."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, env=environment, timeout=seconds, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **more,
+        )  # fmt: skip
+        code, text = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as error:
+        code, text = None, (error.stdout or b"").decode(errors="replace")
+    return {"exit_code": code, "seconds": round(time.perf_counter() - start, 2), "output": text[-8000:]}
+
+
+def part_a(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Doctor and tests."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["-m", "cryolithe", "doctor", "--device", "cuda", "--folder", folder]
+        found["doctor"] = run(words, 120)
+        print(found["doctor"]["output"], flush=True)
+        save(found)
+        report = Path(folder) / "tests.xml"
+        # Warnings of other versions of other programs are no failures here.
+        options = [
+            "-m",
+            "pytest",
+            "-q",
+            "--continue-on-collection-errors",
+            "-p",
+            "no:cacheprovider",
+            "-o",
+            "filterwarnings=default",
+            "--tb=short",
+        ]
+        found["tests"] = run([*options, "-rs", f"--junitxml={report}", *TESTS], 400)
+        print(found["tests"]["output"], flush=True)
+        if report.is_file():
+            found["outcomes"] = outcomes(report)
+    return found
+
+
+def outcomes(report: Path) -> dict[str, Any]:
+    """Numbers of tests by outcome, and the messages of those that failed."""
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    failures, slowest = {}, []
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        bad = [child for child in case if child.tag in ("failure", "error")]
+        state = "failed" if bad else "skipped" if case.find("skipped") is not None else "passed"
+        counts[state] += 1
+        slowest.append((float(case.get("time") or 0), name))
+        if bad:
+            failures[name] = (bad[0].text or "")[-3000:]
+    return {"counts": counts, "failures": failures, "slowest": sorted(slowest, reverse=True)[:8]}
+
+
+def part_b(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Speed of the usual sizes."""
+    return measure(CELLS, save)
+
+
+def part_big(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Speed of a full-sized series."""
+    return measure(BIG, save)
+
+
+def measure(cells: Sequence[Cell], save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All cells, one process each, on a series that those of one size share."""
+    found: dict[str, Any] = {"published_seconds": PUBLISHED_SECONDS, "cells": {}}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for cell in cells:
+            stack = written(folder, cell.images)
+            output, report = folder / "volume.mrc", folder / "report.json"
+            report.unlink(missing_ok=True)
+            words = [str(ROOT / "benchmarks" / "gpu_cell.py"), str(report), *(["--once"] if cell.once else []), "--"]
+            words += [str(stack), str(stack.with_suffix(".tlt")), "-o", str(output), "--thickness", str(cell.depth)]
+            done = run([*words, "--device", "cuda", *cell.words], cell.seconds)
+            measured = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+            if done["exit_code"] != 0:
+                measured["failed"] = done
+            measured["process_seconds"] = done["seconds"]
+            found["cells"][cell.name] = measured
+            print(cell.name, json.dumps(summary(measured)), sep="\n    ", flush=True)
+            save(found)
+            output.unlink(missing_ok=True)
+    return found
+
+
+def summary(measured: dict[str, Any]) -> dict[str, Any]:
+    """What a reader wants first."""
+    found: dict[str, Any] = {"process": measured["process_seconds"]}
+    for part in ("cold", "warm", "compute"):
+        if part in measured:
+            one = measured[part]
+            found[part] = one["failed"] if "failed" in one else round(one["seconds"], 3)
+            found[f"{part}: stages"] = one.get("stages")
+            found[f"{part}: peak GB"] = round(one.get("gpu_peak_bytes", 0) / 1e9, 2)
+    if "predicted_bytes" in measured.get("compute", {}):
+        found["predicted GB"] = round(measured["compute"]["predicted_bytes"] / 1e9, 2)
+        found["slab and batch"] = [measured["compute"]["slab_rows"], measured["compute"]["batch"]]
+    if "failed" in measured:
+        found["failed"] = measured["failed"]["output"][-1500:]
+    return found
+
+
+def written(folder: Path, images: tuple[int, int]) -> Path:
+    """A stack of counts of this size with its angles; an earlier one of another size is removed."""
+    from cryolithe.formats import write_angles_deg, write_stack
+
+    stack = folder / f"counts_{images[0]}_{images[1]}.mrc"
+    if not stack.is_file():
+        for old in folder.glob("counts_*"):
+            old.unlink()
+        rng = np.random.default_rng(0)
+        # Filtered noise would take minutes here; counts of two electrons a pixel are as quick to reconstruct.
+        noise = rng.integers(0, 60, (images[0] + TILTS, images[1]), dtype=np.int16)
+        write_stack(stack, np.stack([noise[tilt : tilt + images[0]] for tilt in range(TILTS)]), 10.0, "counts")
+        write_angles_deg(stack.with_suffix(".tlt"), tuple(float(a) for a in np.linspace(-60, 60, TILTS)))
+    return stack
+
+
+def part_c(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Training throughput, in a process of its own."""
+    found: dict[str, Any] = {}
+    for model in ("default", "fast"):
+        found[model] = run([str(ROOT / "benchmarks" / "gpu_training.py"), model], 150)
+        print(model, found[model]["output"], flush=True)
+        save(found)
+    return found
+
+
+PARTS = {"a": part_a, "b": part_b, "big": part_big, "c": part_c}
+
+
+def plan_of(parts: Sequence[str]) -> str:
+    """What would be done, a line for each step."""
+    lines = []
+    for part in parts:
+        lines.append(f"{part}: {(PARTS[part].__doc__ or '').splitlines()[0]}")
+        cells = {"b": CELLS, "big": BIG}.get(part, ())
+        lines += [f"    {cell.name}" for cell in cells]
+        lines += [f"    {test}" for test in TESTS] if part == "a" else []
+    return "\n".join(lines)
+
+
+def environment() -> dict[str, Any]:
+    """Where and of what the numbers were made."""
+    import torch
+    from common import command_line, commit, device
+
+    visible = torch.cuda.is_available()
+    return {
+        "commit": commit(),
+        "command": command_line(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "device": device(),
+        "gpu": torch.cuda.get_device_name() if visible else None,
+        "gpu_total_bytes": torch.cuda.mem_get_info()[1] if visible else None,
+    }
+
+
+def main() -> None:
+    """Do the parts that are asked for, in their order."""
+    options = argparse.ArgumentParser(prog="gpu.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--parts", default=",".join(PARTS), help="default: all")
+    options.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the results")
+    options.add_argument("--dry-run", action="store_true", help="say what would be done")
+    arguments = options.parse_args()
+    asked = arguments.parts.split(",")
+    if unknown := [part for part in asked if part not in PARTS]:
+        options.error(f"unknown part '{unknown[0]}'; known: {', '.join(PARTS)}")
+    parts = [part for part in PARTS if part in asked]
+    if arguments.dry_run:
+        print(plan_of(parts))
+        return
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    made = environment()
+    if made["gpu"] is None:
+        raise SystemExit("gpu.py measures a CUDA device and none is visible; --dry-run says what it would do")
+    for part in parts:
+        start = time.perf_counter()
+
+        def save(found: dict[str, Any], part: str = part, start: float = start) -> None:
+            kept = {**made, "part": part, "seconds": round(time.perf_counter() - start, 1), **found}
+            path = arguments.out / f"gpu_{part}.json"
+            path.with_suffix(".partial").write_text(json.dumps(kept, indent=1, default=str) + "\n", encoding="utf-8")
+            path.with_suffix(".partial").replace(path)
+
+        print(f"== part {part}", flush=True)
+        save(PARTS[part](save))
+        print(f"== part {part}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""One cell of gpu.py, in a process of its own: a series from file to file, and its slabs alone, stage by stage.
+
+Stages of the run from file to file are timed on the thread that does them: those of reading, computing and writing
+overlap, so that their sum may exceed the whole. Stages of the computation are timed with a synchronised device, in a
+pass of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import resource
+import statistics
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# (stage, module, name) of what the command calls while it works.
+FILE_STAGES = (
+    ("hash", "cryolithe.reconstruct.run", "file_sha256"),
+    ("read and check", "cryolithe.reconstruct.run", "check_images"),
+    ("preparation", "cryolithe.reconstruct.run", "prepare_stack"),
+    ("method", "cryolithe.reconstruct.run", "_make_method"),
+    ("slabs in all", "cryolithe.reconstruct.run", "_make_slabs"),
+    ("rows", "cryolithe.reconstruct.preparation", "PreparedStack.read_rows"),
+    ("compute", "cryolithe.reconstruct.slabs", "compute_slab"),
+    ("copy to the host", "cryolithe.reconstruct.slabs", "_on_cpu"),
+    ("cast", "cryolithe.formats.mrc_writer", "VolumeWriter.cast"),
+    ("write", "cryolithe.formats.mrc_writer", "VolumeWriter.write_rows"),
+    ("sync", "cryolithe.formats.mrc_writer", "VolumeWriter.sync"),
+    ("statistics", "cryolithe.formats.mrc_writer", "RunningStatistics.add"),
+    ("checksum", "cryolithe.reconstruct.run", "checksum"),
+    ("self-check", "cryolithe.reconstruct.run", "self_check"),
+    ("finish", "cryolithe.reconstruct.run", "finish"),
+)
+ENGINE_STAGES = (
+    ("points", "cryolithe.inference.engine", "point_block"),
+    ("lift", "cryolithe.inference.engine", "lift_rows"),
+    ("pool", "cryolithe.inference.engine", "pool_through"),
+    ("dense", "cryolithe.inference.engine", "apply_steps"),
+)
+
+
+class Clock:
+    """Seconds by stage, from any thread."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    def timed(self, stage: str, call: Callable[..., Any], synchronised: bool = False) -> Callable[..., Any]:
+        """The call, with its seconds added to a stage."""
+
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            if synchronised:
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            try:
+                return call(*arguments, **named)
+            finally:
+                if synchronised:
+                    torch.cuda.synchronize()
+                with self._lock:
+                    self.seconds[stage] += time.perf_counter() - start
+
+        return wrapped
+
+    @contextlib.contextmanager
+    def watching(self, stages: tuple[tuple[str, str, str], ...], synchronised: bool = False) -> Iterator[None]:
+        """Time functions and methods by their names while the context lasts; names that are gone are left out."""
+        replaced = []
+        for stage, module, name in stages:
+            owner: Any = importlib.import_module(module)
+            *path, last = name.split(".")
+            for part in path:
+                owner = getattr(owner, part, None)
+            if (original := getattr(owner, last, None)) is None:
+                continue
+            replaced.append((owner, last, original))
+            setattr(owner, last, self.timed(stage, original, synchronised))
+        try:
+            yield
+        finally:
+            for owner, last, original in replaced:
+                setattr(owner, last, original)
+
+    def rounded(self) -> dict[str, float]:
+        """What was found, the longest first."""
+        return {name: round(seconds, 4) for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1])}
+
+
+def from_file_to_file(words: list[str], output: Path) -> dict[str, Any]:
+    """The command in this process."""
+    from cryolithe.cli import main
+
+    clock = Clock()
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    with clock.watching(FILE_STAGES):
+        main(["reconstruct", *words], standalone_mode=False)
+    seconds = time.perf_counter() - start
+    record = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
+    return {
+        "seconds": seconds,
+        "stages": clock.rounded(),
+        "gpu_peak_bytes": torch.cuda.max_memory_allocated(),
+        "gpu_reserved_bytes": torch.cuda.max_memory_reserved(),
+        "host_peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "compute": record["compute"],
+        "shape_zyx": record["volume"]["shape_zyx"],
+    }
+
+
+def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
+    """All slabs of the same run with random rows that lie on the GPU; results stay there and are dropped."""
+    from cryolithe.reconstruct import run as runs
+    from cryolithe.reconstruct.fitting import fit
+    from cryolithe.reconstruct.methods import NetworkMethod
+
+    run = job_of(words)
+    planned = fit(run)
+    plan = {"slab_rows": planned.slab_rows, "batch": planned.batch}
+    stack = argparse.Namespace(geometry=run.series.geometry)
+    method: Any = runs._make_method(run, stack, plan, lambda rows: None, run.device)
+    height, width = run.grid.shape[1:]
+    generator = torch.Generator(run.device).manual_seed(0)
+
+    def rows_of(slab: int) -> torch.Tensor:
+        shape = (run.series.geometry.tilts, slab + (-slab % method.row_multiple) + 2 * method.halo_px, width)
+        return torch.randn(shape, generator=generator, device=run.device)
+
+    slabs = [min(planned.slab_rows, height - first) for first in range(0, height, planned.slab_rows)]
+
+    def whole() -> None:
+        for slab in slabs:
+            method(rows_of(slab))
+        torch.cuda.synchronize()
+
+    method(rows_of(slabs[0]))  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        whole()
+        seconds.append(time.perf_counter() - start)
+    found = {
+        "seconds": statistics.median(seconds),
+        "repeats": seconds,
+        "gpu_peak_bytes": torch.cuda.max_memory_allocated(),
+        "predicted_bytes": planned.device_bytes,
+        "slab_rows": planned.slab_rows,
+        "batch": planned.batch,
+        "precision": str(run.precision),
+        "pooling": method.engine.pooling if isinstance(method, NetworkMethod) else None,
+    }
+    if isinstance(method, NetworkMethod):
+        found["stages"] = _stages(method, rows_of(slabs[0]), height / slabs[0])
+    return found
+
+
+def _stages(method: Any, rows: torch.Tensor, times: float) -> dict[str, float]:
+    """Seconds of each stage of one slab, times the slabs of the volume."""
+    clock = Clock()
+    sampling, engine = method.sampling, method.engine
+    kept = sampling.inputs, sampling.volume, engine.pool
+    sampling.inputs, sampling.volume = (
+        clock.timed("filter", sampling.inputs, True),
+        clock.timed("synthesis", sampling.volume, True),
+    )
+    engine.pool = clock.timed("pool", engine.pool, True)
+    try:
+        with clock.watching(ENGINE_STAGES, synchronised=True):
+            clock.timed("whole", method, True)(rows)
+    finally:
+        sampling.inputs, sampling.volume, engine.pool = kept
+    whole = clock.seconds.pop("whole")
+    clock.seconds["the rest: rows kept and joined"] = whole - sum(clock.seconds.values())
+    return {name: round(times * seconds, 4) for name, seconds in clock.rounded().items()}
+
+
+def job_of(words: list[str]) -> Any:
+    """The resolved job of a command's words."""
+    from cryolithe.cli.reconstruct import command
+    from cryolithe.reconstruct.job import Job, resolve
+    from cryolithe.settings import ReconstructSettings
+
+    context = command.make_context("reconstruct", list(words))
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if name in ReconstructSettings.model_fields and value is not None
+    }
+    places = context.params
+    return resolve(Job(places["tilts"], places["angles"], places["output"], ReconstructSettings(**given)))
+
+
+def main() -> None:
+    """Measure the cell that the command line names; write what was found into a file, part by part."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("report", type=Path)
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--once", action="store_true", help="one run from file to file, not a cold and a warm one")
+    arguments, words = options.parse_known_args()
+    words = [word for word in words if word != "--"]
+    output = Path(words[words.index("-o") + 1])
+    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name()}
+
+    def keep(name: str, call: Callable[[], dict[str, Any]]) -> None:
+        try:
+            found[name] = call()
+        except BaseException as error:  # the other parts are to be measured all the same
+            found[name] = {"failed": f"{type(error).__name__}: {error}"[:2000]}
+        arguments.report.write_text(json.dumps(found), encoding="utf-8")
+
+    keep("cold", lambda: from_file_to_file(words, output))
+    if not arguments.once:
+        keep("warm", lambda: from_file_to_file([*words, "--overwrite"], output))
+    keep("compute", lambda: compute_alone([*words, "--overwrite"], arguments.repeats))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    main()
