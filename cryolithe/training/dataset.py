@@ -147,11 +147,12 @@ def draw_run(series: TrainingSeries, config: TrainConfig, network: NetworkConfig
     )
 
 
-def gather(run: Run, network: NetworkConfig, device: torch.device) -> Batch:
-    """Filter the rows of a run and gather its windows, on the device."""
+def gather(run: Run, network: NetworkConfig, device: torch.device, precision: torch.dtype = torch.float32) -> Batch:
+    """Filter the rows of a run and gather its windows, on the device; windows come in a precision."""
     rows, columns = (tensor.to(device, non_blocking=True) for tensor in (run.rows, run.columns))
+    filtered = [row.to(precision) for row in network_rows(rows, network.input)]
     return Batch(
-        windows=all_windows(network_rows(rows, network.input), columns, network.input.windows),
+        windows=all_windows(filtered, columns, network.input.windows),
         visible=visible(columns, rows.shape[-1]),
         angles_rad=run.angles_rad.to(device, non_blocking=True),
         targets=run.targets.to(device, non_blocking=True),

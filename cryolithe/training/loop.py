@@ -274,9 +274,11 @@ def _gradient(
     state.optimiser.zero_grad(set_to_none=True)
     total = torch.zeros((), device=place.device)
     together = TOGETHER if state.network.config.trunk_reach else 1
+    # Windows are read and written several times: on a GPU that is most of a step's time.
+    precision = torch.float32 if place.device.type == "cpu" else place.precision
     for first in range(0, len(runs), together):
         some = runs[first : first + together]
-        batches = [gather(run, state.network.config, place.device) for run in some]
+        batches = [gather(run, state.network.config, place.device, precision) for run in some]
         loss = batches_loss(state.network, batches, weights, place.precision, config.loss, apply)
         loss = loss * (len(some) / len(runs))
         state.scaler.scale(loss).backward()
