@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from cryolithe.simulation.acquisition import TiltScheme, add_white_noise, draw_angles_deg, noise_sigma, project
 from cryolithe.simulation.campaign import SimulatedSeries, run_recipe, simulate_series
+from cryolithe.simulation.classes import Structure
 from cryolithe.simulation.library import load_library, recipe_library
 from cryolithe.simulation.molecules import Molecule, load_molecules, select_molecules
 from cryolithe.simulation.recipe import Recipe, read_recipe
@@ -21,6 +22,7 @@ __all__ = [
     "Specimen",
     "SpecimenRecipe",
     "StreamedPair",
+    "Structure",
     "TiltScheme",
     "add_white_noise",
     "draw_angles_deg",

@@ -105,7 +105,9 @@ def try_place(build: Canvas, posed: Posed, centre: NDArray[np.int64], blocking: 
     middle = tuple(n // 2 for n in taken.shape)
     if (taken[middle] and inner[middle]) or (taken & inner).any():
         return 0
-    np.maximum(build.density[target], box[source], out=build.density[target])
+    there, posed_density = build.density[target], box[source]
+    # Between leaflets it may be thinner than ice: the empty corners of a molecule's box must not fill that.
+    there[...] = np.where(there < 0, there + posed_density, np.maximum(there, posed_density))
     build.mark_box(target, inner, name)
     build.record(name, centre.astype(np.float64), rotation)
     return int(inner.sum())

@@ -262,13 +262,13 @@ def _add_membrane_proteins(
         if (build.kind[tuple(probe.T)] == TAKEN).any():
             continue
         molecule = library[build.rng.integers(len(library))]
-        rotation = _towards(normals[0], build.rng.uniform(0, 2 * math.pi))
+        rotation = towards(normals[0], build.rng.uniform(0, 2 * math.pi))
         box = resampled(molecule, rotation, build.voxel)
         posed = (molecule.name, box, box > INSIDE, rotation)
         done += try_place(build, posed, np.rint(place).astype(int), TAKEN) > 0
 
 
-def _towards(normal: Array, spin: float) -> Array:
+def towards(normal: Array, spin: float) -> Array:
     """A rotation acting on ``(z, y, x)`` that takes z to a direction, after a turn about z."""
     across = np.cross(normal, np.eye(3)[np.argmin(np.abs(normal))])
     across /= np.linalg.norm(across)
@@ -300,24 +300,31 @@ def _add_filaments(build: Canvas, recipe: CellRecipe) -> None:
                 drawn = filaments.actin(curve, rng.uniform(0, 6.28))
             else:
                 drawn = filaments.nucleic_acid(curve)
-            _place_filament(build, drawn)
+            placed = place_filament(build, drawn, drawn.kind)
+            if placed is None or kind == "nucleic acid":
+                continue
+            for position, rotation in zip(placed.positions, placed.rotations, strict=True):
+                build.record(kind, position / build.voxel, rotation)
 
 
-def _place_filament(build: Canvas, filament: filaments.Filament) -> None:
+def place_filament(build: Canvas, filament: filaments.Filament, name: str) -> filaments.Filament | None:
+    """Draw the subunits of a filament that meet nothing, and take their voxels for a class.
+
+    Returns:
+        those subunits; None where more than half are in the way of something, and nothing was drawn.
+    """
     high = np.array(build.shape) * build.voxel + 50
     inside = np.logical_and(filament.positions > -50, filament.positions < high).all(axis=1)
     filament = filament.chosen(np.asarray(inside))
     index, value, owner = filaments.blob_voxels(filament, build.shape, build.voxel)
     if not index.size:
-        return
+        return None
     met = (build.kind.reshape(-1)[index] != FREE) & (value > INSIDE)
     free = np.ones(len(filament.positions), dtype=bool)
     free[owner[met]] = False
     if free.mean() < 0.5:
-        return
+        return None
     kept = free[owner]
     np.maximum.at(build.density.reshape(-1), index[kept], value[kept])
-    build.mark(np.unique(index[kept & (value > INSIDE)]), filament.kind, TAKEN)
-    if filament.kind != "nucleic acid":
-        for position, rotation in zip(filament.positions[free], filament.rotations[free], strict=True):
-            build.record(filament.kind, position / build.voxel, rotation)
+    build.mark(np.unique(index[kept & (value > INSIDE)]), name, TAKEN)
+    return filament.chosen(free)

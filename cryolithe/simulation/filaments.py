@@ -1,9 +1,12 @@
-"""Filaments: actin, microtubules and nucleic acids, as subunits along worm-like curves.
+"""Filaments: actin, microtubules, nucleic acids and thick ones, as subunits along worm-like curves.
 
 Points are ``(z, y, x)`` in Å. Handedness is that of right-handed x, y, z axes: actin's one-start helix is left-handed
 (-166.6° and 27.5 Å per subunit: Dominguez & Holmes 2011, Annu. Rev. Biophys. 40, 169), which shows as two strands that
 repeat every 55 Å. Microtubules have 13 protofilaments of monomers 40 Å apart, alpha and beta in turn (80 Å), each
 9.2 Å behind its neighbour: a left-handed 3-start lattice (Nogales & Wang 2006, Curr. Opin. Struct. Biol. 16, 221).
+Intermediate filaments are 110 Å wide, five protofibrils about a hollow middle, 42.5 Å and 73.7° from one to the next
+(vimentin: Eibauer et al. 2024, Nat. Struct. Mol. Biol. 31, 939). Thick filaments of muscle have a shaft of 150 Å and
+crowns of three pairs of heads every 143 Å (Craig & Woodhead 2006, Curr. Opin. Struct. Biol. 16, 204).
 """
 
 from __future__ import annotations
@@ -19,7 +22,16 @@ ACTIN_RISE_ANGSTROM = 27.5
 ACTIN_TWIST_DEG = -166.6
 TUBULIN_RISE_ANGSTROM = 40.0
 PROTOFILAMENTS = 13
-PERSISTENCE_ANGSTROM = {"actin": 1.0e5, "microtubule": 1.0e7, "nucleic acid": 500.0}
+INTERMEDIATE_RISE_ANGSTROM = 42.5
+INTERMEDIATE_TWIST_DEG = 73.7
+CROWN_ANGSTROM = 143.0
+PERSISTENCE_ANGSTROM = {
+    "actin": 1.0e5,
+    "microtubule": 1.0e7,
+    "nucleic acid": 500.0,
+    "intermediate filament": 1.0e4,
+    "thick filament": 1.0e7,
+}
 _STEP_ANGSTROM = 10.0
 
 
@@ -28,7 +40,7 @@ class Filament:
     """The subunits of a filament.
 
     Attributes:
-        kind: "actin", "microtubule" or "nucleic acid".
+        kind: a key of ``PERSISTENCE_ANGSTROM``.
         positions: centres, ``(n, 3)``.
         rotations: ``(n, 3, 3)``, acting on ``(z, y, x)``: a subunit's z axis is turned along the filament and its x
             axis away from the filament's axis.
@@ -152,6 +164,30 @@ def nucleic_acid(curve: Curve) -> Filament:
     along = np.arange(0.0, curve.length_angstrom, _STEP_ANGSTROM)
     levels = np.full(len(along), 1.3)
     return _helical("nucleic acid", curve, along, np.zeros(len(along)), (0.0, 10.0, levels))
+
+
+def intermediate(curve: Curve, phase: float = 0.0) -> Filament:
+    """An intermediate filament along a curve, about 110 Å across; ``phase`` in radians turns it about its axis."""
+    along = np.arange(0.0, curve.length_angstrom, INTERMEDIATE_RISE_ANGSTROM / 2)
+    angles = phase + math.radians(INTERMEDIATE_TWIST_DEG) * np.arange(len(along), dtype=np.float64)
+    return _helical("intermediate filament", curve, along, angles, (34.0, 20.0, np.ones(len(along))))
+
+
+def thick(curve: Curve, phase: float = 0.0) -> Filament:
+    """A thick filament along a curve: a shaft 150 Å across with heads; ``phase`` in radians turns it about its axis."""
+    shaft_along = np.arange(0.0, curve.length_angstrom, 40.0)
+    shaft = _helical("thick filament", curve, shaft_along, 0 * shaft_along, (0.0, 75.0, np.full(len(shaft_along), 0.9)))
+    crown, head = (a.ravel() for a in np.meshgrid(np.arange(0.0, curve.length_angstrom, CROWN_ANGSTROM), range(6)))
+    angles = phase + crown / CROWN_ANGSTROM * math.radians(40.0) + (head // 2) * math.radians(120.0) + 0.25 * (head % 2)
+    along = np.minimum(crown + 30.0 * (head % 2), curve.length_angstrom)
+    heads = _helical("thick filament", curve, along, angles, (125.0, 26.0, np.full(len(along), 0.8)))
+    return Filament(
+        "thick filament",
+        np.concatenate([shaft.positions, heads.positions]),
+        np.concatenate([shaft.rotations, heads.rotations]),
+        np.concatenate([shaft.radii_angstrom, heads.radii_angstrom]),
+        np.concatenate([shaft.levels, heads.levels]),
+    )
 
 
 def blob_voxels(

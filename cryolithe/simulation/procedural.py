@@ -52,6 +52,17 @@ def procedural_molecule(rng: np.random.Generator, name: str) -> Molecule:
     return Molecule(name, normalised(_density(points - points.mean(axis=0)), _VOXEL_ANGSTROM), _VOXEL_ANGSTROM)
 
 
+def small_molecule(rng: np.random.Generator, name: str) -> Molecule:
+    """Draw a molecule of some 20 to 100 kDa, without symmetry.
+
+    Args:
+        rng: source of all randomness.
+        name: its name.
+    """
+    points = _domains(rng, int(rng.integers(1, 4)))
+    return Molecule(name, normalised(_density(points), _VOXEL_ANGSTROM), _VOXEL_ANGSTROM)
+
+
 def _touching_angstrom(unit: Points, turn: Rotation) -> float:
     """How far from the symmetry axis, in Å, a unit just touches its next copy."""
     away = 2.5 * float(np.linalg.norm(unit, axis=1).max()) / turn.magnitude()

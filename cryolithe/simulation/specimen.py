@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from cryolithe.simulation.classes import Structure, membrane_classes, protein_class
+from cryolithe.simulation.diverse import draw_diverse
 from cryolithe.simulation.molecules import Molecule, resampled
 from cryolithe.simulation.procedural import procedural_molecule
 
@@ -29,6 +31,8 @@ class SpecimenRecipe:
         membranes: number of membranes.
         body_chance: chance of a large solid body.
         bead_chance: chance of a few gold beads.
+        diverse: chance that the specimen is none of the above but a scene of membranes, filaments, bodies and a few
+            molecules (`cryolithe.simulation.diverse`).
     """
 
     shape: tuple[int, int, int] = (64, 128, 128)
@@ -38,6 +42,7 @@ class SpecimenRecipe:
     membranes: tuple[int, int] = (0, 3)
     body_chance: float = 0.25
     bead_chance: float = 0.15
+    diverse: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,13 @@ class Specimen:
     Attributes:
         density: shape ``(z, y, x)``, float32.
         voxel_size_angstrom: edge of a voxel.
+        labels: what each voxel belongs to, values of `cryolithe.simulation.classes.Structure`, shape ``(z, y, x)``;
+            None where nobody knows.
     """
 
     density: NDArray[np.float32]
     voxel_size_angstrom: float
+    labels: NDArray[np.uint8] | None = None
 
 
 def make_specimen(recipe: SpecimenRecipe, library: tuple[Molecule, ...], rng: np.random.Generator) -> Specimen:
@@ -62,16 +70,27 @@ def make_specimen(recipe: SpecimenRecipe, library: tuple[Molecule, ...], rng: np
         rng: source of all randomness: the same state gives the same specimen.
     """
     voxel = float(rng.uniform(*recipe.voxel_size_angstrom))
+    # A recipe without diverse scenes draws no number for them: it stays what it was.
+    if recipe.diverse > 0 and rng.random() < recipe.diverse:
+        drawn, labels = draw_diverse(recipe.shape, voxel, library, rng)
+        return Specimen(drawn, voxel, labels)
     density = np.zeros(recipe.shape, dtype=np.float32)
+    labels = np.zeros(recipe.shape, dtype=np.uint8)
     if rng.random() < recipe.body_chance:
-        np.maximum(density, _solid_body(recipe.shape, rng), out=density)
+        body = _solid_body(recipe.shape, rng)
+        labels[body > 0.05 * body.max()] = Structure.BODY  # layers may be as thin as that
+        np.maximum(density, body, out=density)
     for _ in range(_count(rng, recipe.membranes)):
-        np.maximum(density, _membrane(recipe.shape, voxel, rng), out=density)
-    _add_molecules(density, recipe, voxel, library, rng)
+        values, classes = _membrane(recipe.shape, voxel, rng)
+        np.copyto(labels, classes, where=(classes > 0) & (values > density))
+        np.maximum(density, values, out=density)
+    _add_molecules((density, labels), recipe, voxel, library, rng)
     if rng.random() < recipe.bead_chance:
         for _ in range(_count(rng, (1, 3))):
-            np.maximum(density, _bead(recipe.shape, voxel, rng), out=density)
-    return Specimen(density, voxel)
+            bead = _bead(recipe.shape, voxel, rng)
+            labels[bead > 0.5 * bead.max()] = Structure.GOLD
+            np.maximum(density, bead, out=density)
+    return Specimen(density, voxel, labels)
 
 
 def _count(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
@@ -79,13 +98,15 @@ def _count(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
 
 
 def _add_molecules(
-    density: NDArray[np.float32],
+    drawn: tuple[NDArray[np.float32], NDArray[np.uint8]],
     recipe: SpecimenRecipe,
     voxel: float,
     library: tuple[Molecule, ...],
     rng: np.random.Generator,
 ) -> None:
-    """Place molecules where there is room until the crowding is reached or places become rare."""
+    """Place molecules where there is room until the crowding is reached or places become rare; density and labels."""
+    density, labels = drawn
+    classes = {id(molecule): protein_class(molecule) for molecule in library}
     occupied = density > _OCCUPIED
     wanted = rng.uniform(*recipe.crowding) * density.size
     filled, misses = 0, 0
@@ -107,6 +128,7 @@ def _add_molecules(
             if not (occupied[target] & body[source]).any():
                 density[target] = np.maximum(density[target], box[source])
                 occupied[target] |= body[source]
+                labels[target][body[source]] = classes.get(id(molecule)) or protein_class(molecule)
                 filled += int(body[source].sum())
                 misses = 0
                 break
@@ -124,8 +146,13 @@ def _coordinates(shape: tuple[int, int, int]) -> list[NDArray[np.float32]]:
     return list(np.ogrid[tuple(slice(0, n) for n in shape)])
 
 
-def _membrane(shape: tuple[int, int, int], voxel: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A bilayer as part of an ellipsoid: two leaflets 2.5 nm apart between head-group peaks (total ≈ 4-5 nm)."""
+def _membrane(
+    shape: tuple[int, int, int], voxel: float, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """A bilayer as part of an ellipsoid, and its labels.
+
+    Its two leaflets are 2.5 nm apart between head-group peaks (total ≈ 4-5 nm).
+    """
     semi_axes = rng.uniform(120.0, 900.0) / voxel * rng.uniform(0.8, 1.25, size=3)
     centre = [rng.uniform(-0.3 * n, 1.3 * n) for n in shape]
     scaled = [(g - c) / a for g, c, a in zip(_coordinates(shape), centre, semi_axes, strict=True)]
@@ -134,7 +161,11 @@ def _membrane(shape: tuple[int, int, int], voxel: float, rng: np.random.Generato
     gradient = np.sqrt(sum((s / a) ** 2 for s, a in zip(scaled, semi_axes, strict=True))) / radius + 1e-6
     distance = (radius - 1) / gradient * voxel
     leaflets = np.exp(-(((np.abs(distance) - 12.5) / 6.0) ** 2)) + 0.35 * np.exp(-((distance / 14.0) ** 2))
-    return (rng.uniform(0.6, 1.0) * leaflets).astype(np.float32)
+    labels = np.zeros(shape, dtype=np.uint8)
+    inside = np.nonzero(np.abs(distance) < max(22.0, voxel / 2))
+    normals = [(place - c) / a**2 for place, c, a in zip(inside, centre, semi_axes, strict=True)]
+    labels[inside] = membrane_classes(np.stack(normals, axis=1))
+    return (rng.uniform(0.6, 1.0) * leaflets).astype(np.float32), labels
 
 
 def _solid_body(shape: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -43,7 +43,7 @@ class Section(BaseModel):
 
 
 class SpecimenSettings(Section):
-    """Fields of `cryolithe.simulation.SpecimenRecipe`."""
+    """Fields of `cryolithe.simulation.SpecimenRecipe`; two thirds of the specimens are diverse unless told."""
 
     shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 128)
     voxel_size_angstrom: PositiveRange = (7.0, 13.0)
@@ -52,6 +52,7 @@ class SpecimenSettings(Section):
     membranes: CountRange = (0, 3)
     body_chance: Chance = 0.25
     bead_chance: Chance = 0.15
+    diverse: Chance = 0.65
 
     def recipe(self) -> SpecimenRecipe:
         """The recipe with these values."""
