@@ -161,7 +161,7 @@ def _draw(build: Canvas, surface: Surface, drawn: Membranes, others: list[Surfac
     """Draw one membrane and label it; whether any of it lies in the grid."""
     bilayer, voxel = drawn.bilayer, build.voxel
     index, distance = voxels_near(surface, build.shape, voxel, bilayer.reach_angstrom + voxel / 2)
-    points = np.stack(np.unravel_index(index, build.shape), axis=1) * voxel
+    points: Array = np.stack(np.unravel_index(index, build.shape), axis=1).astype(np.float64) * voxel
     weight = np.ones(len(index))
     for ball in drawn.balls:
         weight *= ball.weight(points)
