@@ -26,7 +26,7 @@ from cryolithe.fidelity import (
     region_masks,
     sheet_normals,
 )
-from cryolithe.simulation import Structure
+from cryolithe.simulation import Molecule, Structure
 from cryolithe.simulation.classes import MEMBRANES, membrane_classes
 from cryolithe.simulation.diverse import SCENES, draw_scene
 from cryolithe.training import class_scoring
@@ -116,6 +116,19 @@ def test_normals_of_sheets_are_found_from_their_labels(seed):
     inside = np.isin(labels, MEMBRANES)
     told = membrane_classes(sheet_normals(inside))
     assert (told == labels[inside]).mean() > 0.75
+
+
+def test_labels_of_cells_become_classes_of_structure():
+    labels = np.zeros((30, 40, 40), dtype=np.uint16)
+    labels[:, 10:14] = 1  # a membrane across y
+    labels[2:6, 20:26, 20:26] = 2
+    labels[20:29, 20:32, 20:32] = 3
+    labels[0, 39, :5] = 4
+    light = Molecule("light", np.ones((10, 10, 10), dtype=np.float32), 5.0)
+    heavy = Molecule("heavy", np.ones((20, 20, 20), dtype=np.float32), 5.0)
+    found = class_scoring.structure_labels(labels, ("membrane", "light", "heavy", "actin"), (light, heavy))
+    names = (Structure.ICE, Structure.MEMBRANE_Y, Structure.SMALL_PROTEIN, Structure.LARGE_PROTEIN, Structure.FILAMENT)
+    np.testing.assert_array_equal(found, np.array(names, dtype=np.uint8)[labels])
 
 
 def test_scenes_hold_what_they_are_about():

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.fidelity import Region, best_gaussian, class_fidelity, region_masks
+from cryolithe.fidelity import Region, best_gaussian, class_fidelity, region_masks, sheet_normals
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import Network
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt_margin_px
 from cryolithe.reconstruct.methods import ON_CPU, Compute, SirtMethod
 from cryolithe.simulation import Molecule, Specimen, Structure, add_white_noise, project
-from cryolithe.simulation.classes import FILAMENTS, MEMBRANES, PROTEINS
+from cryolithe.simulation.classes import FILAMENTS, MEMBRANES, PROTEINS, membrane_classes, protein_class
 from cryolithe.simulation.diverse import Scene, draw_scene
 from cryolithe.training.scoring import SIRT_ITERATIONS, reconstruct_array
 
@@ -153,6 +153,36 @@ def summary_fidelity(
     """Mean over the bands for membranes, filaments and proteins; NaN for what is not there."""
     found = class_fidelity(truth, {"": estimate}, labels, SUMMARY)[""]
     return {name: float(np.mean(list(found[name].values()))) if name in found else float("nan") for name in SUMMARY}
+
+
+def structure_labels(
+    labels: NDArray[np.uint16], classes: Sequence[str], library: tuple[Molecule, ...]
+) -> NDArray[np.uint8]:
+    """The labels of a simulated cell as values of `Structure`; membranes by the direction of their normal.
+
+    Args:
+        labels: of the cell, 0 for ice and ``i + 1`` for ``classes[i]``, shape ``(z, y, x)``.
+        classes: names of things and molecules.
+        library: the molecules, by which small ones are told from large.
+    """
+    known = {molecule.name: protein_class(molecule) for molecule in library} | _OF_CELLS
+    values = np.array([Structure.ICE, *(known.get(name, Structure.LARGE_PROTEIN) for name in classes)], dtype=np.uint8)
+    found: NDArray[np.uint8] = values[labels]
+    inside = found == Structure.MEMBRANE_OBLIQUE
+    if inside.any():
+        found[inside] = membrane_classes(sheet_normals(inside))
+    return found
+
+
+_OF_CELLS = {
+    "membrane": Structure.MEMBRANE_OBLIQUE,
+    "actin": Structure.FILAMENT,
+    "nucleic acid": Structure.FILAMENT,
+    "microtubule": Structure.MICROTUBULE,
+    "gold": Structure.GOLD,
+    "carbon": Structure.BODY,
+    "ice crystal": Structure.CRYSTAL,
+}
 
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
