@@ -116,8 +116,8 @@ def test_old_files_without_dark_sections_are_told_by_the_angles(project):
         "# DarkFrame =     5    5     0.00" if "DarkFrame" in line else line for line in aln.read_text().splitlines()
     )
     aln.write_text(text + "\n")
-    guessed, _ = read_aln(aln)
-    assert "does not tell whether it counts images from 0 or 1" in guessed.notes[0]
+    with pytest.raises(InputError, match="the aligned and the dark sections are not together the 20 images"):
+        read_aln(aln)
     told, _ = read_aln(aln, ANGLES)
     assert told.notes == ()
     assert [image.section for image in told.images] == list(range(1, 19))
