@@ -1,4 +1,4 @@
-"""Alignment files beside a raw stack, told by the names that the field's programs give them."""
+"""Alignment and angle files beside a stack, told by the names that the field's programs give them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ _NAMES = {
     "warp": ("{}.xml", "{}.tomostar"),
     "star": ("{}.star",),
 }
+
+
+# Angles of a stack's images in its order. A series' .mdoc without the stack's full name may be that of its frames.
+_ANGLES = ("{base}.rawtlt", "{base}.tlt", "{base}_TLT.txt", "{name}.mdoc")
+
+
+def angles_beside(tilts: Path) -> list[Path]:
+    """Files beside a stack that tell the angles of its images in their order."""
+    name = tilts.name.removesuffix(".gz").removesuffix(".bz2")
+    return [p for form in _ANGLES if (p := tilts.with_name(form.format(base=Path(name).stem, name=name))).is_file()]
 
 
 def files_beside(tilts: Path) -> dict[str, list[Path]]:

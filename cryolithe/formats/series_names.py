@@ -45,6 +45,16 @@ def tells_series(file_name: str) -> bool:
     return words.lower() not in ("", "_tomogram", "_tomo", "_volume", "_tilts", "_stack")
 
 
+def additions(file_name: str) -> tuple[str, ...]:
+    """What programs added to a name, in small letters, also by a file's ending (.ali)."""
+    name = PurePath(file_name).name
+    found = []
+    while match := _ENDING.search(name) or _ADDED.search(name):
+        found.append(match.group(1).lower())
+        name = name[: match.start()]
+    return tuple(found)
+
+
 def without_ending(name: str) -> str:
     """A name without its folder and the endings of files."""
     name = PurePath(name).name

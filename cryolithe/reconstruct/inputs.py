@@ -17,12 +17,14 @@ from cryolithe.formats.alignment_imod import (
     read_x_tilt_deg,
     read_xf,
 )
-from cryolithe.formats.alignment_names import files_beside
+from cryolithe.formats.alignment_names import angles_beside, files_beside
 from cryolithe.formats.alignment_relion import find_series_table, read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
-from cryolithe.formats.files import PathLike
+from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.image_files import ImageFiles
+from cryolithe.formats.image_order import ImageOrder
 from cryolithe.formats.mrc import MrcArray
+from cryolithe.formats.stack_state import is_aligned_name, of_other_stack, stack_state
 from cryolithe.formats.tomogram_star import series_images
 from cryolithe.geometry import TiltGeometry
 from cryolithe.settings import ReconstructSettings
@@ -33,6 +35,8 @@ GROUPS = (("xf", "newst_com", "tilt_com"), ("aln",), ("star",), ("warp",))
 OPTIONS = tuple(option for group in GROUPS for option in group)
 # A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
 SAME_SIZE = 0.02
+# Directions of the tilt axis that differ by less may be the same; the images of aligned stacks have it along an edge.
+ALONG_DEG = 2.0
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,9 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
     sections, height, width = images.shape
     pixel = settings.pixel_size or mrc.voxel_size_angstrom
     if settings.aln is not None:
-        raw = None if angles is None else _angles(angles, tilts, sections)
-        alignment, shape = read_aln(settings.aln, raw)
+        order = _order(tilts, angles, sections)
+        given, beside = (order.angles_deg or None if order.given == wanted else None for wanted in (True, False))
+        alignment, shape = read_aln(settings.aln, given, beside)
         _same_stack(settings.aln, tilts, alignment.sections, sections)
         if shape != (height, width):
             raise InputError(
@@ -101,9 +106,12 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
                 f"{width} x {height}; give the raw stack that AreTomo aligned"
             )
     elif settings.star is not None:
-        alignment = read_tilt_series_star(settings.star, tilts.name, sections, pixel)
+        # The images of a table that names single files are in the order of its rows.
+        listed = angles is None and tilts.suffix.lower() == ".star"
+        order = None if listed else _order(tilts, angles, sections)
+        alignment = read_tilt_series_star(settings.star, tilts.name, sections, pixel, order)
     elif settings.warp is not None:
-        alignment = read_warp(settings.warp, sections, pixel)
+        alignment = read_warp(settings.warp, sections, pixel, _order(tilts, angles, sections))
     elif settings.xf is not None or settings.newst_com is not None or settings.tilt_com is not None:
         alignment = _imod(tilts, angles, settings, (sections, height, width))
     else:
@@ -123,7 +131,7 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
         images,
         geometry,
         alignment.pixel_size_angstrom or pixel,
-        (*mrc.notes, *alignment.notes),
+        (*mrc.notes, *alignment.notes, *_mdoc_notes(tilts, angles), *_state_notes(tilts, angles, settings)),
         None if used == tuple(range(sections)) else used,
         mrc.labels,
     )
@@ -160,24 +168,64 @@ def _check_options(tilts: Path, angles: Path | None, settings: ReconstructSettin
     moving = [option for option in given if option != "tilt_com"]
     if moving and settings.tilt_axis:
         raise SettingsError(f"{_flags(moving)} turns the tilt axis itself; leave out --tilt-axis")
-    if angles is not None and (settings.star or settings.warp):
-        raise SettingsError(f"{_flags(given)} brings the tilt angles; leave out ANGLES")
     if angles is None and not given:
         raise SettingsError(
             "give ANGLES, or an alignment that brings them (--aln, --star, --warp, --tilt-com); "
             "see: cryolithe reconstruct --help"
         )
-    if moving and looks_aligned(tilts):
+    if not is_aligned_name(tilts):
+        return
+    if moving:
         raise SettingsError(
             f"the name of {tilts.name} says that it is aligned already: {_flags(moving)} would align it twice; "
             "give the raw stack, or the aligned one without this option"
         )
+    if abs((settings.tilt_axis + 45) % 90 - 45) > ALONG_DEG:
+        raise SettingsError(
+            f"the name of {tilts.name} says that it is aligned already, its tilt axis along y: --tilt-axis "
+            f"{settings.tilt_axis:g} would turn it again; give the raw stack, or leave out --tilt-axis"
+        )
 
 
-def looks_aligned(tilts: Path) -> bool:
-    """Whether a stack has the name that IMOD gives to aligned ones."""
-    stem = Path(tilts.name.removesuffix(".gz").removesuffix(".bz2"))
-    return stem.suffix == ".ali" or stem.stem.endswith("_ali")
+def _mdoc_notes(tilts: Path, angles: Path | None) -> tuple[str, ...]:
+    """What is assumed of an .mdoc that brings the angles: also frames have one, in the order of acquisition."""
+    if angles is None or angles.suffix.lower() != ".mdoc":
+        return ()
+    other = of_other_stack(angles, tilts)
+    told = f", which is the .mdoc of {printable(other)[:100]}" if other else ""
+    return (f"the angles are taken from {angles.name} in the order of its ZValue{told}",)
+
+
+def _state_notes(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> tuple[str, ...]:
+    """What to tell where a stack is taken as aligned, or turned alone, and its files say something else."""
+    if any(getattr(settings, option) is not None for option in OPTIONS if option != "tilt_com"):
+        return ()
+    state = stack_state(tilts, angles)
+    if state.aligned is not False:
+        return ()
+    if settings.tilt_axis:
+        if state.axis_deg is None or abs((state.axis_deg - settings.tilt_axis + 90) % 180 - 90) <= ALONG_DEG:
+            return ()
+        return (f"{state.reason}, but --tilt-axis is {settings.tilt_axis:g}, which is taken",)
+    turn = "" if state.axis_deg is None else f" or --tilt-axis {state.axis_deg:g}"
+    return (
+        f"it is taken as aligned, its tilt axis along y (--tilt-axis 0), but {state.reason}: if it is raw, give its "
+        f"alignment (--xf, --newst-com, --aln, --star, --warp){turn}",
+    )
+
+
+def _order(tilts: Path, angles: Path | None, sections: int) -> ImageOrder:
+    """What is known of the order of the images: from ANGLES, else from the first file of angles beside the stack."""
+    if angles is not None:
+        return ImageOrder(_angles(angles, tilts, sections), angles.name, True)
+    for path in angles_beside(tilts):
+        try:
+            found = read_angles_deg(path)
+        except InputError:  # nobody asked for this file
+            continue
+        if len(found) == sections:
+            return ImageOrder(found, path.name)
+    return ImageOrder()
 
 
 def _flags(options: list[str]) -> str:
@@ -284,7 +332,7 @@ def _with_tilt_command(
 
 def offers(tilts: Path, settings: ReconstructSettings) -> list[str]:
     """Lines on alignment files beside a stack that were not asked for."""
-    if any(getattr(settings, option) is not None for option in OPTIONS) or looks_aligned(tilts):
+    if any(getattr(settings, option) is not None for option in OPTIONS) or is_aligned_name(tilts):
         return []
     return [
         f"{path} is there and is not used; if {tilts.name} is not aligned yet, give: {_flags([option])} {path}"
