@@ -231,7 +231,10 @@ def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
 
     if dry_run:
         check_files(job)
-        say(f"{job.output}: {plan_run(resolve(job))}")
+        run = resolve(job)
+        for note in run.series.notes:
+            say(f"Note on {job.tilts.name}: {note}", err=True)
+        say(f"{job.output}: {plan_run(run)}")
         return
     with progress_watcher() as watcher:
         # A volume is not made again only because its denoising was interrupted.

@@ -103,9 +103,7 @@ def _series_tables(path: Path, name: str) -> _Series:
     if listing is None:
         return _Series(path, tables)
     names = listing.text("rlnTomoName")
-    chosen = matching_name(names, name)
-    if chosen is None:
-        raise InputError(_no_series(path, names, name))
+    chosen = _chosen(path, names, name)
     row = names.index(chosen)
     series = {column: listing.value(column, row) for column in listing.names}
     note = f"series {chosen} of {path.name} is taken"
@@ -121,18 +119,22 @@ def _series_tables(path: Path, name: str) -> _Series:
 def _named_table(path: Path, tables: list[StarTable], name: str) -> tuple[StarTable, str]:
     """The table of a series among those of several, and what to tell of it."""
     blocks = [table.block for table in tables]
-    chosen = matching_name(blocks, name)
-    if chosen is None:
-        raise InputError(_no_series(path, blocks, name))
+    chosen = _chosen(path, blocks, name)
     return tables[blocks.index(chosen)], f"series {chosen} of {path.name} is taken"
 
 
-def _no_series(path: Path, names: list[str], name: str) -> str:
-    listed = printable(", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))[:200]
-    return (
-        f"{path} lists {len(names)} series ({listed}), none of which the name {name} tells; expected "
-        f"{without_ending(name)}: give the table of that series, or the stack under the series' name"
-    )
+def _chosen(path: Path, names: list[str], name: str) -> str:
+    """The series that a stack's name tells; the only one where that name tells nothing."""
+    chosen = names[0] if len(names) == 1 and not tells_series(name) else matching_name(names, name)
+    if chosen is None:
+        listed = printable(", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))[:200]
+        raise InputError(
+            f"{path} lists {len(names)} series ({listed}), none of which the name {name} tells; expected "
+            f"{without_ending(name)}: give the table of that series, or the stack under the series' name"
+        )
+    if names.count(chosen) > 1:
+        raise InputError(f"{path} lists the series {printable(chosen)} {names.count(chosen)} times; keep one of them")
+    return chosen
 
 
 def _other_stack(table: StarTable, name: str) -> str:

@@ -108,18 +108,14 @@ def stack_places(
 def _partitions(found: Sections, bases: list[int]) -> list[Places]:
     """Readings in which aligned and dark sections are disjoint and together the stack."""
     readings = []
-    # The second column of a dark image is its section, the first its place among the sorted images, from 0.
-    sections = [tuple(d.section - base for d in found.darks) for base in (0, 1)]
-    indices = tuple(d.sorted_index for d in found.darks)
     for base in bases:
         rows = tuple(section - base for section, _ in found.rows)
         missing = set(range(found.count)) - set(rows)
-        for darks in (sections[base], sections[1 - base]):
+        for dark_base in (base, 1 - base):
+            darks = tuple(dark.section - dark_base for dark in found.darks)
             if set(darks) == missing:
-                readings.append((0, Places(rows, darks)))
-        if set(indices) == missing:
-            readings.append((1, Places(rows, indices)))
-    return [places for _, places in sorted(readings, key=lambda reading: reading[0])]
+                readings.append(Places(rows, darks))
+    return readings
 
 
 def _without_dark(found: Sections) -> list[Places]:

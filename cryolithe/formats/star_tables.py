@@ -106,10 +106,12 @@ def star_document(path: Path, limit_bytes: int) -> Any:
     from gemmi import cif
 
     text = read_text(path, "a STAR file", limit_bytes)
+    document = cif.Document()
     try:
-        return cif.read_string(_BARE_BRACKETS.sub(_in_quotes, text), 0)
+        document.parse_string(_BARE_BRACKETS.sub(_in_quotes, text))  # read_string refuses what is named alike
     except (ValueError, RuntimeError) as error:
         raise FileFormatError(f"{path} is not a STAR file: {printable(str(error))[:160]}") from error
+    return document
 
 
 def _in_quotes(found: re.Match[str]) -> str:

@@ -160,14 +160,9 @@ def _stack(table: StarTable, row: int, series: Path, path: Path) -> tuple[Path, 
     if not is_file(series):
         return series, ""  # what is missing is told when the series is looked at
     try:
-        tilts = next((found for found in read_star(series, LIMIT_BYTES) if IMAGE in found), None)
+        images = _images(series, table.value(NAME, row))
     except InputError as error:
         return series, str(error)
-    if tilts is None:
-        return series, f"{series} has no column {IMAGE}"
-    images = tilts.text(IMAGE)
-    if not images:
-        return series, f"{series} lists no images"
     if not any("@" in image for image in images):
         return series, ""  # single files: see `series_images`
     numbers, _, names = zip(*(image.partition("@") for image in images), strict=True)
@@ -177,6 +172,19 @@ def _stack(table: StarTable, row: int, series: Path, path: Path) -> tuple[Path, 
             "(1@stack, 2@stack, ...), or a file for each"
         )
     return _found(path, names[0]), ""
+
+
+def _images(series: Path, name: str) -> list[str]:
+    """Names of the images in a series' own file; where it holds several series, of that with this name."""
+    tables = [found for found in read_star(series, LIMIT_BYTES) if IMAGE in found]
+    chosen = tables if len(tables) == 1 else [found for found in tables if found.block == name]
+    if not tables:
+        raise FileFormatError(f"{series} has no column {IMAGE}")
+    if not chosen:
+        raise InputError(f"{series} holds {len(tables)} series, none of which is called {printable(name)[:100]}")
+    if not len(chosen[0]):
+        raise InputError(f"{series} lists no images")
+    return chosen[0].text(IMAGE)
 
 
 def _positive(table: StarTable, tag: str, row: int) -> float | None:
