@@ -1,7 +1,8 @@
 """Tables of STAR files, read through the gemmi library: every value is the text that stands there.
 
 A name such as 00255 stays one, whatever columns hold numbers. What other programs write and the library refuses is
-allowed: values that start with a bracket (RELION's lists of visible frames), and blocks or columns named alike.
+allowed: values that start with a bracket (RELION's lists of visible frames), blanks in the name of a block, and blocks
+or columns named alike.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from cryolithe.formats.files import PathLike, printable, read_text
 
 # What is quoted already, or a comment; then bare values that the library takes for syntax.
 _BARE_BRACKETS = re.compile(r"""(?<!\S)(?:("[^\n]*?"(?!\S)|'[^\n]*?'(?!\S)|\#[^\n]*)|([\[\]$][^\s"]*(?!\S)))""")
+
+_BLOCK = re.compile(r"^data_[^\n#]*", re.MULTILINE)
 
 
 class StarTable:
@@ -108,7 +111,8 @@ def star_document(path: Path, limit_bytes: int) -> Any:
     text = read_text(path, "a STAR file", limit_bytes)
     document = cif.Document()
     try:
-        document.parse_string(_BARE_BRACKETS.sub(_in_quotes, text))  # read_string refuses what is named alike
+        text = _BLOCK.sub(lambda block: "_".join(block.group().split()), _BARE_BRACKETS.sub(_in_quotes, text))
+        document.parse_string(text)  # read_string refuses what is named alike
     except (ValueError, RuntimeError) as error:
         raise FileFormatError(f"{path} is not a STAR file: {printable(str(error))[:160]}") from error
     return document
