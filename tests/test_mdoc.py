@@ -33,7 +33,7 @@ def angles_of(folder, content):
 
 READABLE = {
     "plain": mdoc(THREE),
-    "titles over two lines": mdoc(THREE, "[T = SerialEM: somewhere   15-May-24\n    ]\n\n[T = Tilt axis angle = 8\n]\n"),
+    "titles over two lines": mdoc(THREE, "[T = SerialEM: somewhere   15-May-24\n    ]\n\n[T = Tilt axis angle = 8\n]"),
     "a title that does not end": mdoc(THREE, "[T = SerialEM: somewhere\n"),
     "an = in a value": mdoc(THREE, head="ImageFile = ts_dose=3.mrc\n"),
     "an = in a path": mdoc(THREE, section="TiltAngle = {}\nSubFramePath = D:\\a=b\\c = d.tif"),
