@@ -36,7 +36,7 @@ class StackState:
 
 def is_aligned_name(tilts: Path) -> bool:
     """Whether a stack has a name that programs give to aligned ones, or to halves and binned copies of them."""
-    return bool(ALIGNED & set(additions(tilts.name)))
+    return tilts.suffix.lower() != ".star" and bool(ALIGNED & set(additions(tilts.name)))
 
 
 def series_name(tilts: Path) -> str:

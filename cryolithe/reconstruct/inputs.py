@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryolithe.alignment import Alignment, ImageAlignment, plain_alignment, rotation
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.formats import read_angles_deg, read_mrc
+from cryolithe.formats import read_mrc
 from cryolithe.formats.alignment_aretomo import read_aln
 from cryolithe.formats.alignment_imod import (
     NewstCommand,
@@ -17,16 +17,16 @@ from cryolithe.formats.alignment_imod import (
     read_x_tilt_deg,
     read_xf,
 )
-from cryolithe.formats.alignment_names import angles_beside, files_beside
+from cryolithe.formats.alignment_names import files_beside
 from cryolithe.formats.alignment_relion import find_series_table, read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
-from cryolithe.formats.files import PathLike, printable
+from cryolithe.formats.files import PathLike
 from cryolithe.formats.image_files import ImageFiles
-from cryolithe.formats.image_order import ImageOrder
 from cryolithe.formats.mrc import MrcArray
-from cryolithe.formats.stack_state import is_aligned_name, of_other_stack, stack_state
+from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.formats.tomogram_star import series_images
 from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruct.assumptions import ALONG_DEG, angles_of, assumptions, image_order
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
@@ -35,8 +35,6 @@ GROUPS = (("xf", "newst_com", "tilt_com"), ("aln",), ("star",), ("warp",))
 OPTIONS = tuple(option for group in GROUPS for option in group)
 # A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
 SAME_SIZE = 0.02
-# Directions of the tilt axis that differ by less may be the same; the images of aligned stacks have it along an edge.
-ALONG_DEG = 2.0
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,8 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
     sections, height, width = images.shape
     pixel = settings.pixel_size or mrc.voxel_size_angstrom
     if settings.aln is not None:
-        order = _order(tilts, angles, sections)
-        given, beside = (order.angles_deg or None if order.given == wanted else None for wanted in (True, False))
+        known = image_order(tilts, angles, sections)
+        given, beside = (known.angles_deg or None if known.given == wanted else None for wanted in (True, False))
         alignment, shape = read_aln(settings.aln, given, beside)
         _same_stack(settings.aln, tilts, alignment.sections, sections)
         if shape != (height, width):
@@ -108,18 +106,19 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
     elif settings.star is not None:
         # The images of a table that names single files are in the order of its rows.
         listed = angles is None and tilts.suffix.lower() == ".star"
-        order = None if listed else _order(tilts, angles, sections)
+        order = None if listed else image_order(tilts, angles, sections)
         alignment = read_tilt_series_star(settings.star, tilts.name, sections, pixel, order)
     elif settings.warp is not None:
-        alignment = read_warp(settings.warp, sections, pixel, _order(tilts, angles, sections))
+        alignment = read_warp(settings.warp, sections, pixel, image_order(tilts, angles, sections))
     elif settings.xf is not None or settings.newst_com is not None or settings.tilt_com is not None:
         alignment = _imod(tilts, angles, settings, (sections, height, width))
     else:
         assert angles is not None
-        alignment = plain_alignment(_angles(angles, tilts, sections))
+        alignment = plain_alignment(angles_of(angles, tilts, sections))
     if settings.centre is not None:
         alignment = replace(alignment, centre=settings.centre)
     named = any(getattr(settings, option) is not None for option in OPTIONS)
+    moving = any(getattr(settings, option) is not None for option in OPTIONS if option != "tilt_com")
     aligned = named or alignment.centre != "imod"
     if aligned and settings.tilt_axis:  # allowed where nothing else turns the images
         turn = rotation(-settings.tilt_axis)
@@ -131,7 +130,7 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
         images,
         geometry,
         alignment.pixel_size_angstrom or pixel,
-        (*mrc.notes, *alignment.notes, *_mdoc_notes(tilts, angles), *_state_notes(tilts, angles, settings)),
+        (*mrc.notes, *alignment.notes, *assumptions(tilts, angles, None if moving else settings.tilt_axis)),
         None if used == tuple(range(sections)) else used,
         mrc.labels,
     )
@@ -187,59 +186,8 @@ def _check_options(tilts: Path, angles: Path | None, settings: ReconstructSettin
         )
 
 
-def _mdoc_notes(tilts: Path, angles: Path | None) -> tuple[str, ...]:
-    """What is assumed of an .mdoc that brings the angles: also frames have one, in the order of acquisition."""
-    if angles is None or angles.suffix.lower() != ".mdoc":
-        return ()
-    other = of_other_stack(angles, tilts)
-    told = f", which is the .mdoc of {printable(other)[:100]}" if other else ""
-    return (f"the angles are taken from {angles.name} in the order of its ZValue{told}",)
-
-
-def _state_notes(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> tuple[str, ...]:
-    """What to tell where a stack is taken as aligned, or turned alone, and its files say something else."""
-    if any(getattr(settings, option) is not None for option in OPTIONS if option != "tilt_com"):
-        return ()
-    state = stack_state(tilts, angles)
-    if state.aligned is not False:
-        return ()
-    if settings.tilt_axis:
-        if state.axis_deg is None or abs((state.axis_deg - settings.tilt_axis + 90) % 180 - 90) <= ALONG_DEG:
-            return ()
-        return (f"{state.reason}, but --tilt-axis is {settings.tilt_axis:g}, which is taken",)
-    turn = "" if state.axis_deg is None else f" or --tilt-axis {state.axis_deg:g}"
-    return (
-        f"it is taken as aligned, its tilt axis along y (--tilt-axis 0), but {state.reason}: if it is raw, give its "
-        f"alignment (--xf, --newst-com, --aln, --star, --warp){turn}",
-    )
-
-
-def _order(tilts: Path, angles: Path | None, sections: int) -> ImageOrder:
-    """What is known of the order of the images: from ANGLES, else from the first file of angles beside the stack."""
-    if angles is not None:
-        return ImageOrder(_angles(angles, tilts, sections), angles.name, True)
-    for path in angles_beside(tilts):
-        try:
-            found = read_angles_deg(path)
-        except InputError:  # nobody asked for this file
-            continue
-        if len(found) == sections:
-            return ImageOrder(found, path.name)
-    return ImageOrder()
-
-
 def _flags(options: list[str]) -> str:
     return " and ".join(f"--{option.replace('_', '-')}" for option in options)
-
-
-def _angles(path: Path, tilts: Path, sections: int) -> tuple[float, ...]:
-    angles = read_angles_deg(path)
-    if len(angles) != sections:
-        raise InputError(
-            f"{tilts} holds {sections} images but {path} holds {len(angles)} angles; "
-            "give the angle file that belongs to this stack"
-        )
-    return angles
 
 
 def _same_stack(source: PathLike, tilts: Path, expected: int, found: int) -> None:
@@ -258,7 +206,7 @@ def _imod(tilts: Path, angles: Path | None, settings: ReconstructSettings, stack
     path = angles or (tilt.angles if tilt else None)
     if path is None:
         raise SettingsError("give ANGLES (the .tlt file), or a --tilt-com that names it as TILTFILE")
-    values = _angles(path, tilts, sections)
+    values = angles_of(path, tilts, sections)
     images = tuple(ImageAlignment(number, angle) for number, angle in enumerate(values))
     if transforms is not None:
         read = read_xf(transforms)
