@@ -264,6 +264,13 @@ def test_given_angles_go_before_what_lies_beside_the_stack(tmp_path):
     assert_beads(tmp_path / "v.mrc", "relion")
 
 
+def test_halves_have_the_angles_of_their_series(tmp_path):
+    stack = relion_stack(tmp_path).rename(tmp_path / "TS_1_EVN.mrc")
+    beside("TS_1.rawtlt")(tmp_path)
+    arguments = [stack, "--star", relion_table(tmp_path, DOSE_SYMMETRIC), "-o", tmp_path / "v.mrc", *FBP]
+    refused(tmp_path, arguments, "in another order than the images", "TS_1.rawtlt")
+
+
 def test_a_table_that_numbers_its_images_needs_no_order(tmp_path):
     stack, table = relion_stack(tmp_path), relion_table(tmp_path, DOSE_SYMMETRIC, parts=True)
     result = made(stack, "--star", table, "-o", tmp_path / "v.mrc", *FBP)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryolithe.formats.series_names import possible_names
+
 # Setting that takes such a file -> names, made of the stack's without its ending.
 _NAMES = {
     "aln": ("{}.aln",),
@@ -16,13 +18,15 @@ _NAMES = {
 
 
 # Angles of a stack's images in its order. A series' .mdoc without the stack's full name may be that of its frames.
-_ANGLES = ("{base}.rawtlt", "{base}.tlt", "{base}_TLT.txt", "{name}.mdoc")
+_ANGLES = (".rawtlt", ".tlt", "_TLT.txt")
 
 
 def angles_beside(tilts: Path) -> list[Path]:
-    """Files beside a stack that tell the angles of its images in their order."""
+    """Files beside a stack that tell the angles of its images in their order; halves have those of their series."""
     name = tilts.name.removesuffix(".gz").removesuffix(".bz2")
-    return [p for form in _ANGLES if (p := tilts.with_name(form.format(base=Path(name).stem, name=name))).is_file()]
+    bases = dict.fromkeys((Path(name).stem, *possible_names(name)))
+    names = [f"{base}{ending}" for base in bases for ending in _ANGLES]
+    return [path for found in (*names, f"{name}.mdoc") if (path := tilts.with_name(found)).is_file()]
 
 
 def files_beside(tilts: Path) -> dict[str, list[Path]]:

@@ -34,7 +34,7 @@ def matching_name(names: Iterable[str], file_name: str) -> str | None:
         file_name: of a stack or a volume.
     """
     known = {without_ending(name): name for name in reversed(list(names))}
-    return next((known[name] for name in _possible(file_name) if name in known), None)
+    return next((known[name] for name in possible_names(file_name) if name in known), None)
 
 
 def tells_series(file_name: str) -> bool:
@@ -63,7 +63,8 @@ def without_ending(name: str) -> str:
     return name
 
 
-def _possible(file_name: str) -> Iterator[str]:
+def possible_names(file_name: str) -> Iterator[str]:
+    """The names of the series that a file may be of: its own, then without one addition after the other."""
     name = without_ending(file_name)
     while True:
         yield name
