@@ -50,6 +50,7 @@ def test_names_of_aligned_stacks(name, aligned, series, tmp_path):
         ("ts.st", {"other.rawtlt": "0\n"}, None),
         ("ts.mrc", {"ts.mrc.mdoc": titled(84.8)}, False),
         ("ts.mrc", {"ts.mdoc": titled(-95.2)}, False),
+        ("ts_EVN.mrc", {"ts.mrc.mdoc": titled(84.8)}, False),
         ("ts.mrc", {"ts.mrc.mdoc": titled(0.4)}, None),
         ("ts.mrc", {"ts.mrc.mdoc": titled(-179.8)}, None),
         ("ts.mrc", {"ts.mrc.mdoc": titled(180)}, None),

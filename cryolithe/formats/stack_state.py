@@ -12,11 +12,12 @@ from pathlib import Path
 
 from cryolithe.errors import InputError
 from cryolithe.formats.mdoc_text import read_mdoc_text
-from cryolithe.formats.series_names import additions, matching_name, without_ending
+from cryolithe.formats.series_names import additions, matching_name, possible_names, without_ending
 
 ALIGNED = frozenset({"ali", "aligned"})
 # A tilt axis nearer to y than this, or to -y, is along it.
 ALONG_Y_DEG = 1.0
+_MDOC_ENDINGS = (".mrc.mdoc", ".st.mdoc", ".mdoc")
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def stack_state(tilts: Path, angles: Path | None = None) -> StackState:
 
 def mdocs_beside(tilts: Path) -> list[Path]:
     """The .mdoc files beside a stack that have its name: that of the stack itself, then that of the series."""
-    base = series_name(tilts.with_name(without_ending(tilts.name) + ".mrc"))
-    names = dict.fromkeys((f"{tilts.name}.mdoc", f"{base}.mrc.mdoc", f"{base}.st.mdoc", f"{base}.mdoc"))
+    bases = possible_names(tilts.name)
+    names = dict.fromkeys((f"{tilts.name}.mdoc", *(base + end for base in bases for end in _MDOC_ENDINGS)))
     return [path for name in names if (path := tilts.with_name(name)).is_file()]
 
 
