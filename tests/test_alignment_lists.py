@@ -122,6 +122,21 @@ def changed(path, old, new):
     return path
 
 
+@pytest.mark.parametrize(("given", "right"), [(4.0, True), (0.0, False)])
+def test_an_offset_of_one_step_proves_nothing(given, right, tmp_path):
+    """Dark images at both ends whose lines say nothing: 1 to 29 of 31 fit either base, refined angles either image."""
+    aln = write_aln(tmp_path, (0, 30), "full", 0, 4.0)
+    for place in (0, 30):
+        changed(aln, f"# DarkFrame = {place:5d} {place:4d}", "# DarkFrame = 5 5")
+    stack = raw_stack(tmp_path, (0, 30))
+    arguments = [stack, recorded_angles(tmp_path, given), "--aln", aln, "-o", tmp_path / "v.mrc", *FBP]
+    if right:
+        made(*arguments)
+        assert_beads(tmp_path / "v.mrc")
+    else:
+        refused(tmp_path, arguments, "the aligned and the dark sections are not together", "; align anew")
+
+
 WRONG = {
     # 30 of the rows number the rest, one does not.
     "a gap in the rest": (lambda f: changed(write_aln(f, (0, 1, 2), "rest"), "\n27 84.4", "\n28 84.4"), "dark"),

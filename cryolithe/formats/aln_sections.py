@@ -86,21 +86,20 @@ def stack_places(
         # The user's angles can also decide where the dark images say nothing.
         unproven = [Places(tuple(n - base for n in numbers), ()) for base in bases]
         possible = [*proven, *counted] or unproven
-        fitting = [places for places in possible if not misfit(found, places, given_deg)]
-        if not fitting:
+        told = [places for places in possible if not misfit(found, places, given_deg)]
+        if not told:
             raise InputError(misfit(found, possible[0], given_deg))
-        return fitting[0]
-    if proven:
-        return proven[0]
-    sorted_stack = [places for places in counted if _is_sorted(found, places)]
-    told = [p for p in sorted_stack if p.darks == tuple(d.sorted_index for d in found.darks)] or sorted_stack
-    if not told and beside_deg is not None and len(beside_deg) == found.count:
-        told = [places for places in counted if not misfit(found, places, beside_deg)]
+    else:
+        told = proven or [places for places in counted if _is_sorted(found, places)]
+        if not told and beside_deg is not None and len(beside_deg) == found.count:
+            told = [places for places in counted if not misfit(found, places, beside_deg)]
+    if len({places.rows for places in told}) > 1:
+        told = [places for places in told if places in proven or _is_sorted(found, places)]
     if len({places.rows for places in told}) != 1:
+        remedy = "align anew" if given_deg else "give ANGLES, one for each image of the stack, or align anew"
         raise InputError(
             f"{found.path}: the aligned and the dark sections are not together the {found.count} images of the stack, "
-            "each once, and the angles do not prove that the rows count the series without its dark images; "
-            "give ANGLES, one for each image of the stack, or align anew"
+            f"each once, and the angles do not prove that the rows count the series without its dark images; {remedy}"
         )
     return told[0]
 
@@ -136,6 +135,8 @@ def _without_dark(found: Sections) -> list[Places]:
 
 def _is_sorted(found: Sections, places: Places) -> bool:
     """Whether the angles as recorded rise or fall all through the stack: those of the rows are without the offset."""
+    if len(places.rows) + len(places.darks) != found.count:
+        return False
     angles = dict(zip(places.darks, (dark.tilt_deg for dark in found.darks), strict=True))
     angles |= {place: tilt - found.offset_deg for place, (_, tilt) in zip(places.rows, found.rows, strict=True)}
     steps = [b - a for a, b in pairwise(angles[place] for place in sorted(angles))]
