@@ -150,7 +150,6 @@ def _aln(path: Path) -> None:
 def _newst(path: Path) -> None:
     read = read_newst_com(path)
     assert read.bin >= 1
-    assert 0 < read.images_binned < math.inf
     assert read.size_px is None or min(read.size_px) > 0
 
 
