@@ -172,8 +172,14 @@ def stack_statistics(series: TiltSeries) -> tuple[float, float]:
     return mean, float(np.sqrt(squares / count))
 
 
-def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:
-    """Raise InputError for NaN, Inf (unless they are to be fixed) and constant images, before anything is written."""
+def check_images(series: TiltSeries, fix_nonfinite: bool, name: str) -> None:
+    """Raise InputError for NaN, Inf (unless they are to be fixed) and constant images, before anything is written.
+
+    Args:
+        series: what is to be reconstructed.
+        fix_nonfinite: whether NaN and Inf are to be replaced.
+        name: of the stack, for messages.
+    """
     bad_pixels, bad_tilts, constant = 0, [], []
     for number in range(series.geometry.tilts):
         image = series.image(number)
@@ -184,7 +190,7 @@ def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:
             image = image[finite]
         if image.size == 0:
             raise InputError(
-                f"tilt {series.section(number) + 1} holds no finite pixel; "
+                f"{name}: tilt {series.section(number) + 1} holds no finite pixel; "
                 "remove it from the stack and from the angle file"
             )
         if image.max() == image.min():
@@ -192,12 +198,18 @@ def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:
         release_pages(series.images)
     if bad_tilts and not fix_nonfinite:
         raise InputError(
-            f"the stack holds {bad_pixels} NaN or Inf pixels in {_tilt_list(bad_tilts)}; "
+            f"{name} holds {bad_pixels} NaN or Inf pixels in {_tilt_list(bad_tilts)}; "
             "give --fix-nonfinite to replace them by their image's mean, or remove these images"
         )
-    if constant:
+    if len(constant) == series.geometry.tilts:
         raise InputError(
-            f"{_tilt_list(constant)} of {series.geometry.tilts} {'is' if len(constant) == 1 else 'are'} constant: "
+            f"{name}: all {len(constant)} images are blank (each holds one value), which says nothing; write the stack "
+            "again, or give another one"
+        )
+    if constant:
+        verb = "is" if len(constant) == 1 else "are"
+        raise InputError(
+            f"{name}: {_tilt_list(constant)} of {series.geometry.tilts} {verb} constant: "
             "a blank image says nothing; remove it from the stack and from the angle file"
         )
 

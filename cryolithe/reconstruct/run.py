@@ -70,7 +70,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     run = resolve(job)
     seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
-    check_images(run.series, run.preparation.fix_nonfinite)
+    check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
     folder = WorkFolder(job.partial)
     try:
         _still_free(job, folder)
