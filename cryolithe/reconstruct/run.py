@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -70,7 +71,8 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     run = resolve(job)
     seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
-    check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
+    notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts))
+    run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
     folder = WorkFolder(job.partial)
     try:
         _still_free(job, folder)
