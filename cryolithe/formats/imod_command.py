@@ -20,7 +20,7 @@ from cryolithe.formats.imod_keys import PROGRAMS, Key, find_keys
 LIMIT_BYTES = 10_000_000
 MOST_NUMBERS = 100_000
 _LONGEST_NUMBER = 6
-_STANDARD_INPUT = "standardinput"
+_STANDARD_INPUT = "StandardInput"  # may be abbreviated, too, and is looked for before the keys
 # What the refusal of a key says when there is more to say than to make the aligned stack with IMOD.
 _REMEDIES = {
     "ReorderByTiltAngle": "sort the images with newstack first, and give the sorted stack and angles",
@@ -227,7 +227,7 @@ def _options(path: Path, program: str, line: str) -> list[tuple[Key, str]]:
         if not word.startswith("-") or not name:
             files.append(word)
             continue
-        if _STANDARD_INPUT.startswith(name.lower()) and len(name) > 2:
+        if _STANDARD_INPUT.startswith(name) or (program == "tilt" and _STANDARD_INPUT.lower().startswith(name.lower())):
             continue
         key = _key(path, program, name)
         if key.flag:
@@ -273,7 +273,7 @@ def _key(path: Path, program: str, word: str) -> Key:
         names = " or ".join(key.name for key in keys[:6])
         raise FileFormatError(f"{path}: '{shown}' may stand for {names}; write the key in full")
     names_of_all = {key.name.lower(): key.name for key in PROGRAMS[program]}
-    close = difflib.get_close_matches(word.lower(), names_of_all, 1)
+    close = difflib.get_close_matches(word.lower(), names_of_all, 1, 0.8)
     meant = f" (is {names_of_all[close[0]]} meant?)" if close else ""
     raise FileFormatError(
         f"{path}: '{shown}' is no key of {program} that is known here{meant}; correct the line, or remove it if it "
