@@ -21,7 +21,7 @@ EDGE_PX = 2
 MOST_VALUES = 2
 LEAST_OF_OUTLINE = 0.03  # of the outline's pixels have the value
 LEAST_OUTLINE_SIDES = 0.9  # lengths of the shorter side that a border takes of the outline: less is in a corner only
-MOST_OF_IMAGE = 0.5
+MOST_OF_IMAGE = 0.4
 # Of the pixels beside a border, so many more than elsewhere may have its value, but never more than the second number.
 MORE_BESIDE, MOST_OF_DATA = 0.1, 0.6
 AMONG_DATA = 0.02  # of the data lie on either side of a value that is among them
