@@ -96,7 +96,7 @@ def left_out(output):
         (["SectionsToRead 3-30", "NumberedFromOne"], range(2, 30)),
         (["ExcludeSections 30,0, 1"], range(2, 30)),
         (["ExcludeSections = 31,1-2", "NumberedFromOne 1"], range(2, 30)),
-        (["SectionsToRead /", "exclude 1-0,30"], range(2, 30)),
+        (["SectionsToRead /", "exclude 4-9", "exclude 1-0,30"], range(2, 30)),
         (["SkipSectionIncrement 2"], range(0, 31, 2)),
         (["SectionsToRead 1-30", "skip 2", "ExcludeSections 3-5"], [1, *range(7, 31, 2)]),
     ],
@@ -237,6 +237,27 @@ def test_angles_in_tilt_com(tmp_path):
     refused(tmp_path, [stack, "--tilt-com", tilt, "-o", tmp_path / "w.mrc", *FBP], "ANGLES of tilt.com holds 20 angles")
     tilt_com(tmp_path, *lines)
     refused(tmp_path, [stack, "--tilt-com", tilt, "-o", tmp_path / "w.mrc", *FBP], "both ANGLES and TILTFILE")
+
+
+@pytest.mark.parametrize("per_line", [31, 8, 2])
+def test_many_angles_in_a_line(per_line, tmp_path):
+    """As tilt reads its TILTFILE."""
+    stack = aligned(tmp_path)
+    lines = [ANGLES[first : first + per_line] for first in range(0, N, per_line)]
+    (tmp_path / "ts.tlt").write_text("".join(" ".join(f"{angle:.1f}" for angle in line) + "\n" for line in lines))
+    made(stack, "--tilt-com", tilt_com(tmp_path), "-o", tmp_path / "v.mrc", *FBP)
+    assert_beads(tmp_path / "v.mrc")
+
+
+def test_tilts_about_x_that_differ_are_refused_however_they_are_written(tmp_path):
+    stack = aligned(tmp_path)
+    arguments = [stack, "--tilt-com", tilt_com(tmp_path, "XTILTFILE ts.xtilt"), "-o", tmp_path / "v.mrc", *FBP]
+    for text in ("0\n" * 30 + "3\n", "0 " * 30 + "3"):
+        (tmp_path / "ts.xtilt").write_text(text)
+        refused(tmp_path, arguments, "ts.xtilt: the X-axis tilts of single views differ (0° to 3°)")
+    (tmp_path / "ts.xtilt").write_text("0.0 " * N)
+    made(*arguments)
+    assert_beads(tmp_path / "v.mrc")
 
 
 # How command files are written
@@ -519,6 +540,10 @@ def test_the_files_that_aretomo_writes(thickness, tmp_path):
     result = made(stack, *flags, "-o", tmp_path / "v.mrc", *FBP)
     assert_beads(tmp_path / "v.mrc")
     assert "local alignments" not in result.output
+    (tmp_path / "ts.xf").rename(tmp_path / "other.xf")
+    com(tmp_path, "newstack", ["TransformFile other.xf"])
+    (tmp_path / "ts.xf").write_text("3 3 20 20 10 10 1 1.0 0\n" + "0.1 " * N + "\n")  # of local alignments
+    assert "the local alignments in ts.xf" in made(stack, *flags, "-o", tmp_path / "w.mrc", *FBP).stderr
 
 
 # What is said

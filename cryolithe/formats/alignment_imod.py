@@ -51,22 +51,32 @@ def read_xf(path: PathLike) -> tuple[tuple[Matrix, tuple[float, float]], ...]:
     return tuple(found)
 
 
+def read_tilts_deg(path: PathLike, what: str) -> tuple[float, ...]:
+    """Read a file of one angle for each image, one or many a line, as ``tilt`` reads its TILTFILE and XTILTFILE.
+
+    Raises:
+        InputError: if it cannot be read, or holds no angle.
+        FileFormatError: if there is something else than numbers.
+    """
+    path = Path(path)
+    words = read_text(path, f"a file of {what}", LIMIT_BYTES).replace(",", " ").split()
+    values = tuple(number(word) for word in words)
+    for word, value in zip(words, values, strict=True):
+        if not math.isfinite(value):
+            raise FileFormatError(f"{path}: expected {what} in degrees, found '{printable(word)[:40]}'")
+    if not values:
+        raise InputError(f"{path} holds no angle; expected {what}, one for each image")
+    return values
+
+
 def read_x_tilt_deg(path: PathLike) -> float:
-    """Read an .xtilt file; its lines must agree.
+    """Read an .xtilt file; its angles must agree.
 
     Raises:
         InputError: if views have different X-axis tilts.
-        FileFormatError: if a line does not start with a number.
+        FileFormatError: if there is something else than numbers.
     """
-    path = Path(path)
-    text = read_text(path, "a file of X-axis tilts", LIMIT_BYTES)
-    words = [line.split()[0] for line in text.splitlines() if line.strip()]
-    values = [number(word) for word in words]
-    for word, value in zip(words, values, strict=True):
-        if not math.isfinite(value):
-            raise FileFormatError(f"{path}: expected X-axis tilts in degrees, found '{printable(word)[:40]}'")
-    if not values:
-        raise InputError(f"{path} holds no X-axis tilt; expected one line for each image")
+    values = read_tilts_deg(path, "X-axis tilts")
     if max(values) - min(values) > SAME_TILT_DEG:
         raise InputError(
             f"{path}: the X-axis tilts of single views differ ({min(values):g}° to {max(values):g}°), which cannot be "

@@ -203,7 +203,10 @@ def read_command(path: Path, program: str, replaced: frozenset[str] = frozenset(
     entries: dict[str, list[str]] = {}
     for key, value in [*_options(path, program, commands[0][1][0]), *_lines(path, program, commands[0][1])]:
         if key.name not in replaced:
-            entries.setdefault(key.name, []).append(value)
+            texts = entries.setdefault(key.name, [])
+            if key.name == "ExcludeSections":  # of lists, this one counts once only: the last
+                texts.clear()
+            texts.append(value)
     _refuse(path, keys, entries)
     ignored = [key.name for key in keys if key.fate == "ignored" and key.name in entries and not _idle(key, entries)]
     return Command(path, entries, tuple(name for name in entries if name in ignored))

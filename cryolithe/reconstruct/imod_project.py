@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryolithe.alignment import Alignment, ImageAlignment
-from cryolithe.errors import GeometryError, InputError, SettingsError
+from cryolithe.errors import CryoLitheError, GeometryError, InputError, SettingsError
 from cryolithe.formats import read_angles_deg
 from cryolithe.formats.alignment_imod import (
     NewstCommand,
     TiltCommand,
     read_newst_com,
     read_tilt_com,
+    read_tilts_deg,
     read_x_tilt_deg,
     read_xf,
 )
@@ -129,12 +130,11 @@ def _angles(project: ImodProject, tilts: Path, sections: int, taken: tuple[int, 
     tilt, path = project.tilt, project.angles
     if path is not None:
         source, values = str(path), read_angles_deg(path)
+        if tilt is not None and path == tilt.angles and len(values) not in (len(taken), sections):
+            values = _checked(source, read_tilts_deg(path, "tilt angles"))  # many may stand in a line
     elif tilt is not None and tilt.listed_angles_deg:
-        source, values = "ANGLES of tilt.com", tilt.listed_angles_deg
-        try:
-            check_angles_deg(values)
-        except GeometryError as error:
-            raise InputError(f"{source}: {error}") from error
+        source = "ANGLES of tilt.com"
+        values = _checked(source, tilt.listed_angles_deg)
     else:
         raise SettingsError("give ANGLES (the .tlt file), or a --tilt-com that names it as TILTFILE")
     if len(values) == len(taken):
@@ -146,6 +146,23 @@ def _angles(project: ImodProject, tilts: Path, sections: int, taken: tuple[int, 
         f"{tilts} holds {sections} images{of_newst} but {source} holds {len(values)} angles; "
         "give the angle file that belongs to this stack"
     )
+
+
+def _checked(source: str, angles_deg: tuple[float, ...]) -> tuple[float, ...]:
+    try:
+        check_angles_deg(angles_deg)
+    except GeometryError as error:
+        raise InputError(f"{source}: {error}") from error
+    return angles_deg
+
+
+def _is_local(path: Path) -> bool:
+    """Whether a LOCALFILE holds local alignments; AreTomo writes its global transforms under this key, too."""
+    try:
+        read_xf(path)
+    except CryoLitheError:
+        return True
+    return False
 
 
 def _with_tilt_command(
@@ -189,8 +206,7 @@ def _with_tilt_command(
         binning = int(tilt.image_binned)
     shape = made.aligned_shape or (None if from_raw else (height, width))
     notes = (*made.notes, *tilt.notes, *_part_notes(tilt, shape, unit))
-    if tilt.local is not None and not (project.transforms and tilt.local.name == project.transforms.name):
-        # AreTomo writes its global transforms under this key, too.
+    if tilt.local is not None and _is_local(tilt.local):
         notes += (f"LOCALFILE: the local alignments in {tilt.local.name} are not applied",)
     return replace(
         made,
