@@ -132,8 +132,8 @@ def _alignment(made: Alignment, sections: int | None = None) -> None:
     assert max(used) < made.sections
     assert sections is None or made.sections == sections
     assert all(note.isprintable() for note in made.notes)
-    for value in (made.thickness_px, made.pixel_size_angstrom):
-        assert value is None or 0 < value < math.inf
+    # A useless thickness is refused where no setting replaces it: later.
+    assert made.pixel_size_angstrom is None or 0 < made.pixel_size_angstrom < math.inf
 
 
 def _xf(path: Path) -> None:

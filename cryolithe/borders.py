@@ -75,7 +75,7 @@ def without_border(image: NDArray[np.float32]) -> NDArray[np.float32]:
     if border is None:
         return image
     inside = _mask((border.first, border.last), image.shape[1])
-    mean = image[inside].mean(dtype=np.float64)
+    mean = float(image[inside].mean(dtype=np.float64))
     size = max(LEAST_LOCAL_PX, min(image.shape) // LOCAL_PART)
     # Means of so large squares need not be taken of single pixels.
     block = max(1, size // LEAST_LOCAL_PX)

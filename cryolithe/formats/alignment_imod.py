@@ -191,7 +191,7 @@ def _ignored(command: Command) -> tuple[str, ...]:
         return ()
     verb = "is" if len(command.ignored) == 1 else "are"
     return (
-        f"{command.path.name}: {', '.join(command.ignored)} {verb} not applied (values or axes of IMOD's result, not "
+        f"{printable(command.path.name)}: {', '.join(command.ignored)} {verb} not applied (values or axes of IMOD's result, not "
         "where matter lies)",
     )
 
