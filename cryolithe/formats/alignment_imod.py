@@ -189,11 +189,9 @@ def _newst_bin(command: Command, free: bool) -> int:
 def _ignored(command: Command) -> tuple[str, ...]:
     if not command.ignored:
         return ()
-    verb = "is" if len(command.ignored) == 1 else "are"
-    return (
-        f"{printable(command.path.name)}: {', '.join(command.ignored)} {verb} not applied (values or axes of IMOD's result, not "
-        "where matter lies)",
-    )
+    keys = f"{', '.join(command.ignored)} {'is' if len(command.ignored) == 1 else 'are'}"
+    name = printable(command.path.name)
+    return (f"{name}: {keys} not applied (values or axes of IMOD's result, not where matter lies)",)
 
 
 @dataclass(frozen=True)
