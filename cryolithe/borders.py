@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates, maximum_filter1d, minimum_filter1d, uniform_filter
+from scipy.ndimage import distance_transform_edt, map_coordinates, maximum_filter1d, minimum_filter1d, uniform_filter
 from scipy.spatial import ConvexHull, QhullError
 
 # Interpolation mixes data with what was filled in: so many pixels at the edge of the data are taken for border.
@@ -28,9 +28,8 @@ AMONG_DATA = 0.02  # of the data lie on either side of a value that is among the
 SAME_DIRECTION_DEG, STRAIGHT_SHARE = 6.0, 0.8
 # Where the data beside a border, and deeper inside, are looked at: distances from it in pixels.
 NEAR_PX, FAR_PX = (2, 5), (8, 20)
-# The local mean is taken over squares of this part of an image, twice; where hardly any data are near, it gives way to
-# the mean of the image.
-LOCAL_PART, LEAST_LOCAL_PX, NO_DATA = 12, 9, 0.02
+# The local mean is taken over squares of this part of an image, twice.
+LOCAL_PART, LEAST_LOCAL_PX = 12, 9
 
 
 @dataclass(frozen=True)
@@ -70,23 +69,28 @@ def find_border(image: NDArray[np.float32]) -> Border | None:
 
 
 def without_border(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """An image, shape ``(y, x)``, whose border of one value is replaced by the local mean of its data."""
+    """An image, shape ``(y, x)``, whose border of one value is replaced by the local mean of the nearest data."""
     border = find_border(image)
     if border is None:
         return image
     inside = _mask((border.first, border.last), image.shape[1])
-    mean = float(image[inside].mean(dtype=np.float64))
     size = max(LEAST_LOCAL_PX, min(image.shape) // LOCAL_PART)
     # Means of so large squares need not be taken of single pixels.
     block = max(1, size // LEAST_LOCAL_PX)
-    weight = _blocks(inside.astype(np.float32), block)
-    total = _blocks(np.where(inside, image - mean, 0).astype(np.float32), block)
+    mean = float(image[inside].mean(dtype=np.float64))
+    weights = _blocks(inside.astype(np.float32), block)
+    totals = _blocks(np.where(inside, image - mean, np.float32(0)), block)
+    known, width = weights > 0.5, size // block
+    if not known.any():
+        return image
     for _ in range(2):
-        weight, total = (uniform_filter(values, size // block, mode="constant") for values in (weight, total))
+        weights, totals = (uniform_filter(values, width, mode="constant") for values in (weights, totals))
+    nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    level = uniform_filter((totals / np.maximum(weights, 1e-6))[tuple(nearest)], width, mode="nearest")
     outside = np.nonzero(~inside)
     places = (np.array(outside) + 0.5) / block - 0.5
     filled = image.copy()
-    filled[outside] = mean + map_coordinates(total / (weight + NO_DATA), places, order=1, mode="nearest")
+    filled[outside] = mean + map_coordinates(level, places, order=1, mode="nearest")
     return filled
 
 
