@@ -228,7 +228,7 @@ def check_images(series: TiltSeries, fix_nonfinite: bool, name: str) -> tuple[st
         return ()
     return (
         f"{len(borders)} of {series.geometry.tilts} images have a border of one value (up to {max(borders):.0%} of an "
-        "image), as alignments fill in; it would make streaks, so the local mean of the nearest data stands in its place",
+        "image), as alignments fill in; it would make streaks, so the local mean of the nearest data replaces it",
     )
 
 
