@@ -160,7 +160,7 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
         "slab_rows": planned.slab_rows,
         "batch": planned.batch,
         "precision": str(run.precision),
-        "pooling": method.engine.pooling if isinstance(method, NetworkMethod) else None,
+        "pooling": method.rows_engine.pooling if isinstance(method, NetworkMethod) else None,
     }
     if isinstance(method, NetworkMethod):
         found["stages"] = _stages(method, rows_of(slabs[0]), height / slabs[0])

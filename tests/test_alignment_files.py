@@ -41,7 +41,7 @@ def test_a_real_imod_project():
     assert transforms[0] == (((-0.1813379, -0.9834202), (0.9834202, -0.1813379)), (-58.17, 69.816))
     assert read_x_tilt_deg(FORMATS / "imod" / "tilt_1.xtilt") == 0
     newst = read_newst_com(FORMATS / "imod" / "newst.com")
-    assert (newst.bin, newst.size_px, newst.images_binned) == (4, (928, 958), 1)
+    assert (newst.bin, newst.size_px) == (4, (928, 958))
     assert newst.transforms == FORMATS / "imod" / "mka2018-10-01-1.xf"
     tilt = read_tilt_com(FORMATS / "imod" / "tilt.com")
     assert (tilt.image_binned, tilt.thickness_px, tilt.full_image_px) == (4, 2000, (3708, 3832))

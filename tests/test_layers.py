@@ -16,6 +16,7 @@ ALLOWED = {
     "settings": {"errors", "yaml_table"},
     "device": {"errors"},
     "limits": set(),
+    "borders": set(),
     "images": {"errors", "geometry"},
     "alignment": {"errors", "geometry"},
     "filters": {"errors"},
@@ -33,8 +34,8 @@ ALLOWED = {
     "network": {"errors", "hashing", "filters", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruct": {
-        "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "images", "filters", "wavelets",
-        "tilts", "volume", "formats", "sampling", "projector", "report", "network", "inference",
+        "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "images", "filters",
+        "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "network", "inference",
     },
     "session": {"errors", "settings", "formats", "report", "reconstruct"},
     "diagnosis": {

@@ -211,7 +211,7 @@ def _reconstruct_pair(
         return
     for stack in halves:  # both are looked at before the first is worked on for long
         run = resolve(_job(stack, angles, None, settings))
-        check_images(run.series, run.preparation.fix_nonfinite)
+        check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
 
     def one(stack: Path, volume: Path) -> str:
         from cryolithe.session.batch import run_task

@@ -1,27 +1,26 @@
 """IMOD's alignment files: .xf transforms, and what newst.com and tilt.com say about a reconstruction.
 
-Sources: IMOD's manual pages of newstack and tilt; the source of ``tilt`` (angles + OFFSET, X-axis tilts of single views
-less XAXISTILT); RELION's importer of IMOD projects (centres, and SHIFT: a voxel w shows the point w - SHIFT). IMOD's
-slices have their depth axis opposite to our z, so SHIFT's second number and XAXISTILT change their signs here.
+Sources: IMOD's manual pages of newstack and tilt (every key of them: `cryolithe.formats.imod_keys`); the source of
+``newstack`` (sections are listed, every so many of them taken, then those to exclude left out; a section has the
+transform of its own line) and of ``tilt`` (angles + OFFSET, X-axis tilts of single views less XAXISTILT); RELION's
+importer of IMOD projects (centres, and SHIFT: a voxel w shows the point w - SHIFT). IMOD's slices have their depth axis
+opposite to our z, so SHIFT's second number and XAXISTILT change their signs here.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryolithe.alignment import Matrix
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.files import PathLike, printable, read_text
+from cryolithe.formats.imod_command import Command, number, read_command
 
 LIMIT_BYTES = 10_000_000
-MOST_VIEWS = 100_000
 # X-axis tilts of single views that differ by less are the same.
 SAME_TILT_DEG = 0.01
-# Keys whose effect on the geometry is not known well enough to imitate it.
-_REFUSED_IN_NEWST = ("DistortionField", "GradientFile", "UseTransformLines", "RotateByAngle", "ExpandByFactor")
-_REFUSED_IN_TILT = ("ANGLES", "COMPFRACTION", "COMPRESS", "ZFACTORFILE")
 
 
 def read_xf(path: PathLike) -> tuple[tuple[Matrix, tuple[float, float]], ...]:
@@ -36,13 +35,13 @@ def read_xf(path: PathLike) -> tuple[tuple[Matrix, tuple[float, float]], ...]:
     """
     path = Path(path)
     found: list[tuple[Matrix, tuple[float, float]]] = []
-    for number, line in enumerate(read_text(path, "an IMOD transform file", LIMIT_BYTES).splitlines(), start=1):
+    for count, line in enumerate(read_text(path, "an IMOD transform file", LIMIT_BYTES).splitlines(), start=1):
         if not line.strip():
             continue
-        values = [_number(word) for word in line.split()]
+        values = [number(word) for word in line.split()]
         if len(values) != 6 or not all(map(math.isfinite, values)):
             raise FileFormatError(
-                f"{path}, line {number}: expected six numbers (A11 A12 A21 A22 DX DY), "
+                f"{path}, line {count}: expected six numbers (A11 A12 A21 A22 DX DY), "
                 f"found '{printable(line)[:60]}'; give the .xf of the alignment"
             )
         a, b, c, d, x, y = values
@@ -52,22 +51,32 @@ def read_xf(path: PathLike) -> tuple[tuple[Matrix, tuple[float, float]], ...]:
     return tuple(found)
 
 
+def read_tilts_deg(path: PathLike, what: str) -> tuple[float, ...]:
+    """Read a file of one angle for each image, one or many a line, as ``tilt`` reads its TILTFILE and XTILTFILE.
+
+    Raises:
+        InputError: if it cannot be read, or holds no angle.
+        FileFormatError: if there is something else than numbers.
+    """
+    path = Path(path)
+    words = read_text(path, f"a file of {what}", LIMIT_BYTES).replace(",", " ").split()
+    values = tuple(number(word) for word in words)
+    for word, value in zip(words, values, strict=True):
+        if not math.isfinite(value):
+            raise FileFormatError(f"{path}: expected {what} in degrees, found '{printable(word)[:40]}'")
+    if not values:
+        raise InputError(f"{path} holds no angle; expected {what}, one for each image")
+    return values
+
+
 def read_x_tilt_deg(path: PathLike) -> float:
-    """Read an .xtilt file; its lines must agree.
+    """Read an .xtilt file; its angles must agree.
 
     Raises:
         InputError: if views have different X-axis tilts.
-        FileFormatError: if a line does not start with a number.
+        FileFormatError: if there is something else than numbers.
     """
-    path = Path(path)
-    text = read_text(path, "a file of X-axis tilts", LIMIT_BYTES)
-    words = [line.split()[0] for line in text.splitlines() if line.strip()]
-    values = [_number(word) for word in words]
-    for word, value in zip(words, values, strict=True):
-        if not math.isfinite(value):
-            raise FileFormatError(f"{path}: expected X-axis tilts in degrees, found '{printable(word)[:40]}'")
-    if not values:
-        raise InputError(f"{path} holds no X-axis tilt; expected one line for each image")
+    values = read_tilts_deg(path, "X-axis tilts")
     if max(values) - min(values) > SAME_TILT_DEG:
         raise InputError(
             f"{path}: the X-axis tilts of single views differ ({min(values):g}° to {max(values):g}°), which cannot be "
@@ -82,49 +91,107 @@ class NewstCommand:
 
     Attributes:
         transforms: the .xf file, or None.
-        stack: name of the raw stack, or "".
-        bin: BinByFactor.
-        images_binned: ImagesAreBinned: how far the stack was binned after its transforms were found.
+        bin: BinByFactor times a whole ShrinkByFactor.
         size_px: SizeToOutputInXandY ``(x, y)`` in binned pixels, or None.
+        listed: sections that are read, from 0, in this order; None for all.
+        every: SkipSectionIncrement: of those, each so manieth is taken.
+        excluded: sections, from 0, that are then left out.
+        notes: what is in the file and not done here.
     """
 
     transforms: Path | None
-    stack: str
     bin: int
-    images_binned: float
     size_px: tuple[int, int] | None
+    listed: tuple[int, ...] | None = None
+    every: int = 1
+    excluded: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    def sections(self, count: int) -> tuple[int, ...]:
+        """Sections, from 0, of a raw stack of ``count`` images that are in the aligned one, in its order.
+
+        Raises:
+            InputError: if a section that is not in the stack is asked for, one is asked for twice, or none is left.
+        """
+        listed = tuple(range(count)) if self.listed is None else self.listed
+        wrong = sorted(section for section in {*listed, *self.excluded} if not 0 <= section < count)
+        if wrong:
+            raise InputError(
+                f"SectionsToRead or ExcludeSections name section {wrong[0]}, but the stack holds sections 0 to "
+                f"{count - 1}; give the stack that newst.com is for"
+            )
+        taken = tuple(section for section in listed[:: self.every] if section not in self.excluded)
+        if len(set(taken)) != len(taken):
+            raise InputError("SectionsToRead names a section twice; an image can be used once only")
+        if not taken:
+            raise InputError("SectionsToRead and ExcludeSections leave no image")
+        return taken
 
 
-def read_newst_com(path: PathLike) -> NewstCommand:
+def read_newst_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> NewstCommand:
     """Read the commands with which IMOD makes an aligned stack.
+
+    Args:
+        path: the file.
+        replaced: keys whose values are given otherwise; they may be useless.
 
     Raises:
         FileFormatError: if it holds no newstack command, or a value is no number.
         InputError: if it asks for something that is not done here.
     """
-    command = _read_command(Path(path), "newstack")
-    for name in _REFUSED_IN_NEWST:
-        if command.has(name):
-            raise InputError(f"{command.path}: {name} cannot be applied here; make the aligned stack with newstack")
-    if any(command.numbers("OffsetsInXandY", 2, (0.0, 0.0))):
+    command = read_command(Path(path), "newstack", replaced - {"BinByFactor"})
+    for name, what in (("InputFile", "joins"), ("OutputFile", "writes")):
+        if len(command.entries.get(name, [])) > 1:
+            raise InputError(
+                f"{command.path}: newstack {what} {len(command.entries[name])} stacks ({name}), which cannot be done "
+                "here; make the aligned stack with newstack"
+            )
+    if any(command.all_numbers("OffsetsInXandY")):
         raise InputError(f"{command.path}: OffsetsInXandY other than 0 cannot be applied here; leave them out")
-    (binning,) = command.numbers("BinByFactor", 1, (1.0,))
-    (before,) = command.numbers("ImagesAreBinned", 1, (1.0,))
-    if binning < 1 or binning != int(binning) or not before > 0:
-        raise FileFormatError(f"{command.path}: expected a whole BinByFactor of 1 or more, found {binning:g}")
-    size = command.numbers("SizeToOutputInXandY", 2, None)
-    if size is not None and min(size) < 1:
+    size = command.numbers("SizeToOutputInXandY", 2, ())
+    if size and min(size) < 1:
         raise FileFormatError(
             f"{command.path}: expected a positive SizeToOutputInXandY, found {size[0]:g}, {size[1]:g}"
         )
     transforms = command.word("TransformFile")
+    first = 1 if command.has("NumberedFromOne") and command.word("NumberedFromOne") != "0" else 0
+    listed = None if command.word("SectionsToRead") == "/" else command.numbers_listed("SectionsToRead", "sections")
+    (every,) = command.numbers("SkipSectionIncrement", 1, (1.0,))
     return NewstCommand(
-        command.path.parent / transforms if transforms else None,
-        command.word("InputFile"),
-        int(binning),
-        before,
-        (int(size[0]), int(size[1])) if size else None,
+        transforms=command.path.parent / transforms if transforms else None,
+        bin=_newst_bin(command, "BinByFactor" in replaced and not size),
+        size_px=(int(size[0]), int(size[1])) if size else None,
+        listed=None if listed is None else tuple(section - first for section in listed),
+        every=max(1, int(every)),
+        excluded=frozenset(section - first for section in command.numbers_listed("ExcludeSections", "sections") or ()),
+        notes=_ignored(command),
     )
+
+
+def _newst_bin(command: Command, free: bool) -> int:
+    """How many pixels of the raw stack make one of the aligned stack; 1 for a useless number where ``free``."""
+    binning = number(command.word("BinByFactor")) if command.has("BinByFactor") else 1.0
+    if not binning >= 1 or binning != int(min(binning, 1e6)):
+        if free:
+            return 1
+        raise FileFormatError(
+            f"{command.path}: expected a whole BinByFactor of 1 or more, found '{command.word('BinByFactor')[:40]}'"
+        )
+    (shrink,) = command.numbers("ShrinkByFactor", 1, (1.0,))
+    if shrink < 1 or shrink != int(shrink):
+        raise InputError(
+            f"{command.path}: ShrinkByFactor {shrink:g} cannot be applied here, only whole numbers; make the aligned "
+            "stack with newstack"
+        )
+    return int(binning * shrink)
+
+
+def _ignored(command: Command) -> tuple[str, ...]:
+    if not command.ignored:
+        return ()
+    keys = f"{', '.join(command.ignored)} {'is' if len(command.ignored) == 1 else 'are'}"
+    name = printable(command.path.name)
+    return (f"{name}: {keys} not applied (values or axes of IMOD's result, not where matter lies)",)
 
 
 @dataclass(frozen=True)
@@ -133,7 +200,9 @@ class TiltCommand:
 
     Attributes:
         angles: TILTFILE, or None.
+        listed_angles_deg: ANGLES; empty where there are none.
         x_tilts: XTILTFILE, or None.
+        local: LOCALFILE, or None.
         image_binned: IMAGEBINNED: binning of the aligned stack.
         thickness_px: THICKNESS.
         full_image_px: FULLIMAGE ``(x, y)``, or None.
@@ -141,13 +210,17 @@ class TiltCommand:
         angle_offset_deg: OFFSET, to be added to all angles.
         shift_px: SHIFT ``(x, z)``.
         x_axis_tilt_deg: XAXISTILT.
+        slices: first and last of SLICE, or of TOTALSLICES, or None.
+        width_px: WIDTH, or None.
         excluded: views to leave out, from 1.
         included: views to use alone, from 1; None for all.
         notes: what is in the file and not done here.
     """
 
     angles: Path | None
+    listed_angles_deg: tuple[float, ...]
     x_tilts: Path | None
+    local: Path | None
     image_binned: float
     thickness_px: float | None
     full_image_px: tuple[int, int] | None
@@ -155,24 +228,25 @@ class TiltCommand:
     angle_offset_deg: float
     shift_px: tuple[float, float]
     x_axis_tilt_deg: float
+    slices: tuple[int, int] | None = None
+    width_px: float | None = None
     excluded: frozenset[int] = frozenset()
     included: frozenset[int] | None = None
     notes: tuple[str, ...] = ()
 
 
-def read_tilt_com(path: PathLike) -> TiltCommand:
+def read_tilt_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> TiltCommand:
     """Read the commands with which IMOD reconstructs.
+
+    Args:
+        path: the file.
+        replaced: keys whose values are given otherwise; they may be useless.
 
     Raises:
         FileFormatError: if it holds no tilt command, or a value is no number.
         InputError: if it asks for something that is not done here.
     """
-    command = _read_command(Path(path), "tilt")
-    for name in _REFUSED_IN_TILT:
-        if command.has(name):
-            raise InputError(
-                f"{command.path}: {name} cannot be applied here; reconstruct from an aligned stack instead"
-            )
+    command = read_command(Path(path), "tilt", replaced)
     (binned,) = command.numbers("IMAGEBINNED", 1, (1.0,))
     if not binned >= 1:
         raise FileFormatError(f"{command.path}: expected IMAGEBINNED of 1 or more, found {binned:g}")
@@ -180,22 +254,30 @@ def read_tilt_com(path: PathLike) -> TiltCommand:
     if len(offset) == 2 and offset[1] != 0:
         raise InputError(f"{command.path}: OFFSET moves the tilt axis by {offset[1]:g} pixels; only 0 is possible here")
     shift = command.numbers("SHIFT", (1, 2), (0.0, 0.0))
-    thickness = command.numbers("THICKNESS", 1, None)
-    if thickness is not None and not thickness[0] >= 1:
-        raise FileFormatError(f"{command.path}: expected a THICKNESS of 1 or more, found {thickness[0]:g}")
-    full = command.numbers("FULLIMAGE", 2, None)
-    excluded = frozenset(
-        view for name in ("EXCLUDE", "EXCLUDELIST", "EXCLUDELIST2") for view in command.list_of_views(name)
-    )
-    included = frozenset(command.list_of_views("INCLUDE")) if command.has("INCLUDE") else None
-    if excluded and included is not None:
+    thickness = command.numbers("THICKNESS", 1, ())
+    if thickness and not thickness[0] >= 1:
+        raise FileFormatError(
+            f"{command.path}: expected a THICKNESS of 1 or more, found {thickness[0]:g}; give --thickness"
+        )
+    full = command.numbers("FULLIMAGE", 2, ())
+    if not full and any(command.numbers("SUBSETSTART", 2, ())):
+        raise FileFormatError(f"{command.path} holds SUBSETSTART without FULLIMAGE; give both, or neither")
+    excluded = command.numbers_listed("EXCLUDELIST2", "views")
+    included = command.numbers_listed("INCLUDE", "views")
+    if excluded and included:
         raise InputError(f"{command.path} holds both INCLUDE and EXCLUDE lists; keep one")
+    listed = command.all_numbers("ANGLES")
+    if listed and command.has("TILTFILE"):
+        raise InputError(f"{command.path} holds both ANGLES and TILTFILE; keep one, or give the angle file as ANGLES")
     start = command.numbers("SUBSETSTART", 2, (0.0, 0.0))
-    local = command.word("LOCALFILE")
-    angles, x_tilts = command.word("TILTFILE"), command.word("XTILTFILE")
+    width = command.numbers("WIDTH", 1, ())
+    folder = command.path.parent
+    angles, x_tilts, local = (command.word(name) for name in ("TILTFILE", "XTILTFILE", "LOCALFILE"))
     return TiltCommand(
-        angles=command.path.parent / angles if angles else None,
-        x_tilts=command.path.parent / x_tilts if x_tilts else None,
+        angles=folder / angles if angles else None,
+        listed_angles_deg=listed,
+        x_tilts=folder / x_tilts if x_tilts else None,
+        local=folder / local if local else None,
         image_binned=binned,
         thickness_px=thickness[0] if thickness else None,
         full_image_px=(int(full[0]), int(full[1])) if full else None,
@@ -203,74 +285,17 @@ def read_tilt_com(path: PathLike) -> TiltCommand:
         angle_offset_deg=offset[0],
         shift_px=(shift[0], shift[1] if len(shift) == 2 else 0.0),
         x_axis_tilt_deg=command.numbers("XAXISTILT", 1, (0.0,))[0],
-        excluded=excluded,
-        included=included,
-        notes=(f"the local alignments in {local} are not applied",) if local else (),
+        slices=_slices(command),
+        width_px=width[0] if width else None,
+        excluded=frozenset(excluded or ()),
+        included=None if included is None else frozenset(included),
+        notes=_ignored(command),
     )
 
 
-@dataclass(frozen=True)
-class _Command:
-    """Entries of a command file: name -> the texts that follow it."""
-
-    path: Path
-    entries: dict[str, list[str]] = field(default_factory=dict)
-
-    def has(self, name: str) -> bool:
-        return name.lower() in self.entries
-
-    def word(self, name: str) -> str:
-        return printable(self.entries.get(name.lower(), [""])[-1])
-
-    def numbers(self, name: str, count: int | tuple[int, int], default: tuple[float, ...] | None) -> tuple[float, ...]:
-        if not self.has(name):
-            return default  # type: ignore[return-value]
-        text = self.word(name)
-        values = tuple(_number(word) for word in text.replace(",", " ").split())
-        low, high = (count, count) if isinstance(count, int) else count
-        if not low <= len(values) <= high or not all(map(math.isfinite, values)):
-            wanted = f"{low}" if low == high else f"{low} or {high}"
-            raise FileFormatError(
-                f"{self.path}: expected {wanted} number{'' if high == 1 else 's'} after {name}, found '{text[:40]}'"
-            )
-        return values
-
-    def list_of_views(self, name: str) -> list[int]:
-        views: list[int] = []
-        for text in self.entries.get(name.lower(), []):
-            for part in text.replace(",", " ").split():
-                first, dash, last = part.partition("-")
-                ends = (first, last if dash else first)
-                if not all(end.isdecimal() and len(end) < 6 and int(end) > 0 for end in ends):
-                    raise FileFormatError(
-                        f"{self.path}: expected views such as 1,4-7 after {name}, found '{printable(text)[:40]}'"
-                    )
-                views += range(int(ends[0]), int(ends[1]) + 1)
-                if len(views) > MOST_VIEWS:
-                    raise FileFormatError(f"{self.path}: {name} lists more than {MOST_VIEWS} views")
-        return views
-
-
-def _read_command(path: Path, program: str) -> _Command:
-    """The entries for one program; lines that start with # are comments, with $ commands."""
-    entries: dict[str, list[str]] = {}
-    inside = found = False
-    for line in read_text(path, "an IMOD command file", LIMIT_BYTES).splitlines():
-        text = line.strip()
-        if text.startswith("$"):
-            words = text[1:].split()
-            inside = bool(words) and Path(words[0]).name == program
-            found = found or inside
-        elif inside and text and not text.startswith("#"):
-            name, _, value = text.replace("\t", " ").partition(" ")
-            entries.setdefault(name.lower(), []).append(value.strip())
-    if not found:
-        raise FileFormatError(f"{path} holds no command ${program}; give IMOD's {program[:5]}.com")
-    return _Command(path, entries)
-
-
-def _number(word: str) -> float:
-    try:
-        return math.nan if "_" in word else float(word)
-    except ValueError:
-        return math.nan
+def _slices(command: Command) -> tuple[int, int] | None:
+    """First and last slice; in a run that is spread over computers TOTALSLICES holds them, and SLICE a part or -1."""
+    whole = command.numbers("TOTALSLICES", 2, ())
+    part = command.numbers("SLICE", (2, 3), ())
+    first = whole or part[:2]
+    return (int(first[0]), int(first[1])) if first and min(first) >= 0 else None

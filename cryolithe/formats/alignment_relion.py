@@ -7,6 +7,7 @@ A = Rz(-ZRot) and d = -A s. Rx is that of `cryolithe.alignment`.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -184,8 +185,14 @@ def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_si
         sx, sy = float(x) / pixel, float(y) / pixel
         rows.append(ImageAlignment(place, float(tilt), matrix, (-(a * sx + b * sy), -(c * sx + d * sy))))
     rows.sort(key=lambda row: row.section)
-    size = [_value(path, series, f"rlnTomoSize{axis}") for axis in "XYZ"]
-    x_size, y_size, z_size = (None if n is None else n / round(binned) for n in size)
+    size = [_value(path, series, f"rlnTomoSize{axis}") for axis in "XY"]
+    x_size, y_size = (None if n is None else n / round(binned) for n in size)
+    z_size = None
+    if "rlnTomoSizeZ" in series:
+        # A useless depth is refused where nothing replaces it.
+        with suppress(ValueError):
+            z_size = math.nan
+            z_size = float(series["rlnTomoSizeZ"]) / round(binned)
     try:
         return Alignment(
             tuple(rows),

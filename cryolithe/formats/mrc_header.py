@@ -21,7 +21,17 @@ from cryolithe.formats.files import printable
 ByteOrder = Literal["<", ">"]
 HEADER_BYTES = 1024
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-REFUSED_MODES = {3: "complex 16-bit integers", 4: "complex 32-bit floats", 101: "4-bit integers"}
+_CONVERT = "convert it, for instance with IMOD's newstack -mode 2"
+_TRANSFORM = "which are a Fourier transform: give the images themselves"
+# mode -> what it holds, and what to do.
+REFUSED_MODES = {
+    3: ("complex 16-bit integers", _TRANSFORM),
+    4: ("complex 32-bit floats", _TRANSFORM),
+    7: ("32-bit integers", _CONVERT),
+    16: ("RGB colours of three bytes", "convert it to grey values, for instance with IMOD's clip splitrgb"),
+    101: ("4-bit integers", _CONVERT),
+}
+HIGHEST_MODE = 127  # what is higher is no mode of any program, but damage
 VOLUME_STACK_SPACE_GROUPS = range(401, 631)
 IMOD_STAMP = 1146047817  # word 39 of files written by IMOD; bit 0 of word 40 then says that bytes are signed
 LARGEST_AXIS_PX = 2**24
@@ -66,10 +76,14 @@ class Header:
         return self.ints("maps", "mapr", "mapc")
 
     @property
+    def sized(self) -> bool:
+        """Whether sizes and extended header are possible at all."""
+        return all(0 < n <= LARGEST_AXIS_PX for n in self.shape) and self.data_offset >= HEADER_BYTES
+
+    @property
     def plausible(self) -> bool:
         """Whether sizes, mode and extended header are possible at all."""
-        sizes_fit = all(0 < n <= LARGEST_AXIS_PX for n in self.shape)
-        return sizes_fit and (self.mode in MODES or self.mode in REFUSED_MODES) and self.data_offset >= HEADER_BYTES
+        return self.sized and (self.mode in MODES or self.mode in REFUSED_MODES)
 
     @property
     def end(self) -> int:
@@ -114,6 +128,12 @@ def understand(raw: bytes, size: int, path: Path) -> Header:
                 "together; give an MRC file (.mrc, .st, .ali, .rec, .map)"
             )
     if not plausible:
+        for header in headers:
+            if header.sized and 0 <= header.mode <= HIGHEST_MODE and header.end <= size:
+                raise FileFormatError(
+                    f"{path} holds values of MRC mode {header.mode}, which is not known here; expected mode "
+                    f"{', '.join(map(str, MODES))}; {_CONVERT}"
+                )
         nz, ny, nx = headers[0].shape
         raise FileFormatError(
             f"{path} is damaged: its header gives {nx} × {ny} × {nz} pixels, mode {headers[0].mode} and an extended "
@@ -123,9 +143,10 @@ def understand(raw: bytes, size: int, path: Path) -> Header:
     # False sorts before True: whole files first, of these the exact length, of these the stamped byte order.
     header = min(plausible, key=lambda h: (h.end > size, h.end != size))
     if header.mode in REFUSED_MODES:
+        what, remedy = REFUSED_MODES[header.mode]
         raise FileFormatError(
-            f"{path} holds {REFUSED_MODES[header.mode]} (MRC mode {header.mode}); expected real values (mode "
-            f"{', '.join(map(str, MODES))}); convert it, for instance with IMOD's newstack -mode 2"
+            f"{path} holds {what} (MRC mode {header.mode}); expected real values (mode "
+            f"{', '.join(map(str, MODES))}); {remedy}"
         )
     if header.ints("ispg")[0] in VOLUME_STACK_SPACE_GROUPS:
         raise FileFormatError(

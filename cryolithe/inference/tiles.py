@@ -67,8 +67,13 @@ class TrunkEngine:
 
     def __init__(self, engine: Engine, trunk: Trunk, reach: int) -> None:
         self._engine = engine
-        self._trunk = trunk.to(memory_format=torch.channels_last_3d)
+        self._trunk: Trunk = trunk.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._reach = reach
+
+    @property
+    def rows(self) -> Engine:
+        """The engine of the network without its trunk."""
+        return self._engine
 
     def forget(self) -> None:
         """Free what is kept between runs."""

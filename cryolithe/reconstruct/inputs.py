@@ -5,18 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryolithe.alignment import Alignment, ImageAlignment, plain_alignment, rotation
+from cryolithe.alignment import Alignment, plain_alignment, rotation
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignment_aretomo import read_aln
-from cryolithe.formats.alignment_imod import (
-    NewstCommand,
-    TiltCommand,
-    read_newst_com,
-    read_tilt_com,
-    read_x_tilt_deg,
-    read_xf,
-)
 from cryolithe.formats.alignment_names import files_beside
 from cryolithe.formats.alignment_relion import find_series_table, read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
@@ -27,14 +19,13 @@ from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.formats.tomogram_star import series_images
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruct.assumptions import ALONG_DEG, angles_of, assumptions, image_order
+from cryolithe.reconstruct.imod_project import imod_alignment, project_files
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
 # Options that name alignment files, in groups of which a series takes one.
 GROUPS = (("xf", "newst_com", "tilt_com"), ("aln",), ("star",), ("warp",))
 OPTIONS = tuple(option for group in GROUPS for option in group)
-# A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
-SAME_SIZE = 0.02
 
 
 @dataclass(frozen=True)
@@ -64,16 +55,7 @@ def alignment_files(tilts: Path, angles: Path | None, settings: ReconstructSetti
         InputError: if such a file cannot be read, or a table does not name the series.
     """
     files = {option: Path(path) for option in OPTIONS if (path := getattr(settings, option)) is not None}
-    if settings.newst_com is not None and settings.xf is None:
-        transforms = read_newst_com(settings.newst_com).transforms
-        if transforms is not None:
-            files["newst_com TransformFile"] = transforms
-    if settings.tilt_com is not None:
-        command = read_tilt_com(settings.tilt_com)
-        if angles is None and command.angles is not None:
-            files["tilt_com TILTFILE"] = command.angles
-        if command.x_tilts is not None:
-            files["tilt_com XTILTFILE"] = command.x_tilts
+    files |= project_files(angles, settings)
     if settings.star is not None:
         table = find_series_table(settings.star, tilts.name)
         if table != files["star"]:
@@ -111,7 +93,7 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
     elif settings.warp is not None:
         alignment = read_warp(settings.warp, sections, pixel, image_order(tilts, angles, sections))
     elif settings.xf is not None or settings.newst_com is not None or settings.tilt_com is not None:
-        alignment = _imod(tilts, angles, settings, (sections, height, width))
+        alignment = imod_alignment(tilts, angles, settings, (sections, height, width))
     else:
         assert angles is not None
         alignment = plain_alignment(angles_of(angles, tilts, sections))
@@ -195,87 +177,6 @@ def _same_stack(source: PathLike, tilts: Path, expected: int, found: int) -> Non
         raise InputError(
             f"{tilts} holds {found} images but {source} is for {expected}; give the stack that was aligned"
         )
-
-
-def _imod(tilts: Path, angles: Path | None, settings: ReconstructSettings, stack: tuple[int, int, int]) -> Alignment:
-    """The alignment that an IMOD project describes: transforms, newst.com and tilt.com, as far as they are given."""
-    newst = read_newst_com(settings.newst_com) if settings.newst_com is not None else None
-    tilt = read_tilt_com(settings.tilt_com) if settings.tilt_com is not None else None
-    transforms = settings.xf or (newst.transforms if newst else None)
-    sections = stack[0]
-    path = angles or (tilt.angles if tilt else None)
-    if path is None:
-        raise SettingsError("give ANGLES (the .tlt file), or a --tilt-com that names it as TILTFILE")
-    values = angles_of(path, tilts, sections)
-    images = tuple(ImageAlignment(number, angle) for number, angle in enumerate(values))
-    if transforms is not None:
-        read = read_xf(transforms)
-        _same_stack(transforms, tilts, len(read), sections)
-        binned = newst.images_binned if newst else 1.0
-        images = tuple(
-            replace(image, matrix=matrix, shift_px=(shift[0] / binned, shift[1] / binned))
-            for image, (matrix, shift) in zip(images, read, strict=True)
-        )
-    made = Alignment(images, sections)
-    if newst is not None:
-        size = newst.size_px
-        shape = (size[1] * newst.bin, size[0] * newst.bin) if size else None
-        made = replace(made, bin=newst.bin, aligned_shape=shape)
-    return made if tilt is None else _with_tilt_command(made, tilt, (settings, newst, transforms is not None), stack)
-
-
-def _with_tilt_command(
-    made: Alignment,
-    tilt: TiltCommand,
-    project: tuple[ReconstructSettings, NewstCommand | None, bool],
-    stack: tuple[int, int, int],
-) -> Alignment:
-    """Add what tilt.com says; its lengths are pixels of the unbinned images."""
-    settings, newst, from_raw = project
-    source, (sections, height, width) = settings.tilt_com, stack
-    # Unbinned pixels along the edge of a pixel of the stack.
-    unit = tilt.image_binned / (newst.bin if newst else tilt.image_binned) if from_raw else tilt.image_binned
-    if tilt.full_image_px is not None:
-        full, here = sorted(tilt.full_image_px), sorted((width * unit, height * unit))
-        if any(abs(a - b) > SAME_SIZE * a + unit for a, b in zip(full, here, strict=True)):
-            raise InputError(
-                f"{source} is for images of {tilt.full_image_px[0]} x {tilt.full_image_px[1]} pixels but those of the "
-                f"stack are {width} x {height}{f' times {unit:g}' if unit != 1 else ''}; "
-                "give the stack that this project is of"
-            )
-        shape = made.aligned_shape if from_raw else (height, width)
-        covered = (shape[1] * unit, shape[0] * unit) if shape else tilt.full_image_px
-        for axis, start in enumerate(tilt.subset_start_px):
-            if abs(start - (tilt.full_image_px[axis] - covered[axis]) / 2) > tilt.image_binned:
-                raise InputError(f"{source}: SUBSETSTART is not in the middle of FULLIMAGE, which cannot be done here")
-    views = set(range(1, sections + 1))
-    wrong = sorted((tilt.excluded | (tilt.included or frozenset())) - views)
-    if wrong:
-        raise InputError(f"{source} lists view {wrong[0]}, but the stack holds {sections} images")
-    kept = views - tilt.excluded if tilt.included is None else set(tilt.included)
-    offset = tilt.angle_offset_deg
-    images = tuple(
-        replace(image, angle_deg=image.angle_deg + offset) for image in made.images if image.section + 1 in kept
-    )
-    x_tilt = tilt.x_axis_tilt_deg
-    if tilt.x_tilts is not None:
-        x_tilt -= read_x_tilt_deg(tilt.x_tilts)
-    binning = made.bin
-    if binning is None and from_raw:
-        if tilt.image_binned != int(tilt.image_binned):
-            raise InputError(
-                f"{source}: expected a whole IMAGEBINNED, found {tilt.image_binned:g}; give --newst-com too"
-            )
-        binning = int(tilt.image_binned)
-    return replace(
-        made,
-        images=images,
-        bin=binning,
-        thickness_px=None if tilt.thickness_px is None else tilt.thickness_px / unit,
-        shift_px=(-tilt.shift_px[0] / unit, tilt.shift_px[1] / unit),
-        x_tilt_deg=-x_tilt,
-        notes=(*made.notes, *tilt.notes),
-    )
 
 
 def offers(tilts: Path, settings: ReconstructSettings) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 
 from cryolithe.alignment import Alignment, VolumePlace, views
 from cryolithe.device import choose_devices, choose_precision
-from cryolithe.errors import OutputError, SettingsError
+from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.files import input_size_bytes
 from cryolithe.geometry import VolumeGrid
 from cryolithe.hashing import file_sha256
@@ -255,8 +255,7 @@ def resolve(job: Job) -> ResolvedJob:
         aligned = inputs.alignment.aligned_shape or rotated_shape(raw, inputs.alignment.axis_deg)
         preparation = replace(preparation, aligned_shape=aligned, tilt_axis_deg=0.0)
     height, width = preparation.image_shape(inputs.series.geometry.image_shape)
-    thickness = inputs.alignment.thickness_px
-    depth = settings.thickness or (max(1, round(thickness / binning)) if thickness else default_thickness(width))
+    depth = settings.thickness or _depth_of_files(inputs.alignment.thickness_px, binning, width)
     x_tilt = inputs.alignment.x_tilt_deg * (-1.0 if mirrored(settings) else 1.0)
     x_tilt = 0.0 if abs(x_tilt) <= NO_TILT_DEG else x_tilt
     grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
@@ -265,6 +264,17 @@ def resolve(job: Job) -> ResolvedJob:
     return ResolvedJob(
         job, inputs.series, inputs.alignment, grid, depth, x_tilt, preparation, model, devices, precision
     )
+
+
+def _depth_of_files(thickness_px: float | None, binning: int, width: int) -> int:
+    """Voxels along z where no setting says it: what the alignment's files say, else the default."""
+    if thickness_px is None:
+        return default_thickness(width)
+    if not 0 < thickness_px < math.inf:  # also for NaN
+        raise InputError(
+            f"the alignment gives a thickness of {thickness_px:g} pixels, expected a positive one; give --thickness"
+        )
+    return max(1, round(thickness_px / binning))
 
 
 def _with_views(

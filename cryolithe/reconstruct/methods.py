@@ -281,6 +281,11 @@ class NetworkMethod:
         """See `SlabMethod`."""
         return self.compute.device
 
+    @property
+    def rows_engine(self) -> Engine:
+        """What computes all but the trunk."""
+        return self.engine.rows if isinstance(self.engine, TrunkEngine) else self.engine
+
     def at(self, first_row: int) -> NetworkMethod:
         """The same for the slab that begins at a row of the volume."""
         moved = copy.copy(self)

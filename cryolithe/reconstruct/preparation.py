@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.alignment import View
+from cryolithe.borders import find_border, without_border
 from cryolithe.errors import InputError, OutputError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import binned_size, clipped_sigma, fourier_crop, resample, rotate_axis, rotated_shape
@@ -117,7 +118,7 @@ def prepare_stack(
         with os.fdopen(descriptor, "wb") as file:
             os.truncate(file.fileno(), geometry.tilts * height * width * _ITEM)
             for number in range(geometry.tilts):
-                image = _finite(series.image(number))
+                image = without_border(_finite(series.image(number)))
                 if how.clip_defects:
                     image = np.clip(image, *defect_limits(image))
                 if how.standardise_stack:
@@ -159,11 +160,13 @@ def _in_place(image: NDArray[np.float32], how: Preparation, number: int) -> NDAr
 def stack_statistics(series: TiltSeries) -> tuple[float, float]:
     """Mean and standard deviation of all pixels of a series, in float64; what is not finite counts as its image's mean.
 
+    Borders of one value count as what replaces them.
+
     Computed image by image, and joined so that a large mean costs no digits (Chan, Golub and LeVeque 1983).
     """
     count, mean, squares = 0, 0.0, 0.0
     for number in range(series.geometry.tilts):
-        image = _finite(series.image(number)).astype(np.float64)
+        image = without_border(_finite(series.image(number))).astype(np.float64)
         size, shift = image.size, float(image.mean()) - mean
         squares += float(((image - image.mean()) ** 2).sum()) + shift**2 * count * size / (count + size)
         mean += shift * size / (count + size)
@@ -172,9 +175,22 @@ def stack_statistics(series: TiltSeries) -> tuple[float, float]:
     return mean, float(np.sqrt(squares / count))
 
 
-def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:
-    """Raise InputError for NaN, Inf (unless they are to be fixed) and constant images, before anything is written."""
+def check_images(series: TiltSeries, fix_nonfinite: bool, name: str) -> tuple[str, ...]:
+    """Look at all images before anything is written.
+
+    Args:
+        series: what is to be reconstructed.
+        fix_nonfinite: whether NaN and Inf are to be replaced.
+        name: of the stack, for messages.
+
+    Returns:
+        what the user should know: borders of one value, which are replaced.
+
+    Raises:
+        InputError: for NaN and Inf, unless they are to be fixed, and for constant images.
+    """
     bad_pixels, bad_tilts, constant = 0, [], []
+    borders: list[float] = []
     for number in range(series.geometry.tilts):
         image = series.image(number)
         finite = np.isfinite(image) if image.dtype.kind == "f" else None
@@ -184,22 +200,36 @@ def check_images(series: TiltSeries, fix_nonfinite: bool) -> None:
             image = image[finite]
         if image.size == 0:
             raise InputError(
-                f"tilt {series.section(number) + 1} holds no finite pixel; "
+                f"{name}: tilt {series.section(number) + 1} holds no finite pixel; "
                 "remove it from the stack and from the angle file"
             )
         if image.max() == image.min():
             constant.append(series.section(number) + 1)
+        elif border := find_border(_finite(series.image(number))):
+            borders.append(border.share)
         release_pages(series.images)
     if bad_tilts and not fix_nonfinite:
         raise InputError(
-            f"the stack holds {bad_pixels} NaN or Inf pixels in {_tilt_list(bad_tilts)}; "
+            f"{name} holds {bad_pixels} NaN or Inf pixels in {_tilt_list(bad_tilts)}; "
             "give --fix-nonfinite to replace them by their image's mean, or remove these images"
         )
-    if constant:
+    if len(constant) == series.geometry.tilts:
         raise InputError(
-            f"{_tilt_list(constant)} of {series.geometry.tilts} {'is' if len(constant) == 1 else 'are'} constant: "
+            f"{name}: all {len(constant)} images are blank (each holds one value), which says nothing; write the stack "
+            "again, or give another one"
+        )
+    if constant:
+        verb = "is" if len(constant) == 1 else "are"
+        raise InputError(
+            f"{name}: {_tilt_list(constant)} of {series.geometry.tilts} {verb} constant: "
             "a blank image says nothing; remove it from the stack and from the angle file"
         )
+    if not borders:
+        return ()
+    return (
+        f"{len(borders)} of {series.geometry.tilts} images have a border of one value (up to {max(borders):.0%} of an "
+        "image), as alignments fill in; it would make streaks, so the local mean of the nearest data replaces it",
+    )
 
 
 def _tilt_list(numbers: list[int]) -> str:

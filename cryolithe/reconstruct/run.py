@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -70,7 +71,8 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     run = resolve(job)
     seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
-    check_images(run.series, run.preparation.fix_nonfinite)
+    notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts))
+    run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
     folder = WorkFolder(job.partial)
     try:
         _still_free(job, folder)
@@ -308,7 +310,7 @@ def _make_slabs(
             folder.done(Slab(start, stop, slab.size, statistics.result(), points, checksum(slab)))
             if run.job.settings.method == "fbp":
                 watcher.advance(stop - start)
-    engines = [method.engine for method in methods if isinstance(method, NetworkMethod)]
+    engines = [method.rows_engine for method in methods if isinstance(method, NetworkMethod)]
     for engine in engines:
         if isinstance(engine.pool, GpuPool) and engine.pool.failure is not None:
             watcher.note(f"The kernel for GPUs did not run on {engine.device}, which took time: {engine.pool.failure}")

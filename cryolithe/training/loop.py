@@ -298,7 +298,8 @@ def _update(state: TrainState, config: TrainConfig, rate: float) -> float:
     # Early weights are forgotten quickly, late ones slowly.
     decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        slow, fast = (list(network.parameters()) for network in (state.averaged, state.network))
+        slow: list[torch.Tensor] = list(state.averaged.parameters())
+        fast: list[torch.Tensor] = list(state.network.parameters())
         torch._foreach_lerp_(slow, fast, 1 - decay)
     state.step += 1
     return float(norm)

@@ -1,0 +1,271 @@
+"""The alignment that the files of an IMOD project describe: transforms, newst.com and tilt.com, as far as given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cryolithe.alignment import Alignment, ImageAlignment
+from cryolithe.errors import CryoLitheError, GeometryError, InputError, SettingsError
+from cryolithe.formats import read_angles_deg
+from cryolithe.formats.alignment_imod import (
+    NewstCommand,
+    TiltCommand,
+    read_newst_com,
+    read_tilt_com,
+    read_tilts_deg,
+    read_x_tilt_deg,
+    read_xf,
+)
+from cryolithe.geometry import check_angles_deg
+from cryolithe.settings import ReconstructSettings
+
+# A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
+SAME_SIZE = 0.02
+
+
+@dataclass(frozen=True)
+class ImodProject:
+    """What the command files say where nothing else was given.
+
+    Attributes:
+        angles: the angle file, or None.
+        newst: newst.com, or None.
+        tilt: tilt.com, or None.
+        transforms: the .xf file, or None.
+    """
+
+    angles: Path | None
+    newst: NewstCommand | None
+    tilt: TiltCommand | None
+    transforms: Path | None
+
+
+def read_project(angles: Path | None, settings: ReconstructSettings) -> ImodProject:
+    """Read the command files; what is given otherwise is not even looked at in them.
+
+    Raises:
+        InputError: if a file is not usable.
+    """
+    newst = tilt = None
+    if settings.newst_com is not None:
+        newst = read_newst_com(
+            settings.newst_com, _replaced({"TransformFile": settings.xf, "BinByFactor": settings.bin})
+        )
+    if settings.tilt_com is not None:
+        tilt = read_tilt_com(
+            settings.tilt_com, _replaced({"THICKNESS": settings.thickness, "TILTFILE": angles, "ANGLES": angles})
+        )
+    transforms = Path(settings.xf) if settings.xf else (newst.transforms if newst else None)
+    return ImodProject(angles or (tilt.angles if tilt else None), newst, tilt, transforms)
+
+
+def _replaced(given: Mapping[str, object]) -> frozenset[str]:
+    return frozenset(key for key, value in given.items() if value is not None)
+
+
+def project_files(angles: Path | None, settings: ReconstructSettings) -> dict[str, Path]:
+    """Files that the command files name, by entry.
+
+    Raises:
+        InputError: if a command file is not usable.
+    """
+    project = read_project(angles, settings)
+    files = {}
+    if settings.xf is None and project.transforms is not None:
+        files["newst_com TransformFile"] = project.transforms
+    if project.tilt is not None:
+        if angles is None and project.angles is not None:
+            files["tilt_com TILTFILE"] = project.angles
+        if project.tilt.x_tilts is not None:
+            files["tilt_com XTILTFILE"] = project.tilt.x_tilts
+    return files
+
+
+def imod_alignment(
+    tilts: Path, angles: Path | None, settings: ReconstructSettings, stack: tuple[int, int, int]
+) -> Alignment:
+    """The alignment of a stack.
+
+    Args:
+        tilts: the stack, for messages.
+        angles: the angle file, if one was given.
+        settings: name the files.
+        stack: its images, rows and columns.
+
+    Raises:
+        InputError: if a file is not usable, or files do not belong together.
+        SettingsError: if nothing brings the angles.
+    """
+    project = read_project(angles, settings)
+    sections = stack[0]
+    newst = project.newst
+    taken = tuple(range(sections)) if newst is None else newst.sections(sections)
+    values = _angles(project, tilts, sections, taken)
+    images = tuple(ImageAlignment(section, angle) for section, angle in zip(taken, values, strict=True))
+    if project.transforms is not None:
+        read = read_xf(project.transforms)
+        if len(read) != sections:
+            raise InputError(
+                f"{tilts} holds {sections} images but {project.transforms} is for {len(read)}; give the stack that "
+                "was aligned"
+            )
+        lines = [read[image.section] for image in images]
+        images = tuple(
+            replace(image, matrix=matrix, shift_px=shift) for image, (matrix, shift) in zip(images, lines, strict=True)
+        )
+    made = Alignment(images, sections)
+    if newst is not None:
+        size = newst.size_px
+        shape = (size[1] * newst.bin, size[0] * newst.bin) if size else None
+        made = replace(made, bin=newst.bin, aligned_shape=shape, notes=newst.notes)
+    if project.tilt is not None:
+        made = _with_tilt_command(made, project.tilt, project, settings, stack)
+    return replace(made, images=tuple(sorted(made.images, key=lambda image: image.section)))
+
+
+def _angles(project: ImodProject, tilts: Path, sections: int, taken: tuple[int, ...]) -> tuple[float, ...]:
+    """The angle of each image of the aligned stack: of as many lines, or of lines for the whole raw stack."""
+    tilt, path = project.tilt, project.angles
+    if path is not None:
+        source, values = str(path), read_angles_deg(path)
+        if tilt is not None and path == tilt.angles and len(values) not in (len(taken), sections):
+            values = _checked(source, read_tilts_deg(path, "tilt angles"))  # many may stand in a line
+    elif tilt is not None and tilt.listed_angles_deg:
+        source = "ANGLES of tilt.com"
+        values = _checked(source, tilt.listed_angles_deg)
+    else:
+        raise SettingsError("give ANGLES (the .tlt file), or a --tilt-com that names it as TILTFILE")
+    if len(values) == len(taken):
+        return values
+    if len(values) == sections:
+        return tuple(values[section] for section in taken)
+    of_newst = f", of which newst.com takes {len(taken)}," if len(taken) != sections else ""
+    raise InputError(
+        f"{tilts} holds {sections} images{of_newst} but {source} holds {len(values)} angles; "
+        "give the angle file that belongs to this stack"
+    )
+
+
+def _checked(source: str, angles_deg: tuple[float, ...]) -> tuple[float, ...]:
+    try:
+        check_angles_deg(angles_deg)
+    except GeometryError as error:
+        raise InputError(f"{source}: {error}") from error
+    return angles_deg
+
+
+def _is_local(path: Path) -> bool:
+    """Whether a LOCALFILE holds local alignments; AreTomo writes its global transforms under this key, too."""
+    try:
+        read_xf(path)
+    except CryoLitheError:
+        return True
+    return False
+
+
+def _with_tilt_command(
+    made: Alignment,
+    tilt: TiltCommand,
+    project: ImodProject,
+    settings: ReconstructSettings,
+    stack: tuple[int, int, int],
+) -> Alignment:
+    """Add what tilt.com says; its lengths are pixels of the unbinned images, its views those of the aligned stack."""
+    source, (_, height, width) = settings.tilt_com, stack
+    newst, from_raw = project.newst, project.transforms is not None
+    # Unbinned pixels along the edge of a pixel of the stack.
+    unit = tilt.image_binned / (newst.bin if newst else tilt.image_binned) if from_raw else tilt.image_binned
+    if tilt.full_image_px is not None:
+        shape = made.aligned_shape if from_raw else (height, width)
+        if from_raw:
+            _same_field(source, tilt.full_image_px, (width, height), unit)
+        covered = (shape[1] * unit, shape[0] * unit) if shape else tilt.full_image_px
+        _in_the_middle(source, tilt, covered, (width, height))
+    views = set(range(1, len(made.images) + 1))
+    wrong = sorted((tilt.excluded | (tilt.included or frozenset())) - views)
+    if wrong:
+        which = "stack" if len(made.images) == stack[0] else "aligned stack"
+        raise InputError(f"{source} lists view {wrong[0]}, but the {which} holds {len(views)} images")
+    kept = views - tilt.excluded if tilt.included is None else set(tilt.included)
+    images = tuple(
+        replace(image, angle_deg=image.angle_deg + tilt.angle_offset_deg)
+        for view, image in enumerate(made.images, start=1)
+        if view in kept
+    )
+    x_tilt = tilt.x_axis_tilt_deg
+    if tilt.x_tilts is not None:
+        x_tilt -= read_x_tilt_deg(tilt.x_tilts)
+    binning = made.bin
+    if binning is None and from_raw and settings.bin is None:
+        if tilt.image_binned != int(tilt.image_binned):
+            raise InputError(
+                f"{source}: expected a whole IMAGEBINNED, found {tilt.image_binned:g}; give --newst-com too"
+            )
+        binning = int(tilt.image_binned)
+    shape = made.aligned_shape or (None if from_raw else (height, width))
+    notes = (*made.notes, *tilt.notes, *_part_notes(tilt, shape, unit))
+    if tilt.local is not None and _is_local(tilt.local):
+        notes += (f"LOCALFILE: the local alignments in {tilt.local.name} are not applied",)
+    return replace(
+        made,
+        images=images,
+        bin=binning,
+        thickness_px=None if tilt.thickness_px is None else tilt.thickness_px / unit,
+        shift_px=(-tilt.shift_px[0] / unit, tilt.shift_px[1] / unit),
+        x_tilt_deg=-x_tilt,
+        notes=notes,
+    )
+
+
+def _same_field(source: str | None, full_px: tuple[int, int], stack_px: tuple[int, int], unit: float) -> None:
+    """Raise InputError if a raw stack, (x, y), is not of the size that FULLIMAGE gives, in either orientation."""
+    width, height = stack_px
+    here = sorted((width * unit, height * unit))
+    if any(abs(a - b) > SAME_SIZE * a + unit for a, b in zip(sorted(full_px), here, strict=True)):
+        raise InputError(
+            f"{source} is for images of {full_px[0]} x {full_px[1]} pixels but those of the stack are "
+            f"{width} x {height}{f' times {unit:g}' if unit != 1 else ''}; give the stack that this project is of"
+        )
+
+
+def _in_the_middle(
+    source: str | None, tilt: TiltCommand, covered_px: tuple[float, float], stack_px: tuple[int, int]
+) -> None:
+    """Raise InputError if the aligned images, (x, y), do not cover FULLIMAGE - 2 SUBSETSTART, in its middle."""
+    assert tilt.full_image_px is not None
+    starts = tilt.subset_start_px
+    wanted = [full - 2 * start for full, start in zip(tilt.full_image_px, starts, strict=True)]
+    # Sizes are rounded to whole binned pixels, starts to whole pixels. Along y an offset moves nothing but the axis of
+    # a tilt about x.
+    off = [abs(a - b) / tilt.image_binned for a, b in zip(covered_px, wanted, strict=True)]
+    if off[0] <= 1 and off[1] <= 2:
+        return
+    raise InputError(
+        f"{source}: SUBSETSTART is not in the middle of FULLIMAGE for this stack: FULLIMAGE - 2 SUBSETSTART is "
+        f"{wanted[0]:g} x {wanted[1]:g} pixels, but the aligned images of a stack of {stack_px[0]} x {stack_px[1]} "
+        f"cover {covered_px[0]:g} x {covered_px[1]:g}; give the stack that this project is of (a part that is not "
+        "in the middle cannot be reconstructed here)"
+    )
+
+
+def _part_notes(tilt: TiltCommand, shape: tuple[int, int] | None, unit: float) -> tuple[str, ...]:
+    """What SLICE and WIDTH leave out of IMOD's volume and is made here, with IMOD's rounding of binned numbers."""
+    binned = int(tilt.image_binned)
+    rows, columns = (round(n * unit / tilt.image_binned) for n in shape) if shape else (None, None)
+    first, parts = [], []
+    if tilt.slices is not None:
+        start, last = ((index + binned) // binned - 1 for index in tilt.slices)
+        if start > 0 or rows is None or last < rows - 1:
+            parts.append(f"SLICE {tilt.slices[0]} {tilt.slices[1]}")
+            first.append(f"row {start}")
+    if tilt.width_px is not None and columns is not None and int(tilt.width_px) // binned != columns:
+        parts.append(f"WIDTH {tilt.width_px:g}")
+        first.append(f"column {(columns - int(tilt.width_px) // binned) / 2:g}")
+    elif tilt.width_px is not None and columns is None:
+        parts.append(f"WIDTH {tilt.width_px:g}")
+    if not parts:
+        return ()
+    begins = f"; IMOD's volume begins at {' and '.join(first)} of it" if first else ""
+    return (f"{' and '.join(parts)} not applied: the whole field is reconstructed{begins}",)
