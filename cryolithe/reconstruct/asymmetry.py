@@ -33,7 +33,9 @@ from cryolithe.sampling import reflected_rows
 
 # What is looked at: images no wider than this (by averaging pixels), and blocks of so many rows and planes.
 WIDEST_PX, BLOCK_ROWS, MOST_PLANES, MOST_BLOCKS = 256, 64, 96, 2
-FEWEST_TILTS, FEWEST_PX = 8, 24
+FEWEST_TILTS, FEWEST_PX = 4, 24
+# With fewer tilts than these a network has no say: half of them are nothing like what it learnt from.
+FEWEST_TRIAL_TILTS = 16
 # Sizes of matter, as the finer sigma of a difference of Gaussians, each twice the one before.
 OCTAVES = 3
 # Block that a network is tried on, (z, y, x).
@@ -81,7 +83,7 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network) -> Evid
     asymmetry = float(np.mean([bands.asymmetry for bands in found]))
     deviations = float(np.sum([bands.deviations for bands in found])) / math.sqrt(count)
     seen = Evidence(round(asymmetry, 4), round(deviations, 2))
-    if not seen.fair:  # a network has no say then
+    if not seen.fair or len(angles) < FEWEST_TRIAL_TILTS:
         return seen
     bright, dark = _explained(best[1], angles, best[2], network)
     return replace(seen, explained_bright=round(bright, 4), explained_dark=round(dark, 4))

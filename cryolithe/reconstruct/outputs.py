@@ -84,7 +84,7 @@ def finish(
         merged.merge(slab.voxels, slab.statistics)
     statistics = merged.result()
     polarity = planned_polarity(plan)
-    labels = (*run.series.labels, plan["label"], *([polarity.label] if polarity else []))
+    labels = (*run.series.labels, polarity.label(plan["label"]) if polarity else plan["label"])
     with VolumeWriter.open(folder.volume, run.grid.shape, working_dtype(job.settings), target=job.output) as writer:
         writer.finish(statistics, labels, run.voxel_size_angstrom)
     checked = check()

@@ -73,12 +73,14 @@ class Polarity:
         contrast: "dark" or "bright".
         source: why: the images, the user's setting, the file's label of ours, or nothing ("assumed").
         found: what the images say; None where they do not tell.
+        labelled: what the stack's newest label says, if that is ours.
         evidence: by which.
     """
 
     contrast: Contrast
     source: Source
     found: Contrast | None
+    labelled: Contrast | None
     evidence: Evidence
 
     @property
@@ -91,10 +93,9 @@ class Polarity:
         """One line for the user."""
         return f"Contrast: {self.words}; {self.evidence}."
 
-    @property
-    def label(self) -> str:
-        """For the header of the volume, which keeps the polarity of its images."""
-        return f"CryoLithe contrast by {self.source}: dense {self.contrast}"
+    def label(self, text: str) -> str:
+        """A label of this program for the volume, which keeps the polarity of its images, with that at its end."""
+        return f"{text}, dense {self.contrast}"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -105,12 +106,16 @@ class Polarity:
                 "is assumed, as in cryo-EM: if that is wrong, so is the volume; give --contrast dark or bright",
             )
         if self.found is not None and self.found != self.contrast:
-            said = "--contrast" if self.source == "setting" else "its label"
-            remedy = f"give --contrast {self.found}" if self.source == "setting" else "give --contrast"
             return (
-                f"contrast: {said} says that dense matter is {self.contrast}, but in these images it is {self.found} "
-                f"({self.evidence}); a network's volume of inverted images is wrong: {remedy}, or compare with "
-                "--method fbp",
+                f"contrast: --contrast says that dense matter is {self.contrast}, but in these images it is "
+                f"{self.found} ({self.evidence}); a network's volume of inverted images is wrong: give --contrast "
+                f"{self.found} or auto, or compare with --method fbp",
+            )
+        if self.labelled is not None and self.source == "images" and self.labelled != self.contrast:
+            return (
+                f"contrast: the stack's label says that dense matter is {self.labelled}, but in these images it is "
+                f"{self.found} ({self.evidence}), which is believed; give --contrast {self.labelled} if the label is "
+                "right",
             )
         return ()
 
@@ -140,19 +145,28 @@ def average(evidence: Sequence[Evidence]) -> Evidence:
 
 
 def settle(setting: str, labels: Sequence[str], evidence: Evidence) -> Polarity:
-    """What dense matter is taken to be: a setting beats the newest label, that the images, those the habit.
+    """What dense matter is taken to be: a setting beats the images, those a label of ours, that the habit.
+
+    A label stays when another program inverts the images, so it counts only where they do not contradict it.
 
     Args:
         setting: "dark", "bright" or "auto".
         labels: of the stack's header, oldest first.
         evidence: of the images.
     """
-    found = decide(evidence)
+    found, labelled = decide(evidence), _labelled(labels)
     if setting == "dark" or setting == "bright":
-        return Polarity(setting, "setting", found, evidence)
-    labelled = _LABEL.match(labels[-1].strip()) if labels else None
-    if labelled:
-        return Polarity("bright" if labelled[1] == "bright" else "dark", "label", found, evidence)
+        return Polarity(setting, "setting", found, labelled, evidence)
+    if labelled is not None and found in (None, labelled):
+        return Polarity(labelled, "label", found, labelled, evidence)
     if found is not None:
-        return Polarity(found, "images", found, evidence)
-    return Polarity(ASSUMED, "assumed", None, evidence)
+        return Polarity(found, "images", found, labelled, evidence)
+    return Polarity(ASSUMED, "assumed", None, labelled, evidence)
+
+
+def _labelled(labels: Sequence[str]) -> Contrast | None:
+    """What the newest label says, if it is one of ours: those before it tell of images before they were changed."""
+    said = _LABEL.match(labels[-1].strip()) if labels else None
+    if said is None:
+        return None
+    return "bright" if said[1] == "bright" else "dark"
