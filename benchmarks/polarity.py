@@ -10,7 +10,9 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,6 +142,19 @@ def series_of(
         yield number, np.asarray(made.series.images, dtype=np.float32), angles
 
 
+def ask(
+    specimen: Specimen, condition: str, side: int, count: int, library: tuple[Molecule, ...]
+) -> list[dict[str, Any]]:
+    """What all signs say of some series, bright and dark by turns."""
+    answers = []
+    for number, images, angles in series_of(specimen, condition, side, count, library):
+        true: Contrast = "bright" if number % 2 else "dark"
+        seen = look(-images if true == "bright" else images, angles, side // 2)
+        named = {"scene": specimen.title, "noise": condition, "series": number, "true": true}
+        answers.append({**named, **seen.said, "evidence": asdict(seen.evidence)})
+    return answers
+
+
 def verdict(said: Contrast | None, true: Contrast) -> str:
     """Right, unsure or wrong."""
     return "unsure" if said is None else ("right" if said == true else "wrong")
@@ -165,6 +180,7 @@ def main() -> None:
     options.add_argument("--molecules", type=Path, help="library of molecules; else procedural ones")
     options.add_argument("--series", type=int, default=6, help="of each scene and noise")
     options.add_argument("--side", type=int, default=96, help="pixels along x and y; half of that along z")
+    options.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
     options.add_argument("--real", type=Path, metavar="FOLDER", help="with ribosome*.mrc and .tlt, dense = bright")
     arguments = read_arguments(options)
     if arguments.molecules is not None and not arguments.molecules.is_file():
@@ -173,23 +189,23 @@ def main() -> None:
     library = (
         load_library((arguments.molecules,)) if arguments.molecules else procedural_library(8, np.random.default_rng(1))
     )
+    specimens = SPECIMENS[:2] if arguments.quick else SPECIMENS
+    conditions = list(CONDITIONS)[:1] if arguments.quick else list(CONDITIONS)
     verdicts: dict[str, dict[str, dict[str, list[str]]]] = {sign: {} for sign in SIGNS}
     details = []
-    for specimen in SPECIMENS[:2] if arguments.quick else SPECIMENS:
-        for condition in list(CONDITIONS)[:1] if arguments.quick else CONDITIONS:
-            for number, images, angles in series_of(specimen, condition, side, count, library):
-                true: Contrast = "bright" if number % 2 else "dark"
-                seen = look(-images if true == "bright" else images, angles, side // 2)
-                for sign in SIGNS:
-                    row = verdicts[sign].setdefault(specimen.title, {})
-                    row.setdefault(condition, []).append(verdict(seen.said[sign], true))
-                details.append(
-                    {"scene": specimen.title, "noise": condition, "series": number, "true": true}
-                    | seen.said
-                    | {"evidence": asdict(seen.evidence)}
-                )
-            told = counts_of(verdicts["rule"][specimen.title][condition])
-            print(f"{specimen.title}, {condition}: {told}", flush=True)
+    torch.set_num_threads(max(1, torch.get_num_threads() // arguments.jobs))
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        asked = {
+            (specimen.title, condition): pool.submit(ask, specimen, condition, side, count, library)
+            for specimen in specimens
+            for condition in conditions
+        }
+        for (title, condition), answers in asked.items():
+            details += answers.result()
+            for sign in SIGNS:
+                told = [verdict(answer[sign], answer["true"]) for answer in answers.result()]
+                verdicts[sign].setdefault(title, {})[condition] = told
+            print(f"{title}, {condition}: {counts_of(verdicts['rule'][title][condition])}", flush=True)
     real_rows: list[list[Cell]] = []
     for name, true, images, angles, depth in real_series(arguments.real):
         for sign in (1, -1):

@@ -118,14 +118,15 @@ def _bands(images: torch.Tensor, projectors: list[Projector]) -> _Bands:
             matter = one * two
         if common <= 0 or power <= 0:
             continue
-        third = float((one * two * mean).mean(dtype=torch.float64)) / power**1.5
-        moments.append((common / power, third, third / share))
+        third = float((one * two * mean).mean(dtype=torch.float64))
+        # Of what the halves have in common: noise makes it less sure, not smaller.
+        moments.append((common / power, third / common**1.5, third / power**1.5 / share))
     if not moments:
         return _Bands(0.0, 0.0, matter)
-    signal, third_moments, deviations = (np.array(column) for column in zip(*moments, strict=True))
+    signal, asymmetries, deviations = (np.array(column) for column in zip(*moments, strict=True))
     # Octaves are all but independent of each other.
     return _Bands(
-        float((signal * third_moments).sum() / max(signal.sum(), 1.0)),
+        float((signal * asymmetries).sum() / signal.sum()),
         float((signal * deviations).sum() / math.sqrt(np.square(signal).sum())),
         matter,
     )
