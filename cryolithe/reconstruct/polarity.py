@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Contrast = Literal["dark", "bright"]
@@ -120,13 +120,16 @@ class Polarity:
         return ()
 
     def record(self) -> dict[str, Any]:
-        """Plain values for the sidecar."""
-        return asdict(self)
+        """Plain values for the sidecar, the evidence among them."""
+        values = asdict(self)
+        evidence = values.pop("evidence")
+        return {**values, **evidence}
 
 
 def polarity_of_record(record: dict[str, Any]) -> Polarity:
     """The reverse of `Polarity.record`."""
-    return Polarity(**{**record, "evidence": Evidence(**record["evidence"])})
+    evidence = Evidence(**{entry.name: record[entry.name] for entry in fields(Evidence)})
+    return Polarity(record["contrast"], record["source"], record["found"], record["labelled"], evidence)
 
 
 def decide(evidence: Evidence) -> Contrast | None:
