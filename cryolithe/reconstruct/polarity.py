@@ -147,7 +147,7 @@ def average(evidence: Sequence[Evidence]) -> Evidence:
     return Evidence(*(round(sum(column) / len(evidence), 4) for column in columns))
 
 
-def settle(setting: str, labels: Sequence[str], evidence: Evidence) -> Polarity:
+def settle(setting: Contrast | Literal["auto"], labels: Sequence[str], evidence: Evidence) -> Polarity:
     """What dense matter is taken to be: a setting beats the images, those a label of ours, that the habit.
 
     A label stays when another program inverts the images, so it counts only where they do not contradict it.
@@ -158,7 +158,7 @@ def settle(setting: str, labels: Sequence[str], evidence: Evidence) -> Polarity:
         evidence: of the images.
     """
     found, labelled = decide(evidence), _labelled(labels)
-    if setting == "dark" or setting == "bright":
+    if setting != "auto":
         return Polarity(setting, "setting", found, labelled, evidence)
     if labelled is not None and found in (None, labelled):
         return Polarity(labelled, "label", found, labelled, evidence)
