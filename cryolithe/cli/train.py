@@ -97,10 +97,15 @@ def _run(
             odd = voxel_size_warning(find_pairs((*recipe.data.pairs, *recipe.validation.pairs), base))
             if odd:
                 watcher.note(f"Warning: {odd}")
-        watcher.stage("Making the validation set", 1)
-        examples = validation_set(recipe, base, unseen, files)
         watcher.stage("Simulating specimens", recipe.series)
-        source = make_source(recipe, base, run_folder(output), (files, used), place.stream, lambda: watcher.advance(1))
+        # Processes that simulate take their time to start: meanwhile the validation set is made.
+        source = make_source(recipe, base, run_folder(output), (files, used), place, lambda: watcher.advance(1))
+        try:
+            watcher.stage("Making the validation set", 1)
+            examples = validation_set(recipe, base, unseen, files)
+        except BaseException:
+            source.close()
+            raise
 
         def on_validation(step: int, verdicts: list[Verdict]) -> None:
             for v in verdicts:

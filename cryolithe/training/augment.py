@@ -63,7 +63,7 @@ def mix_halves(even: torch.Tensor, odd: torch.Tensor, swap: bool, rng: np.random
     """
     if not swap:
         return even if rng.random() < 0.5 else odd
-    first = torch.from_numpy(rng.random(even.shape[0]) < 0.5)
+    first = torch.from_numpy(rng.random(even.shape[0]) < 0.5).to(even.device)
     return torch.where(first[:, None, None], even, odd)
 
 
@@ -106,10 +106,10 @@ def shift_rows(rows: torch.Tensor, shift_px: NDArray[np.float32], halo: int) -> 
         shape ``(tilts, rows, X)``: row r of tilt t is what stood at ``r - shift_px[t]``.
     """
     wanted = rows.shape[1] - 2 * halo
-    position = halo - torch.from_numpy(shift_px.astype(np.float32))
+    position = (halo - torch.from_numpy(shift_px.astype(np.float32))).to(rows.device)
     whole = position.floor()
-    index = whole.long()[:, None] + torch.arange(wanted)
-    tilt = torch.arange(rows.shape[0])[:, None]
+    index = whole.long()[:, None] + torch.arange(wanted, device=rows.device)
+    tilt = torch.arange(rows.shape[0], device=rows.device)[:, None]
     return torch.lerp(rows[tilt, index], rows[tilt, index + 1], (position - whole)[:, None, None])
 
 
@@ -132,7 +132,7 @@ def jitter_gain(rows: torch.Tensor, gain_std: float, shading_std: float, rng: np
     gain = np.exp(gain_std * rng.standard_normal(tilts))
     slope = shading_std * rng.standard_normal(tilts)
     field = gain[:, None] * (1 + slope[:, None] * np.linspace(-1, 1, width))
-    return rows * torch.from_numpy(field.astype(np.float32))[:, None, :]
+    return rows * torch.from_numpy(field.astype(np.float32)).to(rows.device)[:, None, :]
 
 
 def rescaled(

@@ -1,6 +1,6 @@
 """Runs of rows: random columns, or cubes of blocks, of a series, changed at random, with what they should become.
 
-A run is drawn on the CPU and is small; its rows are filtered and its windows gathered where the network is.
+A run is small and is drawn where its series lies; its rows are filtered and its windows gathered where the network is.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def draw_run(series: TrainingSeries, config: TrainConfig, network: NetworkConfig
     targets = _targets(series, place, (flip_z, flip_y, flip_x))
     if any(flips):
         order, sign = augment.output_flip(head, (flip_z, flip_y, flip_x))
-        targets = targets[..., torch.from_numpy(order)] * torch.from_numpy(sign)
+        targets = targets[..., torch.from_numpy(order).to(targets.device)] * torch.from_numpy(sign).to(targets.device)
     return Run(
         rows=rows,
         columns=columns,
@@ -197,10 +197,11 @@ def _read(
 ) -> torch.Tensor:
     """Rows ``indices`` of the tilts ``keep`` of the images, or of a half of them."""
     lowest, highest = int(indices.min()), int(indices.max())
-    inside = torch.from_numpy(indices - lowest)
 
     def rows(images: Images) -> torch.Tensor:
-        return images[keep, lowest : highest + 1][:, inside]
+        device = images.device if isinstance(images, torch.Tensor) else torch.device("cpu")
+        inside = torch.from_numpy(indices - lowest).to(device)
+        return images[keep.to(device), lowest : highest + 1][:, inside]
 
     change = config.augment
     if series.halves is None or not change.half_chance or rng.random() >= change.half_chance:
@@ -221,8 +222,15 @@ def _with_noise(
         return rows, 1.0
     noise_std = series.image_std / 10 ** (snr_db / 20)
     scale = float(np.hypot(series.image_std, noise_std))
-    noise = torch.from_numpy(rng.standard_normal(rows.shape, dtype=np.float32))
-    return (rows + noise_std * noise) / scale, scale
+    return (rows + noise_std * _white_noise(rows, rng)) / scale, scale
+
+
+def _white_noise(rows: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Normal deviates like ``rows``, drawn where these are."""
+    if rows.device.type == "cpu":
+        return torch.from_numpy(rng.standard_normal(tuple(rows.shape), dtype=np.float32))
+    generator = torch.Generator(rows.device).manual_seed(int(rng.integers(1 << 62)))
+    return torch.randn(rows.shape, generator=generator, device=rows.device)
 
 
 def _targets(series: TrainingSeries, place: _Place, flips: tuple[bool, bool, bool]) -> torch.Tensor:
@@ -231,5 +239,7 @@ def _targets(series: TrainingSeries, place: _Place, flips: tuple[bool, bool, boo
     z = depth - 1 - place.z_blocks if flips[0] else place.z_blocks
     x = width - 1 - place.x_blocks if flips[2] else place.x_blocks
     first = height - place.first - place.blocks if flips[1] else place.first
-    values = series.targets[torch.from_numpy(z), first : first + place.blocks, torch.from_numpy(x)]
+    device = series.targets.device if isinstance(series.targets, torch.Tensor) else torch.device("cpu")
+    columns = (torch.from_numpy(np.ascontiguousarray(places)).to(device) for places in (z, x))
+    values = series.targets[next(columns), first : first + place.blocks, next(columns)]
     return values.flip(1) if flips[1] else values

@@ -298,8 +298,8 @@ def _update(state: TrainState, config: TrainConfig, rate: float) -> float:
     # Early weights are forgotten quickly, late ones slowly.
     decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        for slow, fast in zip(state.averaged.parameters(), state.network.parameters(), strict=True):
-            slow.lerp_(fast, 1 - decay)
+        slow, fast = (list(network.parameters()) for network in (state.averaged, state.network))
+        torch._foreach_lerp_(slow, fast, 1 - decay)
     state.step += 1
     return float(norm)
 

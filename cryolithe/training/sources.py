@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from cryolithe.network import Head
 from cryolithe.simulation import Molecule, Recipe, read_recipe, recipe_library, simulate_series
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import plain_series, simulate_training_set
+from cryolithe.training.distributed import Place
 from cryolithe.training.series import TrainingSeries, rescaled_pair, series_of_pair, simulated_pair
 from cryolithe.training.workers import Workers
 
@@ -164,6 +166,7 @@ class PoolSource:
         size: N.
         every: K.
         first: S, series of the first step; N by default.
+        device: where the pool's series lie.
         workers: processes that make series ahead of time.
         stream: (rank, world): processes of a distributed run take every world-th number.
     """
@@ -176,12 +179,14 @@ class PoolSource:
         workers: int = 0,
         stream: tuple[int, int] = (0, 1),
         first: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self._workers = Workers(make, workers)
         self._ahead = 2 * workers
         self._size, self._every = size, every
         self._first = size if first is None else min(first, size)
         self._rank, self._world = stream
+        self._device = device or torch.device("cpu")
         self._slots: dict[int, tuple[int, TrainingSeries]] = {}
         self._ordered_at: int | None = None
 
@@ -203,7 +208,7 @@ class PoolSource:
         wanted = self.number(slot, step)
         held = self._slots.get(slot)
         if held is None or held[0] != wanted:
-            held = self._slots[slot] = (wanted, _with_tensors(self._workers.take(wanted)))
+            held = self._slots[slot] = (wanted, _with_tensors(self._workers.take(wanted), self._device))
         return held[1]
 
     def close(self) -> None:
@@ -335,7 +340,7 @@ def make_source(
     base: Path,
     scratch: Path,
     molecules: tuple[tuple[Path, ...], tuple[Molecule, ...]] = ((), ()),
-    stream: tuple[int, int] = (0, 1),
+    place: Place | None = None,
     on_series: Callable[[], object] = lambda: None,
 ) -> Source:
     """The source of a configuration.
@@ -345,9 +350,10 @@ def make_source(
         base: folder that its paths are relative to.
         scratch: folder for side files.
         molecules: files that replace those of recipes, and the library of the plain specimens.
-        stream: (rank, world) of a distributed run.
+        place: where the pool's series are kept, and which process of how many this is; by default alone on the CPU.
         on_series: called after each plain series.
     """
+    place = place or Place(torch.device("cpu"))
     data = config.data
     parts: list[tuple[float, Source]] = []
     with ExitStack() as made:  # files and processes of one source are given back if the next one fails
@@ -368,7 +374,8 @@ def make_source(
         if endless:
             shares, makers = zip(*endless, strict=True)
             maker = makers[0] if len(makers) == 1 else MixedMaker(makers, shares, config.seed)
-            add(sum(shares), PoolSource(maker, data.pool, data.replace_every, data.workers, stream, data.pool_first))
+            pool = partial(PoolSource, maker, data.pool, data.replace_every, data.workers)
+            add(sum(shares), pool(place.stream, data.pool_first, place.device))
         made.pop_all()
     if len(parts) == 1:
         return parts[0][1]
@@ -380,8 +387,8 @@ def _with_arrays(series: TrainingSeries) -> TrainingSeries:
     return _converted(series, lambda values: values.numpy())
 
 
-def _with_tensors(series: TrainingSeries) -> TrainingSeries:
-    return _converted(series, torch.as_tensor)
+def _with_tensors(series: TrainingSeries, device: torch.device) -> TrainingSeries:
+    return _converted(series, lambda values: torch.as_tensor(values, device=device))
 
 
 def _converted(series: TrainingSeries, convert: Callable[[Any], Any]) -> TrainingSeries:
