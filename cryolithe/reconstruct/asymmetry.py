@@ -27,7 +27,7 @@ from cryolithe.network import Network
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruct.methods import NetworkMethod
-from cryolithe.reconstruct.polarity import Evidence
+from cryolithe.reconstruct.polarity import Evidence, average
 from cryolithe.reconstruct.preparation import PreparedStack
 from cryolithe.sampling import reflected_rows
 
@@ -80,9 +80,8 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network) -> Evid
         richest, place = _richest(bands.matter, (planes, block, columns))
         if richest > best[0]:
             best = (richest, images, place)
-    asymmetry = float(np.mean([bands.asymmetry for bands in found]))
-    deviations = float(np.sum([bands.deviations for bands in found])) / math.sqrt(count)
-    seen = Evidence(round(asymmetry, 4), round(deviations, 2))
+    seen = average([Evidence(bands.asymmetry, bands.deviations) for bands in found])
+    seen = replace(seen, deviations=round(seen.deviations * math.sqrt(count), 2))  # of different parts, so surer
     if not seen.fair or len(angles) < FEWEST_TRIAL_TILTS:
         return seen
     bright, dark = _explained(best[1], angles, best[2], network)

@@ -142,9 +142,17 @@ def decide(evidence: Evidence) -> Contrast | None:
 
 
 def average(evidence: Sequence[Evidence]) -> Evidence:
-    """Evidence of several looks at one specimen: what they share does not get surer by being seen twice."""
-    columns = zip(*(asdict(one).values() for one in evidence), strict=True)
-    return Evidence(*(round(sum(column) / len(evidence), 4) for column in columns))
+    """Evidence of several looks at one specimen: what they share does not get surer by being seen twice.
+
+    The asymmetry of a look that sees nothing but noise is any number, so each weighs by how sure it is.
+    """
+    weights = [abs(one.deviations) for one in evidence]
+    asymmetry = sum(w * one.asymmetry for w, one in zip(weights, evidence, strict=True)) / (sum(weights) or 1.0)
+    deviations, bright, dark = (
+        sum(column) / len(evidence)
+        for column in zip(*((o.deviations, o.explained_bright, o.explained_dark) for o in evidence), strict=True)
+    )
+    return Evidence(round(asymmetry, 4), round(deviations, 2), round(bright, 4), round(dark, 4))
 
 
 def settle(setting: Contrast | Literal["auto"], labels: Sequence[str], evidence: Evidence) -> Polarity:
