@@ -42,7 +42,7 @@ OCTAVES = 3
 TRIAL_SHAPE = (64, 16, 96)
 # Band of the projections that are compared, as sigmas in pixels.
 COMPARED_PX = (1.5, 8.0)
-_READ_ROWS = 8
+_READ_ROWS = 4
 
 
 class _Bands(NamedTuple):
