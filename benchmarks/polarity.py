@@ -92,6 +92,7 @@ SPECIMENS = (
     ),
     Specimen("empty ice", "cellular", BARE),
 )
+OPPOSITE: dict[Contrast, Contrast] = {"dark": "bright", "bright": "dark"}
 SIGNS = ("rule", "asymmetry", "network", "skewness")
 
 
@@ -207,12 +208,11 @@ def main() -> None:
                 verdicts[sign].setdefault(title, {})[condition] = told
             print(f"{title}, {condition}: {counts_of(verdicts['rule'][title][condition])}", flush=True)
     real_rows: list[list[Cell]] = []
-    for name, true, images, angles, depth in real_series(arguments.real):
-        for sign in (1, -1):
-            wanted: Contrast = true if sign == 1 else "dark"
-            seen = look(sign * images, angles, depth)
-            answers = [verdict(seen.said[one], wanted) for one in SIGNS]
-            real_rows.append([f"{name}{'' if sign == 1 else ', inverted'}", *answers, str(seen.evidence)])
+    for name, dense, stack, tilts, depth in real_series(arguments.real):
+        for sign, wanted in ((1, dense), (-1, OPPOSITE[dense])):
+            found = look(sign * stack, tilts, depth)
+            said = [verdict(found.said[one], wanted) for one in SIGNS]
+            real_rows.append([f"{name}{'' if sign == 1 else ', inverted'}", *said, str(found.evidence)])
     record("polarity", {"tables": tables_of(verdicts, real_rows, side), "series": details}, arguments.output)
 
 
