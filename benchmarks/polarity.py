@@ -209,10 +209,10 @@ def main() -> None:
             print(f"{title}, {condition}: {counts_of(verdicts['rule'][title][condition])}", flush=True)
     real_rows: list[list[Cell]] = []
     for name, dense, stack, tilts, depth in real_series(arguments.real):
-        for sign, wanted in ((1, dense), (-1, OPPOSITE[dense])):
-            found = look(sign * stack, tilts, depth)
+        for factor, wanted in ((1, dense), (-1, OPPOSITE[dense])):
+            found = look(factor * stack, tilts, depth)
             said = [verdict(found.said[one], wanted) for one in SIGNS]
-            real_rows.append([f"{name}{'' if sign == 1 else ', inverted'}", *said, str(found.evidence)])
+            real_rows.append([f"{name}{'' if factor == 1 else ', inverted'}", *said, str(found.evidence)])
     record("polarity", {"tables": tables_of(verdicts, real_rows, side), "series": details}, arguments.output)
 
 
