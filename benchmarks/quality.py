@@ -38,11 +38,13 @@ from scenes import CONDITIONS, SCENES, SEED, UNSEEN, Case, Scene, make_case
 from sheets import draw_sheet
 
 from cryolithe.device import choose_precision, keep_freed_memory
+from cryolithe.fidelity import BANDS, best_gaussian, class_fidelity, region_masks
 from cryolithe.network import Network, SliceSetConfig
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.simulation import Molecule, load_library
+from cryolithe.training import class_scoring
 from cryolithe.training.scoring import reconstruct_array
 
 Volume = NDArray[np.float32]
@@ -88,10 +90,11 @@ class Tools:
 
 @dataclass
 class Runs:
-    """Scores and choices so far: scene -> method -> one for each series."""
+    """Scores and choices so far: scene -> method -> one for each series; fidelity by class: scene -> one for each."""
 
     scores: dict[str, dict[str, list[Scores]]] = field(default_factory=dict)
     details: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    fidelity: dict[str, list[class_scoring.Table]] = field(default_factory=dict)
 
     def add(self, scene: str, method: str, scores: Scores, detail: dict[str, Any]) -> None:
         """Add one series."""
@@ -180,6 +183,30 @@ def scene_table(scene: str, runs: Runs) -> Table:
         rows.append([method, spread_cell(snrs), *paired, *cells])
     columns = ["method", "SNR dB", "gain on FBP", "SNR lost", "FSC lost", *(NAMES[n] for n in (*names, "seconds"))]
     return Table(scene, columns, rows)
+
+
+def fidelity_of(case: Case, found: Mapping[str, Made]) -> class_scoring.Table:
+    """Correlation with the truth by method, class and band; also of FBP with the Gaussian that suits each best."""
+    volumes = {method: made.volume for method, made in found.items() if method not in ("truth", GAUSSIAN + ORACLE)}
+    table = class_fidelity(case.truth, volumes, case.labels, class_scoring.REGIONS)
+    masks = region_masks(case.labels, class_scoring.REGIONS)
+    table[GAUSSIAN + ORACLE] = best_gaussian(case.truth, volumes[FBP], masks, SIGMAS_PX)
+    return table
+
+
+def class_table(scene: str, runs: Runs) -> Table:
+    """All methods within each class of structure of one scene, a line for each class and band."""
+    means = class_scoring.mean_table(runs.fidelity[scene])
+    rows: list[list[Cell]] = [
+        [f"{label}, {band}", *(f"{found[label][band]:.3f}" for found in means.values())]
+        for label in means[FBP]
+        for band in BANDS
+    ]
+    note = (
+        "Correlation with the truth within the voxels of a class and two about them, both between two Gaussians whose "
+        f"sigmas in voxels are given. {GAUSSIAN + ORACLE}: the sigma that suits each class and band of a series best."
+    )
+    return Table(f"{scene}, by class of structure", ["class, band", *means], rows, note)
 
 
 def conditions_table(runs: Runs, scenes: Sequence[Scene], methods: Sequence[str], series: int) -> Table:
@@ -292,6 +319,7 @@ def main() -> None:
             found = {"truth": Made(case.truth, None, {}), **with_everything(case, tools)}
             for method, made in found.items():
                 runs.add(scene.title, method, measure(case, made.volume, made.seconds), made.detail)
+            runs.fidelity.setdefault(scene.title, []).append(fidelity_of(case, found))
             print(f"{scene.title}, series {number}: done", flush=True)
             if number == 1:
                 figures.append(figure_path(arguments.output, scene))
@@ -325,6 +353,8 @@ def report(runs: Runs, wanted: list[list[Scene]], note: str, arguments: Any, fig
         losses += better_than(means, first, [m for m in means if not m.startswith(("CryoLithe", "truth"))], scene.title)
     if tables:
         tables[-1] = Table(tables[-1].title, tables[-1].columns, tables[-1].rows, note)
+    # A small field may hold too little of every class.
+    tables += [class_table(s.title, runs) for s in wanted[0] if any(t[FBP] for t in runs.fidelity[s.title])]
     if wanted[1]:
         methods = [FBP, SIRT, *(m for m in runs.scores[wanted[1][0].title] if m.startswith("CryoLithe"))]
         methods = [m for m in methods if all(m in runs.scores[scene.title] for scene in wanted[1])]
@@ -339,6 +369,7 @@ def report(runs: Runs, wanted: list[list[Scene]], note: str, arguments: Any, fig
         "caption": "Central slices xy and xz of the first series, and log power in the planes (kx, ky) and (kx, kz); "
         "orange: border of the missing wedge.",
         "losses": {"model": first, "found": losses, "not_tested": NOT_TESTED},
+        "fidelity": runs.fidelity,
         "runs": {
             scene: {
                 method: [{**asdict(s), **d} for s, d in zip(scores, runs.details[scene][method], strict=True)]

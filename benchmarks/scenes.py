@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import Projector, make_projector
 from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, simulate_series
+from cryolithe.training.class_scoring import structure_labels
 from cryolithe.training.scaling import measure_scale
 
 Volume = NDArray[np.float32]
@@ -60,6 +61,7 @@ class Case:
         voxel_angstrom: edge of a voxel.
         known_px: places of the particles ``(z, y, x)``, shape ``(N, 3)``.
         diameter_px: of the particles, their mean.
+        labels: classes of voxels (`cryolithe.simulation.Structure`), like ``truth``.
     """
 
     number: int
@@ -72,6 +74,7 @@ class Case:
     voxel_angstrom: float
     known_px: NDArray[np.float64]
     diameter_px: float
+    labels: NDArray[np.uint8]
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,6 +163,7 @@ def make_case(scene: Scene, side: int, library: tuple[Molecule, ...], number: in
     return Case(
         number, -made.truth, images, halves[0], halves[1], angles,
         make_projector(TiltGeometry(angles, (height, width)), (depth, width)), scene.voxel_angstrom, known, diameter_px,
+        structure_labels(made.cell.labels, made.cell.classes, library),
     )  # fmt: skip
 
 

@@ -116,8 +116,8 @@ def test_old_files_without_dark_sections_are_told_by_the_angles(project):
         "# DarkFrame =     5    5     0.00" if "DarkFrame" in line else line for line in aln.read_text().splitlines()
     )
     aln.write_text(text + "\n")
-    guessed, _ = read_aln(aln)
-    assert "does not tell whether it counts images from 0 or 1" in guessed.notes[0]
+    with pytest.raises(InputError, match="the aligned and the dark sections are not together the 20 images"):
+        read_aln(aln)
     told, _ = read_aln(aln, ANGLES)
     assert told.notes == ()
     assert [image.section for image in told.images] == list(range(1, 19))
@@ -154,7 +154,8 @@ def test_views_lead_back_to_the_raw_pixel():
 
 
 def lines(path, change):
-    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    before = path.read_text().splitlines() if path.exists() else []
+    path.write_text("\n".join(change(before)) + "\n")
     return path
 
 
@@ -252,7 +253,14 @@ BAD = {
     "missing aln": (lambda p: ["--aln", "no.aln"], "no.aln does not exist"),
     "two programs": (lambda p: ["--aln", write_aretomo(p), "--xf", write_imod(p)[0]], "of different programs"),
     "axis and xf": (lambda p: [p.tlt, "--xf", write_imod(p)[0], "--tilt-axis", 5], "leave out --tilt-axis"),
-    "angles and star": (lambda p: [p.tlt, "--star", write_relion(p)[1]], "leave out ANGLES"),
+    "angles in another order": (
+        lambda p: [
+            lines(p.folder / "back.tlt", lambda _: [str(a) for a in ANGLES[::-1]]),
+            "--star",
+            write_relion(p)[1],
+        ],
+        "in another order than the images",
+    ),
     "xf without angles": (lambda p: ["--xf", write_imod(p)[0]], "give ANGLES (the .tlt file)"),
     "no angles": (lambda p: [], "give ANGLES, or an alignment that brings them"),
 }

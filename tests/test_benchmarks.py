@@ -208,6 +208,9 @@ def test_quality_runs_and_its_numbers_are_sane(tmp_path):
     ours = score["CryoLithe fast"]["snr_db"]
     assert lost == {m for m, values in score.items() if "truth" not in m and (values["snr_db"] or 0) > ours}
     assert "One factor at a time" in said
+    for table in result["fidelity"][scene]:
+        for label, bands in table["FBP + Gaussian (oracle)"].items():
+            assert all(bands[band] >= table["FBP"][label][band] - 1e-6 for band in bands)
     for name in result["figures"]:
         assert 5_000 < (tmp_path / name).stat().st_size < 600_000
     shown = losses_section([result])

@@ -26,7 +26,7 @@ def diverse(seed, shape=SHAPE, voxel=10.0):
 
 @pytest.fixture(scope="module")
 def many():
-    return [diverse([7, number]) for number in range(30)]
+    return [diverse([7, number], voxel=14.0) for number in range(30)]  # room for microtubules
 
 
 @pytest.mark.parametrize("shape", [(64, 128, 128), (17, 40, 33), (8, 8, 8)])

@@ -27,6 +27,7 @@ ALLOWED = {
     "projector": {"errors", "geometry", "filters"},
     "spectra": set(),
     "metrics": {"errors", "spectra"},
+    "fidelity": {"errors"},
     "report": {"errors", "metrics", "formats"},
     "models": {"errors", "hashing"},
     "network": {"errors", "hashing", "filters", "models", "sampling", "wavelets"},
@@ -47,7 +48,7 @@ ALLOWED = {
     "curation": {"errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
-        "metrics", "report", "network", "reconstruct", "simulation",
+        "metrics", "fidelity", "report", "network", "reconstruct", "simulation",
     },
     "denoise": {
         "errors", "device", "limits", "images", "volume", "formats", "metrics", "report", "reconstruct", "training",

@@ -40,7 +40,13 @@ def small_config(levels=1, **changes):
     }
     values = {
         "network": network,
-        "specimens": {"shape": (16, 24, 24), "crowding": (0.08, 0.08), "membranes": (0, 0), "body_chance": 0.0, "diverse": 0.0},
+        "specimens": {
+            "shape": (16, 24, 24),
+            "crowding": (0.08, 0.08),
+            "membranes": (0, 0),
+            "body_chance": 0.0,
+            "diverse": 0.0,
+        },
         "tilts": {"step_deg": (6.0, 6.0), "reach_deg": (60.0, 60.0)},
         "series": 1,
         "snr_db": (10.0, 10.0),

@@ -110,8 +110,8 @@ def command(
     .mdoc or other text file with one angle in degrees per line, in the order of the images.
 
     A raw stack is aligned in memory by the files of the program that aligned it: --newst-com and --tilt-com, or --xf
-    (IMOD), --aln (AreTomo), --star (RELION-5), --warp. Most of them bring the angles: leave out ANGLES. Images that
-    they exclude are left out.
+    (IMOD), --aln (AreTomo), --star (RELION-5), --warp. Most of them bring the angles: ANGLES then only checks them and
+    the order of the images. Images that they exclude are left out.
 
     Halves of the frames: --even A --odd B [ANGLES] makes a volume of each (_EVN, _ODD), their average, its FSC, and a
     map of how well the halves agree locally (_confidence).
@@ -241,7 +241,10 @@ def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
 
     if dry_run:
         check_files(job)
-        say(f"{job.output}: {plan_run(resolve(job))}")
+        run = resolve(job)
+        for note in run.series.notes:
+            say(f"Note on {job.tilts.name}: {note}", err=True)
+        say(f"{job.output}: {plan_run(run)}")
         return
     with progress_watcher() as watcher:
         # A volume is not made again only because its denoising was interrupted.

@@ -6,6 +6,7 @@ import datetime
 import platform
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,22 +22,20 @@ from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
     "--specimens", type=click.IntRange(1, 64), default=4, show_default=True, help="Specimens to average over."
 )
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
+@click.option("--classes", is_flag=True, help="Score by class of structure too: membranes, filaments, proteins, ...")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the scores to this file too.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing JSON file.")
 def command(
-    model: str,
-    molecules: Path | None,
-    snrs: str,
-    specimens: int,
-    precision: str,
-    json_path: Path | None,
-    overwrite: bool,
+    model: str, molecules: Path | None, snrs: str, json_path: Path | None, overwrite: bool, **options: Any
 ) -> None:
     """Score MODEL (a name or a file) on simulated specimens that it never saw.
 
     Specimens are made of the molecules that the model's record names as held out, tilted from -60 to +60 degrees in
     steps of 3, with white noise. SNR is that of the reconstruction after the best affine fit to the truth; FSC is
     the mean over all shells but the first and the last, in the measured region and in the missing wedge.
+
+    With --classes, tables of the correlation with the truth within the voxels of each class of structure follow, in
+    two bands of frequency, on fixed scenes of bilayers, vesicles, filaments, small proteins, and all together.
     """
     import torch
 
@@ -46,6 +45,7 @@ def command(
     from cryolithe.reconstruct.methods import Compute
     from cryolithe.report import write_json
     from cryolithe.simulation import load_molecules
+    from cryolithe.training.class_scoring import class_benchmark
     from cryolithe.training.scoring import benchmark
 
     try:
@@ -61,8 +61,8 @@ def command(
             f"model '{loaded.name}' was imported: its images are not prepared as this benchmark prepares them; "
             "score one of this program's own models"
         )
-    device = choose_device("cpu")
-    dtype = choose_precision(precision, device)
+    device, specimens = choose_device("cpu"), int(options["specimens"])
+    dtype = choose_precision(options["precision"], device)
     held_out = tuple(loaded.card.get("recipe", {}).get("hold_out", ()))
     library = load_molecules(molecules) if molecules else ()
     unseen = tuple(molecule for molecule in library if molecule.name in held_out)
@@ -84,6 +84,11 @@ def command(
                 f"{score.fsc_missing:>12.3f}"
             )
         results[f"{snr_db:g} dB"] = {method: asdict(score) for method, score in scores.items()}
+    by_class = {}
+    if options["classes"]:
+        for title, table in class_benchmark(loaded.network, unseen, specimens, Compute(device, dtype)):
+            _print_classes(title, table)
+            by_class[title] = table
     if json_path:
         write_json(
             json_path,
@@ -99,5 +104,19 @@ def command(
                 "specimens": specimens,
                 "molecules": [molecule.name for molecule in unseen],
                 "scores": results,
+                **({"classes": by_class} if by_class else {}),
             },
+        )
+
+
+def _print_classes(title: str, table: dict[str, dict[str, dict[str, float]]]) -> None:
+    """One line for each class of a scene, one column for each method and band."""
+    from cryolithe.fidelity import BANDS
+
+    click.echo(f"\n{title}: correlation with the truth within each class (sigmas of the band in voxels)")
+    click.echo(f"{'':<22}" + "".join(f"{method:>18}" for method in table))
+    click.echo(f"{'class':<22}" + "".join(f"{band:>9}" for _ in table for band in BANDS))
+    for label in next(iter(table.values())):
+        click.echo(
+            f"{label:<22}" + "".join(f"{found[label][band]:>9.3f}" for found in table.values() for band in BANDS)
         )

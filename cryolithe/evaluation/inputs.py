@@ -163,6 +163,8 @@ def load(request: Request) -> Task:
         positions = read_positions(
             request.particles, volume.voxels.shape, volume.voxel_size_angstrom, request.volume.name
         )
+        if positions.tomogram:
+            notes.append(f"Particles of {positions.tomogram} taken from {request.particles.name}.")
     dark = _is_dark(request, sidecar, notes)
     diameter = request.particle_diameter_angstrom or DIAMETER_ANGSTROM
     if request.particles and not request.particle_diameter_angstrom:

@@ -8,21 +8,19 @@ files alone (it wants the two offsets) and leaves the numbering of sections to t
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
+from cryolithe.formats.aln_sections import Dark, Sections, stack_places
 from cryolithe.formats.files import PathLike, printable, read_text
 
 LIMIT_BYTES = 50_000_000
 COLUMNS = 10
 # A magnification or a tilt about x that is smaller makes no difference in a volume.
 SAME_SCALE, SAME_TILT_DEG = 1e-3, 0.01
-# Angles of a file and of an angle list belong to the same image when they agree so well, after the tilt offset.
-SAME_ANGLE_DEG = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,29 +31,23 @@ class _Row:
     tilt_deg: float
 
 
-@dataclass(frozen=True)
-class _Dark:
-    sorted_index: int
-    section: int
-    tilt_deg: float
-
-
-def read_aln(path: PathLike, raw_angles_deg: tuple[float, ...] | None = None) -> tuple[Alignment, tuple[int, int]]:
+def read_aln(
+    path: PathLike,
+    raw_angles_deg: tuple[float, ...] | None = None,
+    beside_deg: tuple[float, ...] | None = None,
+) -> tuple[Alignment, tuple[int, int]]:
     """Read an alignment of AreTomo.
-
-    Sections are counted from 0 before AreTomo3 2.0.7 and from 1 since. Which it is follows from the numbers: those of
-    the aligned and of the dark images together must be all images of the stack; where that leaves both open, the
-    angles of the stack decide, and else a file without a section 0 counts from 1.
 
     Args:
         path: the file.
-        raw_angles_deg: angles of the whole stack in its order, where they are known: each image's is compared.
+        raw_angles_deg: angles of the whole stack in its order, where the user gives them: each image's is compared.
+        beside_deg: such angles from files beside the stack, for what the file itself leaves open.
 
     Returns:
         the alignment, and the pixels ``(y, x)`` of the images that it is for.
 
     Raises:
-        InputError: if images are missing, or angles do not fit.
+        InputError: if images are missing, it is not clear which they are (see `stack_places`), or angles do not fit.
         FileFormatError: if it is no such file, or a number is not one.
     """
     path = Path(path)
@@ -70,13 +62,16 @@ def read_aln(path: PathLike, raw_angles_deg: tuple[float, ...] | None = None) ->
             f"{abs(count - len(rows) - len(darks))} {'are missing' if len(rows) + len(darks) < count else 'too many'}; "
             "copy the file again, or align anew"
         )
-    base, notes = _first_section(path, rows, darks, count, raw_angles_deg)
     if abs(_offset(path, header, "BetaOffset")) > SAME_TILT_DEG:
         raise InputError(f"{path}: a BetaOffset other than 0 is not understood; align with -TiltCor 0 or 1")
+    numbers = tuple((row.section, row.tilt_deg) for row in rows)
+    found = Sections(path, numbers, tuple(darks), count, _offset(path, header, "AlphaOffset"))
+    places = stack_places(found, raw_angles_deg, beside_deg)
+    notes = [places.note] if places.note else []
     if local:
         notes.append(f"{local} local (patch) shifts in {path.name} are not applied")
     images = []
-    for row in sorted(rows, key=lambda row: row.section):
+    for place, row in sorted(zip(places.rows, rows, strict=True), key=lambda pair: pair[0]):
         matrix = rotation(-row.rotation_deg)
         (a, b), (c, d) = matrix
         x, y = row.shift_px
@@ -84,69 +79,21 @@ def read_aln(path: PathLike, raw_angles_deg: tuple[float, ...] | None = None) ->
             raise InputError(
                 f"{path}: image {row.section} is shifted by ({x:g}, {y:g}) pixels, more than its size; align anew"
             )
-        images.append(ImageAlignment(row.section - base, row.tilt_deg, matrix, (-(a * x + b * y), -(c * x + d * y))))
+        images.append(ImageAlignment(place, row.tilt_deg, matrix, (-(a * x + b * y), -(c * x + d * y))))
     try:
-        made = Alignment(tuple(images), count, notes=tuple(notes))
+        return Alignment(tuple(images), count, notes=tuple(notes)), (height, width)
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
-    if raw_angles_deg is not None:
-        _compare_angles(path, made, raw_angles_deg)
-    return made, (height, width)
 
 
-def _first_section(
-    path: Path, rows: list[_Row], darks: list[_Dark], count: int, raw_angles_deg: tuple[float, ...] | None
-) -> tuple[int, list[str]]:
-    """Whether sections are counted from 0 or from 1, and what to tell about it."""
-    numbers = [row.section for row in rows]
-    twice, times = Counter(numbers).most_common(1)[0]
-    if times > 1:
-        raise InputError(f"{path}: section {twice} is there twice; copy the file again, or align anew")
-    possible = [base for base in (1, 0) if base <= min(numbers) and max(numbers) < count + base]
-    if not possible:
-        raise InputError(
-            f"{path}: sections {min(numbers)} to {max(numbers)} do not fit a stack of {count} images; align anew"
-        )
-    if len(possible) == 1 or not darks:
-        return possible[0], []
-    # The second column of a dark image is its section, the first its place among the sorted images, from 0.
-    missing = {base: set(range(count)) - {n - base for n in numbers} for base in possible}
-    for told in ({base: {d.section - base for d in darks} for base in possible},
-                 {base: {d.sorted_index for d in darks} for base in possible}):  # fmt: skip
-        fitting = [base for base in possible if told[base] == missing[base]]
-        if len(fitting) == 1:
-            return fitting[0], []
-    if raw_angles_deg is not None and len(raw_angles_deg) == count:
-        misfit = {b: max(abs(r.tilt_deg - raw_angles_deg[r.section - b]) for r in rows) for b in possible}
-        return min(misfit, key=lambda base: misfit[base]), []
-    note = f"{path.name} does not tell whether it counts images from 0 or 1; 1 is taken (AreTomo3 since 2.0.7)"
-    return 1, [note + ": give ANGLES, one for each image of the stack, to make sure"]
-
-
-def _compare_angles(path: Path, alignment: Alignment, raw_angles_deg: tuple[float, ...]) -> None:
-    """Raise InputError unless each image has the angle of its place in the stack, but for one offset."""
-    if len(raw_angles_deg) != alignment.sections:
-        raise InputError(
-            f"{path} is for a stack of {alignment.sections} images but {len(raw_angles_deg)} angles were given"
-        )
-    differences = [image.angle_deg - raw_angles_deg[image.section] for image in alignment.images]
-    offset = sorted(differences)[len(differences) // 2]
-    for image, difference in zip(alignment.images, differences, strict=True):
-        if abs(difference - offset) > SAME_ANGLE_DEG:
-            raise InputError(
-                f"{path}: image {image.section + 1} has the angle {image.angle_deg:g}° but ANGLES says "
-                f"{raw_angles_deg[image.section]:g}°; give the angles of this stack, in its order, or leave ANGLES out"
-            )
-
-
-def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[_Dark], int]:
+def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[Dark], int]:
     """Header entries, rows of images, dark images, and how many local shifts there are."""
     lines = text.splitlines()
     if not lines or not lines[0].startswith("# AreTomo Alignment"):
         raise FileFormatError(f"{path} is no AreTomo alignment: its first line does not say so; give the .aln file")
     header: dict[str, str] = {}
     rows: list[_Row] = []
-    darks: list[_Dark] = []
+    darks: list[Dark] = []
     local, in_local = 0, False
     for number, line in enumerate(lines, start=1):
         content = line.strip()
@@ -155,7 +102,7 @@ def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[
             in_local = in_local or name.strip() == "Local Alignment"
             if name.strip() == "DarkFrame":
                 place, section, tilt = _numbers(path, number, value, 3)
-                darks.append(_Dark(int(place), int(section), tilt))
+                darks.append(Dark(int(place), int(section), tilt))
             elif equals:
                 header[name.strip()] = value.strip()
         elif content and in_local:

@@ -1,8 +1,10 @@
-"""Alignment files beside a raw stack, told by the names that the field's programs give them."""
+"""Alignment and angle files beside a stack, told by the names that the field's programs give them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from cryolithe.formats.series_names import possible_names
 
 # Setting that takes such a file -> names, made of the stack's without its ending.
 _NAMES = {
@@ -13,6 +15,18 @@ _NAMES = {
     "warp": ("{}.xml", "{}.tomostar"),
     "star": ("{}.star",),
 }
+
+
+# Angles of a stack's images in its order. A series' .mdoc without the stack's full name may be that of its frames.
+_ANGLES = (".rawtlt", ".tlt", "_TLT.txt")
+
+
+def angles_beside(tilts: Path) -> list[Path]:
+    """Files beside a stack that tell the angles of its images in their order; halves have those of their series."""
+    name = tilts.name.removesuffix(".gz").removesuffix(".bz2")
+    bases = dict.fromkeys((Path(name).stem, *possible_names(name)))
+    names = [f"{base}{ending}" for base in bases for ending in _ANGLES]
+    return [path for found in (*names, f"{name}.mdoc") if (path := tilts.with_name(found)).is_file()]
 
 
 def files_beside(tilts: Path) -> dict[str, list[Path]]:

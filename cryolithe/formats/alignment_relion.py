@@ -1,4 +1,4 @@
-"""RELION-5's tilt-series tables, read with the starfile library.
+"""RELION-5's tilt-series tables.
 
 RELION's projection is ``Rz(ZRot) Ry(YTilt) Rx(XTilt)`` about N // 2, then a shift in Å: ``p = Rz q + s``; so here
 A = Rz(-ZRot) and d = -A s. Rx is that of `cryolithe.alignment`.
@@ -7,47 +7,71 @@ A = Rz(-ZRot) and d = -A s. Rx is that of `cryolithe.alignment`.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.files import PathLike, printable, read_text
+from cryolithe.formats.files import PathLike, printable
+from cryolithe.formats.image_order import ImageOrder
+from cryolithe.formats.series_names import matching_name, tells_series, without_ending
+from cryolithe.formats.star_tables import StarTable, read_star
 from cryolithe.formats.tomogram_star import find_named
 
 LIMIT_BYTES = 50_000_000
 TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
+NOMINAL = "rlnTomoNominalStageTiltAngle"
 # X tilts of single images that differ by less are the same.
 SAME_TILT_DEG = 0.01
 # Where a table names its images as parts of a stack: 000012@stack.mrc.
 _PART = "@"
 
 
-def read_tilt_series_star(path: PathLike, name: str, sections: int, pixel_size_angstrom: float | None) -> Alignment:
+def read_tilt_series_star(
+    path: PathLike,
+    name: str,
+    sections: int,
+    pixel_size_angstrom: float | None,
+    order: ImageOrder | None = None,
+) -> Alignment:
     """Read the table of one tilt series, or a table of series that names it.
 
     Args:
         path: STAR file with ``rlnTomoYTilt``, ``rlnTomoZRot`` and shifts, or with ``rlnTomoTiltSeriesStarFile``.
-        name: of the stack's file; chooses the series where there are several: that whose name it starts with.
+        name: of the stack's file; tells which series it is where the table lists series (see `matching_name`).
         sections: images of the stack.
         pixel_size_angstrom: of the stack; shifts are in Å.
+        order: what is known of the order of the stack's images; None where the rows are the images.
 
     Raises:
         FileFormatError: if the file is no STAR file, lacks a column or holds what is no number.
-        InputError: if no series fits the name, the images do not fit the stack, or the pixel size is not known.
+        InputError: if no series has the name, the images do not fit the stack or are in another order, or the pixel
+            size is not known.
     """
-    path, series, tables = _series_tables(Path(path), name)
-    images = next((table for table in tables.values() if TILT in table.columns), None)
-    if images is None:
-        old = any("rlnTomoProjX" in table.columns for table in tables.values())
-        found = ", ".join(str(c) for table in tables.values() for c in table.columns)[:120]
+    found = _series_tables(Path(path), name)
+    tables = [table for table in found.tables if TILT in table]
+    if not tables:
+        old = any("rlnTomoProjX" in table for table in found.tables)
+        columns = ", ".join(column for table in found.tables for column in table.names)[:120]
         raise FileFormatError(
-            f"{path} holds {'projection matrices of RELION-4' if old else f'no column {TILT}, found: {found}'}; "
-            "give the tilt-series table of an aligned series of RELION-5"
+            f"{found.path} holds {'projection matrices of RELION-4' if old else f'no column {TILT}, found: {columns}'};"
+            " give the tilt-series table of an aligned series of RELION-5"
         )
-    return _alignment(path, images, series, sections, pixel_size_angstrom)
+    images, note = tables[0], found.note
+    if len(tables) > 1:
+        images, note = _named_table(found.path, tables, name)
+    made = _alignment(images, found.series, sections, pixel_size_angstrom)
+    notes = [note, *(_order_notes(images, name, sections, order) if order is not None else [])]
+    return replace(made, notes=(*(line for line in notes if line), *made.notes))
+
+
+def _order_notes(table: StarTable, name: str, sections: int, order: ImageOrder) -> list[str]:
+    """Compare the order of the rows with that of the images; return what to tell."""
+    places, told = _sections(table, sections)
+    angles = [table.numbers(column).tolist() for column in (NOMINAL, TILT) if column in table]
+    return [_other_stack(table, name), order.compared(table.path, places, angles, told)]
 
 
 def find_series_table(path: PathLike, name: str) -> Path:
@@ -58,35 +82,78 @@ def find_series_table(path: PathLike, name: str) -> Path:
         name: likewise.
 
     Raises:
-        InputError: if a file cannot be read, or no series fits the name.
+        InputError: if a file cannot be read, or no series has the name.
     """
-    return _series_tables(Path(path), name)[0]
+    return _series_tables(Path(path), name).path
 
 
-def _series_tables(path: Path, name: str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """The file of a series, its row in the table that lists it (or nothing), and the tables of the file."""
+@dataclass(frozen=True)
+class _Series:
+    """The file of a series and its tables, its row in the table that lists it (or nothing), and what to tell of it."""
+
+    path: Path
+    tables: list[StarTable]
+    series: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def _series_tables(path: Path, name: str) -> _Series:
     tables = _read(path)
-    listing = next((t for t in tables.values() if "rlnTomoName" in t.columns and TILT not in t.columns), None)
+    listing = next((t for t in tables if "rlnTomoName" in t and TILT not in t), None)
     if listing is None:
-        return path, {}, tables
-    series = _chosen_series(path, listing, name)
-    listed = str(series.get("rlnTomoTiltSeriesStarFile", ""))
+        return _Series(path, tables)
+    names = listing.text("rlnTomoName")
+    chosen = _chosen(path, names, name)
+    row = names.index(chosen)
+    series = {column: listing.value(column, row) for column in listing.names}
+    note = f"series {chosen} of {path.name} is taken"
+    listed = series.get("rlnTomoTiltSeriesStarFile", "")
     if listed:
         found = find_named(path, listed)
         if found is None:
             raise InputError(f"{path} names {listed}, which is not there; give that table itself with --star")
-        path = found
-        tables = _read(path)
-    elif str(series["rlnTomoName"]) in tables:
-        tables = {"": tables[str(series["rlnTomoName"])]}
-    return path, series, tables
+        return _Series(found, _read(found), series, note)
+    return _Series(path, [table for table in tables if table.block == chosen] or tables, series, note)
 
 
-def _alignment(
-    path: Path, table: Any, series: dict[str, Any], sections: int, pixel_size_angstrom: float | None
-) -> Alignment:
-    numbers = {column: _column(path, table, column) for column in (TILT, AXIS, SHIFT_X, SHIFT_Y)}
-    x_tilts = _column(path, table, "rlnTomoXTilt") if "rlnTomoXTilt" in table.columns else np.zeros(len(table))
+def _named_table(path: Path, tables: list[StarTable], name: str) -> tuple[StarTable, str]:
+    """The table of a series among those of several, and what to tell of it."""
+    blocks = [table.block for table in tables]
+    chosen = _chosen(path, blocks, name)
+    return tables[blocks.index(chosen)], f"series {chosen} of {path.name} is taken"
+
+
+def _chosen(path: Path, names: list[str], name: str) -> str:
+    """The series that a stack's name tells; the only one where that name tells nothing."""
+    chosen = names[0] if len(names) == 1 and not tells_series(name) else matching_name(names, name)
+    if chosen is None:
+        listed = printable(", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))[:200]
+        raise InputError(
+            f"{path} lists {len(names)} series ({listed}), none of which the name {name} tells; expected "
+            f"{without_ending(name)}: give the table of that series, or the stack under the series' name"
+        )
+    if names.count(chosen) > 1:
+        raise InputError(f"{path} lists the series {printable(chosen)} {names.count(chosen)} times; keep one of them")
+    return chosen
+
+
+def _other_stack(table: StarTable, name: str) -> str:
+    """A note where a table names images of another stack than the one that is given."""
+    stack = next((value.partition(_PART)[2] for value in _image_names(table) if _PART in value), "")
+    if not stack or matching_name([stack], name) is not None or not tells_series(name):
+        return ""
+    return f"{table.path.name} is of the images of {printable(stack)[:100]}; {name} is taken for them"
+
+
+def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_size_angstrom: float | None) -> Alignment:
+    path = table.path
+    for column in (TILT, AXIS, SHIFT_X, SHIFT_Y):
+        if column not in table:
+            raise FileFormatError(
+                f"{path} has no column {column}; give the tilt-series table of an aligned series of RELION-5"
+            )
+    numbers = {column: table.numbers(column) for column in (TILT, AXIS, SHIFT_X, SHIFT_Y)}
+    x_tilts = table.numbers("rlnTomoXTilt") if "rlnTomoXTilt" in table else np.zeros(len(table))
     if np.ptp(x_tilts) > SAME_TILT_DEG:
         raise InputError(
             f"{path}: rlnTomoXTilt differs among images ({x_tilts.min():g}° to {x_tilts.max():g}°), which cannot "
@@ -110,7 +177,7 @@ def _alignment(
             f"the stack's pixels are {round(binned)} times those that RELION aligned; its sizes are divided by it"
         )
     rows = []
-    places = _sections(path, table, sections)
+    places, _ = _sections(table, sections)
     for place, tilt, axis, x, y in zip(places, *(numbers[c] for c in (TILT, AXIS, SHIFT_X, SHIFT_Y)), strict=True):
         matrix = rotation(-float(axis))
         (a, b), (c, d) = matrix
@@ -134,9 +201,13 @@ def _alignment(
         raise InputError(f"{path}: {error}") from error
 
 
-def _sections(path: Path, table: Any, sections: int) -> list[int]:
-    """Index in the stack of each row: told by N@stack, else the order of the rows."""
-    names = [str(value) for value in table["rlnMicrographName"]] if "rlnMicrographName" in table.columns else []
+def _image_names(table: StarTable) -> list[str]:
+    return table.text("rlnMicrographName") if "rlnMicrographName" in table else []
+
+
+def _sections(table: StarTable, sections: int) -> tuple[list[int], bool]:
+    """Index in the stack of each row, and whether the table tells it (N@stack): else it is the order of the rows."""
+    path, names = table.path, _image_names(table)
     parts = [name.partition(_PART)[0] for name in names if _PART in name]
     if parts and len(parts) == len(names) and all(part.isdecimal() for part in parts):
         places = [int(part) - 1 for part in parts]
@@ -145,71 +216,30 @@ def _sections(path: Path, table: Any, sections: int) -> list[int]:
                 f"{path} names the images {min(places) + 1} to {max(places) + 1} of its stack, {len(places)} of them, "
                 f"which do not fit a stack of {sections}; give the stack that was aligned"
             )
-        return places
+        return places, True
     if len(table) != sections:
         raise InputError(
             f"{path} holds {len(table)} images but the stack holds {sections}; give a stack of the very images in the "
             "table, in its order"
         )
-    return list(range(sections))
+    return list(range(sections)), False
 
 
-def _chosen_series(path: Path, table: Any, name: str) -> dict[str, Any]:
-    names = [str(value) for value in table["rlnTomoName"]]
-    fitting = [number for number, tomogram in enumerate(names) if name.startswith(tomogram)]
-    if len(names) > 1 and not fitting:
-        raise InputError(
-            f"{path} lists {len(names)} series ({', '.join(names[:4])}), none of which the name {name} starts with; "
-            "give the table of this series alone"
-        )
-    chosen = max(fitting, key=lambda number: len(names[number])) if fitting else 0
-    return dict(table.iloc[chosen])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import pandas
-    import starfile
-
-    read_text(path, "a STAR file", LIMIT_BYTES)
-    try:
-        tables = starfile.read(path, always_dict=True)
-    except Exception as error:  # the library's parser raises whatever it stumbles over
-        raise FileFormatError(f"{path} is not a STAR file: {' '.join(str(error).split())[:120]}") from error
-    found = {}
-    for name, content in tables.items():
-        # The library gives a table of one row, written as names and values, as a dictionary.
-        table = pandas.DataFrame([content]) if isinstance(content, dict) else content
-        if hasattr(table, "columns") and len(table):
-            found[str(name)] = table
-    if not found:
+def _read(path: Path) -> list[StarTable]:
+    tables = [table for table in read_star(path, LIMIT_BYTES) if len(table)]
+    if not tables:
         raise FileFormatError(f"{path} holds no table; expected a STAR file of RELION-5")
-    return found
+    return tables
 
 
-def _column(path: Path, table: Any, name: str) -> Any:
-    if name not in table.columns:
-        raise FileFormatError(
-            f"{path} has no column {name}; give the tilt-series table of an aligned series of RELION-5"
-        )
-    try:
-        values = table[name].to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise FileFormatError(f"{path}: {name} holds what is no number: {printable(str(error))[:80]}") from error
-    if not np.isfinite(values).all():
-        raise FileFormatError(f"{path}: {name} holds a value that is not finite")
-    return values
-
-
-def _value(path: Path, series: dict[str, Any], name: str) -> float | None:
+def _value(path: Path, series: dict[str, str], name: str) -> float | None:
     """A positive number of the series, or None where it is not told."""
     if name not in series:
         return None
     try:
         value = float(series[name])
-    except (TypeError, ValueError):
+    except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise FileFormatError(
-            f"{path}: expected a positive number for {name}, found '{printable(str(series[name]))[:40]}'"
-        )
+        raise FileFormatError(f"{path}: expected a positive number for {name}, found '{printable(series[name])[:40]}'")
     return value

@@ -14,43 +14,57 @@ from xml.parsers import expat
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.files import PathLike, input_size_bytes, printable, read_text, unreadable
+from cryolithe.formats.files import PathLike, input_size_bytes, printable, unreadable
+from cryolithe.formats.image_order import ImageOrder
+from cryolithe.formats.star_tables import read_star
 
 LIMIT_BYTES = 100_000_000
 
 
-def read_warp(path: PathLike, sections: int, pixel_size_angstrom: float | None) -> Alignment:
+def read_warp(
+    path: PathLike, sections: int, pixel_size_angstrom: float | None, order: ImageOrder | None = None
+) -> Alignment:
     """Read the metadata of one series.
+
+    The stack holds all images, or those alone that are used (UseTilt), as WarpTools' ts_stack writes it.
 
     Args:
         path: .xml or .tomostar file.
         sections: images of the stack.
         pixel_size_angstrom: of the stack; offsets are in Å.
+        order: what is known of the order of the stack's images, or None.
 
     Raises:
-        InputError: if the images do not fit the stack, or the pixel size is not known.
+        InputError: if the images do not fit the stack or are in another order, or the pixel size is not known.
         FileFormatError: if it is no such file, or a value is no number.
     """
     path = Path(path)
     values = _read_tomostar(path) if path.suffix.lower() == ".tomostar" else _read_xml(path)
     angles, axes, x_offsets, y_offsets, use, notes = values
-    if len(angles) != sections:
+    used = [number for number in range(len(angles)) if use[number]]
+    if sections not in (len(angles), len(used)):
+        also = f" ({len(used)} are used)" if len(used) != len(angles) else ""
         raise InputError(
-            f"{path} holds {len(angles)} images but the stack holds {sections}; give the stack of this series "
+            f"{path} holds {len(angles)} images but the stack holds {sections}{also}; give the stack of this series "
             "(WarpTools ts_stack writes it)"
         )
+    places = used if sections == len(angles) else list(range(len(used)))
+    if sections != len(angles):
+        notes = (*notes, f"the stack holds the {sections} used ones of the {len(angles)} images of {path.name}")
+    if order is not None:
+        # Which sign Warp's angles have depends on how the series was imported, and says nothing about the order.
+        rows = [[sign * angles[number] for number in used] for sign in (-1, 1)]
+        notes = (*notes, order.compared(path, places, rows))
     pixel = pixel_size_angstrom
     if pixel is None and any(x_offsets + y_offsets):
         raise InputError(f"{path} gives offsets in Å, but the stack does not tell its pixel size; give --pixel-size")
     images = []
     try:
-        for number in range(sections):
-            if not use[number]:
-                continue
+        for place, number in zip(places, used, strict=True):
             matrix = rotation(-axes[number])
             (a, b), (c, d) = matrix
             x, y = x_offsets[number] / (pixel or 1.0), y_offsets[number] / (pixel or 1.0)
-            images.append(ImageAlignment(number, -angles[number], matrix, (-(a * x + b * y), -(c * x + d * y))))
+            images.append(ImageAlignment(place, -angles[number], matrix, (-(a * x + b * y), -(c * x + d * y))))
         return Alignment(tuple(images), sections, centre="relion", pixel_size_angstrom=pixel, notes=notes)
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
@@ -125,19 +139,12 @@ def _float(path: Path, name: str, word: str) -> float:
 
 
 def _read_tomostar(path: Path) -> _Values:
-    import starfile
-
-    read_text(path, "a tomostar file", LIMIT_BYTES)
-    try:
-        table = starfile.read(path)
-        columns = {str(name): [str(value) for value in table[name]] for name in table.columns}
-    except Exception as error:  # the library's parser raises whatever it stumbles over
-        raise FileFormatError(f"{path} is not a STAR file: {printable(str(error))[:120]}") from error
-    if "wrpAngleTilt" not in columns:
+    table = next((found for found in read_star(path, LIMIT_BYTES) if "wrpAngleTilt" in found and len(found)), None)
+    if table is None:
         raise FileFormatError(f"{path} has no column wrpAngleTilt; give a .tomostar file of Warp")
-    angles = [_float(path, "wrpAngleTilt", word) for word in columns["wrpAngleTilt"]]
+    angles = table.numbers("wrpAngleTilt").tolist()
     axes, x, y = (
-        [_float(path, name, word) for word in columns[name]] if name in columns else [0.0] * len(angles)
+        table.numbers(name).tolist() if name in table else [0.0] * len(angles)
         for name in ("wrpAxisAngle", "wrpAxisOffsetX", "wrpAxisOffsetY")
     )
     notes = () if any(x + y) else (f"{path.name} holds no shifts; they are in Warp's .xml of an aligned series",)

@@ -14,6 +14,8 @@ from cryolithe.geometry import check_angles_deg
 
 LIMIT_BYTES = 1_000_000
 FEW_IMAGES = 5  # so few may well lie close together
+FEWEST_COUNTED = 3  # fewer numbers in a row are no counting
+_WHOLE = re.compile(r"\+?\d{1,6}(\.0*)?")
 _COLUMNS = re.compile(r"[\s,;]+")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,(\d+)\s*")
 
@@ -29,7 +31,8 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     Raises:
         InputError: if the file cannot be read, is empty, or an angle is outside ±90°, or all are equal or
             within ±π/2° (more than 5 images), which hints at radians or transforms.
-        FileFormatError: if a line does not start with a number, or numbers seem to have decimal commas.
+        FileFormatError: if a line does not start with a number, the first of several columns counts the images, or
+            numbers seem to have decimal commas.
     """
     path = Path(path)
     if path.suffix.lower() == ".mdoc":
@@ -40,7 +43,7 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     if text.startswith("# AreTomo Alignment"):  # its first column would pass for angles
         raise FileFormatError(f"{path} is an AreTomo alignment; give the angles alone (_TLT.txt, .tlt or .rawtlt)")
     angles: list[float] = []
-    seconds: list[float | None] = []
+    rows: list[list[str]] = []
     decimals: list[str] = []
     example = ""
     for number, line in enumerate(text.splitlines(), start=1):
@@ -49,18 +52,19 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
             continue
         angles.append(_angle_deg(content, f"{path}, line {number}"))
         example = example or content
-        seconds.append(_second_number(content))
+        rows.append(_COLUMNS.split(content))
         comma = _DECIMAL_COMMA.fullmatch(content)
         decimals.append(comma.group(1) if comma else "")
     if not angles:
         raise InputError(f"{path} holds no angle; expected one line per image with the tilt angle in degrees")
     # "-60,00" and the two columns "-60,1" look alike; but an index does not have equally many digits in every line.
-    if len(decimals) > 1 and decimals[0] and len({len(digits) for digits in decimals}) == 1:
+    decimal = len(decimals) > 1 and bool(decimals[0]) and len({len(digits) for digits in decimals}) == 1
+    _refuse_index_column(path, rows, decimal)
+    if decimal:
         raise FileFormatError(
             f"{path} holds '{example}', which may have a decimal comma; "
             "write decimal points, and put blanks between columns"
         )
-    _refuse_index_column(path, angles, seconds)
     try:
         check_angles_deg(tuple(angles))
     except GeometryError as error:
@@ -73,24 +77,38 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     return tuple(angles)
 
 
-def _second_number(content: str) -> float | None:
-    """The number in the second column, or None."""
-    try:
-        return float(_COLUMNS.split(content)[1])
-    except (IndexError, ValueError):
-        return None
+def _refuse_index_column(path: Path, rows: list[list[str]], decimal: bool) -> None:
+    """Raise FileFormatError if the first column counts the images: no tilt scheme has such angles beside columns.
 
-
-def _refuse_index_column(path: Path, first: list[float], second: list[float | None]) -> None:
-    """Raise FileFormatError if the first column counts the images and the second looks like their angles."""
-    counting = [[float(n) for n in range(start, start + len(first))] for start in (0, 1)]
-    numbers = [value for value in second if value is not None]
-    looks_like_angles = len(numbers) == len(first) and min(numbers) < 0 and max(map(abs, numbers)) <= 90
-    if len(first) > FEW_IMAGES and first in counting and looks_like_angles:
+    Args:
+        path: the file.
+        rows: the columns of each line.
+        decimal: whether the first two columns may be one number with a decimal comma.
+    """
+    first = [row[0] for row in rows]
+    if min(len(row) for row in rows) < 2 or len(rows) < FEWEST_COUNTED or not all(map(_WHOLE.fullmatch, first)):
+        return
+    numbers = [int(word.split(".")[0]) for word in first]
+    counted = [list(range(start, start + len(rows))) for start in (0, 1)]
+    permuted = len(rows) > FEW_IMAGES and sorted(numbers) in counted  # the order in which they were taken
+    if numbers in counted or permuted:
+        also = " (or the numbers have decimal commas, which must be points)" if decimal else ""
         raise FileFormatError(
-            f"{path}: the first column counts the images ({first[0]:g}, {first[1]:g}, ...) and the second looks like "
-            f"their angles ({numbers[0]:g}, {numbers[1]:g}, ...); put the angles into the first column"
+            f"{path}: the first column counts the images ({first[0]}, {first[1]}, ...) and is no angle{also}; "
+            f"put the angles into the first column, in the order of the images{_angles_in(rows)}"
         )
+
+
+def _angles_in(rows: list[list[str]]) -> str:
+    """Which other column looks like angles, as a part of a sentence."""
+    for column in range(1, min(len(row) for row in rows)):
+        try:
+            numbers = [float(row[column]) for row in rows]
+        except ValueError:
+            continue
+        if min(numbers) < 0 and max(map(abs, numbers)) <= 90:
+            return f": column {column + 1} looks like them ({rows[0][column]}, {rows[1][column]}, ...)"
+    return ""
 
 
 def _angle_deg(content: str, place: str) -> float:

@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.files import PathLike, printable, read_text, replacing
+from cryolithe.formats.files import PathLike, replacing
+from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.geometry import check_angles_deg
 
-LIMIT_BYTES = 50_000_000
+# Fewer or closer angles than these are those of maps and records.
+FEWEST_ANGLES, LEAST_RANGE_DEG = 3, 2.0
 
 
 def read_mdoc_angles_deg(path: PathLike) -> tuple[float, ...]:
-    """Tilt angles of the images of a stack, in its order, read by the package mdocfile.
+    """Tilt angles of the images of a stack, in its order.
 
     Raises:
         FileFormatError: if it is no .mdoc of a tilt series, or numbers its images otherwise than 0, 1, 2, ...
         InputError: if the angles can belong to no tilt series.
     """
-    from mdocfile.data_models import Mdoc
-
     path = Path(path)
-    read_text(path, "an .mdoc file", LIMIT_BYTES)
-    # The package tells every image with an old spelling of one entry.
-    logging.getLogger("mdocfile").setLevel(logging.ERROR)
-    try:
-        sections = Mdoc.from_file(path).section_data
-    except Exception as error:  # the package's parser raises whatever it stumbles over
-        raise FileFormatError(f"{path} is not an .mdoc file: {printable(str(error))[:120]}") from error
-    if not sections:
+    made = read_mdoc_text(path)
+    count = len(made.places)
+    if not count:
         raise FileFormatError(f"{path} describes no image; expected sections [ZValue = 0], [ZValue = 1], ...")
-    places = [section.ZValue for section in sections]
-    angles = [section.TiltAngle for section in sections]
-    if sorted(place for place in places if place is not None) != list(range(len(sections))):
+    if sorted(made.places) != list(range(count)):
+        twice = next((place for place in made.places if made.places.count(place) > 1), None)
+        found = f"{twice} is there twice" if twice is not None else f"found {min(made.places)} to {max(made.places)}"
         raise FileFormatError(
-            f"{path}: expected the images [ZValue = 0] to [ZValue = {len(sections) - 1}], one each; "
+            f"{path}: expected the images [ZValue = 0] to [ZValue = {count - 1}], one each, {found}; "
             "give the .mdoc of the whole stack"
         )
-    if any(angle is None for angle in angles):
-        raise FileFormatError(
-            f"{path}: image {angles.index(None) + 1} has no TiltAngle; give a text file of the angles"
-        )
-    ordered = tuple(float(angle) for _, angle in sorted(zip(places, angles, strict=True)))
+    of_place = dict(zip(made.places, made.angles_deg, strict=True))
+    ordered = tuple(angle for place in range(count) if (angle := of_place[place]) is not None)
+    if len(ordered) != count:
+        first = next(place for place in range(count) if of_place[place] is None)
+        raise FileFormatError(f"{path}: image {first + 1} has no TiltAngle; give a text file of the angles")
     try:
         check_angles_deg(ordered)
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
     return ordered
+
+
+def is_tilt_series_mdoc(path: Path) -> bool:
+    """Whether an .mdoc has the angles of a tilt series: other stacks of SerialEM, such as maps, have one too."""
+    try:
+        angles = {angle for angle in read_mdoc_text(path).angles_deg if angle is not None}
+    except InputError:
+        return False
+    return len(angles) >= FEWEST_ANGLES and max(angles) - min(angles) > LEAST_RANGE_DEG
 
 
 @dataclass(frozen=True)

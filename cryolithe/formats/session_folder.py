@@ -1,7 +1,8 @@
 """The tilt series of a session's folder: which stack, which angles, told by the names that the field's programs give.
 
 Names: IMOD's ``base.st``, ``base_ali.mrc``, ``base.ali``, ``base.tlt``, ``base.rawtlt``, ``base.xf``, ``base_rec.mrc``;
-AreTomo's ``base.mrc``, ``base.aln``, ``base_TLT.txt``, ``base_Vol.mrc``, ``base_EVN.mrc``, ``base_Imod/base_st.tlt``.
+AreTomo's ``base.mrc``, ``base.aln``, ``base_TLT.txt``, ``base_Vol.mrc``, ``base_EVN.mrc``, ``base_Imod/base_st.tlt``;
+SerialEM's ``base.mrc.mdoc``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 from cryolithe.errors import InputError
 from cryolithe.formats.alignment_names import files_beside
 from cryolithe.formats.files import PathLike, unreadable
+from cryolithe.formats.mdoc import is_tilt_series_mdoc
 from cryolithe.formats.series_list import SeriesEntry
+from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name
 
 STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali")
 # What programs make of a tilt series, or of half of it: never a series of its own.
@@ -28,7 +31,6 @@ _COLUMNS = {
     "newst_com": "tilts,newst_com,tilt_com",
     "warp": "tilts,warp",
 }
-_ALIGNED = re.compile(r"[_.](ali|aligned)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,10 @@ class _Series:
 def read_session_folder(path: PathLike) -> FolderContent:
     """Find the tilt series in a folder and in the folders directly inside it.
 
-    An aligned stack (``_ali``, ``.ali``) is taken before the one it was made of. A stack that is called aligned, or
-    ``.st``, is a series even where its angles are missing: that is then its problem. So is a raw stack beside which
-    the files of an alignment lie: which of them to use is for the user to say, in a list.
+    An aligned stack (``_ali``, ``.ali``, ``_aligned``) is taken before the one it was made of. A stack that is called
+    aligned, or ``.st``, is a series even where its angles are missing: that is then its problem. So is a raw stack
+    beside which the files of an alignment lie: which of them to use is for the user to say, in a list. An .mdoc brings
+    the angles where no angle file does.
 
     Raises:
         InputError: if the folder cannot be read, or holds no tilt series.
@@ -68,17 +71,17 @@ def read_session_folder(path: PathLike) -> FolderContent:
     groups: dict[tuple[Path, str], _Series] = {}
     try:
         for stack in _stacks(folder):
-            base = _ALIGNED.sub("", stack.stem)
+            base = series_name(stack)
             group = groups.setdefault((stack.parent, base), _Series(stack.parent, base))
-            aligned = base != stack.stem or stack.suffix.lower() == ".ali"
-            (group.aligned if aligned else group.plain).append(stack)
+            (group.aligned if is_aligned_name(stack) else group.plain).append(stack)
         found = [_entry(group) for group in groups.values()]
     except OSError as error:
         raise unreadable(folder, error) from error
     entries = [entry for entry, _ in found if entry]
     left_out = tuple(stack for _, stacks in found for stack in stacks)
     if not entries:
-        also = f"; {len(left_out)} stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them" if left_out else ""
+        none = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
+        also = f"; {len(left_out)} {none}" if left_out else ""
         raise InputError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
     return FolderContent(tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1)), left_out)
 
@@ -99,6 +102,8 @@ def _entry(group: _Series) -> tuple[SeriesEntry | None, list[Path]]:
     folder, base = group.folder, group.base
     stacks = group.aligned or group.plain
     angles = next((path for path in _angle_files(folder, base, stacks[0].stem) if path.is_file()), None)
+    if angles is None:
+        angles = next((path for path in mdocs_beside(stacks[0]) if is_tilt_series_mdoc(path)), None)
     beside = {} if group.aligned else {o: files for o, files in files_beside(stacks[0]).items() if o in _COLUMNS}
     named_mrc = all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks)
     if angles is None and not group.aligned and not beside and named_mrc:

@@ -1,19 +1,21 @@
-"""Particle positions as RELION STAR files, through the starfile library."""
+"""Particle positions as RELION STAR files, written by the starfile library."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.files import PathLike, read_text, replacing
+from cryolithe.formats.files import PathLike, printable, replacing
+from cryolithe.formats.series_names import matching_name, tells_series, without_ending
+from cryolithe.formats.star_tables import StarTable, read_star
 
 LIMIT_BYTES = 500_000_000
+TOMOGRAM = "rlnTomoName"
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,12 @@ class Positions:
         position_px: ``(z, y, x)`` in voxels of the tomogram, shape ``(N, 3)``.
         kinds: name of each particle's molecule; the number of its class where the file has no names; empty strings
             where it has neither.
+        tomogram: whose they are, as the table calls it; an empty string where it does not.
     """
 
     position_px: NDArray[np.float64]
     kinds: tuple[str, ...]
+    tomogram: str = ""
 
 
 def read_positions(path: PathLike, shape: tuple[int, ...], voxel_size_angstrom: float | None, name: str) -> Positions:
@@ -101,52 +105,55 @@ def read_positions(path: PathLike, shape: tuple[int, ...], voxel_size_angstrom: 
         path: STAR file.
         shape: voxels ``(z, y, x)`` of the tomogram.
         voxel_size_angstrom: edge of a voxel; needed for centred coordinates.
-        name: of the volume's file; chooses the tomogram where the table holds several: that whose name it starts with.
+        name: of the volume's file: tells which of the table's tomograms it is (see `matching_name`).
 
     Raises:
         FileFormatError: if the file is no STAR file, or has no coordinates.
-        InputError: if no tomogram, or none that the name tells, is among several; or the voxel size is missing.
+        InputError: if the table's tomograms have other names, or the voxel size is missing.
     """
-    import starfile
-
     path = Path(path)
-    read_text(path, "a STAR file", LIMIT_BYTES)
-    try:
-        tables: dict[str, Any] = starfile.read(path, always_dict=True)
-    except Exception as error:  # the library's parser raises whatever it stumbles over
-        raise FileFormatError(f"{path} is not a STAR file: {' '.join(str(error).split())[:120]}") from error
     centred = [f"rlnCenteredCoordinate{axis}Angst" for axis in "ZYX"]
     plain = [f"rlnCoordinate{axis}" for axis in "ZYX"]
-    for table in tables.values():
-        columns = set(getattr(table, "columns", ()))
-        if columns >= set(centred) or columns >= set(plain):
-            break
-    else:
-        raise FileFormatError(
-            f"{path} holds no particle positions: expected the columns {', '.join(centred)}, "
-            f"or {', '.join(plain)}; found {', '.join(sorted(map(str, columns))[:6]) if tables else 'no table'}"
-        )
-    if "rlnTomoName" in columns:
-        tomograms = sorted(set(map(str, table["rlnTomoName"])))
-        fitting = [tomogram for tomogram in tomograms if name.startswith(tomogram)]
-        if len(tomograms) > 1 and not fitting:
-            raise InputError(
-                f"{path} holds particles of {len(tomograms)} tomograms ({', '.join(tomograms[:4])}), none of which the "
-                f"name {name} starts with; give a file with the particles of this tomogram alone"
-            )
-        if len(tomograms) > 1:
-            table = table[table["rlnTomoName"].astype(str) == max(fitting, key=len)]
-    chosen = centred if columns >= set(centred) else plain
+    none = f"{path} holds no particle positions: expected the columns {', '.join(centred)}, or {', '.join(plain)}"
     try:
-        position = table[chosen].to_numpy(dtype=np.float64)
-    except ValueError as error:
-        raise FileFormatError(f"{path} holds coordinates that are no numbers: {error}") from error
+        tables = read_star(path, LIMIT_BYTES)
+    except FileFormatError as error:
+        raise FileFormatError(f"{none}; {error}") from error
+    table = next((t for t in tables if any(all(c in t for c in columns) for columns in (centred, plain))), None)
+    if table is None:
+        columns = sorted(column for found in tables for column in found.names)
+        raise FileFormatError(f"{none}; found {', '.join(columns[:6]) or 'no table'}")
+    chosen = centred if all(column in table for column in centred) else plain
+    try:
+        position = np.stack([table.numbers(column) for column in chosen], axis=-1)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path} holds coordinates that are no finite numbers: {error}") from error
+    tomogram, here = _of_tomogram(table, name)
     if chosen is centred:
         if voxel_size_angstrom is None:
             raise InputError(f"{path} holds coordinates in Å, but the volume's header has no voxel size; put it there")
         position = position / voxel_size_angstrom + np.array(shape) / 2
-    if not np.isfinite(position).all():
-        raise FileFormatError(f"{path} holds coordinates that are not finite numbers")
-    kind = next((c for c in ("cryolitheMolecule", "rlnClassNumber") if c in columns), None)
-    kinds = tuple(str(value) for value in table[kind]) if kind else ("",) * len(position)
-    return Positions(position, kinds)
+    kind = next((c for c in ("cryolitheMolecule", "rlnClassNumber") if c in table), None)
+    kinds = table.text(kind) if kind else [""] * len(position)
+    return Positions(position[here], tuple(kinds[number] for number in here), tomogram)
+
+
+def _of_tomogram(table: StarTable, name: str) -> tuple[str, list[int]]:
+    """A volume's tomogram and its rows; the only tomogram where the volume's name tells nothing."""
+    rows = list(range(len(table)))
+    if TOMOGRAM not in table or not rows:
+        return "", rows
+    of_rows = table.text(TOMOGRAM)
+    tomograms = sorted(set(of_rows))
+    chosen = matching_name(tomograms, name)
+    if chosen is None and len(tomograms) == 1 and not tells_series(name):
+        chosen = tomograms[0]
+    if chosen is None:
+        shown = printable(", ".join(tomograms[:4]) + (", ..." if len(tomograms) > 4 else ""))[:200]
+        held = f"particles of {len(tomograms)} tomograms ({shown})" if len(tomograms) > 1 else f"particles of {shown}"
+        raise InputError(
+            f"{table.path} holds {held}, but no particles of {without_ending(name)}, as the volume {name} is called; "
+            f"give the particles of this tomogram (its name as {TOMOGRAM}), or call the volume {tomograms[0]}_rec.mrc "
+            "if it is that one"
+        )
+    return chosen, [row for row in rows if of_rows[row] == chosen]

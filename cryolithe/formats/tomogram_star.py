@@ -1,7 +1,7 @@
 """RELION-5's table of tomograms: which tilt series it names, and the same table with our volumes in it.
 
 Labels and files: https://relion.readthedocs.io/en/latest/Reference/STA/Datatypes/tomogram_set.html. The text of every
-value is kept as it is, through the gemmi library.
+value is kept as it is.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.files import PathLike, is_file, printable, read_text, replacing
+from cryolithe.formats.files import PathLike, is_file, printable, replacing
 from cryolithe.formats.series_list import SeriesEntry
+from cryolithe.formats.star_tables import StarTable, read_star, star_document
 
 LIMIT_BYTES = 100_000_000
-NAME, SERIES, STACK = "_rlnTomoName", "_rlnTomoTiltSeriesStarFile", "_rlnTomoTiltSeriesName"
-VOLUME, BINNING = "_rlnTomoReconstructedTomogram", "_rlnTomoTomogramBinning"
-PIXEL, DEPTH, IMAGE = "_rlnTomoTiltSeriesPixelSize", "_rlnTomoSizeZ", "_rlnMicrographName"
+NAME, SERIES, STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
+VOLUME, BINNING = "rlnTomoReconstructedTomogram", "rlnTomoTomogramBinning"
+PIXEL, DEPTH, IMAGE = "rlnTomoTiltSeriesPixelSize", "rlnTomoSizeZ", "rlnMicrographName"
 
 
 def read_tomogram_star(path: PathLike) -> tuple[SeriesEntry, ...]:
@@ -33,7 +33,7 @@ def read_tomogram_star(path: PathLike) -> tuple[SeriesEntry, ...]:
         FileFormatError: if it has no such table.
     """
     path = Path(path)
-    table = _global_table(_document(path), path)
+    table = _global_table(path)
     entries = []
     for row in range(len(table)):
         name = table.value(NAME, row)
@@ -52,10 +52,10 @@ def read_tomogram_star(path: PathLike) -> tuple[SeriesEntry, ...]:
 def is_tomogram_table(path: PathLike) -> bool:
     """Whether a STAR file lists tilt series, and not the images of one; yes for what cannot be read as either."""
     try:
-        tables = _tables(_document(Path(path)))
+        tables = read_star(path, LIMIT_BYTES)
     except InputError:
         return True
-    return any(SERIES in table.tags for table in tables) or not any(IMAGE in table.tags for table in tables)
+    return any(SERIES in table for table in tables) or not any(IMAGE in table for table in tables)
 
 
 def series_images(path: PathLike) -> tuple[Path, ...]:
@@ -68,10 +68,10 @@ def series_images(path: PathLike) -> tuple[Path, ...]:
         InputError: if the file cannot be read, lists no images or images of a stack, or one of them is not there.
     """
     path = Path(path)
-    table = next((found for found in _tables(_document(path)) if IMAGE in found.tags), None)
-    names = [] if table is None else [table.value(IMAGE, row) for row in range(len(table))]
+    table = next((found for found in read_star(path, LIMIT_BYTES) if IMAGE in found), None)
+    names = [] if table is None else table.text(IMAGE)
     if not names:
-        raise InputError(f"{path} lists no images: expected the column {IMAGE[1:]}")
+        raise InputError(f"{path} lists no images: expected the column {IMAGE}")
     if any("@" in name for name in names):
         stack = printable(names[0].partition("@")[2])[:100]
         raise InputError(f"{path} names images of the stack {stack}; give that stack, and --star {path}")
@@ -101,8 +101,7 @@ def find_named(star: Path, name: str) -> Path | None:
 def project_folder(path: PathLike) -> Path | None:
     """RELION's project folder: the one at which the paths of a table of tomograms start, or None if none fits."""
     path = Path(path)
-    table = _global_table(_document(path), path)
-    names = [table.value(SERIES, row) for row in range(len(table))]
+    names = _global_table(path).text(SERIES)
     parents = path.resolve().parents
     return next((folder for folder in parents if any(is_file(folder / name) for name in names)), None)
 
@@ -125,13 +124,18 @@ def write_tomogram_star(
         OutputError: if ``target`` exists and is not to be replaced, or cannot be written.
     """
     source = Path(source)
-    document = _document(source)
-    table = _global_table(document, source)
-    for tag in (VOLUME, BINNING):
-        if tag not in table.tags:
-            table.loop.add_columns([tag], "None" if tag == VOLUME else "1")
-    names, paths, binnings = (table.column(tag) for tag in (NAME, VOLUME, BINNING))
-    for row, name in enumerate(map(_plain, names)):
+    names = _global_table(source).text(NAME)
+    document = star_document(source, LIMIT_BYTES)
+    block = next(found for found in document if found.find_values(f"_{NAME}") and found.find_values(f"_{SERIES}"))
+    loop = block.find_loop(f"_{NAME}").get_loop()  # None for a table of one row, written as names and values
+    for column, value in ((VOLUME, "None"), (BINNING, "1")):
+        if not block.find_values(f"_{column}"):
+            if loop is None:
+                block.set_pair(f"_{column}", value)
+            else:
+                loop.add_columns([f"_{column}"], value)
+    paths, binnings = (block.find_values(f"_{column}") for column in (VOLUME, BINNING))
+    for row, name in enumerate(names):
         if name in volumes:
             volume, binning = volumes[name]
             paths[row], binnings[row] = _quoted(volume), str(binning)
@@ -139,65 +143,26 @@ def write_tomogram_star(
         document.write_file(str(temporary))
 
 
-class _Table:
-    """A loop of a STAR file and its columns."""
-
-    def __init__(self, block: Any, loop: Any) -> None:
-        self.block, self.loop = block, loop
-
-    @property
-    def tags(self) -> list[str]:
-        return list(self.loop.tags)
-
-    def __len__(self) -> int:
-        return int(self.loop.length())
-
-    def column(self, tag: str) -> Any:
-        return self.block.find_values(tag)
-
-    def value(self, tag: str, row: int) -> str:
-        return _plain(self.column(tag)[row])
-
-
-def _document(path: Path) -> Any:
-    from gemmi import cif
-
-    text = read_text(path, "a STAR file", LIMIT_BYTES)
-    try:
-        return cif.read_string(text)
-    except (ValueError, RuntimeError) as error:
-        raise FileFormatError(f"{path} is not a STAR file: {printable(str(error))[:160]}") from error
-
-
-def _tables(document: Any) -> list[_Table]:
-    return [_Table(block, item.loop) for block in document for item in block if item.loop is not None]
-
-
-def _global_table(document: Any, path: Path) -> _Table:
-    for table in _tables(document):
-        if {NAME, SERIES} <= set(table.tags):
+def _global_table(path: Path) -> StarTable:
+    for table in read_star(path, LIMIT_BYTES):
+        if NAME in table and SERIES in table:
             return table
     raise FileFormatError(
-        f"{path} is no table of tomograms: expected the columns {NAME[1:]} and {SERIES[1:]}; "
+        f"{path} is no table of tomograms: expected the columns {NAME} and {SERIES}; "
         "give the tilt_series.star or tomograms.star of RELION-5"
     )
 
 
-def _stack(table: _Table, row: int, series: Path, path: Path) -> tuple[Path, str]:
+def _stack(table: StarTable, row: int, series: Path, path: Path) -> tuple[Path, str]:
     """The stack of a series, and what is against it."""
-    if STACK in table.tags:
+    if STACK in table:
         return _found(path, table.value(STACK, row).removesuffix(":mrc")), ""
     if not is_file(series):
         return series, ""  # what is missing is told when the series is looked at
     try:
-        tilts = next((found for found in _tables(_document(series)) if IMAGE in found.tags), None)
+        images = _images(series, table.value(NAME, row))
     except InputError as error:
         return series, str(error)
-    if tilts is None:
-        return series, f"{series} has no column {IMAGE[1:]}"
-    images = [tilts.value(IMAGE, n) for n in range(len(tilts))]
-    if not images:
-        return series, f"{series} lists no images"
     if not any("@" in image for image in images):
         return series, ""  # single files: see `series_images`
     numbers, _, names = zip(*(image.partition("@") for image in images), strict=True)
@@ -209,10 +174,23 @@ def _stack(table: _Table, row: int, series: Path, path: Path) -> tuple[Path, str
     return _found(path, names[0]), ""
 
 
-def _positive(table: _Table, tag: str, row: int) -> float | None:
+def _images(series: Path, name: str) -> list[str]:
+    """Names of the images in a series' own file; where it holds several series, of that with this name."""
+    tables = [found for found in read_star(series, LIMIT_BYTES) if IMAGE in found]
+    chosen = tables if len(tables) == 1 else [found for found in tables if found.block == name]
+    if not tables:
+        raise FileFormatError(f"{series} has no column {IMAGE}")
+    if not chosen:
+        raise InputError(f"{series} holds {len(tables)} series, none of which is called {printable(name)[:100]}")
+    if not len(chosen[0]):
+        raise InputError(f"{series} lists no images")
+    return chosen[0].text(IMAGE)
+
+
+def _positive(table: StarTable, tag: str, row: int) -> float | None:
     """A number of the table, or None where it is not told."""
     try:
-        value = float(table.value(tag, row)) if tag in table.tags else 0.0
+        value = float(table.value(tag, row)) if tag in table else 0.0
     except ValueError:
         return None
     return value if value > 0 and math.isfinite(value) else None
@@ -221,12 +199,6 @@ def _positive(table: _Table, tag: str, row: int) -> float | None:
 def _found(star: Path, name: str) -> Path:
     """A path of the table; where the file is not there, the path from the table's own folder."""
     return find_named(star, name) or star.parent / name
-
-
-def _plain(value: str) -> str:
-    from gemmi import cif
-
-    return str(cif.as_string(value))
 
 
 def _quoted(value: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryolithe.alignment import Alignment, ImageAlignment, plain_alignment, rotation
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.formats import read_angles_deg, read_mrc
+from cryolithe.formats import read_mrc
 from cryolithe.formats.alignment_aretomo import read_aln
 from cryolithe.formats.alignment_imod import (
     NewstCommand,
@@ -23,8 +23,10 @@ from cryolithe.formats.alignment_warp import read_warp
 from cryolithe.formats.files import PathLike
 from cryolithe.formats.image_files import ImageFiles
 from cryolithe.formats.mrc import MrcArray
+from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.formats.tomogram_star import series_images
 from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruct.assumptions import ALONG_DEG, angles_of, assumptions, image_order
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
@@ -92,8 +94,9 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
     sections, height, width = images.shape
     pixel = settings.pixel_size or mrc.voxel_size_angstrom
     if settings.aln is not None:
-        raw = None if angles is None else _angles(angles, tilts, sections)
-        alignment, shape = read_aln(settings.aln, raw)
+        known = image_order(tilts, angles, sections)
+        given, beside = (known.angles_deg or None if known.given == wanted else None for wanted in (True, False))
+        alignment, shape = read_aln(settings.aln, given, beside)
         _same_stack(settings.aln, tilts, alignment.sections, sections)
         if shape != (height, width):
             raise InputError(
@@ -101,17 +104,21 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
                 f"{width} x {height}; give the raw stack that AreTomo aligned"
             )
     elif settings.star is not None:
-        alignment = read_tilt_series_star(settings.star, tilts.name, sections, pixel)
+        # The images of a table that names single files are in the order of its rows.
+        listed = angles is None and tilts.suffix.lower() == ".star"
+        order = None if listed else image_order(tilts, angles, sections)
+        alignment = read_tilt_series_star(settings.star, tilts.name, sections, pixel, order)
     elif settings.warp is not None:
-        alignment = read_warp(settings.warp, sections, pixel)
+        alignment = read_warp(settings.warp, sections, pixel, image_order(tilts, angles, sections))
     elif settings.xf is not None or settings.newst_com is not None or settings.tilt_com is not None:
         alignment = _imod(tilts, angles, settings, (sections, height, width))
     else:
         assert angles is not None
-        alignment = plain_alignment(_angles(angles, tilts, sections))
+        alignment = plain_alignment(angles_of(angles, tilts, sections))
     if settings.centre is not None:
         alignment = replace(alignment, centre=settings.centre)
     named = any(getattr(settings, option) is not None for option in OPTIONS)
+    moving = any(getattr(settings, option) is not None for option in OPTIONS if option != "tilt_com")
     aligned = named or alignment.centre != "imod"
     if aligned and settings.tilt_axis:  # allowed where nothing else turns the images
         turn = rotation(-settings.tilt_axis)
@@ -123,7 +130,7 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
         images,
         geometry,
         alignment.pixel_size_angstrom or pixel,
-        (*mrc.notes, *alignment.notes),
+        (*mrc.notes, *alignment.notes, *assumptions(tilts, angles, None if moving else settings.tilt_axis)),
         None if used == tuple(range(sections)) else used,
         mrc.labels,
     )
@@ -160,38 +167,27 @@ def _check_options(tilts: Path, angles: Path | None, settings: ReconstructSettin
     moving = [option for option in given if option != "tilt_com"]
     if moving and settings.tilt_axis:
         raise SettingsError(f"{_flags(moving)} turns the tilt axis itself; leave out --tilt-axis")
-    if angles is not None and (settings.star or settings.warp):
-        raise SettingsError(f"{_flags(given)} brings the tilt angles; leave out ANGLES")
     if angles is None and not given:
         raise SettingsError(
             "give ANGLES, or an alignment that brings them (--aln, --star, --warp, --tilt-com); "
             "see: cryolithe reconstruct --help"
         )
-    if moving and looks_aligned(tilts):
+    if not is_aligned_name(tilts):
+        return
+    if moving:
         raise SettingsError(
             f"the name of {tilts.name} says that it is aligned already: {_flags(moving)} would align it twice; "
             "give the raw stack, or the aligned one without this option"
         )
-
-
-def looks_aligned(tilts: Path) -> bool:
-    """Whether a stack has the name that IMOD gives to aligned ones."""
-    stem = Path(tilts.name.removesuffix(".gz").removesuffix(".bz2"))
-    return stem.suffix == ".ali" or stem.stem.endswith("_ali")
+    if abs((settings.tilt_axis + 45) % 90 - 45) > ALONG_DEG:
+        raise SettingsError(
+            f"the name of {tilts.name} says that it is aligned already, its tilt axis along y: --tilt-axis "
+            f"{settings.tilt_axis:g} would turn it again; give the raw stack, or leave out --tilt-axis"
+        )
 
 
 def _flags(options: list[str]) -> str:
     return " and ".join(f"--{option.replace('_', '-')}" for option in options)
-
-
-def _angles(path: Path, tilts: Path, sections: int) -> tuple[float, ...]:
-    angles = read_angles_deg(path)
-    if len(angles) != sections:
-        raise InputError(
-            f"{tilts} holds {sections} images but {path} holds {len(angles)} angles; "
-            "give the angle file that belongs to this stack"
-        )
-    return angles
 
 
 def _same_stack(source: PathLike, tilts: Path, expected: int, found: int) -> None:
@@ -210,7 +206,7 @@ def _imod(tilts: Path, angles: Path | None, settings: ReconstructSettings, stack
     path = angles or (tilt.angles if tilt else None)
     if path is None:
         raise SettingsError("give ANGLES (the .tlt file), or a --tilt-com that names it as TILTFILE")
-    values = _angles(path, tilts, sections)
+    values = angles_of(path, tilts, sections)
     images = tuple(ImageAlignment(number, angle) for number, angle in enumerate(values))
     if transforms is not None:
         read = read_xf(transforms)
@@ -284,7 +280,7 @@ def _with_tilt_command(
 
 def offers(tilts: Path, settings: ReconstructSettings) -> list[str]:
     """Lines on alignment files beside a stack that were not asked for."""
-    if any(getattr(settings, option) is not None for option in OPTIONS) or looks_aligned(tilts):
+    if any(getattr(settings, option) is not None for option in OPTIONS) or is_aligned_name(tilts):
         return []
     return [
         f"{path} is there and is not used; if {tilts.name} is not aligned yet, give: {_flags([option])} {path}"

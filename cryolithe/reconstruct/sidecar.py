@@ -29,6 +29,8 @@ def geometry_line(run: ResolvedJob) -> str:
     ]
     if run.preparation.views is not None:
         parts.append(f"{len(run.alignment.images)} images aligned in memory")
+    elif not run.preparation.tilt_axis_deg:
+        parts.append("images taken as aligned (not raw), tilt axis along y")
     if left_out:
         parts.append(f"left out: {', '.join(str(section + 1) for section in left_out)} of {run.alignment.sections}")
     if run.x_tilt_deg:

@@ -37,6 +37,7 @@ HEAD_SIGMA_ANGSTROM = (3.5, 6.5)
 TAILS = (-0.4, 0.2)
 LEVEL = (0.5, 1.2)
 SMALLEST_RADIUS_ANGSTROM, LARGEST_RADIUS_ANGSTROM = 100.0, 1000.0
+SHAPES = {"sheet": 0.3, "stack": 0.2, "vesicle": 0.3, "tube": 0.12, "organelle": 0.08}
 _CLEAR_ANGSTROM = 85.0  # between mid-surfaces of membranes that do not belong together
 _EDGE_ANGSTROM = 8.0  # over which a membrane ends
 _TRIES = 8
@@ -113,12 +114,13 @@ def flat_sheet(centre: Array, normal: Array, extent_angstrom: float, rng: np.ran
     return Sheet(np.asarray(centre), frame, waves, amplitudes, rng.uniform(0, 6.28, size=2), extent_angstrom)
 
 
-def draw_membranes(build: Canvas) -> Membranes:
-    """Membranes of one thing, somewhere in the grid or cut by its faces."""
+def draw_membranes(build: Canvas, shapes: tuple[str, ...] = ()) -> Membranes:
+    """Membranes of one thing, somewhere in the grid or cut by its faces; of any kind or of some, see ``SHAPES``."""
     rng, bilayer = build.rng, draw_bilayer(build.rng)
     edges = np.array(build.shape) * build.voxel
     centre = rng.uniform(-0.1, 1.1, size=3) * edges
-    kind = rng.choice(("sheet", "stack", "vesicle", "tube", "organelle"), p=(0.3, 0.2, 0.3, 0.12, 0.08))
+    weights = np.array([SHAPES[shape] for shape in shapes or SHAPES])
+    kind = rng.choice(shapes or tuple(SHAPES), p=weights / weights.sum())
     if kind in ("sheet", "stack"):
         sheet = flat_sheet(np.clip(centre, 0, edges), draw_normal(rng), 0.5 * float(edges.max()), rng)
         gaps = (0.0, *_gaps(bilayer, rng)) if kind == "stack" else (0.0,)
@@ -140,14 +142,14 @@ def draw_membranes(build: Canvas) -> Membranes:
     return Membranes(surfaces, bilayer, _balls(surfaces[0], edges, rng), kind in ("vesicle", "organelle"))
 
 
-def add_membranes(build: Canvas, before: list[Surface]) -> list[Surface]:
+def add_membranes(build: Canvas, before: list[Surface], shapes: tuple[str, ...] = ()) -> list[Surface]:
     """Draw membranes of one thing that meet none of those before; none if there is no room. Their surfaces.
 
     Closed ones are tried elsewhere where they would cross another one, open ones end before it.
     """
     high = np.array(build.shape) * build.voxel
     for _ in range(_TRIES):
-        drawn = draw_membranes(build)
+        drawn = draw_membranes(build, shapes)
         points, _ = drawn.surfaces[0].sample(200, build.rng)
         points = points[((points > -_CLEAR_ANGSTROM) & (points < high + _CLEAR_ANGSTROM)).all(axis=1)]
         meets = [bool((np.abs(other.distance(points)) < _CLEAR_ANGSTROM).any()) for other in before]
@@ -161,7 +163,7 @@ def _draw(build: Canvas, surface: Surface, drawn: Membranes, others: list[Surfac
     """Draw one membrane and label it; whether any of it lies in the grid."""
     bilayer, voxel = drawn.bilayer, build.voxel
     index, distance = voxels_near(surface, build.shape, voxel, bilayer.reach_angstrom + voxel / 2)
-    points = np.stack(np.unravel_index(index, build.shape), axis=1) * voxel
+    points: Array = np.stack(np.unravel_index(index, build.shape), axis=1).astype(np.float64) * voxel
     weight = np.ones(len(index))
     for ball in drawn.balls:
         weight *= ball.weight(points)

@@ -54,12 +54,12 @@ def add_body(build: Canvas, kind: str) -> bool:
 
 
 _RADII_ANGSTROM = {
-    "droplet": (80.0, 400.0),
-    "granule": (60.0, 300.0),
-    "solid": (60.0, 300.0),
-    "ice crystal": (60.0, 250.0),
+    "droplet": (80.0, 300.0),
+    "granule": (60.0, 200.0),
+    "solid": (60.0, 220.0),
+    "ice crystal": (50.0, 160.0),
     "protein crystal": (80.0, 300.0),
-    "gold": (25.0, 75.0),
+    "gold": (25.0, 60.0),
 }
 _CLASSES = {
     "droplet": Structure.BODY,

@@ -307,11 +307,13 @@ def _add_filaments(build: Canvas, recipe: CellRecipe) -> None:
                 build.record(kind, position / build.voxel, rotation)
 
 
-def place_filament(build: Canvas, filament: filaments.Filament, name: str) -> filaments.Filament | None:
+def place_filament(
+    build: Canvas, filament: filaments.Filament, name: str, fewest: float = 0.5
+) -> filaments.Filament | None:
     """Draw the subunits of a filament that meet nothing, and take their voxels for a class.
 
     Returns:
-        those subunits; None where more than half are in the way of something, and nothing was drawn.
+        those subunits; None where they are less than the share ``fewest``, and nothing was drawn.
     """
     high = np.array(build.shape) * build.voxel + 50
     inside = np.logical_and(filament.positions > -50, filament.positions < high).all(axis=1)
@@ -322,7 +324,7 @@ def place_filament(build: Canvas, filament: filaments.Filament, name: str) -> fi
     met = (build.kind.reshape(-1)[index] != FREE) & (value > INSIDE)
     free = np.ones(len(filament.positions), dtype=bool)
     free[owner[met]] = False
-    if free.mean() < 0.5:
+    if free.mean() < fewest:
         return None
     kept = free[owner]
     np.maximum.at(build.density.reshape(-1), index[kept], value[kept])

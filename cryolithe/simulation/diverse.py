@@ -26,7 +26,8 @@ from cryolithe.simulation.packing import Poses
 from cryolithe.simulation.procedural import procedural_molecule, small_molecule
 
 Pair = tuple[float, float]
-_TRIES = 4  # places for a filament
+_TRIES = 6  # places for a filament
+_FREE = 0.85  # of the subunits of a filament: it may end at something, but not pass through it
 _KINDS = 3  # of small and of large molecules in a scene, at most
 _MEMBRANE_ANGSTROM = 46.0  # thickness by which an area follows from a volume
 
@@ -43,6 +44,8 @@ class Scene:
         large: see above.
         proteins: chance of each class of proteins.
         embedded: chance of proteins in the membranes.
+        shapes: kinds of membranes, see `cryolithe.simulation.bilayers`; empty for all.
+        others: what ``other`` is the chance of; a name may come more than once.
     """
 
     share: float
@@ -52,8 +55,15 @@ class Scene:
     large: Pair
     proteins: float
     embedded: float
+    shapes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ("body", "crystal", "gold", "filament", "microtubule")
 
 
+_BODIES = {
+    "body": (("droplet", "granule", "solid"), 3),
+    "crystal": (("ice crystal", "protein crystal"), 1),
+    "gold": (("gold",), 3),
+}
 SCENES = {
     "membranes": Scene(0.2, (2, 6), 0.0, (0, 0), (0, 0), 0.0, 0.3),
     "membranes and few": Scene(0.25, (1, 5), 0.65, (0.001, 0.01), (0.002, 0.02), 0.85, 0.6),
@@ -89,7 +99,7 @@ def draw_scene(
     build = Canvas(shape, voxel, slice(0, shape[2]), np.full((shape[0], shape[2]), 1e6, dtype=np.float32), rng)
     surfaces: list[Surface] = []
     for _ in range(int(rng.integers(scene.membranes[0], scene.membranes[1] + 1))):
-        surfaces += add_membranes(build, surfaces)
+        surfaces += add_membranes(build, surfaces, scene.shapes)
     _add_bodies(build, scene)
     if surfaces and rng.random() < scene.embedded:
         _embed(build, surfaces, library)
@@ -108,8 +118,9 @@ def draw_scene(
 
 def _add_bodies(build: Canvas, scene: Scene) -> None:
     rng = build.rng
-    for kinds, most in ((("droplet", "granule", "solid"), 3), (("ice crystal", "protein crystal"), 1), (("gold",), 3)):
-        if rng.random() < scene.other:
+    for name in scene.others:
+        if name in _BODIES and rng.random() < scene.other:
+            kinds, most = _BODIES[name]
             for _ in range(int(rng.integers(1, most + 1))):
                 add_body(build, str(rng.choice(kinds)))
 
@@ -157,19 +168,23 @@ def _meets_others(
 def _add_filaments(build: Canvas, scene: Scene) -> None:
     """Single filaments and bundles in any direction, thin ones and microtubules."""
     rng = build.rng
-    thin = ("actin", "intermediate filament", "thick filament", "nucleic acid")
-    for kinds, name in ((thin, Structure.FILAMENT.name), (("microtubule",), Structure.MICROTUBULE.name)):
-        if rng.random() >= scene.other:
+    for name in scene.others:
+        if name not in _FILAMENTS or rng.random() >= scene.other:
             continue
+        kinds, shares = _FILAMENTS[name]
         for _ in range(int(rng.integers(1, 4))):
-            kind = str(rng.choice(kinds, p=None if len(kinds) == 1 else (0.4, 0.2, 0.1, 0.3)))
+            kind = str(rng.choice(kinds, p=shares))
             several = rng.random() < (0.4 if kind == "actin" else 0.15)
             for _ in range(_TRIES):
-                placed = [place_filament(build, one, name) for one in _bundle(build, kind, several)]
+                placed = [place_filament(build, one, name.upper(), _FREE) for one in _bundle(build, kind, several)]
                 if any(one is not None for one in placed):
                     break
 
 
+_FILAMENTS = {
+    "filament": (("actin", "intermediate filament", "thick filament", "nucleic acid"), (0.4, 0.2, 0.1, 0.3)),
+    "microtubule": (("microtubule",), (1.0,)),
+}
 _BUILDERS: dict[str, tuple[Callable[[filaments.Curve, float], filaments.Filament], float]] = {
     "actin": (filaments.actin, 80.0),
     "intermediate filament": (filaments.intermediate, 110.0),
@@ -210,15 +225,16 @@ _HEXAGON = ((0, 0), (1, 0), (0, 1), (-1, 1), (-1, 0), (0, -1), (1, -1))
 def _molecules_of(kind: Structure, library: tuple[Molecule, ...], rng: np.random.Generator) -> tuple[Molecule, ...]:
     """A few kinds of molecules of a class, from the library and procedural."""
     known = [m for m in library if protein_class(m) == kind]
-    chosen = []
-    for _ in range(int(rng.integers(1, _KINDS + 1))):
+    chosen: list[Molecule] = []
+    wanted = int(rng.integers(1, _KINDS + 1))
+    while len(chosen) < wanted:
         if known and rng.random() < 0.6:
             chosen.append(known[rng.integers(len(known))])
-        else:
-            chosen.append(
-                (small_molecule if kind == Structure.SMALL_PROTEIN else procedural_molecule)(rng, "procedural")
-            )
-    return tuple(m for m in chosen if protein_class(m) == kind)
+            continue
+        drawn = (small_molecule if kind == Structure.SMALL_PROTEIN else procedural_molecule)(rng, "procedural")
+        if protein_class(drawn) == kind:
+            chosen.append(drawn)
+    return tuple(chosen)
 
 
 def _add_proteins(build: Canvas, molecules: tuple[Molecule, ...], wanted: float, kind: Structure) -> None:

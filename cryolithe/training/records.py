@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cryolithe.formats.files import replacing
 from cryolithe.network import Head
 from cryolithe.projector.classical import fbp_of_images
+from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.training.tables import Events, Table
 from cryolithe.training.validation import Example, Verdict, band_names
 
@@ -20,7 +21,7 @@ STEP_FIELDS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
 def validation_fields(head: Head) -> tuple[str, ...]:
     """Columns of the table of validations."""
     bands = (f"band_{name}" for name in band_names(head))
-    return ("step", "example", "loss", "snr_db", "fsc_measured", "fsc_missing", *bands)
+    return ("step", "example", "loss", "snr_db", "fsc_measured", "fsc_missing", *bands, *SUMMARY)
 
 
 class Board(Events):

@@ -188,7 +188,7 @@ class _Recorder:
         )
         self.validated_at = state.step
         for v in verdicts:
-            row = (state.step, v.name, v.loss, v.snr_db, v.fsc_measured, v.fsc_missing, *v.bands)
+            row = (state.step, v.name, v.loss, v.snr_db, v.fsc_measured, v.fsc_missing, *v.bands, *v.fidelity)
             self.validations.add(row)
         self.board.validation(state.step, verdicts, self.head, self.volumes)
         self.session.on_validation(state.step, verdicts)

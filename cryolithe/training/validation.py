@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.network import Head, Network
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.simulation import Molecule, add_white_noise, draw_angles_deg, make_specimen, project
+from cryolithe.training.class_scoring import SUMMARY, summary_fidelity
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.losses import output_weights
 from cryolithe.training.scaling import measure_scale
@@ -38,12 +40,14 @@ class Example:
         images: shape ``(tilts, y, x)``, mean removed, dense = positive.
         angles_deg: their angles.
         truth: shape ``(z, y, x)``, dense = positive.
+        labels: classes of its voxels (`cryolithe.simulation.Structure`), the same shape; None where nobody knows.
     """
 
     name: str
     images: NDArray[np.float32]
     angles_deg: tuple[float, ...]
     truth: NDArray[np.float32]
+    labels: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Verdict:
         fsc_measured: likewise.
         fsc_missing: likewise.
         bands: the same as ``loss`` for each output band (8 at one level or more; one for voxels).
+        fidelity: correlation with the truth within membranes, filaments and proteins
+            (`cryolithe.training.class_scoring.summary_fidelity`); NaN for what is not there or not labelled.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Verdict:
     fsc_measured: float
     fsc_missing: float
     bands: tuple[float, ...]
+    fidelity: tuple[float, ...] = (math.nan,) * len(SUMMARY)
 
 
 def validation_set(
@@ -86,8 +93,11 @@ def validation_set(
         return []
     examples: list[Example] = []
     if config.data.plain_share:
-        recipe = config.specimens.model_copy(update={"shape": settings.shape}).recipe()
         for number in range(settings.specimens):
+            changes: dict[str, object] = {"shape": settings.shape}
+            if 0 < config.specimens.diverse < 1:  # in turn, so that both are there
+                changes["diverse"] = float(number % 2)
+            recipe = config.specimens.model_copy(update=changes).recipe()
             rng = np.random.default_rng([config.seed, number, _STREAM])
             specimen = make_specimen(recipe, library, rng)
             angles = draw_angles_deg(config.tilts.scheme(), rng)
@@ -95,7 +105,8 @@ def validation_set(
             for snr_db in settings.snr_db:
                 noisy = add_white_noise(images, snr_db, rng)
                 noisy -= noisy.mean(axis=(1, 2), keepdims=True)
-                examples.append(Example(f"plain {number + 1} {snr_db:g} dB", noisy, angles, specimen.density))
+                name = f"plain {number + 1} {snr_db:g} dB"
+                examples.append(Example(name, noisy, angles, specimen.density, specimen.labels))
     if config.data.recipes:
         maker = recipe_maker(config, base, molecules)
         for number in range(settings.recipe_series):
@@ -131,8 +142,11 @@ def judge(
             numbers = (score.snr_db, score.fsc_measured, score.fsc_missing)
         else:
             numbers = (float("-inf"), 0.0, 0.0)
+        fidelity = (math.nan,) * len(SUMMARY)
+        if example.labels is not None and np.isfinite(volume).all():
+            fidelity = tuple(summary_fidelity(example.truth, volume, example.labels).values())
         loss, bands = _relative_errors(example.truth, volume, head, weights)
-        verdicts.append(Verdict(example.name, loss, *numbers, bands))
+        verdicts.append(Verdict(example.name, loss, *numbers, bands, fidelity))
         volumes.append(volume)
     return verdicts, volumes
 

@@ -1,0 +1,83 @@
+"""What is needed of SerialEM's .mdoc files, whatever else stands in them.
+
+Only the lines ``[ZValue = N]``, ``TiltAngle = A`` and the tilt axis in a title are looked at, so only they can make a
+file unusable: real ones have titles broken over two lines, paths in old encodings and names with ``=`` in them, at
+which the package mdocfile stops.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryolithe.errors import FileFormatError
+from cryolithe.formats.files import printable, read_text
+
+LIMIT_BYTES = 50_000_000
+_IMAGE = re.compile(r"\s*\[\s*ZValue\s*=\s*(\S+?)\s*\]?\s*", re.IGNORECASE)
+_SECTION = re.compile(r"\s*\[\s*\w+\s*=", re.IGNORECASE)
+_ANGLE = re.compile(r"\s*TiltAngle\s*=\s*(.*?)\s*", re.IGNORECASE)
+_FILE = re.compile(r"\s*ImageFile\s*=\s*(.*?)\s*", re.IGNORECASE)
+_AXIS = re.compile(r"tilt\s*axis\s*angle\s*=\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
+
+
+@dataclass
+class MdocText:
+    """The lines of an .mdoc that matter.
+
+    Attributes:
+        places: ZValue of each image, in the order of the file.
+        angles_deg: its TiltAngle, or None.
+        axis_deg: of the tilt axis from y, as a title says, or None.
+        image_file: name of the stack that the file is of, or an empty string.
+    """
+
+    places: list[int] = field(default_factory=list)
+    angles_deg: list[float | None] = field(default_factory=list)
+    axis_deg: float | None = None
+    image_file: str = ""
+
+
+def read_mdoc_text(path: Path) -> MdocText:
+    """Read the lines that matter.
+
+    Raises:
+        InputError: if the file cannot be read.
+        FileFormatError: if a ZValue is no whole number, a TiltAngle no number, or an image has two angles.
+    """
+    made = MdocText()
+    in_image = False
+    for number, line in enumerate(read_text(path, "an .mdoc file", LIMIT_BYTES).splitlines(), start=1):
+        if found := _IMAGE.fullmatch(line):
+            if not found.group(1).isdecimal():
+                raise FileFormatError(
+                    f"{path}, line {number}: expected [ZValue = N], the number of an image from 0, found "
+                    f"'{printable(line)[:60]}'"
+                )
+            made.places.append(int(found.group(1)))
+            made.angles_deg.append(None)
+            in_image = True
+        elif _SECTION.match(line):
+            in_image = False
+        elif in_image and (found := _ANGLE.fullmatch(line)):
+            angle = _number(path, number, found.group(1))
+            if made.angles_deg[-1] not in (None, angle):
+                raise FileFormatError(f"{path}, line {number}: a second TiltAngle for image {made.places[-1]}")
+            made.angles_deg[-1] = angle
+        elif not made.places and (found := _FILE.fullmatch(line)):
+            made.image_file = re.split(r"[\\/]", found.group(1))[-1]
+        if not in_image and made.axis_deg is None and (found := _AXIS.search(line)):
+            made.axis_deg = float(found.group(1))
+    return made
+
+
+def _number(path: Path, line: int, word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or "_" in word:
+        raise FileFormatError(f"{path}, line {line}: expected a TiltAngle in degrees, found '{printable(word)[:40]}'")
+    return value

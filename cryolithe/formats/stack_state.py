@@ -1,0 +1,94 @@
+"""Whether a stack is raw or aligned, as far as its name and the files beside it tell.
+
+Aligned are ``_ali``, ``.ali`` (IMOD) and ``_aligned`` (AreTomo, Warp); raw are ``.st`` beside a ``.rawtlt`` (IMOD,
+Warp's ts_stack) and stacks whose .mdoc says that the tilt axis is not along y. Microscopes' programs write wrong axes,
+too, so an .mdoc is a reason to tell the user and none to turn the images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryolithe.errors import InputError
+from cryolithe.formats.mdoc_text import read_mdoc_text
+from cryolithe.formats.series_names import additions, matching_name, possible_names, without_ending
+
+ALIGNED = frozenset({"ali", "aligned"})
+# A tilt axis nearer to y than this, or to -y, is along it.
+ALONG_Y_DEG = 1.0
+_MDOC_ENDINGS = (".mrc.mdoc", ".st.mdoc", ".mdoc")
+
+
+@dataclass(frozen=True)
+class StackState:
+    """What is known of a stack.
+
+    Attributes:
+        aligned: whether it is; None where nothing tells.
+        reason: what tells it, as a sentence's part; empty where nothing does.
+        axis_deg: of the tilt axis from y, as an .mdoc says, or None.
+    """
+
+    aligned: bool | None
+    reason: str = ""
+    axis_deg: float | None = None
+
+
+def is_aligned_name(tilts: Path) -> bool:
+    """Whether a stack has a name that programs give to aligned ones, or to halves and binned copies of them."""
+    return tilts.suffix.lower() != ".star" and bool(ALIGNED & set(additions(tilts.name)))
+
+
+def series_name(tilts: Path) -> str:
+    """The name of a stack without what calls it aligned: aligned and raw stacks of a series have it in common."""
+    name = tilts.stem
+    for mark in sorted(ALIGNED):
+        for join in "_.":
+            if name.lower().endswith(join + mark):
+                return name[: -len(join + mark)]
+    return name
+
+
+def stack_state(tilts: Path, angles: Path | None = None) -> StackState:
+    """What the name of a stack and the files beside it tell.
+
+    Args:
+        tilts: the stack.
+        angles: its angle file; an .mdoc counts wherever it lies.
+    """
+    if is_aligned_name(tilts):
+        return StackState(True, f"the name of {tilts.name} says that it is aligned")
+    mdocs = [*([angles] if angles is not None and angles.suffix.lower() == ".mdoc" else []), *mdocs_beside(tilts)]
+    for mdoc in mdocs:
+        axis = _axis_deg(mdoc)
+        if axis is not None and abs((axis + 90) % 180 - 90) > ALONG_Y_DEG:
+            return StackState(False, f"{mdoc.name} says that the tilt axis lies at {axis:g}° from y", axis)
+    base = without_ending(tilts.name)
+    rawtlt = tilts.with_name(f"{base}.rawtlt")
+    if tilts.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(".st") and rawtlt.is_file():
+        return StackState(False, f"a .st beside {rawtlt.name} is how a raw stack is called")
+    return StackState(None)
+
+
+def mdocs_beside(tilts: Path) -> list[Path]:
+    """The .mdoc files beside a stack that have its name: that of the stack itself, then that of the series."""
+    bases = possible_names(tilts.name)
+    names = dict.fromkeys((f"{tilts.name}.mdoc", *(base + end for base in bases for end in _MDOC_ENDINGS)))
+    return [path for name in names if (path := tilts.with_name(name)).is_file()]
+
+
+def of_other_stack(mdoc: Path, tilts: Path) -> str:
+    """The name of the stack that an .mdoc says it is of, where that is not this one; else an empty string."""
+    try:
+        name = read_mdoc_text(mdoc).image_file
+    except InputError:
+        return ""
+    return name if name and matching_name([name], tilts.name) is None else ""
+
+
+def _axis_deg(mdoc: Path) -> float | None:
+    try:
+        return read_mdoc_text(mdoc).axis_deg
+    except InputError:  # of a file that was not asked for, or is read for its angles anyway
+        return None

@@ -1,0 +1,83 @@
+"""Angle files of several columns: a first column that counts the images is no angle."""
+
+from __future__ import annotations
+
+import pytest
+from beads import ANGLES, DEPTH, assert_beads, bead_images, write_stack
+from tiny_series import made, refused
+
+from cryolithe.errors import FileFormatError
+from cryolithe.formats import read_angles_deg
+
+N = len(ANGLES)
+DOSES = [3.0 * (n + 1) for n in range(N)]
+SYMMETRIC = sorted(range(N), key=lambda n: (abs(ANGLES[n]), ANGLES[n]))  # which image was taken first, second, ...
+TAKEN = [SYMMETRIC.index(n) for n in range(N)]
+
+
+def text(*columns, join=" "):
+    return "".join(join.join(f"{value:g}" if not isinstance(value, str) else value for value in row) + "\n"
+                   for row in zip(*columns, strict=True))  # fmt: skip
+
+
+COUNTED = {
+    "from 1, doses": text(range(1, N + 1), DOSES),
+    "from 0, doses": text(range(N), DOSES),
+    "angles behind": text(range(1, N + 1), ANGLES),
+    "angles and doses behind": text(range(N), ANGLES, DOSES),
+    "doses and angles behind": text(range(N), DOSES, ANGLES),
+    "commas": text(range(1, N + 1), ANGLES, join=","),
+    "commas and doses": text(range(1, N + 1), DOSES, join=", "),
+    "semicolons": text(range(N), DOSES, join=";"),
+    "tabs": text(range(1, N + 1), DOSES, join="\t"),
+    "points": text([f"{n}.00" for n in range(1, N + 1)], DOSES),
+    "zeros": text([f"{n:03d}" for n in range(1, N + 1)], ANGLES),
+    "the order of acquisition": text([n + 1 for n in TAKEN], ANGLES),
+    "that order from 0": text(TAKEN, DOSES),
+    "backwards": text(range(N, 0, -1), ANGLES),
+    "a comment first": "# index dose\n" + text(range(1, N + 1), DOSES),
+    "names of files": text(range(1, N + 1), [f"f{n}.tif" for n in range(N)]),
+    "three images": text((1, 2, 3), (-20, 0, 20)),
+    "one digit with commas": text(range(1, 10), range(9), join=","),
+}
+ANGLES_FIRST = {
+    "an index behind": (text(ANGLES, range(1, N + 1)), ANGLES),
+    "AreTomo's three columns": (text(ANGLES, [n + 1 for n in TAKEN], DOSES), ANGLES),
+    "one column that counts": (text(range(N)), tuple(map(float, range(N)))),
+    "whole degrees": (text(range(-15, 16), DOSES), tuple(map(float, range(-15, 16)))),
+    "degrees from 1 with a gap": (text([*range(1, N), N + 1], DOSES), (*map(float, range(1, N)), float(N + 1))),
+    "two images": (text((0, 1), (3, 6)), (0.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_a_counting_column_is_no_angle(case, tmp_path):
+    path = tmp_path / "ts.txt"
+    path.write_text(COUNTED[case])
+    with pytest.raises(FileFormatError, match="the first column counts the images"):
+        read_angles_deg(path)
+
+
+@pytest.mark.parametrize("case", ANGLES_FIRST)
+def test_other_columns_do_no_harm(case, tmp_path):
+    path = tmp_path / "ts.txt"
+    content, angles = ANGLES_FIRST[case]
+    path.write_text(content)
+    assert read_angles_deg(path) == angles
+
+
+def test_the_column_that_looks_like_angles_is_named(tmp_path):
+    path = tmp_path / "ts.txt"
+    path.write_text(text(range(N), DOSES, ANGLES))
+    with pytest.raises(FileFormatError, match=r"column 3 looks like them \(-60, -56, ...\)"):
+        read_angles_deg(path)
+
+
+def test_through_the_command(tmp_path):
+    stack, path = write_stack(tmp_path / "ts.mrc", bead_images()), tmp_path / "ts.txt"
+    flags = ("--method", "fbp", "--thickness", DEPTH, "-o", tmp_path / "v.mrc")
+    path.write_text(COUNTED["from 1, doses"])
+    refused(tmp_path, [stack, path, *flags], "ts.txt: the first column counts the images (1, 2, ...) and is no angle")
+    path.write_text(ANGLES_FIRST["AreTomo's three columns"][0])
+    made(stack, path, *flags)
+    assert_beads(tmp_path / "v.mrc")

@@ -1,0 +1,194 @@
+"""SerialEM's .mdoc: only its images, their angles and the tilt axis of its title matter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mdocfile
+import pytest
+from beads import ANGLES, DEPTH, assert_beads, bead_images, write_stack
+from tiny_series import made, refused, run
+
+from cryolithe.errors import InputError
+from cryolithe.formats import read_angles_deg
+from cryolithe.formats.mdoc import MdocImage, is_tilt_series_mdoc, write_mdoc
+from cryolithe.formats.mdoc_text import read_mdoc_text
+
+FBP = ("--method", "fbp", "--thickness", DEPTH)
+TITLES = "[T = SerialEM: somewhere    01-Jan-20  12:00:00    ]\n\n[T =     Tilt axis angle = 84.8, binning = 1]\n"
+THREE = (-3.5, 0.0, 4.25)
+
+
+def mdoc(angles=ANGLES, titles="", section="TiltAngle = {}", head="PixelSpacing = 10\nImageFile = ts.mrc\n"):
+    """The text of an .mdoc; ``{}`` in a section stands for the angle."""
+    parts = [f"[ZValue = {n}]\n{section.format(angle)}\n" for n, angle in enumerate(angles)]
+    return "\n".join([head, titles, *parts])
+
+
+def angles_of(folder, content):
+    path = folder / "ts.mrc.mdoc"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_angles_deg(path)
+
+
+READABLE = {
+    "plain": mdoc(THREE),
+    "titles over two lines": mdoc(THREE, "[T = SerialEM: somewhere   15-May-24\n    ]\n\n[T = Tilt axis angle = 8\n]"),
+    "a title that does not end": mdoc(THREE, "[T = SerialEM: somewhere\n"),
+    "an = in a value": mdoc(THREE, head="ImageFile = ts_dose=3.mrc\n"),
+    "an = in a path": mdoc(THREE, section="TiltAngle = {}\nSubFramePath = D:\\a=b\\c = d.tif"),
+    "an entry without value": mdoc(THREE, section="TiltAngle = {}\nSubFramePath =\nDateTime"),
+    "no head": mdoc(THREE, head=""),
+    "entries of other kinds": mdoc(THREE, section="ExposureDose = many\nTiltAngle = {}\nStagePosition = nowhere"),
+    "old line ends": mdoc(THREE, TITLES).replace("\n", "\r\n"),
+    "a byte order mark": b"\xef\xbb\xbf" + mdoc(THREE, TITLES).encode(),
+    "latin-1 in a path": mdoc(THREE, section="TiltAngle = {}\nSubFramePath = D:\\J\u00fcrgen\\f.tif").encode("latin-1"),
+    "latin-1 in a title": mdoc(THREE, "[T = J\u00fcrgen, 20 \u00b0C]\n").encode("latin-1"),
+    "no blanks": mdoc(THREE).replace(" = ", "="),
+    "more blanks": mdoc(THREE).replace("[ZValue = ", "  [ ZValue  =  ").replace("]", " ] ").replace("Tilt", "\tTilt"),
+    "small letters": mdoc(THREE).replace("ZValue", "zvalue").replace("TiltAngle", "tiltangle"),
+    "tilt angle last": mdoc(THREE, section="DateTime = 01-Jan-20  12:00:00\nNumSubFrames = 8\nTiltAngle = {}"),
+    "other sections behind": mdoc(THREE) + "\n[MontSection = 0]\nTiltAngle = 77\n\n[FrameSet = 0]\nTiltAngle = 66\n",
+    "a text after the title": mdoc(THREE, "[T = a]\nTiltAngle = 55\n"),
+    "exponents": mdoc(("-35e-1", "0e0", "425e-2")),
+    "the same angle twice": mdoc(THREE, section="TiltAngle = {0}\nTiltAngle = {0}"),
+    "no section ends": mdoc(THREE).replace("]", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READABLE)
+def test_what_does_not_matter_cannot_make_it_fail(case, tmp_path):
+    assert angles_of(tmp_path, READABLE[case]) == THREE
+
+
+def test_images_are_in_the_order_of_their_numbers(tmp_path):
+    parts = mdoc(THREE, head="").split("\n\n")
+    shuffled = "\n\n".join(reversed([part for part in parts if part.strip()]))
+    assert angles_of(tmp_path, shuffled) == THREE
+
+
+UNREADABLE = {
+    "no image": ("PixelSpacing = 10\n", "describes no image"),
+    "an image missing": (mdoc(THREE).replace("ZValue = 1", "ZValue = 3"), "found 0 to 3"),
+    "an image twice": (mdoc(THREE).replace("ZValue = 1", "ZValue = 2"), "2 is there twice"),
+    "counted from 1": (mdoc(THREE).replace("ZValue = 0", "ZValue = 3"), "found 1 to 3"),
+    "no number of an image": (mdoc(THREE).replace("ZValue = 1", "ZValue = one"), r"line 8: expected \[ZValue = N\]"),
+    "no angle": (mdoc(THREE).replace("TiltAngle = 0.0", "DateTime = now"), "image 2 has no TiltAngle"),
+    "two angles": (mdoc(THREE, section="TiltAngle = {}\nTiltAngle = 9"), "a second TiltAngle for image 0"),
+    "a comma": (mdoc(("-3,5", "0,0", "4,2")), "line 6: expected a TiltAngle in degrees, found '-3,5'"),
+    "not a number": (mdoc(("nan", 0, 3)), "found 'nan'"),
+    "an underscore": (mdoc(("1_0", 0, 3)), "found '1_0'"),
+    "beyond 90": (mdoc((-120, 0, 3)), "-120"),
+    "frames": ("[FrameSet = 0]\nTiltAngle = 3\n", "describes no image"),
+    "binary": (b"\x00\x01[ZValue = 0]\n", "found binary data"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_what_matters_makes_it_fail_in_one_line(case, tmp_path):
+    content, why = UNREADABLE[case]
+    with pytest.raises(InputError, match=why):
+        angles_of(tmp_path, content)
+
+
+def test_the_package_mdocfile_reads_the_same(tmp_path):
+    images = [MdocImage(angle, 3.0, 3.0 * n, -2.5, n) for n, angle in enumerate(ANGLES)]
+    path = tmp_path / "ts.mdoc"
+    write_mdoc(path, "ts.mrc", images, 10.0, (48, 64), 300.0)
+    assert list(read_angles_deg(path)) == mdocfile.read(path)["TiltAngle"].astype(float).tolist()
+
+
+@pytest.mark.parametrize(
+    ("title", "axis_deg"),
+    [
+        (TITLES, 84.8),
+        ("[T =     Tilt axis angle = -95.2, binning = 1  spot = 7\n]\n", -95.2),
+        ("[T = SerialEM: x]\n[T = tilt axis angle=0]\n", 0.0),
+        ("[T = TiltAxisAngle = 178.5]\n", 178.5),
+        ("[T = Tilt axis angle = unknown]\n", None),
+        ("", None),
+    ],
+)
+def test_the_axis_is_that_of_a_title(title, axis_deg, tmp_path):
+    (tmp_path / "a.mdoc").write_text(mdoc(THREE, title))
+    assert read_mdoc_text(tmp_path / "a.mdoc").axis_deg == axis_deg
+
+
+@pytest.mark.parametrize(
+    ("angles", "series"), [(ANGLES, True), ((0.0,), False), ((0.0, 0.01, 0.02, 0.01), False), (("x", 1, 2), False)]
+)
+def test_maps_are_no_tilt_series(angles, series, tmp_path):
+    (tmp_path / "a.mdoc").write_text(mdoc(angles))
+    assert is_tilt_series_mdoc(tmp_path / "a.mdoc") == series
+
+
+# Through the command
+
+
+def stack_with(folder, text, name="ts.mrc", mdoc_name="ts.mrc.mdoc", axis_deg=0.0):
+    folder.mkdir(exist_ok=True)
+    (folder / mdoc_name).write_bytes(text.encode("latin-1"))
+    return write_stack(folder / name, bead_images(axis_deg=axis_deg)), folder / mdoc_name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        mdoc(titles="[T = SerialEM: somewhere    15-May-24\n    ]\n"),
+        mdoc(section="TiltAngle = {}\nSubFramePath = D:\\J\u00fcrgen\\f=1.tif"),
+    ],
+    ids=["broken title", "latin-1"],
+)
+def test_its_angles_put_the_beads_in_place(text, tmp_path):
+    stack, angles = stack_with(tmp_path, text)
+    result = made(stack, angles, "-o", tmp_path / "v.mrc", *FBP)
+    assert_beads(tmp_path / "v.mrc")
+    assert "the angles are taken from ts.mrc.mdoc in the order of its ZValue" in " ".join(result.stderr.split())
+
+
+def test_the_mdoc_of_another_stack_is_told(tmp_path):
+    stack, angles = stack_with(tmp_path, mdoc(head="ImageFile = X:\\data\\TS_7.mrc\n"))
+    result = made(stack, angles, "-o", tmp_path / "v.mrc", *FBP)
+    assert "in the order of its ZValue, which is the .mdoc of TS_7.mrc" in " ".join(result.stderr.split())
+
+
+def test_an_mdoc_of_other_images_is_refused(tmp_path):
+    stack, angles = stack_with(tmp_path, mdoc(ANGLES[:-1]))
+    refused(tmp_path, [stack, angles, "-o", tmp_path / "v.mrc", *FBP], "holds 31 images but", "holds 30 angles")
+
+
+# Session folders
+
+
+@pytest.mark.parametrize("name", ["ts.mrc.mdoc", "ts.mdoc", "ts.st.mdoc"])
+def test_a_folder_as_the_microscope_leaves_it(name, tmp_path):
+    stack_with(tmp_path / "data", mdoc(), mdoc_name=name)
+    result = run(tmp_path / "data", "-o", tmp_path, *FBP)
+    assert result.exit_code == 0, result.output
+    assert f"the angles are taken from {name}" in " ".join(result.stderr.split())
+    assert_beads(tmp_path / "ts_rec.mrc")
+
+
+def test_angle_files_of_a_folder_come_before_its_mdoc(tmp_path):
+    stack_with(tmp_path / "data", mdoc(ANGLES[::-1]))
+    Path(tmp_path / "data" / "ts.rawtlt").write_text("".join(f"{angle}\n" for angle in ANGLES))
+    assert run(tmp_path / "data", "-o", tmp_path, *FBP).exit_code == 0
+    assert_beads(tmp_path / "ts_rec.mrc")
+
+
+def test_an_aligned_stack_takes_the_mdoc_of_its_raw_one(tmp_path):
+    stack_with(tmp_path / "data", mdoc(titles=TITLES), name="ts_aligned.mrc")
+    result = run(tmp_path / "data", "-o", tmp_path, *FBP)
+    assert result.exit_code == 0, result.output
+    assert "84.8" not in result.stderr
+    assert_beads(tmp_path / "ts_aligned_rec.mrc")
+
+
+def test_maps_in_a_folder_are_left_out(tmp_path):
+    stack_with(tmp_path / "data", mdoc())
+    stack_with(tmp_path / "data", mdoc((0.0, 0.0, 0.1)), name="map.mrc", mdoc_name="map.mrc.mdoc")
+    result = run(tmp_path / "data", "-o", tmp_path, *FBP)
+    assert result.exit_code == 0, result.output
+    assert "Left out, no angle file beside it: map.mrc" in result.stderr
+    (tmp_path / "data" / "ts.mrc").unlink()
+    assert "no .mdoc of a tilt series" in run(tmp_path / "data", "-o", tmp_path, *FBP).stderr
