@@ -282,21 +282,23 @@ def test_real_ribosomes(number, tmp_path):
 # Halves, sessions, labels, unfinished runs
 
 
-def test_halves_are_taken_for_the_same_by_their_average(network, tmp_path):
+def test_halves_are_taken_for_the_same_by_their_average(network, tmp_path, monkeypatch):
     clean = matter(13, 20.0)
     hidden = clean + 40 * clean.std() * np.random.default_rng(1).standard_normal(clean.shape).astype(np.float32)
     even, angles = write_series(tmp_path, clean, TILTS, name="ts_EVN")
     odd, _ = write_series(tmp_path, hidden, TILTS, name="ts_ODD")
     made(odd, angles, "-o", tmp_path / "alone.mrc", *network)
     assert sidecar(tmp_path / "alone.mrc")["polarity"]["source"] == "assumed"
-    made("--even", even, "--odd", odd, angles, *network)
-    first, second = (sidecar(tmp_path / f"ts_rec_{name}.mrc")["polarity"] for name in ("EVN", "ODD"))
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(looking.tempfile, "tempdir", str(tmp_path / "nowhere"))  # all files go where volumes do
+    made("--even", even, "--odd", odd, angles, "-o", tmp_path / "out" / "ts_rec.mrc", *network)
+    first, second = (sidecar(tmp_path / "out" / f"ts_rec_{name}.mrc")["polarity"] for name in ("EVN", "ODD"))
     assert first == second
     assert first["found"] == first["contrast"] == "bright"
     made(even, angles, "-o", tmp_path / "even.mrc", *network)
     alone = [sidecar(tmp_path / f"{name}.mrc")["polarity"]["deviations"] for name in ("even", "alone")]
     assert first["deviations"] == pytest.approx(np.mean(alone), abs=0.01)
-    assert not list(tmp_path.glob(".contrast-*"))
+    assert not list(tmp_path.rglob(".contrast-*"))
 
 
 def test_halves_against_a_flag_are_loud(network, tmp_path):

@@ -227,7 +227,7 @@ def _reconstruct_pair(
             job = _job(stack, angles, volume, settings)
             if settings.method == "network" and not already_done(job):
                 # Halves are noisier than the series, and must not differ in what they are taken for.
-                evidence = evidence or evidence_of_parts(runs)
+                evidence = evidence or evidence_of_parts(runs, volume.parent)
                 job = replace(job, evidence=evidence)
             return run_task(Task(volume.stem, job), watcher, (Exception,)).message
 

@@ -25,12 +25,20 @@ def settled_polarity(run: ResolvedJob, stack: PreparedStack) -> Polarity:
     return settle(run.job.settings.contrast, run.series.labels, evidence)
 
 
-def evidence_of_parts(runs: Sequence[ResolvedJob]) -> Evidence:
-    """Evidence of a series of which each run has a part of the frames; the stacks are prepared once more for it."""
+def evidence_of_parts(runs: Sequence[ResolvedJob], folder: Path) -> Evidence:
+    """Evidence of a series of which each run has a part of the frames; the stacks are prepared once more for it.
+
+    Args:
+        runs: of the parts.
+        folder: for temporary files.
+
+    Raises:
+        OutputError: if they cannot be written.
+    """
     found = []
     for run in runs:
-        with tempfile.TemporaryDirectory(dir=run.job.output.parent, prefix=".contrast-") as folder:
-            stack = prepare_stack(run.series, run.preparation, Path(folder) / "stack.f32")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".contrast-") as place:
+            stack = prepare_stack(run.series, run.preparation, Path(place) / "stack.f32")
             found.append(_look(run, stack))
     return average(found)
 
