@@ -301,6 +301,14 @@ def test_halves_are_taken_for_the_same_by_their_average(network, tmp_path, monke
     assert not list(tmp_path.rglob(".contrast-*"))
 
 
+def test_halves_into_a_folder_that_is_none_are_refused(network, tmp_path):
+    even, angles = write_series(tmp_path, matter(13), TILTS, name="ts_EVN")
+    odd, _ = write_series(tmp_path, matter(14), TILTS, name="ts_ODD")
+    result = run("--even", even, "--odd", odd, angles, "-o", tmp_path / "none" / "v.mrc", *network)
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
+
+
 def test_halves_against_a_flag_are_loud(network, tmp_path):
     even, angles = write_series(tmp_path, -matter(14, 5.0), TILTS, name="ts_EVN")
     odd, _ = write_series(tmp_path, -matter(14, 4.9), TILTS, name="ts_ODD")

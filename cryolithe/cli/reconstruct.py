@@ -225,7 +225,7 @@ def _reconstruct_pair(
         # A half that is done already is not made again when the command is repeated.
         with progress_watcher() as watcher:
             job = _job(stack, angles, volume, settings)
-            if settings.method == "network" and not already_done(job):
+            if settings.method == "network" and volume.parent.is_dir() and not already_done(job):
                 # Halves are noisier than the series, and must not differ in what they are taken for.
                 evidence = evidence or evidence_of_parts(runs, volume.parent)
                 job = replace(job, evidence=evidence)

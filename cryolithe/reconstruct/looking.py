@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cryolithe.errors import OutputError
 from cryolithe.network.checkpoint import load_model
 from cryolithe.reconstruct.asymmetry import measure_evidence
 from cryolithe.reconstruct.job import ResolvedJob
@@ -35,12 +36,12 @@ def evidence_of_parts(runs: Sequence[ResolvedJob], folder: Path) -> Evidence:
     Raises:
         OutputError: if they cannot be written.
     """
-    found = []
-    for run in runs:
+    try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".contrast-") as place:
-            stack = prepare_stack(run.series, run.preparation, Path(place) / "stack.f32")
-            found.append(_look(run, stack))
-    return average(found)
+            stacks = Path(place) / "stack.f32"
+            return average([_look(run, prepare_stack(run.series, run.preparation, stacks)) for run in runs])
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another -o") from error
 
 
 @torch.inference_mode()
