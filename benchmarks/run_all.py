@@ -28,8 +28,8 @@ SCRIPTS: dict[str, list[str]] = {
     "quality": [],
     "realism": [],
 }
-QUICK_ONLY: dict[str, list[str]] = {"engine": [], "empiar": [], "cluster": []}
-TAKE_MOLECULES = {"quality", "realism"}
+QUICK_ONLY: dict[str, list[str]] = {"engine": [], "empiar": [], "cluster": [], "polarity": []}
+TAKE_MOLECULES = {"quality", "realism", "polarity"}
 # No score of ours lies outside: correlations, shares, and times and sizes that are positive.
 LOWEST, HIGHEST = -1e3, 1e12
 

@@ -43,8 +43,10 @@ class ReconstructSettings(BaseModel):
     pixel_size: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Pixel size of the stack in Å. Default: from its header."
     )
-    contrast: Literal["dark", "bright"] = Field(
-        "dark", description="Whether dense matter is dark (cryo-EM) or bright in the images; kept in the output."
+    contrast: Literal["auto", "dark", "bright"] = Field(
+        "auto",
+        description="Whether dense matter is dark (cryo-EM) or bright in the images, which a network must know; kept "
+        "in the output. auto: found from the images; dark where they do not tell.",
     )
     tilt_axis: float = Field(
         0.0,

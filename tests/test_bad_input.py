@@ -17,7 +17,19 @@ import pytest
 import safetensors
 import torch
 from safetensors.numpy import save_file
-from tiny_series import ANGLES, BEGUN, SHAPE, environment, made, noise, refused, voxels, write_model, write_series
+from tiny_series import (
+    ANGLES,
+    BEGUN,
+    BEGUN_NETWORK,
+    SHAPE,
+    environment,
+    made,
+    noise,
+    refused,
+    voxels,
+    write_model,
+    write_series,
+)
 
 FBP = ("--method", "fbp", "--thickness", "8")
 
@@ -475,7 +487,7 @@ def model_with_broken_metadata(place):
     return _changed_model(place, lambda metadata, tensors: metadata.update(config="{"))
 
 
-@case("rows 0 to 39 of the result are not finite", "nothing was kept", before=BEGUN)
+@case("rows 0 to 39 of the result are not finite", "nothing was kept", before=BEGUN_NETWORK)
 def network_that_overflows(place):
     write_model(place.model, gain=1e20)
     return place.network(place.model)
@@ -895,7 +907,7 @@ def test_the_inputs_of_the_cases_are_good(place):
 def test_a_failing_run_with_overwrite_keeps_the_old_volume(place):
     made(*place.network(place.model))
     write_model(place.model, gain=1e20)
-    refused(place.folder, place.network(place.model, "--overwrite"), "not finite", before=BEGUN)
+    refused(place.folder, place.network(place.model, "--overwrite"), "not finite", before=BEGUN_NETWORK)
 
 
 def test_unknown_model_names_the_nearest(place, monkeypatch):

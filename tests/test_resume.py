@@ -287,7 +287,7 @@ def test_overwrite_goes_on_with_the_same_work(unfinished, written):
     ("flags", "fragment"),
     [
         (("--thickness", 14), "thickness (12 instead of 14)"),
-        (("--contrast", "bright"), "contrast (dark instead of bright)"),
+        (("--contrast", "bright"), "contrast (auto instead of bright)"),
         (("--precision", "bf16"), "precision (fp32 instead of bf16)"),
         (("--bin", 2), "bin (None instead of 2)"),
         (("--dtype", "float16"), "dtype (float32 instead of float16)"),

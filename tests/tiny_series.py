@@ -70,8 +70,10 @@ def tree(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
-# What is printed when a run begins; what fails later comes after these two lines, and nothing else.
+# What is printed when a run begins; what fails later comes after these lines, and nothing else.
 BEGUN = ("Geometry: ", "Plan: ")
+# The same for a network, which is given noise in these tests.
+BEGUN_NETWORK = (*BEGUN, "Contrast: ", "Warning: contrast: ")
 
 
 def refused(folder, arguments, *fragments, before=()):

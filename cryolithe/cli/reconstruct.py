@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -15,6 +16,7 @@ from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_
 
 if TYPE_CHECKING:
     from cryolithe.reconstruct.job import Job
+    from cryolithe.reconstruct.polarity import Evidence
     from cryolithe.session.tasks import After
 
 _SESSION_FLAGS = ("watch", "settle_seconds", "idle_minutes", "scheduler", "workers")
@@ -198,7 +200,8 @@ def _reconstruct_pair(
 ) -> None:
     """Reconstruct two halves; the only argument beside them is ANGLES."""
     from cryolithe.cli import halves as pair
-    from cryolithe.reconstruct.job import resolve
+    from cryolithe.reconstruct.job import already_done, resolve
+    from cryolithe.reconstruct.looking import evidence_of_parts
     from cryolithe.reconstruct.preparation import check_images
 
     angles, more = arguments
@@ -209,17 +212,24 @@ def _reconstruct_pair(
             volume = output or pair.default_output(stack)
             _reconstruct(_job(stack, angles, volume.with_name(f"{volume.stem}_{name}.mrc"), settings), True, None)
         return
-    for stack in halves:  # both are looked at before the first is worked on for long
-        run = resolve(_job(stack, angles, None, settings))
+    runs = [resolve(_job(stack, angles, None, settings)) for stack in halves]
+    for run in runs:  # both are looked at before the first is worked on for long
         check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
+    evidence: Evidence | None = None
 
     def one(stack: Path, volume: Path) -> str:
+        nonlocal evidence
         from cryolithe.session.batch import run_task
         from cryolithe.session.tasks import Task
 
         # A half that is done already is not made again when the command is repeated.
         with progress_watcher() as watcher:
-            return run_task(Task(volume.stem, _job(stack, angles, volume, settings)), watcher, (Exception,)).message
+            job = _job(stack, angles, volume, settings)
+            if settings.method == "network" and volume.parent.is_dir() and not already_done(job):
+                # Halves are noisier than the series, and must not differ in what they are taken for.
+                evidence = evidence or evidence_of_parts(runs, volume.parent)
+                job = replace(job, evidence=evidence)
+            return run_task(Task(volume.stem, job), watcher, (Exception,)).message
 
     pair.reconstruct_halves(halves, output, settings.overwrite, one)
 

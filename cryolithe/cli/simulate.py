@@ -94,7 +94,7 @@ def _plain_series(output: Path, molecules: tuple[Path, ...], snr_db: float, seed
     specimen = make_specimen(recipe, library, rng)
     angles = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
     images = add_white_noise(project(specimen, angles), snr_db, rng)
-    label = f"CryoLithe {__version__} simulated, seed {seed}, {snr_db:g} dB"
+    label = f"CryoLithe {__version__} simulated, seed {seed}, {snr_db:g} dB, dense dark"
     voxel = specimen.voxel_size_angstrom
     write_stack(output / "tilts.mrc", -images, voxel, label, overwrite=overwrite)
     write_angles_deg(output / "tilts.tlt", angles, overwrite=overwrite)

@@ -21,6 +21,7 @@ from cryolithe.images import rotated_shape
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
 from cryolithe.reconstruct.inputs import OPTIONS, Inputs, alignment_files, image_files, mirrored, read_inputs
+from cryolithe.reconstruct.polarity import Contrast, Evidence
 from cryolithe.reconstruct.preparation import Preparation
 from cryolithe.reconstruct.turning import NO_TILT_DEG, depth_before
 from cryolithe.settings import ReconstructSettings
@@ -55,12 +56,14 @@ class Job:
         angles: the angle file; None where an alignment brings the angles.
         output: the volume to write; its sidecar has the ending .json.
         settings: everything else.
+        evidence: of the polarity, where the stack is a part of a series that was looked at as a whole.
     """
 
     tilts: Path
     angles: Path | None
     output: Path
     settings: ReconstructSettings
+    evidence: Evidence | None = None
 
     @property
     def sidecar(self) -> Path:
@@ -94,6 +97,7 @@ class Finished:
         voxel_size_angstrom: edge of a voxel, or None.
         seconds: time from start to end.
         warnings: what the user must know about the result.
+        polarity: what dense matter was taken to be, in words; empty for methods to which it is all one.
     """
 
     output: Path
@@ -102,11 +106,13 @@ class Finished:
     voxel_size_angstrom: float | None
     seconds: float
     warnings: tuple[str, ...] = ()
+    polarity: str = ""
 
     def __str__(self) -> str:
         z, y, x = self.shape
         size = f"{self.voxel_size_angstrom:.4g} Å voxels" if self.voxel_size_angstrom else "voxel size unknown"
-        return f"{self.output}: {z} x {y} x {x} (z, y, x), {size}, {self.seconds:.1f} s, record in {self.sidecar.name}"
+        parts = [f"{z} x {y} x {x} (z, y, x)", size, *([self.polarity] if self.polarity else [])]
+        return f"{self.output}: {', '.join(parts)}, {self.seconds:.1f} s, record in {self.sidecar.name}"
 
 
 @dataclass(frozen=True)
@@ -147,11 +153,10 @@ class ResolvedJob:
         size = self.series.pixel_size_angstrom
         return None if size is None else size * self.preparation.bin
 
-    @property
-    def dense_sign(self) -> float:
+    def dense_sign(self, contrast: Contrast) -> float:
         """Turns images into what the network wants: ours dense = positive, the published ones dense = dark."""
         wanted = "dark" if self.model is not None and self.model.convention.published else "bright"
-        return 1.0 if self.job.settings.contrast == wanted else -1.0
+        return 1.0 if contrast == wanted else -1.0
 
 
 def default_output(tilts: Path, file_format: str = "mrc") -> Path:

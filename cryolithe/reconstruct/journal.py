@@ -115,6 +115,13 @@ class WorkFolder:
         self.plan = plan
         self._append(plan)
 
+    def settle(self, plan: dict[str, Any]) -> None:
+        """Write the first line anew, now that more of it is known; finished slabs stay."""
+        slabs = self.slabs
+        self.begin(plan)
+        for slab in slabs:
+            self.done(slab)
+
     def keep_intact(self, shape: tuple[int, int, int], dtype: str) -> bool:
         """Drop finished slabs whose voxels are not those that were written; return whether any was dropped.
 

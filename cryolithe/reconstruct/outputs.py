@@ -21,6 +21,7 @@ from cryolithe.formats.files import sync
 from cryolithe.formats.ome_zarr import write_ome_zarr
 from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, Watcher, is_record_of
 from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.reconstruct.looking import planned_polarity
 from cryolithe.reconstruct.selfcheck import SelfCheck
 from cryolithe.reconstruct.sidecar import sidecar_record
 from cryolithe.reconstruct.turning import tilt_volume
@@ -82,7 +83,8 @@ def finish(
     for slab in sorted(folder.slabs, key=lambda slab: slab.start):
         merged.merge(slab.voxels, slab.statistics)
     statistics = merged.result()
-    labels = (*run.series.labels, plan["label"])
+    polarity = planned_polarity(plan)
+    labels = (*run.series.labels, polarity.label(plan["label"]) if polarity else plan["label"])
     with VolumeWriter.open(folder.volume, run.grid.shape, working_dtype(job.settings), target=job.output) as writer:
         writer.finish(statistics, labels, run.voxel_size_angstrom)
     checked = check()
@@ -98,12 +100,14 @@ def finish(
     record = sidecar_record(run, plan, stored)
     record["volume"].update(scaling)
     record["self_check"] = checked.record()
-    record["warnings"] = checked.warnings
+    warnings = (*(polarity.warnings if polarity else ()), *checked.warnings)
+    record["warnings"] = warnings
     record["seconds"] = {"total": round(seconds, 2), "preparation": round(times["prepared"] - times["start"], 2)}
     write_json(folder.sidecar, record)
     _place(finished, folder, job)
     shape = (run.depth, *run.grid.shape[1:])
-    return Finished(job.output, job.sidecar, shape, run.voxel_size_angstrom, seconds, checked.warnings)
+    words = polarity.words if polarity else ""
+    return Finished(job.output, job.sidecar, shape, run.voxel_size_angstrom, seconds, warnings, words)
 
 
 def _converted(
@@ -204,11 +208,11 @@ def recover(job: Job) -> bool:
 def finished_before(job: Job) -> Finished:
     """What the run made that wrote the record beside the output."""
     record = read_record(job)
-    volume = record["volume"]
+    volume, polarity = record["volume"], planned_polarity(record)
     shape = tuple(volume["shape_zyx"])
     return Finished(
         job.output, job.sidecar, (shape[0], shape[1], shape[2]), volume["voxel_size_angstrom"],
-        record["seconds"]["total"], tuple(record.get("warnings", ())),
+        record["seconds"]["total"], tuple(record.get("warnings", ())), polarity.words if polarity else "",
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from cryolithe.reconstruct.job import (
     resolve,
 )
 from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
+from cryolithe.reconstruct.looking import planned_polarity, settled_polarity
 from cryolithe.reconstruct.methods import (
     Compute,
     FbpMethod,
@@ -85,6 +86,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         watcher.note(geometry_line(run))
         watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
         stack = _prepared(run, folder, watcher)
+        plan = _with_polarity(run, folder, plan, stack, watcher)
         prepared = time.monotonic()
         plan = {**plan, "pooling": _make_slabs(run, folder, plan, stack, watcher)}
         if _inputs_seen(job) != seen:
@@ -231,6 +233,23 @@ def _prepared(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> Prepare
     return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1))
 
 
+def _with_polarity(
+    run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+) -> dict[str, Any]:
+    """The journal's first line with what dense matter is taken to be; what an unfinished run settled stays."""
+    polarity = planned_polarity(plan)
+    if polarity is None and run.model is not None:
+        watcher.stage("Looking at the contrast", 1)
+        polarity = settled_polarity(run, stack)
+        plan = {**plan, "polarity": polarity.record()}
+        folder.settle(plan)
+    if polarity is not None:
+        watcher.note(polarity.line)
+        for warning in polarity.warnings:
+            watcher.note(f"Warning: {warning}")
+    return plan
+
+
 def _make_method(
     run: ResolvedJob,
     stack: PreparedStack,
@@ -284,7 +303,8 @@ def _make_slabs(
 
     methods = [_make_method(run, stack, plan, on_rows, device) for device in run.devices]
     network = run.model is not None
-    scale = run.dense_sign * stack.sigma if network else 1.0
+    polarity = planned_polarity(plan)
+    scale = run.dense_sign(polarity.contrast) * stack.sigma if polarity else 1.0
 
     def read(method: SlabMethod, start: int, stop: int) -> torch.Tensor:
         whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block

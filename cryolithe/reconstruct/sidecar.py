@@ -14,6 +14,7 @@ from cryolithe import __version__
 from cryolithe.device import precision_name
 from cryolithe.formats import VolumeStatistics
 from cryolithe.reconstruct.job import ResolvedJob, input_files
+from cryolithe.reconstruct.looking import planned_polarity
 
 CENTRES = {"imod": "(N - 1) / 2", "relion": "N // 2"}
 
@@ -45,7 +46,8 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
         plan: the journal's first line.
         statistics: of the voxels as stored.
     """
-    settings = run.job.settings
+    settings, polarity = run.job.settings, planned_polarity(plan)
+    given = None if settings.contrast == "auto" else settings.contrast
     return {
         "program": {
             "name": "CryoLithe",
@@ -65,7 +67,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "voxel_size_angstrom": run.voxel_size_angstrom,
             "dtype": settings.dtype,
             "format": settings.format,
-            "contrast": settings.contrast,
+            "contrast": polarity.contrast if polarity else given,
             "statistics": asdict(statistics),
         },
         "geometry": {
@@ -89,6 +91,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "stack_pixel_size_angstrom": run.series.pixel_size_angstrom,
             "stack_notes": run.series.notes,
         },
+        "polarity": polarity.record() if polarity else None,
         "method": {
             "name": settings.method,
             "model": {

@@ -155,7 +155,7 @@ def write_series(folder: Path, name: str, made: SimulatedSeries, drawn: dict[str
     """Write the files of one series; the training file comes last."""
     cell, series, truth = made.cell, made.series, made.truth
     voxel, plan = cell.voxel_size_angstrom, series.plan
-    label = f"CryoLithe {__version__} simulated {name}"
+    label = f"CryoLithe {__version__} simulated {name}, dense dark"
     for ending, images in (("", series.images), ("_EVN", series.even), ("_ODD", series.odd)):
         write_stack(folder / f"{name}{ending}.mrc", images, voxel, label)
     write_angles_deg(folder / f"{name}.tlt", plan.angles_deg)
