@@ -22,7 +22,7 @@ ALLOWED = {
     "wavelets": {"errors"},
     "tilts": {"errors", "geometry"},
     "volume": {"errors", "geometry"},
-    "formats": {"errors", "geometry", "alignment", "tilts", "volume"},
+    "formats": {"errors", "hashing", "geometry", "alignment", "tilts", "volume"},
     "sampling": {"geometry"},
     "projector": {"errors", "geometry", "filters"},
     "spectra": set(),
@@ -43,7 +43,8 @@ ALLOWED = {
     },
     "simulation": {"errors", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "evaluation": {
-        "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra", "metrics", "report",
+        "errors", "hashing", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra", "metrics",
+        "report",
     },
     "curation": {"errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {
@@ -51,7 +52,8 @@ ALLOWED = {
         "metrics", "fidelity", "report", "network", "reconstruct", "simulation",
     },
     "denoise": {
-        "errors", "device", "limits", "images", "volume", "formats", "metrics", "report", "reconstruct", "training",
+        "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "report", "reconstruct",
+        "training",
     },
 }  # fmt: skip
 

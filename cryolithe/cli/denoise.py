@@ -142,7 +142,7 @@ def _asked(job: DenoiseJob) -> DenoiseJob:
 
     from cryolithe.formats.volume_file import open_volume_file
 
-    if job.is_volume or not sys.stdin.isatty() or not open_volume_file(job.volume).maybe_stack:
+    if job.is_volume or not sys.stdin.isatty() or open_volume_file(job.volume).told.content != "unknown":
         return job
     question = f"{job.volume} does not say whether it is a volume or a stack of images. Is it a volume?"
     return replace(job, is_volume=True) if click.confirm(question, err=True) else job

@@ -17,6 +17,7 @@ from cryolithe.denoise.output import Target, choose_target
 from cryolithe.denoise.scale import describe_planes, survey
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
+from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.reconstruct.job import Watcher
 
 CPU_MINUTES = 30.0
@@ -159,7 +160,9 @@ def resolve(job: DenoiseJob, watcher: Watcher) -> Resolved:
         OutputError: if the output cannot be written.
     """
     volume = open_volume_file(job.volume)
-    if volume.maybe_stack and not job.is_volume:
+    if volume.told.content == "stack" and not job.is_volume:
+        raise stack_refusal(job.volume, volume.told)
+    if volume.told.content == "unknown" and not job.is_volume:
         raise InputError(
             f"{job.volume} does not say whether it is a volume or a stack of images (space group 0); if its "
             f"{volume.shape[0]} sections are the z planes of a volume, give --is-volume"

@@ -14,7 +14,7 @@ import torch
 from cryolithe.alignment import Alignment, VolumePlace, views
 from cryolithe.device import choose_devices, choose_precision
 from cryolithe.errors import OutputError, SettingsError
-from cryolithe.formats.files import input_size_bytes
+from cryolithe.formats.files import check_ending, input_size_bytes
 from cryolithe.geometry import VolumeGrid
 from cryolithe.hashing import file_sha256
 from cryolithe.images import rotated_shape
@@ -28,6 +28,7 @@ from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
 FREE_SETTINGS = {"overwrite", "max_memory", "preview", *OPTIONS}
+VOLUME_ENDINGS = (".mrc", ".rec", ".map")
 
 
 class Watcher(Protocol):
@@ -192,6 +193,8 @@ def check_files(job: Job) -> None:
     for path in (job.output, job.sidecar, job.preview):
         if path.exists() and any(used.exists() and path.samefile(used) for used in (*inputs, Path(job.settings.model))):
             raise OutputError(f"{path} is an input of this run; choose another -o")
+    if not zarr:
+        check_ending(job.output, VOLUME_ENDINGS, "an MRC volume (OME-Zarr: .zarr with --format ome-zarr)")
     for path in (job.output, job.sidecar):
         if os.path.lexists(path) and not job.settings.overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
