@@ -238,7 +238,7 @@ def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
         return
     with progress_watcher() as watcher:
         # A volume is not made again only because its denoising was interrupted.
-        pending = after is not None and not after.is_done(job.output)
+        pending = after is not None and not after.is_done(job.output, job.settings.overwrite)
         if pending and not job.settings.overwrite and already_done(job):
             line = f"{job.output}: already done with these inputs and settings"
         else:

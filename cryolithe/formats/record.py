@@ -71,6 +71,8 @@ def changed_input(record: Mapping[str, Any], files: Mapping[str, Path]) -> str |
 
 
 def _sha256(path: Path) -> str:
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check its name and folder")
     try:
         return content_sha256(path)
     except OSError as error:

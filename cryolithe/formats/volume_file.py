@@ -23,6 +23,7 @@ from cryolithe.formats.volume_kind import Seen, Told, stack_refusal, volume_or_s
 from cryolithe.volume import Volume
 
 Kind = Literal["mrc", "tiff", "sequence", "ome-zarr"]
+_VOLUME = Told("volume", "nothing speaks against it")
 _KEPT_PLANES = 64  # of a sequence, whose files are read whole
 
 
@@ -36,8 +37,8 @@ class VolumeFile:
         shape: voxels ``(z, y, x)``.
         dtype: of the values, in the machine's byte order.
         read: plane z, shape ``(y, x)``, as stored.
-        voxels: all of them, shape ``(z, y, x)``, read-only; on the disk where the file allows it.
         told: whether it is a volume at all, or a stack of images.
+        whole: all planes at once, where that is another way than one by one.
         voxel_sizes_angstrom: along ``(z, y, x)``, 0 where nobody knows.
         origin_angstrom: position ``(z, y, x)`` of the first voxel.
         notes: what was forgiven, in words.
@@ -50,13 +51,17 @@ class VolumeFile:
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     read: Callable[[int], NDArray[Any]]
-    voxels: Callable[[], NDArray[Any]]
-    told: Told
+    told: Told = _VOLUME
+    whole: Callable[[], NDArray[Any]] | None = None
     voxel_sizes_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
     origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+
+    def voxels(self) -> NDArray[Any]:
+        """All voxels, shape ``(z, y, x)``, read-only; on the disk where the file allows it."""
+        return self.whole() if self.whole else np.stack([self.read(z) for z in range(self.shape[0])])
 
     @property
     def voxel_size_angstrom(self) -> float | None:
@@ -79,19 +84,18 @@ def open_volume_file(path: Path) -> VolumeFile:
         read, plane, dtype, size = read_planes(files)
         shape = (len(files), *plane)
         read = lru_cache(maxsize=_KEPT_PLANES)(read)
+        told = Told("volume", "a folder holds the planes of a volume")
+        names = tuple(file.name for file in files)
         return VolumeFile(
-            path, "sequence", shape, dtype.newbyteorder("="), read,
-            cache(lambda: np.stack([read(z) for z in range(len(files))])),
-            Told("volume", "a folder holds the planes of a volume"), (size or 0.0,) * 3,
-            names=tuple(file.name for file in files),
-        )  # fmt: skip
+            path, "sequence", shape, dtype.newbyteorder("="), read, told, None, (size or 0.0,) * 3, names=names
+        )
     if path.suffix.lower() in ENDINGS:
         planes, size = read_tiff(path)
         shape = (planes.shape[0], planes.shape[1], planes.shape[2])
         told = volume_or_stack(Seen(path, shape))
         told = Told("volume", "a TIFF file of planes") if told.content == "unknown" else told
         dtype, sizes = planes.dtype.newbyteorder("="), (size or 0.0,) * 3
-        return VolumeFile(path, "tiff", shape, dtype, lambda z: planes[z], lambda: planes, told, sizes)
+        return VolumeFile(path, "tiff", shape, dtype, lambda z: planes[z], told, lambda: planes, sizes)
     mrc = read_mrc(path)
     data = mrc.data
     if data.ndim != 3:
@@ -103,8 +107,8 @@ def open_volume_file(path: Path) -> VolumeFile:
         shape=shape,
         dtype=data.dtype.newbyteorder("="),
         read=lambda z: data[z],
-        voxels=lambda: data,
         told=volume_or_stack(Seen(path, shape, mrc.ispg, mrc.mz, mrc.labels)),
+        whole=lambda: data,
         voxel_sizes_angstrom=mrc.voxel_sizes_angstrom,
         origin_angstrom=mrc.origin_angstrom,
         notes=mrc.notes,
@@ -134,7 +138,8 @@ def read_volume(path: PathLike, is_volume: bool = False) -> Volume:
 def _zarr_file(path: Path) -> VolumeFile:
     image = open_ome_zarr(path)
     voxels = cache(image.unpacked)
+    told = Told("volume", "an OME-Zarr image")
     return VolumeFile(
-        path, "ome-zarr", image.shape, image.dtype, lambda z: voxels()[z], voxels,
-        Told("volume", "an OME-Zarr image"), image.voxel_sizes_angstrom, image.origin_angstrom, image.notes,
+        path, "ome-zarr", image.shape, image.dtype, lambda z: voxels()[z], told, voxels, image.voxel_sizes_angstrom,
+        image.origin_angstrom, image.notes,
     )  # fmt: skip
