@@ -12,6 +12,7 @@ import click
 
 from cryolithe import __version__
 from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
+from cryolithe.formats.files import check_ending
 
 
 @click.command("score")
@@ -52,6 +53,8 @@ def command(
         levels = tuple(float(part) for part in snrs.split(","))
     except ValueError as error:
         raise SettingsError(f"--snr must be numbers separated by commas, got '{snrs}'") from error
+    if json_path:
+        check_ending(json_path, (".json",), "the scores", "--json")
     if json_path and json_path.exists() and not overwrite:
         raise OutputError(f"{json_path} exists; give --overwrite to replace it")
     keep_freed_memory()
