@@ -221,7 +221,10 @@ def _reconstruct_pair(
         with progress_watcher() as watcher:
             return run_task(Task(volume.stem, _job(stack, angles, volume, settings)), watcher, (Exception,)).message
 
-    pair.reconstruct_halves(halves, output, settings.overwrite, one)
+    def job_of(stack: Path, volume: Path) -> Job:
+        return _job(stack, angles, volume, settings)
+
+    pair.reconstruct_halves(halves, output, settings.overwrite, one, job_of)
 
 
 def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
