@@ -89,6 +89,12 @@ def command(
         check_ending(json_path, (".json",), "the numbers", "--json")
 
     a, b = (_read(path, is_volume) for path in volumes)
+    if all(open_volume_file(path).of_network for path in volumes):
+        click.echo(
+            "Note: both volumes were made by a network and share what it learned, so that they agree better than their "
+            "images do; halves of --method fbp tell how far those reach",
+            err=True,
+        )
     _check_pair(volumes, (a, b), check_voxel_size=voxel_size is None)
     mask = None if mask_path is None else _read_mask(mask_path, a, volumes[0])
     if volumes[0].resolve() == volumes[1].resolve():

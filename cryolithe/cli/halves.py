@@ -109,8 +109,7 @@ def reconstruct_halves(
         "notes": [SHARED_PRIOR] if network else [],
     }
     write_json(record, average_record(average, volumes, mean, shown))
-    say(
-        f"{average}: average of the halves, {told(found['0.5'])}; agreement in {confidence.name}, record in {record.name}"
-    )
+    where = f"agreement in {confidence.name}, record in {record.name}"
+    say(f"{average}: average of the halves, {told(found['0.5'])}; {where}")
     if data:
         say(f"Back-projections of the same halves: {told(data['resolution']['0.5'])}. {SHARED_PRIOR}")

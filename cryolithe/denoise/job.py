@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,6 @@ from cryolithe.reconstruct.job import Watcher
 
 CPU_MINUTES = 30.0
 SMALLEST_CROP = 64
-# What `cryolithe reconstruct` writes into the headers of volumes of its networks.
-NETWORK_LABEL = re.compile(r"CryoLithe \S+ model ")
 
 
 @dataclass(frozen=True)
@@ -211,7 +208,7 @@ def resolve(job: DenoiseJob, watcher: Watcher) -> Resolved:
     for note in (*(f"Note on {job.volume.name}: {text}" for text in volume.notes), target.note):
         if note:
             watcher.note(note)
-    if any(NETWORK_LABEL.match(label) for label in volume.labels):
+    if volume.of_network:
         watcher.note(
             f"Warning: {job.volume.name} was made by a network, which leaves hardly any independent noise: denoising "
             "it costs detail (benchmarks/README.md) and is meant for volumes of --method fbp or sirt"

@@ -28,6 +28,10 @@ Array = NDArray[Any]
 VOXEL_SIZE_TOLERANCE = 0.01  # relative, as for `cryolithe fsc`
 SAME_VALUES = 1e-4  # of the span, by which the extremes in a record may differ from those of its volume
 DEFAULT_TILT_RANGE = (-60.0, 60.0)
+SHARED_PRIOR = (
+    "Both halves were made by a network and share what it learned: where it adds the same structure to both, they "
+    "agree although the data say nothing. Their FSC is no measure of resolution; compare halves of --method fbp."
+)
 MASKED = 0.5  # weights above count as inside where a voxel is either in or out
 
 
@@ -143,7 +147,7 @@ def load(request: Request) -> Task:
     reference = open_volume(request.reference, notes, request.is_volume) if request.reference else None
     if reference and request.reference and request.reference.samefile(request.volume):
         notes.append("The reference is the volume itself: every score is perfect and says nothing.")
-    halves = _open_halves(request.halves, notes, request.is_volume) if request.halves else None
+    halves = _open_halves(request.halves, (notes, warnings), request.is_volume) if request.halves else None
     for other in (reference, *(halves or ())):
         if other is not None:
             check_fit(volume, other, request.crop)
@@ -324,8 +328,11 @@ def _check_options(request: Request) -> None:
         raise SettingsError(f"--particle-diameter: expected a length in Å, at least 1, got {diameter:g}")
 
 
-def _open_halves(paths: tuple[Path, Path], notes: list[str], is_volume: bool) -> tuple[Named, Named]:
+def _open_halves(paths: tuple[Path, Path], told: tuple[list[str], list[str]], is_volume: bool) -> tuple[Named, Named]:
+    notes, warnings = told
     first, second = (open_volume(path, notes, is_volume) for path in paths)
+    if all(open_volume_file(path).of_network for path in paths):
+        warnings.append(SHARED_PRIOR)
     same = paths[0].samefile(paths[1])
     if same or (first.voxels.shape == second.voxels.shape and np.array_equal(first.voxels, second.voxels)):
         raise InputError(

@@ -126,12 +126,11 @@ def check_folder_name(path: Path, also: str = "") -> None:
     Raises:
         OutputError: if it is a file, or ends as files of volumes, figures and tables do.
     """
+    wanted = f"expected a folder {also}".rstrip()
     if path.is_file():
-        raise OutputError(
-            f"-o {path}: cannot make the folder, a file has this name; expected a folder{also and ' '}{also}"
-        )
+        raise OutputError(f"-o {path}: cannot make the folder, a file has this name; {wanted}")
     if not path.is_dir() and path.suffix.lower() in _FILE_ENDINGS:
-        raise OutputError(f"-o {path}: expected a folder{' ' if also else ''}{also}")
+        raise OutputError(f"-o {path}: {wanted}")
 
 
 def printable(text: str) -> str:

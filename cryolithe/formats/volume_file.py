@@ -5,6 +5,7 @@ The one door of every command that takes a volume.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -18,12 +19,15 @@ from cryolithe.errors import InputError
 from cryolithe.formats.files import PathLike
 from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr, open_ome_zarr
+from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.tiff import ENDINGS, read_planes, read_tiff, tiff_files
 from cryolithe.formats.volume_kind import Seen, Told, stack_refusal, volume_or_stack
 from cryolithe.volume import Volume
 
 Kind = Literal["mrc", "tiff", "sequence", "ome-zarr"]
 _VOLUME = Told("volume", "nothing speaks against it")
+# What `cryolithe reconstruct` writes into the headers of volumes of its networks.
+NETWORK_LABEL = re.compile(r"CryoLithe \S+ model ")
 _KEPT_PLANES = 64  # of a sequence, whose files are read whole
 
 
@@ -58,6 +62,13 @@ class VolumeFile:
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+
+    @property
+    def of_network(self) -> bool:
+        """Whether a network made it, as far as its labels and its record tell."""
+        method = read_record_beside(self.path).get("method")
+        named = isinstance(method, dict) and method.get("name") == "network"
+        return named or any(NETWORK_LABEL.match(label) for label in self.labels)
 
     def voxels(self) -> NDArray[Any]:
         """All voxels, shape ``(z, y, x)``, read-only; on the disk where the file allows it."""
