@@ -38,8 +38,8 @@ MOST_LINES = 20
 def command(files: tuple[Path, ...], as_json: bool) -> None:
     """Say what files hold: stacks, volumes (MRC, TIFF, OME-Zarr), angles, models, records, HDF5.
 
-    Also metadata and alignments of SerialEM (.mdoc), IMOD (.xf, newst.com, tilt.com), AreTomo (.aln), RELION (.star) and Warp (.xml, .tomostar);
-    lists and folders of series.
+    Also metadata and alignments of SerialEM (.mdoc), IMOD (.xf, newst.com, tilt.com), AreTomo (.aln), RELION (.star)
+    and Warp (.xml, .tomostar); lists and folders of series.
 
     A file that cannot be read does not stop the others; the exit code is then 2.
 

@@ -157,7 +157,7 @@ def _tomogram_facts(path: Path, tags: list[str], rows: list[list[str]]) -> list[
         Fact("series", len(rows)),
         Fact("names", names, _some(names)),
         Fact("volumes", len(volumes)),
-        Fact("missing_files", missing, missing[:_SHOWN]),
+        Fact("missing_files", missing, _lines(missing)),
     ]
 
 
@@ -176,7 +176,7 @@ def _series_facts(path: Path, name: str, tags: list[str], rows: list[list[str]])
         Fact("angles_from", column),
         Fact("aligned", aligned, "yes" if aligned else "no: it lacks rlnTomoZRot and shifts"),
         Fact("stacks", stacks, _some(stacks) if stacks else "none: one file for each image"),
-        Fact("missing_files", missing[:_SHOWN]),
+        Fact("missing_files", missing, _lines(missing)),
     ]
 
 
@@ -233,6 +233,10 @@ def _floats(path: Path, column: str, words: list[str]) -> list[float]:
     if not values or not all(map(math.isfinite, values)):
         raise InputError(f"{path}: {column} holds {'no value' if not values else 'a value that is not finite'}")
     return values
+
+
+def _lines(names: list[str]) -> list[str]:
+    return names[:_SHOWN] + ([f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else [])
 
 
 def _some(names: list[str]) -> str:

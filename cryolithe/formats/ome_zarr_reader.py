@@ -142,9 +142,9 @@ def open_ome_zarr(path: Path) -> ZarrImage:
         raise InputError("OME-Zarr needs the package zarr: pip install 'cryolithe[zarr]'") from error
     try:
         found = zarr.open(str(path), mode="r")
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except Exception as error:
+    except Exception as error:  # the library raises whatever it stumbles over
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(path, error) from error
         raise FileFormatError(f"{path} is no OME-Zarr image: {' '.join(str(error).split())[:200]}") from error
     if isinstance(found, zarr.Array):
         if found.ndim == 3 and not any((path.parent / mark).is_file() for mark in MARKS):
