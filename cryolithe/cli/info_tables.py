@@ -129,12 +129,12 @@ def _tables(path: Path) -> list[tuple[str, list[str], list[list[str]]]]:
 
     text = read_text(path, "a STAR file", LIMIT_BYTES)
     try:
-        document = cif.read_string(text)
+        document: Any = cif.read_string(text)
     except (ValueError, RuntimeError) as error:
         raise FileFormatError(f"{path} is not a STAR file: {printable(str(error))[:160]}") from error
     found = []
     for block in document:
-        pairs = [item.pair for item in block if item.pair is not None]
+        pairs = [tuple(item.pair) for item in block if item.pair is not None]
         if pairs:
             found.append((block.name, [tag[1:] for tag, _ in pairs], [[cif.as_string(value) for _, value in pairs]]))
         for item in block:

@@ -153,10 +153,10 @@ def open_ome_zarr(path: Path) -> ZarrImage:
                 ("a plain zarr array: axes z, y, x assumed, voxel size unknown",),
             )  # fmt: skip
         raise FileFormatError(f"{path} is one level of an OME-Zarr image; give the folder of the image, {path.parent}")
-    attributes = dict(found.attrs)
-    attributes = (
-        {**attributes, **attributes.get("ome", {})} if isinstance(attributes.get("ome"), Mapping) else attributes
-    )
+    attributes: dict[str, Any] = dict(found.attrs)
+    newer = attributes.get("ome")  # where version 0.5 keeps them
+    if isinstance(newer, Mapping):
+        attributes = {**attributes, **newer}
     scales = attributes.get("multiscales")
     if not isinstance(scales, list) or not scales:
         raise FileFormatError(f"{path} is no OME-Zarr image: expected the attribute 'multiscales', found none")
@@ -178,7 +178,7 @@ def _image(path: Path, group: Any, scales: list[Any]) -> ZarrImage:
     arrays = [(dataset, group[str(dataset["path"])]) for dataset in scale["datasets"]]
     # By the specification the first is the finest; what counts is that it is.
     dataset, array = max(arrays, key=lambda pair: math.prod(pair[1].shape))
-    axes = scale.get("axes") or ("t", "c", "z", "y", "x")[-array.ndim :]
+    axes: Any = scale.get("axes") or ("t", "c", "z", "y", "x")[-array.ndim :]
     names = [str(axis["name"] if isinstance(axis, Mapping) else axis).lower() for axis in axes]
     if len(names) != array.ndim or any(names.count(axis) != 1 for axis in _AXES):
         raise FileFormatError(f"{path} has the axes {', '.join(names)}; expected z, y and x")
