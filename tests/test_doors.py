@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from tiny_series import write_series
 
 from cryolithe.cli import main
+from cryolithe.denoise.output import default_output
 from cryolithe.formats import ome_zarr_reader, read_mrc, read_volume, write_volume
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.ome_zarr import read_ome_zarr, write_ome_zarr
@@ -272,6 +273,7 @@ def test_a_reconstruction_is_not_written_under_a_name_of_another_format(name, tm
         (("score", "--json", "n.csv"), ".json"),
         (("simulate", "-o", "n.mrc"), "expected a folder"),
         (("simulate", "-o", "n.h5"), "expected a folder"),
+        (("train", "--finetune", "default", ".", "-o", "n.mrc"), ".safetensors"),
     ],
 )
 def test_every_command_refuses_names_that_lie(words, expected, tmp_path, monkeypatch):
@@ -296,6 +298,13 @@ def test_a_compressed_volume_and_tiff_go_through_the_same_door(tmp_path):
         assert json.loads(good("info", tmp_path / other, "--json").stdout)[0]["shape"] == list(SHAPE)
     angles(tmp_path / "v.tlt")
     assert "is a stack of tilt images" in refused("fsc", tmp_path / "v.tif", tmp_path / "planes")
+
+
+def test_the_denoised_volume_of_one_that_is_still_to_be_made_has_its_format(tmp_path):
+    for name, expected in (("v.zarr", "v_samba.zarr"), ("v.mrc", "v_samba.mrc"), ("v.st", "v_samba.mrc")):
+        assert default_output(tmp_path / name) == tmp_path / expected
+    (tmp_path / "v.zarr").mkdir()
+    assert default_output(tmp_path / "v.zarr") == tmp_path / "v_samba.zarr"
 
 
 def test_level_zero_is_what_a_reader_gets(tmp_path):

@@ -8,6 +8,7 @@ import click
 
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.formats.files import check_ending, check_folder_name
 
 PATH = click.Path(path_type=Path)
 SHOWN = 10
@@ -68,6 +69,7 @@ def _make_sheet(folder: Path, path: Path | None, pattern: tuple[str, ...], outpu
 
     keep_freed_memory()
     collection = find_candidates(folder, None if path is None else read_manifest(path), pattern)
+    check_folder_name(output)
     check_outputs(output, overwrite)
     with progress_watcher() as watcher:
         watcher.stage("Measuring", len(collection.candidates))
@@ -98,6 +100,7 @@ def _apply(path: Path, template: Path | None, output: Path, overwrite: bool) -> 
 
     if output.exists() and output.resolve() == path.resolve():
         raise OutputError(f"{output} is the file that is to be applied; give another name with -o")
+    check_ending(output, (".yaml", ".yml", ".txt"), "a manifest, or a list of files")
     if output.suffix.lower() == ".txt":
         click.echo(f"{output}: {write_kept_list(output, read_choices(path), overwrite)} files")
         return

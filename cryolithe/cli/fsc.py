@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.errors import GeometryError, InputError, OutputError, SettingsError
 from cryolithe.formats.files import check_ending
+from cryolithe.formats.record import hashed
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.metrics import (
@@ -108,6 +109,7 @@ def command(
             json_path,
             {
                 "cryolithe": __version__,
+                "inputs": hashed({"a": volumes[0], "b": volumes[1], **({"mask": mask_path} if mask_path else {})}),
                 "volumes": volumes,
                 "mask": mask_path,
                 "shape_zyx": a.voxels.shape,

@@ -65,10 +65,10 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     from cryolithe.training.session import check_output, to_precision
 
     keep_freed_memory()
+    check_ending(output, (".safetensors",), "a model")
     recipe, base, start = _recipe(sources, options["finetune"])
     chosen = choose_device(options["device"])
     precision = to_precision(choose_precision(options["precision"], chosen), chosen)
-    check_ending(output, (".safetensors",), "a model")
     check_output(output, options["overwrite"], options["resume"])
     check_files(recipe, base)
     place = join_processes(chosen, precision)

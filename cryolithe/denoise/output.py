@@ -46,7 +46,7 @@ class Target:
 
 def default_output(path: Path, suffix: str = "_samba") -> Path:
     """``tomo.mrc`` to ``tomo_samba.mrc``, ``tomo.zarr`` to ``tomo_samba.zarr``; a folder of planes to a folder."""
-    if is_ome_zarr(path):
+    if path.suffix.lower() == ".zarr" or is_ome_zarr(path):  # also of a volume that is still to be made
         return path.with_name(path.resolve().name.removesuffix(".zarr") + suffix + ".zarr")
     if path.is_dir():
         return path.with_name(path.resolve().name + suffix)

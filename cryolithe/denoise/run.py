@@ -34,6 +34,7 @@ from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.reconstruct.job import Watcher
 from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.report import write_json
@@ -334,7 +335,10 @@ def _denoised_halves(
     assert job.halves is not None
     found: list[NDArray[Any]] = []
     for path in job.halves:
-        source = look(open_volume_file(path), job.fix_nonfinite, watcher)
+        opened = open_volume_file(path)
+        if opened.told.content == "stack" and not job.is_volume:
+            raise stack_refusal(path, opened.told)
+        source = look(opened, job.fix_nonfinite, watcher)
         tile = central_tile(source, CROP, inference.network.config.multiple)
         z = central(source.volume.shape, GUARD_PLANES)[0]
         own = replace(inference, usable=source.survey.usable)
