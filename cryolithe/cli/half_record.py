@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryolithe.evaluation.html import period
+from cryolithe.formats import RunningStatistics, read_mrc
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import FscCurve, Resolution, fourier_shell_correlation, mean_correlation, resolution_at
@@ -56,32 +57,36 @@ def back_projected(jobs: Sequence[Job], voxel_size_angstrom: float | None) -> di
 
 
 def average_record(
-    average: Path, volumes: tuple[Path, Path], mean: NDArray[Any], found: dict[str, Any]
+    average: Path, volumes: tuple[Path, Path], scaling: dict[str, Any], found: dict[str, Any]
 ) -> dict[str, Any]:
     """What is told of the average.
 
     Args:
-        average: its file.
+        average: its file, which is there.
         volumes: of the halves, whose records lie beside them.
-        mean: voxels as stored.
+        scaling: what its stored values stand for, where that is told; may be empty.
         found: FSC and what else was computed of the halves.
     """
     even, odd = (read_record_beside(path) for path in volumes)
     tilts = {f"{name} tilts": half["inputs"]["tilts"] for name, half in (("even", even), ("odd", odd))}
     shared = {name: entry for name, entry in even["inputs"].items() if name != "tilts"}
-    statistics = {
-        "minimum": float(mean.min()),
-        "maximum": float(mean.max()),
-        "mean": float(mean.mean(dtype=np.float64)),
-        "rms": float(mean.std(dtype=np.float64)),
-    }
+    stored = read_mrc(average).data
+    statistics = RunningStatistics()
+    for section in stored:
+        statistics.add(np.asarray(section))
     volume = {key: value for key, value in even["volume"].items() if key != "scaling"}
     return {
         "program": even["program"],
         "date": odd["date"],
         "inputs": {**hashed({"even": volumes[0], "odd": volumes[1]}), **tilts, **shared},
-        "volume": {**volume, "path": average.name, "dtype": mean.dtype.name, "made": "average of halves",
-                   "statistics": statistics},
+        "volume": {
+            **volume,
+            "path": average.name,
+            "dtype": stored.dtype.name,
+            "made": "average of halves",
+            "statistics": asdict(statistics.result()),
+            **scaling,
+        },
         "geometry": even["geometry"],
         "method": even["method"],
         "settings": even["settings"],

@@ -85,7 +85,7 @@ def reconstruct_halves(
     mean = (np.asarray(a.voxels, dtype=np.float32) + np.asarray(b.voxels, dtype=np.float32)) / np.float32(2)
     label = f"CryoLithe {__version__} average of two halves"
     write_volume(average, Volume(mean, a.voxel_size_angstrom), label=label, dtype=a.voxels.dtype, overwrite=overwrite)
-    mean = np.asarray(mean, dtype=a.voxels.dtype)
+    del mean
     curve = fourier_shell_correlation(a.voxels, b.voxels)
     sigma = window_sigma_px(a.voxels.shape)
     agreement = agreement_map(a.voxels, b.voxels, sigma)
@@ -108,7 +108,7 @@ def reconstruct_halves(
         "confidence": {"path": confidence.name, **summarise(agreement, sigma).__dict__},
         "notes": [SHARED_PRIOR] if network else [],
     }
-    write_json(record, average_record(average, volumes, mean, shown))
+    write_json(record, average_record(average, volumes, {}, shown))
     where = f"agreement in {confidence.name}, record in {record.name}"
     say(f"{average}: average of the halves, {told(found['0.5'])}; {where}")
     if data:
