@@ -12,7 +12,6 @@ import click
 
 from cryolithe import __version__
 from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
-from cryolithe.formats.files import check_ending
 
 
 @click.command("score")
@@ -42,6 +41,7 @@ def command(
 
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.diagnosis.machine import checkout_commit, cpu_model
+    from cryolithe.formats.files import check_ending
     from cryolithe.network.checkpoint import load_model
     from cryolithe.reconstruct.methods import Compute
     from cryolithe.report import write_json

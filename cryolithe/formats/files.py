@@ -128,7 +128,7 @@ def check_folder_name(path: Path, also: str = "") -> None:
     """
     wanted = f"expected a folder {also}".rstrip()
     if path.is_file():
-        raise OutputError(f"-o {path}: cannot make the folder, a file has this name; {wanted}")
+        raise OutputError(f"-o {path} cannot be written: cannot make the folder, a file has this name; {wanted}")
     if not path.is_dir() and path.suffix.lower() in _FILE_ENDINGS:
         raise OutputError(f"-o {path}: {wanted}")
 
