@@ -19,6 +19,7 @@ from tiny_series import noise, write_series
 from cryolithe.cli import main
 from cryolithe.denoise import model, run
 from cryolithe.denoise import recipe as recipes
+from cryolithe.errors import SettingsError
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
 from cryolithe.hashing import content_sha256, sampled_sha256
@@ -26,6 +27,7 @@ from cryolithe.reconstruct.job import Job
 from cryolithe.reconstruct.preview import preview_is_current
 from cryolithe.report import drawn_source
 from cryolithe.settings import ReconstructSettings
+from cryolithe.training.session import _check_pairs
 from cryolithe.volume import Volume
 
 FBP = ("--method", "fbp", "--thickness", 12, "--device", "cpu")
@@ -210,6 +212,16 @@ def test_a_simulated_series_is_done_only_if_this_recipe_made_it_whole(tmp_path):
     result = call("simulate", QUICK, "-o", out, "--resume")
     assert result.exit_code == 2
     assert "TS_001.h5 exists and was not made by this recipe" in result.output
+
+
+def test_a_resumed_training_needs_the_pairs_that_it_saw(tmp_path):
+    path = tmp_path / "pairs.json"
+    _check_pairs(path, {"a.h5": "1"})  # a run of before this was kept
+    path.write_text(json.dumps({"a.h5": "1", "b.h5": "2"}))
+    _check_pairs(path, {"a.h5": "1", "b.h5": "2"})
+    for other in ({"a.h5": "1"}, {"a.h5": "1", "b.h5": "3"}, {"a.h5": "1", "b.h5": "2", "c.h5": "3"}):
+        with pytest.raises(SettingsError, match="is not the one that this run was trained on before"):
+            _check_pairs(path, other)
 
 
 def test_hashes_tell_every_change_of_a_file_and_of_a_folder(tmp_path):
