@@ -112,7 +112,7 @@ def prepare(manifest: Manifest, pair: PairEntry, root: Path, folder: Path, thick
         write_images(folder, half, halved, at, pixel)
     planes = thickness
     if "target" in found:
-        target = oriented(read_volume(found["target"]).voxels, manifest)
+        target = oriented(read_volume(found["target"], is_volume=True).voxels, manifest)
         depth = len(target) // manifest.target_binning
         voxels = np.stack(list(binned_planes(target, len(target), manifest.target_binning)))
         if voxels.shape[1:] == images.shape[1:]:

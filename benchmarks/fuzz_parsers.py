@@ -23,13 +23,13 @@ from cryolithe.cli.info import describe
 from cryolithe.curation.choices import read_choices
 from cryolithe.curation.manifest import read_manifest
 from cryolithe.denoise.model import FlowConfig, FusionConfig, SambaConfig, SambaNet, load_weights, save_weights
-from cryolithe.evaluation.inputs import read_sidecar
 from cryolithe.formats import read_angles_deg, read_mrc, read_series_list
 from cryolithe.formats.alignment_aretomo import read_aln
 from cryolithe.formats.alignment_imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
 from cryolithe.formats.alignment_relion import read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
+from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
 from cryolithe.formats.tiff import read_tiff
 from cryolithe.formats.tomogram_star import read_tomogram_star
@@ -356,7 +356,7 @@ def _sidecar_seeds(folder: Path) -> list[bytes]:
 
 
 def _sidecar(path: Path) -> None:
-    assert isinstance(read_sidecar(path.with_suffix(".mrc")), dict)
+    assert isinstance(read_record_beside(path.with_suffix(".mrc")), dict)
 
 
 # Weights

@@ -112,7 +112,10 @@ def plot_fsc(
 
 
 def plot_central_slices(
-    path: str | Path, panels: Sequence[tuple[str, NDArray[Any]]], voxel_size_angstrom: float | None = None
+    path: str | Path,
+    panels: Sequence[tuple[str, NDArray[Any]]],
+    voxel_size_angstrom: float | None = None,
+    source: str = "",
 ) -> None:
     """Draw three orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
 
@@ -123,6 +126,7 @@ def plot_central_slices(
         path: image file; its suffix chooses the format.
         panels: title and volume ``(z, y, x)`` of each column.
         voxel_size_angstrom: edge of a voxel in all volumes; adds a scale bar.
+        source: what was drawn, kept in the text of a PNG file; see `drawn_source`.
 
     Raises:
         InputError: if there is no volume or an array is not 3-D.
@@ -164,7 +168,18 @@ def plot_central_slices(
                         draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
                 top -= inch_per_px * height + GAP
             left += inch_per_px * width + GAP
-        _save(figure, Path(path))
+        _save(figure, Path(path), source)
+
+
+def drawn_source(path: Path) -> str:
+    """The ``source`` that a figure of `plot_central_slices` was drawn of; empty where it tells none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Source", ""))
+    except (OSError, ValueError, SyntaxError):
+        return ""
 
 
 def plot_contact_sheet(
@@ -250,7 +265,7 @@ def draw_scale_bar(axes: Axes, width_px: int, voxel_size_angstrom: float) -> Non
     )  # fmt: skip
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, source: str = "") -> None:
     """Write a figure in the format of the path's suffix (PNG without one)."""
     kind = path.suffix[1:].lower() or "png"
     known = figure.canvas.get_supported_filetypes()
@@ -258,7 +273,7 @@ def _save(figure: Figure, path: Path) -> None:
         raise OutputError(f"{path}: a figure can be written as {', '.join(sorted(known))}, not as '{kind}'")
     with replacing(path, overwrite=True) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # of a name, that the font does not have: a box stands for it
-        figure.savefig(temporary, format=kind)
+        figure.savefig(temporary, format=kind, metadata={"Source": source} if source and kind == "png" else None)
 
 
 def _plain(obj: object) -> object:

@@ -14,7 +14,7 @@ from fake_entry import fake_entry
 from cryolithe.cli import main
 from cryolithe.curation.manifest import FileFacts, Measured, read_manifest
 from cryolithe.errors import InputError
-from cryolithe.formats import read_tilt_series, read_volume
+from cryolithe.formats import read_mrc, read_tilt_series
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -128,7 +128,7 @@ def test_a_series_without_halves_or_target_is_split_by_images(tmp_path):
               for n in ("even", "odd")]  # fmt: skip
     assert (len(angles[0]), len(angles[1])) == (21, 20)
     assert not set(angles[0]) & set(angles[1])
-    assert read_volume(case.folder / "tilts.mrc").voxels.shape == (41, 72, 64)  # binned by 4
+    assert read_mrc(case.folder / "tilts.mrc").data.shape == (41, 72, 64)  # binned by 4
 
 
 def test_what_is_missing_or_differs_is_said(tmp_path):

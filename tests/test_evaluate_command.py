@@ -37,6 +37,13 @@ def write(path, voxels, voxel_size=10.0):
     return path
 
 
+def write_sidecar(volume, data, **geometry):
+    """What a reconstruction of the images within ±50° tells beside its volume."""
+    angles = [float(line) for line in (data / "tilts.tlt").read_text().split() if abs(float(line)) <= REACH]
+    record = {"geometry": {"tilt_angles_deg": angles, **geometry}, "volume": {"contrast": "dark"}}
+    volume.with_suffix(".json").write_text(json.dumps(record))
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Files of a simulated series: FBP of the tilts within ±50°, its halves, truth, particles, template."""
@@ -113,10 +120,12 @@ def parsed(path):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A run with everything."""
+    """A run with everything, a sidecar that tells which images were used among it."""
     out = tmp_path_factory.mktemp("report") / "all"
+    volume = write(out.parent / "fbp.mrc", read_volume(data / "fbp.mrc").voxels)
+    write_sidecar(volume, data)
     result = run(
-        data / "fbp.mrc", "--reference", data / "truth.mrc", "--half1", data / "even.mrc", "--half2", data / "odd.mrc",
+        volume, "--reference", data / "truth.mrc", "--half1", data / "even.mrc", "--half2", data / "odd.mrc",
         "--tilts", data / "tilts.mrc", "--angles", data / "tilts.tlt", "--held-out", f"beyond {REACH:g}",
         "--particles", data / "particles.star", "--template", data / "template.mrc",
         "--kind", (data / "kind.txt").read_text(), "--particle-diameter", 120, "-o", out,

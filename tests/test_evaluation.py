@@ -13,6 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.evaluation import similarity as similarity_module
+from cryolithe.evaluation.heldout import Choice
 from cryolithe.evaluation.local import agreement_map, summarise
 from cryolithe.evaluation.matching import ball_mask, correlate, even_rotations, find_template, rotated_templates
 from cryolithe.evaluation.picking import (
@@ -227,6 +228,10 @@ def test_local_agreement_in_the_limits_and_across_slabs():
 # --- reprojection
 
 
+def held_out(*numbers):
+    return Choice(numbers, "held out", "for a test")
+
+
 def test_the_right_volume_predicts_a_held_out_image_and_a_mirrored_one_does_not():
     density = gaussian_filter(noise((24, 48, 48), 6), 1.5)
     density[:, :, :8] = density[:, :, -8:] = 0
@@ -235,21 +240,21 @@ def test_the_right_volume_predicts_a_held_out_image_and_a_mirrored_one_does_not(
     projector = make_projector(geometry, (24, 48))
     images = projector.forward(torch.from_numpy(density)).numpy()
     series = TiltSeries(images, geometry, 10.0)
-    exact, pictures = reproject(density, series, (0, 3, 10), held_out=True)
+    exact, pictures = reproject(density, series, held_out(0, 3, 10))
     assert exact.correlation == pytest.approx(1, abs=1e-4)
     assert exact.ring_correlation[2:] == pytest.approx(1, abs=1e-3)
     assert [p.angle_deg for p in pictures] == [0.0, -60.0]
     kept = [n for n in range(21) if n not in (3, 17)]
     rows = torch.from_numpy(images[kept] - images[kept].mean(axis=(1, 2), keepdims=True))
     volume = fbp(make_projector(geometry.select(kept), (24, 48)), rows).numpy()
-    found = reproject(volume, series, (3, 17), held_out=True)[0].mean_correlation
-    mirrored = reproject(volume[::-1].copy(), series, (3, 17), held_out=True)[0].mean_correlation
+    found = reproject(volume, series, held_out(3, 17))[0].mean_correlation
+    mirrored = reproject(volume[::-1].copy(), series, held_out(3, 17))[0].mean_correlation
     assert found > 0.75
     assert mirrored < found - 0.3
     binned = TiltSeries(np.repeat(np.repeat(images, 2, axis=1), 2, axis=2), TiltGeometry(angles, (96, 96)), 5.0)
-    assert reproject(density, binned, (3, 10), held_out=False)[0].binning == 2
+    assert reproject(density, binned, held_out(3, 10))[0].binning == 2
     with pytest.raises(InputError, match=r"the images have 48 rows \(y\) but the volume has 40"):
-        reproject(density[:, :40], series, (3,), held_out=True)
+        reproject(density[:, :40], series, held_out(3))
 
 
 # --- particles

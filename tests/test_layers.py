@@ -23,7 +23,7 @@ ALLOWED = {
     "wavelets": {"errors"},
     "tilts": {"errors", "geometry"},
     "volume": {"errors", "geometry"},
-    "formats": {"errors", "geometry", "alignment", "tilts", "volume"},
+    "formats": {"errors", "hashing", "geometry", "alignment", "tilts", "volume"},
     "sampling": {"geometry"},
     "projector": {"errors", "geometry", "filters"},
     "spectra": set(),
@@ -44,7 +44,8 @@ ALLOWED = {
     },
     "simulation": {"errors", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "evaluation": {
-        "errors", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra", "metrics", "report",
+        "errors", "hashing", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra", "metrics",
+        "report",
     },
     "curation": {"errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {
@@ -52,7 +53,8 @@ ALLOWED = {
         "metrics", "fidelity", "report", "network", "reconstruct", "simulation",
     },
     "denoise": {
-        "errors", "device", "limits", "images", "volume", "formats", "metrics", "report", "reconstruct", "training",
+        "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "report", "reconstruct",
+        "training",
     },
 }  # fmt: skip
 

@@ -337,7 +337,7 @@ def test_a_bad_pair_is_left_out_and_the_others_are_built(copy, entry, tmp_path):
 
 
 def test_finished_pairs_are_kept_and_others_settings_are_refused(copy, tmp_path, monkeypatch):
-    root, _ = copy
+    root, paths = copy
     out = tmp_path / "out"
     arguments = ("--data", root, "-o", out, "--only", "tomo_001")
     with monkeypatch.context() as patch:
@@ -356,6 +356,14 @@ def test_finished_pairs_are_kept_and_others_settings_are_refused(copy, tmp_path,
     before = (out / "tomo_001.h5").read_bytes()
     result = run("build", SHIPPED, *arguments)
     assert (result.exit_code, result.stdout) == (0, "tomo_001: already done\n")
+    whole = paths["target"].read_bytes()
+    paths["target"].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # other data under the same name
+    result = run("build", SHIPPED, *arguments)
+    assert result.exit_code == 1
+    assert f"was made from another {paths['target']} than the one that is there now" in result.stderr
+    paths["target"].unlink()  # a local copy may go when its training files are made
+    assert "already done" in run("build", SHIPPED, *arguments).stdout
+    paths["target"].write_bytes(whole)
     other = changed(tmp_path, thickness_px=30)
     result = run("build", other, *arguments)
     assert result.exit_code == 1

@@ -65,9 +65,11 @@ def _make_sheet(folder: Path, path: Path | None, pattern: tuple[str, ...], outpu
     from cryolithe.curation.sheet import check_outputs, write_sheet
     from cryolithe.curation.templates import template_for
     from cryolithe.device import keep_freed_memory
+    from cryolithe.formats.files import check_folder_name
 
     keep_freed_memory()
     collection = find_candidates(folder, None if path is None else read_manifest(path), pattern)
+    check_folder_name(output)
     check_outputs(output, overwrite)
     with progress_watcher() as watcher:
         watcher.stage("Measuring", len(collection.candidates))
@@ -95,9 +97,11 @@ def _make_sheet(folder: Path, path: Path | None, pattern: tuple[str, ...], outpu
 def _apply(path: Path, template: Path | None, output: Path, overwrite: bool) -> None:
     from cryolithe.curation.choices import applied_manifest, read_choices, write_kept_list
     from cryolithe.curation.manifest import write_manifest
+    from cryolithe.formats.files import check_ending
 
     if output.exists() and output.resolve() == path.resolve():
         raise OutputError(f"{output} is the file that is to be applied; give another name with -o")
+    check_ending(output, (".yaml", ".yml", ".txt"), "a manifest, or a list of files")
     if output.suffix.lower() == ".txt":
         click.echo(f"{output}: {write_kept_list(output, read_choices(path), overwrite)} files")
         return

@@ -10,7 +10,7 @@ import click
 
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.errors import InputError
+from cryolithe.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +142,7 @@ def _asked(job: DenoiseJob) -> DenoiseJob:
 
     from cryolithe.formats.volume_file import open_volume_file
 
-    if job.is_volume or not sys.stdin.isatty() or not open_volume_file(job.volume).maybe_stack:
+    if job.is_volume or not sys.stdin.isatty() or open_volume_file(job.volume).told.content != "unknown":
         return job
     question = f"{job.volume} does not say whether it is a volume or a stack of images. Is it a volume?"
     return replace(job, is_volume=True) if click.confirm(question, err=True) else job
@@ -168,11 +168,34 @@ class Denoising:
 
     minutes: float | None
 
-    def is_done(self, volume: Path) -> bool:
-        """Whether a volume has been denoised."""
+    def is_done(self, volume: Path, overwrite: bool) -> bool:
+        """Whether this very volume has been denoised with these settings; a file of the right name says nothing.
+
+        Raises:
+            OutputError: if the denoised volume that is there was made of something else, and is not to be replaced.
+        """
+        from cryolithe.denoise.job import made_before
+
+        job = self._job(volume, overwrite)
+        if overwrite or not job.output.exists():
+            return False
+        other = made_before(job) if volume.exists() else f"{volume.name} is not there yet"
+        if other is None:
+            return True
+        raise OutputError(f"{job.output} exists but {other}; remove it, or give --overwrite to replace it")
+
+    def _job(self, volume: Path, overwrite: bool) -> DenoiseJob:
+        from cryolithe.denoise.job import DenoiseJob
         from cryolithe.denoise.output import default_output
 
-        return default_output(volume).exists()
+        return DenoiseJob(
+            volume=volume,
+            output=default_output(volume),
+            train_minutes=self.minutes,
+            is_volume=True,
+            overwrite=overwrite,
+            resume=not overwrite,
+        )
 
     def __call__(self, volume: Path, settings: ReconstructSettings, watcher: Watcher) -> str:
         """Denoise a volume, which is kept.
@@ -185,23 +208,14 @@ class Denoising:
         Returns:
             the line that tells of it.
         """
-        from cryolithe.denoise.job import DenoiseJob
-        from cryolithe.denoise.output import default_output
         from cryolithe.denoise.run import denoise
         from cryolithe.device import choose_devices
         from cryolithe.training.distributed import Place
 
-        if self.is_done(volume) and not settings.overwrite:
+        if self.is_done(volume, settings.overwrite):
             return f"{volume}: already denoised"
         device = choose_devices(settings.device)[0]
-        job = DenoiseJob(
-            volume=volume,
-            output=default_output(volume),
-            train_minutes=self.minutes,
-            is_volume=True,
-            overwrite=settings.overwrite,
-            resume=not settings.overwrite,
-        )
+        job = self._job(volume, settings.overwrite)
         return summary(job, denoise(job, Place(device, _precision(settings.precision, device)), watcher))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cryolithe.errors import OutputError
-from cryolithe.formats.files import printable
+from cryolithe.formats.files import check_ending, printable
 
 WIDTH = 120
 MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
@@ -45,6 +45,8 @@ def command(ctx: click.Context, folder: Path, json_path: Path | None, overwrite:
       PROBLEM   will fail; the line below says what to do
     Exit code: 0 if usable (warnings allowed), 1 if there is a problem.
     """
+    if json_path is not None:
+        check_ending(json_path, (".json",), "the findings", "--json")
     if json_path is not None and json_path.exists() and not overwrite:
         raise OutputError(f"{json_path} exists; choose another name or allow replacing it with --overwrite")
     if json_path is not None and not json_path.parent.is_dir():

@@ -29,7 +29,7 @@ INPUTS = ("volume", "reference", "half1", "half2", "mask", "tilts", "angles", "p
     "--held-out",
     metavar="WHICH",
     help="Images that the volume was not made from: 'beyond 60' (degrees) or numbers from 1 such as 1,5,9-12. Default: "
-    "those whose angles the volume's sidecar does not list.",
+    "those that the volume's sidecar does not list; it decides, and without one nobody knows.",
 )
 @click.option(
     "--tilt-range",
@@ -44,6 +44,7 @@ INPUTS = ("volume", "reference", "half1", "half2", "mask", "tilts", "angles", "p
     "--contrast", type=click.Choice(["dark", "bright"]), help="Dense matter in the volume. Default: sidecar, dark."
 )
 @click.option("--crop", is_flag=True, help="Compare the middle that volumes of different shapes have in common.")
+@click.option("--is-volume", is_flag=True, help="The files are volumes, even if they seem to be stacks of images.")
 @click.option("--keep-sign", is_flag=True, help="Do not flip a reference of the other polarity.")
 @click.option(
     "-o", "--output", type=FilePath, metavar="OUT", help="Folder, or .html file. Default: VOLUME_evaluation.html."
@@ -72,6 +73,7 @@ def command(output: Path | None, overwrite: bool, **options: Any) -> None:
     from cryolithe.evaluation.html import render, summary_rows
     from cryolithe.evaluation.inputs import Request, load
     from cryolithe.formats.files import replacing
+    from cryolithe.formats.record import hashed
     from cryolithe.report import write_json
 
     if bool(options["half1"]) != bool(options["half2"]):
@@ -80,9 +82,11 @@ def command(output: Path | None, overwrite: bool, **options: Any) -> None:
     halves = (options["half1"], options["half2"]) if options["half1"] else None
     for name in INPUTS:
         path = options[name]
-        if path is not None and not path.is_file():
+        folder_allowed = name not in ("tilts", "angles", "particles")
+        if path is not None and not (path.is_file() or (folder_allowed and path.is_dir())):
             raise InputError(f"{path} does not exist or is no file; check its name and folder")
     page, numbers, agreement = _outputs(options, output, overwrite)
+    given = dict(options)
     request = Request(
         halves=halves,
         tilt_range_deg=None if tilt_range is None else parse_wedge(tilt_range, "--tilt-range"),
@@ -94,7 +98,8 @@ def command(output: Path | None, overwrite: bool, **options: Any) -> None:
     say("... figures", err=True)
     text = render(found, draw_figures(found, shown), datetime.date.today().isoformat())
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_json(numbers, {"cryolithe": __version__, "request": request, "evaluation": found})
+    inputs = {name: path for name in INPUTS if (path := given[name]) is not None}
+    write_json(numbers, {"cryolithe": __version__, "inputs": hashed(inputs), "request": request, "evaluation": found})
     _write_agreement(agreement, found, shown)
     with replacing(page, overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -115,6 +120,8 @@ def command(output: Path | None, overwrite: bool, **options: Any) -> None:
 
 def _outputs(options: dict[str, Any], output: Path | None, overwrite: bool) -> tuple[Path, Path, Path]:
     """Names of the report, the numbers and the agreement map; OutputError if one may not be written."""
+    from cryolithe.formats.files import check_folder_name
+
     volume: Path = options["volume"]
     if output is None:
         page = volume.with_name(f"{volume.stem}_evaluation.html")
@@ -122,13 +129,13 @@ def _outputs(options: dict[str, Any], output: Path | None, overwrite: bool) -> t
         page = output
         if not page.parent.is_dir():
             raise OutputError(f"{page}: there is no folder {page.parent}; make it first")
-    elif output.is_file() or output.suffix.lower() in (".json", ".pdf", ".mrc"):
-        raise OutputError(f"-o {output}: expected a folder or a name ending in .html")
     else:
+        check_folder_name(output, "or a name ending in .html")
         page = output / "evaluation.html"
     paths = (page, page.with_suffix(".json"), page.with_name(f"{page.stem}_agreement.mrc"))
     inputs = [options[name] for name in INPUTS if options[name] is not None]
-    for path in paths if options["half1"] else paths[:2]:
+    # A map that an earlier evaluation left under this name belongs to that one: it is looked at, too.
+    for path in paths:
         if path.exists() and any(path.samefile(other) for other in inputs):
             raise OutputError(f"{path} is an input of this command; give another name with -o")
         if path.exists() and not overwrite:
@@ -137,7 +144,7 @@ def _outputs(options: dict[str, Any], output: Path | None, overwrite: bool) -> t
 
 
 def _write_agreement(path: Path, found: Evaluation, shown: Pictures) -> None:
-    """Write the agreement map, where there is one."""
+    """Write the agreement map, or remove that of the evaluation which is replaced."""
     from cryolithe import __version__
     from cryolithe.formats import write_volume
     from cryolithe.volume import Volume
@@ -145,3 +152,5 @@ def _write_agreement(path: Path, found: Evaluation, shown: Pictures) -> None:
     if shown.agreement is not None:
         label = f"CryoLithe {__version__} agreement of halves"
         write_volume(path, Volume(shown.agreement, found.voxel_size_angstrom), label=label, overwrite=True)
+    else:
+        path.unlink(missing_ok=True)  # of an evaluation that is replaced: it is of other halves

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.errors import GeometryError, InputError, OutputError, SettingsError
-from cryolithe.formats.mrc import read_volume
+from cryolithe.formats.files import check_ending
+from cryolithe.formats.record import hashed
+from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.metrics import (
     FloatArray,
     FscCurve,
@@ -32,11 +35,12 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 NUMBER = r"[+-]?\d+(?:\.\d*)?"
 
 FilePath = click.Path(dir_okay=False, path_type=Path)
+VolumePath = click.Path(path_type=Path)  # OME-Zarr and planes of TIFF are folders
 
 
 @click.command(no_args_is_help=True)
-@click.argument("volumes", metavar="A.mrc B.mrc", nargs=2, type=FilePath)
-@click.option("--mask", "mask_path", type=FilePath, help="Volume of weights: 1 keeps a voxel, 0 leaves it out.")
+@click.argument("volumes", metavar="A.mrc B.mrc", nargs=2, type=VolumePath)
+@click.option("--mask", "mask_path", type=VolumePath, help="Volume of weights: 1 keeps a voxel, 0 leaves it out.")
 @click.option(
     "--wedge",
     metavar="DEG|MIN,MAX",
@@ -46,15 +50,16 @@ FilePath = click.Path(dir_okay=False, path_type=Path)
 @click.option("--voxel-size", type=float, metavar="Å", help="Edge of a voxel, in place of the files' own.")
 @click.option("--json", "json_path", type=FilePath, help="Write the numbers to this file.")
 @click.option("--plot", "plot_path", type=FilePath, help="Draw the curve into this file (.png, .pdf, .svg).")
+@click.option("--is-volume", is_flag=True, help="The files are volumes, even if they seem to be stacks of images.")
 @click.option("--overwrite", is_flag=True, help="Replace the files of --json and --plot if they exist.")
 def command(
     volumes: tuple[Path, Path],
     mask_path: Path | None,
     wedge: str | None,
     voxel_size: float | None,
-    json_path: Path | None,
-    plot_path: Path | None,
+    is_volume: bool,
     overwrite: bool,
+    **outputs: Path | None,
 ) -> None:
     """Fourier shell correlation of two volumes of the same specimen.
 
@@ -70,6 +75,7 @@ def command(
       cryolithe fsc rec_EVN.mrc rec_ODD.mrc
       cryolithe fsc rec_EVN.mrc rec_ODD.mrc --wedge -51,60 --plot fsc.png --json fsc.json
     """
+    json_path, plot_path = outputs["json_path"], outputs["plot_path"]
     tilt_range_deg = None if wedge is None else parse_wedge(wedge)
     if voxel_size is not None and not (math.isfinite(voxel_size) and voxel_size > 0):
         raise SettingsError(f"--voxel-size: expected a positive number of Å, got {voxel_size:g}")
@@ -80,8 +86,16 @@ def command(
             raise OutputError(f"{output} is an input of this command; give another name")
     if plot_path is not None and plot_path.suffix.lower() not in PLOT_SUFFIXES:
         raise SettingsError(f"--plot: expected a name ending in {', '.join(PLOT_SUFFIXES)}, got '{plot_path}'")
+    if json_path is not None:
+        check_ending(json_path, (".json",), "the numbers", "--json")
 
-    a, b = (read_volume(path) for path in volumes)
+    a, b = (_read(path, is_volume) for path in volumes)
+    if all(open_volume_file(path).of_network for path in volumes):
+        click.echo(
+            "Note: both volumes were made by a network and share what it learned, so that they agree better than their "
+            "images do; halves of --method fbp tell how far those reach",
+            err=True,
+        )
     _check_pair(volumes, (a, b), check_voxel_size=voxel_size is None)
     mask = None if mask_path is None else _read_mask(mask_path, a, volumes[0])
     if volumes[0].resolve() == volumes[1].resolve():
@@ -95,6 +109,7 @@ def command(
             json_path,
             {
                 "cryolithe": __version__,
+                "inputs": hashed({"a": volumes[0], "b": volumes[1], **({"mask": mask_path} if mask_path else {})}),
                 "volumes": volumes,
                 "mask": mask_path,
                 "shape_zyx": a.voxels.shape,
@@ -150,6 +165,16 @@ def _check_output(path: Path | None, overwrite: bool) -> None:
         raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
 
 
+def _read(path: Path, is_volume: bool) -> Volume:
+    """A volume; InputError for a stack of images, a note where the file does not say what it is."""
+    found = open_volume_file(path)
+    if not is_volume and found.told.content == "stack":
+        raise stack_refusal(path, found.told)
+    if not is_volume and found.told.content == "unknown":
+        click.echo(f"Note: {path} is taken for a volume: {found.told.reason}", err=True)
+    return Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
+
+
 def _check_pair(paths: tuple[Path, Path], pair: tuple[Volume, Volume], check_voxel_size: bool) -> None:
     """Raise InputError unless the two volumes can be compared voxel by voxel."""
     a, b = pair
@@ -169,7 +194,7 @@ def _check_pair(paths: tuple[Path, Path], pair: tuple[Volume, Volume], check_vox
 
 def _read_mask(path: Path, volume: Volume, volume_path: Path) -> NDArray[np.generic]:
     """Return the weights of a mask, or raise InputError if they do not fit the volume or keep nothing."""
-    weights = read_volume(path).voxels
+    weights = _read(path, is_volume=True).voxels
     if weights.shape != volume.voxels.shape:
         raise InputError(
             f"the mask {path} has the shape (z, y, x) {weights.shape}, but {volume_path} has {volume.voxels.shape}"

@@ -9,18 +9,26 @@ from pathlib import Path
 import numpy as np
 
 from cryolithe import __version__
+from cryolithe.cli.half_record import (
+    SHARED_PRIOR,
+    average_is_done,
+    average_record,
+    back_projected,
+    resolutions,
+    told,
+)
 from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
 from cryolithe.evaluation.local import agreement_map, summarise, window_sigma_px
 from cryolithe.formats import read_mrc, read_volume, write_volume
 from cryolithe.hashing import file_sha256
-from cryolithe.metrics import fourier_shell_correlation, mean_correlation, resolution_at
+from cryolithe.metrics import fourier_shell_correlation, mean_correlation
+from cryolithe.reconstruct.job import Job
 from cryolithe.report import plot_fsc, write_json
 from cryolithe.volume import Volume
 
 # How programs end the names of halves.
 _ENDING = re.compile(r"[_-](evn|even|odd|half1|half2)$", re.IGNORECASE)
-THRESHOLDS = (0.5, 0.143)
 
 
 def default_output(even: Path) -> Path:
@@ -30,7 +38,11 @@ def default_output(even: Path) -> Path:
 
 
 def reconstruct_halves(
-    stacks: tuple[Path, Path], output: Path | None, overwrite: bool, reconstruct: Callable[[Path, Path], str]
+    stacks: tuple[Path, Path],
+    output: Path | None,
+    overwrite: bool,
+    reconstruct: Callable[[Path, Path], str],
+    job_of: Callable[[Path, Path], Job],
 ) -> None:
     """Reconstruct both halves, then write their average, FSC (JSON and PNG) and a map of local agreement.
 
@@ -39,6 +51,7 @@ def reconstruct_halves(
         output: of the average, or None for its default name; the others' names are made of it.
         overwrite: replace what is there.
         reconstruct: makes one volume, (stack, output) -> a line that tells of it.
+        job_of: what it does then: (stack, output) -> files and settings.
 
     Raises:
         InputError: if the stacks are no two halves of one series.
@@ -59,6 +72,10 @@ def reconstruct_halves(
     volumes = average.with_name(f"{average.stem}_EVN.mrc"), average.with_name(f"{average.stem}_ODD.mrc")
     confidence, plot = (average.with_name(f"{average.stem}_{name}") for name in ("confidence.mrc", "fsc.png"))
     record = average.with_suffix(".json")
+    jobs = [job_of(stack, volume) for stack, volume in zip(stacks, volumes, strict=True)]
+    if not overwrite and average_is_done(average, volumes, (confidence, plot), jobs):
+        say(f"{average}: already done with these inputs and settings")
+        return
     for path in (average, confidence, plot, record):
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
@@ -78,23 +95,21 @@ def reconstruct_halves(
         label=f"CryoLithe {__version__} local correlation of two halves",
         overwrite=overwrite,
     )
-    plot_fsc(plot, curve, a.voxel_size_angstrom, title=average.stem)
-    found = {str(t): resolution_at(curve.total, curve.frequency_per_px, t, a.voxel_size_angstrom) for t in THRESHOLDS}
-    write_json(
-        record,
-        {
-            "program": {"name": "CryoLithe", "version": __version__},
-            "volume": {"path": average.name, "voxel_size_angstrom": a.voxel_size_angstrom, "made": "average of halves"},
-            "halves": [
-                {"path": path.name, "sha256": file_sha256(path), "record": path.with_suffix(".json").name}
-                for path in volumes
-            ],
-            "fsc": curve,
-            "fsc_mean": mean_correlation(curve.total),
-            "resolution": found,
-            "confidence": {"path": confidence.name, **summarise(agreement, sigma).__dict__},
-        },
-    )
-    half = found["0.5"]
-    reached = f"FSC 0.5 at {half.value:.3g} {half.unit}" if np.isfinite(half.value) else "no shell reaches FSC 0.5"
-    say(f"{average}: average of the halves, {reached}; agreement in {confidence.name}, record in {record.name}")
+    network = jobs[0].settings.method == "network"
+    data = back_projected(jobs, a.voxel_size_angstrom) if network else None
+    extra = {"back-projections": data["fsc"]} if data else None
+    plot_fsc(plot, curve, a.voxel_size_angstrom, title=average.stem, extra_curves=extra)
+    found = resolutions(curve, a.voxel_size_angstrom)
+    shown = {
+        "fsc": curve,
+        "fsc_mean": mean_correlation(curve.total),
+        "resolution": found,
+        "back_projection": data,
+        "confidence": {"path": confidence.name, **summarise(agreement, sigma).__dict__},
+        "notes": [SHARED_PRIOR] if network else [],
+    }
+    write_json(record, average_record(average, volumes, {}, shown))
+    where = f"agreement in {confidence.name}, record in {record.name}"
+    say(f"{average}: average of the halves, {told(found['0.5'])}; {where}")
+    if data:
+        say(f"Back-projections of the same halves: {told(data['resolution']['0.5'])}. {SHARED_PRIOR}")

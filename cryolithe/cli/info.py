@@ -5,54 +5,41 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from cryolithe.errors import CryoLitheError, FileFormatError
-from cryolithe.formats import MrcArray, RunningStatistics, read_angles_deg, read_mrc, read_series_list
+from cryolithe.cli.facts import Fact, bytes_text
+from cryolithe.cli.info_arrays import mrc_facts, volume_facts
+from cryolithe.cli.info_tables import aln_facts, command_facts, mdoc_facts, range_fact, star_facts, warp_facts, xf_facts
+from cryolithe.errors import CryoLitheError, FileFormatError, InputError
+from cryolithe.formats import read_angles_deg, read_series_list
 from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
+from cryolithe.formats.ome_zarr_reader import is_ome_zarr
+from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.yaml_table import read_yaml_table
 
-SAMPLED_SECTIONS = 64
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map", ".preali")
 ANGLE_SUFFIXES = (".tlt", ".rawtlt", ".txt")
 WIDEST_LINE = 200
 TENSOR_HEADER_LIMIT_BYTES = 100_000_000  # that of the safetensors format
 JSON_LIMIT_BYTES = 50_000_000
 MOST_DATASETS = 1000
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One entry of the answer: what a program reads, and the line or lines that a person reads instead."""
-
-    name: str
-    value: Any
-    text: str | list[str] | None = None
-
-    @property
-    def title(self) -> str:
-        """The name for people: their text carries the unit."""
-        return re.sub("_(angstrom|deg|bytes)$", "", self.name).replace("_", " ")
-
-    @property
-    def lines(self) -> list[str]:
-        """The text for people; empty for an empty list."""
-        shown = self.value if self.text is None else self.text
-        return [str(line) for line in shown] if isinstance(shown, list) else [str(shown)]
+MOST_LINES = 20
 
 
 @click.command("info")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per file.")
 def command(files: tuple[Path, ...], as_json: bool) -> None:
-    """Say what files hold: stacks, volumes, angles, series lists, models, sidecars, HDF5.
+    """Say what files hold: stacks, volumes (MRC, TIFF, OME-Zarr), angles, models, records, HDF5.
+
+    Also metadata and alignments of SerialEM (.mdoc), IMOD (.xf, newst.com, tilt.com), AreTomo (.aln), RELION (.star)
+    and Warp (.xml, .tomostar); lists and folders of series.
 
     A file that cannot be read does not stop the others; the exit code is then 2.
 
@@ -91,11 +78,45 @@ def describe(path: Path) -> list[Fact]:
     Raises:
         InputError: if it cannot be read or is none of the known kinds.
     """
-    size = input_size_bytes(path)
-    suffix = path.suffix.lower()
-    describer = _DESCRIBERS.get(suffix, _mrc_facts)
-    facts = describer(path)
-    return [Fact("file", str(path)), *facts, Fact("size_on_disk", size, _bytes_text(size))]
+    if path.is_dir():
+        facts = _folder_facts(path)
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    else:
+        size = input_size_bytes(path)
+        facts = _DESCRIBERS.get(path.suffix.lower(), _other_facts)(path)
+    return [Fact("file", str(path)), *facts, Fact("size_on_disk", size, bytes_text(size))]
+
+
+def _folder_facts(path: Path) -> list[Fact]:
+    """An OME-Zarr image, the planes of a volume, or a session; any other folder is refused as no file."""
+    if is_ome_zarr(path):
+        return volume_facts(path)
+    try:
+        content = read_session_folder(path)
+    except InputError:
+        if any(file.suffix.lower() in (".tif", ".tiff") for file in path.iterdir()):
+            return volume_facts(path)
+        input_size_bytes(path)  # says that it is a folder
+        raise
+    entries, left_out = content.entries, [file.name for file in content.left_out]
+    return [
+        Fact("kind", "folder of tilt series"),
+        Fact("series", len(entries)),
+        Fact("stacks", [str(entry.tilts) for entry in entries], [entry.tilts.name for entry in entries[:MOST_LINES]]),
+        Fact("problems", [entry.problem for entry in entries if entry.problem]),
+        Fact("left_out", left_out, ", ".join(left_out[:MOST_LINES]) or "none"),
+    ]
+
+
+def _other_facts(path: Path) -> list[Fact]:
+    """MRC data of any name, or a refusal that names the kinds that are known."""
+    try:
+        return mrc_facts(path)
+    except FileFormatError as error:
+        if path.suffix.lower() in (*MRC_SUFFIXES, ".gz", ".bz2"):
+            raise
+        known = ", ".join([*MRC_SUFFIXES, *_DESCRIBERS])
+        raise FileFormatError(f"{path} is of no known kind; expected MRC data or one of the endings {known}") from error
 
 
 def _echo(path: Path, facts: list[Fact]) -> None:
@@ -114,76 +135,6 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _jsonable(entry) for key, entry in value.items()}
     return [_jsonable(entry) for entry in value] if isinstance(value, (list, tuple)) else value
-
-
-def _bytes_text(size: int) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
-
-
-def _mrc_facts(path: Path) -> list[Fact]:
-    try:
-        mrc = read_mrc(path)
-    except FileFormatError as error:
-        if path.suffix.lower() in (*MRC_SUFFIXES, ".gz", ".bz2"):
-            raise
-        known = ", ".join([*MRC_SUFFIXES, *_DESCRIBERS])
-        raise FileFormatError(f"{path} is of no known kind; expected MRC data or one of the endings {known}") from error
-    depth, rows, columns = mrc.data.shape
-    pixel = mrc.voxel_size_angstrom
-    return [
-        Fact("kind", _mrc_kind(mrc, path)),
-        Fact("shape", [depth, rows, columns], f"{depth} × {rows} × {columns} (z or tilt, y, x)"),
-        Fact("dtype", mrc.data.dtype.name, f"{mrc.data.dtype.name} (MRC mode {mrc.mode})"),
-        Fact("pixel_size_angstrom", pixel, "unknown (0 in the header)" if pixel is None else f"{pixel:g} Å"),
-        *_value_facts(mrc.data),
-        Fact(
-            "origin_angstrom",
-            list(mrc.origin_angstrom),
-            ", ".join(f"{o:g}" for o in mrc.origin_angstrom) + " Å (z, y, x)",
-        ),
-        Fact("space_group", mrc.ispg, f"{mrc.ispg} (mz {mrc.mz})"),
-        Fact("byte_order", mrc.byte_order),
-        Fact("extended_header_bytes", mrc.extended_header_bytes, _bytes_text(mrc.extended_header_bytes)),
-        Fact("labels", list(mrc.labels)),
-        Fact("notes", list(mrc.notes)),
-    ]
-
-
-def _mrc_kind(mrc: MrcArray, path: Path) -> str:
-    if mrc.data.shape[0] == 1:
-        return "image"
-    if mrc.ispg > 0:
-        # Many programs mark tilt stacks as volumes; the name then knows better.
-        return "tilt stack (by its name; marked as a volume)" if _named_stack(path) else "volume"
-    if mrc.mz == 1 or _named_stack(path):
-        return "tilt stack"
-    return "tilt stack or volume (the header does not say)"
-
-
-def _named_stack(path: Path) -> bool:
-    return path.suffix.lower() in (".st", ".ali", ".mrcs", ".preali") or path.stem.endswith("_ali")
-
-
-def _value_facts(data: np.ndarray[Any, Any]) -> list[Fact]:
-    """Statistics of the finite values in sections spread evenly over the file."""
-    sections = np.unique(np.linspace(0, len(data) - 1, min(len(data), SAMPLED_SECTIONS)).round().astype(int))
-    running, not_finite = RunningStatistics(), 0
-    for section in sections:
-        plane = np.asarray(data[section])
-        finite = np.isfinite(plane)
-        kept = int(np.count_nonzero(finite))
-        not_finite += plane.size - kept
-        running.add(plane if kept == plane.size else plane[finite])
-    found = running.result()
-    values = {"minimum": found.minimum, "maximum": found.maximum, "mean": found.mean, "std": found.rms}
-    return [
-        *(Fact(name, value, f"{value:.6g}") for name, value in values.items()),
-        Fact("non_finite_pixels", not_finite),
-        Fact("sampled_sections", len(sections), f"{len(sections)} of {len(data)}, for the five values above"),
-    ]
 
 
 def _angle_facts(path: Path) -> list[Fact]:
@@ -236,7 +187,38 @@ def _json_facts(path: Path) -> list[Fact]:
         raise FileFormatError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise FileFormatError(f"{path} is not a sidecar: expected a JSON object, found a {type(content).__name__}")
-    return [Fact("kind", "JSON sidecar"), Fact("content", content, _key_lines(content))]
+    return [
+        Fact("kind", "JSON sidecar"),
+        Fact("record", _json_kind(path, content)),
+        Fact("content", content, _key_lines(content)),
+    ]
+
+
+def _json_kind(path: Path, content: dict[str, Any]) -> str:
+    """What a JSON file of this program tells of."""
+    volume, method = content.get("volume"), content.get("method")
+    if isinstance(volume, dict) and volume.get("path"):
+        name = f" by {method['name']}" if isinstance(method, dict) and method.get("name") else ""
+        made = " (average of halves)" if content.get("halves") else ""
+        there = "" if path.with_name(str(volume["path"])).exists() else ", which is not beside it"
+        return f"how the volume {volume['path']}{made} was made{name}{there}"
+    kinds = {"evaluation": "numbers of cryolithe evaluate", "fsc": "numbers of cryolithe fsc"}
+    kinds |= {"scores": "numbers of cryolithe score", "findings": "findings of cryolithe doctor"}
+    return next((text for key, text in kinds.items() if key in content), "not one of this program's")
+
+
+def _yaml_facts(path: Path) -> list[Fact]:
+    """Settings, a recipe, a configuration or a manifest."""
+    content = read_yaml_table(path, "table")
+    kinds = {
+        "pairs": ("accession", "manifest of curated pairs"),
+        "drawn": ("recipe", "record of simulated series"),
+        "cell": ("imaging", "recipe of cryolithe simulate"),
+        "data": ("steps", "configuration of cryolithe train"),
+    }
+    kind = next((text for key, (other, text) in kinds.items() if key in content and other in content), "")
+    plain = json.loads(json.dumps(content, default=str))
+    return [Fact("kind", kind or "YAML table"), Fact("content", plain, _key_lines(plain))]
 
 
 def _key_lines(content: dict[str, Any]) -> list[str]:
@@ -307,6 +289,8 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
 def _hdf5_facts(path: Path) -> list[Fact]:
     import h5py
 
+    from cryolithe.formats.pairs import FORMAT as PAIR_FORMAT
+
     lines: list[str] = []
 
     def visit(name: str, item: Any) -> bool | None:
@@ -318,17 +302,42 @@ def _hdf5_facts(path: Path) -> list[Fact]:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
             attributes = sorted(map(str, file.attrs))
+            pair = str(file.attrs.get("format", "")) == PAIR_FORMAT
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path} is not a readable HDF5 file: {printable(str(error))}") from error
     return [
-        Fact("kind", "HDF5"),
+        *(_pair_facts(path) if pair else [Fact("kind", "HDF5")]),
         Fact("datasets", lines),
         Fact("attributes", attributes, ", ".join(attributes) or "none"),
     ]
 
 
+def _pair_facts(path: Path) -> list[Fact]:
+    """A training pair."""
+    from cryolithe.formats.pairs import open_pair
+
+    with open_pair(path) as pair:
+        origin = {str(key): value for key, value in pair.origin.items() if isinstance(value, str)}
+        return [
+            Fact("kind", "training pair (HDF5)"),
+            Fact("images", len(pair.angles_deg)),
+            range_fact(pair.angles_deg),
+            Fact("voxel_size_angstrom", pair.voxel_size_angstrom, f"{pair.voxel_size_angstrom:g} Å"),
+            Fact("made", origin, [f"{key}: {value}" for key, value in origin.items()]),
+        ]
+
+
 _DESCRIBERS: dict[str, Callable[[Path], list[Fact]]] = {
     **dict.fromkeys(ANGLE_SUFFIXES, _angle_facts),
+    ".mdoc": mdoc_facts,
+    ".star": star_facts,
+    ".tomostar": warp_facts,
+    ".xml": warp_facts,
+    ".aln": aln_facts,
+    ".xf": xf_facts,
+    ".com": command_facts,
+    **dict.fromkeys((".tif", ".tiff"), volume_facts),
+    **dict.fromkeys((".yaml", ".yml"), _yaml_facts),
     ".csv": _series_list_facts,
     ".json": _json_facts,
     ".safetensors": _safetensors_facts,

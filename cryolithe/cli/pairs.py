@@ -46,11 +46,14 @@ def check(manifest: Path, data: Path | None, only: tuple[str, ...], record: Path
     """
     from cryolithe.curation.check import check_pair
     from cryolithe.curation.manifest import read_manifest
+    from cryolithe.formats.files import check_ending
 
     if record and fast:
         raise SettingsError("--record needs the checksums that --fast leaves out; give one of them")
     if record and record.exists():
         raise OutputError(f"{record} exists; give --record the name of a new file")
+    if record:
+        check_ending(record, (".yaml", ".yml"), "a manifest", "--record")
     read = read_manifest(manifest)
     root = _root(manifest, read, data)
     reports = []
@@ -81,8 +84,10 @@ def build(manifest: Path, output: Path, data: Path | None, only: tuple[str, ...]
     from cryolithe.curation.build import build_pair
     from cryolithe.curation.manifest import read_manifest
     from cryolithe.device import keep_freed_memory
+    from cryolithe.formats.files import check_folder_name
 
     keep_freed_memory()
+    check_folder_name(output)
     read = read_manifest(manifest)
     root = _root(manifest, read, data)
     pairs = read.select(only)

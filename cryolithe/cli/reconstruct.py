@@ -231,7 +231,10 @@ def _reconstruct_pair(
                 job = replace(job, evidence=evidence)
             return run_task(Task(volume.stem, job), watcher, (Exception,)).message
 
-    pair.reconstruct_halves(halves, output, settings.overwrite, one)
+    def job_of(stack: Path, volume: Path) -> Job:
+        return _job(stack, angles, volume, settings)
+
+    pair.reconstruct_halves(halves, output, settings.overwrite, one, job_of)
 
 
 def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
@@ -248,7 +251,7 @@ def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
         return
     with progress_watcher() as watcher:
         # A volume is not made again only because its denoising was interrupted.
-        pending = after is not None and not after.is_done(job.output)
+        pending = after is not None and not after.is_done(job.output, job.settings.overwrite)
         if pending and not job.settings.overwrite and already_done(job):
             line = f"{job.output}: already done with these inputs and settings"
         else:

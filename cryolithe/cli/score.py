@@ -41,6 +41,7 @@ def command(
 
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.diagnosis.machine import checkout_commit, cpu_model
+    from cryolithe.formats.files import check_ending
     from cryolithe.network.checkpoint import load_model
     from cryolithe.reconstruct.methods import Compute
     from cryolithe.report import write_json
@@ -52,6 +53,8 @@ def command(
         levels = tuple(float(part) for part in snrs.split(","))
     except ValueError as error:
         raise SettingsError(f"--snr must be numbers separated by commas, got '{snrs}'") from error
+    if json_path:
+        check_ending(json_path, (".json",), "the scores", "--json")
     if json_path and json_path.exists() and not overwrite:
         raise OutputError(f"{json_path} exists; give --overwrite to replace it")
     keep_freed_memory()

@@ -104,7 +104,8 @@ def _work(session: Session, prospects: list[Prospect], options: SessionOptions) 
     open_tasks = []
     for prospect in prospects:
         if prospect.status == "skipped":
-            outcomes[prospect.task.job.output] = skipped(prospect)
+            with progress_watcher() as watcher:
+                outcomes[prospect.task.job.output] = skipped(prospect, watcher)
             say(prospect.message)
         else:
             open_tasks.append(prospect.task)

@@ -80,10 +80,12 @@ def _plain_series(output: Path, molecules: tuple[Path, ...], snr_db: float, seed
     import numpy as np
 
     from cryolithe.formats import write_angles_deg, write_stack, write_volume
+    from cryolithe.formats.files import check_folder_name
     from cryolithe.simulation import SpecimenRecipe, add_white_noise, make_specimen, project
     from cryolithe.simulation.library import load_library
     from cryolithe.volume import Volume
 
+    check_folder_name(output)
     library = load_library(molecules)
     try:
         output.mkdir(parents=True, exist_ok=True)

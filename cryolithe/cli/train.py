@@ -59,11 +59,13 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     zero when the time is up, even if steps are left; such a run depends on the machine's speed.
     """
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory
+    from cryolithe.formats.files import check_ending
     from cryolithe.training.config import check_files
     from cryolithe.training.distributed import join_processes, leave_processes
     from cryolithe.training.session import check_output, to_precision
 
     keep_freed_memory()
+    check_ending(output, (".safetensors",), "a model")
     recipe, base, start = _recipe(sources, options["finetune"])
     chosen = choose_device(options["device"])
     precision = to_precision(choose_precision(options["precision"], chosen), chosen)
@@ -80,6 +82,7 @@ def _run(
     recipe: TrainConfig, base: Path, start: Network | None, place: Place, output: Path, options: dict[str, Any]
 ) -> None:
     """Make the data, train, say what came of it."""
+    from cryolithe.hashing import sampled_sha256
     from cryolithe.simulation import load_molecules, select_molecules
     from cryolithe.training.session import Session, run_folder, run_session
     from cryolithe.training.sources import find_pairs, make_source, voxel_size_warning
@@ -92,9 +95,10 @@ def _run(
     files = (molecules,) if molecules else ()
     started = time.monotonic()
     minutes = options["train_minutes"]
+    pairs = find_pairs((*recipe.data.pairs, *recipe.validation.pairs), base)
     with progress_watcher() as watcher:
         if place.rank == 0:
-            odd = voxel_size_warning(find_pairs((*recipe.data.pairs, *recipe.validation.pairs), base))
+            odd = voxel_size_warning(pairs)
             if odd:
                 watcher.note(f"Warning: {odd}")
         watcher.stage("Simulating specimens", recipe.series)
@@ -124,6 +128,7 @@ def _run(
             resume=options["resume"],
             limit_seconds=60.0 * minutes if minutes else float("inf"),
             start=start,
+            pairs={str(path): sampled_sha256(path) for path in pairs},
             on_step=_advancing(watcher, recipe.steps),
             on_validation=on_validation,
         )

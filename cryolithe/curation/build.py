@@ -25,6 +25,7 @@ from cryolithe.curation.check import (
 from cryolithe.curation.manifest import ROLES, Manifest, PairEntry
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.pairs import ROWS_PER_CHUNK, PairLayout, RowSink, open_pair, pair_writer
+from cryolithe.hashing import file_sha256
 
 BLOCK_BYTES = 2**26
 _NAMES = {"stack": "images", "even": "even", "odd": "odd"}
@@ -53,9 +54,15 @@ def build_pair(manifest: Manifest, pair: PairEntry, root: Path, folder: Path, ov
     path = folder / f"{pair.name}.h5"
     settings = _settings(manifest, pair)
     if path.exists() and not overwrite:
-        if _made_from(path) == settings:
+        if _made_from(path) != settings:
+            raise OutputError(f"{path} exists and was made from other settings; give --overwrite or another -o")
+        changed = _changed_files(manifest, pair, root, path)
+        if not changed:
             return f"{pair.name}: already done"
-        raise OutputError(f"{path} exists and was made from other settings; give --overwrite or another -o")
+        raise OutputError(
+            f"{path} exists and was made from another {root / changed} than the one that is there now; give "
+            "--overwrite or another -o"
+        )
     for left in (*folder.glob(f".{path.name}.*.partial"), *folder.glob(f".{path.name}.*.scratch")):
         left.unlink(missing_ok=True)
     report = check_pair(manifest, pair, root)
@@ -88,6 +95,21 @@ def _made_from(path: Path) -> dict[str, Any]:
     """The settings that a training file was made from."""
     with open_pair(path) as made:
         return {key: made.origin.get(key) for key in ("entry", "manifest")}
+
+
+def _changed_files(manifest: Manifest, pair: PairEntry, root: Path, made: Path) -> str | None:
+    """The first of a pair's files that is not the one that its training file was made from; files gone since count not.
+
+    A local copy may be deleted when its training files are made; what is there must be what they were made from.
+    """
+    with open_pair(made) as found:
+        known = found.origin.get("sha256")
+    known = known if isinstance(known, dict) else {}
+    for role, name in manifest.paths(pair).items():
+        file = root / name
+        if role in known and file.is_file() and file_sha256(file) != known[role]:
+            return str(name)
+    return None
 
 
 def _provenance(manifest: Manifest, report: PairReport) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,13 +16,14 @@ from cryolithe.denoise.gaps import fitting_gap, gaps_of, training_gap
 from cryolithe.denoise.output import Target, choose_target
 from cryolithe.denoise.scale import describe_planes, survey
 from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.formats.record import changed_input, read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
+from cryolithe.formats.volume_kind import stack_refusal
+from cryolithe.hashing import file_sha256
 from cryolithe.reconstruct.job import Watcher
 
 CPU_MINUTES = 30.0
 SMALLEST_CROP = 64
-# What `cryolithe reconstruct` writes into the headers of volumes of its networks.
-NETWORK_LABEL = re.compile(r"CryoLithe \S+ model ")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,24 @@ class DenoiseJob:
         return self._beside(".json")
 
     @property
+    def choices(self) -> dict[str, Any]:
+        """What decides the result beside the volume, as plain values for the record; weights by their content."""
+        model = None if self.model is None else file_sha256(self.model)
+        names = (
+            "train_minutes",
+            "lmax",
+            "voxel_size",
+            "augment",
+            "keep_low",
+            "crop",
+            "batch",
+            "fix_nonfinite",
+            "seed",
+            "size",
+        )
+        return {"model_sha256": model, "size": self.size, **{name: getattr(self, name) for name in names}}
+
+    @property
     def trains(self) -> bool:
         """Whether a network is to be trained."""
         return self.model is None or self.train_minutes is not None
@@ -116,6 +135,25 @@ class Resolved:
     source: Source
     target: Target
     gaps: tuple[int, int]
+
+
+def made_before(job: DenoiseJob) -> str | None:
+    """Whether the output was made of this very volume with these choices: what differs, in words, or None.
+
+    Raises:
+        InputError: if the volume cannot be read.
+    """
+    record = read_record_beside(job.output)
+    if not record:
+        return "it has no record of how it was made"
+    if changed_input(record, {"volume": job.volume}):
+        return f"it was made of another {job.volume.name} than the one that is there now"
+    before = record.get("choices")
+    before = before if isinstance(before, dict) else {}
+    for name, value in job.choices.items():
+        if name not in before or before[name] != value:
+            return f"it was made with other settings ({name.replace('_', '-')} {before.get(name)} instead of {value})"
+    return None
 
 
 def check_paths(job: DenoiseJob) -> None:
@@ -159,7 +197,9 @@ def resolve(job: DenoiseJob, watcher: Watcher) -> Resolved:
         OutputError: if the output cannot be written.
     """
     volume = open_volume_file(job.volume)
-    if volume.maybe_stack and not job.is_volume:
+    if volume.told.content == "stack" and not job.is_volume:
+        raise stack_refusal(job.volume, volume.told)
+    if volume.told.content == "unknown" and not job.is_volume:
         raise InputError(
             f"{job.volume} does not say whether it is a volume or a stack of images (space group 0); if its "
             f"{volume.shape[0]} sections are the z planes of a volume, give --is-volume"
@@ -168,7 +208,7 @@ def resolve(job: DenoiseJob, watcher: Watcher) -> Resolved:
     for note in (*(f"Note on {job.volume.name}: {text}" for text in volume.notes), target.note):
         if note:
             watcher.note(note)
-    if any(NETWORK_LABEL.match(label) for label in volume.labels):
+    if volume.of_network:
         watcher.note(
             f"Warning: {job.volume.name} was made by a network, which leaves hardly any independent noise: denoising "
             "it costs detail (benchmarks/README.md) and is meant for volumes of --method fbp or sirt"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,14 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
-from cryolithe.formats.files import replacing, unwritable
+from cryolithe.formats.files import check_ending, replacing, unwritable
 from cryolithe.formats.mrc_header import MODES
+from cryolithe.formats.ome_zarr import write_ome_zarr
+from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.tiff import ENDINGS, write_tiff
 from cryolithe.formats.volume_file import Kind, VolumeFile
+from cryolithe.formats.volume_kind import plain_name
+from cryolithe.reconstruct.job import VOLUME_ENDINGS as MRC_ENDINGS
 
 Plane = Callable[[int], NDArray[np.float32]]
 COMPRESSED = (".gz", ".bz2")
@@ -39,21 +45,21 @@ class Target:
 
 
 def default_output(path: Path, suffix: str = "_samba") -> Path:
-    """``tomo.mrc`` to ``tomo_samba.mrc``; a folder of planes to a folder."""
+    """``tomo.mrc`` to ``tomo_samba.mrc``, ``tomo.zarr`` to ``tomo_samba.zarr``; a folder of planes to a folder."""
+    if path.suffix.lower() == ".zarr" or is_ome_zarr(path):  # also of a volume that is still to be made
+        return path.with_name(path.resolve().name.removesuffix(".zarr") + suffix + ".zarr")
     if path.is_dir():
         return path.with_name(path.resolve().name + suffix)
-    name = path.name
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    ending = Path(name).suffix or ".mrc"
-    return path.with_name(Path(name).stem + suffix + (".mrc" if ending in COMPRESSED else ending))
+    name = plain_name(path)
+    ending = name.suffix if name.suffix.lower() in (*MRC_ENDINGS, *ENDINGS) else ".mrc"
+    return path.with_name(name.stem + suffix + ending)
 
 
 def choose_target(volume: VolumeFile, path: Path) -> Target:
-    """What the name of the output asks for: TIFF, a folder of TIFF (no ending, for a sequence), else MRC.
+    """What the name of the output asks for: MRC, TIFF, OME-Zarr, or a folder of TIFF (no ending, for a sequence).
 
     Raises:
-        OutputError: if the name asks for a compressed file.
+        OutputError: if the name asks for a compressed file, or has an ending that says nothing.
     """
     ending = path.suffix.lower()
     if ending in COMPRESSED:
@@ -62,6 +68,9 @@ def choose_target(volume: VolumeFile, path: Path) -> Target:
         return Target(path, "tiff", volume.dtype)
     if volume.kind == "sequence" and not ending:
         return Target(path, "sequence", volume.dtype)
+    if ending == ".zarr":
+        return Target(path, "ome-zarr", volume.dtype)
+    check_ending(path, MRC_ENDINGS, f"an MRC volume ({', '.join(ENDINGS)}: TIFF, .zarr: OME-Zarr)")
     if volume.dtype.str[1:] in MODES.values():
         return Target(path, "mrc", volume.dtype)
     wider = np.dtype(np.uint16 if volume.dtype == np.uint8 else np.float32)
@@ -108,6 +117,9 @@ def write_result(target: Target, volume: VolumeFile, planes: Plane, label: str, 
     if target.kind == "sequence":
         _write_sequence(target, volume, stored, overwrite)
         return statistics.result()
+    if target.kind == "ome-zarr":
+        _write_zarr(target, volume, stored, overwrite)
+        return statistics.result()
     with replacing(target.path, overwrite) as temporary:
         if target.kind == "tiff":
             write_tiff(temporary, stored, volume.shape, target.dtype, volume.voxel_size_angstrom)
@@ -118,6 +130,27 @@ def write_result(target: Target, volume: VolumeFile, planes: Plane, label: str, 
                 writer.write_sections(z, stored(z)[None])
             writer.finish(statistics.result(), label, volume.voxel_sizes_angstrom, volume.origin_angstrom)
     return statistics.result()
+
+
+def _write_zarr(target: Target, volume: VolumeFile, stored: Callable[[int], NDArray[Any]], overwrite: bool) -> None:
+    """An OME-Zarr image: planes come one by one but chunks hold many, so that they wait in a file beside it."""
+    if target.path.exists() and not (overwrite and is_ome_zarr(target.path)):
+        raise OutputError(f"{target.path} exists; give --overwrite to replace it or another name with -o")
+    mark = secrets.token_hex(4)
+    planes, made = (target.path.with_name(f".{target.path.name}.{mark}.{name}") for name in ("planes", "partial"))
+    try:
+        scratch = np.memmap(planes, dtype=target.dtype, mode="w+", shape=volume.shape)
+        for z in range(volume.shape[0]):
+            scratch[z] = stored(z)
+        write_ome_zarr(made, scratch, volume.voxel_size_angstrom, target.path.stem)
+        if target.path.exists():
+            shutil.rmtree(target.path)
+        made.replace(target.path)
+    except OSError as error:
+        raise unwritable(target.path, error) from error
+    finally:
+        planes.unlink(missing_ok=True)
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _write_sequence(target: Target, volume: VolumeFile, stored: Callable[[int], NDArray[Any]], overwrite: bool) -> None:

@@ -32,7 +32,9 @@ from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.mrc import read_mrc
+from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.reconstruct.job import Watcher
 from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.report import write_json
@@ -73,6 +75,7 @@ def denoise(job: DenoiseJob, place: Place, watcher: Watcher) -> Denoised:
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
     check_paths(job)
+    before = hashed({"volume": job.volume})
     run = resolve(job, watcher)
     _check_disk(run)
     started = time.monotonic()
@@ -95,7 +98,12 @@ def denoise(job: DenoiseJob, place: Place, watcher: Watcher) -> Denoised:
     watcher.stage("Comparing before and after", 1)
     verdict = _guard(run, inference, watcher)
     watcher.advance(1)
-    _write_record(run, weights, verdict, made, (place, times))
+    if hashed({"volume": job.volume}) != before:
+        raise InputError(
+            f"{job.volume} changed while it was denoised: {job.output} is of both; run again with --overwrite when the "
+            "volume is complete"
+        )
+    _write_record(run, weights, verdict, made, (place, times, before))
     return Denoised(job.output, path, verdict, times)
 
 
@@ -327,7 +335,10 @@ def _denoised_halves(
     assert job.halves is not None
     found: list[NDArray[Any]] = []
     for path in job.halves:
-        source = look(open_volume_file(path), job.fix_nonfinite, watcher)
+        opened = open_volume_file(path)
+        if opened.told.content == "stack" and not job.is_volume:
+            raise stack_refusal(path, opened.told)
+        source = look(opened, job.fix_nonfinite, watcher)
         tile = central_tile(source, CROP, inference.network.config.multiple)
         z = central(source.volume.shape, GUARD_PLANES)[0]
         own = replace(inference, usable=source.survey.usable)
@@ -349,22 +360,28 @@ def _write_record(
     weights: Weights,
     verdict: Verdict | None,
     made: tuple[VolumeStatistics, float | None],
-    context: tuple[Place, dict[str, float]],
+    context: tuple[Place, dict[str, float], dict[str, Any]],
 ) -> None:
     """The sidecar: what was made of what, and what the guard says."""
-    place, times = context
+    place, times, _ = context
     volume, job = run.source.volume, run.job
+    source = read_record_beside(job.volume)  # geometry and images used are those of the volume that was denoised
     write_json(
         job.sidecar,
         {
             "program": {"name": "CryoLithe", "version": __version__, "torch": torch.__version__},
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "inputs": context[2],
             "input": {"path": job.volume, "fingerprint": run.source.fingerprint(), "notes": volume.notes},
+            "source": {"inputs": source["inputs"]} if "inputs" in source else None,
+            "geometry": source.get("geometry"),
+            "choices": job.choices,
             "volume": {
                 "path": job.output.name,
                 "shape_zyx": volume.shape,
                 "voxel_size_angstrom": volume.voxel_size_angstrom,
                 "dtype": run.target.dtype.name,
+                "contrast": source.get("volume", {}).get("contrast"),
                 "statistics": asdict(made[0]),
             },
             "method": {

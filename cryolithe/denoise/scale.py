@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,11 +49,13 @@ class Survey:
         scale: for the network.
         usable: of each plane, whether it has any contrast, shape ``(z,)``.
         repaired: values that were not finite.
+        sha256: of all planes as read.
     """
 
     scale: GreyScale
     usable: NDArray[np.bool_]
     repaired: int
+    sha256: str
 
 
 def survey(
@@ -75,8 +78,10 @@ def survey(
     count = 0
     sampled: list[NDArray[np.float32]] = []
     every = max(1, planes // _PLANES)
+    digest = hashlib.sha256()
     for z in range(planes):
         plane = read(z)
+        digest.update(np.ascontiguousarray(plane, dtype=plane.dtype.newbyteorder("=")).data)
         if plane.dtype.kind == "f":
             good = np.isfinite(plane)
             wrong = plane.size - int(np.count_nonzero(good))
@@ -97,7 +102,7 @@ def survey(
         )
     if not usable.any():
         raise InputError(f"{where}: all {planes} planes are constant, so there is nothing to denoise")
-    return Survey(robust_scale(np.concatenate(sampled)), usable, count)
+    return Survey(robust_scale(np.concatenate(sampled)), usable, count, digest.hexdigest())
 
 
 def robust_scale(values: NDArray[np.float32]) -> GreyScale:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.evaluation.inputs import Compared, Named, Task, compared, release
+from cryolithe.evaluation.inputs import Compared, Images, Named, Task, compared, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
 from cryolithe.evaluation.matching import MatchingScore, find_template
 from cryolithe.evaluation.picking import (
@@ -145,6 +145,7 @@ def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -
     done = Evaluation(
         task.volume.name, task.volume.voxels.shape, task.volume.voxel_size_angstrom, task.tilt_range_deg,
         wedge_energy(task.volume.voxels, task.tilt_range_deg), notes=task.notes,
+        warnings=task.warnings,
     )  # fmt: skip
     shown = Pictures(task.volume.voxels)
     skipped: dict[str, str] = {}
@@ -164,14 +165,10 @@ def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -
     if task.images:
         on_step("reprojection")
         chosen = task.images
-        scores, images = reproject(task.volume.voxels, chosen.series, chosen.chosen, chosen.held_out)
+        scores, images = reproject(task.volume.voxels, chosen.series, chosen.choice)
         done, shown = replace(done, reprojection=scores), replace(shown, images=images)
-        if not chosen.held_out:
-            skipped["reprojection at held-out tilts"] = (
-                "no image is known to have been left out of the reconstruction; projections were compared with images "
-                "that the volume may have been made from, which tests consistency, not truth. Reconstruct without some "
-                "tilts and name them with --held-out"
-            )
+        if reason := _not_held_out(chosen):
+            skipped["reprojection at held-out tilts"] = reason
         elif scores.mean_correlation < 0:
             done = replace(done, warnings=(*done.warnings, (
                 "Projections of the volume correlate negatively with the images: polarity, tilt axis or angles differ."
@@ -180,6 +177,25 @@ def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -
         skipped["reprojection at held-out tilts"] = "no --tilts and --angles were given"
     done, shown = _with_particles(task, done, shown, skipped, on_step)
     return replace(done, skipped=skipped), shown
+
+
+def _not_held_out(images: Images) -> str:
+    """Why a comparison with images is no test of truth; empty where it is one, or the user says that it is."""
+    choice = images.choice
+    if choice.use == "held out":
+        return ""
+    known = {
+        "seen": "no image is known to have been left out of the reconstruction",
+        "other frames": "the volume was made from other frames of the same tilts",
+        "unknown": "it is not known which images the volume was made from",
+    }
+    if choice.use == "unknown" and images.named:
+        return f"--held-out names images, but nobody can tell whether the volume was made without them: {choice.reason}"
+    return (
+        f"{known[choice.use]} ({choice.reason}); projections were compared with images that the volume may have been "
+        "made from, which tests consistency, not truth. Reconstruct without some tilts, and keep the record (.json) "
+        "beside the volume"
+    )
 
 
 def low_frequency_correlation(a: Array, b: Array) -> float:

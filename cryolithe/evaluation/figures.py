@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.evaluation.evaluate import Curves, Evaluation, Pictures
+from cryolithe.evaluation.heldout import CALLED, TELLS
 from cryolithe.report import CURVE_COLOURS, LABELS, STYLE, THRESHOLDS, draw_scale_bar, mark_periods
 
 if TYPE_CHECKING:
@@ -256,12 +257,10 @@ def _reprojection(found: Evaluation, shown: Pictures, voxel: float | None) -> Dr
         _thresholds(axes)
         axes.set_ylim(min(0.0, float(np.nanmin(scores.ring_correlation)) - 0.05), 1.02)
         _legend(axes)
-    kind = (
-        "held-out images" if scores.held_out else "images that the volume may have been made from (not a test of truth)"
-    )
     caption = (
-        f"Projections of the volume against {len(scores.angles_deg)} {kind}, in columns whose rays cross at least half "
-        "of the volume's thickness. Noise in the images keeps even a perfect volume below 1."
+        f"Projections of the volume against {len(scores.angles_deg)} {CALLED[scores.use]} ({TELLS[scores.use]}), in "
+        f"columns whose rays cross at least half of the volume's thickness. "
+        "Noise in the images keeps even a perfect volume below 1."
     )
     return Drawn("Reprojection", caption, out.getvalue())
 

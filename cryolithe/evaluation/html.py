@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from cryolithe import __version__
 from cryolithe.evaluation.evaluate import Curves, Evaluation
 from cryolithe.evaluation.figures import Drawn
+from cryolithe.evaluation.heldout import CALLED, TELLS
 from cryolithe.metrics import Resolution
 
 Rows = list[Sequence[str]]
@@ -128,11 +129,11 @@ def summary_rows(found: Evaluation) -> Rows:
         ]  # fmt: skip
     if found.reprojection:
         again = found.reprojection
-        kind = "held-out" if again.held_out else "seen"
+        called = CALLED[again.use]
         rows += [
-            (f"correlation with {kind} images", _number(again.mean_correlation), f"{len(again.angles_deg)} tilts; "
-             + ("not used for the volume" if again.held_out else "consistency only: the volume was made from them")),
-            (f"ring correlation, {kind} images", _number(_mean(again.ring_correlation[1:-1])), "mean over the rings"),
+            (f"correlation with {called}", _number(again.mean_correlation), f"{len(again.angles_deg)} tilts; "
+             + TELLS[again.use]),
+            (f"ring correlation, {called}", _number(_mean(again.ring_correlation[1:-1])), "mean over the rings"),
         ]  # fmt: skip
     wedge, truth = found.wedge, found.reference.wedge if found.reference else None
     also = f"; reference: {_number(truth.fill)}" if truth else ""

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.errors import FileFormatError, InputError, SettingsError
+from cryolithe.errors import InputError, SettingsError
+from cryolithe.evaluation.heldout import Choice, choose_images, mirrored
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.reprojection import binning_of
-from cryolithe.formats import read_tilt_series, read_volume
-from cryolithe.formats.files import read_text
+from cryolithe.formats import read_tilt_series
+from cryolithe.formats.record import read_record_beside, record_path
 from cryolithe.formats.star import Positions, read_positions
+from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.metrics import check_volume
 from cryolithe.tilts import TiltSeries
 
 Array = NDArray[Any]
 
 VOXEL_SIZE_TOLERANCE = 0.01  # relative, as for `cryolithe fsc`
-SAME_ANGLE_DEG = 0.05
+SAME_VALUES = 1e-4  # of the span, by which the extremes in a record may differ from those of its volume
 DEFAULT_TILT_RANGE = (-60.0, 60.0)
-SIDECAR_LIMIT_BYTES = 50_000_000
+SHARED_PRIOR = (
+    "Both halves were made by a network and share what it learned: where it adds the same structure to both, they "
+    "agree although the data say nothing. Their FSC is no measure of resolution; compare halves of --method fbp."
+)
 MASKED = 0.5  # weights above count as inside where a voxel is either in or out
 
 
@@ -49,6 +54,7 @@ class Request:
     contrast: str | None = None
     crop: bool = False
     keep_sign: bool = False
+    is_volume: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,14 +81,14 @@ class Images:
     """Tilt images to compare with projections.
 
     Attributes:
-        series: the aligned stack.
-        chosen: numbers of the images, from 0.
-        held_out: whether the volume was made without them.
+        series: the aligned stack, its angles with the sign of the volume's z.
+        choice: which images, and whether the volume was made without them.
+        named: whether the user called them held out.
     """
 
     series: TiltSeries
-    chosen: tuple[int, ...]
-    held_out: bool
+    choice: Choice
+    named: bool
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ class Task:
         crop: compare the common middle of volumes of different shapes.
         keep_sign: leave a reference of the other polarity as it is.
         notes: what was assumed.
+        warnings: what contradicts itself.
     """
 
     volume: Named
@@ -120,6 +127,7 @@ class Task:
     crop: bool
     keep_sign: bool
     notes: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
 
 
 def load(request: Request) -> Task:
@@ -131,19 +139,23 @@ def load(request: Request) -> Task:
     """
     _check_options(request)
     notes: list[str] = []
-    sidecar = read_sidecar(request.volume)
-    volume = open_volume(request.volume)
-    reference = open_volume(request.reference) if request.reference else None
+    warnings: list[str] = []
+    sidecar = read_record_beside(request.volume)
+    volume = open_volume(request.volume, notes, request.is_volume)
+    sidecar = _of_this(sidecar, volume, request.volume, warnings)
+    volume = _upright(volume, sidecar, notes)
+    reference = open_volume(request.reference, notes, request.is_volume) if request.reference else None
     if reference and request.reference and request.reference.samefile(request.volume):
         notes.append("The reference is the volume itself: every score is perfect and says nothing.")
-    halves = _open_halves(request.halves) if request.halves else None
+    halves = _open_halves(request.halves, (notes, warnings), request.is_volume) if request.halves else None
     for other in (reference, *(halves or ())):
         if other is not None:
             check_fit(volume, other, request.crop)
     mask = _open_mask(request.mask, volume, request.crop) if request.mask else None
-    images = _open_images(request, sidecar) if request.tilts else None
+    images = _open_images(request, sidecar, notes) if request.tilts else None
     if images:
         _check_images(images, volume)
+        warnings += [images.choice.warning] if images.choice.warning else []
     angles = images.series.geometry.angles_deg if images else None
     used = _sidecar_angles(sidecar)
     if request.tilt_range_deg:
@@ -152,7 +164,7 @@ def load(request: Request) -> Task:
         tilt_range = (min(used), max(used))
         notes.append(f"Tilt range {tilt_range[0]:g}° to {tilt_range[1]:g}°, from the volume's sidecar.")
     elif images and angles:
-        kept = [a for n, a in enumerate(angles) if not (images.held_out and n in images.chosen)]
+        kept = [a for n, a in enumerate(angles) if not (images.named and n in images.choice.numbers)]
         tilt_range = (min(kept), max(kept))
         notes.append(f"Tilt range {tilt_range[0]:g}° to {tilt_range[1]:g}°, from the angle file.")
     else:
@@ -171,16 +183,50 @@ def load(request: Request) -> Task:
         notes.append(f"Particle diameter of {DIAMETER_ANGSTROM:g} Å assumed (a ribosome): give --particle-diameter.")
     return Task(
         volume, reference, halves, mask, images, tilt_range, positions, request.kind,
-        open_volume(request.template) if request.template else None,
-        diameter, dark, request.crop, request.keep_sign, tuple(notes),
+        open_volume(request.template, [], True) if request.template else None,
+        diameter, dark, request.crop, request.keep_sign, tuple(notes), tuple(warnings),
     )  # fmt: skip
 
 
-def open_volume(path: Path) -> Named:
-    """Read a volume and refuse NaN, constant and tiny ones."""
-    volume = read_volume(path)
-    check_volume(volume.voxels, str(path))
-    return Named(str(path), np.asarray(volume.voxels, dtype=np.float32), volume.voxel_size_angstrom)
+def open_volume(path: Path, notes: list[str], is_volume: bool) -> Named:
+    """Read a volume and refuse stacks of images, and NaN, constant and tiny ones."""
+    found = open_volume_file(path)
+    if found.told.content == "stack" and not is_volume:
+        raise stack_refusal(path, found.told)
+    if found.told.content == "unknown" and not is_volume:
+        notes.append(f"{path} was taken for a volume: {found.told.reason}.")
+    voxels = found.voxels()
+    check_volume(voxels, str(path))
+    return Named(str(path), np.asarray(voxels, dtype=np.float32), found.voxel_size_angstrom)
+
+
+def _of_this(record: dict[str, Any], volume: Named, path: Path, warnings: list[str]) -> dict[str, Any]:
+    """The record, or an empty one where its shape or its extremes are not those of the volume."""
+    told = record.get("volume", {})
+    shape, statistics = told.get("shape_zyx"), told.get("statistics")
+    differs = isinstance(shape, list) and sorted(map(str, shape)) != sorted(map(str, volume.voxels.shape))
+    if isinstance(statistics, dict) and not differs:
+        low, high = statistics.get("minimum"), statistics.get("maximum")
+        if isinstance(low, int | float) and isinstance(high, int | float):
+            found = float(volume.voxels.min()), float(volume.voxels.max())
+            allowed = SAME_VALUES * max(abs(high - low), 1e-30)
+            differs = abs(found[0] - low) > allowed or abs(found[1] - high) > allowed
+    if not differs:
+        return record
+    warnings.append(
+        f"{record_path(path).name} is not the record of this volume (its shape or values differ): it is not used, so "
+        "that neither the tilt range nor the images used are known."
+    )
+    return {}
+
+
+def _upright(volume: Named, record: dict[str, Any], notes: list[str]) -> Named:
+    """A volume that its record says was written for trimvol -rx, turned to ``(z, y, x)``."""
+    geometry = record.get("geometry")
+    if not isinstance(geometry, dict) or geometry.get("axis_order") != "yzx":
+        return volume
+    notes.append("The volume's axes are those of --orientation xzy, as its sidecar says: it was turned to (z, y, x).")
+    return replace(volume, voxels=volume.voxels.transpose(1, 0, 2)[::-1])
 
 
 def release(*volumes: Named | None) -> None:
@@ -255,20 +301,6 @@ def held_out_images(text: str, angles_deg: tuple[float, ...]) -> tuple[int, ...]
     return tuple(sorted(chosen))
 
 
-def read_sidecar(volume: Path) -> dict[str, Any]:
-    """The record that `cryolithe reconstruct` wrote beside a volume; empty where there is none."""
-    path = volume.with_suffix(".json")
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(read_text(path, "a JSON file", SIDECAR_LIMIT_BYTES))
-    except (ValueError, RecursionError, FileFormatError):
-        return {}
-    # Any JSON may lie there: only ours tells the geometry.
-    ours = isinstance(content, dict) and isinstance(content.get("geometry"), dict)
-    return content if ours and isinstance(content.get("volume"), dict) else {}
-
-
 def _sidecar_angles(sidecar: dict[str, Any]) -> tuple[float, ...]:
     angles = sidecar.get("geometry", {}).get("tilt_angles_deg", ())
     usable = isinstance(angles, list) and len(angles) > 1 and all(isinstance(a, int | float) for a in angles)
@@ -296,8 +328,11 @@ def _check_options(request: Request) -> None:
         raise SettingsError(f"--particle-diameter: expected a length in Å, at least 1, got {diameter:g}")
 
 
-def _open_halves(paths: tuple[Path, Path]) -> tuple[Named, Named]:
-    first, second = (open_volume(path) for path in paths)
+def _open_halves(paths: tuple[Path, Path], told: tuple[list[str], list[str]], is_volume: bool) -> tuple[Named, Named]:
+    notes, warnings = told
+    first, second = (open_volume(path, notes, is_volume) for path in paths)
+    if all(open_volume_file(path).of_network for path in paths):
+        warnings.append(SHARED_PRIOR)
     same = paths[0].samefile(paths[1])
     if same or (first.voxels.shape == second.voxels.shape and np.array_equal(first.voxels, second.voxels)):
         raise InputError(
@@ -308,14 +343,15 @@ def _open_halves(paths: tuple[Path, Path]) -> tuple[Named, Named]:
 
 
 def _open_mask(path: Path, volume: Named, crop: bool) -> Named:
-    mask = read_volume(path)
-    if not np.isfinite(mask.voxels).all() or mask.voxels.min() < 0:
+    opened = open_volume_file(path)
+    voxels = opened.voxels()
+    if not np.isfinite(voxels).all() or voxels.min() < 0:
         raise InputError(f"the mask {path} must hold finite values of 0 or more; 1 keeps a voxel and 0 leaves it out")
-    if not mask.voxels.max() > 0:
-        raise InputError(f"the mask {path} is 0 in all {mask.voxels.size} voxels, so there is nothing to compare")
+    if not voxels.max() > 0:
+        raise InputError(f"the mask {path} is 0 in all {voxels.size} voxels, so there is nothing to compare")
     # Masks come as 0 and 1, and as 0 and 255.
-    weights = np.asarray(mask.voxels, dtype=np.float32) / np.float32(mask.voxels.max())
-    named = Named(str(path), weights, mask.voxel_size_angstrom)
+    weights = np.asarray(voxels, dtype=np.float32) / np.float32(voxels.max())
+    named = Named(str(path), weights, opened.voxel_size_angstrom)
     if weights.shape != volume.voxels.shape and not crop:
         raise InputError(
             f"the mask {path} has the shape (z, y, x) {weights.shape}, but {volume.name} has {volume.voxels.shape}; "
@@ -324,19 +360,20 @@ def _open_mask(path: Path, volume: Named, crop: bool) -> Named:
     return named
 
 
-def _open_images(request: Request, sidecar: dict[str, Any]) -> Images:
-    """Which images to compare: those that are named, or that the sidecar does not list, or else all."""
+def _open_images(request: Request, sidecar: dict[str, Any], notes: list[str]) -> Images:
+    """Which images to compare: those that are named, or that the record does not list, or else all."""
     assert request.tilts is not None
     assert request.angles is not None
     series = read_tilt_series(request.tilts, request.angles)
     angles = series.geometry.angles_deg
-    if request.held_out:
-        return Images(series, held_out_images(request.held_out, angles), held_out=True)
-    used = _sidecar_angles(sidecar)
-    unused = [n for n, a in enumerate(angles) if used and min(abs(a - u) for u in used) > SAME_ANGLE_DEG]
-    if unused:
-        return Images(series, tuple(unused), held_out=True)
-    return Images(series, tuple(range(len(angles))), held_out=False)
+    named = held_out_images(request.held_out, angles) if request.held_out else ()
+    choice = choose_images(sidecar, request.tilts, angles, named)
+    notes.append(f"Images used for the volume: {choice.reason}.")
+    if mirrored(sidecar):
+        notes.append("The volume's z is mirrored, as its sidecar says: it was projected at the negative angles.")
+        geometry = replace(series.geometry, angles_deg=tuple(-angle for angle in angles))
+        series = replace(series, geometry=geometry)
+    return Images(series, choice, bool(named))
 
 
 def _check_images(images: Images, volume: Named) -> None:
@@ -349,7 +386,7 @@ def _check_images(images: Images, volume: Named) -> None:
             f"the volume {volume.name} has voxels of {voxel:g} Å but the images have pixels of {pixel:g} Å, which "
             f"makes {pixel * factor:g} Å at the volume's number of rows; give the stack that the volume was made from"
         )
-    for number in images.chosen:
+    for number in images.choice.numbers:
         image = np.asarray(series.images[number])
         if not np.isfinite(image).all() or image.min() == image.max():
             raise InputError(

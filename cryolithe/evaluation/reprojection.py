@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
+from cryolithe.evaluation.heldout import Choice, Use
 from cryolithe.evaluation.spectral import edge_taper, ring_correlation
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
@@ -29,7 +30,9 @@ class Reprojection:
     """Projections of a volume against K images, R rings.
 
     Attributes:
-        held_out: whether the volume was made without these images, as far as is known.
+        held_out: whether the volume was made without these images; None where nobody knows.
+        use: the same in words: held out, seen, other frames, unknown.
+        reason: how that is known, or why not.
         binning: by which the images were cropped in Fourier space to the volume's pixels.
         angles_deg: of the images, shape ``(K,)``.
         columns: image columns compared, whose rays cross half of the volume's thickness or more, shape ``(K,)``.
@@ -39,7 +42,9 @@ class Reprojection:
         ring_correlation_each: shape ``(K, R)``.
     """
 
-    held_out: bool
+    held_out: bool | None
+    use: Use
+    reason: str
     binning: int
     angles_deg: FloatArray
     columns: NDArray[np.int64]
@@ -78,9 +83,7 @@ def binning_of(image_shape: tuple[int, int], volume_shape: tuple[int, int, int])
     return factor
 
 
-def reproject(
-    volume: NDArray[Any], series: TiltSeries, chosen: tuple[int, ...], held_out: bool
-) -> tuple[Reprojection, tuple[Pictured, ...]]:
+def reproject(volume: NDArray[Any], series: TiltSeries, choice: Choice) -> tuple[Reprojection, tuple[Pictured, ...]]:
     """Project a volume to the tilts of some images and compare.
 
     A volume is finite: at a high tilt only the columns near the axis look through its whole thickness. Columns whose
@@ -90,12 +93,12 @@ def reproject(
     Args:
         volume: shape ``(z, y, x)``, the polarity of the images.
         series: the aligned images.
-        chosen: numbers of the images to compare, from 0; finite and not constant.
-        held_out: recorded in the result.
+        choice: the images to compare, finite and not constant.
 
     Returns:
         the scores, and the images with the lowest and the highest tilt of those compared.
     """
+    chosen = choice.numbers
     depth, height, width = volume.shape
     shape = (series.geometry.image_shape[0], series.geometry.image_shape[1])
     factor = binning_of(shape, (depth, height, width))
@@ -140,7 +143,10 @@ def reproject(
     held = np.isfinite(each).any(axis=0)
     mean = np.full(grid.size, np.nan)
     mean[held] = np.nanmean(each[:, held], axis=0)
-    scores = Reprojection(held_out, factor, angles, columns.astype(np.int64), correlation, grid, mean, each)
+    held_out = None if choice.use == "unknown" else choice.use == "held out"
+    scores = Reprojection(
+        held_out, choice.use, choice.reason, factor, angles, columns.astype(np.int64), correlation, grid, mean, each
+    )
     return scores, tuple(pictures[number] for number in sorted(pictures, key=lambda n: abs(angles[n])))
 
 

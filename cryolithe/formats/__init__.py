@@ -8,11 +8,11 @@ from cryolithe.formats.mrc import (
     VolumeWriter,
     read_mrc,
     read_tilt_series,
-    read_volume,
     write_stack,
     write_volume,
 )
 from cryolithe.formats.series_list import SeriesEntry, read_series_list
+from cryolithe.formats.volume_file import read_volume
 
 __all__ = [
     "MrcArray",

@@ -12,6 +12,39 @@ from cryolithe.errors import FileFormatError, InputError, OutputError
 
 PathLike = str | os.PathLike[str]
 
+# What nobody calls a folder.
+_FILE_ENDINGS = frozenset(
+    [
+        ".mrc",
+        ".mrcs",
+        ".st",
+        ".ali",
+        ".rec",
+        ".map",
+        ".tif",
+        ".tiff",
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".pdf",
+        ".svg",
+        ".json",
+        ".csv",
+        ".txt",
+        ".star",
+        ".yaml",
+        ".yml",
+        ".h5",
+        ".hdf5",
+        ".zarr",
+        ".safetensors",
+        ".gz",
+        ".bz2",
+        ".tlt",
+        ".html",
+        ".htm",
+    ]
+)
 # Control characters that text files of this field do contain: tab, line feed, vertical tab, form feed, return, and
 # the end-of-file mark of old Windows programs.
 _TEXT_CONTROLS = frozenset(b"\t\n\v\f\r\x1a")
@@ -74,6 +107,30 @@ def read_text(path: Path, kind: str, limit_bytes: int) -> str:
         raise FileFormatError(f"{path} is not {kind}: expected text, found binary data")
     # Comments may be in any old encoding; what matters is ASCII.
     return content.decode("utf-8-sig", errors="replace").rstrip("\x1a")
+
+
+def check_ending(path: Path, endings: tuple[str, ...], what: str, option: str = "-o") -> None:
+    """Refuse a name of an output that promises another format than that in which it is written.
+
+    Raises:
+        OutputError: says which endings are known.
+    """
+    if path.suffix.lower() not in endings:
+        found = f"this one ends in {path.suffix}" if path.suffix else "this one has none"
+        raise OutputError(f"{option} {path}: expected a name ending in {' or '.join(endings)} for {what}; {found}")
+
+
+def check_folder_name(path: Path, also: str = "") -> None:
+    """Refuse the name of a file where a folder is to be made.
+
+    Raises:
+        OutputError: if it is a file, or ends as files of volumes, figures and tables do.
+    """
+    wanted = f"expected a folder {also}".rstrip()
+    if path.is_file():
+        raise OutputError(f"-o {path} cannot be written: cannot make the folder, a file has this name; {wanted}")
+    if not path.is_dir() and path.suffix.lower() in _FILE_ENDINGS:
+        raise OutputError(f"-o {path}: {wanted}")
 
 
 def printable(text: str) -> str:

@@ -33,7 +33,6 @@ from cryolithe.formats.mrc_header import (
 from cryolithe.formats.mrc_writer import RunningStatistics, VolumeWriter, write_stack, write_volume
 from cryolithe.geometry import TiltGeometry
 from cryolithe.tilts import TiltSeries
-from cryolithe.volume import Volume
 
 __all__ = [
     "MrcArray",
@@ -42,7 +41,6 @@ __all__ = [
     "VolumeWriter",
     "read_mrc",
     "read_tilt_series",
-    "read_volume",
     "write_stack",
     "write_volume",
 ]
@@ -239,13 +237,3 @@ def read_tilt_series(
         )
     pixel_size = mrc.voxel_size_angstrom if pixel_size_angstrom is None else pixel_size_angstrom
     return TiltSeries(mrc.data, TiltGeometry(angles, (rows, columns)), pixel_size, mrc.notes, labels=mrc.labels)
-
-
-def read_volume(path: PathLike) -> Volume:
-    """Read a volume, shape ``(z, y, x)``; the voxels stay on disk until they are used.
-
-    Raises:
-        InputError: if the file is not usable (see `read_mrc`).
-    """
-    mrc = read_mrc(path)
-    return Volume(mrc.data, mrc.voxel_size_angstrom, mrc.origin_angstrom)

@@ -1,10 +1,14 @@
-"""Volumes in any of the files that hold them, read plane by plane: MRC, TIFF, folders of TIFF."""
+"""Volumes in any of the files that hold them, read plane by plane: MRC, TIFF, folders of TIFF, OME-Zarr.
+
+The one door of every command that takes a volume.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
+from cryolithe.formats.files import PathLike
 from cryolithe.formats.mrc import read_mrc
+from cryolithe.formats.ome_zarr_reader import is_ome_zarr, open_ome_zarr
+from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.tiff import ENDINGS, read_planes, read_tiff, tiff_files
+from cryolithe.formats.volume_kind import Seen, Told, stack_refusal, volume_or_stack
+from cryolithe.volume import Volume
 
-Kind = Literal["mrc", "tiff", "sequence"]
+Kind = Literal["mrc", "tiff", "sequence", "ome-zarr"]
+_VOLUME = Told("volume", "nothing speaks against it")
+# What `cryolithe reconstruct` writes into the headers of volumes of its networks.
+NETWORK_LABEL = re.compile(r"CryoLithe \S+ model ")
 _KEPT_PLANES = 64  # of a sequence, whose files are read whole
 
 
@@ -29,9 +41,10 @@ class VolumeFile:
         shape: voxels ``(z, y, x)``.
         dtype: of the values, in the machine's byte order.
         read: plane z, shape ``(y, x)``, as stored.
+        told: whether it is a volume at all, or a stack of images.
+        whole: all planes at once, where that is another way than one by one.
         voxel_sizes_angstrom: along ``(z, y, x)``, 0 where nobody knows.
         origin_angstrom: position ``(z, y, x)`` of the first voxel.
-        maybe_stack: whether it may as well be a stack of images: the file does not say that it is a volume.
         notes: what was forgiven, in words.
         labels: texts of the header.
         names: of the files of a sequence.
@@ -42,12 +55,24 @@ class VolumeFile:
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     read: Callable[[int], NDArray[Any]]
+    told: Told = _VOLUME
+    whole: Callable[[], NDArray[Any]] | None = None
     voxel_sizes_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
     origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    maybe_stack: bool = False
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+
+    @property
+    def of_network(self) -> bool:
+        """Whether a network made it, as far as its labels and its record tell."""
+        method = read_record_beside(self.path).get("method")
+        named = isinstance(method, dict) and method.get("name") == "network"
+        return named or any(NETWORK_LABEL.match(label) for label in self.labels)
+
+    def voxels(self) -> NDArray[Any]:
+        """All voxels, shape ``(z, y, x)``, read-only; on the disk where the file allows it."""
+        return self.whole() if self.whole else np.stack([self.read(z) for z in range(self.shape[0])])
 
     @property
     def voxel_size_angstrom(self) -> float | None:
@@ -56,37 +81,76 @@ class VolumeFile:
 
 
 def open_volume_file(path: Path) -> VolumeFile:
-    """Open a volume: a folder of TIFF files, a TIFF file, or an MRC file of any name.
+    """Open a volume: an OME-Zarr image, a folder of TIFF files, a TIFF file, or an MRC file of any name.
+
+    What it turns out to be is in ``told``: whoever needs a volume asks there.
 
     Raises:
         InputError: if it is not usable.
     """
+    if is_ome_zarr(path):
+        return _zarr_file(path)
     if path.is_dir():
         files = tiff_files(path)
         read, plane, dtype, size = read_planes(files)
-        sizes = (size or 0.0,) * 3
-        names = tuple(file.name for file in files)
+        shape = (len(files), *plane)
         read = lru_cache(maxsize=_KEPT_PLANES)(read)
-        return VolumeFile(path, "sequence", (len(files), *plane), dtype.newbyteorder("="), read, sizes, names=names)
+        told = Told("volume", "a folder holds the planes of a volume")
+        names = tuple(file.name for file in files)
+        return VolumeFile(
+            path, "sequence", shape, dtype.newbyteorder("="), read, told, None, (size or 0.0,) * 3, names=names
+        )
     if path.suffix.lower() in ENDINGS:
         planes, size = read_tiff(path)
         shape = (planes.shape[0], planes.shape[1], planes.shape[2])
-        dtype = planes.dtype.newbyteorder("=")
-        return VolumeFile(path, "tiff", shape, dtype, lambda z: planes[z], (size or 0.0,) * 3)
+        told = volume_or_stack(Seen(path, shape))
+        told = Told("volume", "a TIFF file of planes") if told.content == "unknown" else told
+        dtype, sizes = planes.dtype.newbyteorder("="), (size or 0.0,) * 3
+        return VolumeFile(path, "tiff", shape, dtype, lambda z: planes[z], told, lambda: planes, sizes)
     mrc = read_mrc(path)
     data = mrc.data
     if data.ndim != 3:
         raise InputError(f"{path} has {data.ndim} axes; expected a volume (z, y, x)")
+    shape = (data.shape[0], data.shape[1], data.shape[2])
     return VolumeFile(
         path=path,
         kind="mrc",
-        shape=(data.shape[0], data.shape[1], data.shape[2]),
+        shape=shape,
         dtype=data.dtype.newbyteorder("="),
         read=lambda z: data[z],
+        told=volume_or_stack(Seen(path, shape, mrc.ispg, mrc.mz, mrc.labels)),
+        whole=lambda: data,
         voxel_sizes_angstrom=mrc.voxel_sizes_angstrom,
         origin_angstrom=mrc.origin_angstrom,
-        # IMOD writes space group 0 into stacks and volumes alike.
-        maybe_stack=mrc.ispg == 0 and path.suffix.lower() not in (".rec", ".map"),
         notes=mrc.notes,
         labels=mrc.labels,
     )
+
+
+def read_volume(path: PathLike, is_volume: bool = False) -> Volume:
+    """Read a volume, shape ``(z, y, x)``; the voxels stay on disk until they are used, where the file allows it.
+
+    A file that does not say whether it is a volume is taken for one: a caller that can ask or tell uses
+    `open_volume_file`.
+
+    Args:
+        path: MRC or TIFF file, folder of TIFF files, or OME-Zarr image.
+        is_volume: take it for one whatever else is known.
+
+    Raises:
+        InputError: if the file is not usable (see `read_mrc`), or a stack of images.
+    """
+    found = open_volume_file(Path(path))
+    if found.told.content == "stack" and not is_volume:
+        raise stack_refusal(found.path, found.told)
+    return Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
+
+
+def _zarr_file(path: Path) -> VolumeFile:
+    image = open_ome_zarr(path)
+    voxels = cache(image.unpacked)
+    told = Told("volume", "an OME-Zarr image")
+    return VolumeFile(
+        path, "ome-zarr", image.shape, image.dtype, lambda z: voxels()[z], told, voxels, image.voxel_sizes_angstrom,
+        image.origin_angstrom, image.notes,
+    )  # fmt: skip

@@ -7,14 +7,16 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from cryolithe.alignment import Alignment, VolumePlace, views
 from cryolithe.device import choose_devices, choose_precision
 from cryolithe.errors import InputError, OutputError, SettingsError
-from cryolithe.formats.files import input_size_bytes
+from cryolithe.formats.files import check_ending, input_size_bytes
+from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.geometry import VolumeGrid
 from cryolithe.hashing import file_sha256
 from cryolithe.images import rotated_shape
@@ -29,6 +31,7 @@ from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
 FREE_SETTINGS = {"overwrite", "max_memory", "preview", *OPTIONS}
+VOLUME_ENDINGS = (".mrc", ".rec", ".map")
 
 
 class Watcher(Protocol):
@@ -197,6 +200,8 @@ def check_files(job: Job) -> None:
     for path in (job.output, job.sidecar, job.preview):
         if path.exists() and any(used.exists() and path.samefile(used) for used in (*inputs, Path(job.settings.model))):
             raise OutputError(f"{path} is an input of this run; choose another -o")
+    if not zarr:
+        check_ending(job.output, VOLUME_ENDINGS, "an MRC volume (OME-Zarr: .zarr with --format ome-zarr)")
     for path in (job.output, job.sidecar):
         if os.path.lexists(path) and not job.settings.overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
@@ -227,12 +232,22 @@ def already_done(job: Job) -> bool:
         return False
     wanted_model = load_model(job.settings.model).sha256 if job.settings.method == "network" else None
     return (
-        (job.output.is_dir() if job.output.suffix == ".zarr" else job.output.is_file())
-        and is_record_of(job.sidecar, job.output)
+        is_record_of(job.sidecar, job.output)
+        and _is_whole(job.output, record["volume"])
         and (model["sha256"] if model else None) == wanted_model
         and made_with == job.settings.model_dump(mode="json")
         and made_of == {name: file_sha256(path) for name, path in input_files(job).items()}
     )
+
+
+def _is_whole(output: Path, told: dict[str, Any]) -> bool:
+    """Whether the volume that a record tells of is there, with its shape and type of values; not cut off, say."""
+    try:
+        found = open_volume_file(output)
+        shape = sorted(int(n) for n in told["shape_zyx"])
+    except (InputError, KeyError, TypeError, ValueError):
+        return False
+    return sorted(found.shape) == shape and found.dtype == np.dtype(str(told["dtype"]))
 
 
 def input_files(job: Job) -> dict[str, Path]:

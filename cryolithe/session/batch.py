@@ -11,6 +11,7 @@ from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.reconstruct.estimate import output_bytes
 from cryolithe.reconstruct.job import Watcher, already_done, check_files, resolve
 from cryolithe.reconstruct.outputs import read_record, recover
+from cryolithe.reconstruct.preview import preview_is_current, write_preview
 from cryolithe.reconstruct.run import plan_run, reconstruct
 from cryolithe.session.tasks import Task
 
@@ -56,7 +57,7 @@ def look_at(task: Task) -> Prospect:
     try:
         if task.problem:
             raise InputError(task.problem)
-        pending = task.after is not None and not task.after.is_done(task.job.output)
+        pending = task.after is not None and not task.after.is_done(task.job.output, task.job.settings.overwrite)
         if not task.job.settings.overwrite and not pending and already_done(task.job):
             return Prospect(task, "skipped", f"{task.job.output}: already done with these inputs and settings")
         if not (pending and already_done(task.job)):
@@ -89,9 +90,12 @@ def plan_line(prospects: list[Prospect]) -> tuple[str, str]:
     return line, ""
 
 
-def skipped(prospect: Prospect) -> Outcome:
-    """The outcome of a task that was done before."""
-    return Outcome(prospect.task, "skipped", prospect.message, read_record(prospect.task.job))
+def skipped(prospect: Prospect, watcher: Watcher) -> Outcome:
+    """The outcome of a task that was done before; a preview that is of another volume, or missing, is drawn anew."""
+    record = read_record(prospect.task.job)
+    if not preview_is_current(prospect.task.job):
+        _preview(prospect.task, record, watcher)
+    return Outcome(prospect.task, "skipped", prospect.message, record)
 
 
 def run_task(task: Task, watcher: Watcher, raises: tuple[type[Exception], ...] = ()) -> Outcome:
@@ -116,7 +120,7 @@ def run_task(task: Task, watcher: Watcher, raises: tuple[type[Exception], ...] =
         if task.after is not None:
             message += "\n" + task.after(job.output, job.settings, watcher)
         record = read_record(job)
-        if not job.preview.exists() or status == "done":
+        if not preview_is_current(job):
             _preview(task, record, watcher)
         return Outcome(task, status, message, record)
     except raises:
@@ -127,8 +131,6 @@ def run_task(task: Task, watcher: Watcher, raises: tuple[type[Exception], ...] =
 
 def _preview(task: Task, record: dict[str, Any], watcher: Watcher) -> None:
     """Draw the volume; a drawing that fails does not cost the volume."""
-    from cryolithe.reconstruct.preview import write_preview
-
     try:
         write_preview(task.job, record, title=task.name)
     except (CryoLitheError, OSError) as error:

@@ -20,8 +20,8 @@ from cryolithe.settings import ReconstructSettings, resolve_settings
 class After(Protocol):
     """What is done to a volume when it is made; it must be possible to send it to another process."""
 
-    def is_done(self, volume: Path) -> bool:
-        """Whether it has been done."""
+    def is_done(self, volume: Path, overwrite: bool) -> bool:
+        """Whether it has been done to this very volume; OutputError if something else is in the way."""
         ...
 
     def __call__(self, volume: Path, settings: ReconstructSettings, watcher: Watcher) -> str:

@@ -14,6 +14,7 @@ A series is drawn from the seed and its number alone, so it does not matter whic
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,11 +25,11 @@ import yaml
 from numpy.typing import NDArray
 
 from cryolithe import __version__
-from cryolithe.errors import OutputError, SettingsError
+from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats import write_angles_deg, write_stack, write_volume
-from cryolithe.formats.files import replacing
+from cryolithe.formats.files import check_folder_name, replacing
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
-from cryolithe.formats.pairs import Pair, write_pair
+from cryolithe.formats.pairs import Pair, open_pair, write_pair
 from cryolithe.formats.star import Particle, write_particles
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.report import plot_contact_sheet
@@ -96,6 +97,7 @@ def run_recipe(
             names, or cannot be written.
         SettingsError: if a molecule does not fit into the field.
     """
+    check_folder_name(folder)
     check_fits(recipe.cell, library)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +108,7 @@ def run_recipe(
         "recipe": recipe.model_dump(mode="json"),
         "library": {molecule.name: _fingerprint(molecule) for molecule in library},
     }
+    made_of = _digest(plain)
     record = folder / "recipe.resolved.yaml"
     drawn: dict[str, Any] = {}
     if record.exists():
@@ -122,14 +125,18 @@ def run_recipe(
     _write_yaml(record, {**plain, "drawn": drawn})
     for number in range(1, recipe.series + 1):
         name = series_name(number)
-        if (folder / f"{name}.h5").exists():
+        kept = _made_before(folder, name, made_of, drawn.get(name))
+        if kept is not None:
+            if drawn.get(name) != kept:  # the run before was cut off after the series and before the record
+                drawn[name] = kept
+                _write_yaml(record, {**plain, "drawn": drawn})
             on_series(f"{name}: already done")
             continue
         _remove(folder, name)
         try:
             made = simulate_series(recipe, library, number)
             drawn[name] = _drawn(made)
-            write_series(folder, name, made, drawn[name])
+            write_series(folder, name, made, drawn[name], made_of)
         except BaseException:
             _remove(folder, name)
             raise
@@ -137,6 +144,37 @@ def run_recipe(
         reached = made.cell.reached_crowding
         short = "" if reached >= 0.9 * made.cell.wanted_crowding else f" of {made.cell.wanted_crowding:.0%} wanted"
         on_series(f"{name}: {len(made.cell.placements)} particles, {reached:.0%} full{short}")
+
+
+def _digest(plain: dict[str, Any]) -> str:
+    """SHA-256 of what decides a series beside its number: recipe without the count, library, version."""
+    values = {key: _without_count(value) for key, value in plain.items()}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _made_before(folder: Path, name: str, made_of: str, drawn: Any) -> Any:
+    """The numbers drawn for a series of this very recipe that is complete; None where it is not (yet).
+
+    Raises:
+        OutputError: if its training file is one of something else.
+    """
+    path = folder / f"{name}.h5"
+    if not all(file.exists() for file in _series_files(folder, name)):
+        return None
+    try:
+        with open_pair(path) as pair:
+            origin = pair.origin
+    except InputError:
+        return None  # cut off: it is made anew
+    same = origin.get("made_of", made_of) == made_of and (drawn is None or origin.get("drawn") == _json(drawn))
+    if not same or not str(origin.get("program", "")).startswith("CryoLithe"):
+        raise OutputError(f"{path} exists and was not made by this recipe; remove it or choose another -o")
+    return origin.get("drawn")
+
+
+def _json(value: Any) -> Any:
+    """A value as it comes back from a file."""
+    return json.loads(json.dumps(value))
 
 
 def _without_count(value: Any) -> Any:
@@ -151,8 +189,10 @@ def _fingerprint(molecule: Molecule) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_series(folder: Path, name: str, made: SimulatedSeries, drawn: dict[str, Any]) -> None:
-    """Write the files of one series; the training file comes last."""
+def write_series(
+    folder: Path, name: str, made: SimulatedSeries, drawn: dict[str, Any], made_of: str | None = None
+) -> None:
+    """Write the files of one series; the training file comes last, with the digest of the recipe in it."""
     cell, series, truth = made.cell, made.series, made.truth
     voxel, plan = cell.voxel_size_angstrom, series.plan
     label = f"CryoLithe {__version__} simulated {name}, dense dark"
@@ -179,7 +219,7 @@ def write_series(folder: Path, name: str, made: SimulatedSeries, drawn: dict[str
         "clean": series.clean,
         "labels": cell.labels,
     }
-    origin = {"program": f"CryoLithe {__version__}", "classes": list(cell.classes), "drawn": drawn}
+    origin = {"program": f"CryoLithe {__version__}", "classes": list(cell.classes), "drawn": drawn, "made_of": made_of}
     write_pair(folder / f"{name}.h5", Pair(series.images, truth, plan.angles_deg, voxel, extras, origin))
 
 

@@ -128,7 +128,7 @@ def _from_hdf5(path: Path) -> tuple[Molecule, ...]:
 
 
 def _from_map(path: Path) -> Molecule:
-    volume = read_volume(path)
+    volume = read_volume(path, is_volume=True)
     if volume.voxel_size_angstrom is None:
         raise FileFormatError(f"molecule map {path} has no voxel size in its header; set it before use")
     return _checked(path.stem, volume.voxels, volume.voxel_size_angstrom, path)

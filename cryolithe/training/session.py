@@ -9,6 +9,7 @@ NAME.run/last.safetensors, best.safetensors, train.csv, validation.csv, summary.
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import threading
 from collections.abc import Callable
@@ -20,10 +21,11 @@ from typing import Any
 import torch
 import yaml
 
-from cryolithe.errors import OutputError
+from cryolithe.errors import OutputError, SettingsError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Network
 from cryolithe.reconstruct.methods import Compute
+from cryolithe.report import write_json
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.distributed import Place
 from cryolithe.training.interrupt import asked_to_stop
@@ -35,6 +37,7 @@ from cryolithe.training.tables import Table
 from cryolithe.training.validation import Example, Verdict, judge, mean_loss
 
 LOG_EVERY = 50
+PAIRS_NAME = "pairs.json"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Session:
         resume: go on from the state in the run's folder.
         limit_seconds: for all steps together.
         start: weights to start from.
+        pairs: SHA-256 of the pairs that are trained and validated on, by name; a resumed run needs the same.
         on_step: called with each step.
         on_validation: called with each validation.
     """
@@ -64,6 +68,7 @@ class Session:
     resume: bool = False
     limit_seconds: float = float("inf")
     start: Network | None = None
+    pairs: dict[str, str] = field(default_factory=dict)
     on_step: Callable[[Progress], object] = lambda progress: None
     on_validation: Callable[[int, list[Verdict]], object] = lambda step, verdicts: None
 
@@ -104,6 +109,7 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     state = new_state(session.config, session.place, session.start)
     if session.resume:
         load_state(session.folder / "state.safetensors", state, session.config)
+        _check_pairs(session.folder / PAIRS_NAME, session.pairs)
     recorder = _Recorder(session, state.step) if leader else None
     interrupted = threading.Event()
 
@@ -128,6 +134,20 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     return state, state.interrupted
 
 
+def _check_pairs(path: Path, pairs: dict[str, str]) -> None:
+    """Raise SettingsError if a run that goes on would see other pairs than before; older runs told none."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    for name in {**pairs, **before} if isinstance(before, dict) else {}:
+        if before.get(name) != pairs.get(name):
+            raise SettingsError(
+                f"the pair {name} is not the one that this run was trained on before; put it back to go on with "
+                "--resume, or give --overwrite to start anew"
+            )
+
+
 class _Recorder:
     """What process 0 does after a step: logs, validations, states, models."""
 
@@ -141,6 +161,7 @@ class _Recorder:
             with replacing(folder / "config.yaml", overwrite=True) as temporary:
                 values = self.config.model_dump(mode="json")
                 temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+            write_json(folder / PAIRS_NAME, session.pairs)
         except OSError as error:
             raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
         self.head = self.config.network_config().head
@@ -218,7 +239,7 @@ class _Recorder:
 def _forget(folder: Path) -> None:
     """Remove the files of an earlier run, and nothing that is not one."""
     for pattern in ("*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "summary.png",
-                    "config.yaml", "targets_*.npy", "tensorboard/events.*"):  # fmt: skip
+                    "config.yaml", PAIRS_NAME, "targets_*.npy", "tensorboard/events.*"):  # fmt: skip
         for path in folder.glob(pattern):
             with suppress(OSError):
                 path.unlink()

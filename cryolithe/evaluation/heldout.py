@@ -1,0 +1,186 @@
+"""Which images was a volume made from? Its record decides; without one nobody knows, whatever the user says.
+
+The record of a reconstruction lists the files it read (with hashes), the numbers of the images that it used, and their
+angles. Images are recognised by their number where the stack is one of those files, or has as many images with these
+angles; else by their angles, where each angle of the record is found among those of the stack.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cryolithe.hashing import file_sha256
+
+# "seen": the volume was made from these images; "other frames": from other frames of the same tilts.
+Use = Literal["held out", "seen", "other frames", "unknown"]
+
+# For tables and captions: what the images are called, and what comparing them tells.
+CALLED: dict[Use, str] = {
+    "held out": "held-out images",
+    "seen": "seen images",
+    "other frames": "other frames of seen tilts",
+    "unknown": "images (use unknown)",
+}
+TELLS: dict[Use, str] = {
+    "held out": "not used for the volume",
+    "seen": "consistency only: the volume was made from them",
+    "other frames": "noise is independent, but the volume saw these tilts",
+    "unknown": "not known whether the volume was made from them: no test of truth",
+}
+
+SAME_ANGLE_DEG = 0.05
+# Refined angles differ from those asked for by an offset of the whole series and little else.
+REFINED_DEG = 1.0
+_HALF = re.compile(r"([_-])(evn|even|odd|half1|half2)(?=\.[^.]+(?:\.gz|\.bz2)?$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The images to compare with projections.
+
+    Attributes:
+        numbers: of the images, from 0.
+        use: whether the volume was made from them.
+        reason: how that is known, or why not.
+        warning: what the user must know, or an empty string.
+    """
+
+    numbers: tuple[int, ...]
+    use: Use
+    reason: str
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a record says of the images of a stack.
+
+    Attributes:
+        numbers: of those used, from 0; None where the record does not fit the stack.
+        reason: in words.
+        other_frames: the volume was made from the other half of the frames of these tilts.
+    """
+
+    numbers: frozenset[int] | None
+    reason: str
+    other_frames: bool = False
+
+
+def choose_images(record: Mapping[str, Any], stack: Path, angles_deg: Sequence[float], named: Sequence[int]) -> Choice:
+    """Choose the images to compare, and say what is known of them.
+
+    Args:
+        record: of the volume; empty where there is none.
+        stack: file of the images.
+        angles_deg: of all images, as their file gives them.
+        named: images that the user calls held out, from 0; empty for none.
+    """
+    used = used_images(record, stack, angles_deg)
+    everything = tuple(range(len(angles_deg)))
+    if used.numbers is None:
+        numbers = tuple(named) or everything
+        return Choice(numbers, "unknown", used.reason)
+    if used.other_frames:
+        return Choice(tuple(named) or everything, "other frames", used.reason)
+    unused = tuple(n for n in named or everything if n not in used.numbers)
+    wrong = [n + 1 for n in named if n in used.numbers]
+    if wrong and not unused:
+        warning = (
+            f"--held-out names images that the volume was made from, as its record says ({_listed(wrong)}): the "
+            "comparison tests consistency, not truth."
+        )
+        return Choice(tuple(named), "seen", used.reason, warning)
+    if not unused:
+        return Choice(everything, "seen", used.reason)
+    warning = ""
+    if wrong:
+        warning = (
+            f"--held-out names images that the volume was made from, as its record says: {_listed(wrong)} were left "
+            "out of the comparison."
+        )
+    return Choice(unused, "held out", used.reason, warning)
+
+
+def used_images(record: Mapping[str, Any], stack: Path, angles_deg: Sequence[float]) -> Used:
+    """Which images of a stack a volume was made from, as its record says."""
+    if not record:
+        return Used(None, "there is no record (.json) beside the volume")
+    geometry = record.get("geometry")
+    geometry = geometry if isinstance(geometry, Mapping) else {}
+    recorded = _numbers(geometry.get("tilt_angles_deg"))
+    if not recorded:
+        return Used(None, "the volume's record lists no tilt angles")
+    if mirrored(record):
+        recorded = [-angle for angle in recorded]
+    sections = [int(n) - 1 for n in _numbers(geometry.get("sections"))]
+    stacks = _stacks(record)
+    indexed = len(sections) == len(recorded) and all(0 <= n < len(angles_deg) for n in sections)
+    if indexed and stacks and file_sha256(stack) in {sha for _, sha in stacks}:
+        return Used(frozenset(sections), "the volume's record names this very stack and the images used of it")
+    shape = geometry.get("stack_shape")
+    count = shape[0] if isinstance(shape, list) and shape else None
+    if indexed and count == len(angles_deg) and _fit([angles_deg[n] for n in sections], recorded):
+        if len(stacks) == 1 and _sibling(Path(stacks[0][0]).name, stack.name):
+            return Used(
+                frozenset(sections), "the volume's record names the other half of these frames: its noise is another, "
+                "its tilts are the same", other_frames=True,
+            )  # fmt: skip
+        return Used(frozenset(sections), "the stack has as many images, with the angles in the volume's record")
+    nearest = [int(np.abs(np.asarray(angles_deg) - angle).argmin()) for angle in recorded]
+    apart = max(abs(angles_deg[n] - angle) for n, angle in zip(nearest, recorded, strict=True))
+    if apart > SAME_ANGLE_DEG or len(set(nearest)) < len(nearest):
+        return Used(
+            None, f"the volume's record is of {len(recorded)} images whose angles are not those of this stack "
+            f"({len(angles_deg)} images)",
+        )  # fmt: skip
+    return Used(frozenset(nearest), "the volume's record lists the angles of the images used")
+
+
+def mirrored(record: Mapping[str, Any]) -> bool:
+    """Whether z runs against the angles of the files: those of the record then have the other sign."""
+    geometry = record.get("geometry")
+    geometry = geometry if isinstance(geometry, Mapping) else {}
+    return (geometry.get("handedness") in ("aretomo", "warp")) != bool(geometry.get("flip_z"))
+
+
+def _fit(given: list[float], recorded: list[float]) -> bool:
+    """Whether angles are those of a record but for an offset and what refinement changed."""
+    apart = np.asarray(given) - np.asarray(recorded)
+    return bool(np.abs(apart - np.median(apart)).max() <= REFINED_DEG)
+
+
+def _stacks(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Paths and hashes of the stacks that a volume was made from: one, or the two halves."""
+    # A denoised volume's record carries what its input was made of.
+    parts = [part for part in (record, record.get("source")) if isinstance(part, Mapping)]
+    inputs = [part.get("inputs") for part in parts]
+    return [
+        (str(entry.get("path")), str(entry.get("sha256")))
+        for found in inputs
+        if isinstance(found, Mapping)
+        for name, entry in found.items()
+        if isinstance(entry, Mapping) and name in ("tilts", "even tilts", "odd tilts")
+    ]
+
+
+def _sibling(a: str, b: str) -> bool:
+    """Whether two names are those of the two halves of one stack."""
+    found = _HALF.search(a), _HALF.search(b)
+    if not found[0] or not found[1]:
+        return False
+    return _HALF.sub(r"\1", a) == _HALF.sub(r"\1", b) and found[0][2].lower() != found[1][2].lower()
+
+
+def _numbers(values: Any) -> list[float]:
+    usable = isinstance(values, list) and all(isinstance(v, int | float) and np.isfinite(v) for v in values)
+    return [float(v) for v in values] if usable else []
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:12])) + (f" and {len(numbers) - 12} more" if len(numbers) > 12 else "")

@@ -1,0 +1,144 @@
+"""``cryolithe info`` knows every kind of file that the other commands take."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from projects import AXIS_DEG, make_project, write_aretomo, write_imod, write_relion, write_warp
+from tiny_series import write_model, write_series
+
+from cryolithe.cli import main
+from cryolithe.formats.mdoc import MdocImage, write_mdoc
+from cryolithe.formats.pairs import Pair, write_pair
+from cryolithe.formats.star import Particle, write_particles
+
+
+def call(*words):
+    return CliRunner().invoke(main, ["info", *map(str, words)])
+
+
+def told(path):
+    """The facts about one file; people and programs must both get an answer."""
+    result = call(path)
+    assert result.exit_code == 0, result.output
+    (answer,) = json.loads(call(path, "--json").stdout)
+    assert answer["kind"] in result.stdout
+    return answer
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("info") / "p")
+
+
+def test_metadata_of_serialem(tmp_path):
+    path = tmp_path / "ts.mrc.mdoc"
+    write_mdoc(
+        path, "ts.mrc", [MdocImage(a, 3.0, 3.0 * n, 2.5, n) for n, a in enumerate((-3.0, 0.0, 3.0))], 2.7, (8, 9), 300
+    )
+    answer = told(path)
+    assert answer["kind"] == "SerialEM metadata of a tilt series (.mdoc)"
+    assert (answer["images"], answer["range_deg"], answer["dose"]) == (3, [-3, 3], 9)
+    assert float(answer["pixel_size_angstrom"]) == pytest.approx(2.7)
+    assert answer["image_file"] == "ts.mrc"
+    text = path.read_text()
+    path.write_text(text.replace("[ZValue = 0]", "[T =     Tilt axis angle = 84.1, binning = 1]\n\n[ZValue = 0]", 1))
+    assert told(path)["tilt_axis_deg"] == 84.1
+
+
+def test_alignments(project):
+    xf, newst, tilt = write_imod(project, tilt_lines=["THICKNESS 300", "OFFSET 1.5"], newst_lines=["BinByFactor 2"])
+    aln, xml = write_aretomo(project), write_warp(project)
+    for path, kind in ((aln, "alignment of AreTomo (.aln)"), (xml, "tilt series of Warp (.xml)")):
+        answer = told(path)
+        assert answer["kind"] == kind
+        assert (answer["images"], answer["left_out"]) == (18, [1, 12])
+        assert answer["tilt_axis_deg"] == pytest.approx(AXIS_DEG, abs=0.01)
+    assert told(aln)["image_shape"] == [70, 80]
+    answer = told(xf)
+    assert (answer["kind"], answer["images"]) == ("transforms of IMOD (.xf)", 20)
+    assert answer["rotation_deg"] == pytest.approx([-AXIS_DEG, -AXIS_DEG], abs=0.01)
+    answer = told(newst)
+    assert (answer["kind"], answer["bin"]) == ("commands of IMOD's newstack", 2)
+    answer = told(tilt)
+    assert (answer["kind"], answer["thickness_px"], answer["angle_offset_deg"]) == ("commands of IMOD's tilt", 300, 1.5)
+    assert answer["excluded"] == [1, 12]
+
+
+def test_tables_of_relion(project, tmp_path):
+    listing, table = write_relion(project)
+    answer = told(listing)
+    assert answer["kind"] == "table of tilt series or tomograms (RELION-5)"
+    assert answer["names"] == ["other", "ts"]
+    assert answer["missing_files"] == ["Tomograms/job009/tilt_series/other.star"]
+    answer = told(table)
+    assert answer["kind"] == "images of a tilt series (RELION-5)"
+    assert (answer["series"], answer["images"], answer["stacks"], answer["aligned"]) == ("ts", 18, ["ts.mrc"], True)
+    particles = [Particle(f"TS_{n % 2}", "ribosome", 1, (4.0, 5.0, 6.0), (0.0, 0.0, 0.0)) for n in range(5)]
+    write_particles(tmp_path / "p.star", particles, (8, 10, 12), 10.0)
+    answer = told(tmp_path / "p.star")
+    assert answer["kind"] == "particles"
+    assert (answer["particles"], answer["tomograms"]) == (5, {"TS_0": 3, "TS_1": 2})
+    assert answer["kinds"] == {"ribosome": 5}
+    (tmp_path / "o.star").write_text("\ndata_optics\n\n_rlnVoltage 300\n_rlnCs 2.7\n")
+    assert told(tmp_path / "o.star")["kind"] == "STAR file"
+    star = "\ndata_\n\nloop_\n_wrpTheta #1\n_wrpAngleTilt #2\n0 -3.0\n0 0.0\n0 3.0\n"
+    (tmp_path / "t.tomostar").write_text(star)
+    answer = told(tmp_path / "t.tomostar")
+    assert (answer["kind"], answer["images"]) == ("tilt series of Warp (.tomostar)", 3)
+
+
+def test_what_this_program_writes(tmp_path):
+    images = np.random.default_rng(0).standard_normal((3, 8, 8)).astype(np.float32)
+    write_pair(tmp_path / "p.h5", Pair(images, images, (-10.0, 0.0, 10.0), 5.0, {}, {"program": "CryoLithe x"}))
+    answer = told(tmp_path / "p.h5")
+    assert answer["kind"] == "training pair (HDF5)"
+    assert (answer["images"], answer["voxel_size_angstrom"], answer["made"]) == (3, 5, {"program": "CryoLithe x"})
+    with h5py.File(tmp_path / "h.h5", "w") as file:
+        file["a"] = np.zeros(3)
+    assert told(tmp_path / "h.h5")["kind"] == "HDF5"
+    assert told(write_model(tmp_path / "m.safetensors"))["kind"] == "model weights (safetensors)"
+    stack, tlt = write_series(tmp_path)
+    words = ["reconstruct", str(stack), str(tlt), "--method", "fbp", "--thickness", "12", "--device", "cpu"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert told(tmp_path / "ts_rec.json")["record"] == "how the volume ts_rec.mrc was made by fbp"
+    assert told(tmp_path / "ts_rec.mrc")["kind_because"] == "ts_rec.json beside it is the record of a volume"
+    answer = told(tmp_path)
+    assert (answer["kind"], answer["series"]) == ("folder of tilt series", 1)
+    (tmp_path / "s.yaml").write_text("accession: EMPIAR-1\npairs: []\n")
+    assert told(tmp_path / "s.yaml")["kind"] == "manifest of curated pairs"
+    (tmp_path / "fsc.json").write_text('{"fsc": {}}')
+    assert told(tmp_path / "fsc.json")["record"] == "numbers of cryolithe fsc"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        ("a.mdoc", "PixelSpacing = 1\n", "describes no image"),
+        ("a.aln", "1 2 3\n", "a.aln"),
+        ("a.xf", "1 2 x\n", "a.xf"),
+        ("a.com", "$ctfplotter\n", "expected one that runs IMOD's tilt or newstack"),
+        ("a.xml", "<html/>", "no tilt series of Warp"),
+        ("a.star", "not a star", "a.star"),
+        ("a.star", "data_x\n", "holds no table"),
+        ("a.tomostar", "\ndata_\nloop_\n_a #1\n1\n", "a.tomostar"),
+        ("a.yaml", "a: [", "a.yaml"),
+        ("a.tif", "II", "a.tif"),
+    ],
+)
+def test_what_is_none_of_them_is_one_line(name, text, word, tmp_path):
+    path = tmp_path / name
+    path.write_text(text)
+    result = call(path)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert word in result.stderr
+
+
+def test_an_empty_folder_is_refused_as_before(tmp_path):
+    assert "is a folder; give a file" in call(tmp_path).stderr
