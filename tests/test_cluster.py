@@ -19,12 +19,10 @@ FLAGS = ("--method", "fbp", "--thickness", 10, "--device", "cpu")
 
 @pytest.fixture(scope="module")
 def cluster():
-    os.environ |= {"OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "86400"}
     # A worker that is killed needs its nanny to come back.
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**options, silence_logs=50) as made_cluster:
         yield made_cluster
-    del os.environ["SOURCE_DATE_EPOCH"]
 
 
 def session(folder):

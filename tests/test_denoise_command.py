@@ -5,11 +5,11 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner
+from plain_mrc import new_mrc
 from test_denoise_warp import TINY
 from tiny_series import write_series
 
@@ -41,7 +41,7 @@ def volume(seed=0, shape=SHAPE):
 
 
 def write(path, values, voxel=(12.0, 12.0, 12.0), origin=(0, 0, 0), stack=False):
-    with mrcfile.new(path, overwrite=True) as file:
+    with new_mrc(path) as file:
         file.set_data(values)
         file.set_image_stack() if stack else file.set_volume()
         file.voxel_size = voxel

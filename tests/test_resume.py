@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 from tiny_series import SHAPE, environment, made, noise, run, voxels, write_model, write_series
 
 from cryolithe.errors import ResourceError
@@ -25,7 +26,7 @@ STARTS = list(range(0, SHAPE[0], SLAB))
 
 # Runs the command with low slabs and stops for good at one moment of the run, where it tells so.
 DRIVER = f"""
-import signal, sys, time
+import signal, sys
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have it ignored
 from cryolithe.cli import main
@@ -37,7 +38,7 @@ from cryolithe.reconstruct.journal import WorkFolder
 
 def wait():
     print("waiting", flush=True)
-    time.sleep(300)
+    signal.pause()
 
 
 def before(owner, name, call=0):
@@ -115,7 +116,6 @@ def undisturbed(tmp_path_factory):
     stack, angles = write_series(folder)
     model = write_model(folder / "tiny.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOURCE_DATE_EPOCH", "86400")
         patch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", SLAB)
         work = Work(folder, stack, angles, model, b"")
         made(*work.arguments())
@@ -124,7 +124,6 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture
 def work(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     monkeypatch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", SLAB)
     names = ("ts.mrc", "ts.tlt", "tiny.safetensors")
     stack, angles, model = (Path(shutil.copy(undisturbed / name, tmp_path / name)) for name in names)
@@ -234,7 +233,7 @@ def test_live_run_is_not_disturbed_and_ctrl_c_keeps_its_work(work, written):
         for flags in ((), ("--overwrite",), ("--bin", "2")):
             refused(work, "another run is writing this output", flags=flags)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert stdout == ""
     assert "Traceback" not in stderr

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from projects import BEADS, VOLUME, bead_places, make_project, write_aretomo
+from shared_data import SHARED, needs_shared
 from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
 
 from cryolithe.errors import InputError
@@ -302,10 +303,8 @@ def test_the_depth_of_relions_table_is_that_of_the_volume(flags, thickness, tmp_
     assert {task.job.settings.thickness for task in tasks} == {thickness}
 
 
-@pytest.mark.shared
+@needs_shared
 def test_a_real_table_keeps_every_value(tmp_path):
-    from shared_data import SHARED
-
     source = SHARED / "formats" / "relion5" / "tomograms.star"
     entries = read_tomogram_star(source)
     target = tmp_path / "again.star"

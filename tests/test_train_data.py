@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from patience import wait_until
 from test_training import small_config
 
 from cryolithe.errors import InputError, ResourceError, SettingsError
@@ -235,10 +235,7 @@ def test_a_lost_worker_is_named_and_others_are_left_alone():
         workers.take(3)
     (process, _) = next(iter(workers._links.values()))
     workers.close()
-    deadline = time.monotonic() + 5
-    while process.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not process.is_alive()
+    wait_until(lambda: not process.is_alive())
 
 
 def test_head_targets_of_parts_are_those_of_the_whole(tmp_path):
