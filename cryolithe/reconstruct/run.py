@@ -15,7 +15,7 @@ import torch
 
 from cryolithe import __version__
 from cryolithe.device import precision_name
-from cryolithe.errors import CryoLitheError, InputError, OutputError, ResourceError
+from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.inference.pooling import GpuPool
@@ -55,9 +55,8 @@ from cryolithe.reconstruct.slabs import run_slabs
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
     """Reconstruct one tilt series.
 
-    A run that was killed goes on where it stopped when it is started again with the same input and settings, and
-    gives the same bytes. On any other error that the user can mend the working folder is removed, unless memory ran
-    out when slabs were already finished.
+    A run that was killed, or that failed, goes on where it stopped when it is started again with the same input and
+    settings, and gives the same bytes: once a slab is finished, nothing but success removes the working folder.
 
     Raises:
         CryoLitheError: for everything that the user can mend.
@@ -93,16 +92,13 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     except _KeptRunError:
         folder.release()
         raise
-    except ResourceError as error:
+    except CryoLitheError as error:
         if not folder.slabs:
             folder.remove()
             raise
         folder.release()
-        kept = f"{error}; {len(folder.slabs)} finished slabs are kept in {folder.path}: repeat the command to go on"
-        raise ResourceError(kept) from error
-    except CryoLitheError:
-        folder.remove()
-        raise
+        kept = f"{len(folder.slabs)} finished slabs are kept in {folder.path}: repeat the command to go on"
+        raise type(error)(f"{error}; {kept}, or give --overwrite with other options") from error
     except BaseException:  # also Ctrl-C: what is done is kept for the next run
         folder.release()
         raise
@@ -298,9 +294,8 @@ def _make_slabs(
                 remedy = "look at the stack with: cryolithe info"
                 if run.precision != torch.float32:
                     remedy = f"try --precision fp32, and {remedy}"
-                raise CryoLitheError(
-                    f"rows {start} to {stop - 1} of the result are not finite, nothing was kept; {remedy}"
-                )
+                kept = "" if folder.slabs else ", nothing was kept"
+                raise CryoLitheError(f"rows {start} to {stop - 1} of the result are not finite{kept}; {remedy}")
             writer.write_rows(start, slab)
             writer.sync()
             statistics = RunningStatistics()
