@@ -165,6 +165,8 @@ def _make_output(
     """Denoise all tiles, put them together, write the result; returns what `_assemble` does."""
     folder = WorkFolder(run.job.output.with_name(run.job.output.name + ".partial"))
     try:
+        if folder.note:
+            watcher.note(folder.note)
         parts, overlap = inference_tiles(run, inference)
         plan = {
             "cryolithe": __version__,

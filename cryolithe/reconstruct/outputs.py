@@ -56,7 +56,7 @@ def reserve(run: ResolvedJob, folder: WorkFolder) -> None:
     if settings.format == "ome-zarr":
         needed = pyramid_bytes(run.output_shape, np.dtype(settings.dtype).itemsize)
         reserve_room(folder.path / _RESERVED, needed, run.job.output)
-    elif (settings.orientation != "xyz" or settings.dtype == "int8"):
+    elif settings.orientation != "xyz" or settings.dtype == "int8":
         _new_volume(run, folder.path / _FINISHED, run.output_shape, settings.dtype).close()
 
 

@@ -72,6 +72,8 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     check_images(run.series, run.preparation.fix_nonfinite)
     folder = WorkFolder(job.partial)
     try:
+        if folder.note:
+            watcher.note(folder.note)
         _still_free(job, folder)
         plan = _plan(run, folder, watcher)
         reserve(run, folder)
