@@ -132,6 +132,34 @@ def test_an_interrupted_training_is_kept_and_gone_on_with(tmp_path, monkeypatch)
     assert (tmp_path / "t_samba.mrc").exists()
 
 
+def test_a_training_goes_on_with_its_batch_whatever_memory_is_free_now(tmp_path, monkeypatch):
+    """On a GPU the batch is what fits, and other programs come and go."""
+    write(tmp_path / "t.mrc", volume())
+    make, free, recipes_made = run.make_recipe, [3], []
+
+    def fitting(*arguments, **changes):
+        made = make(*arguments, **changes)
+        chosen = made if changes.get("batch") else replace(made, batch=free[0])
+        recipes_made.append(chosen)
+        return chosen
+
+    monkeypatch.setattr(run, "make_recipe", fitting)
+    update = training._update
+
+    def interrupted(state, rate):
+        update(state, rate)
+        if state.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(training, "_update", interrupted)
+    bad(tmp_path / "t.mrc", code=130)
+    monkeypatch.setattr(training, "_update", update)
+    free[0] = 1
+    assert "'batch' was 3, now 2" in bad(tmp_path / "t.mrc", "--resume", "--batch", 2)
+    assert "3 at a time" in good(tmp_path / "t.mrc", "--resume").output
+    assert [recipe.batch for recipe in recipes_made] == [3, 2, 3]
+
+
 def test_an_interrupted_denoising_goes_on_with_the_same_result(tmp_path, monkeypatch):
     write(tmp_path / "t.mrc", volume())
     good(tmp_path / "t.mrc", "-o", tmp_path / "whole.mrc")

@@ -24,6 +24,7 @@ from patience import PATIENCE_S, wait_until
 from test_pairs import flip
 from test_train_data import TINY, tiny_pair
 from test_training import small_config
+from two_ranks import FIRST, join_other, scaler
 
 from cryolithe.cli import main
 from cryolithe.cli.train import FINETUNE
@@ -32,6 +33,7 @@ from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.network import RowSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.config import config_to_dict
+from cryolithe.training import loop
 from cryolithe.training.config import TrainConfig, read_train_config
 from cryolithe.training.dataset import simulate_training_set
 from cryolithe.training.distributed import Place
@@ -187,6 +189,60 @@ def test_two_processes_do_the_steps_of_one_with_twice_the_runs(tmp_path):
     assert found.card["processes"] == 2
     for name, tensor in found.network.state_dict().items():
         assert torch.allclose(tensor, wanted[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("who", ["this", "other"])
+def test_an_overflow_of_one_process_is_skipped_by_all(who, monkeypatch):
+    """In float16 gradients are scaled; one that overflows must reach no weights, whichever process has it."""
+    config = small_config(steps=4)
+    state = new_state(config, FIRST)
+    state.scaler = scaler()
+    seen = {}
+
+    def overflow(step, own):
+        spoiled = own.clone()
+        if step == 1:
+            spoiled[7] = math.inf
+        seen[step] = own
+        return spoiled if who == "other" else own
+
+    join_other(monkeypatch, overflow)
+    if who == "this":
+        gradient = loop._gradient
+
+        def spoiled(state, *arguments):
+            loss = gradient(state, *arguments)
+            if state.step == 1:
+                next(p for p in state.network.parameters() if p.grad is not None).grad.view(-1)[7] = math.inf
+            return loss
+
+        monkeypatch.setattr(loop, "_gradient", spoiled)
+    weights, scales = [], []
+
+    def note(state, progress):
+        weights.append({name: tensor.clone() for name, tensor in state.network.state_dict().items()})
+        scales.append(state.scaler.get_scale())
+
+    train(config, source_of(config), FIRST, Hooks(note), state)
+    assert scales == [1024.0, 512.0, 512.0, 512.0]
+    assert same(weights[1], weights[0])
+    assert not same(weights[2], weights[1])
+    assert all(torch.isfinite(tensor).all() for tensor in weights[3].values())
+    if who == "other":
+        assert torch.isfinite(seen[1]).all()  # this process had nothing to skip by itself
+
+
+def test_scaled_gradients_are_averaged_to_those_of_one_process(monkeypatch):
+    """Two processes with the same gradient do what one does without scaling."""
+    config = small_config(steps=3)
+    alone = train(config, source_of(config), HERE)
+    join_other(monkeypatch, lambda step, own: own)
+    state = new_state(config, FIRST)
+    state.scaler = scaler()
+    monkeypatch.setattr(Place, "stream", (0, 1))
+    together = train(config, source_of(config), FIRST, None, state)
+    for name, tensor in together.network.state_dict().items():
+        torch.testing.assert_close(tensor, alone.network.state_dict()[name], rtol=1e-5, atol=1e-7)
 
 
 def living(group):
