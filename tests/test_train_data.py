@@ -219,6 +219,31 @@ def die(number):
     os._exit(9)
 
 
+class Always:
+    """Random numbers that choose one and the same slot."""
+
+    def __init__(self, slot):
+        self.slot = slot
+
+    def integers(self, size):
+        return self.slot
+
+
+@pytest.mark.parametrize(("size", "workers", "every"), [(3, 1, 1), (4, 2, 1), (2, 1, 3)])
+def test_the_pool_keeps_no_series_that_nobody_takes(size, workers, every, monkeypatch):
+    """Series that were made ahead are dropped when their time in the pool has passed without a draw."""
+    monkeypatch.setattr("cryolithe.training.sources._with_tensors", lambda series: series)
+    pool = PoolSource(numbered, size, every, workers)
+    try:
+        for step in range(60):
+            assert pool.pick(step, Always(0)) == pool.number(0, step)
+            assert len(pool._workers._done) + len(pool._workers._queue) <= size + 2 * workers
+        for slot in range(size):
+            assert pool.pick(60, Always(slot)) == pool.number(slot, 60)
+    finally:
+        pool.close()
+
+
 def fail(number):
     raise ZeroDivisionError("no")
 
