@@ -149,8 +149,8 @@ class WorkFolder:
 
     def done(self, slab: Slab) -> None:
         """Note a slab whose voxels are on the disk."""
-        self.slabs.append(slab)
         self._append(asdict(slab))
+        self.slabs.append(slab)
 
     def remove(self) -> None:
         """Delete the folder and give up the lock."""

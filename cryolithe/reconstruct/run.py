@@ -99,8 +99,10 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
             folder.remove()
             raise
         folder.release()
-        kept = f"{len(folder.slabs)} finished slabs are kept in {folder.path}: repeat the command to go on"
-        raise type(error)(f"{error}; {kept}, or give --overwrite with other options") from error
+        count = len(folder.slabs)
+        kept = f"{count} finished slabs are kept" if count > 1 else "1 finished slab is kept"
+        remedy = "repeat the command to go on, or give --overwrite with other options"
+        raise type(error)(f"{error}; {kept} in {folder.path}: {remedy}") from error
     except BaseException:  # also Ctrl-C: what is done is kept for the next run
         folder.release()
         raise

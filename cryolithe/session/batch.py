@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cryolithe.errors import CryoLitheError, InputError
+from cryolithe.formats.files import nearest_folder
 from cryolithe.reconstruct.estimate import output_bytes
 from cryolithe.reconstruct.job import Watcher, already_done, check_files, resolve
 from cryolithe.reconstruct.outputs import read_record, recover
@@ -60,7 +61,7 @@ def look_at(task: Task) -> Prospect:
         if not task.job.settings.overwrite and not pending and already_done(task.job):
             return Prospect(task, "skipped", f"{task.job.output}: already done with these inputs and settings")
         if not (pending and already_done(task.job)):
-            check_files(task.job)
+            check_files(task.job, task.folder)
         run = resolve(task.job)
         return Prospect(task, "to do", f"{task.job.output}: {plan_run(run)}", output_bytes(run))
     except Exception as error:
@@ -72,7 +73,7 @@ def plan_line(prospects: list[Prospect]) -> tuple[str, str]:
     counts = {status: sum(p.status == status for p in prospects) for status in ("to do", "skipped", "failed")}
     needed: dict[Path, int] = {}
     for prospect in prospects:
-        folder = prospect.task.job.output.parent
+        folder = nearest_folder(prospect.task.job.output.parent)
         if prospect.output_bytes:
             needed[folder] = needed.get(folder, 0) + prospect.output_bytes
     line = (
