@@ -226,12 +226,12 @@ def _reconstruct_pair(
 
 def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
     """Run one job, or say what it would take."""
-    from cryolithe.reconstruct.job import already_done, check_files, resolve
+    from cryolithe.reconstruct.job import already_done
+    from cryolithe.reconstruct.remedies import checked
     from cryolithe.reconstruct.run import plan_run, reconstruct
 
     if dry_run:
-        check_files(job)
-        run = resolve(job)
+        run = checked(job)
         for note in run.series.notes:
             say(f"Note on {job.tilts.name}: {note}", err=True)
         say(f"{job.output}: {plan_run(run)}")

@@ -33,7 +33,6 @@ from cryolithe.reconstruct.job import (
     already_done,
     check_files,
     input_files,
-    resolve,
 )
 from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.reconstruct.methods import (
@@ -47,6 +46,7 @@ from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruct.preview import write_preview
+from cryolithe.reconstruct.remedies import checked
 from cryolithe.reconstruct.selfcheck import self_check
 from cryolithe.reconstruct.sidecar import geometry_line
 from cryolithe.reconstruct.slabs import run_slabs
@@ -65,8 +65,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     if recover(job) and already_done(job):
         watcher.note("The run before had all but finished: its record is in its place now.")
         return finished_before(job)
-    check_files(job)
-    run = resolve(job)
+    run = checked(job)
     seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
     check_images(run.series, run.preparation.fix_nonfinite)
