@@ -11,12 +11,11 @@ import numpy as np
 from cryolithe import __version__
 from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
-from cryolithe.evaluation.local import agreement_map, summarise, window_sigma_px
-from cryolithe.formats import read_mrc, read_volume, write_volume
+from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
+from cryolithe.formats import read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, resolution_at
 from cryolithe.report import plot_fsc, write_json
-from cryolithe.volume import Volume
 
 # How programs end the names of halves.
 _ENDING = re.compile(r"[_-](evn|even|odd|half1|half2)$", re.IGNORECASE)
@@ -30,7 +29,11 @@ def default_output(even: Path) -> Path:
 
 
 def reconstruct_halves(
-    stacks: tuple[Path, Path], output: Path | None, overwrite: bool, reconstruct: Callable[[Path, Path], str]
+    stacks: tuple[Path, Path],
+    output: Path | None,
+    overwrite: bool,
+    reconstruct: Callable[[Path, Path], str],
+    memory_bytes: int,
 ) -> None:
     """Reconstruct both halves, then write their average, FSC (JSON and PNG) and a map of local agreement.
 
@@ -39,6 +42,7 @@ def reconstruct_halves(
         output: of the average, or None for its default name; the others' names are made of it.
         overwrite: replace what is there.
         reconstruct: makes one volume, (stack, output) -> a line that tells of it.
+        memory_bytes: that comparing the halves may use, about: spectra that are larger lie in a file meanwhile.
 
     Raises:
         InputError: if the stacks are no two halves of one series.
@@ -64,27 +68,25 @@ def reconstruct_halves(
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
     for stack, volume in zip(stacks, volumes, strict=True):
         say(reconstruct(stack, volume))
-    a, b = (read_volume(path) for path in volumes)
-    mean = (np.asarray(a.voxels, dtype=np.float32) + np.asarray(b.voxels, dtype=np.float32)) / np.float32(2)
-    label = f"CryoLithe {__version__} average of two halves"
-    write_volume(average, Volume(mean, a.voxel_size_angstrom), label=label, dtype=a.voxels.dtype, overwrite=overwrite)
-    del mean
-    curve = fourier_shell_correlation(a.voxels, b.voxels)
-    sigma = window_sigma_px(a.voxels.shape)
-    agreement = agreement_map(a.voxels, b.voxels, sigma)
-    write_volume(
-        confidence,
-        Volume(agreement, a.voxel_size_angstrom),
-        label=f"CryoLithe {__version__} local correlation of two halves",
-        overwrite=overwrite,
-    )
+    pair = open_half(volumes[0]), open_half(volumes[1])
+    a, b = (half.volume for half in pair)
+    scaling = write_average(pair, average, f"CryoLithe {__version__} average of two halves", overwrite)
+    scratch = average.parent if spectra_bytes(a.voxels.shape) > memory_bytes else None
+    curve = fourier_shell_correlation(a.voxels, b.voxels, scratch=scratch)
+    label = f"CryoLithe {__version__} local correlation of two halves"
+    agreement = write_agreement(pair, confidence, label, overwrite, memory_bytes)
     plot_fsc(plot, curve, a.voxel_size_angstrom, title=average.stem)
     found = {str(t): resolution_at(curve.total, curve.frequency_per_px, t, a.voxel_size_angstrom) for t in THRESHOLDS}
     write_json(
         record,
         {
             "program": {"name": "CryoLithe", "version": __version__},
-            "volume": {"path": average.name, "voxel_size_angstrom": a.voxel_size_angstrom, "made": "average of halves"},
+            "volume": {
+                "path": average.name,
+                "voxel_size_angstrom": a.voxel_size_angstrom,
+                "made": "average of halves",
+                **scaling,
+            },
             "halves": [
                 {"path": path.name, "sha256": file_sha256(path), "record": path.with_suffix(".json").name}
                 for path in volumes
@@ -92,7 +94,7 @@ def reconstruct_halves(
             "fsc": curve,
             "fsc_mean": mean_correlation(curve.total),
             "resolution": found,
-            "confidence": {"path": confidence.name, **summarise(agreement, sigma).__dict__},
+            "confidence": {"path": confidence.name, **agreement.__dict__},
         },
     )
     half = found["0.5"]

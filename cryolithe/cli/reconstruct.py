@@ -197,8 +197,11 @@ def _reconstruct_pair(
     dry_run: bool,
 ) -> None:
     """Reconstruct two halves; the only argument beside them is ANGLES."""
+    import torch
+
     from cryolithe.cli import halves as pair
     from cryolithe.reconstruct.job import resolve
+    from cryolithe.reconstruct.plan import memory_budget_bytes
     from cryolithe.reconstruct.preparation import check_images
 
     angles, more = arguments
@@ -221,7 +224,8 @@ def _reconstruct_pair(
         with progress_watcher() as watcher:
             return run_task(Task(volume.stem, _job(stack, angles, volume, settings)), watcher, (Exception,)).message
 
-    pair.reconstruct_halves(halves, output, settings.overwrite, one)
+    memory = memory_budget_bytes(settings.max_memory, torch.device("cpu"))
+    pair.reconstruct_halves(halves, output, settings.overwrite, one, memory)
 
 
 def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:

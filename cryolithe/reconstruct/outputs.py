@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
 from cryolithe.formats.files import sync
+from cryolithe.formats.int8 import int8_scale
 from cryolithe.formats.mrc_writer import reserve_room
 from cryolithe.formats.ome_zarr import pyramid_bytes, write_ome_zarr
 from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, Watcher, is_record_of
@@ -30,8 +31,6 @@ from cryolithe.reconstruct.turning import tilt_volume
 from cryolithe.report import write_json
 from cryolithe.settings import ReconstructSettings
 
-# Standard deviations about the mean that int8 spans at most; gold beyond that is cut off.
-INT8_SIGMAS = 10.0
 _BLOCK_VOXELS = 16_000_000
 # A volume on its way to the output, in the working folder.
 _TILTED, _FINISHED = "tilted.mrc", "finished.mrc"
@@ -119,17 +118,12 @@ def _converted(
 ) -> tuple[Path, VolumeStatistics, dict[str, Any]]:
     """The file to hand out, statistics of its values, and what the record says of how they were scaled."""
     settings, target = run.job.settings, run.job.output
-    offset, step = 0.0, 1.0
-    scaling: dict[str, Any] = {}
-    if settings.dtype == "int8":
-        offset, step = _int8_scale(statistics)
-        scaling = {"scaling": {"density": "offset + step * value", "offset": offset, "step": step}}
-        labels = (*labels, f"CryoLithe int8: density = {offset:.6g} + {step:.6g} * value")
+    scale = int8_scale(statistics) if settings.dtype == "int8" else None
+    scaling = scale.record if scale else {}
+    labels = (*labels, scale.label) if scale else labels
 
     def values(block: NDArray[Any]) -> NDArray[Any]:
-        if settings.dtype != "int8":
-            return block
-        return np.clip(np.rint((block.astype(np.float32) - offset) / step), -127, 127).astype(np.int8)
+        return block if scale is None else scale.values(block)
 
     source = read_mrc(upright).data
     if settings.format == "ome-zarr":
@@ -152,13 +146,6 @@ def _converted(
             writer.write_sections(first, block)
         writer.finish(running.result(), labels, run.voxel_size_angstrom)
     return path, running.result(), scaling
-
-
-def _int8_scale(statistics: VolumeStatistics) -> tuple[float, float]:
-    """Offset and step of 8-bit values that span the volume, or `INT8_SIGMAS` deviations if that is less."""
-    reach = max(statistics.maximum - statistics.mean, statistics.mean - statistics.minimum)
-    reach = min(reach, INT8_SIGMAS * statistics.rms)
-    return statistics.mean, reach / 127 if reach > 0 else 1.0
 
 
 def _place(finished: Path, folder: WorkFolder, job: Job) -> None:

@@ -58,9 +58,10 @@ def _workers_beside() -> int:
     import psutil
 
     try:
-        beside = psutil.Process().parent().children()
+        parent = psutil.Process().parent()
+        beside = parent.children() if parent else []
         return max(1, sum("spawn_main" in " ".join(process.cmdline()) for process in beside))
-    except (psutil.Error, AttributeError):
+    except psutil.Error:
         return 1
 
 
