@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def check_volume(volume: Array, name: str) -> None:
         raise InputError(f"{name}: expected a real array (z, y, x), got {volume.dtype} of shape {volume.shape}")
     if min(volume.shape) < FEWEST_VOXELS:
         raise InputError(f"{name}: needs at least {FEWEST_VOXELS} voxels along each axis, got shape {volume.shape}")
-    bad = volume.size - int(np.count_nonzero(np.isfinite(volume)))
+    bad = volume.size - sum(int(np.count_nonzero(np.isfinite(plane))) for plane in volume)
     if bad:
         raise InputError(f"{name}: {bad} of {volume.size} voxels are not finite numbers; replace or crop them first")
     if volume.min() == volume.max():
@@ -101,7 +102,12 @@ def check_volume(volume: Array, name: str) -> None:
 
 
 def fourier_shell_correlation(
-    a: Array, b: Array, *, tilt_range_deg: tuple[float, float] | None = None, mask: Array | None = None
+    a: Array,
+    b: Array,
+    *,
+    tilt_range_deg: tuple[float, float] | None = None,
+    mask: Array | None = None,
+    scratch: Path | None = None,
 ) -> FscCurve:
     """Correlate two volumes over shells of spatial frequency.
 
@@ -120,6 +126,7 @@ def fourier_shell_correlation(
         tilt_range_deg: lowest and highest tilt angle, degrees, within ±90.
         mask: weights ≥ 0, the same shape. The mean within the mask is removed first, so that a difference in
             grey level does not make the mask itself correlate.
+        scratch: folder for the spectra where memory is not to hold them, see `cryolithe.spectra.half_spectrum`.
 
     Raises:
         InputError: if the shapes differ, or a volume or the mask is not usable.
@@ -136,7 +143,8 @@ def fourier_shell_correlation(
     if weights is not None:
         for volume, name in ((a, "the first volume"), (b, "the second volume")):
             _check_inside(volume, weights, name)
-    return shell_correlation(half_spectrum(a, weights), half_spectrum(b, weights), a.shape, tilt_range_deg)
+    spectra = [half_spectrum(volume, weights, scratch=scratch) for volume in (a, b)]
+    return shell_correlation(spectra[0], spectra[1], a.shape, tilt_range_deg)
 
 
 def shell_correlation(

@@ -7,8 +7,10 @@ Volumes are ``(z, y, x)``; frequencies are in cycles per pixel, 0.5 being Nyquis
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,12 @@ def spectrum_planes(shape: tuple[int, ...]) -> Iterator[SpectrumPlane]:
         yield SpectrumPlane(index, float(kz), ky, kx, radius, shell, times)
 
 
-def half_spectrum(volume: Array, weights: Array | None = None, tapers: Sequence[Array] | None = None) -> Array:
+def half_spectrum(
+    volume: Array,
+    weights: Array | None = None,
+    tapers: Sequence[Array] | None = None,
+    scratch: Path | None = None,
+) -> Array:
     """Fourier transform of a volume with mean 0 and unit power, shape ``(z, y, x // 2 + 1)``.
 
     Planes are standardised one by one, transformed, and then transformed along z in place: beside the result there is
@@ -70,6 +77,7 @@ def half_spectrum(volume: Array, weights: Array | None = None, tapers: Sequence[
         volume: real, shape ``(z, y, x)``. float64 gives complex128, all other types complex64.
         weights: 0 or more, the same shape; the mean within them is removed before they are applied.
         tapers: factors along z, y and x, applied after the mean is removed.
+        scratch: folder for a file without a name that holds the result in place of memory; it goes with the result.
     """
     depth, height, width = volume.shape
     kind = np.result_type(volume.dtype, np.float32)
@@ -92,7 +100,7 @@ def half_spectrum(volume: Array, weights: Array | None = None, tapers: Sequence[
     # In float64, and before the transform: squares of large numbers would leave float32.
     power = sum(float(np.vdot(plane, plane)) for plane in map(values, range(depth))) / volume.size
     scale = 1 / math.sqrt(power) if power > 0 else 1.0
-    out = np.empty((depth, height, width // 2 + 1), dtype=np.result_type(kind, np.complex64))
+    out = _room((depth, height, width // 2 + 1), np.result_type(kind, np.complex64), scratch)
     for z in range(depth):
         out[z] = scipy.fft.rfft2((values(z) * scale).astype(kind))
     rows = max(1, BLOCK_VALUES // (depth * out.shape[2]))
@@ -100,3 +108,11 @@ def half_spectrum(volume: Array, weights: Array | None = None, tapers: Sequence[
         block = slice(start, start + rows)
         out[:, block] = scipy.fft.fft(out[:, block], axis=0)
     return out
+
+
+def _room(shape: tuple[int, int, int], dtype: np.dtype[Any], scratch: Path | None) -> Array:
+    """An array in memory, or in a file that no name leads to."""
+    if scratch is None:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return np.memmap(file, dtype, mode="w+", shape=shape)

@@ -10,6 +10,7 @@ import math
 
 import mrcfile
 import numpy as np
+from plain_mrc import new_mrc
 
 ANGLES = tuple(float(angle) for angle in range(-60, 61, 4))
 SHAPE = (48, 64)  # pixels (y, x) of an image
@@ -56,7 +57,7 @@ def dark(images, sections, seed=3):
 def write_stack(path, images, pixel_size=PIXEL):
     """Write images as an MRC stack and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mrcfile.new(path, np.asarray(images), overwrite=True) as file:
+    with new_mrc(path, np.asarray(images)) as file:
         file.set_image_stack()
         file.voxel_size = pixel_size
     return path

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import mrcfile
 import numpy as np
+from plain_mrc import new_mrc
 
 ANGLES = tuple(float(a) for a in range(-57, 61, 6))
 SHAPE = (70, 80)  # of a raw image, (y, x)
@@ -68,7 +68,7 @@ def make_project(folder, x_tilt_deg=0.0, dark=DARK, shape=SHAPE, scale=1):
     for section in dark:
         images[section] = np.random.default_rng(section).standard_normal(images.shape[1:])
     project = Project(folder, shifts * scale)
-    with mrcfile.new(project.stack, images.astype(np.float32), overwrite=True) as file:
+    with new_mrc(project.stack, images.astype(np.float32)) as file:
         file.set_image_stack()
         file.voxel_size = PIXEL / scale
     project.tlt.write_text("".join(f"{angle:.2f}\n" for angle in ANGLES))

@@ -23,6 +23,9 @@ from projects import (
 from tiny_series import ANGLES as TINY_ANGLES
 from tiny_series import made, noise, run, voxels, write_series
 
+from cryolithe.cli import halves
+from cryolithe.evaluation import halves as evaluated
+
 TRUTH = np.array([bead[:3] for bead in BEADS])
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
 
@@ -206,6 +209,62 @@ def test_halves_give_two_volumes_their_average_and_where_they_agree(tmp_path):
     assert len(record["halves"]) == 2
     assert (tmp_path / "ts_rec_fsc.png").stat().st_size > 1000
     assert "ts_rec.mrc exists" in run("--even", even, "--odd", odd, angles, "--method", "fbp").output
+
+
+def two_halves(folder):
+    images = noise()
+    even, angles = write_series(folder, images, name="ts_EVN")
+    odd, _ = write_series(folder, 3 + 0.5 * images + noise()[::-1], name="ts_ODD")
+    return ["--even", even, "--odd", odd, angles, "--method", "fbp", "--thickness", 12]
+
+
+def decoded(folder, name):
+    scaling = json.loads((folder / f"{name}.json").read_text())["volume"]["scaling"]
+    return scaling["offset"] + scaling["step"] * voxels(folder / f"{name}.mrc").astype(float), scaling["step"]
+
+
+def test_halves_of_8_bits_are_averaged_as_densities(tmp_path):
+    """Each half has a scale of its own, and so has their average."""
+    made(*two_halves(tmp_path), "-o", tmp_path / "whole.mrc")
+    made(*two_halves(tmp_path), "--dtype", "int8", "-o", tmp_path / "small.mrc")
+    assert voxels(tmp_path / "small.mrc").dtype == np.int8
+    (a, step_a), (b, step_b), (mean, step) = (decoded(tmp_path, f"small{half}") for half in ("_EVN", "_ODD", ""))
+    assert step_a != pytest.approx(step_b, rel=0.01)
+    np.testing.assert_allclose(mean, (a + b) / 2, atol=0.51 * step)
+    np.testing.assert_allclose(mean, voxels(tmp_path / "whole.mrc"), atol=0.6 * step + (step_a + step_b) / 4)
+    records = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "small")]
+    for found, expected in zip(*(record["fsc"]["total"][1:] for record in records[::-1]), strict=True):
+        assert found == pytest.approx(expected, abs=0.01)
+    assert records[1]["confidence"]["mean"] == pytest.approx(records[0]["confidence"]["mean"], abs=0.01)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_comparing_halves_in_little_memory_changes_nothing(dtype, tmp_path, monkeypatch):
+    """The spectra lie in a file, the map is made of blocks."""
+    made(*two_halves(tmp_path), "--dtype", dtype, "-o", tmp_path / "a.mrc")
+    budgets, blocks = [], []
+    compare, slabs = halves.reconstruct_halves, evaluated.agreement_slabs
+
+    def little(*arguments):
+        budgets.append(arguments[-1])
+        compare(*arguments[:-1], 30_000)
+
+    def count(*arguments):
+        for one in slabs(*arguments):
+            blocks.append(one[1].shape)
+            yield one
+
+    monkeypatch.setattr(halves, "reconstruct_halves", little)
+    monkeypatch.setattr(evaluated, "agreement_slabs", count)
+    made(*two_halves(tmp_path), "--dtype", dtype, "--max-memory", 1.5, "-o", tmp_path / "b.mrc")
+    assert budgets == [1.5e9]
+    assert len(blocks) > 2
+    for name in ("", "_confidence"):
+        assert (tmp_path / f"a{name}.mrc").read_bytes() == (tmp_path / f"b{name}.mrc").read_bytes()
+    records = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("a", "b")]
+    assert records[0]["fsc"] == records[1]["fsc"]
+    assert {**records[0]["confidence"], "path": ""} == {**records[1]["confidence"], "path": ""}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("tmp", "."))]
 
 
 @pytest.mark.parametrize(

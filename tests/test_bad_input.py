@@ -26,6 +26,7 @@ from tiny_series import (
     made,
     noise,
     refused,
+    run,
     voxels,
     write_model,
     write_series,
@@ -531,7 +532,7 @@ def _listing(place, text):
     return ["--list", place.folder / "list.csv", *FBP]
 
 
-@case("the output folder", "v.mrc does not exist")
+@case("-o", "v.mrc: for several series, -o takes the folder of all volumes", "a column 'output'")
 def list_with_an_output_that_is_no_folder(place):
     return [*_listing(place, "tilts,angles\nts.mrc,ts.tlt\n"), "-o", place.output]
 
@@ -632,9 +633,9 @@ def folder_with_a_stack_alone(place):
     return [place.folder]
 
 
-@case("the output folder", "results does not exist", "-o")
-def folder_with_a_missing_folder_for_results(place):
-    return [place.folder, "-o", place.folder / "results", *FBP]
+@case("ts.tlt is a file; for several series, -o takes a folder")
+def folder_with_a_file_for_results(place):
+    return [place.folder, "-o", place.angles, *FBP]
 
 
 @case("--scheduler pbs: expected local, slurm or an address like tcp://host:8786")
@@ -969,19 +970,36 @@ def full_disk_after(calls, function):
         ("pwrite", 1, BEGUN),  # the prepared stack, its first row
         ("pwrite", 300, BEGUN),
         ("pwrite", 1 + len(ANGLES) * SHAPE[0], BEGUN),  # the first section of the volume
-        ("pwrite", 1 + len(ANGLES) * SHAPE[0] + 8, BEGUN),  # the final header
         ("truncate", 0, ()),  # the unfinished volume
         ("truncate", 1, BEGUN),  # the prepared stack
         ("fsync", 0, ()),  # the journal's plan
         ("fsync", 1, BEGUN),  # its first slab
-        ("fsync", 2, BEGUN),  # the volume
-        ("fsync", 3, BEGUN),  # the sidecar
         ("fdatasync", 0, BEGUN),
     ],
 )
 def test_full_disk(name, calls, before, place, monkeypatch):
     monkeypatch.setattr(os, name, full_disk_after(calls, getattr(os, name)))
     refused(place.folder, place.fbp(), "No space left on device", before=before)
+
+
+@pytest.mark.parametrize(
+    ("name", "calls"),
+    [
+        ("pwrite", 1 + len(ANGLES) * SHAPE[0] + 8),  # the final header
+        ("fsync", 2),  # the volume
+        ("fsync", 3),  # the sidecar
+    ],
+)
+def test_a_disk_that_is_full_at_the_end_costs_no_slab(name, calls, place):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, name, full_disk_after(calls, getattr(os, name)))
+        result = run(*place.fbp())
+    assert result.exit_code == 2
+    last = result.stderr.splitlines()[-1]
+    assert "No space left on device" in last
+    assert "1 finished slab is kept" in last
+    assert not place.output.exists()
+    assert "1 slabs are done" in made(*place.fbp()).stderr
 
 
 def test_disk_that_is_known_to_be_too_full(place, monkeypatch):
@@ -1058,7 +1076,7 @@ def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch)
     np.testing.assert_allclose(voxels(place.output), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_result_that_cannot_be_moved(place, monkeypatch):
+def test_result_that_cannot_be_moved(place):
     replace = Path.replace
 
     def fail(self, target):
@@ -1066,8 +1084,14 @@ def test_result_that_cannot_be_moved(place, monkeypatch):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return replace(self, target)
 
-    monkeypatch.setattr(Path, "replace", fail)
-    refused(place.folder, place.fbp(), "cannot move the result", "Permission denied", before=BEGUN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        result = run(*place.fbp())
+    assert result.exit_code == 2
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"Error: cannot move the result to {place.output}: Permission denied; 1 finished slab is")
+    assert not place.output.exists()
+    made(*place.fbp())
 
 
 def test_no_traceback_from_a_real_process(place):

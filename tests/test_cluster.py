@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
 import pytest
 from tiny_series import ANGLES, made, run, write_series
 
-from cryolithe.session.cluster import run_on_cluster
+from cryolithe.errors import DeviceError
+from cryolithe.session.cluster import cluster_client, granted_threads, run_on_cluster
 from cryolithe.session.tasks import Session, find_tasks
 
 distributed = pytest.importorskip("distributed")
@@ -19,12 +21,10 @@ FLAGS = ("--method", "fbp", "--thickness", 10, "--device", "cpu")
 
 @pytest.fixture(scope="module")
 def cluster():
-    os.environ |= {"OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "86400"}
     # A worker that is killed needs its nanny to come back.
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**options, silence_logs=50) as made_cluster:
         yield made_cluster
-    del os.environ["SOURCE_DATE_EPOCH"]
 
 
 def session(folder):
@@ -83,6 +83,51 @@ def test_the_command_sends_a_list_with_an_alignment_to_a_running_scheduler(clust
     assert (tmp_path / "cryolithe_summary.html").exists()
     made(stack, angles, "--xf", tmp_path / "ts.xf", *FLAGS, "-o", tmp_path / "local.mrc")
     assert (tmp_path / "ts_rec.mrc").read_bytes() == (tmp_path / "local.mrc").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("given", [1, 2, 3])
+def test_a_worker_uses_the_threads_that_it_was_given(given, tmp_path):
+    """Dask's nanny tells the libraries to use one, whatever the worker has."""
+    write_series(tmp_path)
+    options = {"n_workers": 1, "threads_per_worker": given, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**options, silence_logs=50) as cluster, distributed.Client(cluster) as client:
+        assert client.submit(os.environ.get, "OMP_NUM_THREADS").result() == "1"
+        tasks, _ = find_tasks(Session(tmp_path), SETTINGS, {}, "")
+        assert [outcome.status for outcome in run_on_cluster(tasks, client)] == ["done"]
+    assert json.loads((tmp_path / "ts_rec.json").read_text())["compute"]["threads"] == given
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("cores", "workers", "each"), [(7, 2, 3), (2, None, 2), (1, 4, 1), (3, 3, 1)])
+def test_local_workers_share_the_cores(cores, workers, each, monkeypatch):
+    asked = []
+
+    def cluster(**options):
+        asked.append(options)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("cryolithe.session.cluster.usable_cores", lambda: cores)
+    monkeypatch.setattr(distributed, "LocalCluster", cluster)
+    with pytest.raises(DeviceError, match="far enough"), cluster_client("local", workers):
+        pass
+    assert (asked[0]["n_workers"], asked[0]["threads_per_worker"]) == (workers or 1, each)
+
+
+@pytest.mark.parametrize(
+    ("nthreads", "environment", "beside", "expected"),
+    [
+        (8, {}, 1, 8),
+        (1, {}, 1, 1),
+        (1, {"SLURM_CPUS_PER_TASK": "16"}, 1, 16),
+        (4, {"SLURM_CPUS_PER_TASK": "16"}, 4, 4),
+        (1, {"SLURM_CPUS_PER_TASK": "16"}, 4, 4),
+        (1, {"SLURM_CPUS_PER_TASK": "2"}, 4, 1),
+        (1, {"SLURM_CPUS_PER_TASK": "many"}, 1, 1),
+    ],
+)
+def test_a_worker_of_slurm_has_the_cores_of_its_job(nthreads, environment, beside, expected):
+    assert granted_threads(nthreads, environment, beside) == expected
 
 
 def test_wrong_schedulers_are_refused_in_one_line(tmp_path):

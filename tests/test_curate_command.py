@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fake_entry import TRAINING_DATA, fake_entry
+from patience import PATIENCE_S
 
 from cryolithe.cli import main
 from cryolithe.curation.manifest import read_manifest, write_manifest
@@ -203,7 +204,9 @@ console.log(JSON.stringify({{
 """,
         encoding="utf-8",
     )
-    done = subprocess.run([NODE, str(tmp_path / "logic.js")], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [NODE, str(tmp_path / "logic.js")], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     made = json.loads(done.stdout)
     assert made["counts"] == {"kept": 1, "rejected": 1}
     assert made["nothing"] is None

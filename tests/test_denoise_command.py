@@ -5,11 +5,11 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner
+from plain_mrc import new_mrc
 from test_denoise_warp import TINY
 from tiny_series import write_series
 
@@ -41,7 +41,7 @@ def volume(seed=0, shape=SHAPE):
 
 
 def write(path, values, voxel=(12.0, 12.0, 12.0), origin=(0, 0, 0), stack=False):
-    with mrcfile.new(path, overwrite=True) as file:
+    with new_mrc(path) as file:
         file.set_data(values)
         file.set_image_stack() if stack else file.set_volume()
         file.voxel_size = voxel
@@ -130,6 +130,34 @@ def test_an_interrupted_training_is_kept_and_gone_on_with(tmp_path, monkeypatch)
     monkeypatch.setattr(training, "_update", update)
     assert "at step 3" in good(tmp_path / "t.mrc", "--resume").output
     assert (tmp_path / "t_samba.mrc").exists()
+
+
+def test_a_training_goes_on_with_its_batch_whatever_memory_is_free_now(tmp_path, monkeypatch):
+    """On a GPU the batch is what fits, and other programs come and go."""
+    write(tmp_path / "t.mrc", volume())
+    make, free, recipes_made = run.make_recipe, [3], []
+
+    def fitting(*arguments, **changes):
+        made = make(*arguments, **changes)
+        chosen = made if changes.get("batch") else replace(made, batch=free[0])
+        recipes_made.append(chosen)
+        return chosen
+
+    monkeypatch.setattr(run, "make_recipe", fitting)
+    update = training._update
+
+    def interrupted(state, rate):
+        update(state, rate)
+        if state.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(training, "_update", interrupted)
+    bad(tmp_path / "t.mrc", code=130)
+    monkeypatch.setattr(training, "_update", update)
+    free[0] = 1
+    assert "'batch' was 3, now 2" in bad(tmp_path / "t.mrc", "--resume", "--batch", 2)
+    assert "3 at a time" in good(tmp_path / "t.mrc", "--resume").output
+    assert [recipe.batch for recipe in recipes_made] == [3, 2, 3]
 
 
 def test_an_interrupted_denoising_goes_on_with_the_same_result(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Learning from one volume: what is drawn, what is minimised, and that an interrupted training goes on exactly."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_denoise_warp import TINY
+from two_ranks import FIRST, join_other, scaler
 
 from cryolithe.denoise.blocks import Blocks, Source
 from cryolithe.denoise.losses import census, census_loss, charbonnier
@@ -16,7 +18,7 @@ from cryolithe.denoise.scale import survey
 from cryolithe.denoise.training import Hooks, learning_rate, load_state, new_state, save_state, train
 from cryolithe.errors import CryoLitheError, InputError, ModelError, SettingsError
 from cryolithe.formats.volume_file import VolumeFile
-from cryolithe.training.distributed import Place
+from cryolithe.training.distributed import Place, least
 
 PLACE = Place(torch.device("cpu"))
 RECIPE = Recipe(largest_gap=2, crop=32, overlap=8, batch=2, most_steps=6, validate_every=2, network=TINY)
@@ -175,3 +177,41 @@ def test_a_loss_that_is_not_finite_ends_the_training():
         state.network.fusion.merge.bias.fill_(float("nan"))
     with pytest.raises(CryoLitheError, match="loss became nan"):
         run(RECIPE, state)
+
+
+def test_an_overflow_of_one_process_is_skipped_by_all(monkeypatch):
+    """The other process has the same numbers and, in the second step, a gradient that overflowed in float16."""
+    own_gradients = []
+
+    def overflow(step, own):
+        own_gradients.append(own)
+        return torch.full_like(own, math.inf) if step == 1 else own
+
+    join_other(monkeypatch, overflow, numbers=3)
+    state = new_state(RECIPE, FIRST)
+    state.scaler = scaler()
+    weights, scales = [], []
+
+    def note(state, loss, rate, share):
+        weights.append([p.detach().clone() for p in state.network.parameters()])
+        scales.append(state.scaler.get_scale())
+
+    train(RECIPE, Blocks(source_of(noise()), RECIPE), FIRST, Hooks(note), state)
+    assert torch.isfinite(own_gradients[1]).all()
+    assert scales == [1024.0] + [512.0] * 5
+    assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(weights[1], weights[2], strict=True))
+    assert all(torch.isfinite(p).all() for p in weights[-1])
+
+
+def test_all_processes_take_the_batch_of_the_one_with_least_memory(monkeypatch):
+    """A batch of each one's own would also be a recipe of each one's own."""
+
+    def least_of_both(tensor, op):
+        assert op == torch.distributed.ReduceOp.MIN
+        tensor.clamp_(max=5)  # the other one's
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", least_of_both)
+    assert least(8, FIRST) == 5
+    assert least(3, FIRST) == 3
+    assert least(8, PLACE) == 8

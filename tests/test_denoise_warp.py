@@ -96,6 +96,43 @@ def test_splatting_by_whole_pixels_is_a_shift_and_importance_decides(engine):
     assert softmax_splat(values, meet)[0, 0, 0, 1] == pytest.approx(5)
 
 
+@pytest.mark.parametrize("shape", [(3, 2**23), (2**23, 3), (4097, 4096), (40_000, 40_000)])
+def test_pixels_beyond_2_to_24_are_counted_exactly(shape):
+    """float32 knows whole numbers up to 2^24 only; planes of detectors with many pixels have more."""
+    height, width = shape
+    rows = [0, height // 3, height - 2, height - 1]
+    columns = [1, width // 3 + 1, width - 2, width - 1]
+    found = warp.pixel_index(torch.tensor(columns).float(), torch.tensor(rows).float(), shape)
+    assert found.tolist() == [y * width + x for y, x in zip(rows, columns, strict=True)]
+    outside = warp.pixel_index(torch.tensor([-5.0, 1e30]), torch.tensor([-1e30, height + 7.0]), shape)
+    assert outside.tolist() == [0, height * width - 1]
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf, 1e30])
+def test_flows_that_lead_nowhere_move_their_pixels_out_of_the_image(lost, engine):
+    """Weights that are not finite make such flows: the loss must tell of them, not the system."""
+    image, flow = torch.ones(1, 1, 5, 6), torch.zeros(1, 2, 5, 6)
+    flow[0, 0, 2, 3] = lost
+    flow.requires_grad_()
+    moved = softmax_splat(image, flow)
+    expected = torch.ones(5, 6)
+    expected[2, 3] = 0
+    torch.testing.assert_close(moved[0, 0], expected)
+    moved.sum().backward()
+    assert torch.isfinite(flow.grad).all()
+
+
+def test_fetching_from_nowhere_is_not_finite():
+    flow = torch.zeros(1, 2, 5, 6)
+    flow[0, 1, 2, 3] = math.nan
+    flow.requires_grad_()
+    image = torch.ones(1, 2, 5, 6, requires_grad=True)
+    found = backward_warp(image, flow)
+    assert found.isnan().sum() == 2
+    assert found[0, :, 2, 3].isnan().all()
+    found.sum().backward()
+
+
 def test_warping_back_undoes_a_shift():
     image = torch.randn(1, 2, 6, 7)
     flow = torch.zeros(1, 2, 6, 7)

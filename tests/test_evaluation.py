@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.evaluation import similarity as similarity_module
 from cryolithe.evaluation.heldout import Choice
-from cryolithe.evaluation.local import agreement_map, summarise
+from cryolithe.evaluation.local import agreement_map, agreement_slabs, summarise
 from cryolithe.evaluation.matching import ball_mask, correlate, even_rotations, find_template, rotated_templates
 from cryolithe.evaluation.picking import (
     match,
@@ -355,3 +355,39 @@ def test_positions_survive_a_star_file(tmp_path):
     path.write_text("data_\n\nloop_\n_rlnMicrographName #1\na\nb\n")
     with pytest.raises(FileFormatError, match="holds no particle positions"):
         read_positions(path, SHAPE, None, "x.mrc")
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 1000, 1001])
+@pytest.mark.parametrize("kind", ["noise", "steps", "constant", "ends"])
+def test_the_median_of_a_map_that_is_read_in_sections(size, kind):
+    rng = np.random.default_rng(size)
+    values = {
+        "noise": rng.uniform(-1, 1, size),
+        "steps": rng.integers(-2, 3, size) / 2,
+        "constant": np.full(size, 0.3),
+        "ends": np.where(np.arange(size) % 2, 1.0, -1.0),
+    }[kind].astype(np.float32)
+    found = summarise(values.reshape(size, 1, 1), 4.0)
+    assert found.median == float(np.median(values))
+    assert found.mean == pytest.approx(values.mean(dtype=np.float64), abs=1e-12)
+    assert found.share_above == {"0.5": float((values > 0.5).mean()), "0.8": float((values > 0.8).mean())}
+
+
+@pytest.mark.parametrize("shape", [(9, 20, 12), (70, 8, 9), (5, 33, 6)])
+@pytest.mark.parametrize("memory_bytes", [1, 40_000, 400_000, None])
+def test_the_agreement_map_does_not_depend_on_its_blocks(shape, memory_bytes):
+    rng = np.random.default_rng(2)
+    a = rng.standard_normal(shape).astype(np.float32)
+    b = (a + rng.standard_normal(shape)).astype(np.float32)
+    whole = agreement_map(a, b, 0.9)
+    parts = list(agreement_slabs(a, b, 0.9, memory_bytes))
+    assert np.array_equal(np.concatenate([slab for _, slab in parts]), whole)
+    assert [start for start, _ in parts] == list(np.cumsum([0, *(len(slab) for _, slab in parts[:-1])]))
+
+
+def test_spectra_in_a_file_are_those_in_memory(tmp_path):
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((2, 10, 12, 14)).astype(np.float32)
+    in_file = fourier_shell_correlation(a, b, scratch=tmp_path)
+    assert np.array_equal(in_file.total, fourier_shell_correlation(a, b).total, equal_nan=True)
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ import mrcfile
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from plain_mrc import new_mrc
 
 from cryolithe.cli import main
 from cryolithe.cli.fsc import parse_wedge
@@ -21,7 +22,7 @@ SHAPE = (16, 18, 20)
 
 
 def write(path, voxels, voxel_size=10.0):
-    with mrcfile.new(path) as file:
+    with new_mrc(path) as file:
         file.set_data(voxels.astype(np.float32))
         file.voxel_size = voxel_size
     return path

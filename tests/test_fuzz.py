@@ -1,4 +1,4 @@
-"""Whatever lies in a file: a reader returns a sound value or raises an error of ours, soon and in little memory.
+"""Whatever lies in a file: a reader returns a sound value or raises an error of ours, in little memory.
 
 CRYOLITHE_FUZZ_EXAMPLES=5000 looks further; benchmarks/fuzz.py much further, in processes of limited memory.
 """
@@ -13,7 +13,6 @@ import random
 import resource
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -46,8 +45,7 @@ from fuzz_parsers import ALN, PARSERS, PDB, TILT, TOMOGRAMS, WARP  # noqa: E402
 from mutations import mutated, random_content  # noqa: E402
 
 EXAMPLES = int(os.environ.get("CRYOLITHE_FUZZ_EXAMPLES", "200"))
-# Every example runs to its end; on a busy machine, Hypothesis' own deadline would judge the machine.
-SLOWEST_SECONDS, MOST_MB = 5.0, 300.0
+MOST_MB = 300.0
 FUZZ = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -68,12 +66,11 @@ def obeys(parser, path, content):
     """Assert the law for one file."""
     path.unlink(missing_ok=True)
     path.write_bytes(content)
-    before, start = peak_mb(), time.process_time()
+    before = peak_mb()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = attempt(parser.read, path)
     assert found in ("accepted", "refused"), found
-    assert time.process_time() - start < SLOWEST_SECONDS
     assert peak_mb() - before < MOST_MB
 
 
@@ -168,10 +165,8 @@ def test_many_sections_that_come_twice_are_found_at_once(tmp_path):
     rows = [f" {n} {row.split(maxsplit=1)[1]}" for n in (*range(30_000), 29_999)]
     text = "\n".join([ALN.splitlines()[0], f"# RawSize = 48 40 {len(rows)}", *rows])
     (tmp_path / "ts.aln").write_text(text)
-    start = time.process_time()
     with pytest.raises(InputError, match="section 29999 is there twice"):
         read_aln(tmp_path / "ts.aln")
-    assert time.process_time() - start < SLOWEST_SECONDS
 
 
 def test_angles_of_a_star_file_are_angles(tmp_path):
@@ -204,11 +199,10 @@ def test_a_damaged_configuration_allocates_nothing(config, changes, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "config_to_dict", lambda _: config_to_dict(config) | changes)
         save_network(path, build_network(small), {})
-    before, start = peak_mb(), time.process_time()
+    before = peak_mb()
     with pytest.raises(ModelError):
         load_model(str(path))
     assert peak_mb() - before < MOST_MB
-    assert time.process_time() - start < 2 * SLOWEST_SECONDS
 
 
 def test_a_model_whose_header_counts_to_infinity(tmp_path):
@@ -288,8 +282,7 @@ def test_a_stray_atom_does_not_make_a_huge_box(tmp_path):
 )
 def test_yaml_made_to_take_no_end(text, tmp_path):
     (tmp_path / "a.yaml").write_text(text)
-    before, start = peak_mb(), time.process_time()
+    before = peak_mb()
     with pytest.raises(SettingsError):
         read_yaml_table(tmp_path / "a.yaml", "recipe")
-    assert time.process_time() - start < SLOWEST_SECONDS
     assert peak_mb() - before < MOST_MB

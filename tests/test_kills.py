@@ -12,12 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tiny_series import SHAPE, made, noise, run, write_series
+from tiny_series import SHAPE, environment, made, noise, run, write_series
 
 from cryolithe.reconstruct.journal import WorkFolder
 
@@ -54,21 +53,40 @@ def test_random_kills_change_nothing(name, runs, tmp_path):
     assert sum(case.kills.values()) == KILLS // 2
 
 
+# Runs the command, and stops this process, as Ctrl-Z does, when the first slab is done.
+STOPS = """
+import os, signal
+from cryolithe.cli import main
+from cryolithe.reconstruct.journal import WorkFolder
+
+done = WorkFolder.done
+
+def stop(self, slab):
+    done(self, slab)
+    if len(self.slabs) == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+WorkFolder.done = stop
+main(prog_name="cryolithe")
+"""
+
+
 def test_two_runs_of_one_output(runs, tmp_path):
     (case,) = kills.make_cases(tmp_path, ["FBP"])
     undisturbed(case, runs)
-    first = runs.start(case.words)
-    while not (case.partial / "journal.jsonl").exists():
-        time.sleep(0.01)
-    os.kill(first.pid, signal.SIGSTOP)
-    before = content(case.partial)
-    for more in ([], ["--overwrite"]):
-        second = run(*case.words[1:], *more)
-        assert second.exit_code == 2
-        assert "another run is writing this output" in second.stderr
-    assert content(case.partial) == before
-    os.kill(first.pid, signal.SIGCONT)
-    assert first.wait() == 0
+    with subprocess.Popen([sys.executable, "-c", STOPS, *case.words], env=environment()) as first:
+        try:
+            assert os.WIFSTOPPED(os.waitpid(first.pid, os.WUNTRACED)[1])
+            before = content(case.partial)
+            for more in ([], ["--overwrite"]):
+                second = run(*case.words[1:], *more)
+                assert second.exit_code == 2
+                assert "another run is writing this output" in second.stderr
+            assert content(case.partial) == before
+            first.send_signal(signal.SIGCONT)
+            assert first.wait() == 0
+        finally:
+            first.kill()
     assert case.done()
     assert case.wrong == []
 
@@ -110,7 +128,6 @@ def saved(tmp_path_factory):
     """Folders of a finished and of an interrupted run of the same name and inputs."""
     whole, part = tmp_path_factory.mktemp("whole") / "w", tmp_path_factory.mktemp("part") / "w"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOURCE_DATE_EPOCH", "86400")
         patch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", SLAB)
         for folder in (whole, part):
             folder.mkdir()
@@ -130,7 +147,6 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def unfinished(saved, tmp_path, monkeypatch):
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     monkeypatch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", SLAB)
     whole, part = saved
     folder = tmp_path / "w"

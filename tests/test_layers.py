@@ -37,7 +37,7 @@ ALLOWED = {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "images", "filters",
         "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "network", "inference",
     },
-    "session": {"errors", "settings", "formats", "report", "reconstruct"},
+    "session": {"errors", "settings", "limits", "formats", "report", "reconstruct"},
     "diagnosis": {
         "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",
         "network", "inference", "reconstruct",

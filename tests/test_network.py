@@ -199,7 +199,6 @@ def published(folder):
 
 
 @needs_shared
-@pytest.mark.shared
 @pytest.mark.parametrize(("folder", "levels", "rows"), [("upstream_pixel", 0, 9), ("upstream_wavelet", 1, 8)])
 def test_sliceset_computes_what_the_published_program_computes(folder, levels, rows):
     """Its wavelet model has as many rows as taps, ours one more: 8 rows and the block's second one make its 9."""

@@ -127,7 +127,6 @@ class PowerLoss(BaseException):
 @pytest.mark.parametrize("step", range(1, 5))
 def test_a_crash_at_any_step_of_the_end_loses_nothing(step, overwrite, series, tmp_path, monkeypatch):
     """`sync` is called between all steps that change names; the power goes off at each of them in turn."""
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     output = tmp_path / "v.mrc"
     made(*series, *FBP, "-o", output)
     expected = output.read_bytes()

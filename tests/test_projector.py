@@ -12,9 +12,10 @@ import torch
 
 from cryolithe.errors import DeviceError, SettingsError
 from cryolithe.geometry import TiltGeometry, centre_px
-from cryolithe.projector import make_projector
+from cryolithe.projector import make_projector, torch_engine
 from cryolithe.projector.classical import fbp, fbp_of_images, sirt
 from cryolithe.projector.footprint import footprint, slice_points
+from cryolithe.projector.torch_engine import TorchProjector
 
 ANGLES = (-90.0, -61.3, -45.0, -3.0, 0.0, 1e-4, 20.0, 45.0, 88.0, 90.0)
 DENSE = tuple(np.arange(-89.5, 90, 1.0))
@@ -343,3 +344,27 @@ def test_tomosipo_agrees(slice_shape):
     assert (theirs.forward(density).cpu() - images).norm() < 0.05 * images.norm()
     back = ours.adjoint(images)
     assert (theirs.adjoint(images).cpu() - back).norm() < 0.05 * back.norm()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_interrupted_back_projection_leaves_no_part_of_itself_behind(failing, monkeypatch):
+    """What is kept for the next time is all of it or nothing: a part would give planes of zeros."""
+    monkeypatch.setattr(torch_engine, "ENTRIES_PER_CHUNK", 1)
+    geometry = TiltGeometry((-40.0, 0.0, 35.0), (6, 9))
+    images = torch.rand(3, 6, 9)
+    expected = TorchProjector(geometry, (4, 9)).adjoint(images)
+    projector = TorchProjector(geometry, (4, 9))
+    with monkeypatch.context() as patch:
+        calls, sums = [], torch_engine.embedding_bag
+
+        def interrupted(*arguments, **named):
+            calls.append(1)
+            if len(calls) > failing:
+                raise MemoryError
+            return sums(*arguments, **named)
+
+        patch.setattr(torch_engine, "embedding_bag", interrupted)
+        with pytest.raises(MemoryError):
+            projector.adjoint(images)
+    assert torch.equal(projector.adjoint(images), expected)
+    assert torch.equal(projector.adjoint(images), expected)

@@ -86,7 +86,6 @@ def imported(folder, levels, ramp):
 
 
 @needs_shared
-@pytest.mark.shared
 @pytest.mark.parametrize("name", ["upstream_pixel", "upstream_wavelet"])
 def test_golden_models_compute_what_the_published_program_computed(tmp_path, name):
     """Filtered projections and whole volumes; tests/test_network.py has the network alone."""
@@ -105,7 +104,6 @@ def test_golden_models_compute_what_the_published_program_computed(tmp_path, nam
 
 
 @needs_shared
-@pytest.mark.shared
 @pytest.mark.parametrize("name", ["upstream_pixel", "upstream_wavelet"])
 def test_golden_networks_through_their_file(name):
     golden = SHARED / "golden" / name

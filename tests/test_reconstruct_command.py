@@ -181,7 +181,6 @@ def test_overwrite_replaces_the_old_volume(tmp_path):
 
 
 def test_the_same_input_gives_the_same_bytes(model, tmp_path, monkeypatch):
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     stack, angles = write_series(tmp_path)
     for name in ("a", "b"):
         made(stack, angles, "-o", tmp_path / f"{name}.mrc", "--thickness", 16, *choice("network", model))

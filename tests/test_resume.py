@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,12 +12,14 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 from tiny_series import SHAPE, environment, made, noise, run, voxels, write_model, write_series
 
-from cryolithe.errors import ResourceError
+from cryolithe.errors import OutputError, ResourceError
 from cryolithe.formats import VolumeWriter
 from cryolithe.reconstruct.journal import WorkFolder
 from cryolithe.reconstruct.run import _first_difference
@@ -25,11 +29,11 @@ STARTS = list(range(0, SHAPE[0], SLAB))
 
 # Runs the command with low slabs and stops for good at one moment of the run, where it tells so.
 DRIVER = f"""
-import signal, sys, time
+import signal, sys
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have it ignored
 from cryolithe.cli import main
-from cryolithe.errors import ResourceError
+from cryolithe.errors import OutputError, ResourceError
 from cryolithe.formats import VolumeWriter
 from cryolithe.reconstruct import plan, run
 from cryolithe.reconstruct.journal import WorkFolder
@@ -37,7 +41,7 @@ from cryolithe.reconstruct.journal import WorkFolder
 
 def wait():
     print("waiting", flush=True)
-    time.sleep(300)
+    signal.pause()
 
 
 def before(owner, name, call=0):
@@ -115,7 +119,6 @@ def undisturbed(tmp_path_factory):
     stack, angles = write_series(folder)
     model = write_model(folder / "tiny.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOURCE_DATE_EPOCH", "86400")
         patch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", SLAB)
         work = Work(folder, stack, angles, model, b"")
         made(*work.arguments())
@@ -124,7 +127,6 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture
 def work(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     monkeypatch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", SLAB)
     names = ("ts.mrc", "ts.tlt", "tiny.safetensors")
     stack, angles, model = (Path(shutil.copy(undisturbed / name, tmp_path / name)) for name in names)
@@ -234,7 +236,7 @@ def test_live_run_is_not_disturbed_and_ctrl_c_keeps_its_work(work, written):
         for flags in ((), ("--overwrite",), ("--bin", "2")):
             refused(work, "another run is writing this output", flags=flags)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert stdout == ""
     assert "Traceback" not in stderr
@@ -427,3 +429,140 @@ def test_running_out_of_memory_keeps_finished_slabs(work, written, monkeypatch):
     finish(work)
     assert work.output.read_bytes() == work.expected
     assert written == STARTS[2:]
+
+
+# A last step that fails
+
+
+def failing_at_the_end(patch, where, number):
+    """Make the last move into place, or the writing of the record, fail as the system would."""
+    if where == "move":
+        replace = Path.replace
+
+        def refuse(self, target):
+            if Path(target).suffix in (".mrc", ".zarr") and self.stem in ("volume", "finished"):
+                raise OSError(number, os.strerror(number))
+            return replace(self, target)
+
+        patch.setattr(Path, "replace", refuse)
+    elif where == "record":
+
+        def refused_record(path, record):
+            raise OutputError(f"{path} cannot be written: {os.strerror(number)}")
+
+        patch.setattr("cryolithe.reconstruct.outputs.write_json", refused_record)
+    else:
+
+        def finish(self, *arguments):
+            raise OutputError(f"{self.target} cannot be written: {os.strerror(number)}")
+
+        patch.setattr(VolumeWriter, "finish", finish)
+
+
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [("move", errno.EDQUOT), ("move", errno.EACCES), ("record", errno.ENOSPC), ("header", errno.EIO)],
+)
+@pytest.mark.parametrize("flags", [(), ("--dtype", "int8"), ("--orientation", "xzy"), ("--format", "ome-zarr")])
+def test_a_last_step_that_fails_keeps_all_that_was_done(where, number, flags, work, written):
+    output = work.output.with_suffix(".zarr") if "ome-zarr" in flags else work.output
+    arguments = [*work.arguments(*flags)]
+    arguments[3] = output
+    made(*arguments[:3], work.folder / f"whole{output.suffix}", *arguments[4:])
+    written.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        failing_at_the_end(patch, where, number)
+        result = run(*arguments)
+    assert result.exit_code == 2
+    assert os.strerror(number) in result.stderr
+    partial = output.with_name(output.name + ".partial")
+    assert f"5 finished slabs are kept in {partial}: repeat the command to go on" in result.stderr
+    assert not output.exists()
+    assert written == STARTS
+    made(*arguments)
+    assert written == STARTS
+    assert content(output) == content(work.folder / f"whole{output.suffix}")
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--format", "ome-zarr")])
+def test_a_move_that_fails_leaves_the_volume_that_was_to_be_replaced(flags, work):
+    arguments = work.arguments(*flags)
+    arguments[3] = output = work.output.with_suffix(".zarr") if flags else work.output
+    made(*arguments)
+    before = content(output), output.with_suffix(".json").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        failing_at_the_end(patch, "move", errno.EDQUOT)
+        assert run(*arguments, "--overwrite", "--contrast", "bright").exit_code == 2
+    assert (content(output), output.with_suffix(".json").read_bytes()) == before
+    made(*arguments, "--overwrite", "--contrast", "bright")
+    assert content(output) != before[0]
+
+
+def test_an_input_that_changes_does_not_cost_the_slabs(work, written):
+    with pytest.MonkeyPatch.context() as patch:
+        write_rows = VolumeWriter.write_rows
+
+        def touch(self, y0, slab):
+            write_rows(self, y0, slab)
+            os.utime(work.stack, ns=(1, 1))
+
+        patch.setattr(VolumeWriter, "write_rows", touch)
+        result = run(*work.arguments())
+    assert result.exit_code == 2
+    assert "changed while the run read it" in result.stderr
+    assert "5 finished slabs are kept" in result.stderr
+    finish(work)
+    assert written == STARTS
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_what_is_not_finite_costs_nothing_but_its_slab(kept, work, monkeypatch):
+    cast, done, finished = VolumeWriter.cast, WorkFolder.done, []
+
+    def spoiled(self, slab):
+        return cast(self, slab if len(finished) < kept else np.full_like(slab, np.nan))
+
+    def count(self, slab):
+        finished.append(slab)
+        done(self, slab)
+
+    monkeypatch.setattr(WorkFolder, "done", count)
+
+    monkeypatch.setattr(VolumeWriter, "cast", spoiled)
+    result = run(*work.arguments())
+    assert result.exit_code == 2
+    assert "are not finite" in result.stderr
+    assert ("nothing was kept" in result.stderr) == (kept == 0)
+    told = "1 finished slab is kept" if kept == 1 else f"{kept} finished slabs are kept"
+    assert (told in result.stderr) == (kept > 0)
+    assert work.partial.exists() == (kept > 0)
+
+
+def test_room_for_ome_zarr_is_found_missing_before_the_first_slab(work, written, monkeypatch):
+    """It is a volume beside the one that is made, with its pyramid."""
+    voxels_ = 12 * SHAPE[0] * SHAPE[1]
+    arguments = work.arguments("--format", "ome-zarr")
+    arguments[3] = work.output.with_suffix(".zarr")
+    free = int(4 * voxels_ * 1.05)  # enough for the volume that is made, but for nothing beside it
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free - used(work.folder)))
+    start = used(work.folder)
+    free += start
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "make room" in result.stderr
+    assert written == []
+    free += 4 * voxels_ * 2
+    made(*arguments)
+
+
+def content(path):
+    """Bytes of a file, or of all files of a folder; those of Zarr's names without the volume's."""
+    if path.is_file():
+        return path.read_bytes()
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("[!.]*")) if p.is_file()}
+
+
+def used(folder):
+    """Bytes of the files in a folder and in those below it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from projects import BEADS, VOLUME, bead_places, make_project, write_aretomo
+from shared_data import SHARED, needs_shared
 from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
 
 from cryolithe.errors import InputError
@@ -302,10 +303,8 @@ def test_the_depth_of_relions_table_is_that_of_the_volume(flags, thickness, tmp_
     assert {task.job.settings.thickness for task in tasks} == {thickness}
 
 
-@pytest.mark.shared
+@needs_shared
 def test_a_real_table_keeps_every_value(tmp_path):
-    from shared_data import SHARED
-
     source = SHARED / "formats" / "relion5" / "tomograms.star"
     entries = read_tomogram_star(source)
     target = tmp_path / "again.star"
@@ -415,3 +414,120 @@ def test_watching_takes_what_comes_and_ends_when_nothing_does(tmp_path):
     made(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 0.005)
     assert {name: row["status"] for name, row in table(tmp_path).items()} == {"one": "skipped", "three": "done"}
     assert voxels(tmp_path / "three_rec.mrc").shape == (10, *SHAPE)
+
+
+def test_watching_says_what_it_waits_for_and_when_it_ends(tmp_path, monkeypatch):
+    """One series is complete, one lacks a file, one has an empty one, one is still changing."""
+    for name in ("one", "two", "three", "four"):
+        write_series(tmp_path, name=name)
+    (tmp_path / "five.st").write_bytes(b"still without its angles")
+    listing = tmp_path / "list.csv"
+    listing.write_text("tilts,angles\n" + "".join(f"{n}.mrc,{n}.tlt\n" for n in ("one", "two", "three", "four")))
+    (tmp_path / "two.tlt").rename(tmp_path / "late.tlt")
+    (tmp_path / "three.mrc").write_bytes(b"")
+    ticks, looks = [0.0], []
+
+    def rounds(*_):
+        for number in range(5):
+            ticks[0] = 100.0 * number
+            if number == 2:
+                with (tmp_path / "four.tlt").open("a") as file:
+                    file.write("\n")
+            if number == 3:
+                (tmp_path / "late.tlt").rename(tmp_path / "two.tlt")
+            looks.append(number)
+            yield number
+
+    monkeypatch.setattr("cryolithe.cli.session.rounds", rounds)
+    monkeypatch.setattr("cryolithe.cli.session.Settled", lambda seconds: Settled(seconds, lambda: ticks[0]))
+    result = run(listing, *FBP, "--watch", "--settle", 60, "--idle", 3)
+    assert result.exit_code == 1  # one that was done has changed
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Wa")]
+    recent = "(its files changed less than 60 s ago)"
+    assert lines[0] == (
+        f"Watching {listing} until nothing has come for 3 min; a series is taken when all of its files are there and "
+        "have not changed for 60 s"
+    )
+    missing = "two (two.tlt is not there), three (three.mrc is empty)"
+    assert lines[1] == f"Waiting for 4 series: one {recent}, {missing}, four {recent}"
+    assert lines[2] == f"Waiting for 2 series: {missing}"
+    assert lines[3] == f"Waiting for 3 series: {missing}, four {recent}"
+    assert lines[4] == f"Waiting for 2 series: two {recent}, three (three.mrc is empty)"
+    assert lines[5] == "Waiting for 1 series: three (three.mrc is empty)"
+    outcome = "2 done, 1 failed, 1 not complete"
+    assert lines[6].startswith(f"Watching ended, for nothing has come for 3 min: {outcome}; summary: ")
+    assert len(lines) == 7
+
+
+def test_watching_a_folder_names_stacks_without_angles(tmp_path):
+    (tmp_path / "one.st").write_bytes(b"still without its angles")
+    write_series(tmp_path, name="two")
+    result = made(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 0.001)
+    assert "Waiting for 1 series: one (one.tlt is not there)" in result.stderr
+    assert f"Watching {tmp_path} until nothing has come for 0.001 min" in result.stderr
+    assert "1 done, 1 not complete; summary: " in result.stderr
+
+
+# Where volumes go
+
+
+@pytest.mark.parametrize("source", ["folder", "list", "list with names", "absolute names"])
+def test_all_volumes_go_into_the_folder_of_o_which_is_made(source, tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("one", "two"):
+        write_series(raw, name=name)
+    names = ["one_rec.mrc", "two_rec.mrc"]
+    given = raw
+    if source != "folder":
+        given = raw / "list.csv"
+        named = source != "list"
+        names = ["a.mrc", "b.mrc"] if named else names
+        where = f"{tmp_path}/elsewhere/" if source == "absolute names" else "sub/"
+        cells = [f",{where}{name}" if named else "" for name in names]
+        rows = [f"{n}.mrc,{n}.tlt{cell}" for n, cell in zip(("one", "two"), cells, strict=True)]
+        given.write_text("\n".join(["tilts,angles" + (",output" if named else ""), *rows]) + "\n")
+    folder = tmp_path / "new" / "volumes"
+    dry = made(given, *FBP, "-o", folder, "--dry-run")
+    assert "2 to do" in dry.stderr
+    assert not folder.parent.exists()
+    result = made(given, *FBP, "-o", folder)
+    assert f"Made the folder {folder}" in result.stderr
+    assert sorted(path.name for path in folder.glob("*.mrc")) == names
+    assert (folder / "cryolithe_summary.html").is_file()
+    assert not list(raw.glob("*_rec*"))
+    assert "2 already done" in made(given, *FBP, "-o", folder).stderr
+
+
+def test_names_of_a_list_that_meet_in_the_folder_of_o_are_refused(tmp_path):
+    write_series(tmp_path, name="one")
+    write_series(tmp_path, name="two")
+    listing = tmp_path / "list.csv"
+    listing.write_text("tilts,angles,output\none.mrc,one.tlt,a/v.mrc\ntwo.mrc,two.tlt,b/v.mrc\n")
+    result = run(listing, *FBP, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "lines 2 and 3 would both write" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["v.mrc", "v.zarr", "list.csv"])
+def test_o_of_a_session_is_no_file(name, tmp_path):
+    write_series(tmp_path)
+    (tmp_path / "list.csv").write_text("tilts,angles\nts.mrc,ts.tlt\n")
+    before = sorted(tmp_path.iterdir())
+    result = run(tmp_path / "list.csv", *FBP, "-o", tmp_path / name)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "-o takes" in result.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("watch", [(), ("--watch", "--settle", 0, "--idle", 0.001)])
+def test_a_failure_is_told_once(watch, tmp_path):
+    write_series(tmp_path, name="good")
+    write_series(tmp_path, name="bad")
+    (tmp_path / "bad.tlt").write_text("1\n2\n")
+    result = run(tmp_path, *FBP, *watch)
+    assert result.exit_code == 1
+    assert result.output.count("failed: ") == 1
+    assert (result.stdout + result.stderr).count("bad.tlt") == 1

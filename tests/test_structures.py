@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.fft
 import scipy.ndimage
+from shared_data import SHARED, needs_shared
 
 from cryolithe.errors import FileFormatError, InputError, SettingsError
 from cryolithe.simulation.structures import molecule_from_structure
-from tests.shared_data import SHARED, needs_shared
 
 LINE = "{record:<6}{number:5d}  {name:<3} {residue} A{number:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 20.00{e:>12}\n"
 

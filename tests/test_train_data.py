@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from patience import wait_until
 from test_training import small_config
 
 from cryolithe.errors import InputError, ResourceError, SettingsError
@@ -219,6 +219,31 @@ def die(number):
     os._exit(9)
 
 
+class Always:
+    """Random numbers that choose one and the same slot."""
+
+    def __init__(self, slot):
+        self.slot = slot
+
+    def integers(self, size):
+        return self.slot
+
+
+@pytest.mark.parametrize(("size", "workers", "every"), [(3, 1, 1), (4, 2, 1), (2, 1, 3)])
+def test_the_pool_keeps_no_series_that_nobody_takes(size, workers, every, monkeypatch):
+    """Series that were made ahead are dropped when their time in the pool has passed without a draw."""
+    monkeypatch.setattr("cryolithe.training.sources._with_tensors", lambda series, device: series)
+    pool = PoolSource(numbered, size, every, workers)
+    try:
+        for step in range(60):
+            assert pool.pick(step, Always(0)) == pool.number(0, step)
+            assert len(pool._workers._done) + len(pool._workers._queue) <= size + 2 * workers
+        for slot in range(size):
+            assert pool.pick(60, Always(slot)) == pool.number(slot, 60)
+    finally:
+        pool.close()
+
+
 def fail(number):
     raise ZeroDivisionError("no")
 
@@ -235,10 +260,7 @@ def test_a_lost_worker_is_named_and_others_are_left_alone():
         workers.take(3)
     (process, _) = next(iter(workers._links.values()))
     workers.close()
-    deadline = time.monotonic() + 5
-    while process.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not process.is_alive()
+    wait_until(lambda: not process.is_alive())
 
 
 def test_head_targets_of_parts_are_those_of_the_whole(tmp_path):

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,11 @@ import safetensors.torch
 import torch
 import yaml
 from click.testing import CliRunner
+from patience import PATIENCE_S, wait_until
 from test_pairs import flip
 from test_train_data import TINY, tiny_pair
 from test_training import small_config
+from two_ranks import FIRST, join_other, scaler
 
 from cryolithe.cli import main
 from cryolithe.cli.train import FINETUNE
@@ -32,6 +33,7 @@ from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.network import RowSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.config import config_to_dict
+from cryolithe.training import loop
 from cryolithe.training.config import TrainConfig, read_train_config
 from cryolithe.training.dataset import simulate_training_set
 from cryolithe.training.distributed import Place
@@ -181,12 +183,66 @@ def test_two_processes_do_the_steps_of_one_with_twice_the_runs(tmp_path):
         subprocess.Popen(words, env=os.environ | settings | {"RANK": str(r)}, stderr=subprocess.PIPE) for r in (0, 1)
     ]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors.decode()
     found = load_model(str(tmp_path / "two.safetensors"))
     assert found.card["processes"] == 2
     for name, tensor in found.network.state_dict().items():
         assert torch.allclose(tensor, wanted[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("who", ["this", "other"])
+def test_an_overflow_of_one_process_is_skipped_by_all(who, monkeypatch):
+    """In float16 gradients are scaled; one that overflows must reach no weights, whichever process has it."""
+    config = small_config(steps=4)
+    state = new_state(config, FIRST)
+    state.scaler = scaler()
+    seen = {}
+
+    def overflow(step, own):
+        spoiled = own.clone()
+        if step == 1:
+            spoiled[7] = math.inf
+        seen[step] = own
+        return spoiled if who == "other" else own
+
+    join_other(monkeypatch, overflow)
+    if who == "this":
+        gradient = loop._gradient
+
+        def spoiled(state, *arguments):
+            loss = gradient(state, *arguments)
+            if state.step == 1:
+                next(p for p in state.network.parameters() if p.grad is not None).grad.view(-1)[7] = math.inf
+            return loss
+
+        monkeypatch.setattr(loop, "_gradient", spoiled)
+    weights, scales = [], []
+
+    def note(state, progress):
+        weights.append({name: tensor.clone() for name, tensor in state.network.state_dict().items()})
+        scales.append(state.scaler.get_scale())
+
+    train(config, source_of(config), FIRST, Hooks(note), state)
+    assert scales == [1024.0, 512.0, 512.0, 512.0]
+    assert same(weights[1], weights[0])
+    assert not same(weights[2], weights[1])
+    assert all(torch.isfinite(tensor).all() for tensor in weights[3].values())
+    if who == "other":
+        assert torch.isfinite(seen[1]).all()  # this process had nothing to skip by itself
+
+
+def test_scaled_gradients_are_averaged_to_those_of_one_process(monkeypatch):
+    """Two processes with the same gradient do what one does without scaling."""
+    config = small_config(steps=3)
+    alone = train(config, source_of(config), HERE)
+    join_other(monkeypatch, lambda step, own: own)
+    state = new_state(config, FIRST)
+    state.scaler = scaler()
+    monkeypatch.setattr(Place, "stream", (0, 1))
+    together = train(config, source_of(config), FIRST, None, state)
+    for name, tensor in together.network.state_dict().items():
+        torch.testing.assert_close(tensor, alone.network.state_dict()[name], rtol=1e-5, atol=1e-7)
 
 
 def living(group):
@@ -199,11 +255,10 @@ def living(group):
     return found
 
 
-def wait_for_steps(folder, seconds):
+def wait_for_steps(folder, process):
     """Until a run has written the first line of its table."""
-    table, deadline = folder / "train.csv", time.monotonic() + seconds
-    while time.monotonic() < deadline and not (table.exists() and len(table.read_text().splitlines()) > 1):
-        time.sleep(0.1)
+    table = folder / "train.csv"
+    wait_until(lambda: table.exists() and len(table.read_text().splitlines()) > 1, lambda: process.poll() is None)
 
 
 @pytest.mark.parametrize("told", ["all", "second"])
@@ -217,14 +272,14 @@ def test_torchrun_that_is_stopped_goes_on_from_its_state(tmp_path, told):
     settings = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True, env=settings, text=True)
     try:
-        wait_for_steps(tmp_path / "a.run", 240)
+        wait_for_steps(tmp_path / "a.run", process)
         if told == "all":
             os.killpg(process.pid, signal.SIGINT)
         else:
             ranks = [p for p in psutil.Process(process.pid).children() if p.environ().get("RANK") == "1"]
             assert len(ranks) == 1
             ranks[0].send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -243,22 +298,19 @@ def test_ctrl_c_saves_the_state_and_ends_only_this_run(tmp_path):
     data = DataSettings(recipes=({"path": "tiny.yaml"},), pool=1, replace_every=3, workers=1)
     endless = small_config(steps=1_000_000, data=data, validation=ValidationSettings(every=0), save_every=10**6)
     path = write_config(tmp_path / "long.yaml", endless)
-    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    bystander = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     words = [sys.executable, "-m", "cryolithe", "train", str(path), "-o", str(tmp_path / "a.safetensors"),
              "--precision", "fp32", "--device", "cpu"]  # fmt: skip
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     try:
-        wait_for_steps(tmp_path / "a.run", 240)
+        wait_for_steps(tmp_path / "a.run", process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130, errors.decode()
         assert b"go on with --resume" in errors
         assert (tmp_path / "a.run" / "state.safetensors").exists()
         assert bystander.poll() is None
-        deadline = time.monotonic() + 10
-        while (left := living(process.pid)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not left
+        wait_until(lambda: not living(process.pid))
     finally:
         bystander.kill()
         bystander.wait()

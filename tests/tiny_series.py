@@ -10,6 +10,7 @@ import mrcfile
 import numpy as np
 import torch
 from click.testing import CliRunner
+from plain_mrc import new_mrc
 
 from cryolithe.cli import main
 from cryolithe.errors import ResourceError
@@ -40,7 +41,7 @@ def noise(shape=SHAPE):
 def write_series(folder, images=None, angles=ANGLES, name="ts", pixel_size=5.0):
     """Write a stack and its angles; return their paths."""
     stack, text = folder / f"{name}.mrc", folder / f"{name}.tlt"
-    with warnings.catch_warnings(), mrcfile.new(stack, overwrite=True) as file:
+    with warnings.catch_warnings(), new_mrc(stack) as file:
         warnings.simplefilter("ignore", RuntimeWarning)  # mrcfile's, about NaN
         file.set_data(noise() if images is None else images)
         if file.data.ndim == 3:

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from cryolithe import __version__
 from cryolithe.cli.half_record import (
     SHARED_PRIOR,
@@ -19,13 +17,12 @@ from cryolithe.cli.half_record import (
 )
 from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
-from cryolithe.evaluation.local import agreement_map, summarise, window_sigma_px
-from cryolithe.formats import read_mrc, read_volume, write_volume
+from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
+from cryolithe.formats import read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
 from cryolithe.reconstruct.job import Job
 from cryolithe.report import plot_fsc, write_json
-from cryolithe.volume import Volume
 
 # How programs end the names of halves.
 _ENDING = re.compile(r"[_-](evn|even|odd|half1|half2)$", re.IGNORECASE)
@@ -43,6 +40,7 @@ def reconstruct_halves(
     overwrite: bool,
     reconstruct: Callable[[Path, Path], str],
     job_of: Callable[[Path, Path], Job],
+    memory_bytes: int,
 ) -> None:
     """Reconstruct both halves, then write their average, FSC (JSON and PNG) and a map of local agreement.
 
@@ -52,6 +50,7 @@ def reconstruct_halves(
         overwrite: replace what is there.
         reconstruct: makes one volume, (stack, output) -> a line that tells of it.
         job_of: what it does then: (stack, output) -> files and settings.
+        memory_bytes: that comparing the halves may use, about: spectra that are larger lie in a file meanwhile.
 
     Raises:
         InputError: if the stacks are no two halves of one series.
@@ -81,34 +80,28 @@ def reconstruct_halves(
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
     for stack, volume in zip(stacks, volumes, strict=True):
         say(reconstruct(stack, volume))
-    a, b = (read_volume(path) for path in volumes)
-    mean = (np.asarray(a.voxels, dtype=np.float32) + np.asarray(b.voxels, dtype=np.float32)) / np.float32(2)
-    label = f"CryoLithe {__version__} average of two halves"
-    write_volume(average, Volume(mean, a.voxel_size_angstrom), label=label, dtype=a.voxels.dtype, overwrite=overwrite)
-    del mean
-    curve = fourier_shell_correlation(a.voxels, b.voxels)
-    sigma = window_sigma_px(a.voxels.shape)
-    agreement = agreement_map(a.voxels, b.voxels, sigma)
-    write_volume(
-        confidence,
-        Volume(agreement, a.voxel_size_angstrom),
-        label=f"CryoLithe {__version__} local correlation of two halves",
-        overwrite=overwrite,
-    )
+    pair = open_half(volumes[0]), open_half(volumes[1])
+    a, b = (half.volume for half in pair)
+    voxel = a.voxel_size_angstrom
+    scaling = write_average(pair, average, f"CryoLithe {__version__} average of two halves", overwrite)
+    scratch = average.parent if spectra_bytes(a.voxels.shape) > memory_bytes else None
+    curve = fourier_shell_correlation(a.voxels, b.voxels, scratch=scratch)
+    label = f"CryoLithe {__version__} local correlation of two halves"
+    agreement = write_agreement(pair, confidence, label, overwrite, memory_bytes)
     network = jobs[0].settings.method == "network"
-    data = back_projected(jobs, a.voxel_size_angstrom) if network else None
+    data = back_projected(jobs, voxel) if network else None
     extra = {"back-projections": data["fsc"]} if data else None
-    plot_fsc(plot, curve, a.voxel_size_angstrom, title=average.stem, extra_curves=extra)
-    found = resolutions(curve, a.voxel_size_angstrom)
+    plot_fsc(plot, curve, voxel, title=average.stem, extra_curves=extra)
+    found = resolutions(curve, voxel)
     shown = {
         "fsc": curve,
         "fsc_mean": mean_correlation(curve.total),
         "resolution": found,
         "back_projection": data,
-        "confidence": {"path": confidence.name, **summarise(agreement, sigma).__dict__},
+        "confidence": {"path": confidence.name, **agreement.__dict__},
         "notes": [SHARED_PRIOR] if network else [],
     }
-    write_json(record, average_record(average, volumes, {}, shown))
+    write_json(record, average_record(average, volumes, scaling, shown))
     where = f"agreement in {confidence.name}, record in {record.name}"
     say(f"{average}: average of the halves, {told(found['0.5'])}; {where}")
     if data:

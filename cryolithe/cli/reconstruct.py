@@ -199,9 +199,12 @@ def _reconstruct_pair(
     dry_run: bool,
 ) -> None:
     """Reconstruct two halves; the only argument beside them is ANGLES."""
+    import torch
+
     from cryolithe.cli import halves as pair
     from cryolithe.reconstruct.job import already_done, resolve
     from cryolithe.reconstruct.looking import evidence_of_parts
+    from cryolithe.reconstruct.plan import memory_budget_bytes
     from cryolithe.reconstruct.preparation import check_images
 
     angles, more = arguments
@@ -234,17 +237,18 @@ def _reconstruct_pair(
     def job_of(stack: Path, volume: Path) -> Job:
         return _job(stack, angles, volume, settings)
 
-    pair.reconstruct_halves(halves, output, settings.overwrite, one, job_of)
+    memory = memory_budget_bytes(settings.max_memory, torch.device("cpu"))
+    pair.reconstruct_halves(halves, output, settings.overwrite, one, job_of, memory)
 
 
 def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
     """Run one job, or say what it would take."""
-    from cryolithe.reconstruct.job import already_done, check_files, resolve
+    from cryolithe.reconstruct.job import already_done
+    from cryolithe.reconstruct.remedies import checked
     from cryolithe.reconstruct.run import plan_run, reconstruct
 
     if dry_run:
-        check_files(job)
-        run = resolve(job)
+        run = checked(job)
         for note in run.series.notes:
             say(f"Note on {job.tilts.name}: {note}", err=True)
         say(f"{job.output}: {plan_run(run)}")

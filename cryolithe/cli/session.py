@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsEr
 from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_task, skipped
 from cryolithe.session.cluster import check_scheduler, cluster_client, run_on_cluster
 from cryolithe.session.star import write_star_of
-from cryolithe.session.summary import write_summary
-from cryolithe.session.tasks import Session, Task, check_session, find_tasks
+from cryolithe.session.summary import HTML_NAME, write_summary
+from cryolithe.session.tasks import Session, Task, check_session, find_tasks, make_folder
 from cryolithe.session.watching import Settled, rounds
 from cryolithe.settings import resolve_settings
 
@@ -79,11 +79,17 @@ def run_session(session: Session, given: Given, options: SessionOptions) -> None
         say(line, err=True)
         if shortage:
             raise OutputError(f"{shortage}; make room, write float16, or choose another -o")
+        _make_folder(session)
         outcomes = _work(session, prospects, options)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if failed:
         say(f"{failed} of {len(outcomes)} series failed", err=True)
         raise click.exceptions.Exit(1)
+
+
+def _make_folder(session: Session) -> None:
+    if make_folder(session):
+        say(f"Made the folder {session.folder}", err=True)
 
 
 def _print_plan(prospects: list[Prospect], line: str, shortage: str) -> None:
@@ -138,29 +144,30 @@ def _results(tasks: list[Task], series: int, options: SessionOptions) -> Iterato
 def _one(task: Task, number: str) -> Outcome:
     with progress_watcher() as watcher:
         watcher.note(f"{number} {task.job.tilts}")
-        outcome = run_task(task, watcher)
-        if outcome.status == "failed":
-            watcher.note(f"Error: {outcome.message}")
-    return outcome
+        return run_task(task, watcher)
 
 
 def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outcome]:
     """Reconstruct series as they are completed; ends on Ctrl-C, or when nothing new has come for a while.
 
     A list that someone has half written does not end it: once it has begun it waits for the source to be mended.
+    What it waits for is said whenever that has changed.
     """
     resolve_settings(given.flags, {}, given.file, "", given.file_name)
+    _make_folder(session)
+    say(_watch_line(session, options), err=True)
     settled = Settled(options.settle_seconds)
     outcomes: dict[Path, Outcome] = {}
-    busy, told = [False], ""
+    busy, told, waiting = [False], "", ""
+    tasks: list[Task] = []
     idle = None if options.idle_minutes is None else options.idle_minutes * 60
     for number in rounds(idle, min(10.0, max(0.2, options.settle_seconds / 3)), lambda: busy[0]):
         try:
-            tasks, _ = find_tasks(session, given.flags, given.file, given.file_name)
+            tasks, notes = find_tasks(session, given.flags, given.file, given.file_name)
         except CryoLitheError as error:
             if number == 0 and not isinstance(error, InputError):
                 raise
-            tasks = []
+            tasks, notes = [], []
             if str(error) != told:
                 say(f"Waiting: {error}", err=True)
             told = str(error)
@@ -171,7 +178,37 @@ def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outc
             say(outcome.message)
             _tell(session, list(outcomes.values()))
         busy[0] = bool(ready) or settled.waiting > 0
+        if not told or tasks:
+            before, waiting = waiting, _waiting_line(settled.waits(tasks), notes)
+            if waiting != before or ready:
+                say(waiting, err=True)
+    say(_end_line(session, outcomes.values(), len(settled.waits(tasks)), options), err=True)
     return list(outcomes.values())
+
+
+def _watch_line(session: Session, options: SessionOptions) -> str:
+    """What is watched, and when that ends."""
+    end = "until Ctrl-C" if options.idle_minutes is None else f"until nothing has come for {options.idle_minutes:g} min"
+    return (
+        f"Watching {session.source} {end}; a series is taken when all of its files are there and have not changed for "
+        f"{options.settle_seconds:g} s"
+    )
+
+
+def _waiting_line(waits: list[str], notes: list[str]) -> str:
+    """What the next series wait for."""
+    names = ", ".join(waits[:4]) + (", ..." if len(waits) > 4 else "")
+    line = f"Waiting for {len(waits)} series: {names}" if waits else "Waiting for new series"
+    return "; ".join([line, *notes])
+
+
+def _end_line(session: Session, outcomes: Collection[Outcome], waiting: int, options: SessionOptions) -> str:
+    """Why watching has ended, and what came of it."""
+    counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
+    counts["not complete"] = waiting
+    made = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no series came"
+    summary = f"; summary: {session.folder / HTML_NAME}" if outcomes else ""
+    return f"Watching ended, for nothing has come for {options.idle_minutes or 0:g} min: {made}{summary}"
 
 
 def _tell(session: Session, outcomes: list[Outcome]) -> tuple[Path, Path]:

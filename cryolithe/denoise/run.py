@@ -22,12 +22,13 @@ from cryolithe.denoise.guard import Verdict, central, examine
 from cryolithe.denoise.inference import Inference
 from cryolithe.denoise.job import DenoiseJob, Resolved, check_paths, look, resolve
 from cryolithe.denoise.low import KeptLow, Plane, crossover_per_px, sigma_px
-from cryolithe.denoise.model import SIZES, Weights, load_weights
+from cryolithe.denoise.model import SIZES, SambaConfig, Weights, load_weights
 from cryolithe.denoise.output import write_result
 from cryolithe.denoise.recipe import Recipe, make_recipe
 from cryolithe.denoise.session import finished_weights, train_weights
 from cryolithe.denoise.sweep import central_tile, sweep
 from cryolithe.denoise.tiles import Blend, Tile, tiles
+from cryolithe.denoise.training import saved_batch
 from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ResourceError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
@@ -38,7 +39,7 @@ from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.reconstruct.job import Watcher
 from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.report import write_json
-from cryolithe.training.distributed import Place
+from cryolithe.training.distributed import Place, least
 
 CROP, OVERLAP = 256, 32
 PLANES_PER_ENTRY = 4  # of the journal
@@ -121,7 +122,7 @@ def _weights(run: Resolved, place: Place, watcher: Watcher) -> tuple[Weights, fl
             )
         return weights, 0.0
     sizes = SIZES[job.size] if job.model is None else load_weights(job.model).network.config
-    recipe = make_recipe(run.gaps[0], place.device, sizes, crop=job.crop, batch=job.batch, seed=job.seed)
+    recipe = _recipe(run, sizes, place)
     done = None
     if job.resume:
         done = finished_weights(job.weights, job.folder / "state.safetensors", run.source.fingerprint())
@@ -131,6 +132,15 @@ def _weights(run: Resolved, place: Place, watcher: Watcher) -> tuple[Weights, fl
     watcher.note(_plan(run, recipe, place))
     weights = train_weights(run, recipe, place, watcher)
     return weights, float(weights.card.get("seconds", 0.0))
+
+
+def _recipe(run: Resolved, sizes: SambaConfig, place: Place) -> Recipe:
+    """How to train: a batch that was left open follows the memory that is free, but for a training that goes on."""
+    job, batch = run.job, run.job.batch
+    if batch is None and job.resume:
+        batch = saved_batch(job.folder / "state.safetensors")
+    recipe = make_recipe(run.gaps[0], place.device, sizes, crop=job.crop, batch=batch, seed=job.seed)
+    return replace(recipe, batch=least(recipe.batch, place))
 
 
 def _plan(run: Resolved, recipe: Recipe, place: Place) -> str:
@@ -173,6 +183,8 @@ def _make_output(
     """Denoise all tiles, put them together, write the result; returns what `_assemble` does."""
     folder = WorkFolder(run.job.output.with_name(run.job.output.name + ".partial"))
     try:
+        if folder.note:
+            watcher.note(folder.note)
         parts, overlap = inference_tiles(run, inference)
         plan = {
             "cryolithe": __version__,

@@ -145,12 +145,10 @@ def train(recipe: Recipe, blocks: Blocks, place: Place, hooks: Hooks, state: Sta
 
 
 def _gradient(state: State, batch: torch.Tensor, place: Place) -> float:
-    """Gradient of a batch; returns its loss."""
+    """Gradient of a batch, scaled in float16; returns its loss."""
     state.optimiser.zero_grad(set_to_none=True)
     loss = batch_loss(state.network, batch, place)
     state.scaler.scale(loss).backward()
-    if state.scaler.is_enabled():
-        state.scaler.unscale_(state.optimiser)
     return float(loss.detach())
 
 
@@ -172,6 +170,7 @@ def batch_loss(network: SambaNet, batch: torch.Tensor, place: Place) -> torch.Te
 def _update(state: State, rate: float) -> None:
     for group in state.optimiser.param_groups:
         group["lr"] = rate
+    state.scaler.unscale_(state.optimiser)  # after the average over the processes: see there
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), CLIP_NORM)
     state.scaler.step(state.optimiser)
     state.scaler.update()
@@ -221,6 +220,18 @@ def save_state(path: Path, state: State, recipe: Recipe, fingerprint: str) -> No
         "scaler": state.scaler.state_dict(),
     }
     write_tensors(path, tensors, FORMAT, values)
+
+
+def saved_batch(path: Path) -> int | None:
+    """The batch of a saved training, which one that goes on has to keep; None if there is no such file.
+
+    Raises:
+        ModelError: if the file is corrupt.
+    """
+    if not path.is_file():
+        return None
+    _, values = read_tensors(path, FORMAT, "a saved training state")
+    return int(values["recipe"]["batch"])
 
 
 def load_state(path: Path, state: State, recipe: Recipe, fingerprint: str) -> None:

@@ -55,6 +55,9 @@ def _splat(moving: torch.Tensor, flow: torch.Tensor, weight: torch.Tensor) -> to
     """Weighted splatting by torch's own operations, for any device."""
     n, channels, height, width = moving.shape
     target = (pixel_grid(height, width, moving) + flow).flatten(2)  # (n, 2, q)
+    # What is sent nowhere leaves the image; as an index NaN would be any number.
+    somewhere = target.isfinite().all(dim=1, keepdim=True)
+    target = torch.where(somewhere, target, torch.full_like(target, -2.0))
     corner = target.detach().floor()
     share = target - corner
     carried = torch.cat([moving * weight, weight], dim=1).flatten(2)  # (n, c + 1, q)
@@ -65,15 +68,32 @@ def _splat(moving: torch.Tensor, flow: torch.Tensor, weight: torch.Tensor) -> to
             part_x = share[:, 0] if step_x else 1 - share[:, 0]
             part_y = share[:, 1] if step_y else 1 - share[:, 1]
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            part = (part_x * part_y * inside)[:, None]
-            index = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long()[:, None]
+            part = torch.where(inside, part_x * part_y, 0.0)[:, None]
+            index = pixel_index(x, y, (height, width))[:, None]
             total = total.scatter_add(2, index.expand(-1, channels + 1, -1), carried * part)
     averaged = total[:, :-1] / total[:, -1:].clamp(min=TINY)
     return averaged.view(n, channels, height, width)
 
 
+def pixel_index(x: torch.Tensor, y: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Numbers of pixels ``y * width + x``, the nearest pixel's for places outside.
+
+    Args:
+        x: whole numbers as floating point.
+        y: the same.
+        shape: pixels (y, x) of the image.
+
+    Returns:
+        int64: float32 cannot count the pixels of an image beyond 2^24.
+    """
+    height, width = shape
+    return y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long()
+
+
 def backward_warp(values: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     """Fetch each pixel from where its flow points to: ``out(p) = v(p + f(p))``, bilinear, edges repeated.
+
+    A flow that is NaN fetches NaN (`grid_sample` would read anywhere in memory).
 
     Args:
         values: shape ``(n, c, y, x)``.
@@ -84,10 +104,12 @@ def backward_warp(values: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     size = torch.tensor([width, height], device=values.device, dtype=kind).view(1, 2, 1, 1)
     source = pixel_grid(height, width, values.to(kind)) + flow.to(kind)
     normalised = (2 * source + 1) / size - 1  # pixel centres lie inside the borders at -1 and 1
+    nowhere = normalised.isnan().any(dim=1, keepdim=True)
+    normalised = normalised.where(~nowhere, 0.0)
     sampled = F.grid_sample(
         values.to(kind), normalised.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
     )
-    return sampled.to(values.dtype)
+    return sampled.where(~nowhere, torch.nan).to(values.dtype)
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor, radius: int) -> torch.Tensor:

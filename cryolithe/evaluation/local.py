@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ WINDOW_SIGMA_PX = 4.0
 TRUNCATE = 3.0
 SLAB_PX = 64
 LEVELS = (0.5, 0.8)
+_COPIES = 16  # arrays of a block's size that are alive at once, those within the filters counted in
+_BINS = 4096
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,30 @@ def agreement_map(a: Array, b: Array, sigma_px: float) -> NDArray[np.float32]:
         sigma_px: of the window.
     """
     out = np.empty(a.shape, dtype=np.float32)
+    for start, block in agreement_slabs(a, b, sigma_px):
+        out[start : start + len(block)] = block
+    return out
+
+
+def agreement_slabs(
+    a: Array, b: Array, sigma_px: float, memory_bytes: int | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The map of `agreement_map` in slabs of whole sections, (first section, values).
+
+    Args:
+        a: real, shape ``(z, y, x)``.
+        b: the same shape.
+        sigma_px: of the window.
+        memory_bytes: that the arrays of a step may take, about; slabs and the blocks that they are made of follow it,
+            the values do not. A block is at least one section high and one row deep, with its surroundings.
+    """
     halo = int(TRUNCATE * sigma_px + 0.5)
+    depth, height, width = a.shape
+    planes, rows = SLAB_PX, height
+    if memory_bytes is not None:
+        planes = max(1, min(SLAB_PX, memory_bytes // (4 * 4 * height * width)))
+        rows = memory_bytes // (_COPIES * 4 * (planes + 2 * halo) * width) - 2 * halo
+        rows = max(1, min(height, rows))
     # Small numbers keep the differences of squares below exact enough in float32.
     centre = [np.float32(v.mean(dtype=np.float64)) for v in (a, b)]
     scale = [np.float32(_spread(v, float(c)) or 1.0) for v, c in zip((a, b), centre, strict=True)]
@@ -61,23 +87,51 @@ def agreement_map(a: Array, b: Array, sigma_px: float) -> NDArray[np.float32]:
     def smooth(values: Array) -> Array:
         return gaussian_filter(values, sigma_px, truncate=TRUNCATE)
 
-    for start in range(0, len(a), SLAB_PX):
-        stop = min(start + SLAB_PX, len(a))
-        low, high = max(0, start - halo), min(len(a), stop + halo)
-        x, y = ((v[low:high].astype(np.float32) - c) / s for v, c, s in zip((a, b), centre, scale, strict=True))
-        mean_x, mean_y = smooth(x), smooth(y)
-        covariance = smooth(x * y) - mean_x * mean_y
-        spread = (smooth(x * x) - mean_x**2).clip(0) * (smooth(y * y) - mean_y**2).clip(0)
+    def block(z: slice, y: slice) -> NDArray[np.float32]:
+        wide = tuple(slice(max(0, c.start - halo), min(n, c.stop + halo)) for c, n in ((z, depth), (y, height)))
+        p, q = ((v[wide].astype(np.float32) - c) / s for v, c, s in zip((a, b), centre, scale, strict=True))
+        mean_p, mean_q = smooth(p), smooth(q)
+        covariance = smooth(p * q) - mean_p * mean_q
+        spread = (smooth(p * p) - mean_p**2).clip(0) * (smooth(q * q) - mean_q**2).clip(0)
         found = np.divide(covariance, np.sqrt(spread), out=np.zeros_like(spread), where=spread > 1e-12)
-        out[start:stop] = np.clip(found, -1, 1)[start - low : start - low + stop - start]
-    return out
+        inner = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip((z, y), wide, strict=True))
+        return np.clip(found[inner], -1, 1)
+
+    for start in range(0, depth, planes):
+        z = slice(start, min(start + planes, depth))
+        parts = [block(z, slice(row, min(row + rows, height))) for row in range(0, height, rows)]
+        yield start, np.concatenate(parts, axis=1)
 
 
-def summarise(agreement: NDArray[np.float32], sigma_px: float, inside: NDArray[np.bool_] | None = None) -> Agreement:
-    """Mean, median and shares of a map, where ``inside`` is true."""
-    values = agreement if inside is None else agreement[inside]
-    shares = {str(level): float(np.count_nonzero(values > level) / values.size) for level in LEVELS}
-    return Agreement(sigma_px, float(values.mean(dtype=np.float64)), float(np.median(values)), shares)
+def summarise(agreement: NDArray[Any], sigma_px: float, inside: NDArray[np.bool_] | None = None) -> Agreement:
+    """Mean, median and shares of a map, where ``inside`` is true; section by section, so that it may be a file."""
+
+    def sections() -> Iterator[NDArray[np.float32]]:
+        for z, section in enumerate(agreement):
+            yield np.asarray(section).ravel() if inside is None else section[inside[z]]
+
+    count = sum(section.size for section in sections())
+    total = sum(float(section.sum(dtype=np.float64)) for section in sections())
+    above = {str(level): sum(int(np.count_nonzero(s > level)) for s in sections()) / count for level in LEVELS}
+    return Agreement(sigma_px, total / count, _median(sections, count), above)
+
+
+def _median(sections: Callable[[], Iterator[NDArray[np.float32]]], count: int) -> float:
+    """Exact median of values from -1 to 1: only those of the bins that hold it are kept and sorted."""
+    edges = np.linspace(-1, 1, _BINS + 1)
+
+    def bins(section: NDArray[np.float32]) -> NDArray[np.intp]:
+        return np.clip(np.searchsorted(edges, section, side="right") - 1, 0, _BINS - 1)
+
+    counts = np.zeros(_BINS, dtype=np.int64)
+    for section in sections():
+        counts += np.bincount(bins(section), minlength=_BINS)
+    below = np.cumsum(counts)
+    middle = ((count - 1) // 2, count // 2)
+    first, last = (int(np.searchsorted(below, rank, side="right")) for rank in middle)
+    kept = np.sort(np.concatenate([s[((found := bins(s)) >= first) & (found <= last)] for s in sections()]))
+    before = int(below[first - 1]) if first else 0
+    return float(np.mean([kept[rank - before] for rank in middle], dtype=np.float32))
 
 
 def _spread(values: Array, mean: float) -> float:

@@ -71,6 +71,11 @@ def input_size_bytes(path: Path) -> int:
     return size
 
 
+def nearest_folder(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+
+
 def is_file(path: Path) -> bool:
     """Whether a name that stands in a file is that of a file; no for names that the system does not take."""
     try:

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,29 @@ def _reserve(descriptor: int, path: Path, needed: int) -> None:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # these mean: not on this file system
                 raise
     os.truncate(descriptor, needed)
+
+
+def reserve_room(path: Path, needed: int, target: Path) -> None:
+    """Make a file of ``needed`` bytes that only holds the room for something else.
+
+    Args:
+        path: the file; an existing one is replaced.
+        needed: bytes.
+        target: the name to be shown in messages.
+
+    Raises:
+        OutputError: if the disk has too little room.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o666)
+        try:
+            _reserve(descriptor, path, needed)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise _full_or_unwritable(target, error, needed) from error
 
 
 def _full_or_unwritable(path: Path, error: OSError, needed: int) -> OutputError:

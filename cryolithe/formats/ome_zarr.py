@@ -6,8 +6,9 @@ zarr is an optional dependency: ``pip install cryolithe[zarr]``.
 from __future__ import annotations
 
 import itertools
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,7 @@ def write_ome_zarr(
     try:
         group = zarr.open_group(str(path), mode="w", zarr_format=2)
         source, datasets = volume, []
-        for level in itertools.count():
-            shape = volume.shape if level == 0 else tuple(max(1, n // 2) for n in source.shape)
+        for level, shape in enumerate(_shapes(volume.shape)):
             array = group.create_array(
                 str(level),
                 shape=shape,
@@ -70,8 +70,6 @@ def write_ome_zarr(
                 array[place] = block
             datasets.append(_dataset(level, size))
             source = array
-            if max(shape) <= SMALLEST_PX:
-                break
         group.attrs["multiscales"] = [_multiscale(name, datasets, voxel_size_angstrom is not None)]
         for folder, _, files in os.walk(path):
             for file in files:
@@ -80,6 +78,24 @@ def write_ome_zarr(
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     return running.result()
+
+
+def pyramid_bytes(shape: tuple[int, int, int], itemsize: int) -> int:
+    """Bytes of the voxels that `write_ome_zarr` stores, before they are compressed: noise hardly becomes smaller.
+
+    Args:
+        shape: voxels ``(z, y, x)`` of the full size.
+        itemsize: bytes of a voxel.
+    """
+    return itemsize * sum(math.prod(level) for level in _shapes(shape))
+
+
+def _shapes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Voxels of each level, the full size first."""
+    yield shape
+    while max(shape) > SMALLEST_PX:
+        shape = tuple(max(1, n // 2) for n in shape)
+        yield shape
 
 
 def read_ome_zarr(path: PathLike, level: int = 0) -> Any:

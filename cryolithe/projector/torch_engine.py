@@ -82,6 +82,7 @@ class TorchProjector:
         first = torch.arange(self.geometry.tilts, device=self.device)[:, None, None] * columns
         per_plane = width * self.geometry.tilts * PIXELS_PER_VOXEL
         step = max(1, ENTRIES_PER_CHUNK // per_plane)
+        made: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         for start in range(0, depth, step):
             planes = range(start, min(start + step, depth))
             seen = footprint(self.geometry, *slice_points(planes, self.slice_shape, self.device))
@@ -89,8 +90,9 @@ class TorchProjector:
             weight = seen.weight.transpose(0, 1).flatten(1)
             chunk = (planes, entry.contiguous(), weight.float().contiguous())
             if self._keep:
-                self._adjoint_chunks.append(chunk)
+                made.append(chunk)
             yield chunk
+        self._adjoint_chunks = made  # all of them, or none where whoever takes them gave up
 
     def _bags(self, tilt: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Voxels seen by each pixel of one tilt: voxel indices, weights, and where each pixel's bag starts."""

@@ -15,7 +15,7 @@ import torch
 from cryolithe.alignment import Alignment, VolumePlace, views
 from cryolithe.device import choose_devices, choose_precision
 from cryolithe.errors import InputError, OutputError, SettingsError
-from cryolithe.formats.files import check_ending, input_size_bytes
+from cryolithe.formats.files import check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.geometry import VolumeGrid
 from cryolithe.hashing import file_sha256
@@ -175,13 +175,18 @@ def default_thickness(width_px: int) -> int:
     return max(2, 2 * math.ceil(width_px / 4))
 
 
-def check_files(job: Job) -> None:
-    """Refuse inputs that are no files, and an output that cannot or must not be written, before any work is done."""
+def check_files(job: Job, to_make: Path | None = None) -> None:
+    """Refuse inputs that are no files, and an output that cannot or must not be written, before any work is done.
+
+    Args:
+        job: files and settings.
+        to_make: a folder that may be missing, for it is made before the work.
+    """
     inputs = list(input_files(job).values())
     for path in inputs:
         input_size_bytes(path)
     folder = job.output.parent
-    if not folder.is_dir():
+    if not folder.is_dir() and folder != to_make:
         raise OutputError(f"the output folder {folder} does not exist; make it first or choose another -o")
     zarr = job.output.suffix == ".zarr"
     if zarr != (job.settings.format == "ome-zarr"):
@@ -191,7 +196,7 @@ def check_files(job: Job) -> None:
         raise SettingsError("--orientation xzy is for MRC files; OME-Zarr names its axes and keeps z, y, x")
     if job.output.is_dir() and not job.output.is_symlink() and not (zarr and is_record_of(job.sidecar, job.output)):
         raise OutputError(f"{job.output} is a folder; give the name of a file with -o")
-    if not os.access(folder, os.W_OK):
+    if not os.access(nearest_folder(folder), os.W_OK):
         raise OutputError(f"the output folder {folder} is not writable; choose another -o")
     if job.output.suffix in (".gz", ".bz2"):
         raise OutputError(f"{job.output}: volumes are written uncompressed; give a name ending in .mrc with -o")

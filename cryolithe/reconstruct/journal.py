@@ -2,6 +2,7 @@
 
     OUT.partial/
         lock            held while a run is alive
+        owner           who holds it, on file systems without locks (`locking`)
         journal.jsonl   first line: what is being done (plan); then one line for each finished slab
         stack.f32       the prepared tilt images
         volume.mrc      the volume so far
@@ -16,7 +17,6 @@ are not followed: a folder or file that is one is refused.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import OutputError
 from cryolithe.formats import VolumeStatistics
 from cryolithe.formats.mrc_header import HEADER_BYTES
+from cryolithe.reconstruct.locking import LOCK, OWNER, FolderLock, no_link
 
 _LINE_CRC = "line_crc32"
 
@@ -70,14 +71,22 @@ class WorkFolder:
         path: the folder.
         plan: what is being done, as plain values; None until `begin`.
         slabs: finished slabs in the order in which they were made.
+
+    Raises:
+        OutputError: if the folder cannot be made, is a link, or is locked by another run.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.plan: dict[str, Any] | None = None
         self.slabs: list[Slab] = []
-        self._lock = _locked_folder(path)
+        self._lock = FolderLock(path)
         self._read()
+
+    @property
+    def note(self) -> str:
+        """What the user should know about how the folder is locked, or an empty string."""
+        return self._lock.note
 
     @property
     def stack(self) -> Path:
@@ -130,7 +139,7 @@ class WorkFolder:
             dtype: of its voxels.
         """
         try:
-            descriptor = _no_link(self.volume, os.O_RDONLY)
+            descriptor = no_link(self.volume, os.O_RDONLY)
         except OSError:
             intact = []
         else:
@@ -147,23 +156,28 @@ class WorkFolder:
 
     def done(self, slab: Slab) -> None:
         """Note a slab whose voxels are on the disk."""
-        self.slabs.append(slab)
         self._append(asdict(slab))
+        self.slabs.append(slab)
 
     def remove(self) -> None:
         """Delete the folder and give up the lock."""
         try:
             # What `recover` looks for goes last: so a removal that is cut short is completed by the next run.
+            last = (self.commit, self.path / LOCK, self.path / OWNER)
             for path in self.path.glob("*"):
-                if path not in (self.commit, self.path / "lock"):
+                if path not in last:
                     _delete(path)
-            shutil.rmtree(self.path, ignore_errors=True)
+            for path in last:
+                _delete(path)
+            # Not what another run may have begun in it since its lock is gone.
+            with suppress(OSError):
+                self.path.rmdir()
         finally:
-            os.close(self._lock)
+            self._lock.close()
 
     def release(self) -> None:
         """Give up the lock and keep the folder for a later run."""
-        os.close(self._lock)
+        self._lock.close()
 
     def _read(self) -> None:
         """Read an earlier run's journal; a last line that was cut off by a crash is cut off the file too."""
@@ -190,7 +204,7 @@ class WorkFolder:
 
     def _append(self, record: dict[str, Any]) -> None:
         try:
-            descriptor = _no_link(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            descriptor = no_link(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             with os.fdopen(descriptor, "a", encoding="utf-8") as file:
                 file.write(json.dumps({**record, _LINE_CRC: zlib.crc32(json.dumps(record).encode())}) + "\n")
                 file.flush()
@@ -215,43 +229,3 @@ def _delete(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
-
-
-def _no_link(path: Path, flags: int) -> int:
-    """Open a file that is no link; raises OSError for one that is."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-
-
-def _locked_folder(path: Path) -> int:
-    """Make the folder and lock it; return the lock's descriptor, which holds it until it is closed.
-
-    Raises:
-        OutputError: if the folder cannot be made, is a link, or is locked by another run.
-    """
-    while True:
-        if path.is_symlink():
-            raise OutputError(f"{path} is a link; links are not followed: remove it or choose another -o")
-        try:
-            path.mkdir(exist_ok=True)
-            try:
-                lock = _no_link(path / "lock", os.O_RDWR | os.O_CREAT)
-            except FileNotFoundError:
-                continue  # another run has just finished and removed the folder
-        except OSError as error:
-            raise OutputError(
-                f"cannot write into {path.parent}: {error.strerror or error}; choose another -o"
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise OutputError(
-                f"another run is writing this output ({path} is locked); wait for it or choose another -o"
-            ) from error
-        # A run that ends removes its folder: the lock must be on the file that others will find there.
-        try:
-            if os.fstat(lock).st_ino == (path / "lock").stat().st_ino:
-                return lock
-        except OSError:
-            pass
-        os.close(lock)

@@ -7,8 +7,10 @@ is written down (commit.json) before it happens, and everything is on the disk b
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from numpy.typing import NDArray
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
 from cryolithe.formats.files import sync
-from cryolithe.formats.ome_zarr import write_ome_zarr
+from cryolithe.formats.int8 import int8_scale
+from cryolithe.formats.mrc_writer import reserve_room
+from cryolithe.formats.ome_zarr import pyramid_bytes, write_ome_zarr
 from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, Watcher, is_record_of
 from cryolithe.reconstruct.journal import WorkFolder
 from cryolithe.reconstruct.looking import planned_polarity
@@ -28,11 +32,11 @@ from cryolithe.reconstruct.turning import tilt_volume
 from cryolithe.report import write_json
 from cryolithe.settings import ReconstructSettings
 
-# Standard deviations about the mean that int8 spans at most; gold beyond that is cut off.
-INT8_SIGMAS = 10.0
 _BLOCK_VOXELS = 16_000_000
 # A volume on its way to the output, in the working folder.
 _TILTED, _FINISHED = "tilted.mrc", "finished.mrc"
+# Room for a Zarr folder, given back when that is written; what is replaced, until its successor is in its place.
+_RESERVED, _REPLACED, _REPLACED_RECORD = "reserved", "replaced", "replaced.json"
 
 
 def working_dtype(settings: ReconstructSettings) -> str:
@@ -49,7 +53,10 @@ def reserve(run: ResolvedJob, folder: WorkFolder) -> None:
     settings = run.job.settings
     if run.x_tilt_deg:
         _new_volume(run, folder.path / _TILTED, (run.depth, *run.grid.shape[1:]), working_dtype(settings)).close()
-    if settings.format == "mrc" and (settings.orientation != "xyz" or settings.dtype == "int8"):
+    if settings.format == "ome-zarr":
+        needed = pyramid_bytes(run.output_shape, np.dtype(settings.dtype).itemsize)
+        reserve_room(folder.path / _RESERVED, needed, run.job.output)
+    elif settings.orientation != "xyz" or settings.dtype == "int8":
         _new_volume(run, folder.path / _FINISHED, run.output_shape, settings.dtype).close()
 
 
@@ -115,21 +122,17 @@ def _converted(
 ) -> tuple[Path, VolumeStatistics, dict[str, Any]]:
     """The file to hand out, statistics of its values, and what the record says of how they were scaled."""
     settings, target = run.job.settings, run.job.output
-    offset, step = 0.0, 1.0
-    scaling: dict[str, Any] = {}
-    if settings.dtype == "int8":
-        offset, step = _int8_scale(statistics)
-        scaling = {"scaling": {"density": "offset + step * value", "offset": offset, "step": step}}
-        labels = (*labels, f"CryoLithe int8: density = {offset:.6g} + {step:.6g} * value")
+    scale = int8_scale(statistics) if settings.dtype == "int8" else None
+    scaling = scale.record if scale else {}
+    labels = (*labels, scale.label) if scale else labels
 
     def values(block: NDArray[Any]) -> NDArray[Any]:
-        if settings.dtype != "int8":
-            return block
-        return np.clip(np.rint((block.astype(np.float32) - offset) / step), -127, 127).astype(np.int8)
+        return block if scale is None else scale.values(block)
 
     source = read_mrc(upright).data
     if settings.format == "ome-zarr":
         path = upright.with_name("finished.zarr")
+        path.with_name(_RESERVED).unlink(missing_ok=True)
         stored = write_ome_zarr(path, source, run.voxel_size_angstrom, target.stem, values)
         return path, stored, scaling
     if settings.orientation == "xyz" and settings.dtype != "int8":
@@ -149,29 +152,35 @@ def _converted(
     return path, running.result(), scaling
 
 
-def _int8_scale(statistics: VolumeStatistics) -> tuple[float, float]:
-    """Offset and step of 8-bit values that span the volume, or `INT8_SIGMAS` deviations if that is less."""
-    reach = max(statistics.maximum - statistics.mean, statistics.mean - statistics.minimum)
-    reach = min(reach, INT8_SIGMAS * statistics.rms)
-    return statistics.mean, reach / 127 if reach > 0 else 1.0
-
-
 def _place(finished: Path, folder: WorkFolder, job: Job) -> None:
     """Move volume and record to their places, so that a crash at any moment can be mended by `recover`."""
     try:
         write_json(folder.commit, _identity(finished))
         sync(folder.path)
         # An old record must never lie beside a new volume.
-        job.sidecar.unlink(missing_ok=True)
+        if os.path.lexists(job.sidecar):
+            job.sidecar.replace(folder.path / _REPLACED_RECORD)
         if job.output.is_dir() and not job.output.is_symlink():
-            job.output.replace(folder.path / "replaced")
+            job.output.replace(folder.path / _REPLACED)
         sync(job.output.parent)
-        finished.replace(job.output)
+        try:
+            finished.replace(job.output)
+        except OSError:
+            _put_back(folder, job)
+            raise
         sync(job.output.parent)
         folder.sidecar.replace(job.sidecar)
         sync(job.output.parent)
     except OSError as error:
         raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
+
+
+def _put_back(folder: WorkFolder, job: Job) -> None:
+    """Undo what `_place` did before a move that failed: the earlier volume and its record return."""
+    for kept, place in ((_REPLACED, job.output), (_REPLACED_RECORD, job.sidecar)):
+        if os.path.lexists(folder.path / kept) and not os.path.lexists(place):
+            with suppress(OSError):
+                (folder.path / kept).replace(place)
 
 
 def _identity(path: Path) -> dict[str, int]:

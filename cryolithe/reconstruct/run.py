@@ -16,7 +16,7 @@ import torch
 
 from cryolithe import __version__
 from cryolithe.device import precision_name
-from cryolithe.errors import CryoLitheError, InputError, OutputError, ResourceError
+from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.inference.pooling import GpuPool
@@ -34,7 +34,6 @@ from cryolithe.reconstruct.job import (
     already_done,
     check_files,
     input_files,
-    resolve,
 )
 from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
 from cryolithe.reconstruct.looking import planned_polarity, settled_polarity
@@ -49,6 +48,7 @@ from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruct.preview import write_preview
+from cryolithe.reconstruct.remedies import checked
 from cryolithe.reconstruct.selfcheck import self_check
 from cryolithe.reconstruct.sidecar import geometry_line
 from cryolithe.reconstruct.slabs import run_slabs
@@ -57,9 +57,8 @@ from cryolithe.reconstruct.slabs import run_slabs
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
     """Reconstruct one tilt series.
 
-    A run that was killed goes on where it stopped when it is started again with the same input and settings, and
-    gives the same bytes. On any other error that the user can mend the working folder is removed, unless memory ran
-    out when slabs were already finished.
+    A run that was killed, or that failed, goes on where it stopped when it is started again with the same input and
+    settings, and gives the same bytes: once a slab is finished, nothing but success removes the working folder.
 
     Raises:
         CryoLitheError: for everything that the user can mend.
@@ -68,14 +67,15 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     if recover(job) and already_done(job):
         watcher.note("The run before had all but finished: its record is in its place now.")
         return finished_before(job)
-    check_files(job)
-    run = resolve(job)
+    run = checked(job)
     seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
     notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
     folder = WorkFolder(job.partial)
     try:
+        if folder.note:
+            watcher.note(folder.note)
         _still_free(job, folder)
         plan = _plan(run, folder, watcher)
         reserve(run, folder)
@@ -97,16 +97,15 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     except _KeptRunError:
         folder.release()
         raise
-    except ResourceError as error:
+    except CryoLitheError as error:
         if not folder.slabs:
             folder.remove()
             raise
         folder.release()
-        kept = f"{error}; {len(folder.slabs)} finished slabs are kept in {folder.path}: repeat the command to go on"
-        raise ResourceError(kept) from error
-    except CryoLitheError:
-        folder.remove()
-        raise
+        count = len(folder.slabs)
+        kept = f"{count} finished slabs are kept" if count > 1 else "1 finished slab is kept"
+        remedy = "repeat the command to go on, or give --overwrite with other options"
+        raise type(error)(f"{error}; {kept} in {folder.path}: {remedy}") from error
     except BaseException:  # also Ctrl-C: what is done is kept for the next run
         folder.release()
         raise
@@ -320,9 +319,8 @@ def _make_slabs(
                 remedy = "look at the stack with: cryolithe info"
                 if run.precision != torch.float32:
                     remedy = f"try --precision fp32, and {remedy}"
-                raise CryoLitheError(
-                    f"rows {start} to {stop - 1} of the result are not finite, nothing was kept; {remedy}"
-                )
+                kept = "" if folder.slabs else ", nothing was kept"
+                raise CryoLitheError(f"rows {start} to {stop - 1} of the result are not finite{kept}; {remedy}")
             writer.write_rows(start, slab)
             writer.sync()
             statistics = RunningStatistics()

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cryolithe.errors import CryoLitheError, InputError
+from cryolithe.formats.files import nearest_folder
 from cryolithe.reconstruct.estimate import output_bytes
-from cryolithe.reconstruct.job import Watcher, already_done, check_files, resolve
+from cryolithe.reconstruct.job import Watcher, already_done, resolve
 from cryolithe.reconstruct.outputs import read_record, recover
 from cryolithe.reconstruct.preview import preview_is_current, write_preview
+from cryolithe.reconstruct.remedies import checked
 from cryolithe.reconstruct.run import plan_run, reconstruct
 from cryolithe.session.tasks import Task
 
@@ -60,9 +62,8 @@ def look_at(task: Task) -> Prospect:
         pending = task.after is not None and not task.after.is_done(task.job.output, task.job.settings.overwrite)
         if not task.job.settings.overwrite and not pending and already_done(task.job):
             return Prospect(task, "skipped", f"{task.job.output}: already done with these inputs and settings")
-        if not (pending and already_done(task.job)):
-            check_files(task.job)
-        run = resolve(task.job)
+        undone = not (pending and already_done(task.job))
+        run = checked(task.job, task.folder) if undone else resolve(task.job)
         return Prospect(task, "to do", f"{task.job.output}: {plan_run(run)}", output_bytes(run))
     except Exception as error:
         return Prospect(task, "failed", f"{task.job.tilts}: would fail: {one_line(error)}")
@@ -73,7 +74,7 @@ def plan_line(prospects: list[Prospect]) -> tuple[str, str]:
     counts = {status: sum(p.status == status for p in prospects) for status in ("to do", "skipped", "failed")}
     needed: dict[Path, int] = {}
     for prospect in prospects:
-        folder = prospect.task.job.output.parent
+        folder = nearest_folder(prospect.task.job.output.parent)
         if prospect.output_bytes:
             needed[folder] = needed.get(folder, 0) + prospect.output_bytes
     line = (

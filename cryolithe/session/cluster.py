@@ -7,12 +7,14 @@ workers must see under the same path. A series that failed because memory or a d
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from cryolithe.errors import DeviceError, ResourceError, SettingsError
+from cryolithe.limits import usable_cores
 from cryolithe.session.batch import Outcome, one_line, run_task
 from cryolithe.session.tasks import Task
 
@@ -37,13 +39,52 @@ class _QuietWatcher:
         logging.getLogger("distributed.worker").info("cryolithe: %s", text)
 
 
+def granted_threads(nthreads: int, environment: Mapping[str, str], workers: int) -> int:
+    """Threads that a worker may use; Dask's nanny tells its libraries to use one, whatever it has.
+
+    Args:
+        nthreads: of the worker.
+        environment: of its process; a job of SLURM says there how many cores it has.
+        workers: that share that job.
+    """
+    cores = environment.get("SLURM_CPUS_PER_TASK", "")
+    if nthreads > 1 or not cores.isdecimal():
+        return nthreads
+    return max(1, int(cores) // workers)
+
+
+def _workers_beside() -> int:
+    """Workers that the nannies of this one's parent have started, this one with them."""
+    import psutil
+
+    try:
+        parent = psutil.Process().parent()
+        beside = parent.children() if parent else []
+        return max(1, sum("spawn_main" in " ".join(process.cmdline()) for process in beside))
+    except psutil.Error:
+        return 1
+
+
+def _take_threads() -> None:
+    """Use what this worker was given; nothing changes outside of a worker."""
+    import torch
+    from distributed import get_worker
+
+    try:
+        nthreads = get_worker().state.nthreads
+    except ValueError:
+        return
+    torch.set_num_threads(granted_threads(nthreads, os.environ, _workers_beside()))
+
+
 def work(task: Task) -> Outcome:
-    """Reconstruct one series in a worker.
+    """Reconstruct one series in a worker, with all of its threads.
 
     Raises:
         ResourceError: if memory or a device gave out, so that the scheduler tries again elsewhere.
     """
     with _ONE_AT_A_TIME:
+        _take_threads()
         return run_task(task, _QuietWatcher(), raises=(ResourceError, DeviceError, MemoryError))
 
 
@@ -76,8 +117,10 @@ def cluster_client(scheduler: str, workers: int | None) -> Iterator[Any]:
     with ExitStack() as stack:
         try:
             if scheduler == "local":
+                count = workers or 1
+                each = max(1, usable_cores() // count)
                 made = distributed.LocalCluster(
-                    n_workers=workers or 1, threads_per_worker=1, processes=True, dashboard_address=None
+                    n_workers=count, threads_per_worker=each, processes=True, dashboard_address=None
                 )
                 client = stack.enter_context(distributed.Client(stack.enter_context(made)))
             elif scheduler == "slurm":

@@ -10,11 +10,15 @@ from typing import Any, Protocol
 
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats import SeriesEntry, read_series_list
+from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import is_tomogram_table, read_tomogram_star
 from cryolithe.reconstruct.inputs import OPTIONS
 from cryolithe.reconstruct.job import Job, Watcher, default_output, input_files
 from cryolithe.settings import ReconstructSettings, resolve_settings
+
+# Of volumes; a folder has none of them.
+_ENDINGS = (".mrc", ".rec", ".map", ".mrcs", ".zarr", ".tif", ".tiff")
 
 
 class After(Protocol):
@@ -38,12 +42,14 @@ class Task:
         job: files and settings.
         problem: why it cannot be reconstructed, or an empty string.
         after: what is done to the volume then, or None.
+        folder: of the volumes, which is made before the work if it is not there; None for those of the stacks.
     """
 
     name: str
     job: Job
     problem: str = ""
     after: After | None = None
+    folder: Path | None = None
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -134,10 +140,10 @@ def _task(entry: SeriesEntry, session: Session, settings: ReconstructSettings) -
         output = default_output(entry.tilts, settings.format)
         if session.star:
             output = output.with_name(f"rec_{entry.name}{output.suffix}")
-        if session.output:
-            output = session.output / output.name
+    if session.output:  # a flag wins over a cell: the cell gives the name, -o the folder
+        output = session.output / output.name
     job = Job(entry.tilts, entry.angles, output, settings)
-    return Task(entry.name or entry.tilts.stem, job, entry.problem, session.after)
+    return Task(entry.name or entry.tilts.stem, job, entry.problem, session.after, session.output)
 
 
 def _refuse_collisions(tasks: list[Task], entries: tuple[SeriesEntry, ...], source: Path) -> None:
@@ -168,15 +174,35 @@ def _key(path: Path) -> Path:
 
 
 def check_session(session: Session) -> None:
-    """Refuse a folder for the summary that cannot be written, before any work is done.
+    """Refuse a folder for the summary that cannot be written, before any work is done; that of -o may be missing.
 
     Raises:
         InputError: if the source does not exist.
-        OutputError: if the folder does not exist or is not writable.
+        OutputError: if the folder is none, or is not writable.
     """
     if not session.source.exists():
         raise InputError(f"{session.source} does not exist; check its name and folder")
-    if not session.folder.is_dir():
-        raise OutputError(f"the output folder {session.folder} does not exist; make it first or choose another -o")
-    if not os.access(session.folder, os.W_OK):
+    if os.path.lexists(session.folder) and not session.folder.is_dir():
+        raise OutputError(f"{session.folder} is a file; for several series, -o takes a folder")
+    if not session.folder.is_dir() and session.folder.suffix.lower() in _ENDINGS:
+        raise OutputError(
+            f"-o {session.folder}: for several series, -o takes the folder of all volumes; a list can name each of "
+            "them in a column 'output'"
+        )
+    if not os.access(nearest_folder(session.folder), os.W_OK):
         raise OutputError(f"{session.folder} is not writable; choose a folder for volumes and summary with -o")
+
+
+def make_folder(session: Session) -> bool:
+    """Make the folder of the volumes and the summary; return whether it had to be made.
+
+    Raises:
+        OutputError: if it cannot be made.
+    """
+    if session.folder.is_dir():
+        return False
+    try:
+        session.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {session.folder}: {error.strerror or error}") from error
+    return True

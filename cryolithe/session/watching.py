@@ -42,10 +42,33 @@ class Settled:
                 found.append(task)
         return found
 
+    def waits(self, tasks: list[Task]) -> list[str]:
+        """What each series that cannot be taken yet waits for, one text each: asked after `ready`."""
+        found = []
+        for task in tasks:
+            missing = _missing(task.inputs)
+            seen = self._seen.get(task.job)
+            if missing:
+                found.append(f"{task.name} ({missing})")
+            elif seen is not None and self._taken.get(task.job) != seen[0]:
+                found.append(f"{task.name} (its files changed less than {self.seconds:g} s ago)")
+        return found
+
     @property
     def waiting(self) -> int:
         """Series that have been seen and not been taken as they are now."""
         return sum(self._taken.get(key) != state for key, (state, _) in self._seen.items())
+
+
+def _missing(paths: tuple[Path, ...]) -> str:
+    """What is against the first of some files that is not there yet, or an empty string."""
+    for path in paths:
+        try:
+            if path.stat().st_size == 0:
+                return f"{path.name} is empty"
+        except OSError:
+            return f"{path.name} is not there"
+    return ""
 
 
 def _fingerprint(paths: tuple[Path, ...]) -> Fingerprint | None:

@@ -71,8 +71,20 @@ def leave_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
+def least(number: int, place: Place) -> int:
+    """The smallest of the numbers of all processes, which is then that of each of them."""
+    if place.world == 1:
+        return number
+    found = torch.tensor([number], dtype=torch.int64, device=place.device)
+    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MIN)
+    return int(found.item())
+
+
 def average(parameters: Iterable[torch.nn.Parameter], numbers: list[float], place: Place) -> list[float]:
     """Average the gradients, and some numbers, over the processes.
+
+    Gradients that are scaled, as those of float16 are, are still scaled then: what overflowed in one process has to be
+    seen by all, so that they skip the step together.
 
     Args:
         parameters: of the network; their gradients become the averages.

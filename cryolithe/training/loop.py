@@ -270,7 +270,7 @@ def _gradient(
     config: TrainConfig,
     apply: Callable[..., torch.Tensor],
 ) -> float:
-    """Accumulate the gradient of the runs of a step; returns their mean loss."""
+    """Accumulate the gradient of the runs of a step, scaled in float16; returns their mean loss."""
     state.optimiser.zero_grad(set_to_none=True)
     total = torch.zeros((), device=place.device)
     together = TOGETHER if state.network.config.trunk_reach else 1
@@ -283,8 +283,6 @@ def _gradient(
         loss = loss * (len(some) / len(runs))
         state.scaler.scale(loss).backward()
         total += loss.detach()
-    if state.scaler.is_enabled():
-        state.scaler.unscale_(state.optimiser)
     return float(total)  # waits for the device, once a step
 
 
@@ -292,6 +290,7 @@ def _update(state: TrainState, config: TrainConfig, rate: float) -> float:
     """One step of the optimiser and of the average; returns the norm of the gradient."""
     for group in state.optimiser.param_groups:
         group["lr"] = rate
+    state.scaler.unscale_(state.optimiser)  # after the average over the processes: see there
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
     state.scaler.step(state.optimiser)
     state.scaler.update()

@@ -222,7 +222,9 @@ class PoolSource:
         come = self._first + step // self._every
         due = [self.number(slot, step) for slot in range(min(self._size, come))]
         lacking = [n for slot, n in enumerate(due) if self._slots.get(slot, (0,))[0] != n]
-        self._workers.ask(lacking + [self._of_stream(come + later) for later in range(1, self._ahead + 1)])
+        coming = [self._of_stream(come + later) for later in range(1, self._ahead + 1)]
+        self._workers.drop_all_but({*lacking, *coming})
+        self._workers.ask(lacking + coming)
 
 
 def find_pairs(names: Sequence[str | Path], base: Path) -> list[Path]:

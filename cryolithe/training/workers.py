@@ -10,7 +10,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from cryolithe.errors import CryoLitheError, ResourceError
@@ -54,6 +54,11 @@ class Workers:
         known = {number for _, number in self._links.values()} | self._done.keys() | set(self._queue)
         self._queue += [n for n in dict.fromkeys(numbers) if n not in known]
         self._exchange(0.0)
+
+    def drop_all_but(self, numbers: Collection[int]) -> None:
+        """Forget items that nobody will take any more, made or only asked for; they can be asked for again."""
+        self._done = {number: item for number, item in self._done.items() if number in numbers}
+        self._queue = [number for number in self._queue if number in numbers]
 
     def take(self, number: int) -> Any:
         """Wait for an item.

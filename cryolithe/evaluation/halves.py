@@ -1,0 +1,139 @@
+"""Two half volumes: their average, written section by section, and a map of where they agree, block by block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import InputError
+from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, window_sigma_px
+from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
+from cryolithe.formats.files import replacing
+from cryolithe.formats.int8 import Int8Scale, int8_scale
+from cryolithe.volume import Volume
+
+
+@dataclass(frozen=True)
+class HalfVolume:
+    """A volume on disk and what its stored values stand for.
+
+    Attributes:
+        volume: voxels as stored.
+        offset: density of the value 0.
+        step: density of the value 1, less ``offset``.
+    """
+
+    volume: Volume
+    offset: float = 0.0
+    step: float = 1.0
+
+    def density(self, z: int) -> NDArray[np.float32]:
+        """A section."""
+        stored = np.asarray(self.volume.voxels[z], dtype=np.float32)
+        return stored * np.float32(self.step) + np.float32(self.offset)
+
+
+def open_half(path: Path) -> HalfVolume:
+    """A volume with the scale of its 8-bit values, which its record tells.
+
+    Raises:
+        InputError: if it cannot be read, or is scaled and its record does not say how.
+    """
+    volume = read_volume(path)
+    if volume.voxels.dtype != np.int8:
+        return HalfVolume(volume)
+    record = path.with_suffix(".json")
+    try:
+        scaling = json.loads(record.read_text(encoding="utf-8"))["volume"]["scaling"]
+        return HalfVolume(volume, float(scaling["offset"]), float(scaling["step"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} holds 8-bit values, but {record} does not say how they are scaled") from error
+
+
+def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool) -> dict[str, Any]:
+    """Write the mean of the densities of two halves in their type of values; two sections are in memory.
+
+    Returns:
+        what a record tells of its scaling, as that of a reconstruction does; empty for floating point.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    first, second = halves
+    voxels, size = first.volume.voxels, first.volume.voxel_size_angstrom
+    depth, height, width = voxels.shape
+
+    def mean(z: int) -> NDArray[np.float32]:
+        return (first.density(z) + second.density(z)) / np.float32(2)
+
+    scaling: dict[str, Any] = {}
+    labels: tuple[str, ...] = (label,)
+    stored: Callable[[int], NDArray[Any]] = mean
+    if voxels.dtype == np.int8:
+        seen = RunningStatistics()
+        for z in range(depth):
+            seen.add(mean(z))
+        scale = int8_scale(seen.result())
+        scaling, labels = scale.record, (label, scale.label)
+        stored = partial(_stored_int8, mean, scale)
+
+    running = RunningStatistics()
+    with (
+        replacing(path, overwrite) as temporary,
+        VolumeWriter.create(temporary, (depth, height, width), size, voxels.dtype, target=path) as writer,
+    ):
+        for z in range(depth):
+            section = writer.cast(stored(z))
+            running.add(section)
+            writer.write_sections(z, section[None])
+        writer.finish(running.result(), labels, size, first.volume.origin_angstrom)
+    return scaling
+
+
+def _stored_int8(mean: Callable[[int], NDArray[np.float32]], scale: Int8Scale, z: int) -> NDArray[np.int8]:
+    return scale.values(mean(z))
+
+
+def write_agreement(
+    halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool, memory_bytes: int | None = None
+) -> Agreement:
+    """Write the map of `cryolithe.evaluation.local.agreement_map` slab by slab; scale and offset do not matter to it.
+
+    Args:
+        halves: the volumes.
+        path: of the map.
+        label: of its header.
+        overwrite: replace an existing file.
+        memory_bytes: to use, about.
+
+    Returns:
+        the map's summary.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    a, b = (half.volume for half in halves)
+    shape, size = a.grid.shape, a.voxel_size_angstrom
+    sigma = window_sigma_px(a.voxels.shape)
+    running = RunningStatistics()
+    with (
+        replacing(path, overwrite) as temporary,
+        VolumeWriter.create(temporary, shape, size, np.float32, target=path) as writer,
+    ):
+        for start, slab in agreement_slabs(a.voxels, b.voxels, sigma, memory_bytes):
+            running.add(slab)
+            writer.write_sections(start, slab)
+        writer.finish(running.result(), label, size, a.origin_angstrom)
+    return summarise(read_volume(path).voxels, sigma)
+
+
+def spectra_bytes(shape: tuple[int, ...]) -> int:
+    """Memory of the two half spectra of a Fourier shell correlation."""
+    return 2 * 8 * shape[0] * shape[1] * (shape[2] // 2 + 1)

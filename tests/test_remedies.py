@@ -1,0 +1,84 @@
+"""What is said where a user most likely meant something else."""
+
+from __future__ import annotations
+
+import pytest
+import tifffile
+from tiny_series import made, noise, refused, run, tree, write_series
+
+FBP = ("--method", "fbp", "--thickness", 8)
+
+
+@pytest.fixture
+def series(tmp_path):
+    return write_series(tmp_path)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize("ending", [".tlt", ".rawtlt", "_TLT.txt", ".TLT"])
+def test_angles_that_are_given_first(ending, dry, exists, series, tmp_path):
+    stack, angles = series
+    angles = angles.rename(tmp_path / f"ts{ending}")
+    if exists:
+        made(stack, angles, *FBP)  # ts_rec.mrc is in the way, too: what is wrong with the inputs comes first
+    remedy = f"the stack comes first, then the angles: cryolithe reconstruct {stack} {angles}"
+    line = refused(tmp_path, [angles, stack, *FBP, *dry], remedy)
+    assert "--overwrite" not in line
+    refused(tmp_path, [angles, *FBP, *dry], remedy)
+    stack.rename(tmp_path / "other.mrc")
+    refused(tmp_path, [angles, *FBP, *dry], f"{angles} holds tilt angles: give the stack first")
+
+
+def test_angles_that_are_given_before_a_tiff_stack(series, tmp_path):
+    _, angles = series
+    tifffile.imwrite(tmp_path / "x.tif", noise())
+    refused(tmp_path, [angles, tmp_path / "x.tif", *FBP], f"cryolithe reconstruct {tmp_path / 'x.tif'} {angles}")
+
+
+@pytest.mark.parametrize("ending", [".tlt", ".rawtlt", "_TLT.txt"])
+@pytest.mark.parametrize("stack_ending", [".mrc", ".st", "_ali.mrc"])
+def test_angles_that_are_left_out(ending, stack_ending, series, tmp_path):
+    stack, angles = series
+    stack, angles = stack.rename(tmp_path / f"ts{stack_ending}"), angles.rename(tmp_path / f"ts{ending}")
+    remedy = f"{angles.name} lies beside the stack: cryolithe reconstruct {stack} {angles}"
+    refused(tmp_path, [stack, *FBP], "give ANGLES", remedy)
+    made(*remedy.split()[-2:], *FBP)
+
+
+def test_files_of_other_series_are_no_remedy(series, tmp_path):
+    stack, angles = series
+    angles.rename(tmp_path / "ts_2.tlt")
+    assert "lies beside" not in refused(tmp_path, [stack, *FBP], "give ANGLES")
+
+
+def test_a_stack_in_the_place_of_the_angles_is_no_swap(series, tmp_path):
+    stack, _ = series
+    assert "comes first" not in refused(tmp_path, [stack, stack, *FBP], "angle file")
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_an_output_that_exists_hides_no_error_of_the_inputs(flags, series, tmp_path):
+    stack, angles = series
+    made(stack, angles, *FBP)
+    few = tmp_path / "few.tlt"
+    few.write_text("".join(angles.read_text().splitlines(keepends=True)[:-1]))
+    for words, fragment in (
+        ([stack, few], "holds 11 images but"),
+        ([stack, tmp_path / "none.tlt"], "none.tlt does not exist"),
+        ([stack], "ts.tlt lies beside the stack"),
+    ):
+        before = tree(tmp_path)
+        result = run(*words, *FBP, "-o", tmp_path / "ts_rec.mrc", *flags)
+        assert result.exit_code == 2
+        assert fragment in result.stderr
+        assert "--overwrite" not in result.stderr
+        assert tree(tmp_path) == before
+    refused(tmp_path, [stack, angles, *FBP, "--contrast", "bright", *flags], "ts_rec.mrc exists; give --overwrite")
+
+
+def test_a_session_says_what_is_wrong_with_the_inputs_first(tmp_path):
+    write_series(tmp_path, name="one")
+    made(tmp_path, *FBP)
+    (tmp_path / "one.tlt").write_text("1\n2\n")
+    assert "holds 11 images but" in run(tmp_path, *FBP, "--dry-run").stdout
