@@ -22,7 +22,7 @@ from cryolithe.inference.pooling import GpuPool
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruct.estimate import estimate
-from cryolithe.reconstruct.fitting import fit, fit_slabs, predicted
+from cryolithe.reconstruct.fitting import fit, fit_slabs, memory_table, predicted
 from cryolithe.reconstruct.inputs import offers
 from cryolithe.reconstruct.job import (
     FREE_SETTINGS,
@@ -129,13 +129,14 @@ def _still_free(job: Job, folder: WorkFolder) -> None:
         raise _KeptRunError(str(error)) from error
 
 
-def plan_run(run: ResolvedJob) -> str:
-    """What a run will take; nothing is read but headers, nothing is written.
+def plan_run(run: ResolvedJob) -> tuple[str, str]:
+    """What a run will take: one line, and a table of memory; nothing is read but headers, nothing is written.
 
     Raises:
         ResourceError: if memory does not suffice.
     """
-    return estimate(run, fit(run))
+    planned = fit(run)
+    return estimate(run, planned), memory_table(run, planned)
 
 
 def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def look_at(task: Task) -> Prospect:
         if not (pending and already_done(task.job)):
             check_files(task.job)
         run = resolve(task.job)
-        return Prospect(task, "to do", f"{task.job.output}: {plan_run(run)}", output_bytes(run))
+        return Prospect(task, "to do", f"{task.job.output}: {plan_run(run)[0]}", output_bytes(run))
     except Exception as error:
         return Prospect(task, "failed", f"{task.job.tilts}: would fail: {one_line(error)}")
 
