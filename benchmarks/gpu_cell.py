@@ -170,7 +170,10 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
 def _stages(method: Any, rows: torch.Tensor, times: float) -> dict[str, float]:
     """Seconds of each stage of one slab, times the slabs of the volume."""
     clock = Clock()
-    sampling, engine = method.sampling, method.engine
+    sampling, engine = method.sampling, getattr(method.engine, "_engine", method.engine)
+    refine = getattr(method.engine, "_refined", None)  # of a network with a trunk
+    if refine is not None:
+        method.engine._refined = clock.timed("trunk", refine, True)
     kept = sampling.inputs, sampling.volume, engine.pool
     sampling.inputs, sampling.volume = (
         clock.timed("filter", sampling.inputs, True),
@@ -182,6 +185,8 @@ def _stages(method: Any, rows: torch.Tensor, times: float) -> dict[str, float]:
             clock.timed("whole", method, True)(rows)
     finally:
         sampling.inputs, sampling.volume, engine.pool = kept
+        if refine is not None:
+            method.engine._refined = refine
     whole = clock.seconds.pop("whole")
     clock.seconds["the rest: rows kept and joined"] = whole - sum(clock.seconds.values())
     return {name: round(times * seconds, 4) for name, seconds in clock.rounded().items()}

@@ -309,11 +309,11 @@ def _make_slabs(
             folder.done(Slab(start, stop, slab.size, statistics.result(), points, checksum(slab)))
             if run.job.settings.method == "fbp":
                 watcher.advance(stop - start)
-    engines = [method.engine for method in methods if isinstance(method, NetworkMethod)]
-    for engine in engines:
-        if isinstance(engine.pool, GpuPool) and engine.pool.failure is not None:
-            watcher.note(f"The kernel for GPUs did not run on {engine.device}, which took time: {engine.pool.failure}")
-    return ", ".join(sorted({engine.pooling for engine in engines})) if engines and missing else None
+    networks = [method for method in methods if isinstance(method, NetworkMethod)]
+    for one in networks:
+        if isinstance(one.engine.pool, GpuPool) and one.engine.pool.failure is not None:
+            watcher.note(f"The kernel for GPUs did not run on {one.device}, which took time: {one.engine.pool.failure}")
+    return ", ".join(sorted({one.engine.pooling for one in networks})) if networks and missing else None
 
 
 def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int, int]]:
