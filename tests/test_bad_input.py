@@ -1046,6 +1046,32 @@ def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch)
     np.testing.assert_allclose(voxels(place.output), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("name", ["FbpMethod", "SirtMethod", "NetworkMethod"])
+def test_fewer_rows_are_made_at_a_time_when_memory_runs_out(name, place, monkeypatch):
+    """However small the batches of a network are."""
+    from cryolithe.reconstruct import methods
+
+    more = {"SirtMethod": ("--method", "sirt", "--iterations", "3"), "FbpMethod": ("--method", "fbp")}
+    command = place.network(place.model, "--overwrite", *more.get(name, ()))
+    made(*command)
+    expected = voxels(place.output)
+    kind = getattr(methods, name)
+    whole, heights = kind.__call__, []
+
+    def fail_at_many_rows(self, rows):
+        height = rows.shape[1] - 2 * self.halo_px
+        if height > 10:
+            raise MemoryError
+        heights.append(height)
+        return whole(self, rows)
+
+    monkeypatch.setattr(kind, "__call__", fail_at_many_rows)
+    result = made(*command)
+    assert f"going on with {max(heights)} rows at a time" in result.stderr
+    assert sum(heights) >= expected.shape[1]
+    np.testing.assert_allclose(voxels(place.output), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_result_that_cannot_be_moved(place, monkeypatch):
     replace = Path.replace
 

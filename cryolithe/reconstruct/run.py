@@ -47,9 +47,9 @@ from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruct.preview import write_preview
-from cryolithe.reconstruct.selfcheck import self_check
+from cryolithe.reconstruct.selfcheck import SelfCheck, self_check
 from cryolithe.reconstruct.sidecar import geometry_line
-from cryolithe.reconstruct.slabs import run_slabs
+from cryolithe.reconstruct.slabs import is_out_of_memory, run_slabs
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -88,7 +88,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         if _inputs_seen(job) != seen:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
-        check = partial(self_check, read_mrc(folder.volume).data, stack, run.device)
+        check = partial(_self_checked, folder, stack, run.device)
         finished = finish(run, folder, plan, times, watcher, check)
     except _KeptRunError:
         folder.release()
@@ -314,6 +314,18 @@ def _make_slabs(
         if isinstance(one.engine.pool, GpuPool) and one.engine.pool.failure is not None:
             watcher.note(f"The kernel for GPUs did not run on {one.device}, which took time: {one.engine.pool.failure}")
     return ", ".join(sorted({one.engine.pooling for one in networks})) if networks and missing else None
+
+
+def _self_checked(folder: WorkFolder, stack: PreparedStack, device: torch.device) -> SelfCheck:
+    """Compare the volume with its images on the device, or on the CPU where the device has too little memory."""
+    volume = read_mrc(folder.volume).data
+    try:
+        return self_check(volume, stack, device)
+    except (MemoryError, RuntimeError) as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    torch.cuda.empty_cache()
+    return self_check(volume, stack, torch.device("cpu"))
 
 
 def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int, int]]:
