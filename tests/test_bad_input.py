@@ -954,10 +954,10 @@ def full_disk_after(calls, function):
     [
         pytest.param("posix_fallocate", 0, (), marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux only")),
         ("pwrite", 0, ()),  # the header of the unfinished volume
-        ("pwrite", 1, BEGUN),  # the prepared stack, its first row
-        ("pwrite", 300, BEGUN),
-        ("pwrite", 1 + len(ANGLES) * SHAPE[0], BEGUN),  # the first section of the volume
-        ("pwrite", 1 + len(ANGLES) * SHAPE[0] + 8, BEGUN),  # the final header
+        ("pwrite", 1, BEGUN),  # the prepared stack, its first image
+        ("pwrite", 6, BEGUN),
+        ("pwrite", 1 + len(ANGLES), BEGUN),  # the first section of the volume
+        ("pwrite", 1 + len(ANGLES) + 8, BEGUN),  # the final header
         ("truncate", 0, ()),  # the unfinished volume
         ("truncate", 1, BEGUN),  # the prepared stack
         ("fsync", 0, ()),  # the journal's plan
@@ -978,12 +978,12 @@ def test_disk_that_is_known_to_be_too_full(place, monkeypatch):
     refused(place.folder, place.fbp(), f"needs {needed} bytes", "5000 are free", "-o")
 
 
-def test_a_row_of_the_prepared_stack_that_is_cut_short(place, monkeypatch):
+def test_an_image_of_the_prepared_stack_that_is_cut_short(place, monkeypatch):
     pwrite, calls = os.pwrite, []
 
     def half(descriptor, data, offset):
         calls.append(offset)
-        return pwrite(descriptor, data if len(calls) < 100 else bytes(data)[: len(data) // 2], offset)
+        return pwrite(descriptor, data if len(calls) < 6 else bytes(data)[: len(data) // 2], offset)
 
     monkeypatch.setattr(os, "pwrite", half)
     refused(place.folder, place.fbp(), "temporary stack", "No space left on device", before=BEGUN)

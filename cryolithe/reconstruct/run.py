@@ -19,6 +19,7 @@ from cryolithe.errors import CryoLitheError, InputError, OutputError, ResourceEr
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.inference.pooling import GpuPool
+from cryolithe.limits import usable_cores
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruct.estimate import estimate
@@ -45,7 +46,8 @@ from cryolithe.reconstruct.methods import (
 )
 from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
-from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
+from cryolithe.reconstruct.plan import BASE_BYTES, memory_budget_bytes
+from cryolithe.reconstruct.preparation import PreparedStack, check_images, image_workers, prepare_stack
 from cryolithe.reconstruct.preview import write_preview
 from cryolithe.reconstruct.selfcheck import SelfCheck, self_check
 from cryolithe.reconstruct.sidecar import geometry_line
@@ -70,7 +72,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     run = resolve(job)
     seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
-    check_images(run.series, run.preparation.fix_nonfinite)
+    check_images(run.series, run.preparation.fix_nonfinite, _image_workers(run))
     folder = WorkFolder(job.partial)
     try:
         _still_free(job, folder)
@@ -227,7 +229,16 @@ def _label(run: ResolvedJob) -> str:
 def _prepared(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> PreparedStack:
     """Prepare the stack; it is made anew by a resumed run, which gives the same values."""
     watcher.stage("Preparing images", run.series.geometry.tilts)
-    return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1))
+    workers = _image_workers(run)
+    return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1), workers)
+
+
+def _image_workers(run: ResolvedJob) -> int:
+    """Images to prepare at a time, with the host's cores in its memory."""
+    cpu = torch.device("cpu")
+    budget = memory_budget_bytes(run.job.settings.max_memory if run.device.type == "cpu" else None, cpu)
+    threads = min(torch.get_num_threads(), usable_cores())
+    return image_workers(run.series.geometry.image_shape, threads, budget - BASE_BYTES)
 
 
 def _make_method(
