@@ -170,7 +170,8 @@ def measure(cells: Sequence[Cell], save: Callable[[dict[str, Any]], None]) -> di
             found["cells"][cell.name] = measured
             print(cell.name, json.dumps(summary(measured)), sep="\n    ", flush=True)
             save(found)
-            output.unlink(missing_ok=True)
+            for made in (output, output.with_suffix(".json")):
+                made.unlink(missing_ok=True)
     return found
 
 

@@ -214,15 +214,14 @@ def test_a_training_step():
         assert (mine.cpu() - theirs).norm() < 1e-3 * theirs.norm()
 
 
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_training_in_lower_precision_learns(precision):
-    config = small_config(steps=40)
-    source = FixedSource(simulate_training_set(config, ()))
-    losses = []
-    hooks = Hooks(on_step=lambda state, progress: losses.append(progress.loss))
-    train(config, source, Place(GPU, precision), hooks)
-    assert np.isfinite(losses).all()
-    assert np.mean(losses[-8:]) < np.mean(losses[:8])
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_training_in_lower_precision_sees_the_same_losses(precision, tolerance):
+    config = small_config(steps=12)
+    source, losses = FixedSource(simulate_training_set(config, ())), {}
+    for place in (Place(CPU), Place(GPU, precision)):
+        seen = losses[place.device.type] = []
+        train(config, source, place, Hooks(on_step=lambda state, progress, seen=seen: seen.append(progress.loss)))
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=tolerance)
 
 
 def test_finetuning(tmp_path: Path):

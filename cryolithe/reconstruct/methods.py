@@ -341,7 +341,9 @@ def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGri
     moved = item * config.row_features * (rows - at_once)
     joined = patches * (item * (config.rows * config.row_features + 3 * config.combiner_width) + 4 * head.outputs)
     trunk = (4 + (TRUNK_ARRAYS - 1) * item) * batch.trunk_values if config.trunk_reach else 0
-    return lifted + kept + min(batch.points, points) * (encoded + moved + joined) + trunk
+    # Rows are lifted when no block is at work; those of the batch before may still be there.
+    at_work = max(lifted, min(batch.points, points) * (encoded + moved + joined))
+    return kept + at_work + 2 * item * geometry.tilts * (width + 4) * channels * at_once + trunk
 
 
 def trunk_row_bytes(config: NetworkConfig, grid: VolumeGrid) -> float:

@@ -6,17 +6,17 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from cryolithe import __version__
 from cryolithe.device import precision_name
 from cryolithe.errors import CryoLitheError, InputError, OutputError, ResourceError
-from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
+from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.inference.pooling import GpuPool
 from cryolithe.limits import usable_cores
@@ -36,7 +36,7 @@ from cryolithe.reconstruct.job import (
     input_files,
     resolve,
 )
-from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
+from cryolithe.reconstruct.journal import WorkFolder
 from cryolithe.reconstruct.methods import (
     Compute,
     FbpMethod,
@@ -52,6 +52,7 @@ from cryolithe.reconstruct.preview import write_preview
 from cryolithe.reconstruct.selfcheck import SelfCheck, self_check
 from cryolithe.reconstruct.sidecar import geometry_line
 from cryolithe.reconstruct.slabs import is_out_of_memory, run_slabs
+from cryolithe.reconstruct.storing import PARTS, all_finite, scaled, store
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -303,23 +304,22 @@ def _make_slabs(
 
     missing = _missing_rows(folder, height, plan["slab_rows"])
     dtype = working_dtype(run.job.settings)
-    with VolumeWriter.open(folder.volume, run.grid.shape, dtype, target=run.job.output) as writer:
-        for start, stop, values, points in run_slabs(methods, missing, read, watcher.note, stopped):
-            slab = writer.cast((values * scale).numpy())
-            if not np.isfinite(slab).all():
+    with (
+        VolumeWriter.open(folder.volume, run.grid.shape, dtype, target=run.job.output) as writer,
+        ThreadPoolExecutor(PARTS, "cryolithe-store") as beside,
+    ):
+        for made in run_slabs(methods, missing, read, watcher.note, stopped):
+            slab = writer.cast(scaled(made.values, scale).numpy())
+            if not all_finite(slab):
                 remedy = "look at the stack with: cryolithe info"
                 if run.precision != torch.float32:
                     remedy = f"try --precision fp32, and {remedy}"
                 raise CryoLitheError(
-                    f"rows {start} to {stop - 1} of the result are not finite, nothing was kept; {remedy}"
+                    f"rows {made.start} to {made.stop - 1} of the result are not finite, nothing was kept; {remedy}"
                 )
-            writer.write_rows(start, slab)
-            writer.sync()
-            statistics = RunningStatistics()
-            statistics.add(slab)
-            folder.done(Slab(start, stop, slab.size, statistics.result(), points, checksum(slab)))
+            folder.done(store(writer, slab, made, beside))
             if run.job.settings.method == "fbp":
-                watcher.advance(stop - start)
+                watcher.advance(made.stop - made.start)
     networks = [method for method in methods if isinstance(method, NetworkMethod)]
     for one in networks:
         if isinstance(one.engine.pool, GpuPool) and one.engine.pool.failure is not None:
