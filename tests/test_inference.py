@@ -102,9 +102,9 @@ def test_in_float32_and_bfloat16_it_comes_as_close_as_they_can(name):
     assert 0 < relative(half, expected) < 3e-2
 
 
-@pytest.mark.parametrize(("in_memory", "made"), [(36, 4), (1 << 20, 4), (18, 8)])
-def test_the_blocks_of_an_only_part_serve_the_next_run(in_memory, made, monkeypatch):
-    """36 points in blocks of 9; where they are two parts, nothing is kept between runs."""
+@pytest.mark.parametrize(("in_memory", "kept", "made"), [(36, 0, 4), (1 << 20, 0, 4), (18, 35, 8), (18, 36, 4)])
+def test_the_blocks_of_an_only_part_serve_the_next_run(in_memory, kept, made, monkeypatch):
+    """36 points in blocks of 9; where they are two parts, nothing is kept between runs unless it is allowed."""
     from cryolithe.inference import engine as module
 
     calls = []
@@ -115,7 +115,7 @@ def test_the_blocks_of_an_only_part_serve_the_next_run(in_memory, made, monkeypa
 
     monkeypatch.setattr(module, "point_block", counted)
     network, grid, run, expected = series(CONFIGS["RowSet lv1"])
-    applied = engine(network, grid, torch.float64, BatchSize(9, 2, in_memory))
+    applied = engine(network, grid, torch.float64, BatchSize(9, 2, in_memory, kept))
     other = RowRun([2 * rows for rows in run.rows], run.first_rows)
     assert relative(applied(run), expected) < 1e-13
     assert relative(applied(other), 2 * expected) < 1e-13

@@ -34,7 +34,7 @@ from cryolithe.wavelets import Wavelet, synthesise
 # On a CPU a block's features stay in the cache of its core (benchmarks/LOG.md); a GPU wants much to do at a time.
 BATCHES = {
     "cpu": BatchSize(points=1024, patches=1, points_in_memory=1 << 17),
-    "cuda": BatchSize(points=1 << 15, patches=8, points_in_memory=1 << 18, trunk_values=1 << 29),
+    "cuda": BatchSize(1 << 15, patches=8, points_in_memory=1 << 20, points_kept=1 << 21, trunk_values=1 << 29),
 }
 FEWEST_POINTS = 32
 # Arrays as large as its input that a trunk needs at once: input, one converted, a unit's three, what widens it.
@@ -161,10 +161,12 @@ class Compute:
         usual = BATCHES[self.device.type]
         if self.points is None or self.points >= usual.points:
             return usual if self.points is None else replace(usual, points=self.points)
-        patches = max(1, usual.patches * self.points // usual.points)
-        in_memory = usual.points_in_memory * self.points // usual.points
-        trunk_values = max(1, usual.trunk_values * self.points // usual.points)
-        return BatchSize(self.points, patches, max(self.points, in_memory), trunk_values)
+
+        def less(number: int) -> int:
+            return max(1, number * self.points // usual.points)
+
+        in_memory, kept = max(self.points, less(usual.points_in_memory)), less(usual.points_kept)
+        return BatchSize(self.points, less(usual.patches), in_memory, kept, less(usual.trunk_values))
 
 
 ON_CPU = Compute()
@@ -334,7 +336,8 @@ def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGri
         trunk = 4 * TRUNK_ARRAYS * batch.trunk_values if config.trunk_reach else 0
         return lifted + 4 * kept_points * (rows * config.row_features + 3 * geometry.tilts) + block + trunk
     item = compute.precision.itemsize
-    kept = kept_points * (item * rows * config.row_features + 8 * geometry.tilts + 32)
+    kept = kept_points * item * rows * config.row_features
+    kept += min(points, max(kept_points, batch.points_kept)) * (8 * geometry.tilts + 32)
     # Without a kernel of its own the pooling holds two columns, their mixture and the sum, in float32.
     pooled = channels * (item if pools_in_registers(compute.device) and at_once > 1 else 16 + item)
     encoded = at_once * (pooled + item * (config.row_hidden + config.row_features))
