@@ -55,6 +55,9 @@ def _splat(moving: torch.Tensor, flow: torch.Tensor, weight: torch.Tensor) -> to
     """Weighted splatting by torch's own operations, for any device."""
     n, channels, height, width = moving.shape
     target = (pixel_grid(height, width, moving) + flow).flatten(2)  # (n, 2, q)
+    # What is sent nowhere leaves the image; as an index NaN would be any number.
+    somewhere = target.isfinite().all(dim=1, keepdim=True)
+    target = torch.where(somewhere, target, torch.full_like(target, -2.0))
     corner = target.detach().floor()
     share = target - corner
     carried = torch.cat([moving * weight, weight], dim=1).flatten(2)  # (n, c + 1, q)
