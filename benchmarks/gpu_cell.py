@@ -130,7 +130,7 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
     run = job_of(words)
     planned = fit(run)
     plan = {"slab_rows": planned.slab_rows, "batch": planned.batch}
-    stack = argparse.Namespace(geometry=run.series.geometry)
+    stack: Any = argparse.Namespace(geometry=run.series.geometry)
     method: Any = runs._make_method(run, stack, plan, lambda rows: None, run.device)
     height, width = run.grid.shape[1:]
     generator = torch.Generator(run.device).manual_seed(0)

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryolithe.reconstruct.fitting import demand, fit
 from cryolithe.reconstruct.job import Job, resolve
 from cryolithe.reconstruct.plan import run_bytes
-from cryolithe.reconstruct.run import _batch, _demand
 from cryolithe.settings import ReconstructSettings
 
 # From where the moments of kills are counted: moving the results takes milliseconds of a run of a second.
@@ -119,8 +119,8 @@ def memory_for(rows: int, stack: Path, angles: Path, words: list[str]) -> str:
     """GB for --max-memory with which slabs have ``rows`` rows."""
     given = {words[n][2:].replace("-", "_"): words[n + 1] for n in range(0, len(words), 2)}
     run = resolve(Job(stack, angles, stack.with_name("unused.mrc"), ReconstructSettings.model_validate(given)))
-    demand = _demand(run, _batch(run))
-    sizes = [run_bytes(demand, run.series.geometry, run.grid, n) for n in (rows, rows + 1)]
+    wanted = demand(run, fit(run).batch)
+    sizes = [run_bytes(wanted, run.series.geometry, run.grid, n) for n in (rows, rows + 1)]
     return repr(sum(sizes) / 2e9)
 
 

@@ -161,11 +161,12 @@ class Compute:
         usual = BATCHES[self.device.type]
         if self.points is None or self.points >= usual.points:
             return usual if self.points is None else replace(usual, points=self.points)
+        points = self.points
 
         def less(number: int) -> int:
-            return max(1, number * self.points // usual.points)
+            return max(1, number * points // usual.points)
 
-        in_memory, kept = max(self.points, less(usual.points_in_memory)), less(usual.points_kept)
+        in_memory, kept = max(points, less(usual.points_in_memory)), less(usual.points_kept)
         return BatchSize(self.points, less(usual.patches), in_memory, kept, less(usual.trunk_values))
 
 

@@ -178,7 +178,7 @@ def _each(work: Callable[[int], _T], count: int, workers: int) -> Iterator[_T]:
 
 def _write_at(descriptor: int, image: NDArray[np.float32], place: int) -> None:
     """Write a whole image at a place of a file."""
-    rest = memoryview(np.ascontiguousarray(image, dtype="<f4")).cast("B")
+    rest = memoryview(np.ascontiguousarray(image, dtype="<f4").data).cast("B")
     while rest:  # one call may write less than it was given
         written = os.pwrite(descriptor, rest, place)
         if not written:
