@@ -88,7 +88,7 @@ class FbpMethod:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
-        return fbp(self.projector, rows, self.window)
+        return fbp(self.projector, rows.to(self.device), self.window)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class SirtMethod:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
-        volume = sirt(self.projector, rows, self.iterations, self.on_iteration)
+        volume = sirt(self.projector, rows.to(self.device), self.iterations, self.on_iteration)
         return volume[..., self.margin_px : volume.shape[-1] - self.margin_px]
 
 
