@@ -209,7 +209,9 @@ def table_of(cells: dict[str, Any], gpu: str) -> dict[str, Any]:
     rows = []
     for name, measured in cells.items():
         compute = measured.get("compute", {})
-        whole = next((measured[run] for run in ("warm", "cold") if "seconds" in measured.get(run, {})), {})
+        whole: dict[str, Any] = next(
+            (measured[run] for run in ("warm", "cold") if "seconds" in measured.get(run, {})), {}
+        )
         stages = sorted(compute.get("stages", {}).items(), key=lambda item: -item[1])[:3]
         peak = max(part.get("gpu_peak_bytes", 0) for part in (compute, whole))
         told = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages)
@@ -310,6 +312,7 @@ def main() -> None:
     if arguments.dry_run:
         print(plan_of(parts))
         return
+    arguments.out = arguments.out.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
     made = environment()
     if made["gpu"] is None:

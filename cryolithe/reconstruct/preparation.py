@@ -93,7 +93,7 @@ class PreparedStack:
         with self.path.open("rb") as file:
             for tilt, part in enumerate(block):
                 file.seek((tilt * height + lowest) * width * _ITEM)
-                if file.readinto(memoryview(part).cast("B")) != part.nbytes:
+                if file.readinto(part.data.cast("B")) != part.nbytes:
                     raise OutputError(f"the temporary stack {self.path} was cut short while it was in use; run again")
         slab = block if len(indices) == block.shape[1] and indices[0] == lowest else block[:, indices - lowest]
         return torch.from_numpy(slab.astype(np.float32, copy=False))
