@@ -2,11 +2,12 @@
 # make test   linters, type checker, all tests
 # make benchmarks         CPU part of the published numbers, under an hour; MOLECULES=library.h5 for the realistic recipes
 # make benchmarks-quick   do the benchmarks work? Tiny sizes, under 5 minutes, results checked for sanity, not for speed
+# make gpu                is a GPU right and how fast is it, training too: at most 25 minutes; MOLECULES=library.h5; GPU_FLAGS=--dry-run
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean benchmarks benchmarks-quick
+.PHONY: demo test check format clean benchmarks benchmarks-quick gpu
 .DELETE_ON_ERROR:
 
 # constraints.txt pins what is installed here; astra-toolbox and the like are only needed by tests.
@@ -36,6 +37,9 @@ benchmarks: $(VENV)/.installed-test
 
 benchmarks-quick: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/run_all.py --quick $(if $(MOLECULES),--molecules $(MOLECULES))
+
+gpu: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/gpu.py $(if $(MOLECULES),--molecules $(MOLECULES)) $(GPU_FLAGS)
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .

@@ -1,6 +1,6 @@
 """Everything about a GPU by one command: is it right, how fast is it, and what does training reach?
 
-    python benchmarks/gpu.py --parts a,b,big,c --out FOLDER
+    python benchmarks/gpu.py --parts a,b,big,c,d --out FOLDER
 
 Parts, in this order; each is saved as FOLDER/gpu_PART.json as soon as it is done, and as far as it came when it is
 stopped:
@@ -10,7 +10,8 @@ stopped:
          41 x 256 x 256 -> 256 x 256 x 256 and 41 x 800 x 800 -> 400 x 800 x 800, networks and FBP, beside the
          published program's times on an A100 (arXiv version of its paper, voxels 23:36, wavelets 3:07)
     big  41 x 4096 x 4096, binned by 2 -> 1024 x 2048 x 2048 with ``default``
-    c    training: steps and points per second of the bundled architectures
+    c    training: points per second of the bundled architectures
+    d    training of ``fast`` and ``default`` by their recipes for --minutes each; models and tables are left in FOLDER
 
 It needs no installation: ``PYTHONPATH=. python3 benchmarks/gpu.py`` runs from the checkout.
 """
@@ -67,6 +68,16 @@ class Cell:
         """For tables."""
         size = f"{TILTS} x {self.images[0]} x {self.images[1]} -> {self.depth}"
         return f"{size}: {' '.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained in part d, for how long, with which molecules, and where it is left."""
+
+    minutes: float
+    molecules: Path | None
+    folder: Path
+    models: tuple[str, ...] = ("fast", "default")
 
 
 SMALL, USUAL = ((256, 256), 256), ((800, 800), 400)
@@ -170,7 +181,8 @@ def measure(cells: Sequence[Cell], save: Callable[[dict[str, Any]], None]) -> di
             found["cells"][cell.name] = measured
             print(cell.name, json.dumps(summary(measured)), sep="\n    ", flush=True)
             save(found)
-            output.unlink(missing_ok=True)
+            for made in (output, output.with_suffix(".json")):
+                made.unlink(missing_ok=True)
     return found
 
 
@@ -189,6 +201,28 @@ def summary(measured: dict[str, Any]) -> dict[str, Any]:
     if "failed" in measured:
         found["failed"] = measured["failed"]["output"][-1500:]
     return found
+
+
+def table_of(cells: dict[str, Any], gpu: str) -> dict[str, Any]:
+    """Seconds, memory and the longest stages of all cells."""
+    columns = ("series, method", "computation, s", "file to file, s", "peak, GB", "the computation's longest stages, s")
+    rows = []
+    for name, measured in cells.items():
+        compute = measured.get("compute", {})
+        whole: dict[str, Any] = next(
+            (measured[run] for run in ("warm", "cold") if "seconds" in measured.get(run, {})), {}
+        )
+        stages = sorted(compute.get("stages", {}).items(), key=lambda item: -item[1])[:3]
+        peak = max(part.get("gpu_peak_bytes", 0) for part in (compute, whole))
+        told = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages)
+        seconds = (compute.get("seconds"), whole.get("seconds"))
+        rows.append((name, *seconds, peak / 1e9 if peak else None, told or "-"))
+    note = (
+        "The computation alone: rows on the GPU, results left there. File to file: reading, preparation, self-check, "
+        "writing to disk; without the start of Python. Published, voxels: 23:36 min, wavelets: 3:07 min for "
+        "41 x 800 x 800 -> 400 on an A100."
+    )
+    return {"title": f"Seconds on one {gpu}", "columns": columns, "rows": rows, "note": note}
 
 
 def written(folder: Path, images: tuple[int, int]) -> Path:
@@ -217,7 +251,22 @@ def part_c(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     return found
 
 
-PARTS = {"a": part_a, "b": part_b, "big": part_big, "c": part_c}
+def part_d(save: Callable[[dict[str, Any]], None], training: Training) -> dict[str, Any]:
+    """Training by the recipes of the bundled models."""
+    found: dict[str, Any] = {"minutes": training.minutes}
+    for name in training.models:
+        output = training.folder / f"gpu_{name}.safetensors"
+        words = ["-m", "cryolithe", "train", str(ROOT / "configs" / f"train_{name}.yaml"), "-o", str(output)]
+        words += ["--device", "cuda", "--overwrite", "--train-minutes", str(training.minutes)]
+        words += ["--molecules", str(training.molecules)] if training.molecules else []
+        found[name] = run(words, 60 * training.minutes + 600)
+        print(name, found[name]["output"][-1500:], flush=True)
+        save(found)
+    return found
+
+
+PLAIN = {"a": part_a, "b": part_b, "big": part_big, "c": part_c}
+PARTS = {**PLAIN, "d": part_d}
 
 
 def plan_of(parts: Sequence[str]) -> str:
@@ -252,6 +301,8 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="gpu.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--parts", default=",".join(PARTS), help="default: all")
     options.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the results")
+    options.add_argument("--minutes", type=float, default=5.0, help="of training in part d, for each model")
+    options.add_argument("--molecules", type=Path, metavar="HDF5", help="library for the recipes of part d")
     options.add_argument("--dry-run", action="store_true", help="say what would be done")
     arguments = options.parse_args()
     asked = arguments.parts.split(",")
@@ -261,6 +312,7 @@ def main() -> None:
     if arguments.dry_run:
         print(plan_of(parts))
         return
+    arguments.out = arguments.out.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
     made = environment()
     if made["gpu"] is None:
@@ -269,13 +321,20 @@ def main() -> None:
         start = time.perf_counter()
 
         def save(found: dict[str, Any], part: str = part, start: float = start) -> None:
-            kept = {**made, "part": part, "seconds": round(time.perf_counter() - start, 1), **found}
+            kept = {
+                "benchmark": f"gpu_{part}",
+                "quick": False,
+                **made,
+                "seconds": round(time.perf_counter() - start, 1),
+            }
+            kept |= {**found, "tables": [table_of(found["cells"], made["gpu"])] if "cells" in found else []}
             path = arguments.out / f"gpu_{part}.json"
             path.with_suffix(".partial").write_text(json.dumps(kept, indent=1, default=str) + "\n", encoding="utf-8")
             path.with_suffix(".partial").replace(path)
 
         print(f"== part {part}", flush=True)
-        save(PARTS[part](save))
+        training = Training(arguments.minutes, arguments.molecules, arguments.out)
+        save(part_d(save, training) if part == "d" else PLAIN[part](save))
         print(f"== part {part}: {time.perf_counter() - start:.0f} s", flush=True)
 
 

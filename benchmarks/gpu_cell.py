@@ -33,11 +33,13 @@ FILE_STAGES = (
     ("rows", "cryolithe.reconstruct.preparation", "PreparedStack.read_rows"),
     ("compute", "cryolithe.reconstruct.slabs", "compute_slab"),
     ("copy to the host", "cryolithe.reconstruct.slabs", "_on_cpu"),
+    ("scale", "cryolithe.reconstruct.run", "scaled"),
+    ("finite", "cryolithe.reconstruct.run", "all_finite"),
     ("cast", "cryolithe.formats.mrc_writer", "VolumeWriter.cast"),
     ("write", "cryolithe.formats.mrc_writer", "VolumeWriter.write_rows"),
     ("sync", "cryolithe.formats.mrc_writer", "VolumeWriter.sync"),
     ("statistics", "cryolithe.formats.mrc_writer", "RunningStatistics.add"),
-    ("checksum", "cryolithe.reconstruct.run", "checksum"),
+    ("checksum", "cryolithe.reconstruct.storing", "checksum"),
     ("self-check", "cryolithe.reconstruct.run", "self_check"),
     ("finish", "cryolithe.reconstruct.run", "finish"),
 )
@@ -128,7 +130,7 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
     run = job_of(words)
     planned = fit(run)
     plan = {"slab_rows": planned.slab_rows, "batch": planned.batch}
-    stack = argparse.Namespace(geometry=run.series.geometry)
+    stack: Any = argparse.Namespace(geometry=run.series.geometry)
     method: Any = runs._make_method(run, stack, plan, lambda rows: None, run.device)
     height, width = run.grid.shape[1:]
     generator = torch.Generator(run.device).manual_seed(0)
@@ -160,17 +162,21 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
         "slab_rows": planned.slab_rows,
         "batch": planned.batch,
         "precision": str(run.precision),
-        "pooling": method.rows_engine.pooling if isinstance(method, NetworkMethod) else None,
+        "pooling": method.engine.pooling if isinstance(method, NetworkMethod) else None,
     }
     if isinstance(method, NetworkMethod):
         found["stages"] = _stages(method, rows_of(slabs[0]), height / slabs[0])
+    found["kernels"] = _kernels(method, rows_of(slabs[0]), height / slabs[0])
     return found
 
 
 def _stages(method: Any, rows: torch.Tensor, times: float) -> dict[str, float]:
     """Seconds of each stage of one slab, times the slabs of the volume."""
     clock = Clock()
-    sampling, engine = method.sampling, method.engine
+    sampling, engine = method.sampling, getattr(method.engine, "_engine", method.engine)
+    refine = getattr(method.engine, "_refined", None)  # of a network with a trunk
+    if refine is not None:
+        method.engine._refined = clock.timed("trunk", refine, True)
     kept = sampling.inputs, sampling.volume, engine.pool
     sampling.inputs, sampling.volume = (
         clock.timed("filter", sampling.inputs, True),
@@ -182,9 +188,20 @@ def _stages(method: Any, rows: torch.Tensor, times: float) -> dict[str, float]:
             clock.timed("whole", method, True)(rows)
     finally:
         sampling.inputs, sampling.volume, engine.pool = kept
+        if refine is not None:
+            method.engine._refined = refine
     whole = clock.seconds.pop("whole")
     clock.seconds["the rest: rows kept and joined"] = whole - sum(clock.seconds.values())
     return {name: round(times * seconds, 4) for name, seconds in clock.rounded().items()}
+
+
+def _kernels(method: Any, rows: torch.Tensor, times: float) -> dict[str, list[float]]:
+    """Seconds and launches of the kernels that take longest, in one slab, times the slabs of the volume."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        method(rows)
+        torch.cuda.synchronize()
+    kernels = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)[:16]
+    return {e.key[:110]: [round(times * e.self_device_time_total / 1e6, 4), round(times * e.count)] for e in kernels}
 
 
 def job_of(words: list[str]) -> Any:

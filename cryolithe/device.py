@@ -13,6 +13,14 @@ from cryolithe.errors import DeviceError, SettingsError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_ROCM = "torch calls AMD's GPUs cuda, too: use --device cuda with a torch that is built for ROCm, or cpu"
+# GPUs of other makers by the names that torch or users have for them.
+OTHER_GPUS = {
+    "mps": "Apple's GPUs are not supported (they have no float64, which coordinates are computed in); use cpu",
+    "rocm": _ROCM,
+    "hip": _ROCM,
+    "xpu": "Intel's GPUs are not supported; use cpu",
+}
 
 # Numbers of mallopt's parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -22,13 +30,15 @@ def choose_device(name: str) -> torch.device:
     """Device for ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
 
     Raises:
-        SettingsError: for any other name.
+        SettingsError: for any other name; GPUs that are not supported are named.
         DeviceError: if a CUDA device is asked for and cannot be used; says why.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
+    if name in OTHER_GPUS:
+        raise SettingsError(f"--device {name}: {OTHER_GPUS[name]}")
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if not match:
         raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:0")
@@ -60,6 +70,8 @@ def choose_devices(name: str) -> tuple[torch.device, ...]:
     try:
         return (choose_device(name),)
     except SettingsError as error:
+        if name in OTHER_GPUS:
+            raise
         raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0, cuda:0,1 or all") from error
 
 
@@ -83,6 +95,8 @@ def nvidia_driver_loaded() -> bool:
 
 def why_no_cuda() -> str:
     """The reason why no CUDA device is visible; ask only where there is none."""
+    if torch.version.hip is not None:
+        return f"the installed torch {torch.__version__} is built for ROCm {torch.version.hip} and finds no AMD GPU"
     if torch.version.cuda is None:
         return f"the installed torch {torch.__version__} is built without CUDA"
     if not nvidia_driver_loaded():

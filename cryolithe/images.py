@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import SettingsError
 from cryolithe.geometry import centre_px
 
+_PIECE = 1 << 15  # values
 FEWEST_PX = 8  # an image narrower than this after binning is a mistake
 
 
@@ -148,11 +149,23 @@ def clipped_sigma(values: NDArray[np.float32], sigmas: float = 5.0, passes: int 
         sigmas: where outliers begin.
         passes: how often they are left out anew.
     """
-    sigma = float(values.std(dtype=np.float64))
+    sigma = _deviation(values, math.inf)
     for _ in range(passes):
-        inside = values[np.abs(values) <= sigmas * sigma]
-        narrower = float(inside.std(dtype=np.float64)) if inside.size else 0.0
+        narrower = _deviation(values, sigmas * sigma)
         if narrower == 0.0:  # a few bright objects on an empty background
             break
         sigma = narrower
     return sigma
+
+
+def _deviation(values: NDArray[np.float32], most: float) -> float:
+    """Standard deviation of the values of at most a size, in float64; piece by piece, which stay in a core's cache."""
+    count, total, squares = 0, 0.0, 0.0
+    flat = values.reshape(-1)
+    for first in range(0, flat.size, _PIECE):
+        piece = flat[first : first + _PIECE]
+        exact = (piece if math.isinf(most) else piece[np.abs(piece) <= most]).astype(np.float64)
+        count += exact.size
+        total += float(exact.sum())
+        squares += float(np.square(exact, out=exact).sum())
+    return math.sqrt(max(0.0, squares / count - (total / count) ** 2)) if count else 0.0

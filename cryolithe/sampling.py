@@ -64,7 +64,14 @@ def point_columns(geometry: TiltGeometry, z_px: NDArray[np.float64], x_px: NDArr
     Returns:
         u in pixels, shape ``(tilts, points)``, float32.
     """
-    return torch.from_numpy(geometry.columns(x_px, z_px).astype(np.float32))
+    return columns_of(geometry, torch.from_numpy(z_px), torch.from_numpy(x_px))
+
+
+def columns_of(geometry: TiltGeometry, z_px: torch.Tensor, x_px: torch.Tensor) -> torch.Tensor:
+    """`point_columns` for points on a device, float64; the result is there."""
+    theta = geometry.angles_rad
+    cosine, sine = (torch.from_numpy(turn).to(x_px.device)[:, None] for turn in (np.cos(theta), np.sin(theta)))
+    return (x_px * cosine + z_px * sine + geometry.centre[1]).float()
 
 
 def visible(columns: torch.Tensor, detector_px: int) -> torch.Tensor:

@@ -85,7 +85,10 @@ class ReconstructSettings(BaseModel):
         "auto", description="Of the network's matrix products; auto is bf16 where the hardware multiplies it faster."
     )
     max_memory: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="GB of memory to use at most. Default: 60 % of what is free."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="GB of the device's memory to use at most. Default: 60 % of what is free, 80 % of a GPU's.",
     )
     dtype: Literal["float32", "float16", "int8"] = Field(
         "float32", description="Voxel type of the output (MRC mode 2, 12 or 0; int8 is scaled, see the sidecar)."

@@ -967,9 +967,10 @@ def full_disk_after(calls, function):
     [
         pytest.param("posix_fallocate", 0, (), marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux only")),
         ("pwrite", 0, ()),  # the header of the unfinished volume
-        ("pwrite", 1, BEGUN),  # the prepared stack, its first row
-        ("pwrite", 300, BEGUN),
-        ("pwrite", 1 + len(ANGLES) * SHAPE[0], BEGUN),  # the first section of the volume
+        ("pwrite", 1, BEGUN),  # the prepared stack, its first image
+        ("pwrite", 6, BEGUN),
+        ("pwrite", 1 + len(ANGLES), BEGUN),  # the first section of the volume
+        ("pwrite", 1 + len(ANGLES) + 8, BEGUN),  # the final header
         ("truncate", 0, ()),  # the unfinished volume
         ("truncate", 1, BEGUN),  # the prepared stack
         ("fsync", 0, ()),  # the journal's plan
@@ -1008,12 +1009,12 @@ def test_disk_that_is_known_to_be_too_full(place, monkeypatch):
     refused(place.folder, place.fbp(), f"needs {needed} bytes", "5000 are free", "-o")
 
 
-def test_a_row_of_the_prepared_stack_that_is_cut_short(place, monkeypatch):
+def test_an_image_of_the_prepared_stack_that_is_cut_short(place, monkeypatch):
     pwrite, calls = os.pwrite, []
 
     def half(descriptor, data, offset):
         calls.append(offset)
-        return pwrite(descriptor, data if len(calls) < 100 else bytes(data)[: len(data) // 2], offset)
+        return pwrite(descriptor, data if len(calls) < 6 else bytes(data)[: len(data) // 2], offset)
 
     monkeypatch.setattr(os, "pwrite", half)
     refused(place.folder, place.fbp(), "temporary stack", "No space left on device", before=BEGUN)
@@ -1073,6 +1074,32 @@ def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch)
     monkeypatch.setattr(NetworkMethod, "__call__", fail_at_first)
     result = made(*place.network(place.model, "--overwrite"))
     assert "batches of 256 points" in result.stderr
+    np.testing.assert_allclose(voxels(place.output), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["FbpMethod", "SirtMethod", "NetworkMethod"])
+def test_fewer_rows_are_made_at_a_time_when_memory_runs_out(name, place, monkeypatch):
+    """However small the batches of a network are."""
+    from cryolithe.reconstruct import methods
+
+    more = {"SirtMethod": ("--method", "sirt", "--iterations", "3"), "FbpMethod": ("--method", "fbp")}
+    command = place.network(place.model, "--overwrite", *more.get(name, ()))
+    made(*command)
+    expected = voxels(place.output)
+    kind = getattr(methods, name)
+    whole, heights = kind.__call__, []
+
+    def fail_at_many_rows(self, rows):
+        height = rows.shape[1] - 2 * self.halo_px
+        if height > 10:
+            raise MemoryError
+        heights.append(height)
+        return whole(self, rows)
+
+    monkeypatch.setattr(kind, "__call__", fail_at_many_rows)
+    result = made(*command)
+    assert f"going on with {max(heights)} rows at a time" in result.stderr
+    assert sum(heights) >= expected.shape[1]
     np.testing.assert_allclose(voxels(place.output), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 

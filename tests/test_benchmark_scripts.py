@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import common  # noqa: E402
 import empiar  # noqa: E402
+import gpu  # noqa: E402
+import gpu_cell  # noqa: E402
 import run_all  # noqa: E402
 import speed  # noqa: E402
 
@@ -156,3 +159,41 @@ def test_the_page_names_what_is_there():
     for method in empiar.METHOD_WORDS:
         assert method in page
     assert np.isclose(171_967_488, 1024 + 41 * 1024**2 * 4)
+
+
+def test_a_dry_run_on_gpus_lists_every_part_and_every_test_that_it_names():
+    found = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "gpu.py", "--dry-run"], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert [line.partition(":")[0] for line in found.stdout.splitlines() if line[0] != " "] == [
+        "a",
+        "b",
+        "big",
+        "c",
+        "d",
+    ]
+    assert "41 x 800 x 800 -> 400: --model default" in found.stdout
+    for test in gpu.TESTS:
+        path, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8") if name else (ROOT / path).is_file()
+
+
+def test_stages_are_timed_while_they_are_watched_and_only_then():
+    clock, stages = gpu_cell.Clock(), (("text", "cryolithe.cli.plain", "plain"), ("gone", "cryolithe.cli.plain", "no"))
+    from cryolithe.cli import plain as module
+
+    with clock.watching(stages):
+        assert module.plain("a") == "a"
+    module.plain("b")
+    assert list(clock.rounded()) == ["text"]
+    assert not hasattr(module, "no")
+
+
+def test_the_words_of_a_cell_are_those_of_the_command(tmp_path):
+    stack = gpu.written(tmp_path, (16, 24))
+    words = [str(stack), str(stack.with_suffix(".tlt")), "-o", str(tmp_path / "v.mrc"), "--thickness", "8"]
+    run = gpu_cell.job_of([*words, "--device", "cpu", "--method", "fbp"])
+    assert run.grid.shape == (8, 16, 24)
+    assert run.series.geometry.tilts == gpu.TILTS
+    assert run.job.settings.method == "fbp"

@@ -50,6 +50,20 @@ def test_splatting_is_its_definition(shape, engine):
     np.testing.assert_allclose(found, splat_by_loop(values, flow, importance), atol=1e-9)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
+def test_a_flow_that_is_no_number_sends_its_pixel_nowhere(bad, engine):
+    rng = np.random.default_rng(3)
+    values, importance = rng.standard_normal((1, 2, 5, 6)), rng.standard_normal((1, 1, 5, 6))
+    flow = rng.standard_normal((1, 2, 5, 6))
+    flow[0, 0, 2, 3] = flow[0, 1, 4, 0] = bad
+    expected = np.where(np.isfinite(flow) & (abs(flow) < 1e9), flow, 1e6)
+    moving = torch.from_numpy(flow).requires_grad_()
+    found = softmax_splat(torch.from_numpy(values), moving, torch.from_numpy(importance))
+    found.sum().backward()
+    np.testing.assert_allclose(found.detach()[0], splat_by_loop(values[0], expected[0], importance[0]), atol=1e-9)
+    assert moving.grad.isfinite().all()
+
+
 def test_the_gradient_of_splatting(engine):
     torch.manual_seed(2)
     values = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)

@@ -79,7 +79,8 @@ def test_the_json_file_holds_everything(healthy):
     for finding in written["findings"]:
         assert finding["state"] in (OK, WARNING, PROBLEM)
         assert " ".join(lines_of(result, finding["name"]).split()).endswith(finding["advice"])
-    assert values["versions"]["torch"] == torch.__version__
+    # The installed package may leave out which CUDA it is built with.
+    assert torch.__version__.startswith(values["versions"]["torch"])
     assert {"cryolithe", "python", "numpy", "numba", "h5py", "mrcfile", "PyWavelets", "system"} <= set(
         values["versions"]
     )

@@ -20,8 +20,7 @@ from cryolithe.cli import main
 from cryolithe.denoise.model import SambaNet
 from cryolithe.formats.pairs import write_pair
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.inference.columns import lifted_columns
-from cryolithe.inference.pooling import pool_torch
+from cryolithe.inference.pooling import pool_version
 from cryolithe.network import Head, InputWindow, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import Model, load_model, save_network
 from cryolithe.projector import make_projector
@@ -101,6 +100,7 @@ def test_networks(name, precision):
     method = method_on(GPU, name, precision)
     found = method(rows_for(method))
     assert found.device.type == "cuda"
+    assert pool_version(method.engine.pool) == "triton"
     assert difference(found.cpu(), expected_of(name)) < TOLERANCES[precision]
 
 
@@ -109,29 +109,6 @@ def test_what_is_done_at_a_time_does_not_matter(name):
     for points in (8192, 96, 32):
         method = method_on(GPU, name, points=points)
         assert difference(method(rows_for(method)).cpu(), expected_of(name)) < 1e-5
-
-
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize(
-    ("rows", "points", "channels"), [(1, 1, 1), (3, 37, 5), (2, 16, 128), (5, 100, 192), (1, 65, 130)]
-)
-def test_the_pooling_kernel(rows, points, channels, dtype):
-    from cryolithe.inference.pooling_triton import pool_triton
-
-    generator = torch.Generator().manual_seed(1)
-    tilts, width = 7, 19
-    lifted = torch.randn(rows, tilts, lifted_columns(width), channels, generator=generator)
-    lifted[:, :, -2:] = 0
-    start = torch.randint(0, width + 2, (tilts, points), generator=generator, dtype=torch.int32)
-    start[torch.rand(tilts, points, generator=generator) < 0.2] = width + 2  # not seen
-    start[:, -1] = width + 2  # seen by none
-    fraction = torch.rand(tilts, points, generator=generator) * (start < width + 2)
-    scale = (1 / (start < width + 2).sum(0).clamp(min=1)).double()
-    stored = lifted.to(dtype)
-    expected = pool_torch(stored, start, fraction, scale)
-    found = pool_triton(*(value.to(GPU) for value in (stored, start, fraction, scale)))
-    assert found.dtype == dtype
-    torch.testing.assert_close(found.cpu().float(), expected, rtol=TOLERANCES[dtype], atol=1e-6)
 
 
 # Slabs, through the real command
@@ -237,15 +214,14 @@ def test_a_training_step():
         assert (mine.cpu() - theirs).norm() < 1e-3 * theirs.norm()
 
 
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_training_in_lower_precision_learns(precision):
-    config = small_config(steps=40)
-    source = FixedSource(simulate_training_set(config, ()))
-    losses = []
-    hooks = Hooks(on_step=lambda state, progress: losses.append(progress.loss))
-    train(config, source, Place(GPU, precision), hooks)
-    assert np.isfinite(losses).all()
-    assert np.mean(losses[-8:]) < np.mean(losses[:8])
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_training_in_lower_precision_sees_the_same_losses(precision, tolerance):
+    config = small_config(steps=12)
+    source, losses = FixedSource(simulate_training_set(config, ())), {}
+    for place in (Place(CPU), Place(GPU, precision)):
+        seen = losses[place.device.type] = []
+        train(config, source, place, Hooks(on_step=lambda state, progress, seen=seen: seen.append(progress.loss)))
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=tolerance)
 
 
 def test_finetuning(tmp_path: Path):

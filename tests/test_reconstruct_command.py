@@ -30,8 +30,12 @@ from tiny_series import (
 
 from cryolithe import __version__
 from cryolithe.cli import main
+from cryolithe.errors import InputError
 from cryolithe.formats import read_mrc
+from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruct.preparation import Preparation, check_images, image_workers, prepare_stack
 from cryolithe.settings import ReconstructSettings
+from cryolithe.tilts import TiltSeries
 
 
 @pytest.fixture(scope="module")
@@ -458,3 +462,43 @@ def test_module_runs_as_a_program(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'ts_rec.mrc'}: 8 x 40 x 48 (z, y, x), 5 Å voxels")
     assert "Traceback" not in done.stderr
+
+
+# Preparation
+
+
+@pytest.mark.parametrize("how", ["plain", "binned and turned", "standardised"])
+def test_images_may_be_prepared_several_at_a_time(how, tmp_path):
+    settings = {
+        "plain": Preparation(clip_defects=True),
+        "binned and turned": Preparation(tilt_axis_deg=12.0, bin=2, clip_defects=True),
+        "standardised": Preparation(standardise_stack=True),
+    }[how]
+    series = TiltSeries(noise(), TiltGeometry(tuple(map(float, ANGLES)), SHAPE), 5.0)
+    found = []
+    for workers in (1, 2, 5, 40):
+        done = []
+        stack = prepare_stack(series, settings, tmp_path / "stack", lambda done=done: done.append(1), workers)
+        assert len(done) == len(ANGLES)
+        found.append((stack.sigma, stack.clip_level, stack.path.read_bytes()))
+        check_images(series, False, workers)
+    assert all(one == found[0] for one in found)
+    whole = stack.read_rows(0, stack.geometry.image_shape[0])
+    np.testing.assert_array_equal(stack.read_rows(-3, 9)[:, 3:], whole[:, :6])
+    np.testing.assert_array_equal(stack.read_rows(-3, 3), whole[:, :3].flip(1))
+
+
+def test_the_first_bad_image_is_named_however_many_are_looked_at(tmp_path):
+    images = noise()
+    images[4], images[7] = np.nan, np.nan
+    series = TiltSeries(images, TiltGeometry(tuple(map(float, ANGLES)), SHAPE), 5.0)
+    for workers in (1, 4):
+        with pytest.raises(InputError, match="tilt 5 holds no finite pixel"):
+            check_images(series, True, workers)
+
+
+def test_memory_limits_how_many_images_are_prepared_at_a_time():
+    image = 4096 * 4096 * 4
+    assert image_workers((4096, 4096), 16, 100 * image) == 8
+    assert image_workers((4096, 4096), 2, 100 * image) == 2
+    assert image_workers((4096, 4096), 16, -5) == 1

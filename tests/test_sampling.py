@@ -121,3 +121,11 @@ def test_columns_of_points_are_those_of_the_geometry():
     columns = point_columns(g, z, x)
     assert columns.dtype == torch.float32
     assert columns.numpy() == pytest.approx(g.columns(x, z), abs=1e-5)
+
+
+def test_columns_are_those_of_the_geometry_to_the_last_bit():
+    """They are computed by torch, so that points on a GPU need not come from the host."""
+    geometry = TiltGeometry(tuple(np.linspace(-61.3, 57.9, 23)), (40, 4096))
+    rng = np.random.default_rng(0)
+    z, x = rng.uniform(-600, 600, 5000), rng.uniform(-2100, 2100, 5000)
+    np.testing.assert_array_equal(point_columns(geometry, z, x).numpy(), geometry.columns(x, z).astype(np.float32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,3 +210,41 @@ def test_names_of_devices(monkeypatch):
     assert devices.choose_devices("cuda:2,0") == (torch.device("cuda", 2), torch.device("cuda", 0))
     with pytest.raises(DeviceError, match="has 3 CUDA device"):
         devices.choose_devices("cuda:0,3")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("mps", "Apple's GPUs are not supported"), ("rocm", "use --device cuda"), ("xpu", "Intel's")]
+)
+def test_gpus_of_other_makers_are_refused_by_name(name, told, place):
+    result = run(place, "--device", name)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert f"--device {name}: " in result.stderr
+    assert told in result.stderr
+
+
+def test_without_a_gpu_a_torch_for_rocm_says_so(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "built for ROCm 6.4 and finds no AMD GPU" in devices.why_no_cuda()
+
+
+def test_a_self_check_that_a_gpu_has_no_memory_for_is_made_on_the_cpu(monkeypatch):
+    from cryolithe.reconstruct import run as module
+
+    asked, volume = [], np.zeros((2, 2, 2))
+
+    def check(volume, stack, device):
+        asked.append(device.type)
+        if device.type == "cuda":
+            raise error
+        return "checked"
+
+    monkeypatch.setattr(module, "self_check", check)
+    monkeypatch.setattr(module, "read_mrc", lambda path: SimpleNamespace(data=volume))
+    folder = SimpleNamespace(volume="v.mrc")
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    assert module._self_checked(folder, None, torch.device("cuda", 0)) == "checked"
+    assert asked == ["cuda", "cpu"]
+    error = RuntimeError("another")
+    with pytest.raises(RuntimeError, match="another"):
+        module._self_checked(folder, None, torch.device("cuda", 0))

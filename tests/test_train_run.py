@@ -245,6 +245,32 @@ def test_scaled_gradients_are_averaged_to_those_of_one_process(monkeypatch):
         torch.testing.assert_close(tensor, alone.network.state_dict()[name], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("taken", ["state.safetensors", "config.yaml"])
+def test_a_process_that_cannot_record_ends_all_of_them(tmp_path, taken):
+    """Process 0 writes; where it cannot, at the start or after some steps, the others must not wait for it."""
+    quick = {"steps": 10**6, "save_every": 2, "validation": ValidationSettings(every=0), "series": 2}
+    path = write_config(tmp_path / "c.yaml", small_config(**quick, data=DataSettings(loader_threads=0)))
+    (tmp_path / "a.run" / taken / "in the way").mkdir(parents=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "cryolithe", "train", str(path), "-o", str(tmp_path / "a.safetensors"),
+             "--precision", "fp32", "--device", "cpu", "--overwrite"]  # fmt: skip
+    settings = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(words, env=os.environ | settings | {"RANK": str(r)}, stderr=subprocess.PIPE, text=True)
+        for r in (0, 1)
+    ]
+    try:
+        told = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [2, 2], told
+    assert "a.run" in told[0].splitlines()[-1]
+    assert "process 0 could not go on" in told[1].splitlines()[-1]
+
+
 def living(group):
     """Processes of a group that are not merely waiting to be reaped."""
     found = []

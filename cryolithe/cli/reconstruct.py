@@ -251,7 +251,8 @@ def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
         run = checked(job)
         for note in run.series.notes:
             say(f"Note on {job.tilts.name}: {note}", err=True)
-        say(f"{job.output}: {plan_run(run)}")
+        line, table = plan_run(run)
+        say(f"{job.output}: {line}\n{table}")
         return
     with progress_watcher() as watcher:
         # A volume is not made again only because its denoising was interrupted.

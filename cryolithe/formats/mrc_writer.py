@@ -20,6 +20,8 @@ from cryolithe.formats.files import PathLike, replacing, unwritable
 from cryolithe.formats.mrc_header import HEADER_BYTES, MODES, NOT_COMPUTED, Header, VolumeStatistics, volume_header
 from cryolithe.volume import Volume
 
+# Values whose statistics are computed at a time: they stay in a core's cache.
+_PIECE = 1 << 15
 # A link in the place of a temporary file would lead the writing elsewhere.
 _FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
@@ -34,12 +36,15 @@ class RunningStatistics:
 
     def add(self, values: NDArray[Any]) -> None:
         """Take in values of any shape and real dtype."""
-        if values.size == 0:
-            return
+        flat = values.reshape(-1)
         with np.errstate(invalid="ignore", over="ignore"):
-            mean = float(values.mean(dtype=np.float64))
-            rms = math.sqrt(float(values.var(dtype=np.float64)))
-        self.merge(values.size, VolumeStatistics(float(values.min()), float(values.max()), mean, rms))
+            for first in range(0, flat.size, _PIECE):
+                piece = flat[first : first + _PIECE]
+                exact = piece.astype(np.float64)
+                mean = float(exact.mean())
+                exact -= mean
+                rms = math.sqrt(float(np.square(exact, out=exact).mean()))
+                self.merge(piece.size, VolumeStatistics(float(piece.min()), float(piece.max()), mean, rms))
 
     def merge(self, count: int, part: VolumeStatistics) -> None:
         """Take in the statistics of ``count`` values."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry
-from cryolithe.sampling import Window, pad_rows, point_columns, visible
+from cryolithe.sampling import Window, columns_of, pad_rows, visible
 
 # Points are worked on in tiles of this many along z and x, so that a tile reads few columns of each tilt.
 TILE = 32
@@ -85,8 +85,11 @@ def point_block(grid: PointGrid, order: NDArray[np.int64], weight: torch.Tensor)
         order: indices of those wanted.
         weight: any weight of the network: tells the device and, if it is float64, that fractions are to be exact.
     """
-    z, x = np.divmod(order, len(grid.x_px))
-    columns = point_columns(grid.geometry, grid.z_px[z], grid.x_px[x])
+    device, width = weight.device, len(grid.x_px)
+    index = torch.from_numpy(order).to(device)
+    z = torch.from_numpy(grid.z_px).to(device)[index // width]
+    x = torch.from_numpy(grid.x_px).to(device)[index % width]
+    columns = columns_of(grid.geometry, z, x)
     detector_px = grid.geometry.image_shape[1]
     seen = visible(columns, detector_px)
     columns = columns * grid.per_px
@@ -97,8 +100,7 @@ def point_block(grid: PointGrid, order: NDArray[np.int64], weight: torch.Tensor)
     fraction = torch.where(seen, columns.to(exact) - base.to(exact), 0)
     averaged = torch.ones_like(seen) if grid.mean_over_all else seen
     scale = 1 / averaged.sum(0).clamp(min=1).double()
-    device = weight.device
-    return PointBlock(start.to(device), fraction.to(device), scale.to(device), torch.from_numpy(order).to(device))
+    return PointBlock(start, fraction, scale, index)
 
 
 def lift_rows(rows: list[torch.Tensor], windows: tuple[Window, ...], maps: torch.Tensor) -> torch.Tensor:

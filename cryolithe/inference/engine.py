@@ -31,12 +31,15 @@ class BatchSize:
         points: of a block.
         patches: along y, whose new rows are lifted together; networks with an encoder per row take one.
         points_in_memory: points whose features are kept at once; more points are done one such part after another.
+        points_kept: points whose places on the detector may be kept from one run to the next, though they are several
+            parts.
         trunk_values: values that a trunk takes at once; more blocks are done tile by tile.
     """
 
     points: int = 1024
     patches: int = 1
     points_in_memory: int = 1 << 20
+    points_kept: int = 0
     trunk_values: int = 1 << 26
 
 
@@ -100,7 +103,7 @@ class Engine:
         weight = network.combine[0].weight
         self.device, self.dtype = weight.device, weight.dtype
         self.pool = pool or choose_pool(self.device)
-        self._only_part: list[PointBlock] | None = None
+        self._kept_parts: list[list[PointBlock]] | None = None
 
     def __call__(self, run: RowRun, on_share: Callable[[float], object] = lambda share: None) -> torch.Tensor:
         """Values of all points for all patches.
@@ -132,25 +135,25 @@ class Engine:
 
     def forget(self) -> None:
         """Free what is kept between runs."""
-        self._only_part = None
+        self._kept_parts = None
 
     def _parts(self) -> Iterator[list[PointBlock]]:
         """The points that are worked on together, in blocks.
 
-        The blocks of an only part serve the next run too. What they hold between runs is bounded: at most
-        `points_in_memory` points with 8 bytes for each tilt (64 MB at 2^17 points and 61 tilts), which every run
-        needs anyway. Several parts are made anew each time, because together they know no such bound.
+        Those of an only part serve the next run too: at most `points_in_memory` points with 8 bytes for each tilt
+        (64 MB at 2^17 points and 61 tilts), which every run needs anyway. So do several parts of `points_kept` points
+        together; those of more are made anew each time.
         """
-        if self._only_part is not None:
-            yield self._only_part
+        if self._kept_parts is not None:
+            yield from self._kept_parts
             return
         order, size = self.grid.order(), self.batch.points_in_memory
-        if len(order) <= size:
-            self._only_part = self._blocks(order)
-            yield self._only_part
-            return
-        for first in range(0, len(order), size):
-            yield self._blocks(order[first : first + size])
+        made = (self._blocks(order[first : first + size]) for first in range(0, len(order), size))
+        if len(order) <= max(size, self.batch.points_kept):
+            self._kept_parts = list(made)
+            yield from self._kept_parts
+        else:
+            yield from made
 
     def _blocks(self, order: NDArray[np.int64]) -> list[PointBlock]:
         size = self.batch.points

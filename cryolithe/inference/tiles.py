@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from cryolithe.inference.engine import Engine, RowRun
+from cryolithe.inference.pooling import Pool
 from cryolithe.network.trunk import Trunk
 
 # Tiles are not narrower than this many times the reach, or most of the work would be done many times.
@@ -71,9 +72,14 @@ class TrunkEngine:
         self._reach = reach
 
     @property
-    def rows(self) -> Engine:
-        """The engine of the network without its trunk."""
-        return self._engine
+    def pool(self) -> Pool:
+        """What pools the rows."""
+        return self._engine.pool
+
+    @property
+    def pooling(self) -> str:
+        """See `Engine.pooling`."""
+        return self._engine.pooling
 
     def forget(self) -> None:
         """Free what is kept between runs."""

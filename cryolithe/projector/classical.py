@@ -86,15 +86,16 @@ def sirt(
         shape ``(z, rows, x)``.
     """
     depth, width = projector.slice_shape
+    rows = rows.to(projector.device)  # once, not for every pass
     line = torch.ones((depth, 1, width), dtype=rows.dtype, device=rows.device)
     ray_lengths = projector.forward(line)
     # A ray that grazes a corner of the volume says little and would be blown up: require a tenth of a voxel.
     ray_weight = torch.where(ray_lengths > 0.1, 1 / ray_lengths.clamp(min=0.1), torch.zeros_like(ray_lengths))
     hits = projector.adjoint(torch.ones_like(ray_lengths))
     voxel_weight = torch.where(hits > 0, 1 / hits.clamp(min=1e-6), torch.zeros_like(hits))
-    volume = torch.zeros((depth, rows.shape[1], width), dtype=rows.dtype, device=ray_lengths.device)
+    volume = torch.zeros((depth, rows.shape[1], width), dtype=rows.dtype, device=rows.device)
     for _ in range(iterations):
-        residual = rows.to(volume.device) - projector.forward(volume)
+        residual = rows - projector.forward(volume)
         volume += voxel_weight * projector.adjoint(residual * ray_weight)
         on_iteration()
     return volume

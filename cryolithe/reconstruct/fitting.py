@@ -19,7 +19,7 @@ from cryolithe.reconstruct.methods import (
     trunk_row_bytes,
 )
 from cryolithe.reconstruct.networks import published_demand
-from cryolithe.reconstruct.plan import GPU_BASE_BYTES, Demand, memory_budget_bytes, run_bytes, slab_rows
+from cryolithe.reconstruct.plan import GPU_BASE_BYTES, Demand, free_bytes, memory_budget_bytes, run_bytes, slab_rows
 
 # Lower slabs spend more on the rows beyond their ends than smaller blocks cost.
 ENOUGH_ROWS = 32
@@ -92,6 +92,28 @@ def predicted(run: ResolvedJob, batch: int, rows: int) -> Fit:
     if run.device.type == "cpu":
         return Fit(batch, rows, used)
     return Fit(batch, rows, used, run_bytes(host_demand(run, wanted), geometry, grid, rows))
+
+
+def memory_table(run: ResolvedJob, planned: Fit) -> str:
+    """What is free on each device and what is planned there, one line each, with a heading."""
+    rows = [("device", "free GB", "may use GB", "slab rows", "points at a time", "predicted peak GB")]
+    allowed, points = run.job.settings.max_memory, str(planned.batch) if run.model is not None else "-"
+
+    def add(device: torch.device, name: str, limit: float | None, used: int) -> None:
+        sizes = free_bytes(device), memory_budget_bytes(limit, device), used
+        free, budget, peak = (f"{size / 1e9:.1f}" for size in sizes)
+        rows.append((name, free, budget, str(planned.slab_rows), points, peak))
+
+    for device in run.devices:
+        add(device, str(device), allowed, planned.device_bytes)
+    if run.device.type != "cpu":
+        add(_CPU, "beside it, the host", None, planned.host_bytes)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )
+    return "\n".join(lines)
 
 
 def demand(run: ResolvedJob, batch: int) -> Demand:

@@ -34,7 +34,7 @@ from cryolithe.wavelets import Wavelet, synthesise
 # On a CPU a block's features stay in the cache of its core (benchmarks/LOG.md); a GPU wants much to do at a time.
 BATCHES = {
     "cpu": BatchSize(points=1024, patches=1, points_in_memory=1 << 17),
-    "cuda": BatchSize(points=1 << 15, patches=8, points_in_memory=1 << 18, trunk_values=1 << 29),
+    "cuda": BatchSize(1 << 15, patches=8, points_in_memory=1 << 20, points_kept=1 << 21, trunk_values=1 << 29),
 }
 FEWEST_POINTS = 32
 # Arrays as large as its input that a trunk needs at once: input, one converted, a unit's three, what widens it.
@@ -88,7 +88,7 @@ class FbpMethod:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
-        return fbp(self.projector, rows, self.window)
+        return fbp(self.projector, rows.to(self.device), self.window)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class SirtMethod:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
-        volume = sirt(self.projector, rows, self.iterations, self.on_iteration)
+        volume = sirt(self.projector, rows.to(self.device), self.iterations, self.on_iteration)
         return volume[..., self.margin_px : volume.shape[-1] - self.margin_px]
 
 
@@ -161,10 +161,13 @@ class Compute:
         usual = BATCHES[self.device.type]
         if self.points is None or self.points >= usual.points:
             return usual if self.points is None else replace(usual, points=self.points)
-        patches = max(1, usual.patches * self.points // usual.points)
-        in_memory = usual.points_in_memory * self.points // usual.points
-        trunk_values = max(1, usual.trunk_values * self.points // usual.points)
-        return BatchSize(self.points, patches, max(self.points, in_memory), trunk_values)
+        points = self.points
+
+        def less(number: int) -> int:
+            return max(1, number * points // usual.points)
+
+        in_memory, kept = max(points, less(usual.points_in_memory)), less(usual.points_kept)
+        return BatchSize(self.points, less(usual.patches), in_memory, kept, less(usual.trunk_values))
 
 
 ON_CPU = Compute()
@@ -281,11 +284,6 @@ class NetworkMethod:
         """See `SlabMethod`."""
         return self.compute.device
 
-    @property
-    def rows_engine(self) -> Engine:
-        """What computes all but the trunk."""
-        return self.engine.rows if isinstance(self.engine, TrunkEngine) else self.engine
-
     def at(self, first_row: int) -> NetworkMethod:
         """The same for the slab that begins at a row of the volume."""
         moved = copy.copy(self)
@@ -339,14 +337,17 @@ def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGri
         trunk = 4 * TRUNK_ARRAYS * batch.trunk_values if config.trunk_reach else 0
         return lifted + 4 * kept_points * (rows * config.row_features + 3 * geometry.tilts) + block + trunk
     item = compute.precision.itemsize
-    kept = kept_points * (item * rows * config.row_features + 8 * geometry.tilts + 32)
+    kept = kept_points * item * rows * config.row_features
+    kept += min(points, max(kept_points, batch.points_kept)) * (8 * geometry.tilts + 32)
     # Without a kernel of its own the pooling holds two columns, their mixture and the sum, in float32.
     pooled = channels * (item if pools_in_registers(compute.device) and at_once > 1 else 16 + item)
     encoded = at_once * (pooled + item * (config.row_hidden + config.row_features))
     moved = item * config.row_features * (rows - at_once)
     joined = patches * (item * (config.rows * config.row_features + 3 * config.combiner_width) + 4 * head.outputs)
     trunk = (4 + (TRUNK_ARRAYS - 1) * item) * batch.trunk_values if config.trunk_reach else 0
-    return lifted + kept + min(batch.points, points) * (encoded + moved + joined) + trunk
+    # Rows are lifted when no block is at work; those of the batch before may still be there.
+    at_work = max(lifted, min(batch.points, points) * (encoded + moved + joined))
+    return kept + at_work + 2 * item * geometry.tilts * (width + 4) * channels * at_once + trunk
 
 
 def trunk_row_bytes(config: NetworkConfig, grid: VolumeGrid) -> float:

@@ -50,15 +50,19 @@ def memory_budget_bytes(max_memory_gb: float | None, device: torch.device) -> in
 
     More than is free of a GPU's memory cannot be allowed.
     """
+    free = free_bytes(device)
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
         return int(SHARE_OF_FREE_GPU_MEMORY * free if max_memory_gb is None else min(max_memory_gb * 1e9, free))
-    if max_memory_gb is not None:
-        return int(max_memory_gb * 1e9)
+    return int(max_memory_gb * 1e9) if max_memory_gb is not None else int(SHARE_OF_FREE_MEMORY * free) + BASE_BYTES
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes of a GPU's memory, or of the machine's, that this process can still get."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
     # In a container or a batch job the group's limit counts, not the machine's memory.
-    in_group = group_limits().free_bytes
-    free = psutil.virtual_memory().available
-    return int(SHARE_OF_FREE_MEMORY * (free if in_group is None else min(free, in_group))) + BASE_BYTES
+    in_group, free = group_limits().free_bytes, int(psutil.virtual_memory().available)
+    return free if in_group is None else min(free, in_group)
 
 
 def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_bytes: int) -> int:

@@ -1,6 +1,7 @@
 """From a stack on disk to a prepared one: checked, rotated, binned, means removed, ordered for reading by rows.
 
-The prepared stack is a plain file of float32 in the order ``(y, tilt, x)``: a slab of rows is one contiguous read.
+The prepared stack is a plain file of float32 in the order ``(tilt, y, x)``: an image is one write, a slab of rows is
+one read for each tilt. Images are independent of each other: several are prepared at a time, one core each.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +34,9 @@ CLIP_SIGMAS = 12.0
 TAIL_QUANTILE, TAIL_MARGIN = 0.9995, 1.5
 
 _ITEM = 4
+# Arrays as large as an image, float32, that exist at once while one is prepared; a few of them are float64.
+_ARRAYS = 12
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -83,66 +90,113 @@ class PreparedStack:
         height, width = self.geometry.image_shape
         indices = reflected_rows(first_row, rows, height)
         lowest, highest = int(indices.min()), int(indices.max())
-        stride = self.geometry.tilts * width
+        block = np.empty((self.geometry.tilts, highest + 1 - lowest, width), dtype="<f4")
         with self.path.open("rb") as file:
-            file.seek(lowest * stride * _ITEM)
-            block = np.fromfile(file, dtype="<f4", count=(highest + 1 - lowest) * stride)
-        if block.size != (highest + 1 - lowest) * stride:
-            raise OutputError(f"the temporary stack {self.path} was cut short while it was in use; run again")
-        slab = block.reshape(highest + 1 - lowest, self.geometry.tilts, width)[indices - lowest]
-        return torch.from_numpy(slab.astype(np.float32, copy=False)).transpose(0, 1)
+            for tilt, part in enumerate(block):
+                file.seek((tilt * height + lowest) * width * _ITEM)
+                if file.readinto(part.data.cast("B")) != part.nbytes:
+                    raise OutputError(f"the temporary stack {self.path} was cut short while it was in use; run again")
+        slab = block if len(indices) == block.shape[1] and indices[0] == lowest else block[:, indices - lowest]
+        return torch.from_numpy(slab.astype(np.float32, copy=False))
+
+
+class _Spread(NamedTuple):
+    """Variance of a prepared image without outliers, and the deviation that all but one pixel in 2000 stay below."""
+
+    variance: float
+    tail: float
+
+
+def image_workers(shape: tuple[int, int], threads: int, budget_bytes: int) -> int:
+    """How many images of a shape ``(y, x)`` can be prepared at a time, by memory and cores; at least one."""
+    return max(1, min(threads, budget_bytes // (_ARRAYS * _ITEM * shape[0] * shape[1])))
 
 
 def prepare_stack(
-    series: TiltSeries, how: Preparation, path: Path, on_image: Callable[[], object] = lambda: None
+    series: TiltSeries,
+    how: Preparation,
+    path: Path,
+    on_image: Callable[[], object] = lambda: None,
+    workers: int = 1,
 ) -> PreparedStack:
-    """Prepare a series image by image.
+    """Prepare a series; the result does not depend on how many images are worked on at a time.
 
     Args:
         series: the aligned series, which `check_images` has passed.
         how: what to do.
         path: file to write.
         on_image: called after each image.
+        workers: images at a time, see `image_workers`.
 
     Raises:
         OutputError: if the file cannot be written.
     """
     shape = how.image_shape(series.geometry.image_shape)
     geometry = TiltGeometry(series.geometry.angles_deg, shape)
-    height, width = shape
-    variances, tails = [], []
-    mean, spread = stack_statistics(series) if how.standardise_stack else (0.0, 1.0)
+    image_bytes = shape[0] * shape[1] * _ITEM
+    statistics = stack_statistics(series) if how.standardise_stack else None
+    reading = threading.Lock()
+    spreads = []
     try:
         # A link in its place would lead the writing elsewhere.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o666)
         with os.fdopen(descriptor, "wb") as file:
-            os.truncate(file.fileno(), geometry.tilts * height * width * _ITEM)
-            for number in range(geometry.tilts):
-                image = without_border(_finite(series.image(number)))
-                if how.clip_defects:
-                    image = np.clip(image, *defect_limits(image))
-                if how.standardise_stack:
-                    image = ((image - mean) / spread).astype(np.float32)
-                else:
-                    image = image - image.mean(dtype=np.float64).astype(np.float32)
-                image = _in_place(image, how, number)
-                if not how.standardise_stack:
-                    image -= image.mean(dtype=np.float64).astype(np.float32)
-                variances.append(clipped_sigma(image) ** 2)
-                tails.append(np.quantile(np.abs(image), TAIL_QUANTILE))
-                for row in range(height):
-                    place = (row * geometry.tilts + number) * width * _ITEM
-                    values = image[row].astype("<f4").tobytes()
-                    if os.pwrite(file.fileno(), values, place) != len(values):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.truncate(file.fileno(), geometry.tilts * image_bytes)
+
+            def prepare(number: int) -> _Spread:
+                with reading:  # files that are read one by one need not stand several readers
+                    image = _finite(series.image(number))
+                image = _prepared(without_border(image), how, number, statistics)
+                _write_at(file.fileno(), image, number * image_bytes)
                 release_pages(series.images)
+                return _Spread(clipped_sigma(image) ** 2, float(np.quantile(np.abs(image), TAIL_QUANTILE)))
+
+            for spread in _each(prepare, geometry.tilts, workers):
+                spreads.append(spread)
                 on_image()
     except OSError as error:
         raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
     if how.standardise_stack:
         return PreparedStack(path, geometry, 1.0, float("inf"))
-    sigma = float(np.sqrt(np.mean(variances)))
-    return PreparedStack(path, geometry, sigma, defect_level(sigma, tails))
+    sigma = float(np.sqrt(np.mean([spread.variance for spread in spreads])))
+    return PreparedStack(path, geometry, sigma, defect_level(sigma, [spread.tail for spread in spreads]))
+
+
+def _each(work: Callable[[int], _T], count: int, workers: int) -> Iterator[_T]:
+    """Results of ``work(0) ... work(count - 1)`` in this order; after an error nothing more is begun."""
+    if workers == 1:
+        yield from map(work, range(count))
+        return
+    with ThreadPoolExecutor(workers, "cryolithe-images") as executor:
+        futures = [executor.submit(work, number) for number in range(count)]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _write_at(descriptor: int, image: NDArray[np.float32], place: int) -> None:
+    """Write a whole image at a place of a file."""
+    rest = memoryview(np.ascontiguousarray(image, dtype="<f4").data).cast("B")
+    while rest:  # one call may write less than it was given
+        written = os.pwrite(descriptor, rest, place)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rest, place = rest[written:], place + written
+
+
+def _prepared(
+    image: NDArray[np.float32], how: Preparation, number: int, statistics: tuple[float, float] | None
+) -> NDArray[np.float32]:
+    """A finite image as it is reconstructed; ``statistics`` are mean and deviation of a stack to be standardised."""
+    if how.clip_defects:
+        image = np.clip(image, *defect_limits(image))
+    if statistics is not None:
+        return _in_place(((image - statistics[0]) / statistics[1]).astype(np.float32), how, number)
+    image = _in_place(image - image.mean(dtype=np.float64).astype(np.float32), how, number)
+    return image - image.mean(dtype=np.float64).astype(np.float32)
 
 
 def _in_place(image: NDArray[np.float32], how: Preparation, number: int) -> NDArray[np.float32]:
@@ -175,13 +229,14 @@ def stack_statistics(series: TiltSeries) -> tuple[float, float]:
     return mean, float(np.sqrt(squares / count))
 
 
-def check_images(series: TiltSeries, fix_nonfinite: bool, name: str) -> tuple[str, ...]:
+def check_images(series: TiltSeries, fix_nonfinite: bool, name: str, workers: int = 1) -> tuple[str, ...]:
     """Look at all images before anything is written.
 
     Args:
         series: what is to be reconstructed.
         fix_nonfinite: whether NaN and Inf are to be replaced.
         name: of the stack, for messages.
+        workers: images at a time, see `image_workers`.
 
     Returns:
         what the user should know: borders of one value, which are replaced.
@@ -189,25 +244,37 @@ def check_images(series: TiltSeries, fix_nonfinite: bool, name: str) -> tuple[st
     Raises:
         InputError: for NaN and Inf, unless they are to be fixed, and for constant images.
     """
+    reading = threading.Lock()
+
+    def look(number: int) -> tuple[int, bool, bool, float]:
+        """Pixels that are not finite, whether no other is left, whether all others are the same; border's share."""
+        with reading:
+            whole = np.asarray(series.image(number))
+        image = whole
+        finite = np.isfinite(image) if image.dtype.kind == "f" else None
+        bad = 0 if finite is None else int(image.size - finite.sum())
+        if bad:
+            image = image[finite]
+        constant = bool(image.size) and bool(image.max() == image.min())
+        border = find_border(_finite(whole)) if image.size and not constant else None
+        release_pages(series.images)
+        return bad, image.size == 0, constant, border.share if border else 0.0
+
     bad_pixels, bad_tilts, constant = 0, [], []
     borders: list[float] = []
-    for number in range(series.geometry.tilts):
-        image = series.image(number)
-        finite = np.isfinite(image) if image.dtype.kind == "f" else None
-        if finite is not None and not finite.all():
-            bad_pixels += int(image.size - finite.sum())
-            bad_tilts.append(series.section(number) + 1)
-            image = image[finite]
-        if image.size == 0:
+    for number, (bad, empty, same, border) in enumerate(_each(look, series.geometry.tilts, workers)):
+        if empty:
             raise InputError(
                 f"{name}: tilt {series.section(number) + 1} holds no finite pixel; "
                 "remove it from the stack and from the angle file"
             )
-        if image.max() == image.min():
+        if bad:
+            bad_pixels += bad
+            bad_tilts.append(series.section(number) + 1)
+        if same:
             constant.append(series.section(number) + 1)
-        elif border := find_border(_finite(series.image(number))):
-            borders.append(border.share)
-        release_pages(series.images)
+        if border:
+            borders.append(border)
     if bad_tilts and not fix_nonfinite:
         raise InputError(
             f"{name} holds {bad_pixels} NaN or Inf pixels in {_tilt_list(bad_tilts)}; "

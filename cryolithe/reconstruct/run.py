@@ -6,24 +6,25 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from cryolithe import __version__
 from cryolithe.device import precision_name
 from cryolithe.errors import CryoLitheError, InputError, OutputError
-from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
+from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.inference.pooling import GpuPool
+from cryolithe.limits import usable_cores
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruct.estimate import estimate
-from cryolithe.reconstruct.fitting import fit, fit_slabs, predicted
+from cryolithe.reconstruct.fitting import fit, fit_slabs, memory_table, predicted
 from cryolithe.reconstruct.inputs import offers
 from cryolithe.reconstruct.job import (
     FREE_SETTINGS,
@@ -35,7 +36,7 @@ from cryolithe.reconstruct.job import (
     check_files,
     input_files,
 )
-from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
+from cryolithe.reconstruct.journal import WorkFolder
 from cryolithe.reconstruct.looking import planned_polarity, settled_polarity
 from cryolithe.reconstruct.methods import (
     Compute,
@@ -46,12 +47,14 @@ from cryolithe.reconstruct.methods import (
 )
 from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
-from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
+from cryolithe.reconstruct.plan import BASE_BYTES, memory_budget_bytes
+from cryolithe.reconstruct.preparation import PreparedStack, check_images, image_workers, prepare_stack
 from cryolithe.reconstruct.preview import write_preview
 from cryolithe.reconstruct.remedies import checked
-from cryolithe.reconstruct.selfcheck import self_check
+from cryolithe.reconstruct.selfcheck import SelfCheck, self_check
 from cryolithe.reconstruct.sidecar import geometry_line
-from cryolithe.reconstruct.slabs import run_slabs
+from cryolithe.reconstruct.slabs import is_out_of_memory, run_slabs
+from cryolithe.reconstruct.storing import PARTS, all_finite, scaled, store
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -70,7 +73,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     run = checked(job)
     seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
-    notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts))
+    notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), _image_workers(run))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
     folder = WorkFolder(job.partial)
     try:
@@ -92,7 +95,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         if _inputs_seen(job) != seen:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
-        check = partial(self_check, read_mrc(folder.volume).data, stack, run.device)
+        check = partial(_self_checked, folder, stack, run.device)
         finished = finish(run, folder, plan, times, watcher, check)
     except _KeptRunError:
         folder.release()
@@ -132,13 +135,14 @@ def _still_free(job: Job, folder: WorkFolder) -> None:
         raise _KeptRunError(str(error)) from error
 
 
-def plan_run(run: ResolvedJob) -> str:
-    """What a run will take; nothing is read but headers, nothing is written.
+def plan_run(run: ResolvedJob) -> tuple[str, str]:
+    """What a run will take: one line, and a table of memory; nothing is read but headers, nothing is written.
 
     Raises:
         ResourceError: if memory does not suffice.
     """
-    return estimate(run, fit(run))
+    planned = fit(run)
+    return estimate(run, planned), memory_table(run, planned)
 
 
 def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, Any]:
@@ -229,7 +233,16 @@ def _label(run: ResolvedJob) -> str:
 def _prepared(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> PreparedStack:
     """Prepare the stack; it is made anew by a resumed run, which gives the same values."""
     watcher.stage("Preparing images", run.series.geometry.tilts)
-    return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1))
+    workers = _image_workers(run)
+    return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1), workers)
+
+
+def _image_workers(run: ResolvedJob) -> int:
+    """Images to prepare at a time, with the host's cores in its memory."""
+    cpu = torch.device("cpu")
+    budget = memory_budget_bytes(run.job.settings.max_memory if run.device.type == "cpu" else None, cpu)
+    threads = min(torch.get_num_threads(), usable_cores())
+    return image_workers(run.series.geometry.image_shape, threads, budget - BASE_BYTES)
 
 
 def _with_polarity(
@@ -312,27 +325,40 @@ def _make_slabs(
 
     missing = _missing_rows(folder, height, plan["slab_rows"])
     dtype = working_dtype(run.job.settings)
-    with VolumeWriter.open(folder.volume, run.grid.shape, dtype, target=run.job.output) as writer:
-        for start, stop, values, points in run_slabs(methods, missing, read, watcher.note, stopped):
-            slab = writer.cast((values * scale).numpy())
-            if not np.isfinite(slab).all():
+    with (
+        VolumeWriter.open(folder.volume, run.grid.shape, dtype, target=run.job.output) as writer,
+        ThreadPoolExecutor(PARTS, "cryolithe-store") as beside,
+    ):
+        for made in run_slabs(methods, missing, read, watcher.note, stopped):
+            slab = writer.cast(scaled(made.values, scale).numpy())
+            if not all_finite(slab):
                 remedy = "look at the stack with: cryolithe info"
                 if run.precision != torch.float32:
                     remedy = f"try --precision fp32, and {remedy}"
                 kept = "" if folder.slabs else ", nothing was kept"
-                raise CryoLitheError(f"rows {start} to {stop - 1} of the result are not finite{kept}; {remedy}")
-            writer.write_rows(start, slab)
-            writer.sync()
-            statistics = RunningStatistics()
-            statistics.add(slab)
-            folder.done(Slab(start, stop, slab.size, statistics.result(), points, checksum(slab)))
+                raise CryoLitheError(
+                    f"rows {made.start} to {made.stop - 1} of the result are not finite{kept}; {remedy}"
+                )
+            folder.done(store(writer, slab, made, beside))
             if run.job.settings.method == "fbp":
-                watcher.advance(stop - start)
-    engines = [method.rows_engine for method in methods if isinstance(method, NetworkMethod)]
-    for engine in engines:
-        if isinstance(engine.pool, GpuPool) and engine.pool.failure is not None:
-            watcher.note(f"The kernel for GPUs did not run on {engine.device}, which took time: {engine.pool.failure}")
-    return ", ".join(sorted({engine.pooling for engine in engines})) if engines and missing else None
+                watcher.advance(made.stop - made.start)
+    networks = [method for method in methods if isinstance(method, NetworkMethod)]
+    for one in networks:
+        if isinstance(one.engine.pool, GpuPool) and one.engine.pool.failure is not None:
+            watcher.note(f"The kernel for GPUs did not run on {one.device}, which took time: {one.engine.pool.failure}")
+    return ", ".join(sorted({one.engine.pooling for one in networks})) if networks else None
+
+
+def _self_checked(folder: WorkFolder, stack: PreparedStack, device: torch.device) -> SelfCheck:
+    """Compare the volume with its images on the device, or on the CPU where the device has too little memory."""
+    volume = read_mrc(folder.volume).data
+    try:
+        return self_check(volume, stack, device)
+    except (MemoryError, RuntimeError) as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    torch.cuda.empty_cache()
+    return self_check(volume, stack, torch.device("cpu"))
 
 
 def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -59,6 +60,7 @@ def run_slabs(
     Raises:
         ResourceError: if memory runs out or a GPU fails; what was yielded before is good.
     """
+    note = functools.cache(note)  # the same words once, not for every slab
     if len(methods) == 1 and methods[0].device.type == "cpu":
         method = methods[0]
         for start, stop in slabs:
@@ -134,17 +136,20 @@ def _run_side_by_side(
 def compute_slab(
     method: SlabMethod, rows: torch.Tensor, note: Callable[[str], object]
 ) -> tuple[SlabMethod, torch.Tensor]:
-    """Run a method; when memory runs out, halve a network's batch and try again.
+    """Run a method; when memory runs out, halve a network's batch, then the rows made at a time, and try again.
 
     Returns:
-        the method that did it, and its result in float32 on the method's device.
+        the method that did it, and its result in float32, on the method's device, or on the CPU where it was made in
+        pieces.
 
     Raises:
-        ResourceError: if memory runs out with the smallest batch, or with a method that has none, or the GPU fails.
+        ResourceError: if memory runs out with the smallest batch and the fewest rows, or the GPU fails.
     """
+    slab = rows.shape[1] - 2 * method.halo_px
+    at_a_time = slab
     while True:
         try:
-            values = method(rows).float()
+            values = _in_pieces(method, rows, at_a_time)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 if "cuda error" in str(error).lower():
@@ -152,17 +157,33 @@ def compute_slab(
                     raise ResourceError(f"the GPU failed ({reason}); look at it with: nvidia-smi") from error
                 raise
             smaller = method.with_smaller_blocks() if isinstance(method, NetworkMethod) else None
-            if smaller is None:
+            if smaller is not None:
+                method = smaller
+                note(f"Memory ran out: going on with batches of {smaller.compute.points} points.")
+            else:
+                at_a_time = at_a_time // 2 - at_a_time // 2 % method.row_multiple
+            if not at_a_time:
                 raise ResourceError(
                     "memory ran out during the reconstruction; lower --max-memory so that slabs become smaller, "
                     "use --bin, or close other programs"
                 ) from error
-            method = smaller
-            note(f"Memory ran out: going on with batches of {smaller.compute.points} points.")
         else:
+            if at_a_time < slab:
+                note(f"Memory ran out: going on with {at_a_time} rows at a time.")
             return method, values
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _in_pieces(method: SlabMethod, rows: torch.Tensor, at_a_time: int) -> torch.Tensor:
+    """A slab by so many rows of the volume at a time; pieces are put together on the CPU."""
+    slab, halo = rows.shape[1] - 2 * method.halo_px, 2 * method.halo_px
+    if at_a_time == slab:
+        return method(rows).float()
+    begin = method.first_row if isinstance(method, NetworkMethod) else 0
+    starts = range(0, slab, at_a_time)
+    pieces = (_at(method, begin + n)(rows[:, n : min(n + at_a_time, slab) + halo]).float().cpu() for n in starts)
+    return torch.cat(list(pieces), dim=1)
 
 
 def is_out_of_memory(error: Exception) -> bool:

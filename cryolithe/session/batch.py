@@ -64,7 +64,7 @@ def look_at(task: Task) -> Prospect:
             return Prospect(task, "skipped", f"{task.job.output}: already done with these inputs and settings")
         undone = not (pending and already_done(task.job))
         run = checked(task.job, task.folder) if undone else resolve(task.job)
-        return Prospect(task, "to do", f"{task.job.output}: {plan_run(run)}", output_bytes(run))
+        return Prospect(task, "to do", f"{task.job.output}: {plan_run(run)[0]}", output_bytes(run))
     except Exception as error:
         return Prospect(task, "failed", f"{task.job.tilts}: would fail: {one_line(error)}")
 

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 import yaml
 
-from cryolithe.errors import OutputError, SettingsError
+from cryolithe.errors import CryoLitheError, OutputError, SettingsError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Network
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.report import write_json
 from cryolithe.training.config import TrainConfig
-from cryolithe.training.distributed import Place
+from cryolithe.training.distributed import Place, average
 from cryolithe.training.interrupt import asked_to_stop
 from cryolithe.training.loop import Hooks, Progress, TrainState, new_state, train
 from cryolithe.training.records import STEP_FIELDS, Board, plot_summary, validation_fields
@@ -110,14 +110,20 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     if session.resume:
         load_state(session.folder / "state.safetensors", state, session.config)
         _check_pairs(session.folder / PAIRS_NAME, session.pairs)
-    recorder = _Recorder(session, state.step) if leader else None
+    failures: list[BaseException] = []  # of process 0, which alone records
+    recorder = _begun(session, state.step, failures) if leader else None
+    _end_together(failures, session.place)
     interrupted = threading.Event()
 
     def on_step(state: TrainState, progress: Progress) -> bool:
         if recorder is None:
             return False
-        session.on_step(progress)
-        return recorder.after_step(state, progress)
+        try:
+            session.on_step(progress)
+            return recorder.after_step(state, progress)
+        except BaseException as error:  # the others must be told, or they would wait for this process
+            failures.append(error)
+            return True
 
     def on_bad_loss(runs: Any, step: int) -> None:
         save_runs(session.folder / f"bad_batch_{session.place.rank}.safetensors", runs, step)
@@ -126,6 +132,7 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     try:
         with asked_to_stop(interrupted):
             train(session.config, session.source, session.place, hooks, state)
+        _end_together(failures, session.place)
     finally:
         if recorder is not None:
             recorder.board.close()
@@ -146,6 +153,28 @@ def _check_pairs(path: Path, pairs: dict[str, str]) -> None:
                 f"the pair {name} is not the one that this run was trained on before; put it back to go on with "
                 "--resume, or give --overwrite to start anew"
             )
+
+
+def _begun(session: Session, step: int, failures: list[BaseException]) -> _Recorder | None:
+    """A recorder; what keeps it from beginning is added to the failures."""
+    try:
+        return _Recorder(session, step)
+    except BaseException as error:
+        failures.append(error)
+        return None
+
+
+def _end_together(failures: list[BaseException], place: Place) -> None:
+    """Raise this process's failure, if it has one, and in all others an error that says so.
+
+    Raises:
+        CryoLitheError: in the processes that did not fail.
+    """
+    failed = average([], [float(bool(failures))], place)[0] > 0
+    if failures:
+        raise failures[0]
+    if failed:
+        raise CryoLitheError("process 0 could not go on, see its message; the others end with it")
 
 
 class _Recorder:

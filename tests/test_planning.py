@@ -1,0 +1,154 @@
+"""What is held at a time, planned for devices that this machine need not have."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from types import SimpleNamespace
+
+import mrcfile
+import numpy as np
+import pytest
+import torch
+from tiny_series import run
+
+from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.network.checkpoint import load_model
+from cryolithe.reconstruct.methods import Compute, network_bytes
+
+SIZES = {"800 x 800 x 400": (400, 800, 800), "2048 x 2048 x 1024": (1024, 2048, 2048)}  # (z, y, x)
+CARDS_GB = (8, 11, 24, 48, 80)
+SHARE_FREE = 0.92  # the rest is the driver's, and a display's
+HOST_FREE = 24e9
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory):
+    """Series of 41 images; the files hold nothing but headers."""
+    folder = tmp_path_factory.mktemp("stacks")
+    for name, (_, height, width) in SIZES.items():
+        with mrcfile.new_mmap(folder / f"{name}.mrc", (41, height, width), mrc_mode=0) as file:
+            file.voxel_size = 7.8
+        (folder / f"{name}.tlt").write_text("".join(f"{angle}\n" for angle in range(-60, 61, 3)))
+    return folder
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend GPUs with so many GB, and threads of the host."""
+
+    def pretend(*cards_gb, threads=8, host=HOST_FREE):
+        gpus = tuple(torch.device("cuda", number) for number in range(len(cards_gb)))
+        monkeypatch.setattr("cryolithe.reconstruct.job.choose_devices", lambda name: gpus)
+        monkeypatch.setattr("cryolithe.reconstruct.job.choose_precision", lambda name, device: torch.bfloat16)
+        monkeypatch.setattr("cryolithe.reconstruct.estimate._products_per_second", lambda *of: 1e14)
+        monkeypatch.setattr(
+            torch.cuda, "mem_get_info", lambda gpu: (int(SHARE_FREE * cards_gb[gpu.index] * 1e9), cards_gb[gpu.index])
+        )
+        monkeypatch.setattr("cryolithe.reconstruct.plan.psutil.virtual_memory", lambda: SimpleNamespace(available=host))
+        monkeypatch.setattr("cryolithe.reconstruct.plan.group_limits", lambda: SimpleNamespace(free_bytes=None))
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+
+    return pretend
+
+
+def planned(stacks, size, *flags):
+    """The table of a dry run: for each device its free GB, GB that may be used, slab rows, points, predicted GB."""
+    words = [stacks / f"{size}.mrc", stacks / f"{size}.tlt", "-o", stacks / "v.mrc", "--thickness", SIZES[size][0]]
+    result = run(*words, "--dry-run", *flags)
+    assert result.exit_code == 0, result.output
+    _, heading, *lines = result.stdout.splitlines()
+    assert heading.split()[:3] == ["device", "free", "GB"]
+    found = {}
+    for line in lines:
+        name, *cells = re.split(r"  +", line)
+        found[name] = [float(cell) if cell != "-" else None for cell in cells]
+    return found
+
+
+@pytest.mark.parametrize("card_gb", CARDS_GB)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_card_takes_every_usual_volume(size, card_gb, stacks, machine):
+    for model in ("default", "fast", "draft"):
+        plans = []
+        for threads in (2, 8, 64):
+            machine(card_gb, threads=threads)
+            found = planned(stacks, size, "--model", model)
+            free, allowed, rows, points, peak = found["cuda:0"]
+            assert free == pytest.approx(SHARE_FREE * card_gb, abs=0.06)
+            assert peak <= allowed < free
+            assert rows >= 32
+            assert points >= 1024
+            assert found["beside it, the host"][4] <= found["beside it, the host"][1]
+            plans.append(found["cuda:0"])
+        # The threads of the host are not the card's.
+        assert plans[0] == plans[1] == plans[2]
+    for method in ("fbp", "sirt"):
+        assert planned(stacks, size, "--method", method)["cuda:0"][2] >= 32
+
+
+def test_a_larger_card_gets_larger_blocks_and_slabs(stacks, machine):
+    found = []
+    for card_gb in CARDS_GB:
+        machine(card_gb)
+        found.append(planned(stacks, "2048 x 2048 x 1024")["cuda:0"])
+    points = [plan[3] for plan in found]
+    assert points == sorted(points)
+    assert points[0] < points[-1]
+
+
+def test_the_smallest_of_several_cards_decides(stacks, machine):
+    machine(8)
+    alone = planned(stacks, "2048 x 2048 x 1024")["cuda:0"]
+    machine(80, 8, 24)
+    together = planned(stacks, "2048 x 2048 x 1024")
+    assert list(together) == ["cuda:0", "cuda:1", "cuda:2", "beside it, the host"]
+    assert together["cuda:0"][2:] == alone[2:]
+
+
+def test_a_host_with_little_memory_limits_the_slabs(stacks, machine):
+    machine(80)
+    plenty = planned(stacks, "2048 x 2048 x 1024")
+    machine(80, host=5e9)
+    little = planned(stacks, "2048 x 2048 x 1024")
+    assert little["cuda:0"][2] < plenty["cuda:0"][2]
+    assert little["beside it, the host"][4] <= little["beside it, the host"][1]
+
+
+def test_the_limit_that_the_user_sets_is_the_card_s(stacks, machine):
+    machine(80)
+    found = planned(stacks, "800 x 800 x 400", "--max-memory", "3")["cuda:0"]
+    assert found[1] == 3.0
+    assert found[4] <= 3.0
+    # More than is free cannot be had.
+    machine(8)
+    assert planned(stacks, "800 x 800 x 400", "--max-memory", "20")["cuda:0"][1] == pytest.approx(8 * SHARE_FREE, 0.01)
+
+
+def test_too_small_a_card_is_refused_in_one_line(stacks, machine):
+    machine(0.4)
+    size = "2048 x 2048 x 1024"
+    words = [stacks / f"{size}.mrc", stacks / f"{size}.tlt", "-o", stacks / "v.mrc", "--thickness", 1024]
+    result = run(*words, "--dry-run")
+    assert result.exit_code == 2
+    assert re.search(r"do not suffice .* at least \d+\.\d\d GB are needed", result.stderr)
+
+
+def test_a_dry_run_on_the_cpu_has_one_line_for_it(stacks):
+    found = planned(stacks, "800 x 800 x 400", "--device", "cpu", "--max-memory", "4")
+    assert list(found) == ["cpu"]
+    assert found["cpu"][1] == 4.0
+    assert found["cpu"][4] <= 4.0
+
+
+def test_a_block_that_is_half_as_large_needs_less_of_everything():
+    """What is kept and lifted shrinks with it; else running out of memory would not be mended by smaller blocks."""
+    config = load_model("default").network.config
+    geometry, grid = TiltGeometry(tuple(np.arange(-60.0, 61, 3)), (2048, 2048)), VolumeGrid((1024, 2048, 2048))
+    gpu = torch.device("cuda", 0)
+    needed = [
+        network_bytes(config, geometry, grid, Compute(gpu, torch.bfloat16, points=32768 >> halvings))
+        for halvings in range(4)
+    ]
+    for more, less in itertools.pairwise(needed):
+        assert less < 0.7 * more
