@@ -310,7 +310,7 @@ def _make_slabs(
     for engine in engines:
         if isinstance(engine.pool, GpuPool) and engine.pool.failure is not None:
             watcher.note(f"The kernel for GPUs did not run on {engine.device}, which took time: {engine.pool.failure}")
-    return ", ".join(sorted({engine.pooling for engine in engines})) if engines and missing else None
+    return ", ".join(sorted({engine.pooling for engine in engines})) if engines else None
 
 
 def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int, int]]:
