@@ -483,6 +483,9 @@ def test_a_last_step_that_fails_keeps_all_that_was_done(where, number, flags, wo
     assert written == STARTS
     assert content(output) == content(work.folder / f"whole{output.suffix}")
     assert not partial.exists()
+    # A run that finds every slab done tells the same of their making.
+    whole, again = (json.loads(path.read_text()) for path in (work.folder / "whole.json", output.with_suffix(".json")))
+    assert again["compute"] == whole["compute"]
 
 
 @pytest.mark.parametrize("flags", [(), ("--format", "ome-zarr")])
