@@ -141,7 +141,7 @@ def test_a_gpu_that_fails_in_mid_run_keeps_its_slabs_and_the_next_run_goes_on(pl
     failed = run(place)
     assert failed.exit_code == 2
     assert "the GPU failed (CUDA error: device lost)" in failed.stderr
-    assert "1 finished slabs are kept" in failed.stderr
+    assert "1 finished slab is kept" in failed.stderr
     assert not (place / "v.mrc").exists()
     again = run(place)
     assert again.exit_code == 0, again.output
