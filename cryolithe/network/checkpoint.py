@@ -48,8 +48,21 @@ class Model:
     convention: Convention = OWN
 
 
-def save_network(path: Path, network: Network, card: dict[str, Any], convention: Convention = OWN) -> None:
+def save_network(
+    path: Path,
+    network: Network,
+    card: dict[str, Any],
+    convention: Convention = OWN,
+    stored: torch.dtype = torch.float32,
+) -> None:
     """Write a network; the file appears under its name only when it is complete.
+
+    Args:
+        path: file to write.
+        network: the network.
+        card: where it comes from.
+        convention: how it is to be applied.
+        stored: type of the weights in the file; float16 halves it and rounds each weight by at most 1 in 2000.
 
     Raises:
         OutputError: if it cannot be written.
@@ -60,7 +73,7 @@ def save_network(path: Path, network: Network, card: dict[str, Any], convention:
         "config": json.dumps(config_to_dict(network.config), sort_keys=True),
         "card": json.dumps(card, sort_keys=True),
     }
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.detach().to("cpu", stored).contiguous() for name, tensor in network.state_dict().items()}
     if convention.taps is not None:
         metadata["convention"] = json.dumps(convention.record, sort_keys=True)
         tensors[TAPS_LEAF] = convention.taps.detach().float().cpu().contiguous()
