@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from cryolithe.cli import main
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference.tiles import tiles_of
 from cryolithe.network import Head, RowSetConfig, build_network
@@ -140,3 +142,32 @@ def test_a_trunk_widens_the_halo_of_a_slab():
     with_trunk, without = (RowSetConfig(trunk_units=units) for units in (4, 0))
     assert with_trunk.trunk_reach == 2 + 3 + 3 + 2
     assert network_halo_px(with_trunk) - network_halo_px(without) == 2 * 10
+
+
+def test_a_shrunken_model_is_half_as_large_and_computes_nearly_the_same(tmp_path):
+    network = trunk_network()
+    save_network(tmp_path / "whole.safetensors", network, {"licence": "MIT"})
+    result = CliRunner().invoke(main, ["models", "shrink", str(tmp_path / "whole.safetensors"), "-o",
+                                       str(tmp_path / "small.safetensors")])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "small")]
+    assert sizes[1] < 0.75 * sizes[0]  # the header of so small a network counts
+    small = load_model(str(tmp_path / "small.safetensors"))
+    assert small.card == {"licence": "MIT"}
+    shape = (16, 16, 16)
+    geometry, grid = TiltGeometry(ANGLES_DEG, shape[1:]), VolumeGrid(shape)
+    whole, rounded = (NetworkMethod(one, geometry, grid) for one in (network, small.network))
+    rows = slab_rows(torch.randn((len(ANGLES_DEG), 16, 16)), whole, 0, 16)
+    expected = whole(rows)
+    assert 0 < (rounded(rows) - expected).norm() < 2e-3 * expected.norm()
+    again = CliRunner().invoke(main, ["models", "shrink", str(tmp_path / "whole.safetensors"), "-o",
+                                      str(tmp_path / "small.safetensors")])  # fmt: skip
+    assert again.exit_code == 2
+    assert "exists; give --overwrite" in again.output
+    with torch.no_grad():
+        network.mix.weight[0, 0] = 1e6
+    save_network(tmp_path / "large.safetensors", network, {})
+    refused = CliRunner().invoke(main, ["models", "shrink", str(tmp_path / "large.safetensors"), "-o",
+                                        str(tmp_path / "b.safetensors")])  # fmt: skip
+    assert refused.exit_code == 2
+    assert "beyond half precision" in refused.output
