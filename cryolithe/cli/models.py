@@ -56,9 +56,7 @@ def shrink_model(name: str, output: Path, overwrite: bool) -> None:
     weights = model.network.state_dict().values()
     most = max(float(tensor.abs().max()) for tensor in weights)
     if most > torch.finfo(torch.float16).max:
-        raise OutputError(
-            f"model {name} has a weight of {most:.3g}, which half precision cannot hold; keep it as it is"
-        )
+        raise OutputError(f"model {name} has a weight of {most:.3g}, beyond half precision; keep the file as it is")
     save_network(output, model.network, model.card, model.convention, torch.float16)
     changed = sum(float((tensor - tensor.half().float()).square().sum()) for tensor in weights)
     share = (changed / sum(float(tensor.square().sum()) for tensor in weights)) ** 0.5
