@@ -161,7 +161,7 @@ def test_halves_and_their_average(tmp_path):
 def test_the_average_of_halves_tells_its_geometry(tmp_path):
     even, tlt = write_series(tmp_path, images(), name="ts_EVN")
     odd, _ = write_series(tmp_path, images() + 0.3 * noise()[::-1], name="ts_ODD")
-    made("--even", even, "--odd", odd, tlt, *FBP)
+    made("--even", even, "--odd", odd, tlt, *FBP, "--contrast", "dark")
     record, half = (json.loads((tmp_path / f"ts_rec{n}.json").read_text()) for n in ("", "_EVN"))
     for part in ("geometry", "method", "settings", "compute"):
         assert record[part] == half[part]

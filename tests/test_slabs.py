@@ -179,7 +179,12 @@ def test_the_estimate_counts_the_layers_of_the_network():
     ("name", "encode", "join", "voxels"),
     [
         # new rows (as 128 -> 256 -> 64); 22 or 24 rows of 64 features through hidden layers to 8 or 64 coefficients
-        ("default", 2 * (192 * 384 + 384 * 64), 22 * 64 * 512 + 512 * 512 + 512 * 512 + 512 * 8, 2 * 2 * 2),
+        (  # and a map past the hidden layer; then eight convolutions, a wider layer and back, the coefficients
+            "default",
+            2 * (128 * 256 + 256 * 48 + 128 * 48),
+            22 * 48 * 128 + 8 * 27 * 128 * 128 + 2 * 128 * 256 + 128 * 8,
+            2 * 2 * 2,
+        ),
         ("fast", 2 * (128 * 256 + 256 * 64), 22 * 64 * 256 + 256 * 256 + 256 * 256 + 256 * 8, 2 * 2 * 2),
         ("draft", 4 * (128 * 256 + 256 * 64), 24 * 64 * 512 + 3 * (512 * 512) + 512 * 64, 4 * 4 * 4),
     ],

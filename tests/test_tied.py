@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
-import mrcfile
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from plain_mrc import new_mrc
 from test_denoise_warp import TINY
 from tiny_series import noise, write_series
 
@@ -30,7 +30,7 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.training.session import _check_pairs
 from cryolithe.volume import Volume
 
-FBP = ("--method", "fbp", "--thickness", 12, "--device", "cpu")
+FBP = ("--contrast", "dark", "--method", "fbp", "--thickness", 12, "--device", "cpu")
 SAMBA = ("--denoise", "samba", "--denoise-minutes", 1)
 QUICK = Path(__file__).resolve().parents[1] / "training_data" / "recipes" / "quick.yaml"
 
@@ -154,7 +154,7 @@ def test_a_volume_that_is_not_what_its_record_says_is_not_done(fault, tmp_path):
     else:
         data = np.array(read_volume(path).voxels)
         new = data[:-1] if fault == "shape" else data.astype(np.int16)
-        with mrcfile.new(path, np.ascontiguousarray(new), overwrite=True) as file:
+        with new_mrc(path, np.ascontiguousarray(new)) as file:
             file.set_volume()
     result = call("reconstruct", table, *FBP)
     assert result.exit_code == 1

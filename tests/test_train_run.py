@@ -262,7 +262,7 @@ def test_a_process_that_cannot_record_ends_all_of_them(tmp_path, taken):
         for r in (0, 1)
     ]
     try:
-        told = [process.communicate(timeout=120)[1] for process in processes]
+        told = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -25,7 +25,7 @@ from cryolithe.diagnosis.finding import OK, PROBLEM, Finding
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px
 from cryolithe.hashing import file_sha256
-from cryolithe.network import Network
+from cryolithe.network import Network, plane_values
 from cryolithe.network.checkpoint import bundled_models, load_model
 from cryolithe.projector import make_projector
 from cryolithe.reconstruct.methods import Compute, FbpMethod, NetworkMethod, network_rows
@@ -38,7 +38,7 @@ MODEL = "default"
 REGENERATE = "in a checkout with another model: python -m cryolithe.diagnosis"
 REINSTALL = "install again: python -m pip install --force-reinstall --no-deps cryolithe"
 
-GEOMETRY = TiltGeometry(tuple(range(-60, 61, 10)), (48, 48))
+GEOMETRY = TiltGeometry(tuple(range(-60, 61, 10)), (96, 48))
 GRID = VolumeGrid((16, 8, 40))
 SPEED_GEOMETRY = TiltGeometry(tuple(range(-60, 61, 3)), (96, 96))
 SPEED_GRIDS = {"cpu": VolumeGrid((32, 32, 96)), "cuda": VolumeGrid((96, 192, 96))}
@@ -103,7 +103,7 @@ def define_network() -> torch.Tensor:
     rows = network_rows(centred_rows(tilt_images(GEOMETRY), GRID.shape[1] + 2 * method.halo_px), config)
     windows = all_windows(rows, columns.double(), config.windows)
     maps = network.tilt_context(torch.from_numpy(GEOMETRY.angles_rad))
-    values = network(windows, visible(columns, GEOMETRY.image_shape[1]), maps)
+    values = plane_values(network, windows, visible(columns, GEOMETRY.image_shape[1]), maps, (depth, width))
     by_block = values.view(depth, width, -1, head.outputs).transpose(1, 2)
     return by_block[..., 0] if head.levels == 0 else synthesise(by_block, GRID.shape, Wavelet(head.wavelet))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from cryolithe.network.config import Head, InputWindow, NetworkConfig, RowSetConfig, SliceSetConfig
 from cryolithe.network.rowset import RowSet
 from cryolithe.network.sliceset import SliceSet
@@ -18,7 +20,30 @@ __all__ = [
     "SliceSet",
     "SliceSetConfig",
     "build_network",
+    "plane_values",
 ]
+
+
+def plane_values(
+    network: Network, windows: torch.Tensor, visible: torch.Tensor, context: torch.Tensor, grid: tuple[int, int]
+) -> torch.Tensor:
+    """Values of all blocks of a plane of points by the plain definition.
+
+    Args:
+        network: any.
+        windows: of the points, x fastest, shape ``(tilts, z * x, rows, samples)``.
+        visible: shape ``(tilts, z * x)``.
+        context: result of the network's ``tilt_context``.
+        grid: points along z and x.
+
+    Returns:
+        shape ``(z * x, blocks, outputs)``; blocks within a trunk's reach of either end are left out.
+    """
+    joined: torch.Tensor = network(windows, visible, context)
+    reach = network.config.trunk_reach
+    if not reach or not isinstance(network, RowSet):
+        return joined
+    return network.refine(joined, grid)[:, reach : joined.shape[1] - reach]
 
 
 def build_network(config: NetworkConfig) -> Network:

@@ -53,13 +53,13 @@ class _Bands(NamedTuple):
     matter: torch.Tensor  # (z, y, x), every second voxel
 
 
-def measure_evidence(stack: PreparedStack, depth: int, network: Network) -> Evidence:
+def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) -> Evidence:
     """Look at a prepared stack; the same values on every machine, up to rounding, whatever its slabs and threads.
 
     Args:
         stack: the images.
         depth: voxels of the volume along z.
-        network: any that learnt dense = positive.
+        network: any that learnt dense = positive; None for none.
     """
     height, width = stack.geometry.image_shape
     factor = -(-width // WIDEST_PX)
@@ -82,7 +82,7 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network) -> Evid
             best = (richest, images, place)
     seen = average([Evidence(bands.asymmetry, bands.deviations) for bands in found])
     seen = replace(seen, deviations=round(seen.deviations * math.sqrt(count), 2))  # of different parts, so surer
-    if not seen.fair or len(angles) < FEWEST_TRIAL_TILTS:
+    if network is None or not seen.fair or len(angles) < FEWEST_TRIAL_TILTS:
         return seen
     bright, dark = _explained(best[1], angles, best[2], network)
     return replace(seen, explained_bright=round(bright, 4), explained_dark=round(dark, 4))

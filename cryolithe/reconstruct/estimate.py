@@ -73,6 +73,8 @@ def products_per_voxel(config: NetworkConfig) -> float:
     width, outputs = config.combiner_width, config.head.outputs
     if isinstance(config, RowSetConfig):  # a block of voxels needs as many new rows as it is high
         encode = stride * config.row_hidden * (config.channels + config.row_features)
+        if config.trunk_units:
+            encode += stride * config.channels * config.row_features
     else:
         hidden = max(0, config.row_layers - 1) * config.row_hidden**2
         encode = rows * (config.set_hidden * config.row_hidden + hidden + config.row_hidden * config.row_features)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from cryolithe.errors import OutputError
+from cryolithe.errors import ModelError, OutputError
+from cryolithe.network import Network
 from cryolithe.network.checkpoint import load_model
 from cryolithe.reconstruct.asymmetry import measure_evidence
 from cryolithe.reconstruct.job import ResolvedJob
@@ -46,7 +47,15 @@ def evidence_of_parts(runs: Sequence[ResolvedJob], folder: Path) -> Evidence:
 
 @torch.inference_mode()
 def _look(run: ResolvedJob, stack: PreparedStack) -> Evidence:
-    return measure_evidence(stack, run.grid.shape[0], load_model(JUDGE).network)
+    return measure_evidence(stack, run.grid.shape[0], _judge())
+
+
+def _judge() -> Network | None:
+    """The network that looks at the contrast; None in an installation that lacks it, where the images alone tell."""
+    try:
+        return load_model(JUDGE).network
+    except ModelError:
+        return None
 
 
 def planned_polarity(plan: dict[str, Any]) -> Polarity | None:
