@@ -10,12 +10,14 @@ import torch
 from click.testing import CliRunner
 
 from cryolithe.cli import main
-from cryolithe.network.checkpoint import load_model
+from cryolithe.network import build_network
+from cryolithe.network.checkpoint import bundled_models, load_model
 from cryolithe.settings import read_settings_file, resolve_settings
 from cryolithe.training.config import read_train_config
 from cryolithe.training.distributed import Place
 from cryolithe.training.loop import Hooks, train
 from cryolithe.training.sources import make_source
+from cryolithe.training.starting import grown_from, with_row_encoder_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TRAINING = sorted(CONFIGS.glob("train_*.yaml"))
@@ -44,6 +46,17 @@ def test_training_configurations_take_steps(path, tmp_path):
     assert state.network.config == config.network_config()
     assert np.isfinite(losses).all()
     assert len(losses) == 2
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
+def test_what_a_configuration_begins_with_fits_or_is_made_by_another(path):
+    config = read_train_config(path)
+    for donor, begin in ((config.start_rows, with_row_encoder_of), (config.start_grown, grown_from)):
+        if donor in bundled_models():
+            begin(load_model(donor).network, build_network(config.network_config()), donor)
+        elif donor is not None:
+            made = f"-o runs/{Path(donor).name}"
+            assert any(made in other.read_text() for other in TRAINING), f"no configuration makes {donor}"
 
 
 @pytest.mark.parametrize("path", RECONSTRUCTION, ids=lambda p: p.name)
