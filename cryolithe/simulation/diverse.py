@@ -66,10 +66,14 @@ _BODIES = {
 }
 SCENES = {
     "membranes": Scene(0.2, (2, 6), 0.0, (0, 0), (0, 0), 0.0, 0.3),
-    "membranes and few": Scene(0.25, (1, 5), 0.65, (0.001, 0.01), (0.002, 0.02), 0.85, 0.6),
-    "mixed": Scene(0.45, (1, 4), 0.9, (0.003, 0.03), (0.005, 0.06), 0.95, 0.6),
-    "sparse": Scene(0.07, (0, 1), 0.6, (0.0003, 0.003), (0.0003, 0.004), 0.6, 0.3),
-    "almost empty": Scene(0.03, (0, 0), 0.05, (0.0001, 0.0005), (0.0001, 0.0005), 0.5, 0.0),
+    "membranes and few": Scene(0.22, (1, 5), 0.65, (0.001, 0.01), (0.002, 0.02), 0.85, 0.6),
+    # Between membranes and large proteins thin filaments are the first to be lost, so some scenes have little else.
+    "filaments": Scene(
+        0.15, (0, 1), 0.9, (0.001, 0.02), (0.002, 0.04), 0.6, 0.3, others=("filament",) * 4 + ("microtubule",)
+    ),
+    "mixed": Scene(0.36, (1, 4), 0.9, (0.003, 0.03), (0.005, 0.06), 0.95, 0.6),
+    "sparse": Scene(0.05, (0, 1), 0.6, (0.0003, 0.003), (0.0003, 0.004), 0.6, 0.3),
+    "almost empty": Scene(0.02, (0, 0), 0.05, (0.0001, 0.0005), (0.0001, 0.0005), 0.5, 0.0),
 }
 
 
