@@ -27,6 +27,14 @@ class ReconstructSettings(BaseModel):
         "default",
         description="Name of a model (see: cryolithe models list), or the path of a .safetensors file.",
     )
+    fbp_share: float | None = Field(
+        None,
+        ge=0,
+        le=0.9,
+        allow_inf_nan=False,
+        description="Share of filtered back-projection in a network's volume, where the tilts measured: what the data "
+        "show and the network does not know stays visible. 0: the network alone. Default: the model's, 0.3 for most.",
+    )
     thickness: int | None = Field(
         None,
         ge=1,

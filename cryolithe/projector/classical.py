@@ -16,8 +16,10 @@ from cryolithe.filters import filter_rows, padded_length, ramp_response
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import Projector, make_projector
 
+WINDOW = "cosine"  # of the ramp filter, unless told
 
-def fbp(projector: Projector, rows: torch.Tensor, window: str = "cosine") -> torch.Tensor:
+
+def fbp(projector: Projector, rows: torch.Tensor, window: str = WINDOW) -> torch.Tensor:
     """Filtered back-projection (Kak & Slaney 1988, eq. 3.35): V(r) = Σ_θ Δθ q_θ(u_θ(r)).
 
     Δθ is each tilt's own share of the angular range, so irregular tilt schemes are weighted rightly.

@@ -8,7 +8,9 @@ import torch
 
 from cryolithe.errors import ResourceError
 from cryolithe.projector.classical import sirt_margin_px
+from cryolithe.projector.footprint import PIXELS_PER_VOXEL
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
+from cryolithe.reconstruct.fusion import REACH_PX, fusion_bytes
 from cryolithe.reconstruct.job import ResolvedJob
 from cryolithe.reconstruct.methods import (
     BATCHES,
@@ -18,7 +20,7 @@ from cryolithe.reconstruct.methods import (
     network_halo_px,
     trunk_row_bytes,
 )
-from cryolithe.reconstruct.networks import published_demand
+from cryolithe.reconstruct.networks import fbp_share, published_demand
 from cryolithe.reconstruct.plan import GPU_BASE_BYTES, Demand, free_bytes, memory_budget_bytes, run_bytes, slab_rows
 
 # Lower slabs spend more on the rows beyond their ends than smaller blocks cost.
@@ -140,9 +142,16 @@ def _method_demand(run: ResolvedJob, batch: int) -> Demand:
         fixed = network_bytes(config, run.series.geometry, run.grid, compute)
         fixed += round(2 * config.head.stride * config.trunk_reach * trunk_row_bytes(config, run.grid))
         copies = 5.0 + trunk_row_bytes(config, run.grid) / (4.0 * depth * width)
-        return Demand(fixed, copies, 6.0, halo, config.head.stride)
+        if not fbp_share(run.model, run.job.settings.fbp_share):
+            return Demand(fixed, copies, 6.0, halo, config.head.stride)
+        fixed += _index_bytes(tilts * depth * width) + fusion_bytes(run.grid, run.device)
+        return Demand(fixed, copies, 14.0, max(halo, REACH_PX), config.head.stride)
     iterative = run.job.settings.method == "sirt"
     wide = width + 2 * sirt_margin_px(depth) if iterative else width
-    entries = 3 * tilts * depth * wide  # of the projection of one slice
-    indices = (2 if iterative else 1) * 12 * min(entries, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK
+    indices = _index_bytes(tilts * depth * wide, directions=2 if iterative else 1)
     return Demand(indices, 5.0 * wide / width if iterative else 2.5, 4.0)
+
+
+def _index_bytes(points: int, directions: int = 1) -> int:
+    """Of a projector for slices of so many voxels times tilts: what it keeps, and what it makes at a time."""
+    return directions * 12 * min(PIXELS_PER_VOXEL * points, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK

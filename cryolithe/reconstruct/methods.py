@@ -28,6 +28,7 @@ from cryolithe.inference.pooling import pools_in_registers
 from cryolithe.network import InputWindow, Network, NetworkConfig, RowSet, SliceSetConfig
 from cryolithe.projector import Projector
 from cryolithe.projector.classical import fbp, sirt
+from cryolithe.reconstruct.fusion import Fusion
 from cryolithe.sampling import block_positions_px
 from cryolithe.wavelets import Wavelet, synthesise
 
@@ -270,6 +271,7 @@ class NetworkMethod:
         self.first_row = 0
         lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
         self.lifted = lifted.to(compute.device, compute.precision)
+        self.fusion: Fusion | None = None
         trunk = network.trunk if isinstance(network, RowSet) else None
         self.trunk = copy.deepcopy(trunk).to(compute.device, compute.precision) if trunk is not None else None
         self.engine = self._new_engine()
@@ -290,6 +292,12 @@ class NetworkMethod:
         moved.first_row = first_row
         return moved
 
+    def fused(self, fusion: Fusion) -> NetworkMethod:
+        """The same with a share of filtered back-projection mixed in."""
+        mixed = copy.copy(self)
+        mixed.fusion, mixed.halo_px = fusion, max(self.sampling.halo_px, fusion.halo_px)
+        return mixed
+
     def with_smaller_blocks(self) -> NetworkMethod | None:
         """The same with half the points at a time, for when memory ran out; None if that would be too few."""
         points = self.compute.batch().points // 2
@@ -305,10 +313,19 @@ class NetworkMethod:
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`; rows are standardised and dense = positive."""
         slab, points = rows.shape[1] - 2 * self.halo_px, self.points
-        run = self.sampling.inputs(rows.to(self.compute.device), self.first_row)
+        rows = rows.to(self.compute.device)
+        run = self.sampling.inputs(self._rows_within(rows, self.sampling.halo_px), self.first_row)
         values = self.engine(run, self.on_points)
         by_point = values.view(len(points.z_px), len(points.x_px), *values.shape[1:])
-        return self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
+        volume = self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
+        if self.fusion is None:
+            return volume
+        return self.fusion(volume.float(), self._rows_within(rows, self.fusion.halo_px))
+
+    def _rows_within(self, rows: torch.Tensor, halo_px: int) -> torch.Tensor:
+        """The rows of a slab with a smaller halo."""
+        spare = self.halo_px - halo_px
+        return rows[:, spare : rows.shape[1] - spare]
 
 
 def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid, compute: Compute) -> int:

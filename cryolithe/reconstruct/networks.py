@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cryolithe.errors import ModelError, SettingsError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import Model
 from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod, network_bytes
 from cryolithe.reconstruct.plan import Demand
 from cryolithe.reconstruct.published import PublishedSampling, published_field, published_halo_px
+
+# Of filtered back-projection in the volumes of models that do not say it (benchmarks/fusion.py).
+FBP_SHARE, MOST_SHARE = 0.3, 0.9
 
 
 def make_network_method(
@@ -22,6 +26,31 @@ def make_network_method(
     taps = model.convention.taps
     sampling = None if taps is None else PublishedSampling(model.network.config, taps, geometry, grid)
     return NetworkMethod(model.network, geometry, grid, compute, on_points, sampling)
+
+
+def fbp_share(model: Model, setting: float | None) -> float:
+    """How much of filtered back-projection goes into a model's volumes, see `cryolithe.reconstruct.fusion`.
+
+    Args:
+        model: whose card may say it; models with the published convention are applied as published.
+        setting: of the user, which comes first.
+
+    Raises:
+        ModelError: if the card says something else than a share.
+        SettingsError: for a model with the published convention.
+    """
+    if model.convention.published:
+        if setting:
+            raise SettingsError(
+                f"--fbp-share {setting:g}: model {model.name} is applied as published, give 0 or nothing"
+            )
+        return 0.0
+    if setting is not None:
+        return setting
+    share = model.card.get("fbp_share", FBP_SHARE)
+    if not isinstance(share, int | float) or not 0 <= share <= MOST_SHARE:
+        raise ModelError(f"the card of model {model.name} has fbp_share: {share!r}, expected 0 to {MOST_SHARE}")
+    return float(share)
 
 
 def published_demand(model: Model, geometry: TiltGeometry, grid: VolumeGrid, compute: Compute) -> Demand:

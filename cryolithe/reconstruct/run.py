@@ -45,7 +45,8 @@ from cryolithe.reconstruct.methods import (
     SirtMethod,
     SlabMethod,
 )
-from cryolithe.reconstruct.networks import make_network_method
+from cryolithe.reconstruct.mixing import choose_parts, fused_method, measure_curve, planned_curve
+from cryolithe.reconstruct.networks import fbp_share, make_network_method
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
 from cryolithe.reconstruct.plan import BASE_BYTES, memory_budget_bytes
 from cryolithe.reconstruct.preparation import PreparedStack, check_images, image_workers, prepare_stack
@@ -90,6 +91,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
         stack = _prepared(run, folder, watcher)
         plan = _with_polarity(run, folder, plan, stack, watcher)
+        plan = _with_fusion(run, folder, plan, stack, watcher)
         prepared = time.monotonic()
         plan = {**plan, "pooling": _make_slabs(run, folder, plan, stack, watcher)}
         if _inputs_seen(job) != seen:
@@ -262,6 +264,42 @@ def _with_polarity(
     return plan
 
 
+def _with_fusion(
+    run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+) -> dict[str, Any]:
+    """The journal's first line with how filtered back-projection is mixed in; what an unfinished run settled stays."""
+    if run.model is None:
+        return plan
+    curve = planned_curve(plan)
+    if curve is None:
+        share = fbp_share(run.model, run.job.settings.fbp_share)
+        if share == 0:
+            return plan
+        watcher.stage("Comparing with the back-projection", 1)
+        compute = Compute(run.device, run.precision, points=plan["batch"])
+        read = partial(_network_rows, stack, _scale(run, plan, stack))
+        make = partial(make_network_method, run.model, stack.geometry, compute=compute)
+        parts = choose_parts(run.grid, run.model.network.config.head.stride)
+        curve = measure_curve(make, share, stack.geometry, parts, read)
+        plan = {**plan, "fusion": curve.record()}
+        folder.settle(plan)
+    watcher.note(
+        f"Fusion: {curve.share:.0%} of what the tilts measured comes from filtered back-projection (--fbp-share)."
+    )
+    return plan
+
+
+def _scale(run: ResolvedJob, plan: dict[str, Any], stack: PreparedStack) -> float:
+    """What prepared images are divided by for a network, and its volume is multiplied by."""
+    polarity = planned_polarity(plan)
+    return run.dense_sign(polarity.contrast) * stack.sigma if polarity else 1.0
+
+
+def _network_rows(stack: PreparedStack, scale: float, first: int, stop: int) -> torch.Tensor:
+    """Rows of the detector as a network gets them."""
+    return stack.read_rows(first, stop - first).clamp(-stack.clip_level, stack.clip_level) / scale
+
+
 def _make_method(
     run: ResolvedJob,
     stack: PreparedStack,
@@ -283,9 +321,11 @@ def _make_method(
     if settings.method == "network":
         assert run.model is not None
         compute = Compute(device, run.precision, points=plan["batch"])
-        return make_network_method(
+        method = make_network_method(
             run.model, stack.geometry, run.grid, compute, on_points=lambda share: on_rows(share * rows)
         )
+        curve = planned_curve(plan)
+        return method if curve is None else fused_method(method, curve, stack.geometry, run.grid)
     margin = sirt_margin_px(depth) if settings.method == "sirt" else 0
     projector = make_projector(stack.geometry, (depth, width + 2 * margin), device, settings.projector)
     if settings.method == "fbp":
@@ -315,13 +355,12 @@ def _make_slabs(
 
     methods = [_make_method(run, stack, plan, on_rows, device) for device in run.devices]
     network = run.model is not None
-    polarity = planned_polarity(plan)
-    scale = run.dense_sign(polarity.contrast) * stack.sigma if polarity else 1.0
+    scale = _scale(run, plan, stack)
 
     def read(method: SlabMethod, start: int, stop: int) -> torch.Tensor:
         whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block
-        rows = stack.read_rows(start - method.halo_px, whole + 2 * method.halo_px)
-        return rows.clamp(-stack.clip_level, stack.clip_level) / scale if network else rows
+        first, last = start - method.halo_px, start + whole + method.halo_px
+        return _network_rows(stack, scale, first, last) if network else stack.read_rows(first, last - first)
 
     missing = _missing_rows(folder, height, plan["slab_rows"])
     dtype = working_dtype(run.job.settings)

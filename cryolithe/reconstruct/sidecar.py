@@ -102,6 +102,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             }
             if run.model
             else None,
+            "fusion": plan.get("fusion"),
         },
         "settings": settings.model_dump(mode="json"),
         "compute": {

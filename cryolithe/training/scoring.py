@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from cryolithe.network import Network
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt_margin_px
 from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod, SirtMethod
+from cryolithe.reconstruct.mixing import choose_parts, fused_method, measure_curve
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import Molecule, SpecimenRecipe, add_white_noise, make_specimen, project
 
@@ -61,6 +63,7 @@ def reconstruct_array(
     depth: int,
     compute: Compute = ON_CPU,
     on_points: Callable[[float], object] = lambda share: None,
+    share: float = 0.0,
 ) -> NDArray[np.float32]:
     """Apply a network to a small series at once.
 
@@ -71,18 +74,25 @@ def reconstruct_array(
         depth: thickness of the volume in voxels.
         compute: device and precision.
         on_points: see `NetworkMethod`.
+        share: of filtered back-projection, see `cryolithe.reconstruct.fusion`.
 
     Returns:
         shape ``(depth, y, x)``, in the units of the images.
     """
     _, height, width = images.shape
-    method = NetworkMethod(
-        network, TiltGeometry(angles_deg, (height, width)), VolumeGrid((depth, height, width)), compute, on_points
-    )
+    geometry, grid = TiltGeometry(angles_deg, (height, width)), VolumeGrid((depth, height, width))
+    method = NetworkMethod(network, geometry, grid, compute, on_points)
+    scale = np.float32(images.std())
+
+    def read(first: int, stop: int) -> torch.Tensor:
+        return torch.from_numpy(images[:, reflected_rows(first, stop - first, height)] / scale)
+
+    if share:
+        parts = choose_parts(grid, method.row_multiple)
+        make = partial(NetworkMethod, network, geometry, compute=compute)
+        method = fused_method(method, measure_curve(make, share, geometry, parts, read), geometry, grid)
     whole = height + -height % method.row_multiple
-    rows = images[:, reflected_rows(-method.halo_px, whole + 2 * method.halo_px, height)]
-    scale = float(images.std())
-    volume: NDArray[np.float32] = method(torch.from_numpy(rows / np.float32(scale))).cpu().numpy() * np.float32(scale)
+    volume: NDArray[np.float32] = method(read(-method.halo_px, whole + method.halo_px)).cpu().numpy() * scale
     return volume[:, :height]
 
 

@@ -1,0 +1,235 @@
+"""What the data show stays in: a share of filtered back-projection in the measured region of a network's volume.
+
+    V = N + g M (c F - N)         c(|k|) = <F, N> / <F, F> over a shell of the measured region
+
+N is the network's volume, F that of filtered back-projection, M the region of Fourier space that the tilts measured,
+g the share. A network knows what specimens look like and may take what it has never seen for noise; F takes nothing for
+noise. c brings F to the amplitude that the network gives to what both show, so that noise comes in only as strong as
+that: it needs no truth, and where F is nothing but noise c is small.
+
+F is filtered by g c where it costs least: over the detector, before back-projection, since a filter that depends on
+|k| alone is the same on every central slice. There it is a sum over neighbouring rows, and slabs stay independent.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.filters import extend_rows, padded_length, ramp_response
+from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.projector import Projector
+from cryolithe.projector.classical import WINDOW
+
+# Shells between zero and Nyquist in which amplitudes are compared.
+SHELLS = 24
+# Detector rows before and after one that the filter of a row reads.
+REACH_PX = 12
+# Grid along the tilt axis on which the filter's response is sampled.
+_SAMPLES = 96
+_PLANES_AT_ONCE = {"cpu": 1, "cuda": 16}
+
+
+@dataclass(frozen=True)
+class FusionCurve:
+    """How filtered back-projection is mixed in.
+
+    Attributes:
+        share: g, from 0 (the network alone) to below 1.
+        amplitude: c at the frequencies 1/48, 2/48, ... 1/2 cycles/px.
+    """
+
+    share: float
+    amplitude: tuple[float, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for the journal and the sidecar."""
+        return {"share": self.share, "amplitude": list(self.amplitude)}
+
+    def at(self, frequency_per_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Interpolate c; constant below the first frequency and beyond the last."""
+        return np.interp(frequency_per_px, np.arange(1, SHELLS + 1) / (2 * SHELLS), self.amplitude)
+
+
+def curve_of_record(record: dict[str, Any]) -> FusionCurve:
+    """The reverse of `FusionCurve.record`."""
+    return FusionCurve(float(record["share"]), tuple(float(value) for value in record["amplitude"]))
+
+
+class Fusion:
+    """Mixes filtered back-projection into slabs of a network's volume.
+
+    Args:
+        curve: how much of it, how strong.
+        projector: geometry and slices of the volume, and the device.
+    """
+
+    def __init__(self, curve: FusionCurve, projector: Projector) -> None:
+        self.curve, self.projector = curve, projector
+        self.halo_px = REACH_PX
+        length = padded_length(projector.geometry.image_shape[1])
+        self._rows = _row_responses(curve, length).to(projector.device)
+        self._planes = _PlaneFilter(projector.geometry, projector.slice_shape)
+
+    def __call__(self, volume: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The mixture.
+
+        Args:
+            volume: the network's, shape ``(z, slab, x)``, float32; it is changed.
+            rows: the same that the network got, shape ``(tilts, slab + 2 halo_px, X)``.
+
+        Returns:
+            shape ``(z, slab, x)``, on the volume's device.
+        """
+        change = self.projector.adjoint(self._filtered(rows.to(self.projector.device))).to(volume)
+        change.sub_(volume, alpha=self.curve.share)
+        return volume.add_(self._planes(change))
+
+    def _filtered(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows ready for back-projection, filtered by g c, ramp and each tilt's share of the angles."""
+        size, slab = rows.shape[-1], rows.shape[1] - 2 * REACH_PX
+        length = padded_length(size)
+        spectrum = torch.fft.rfft(extend_rows(rows, length), dim=-1)
+        mixed = spectrum[:, REACH_PX : REACH_PX + slab] * self._rows[0]
+        for step in range(1, REACH_PX + 1):
+            before, after = (spectrum[:, REACH_PX + way * step :][:, :slab] for way in (-1, 1))
+            mixed += (before + after) * self._rows[step]
+        left = (length - size) // 2
+        filtered = torch.fft.irfft(mixed, n=length, dim=-1)[..., left : left + size]
+        weights = torch.from_numpy(self.projector.geometry.angular_weights_rad()).to(filtered)
+        return filtered * weights[:, None, None]
+
+
+def _row_responses(curve: FusionCurve, length: int) -> torch.Tensor:
+    """Responses over x for the rows 0, 1, ... ``REACH_PX`` away, shape ``(REACH_PX + 1, length // 2 + 1)``, float32."""
+    across, along = np.fft.rfftfreq(length), np.fft.fftfreq(_SAMPLES)
+    wanted = curve.share * curve.at(np.hypot(along[:, None], across))
+    taps = np.fft.ifft(wanted, axis=0).real[: REACH_PX + 1]
+    fade = 0.5 + 0.5 * np.cos(np.pi * np.arange(REACH_PX + 1) / (REACH_PX + 1))
+    ramp = ramp_response(length, WINDOW).numpy()
+    return torch.from_numpy((taps * fade[:, None] * ramp).astype(np.float32))
+
+
+class _PlaneFilter:
+    """Keeps the measured part of planes (z, x), which are mirrored beyond their faces."""
+
+    def __init__(self, geometry: TiltGeometry, slice_shape: tuple[int, int]) -> None:
+        self.slice_shape = slice_shape
+        self.padding: list[tuple[int, int]] = []
+        for size in slice_shape:
+            wanted = size + 2 * min(size - 1, max(8, size // 8))
+            # A fast length may be longer than what mirroring can fill.
+            length = min(int(scipy.fft.next_fast_len(wanted, real=True)), 3 * size - 2)
+            before = min(size - 1, (length - size) // 2)
+            self.padding.append((before, length - size - before))
+        lengths = [size + sum(pad) for size, pad in zip(slice_shape, self.padding, strict=True)]
+        frequency_z, frequency_x = np.fft.fftfreq(lengths[0])[:, None], np.fft.rfftfreq(lengths[1])
+        gain = measured_region(geometry.angles_deg, frequency_z, frequency_x, slice_shape[0])
+        self.gain = torch.from_numpy(gain.astype(np.float32))
+
+    def __call__(self, volume: torch.Tensor) -> torch.Tensor:
+        """The measured part of a volume ``(z, y, x)``, in its place."""
+        (top, bottom), (left, right) = self.padding
+        gain = self.gain.to(volume.device)
+        lengths = [size + sum(pad) for size, pad in zip(self.slice_shape, self.padding, strict=True)]
+        step = _PLANES_AT_ONCE[volume.device.type]
+        for y in range(0, volume.shape[1], step):
+            planes = volume[:, y : y + step].transpose(0, 1)
+            padded = torch.nn.functional.pad(planes[None], (left, right, top, bottom), mode="reflect")[0]
+            measured = torch.fft.irfft2(torch.fft.rfft2(padded) * gain, s=lengths)
+            planes.copy_(measured[:, top : lengths[0] - bottom, left : lengths[1] - right])
+        return volume
+
+
+def fusion_bytes(grid: VolumeGrid, device: torch.device) -> int:
+    """Memory for the planes that are filtered at a time, beside the projector's and what belongs to a slab."""
+    depth, _, width = grid.shape
+    # A mirrored plane is at most 1.5 times as long and wide; plane, spectrum, product, result.
+    return int(4 * 4 * 2.25 * depth * width * _PLANES_AT_ONCE[device.type])
+
+
+def measured_region(
+    angles_deg: tuple[float, ...], frequency_z: NDArray[np.float64], frequency_x: NDArray[np.float64], depth: int
+) -> NDArray[np.float64]:
+    """Which frequencies lie between the outermost tilts: 1 there, falling to 0 over the thickness of a central slice.
+
+    Args:
+        angles_deg: of the tilts.
+        frequency_z: cycles/px; likewise ``frequency_x``, broadcastable to the result.
+        frequency_x: see above.
+        depth: of the specimen in voxels, whose reciprocal is a slice's thickness.
+
+    Returns:
+        values from 0 to 1.
+    """
+    lowest, highest = np.radians(min(angles_deg)), np.radians(max(angles_deg))
+    if highest - lowest >= np.pi:
+        return np.ones(np.broadcast_shapes(frequency_z.shape, frequency_x.shape))
+
+    def inside(z: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+        beyond = np.maximum(z * np.cos(highest) - x * np.sin(highest), x * np.sin(lowest) - z * np.cos(lowest))
+        return np.clip(1 - 2 * depth * beyond, 0.0, 1.0)
+
+    # k and -k are the same wave.
+    return np.maximum(inside(frequency_z, frequency_x), inside(-frequency_z, -frequency_x))
+
+
+def match_amplitudes(
+    pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]], angles_deg: tuple[float, ...]
+) -> tuple[float, ...]:
+    """c of parts of a volume, see the module.
+
+    Args:
+        pairs: the network's voxels and those of filtered back-projection, shape ``(z, y, x)``; one shape in a pair.
+        angles_deg: of the tilts.
+
+    Returns:
+        one number for each of the ``SHELLS`` shells, not negative; what no frequency falls into has its neighbour's.
+    """
+    common, power = np.zeros(SHELLS + 1), np.zeros(SHELLS + 1)
+    for ours, back in pairs:
+        shell, weight = _shells(ours.shape, angles_deg)
+        fade = functools.reduce(np.multiply.outer, [_faded(size) for size in ours.shape])
+        a, b = (np.fft.rfftn((part - part.mean(dtype=np.float64)) * fade) for part in (ours, back))
+        common += np.bincount(shell, (weight * (a * b.conj()).real).ravel(), SHELLS + 2)[: SHELLS + 1]
+        power += np.bincount(shell, (weight * np.abs(b) ** 2).ravel(), SHELLS + 2)[: SHELLS + 1]
+    filled = np.flatnonzero(power[1:] > 0)
+    if not filled.size:
+        return (0.0,) * SHELLS
+    found = np.maximum(common[1:][filled], 0) / power[1:][filled]
+    return tuple(float(value) for value in np.interp(np.arange(SHELLS), filled, found))
+
+
+def _shells(shape: tuple[int, ...], angles_deg: tuple[float, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Shell of each frequency of a real transform, flat, and how much it counts: not beyond what tilts measured."""
+    z, y, x = (
+        f.reshape([-1 if axis == other else 1 for other in range(3)])
+        for axis, f in enumerate((np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), np.fft.rfftfreq(shape[2])))
+    )
+    radius = np.sqrt(z**2 + y**2 + x**2)
+    shell = np.minimum(np.rint(2 * SHELLS * radius), SHELLS + 1).astype(np.int64)
+    twice = np.where((x == 0) | (x == 0.5), 1.0, 2.0)
+    weight = twice * measured_region(angles_deg, z, x, shape[0]) * np.ones_like(radius)
+    return shell.ravel(), weight
+
+
+def _faded(size: int) -> NDArray[np.float32]:
+    """Weights along an axis that rise over an eighth of it at either end."""
+    edge = max(1, size // 8)
+    near = (np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5) / edge
+    return (0.5 - 0.5 * np.cos(np.pi * np.minimum(near, 1.0))).astype(np.float32)
+
+
+def part_starts(length: int, part: int, most: int) -> list[int]:
+    """Where parts of an axis begin that lie evenly and do not overlap: at most ``most``, at least one."""
+    number = max(1, min(most, length // max(1, part)))
+    edges = np.linspace(0, length, number + 1)
+    return [int((low + high - part) / 2) for low, high in itertools.pairwise(edges)]

@@ -1,0 +1,95 @@
+"""How strong filtered back-projection is to be mixed into a network's volume: found from parts of the volume itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.projector import make_projector
+from cryolithe.projector.classical import fbp
+from cryolithe.reconstruct.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
+from cryolithe.reconstruct.methods import NetworkMethod
+
+# Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
+_SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 20
+_ROWS, _COLUMNS, _PARTS = 64, 256, 3
+# Fewer columns and rows than these tell little of low frequencies.
+_FEWEST = 48
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of a volume in which the network and filtered back-projection are compared; all of its depth.
+
+    Attributes:
+        grid: voxels of one.
+        starts: first row of each.
+    """
+
+    grid: VolumeGrid
+    starts: tuple[int, ...]
+
+
+def choose_parts(grid: VolumeGrid, row_multiple: int) -> Parts:
+    """Parts about the middle of x that lie evenly along y.
+
+    Args:
+        grid: of the whole volume.
+        row_multiple: parts begin at multiples of this and are that high, where the volume is higher than one.
+    """
+    depth, height, width = grid.shape
+    voxels = max(_ENOUGH_VOXELS, int(_SHARE_OF_VOLUME * depth * height * width))
+    rows = min(height, _ROWS)
+    columns = min(width, max(_FEWEST, min(_COLUMNS, voxels // (depth * rows))))
+    rows = min(rows, max(_FEWEST, voxels // (depth * columns)))
+    rows = max(rows - rows % row_multiple, 1)
+    starts = part_starts(height, rows, min(_PARTS, voxels // (depth * rows * columns)))
+    return Parts(VolumeGrid((depth, rows, columns)), tuple(start - start % row_multiple for start in starts))
+
+
+@torch.inference_mode()
+def measure_curve(
+    make: Callable[[VolumeGrid], NetworkMethod],
+    share: float,
+    geometry: TiltGeometry,
+    parts: Parts,
+    read: Callable[[int, int], torch.Tensor],
+) -> FusionCurve:
+    """The curve by which a network's volume is mixed with filtered back-projection.
+
+    Args:
+        make: the network's method for a volume.
+        share: of filtered back-projection.
+        geometry: of the series.
+        parts: of the volume that are compared.
+        read: rows of the detector from one to before another, as the network gets them; what lies beyond is mirrored.
+    """
+    method = make(parts.grid)
+    depth, height, width = parts.grid.shape
+    projector = make_projector(geometry, (depth, width), method.device)
+    pairs = []
+    made = height + -height % method.row_multiple
+    for start in parts.starts:
+        rows = read(start - method.halo_px, start + made + method.halo_px).to(method.device)
+        ours = method.at(start)(rows)[:, :height]
+        back = fbp(projector, rows[:, method.halo_px : method.halo_px + height])
+        pairs.append((ours.float().cpu().numpy(), back.cpu().numpy()))
+    return FusionCurve(share, match_amplitudes(pairs, geometry.angles_deg))
+
+
+def fused_method(method: NetworkMethod, curve: FusionCurve, geometry: TiltGeometry, grid: VolumeGrid) -> NetworkMethod:
+    """A network's method with filtered back-projection mixed in; the method itself where the share is 0."""
+    if curve.share == 0:
+        return method
+    depth, _, width = grid.shape
+    return method.fused(Fusion(curve, make_projector(geometry, (depth, width), method.device)))
+
+
+def planned_curve(plan: dict[str, Any]) -> FusionCurve | None:
+    """What the journal's first line says of it; None where it does not yet, or for methods without."""
+    record = plan.get("fusion")
+    return None if record is None else curve_of_record(record)
