@@ -50,7 +50,7 @@ ALLOWED = {
     "curation": {"errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
-        "metrics", "fidelity", "report", "network", "reconstruct", "simulation",
+        "metrics", "fidelity", "report", "network", "inference", "reconstruct", "simulation",
     },
     "denoise": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "report", "reconstruct",

@@ -126,7 +126,11 @@ def pool_numba(lifted: torch.Tensor, start: torch.Tensor, fraction: torch.Tensor
 
 @functools.cache
 def _compiled() -> Callable[..., None]:
-    """Compile the loop, or take it from numba's cache on disk."""
+    return compile_loop(_loop)
+
+
+def compile_loop(loop: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop over arrays, or take it from numba's cache on disk."""
     import llvmlite.binding
     import numba
 
@@ -141,9 +145,9 @@ def _compiled() -> Callable[..., None]:
     options: Any = {"nogil": True, "fastmath": {"contract", "nsz"}}
     compiled: Callable[..., None]
     try:
-        compiled = numba.njit(cache=True, **options)(_loop)
+        compiled = numba.njit(cache=True, **options)(loop)
     except RuntimeError:  # no folder that it may write: a read-only installation, no home
-        compiled = numba.njit(**options)(_loop)
+        compiled = numba.njit(**options)(loop)
     return compiled
 
 

@@ -86,7 +86,10 @@ class RowSet(nn.Module):
         """
         tilts, points, rows, samples = windows.shape
         lifted = torch.bmm(windows.reshape(tilts, points * rows, samples), maps.transpose(1, 2))
-        pooled = mean_over_tilts(lifted.relu_().view(tilts, points, rows, -1), visible)
+        return self.encode_pooled(mean_over_tilts(lifted.relu_().view(tilts, points, rows, -1), visible))
+
+    def encode_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Features of rows from the means over tilts: ``(..., channels)`` -> ``(..., row_features)``."""
         encoded: torch.Tensor = self.encode_row(pooled)
         return encoded + self.pass_on(pooled) if self.trunk is not None else encoded
 

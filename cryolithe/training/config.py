@@ -54,7 +54,8 @@ class TrainConfig(Section):
         ema_decay: decay of the averaged weights, which are the ones saved.
         band_exponent: wavelet bands weigh as (voxel norm of their synthesis function) to this power.
         fewest_tilts: tilts are dropped at random, but never below this number.
-        compile: compile the network with torch.compile.
+        compile: compile the network with torch.compile. For GPUs: on a CPU it keeps runs from being worked on by
+            detector columns, which is several times as fast.
         save_every: steps between saved states.
     """
 

@@ -14,8 +14,9 @@ import torch
 from cryolithe.errors import CryoLitheError, ModelError
 from cryolithe.network import Network, RowSet, build_network
 from cryolithe.network.config import config_to_dict
+from cryolithe.training.columns import AnyBatch, ColumnBatch, columns_pay, gather_columns, values_of_blocks
 from cryolithe.training.config import TrainConfig
-from cryolithe.training.dataset import Batch, Run, gather
+from cryolithe.training.dataset import Run, gather
 from cryolithe.training.distributed import Place, average
 from cryolithe.training.loader import runs_of_steps
 from cryolithe.training.losses import output_weights, run_loss
@@ -98,7 +99,7 @@ def band_weights(config: TrainConfig) -> torch.Tensor:
 
 def batch_loss(
     network: Network,
-    batch: Batch,
+    batch: AnyBatch,
     weights: torch.Tensor,
     precision: torch.dtype,
     settings: LossSettings | None = None,
@@ -119,7 +120,7 @@ def batch_loss(
 
 def batches_loss(
     network: Network,
-    batches: Sequence[Batch],
+    batches: Sequence[AnyBatch],
     weights: torch.Tensor,
     precision: torch.dtype,
     settings: LossSettings | None = None,
@@ -133,12 +134,8 @@ def batches_loss(
     enabled = precision != torch.float32
     trunk = isinstance(network, RowSet) and network.trunk is not None
     with torch.autocast(device.type, dtype=precision if enabled else torch.bfloat16, enabled=enabled):
-        outputs = []
-        for batch in batches:
-            context = network.tilt_context(batch.angles_rad.to(device))
-            windows = batch.windows.to(device, precision)
-            call = network if apply is None else apply
-            outputs.append(call(windows, batch.visible.to(device), context.to(precision)))
+        called = network if apply is None else apply
+        outputs = [_joined(network, batch, device, precision, called) for batch in batches]
         if trunk:
             outputs = _refined(network, outputs, batches)
     losses = []
@@ -151,7 +148,22 @@ def batches_loss(
     return torch.stack(losses).mean()
 
 
-def _refined(network: Network, joined: list[torch.Tensor], batches: Sequence[Batch]) -> list[torch.Tensor]:
+def _joined(
+    network: Network,
+    batch: AnyBatch,
+    device: torch.device,
+    precision: torch.dtype,
+    apply: Callable[..., torch.Tensor],
+) -> torch.Tensor:
+    """The network's values for the blocks of a batch; with a trunk, what that takes."""
+    if isinstance(batch, ColumnBatch):
+        assert isinstance(network, RowSet)
+        return values_of_blocks(network, batch)
+    context = network.tilt_context(batch.angles_rad.to(device))
+    return apply(batch.windows.to(device, precision), batch.visible.to(device), context.to(precision))
+
+
+def _refined(network: Network, joined: list[torch.Tensor], batches: Sequence[AnyBatch]) -> list[torch.Tensor]:
     """The trunk's outputs for cubes; those of one shape go through it together."""
     assert isinstance(network, RowSet)
     cubes = [batch.cube for batch in batches]
@@ -274,16 +286,24 @@ def _gradient(
     state.optimiser.zero_grad(set_to_none=True)
     total = torch.zeros((), device=place.device)
     together = TOGETHER if state.network.config.trunk_reach else 1
-    # Windows are read and written several times: on a GPU that is most of a step's time.
-    precision = torch.float32 if place.device.type == "cpu" else place.precision
     for first in range(0, len(runs), together):
         some = runs[first : first + together]
-        batches = [gather(run, state.network.config, place.device, precision) for run in some]
+        batches = [_gather(run, state.network, place, config.compile) for run in some]
         loss = batches_loss(state.network, batches, weights, place.precision, config.loss, apply)
         loss = loss * (len(some) / len(runs))
         state.scaler.scale(loss).backward()
         total += loss.detach()
     return float(total)  # waits for the device, once a step
+
+
+def _gather(run: Run, network: Network, place: Place, compiled: bool) -> AnyBatch:
+    """What the network takes of a run; a compiled network takes windows."""
+    if place.device.type != "cpu":
+        # Windows are read and written several times: on a GPU that is most of a step's time.
+        return gather(run, network.config, place.device, place.precision)
+    if isinstance(network, RowSet) and not compiled and columns_pay(run, network.config):
+        return gather_columns(run, network.config)
+    return gather(run, network.config, place.device)
 
 
 def _update(state: TrainState, config: TrainConfig, rate: float) -> float:
