@@ -132,6 +132,8 @@ def test_a_gpu_that_fails_in_mid_run_keeps_its_slabs_and_the_next_run_goes_on(pl
     calls = []
 
     def fail_at_the_second(self, rows):
+        if self.fusion is None:  # parts that are compared with the back-projection beforehand
+            return whole(self, rows)
         calls.append(len(rows))
         if len(calls) == 2:
             raise RuntimeError("CUDA error: device lost")

@@ -12,7 +12,8 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruct.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
-from cryolithe.reconstruct.methods import NetworkMethod
+from cryolithe.reconstruct.methods import NetworkMethod, SlabMethod
+from cryolithe.reconstruct.slabs import compute_slab, slab_method_at
 
 # Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
 _SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 20
@@ -58,6 +59,7 @@ def measure_curve(
     geometry: TiltGeometry,
     parts: Parts,
     read: Callable[[int, int], torch.Tensor],
+    note: Callable[[str], object] = lambda text: None,
 ) -> FusionCurve:
     """The curve by which a network's volume is mixed with filtered back-projection.
 
@@ -67,17 +69,21 @@ def measure_curve(
         geometry: of the series.
         parts: of the volume that are compared.
         read: rows of the detector from one to before another, as the network gets them; what lies beyond is mirrored.
+        note: told when batches had to become smaller.
+
+    Raises:
+        ResourceError: if memory runs out or a GPU fails.
     """
-    method = make(parts.grid)
+    method: SlabMethod = make(parts.grid)
     depth, height, width = parts.grid.shape
     projector = make_projector(geometry, (depth, width), method.device)
     pairs = []
     made = height + -height % method.row_multiple
     for start in parts.starts:
         rows = read(start - method.halo_px, start + made + method.halo_px).to(method.device)
-        ours = method.at(start)(rows)[:, :height]
+        method, ours = compute_slab(slab_method_at(method, start), rows, note)
         back = fbp(projector, rows[:, method.halo_px : method.halo_px + height])
-        pairs.append((ours.float().cpu().numpy(), back.cpu().numpy()))
+        pairs.append((ours[:, :height].cpu().numpy(), back.cpu().numpy()))
     return FusionCurve(share, match_amplitudes(pairs, geometry.angles_deg))
 
 

@@ -280,7 +280,7 @@ def _with_fusion(
         read = partial(_network_rows, stack, _scale(run, plan, stack))
         make = partial(make_network_method, run.model, stack.geometry, compute=compute)
         parts = choose_parts(run.grid, run.model.network.config.head.stride)
-        curve = measure_curve(make, share, stack.geometry, parts, read)
+        curve = measure_curve(make, share, stack.geometry, parts, read, watcher.note)
         plan = {**plan, "fusion": curve.record()}
         folder.settle(plan)
     watcher.note(

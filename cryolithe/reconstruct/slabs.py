@@ -64,7 +64,7 @@ def run_slabs(
     if len(methods) == 1 and methods[0].device.type == "cpu":
         method = methods[0]
         for start, stop in slabs:
-            method, values = compute_slab(_at(method, start), read(method, start, stop), note)
+            method, values = compute_slab(slab_method_at(method, start), read(method, start, stop), note)
             yield SlabResult(start, stop, values[:, : stop - start], _points(method))
         return
     yield from _run_side_by_side(methods, slabs, read, note, stopped)
@@ -106,7 +106,7 @@ def _run_side_by_side(
                 while (taken := ahead.result()) is not None and not stopped.is_set():
                     start, stop, rows = taken
                     ahead = reader.submit(next_rows, method)
-                    method, values = compute_slab(_at(method, start), rows, note)
+                    method, values = compute_slab(slab_method_at(method, start), rows, note)
                     put(SlabResult(start, stop, _on_cpu(values[:, : stop - start]), _points(method)))
         except BaseException as error:
             put(error)
@@ -182,7 +182,9 @@ def _in_pieces(method: SlabMethod, rows: torch.Tensor, at_a_time: int) -> torch.
         return method(rows).float()
     begin = method.first_row if isinstance(method, NetworkMethod) else 0
     starts = range(0, slab, at_a_time)
-    pieces = (_at(method, begin + n)(rows[:, n : min(n + at_a_time, slab) + halo]).float().cpu() for n in starts)
+    pieces = (
+        slab_method_at(method, begin + n)(rows[:, n : min(n + at_a_time, slab) + halo]).float().cpu() for n in starts
+    )
     return torch.cat(list(pieces), dim=1)
 
 
@@ -201,7 +203,7 @@ def _on_cpu(values: torch.Tensor) -> torch.Tensor:
     return host
 
 
-def _at(method: SlabMethod, start: int) -> SlabMethod:
+def slab_method_at(method: SlabMethod, start: int) -> SlabMethod:
     """The method for the slab that begins at a row: only networks may depend on it."""
     return method.at(start) if isinstance(method, NetworkMethod) else method
 
