@@ -171,7 +171,8 @@ def measured_region(
         values from 0 to 1.
     """
     lowest, highest = np.radians(min(angles_deg)), np.radians(max(angles_deg))
-    if highest - lowest >= np.pi:
+    gap = float(np.median(np.diff(np.unique(angles_deg)))) if len(set(angles_deg)) > 1 else 0.0
+    if np.degrees(highest - lowest) + gap >= 180 - 1e-6:  # the next tilt would be the first one again
         return np.ones(np.broadcast_shapes(frequency_z.shape, frequency_x.shape))
 
     def inside(z: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -48,7 +48,7 @@ def fbp_share(model: Model, setting: float | None) -> float:
     if setting is not None:
         return setting
     share = model.card.get("fbp_share", FBP_SHARE)
-    if not isinstance(share, int | float) or not 0 <= share <= MOST_SHARE:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= MOST_SHARE:
         raise ModelError(f"the card of model {model.name} has fbp_share: {share!r}, expected 0 to {MOST_SHARE}")
     return float(share)
 
