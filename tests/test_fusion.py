@@ -209,7 +209,7 @@ def test_parts_are_few_lie_inside_and_do_not_overlap(shape):
     assert starts[-1] + rows <= shape[1]
     assert all(start % 2 == 0 for start in starts)
     voxels = depth * rows * columns * len(starts)
-    assert voxels <= max(1 << 20, 0.06 * np.prod(shape), depth * 48 * 48)
+    assert voxels <= max(1 << 19, 0.06 * np.prod(shape), depth * 48 * 48)
 
 
 def test_starts_lie_evenly():

@@ -41,7 +41,8 @@ def machine(monkeypatch):
         gpus = tuple(torch.device("cuda", number) for number in range(len(cards_gb)))
         monkeypatch.setattr("cryolithe.reconstruct.job.choose_devices", lambda name: gpus)
         monkeypatch.setattr("cryolithe.reconstruct.job.choose_precision", lambda name, device: torch.bfloat16)
-        monkeypatch.setattr("cryolithe.reconstruct.estimate._products_per_second", lambda *of: 1e14)
+        for rate in ("_products_per_second", "_convolution_products_per_second"):
+            monkeypatch.setattr(f"cryolithe.reconstruct.estimate.{rate}", lambda *of: 1e14)
         monkeypatch.setattr(
             torch.cuda, "mem_get_info", lambda gpu: (int(SHARE_FREE * cards_gb[gpu.index] * 1e9), cards_gb[gpu.index])
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -11,6 +12,8 @@ from cryolithe.device import precision_name
 from cryolithe.network import NetworkConfig, RowSetConfig
 from cryolithe.reconstruct.fitting import Fit
 from cryolithe.reconstruct.job import ResolvedJob
+from cryolithe.reconstruct.mixing import choose_parts
+from cryolithe.reconstruct.networks import fbp_share
 
 _FLOAT = 4
 # Entries (voxel x tilt x pixel) of a projection per second and core: 512 x 512 x 256 voxels, 41 tilts in 1.0 s on 2.
@@ -59,12 +62,22 @@ def output_bytes(run: ResolvedJob) -> int:
 
 def _seconds(run: ResolvedJob) -> float:
     tilts, settings = run.series.geometry.tilts, run.job.settings
-    if run.model is not None:
-        rate = _products_per_second(run.device, run.precision)
-        return _BESIDE_PRODUCTS * math.prod(run.grid.shape) * products_per_voxel(run.model.network.config) / rate
-    passes = 2 * settings.iterations if settings.method == "sirt" else 1
     cores = torch.get_num_threads() if run.device.type == "cpu" else 100
-    return passes * 3.0 * tilts * math.prod(run.grid.shape) / (_ENTRIES_PER_SECOND * cores)
+    projection = 3.0 * tilts * math.prod(run.grid.shape) / (_ENTRIES_PER_SECOND * cores)
+    if run.model is None:
+        return projection * (2 * settings.iterations if settings.method == "sirt" else 1)
+    config, voxels = run.model.network.config, math.prod(run.grid.shape)
+    seconds = (products_per_voxel(config) - trunk_products_per_voxel(config)) / _products_per_second(
+        run.device, run.precision
+    )
+    if trunk_products_per_voxel(config):
+        rate = _convolution_products_per_second(run.device, run.precision, config.combiner_width)
+        seconds += trunk_products_per_voxel(config) / rate
+    if not fbp_share(run.model, settings.fbp_share):
+        return _BESIDE_PRODUCTS * voxels * seconds
+    parts = choose_parts(run.grid, config.head.stride)
+    compared = len(parts.starts) * math.prod(parts.grid.shape) / voxels
+    return (1 + compared) * (_BESIDE_PRODUCTS * voxels * seconds + projection)
 
 
 def products_per_voxel(config: NetworkConfig) -> float:
@@ -79,11 +92,26 @@ def products_per_voxel(config: NetworkConfig) -> float:
         hidden = max(0, config.row_layers - 1) * config.row_hidden**2
         encode = rows * (config.set_hidden * config.row_hidden + hidden + config.row_hidden * config.row_features)
     join = rows * config.row_features * width + width * outputs
-    if isinstance(config, RowSetConfig) and config.trunk_units:
-        join += (2 * 27 * len(config.trunk_spacings) + 4) * width**2
-    else:
+    if not (isinstance(config, RowSetConfig) and config.trunk_units):
         join += (config.combiner_layers - 1) * width**2
-    return (encode + join) / stride**3
+    return (encode + join) / stride**3 + trunk_products_per_voxel(config)
+
+
+def trunk_products_per_voxel(config: NetworkConfig) -> float:
+    """Multiply-adds of a trunk's convolutions for a voxel; 0 without one."""
+    if not (isinstance(config, RowSetConfig) and config.trunk_units):
+        return 0.0
+    return (2 * 27 * len(config.trunk_spacings) + 4) * config.combiner_width**2 / config.head.stride**3
+
+
+def _convolution_products_per_second(device: torch.device, precision: torch.dtype, width: int) -> float:
+    """Multiply-adds per second of a convolution like those of a trunk, as `_products_per_second`."""
+    side = 24 if device.type == "cpu" else 96
+    block = torch.ones((1, width, side, side, side), dtype=precision, device=device)
+    block = block.to(memory_format=torch.channels_last_3d)
+    weights = torch.ones((width, width, 3, 3, 3), dtype=precision, device=device)
+    seconds = _best_seconds(lambda: torch.nn.functional.conv3d(block, weights, padding=1), device)
+    return 27 * width**2 * side**3 / seconds * (_GPU_SHARE if device.type == "cuda" else 1.0)
 
 
 def _products_per_second(device: torch.device, precision: torch.dtype) -> float:
@@ -93,15 +121,22 @@ def _products_per_second(device: torch.device, precision: torch.dtype) -> float:
         rows *= 64
     a = torch.ones((rows, inner), dtype=precision, device=device)
     b = torch.ones((inner, outer), dtype=precision, device=device)
+    seconds = _best_seconds(lambda: a @ b, device)
+    return rows * inner * outer / seconds * (_GPU_SHARE if device.type == "cuda" else 1.0)
+
+
+@torch.inference_mode()
+def _best_seconds(call: Callable[[], torch.Tensor], device: torch.device) -> float:
+    """The shortest of a few runs; the first one may prepare things."""
     best = float("inf")
     for _ in range(4):
         start = time.perf_counter()
-        product = a @ b
+        made = call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - start)
-    del product
-    return rows * inner * outer / best * (_GPU_SHARE if device.type == "cuda" else 1.0)
+        del made
+    return best
 
 
 def _clock(seconds: float) -> str:

@@ -16,7 +16,7 @@ from cryolithe.reconstruct.methods import NetworkMethod, SlabMethod
 from cryolithe.reconstruct.slabs import compute_slab, slab_method_at
 
 # Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
-_SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 20
+_SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 19
 _ROWS, _COLUMNS, _PARTS = 64, 256, 3
 # Fewer columns and rows than these tell little of low frequencies.
 _FEWEST = 48
