@@ -1,0 +1,143 @@
+"""From densities to greys, one rule for every picture: what is faint keeps its contrast beside what is dense.
+
+A window between percentiles of all values is as wide as the densest thing in it, be it a bead, an ice crystal or a
+ribosome, and bilayers beside it fade. Here the spread comes from small tiles, each about its own median, so that the
+flat inside of a crystal does not widen it, and from ranks of these tiles that a membrane reaches and a bead does not.
+Outwards from the background the curve bends, ``u / (1 + |u|)``: twice as dense is darker still, but not by twice as
+much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_TILES = 24  # along the longer side of a section, as far as the next line lets
+_TILE_PX = (6, 32)  # the least and the largest side of a tile: a bilayer and some ice
+_TAIL = 0.05  # of a tile's values at each end do not count: a hot voxel is no structure
+_RANKS = np.linspace(0.90, 0.96, 7)  # of the tiles by their spread: membranes are in more of them, beads in fewer
+_END = 10.0  # spreads from the background: there it is black or white
+_LEAST_SIDE = 0.3  # of the greys of the wider side, for the other: the background itself is neither black nor white
+_FILLED = 2.0  # spreads of a tile: values farther from the rest that fill whole tiles are no specimen
+
+
+@dataclass(frozen=True)
+class GreyScale:
+    """What turns values into greys; see `grey_scale`.
+
+    Attributes:
+        unit: what values are divided by first, so that huge and tiny ones stay within the range of numbers.
+        background: the value of what is neither dense nor light, in these units.
+        spread: deviation from it at which the curve has half of its height; 0 where all values are alike.
+        black: height of the curve, between -1 and 0, from which on it is black.
+        white: the same for white, between 0 and 1.
+    """
+
+    unit: float
+    background: float
+    spread: float
+    black: float
+    white: float
+
+
+def grey_scale(sections: Iterable[NDArray[Any]]) -> GreyScale:
+    """Find the grey scale of sections that are shown beside each other.
+
+    Sections of one volume share a scale, and so do volumes that differ by what is to be seen alone. Where amplitudes or
+    noise differ, as between back-projection and network, each volume has its own by the same rule: a factor and an
+    offset of all values change no picture.
+
+    Args:
+        sections: shape ``(y, x)``, of any real type. Values that are no numbers do not count.
+    """
+    planes = [_numbers(section) for section in sections]
+    planes = [plane for plane in planes if np.isfinite(plane).any()]
+    unit = max((float(np.nanmax(np.abs(plane))) for plane in planes), default=0.0) or 1.0
+    planes = [plane / unit for plane in planes]
+    tiles = [_tiles(plane) for plane in planes]
+    filled = _filling(tiles)
+    if filled.size:
+        tiles = [_tiles(np.where(np.isin(plane, filled), np.nan, plane)) for plane in planes]
+    for tail in (_TAIL, 0.0):  # the second where no tile has much of anything
+        levels = _levels(tiles, tail)
+        if not len(levels):
+            break
+        low, middle, high = levels.T
+        down, up = _reached(middle - low), _reached(high - middle)
+        spread = max(down, up)
+        if spread > 0:
+            height = _END / (1 + _END)
+            black, white = (height * max(side / spread, _LEAST_SIDE) for side in (down, up))
+            return GreyScale(unit, float(np.median(middle)), spread, -black, white)
+    return GreyScale(unit, 0.0, 0.0, -1.0, 1.0)
+
+
+def to_grey(section: NDArray[Any], scale: GreyScale | None = None) -> NDArray[np.float32]:
+    """Greys of a section, from 0 for black to 1 for white; a larger value is never darker.
+
+    Args:
+        section: shape ``(y, x)``. Values that are no numbers become as grey as the background.
+        scale: that of the sections beside it; without one, the section's own.
+
+    Returns:
+        the same shape.
+    """
+    scale = grey_scale([section]) if scale is None else scale
+    values = _numbers(section)
+    if scale.spread == 0:
+        return np.full(values.shape, 0.5, dtype=np.float32)
+    deviation = np.nan_to_num(values / scale.unit - scale.background)
+    height = deviation / (np.abs(deviation) + scale.spread)
+    return np.clip((height - scale.black) / (scale.white - scale.black), 0, 1).astype(np.float32)
+
+
+def _numbers(section: NDArray[Any]) -> Array:
+    """A copy as float64, NaN for all that is no number."""
+    values = np.array(section, dtype=np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _tiles(plane: Array) -> Array:
+    """The values of each tile in rising order, NaN last: shape ``(tile, voxel)``. A rest at the edges is left out."""
+    side = min(max(_TILE_PX[0], min(_TILE_PX[1], max(plane.shape) // _TILES)), *plane.shape)
+    rows, columns = (size // side for size in plane.shape)
+    top, left = (size % side // 2 for size in plane.shape)
+    cut = plane[top : top + rows * side, left : left + columns * side].reshape(rows, side, columns, side)
+    return np.sort(cut.transpose(0, 2, 1, 3).reshape(rows * columns, side * side), axis=1)
+
+
+def _levels(tiles: list[Array], tail: float) -> Array:
+    """Low, median and high value of each tile that has any: shape ``(tile, 3)``."""
+    found = [np.zeros((0, 3))]
+    for each in tiles:
+        counts = np.isfinite(each).sum(axis=1)
+        values, last = each[counts > 0], counts[counts > 0] - 1
+        at, cut = np.arange(len(values)), np.rint(tail * last).astype(int)
+        median = (values[at, last // 2] + values[at, (last + 1) // 2]) / 2
+        found.append(np.stack((values[at, cut], median, values[at, last - cut]), axis=1))
+    return np.concatenate(found)
+
+
+def _filling(tiles: list[Array]) -> Array:
+    """Values that fill whole tiles and lie far from those of the tiles that have some variation: borders."""
+    low, middle, high = _levels(tiles, 0.0).T
+    flat = low == high
+    if flat.all() or not flat.any():
+        return np.zeros(0)
+    rest = ~flat & ~np.isin(middle, middle[flat])
+    if not rest.any():
+        return np.zeros(0)
+    wide = float(np.median((high - low)[rest]))
+    return np.unique(middle[flat & (np.abs(middle - np.median(middle[rest])) > _FILLED * wide)])
+
+
+def _reached(spreads: Array) -> float:
+    """The spread of some tiles near the widest ones; of the mean of square roots, lest the widest of them decide."""
+    return float(np.sqrt(np.quantile(spreads, _RANKS)).mean()) ** 2
