@@ -61,14 +61,15 @@ def grey_scale(sections: Iterable[NDArray[Any]]) -> GreyScale:
     unit = max((float(np.nanmax(np.abs(plane))) for plane in planes), default=0.0) or 1.0
     planes = [plane / unit for plane in planes]
     tiles = [_tiles(plane) for plane in planes]
-    filled = _filling(tiles)
+    filled = _filling(planes, tiles)
     if filled.size:
         tiles = [_tiles(np.where(np.isin(plane, filled), np.nan, plane)) for plane in planes]
-    for tail in (_TAIL, 0.0):  # the second where no tile has much of anything
-        levels = _levels(tiles, tail)
-        if not len(levels):
+    for tail in (_TAIL, 0.0):
+        low, middle, high = _levels(tiles, tail)
+        if tail == 0:  # next to nothing is there: only where there is something
+            low, middle, high = (level[low < high] for level in (low, middle, high))
+        if not len(middle):
             break
-        low, middle, high = levels.T
         down, up = _reached(middle - low), _reached(high - middle)
         spread = max(down, up)
         if spread > 0:
@@ -113,29 +114,29 @@ def _tiles(plane: Array) -> Array:
     return np.sort(cut.transpose(0, 2, 1, 3).reshape(rows * columns, side * side), axis=1)
 
 
-def _levels(tiles: list[Array], tail: float) -> Array:
-    """Low, median and high value of each tile that has any: shape ``(tile, 3)``."""
-    found = [np.zeros((0, 3))]
+def _levels(tiles: list[Array], tail: float) -> tuple[Array, Array, Array]:
+    """Low, median and high value of each tile that has any."""
+    found = [np.zeros((3, 0))]
     for each in tiles:
         counts = np.isfinite(each).sum(axis=1)
         values, last = each[counts > 0], counts[counts > 0] - 1
         at, cut = np.arange(len(values)), np.rint(tail * last).astype(int)
         median = (values[at, last // 2] + values[at, (last + 1) // 2]) / 2
-        found.append(np.stack((values[at, cut], median, values[at, last - cut]), axis=1))
-    return np.concatenate(found)
+        found.append(np.stack((values[at, cut], median, values[at, last - cut])))
+    low, middle, high = np.concatenate(found, axis=1)
+    return low, middle, high
 
 
-def _filling(tiles: list[Array]) -> Array:
-    """Values that fill whole tiles and lie far from those of the tiles that have some variation: borders."""
-    low, middle, high = _levels(tiles, 0.0).T
-    flat = low == high
-    if flat.all() or not flat.any():
-        return np.zeros(0)
-    rest = ~flat & ~np.isin(middle, middle[flat])
-    if not rest.any():
+def _filling(planes: list[Array], tiles: list[Array]) -> Array:
+    """Values that fill whole tiles or edges, and lie far from those of the tiles that have some variation: borders."""
+    low, middle, high = _levels(tiles, 0.0)
+    edges = [line for p in planes for line in (p[0], p[-1], p[:, 0], p[:, -1]) if line.size >= _TILE_PX[0]]
+    even = np.unique(np.concatenate((middle[low == high], [e[0] for e in edges if (e == e[0]).all()])))
+    rest = (low < high) & ~np.isin(middle, even)
+    if not even.size or not rest.any():
         return np.zeros(0)
     wide = float(np.median((high - low)[rest]))
-    return np.unique(middle[flat & (np.abs(middle - np.median(middle[rest])) > _FILLED * wide)])
+    return even[np.abs(even - np.median(middle[rest])) > _FILLED * wide]
 
 
 def _reached(spreads: Array) -> float:
