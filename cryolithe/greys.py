@@ -4,7 +4,8 @@ A window between percentiles of all values is as wide as the densest thing in it
 ribosome, and bilayers beside it fade. Here the spread comes from small tiles, each about its own median, so that the
 flat inside of a crystal does not widen it, and from ranks of these tiles that a membrane reaches and a bead does not.
 Outwards from the background the curve bends, ``u / (1 + |u|)``: twice as dense is darker still, but not by twice as
-much.
+much. Where something far denser fills many tiles whole, like a crystal or a specimen milled to a needle, the
+curve also goes on evenly, lest the inside be lost in black.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ _TILE_PX = (6, 32)  # the least and the largest side of a tile: a bilayer and so
 _TAIL = 0.05  # of a tile's values at each end do not count: a hot voxel is no structure
 _RANKS = np.linspace(0.90, 0.96, 7)  # of the tiles by their spread: membranes are in more of them, beads in fewer
 _END = 10.0  # spreads from the background: there it is black or white
+_BODY_RANK = 0.95  # of the tiles by their median: what fills more of them than that is a body, fewer a bead
+_BODY = 4.5  # spreads: a body as far away as this needs no greys of its own
+_BODY_SHARE = 0.5  # height of the even part of the curve at most, at the body
+_BODY_ROOM = 1.2  # beyond the body
 _LEAST_SIDE = 0.3  # of the greys of the wider side, for the other: the background itself is neither black nor white
 _FILLED = 2.0  # spreads of a tile: values farther from the rest that fill whole tiles are no specimen
 
@@ -34,14 +39,16 @@ class GreyScale:
     Attributes:
         unit: what values are divided by first, so that huge and tiny ones stay within the range of numbers.
         background: the value of what is neither dense nor light, in these units.
-        spread: deviation from it at which the curve has half of its height; 0 where all values are alike.
-        black: height of the curve, between -1 and 0, from which on it is black.
-        white: the same for white, between 0 and 1.
+        spread: deviation from it at which the curve bends; 0 where all values are alike.
+        slope: with which the curve goes on beyond, per spread.
+        black: height of the curve, below 0, from which on it is black.
+        white: the same for white, above 0.
     """
 
     unit: float
     background: float
     spread: float
+    slope: float
     black: float
     white: float
 
@@ -64,19 +71,18 @@ def grey_scale(sections: Iterable[NDArray[Any]]) -> GreyScale:
     filled = _filling(planes, tiles)
     if filled.size:
         tiles = [_tiles(np.where(np.isin(plane, filled), np.nan, plane)) for plane in planes]
-    for tail in (_TAIL, 0.0):
-        low, middle, high = _levels(tiles, tail)
-        if tail == 0:  # next to nothing is there: only where there is something
-            low, middle, high = (level[low < high] for level in (low, middle, high))
-        if not len(middle):
-            break
-        down, up = _reached(middle - low), _reached(high - middle)
-        spread = max(down, up)
-        if spread > 0:
-            height = _END / (1 + _END)
-            black, white = (height * max(side / spread, _LEAST_SIDE) for side in (down, up))
-            return GreyScale(unit, float(np.median(middle)), spread, -black, white)
-    return GreyScale(unit, 0.0, 0.0, -1.0, 1.0)
+    low, medians, high = _levels(tiles, _TAIL)
+    if not medians.size:
+        return GreyScale(unit, 0.0, 0.0, 0.0, -1.0, 1.0)
+    background = float(np.median(medians))
+    sides = _sides(low, medians, high, background)
+    if max(sides) == 0:  # next to nothing is there: by the tiles that hold anything
+        least, middle, most = _levels(tiles, 0.0)
+        some = least < most
+        sides = _sides(least[some], middle[some], most[some], background)
+    if max(sides) == 0:
+        sides = (background - float(low.min()), float(high.max()) - background)
+    return _scale(unit, background, medians, sides)
 
 
 def to_grey(section: NDArray[Any], scale: GreyScale | None = None) -> NDArray[np.float32]:
@@ -94,8 +100,37 @@ def to_grey(section: NDArray[Any], scale: GreyScale | None = None) -> NDArray[np
     if scale.spread == 0:
         return np.full(values.shape, 0.5, dtype=np.float32)
     deviation = np.nan_to_num(values / scale.unit - scale.background)
-    height = deviation / (np.abs(deviation) + scale.spread)
+    height = _curve(deviation / scale.spread, scale.slope)
     return np.clip((height - scale.black) / (scale.white - scale.black), 0, 1).astype(np.float32)
+
+
+def _sides(low: Array, medians: Array, high: Array, background: float) -> tuple[float, float]:
+    """Spreads below and above: of each tile about its own median, but darker is only what the background is not."""
+    if not medians.size:
+        return 0.0, 0.0
+    return (
+        _reached(np.maximum(np.minimum(medians, background) - low, 0)),
+        _reached(np.maximum(high - np.maximum(medians, background), 0)),
+    )
+
+
+def _scale(unit: float, background: float, medians: Array, sides: tuple[float, float]) -> GreyScale:
+    """The scale by the medians of tiles and the spreads below and above the background."""
+    spread = max(sides)
+    if spread == 0:
+        return GreyScale(unit, background, 0.0, 0.0, -1.0, 1.0)
+    bodies = np.quantile(np.stack((background - medians, medians - background)), _BODY_RANK, axis=1) / spread
+    shares = np.clip(bodies / _BODY - 1, 0, _BODY_SHARE)
+    slope = float(shares.max() / max(bodies.max(), _BODY))
+    usual = _curve(np.array(_END), slope) * np.array(sides) / spread
+    ends = np.maximum(usual, _curve(_BODY_ROOM * bodies, slope))
+    black, white = np.maximum(ends, _LEAST_SIDE * ends.max())
+    return GreyScale(unit, background, spread, slope, -float(black), float(white))
+
+
+def _curve(spreads: Array, slope: float) -> Array:
+    height: Array = spreads / (1 + np.abs(spreads)) + slope * spreads
+    return height
 
 
 def _numbers(section: NDArray[Any]) -> Array:
@@ -107,11 +142,11 @@ def _numbers(section: NDArray[Any]) -> Array:
 
 def _tiles(plane: Array) -> Array:
     """The values of each tile in rising order, NaN last: shape ``(tile, voxel)``. A rest at the edges is left out."""
-    side = min(max(_TILE_PX[0], min(_TILE_PX[1], max(plane.shape) // _TILES)), *plane.shape)
-    rows, columns = (size // side for size in plane.shape)
-    top, left = (size % side // 2 for size in plane.shape)
-    cut = plane[top : top + rows * side, left : left + columns * side].reshape(rows, side, columns, side)
-    return np.sort(cut.transpose(0, 2, 1, 3).reshape(rows * columns, side * side), axis=1)
+    wanted = max(_TILE_PX[0], min(_TILE_PX[1], max(plane.shape) // _TILES))
+    (tall, rows), (wide, columns) = ((min(wanted, size), size // min(wanted, size)) for size in plane.shape)
+    top, left = (plane.shape[0] - tall * rows) // 2, (plane.shape[1] - wide * columns) // 2
+    cut = plane[top : top + rows * tall, left : left + columns * wide].reshape(rows, tall, columns, wide)
+    return np.sort(cut.transpose(0, 2, 1, 3).reshape(rows * columns, tall * wide), axis=1)
 
 
 def _levels(tiles: list[Array], tail: float) -> tuple[Array, Array, Array]:

@@ -95,7 +95,7 @@ def test_gold_in_a_corner_leaves_a_membrane_as_grey_as_it_was(side, noise):
     alone, leaflets, _, ice = vesicle(side, noise)
     beside, *_ = vesicle(side, noise, bead=50)
     before, after = (levels(section, leaflets, ice) for section in (alone, beside))
-    assert np.abs(np.subtract(before, after)).max() < 12, (before, after)
+    assert np.abs(np.subtract(before, after)).max() < 16, (before, after)
 
 
 @pytest.mark.parametrize("noise", [0, 0.02, 0.3])
@@ -110,10 +110,29 @@ def test_a_bilayer_and_a_protein_four_times_as_dense_both_show(side, noise, besi
 
 
 @pytest.mark.parametrize("noise", [0, 0.02, 0.3])
-def test_a_crystal_that_fills_a_seventh_does_not_hide_a_bilayer(noise):
-    section, leaflets, _, ice = vesicle(128, noise, crystal=8)
+@pytest.mark.parametrize("crystal", [4, 8, 20, 50])
+def test_a_crystal_that_fills_a_seventh_does_not_hide_a_bilayer(crystal, noise):
+    section, leaflets, _, ice = vesicle(128, noise, crystal=crystal)
     membrane, background = levels(section, leaflets, ice)
-    assert background - membrane > 50
+    assert background - membrane > 40
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.6])
+def test_the_layers_of_a_dense_specimen_show_and_so_do_faint_streaks_beside_it(share):
+    """Like a milled needle in vacuum: layers of 70 and 100 in streaks of about 1."""
+    streaks = gaussian_filter(np.random.default_rng(0).standard_normal((128, 128)), 2)
+    section = streaks / streaks.std()
+    half = round(64 * share)
+    layers = [np.zeros((128, 128), dtype=bool) for _ in range(2)]
+    layers[0][:64, 64 - half : 64 + half] = layers[1][64:, 64 - half : 64 + half] = True
+    for layer, density in zip(layers, (70, 100), strict=True):
+        section[layer] += density
+    grey = LEVELS * to_grey(section)
+    lighter, light, outside = (np.median(grey[place]) for place in (layers[1], layers[0], ~(layers[0] | layers[1])))
+    assert lighter - light > 12
+    assert light - outside > 60
+    if 0.15 < share < 0.5:  # of less the edges are too much of it, and more is the background itself
+        assert grey[~(layers[0] | layers[1])].std() > 8
 
 
 def test_noise_fills_the_greys_and_is_not_torn_to_black_and_white():
@@ -131,6 +150,14 @@ def test_an_even_section_is_evenly_grey(dtype, value):
         assert grey.shape == shape
         assert grey.dtype == np.float32
         assert (grey == 0.5).all()
+
+
+@pytest.mark.parametrize("values", [[0, 1], [1e-320, 3e-320], [-1.7e308, 1.7e308], [-(2**63), 2**62], [False, True]])
+def test_numbers_at_the_ends_of_their_range_and_sections_of_a_line(values):
+    for section in (np.array([values]), np.array([values]).T, np.repeat(np.array([values] * 20), 20, axis=1)):
+        grey = to_grey(section)
+        assert grey.min() < 0.5 < grey.max()
+        assert grey.shape == section.shape
 
 
 def test_what_is_no_number_is_as_grey_as_the_background_and_changes_nothing_else():
