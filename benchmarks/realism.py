@@ -24,6 +24,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
+from cryolithe.report import draw_section
 from cryolithe.simulation.campaign import SimulatedSeries, simulate_series
 from cryolithe.simulation.library import recipe_library
 from cryolithe.simulation.recipe import Recipe
@@ -277,8 +278,7 @@ def plot_sheet(path: Path, series: dict[str, SimulatedSeries]) -> None:
         panels += [("FBP, 10 slices", back[middle - 5 : middle + 5].mean(axis=0))]
         for axis, (title, image) in zip(axes, panels, strict=True):
             coarse = fourier_crop(np.asarray(image, dtype=np.float32), 2)
-            low, high = np.percentile(coarse, (0.5, 99.5))
-            axis.imshow(coarse, cmap="gray", vmin=low, vmax=high)
+            draw_section(axis, coarse, origin="upper")
             axis.set_title(title, fontsize=8)
             axis.set_axis_off()
     path.parent.mkdir(exist_ok=True)

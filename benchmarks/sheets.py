@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.formats.files import replacing
-from cryolithe.report import STYLE, draw_scale_bar
+from cryolithe.greys import grey_scale
+from cryolithe.report import STYLE, draw_scale_bar, draw_section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,6 @@ Volume = NDArray[np.float32]
 
 DPI = 100
 PANEL_INCHES, GAP, LEFT, TOP = 1.45, 0.06, 0.62, 0.34
-GREY_PERCENTILES = (0.5, 99.5)
 DECADES = 5.0  # of power that a panel shows
 COLOURS = 128  # of the palette that keeps a file small
 EDGE = "#D55E00"  # border of the wedge, told apart from grey by everyone
@@ -34,7 +34,7 @@ def draw_sheet(
 ) -> None:
     """Draw one column per volume: its central xy and xz slices, and its mean power in the planes (kx, ky), (kx, kz).
 
-    Slices have grey levels of their own, between percentiles. Power is logarithmic, over five decades below the
+    The slices of a volume share a grey scale (`cryolithe.greys`). Power is logarithmic, over five decades below the
     highest; lines mark the border of the missing wedge.
 
     Args:
@@ -56,13 +56,13 @@ def draw_sheet(
         for column, (title, volume) in enumerate(panels.items()):
             left, top = LEFT + column * (PANEL_INCHES + GAP), size[1] - TOP
             images = (volume[depth // 2], volume[:, height // 2], _power(volume, 0), _power(volume, 1))
+            greys = grey_scale(images[:2])
             for row, (image, inches) in enumerate(zip(images, tall, strict=True)):
                 box = (left / size[0], (top - inches) / size[1], PANEL_INCHES / size[0], inches / size[1])
                 axes = figure.add_axes(box)
                 axes.set(xticks=[], yticks=[])
                 if row < 2:
-                    low, high = np.percentile(image, GREY_PERCENTILES)
-                    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower")
+                    draw_section(axes, image, greys)
                 else:
                     strongest = float(image.max())
                     axes.imshow(

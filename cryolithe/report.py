@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.files import printable, replacing
+from cryolithe.greys import GreyScale, grey_scale, to_grey
 from cryolithe.metrics import FloatArray, FscCurve
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ LABELS = {"total": "all coefficients", "measured": "measured", "missing": "missi
 THRESHOLDS = (0.5, 0.143)
 DPI = 200
 STYLE: dict[Any, Any] = {"font.size": 9.0, "axes.titlesize": 10.0, "axes.linewidth": 0.8, "legend.fontsize": 8.0}
-CONTRAST_PERCENTILES = (1.0, 99.5)
 # Sizes of the slice figure, inches.
 WIDEST, TALLEST = 12.0, 10.0
 MARGIN, GAP, TITLE = 0.45, 0.12, 0.3
@@ -119,7 +119,7 @@ def plot_central_slices(
 ) -> None:
     """Draw three orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
 
-    All slices have the same scale. Grey levels span the percentiles 1 to 99.5 of each volume's three slices.
+    All slices have the same size of a voxel. The three slices of a volume share a grey scale (`cryolithe.greys`).
     Axes run to the right and upwards, with the origin at the lower left.
 
     Args:
@@ -152,13 +152,13 @@ def plot_central_slices(
         figure = Figure(figsize=size, dpi=DPI)
         left = MARGIN + GAP
         for (title, _), images, width in zip(panels, columns, widths, strict=True):
-            low, high = np.percentile(np.concatenate([i.ravel() for i in images.values()]), CONTRAST_PERCENTILES)
+            scale = grey_scale(images.values())
             top = size[1] - TITLE
             for (view, image), height in zip(images.items(), heights, strict=True):
                 wide, tall = inch_per_px * image.shape[1], inch_per_px * image.shape[0]
                 box = (left / size[0], (top - tall) / size[1], wide / size[0], tall / size[1])
                 axes = figure.add_axes(box)
-                axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower", aspect="auto")
+                draw_section(axes, image, scale, aspect="auto")
                 axes.set(xticks=[], yticks=[])
                 if left == MARGIN + GAP:
                     axes.set_ylabel(view, rotation=0, ha="right", va="center")
@@ -201,24 +201,25 @@ def plot_contact_sheet(
     import matplotlib
 
     angles = np.asarray(angles_deg, dtype=np.float64)
-    top = []
+    rows: list[list[tuple[str, NDArray[Any], GreyScale]]] = [[], []]
     for wanted in (-60.0, 0.0, 60.0):
         nearest = int(np.abs(angles - wanted).argmin())
-        top.append((f"tilt {angles[nearest]:.1f}°", np.asarray(images[nearest], dtype=np.float64)))
-    bottom = []
+        # Each tilt has its own scale: fewer electrons pass a tilted specimen.
+        rows[0].append((f"tilt {angles[nearest]:.1f}°", images[nearest], grey_scale([images[nearest]])))
     for title, volume in volumes.items():
         slices = _central_slices(volume)
-        bottom += [(f"{title}, {view}", slices[view]) for view in ("XY", "XZ")]
-    columns = max(len(top), len(bottom))
+        views = ("XY", "XZ")
+        scale = grey_scale(slices[view] for view in views)
+        rows[1] += [(f"{title}, {view}", slices[view], scale) for view in views]
+    columns = max(len(row) for row in rows)
     with matplotlib.rc_context(STYLE):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(3 * columns, 6.4), dpi=100, layout="constrained")
-        for row, panels in enumerate((top, bottom)):
-            for column, (title, image) in enumerate(panels):
+        for row, panels in enumerate(rows):
+            for column, (title, image, scale) in enumerate(panels):
                 axes = figure.add_subplot(2, columns, row * columns + column + 1)
-                low, high = np.percentile(image, (0.5, 99.5))
-                axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower")
+                draw_section(axes, image, scale)
                 axes.set(xticks=[], yticks=[])
                 axes.set_title(printable(title), parse_math=False)
                 if voxel_size_angstrom is not None and column == 0:
@@ -244,6 +245,18 @@ def mark_periods(axes: Axes, highest: float, unit: str) -> None:
     upper = axes.secondary_xaxis("top")
     upper.set_xticks(ticks, [f"{1 / tick:.3g}" for tick in ticks])
     upper.set_xlabel(f"period ({unit})")
+
+
+def draw_section(axes: Axes, section: NDArray[Any], scale: GreyScale | None = None, **options: Any) -> None:
+    """Draw a section ``(y, x)`` in grey, y upwards: large values bright.
+
+    Args:
+        axes: where.
+        section: its values.
+        scale: of the sections beside it; its own without one.
+        **options: of ``Axes.imshow``.
+    """
+    axes.imshow(to_grey(section, scale), cmap="gray", vmin=0, vmax=1, **{"origin": "lower"} | options)
 
 
 def draw_scale_bar(axes: Axes, width_px: int, voxel_size_angstrom: float) -> None:

@@ -29,7 +29,8 @@ ALLOWED = {
     "spectra": set(),
     "metrics": {"errors", "spectra"},
     "fidelity": {"errors"},
-    "report": {"errors", "metrics", "formats"},
+    "greys": set(),
+    "report": {"errors", "greys", "metrics", "formats"},
     "models": {"errors", "hashing"},
     "network": {"errors", "hashing", "filters", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
@@ -45,16 +46,18 @@ ALLOWED = {
     "simulation": {"errors", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "evaluation": {
         "errors", "hashing", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra", "metrics",
-        "report",
+        "greys", "report",
     },
-    "curation": {"errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "report"},
+    "curation": {
+        "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "report",
+    },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
-        "metrics", "fidelity", "report", "network", "inference", "reconstruct", "simulation",
+        "metrics", "fidelity", "greys", "report", "network", "inference", "reconstruct", "simulation",
     },
     "denoise": {
-        "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "report", "reconstruct",
-        "training",
+        "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
+        "reconstruct", "training",
     },
 }  # fmt: skip
 

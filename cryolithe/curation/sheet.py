@@ -25,7 +25,8 @@ from cryolithe.curation.manifest import Manifest
 from cryolithe.curation.ranking import Ranked, Thresholds, Unreadable
 from cryolithe.errors import OutputError
 from cryolithe.formats.files import replacing, unwritable
-from cryolithe.report import CONTRAST_PERCENTILES, write_json
+from cryolithe.greys import grey_scale, to_grey
+from cryolithe.report import write_json
 
 TEXTS = ("name", "path", "comment", "against", "remark")
 PAGE = Path(__file__).parent / "page"
@@ -206,13 +207,12 @@ def _views(one: Ranked) -> str:
     """Central slices as they are drawn elsewhere: x to the right, y and z upwards, with a scale bar."""
     volume = one.measured.sample.volume
     slices = {"xy": volume[len(volume) // 2], "xz": volume[:, volume.shape[1] // 2]}
-    values = np.concatenate([image.ravel() for image in slices.values()])
-    low, high = (float(v) for v in np.percentile(values, CONTRAST_PERCENTILES))
+    scale = grey_scale(slices.values())
     figures = []
     for view, image in slices.items():
         bar = _scale_bar(image.shape[1], one.measured.sample.sample_angstrom) if view == "xy" else ""
         name = html.escape(f"{one.measured.candidate.name}, {view}", quote=True)
-        source = _jpeg(image[::-1], low, max(high, low + 1e-30))
+        source = _jpeg(to_grey(image[::-1], scale))
         figures.append(f'<figure><img alt="{name}" src="{source}"><figcaption>{view}</figcaption>{bar}</figure>')
     return "".join(figures)
 
@@ -227,15 +227,15 @@ def _scale_bar(width_px: int, voxel_size_angstrom: float | None) -> str:
     return f'<span class="bar" style="width:{100 * length_nm / width_nm:.2f}%">{length_nm:g} nm</span>'
 
 
-def _jpeg(image: NDArray[Any], low: float, high: float) -> str:
-    """An image as a data address."""
+def _jpeg(greys: NDArray[np.float32]) -> str:
+    """Greys from 0 to 1 as the address of an image."""
     from matplotlib.image import imsave
 
-    times = max(1, -(-LEAST_THUMBNAIL_PX // image.shape[1]))
-    enlarged = np.repeat(np.repeat(image, times, axis=0), times, axis=1)
+    times = max(1, -(-LEAST_THUMBNAIL_PX // greys.shape[1]))
+    enlarged = np.repeat(np.repeat(greys, times, axis=0), times, axis=1)
     stream = io.BytesIO()
     imsave(
-        stream, enlarged, vmin=low, vmax=high, cmap="gray", format="jpeg",
+        stream, enlarged, vmin=0, vmax=1, cmap="gray", format="jpeg",
         pil_kwargs={"quality": JPEG_QUALITY, "optimize": True},
     )  # fmt: skip
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

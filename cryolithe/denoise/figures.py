@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cryolithe.denoise.guard import Verdict
 from cryolithe.errors import OutputError
 from cryolithe.formats.files import replacing
-from cryolithe.report import CONTRAST_PERCENTILES, EXTRA_COLOURS, STYLE, draw_scale_bar
+from cryolithe.greys import grey_scale
+from cryolithe.report import EXTRA_COLOURS, STYLE, draw_scale_bar, draw_section
 from cryolithe.training.tables import Table
 
 if TYPE_CHECKING:
@@ -72,11 +73,11 @@ def plot_report(
     columns = (("before", before), ("after", after), ("before - after", before - after))
     for column, (title, values) in enumerate(columns):
         both = top[column].subgridspec(2, 1, height_ratios=(before.shape[1], before.shape[0]))
-        low, high = np.percentile(values, CONTRAST_PERCENTILES)
         slices = (("XY", values[values.shape[0] // 2]), ("XZ", values[:, values.shape[1] // 2]))
+        scale = grey_scale(image for _, image in slices)
         for row, (view, image) in enumerate(slices):
             axes = figure.add_subplot(both[row])
-            axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower")
+            draw_section(axes, image, scale)
             axes.set(xticks=[], yticks=[], title=title if row == 0 else None)
             if column == 0:
                 axes.set_ylabel(view, rotation=0, ha="right", va="center")
@@ -107,12 +108,12 @@ def plot_sweep(
     """
     figure = _figure(2.1 * len(panels), 4.7)
     grid = figure.subplots(2, len(panels), squeeze=False)
+    denoised = grey_scale(plane for _, plane in panels[1:])  # all in the same units, and the input has noise beside
     low, high = np.percentile(transforms[0], (1, 99.9))
     floor = min(float(np.percentile(one, 1)) for one in transforms)
     for column, ((title, plane), transform) in enumerate(zip(panels, transforms, strict=True)):
         image, spectrum = grid[0, column], grid[1, column]
-        dark, bright = np.percentile(plane, CONTRAST_PERCENTILES)
-        image.imshow(plane, cmap="gray", vmin=dark, vmax=max(bright, dark + 1e-30), origin="lower")
+        draw_section(image, plane, denoised if column else None)
         image.set(title=title, xticks=[], yticks=[])
         spectrum.imshow(transform, cmap="magma", vmin=max(floor, low - 0.5 * (high - low)), vmax=high, origin="lower")
         spectrum.set(xticks=[], yticks=[])

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cryolithe.evaluation.evaluate import Curves, Evaluation, Pictures
 from cryolithe.evaluation.heldout import CALLED, TELLS
-from cryolithe.report import CURVE_COLOURS, LABELS, STYLE, THRESHOLDS, draw_scale_bar, mark_periods
+from cryolithe.greys import GreyScale, grey_scale
+from cryolithe.report import CURVE_COLOURS, LABELS, STYLE, THRESHOLDS, draw_scale_bar, draw_section, mark_periods
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 DPI = 130  # sharp on paper at a page's width, and some 100 kB a figure
-GREY_PERCENTILES = (0.5, 99.5)
 MOST_PIXELS = 640  # along an image's side: more is lost at this resolution, and costs bytes
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
 MAP = "cividis"
@@ -94,11 +94,9 @@ def _reduced(image: Array) -> Array:
     return blocks
 
 
-def _show(axes: Axes, image: Array, title: str, voxel: float | None) -> None:
-    low, high = np.percentile(image, GREY_PERCENTILES)
-    small = _reduced(image)
+def _show(axes: Axes, image: Array, title: str, voxel: float | None, scale: GreyScale | None = None) -> None:
     extent = (-0.5, image.shape[1] - 0.5, -0.5, image.shape[0] - 0.5)
-    axes.imshow(small, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower", extent=extent)
+    draw_section(axes, _reduced(image), scale, extent=extent)
     axes.set(xticks=[], yticks=[], title=title)
     if voxel is not None:
         draw_scale_bar(axes, image.shape[1], voxel)
@@ -120,13 +118,15 @@ def _slices(found: Evaluation, shown: Pictures) -> Drawn:
         grid = figure.add_gridspec(2, len(panels), height_ratios=(height, depth))
         for column, (title, volume) in enumerate(panels):
             sign = shown.sign if column else 1.0
-            for row, (name, plane) in enumerate(zip(("XY", "XZ"), _planes(volume), strict=True)):
-                _show(
-                    figure.add_subplot(grid[row, column]), sign * plane, f"{title}, {name}", found.voxel_size_angstrom
-                )
+            planes = [sign * plane for plane in _planes(volume)]
+            greys = grey_scale(_reduced(plane) for plane in planes)
+            for row, (name, plane) in enumerate(zip(("XY", "XZ"), planes, strict=True)):
+                axes = figure.add_subplot(grid[row, column])
+                _show(axes, plane, f"{title}, {name}", found.voxel_size_angstrom, greys)
     caption = (
-        "Sections through the middle: XY, seen along the beam, and XZ, across the tilt axis, with x to the right. Grey "
-        "levels span the percentiles 0.5 to 99.5 of each section."
+        "Sections through the middle: XY, seen along the beam, and XZ, across the tilt axis, with x to the right. The "
+        "curve of greys is steep about the background and bends towards black and white, so that faint membranes show "
+        "beside dense particles; each volume has a scale of its own, by the same rule."
     )
     return Drawn("Sections", caption, out.getvalue())
 

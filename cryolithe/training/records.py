@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.formats.files import replacing
+from cryolithe.greys import grey_scale, to_grey
 from cryolithe.network import Head
 from cryolithe.projector.classical import fbp_of_images
+from cryolithe.report import draw_section
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.training.tables import Events, Table
 from cryolithe.training.validation import Example, Verdict, band_names
@@ -39,10 +41,7 @@ class Board(Events):
             for name, value in zip(band_names(head), verdict.bands, strict=True):
                 self.writer.add_scalar(f"bands of {verdict.name}/{name}", value, step)
         for verdict, volume in zip(verdicts, volumes, strict=True):
-            image = volume[volume.shape[0] // 2]
-            low, high = np.percentile(image, (1, 99.5))
-            grey = np.clip((image - low) / max(high - low, 1e-30), 0, 1)
-            self.writer.add_image(verdict.name, grey[None], step)
+            self.writer.add_image(verdict.name, to_grey(volume[volume.shape[0] // 2])[None], step)
 
 
 def plot_summary(
@@ -86,10 +85,10 @@ def plot_summary(
         panels = (("truth", example.truth), ("network", volume), ("FBP", back))
         for column, (title, values) in enumerate(panels):
             slices = (("XY", values[values.shape[0] // 2]), ("XZ", values[:, values.shape[1] // 2]))
-            low, high = np.percentile(values, (1, 99.5))
+            scale = grey_scale(image for _, image in slices)
             for row, (view, image) in enumerate(slices):
                 axes = figure.add_subplot(grid[1 + 2 * number + row, column])
-                axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-30), origin="lower")
+                draw_section(axes, image, scale)
                 axes.set(xticks=[], yticks=[], title=f"{title}, {example.name}, {view}")
     with replacing(path, overwrite=True) as temporary:
         figure.savefig(temporary, format="png")
