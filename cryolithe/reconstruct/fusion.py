@@ -157,7 +157,7 @@ def fusion_bytes(grid: VolumeGrid, device: torch.device) -> int:
 
 
 def measured_region(
-    angles_deg: tuple[float, ...], frequency_z: NDArray[np.float64], frequency_x: NDArray[np.float64], depth: int
+    angles_deg: tuple[float, ...], frequency_z: NDArray[np.floating], frequency_x: NDArray[np.floating], depth: int
 ) -> NDArray[np.float64]:
     """Which frequencies lie between the outermost tilts: 1 there, falling to 0 over the thickness of a central slice.
 
@@ -175,7 +175,7 @@ def measured_region(
     if np.degrees(highest - lowest) + gap >= 180 - 1e-6:  # the next tilt would be the first one again
         return np.ones(np.broadcast_shapes(frequency_z.shape, frequency_x.shape))
 
-    def inside(z: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def inside(z: NDArray[np.floating], x: NDArray[np.floating]) -> NDArray[np.float64]:
         beyond = np.maximum(z * np.cos(highest) - x * np.sin(highest), x * np.sin(lowest) - z * np.cos(lowest))
         return np.clip(1 - 2 * depth * beyond, 0.0, 1.0)
 
