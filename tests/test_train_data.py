@@ -19,11 +19,12 @@ from cryolithe.network import Head
 from cryolithe.projector import make_projector
 from cryolithe.reconstruct.preparation import Preparation, prepare_stack
 from cryolithe.simulation import SpecimenRecipe, make_specimen, project
+from cryolithe.simulation.classes import MEMBRANES, PROTEINS
 from cryolithe.tilts import TiltSeries
 from cryolithe.training.dataset import draw_run
 from cryolithe.training.loader import runs_of_steps
 from cryolithe.training.scaling import measure_scale
-from cryolithe.training.sections import AugmentSettings, DataSettings, ValidationSettings
+from cryolithe.training.sections import AugmentSettings, DataSettings, RecipeEntry, ValidationSettings
 from cryolithe.training.series import head_targets, rescaled_pair, series_of_pair
 from cryolithe.training.sources import (
     FixedSource,
@@ -164,6 +165,22 @@ def test_a_validation_pair_must_not_be_trained_on(tmp_path):
         data, held = DataSettings(pairs=("a.h5",)), ValidationSettings(pairs=(name,))
         with pytest.raises(SettingsError, match=line):
             validation_set(small_config(data=data, validation=held), tmp_path)
+
+
+@pytest.mark.parametrize(("scale", "labelled"), [((1.0, 1.0), True), ((1.2, 1.3), False)])
+def test_recipe_series_are_validated_by_class_where_voxels_are_the_cells(tmp_path, scale, labelled):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    data = DataSettings(recipes=(RecipeEntry(path="tiny.yaml"),))
+    config = small_config(data=data, validation=ValidationSettings(recipe_series=2)).model_copy(
+        update={"augment": AugmentSettings(pixel_scale=scale)}
+    )
+    examples = validation_set(config, tmp_path)
+    assert [example.labels is not None for example in examples] == [labelled] * 2
+    for example in examples:
+        if labelled:
+            assert example.labels.shape == example.truth.shape
+            inside = np.isin(example.labels, [int(kind) for kind in (*MEMBRANES, *PROTEINS)])
+            assert example.truth[inside].mean() > example.truth[example.labels == 0].mean()
 
 
 def numbered(number):

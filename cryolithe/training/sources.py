@@ -19,7 +19,7 @@ import torch
 from cryolithe.errors import InputError
 from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.network import Head
-from cryolithe.simulation import Molecule, Recipe, read_recipe, recipe_library, simulate_series
+from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, read_recipe, recipe_library, simulate_series
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import plain_series, simulate_training_set
 from cryolithe.training.distributed import Place
@@ -141,14 +141,19 @@ class RecipeMaker:
     pixel_scale: tuple[float, float]
     seed: int
 
-    def pair(self, number: int) -> Pair:
-        """Images and truth of a series."""
+    def simulated(self, number: int) -> tuple[SimulatedSeries, tuple[Molecule, ...], float]:
+        """A series, the molecules that it may hold, and the factor by which it is to be rescaled."""
         rng = np.random.default_rng([self.seed, number, _RECIPE_STREAM])
         shares = np.asarray(self.weights) / sum(self.weights)
         recipe, library = self.recipes[int(rng.choice(len(self.recipes), p=shares))]
         factor = float(rng.uniform(*self.pixel_scale))
         own = recipe.model_copy(update={"seed": recipe.seed + 1_000_003 * self.seed})
-        return simulated_pair(simulate_series(own, library, number), factor)
+        return simulate_series(own, library, number), library, factor
+
+    def pair(self, number: int) -> Pair:
+        """Images and truth of a series."""
+        series, _, factor = self.simulated(number)
+        return simulated_pair(series, factor)
 
     def __call__(self, number: int) -> TrainingSeries:
         """The series with tensors as arrays: what passes between processes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.network import Head, Network
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.simulation import Molecule, add_white_noise, draw_angles_deg, make_specimen, project
-from cryolithe.training.class_scoring import SUMMARY, summary_fidelity
+from cryolithe.training.class_scoring import SUMMARY, structure_labels, summary_fidelity
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.losses import output_weights
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.scoring import reconstruct_array, score_volume
-from cryolithe.training.series import head_targets
+from cryolithe.training.series import head_targets, simulated_pair
 from cryolithe.training.sources import find_pairs, recipe_maker
 
 _STREAM = 41
@@ -110,7 +110,11 @@ def validation_set(
     if config.data.recipes:
         maker = recipe_maker(config, base, molecules)
         for number in range(settings.recipe_series):
-            examples.append(_example(maker.pair(_FIRST_NUMBER + number), f"recipe {number + 1}", None))
+            series, known, factor = maker.simulated(_FIRST_NUMBER + number)
+            example = _example(simulated_pair(series, factor), f"recipe {number + 1}", None)
+            if factor == 1.0:  # else labels would be those of other voxels
+                example = replace(example, labels=structure_labels(series.cell.labels, series.cell.classes, known))
+            examples.append(example)
     training = find_pairs(config.data.pairs, base)
     held_back = find_pairs(settings.pairs, base)
     _check_disjoint(training, held_back)
