@@ -185,9 +185,17 @@ def test_the_command_prints_and_writes_scores_by_class(tmp_path, monkeypatch):
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     assert "bilayers only, ±60°, -3 dB" in result.output
-    found = json.loads(path.read_text())["classes"]
+    written = json.loads(path.read_text())
+    found = written["classes"]
+    assert list(written["worst_shells"]) == list(found)
+    for shells in written["worst_shells"].values():
+        assert list(shells) == ["sirt", "network", "network alone"]
+        assert all(-2 < shell["difference"] < 1 for shell in shells.values())
+        assert all(0 < shell["frequency_per_px"] < 0.5 for shell in shells.values())
+        assert f"{shells['network']['difference']:+.3f} at" in result.output
     for table in found.values():
-        assert list(table) == ["fbp", "fbp+gaussian", "sirt", "network"]
+        assert list(table) == ["fbp", "fbp+gaussian", "sirt", "network", "network alone"]
+        assert table["network"] != table["network alone"]
         assert all(list(table[method]) == list(table["fbp"]) for method in table)
         for label, scores in table["fbp"].items():
             assert list(scores) == list(BANDS)

@@ -6,12 +6,16 @@ import datetime
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cryolithe import __version__
 from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
+
+if TYPE_CHECKING:
+    from cryolithe.training.class_scoring import SceneScores
+    from cryolithe.training.scoring import Score, WorstShell
 
 
 @click.command("score")
@@ -31,8 +35,11 @@ def command(
     """Score MODEL (a name or a file) on simulated specimens that it never saw.
 
     Specimens are made of the molecules that the model's record names as held out, tilted from -60 to +60 degrees in
-    steps of 3, with white noise. SNR is that of the reconstruction after the best affine fit to the truth; FSC is
-    the mean over all shells but the first and the last, in the measured region and in the missing wedge.
+    steps of 3, with white noise. "network" is what `cryolithe reconstruct` gives with the model, a share of filtered
+    back-projection (FBP) included; "network alone" is without. SNR is that of the reconstruction after the best affine
+    fit to the truth; FSC is the mean over all shells but the first and the last, in the measured region and in the
+    missing wedge. "Worst shell" is the least FSC minus that of FBP over the same shells of the measured region, in any
+    of the specimens, and where it is, in cycles per pixel.
 
     With --classes, tables of the correlation with the truth within the voxels of each class of structure follow, in
     two bands of frequency, on fixed scenes of bilayers, vesicles, filaments, small proteins, and all together.
@@ -44,6 +51,7 @@ def command(
     from cryolithe.formats.files import check_ending
     from cryolithe.network.checkpoint import load_model
     from cryolithe.reconstruct.methods import Compute
+    from cryolithe.reconstruct.networks import fbp_share
     from cryolithe.report import write_json
     from cryolithe.simulation import load_molecules
     from cryolithe.training.class_scoring import class_benchmark
@@ -67,6 +75,7 @@ def command(
     device, specimens = choose_device("cpu"), int(options["specimens"])
     dtype = choose_precision(options["precision"], device)
     held_out = tuple(loaded.card.get("recipe", {}).get("hold_out", ()))
+    share = fbp_share(loaded, None)
     library = load_molecules(molecules) if molecules else ()
     unseen = tuple(molecule for molecule in library if molecule.name in held_out)
     if library and not unseen:
@@ -75,23 +84,26 @@ def command(
             f"{molecules}; give the library that it was trained with"
         )
     click.echo(
-        f"model {loaded.name} {loaded.sha256[:12]}, {precision_name(dtype)}, {specimens} specimens of "
-        f"{', '.join(m.name for m in unseen) or 'procedural molecules'}"
+        f"model {loaded.name} {loaded.sha256[:12]}, {precision_name(dtype)}, {share:.0%} FBP where the tilts measured, "
+        f"{specimens} specimens of {', '.join(m.name for m in unseen) or 'procedural molecules'}"
     )
-    click.echo(f"{'noise':>8} {'method':<8} {'SNR dB':>7} {'FSC measured':>13} {'FSC missing':>12}")
-    results = {}
-    for snr_db, scores in benchmark(loaded.network, unseen, levels, specimens, compute=Compute(device, dtype)):
+    click.echo(
+        f"{'noise':>8} {'method':<13} {'SNR dB':>7} {'FSC measured':>13} {'FSC missing':>12} {'worst shell':>16}"
+    )
+    results, compute = {}, Compute(device, dtype)
+    for snr_db, scores in benchmark(loaded.network, unseen, levels, specimens, compute=compute, share=share):
         for method, score in scores.items():
             click.echo(
-                f"{snr_db:>5g} dB {method:<8} {score.snr_db:>7.2f} {score.fsc_measured:>13.3f} "
-                f"{score.fsc_missing:>12.3f}"
+                f"{snr_db:>5g} dB {method:<13} {score.snr_db:>7.2f} {score.fsc_measured:>13.3f} "
+                f"{score.fsc_missing:>12.3f} {_shell_text(score.worst_shell):>16}"
             )
-        results[f"{snr_db:g} dB"] = {method: asdict(score) for method, score in scores.items()}
-    by_class = {}
+        results[f"{snr_db:g} dB"] = {method: _plain(score) for method, score in scores.items()}
+    by_class, shells = {}, {}
     if options["classes"]:
-        for title, table in class_benchmark(loaded.network, unseen, specimens, Compute(device, dtype)):
-            _print_classes(title, table)
-            by_class[title] = table
+        for found in class_benchmark(loaded.network, unseen, specimens, compute, share=share):
+            _print_classes(found)
+            by_class[found.title] = found.fidelity
+            shells[found.title] = {method: asdict(shell) for method, shell in found.worst_shells.items()}
     if json_path:
         write_json(
             json_path,
@@ -104,22 +116,36 @@ def command(
                 "torch": torch.__version__,
                 "model": {"name": loaded.name, "sha256": loaded.sha256},
                 "precision": precision_name(dtype),
+                "fbp_share": share,
                 "specimens": specimens,
                 "molecules": [molecule.name for molecule in unseen],
                 "scores": results,
-                **({"classes": by_class} if by_class else {}),
+                **({"classes": by_class, "worst_shells": shells} if by_class else {}),
             },
         )
 
 
-def _print_classes(title: str, table: dict[str, dict[str, dict[str, float]]]) -> None:
-    """One line for each class of a scene, one column for each method and band."""
+def _plain(score: Score) -> dict[str, Any]:
+    """A score for JSON, without what was not compared."""
+    return {name: value for name, value in asdict(score).items() if value is not None}
+
+
+def _shell_text(shell: WorstShell | None) -> str:
+    """Difference and frequency."""
+    return "-" if shell is None else f"{shell.difference:+.3f} at {shell.frequency_per_px:.3f}"
+
+
+def _print_classes(found: SceneScores) -> None:
+    """One line for each class of a scene, one column for each method and band; then the worst shells."""
     from cryolithe.fidelity import BANDS
 
-    click.echo(f"\n{title}: correlation with the truth within each class (sigmas of the band in voxels)")
+    table = found.fidelity
+    click.echo(f"\n{found.title}: correlation with the truth within each class (sigmas of the band in voxels)")
     click.echo(f"{'':<22}" + "".join(f"{method:>18}" for method in table))
     click.echo(f"{'class':<22}" + "".join(f"{band:>9}" for _ in table for band in BANDS))
     for label in next(iter(table.values())):
         click.echo(
-            f"{label:<22}" + "".join(f"{found[label][band]:>9.3f}" for found in table.values() for band in BANDS)
+            f"{label:<22}" + "".join(f"{values[label][band]:>9.3f}" for values in table.values() for band in BANDS)
         )
+    shells = "".join(f"{_shell_text(found.worst_shells.get(method)):>18}" for method in table)
+    click.echo(f"{'worst shell':<22}{shells}")

@@ -87,6 +87,25 @@ def measure_curve(
     return FusionCurve(share, match_amplitudes(pairs, geometry.angles_deg))
 
 
+def curve_of_volumes(
+    ours: torch.Tensor, back: torch.Tensor, share: float, geometry: TiltGeometry, parts: Parts
+) -> FusionCurve:
+    """`measure_curve` where whole volumes are there already, so that the network need not make its parts again.
+
+    Args:
+        ours: the network's, shape ``(z, y, x)``.
+        back: that of filtered back-projection, the same shape.
+        share: of filtered back-projection.
+        geometry: of the series.
+        parts: of the volume that are compared.
+    """
+    _, rows, columns = parts.grid.shape
+    left = (ours.shape[2] - columns) // 2
+    cut = [(slice(None), slice(y, y + rows), slice(left, left + columns)) for y in parts.starts]
+    pairs = ((ours[part].cpu().numpy(), back[part].cpu().numpy()) for part in cut)
+    return FusionCurve(share, match_amplitudes(pairs, geometry.angles_deg))
+
+
 def fused_method(method: NetworkMethod, curve: FusionCurve, geometry: TiltGeometry, grid: VolumeGrid) -> NetworkMethod:
     """A network's method with filtered back-projection mixed in; the method itself where the share is 0."""
     if curve.share == 0:

@@ -1,4 +1,7 @@
-"""Scores by class of structure on fixed simulated scenes that no training draws, with white noise and 41 tilts."""
+"""Scores by class of structure on fixed simulated scenes that no training draws, with white noise and 41 tilts.
+
+As in `cryolithe.training.scoring`, the network stands with its share of filtered back-projection, and alone.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,28 @@ from cryolithe.network import Network
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt_margin_px
 from cryolithe.reconstruct.methods import ON_CPU, Compute, SirtMethod
+from cryolithe.reconstruct.networks import FBP_SHARE
 from cryolithe.simulation import Molecule, Specimen, Structure, add_white_noise, project
 from cryolithe.simulation.classes import FILAMENTS, MEMBRANES, PROTEINS, membrane_classes, protein_class
 from cryolithe.simulation.diverse import Scene, draw_scene
-from cryolithe.training.scoring import SIRT_ITERATIONS, reconstruct_array
+from cryolithe.training.scoring import (
+    ALONE,
+    FBP,
+    NETWORK,
+    SIRT,
+    SIRT_ITERATIONS,
+    WorstShell,
+    mix_array,
+    reconstruct_array,
+    truth_fsc,
+    worst_of,
+    worst_shell,
+)
 
 SHAPE = (64, 128, 128)
 VOXEL_ANGSTROM = 10.0
 SEED = 20262
-FBP, GAUSSIAN, SIRT, NETWORK = "fbp", "fbp+gaussian", "sirt", "network"
+GAUSSIAN = "fbp+gaussian"
 SIGMAS_PX = (0.0, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 REGIONS: dict[str, Region] = {
@@ -69,6 +85,21 @@ class ClassScene:
         return tuple(float(a) for a in np.linspace(-self.reach_deg, self.reach_deg, 41))
 
 
+@dataclass(frozen=True)
+class SceneScores:
+    """What was found on a scene.
+
+    Attributes:
+        title: of the scene.
+        fidelity: method -> class -> band -> correlation, means over the specimens that have the class.
+        worst_shells: of each method beside FBP, the worst of all specimens.
+    """
+
+    title: str
+    fidelity: Table
+    worst_shells: dict[str, WorstShell]
+
+
 _BILAYERS = Scene(1.0, (5, 8), 0.0, (0, 0), (0, 0), 0.0, 0.0)
 CLASS_SCENES = (
     ClassScene("bilayers only, ±60°, -3 dB", _BILAYERS, 60.0, -3.0),
@@ -97,8 +128,9 @@ def class_benchmark(
     compute: Compute = ON_CPU,
     scenes: Sequence[ClassScene] = CLASS_SCENES,
     shape: tuple[int, int, int] = SHAPE,
-) -> Iterator[tuple[str, Table]]:
-    """Score FBP, FBP with the best Gaussian, SIRT and a network by class of structure.
+    share: float = FBP_SHARE,
+) -> Iterator[SceneScores]:
+    """Score FBP, FBP with the best Gaussian, SIRT, a network with its share of FBP and the network alone.
 
     Args:
         network: float32 weights on the CPU.
@@ -107,33 +139,59 @@ def class_benchmark(
         compute: device and precision of the network.
         scenes: what to score on.
         shape: of the specimens.
+        share: of filtered back-projection.
 
     Yields:
-        for each scene its title, and method -> class -> band -> correlation, means over the specimens that have the
-        class. The Gaussian is the one that suits each class and band of each specimen best, which no user can choose.
+        the scores of each scene. The Gaussian is the one that suits each class and band of each specimen best, which
+        no user can choose.
     """
     for number, scene in enumerate(scenes):
         depth, height, width = shape
         geometry, margin = TiltGeometry(scene.angles_deg, (height, width)), sirt_margin_px(depth)
         projector, wide = (make_projector(geometry, (depth, width + 2 * m)) for m in (0, margin))
-        tables = []
+        tables: list[Table] = []
+        shells: dict[str, list[WorstShell]] = {SIRT: [], NETWORK: [], ALONE: []}
         for which in range(specimens):
-            rng = np.random.default_rng([SEED, number, which])
-            density, labels = draw_scene(scene.scene, shape, VOXEL_ANGSTROM, library, rng)
-            images = project(Specimen(density, VOXEL_ANGSTROM), scene.angles_deg)
-            noisy = add_white_noise(images, scene.snr_db, rng)
-            noisy -= noisy.mean(axis=(1, 2), keepdims=True)
+            density, labels, noisy = draw_series(scene, [SEED, number, which], library, shape)
             rows = torch.from_numpy(noisy)
             back = fbp(projector, rows).numpy()
+            alone = reconstruct_array(network, noisy, scene.angles_deg, depth, compute)
             estimates = {
                 FBP: back,
                 SIRT: SirtMethod(wide, SIRT_ITERATIONS, margin_px=margin)(rows).numpy(),
-                NETWORK: reconstruct_array(network, noisy, scene.angles_deg, depth, compute),
+                NETWORK: mix_array(alone, noisy, scene.angles_deg, share, network.config.head.stride),
+                ALONE: alone,
             }
             table = class_fidelity(density, estimates, labels, REGIONS)
             smooth = best_gaussian(density, back, region_masks(labels, REGIONS), SIGMAS_PX)
-            tables.append({FBP: table[FBP], GAUSSIAN: smooth, SIRT: table[SIRT], NETWORK: table[NETWORK]})
-        yield scene.title, mean_table(tables)
+            tables.append({FBP: table.pop(FBP), GAUSSIAN: smooth, **table})
+            plain = truth_fsc(density, back, scene.reach_deg)
+            for method, found in shells.items():
+                found.append(worst_shell(truth_fsc(density, estimates[method], scene.reach_deg), plain))
+        worst = {method: worst_of(found) for method, found in shells.items()}
+        yield SceneScores(scene.title, mean_table(tables), worst)
+
+
+def draw_series(
+    scene: ClassScene, seed: Sequence[int], library: tuple[Molecule, ...], shape: tuple[int, int, int] = SHAPE
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
+    """Draw a specimen of a scene and its tilt series.
+
+    Args:
+        scene: the kind.
+        seed: of all randomness.
+        library: molecules to place beside procedural ones.
+        shape: of the specimen.
+
+    Returns:
+        density ``(z, y, x)``, labels of its voxels, images ``(tilts, y, x)``, mean removed.
+    """
+    rng = np.random.default_rng(seed)
+    density, labels = draw_scene(scene.scene, shape, VOXEL_ANGSTROM, library, rng)
+    images = project(Specimen(density, VOXEL_ANGSTROM), scene.angles_deg)
+    noisy = add_white_noise(images, scene.snr_db, rng)
+    noisy -= noisy.mean(axis=(1, 2), keepdims=True)
+    return density, labels, noisy
 
 
 def mean_table(tables: Sequence[Table]) -> Table:

@@ -1,22 +1,27 @@
-"""Scores on a fixed benchmark: simulated specimens of held-out molecules, white noise, known truth."""
+"""Scores on a fixed benchmark: simulated specimens of held-out molecules, white noise, known truth.
+
+What a user gets is scored, the network's volume with its share of filtered back-projection, and the network alone
+beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.metrics import fourier_shell_correlation, mean_correlation, scaled_snr_db
+from cryolithe.metrics import FscCurve, fourier_shell_correlation, mean_correlation, scaled_snr_db
 from cryolithe.network import Network
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt_margin_px
+from cryolithe.reconstruct.fusion import Fusion
 from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod, SirtMethod
-from cryolithe.reconstruct.mixing import choose_parts, fused_method, measure_curve
+from cryolithe.reconstruct.mixing import choose_parts, curve_of_volumes
+from cryolithe.reconstruct.networks import FBP_SHARE
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import Molecule, SpecimenRecipe, add_white_noise, make_specimen, project
 
@@ -31,6 +36,22 @@ BENCHMARK_RECIPE = SpecimenRecipe(
     bead_chance=0.0,
 )
 SIRT_ITERATIONS = 15
+# Names of what is scored. The network as a user gets it, and without filtered back-projection.
+FBP, SIRT, NETWORK, ALONE = "fbp", "sirt", "network", "network alone"
+
+
+@dataclass(frozen=True)
+class WorstShell:
+    """Where an estimate falls farthest below filtered back-projection: the promise is nowhere by more than 0.01.
+
+    Attributes:
+        difference: least of the measured FSC with the truth minus that of filtered back-projection, over the shells
+            between the first and the last; negative where the estimate is worse.
+        frequency_per_px: of that shell, cycles/px.
+    """
+
+    difference: float
+    frequency_per_px: float
 
 
 @dataclass(frozen=True)
@@ -41,19 +62,56 @@ class Score:
         snr_db: reconstruction SNR after the best affine fit.
         fsc_measured: mean FSC over the shells up to the last before Nyquist, measured region.
         fsc_missing: the same in the missing wedge.
+        worst_shell: in comparison with filtered back-projection; None where nothing was compared.
     """
 
     snr_db: float
     fsc_measured: float
     fsc_missing: float
+    worst_shell: WorstShell | None = None
 
 
-def score_volume(truth: NDArray[np.float32], estimate: NDArray[np.float32], reach_deg: float = 60.0) -> Score:
-    """Compare an estimate with the truth, both ``(z, y, x)``."""
-    curve = fourier_shell_correlation(truth, estimate, tilt_range_deg=(-reach_deg, reach_deg))
+def truth_fsc(truth: NDArray[np.float32], estimate: NDArray[np.float32], reach_deg: float) -> FscCurve:
+    """FSC of an estimate with the truth, both ``(z, y, x)``, for tilts from minus to plus ``reach_deg``."""
+    return fourier_shell_correlation(truth, estimate, tilt_range_deg=(-reach_deg, reach_deg))
+
+
+def worst_shell(curve: FscCurve, back: FscCurve) -> WorstShell:
+    """Compare an estimate with filtered back-projection shell by shell in the measured region.
+
+    Args:
+        curve: of the estimate with the truth.
+        back: of filtered back-projection with the same truth.
+    """
+    assert curve.measured is not None
+    assert back.measured is not None
+    change = (curve.measured - back.measured)[1:-1]
+    worst = int(np.nanargmin(change))
+    return WorstShell(float(change[worst]), float(curve.frequency_per_px[1 + worst]))
+
+
+def worst_of(shells: Iterable[WorstShell]) -> WorstShell:
+    """The worst of several series."""
+    return min(shells, key=lambda shell: shell.difference)
+
+
+def score_volume(
+    truth: NDArray[np.float32], estimate: NDArray[np.float32], reach_deg: float = 60.0, back: FscCurve | None = None
+) -> Score:
+    """Compare an estimate with the truth.
+
+    Args:
+        truth: shape ``(z, y, x)``.
+        estimate: the same shape.
+        reach_deg: tilts go from minus to plus this.
+        back: FSC of filtered back-projection with the truth, to be compared with shell by shell.
+    """
+    curve = truth_fsc(truth, estimate, reach_deg)
     assert curve.measured is not None
     assert curve.missing is not None
-    return Score(scaled_snr_db(truth, estimate), mean_correlation(curve.measured), mean_correlation(curve.missing))
+    worst = None if back is None else worst_shell(curve, back)
+    measured, missing = (mean_correlation(values) for values in (curve.measured, curve.missing))
+    return Score(scaled_snr_db(truth, estimate), measured, missing, worst)
 
 
 def reconstruct_array(
@@ -74,7 +132,7 @@ def reconstruct_array(
         depth: thickness of the volume in voxels.
         compute: device and precision.
         on_points: see `NetworkMethod`.
-        share: of filtered back-projection, see `cryolithe.reconstruct.fusion`.
+        share: of filtered back-projection, see `mix_array`; 0 for the network alone.
 
     Returns:
         shape ``(depth, y, x)``, in the units of the images.
@@ -83,17 +141,40 @@ def reconstruct_array(
     geometry, grid = TiltGeometry(angles_deg, (height, width)), VolumeGrid((depth, height, width))
     method = NetworkMethod(network, geometry, grid, compute, on_points)
     scale = np.float32(images.std())
-
-    def read(first: int, stop: int) -> torch.Tensor:
-        return torch.from_numpy(images[:, reflected_rows(first, stop - first, height)] / scale)
-
-    if share:
-        parts = choose_parts(grid, method.row_multiple)
-        make = partial(NetworkMethod, network, geometry, compute=compute)
-        method = fused_method(method, measure_curve(make, share, geometry, parts, read), geometry, grid)
     whole = height + -height % method.row_multiple
-    volume: NDArray[np.float32] = method(read(-method.halo_px, whole + method.halo_px)).cpu().numpy() * scale
-    return volume[:, :height]
+    rows = torch.from_numpy(images[:, reflected_rows(-method.halo_px, whole + 2 * method.halo_px, height)] / scale)
+    volume: NDArray[np.float32] = method(rows)[:, :height].cpu().numpy() * scale
+    return mix_array(volume, images, angles_deg, share, method.row_multiple) if share else volume
+
+
+def mix_array(
+    volume: NDArray[np.float32],
+    images: NDArray[np.float32],
+    angles_deg: tuple[float, ...],
+    share: float,
+    row_multiple: int = 1,
+) -> NDArray[np.float32]:
+    """Mix filtered back-projection into a network's volume, as `cryolithe.reconstruct.fusion` says, on the CPU.
+
+    Args:
+        volume: by the network alone, shape ``(z, y, x)``; it stays as it is.
+        images: that it was made from, shape ``(tilts, y, x)``.
+        angles_deg: tilt angles.
+        share: of filtered back-projection.
+        row_multiple: of the network's head, by which parts are chosen.
+
+    Returns:
+        shape ``(z, y, x)``: what ``cryolithe reconstruct --fbp-share`` gives.
+    """
+    depth, height, width = volume.shape
+    geometry, alone = TiltGeometry(angles_deg, (height, width)), torch.from_numpy(volume)
+    projector = make_projector(geometry, (depth, width))
+    parts = choose_parts(VolumeGrid((depth, height, width)), row_multiple)
+    back = fbp(projector, torch.from_numpy(images))
+    fusion = Fusion(curve_of_volumes(alone, back, share, geometry, parts), projector)
+    rows = torch.from_numpy(images[:, reflected_rows(-fusion.halo_px, height + 2 * fusion.halo_px, height)])
+    mixed: NDArray[np.float32] = fusion(alone.clone(), rows).numpy()
+    return mixed
 
 
 def benchmark(
@@ -103,11 +184,14 @@ def benchmark(
     specimens: int = 4,
     seed: int = 20261,
     compute: Compute = ON_CPU,
+    share: float = FBP_SHARE,
 ) -> Iterator[tuple[float, dict[str, Score]]]:
-    """Score FBP, SIRT and a network on specimens made of the molecules in ``library`` only.
+    """Score FBP, SIRT, a network with its share of FBP and the network alone.
+
+    Specimens are made of the molecules in ``library``, or of procedural ones where there are none.
 
     Yields:
-        for each SNR, the mean score of each method over the specimens.
+        for each SNR, the mean score of each method over the specimens; of the shells the worst of all specimens.
     """
     worlds = []
     for number in range(specimens):
@@ -116,20 +200,26 @@ def benchmark(
     depth, height, width = BENCHMARK_RECIPE.shape
     geometry, margin = TiltGeometry(BENCHMARK_ANGLES_DEG, (height, width)), sirt_margin_px(depth)
     projector, wide = (make_projector(geometry, (depth, width + 2 * m)) for m in (0, margin))
+    reach_deg = max(BENCHMARK_ANGLES_DEG)
     for snr_db in snrs_db:
-        scores: dict[str, list[Score]] = {"fbp": [], "sirt": [], "network": []}
+        scores: dict[str, list[Score]] = {FBP: [], SIRT: [], NETWORK: [], ALONE: []}
         for number, (truth, images) in enumerate(worlds):
             noisy = add_white_noise(images, snr_db, np.random.default_rng([seed, number, round(100 * (snr_db + 90))]))
             noisy -= noisy.mean(axis=(1, 2), keepdims=True)
             rows = torch.from_numpy(noisy)
-            scores["fbp"].append(score_volume(truth, fbp(projector, rows).numpy()))
-            iterated = SirtMethod(wide, SIRT_ITERATIONS, margin_px=margin)(rows)
-            scores["sirt"].append(score_volume(truth, iterated.numpy()))
-            estimate = reconstruct_array(network, noisy, BENCHMARK_ANGLES_DEG, depth, compute)
-            scores["network"].append(score_volume(truth, estimate))
+            back = fbp(projector, rows).numpy()
+            iterated = SirtMethod(wide, SIRT_ITERATIONS, margin_px=margin)(rows).numpy()
+            alone = reconstruct_array(network, noisy, BENCHMARK_ANGLES_DEG, depth, compute)
+            mixed = mix_array(alone, noisy, BENCHMARK_ANGLES_DEG, share, network.config.head.stride)
+            curve = truth_fsc(truth, back, reach_deg)
+            scores[FBP].append(score_volume(truth, back, reach_deg))
+            for name, volume in ((SIRT, iterated), (NETWORK, mixed), (ALONE, alone)):
+                scores[name].append(score_volume(truth, volume, reach_deg, curve))
         yield snr_db, {method: _mean(values) for method, values in scores.items()}
 
 
 def _mean(scores: list[Score]) -> Score:
     table = np.array([(s.snr_db, s.fsc_measured, s.fsc_missing) for s in scores])
-    return Score(*(float(v) for v in table.mean(axis=0)))
+    snr_db, measured, missing = (float(value) for value in table.mean(axis=0))
+    shells = [score.worst_shell for score in scores if score.worst_shell is not None]
+    return Score(snr_db, measured, missing, worst_of(shells) if shells else None)

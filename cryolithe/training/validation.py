@@ -129,6 +129,8 @@ def judge(
 ) -> tuple[list[Verdict], list[NDArray[np.float32]]]:
     """Score a network on all examples; its volumes come along.
 
+    The network alone is judged, without the share of filtered back-projection that users get: it is what is trained.
+
     Args:
         network: float32 weights on the CPU.
         examples: the validation set.
