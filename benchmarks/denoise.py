@@ -43,6 +43,7 @@ from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruct.methods import ON_CPU
+from cryolithe.reconstruct.networks import fbp_share
 from cryolithe.simulation import SpecimenRecipe, load_molecules, make_specimen, noise_sigma, project
 from cryolithe.training.distributed import Place
 from cryolithe.training.scoring import reconstruct_array
@@ -56,7 +57,7 @@ Array = NDArray[np.float32]
 
 
 def make_volumes(folder: Path, shape: tuple[int, int, int], snr_db: float, molecules: Path | None) -> None:
-    """Truth, and FBP from all, even and odd noise; what exists is kept."""
+    """Truth, FBP from all, even and odd noise, and what `reconstruct` makes of all; what exists is kept."""
     if (folder / "network.mrc").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,15 +76,16 @@ def make_volumes(folder: Path, shape: tuple[int, int, int], snr_db: float, molec
     sigma = noise_sigma(clean, snr_db)
     noise = [rng.standard_normal(clean.shape, dtype=np.float32) * np.float32(math.sqrt(2) * sigma) for _ in range(2)]
     images = {"even": clean + noise[0], "odd": clean + noise[1], "full": clean + (noise[0] + noise[1]) / 2}
+    images = {name: stack - stack.mean(axis=(1, 2), keepdims=True) for name, stack in images.items()}
     projector = make_projector(TiltGeometry(ANGLES_DEG, shape[1:]), (shape[0], shape[2]))
     for name in ("full", "even", "odd"):
-        stack = torch.from_numpy(np.ascontiguousarray(images[name]))
-        volume = fbp(projector, stack - stack.mean(dim=(1, 2), keepdim=True)).numpy()
+        volume = fbp(projector, torch.from_numpy(images[name])).numpy()
         write_volume(folder / f"{name}.mrc", Volume(volume, VOXEL), label="benchmark", overwrite=True)
     truth = np.asarray(specimen.density, dtype=np.float32)
     write_volume(folder / "truth.mrc", Volume(truth, VOXEL), label="benchmark", overwrite=True)
-    network = load_model("default").network
-    volume = reconstruct_array(network, images["full"], ANGLES_DEG, shape[0], ON_CPU)
+    model = load_model("default")
+    share = fbp_share(model, None)
+    volume = reconstruct_array(model.network, images["full"], ANGLES_DEG, shape[0], ON_CPU, share=share)
     write_volume(folder / "network.mrc", Volume(volume, VOXEL), label="benchmark", overwrite=True)
 
 

@@ -1,6 +1,7 @@
 """How fast: networks in voxels per second beside their floor, FBP beside ASTRA on the same cores, start-up.
 
-Network cases are whole slabs as a run makes them (filter, lift, pool, layers, synthesis), as wide and thick as for
+Network cases are whole slabs as a run makes them (filter, lift, pool, layers, synthesis), bundled models also with
+their share of FBP mixed in, which is what users wait for. They are as wide and thick as for
 800 x 800 x 400 voxels; their number of rows is less, which only weighs the halo more. "Floor" is the time that the
 layers' multiply-adds alone take at the speed of a large matrix product measured in the same run. "Definition" is the
 network as its equations say, a patch for every point, nothing shared: what the published program computes.
@@ -26,7 +27,10 @@ from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruct.estimate import products_per_voxel
+from cryolithe.reconstruct.fusion import SHELLS, FusionCurve
 from cryolithe.reconstruct.methods import Compute, NetworkMethod, network_rows
+from cryolithe.reconstruct.mixing import fused_method
+from cryolithe.reconstruct.networks import fbp_share
 from cryolithe.reconstruct.plan import MOST_SLAB_ROWS
 from cryolithe.sampling import pad_rows, point_columns, reflected_rows, row_windows, visible
 
@@ -45,10 +49,14 @@ def noise(height: int, width: int) -> torch.Tensor:
     )
 
 
-def time_network(network: Network, compute: Compute, shape: tuple[int, int, int], repeats: int) -> Timing:
-    """Seconds of a slab of ``shape``."""
+def time_network(
+    network: Network, compute: Compute, shape: tuple[int, int, int], repeats: int, share: float = 0.0
+) -> Timing:
+    """Seconds of a slab of ``shape``, with a share of filtered back-projection mixed in."""
     _, height, width = shape
-    method = NetworkMethod(network, TiltGeometry(ANGLES_DEG, (height, width)), VolumeGrid(shape), compute)
+    geometry, grid = TiltGeometry(ANGLES_DEG, (height, width)), VolumeGrid(shape)
+    curve = FusionCurve(share, (1.0,) * SHELLS)  # whatever its amplitude, it takes as long
+    method = fused_method(NetworkMethod(network, geometry, grid, compute), curve, geometry, grid)
     images = noise(height, width)
 
     def run(rows: int) -> None:
@@ -171,30 +179,41 @@ def network_rows_of_table(compute: Compute, quick: bool, repeats: int, seconds: 
     cpu = compute.device.type == "cpu"
     depth, _, width = (16, 8, 48) if quick else FULL
     high = 8 if quick else (64 if cpu else 800)
-    published = build_network(SliceSetConfig(input=InputWindow(context_taps=0, unit_noise=False), head=Head(1)))
     rows: list[Row] = []
-    for name, network, slab_rows, goal in (
-        ("RowSet lv1, bundled `default`", load_model("default").network, high, 0.0 if cpu else 5.12e7),
-        ("RowSet lv1, bundled `fast`", load_model("fast").network, high, 8e5 if cpu else 5.12e7),
-        ("RowSet lv2, bundled `draft`", load_model("draft").network, high, 2.5e6 if cpu else 0.0),
-        ("SliceSet, published size", published, 4 if quick else (16 if cpu else 64), 0.0),
+    for name, kind, goal in (
+        ("default", "RowSet lv1", 0.0 if cpu else 5.12e7),
+        ("fast", "RowSet lv1", 8e5 if cpu else 5.12e7),
+        ("draft", "RowSet lv2", 2.5e6 if cpu else 0.0),
     ):
-        sliced, wanted = name.startswith("SliceSet"), goal
-        shape = (depth // 4, slab_rows, width // 2) if sliced and cpu else (depth, slab_rows, width)
-        timing = time_network(network, compute, shape, 1 if sliced else repeats)
-        if sliced and cpu:
-            best = float("inf")
-            for precision in (torch.float32, torch.bfloat16):
-                plain, voxels = time_definition(network, precision, width, repeats)
-                seconds[f"{name}, definition {precision_name(precision)}"] = plain._asdict()
-                where = f"cpu {precision_name(precision)}"
-                rows.append([f"{name}, definition", where, round(voxels / plain.median), None, None, None])
-                best = min(best, plain.median / voxels)
-            wanted = 3 / best
-        seconds[f"{name}, {compute.device.type}"] = timing._asdict()
-        voxels = shape[0] * shape[1] * shape[2]
-        rows.append(network_row(name, network.config, compute, timing, voxels, wanted))
-    return rows
+        model, shape = load_model(name), (depth, high, width)
+        for share in dict.fromkeys((0.0, fbp_share(model, None))):
+            title = f"{kind}, bundled `{name}`{f', {share:.0%} FBP mixed in' if share else ', alone'}"
+            timing = time_network(model.network, compute, shape, repeats, share)
+            seconds[f"{title}, {compute.device.type}"] = timing._asdict()
+            rows.append(network_row(title, model.network.config, compute, timing, depth * high * width, goal))
+    return rows + published_rows(compute, quick, repeats, seconds)
+
+
+def published_rows(compute: Compute, quick: bool, repeats: int, seconds: dict[str, Any]) -> list[Row]:
+    """The published architecture, by the engine and on a CPU also as its equations say."""
+    cpu = compute.device.type == "cpu"
+    depth, _, width = (16, 8, 48) if quick else FULL
+    name, rows = "SliceSet, published size", list[Row]()
+    network = build_network(SliceSetConfig(input=InputWindow(context_taps=0, unit_noise=False), head=Head(1)))
+    height = 4 if quick else (16 if cpu else 64)
+    shape = (depth // 4, height, width // 2) if cpu else (depth, height, width)
+    timing, goal = time_network(network, compute, shape, 1), 0.0
+    if cpu:
+        best = float("inf")
+        for precision in (torch.float32, torch.bfloat16):
+            plain, voxels = time_definition(network, precision, width, repeats)
+            seconds[f"{name}, definition {precision_name(precision)}"] = plain._asdict()
+            where = f"cpu {precision_name(precision)}"
+            rows.append([f"{name}, definition", where, round(voxels / plain.median), None, None, None])
+            best = min(best, plain.median / voxels)
+        goal = 3 / best
+    seconds[f"{name}, {compute.device.type}"] = timing._asdict()
+    return [*rows, network_row(name, network.config, compute, timing, shape[0] * shape[1] * shape[2], goal)]
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 Pairs and test series come from one simulated session: voxels smaller and defocus stronger than anything in the
 training of the bundled models, contrast transfer left in, few tilts. The targets are the true volumes, the best case;
-a lab's own targets are reconstructions. Two test series, drawn like the pairs, are seen by no training.
+a lab's own targets are reconstructions. Two test series, drawn like the pairs, are seen by no training. Volumes are as
+users get them, with the share of FBP that a model's card says; training and its losses know the network alone.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from common import ROOT, Cell, Table, cryolithe_command, parser, read_arguments,
 
 from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.formats.pairs import Pair, write_pair
-from cryolithe.network.checkpoint import load_model
+from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.reconstruct.methods import Compute
+from cryolithe.reconstruct.networks import fbp_share
 from cryolithe.simulation import Molecule, Recipe, recipe_library, simulate_series
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.scoring import Score, reconstruct_array, score_volume
@@ -49,14 +51,15 @@ def session_recipe(quick: bool) -> Recipe:
     return Recipe(**values)
 
 
-def scored(pair: Pair, network: Any) -> tuple[Score, Score]:
-    """Scores of FBP and of a network on a test series."""
+def scored(pair: Pair, model: Model) -> tuple[Score, Score]:
+    """Scores of FBP and of a model on a test series."""
     scale = measure_scale(pair.images, "test series")
     tilts = np.flatnonzero(scale.usable)
     images, angles = scale.apply(pair.images[tilts], tilts).numpy(), tuple(np.asarray(pair.angles_deg)[tilts])
     truth, reach = -pair.truth, max(abs(min(angles)), abs(max(angles)))
     compute = Compute(precision=choose_precision("auto", torch.device("cpu")))
-    volume = reconstruct_array(network, images, angles, truth.shape[0], compute)
+    share = fbp_share(model, None)
+    volume = reconstruct_array(model.network, images, angles, truth.shape[0], compute, share=share)
     plain = fbp_of_images(images, angles, truth.shape[0])
     return score_volume(truth, plain, reach), score_volume(truth, volume, reach)
 
@@ -92,7 +95,7 @@ def main() -> None:
     found: dict[str, list[Score]] = {"FBP": [], "before": [], "after": []}
     for pair in pairs[:TEST_SERIES]:
         for name, model in models.items():
-            plain, score = scored(pair, model.network)
+            plain, score = scored(pair, model)
             found[name].append(score)
         found["FBP"].append(plain)
     rows: list[list[Cell]] = [
@@ -105,7 +108,7 @@ def main() -> None:
     note = (
         f"Means of {TEST_SERIES} series like the pairs; voxels of 4 Å, defocus of 7-8 µm left in, 31 tilts ±60°. "
         f"{arguments.pairs} pairs, {minutes:g} minutes of training, {seconds:.0f} s for the whole command. Model "
-        f"{models['before'].name} {models['before'].sha256[:12]}."
+        f"{models['before'].name} {models['before'].sha256[:12]}, with {fbp_share(models['before'], None):.0%} FBP."
     )
     columns = ["model", "SNR dB", "FSC measured", "FSC missing"]
     record("finetune", {"tables": [Table("Fine-tuning", columns, rows, note)], "seconds": seconds}, arguments.output)

@@ -3,6 +3,8 @@
 A network that returns blocks of 2 (4) voxels may leave a pattern of that period: extra power in the plane k = N/2
 (and N/4) of an axis. The measure is that plane's power over the median of the planes within ±6 of it. Without a line it
 is 1 where the spectrum is flat, and less at N/2, where a falling spectrum has its minimum: compare with the truth.
+"Network" is what users get, with its share of FBP, which has no blocks and may hide a line; "network alone" is where
+one would show.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
+from cryolithe.reconstruct.networks import fbp_share
 from cryolithe.simulation import SpecimenRecipe, add_white_noise, make_specimen, project
-from cryolithe.training.scoring import BENCHMARK_ANGLES_DEG, reconstruct_array
+from cryolithe.training.scoring import ALONE, BENCHMARK_ANGLES_DEG, FBP, NETWORK, mix_array, reconstruct_array
 
 NEIGHBOURS = 6
 PERIODS = (2, 4)
@@ -43,7 +46,7 @@ def line_ratios(volume: NDArray[np.float32]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure truth, FBP and network on a few specimens."""
+    """Measure truth, FBP and network, with FBP and alone, on a few specimens."""
     options = parser("grid_lines", __doc__)
     options.add_argument("--model", default="default", help="name of a bundled model or path")
     options.add_argument("--snr", type=float, default=0.0, metavar="DB", help="signal to noise in the images")
@@ -51,19 +54,22 @@ def main() -> None:
     arguments = read_arguments(options)
     keep_freed_memory()  # as the commands do
     model = load_model(arguments.model)
+    share, stride = fbp_share(model, None), model.network.config.head.stride
     shape = (32, 32, 32) if arguments.quick else (64, 128, 128)  # multiples of 4, so that the planes exist
     specimens = 1 if arguments.quick else arguments.specimens
     depth, height, width = shape
     projector = make_projector(TiltGeometry(BENCHMARK_ANGLES_DEG, (height, width)), (depth, width))
-    found: dict[str, list[dict[str, float]]] = {"truth": [], "fbp": [], "network": []}
+    found: dict[str, list[dict[str, float]]] = {"truth": [], FBP: [], NETWORK: [], ALONE: []}
     for number in range(specimens):
         specimen = make_specimen(SpecimenRecipe(shape), (), np.random.default_rng([SEED, number]))
         clean = project(specimen, BENCHMARK_ANGLES_DEG)
         images = add_white_noise(clean, arguments.snr, np.random.default_rng([SEED, number, 1]))
         images -= images.mean(axis=(1, 2), keepdims=True)
         found["truth"].append(line_ratios(specimen.density))
-        found["fbp"].append(line_ratios(fbp(projector, torch.from_numpy(images)).numpy()))
-        found["network"].append(line_ratios(reconstruct_array(model.network, images, BENCHMARK_ANGLES_DEG, depth)))
+        found[FBP].append(line_ratios(fbp(projector, torch.from_numpy(images)).numpy()))
+        alone = reconstruct_array(model.network, images, BENCHMARK_ANGLES_DEG, depth)
+        found[NETWORK].append(line_ratios(mix_array(alone, images, BENCHMARK_ANGLES_DEG, share, stride)))
+        found[ALONE].append(line_ratios(alone))
     medians: dict[str, dict[str, Any]] = {
         name: {key: float(np.median([each[key] for each in ratios])) for key in ratios[0]}
         for name, ratios in found.items()
@@ -76,12 +82,12 @@ def main() -> None:
     ]
     note = (
         "1 is no line where the spectrum is flat; at N/2, its minimum, compare with truth and FBP. "
-        f"Model {model.name} {model.sha256[:12]}, {levels} wavelet level(s), fp32. Medians over "
-        f"{specimens} specimen(s) of {' x '.join(map(str, shape))} voxels (z, y, x), {arguments.snr:g} dB."
+        f"Model {model.name} {model.sha256[:12]}, {levels} wavelet level(s), fp32, {share:.0%} FBP. "
+        f"Medians over {specimens} specimen(s) of {' x '.join(map(str, shape))} voxels (z, y, x), {arguments.snr:g} dB."
     )
     results = {
         "tables": [Table("Lines of the block grid", ["axis, plane", *found], rows, note)],
-        "model": {"name": model.name, "sha256": model.sha256, "levels": levels},
+        "model": {"name": model.name, "sha256": model.sha256, "levels": levels, "fbp_share": share},
         "medians": medians,
         "repeats": found,
     }

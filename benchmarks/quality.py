@@ -1,13 +1,13 @@
 """How good on simulated series with known truth: our networks, FBP, SIRT, filtering, Noise2Noise and Topaz-Denoise.
 
 Small fields of the shipped recipes, filled with molecules that the bundled models never saw. Every method gets the
-same prepared images; scales and offsets do not matter to any score. Free numbers of the simple methods are chosen
-from halves of the data, without the truth; rows marked "oracle" choose by the truth, which no user can.
+same prepared images; scales and offsets do not matter to any score. Our networks stand as users get them, with the
+share of FBP that their cards say; the first of them also alone. Free numbers of the simple methods are chosen from
+halves of the data, without the truth; rows marked "oracle" choose by the truth, which no user can.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,24 +34,26 @@ from baselines.topaz import Topaz, find_topaz
 from common import Cell, Table, parser, read_arguments, record
 from measures import NAMES, Scores, better_than, lost_cell, means_of, measure, rounded, spread_cell
 from numpy.typing import NDArray
-from scenes import CONDITIONS, SCENES, SEED, UNSEEN, Case, Scene, make_case
+from scenes import CONDITIONS, SCENES, SEED, Case, Scene, make_case, placed_molecules
 from sheets import draw_sheet
 
 from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.fidelity import BANDS, best_gaussian, class_fidelity, region_masks
-from cryolithe.network import Network, SliceSetConfig
+from cryolithe.network import SliceSetConfig
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruct.methods import Compute
-from cryolithe.simulation import Molecule, load_library
+from cryolithe.reconstruct.networks import fbp_share
+from cryolithe.simulation import Molecule
 from cryolithe.training import class_scoring
-from cryolithe.training.scoring import reconstruct_array
+from cryolithe.training.scoring import mix_array, reconstruct_array
 
 Volume = NDArray[np.float32]
 
 FBP, SIRT, N2N, TOPAZ = "FBP", "SIRT", "Noise2Noise U-Net", "Topaz-Denoise 3-D"
 GAUSSIAN = "FBP + Gaussian"
 ORACLE = " (oracle)"
+ALONE = ", network alone"
 CONDITION_MEASURES = ("fsc_measured", "fsc_missing")
 NOT_TESTED = (
     "real specimens other than the needle",
@@ -76,13 +78,13 @@ class Tools:
     """What methods need beside a case.
 
     Attributes:
-        networks: by row label.
+        models: by row label.
         compute: device and precision of networks.
         n2n: how Noise2Noise trains; None leaves it out.
         topaz: None leaves it out.
     """
 
-    networks: Mapping[str, Network]
+    models: Mapping[str, Model]
     compute: Compute
     n2n: N2nSettings | None = None
     topaz: Topaz | None = None
@@ -109,12 +111,18 @@ def timed(call: Callable[[], Volume]) -> Made:
 
 
 def with_networks(case: Case, tools: Tools) -> dict[str, Made]:
-    images, depth = case.images.numpy(), case.truth.shape[0]
-
-    def made_by(network: Network) -> Volume:
-        return reconstruct_array(network, images, case.angles_deg, depth, tools.compute)
-
-    return {label: timed(functools.partial(made_by, network)) for label, network in tools.networks.items()}
+    """Volumes of our networks as users get them, and of the first network without its share of FBP."""
+    images, angles, depth = case.images.numpy(), case.angles_deg, case.truth.shape[0]
+    found: dict[str, Made] = {}
+    for label, model in tools.models.items():
+        network, share = model.network, fbp_share(model, None)
+        start = time.perf_counter()
+        alone = reconstruct_array(network, images, angles, depth, tools.compute)
+        seconds = time.perf_counter() - start
+        mixed = mix_array(alone, images, angles, share, network.config.head.stride)
+        extra = {} if found else {label + ALONE: Made(alone, seconds, {})}
+        found |= {label: Made(mixed, time.perf_counter() - start, {"fbp_share": share}), **extra}
+    return found
 
 
 def with_everything(case: Case, tools: Tools) -> dict[str, Made]:
@@ -245,14 +253,15 @@ def note_of(arguments: Any, tools: Tools, library: tuple[Molecule, ...], models:
     )
     return (
         f"{arguments.series} series each of {side // 2} x {side} x {side} voxels of 10 Å (z, y, x), seed {SEED}. "
-        f"Molecules, none of which the bundled models were trained on: {', '.join(m.name for m in library) or 'none'}. "
+        f"Molecules, none of which the bundled models were trained on: {', '.join(m.name for m in library)}. "
         "SNR after the best scale and offset, and the gain on FBP for the same series: mean ± standard deviation over "
         "series; lost: in how many of them the measure is below FBP's. Resolution: FSC with the truth at 0.5, - where "
         "it starts below. Picking: as many picks as there are particles. Wedge fill and streaks should be near the "
         f"truth's. σ of the Gaussian from {SIGMAS_PX[0]:g} to {SIGMAS_PX[-1]:g} voxels and SIRT's iterations from "
         f"{ITERATIONS[0]} to {ITERATIONS[-1]} are chosen from even and odd frames; oracle: by the truth. "
         f"Noise2Noise: {n2n}. Topaz: {topaz}. Seconds include choosing and training. "
-        f"Models: {', '.join(f'{label} {model.sha256[:12]}' for label, model in models.items())}."
+        f"Models, with the share of FBP that their volumes have where the tilts measured: "
+        f"{', '.join(f'{label} {model.sha256[:12]} ({fbp_share(model, None):g})' for label, model in models.items())}."
     )
 
 
@@ -282,7 +291,9 @@ def settings(arguments: Any) -> None:
 def main() -> None:
     """Score all methods on all scenes, and the fast ones under changed conditions."""
     options = parser("quality", __doc__)
-    options.add_argument("--molecules", type=Path, help="library; those that were held out of training are placed")
+    options.add_argument(
+        "--molecules", type=Path, help="library, to place those held out of training; else procedural ones"
+    )
     options.add_argument(
         "--models", default="default,fast,draft", help="names or paths, by commas; losses are the first's"
     )
@@ -298,17 +309,16 @@ def main() -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     models = load_models(arguments.models)
-    everything = load_library((arguments.molecules,)) if arguments.molecules else ()
-    library = tuple(molecule for molecule in everything if molecule.name in UNSEEN)
+    library = placed_molecules(arguments.molecules)
     tools = Tools(
-        {label: model.network for label, model in models.items()},
+        models,
         Compute(precision=choose_precision("auto", torch.device("cpu"))),
         N2nSettings(arguments.n2n_steps, arguments.n2n_minutes, 4 if arguments.quick else 16, seed=SEED)
         if arguments.n2n_steps
         else None,
         find_topaz(arguments.topaz) if arguments.topaz else None,
     )
-    quick_ones = {label: n for label, n in tools.networks.items() if not isinstance(n.config, SliceSetConfig)}
+    quick_ones = {name: one for name, one in models.items() if not isinstance(one.network.config, SliceSetConfig)}
     wanted = [[s for s in all_ if (arguments.only or "") in s.title] for all_ in (SCENES, CONDITIONS)]
     if arguments.quick and not arguments.only:
         wanted = [[SCENES[1], SCENES[3]], [CONDITIONS[0], CONDITIONS[4]]]
@@ -323,7 +333,7 @@ def main() -> None:
             print(f"{scene.title}, series {number}: done", flush=True)
             if number == 1:
                 figures.append(figure_path(arguments.output, scene))
-                shown = {m: made.volume for m, made in found.items() if ORACLE not in m}
+                shown = {m: made.volume for m, made in found.items() if ORACLE not in m and ALONE not in m}
                 reach = (min(case.angles_deg), max(case.angles_deg))
                 draw_sheet(figures[-1], shown, case.voxel_angstrom, reach)
     for scene in wanted[1]:

@@ -22,6 +22,7 @@ from common import FOLDER
 SCRIPTS: dict[str, list[str]] = {
     "astra_agreement": [],
     "grid_lines": [],
+    "fusion": [],
     "memory": ["--rows", "128", "--max-memory", "3.2", "--methods", "network", "--evaluate", "512"],
     "speed": [],
     "real": [],
@@ -29,7 +30,7 @@ SCRIPTS: dict[str, list[str]] = {
     "realism": [],
 }
 QUICK_ONLY: dict[str, list[str]] = {"engine": [], "empiar": [], "cluster": [], "polarity": [], "cpu_training": []}
-TAKE_MOLECULES = {"quality", "realism", "polarity"}
+TAKE_MOLECULES = {"fusion", "quality", "realism", "polarity"}
 # No score of ours lies outside: correlations, shares, and times and sizes that are positive.
 LOWEST, HIGHEST = -1e3, 1e12
 

@@ -1,13 +1,15 @@
 """Simulated tilt series with known truth for quality.py: which there are, and how they are prepared.
 
 All come from the shipped recipes (training_data/recipes), cut to small fields and filled only with molecules that the
-bundled models never saw. A series is drawn from the seed and its number alone.
+bundled models never saw, or with procedural ones to try a script out. A series is drawn from the seed and its number
+alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,15 @@ from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import Projector, make_projector
-from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, simulate_series
+from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, load_library, simulate_series
+from cryolithe.simulation.procedural import procedural_library
 from cryolithe.training.class_scoring import structure_labels
 from cryolithe.training.scaling import measure_scale
 
 Volume = NDArray[np.float32]
 
 SEED = 90_000
+PROCEDURAL = 8
 UNSEEN = ("1bxn", "1u6g", "3cf3", "3d2f", "mb_5wek")
 VOXEL_ANGSTROM = 10.0
 
@@ -145,6 +149,20 @@ def recipe_of(scene: Scene, side: int) -> Recipe:
         "thickness_nm": [0.08 * voxel * depth, 0.095 * voxel * depth],
     }
     return Recipe(**values)
+
+
+def placed_molecules(path: Path | None) -> tuple[Molecule, ...]:
+    """The molecules of a library that were held out of training; procedural ones where there is no library.
+
+    Raises:
+        SystemExit: if the library has none of them.
+    """
+    if path is None:
+        return procedural_library(PROCEDURAL, np.random.default_rng(SEED))
+    found = tuple(molecule for molecule in load_library((path,)) if molecule.name in UNSEEN)
+    if not found:
+        raise SystemExit(f"{path} has none of the molecules that were held out of training: {', '.join(UNSEEN)}")
+    return found
 
 
 def make_case(scene: Scene, side: int, library: tuple[Molecule, ...], number: int) -> Case:

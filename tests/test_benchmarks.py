@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -19,16 +20,20 @@ from shared_data import SHARED, needs_shared
 
 from cryolithe.geometry import TiltGeometry
 from cryolithe.metrics import scaled_snr_db
+from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt
+from cryolithe.reconstruct.networks import FBP_SHARE
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import fusion  # noqa: E402
+import run_all  # noqa: E402
 from baselines import classical, n2n, topaz  # noqa: E402
 from measures import better_than, mean_of, spread_cell  # noqa: E402
-from scenes import merged  # noqa: E402
+from scenes import UNSEEN, merged, placed_molecules  # noqa: E402
 from tables import losses_section  # noqa: E402
 
 
@@ -178,6 +183,83 @@ def test_losses_are_found_and_compared_the_right_way():
     assert merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}) == {"a": {"b": 1, "c": 3}}
 
 
+def test_the_best_mix_is_the_least_squares_fit_and_never_below_either():
+    rng = np.random.default_rng(4)
+    truth, back, ours = rng.standard_normal((3, 3, 500))
+    back, ours = 0.4 * truth + back, 0.7 * truth - 0.5 * back + ours
+
+    def correlations(a, b):
+        return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+
+    f, n, r = correlations(truth, back), correlations(truth, ours), correlations(back, ours)
+    found = fusion.best_mix(f, n, r)
+    for shell in range(3):
+        sources = np.stack([back[shell], ours[shell]], axis=1)
+        fitted = sources @ np.linalg.lstsq(sources, truth[shell], rcond=None)[0]
+        assert found[shell] == pytest.approx(correlations(truth[shell : shell + 1], fitted[None])[0])
+        for gain in (0.1, 0.5, 2.0):
+            assert correlations(truth, back + gain * ours)[shell] <= found[shell] + 1e-12
+    assert (found >= np.maximum(f, n)).all()
+    assert np.allclose(fusion.best_mix(f, f, np.ones(3)), f)  # nothing to choose between
+
+
+def test_kinds_of_series_for_the_share_are_drawn_from_their_number_alone():
+    made = {kind.title: kind for kind in fusion.kinds(32, placed_molecules(None))}
+    assert len(made) == 12
+    for title in ("filaments and microtubules, ±60°, -3 dB", "white noise, +8 dB", "lamella"):
+        series, again, other = (made[title].draw(number) for number in (102, 102, 103))
+        assert np.array_equal(series.images, again.images)
+        assert not np.array_equal(series.truth, other.truth)
+        assert series.truth.shape == series.labels.shape == (16, 32, 32)
+        assert len(series.angles_deg) == len(series.images)
+        assert abs(series.images.mean()) < 0.05 * series.images.std()
+
+
+def test_only_molecules_that_no_training_saw_are_placed(tmp_path):
+    def library(*names):
+        with h5py.File(tmp_path / "library.h5", "w") as file:
+            for name in names:
+                file[name] = phantom(12)
+                file[name].attrs["voxel_size_angstrom"] = 10.0
+        return tmp_path / "library.h5"
+
+    assert [m.name for m in placed_molecules(library(UNSEEN[0], "seen", UNSEEN[2]))] == [UNSEEN[0], UNSEEN[2]]
+    with pytest.raises(SystemExit, match=r"library\.h5 has none of the molecules that were held out .* 1bxn"):
+        placed_molecules(library("seen"))
+    assert {m.name.split("_")[0] for m in placed_molecules(None)} == {"procedural"}
+
+
+def test_shares_are_compared_and_their_numbers_are_sane(tmp_path):
+    output = tmp_path / "fusion.json"
+    said = run("fusion.py", "--quick", "--only", "bilayers only, ±60°", "--models", "fast", "--output", output)
+    result = json.loads(output.read_text())
+    assert run_all.problems(result) == []
+    assert result["shares"] == list(fusion.SHARES)
+    (one,) = result["series"]["bilayers only, ±60°, -3 dB"]["CryoLithe fast"]
+    mixed = ["network alone", "15% FBP", "30% FBP", "45% FBP"]
+    assert list(one["shells"]) == mixed
+    assert list(one["curves"]) == ["FBP", *mixed, "best mix"]
+    for name in ("FBP", "network alone"):
+        pairs = zip(one["curves"]["best mix"], one["curves"][name], strict=True)
+        assert all(best >= value - 1e-4 for best, value in pairs)
+    for name in mixed:
+        differences = [a - b for a, b in zip(one["curves"][name], one["curves"]["FBP"], strict=True)]
+        assert one["shells"][name]["difference"] == pytest.approx(min(differences), abs=2e-4)
+        assert one["measured"][name] == pytest.approx(np.mean(one["curves"][name]), abs=1e-3)
+        assert one["fidelity"][name].keys() == one["fidelity"]["FBP"].keys() >= {"membranes"}
+    assert "CryoLithe fast: worst shell against FBP" in said
+    assert f"{one['shells']['30% FBP']['difference']:+.3f} at" in said
+
+
+def test_kinds_of_which_there_are_none_are_refused():
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "fusion.py"), "--quick", "--only", "nothing"],
+        check=False, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no kind of series has 'nothing' in its title: expected a part of one of bilayers only" in done.stderr
+
+
 def numbers_in(value: object) -> list[float]:
     if isinstance(value, dict):
         return [n for below in value.values() for n in numbers_in(below)]
@@ -195,7 +277,11 @@ def test_quality_runs_and_its_numbers_are_sane(tmp_path):
     said = run("quality.py", *words)
     result = json.loads(output.read_text())
     runs = result["runs"][scene]
-    assert {"truth", "FBP", "SIRT", "FBP + Gaussian", "Noise2Noise U-Net", "CryoLithe fast"} <= set(runs)
+    ours = ("CryoLithe fast", "CryoLithe fast, network alone")
+    assert {"truth", "FBP", "SIRT", "FBP + Gaussian", "Noise2Noise U-Net", *ours} <= set(runs)
+    mixed, alone = (runs[method][0] for method in ours)
+    assert mixed["fbp_share"] == load_model("fast").card.get("fbp_share", FBP_SHARE)
+    assert (mixed["snr_db"] != alone["snr_db"]) == (mixed["fbp_share"] > 0)
     assert all(math.isfinite(number) for number in numbers_in(runs))
     score = {method: values[0] for method, values in runs.items()}
     for method, values in score.items():
@@ -208,8 +294,9 @@ def test_quality_runs_and_its_numbers_are_sane(tmp_path):
     assert score["FBP + Gaussian"]["snr_db"] > score["FBP"]["snr_db"]
     # Each loss is one, and those that the SNR shows are there.
     lost = {one["baseline"] for one in result["losses"]["found"] if one["measure"] == "SNR dB"}
-    ours = score["CryoLithe fast"]["snr_db"]
-    assert lost == {m for m, values in score.items() if "truth" not in m and (values["snr_db"] or 0) > ours}
+    our_snr_db = score["CryoLithe fast"]["snr_db"]
+    others = {m: values for m, values in score.items() if not m.startswith(("truth", "CryoLithe"))}
+    assert lost == {m for m, values in others.items() if values["snr_db"] > our_snr_db}
     assert "One factor at a time" in said
     for table in result["fidelity"][scene]:
         for label, bands in table["FBP + Gaussian (oracle)"].items():
