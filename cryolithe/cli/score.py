@@ -141,11 +141,11 @@ def _print_classes(found: SceneScores) -> None:
 
     table = found.fidelity
     click.echo(f"\n{found.title}: correlation with the truth within each class (sigmas of the band in voxels)")
-    click.echo(f"{'':<22}" + "".join(f"{method:>18}" for method in table))
-    click.echo(f"{'class':<22}" + "".join(f"{band:>9}" for _ in table for band in BANDS))
+    click.echo(f"{'':<26}" + "".join(f"{method:>18}" for method in table))
+    click.echo(f"{'class':<26}" + "".join(f"{band:>9}" for _ in table for band in BANDS))
     for label in next(iter(table.values())):
         click.echo(
-            f"{label:<22}" + "".join(f"{values[label][band]:>9.3f}" for values in table.values() for band in BANDS)
+            f"{label:<26}" + "".join(f"{values[label][band]:>9.3f}" for values in table.values() for band in BANDS)
         )
     shells = "".join(f"{_shell_text(found.worst_shells.get(method)):>18}" for method in table)
-    click.echo(f"{'worst shell':<22}{shells}")
+    click.echo(f"{'worst shell':<26}{shells}")
