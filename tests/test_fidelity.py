@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from cryolithe.fidelity import (
 from cryolithe.simulation import Molecule, Structure
 from cryolithe.simulation.classes import MEMBRANES, membrane_classes
 from cryolithe.simulation.diverse import SCENES, draw_scene
-from cryolithe.training import class_scoring
+from cryolithe.training import class_scoring, scoring
 
 SHAPE = (24, 40, 36)
 REGIONS = {"upper": Region((1,)), "lower": Region((2,)), "both": Region((1, 2)), "absent": Region((7,))}
@@ -168,6 +169,7 @@ def test_the_summary_tells_what_is_not_there(scene):
 def test_the_command_prints_and_writes_scores_by_class(tmp_path, monkeypatch):
     small = functools.partial(class_scoring.class_benchmark, scenes=class_scoring.CLASS_SCENES[::5], shape=(24, 48, 48))
     monkeypatch.setattr(class_scoring, "class_benchmark", small)
+    monkeypatch.setattr(scoring, "BENCHMARK_RECIPE", replace(scoring.BENCHMARK_RECIPE, shape=(24, 48, 48)))
     path = tmp_path / "scores.json"
     words = [
         "score",
