@@ -316,7 +316,7 @@ def read_volume_images(place):
         return file.data.copy()
 
 
-def test_the_same_command_again_gives_the_same_bytes_whatever_the_slabs(place):
+def test_the_same_command_again_gives_the_same_bytes(place):
     _, one, _ = reconstructed(place, "one")
     _, again, _ = reconstructed(place, "again")
     np.testing.assert_array_equal(one, again)

@@ -194,9 +194,12 @@ def match_amplitudes(
 
     Returns:
         one number for each of the ``SHELLS`` shells, not negative; what no frequency falls into has its neighbour's.
+        Parts that are not finite do not count: the volume will not be either, which is told when it is made.
     """
     common, power = np.zeros(SHELLS + 1), np.zeros(SHELLS + 1)
     for ours, back in pairs:
+        if not (np.isfinite(ours).all() and np.isfinite(back).all()):
+            continue
         shell, weight = _shells(ours.shape, angles_deg)
         fade = functools.reduce(np.multiply.outer, [_faded(size) for size in ours.shape])
         a, b = (np.fft.rfftn((part - part.mean(dtype=np.float64)) * fade) for part in (ours, back))
