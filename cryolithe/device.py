@@ -75,6 +75,18 @@ def choose_devices(name: str) -> tuple[torch.device, ...]:
         raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0, cuda:0,1 or all") from error
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
+
+
+def free_cached_memory() -> None:
+    """Give back what torch keeps of GPUs' memory for later arrays, before something is tried again with less."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed batches for the next ones instead of giving them back to the system each time.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from dataclasses import replace
@@ -19,6 +20,7 @@ from cryolithe.network import build_network
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
+from cryolithe.projector.torch_engine import TorchProjector
 from cryolithe.reconstruct.fusion import (
     REACH_PX,
     SHELLS,
@@ -30,7 +32,7 @@ from cryolithe.reconstruct.fusion import (
     part_starts,
 )
 from cryolithe.reconstruct.methods import NetworkMethod
-from cryolithe.reconstruct.mixing import choose_parts, fused_method
+from cryolithe.reconstruct.mixing import Parts, Reader, choose_parts, fused_method, measure_curve
 from cryolithe.reconstruct.networks import fbp_share
 from cryolithe.sampling import reflected_rows
 from cryolithe.training.scoring import reconstruct_array
@@ -61,6 +63,10 @@ def ball(shape, radius):
     return (z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 < radius**2).astype(np.float32)
 
 
+def matched(pairs):
+    return match_amplitudes([tuple(torch.as_tensor(part).float() for part in pair) for pair in pairs], WEDGE)
+
+
 # Closed forms
 
 
@@ -78,7 +84,7 @@ def test_a_network_that_shows_what_the_back_projection_shows_is_left_alone():
     rows = projector.forward(torch.from_numpy(ball(shape, 9)))
     back = fbp(projector, rows - rows.mean(dim=(1, 2), keepdim=True))
     rows = (rows - rows.mean(dim=(1, 2), keepdim=True)).numpy()
-    amplitude = match_amplitudes([((0.4 * back).numpy(), back.numpy())], WEDGE)
+    amplitude = matched([((0.4 * back).numpy(), back.numpy())])
     np.testing.assert_allclose(amplitude, 0.4, rtol=1e-5)
     found = Fusion(FusionCurve(0.5, amplitude), projector)(0.4 * back, with_halo(rows))
     np.testing.assert_allclose(found, 0.4 * back, atol=1e-5 * float(back.abs().max()))
@@ -141,26 +147,26 @@ def test_the_amplitude_of_a_filtered_copy_is_found_through_independent_noise():
     gain = np.exp(-4 * radius)
     ours = np.fft.irfftn(np.fft.rfftn(signal) * gain, shape, axes=(0, 1, 2)) + 0.1 * other
     back = signal + noise
-    found = np.array(match_amplitudes([(ours.astype(np.float32), back.astype(np.float32))], WEDGE))
+    found = np.array(matched([(ours, back)]))
     expected = np.exp(-4 * np.arange(1, SHELLS + 1) / (2 * SHELLS)) / 2  # half of the power of `back` is noise
     np.testing.assert_allclose(found[5:], expected[5:], atol=0.03)
-    scaled = match_amplitudes([(3 * ours.astype(np.float32), 0.5 * back.astype(np.float32))], WEDGE)
+    scaled = matched([(3 * ours, 0.5 * back)])
     np.testing.assert_allclose(scaled, 6 * found, rtol=1e-4)
-    opposite = match_amplitudes([(-ours.astype(np.float32), back.astype(np.float32))], WEDGE)
+    opposite = matched([(-ours, back)])
     assert max(opposite) == 0  # never mixed in with the wrong sign
 
 
 def test_several_parts_count_by_what_they_hold_and_thin_ones_do():
     rng = np.random.default_rng(3)
     strong, weak = (rng.standard_normal((16, 20, 24)).astype(np.float32) * s for s in (10.0, 0.1))
-    found = match_amplitudes([(0.5 * strong, strong), (2 * weak, weak)], WEDGE)
+    found = matched([(0.5 * strong, strong), (2 * weak, weak)])
     np.testing.assert_allclose(found, 0.5, atol=0.01)
     for shape in ((1, 8, 8), (3, 5, 7), (8, 1, 9)):
         thin = rng.standard_normal(shape).astype(np.float32)
-        found = match_amplitudes([(0.25 * thin, thin)], WEDGE)
+        found = matched([(0.25 * thin, thin)])
         assert len(found) == SHELLS
         np.testing.assert_allclose(found, 0.25, rtol=1e-4)
-    assert match_amplitudes([(np.zeros((8, 8, 8), np.float32),) * 2], WEDGE) == (0.0,) * SHELLS
+    assert matched([(np.zeros((8, 8, 8)),) * 2]) == (0.0,) * SHELLS
 
 
 @pytest.mark.parametrize(
@@ -221,6 +227,64 @@ def test_starts_lie_evenly():
 # With a network
 
 
+def curve_by_slabs(rows_at_a_time, notes=None):
+    """The curve of a tiny network from two parts of 16 rows, with so many rows at a time."""
+    network, shape = tiny_network(), (12, 40, 30)
+    geometry = TiltGeometry(WEDGE, shape[1:])
+    prepared = images(WEDGE, *shape[1:])
+
+    def rows(first, stop):
+        assert stop - first <= rows_at_a_time + 2 * NetworkMethod(network, geometry, VolumeGrid(shape)).halo_px
+        return torch.from_numpy(prepared[:, reflected_rows(first, stop - first, shape[1])])
+
+    parts = Parts(VolumeGrid((shape[0], 16, 24)), (2, 22))
+    noted = (lambda text: None) if notes is None else notes.append
+    make = functools.partial(NetworkMethod, network, geometry)
+    return measure_curve(make, 0.3, geometry, parts, Reader(rows, rows_at_a_time), noted)
+
+
+def test_the_curve_is_that_of_slabs_for_which_there_is_memory():
+    whole = curve_by_slabs(16).amplitude
+    assert max(whole) > 0
+    for rows in (6, 5, 2):
+        np.testing.assert_allclose(curve_by_slabs(rows).amplitude, whole, rtol=1e-5)
+
+
+def test_when_memory_runs_out_while_amplitudes_are_compared_it_goes_on_with_less(monkeypatch):
+    whole, real = curve_by_slabs(16).amplitude, TorchProjector.adjoint
+
+    def scarce(self, projections):
+        if projections.shape[1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, projections)
+
+    monkeypatch.setattr(TorchProjector, "adjoint", scarce)
+    notes = []
+    np.testing.assert_allclose(curve_by_slabs(16, notes).amplitude, whole, rtol=1e-5)
+    assert any("going on with 4 rows" in note for note in notes)
+
+
+def test_planes_that_memory_does_not_suffice_for_are_filtered_by_fewer(monkeypatch):
+    shape = (16, 12, 20)
+    projector = make_projector(TiltGeometry(WEDGE, shape[1:]), (shape[0], shape[2]))
+    network = torch.from_numpy(np.random.default_rng(1).standard_normal(shape).astype(np.float32))
+    rows = with_halo(images(WEDGE, *shape[1:]))
+    fusion = Fusion(FusionCurve(0.3, FALLING), projector)
+    expected = fusion(network.clone(), rows)
+    real, seen = torch.fft.rfft2, []
+
+    def scarce(planes):
+        seen.append(len(planes))
+        if len(planes) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(planes)
+
+    monkeypatch.setattr(torch.fft, "rfft2", scarce)
+    fusion._planes.at_once = 8
+    torch.testing.assert_close(fusion(network.clone(), rows), expected)
+    assert seen == [8, 4, 2, 2, 2, 2, 2, 2]
+
+
 def test_slabs_of_any_height_give_one_volume():
     network, shape = tiny_network(), (12, 24, 30)
     geometry, grid = TiltGeometry(WEDGE, shape[1:]), VolumeGrid(shape)
@@ -256,7 +320,7 @@ def test_a_sheet_that_a_network_has_erased_is_in_the_volume():
     rows = projector.forward(torch.from_numpy(truth)).numpy()
     rows = rows - rows.mean(axis=(1, 2), keepdims=True) + images(WEDGE, *shape[1:])
     back = fbp(projector, torch.from_numpy(rows)).numpy()
-    amplitude = match_amplitudes([(network, back)], WEDGE)
+    amplitude = matched([(network, back)])
     fused = Fusion(FusionCurve(0.3, amplitude), projector)(torch.from_numpy(network.copy()), with_halo(rows)).numpy()
     estimates = {"network": network, "fused": fused, "back": back}
     found = class_fidelity(truth, estimates, (sheet > 0).astype(np.uint8), {"sheet": Region((1,))})

@@ -27,8 +27,10 @@ from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruct.journal import WorkFolder
 from cryolithe.reconstruct.methods import Compute
+from cryolithe.reconstruct.mixing import Parts, Reader, fused_method, measure_curve
 from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.slabs import compute_slab, run_slabs
+from cryolithe.sampling import reflected_rows
 from cryolithe.training.dataset import simulate_training_set
 from cryolithe.training.distributed import Place
 from cryolithe.training.loop import Hooks, train
@@ -109,6 +111,34 @@ def test_what_is_done_at_a_time_does_not_matter(name):
     for points in (8192, 96, 32):
         method = method_on(GPU, name, points=points)
         assert difference(method(rows_for(method)).cpu(), expected_of(name)) < 1e-5
+
+
+def curve_on(device):
+    """The curve of ``fast``, found in two parts of the volume, by slabs that are lower than they."""
+    make = functools.partial(make_network_method, load_model("fast"), GEOMETRY, compute=Compute(device))
+    rows = torch.randn((len(ANGLES), *GRID.shape[1:]), generator=torch.Generator().manual_seed(6))
+
+    def read(first, stop):
+        return rows[:, reflected_rows(first, stop - first, GRID.shape[1])]
+
+    return measure_curve(make, 0.3, GEOMETRY, Parts(VolumeGrid((21, 12, 48)), (0, 14)), Reader(read, 8))
+
+
+@pytest.mark.parametrize("precision", TOLERANCES, ids=str)
+def test_a_share_of_filtered_back_projection(precision):
+    on_cpu, on_gpu = curve_on(CPU), curve_on(GPU)
+    np.testing.assert_allclose(on_gpu.amplitude, on_cpu.amplitude, rtol=1e-4)
+    # The same bytes every time, though sums on a GPU have no order of their own.
+    assert curve_on(GPU) == on_gpu
+    fused = [
+        fused_method(method_on(device, "fast", dtype), on_cpu, GEOMETRY, GRID)
+        for device, dtype in ((CPU, torch.float32), (GPU, precision))
+    ]
+    expected, found = (method(rows_for(method)) for method in fused)
+    assert found.device.type == "cuda"
+    assert difference(found.cpu(), expected) < TOLERANCES[precision]
+    smaller = fused[1].with_smaller_blocks()
+    assert difference(smaller(rows_for(smaller)).cpu(), found.cpu()) < TOLERANCES[precision]
 
 
 # Slabs, through the real command

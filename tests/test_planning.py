@@ -14,6 +14,7 @@ from tiny_series import run
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import load_model
+from cryolithe.reconstruct.fusion import fusion_bytes
 from cryolithe.reconstruct.methods import Compute, network_bytes
 
 SIZES = {"800 x 800 x 400": (400, 800, 800), "2048 x 2048 x 1024": (1024, 2048, 2048)}  # (z, y, x)
@@ -153,3 +154,23 @@ def test_a_block_that_is_half_as_large_needs_less_of_everything():
     ]
     for more, less in itertools.pairwise(needed):
         assert less < 0.7 * more
+
+
+@pytest.mark.parametrize("shape", [*SIZES.values(), (4096, 8, 4096), (1, 1, 1), (32, 64, 64)])
+def test_mirrored_planes_of_a_gpu_are_few_where_they_are_large(shape):
+    """At most a GB in all, whatever the volume, unless a single plane takes more."""
+    grid, gpu = VolumeGrid(shape), torch.device("cuda", 0)
+    one = fusion_bytes(VolumeGrid((shape[0], 1, shape[2])), gpu)
+    assert one <= fusion_bytes(grid, gpu) <= max(one, 1e9)
+    assert fusion_bytes(grid, torch.device("cpu")) == one
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_share_of_back_projection_is_planned_for(size, stacks, machine):
+    """On the smallest card and the largest; it needs memory of its own."""
+    for card_gb in (CARDS_GB[0], CARDS_GB[-1]):
+        machine(card_gb)
+        alone, mixed = (planned(stacks, size, "--fbp-share", share)["cuda:0"] for share in ("0", "0.3"))
+        assert mixed[4] <= mixed[1]
+        if alone[2:4] == mixed[2:4]:
+            assert mixed[4] > alone[4]

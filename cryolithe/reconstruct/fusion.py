@@ -24,6 +24,7 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.filters import extend_rows, padded_length, ramp_response
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.projector import Projector
@@ -35,7 +36,10 @@ SHELLS = 24
 REACH_PX = 12
 # Grid along the tilt axis on which the filter's response is sampled.
 _SAMPLES = 96
-_PLANES_AT_ONCE = {"cpu": 1, "cuda": 16}
+# Values of the mirrored planes that are filtered at a time on a GPU; on a CPU it is one plane, whatever its size.
+_VALUES_AT_ONCE = 1 << 25
+# Arrays of that size there: planes, spectrum, product, its copy and the workspace of its transform, what comes of it.
+_PLANE_ARRAYS = 7
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Fusion:
         self.halo_px = REACH_PX
         length = padded_length(projector.geometry.image_shape[1])
         self._rows = _row_responses(curve, length).to(projector.device)
-        self._planes = _PlaneFilter(projector.geometry, projector.slice_shape)
+        self._planes = _PlaneFilter(projector.geometry, projector.slice_shape, torch.device(projector.device))
 
     def __call__(self, volume: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """The mixture.
@@ -119,41 +123,80 @@ def _row_responses(curve: FusionCurve, length: int) -> torch.Tensor:
 
 
 class _PlaneFilter:
-    """Keeps the measured part of planes (z, x), which are mirrored beyond their faces."""
+    """Keeps the measured part of planes (z, x), which are mirrored beyond their faces.
 
-    def __init__(self, geometry: TiltGeometry, slice_shape: tuple[int, int]) -> None:
+    Attributes:
+        slice_shape: voxels along z and x.
+        padding: added before and after, likewise.
+        at_once: planes that are filtered together; fewer once memory ran out.
+    """
+
+    def __init__(self, geometry: TiltGeometry, slice_shape: tuple[int, int], device: torch.device) -> None:
         self.slice_shape = slice_shape
-        self.padding: list[tuple[int, int]] = []
-        for size in slice_shape:
-            wanted = size + 2 * min(size - 1, max(8, size // 8))
-            # A fast length may be longer than what mirroring can fill.
-            length = min(int(scipy.fft.next_fast_len(wanted, real=True)), 3 * size - 2)
-            before = min(size - 1, (length - size) // 2)
-            self.padding.append((before, length - size - before))
-        lengths = [size + sum(pad) for size, pad in zip(slice_shape, self.padding, strict=True)]
+        self.padding = _mirrored(slice_shape)
+        self.at_once = _planes_at_once(slice_shape, device)
+        lengths = self._lengths()
         frequency_z, frequency_x = np.fft.fftfreq(lengths[0])[:, None], np.fft.rfftfreq(lengths[1])
         gain = measured_region(geometry.angles_deg, frequency_z, frequency_x, slice_shape[0])
-        self.gain = torch.from_numpy(gain.astype(np.float32))
+        self.gain = torch.from_numpy(gain.astype(np.float32)).to(device)
+
+    def _lengths(self) -> list[int]:
+        return [size + sum(pad) for size, pad in zip(self.slice_shape, self.padding, strict=True)]
 
     def __call__(self, volume: torch.Tensor) -> torch.Tensor:
         """The measured part of a volume ``(z, y, x)``, in its place."""
-        (top, bottom), (left, right) = self.padding
-        gain = self.gain.to(volume.device)
-        lengths = [size + sum(pad) for size, pad in zip(self.slice_shape, self.padding, strict=True)]
-        step = _PLANES_AT_ONCE[volume.device.type]
-        for y in range(0, volume.shape[1], step):
-            planes = volume[:, y : y + step].transpose(0, 1)
-            padded = torch.nn.functional.pad(planes[None], (left, right, top, bottom), mode="reflect")[0]
-            measured = torch.fft.irfft2(torch.fft.rfft2(padded) * gain, s=lengths)
-            planes.copy_(measured[:, top : lengths[0] - bottom, left : lengths[1] - right])
+        y = 0
+        while y < volume.shape[1]:
+            planes = volume[:, y : y + self.at_once].transpose(0, 1)
+            try:
+                measured = self._measured(planes)
+            except (MemoryError, RuntimeError) as error:
+                if self.at_once == 1 or not is_out_of_memory(error):
+                    raise
+                measured = None
+            if measured is None:
+                self.at_once //= 2
+                free_cached_memory()
+                continue
+            planes.copy_(measured)
+            y += planes.shape[0]
         return volume
+
+    def _measured(self, planes: torch.Tensor) -> torch.Tensor:
+        (top, bottom), (left, right) = self.padding
+        lengths = self._lengths()
+        padded = torch.nn.functional.pad(planes[None], (left, right, top, bottom), mode="reflect")[0]
+        measured = torch.fft.irfft2(torch.fft.rfft2(padded) * self.gain.to(planes.device), s=lengths)
+        return measured[:, top : lengths[0] - bottom, left : lengths[1] - right]
+
+
+def _mirrored(slice_shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """What is added to a plane before and after, along z and x."""
+    padding = []
+    for size in slice_shape:
+        wanted = size + 2 * min(size - 1, max(8, size // 8))
+        # A fast length may be longer than what mirroring can fill.
+        length = min(int(scipy.fft.next_fast_len(wanted, real=True)), 3 * size - 2)
+        before = min(size - 1, (length - size) // 2)
+        padding.append((before, length - size - before))
+    return padding
+
+
+def _plane_values(slice_shape: tuple[int, int]) -> int:
+    """Values of a mirrored plane; its half spectrum has as many numbers, and up to two columns more."""
+    height, width = (size + sum(pad) for size, pad in zip(slice_shape, _mirrored(slice_shape), strict=True))
+    return height * (width + 2)
+
+
+def _planes_at_once(slice_shape: tuple[int, int], device: torch.device) -> int:
+    return 1 if device.type == "cpu" else max(1, _VALUES_AT_ONCE // _plane_values(slice_shape))
 
 
 def fusion_bytes(grid: VolumeGrid, device: torch.device) -> int:
     """Memory for the planes that are filtered at a time, beside the projector's and what belongs to a slab."""
-    depth, _, width = grid.shape
-    # A mirrored plane is at most 1.5 times as long and wide; plane, spectrum, product, result.
-    return int(4 * 4 * 2.25 * depth * width * _PLANES_AT_ONCE[device.type])
+    plane = grid.shape[0], grid.shape[2]
+    planes = min(_planes_at_once(plane, device), grid.shape[1])
+    return 4 * _PLANE_ARRAYS * _plane_values(plane) * planes
 
 
 def measured_region(
@@ -184,9 +227,9 @@ def measured_region(
 
 
 def match_amplitudes(
-    pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]], angles_deg: tuple[float, ...]
+    pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], angles_deg: tuple[float, ...]
 ) -> tuple[float, ...]:
-    """c of parts of a volume, see the module.
+    """c of parts of a volume, see the module; computed where the parts are, in float64.
 
     Args:
         pairs: the network's voxels and those of filtered back-projection, shape ``(z, y, x)``; one shape in a pair.
@@ -198,18 +241,21 @@ def match_amplitudes(
     """
     common, power = np.zeros(SHELLS + 1), np.zeros(SHELLS + 1)
     for ours, back in pairs:
-        if not (np.isfinite(ours).all() and np.isfinite(back).all()):
+        if not all(bool(torch.isfinite(part).all()) for part in (ours, back)):
             continue
-        shell, weight = _shells(ours.shape, angles_deg)
-        fade = functools.reduce(np.multiply.outer, [_faded(size) for size in ours.shape])
-        a, b = (np.fft.rfftn((part - part.mean(dtype=np.float64)) * fade) for part in (ours, back))
-        common += np.bincount(shell, (weight * (a * b.conj()).real).ravel(), SHELLS + 2)[: SHELLS + 1]
-        power += np.bincount(shell, (weight * np.abs(b) ** 2).ravel(), SHELLS + 2)[: SHELLS + 1]
+        shell, weight = (torch.from_numpy(table).to(ours.device) for table in _shells(tuple(ours.shape), angles_deg))
+        fade = functools.reduce(torch.mul, (_faded(size, axis).to(ours.device) for axis, size in enumerate(ours.shape)))
+        a, b = (
+            torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * fade).flatten() for part in (ours, back)
+        )
+        for sums, values in ((common, (a * b.conj()).real), (power, b.abs().square_())):
+            np.add(sums, torch.bincount(shell, weight * values, SHELLS + 2)[: SHELLS + 1].cpu().numpy(), out=sums)
     filled = np.flatnonzero(power[1:] > 0)
     if not filled.size:
         return (0.0,) * SHELLS
     found = np.maximum(common[1:][filled], 0) / power[1:][filled]
-    return tuple(float(value) for value in np.interp(np.arange(SHELLS), filled, found))
+    # Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes.
+    return tuple(float(f"{value:.9g}") for value in np.interp(np.arange(SHELLS), filled, found))
 
 
 def _shells(shape: tuple[int, ...], angles_deg: tuple[float, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -222,14 +268,15 @@ def _shells(shape: tuple[int, ...], angles_deg: tuple[float, ...]) -> tuple[NDAr
     shell = np.minimum(np.rint(2 * SHELLS * radius), SHELLS + 1).astype(np.int64)
     twice = np.where((x == 0) | (x == 0.5), 1.0, 2.0)
     weight = twice * measured_region(angles_deg, z, x, shape[0]) * np.ones_like(radius)
-    return shell.ravel(), weight
+    return shell.ravel(), weight.ravel()
 
 
-def _faded(size: int) -> NDArray[np.float32]:
-    """Weights along an axis that rise over an eighth of it at either end."""
+def _faded(size: int, axis: int) -> torch.Tensor:
+    """Weights along one of three axes that rise over an eighth of it at either end, float64."""
     edge = max(1, size // 8)
     near = (np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5) / edge
-    return (0.5 - 0.5 * np.cos(np.pi * np.minimum(near, 1.0))).astype(np.float32)
+    weights = torch.from_numpy(0.5 - 0.5 * np.cos(np.pi * np.minimum(near, 1.0)))
+    return weights.view([-1 if axis == other else 1 for other in range(3)])
 
 
 def part_starts(length: int, part: int, most: int) -> list[int]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.projector import make_projector
-from cryolithe.projector.classical import fbp
+from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruct.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
-from cryolithe.reconstruct.methods import NetworkMethod, SlabMethod
+from cryolithe.reconstruct.methods import FbpMethod, NetworkMethod, SlabMethod
 from cryolithe.reconstruct.slabs import compute_slab, slab_method_at
 
 # Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
@@ -52,13 +53,26 @@ def choose_parts(grid: VolumeGrid, row_multiple: int) -> Parts:
     return Parts(VolumeGrid((depth, rows, columns)), tuple(start - start % row_multiple for start in starts))
 
 
+@dataclass(frozen=True)
+class Reader:
+    """The rows of a series.
+
+    Attributes:
+        rows: those of the detector from one to before another, as the network gets them; what lies beyond is mirrored.
+        rows_at_a_time: rows of the volume for which there is memory.
+    """
+
+    rows: Callable[[int, int], torch.Tensor]
+    rows_at_a_time: int
+
+
 @torch.inference_mode()
 def measure_curve(
     make: Callable[[VolumeGrid], NetworkMethod],
     share: float,
     geometry: TiltGeometry,
     parts: Parts,
-    read: Callable[[int, int], torch.Tensor],
+    read: Reader,
     note: Callable[[str], object] = lambda text: None,
 ) -> FusionCurve:
     """The curve by which a network's volume is mixed with filtered back-projection.
@@ -68,7 +82,7 @@ def measure_curve(
         share: of filtered back-projection.
         geometry: of the series.
         parts: of the volume that are compared.
-        read: rows of the detector from one to before another, as the network gets them; what lies beyond is mirrored.
+        read: the rows, at a time as many as memory was planned for.
         note: told when batches had to become smaller.
 
     Raises:
@@ -76,15 +90,40 @@ def measure_curve(
     """
     method: SlabMethod = make(parts.grid)
     depth, height, width = parts.grid.shape
-    projector = make_projector(geometry, (depth, width), method.device)
+    back = FbpMethod(make_projector(geometry, (depth, width), method.device), WINDOW)
+    slab = max(method.row_multiple, min(read.rows_at_a_time, height) // method.row_multiple * method.row_multiple)
     pairs = []
-    made = height + -height % method.row_multiple
-    for start in parts.starts:
-        rows = read(start - method.halo_px, start + made + method.halo_px).to(method.device)
-        method, ours = compute_slab(slab_method_at(method, start), rows, note)
-        back = fbp(projector, rows[:, method.halo_px : method.halo_px + height])
-        pairs.append((ours[:, :height].cpu().numpy(), back.cpu().numpy()))
-    return FusionCurve(share, match_amplitudes(pairs, geometry.angles_deg))
+    for part in parts.starts:
+        ours, theirs = [], []
+        for start in range(part, part + height, slab):
+            high = min(slab, part + height - start)
+            whole = high + -high % method.row_multiple
+            rows = read.rows(start - method.halo_px, start + whole + method.halo_px)
+            method, made = compute_slab(slab_method_at(method, start), rows, note)
+            ours.append(made[:, :high])
+            theirs.append(compute_slab(back, rows[:, method.halo_px : method.halo_px + high], note)[1])
+        pairs.append((_joined(ours), _joined(theirs)))
+    if isinstance(method, NetworkMethod):
+        method.engine.forget()
+    return FusionCurve(share, _matched(pairs, geometry.angles_deg))
+
+
+def _joined(slabs: list[torch.Tensor]) -> torch.Tensor:
+    """Slabs as one part, on the CPU if one of them had to be made in pieces there."""
+    scattered = len({slab.device for slab in slabs}) > 1
+    return torch.cat([slab.cpu() if scattered else slab for slab in slabs], dim=1)
+
+
+def _matched(pairs: list[tuple[torch.Tensor, torch.Tensor]], angles_deg: tuple[float, ...]) -> tuple[float, ...]:
+    """`match_amplitudes` on a device that has the memory for it."""
+    if len({part.device for pair in pairs for part in pair}) == 1:
+        try:
+            return match_amplitudes(pairs, angles_deg)
+        except (MemoryError, RuntimeError) as error:
+            if pairs[0][0].device.type == "cpu" or not is_out_of_memory(error):
+                raise
+        free_cached_memory()
+    return match_amplitudes([(ours.cpu(), theirs.cpu()) for ours, theirs in pairs], angles_deg)
 
 
 def curve_of_volumes(
@@ -102,8 +141,7 @@ def curve_of_volumes(
     _, rows, columns = parts.grid.shape
     left = (ours.shape[2] - columns) // 2
     cut = [(slice(None), slice(y, y + rows), slice(left, left + columns)) for y in parts.starts]
-    pairs = ((ours[part].cpu().numpy(), back[part].cpu().numpy()) for part in cut)
-    return FusionCurve(share, match_amplitudes(pairs, geometry.angles_deg))
+    return FusionCurve(share, _matched([(ours[part], back[part]) for part in cut], geometry.angles_deg))
 
 
 def fused_method(method: NetworkMethod, curve: FusionCurve, geometry: TiltGeometry, grid: VolumeGrid) -> NetworkMethod:

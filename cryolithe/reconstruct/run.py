@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cryolithe import __version__
-from cryolithe.device import precision_name
+from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.hashing import file_sha256
@@ -45,7 +45,7 @@ from cryolithe.reconstruct.methods import (
     SirtMethod,
     SlabMethod,
 )
-from cryolithe.reconstruct.mixing import choose_parts, fused_method, measure_curve, planned_curve
+from cryolithe.reconstruct.mixing import Reader, choose_parts, fused_method, measure_curve, planned_curve
 from cryolithe.reconstruct.networks import fbp_share, make_network_method
 from cryolithe.reconstruct.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
 from cryolithe.reconstruct.plan import BASE_BYTES, memory_budget_bytes
@@ -54,7 +54,7 @@ from cryolithe.reconstruct.preview import write_preview
 from cryolithe.reconstruct.remedies import checked
 from cryolithe.reconstruct.selfcheck import SelfCheck, self_check
 from cryolithe.reconstruct.sidecar import geometry_line
-from cryolithe.reconstruct.slabs import is_out_of_memory, run_slabs
+from cryolithe.reconstruct.slabs import run_slabs
 from cryolithe.reconstruct.storing import PARTS, all_finite, scaled, store
 
 
@@ -277,7 +277,7 @@ def _with_fusion(
             return plan
         watcher.stage("Comparing with the back-projection", 1)
         compute = Compute(run.device, run.precision, points=plan["batch"])
-        read = partial(_network_rows, stack, _scale(run, plan, stack))
+        read = Reader(partial(_network_rows, stack, _scale(run, plan, stack)), plan["slab_rows"])
         make = partial(make_network_method, run.model, stack.geometry, compute=compute)
         parts = choose_parts(run.grid, run.model.network.config.head.stride)
         curve = measure_curve(make, share, stack.geometry, parts, read, watcher.note)
@@ -396,7 +396,7 @@ def _self_checked(folder: WorkFolder, stack: PreparedStack, device: torch.device
     except (MemoryError, RuntimeError) as error:
         if device.type == "cpu" or not is_out_of_memory(error):
             raise
-    torch.cuda.empty_cache()
+    free_cached_memory()
     return self_check(volume, stack, torch.device("cpu"))
 
 

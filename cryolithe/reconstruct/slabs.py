@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.errors import ResourceError
 from cryolithe.reconstruct.methods import NetworkMethod, SlabMethod
 
@@ -171,8 +172,7 @@ def compute_slab(
             if at_a_time < slab:
                 note(f"Memory ran out: going on with {at_a_time} rows at a time.")
             return method, values
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cached_memory()
 
 
 def _in_pieces(method: SlabMethod, rows: torch.Tensor, at_a_time: int) -> torch.Tensor:
@@ -186,12 +186,6 @@ def _in_pieces(method: SlabMethod, rows: torch.Tensor, at_a_time: int) -> torch.
         slab_method_at(method, begin + n)(rows[:, n : min(n + at_a_time, slab) + halo]).float().cpu() for n in starts
     )
     return torch.cat(list(pieces), dim=1)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
 
 
 def _on_cpu(values: torch.Tensor) -> torch.Tensor:
