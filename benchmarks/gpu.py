@@ -87,7 +87,7 @@ CELLS = (
     Cell(*USUAL, ("--model", "default")),
     Cell(*USUAL, ("--method", "fbp")),
     Cell(*USUAL, ("--model", "fast")),
-    Cell(*USUAL, ("--model", "default", "--precision", "fp16")),
+    Cell(*USUAL, ("--model", "default", "--precision", "bf16")),
     Cell(*USUAL, ("--model", "draft")),
     Cell(*SMALL, ("--method", "sirt")),
 )

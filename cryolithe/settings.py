@@ -90,7 +90,8 @@ class ReconstructSettings(BaseModel):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:i, several as cuda:0,1, or all (GPUs).")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Of the network's matrix products; auto is bf16 where the hardware multiplies it faster."
+        "auto",
+        description="Of the network's matrix products; auto is bf16 where a CPU multiplies it faster; fp16 on a GPU.",
     )
     max_memory: float | None = Field(
         None,

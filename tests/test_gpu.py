@@ -141,6 +141,20 @@ def test_a_share_of_filtered_back_projection(precision):
     assert difference(smaller(rows_for(smaller)).cpu(), found.cpu()) < TOLERANCES[precision]
 
 
+def test_what_leaves_the_range_of_float16_is_made_again():
+    """By the kernel, too, infinite values stay visible; ten thousand times the input is out of range, for one slab."""
+    compute = Compute(GPU, torch.float16, fallback=torch.float32)
+    method = make_network_method(load_model("default"), GEOMETRY, GRID, compute)
+    rows, notes = rows_for(method), []
+    usual = compute_slab(method, rows, notes.append)
+    assert usual.precision == torch.float16
+    strong = compute_slab(usual.method, 1e5 * rows, notes.append)
+    assert strong.precision == torch.float32
+    assert len(notes) == 1
+    assert difference(strong.values.cpu(), 1e5 * expected_of("default")) < 1e-5
+    assert compute_slab(strong.method, rows, notes.append).precision == torch.float16
+
+
 # Slabs, through the real command
 
 
@@ -206,7 +220,7 @@ def test_when_memory_runs_out_the_run_goes_on_with_less(tmp_path):
     notes = []
     torch.cuda.set_per_process_memory_fraction((left + 0.5 * (peak - left)) / torch.cuda.mem_get_info()[1])
     try:
-        smaller, values = compute_slab(method, rows, notes.append)
+        smaller, values, _ = compute_slab(method, rows, notes.append)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert notes

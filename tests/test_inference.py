@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,8 @@ import torch
 
 from cryolithe.formats import read_tilt_series
 from cryolithe.geometry import TiltGeometry
-from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network, pooling
-from cryolithe.inference.algebra import Step
+from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, lift_network, pooling, shows_overflow
+from cryolithe.inference.algebra import LiftedNetwork, RowEncoder, Step
 from cryolithe.inference.columns import lifted_columns, point_block
 from cryolithe.inference.pooling import GpuPool, pool_numba, pool_through, pool_torch, pool_version
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
@@ -171,6 +172,65 @@ def test_the_kernel_for_gpus_pools_as_defined(rows, points, channels, dtype):
     last_digit = {torch.float32: 1e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}[dtype]  # interpreters cut it off
     torch.testing.assert_close(found.cpu().float(), expected, rtol=last_digit, atol=1e-6)
     assert not found[:, -1].any()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") != "1" and not torch.cuda.is_available(),
+    reason="without a GPU, set TRITON_INTERPRET=1",
+)
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_the_kernel_for_gpus_keeps_what_is_not_finite(value):
+    from cryolithe.inference.pooling_triton import pool_triton
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    lifted = torch.randn(1, 3, 9, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float32).half()
+    lifted[0, 1, 4, 2] = value
+    start, fraction = torch.full((3, 5), 3, dtype=torch.int32), torch.full((3, 5), 0.25)
+    start[:, 0] = 6
+    found = pool_triton(*(v.to(device) for v in (lifted, start, fraction, torch.ones(5).double()))).cpu()
+    assert torch.equal(
+        torch.isfinite(found), torch.isfinite(pool_torch(lifted, start, fraction, torch.ones(5).double()))
+    )
+    assert not torch.isfinite(found[0, 1:, 2]).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CONFIGS)
+def test_values_beyond_float16_show_in_the_result(name):
+    """Wherever they arise: one weight of one layer is made large, one after the other."""
+    config = CONFIGS[name]
+    network, grid, run, _ = series(config)
+    lifted = lift_network(network.float(), torch.from_numpy(grid.geometry.angles_rad))
+    assert shows_overflow(lifted)
+
+    def made(changed, dtype):
+        return Engine(changed.to(torch.device("cpu"), dtype), config.input.windows, grid, BatchSize())(run)
+
+    assert torch.isfinite(made(lifted, torch.float16)).all()
+    encoder, *others = lifted.encoders
+    for number in range(len(encoder.steps)):
+        for way in (-1, 1):
+            steps = list(encoder.steps)
+            weight = steps[number].weight.clone()
+            weight[0] = way * 6e4
+            steps[number] = replace(steps[number], weight=weight)
+            strong = replace(lifted, encoders=(replace(encoder, steps=tuple(steps)), *others))
+            found, exact = made(strong, torch.float16), made(strong, torch.float32)
+            # Either the overflow shows, or there was none to lose.
+            if torch.isfinite(found).all():
+                assert relative(found, exact) < 0.02
+
+
+def test_a_layer_that_would_lose_an_overflow_is_found():
+    step = Step(torch.tensor([[1.0, -2.0], [0.5, -0.1]]), relu=True)
+    alone = LiftedNetwork((RowEncoder(torch.ones(1, 2, 3), (), ()),), (step,), 1, 1)
+    assert not shows_overflow(alone)  # all that the second input meets has one sign
+    mixed = replace(step, weight=torch.tensor([[1.0, -2.0], [-0.5, 0.0]]))
+    assert shows_overflow(replace(alone, combine=(mixed,)))
+    assert shows_overflow(replace(alone, combine=(replace(step, relu=False),)))
+    assert shows_overflow(replace(alone, combine=(replace(step, skip=True),)))
+    assert not shows_overflow(replace(alone, combine=(replace(mixed, weight=1e5 * mixed.weight),)))
 
 
 def test_a_kernel_for_gpus_that_fails_is_replaced_for_good(monkeypatch):

@@ -16,8 +16,8 @@ import torch
 
 from cryolithe import __version__
 from cryolithe.device import (
-    choose_precision,
     cpu_features,
+    network_precision,
     nvidia_driver_loaded,
     precision_name,
     precision_reason,
@@ -114,7 +114,7 @@ def checkout_commit() -> str | None:
 
 def precision(device: torch.device) -> Finding:
     """What ``--precision auto`` means on a device, and why."""
-    chosen, reason = precision_name(choose_precision("auto", device)), precision_reason(device)
+    chosen, reason = precision_name(network_precision("auto", device)), precision_reason(device)
     values = {"device": str(device), "auto": chosen, "reason": reason}
     return Finding("precision", OK, f"auto is {chosen} on {device}: {reason}", values=values)
 

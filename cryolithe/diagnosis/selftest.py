@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cryolithe.device import choose_precision, precision_name
+from cryolithe.device import network_precision, precision_name
 from cryolithe.diagnosis.finding import OK, PROBLEM, Finding
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px
@@ -155,7 +155,7 @@ def run(device: torch.device) -> Iterator[Finding]:
     yield _compared("fbp", lambda: stored_numbers(reconstruct_fbp(device)), lambda: _stored()["fbp"])
     yield _compared("stored", lambda: stored_numbers(expected()), lambda: _stored()["network"])
     yield _compared("float64", lambda: reconstruct_network(exact), expected)
-    auto = choose_precision("auto", device)
+    auto = network_precision("auto", device)
     for precision in (torch.float32, torch.bfloat16 if auto == torch.float32 else auto):
         compute = Compute(device, precision)
         yield _compared(precision_name(precision), functools.partial(reconstruct_network, compute), expected)

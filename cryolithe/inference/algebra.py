@@ -142,6 +142,26 @@ def _slice_encoder(row: SliceRowEncoder, encoding: torch.Tensor) -> RowEncoder:
     return RowEncoder(maps, tuple(others), (folded, *rest))
 
 
+def shows_overflow(network: LiftedNetwork) -> bool:
+    """Whether values beyond the range of float16, wherever they arise, leave some output that is not finite.
+
+    Infinity times a weight is infinity, or NaN if the weight is 0, and NaN stays. Only minus infinity is lost in a
+    ReLU, where it is right unless other terms of the sum would have made up for it. So an infinite input must reach
+    some unit of the next layer as plus infinity or NaN: not all weights that it meets there have the other sign.
+    Trunks add to their input, which therefore stays infinite. The weights themselves must be in range.
+
+    Args:
+        network: in float32 or better.
+    """
+    steps = [*network.combine, *(step for e in network.encoders for step in (*e.each_tilt, *e.steps))]
+    largest = torch.finfo(torch.float16).max
+    return all(bool((step.weight.abs() < largest).all()) for step in steps) and all(
+        bool(((step.weight >= 0).any(0) & (step.weight <= 0).any(0)).all())
+        for step in steps
+        if step.relu and not step.skip
+    )
+
+
 def mlp_steps(mlp: Mlp) -> tuple[Step, ...]:
     """The layers of a perceptron."""
     hidden = [Step(_linear(layer), relu=True, skip=mlp.skip and number > 0) for number, layer in enumerate(mlp.layers)]

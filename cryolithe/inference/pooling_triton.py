@@ -37,7 +37,9 @@ def _kernel(  # type: ignore[no-untyped-def]
         place = lifted + ((row * tilts + tilt) * columns + column)[:, None] * channels + channel[None, :]
         left = tl.load(place, mask=inside, other=0.0).to(tl.float32)
         right = tl.load(place + channels, mask=inside, other=0.0).to(tl.float32)
-        total += tl.maximum(left + weight * (right - left), 0.0)
+        value = left + weight * (right - left)
+        # Not a maximum, which may lose NaN: that is how a value beyond float16 shows in the result.
+        total += tl.where(value < 0.0, 0.0, value)
     total *= tl.load(scale + point, mask=there, other=0.0).to(tl.float32)[:, None]
     out = pooled + (row * points + point.to(tl.int64))[:, None] * channels + channel[None, :]
     tl.store(out, total.to(pooled.dtype.element_ty), mask=inside)

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from cryolithe.alignment import Alignment, VolumePlace, views
-from cryolithe.device import choose_devices, choose_precision
+from cryolithe.device import choose_devices, choose_precision, network_precision
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.files import check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.volume_file import open_volume_file
-from cryolithe.geometry import VolumeGrid
+from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.hashing import file_sha256
 from cryolithe.images import rotated_shape
+from cryolithe.inference import lift_network, shows_overflow
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
 from cryolithe.reconstruct.inputs import OPTIONS, Inputs, alignment_files, image_files, mirrored, read_inputs
@@ -126,6 +127,8 @@ class ResolvedJob:
         grid: voxels that the method makes; deeper than those that are kept where the volume is tilted about x.
         depth: voxels along z that are kept.
         x_tilt_deg: by which the volume is turned about x when it is made; 0 for none.
+        precision: of a network's layers.
+        fallback: of those slabs in which values leave its range; None where such a slab is an error.
     """
 
     job: Job
@@ -138,6 +141,7 @@ class ResolvedJob:
     model: Model | None
     devices: tuple[torch.device, ...]
     precision: torch.dtype
+    fallback: torch.dtype | None = None
 
     @property
     def device(self) -> torch.device:
@@ -266,11 +270,11 @@ def resolve(job: Job) -> ResolvedJob:
     """Read what is small, check what can be checked, choose what was left open."""
     settings = job.settings
     devices = choose_devices(settings.device)
-    precision = choose_precision(settings.precision, devices[0])
     model = load_model(settings.model) if settings.method == "network" else None
     if model is None:
         check_engine(settings.projector)
     inputs = read_inputs(job.tilts, job.angles, settings)
+    precision, fallback = _precisions(settings.precision, devices[0], model, inputs.series.geometry)
     published = model is not None and model.convention.published
     clip = settings.method == "network" and not published
     binning = settings.bin or inputs.alignment.bin or 1
@@ -287,8 +291,21 @@ def resolve(job: Job) -> ResolvedJob:
     if inputs.aligned:
         preparation = _with_views(preparation, inputs, settings, (depth, height, width))
     return ResolvedJob(
-        job, inputs.series, inputs.alignment, grid, depth, x_tilt, preparation, model, devices, precision
+        job, inputs.series, inputs.alignment, grid, depth, x_tilt, preparation, model, devices, precision, fallback
     )
+
+
+def _precisions(
+    name: str, device: torch.device, model: Model | None, geometry: TiltGeometry
+) -> tuple[torch.dtype, torch.dtype | None]:
+    """Precision of a network's layers, and that of slabs in which values leave its range."""
+    chosen = network_precision(name, device)
+    if model is None or name != "auto" or chosen != torch.float16:
+        return chosen, None
+    if shows_overflow(lift_network(model.network, torch.from_numpy(geometry.angles_rad))):
+        return chosen, torch.float32
+    wide = choose_precision("auto", device)
+    return (wide if wide != torch.float16 else torch.float32), None
 
 
 def _depth_of_files(thickness_px: float | None, binning: int, width: int) -> int:

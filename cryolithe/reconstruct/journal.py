@@ -39,7 +39,12 @@ _LINE_CRC = "line_crc32"
 
 @dataclass(frozen=True)
 class Slab:
-    """A finished slab: its rows, statistics and checksum of its voxels as stored, the batch size it was made with."""
+    """A finished slab: its rows, statistics and checksum of its voxels as stored, what it was made with.
+
+    Attributes:
+        batch: points at a time; 1 for methods without.
+        precision: of a network's layers, as a user types it; None for other methods.
+    """
 
     start: int
     stop: int
@@ -47,6 +52,7 @@ class Slab:
     statistics: VolumeStatistics
     batch: int
     crc32: int
+    precision: str | None = None
 
 
 def checksum(slab: NDArray[Any]) -> int:

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from cryolithe.device import use_exact_float32
 from cryolithe.filters import (
     filter_rows,
     gaussian_response,
@@ -150,12 +151,14 @@ class Compute:
         precision: of the layers; coordinates and sums over tilts are float32.
         threads: cores to use on a CPU; None for as many as torch uses.
         points: points of a block; None for what suits the device.
+        fallback: precision of slabs in which values leave the range of `precision`; None where that is not looked at.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: torch.dtype = torch.float32
     threads: int | None = None
     points: int | None = None
+    fallback: torch.dtype | None = None
 
     def batch(self) -> BatchSize:
         """Sizes for the engine: smaller blocks come with fewer rows and features that are kept at a time."""
@@ -269,11 +272,19 @@ class NetworkMethod:
         self.row_multiple, self.halo_px = self.sampling.row_multiple, self.sampling.halo_px
         self.points = self.sampling.points
         self.first_row = 0
-        lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
-        self.lifted = lifted.to(compute.device, compute.precision)
+        self._lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
+        self._trunk = network.trunk if isinstance(network, RowSet) else None
         self.fusion: Fusion | None = None
-        trunk = network.trunk if isinstance(network, RowSet) else None
-        self.trunk = copy.deepcopy(trunk).to(compute.device, compute.precision) if trunk is not None else None
+        self._settle()
+
+    def _settle(self) -> None:
+        """Bring the layers to their device, in their precision."""
+        compute = self.compute
+        if compute.precision == torch.float32:
+            use_exact_float32()
+        self.lifted = self._lifted.to(compute.device, compute.precision)
+        trunk = self._trunk
+        self.trunk = None if trunk is None else copy.deepcopy(trunk).to(compute.device, compute.precision)
         self.engine = self._new_engine()
 
     def _new_engine(self) -> Engine | TrunkEngine:
@@ -308,6 +319,16 @@ class NetworkMethod:
         self.engine.forget()  # whoever still holds this method need not hold its blocks
         smaller.engine = smaller._new_engine()
         return smaller
+
+    def in_wider_range(self) -> NetworkMethod | None:
+        """The same in the precision for slabs in which values leave the range of the usual one; None without any."""
+        if self.compute.fallback is None:
+            return None
+        self.engine.forget()
+        wider = copy.copy(self)
+        wider.compute = replace(self.compute, precision=self.compute.fallback, fallback=None)
+        wider._settle()
+        return wider
 
     @torch.inference_mode()
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:

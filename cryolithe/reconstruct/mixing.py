@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,7 @@ def measure_curve(
         ResourceError: if memory runs out or a GPU fails.
     """
     method: SlabMethod = make(parts.grid)
+    note = functools.cache(note)  # the same words once, not for every part
     depth, height, width = parts.grid.shape
     back = FbpMethod(make_projector(geometry, (depth, width), method.device), WINDOW)
     slab = max(method.row_multiple, min(read.rows_at_a_time, height) // method.row_multiple * method.row_multiple)
@@ -99,9 +101,9 @@ def measure_curve(
             high = min(slab, part + height - start)
             whole = high + -high % method.row_multiple
             rows = read.rows(start - method.halo_px, start + whole + method.halo_px)
-            method, made = compute_slab(slab_method_at(method, start), rows, note)
+            method, made, _ = compute_slab(slab_method_at(method, start), rows, note)
             ours.append(made[:, :high])
-            theirs.append(compute_slab(back, rows[:, method.halo_px : method.halo_px + high], note)[1])
+            theirs.append(compute_slab(back, rows[:, method.halo_px : method.halo_px + high], note).values)
         pairs.append((_joined(ours), _joined(theirs)))
     if isinstance(method, NetworkMethod):
         method.engine.forget()

@@ -93,7 +93,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         plan = _with_polarity(run, folder, plan, stack, watcher)
         plan = _with_fusion(run, folder, plan, stack, watcher)
         prepared = time.monotonic()
-        plan = {**plan, "pooling": _make_slabs(run, folder, plan, stack, watcher)}
+        plan = {**plan, **_make_slabs(run, folder, plan, stack, watcher)}
         if _inputs_seen(job) != seen:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
@@ -276,7 +276,7 @@ def _with_fusion(
         if share == 0:
             return plan
         watcher.stage("Comparing with the back-projection", 1)
-        compute = Compute(run.device, run.precision, points=plan["batch"])
+        compute = Compute(run.device, run.precision, points=plan["batch"], fallback=run.fallback)
         read = Reader(partial(_network_rows, stack, _scale(run, plan, stack)), plan["slab_rows"])
         make = partial(make_network_method, run.model, stack.geometry, compute=compute)
         parts = choose_parts(run.grid, run.model.network.config.head.stride)
@@ -320,7 +320,7 @@ def _make_method(
     depth, _, width = run.grid.shape
     if settings.method == "network":
         assert run.model is not None
-        compute = Compute(device, run.precision, points=plan["batch"])
+        compute = Compute(device, run.precision, points=plan["batch"], fallback=run.fallback)
         method = make_network_method(
             run.model, stack.geometry, run.grid, compute, on_points=lambda share: on_rows(share * rows)
         )
@@ -335,11 +335,12 @@ def _make_method(
 
 def _make_slabs(
     run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
-) -> str | None:
+) -> dict[str, Any]:
     """Reconstruct and write all slabs that the journal does not have yet.
 
     Returns:
-        what a network's rows were pooled by, see `cryolithe.inference.pooling.pool_version`; None without any.
+        for the sidecar, what a network's rows were pooled by (`cryolithe.inference.pooling.pool_version`; None without
+        any) and which slabs had to be made again.
     """
     height = run.grid.shape[1]
     if folder.slabs:
@@ -372,7 +373,7 @@ def _make_slabs(
             slab = writer.cast(scaled(made.values, scale).numpy())
             if not all_finite(slab):
                 remedy = "look at the stack with: cryolithe info"
-                if run.precision != torch.float32:
+                if made.precision not in (None, torch.float32):
                     remedy = f"try --precision fp32, and {remedy}"
                 kept = "" if folder.slabs else ", nothing was kept"
                 raise CryoLitheError(
@@ -385,7 +386,17 @@ def _make_slabs(
     for one in networks:
         if isinstance(one.engine.pool, GpuPool) and one.engine.pool.failure is not None:
             watcher.note(f"The kernel for GPUs did not run on {one.device}, which took time: {one.engine.pool.failure}")
-    return ", ".join(sorted({one.engine.pooling for one in networks})) if networks else None
+    pooling = ", ".join(sorted({one.engine.pooling for one in networks})) if networks else None
+    return {"pooling": pooling, "made_again": _made_again(run, folder)}
+
+
+def _made_again(run: ResolvedJob, folder: WorkFolder) -> dict[str, Any] | None:
+    """Rows of the slabs in which values left the range of the usual precision, and their precision."""
+    usual = (None, precision_name(run.precision))
+    others = [slab for slab in folder.slabs if slab.precision not in usual]
+    if not others:
+        return None
+    return {"precision": others[0].precision, "rows": sorted([slab.start, slab.stop] for slab in others)}
 
 
 def _self_checked(folder: WorkFolder, stack: PreparedStack, device: torch.device) -> SelfCheck:

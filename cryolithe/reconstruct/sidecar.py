@@ -108,6 +108,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
         "compute": {
             "devices": [str(device) for device in run.devices],
             "precision": precision_name(run.precision),
+            "made_again": plan.get("made_again"),
             "slab_rows": plan["slab_rows"],
             "threads": plan["threads"],
             "pooling": plan.get("pooling"),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from cryolithe.device import free_cached_memory, is_out_of_memory
+from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.errors import ResourceError
 from cryolithe.reconstruct.methods import NetworkMethod, SlabMethod
 
@@ -27,12 +27,28 @@ class SlabResult(NamedTuple):
         stop: the row after its last.
         values: shape ``(z, stop - start, x)``, float32, on the CPU.
         points: points of a block that a network worked with; 1 for other methods.
+        precision: of the network's layers in this slab; None for other methods.
     """
 
     start: int
     stop: int
     values: torch.Tensor
     points: int
+    precision: torch.dtype | None = None
+
+
+class Computed(NamedTuple):
+    """What a method made of rows.
+
+    Attributes:
+        method: to go on with: the one that was given, or one with smaller blocks.
+        values: in float32, on the method's device, or on the CPU where they were made in pieces.
+        precision: of a network's layers; None for other methods.
+    """
+
+    method: SlabMethod
+    values: torch.Tensor
+    precision: torch.dtype | None
 
 
 # Rows of the detector for a slab: (method, start, stop) -> rows with halo.
@@ -65,8 +81,9 @@ def run_slabs(
     if len(methods) == 1 and methods[0].device.type == "cpu":
         method = methods[0]
         for start, stop in slabs:
-            method, values = compute_slab(slab_method_at(method, start), read(method, start, stop), note)
-            yield SlabResult(start, stop, values[:, : stop - start], _points(method))
+            made = compute_slab(slab_method_at(method, start), read(method, start, stop), note)
+            method = made.method
+            yield SlabResult(start, stop, made.values[:, : stop - start], _points(method), made.precision)
         return
     yield from _run_side_by_side(methods, slabs, read, note, stopped)
 
@@ -107,8 +124,9 @@ def _run_side_by_side(
                 while (taken := ahead.result()) is not None and not stopped.is_set():
                     start, stop, rows = taken
                     ahead = reader.submit(next_rows, method)
-                    method, values = compute_slab(slab_method_at(method, start), rows, note)
-                    put(SlabResult(start, stop, _on_cpu(values[:, : stop - start]), _points(method)))
+                    made = compute_slab(slab_method_at(method, start), rows, note)
+                    method, values = made.method, _on_cpu(made.values[:, : stop - start])
+                    put(SlabResult(start, stop, values, _points(method), made.precision))
         except BaseException as error:
             put(error)
 
@@ -134,7 +152,35 @@ def _run_side_by_side(
             thread.join()
 
 
-def compute_slab(
+def compute_slab(method: SlabMethod, rows: torch.Tensor, note: Callable[[str], object]) -> Computed:
+    """Run a method; once more in a wider range where values of a network leave that of its precision.
+
+    Each slab is tried in the usual precision first, whatever befell the one before: an interrupted run gives the same
+    bytes.
+
+    Raises:
+        ResourceError: see `_in_memory`.
+    """
+    method, values = _in_memory(method, rows, note)
+    if not isinstance(method, NetworkMethod):
+        return Computed(method, values, None)
+    if method.compute.fallback is None or _all_finite(values):
+        return Computed(method, values, method.compute.precision)
+    wider = method.in_wider_range()
+    assert wider is not None
+    usual, precision = precision_name(method.compute.precision), precision_name(wider.compute.precision)
+    note(f"Values beyond the range of {usual}: slabs with such values are made again in {precision}.")
+    del values
+    return Computed(method, _in_memory(wider, rows, note)[1], wider.compute.precision)
+
+
+def _all_finite(values: torch.Tensor) -> bool:
+    """Either extreme is NaN or infinite where any value is."""
+    low, high = torch.aminmax(values)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def _in_memory(
     method: SlabMethod, rows: torch.Tensor, note: Callable[[str], object]
 ) -> tuple[SlabMethod, torch.Tensor]:
     """Run a method; when memory runs out, halve a network's batch, then the rows made at a time, and try again.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.device import precision_name
 from cryolithe.formats import RunningStatistics, VolumeWriter
 from cryolithe.reconstruct.journal import Slab, checksum
 from cryolithe.reconstruct.slabs import SlabResult
@@ -51,7 +52,8 @@ def store(writer: VolumeWriter, slab: NDArray[Any], made: SlabResult, beside: Ex
         found = part.result()
         if found.count:
             statistics.merge(found.count, found.result())
-    return Slab(made.start, made.stop, slab.size, statistics.result(), made.points, crc.result())
+    precision = None if made.precision is None else precision_name(made.precision)
+    return Slab(made.start, made.stop, slab.size, statistics.result(), made.points, crc.result(), precision)
 
 
 def _statistics(part: NDArray[Any]) -> RunningStatistics:
