@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from cryolithe.errors import DeviceError, ResourceError, SettingsError
 from cryolithe.formats import read_volume, write_angles_deg, write_stack
 from cryolithe.network import RowSetConfig
 from cryolithe.reconstruct import slabs as slabs_module
+from cryolithe.reconstruct.copying import CopyStream
 from cryolithe.reconstruct.methods import NetworkMethod
 from cryolithe.reconstruct.slabs import SlabResult, run_slabs
 
@@ -59,6 +61,133 @@ def test_several_devices_make_every_slab_once(count):
         assert isinstance(result, SlabResult)
         assert result.values.shape == (3, result.stop - start, 5)
         np.testing.assert_array_equal(result.values, expected[start].values)
+
+
+class Streams:
+    """A device that does nothing before it has to, and then takes whichever stream may go on next.
+
+    It stands for what `Cuda` takes from torch: a computation that does not wait for its rows, or a copy that does not
+    wait for what is computed, reads room that nothing was written to.
+    """
+
+    def __init__(self, seed):
+        self.rng, self.lock = np.random.default_rng(seed), threading.RLock()
+        self.waiting, self.finished, self.here = {}, set(), threading.local()
+        self.readers = []
+
+    def stream(self):
+        return Stream(self)
+
+    def current(self):
+        if not hasattr(self.here, "stream"):
+            self.here.stream = Stream(self)
+        return self.here.stream
+
+    def event(self):
+        return Event(self)
+
+    @contextlib.contextmanager
+    def on(self, stream):
+        before = self.current()
+        self.here.stream = stream
+        try:
+            yield
+        finally:
+            self.here.stream = before
+
+    def pinned(self, values):
+        return torch.full(values.shape, torch.nan)
+
+    room = pinned
+
+    def copy(self, target, source):
+        self.ask(lambda: target.copy_(source))
+
+    def used_by(self, values, stream):
+        self.readers.append((values, stream))
+
+    def is_here(self, values):
+        return True
+
+    def ask(self, work, event=None):
+        with self.lock:
+            self.waiting.setdefault(self.current(), []).append((work, event))
+
+    def until(self, event):
+        with self.lock:
+            while event not in self.finished:
+                able = [s for s, (first, *_) in self.waiting.items() if first[1] is None or first[1] in self.finished]
+                stream = able[self.rng.integers(len(able))]
+                self.waiting[stream].pop(0)[0]()
+                self.waiting = {s: asked for s, asked in self.waiting.items() if asked}
+
+
+class Stream:
+    def __init__(self, device):
+        self.device = device
+
+    def wait_event(self, event):
+        with self.device.on(self):
+            self.device.ask(lambda: None, event)
+
+
+class Event:
+    def __init__(self, device):
+        self.device = device
+
+    def record(self, stream):
+        with self.device.on(stream):
+            self.device.ask(lambda: self.device.finished.add(self))
+
+    def synchronize(self):
+        self.device.until(self)
+
+
+class DoublerOnStreams(Doubler):
+    """Asks a device to double rows."""
+
+    def __init__(self, streams):
+        super().__init__()
+        self.streams = streams
+
+    def __call__(self, rows):
+        made = torch.full((rows.shape[0], rows.shape[1] - 2, rows.shape[2]), torch.nan)
+        self.streams.ask(lambda: made.copy_(2 * rows[:, 1:-1]))
+        return made
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_copies_beside_the_computation_wait_for_it_and_it_for_them(seed):
+    streams, links = Streams(seed), []
+
+    def link_to(device):
+        links.append(CopyStream(streams))
+        return links[-1]
+
+    expected = {r.start: r for r in run_slabs([Doubler()], SLABS, read, print, threading.Event())}
+    methods = [DoublerOnStreams(streams) for _ in range(1 + seed % 2)]
+    for result in slabs_module._run_side_by_side(methods, SLABS, read, print, threading.Event(), link_to):
+        np.testing.assert_array_equal(result.values, expected.pop(result.start).values)
+    assert not expected
+    assert len(links) == len(methods)
+    # The allocator is told of both readers of another stream: the computation's of rows, the copy's of voxels.
+    assert len(streams.readers) == 2 * len(SLABS)
+
+
+def test_rows_that_a_device_has_no_room_for_stay_on_the_host():
+    streams = Streams(0)
+    real = streams.room
+
+    def full(values):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    link, rows = CopyStream(streams), torch.arange(6.0).view(1, 2, 3)
+    streams.room = full
+    sent = link.send(rows)
+    assert torch.equal(link.arrived(sent), rows)
+    assert sent.done is None
+    streams.room = real
+    assert link.send(rows).done is not None
 
 
 def test_what_was_done_before_a_gpu_failed_is_yielded_and_the_threads_end():

@@ -121,7 +121,11 @@ def memory_table(run: ResolvedJob, planned: Fit) -> str:
 def demand(run: ResolvedJob, batch: int) -> Demand:
     """Memory that the chosen method needs on its device, by counting its arrays; benchmarks/memory.py measures it."""
     found = _method_demand(run, batch)
-    return found if run.device.type == "cpu" else replace(found, base_bytes=GPU_BASE_BYTES)
+    if run.device.type == "cpu":
+        return found
+    # Beside the slab at work there are the rows of the next one and the voxels of the last one.
+    copies = {"volume_copies": found.volume_copies + 1, "row_copies": found.row_copies + 1}
+    return replace(found, base_bytes=GPU_BASE_BYTES, **copies)
 
 
 def host_demand(run: ResolvedJob, on_device: Demand) -> Demand:

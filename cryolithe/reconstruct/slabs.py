@@ -13,6 +13,7 @@ import torch
 
 from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.errors import ResourceError
+from cryolithe.reconstruct.copying import Copied, Link, link_to
 from cryolithe.reconstruct.methods import NetworkMethod, SlabMethod
 
 # Waiting threads look this often whether the run has been stopped.
@@ -65,7 +66,8 @@ def run_slabs(
     """Compute slabs and yield them as they are done.
 
     A single method on the CPU takes them in order. Otherwise each method, on its device, has a thread that takes
-    the next slab when it is free; the rows of its next slab are read meanwhile.
+    the next slab when it is free; the rows of its next slab are read and brought to the device meanwhile, and the
+    voxels of its last one to the host.
 
     Args:
         methods: one for each device.
@@ -94,6 +96,7 @@ def _run_side_by_side(
     read: Reader,
     note: Callable[[str], object],
     stopped: threading.Event,
+    links: Callable[[torch.device], Link] = link_to,
 ) -> Iterator[SlabResult]:
     waiting: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
     for slab in slabs:
@@ -109,24 +112,33 @@ def _run_side_by_side(
                 continue
             return
 
-    def next_rows(method: SlabMethod) -> tuple[int, int, torch.Tensor] | None:
+    def next_rows(method: SlabMethod, link: Link) -> tuple[int, int, Copied] | None:
         try:
             start, stop = waiting.get_nowait()
         except queue.Empty:
             return None
-        rows = read(method, start, stop)
-        return start, stop, rows.pin_memory() if method.device.type == "cuda" else rows
+        return start, stop, link.send(read(method, start, stop))
+
+    def hand_on(start: int, stop: int, link: Link, fetched: Copied, made: tuple[int, torch.dtype | None]) -> None:
+        put(SlabResult(start, stop, link.landed(fetched), *made))
 
     def work(method: SlabMethod) -> None:
         try:
-            with ThreadPoolExecutor(1) as reader:
-                ahead = reader.submit(next_rows, method)
+            link, going = links(method.device), None
+            with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as giver:
+                ahead = reader.submit(next_rows, method, link)
                 while (taken := ahead.result()) is not None and not stopped.is_set():
-                    start, stop, rows = taken
-                    ahead = reader.submit(next_rows, method)
-                    made = compute_slab(slab_method_at(method, start), rows, note)
-                    method, values = made.method, _on_cpu(made.values[:, : stop - start])
-                    put(SlabResult(start, stop, values, _points(method), made.precision))
+                    start, stop, sent = taken
+                    ahead = reader.submit(next_rows, method, link)
+                    made = compute_slab(slab_method_at(method, start), link.arrived(sent), note)
+                    method = made.method
+                    if going is not None:
+                        going.result()  # at most one slab is on its way
+                    fetched = link.fetch(made.values[:, : stop - start])
+                    going = giver.submit(hand_on, start, stop, link, fetched, (_points(method), made.precision))
+                    del sent, made, fetched
+                if going is not None:
+                    going.result()
         except BaseException as error:
             put(error)
 
@@ -135,21 +147,25 @@ def _run_side_by_side(
         thread.start()
     try:
         for _ in slabs:
-            while True:
-                try:
-                    item = done.get(timeout=_POLL_SECONDS)
-                except queue.Empty:
-                    if not any(thread.is_alive() for thread in threads) and done.empty():
-                        raise RuntimeError("the threads of the devices ended before their work") from None
-                    continue
-                break
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+            yield _next_result(done, threads)
     finally:
         stopped.set()
         for thread in threads:
             thread.join()
+
+
+def _next_result(done: queue.Queue[SlabResult | BaseException], threads: list[threading.Thread]) -> SlabResult:
+    """The next finished slab; raises what a thread raised."""
+    while True:
+        try:
+            item = done.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            if not any(thread.is_alive() for thread in threads) and done.empty():
+                raise RuntimeError("the threads of the devices ended before their work") from None
+            continue
+        if isinstance(item, BaseException):
+            raise item
+        return item
 
 
 def compute_slab(method: SlabMethod, rows: torch.Tensor, note: Callable[[str], object]) -> Computed:
@@ -232,15 +248,6 @@ def _in_pieces(method: SlabMethod, rows: torch.Tensor, at_a_time: int) -> torch.
         slab_method_at(method, begin + n)(rows[:, n : min(n + at_a_time, slab) + halo]).float().cpu() for n in starts
     )
     return torch.cat(list(pieces), dim=1)
-
-
-def _on_cpu(values: torch.Tensor) -> torch.Tensor:
-    """A copy in pinned memory, which the GPU fills at full speed; on the CPU the values themselves."""
-    if values.device.type != "cuda":
-        return values
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    host.copy_(values)
-    return host
 
 
 def slab_method_at(method: SlabMethod, start: int) -> SlabMethod:
