@@ -6,7 +6,7 @@ Parts, in this order; each is saved as FOLDER/gpu_PART.json as soon as it is don
 stopped:
 
     a    ``doctor`` with its self-test, and all tests marked ``gpu``
-    b    seconds from file to file and of the computation alone, peak memory, and seconds of each stage:
+    b    seconds from file to file and of the computation alone, peak memory, and each stage beside its roofline:
          41 x 256 x 256 -> 256 x 256 x 256 and 41 x 800 x 800 -> 400 x 800 x 800, networks and FBP, beside the
          published program's times on an A100 (arXiv version of its paper, voxels 23:36, wavelets 3:07)
     big  41 x 4096 x 4096, binned by 2 -> 1024 x 2048 x 2048 with ``default``
@@ -40,6 +40,7 @@ TESTS = (
     "tests/test_gpu.py",
     "tests/test_doctor.py",
     "tests/test_inference.py::test_the_kernel_for_gpus_pools_as_defined",
+    "tests/test_inference.py::test_the_kernel_for_gpus_keeps_what_is_not_finite",
 )
 TILTS = 41
 PUBLISHED_SECONDS = {"voxels": 23 * 60 + 36, "wavelets": 3 * 60 + 7}
@@ -225,6 +226,12 @@ def table_of(cells: dict[str, Any], gpu: str) -> dict[str, Any]:
     return {"title": f"Seconds on one {gpu}", "columns": columns, "rows": rows, "note": note}
 
 
+def rooflines(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """A table for each cell whose stages were counted."""
+    found = [(name, cell.get("compute", {}).get("roofline")) for name, cell in cells.items()]
+    return [{**table, "title": f"Roofline of {name}"} for name, table in found if table]
+
+
 def written(folder: Path, images: tuple[int, int]) -> Path:
     """A stack of counts of this size with its angles; an earlier one of another size is removed."""
     from cryolithe.formats import write_angles_deg, write_stack
@@ -327,7 +334,8 @@ def main() -> None:
                 **made,
                 "seconds": round(time.perf_counter() - start, 1),
             }
-            kept |= {**found, "tables": [table_of(found["cells"], made["gpu"])] if "cells" in found else []}
+            cells = found.get("cells")
+            kept |= {**found, "tables": [table_of(cells, made["gpu"]), *rooflines(cells)] if cells else []}
             path = arguments.out / f"gpu_{part}.json"
             path.with_suffix(".partial").write_text(json.dumps(kept, indent=1, default=str) + "\n", encoding="utf-8")
             path.with_suffix(".partial").replace(path)

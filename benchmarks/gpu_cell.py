@@ -1,8 +1,7 @@
 """One cell of gpu.py, in a process of its own: a series from file to file, and its slabs alone, stage by stage.
 
 Stages of the run from file to file are timed on the thread that does them: those of reading, computing and writing
-overlap, so that their sum may exceed the whole. Stages of the computation are timed with a synchronised device, in a
-pass of their own.
+overlap, so that their sum may exceed the whole. Stages of the computation are those of gpu_roofline.py.
 """
 
 from __future__ import annotations
@@ -21,6 +20,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import gpu_roofline
 import torch
 
 # (stage, module, name) of what the command calls while it works.
@@ -28,6 +30,7 @@ FILE_STAGES = (
     ("hash", "cryolithe.reconstruct.run", "file_sha256"),
     ("read and check", "cryolithe.reconstruct.run", "check_images"),
     ("preparation", "cryolithe.reconstruct.run", "prepare_stack"),
+    ("comparison", "cryolithe.reconstruct.run", "measure_curve"),
     ("method", "cryolithe.reconstruct.run", "_make_method"),
     ("slabs in all", "cryolithe.reconstruct.run", "_make_slabs"),
     ("rows", "cryolithe.reconstruct.preparation", "PreparedStack.read_rows"),
@@ -44,12 +47,6 @@ FILE_STAGES = (
     ("self-check", "cryolithe.reconstruct.run", "self_check"),
     ("finish", "cryolithe.reconstruct.run", "finish"),
 )
-ENGINE_STAGES = (
-    ("points", "cryolithe.inference.engine", "point_block"),
-    ("lift", "cryolithe.inference.engine", "lift_rows"),
-    ("pool", "cryolithe.inference.engine", "pool_through"),
-    ("dense", "cryolithe.inference.engine", "apply_steps"),
-)
 
 
 class Clock:
@@ -59,25 +56,21 @@ class Clock:
         self.seconds: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
 
-    def timed(self, stage: str, call: Callable[..., Any], synchronised: bool = False) -> Callable[..., Any]:
+    def timed(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
         """The call, with its seconds added to a stage."""
 
         def wrapped(*arguments: Any, **named: Any) -> Any:
-            if synchronised:
-                torch.cuda.synchronize()
             start = time.perf_counter()
             try:
                 return call(*arguments, **named)
             finally:
-                if synchronised:
-                    torch.cuda.synchronize()
                 with self._lock:
                     self.seconds[stage] += time.perf_counter() - start
 
         return wrapped
 
     @contextlib.contextmanager
-    def watching(self, stages: tuple[tuple[str, str, str], ...], synchronised: bool = False) -> Iterator[None]:
+    def watching(self, stages: tuple[tuple[str, str, str], ...]) -> Iterator[None]:
         """Time functions and methods by their names while the context lasts; names that are gone are left out."""
         replaced = []
         for stage, module, name in stages:
@@ -88,7 +81,7 @@ class Clock:
             if (original := getattr(owner, last, None)) is None:
                 continue
             replaced.append((owner, last, original))
-            setattr(owner, last, self.timed(stage, original, synchronised))
+            setattr(owner, last, self.timed(stage, original))
         try:
             yield
         finally:
@@ -100,12 +93,29 @@ class Clock:
         return {name: round(seconds, 4) for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1])}
 
 
+def finish(device: torch.device) -> None:
+    """Wait for all that a device was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def forget_peak() -> None:
+    """Begin anew to look for the largest memory of the GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def gpu_peak_bytes() -> int:
+    """The largest that was allocated since then; 0 without a GPU."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
 def from_file_to_file(words: list[str], output: Path) -> dict[str, Any]:
     """The command in this process."""
     from cryolithe.cli import main
 
     clock = Clock()
-    torch.cuda.reset_peak_memory_stats()
+    forget_peak()
     start = time.perf_counter()
     with clock.watching(FILE_STAGES):
         main(["reconstruct", *words], standalone_mode=False)
@@ -114,8 +124,7 @@ def from_file_to_file(words: list[str], output: Path) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "stages": clock.rounded(),
-        "gpu_peak_bytes": torch.cuda.max_memory_allocated(),
-        "gpu_reserved_bytes": torch.cuda.max_memory_reserved(),
+        "gpu_peak_bytes": gpu_peak_bytes(),
         "host_peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "compute": record["compute"],
         "shape_zyx": record["volume"]["shape_zyx"],
@@ -127,10 +136,13 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
     from cryolithe.reconstruct import run as runs
     from cryolithe.reconstruct.fitting import fit
     from cryolithe.reconstruct.methods import NetworkMethod
+    from cryolithe.reconstruct.networks import fbp_share
 
     run = job_of(words)
     planned = fit(run)
-    plan = {"slab_rows": planned.slab_rows, "batch": planned.batch}
+    plan: dict[str, Any] = {"slab_rows": planned.slab_rows, "batch": planned.batch}
+    if run.model is not None and fbp_share(run.model, run.job.settings.fbp_share):
+        plan["fusion"] = gpu_roofline.FLAT.record()
     stack: Any = argparse.Namespace(geometry=run.series.geometry)
     method: Any = runs._make_method(run, stack, plan, lambda rows: None, run.device)
     height, width = run.grid.shape[1:]
@@ -145,11 +157,11 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
     def whole() -> None:
         for slab in slabs:
             method(rows_of(slab))
-        torch.cuda.synchronize()
+        finish(run.device)
 
     method(rows_of(slabs[0]))  # compiles
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
+    finish(run.device)
+    forget_peak()
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -158,46 +170,26 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
     found = {
         "seconds": statistics.median(seconds),
         "repeats": seconds,
-        "gpu_peak_bytes": torch.cuda.max_memory_allocated(),
+        "gpu_peak_bytes": gpu_peak_bytes(),
         "predicted_bytes": planned.device_bytes,
         "slab_rows": planned.slab_rows,
         "batch": planned.batch,
         "precision": str(run.precision),
         "pooling": method.engine.pooling if isinstance(method, NetworkMethod) else None,
     }
-    if isinstance(method, NetworkMethod):
-        found["stages"] = _stages(method, rows_of(slabs[0]), height / slabs[0])
+    precision = run.precision if isinstance(method, NetworkMethod) else torch.float32
+    stages = gpu_roofline.measured(method, rows_of(slabs[0]).cpu(), height / slabs[0])
+    found["stages"] = {stage.name: round(stage.seconds, 4) for stage in stages}
+    limits = gpu_roofline.peaks(run.device, precision)
+    found["roofline"] = gpu_roofline.table_of(stages, limits, "")
     found["kernels"] = _kernels(method, rows_of(slabs[0]), height / slabs[0])
     return found
 
 
-def _stages(method: Any, rows: torch.Tensor, times: float) -> dict[str, float]:
-    """Seconds of each stage of one slab, times the slabs of the volume."""
-    clock = Clock()
-    sampling, engine = method.sampling, getattr(method.engine, "_engine", method.engine)
-    refine = getattr(method.engine, "_refined", None)  # of a network with a trunk
-    if refine is not None:
-        method.engine._refined = clock.timed("trunk", refine, True)
-    kept = sampling.inputs, sampling.volume, engine.pool
-    sampling.inputs, sampling.volume = (
-        clock.timed("filter", sampling.inputs, True),
-        clock.timed("synthesis", sampling.volume, True),
-    )
-    engine.pool = clock.timed("pool", engine.pool, True)
-    try:
-        with clock.watching(ENGINE_STAGES, synchronised=True):
-            clock.timed("whole", method, True)(rows)
-    finally:
-        sampling.inputs, sampling.volume, engine.pool = kept
-        if refine is not None:
-            method.engine._refined = refine
-    whole = clock.seconds.pop("whole")
-    clock.seconds["the rest: rows kept and joined"] = whole - sum(clock.seconds.values())
-    return {name: round(times * seconds, 4) for name, seconds in clock.rounded().items()}
-
-
 def _kernels(method: Any, rows: torch.Tensor, times: float) -> dict[str, list[float]]:
     """Seconds and launches of the kernels that take longest, in one slab, times the slabs of the volume."""
+    if method.device.type != "cuda":
+        return {}
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         method(rows)
         torch.cuda.synchronize()
@@ -230,7 +222,7 @@ def main() -> None:
     arguments, words = options.parse_known_args()
     words = [word for word in words if word != "--"]
     output = Path(words[words.index("-o") + 1])
-    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name()}
+    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
 
     def keep(name: str, call: Callable[[], dict[str, Any]]) -> None:
         try:
@@ -246,5 +238,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     main()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from fake_entry import fake_entry
 
@@ -24,6 +25,7 @@ import common  # noqa: E402
 import empiar  # noqa: E402
 import gpu  # noqa: E402
 import gpu_cell  # noqa: E402
+import gpu_roofline  # noqa: E402
 import run_all  # noqa: E402
 import speed  # noqa: E402
 
@@ -197,3 +199,63 @@ def test_the_words_of_a_cell_are_those_of_the_command(tmp_path):
     assert run.grid.shape == (8, 16, 24)
     assert run.series.geometry.tilts == gpu.TILTS
     assert run.job.settings.method == "fbp"
+
+
+@pytest.mark.parametrize("model", ["default", "draft", "fbp", "sirt"])
+def test_a_roofline_has_every_stage_of_a_method(model, monkeypatch, capsys, tmp_path):
+    size = ("--series", "7", "16", "24", "--depth", "12", "--rows", "8", "--repeats", "1")
+    words = ["gpu_roofline.py", "--device", "cpu", "--model", model, *size, "--output", str(tmp_path / "r.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    gpu_roofline.main()
+    printed = capsys.readouterr().out
+    (table,) = json.loads((tmp_path / "r.json").read_text())["tables"]
+    rows = {row[0]: row for row in table["rows"]}
+    assert all(name in printed for name in rows)
+    expected = {"fbp": ["filter", "back-projection"], "sirt": ["projection", "back-projection"]}.get(
+        model, ["filter", "lift", "pool", "encode", "join", "synthesis", "fusion: planes", "fusion: back-projection"]
+    )
+    expected = [*expected, "copy: rows", "copy: voxels", *(["trunk"] if model == "default" else [])]
+    assert {*rows} - {"fusion: filter", "the rest: rows kept and joined"} == {*expected}
+    for name in expected:
+        _, operations, moved, seconds, _, least, bound, _ = rows[name]
+        assert moved > 0
+        assert (operations or 0) > 0 or name.startswith("copy")
+        assert seconds >= 0
+        assert least > 0
+        assert bound in ("operations", "memory", "link")
+    if model == "fbp":  # a product and a sum for each of three pixels
+        assert rows["back-projection"][1] == pytest.approx(2 * 3 * 7 * 12 * 8 * 24 / 1e9)
+
+
+def test_a_roofline_is_bound_by_what_takes_longest():
+    limits = gpu_roofline.Peaks(low=100.0, float32=10.0, bytes=5.0, link=1.0)
+
+    def bound(name, operations, moved, low):
+        return gpu_roofline.Stage(name, operations, moved, 1.0, low).roofline(limits)
+
+    assert bound("join", 1000, 10, True) == (10.0, "operations")
+    assert bound("join", 1000, 100, True) == (20.0, "memory")
+    assert bound("pool", 1000, 100, False) == (100.0, "operations")
+    assert bound("copy: rows", 0, 7, False) == (7.0, "link")
+
+
+@pytest.mark.parametrize("words", [("--model", "fast"), ("--method", "fbp")])
+def test_a_cell_is_measured_from_file_to_file_and_alone(words, tmp_path, monkeypatch):
+    """On a CPU, where nothing but the memory of a GPU is missing."""
+    stack, report = gpu.written(tmp_path, (16, 24)), tmp_path / "report.json"
+    command = [stack, stack.with_suffix(".tlt"), "-o", tmp_path / "v.mrc", "--thickness", 8, "--device", "cpu", *words]
+    monkeypatch.setattr(sys, "argv", ["gpu_cell.py", str(report), "--once", "--repeats", "1", "--", *map(str, command)])
+    gpu_cell.main()
+    found = json.loads(report.read_text())
+    assert "failed" not in found["cold"], found
+    assert "failed" not in found["compute"], found
+    assert found["cold"]["stages"]["write"] > 0
+    assert ("comparison" in found["cold"]["stages"]) == (words[0] == "--model")
+    cells = {"cell": {**found, "process_seconds": 1.0}}
+    assert gpu.summary(cells["cell"])["compute"] > 0
+    (row,) = gpu.table_of(cells, "CPU")["rows"]
+    assert row[1] == found["compute"]["seconds"]
+    (table,) = gpu.rooflines(cells)
+    assert table["title"] == "Roofline of cell"
+    assert any(row[0].endswith("back-projection") for row in table["rows"])
