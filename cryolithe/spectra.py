@@ -2,16 +2,20 @@
 
 Volumes are ``(z, y, x)``; frequencies are in cycles per pixel, 0.5 being Nyquist along every axis. Shells are
 ``1 / min(shape)`` wide: the finest width at which every shell holds coefficients along all axes.
+
+Who has a device that transforms faster than the host lends it with `transforming`; nothing here knows of it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.fft
@@ -21,6 +25,65 @@ Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
 
 BLOCK_VALUES = 4_000_000  # complex numbers that are transformed along z at a time: 32 MB beside the spectrum
+
+
+class Transforms(Protocol):
+    """Fourier transforms of arrays of the host, in the precision of the arrays."""
+
+    def rfft2(self, planes: Array) -> Array:
+        """Of the last two axes of a real array."""
+        ...
+
+    def along_z(self, block: Array) -> Array:
+        """Of the first axis of a complex array."""
+        ...
+
+    def rfftn(self, values: Array, shape: Sequence[int]) -> Array:
+        """Of all axes of a real array, with zeros after its ends up to ``shape``."""
+        ...
+
+    def irfftn(self, spectrum: Array, shape: Sequence[int]) -> Array:
+        """Back to a real array of a shape."""
+        ...
+
+
+class HostTransforms:
+    """Those of scipy."""
+
+    def rfft2(self, planes: Array) -> Array:
+        """See `Transforms`."""
+        return np.asarray(scipy.fft.rfft2(planes))
+
+    def along_z(self, block: Array) -> Array:
+        """See `Transforms`."""
+        return np.asarray(scipy.fft.fft(block, axis=0))
+
+    def rfftn(self, values: Array, shape: Sequence[int]) -> Array:
+        """See `Transforms`."""
+        return np.asarray(scipy.fft.rfftn(values, s=tuple(shape)))
+
+    def irfftn(self, spectrum: Array, shape: Sequence[int]) -> Array:
+        """See `Transforms`."""
+        return np.asarray(scipy.fft.irfftn(spectrum, s=tuple(shape)))
+
+
+_HOST = HostTransforms()
+_LENT: contextvars.ContextVar[Transforms | None] = contextvars.ContextVar("transforms", default=None)
+
+
+def transforms() -> Transforms:
+    """Those in use."""
+    return _LENT.get() or _HOST
+
+
+@contextlib.contextmanager
+def transforming(by: Transforms) -> Iterator[None]:
+    """Use other transforms while the context lasts, in this thread."""
+    token = _LENT.set(by)
+    try:
+        yield
+    finally:
+        _LENT.reset(token)
 
 
 @dataclass(frozen=True)
@@ -102,11 +165,11 @@ def half_spectrum(
     scale = 1 / math.sqrt(power) if power > 0 else 1.0
     out = _room((depth, height, width // 2 + 1), np.result_type(kind, np.complex64), scratch)
     for z in range(depth):
-        out[z] = scipy.fft.rfft2((values(z) * scale).astype(kind))
+        out[z] = transforms().rfft2((values(z) * scale).astype(kind))
     rows = max(1, BLOCK_VALUES // (depth * out.shape[2]))
     for start in range(0, height, rows):
         block = slice(start, start + rows)
-        out[:, block] = scipy.fft.fft(out[:, block], axis=0)
+        out[:, block] = transforms().along_z(out[:, block])
     return out
 
 

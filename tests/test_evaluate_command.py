@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from cryolithe.cli import main
 from cryolithe.errors import SettingsError
 from cryolithe.evaluation.inputs import held_out_images, middle
+from cryolithe.evaluation.on_device import DeviceTransforms
 from cryolithe.formats import read_tilt_series, read_volume, write_angles_deg, write_stack, write_volume
 from cryolithe.formats.star import Particle, write_particles
 from cryolithe.geometry import TiltGeometry
@@ -74,6 +75,64 @@ def data(tmp_path_factory):
 
 def run(*arguments):
     return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def numbers_in(value):
+    """All numbers of a record, in order."""
+    if isinstance(value, dict):
+        return [n for item in value.values() for n in numbers_in(item)]
+    if isinstance(value, list):
+        return [n for item in value for n in numbers_in(item)]
+    return [] if isinstance(value, bool | str) or value is None else [float(value)]
+
+
+def everything(data, output):
+    """The numbers of all tests that make transforms, and what was printed on the way."""
+    result = run(
+        data / "fbp.mrc", "--reference", data / "truth.mrc", "--half1", data / "even.mrc", "--half2", data / "odd.mrc",
+        "--particles", data / "particles.star", "--template", data / "template.mrc",
+        "--kind", (data / "kind.txt").read_text(), "-o", output,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return numbers_in(json.loads((output / "evaluation.json").read_text())["evaluation"]), result.stderr
+
+
+def test_transforms_on_a_device_give_the_same_numbers(data, tmp_path, monkeypatch):
+    """Torch's on the CPU stand for a GPU's, with all the memory that they want and with none for the largest."""
+    monkeypatch.setattr("cryolithe.evaluation.matching.ROTATIONS", 4)
+    expected, told = everything(data, tmp_path / "host")
+    assert "Memory ran out" not in told
+    seen, real = [], torch.fft.rfftn
+
+    def on_device(device, note):
+        return DeviceTransforms(torch.device("cpu"), note)
+
+    def noticed(values, s):
+        seen.append(values.numel())
+        return real(values, s=s)
+
+    monkeypatch.setattr("cryolithe.evaluation.on_device.transforms_on", on_device)
+    monkeypatch.setattr(torch.fft, "rfftn", noticed)
+    found, told = everything(data, tmp_path / "device")
+    assert seen
+    assert "Memory ran out" not in told
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+    def scarce(values, s):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.fft, "rfftn", scarce)
+    found, told = everything(data, tmp_path / "scarce")
+    assert told.count("Memory ran out on cpu: larger transforms are made on the CPU") == 1
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_devices_have_the_names_that_they_have_elsewhere(data, tmp_path):
+    for name, told in (("mps", "Apple's GPUs"), ("gpu", "use auto, cpu, cuda")):
+        result = run(data / "fbp.mrc", "-o", tmp_path / "r.html", "--device", name)
+        assert result.exit_code == 2
+        assert told in result.stderr
+    assert run(data / "fbp.mrc", "-o", tmp_path / "r.html", "--device", "cpu").exit_code == 0
 
 
 def refused(*arguments):

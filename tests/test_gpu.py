@@ -18,6 +18,7 @@ from tiny_series import made, noise, run, voxels, write_model, write_series
 
 from cryolithe.cli import main
 from cryolithe.denoise.model import SambaNet
+from cryolithe.evaluation.on_device import DeviceTransforms
 from cryolithe.formats.pairs import write_pair
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference.pooling import pool_version
@@ -31,6 +32,7 @@ from cryolithe.reconstruct.mixing import Parts, Reader, fused_method, measure_cu
 from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.slabs import compute_slab, run_slabs
 from cryolithe.sampling import reflected_rows
+from cryolithe.spectra import HostTransforms
 from cryolithe.training.dataset import simulate_training_set
 from cryolithe.training.distributed import Place
 from cryolithe.training.loop import Hooks, train
@@ -289,3 +291,22 @@ def test_samba():
         expected = network(first, second)
         found = copy.deepcopy(network).to(GPU)(first.to(GPU), second.to(GPU))
     assert difference(found.cpu(), expected) < 1e-3
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_transforms_of_an_evaluation(dtype):
+    values = np.random.default_rng(7).standard_normal((33, 20, 41)).astype(dtype)
+    host, device = HostTransforms(), DeviceTransforms(GPU)
+    shape = (36, 25, 48)
+    for name, arguments in (
+        ("rfft2", (values,)),
+        ("along_z", (host.rfft2(values),)),
+        ("rfftn", (values, shape)),
+        ("irfftn", (host.rfftn(values, shape), shape)),
+    ):
+        expected, found = getattr(host, name)(*arguments), getattr(device, name)(*arguments)
+        assert found.dtype == expected.dtype
+        assert np.abs(found - expected).max() < (1e-5 if dtype == np.float32 else 1e-12) * np.abs(expected).max()

@@ -45,8 +45,8 @@ ALLOWED = {
     },
     "simulation": {"errors", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
     "evaluation": {
-        "errors", "hashing", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra", "metrics",
-        "greys", "report",
+        "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
+        "metrics", "greys", "report",
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "report",

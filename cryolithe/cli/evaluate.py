@@ -50,7 +50,8 @@ INPUTS = ("volume", "reference", "half1", "half2", "mask", "tilts", "angles", "p
     "-o", "--output", type=FilePath, metavar="OUT", help="Folder, or .html file. Default: VOLUME_evaluation.html."
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
-def command(output: Path | None, overwrite: bool, **options: Any) -> None:
+@click.option("--device", default="auto", show_default=True, help="Of Fourier transforms: auto, cpu, cuda or cuda:i.")
+def command(output: Path | None, overwrite: bool, device: str, **options: Any) -> None:
     """Score a tomogram and write a report (one HTML file, and the numbers as JSON beside it).
 
     With a reference: FSC (all, measured, missing wedge, by direction), SNR, PSNR, SSIM. With halves: their FSC, the SNR
@@ -68,13 +69,16 @@ def command(output: Path | None, overwrite: bool, **options: Any) -> None:
 
     from cryolithe import __version__
     from cryolithe.cli.fsc import parse_wedge
+    from cryolithe.device import choose_device
     from cryolithe.evaluation.evaluate import evaluate
     from cryolithe.evaluation.figures import draw_figures
     from cryolithe.evaluation.html import render, summary_rows
     from cryolithe.evaluation.inputs import Request, load
+    from cryolithe.evaluation.on_device import transforms_on
     from cryolithe.formats.files import replacing
     from cryolithe.formats.record import hashed
     from cryolithe.report import write_json
+    from cryolithe.spectra import transforming
 
     if bool(options["half1"]) != bool(options["half2"]):
         raise SettingsError("--half1 and --half2 belong together: give both or neither")
@@ -93,8 +97,10 @@ def command(output: Path | None, overwrite: bool, **options: Any) -> None:
         particle_diameter_angstrom=options.pop("particle_diameter"),
         **{name: value for name, value in options.items() if name not in ("half1", "half2")},
     )
+    chosen = choose_device(device)
     task = load(request)
-    found, shown = evaluate(task, lambda step: say(f"... {step}", err=True))
+    with transforming(transforms_on(chosen, lambda text: say(f"Note: {text}", err=True))):
+        found, shown = evaluate(task, lambda step: say(f"... {step}", err=True))
     say("... figures", err=True)
     text = render(found, draw_figures(found, shown), datetime.date.today().isoformat())
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from cryolithe.evaluation.picking import SPACING, binned, spaced_maxima, unbinned
 from cryolithe.metrics import is_measured
+from cryolithe.spectra import transforms
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
@@ -113,17 +114,17 @@ def correlate(volume: Array, templates: Iterator[NDArray[np.float32]], mask: NDA
     values = np.array(volume, dtype=np.float32)
     values -= np.float32(values.mean(dtype=np.float64))
     values /= np.float32(values.std(dtype=np.float64))
-    spectrum = scipy.fft.rfftn(values, s=shape)
+    spectrum = transforms().rfftn(values, shape)
     rim = [m // 2 for m in mask.shape]
     core = tuple(slice(0, n) for n in volume.shape)
 
     def under(small: Array, of: Array) -> Array:
         """Sums of ``small`` times the volume about each voxel."""
-        full = scipy.fft.irfftn(of * scipy.fft.rfftn(small, s=shape).conj(), s=shape)
+        full = transforms().irfftn(of * transforms().rfftn(small, shape).conj(), shape)
         return np.roll(full, rim, axis=(0, 1, 2))[core]
 
     count = float(mask.sum())
-    spread = under(mask, scipy.fft.rfftn(values**2, s=shape)) - under(mask, spectrum) ** 2 / count
+    spread = under(mask, transforms().rfftn(values**2, shape)) - under(mask, spectrum) ** 2 / count
     good = spread > count * FLATTEST**2
     norm = np.sqrt(np.where(good, spread, 1.0))
     best = np.full(volume.shape, -1.0, dtype=np.float32)
