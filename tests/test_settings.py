@@ -20,6 +20,7 @@ FIELDS = ReconstructSettings.model_fields
 VALUES = {
     "method": ("fbp", "sirt"),
     "model": ("first.safetensors", "second.safetensors"),
+    "fbp_share": (0.2, 0.4),
     "thickness": (20, 30),
     "bin": (2, 3),
     "pixel_size": (4.5, 6.25),
