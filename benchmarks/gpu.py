@@ -10,7 +10,8 @@ stopped:
          41 x 256 x 256 -> 256 x 256 x 256 and 41 x 800 x 800 -> 400 x 800 x 800, networks and FBP, beside the
          published program's times on an A100 (arXiv version of its paper, voxels 23:36, wavelets 3:07)
     big  41 x 4096 x 4096, binned by 2 -> 1024 x 2048 x 2048 with ``default``
-    c    training: points per second of the bundled architectures
+    c    training: points per second of the bundled architectures, against loader threads, and simulated series per
+         second against worker processes
     d    training of ``fast`` and ``default`` by their recipes for --minutes each; models and tables are left in FOLDER
 
 It needs no installation: ``PYTHONPATH=. python3 benchmarks/gpu.py`` runs from the checkout.
@@ -249,12 +250,19 @@ def written(folder: Path, images: tuple[int, int]) -> Path:
 
 
 def part_c(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Training throughput, in a process of its own."""
+    """Training throughput, and how far more loader threads and worker processes go."""
     found: dict[str, Any] = {}
     for model in ("default", "fast"):
         found[model] = run([str(ROOT / "benchmarks" / "gpu_training.py"), model], 150)
         print(model, found[model]["output"], flush=True)
         save(found)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "scaling.json"
+        words = ["--model", "default", "--device", "cuda", "--output", str(report)]
+        found["scaling"] = run([str(ROOT / "benchmarks" / "loader_scaling.py"), *words], 200)
+        print(found["scaling"]["output"], flush=True)
+        if report.is_file():
+            found |= json.loads(report.read_text(encoding="utf-8"))
     return found
 
 
@@ -334,8 +342,8 @@ def main() -> None:
                 **made,
                 "seconds": round(time.perf_counter() - start, 1),
             }
-            cells = found.get("cells")
-            kept |= {**found, "tables": [table_of(cells, made["gpu"]), *rooflines(cells)] if cells else []}
+            cells, more = found.get("cells"), found.get("tables", [])
+            kept |= {**found, "tables": [table_of(cells, made["gpu"]), *rooflines(cells)] if cells else more}
             path = arguments.out / f"gpu_{part}.json"
             path.with_suffix(".partial").write_text(json.dumps(kept, indent=1, default=str) + "\n", encoding="utf-8")
             path.with_suffix(".partial").replace(path)

@@ -17,6 +17,7 @@ from cryolithe.cli import main
 from cryolithe.curation.manifest import FileFacts, Measured, read_manifest
 from cryolithe.errors import InputError
 from cryolithe.formats import read_mrc, read_tilt_series
+from cryolithe.training.distributed import Place
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -26,6 +27,7 @@ import empiar  # noqa: E402
 import gpu  # noqa: E402
 import gpu_cell  # noqa: E402
 import gpu_roofline  # noqa: E402
+import loader_scaling  # noqa: E402
 import run_all  # noqa: E402
 import speed  # noqa: E402
 
@@ -259,3 +261,16 @@ def test_a_cell_is_measured_from_file_to_file_and_alone(words, tmp_path, monkeyp
     (table,) = gpu.rooflines(cells)
     assert table["title"] == "Roofline of cell"
     assert any(row[0].endswith("back-projection") for row in table["rows"])
+
+
+def test_the_loader_is_measured_against_threads_and_processes():
+    assert loader_scaling.counts(1) == [0, 1]
+    assert loader_scaling.counts(6) == [0, 1, 2, 4, 6]
+    config, place = loader_scaling.recipe("fast", (24, 32, 32)), Place(torch.device("cpu"))
+    found = {"threads": loader_scaling.of_threads(config, place, (0, 1), 0.01)}
+    found["workers"] = loader_scaling.of_workers(config, (0,), 0.01)
+    assert all(row["points_per_second_of_training"] > 0 for row in found["threads"])
+    threads, workers = loader_scaling.tables_of(found)
+    assert [row[0] for row in threads["rows"]] == [0, 1]
+    assert len(threads["columns"]) == len(threads["rows"][0])
+    assert workers["rows"][0][1] > 0

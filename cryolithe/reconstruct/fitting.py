@@ -124,8 +124,8 @@ def demand(run: ResolvedJob, batch: int) -> Demand:
     if run.device.type == "cpu":
         return found
     # Beside the slab at work there are the rows of the next one and the voxels of the last one.
-    copies = {"volume_copies": found.volume_copies + 1, "row_copies": found.row_copies + 1}
-    return replace(found, base_bytes=GPU_BASE_BYTES, **copies)
+    volumes, rows = found.volume_copies + 1, found.row_copies + 1
+    return replace(found, base_bytes=GPU_BASE_BYTES, volume_copies=volumes, row_copies=rows)
 
 
 def host_demand(run: ResolvedJob, on_device: Demand) -> Demand:
