@@ -28,6 +28,7 @@ import gpu  # noqa: E402
 import gpu_cell  # noqa: E402
 import gpu_roofline  # noqa: E402
 import loader_scaling  # noqa: E402
+import regressions  # noqa: E402
 import run_all  # noqa: E402
 import speed  # noqa: E402
 
@@ -274,3 +275,32 @@ def test_the_loader_is_measured_against_threads_and_processes():
     assert [row[0] for row in threads["rows"]] == [0, 1]
     assert len(threads["columns"]) == len(threads["rows"][0])
     assert workers["rows"][0][1] > 0
+
+
+def test_two_checkouts_are_run_in_turn_and_neighbours_compared(monkeypatch):
+    asked = []
+
+    def seconds_of(tree, words):
+        asked.append(tree)
+        return (
+            (len(asked) * (2.0 if tree == "this" else 1.0), "") if "broken" not in words else (None, "no such option")
+        )
+
+    monkeypatch.setattr(regressions, "seconds_of", seconds_of)
+    found = regressions.compared(("this", "other"), ["words"], 2)
+    assert asked == ["this", "other", "other", "this", "this", "other"]
+    assert found == {"this": [8.0, 10.0], "other": [3.0, 6.0]}  # without the first round
+    assert regressions.row_of("FBP", found) == ("FBP", 9.0, 4.5, (8 / 3 + 10 / 6) / 2)
+    failed = regressions.compared(("this", "other"), ["broken"], 2)
+    assert regressions.row_of("new", failed) == ("new (this: no such option)", None, None, None)
+
+
+def test_cases_of_two_checkouts_are_commands(tmp_path):
+    for case in regressions.CASES:
+        words = regressions.words_of(case, 16, tmp_path)
+        if words == ["--help"]:
+            continue
+        assert words[0] == "reconstruct"
+        run = gpu_cell.job_of(words[1:])
+        side = max(8, int(16 * case.share))
+        assert run.grid.shape == (side, side, side)

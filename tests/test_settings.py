@@ -188,6 +188,7 @@ def refusal(*arguments):
 WRONG = {
     "method": ["fpb", 3],
     "model": [["a"], 3],
+    "fbp_share": [-0.1, 0.95, "much", float("nan")],
     "thickness": [0, -5, "abc", 1.5],
     "bin": [0, "two", 2.5],
     "pixel_size": [0, -1.0, "wide", float("inf"), float("nan")],
