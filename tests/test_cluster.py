@@ -45,7 +45,7 @@ def test_a_cluster_makes_the_same_files_and_a_killed_worker_loses_nothing(cluste
         from pathlib import Path
 
         from cryolithe.reconstruct import plan
-        from cryolithe.reconstruct.journal import WorkFolder
+        from cryolithe.work.folder import WorkFolder
 
         plan.MOST_SLAB_ROWS = 8
         done = WorkFolder.done

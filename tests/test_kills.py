@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from tiny_series import SHAPE, environment, made, noise, run, write_series
 
-from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.work.folder import WorkFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -57,7 +57,7 @@ def test_random_kills_change_nothing(name, runs, tmp_path):
 STOPS = """
 import os, signal
 from cryolithe.cli import main
-from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.work.folder import WorkFolder
 
 done = WorkFolder.done
 
@@ -243,7 +243,7 @@ def test_a_folder_whose_removal_was_cut_short(unfinished, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cryolithe.reconstruct.journal._delete", interrupted)
+        patch.setattr("cryolithe.work.folder._delete", interrupted)
         assert run(*unfinished.arguments()).exit_code == 130
     assert unfinished.output.exists()
     assert unfinished.partial.exists()

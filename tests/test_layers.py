@@ -16,6 +16,7 @@ ALLOWED = {
     "settings": {"errors", "yaml_table"},
     "device": {"errors"},
     "limits": set(),
+    "work": {"errors"},
     "borders": set(),
     "images": {"errors", "geometry"},
     "alignment": {"errors", "geometry"},
@@ -37,8 +38,9 @@ ALLOWED = {
     "reconstruct": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "images", "filters",
         "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "network", "inference",
+        "work",
     },
-    "session": {"errors", "settings", "limits", "formats", "report", "reconstruct"},
+    "session": {"errors", "settings", "limits", "work", "formats", "report", "reconstruct"},
     "diagnosis": {
         "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",
         "network", "inference", "reconstruct",
@@ -57,7 +59,7 @@ ALLOWED = {
     },
     "denoise": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
-        "reconstruct", "training",
+        "work", "training",
     },
 }  # fmt: skip
 

@@ -16,9 +16,9 @@ import pytest
 from tiny_series import environment, made, run, tree, write_series
 
 from cryolithe.errors import OutputError
-from cryolithe.reconstruct import locking
-from cryolithe.reconstruct.journal import WorkFolder
-from cryolithe.reconstruct.locking import FolderLock
+from cryolithe.work import locking
+from cryolithe.work.folder import WorkFolder
+from cryolithe.work.locking import FolderLock
 
 NONE = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL]
 
@@ -153,7 +153,7 @@ def test_a_killed_run_without_locks_is_gone_on_with(no_locks, arguments, partial
 import errno, fcntl, os, signal
 from cryolithe.cli import main
 from cryolithe.reconstruct import plan
-from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.work.folder import WorkFolder
 
 def refuse(*_):
     raise OSError(errno.ENOSYS, "Function not implemented")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from cryolithe.denoise.job import DenoiseJob
     from cryolithe.denoise.run import Denoised
-    from cryolithe.reconstruct.job import Watcher
     from cryolithe.settings import ReconstructSettings
+    from cryolithe.work.watcher import Watcher
 
 FilePath = click.Path(path_type=Path)
 Positive = click.FloatRange(min=0, min_open=True)
@@ -93,6 +93,7 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
     from cryolithe.denoise.run import denoise
     from cryolithe.device import choose_device, keep_freed_memory
     from cryolithe.training.distributed import join_processes, leave_processes
+    from cryolithe.work.watcher import Silent
 
     options.pop("method")
     keep_freed_memory()
@@ -120,19 +121,6 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
         leave_processes()
     if done.output is not None:
         say(summary(job, done))
-
-
-class Silent:
-    """For processes that are not the first."""
-
-    def stage(self, name: str, total: float) -> None:
-        """Nothing."""
-
-    def advance(self, amount: float) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
 
 
 def _asked(job: DenoiseJob) -> DenoiseJob:
