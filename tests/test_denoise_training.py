@@ -18,7 +18,7 @@ from cryolithe.denoise.scale import survey
 from cryolithe.denoise.training import Hooks, learning_rate, load_state, new_state, save_state, train
 from cryolithe.errors import CryoLitheError, InputError, ModelError, SettingsError
 from cryolithe.formats.volume_file import VolumeFile
-from cryolithe.training.distributed import Place, least
+from cryolithe.optimise.distributed import Place, least
 
 PLACE = Place(torch.device("cpu"))
 RECIPE = Recipe(largest_gap=2, crop=32, overlap=8, batch=2, most_steps=6, validate_every=2, network=TINY)

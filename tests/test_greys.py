@@ -24,9 +24,9 @@ from cryolithe.denoise.figures import plot_report, plot_sweep
 from cryolithe.denoise.guard import examine
 from cryolithe.formats import write_volume
 from cryolithe.greys import grey_scale, to_grey
+from cryolithe.optimise.tables import Table
 from cryolithe.report import plot_central_slices, plot_contact_sheet
 from cryolithe.training.records import plot_summary
-from cryolithe.training.tables import Table
 from cryolithe.training.validation import Example
 from cryolithe.volume import Volume
 

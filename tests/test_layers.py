@@ -17,6 +17,7 @@ ALLOWED = {
     "device": {"errors"},
     "limits": set(),
     "work": {"errors"},
+    "optimise": {"errors"},
     "borders": set(),
     "images": {"errors", "geometry"},
     "alignment": {"errors", "geometry"},
@@ -55,11 +56,11 @@ ALLOWED = {
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
-        "metrics", "fidelity", "greys", "report", "network", "inference", "reconstruct", "simulation",
+        "metrics", "fidelity", "greys", "report", "network", "inference", "reconstruct", "simulation", "optimise",
     },
     "denoise": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
-        "work", "training",
+        "work", "optimise",
     },
 }  # fmt: skip
 

@@ -11,10 +11,10 @@ from test_train_run import small_config as run_config
 from test_train_run import source_of
 
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
+from cryolithe.optimise.distributed import Place
 from cryolithe.training import loop
 from cryolithe.training.columns import columns_pay, gather_columns
 from cryolithe.training.dataset import Run, gather
-from cryolithe.training.distributed import Place
 from cryolithe.training.loop import Hooks, TrainState, batches_loss, train
 from cryolithe.training.pooling import UNSEEN, PoolLifted, available
 from cryolithe.training.sections import LossSettings

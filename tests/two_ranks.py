@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from cryolithe.training.distributed import Place
+from cryolithe.optimise.distributed import Place
 
 FIRST = Place(torch.device("cpu"), torch.float32, rank=0, world=2)
 

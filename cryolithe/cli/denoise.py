@@ -92,7 +92,7 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
     from cryolithe.denoise.output import default_output
     from cryolithe.denoise.run import denoise
     from cryolithe.device import choose_device, keep_freed_memory
-    from cryolithe.training.distributed import join_processes, leave_processes
+    from cryolithe.optimise.distributed import join_processes, leave_processes
     from cryolithe.work.watcher import Silent
 
     options.pop("method")
@@ -198,7 +198,7 @@ class Denoising:
         """
         from cryolithe.denoise.run import denoise
         from cryolithe.device import choose_devices
-        from cryolithe.training.distributed import Place
+        from cryolithe.optimise.distributed import Place
 
         if self.is_done(volume, settings.overwrite):
             return f"{volume}: already denoised"

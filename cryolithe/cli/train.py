@@ -17,8 +17,8 @@ from cryolithe.models import ENDING
 
 if TYPE_CHECKING:
     from cryolithe.network import Network
+    from cryolithe.optimise.distributed import Place
     from cryolithe.training.config import TrainConfig
-    from cryolithe.training.distributed import Place
 
 # What `--finetune` does without a configuration; configs/finetune_pairs.yaml says the same.
 FINETUNE: dict[str, Any] = {
@@ -60,8 +60,8 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     """
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.formats.files import check_ending
+    from cryolithe.optimise.distributed import join_processes, leave_processes
     from cryolithe.training.config import check_files
-    from cryolithe.training.distributed import join_processes, leave_processes
     from cryolithe.training.session import check_output, to_precision
 
     keep_freed_memory()

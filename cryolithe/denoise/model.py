@@ -15,7 +15,7 @@ from torch import nn
 from cryolithe.denoise.flow import FEATURE_STRIDE, FlowConfig, FlowNet
 from cryolithe.denoise.fusion import FusionConfig, FusionNet
 from cryolithe.errors import ModelError, shown
-from cryolithe.training.tensors import read_tensors, write_tensors
+from cryolithe.optimise.tensors import read_tensors, write_tensors
 
 FORMAT = "cryolithe-samba"
 # Far above any useful size: see `load_weights`.

@@ -35,8 +35,8 @@ from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.formats.volume_kind import stack_refusal
+from cryolithe.optimise.distributed import Place, least
 from cryolithe.report import write_json
-from cryolithe.training.distributed import Place, least
 from cryolithe.work.folder import WorkFolder, checksum
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher

@@ -21,10 +21,10 @@ from cryolithe.denoise.recipe import Recipe
 from cryolithe.denoise.training import FORMAT, Hooks, State, load_state, new_state, save_state, train
 from cryolithe.device import precision_name
 from cryolithe.errors import OutputError
-from cryolithe.training.distributed import Place
-from cryolithe.training.interrupt import asked_to_stop
-from cryolithe.training.tables import Events, Table
-from cryolithe.training.tensors import read_tensors
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.interrupt import asked_to_stop
+from cryolithe.optimise.tables import Events, Table
+from cryolithe.optimise.tensors import read_tensors
 from cryolithe.work.watcher import Watcher
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate")

@@ -16,8 +16,8 @@ from cryolithe.denoise.losses import interpolation_loss
 from cryolithe.denoise.model import SambaNet, load_leaves
 from cryolithe.denoise.recipe import Recipe
 from cryolithe.errors import CryoLitheError, ModelError, SettingsError
-from cryolithe.training.distributed import Place, average
-from cryolithe.training.tensors import read_tensors, write_tensors
+from cryolithe.optimise.distributed import Place, average
+from cryolithe.optimise.tensors import read_tensors, write_tensors
 
 FORMAT = "cryolithe-samba-training"
 THREADS_BESIDE_GPU = 4

@@ -14,10 +14,10 @@ import torch
 from cryolithe.errors import CryoLitheError, ModelError
 from cryolithe.network import Network, RowSet, build_network
 from cryolithe.network.config import config_to_dict
+from cryolithe.optimise.distributed import Place, average
 from cryolithe.training.columns import AnyBatch, ColumnBatch, columns_pay, gather_columns, values_of_blocks
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run, gather
-from cryolithe.training.distributed import Place, average
 from cryolithe.training.loader import runs_of_steps
 from cryolithe.training.losses import output_weights, run_loss
 from cryolithe.training.sections import LossSettings

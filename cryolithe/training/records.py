@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from cryolithe.formats.files import replacing
 from cryolithe.greys import grey_scale, to_grey
 from cryolithe.network import Head
+from cryolithe.optimise.tables import Events, Table
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.report import draw_section
 from cryolithe.training.class_scoring import SUMMARY
-from cryolithe.training.tables import Events, Table
 from cryolithe.training.validation import Example, Verdict, band_names
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")

@@ -24,16 +24,16 @@ import yaml
 from cryolithe.errors import CryoLitheError, OutputError, SettingsError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Network
+from cryolithe.optimise.distributed import Place, average
+from cryolithe.optimise.interrupt import asked_to_stop
+from cryolithe.optimise.tables import Table
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.report import write_json
 from cryolithe.training.config import TrainConfig
-from cryolithe.training.distributed import Place, average
-from cryolithe.training.interrupt import asked_to_stop
 from cryolithe.training.loop import Hooks, Progress, TrainState, new_state, train
 from cryolithe.training.records import STEP_FIELDS, Board, plot_summary, validation_fields
 from cryolithe.training.sources import Source
 from cryolithe.training.state import load_state, save_model, save_runs, save_state
-from cryolithe.training.tables import Table
 from cryolithe.training.validation import Example, Verdict, judge, mean_loss
 
 LOG_EVERY = 50

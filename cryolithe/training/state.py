@@ -16,10 +16,10 @@ import torch
 from cryolithe.errors import ModelError, OutputError, SettingsError
 from cryolithe.network import Network
 from cryolithe.network.checkpoint import save_network
+from cryolithe.optimise.tensors import read_tensors, write_tensors
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run
 from cryolithe.training.loop import TrainState
-from cryolithe.training.tensors import read_tensors, write_tensors
 
 FORMAT = "cryolithe-training-state"
 # What may differ between a run and its continuation: it does not change what a step computes.
