@@ -13,9 +13,10 @@ from cryolithe.cli import main
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import bundled_models, load_model
 from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.settings import read_settings_file, resolve_settings
 from cryolithe.training.config import read_train_config
-from cryolithe.training.loop import Hooks, train
+from cryolithe.training.loop import train
 from cryolithe.training.sources import make_source
 from cryolithe.training.starting import grown_from, with_row_encoder_of
 

@@ -165,7 +165,7 @@ def test_the_time_limit_ends_a_training():
     recipe = replace(RECIPE, most_steps=10**6)
     rates = []
     hooks = {"limit_seconds": 10.0, "clock": lambda: float(next(clock))}
-    state = run(recipe, new_state(recipe, PLACE), on_step=lambda s, loss, rate, share: rates.append(rate), **hooks)
+    state = run(recipe, new_state(recipe, PLACE), on_step=lambda s, p: rates.append(p.learning_rate), **hooks)
     assert state.finished
     assert state.step == 10
     assert rates[-1] < 0.5 * max(rates)
@@ -192,7 +192,7 @@ def test_an_overflow_of_one_process_is_skipped_by_all(monkeypatch):
     state.scaler = scaler()
     weights, scales = [], []
 
-    def note(state, loss, rate, share):
+    def note(state, progress):
         weights.append([p.detach().clone() for p in state.network.parameters()])
         scales.append(state.scaler.get_scale())
 

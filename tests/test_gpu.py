@@ -24,13 +24,14 @@ from cryolithe.inference.pooling import pool_version
 from cryolithe.network import Head, InputWindow, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import Model, load_model, save_network
 from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.reconstruct.networks import make_network_method
 from cryolithe.reconstruct.slabs import compute_slab, run_slabs
 from cryolithe.training.dataset import simulate_training_set
-from cryolithe.training.loop import Hooks, train
+from cryolithe.training.loop import train
 from cryolithe.training.sources import FixedSource
 from cryolithe.work.folder import WorkFolder
 

@@ -12,10 +12,11 @@ from test_train_run import source_of
 
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.training import loop
 from cryolithe.training.columns import columns_pay, gather_columns
 from cryolithe.training.dataset import Run, gather
-from cryolithe.training.loop import Hooks, TrainState, batches_loss, train
+from cryolithe.training.loop import TrainState, batches_loss, train
 from cryolithe.training.pooling import UNSEEN, PoolLifted, available
 from cryolithe.training.sections import LossSettings
 

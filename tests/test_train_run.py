@@ -34,10 +34,11 @@ from cryolithe.network import RowSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.config import config_to_dict
 from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.training import loop
 from cryolithe.training.config import TrainConfig, read_train_config
 from cryolithe.training.dataset import simulate_training_set
-from cryolithe.training.loop import Hooks, learning_rate_factor, new_state, train
+from cryolithe.training.loop import learning_rate_factor, new_state, train
 from cryolithe.training.sections import DataSettings, LossSettings, ValidationSettings
 from cryolithe.training.session import Session, run_session
 from cryolithe.training.sources import FixedSource

@@ -12,12 +12,13 @@ from cryolithe.errors import CryoLitheError, ModelError, SettingsError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network import Head, build_network
 from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.reconstruct import methods
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import SpecimenRecipe, make_specimen
 from cryolithe.training.config import TrainConfig, read_train_config
 from cryolithe.training.dataset import draw_batch, head_targets, make_series, simulate_training_set
-from cryolithe.training.loop import Hooks, band_weights, batch_loss, learning_rate_factor, train
+from cryolithe.training.loop import band_weights, batch_loss, learning_rate_factor, train
 from cryolithe.training.scoring import reconstruct_array
 from cryolithe.training.sources import FixedSource
 from cryolithe.wavelets import Wavelet, synthesise

@@ -13,7 +13,7 @@ FIRST = Place(torch.device("cpu"), torch.float32, rank=0, world=2)
 
 
 def join_other(
-    patch: pytest.MonkeyPatch, gradient_of_other: Callable[[int, torch.Tensor], torch.Tensor], numbers: int = 4
+    patch: pytest.MonkeyPatch, gradient_of_other: Callable[[int, torch.Tensor], torch.Tensor], numbers: int = 3
 ) -> None:
     """Let the other process have the same numbers, and a gradient of its own.
 

@@ -209,9 +209,7 @@ class Denoising:
 
 def _precision(name: str, device: torch.device) -> torch.dtype:
     """The precision of a denoiser: float16 only where its gradients can be scaled."""
-    import torch
-
     from cryolithe.device import choose_precision
+    from cryolithe.optimise.step import trainable
 
-    chosen = choose_precision(name, device)
-    return torch.float32 if chosen == torch.float16 and device.type == "cpu" else chosen
+    return trainable(choose_precision(name, device), device)
