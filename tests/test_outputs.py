@@ -63,7 +63,7 @@ def test_imods_order_becomes_ours_by_a_rotation(series, tmp_path):
     ours, imod = voxels(tmp_path / "ours.mrc"), voxels(tmp_path / "imod.mrc")
     assert imod.shape == (SHAPE[0], 24, SHAPE[1])
     # trimvol -rx turns by -90 degrees about x: (z, y) -> (y, -z).
-    assert (np.rot90(imod, axes=(0, 1)) == ours).all() or (np.rot90(imod, -1, axes=(0, 1)) == ours).all()
+    assert (np.rot90(imod, axes=(0, 1)) == ours).all()
     with mrcfile.open(tmp_path / "imod.mrc") as file:
         assert file.voxel_size.tolist() == (5, 5, 5)
         assert int(file.header.mz) == SHAPE[0]
