@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from plain_mrc import new_mrc
 from test_denoise_warp import TINY
 from tiny_series import write_series
+from two_ranks import run_both
 
 from cryolithe.cli import main
 from cryolithe.denoise import inference, model, run, training
@@ -130,6 +131,16 @@ def test_an_interrupted_training_is_kept_and_gone_on_with(tmp_path, monkeypatch)
     monkeypatch.setattr(training, "_update", update)
     assert "at step 3" in good(tmp_path / "t.mrc", "--resume").output
     assert (tmp_path / "t_samba.mrc").exists()
+
+
+def test_a_process_that_cannot_record_ends_all_of_them(tmp_path):
+    write(tmp_path / "t.mrc", volume())
+    (tmp_path / "t_samba.run" / "train.csv" / "in the way").mkdir(parents=True)
+    small = ("--size", "small", "--train-minutes", "0.001")
+    (first, said), (second, told) = run_both("denoise", tmp_path / "t.mrc", *small, "--overwrite")
+    assert (first, second) == (2, 2), (said, told)
+    assert "t_samba.run" in said.splitlines()[-1]
+    assert "process 0 could not go on" in told.splitlines()[-1]
 
 
 def test_a_training_goes_on_with_its_batch_whatever_memory_is_free_now(tmp_path, monkeypatch):

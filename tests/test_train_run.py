@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from patience import PATIENCE_S, wait_until
 from test_pairs import flip
 from test_train_data import TINY, tiny_pair
 from test_training import small_config
-from two_ranks import FIRST, join_other, scaler
+from two_ranks import FIRST, join_other, run_both, scaler
 
 from cryolithe.cli import main
 from cryolithe.cli.train import FINETUNE
@@ -174,18 +173,8 @@ def test_two_processes_do_the_steps_of_one_with_twice_the_runs(tmp_path):
     single = small_config(**quick, runs_per_step=2)
     wanted = train(single, source_of(single), HERE).averaged.state_dict()
     path = write_config(tmp_path / "half.yaml", small_config(**quick, runs_per_step=1))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "cryolithe", "train", str(path), "-o", str(tmp_path / "two.safetensors"),
-             "--precision", "fp32", "--device", "cpu"]  # fmt: skip
-    settings = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(words, env=os.environ | settings | {"RANK": str(r)}, stderr=subprocess.PIPE) for r in (0, 1)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 0, errors.decode()
+    for code, errors in run_both("train", path, "-o", tmp_path / "two.safetensors"):
+        assert code == 0, errors
     found = load_model(str(tmp_path / "two.safetensors"))
     assert found.card["processes"] == 2
     for name, tensor in found.network.state_dict().items():
@@ -252,24 +241,10 @@ def test_a_process_that_cannot_record_ends_all_of_them(tmp_path, taken):
     quick = {"steps": 10**6, "save_every": 2, "validation": ValidationSettings(every=0), "series": 2}
     path = write_config(tmp_path / "c.yaml", small_config(**quick, data=DataSettings(loader_threads=0)))
     (tmp_path / "a.run" / taken / "in the way").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "cryolithe", "train", str(path), "-o", str(tmp_path / "a.safetensors"),
-             "--precision", "fp32", "--device", "cpu", "--overwrite"]  # fmt: skip
-    settings = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(words, env=os.environ | settings | {"RANK": str(r)}, stderr=subprocess.PIPE, text=True)
-        for r in (0, 1)
-    ]
-    try:
-        told = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [2, 2], told
-    assert "a.run" in told[0].splitlines()[-1]
-    assert "process 0 could not go on" in told[1].splitlines()[-1]
+    (first, said), (second, told) = run_both("train", path, "-o", tmp_path / "a.safetensors", "--overwrite")
+    assert (first, second) == (2, 2), (said, told)
+    assert "a.run" in said.splitlines()[-1]
+    assert "process 0 could not go on" in told.splitlines()[-1]
 
 
 def living(group):
