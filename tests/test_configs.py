@@ -32,6 +32,7 @@ def test_every_file_is_of_a_known_kind():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
 def test_training_configurations_take_steps(path, tmp_path):
     config = read_train_config(path)
@@ -67,6 +68,7 @@ def test_reconstruction_configurations_are_accepted(path):
     assert settings.model_dump(include=set(values)) == values
 
 
+@pytest.mark.slow
 def test_debug_training_and_its_score_run(tmp_path):
     output = tmp_path / "tiny.safetensors"
     runner = CliRunner()
@@ -89,6 +91,7 @@ def test_debug_training_and_its_score_run(tmp_path):
     assert record["commit"] is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", record["commit"])
 
 
+@pytest.mark.slow
 def test_a_trained_model_carries_its_recipe(tmp_path):
     output = tmp_path / "tiny.safetensors"
     config = tmp_path / "few.yaml"

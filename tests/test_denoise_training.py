@@ -53,6 +53,7 @@ def test_processes_share_an_epoch():
         np.testing.assert_array_equal(together, alone.step_numbers(step, 0, 1))
 
 
+@pytest.mark.slow
 def test_a_triplet_is_three_planes_at_equal_distance_and_flips_keep_it_one():
     volume = np.arange(9, dtype=np.float32)[:, None, None] + np.zeros((9, 40, 48), np.float32)
     volume[:, 0, 0] += 0.5  # content
@@ -103,6 +104,7 @@ def test_the_learning_rate_as_published_and_under_a_time_limit():
     assert learning_rate(recipe, 400, 1.0, True) == 0
 
 
+@pytest.mark.slow
 def test_the_recipe_follows_the_device_and_the_memory():
     published = SIZES["published"]
     assert make_recipe(6, torch.device("cpu"), published).crop == 128
@@ -126,6 +128,7 @@ def run(recipe, state, steps_before_stop=None, volume=None, **hooks):
     return train(recipe, blocks, PLACE, Hooks(stop_wanted=stop, **hooks), state)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
     whole = run(RECIPE, new_state(RECIPE, PLACE))
     assert whole.finished
@@ -149,6 +152,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
         load_state(tmp_path / "none.safetensors", second, RECIPE, "volume")
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_held_back_and_stops_when_it_no_longer_falls():
     recipe = replace(RECIPE, most_steps=1000, learning_rate=5e-3, warmup_steps=1, patience=50, validate_every=5)
     losses = []

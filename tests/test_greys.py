@@ -265,6 +265,7 @@ def test_the_preview_of_a_reconstruction(tmp_path, drawn):
     assert len(drawn) == 3
 
 
+@pytest.mark.slow
 def test_the_report_of_an_evaluation(tmp_path, drawn):
     volume, reference = volume_of(), volume_of(seed=2)
     for name, values in (("v", volume), ("r", reference)):
@@ -290,6 +291,7 @@ def test_the_contact_sheet_of_a_simulated_series(tmp_path, drawn):
     assert drawn.holds(images[-1:])
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_training(tmp_path, drawn):
     volume, truth, images = volume_of(), volume_of(seed=2), volume_of(seed=3)
     example = Example("e", images, tuple(np.linspace(-60, 60, len(images)).tolist()), truth)
@@ -302,6 +304,7 @@ def test_the_summary_of_a_training(tmp_path, drawn):
     assert len(drawn) == 6
 
 
+@pytest.mark.slow
 def test_the_pictures_of_a_denoising(tmp_path, drawn):
     before, after = volume_of(), volume_of(seed=2)
     plot_report(tmp_path / "report.png", before, after, examine(before, after), 10.0)

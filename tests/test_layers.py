@@ -86,6 +86,7 @@ def imported_modules(path: Path) -> set[str]:
 SOURCES = sorted(p for p in PACKAGE.rglob("*.py") if module_of(p) not in ("cli", "__init__", "__main__"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_one_way(path):
     assert module_of(path) in ALLOWED, f"{path} has no place in the import order: add it to the table above"
@@ -112,6 +113,7 @@ def test_the_guide_for_contributors_tells_this_order():
         before |= set(group)
 
 
+@pytest.mark.slow
 def test_only_the_command_line_prints():
     for path in SOURCES:
         calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]

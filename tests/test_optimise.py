@@ -72,6 +72,7 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 4, 8])
 def test_a_state_on_disk_is_all_that_a_training_needs(tmp_path, stop):
     whole = trained(new_state(), 9)

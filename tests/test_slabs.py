@@ -120,6 +120,7 @@ def two_devices(name):
     return (torch.device("cpu"), torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_the_command_on_two_devices_gives_what_it_gives_on_one(place, monkeypatch):
     assert run(place, name="one.mrc").exit_code == 0
     monkeypatch.setattr("cryolithe.reconstruct.job.choose_devices", two_devices)
@@ -131,6 +132,7 @@ def test_the_command_on_two_devices_gives_what_it_gives_on_one(place, monkeypatc
     assert json.loads((place / "two.json").read_text())["compute"]["devices"] == ["cpu", "cpu"]
 
 
+@pytest.mark.slow
 def test_a_gpu_that_fails_in_mid_run_keeps_its_slabs_and_the_next_run_goes_on(place, monkeypatch):
     assert run(place, name="whole.mrc").exit_code == 0
     whole = NetworkMethod.__call__

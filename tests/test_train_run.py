@@ -72,6 +72,7 @@ def write_config(path, config):
     return path
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_run(tmp_path):
     """Weights, averages, moments, best loss and tables are equal, bit by bit."""
     config = small_config(steps=12, validation=SMALL, save_every=100)
@@ -145,6 +146,7 @@ def test_a_loss_that_is_not_finite_leaves_its_batch(tmp_path):
     assert saved["0.targets"].isnan().all()
 
 
+@pytest.mark.slow
 def test_training_stops_early_and_when_time_is_up(tmp_path):
     patient = ValidationSettings(every=1, shape=(16, 20, 20), snr_db=(0.0,), patience=2)
     config = small_config(steps=50, learning_rate=1e-12, validation=patient, ema_decay=0.0)
@@ -168,6 +170,7 @@ def test_the_shell_loss_trains(tmp_path):
     assert np.isfinite(losses).all()
 
 
+@pytest.mark.slow
 def test_two_processes_do_the_steps_of_one_with_twice_the_runs(tmp_path):
     quick = {"steps": 5, "validation": ValidationSettings(every=0), "data": DataSettings(loader_threads=0), "series": 2}
     single = small_config(**quick, runs_per_step=2)
@@ -235,6 +238,7 @@ def test_scaled_gradients_are_averaged_to_those_of_one_process(monkeypatch):
         torch.testing.assert_close(tensor, alone.network.state_dict()[name], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken", ["state.safetensors", "config.yaml"])
 def test_a_process_that_cannot_record_ends_all_of_them(tmp_path, taken):
     """Process 0 writes; where it cannot, at the start or after some steps, the others must not wait for it."""
@@ -263,6 +267,7 @@ def wait_for_steps(folder, process):
     wait_until(lambda: table.exists() and len(table.read_text().splitlines()) > 1, lambda: process.poll() is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", ["all", "second"])
 def test_torchrun_that_is_stopped_goes_on_from_its_state(tmp_path, told):
     """Ctrl-C in a terminal reaches everyone, and torchrun passes it on; a queue may tell a single process."""
@@ -295,6 +300,7 @@ def test_torchrun_that_is_stopped_goes_on_from_its_state(tmp_path, told):
     assert load_model(str(output)).card["steps"] > done
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_state_and_ends_only_this_run(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     data = DataSettings(recipes=({"path": "tiny.yaml"},), pool=1, replace_every=3, workers=1)
@@ -319,6 +325,7 @@ def test_ctrl_c_saves_the_state_and_ends_only_this_run(tmp_path):
         process.kill()
 
 
+@pytest.mark.slow
 def test_finetuning_on_pairs(tmp_path):
     start = tmp_path / "start.safetensors"
     config = small_config(1)
@@ -343,6 +350,7 @@ def test_the_finetuning_configuration_is_the_default_of_finetune():
     assert read_train_config(CONFIGS / "finetune_pairs.yaml") == TrainConfig(**FINETUNE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -383,6 +391,7 @@ def test_bad_input_is_one_line_before_the_first_step(tmp_path, text, line):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_arguments_that_do_not_go_together(tmp_path):
     write_pair(tmp_path / "a.h5", tiny_pair())
     pair, out = tmp_path / "a.h5", tmp_path / "o.safetensors"
@@ -399,6 +408,7 @@ def test_arguments_that_do_not_go_together(tmp_path):
         assert line in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["start", "start_rows"])
 def test_a_model_to_start_from_that_is_not_there_yet(tmp_path, key):
     folder = tmp_path / "configs"
@@ -427,6 +437,7 @@ def test_a_pair_with_its_contrast_inverted_is_named(tmp_path):
     assert "turned.h5: images and target do not go together" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_mb", [0, 100], ids=["on disk", "in memory"])
 @pytest.mark.parametrize(("name", "chunk"), [("images", 2), ("truth", 0), ("even", 4)])
 def test_a_damaged_pair_is_named_however_late_it_shows(tmp_path, name, chunk, memory_mb):
@@ -456,6 +467,7 @@ def _sizes():
     return values | {"input": InputWindow(**values["input"]), "head": Head(**values["head"])}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch looks at it while tracing
 def test_a_compiled_network_takes_the_same_steps(monkeypatch):
     """Traced and called as torch.compile does it, but without its compiler, which takes long and may be missing."""

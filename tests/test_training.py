@@ -134,6 +134,7 @@ def test_a_network_that_does_not_fit_is_refused_before_training(config_file, tex
         read_train_config(config_file(text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(16, 24, 20), (9, 13, 11)])
 @pytest.mark.parametrize("levels", [0, 1, 2])
 def test_targets_synthesise_to_the_volume(levels, shape):
@@ -154,6 +155,7 @@ def numbered(series):
     return dataclasses.replace(series, targets=numbers, target_std=1.0), blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [0, 1, 2])
 @pytest.mark.parametrize("shape", [(16, 24, 20), (24, 16, 28), (16, 21, 20)])
 def test_training_and_reconstruction_see_the_same_numbers(monkeypatch, levels, shape):
@@ -207,6 +209,7 @@ def test_dropped_tilts_take_their_angles_along():
     assert 5 <= min(counts) < 10
 
 
+@pytest.mark.slow
 def test_the_training_set_is_decided_by_its_seed():
     config = small_config(series=2)
     first, again = simulate_training_set(config, ()), simulate_training_set(config, ())
@@ -217,6 +220,7 @@ def test_the_training_set_is_decided_by_its_seed():
     assert not torch.equal(first[0].images, other[0].images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [0, 1])
 def test_training_learns(levels):
     config = small_config(levels)
