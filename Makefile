@@ -1,5 +1,6 @@
 # make demo   set up, reconstruct the example, look at examples/needle/output/
 # make test   linters, type checker, all tests
+# make test-quick   tests that are not marked slow, under 2 minutes
 # make benchmarks         CPU part of the published numbers, under an hour; MOLECULES=library.h5 for the realistic recipes
 # make benchmarks-quick   do the benchmarks work? Tiny sizes, under 5 minutes, results checked for sanity, not for speed
 # make gpu                is a GPU right and how fast is it, training too: at most 25 minutes; MOLECULES=library.h5; GPU_FLAGS=--dry-run
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean benchmarks benchmarks-quick gpu
+.PHONY: demo test test-quick check format clean benchmarks benchmarks-quick gpu
 .DELETE_ON_ERROR:
 
 # constraints.txt pins what is installed here; astra-toolbox and the like are only needed by tests.
@@ -30,6 +31,9 @@ check: $(VENV)/.installed-test
 
 test: check
 	$(BIN)/python -m pytest
+
+test-quick: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow"
 
 # One after the other: they would disturb each other's times.
 benchmarks: $(VENV)/.installed-test

@@ -23,6 +23,8 @@ from scenes import UNSEEN
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import Network
 from cryolithe.network.config import RowSetConfig
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruct.estimate import products_per_voxel
@@ -30,8 +32,7 @@ from cryolithe.reconstruct.methods import ON_CPU
 from cryolithe.simulation import load_library
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import simulate_training_set
-from cryolithe.training.distributed import Place
-from cryolithe.training.loop import Hooks, TrainState, train
+from cryolithe.training.loop import TrainState, train
 from cryolithe.training.scoring import reconstruct_array, score_volume
 from cryolithe.training.series import TrainingSeries, head_targets, series_of_pair
 from cryolithe.training.sources import FixedSource, MixedSource, recipe_maker

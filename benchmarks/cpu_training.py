@@ -16,10 +16,10 @@ from common import ROOT, Table, parser, read_arguments, record
 
 from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.network import RowSet
+from cryolithe.optimise.distributed import Place
 from cryolithe.training.columns import gather_columns
 from cryolithe.training.config import TrainConfig, read_train_config
 from cryolithe.training.dataset import Run, draw_run, gather, plain_series
-from cryolithe.training.distributed import Place
 from cryolithe.training.loop import band_weights, batches_loss, new_state
 
 RECIPES = ("train_fast.yaml", "train_default.yaml")

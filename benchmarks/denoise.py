@@ -40,12 +40,12 @@ from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.geometry import TiltGeometry
 from cryolithe.metrics import fourier_shell_correlation, resolution_at
 from cryolithe.network.checkpoint import load_model
+from cryolithe.optimise.distributed import Place
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruct.methods import ON_CPU
 from cryolithe.reconstruct.networks import fbp_share
 from cryolithe.simulation import SpecimenRecipe, load_molecules, make_specimen, noise_sigma, project
-from cryolithe.training.distributed import Place
 from cryolithe.training.scoring import reconstruct_array
 from cryolithe.volume import Volume
 

@@ -19,11 +19,12 @@ import torch
 
 from cryolithe.network.checkpoint import load_model
 from cryolithe.network.config import config_to_dict
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import simulate_training_set
-from cryolithe.training.distributed import Place
 from cryolithe.training.loader import runs_of_steps
-from cryolithe.training.loop import Hooks, TrainState, _gradient, _update, band_weights, new_state, train
+from cryolithe.training.loop import TrainState, _gradient, _update, band_weights, new_state, train
 from cryolithe.training.sources import FixedSource
 
 # (runs, columns, blocks) of a step.

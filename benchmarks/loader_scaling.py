@@ -26,11 +26,12 @@ from cryolithe.device import choose_device
 from cryolithe.limits import usable_cores
 from cryolithe.network.checkpoint import load_model
 from cryolithe.network.config import config_to_dict
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import simulate_training_set
-from cryolithe.training.distributed import Place
 from cryolithe.training.loader import runs_of_steps
-from cryolithe.training.loop import Hooks, train
+from cryolithe.training.loop import train
 from cryolithe.training.sources import FixedSource, PlainMaker
 from cryolithe.training.workers import Workers
 

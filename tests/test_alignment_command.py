@@ -151,6 +151,7 @@ def test_a_tilt_axis_goes_with_tilt_com_and_with_a_centre(centre, tmp_path):
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9  # splines of order 3 and 5 on white noise
 
 
+@pytest.mark.slow
 def test_hand_and_mirror(project, imod_volume, tmp_path):
     aln = write_aretomo(project)
     for name, flags in {"a": ("--handedness", "aretomo"), "b": ("--flip-z",), "c": ("--handedness", "warp")}.items():
@@ -181,6 +182,7 @@ def test_files_beside_the_stack_are_offered_and_not_used(project, tmp_path):
     assert json.loads((tmp_path / "v.json").read_text())["geometry"]["transforms"] is None
 
 
+@pytest.mark.slow
 def test_a_changed_alignment_is_another_run(project, tmp_path):
     aln = write_aretomo(project)
     listing = tmp_path / "list.csv"
@@ -194,6 +196,7 @@ def test_a_changed_alignment_is_another_run(project, tmp_path):
 # Halves
 
 
+@pytest.mark.slow
 def test_halves_give_two_volumes_their_average_and_where_they_agree(tmp_path):
     images = noise()
     even, angles = write_series(tmp_path, images, name="ts_EVN")
@@ -223,6 +226,7 @@ def decoded(folder, name):
     return scaling["offset"] + scaling["step"] * voxels(folder / f"{name}.mrc").astype(float), scaling["step"]
 
 
+@pytest.mark.slow
 def test_halves_of_8_bits_are_averaged_as_densities(tmp_path):
     """Each half has a scale of its own, and so has their average."""
     made(*two_halves(tmp_path), "-o", tmp_path / "whole.mrc")
@@ -238,6 +242,7 @@ def test_halves_of_8_bits_are_averaged_as_densities(tmp_path):
     assert records[1]["confidence"]["mean"] == pytest.approx(records[0]["confidence"]["mean"], abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_comparing_halves_in_little_memory_changes_nothing(dtype, tmp_path, monkeypatch):
     """The spectra lie in a file, the map is made of blocks."""
@@ -267,6 +272,7 @@ def test_comparing_halves_in_little_memory_changes_nothing(dtype, tmp_path, monk
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("tmp", "."))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "why"),
     [

@@ -266,6 +266,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_bad_alignments_are_refused_in_one_line(case, project, tmp_path):
     arguments, why = BAD[case]

@@ -70,6 +70,7 @@ DARKS = {
 DOSE_SYMMETRIC = tuple(sorted(ALL, key=lambda n: (abs(ANGLES[n]), ANGLES[n])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("numbering", ["full", "rest"])
 @pytest.mark.parametrize("darks", DARKS.values(), ids=DARKS)
@@ -84,6 +85,7 @@ def test_rows_reach_their_images(darks, numbering, first, tmp_path):
         assert f"count the series without its {len(darks)} dark images" in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbering", ["full", "rest"])
 @pytest.mark.parametrize("offset", [0.0, OFFSET_DEG])
 def test_given_angles_decide_in_a_stack_that_is_not_sorted(numbering, offset, tmp_path):
@@ -248,6 +250,7 @@ KNOWN = [beside(name) for name in ("TS_1.tlt", "TS_1.rawtlt", "TS_1_TLT.txt", "T
 TABLES = {"RELION": ("--star", relion_table), "Warp": ("--warp", warp_file)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", TABLES)
 @pytest.mark.parametrize("known", KNOWN, ids=["tlt", "rawtlt", "TLT.txt", "mdoc", "ANGLES"])
 def test_rows_in_another_order_are_refused(known, program, tmp_path):
@@ -308,6 +311,7 @@ def test_refined_angles_are_compared_with_recorded_ones(nominal, refined, right,
         refused(tmp_path, arguments, "in another order than the images, or of another series")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inverted", [True, False])
 @pytest.mark.parametrize("unused", [(0, 1, 14, 30), (15,), (29, 30)])
 def test_a_stack_of_the_used_images_alone(unused, inverted, tmp_path):

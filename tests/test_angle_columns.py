@@ -73,6 +73,7 @@ def test_the_column_that_looks_like_angles_is_named(tmp_path):
         read_angles_deg(path)
 
 
+@pytest.mark.slow
 def test_through_the_command(tmp_path):
     stack, path = write_stack(tmp_path / "ts.mrc", bead_images()), tmp_path / "ts.txt"
     flags = ("--method", "fbp", "--thickness", DEPTH, "-o", tmp_path / "v.mrc")

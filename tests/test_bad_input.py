@@ -890,6 +890,7 @@ def the_preview_is_the_stack(place):
     return place.fbp("--preview", stack=stack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_refused(name, place):
     spoil, fragments, before = CASES[name]
@@ -1076,6 +1077,7 @@ def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch)
     np.testing.assert_allclose(voxels(place.output), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["FbpMethod", "SirtMethod", "NetworkMethod"])
 def test_fewer_rows_are_made_at_a_time_when_memory_runs_out(name, place, monkeypatch):
     """However small the batches of a network are."""
@@ -1120,6 +1122,7 @@ def test_result_that_cannot_be_moved(place):
     made(*place.fbp())
 
 
+@pytest.mark.slow
 def test_no_traceback_from_a_real_process(place):
     command = [sys.executable, "-m", "cryolithe", "reconstruct", *map(str, place.images(with_pixel(np.nan, (2,), 3)))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())

@@ -9,6 +9,7 @@ from tiny_series import made
 FBP = ("--method", "fbp", "--thickness", DEPTH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis_deg", [0.0, 84.8])
 def test_beads_are_found_where_they_are(axis_deg, tmp_path):
     stack = write_stack(tmp_path / "ts.mrc", bead_images(axis_deg=axis_deg))
@@ -16,6 +17,7 @@ def test_beads_are_found_where_they_are(axis_deg, tmp_path):
     assert_beads(tmp_path / "v.mrc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong", [ANGLES[::-1], np.roll(ANGLES, 1), [a + 12 for a in ANGLES]], ids=["reversed", "shifted by one", "offset"]
 )

@@ -17,7 +17,7 @@ from cryolithe.cli import main
 from cryolithe.curation.manifest import FileFacts, Measured, read_manifest
 from cryolithe.errors import InputError
 from cryolithe.formats import read_mrc, read_tilt_series
-from cryolithe.training.distributed import Place
+from cryolithe.optimise.distributed import Place
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -102,6 +102,7 @@ def copy_of(number, name, data):
     return manifest, data / f"EMPIAR-{number}"
 
 
+@pytest.mark.slow
 def test_a_series_with_halves_and_target_is_measured(tmp_path, in_process):
     manifest, root = copy_of("11830", "tomo_001", tmp_path)
     pair = manifest.select(("tomo_001",))[0]
@@ -124,6 +125,7 @@ def test_a_series_with_halves_and_target_is_measured(tmp_path, in_process):
     assert empiar.measure(case, "FBP", "cpu") == found  # from the folder, not made again
 
 
+@pytest.mark.slow
 def test_a_series_without_halves_or_target_is_split_by_images(tmp_path):
     manifest, root = copy_of("10045", "11", tmp_path)
     pair = manifest.select(("11",))[0]

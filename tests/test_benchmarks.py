@@ -63,6 +63,7 @@ def run(script: str, *words: str | Path, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_noise2noise_improves_a_noisy_phantom_and_repeats():
     truth = phantom(20)
     even, odd = noisy_halves(truth, 1.0)
@@ -203,6 +204,7 @@ def test_the_best_mix_is_the_least_squares_fit_and_never_below_either():
     assert np.allclose(fusion.best_mix(f, f, np.ones(3)), f)  # nothing to choose between
 
 
+@pytest.mark.slow
 def test_kinds_of_series_for_the_share_are_drawn_from_their_number_alone():
     made = {kind.title: kind for kind in fusion.kinds(32, placed_molecules(None))}
     assert len(made) == 12
@@ -229,6 +231,7 @@ def test_only_molecules_that_no_training_saw_are_placed(tmp_path):
     assert {m.name.split("_")[0] for m in placed_molecules(None)} == {"procedural"}
 
 
+@pytest.mark.slow
 def test_shares_are_compared_and_their_numbers_are_sane(tmp_path):
     output = tmp_path / "fusion.json"
     said = run("fusion.py", "--quick", "--only", "bilayers only, ±60°", "--models", "fast", "--output", output)
@@ -251,6 +254,7 @@ def test_shares_are_compared_and_their_numbers_are_sane(tmp_path):
     assert f"{one['shells']['30% FBP']['difference']:+.3f} at" in said
 
 
+@pytest.mark.slow
 def test_kinds_of_which_there_are_none_are_refused():
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "fusion.py"), "--quick", "--only", "nothing"],
@@ -312,6 +316,7 @@ def test_quality_runs_and_its_numbers_are_sane(tmp_path):
     assert result["device"]["cpu"]
 
 
+@pytest.mark.slow
 def test_real_runs_and_its_numbers_are_sane(tmp_path):
     output = tmp_path / "real.json"
     run("real.py", "--quick", "--models", "fast", "--output", output)

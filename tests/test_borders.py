@@ -51,6 +51,7 @@ MOVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "int16"])
 @pytest.mark.parametrize("value", ["zero", "mean", "min", "zero above all"])
 @pytest.mark.parametrize("move", MOVES)
@@ -230,6 +231,7 @@ def reconstruct(folder, images, name, *flags):
     return made(stack, folder / "ts.tlt", "--thickness", DEPTH, "-o", folder / f"{name}_v.mrc", *flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, 990.0, 900.0, -5000.0])
 @pytest.mark.parametrize("method", ["fbp", "sirt"])
 def test_beads_stand_out_as_without_borders(method, value, series):
@@ -245,6 +247,7 @@ def test_beads_stand_out_as_without_borders(method, value, series):
     assert signal > 0.8 * best
 
 
+@pytest.mark.slow
 def test_a_network_sees_no_border(series):
     model = write_model(series / "tiny.safetensors")
     images, clean = bordered(0.0)
@@ -256,6 +259,7 @@ def test_a_network_sees_no_border(series):
     assert a.std() < 1.5 * b.std()
 
 
+@pytest.mark.slow
 def test_both_halves_are_mended(series):
     for name, seed in (("EVN", 1), ("ODD", 2)):
         write_stack(series / f"ts_{name}.mrc", bordered(0.0, seed)[0])

@@ -35,6 +35,7 @@ def session(folder):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_makes_the_same_files_and_a_killed_worker_loses_nothing(cluster, tmp_path):
     local, spread = (session(tmp_path / name) for name in ("local", "spread"))
@@ -45,7 +46,7 @@ def test_a_cluster_makes_the_same_files_and_a_killed_worker_loses_nothing(cluste
         from pathlib import Path
 
         from cryolithe.reconstruct import plan
-        from cryolithe.reconstruct.journal import WorkFolder
+        from cryolithe.work.folder import WorkFolder
 
         plan.MOST_SLAB_ROWS = 8
         done = WorkFolder.done
@@ -85,6 +86,7 @@ def test_the_command_sends_a_list_with_an_alignment_to_a_running_scheduler(clust
     assert (tmp_path / "ts_rec.mrc").read_bytes() == (tmp_path / "local.mrc").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("given", [1, 2, 3])
 def test_a_worker_uses_the_threads_that_it_was_given(given, tmp_path):
@@ -130,6 +132,7 @@ def test_a_worker_of_slurm_has_the_cores_of_its_job(nthreads, environment, besid
     assert granted_threads(nthreads, environment, beside) == expected
 
 
+@pytest.mark.slow
 def test_wrong_schedulers_are_refused_in_one_line(tmp_path):
     write_series(tmp_path)
     assert "expected local, slurm or an address" in run(tmp_path, *FLAGS, "--scheduler", "pbs").stderr

@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from cryolithe.cli import main
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import bundled_models, load_model
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.settings import read_settings_file, resolve_settings
 from cryolithe.training.config import read_train_config
-from cryolithe.training.distributed import Place
-from cryolithe.training.loop import Hooks, train
+from cryolithe.training.loop import train
 from cryolithe.training.sources import make_source
 from cryolithe.training.starting import grown_from, with_row_encoder_of
 
@@ -31,6 +32,7 @@ def test_every_file_is_of_a_known_kind():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
 def test_training_configurations_take_steps(path, tmp_path):
     config = read_train_config(path)
@@ -66,6 +68,7 @@ def test_reconstruction_configurations_are_accepted(path):
     assert settings.model_dump(include=set(values)) == values
 
 
+@pytest.mark.slow
 def test_debug_training_and_its_score_run(tmp_path):
     output = tmp_path / "tiny.safetensors"
     runner = CliRunner()
@@ -88,6 +91,7 @@ def test_debug_training_and_its_score_run(tmp_path):
     assert record["commit"] is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", record["commit"])
 
 
+@pytest.mark.slow
 def test_a_trained_model_carries_its_recipe(tmp_path):
     output = tmp_path / "tiny.safetensors"
     config = tmp_path / "few.yaml"

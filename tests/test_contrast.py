@@ -72,6 +72,7 @@ def sidecar(volume):
 # By the images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snr_db", [-10.0, 0.0, 20.0])
 def test_dark_and_bright_images_give_exact_negatives(snr_db, network, tmp_path):
     volumes = {}
@@ -93,6 +94,7 @@ def test_dark_and_bright_images_give_exact_negatives(snr_db, network, tmp_path):
     assert np.abs(volumes["dark"]).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dense", ["dark", "bright"])
 def test_auto_is_the_volume_that_the_right_flag_gives(dense, network, tmp_path):
     stack, angles = write_series(tmp_path, matter(2) if dense == "bright" else -matter(2), TILTS)
@@ -103,6 +105,7 @@ def test_auto_is_the_volume_that_the_right_flag_gives(dense, network, tmp_path):
     assert np.abs(auto - wrong).max() > 1e-3 * np.abs(auto).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("true", ["dark", "bright"])
 def test_a_flag_against_the_images_is_obeyed_and_loud(true, network, tmp_path):
     stack, angles = write_series(tmp_path, matter(3) if true == "bright" else -matter(3), TILTS)
@@ -117,6 +120,7 @@ def test_a_flag_against_the_images_is_obeyed_and_loud(true, network, tmp_path):
     assert f"dense matter {OPPOSITE[true]} (by --contrast)" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("true", ["dark", "bright"])
 def test_a_right_flag_is_quiet(true, network, tmp_path):
     stack, angles = write_series(tmp_path, matter(4) if true == "bright" else -matter(4), TILTS)
@@ -139,6 +143,7 @@ def smooth_noise(seed):
     return np.stack([fourier_crop(image, 4)[:SIDE, :SIDE] for image in images]).cumsum(axis=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [lambda _: noise((SIDE, SIDE)), counting_noise, smooth_noise])
 def test_without_matter_dark_is_assumed_and_said(images, network, tmp_path):
     made_of = images(5)
@@ -154,6 +159,7 @@ def test_without_matter_dark_is_assumed_and_said(images, network, tmp_path):
     assert "dense matter dark (assumed" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contrast", ["dark", "bright"])
 def test_no_flag_contradicts_images_that_do_not_tell(contrast, network, tmp_path):
     stack, angles = write_series(tmp_path, counting_noise(6), TILTS)
@@ -162,6 +168,7 @@ def test_no_flag_contradicts_images_that_do_not_tell(contrast, network, tmp_path
     assert sidecar(tmp_path / "ts_rec.mrc")["polarity"]["found"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_noise_alone_tells_nothing(seed, tmp_path):
     rng = np.random.default_rng(seed)
@@ -181,6 +188,7 @@ def test_too_little_to_look_at_is_no_evidence(tilts, shape, tmp_path):
 # What is looked at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "snr_db"),
     [
@@ -208,6 +216,7 @@ def test_the_negative_of_images_says_the_opposite(kind, snr_db, tmp_path):
     assert (bright.explained_bright, bright.explained_dark) == (dark.explained_dark, dark.explained_bright)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1e-6, 300.0])
 def test_units_and_background_do_not_matter(factor, tmp_path):
     images = matter(8)
@@ -224,12 +233,14 @@ def test_a_few_hot_pixels_do_not_matter(tmp_path):
     assert decide(evidence_of(images, folder=tmp_path)) == "dark"
 
 
+@pytest.mark.slow
 def test_wide_images_are_averaged_and_say_the_same(tmp_path):
     fine = matter(10, 20.0, balls=40, sigma_px=(5.0, 12.0), shape=(220, 300))
     assert decide(evidence_of(fine, folder=tmp_path, depth=80)) == "bright"
     assert decide(evidence_of(-fine, folder=tmp_path, depth=80)) == "dark"
 
 
+@pytest.mark.slow
 def test_slabs_and_threads_do_not_matter(network, tmp_path, monkeypatch):
     stack, angles = write_series(tmp_path, matter(11), TILTS)
     spy = SlabSpy()
@@ -261,6 +272,7 @@ def test_methods_without_a_network_do_not_look(method, tmp_path, monkeypatch):
     assert "ontrast" not in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_needle(sign, network, tmp_path):
     images = np.stack([fourier_crop(image.astype(np.float32), 2) for image in read_mrc(NEEDLE / "needle.mrc").data])
@@ -282,6 +294,7 @@ def test_real_ribosomes(number, tmp_path):
 # Halves, sessions, labels, unfinished runs
 
 
+@pytest.mark.slow
 def test_halves_are_taken_for_the_same_by_their_average(network, tmp_path, monkeypatch):
     clean = matter(13, 20.0)
     hidden = clean + 40 * clean.std() * np.random.default_rng(1).standard_normal(clean.shape).astype(np.float32)
@@ -309,6 +322,7 @@ def test_halves_into_a_folder_that_is_none_are_refused(network, tmp_path):
     assert "does not exist" in result.stderr
 
 
+@pytest.mark.slow
 def test_halves_against_a_flag_are_loud(network, tmp_path):
     even, angles = write_series(tmp_path, -matter(14, 5.0), TILTS, name="ts_EVN")
     odd, _ = write_series(tmp_path, -matter(14, 4.9), TILTS, name="ts_ODD")
@@ -318,6 +332,7 @@ def test_halves_against_a_flag_are_loud(network, tmp_path):
         assert "but in these images it is dark" in sidecar(tmp_path / f"ts_rec_{name}.mrc")["warnings"][0]
 
 
+@pytest.mark.slow
 def test_each_series_of_a_list_is_looked_at(network, tmp_path):
     for name, sign in (("a", 1), ("b", -1)):
         write_series(tmp_path, sign * matter(15), TILTS, name=name)
@@ -358,6 +373,7 @@ def test_images_beat_a_label_that_another_program_kept(network, tmp_path):
     assert record["warnings"][0] in result.stderr
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_keeps_what_it_settled(network, tmp_path, monkeypatch):
     stack, angles = write_series(tmp_path, matter(19), TILTS)
     made(stack, angles, "-o", tmp_path / "whole.mrc", *network)

@@ -46,6 +46,7 @@ def cell(seed=0, library=LIBRARY, shape=(48, 96, 96), **recipe):
     return make_cell(CellRecipe(shape, **settings), library, np.random.default_rng(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lamella", [0.0, 1.0])
 def test_the_same_seed_gives_the_same_bytes(lamella):
     small = {"shape": (32, 64, 64), "lamella_chance": lamella, **FULL}
@@ -58,6 +59,7 @@ def test_the_same_seed_gives_the_same_bytes(lamella):
     assert noisy[0].tobytes() == noisy[1].tobytes() != noisy[2].tobytes()
 
 
+@pytest.mark.slow
 def test_a_cell_holds_everything_and_labels_what_it_holds():
     made = [cell(s, carbon_chance=1.0, crowding=(0.1, 0.1), **FULL) for s in range(3)]
     names = {"membrane", "actin", "microtubule", "nucleic acid", "gold", "carbon", "ice crystal"}
@@ -107,6 +109,7 @@ def test_relion_angles_turn_the_reference_into_the_specimen():
         np.testing.assert_allclose(c @ b @ a, turn, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [0.1, 0.3])
 def test_molecules_crowd_without_overlap(wanted):
     made = cell(2, crowding=(wanted, wanted), margin=0.0, thickness_nm=(900, 900), **BARE)
@@ -116,6 +119,7 @@ def test_molecules_crowd_without_overlap(wanted):
     assert (made.labels > 0).mean() == pytest.approx(wanted, rel=0.12)
 
 
+@pytest.mark.slow
 def test_impossible_crowding_stops_with_what_fitted():
     made = cell(0, crowding=(0.95, 0.95), margin=0.0, thickness_nm=(900, 900), shape=(32, 48, 48), **BARE)
     assert 0.2 < made.reached_crowding < 0.6

@@ -116,6 +116,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_small_and_needs_nothing_beside_it(entry):
     text = (entry / "sheet" / "curate.html").read_text(encoding="utf-8")
     page = Page(text)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from plain_mrc import new_mrc
 from test_denoise_warp import TINY
 from tiny_series import write_series
+from two_ranks import run_both
 
 from cryolithe.cli import main
 from cryolithe.denoise import inference, model, run, training
@@ -66,6 +67,7 @@ def bad(*words, code=2):
     return result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "name"), [(np.float32, "t.mrc"), (np.int16, "t.rec"), (np.uint16, "t.mrc"), (np.int8, "t.mrc")]
 )
@@ -92,6 +94,7 @@ def test_the_output_is_as_the_input(tmp_path, dtype, name):
     assert not (tmp_path / f"t_samba{Path(name).suffix}.partial").exists()
 
 
+@pytest.mark.slow
 def test_tiff_files_and_folders_of_them(tmp_path):
     values = volume().astype(np.uint16)
     tifffile.imwrite(
@@ -113,6 +116,7 @@ def test_tiff_files_and_folders_of_them(tmp_path):
     np.testing.assert_array_equal(found, single)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_is_kept_and_gone_on_with(tmp_path, monkeypatch):
     write(tmp_path / "t.mrc", volume())
     update = training._update
@@ -132,6 +136,17 @@ def test_an_interrupted_training_is_kept_and_gone_on_with(tmp_path, monkeypatch)
     assert (tmp_path / "t_samba.mrc").exists()
 
 
+def test_a_process_that_cannot_record_ends_all_of_them(tmp_path):
+    write(tmp_path / "t.mrc", volume())
+    (tmp_path / "t_samba.run" / "train.csv" / "in the way").mkdir(parents=True)
+    small = ("--size", "small", "--train-minutes", "0.001")
+    (first, said), (second, told) = run_both("denoise", tmp_path / "t.mrc", *small, "--overwrite")
+    assert (first, second) == (2, 2), (said, told)
+    assert "t_samba.run" in said.splitlines()[-1]
+    assert "process 0 could not go on" in told.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_training_goes_on_with_its_batch_whatever_memory_is_free_now(tmp_path, monkeypatch):
     """On a GPU the batch is what fits, and other programs come and go."""
     write(tmp_path / "t.mrc", volume())
@@ -160,6 +175,7 @@ def test_a_training_goes_on_with_its_batch_whatever_memory_is_free_now(tmp_path,
     assert [recipe.batch for recipe in recipes_made] == [3, 2, 3]
 
 
+@pytest.mark.slow
 def test_an_interrupted_denoising_goes_on_with_the_same_result(tmp_path, monkeypatch):
     write(tmp_path / "t.mrc", volume())
     good(tmp_path / "t.mrc", "-o", tmp_path / "whole.mrc")
@@ -217,6 +233,7 @@ def test_faults_are_said_in_one_line(tmp_path, monkeypatch):
     assert "make room" in bad(path, "-o", tmp_path / "o.mrc")
 
 
+@pytest.mark.slow
 def test_what_can_be_mended_is_mended_and_said(tmp_path):
     spoilt = volume(shape=(11, 40, 36))
     spoilt[0], spoilt[10] = 7, 7
@@ -234,6 +251,7 @@ def test_what_can_be_mended_is_mended_and_said(tmp_path):
     assert np.corrcoef(np.delete(found[6].ravel(), 8 * 36 + 8), clean)[0, 1] > 0.4  # ... and did not flatten the rest
 
 
+@pytest.mark.slow
 def test_weights_of_another_volume_are_used_with_a_warning(tmp_path):
     write(tmp_path / "a.mrc", volume())
     write(tmp_path / "b.mrc", volume(1))
@@ -246,6 +264,7 @@ def test_weights_of_another_volume_are_used_with_a_warning(tmp_path):
     np.testing.assert_array_equal(read_mrc(tmp_path / "again.mrc").data, read_mrc(tmp_path / "a_samba.mrc").data)
 
 
+@pytest.mark.slow
 def test_a_sweep_draws_several_lmax_and_no_volume(tmp_path):
     write(tmp_path / "t.mrc", volume())
     output = good(tmp_path / "t.mrc", "--lmax-sweep", tmp_path / "panel.png").output
@@ -255,6 +274,7 @@ def test_a_sweep_draws_several_lmax_and_no_volume(tmp_path):
     assert (tmp_path / "t_samba.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_halves_are_compared_by_the_guard(tmp_path):
     for name, seed in (("t", 0), ("a", 0), ("b", 1)):
         noise = np.random.default_rng(10 + seed).standard_normal(SHAPE)
@@ -265,6 +285,7 @@ def test_halves_are_compared_by_the_guard(tmp_path):
     assert len(guard["fsc_halves"]) == 2
 
 
+@pytest.mark.slow
 def test_reconstruct_denoises_too_and_keeps_both_volumes(tmp_path):
     stack, angles = write_series(tmp_path)
     words = ["reconstruct", str(stack), str(angles), "--method", "fbp", "--thickness", "12", "--device", "cpu"]
@@ -284,6 +305,7 @@ def test_reconstruct_denoises_too_and_keeps_both_volumes(tmp_path):
     assert result.exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_volume_of_a_network_is_not_denoised_without_a_word(tmp_path):
     for label, warned in (("CryoLithe 0.1.0 model fast da7d8ebbf5c1 2026-11-21", True), ("CryoLithe 0.1.0 fbp", False)):
         write_volume(tmp_path / "t.mrc", Volume(volume(), 12.0), label=label, overwrite=True)

@@ -19,7 +19,7 @@ from cryolithe.denoise.scale import LIMIT, survey
 from cryolithe.denoise.tiles import Blend, reflected, tiles
 from cryolithe.errors import InputError
 from cryolithe.metrics import fourier_shell_correlation
-from cryolithe.training.distributed import Place
+from cryolithe.optimise.distributed import Place
 
 PLACE = Place(torch.device("cpu"))
 

@@ -18,7 +18,7 @@ from cryolithe.denoise.scale import survey
 from cryolithe.denoise.training import Hooks, learning_rate, load_state, new_state, save_state, train
 from cryolithe.errors import CryoLitheError, InputError, ModelError, SettingsError
 from cryolithe.formats.volume_file import VolumeFile
-from cryolithe.training.distributed import Place, least
+from cryolithe.optimise.distributed import Place, least
 
 PLACE = Place(torch.device("cpu"))
 RECIPE = Recipe(largest_gap=2, crop=32, overlap=8, batch=2, most_steps=6, validate_every=2, network=TINY)
@@ -53,6 +53,7 @@ def test_processes_share_an_epoch():
         np.testing.assert_array_equal(together, alone.step_numbers(step, 0, 1))
 
 
+@pytest.mark.slow
 def test_a_triplet_is_three_planes_at_equal_distance_and_flips_keep_it_one():
     volume = np.arange(9, dtype=np.float32)[:, None, None] + np.zeros((9, 40, 48), np.float32)
     volume[:, 0, 0] += 0.5  # content
@@ -103,6 +104,7 @@ def test_the_learning_rate_as_published_and_under_a_time_limit():
     assert learning_rate(recipe, 400, 1.0, True) == 0
 
 
+@pytest.mark.slow
 def test_the_recipe_follows_the_device_and_the_memory():
     published = SIZES["published"]
     assert make_recipe(6, torch.device("cpu"), published).crop == 128
@@ -126,6 +128,7 @@ def run(recipe, state, steps_before_stop=None, volume=None, **hooks):
     return train(recipe, blocks, PLACE, Hooks(stop_wanted=stop, **hooks), state)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
     whole = run(RECIPE, new_state(RECIPE, PLACE))
     assert whole.finished
@@ -149,6 +152,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
         load_state(tmp_path / "none.safetensors", second, RECIPE, "volume")
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_held_back_and_stops_when_it_no_longer_falls():
     recipe = replace(RECIPE, most_steps=1000, learning_rate=5e-3, warmup_steps=1, patience=50, validate_every=5)
     losses = []
@@ -165,7 +169,7 @@ def test_the_time_limit_ends_a_training():
     recipe = replace(RECIPE, most_steps=10**6)
     rates = []
     hooks = {"limit_seconds": 10.0, "clock": lambda: float(next(clock))}
-    state = run(recipe, new_state(recipe, PLACE), on_step=lambda s, loss, rate, share: rates.append(rate), **hooks)
+    state = run(recipe, new_state(recipe, PLACE), on_step=lambda s, p: rates.append(p.learning_rate), **hooks)
     assert state.finished
     assert state.step == 10
     assert rates[-1] < 0.5 * max(rates)
@@ -192,7 +196,7 @@ def test_an_overflow_of_one_process_is_skipped_by_all(monkeypatch):
     state.scaler = scaler()
     weights, scales = [], []
 
-    def note(state, loss, rate, share):
+    def note(state, progress):
         weights.append([p.detach().clone() for p in state.network.parameters()])
         scales.append(state.scaler.get_scale())
 

@@ -40,6 +40,7 @@ def engine(request, monkeypatch):
     monkeypatch.setattr(warp, "available", lambda: request.param == "compiled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(5, 6), (4, 4), (1, 7)])
 def test_splatting_is_its_definition(shape, engine):
     rng = np.random.default_rng(1)
@@ -50,6 +51,7 @@ def test_splatting_is_its_definition(shape, engine):
     np.testing.assert_allclose(found, splat_by_loop(values, flow, importance), atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
 def test_a_flow_that_is_no_number_sends_its_pixel_nowhere(bad, engine):
     rng = np.random.default_rng(3)
@@ -64,6 +66,7 @@ def test_a_flow_that_is_no_number_sends_its_pixel_nowhere(bad, engine):
     assert moving.grad.isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_gradient_of_splatting(engine):
     torch.manual_seed(2)
     values = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
@@ -212,6 +215,7 @@ def test_shrinking_stays_within_its_window():
     assert window.min() <= small[0, 0, 2, 3] <= window.max()
 
 
+@pytest.mark.slow
 def test_every_weight_learns():
     torch.manual_seed(5)
     network = SambaNet(TINY)

@@ -29,6 +29,7 @@ def many():
     return [diverse([7, number], voxel=14.0) for number in range(30)]  # room for microtubules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(64, 128, 128), (17, 40, 33), (8, 8, 8)])
 @pytest.mark.parametrize("voxel", [7.0, 14.0])
 def test_any_shape_and_voxel_size_gives_a_specimen(shape, voxel):
@@ -41,6 +42,7 @@ def test_any_shape_and_voxel_size_gives_a_specimen(shape, voxel):
         assert specimen.labels.max() <= max(Structure)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_specimen():
     for seed in range(3):
         one, other = diverse(seed), diverse(seed)
@@ -57,6 +59,7 @@ def test_a_recipe_without_diverse_scenes_draws_no_number_for_them():
     assert rng.bit_generator.state == twin.bit_generator.state
 
 
+@pytest.mark.slow
 def test_every_class_occurs_in_two_fifths_of_the_scenes(many):
     seen = {kind: np.mean([(specimen.labels == kind).any() for specimen in many]) for kind in Structure}
     rare = {kind.name: share for kind, share in seen.items() if share < 0.4}
@@ -68,6 +71,7 @@ def test_some_scenes_are_membranes_only(many):
     assert sum(kinds <= {int(kind) for kind in MEMBRANES} for kinds in present) >= 3
 
 
+@pytest.mark.slow
 def test_scenes_are_almost_empty_but_never_empty():
     for seed in range(6):
         density, labels = diverse_scenes.draw_scene(
@@ -151,6 +155,7 @@ def test_curvature_reaches_from_flat_to_ten_nanometres():
     assert flat > 20
 
 
+@pytest.mark.slow
 def test_membranes_of_different_things_keep_clear_of_each_other():
     for seed in range(12):
         build, groups = canvas(seed), []
@@ -171,6 +176,7 @@ def test_a_ball_is_a_hole_or_all_that_is_left():
     np.testing.assert_allclose(kept.weight(places), [1, 0.5, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["droplet", "granule", "solid", "ice crystal", "protein crystal", "gold"])
 def test_bodies_are_labelled_where_they_are_and_meet_nothing(kind):
     for seed in range(6):
@@ -205,6 +211,7 @@ def test_thick_filaments_are_as_wide_as_measured(build, width):
     assert np.ptp(np.nonzero(seen)[0]) * 5.0 == pytest.approx(width, rel=0.15)
 
 
+@pytest.mark.slow
 def test_small_molecules_are_smaller_than_others():
     rng = np.random.default_rng(0)
     small = [mass_kda(small_molecule(rng, "s")) for _ in range(20)]
@@ -213,6 +220,7 @@ def test_small_molecules_are_smaller_than_others():
     assert np.median(large) > np.median(small)
 
 
+@pytest.mark.slow
 def test_plain_specimens_are_labelled_too():
     recipe = SpecimenRecipe(SHAPE, (10.0, 10.0), (0.05, 0.1), membranes=(2, 2), body_chance=1.0, bead_chance=1.0)
     found = set()

@@ -62,6 +62,7 @@ def healthy(tmp_path_factory):
     return result, json.loads((folder / "d.json").read_text()), folder
 
 
+@pytest.mark.slow
 def test_this_machine_is_usable(healthy):
     result, written, folder = healthy
     assert result.stdout.splitlines()[-1].startswith("Usable: ")
@@ -98,6 +99,7 @@ def test_the_json_file_holds_everything(healthy):
     assert all(values[name]["passed"] for name in values if name.startswith("self-test"))
 
 
+@pytest.mark.slow
 def test_stored_values_are_those_of_this_version():
     """If not, because the bundled model or a filter was changed on purpose: python -m cryolithe.diagnosis."""
     stored, now = json.loads(selftest.REFERENCE.read_text()), selftest.references()
@@ -107,6 +109,7 @@ def test_stored_values_are_those_of_this_version():
         np.testing.assert_allclose(now[name], stored[name], rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 def test_stored_values_can_be_written_anew(monkeypatch, tmp_path):
     before = json.loads(selftest.REFERENCE.read_text())
     monkeypatch.setattr(selftest, "REFERENCE", tmp_path / "reference.json")
@@ -114,6 +117,7 @@ def test_stored_values_can_be_written_anew(monkeypatch, tmp_path):
     assert json.loads(selftest.REFERENCE.read_text())["models"] == before["models"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("little_to_write")
 def test_a_wrong_stored_value_fails_its_test(monkeypatch, tmp_path):
     def change(content):
@@ -133,6 +137,7 @@ def test_a_wrong_stored_value_fails_its_test(monkeypatch, tmp_path):
     assert "3 problem(s)" in result.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("{}")])
 def test_without_stored_values_the_tests_fail_and_say_so(spoil, monkeypatch, tmp_path):
     tampered(monkeypatch, tmp_path, lambda content: None)
@@ -143,6 +148,7 @@ def test_without_stored_values_the_tests_fail_and_say_so(spoil, monkeypatch, tmp
     assert all(finding.advice for finding in wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("little_to_write")
 def test_without_numba_it_works_and_says_so(monkeypatch, tmp_path):
     real = importlib.util.find_spec

@@ -100,6 +100,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "group", "mz", "beside", "labels", "kind", "reason"), KINDS)
 def test_one_answer_whether_it_is_a_volume(name, group, mz, beside, labels, kind, reason, tmp_path):
     path = write(tmp_path / name, group, mz, labels, compress=name.endswith(".gz"))
@@ -128,6 +129,7 @@ def test_one_answer_whether_it_is_a_volume(name, group, mz, beside, labels, kind
         assert (f"{path} is taken for a volume" in result.stderr) == (kind == "unknown")
 
 
+@pytest.mark.slow
 def test_evaluate_says_what_it_assumed_of_a_file_that_does_not_say(tmp_path):
     path = write(tmp_path / "t.mrc", 0)
     good("evaluate", path, "-o", tmp_path / "r")
@@ -184,6 +186,7 @@ ZARRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "size", "axes"), ZARRS)
 def test_ome_zarr_is_read_whatever_its_axes_and_units(settings, size, axes, tmp_path):
     data = values()
@@ -199,6 +202,7 @@ def test_ome_zarr_is_read_whatever_its_axes_and_units(settings, size, axes, tmp_
     assert answer["maximum"] == pytest.approx(data.max())
 
 
+@pytest.mark.slow
 def test_what_reconstruct_writes_as_ome_zarr_goes_through_every_command(tmp_path):
     stack, tlt = write_series(tmp_path)
     common = ("reconstruct", stack, tlt, "--method", "fbp", "--thickness", 12, "--device", "cpu")

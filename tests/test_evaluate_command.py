@@ -193,6 +193,7 @@ def whole(data, tmp_path_factory):
     return result, out
 
 
+@pytest.mark.slow
 def test_every_test_is_made_and_agrees_with_the_library(data, whole):
     result, out = whole
     assert {p.name for p in out.iterdir()} == {"evaluation.html", "evaluation.json", "evaluation_agreement.mrc"}
@@ -232,6 +233,7 @@ def test_the_report_needs_nothing_else(whole):
     assert "Not tested" not in text
 
 
+@pytest.mark.slow
 def test_without_truth_the_report_says_what_was_not_tested(data, tmp_path):
     page = tmp_path / "r.html"
     result = run(data / "fbp.mrc", "-o", page)
@@ -255,6 +257,7 @@ def test_without_truth_the_report_says_what_was_not_tested(data, tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())["evaluation"]["tilt_range_deg"] == [-50, 40]
 
 
+@pytest.mark.slow
 def test_a_reference_of_the_other_polarity_is_found_and_flipped(data, tmp_path):
     flipped = write(tmp_path / "negative.mrc", -read_volume(data / "truth.mrc").voxels)
     for name, reference in (("same", data / "truth.mrc"), ("flip", flipped)):
@@ -271,6 +274,7 @@ def test_a_reference_of_the_other_polarity_is_found_and_flipped(data, tmp_path):
     assert found["similarity"]["correlation"] == pytest.approx(-same["reference"]["similarity"]["correlation"])
 
 
+@pytest.mark.slow
 def test_a_sidecar_tells_the_tilt_range_and_what_was_held_out(data, tmp_path):
     volume = write(tmp_path / "v.mrc", read_volume(data / "fbp.mrc").voxels)
     angles = [float(line) for line in (data / "tilts.tlt").read_text().split() if abs(float(line)) <= REACH]
@@ -284,6 +288,7 @@ def test_a_sidecar_tells_the_tilt_range_and_what_was_held_out(data, tmp_path):
     assert len(found["reprojection"]["angles_deg"]) == 21 - len(angles)
 
 
+@pytest.mark.slow
 def test_crop_and_mask(data, tmp_path):
     truth = read_volume(data / "truth.mrc").voxels
     small = write(tmp_path / "small.mrc", truth[2:-3, 4:-4])
@@ -305,6 +310,7 @@ def test_crop_and_mask(data, tmp_path):
     assert middle(np.arange(27).reshape(3, 3, 3), (1, 3, 2)).tolist() == [[[9, 10], [12, 13], [15, 16]]]
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(data, tmp_path):
     fbp_path, truth = data / "fbp.mrc", read_volume(data / "truth.mrc").voxels
     other = write(tmp_path / "size.mrc", truth, 8.0)

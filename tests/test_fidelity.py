@@ -111,6 +111,7 @@ def test_a_constant_has_no_correlation_and_shapes_must_agree(scene):
         class_fidelity(truth, {"a": truth}, labels[1:], REGIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_normals_of_sheets_are_found_from_their_labels(seed):
     _, labels = draw_scene(SCENES["membranes"], (40, 64, 64), 8.0, (), np.random.default_rng(seed))
@@ -132,6 +133,7 @@ def test_labels_of_cells_become_classes_of_structure():
     np.testing.assert_array_equal(found, np.array(names, dtype=np.uint8)[labels])
 
 
+@pytest.mark.slow
 def test_scenes_hold_what_they_are_about():
     wanted = {
         0: (set(MEMBRANES), {Structure.FILAMENT, Structure.SMALL_PROTEIN}),
@@ -166,6 +168,7 @@ def test_the_summary_tells_what_is_not_there(scene):
     assert math.isnan(found["proteins"])
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_scores_by_class(tmp_path, monkeypatch):
     small = functools.partial(class_scoring.class_benchmark, scenes=class_scoring.CLASS_SCENES[::5], shape=(24, 48, 48))
     monkeypatch.setattr(class_scoring, "class_benchmark", small)

@@ -10,6 +10,7 @@ from tiny_series import made, refused, voxels
 FBP = ("--method", "fbp", "--contrast", "bright")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", ["-1", "0", "nan", "auto", "1e999"])
 def test_a_thickness_beats_a_useless_depth_of_relion(depth, tmp_path):
     project = make_project(tmp_path / "raw")

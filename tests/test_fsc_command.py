@@ -64,6 +64,7 @@ def test_table_and_summary(pair):
     assert result.stderr == ""
 
 
+@pytest.mark.slow
 def test_wedge_adds_columns_and_files_are_written(pair, tmp_path):
     numbers, figure = tmp_path / "fsc.json", tmp_path / "fsc.png"
     result = run(*pair, "--wedge", "-51,60", "--json", numbers, "--plot", figure)
@@ -160,6 +161,7 @@ def test_what_is_no_tilt_range(text):
         parse_wedge(text)
 
 
+@pytest.mark.slow
 def test_the_command_does_not_wait_for_torch():
     script = (
         "import sys\nfrom click.testing import CliRunner\nfrom cryolithe.cli import main\n"

@@ -285,6 +285,7 @@ def test_planes_that_memory_does_not_suffice_for_are_filtered_by_fewer(monkeypat
     assert seen == [8, 4, 2, 2, 2, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_slabs_of_any_height_give_one_volume():
     network, shape = tiny_network(), (12, 24, 30)
     geometry, grid = TiltGeometry(WEDGE, shape[1:]), VolumeGrid(shape)
@@ -351,6 +352,7 @@ def reconstructed(place, name, *flags):
     return result, read_volume(place / f"{name}.mrc").voxels, json.loads((place / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_share_is_said_recorded_and_decides(place):
     said, usual, record = reconstructed(place, "usual")
     assert "Fusion: 30% of what the tilts measured" in said.stderr

@@ -74,6 +74,7 @@ def obeys(parser, path, content):
     assert peak_mb() - before < MOST_MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parser", [p for p in PARSERS if not p.native], ids=lambda parser: parser.name)
 def test_damaged_files(parser, tmp_path):
     seeds = parser.seeds(tmp_path)
@@ -105,6 +106,7 @@ def test_damaged_files(parser, tmp_path):
     anything()
 
 
+@pytest.mark.slow
 def test_readers_through_c_libraries_in_processes_of_their_own(tmp_path):
     """The benchmark itself: it survives what a library does to its process, and says what failed."""
     names = ",".join(parser.name for parser in NATIVE)
@@ -127,6 +129,7 @@ def test_readers_through_c_libraries_in_processes_of_their_own(tmp_path):
 # What no mutation finds soon: files that are made to take memory or time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compress", "promised"), [(gzip.compress, True), (bz2.compress, False)])
 def test_a_small_file_that_expands_to_a_huge_one(compress, promised, tmp_path):
     write_stack(tmp_path / "seed.mrc", np.zeros((2, 3, 4), np.int16), 5.0, "seed")
@@ -264,6 +267,7 @@ def test_a_stray_atom_does_not_make_a_huge_box(tmp_path):
     assert peak_mb() - before < MOST_MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

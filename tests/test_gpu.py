@@ -24,9 +24,10 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference.pooling import pool_version
 from cryolithe.network import Head, InputWindow, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import Model, load_model, save_network
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
-from cryolithe.reconstruct.journal import WorkFolder
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.reconstruct.mixing import Parts, Reader, fused_method, measure_curve
 from cryolithe.reconstruct.networks import make_network_method
@@ -34,9 +35,9 @@ from cryolithe.reconstruct.slabs import compute_slab, run_slabs
 from cryolithe.sampling import reflected_rows
 from cryolithe.spectra import HostTransforms
 from cryolithe.training.dataset import simulate_training_set
-from cryolithe.training.distributed import Place
-from cryolithe.training.loop import Hooks, train
+from cryolithe.training.loop import train
 from cryolithe.training.sources import FixedSource
+from cryolithe.work.folder import WorkFolder
 
 pytestmark = [
     pytest.mark.gpu,

@@ -24,9 +24,9 @@ from cryolithe.denoise.figures import plot_report, plot_sweep
 from cryolithe.denoise.guard import examine
 from cryolithe.formats import write_volume
 from cryolithe.greys import grey_scale, to_grey
+from cryolithe.optimise.tables import Table
 from cryolithe.report import plot_central_slices, plot_contact_sheet
 from cryolithe.training.records import plot_summary
-from cryolithe.training.tables import Table
 from cryolithe.training.validation import Example
 from cryolithe.volume import Volume
 
@@ -265,6 +265,7 @@ def test_the_preview_of_a_reconstruction(tmp_path, drawn):
     assert len(drawn) == 3
 
 
+@pytest.mark.slow
 def test_the_report_of_an_evaluation(tmp_path, drawn):
     volume, reference = volume_of(), volume_of(seed=2)
     for name, values in (("v", volume), ("r", reference)):
@@ -290,6 +291,7 @@ def test_the_contact_sheet_of_a_simulated_series(tmp_path, drawn):
     assert drawn.holds(images[-1:])
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_training(tmp_path, drawn):
     volume, truth, images = volume_of(), volume_of(seed=2), volume_of(seed=3)
     example = Example("e", images, tuple(np.linspace(-60, 60, len(images)).tolist()), truth)
@@ -302,6 +304,7 @@ def test_the_summary_of_a_training(tmp_path, drawn):
     assert len(drawn) == 6
 
 
+@pytest.mark.slow
 def test_the_pictures_of_a_denoising(tmp_path, drawn):
     before, after = volume_of(), volume_of(seed=2)
     plot_report(tmp_path / "report.png", before, after, examine(before, after), 10.0)

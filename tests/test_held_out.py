@@ -46,6 +46,7 @@ def subset(folder, kept, name="part"):
     return write_series(folder, images()[list(kept)], [ANGLES[n] for n in kept], name)
 
 
+@pytest.mark.slow
 def test_images_that_the_record_lists_are_not_held_out_whatever_is_said(series):
     again, found, result = judged(*series, "--held-out", "beyond 30")
     assert again["held_out"] is False
@@ -57,6 +58,7 @@ def test_images_that_the_record_lists_are_not_held_out_whatever_is_said(series):
     assert "held-out images" not in result.stdout
 
 
+@pytest.mark.slow
 def test_without_a_record_nobody_knows(series):
     volume, stack, tlt = series
     volume.with_suffix(".json").unlink()
@@ -70,6 +72,7 @@ def test_without_a_record_nobody_knows(series):
     assert len(again["angles_deg"]) == 2
 
 
+@pytest.mark.slow
 def test_a_record_of_another_volume_of_this_name_is_not_believed(series):
     volume, stack, tlt = series
     other = -read_volume(volume).voxels * 3
@@ -84,6 +87,7 @@ def test_a_record_of_another_volume_of_this_name_is_not_believed(series):
     assert judged(renamed, stack, tlt)[0]["use"] == "unknown"
 
 
+@pytest.mark.slow
 def test_images_that_were_left_out_are_found_by_their_angles(tmp_path):
     stack, tlt = write_series(tmp_path, images())
     part, part_tlt = subset(tmp_path, [0, 1, 2, 4, 5, 6, 7, 9, 10])
@@ -99,6 +103,7 @@ def test_images_that_were_left_out_are_found_by_their_angles(tmp_path):
     assert "3 were left out of the comparison" in found["warnings"][0]
 
 
+@pytest.mark.slow
 def test_refined_angles_do_not_make_all_images_held_out(series):
     volume, stack, tlt = series
     record = volume.with_suffix(".json")
@@ -114,6 +119,7 @@ def test_refined_angles_do_not_make_all_images_held_out(series):
     assert judged(volume, stack, tlt)[0]["use"] == "unknown"
 
 
+@pytest.mark.slow
 def test_an_alignment_that_leaves_images_out(tmp_path):
     project = make_project(tmp_path)
     aln = write_aretomo(project)  # without sections 1 and 12
@@ -133,6 +139,7 @@ def test_an_alignment_that_leaves_images_out(tmp_path):
     assert found["warnings"]
 
 
+@pytest.mark.slow
 def test_binning_changes_nothing(tmp_path):
     stack, tlt = write_series(tmp_path, images())
     made(stack, tlt, "--method", "fbp", "--thickness", 8, "--bin", 2, "--device", "cpu")
@@ -140,6 +147,7 @@ def test_binning_changes_nothing(tmp_path):
     assert (again["use"], again["binning"]) == ("seen", 2)
 
 
+@pytest.mark.slow
 def test_halves_and_their_average(tmp_path):
     even, tlt = write_series(tmp_path, images(), name="ts_EVN")
     odd, _ = write_series(tmp_path, images() + 0.3 * noise()[::-1], name="ts_ODD")
@@ -158,6 +166,7 @@ def test_halves_and_their_average(tmp_path):
     assert "other frames of seen tilts" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_average_of_halves_tells_its_geometry(tmp_path):
     even, tlt = write_series(tmp_path, images(), name="ts_EVN")
     odd, _ = write_series(tmp_path, images() + 0.3 * noise()[::-1], name="ts_ODD")
@@ -175,6 +184,7 @@ def test_the_average_of_halves_tells_its_geometry(tmp_path):
     assert found["warnings"] == []
 
 
+@pytest.mark.slow
 def test_a_mirrored_volume_is_projected_with_the_sign_of_its_record(tmp_path):
     stack, tlt = write_series(tmp_path, images())
     made(stack, tlt, *FBP, "-o", tmp_path / "plain.mrc")
@@ -184,6 +194,7 @@ def test_a_mirrored_volume_is_projected_with_the_sign_of_its_record(tmp_path):
     np.testing.assert_allclose(flipped["correlation"], plain["correlation"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_xzy_volume_is_turned_before_it_is_judged(tmp_path):
     stack, tlt = write_series(tmp_path, images())
     made(stack, tlt, *FBP, "-o", tmp_path / "plain.mrc")
@@ -194,6 +205,7 @@ def test_an_xzy_volume_is_turned_before_it_is_judged(tmp_path):
     assert any("--orientation xzy" in note for note in turned[1]["notes"])
 
 
+@pytest.mark.slow
 def test_halves_of_a_network_say_what_they_share_and_how_far_the_data_reach(tmp_path):
     even, tlt = write_series(tmp_path, noise() + 15 * bead_images(SHAPE, (6.0, 4.0, 3.0)), name="ts_EVN")
     odd, _ = write_series(tmp_path, noise()[::-1] + 15 * bead_images(SHAPE, (6.0, 4.0, 3.0)), name="ts_ODD")

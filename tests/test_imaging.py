@@ -35,6 +35,7 @@ def record(seed=0, density=None, field=FIELD, **recipe):
     return image_series(density, field, VOXEL, recipe, np.random.default_rng(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["left", "phase-flipped", "wiener", "none"])
 def test_series_are_whole_and_follow_the_seed(mode):
     faults = FaultRecipe((0.0, 1.0), (0.0, 0.3), (0.0, 0.01), (0, 3), (0.0, 0.2), 0.1, 0.1)

@@ -86,6 +86,7 @@ def left_out(output):
 # Keys that are applied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "taken"),
     [
@@ -126,6 +127,7 @@ def test_angles_of_all_raw_images_go_with_some_sections(tmp_path):
     assert_beads(tmp_path / "v.mrc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["EXCLUDELIST2 1,3-4", "EXCLUDE 4-3 , 1", "INCLUDE 5-28,2"])
 def test_views_are_those_of_the_aligned_stack(line, tmp_path):
     """View 1 of a stack made of sections 2 to 29 is section 2."""
@@ -137,6 +139,7 @@ def test_views_are_those_of_the_aligned_stack(line, tmp_path):
     assert left_out(tmp_path / "v.mrc") == list(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -155,6 +158,7 @@ def test_lists_of_views_as_imod_reads_them(line, tmp_path):
     assert_beads(tmp_path / "v.mrc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines",
     [
@@ -203,6 +207,7 @@ def fine_beads(folder):
     return write_stack(folder / "ts.st", images.astype(np.float32), PIXEL / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines",
     [["ShrinkByFactor 2"], ["shrink 2.0", "AntialiasFilter 5"], ["BinByFactor 2"], ["BinByFactor 2", "antialias -1"]],
@@ -217,6 +222,7 @@ def test_what_newstack_shrinks_is_shrunk(lines, tmp_path):
         assert float(file.voxel_size.x) == PIXEL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binned", ["1.0", "2", "4"])
 def test_the_binning_of_the_camera_does_not_scale_transforms(binned, tmp_path):
     stack = raw(tmp_path)
@@ -239,6 +245,7 @@ def test_angles_in_tilt_com(tmp_path):
     refused(tmp_path, [stack, "--tilt-com", tilt, "-o", tmp_path / "w.mrc", *FBP], "both ANGLES and TILTFILE")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_line", [31, 8, 2])
 def test_many_angles_in_a_line(per_line, tmp_path):
     """As tilt reads its TILTFILE."""
@@ -451,6 +458,7 @@ def test_what_is_no_list(text):
         parse_list(text)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300), st.sampled_from(["-", " - ", "- ", " -"]))))
 def test_ranges_either_way_and_blanks(ranges):
     text = ", ".join(f"{first}{dash}{last}" for first, last, dash in ranges)
@@ -481,6 +489,7 @@ def test_sections_that_are_not_there(lines, why, tmp_path):
 # Flags beat files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["-1", "0", "0.2", "nan", "automatic", "", "1 2 3", "1e999"])
 def test_a_thickness_beats_a_useless_one(value, tmp_path):
     stack = aligned(tmp_path)
@@ -490,6 +499,7 @@ def test_a_thickness_beats_a_useless_one(value, tmp_path):
     refused(tmp_path, [stack, "--tilt-com", tilt, "-o", tmp_path / "w.mrc", *FBP], "THICKNESS")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["TILTFILE nowhere.tlt", "ANGLES none", "TILTFILE ts.xf", "ANGLES 1 2\nTILTFILE a"])
 def test_angles_beat_those_of_tilt_com(line, tmp_path):
     stack = aligned(tmp_path)
@@ -498,6 +508,7 @@ def test_angles_beat_those_of_tilt_com(line, tmp_path):
     assert_beads(tmp_path / "v.mrc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "flags"),
     [
@@ -525,6 +536,7 @@ def test_a_bin_beats_a_binning_that_cannot_be_done(tmp_path):
     assert_beads(tmp_path / "v.mrc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thickness", ["-1", "0"])
 def test_the_files_that_aretomo_writes(thickness, tmp_path):
     """It writes its global transforms as LOCALFILE, and -1 for a thickness that it chose itself."""
@@ -549,6 +561,7 @@ def test_the_files_that_aretomo_writes(thickness, tmp_path):
 # What is said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
@@ -595,6 +608,7 @@ def test_defaults_of_both_commands(tmp_path):
 # Halves and formats
 
 
+@pytest.mark.slow
 def test_the_half_that_is_blank_is_named(tmp_path):
     write_angles(tmp_path / "ts.tlt")
     even = write_stack(tmp_path / "ts_EVN.mrc", bead_images())

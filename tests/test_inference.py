@@ -79,6 +79,7 @@ def relative(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("pool", [pool_torch, pool_numba])
 def test_the_algebra_is_exact(name, pool):
@@ -88,6 +89,7 @@ def test_the_algebra_is_exact(name, pool):
         assert relative(found, expected) < 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_in_float32_and_bfloat16_it_comes_as_close_as_they_can(name):
     network, grid, run, expected = series(CONFIGS[name])
@@ -258,6 +260,7 @@ def test_a_kernel_for_gpus_that_fails_is_replaced_for_good(monkeypatch):
     assert pool_version(pool) == "torch (RuntimeError: Failed to find C compiler)"
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_the_bundled_model_s_volume_to_nyquist():
     """Relative error below 1e-2, FSC between both volumes at least 0.999 in every shell."""
     series = read_tilt_series(NEEDLE / "needle.mrc", NEEDLE / "needle.tlt")
@@ -275,6 +278,7 @@ def test_bfloat16_keeps_the_bundled_model_s_volume_to_nyquist():
         assert (a * b.conj()).sum().real / np.sqrt((abs(a) ** 2).sum() * (abs(b) ** 2).sum()) > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba")
 def test_without_any_folder_for_compiled_code_the_loop_runs_all_the_same(monkeypatch):
     caching = importlib.import_module("numba.core.caching")

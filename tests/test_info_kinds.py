@@ -69,6 +69,7 @@ def test_alignments(project):
     assert answer["excluded"] == [1, 12]
 
 
+@pytest.mark.slow
 def test_tables_of_relion(project, tmp_path):
     listing, table = write_relion(project)
     answer = told(listing)
@@ -92,6 +93,7 @@ def test_tables_of_relion(project, tmp_path):
     assert (answer["kind"], answer["images"]) == ("tilt series of Warp (.tomostar)", 3)
 
 
+@pytest.mark.slow
 def test_what_this_program_writes(tmp_path):
     images = np.random.default_rng(0).standard_normal((3, 8, 8)).astype(np.float32)
     write_pair(tmp_path / "p.h5", Pair(images, images, (-10.0, 0.0, 10.0), 5.0, {}, {"program": "CryoLithe x"}))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from tiny_series import SHAPE, environment, made, noise, run, write_series
 
-from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.work.folder import WorkFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -41,6 +41,7 @@ def runs(tmp_path_factory):
 # Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["FBP", "network, int8, axes x z y"])
 def test_random_kills_change_nothing(name, runs, tmp_path):
     (case,) = kills.make_cases(tmp_path, [name])
@@ -57,7 +58,7 @@ def test_random_kills_change_nothing(name, runs, tmp_path):
 STOPS = """
 import os, signal
 from cryolithe.cli import main
-from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.work.folder import WorkFolder
 
 done = WorkFolder.done
 
@@ -71,6 +72,7 @@ main(prog_name="cryolithe")
 """
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_output(runs, tmp_path):
     (case,) = kills.make_cases(tmp_path, ["FBP"])
     undisturbed(case, runs)
@@ -170,6 +172,7 @@ def flipped(path, random_, first=0, last=None):
     path.write_bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_flipped_bits_in_the_journal(seed, unfinished):
     """A line that is not what was written counts for nothing, nor do those after it."""
@@ -243,7 +246,7 @@ def test_a_folder_whose_removal_was_cut_short(unfinished, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cryolithe.reconstruct.journal._delete", interrupted)
+        patch.setattr("cryolithe.work.folder._delete", interrupted)
         assert run(*unfinished.arguments()).exit_code == 130
     assert unfinished.output.exists()
     assert unfinished.partial.exists()
@@ -336,6 +339,7 @@ def test_a_disk_that_may_not_be_written(unfinished, small_disk):
     assert any(text in result.stderr for text in ("Read-only file system", "not writable"))
 
 
+@pytest.mark.slow
 def test_the_journal_is_plain_text(unfinished):
     """A person can read how far a run is."""
     lines = [json.loads(line) for line in (unfinished.partial / "journal.jsonl").read_text().splitlines()]

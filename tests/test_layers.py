@@ -16,6 +16,8 @@ ALLOWED = {
     "settings": {"errors", "yaml_table"},
     "device": {"errors"},
     "limits": set(),
+    "work": {"errors"},
+    "optimise": {"errors"},
     "borders": set(),
     "images": {"errors", "geometry"},
     "alignment": {"errors", "geometry"},
@@ -37,8 +39,9 @@ ALLOWED = {
     "reconstruct": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "images", "filters",
         "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "network", "inference",
+        "work",
     },
-    "session": {"errors", "settings", "limits", "formats", "report", "reconstruct"},
+    "session": {"errors", "settings", "limits", "work", "formats", "report", "reconstruct"},
     "diagnosis": {
         "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",
         "network", "inference", "reconstruct",
@@ -53,11 +56,11 @@ ALLOWED = {
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
-        "metrics", "fidelity", "greys", "report", "network", "inference", "reconstruct", "simulation",
+        "metrics", "fidelity", "greys", "report", "network", "inference", "reconstruct", "simulation", "optimise",
     },
     "denoise": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
-        "reconstruct", "training",
+        "work", "optimise",
     },
 }  # fmt: skip
 
@@ -83,6 +86,7 @@ def imported_modules(path: Path) -> set[str]:
 SOURCES = sorted(p for p in PACKAGE.rglob("*.py") if module_of(p) not in ("cli", "__init__", "__main__"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_one_way(path):
     assert module_of(path) in ALLOWED, f"{path} has no place in the import order: add it to the table above"
@@ -109,6 +113,7 @@ def test_the_guide_for_contributors_tells_this_order():
         before |= set(group)
 
 
+@pytest.mark.slow
 def test_only_the_command_line_prints():
     for path in SOURCES:
         calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]

@@ -16,9 +16,9 @@ import pytest
 from tiny_series import environment, made, run, tree, write_series
 
 from cryolithe.errors import OutputError
-from cryolithe.reconstruct import locking
-from cryolithe.reconstruct.journal import WorkFolder
-from cryolithe.reconstruct.locking import FolderLock
+from cryolithe.work import locking
+from cryolithe.work.folder import WorkFolder
+from cryolithe.work.locking import FolderLock
 
 NONE = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL]
 
@@ -56,6 +56,7 @@ def owner(partial, **changes):
     return partial / "owner"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NONE)
 def test_a_file_system_without_locks_gets_the_same_volume(number, arguments, partial, tmp_path, monkeypatch):
     made(*arguments)
@@ -101,6 +102,7 @@ def test_a_run_that_has_locks_heeds_one_that_has_none(arguments, partial):
     made(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locks", [True, False])
 @pytest.mark.parametrize("began", [1, None, 0])
 def test_the_folder_of_a_process_that_has_ended_is_taken_over(locks, began, arguments, partial, request):
@@ -147,13 +149,14 @@ def test_an_owner_that_is_a_link_leads_nowhere(no_locks, arguments, partial, tmp
     assert (tmp_path / "outside").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_a_killed_run_without_locks_is_gone_on_with(no_locks, arguments, partial, monkeypatch):
     monkeypatch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", 8)
     driver = """
 import errno, fcntl, os, signal
 from cryolithe.cli import main
 from cryolithe.reconstruct import plan
-from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.work.folder import WorkFolder
 
 def refuse(*_):
     raise OSError(errno.ENOSYS, "Function not implemented")
@@ -173,6 +176,7 @@ main(prog_name="cryolithe")
     assert "1 slabs are done" in made(*arguments).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_many_at_once_one_gets_the_folder(stale, no_locks, partial):
     for _ in range(20):

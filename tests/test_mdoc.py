@@ -131,6 +131,7 @@ def stack_with(folder, text, name="ts.mrc", mdoc_name="ts.mrc.mdoc", axis_deg=0.
     return write_stack(folder / name, bead_images(axis_deg=axis_deg)), folder / mdoc_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -160,6 +161,7 @@ def test_an_mdoc_of_other_images_is_refused(tmp_path):
 # Session folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ts.mrc.mdoc", "ts.mdoc", "ts.st.mdoc"])
 def test_a_folder_as_the_microscope_leaves_it(name, tmp_path):
     stack_with(tmp_path / "data", mdoc(), mdoc_name=name)

@@ -59,6 +59,7 @@ def difference(a, b):
     return ((a.float() - b.float()).norm() / b.float().norm()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "levels"), [("RowSet", 0), ("RowSet", 1), ("RowSet", 2), ("SliceSet", 1)])
 def test_a_volume_made_in_slabs_is_the_volume_made_at_once(kind, levels):
     method, images = method_for(make(kind, levels)), noise(len(ANGLES), *SHAPE[1:])
@@ -82,6 +83,7 @@ def test_a_slab_needs_no_rows_beyond_its_halo(levels):
     assert 32 - reach <= changed.min() < 32 < changed.max() <= 32 + reach
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["RowSet", "SliceSet"])
 def test_the_batch_size_changes_nothing(kind):
     network, images = make(kind), noise(len(ANGLES), *SHAPE[1:])

@@ -188,6 +188,7 @@ def test_missing_files_and_folders(tmp_path):
         read_mrc("/dev/zero")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_damaged_headers_never_do_anything_else(tmp_path_factory, data):

@@ -98,6 +98,7 @@ def stack_named(folder, name):
     return write_stack(folder / name, bead_images(axis_deg=RIGHT_DEG, shifts=some_shifts(), centre="relion"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stack", "names", "right", "quote"),
     [
@@ -175,6 +176,7 @@ def test_what_is_taken_is_told_by_a_dry_run_too(tmp_path):
     assert "series TS_1 of all.star is taken" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_session_keeps_the_names_of_its_series(tmp_path):
     """The same reader for --star and for a whole table: series of one file, one called like a number."""
     (tmp_path / "m").mkdir()
@@ -251,6 +253,7 @@ def test_particles_of_another_tomogram_are_refused(volume, names, why, tmp_path)
         read_positions(particles_of(tmp_path, names), (8, 8, 8), 10.0, volume)
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_particles_of_another_tomogram(tmp_path):
     write_stack(tmp_path / "Position_1_2_rec.mrc", np.random.default_rng(0).standard_normal((16, 24, 24), np.float32))
     arguments = ["evaluate", tmp_path / "Position_1_2_rec.mrc", "--particles", particles_of(tmp_path, ["Position_1"])]

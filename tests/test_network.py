@@ -386,6 +386,7 @@ def test_models_that_are_not_there():
             load_model(name)
 
 
+@pytest.mark.slow
 def test_bundled_models_load():
     for name, path in bundled_models().items():
         assert find_model(name) == path

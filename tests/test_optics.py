@@ -157,6 +157,7 @@ def test_published_critical_exposures():
     assert critical_exposure(np.array([0.0]))[0] == math.inf
 
 
+@pytest.mark.slow
 def test_agreement_with_torch_fourier_filter():
     dose_weight = pytest.importorskip("torch_fourier_filter.dose_weight")
     torch = pytest.importorskip("torch")

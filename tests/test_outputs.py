@@ -63,7 +63,7 @@ def test_imods_order_becomes_ours_by_a_rotation(series, tmp_path):
     ours, imod = voxels(tmp_path / "ours.mrc"), voxels(tmp_path / "imod.mrc")
     assert imod.shape == (SHAPE[0], 24, SHAPE[1])
     # trimvol -rx turns by -90 degrees about x: (z, y) -> (y, -z).
-    assert (np.rot90(imod, axes=(0, 1)) == ours).all() or (np.rot90(imod, -1, axes=(0, 1)) == ours).all()
+    assert (np.rot90(imod, axes=(0, 1)) == ours).all()
     with mrcfile.open(tmp_path / "imod.mrc") as file:
         assert file.voxel_size.tolist() == (5, 5, 5)
         assert int(file.header.mz) == SHAPE[0]
@@ -82,11 +82,13 @@ def test_labels_of_the_stack_are_kept_and_ours_is_the_last(series, tmp_path):
     assert labels[9].startswith("CryoLithe ")
 
 
+@pytest.mark.slow
 def test_preview(series, tmp_path):
     made(*series, *FBP, "--preview", "--orientation", "xzy")
     assert (tmp_path / "ts_rec.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_ome_zarr(dtype, series, tmp_path):
     zarr = pytest.importorskip("zarr")
@@ -123,6 +125,7 @@ class PowerLoss(BaseException):
     """Nothing can be done after it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("step", range(1, 5))
 def test_a_crash_at_any_step_of_the_end_loses_nothing(step, overwrite, series, tmp_path, monkeypatch):
@@ -216,6 +219,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [None, *FAULTS])
 def test_each_run_checks_itself(fault, tmp_path, monkeypatch):
     stack, angles = write_series(tmp_path, beads((64, 96), 120), angles=tuple(range(-50, 51, 10)))

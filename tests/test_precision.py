@@ -10,7 +10,7 @@ import torch
 from tiny_series import SHAPE, made, noise, run, voxels, write_model, write_series
 
 from cryolithe.network.checkpoint import load_model, save_network
-from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.reconstruct.slab_folder import SlabFolder
 
 # Of a network whose values overflow float16, but not float32.
 LARGE = 300.0
@@ -77,7 +77,7 @@ def test_only_those_that_overflow_are_and_an_interrupted_run_gives_the_same_byte
     rows = compute["made_again"]["rows"]
     assert [0, 8] not in rows
     assert [32, 40] in rows
-    done = WorkFolder.done
+    done = SlabFolder.done
 
     def interrupt(self, slab):
         done(self, slab)
@@ -87,7 +87,7 @@ def test_only_those_that_overflow_are_and_an_interrupted_run_gives_the_same_byte
     words = (tmp_path / "ts.mrc", tmp_path / "ts.tlt", "-o", tmp_path / "again.mrc", "--thickness", 12, *flags,
              "--model", tmp_path / f"{gain:g}.safetensors", "--device", "cpu")  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(WorkFolder, "done", interrupt)
+        patch.setattr(SlabFolder, "done", interrupt)
         assert run(*words).exit_code == 130
     made(*words)
     assert (tmp_path / "again.mrc").read_bytes() == (tmp_path / "whole.mrc").read_bytes()

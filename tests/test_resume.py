@@ -21,8 +21,8 @@ from tiny_series import SHAPE, environment, made, noise, run, voxels, write_mode
 
 from cryolithe.errors import OutputError, ResourceError
 from cryolithe.formats import VolumeWriter
-from cryolithe.reconstruct.journal import WorkFolder
 from cryolithe.reconstruct.run import _first_difference
+from cryolithe.work.folder import WorkFolder
 
 SLAB = 8
 STARTS = list(range(0, SHAPE[0], SLAB))
@@ -36,7 +36,7 @@ from cryolithe.cli import main
 from cryolithe.errors import OutputError, ResourceError
 from cryolithe.formats import VolumeWriter
 from cryolithe.reconstruct import plan, run
-from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.work.folder import WorkFolder
 
 
 def wait():

@@ -44,6 +44,7 @@ def draw(seed=0, library=(), shape=SHAPE, **recipe):
     return make_specimen(SpecimenRecipe(shape, **recipe), library, np.random.default_rng(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [{}, FULL, {"procedural_share": 0.0, **BARE}])
 def test_the_same_seed_gives_the_same_bytes(recipe):
     library = (ball(), ball("other", 3))
@@ -53,6 +54,7 @@ def test_the_same_seed_gives_the_same_bytes(recipe):
     assert first.density.tobytes() != other.density.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_specimens_are_dense_and_never_negative(seed):
     specimen = draw(seed, (ball(),), **FULL)
@@ -112,6 +114,7 @@ def test_a_molecule_turns_by_its_rotation():
     assert peaks == {(8, 0, 0), (0, 5, 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3])
 def test_leaflets_of_a_membrane_lie_two_and_a_half_nanometres_apart(seed):
     voxel = 1.5

@@ -26,6 +26,7 @@ def peak_distance(density, radii, half=45.0, step=0.5):
     return middles[right][profile[right].argmax()] - middles[left][profile[left].argmax()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("voxel", [5.0, 7.9, 10.0, 13.0])
 @pytest.mark.parametrize("head", [35.0, 40.0])
 def test_leaflets_are_as_far_apart_at_any_voxel_size(voxel, head):

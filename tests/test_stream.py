@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cryolithe.simulation.campaign import simulate_series
 from cryolithe.simulation.library import recipe_library
@@ -13,12 +14,14 @@ from cryolithe.simulation.stream import stream_rows, stream_series
 QUICK = Path(__file__).resolve().parents[1] / "training_data" / "recipes" / "quick.yaml"
 
 
+@pytest.mark.slow
 def test_streamed_series_are_those_on_disk():
     recipe = read_recipe(QUICK)
     for number, made in enumerate(islice(stream_series(recipe, (), first=2), 2), start=2):
         np.testing.assert_array_equal(made.series.images, simulate_series(recipe, (), number).series.images)
 
 
+@pytest.mark.slow
 def test_rows_of_images_and_truth_belong_together():
     recipe = read_recipe(QUICK)
     library = recipe_library(recipe, ())

@@ -59,6 +59,7 @@ def users_of_the_data(module):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_whoever_uses_the_development_data_says_so(path):
     assert [name for name, marked in users_of_the_data(tree(path)).items() if not marked] == []
@@ -84,6 +85,7 @@ def test_of_nothing(): pass
     assert found == {"test_by_a_fixture": False, "test_by_a_function": False, "test_with_the_mark": True}
 
 
+@pytest.mark.slow
 def test_tests_of_the_development_data_skip_without_it():
     modules = [path for path in MODULES if users_of_the_data(tree(path))]
     marked = sum(len(users_of_the_data(tree(path))) for path in modules)

@@ -65,6 +65,7 @@ def session(tmp_path, tiny):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_denoised_volume_is_done_only_for_the_volume_that_it_was_made_of(session):
     result = good("reconstruct", session, *FBP, *SAMBA)
     assert "already denoised" in result.output or "already done" in result.stdout
@@ -83,12 +84,14 @@ def test_a_denoised_volume_is_done_only_for_the_volume_that_it_was_made_of(sessi
     assert changed_input(record, {"volume": session / "ts_rec.mrc"}) is None
 
 
+@pytest.mark.slow
 def test_other_settings_of_the_denoiser_are_not_done(session):
     result = call("reconstruct", session, *FBP, "--denoise", "samba", "--denoise-minutes", 2)
     assert result.exit_code == 1
     assert "other settings (train-minutes 1.0 instead of 2.0)" in result.output
 
 
+@pytest.mark.slow
 def test_a_denoised_volume_without_a_record_is_not_believed(session):
     (session / "ts_rec_samba.json").unlink()
     result = call("reconstruct", session / "ts.mrc", session / "ts.tlt", *FBP, *SAMBA)
@@ -98,6 +101,7 @@ def test_a_denoised_volume_without_a_record_is_not_believed(session):
     assert "it has no record" in call("reconstruct", session / "ts.mrc", session / "ts.tlt", *FBP, *SAMBA).output
 
 
+@pytest.mark.slow
 def test_a_denoised_volume_tells_the_geometry_of_what_it_was_made_of(session):
     record, source = (read_record_beside(session / f"ts_rec{name}.mrc") for name in ("_samba", ""))
     assert record["geometry"] == source["geometry"]
@@ -110,6 +114,7 @@ def test_a_denoised_volume_tells_the_geometry_of_what_it_was_made_of(session):
     assert found["tilt_range_deg"] == [-50, 50]
 
 
+@pytest.mark.slow
 def test_a_resumed_denoising_sees_every_voxel(tmp_path, tiny):
     data = np.cumsum(np.random.default_rng(0).standard_normal((24, 40, 36)), axis=0).astype(np.float32)
     write_volume(tmp_path / "t.mrc", Volume(data, 10.0), label="x")
@@ -161,6 +166,7 @@ def test_a_volume_that_is_not_what_its_record_says_is_not_done(fault, tmp_path):
     assert "v.mrc exists; give --overwrite" in result.output
 
 
+@pytest.mark.slow
 def test_halves_are_done_only_for_these_images(tmp_path):
     even, tlt = write_series(tmp_path, noise(), name="ts_EVN")
     odd, _ = write_series(tmp_path, noise()[::-1], name="ts_ODD")
@@ -174,6 +180,7 @@ def test_halves_are_done_only_for_these_images(tmp_path):
     assert "ts_rec.mrc exists; give --overwrite" in call(*words).output
 
 
+@pytest.mark.slow
 def test_an_agreement_map_does_not_outlive_its_halves(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a", "b", "c"):
@@ -190,6 +197,7 @@ def test_an_agreement_map_does_not_outlive_its_halves(tmp_path):
     assert not agreement.exists()
 
 
+@pytest.mark.slow
 def test_a_simulated_series_is_done_only_if_this_recipe_made_it_whole(tmp_path):
     out = tmp_path / "out"
     good("simulate", QUICK, "-o", out)
@@ -246,6 +254,7 @@ def test_hashes_tell_every_change_of_a_file_and_of_a_folder(tmp_path):
     assert changed_input({"inputs": {**record["inputs"], "more": {"sha256": "x"}}}, {}) is not None
 
 
+@pytest.mark.slow
 def test_a_denoised_ome_zarr_is_one_again(tmp_path, tiny):
     from cryolithe.formats.ome_zarr import write_ome_zarr
 

@@ -11,11 +11,12 @@ from test_train_run import small_config as run_config
 from test_train_run import source_of
 
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.training import loop
 from cryolithe.training.columns import columns_pay, gather_columns
 from cryolithe.training.dataset import Run, gather
-from cryolithe.training.distributed import Place
-from cryolithe.training.loop import Hooks, TrainState, batches_loss, train
+from cryolithe.training.loop import TrainState, batches_loss, train
 from cryolithe.training.pooling import UNSEEN, PoolLifted, available
 from cryolithe.training.sections import LossSettings
 
@@ -84,6 +85,7 @@ def ways(network, runs):
     return [gather(run, network.config, CPU) for run in runs], [gather_columns(run, network.config) for run in runs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("name", SIZES)
 def test_both_ways_have_one_loss_and_one_gradient(name, threads):
@@ -123,6 +125,7 @@ def test_points_that_no_tilt_sees_have_no_value():
     assert torch.equal(loop.values_of_blocks(network, gather_columns(run, network.config)), torch.zeros(42, 5, 8))
 
 
+@pytest.mark.slow
 def test_the_gradient_of_pooling_is_that_of_its_values():
     generator = torch.Generator().manual_seed(3)
     lifted = torch.randn((3, 2, 6, 5), generator=generator, dtype=torch.float64, requires_grad=True)
@@ -175,6 +178,7 @@ def test_a_run_takes_the_way_that_has_less_to_do():
     assert not columns_pay(cube, SliceSetConfig())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trunk", [0, 2])
 def test_a_training_takes_the_same_steps_either_way(monkeypatch, trunk):
     cubes = {"loss": LossSettings(cube=(6, 4, 8))} if trunk else {"columns": 64}

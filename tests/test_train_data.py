@@ -76,6 +76,7 @@ def test_images_are_scaled_as_reconstruction_scales_them(tmp_path):
     assert torch.allclose(found, rows, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_target_is_scaled_to_its_images():
     """The amplitude is what images and volume were divided by, whatever the units of either."""
     pair = tiny_pair(noise=0.5)
@@ -89,6 +90,7 @@ def test_a_target_is_scaled_to_its_images():
         series_of_pair(tiny_pair(sign=-1.0, noise=0.1), Head(0), "test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [0, 1, 2])
 def test_a_stored_pair_gives_what_one_in_memory_gives(tmp_path, levels):
     config = small_config(levels, augment=AugmentSettings(half_chance=0.5, flip_chance=0.5), fewest_tilts=4)
@@ -116,6 +118,7 @@ def test_blank_images_are_left_out():
     assert ANGLES[3] not in series.geometry.angles_deg
 
 
+@pytest.mark.slow
 def test_pairs_are_found_once_and_large_ones_stay_on_disk(tmp_path):
     for name in "ab":
         write_pair(tmp_path / f"{name}.h5", tiny_pair(ord(name)))
@@ -135,6 +138,7 @@ def test_pairs_are_found_once_and_large_ones_stay_on_disk(tmp_path):
         find_pairs([empty], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_pair_with_other_voxels_is_named(tmp_path):
     sizes = {"a": 10.0, "b": 10.0, "c": 13.0, "d": 2.5}
     for name, size in sizes.items():
@@ -167,6 +171,7 @@ def test_a_validation_pair_must_not_be_trained_on(tmp_path):
             validation_set(small_config(data=data, validation=held), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "labelled"), [((1.0, 1.0), True), ((1.2, 1.3), False)])
 def test_recipe_series_are_validated_by_class_where_voxels_are_the_cells(tmp_path, scale, labelled):
     (tmp_path / "tiny.yaml").write_text(TINY)
@@ -201,6 +206,7 @@ def test_the_pool_follows_its_schedule():
     assert not seen[0] & seen[1]
 
 
+@pytest.mark.slow
 def test_simulated_series_do_not_depend_on_workers_or_on_where_a_run_starts(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     runs = []
@@ -246,6 +252,7 @@ class Always:
         return self.slot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "workers", "every"), [(3, 1, 1), (4, 2, 1), (2, 1, 3)])
 def test_the_pool_keeps_no_series_that_nobody_takes(size, workers, every, monkeypatch):
     """Series that were made ahead are dropped when their time in the pool has passed without a draw."""
@@ -265,6 +272,7 @@ def fail(number):
     raise ZeroDivisionError("no")
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_named_and_others_are_left_alone():
     workers = Workers(die, 1)
     try:

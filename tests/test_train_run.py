@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from patience import PATIENCE_S, wait_until
 from test_pairs import flip
 from test_train_data import TINY, tiny_pair
 from test_training import small_config
-from two_ranks import FIRST, join_other, scaler
+from two_ranks import FIRST, join_other, run_both, scaler
 
 from cryolithe.cli import main
 from cryolithe.cli.train import FINETUNE
@@ -33,11 +32,12 @@ from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.network import RowSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.config import config_to_dict
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.training import loop
 from cryolithe.training.config import TrainConfig, read_train_config
 from cryolithe.training.dataset import simulate_training_set
-from cryolithe.training.distributed import Place
-from cryolithe.training.loop import Hooks, learning_rate_factor, new_state, train
+from cryolithe.training.loop import learning_rate_factor, new_state, train
 from cryolithe.training.sections import DataSettings, LossSettings, ValidationSettings
 from cryolithe.training.session import Session, run_session
 from cryolithe.training.sources import FixedSource
@@ -72,6 +72,7 @@ def write_config(path, config):
     return path
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_run(tmp_path):
     """Weights, averages, moments, best loss and tables are equal, bit by bit."""
     config = small_config(steps=12, validation=SMALL, save_every=100)
@@ -145,6 +146,7 @@ def test_a_loss_that_is_not_finite_leaves_its_batch(tmp_path):
     assert saved["0.targets"].isnan().all()
 
 
+@pytest.mark.slow
 def test_training_stops_early_and_when_time_is_up(tmp_path):
     patient = ValidationSettings(every=1, shape=(16, 20, 20), snr_db=(0.0,), patience=2)
     config = small_config(steps=50, learning_rate=1e-12, validation=patient, ema_decay=0.0)
@@ -168,23 +170,14 @@ def test_the_shell_loss_trains(tmp_path):
     assert np.isfinite(losses).all()
 
 
+@pytest.mark.slow
 def test_two_processes_do_the_steps_of_one_with_twice_the_runs(tmp_path):
     quick = {"steps": 5, "validation": ValidationSettings(every=0), "data": DataSettings(loader_threads=0), "series": 2}
     single = small_config(**quick, runs_per_step=2)
     wanted = train(single, source_of(single), HERE).averaged.state_dict()
     path = write_config(tmp_path / "half.yaml", small_config(**quick, runs_per_step=1))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "cryolithe", "train", str(path), "-o", str(tmp_path / "two.safetensors"),
-             "--precision", "fp32", "--device", "cpu"]  # fmt: skip
-    settings = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(words, env=os.environ | settings | {"RANK": str(r)}, stderr=subprocess.PIPE) for r in (0, 1)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 0, errors.decode()
+    for code, errors in run_both("train", path, "-o", tmp_path / "two.safetensors"):
+        assert code == 0, errors
     found = load_model(str(tmp_path / "two.safetensors"))
     assert found.card["processes"] == 2
     for name, tensor in found.network.state_dict().items():
@@ -245,30 +238,17 @@ def test_scaled_gradients_are_averaged_to_those_of_one_process(monkeypatch):
         torch.testing.assert_close(tensor, alone.network.state_dict()[name], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken", ["state.safetensors", "config.yaml"])
 def test_a_process_that_cannot_record_ends_all_of_them(tmp_path, taken):
     """Process 0 writes; where it cannot, at the start or after some steps, the others must not wait for it."""
     quick = {"steps": 10**6, "save_every": 2, "validation": ValidationSettings(every=0), "series": 2}
     path = write_config(tmp_path / "c.yaml", small_config(**quick, data=DataSettings(loader_threads=0)))
     (tmp_path / "a.run" / taken / "in the way").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "cryolithe", "train", str(path), "-o", str(tmp_path / "a.safetensors"),
-             "--precision", "fp32", "--device", "cpu", "--overwrite"]  # fmt: skip
-    settings = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(words, env=os.environ | settings | {"RANK": str(r)}, stderr=subprocess.PIPE, text=True)
-        for r in (0, 1)
-    ]
-    try:
-        told = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [2, 2], told
-    assert "a.run" in told[0].splitlines()[-1]
-    assert "process 0 could not go on" in told[1].splitlines()[-1]
+    (first, said), (second, told) = run_both("train", path, "-o", tmp_path / "a.safetensors", "--overwrite")
+    assert (first, second) == (2, 2), (said, told)
+    assert "a.run" in said.splitlines()[-1]
+    assert "process 0 could not go on" in told.splitlines()[-1]
 
 
 def living(group):
@@ -287,6 +267,7 @@ def wait_for_steps(folder, process):
     wait_until(lambda: table.exists() and len(table.read_text().splitlines()) > 1, lambda: process.poll() is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", ["all", "second"])
 def test_torchrun_that_is_stopped_goes_on_from_its_state(tmp_path, told):
     """Ctrl-C in a terminal reaches everyone, and torchrun passes it on; a queue may tell a single process."""
@@ -319,6 +300,7 @@ def test_torchrun_that_is_stopped_goes_on_from_its_state(tmp_path, told):
     assert load_model(str(output)).card["steps"] > done
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_state_and_ends_only_this_run(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     data = DataSettings(recipes=({"path": "tiny.yaml"},), pool=1, replace_every=3, workers=1)
@@ -343,6 +325,7 @@ def test_ctrl_c_saves_the_state_and_ends_only_this_run(tmp_path):
         process.kill()
 
 
+@pytest.mark.slow
 def test_finetuning_on_pairs(tmp_path):
     start = tmp_path / "start.safetensors"
     config = small_config(1)
@@ -367,6 +350,7 @@ def test_the_finetuning_configuration_is_the_default_of_finetune():
     assert read_train_config(CONFIGS / "finetune_pairs.yaml") == TrainConfig(**FINETUNE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -407,6 +391,7 @@ def test_bad_input_is_one_line_before_the_first_step(tmp_path, text, line):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_arguments_that_do_not_go_together(tmp_path):
     write_pair(tmp_path / "a.h5", tiny_pair())
     pair, out = tmp_path / "a.h5", tmp_path / "o.safetensors"
@@ -423,6 +408,7 @@ def test_arguments_that_do_not_go_together(tmp_path):
         assert line in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["start", "start_rows"])
 def test_a_model_to_start_from_that_is_not_there_yet(tmp_path, key):
     folder = tmp_path / "configs"
@@ -451,6 +437,7 @@ def test_a_pair_with_its_contrast_inverted_is_named(tmp_path):
     assert "turned.h5: images and target do not go together" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_mb", [0, 100], ids=["on disk", "in memory"])
 @pytest.mark.parametrize(("name", "chunk"), [("images", 2), ("truth", 0), ("even", 4)])
 def test_a_damaged_pair_is_named_however_late_it_shows(tmp_path, name, chunk, memory_mb):
@@ -480,6 +467,7 @@ def _sizes():
     return values | {"input": InputWindow(**values["input"]), "head": Head(**values["head"])}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch looks at it while tracing
 def test_a_compiled_network_takes_the_same_steps(monkeypatch):
     """Traced and called as torch.compile does it, but without its compiler, which takes long and may be missing."""

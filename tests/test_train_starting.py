@@ -70,6 +70,7 @@ def test_a_row_encoder_serves_another_head():
         with_row_encoder_of(donor, fresh(LARGE, 2), "donor")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["start_rows", "start_grown"])
 def test_a_configuration_names_the_model_to_begin_with(tmp_path, key):
     save_network(tmp_path / "small.safetensors", fresh(SMALL, 1), {})

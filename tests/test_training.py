@@ -11,13 +11,14 @@ import torch
 from cryolithe.errors import CryoLitheError, ModelError, SettingsError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network import Head, build_network
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks
 from cryolithe.reconstruct import methods
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import SpecimenRecipe, make_specimen
 from cryolithe.training.config import TrainConfig, read_train_config
 from cryolithe.training.dataset import draw_batch, head_targets, make_series, simulate_training_set
-from cryolithe.training.distributed import Place
-from cryolithe.training.loop import Hooks, band_weights, batch_loss, learning_rate_factor, train
+from cryolithe.training.loop import band_weights, batch_loss, learning_rate_factor, train
 from cryolithe.training.scoring import reconstruct_array
 from cryolithe.training.sources import FixedSource
 from cryolithe.wavelets import Wavelet, synthesise
@@ -133,6 +134,7 @@ def test_a_network_that_does_not_fit_is_refused_before_training(config_file, tex
         read_train_config(config_file(text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(16, 24, 20), (9, 13, 11)])
 @pytest.mark.parametrize("levels", [0, 1, 2])
 def test_targets_synthesise_to_the_volume(levels, shape):
@@ -153,6 +155,7 @@ def numbered(series):
     return dataclasses.replace(series, targets=numbers, target_std=1.0), blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [0, 1, 2])
 @pytest.mark.parametrize("shape", [(16, 24, 20), (24, 16, 28), (16, 21, 20)])
 def test_training_and_reconstruction_see_the_same_numbers(monkeypatch, levels, shape):
@@ -206,6 +209,7 @@ def test_dropped_tilts_take_their_angles_along():
     assert 5 <= min(counts) < 10
 
 
+@pytest.mark.slow
 def test_the_training_set_is_decided_by_its_seed():
     config = small_config(series=2)
     first, again = simulate_training_set(config, ()), simulate_training_set(config, ())
@@ -216,6 +220,7 @@ def test_the_training_set_is_decided_by_its_seed():
     assert not torch.equal(first[0].images, other[0].images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [0, 1])
 def test_training_learns(levels):
     config = small_config(levels)

@@ -50,6 +50,7 @@ def defined_volume(network, method, geometry, rows):
     return sampling.volume(by_point, 0, rows.shape[1] - 2 * method.halo_px)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("units", "levels"), [(1, 1), (3, 1), (2, 0), (2, 2)])
 @pytest.mark.parametrize("shape", [(14, 16, 21), (9, 24, 12)])
 def test_slabs_and_tiles_give_the_definition(units, levels, shape):
@@ -129,6 +130,7 @@ def test_half_precision_stays_near():
     assert (a - b).norm() < 0.02 * a.norm()
 
 
+@pytest.mark.slow
 def test_weights_come_back_from_disk(tmp_path):
     network = trunk_network()
     save_network(tmp_path / "a.safetensors", network, {})

@@ -27,6 +27,7 @@ def run(line):
     assert result.exit_code == 0, f"{line}\n{result.output}"
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_from_the_copy_to_the_comparison(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shipped = read_manifest(TRAINING_DATA / "empiar_11830.yaml")

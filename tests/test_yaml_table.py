@@ -38,6 +38,7 @@ def test_long_files_without_aliases_are_read(tmp_path):
     assert len(read_yaml_table(path, "table")["a"]) == MOST_ALIASED // 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "line"),
     [

@@ -1,19 +1,43 @@
-"""Two processes of a training, pretended in one: what the other rank adds to the sums over processes."""
+"""Two processes of a training: real ones, or pretended in one by what the other adds to the sums over both."""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 import torch
+from patience import PATIENCE_S
 
-from cryolithe.training.distributed import Place
+from cryolithe.optimise.distributed import Place
 
 FIRST = Place(torch.device("cpu"), torch.float32, rank=0, world=2)
 
 
+def run_both(*words: object) -> list[tuple[int, str]]:
+    """Run a command of ``cryolithe`` in two processes that find each other; returns codes and standard errors."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "cryolithe", *map(str, words), "--device", "cpu", "--precision", "fp32"]
+    settings = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(command, env=os.environ | settings | {"RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
+    ]
+    try:
+        told = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(processes, told, strict=True)]
+
+
 def join_other(
-    patch: pytest.MonkeyPatch, gradient_of_other: Callable[[int, torch.Tensor], torch.Tensor], numbers: int = 4
+    patch: pytest.MonkeyPatch, gradient_of_other: Callable[[int, torch.Tensor], torch.Tensor], numbers: int = 3
 ) -> None:
     """Let the other process have the same numbers, and a gradient of its own.
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from cryolithe.denoise.job import DenoiseJob
     from cryolithe.denoise.run import Denoised
-    from cryolithe.reconstruct.job import Watcher
     from cryolithe.settings import ReconstructSettings
+    from cryolithe.work.watcher import Watcher
 
 FilePath = click.Path(path_type=Path)
 Positive = click.FloatRange(min=0, min_open=True)
@@ -92,7 +92,8 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
     from cryolithe.denoise.output import default_output
     from cryolithe.denoise.run import denoise
     from cryolithe.device import choose_device, keep_freed_memory
-    from cryolithe.training.distributed import join_processes, leave_processes
+    from cryolithe.optimise.distributed import join_processes, leave_processes
+    from cryolithe.work.watcher import Silent
 
     options.pop("method")
     keep_freed_memory()
@@ -120,19 +121,6 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
         leave_processes()
     if done.output is not None:
         say(summary(job, done))
-
-
-class Silent:
-    """For processes that are not the first."""
-
-    def stage(self, name: str, total: float) -> None:
-        """Nothing."""
-
-    def advance(self, amount: float) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
 
 
 def _asked(job: DenoiseJob) -> DenoiseJob:
@@ -210,7 +198,7 @@ class Denoising:
         """
         from cryolithe.denoise.run import denoise
         from cryolithe.device import choose_devices
-        from cryolithe.training.distributed import Place
+        from cryolithe.optimise.distributed import Place
 
         if self.is_done(volume, settings.overwrite):
             return f"{volume}: already denoised"
@@ -221,9 +209,7 @@ class Denoising:
 
 def _precision(name: str, device: torch.device) -> torch.dtype:
     """The precision of a denoiser: float16 only where its gradients can be scaled."""
-    import torch
-
     from cryolithe.device import choose_precision
+    from cryolithe.optimise.step import trainable
 
-    chosen = choose_precision(name, device)
-    return torch.float32 if chosen == torch.float16 and device.type == "cpu" else chosen
+    return trainable(choose_precision(name, device), device)

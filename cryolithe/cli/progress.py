@@ -12,7 +12,7 @@ from cryolithe.cli.plain import plain
 
 
 class ProgressWatcher:
-    """Shows the stages of a job as bars; satisfies `cryolithe.reconstruct.job.Watcher`."""
+    """Shows the stages of a job as bars; satisfies `cryolithe.work.watcher.Watcher`."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -17,8 +17,9 @@ from cryolithe.models import ENDING
 
 if TYPE_CHECKING:
     from cryolithe.network import Network
+    from cryolithe.optimise.distributed import Place
+    from cryolithe.optimise.loop import Progress
     from cryolithe.training.config import TrainConfig
-    from cryolithe.training.distributed import Place
 
 # What `--finetune` does without a configuration; configs/finetune_pairs.yaml says the same.
 FINETUNE: dict[str, Any] = {
@@ -60,15 +61,16 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     """
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.formats.files import check_ending
+    from cryolithe.optimise.distributed import join_processes, leave_processes
+    from cryolithe.optimise.step import trainable
     from cryolithe.training.config import check_files
-    from cryolithe.training.distributed import join_processes, leave_processes
-    from cryolithe.training.session import check_output, to_precision
+    from cryolithe.training.session import check_output
 
     keep_freed_memory()
     check_ending(output, (".safetensors",), "a model")
     recipe, base, start = _recipe(sources, options["finetune"])
     chosen = choose_device(options["device"])
-    precision = to_precision(choose_precision(options["precision"], chosen), chosen)
+    precision = trainable(choose_precision(options["precision"], chosen), chosen)
     check_output(output, options["overwrite"], options["resume"])
     check_files(recipe, base)
     place = join_processes(chosen, precision)
@@ -129,7 +131,7 @@ def _run(
             limit_seconds=60.0 * minutes if minutes else float("inf"),
             start=start,
             pairs={str(path): sampled_sha256(path) for path in pairs},
-            on_step=_advancing(watcher, recipe.steps),
+            on_step=_advancing(watcher),
             on_validation=on_validation,
         )
         try:
@@ -223,16 +225,15 @@ def _model_name(base: Path, name: str, config: Path | None, key: str) -> str:
     return name
 
 
-def _advancing(watcher: ProgressWatcher, steps: int) -> Any:
-    """A step's bar, which starts when the first step is done."""
-    done = [0]
+def _advancing(watcher: ProgressWatcher) -> Any:
+    """The bar of the steps, or of the time where that ends first; it starts when the first step is done."""
+    done: list[float] = []
 
-    def on_step(progress: Any) -> None:
-        if not done[0]:
-            watcher.stage("Training", steps)
-            watcher.advance(progress.step - 1)
-        done[0] = progress.step
-        watcher.advance(1)
+    def on_step(progress: Progress) -> None:
+        if not done:
+            watcher.stage("Training", 1.0)
+        watcher.advance(progress.done - sum(done))
+        done[:] = [progress.done]
 
     return on_step
 

@@ -13,8 +13,8 @@ from cryolithe.denoise.guard import Verdict
 from cryolithe.errors import OutputError
 from cryolithe.formats.files import replacing
 from cryolithe.greys import grey_scale
+from cryolithe.optimise.tables import Table
 from cryolithe.report import EXTRA_COLOURS, STYLE, draw_scale_bar, draw_section
-from cryolithe.training.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

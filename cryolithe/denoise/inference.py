@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cryolithe.denoise.gaps import Pair, neighbours
 from cryolithe.denoise.model import SambaNet
-from cryolithe.training.distributed import Place
+from cryolithe.optimise.distributed import Place
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (n, 1, y, x)
 Read = Callable[[int], NDArray[np.float32]]

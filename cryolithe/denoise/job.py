@@ -20,7 +20,7 @@ from cryolithe.formats.record import changed_input, read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
 from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.hashing import file_sha256
-from cryolithe.reconstruct.job import Watcher
+from cryolithe.work.watcher import Watcher
 
 CPU_MINUTES = 30.0
 SMALLEST_CROP = 64

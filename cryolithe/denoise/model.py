@@ -15,7 +15,7 @@ from torch import nn
 from cryolithe.denoise.flow import FEATURE_STRIDE, FlowConfig, FlowNet
 from cryolithe.denoise.fusion import FusionConfig, FusionNet
 from cryolithe.errors import ModelError, shown
-from cryolithe.training.tensors import read_tensors, write_tensors
+from cryolithe.optimise.tensors import check_leaves, load_leaves, read_tensors, write_tensors
 
 FORMAT = "cryolithe-samba"
 # Far above any useful size: see `load_weights`.
@@ -137,27 +137,3 @@ def _check_sizes(config: dict[str, dict[str, Any]], path: Path) -> None:
                     f"{path}: '{key}' of the network must be at most {MOST_LEVELS} whole numbers from 1 to {most}, got "
                     f"{shown(value)}"
                 )
-
-
-def check_leaves(module: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
-    """Look whether tensors fit a module, of which nothing but the shapes is used.
-
-    Raises:
-        ModelError: if a leaf is missing, of another shape, or holds no finite real numbers; it is named.
-    """
-    for name, tensor in module.state_dict().items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            found = tuple(tensors[name].shape) if name in tensors else "none"
-            raise ModelError(f"{where}: leaf '{name}' has the shape {found}, expected {tuple(tensor.shape)}")
-        if not tensors[name].is_floating_point() or not torch.isfinite(tensors[name].float()).all():
-            raise ModelError(f"{where}: leaf '{name}' holds what is no finite real number")
-
-
-def load_leaves(module: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
-    """Put tensors into a module.
-
-    Raises:
-        ModelError: as `check_leaves`.
-    """
-    check_leaves(module, tensors, where)
-    module.load_state_dict(tensors)

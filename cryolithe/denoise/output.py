@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
-from cryolithe.formats.files import check_ending, replacing, unwritable
+from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, replacing, unwritable
 from cryolithe.formats.mrc_header import MODES
 from cryolithe.formats.ome_zarr import write_ome_zarr
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.tiff import ENDINGS, write_tiff
 from cryolithe.formats.volume_file import Kind, VolumeFile
 from cryolithe.formats.volume_kind import plain_name
-from cryolithe.reconstruct.job import VOLUME_ENDINGS as MRC_ENDINGS
 
 Plane = Callable[[int], NDArray[np.float32]]
 COMPRESSED = (".gz", ".bz2")
@@ -51,7 +50,7 @@ def default_output(path: Path, suffix: str = "_samba") -> Path:
     if path.is_dir():
         return path.with_name(path.resolve().name + suffix)
     name = plain_name(path)
-    ending = name.suffix if name.suffix.lower() in (*MRC_ENDINGS, *ENDINGS) else ".mrc"
+    ending = name.suffix if name.suffix.lower() in (*MRC_VOLUME_ENDINGS, *ENDINGS) else ".mrc"
     return path.with_name(name.stem + suffix + ending)
 
 
@@ -70,7 +69,7 @@ def choose_target(volume: VolumeFile, path: Path) -> Target:
         return Target(path, "sequence", volume.dtype)
     if ending == ".zarr":
         return Target(path, "ome-zarr", volume.dtype)
-    check_ending(path, MRC_ENDINGS, f"an MRC volume ({', '.join(ENDINGS)}: TIFF, .zarr: OME-Zarr)")
+    check_ending(path, MRC_VOLUME_ENDINGS, f"an MRC volume ({', '.join(ENDINGS)}: TIFF, .zarr: OME-Zarr)")
     if volume.dtype.str[1:] in MODES.values():
         return Target(path, "mrc", volume.dtype)
     wider = np.dtype(np.uint16 if volume.dtype == np.uint8 else np.float32)

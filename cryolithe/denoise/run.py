@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 import zlib
@@ -31,15 +30,16 @@ from cryolithe.denoise.tiles import Blend, Tile, tiles
 from cryolithe.denoise.training import saved_batch
 from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ResourceError
-from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
+from cryolithe.formats import VolumeStatistics, VolumeWriter
 from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.formats.volume_kind import stack_refusal
-from cryolithe.reconstruct.job import Watcher
-from cryolithe.reconstruct.journal import Slab, WorkFolder, checksum
+from cryolithe.optimise.distributed import Place, least
 from cryolithe.report import write_json
-from cryolithe.training.distributed import Place, least
+from cryolithe.work.folder import WorkFolder, checksum
+from cryolithe.work.label import file_label
+from cryolithe.work.watcher import Watcher
 
 CROP, OVERLAP = 256, 32
 PLANES_PER_ENTRY = 4  # of the journal
@@ -63,6 +63,16 @@ class Denoised:
     weights: Path
     verdict: Verdict | None
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Finished planes of a tile: number of the tile, first plane, plane after the last, checksum of their values."""
+
+    tile: int
+    start: int
+    stop: int
+    crc32: int
 
 
 def denoise(job: DenoiseJob, place: Place, watcher: Watcher) -> Denoised:
@@ -181,7 +191,7 @@ def _make_output(
     run: Resolved, inference: Inference, weights: Weights, watcher: Watcher
 ) -> tuple[VolumeStatistics, float | None]:
     """Denoise all tiles, put them together, write the result; returns what `_assemble` does."""
-    folder = WorkFolder(run.job.output.with_name(run.job.output.name + ".partial"))
+    folder = WorkFolder(run.job.output.with_name(run.job.output.name + ".partial"), Planes)
     try:
         if folder.note:
             watcher.note(folder.note)
@@ -196,7 +206,7 @@ def _make_output(
             "crop": parts[0][0].length,
         }
         if folder.plan == plan:
-            watcher.note(f"Going on with an unfinished run: {len(folder.slabs)} parts are done.")
+            watcher.note(f"Going on with an unfinished run: {len(folder.entries)} parts are done.")
         else:
             _begin(folder, plan, parts, run)
         _denoise_tiles(run, inference, parts, folder, watcher)
@@ -209,11 +219,11 @@ def _make_output(
     return made
 
 
-def _tile_file(folder: WorkFolder, number: int) -> Path:
+def _tile_file(folder: WorkFolder[Planes], number: int) -> Path:
     return folder.path / f"tile_{number:04d}.mrc"
 
 
-def _begin(folder: WorkFolder, plan: dict[str, Any], parts: list[Tile], run: Resolved) -> None:
+def _begin(folder: WorkFolder[Planes], plan: dict[str, Any], parts: list[Tile], run: Resolved) -> None:
     """Make the tiles' files, so that a disk that is too full is found at once."""
     folder.forget()
     depth = run.source.volume.shape[0]
@@ -225,50 +235,46 @@ def _begin(folder: WorkFolder, plan: dict[str, Any], parts: list[Tile], run: Res
 
 
 def _denoise_tiles(
-    run: Resolved, inference: Inference, parts: list[Tile], folder: WorkFolder, watcher: Watcher
+    run: Resolved, inference: Inference, parts: list[Tile], folder: WorkFolder[Planes], watcher: Watcher
 ) -> None:
-    """Denoise what the journal does not have yet; tile n, plane z is its row ``n * depth + z``."""
+    """Denoise what the journal does not have yet."""
     depth = run.source.volume.shape[0]
-    done = _intact_planes(folder, depth)
+    done = _intact_planes(folder)
     watcher.stage("Denoising", len(parts) * depth)
     watcher.advance(len(done))
     for number, tile in enumerate(parts):
-        missing = [z for z in range(depth) if number * depth + z not in done]
+        missing = [z for z in range(depth) if (number, z) not in done]
         if not missing:
             continue
         first, shape = missing[0], (depth, tile[0].length, tile[1].length)
         path = _tile_file(folder, number)
         with VolumeWriter.open(path, shape, np.float32, target=run.job.output) as writer:
-            statistics, start, crc = RunningStatistics(), first, 0
+            start, crc = first, 0
             planes = inference.planes(lambda z, tile=tile: run.source.window(z, tile), first, depth)  # type: ignore[misc]
             for z, plane in enumerate(planes, start=first):
                 values = np.zeros(shape[1:], np.float32) if plane is None else plane
                 if not np.isfinite(values).all():
                     raise InputError(f"plane {z + 1} of the result is not finite; try --precision fp32")
                 writer.write_sections(z, values[None])
-                statistics.add(values)
                 crc = zlib.crc32(np.ascontiguousarray(values).data, crc)
                 watcher.advance(1)
                 if z + 1 == depth or (z + 1 - start) == PLANES_PER_ENTRY:
                     writer.sync()
-                    rows = (number * depth + start, number * depth + z + 1)
-                    folder.done(Slab(*rows, statistics.count, statistics.result(), inference.batch, crc))
-                    statistics, start, crc = RunningStatistics(), z + 1, 0
+                    folder.done(Planes(number, start, z + 1, crc))
+                    start, crc = z + 1, 0
 
 
-def _intact_planes(folder: WorkFolder, depth: int) -> set[int]:
-    """Rows of the journal (tile n, plane z: ``n * depth + z``) whose values on the disk are still what was written."""
-    intact: set[int] = set()
-    for slab in folder.slabs:
-        number, first = divmod(slab.start, depth)
-        planes = read_mrc(_tile_file(folder, number)).data[first : first + slab.stop - slab.start]
-        if checksum(planes) == slab.crc32:
-            intact |= set(range(slab.start, slab.stop))
+def _intact_planes(folder: WorkFolder[Planes]) -> set[tuple[int, int]]:
+    """Tile and plane of everything whose values on the disk are still what was written."""
+    intact: set[tuple[int, int]] = set()
+    for one in folder.entries:
+        if checksum(read_mrc(_tile_file(folder, one.tile)).data[one.start : one.stop]) == one.crc32:
+            intact |= {(one.tile, z) for z in range(one.start, one.stop)}
     return intact
 
 
 def _assemble(
-    run: Resolved, parts: list[Tile], overlap: int, folder: WorkFolder, weights: Weights, watcher: Watcher
+    run: Resolved, parts: list[Tile], overlap: int, folder: WorkFolder[Planes], weights: Weights, watcher: Watcher
 ) -> tuple[VolumeStatistics, float | None]:
     """Blend the tiles into the output; planes without content are copied.
 
@@ -295,10 +301,7 @@ def _assemble(
             return np.where(np.isfinite(original), original, np.float32(survey.scale.centre))
         return survey.scale.undo(kept(z))
 
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    stamp = int(epoch) if epoch.isdecimal() and len(epoch) < 12 else time.time()
-    date = datetime.fromtimestamp(stamp, tz=timezone.utc).date().isoformat()
-    label = f"CryoLithe {__version__} samba Lmax {run.gaps[1]} weights {weights.sha256[:12]} {date}"
+    label = file_label(f"samba Lmax {run.gaps[1]} weights {weights.sha256[:12]}")
     statistics = write_result(run.target, volume, plane, label, run.job.overwrite)
     return statistics, low.sigma if low else None
 

@@ -7,8 +7,7 @@ NAME.run/train.csv, validation.csv, learning.png, tensorboard/
 
 from __future__ import annotations
 
-import threading
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,61 +17,48 @@ from cryolithe.denoise.figures import plot_learning
 from cryolithe.denoise.job import Resolved
 from cryolithe.denoise.model import Weights, load_weights, save_weights
 from cryolithe.denoise.recipe import Recipe
-from cryolithe.denoise.training import FORMAT, Hooks, State, load_state, new_state, save_state, train
+from cryolithe.denoise.training import FORMAT, Hooks, SambaState, load_state, new_state, save_state, train
 from cryolithe.device import precision_name
-from cryolithe.errors import OutputError
-from cryolithe.reconstruct.job import Watcher
-from cryolithe.training.distributed import Place
-from cryolithe.training.interrupt import asked_to_stop
-from cryolithe.training.tables import Events, Table
-from cryolithe.training.tensors import read_tensors
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Progress
+from cryolithe.optimise.recorder import Recorder, recording
+from cryolithe.optimise.tensors import read_tensors
+from cryolithe.work.watcher import Watcher
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate")
 VALIDATION_FIELDS = ("step", "seconds", "loss")
 LOG_EVERY = 5
 SAVE_EVERY_S = 120.0
+# What a training leaves in its folder.
+LEFTOVERS = ("state.safetensors*", "train.csv", "validation.csv", "learning.png", "tensorboard/events.*")
 
 
-class _Recorder:
+class _Recorder(Recorder):
     """What the first process does beside training."""
 
-    def __init__(self, run: Resolved, recipe: Recipe, state: State, watcher: Watcher, fingerprint: str) -> None:
-        self.folder, self._recipe, self._fingerprint = run.job.folder, recipe, fingerprint
-        self._watcher = watcher
-        try:
-            if not run.job.resume and self.folder.exists():
-                _forget(self.folder)
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write into {self.folder}: {error.strerror or error}") from error
-        self.steps = Table(self.folder / "train.csv", STEP_FIELDS, state.step)
-        self.validations = Table(self.folder / "validation.csv", VALIDATION_FIELDS, state.step)
-        self.board = Events(self.folder / "tensorboard")
-        self._recent: list[float] = []
+    def __init__(self, run: Resolved, recipe: Recipe, state: SambaState, watcher: Watcher, fingerprint: str) -> None:
+        self._recipe, self._fingerprint, self._watcher = recipe, fingerprint, watcher
+        resumed = state.step if run.job.resume else None
+        super().__init__(run.job.folder, (STEP_FIELDS, VALIDATION_FIELDS), resumed, LEFTOVERS)
         self._share = 0.0
         self._saved = state.seconds
 
-    def on_step(self, state: State, loss: float, rate: float, share: float) -> None:
+    def on_step(self, state: SambaState, progress: Progress) -> None:
         """Log, and save now and then."""
-        self._recent.append(loss)
-        if state.step % LOG_EVERY == 0 or state.step == 1:
-            mean = sum(self._recent) / len(self._recent)
-            self._recent.clear()
-            self.steps.add((state.step, state.seconds, mean, rate))
-            self.board.step(state.step, {"loss": mean, "learning_rate": rate})
-        self._watcher.advance(max(0.0, share - self._share))
-        self._share = max(self._share, share)
+        self.log(state, progress, state.step % LOG_EVERY == 0 or state.step == 1)
+        self._watcher.advance(max(0.0, progress.done - self._share))
+        self._share = max(self._share, progress.done)
         if state.seconds - self._saved > SAVE_EVERY_S:
             self.save(state)
 
-    def on_validation(self, state: State, loss: float) -> None:
+    def on_validation(self, state: SambaState, loss: float) -> None:
         """Log and save."""
         self.validations.add((state.step, state.seconds, loss))
         self.board.step(state.step, {"loss held back": loss})
         self._watcher.note(f"step {state.step}, {state.seconds / 60:.1f} min: loss held back {loss:.5f}")
         self.save(state)
 
-    def save(self, state: State) -> None:
+    def save(self, state: SambaState) -> None:
         """State and curve."""
         self._saved = state.seconds
         save_state(self.folder / "state.safetensors", state, self._recipe, self._fingerprint)
@@ -86,8 +72,7 @@ def train_weights(run: Resolved, recipe: Recipe, place: Place, watcher: Watcher)
         KeyboardInterrupt: if the user asked to stop; the state is saved.
         CryoLitheError: if a file cannot be written, or the state is not of this job.
     """
-    job, leader = run.job, place.rank == 0
-    fingerprint = run.source.fingerprint()
+    job, fingerprint = run.job, run.source.fingerprint()
     limit = job.limit_seconds(place.device)
     start = load_weights(job.model).network if job.model is not None else None
     blocks = Blocks(run.source, recipe)
@@ -96,30 +81,25 @@ def train_weights(run: Resolved, recipe: Recipe, place: Place, watcher: Watcher)
         load_state(job.folder / "state.safetensors", state, recipe, fingerprint)
         watcher.note(f"Going on with the training at step {state.step}, {state.seconds / 60:.1f} min.")
         state.finished = state.finished and (state.seconds >= limit or state.step >= recipe.most_steps)
-    interrupted = threading.Event()
-    recorder = _Recorder(run, recipe, state, watcher, fingerprint) if leader else None
     watcher.stage("Training", 1.0)
-    hooks = Hooks(
-        on_step=recorder.on_step if recorder else lambda state, loss, rate, share: None,
-        on_validation=recorder.on_validation if recorder else lambda state, loss: None,
-        stop_wanted=interrupted.is_set,
-        limit_seconds=limit,
-    )
-    try:
-        with asked_to_stop(interrupted):
-            train(recipe, blocks, place, hooks, state)
-    finally:
-        if recorder is not None:
-            recorder.board.close()
+    with recording(place, partial(_Recorder, run, recipe, state, watcher, fingerprint)) as record:
+        hooks = Hooks(
+            on_step=record.told("on_step"),
+            on_validation=record.told("on_validation"),
+            stop_wanted=record.interrupted.is_set,
+            limit_seconds=limit,
+        )
+        train(recipe, blocks, place, hooks, state)
+    recorder, interrupted = record.recorder, state.interrupted or record.interrupted.is_set()
     if recorder is not None:
         recorder.save(state)
-        if interrupted.is_set():
+        if interrupted:
             watcher.note(f"State of step {state.step} saved in {job.folder}.")
             raise KeyboardInterrupt
         save_weights(job.weights, state.best, _card(run, recipe, place, state, fingerprint))
         watcher.note(f"Trained {state.step} steps in {state.seconds / 60:.1f} min; weights: {job.weights}")
         return load_weights(job.weights)
-    if interrupted.is_set():
+    if interrupted:
         raise KeyboardInterrupt
     return Weights(state.best.cpu(), {}, "")
 
@@ -134,7 +114,7 @@ def finished_weights(job_weights: Path, state: Path, fingerprint: str) -> Weight
     return load_weights(job_weights)
 
 
-def _card(run: Resolved, recipe: Recipe, place: Place, state: State, fingerprint: str) -> dict[str, Any]:
+def _card(run: Resolved, recipe: Recipe, place: Place, state: SambaState, fingerprint: str) -> dict[str, Any]:
     """What the weights' file tells of its making."""
     volume, scale = run.source.volume, run.source.survey.scale
     return {
@@ -156,11 +136,3 @@ def _card(run: Resolved, recipe: Recipe, place: Place, state: State, fingerprint
         "precision": precision_name(place.precision),
         "processes": place.world,
     }
-
-
-def _forget(folder: Path) -> None:
-    """Remove the files of an earlier training, and nothing that is not one."""
-    for pattern in ("state.safetensors*", "train.csv", "validation.csv", "learning.png", "tensorboard/events.*"):
-        for path in folder.glob(pattern):
-            with suppress(OSError):
-                path.unlink()

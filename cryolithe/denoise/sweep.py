@@ -12,7 +12,7 @@ from cryolithe.denoise.figures import plot_sweep
 from cryolithe.denoise.inference import Inference
 from cryolithe.denoise.job import Resolved
 from cryolithe.denoise.tiles import Span, Tile
-from cryolithe.reconstruct.job import Watcher
+from cryolithe.work.watcher import Watcher
 
 CROP, PLANES = 256, 16
 SHOWN = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24)

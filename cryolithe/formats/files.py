@@ -12,6 +12,7 @@ from cryolithe.errors import FileFormatError, InputError, OutputError
 
 PathLike = str | os.PathLike[str]
 
+MRC_VOLUME_ENDINGS = (".mrc", ".rec", ".map")
 # What nobody calls a folder.
 _FILE_ENDINGS = frozenset(
     [

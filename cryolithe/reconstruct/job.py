@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch
 from cryolithe.alignment import Alignment, VolumePlace, views
 from cryolithe.device import choose_devices, choose_precision, network_precision
 from cryolithe.errors import InputError, OutputError, SettingsError
-from cryolithe.formats.files import check_ending, input_size_bytes, nearest_folder
+from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.hashing import file_sha256
@@ -32,23 +32,6 @@ from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
 FREE_SETTINGS = {"overwrite", "max_memory", "preview", *OPTIONS}
-VOLUME_ENDINGS = (".mrc", ".rec", ".map")
-
-
-class Watcher(Protocol):
-    """Who is told how far a run is."""
-
-    def stage(self, name: str, total: float) -> None:
-        """A stage of ``total`` units begins."""
-        ...
-
-    def advance(self, amount: float) -> None:
-        """Units of the stage are done."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something that the user should know."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -210,7 +193,7 @@ def check_files(job: Job, to_make: Path | None = None) -> None:
         if path.exists() and any(used.exists() and path.samefile(used) for used in (*inputs, Path(job.settings.model))):
             raise OutputError(f"{path} is an input of this run; choose another -o")
     if not zarr:
-        check_ending(job.output, VOLUME_ENDINGS, "an MRC volume (OME-Zarr: .zarr with --format ome-zarr)")
+        check_ending(job.output, MRC_VOLUME_ENDINGS, "an MRC volume (OME-Zarr: .zarr with --format ome-zarr)")
     for path in (job.output, job.sidecar):
         if os.path.lexists(path) and not job.settings.overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")

@@ -23,14 +23,15 @@ from cryolithe.formats.files import sync
 from cryolithe.formats.int8 import int8_scale
 from cryolithe.formats.mrc_writer import reserve_room
 from cryolithe.formats.ome_zarr import pyramid_bytes, write_ome_zarr
-from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, Watcher, is_record_of
-from cryolithe.reconstruct.journal import WorkFolder
+from cryolithe.reconstruct.job import Finished, Job, ResolvedJob, is_record_of
 from cryolithe.reconstruct.looking import planned_polarity
 from cryolithe.reconstruct.selfcheck import SelfCheck
 from cryolithe.reconstruct.sidecar import sidecar_record
+from cryolithe.reconstruct.slab_folder import SlabFolder
 from cryolithe.reconstruct.turning import tilt_volume
 from cryolithe.report import write_json
 from cryolithe.settings import ReconstructSettings
+from cryolithe.work.watcher import Watcher
 
 _BLOCK_VOXELS = 16_000_000
 # A volume on its way to the output, in the working folder.
@@ -44,7 +45,7 @@ def working_dtype(settings: ReconstructSettings) -> str:
     return "float32" if settings.dtype == "int8" else settings.dtype
 
 
-def reserve(run: ResolvedJob, folder: WorkFolder) -> None:
+def reserve(run: ResolvedJob, folder: SlabFolder) -> None:
     """Make sure that there is room for what is made of the volume when it is complete: not only after hours.
 
     Raises:
@@ -66,7 +67,7 @@ def _new_volume(run: ResolvedJob, path: Path, shape: tuple[int, int, int], dtype
 
 def finish(
     run: ResolvedJob,
-    folder: WorkFolder,
+    folder: SlabFolder,
     plan: dict[str, Any],
     times: dict[str, float],
     watcher: Watcher,
@@ -152,7 +153,7 @@ def _converted(
     return path, running.result(), scaling
 
 
-def _place(finished: Path, folder: WorkFolder, job: Job) -> None:
+def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
     """Move volume and record to their places, so that a crash at any moment can be mended by `recover`."""
     try:
         write_json(folder.commit, _identity(finished))
@@ -175,7 +176,7 @@ def _place(finished: Path, folder: WorkFolder, job: Job) -> None:
         raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
 
 
-def _put_back(folder: WorkFolder, job: Job) -> None:
+def _put_back(folder: SlabFolder, job: Job) -> None:
     """Undo what `_place` did before a move that failed: the earlier volume and its record return."""
     for kept, place in ((_REPLACED, job.output), (_REPLACED_RECORD, job.sidecar)):
         if os.path.lexists(folder.path / kept) and not os.path.lexists(place):
@@ -198,7 +199,7 @@ def recover(job: Job) -> bool:
     """
     if not (job.partial / "commit.json").is_file() or not job.output.exists():
         return False
-    folder = WorkFolder(job.partial)
+    folder = SlabFolder(job.partial)
     try:
         committed = json.loads(folder.commit.read_text(encoding="utf-8"))
         if committed != _identity(job.output):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -31,12 +29,10 @@ from cryolithe.reconstruct.job import (
     Finished,
     Job,
     ResolvedJob,
-    Watcher,
     already_done,
     check_files,
     input_files,
 )
-from cryolithe.reconstruct.journal import WorkFolder
 from cryolithe.reconstruct.looking import planned_polarity, settled_polarity
 from cryolithe.reconstruct.methods import (
     Compute,
@@ -54,8 +50,11 @@ from cryolithe.reconstruct.preview import write_preview
 from cryolithe.reconstruct.remedies import checked
 from cryolithe.reconstruct.selfcheck import SelfCheck, self_check
 from cryolithe.reconstruct.sidecar import geometry_line
+from cryolithe.reconstruct.slab_folder import SlabFolder
 from cryolithe.reconstruct.slabs import run_slabs
 from cryolithe.reconstruct.storing import PARTS, all_finite, scaled, store
+from cryolithe.work.label import file_label
+from cryolithe.work.watcher import Watcher
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -76,7 +75,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     watcher.stage("Checking images", 1)
     notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), _image_workers(run))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
-    folder = WorkFolder(job.partial)
+    folder = SlabFolder(job.partial)
     try:
         if folder.note:
             watcher.note(folder.note)
@@ -127,7 +126,7 @@ def _inputs_seen(job: Job) -> list[tuple[int, int]]:
     return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in input_files(job).values())]
 
 
-def _still_free(job: Job, folder: WorkFolder) -> None:
+def _still_free(job: Job, folder: SlabFolder) -> None:
     """Look at the output again under the lock: another run may have finished it in between."""
     try:
         check_files(job)
@@ -147,7 +146,7 @@ def plan_run(run: ResolvedJob) -> tuple[str, str]:
     return estimate(run, planned), memory_table(run, planned)
 
 
-def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, Any]:
+def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, Any]:
     """The journal's first line: an earlier one if it is for the very same work, else a new one.
 
     Raises:
@@ -182,12 +181,13 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
                 "give --overwrite to start anew, or choose another -o"
             )
     fitting = fit(run)
+    what = f"model {run.model.name} {run.model.sha256[:12]}" if run.model else settings.method
     plan = {
         "work": work,
         "slab_rows": fitting.slab_rows,
         "batch": fitting.batch,
         "threads": torch.get_num_threads(),
-        "label": _label(run),
+        "label": file_label(what),
     }
     folder.forget()
     with VolumeWriter.create(
@@ -198,7 +198,7 @@ def _plan(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> dict[str, A
     return plan
 
 
-def _usable(run: ResolvedJob, folder: WorkFolder) -> bool:
+def _usable(run: ResolvedJob, folder: SlabFolder) -> bool:
     """Whether the unfinished volume has the right length and header."""
     try:
         VolumeWriter.open(folder.volume, run.grid.shape, working_dtype(run.job.settings)).close()
@@ -223,16 +223,7 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
     return None
 
 
-def _label(run: ResolvedJob) -> str:
-    """The MRC label: program, method or model, date (of SOURCE_DATE_EPOCH where that is set)."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    stamp = int(epoch) if epoch.isdecimal() and len(epoch) < 12 else time.time()
-    date = datetime.fromtimestamp(stamp, tz=timezone.utc).date().isoformat()
-    what = f"model {run.model.name} {run.model.sha256[:12]}" if run.model else run.job.settings.method
-    return f"CryoLithe {__version__} {what} {date}"
-
-
-def _prepared(run: ResolvedJob, folder: WorkFolder, watcher: Watcher) -> PreparedStack:
+def _prepared(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> PreparedStack:
     """Prepare the stack; it is made anew by a resumed run, which gives the same values."""
     watcher.stage("Preparing images", run.series.geometry.tilts)
     workers = _image_workers(run)
@@ -248,7 +239,7 @@ def _image_workers(run: ResolvedJob) -> int:
 
 
 def _with_polarity(
-    run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
 ) -> dict[str, Any]:
     """The journal's first line with what dense matter is taken to be; what an unfinished run settled stays."""
     polarity = planned_polarity(plan)
@@ -265,7 +256,7 @@ def _with_polarity(
 
 
 def _with_fusion(
-    run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
 ) -> dict[str, Any]:
     """The journal's first line with how filtered back-projection is mixed in; what an unfinished run settled stays."""
     if run.model is None:
@@ -334,7 +325,7 @@ def _make_method(
 
 
 def _make_slabs(
-    run: ResolvedJob, folder: WorkFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
 ) -> dict[str, Any]:
     """Reconstruct and write all slabs that the journal does not have yet.
 
@@ -390,7 +381,7 @@ def _make_slabs(
     return {"pooling": pooling, "made_again": _made_again(run, folder)}
 
 
-def _made_again(run: ResolvedJob, folder: WorkFolder) -> dict[str, Any] | None:
+def _made_again(run: ResolvedJob, folder: SlabFolder) -> dict[str, Any] | None:
     """Rows of the slabs in which values left the range of the usual precision, and their precision."""
     usual = (None, precision_name(run.precision))
     others = [slab for slab in folder.slabs if slab.precision not in usual]
@@ -399,7 +390,7 @@ def _made_again(run: ResolvedJob, folder: WorkFolder) -> dict[str, Any] | None:
     return {"precision": others[0].precision, "rows": sorted([slab.start, slab.stop] for slab in others)}
 
 
-def _self_checked(folder: WorkFolder, stack: PreparedStack, device: torch.device) -> SelfCheck:
+def _self_checked(folder: SlabFolder, stack: PreparedStack, device: torch.device) -> SelfCheck:
     """Compare the volume with its images on the device, or on the CPU where the device has too little memory."""
     volume = read_mrc(folder.volume).data
     try:
@@ -411,7 +402,7 @@ def _self_checked(folder: WorkFolder, stack: PreparedStack, device: torch.device
     return self_check(volume, stack, torch.device("cpu"))
 
 
-def _missing_rows(folder: WorkFolder, height: int, slab: int) -> list[tuple[int, int]]:
+def _missing_rows(folder: SlabFolder, height: int, slab: int) -> list[tuple[int, int]]:
     """Slabs, (first row, row after the last), of at most ``slab`` rows that the journal does not have yet."""
     ends = {done.start: done.stop for done in folder.slabs}
     missing, row = [], 0

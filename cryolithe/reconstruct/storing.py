@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cryolithe.device import precision_name
 from cryolithe.formats import RunningStatistics, VolumeWriter
-from cryolithe.reconstruct.journal import Slab, checksum
+from cryolithe.reconstruct.slab_folder import Slab
 from cryolithe.reconstruct.slabs import SlabResult
+from cryolithe.work.folder import checksum
 
 # Parts of a slab whose statistics are computed side by side; the same everywhere, so that sums have one order.
 PARTS = 4

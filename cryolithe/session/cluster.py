@@ -17,26 +17,11 @@ from cryolithe.errors import DeviceError, ResourceError, SettingsError
 from cryolithe.limits import usable_cores
 from cryolithe.session.batch import Outcome, one_line, run_task
 from cryolithe.session.tasks import Task
+from cryolithe.work.watcher import Logged
 
 RETRIES = 2
 # A worker with several threads would run several series at once, each with all the memory and cores.
 _ONE_AT_A_TIME = threading.Lock()
-
-
-class _QuietWatcher:
-    """Notes end in the worker's log."""
-
-    def stage(self, name: str, total: float) -> None:
-        """See `cryolithe.reconstruct.job.Watcher`."""
-
-    def advance(self, amount: float) -> None:
-        """See `cryolithe.reconstruct.job.Watcher`."""
-
-    def note(self, text: str) -> None:
-        """See `cryolithe.reconstruct.job.Watcher`."""
-        import logging
-
-        logging.getLogger("distributed.worker").info("cryolithe: %s", text)
 
 
 def granted_threads(nthreads: int, environment: Mapping[str, str], workers: int) -> int:
@@ -85,7 +70,7 @@ def work(task: Task) -> Outcome:
     """
     with _ONE_AT_A_TIME:
         _take_threads()
-        return run_task(task, _QuietWatcher(), raises=(ResourceError, DeviceError, MemoryError))
+        return run_task(task, Logged("distributed.worker"), raises=(ResourceError, DeviceError, MemoryError))
 
 
 def check_scheduler(scheduler: str, workers: int | None) -> None:

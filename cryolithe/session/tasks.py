@@ -14,8 +14,9 @@ from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import is_tomogram_table, read_tomogram_star
 from cryolithe.reconstruct.inputs import OPTIONS
-from cryolithe.reconstruct.job import Job, Watcher, default_output, input_files
+from cryolithe.reconstruct.job import Job, default_output, input_files
 from cryolithe.settings import ReconstructSettings, resolve_settings
+from cryolithe.work.watcher import Watcher
 
 # Of volumes; a folder has none of them.
 _ENDINGS = (".mrc", ".rec", ".map", ".mrcs", ".zarr", ".tif", ".tiff")

@@ -4,92 +4,40 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from cryolithe.errors import CryoLitheError, ModelError
+from cryolithe.errors import ModelError
 from cryolithe.network import Network, RowSet, build_network
 from cryolithe.network.config import config_to_dict
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks, Task, loader_threads, optimise
+from cryolithe.optimise.state import State, new_scaler
+from cryolithe.optimise.step import follow, gradient, update
 from cryolithe.training.columns import AnyBatch, ColumnBatch, columns_pay, gather_columns, values_of_blocks
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run, gather
-from cryolithe.training.distributed import Place, average
 from cryolithe.training.loader import runs_of_steps
 from cryolithe.training.losses import output_weights, run_loss
 from cryolithe.training.sections import LossSettings
 from cryolithe.training.sources import Source
 
-THREADS_BESIDE_GPU = 4
 # Blocks at the faces of a cube that a loss leaves out, and cubes that go through a trunk together.
 FACE, TOGETHER = 2, 8
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a step tells its watcher.
-
-    Attributes:
-        step: its number, from 1.
-        loss: mean over the runs of all processes.
-        averaged: the averaged weights so far.
-        learning_rate: that it was taken with.
-        gradient_norm: before clipping.
-    """
-
-    step: int
-    loss: float
-    averaged: Network
-    learning_rate: float = 0.0
-    gradient_norm: float = 0.0
-
-
-@dataclass
-class TrainState:
+@dataclass(kw_only=True)
+class TrainState(State[Network]):
     """All that changes during a run.
 
     Attributes:
-        network: the weights that the optimiser moves.
-        averaged: their moving average.
-        optimiser: AdamW.
-        scaler: of gradients, for float16.
-        step: steps done.
-        seconds: spent on them.
-        best_loss: on the validation set.
-        stale: validations since.
-        interrupted: whether any process was asked from outside to stop.
+        averaged: moving average of the network's weights.
     """
 
-    network: Network
     averaged: Network
-    optimiser: torch.optim.AdamW
-    scaler: torch.amp.GradScaler
-    step: int = 0
-    seconds: float = 0.0
-    best_loss: float = math.inf
-    stale: int = 0
-    interrupted: bool = False
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What a run tells and asks its surroundings.
-
-    Attributes:
-        on_step: called after every step; True asks to stop (all processes stop together).
-        on_bad_loss: called with the runs of a step whose loss is not finite.
-        stop_wanted: asked before every step.
-        limit_seconds: time for all steps together; the learning rate then falls to zero at its end.
-    """
-
-    on_step: Callable[[TrainState, Progress], bool | None] = lambda state, progress: None
-    on_bad_loss: Callable[[list[Run], int], object] = lambda runs, step: None
-    stop_wanted: Callable[[], bool] = lambda: False
-    limit_seconds: float = math.inf
-    clock: Callable[[], float] = field(default=time.monotonic)
 
 
 def band_weights(config: TrainConfig) -> torch.Tensor:
@@ -224,8 +172,7 @@ def new_state(config: TrainConfig, place: Place, start: Network | None = None) -
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
     )
-    scaler = torch.amp.GradScaler(place.device.type, enabled=place.precision == torch.float16)
-    return TrainState(network, averaged, optimiser, scaler)
+    return TrainState(network=network, averaged=averaged, optimiser=optimiser, scaler=new_scaler(place))
 
 
 def train(
@@ -237,41 +184,25 @@ def train(
         config: the recipe.
         source: of the series.
         place: device, precision, process.
-        hooks: what is told and asked.
+        hooks: what is told and asked; a step's batch are its runs.
         state: to go on from; fresh weights by default. It is changed.
 
     Raises:
         CryoLitheError: if the loss is not finite.
     """
-    hooks, state = hooks or Hooks(), state or new_state(config, place)
+    state = state or new_state(config, place)
     weights = band_weights(config).to(place.device)
     apply: Callable[..., Any] = torch.compile(state.network, dynamic=True) if config.compile else state.network
-    threads = 0 if place.device.type == "cpu" else THREADS_BESIDE_GPU
-    steps = runs_of_steps(config, state.network.config, source, state.step, place.stream, threads)
-    spent_before, started = state.seconds, hooks.clock()
-    share = 0.0 if math.isinf(hooks.limit_seconds) else state.seconds / hooks.limit_seconds
-    try:
-        for runs in steps:
-            rate = config.learning_rate * learning_rate_factor(state.step, config, share)
-            loss = _gradient(state, runs, weights, place, config, apply)
-            state.seconds = spent_before + hooks.clock() - started
-            asked, late = float(hooks.stop_wanted()), float(state.seconds >= hooks.limit_seconds)
-            numbers = [loss, asked, late, state.seconds]
-            loss, asked, late, seconds = average(state.network.parameters(), numbers, place)
-            if not math.isfinite(loss):
-                hooks.on_bad_loss(runs, state.step)
-                raise CryoLitheError(
-                    f"the loss became {loss} at step {state.step + 1}; lower learning_rate or check the data"
-                )
-            norm = _update(state, config, rate)
-            share = 0.0 if math.isinf(hooks.limit_seconds) else seconds / hooks.limit_seconds
-            enough = hooks.on_step(state, Progress(state.step, loss, state.averaged, rate, norm))
-            state.interrupted = asked > 0
-            if asked > 0 or late > 0 or _any(bool(enough), place):
-                break
-    finally:
-        steps.close()
-    return state
+    threads = loader_threads(place.device)
+    task: Task[TrainState, list[Run]] = Task(
+        steps=config.steps,
+        batches=runs_of_steps(config, state.network.config, source, state.step, place.stream, threads),
+        learning_rate=lambda step, share: config.learning_rate * learning_rate_factor(step, config, share),
+        gradient=lambda state, runs: _gradient(state, runs, weights, place, config, apply),
+        update=lambda state, rate: _update(state, config, rate),
+        remedy="lower learning_rate or check the data",
+    )
+    return optimise(task, place, hooks or Hooks(), state)
 
 
 def _gradient(
@@ -282,18 +213,17 @@ def _gradient(
     config: TrainConfig,
     apply: Callable[..., torch.Tensor],
 ) -> float:
-    """Accumulate the gradient of the runs of a step, scaled in float16; returns their mean loss."""
-    state.optimiser.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=place.device)
-    together = TOGETHER if state.network.config.trunk_reach else 1
-    for first in range(0, len(runs), together):
-        some = runs[first : first + together]
-        batches = [_gather(run, state.network, place, config.compile) for run in some]
-        loss = batches_loss(state.network, batches, weights, place.precision, config.loss, apply)
-        loss = loss * (len(some) / len(runs))
-        state.scaler.scale(loss).backward()
-        total += loss.detach()
-    return float(total)  # waits for the device, once a step
+    """Accumulate the gradient of the runs of a step; returns their mean loss."""
+
+    def losses() -> Iterator[torch.Tensor]:
+        together = TOGETHER if state.network.config.trunk_reach else 1
+        for first in range(0, len(runs), together):
+            some = runs[first : first + together]
+            batches = [_gather(run, state.network, place, config.compile) for run in some]
+            loss = batches_loss(state.network, batches, weights, place.precision, config.loss, apply)
+            yield loss * (len(some) / len(runs))
+
+    return gradient(state, losses())
 
 
 def _gather(run: Run, network: Network, place: Place, compiled: bool) -> AnyBatch:
@@ -308,22 +238,6 @@ def _gather(run: Run, network: Network, place: Place, compiled: bool) -> AnyBatc
 
 def _update(state: TrainState, config: TrainConfig, rate: float) -> float:
     """One step of the optimiser and of the average; returns the norm of the gradient."""
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate
-    state.scaler.unscale_(state.optimiser)  # after the average over the processes: see there
-    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
-    state.scaler.step(state.optimiser)
-    state.scaler.update()
-    # Early weights are forgotten quickly, late ones slowly.
-    decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
-    with torch.no_grad():
-        slow: list[torch.Tensor] = list(state.averaged.parameters())
-        fast: list[torch.Tensor] = list(state.network.parameters())
-        torch._foreach_lerp_(slow, fast, 1 - decay)
-    state.step += 1
-    return float(norm)
-
-
-def _any(wish: bool, place: Place) -> bool:
-    """Whether any process wishes to stop; a single one need not ask."""
-    return wish if place.world == 1 else average([], [float(wish)], place)[0] > 0
+    norm = update(state, rate, config.clip_norm)
+    follow(state.averaged, state.network, config.ema_decay, state.step)
+    return norm

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from cryolithe.formats.files import replacing
 from cryolithe.greys import grey_scale, to_grey
 from cryolithe.network import Head
+from cryolithe.optimise.tables import Events, Table
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.report import draw_section
 from cryolithe.training.class_scoring import SUMMARY
-from cryolithe.training.tables import Events, Table
 from cryolithe.training.validation import Example, Verdict, band_names
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
@@ -26,22 +26,19 @@ def validation_fields(head: Head) -> tuple[str, ...]:
     return ("step", "example", "loss", "snr_db", "fsc_measured", "fsc_missing", *bands, *SUMMARY)
 
 
-class Board(Events):
-    """TensorBoard's event files with the validations of a network that reconstructs."""
-
-    def validation(
-        self, step: int, verdicts: Sequence[Verdict], head: Head, volumes: Sequence[NDArray[np.float32]]
-    ) -> None:
-        """Scores of each example, errors by band, central slices."""
-        if self.writer is None:
-            return
-        for verdict in verdicts:
-            for name in ("loss", "snr_db", "fsc_measured", "fsc_missing"):
-                self.writer.add_scalar(f"{verdict.name}/{name}", getattr(verdict, name), step)
-            for name, value in zip(band_names(head), verdict.bands, strict=True):
-                self.writer.add_scalar(f"bands of {verdict.name}/{name}", value, step)
-        for verdict, volume in zip(verdicts, volumes, strict=True):
-            self.writer.add_image(verdict.name, to_grey(volume[volume.shape[0] // 2])[None], step)
+def log_validation(
+    board: Events, step: int, verdicts: Sequence[Verdict], head: Head, volumes: Sequence[NDArray[np.float32]]
+) -> None:
+    """Scores of each example, errors by band and central slices, for TensorBoard."""
+    if board.writer is None:
+        return
+    for verdict in verdicts:
+        for name in ("loss", "snr_db", "fsc_measured", "fsc_missing"):
+            board.writer.add_scalar(f"{verdict.name}/{name}", getattr(verdict, name), step)
+        for name, value in zip(band_names(head), verdict.bands, strict=True):
+            board.writer.add_scalar(f"bands of {verdict.name}/{name}", value, step)
+    for verdict, volume in zip(verdicts, volumes, strict=True):
+        board.writer.add_image(verdict.name, to_grey(volume[volume.shape[0] // 2])[None], step)
 
 
 def plot_summary(

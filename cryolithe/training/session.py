@@ -11,33 +11,37 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from cryolithe.errors import CryoLitheError, OutputError, SettingsError
+from cryolithe.errors import OutputError, SettingsError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Network
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks, Progress
+from cryolithe.optimise.recorder import Recorder, recording
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.report import write_json
 from cryolithe.training.config import TrainConfig
-from cryolithe.training.distributed import Place, average
-from cryolithe.training.interrupt import asked_to_stop
-from cryolithe.training.loop import Hooks, Progress, TrainState, new_state, train
-from cryolithe.training.records import STEP_FIELDS, Board, plot_summary, validation_fields
+from cryolithe.training.dataset import Run
+from cryolithe.training.loop import TrainState, new_state, train
+from cryolithe.training.records import STEP_FIELDS, log_validation, plot_summary, validation_fields
 from cryolithe.training.sources import Source
 from cryolithe.training.state import load_state, save_model, save_runs, save_state
-from cryolithe.training.tables import Table
 from cryolithe.training.validation import Example, Verdict, judge, mean_loss
 
 LOG_EVERY = 50
 PAIRS_NAME = "pairs.json"
+# What a run leaves in its folder.
+LEFTOVERS = (
+    "*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "summary.png", "config.yaml", PAIRS_NAME,
+    "targets_*.npy", "tensorboard/events.*",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,39 +109,20 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     Raises:
         CryoLitheError: if the loss is not finite (the runs of that step are saved), or a file cannot be written.
     """
-    leader = session.place.rank == 0
     state = new_state(session.config, session.place, session.start)
     if session.resume:
         load_state(session.folder / "state.safetensors", state, session.config)
         _check_pairs(session.folder / PAIRS_NAME, session.pairs)
-    failures: list[BaseException] = []  # of process 0, which alone records
-    recorder = _begun(session, state.step, failures) if leader else None
-    _end_together(failures, session.place)
-    interrupted = threading.Event()
+    begin = partial(_Recorder, session, state.step)
+    with recording(session.place, begin) as record:
 
-    def on_step(state: TrainState, progress: Progress) -> bool:
-        if recorder is None:
-            return False
-        try:
-            session.on_step(progress)
-            return recorder.after_step(state, progress)
-        except BaseException as error:  # the others must be told, or they would wait for this process
-            failures.append(error)
-            return True
+        def on_bad_loss(runs: list[Run], step: int) -> None:
+            save_runs(session.folder / f"bad_batch_{session.place.rank}.safetensors", runs, step)
 
-    def on_bad_loss(runs: Any, step: int) -> None:
-        save_runs(session.folder / f"bad_batch_{session.place.rank}.safetensors", runs, step)
-
-    hooks = Hooks(on_step, on_bad_loss, interrupted.is_set, session.limit_seconds)
-    try:
-        with asked_to_stop(interrupted):
-            train(session.config, session.source, session.place, hooks, state)
-        _end_together(failures, session.place)
-    finally:
-        if recorder is not None:
-            recorder.board.close()
-    if recorder is not None:
-        recorder.finish(state, state.interrupted)
+        hooks = Hooks(record.told("after_step"), on_bad_loss, record.interrupted.is_set, session.limit_seconds)
+        train(session.config, session.source, session.place, hooks, state)
+    if record.recorder is not None:
+        record.recorder.finish(state, state.interrupted)
     return state, state.interrupted
 
 
@@ -155,59 +140,27 @@ def _check_pairs(path: Path, pairs: dict[str, str]) -> None:
             )
 
 
-def _begun(session: Session, step: int, failures: list[BaseException]) -> _Recorder | None:
-    """A recorder; what keeps it from beginning is added to the failures."""
-    try:
-        return _Recorder(session, step)
-    except BaseException as error:
-        failures.append(error)
-        return None
-
-
-def _end_together(failures: list[BaseException], place: Place) -> None:
-    """Raise this process's failure, if it has one, and in all others an error that says so.
-
-    Raises:
-        CryoLitheError: in the processes that did not fail.
-    """
-    failed = average([], [float(bool(failures))], place)[0] > 0
-    if failures:
-        raise failures[0]
-    if failed:
-        raise CryoLitheError("process 0 could not go on, see its message; the others end with it")
-
-
-class _Recorder:
+class _Recorder(Recorder):
     """What process 0 does after a step: logs, validations, states, models."""
 
     def __init__(self, session: Session, step: int) -> None:
         self.session, self.config = session, session.config
-        folder = session.folder
+        self.head = self.config.network_config().head
+        columns = STEP_FIELDS, validation_fields(self.head)
+        super().__init__(session.folder, columns, step if session.resume else None, LEFTOVERS)
         try:
-            if not session.resume and folder.exists():
-                _forget(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(folder / "config.yaml", overwrite=True) as temporary:
+            with replacing(self.folder / "config.yaml", overwrite=True) as temporary:
                 values = self.config.model_dump(mode="json")
                 temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-            write_json(folder / PAIRS_NAME, session.pairs)
+            write_json(self.folder / PAIRS_NAME, session.pairs)
         except OSError as error:
-            raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
-        self.head = self.config.network_config().head
-        self.steps = Table(folder / "train.csv", STEP_FIELDS, step)
-        self.validations = Table(folder / "validation.csv", validation_fields(self.head), step)
-        self.board = Board(folder / "tensorboard")
-        self.recent: list[float] = []
+            raise OutputError(f"cannot write into {self.folder}: {error.strerror or error}") from error
         self.validated_at, self.volumes = -1, []  # type: tuple[int, list[Any]]
 
     def after_step(self, state: TrainState, progress: Progress) -> bool:
         """Returns whether training is to stop: no better loss for long."""
-        self.recent.append(progress.loss)
-        if state.step % LOG_EVERY == 0 or state.step == self.config.steps:
-            mean = sum(self.recent) / len(self.recent)
-            self.recent.clear()
-            self.steps.add((state.step, state.seconds, mean, progress.learning_rate, progress.gradient_norm))
-            self.board.step(state.step, {"loss": mean, "learning_rate": progress.learning_rate})
+        self.session.on_step(progress)
+        self.log(state, progress, state.step % LOG_EVERY == 0 or state.step == self.config.steps)
         every = self.config.validation.every
         stop = bool(every) and state.step % every == 0 and self._validate(state)
         if state.step % self.config.save_every == 0:
@@ -222,11 +175,11 @@ class _Recorder:
         if self.validated_at != state.step:
             self._validate(state)
         self._save(state)
-        folder, best = self.session.folder, self.session.folder / "best.safetensors"
-        final = best if best.exists() else folder / "last.safetensors"
+        best = self.folder / "best.safetensors"
+        final = best if best.exists() else self.folder / "last.safetensors"
         with replacing(self.session.output, overwrite=True) as temporary:
             shutil.copyfile(final, temporary)
-        plot_summary(folder / "summary.png", self.steps, self.validations, self.session.examples, self.volumes)
+        plot_summary(self.folder / "summary.png", self.steps, self.validations, self.session.examples, self.volumes)
 
     def _validate(self, state: TrainState) -> bool:
         if not self.session.examples:
@@ -240,7 +193,7 @@ class _Recorder:
         for v in verdicts:
             row = (state.step, v.name, v.loss, v.snr_db, v.fsc_measured, v.fsc_missing, *v.bands, *v.fidelity)
             self.validations.add(row)
-        self.board.validation(state.step, verdicts, self.head, self.volumes)
+        log_validation(self.board, state.step, verdicts, self.head, self.volumes)
         self.session.on_validation(state.step, verdicts)
         loss = mean_loss(verdicts)
         if loss < state.best_loss:
@@ -252,7 +205,7 @@ class _Recorder:
         return patience is not None and state.stale >= patience
 
     def _save(self, state: TrainState) -> None:
-        save_state(self.session.folder / "state.safetensors", state, self.config)
+        save_state(self.folder / "state.safetensors", state, self.config)
         self._save_model("last.safetensors", state)
 
     def _save_model(self, name: str, state: TrainState) -> None:
@@ -262,18 +215,4 @@ class _Recorder:
             "loss": round(float(rows[-1]["loss"]), 5) if rows else None,
             "training_seconds": round(state.seconds),
         }
-        save_model(self.session.folder / name, state.averaged, {**self.session.card, **numbers})
-
-
-def _forget(folder: Path) -> None:
-    """Remove the files of an earlier run, and nothing that is not one."""
-    for pattern in ("*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "summary.png",
-                    "config.yaml", PAIRS_NAME, "targets_*.npy", "tensorboard/events.*"):  # fmt: skip
-        for path in folder.glob(pattern):
-            with suppress(OSError):
-                path.unlink()
-
-
-def to_precision(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """The precision that training uses: float16 only where its gradients can be scaled."""
-    return torch.float32 if dtype == torch.float16 and device.type == "cpu" else dtype
+        save_model(self.folder / name, state.averaged, {**self.session.card, **numbers})

@@ -19,10 +19,10 @@ import torch
 from cryolithe.errors import InputError
 from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.network import Head
+from cryolithe.optimise.distributed import Place
 from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, read_recipe, recipe_library, simulate_series
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import plain_series, simulate_training_set
-from cryolithe.training.distributed import Place
 from cryolithe.training.series import TrainingSeries, rescaled_pair, series_of_pair, simulated_pair
 from cryolithe.training.workers import Workers
 

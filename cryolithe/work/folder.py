@@ -3,15 +3,12 @@
     OUT.partial/
         lock            held while a run is alive
         owner           who holds it, on file systems without locks (`locking`)
-        journal.jsonl   first line: what is being done (plan); then one line for each finished slab
-        stack.f32       the prepared tilt images
-        volume.mrc      the volume so far
-        finished.*      the volume in the type, order or format asked for, where that differs
-        sidecar.json    its record, when it is finished
+        journal.jsonl   first line: what is being done (plan); then one line for each finished part (entry)
         commit.json     which file is about to become the output
+        ...             what the work puts there: parts of the result so far
 
-A slab's line is written after its voxels are on the disk, so what the journal says is done is done. Each line has a
-checksum of itself, and that of its slab's voxels: what a failing disk or another program changed is made anew. Links
+An entry's line is written after its values are on the disk, so what the journal says is done is done. Each line has a
+checksum of itself, and that of its part's values: what a failing disk or another program changed is made anew. Links
 are not followed: a folder or file that is one is refused.
 """
 
@@ -21,71 +18,49 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import OutputError
-from cryolithe.formats import VolumeStatistics
-from cryolithe.formats.mrc_header import HEADER_BYTES
-from cryolithe.reconstruct.locking import LOCK, OWNER, FolderLock, no_link
+from cryolithe.work.locking import LOCK, OWNER, FolderLock, no_link
 
 _LINE_CRC = "line_crc32"
 
-
-@dataclass(frozen=True)
-class Slab:
-    """A finished slab: its rows, statistics and checksum of its voxels as stored, what it was made with.
-
-    Attributes:
-        batch: points at a time; 1 for methods without.
-        precision: of a network's layers, as a user types it; None for other methods.
-    """
-
-    start: int
-    stop: int
-    voxels: int
-    statistics: VolumeStatistics
-    batch: int
-    crc32: int
-    precision: str | None = None
+E = TypeVar("E")  # an entry: a dataclass of plain values, with a key that names its part and the checksum of its values
 
 
-def checksum(slab: NDArray[Any]) -> int:
-    """CRC-32 of a slab's voxels as stored, shape ``(z, rows, x)``, in this order."""
-    return zlib.crc32(np.ascontiguousarray(slab).data)
+def checksum(values: NDArray[Any]) -> int:
+    """CRC-32 of values as stored, in this order."""
+    return zlib.crc32(np.ascontiguousarray(values).data)
 
 
-def _stored_checksum(descriptor: int, shape: tuple[int, int, int], slab: Slab) -> int:
-    """CRC-32 of a slab in an open volume of ``(sections, rows, bytes of a row)``."""
-    sections, rows, row_bytes = shape
-    found, length = 0, (slab.stop - slab.start) * row_bytes
-    for section in range(sections):
-        place = HEADER_BYTES + (section * rows + slab.start) * row_bytes
-        found = zlib.crc32(os.pread(descriptor, length, place), found)
-    return found
-
-
-class WorkFolder:
+class WorkFolder(Generic[E]):
     """The working folder of one output, locked for this process.
+
+    Args:
+        path: the folder.
+        entry: makes an entry of what `dataclasses.asdict` made of it; TypeError or KeyError where it is none.
 
     Attributes:
         path: the folder.
         plan: what is being done, as plain values; None until `begin`.
-        slabs: finished slabs in the order in which they were made.
+        entries: finished parts in the order in which they were made.
 
     Raises:
         OutputError: if the folder cannot be made, is a link, or is locked by another run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, entry: Callable[..., E] = dict) -> None:  # type: ignore[assignment]
         self.path = path
         self.plan: dict[str, Any] | None = None
-        self.slabs: list[Slab] = []
+        self.entries: list[E] = []
+        self._entry = entry
         self._lock = FolderLock(path)
         self._read()
 
@@ -93,21 +68,6 @@ class WorkFolder:
     def note(self) -> str:
         """What the user should know about how the folder is locked, or an empty string."""
         return self._lock.note
-
-    @property
-    def stack(self) -> Path:
-        """File of the prepared images."""
-        return self.path / "stack.f32"
-
-    @property
-    def volume(self) -> Path:
-        """File of the volume so far."""
-        return self.path / "volume.mrc"
-
-    @property
-    def sidecar(self) -> Path:
-        """File of the finished volume's record."""
-        return self.path / "sidecar.json"
 
     @property
     def commit(self) -> Path:
@@ -121,7 +81,7 @@ class WorkFolder:
 
     def forget(self) -> None:
         """Drop an earlier run's journal before its volume is replaced, so that it never speaks of another volume."""
-        self.plan, self.slabs = None, []
+        self.plan, self.entries = None, []
         self.journal.unlink(missing_ok=True)
 
     def begin(self, plan: dict[str, Any]) -> None:
@@ -131,39 +91,22 @@ class WorkFolder:
         self._append(plan)
 
     def settle(self, plan: dict[str, Any]) -> None:
-        """Write the first line anew, now that more of it is known; finished slabs stay."""
-        slabs = self.slabs
-        self.begin(plan)
-        for slab in slabs:
-            self.done(slab)
+        """Write the first line anew, now that more of it is known; finished parts stay."""
+        self._begin_with(plan, self.entries)
 
-    def keep_intact(self, shape: tuple[int, int, int], dtype: str) -> bool:
-        """Drop finished slabs whose voxels are not those that were written; return whether any was dropped.
-
-        Args:
-            shape: voxels ``(z, y, x)`` of the volume so far.
-            dtype: of its voxels.
-        """
-        try:
-            descriptor = no_link(self.volume, os.O_RDONLY)
-        except OSError:
-            intact = []
-        else:
-            width = shape[2] * np.dtype(dtype).itemsize
-            intact = [s for s in self.slabs if _stored_checksum(descriptor, (*shape[:2], width), s) == s.crc32]
-            os.close(descriptor)
-        if len(intact) == len(self.slabs):
+    def keep(self, intact: Callable[[E], bool]) -> bool:
+        """Drop the entries whose values are not those that were written; return whether any was dropped."""
+        kept = [entry for entry in self.entries if intact(entry)]
+        if len(kept) == len(self.entries):
             return False
         assert self.plan is not None
-        self.begin(self.plan)
-        for slab in intact:
-            self.done(slab)
+        self._begin_with(self.plan, kept)
         return True
 
-    def done(self, slab: Slab) -> None:
-        """Note a slab whose voxels are on the disk."""
-        self._append(asdict(slab))
-        self.slabs.append(slab)
+    def done(self, entry: E) -> None:
+        """Note a part whose values are on the disk."""
+        self._append(asdict(entry))  # type: ignore[call-overload]
+        self.entries.append(entry)
 
     def remove(self) -> None:
         """Delete the folder and give up the lock."""
@@ -202,11 +145,14 @@ class WorkFolder:
             return
         self.plan = records[0]
         try:
-            self.slabs = [
-                Slab(**{**record, "statistics": VolumeStatistics(**record["statistics"])}) for record in records[1:]
-            ]
+            self.entries = [self._entry(**record) for record in records[1:]]
         except (TypeError, KeyError):
-            self.plan, self.slabs = None, []
+            self.plan, self.entries = None, []
+
+    def _begin_with(self, plan: dict[str, Any], entries: list[E]) -> None:
+        self.begin(plan)
+        for entry in entries:
+            self.done(entry)
 
     def _append(self, record: dict[str, Any]) -> None:
         try:

@@ -7,13 +7,16 @@ loss and the wish to stop. So all of them hold the same weights and stop at the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 
-from cryolithe.errors import DeviceError
+from cryolithe.errors import CryoLitheError, DeviceError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,3 +109,48 @@ def average(parameters: Iterable[torch.nn.Parameter], numbers: list[float], plac
         gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
     return [float(value) for value in flat[start:].tolist()]
+
+
+def any_wishes(wish: bool, place: Place) -> bool:
+    """Whether any process wishes something; a single one need not ask."""
+    return wish if place.world == 1 else average([], [float(wish)], place)[0] > 0
+
+
+class Together:
+    """Lets what fails in one process end all of them: the others would wait for it.
+
+    Args:
+        place: of this process.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._failures: list[BaseException] = []
+
+    def tried(self, work: Callable[[], T]) -> T | None:
+        """Result of some work, or None if it failed, which `settle` then tells."""
+        try:
+            return work()
+        except BaseException as error:
+            self._failures.append(error)
+            return None
+
+    def guarded(self, hook: Callable[..., object]) -> Callable[..., bool]:
+        """A hook that answers whether to stop, which it also does when it failed."""
+
+        def call(*arguments: Any) -> bool:
+            return bool(self.tried(lambda: hook(*arguments))) or bool(self._failures)
+
+        return call
+
+    def settle(self) -> None:
+        """Raise this process's failure, if it has one, and in all others an error that says so.
+
+        Raises:
+            CryoLitheError: in the processes that did not fail.
+        """
+        failed = any_wishes(bool(self._failures), self._place)
+        if self._failures:
+            raise self._failures[0]
+        if failed:
+            raise CryoLitheError("process 0 could not go on, see its message; the others end with it")

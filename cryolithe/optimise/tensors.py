@@ -62,3 +62,27 @@ def read_tensors(path: Path, kind: str, what: str) -> tuple[dict[str, torch.Tens
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         raise ModelError(f"{what} {path} is corrupt: {error}") from error
     return tensors, values
+
+
+def check_leaves(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Look whether tensors fit a module, of which nothing but the shapes is used.
+
+    Raises:
+        ModelError: if a leaf is missing, of another shape, or holds no finite real numbers; it is named.
+    """
+    for name, tensor in module.state_dict().items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            found = tuple(tensors[name].shape) if name in tensors else "none"
+            raise ModelError(f"{where}: leaf '{name}' has shape {found}, expected {tuple(tensor.shape)}")
+        if not tensors[name].is_floating_point() or not torch.isfinite(tensors[name].float()).all():
+            raise ModelError(f"{where}: leaf '{name}' holds what is no finite real number")
+
+
+def load_leaves(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Put tensors into a module.
+
+    Raises:
+        ModelError: as `check_leaves`.
+    """
+    check_leaves(module, tensors, where)
+    module.load_state_dict(dict(tensors))

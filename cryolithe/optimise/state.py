@@ -1,0 +1,139 @@
+"""All that changes during a training, and that on disk: safetensors with JSON in the header, complete or not there.
+
+    state.safetensors    network.*, other modules, optimiser.*; values: the numbers of the state, what decides the rest
+
+Random numbers need no state: what a step draws is seeded by its number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from cryolithe.errors import ModelError, SettingsError
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.tensors import load_leaves, read_tensors, write_tensors
+
+WHAT = "a saved training state"
+N = TypeVar("N", bound=torch.nn.Module)
+
+
+@dataclass(kw_only=True)
+class State(Generic[N]):
+    """What every training changes. Others add modules of the network's shape, and numbers.
+
+    Attributes:
+        network: the weights that the optimiser moves.
+        optimiser: of the network.
+        scaler: of gradients, for float16.
+        step: steps done.
+        seconds: spent on them.
+        best_loss: of the validations.
+        stale: validations since.
+        interrupted: whether any process was asked from outside to stop.
+    """
+
+    network: N
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    stale: int = 0
+    interrupted: bool = False
+
+
+def new_scaler(place: Place) -> torch.amp.GradScaler:
+    """A scaler of gradients, which does nothing but in float16."""
+    return torch.amp.GradScaler(place.device.type, enabled=place.precision == torch.float16)
+
+
+def write_state(path: Path, state: State[Any], kind: str, decides: Mapping[str, Any]) -> None:
+    """Write everything that a training needs to go on; an earlier file stays until the new one is complete.
+
+    Args:
+        path: of the file.
+        state: with all modules and numbers that its class adds.
+        kind: what the file is, see `write_tensors`.
+        decides: plain values that must be the same when it goes on.
+
+    Raises:
+        OutputError: if it cannot be written (the earlier file is kept).
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for part, module in _modules(state).items():
+        tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+    for number, moments in state.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in moments.items()}
+    numbers = {name: value if math.isfinite(value) else None for name, value in _numbers(state).items()}
+    write_tensors(path, tensors, kind, {**numbers, "scaler": state.scaler.state_dict(), **decides})
+
+
+def read_state(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and plain values of a saved state, for `restore`.
+
+    Raises:
+        ModelError: if the file is missing, corrupt, or of another kind.
+    """
+    if not path.is_file():
+        raise ModelError(f"there is no saved state {path} to resume from; leave --resume away to start anew")
+    return read_tensors(path, kind, WHAT)
+
+
+def restore(path: Path, state: State[Any], tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+    """Go back to a saved state; ``state`` is changed.
+
+    Raises:
+        ModelError: if it is of another architecture (the leaf is named).
+    """
+    for part, module in _modules(state).items():
+        load_leaves(module, _under(part, tensors), f"{path} is of another architecture")
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in _under("optimiser", tensors).items():
+        number, name = key.split(".", 1)
+        moments.setdefault(int(number), {})[name] = tensor
+    groups = state.optimiser.state_dict()["param_groups"]
+    state.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+    if values["scaler"]:
+        state.scaler.load_state_dict(values["scaler"])
+    for name, value in _numbers(state).items():
+        setattr(state, name, math.inf if values[name] is None else type(value)(values[name]))
+
+
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> None:
+    """Refuse to go on with other settings.
+
+    Args:
+        path: of the state.
+        before: settings that are saved there.
+        now: those of the run that goes on.
+        free: names of those that may differ.
+
+    Raises:
+        SettingsError: names the first one that differs.
+    """
+    for key, value in now.items():
+        if key not in free and before.get(key) != value:
+            raise SettingsError(
+                f"{path} was saved by a training with other settings: '{key}' was {before.get(key)}, now {value}; "
+                "repeat the command with the earlier settings and --resume, or --overwrite to start anew"
+            )
+
+
+def _modules(state: State[Any]) -> dict[str, torch.nn.Module]:
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    return {name: value for name, value in values.items() if isinstance(value, torch.nn.Module)}
+
+
+def _numbers(state: State[Any]) -> dict[str, float]:
+    values = {field.name: getattr(state, field.name) for field in fields(state) if field.name != "interrupted"}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _under(part: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}

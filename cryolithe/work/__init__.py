@@ -1,0 +1,1 @@
+"""What long work needs, whatever it makes: a folder that survives a crash, someone to tell, a label."""
