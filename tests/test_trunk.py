@@ -166,6 +166,10 @@ def test_a_shrunken_model_is_half_as_large_and_computes_nearly_the_same(tmp_path
                                       str(tmp_path / "small.safetensors")])  # fmt: skip
     assert again.exit_code == 2
     assert "exists; give --overwrite" in again.output
+    mixed = CliRunner().invoke(main, ["models", "shrink", str(tmp_path / "whole.safetensors"), "--fbp-share", "0.4",
+                                      "-o", str(tmp_path / "small.safetensors"), "--overwrite"])  # fmt: skip
+    assert mixed.exit_code == 0, mixed.output
+    assert load_model(str(tmp_path / "small.safetensors")).card == {"licence": "MIT", "fbp_share": 0.4}
     with torch.no_grad():
         network.mix.weight[0, 0] = 1e6
     save_network(tmp_path / "large.safetensors", network, {})

@@ -43,8 +43,13 @@ def command() -> None:
 @command.command("shrink")
 @click.argument("name")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.safetensors).")
+@click.option(
+    "--fbp-share",
+    type=click.FloatRange(0, 0.9),
+    help="Share of filtered back-projection in its volumes unless a user says otherwise, for the model's card.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-def shrink_model(name: str, output: Path, overwrite: bool) -> None:
+def shrink_model(name: str, output: Path, fbp_share: float | None, overwrite: bool) -> None:
     """Write model NAME with weights in half precision: half the size, to be passed on."""
     import torch
 
@@ -57,7 +62,8 @@ def shrink_model(name: str, output: Path, overwrite: bool) -> None:
     most = max(float(tensor.abs().max()) for tensor in weights)
     if most > torch.finfo(torch.float16).max:
         raise OutputError(f"model {name} has a weight of {most:.3g}, beyond half precision; keep the file as it is")
-    save_network(output, model.network, model.card, model.convention, torch.float16)
+    card = model.card if fbp_share is None else {**model.card, "fbp_share": fbp_share}
+    save_network(output, model.network, card, model.convention, torch.float16)
     changed = sum(float((tensor - tensor.half().float()).square().sum()) for tensor in weights)
     share = (changed / sum(float(tensor.square().sum()) for tensor in weights)) ** 0.5
     click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB; weights are rounded by {share:.1e} of their size")

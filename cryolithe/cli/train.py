@@ -126,7 +126,7 @@ def _run(
             place=place,
             output=output,
             examples=examples if place.rank == 0 else [],
-            card=_card(recipe, [molecule.name for molecule in used], place, options),
+            card=_card(recipe, [molecule.name for molecule in used], place, options) | _beginning(recipe, base),
             resume=options["resume"],
             limit_seconds=60.0 * minutes if minutes else float("inf"),
             start=start,
@@ -236,6 +236,21 @@ def _advancing(watcher: ProgressWatcher) -> Any:
         done[:] = [progress.done]
 
     return on_step
+
+
+def _beginning(recipe: TrainConfig, base: Path) -> dict[str, Any]:
+    """What a card tells of the model that the training began with, and of those before it."""
+    from cryolithe.network.checkpoint import load_model
+
+    for key in ("start", "start_rows", "start_grown"):
+        if (name := getattr(recipe, key)) is not None:
+            model = load_model(_model_name(base, name, None, key))
+            told = ("steps", "training_seconds", "device", "precision", "processes", "began_with")
+            return {
+                "began_with": {"model": model.name, "sha256": model.sha256}
+                | {field: model.card[field] for field in told if field in model.card}
+            }
+    return {}
 
 
 def _card(recipe: TrainConfig, molecules: list[str], place: Place, options: dict[str, Any]) -> dict[str, Any]:
