@@ -54,8 +54,8 @@ class ShellGain:
         spectrum = scipy.fft.rfftn(padded, overwrite_x=True)
         ky, kx = scipy.fft.fftfreq(padded.shape[1])[:, None], scipy.fft.rfftfreq(padded.shape[2])
         across = ky**2 + kx**2
-        for plane, kz in zip(spectrum, scipy.fft.fftfreq(padded.shape[0]), strict=True):
-            plane *= self.at(np.sqrt(kz**2 + across)).astype(np.float32)
+        for index, kz in enumerate(scipy.fft.fftfreq(padded.shape[0])):
+            spectrum[index] *= self.at(np.sqrt(kz**2 + across)).astype(np.float32)
         result = scipy.fft.irfftn(spectrum, padded.shape, overwrite_x=True)
         inside = tuple(slice(pad, pad + size) for pad, size in zip(pads, volume.shape, strict=True))
         return np.ascontiguousarray(result[inside], dtype=np.float32)
@@ -91,14 +91,14 @@ def fit_gain(pairs: Iterable[tuple[Array, Array]], shells: int = SHELLS) -> Shel
     for output, target in pairs:
         faded = [_faded(np.asarray(values, np.float32)) for values in (output, target)]
         o, t = (scipy.fft.rfftn(values) for values in faded)
-        shell = _shells(output.shape, shells)
-        for total, term in ((cross, (o * t.conj()).real), (power, np.abs(o) ** 2)):
-            total += np.bincount(shell.ravel(), term.ravel(), minlength=shells + 1)[:shells]
+        shell, times = _shells(output.shape, shells)
+        cross += np.bincount(shell, (times * (o * t.conj()).real).ravel(), minlength=shells + 1)[:shells]
+        power += np.bincount(shell, (times * np.abs(o) ** 2).ravel(), minlength=shells + 1)[:shells]
     known = power > power.max() * 1e-12
     known[0] = False  # the mean, and what the fading of the borders makes of it
     if not known.any():
         return ShellGain()
-    # Cross terms and powers are smoothed, not their ratio: shells weigh by what they know.
+    # The ratios are smoothed: a gain with steps from shell to shell would ring.
     places = np.arange(shells)
     kernel = np.exp(-0.5 * ((places[:, None] - places) / _SMOOTHING) ** 2)
     level = np.where(known, power, 1)
@@ -107,12 +107,18 @@ def fit_gain(pairs: Iterable[tuple[Array, Array]], shells: int = SHELLS) -> Shel
     return ShellGain(tuple(float(factor) for factor in factors))
 
 
-def _shells(shape: Sequence[int], shells: int) -> NDArray[np.intp]:
-    """Shell of each coefficient of a half spectrum; the number ``shells`` beyond Nyquist."""
+def _shells(shape: Sequence[int], shells: int) -> tuple[NDArray[np.intp], FloatArray]:
+    """Shell of each coefficient of a half spectrum, flat (``shells`` beyond Nyquist), and `times_counted`."""
     z, y, x = shape
     axes = np.meshgrid(scipy.fft.fftfreq(z), scipy.fft.fftfreq(y), scipy.fft.rfftfreq(x), indexing="ij", sparse=True)
     radius = np.sqrt(axes[0] ** 2 + axes[1] ** 2 + axes[2] ** 2)
-    return np.minimum(np.rint(radius * 2 * (shells - 1)).astype(np.intp), shells)
+    return np.minimum(np.rint(radius * 2 * (shells - 1)).astype(np.intp), shells).ravel(), times_counted(x)
+
+
+def times_counted(size: int) -> FloatArray:
+    """How often the coefficients of a half spectrum stand in the full one, shape ``(size // 2 + 1,)``."""
+    kx = scipy.fft.rfftfreq(size)
+    return np.where((kx > 0) & (kx < 0.5), 2.0, 1.0)
 
 
 def _faded(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ A block sends half of its maps through attention within windows, the other half 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
@@ -58,9 +59,9 @@ class Scunet(nn.Module):
         c = config.channels
         self.head = nn.Conv3d(1, c[0], 3, padding=1)
         self.down = nn.ModuleList(_stage(config, n) for n in c[:-1])
-        self.shrink = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in zip(c, c[1:], strict=False))
+        self.shrink = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(c))
         self.bottom = _stage(config, c[-1])
-        self.grow = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in zip(c, c[1:], strict=False))
+        self.grow = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in pairwise(c))
         self.up = nn.ModuleList(_stage(config, n) for n in c[:-1])
         self.tail = nn.Conv3d(c[0], 1, 3, padding=1)
         with torch.no_grad():
