@@ -89,11 +89,9 @@ def fit_gain(pairs: Iterable[tuple[Array, Array]], shells: int = SHELLS) -> Shel
     """
     cross, power = np.zeros(shells), np.zeros(shells)
     for output, target in pairs:
-        faded = [_faded(np.asarray(values, np.float32)) for values in (output, target)]
-        o, t = (scipy.fft.rfftn(values) for values in faded)
-        shell, times = _shells(output.shape, shells)
-        cross += np.bincount(shell, (times * (o * t.conj()).real).ravel(), minlength=shells + 1)[:shells]
-        power += np.bincount(shell, (times * np.abs(o) ** 2).ravel(), minlength=shells + 1)[:shells]
+        products, powers, _ = shell_sums(output, target, shells)
+        cross += products
+        power += powers
     known = power > power.max() * 1e-12
     known[0] = False  # the mean, and what the fading of the borders makes of it
     if not known.any():
@@ -105,6 +103,17 @@ def fit_gain(pairs: Iterable[tuple[Array, Array]], shells: int = SHELLS) -> Shel
     smooth = kernel @ np.where(known, cross / level, 0) / np.maximum(kernel @ known.astype(float), 1e-30)
     factors = np.interp(places, places[known], np.clip(smooth, 0, MOST_GAIN)[known])
     return ShellGain(tuple(float(factor) for factor in factors))
+
+
+def shell_sums(first: Array, second: Array, shells: int) -> FloatArray:
+    """Products, powers of the first, and powers of the second volume by shell up to Nyquist, shape ``(3, shells)``.
+
+    The borders are faded, which an edge would correlate by.
+    """
+    a, b = (scipy.fft.rfftn(_faded(np.asarray(values, np.float32))) for values in (first, second))
+    shell, times = _shells(first.shape, shells)
+    terms = ((a * b.conj()).real, np.abs(a) ** 2, np.abs(b) ** 2)
+    return np.stack([np.bincount(shell, (times * t).ravel(), minlength=shells + 1)[:shells] for t in terms])
 
 
 def _shells(shape: Sequence[int], shells: int) -> tuple[NDArray[np.intp], FloatArray]:
