@@ -177,7 +177,7 @@ def test_weights_that_smooth_are_not_preferred_to_ones_that_keep_signal(monkeypa
         return Held(correlation, lost, 0.1, ShellGain())
 
     monkeypatch.setattr(training, "validated", scripted)
-    recipe = replace(RECIPE, validations=6)
+    recipe = replace(RECIPE, validations=7)  # one after every step
     hooks = Hooks(on_validation=lambda state, held: kept.append(1 - state.best_loss))
     train(recipe, patches_of(tmp_path, *halves()), PLACE, hooks, new_state(recipe, PLACE))
     np.testing.assert_allclose(kept, [0.1, 0.3, 0.3, 0.3, 0.35, 0.35])
