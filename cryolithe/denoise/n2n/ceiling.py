@@ -76,6 +76,14 @@ class HalfScore:
         correlations = {"raw": self.raw, "denoised": list(self.denoised), "ceiling": self.ceiling}
         return {**finite, "correlations": correlations, "voxels": self.voxels, "leaks": self.leaks}
 
+    def told(self) -> str:
+        """The score in words."""
+        values = half_snr_db(self.raw), mean_half_snr_db(self.denoised), half_snr_db(self.ceiling)
+        if not all(map(math.isfinite, values)):
+            return f"Half SNR: none; raw halves correlate by {self.raw:.3g}, denoised with raw ones by {self.mean:.3g}"
+        raw, new, best = values
+        return f"Half SNR: {raw:.1f} dB before, {new:.1f} dB after ({new - raw:+.1f} dB); the ceiling is {best:.1f} dB"
+
     def warning(self) -> str | None:
         """What a user should know, or None."""
         if self.leaks:

@@ -111,6 +111,12 @@ def open_pair(
     return HalfPair(looked[0], looked[1], found, judged(found, half1, half2))
 
 
+def open_half(path: Path, is_volume: bool = False, repair: bool = False, advance: Callable[[], object] = int) -> Half:
+    """Open one volume, half or whole, and look at all of it; arguments and errors as `open_pair`."""
+    file = _open(path, is_volume)
+    return Half(file, survey(file.read, file.shape[0], repair, str(path), advance))
+
+
 def _open(path: Path, is_volume: bool) -> VolumeFile:
     opened = open_volume_file(path)
     if opened.told.content == "stack" and not is_volume:

@@ -74,6 +74,11 @@ class Patches:
         self.shape = (z, y, x)
         self._turns = allowed_turns(self.shape)
 
+    @property
+    def held_count(self) -> int:
+        """Rows along y of the first pair that are held back."""
+        return self._pairs[0].shape[1] - self.held_from[0]
+
     def batch(self, step: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets of a step, each of shape ``(size, 1, z, y, x)``: halves in either order."""
         rng = np.random.default_rng([self._seed, _STEPS, step])
