@@ -34,7 +34,7 @@ class Turn:
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turned values, shape ``(z, y, x)``, with z and x exchanged by a quarter turn."""
-        turned = np.flip(values, [axis for axis in range(3) if self.flips[axis]])
+        turned = np.flip(values, tuple(axis for axis in range(3) if self.flips[axis]))
         return np.rot90(turned, axes=(0, 2)) if self.quarter else turned
 
 

@@ -139,10 +139,11 @@ def denoise_halves(job: N2nJob, place: Place, watcher: Watcher) -> Denoised:
 
 def _looked_at(job: N2nJob, watcher: Watcher) -> _Input:
     """Open the volumes, look at all of them, say what was found."""
+    warnings: tuple[str, ...] = ()
     watcher.stage("Looking at the halves" if len(job.halves) > 1 else f"Looking at {job.halves[0].name}", 1)
     if len(job.halves) == 1:
         half = open_half(job.halves[0], job.is_volume, job.fix_nonfinite)
-        given, warnings = _Input((half,), None), ()
+        given = _Input((half,), None)
     else:
         pair = open_pair(job.halves[0], job.halves[1], job.is_volume, job.fix_nonfinite)
         given, warnings = _Input((pair.first, pair.second), pair), pair.warnings

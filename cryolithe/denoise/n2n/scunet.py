@@ -84,7 +84,7 @@ class Scunet(nn.Module):
             skips.append(maps)
             maps = shrink(maps)
         maps = self.bottom(maps)
-        for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
+        for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             maps = stage(grow(maps) + skips.pop())
         out: torch.Tensor = self.tail(maps + first)
         return out[:, :, : shape[0], : shape[1], : shape[2]]

@@ -125,7 +125,7 @@ def _step(recipe: Recipe, patches: Patches, place: Place, state: State, now: tup
     given, target = (as_batch(values, place.device) for values in patches.batch(state.step, recipe.batch))
     state.optimiser.zero_grad(set_to_none=True)
     loss = half_loss(recipe.loss, _output(state.network, given, place), target, done)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     for group in state.optimiser.param_groups:
         group["lr"] = rate
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), CLIP_NORM)
