@@ -8,14 +8,17 @@ import pytest
 import torch
 from half_volumes import noise, signal
 
+from cryolithe.denoise.n2n import tiles as tiles_module
 from cryolithe.denoise.n2n.ceiling import half_snr_db, score_halves
+from cryolithe.denoise.n2n.gains import fit_gain
 from cryolithe.denoise.n2n.msd import MsdConfig
 from cryolithe.denoise.n2n.network import BACKBONES, build
 from cryolithe.denoise.n2n.scunet import ScunetConfig
 from cryolithe.denoise.n2n.tiles import (
-    MARGINS,
+    GAIN_EDGE,
     Runner,
     Tiling,
+    apply_gain,
     denoise_volume,
     plan_tiles,
     prepared,
@@ -70,6 +73,20 @@ def test_tiles_of_what_needs_no_neighbours_are_exact(edges):
     np.testing.assert_allclose(applied(lambda v: 2 * v + 1, volume, tiles), 2 * volume + 1, atol=1e-5)
 
 
+def test_a_gain_is_the_same_in_blocks_and_in_one_piece(monkeypatch):
+    signals = [signal((32, 32, 32), seed=s) for s in range(3)]
+    steep = fit_gain((s + noise(s.shape, n), s) for n, s in enumerate(signals))  # as a training fits it
+    assert min(steep.factors) < 0.1 < 0.5 < max(steep.factors)
+    volume = noise((40, 50, 190), 0)
+    whole, blocks = np.empty_like(volume), np.empty_like(volume)
+    apply_gain(steep, volume, whole)
+    np.testing.assert_allclose(whole, steep.apply(volume), atol=1e-6)
+    assert volume.shape[2] < GAIN_EDGE
+    monkeypatch.setattr(tiles_module, "GAIN_EDGE", 80)
+    apply_gain(steep, volume, blocks)
+    assert np.abs(blocks - whole).max() < 0.01 * whole.std()
+
+
 def test_several_sources_are_averaged():
     a, b = noise((20, 20, 20), 0), noise((20, 20, 20), 1)
     out = np.empty_like(a)
@@ -116,7 +133,6 @@ def test_the_plan_stays_within_its_memory_and_uses_it(name):
             assert tile_bytes(config, tiles.edges, 4) > budget / 4
     with pytest.raises(ResourceError, match="GB"):
         plan_tiles(shape, config, 1_000_000)
-    assert MARGINS
 
 
 def test_a_perfect_denoiser_is_at_the_ceiling_and_a_leak_above():

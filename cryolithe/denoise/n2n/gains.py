@@ -19,7 +19,8 @@ FloatArray = NDArray[np.float64]
 
 SHELLS = 32  # from 0 to Nyquist
 MOST_GAIN = 10.0
-_SMOOTHING = 1.0  # shells
+_SMOOTHING = 2.0  # shells: the gain then reaches less than `GAIN_REACH_PX` in the volume
+GAIN_REACH_PX = 24
 _TAPER_PX = 8
 
 
@@ -49,7 +50,7 @@ class ShellGain:
         """
         if self.is_one:
             return volume
-        pads = [min(_TAPER_PX, size - 1) for size in volume.shape]
+        pads = [min(GAIN_REACH_PX, size - 1) for size in volume.shape]
         padded = np.pad(volume, [(pad, pad) for pad in pads], mode="reflect")
         spectrum = scipy.fft.rfftn(padded, overwrite_x=True)
         ky, kx = scipy.fft.fftfreq(padded.shape[1])[:, None], scipy.fft.rfftfreq(padded.shape[2])
@@ -96,13 +97,23 @@ def fit_gain(pairs: Iterable[tuple[Array, Array]], shells: int = SHELLS) -> Shel
     known[0] = False  # the mean, and what the fading of the borders makes of it
     if not known.any():
         return ShellGain()
-    # The ratios are smoothed: a gain with steps from shell to shell would ring.
     places = np.arange(shells)
-    kernel = np.exp(-0.5 * ((places[:, None] - places) / _SMOOTHING) ** 2)
-    level = np.where(known, power, 1)
-    smooth = kernel @ np.where(known, cross / level, 0) / np.maximum(kernel @ known.astype(float), 1e-30)
-    factors = np.interp(places, places[known], np.clip(smooth, 0, MOST_GAIN)[known])
+    ratio = np.divide(cross, power, out=np.zeros(shells), where=known)
+    factors = _smoothed(ratio, known.astype(float))
+    factors = np.interp(places, places[known], np.clip(factors, 0, MOST_GAIN)[known])
     return ShellGain(tuple(float(factor) for factor in factors))
+
+
+def _smoothed(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Lines fitted to the surroundings of each value: a gain with steps from shell to shell would ring."""
+    places = np.arange(values.size, dtype=float)
+    apart = places - places[:, None]
+    kernel = weights * np.exp(-0.5 * (apart / _SMOOTHING) ** 2)
+    s0, s1, s2 = (((apart**n) * kernel).sum(axis=1) for n in range(3))
+    flat, slope = kernel @ values, (apart * kernel) @ values
+    spread = s0 * s2 - s1**2
+    lines = np.divide(s2 * flat - s1 * slope, spread, out=np.zeros_like(flat), where=spread > 1e-9)
+    return np.where(spread > 1e-9, lines, flat / np.maximum(s0, 1e-300))
 
 
 def shell_sums(first: Array, second: Array, shells: int) -> FloatArray:

@@ -153,5 +153,5 @@ def check_job(job: N2nJob) -> None:
 
 
 def volume_bytes(shape: tuple[int, int, int], itemsize: int) -> int:
-    """Disk that the scratch of a denoising and its result take."""
-    return math.prod(shape) * (4 + itemsize)
+    """Disk that the scratch of a denoising and its result take, at most."""
+    return math.prod(shape) * (4 + max(4, itemsize))

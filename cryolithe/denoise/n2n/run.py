@@ -27,7 +27,7 @@ from cryolithe.denoise.n2n.halves import Half, HalfPair, open_half, open_pair
 from cryolithe.denoise.n2n.job import N2nJob, check_job, volume_bytes
 from cryolithe.denoise.n2n.network import Denoiser, kind_of, load_denoiser
 from cryolithe.denoise.n2n.session import trained
-from cryolithe.denoise.n2n.tiles import Runner, Tiling, denoise_volume, plan_tiles, prepared
+from cryolithe.denoise.n2n.tiles import Runner, Tiling, apply_gain, denoise_volume, plan_tiles, prepared
 from cryolithe.denoise.output import Target, choose_target, write_result
 from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ResourceError
@@ -114,12 +114,17 @@ def denoise_halves(job: N2nJob, place: Place, watcher: Watcher) -> Denoised:
     times = {"training": float(denoiser.card.get("seconds", 0.0)) if job.trains else 0.0}
     times["training and waiting"] = time.monotonic() - started
     started = time.monotonic()
-    run = _runner(denoiser, place)
+    network = prepared(denoiser.network, denoiser.config, place.device)
+    run = Runner(network, place.device, place.precision)
     with _scratch(job.output, given.shape) as values:
         tiling = plan_tiles(given.shape, denoiser.config, _budget_bytes(place.device), _itemsize(place))
         watcher.stage("Denoising", tiling.count * len(given.halves))
         sources = [half.box for half in given.halves]
         denoise_volume(run, sources, tiling, values, lambda: watcher.advance(1))
+        if not denoiser.gain.is_one:
+            with _scratch(job.output, given.shape) as amplified:
+                apply_gain(denoiser.gain, values, amplified)
+                values[...] = amplified
         statistics = _write(job, given, denoiser, (target, values), watcher)
         times["denoising"] = time.monotonic() - started
         watcher.stage("Comparing before and after", 1)
@@ -182,12 +187,6 @@ def _weights(job: N2nJob, given: _Input, place: Place, watcher: Watcher) -> Deno
     return denoiser
 
 
-def _runner(denoiser: Denoiser, place: Place) -> Any:
-    """What denoises a tile, amplitudes included."""
-    network = Runner(prepared(denoiser.network, denoiser.config, place.device), place.device, place.precision)
-    return lambda values: denoiser.gain.apply(network(values))
-
-
 def _budget_bytes(device: torch.device) -> int:
     """Memory for one tile."""
     if device.type == "cuda":
@@ -244,7 +243,7 @@ def _write(
     return write_result(target, given.halves[0].volume, plane, label, job.overwrite)
 
 
-def _compared(run: Any, given: _Input, denoiser: Denoiser, place: Place) -> Halves:
+def _compared(run: Runner, given: _Input, denoiser: Denoiser, place: Place) -> Halves:
     """The middle of both halves before, and after each was denoised alone."""
     middle = central(given.shape, SCORED)
     raw = [half.box(middle) for half in given.halves]
@@ -253,6 +252,7 @@ def _compared(run: Any, given: _Input, denoiser: Denoiser, place: Place) -> Halv
     new = [np.empty_like(values) for values in raw]
     for values, out in zip(raw, new, strict=True):
         denoise_volume(run, [lambda box, v=values: v[box]], tiling, out)  # type: ignore[misc]
+        out[...] = denoiser.gain.apply(out)
     return raw[0], raw[1], new[0], new[1]
 
 
