@@ -44,7 +44,7 @@ class MsdConfig:
     @property
     def maps(self) -> int:
         """Maps of the input's size that are in memory at once when it is applied."""
-        return 1 + self.layers * self.width + 2
+        return 2 * (1 + self.layers * self.width)  # the convolutions reorder what they read
 
 
 class Msd(nn.Module):

@@ -196,7 +196,8 @@ def _budget_bytes(device: torch.device) -> int:
 
 
 def _itemsize(place: Place) -> int:
-    return 4 if place.precision == torch.float32 else 2
+    """Bytes of a value inside a network, as far as memory goes: a CPU computes bf16 in float32 buffers."""
+    return 2 if place.device.type == "cuda" and place.precision != torch.float32 else 4
 
 
 def _check_disk(job: N2nJob, shape: tuple[int, int, int], target: Target) -> None:
