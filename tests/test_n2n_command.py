@@ -111,7 +111,7 @@ def test_weights_of_something_else_are_refused(tmp_path, pair):
 
 def test_an_interrupted_training_goes_on_and_gives_the_same_bytes(tmp_path, pair, monkeypatch):
     good(*of(pair), "-o", tmp_path / "whole.mrc", "--train-minutes", 60)
-    step, count = train._step, []
+    step, count = train._update, []
 
     def interrupted(*arguments):
         count.append(1)
@@ -119,7 +119,7 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_bytes(tmp_path, pair
             signal.raise_signal(signal.SIGINT)
         return step(*arguments)
 
-    monkeypatch.setattr(train, "_step", interrupted)
+    monkeypatch.setattr(train, "_update", interrupted)
     said = bad(*of(pair), "-o", tmp_path / "parts.mrc", "--train-minutes", 60, code=130)
     assert "--resume" in said
     assert not (tmp_path / "parts.mrc").exists()

@@ -21,7 +21,7 @@ from cryolithe.denoise.n2n.network import (
 from cryolithe.denoise.n2n.scunet import ScunetConfig
 from cryolithe.denoise.n2n.unet import UNetConfig
 from cryolithe.errors import ModelError
-from cryolithe.training.tensors import write_tensors
+from cryolithe.optimise.tensors import write_tensors
 
 TINY = {
     "unet": UNetConfig(filters=4, levels=2, first_kernel=3, last=(4, 3)),

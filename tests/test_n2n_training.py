@@ -21,7 +21,7 @@ from cryolithe.denoise.n2n.train import Hooks, load_state, new_state, save_state
 from cryolithe.denoise.n2n.unet import UNetConfig
 from cryolithe.denoise.n2n.validation import Held, validate
 from cryolithe.errors import CryoLitheError, ModelError, SettingsError
-from cryolithe.training.distributed import Place
+from cryolithe.optimise.distributed import Place
 
 PLACE = Place(torch.device("cpu"))
 NET = UNetConfig(filters=8, levels=2, first_kernel=3, last=(8, 4))
@@ -45,7 +45,7 @@ def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path, stop_at):
     patches = patches_of(tmp_path, *halves())
     whole = train(RECIPE, patches, PLACE, Hooks(), new_state(RECIPE, PLACE))
     half = new_state(RECIPE, PLACE)
-    train(RECIPE, patches, PLACE, Hooks(stop_wanted=lambda: half.step == stop_at), half)
+    train(RECIPE, patches, PLACE, Hooks(stop_wanted=lambda: half.step + 1 == stop_at), half)  # asked within a step
     assert half.step == stop_at
     save_state(tmp_path / "s", half, RECIPE, "f")
     again = new_state(replace(RECIPE, seed=RECIPE.seed), PLACE)

@@ -16,7 +16,7 @@ from cryolithe.errors import InputError, SettingsError
 if TYPE_CHECKING:
     from cryolithe.denoise.n2n.job import N2nJob
     from cryolithe.denoise.n2n.run import Denoised
-    from cryolithe.training.distributed import Place
+    from cryolithe.optimise.distributed import Place
 
 N2N_ONLY = ("backbone", "loss")
 SAMBA_ONLY = ("lmax", "lmax_sweep", "augment", "keep_low", "voxel_size", "crop", "size")

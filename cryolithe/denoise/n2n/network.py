@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from cryolithe.denoise.model import check_leaves, load_leaves
 from cryolithe.denoise.n2n.gains import ShellGain
 from cryolithe.denoise.n2n.msd import Msd, MsdConfig
 from cryolithe.denoise.n2n.scunet import Scunet, ScunetConfig
 from cryolithe.denoise.n2n.unet import UNet, UNetConfig
 from cryolithe.errors import ModelError, shown
-from cryolithe.training.tensors import read_tensors, write_tensors
+from cryolithe.optimise.tensors import check_leaves, load_leaves, read_tensors, write_tensors
 
 FORMAT = "cryolithe-n2n"
 Config = UNetConfig | MsdConfig | ScunetConfig

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -34,9 +33,10 @@ from cryolithe.errors import InputError, ResourceError
 from cryolithe.formats import VolumeStatistics
 from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.limits import group_limits
-from cryolithe.reconstruct.job import Watcher
+from cryolithe.optimise.distributed import Place
 from cryolithe.report import write_json
-from cryolithe.training.distributed import Place
+from cryolithe.work.label import file_label
+from cryolithe.work.watcher import Watcher
 
 Array = NDArray[np.float32]
 Halves = tuple[Array, Array, Array, Array]  # first and second before, first and second after
@@ -240,7 +240,7 @@ def _write(
             raise InputError(f"plane {z + 1} of the result is not finite; try --precision fp32")
         return given.undone(values[z])
 
-    label = f"CryoLithe {__version__} n2n {kind_of(denoiser.config)} weights {denoiser.sha256[:12]} {_date()}"
+    label = file_label(f"n2n {kind_of(denoiser.config)} weights {denoiser.sha256[:12]}")
     return write_result(target, given.halves[0].volume, plane, label, job.overwrite)
 
 
@@ -275,12 +275,6 @@ def _guard(
         size = given.halves[0].volume.voxel_size_angstrom
         plot_report(job.report, before, after, verdict, size, score.told() if score else None)
     return verdict
-
-
-def _date() -> str:
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    stamp = int(epoch) if epoch.isdecimal() and len(epoch) < 12 else time.time()
-    return datetime.fromtimestamp(stamp, tz=timezone.utc).date().isoformat()
 
 
 def _write_record(

@@ -7,9 +7,7 @@ NAME.run/train.csv, validation.csv, learning.png, tensorboard/
 
 from __future__ import annotations
 
-import threading
-from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from cryolithe import __version__
@@ -19,20 +17,21 @@ from cryolithe.denoise.n2n.job import N2nJob
 from cryolithe.denoise.n2n.network import BACKBONES, Denoiser, load_denoiser, save_denoiser
 from cryolithe.denoise.n2n.pairs import Patches
 from cryolithe.denoise.n2n.recipe import Recipe, make_recipe
-from cryolithe.denoise.n2n.train import FORMAT, Hooks, State, load_state, new_state, save_state, train, validated
+from cryolithe.denoise.n2n.train import FORMAT, Hooks, N2nState, load_state, new_state, save_state, train, validated
 from cryolithe.denoise.n2n.validation import Held
 from cryolithe.device import precision_name
-from cryolithe.errors import OutputError
-from cryolithe.reconstruct.job import Watcher
-from cryolithe.training.distributed import Place
-from cryolithe.training.interrupt import asked_to_stop
-from cryolithe.training.tables import Events, Table
-from cryolithe.training.tensors import read_tensors
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Progress
+from cryolithe.optimise.recorder import Recorder, recording
+from cryolithe.optimise.tensors import read_tensors
+from cryolithe.work.watcher import Watcher
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate")
 VALIDATION_FIELDS = ("step", "seconds", "loss", "correlation", "lost")
 LOG_EVERY = 5
 SAVE_EVERY_S = 120.0
+# What a training leaves in its folder.
+LEFTOVERS = ("state.safetensors*", "train.csv", "validation.csv", "learning.png", "tensorboard/events.*")
 
 
 def trained(job: N2nJob, pair: HalfPair, place: Place, watcher: Watcher) -> Denoiser:
@@ -57,17 +56,18 @@ def trained(job: N2nJob, pair: HalfPair, place: Place, watcher: Watcher) -> Deno
         state.finished = False
     limit = job.limit_seconds(place.device)
     watcher.note(_plan(job, recipe, patches, place))
-    recorder = _Recorder(job, recipe, state, watcher, fingerprint)
-    interrupted = threading.Event()
     watcher.stage("Training", 1.0)
-    try:
-        with asked_to_stop(interrupted):
-            hooks = Hooks(recorder.on_step, recorder.on_validation, interrupted.is_set, limit)
-            train(recipe, patches, place, hooks, state)
-    finally:
-        recorder.board.close()
-    recorder.save(state)
-    if interrupted.is_set() and not state.finished:
+    with recording(place, partial(_Recorder, job, recipe, state, watcher, fingerprint)) as record:
+        hooks = Hooks(
+            on_step=record.told("on_step"),
+            on_validation=record.told("on_validation"),
+            stop_wanted=record.interrupted.is_set,
+            limit_seconds=limit,
+        )
+        train(recipe, patches, place, hooks, state)
+    assert record.recorder is not None
+    record.recorder.save(state)
+    if record.interrupted.is_set() and not state.finished:
         watcher.note(f"State of step {state.step} saved in {job.folder}; --resume goes on.")
         raise KeyboardInterrupt
     held = validated(recipe, patches, place, state.best)
@@ -102,38 +102,24 @@ def _plan(job: N2nJob, recipe: Recipe, patches: Patches, place: Place) -> str:
     )
 
 
-class _Recorder:
+class _Recorder(Recorder):
     """What is done beside training."""
 
-    def __init__(self, job: N2nJob, recipe: Recipe, state: State, watcher: Watcher, fingerprint: str) -> None:
-        self.folder, self._path = job.folder, job.state
-        self._recipe, self._fingerprint, self._watcher = recipe, fingerprint, watcher
-        try:
-            if not job.resume and self.folder.exists():
-                _forget(self.folder)
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write into {self.folder}: {error.strerror or error}") from error
-        self.steps = Table(self.folder / "train.csv", STEP_FIELDS, state.step)
-        self.validations = Table(self.folder / "validation.csv", VALIDATION_FIELDS, state.step)
-        self.board = Events(self.folder / "tensorboard")
-        self._recent: list[float] = []
+    def __init__(self, job: N2nJob, recipe: Recipe, state: N2nState, watcher: Watcher, fingerprint: str) -> None:
+        self._path, self._recipe, self._fingerprint, self._watcher = job.state, recipe, fingerprint, watcher
+        super().__init__(job.folder, (STEP_FIELDS, VALIDATION_FIELDS), state.step if job.resume else None, LEFTOVERS)
         self._done, self._saved = 0.0, state.seconds
 
-    def on_step(self, state: State, loss: float, rate: float, done: float) -> None:
+    def on_step(self, state: N2nState, progress: Progress) -> None:
         """Log, and save now and then."""
-        self._recent.append(loss)
-        if state.step % LOG_EVERY == 0 or state.step == 1:
-            mean = sum(self._recent) / len(self._recent)
-            self._recent.clear()
-            self.steps.add((state.step, state.seconds, mean, rate))
-            self.board.step(state.step, {"loss": mean, "learning_rate": rate})
-        self._watcher.advance(max(0.0, min(1.0, done) - self._done))
-        self._done = max(self._done, min(1.0, done))
+        self.log(state, progress, state.step % LOG_EVERY == 0 or state.step == 1)
+        done = min(1.0, progress.done)
+        self._watcher.advance(max(0.0, done - self._done))
+        self._done = max(self._done, done)
         if state.seconds - self._saved > SAVE_EVERY_S:
             self.save(state)
 
-    def on_validation(self, state: State, held: Held) -> None:
+    def on_validation(self, state: N2nState, held: Held) -> None:
         """Log and save."""
         self.validations.add((state.step, state.seconds, 1 - held.correlation, held.correlation, held.lost))
         self.board.step(state.step, {"correlation held back": held.correlation})
@@ -143,14 +129,14 @@ class _Recorder:
         )
         self.save(state)
 
-    def save(self, state: State) -> None:
+    def save(self, state: N2nState) -> None:
         """State and curve."""
         self._saved = state.seconds
         save_state(self._path, state, self._recipe, self._fingerprint)
         plot_learning(self.folder / "learning.png", self.steps, self.validations)
 
 
-def _card(recipe: Recipe, pair: HalfPair, place: Place, state: State, held: Held) -> dict[str, Any]:
+def _card(recipe: Recipe, pair: HalfPair, place: Place, state: N2nState, held: Held) -> dict[str, Any]:
     """What the weights' file tells of its making."""
     return {
         "cryolithe": __version__,
@@ -172,11 +158,3 @@ def _card(recipe: Recipe, pair: HalfPair, place: Place, state: State, held: Held
         "device": str(place.device),
         "precision": precision_name(place.precision),
     }
-
-
-def _forget(folder: Path) -> None:
-    """Remove the files of an earlier training, and nothing that is not one."""
-    for pattern in ("state.safetensors*", "train.csv", "validation.csv", "learning.png", "tensorboard/events.*"):
-        for path in folder.glob(pattern):
-            with suppress(OSError):
-                path.unlink()
