@@ -16,6 +16,7 @@ from cryolithe.denoise.n2n.job import output_of
 from cryolithe.denoise.n2n.unet import UNetConfig
 from cryolithe.formats import read_mrc
 
+pytestmark = pytest.mark.slow
 SHAPE = (24, 64, 40)
 TINY = UNetConfig(filters=6, levels=2, first_kernel=3, last=(6, 4))
 

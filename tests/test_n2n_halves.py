@@ -92,6 +92,7 @@ def test_low_passed_halves_are_judged_where_they_have_power(tmp_path):
     assert pair_of(tmp_path, *smooth).warnings == ()
 
 
+@pytest.mark.slow
 def test_halves_of_nothing_are_told_of_and_chance_is_what_it_is_said_to_be(tmp_path):
     pair = pair_of(tmp_path, noise(SHAPE, 0), noise(SHAPE, 1))
     assert any("nothing in common" in text for text in pair.warnings)

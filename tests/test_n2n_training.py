@@ -40,6 +40,7 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
 def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path, stop_at):
     patches = patches_of(tmp_path, *halves())
@@ -73,6 +74,7 @@ def test_a_state_of_something_else_is_refused(tmp_path):
         load_state(tmp_path / "s", state, RECIPE, "f")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_denoises(tmp_path, loss):
     recipe = replace(RECIPE, loss=loss, most_steps=60, learning_rate=5e-3, validations=4, patience=9)
@@ -87,6 +89,7 @@ def test_every_loss_denoises(tmp_path, loss):
     assert correlation(run(first), truth) > correlation(first, truth) + 0.1
 
 
+@pytest.mark.slow
 def test_other_backbones_learn_by_the_same_loop(tmp_path):
     recipe = replace(RECIPE, config=MsdConfig(layers=6, dilations=3), most_steps=40, learning_rate=5e-3)
     first, second = halves(level=2.0)
@@ -96,6 +99,7 @@ def test_other_backbones_learn_by_the_same_loop(tmp_path):
     assert score_halves((first, second), (run(first), run(second))).gain_db > 0.5
 
 
+@pytest.mark.slow
 def test_noise_teaches_nothing(tmp_path):
     shape = (24, 64, 40)
     first, second = noise(shape, 0), noise(shape, 1)
