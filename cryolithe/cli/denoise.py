@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryolithe.cli.denoise_n2n import N2N_ONLY, check_method, inputs_of, run_n2n
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import InputError, OutputError
@@ -25,13 +26,21 @@ Positive = click.FloatRange(min=0, min_open=True)
 
 
 @click.command("denoise", no_args_is_help=True)
-@click.argument("volume", type=FilePath)
-@click.option("-o", "--output", type=FilePath, help="Volume to write. Default: VOLUME_samba with the same ending.")
-@click.option("--method", type=click.Choice(["samba"]), default="samba", show_default=True, help="How to denoise.")
+@click.argument("volume", type=FilePath, required=False)
+@click.option(
+    "-o", "--output", type=FilePath, help="Volume to write. Default: VOLUME_samba or _n2n with the same ending."
+)
+@click.option(
+    "--method",
+    type=click.Choice(["samba", "n2n"]),
+    default="samba",
+    show_default=True,
+    help="From planes of one volume (CryoSamba), or from two halves (Noise2Noise).",
+)
 @click.option(
     "--train-minutes",
     type=Positive,
-    help="Limit of the training. Default: 30 on a CPU; on a GPU until nothing improves.",
+    help="Limit of the training. Default: samba 30 on a CPU, on a GPU until nothing improves; n2n 10 and 5.",
 )
 @click.option(
     "--model", type=FilePath, metavar="FILE", help="Use these weights; with --train-minutes start from them instead."
@@ -48,8 +57,18 @@ Positive = click.FloatRange(min=0, min_open=True)
     help="Keep the input's lowest frequencies, where it and the output hardly differ. The published method does not.",
 )
 @click.option("--report", type=FilePath, metavar="PNG", help="Draw before, after, spectra and correlations.")
-@click.option("--half1", type=FilePath, help="Volume of the even images, for the guard; with --half2.")
+@click.option(
+    "--half1",
+    type=FilePath,
+    help="Volume of the even images: n2n learns from it, samba's guard compares; with --half2.",
+)
 @click.option("--half2", type=FilePath, help="Volume of the odd images.")
+@click.option(
+    "--backbone",
+    type=click.Choice(["unet-small", "unet", "msd", "scunet"]),
+    help="Network of n2n. Default: unet-small on a CPU, unet on a GPU.",
+)
+@click.option("--loss", type=click.Choice(["l2", "l1", "l0", "fsc", "mixed"]), help="What n2n minimises. Default: l2.")
 @click.option("--voxel-size", type=Positive, metavar="Å", help="In place of the file's, to choose Lmax.")
 @click.option("--crop", type=click.IntRange(min=64), help="Side of the squares. Default: 256; training on a CPU 128.")
 @click.option("--batch", type=click.IntRange(min=1), help="Triplets of a training step. Default: what memory allows.")
@@ -68,13 +87,14 @@ Positive = click.FloatRange(min=0, min_open=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and flips.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
-def command(volume: Path, output: Path | None, **options: Any) -> None:
-    """Denoise a tomogram with a network that learns from this tomogram alone (CryoSamba).
+@click.pass_context
+def command(context: click.Context, volume: Path | None, output: Path | None, **options: Any) -> None:
+    """Denoise a tomogram with a network that learns from this tomogram alone.
 
-    The network learns to predict each plane from its neighbours along z. VOLUME is an MRC file (.mrc, .rec, .map), a
-    TIFF file, or a folder of TIFF files, one for each plane; the output has the same kind, type of values, voxel size
-    and contrast. Gaps of up to Lmax planes are averaged; without --lmax it follows the voxel size (20 at 2.6 Å, 12 at
-    7.9 Å, 6 at 15.7 Å, between them interpolated).
+    samba (CryoSamba): the network learns to predict each plane from its neighbours along z. VOLUME is an MRC file
+    (.mrc, .rec, .map), a TIFF file, or a folder of TIFF files, one for each plane; the output has the same kind, type
+    of values, voxel size and contrast. Gaps of up to Lmax planes are averaged; without --lmax it follows the voxel size
+    (20 at 2.6 Å, 12 at 7.9 Å, 6 at 15.7 Å, between them interpolated).
 
     \b
       cryolithe denoise tomo.mrc                                     -> tomo_samba.mrc, .safetensors, .json, .run/
@@ -82,6 +102,12 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
       cryolithe denoise tomo.mrc --lmax 20 --lmax-sweep lmax.png     look, then choose ...
       cryolithe denoise tomo.mrc --model tomo_samba.safetensors --lmax 8
       torchrun --nproc-per-node 4 -m cryolithe denoise tomo.mrc      several GPUs train together
+
+    n2n (Noise2Noise): the network learns to predict one half volume from the other, whose noise is another.
+
+    \b
+      cryolithe denoise --method n2n --half1 tomo_EVN.mrc --half2 tomo_ODD.mrc      -> tomo_n2n.mrc
+      cryolithe denoise tomo.mrc --method n2n --model tomo_n2n.safetensors          no training
 
     tomo_samba.json records how it was made and what the guard found: whether signal was lost, or energy appeared where
     the input had none. Ctrl-C keeps what is done and leaves with exit code 130; --resume goes on.
@@ -92,10 +118,11 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
     from cryolithe.denoise.output import default_output
     from cryolithe.denoise.run import denoise
     from cryolithe.device import choose_device, keep_freed_memory
-    from cryolithe.optimise.distributed import join_processes, leave_processes
+    from cryolithe.optimise.distributed import Place, join_processes, leave_processes
     from cryolithe.work.watcher import Silent
 
-    options.pop("method")
+    method = options.pop("method")
+    check_method(context, method)
     keep_freed_memory()
     threads = options.pop("threads")
     if threads:
@@ -105,12 +132,17 @@ def command(volume: Path, output: Path | None, **options: Any) -> None:
     half1, half2 = options.pop("half1"), options.pop("half2")
     if bool(half1) != bool(half2):
         raise InputError("--half1 and --half2 belong together: give both or neither")
+    if method == "n2n":
+        run_n2n(inputs_of(volume, half1, half2), output, options, Place(device, precision))
+        return
+    if volume is None:
+        raise InputError("give the VOLUME to denoise; halves alone are what --method n2n takes")
     job = DenoiseJob(
         volume=volume,
         output=output or default_output(volume),
         halves=(half1, half2) if half1 else None,
         sweep=options.pop("lmax_sweep"),
-        **options,
+        **{name: value for name, value in options.items() if name not in N2N_ONLY},
     )
     job = _asked(job)
     place = join_processes(device, precision)

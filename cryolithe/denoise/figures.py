@@ -56,7 +56,12 @@ def plot_learning(path: Path, steps: Table, validations: Table) -> None:
 
 
 def plot_report(
-    path: Path, before: NDArray[Any], after: NDArray[Any], verdict: Verdict, voxel_size_angstrom: float | None
+    path: Path,
+    before: NDArray[Any],
+    after: NDArray[Any],
+    verdict: Verdict,
+    voxel_size_angstrom: float | None,
+    score: str | None = None,
 ) -> None:
     """One page: slices before, after and their difference; spectra; correlations.
 
@@ -66,6 +71,7 @@ def plot_report(
         after: output, the same shape.
         verdict: of the guard.
         voxel_size_angstrom: adds a scale bar, and frequencies in 1/Å.
+        score: a line below.
     """
     figure = _figure(11.0, 12.6)
     rows = figure.add_gridspec(3, 1, height_ratios=(1.55, 1.0, 1.0))
@@ -89,6 +95,8 @@ def plot_report(
         figure.suptitle(
             "\n".join(f"Warning: {_wrapped(text)}" for text in verdict.warnings), fontsize=8, color="#a34700"
         )
+    if score is not None:
+        figure.supxlabel(score, fontsize=9)
     _save(figure, path)
 
 

@@ -120,6 +120,7 @@ def examine(
     before: NDArray[Any],
     after: NDArray[Any],
     halves: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]] | None = None,
+    advice: str = "try a smaller --lmax, or train longer",
 ) -> Verdict:
     """Compare a volume before and after.
 
@@ -127,6 +128,7 @@ def examine(
         before: input, shape ``(z, y, x)``.
         after: output, the same shape.
         halves: volumes of even and odd images before, and the same after; of one shape.
+        advice: what to do where signal was lost.
     """
     found = spectra(before, after)
     curve = fourier_shell_correlation(before, after)
@@ -144,7 +146,7 @@ def examine(
         coherence = np.interp(curve.frequency_per_px, adjacent.frequency_per_px, np.clip(adjacent.total, 0, 1))
         origin = "neighbouring planes"
     limits = (LEAST_COHERENT, LEAST_KEPT) if halves else (LEAST_COHERENT_BY_PLANES, LEAST_KEPT_BY_PLANES)
-    warnings = _warnings(found, coherence, *limits)
+    warnings = _warnings(found, coherence, limits, advice)
     return Verdict(found, curve.total, coherence, origin, pair, tuple(warnings))
 
 
@@ -155,8 +157,9 @@ def _taper(shape: tuple[int, ...]) -> NDArray[np.float32]:
     return product
 
 
-def _warnings(found: Spectra, coherence: FloatArray, least_coherent: float, least_kept: float) -> list[str]:
+def _warnings(found: Spectra, coherence: FloatArray, limits: tuple[float, float], advice: str) -> list[str]:
     """In words, what a user should look at."""
+    least_coherent, least_kept = limits
     frequency, transfer = found.shell_per_px, found.shell_transfer
     warnings = []
     inner = (frequency > 0) & (frequency < 0.5) & (coherence > least_coherent)
@@ -165,8 +168,7 @@ def _warnings(found: Spectra, coherence: FloatArray, least_coherent: float, leas
         at = frequency[lost]
         warnings.append(
             f"signal may have been lost: at {at[0]:.3g} to {at[-1]:.3g} cycles per voxel the output keeps "
-            f"{np.min(transfer[lost] / coherence[lost]):.0%} of what looks like signal in the input; try a smaller "
-            "--lmax, or train longer"
+            f"{np.min(transfer[lost] / coherence[lost]):.0%} of what looks like signal in the input; {advice}"
         )
     known = np.isfinite(found.before) & np.isfinite(found.after)
     floor = _FLOOR * np.median(found.before[known])

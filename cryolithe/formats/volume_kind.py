@@ -22,11 +22,14 @@ Content = Literal["volume", "stack", "unknown"]
 VOLUME_ENDINGS = (".rec", ".map")
 STACK_ENDINGS = (".st", ".ali", ".mrcs", ".preali")
 _STACK_NAME = re.compile(r"[_.-](st|ali|aligned|preali|newst|tilts|stack)$", re.IGNORECASE)
-_VOLUME_NAME = re.compile(r"^rec_|[_.-](rec|full_rec|vol|tomo|tomogram|fbp|sirt|samba|denoised|den)$", re.IGNORECASE)
+_VOLUME_NAME = re.compile(
+    r"^rec_|[_.-](rec|full_rec|vol|tomo|tomogram|fbp|sirt|samba|n2n|denoised|den)$", re.IGNORECASE
+)
 _HALF_NAME = re.compile(r"[_-](evn|even|odd|half[12])$", re.IGNORECASE)
 # What IMOD's tilt and this program write into the headers of volumes.
 _VOLUME_LABEL = re.compile(
-    r"TILT: Tomographic reconstruction|CryoLithe \S+ (model |fbp |sirt |samba |average of |agreement of |local corr)"
+    r"TILT: Tomographic reconstruction|"
+    r"CryoLithe \S+ (model |fbp |sirt |samba |n2n |average of |agreement of |local corr)"
 )
 _ANGLE_ENDINGS = (".tlt", ".rawtlt", ".mdoc", "_TLT.txt")
 _MOST_ANGLE_FILES = 32

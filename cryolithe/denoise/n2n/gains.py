@@ -1,0 +1,156 @@
+"""Amplitudes by shell of spatial frequency, which a loss of correlations does not see.
+
+For output o and target t of pairs held back, ``g(q) = Re <o, t>_q / <o, o>_q`` minimises ``|g o - t|²`` in every
+shell: the Wiener gain of the phases that were learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float64]
+
+SHELLS = 32  # from 0 to Nyquist
+MOST_GAIN = 10.0
+_SMOOTHING = 2.0  # shells: the gain then reaches less than `GAIN_REACH_PX` in the volume
+GAIN_REACH_PX = 24
+_TAPER_PX = 8
+
+
+@dataclass(frozen=True)
+class ShellGain:
+    """Factors at the frequencies 0 to 0.5 per voxel in equal steps; beyond Nyquist the last one holds.
+
+    Attributes:
+        factors: at least two.
+    """
+
+    factors: tuple[float, ...] = (1.0, 1.0)
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it changes nothing."""
+        return all(factor == 1 for factor in self.factors)
+
+    def at(self, frequency_per_px: Array) -> FloatArray:
+        """Factors at any frequencies, linear between the known ones."""
+        return np.interp(frequency_per_px, np.linspace(0, 0.5, len(self.factors)), self.factors)
+
+    def apply(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A volume with its amplitudes multiplied, shape ``(z, y, x)``; the borders are mirrored, not joined.
+
+        Memory: the half spectrum of the volume, as large as the volume itself.
+        """
+        if self.is_one:
+            return volume
+        pads = [min(GAIN_REACH_PX, size - 1) for size in volume.shape]
+        padded = np.pad(volume, [(pad, pad) for pad in pads], mode="reflect")
+        spectrum = scipy.fft.rfftn(padded, overwrite_x=True)
+        ky, kx = scipy.fft.fftfreq(padded.shape[1])[:, None], scipy.fft.rfftfreq(padded.shape[2])
+        across = ky**2 + kx**2
+        for index, kz in enumerate(scipy.fft.fftfreq(padded.shape[0])):
+            spectrum[index] *= self.at(np.sqrt(kz**2 + across)).astype(np.float32)
+        result = scipy.fft.irfftn(spectrum, padded.shape, overwrite_x=True)
+        inside = tuple(slice(pad, pad + size) for pad, size in zip(pads, volume.shape, strict=True))
+        return np.ascontiguousarray(result[inside], dtype=np.float32)
+
+    def plain(self) -> dict[str, Any]:
+        """Values of JSON."""
+        return {"factors": list(self.factors)}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> ShellGain:
+        """The gain that `plain` wrote.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        factors = tuple(float(factor) for factor in values["factors"])
+        if len(factors) < 2 or not all(0 <= factor <= MOST_GAIN for factor in factors):
+            raise ValueError(f"a gain has two or more factors between 0 and {MOST_GAIN:g}")
+        return cls(factors)
+
+
+def fit_gain(pairs: Iterable[tuple[Array, Array]], shells: int = SHELLS) -> ShellGain:
+    """Gain by shell that makes outputs most alike to targets (see the module).
+
+    Args:
+        pairs: output and target, each of shape ``(z, y, x)``, any box.
+        shells: of the result, from 0 to Nyquist.
+
+    Returns:
+        factors between 0 and ``MOST_GAIN``; where a shell tells nothing, those of its neighbours.
+    """
+    cross, power = np.zeros(shells), np.zeros(shells)
+    for output, target in pairs:
+        products, powers, _ = shell_sums(output, target, shells)
+        cross += products
+        power += powers
+    known = power > power.max() * 1e-12
+    known[0] = False  # the mean, and what the fading of the borders makes of it
+    if not known.any():
+        return ShellGain()
+    places = np.arange(shells)
+    ratio = np.divide(cross, power, out=np.zeros(shells), where=known)
+    factors = _smoothed(ratio, known.astype(float))
+    factors = np.interp(places, places[known], np.clip(factors, 0, MOST_GAIN)[known])
+    return ShellGain(tuple(float(factor) for factor in factors))
+
+
+def _smoothed(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Lines fitted to the surroundings of each value: a gain with steps from shell to shell would ring."""
+    places = np.arange(values.size, dtype=float)
+    apart = places - places[:, None]
+    kernel = weights * np.exp(-0.5 * (apart / _SMOOTHING) ** 2)
+    s0, s1, s2 = (((apart**n) * kernel).sum(axis=1) for n in range(3))
+    flat, slope = kernel @ values, (apart * kernel) @ values
+    spread = s0 * s2 - s1**2
+    lines = np.divide(s2 * flat - s1 * slope, spread, out=np.zeros_like(flat), where=spread > 1e-9)
+    return np.where(spread > 1e-9, lines, flat / np.maximum(s0, 1e-300))
+
+
+def shell_sums(first: Array, second: Array, shells: int) -> FloatArray:
+    """Products, powers of the first, and powers of the second volume by shell up to Nyquist, shape ``(3, shells)``.
+
+    The borders are faded, which an edge would correlate by.
+    """
+    a, b = (scipy.fft.rfftn(_faded(np.asarray(values, np.float32))) for values in (first, second))
+    shell, times = _shells(first.shape, shells)
+    terms = ((a * b.conj()).real, np.abs(a) ** 2, np.abs(b) ** 2)
+    return np.stack([np.bincount(shell, (times * t).ravel(), minlength=shells + 1)[:shells] for t in terms])
+
+
+def _shells(shape: Sequence[int], shells: int) -> tuple[NDArray[np.intp], FloatArray]:
+    """Shell of each coefficient of a half spectrum, flat (``shells`` beyond Nyquist), and `times_counted`."""
+    z, y, x = shape
+    axes = np.meshgrid(scipy.fft.fftfreq(z), scipy.fft.fftfreq(y), scipy.fft.rfftfreq(x), indexing="ij", sparse=True)
+    radius = np.sqrt(axes[0] ** 2 + axes[1] ** 2 + axes[2] ** 2)
+    return np.minimum(np.rint(radius * 2 * (shells - 1)).astype(np.intp), shells).ravel(), times_counted(x)
+
+
+def times_counted(size: int) -> FloatArray:
+    """How often the coefficients of a half spectrum stand in the full one, shape ``(size // 2 + 1,)``."""
+    kx = scipy.fft.rfftfreq(size)
+    return np.where((kx > 0) & (kx < 0.5), 2.0, 1.0)
+
+
+def _faded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values without their mean, faded to 0 at the borders, which would correlate by themselves."""
+    faded = values - values.mean(dtype=np.float64)
+    for axis, size in enumerate(values.shape):
+        faded = faded * fade(size).reshape([-1 if n == axis else 1 for n in range(3)])
+    return np.asarray(faded, dtype=np.float32)
+
+
+def fade(size: int, width: int = _TAPER_PX) -> NDArray[np.float32]:
+    """Half a Hann window at both ends of an axis, at most ``width`` and a quarter of the axis long."""
+    width = min(width, size // 4)
+    rise = np.sin(np.pi / 2 * (np.arange(width) + 0.5) / max(1, width)) ** 2
+    return np.concatenate([rise, np.ones(size - 2 * width), rise[::-1]]).astype(np.float32)

@@ -1,0 +1,190 @@
+"""``cryolithe denoise --method n2n`` as a user meets it."""
+
+import json
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from half_volumes import halves, noise, write
+from half_volumes import signal as density
+
+from cryolithe.cli import main
+from cryolithe.denoise.n2n import network, recipe, session, train
+from cryolithe.denoise.n2n.job import output_of
+from cryolithe.denoise.n2n.unet import UNetConfig
+from cryolithe.formats import read_mrc
+
+pytestmark = pytest.mark.slow
+SHAPE = (24, 64, 40)
+TINY = UNetConfig(filters=6, levels=2, first_kernel=3, last=(6, 4))
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    """A network and a training of a second, whatever the clock says."""
+    monkeypatch.setitem(network.BACKBONES, "unet-small", TINY)
+    make = recipe.make_recipe
+
+    def short(*arguments, **changes):
+        return replace(make(*arguments, **changes), edge=16, most_steps=24, validations=3, learning_rate=5e-3)
+
+    monkeypatch.setattr(session, "make_recipe", short)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Files of two halves with a deviation of 7 around 100 and 50."""
+    first, second = halves(SHAPE, level=1.5)
+    write(tmp_path / "ts_EVN.mrc", 100 + 7 * first)
+    write(tmp_path / "ts_ODD.mrc", 50 + 7 * second)
+    return tmp_path / "ts_EVN.mrc", tmp_path / "ts_ODD.mrc"
+
+
+def denoise(*words):
+    return CliRunner().invoke(main, ["denoise", "--method", "n2n", *map(str, words), "--device", "cpu"])
+
+
+def of(pair):
+    return ("--half1", pair[0], "--half2", pair[1])
+
+
+def good(*words):
+    result = denoise(*words)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def bad(*words, code=2):
+    result = denoise(*words)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_two_halves_become_one_volume_with_less_noise(tmp_path, pair):
+    said = good(*of(pair), "--report", tmp_path / "r.png", "--train-minutes", 60)
+    assert "Half SNR" in said
+    made = read_mrc(tmp_path / "ts_n2n.mrc")
+    assert made.data.shape == SHAPE
+    assert made.voxel_sizes_angstrom[0] == pytest.approx(10)
+    assert made.labels[0].startswith("CryoLithe")
+    assert "n2n" in made.labels[0]
+    truth = density(SHAPE)
+    assert np.corrcoef(made.data.ravel(), truth.ravel())[0, 1] > 0.8
+    assert made.data.mean() == pytest.approx(75, abs=1.5)  # in the grey levels of the halves
+    record = json.loads((tmp_path / "ts_n2n.json").read_text())
+    assert set(record["inputs"]) == {"half1", "half2"}
+    assert record["method"]["name"] == "n2n"
+    assert record["method"]["card"]["steps"] == 24
+    score = record["score"]
+    assert score["half_snr_raw_db"] + 1 < score["half_snr_denoised_db"] <= score["half_snr_ceiling_db"] + 0.5
+    assert not score["leaks"]
+    assert record["guard"]["coherence_from"] == "even and odd halves"
+    assert (tmp_path / "r.png").stat().st_size > 10_000
+    assert (tmp_path / "ts_n2n.run" / "validation.csv").read_text().count("\n") == 4
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_weights_are_used_again_on_halves_and_on_a_whole_volume(tmp_path, pair):
+    good(*of(pair), "--train-minutes", 60)
+    weights = tmp_path / "ts_n2n.safetensors"
+    good(*of(pair), "--model", weights, "-o", tmp_path / "again.mrc")
+    first, again = (read_mrc(tmp_path / name).data for name in ("ts_n2n.mrc", "again.mrc"))
+    np.testing.assert_array_equal(first, again)
+    full = write(tmp_path / "full.mrc", sum(np.asarray(read_mrc(p).data) for p in pair) / 2)
+    said = good(full, "--model", weights)
+    assert "trained on halves" in said
+    made = read_mrc(tmp_path / "full_n2n.mrc").data
+    assert np.corrcoef(made.ravel(), density(SHAPE).ravel())[0, 1] > 0.8
+    assert "score" in json.loads((tmp_path / "full_n2n.json").read_text())
+    others = [write(tmp_path / f"x_{end}.mrc", v) for end, v in zip(("even", "odd"), halves(SHAPE, 5), strict=True)]
+    assert "trained on other volumes" in good(*of(others), "--model", weights)
+    assert (tmp_path / "x_n2n.mrc").exists()
+
+
+def test_weights_of_something_else_are_refused(tmp_path, pair):
+    assert "there is no file" in bad(*of(pair), "--model", tmp_path / "none.safetensors")
+    (tmp_path / "w.safetensors").write_bytes(b"x" * 64)
+    assert "corrupt" in bad(*of(pair), "--model", tmp_path / "w.safetensors")
+
+
+def test_an_interrupted_training_goes_on_and_gives_the_same_bytes(tmp_path, pair, monkeypatch):
+    good(*of(pair), "-o", tmp_path / "whole.mrc", "--train-minutes", 60)
+    step, count = train._update, []
+
+    def interrupted(*arguments):
+        count.append(1)
+        if len(count) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    monkeypatch.setattr(train, "_update", interrupted)
+    said = bad(*of(pair), "-o", tmp_path / "parts.mrc", "--train-minutes", 60, code=130)
+    assert "--resume" in said
+    assert not (tmp_path / "parts.mrc").exists()
+    assert "--resume" in bad(*of(pair), "-o", tmp_path / "parts.mrc", "--train-minutes", 60)
+    assert "Going on" in good(*of(pair), "-o", tmp_path / "parts.mrc", "--train-minutes", 60, "--resume")
+    np.testing.assert_array_equal(read_mrc(tmp_path / "parts.mrc").data, read_mrc(tmp_path / "whole.mrc").data)
+    (tmp_path / "parts.mrc").unlink()  # the training is done; what comes after it is made again
+    (tmp_path / "parts.json").unlink()
+    count.clear()
+    assert "The training is done" in good(*of(pair), "-o", tmp_path / "parts.mrc", "--train-minutes", 60, "--resume")
+    assert not count
+    np.testing.assert_array_equal(read_mrc(tmp_path / "parts.mrc").data, read_mrc(tmp_path / "whole.mrc").data)
+
+
+def test_halves_of_nothing_but_noise_give_what_correlates_with_neither(tmp_path):
+    both = [write(tmp_path / f"n_{end}.mrc", noise(SHAPE, n)) for n, end in enumerate(("EVN", "ODD"))]
+    said = good(*of(both), "--train-minutes", 60)
+    assert "nothing in common" in said
+    score = json.loads((tmp_path / "n_n2n.json").read_text())["score"]
+    assert not score["leaks"]
+    assert max(map(abs, score["correlations"]["denoised"])) < 3 / np.sqrt(np.prod(SHAPE))
+
+
+def test_what_cannot_be_learned_from_is_refused_before_any_work(tmp_path, pair):
+    one, other = pair
+    assert "same file" in bad("--half1", one, "--half2", one)
+    assert "give both" in bad("--half1", one)
+    assert "--half1 and --half2" in bad(one)
+    assert "--half1 and --half2" in bad()
+    assert "either VOLUME or" in bad(one, *of(pair))
+    assert "does not exist" in bad("--half1", tmp_path / "no.mrc", "--half2", other)
+    assert "--lmax goes with --method samba" in bad(*of(pair), "--lmax", 4)
+    assert "--augment goes with --method samba" in bad(*of(pair), "--augment")
+    assert "input of this run" in bad(*of(pair), "-o", one, "--overwrite")
+    assert "output folder" in bad(*of(pair), "-o", tmp_path / "no" / "x.mrc")
+    small = [write(tmp_path / f"s_{n}.mrc", v) for n, v in enumerate(halves((8, 40, 40)))]
+    assert "at least 16" in bad(*of(small))
+    assert not list(tmp_path.glob("*n2n*"))
+    samba = CliRunner().invoke(main, ["denoise", str(one), "--backbone", "unet"])
+    assert samba.exit_code == 2
+    assert "--backbone goes with --method n2n" in samba.output
+    samba = CliRunner().invoke(main, ["denoise", *map(str, of(pair))])
+    assert samba.exit_code == 2
+    assert "--method n2n" in samba.output
+
+
+def test_what_exists_is_not_replaced_unasked(tmp_path, pair):
+    (tmp_path / "ts_n2n.mrc").write_text("precious")
+    assert "--overwrite" in bad(*of(pair))
+    assert (tmp_path / "ts_n2n.mrc").read_text() == "precious"
+    good(*of(pair), "--train-minutes", 60, "--overwrite")
+    assert "--overwrite" in bad(*of(pair))
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ("ts_01_EVN.mrc", "ts_01_n2n.mrc"),
+        ("ts_01_even_vol.rec", "ts_01_vol_n2n.rec"),
+        ("rec_ts_half1.mrc", "rec_ts_n2n.mrc"),
+        ("tomo_half_1_aligned.mrc", "tomo_aligned_n2n.mrc"),
+        ("event.mrc", "event_n2n.mrc"),
+        ("tomo.mrc", "tomo_n2n.mrc"),
+    ],
+)
+def test_the_output_is_named_after_the_series(tmp_path, first, expected):
+    assert output_of(tmp_path / first) == tmp_path / expected
