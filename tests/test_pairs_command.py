@@ -68,6 +68,7 @@ def assert_wrong(result, *parts):
         assert part in lines[0]
 
 
+@pytest.mark.slow
 def test_the_shipped_manifest_accepts_its_copy_and_builds_what_the_simulator_made(entry, tmp_path):
     root, made = entry
     result = run("check", SHIPPED, "--data", root, *ONLY)
@@ -97,6 +98,7 @@ def test_the_shipped_manifest_accepts_its_copy_and_builds_what_the_simulator_mad
     assert {path.name for path in out.iterdir()} == {f"{name}.h5" for name in NAMES}
 
 
+@pytest.mark.slow
 def test_a_stack_that_is_to_be_binned_gives_the_simulators_images(tmp_path):
     shipped = TRAINING_DATA / "empiar_10045.yaml"
     made = fake_entry(read_manifest(shipped), ("05",), tmp_path)["05"]
@@ -242,6 +244,7 @@ def test_a_header_without_pixel_size_is_a_remark(copy):
     assert "the stack's header gives no pixel size; 7.84 Å assumed" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "parts"),
     [

@@ -68,6 +68,7 @@ def planned(stacks, size, *flags):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card_gb", CARDS_GB)
 @pytest.mark.parametrize("size", SIZES)
 def test_every_card_takes_every_usual_volume(size, card_gb, stacks, machine):

@@ -275,6 +275,7 @@ def best_match(ours, theirs):
     return max(scores, key=scores.__getitem__), scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angles", [DENSE, tuple(np.arange(-60.0, 61.0, 2.0))])
 @pytest.mark.parametrize("slice_shape", [(48, 48), (35, 60), (61, 40), (45, 45)])
 def test_fbp_agrees_with_astra_without_flip_or_shift(slice_shape, angles):
@@ -307,6 +308,7 @@ def test_sirt_lowers_the_residual_in_every_pass(slice_shape):
     assert (estimates[4] - truth).norm() < 0.75 * truth.norm()
 
 
+@pytest.mark.slow
 def test_sirt_converges_to_a_body_that_is_seen_from_all_around():
     shape = (14, 17)
     geometry = TiltGeometry(tuple(np.arange(-87.0, 90, 6.0)), (1, 31))

@@ -118,6 +118,7 @@ def test_golden_networks_through_their_file(name):
     assert relative(found, vectors["network_output"][:, order]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [0, 1])
 @pytest.mark.parametrize(
     ("height", "width", "depth"),
@@ -134,6 +135,7 @@ def test_volumes_are_those_of_the_published_program(tmp_path, ramp, levels, heig
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [0, 1])
 def test_slabs_change_nothing(tmp_path, ramp, monkeypatch, levels):
     imported(tmp_path, levels, ramp)
@@ -144,6 +146,7 @@ def test_slabs_change_nothing(tmp_path, ramp, monkeypatch, levels):
         np.testing.assert_allclose(reconstruct(tmp_path, images, 6), whole, rtol=0, atol=1e-6 * np.abs(whole).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [0, 1])
 def test_the_whole_stack_is_standardised(tmp_path, ramp, levels):
     """Not each image: one that is brighter than the others stays so. Nothing is clipped."""
@@ -194,6 +197,7 @@ def test_the_sidecar_tells_the_convention(tmp_path, ramp):
     assert record["card"]["epoch"] == 7
 
 
+@pytest.mark.slow
 def test_our_own_models_have_no_convention():
     assert load_model("default").convention.record == {}
 
@@ -549,6 +553,7 @@ def test_list_and_info(tmp_path, ramp, models_folder):
     assert "unknown model 'thiers' (did you mean 'theirs'?)" in missing.stderr
 
 
+@pytest.mark.slow
 def test_verify(tmp_path, ramp, models_folder):
     imported(tmp_path, 1, ramp)
     result = models("verify")

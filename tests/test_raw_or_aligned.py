@@ -78,6 +78,7 @@ ALIGNMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ALIGNMENTS)
 @pytest.mark.parametrize("name", ["ts_aligned.mrc", "ts.ali", "ts_ali_ODD.mrc"])
 def test_an_aligned_stack_is_not_aligned_again(name, option, tmp_path):
@@ -161,6 +162,7 @@ def test_another_axis_than_the_mdoc_s_is_told(tmp_path):
     assert_beads(tmp_path / "v.mrc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["file", "folder", "list"])
 def test_a_raw_stack_by_its_name_is_told(how, tmp_path):
     data = tmp_path / "data"

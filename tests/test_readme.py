@@ -20,6 +20,7 @@ def commands():
     return [line for line in lines if line.startswith("cryolithe ")]
 
 
+@pytest.mark.slow
 def test_commands_run_as_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")

@@ -57,6 +57,7 @@ def close(a, b, tolerance=1e-5):
 # What is written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 48), (37, 49)])
 @pytest.mark.parametrize("method", ["network", "fbp", "sirt"])
 def test_volume_and_header(method, shape, model, tmp_path):
@@ -209,6 +210,7 @@ def test_contrast_says_what_is_dense_and_the_output_keeps_it(model, tmp_path):
     assert np.abs(outputs[0] - outputs[2]).max() > 1e-3 * np.abs(outputs[0]).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fbp", "sirt"])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("contrast", ["dark", "bright"])
@@ -233,6 +235,7 @@ def expect_bead(path, position_px, factor=1):
     assert found[0] == pytest.approx(z, abs=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "thickness", "shape"),
     [("fbp", t, s) for t in (20, 21) for s in ((40, 48), (41, 47), (40, 49))] + [("sirt", 20, (40, 47))],
@@ -244,6 +247,7 @@ def test_bead_lands_where_the_geometry_says(method, thickness, shape, tmp_path):
     expect_bead(tmp_path / "ts_rec.mrc", position)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "factor"), [((80, 96), 2), ((81, 95), 2), ((80, 97), 2), ((81, 94), 2), ((91, 104), 3), ((90, 102), 3)]
 )
@@ -255,6 +259,7 @@ def test_bead_after_binning(shape, factor, tmp_path):
     expect_bead(tmp_path / "ts_rec.mrc", position, factor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 48), (41, 47)])
 @pytest.mark.parametrize("axis", [90, -90, 180, 270, 30, -12.5, 85.3, -95.0])
 def test_bead_with_a_rotated_tilt_axis(axis, shape, tmp_path):
@@ -286,6 +291,7 @@ def test_order_of_images_does_not_matter(tmp_path):
 # Slabs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "shape"), [("network", (40, 48)), ("network", (41, 47)), ("fbp", (41, 47)), ("sirt", SHAPE)]
 )
@@ -305,6 +311,7 @@ def test_little_memory_makes_more_slabs_and_the_same_volume(method, shape, model
 # Inputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "float16", ">f4", ">i2"])
 def test_pixel_types_give_the_same_volume(dtype, tmp_path):
     images = np.random.default_rng(0).integers(0, 100, (len(ANGLES), *SHAPE))
@@ -373,6 +380,7 @@ def test_precision(model, tmp_path):
 # Lists
 
 
+@pytest.mark.slow
 def test_a_failing_series_does_not_stop_the_list(tmp_path):
     for name in ("one", "three"):
         write_series(tmp_path, name=name)
@@ -456,6 +464,7 @@ def test_help_tells_of_every_setting():
         assert f"--{name.replace('_', '-')}" in text
 
 
+@pytest.mark.slow
 def test_module_runs_as_a_program(tmp_path):
     stack, angles = write_series(tmp_path)
     command = [sys.executable, "-m", "cryolithe", "reconstruct", stack, angles, "--method", "fbp", "--thickness", "8"]

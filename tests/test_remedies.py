@@ -14,6 +14,7 @@ def series(tmp_path):
     return write_series(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [False, True])
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
 @pytest.mark.parametrize("ending", [".tlt", ".rawtlt", "_TLT.txt", ".TLT"])
@@ -36,6 +37,7 @@ def test_angles_that_are_given_before_a_tiff_stack(series, tmp_path):
     refused(tmp_path, [angles, tmp_path / "x.tif", *FBP], f"cryolithe reconstruct {tmp_path / 'x.tif'} {angles}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".tlt", ".rawtlt", "_TLT.txt"])
 @pytest.mark.parametrize("stack_ending", [".mrc", ".st", "_ali.mrc"])
 def test_angles_that_are_left_out(ending, stack_ending, series, tmp_path):
@@ -77,6 +79,7 @@ def test_an_output_that_exists_hides_no_error_of_the_inputs(flags, series, tmp_p
     refused(tmp_path, [stack, angles, *FBP, "--contrast", "bright", *flags], "ts_rec.mrc exists; give --overwrite")
 
 
+@pytest.mark.slow
 def test_a_session_says_what_is_wrong_with_the_inputs_first(tmp_path):
     write_series(tmp_path, name="one")
     made(tmp_path, *FBP)

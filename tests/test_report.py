@@ -68,6 +68,7 @@ def test_json_replaces_whole_files_or_none(tmp_path):
         write_json(tmp_path / "nowhere" / "out.json", [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("voxel_size", "title"), [(None, ""), (13.48, "halves"), (0.7, "fine")])
 def test_fsc_plot_is_an_image(tmp_path, voxel_size, title):
     path = tmp_path / "fsc.png"

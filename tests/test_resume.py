@@ -214,6 +214,7 @@ def refused(work, *fragments, flags=()):
 # Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", DONE_BEFORE)
 def test_killed_run_goes_on_and_gives_the_same_bytes(moment, work, written):
     with stopped_process(work, moment) as process:
@@ -231,6 +232,7 @@ def test_killed_run_goes_on_and_gives_the_same_bytes(moment, work, written):
     assert (f" {done} slabs are done" in result.stderr) == (done is not None)
 
 
+@pytest.mark.slow
 def test_live_run_is_not_disturbed_and_ctrl_c_keeps_its_work(work, written):
     with stopped_process(work, "after two slabs") as process:
         for flags in ((), ("--overwrite",), ("--bin", "2")):
@@ -285,6 +287,7 @@ def test_overwrite_goes_on_with_the_same_work(unfinished, written):
     assert written == STARTS[2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "fragment"),
     [
@@ -304,6 +307,7 @@ def test_other_settings_are_refused_and_the_unfinished_run_survives(flags, fragm
     assert written == [*before, *STARTS[2:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["tilts", "angles", "model"])
 def test_changed_input_is_refused(changed, unfinished):
     original = {p: p.read_bytes() for p in (unfinished.stack, unfinished.angles, unfinished.model)}
@@ -358,6 +362,7 @@ def test_a_volume_that_was_replaced_is_not_taken_for_the_old_one(unfinished, wri
 # Damaged working folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", ['{"start": 16, "sto', '{"start": 16}', "\0" * 50, "\0" * 50 + "\n", '{"start": 1\n'])
 def test_torn_last_line_of_the_journal(torn, unfinished, written):
     with (unfinished.partial / "journal.jsonl").open("a") as file:
@@ -369,6 +374,7 @@ def test_torn_last_line_of_the_journal(torn, unfinished, written):
     assert written == STARTS[2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"[]\n", b"3\n", b"{}\n", b"\xff\xfe\n", b'{"work": {}}\n{"start": 0}\n'])
 def test_unusable_journal_starts_anew(content, unfinished, written):
     (unfinished.partial / "journal.jsonl").write_bytes(content)
@@ -459,6 +465,7 @@ def failing_at_the_end(patch, where, number):
         patch.setattr(VolumeWriter, "finish", finish)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "number"),
     [("move", errno.EDQUOT), ("move", errno.EACCES), ("record", errno.ENOSPC), ("header", errno.EIO)],
@@ -488,6 +495,7 @@ def test_a_last_step_that_fails_keeps_all_that_was_done(where, number, flags, wo
     assert again["compute"] == whole["compute"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--format", "ome-zarr")])
 def test_a_move_that_fails_leaves_the_volume_that_was_to_be_replaced(flags, work):
     arguments = work.arguments(*flags)

@@ -59,6 +59,7 @@ def small_specimens(monkeypatch):
 # The volume that is scored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(12, 24, 30), (13, 31, 41), (20, 70, 48)])
 def test_what_is_scored_is_what_the_program_makes_slab_by_slab(shape):
     network, rows = tiny_network(), 7 * images(*shape[1:])
@@ -149,6 +150,7 @@ def test_a_score_compares_with_the_back_projection_only_if_it_has_it():
 # The benchmark and its command
 
 
+@pytest.mark.slow
 def test_the_network_is_scored_with_its_share_and_alone(small_specimens):
     network = tiny_network()
     zero, some, more = (dict(benchmark(network, (), (0.0,), 1, share=share))[0.0] for share in (0.0, 0.3, 0.6))
@@ -161,6 +163,7 @@ def test_the_network_is_scored_with_its_share_and_alone(small_specimens):
     assert zero["network"].worst_shell.difference < more["network"].worst_shell.difference
 
 
+@pytest.mark.slow
 def test_numbers_are_means_and_the_shell_is_the_worst_of_all_specimens(small_specimens):
     network = tiny_network()
     both = dict(benchmark(network, (), (0.0,), 2))[0.0]
@@ -177,6 +180,7 @@ def scored(tmp_path, card):
     return CliRunner().invoke(main, [str(w) for w in (*words, "--json", path, "--overwrite")]), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("card", "share"), [({}, 0.3), ({"fbp_share": 0.5}, 0.5), ({"fbp_share": 0}, 0)])
 def test_the_command_scores_what_a_user_gets_with_the_models_own_share(tmp_path, small_specimens, card, share):
     result, path = scored(tmp_path, card)

@@ -73,6 +73,7 @@ def dangers(source):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_can_run_what_it_reads(path):
     assert dangers(path.read_text(encoding="utf-8")) == []
@@ -129,6 +130,7 @@ def named(request, tmp_path, monkeypatch):
     return folder, request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", NAMES, indirect=True, ids=ascii)
 def test_any_name_of_stack_angles_output_and_alignment(named, tmp_path):
     folder, name = named
@@ -148,6 +150,7 @@ def test_any_name_of_stack_angles_output_and_alignment(named, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [n for n in NAMES if n.isprintable() and '"' not in n], indirect=True, ids=ascii)
 def test_any_name_in_a_list_and_on_its_page(named, tmp_path):
     name = named[1]
@@ -192,6 +195,7 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_names_on_the_page_of_an_evaluation(tmp_path):
     name = "<img src=x onerror=alert(1)> $a_{b$"
     rng = np.random.default_rng(0)
@@ -297,6 +301,7 @@ def test_summaries_are_not_written_through_links(tmp_path):
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 def test_the_real_process_takes_any_name(tmp_path):
     """Once through the operating system: arguments, standard error and exit code."""
     import subprocess

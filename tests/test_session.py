@@ -43,6 +43,7 @@ class Images(html.parser.HTMLParser):
             self.found.append(unquote(dict(attrs)["src"]))
 
 
+@pytest.mark.slow
 def test_a_folder_is_worked_through_and_repeated_without_repeating_work(tmp_path):
     (tmp_path / "grid ü").mkdir()
     write_series(tmp_path, name="one_ali")
@@ -242,6 +243,7 @@ def project(folder):
     return star
 
 
+@pytest.mark.slow
 def test_relions_table_in_and_out(tmp_path):
     star = project(tmp_path)
     third = (tmp_path / "Motion" / "3.mrc").rename(tmp_path / "elsewhere.mrc")
@@ -471,6 +473,7 @@ def test_watching_a_folder_names_stacks_without_angles(tmp_path):
 # Where volumes go
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["folder", "list", "list with names", "absolute names"])
 def test_all_volumes_go_into_the_folder_of_o_which_is_made(source, tmp_path):
     raw = tmp_path / "raw"

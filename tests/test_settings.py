@@ -115,6 +115,7 @@ def test_order_of_authority(setting):
     assert value({**nothing, name: in_flag}, {name: in_file}, {name: in_file}) == in_flag
 
 
+@pytest.mark.slow
 def test_order_of_authority_on_the_command_line(setting, resolved, tmp_path):
     name, default, in_file, in_flag = setting
     config, listing = tmp_path / "settings.yaml", tmp_path / "list.csv"
@@ -279,6 +280,7 @@ def test_unknown_flag_is_one_line_that_names_the_nearest():
     assert "--thickness" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -40,6 +40,7 @@ def quick(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_file_is_there_and_agrees(quick):
     names = {p.name for p in quick.iterdir()}
     endings = (".mrc", "_EVN.mrc", "_ODD.mrc", ".tlt", ".mdoc", "_truth.mrc", "_labels.mrc", "_particles.star", ".png")
@@ -85,6 +86,7 @@ def test_particles_lie_where_labels_say(quick):
         assert number in near  # a body may be hollow
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(quick, tmp_path):
     assert run(QUICK, "-o", tmp_path / "again").exit_code == 0
     first, again = files(quick), files(tmp_path / "again")
@@ -95,6 +97,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(quick, tmp_path
     assert files(tmp_path / "other")["TS_001.mrc"] != first["TS_001.mrc"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["TS_001.mrc", "TS_001.mdoc", "TS_001.h5"])
 def test_files_of_someone_else_are_never_removed(name, tmp_path):
     out = tmp_path / "raw data"
@@ -107,6 +110,7 @@ def test_files_of_someone_else_are_never_removed(name, tmp_path):
     assert files(out) == {name: b"mine", "TS_001_notes.txt": b"mine"}
 
 
+@pytest.mark.slow
 def test_other_files_in_the_folder_stay_when_a_series_fails(tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
@@ -120,6 +124,7 @@ def test_other_files_in_the_folder_stay_when_a_series_fails(tmp_path, monkeypatc
     assert set(files(out)) == {"TS_001_notes.txt", "recipe.resolved.yaml"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["a: [b", "[1]", "", "\x00"])
 def test_a_damaged_record_is_one_line(content, tmp_path):
     (tmp_path / "recipe.resolved.yaml").write_text(content)
@@ -129,6 +134,7 @@ def test_a_damaged_record_is_one_line(content, tmp_path):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_finished_series_and_goes_on(tmp_path, monkeypatch):
     recipe = tmp_path / "two.yaml"
     recipe.write_text(QUICK.read_text().replace("series: 1", "series: 2"))
@@ -162,6 +168,7 @@ def test_an_interrupted_run_keeps_finished_series_and_goes_on(tmp_path, monkeypa
     assert yaml.safe_load(whole["recipe.resolved.yaml"]) == yaml.safe_load(after["recipe.resolved.yaml"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.name)
 def test_recipes_that_are_shipped_are_valid_and_run_small(path, tmp_path):
     recipe = read_recipe(path)
@@ -206,6 +213,7 @@ def test_structure_files_that_cannot_be_read(tmp_path):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_impossible_crowding_stops_with_what_fitted(tmp_path):
     (tmp_path / "r.yaml").write_text(QUICK.read_text().replace("[0.05, 0.1]", "[0.95, 0.95]"))
     result = run(tmp_path / "r.yaml", "-o", tmp_path / "out")
@@ -213,6 +221,7 @@ def test_impossible_crowding_stops_with_what_fitted(tmp_path):
     assert "of 95% wanted" in result.stdout
 
 
+@pytest.mark.slow
 def test_plain_series_without_a_recipe(tmp_path):
     result = run("-o", tmp_path, "--snr", 0)
     assert result.exit_code == 0, result.output
@@ -222,6 +231,7 @@ def test_plain_series_without_a_recipe(tmp_path):
     assert "--overwrite" in again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of files are a matter of POSIX")
 @pytest.mark.parametrize("kilobytes", [1, 150, 1200, 2000])  # the record, the stack, the beginning and end of the HDF5
 def test_a_full_disk_is_one_line_and_leaves_no_half_series(kilobytes, tmp_path):
@@ -243,6 +253,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_series(kilobytes, tmp_path):
         assert again.exit_code == 0, again.output
 
 
+@pytest.mark.slow
 def test_a_field_smaller_than_a_molecule_is_refused(tmp_path):
     """A rod of 400 Å does not fit into 32 x 64 x 64 voxels of 10 Å along z, but does along y; one of 700 Å does not."""
     for length, code in ((40, 0), (70, 2)):
@@ -255,6 +266,7 @@ def test_a_field_smaller_than_a_molecule_is_refused(tmp_path):
     assert not (tmp_path / "out70").exists()
 
 
+@pytest.mark.slow
 def test_procedural_molecules_are_placed_where_none_are_given_or_asked_for(quick, tmp_path):
     names = set(starfile.read(quick / "TS_001_particles.star", always_dict=True)["particles"]["cryolitheMolecule"])
     assert sum(name.startswith("procedural_") for name in names) > 3
@@ -265,6 +277,7 @@ def test_procedural_molecules_are_placed_where_none_are_given_or_asked_for(quick
     assert [m.name for m in recipe_library(recipe, (tmp_path / "one.mrc",))] == ["one"]
 
 
+@pytest.mark.slow
 def test_a_campaign_may_grow_but_not_change_its_molecules(tmp_path):
     one = np.zeros((7, 7, 7), dtype=np.float32)
     one[2:5, 2:5, 2:5] = 1
