@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.distributed
 from patience import PATIENCE_S
 
 from cryolithe.optimise.distributed import Place
@@ -19,11 +19,14 @@ FIRST = Place(torch.device("cpu"), torch.float32, rank=0, world=2)
 
 def run_both(*words: object) -> list[tuple[int, str]]:
     """Run a command of ``cryolithe`` in two processes that find each other; returns codes and standard errors."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    # As under torchrun the processes meet at a store of whoever started them: that of process 0 would go with it, while
+    # the other still takes its leave.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     command = [sys.executable, "-m", "cryolithe", *map(str, words), "--device", "cpu", "--precision", "fp32"]
-    settings = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    settings = {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "OMP_NUM_THREADS": "1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
+    }  # fmt: skip
     processes = [
         subprocess.Popen(command, env=os.environ | settings | {"RANK": rank}, stderr=subprocess.PIPE, text=True)
         for rank in ("0", "1")
