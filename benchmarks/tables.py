@@ -74,6 +74,8 @@ def main() -> None:
     shown: list[dict[str, Any]] = []
     for path in sorted(arguments.results.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
+        if "benchmark" not in result:  # scores of a model, which its card shows (docs/models.md)
+            continue
         if result["quick"] and not arguments.quick:
             continue
         shown.append(result)
