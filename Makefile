@@ -1,6 +1,6 @@
 # make demo   set up, reconstruct the example, look at examples/needle/output/
 # make test   linters, type checker, all tests
-# make test-quick   tests that are not marked slow, under 2 minutes
+# make test-quick   tests that are not marked slow, about 3.5 minutes
 # make benchmarks         CPU part of the published numbers, under an hour; MOLECULES=library.h5 for the realistic recipes
 # make benchmarks-quick   do the benchmarks work? Tiny sizes, under 5 minutes, results checked for sanity, not for speed
 # make gpu                is a GPU right and how fast is it, training too: at most 25 minutes; MOLECULES=library.h5; GPU_FLAGS=--dry-run
