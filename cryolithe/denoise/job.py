@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cryolithe.denoise.beside import Beside
 from cryolithe.denoise.blocks import Source
 from cryolithe.denoise.figures import check_figure_name
 from cryolithe.denoise.gaps import fitting_gap, gaps_of, training_gap
@@ -27,7 +28,7 @@ SMALLEST_CROP = 64
 
 
 @dataclass(frozen=True)
-class DenoiseJob:
+class DenoiseJob(Beside):
     """Files and choices of one denoising.
 
     Attributes:
@@ -73,21 +74,6 @@ class DenoiseJob:
     size: str = "published"
 
     @property
-    def weights(self) -> Path:
-        """The trained network beside the output."""
-        return self._beside(".safetensors")
-
-    @property
-    def folder(self) -> Path:
-        """State, tables and curves of the training."""
-        return self._beside(".run")
-
-    @property
-    def sidecar(self) -> Path:
-        """The record beside the output."""
-        return self._beside(".json")
-
-    @property
     def choices(self) -> dict[str, Any]:
         """What decides the result beside the volume, as plain values for the record; weights by their content."""
         model = None if self.model is None else file_sha256(self.model)
@@ -105,19 +91,11 @@ class DenoiseJob:
         )
         return {"model_sha256": model, "size": self.size, **{name: getattr(self, name) for name in names}}
 
-    @property
-    def trains(self) -> bool:
-        """Whether a network is to be trained."""
-        return self.model is None or self.train_minutes is not None
-
     def limit_seconds(self, device: torch.device) -> float:
         """Time for the training."""
         if self.train_minutes is not None:
             return 60 * self.train_minutes
         return 60 * CPU_MINUTES if device.type == "cpu" else math.inf
-
-    def _beside(self, ending: str) -> Path:
-        return self.output.with_name(self.output.stem + ending)
 
 
 @dataclass(frozen=True)
@@ -182,7 +160,7 @@ def check_paths(job: DenoiseJob) -> None:
         if path.exists() and not (job.overwrite or kept):
             hint = " (--model uses trained weights)" if path == job.weights else ""
             raise OutputError(f"{path} exists; give --overwrite to replace it{hint}, or another name with -o")
-    state = job.folder / "state.safetensors"
+    state = job.state
     if job.trains and state.exists() and not (job.resume or job.overwrite):
         raise OutputError(
             f"{job.folder} holds an earlier training; give --resume to go on or --overwrite to start anew"

@@ -135,7 +135,7 @@ def _weights(run: Resolved, place: Place, watcher: Watcher) -> tuple[Weights, fl
     recipe = _recipe(run, sizes, place)
     done = None
     if job.resume:
-        done = finished_weights(job.weights, job.folder / "state.safetensors", run.source.fingerprint())
+        done = finished_weights(job.weights, job.state, run.source.fingerprint())
     if done is not None:
         watcher.note(f"The training is done: {job.weights}")
         return done, float(done.card.get("seconds", 0.0))
@@ -148,7 +148,7 @@ def _recipe(run: Resolved, sizes: SambaConfig, place: Place) -> Recipe:
     """How to train: a batch that was left open follows the memory that is free, but for a training that goes on."""
     job, batch = run.job, run.job.batch
     if batch is None and job.resume:
-        batch = saved_batch(job.folder / "state.safetensors")
+        batch = saved_batch(job.state)
     recipe = make_recipe(run.gaps[0], place.device, sizes, crop=job.crop, batch=batch, seed=job.seed)
     return replace(recipe, batch=least(recipe.batch, place))
 

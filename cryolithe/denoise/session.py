@@ -77,8 +77,8 @@ def train_weights(run: Resolved, recipe: Recipe, place: Place, watcher: Watcher)
     start = load_weights(job.model).network if job.model is not None else None
     blocks = Blocks(run.source, recipe)
     state = new_state(recipe, place, start)
-    if job.resume and (job.folder / "state.safetensors").exists():
-        load_state(job.folder / "state.safetensors", state, recipe, fingerprint)
+    if job.resume and job.state.exists():
+        load_state(job.state, state, recipe, fingerprint)
         watcher.note(f"Going on with the training at step {state.step}, {state.seconds / 60:.1f} min.")
         state.finished = state.finished and (state.seconds >= limit or state.step >= recipe.most_steps)
     watcher.stage("Training", 1.0)

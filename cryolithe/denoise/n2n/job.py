@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cryolithe.denoise.beside import Beside
 from cryolithe.denoise.figures import check_figure_name
 from cryolithe.denoise.n2n.losses import LossName
 from cryolithe.denoise.n2n.network import BACKBONES
@@ -25,7 +26,7 @@ _HALF = re.compile(r"[_.-](evn|even|odd|half[_-]?[12])(?=$|[_.-])", re.IGNORECAS
 
 
 @dataclass(frozen=True)
-class N2nJob:
+class N2nJob(Beside):
     """Files and choices of one denoising by Noise2Noise.
 
     Attributes:
@@ -59,31 +60,6 @@ class N2nJob:
     seed: int = 0
 
     @property
-    def weights(self) -> Path:
-        """The trained network beside the output."""
-        return self._beside(".safetensors")
-
-    @property
-    def folder(self) -> Path:
-        """State, tables and curves of the training."""
-        return self._beside(".run")
-
-    @property
-    def state(self) -> Path:
-        """What an interrupted training goes on from."""
-        return self.folder / "state.safetensors"
-
-    @property
-    def sidecar(self) -> Path:
-        """The record beside the output."""
-        return self._beside(".json")
-
-    @property
-    def trains(self) -> bool:
-        """Whether a network is to be trained."""
-        return self.model is None or self.train_minutes is not None
-
-    @property
     def choices(self) -> dict[str, Any]:
         """What decides the result beside the volumes, as plain values; weights by their content."""
         names = ("train_minutes", "backbone", "loss", "batch", "fix_nonfinite", "seed")
@@ -104,9 +80,6 @@ class N2nJob:
     def backbone_on(self, device: torch.device) -> str:
         """The backbone that was asked for, or what suits the device."""
         return self.backbone or DEFAULT_BACKBONE.get(device.type, "unet-small")
-
-    def _beside(self, ending: str) -> Path:
-        return self.output.with_name(self.output.stem + ending)
 
 
 def output_of(first: Path) -> Path:
