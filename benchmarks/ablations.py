@@ -34,7 +34,7 @@ from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import simulate_training_set
 from cryolithe.training.loop import TrainState, train
 from cryolithe.training.scoring import reconstruct_array, score_volume
-from cryolithe.training.series import TrainingSeries, head_targets, series_of_pair
+from cryolithe.training.series import TrainingSeries, series_of_pair
 from cryolithe.training.sources import FixedSource, MixedSource, recipe_maker
 from cryolithe.training.validation import Example, Verdict, judge, validation_set
 
@@ -158,7 +158,7 @@ def for_variant(data: Data, name: str, config: TrainConfig) -> MixedSource:
 
     def with_head(series: TrainingSeries) -> TrainingSeries:
         assert isinstance(series.targets, torch.Tensor)
-        return replace(series, targets=head_targets(series.targets[..., 0], head))
+        return replace(series, targets=head.targets(series.targets[..., 0]))
 
     plain = data.plain
     if name in FIXED_NOISE:

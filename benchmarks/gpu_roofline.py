@@ -236,8 +236,7 @@ def changes_of(method: Any, meter: Meter) -> list[tuple[Any, str, Callable[[Any]
         ways = {"forward": "projection", "adjoint": "back-projection"}
         return [projection(method.projector, way, name) for way, name in ways.items()]
     engine = getattr(method.engine, "_engine", method.engine)
-    wavelet = getattr(method.sampling, "config", method.config).head
-    taps = 8 if wavelet.levels else 0
+    taps = 8 if method.config.head.stride > 1 else 0
     combine = engine.network.combine
     found = [
         watch(method.sampling, "inputs", lambda made, rows, first: of_filter("filter", made, rows)),

@@ -74,7 +74,7 @@ def main() -> None:
         name: {key: float(np.median([each[key] for each in ratios])) for key in ratios[0]}
         for name, ratios in found.items()
     }
-    levels = model.network.config.head.levels
+    levels = model.network.config.head.stride.bit_length() - 1
     expected = {f"N/{2 ** (level + 1)}" for level in range(levels)}
     rows = [
         [f"{key} (block grid)" if key.split(", ")[1] in expected else key, *(medians[name][key] for name in found)]

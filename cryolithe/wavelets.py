@@ -83,12 +83,14 @@ def analyse(volume: torch.Tensor, wavelet: Wavelet, levels: int) -> torch.Tensor
     Args:
         volume: shape ``(z, y, x)``.
         wavelet: the filter bank.
-        levels: 1 or 2.
+        levels: 1 or 2; 0 for the voxels as they are.
 
     Returns:
         shape ``(z', y', x', 8**levels)`` with ``block_count`` blocks along each axis, bands ordered as the module
         says. Index 0 along an axis is block ``-margin``; block k holds the voxels from ``2**levels * k`` on.
     """
+    if levels == 0:
+        return volume[..., None]
     counts = tuple(block_count(n, wavelet, levels) for n in volume.shape)
     margin, half = wavelet.margin(levels), wavelet.length // 2
     # Along each axis: the voxels that the wanted coefficients are made of.
@@ -118,14 +120,16 @@ def synthesise(coefficients: torch.Tensor, shape: tuple[int, int, int], wavelet:
     """Volume from coefficients gathered by block: the inverse of `analyse`.
 
     Args:
-        coefficients: shape ``(z', y', x', 8 or 64)``, margins included.
+        coefficients: shape ``(z', y', x', 1, 8 or 64)``, margins included.
         shape: voxels ``(z, y, x)`` of the result.
         wavelet: the filter bank.
 
     Returns:
         shape ``shape``.
     """
-    levels = 1 if coefficients.shape[-1] == 8 else 2
+    levels = {1: 0, 8: 1, 64: 2}[coefficients.shape[-1]]
+    if levels == 0:
+        return coefficients[..., 0]
     margin = wavelet.margin(levels)
     if levels == 1:
         return _synthesise_level(coefficients, wavelet, -margin, [(0, n) for n in shape])

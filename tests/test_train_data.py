@@ -25,7 +25,7 @@ from cryolithe.training.dataset import draw_run
 from cryolithe.training.loader import runs_of_steps
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.sections import AugmentSettings, DataSettings, RecipeEntry, ValidationSettings
-from cryolithe.training.series import head_targets, rescaled_pair, series_of_pair
+from cryolithe.training.series import rescaled_pair, series_of_pair
 from cryolithe.training.sources import (
     FixedSource,
     PoolSource,
@@ -293,4 +293,4 @@ def test_head_targets_of_parts_are_those_of_the_whole(tmp_path):
     for levels in (1, 2):
         series = series_of_pair(pair, Head(levels), "a", tmp_path / f"{levels}.npy")
         truth = torch.from_numpy(pair.truth.mean() - pair.truth)
-        assert np.allclose(series.targets.values.transpose(0, 2, 1, 3), head_targets(truth, Head(levels)), atol=1e-4)
+        assert np.allclose(series.targets.values.transpose(0, 2, 1, 3), Head(levels).targets(truth), atol=1e-4)

@@ -10,7 +10,6 @@ from cryolithe.metrics import fourier_shell_correlation
 from cryolithe.network import Head
 from cryolithe.training.losses import cube_voxels, fsc_loss, run_loss
 from cryolithe.training.sections import LossSettings
-from cryolithe.training.series import head_targets
 
 
 def volume(seed, shape=(16, 16, 16)):
@@ -30,7 +29,7 @@ def test_the_shell_loss_is_one_minus_the_mean_correlation():
 
 def test_the_shell_loss_falls_along_its_gradient_through_the_wavelets():
     head = Head(1)
-    target = head_targets(volume(2), head)[:8, :8, :8]
+    target = head.targets(volume(2))[:8, :8, :8]
     cube = (8, 8, 8)
     values = target.transpose(1, 2).reshape(64, 8, 8)
     estimate = (values + 0.5 * torch.randn(values.shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
@@ -50,7 +49,7 @@ def test_cubes_of_blocks_synthesise_to_their_voxels():
     for levels in (0, 1, 2):
         head = Head(levels)
         whole = volume(3, (32, 32, 32))
-        targets = head_targets(whole, head)
+        targets = head.targets(whole)
         n = 32 if levels == 0 else 6
         block = targets[:n, :n, :n].transpose(1, 2).reshape(n * n, n, head.outputs)
         found = cube_voxels(block, (n, n, n), head)

@@ -17,7 +17,7 @@ from cryolithe.reconstruct import methods
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import SpecimenRecipe, make_specimen
 from cryolithe.training.config import TrainConfig, read_train_config
-from cryolithe.training.dataset import draw_batch, head_targets, make_series, simulate_training_set
+from cryolithe.training.dataset import draw_batch, make_series, simulate_training_set
 from cryolithe.training.loop import band_weights, batch_loss, learning_rate_factor, train
 from cryolithe.training.scoring import reconstruct_array
 from cryolithe.training.sources import FixedSource
@@ -140,7 +140,7 @@ def test_a_network_that_does_not_fit_is_refused_before_training(config_file, tex
 def test_targets_synthesise_to_the_volume(levels, shape):
     head = Head(levels)
     volume = torch.from_numpy(specimen(shape).density)
-    targets = head_targets(volume, head)
+    targets = head.targets(volume)
     if levels == 0:
         assert torch.equal(targets[..., 0], volume)
     else:
@@ -164,7 +164,7 @@ def test_training_and_reconstruction_see_the_same_numbers(monkeypatch, levels, s
     torch.manual_seed(2)
     network = build_network(config.network_config()).requires_grad_(False)
     series, blocks = numbered(make_series(specimen(shape), ANGLES, network.config.head))
-    monkeypatch.setattr(methods, "synthesise", lambda values, shape, wavelet: values)
+    monkeypatch.setattr(Head, "volume", lambda head, values, shape: values)
     method = methods.NetworkMethod(network, TiltGeometry(ANGLES, shape[1:]), VolumeGrid(shape))
     whole = shape[1] + -shape[1] % method.row_multiple
     rows = series.images[:, reflected_rows(-method.halo_px, whole + 2 * method.halo_px, shape[1])]

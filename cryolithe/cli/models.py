@@ -201,6 +201,8 @@ def _kind(summary: ModelSummary) -> str:
     head = summary.config.get("head")
     levels = head.get("levels", 1) if isinstance(head, dict) else 1
     what = f"{head.get('wavelet', '')} x{levels}" if levels and isinstance(head, dict) else "voxels"
+    if isinstance(head, dict) and "kind" in head:
+        what = str(head["kind"])
     published = ", published" if summary.convention.get("sampling") == "published" else ""
     return printable(f"{summary.config.get('kind', '?')}, {what.strip()}{published}")
 

@@ -31,7 +31,6 @@ from cryolithe.projector import make_projector
 from cryolithe.reconstruct.methods import Compute, FbpMethod, NetworkMethod, network_rows
 from cryolithe.sampling import all_windows, point_columns, visible
 from cryolithe.volume import Volume
-from cryolithe.wavelets import Wavelet, synthesise
 
 REFERENCE = Path(__file__).with_name("reference.json")
 MODEL = "default"
@@ -105,7 +104,7 @@ def define_network() -> torch.Tensor:
     maps = network.tilt_context(torch.from_numpy(GEOMETRY.angles_rad))
     values = plane_values(network, windows, visible(columns, GEOMETRY.image_shape[1]), maps, (depth, width))
     by_block = values.view(depth, width, -1, head.outputs).transpose(1, 2)
-    return by_block[..., 0] if head.levels == 0 else synthesise(by_block, GRID.shape, Wavelet(head.wavelet))
+    return head.volume(by_block, GRID.shape)
 
 
 def stored_numbers(volume: torch.Tensor) -> list[float]:

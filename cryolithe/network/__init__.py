@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from cryolithe.network.config import Head, InputWindow, NetworkConfig, RowSetConfig, SliceSetConfig
+from cryolithe.network.config import InputWindow, NetworkConfig, RowSetConfig, SliceSetConfig
+from cryolithe.network.heads import BlockHead, Head
 from cryolithe.network.rowset import RowSet
 from cryolithe.network.sliceset import SliceSet
 
 Network = RowSet | SliceSet
 
 __all__ = [
+    "BlockHead",
     "Head",
     "InputWindow",
     "Network",

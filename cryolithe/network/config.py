@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from cryolithe.errors import ModelError, SettingsError, nearest_name, shown
 from cryolithe.filters import WINDOWS
+from cryolithe.network.heads import BlockHead, Head
 from cryolithe.sampling import Window
-from cryolithe.wavelets import Wavelet
 
 # Far above any useful size: a corrupt file must not make us allocate gigabytes before its weights are looked at.
 MOST_UNITS = 8192
 MOST_ROWS, MOST_LAYERS = 255, 32
-
-
-@dataclass(frozen=True)
-class Head:
-    """What a network returns for a point.
-
-    Attributes:
-        levels: 0 for one voxel, 1 or 2 for the wavelet coefficients of a block of 2³ or 4³ voxels.
-        wavelet: PyWavelets' name of a symmetric wavelet of even length; unused for voxels.
-    """
-
-    levels: int = 1
-    wavelet: str = "bior3.1"
-
-    def __post_init__(self) -> None:
-        if self.levels not in (0, 1, 2):
-            raise SettingsError(f"a head has 0, 1 or 2 wavelet levels, got {self.levels}")
-        Wavelet(self.wavelet)
-
-    @property
-    def stride(self) -> int:
-        """Edge of a point's block in voxels."""
-        return 2**self.levels
-
-    @property
-    def outputs(self) -> int:
-        """Values returned for a point."""
-        return 8**self.levels
-
-    @property
-    def margin(self) -> int:
-        """Blocks wanted beyond each end of a volume."""
-        return Wavelet(self.wavelet).margin(self.levels) if self.levels else 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +86,7 @@ class RowSetConfig:
     """
 
     input: InputWindow = InputWindow()
-    head: Head = Head()
+    head: BlockHead = field(default_factory=Head)
     rows: int = 21
     channels: int = 128
     row_hidden: int = 256
@@ -168,7 +135,7 @@ class SliceSetConfig:
     """
 
     input: InputWindow = InputWindow(context_taps=0, unit_noise=False)
-    head: Head = Head()
+    head: BlockHead = field(default_factory=Head)
     rows: int = 21
     channels: int = 128
     set_hidden: int = 512
@@ -201,7 +168,10 @@ KINDS: dict[str, type[RowSetConfig] | type[SliceSetConfig]] = {"RowSet": RowSetC
 def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
     """Plain values of a configuration, with its ``kind``."""
     kind = next(name for name, cls in KINDS.items() if cls is type(config))
-    return {"kind": kind, **asdict(config)}
+    values = {"kind": kind, **asdict(config)}
+    if not isinstance(config.head, Head):
+        values["head"] = {"kind": config.head.kind, **values["head"]}
+    return values
 
 
 def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
@@ -218,17 +188,29 @@ def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
         raise ModelError(f"unknown network kind {kind!r}; this version knows {', '.join(KINDS)}")
     plain = {key: value for key, value in values.items() if key != "kind"}
     nested: dict[str, Any] = {}
-    for name, part in (("input", InputWindow), ("head", Head)):
-        if name in plain:
-            nested[name] = _build(part, plain.pop(name), name)
-    return _build(KINDS[kind], {**plain, **nested}, kind)
+    if "input" in plain:
+        nested["input"] = _build(InputWindow, plain.pop("input"), "input")
+    if "head" in plain:
+        nested["head"] = _head(plain.pop("head"))
+    return _build(KINDS[kind], plain, kind, **nested)
 
 
-def _build(cls: Any, values: Any, where: str) -> Any:
-    """Make a config dataclass from plain values, strictly."""
+def _head(values: Any) -> BlockHead:
+    """The head of a table; one without a kind is of wavelets."""
+    kind = values.get("kind", Head.kind) if isinstance(values, dict) else Head.kind
+    if not isinstance(kind, str) or kind not in BlockHead.known:
+        raise ModelError(f"unknown kind of head {shown(kind)}; this version knows {', '.join(BlockHead.known)}")
+    if isinstance(values, dict):
+        values = {key: value for key, value in values.items() if key != "kind"}
+    head: BlockHead = _build(BlockHead.known[kind], values, "head")
+    return head
+
+
+def _build(cls: Any, values: Any, where: str, **parts: Any) -> Any:
+    """Make a config dataclass from plain values, strictly, and from parts that are made already."""
     if not isinstance(values, dict):
         raise ModelError(f"'{where}' of a network configuration must be a table of values, got {values!r}")
-    known = {field.name: field for field in fields(cls)}
+    known = {one.name: one for one in fields(cls)}
     for key, value in values.items():
         if key not in known:
             raise ModelError(f"unknown key '{key}' in network configuration '{where}'{nearest_name(key, known)}")
@@ -241,6 +223,6 @@ def _build(cls: Any, values: Any, where: str) -> Any:
         if type(value) is int and not 0 <= value <= most:
             raise ModelError(f"'{key}' in '{where}' must lie within 0 ... {most}, got {shown(value)}")
     try:
-        return cls(**values)
+        return cls(**values, **parts)
     except SettingsError as error:
         raise ModelError(f"'{where}' of a network configuration: {error}") from error

@@ -273,15 +273,13 @@ def _weights(found: dict[str, Any], network: SliceSet, where: str) -> dict[str, 
     for name in found:
         if name not in expected:
             raise ModelError(f"{where} has the unexpected leaf '{name}'{nearest_name(str(name), expected)}")
-    head = network.config.head
-    if head.levels:
-        weights["combine.last.weight"] = weights["combine.last.weight"][band_order()]
+    weights["combine.last.weight"] = weights["combine.last.weight"][band_order(network.config.head.outputs)]
     return weights
 
 
-def band_order() -> list[int]:
+def band_order(bands: int = 8) -> list[int]:
     """Number of each of our bands (bits z, y, x) among the published ones, whose bits are y, x, z: its axis order."""
-    return [(band & 2) << 1 | (band & 1) << 1 | band >> 2 for band in range(8)]
+    return [(band & 2) << 1 | (band & 1) << 1 | band >> 2 for band in range(bands)]
 
 
 def _plain(found: Any, shape: tuple[int, ...], what: str) -> torch.Tensor:

@@ -31,7 +31,6 @@ from cryolithe.projector import Projector
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruct.fusion import Fusion
 from cryolithe.sampling import block_positions_px
-from cryolithe.wavelets import Wavelet, synthesise
 
 # On a CPU a block's features stay in the cache of its core (benchmarks/LOG.md); a GPU wants much to do at a time.
 BATCHES = {
@@ -239,9 +238,7 @@ class BlockSampling:
 
     def volume(self, values: torch.Tensor, first_row: int, slab: int) -> torch.Tensor:
         """See `Sampling`."""
-        if self.head.levels == 0:
-            return values[..., 0]
-        return synthesise(values, (self.grid.shape[0], slab, self.grid.shape[2]), Wavelet(self.head.wavelet))
+        return self.head.volume(values, (self.grid.shape[0], slab, self.grid.shape[2]))
 
 
 class NetworkMethod:

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.errors import ModelError
 from cryolithe.filters import filter_rows_by_taps
 from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px
 from cryolithe.inference import PointGrid, RowRun
-from cryolithe.network import NetworkConfig
+from cryolithe.network import Head, NetworkConfig
 from cryolithe.wavelets import Wavelet, padded_count, padded_range, synthesise_padded
 
 
@@ -33,7 +34,17 @@ def published_halo_px(config: NetworkConfig) -> int:
     """Detector rows needed before and after a slab."""
     reach = (config.rows + config.head.stride - 1) // 2
     # A coefficient reaches its voxels from up to L - 1/2 rows away, and its own row lies up to 3/2 off the grid.
-    return reach + (max(Wavelet(config.head.wavelet).length, 4) if config.head.levels else 0)
+    wavelet = _wavelet(config)
+    return reach + (max(wavelet.length, 4) if wavelet else 0)
+
+
+def _wavelet(config: NetworkConfig) -> Wavelet | None:
+    """Of its coefficients; None for voxels."""
+    if not isinstance(config.head, Head):
+        raise ModelError(
+            f"the published program has heads of voxels or wavelets, found one of kind '{config.head.kind}'"
+        )
+    return Wavelet(config.head.wavelet) if config.head.levels else None
 
 
 def published_field(image_shape: tuple[int, int]) -> tuple[int, int]:
@@ -58,7 +69,7 @@ class PublishedSampling:
     def __init__(self, config: NetworkConfig, taps: torch.Tensor, geometry: TiltGeometry, grid: VolumeGrid) -> None:
         self.config, self.taps, self.geometry, self.grid = config, taps, geometry, grid
         self.halo_px = published_halo_px(config)
-        self.wavelet = Wavelet(config.head.wavelet) if config.head.levels else None
+        self.wavelet = _wavelet(config)
         # Zeros at both ends of the rows' axis and of the columns' axis; at least one of the two is 0.
         self._before_y, self._before_x = ((max(geometry.image_shape) - n) // 2 for n in geometry.image_shape)
         self.field_y, self.field_x = published_field(geometry.image_shape)

@@ -14,8 +14,6 @@ import scipy.ndimage
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.network import Head
-
 Indices = NDArray[np.int64]
 
 
@@ -71,27 +69,6 @@ def flipped_angles_deg(angles_deg: Sequence[float], flip_z: bool, flip_x: bool) 
     """Angles under which the flipped specimen gives the images (mirrored along x if ``flip_x``)."""
     sign = -1.0 if flip_z != flip_x else 1.0
     return tuple(sign * angle for angle in angles_deg)
-
-
-def output_flip(head: Head, flips: tuple[bool, bool, bool]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """How the outputs of a block change when the volume is flipped along (z, y, x).
-
-    Of a symmetric wavelet of even length, low-pass functions are symmetric about the middle of their block and
-    high-pass functions antisymmetric, so a high band changes its sign; at two levels the fine coefficients of a
-    block also change places.
-
-    Returns:
-        order and sign, each of shape ``(outputs,)``: new output k is ``sign[k] * old[order[k]]``.
-    """
-    if head.levels == 0:
-        return np.arange(1), np.ones(1, dtype=np.float32)
-    bits = int(flips[0]) << 2 | int(flips[1]) << 1 | int(flips[2])  # as bands and sub-positions are numbered: zyx
-    signs = np.array([(-1.0) ** (band & bits).bit_count() for band in range(8)], dtype=np.float32)
-    if head.levels == 1:
-        return np.arange(8), signs
-    places = np.arange(8) ^ bits
-    order = np.concatenate([np.arange(8), *(8 * band + places for band in range(1, 8))])
-    return order, np.concatenate([signs, np.repeat(signs[1:], 8)])
 
 
 def shift_rows(rows: torch.Tensor, shift_px: NDArray[np.float32], halo: int) -> torch.Tensor:

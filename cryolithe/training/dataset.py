@@ -19,9 +19,9 @@ from cryolithe.sampling import all_windows, block_positions_px, point_columns, r
 from cryolithe.simulation import Molecule, draw_angles_deg, make_specimen
 from cryolithe.training import augment
 from cryolithe.training.config import TrainConfig
-from cryolithe.training.series import Images, TrainingSeries, head_targets, make_series
+from cryolithe.training.series import Images, TrainingSeries, make_series
 
-__all__ = ["Batch", "Run", "TrainingSeries", "draw_batch", "draw_run", "gather", "head_targets", "make_series",
+__all__ = ["Batch", "Run", "TrainingSeries", "draw_batch", "draw_run", "gather", "make_series",
            "plain_series", "simulate_training_set"]  # fmt: skip
 
 
@@ -134,8 +134,7 @@ def draw_run(series: TrainingSeries, config: TrainConfig, network: NetworkConfig
         columns = columns + torch.from_numpy(shifts[1])[:, None]
     targets = _targets(series, place, (flip_z, flip_y, flip_x))
     if any(flips):
-        order, sign = augment.output_flip(head, (flip_z, flip_y, flip_x))
-        targets = targets[..., torch.from_numpy(order).to(targets.device)] * torch.from_numpy(sign).to(targets.device)
+        targets = head.flip(targets, (flip_z, flip_y, flip_x))
     return Run(
         rows=rows,
         columns=columns,

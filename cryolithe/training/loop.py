@@ -21,7 +21,7 @@ from cryolithe.training.columns import AnyBatch, ColumnBatch, columns_pay, gathe
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run, gather
 from cryolithe.training.loader import runs_of_steps
-from cryolithe.training.losses import output_weights, run_loss
+from cryolithe.training.losses import run_loss
 from cryolithe.training.sections import LossSettings
 from cryolithe.training.sources import Source
 
@@ -41,8 +41,8 @@ class TrainState(State[Network]):
 
 
 def band_weights(config: TrainConfig) -> torch.Tensor:
-    """Weight of each output in the loss, see `output_weights`."""
-    return output_weights(config.network_config(), config.band_exponent)
+    """Weight of each output in the loss, see `cryolithe.network.heads`."""
+    return config.network_config().head.weights(config.band_exponent)
 
 
 def batch_loss(
@@ -53,7 +53,7 @@ def batch_loss(
     settings: LossSettings | None = None,
     apply: Callable[..., torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Loss of a batch; targets have unit variance in voxels (see `output_weights`).
+    """Loss of a batch; targets have unit variance in voxels.
 
     Args:
         network: the network.

@@ -6,27 +6,11 @@ from functools import lru_cache
 
 import torch
 
-from cryolithe.network import Head, NetworkConfig
+from cryolithe.network import BlockHead
 from cryolithe.training.sections import LossSettings
-from cryolithe.wavelets import Wavelet, basis_norms, synthesise
 
 
-def output_weights(network: NetworkConfig, band_exponent: float) -> torch.Tensor:
-    """Weight of each output in the loss, shape ``(outputs,)``.
-
-    With exponent 1 each coefficient's squared error weighs as the squared voxel error that it alone would make.
-    Neighbouring synthesis functions overlap (except Haar's), so this is not the voxel error itself: errors that
-    vary slowly in space weigh less than in voxels, and quickly varying ones more. Smaller exponents stress low
-    frequencies.
-    """
-    head = network.head
-    if head.levels == 0:
-        return torch.ones(1)
-    norms = basis_norms(Wavelet(head.wavelet), head.levels)
-    return norms**band_exponent / head.outputs
-
-
-def cube_voxels(values: torch.Tensor, cube: tuple[int, int, int], head: Head) -> torch.Tensor:
+def cube_voxels(values: torch.Tensor, cube: tuple[int, int, int], head: BlockHead) -> torch.Tensor:
     """Voxels of a contiguous cube of blocks.
 
     Args:
@@ -39,10 +23,8 @@ def cube_voxels(values: torch.Tensor, cube: tuple[int, int, int], head: Head) ->
     """
     bz, by, bx = cube
     blocks = values.reshape(bz, bx, by, head.outputs).transpose(1, 2)
-    if head.levels == 0:
-        return blocks[..., 0]
     z, y, x = (head.stride * (count - 2 * head.margin) for count in cube)
-    return synthesise(blocks, (z, y, x), Wavelet(head.wavelet))
+    return head.volume(blocks, (z, y, x))
 
 
 def fsc_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -75,7 +57,7 @@ def run_loss(
     target: torch.Tensor,
     weights: torch.Tensor,
     settings: LossSettings,
-    cube: tuple[tuple[int, int, int], Head] | None = None,
+    cube: tuple[tuple[int, int, int], BlockHead] | None = None,
 ) -> torch.Tensor:
     """The loss of one run of rows.
 

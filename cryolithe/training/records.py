@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 from cryolithe.formats.files import replacing
 from cryolithe.greys import grey_scale, to_grey
-from cryolithe.network import Head
+from cryolithe.network import BlockHead
 from cryolithe.optimise.tables import Events, Table
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.report import draw_section
 from cryolithe.training.class_scoring import SUMMARY
-from cryolithe.training.validation import Example, Verdict, band_names
+from cryolithe.training.validation import Example, Verdict
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
 
 
-def validation_fields(head: Head) -> tuple[str, ...]:
+def validation_fields(head: BlockHead) -> tuple[str, ...]:
     """Columns of the table of validations."""
-    bands = (f"band_{name}" for name in band_names(head))
+    bands = (f"band_{name}" for name in head.band_names)
     return ("step", "example", "loss", "snr_db", "fsc_measured", "fsc_missing", *bands, *SUMMARY)
 
 
 def log_validation(
-    board: Events, step: int, verdicts: Sequence[Verdict], head: Head, volumes: Sequence[NDArray[np.float32]]
+    board: Events, step: int, verdicts: Sequence[Verdict], head: BlockHead, volumes: Sequence[NDArray[np.float32]]
 ) -> None:
     """Scores of each example, errors by band and central slices, for TensorBoard."""
     if board.writer is None:
@@ -35,7 +35,7 @@ def log_validation(
     for verdict in verdicts:
         for name in ("loss", "snr_db", "fsc_measured", "fsc_missing"):
             board.writer.add_scalar(f"{verdict.name}/{name}", getattr(verdict, name), step)
-        for name, value in zip(band_names(head), verdict.bands, strict=True):
+        for name, value in zip(head.band_names, verdict.bands, strict=True):
             board.writer.add_scalar(f"bands of {verdict.name}/{name}", value, step)
     for verdict, volume in zip(verdicts, volumes, strict=True):
         board.writer.add_image(verdict.name, to_grey(volume[volume.shape[0] // 2])[None], step)

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.pairs import Pair
 from cryolithe.geometry import TiltGeometry
-from cryolithe.network import Head
+from cryolithe.network import BlockHead
 from cryolithe.simulation import SimulatedSeries, Specimen, project
 from cryolithe.training.augment import rescaled
 from cryolithe.training.scaling import FIT_ROWS, ImageScale, fitted_amplitude, measure_scale
-from cryolithe.wavelets import Wavelet, analyse
 
 # Blocks analysed at a time for a side file, and blocks that the ends of a part may not be trusted in.
 _PART, _ENDS = 32, 4
@@ -105,12 +104,7 @@ class TrainingSeries:
     name: str = "plain"
 
 
-def head_targets(volume: torch.Tensor, head: Head) -> torch.Tensor:
-    """What a head should return for every block of a volume, shape ``(z', y', x', outputs)``."""
-    return analyse(volume, Wavelet(head.wavelet), head.levels) if head.levels else volume[..., None]
-
-
-def make_series(specimen: Specimen, angles_deg: tuple[float, ...], head: Head) -> TrainingSeries:
+def make_series(specimen: Specimen, angles_deg: tuple[float, ...], head: BlockHead) -> TrainingSeries:
     """Project a specimen and compute its targets; noise is drawn later, anew for each run of rows."""
     images = torch.from_numpy(project(specimen, angles_deg))
     volume = torch.from_numpy(specimen.density)
@@ -119,7 +113,7 @@ def make_series(specimen: Specimen, angles_deg: tuple[float, ...], head: Head) -
     # Beside gold, all else would count for little.
     target_std = max(float(volume.clamp(max=STRONG_DENSITY).std()), 1e-6)
     image_std = max(float(images.std()), 1e-6)
-    return TrainingSeries(images, geometry, shape, head_targets(volume, head), target_std, image_std)
+    return TrainingSeries(images, geometry, shape, head.targets(volume), target_std, image_std)
 
 
 def simulated_pair(made: SimulatedSeries, factor: float = 1.0) -> Pair:
@@ -140,7 +134,7 @@ def rescaled_pair(pair: Pair, factor: float) -> Pair:
     return Pair(images, truth, pair.angles_deg, pair.voxel_size_angstrom / factor, extras, pair.origin)
 
 
-def series_of_pair(pair: Pair, head: Head, name: str, side_file: Path | None = None) -> TrainingSeries:
+def series_of_pair(pair: Pair, head: BlockHead, name: str, side_file: Path | None = None) -> TrainingSeries:
     """A series of a pair: in memory, or read from its open file with targets in a side file.
 
     Args:
@@ -168,7 +162,7 @@ def series_of_pair(pair: Pair, head: Head, name: str, side_file: Path | None = N
         volume = torch.from_numpy(mean - np.asarray(pair.truth, dtype=np.float32))
         everything = (torch.arange(len(tilts)), slice(0, height))
         images: list[Images] = [one[everything] for one in (stored, *stored_halves)]
-        targets = head_targets(volume, head)
+        targets = head.targets(volume)
     else:
         images = [stored, *stored_halves]
         targets = _side_targets(pair.truth, mean, head, side_file)
@@ -205,7 +199,7 @@ def _moments(truth: Any, name: str) -> tuple[np.float32, float]:
     return np.float32(total / count), float(np.sqrt(variance))
 
 
-def _target_parts(truth: Any, mean: np.float32, head: Head) -> Iterator[tuple[int, torch.Tensor]]:
+def _target_parts(truth: Any, mean: np.float32, head: BlockHead) -> Iterator[tuple[int, torch.Tensor]]:
     """Targets of a volume part by part along y, each with its first block (from 0, margins included)."""
     height, stride, margin = truth.shape[1], head.stride, head.margin
     total = -(-height // stride) + 2 * margin
@@ -215,12 +209,12 @@ def _target_parts(truth: Any, mean: np.float32, head: Head) -> Iterator[tuple[in
         start = max(0, stride * (first - margin - _ENDS))
         stop = min(height, stride * (last - margin + _ENDS))
         volume = torch.from_numpy(mean - np.asarray(truth[:, start:stop], dtype=np.float32))
-        part = head_targets(volume, head)
+        part = head.targets(volume)
         skip = first - start // stride
         yield first, part[:, skip : skip + last - first]
 
 
-def _side_targets(truth: Any, mean: np.float32, head: Head, path: Path) -> StoredTargets:
+def _side_targets(truth: Any, mean: np.float32, head: BlockHead, path: Path) -> StoredTargets:
     """Write the targets of a volume into a side file, part by part, and map it."""
     z, y, x = (-(-n // head.stride) + 2 * head.margin for n in truth.shape)
     try:

@@ -18,7 +18,7 @@ import torch
 
 from cryolithe.errors import InputError
 from cryolithe.formats.pairs import Pair, open_pair
-from cryolithe.network import Head
+from cryolithe.network import BlockHead
 from cryolithe.optimise.distributed import Place
 from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, read_recipe, recipe_library, simulate_series
 from cryolithe.training.config import TrainConfig
@@ -137,7 +137,7 @@ class RecipeMaker:
 
     recipes: tuple[tuple[Recipe, tuple[Molecule, ...]], ...]
     weights: tuple[float, ...]
-    head: Head
+    head: BlockHead
     pixel_scale: tuple[float, float]
     seed: int
 

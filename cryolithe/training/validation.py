@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import SettingsError
 from cryolithe.formats.pairs import Pair, open_pair
-from cryolithe.network import Head, Network
+from cryolithe.network import BlockHead, Network
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.simulation import Molecule, add_white_noise, draw_angles_deg, make_specimen, project
 from cryolithe.training.class_scoring import SUMMARY, structure_labels, summary_fidelity
 from cryolithe.training.config import TrainConfig
-from cryolithe.training.losses import output_weights
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.scoring import reconstruct_array, score_volume
-from cryolithe.training.series import head_targets, simulated_pair
+from cryolithe.training.series import simulated_pair
 from cryolithe.training.sources import find_pairs, recipe_maker
 
 _STREAM = 41
@@ -139,7 +138,7 @@ def judge(
     """
     verdicts, volumes = [], []
     head = network.config.head
-    weights = output_weights(network.config, config.band_exponent)
+    weights = head.weights(config.band_exponent)
     for example in examples:
         volume = reconstruct_array(network, example.images, example.angles_deg, example.truth.shape[0], compute)
         reach = min(89.0, max(1.0, float(np.abs(example.angles_deg).max())))
@@ -162,23 +161,15 @@ def mean_loss(verdicts: Sequence[Verdict]) -> float:
     return float(np.mean([verdict.loss for verdict in verdicts]))
 
 
-def band_names(head: Head) -> tuple[str, ...]:
-    """Names of the bands of a verdict: which axes a band is high in."""
-    if head.levels == 0:
-        return ("voxel",)
-    return ("low", "x", "y", "yx", "z", "zx", "zy", "zyx")
-
-
 def _relative_errors(
-    truth: NDArray[np.float32], volume: NDArray[np.float32], head: Head, weights: torch.Tensor
+    truth: NDArray[np.float32], volume: NDArray[np.float32], head: BlockHead, weights: torch.Tensor
 ) -> tuple[float, tuple[float, ...]]:
     """Weighted error over weighted power, of all outputs and by band, after the best scale."""
     wanted, found = (torch.from_numpy(v - v.mean()).float() for v in (truth, volume))
     scale = float((wanted * found).sum() / found.square().sum().clamp_min(1e-30))
-    a, b = head_targets(wanted, head), head_targets(found * scale, head)
+    a, b = head.targets(wanted), head.targets(found * scale)
     error, power = ((a - b).square() * weights).mean((0, 1, 2)), (a.square() * weights).mean((0, 1, 2))
-    if head.levels == 2:  # fine coefficients count to their band's direction
-        error, power = (torch.stack([p[0], *(p[8:].reshape(7, 8).sum(1) + p[1:8])]) for p in (error, power))
+    error, power = head.by_band(error), head.by_band(power)
     bands = tuple(float(value) for value in error / power.clamp_min(1e-30))
     return float(error.sum() / power.sum().clamp_min(1e-30)), bands
 
