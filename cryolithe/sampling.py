@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry, centre_px
+from cryolithe.mirrors import symmetric
 
 
 @dataclass(frozen=True)
@@ -142,5 +143,4 @@ def reflected_rows(first_row: int, rows: int, size: int) -> NDArray[np.int64]:
     >>> reflected_rows(-2, 4, 5).tolist()
     [1, 0, 0, 1]
     """
-    folded = np.arange(first_row, first_row + rows) % (2 * size)
-    return np.where(folded >= size, 2 * size - 1 - folded, folded)
+    return symmetric(np.arange(first_row, first_row + rows), size)

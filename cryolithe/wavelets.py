@@ -24,6 +24,7 @@ import pywt
 import torch
 
 from cryolithe.errors import SettingsError
+from cryolithe.mirrors import symmetric
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def analyse(volume: torch.Tensor, wavelet: Wavelet, levels: int) -> torch.Tensor
     for axis in range(3):
         first_voxel = 2 * firsts[0] - half + 1
         wanted = np.arange(first_voxel, first_voxel + 2 * (numbers[0][axis] - 1) + wavelet.length)
-        bands = bands.index_select(axis, torch.from_numpy(_reflected(wanted, volume.shape[axis])).to(volume.device))
+        bands = bands.index_select(axis, torch.from_numpy(symmetric(wanted, volume.shape[axis])).to(volume.device))
     bands = _analyse_level(bands, wavelet)
     if levels == 1:
         return bands
@@ -194,12 +195,6 @@ def basis_norms(wavelet: Wavelet, levels: int) -> torch.Tensor:
         unit[2 * margin, 2 * margin, 2 * margin, band] = 1.0
         norms.append((synthesise(unit, (voxels, voxels, voxels), wavelet) ** 2).sum())
     return torch.stack(norms).float()
-
-
-def _reflected(positions: np.ndarray, size: int) -> np.ndarray:
-    """Fold positions into ``0 ... size - 1`` by half-sample symmetric reflection."""
-    folded = positions % (2 * size)
-    return np.where(folded >= size, 2 * size - 1 - folded, folded)
 
 
 def _analyse_level(volume: torch.Tensor, wavelet: Wavelet) -> torch.Tensor:

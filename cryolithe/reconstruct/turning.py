@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
 from cryolithe.geometry import centre_px
+from cryolithe.mirrors import reflected
 
 # Less does not move a voxel at the end of 4096 rows by half a voxel's depth.
 NO_TILT_DEG = 0.005
@@ -82,7 +83,7 @@ def _splined(slab: NDArray[np.float32], z: NDArray[np.float64], y: NDArray[np.fl
     z_low, y_low = np.floor(z).astype(int), np.floor(y).astype(int)
     for i, z_weight in enumerate(_cubic(z - z_low)):
         for j, y_weight in enumerate(_cubic(y - y_low)):
-            rows = _mirrored(z_low + i - 1, slab.shape[0]), _mirrored(y_low + j - 1, slab.shape[1])
+            rows = reflected(z_low + i - 1, slab.shape[0]), reflected(y_low + j - 1, slab.shape[1])
             out += (z_weight * y_weight)[..., None] * coefficients[rows]
     return out.astype(np.float32)
 
@@ -95,11 +96,3 @@ def _cubic(t: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6,
         t**3 / 6,
     )
-
-
-def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Indices folded back about the first and the last one."""
-    if size == 1:
-        return np.zeros_like(index)
-    folded = index % (2 * size - 2)
-    return np.minimum(folded, 2 * size - 2 - folded)
