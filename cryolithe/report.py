@@ -259,11 +259,16 @@ def draw_section(axes: Axes, section: NDArray[Any], scale: GreyScale | None = No
     axes.imshow(to_grey(section, scale), cmap="gray", vmin=0, vmax=1, **{"origin": "lower"} | options)
 
 
+def round_length_nm(width_nm: float) -> float:
+    """Length of a scale bar for an image: 1, 2 or 5 times a power of ten, a seventh to a third of its width."""
+    decade = 10.0 ** math.floor(math.log10(width_nm / 3))
+    return max(digit * decade for digit in (1, 2, 5) if digit * decade <= width_nm / 3)
+
+
 def draw_scale_bar(axes: Axes, width_px: int, voxel_size_angstrom: float) -> None:
     """Draw a bar of a round length, a seventh to a third of the image, with its length in nm."""
     width_nm = width_px * voxel_size_angstrom / 10
-    decade = 10.0 ** math.floor(math.log10(width_nm / 3))
-    length_nm = max(digit * decade for digit in (1, 2, 5) if digit * decade <= width_nm / 3)
+    length_nm = round_length_nm(width_nm)
     from matplotlib.patheffects import withStroke
 
     outline = [withStroke(linewidth=2.5, foreground="black")]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import dataclasses
 import hashlib
-import html
 import io
 import json
 import math
@@ -26,7 +24,8 @@ from cryolithe.curation.ranking import Ranked, Thresholds, Unreadable
 from cryolithe.errors import OutputError
 from cryolithe.formats.files import replacing, unwritable
 from cryolithe.greys import grey_scale, to_grey
-from cryolithe.report import write_json
+from cryolithe.page import document, embedded, escaped, listing
+from cryolithe.report import round_length_nm, write_json
 
 TEXTS = ("name", "path", "comment", "against", "remark")
 PAGE = Path(__file__).parent / "page"
@@ -144,28 +143,26 @@ def page(record: dict[str, Any], ranked: Sequence[Ranked]) -> str:
     block = json.dumps(shown, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
     rows = "\n".join(_row(c, one) for c, one in zip(record["candidates"], ranked, strict=True))
     parts = {
-        "STYLE": (PAGE / "curate.css").read_text(encoding="utf-8"),
         "LOGIC": (PAGE / "choices.js").read_text(encoding="utf-8"),
         "SCRIPT": (PAGE / "sheet.js").read_text(encoding="utf-8"),
         "DATA": block,
-        "TITLE": html.escape(f"{len(ranked)} candidates of {Path(record['folder']).name}"),
         "HEADINGS": "".join(_heading(title, unit, key, meaning) for title, unit, key, _, meaning in COLUMNS),
         "ROWS": rows,
         "UNREADABLE": _unreadable(record["unreadable"]),
     }
     template = (PAGE / "curate.html").read_text(encoding="utf-8")
-    return re.sub(r"<!--([A-Z]+)-->", lambda match: parts[match[1]], template)
+    body = re.sub(r"<!--([A-Z]+)-->", lambda match: parts[match[1]], template)
+    title = f"{len(ranked)} candidates of {Path(record['folder']).name}"
+    return document(title, (PAGE / "curate.css").read_text(encoding="utf-8"), [body])
 
 
 def _heading(title: str, unit: str, key: str, meaning: str) -> str:
     shown = f"{title} <small>{unit}</small>" if unit else title
-    return (
-        f'<th scope="col"><button type="button" data-sort="{key}" title="{html.escape(meaning)}">{shown}</button></th>'
-    )
+    return f'<th scope="col"><button type="button" data-sort="{key}" title="{escaped(meaning)}">{shown}</button></th>'
 
 
 def _row(candidate: dict[str, Any], one: Ranked) -> str:
-    name = html.escape(candidate["name"], quote=True)
+    name = escaped(candidate["name"])
     cells = "".join(f'<td class="number">{_shown(candidate, key, digits)}</td>' for _, _, key, digits, _ in COLUMNS)
     voxel = candidate["voxel_size_angstrom"]
     size = " × ".join(map(str, candidate["shape_zyx"])) + (f", {voxel:g} Å" if voxel else "")
@@ -174,11 +171,11 @@ def _row(candidate: dict[str, Any], one: Ranked) -> str:
     return (
         f'<tr data-name="{name}" tabindex="-1"><td class="number">{candidate["rank"]}</td>'
         f'<td class="views">{_views(one)}</td>'
-        f"<td><b>{name}</b><br><small>{html.escape(size)}<br>{html.escape(candidate['path'])}</small>"
-        f'<p class="against">{html.escape(remarks)}</p></td>'
+        f"<td><b>{name}</b><br><small>{escaped(size)}<br>{escaped(candidate['path'])}</small>"
+        f'<p class="against">{escaped(remarks)}</p></td>'
         f'<td class="number">{candidate["score"]:.2f}</td>{cells}'
         f'<td><label class="keep"><input type="checkbox"{checked}> <span>keep</span></label></td>'
-        f'<td><textarea rows="3" aria-label="comment on {name}">{html.escape(candidate["comment"])}</textarea></td>'
+        f'<td><textarea rows="3" aria-label="comment on {name}">{escaped(candidate["comment"])}</textarea></td>'
         "</tr>"
     )
 
@@ -197,10 +194,8 @@ def _shown(candidate: dict[str, Any], key: str, digits: int) -> str:
 def _unreadable(unreadable: list[dict[str, str]]) -> str:
     if not unreadable:
         return ""
-    items = "".join(f"<li><b>{html.escape(u['name'])}</b>: {html.escape(u['reason'])}</li>" for u in unreadable)
-    return (
-        f'<details class="unreadable"><summary>{len(unreadable)} could not be read</summary><ul>{items}</ul></details>'
-    )
+    items = listing(f"<b>{escaped(u['name'])}</b>: {escaped(u['reason'])}" for u in unreadable)
+    return f'<details class="unreadable"><summary>{len(unreadable)} could not be read</summary>{items}</details>'
 
 
 def _views(one: Ranked) -> str:
@@ -211,7 +206,7 @@ def _views(one: Ranked) -> str:
     figures = []
     for view, image in slices.items():
         bar = _scale_bar(image.shape[1], one.measured.sample.sample_angstrom) if view == "xy" else ""
-        name = html.escape(f"{one.measured.candidate.name}, {view}", quote=True)
+        name = escaped(f"{one.measured.candidate.name}, {view}")
         source = _jpeg(to_grey(image[::-1], scale))
         figures.append(f'<figure><img alt="{name}" src="{source}"><figcaption>{view}</figcaption>{bar}</figure>')
     return "".join(figures)
@@ -222,8 +217,7 @@ def _scale_bar(width_px: int, voxel_size_angstrom: float | None) -> str:
     if not voxel_size_angstrom:
         return ""
     width_nm = width_px * voxel_size_angstrom / 10
-    decade = 10.0 ** math.floor(math.log10(width_nm / 3))
-    length_nm = max(digit * decade for digit in (1, 2, 5) if digit * decade <= width_nm / 3)
+    length_nm = round_length_nm(width_nm)
     return f'<span class="bar" style="width:{100 * length_nm / width_nm:.2f}%">{length_nm:g} nm</span>'
 
 
@@ -238,4 +232,4 @@ def _jpeg(greys: NDArray[np.float32]) -> str:
         stream, enlarged, vmin=0, vmax=1, cmap="gray", format="jpeg",
         pil_kwargs={"quality": JPEG_QUALITY, "optimize": True},
     )  # fmt: skip
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return embedded(stream.getvalue(), "jpeg")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import math
 from collections.abc import Iterable, Sequence
 
@@ -12,47 +10,29 @@ from cryolithe.evaluation.evaluate import Curves, Evaluation
 from cryolithe.evaluation.figures import Drawn
 from cryolithe.evaluation.heldout import CALLED, TELLS
 from cryolithe.metrics import Resolution
+from cryolithe.page import REPORT_STYLE, document, embedded, escaped, listing, table
 
 Rows = list[Sequence[str]]
 
-# The policy makes a browser refuse whatever would be loaded from elsewhere.
-HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light; }}
-body {{ font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "Liberation Sans", Arial, sans-serif; color: #1a1a1a;
-  background: #fff; max-width: 60rem; margin: 2rem auto; padding: 0 1.25rem; }}
-h1 {{ font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.2rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid #ccc; padding-bottom: .2rem; }}
-p.about {{ color: #555; margin: 0 0 1rem; overflow-wrap: anywhere; }}
-table {{ border-collapse: collapse; margin: .5rem 0 1rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e3e3; }}
-td.n, th.n {{ text-align: right; white-space: nowrap; }}
-td.what {{ color: #555; font-size: .88rem; padding-right: 0; }}
-.warning {{ border-left: .35rem solid #d55e00; background: #fff3ea; padding: .6rem .9rem; margin: .8rem 0; }}
-.warning b {{ color: #a34700; }}
-figure {{ margin: 1.2rem 0 1.6rem; }}
-figure img {{ max-width: 100%; height: auto; display: block; }}
-figcaption {{ font-size: .9rem; color: #444; max-width: 46rem; margin-top: .3rem; }}
-figcaption b {{ color: #1a1a1a; }}
-ul {{ padding-left: 1.2rem; }}
-footer {{ margin-top: 2.5rem; font-size: .85rem; color: #555; }}
-@page {{ size: A4; margin: 15mm; }}
-@media print {{
-  body {{ max-width: none; margin: 0; padding: 0; font-size: 10.5pt; }}
-  figure, table, .warning {{ break-inside: avoid; }}
-  h2 {{ break-after: avoid; }}
-  figure img {{ max-height: 200mm; }}
-}}
-</style>
-</head>
-<body>
+STYLE = (
+    REPORT_STYLE
+    + """h2 { margin: 2.2rem 0 .5rem; border-bottom: 1px solid #ccc; padding-bottom: .2rem; }
+td.what { color: #555; font-size: .88rem; padding-right: 0; }
+figure { margin: 1.2rem 0 1.6rem; }
+figure img { height: auto; }
+figcaption { font-size: .9rem; color: #444; max-width: 46rem; margin-top: .3rem; }
+figcaption b { color: #1a1a1a; }
+ul { padding-left: 1.2rem; }
+footer { margin-top: 2.5rem; font-size: .85rem; color: #555; }
+@page { size: A4; margin: 15mm; }
+@media print {
+  body { max-width: none; margin: 0; padding: 0; font-size: 10.5pt; }
+  figure, table, .warning { break-inside: avoid; }
+  h2 { break-after: avoid; }
+  figure img { max-height: 200mm; }
+}
 """
+)
 
 SOURCES = (
     "FSC: Harauz & van Heel, Optik 73 (1986); directional FSC: Diebolder, Faas, Koster & Koning, Biophys. J. "
@@ -81,13 +61,12 @@ def render(found: Evaluation, figures: Sequence[Drawn], date: str) -> str:
     low, high = found.tilt_range_deg
     title = f"Evaluation of {found.volume.replace(chr(92), '/').rsplit('/', 1)[-1]}"
     parts = [
-        HEAD.format(title=_text(title)),
-        f"<h1>{_text(title)}</h1>",
-        f'<p class="about">{_text(found.volume)}<br>{shape} (z, y, x), {size}, tilt range {low:g}° to {high:g}°. '
-        f"CryoLithe {__version__}, {_text(date)}.</p>",
-        *(f'<p class="warning"><b>Warning:</b> {_text(warning)}</p>' for warning in found.warnings),
+        f"<h1>{escaped(title)}</h1>",
+        f'<p class="about">{escaped(found.volume)}<br>{shape} (z, y, x), {size}, tilt range {low:g}° to {high:g}°. '
+        f"CryoLithe {__version__}, {escaped(date)}.</p>",
+        *(f'<p class="warning"><b>Warning:</b> {escaped(warning)}</p>' for warning in found.warnings),
         "<h2>Scores</h2>",
-        _table(("", "", ""), summary_rows(found), numeric=(1,)),
+        _table(("", "", ""), summary_rows(found), ("", "n", "what")),
     ]
     for heading, curves in (
         ("with the reference", found.reference.curves if found.reference else None),
@@ -96,15 +75,14 @@ def render(found: Evaluation, figures: Sequence[Drawn], date: str) -> str:
         if curves:
             parts += [f"<h2>Resolution: correlation {heading}</h2>", _resolution_table(curves)]
     if found.skipped:
-        reasons = "".join(f"<li><b>{_text(test)}</b>: {_text(why)}.</li>" for test, why in found.skipped.items())
-        parts.append(f"<h2>Not tested</h2><ul>{reasons}</ul>")
+        reasons = listing(f"<b>{escaped(test)}</b>: {escaped(why)}." for test, why in found.skipped.items())
+        parts.append(f"<h2>Not tested</h2>{reasons}")
     parts.append("<h2>Figures</h2>")
     parts += [_figure(number, figure) for number, figure in enumerate(figures, start=1)]
     if found.notes:
-        parts.append("<h2>Notes</h2><ul>" + "".join(f"<li>{_text(note)}</li>" for note in found.notes) + "</ul>")
-    sources = "".join(f"<li>{_text(source)}</li>" for source in SOURCES)
-    parts.append(f"<footer><h2>Definitions and sources</h2><ul>{sources}</ul></footer></body></html>")
-    return "\n".join(parts) + "\n"
+        parts.append("<h2>Notes</h2>" + listing(map(escaped, found.notes)))
+    parts.append(f"<footer><h2>Definitions and sources</h2>{listing(map(escaped, SOURCES))}</footer>")
+    return document(title, STYLE, parts, alone=True)
 
 
 def summary_rows(found: Evaluation) -> Rows:
@@ -186,30 +164,20 @@ def _resolution_table(curves: Curves) -> str:
         shown = {"x": "x", "y": "y, the tilt axis", "z": "z, the beam"}.get(name, f"{name} from x towards z")
         found = curves.cone_resolution[name]
         rows.append((f"along {shown}", period(found["0.5"]), period(found["0.143"])))
-    return _table(("", "at 0.5", "at 0.143"), rows, numeric=(1, 2))
+    return _table(("", "at 0.5", "at 0.143"), rows, ("", "n", "n"))
 
 
-def _table(heads: Sequence[str], rows: Rows, numeric: tuple[int, ...]) -> str:
-    def cell(tag: str, column: int, text: str) -> str:
-        kind = ' class="n"' if column in numeric else ' class="what"' if column == 2 else ""
-        return f"<{tag}{kind}>{_text(text)}</{tag}>"
-
-    head = "".join(cell("th", n, text) for n, text in enumerate(heads))
-    body = "".join("<tr>" + "".join(cell("td", n, text) for n, text in enumerate(row)) + "</tr>" for row in rows)
-    return f"<table>{f'<thead><tr>{head}</tr></thead>' if any(heads) else ''}<tbody>{body}</tbody></table>"
+def _table(heads: Sequence[str], rows: Rows, classes: Sequence[str]) -> str:
+    return table(heads, (map(escaped, row) for row in rows), classes)
 
 
 def _figure(number: int, figure: Drawn) -> str:
-    data = base64.b64encode(figure.png).decode("ascii")
+    source = embedded(figure.png, "png")
     style = f"width: {figure.width_inches:.2f}in"
     return (
-        f'<figure><img alt="{_text(figure.title)}" style="{style}" src="data:image/png;base64,{data}">'
-        f"<figcaption><b>Figure {number}. {_text(figure.title)}.</b> {_text(figure.caption)}</figcaption></figure>"
+        f'<figure><img alt="{escaped(figure.title)}" style="{style}" src="{source}">'
+        f"<figcaption><b>Figure {number}. {escaped(figure.title)}.</b> {escaped(figure.caption)}</figcaption></figure>"
     )
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=True)
 
 
 def _mean(values: Iterable[float]) -> float:

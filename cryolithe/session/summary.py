@@ -6,7 +6,6 @@ Both are written anew after every series, so that they tell the truth at any mom
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 import os
@@ -18,6 +17,7 @@ from urllib.parse import quote
 
 from cryolithe import __version__
 from cryolithe.formats.files import replacing
+from cryolithe.page import REPORT_STYLE, document, escaped, table
 from cryolithe.session.batch import Outcome
 
 CSV_NAME, HTML_NAME = "cryolithe_summary.csv", "cryolithe_summary.html"
@@ -27,29 +27,20 @@ COLUMNS = (
     "warnings", "message",
 )  # fmt: skip
 
-_HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }}
-h1 {{ font-size: 1.5rem; margin-bottom: .2rem; }}
-.about {{ color: #555; margin: 0 0 1rem; overflow-wrap: anywhere; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }}
-th, td {{ padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e3e3; }}
-td.n, th.n {{ text-align: right; white-space: nowrap; }}
-.failed {{ color: #a34700; font-weight: 600; }}
-section {{ margin-top: 2rem; border-top: 1px solid #e3e3e3; }}
-section h2 {{ font-size: 1.1rem; margin-bottom: .2rem; overflow-wrap: anywhere; }}
-.warning {{ border-left: .35rem solid #d55e00; background: #fff3ea; padding: .5rem .9rem; margin: .6rem 0; }}
-img {{ max-width: 100%; max-height: 36rem; display: block; margin-top: .6rem; }}
-p {{ overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
+HEADS = (
+    "series", "status", "z × y × x", "voxel, Å", "tilts", "left out", "seconds", "fit to images",
+    "shift z, y, x (px)", "warnings",
+)  # fmt: skip
+STYLE = (
+    REPORT_STYLE
+    + """body { max-width: 70rem; }
+table { font-size: .92rem; }
+.failed { color: #a34700; font-weight: 600; }
+section { margin-top: 2rem; border-top: 1px solid #e3e3e3; }
+section h2 { font-size: 1.1rem; margin-bottom: .2rem; }
+img { max-height: 36rem; margin-top: .6rem; }
 """
+)
 
 
 def write_summary(folder: Path, source: Path, outcomes: Sequence[Outcome]) -> tuple[Path, Path]:
@@ -121,30 +112,23 @@ def _page(folder: Path, source: Path, outcomes: Sequence[Outcome], rows: Sequenc
     title = f"Session {source.resolve().name}"
     counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed", "to do")}
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    numbered = [(number, outcome, row) for number, (outcome, row) in enumerate(zip(outcomes, rows, strict=True))]
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     parts = [
-        _HEAD.format(title=html.escape(title)),
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="about">{html.escape(str(source.resolve()))}<br>{len(outcomes)} series: {told}. '
+        f"<h1>{escaped(title)}</h1>",
+        f'<p class="about">{escaped(source.resolve())}<br>{len(outcomes)} series: {told}. '
         f"CryoLithe {__version__}, {date}.</p>",
-        "<table><thead><tr><th>series</th><th>status</th><th class=n>z × y × x</th><th class=n>voxel, Å</th>"
-        "<th class=n>tilts</th><th class=n>left out</th><th class=n>seconds</th>"
-        "<th class=n>fit to images</th><th class=n>shift z, y, x (px)"
-        "</th><th class=n>warnings</th></tr></thead><tbody>",
-        *(_table_row(number, outcome, row) for number, (outcome, row) in enumerate(zip(outcomes, rows, strict=True))),
-        "</tbody></table>",
+        table(HEADS, (_cells(*one) for one in numbered), ("", "", *"n" * (len(HEADS) - 2))),
         "<p>Fit to images: coherence of the volume's low frequencies with a back-projection of the same images, at the "
         "best shift (1: the same; noisy images give less).</p>",
-        *(
-            _section(number, folder, outcome, row)
-            for number, (outcome, row) in enumerate(zip(outcomes, rows, strict=True))
-        ),
-        "</body></html>\n",
+        *(_section(folder, *one) for one in numbered),
     ]
-    return "\n".join(parts)
+    return document(title, STYLE, parts)
 
 
-def _table_row(number: int, outcome: Outcome, row: Mapping[str, Any]) -> str:
+def _cells(number: int, outcome: Outcome, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the line of a series in the table."""
+
     def short(name: str, digits: int) -> str:
         return f"{round(float(row[name]), digits) + 0.0:.{digits}f}" if row[name] != "" else "–"
 
@@ -154,21 +138,20 @@ def _table_row(number: int, outcome: Outcome, row: Mapping[str, Any]) -> str:
     counts = (row["tilts"] or "–", row["left_out"] or "–")
     numbers = (size, voxel, *counts, short("seconds", 1), short("fit_to_images", 2), shift)
     warnings = len(outcome.record.get("warnings", ()))
-    cells = "".join(f"<td class=n>{cell}</td>" for cell in (*numbers, warnings or "–"))
-    mark = ' class="failed"' if outcome.status == "failed" else ""
-    name = html.escape(outcome.task.name)
-    return f'<tr><td><a href="#s{number}">{name}</a></td><td{mark}>{outcome.status}</td>{cells}</tr>'
+    status = f'<a class="failed" href="#s{number}">failed</a>' if outcome.status == "failed" else outcome.status
+    link = f'<a href="#s{number}">{escaped(outcome.task.name)}</a>'
+    return link, status, *map(str, numbers), str(warnings or "–")
 
 
-def _section(number: int, folder: Path, outcome: Outcome, row: Mapping[str, Any]) -> str:
+def _section(folder: Path, number: int, outcome: Outcome, row: Mapping[str, Any]) -> str:
     job = outcome.task.job
-    lines = [f'<section id="s{number}"><h2>{html.escape(outcome.task.name)}</h2>']
+    lines = [f'<section id="s{number}"><h2>{escaped(outcome.task.name)}</h2>']
     if outcome.status in ("failed", "to do"):
         kind = "warning" if outcome.status == "failed" else "about"
-        lines.append(f'<p class="{kind}">{html.escape(outcome.message)}</p>')
+        lines.append(f'<p class="{kind}">{escaped(outcome.message)}</p>')
     else:
-        lines.append(f"<p>{html.escape(str(job.output))}</p>")
-        lines += [f'<p class="warning">{html.escape(text)}</p>' for text in outcome.record.get("warnings", ())]
+        lines.append(f"<p>{escaped(job.output)}</p>")
+        lines += [f'<p class="warning">{escaped(text)}</p>' for text in outcome.record.get("warnings", ())]
         if left_out := _part(outcome.record, "geometry").get("excluded_sections"):
             lines.append(f"<p>Images left out: {', '.join(map(str, left_out))}.</p>")
         low, high, mean, rms = (row[name] for name in ("minimum", "maximum", "mean", "rms"))
