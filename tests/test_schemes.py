@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryolithe.errors import GeometryError, SettingsError
-from cryolithe.simulation.schemes import KINDS, AcquisitionScheme, TiltPlan, plan_tilts
+from cryolithe.simulation.schemes import KINDS, TiltPlan, TiltScheme, plan_tilts
 
 
 def plan(seed=0, **scheme):
-    return plan_tilts(AcquisitionScheme(**scheme), np.random.default_rng(seed))
+    return plan_tilts(TiltScheme(**scheme), np.random.default_rng(seed))
 
 
 def recorded(series):
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_plan():
 )
 def test_impossible_schemes(wrong, error, says):
     with pytest.raises(error, match=says):
-        AcquisitionScheme(**wrong)
+        TiltScheme(**wrong)
 
 
 @pytest.mark.parametrize(

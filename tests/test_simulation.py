@@ -15,14 +15,13 @@ from cryolithe.formats import write_volume
 from cryolithe.simulation import (
     Molecule,
     SpecimenRecipe,
-    TiltScheme,
     add_white_noise,
-    draw_angles_deg,
     load_molecules,
     make_specimen,
     noise_sigma,
     project,
     select_molecules,
+    swept_angles_deg,
 )
 from cryolithe.simulation.molecules import resampled
 from cryolithe.simulation.procedural import procedural_molecule
@@ -132,11 +131,9 @@ def test_leaflets_of_a_membrane_lie_two_and_a_half_nanometres_apart(seed):
 
 
 @settings(deadline=None)
-@given(st.integers(0, 10**6), st.floats(10, 80), st.floats(0.5, 5), st.floats(-20, 20))
-def test_tilt_angles_are_those_of_the_scheme(seed, reach, step, middle):
-    angles = np.array(
-        draw_angles_deg(TiltScheme((reach, reach), (step, step), (middle, middle)), np.random.default_rng(seed))
-    )
+@given(st.floats(10, 80), st.floats(0.5, 5), st.floats(-20, 20))
+def test_swept_angles_are_evenly_spaced_over_their_range(reach, step, middle):
+    angles = np.array(swept_angles_deg(reach, step, middle))
     assert np.diff(angles) == pytest.approx(step)
     assert angles.min() == pytest.approx(max(middle - reach, -90), abs=step if middle - reach < -90 else 1e-9)
     assert angles.max() <= min(middle + reach, 90) + 1e-5

@@ -6,13 +6,20 @@ and `run_recipe` writes them to disk.
 
 from __future__ import annotations
 
-from cryolithe.simulation.acquisition import TiltScheme, add_white_noise, draw_angles_deg, noise_sigma, project
 from cryolithe.simulation.campaign import SimulatedSeries, run_recipe, simulate_series
 from cryolithe.simulation.classes import Structure
 from cryolithe.simulation.library import load_library, recipe_library
 from cryolithe.simulation.molecules import Molecule, load_molecules, select_molecules
 from cryolithe.simulation.recipe import Recipe, read_recipe
-from cryolithe.simulation.specimen import Specimen, SpecimenRecipe, make_specimen
+from cryolithe.simulation.schemes import TiltScheme, swept_angles_deg
+from cryolithe.simulation.specimen import (
+    Specimen,
+    SpecimenRecipe,
+    add_white_noise,
+    make_specimen,
+    noise_sigma,
+    project,
+)
 from cryolithe.simulation.stream import StreamedPair, stream_rows, stream_series
 
 __all__ = [
@@ -25,7 +32,6 @@ __all__ = [
     "Structure",
     "TiltScheme",
     "add_white_noise",
-    "draw_angles_deg",
     "load_library",
     "load_molecules",
     "make_specimen",
@@ -38,4 +44,5 @@ __all__ = [
     "simulate_series",
     "stream_rows",
     "stream_series",
+    "swept_angles_deg",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,19 +88,21 @@ class Canvas:
         return np.array([self.rng.uniform(low, high), y, x]) * self.voxel
 
 
+def overlap(corner: Sequence[int], size: int, shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of a grid and of a cubic box whose first voxel lies at ``corner``; empty where they do not meet."""
+    target = tuple(slice(max(c, 0), min(c + size, n)) for c, n in zip(corner, shape, strict=True))
+    return target, tuple(slice(t.start - c, t.stop - c) for t, c in zip(target, corner, strict=True))
+
+
 Posed = tuple[str, NDArray[np.float32], NDArray[np.bool_], Array]
 
 
 def try_place(build: Canvas, posed: Posed, centre: NDArray[np.int64], blocking: int) -> int:
     """Draw a posed molecule centred on a voxel if nothing of a blocking kind is in the way; the voxels it fills."""
     name, box, body, rotation = posed
-    corner = centre - box.shape[0] // 2
-    low = np.maximum(corner, 0)
-    high = np.minimum(corner + box.shape[0], build.shape)
-    if (low >= high).any():
+    target, source = overlap((centre - box.shape[0] // 2).tolist(), box.shape[0], build.shape)
+    if any(part.start >= part.stop for part in target):
         return 0
-    target = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    source = tuple(slice(int(a - c), int(b - c)) for a, b, c in zip(low, high, corner, strict=True))
     inner = body[source]
     taken = build.kind[target] >= blocking
     middle = tuple(n // 2 for n in taken.shape)

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from cryolithe.errors import GeometryError, SettingsError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
-from cryolithe.simulation.acquisition import noise_sigma
 from cryolithe.simulation.detector import (
     STEEPEST_COSINE,
     Detector,
@@ -59,6 +58,7 @@ from cryolithe.simulation.optics import (
     form_image,
 )
 from cryolithe.simulation.schemes import TiltPlan, plan_tilts
+from cryolithe.simulation.specimen import noise_sigma
 
 Image = NDArray[np.float32]
 _ROWS_AT_ONCE = 128

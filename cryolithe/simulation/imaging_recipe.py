@@ -11,7 +11,7 @@ from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.simulation.detector import Detector
 from cryolithe.simulation.faults import FaultRecipe, Range, check_range
 from cryolithe.simulation.optics import CTF_MODES, CtfMode, Optics
-from cryolithe.simulation.schemes import KINDS, AcquisitionScheme, SchemeKind, TiltPlan
+from cryolithe.simulation.schemes import KINDS, SchemeKind, TiltPlan, TiltScheme
 
 NoiseKind = Literal["counting", "white"]
 NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
@@ -139,7 +139,7 @@ class ImagingRecipe:
             check_range("thickness_angstrom", self.thickness_angstrom, 0, 20_000)
 
 
-def draw_scheme(recipe: ImagingRecipe, rng: np.random.Generator) -> AcquisitionScheme:
+def draw_scheme(recipe: ImagingRecipe, rng: np.random.Generator) -> TiltScheme:
     """The scheme of one series."""
     ranges = recipe.scheme
     kind = ranges.kinds[int(rng.integers(len(ranges.kinds)))]
@@ -148,7 +148,7 @@ def draw_scheme(recipe: ImagingRecipe, rng: np.random.Generator) -> AcquisitionS
         for pair in (ranges.reach_deg, ranges.step_deg, ranges.pretilt_deg, ranges.jitter_deg, recipe.total_exposure)
     )
     group, missing = (int(rng.integers(low, high + 1)) for low, high in (ranges.group, ranges.missing))
-    return AcquisitionScheme(kind, (-reach, reach), step, pretilt, group, jitter, missing, exposure)
+    return TiltScheme(kind, (-reach, reach), step, pretilt, group, jitter, missing, exposure)
 
 
 def draw_optics(recipe: OpticsRecipe, plan: TiltPlan, rng: np.random.Generator) -> tuple[Optics, ...]:

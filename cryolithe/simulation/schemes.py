@@ -75,7 +75,7 @@ class TiltPlan:
 
 
 @dataclass(frozen=True)
-class AcquisitionScheme:
+class TiltScheme:
     """How a tilt series is recorded.
 
     Attributes:
@@ -123,7 +123,7 @@ class AcquisitionScheme:
             raise SettingsError(f"of {count} tilts at most {count - 2} can be missing, got {self.missing}")
 
 
-def nominal_angles_deg(scheme: AcquisitionScheme) -> NDArray[np.float64]:
+def nominal_angles_deg(scheme: TiltScheme) -> NDArray[np.float64]:
     """Evenly spaced angles of a scheme, ascending, shape ``(tilts,)``; one of them is the pre-tilt if 0 is in range."""
     low, high = scheme.range_deg
     slack = 1e-6
@@ -132,6 +132,18 @@ def nominal_angles_deg(scheme: AcquisitionScheme) -> NDArray[np.float64]:
     else:
         steps = np.arange(math.floor((high - low) / scheme.step_deg + slack) + 1) + low / scheme.step_deg
     return np.asarray(scheme.pretilt_deg + steps * scheme.step_deg, dtype=np.float64)
+
+
+def swept_angles_deg(reach_deg: float, step_deg: float, middle_deg: float) -> tuple[float, ...]:
+    """Evenly spaced angles from one end of a range on, ascending; the middle of the range need not be one of them.
+
+    Args:
+        reach_deg: half of the range; what lies beyond ±90° is left out.
+        step_deg: step between neighbouring tilts.
+        middle_deg: middle of the range.
+    """
+    angles = middle_deg + np.arange(-reach_deg, reach_deg + 1e-6, step_deg)
+    return tuple(angles[np.abs(angles) <= 90])
 
 
 def acquisition_order(offsets_deg: NDArray[np.float64], kind: SchemeKind, group: int = 1) -> NDArray[np.int64]:
@@ -162,7 +174,7 @@ def acquisition_order(offsets_deg: NDArray[np.float64], kind: SchemeKind, group:
     return order
 
 
-def plan_tilts(scheme: AcquisitionScheme, rng: np.random.Generator) -> TiltPlan:
+def plan_tilts(scheme: TiltScheme, rng: np.random.Generator) -> TiltPlan:
     """Draw the tilts of a series.
 
     The exposure is shared evenly over the images; missing ones have exposed the specimen all the same.

@@ -1,6 +1,6 @@
-"""Specimens: crowded molecules, membranes, solid bodies and beads in a box of ice.
+"""Plain specimens, crowded molecules, membranes, solid bodies and beads in a box of ice, and their plain images.
 
-Density is positive where denser than ice; protein is about 1.
+Density is positive where denser than ice; protein is about 1. Images are projections, with white noise or without.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from cryolithe.geometry import TiltGeometry
+from cryolithe.projector import make_projector
+from cryolithe.simulation.canvas import INSIDE, overlap
 from cryolithe.simulation.classes import Structure, membrane_classes, protein_class
 from cryolithe.simulation.diverse import draw_diverse
 from cryolithe.simulation.molecules import Molecule, resampled
 from cryolithe.simulation.procedural import procedural_molecule
-
-_OCCUPIED = 0.15
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _add_molecules(
     """Place molecules where there is room until the crowding is reached or places become rare; density and labels."""
     density, labels = drawn
     classes = {id(molecule): protein_class(molecule) for molecule in library}
-    occupied = density > _OCCUPIED
+    occupied = density > INSIDE
     wanted = rng.uniform(*recipe.crowding) * density.size
     filled, misses = 0, 0
     while filled < wanted and misses < 200:
@@ -117,14 +119,14 @@ def _add_molecules(
             molecule = library[rng.integers(len(library))]
         rotation = Rotation.from_quat(rng.normal(size=4)).as_matrix()
         box = resampled(molecule, rotation, voxel) * np.float32(rng.uniform(0.8, 1.2))
-        body = box > _OCCUPIED
+        body = box > INSIDE
         if not body.any():
             misses += 20  # a molecule thinner than a voxel
             continue
         for _ in range(20):
             # Centres anywhere in the box: molecules are cut by its faces, as a field of view cuts them.
             corner = [int(rng.integers(n)) - box.shape[0] // 2 for n in density.shape]
-            target, source = _overlap(corner, box.shape[0], density.shape)
+            target, source = overlap(corner, box.shape[0], density.shape)
             if not (occupied[target] & body[source]).any():
                 density[target] = np.maximum(density[target], box[source])
                 occupied[target] |= body[source]
@@ -133,13 +135,6 @@ def _add_molecules(
                 misses = 0
                 break
             misses += 1
-
-
-def _overlap(corner: list[int], size: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Slices of the specimen and of a cubic box whose first voxel lies at ``corner``."""
-    target = tuple(slice(max(c, 0), min(c + size, n)) for c, n in zip(corner, shape, strict=True))
-    source = tuple(slice(t.start - c, t.stop - c) for t, c in zip(target, corner, strict=True))
-    return target, source
 
 
 def _coordinates(shape: tuple[int, int, int]) -> list[NDArray[np.float32]]:
@@ -201,3 +196,25 @@ def _bead(shape: tuple[int, int, int], voxel: float, rng: np.random.Generator) -
     distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(_coordinates(shape), centre, strict=True)))
     radius = rng.uniform(25.0, 75.0) / voxel
     return (rng.uniform(4.0, 8.0) / (1 + np.exp(np.clip((distance - radius) / 0.4, -30, 30)))).astype(np.float32)
+
+
+def project(specimen: Specimen, angles_deg: tuple[float, ...]) -> NDArray[np.float32]:
+    """Noiseless images of a specimen with the mean of each image removed, shape ``(tilts, y, x)``."""
+    depth, height, width = specimen.density.shape
+    geometry = TiltGeometry(angles_deg, (height, width))
+    images = make_projector(geometry, (depth, width)).forward(torch.from_numpy(specimen.density))
+    return (images - images.mean(dim=(1, 2), keepdim=True)).numpy()
+
+
+def noise_sigma(images: NDArray[np.float32], snr_db: float) -> float:
+    """Standard deviation of white noise for a signal-to-noise ratio.
+
+    ``snr_db = 10 log10(variance of the images / variance of the noise)``, over the whole series (paper, section 4.1).
+    """
+    return float(np.sqrt(images.var() / 10 ** (snr_db / 10)))
+
+
+def add_white_noise(images: NDArray[np.float32], snr_db: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Images with white Gaussian noise at ``snr_db``, same shape, float32."""
+    noise = rng.standard_normal(images.shape, dtype=np.float32)
+    return images + np.float32(noise_sigma(images, snr_db)) * noise

@@ -16,7 +16,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.network import NetworkConfig
 from cryolithe.reconstruct.methods import network_rows
 from cryolithe.sampling import all_windows, block_positions_px, point_columns, reflected_rows, visible
-from cryolithe.simulation import Molecule, draw_angles_deg, make_specimen
+from cryolithe.simulation import Molecule, make_specimen
 from cryolithe.training import augment
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.series import Images, TrainingSeries, make_series
@@ -94,7 +94,7 @@ def simulate_training_set(
 def plain_series(config: TrainConfig, library: tuple[Molecule, ...], rng: np.random.Generator) -> TrainingSeries:
     """Draw a plain specimen and its tilts."""
     specimen = make_specimen(config.specimens.recipe(), library, rng)
-    angles = draw_angles_deg(config.tilts.scheme(), rng)
+    angles = config.tilts.draw(rng)
     return make_series(specimen, angles, config.network_config().head)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
-from cryolithe.simulation import SpecimenRecipe, TiltScheme
+from cryolithe.simulation import SpecimenRecipe, swept_angles_deg
 
 Pair = TypeVar("Pair", bound="tuple[float, float] | tuple[int, int]")
 
@@ -60,15 +61,22 @@ class SpecimenSettings(Section):
 
 
 class TiltSettings(Section):
-    """Fields of `cryolithe.simulation.TiltScheme`."""
+    """Tilts of plain series, see `cryolithe.simulation.swept_angles_deg`; each pair is (least, most) of a uniform draw.
+
+    Attributes:
+        reach_deg: half of the tilt range.
+        step_deg: step between neighbouring tilts.
+        pretilt_deg: middle of the range.
+    """
 
     reach_deg: PositiveRange = (40.0, 70.0)
     step_deg: PositiveRange = (1.5, 3.5)
     pretilt_deg: Range = (-8.0, 8.0)
 
-    def scheme(self) -> TiltScheme:
-        """The scheme with these values."""
-        return TiltScheme(**self.model_dump())
+    def draw(self, rng: np.random.Generator) -> tuple[float, ...]:
+        """Draw the tilt angles of a series, ascending, degrees."""
+        ranges = (self.reach_deg, self.step_deg, self.pretilt_deg)
+        return swept_angles_deg(*(float(rng.uniform(*pair)) for pair in ranges))
 
 
 class RecipeEntry(Section):

@@ -17,7 +17,7 @@ from cryolithe.errors import SettingsError
 from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.network import BlockHead, Network
 from cryolithe.reconstruct.methods import Compute
-from cryolithe.simulation import Molecule, add_white_noise, draw_angles_deg, make_specimen, project
+from cryolithe.simulation import Molecule, add_white_noise, make_specimen, project
 from cryolithe.training.class_scoring import SUMMARY, structure_labels, summary_fidelity
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.scaling import measure_scale
@@ -99,7 +99,7 @@ def validation_set(
             recipe = config.specimens.model_copy(update=changes).recipe()
             rng = np.random.default_rng([config.seed, number, _STREAM])
             specimen = make_specimen(recipe, library, rng)
-            angles = draw_angles_deg(config.tilts.scheme(), rng)
+            angles = config.tilts.draw(rng)
             images = project(specimen, angles)
             for snr_db in settings.snr_db:
                 noisy = add_white_noise(images, snr_db, rng)
