@@ -75,7 +75,7 @@ def command(output: Path | None, overwrite: bool, device: str, **options: Any) -
     from cryolithe.evaluation.html import render, summary_rows
     from cryolithe.evaluation.inputs import Request, load
     from cryolithe.evaluation.on_device import transforms_on
-    from cryolithe.formats.files import replacing
+    from cryolithe.formats.files import make_folder, replacing
     from cryolithe.formats.record import hashed
     from cryolithe.report import write_json
     from cryolithe.spectra import transforming
@@ -103,7 +103,7 @@ def command(output: Path | None, overwrite: bool, device: str, **options: Any) -
         found, shown = evaluate(task, lambda step: say(f"... {step}", err=True))
     say("... figures", err=True)
     text = render(found, draw_figures(found, shown), datetime.date.today().isoformat())
-    page.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(page.parent)
     inputs = {name: path for name in INPUTS if (path := given[name]) is not None}
     write_json(numbers, {"cryolithe": __version__, "inputs": hashed(inputs), "request": request, "evaluation": found})
     _write_agreement(agreement, found, shown)

@@ -84,17 +84,14 @@ def build(manifest: Path, output: Path, data: Path | None, only: tuple[str, ...]
     from cryolithe.curation.build import build_pair
     from cryolithe.curation.manifest import read_manifest
     from cryolithe.device import keep_freed_memory
-    from cryolithe.formats.files import check_folder_name
+    from cryolithe.formats.files import check_folder_name, make_folder
 
     keep_freed_memory()
     check_folder_name(output)
     read = read_manifest(manifest)
     root = _root(manifest, read, data)
     pairs = read.select(only)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {output}: {error.strerror or error}") from error
+    make_folder(output)
     failed = 0
     for pair in pairs:
         try:

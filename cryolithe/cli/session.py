@@ -13,11 +13,12 @@ import click
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
+from cryolithe.formats.files import make_folder
 from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_task, skipped
 from cryolithe.session.cluster import check_scheduler, cluster_client, run_on_cluster
 from cryolithe.session.star import write_star_of
 from cryolithe.session.summary import HTML_NAME, write_summary
-from cryolithe.session.tasks import Session, Task, check_session, find_tasks, make_folder
+from cryolithe.session.tasks import Session, Task, check_session, find_tasks
 from cryolithe.session.watching import Settled, rounds
 from cryolithe.settings import resolve_settings
 
@@ -88,7 +89,7 @@ def run_session(session: Session, given: Given, options: SessionOptions) -> None
 
 
 def _make_folder(session: Session) -> None:
-    if make_folder(session):
+    if make_folder(session.folder):
         say(f"Made the folder {session.folder}", err=True)
 
 

@@ -8,7 +8,7 @@ import click
 
 from cryolithe import __version__
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.errors import OutputError, SettingsError
+from cryolithe.errors import SettingsError
 
 
 @click.command("simulate")
@@ -80,17 +80,14 @@ def _plain_series(output: Path, molecules: tuple[Path, ...], snr_db: float, seed
     import numpy as np
 
     from cryolithe.formats import write_angles_deg, write_stack, write_volume
-    from cryolithe.formats.files import check_folder_name
+    from cryolithe.formats.files import check_folder_name, make_folder
     from cryolithe.simulation import SpecimenRecipe, add_white_noise, make_specimen, project
     from cryolithe.simulation.library import load_library
     from cryolithe.volume import Volume
 
     check_folder_name(output)
     library = load_library(molecules)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {output}: {error.strerror or error}") from error
+    make_folder(output)
     rng = np.random.default_rng(seed)
     recipe = SpecimenRecipe(voxel_size_angstrom=(10.0, 10.0), crowding=(0.06, 0.1), membranes=(1, 2), body_chance=0.0)
     specimen = make_specimen(recipe, library, rng)

@@ -139,6 +139,21 @@ def check_folder_name(path: Path, also: str = "") -> None:
         raise OutputError(f"-o {path}: {wanted}")
 
 
+def make_folder(path: Path) -> bool:
+    """Make a folder, and those that it lies in, where they are missing; return whether it was.
+
+    Raises:
+        OutputError: if it cannot be made.
+    """
+    if path.is_dir():
+        return False
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from error
+    return True
+
+
 def printable(text: str) -> str:
     """Return ``text`` in one line without characters that could confuse a terminal."""
     return "".join(c if c.isprintable() else " " for c in text).strip()

@@ -192,18 +192,3 @@ def check_session(session: Session) -> None:
         )
     if not os.access(nearest_folder(session.folder), os.W_OK):
         raise OutputError(f"{session.folder} is not writable; choose a folder for volumes and summary with -o")
-
-
-def make_folder(session: Session) -> bool:
-    """Make the folder of the volumes and the summary; return whether it had to be made.
-
-    Raises:
-        OutputError: if it cannot be made.
-    """
-    if session.folder.is_dir():
-        return False
-    try:
-        session.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {session.folder}: {error.strerror or error}") from error
-    return True

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats import write_angles_deg, write_stack, write_volume
-from cryolithe.formats.files import check_folder_name, replacing
+from cryolithe.formats.files import check_folder_name, make_folder, replacing
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
 from cryolithe.formats.star import Particle, write_particles
@@ -99,10 +99,7 @@ def run_recipe(
     """
     check_folder_name(folder)
     check_fits(recipe.cell, library)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    make_folder(folder)
     plain = {
         "cryolithe": __version__,
         "recipe": recipe.model_dump(mode="json"),
