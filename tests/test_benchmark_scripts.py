@@ -141,6 +141,7 @@ def test_a_series_without_halves_or_target_is_split_by_images(tmp_path):
     assert read_mrc(case.folder / "tilts.mrc").data.shape == (41, 72, 64)  # binned by 4
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_differs_is_said(tmp_path):
     manifest, root = copy_of("11830", "tomo_001", tmp_path)
     pair = manifest.select(("tomo_001",))[0]
@@ -206,6 +207,7 @@ def test_the_words_of_a_cell_are_those_of_the_command(tmp_path):
     assert run.job.settings.method == "fbp"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["default", "draft", "fbp", "sirt"])
 def test_a_roofline_has_every_stage_of_a_method(model, monkeypatch, capsys, tmp_path):
     size = ("--series", "7", "16", "24", "--depth", "12", "--rows", "8", "--repeats", "1")
@@ -245,6 +247,7 @@ def test_a_roofline_is_bound_by_what_takes_longest():
     assert bound("copy: rows", 0, 7, False) == (7.0, "link")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--model", "fast"), ("--method", "fbp")])
 def test_a_cell_is_measured_from_file_to_file_and_alone(words, tmp_path, monkeypatch):
     """On a CPU, where nothing but the memory of a GPU is missing."""
@@ -266,6 +269,7 @@ def test_a_cell_is_measured_from_file_to_file_and_alone(words, tmp_path, monkeyp
     assert any(row[0].endswith("back-projection") for row in table["rows"])
 
 
+@pytest.mark.slow
 def test_the_loader_is_measured_against_threads_and_processes():
     assert loader_scaling.counts(1) == [0, 1]
     assert loader_scaling.counts(6) == [0, 1, 2, 4, 6]

@@ -272,6 +272,7 @@ def numbers_in(value: object) -> list[float]:
     return [float(value)] if isinstance(value, int | float) else []
 
 
+@pytest.mark.slow
 @needs_shared
 def test_quality_runs_and_its_numbers_are_sane(tmp_path):
     output = tmp_path / "quality.json"

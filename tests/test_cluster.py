@@ -116,6 +116,7 @@ def test_local_workers_share_the_cores(cores, workers, each, monkeypatch):
     assert (asked[0]["n_workers"], asked[0]["threads_per_worker"]) == (workers or 1, each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nthreads", "environment", "beside", "expected"),
     [

@@ -282,6 +282,7 @@ def test_the_needle(sign, network, tmp_path):
     assert record["polarity"]["found"] == ("bright" if sign == 1 else "dark")
 
 
+@pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize("number", range(6))
 def test_real_ribosomes(number, tmp_path):

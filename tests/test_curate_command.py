@@ -142,6 +142,7 @@ def test_the_page_is_whole_small_and_needs_nothing_beside_it(entry):
     assert {key: value for key, value in record.items() if key != "id"} == stored
 
 
+@pytest.mark.slow
 def test_numbers_of_an_entry(entry):
     for row in table(entry / "sheet").values():
         assert 0.2 < float(row["fsc_mean"]) < 0.9

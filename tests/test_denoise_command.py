@@ -136,6 +136,7 @@ def test_an_interrupted_training_is_kept_and_gone_on_with(tmp_path, monkeypatch)
     assert (tmp_path / "t_samba.mrc").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_record_ends_all_of_them(tmp_path):
     write(tmp_path / "t.mrc", volume())
     (tmp_path / "t_samba.run" / "train.csv" / "in the way").mkdir(parents=True)

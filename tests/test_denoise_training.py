@@ -164,6 +164,7 @@ def test_training_lowers_the_loss_held_back_and_stops_when_it_no_longer_falls():
     assert state.step == 3 * 4  # one best validation, two without a better one
 
 
+@pytest.mark.slow
 def test_the_time_limit_ends_a_training():
     clock = iter(np.arange(0, 1000, 1.0))
     recipe = replace(RECIPE, most_steps=10**6)

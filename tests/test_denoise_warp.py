@@ -78,6 +78,7 @@ def test_the_gradient_of_splatting(engine):
     assert torch.autograd.gradcheck(lambda v, f, z: softmax_splat(v, f, z)[..., 1:, 1:], (values, flow, importance))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_compiled_loops_and_torch_agree_with_their_gradients(threads, monkeypatch):
     torch.manual_seed(3)

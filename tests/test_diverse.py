@@ -66,6 +66,7 @@ def test_every_class_occurs_in_two_fifths_of_the_scenes(many):
     assert not rare, seen
 
 
+@pytest.mark.slow
 def test_some_scenes_are_membranes_only(many):
     present = [set(np.unique(specimen.labels).tolist()) - {0} for specimen in many]
     assert sum(kinds <= {int(kind) for kind in MEMBRANES} for kinds in present) >= 3

@@ -74,6 +74,7 @@ def test_this_machine_is_usable(healthy):
     assert max(map(len, result.stdout.splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_the_json_file_holds_everything(healthy):
     result, written, _ = healthy
     values = {finding["name"]: finding["values"] for finding in written["findings"]}

@@ -97,6 +97,7 @@ def everything(data, output):
     return numbers_in(json.loads((output / "evaluation.json").read_text())["evaluation"]), result.stderr
 
 
+@pytest.mark.slow
 def test_transforms_on_a_device_give_the_same_numbers(data, tmp_path, monkeypatch):
     """Torch's on the CPU stand for a GPU's, with all the memory that they want and with none for the largest."""
     monkeypatch.setattr("cryolithe.evaluation.matching.ROTATIONS", 4)

@@ -184,6 +184,7 @@ def test_names_that_are_too_long_for_a_file(tmp_path):
     assert len(read_tomogram_star(tmp_path / "t.star")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "changes"),
     [

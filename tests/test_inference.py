@@ -197,6 +197,7 @@ def test_the_kernel_for_gpus_keeps_what_is_not_finite(value):
     assert not torch.isfinite(found[0, 1:, 2]).any()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", CONFIGS)
 def test_values_beyond_float16_show_in_the_result(name):

@@ -58,6 +58,7 @@ def test_every_file_is_there_and_agrees(quick):
     np.testing.assert_allclose((halves[0] + halves[1]) / 2, series.images, atol=0.05 * series.images.std())
 
 
+@pytest.mark.slow
 def test_the_training_file_holds_the_same(quick):
     with open_pair(quick / "TS_001.h5") as pair:
         stack = read_tilt_series(quick / "TS_001.mrc", quick / "TS_001.tlt")

@@ -99,6 +99,7 @@ def test_tests_of_the_development_data_skip_without_it():
     assert counted["skipped"] >= marked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_expectation_depends_on_the_clock(path):
     """Waiting is for patience.py, which gives the slowest machine its time; a label with a date is for nobody."""

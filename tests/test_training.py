@@ -240,6 +240,7 @@ def test_training_learns(levels):
     assert trained < 0.6 * zero
 
 
+@pytest.mark.slow
 def test_the_loss_on_haar_coefficients_is_the_loss_on_voxels():
     """Haar's functions are orthonormal: an output of zeros costs the mean square of the volume."""
     values = small_config(1).network
@@ -252,6 +253,7 @@ def test_the_loss_on_haar_coefficients_is_the_loss_on_voxels():
         assert found == pytest.approx((voxels.square().mean() / voxels.var(correction=0)).item(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_trained_network_restores_its_specimen():
     config = small_config(1)
     (series,) = simulate_training_set(config, ())
