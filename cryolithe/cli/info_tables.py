@@ -5,17 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cryolithe.alignment import Alignment
-from cryolithe.cli.facts import Fact
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.alignment_aretomo import read_aln
-from cryolithe.formats.alignment_imod import read_newst_com, read_tilt_com, read_xf
-from cryolithe.formats.alignment_warp import read_warp
+from cryolithe.formats.alignment_warp import warp_facts
+from cryolithe.formats.facts import Fact, range_fact
 from cryolithe.formats.files import printable, read_text
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
 from cryolithe.formats.tomogram_star import find_named
@@ -28,11 +23,6 @@ _NAME, _SERIES, _IMAGE, _VOLUME = (
 )  # fmt: skip
 _POSITIONS = ("rlnCenteredCoordinateXAngst", "rlnCoordinateX")
 _ANGLES = ("rlnTomoYTilt", "rlnTomoNominalStageTiltAngle")
-
-
-def range_fact(angles: Sequence[float]) -> Fact:
-    """Lowest and highest angle."""
-    return Fact("range_deg", [min(angles), max(angles)], f"{min(angles):g}° to {max(angles):g}°")
 
 
 def mdoc_facts(path: Path) -> list[Fact]:
@@ -54,54 +44,6 @@ def mdoc_facts(path: Path) -> list[Fact]:
         Fact("image_file", head.get("ImageFile"), head.get("ImageFile") or "not told"),
         Fact("dose", sum(doses), f"{sum(doses):g} e/Å² in {len(doses)} images" if any(doses) else "not told"),
     ]
-
-
-def aln_facts(path: Path) -> list[Fact]:
-    """An alignment of AreTomo."""
-    alignment, shape = read_aln(path)
-    return [
-        Fact("kind", "alignment of AreTomo (.aln)"),
-        *_alignment_facts(alignment),
-        Fact("image_shape", list(shape), f"{shape[0]} × {shape[1]} (y, x) of the raw stack"),
-    ]
-
-
-def warp_facts(path: Path) -> list[Fact]:
-    """Warp's metadata of a series."""
-    if path.suffix.lower() == ".tomostar":
-        count = sum(len(rows) for _, tags, rows in _tables(path) if "wrpAngleTilt" in tags)
-    else:
-        content = path.read_bytes()
-        plain = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", errors="replace")
-        found = re.search(r"<Angles[^>]*>([^<]*)</Angles>", plain)
-        count = len(found[1].split()) if found else 0
-    alignment = read_warp(path, max(1, count), 1.0)  # the pixel size only scales shifts, which are not shown
-    return [Fact("kind", f"tilt series of Warp ({path.suffix.lower()})"), *_alignment_facts(alignment)]
-
-
-def xf_facts(path: Path) -> list[Fact]:
-    """IMOD's transforms."""
-    transforms = read_xf(path)
-    turns = [math.degrees(math.atan2(matrix[1][0], matrix[0][0])) for matrix, _ in transforms]
-    largest = max(math.hypot(*shift) for _, shift in transforms)
-    return [
-        Fact("kind", "transforms of IMOD (.xf)"),
-        Fact("images", len(transforms)),
-        Fact("rotation_deg", [min(turns), max(turns)], f"{min(turns):.2f}° to {max(turns):.2f}°"),
-        Fact("largest_shift_px", largest, f"{largest:.2f} pixels"),
-    ]
-
-
-def command_facts(path: Path) -> list[Fact]:
-    """A command file of IMOD: newst.com or tilt.com."""
-    text = read_text(path, "a command file of IMOD", LIMIT_BYTES)
-    if re.search(r"^\s*\$\s*tilt\b", text, re.MULTILINE):
-        return [Fact("kind", "commands of IMOD's tilt"), *_field_facts(read_tilt_com(path))]
-    if re.search(r"^\s*\$\s*newst(ack)?\b", text, re.MULTILINE):
-        return [Fact("kind", "commands of IMOD's newstack"), *_field_facts(read_newst_com(path))]
-    raise FileFormatError(
-        f"{path} is no command file that is known here: expected one that runs IMOD's tilt or newstack"
-    )
 
 
 def star_facts(path: Path) -> list[Fact]:
@@ -192,33 +134,6 @@ def _particle_facts(tags: list[str], rows: list[list[str]]) -> list[Fact]:
         Fact("kinds", dict(kinds), [f"{name}: {count}" for name, count in kinds.most_common(_SHOWN)]),
         Fact("coordinates", "centred, Å" if centred else "pixels"),
     ]
-
-
-def _alignment_facts(alignment: Alignment) -> list[Fact]:
-    angles = [image.angle_deg for image in alignment.images]
-    left_out = [section + 1 for section in alignment.excluded]
-    return [
-        Fact("images", len(alignment.images), f"{len(alignment.images)} used of {alignment.sections}"),
-        Fact("left_out", left_out, ", ".join(map(str, left_out)) or "none"),
-        range_fact(angles),
-        Fact("tilt_axis_deg", alignment.axis_deg, f"{alignment.axis_deg:.2f}°"),
-        Fact("notes", list(alignment.notes)),
-    ]
-
-
-def _field_facts(command: Any) -> list[Fact]:
-    """The values of what was read, those that say nothing left out."""
-    found = []
-    for field in fields(command):
-        value = getattr(command, field.name)
-        if isinstance(value, frozenset | set):
-            value = sorted(value)
-        if value is None or value in ("", [], (), 0.0):
-            continue
-        plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-        known = plain if isinstance(plain, str | int | float | bool | list | dict) else str(plain)
-        found.append(Fact(field.name, known))
-    return found
 
 
 def _column(tags: list[str], rows: list[list[str]], name: str) -> list[str]:

@@ -18,7 +18,7 @@ def write_star_of(session: Session, outcomes: Sequence[Outcome]) -> Path:
         OutputError: if it cannot be written.
     """
     assert session.star is not None
-    project = project_folder(session.star)
+    project = project_folder(session.star, session.reading)
     volumes = {}
     for outcome in outcomes:
         if outcome.status in ("done", "skipped"):
