@@ -47,7 +47,8 @@ def read_warp(
         FileFormatError: if it is no such file, or a value is no number.
     """
     path = Path(path)
-    values = (reading or Reading())(_read_tomostar if path.suffix.lower() == ".tomostar" else _read_xml, path)
+    parse = _read_tomostar if path.suffix.lower() in (".tomostar", ".star") else _read_xml
+    values = (reading or Reading())(parse, path)
     angles, axes, x_offsets, y_offsets, use, notes = values
     used = [number for number in range(len(angles)) if use[number]]
     sections = len(angles) if sections is None else sections

@@ -110,7 +110,11 @@ def project_folder(path: Path, reading: Reading) -> Path | None:
 
 
 def write_tomogram_star(
-    source: PathLike, target: PathLike, volumes: Mapping[str, tuple[str, int]], overwrite: bool = False
+    source: PathLike,
+    target: PathLike,
+    volumes: Mapping[str, tuple[str, int]],
+    overwrite: bool = False,
+    reading: Reading | None = None,
 ) -> None:
     """Write the user's table again with the paths of our volumes (``rlnTomoReconstructedTomogram``) in it.
 
@@ -122,12 +126,13 @@ def write_tomogram_star(
         target: file to write; may be ``source`` with ``overwrite``.
         volumes: path of the volume and binning by name of the tomogram.
         overwrite: replace an existing file.
+        reading: through which the file is read, where others ask for it too.
 
     Raises:
         OutputError: if ``target`` exists and is not to be replaced, or cannot be written.
     """
     source = Path(source)
-    names = _global_table(source, Reading()).text(NAME)
+    names = _global_table(source, reading or Reading()).text(NAME)
     document = star_document(source, LIMIT_BYTES)
     block = next(found for found in document if found.find_values(f"_{NAME}") and found.find_values(f"_{SERIES}"))
     loop = block.find_loop(f"_{NAME}").get_loop()  # None for a table of one row, written as names and values

@@ -286,20 +286,8 @@ def resolve(job: Job, files: SourceFiles | None = None) -> ResolvedJob:
     grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
     if sources.aligned:
         preparation = _with_views(preparation, sources, settings, (depth, height, width))
-    return ResolvedJob(
-        job,
-        sources.files,
-        sources.series,
-        sources.alignment,
-        grid,
-        depth,
-        x_tilt,
-        preparation,
-        model,
-        devices,
-        precision,
-        fallback,
-    )
+    found = sources.files, sources.series, sources.alignment
+    return ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback)
 
 
 def _precisions(
