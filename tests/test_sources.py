@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 from projects import ANGLES, VOLUME, make_project, write_aretomo, write_imod, write_relion, write_warp
 from tiny_series import made, noise, run, write_series
 
@@ -247,7 +248,7 @@ def test_a_new_format_is_one_module_and_one_entry(tmp_path):
     words = json.dumps([[str(word) for word in line] for line in commands.values()])
     path = [str(tmp_path), *sys.path]
     child = f"import sys; sys.path[:] = {path!r}\n{CHILD}"
-    subprocess.run([sys.executable, "-c", child, words, answers], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", child, words, answers], check=True, timeout=PATIENCE_S)
     said = dict(zip(commands, json.loads(answers.read_text()), strict=True))
     codes = dict.fromkeys(commands, 0) | {"folder": 1} | dict.fromkeys(("two", "axis", "none", "wrong"), 2)
     assert {name: code for name, (code, _) in said.items()} == codes, said
