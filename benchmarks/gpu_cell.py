@@ -27,7 +27,7 @@ import torch
 
 # (stage, module, name) of what the command calls while it works.
 FILE_STAGES = (
-    ("hash", "cryolithe.reconstruct.run", "file_sha256"),
+    ("hash", "cryolithe.formats.reading", "file_sha256"),
     ("read and check", "cryolithe.reconstruct.run", "check_images"),
     ("preparation", "cryolithe.reconstruct.run", "prepare_stack"),
     ("comparison", "cryolithe.reconstruct.run", "measure_curve"),

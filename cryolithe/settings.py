@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from cryolithe.errors import SettingsError, nearest_name, shown
+from cryolithe.formats.alignments import alignment_files, flags_with_centre
 from cryolithe.yaml_table import read_yaml_table
 
 MOST_PX = 1 << 24  # along an axis, as in MRC files
 
 
-class ReconstructSettings(BaseModel):
-    """What decides a reconstruction besides its two input files.
-
-    Defaults stand here and nowhere else. Each description is the help text of the flag.
-    """
+class _BeforeFiles(BaseModel):
+    """The settings that are named before the files of alignments."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,18 +60,29 @@ class ReconstructSettings(BaseModel):
         le=360,
         description="Angle in degrees of the tilt axis from y, counter-clockwise; images are rotated to undo it.",
     )
-    xf: str | None = Field(None, description="IMOD: transforms of a raw stack.")
-    newst_com: str | None = Field(None, description="IMOD: transforms, binning and size of the aligned stack.")
-    tilt_com: str | None = Field(
-        None, description="IMOD: angles and their offset, excluded views, shift, thickness, X-axis tilt."
+
+
+if TYPE_CHECKING:
+    _WithAlignmentFiles = _BeforeFiles
+else:
+    _WithAlignmentFiles = create_model(
+        "_WithAlignmentFiles",
+        __base__=_BeforeFiles,
+        **{name: (str | None, Field(None, description=file.help)) for name, file in alignment_files().items()},
     )
-    aln: str | None = Field(None, description="AreTomo, AreTomo2 or AreTomo3: alignment of a raw stack.")
-    star: str | None = Field(None, description="RELION-5: aligned tilt series, or the table that lists it.")
-    warp: str | None = Field(None, description="Warp: .xml (or .tomostar) of the series whose stack this is.")
+
+
+class ReconstructSettings(_WithAlignmentFiles):
+    """What decides a reconstruction besides its two input files.
+
+    Defaults stand here and nowhere else, but for the files of alignments, each of which has its entry in
+    `cryolithe.formats.alignments`. Each description is the help text of the flag.
+    """
+
     centre: Literal["imod", "relion"] | None = Field(
         None,
         description="Where the rotation axis lies: (N - 1) / 2 (imod) or N // 2 (relion), in images and volume. "
-        "Default: relion with --star and --warp, else imod.",
+        f"Default: relion with {flags_with_centre('relion')}, else imod.",
     )
     handedness: Literal["imod", "relion", "aretomo", "warp"] = Field(
         "imod",
@@ -111,6 +120,12 @@ class ReconstructSettings(BaseModel):
     preview: bool = Field(False, description="Draw the central slices as PNG beside the volume. A session always does.")
     fix_nonfinite: bool = Field(False, description="Replace NaN and Inf pixels by their image's mean.")
     overwrite: bool = Field(False, description="Replace an existing output.")
+
+    @property
+    def alignment_files(self) -> dict[str, Path]:
+        """The files of an alignment that are named, by setting."""
+        given = {name: getattr(self, name) for name in alignment_files()}
+        return {name: Path(path) for name, path in given.items() if path is not None}
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:

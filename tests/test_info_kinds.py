@@ -91,6 +91,14 @@ def test_tables_of_relion(project, tmp_path):
     (tmp_path / "t.tomostar").write_text(star)
     answer = told(tmp_path / "t.tomostar")
     assert (answer["kind"], answer["images"]) == ("tilt series of Warp (.tomostar)", 3)
+    (tmp_path / "t.star").write_text(star)
+    assert told(tmp_path / "t.star")["kind"] == "tilt series of Warp (.star)"
+    # Lists of frames in brackets and equal names of blocks, which RELION writes, are read as reconstruct reads them.
+    columns = "\n".join(f"_{name}" for name in ("rlnMicrographName", "rlnTomoYTilt", "rlnTomoVisibleFrames"))
+    block = f"\ndata_ts\n\nloop_\n{columns}\n1@ts.mrc -3 [1,1]\n2@ts.mrc 3 [1,0]\n"
+    (tmp_path / "f.star").write_text(block * 2)
+    answer = told(tmp_path / "f.star")
+    assert (answer["series"], answer["images"], answer["range_deg"]) == ("ts", 2, [-3, 3])
 
 
 @pytest.mark.slow

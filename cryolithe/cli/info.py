@@ -13,11 +13,12 @@ from typing import Any
 import click
 import numpy as np
 
-from cryolithe.cli.facts import Fact, bytes_text
 from cryolithe.cli.info_arrays import mrc_facts, volume_facts
-from cryolithe.cli.info_tables import aln_facts, command_facts, mdoc_facts, range_fact, star_facts, warp_facts, xf_facts
+from cryolithe.cli.info_tables import mdoc_facts, star_facts
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError
 from cryolithe.formats import read_angles_deg, read_series_list
+from cryolithe.formats.alignments import FORMATS
+from cryolithe.formats.facts import Fact, bytes_text, range_fact
 from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.session_folder import read_session_folder
@@ -331,11 +332,7 @@ _DESCRIBERS: dict[str, Callable[[Path], list[Fact]]] = {
     **dict.fromkeys(ANGLE_SUFFIXES, _angle_facts),
     ".mdoc": mdoc_facts,
     ".star": star_facts,
-    ".tomostar": warp_facts,
-    ".xml": warp_facts,
-    ".aln": aln_facts,
-    ".xf": xf_facts,
-    ".com": command_facts,
+    **{ending: describe for made in FORMATS for ending, describe in made.describe.items()},
     **dict.fromkeys((".tif", ".tiff"), volume_facts),
     **dict.fromkeys((".yaml", ".yml"), _yaml_facts),
     ".csv": _series_list_facts,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.cli.facts import Fact, bytes_text
 from cryolithe.formats import MrcArray, RunningStatistics, read_mrc
+from cryolithe.formats.facts import Fact, bytes_text
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
 from cryolithe.formats.volume_kind import Seen, Told, volume_or_stack
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from cryolithe.alignment import Alignment
-from cryolithe.cli.facts import Fact
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.alignment_aretomo import read_aln
-from cryolithe.formats.alignment_imod import read_newst_com, read_tilt_com, read_xf
-from cryolithe.formats.alignment_warp import read_warp
-from cryolithe.formats.files import printable, read_text
+from cryolithe.formats.alignment_warp import warp_facts
+from cryolithe.formats.facts import Fact, range_fact
+from cryolithe.formats.files import read_text
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
+from cryolithe.formats.star_tables import StarTable, read_star
 from cryolithe.formats.tomogram_star import find_named
 
 LIMIT_BYTES = 50_000_000
@@ -28,11 +22,6 @@ _NAME, _SERIES, _IMAGE, _VOLUME = (
 )  # fmt: skip
 _POSITIONS = ("rlnCenteredCoordinateXAngst", "rlnCoordinateX")
 _ANGLES = ("rlnTomoYTilt", "rlnTomoNominalStageTiltAngle")
-
-
-def range_fact(angles: Sequence[float]) -> Fact:
-    """Lowest and highest angle."""
-    return Fact("range_deg", [min(angles), max(angles)], f"{min(angles):g}° to {max(angles):g}°")
 
 
 def mdoc_facts(path: Path) -> list[Fact]:
@@ -56,122 +45,53 @@ def mdoc_facts(path: Path) -> list[Fact]:
     ]
 
 
-def aln_facts(path: Path) -> list[Fact]:
-    """An alignment of AreTomo."""
-    alignment, shape = read_aln(path)
-    return [
-        Fact("kind", "alignment of AreTomo (.aln)"),
-        *_alignment_facts(alignment),
-        Fact("image_shape", list(shape), f"{shape[0]} × {shape[1]} (y, x) of the raw stack"),
-    ]
-
-
-def warp_facts(path: Path) -> list[Fact]:
-    """Warp's metadata of a series."""
-    if path.suffix.lower() == ".tomostar":
-        count = sum(len(rows) for _, tags, rows in _tables(path) if "wrpAngleTilt" in tags)
-    else:
-        content = path.read_bytes()
-        plain = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", errors="replace")
-        found = re.search(r"<Angles[^>]*>([^<]*)</Angles>", plain)
-        count = len(found[1].split()) if found else 0
-    alignment = read_warp(path, max(1, count), 1.0)  # the pixel size only scales shifts, which are not shown
-    return [Fact("kind", f"tilt series of Warp ({path.suffix.lower()})"), *_alignment_facts(alignment)]
-
-
-def xf_facts(path: Path) -> list[Fact]:
-    """IMOD's transforms."""
-    transforms = read_xf(path)
-    turns = [math.degrees(math.atan2(matrix[1][0], matrix[0][0])) for matrix, _ in transforms]
-    largest = max(math.hypot(*shift) for _, shift in transforms)
-    return [
-        Fact("kind", "transforms of IMOD (.xf)"),
-        Fact("images", len(transforms)),
-        Fact("rotation_deg", [min(turns), max(turns)], f"{min(turns):.2f}° to {max(turns):.2f}°"),
-        Fact("largest_shift_px", largest, f"{largest:.2f} pixels"),
-    ]
-
-
-def command_facts(path: Path) -> list[Fact]:
-    """A command file of IMOD: newst.com or tilt.com."""
-    text = read_text(path, "a command file of IMOD", LIMIT_BYTES)
-    if re.search(r"^\s*\$\s*tilt\b", text, re.MULTILINE):
-        return [Fact("kind", "commands of IMOD's tilt"), *_field_facts(read_tilt_com(path))]
-    if re.search(r"^\s*\$\s*newst(ack)?\b", text, re.MULTILINE):
-        return [Fact("kind", "commands of IMOD's newstack"), *_field_facts(read_newst_com(path))]
-    raise FileFormatError(
-        f"{path} is no command file that is known here: expected one that runs IMOD's tilt or newstack"
-    )
-
-
 def star_facts(path: Path) -> list[Fact]:
     """A STAR file: tomograms, the images of a series, particles, or any other tables."""
-    tables = _tables(path)
-    for name, tags, rows in tables:
-        if _SERIES in tags:
-            return _tomogram_facts(path, tags, rows)
-        if any(tag in tags for tag in _POSITIONS):
-            return _particle_facts(tags, rows)
-        if _IMAGE in tags and any(tag in tags for tag in _ANGLES):
-            return _series_facts(path, name, tags, rows)
-        if "wrpAngleTilt" in tags:
+    tables = read_star(path)
+    for table in tables:
+        if _SERIES in table:
+            return _tomogram_facts(table)
+        if any(column in table for column in _POSITIONS):
+            return _particle_facts(table)
+        if _IMAGE in table and any(column in table for column in _ANGLES):
+            return _series_facts(table)
+        if "wrpAngleTilt" in table:
             return warp_facts(path)
+    if not tables:
+        raise FileFormatError(f"{path} holds no table; expected a STAR file")
     return [
         Fact("kind", "STAR file"),
-        Fact("tables", [name for name, _, _ in tables],
-             [f"{name or '(no name)'}: {len(rows)} rows, {len(tags)} columns" for name, tags, rows in tables]),
+        Fact("tables", [table.block for table in tables],
+             [f"{table.block or '(no name)'}: {len(table)} rows, {len(table.names)} columns" for table in tables]),
     ]  # fmt: skip
 
 
-def _tables(path: Path) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Name, column names and rows of each table; one of names and values has one row."""
-    from gemmi import cif
-
-    text = read_text(path, "a STAR file", LIMIT_BYTES)
-    try:
-        document: Any = cif.read_string(text)
-    except (ValueError, RuntimeError) as error:
-        raise FileFormatError(f"{path} is not a STAR file: {printable(str(error))[:160]}") from error
-    found = []
-    for block in document:
-        pairs = [tuple(item.pair) for item in block if item.pair is not None]
-        if pairs:
-            found.append((block.name, [tag[1:] for tag, _ in pairs], [[cif.as_string(value) for _, value in pairs]]))
-        for item in block:
-            if item.loop is not None:
-                tags = [tag[1:] for tag in item.loop.tags]
-                values = [cif.as_string(value) for value in item.loop.values]
-                found.append((block.name, tags, [values[n : n + len(tags)] for n in range(0, len(values), len(tags))]))
-    if not found:
-        raise FileFormatError(f"{path} holds no table; expected a STAR file")
-    return found
-
-
-def _tomogram_facts(path: Path, tags: list[str], rows: list[list[str]]) -> list[Fact]:
-    series = _column(tags, rows, _SERIES)
-    names = _column(tags, rows, _NAME)
-    missing = [name for name in series if find_named(path, name) is None]
-    volumes = [name for name in _column(tags, rows, _VOLUME) if name not in ("", "None")]
+def _tomogram_facts(table: StarTable) -> list[Fact]:
+    names = _column(table, _NAME)
+    missing = [name for name in table.text(_SERIES) if find_named(table.path, name) is None]
+    volumes = [name for name in _column(table, _VOLUME) if name not in ("", "None")]
     return [
         Fact("kind", "table of tilt series or tomograms (RELION-5)"),
-        Fact("series", len(rows)),
+        Fact("series", len(table)),
         Fact("names", names, _some(names)),
         Fact("volumes", len(volumes)),
         Fact("missing_files", missing, _lines(missing)),
     ]
 
 
-def _series_facts(path: Path, name: str, tags: list[str], rows: list[list[str]]) -> list[Fact]:
-    images = _column(tags, rows, _IMAGE)
+def _series_facts(table: StarTable) -> list[Fact]:
+    images = table.text(_IMAGE)
     stacks = sorted({image.partition("@")[2] for image in images if "@" in image})
-    missing = [image for image in (stacks or images) if find_named(path, image) is None]
-    column = next(tag for tag in _ANGLES if tag in tags)
-    angles = _floats(path, column, _column(tags, rows, column))
-    aligned = {"rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"} <= set(tags)
+    missing = [image for image in (stacks or images) if find_named(table.path, image) is None]
+    column = next(column for column in _ANGLES if column in table)
+    angles = table.numbers(column).tolist()
+    if not angles:
+        raise InputError(f"{table.path}: {column} holds no value")
+    aligned = all(column in table for column in ("rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"))
     return [
         Fact("kind", "images of a tilt series (RELION-5)"),
-        Fact("series", name),
-        Fact("images", len(rows)),
+        Fact("series", table.block),
+        Fact("images", len(table)),
         range_fact(angles),
         Fact("angles_from", column),
         Fact("aligned", aligned, "yes" if aligned else "no: it lacks rlnTomoZRot and shifts"),
@@ -180,59 +100,22 @@ def _series_facts(path: Path, name: str, tags: list[str], rows: list[list[str]])
     ]
 
 
-def _particle_facts(tags: list[str], rows: list[list[str]]) -> list[Fact]:
-    tomograms = Counter(_column(tags, rows, _NAME))
-    kind = next((tag for tag in ("cryolitheMolecule", "rlnClassNumber") if tag in tags), "")
-    kinds = Counter(_column(tags, rows, kind))
-    centred = _POSITIONS[0] in tags
+def _particle_facts(table: StarTable) -> list[Fact]:
+    tomograms = Counter(_column(table, _NAME))
+    kind = next((column for column in ("cryolitheMolecule", "rlnClassNumber") if column in table), "")
+    kinds = Counter(_column(table, kind))
+    centred = _POSITIONS[0] in table
     return [
         Fact("kind", "particles"),
-        Fact("particles", len(rows)),
+        Fact("particles", len(table)),
         Fact("tomograms", dict(tomograms), [f"{name}: {count}" for name, count in tomograms.most_common(_SHOWN)]),
         Fact("kinds", dict(kinds), [f"{name}: {count}" for name, count in kinds.most_common(_SHOWN)]),
         Fact("coordinates", "centred, Å" if centred else "pixels"),
     ]
 
 
-def _alignment_facts(alignment: Alignment) -> list[Fact]:
-    angles = [image.angle_deg for image in alignment.images]
-    left_out = [section + 1 for section in alignment.excluded]
-    return [
-        Fact("images", len(alignment.images), f"{len(alignment.images)} used of {alignment.sections}"),
-        Fact("left_out", left_out, ", ".join(map(str, left_out)) or "none"),
-        range_fact(angles),
-        Fact("tilt_axis_deg", alignment.axis_deg, f"{alignment.axis_deg:.2f}°"),
-        Fact("notes", list(alignment.notes)),
-    ]
-
-
-def _field_facts(command: Any) -> list[Fact]:
-    """The values of what was read, those that say nothing left out."""
-    found = []
-    for field in fields(command):
-        value = getattr(command, field.name)
-        if isinstance(value, frozenset | set):
-            value = sorted(value)
-        if value is None or value in ("", [], (), 0.0):
-            continue
-        plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-        known = plain if isinstance(plain, str | int | float | bool | list | dict) else str(plain)
-        found.append(Fact(field.name, known))
-    return found
-
-
-def _column(tags: list[str], rows: list[list[str]], name: str) -> list[str]:
-    return [row[tags.index(name)] for row in rows] if name in tags else []
-
-
-def _floats(path: Path, column: str, words: list[str]) -> list[float]:
-    try:
-        values = [float(word) for word in words]
-    except ValueError as error:
-        raise FileFormatError(f"{path}: {column} holds what is no number: {printable(str(error))[:80]}") from error
-    if not values or not all(map(math.isfinite, values)):
-        raise InputError(f"{path}: {column} holds {'no value' if not values else 'a value that is not finite'}")
-    return values
+def _column(table: StarTable, name: str) -> list[str]:
+    return table.text(name) if name in table else []
 
 
 def _lines(names: list[str]) -> list[str]:

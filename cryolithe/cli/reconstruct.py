@@ -12,6 +12,8 @@ import click
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import SettingsError
+from cryolithe.formats.alignments import alignment_files, format_of_table
+from cryolithe.formats.reading import Reading
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ _METAVARS = {
     "thickness": "N",
     "bin": "N",
 }
-_METAVARS |= dict.fromkeys(("xf", "newst_com", "tilt_com", "aln", "star", "warp"), "FILE")
+_METAVARS |= dict.fromkeys(alignment_files(), "FILE")
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,9 +151,9 @@ def command(
     halves = _halves(flags.pop("even"), flags.pop("odd"))
     if series_list and (tilts or halves):
         raise SettingsError("--list names the stacks itself; leave out TILTS, ANGLES and halves")
-    source = series_list or (None if halves else tilts)
-    if source is not None and angles is None and (series_list or is_session(source)):
-        run_session(Session(source, output, after), Given(flags, file, str(config)), options)
+    source, reading = series_list or (None if halves else tilts), Reading()
+    if source is not None and angles is None and (series_list or is_session(source, reading)):
+        run_session(Session(source, output, after, reading), Given(flags, file, str(config)), options)
         return
     if options.watch or options.scheduler:
         raise SettingsError("--watch and --scheduler are for a folder or list of series; give one instead of TILTS")
@@ -163,7 +165,7 @@ def command(
         return
     if tilts is None:
         raise SettingsError("give TILTS and ANGLES, or a folder or list; see: cryolithe reconstruct --help")
-    _reconstruct(_job(tilts, angles, output, settings), dry_run, after)
+    _reconstruct(_job(tilts, angles, output, settings, reading), dry_run, after)
 
 
 def _denoising(method: str | None, minutes: float | None) -> After | None:
@@ -183,12 +185,13 @@ def _halves(even: Path | None, odd: Path | None) -> tuple[Path, Path] | None:
     return even, odd
 
 
-def _job(tilts: Path, angles: Path | None, output: Path | None, settings: ReconstructSettings) -> Job:
+def _job(tilts: Path, angles: Path | None, output: Path | None, settings: ReconstructSettings, reading: Reading) -> Job:
     from cryolithe.reconstruct.job import Job, default_output
 
-    if tilts.suffix.lower() == ".star" and settings.star is None:  # of one series: it names the images and aligns them
-        settings = settings.model_copy(update={"star": str(tilts)})
-    return Job(tilts, angles, output or default_output(tilts, settings.format), settings)
+    table = format_of_table(tilts)
+    if table and table.files[0].option not in settings.alignment_files:  # it names the images and aligns them
+        settings = settings.model_copy(update={table.files[0].option: str(tilts)})
+    return Job(tilts, angles, output or default_output(tilts, settings.format), settings, reading=reading)
 
 
 def _reconstruct_pair(
@@ -207,15 +210,17 @@ def _reconstruct_pair(
     from cryolithe.reconstruct.plan import memory_budget_bytes
     from cryolithe.reconstruct.preparation import check_images
 
-    angles, more = arguments
+    (angles, more), reading = arguments, Reading()
     if more is not None:
         raise SettingsError("--even and --odd stand for TILTS: give ANGLES alone beside them")
     if dry_run:
         for stack, name in zip(halves, ("EVN", "ODD"), strict=True):
             volume = output or pair.default_output(stack)
-            _reconstruct(_job(stack, angles, volume.with_name(f"{volume.stem}_{name}.mrc"), settings), True, None)
+            _reconstruct(
+                _job(stack, angles, volume.with_name(f"{volume.stem}_{name}.mrc"), settings, reading), True, None
+            )
         return
-    runs = [resolve(_job(stack, angles, None, settings)) for stack in halves]
+    runs = [resolve(_job(stack, angles, None, settings, reading)) for stack in halves]
     for run in runs:  # both are looked at before the first is worked on for long
         check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
     evidence: Evidence | None = None
@@ -227,7 +232,7 @@ def _reconstruct_pair(
 
         # A half that is done already is not made again when the command is repeated.
         with progress_watcher() as watcher:
-            job = _job(stack, angles, volume, settings)
+            job = _job(stack, angles, volume, settings, reading)
             if settings.method == "network" and volume.parent.is_dir() and not already_done(job):
                 # Halves are noisier than the series, and must not differ in what they are taken for.
                 evidence = evidence or evidence_of_parts(runs, volume.parent)
@@ -235,7 +240,7 @@ def _reconstruct_pair(
             return run_task(Task(volume.stem, job), watcher, (Exception,)).message
 
     def job_of(stack: Path, volume: Path) -> Job:
-        return _job(stack, angles, volume, settings)
+        return _job(stack, angles, volume, settings, reading)
 
     memory = memory_budget_bytes(settings.max_memory, torch.device("cpu"))
     pair.reconstruct_halves(halves, output, settings.overwrite, one, job_of, memory)

@@ -11,7 +11,8 @@ from cryolithe.formats.mrc import (
     write_stack,
     write_volume,
 )
-from cryolithe.formats.series_list import SeriesEntry, read_series_list
+from cryolithe.formats.series_entry import SeriesEntry
+from cryolithe.formats.series_list import read_series_list
 from cryolithe.formats.volume_file import read_volume
 
 __all__ = [

@@ -14,8 +14,11 @@ from pathlib import Path
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
+from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
 from cryolithe.formats.aln_sections import Dark, Sections, stack_places
+from cryolithe.formats.facts import Fact, alignment_facts
 from cryolithe.formats.files import PathLike, printable, read_text
+from cryolithe.formats.image_order import image_order
 
 LIMIT_BYTES = 50_000_000
 COLUMNS = 10
@@ -143,3 +146,42 @@ def _numbers(path: Path, line: int, text: str, count: int) -> list[float]:
     if len(values) != count or not all(map(math.isfinite, values)):
         raise FileFormatError(f"{path}, line {line}: expected {count} numbers, found '{printable(text)[:60]}'")
     return values
+
+
+def _of_stack(named: Named, stack: Stack) -> Alignment:
+    path, known = named.files["aln"], image_order(named, stack.sections)
+    given, beside = (known.angles_deg or None if known.given == wanted else None for wanted in (True, False))
+    alignment, shape = named.reading(read_aln, path, given, beside)
+    if alignment.sections != stack.sections:
+        raise InputError(
+            f"{named.tilts} holds {stack.sections} images but {path} is for {alignment.sections}; give the stack that "
+            "was aligned"
+        )
+    if shape != stack.image_shape:
+        raise InputError(
+            f"{path} is for images of {shape[1]} x {shape[0]} pixels but those of {named.tilts} are "
+            f"{stack.image_shape[1]} x {stack.image_shape[0]}; give the raw stack that AreTomo aligned"
+        )
+    return alignment
+
+
+def _facts(path: Path) -> list[Fact]:
+    alignment, shape = read_aln(path)
+    told = Fact("image_shape", list(shape), f"{shape[0]} × {shape[1]} (y, x) of the raw stack")
+    return [*alignment_facts("alignment of AreTomo (.aln)", alignment), told]
+
+
+ARETOMO = AlignmentFormat(
+    "AreTomo",
+    (
+        AlignmentFile(
+            "aln",
+            "AreTomo, AreTomo2 or AreTomo3: alignment of a raw stack.",
+            frozenset({"angles", "axis", "shifts"}),
+            beside=("{}.aln",),
+            columns="tilts,aln",
+        ),
+    ),
+    _of_stack,
+    describe={".aln": _facts},
+)

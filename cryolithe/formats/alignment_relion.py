@@ -15,13 +15,14 @@ import numpy as np
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
+from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
 from cryolithe.formats.files import PathLike, printable
-from cryolithe.formats.image_order import ImageOrder
+from cryolithe.formats.image_order import ImageOrder, image_order
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import matching_name, tells_series, without_ending
 from cryolithe.formats.star_tables import StarTable, read_star
-from cryolithe.formats.tomogram_star import find_named
+from cryolithe.formats.tomogram_star import find_named, series_images
 
-LIMIT_BYTES = 50_000_000
 TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
 NOMINAL = "rlnTomoNominalStageTiltAngle"
 # X tilts of single images that differ by less are the same.
@@ -36,6 +37,7 @@ def read_tilt_series_star(
     sections: int,
     pixel_size_angstrom: float | None,
     order: ImageOrder | None = None,
+    reading: Reading | None = None,
 ) -> Alignment:
     """Read the table of one tilt series, or a table of series that names it.
 
@@ -45,13 +47,14 @@ def read_tilt_series_star(
         sections: images of the stack.
         pixel_size_angstrom: of the stack; shifts are in Å.
         order: what is known of the order of the stack's images; None where the rows are the images.
+        reading: through which files are read, where others ask for them too.
 
     Raises:
         FileFormatError: if the file is no STAR file, lacks a column or holds what is no number.
         InputError: if no series has the name, the images do not fit the stack or are in another order, or the pixel
             size is not known.
     """
-    found = _series_tables(Path(path), name)
+    found = _series_tables(Path(path), name, reading or Reading())
     tables = [table for table in found.tables if TILT in table]
     if not tables:
         old = any("rlnTomoProjX" in table for table in found.tables)
@@ -75,19 +78,6 @@ def _order_notes(table: StarTable, name: str, sections: int, order: ImageOrder) 
     return [_other_stack(table, name), order.compared(table.path, places, angles, told)]
 
 
-def find_series_table(path: PathLike, name: str) -> Path:
-    """The file with the images of a series: ``path`` itself, or what a table of series names for it.
-
-    Args:
-        path: as for `read_tilt_series_star`.
-        name: likewise.
-
-    Raises:
-        InputError: if a file cannot be read, or no series has the name.
-    """
-    return _series_tables(Path(path), name).path
-
-
 @dataclass(frozen=True)
 class _Series:
     """The file of a series and its tables, its row in the table that lists it (or nothing), and what to tell of it."""
@@ -98,8 +88,8 @@ class _Series:
     note: str = ""
 
 
-def _series_tables(path: Path, name: str) -> _Series:
-    tables = _read(path)
+def _series_tables(path: Path, name: str, reading: Reading) -> _Series:
+    tables = _read(path, reading)
     listing = next((t for t in tables if "rlnTomoName" in t and TILT not in t), None)
     if listing is None:
         return _Series(path, tables)
@@ -113,7 +103,7 @@ def _series_tables(path: Path, name: str) -> _Series:
         found = find_named(path, listed)
         if found is None:
             raise InputError(f"{path} names {listed}, which is not there; give that table itself with --star")
-        return _Series(found, _read(found), series, note)
+        return _Series(found, _read(found, reading), series, note)
     return _Series(path, [table for table in tables if table.block == chosen] or tables, series, note)
 
 
@@ -232,8 +222,8 @@ def _sections(table: StarTable, sections: int) -> tuple[list[int], bool]:
     return list(range(sections)), False
 
 
-def _read(path: Path) -> list[StarTable]:
-    tables = [table for table in read_star(path, LIMIT_BYTES) if len(table)]
+def _read(path: Path, reading: Reading) -> list[StarTable]:
+    tables = [table for table in reading(read_star, path) if len(table)]
     if not tables:
         raise FileFormatError(f"{path} holds no table; expected a STAR file of RELION-5")
     return tables
@@ -250,3 +240,35 @@ def _value(path: Path, series: dict[str, str], name: str) -> float | None:
     if not (math.isfinite(value) and value > 0):
         raise FileFormatError(f"{path}: expected a positive number for {name}, found '{printable(series[name])[:40]}'")
     return value
+
+
+def _of_stack(named: Named, stack: Stack) -> Alignment:
+    # The images of a table that names single files are in the order of its rows.
+    listed = named.angles is None and named.tilts.suffix.lower() in RELION.tables
+    order = None if listed else image_order(named, stack.sections)
+    return read_tilt_series_star(
+        named.files["star"], named.tilts.name, stack.sections, stack.pixel_size_angstrom, order, named.reading
+    )
+
+
+def _of_series(named: Named) -> dict[str, Path]:
+    """The table with the images of the series, where the one that is given lists series."""
+    table = _series_tables(named.files["star"], named.tilts.name, named.reading).path
+    return {} if table == named.files["star"] else {"star of the series": table}
+
+
+RELION = AlignmentFormat(
+    "RELION",
+    (
+        AlignmentFile(
+            "star",
+            "RELION-5: aligned tilt series, or the table that lists it.",
+            frozenset({"angles", "axis", "shifts"}),
+            beside=("{}.star",),  # it may hold particles: no proof of a raw stack
+        ),
+    ),
+    _of_stack,
+    _of_series,
+    tables={".star": series_images},
+    centre="relion",
+)

@@ -14,15 +14,22 @@ from xml.parsers import expat
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.files import PathLike, input_size_bytes, printable, unreadable
-from cryolithe.formats.image_order import ImageOrder
+from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
+from cryolithe.formats.facts import Fact, alignment_facts
+from cryolithe.formats.files import PathLike, printable, read_small
+from cryolithe.formats.image_order import ImageOrder, image_order
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import read_star
 
 LIMIT_BYTES = 100_000_000
 
 
 def read_warp(
-    path: PathLike, sections: int, pixel_size_angstrom: float | None, order: ImageOrder | None = None
+    path: PathLike,
+    sections: int | None,
+    pixel_size_angstrom: float | None,
+    order: ImageOrder | None = None,
+    reading: Reading | None = None,
 ) -> Alignment:
     """Read the metadata of one series.
 
@@ -30,18 +37,21 @@ def read_warp(
 
     Args:
         path: .xml or .tomostar file.
-        sections: images of the stack.
+        sections: images of the stack; None for all of the file.
         pixel_size_angstrom: of the stack; offsets are in Å.
         order: what is known of the order of the stack's images, or None.
+        reading: through which the file is read, where others ask for it too.
 
     Raises:
         InputError: if the images do not fit the stack or are in another order, or the pixel size is not known.
         FileFormatError: if it is no such file, or a value is no number.
     """
     path = Path(path)
-    values = _read_tomostar(path) if path.suffix.lower() == ".tomostar" else _read_xml(path)
+    parse = _read_tomostar if path.suffix.lower() in (".tomostar", ".star") else _read_xml
+    values = (reading or Reading())(parse, path)
     angles, axes, x_offsets, y_offsets, use, notes = values
     used = [number for number in range(len(angles)) if use[number]]
+    sections = len(angles) if sections is None else sections
     if sections not in (len(angles), len(used)):
         also = f" ({len(used)} are used)" if len(used) != len(angles) else ""
         raise InputError(
@@ -74,14 +84,10 @@ _Values = tuple[list[float], list[float], list[float], list[float], list[bool], 
 
 
 def _read_xml(path: Path) -> _Values:
-    if input_size_bytes(path) > LIMIT_BYTES:
-        raise FileFormatError(f"{path} is too large for the metadata of a tilt series")
+    content = read_small(path, "the metadata of a tilt series", LIMIT_BYTES)
     try:
-        content = path.read_bytes()
         _refuse_entities(content, path)
         root = ElementTree.fromstring(content)
-    except OSError as error:
-        raise unreadable(path, error) from error
     except (ElementTree.ParseError, expat.ExpatError, ValueError, LookupError) as error:
         raise FileFormatError(f"{path} is not an XML file: {printable(str(error))[:80]}") from error
     if root.tag != "TiltSeries" or root.find("Angles") is None:
@@ -139,7 +145,7 @@ def _float(path: Path, name: str, word: str) -> float:
 
 
 def _read_tomostar(path: Path) -> _Values:
-    table = next((found for found in read_star(path, LIMIT_BYTES) if "wrpAngleTilt" in found and len(found)), None)
+    table = next((found for found in read_star(path) if "wrpAngleTilt" in found and len(found)), None)
     if table is None:
         raise FileFormatError(f"{path} has no column wrpAngleTilt; give a .tomostar file of Warp")
     angles = table.numbers("wrpAngleTilt").tolist()
@@ -149,3 +155,31 @@ def _read_tomostar(path: Path) -> _Values:
     )
     notes = () if any(x + y) else (f"{path.name} holds no shifts; they are in Warp's .xml of an aligned series",)
     return angles, axes, x, y, [True] * len(angles), notes
+
+
+def _of_stack(named: Named, stack: Stack) -> Alignment:
+    order = image_order(named, stack.sections)
+    return read_warp(named.files["warp"], stack.sections, stack.pixel_size_angstrom, order, named.reading)
+
+
+def warp_facts(path: Path) -> list[Fact]:
+    """What ``cryolithe info`` says of Warp's metadata of a series."""
+    alignment = read_warp(path, None, 1.0)  # the pixel size only scales shifts, which are not shown
+    return alignment_facts(f"tilt series of Warp ({path.suffix.lower()})", alignment)
+
+
+WARP = AlignmentFormat(
+    "Warp",
+    (
+        AlignmentFile(
+            "warp",
+            "Warp: .xml (or .tomostar) of the series whose stack this is.",
+            frozenset({"angles", "axis", "shifts"}),
+            beside=("{}.xml", "{}.tomostar"),
+            columns="tilts,warp",
+        ),
+    ),
+    _of_stack,
+    describe=dict.fromkeys((".tomostar", ".xml"), warp_facts),
+    centre="relion",
+)

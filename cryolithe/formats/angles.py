@@ -10,23 +10,31 @@ from pathlib import Path
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.files import PathLike, printable, read_text, replacing
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
+from cryolithe.formats.reading import Reading
+from cryolithe.formats.series_names import possible_names
 from cryolithe.geometry import check_angles_deg
 
 LIMIT_BYTES = 1_000_000
 FEW_IMAGES = 5  # so few may well lie close together
 FEWEST_COUNTED = 3  # fewer numbers in a row are no counting
+# Angles of a stack's images in its order. A series' .mdoc without the stack's full name may be that of its frames.
+_BESIDE = (".rawtlt", ".tlt", "_TLT.txt")
 _WHOLE = re.compile(r"\+?\d{1,6}(\.0*)?")
 _COLUMNS = re.compile(r"[\s,;]+")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,(\d+)\s*")
 
 
-def read_angles_deg(path: PathLike) -> tuple[float, ...]:
+def read_angles_deg(path: PathLike, reading: Reading | None = None) -> tuple[float, ...]:
     """Return the tilt angles in degrees, in the order of the file.
 
     Columns are separated by blanks, tabs, commas or semicolons; only the first is read (AreTomo and SerialEM add
     an index and a dose). Blank lines and what follows ``#`` are ignored.
 
     An .mdoc of SerialEM gives the angles of its images.
+
+    Args:
+        path: the file.
+        reading: through which it is read, where others ask for it too.
 
     Raises:
         InputError: if the file cannot be read, is empty, or an angle is outside ±90°, or all are equal or
@@ -36,7 +44,12 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
     """
     path = Path(path)
     if path.suffix.lower() == ".mdoc":
-        return read_mdoc_angles_deg(path)
+        return read_mdoc_angles_deg(path, reading)
+    return (reading or Reading())(_read_lines, path)
+
+
+def _read_lines(path: Path) -> tuple[float, ...]:
+    """The angles of a text file."""
     if path.suffix.lower() == ".star":
         raise InputError(f"{path} is no angle file: give it with --star, which takes the alignment from it, too")
     text = read_text(path, "an angle file", LIMIT_BYTES)
@@ -75,6 +88,14 @@ def read_angles_deg(path: PathLike) -> tuple[float, ...]:
             "give degrees (not radians), and angles rather than transforms (.xf)"
         )
     return tuple(angles)
+
+
+def angles_beside(tilts: Path) -> list[Path]:
+    """Files beside a stack that tell the angles of its images in their order; halves have those of their series."""
+    name = tilts.name.removesuffix(".gz").removesuffix(".bz2")
+    bases = dict.fromkeys((Path(name).stem, *possible_names(name)))
+    names = [f"{base}{ending}" for base in bases for ending in _BESIDE]
+    return [path for found in (*names, f"{name}.mdoc") if (path := tilts.with_name(found)).is_file()]
 
 
 def _refuse_index_column(path: Path, rows: list[list[str]], decimal: bool) -> None:

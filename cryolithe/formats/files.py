@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError, OutputError
@@ -50,6 +51,9 @@ _FILE_ENDINGS = frozenset(
 # the end-of-file mark of old Windows programs.
 _TEXT_CONTROLS = frozenset(b"\t\n\v\f\r\x1a")
 
+# Where the contents of small files are collected as they are read, so that what is hashed is what was parsed.
+COLLECTED: ContextVar[dict[Path, bytes] | None] = ContextVar("COLLECTED", default=None)
+
 
 def input_size_bytes(path: Path) -> int:
     """Return the size of a regular, non-empty file.
@@ -90,8 +94,8 @@ def unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
-def read_text(path: Path, kind: str, limit_bytes: int) -> str:
-    """Return the content of a small text file in UTF-8, with or without a byte order mark.
+def read_small(path: Path, kind: str, limit_bytes: int) -> bytes:
+    """Return the content of a small file; what collects contents (`COLLECTED`) gets it too.
 
     Args:
         path: the file.
@@ -100,7 +104,7 @@ def read_text(path: Path, kind: str, limit_bytes: int) -> str:
 
     Raises:
         InputError: if the file cannot be read.
-        FileFormatError: if it is too large, or binary.
+        FileFormatError: if it is too large.
     """
     size = input_size_bytes(path)
     if size > limit_bytes:
@@ -109,6 +113,24 @@ def read_text(path: Path, kind: str, limit_bytes: int) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
+    if (contents := COLLECTED.get()) is not None:
+        contents[path] = content
+    return content
+
+
+def read_text(path: Path, kind: str, limit_bytes: int) -> str:
+    """Return the content of a small text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        kind: as for `read_small`.
+        limit_bytes: likewise.
+
+    Raises:
+        InputError: if the file cannot be read.
+        FileFormatError: if it is too large, or binary.
+    """
+    content = read_small(path, kind, limit_bytes)
     if any(byte < 32 and byte not in _TEXT_CONTROLS for byte in content):
         raise FileFormatError(f"{path} is not {kind}: expected text, found binary data")
     # Comments may be in any old encoding; what matters is ASCII.

@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from cryolithe.errors import InputError
+from cryolithe.formats.alignment_format import Named
+from cryolithe.formats.angles import angles_beside, read_angles_deg
 
 # Rows of images that are closer than this cannot be told apart by their angles.
 LEAST_STEP_DEG = 0.4
@@ -65,3 +67,37 @@ class ImageOrder:
         ordered = sorted(self.angles_deg)
         steps = sorted(b - a for a, b in pairwise(ordered))
         return max(steps[len(steps) // 2], LEAST_STEP_DEG) / 2 if steps else LEAST_STEP_DEG
+
+
+def angles_of(named: Named, sections: int) -> tuple[float, ...]:
+    """The angles of a stack's images, as ANGLES has them.
+
+    Raises:
+        InputError: if the file cannot be read, or does not hold one angle for each image.
+    """
+    assert named.angles is not None
+    angles = read_angles_deg(named.angles, named.reading)
+    if len(angles) != sections:
+        raise InputError(
+            f"{named.tilts} holds {sections} images but {named.angles} holds {len(angles)} angles; "
+            "give the angle file that belongs to this stack"
+        )
+    return angles
+
+
+def image_order(named: Named, sections: int) -> ImageOrder:
+    """What is known of the order of the images: from ANGLES, else from the first file of angles beside the stack.
+
+    Raises:
+        InputError: if ANGLES cannot be read, or does not hold one angle for each image.
+    """
+    if named.angles is not None:
+        return ImageOrder(angles_of(named, sections), named.angles.name, True)
+    for path in angles_beside(named.tilts):
+        try:
+            found = read_angles_deg(path, named.reading)
+        except InputError:  # nobody asked for this file
+            continue
+        if len(found) == sections:
+            return ImageOrder(found, path.name)
+    return ImageOrder()

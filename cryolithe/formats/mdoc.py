@@ -9,21 +9,26 @@ from pathlib import Path
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.files import PathLike, replacing
 from cryolithe.formats.mdoc_text import read_mdoc_text
+from cryolithe.formats.reading import Reading
 from cryolithe.geometry import check_angles_deg
 
 # Fewer or closer angles than these are those of maps and records.
 FEWEST_ANGLES, LEAST_RANGE_DEG = 3, 2.0
 
 
-def read_mdoc_angles_deg(path: PathLike) -> tuple[float, ...]:
+def read_mdoc_angles_deg(path: PathLike, reading: Reading | None = None) -> tuple[float, ...]:
     """Tilt angles of the images of a stack, in its order.
+
+    Args:
+        path: the file.
+        reading: through which it is read, where others ask for it too.
 
     Raises:
         FileFormatError: if it is no .mdoc of a tilt series, or numbers its images otherwise than 0, 1, 2, ...
         InputError: if the angles can belong to no tilt series.
     """
     path = Path(path)
-    made = read_mdoc_text(path)
+    made = (reading or Reading())(read_mdoc_text, path)
     count = len(made.places)
     if not count:
         raise FileFormatError(f"{path} describes no image; expected sections [ZValue = 0], [ZValue = 1], ...")
@@ -46,10 +51,10 @@ def read_mdoc_angles_deg(path: PathLike) -> tuple[float, ...]:
     return ordered
 
 
-def is_tilt_series_mdoc(path: Path) -> bool:
+def is_tilt_series_mdoc(path: Path, reading: Reading | None = None) -> bool:
     """Whether an .mdoc has the angles of a tilt series: other stacks of SerialEM, such as maps, have one too."""
     try:
-        angles = {angle for angle in read_mdoc_text(path).angles_deg if angle is not None}
+        angles = {angle for angle in (reading or Reading())(read_mdoc_text, path).angles_deg if angle is not None}
     except InputError:
         return False
     return len(angles) >= FEWEST_ANGLES and max(angles) - min(angles) > LEAST_RANGE_DEG

@@ -4,42 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError, nearest_name
+from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.files import PathLike, printable, read_text
+from cryolithe.formats.series_entry import SeriesEntry
 
 LIMIT_BYTES = 10_000_000
 REQUIRED = ("tilts", "angles")
 KNOWN = (*REQUIRED, "output")
-# Columns with files that may bring the angles; their paths start at the list's folder, too.
-ALIGNMENTS = ("xf", "newst_com", "tilt_com", "aln", "star", "warp")
-
-
-@dataclass(frozen=True)
-class SeriesEntry:
-    """One row of a list.
-
-    Attributes:
-        line: its line number in the file, from 1.
-        tilts: the stack.
-        angles: the angle file.
-        output: the volume to write, or None for the default name.
-        settings: the row's other cells that are not empty, by column name; not checked here.
-        name: what the series is called where its stack's file name does not say it (a STAR file's tomograms).
-        problem: why it cannot be reconstructed, in a line for the user; empty where nothing is known against it.
-        depth_px: of the volume along z, in pixels of the stack, where the list's format tells it.
-    """
-
-    line: int
-    tilts: Path
-    angles: Path | None
-    output: Path | None = None
-    settings: dict[str, str] = field(default_factory=dict)
-    name: str = ""
-    problem: str = ""
-    depth_px: float | None = None
 
 
 def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
@@ -87,7 +61,7 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
 
 
 def _checked_columns(names: list[str], path: Path) -> list[str]:
-    aligned = any(_plain(name) in ALIGNMENTS for name in names)
+    aligned = any(_names_alignment(name) for name in names)
     missing = [name for name in REQUIRED if name not in names and not (aligned and name == "angles")]
     shown = printable(", ".join(f"{n}{nearest_name(n, missing) if n not in KNOWN else ''}" for n in names))[:200]
     if missing:
@@ -111,7 +85,8 @@ def _entry(columns: list[str], cells: list[str], path: Path, line: int) -> Serie
             "put a value that holds a comma in double quotes"
         )
     row = dict(zip(columns, cells, strict=True))
-    files = [name for name in row if _plain(name) in ALIGNMENTS and row[name]]
+    # Such files may bring the angles; their paths start at the list's folder, too.
+    files = [name for name in row if _names_alignment(name) and row[name]]
     for name in REQUIRED:
         if not row.get(name) and not (files and name == "angles"):
             raise InputError(f"{path}, line {line}: the cell '{name}' is empty; give a file name")
@@ -128,5 +103,5 @@ def _entry(columns: list[str], cells: list[str], path: Path, line: int) -> Serie
     )
 
 
-def _plain(name: str) -> str:
-    return name.replace("-", "_")
+def _names_alignment(column: str) -> bool:
+    return column.replace("-", "_") in alignment_files()

@@ -14,23 +14,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryolithe.errors import InputError
-from cryolithe.formats.alignment_names import files_beside
+from cryolithe.formats.alignments import alignment_files, files_beside, proofs_of_raw
 from cryolithe.formats.files import PathLike, unreadable
 from cryolithe.formats.mdoc import is_tilt_series_mdoc
-from cryolithe.formats.series_list import SeriesEntry
+from cryolithe.formats.reading import Reading
+from cryolithe.formats.series_entry import SeriesEntry
 from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name
 
 STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali")
 # What programs make of a tilt series, or of half of it: never a series of its own.
 _PRODUCT = re.compile(r"^rec_|_(rec|vol|evn|odd|ctf|preali|half[12]|fbp|sirt|den|denoised)$", re.IGNORECASE)
-# What a list of series needs where one of these lies beside a stack: they are there for raw stacks alone, unlike
-# tilt.com; and a .star may hold particles.
-_COLUMNS = {
-    "aln": "tilts,aln",
-    "xf": "tilts,angles,xf",
-    "newst_com": "tilts,newst_com,tilt_com",
-    "warp": "tilts,warp",
-}
 
 
 @dataclass(frozen=True)
@@ -56,13 +49,17 @@ class _Series:
     plain: list[Path] = field(default_factory=list)
 
 
-def read_session_folder(path: PathLike) -> FolderContent:
+def read_session_folder(path: PathLike, reading: Reading | None = None) -> FolderContent:
     """Find the tilt series in a folder and in the folders directly inside it.
 
     An aligned stack (``_ali``, ``.ali``, ``_aligned``) is taken before the one it was made of. A stack that is called
     aligned, or ``.st``, is a series even where its angles are missing: that is then its problem. So is a raw stack
     beside which the files of an alignment lie: which of them to use is for the user to say, in a list. An .mdoc brings
     the angles where no angle file does.
+
+    Args:
+        path: the folder.
+        reading: through which files are read, where others ask for them too.
 
     Raises:
         InputError: if the folder cannot be read, or holds no tilt series.
@@ -74,7 +71,7 @@ def read_session_folder(path: PathLike) -> FolderContent:
             base = series_name(stack)
             group = groups.setdefault((stack.parent, base), _Series(stack.parent, base))
             (group.aligned if is_aligned_name(stack) else group.plain).append(stack)
-        found = [_entry(group) for group in groups.values()]
+        found = [_entry(group, reading or Reading()) for group in groups.values()]
     except OSError as error:
         raise unreadable(folder, error) from error
     entries = [entry for entry, _ in found if entry]
@@ -97,14 +94,14 @@ def _stacks(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _entry(group: _Series) -> tuple[SeriesEntry | None, list[Path]]:
+def _entry(group: _Series, reading: Reading) -> tuple[SeriesEntry | None, list[Path]]:
     """The series of a group, or None and the stacks that are none."""
     folder, base = group.folder, group.base
     stacks = group.aligned or group.plain
     angles = next((path for path in _angle_files(folder, base, stacks[0].stem) if path.is_file()), None)
     if angles is None:
-        angles = next((path for path in mdocs_beside(stacks[0]) if is_tilt_series_mdoc(path)), None)
-    beside = {} if group.aligned else {o: files for o, files in files_beside(stacks[0]).items() if o in _COLUMNS}
+        angles = next((path for path in mdocs_beside(stacks[0]) if is_tilt_series_mdoc(path, reading)), None)
+    beside = {} if group.aligned else proofs_of_raw(files_beside(stacks[0]))
     named_mrc = all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks)
     if angles is None and not group.aligned and not beside and named_mrc:
         return None, stacks
@@ -116,9 +113,10 @@ def _entry(group: _Series) -> tuple[SeriesEntry | None, list[Path]]:
         )
     elif beside:
         option, files = next(iter(beside.items()))
+        columns = alignment_files()[option].columns
         problem = (
             f"{stacks[0]} is not aligned yet: {files[0].name} lies beside it; give a CSV list with the columns "
-            f"{_COLUMNS[option]} instead of the folder, or put the aligned stack {base}_ali.mrc beside it"
+            f"{columns} instead of the folder, or put the aligned stack {base}_ali.mrc beside it"
         )
     elif angles is None:
         problem = f"{stacks[0]} has no angle file beside it; expected {base}.tlt, {base}.rawtlt or {base}_TLT.txt"

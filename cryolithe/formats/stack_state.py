@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryolithe.errors import InputError
+from cryolithe.formats.alignments import format_of_table
 from cryolithe.formats.mdoc_text import read_mdoc_text
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import additions, matching_name, possible_names, without_ending
 
 ALIGNED = frozenset({"ali", "aligned"})
@@ -37,7 +39,7 @@ class StackState:
 
 def is_aligned_name(tilts: Path) -> bool:
     """Whether a stack has a name that programs give to aligned ones, or to halves and binned copies of them."""
-    return tilts.suffix.lower() != ".star" and bool(ALIGNED & set(additions(tilts.name)))
+    return format_of_table(tilts) is None and bool(ALIGNED & set(additions(tilts.name)))
 
 
 def series_name(tilts: Path) -> str:
@@ -50,18 +52,19 @@ def series_name(tilts: Path) -> str:
     return name
 
 
-def stack_state(tilts: Path, angles: Path | None = None) -> StackState:
+def stack_state(tilts: Path, angles: Path | None = None, reading: Reading | None = None) -> StackState:
     """What the name of a stack and the files beside it tell.
 
     Args:
         tilts: the stack.
         angles: its angle file; an .mdoc counts wherever it lies.
+        reading: through which files are read, where others ask for them too.
     """
     if is_aligned_name(tilts):
         return StackState(True, f"the name of {tilts.name} says that it is aligned")
     mdocs = [*([angles] if angles is not None and angles.suffix.lower() == ".mdoc" else []), *mdocs_beside(tilts)]
     for mdoc in mdocs:
-        axis = _axis_deg(mdoc)
+        axis = _axis_deg(mdoc, reading or Reading())
         if axis is not None and abs((axis + 90) % 180 - 90) > ALONG_Y_DEG:
             return StackState(False, f"{mdoc.name} says that the tilt axis lies at {axis:g}° from y", axis)
     base = without_ending(tilts.name)
@@ -78,17 +81,17 @@ def mdocs_beside(tilts: Path) -> list[Path]:
     return [path for name in names if (path := tilts.with_name(name)).is_file()]
 
 
-def of_other_stack(mdoc: Path, tilts: Path) -> str:
+def of_other_stack(mdoc: Path, tilts: Path, reading: Reading) -> str:
     """The name of the stack that an .mdoc says it is of, where that is not this one; else an empty string."""
     try:
-        name = read_mdoc_text(mdoc).image_file
+        name = reading(read_mdoc_text, mdoc).image_file
     except InputError:
         return ""
     return name if name and matching_name([name], tilts.name) is None else ""
 
 
-def _axis_deg(mdoc: Path) -> float | None:
+def _axis_deg(mdoc: Path, reading: Reading) -> float | None:
     try:
-        return read_mdoc_text(mdoc).axis_deg
+        return reading(read_mdoc_text, mdoc).axis_deg
     except InputError:  # of a file that was not asked for, or is read for its angles anyway
         return None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import FileFormatError
 from cryolithe.formats.files import PathLike, printable, read_text
 
+LIMIT_BYTES = 100_000_000
 # What is quoted already, or a comment; then bare values that the library takes for syntax.
 _BARE_BRACKETS = re.compile(r"""(?<!\S)(?:("[^\n]*?"(?!\S)|'[^\n]*?'(?!\S)|\#[^\n]*)|([\[\]$][^\s"]*(?!\S)))""")
 
@@ -73,7 +74,7 @@ class StarTable:
         return values
 
 
-def read_star(path: PathLike, limit_bytes: int) -> list[StarTable]:
+def read_star(path: PathLike, limit_bytes: int = LIMIT_BYTES) -> list[StarTable]:
     """The tables of a STAR file, in its order; names and values of a block are a table of one row.
 
     Raises:

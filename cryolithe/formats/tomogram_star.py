@@ -12,33 +12,37 @@ from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.files import PathLike, is_file, printable, replacing
-from cryolithe.formats.series_list import SeriesEntry
-from cryolithe.formats.star_tables import StarTable, read_star, star_document
+from cryolithe.formats.reading import Reading
+from cryolithe.formats.series_entry import SeriesEntry
+from cryolithe.formats.star_tables import LIMIT_BYTES, StarTable, read_star, star_document
 
-LIMIT_BYTES = 100_000_000
 NAME, SERIES, STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
 VOLUME, BINNING = "rlnTomoReconstructedTomogram", "rlnTomoTomogramBinning"
 PIXEL, DEPTH, IMAGE = "rlnTomoTiltSeriesPixelSize", "rlnTomoSizeZ", "rlnMicrographName"
 
 
-def read_tomogram_star(path: PathLike) -> tuple[SeriesEntry, ...]:
+def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[SeriesEntry, ...]:
     """Read the tilt series that a RELION-5 table of tomograms or tilt series names.
 
     RELION's paths start at its project's folder: they are looked for from the folder of the file upwards. The star
     file of each series brings its angles and its alignment, as with ``--star``. A series whose images are not one
     stack has that as its problem.
 
+    Args:
+        path: the table.
+        reading: through which files are read, where others ask for them too.
+
     Raises:
         InputError: if the file cannot be read or names no series.
         FileFormatError: if it has no such table.
     """
-    path = Path(path)
-    table = _global_table(path)
+    path, reading = Path(path), reading or Reading()
+    table = _global_table(path, reading)
     entries = []
     for row in range(len(table)):
         name = table.value(NAME, row)
         series = _found(path, table.value(SERIES, row))
-        stack, problem = _stack(table, row, series, path)
+        stack, problem = _stack(table, row, series, reading)
         settings = {"star": str(series)}
         if _positive(table, PIXEL, row):
             settings["pixel_size"] = table.value(PIXEL, row)
@@ -49,26 +53,26 @@ def read_tomogram_star(path: PathLike) -> tuple[SeriesEntry, ...]:
     return tuple(entries)
 
 
-def is_tomogram_table(path: PathLike) -> bool:
+def is_tomogram_table(path: Path, reading: Reading) -> bool:
     """Whether a STAR file lists tilt series, and not the images of one; yes for what cannot be read as either."""
     try:
-        tables = read_star(path, LIMIT_BYTES)
+        tables = reading(read_star, path)
     except InputError:
         return True
     return any(SERIES in table for table in tables) or not any(IMAGE in table for table in tables)
 
 
-def series_images(path: PathLike) -> tuple[Path, ...]:
+def series_images(path: Path, reading: Reading) -> tuple[Path, ...]:
     """The files of a series' images, in the order of its table.
 
     Args:
         path: STAR file of one tilt series, with ``rlnMicrographName``.
+        reading: through which it is read.
 
     Raises:
         InputError: if the file cannot be read, lists no images or images of a stack, or one of them is not there.
     """
-    path = Path(path)
-    table = next((found for found in read_star(path, LIMIT_BYTES) if IMAGE in found), None)
+    table = next((found for found in reading(read_star, path) if IMAGE in found), None)
     names = [] if table is None else table.text(IMAGE)
     if not names:
         raise InputError(f"{path} lists no images: expected the column {IMAGE}")
@@ -98,16 +102,19 @@ def find_named(star: Path, name: str) -> Path | None:
     return next((p for p in (*above, star.parent / "tilt_series" / Path(name).name) if is_file(p)), None)
 
 
-def project_folder(path: PathLike) -> Path | None:
+def project_folder(path: Path, reading: Reading) -> Path | None:
     """RELION's project folder: the one at which the paths of a table of tomograms start, or None if none fits."""
-    path = Path(path)
-    names = _global_table(path).text(SERIES)
+    names = _global_table(path, reading).text(SERIES)
     parents = path.resolve().parents
     return next((folder for folder in parents if any(is_file(folder / name) for name in names)), None)
 
 
 def write_tomogram_star(
-    source: PathLike, target: PathLike, volumes: Mapping[str, tuple[str, int]], overwrite: bool = False
+    source: PathLike,
+    target: PathLike,
+    volumes: Mapping[str, tuple[str, int]],
+    overwrite: bool = False,
+    reading: Reading | None = None,
 ) -> None:
     """Write the user's table again with the paths of our volumes (``rlnTomoReconstructedTomogram``) in it.
 
@@ -119,12 +126,13 @@ def write_tomogram_star(
         target: file to write; may be ``source`` with ``overwrite``.
         volumes: path of the volume and binning by name of the tomogram.
         overwrite: replace an existing file.
+        reading: through which the file is read, where others ask for it too.
 
     Raises:
         OutputError: if ``target`` exists and is not to be replaced, or cannot be written.
     """
     source = Path(source)
-    names = _global_table(source).text(NAME)
+    names = _global_table(source, reading or Reading()).text(NAME)
     document = star_document(source, LIMIT_BYTES)
     block = next(found for found in document if found.find_values(f"_{NAME}") and found.find_values(f"_{SERIES}"))
     loop = block.find_loop(f"_{NAME}").get_loop()  # None for a table of one row, written as names and values
@@ -143,8 +151,8 @@ def write_tomogram_star(
         document.write_file(str(temporary))
 
 
-def _global_table(path: Path) -> StarTable:
-    for table in read_star(path, LIMIT_BYTES):
+def _global_table(path: Path, reading: Reading) -> StarTable:
+    for table in reading(read_star, path):
         if NAME in table and SERIES in table:
             return table
     raise FileFormatError(
@@ -153,14 +161,14 @@ def _global_table(path: Path) -> StarTable:
     )
 
 
-def _stack(table: StarTable, row: int, series: Path, path: Path) -> tuple[Path, str]:
+def _stack(table: StarTable, row: int, series: Path, reading: Reading) -> tuple[Path, str]:
     """The stack of a series, and what is against it."""
     if STACK in table:
-        return _found(path, table.value(STACK, row).removesuffix(":mrc")), ""
+        return _found(table.path, table.value(STACK, row).removesuffix(":mrc")), ""
     if not is_file(series):
         return series, ""  # what is missing is told when the series is looked at
     try:
-        images = _images(series, table.value(NAME, row))
+        images = _images(series, table.value(NAME, row), reading)
     except InputError as error:
         return series, str(error)
     if not any("@" in image for image in images):
@@ -171,12 +179,12 @@ def _stack(table: StarTable, row: int, series: Path, path: Path) -> tuple[Path, 
             f"{series} names images of several stacks ({printable(images[0])[:60]}, ...); expected those of one stack "
             "(1@stack, 2@stack, ...), or a file for each"
         )
-    return _found(path, names[0]), ""
+    return _found(table.path, names[0]), ""
 
 
-def _images(series: Path, name: str) -> list[str]:
+def _images(series: Path, name: str, reading: Reading) -> list[str]:
     """Names of the images in a series' own file; where it holds several series, of that with this name."""
-    tables = [found for found in read_star(series, LIMIT_BYTES) if IMAGE in found]
+    tables = [found for found in reading(read_star, series) if IMAGE in found]
     chosen = tables if len(tables) == 1 else [found for found in tables if found.block == name]
     if not tables:
         raise FileFormatError(f"{series} has no column {IMAGE}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,24 @@ import torch
 from cryolithe.alignment import Alignment, VolumePlace, views
 from cryolithe.device import choose_devices, choose_precision, network_precision
 from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.hashing import file_sha256
 from cryolithe.images import rotated_shape
 from cryolithe.inference import lift_network, shows_overflow
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
-from cryolithe.reconstruct.inputs import OPTIONS, Inputs, alignment_files, image_files, mirrored, read_inputs
 from cryolithe.reconstruct.polarity import Contrast, Evidence
 from cryolithe.reconstruct.preparation import Preparation
+from cryolithe.reconstruct.sources import SourceFiles, Sources, find_sources, mirrored, read_sources
 from cryolithe.reconstruct.turning import NO_TILT_DEG, depth_before
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
-FREE_SETTINGS = {"overwrite", "max_memory", "preview", *OPTIONS}
+FREE_SETTINGS = {"overwrite", "max_memory", "preview", *alignment_files()}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Job:
         output: the volume to write; its sidecar has the ending .json.
         settings: everything else.
         evidence: of the polarity, where the stack is a part of a series that was looked at as a whole.
+        reading: through which the files are read, so that each is opened once however often the job is looked at.
     """
 
     tilts: Path
@@ -51,6 +53,7 @@ class Job:
     output: Path
     settings: ReconstructSettings
     evidence: Evidence | None = None
+    reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 
     @property
     def sidecar(self) -> Path:
@@ -107,6 +110,7 @@ class ResolvedJob:
     """Everything about a run that is known before its first slab.
 
     Attributes:
+        files: which decide the result, besides the model.
         grid: voxels that the method makes; deeper than those that are kept where the volume is tilted about x.
         depth: voxels along z that are kept.
         x_tilt_deg: by which the volume is turned about x when it is made; 0 for none.
@@ -115,6 +119,7 @@ class ResolvedJob:
     """
 
     job: Job
+    files: SourceFiles
     series: TiltSeries
     alignment: Alignment
     grid: VolumeGrid
@@ -162,14 +167,15 @@ def default_thickness(width_px: int) -> int:
     return max(2, 2 * math.ceil(width_px / 4))
 
 
-def check_files(job: Job, to_make: Path | None = None) -> None:
+def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> None:
     """Refuse inputs that are no files, and an output that cannot or must not be written, before any work is done.
 
     Args:
         job: files and settings.
+        files: all inputs but the model.
         to_make: a folder that may be missing, for it is made before the work.
     """
-    inputs = list(input_files(job).values())
+    inputs = list(files.files.values())
     for path in inputs:
         input_size_bytes(path)
     folder = job.output.parent
@@ -228,7 +234,7 @@ def already_done(job: Job) -> bool:
         and _is_whole(job.output, record["volume"])
         and (model["sha256"] if model else None) == wanted_model
         and made_with == job.settings.model_dump(mode="json")
-        and made_of == {name: file_sha256(path) for name, path in input_files(job).items()}
+        and made_of == source_files(job).hashes()
     )
 
 
@@ -242,40 +248,46 @@ def _is_whole(output: Path, told: dict[str, Any]) -> bool:
     return sorted(found.shape) == shape and found.dtype == np.dtype(str(told["dtype"]))
 
 
-def input_files(job: Job) -> dict[str, Path]:
-    """Every file that decides the result besides the model, by what it is."""
-    angles = {} if job.angles is None else {"angles": job.angles}
-    alignment = alignment_files(job.tilts, job.angles, job.settings)
-    return {"tilts": job.tilts, **image_files(job.tilts), **angles, **alignment}
+def source_files(job: Job) -> SourceFiles:
+    """Every file that decides the result besides the model.
+
+    Raises:
+        InputError: if one that names others cannot be read.
+    """
+    return find_sources(job.tilts, job.angles, job.settings, job.reading)
 
 
-def resolve(job: Job) -> ResolvedJob:
-    """Read what is small, check what can be checked, choose what was left open."""
+def resolve(job: Job, files: SourceFiles | None = None) -> ResolvedJob:
+    """Read what is small, check what can be checked, choose what was left open.
+
+    Args:
+        job: files and settings.
+        files: its inputs, if they are known already.
+    """
     settings = job.settings
     devices = choose_devices(settings.device)
     model = load_model(settings.model) if settings.method == "network" else None
     if model is None:
         check_engine(settings.projector)
-    inputs = read_inputs(job.tilts, job.angles, settings)
-    precision, fallback = _precisions(settings.precision, devices[0], model, inputs.series.geometry)
+    sources = read_sources(files or source_files(job), settings)
+    precision, fallback = _precisions(settings.precision, devices[0], model, sources.series.geometry)
     published = model is not None and model.convention.published
     clip = settings.method == "network" and not published
-    binning = settings.bin or inputs.alignment.bin or 1
+    binning = settings.bin or sources.alignment.bin or 1
     preparation = Preparation(settings.tilt_axis, binning, settings.fix_nonfinite, clip, published)
-    if inputs.aligned:
-        raw = inputs.series.geometry.image_shape
-        aligned = inputs.alignment.aligned_shape or rotated_shape(raw, inputs.alignment.axis_deg)
+    if sources.aligned:
+        raw = sources.series.geometry.image_shape
+        aligned = sources.alignment.aligned_shape or rotated_shape(raw, sources.alignment.axis_deg)
         preparation = replace(preparation, aligned_shape=aligned, tilt_axis_deg=0.0)
-    height, width = preparation.image_shape(inputs.series.geometry.image_shape)
-    depth = settings.thickness or _depth_of_files(inputs.alignment.thickness_px, binning, width)
-    x_tilt = inputs.alignment.x_tilt_deg * (-1.0 if mirrored(settings) else 1.0)
+    height, width = preparation.image_shape(sources.series.geometry.image_shape)
+    depth = settings.thickness or _depth_of_files(sources.alignment.thickness_px, binning, width)
+    x_tilt = sources.alignment.x_tilt_deg * (-1.0 if mirrored(settings) else 1.0)
     x_tilt = 0.0 if abs(x_tilt) <= NO_TILT_DEG else x_tilt
     grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
-    if inputs.aligned:
-        preparation = _with_views(preparation, inputs, settings, (depth, height, width))
-    return ResolvedJob(
-        job, inputs.series, inputs.alignment, grid, depth, x_tilt, preparation, model, devices, precision, fallback
-    )
+    if sources.aligned:
+        preparation = _with_views(preparation, sources, settings, (depth, height, width))
+    found = sources.files, sources.series, sources.alignment
+    return ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback)
 
 
 def _precisions(
@@ -303,12 +315,12 @@ def _depth_of_files(thickness_px: float | None, binning: int, width: int) -> int
 
 
 def _with_views(
-    preparation: Preparation, inputs: Inputs, settings: ReconstructSettings, shape: tuple[int, int, int]
+    preparation: Preparation, sources: Sources, settings: ReconstructSettings, shape: tuple[int, int, int]
 ) -> Preparation:
     """Say where each image is read; nothing where every image stays in place."""
-    raw = inputs.series.geometry.image_shape
-    place = VolumePlace(shape, preparation.bin, inputs.alignment.centre, mirrored(settings))
-    found = views(inputs.alignment, raw, place)
+    raw = sources.series.geometry.image_shape
+    place = VolumePlace(shape, preparation.bin, sources.alignment.centre, mirrored(settings))
+    found = views(sources.alignment, raw, place)
     if all(view.identity for view in found) and preparation.aligned_shape == raw:
         return replace(preparation, aligned_shape=None)
     return replace(preparation, views=found)

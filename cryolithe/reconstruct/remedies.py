@@ -7,8 +7,7 @@ from pathlib import Path
 from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats import read_angles_deg, read_mrc
 from cryolithe.formats.files import is_file
-from cryolithe.reconstruct.inputs import OPTIONS
-from cryolithe.reconstruct.job import Job, ResolvedJob, check_files, resolve
+from cryolithe.reconstruct.job import Job, ResolvedJob, check_files, resolve, source_files
 
 # How the field's programs name a stack, and the angles beside it (IMOD's first, AreTomo's, SerialEM's).
 _STACKS = (".mrc", ".st", "_ali.mrc", ".ali", ".mrcs", ".tif", ".tiff")
@@ -31,11 +30,12 @@ def checked(job: Job, to_make: Path | None = None) -> ResolvedJob:
     """
     in_the_way: OutputError | None = None
     try:
+        files = source_files(job)
         try:
-            check_files(job, to_make)
+            check_files(job, files, to_make)
         except OutputError as error:
             in_the_way = error
-        run = resolve(job)
+        run = resolve(job, files)
     except CryoLitheError as error:
         remedy = likely_remedy(job)
         if not remedy:
@@ -58,7 +58,7 @@ def likely_remedy(job: Job) -> str:
         if stack is None:
             return f"{tilts} holds tilt angles: give the stack first, then the angles"
         return f"the stack comes first, then the angles: cryolithe reconstruct {stack} {tilts}"
-    if angles is None and not any(getattr(job.settings, option) for option in OPTIONS):
+    if angles is None and not job.settings.alignment_files:
         found = _beside(tilts, _STACKS, _ANGLES)
         if found is not None:
             return f"{found.name} lies beside the stack: cryolithe reconstruct {tilts} {found}"

@@ -16,14 +16,12 @@ from cryolithe import __version__
 from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
-from cryolithe.hashing import file_sha256
 from cryolithe.inference.pooling import GpuPool
 from cryolithe.limits import usable_cores
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruct.estimate import estimate
 from cryolithe.reconstruct.fitting import fit, fit_slabs, memory_table, predicted
-from cryolithe.reconstruct.inputs import offers
 from cryolithe.reconstruct.job import (
     FREE_SETTINGS,
     Finished,
@@ -31,7 +29,6 @@ from cryolithe.reconstruct.job import (
     ResolvedJob,
     already_done,
     check_files,
-    input_files,
 )
 from cryolithe.reconstruct.looking import planned_polarity, settled_polarity
 from cryolithe.reconstruct.methods import (
@@ -52,6 +49,7 @@ from cryolithe.reconstruct.selfcheck import SelfCheck, self_check
 from cryolithe.reconstruct.sidecar import geometry_line
 from cryolithe.reconstruct.slab_folder import SlabFolder
 from cryolithe.reconstruct.slabs import run_slabs
+from cryolithe.reconstruct.sources import offers
 from cryolithe.reconstruct.storing import PARTS, all_finite, scaled, store
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher
@@ -71,7 +69,6 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         watcher.note("The run before had all but finished: its record is in its place now.")
         return finished_before(job)
     run = checked(job)
-    seen = _inputs_seen(job)
     watcher.stage("Checking images", 1)
     notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), _image_workers(run))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
@@ -79,12 +76,12 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     try:
         if folder.note:
             watcher.note(folder.note)
-        _still_free(job, folder)
+        _still_free(run, folder)
         plan = _plan(run, folder, watcher)
         reserve(run, folder)
         for note in run.series.notes:
             watcher.note(f"Note on {job.tilts.name}: {note}")
-        for offer in offers(job.tilts, job.settings):
+        for offer in offers(run.files.named):
             watcher.note(offer)
         watcher.note(geometry_line(run))
         watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
@@ -93,7 +90,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         plan = _with_fusion(run, folder, plan, stack, watcher)
         prepared = time.monotonic()
         plan = {**plan, **_make_slabs(run, folder, plan, stack, watcher)}
-        if _inputs_seen(job) != seen:
+        if not run.files.unchanged:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
         check = partial(_self_checked, folder, stack, run.device)
@@ -121,15 +118,10 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     return finished
 
 
-def _inputs_seen(job: Job) -> list[tuple[int, int]]:
-    """Sizes and times of the inputs, which tell whether someone is still writing them."""
-    return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in input_files(job).values())]
-
-
-def _still_free(job: Job, folder: SlabFolder) -> None:
+def _still_free(run: ResolvedJob, folder: SlabFolder) -> None:
     """Look at the output again under the lock: another run may have finished it in between."""
     try:
-        check_files(job)
+        check_files(run.job, run.files)
     except CryoLitheError as error:
         if folder.plan is None:
             raise
@@ -156,7 +148,7 @@ def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, A
     work = {
         "cryolithe": __version__,
         "settings": settings.model_dump(mode="json", exclude=FREE_SETTINGS),
-        **{f"{name}_sha256": file_sha256(path) for name, path in input_files(run.job).items()},
+        **{f"{name}_sha256": sha256 for name, sha256 in run.files.hashes().items()},
         "model_sha256": run.model.sha256 if run.model else None,
         "device": run.device.type,
         "precision": precision_name(run.precision),

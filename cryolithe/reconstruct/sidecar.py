@@ -13,7 +13,7 @@ import torch
 from cryolithe import __version__
 from cryolithe.device import precision_name
 from cryolithe.formats import VolumeStatistics
-from cryolithe.reconstruct.job import ResolvedJob, input_files
+from cryolithe.reconstruct.job import ResolvedJob
 from cryolithe.reconstruct.looking import planned_polarity
 
 CENTRES = {"imod": "(N - 1) / 2", "relion": "N // 2"}
@@ -59,7 +59,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "inputs": {
             name: {"path": str(path), "sha256": plan["work"][f"{name}_sha256"]}
-            for name, path in input_files(run.job).items()
+            for name, path in run.files.files.items()
         },
         "volume": {
             "path": run.job.output.name,

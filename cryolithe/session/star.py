@@ -18,7 +18,7 @@ def write_star_of(session: Session, outcomes: Sequence[Outcome]) -> Path:
         OutputError: if it cannot be written.
     """
     assert session.star is not None
-    project = project_folder(session.star)
+    project = project_folder(session.star, session.reading)
     volumes = {}
     for outcome in outcomes:
         if outcome.status in ("done", "skipped"):
@@ -26,5 +26,5 @@ def write_star_of(session: Session, outcomes: Sequence[Outcome]) -> Path:
             path = os.path.relpath(output, project) if project else str(output)
             volumes[outcome.task.name] = (path, outcome.record["geometry"]["bin"])
     target = session.folder / f"{session.star.stem}_cryolithe.star"
-    write_tomogram_star(session.star, target, volumes, overwrite=True)
+    write_tomogram_star(session.star, target, volumes, overwrite=True, reading=session.reading)
     return target

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats import SeriesEntry, read_series_list
 from cryolithe.formats.files import nearest_folder
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import is_tomogram_table, read_tomogram_star
-from cryolithe.reconstruct.inputs import OPTIONS
-from cryolithe.reconstruct.job import Job, default_output, input_files
+from cryolithe.reconstruct.job import Job, default_output, source_files
 from cryolithe.settings import ReconstructSettings, resolve_settings
 from cryolithe.work.watcher import Watcher
 
@@ -56,10 +56,10 @@ class Task:
     def inputs(self) -> tuple[Path, ...]:
         """All files that decide the result besides the model."""
         try:
-            return tuple(input_files(self.job).values())
+            return tuple(source_files(self.job).files.values())
         except InputError:  # of a file that names others; told when the series is looked at
-            named = (getattr(self.job.settings, option) for option in OPTIONS)
-            return tuple(Path(path) for path in (self.job.tilts, self.job.angles, *named) if path is not None)
+            named = (self.job.tilts, self.job.angles, *self.job.settings.alignment_files.values())
+            return tuple(path for path in named if path is not None)
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,13 @@ class Session:
         folder: of the summary.
         output: folder of the volumes, or None for those of the stacks.
         after: what is done to each volume then, or None.
+        reading: through which files are read, so that each is opened once.
     """
 
     source: Path
     output: Path | None = None
     after: After | None = None
+    reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -88,10 +90,10 @@ class Session:
         return self.source if self.source.suffix.lower() == ".star" else None
 
 
-def is_session(path: Path) -> bool:
+def is_session(path: Path, reading: Reading) -> bool:
     """Whether a path names many series: a folder, a list (.csv) or a star file that is not that of one series."""
     ending = path.suffix.lower()
-    return path.is_dir() or ending == ".csv" or (ending == ".star" and is_tomogram_table(path))
+    return path.is_dir() or ending == ".csv" or (ending == ".star" and is_tomogram_table(path, reading))
 
 
 def find_tasks(
@@ -110,7 +112,7 @@ def find_tasks(
         SettingsError: if a setting is unknown or out of range.
         OutputError: if two series would write the same file, or one would write the other's input.
     """
-    entries, notes = _entries(session.source)
+    entries, notes = _entries(session)
     tasks = []
     for entry in entries:
         where = f"{session.source}, line {entry.line}" if entry.settings else str(session.source)
@@ -123,15 +125,16 @@ def find_tasks(
     return tasks, notes
 
 
-def _entries(source: Path) -> tuple[tuple[SeriesEntry, ...], list[str]]:
+def _entries(session: Session) -> tuple[tuple[SeriesEntry, ...], list[str]]:
+    source, reading = session.source, session.reading
     if source.is_dir():
-        found = read_session_folder(source)
+        found = read_session_folder(source, reading)
         if not found.left_out:
             return found.entries, []
         names = ", ".join(path.name for path in found.left_out[:4]) + (", ..." if len(found.left_out) > 4 else "")
         return found.entries, [f"Left out, no angle file beside it: {names}"]
     if source.suffix.lower() == ".star":
-        return read_tomogram_star(source), []
+        return read_tomogram_star(source, reading), []
     return read_series_list(source), []
 
 
@@ -143,7 +146,7 @@ def _task(entry: SeriesEntry, session: Session, settings: ReconstructSettings) -
             output = output.with_name(f"rec_{entry.name}{output.suffix}")
     if session.output:  # a flag wins over a cell: the cell gives the name, -o the folder
         output = session.output / output.name
-    job = Job(entry.tilts, entry.angles, output, settings)
+    job = Job(entry.tilts, entry.angles, output, settings, reading=session.reading)
     return Task(entry.name or entry.tilts.stem, job, entry.problem, session.after, session.output)
 
 

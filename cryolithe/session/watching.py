@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryolithe.formats.reading import State, file_state
 from cryolithe.reconstruct.job import Job
 from cryolithe.session.tasks import Task
 
-Fingerprint = tuple[tuple[int, int, int], ...]
+Fingerprint = tuple[State, ...]
 
 
 @dataclass
@@ -73,16 +74,8 @@ def _missing(paths: tuple[Path, ...]) -> str:
 
 def _fingerprint(paths: tuple[Path, ...]) -> Fingerprint | None:
     """Inode, size and time of files, or None where one is missing or empty."""
-    found = []
-    for path in paths:
-        try:
-            stat = path.stat()
-        except OSError:
-            return None
-        if stat.st_size == 0:
-            return None
-        found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
+    found = [file_state(path) for path in paths]
+    return tuple(state for state in found if state) if all(state and state[1] for state in found) else None
 
 
 def rounds(idle_seconds: float | None, pause_seconds: float, busy: Callable[[], bool]) -> Iterator[int]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from cryolithe.alignment import Alignment, ImageAlignment
-from cryolithe.errors import CryoLitheError, GeometryError, InputError, SettingsError
-from cryolithe.formats import read_angles_deg
+from cryolithe.errors import FileFormatError, GeometryError, InputError, SettingsError
+from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack, Told
 from cryolithe.formats.alignment_imod import (
+    LIMIT_BYTES,
     NewstCommand,
     TiltCommand,
     read_newst_com,
@@ -18,8 +22,11 @@ from cryolithe.formats.alignment_imod import (
     read_x_tilt_deg,
     read_xf,
 )
+from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.facts import Fact
+from cryolithe.formats.files import read_text
+from cryolithe.formats.reading import Reading
 from cryolithe.geometry import check_angles_deg
-from cryolithe.settings import ReconstructSettings
 
 # A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
 SAME_SIZE = 0.02
@@ -42,22 +49,21 @@ class ImodProject:
     transforms: Path | None
 
 
-def read_project(angles: Path | None, settings: ReconstructSettings) -> ImodProject:
+def read_project(named: Named) -> ImodProject:
     """Read the command files; what is given otherwise is not even looked at in them.
 
     Raises:
         InputError: if a file is not usable.
     """
+    files, angles = named.files, named.angles
     newst = tilt = None
-    if settings.newst_com is not None:
-        newst = read_newst_com(
-            settings.newst_com, _replaced({"TransformFile": settings.xf, "BinByFactor": settings.bin})
-        )
-    if settings.tilt_com is not None:
-        tilt = read_tilt_com(
-            settings.tilt_com, _replaced({"THICKNESS": settings.thickness, "TILTFILE": angles, "ANGLES": angles})
-        )
-    transforms = Path(settings.xf) if settings.xf else (newst.transforms if newst else None)
+    if "newst_com" in files:
+        replaced = _replaced({"TransformFile": files.get("xf"), "BinByFactor": named.bin})
+        newst = named.reading(read_newst_com, files["newst_com"], replaced)
+    if "tilt_com" in files:
+        replaced = _replaced({"THICKNESS": named.thickness, "TILTFILE": angles, "ANGLES": angles})
+        tilt = named.reading(read_tilt_com, files["tilt_com"], replaced)
+    transforms = files.get("xf") or (newst.transforms if newst else None)
     return ImodProject(angles or (tilt.angles if tilt else None), newst, tilt, transforms)
 
 
@@ -65,51 +71,32 @@ def _replaced(given: Mapping[str, object]) -> frozenset[str]:
     return frozenset(key for key, value in given.items() if value is not None)
 
 
-def project_files(angles: Path | None, settings: ReconstructSettings) -> dict[str, Path]:
-    """Files that the command files name, by entry.
-
-    Raises:
-        InputError: if a command file is not usable.
-    """
-    project = read_project(angles, settings)
+def _named_in_commands(named: Named) -> dict[str, Path]:
+    """Files that the command files name, by entry."""
+    project = read_project(named)
     files = {}
-    if settings.xf is None and project.transforms is not None:
+    if "xf" not in named.files and project.transforms is not None:
         files["newst_com TransformFile"] = project.transforms
     if project.tilt is not None:
-        if angles is None and project.angles is not None:
+        if named.angles is None and project.angles is not None:
             files["tilt_com TILTFILE"] = project.angles
         if project.tilt.x_tilts is not None:
             files["tilt_com XTILTFILE"] = project.tilt.x_tilts
     return files
 
 
-def imod_alignment(
-    tilts: Path, angles: Path | None, settings: ReconstructSettings, stack: tuple[int, int, int]
-) -> Alignment:
-    """The alignment of a stack.
-
-    Args:
-        tilts: the stack, for messages.
-        angles: the angle file, if one was given.
-        settings: name the files.
-        stack: its images, rows and columns.
-
-    Raises:
-        InputError: if a file is not usable, or files do not belong together.
-        SettingsError: if nothing brings the angles.
-    """
-    project = read_project(angles, settings)
-    sections = stack[0]
-    newst = project.newst
+def _of_stack(named: Named, stack: Stack) -> Alignment:
+    project = read_project(named)
+    sections, newst = stack.sections, project.newst
     taken = tuple(range(sections)) if newst is None else newst.sections(sections)
-    values = _angles(project, tilts, sections, taken)
+    values = _angles(project, named, sections, taken)
     images = tuple(ImageAlignment(section, angle) for section, angle in zip(taken, values, strict=True))
     if project.transforms is not None:
-        read = read_xf(project.transforms)
+        read = named.reading(read_xf, project.transforms)
         if len(read) != sections:
             raise InputError(
-                f"{tilts} holds {sections} images but {project.transforms} is for {len(read)}; give the stack that "
-                "was aligned"
+                f"{named.tilts} holds {sections} images but {project.transforms} is for {len(read)}; give the stack "
+                "that was aligned"
             )
         lines = [read[image.section] for image in images]
         images = tuple(
@@ -121,17 +108,18 @@ def imod_alignment(
         shape = (size[1] * newst.bin, size[0] * newst.bin) if size else None
         made = replace(made, bin=newst.bin, aligned_shape=shape, notes=newst.notes)
     if project.tilt is not None:
-        made = _with_tilt_command(made, project.tilt, project, settings, stack)
+        made = _with_tilt_command(made, project.tilt, project, named, stack)
     return replace(made, images=tuple(sorted(made.images, key=lambda image: image.section)))
 
 
-def _angles(project: ImodProject, tilts: Path, sections: int, taken: tuple[int, ...]) -> tuple[float, ...]:
+def _angles(project: ImodProject, named: Named, sections: int, taken: tuple[int, ...]) -> tuple[float, ...]:
     """The angle of each image of the aligned stack: of as many lines, or of lines for the whole raw stack."""
     tilt, path = project.tilt, project.angles
     if path is not None:
-        source, values = str(path), read_angles_deg(path)
+        source, values = str(path), read_angles_deg(path, named.reading)
         if tilt is not None and path == tilt.angles and len(values) not in (len(taken), sections):
-            values = _checked(source, read_tilts_deg(path, "tilt angles"))  # many may stand in a line
+            # Many may stand in a line.
+            values = _checked(source, named.reading(read_tilts_deg, path, "tilt angles"))
     elif tilt is not None and tilt.listed_angles_deg:
         source = "ANGLES of tilt.com"
         values = _checked(source, tilt.listed_angles_deg)
@@ -143,7 +131,7 @@ def _angles(project: ImodProject, tilts: Path, sections: int, taken: tuple[int, 
         return tuple(values[section] for section in taken)
     of_newst = f", of which newst.com takes {len(taken)}," if len(taken) != sections else ""
     raise InputError(
-        f"{tilts} holds {sections} images{of_newst} but {source} holds {len(values)} angles; "
+        f"{named.tilts} holds {sections} images{of_newst} but {source} holds {len(values)} angles; "
         "give the angle file that belongs to this stack"
     )
 
@@ -156,24 +144,20 @@ def _checked(source: str, angles_deg: tuple[float, ...]) -> tuple[float, ...]:
     return angles_deg
 
 
-def _is_local(path: Path) -> bool:
+def _is_local(path: Path, reading: Reading) -> bool:
     """Whether a LOCALFILE holds local alignments; AreTomo writes its global transforms under this key, too."""
     try:
-        read_xf(path)
-    except CryoLitheError:
+        reading(read_xf, path)
+    except InputError:
         return True
     return False
 
 
 def _with_tilt_command(
-    made: Alignment,
-    tilt: TiltCommand,
-    project: ImodProject,
-    settings: ReconstructSettings,
-    stack: tuple[int, int, int],
+    made: Alignment, tilt: TiltCommand, project: ImodProject, named: Named, stack: Stack
 ) -> Alignment:
     """Add what tilt.com says; its lengths are pixels of the unbinned images, its views those of the aligned stack."""
-    source, (_, height, width) = settings.tilt_com, stack
+    source, (height, width) = named.files["tilt_com"], stack.image_shape
     newst, from_raw = project.newst, project.transforms is not None
     # Unbinned pixels along the edge of a pixel of the stack.
     unit = tilt.image_binned / (newst.bin if newst else tilt.image_binned) if from_raw else tilt.image_binned
@@ -186,7 +170,7 @@ def _with_tilt_command(
     views = set(range(1, len(made.images) + 1))
     wrong = sorted((tilt.excluded | (tilt.included or frozenset())) - views)
     if wrong:
-        which = "stack" if len(made.images) == stack[0] else "aligned stack"
+        which = "stack" if len(made.images) == stack.sections else "aligned stack"
         raise InputError(f"{source} lists view {wrong[0]}, but the {which} holds {len(views)} images")
     kept = views - tilt.excluded if tilt.included is None else set(tilt.included)
     images = tuple(
@@ -196,9 +180,9 @@ def _with_tilt_command(
     )
     x_tilt = tilt.x_axis_tilt_deg
     if tilt.x_tilts is not None:
-        x_tilt -= read_x_tilt_deg(tilt.x_tilts)
+        x_tilt -= named.reading(read_x_tilt_deg, tilt.x_tilts)
     binning = made.bin
-    if binning is None and from_raw and settings.bin is None:
+    if binning is None and from_raw and named.bin is None:
         if tilt.image_binned != int(tilt.image_binned):
             raise InputError(
                 f"{source}: expected a whole IMAGEBINNED, found {tilt.image_binned:g}; give --newst-com too"
@@ -206,7 +190,7 @@ def _with_tilt_command(
         binning = int(tilt.image_binned)
     shape = made.aligned_shape or (None if from_raw else (height, width))
     notes = (*made.notes, *tilt.notes, *_part_notes(tilt, shape, unit))
-    if tilt.local is not None and _is_local(tilt.local):
+    if tilt.local is not None and _is_local(tilt.local, named.reading):
         notes += (f"LOCALFILE: the local alignments in {tilt.local.name} are not applied",)
     return replace(
         made,
@@ -219,7 +203,7 @@ def _with_tilt_command(
     )
 
 
-def _same_field(source: str | None, full_px: tuple[int, int], stack_px: tuple[int, int], unit: float) -> None:
+def _same_field(source: Path, full_px: tuple[int, int], stack_px: tuple[int, int], unit: float) -> None:
     """Raise InputError if a raw stack, (x, y), is not of the size that FULLIMAGE gives, in either orientation."""
     width, height = stack_px
     here = sorted((width * unit, height * unit))
@@ -230,9 +214,7 @@ def _same_field(source: str | None, full_px: tuple[int, int], stack_px: tuple[in
         )
 
 
-def _in_the_middle(
-    source: str | None, tilt: TiltCommand, covered_px: tuple[float, float], stack_px: tuple[int, int]
-) -> None:
+def _in_the_middle(source: Path, tilt: TiltCommand, covered_px: tuple[float, float], stack_px: tuple[int, int]) -> None:
     """Raise InputError if the aligned images, (x, y), do not cover FULLIMAGE - 2 SUBSETSTART, in its middle."""
     assert tilt.full_image_px is not None
     starts = tilt.subset_start_px
@@ -269,3 +251,74 @@ def _part_notes(tilt: TiltCommand, shape: tuple[int, int] | None, unit: float) -
         return ()
     begins = f"; IMOD's volume begins at {' and '.join(first)} of it" if first else ""
     return (f"{' and '.join(parts)} not applied: the whole field is reconstructed{begins}",)
+
+
+def _xf_facts(path: Path) -> list[Fact]:
+    """IMOD's transforms."""
+    transforms = read_xf(path)
+    turns = [math.degrees(math.atan2(matrix[1][0], matrix[0][0])) for matrix, _ in transforms]
+    largest = max(math.hypot(*shift) for _, shift in transforms)
+    return [
+        Fact("kind", "transforms of IMOD (.xf)"),
+        Fact("images", len(transforms)),
+        Fact("rotation_deg", [min(turns), max(turns)], f"{min(turns):.2f}° to {max(turns):.2f}°"),
+        Fact("largest_shift_px", largest, f"{largest:.2f} pixels"),
+    ]
+
+
+def _command_facts(path: Path) -> list[Fact]:
+    """A command file of IMOD: newst.com or tilt.com."""
+    text = read_text(path, "a command file of IMOD", LIMIT_BYTES)
+    if re.search(r"^\s*\$\s*tilt\b", text, re.MULTILINE):
+        return [Fact("kind", "commands of IMOD's tilt"), *_field_facts(read_tilt_com(path))]
+    if re.search(r"^\s*\$\s*newst(ack)?\b", text, re.MULTILINE):
+        return [Fact("kind", "commands of IMOD's newstack"), *_field_facts(read_newst_com(path))]
+    raise FileFormatError(
+        f"{path} is no command file that is known here: expected one that runs IMOD's tilt or newstack"
+    )
+
+
+def _field_facts(command: Any) -> list[Fact]:
+    """The values of what was read, those that say nothing left out."""
+    found = []
+    for field in fields(command):
+        value = getattr(command, field.name)
+        if isinstance(value, frozenset | set):
+            value = sorted(value)
+        if value is None or value in ("", [], (), 0.0):
+            continue
+        plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        known = plain if isinstance(plain, str | int | float | bool | list | dict) else str(plain)
+        found.append(Fact(field.name, known))
+    return found
+
+
+_RAW: frozenset[Told] = frozenset({"axis", "shifts"})
+IMOD = AlignmentFormat(
+    "IMOD",
+    (
+        AlignmentFile(
+            "xf",
+            "IMOD: transforms of a raw stack.",
+            _RAW,
+            beside=("{}.xf", "{}_st.xf"),
+            columns="tilts,angles,xf",
+        ),
+        AlignmentFile(
+            "newst_com",
+            "IMOD: transforms, binning and size of the aligned stack.",
+            _RAW,
+            beside=("newst.com",),
+            columns="tilts,newst_com,tilt_com",
+        ),
+        AlignmentFile(
+            "tilt_com",
+            "IMOD: angles and their offset, excluded views, shift, thickness, X-axis tilt.",
+            frozenset({"angles"}),
+            beside=("tilt.com",),  # also of aligned stacks
+        ),
+    ),
+    _of_stack,
+    _named_in_commands,
+    describe={".xf": _xf_facts, ".com": _command_facts},
+)

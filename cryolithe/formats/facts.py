@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from cryolithe.alignment import Alignment
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,22 @@ def bytes_text(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
     return f"{size} bytes"
+
+
+def range_fact(angles: Sequence[float]) -> Fact:
+    """Lowest and highest angle."""
+    return Fact("range_deg", [min(angles), max(angles)], f"{min(angles):g}° to {max(angles):g}°")
+
+
+def alignment_facts(kind: str, alignment: Alignment) -> list[Fact]:
+    """What an alignment says, whatever its format."""
+    angles = [image.angle_deg for image in alignment.images]
+    left_out = [section + 1 for section in alignment.excluded]
+    return [
+        Fact("kind", kind),
+        Fact("images", len(alignment.images), f"{len(alignment.images)} used of {alignment.sections}"),
+        Fact("left_out", left_out, ", ".join(map(str, left_out)) or "none"),
+        range_fact(angles),
+        Fact("tilt_axis_deg", alignment.axis_deg, f"{alignment.axis_deg:.2f}°"),
+        Fact("notes", list(alignment.notes)),
+    ]

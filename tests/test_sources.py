@@ -1,0 +1,272 @@
+"""The files of a series: each read once, hashed as read; and a new alignment format is one module and one entry."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pathlib
+import subprocess
+import sys
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from patience import PATIENCE_S
+from projects import ANGLES, VOLUME, make_project, write_aretomo, write_imod, write_relion, write_warp
+from tiny_series import made, noise, run, write_series
+
+from cryolithe.errors import FileFormatError, InputError
+from cryolithe.formats import read_angles_deg, write_stack
+from cryolithe.formats.mdoc_text import read_mdoc_text
+from cryolithe.formats.reading import Reading
+
+FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
+TEXTS = (".tlt", ".rawtlt", ".mdoc", ".xf", ".com", ".aln", ".star", ".xml", ".tomostar", ".xtilt", ".csv")
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """How often each text file was opened for reading."""
+    counts: Counter[str] = Counter()
+    plain = pathlib.Path.open
+
+    def counted(self, mode="r", *arguments, **options):
+        if self.suffix in TEXTS and "r" in mode:
+            counts[self.name] += 1
+        return plain(self, mode, *arguments, **options)
+
+    monkeypatch.setattr(pathlib.Path, "open", counted)
+    return counts
+
+
+def imod(project):
+    _, newst, tilt = write_imod(project, ["XTILTFILE ts.xtilt", "LOCALFILE ts.xf"])
+    (project.folder / "ts.xtilt").write_text("0.5\n" * len(ANGLES))
+    used = {"newst.com", "tilt.com", "ts.xf", "ts.tlt", "ts.xtilt"}
+    return ["--newst-com", newst, "--tilt-com", tilt], used
+
+
+def transforms(project):
+    xf, _, _ = write_imod(project)
+    return [project.tlt, "--xf", xf], {"ts.xf", "ts.tlt"}
+
+
+def aretomo(project):
+    return ["--aln", write_aretomo(project)], {"ts.aln", "ts.tlt"}
+
+
+def relion(project):
+    listing, _ = write_relion(project)
+    folder = project.folder / "Tomograms" / "job009"
+    folder.mkdir(parents=True)
+    (project.folder / "tilt_series").rename(folder / "tilt_series")
+    return [project.tlt, "--star", listing], {"tomograms.star", "ts.star", "ts.tlt"}
+
+
+def warp(project):
+    return ["--warp", write_warp(project)], {"ts.xml", "ts.tlt"}
+
+
+def mdoc(project):
+    path = project.folder / "ts.mrc.mdoc"
+    images = (f"[ZValue = {n}]\nTiltAngle = {angle}\n" for n, angle in enumerate(ANGLES))
+    path.write_text("\n".join(["ImageFile = other.mrc", "[T = Tilt axis angle = 84.0]", *images]))
+    return [path], {"ts.mrc.mdoc"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [imod, transforms, aretomo, relion, warp, mdoc])
+def test_each_file_is_opened_once_and_hashed_as_it_was_read(files, tmp_path, opened):
+    project = make_project(tmp_path / "raw")
+    arguments, used = files(project)
+    made(project.stack, *arguments, *FBP, "-o", tmp_path / "v.mrc")
+    assert opened == dict.fromkeys(used, 1)
+    inputs = json.loads((tmp_path / "v.json").read_text())["inputs"]
+    assert len(inputs) >= 2
+    assert all(used["sha256"] == sha256(Path(used["path"]).read_bytes()).hexdigest() for used in inputs.values())
+
+
+@pytest.mark.slow
+def test_a_table_of_single_images_is_opened_once(tmp_path, opened):
+    names = []
+    for number, image in enumerate(noise(), start=1):
+        names.append(write_stack(tmp_path / f"{number}.mrc", image[None], None, "an image") or f"{number}.mrc")
+    columns = ("rlnMicrographName", "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst")
+    rows = [f"{name} {angle} 0 0 0" for name, angle in zip(names, range(-50, 51, 10), strict=True)]
+    table = tmp_path / "ts.star"
+    table.write_text("\n".join(["data_ts", "loop_", *(f"_{column}" for column in columns), *rows, ""]))
+    made(table, "--pixel-size", 5, "--method", "fbp", "-o", tmp_path / "v.mrc")
+    assert opened == {"ts.star": 1}
+
+
+@pytest.mark.slow
+def test_the_files_of_a_session_and_of_halves_are_opened_once(tmp_path, opened):
+    project = make_project(tmp_path / "raw")
+    aln = write_aretomo(project)
+    source = project.folder / "list.csv"
+    source.write_text("tilts,aln,output\nts.mrc,ts.aln,a.mrc\n")
+    opened.clear()
+    made(source, *FBP, "-o", tmp_path / "made")
+    assert {name: opened[name] for name in ("list.csv", "ts.aln", "ts.tlt")} == {
+        "list.csv": 1,
+        "ts.aln": 1,
+        "ts.tlt": 1,
+    }
+    opened.clear()
+    other = tmp_path / "odd.mrc"
+    images = noise((70, 80))
+    write_stack(other, images[[0] * len(ANGLES)] + images[0, 0, 0], 4.0, "the other half")
+    made("--even", project.stack, "--odd", other, project.tlt, "--aln", aln, *FBP, "-o", tmp_path / "h.mrc")
+    assert opened == {"ts.aln": 1, "ts.tlt": 1}
+
+
+def test_an_answer_counts_for_as_long_as_its_file_stays_as_it_is(tmp_path, opened):
+    reading, path = Reading(), tmp_path / "a.tlt"
+    path.write_text("-3\n0\n3\n")
+    assert [read_angles_deg(path, reading) for _ in range(2)] == [(-3, 0, 3)] * 2
+    assert opened == {"a.tlt": 1}
+    assert reading.sha256(path) == sha256(path.read_bytes()).hexdigest()
+    path.write_text("-30\n0\n30\n")
+    assert read_angles_deg(path, reading) == (-30, 0, 30)
+    assert reading.sha256(path) == sha256(path.read_bytes()).hexdigest()
+    path.unlink()
+    for _ in range(2):
+        with pytest.raises(InputError, match="does not exist"):
+            read_angles_deg(path, reading)
+
+
+def test_a_refusal_is_remembered_with_its_kind_and_text(tmp_path, opened):
+    reading, path = Reading(), tmp_path / "a.mdoc"
+    path.write_text("[ZValue = x]\n")
+    texts = set()
+    for _ in range(3):
+        with pytest.raises(FileFormatError) as caught:
+            reading(read_mdoc_text, path)
+        texts.add(str(caught.value))
+    assert len(texts) == 1
+    assert opened == {"a.mdoc": 1}
+
+
+def test_what_is_sent_elsewhere_is_read_there_anew(tmp_path, opened):
+    reading, path = Reading(), tmp_path / "a.tlt"
+    path.write_text("-3\n0\n3\n")
+    read_angles_deg(path, reading)
+    # Copies are made as pickles are.
+    read_angles_deg(path, copy.deepcopy(reading))
+    assert opened == {"a.tlt": 2}
+
+
+@pytest.mark.slow
+def test_an_input_that_changes_while_it_is_used_is_no_input(tmp_path, monkeypatch):
+    from cryolithe.reconstruct import run as running
+
+    stack, angles = write_series(tmp_path)
+    plain = running.prepare_stack
+
+    def prepare(*arguments, **options):
+        angles.write_text(angles.read_text().replace("50", "51"))
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(running, "prepare_stack", prepare)
+    result = run(stack, angles, "--method", "fbp")
+    assert result.exit_code == 2
+    assert "changed while the run read it" in result.output
+
+
+# One module, as docs of contributors say, and its entry.
+TOY = '''
+from cryolithe.alignment import Alignment, ImageAlignment, rotation
+from cryolithe.errors import InputError
+from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat
+from cryolithe.formats.facts import alignment_facts
+from cryolithe.formats.files import read_text
+
+
+def read_toy(path):
+    """One line an image: angle, rotation, shifts."""
+    rows = [[float(word) for word in line.split()] for line in read_text(path, "a toy", 1000).splitlines()]
+    images = (ImageAlignment(n, a, rotation(-turn), (x, y)) for n, (a, turn, x, y) in enumerate(rows))
+    return Alignment(tuple(images), len(rows), notes=("toys are for tests",))
+
+
+def of_stack(named, stack):
+    made = named.reading(read_toy, named.files["toy"])
+    if made.sections != stack.sections:
+        raise InputError(f"{named.files['toy']} is for {made.sections} images; give those of the stack")
+    return made
+
+
+TOY = AlignmentFormat(
+    "Toy",
+    (AlignmentFile("toy", "Toy: all of it.", frozenset({"angles", "axis", "shifts"}), ("{}.toy",), "tilts,toy"),),
+    of_stack,
+    describe={".toy": lambda path: alignment_facts("alignment of toys", read_toy(path))},
+)
+'''
+# What each command says, in one process: the registry is as it is when the program starts.
+CHILD = """
+import json, sys
+from cryolithe.formats import alignments
+from alignment_toy import TOY
+alignments.FORMATS = (*alignments.FORMATS, TOY)
+from click.testing import CliRunner
+from cryolithe.cli import main
+said = [CliRunner().invoke(main, words) for words in json.loads(sys.argv[1])]
+json.dump([[result.exit_code, result.output] for result in said], open(sys.argv[2], "w"))
+"""
+
+
+@pytest.mark.slow
+def test_a_new_format_is_one_module_and_one_entry(tmp_path):
+    (tmp_path / "alignment_toy.py").write_text(TOY)
+    raw, bare = tmp_path / "raw", tmp_path / "bare"
+    raw.mkdir()
+    bare.mkdir()
+    stack, _ = write_series(raw)
+    toy = raw / "ts.toy"
+    toy.write_text("".join(f"{angle} 3 1.5 -2\n" for angle in range(-50, 51, 10)))
+    (bare / "ts.mrc").write_bytes(stack.read_bytes())
+    (bare / "ts.toy").write_text("0 0 0 0\n1 0 0 0\n")
+    (raw / "list.csv").write_text("tilts,toy,thickness,output\nts.mrc,ts.toy,16,b.mrc\n")
+    (raw / "settings.yaml").write_text(f"toy: {toy}\n")
+    fbp = ["--method", "fbp", "--thickness", "16"]
+    commands = {
+        "info": ["info", toy],
+        "flag": ["reconstruct", stack, "--toy", toy, *fbp, "-o", tmp_path / "a.mrc"],
+        "file": ["reconstruct", stack, "--config", raw / "settings.yaml", *fbp, "-o", tmp_path / "c.mrc"],
+        "list": ["reconstruct", raw / "list.csv", "--method", "fbp", "-o", tmp_path / "made"],
+        "beside": ["reconstruct", stack, raw / "ts.tlt", *fbp, "-o", tmp_path / "d.mrc"],
+        "folder": ["reconstruct", bare, *fbp],
+        "two": ["reconstruct", stack, "--toy", toy, "--aln", toy, *fbp],
+        "axis": ["reconstruct", stack, "--toy", toy, "--tilt-axis", "3", *fbp],
+        "none": ["reconstruct", bare / "ts.mrc", *fbp],
+        "wrong": ["reconstruct", stack, "--toy", bare / "ts.toy", *fbp],
+        "help": ["reconstruct", "--help"],
+    }
+    answers = tmp_path / "answers.json"
+    words = json.dumps([[str(word) for word in line] for line in commands.values()])
+    path = [str(tmp_path), *sys.path]
+    child = f"import sys; sys.path[:] = {path!r}\n{CHILD}"
+    subprocess.run([sys.executable, "-c", child, words, answers], check=True, timeout=PATIENCE_S)
+    said = dict(zip(commands, json.loads(answers.read_text()), strict=True))
+    codes = dict.fromkeys(commands, 0) | {"folder": 1} | dict.fromkeys(("two", "axis", "none", "wrong"), 2)
+    assert {name: code for name, (code, _) in said.items()} == codes, said
+    for name, words in {
+        "info": ("alignment of toys", "11 used of 11", "-50° to 50°"),
+        "flag": ("toys are for tests", "11 images aligned in memory"),
+        "beside": (f"{toy} is there and is not used", f"give: --toy {toy}"),
+        "folder": ("ts.toy lies beside it", "tilts,toy"),
+        "two": ("--aln and --toy are alignments of different programs",),
+        "axis": ("--toy turns the tilt axis itself",),
+        "none": ("--warp, --toy, --tilt-com",),
+        "wrong": ("is for 2 images",),
+        "help": ("--toy FILE", "Toy: all of it."),
+    }.items():
+        text = " ".join(said[name][1].split())
+        assert all(word in text for word in words), said[name]
+    volumes = [(tmp_path / name).read_bytes() for name in ("a.mrc", "c.mrc", "made/b.mrc")]
+    assert volumes[0] == volumes[1] == volumes[2] != (tmp_path / "d.mrc").read_bytes()
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert record["settings"]["toy"] == str(toy)
+    assert record["inputs"]["toy"]["sha256"] == sha256(toy.read_bytes()).hexdigest()
