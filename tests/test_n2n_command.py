@@ -11,7 +11,7 @@ from half_volumes import halves, noise, write
 from half_volumes import signal as density
 
 from cryolithe.cli import main
-from cryolithe.denoise.n2n import network, recipe, session, train
+from cryolithe.denoise.n2n import learning, network, recipe, train
 from cryolithe.denoise.n2n.job import output_of
 from cryolithe.denoise.n2n.unet import UNetConfig
 from cryolithe.formats import read_mrc
@@ -30,7 +30,7 @@ def _tiny(monkeypatch):
     def short(*arguments, **changes):
         return replace(make(*arguments, **changes), edge=16, most_steps=24, validations=3, learning_rate=5e-3)
 
-    monkeypatch.setattr(session, "make_recipe", short)
+    monkeypatch.setattr(learning, "make_recipe", short)
 
 
 @pytest.fixture

@@ -168,11 +168,11 @@ def command(
 
 def _denoising(method: str | None, minutes: float | None) -> After | None:
     """What --denoise asks for after a reconstruction."""
-    from cryolithe.cli.denoise import Denoising
+    from cryolithe.cli.denoising import Denoising
 
     if method is None and minutes is not None:
         raise SettingsError("--denoise-minutes goes with --denoise samba")
-    return Denoising(minutes) if method else None
+    return Denoising(method, minutes) if method else None
 
 
 def _halves(even: Path | None, odd: Path | None) -> tuple[Path, Path] | None:
