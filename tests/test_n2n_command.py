@@ -12,7 +12,7 @@ from half_volumes import signal as density
 
 from cryolithe.cli import main
 from cryolithe.denoise.n2n import learning, network, recipe, train
-from cryolithe.denoise.n2n.job import output_of
+from cryolithe.denoise.n2n.gather import output_of
 from cryolithe.denoise.n2n.unet import UNetConfig
 from cryolithe.formats import read_mrc
 

@@ -78,9 +78,11 @@ def _declared(option: Option) -> Callable[..., Any]:
 @click.option(
     "--half1",
     type=FilePath,
-    help="Volume of the even images: n2n learns from it, samba's guard compares; with --half2.",
+    multiple=True,
+    help="Volume of the even images: n2n learns from it, samba's guard compares; with --half2. For several pairs, "
+    "several times.",
 )
-@click.option("--half2", type=FilePath, help="Volume of the odd images.")
+@click.option("--half2", type=FilePath, multiple=True, help="Volume of the odd images.")
 @click.option("--batch", type=click.IntRange(min=1), help="Examples of a training step. Default: what memory allows.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
@@ -110,6 +112,8 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
 
     \b
       cryolithe denoise --method n2n --half1 tomo_EVN.mrc --half2 tomo_ODD.mrc      -> tomo_n2n.mrc
+      cryolithe denoise --method n2n --half1 a_EVN.mrc --half1 b_EVN.mrc --half2 a_ODD.mrc --half2 b_ODD.mrc
+      cryolithe denoise --method n2n tomograms -o denoised       one network for all pairs in a folder
       cryolithe denoise tomo.mrc --method n2n --model tomo_n2n.safetensors          no training
 
     tomo_samba.json records how it was made and what the guard found: whether signal was lost, or energy appeared where
@@ -131,10 +135,7 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
         torch.set_num_threads(threads)
     device = choose_device(options.pop("device"))
     precision = training_precision(options.pop("precision"), device)
-    half1, half2 = options.pop("half1"), options.pop("half2")
-    if bool(half1) != bool(half2):
-        raise InputError("--half1 and --half2 belong together: give both or neither")
-    given = Given((volume,) if volume else (), ((half1, half2),) if half1 else (), output)
+    given = Given((volume,) if volume else (), _pairs(options.pop("half1"), options.pop("half2")), output)
     others = own_options().keys() - entry.option_names
     method = entry.load()
     job = method.job(given, {name: value for name, value in options.items() if name not in others})
@@ -147,6 +148,17 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
         leave_processes()
     if done:
         say(summary(job, done))
+
+
+def _pairs(half1: tuple[Path, ...], half2: tuple[Path, ...]) -> tuple[tuple[Path, Path], ...]:
+    if bool(half1) != bool(half2):
+        raise InputError("--half1 and --half2 belong together: give both or neither")
+    if len(half1) != len(half2):
+        raise InputError(
+            f"--half1 was given {len(half1)} times and --half2 {len(half2)} times: give both halves of each volume, in "
+            "the same order"
+        )
+    return tuple(zip(half1, half2, strict=True))
 
 
 def _check_method(context: click.Context, method: str) -> None:

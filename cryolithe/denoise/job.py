@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ class Job:
         resume: go on with an interrupted run.
         overwrite: replace existing files.
         seed: of the training.
+        notes: what was assumed, in words.
     """
 
     items: tuple[Item, ...]
@@ -82,6 +84,7 @@ class Job:
     resume: bool = False
     overwrite: bool = False
     seed: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def weights(self) -> Path:
@@ -181,6 +184,8 @@ def check_job(job: Job) -> None:
         OutputError: says which and what to do.
     """
     for parent in dict.fromkeys([*(item.output.parent for item in job.items), job.learned.parent]):
+        if len(job.items) > 1 and not parent.exists() and parent.parent.is_dir():
+            parent.mkdir()
         if not parent.is_dir():
             raise OutputError(f"the output folder {parent} does not exist; make it first or choose another -o")
         if not os.access(parent, os.W_OK):
@@ -188,6 +193,9 @@ def check_job(job: Job) -> None:
     for path, option in job.figures:
         check_figure_name(path, option)
     used = [path for path in job.read if path.exists()]
+    twice = [path for path, times in Counter(item.output for item in job.items).items() if times > 1]
+    if twice:
+        raise OutputError(f"{twice[0]} would be written twice; give halves of different names, or denoise them apart")
     for path in (path for path in job.written if path.exists()):
         if any(path.samefile(one) for one in used):
             raise OutputError(f"{path} is an input of this run; choose another name with -o")

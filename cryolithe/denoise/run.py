@@ -71,6 +71,8 @@ def denoise(method: AnyMethod, job: Job, place: Place, watcher: Watcher) -> list
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
     check_job(job)
+    for text in job.notes:
+        watcher.note(text)
     before = [hashed(item.inputs) for item in job.items]
     views: list[View] = method.look(job, watcher)
     _check_disk(method, job, views)
@@ -135,7 +137,13 @@ def _denoise_one(
     applied = method.apply(job, view, weights, place, watcher)
     seconds = {**times, "denoising": time.monotonic() - started}
     watcher.stage("Comparing before and after", 1)
-    judged = _judged(method, job, view, (weights, applied), context)
+    try:
+        judged = _judged(method, job, view, (weights, applied), context)
+    except BaseException:  # also Ctrl-C: without its record nobody could tell what the output was made of
+        for path in (item.output, item.report):
+            if path is not None and path.is_file():
+                path.unlink()
+        raise
     watcher.advance(1)
     if hashed(item.inputs) != before:
         raise InputError(

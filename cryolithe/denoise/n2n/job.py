@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from cryolithe.denoise.job import Job
 from cryolithe.denoise.n2n.losses import LossName
-from cryolithe.denoise.output import default_output
 from cryolithe.hashing import file_sha256
 
-SUFFIX = "_n2n"
 CPU_MINUTES, GPU_MINUTES = 10.0, 5.0
 DEFAULT_BACKBONE = {"cpu": "unet-small", "cuda": "unet"}
-_HALF = re.compile(r"[_.-](evn|even|odd|half[_-]?[12])(?=$|[_.-])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +45,3 @@ class N2nJob(Job):
     def backbone_on(self, device: torch.device) -> str:
         """The backbone that was asked for, or what suits the device."""
         return self.backbone or DEFAULT_BACKBONE.get(device.type, "unet-small")
-
-
-def output_of(first: Path) -> Path:
-    """``tomo_EVN.mrc`` to ``tomo_n2n.mrc``, like the outputs of other methods in kind and place."""
-    named = default_output(first, SUFFIX)
-    stem = named.stem.removesuffix(SUFFIX)
-    whole = _HALF.sub("", stem)
-    return named.with_name((whole or stem) + SUFFIX + named.suffix)

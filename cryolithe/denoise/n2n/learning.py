@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,11 @@ class N2nTraining(Training[N2nState, Held]):
         job, recipe, place = self._job, self.recipe, self._place
         edges = " x ".join(map(str, self._patches.shape))
         name = "weights of --model" if job.model else job.backbone_on(place.device)
+        rows = "the last tenth of the" if len(self._pairs) > 1 else f"the last {self._patches.held_count}"
         return (
             f"Plan: {name}, loss {recipe.loss}, {recipe.batch} patches of {edges} voxels (z, y, x) a step, at most "
-            f"{job.limit_seconds(place.device) / 60:g} min, {place.device} ({precision_name(place.precision)}); the "
-            f"last {self._patches.held_count} rows along y are held back"
+            f"{job.limit_seconds(place.device) / 60:g} min, {place.device} ({precision_name(place.precision)}); "
+            f"{rows} rows along y are held back"
         )
 
     def begin(self) -> N2nState:
@@ -92,16 +93,12 @@ class N2nTraining(Training[N2nState, Held]):
 
     def _card(self, held: Held) -> dict[str, Any]:
         """What the weights' file tells of its making."""
-        pair, state, place = self._pairs[0], self.state, self._place
+        state, place = self.state, self._place
+        halves = [_told(pair) for pair in self._pairs]
         return {
             "cryolithe": __version__,
             "method": "n2n",
-            "halves": {
-                "names": [half.volume.path.name for pair in self._pairs for half in (pair.first, pair.second)],
-                "shape_zyx": list(pair.shape),
-                "voxel_size_angstrom": pair.voxel_size_angstrom,
-                "fingerprint": self.fingerprint,
-            },
+            "halves": halves[0] if len(halves) == 1 else {"pairs": halves, "fingerprint": self.fingerprint},
             "recipe": self.recipe.plain(),
             "steps": state.step,
             "seconds": round(state.seconds),
@@ -113,6 +110,24 @@ class N2nTraining(Training[N2nState, Held]):
             "device": str(place.device),
             "precision": precision_name(place.precision),
         }
+
+
+def _told(pair: HalfPair) -> dict[str, Any]:
+    return {
+        "names": [half.volume.path.name for half in (pair.first, pair.second)],
+        "shape_zyx": list(pair.shape),
+        "voxel_size_angstrom": pair.voxel_size_angstrom,
+        "fingerprint": pair.fingerprint(),
+    }
+
+
+def learned_from(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pairs that a network was trained on, as its file tells: ``names``, ``fingerprint`` and so on."""
+    halves = card.get("halves")
+    if not isinstance(halves, Mapping):
+        return []
+    pairs = halves.get("pairs", [halves])
+    return [dict(pair) for pair in pairs if isinstance(pair, Mapping)] if isinstance(pairs, list) else []
 
 
 def fingerprint_of(pairs: Sequence[HalfPair]) -> str:

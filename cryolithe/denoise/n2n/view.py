@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from cryolithe.denoise.job import Item
 from cryolithe.denoise.n2n.halves import Half, HalfPair, open_half, open_pair
 from cryolithe.denoise.n2n.job import N2nJob
 from cryolithe.denoise.output import Target, choose_target
-from cryolithe.formats.volume_file import VolumeFile
+from cryolithe.errors import InputError
+from cryolithe.formats.volume_file import VolumeFile, open_volume_file
 from cryolithe.work.watcher import Watcher
 
 Array = NDArray[np.float32]
+MOST_APART = 1.1  # voxel sizes of volumes that one network is trained on
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,28 @@ class N2nView:
         return {"halves": {**asdict(self.pair.found), "warnings": self.pair.warnings}}
 
 
+def check_scales(job: N2nJob) -> None:
+    """Refuse to train one network on volumes of different voxel sizes; headers alone are read.
+
+    Raises:
+        InputError: names the volume that differs from most.
+    """
+    if not job.trains or len(job.items) < 2:
+        return
+    first = {item.names: next(iter(item.inputs.values())) for item in job.items}
+    sizes = {names: open_volume_file(path).voxel_size_angstrom for names, path in first.items()}
+    known = [size for size in sizes.values() if size]
+    if not known:
+        return
+    usual = median_low(known)
+    for names, size in sizes.items():
+        if size and not 1 / MOST_APART <= size / usual <= MOST_APART:
+            raise InputError(
+                f"{names} have voxels of {size:g} Å, others {usual:g} Å: a network learns details of one scale; train "
+                "on volumes within 10 % of each other, and denoise the rest apart"
+            )
+
+
 def look(job: N2nJob, item: Item, watcher: Watcher) -> N2nView:
     """Open the inputs of an item, look at all of them, say what was found.
 
@@ -75,7 +100,8 @@ def look(job: N2nJob, item: Item, watcher: Watcher) -> N2nView:
     """
     warnings: tuple[str, ...] = ()
     paths = tuple(item.inputs.values())
-    watcher.stage("Looking at the halves" if len(paths) > 1 else f"Looking at {paths[0].name}", 1)
+    which = "the halves" if len(job.items) == 1 else " and ".join(path.name for path in paths)
+    watcher.stage(f"Looking at {which if len(paths) > 1 else paths[0].name}", 1)
     pair: HalfPair | None = None
     if len(paths) == 1:
         halves: tuple[Half, ...] = (open_half(paths[0], job.is_volume, job.fix_nonfinite),)
