@@ -151,7 +151,7 @@ def test_a_process_that_cannot_record_ends_all_of_them(tmp_path):
 def test_a_training_goes_on_with_its_batch_whatever_memory_is_free_now(tmp_path, monkeypatch):
     """On a GPU the batch is what fits, and other programs come and go."""
     write(tmp_path / "t.mrc", volume())
-    make, free, recipes_made = run.make_recipe, [3], []
+    make, free, recipes_made = learning.make_recipe, [3], []
 
     def fitting(*arguments, **changes):
         made = make(*arguments, **changes)
