@@ -121,6 +121,13 @@ def test_pairs_that_do_not_go_together_are_refused_before_any_work(folder, tmp_p
     assert "12 Å" in said
     assert "within 10 %" in said
     assert names(folder) == []
+    for end in ("EVN", "ODD"):
+        (folder / f"z_{end}.mrc").unlink()
+    for name, contrast in (("a", "dark"), ("b", "bright")):
+        record = {"volume": {"path": f"{name}_rec_EVN.mrc", "contrast": contrast}}
+        (folder / f"{name}_rec_EVN.json").write_text(json.dumps(record))
+    assert "differ in contrast" in bad(folder)
+    (folder / "b_rec_EVN.json").unlink()
     a, b = ((folder / f"{n}_rec_EVN.mrc", folder / f"{n}_rec_ODD.mrc") for n in "ab")
     assert "2 times and --half2 1 times" in bad("--half1", a[0], "--half1", b[0], "--half2", a[1])
     both = ("--half1", a[0], "--half2", a[1], "--half1", b[0], "--half2", b[1])

@@ -149,6 +149,11 @@ def beside(output: Path) -> Path:
     return output.with_name(output.stem)
 
 
+def page_of(output: Path) -> Path:
+    """The figure of the guard, where nobody named it: ``tomo_n2n.mrc`` has ``tomo_n2n.png``."""
+    return output.with_name(output.stem + ".png")
+
+
 def made_before(job: Job, item: Item) -> str | None:
     """Whether an output was made of these very inputs with these choices: what differs, in words, or None.
 
@@ -193,13 +198,14 @@ def check_job(job: Job) -> None:
     for path, option in job.figures:
         check_figure_name(path, option)
     used = [path for path in job.read if path.exists()]
+    kept = {job.weights, *(page_of(item.output) for item in job.items)}  # by a run that goes on
     twice = [path for path, times in Counter(item.output for item in job.items).items() if times > 1]
     if twice:
         raise OutputError(f"{twice[0]} would be written twice; give halves of different names, or denoise them apart")
     for path in (path for path in job.written if path.exists()):
         if any(path.samefile(one) for one in used):
             raise OutputError(f"{path} is an input of this run; choose another name with -o")
-        if not (job.overwrite or (job.resume and path == job.weights)):
+        if not (job.overwrite or (job.resume and path in kept)):
             hint = " (--model uses trained weights)" if path == job.weights else ""
             raise OutputError(f"{path} exists; give --overwrite to replace it{hint}, or another name with -o")
     if job.trains and job.state.exists() and not (job.resume or job.overwrite):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryolithe.denoise.job import Given, Item, beside
+from cryolithe.denoise.job import Given, Item, beside, page_of
 from cryolithe.denoise.output import default_output
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS
@@ -77,7 +77,7 @@ def output_of(first: Path) -> Path:
 
 def _one(inputs: dict[str, Path], given: Given, report: Path | None) -> Gathered:
     output = given.output or output_of(next(iter(inputs.values())))
-    return (Item(inputs, output, report or _page(output)),), beside(output), ()
+    return (Item(inputs, output, report or page_of(output)),), beside(output), ()
 
 
 def _several(pairs: Sequence[tuple[Path, Path]], given: Given, folder: Path, report: Path | None) -> Gathered:
@@ -94,13 +94,8 @@ def _several(pairs: Sequence[tuple[Path, Path]], given: Given, folder: Path, rep
     for half1, half2 in pairs:
         output = output_of(half1)
         output = output if place is None else place / output.name
-        items.append(Item({"half1": half1, "half2": half2}, output, _page(output)))
+        items.append(Item({"half1": half1, "half2": half2}, output, page_of(output)))
     return tuple(items), (place or folder) / SHARED, ()
-
-
-def _page(output: Path) -> Path:
-    """The figure of the guard."""
-    return output.with_name(output.stem + ".png")
 
 
 def _told(pairs: Sequence[tuple[Path, Path]]) -> str:

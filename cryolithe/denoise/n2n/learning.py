@@ -9,7 +9,7 @@ from typing import Any
 
 from cryolithe import __version__
 from cryolithe.denoise.method import Training
-from cryolithe.denoise.n2n.halves import HalfPair
+from cryolithe.denoise.n2n.halves import HalfPair, contrast_of
 from cryolithe.denoise.n2n.job import N2nJob
 from cryolithe.denoise.n2n.network import BACKBONES, load_denoiser, save_denoiser
 from cryolithe.denoise.n2n.pairs import Patches
@@ -117,6 +117,7 @@ def _told(pair: HalfPair) -> dict[str, Any]:
         "names": [half.volume.path.name for half in (pair.first, pair.second)],
         "shape_zyx": list(pair.shape),
         "voxel_size_angstrom": pair.voxel_size_angstrom,
+        "contrast": contrast_of(pair.first.volume.path),
         "fingerprint": pair.fingerprint(),
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.denoise.job import Item
-from cryolithe.denoise.n2n.halves import Half, HalfPair, open_half, open_pair
+from cryolithe.denoise.n2n.halves import MOST_APART, Half, HalfPair, contrast_of, open_half, open_pair
 from cryolithe.denoise.n2n.job import N2nJob
 from cryolithe.denoise.output import Target, choose_target
 from cryolithe.errors import InputError
@@ -18,7 +18,6 @@ from cryolithe.formats.volume_file import VolumeFile, open_volume_file
 from cryolithe.work.watcher import Watcher
 
 Array = NDArray[np.float32]
-MOST_APART = 1.1  # voxel sizes of volumes that one network is trained on
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ class N2nView:
         return {"halves": {**asdict(self.pair.found), "warnings": self.pair.warnings}}
 
 
-def check_scales(job: N2nJob) -> None:
-    """Refuse to train one network on volumes of different voxel sizes; headers alone are read.
+def check_together(job: N2nJob) -> None:
+    """Refuse to train one network on volumes of different voxel sizes or contrasts; headers and records are read.
 
     Raises:
         InputError: names the volume that differs from most.
@@ -79,6 +78,13 @@ def check_scales(job: N2nJob) -> None:
     if not job.trains or len(job.items) < 2:
         return
     first = {item.names: next(iter(item.inputs.values())) for item in job.items}
+    contrasts = {contrast: names for names, path in first.items() if (contrast := contrast_of(path))}
+    if len(contrasts) > 1:
+        told = "; ".join(f"{names}: {contrast}" for contrast, names in contrasts.items())
+        raise InputError(
+            f"the volumes differ in contrast by their records ({told}); a network learns one: reconstruct all with the "
+            "same --contrast, or denoise them apart"
+        )
     sizes = {names: open_volume_file(path).voxel_size_angstrom for names, path in first.items()}
     known = [size for size in sizes.values() if size]
     if not known:
