@@ -15,8 +15,9 @@ from tiny_series import write_series
 from two_ranks import run_both
 
 from cryolithe.cli import main
-from cryolithe.denoise import inference, model, run, training
-from cryolithe.denoise import recipe as recipes
+from cryolithe.denoise import run
+from cryolithe.denoise.samba import apply, inference, learning, model, training
+from cryolithe.denoise.samba import recipe as recipes
 from cryolithe.formats import read_mrc, write_volume
 from cryolithe.volume import Volume
 
@@ -32,7 +33,7 @@ def _tiny(monkeypatch):
     def short(*arguments, **changes):
         return replace(make(*arguments, **changes), crop=32, most_steps=4, validation_blocks=4, warmup_steps=1)
 
-    monkeypatch.setattr(run, "make_recipe", short)
+    monkeypatch.setattr(learning, "make_recipe", short)
 
 
 def volume(seed=0, shape=SHAPE):
@@ -151,7 +152,7 @@ def test_a_process_that_cannot_record_ends_all_of_them(tmp_path):
 def test_a_training_goes_on_with_its_batch_whatever_memory_is_free_now(tmp_path, monkeypatch):
     """On a GPU the batch is what fits, and other programs come and go."""
     write(tmp_path / "t.mrc", volume())
-    make, free, recipes_made = run.make_recipe, [3], []
+    make, free, recipes_made = learning.make_recipe, [3], []
 
     def fitting(*arguments, **changes):
         made = make(*arguments, **changes)
@@ -159,7 +160,7 @@ def test_a_training_goes_on_with_its_batch_whatever_memory_is_free_now(tmp_path,
         recipes_made.append(chosen)
         return chosen
 
-    monkeypatch.setattr(run, "make_recipe", fitting)
+    monkeypatch.setattr(learning, "make_recipe", fitting)
     update = training._update
 
     def interrupted(state, rate):
@@ -190,7 +191,7 @@ def test_an_interrupted_denoising_goes_on_with_the_same_result(tmp_path, monkeyp
 
     monkeypatch.setattr(inference.Inference, "planes", broken)
     weights = ("--model", tmp_path / "whole.safetensors")
-    monkeypatch.setattr(run, "PLANES_PER_ENTRY", 2)
+    monkeypatch.setattr(apply, "PLANES_PER_ENTRY", 2)
     bad(tmp_path / "t.mrc", *weights, code=130)
     monkeypatch.setattr(inference.Inference, "planes", planes)
     # A plane that is no longer what was written is made anew.

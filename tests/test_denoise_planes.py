@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cryolithe.denoise.gaps import gaps_of, neighbours, training_gap, training_pairs
 from cryolithe.denoise.guard import examine
-from cryolithe.denoise.inference import Inference
-from cryolithe.denoise.low import KeptLow, crossover_per_px, sigma_px
+from cryolithe.denoise.mirror import reflected
 from cryolithe.denoise.output import as_type
+from cryolithe.denoise.samba.gaps import gaps_of, neighbours, training_gap, training_pairs
+from cryolithe.denoise.samba.inference import Inference
+from cryolithe.denoise.samba.low import KeptLow, crossover_per_px, sigma_px
+from cryolithe.denoise.samba.tiles import Blend, tiles
 from cryolithe.denoise.scale import LIMIT, survey
-from cryolithe.denoise.tiles import Blend, reflected, tiles
 from cryolithe.errors import InputError
 from cryolithe.metrics import fourier_shell_correlation
 from cryolithe.optimise.distributed import Place

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cryolithe.denoise import warp
-from cryolithe.denoise.flow import FlowConfig
-from cryolithe.denoise.fusion import FusionConfig, convex_shrink
-from cryolithe.denoise.model import SambaConfig, SambaNet, count_weights, load_weights, save_weights
-from cryolithe.denoise.warp import backward_warp, correlation, resize_flow, softmax_splat
+from cryolithe.denoise.samba import warp
+from cryolithe.denoise.samba.flow import FlowConfig
+from cryolithe.denoise.samba.fusion import FusionConfig, convex_shrink
+from cryolithe.denoise.samba.model import SambaConfig, SambaNet, count_weights, load_weights, save_weights
+from cryolithe.denoise.samba.warp import backward_warp, correlation, resize_flow, softmax_splat
 from cryolithe.errors import ModelError
 
 TINY = SambaConfig(

@@ -17,7 +17,7 @@ from test_training import small_config
 from tiny_series import made, noise, run, voxels, write_model, write_series
 
 from cryolithe.cli import main
-from cryolithe.denoise.model import SambaNet
+from cryolithe.denoise.samba.model import SambaNet
 from cryolithe.evaluation.on_device import DeviceTransforms
 from cryolithe.formats.pairs import write_pair
 from cryolithe.geometry import TiltGeometry, VolumeGrid

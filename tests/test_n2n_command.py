@@ -9,11 +9,13 @@ import pytest
 from click.testing import CliRunner
 from half_volumes import halves, noise, write
 from half_volumes import signal as density
+from test_denoise_warp import TINY as SAMBA
 
 from cryolithe.cli import main
-from cryolithe.denoise.n2n import network, recipe, session, train
-from cryolithe.denoise.n2n.job import output_of
+from cryolithe.denoise.n2n import learning, network, recipe, train
+from cryolithe.denoise.n2n.gather import output_of
 from cryolithe.denoise.n2n.unet import UNetConfig
+from cryolithe.denoise.samba.model import SambaNet, save_weights
 from cryolithe.formats import read_mrc
 
 pytestmark = pytest.mark.slow
@@ -30,7 +32,7 @@ def _tiny(monkeypatch):
     def short(*arguments, **changes):
         return replace(make(*arguments, **changes), edge=16, most_steps=24, validations=3, learning_rate=5e-3)
 
-    monkeypatch.setattr(session, "make_recipe", short)
+    monkeypatch.setattr(learning, "make_recipe", short)
 
 
 @pytest.fixture
@@ -108,6 +110,40 @@ def test_weights_of_something_else_are_refused(tmp_path, pair):
     assert "there is no file" in bad(*of(pair), "--model", tmp_path / "none.safetensors")
     (tmp_path / "w.safetensors").write_bytes(b"x" * 64)
     assert "corrupt" in bad(*of(pair), "--model", tmp_path / "w.safetensors")
+    samba = save_weights(tmp_path / "s.safetensors", SambaNet(SAMBA), {})
+    assert samba is None
+    said = bad(*of(pair), "--model", tmp_path / "s.safetensors")
+    assert "Noise2Noise" in said
+
+
+def test_what_weights_have_not_seen_is_said(tmp_path, pair):
+    for path in pair:
+        record = {"volume": {"path": path.name, "contrast": "dark"}}
+        path.with_suffix(".json").write_text(json.dumps(record))
+    good(*of(pair), "--train-minutes", 60)
+    weights = tmp_path / "ts_n2n.safetensors"
+    whole = write(tmp_path / "same.mrc", read_mrc(pair[0]).data, voxel_size=10.5)
+    whole.with_suffix(".json").write_text(json.dumps({"volume": {"path": whole.name, "contrast": "dark"}}))
+    assert "Warning" not in good(whole, "--model", weights).replace("Warning: signal may", "").replace(
+        "Warning: energy", ""
+    )
+    other = write(tmp_path / "other.mrc", read_mrc(pair[0]).data, voxel_size=13)
+    other.with_suffix(".json").write_text(json.dumps({"volume": {"path": other.name, "contrast": "bright"}}))
+    said = good(other, "--model", weights)
+    assert "other.mrc has voxels of 13 Å" in said
+    assert "trained on 10 Å" in said
+    assert "other.mrc is bright" in said
+
+
+def test_a_shift_between_the_halves_is_said_and_recorded(tmp_path):
+    first = density(SHAPE) + 0.7 * noise(SHAPE, 0)
+    second = density(SHAPE, shift=(0, 0, 0.8)) + 0.7 * noise(SHAPE, 1)
+    both = [write(tmp_path / f"s_{end}.mrc", v) for end, v in (("EVN", first), ("ODD", second))]
+    said = good(*of(both), "--train-minutes", 60)
+    assert "s_ODD.mrc is shifted against s_EVN.mrc by" in said
+    found = json.loads((tmp_path / "s_n2n.json").read_text())["halves"]
+    assert found["shift_px"][2] == pytest.approx(0.8, abs=0.15)
+    assert "shifted" in found["warnings"][0]
 
 
 def test_an_interrupted_training_goes_on_and_gives_the_same_bytes(tmp_path, pair, monkeypatch):
@@ -156,6 +192,10 @@ def test_what_cannot_be_learned_from_is_refused_before_any_work(tmp_path, pair):
     assert "--augment goes with --method samba" in bad(*of(pair), "--augment")
     assert "input of this run" in bad(*of(pair), "-o", one, "--overwrite")
     assert "output folder" in bad(*of(pair), "-o", tmp_path / "no" / "x.mrc")
+    assert "--backbone is for a network that begins anew" in bad(*of(pair), "--model", one, "--backbone", "unet")
+    assert "--loss is for the training" in bad(*of(pair), "--model", one, "--loss", "l1")
+    assert "--batch is for the training" in bad(one, "--model", one, "--batch", 1)
+    assert "learns from two halves" in bad(one, "--model", one, "--train-minutes", 1)
     small = [write(tmp_path / f"s_{n}.mrc", v) for n, v in enumerate(halves((8, 40, 40)))]
     assert "at least 16" in bad(*of(small))
     assert not list(tmp_path.glob("*n2n*"))

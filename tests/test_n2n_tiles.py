@@ -8,8 +8,8 @@ import pytest
 import torch
 from half_volumes import noise, signal
 
+from cryolithe.denoise.ceiling import half_snr_db, score_halves
 from cryolithe.denoise.n2n import tiles as tiles_module
-from cryolithe.denoise.n2n.ceiling import half_snr_db, score_halves
 from cryolithe.denoise.n2n.gains import fit_gain
 from cryolithe.denoise.n2n.msd import MsdConfig
 from cryolithe.denoise.n2n.network import BACKBONES, build

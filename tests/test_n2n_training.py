@@ -8,8 +8,8 @@ import pytest
 import torch
 from half_volumes import halves, noise, pair_of, signal
 
+from cryolithe.denoise.ceiling import correlation, score_halves
 from cryolithe.denoise.n2n import train as training
-from cryolithe.denoise.n2n.ceiling import correlation, score_halves
 from cryolithe.denoise.n2n.gains import ShellGain
 from cryolithe.denoise.n2n.losses import LOSSES
 from cryolithe.denoise.n2n.msd import MsdConfig

@@ -17,8 +17,8 @@ from test_denoise_warp import TINY
 from tiny_series import noise, write_series
 
 from cryolithe.cli import main
-from cryolithe.denoise import model, run
-from cryolithe.denoise import recipe as recipes
+from cryolithe.denoise.samba import learning, model
+from cryolithe.denoise.samba import recipe as recipes
 from cryolithe.errors import SettingsError
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
@@ -54,7 +54,7 @@ def tiny(monkeypatch):
     def short(*arguments, **changes):
         return replace(make(*arguments, **changes), crop=32, most_steps=3, validation_blocks=4, warmup_steps=1)
 
-    monkeypatch.setattr(run, "make_recipe", short)
+    monkeypatch.setattr(learning, "make_recipe", short)
 
 
 @pytest.fixture

@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from cryolithe.cli.denoise_n2n import N2N_ONLY, check_method, inputs_of, run_n2n
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.errors import InputError, OutputError
+from cryolithe.denoise.entry import Option
+from cryolithe.denoise.methods import METHODS, own_options, owners
+from cryolithe.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
     import torch
 
-    from cryolithe.denoise.job import DenoiseJob
+    from cryolithe.denoise.job import Job
     from cryolithe.denoise.run import Denoised
-    from cryolithe.settings import ReconstructSettings
-    from cryolithe.work.watcher import Watcher
 
 FilePath = click.Path(path_type=Path)
 Positive = click.FloatRange(min=0, min_open=True)
+
+
+def _own_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one flag for each option that some denoisers have."""
+    for option in reversed(own_options().values()):
+        command = _declared(option)(command)
+    return command
+
+
+def _declared(option: Option) -> Callable[..., Any]:
+    flag, shown = f"--{option.name.replace('_', '-')}", option.default is not None and option.default is not False
+    common: dict[str, Any] = {"default": option.default, "show_default": shown, "help": option.text}
+    if option.kind is bool:
+        if option.default:
+            return click.option(f"{flag}/--no-{flag[2:]}", option.name, **common)
+        return click.option(flag, option.name, is_flag=True, **common)
+    if isinstance(option.kind, tuple):
+        kind: click.ParamType = click.Choice(option.kind)
+    elif option.kind is Path:
+        kind = FilePath
+    elif option.kind is int:
+        kind = click.IntRange(min=option.least)
+    else:
+        kind = click.FloatRange(min=option.least, min_open=True)
+    return click.option(flag, option.name, type=kind, metavar=option.metavar, **common)
 
 
 @click.command("denoise", no_args_is_help=True)
@@ -32,7 +60,7 @@ Positive = click.FloatRange(min=0, min_open=True)
 )
 @click.option(
     "--method",
-    type=click.Choice(["samba", "n2n"]),
+    type=click.Choice(list(METHODS)),
     default="samba",
     show_default=True,
     help="From planes of one volume (CryoSamba), or from two halves (Noise2Noise).",
@@ -45,40 +73,17 @@ Positive = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--model", type=FilePath, metavar="FILE", help="Use these weights; with --train-minutes start from them instead."
 )
-@click.option(
-    "--lmax", type=click.IntRange(min=1), help="Largest gap of inference (half of it in training). Default: see above."
-)
-@click.option("--lmax-sweep", type=FilePath, metavar="PNG", help="Draw a crop with several Lmax, and stop there.")
-@click.option("--augment", is_flag=True, help="Mean over four flips: a little better, four times the time.")
-@click.option(
-    "--keep-low/--no-keep-low",
-    default=True,
-    show_default=True,
-    help="Keep the input's lowest frequencies, where it and the output hardly differ. The published method does not.",
-)
+@_own_options
 @click.option("--report", type=FilePath, metavar="PNG", help="Draw before, after, spectra and correlations.")
 @click.option(
     "--half1",
     type=FilePath,
-    help="Volume of the even images: n2n learns from it, samba's guard compares; with --half2.",
+    multiple=True,
+    help="Volume of the even images: n2n learns from it, samba's guard compares; with --half2. For several pairs, "
+    "several times.",
 )
-@click.option("--half2", type=FilePath, help="Volume of the odd images.")
-@click.option(
-    "--backbone",
-    type=click.Choice(["unet-small", "unet", "msd", "scunet"]),
-    help="Network of n2n. Default: unet-small on a CPU, unet on a GPU.",
-)
-@click.option("--loss", type=click.Choice(["l2", "l1", "l0", "fsc", "mixed"]), help="What n2n minimises. Default: l2.")
-@click.option("--voxel-size", type=Positive, metavar="Å", help="In place of the file's, to choose Lmax.")
-@click.option("--crop", type=click.IntRange(min=64), help="Side of the squares. Default: 256; training on a CPU 128.")
-@click.option("--batch", type=click.IntRange(min=1), help="Triplets of a training step. Default: what memory allows.")
-@click.option(
-    "--size",
-    type=click.Choice(["published", "small"]),
-    default="published",
-    show_default=True,
-    help="Of the network; small has half the channels and is about twice as fast.",
-)
+@click.option("--half2", type=FilePath, multiple=True, help="Volume of the odd images.")
+@click.option("--batch", type=click.IntRange(min=1), help="Examples of a training step. Default: what memory allows.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: what the system grants.")
@@ -107,6 +112,8 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
 
     \b
       cryolithe denoise --method n2n --half1 tomo_EVN.mrc --half2 tomo_ODD.mrc      -> tomo_n2n.mrc
+      cryolithe denoise --method n2n --half1 a_EVN.mrc --half1 b_EVN.mrc --half2 a_ODD.mrc --half2 b_ODD.mrc
+      cryolithe denoise --method n2n tomograms -o denoised       one network for all pairs in a folder
       cryolithe denoise tomo.mrc --method n2n --model tomo_n2n.safetensors          no training
 
     tomo_samba.json records how it was made and what the guard found: whether signal was lost, or energy appeared where
@@ -114,132 +121,93 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
     """
     import torch
 
-    from cryolithe.denoise.job import DenoiseJob
-    from cryolithe.denoise.output import default_output
+    from cryolithe.denoise.job import Given
     from cryolithe.denoise.run import denoise
     from cryolithe.device import choose_device, keep_freed_memory
-    from cryolithe.optimise.distributed import Place, join_processes, leave_processes
+    from cryolithe.optimise.distributed import join_processes, leave_processes
     from cryolithe.work.watcher import Silent
 
-    method = options.pop("method")
-    check_method(context, method)
+    entry = METHODS[options.pop("method")]
+    _check_method(context, entry.name)
     keep_freed_memory()
     threads = options.pop("threads")
     if threads:
         torch.set_num_threads(threads)
     device = choose_device(options.pop("device"))
-    precision = _precision(options.pop("precision"), device)
-    half1, half2 = options.pop("half1"), options.pop("half2")
-    if bool(half1) != bool(half2):
-        raise InputError("--half1 and --half2 belong together: give both or neither")
-    if method == "n2n":
-        run_n2n(inputs_of(volume, half1, half2), output, options, Place(device, precision))
-        return
-    if volume is None:
-        raise InputError("give the VOLUME to denoise; halves alone are what --method n2n takes")
-    job = DenoiseJob(
-        volume=volume,
-        output=output or default_output(volume),
-        halves=(half1, half2) if half1 else None,
-        sweep=options.pop("lmax_sweep"),
-        **{name: value for name, value in options.items() if name not in N2N_ONLY},
-    )
+    precision = training_precision(options.pop("precision"), device)
+    given = Given((volume,) if volume else (), _pairs(options.pop("half1"), options.pop("half2")), output)
+    others = own_options().keys() - entry.option_names
+    method = entry.load()
+    job = method.job(given, {name: value for name, value in options.items() if name not in others})
     job = _asked(job)
     place = join_processes(device, precision)
     try:
         with progress_watcher() as watcher:
-            done = denoise(job, place, watcher if place.rank == 0 else Silent())
+            done = denoise(method, job, place, watcher if place.rank == 0 else Silent())
     finally:
         leave_processes()
-    if done.output is not None:
+    if done:
         say(summary(job, done))
 
 
-def _asked(job: DenoiseJob) -> DenoiseJob:
-    """On a terminal, ask whether a file is a volume if it does not say so; elsewhere the run will refuse it."""
-    import sys
-    from dataclasses import replace
+def _pairs(half1: tuple[Path, ...], half2: tuple[Path, ...]) -> tuple[tuple[Path, Path], ...]:
+    if bool(half1) != bool(half2):
+        raise InputError("--half1 and --half2 belong together: give both or neither")
+    if len(half1) != len(half2):
+        raise InputError(
+            f"--half1 was given {len(half1)} times and --half2 {len(half2)} times: give both halves of each volume, in "
+            "the same order"
+        )
+    return tuple(zip(half1, half2, strict=True))
 
+
+def _check_method(context: click.Context, method: str) -> None:
+    """Refuse options that the chosen method does not have, and processes that it cannot use.
+
+    Raises:
+        SettingsError: names the option.
+    """
+    for name in own_options():
+        given = context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+        if given and method not in owners(name):
+            others = " or ".join(owners(name))
+            raise SettingsError(f"--{name.replace('_', '-')} goes with --method {others}, not with {method}")
+    if not METHODS[method].distributed and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError(f"--method {method} trains in one process; start it without torchrun")
+
+
+def _asked(job: Job) -> Job:
+    """On a terminal, ask whether files are volumes if they do not say so; elsewhere the run will refuse them."""
     from cryolithe.formats.volume_file import open_volume_file
 
-    if job.is_volume or not sys.stdin.isatty() or open_volume_file(job.volume).told.content != "unknown":
+    if job.is_volume or not sys.stdin.isatty():
         return job
-    question = f"{job.volume} does not say whether it is a volume or a stack of images. Is it a volume?"
-    return replace(job, is_volume=True) if click.confirm(question, err=True) else job
+    for path in (path for item in job.items for path in item.inputs.values()):
+        if open_volume_file(path).told.content == "unknown":
+            question = f"{path} does not say whether it is a volume or a stack of images. Is it a volume?"
+            return replace(job, is_volume=True) if click.confirm(question, err=True) else job
+    return job
 
 
-def summary(job: DenoiseJob, done: Denoised) -> str:
-    """The line that tells of a finished run."""
-    if job.sweep is not None:
-        return f"{job.sweep}: choose an Lmax, then: cryolithe denoise {job.volume} --model {done.weights} --lmax N"
+def summary(job: Job, done: Sequence[Denoised]) -> str:
+    """The lines that tell of a finished run, one for each volume."""
+    return "\n".join(_told(job, one) for one in done)
+
+
+def _told(job: Job, done: Denoised) -> str:
+    if done.seconds is None:
+        return f"{done.output}: already denoised"
+    item = next((item for item in job.items if item.output == done.output), None)
+    if item is None:
+        volume = next(iter(job.items[0].inputs.values()))
+        return f"{done.output}: choose an Lmax, then: cryolithe denoise {volume} --model {done.weights} --lmax N"
     warnings = len(done.verdict.warnings) if done.verdict else 0
     said = f"{warnings} warning{'s' if warnings > 1 else ''} of the guard, see above" if warnings else "no warnings"
-    minutes = done.seconds.get("denoising", 0.0) / 60
-    return f"{done.output}: denoised in {minutes:.1f} min, record in {job.sidecar.name}; {said}"
+    minutes = done.seconds["denoising"] / 60
+    return f"{done.output}: denoised in {minutes:.1f} min, record in {item.sidecar.name}; {said}"
 
 
-@dataclass(frozen=True)
-class Denoising:
-    """Denoises the volume of a reconstruction that was just made, beside it; an interrupted run is gone on with.
-
-    Attributes:
-        minutes: limit of the training; None: as for ``cryolithe denoise``.
-    """
-
-    minutes: float | None
-
-    def is_done(self, volume: Path, overwrite: bool) -> bool:
-        """Whether this very volume has been denoised with these settings; a file of the right name says nothing.
-
-        Raises:
-            OutputError: if the denoised volume that is there was made of something else, and is not to be replaced.
-        """
-        from cryolithe.denoise.job import made_before
-
-        job = self._job(volume, overwrite)
-        if overwrite or not job.output.exists():
-            return False
-        other = made_before(job) if volume.exists() else f"{volume.name} is not there yet"
-        if other is None:
-            return True
-        raise OutputError(f"{job.output} exists but {other}; remove it, or give --overwrite to replace it")
-
-    def _job(self, volume: Path, overwrite: bool) -> DenoiseJob:
-        from cryolithe.denoise.job import DenoiseJob
-        from cryolithe.denoise.output import default_output
-
-        return DenoiseJob(
-            volume=volume,
-            output=default_output(volume),
-            train_minutes=self.minutes,
-            is_volume=True,
-            overwrite=overwrite,
-            resume=not overwrite,
-        )
-
-    def __call__(self, volume: Path, settings: ReconstructSettings, watcher: Watcher) -> str:
-        """Denoise a volume, which is kept.
-
-        Args:
-            volume: the reconstruction.
-            settings: of the reconstruction, for device, precision and whether files may be replaced.
-            watcher: is told.
-
-        Returns:
-            the line that tells of it.
-        """
-        from cryolithe.denoise.run import denoise
-        from cryolithe.device import choose_devices
-        from cryolithe.optimise.distributed import Place
-
-        if self.is_done(volume, settings.overwrite):
-            return f"{volume}: already denoised"
-        device = choose_devices(settings.device)[0]
-        job = self._job(volume, settings.overwrite)
-        return summary(job, denoise(job, Place(device, _precision(settings.precision, device)), watcher))
-
-
-def _precision(name: str, device: torch.device) -> torch.dtype:
+def training_precision(name: str, device: torch.device) -> torch.dtype:
     """The precision of a denoiser: float16 only where its gradients can be scaled."""
     from cryolithe.device import choose_precision
     from cryolithe.optimise.step import trainable

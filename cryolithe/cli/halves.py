@@ -34,27 +34,22 @@ def default_output(even: Path) -> Path:
     return even.with_name(f"{_ENDING.sub('', stem)}_rec.mrc")
 
 
-def reconstruct_halves(
-    stacks: tuple[Path, Path],
-    output: Path | None,
-    overwrite: bool,
-    reconstruct: Callable[[Path, Path], str],
-    job_of: Callable[[Path, Path], Job],
-    memory_bytes: int,
-) -> None:
-    """Reconstruct both halves, then write their average, FSC (JSON and PNG) and a map of local agreement.
-
-    Args:
-        stacks: even and odd.
-        output: of the average, or None for its default name; the others' names are made of it.
-        overwrite: replace what is there.
-        reconstruct: makes one volume, (stack, output) -> a line that tells of it.
-        job_of: what it does then: (stack, output) -> files and settings.
-        memory_bytes: that comparing the halves may use, about: spectra that are larger lie in a file meanwhile.
+def volumes_beside(whole: Path) -> tuple[Path, Path]:
+    """Where the volumes of the halves lie: ``<whole>_EVN.mrc`` and ``<whole>_ODD.mrc``.
 
     Raises:
-        InputError: if the stacks are no two halves of one series.
-        OutputError: if something is in the way.
+        OutputError: if the whole is not called an MRC file.
+    """
+    if whole.suffix != ".mrc":
+        raise OutputError(f"{whole}: give a name ending in .mrc with -o")
+    return whole.with_name(f"{whole.stem}_EVN.mrc"), whole.with_name(f"{whole.stem}_ODD.mrc")
+
+
+def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None) -> None:
+    """Refuse stacks that are no two halves of one series, or not of this one.
+
+    Raises:
+        InputError: says what differs.
     """
     even, odd = stacks
     shapes = [read_mrc(path).data.shape for path in stacks]
@@ -65,10 +60,35 @@ def reconstruct_halves(
         )
     if even.samefile(odd) or file_sha256(even) == file_sha256(odd):
         raise InputError(f"{even} and {odd} are the same images; give the two halves of the frames")
-    average = output or default_output(even)
-    if average.suffix != ".mrc":
-        raise OutputError(f"{average}: give a name ending in .mrc with -o")
-    volumes = average.with_name(f"{average.stem}_EVN.mrc"), average.with_name(f"{average.stem}_ODD.mrc")
+    if whole is not None and (shape := read_mrc(whole).data.shape) != shapes[0]:
+        raise InputError(
+            f"{whole} holds {' x '.join(map(str, shape))} pixels (tilts, y, x) but its half {even} "
+            f"{' x '.join(map(str, shapes[0]))}; give the halves of this series"
+        )
+
+
+def reconstruct_halves(
+    stacks: tuple[Path, Path],
+    average: Path,
+    overwrite: bool,
+    reconstruct: Callable[[Path, Path], str],
+    job_of: Callable[[Path, Path], Job],
+    memory_bytes: int,
+) -> None:
+    """Reconstruct both halves, then write their average, FSC (JSON and PNG) and a map of local agreement.
+
+    Args:
+        stacks: even and odd, see `check_stacks`.
+        average: to write; the others' names are made of it.
+        overwrite: replace what is there.
+        reconstruct: makes one volume, (stack, output) -> a line that tells of it.
+        job_of: what it does then: (stack, output) -> files and settings.
+        memory_bytes: that comparing the halves may use, about: spectra that are larger lie in a file meanwhile.
+
+    Raises:
+        OutputError: if something is in the way.
+    """
+    volumes = volumes_beside(average)
     confidence, plot = (average.with_name(f"{average.stem}_{name}") for name in ("confidence.mrc", "fsc.png"))
     record = average.with_suffix(".json")
     jobs = [job_of(stack, volume) for stack, volume in zip(stacks, volumes, strict=True)]

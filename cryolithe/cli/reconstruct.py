@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from cryolithe.cli.plain import say
-from cryolithe.cli.progress import progress_watcher
+from cryolithe.denoise.methods import METHODS
 from cryolithe.errors import SettingsError
-from cryolithe.formats.alignments import alignment_files, format_of_table
+from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.session_folder import STACK_SUFFIXES
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
 if TYPE_CHECKING:
-    from cryolithe.reconstruct.job import Job
-    from cryolithe.reconstruct.polarity import Evidence
     from cryolithe.session.tasks import After
 
 _SESSION_FLAGS = ("watch", "settle_seconds", "idle_minutes", "scheduler", "workers")
@@ -89,12 +86,16 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Workers to start, with local or slurm.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings; flags win over them.")
 @click.option(
-    "--denoise", type=click.Choice(["samba"]), help="Denoise the volume too, into OUTPUT_samba.mrc beside it."
+    "--denoise",
+    type=click.Choice(list(METHODS)),
+    help="Denoise the volume too, into OUTPUT_samba.mrc beside it; or, with --even and --odd, by its halves (n2n).",
 )
 @click.option(
     "--denoise-minutes",
+    "--train-minutes",
+    "denoise_minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="Limit of the denoiser's training. Default: 30 on a CPU; on a GPU until nothing improves.",
+    help="Limit of the denoiser's training. Default: as of cryolithe denoise.",
 )
 @_settings_options
 def command(
@@ -116,7 +117,8 @@ def command(
     the order of the images. Images that they exclude are left out.
 
     Halves of the frames: --even A --odd B [ANGLES] makes a volume of each (_EVN, _ODD), their average, its FSC, and a
-    map of how well the halves agree locally (_confidence).
+    map of how well the halves agree locally (_confidence). With --denoise n2n a network learns from both, and writes
+    _n2n; given TILTS too, that is reconstructed in place of the average.
 
     The volume is written as MRC, axes (z, y, x), beside a JSON file that records how it was made. Dense matter keeps
     the polarity of the input. A run that was interrupted goes on where it stopped when the same command is repeated.
@@ -136,10 +138,12 @@ def command(
       cryolithe reconstruct tilt_series/ts_01.star --pixel-size 2.7     RELION-5, images as single files
       cryolithe reconstruct --even ts_01_EVN.mrc --odd ts_01_ODD.mrc --aln ts_01.aln
       cryolithe reconstruct ts_01.mrc ts_01.tlt --method fbp --denoise samba     keeps both volumes
+      cryolithe reconstruct ts.mrc ts.tlt --even ts_EVN.mrc --odd ts_ODD.mrc --method fbp --denoise n2n
       cryolithe reconstruct session_folder --config settings.yaml -o tomograms
       cryolithe reconstruct session.csv --scheduler tcp://head:8786
       cryolithe reconstruct session_folder --watch --idle 30
     """
+    from cryolithe.cli.one_series import job_of, reconstruct_one
     from cryolithe.cli.session import Given, SessionOptions, run_session
     from cryolithe.device import keep_freed_memory
     from cryolithe.session.tasks import Session, is_session
@@ -147,8 +151,9 @@ def command(
     keep_freed_memory()
     file = read_settings_file(config) if config else {}
     options = SessionOptions(dry_run, **{name: flags.pop(name) for name in _SESSION_FLAGS})
-    after = _denoising(flags.pop("denoise"), flags.pop("denoise_minutes"))
     halves = _halves(flags.pop("even"), flags.pop("odd"))
+    denoiser, minutes = flags.pop("denoise"), flags.pop("denoise_minutes")
+    after = _denoising(denoiser, minutes, halves is not None)
     if series_list and (tilts or halves):
         raise SettingsError("--list names the stacks itself; leave out TILTS, ANGLES and halves")
     source, reading = series_list or (None if halves else tilts), Reading()
@@ -159,22 +164,49 @@ def command(
         raise SettingsError("--watch and --scheduler are for a folder or list of series; give one instead of TILTS")
     settings = resolve_settings(flags, {}, file, "", str(config))
     if halves is not None:
-        if after is not None:
-            raise SettingsError("--denoise takes one volume: run cryolithe denoise on the average of the halves")
-        _reconstruct_pair(halves, (tilts, angles), output, settings, dry_run)
+        from cryolithe.cli.reconstruct_halves import Halves, reconstruct_pair
+
+        given = Halves(halves, *_whole_and_angles(tilts, angles, denoiser), denoiser, minutes, reading)
+        reconstruct_pair(given, output, settings, dry_run)
         return
     if tilts is None:
         raise SettingsError("give TILTS and ANGLES, or a folder or list; see: cryolithe reconstruct --help")
-    _reconstruct(_job(tilts, angles, output, settings, reading), dry_run, after)
+    reconstruct_one(job_of((tilts, angles), output, settings, reading), dry_run, after)
 
 
-def _denoising(method: str | None, minutes: float | None) -> After | None:
-    """What --denoise asks for after a reconstruction."""
-    from cryolithe.cli.denoise import Denoising
+def _denoising(method: str | None, minutes: float | None, halves: bool) -> After | None:
+    """What --denoise asks for after the reconstruction of one volume."""
+    from cryolithe.cli.denoising import Denoising
 
-    if method is None and minutes is not None:
-        raise SettingsError("--denoise-minutes goes with --denoise samba")
-    return Denoising(minutes) if method else None
+    if method is None:
+        if minutes is not None:
+            raise SettingsError("--denoise-minutes goes with --denoise samba or n2n")
+        return None
+    if METHODS[method].of_halves:
+        if not halves:
+            raise SettingsError(
+                f"--denoise {method} learns from two halves: give --even and --odd; for halves of many series that are "
+                f"reconstructed already: cryolithe denoise --method {method} FOLDER"
+            )
+        return None
+    if halves:
+        raise SettingsError(
+            "--denoise takes one volume: run cryolithe denoise on the average of the halves, or choose --denoise n2n, "
+            "which learns from them"
+        )
+    return Denoising(method, minutes)
+
+
+def _whole_and_angles(first: Path | None, second: Path | None, denoiser: str | None) -> tuple[Path | None, Path | None]:
+    """The arguments beside --even and --odd: ANGLES, or with a denoiser of halves also TILTS before them."""
+    if denoiser is not None and first is not None and first.suffix.lower() in STACK_SUFFIXES:
+        return first, second
+    if second is not None:
+        raise SettingsError(
+            "--even and --odd stand for TILTS: give ANGLES alone beside them (with --denoise n2n also TILTS, of which "
+            "the whole volume is then made)"
+        )
+    return None, first
 
 
 def _halves(even: Path | None, odd: Path | None) -> tuple[Path, Path] | None:
@@ -183,89 +215,3 @@ def _halves(even: Path | None, odd: Path | None) -> tuple[Path, Path] | None:
     if even is None or odd is None:
         raise SettingsError(f"--{'odd' if even is None else 'even'} needs --{'even' if even is None else 'odd'} too")
     return even, odd
-
-
-def _job(tilts: Path, angles: Path | None, output: Path | None, settings: ReconstructSettings, reading: Reading) -> Job:
-    from cryolithe.reconstruct.job import Job, default_output
-
-    table = format_of_table(tilts)
-    if table and table.files[0].option not in settings.alignment_files:  # it names the images and aligns them
-        settings = settings.model_copy(update={table.files[0].option: str(tilts)})
-    return Job(tilts, angles, output or default_output(tilts, settings.format), settings, reading=reading)
-
-
-def _reconstruct_pair(
-    halves: tuple[Path, Path],
-    arguments: tuple[Path | None, Path | None],
-    output: Path | None,
-    settings: ReconstructSettings,
-    dry_run: bool,
-) -> None:
-    """Reconstruct two halves; the only argument beside them is ANGLES."""
-    import torch
-
-    from cryolithe.cli import halves as pair
-    from cryolithe.reconstruct.job import already_done, resolve
-    from cryolithe.reconstruct.looking import evidence_of_parts
-    from cryolithe.reconstruct.plan import memory_budget_bytes
-    from cryolithe.reconstruct.preparation import check_images
-
-    (angles, more), reading = arguments, Reading()
-    if more is not None:
-        raise SettingsError("--even and --odd stand for TILTS: give ANGLES alone beside them")
-    if dry_run:
-        for stack, name in zip(halves, ("EVN", "ODD"), strict=True):
-            volume = output or pair.default_output(stack)
-            _reconstruct(
-                _job(stack, angles, volume.with_name(f"{volume.stem}_{name}.mrc"), settings, reading), True, None
-            )
-        return
-    runs = [resolve(_job(stack, angles, None, settings, reading)) for stack in halves]
-    for run in runs:  # both are looked at before the first is worked on for long
-        check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
-    evidence: Evidence | None = None
-
-    def one(stack: Path, volume: Path) -> str:
-        nonlocal evidence
-        from cryolithe.session.batch import run_task
-        from cryolithe.session.tasks import Task
-
-        # A half that is done already is not made again when the command is repeated.
-        with progress_watcher() as watcher:
-            job = _job(stack, angles, volume, settings, reading)
-            if settings.method == "network" and volume.parent.is_dir() and not already_done(job):
-                # Halves are noisier than the series, and must not differ in what they are taken for.
-                evidence = evidence or evidence_of_parts(runs, volume.parent)
-                job = replace(job, evidence=evidence)
-            return run_task(Task(volume.stem, job), watcher, (Exception,)).message
-
-    def job_of(stack: Path, volume: Path) -> Job:
-        return _job(stack, angles, volume, settings, reading)
-
-    memory = memory_budget_bytes(settings.max_memory, torch.device("cpu"))
-    pair.reconstruct_halves(halves, output, settings.overwrite, one, job_of, memory)
-
-
-def _reconstruct(job: Job, dry_run: bool, after: After | None) -> None:
-    """Run one job, or say what it would take."""
-    from cryolithe.reconstruct.job import already_done
-    from cryolithe.reconstruct.remedies import checked
-    from cryolithe.reconstruct.run import plan_run, reconstruct
-
-    if dry_run:
-        run = checked(job)
-        for note in run.series.notes:
-            say(f"Note on {job.tilts.name}: {note}", err=True)
-        line, table = plan_run(run)
-        say(f"{job.output}: {line}\n{table}")
-        return
-    with progress_watcher() as watcher:
-        # A volume is not made again only because its denoising was interrupted.
-        pending = after is not None and not after.is_done(job.output, job.settings.overwrite)
-        if pending and not job.settings.overwrite and already_done(job):
-            line = f"{job.output}: already done with these inputs and settings"
-        else:
-            line = str(reconstruct(job, watcher))
-        if after is not None:
-            line += "\n" + after(job.output, job.settings, watcher)
-    say(line)

@@ -1,10 +1,9 @@
-"""Denoisers of finished volumes, trained on the one volume that they denoise.
+"""Denoisers of finished volumes, trained on the volumes that they denoise.
 
-`samba` is CryoSamba (Costa-Filho et al. 2024): every plane is predicted from its neighbours along z by an interpolation
-network for video frames, EBME (Jin et al. 2023), so that what neighbours share stays and independent noise goes.
+    entry, methods                      what the command line knows of each: name, options
+    job, method                         files and choices; what every denoiser can do
+    run <- session, guard, ceiling      from file to file: training with its records, results and what they are worth
+    scale, mirror, output, figures      grey levels, borders, files, pictures
 
-    warp -> flow, fusion -> model       the network
-    scale, blocks, losses, recipe -> training, state     learning from one volume
-    gaps, tiles -> inference -> guard, sweep             planes out, and what they are worth
-    job -> run                          from file to file
+`samba`: CryoSamba, learns from the planes of one volume. `n2n`: Noise2Noise, learns from two halves.
 """

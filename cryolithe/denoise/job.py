@@ -1,131 +1,171 @@
-"""What is to be denoised: files and choices, checked before any work."""
+"""What is to be denoised, whatever the method: files and choices, checked before any work."""
 
 from __future__ import annotations
 
-import math
 import os
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cryolithe.denoise.beside import Beside
-from cryolithe.denoise.blocks import Source
 from cryolithe.denoise.figures import check_figure_name
-from cryolithe.denoise.gaps import fitting_gap, gaps_of, training_gap
-from cryolithe.denoise.output import Target, choose_target
-from cryolithe.denoise.scale import describe_planes, survey
-from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.errors import OutputError
 from cryolithe.formats.record import changed_input, read_record_beside
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file
-from cryolithe.formats.volume_kind import stack_refusal
-from cryolithe.hashing import file_sha256
-from cryolithe.work.watcher import Watcher
-
-CPU_MINUTES = 30.0
-SMALLEST_CROP = 64
 
 
 @dataclass(frozen=True)
-class DenoiseJob(Beside):
-    """Files and choices of one denoising.
+class Given:
+    """What a user gave, of which a method makes a job.
 
     Attributes:
-        volume: input.
+        volumes: whole ones.
+        halves: volumes of even and of odd images or frames, in pairs.
+        output: name for the result, or None.
+    """
+
+    volumes: tuple[Path, ...] = ()
+    halves: tuple[tuple[Path, Path], ...] = ()
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A volume that is to be made.
+
+    Attributes:
+        inputs: files that it is made of, by their names in the record.
         output: to write.
+        report: figure to write, or None.
+    """
+
+    inputs: Mapping[str, Path]
+    output: Path
+    report: Path | None = None
+
+    @property
+    def sidecar(self) -> Path:
+        """The record beside the output."""
+        return self.output.with_name(self.output.stem + ".json")
+
+    @property
+    def names(self) -> str:
+        """The inputs in words."""
+        return " and ".join(str(path) for path in self.inputs.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Files and choices of a denoising: one network, and what is made with it. Methods add their own choices.
+
+    Attributes:
+        items: what is made.
+        learned: where the network and its training are kept, without an ending.
         model: weights to use instead of training; with ``train_minutes`` those to start from.
-        train_minutes: limit of the training; None: 30 minutes on a CPU, early stop on a GPU.
-        lmax: largest gap of inference; None: from the voxel size.
-        voxel_size: in Å, wins over the file's in choosing Lmax.
-        augment: mean over four flips.
-        keep_low: keep the low frequencies of the input.
-        crop: side of the squares; None: 256 (training on a CPU: 128).
-        batch: triplets of a training step; None: from memory.
-        halves: volumes of even and odd images, for the guard.
-        report: figure to write.
-        sweep: panel to write instead of denoising.
-        is_volume: the input is a volume even if its file may be a stack.
+        train_minutes: limit of the training; None for the method's own.
+        batch: examples of a training step; None for the method's own.
+        is_volume: the inputs are volumes even if their files may be stacks.
         fix_nonfinite: take NaN and Inf for the median.
         resume: go on with an interrupted run.
         overwrite: replace existing files.
         seed: of the training.
-        size: of the network, a name of `cryolithe.denoise.model.SIZES`.
+        notes: what was assumed, in words.
     """
 
-    volume: Path
-    output: Path
+    items: tuple[Item, ...]
+    learned: Path
     model: Path | None = None
     train_minutes: float | None = None
-    lmax: int | None = None
-    voxel_size: float | None = None
-    augment: bool = False
-    keep_low: bool = True
-    crop: int | None = None
     batch: int | None = None
-    halves: tuple[Path, Path] | None = None
-    report: Path | None = None
-    sweep: Path | None = None
     is_volume: bool = False
     fix_nonfinite: bool = False
     resume: bool = False
     overwrite: bool = False
     seed: int = 0
-    size: str = "published"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> Path:
+        """The trained network."""
+        return self._learned(".safetensors")
+
+    @property
+    def folder(self) -> Path:
+        """State, tables and curves of the training."""
+        return self._learned(".run")
+
+    @property
+    def state(self) -> Path:
+        """What an interrupted training goes on from."""
+        return self.folder / "state.safetensors"
+
+    @property
+    def trains(self) -> bool:
+        """Whether a network is to be trained."""
+        return self.model is None or self.train_minutes is not None
+
+    @property
+    def used_weights(self) -> Path:
+        """The network that the volumes are made with."""
+        return self.weights if self.trains or self.model is None else self.model
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What decides the result beside the volume, as plain values for the record; weights by their content."""
-        model = None if self.model is None else file_sha256(self.model)
-        names = (
-            "train_minutes",
-            "lmax",
-            "voxel_size",
-            "augment",
-            "keep_low",
-            "crop",
-            "batch",
-            "fix_nonfinite",
-            "seed",
-            "size",
-        )
-        return {"model_sha256": model, "size": self.size, **{name: getattr(self, name) for name in names}}
+        """What decides the result beside the inputs, as plain values; weights by their content."""
+        raise NotImplementedError
+
+    @property
+    def read(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        inputs = (path for item in self.items for path in item.inputs.values())
+        return (*inputs, *([self.model] if self.model else []))
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """All files that are written, and must not be there before; those of a finished item have been."""
+        made = [self.weights] if self.trains else []
+        for item in self.items:
+            if not (self.resume and item.output.exists() and made_before(self, item) is None):
+                made += [path for path in (item.output, item.sidecar, item.report) if path is not None]
+        return tuple(made)
+
+    @property
+    def figures(self) -> tuple[tuple[Path, str], ...]:
+        """Pictures to write, with the options that name them."""
+        return tuple((item.report, "--report") for item in self.items if item.report is not None)
 
     def limit_seconds(self, device: torch.device) -> float:
         """Time for the training."""
-        if self.train_minutes is not None:
-            return 60 * self.train_minutes
-        return 60 * CPU_MINUTES if device.type == "cpu" else math.inf
+        raise NotImplementedError
+
+    def _learned(self, ending: str) -> Path:
+        return self.learned.with_name(self.learned.name + ending)
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """A job whose input is known.
-
-    Attributes:
-        job: the choices.
-        source: the volume, its grey scale and usable planes.
-        target: what is written.
-        gaps: largest ones of training and inference.
-    """
-
-    job: DenoiseJob
-    source: Source
-    target: Target
-    gaps: tuple[int, int]
+def beside(output: Path) -> Path:
+    """Where the network of a single output is kept: ``tomo_n2n.mrc`` has ``tomo_n2n.safetensors`` and so on."""
+    return output.with_name(output.stem)
 
 
-def made_before(job: DenoiseJob) -> str | None:
-    """Whether the output was made of this very volume with these choices: what differs, in words, or None.
+def page_of(output: Path) -> Path:
+    """The figure of the guard, where nobody named it: ``tomo_n2n.mrc`` has ``tomo_n2n.png``."""
+    return output.with_name(output.stem + ".png")
+
+
+def made_before(job: Job, item: Item) -> str | None:
+    """Whether an output was made of these very inputs with these choices: what differs, in words, or None.
 
     Raises:
-        InputError: if the volume cannot be read.
+        InputError: if an input cannot be read.
     """
-    record = read_record_beside(job.output)
+    record = read_record_beside(item.output)
     if not record:
         return "it has no record of how it was made"
-    if changed_input(record, {"volume": job.volume}):
-        return f"it was made of another {job.volume.name} than the one that is there now"
+    if name := changed_input(record, item.inputs):
+        path = item.inputs.get(name)
+        return f"it was made of another {path.name if path else name} than the one that is there now"
     before = record.get("choices")
     before = before if isinstance(before, dict) else {}
     for name, value in job.choices.items():
@@ -134,96 +174,41 @@ def made_before(job: DenoiseJob) -> str | None:
     return None
 
 
-def check_paths(job: DenoiseJob) -> None:
+def made_with(item: Item) -> str | None:
+    """SHA-256 of the weights that an output was made with, by its record."""
+    method = read_record_beside(item.output).get("method")
+    weights = method.get("weights") if isinstance(method, dict) else None
+    found = weights.get("sha256") if isinstance(weights, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def check_job(job: Job) -> None:
     """Refuse names that are taken or cannot be written.
 
     Raises:
         OutputError: says which and what to do.
     """
-    parent = job.output.parent
-    if not parent.is_dir():
-        raise OutputError(f"the output folder {parent} does not exist; make it first or choose another -o")
-    if not os.access(parent, os.W_OK):
-        raise OutputError(f"the output folder {parent} is not writable; choose another -o")
-    for path, option in ((job.report, "--report"), (job.sweep, "--lmax-sweep")):
-        if path is not None:
-            check_figure_name(path, option)
-    inputs = [path for path in (job.volume, job.model, *(job.halves or ())) if path is not None and path.exists()]
-    made = [job.output, job.sidecar, job.report, *([job.weights] if job.trains else [])]
-    written = [job.sweep] if job.sweep else [path for path in made if path is not None]
-    if job.sweep and job.trains:
-        written.append(job.weights)
-    for path in written:
-        if path.exists() and any(path.samefile(used) for used in inputs):
+    for parent in dict.fromkeys([*(item.output.parent for item in job.items), job.learned.parent]):
+        if len(job.items) > 1 and not parent.exists() and parent.parent.is_dir():
+            parent.mkdir()
+        if not parent.is_dir():
+            raise OutputError(f"the output folder {parent} does not exist; make it first or choose another -o")
+        if not os.access(parent, os.W_OK):
+            raise OutputError(f"the output folder {parent} is not writable; choose another -o")
+    for path, option in job.figures:
+        check_figure_name(path, option)
+    used = [path for path in job.read if path.exists()]
+    kept = {job.weights, *(page_of(item.output) for item in job.items)}  # by a run that goes on
+    twice = [path for path, times in Counter(item.output for item in job.items).items() if times > 1]
+    if twice:
+        raise OutputError(f"{twice[0]} would be written twice; give halves of different names, or denoise them apart")
+    for path in (path for path in job.written if path.exists()):
+        if any(path.samefile(one) for one in used):
             raise OutputError(f"{path} is an input of this run; choose another name with -o")
-        kept = job.resume and path == job.weights
-        if path.exists() and not (job.overwrite or kept):
+        if not (job.overwrite or (job.resume and path in kept)):
             hint = " (--model uses trained weights)" if path == job.weights else ""
             raise OutputError(f"{path} exists; give --overwrite to replace it{hint}, or another name with -o")
-    state = job.state
-    if job.trains and state.exists() and not (job.resume or job.overwrite):
+    if job.trains and job.state.exists() and not (job.resume or job.overwrite):
         raise OutputError(
             f"{job.folder} holds an earlier training; give --resume to go on or --overwrite to start anew"
         )
-
-
-def resolve(job: DenoiseJob, watcher: Watcher) -> Resolved:
-    """Open the volume, look at all of it, choose what was left open; say what was decided.
-
-    Raises:
-        InputError: if the volume cannot be used.
-        OutputError: if the output cannot be written.
-    """
-    volume = open_volume_file(job.volume)
-    if volume.told.content == "stack" and not job.is_volume:
-        raise stack_refusal(job.volume, volume.told)
-    if volume.told.content == "unknown" and not job.is_volume:
-        raise InputError(
-            f"{job.volume} does not say whether it is a volume or a stack of images (space group 0); if its "
-            f"{volume.shape[0]} sections are the z planes of a volume, give --is-volume"
-        )
-    target = choose_target(volume, job.output)
-    for note in (*(f"Note on {job.volume.name}: {text}" for text in volume.notes), target.note):
-        if note:
-            watcher.note(note)
-    if volume.of_network:
-        watcher.note(
-            f"Warning: {job.volume.name} was made by a network, which leaves hardly any independent noise: denoising "
-            "it costs detail (benchmarks/README.md) and is meant for volumes of --method fbp or sirt"
-        )
-    source = look(volume, job.fix_nonfinite, watcher)
-    planes = int(source.survey.usable.sum())
-    if planes < 3:
-        raise InputError(f"{job.volume} has {planes} planes with content along z; at least 3 are needed")
-    size = job.voxel_size or volume.voxel_size_angstrom
-    if size is None and job.lmax is None:
-        watcher.note(
-            "The voxel size is unknown: Lmax is chosen for a large one (3 in training, 6 in inference); give "
-            "--voxel-size or --lmax"
-        )
-    gaps = gaps_of(job.lmax, size, planes)
-    wished = 2 * training_gap(size) if job.lmax is None else job.lmax
-    if gaps[1] < wished:
-        watcher.note(
-            f"Lmax {wished} needs {2 * wished + 1} planes, there are {planes}: reduced to {gaps[1]} (at most "
-            f"{fitting_gap(planes)} fits)"
-        )
-    if job.crop is not None and job.crop < SMALLEST_CROP:
-        raise SettingsError(f"--crop: expected at least {SMALLEST_CROP} pixels, got {job.crop}")
-    return Resolved(job, source, target, gaps)
-
-
-def look(volume: VolumeFile, repair: bool, watcher: Watcher) -> Source:
-    """Survey a volume.
-
-    Raises:
-        InputError: if it has no content, or NaN that is not to be repaired.
-    """
-    watcher.stage(f"Looking at {volume.path.name}", volume.shape[0])
-    found = survey(volume.read, volume.shape[0], repair, str(volume.path), lambda: watcher.advance(1))
-    if found.repaired:
-        watcher.note(f"{found.repaired} voxels that are not finite are taken for the median.")
-    constant = describe_planes(found.usable)
-    if constant:
-        watcher.note(constant[0].upper() + constant[1:])
-    return Source(volume, found)

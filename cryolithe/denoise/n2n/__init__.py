@@ -4,7 +4,7 @@ A network learns to predict one half from the other; what it cannot predict is t
 
     unet, msd, scunet -> network        backbones, and the file that they are kept in
     halves -> pairs                     half volumes that belong together, and the patches that are learned from
-    losses, gains                       what is minimised, and the amplitudes that some losses do not see
-    tiles                               application to whole volumes
-    ceiling                             what the result is worth, and whether it is too good to be true
+    losses, gains -> train -> learning  what is minimised, and the amplitudes that some losses do not see
+    tiles -> apply                      application to whole volumes
+    entry, job, view -> method          as one of the denoisers
 """

@@ -22,6 +22,7 @@ FEWEST_VOXELS = 16  # along an axis
 MOST_SHIFT_PX = 0.3
 LONGEST = 192  # voxels along an axis that are compared
 _SAME_VOXEL_SIZE = 0.005  # relative: headers round
+MOST_APART = 1.1  # voxel sizes of volumes that one network suits
 _SAME_NOISE, _SHARED_NOISE, _SIGMAS = 0.9, 0.05, 5.0
 
 
@@ -145,7 +146,7 @@ def _check_alike(first: VolumeFile, second: VolumeFile) -> None:
             f"the halves differ in voxel size: {first.path} has {sizes[0]:g} Å, {second.path} has {sizes[1]:g} Å; give "
             "volumes of one binning"
         )
-    contrasts = [_contrast(file) for file in (first, second)]
+    contrasts = [contrast_of(file.path) for file in (first, second)]
     if contrasts[0] and contrasts[1] and contrasts[0] != contrasts[1]:
         raise InputError(
             f"the halves differ in contrast: by its record {first.path} is {contrasts[0]}, {second.path} is "
@@ -153,9 +154,9 @@ def _check_alike(first: VolumeFile, second: VolumeFile) -> None:
         )
 
 
-def _contrast(file: VolumeFile) -> str | None:
+def contrast_of(path: Path) -> str | None:
     """Contrast by the record beside a volume, or None."""
-    told = read_record_beside(file.path).get("volume")
+    told = read_record_beside(path).get("volume")
     contrast = told.get("contrast") if isinstance(told, dict) else None
     return contrast if isinstance(contrast, str) else None
 

@@ -104,13 +104,14 @@ class Patches:
         """Patches of the rows held back, first and second half, each of shape ``(1, 1, z, y, x)``, unturned.
 
         Args:
-            most: of them in all; taken evenly over the pairs and their places.
+            most: of them in all, but one of each pair at least; taken evenly over the places of each pair.
         """
-        places = [(n, box) for n in range(len(self._pairs)) for box in self._held_boxes(n)]
-        step = max(1, -(-len(places) // most))
-        for number, box in places[step // 2 :: step]:
-            pair = self._pairs[number]
-            yield _tensor([pair.first.box(box)]), _tensor([pair.second.box(box)])
+        share = max(1, most // len(self._pairs))
+        for number, pair in enumerate(self._pairs):
+            boxes = self._held_boxes(number)
+            step = max(1, -(-len(boxes) // share))
+            for box in boxes[step // 2 :: step]:
+                yield _tensor([pair.first.box(box)]), _tensor([pair.second.box(box)])
 
     def _held_boxes(self, number: int) -> list[Box]:
         """Boxes that cover the rows held back of a pair, side by side along z and x."""

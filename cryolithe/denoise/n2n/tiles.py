@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cryolithe.denoise.mirror import reflected
 from cryolithe.denoise.n2n.gains import GAIN_REACH_PX, ShellGain
 from cryolithe.denoise.n2n.network import Config, kind_of
-from cryolithe.denoise.tiles import reflected
 from cryolithe.errors import ResourceError
 
 Box = tuple[slice, slice, slice]

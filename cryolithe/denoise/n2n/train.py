@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cryolithe.denoise.method import LearningState
 from cryolithe.denoise.n2n.losses import half_loss
 from cryolithe.denoise.n2n.network import build
 from cryolithe.denoise.n2n.pairs import Patches
@@ -20,7 +21,7 @@ from cryolithe.errors import SettingsError
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks as AnyHooks
 from cryolithe.optimise.loop import Progress, Task, optimise
-from cryolithe.optimise.state import State, check_same, new_scaler, read_state, restore, write_state
+from cryolithe.optimise.state import check_same, new_scaler, read_state, restore, write_state
 from cryolithe.optimise.step import follow, gradient, update
 
 FORMAT = "cryolithe-n2n-training"
@@ -30,22 +31,16 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(kw_only=True)
-class N2nState(State[nn.Module]):
-    """All that changes during a training; ``best_loss`` is ``1 - correlation`` of ``best``.
+class N2nState(LearningState[nn.Module]):
+    """All that changes during a training; ``best_loss`` is ``1 - correlation`` of ``best``, which holds averages.
 
     Attributes:
         averaged: exponential mean of the weights, which is what is validated.
-        best: the averaged weights of the best score on what is held back.
         smooths: whether ``best`` smooths signal away.
-        validated: part of the training that was done at the last validation.
-        finished: whether it came to its end.
     """
 
     averaged: nn.Module
-    best: nn.Module
     smooths: bool = True
-    validated: float = 0.0
-    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +150,7 @@ def save_state(path: Path, state: N2nState, recipe: Recipe, fingerprint: str) ->
     Raises:
         OutputError: if it cannot be written (an earlier file is kept).
     """
-    write_state(path, state, FORMAT, {"recipe": recipe.plain(), "pairs": fingerprint})
+    write_state(path, state, FORMAT, {"recipe": recipe.plain(), "learned_from": fingerprint})
 
 
 def load_state(path: Path, state: N2nState, recipe: Recipe, fingerprint: str) -> None:
@@ -166,7 +161,7 @@ def load_state(path: Path, state: N2nState, recipe: Recipe, fingerprint: str) ->
         SettingsError: if it is of another recipe or of other volumes.
     """
     tensors, values = read_state(path, FORMAT)
-    if values["pairs"] != fingerprint:
+    if values.get("learned_from") != fingerprint:
         raise SettingsError(f"{path} was saved by a training on other volumes; give --overwrite to start anew")
     check_same(path, values["recipe"], recipe.plain())
     restore(path, state, tensors, values)

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 
-from cryolithe.denoise.blocks import Blocks
-from cryolithe.denoise.losses import interpolation_loss
-from cryolithe.denoise.model import SambaNet
-from cryolithe.denoise.recipe import Recipe
+from cryolithe.denoise.method import LearningState
+from cryolithe.denoise.samba.blocks import Blocks
+from cryolithe.denoise.samba.losses import interpolation_loss
+from cryolithe.denoise.samba.model import SambaNet
+from cryolithe.denoise.samba.recipe import Recipe
 from cryolithe.errors import SettingsError
 from cryolithe.optimise.distributed import Place, average
 from cryolithe.optimise.loop import Hooks as AnyHooks
 from cryolithe.optimise.loop import Progress, Task, loader_threads, optimise
-from cryolithe.optimise.state import State, check_same, new_scaler, read_state, restore, write_state
+from cryolithe.optimise.state import check_same, new_scaler, read_state, restore, write_state
 from cryolithe.optimise.step import gradient, update
 
 FORMAT = "cryolithe-samba-training"
@@ -26,19 +27,7 @@ CLIP_NORM = 10.0  # far above the usual; a step on a gold bead must not undo the
 BETTER = 1e-4  # relative: what counts as a better loss
 
 
-@dataclass(kw_only=True)
-class SambaState(State[SambaNet]):
-    """All that changes during a training.
-
-    Attributes:
-        best: weights of the lowest loss on the blocks held back.
-        validated: share of the time limit at the last validation.
-        finished: whether it came to its end.
-    """
-
-    best: SambaNet
-    validated: float = 0.0
-    finished: bool = False
+SambaState = LearningState[SambaNet]
 
 
 @dataclass(frozen=True)
@@ -158,7 +147,7 @@ def save_state(path: Path, state: SambaState, recipe: Recipe, fingerprint: str) 
     Raises:
         OutputError: if it cannot be written (an earlier file is kept).
     """
-    write_state(path, state, FORMAT, {"recipe": recipe.plain(), "volume": fingerprint})
+    write_state(path, state, FORMAT, {"recipe": recipe.plain(), "learned_from": fingerprint})
 
 
 def saved_batch(path: Path) -> int | None:
@@ -178,7 +167,7 @@ def load_state(path: Path, state: SambaState, recipe: Recipe, fingerprint: str) 
         SettingsError: if it is of another recipe or volume.
     """
     tensors, values = read_state(path, FORMAT)
-    if values["volume"] != fingerprint:
+    if values.get("learned_from") != fingerprint:
         raise SettingsError(f"{path} was saved by a training on another volume; give --overwrite to start anew")
     check_same(path, values["recipe"], recipe.plain())
     restore(path, state, tensors, values)

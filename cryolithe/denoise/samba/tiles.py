@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.denoise.mirror import reflected
+
 
 @dataclass(frozen=True)
 class Span:
@@ -35,18 +37,6 @@ class Span:
 
 
 Tile = tuple[Span, Span]
-
-
-def reflected(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Positions folded into ``0 ... size - 1`` by mirrors at the first and the last pixel.
-
-    >>> reflected(np.arange(-2, 6), 4).tolist()
-    [2, 1, 0, 1, 2, 3, 2, 1]
-    """
-    if size == 1:
-        return np.zeros_like(positions)
-    folded = np.abs(positions) % (2 * (size - 1))
-    return np.where(folded >= size, 2 * (size - 1) - folded, folded)
 
 
 def spans(size: int, crop: int, overlap: int, multiple: int) -> list[Span]:

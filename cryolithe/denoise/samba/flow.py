@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import nn
 
-from cryolithe.denoise.warp import backward_warp, correlation, resize_flow, softmax_splat
+from cryolithe.denoise.samba.warp import backward_warp, correlation, resize_flow, softmax_splat
 
 SLOPE = 0.1  # of leaky ReLU, in the whole flow network
 FEATURE_STRIDE = 4

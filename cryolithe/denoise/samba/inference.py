@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.denoise.gaps import Pair, neighbours
-from cryolithe.denoise.model import SambaNet
+from cryolithe.denoise.samba.gaps import Pair, neighbours
+from cryolithe.denoise.samba.model import SambaNet
 from cryolithe.optimise.distributed import Place
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (n, 1, y, x)

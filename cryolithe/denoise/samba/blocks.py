@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.denoise.gaps import training_pairs
-from cryolithe.denoise.recipe import Recipe
+from cryolithe.denoise.samba.gaps import training_pairs
+from cryolithe.denoise.samba.recipe import Recipe
+from cryolithe.denoise.samba.tiles import Tile, tiles
 from cryolithe.denoise.scale import Survey
-from cryolithe.denoise.tiles import Tile, tiles
 from cryolithe.errors import InputError
 from cryolithe.formats.volume_file import VolumeFile
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cryolithe.denoise.model import SambaConfig, SambaNet
+from cryolithe.denoise.samba.model import SambaConfig, SambaNet
 
 STEPS_PER_GAP = 30_000
 MOST_BATCH = 32

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 
-from cryolithe.denoise.splat_numba import TINY, Splat, available
+from cryolithe.denoise.samba.splat_numba import TINY, Splat, available
 
 # Importances further below the largest one of an image weigh nothing; keeps exp() within float32.
 _LEAST_IMPORTANCE = 20.0

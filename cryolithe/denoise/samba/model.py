@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cryolithe.denoise.flow import FEATURE_STRIDE, FlowConfig, FlowNet
-from cryolithe.denoise.fusion import FusionConfig, FusionNet
+from cryolithe.denoise.samba.flow import FEATURE_STRIDE, FlowConfig, FlowNet
+from cryolithe.denoise.samba.fusion import FusionConfig, FusionNet
 from cryolithe.errors import ModelError, shown
 from cryolithe.optimise.tensors import check_leaves, load_leaves, read_tensors, write_tensors
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import nn
 
-from cryolithe.denoise.flow import conv3
-from cryolithe.denoise.warp import resize_flow, softmax_splat
+from cryolithe.denoise.samba.flow import conv3
+from cryolithe.denoise.samba.warp import resize_flow, softmax_splat
 
 SIDE = 5  # of the learned down-sampling's window, in pixels of twice the size
 # Where a plane's pixel lies in that window: between two of the finer pixels; and how sharply it starts.

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.denoise.blocks import Source
 from cryolithe.denoise.figures import plot_sweep
-from cryolithe.denoise.inference import Inference
-from cryolithe.denoise.job import Resolved
-from cryolithe.denoise.tiles import Span, Tile
+from cryolithe.denoise.samba.blocks import Source
+from cryolithe.denoise.samba.inference import Inference
+from cryolithe.denoise.samba.job import Resolved
+from cryolithe.denoise.samba.tiles import Span, Tile
 from cryolithe.work.watcher import Watcher
 
 CROP, PLANES = 256, 16
@@ -58,7 +58,7 @@ def sweep(run: Resolved, inference: Inference, path: Path, watcher: Watcher) -> 
             shown = versions
         watcher.advance(1)
     titles = ["input", *(f"Lmax {gap}" for gap in wanted)]
-    size = run.job.voxel_size or source.volume.voxel_size_angstrom
+    size = run.voxel_size_angstrom
     plot_sweep(path, list(zip(titles, shown, strict=True)), list(np.log10(power / len(planes) + 1e-12)), size)
 
 

@@ -1,0 +1,112 @@
+"""``cryolithe reconstruct --even --odd``: two halves, what they make together, and what is learned from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryolithe.cli import halves as pair
+from cryolithe.cli.denoising import HalvesDenoising
+from cryolithe.cli.one_series import job_of, reconstruct_one
+from cryolithe.cli.plain import say
+from cryolithe.cli.progress import progress_watcher
+
+if TYPE_CHECKING:
+    from cryolithe.formats.reading import Reading
+    from cryolithe.reconstruct.job import Job
+    from cryolithe.reconstruct.polarity import Evidence
+    from cryolithe.settings import ReconstructSettings
+
+
+@dataclass(frozen=True)
+class Halves:
+    """What a user gave.
+
+    Attributes:
+        stacks: of even and of odd frames.
+        tilts: stack of all frames, or None: the average of the halves stands for it.
+        angles: of all of them, or None.
+        denoiser: that learns from the halves, or None.
+        minutes: limit of its training, or None.
+        reading: what is parsed already.
+    """
+
+    stacks: tuple[Path, Path]
+    tilts: Path | None
+    angles: Path | None
+    denoiser: str | None
+    minutes: float | None
+    reading: Reading
+
+
+def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSettings, dry_run: bool) -> None:
+    """Reconstruct two halves, and the whole or their average; denoise that by them if it is asked for.
+
+    Raises:
+        CryoLitheError: for everything that the user can mend.
+    """
+    from cryolithe.reconstruct.job import default_output
+
+    if output is None:
+        named = default_output(given.tilts, settings.format) if given.tilts else pair.default_output(given.stacks[0])
+        output = named
+    volumes = pair.volumes_beside(output)
+    after = None
+    if given.denoiser is not None:
+        after = HalvesDenoising(given.denoiser, given.minutes, volumes, output, settings)
+        after.check()
+    if dry_run:
+        for stack, volume in zip(given.stacks, volumes, strict=True):
+            reconstruct_one(job_of((stack, given.angles), volume, settings, given.reading), True, None)
+        if given.tilts is not None:
+            reconstruct_one(job_of((given.tilts, given.angles), output, settings, given.reading), True, None)
+        if after is not None:
+            say(after.plan())
+        return
+    _reconstruct(given, output, settings)
+    if after is not None:
+        with progress_watcher() as watcher:
+            line = after.run(watcher)
+        say(line)
+
+
+def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> None:
+    """The volumes of the halves, and that of the whole or their average."""
+    import torch
+
+    from cryolithe.reconstruct.job import already_done, resolve
+    from cryolithe.reconstruct.looking import evidence_of_parts
+    from cryolithe.reconstruct.plan import memory_budget_bytes
+    from cryolithe.reconstruct.preparation import check_images
+
+    runs = [resolve(job_of((stack, given.angles), None, settings, given.reading)) for stack in given.stacks]
+    for run in runs:  # both are looked at before the first is worked on for long
+        check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
+    pair.check_stacks(given.stacks, given.tilts)
+    evidence: Evidence | None = None
+
+    def one(stack: Path, volume: Path) -> str:
+        nonlocal evidence
+        from cryolithe.session.batch import run_task
+        from cryolithe.session.tasks import Task
+
+        # A half that is done already is not made again when the command is repeated.
+        with progress_watcher() as watcher:
+            job = job_of((stack, given.angles), volume, settings, given.reading)
+            if settings.method == "network" and volume.parent.is_dir() and not already_done(job):
+                # Halves are noisier than the series, and must not differ in what they are taken for.
+                evidence = evidence or evidence_of_parts(runs, volume.parent)
+                job = replace(job, evidence=evidence)
+            return run_task(Task(volume.stem, job), watcher, (Exception,)).message
+
+    def half_job(stack: Path, volume: Path) -> Job:
+        return job_of((stack, given.angles), volume, settings, given.reading)
+
+    if given.tilts is not None:
+        for stack, volume in zip(given.stacks, pair.volumes_beside(output), strict=True):
+            say(one(stack, volume))
+        say(one(given.tilts, output))
+        return
+    memory = memory_budget_bytes(settings.max_memory, torch.device("cpu"))
+    pair.reconstruct_halves(given.stacks, output, settings.overwrite, one, half_job, memory)

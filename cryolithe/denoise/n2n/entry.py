@@ -1,0 +1,31 @@
+"""What the command line has to know of Noise2Noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cryolithe.denoise.entry import Entry, Option
+
+if TYPE_CHECKING:
+    from cryolithe.denoise.method import Method
+
+
+def _load() -> Method[Any, Any, Any]:
+    from cryolithe.denoise.n2n.method import N2n
+
+    return N2n()
+
+
+ENTRY = Entry(
+    "n2n",
+    (
+        Option(
+            "backbone",
+            ("unet-small", "unet", "msd", "scunet"),
+            "Network of n2n. Default: unet-small on a CPU, unet on a GPU.",
+        ),
+        Option("loss", ("l2", "l1", "l0", "fsc", "mixed"), "What n2n minimises. Default: l2."),
+    ),
+    _load,
+    of_halves=True,
+)
