@@ -22,6 +22,7 @@ ALLOWED = {
     "images": {"errors", "geometry"},
     "alignment": {"errors", "geometry"},
     "filters": {"errors"},
+    "known": {"errors"},
     "wavelets": {"errors"},
     "tilts": {"errors", "geometry"},
     "volume": {"errors", "geometry"},
@@ -34,11 +35,11 @@ ALLOWED = {
     "greys": set(),
     "report": {"errors", "greys", "metrics", "formats"},
     "models": {"errors", "hashing"},
-    "network": {"errors", "hashing", "filters", "models", "sampling", "wavelets"},
+    "network": {"errors", "hashing", "filters", "known", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruct": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "images", "filters",
-        "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "network", "inference",
+        "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network", "inference",
         "work",
     },
     "session": {"errors", "settings", "limits", "work", "formats", "report", "reconstruct"},
@@ -56,7 +57,8 @@ ALLOWED = {
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
-        "metrics", "fidelity", "greys", "report", "network", "inference", "reconstruct", "simulation", "optimise",
+        "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruct", "simulation",
+        "optimise",
     },
     "denoise": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",

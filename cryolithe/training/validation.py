@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import SettingsError
 from cryolithe.formats.pairs import Pair, open_pair
+from cryolithe.known import NOTHING, Known
 from cryolithe.network import Head, Network
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.simulation import Molecule, add_white_noise, draw_angles_deg, make_specimen, project
 from cryolithe.training.class_scoring import SUMMARY, structure_labels, summary_fidelity
 from cryolithe.training.config import TrainConfig
+from cryolithe.training.knowing import known_of_pair, known_of_plain
 from cryolithe.training.losses import output_weights
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.scoring import reconstruct_array, score_volume
@@ -41,6 +43,7 @@ class Example:
         angles_deg: their angles.
         truth: shape ``(z, y, x)``, dense = positive.
         labels: classes of its voxels (`cryolithe.simulation.Structure`), the same shape; None where nobody knows.
+        known: what a network that takes facts is told.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Example:
     angles_deg: tuple[float, ...]
     truth: NDArray[np.float32]
     labels: NDArray[np.uint8] | None = None
+    known: Known = NOTHING
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ def validation_set(
                 noisy = add_white_noise(images, snr_db, rng)
                 noisy -= noisy.mean(axis=(1, 2), keepdims=True)
                 name = f"plain {number + 1} {snr_db:g} dB"
-                examples.append(Example(name, noisy, angles, specimen.density, specimen.labels))
+                known = known_of_plain(specimen.voxel_size_angstrom)
+                examples.append(Example(name, noisy, angles, specimen.density, specimen.labels, known))
     if config.data.recipes:
         maker = recipe_maker(config, base, molecules)
         for number in range(settings.recipe_series):
@@ -141,7 +146,8 @@ def judge(
     head = network.config.head
     weights = output_weights(network.config, config.band_exponent)
     for example in examples:
-        volume = reconstruct_array(network, example.images, example.angles_deg, example.truth.shape[0], compute)
+        depth = example.truth.shape[0]
+        volume = reconstruct_array(network, example.images, example.angles_deg, depth, compute, example.known)
         reach = min(89.0, max(1.0, float(np.abs(example.angles_deg).max())))
         if np.isfinite(volume).all() and volume.max() > volume.min():
             score = score_volume(example.truth, volume, reach)
@@ -192,7 +198,8 @@ def _example(pair: Pair, name: str, rows: int | None) -> Example:
     tilts = np.flatnonzero(scale.usable)
     images = scale.apply(np.asarray(pair.images[:, run])[tilts], tilts).numpy()
     truth = -np.asarray(pair.truth[:, run], dtype=np.float32)
-    return Example(name, images, tuple(np.asarray(pair.angles_deg)[tilts]), truth - truth.mean())
+    known = known_of_pair(pair).of_images(tilts.tolist())
+    return Example(name, images, tuple(np.asarray(pair.angles_deg)[tilts]), truth - truth.mean(), known=known)
 
 
 def _check_disjoint(training: Sequence[Path], held_back: Sequence[Path]) -> None:
