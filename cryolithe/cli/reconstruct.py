@@ -27,8 +27,10 @@ _METAVARS = {
     "model": "NAME|PATH",
     "thickness": "N",
     "bin": "N",
+    "defocus": "µm",
+    "specimen_thickness": "NM",
 }
-_METAVARS |= dict.fromkeys(("xf", "newst_com", "tilt_com", "aln", "star", "warp"), "FILE")
+_METAVARS |= dict.fromkeys(("xf", "newst_com", "tilt_com", "aln", "star", "warp", "dose"), "FILE")
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:

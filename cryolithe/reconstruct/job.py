@@ -24,6 +24,7 @@ from cryolithe.inference import lift_network, shows_overflow
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
 from cryolithe.reconstruct.inputs import OPTIONS, Inputs, alignment_files, image_files, mirrored, read_inputs
+from cryolithe.reconstruct.knowing import NO_FACTS, SeriesFiles, ToldFacts, told_facts
 from cryolithe.reconstruct.polarity import Contrast, Evidence
 from cryolithe.reconstruct.preparation import Preparation
 from cryolithe.reconstruct.turning import NO_TILT_DEG, depth_before
@@ -31,7 +32,7 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
-FREE_SETTINGS = {"overwrite", "max_memory", "preview", *OPTIONS}
+FREE_SETTINGS = {"overwrite", "max_memory", "preview", "dose", *OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class ResolvedJob:
         x_tilt_deg: by which the volume is turned about x when it is made; 0 for none.
         precision: of a network's layers.
         fallback: of those slabs in which values leave its range; None where such a slab is an error.
+        facts: what is known of the series, for models that take it.
     """
 
     job: Job
@@ -125,6 +127,7 @@ class ResolvedJob:
     devices: tuple[torch.device, ...]
     precision: torch.dtype
     fallback: torch.dtype | None = None
+    facts: ToldFacts = NO_FACTS
 
     @property
     def device(self) -> torch.device:
@@ -246,7 +249,8 @@ def input_files(job: Job) -> dict[str, Path]:
     """Every file that decides the result besides the model, by what it is."""
     angles = {} if job.angles is None else {"angles": job.angles}
     alignment = alignment_files(job.tilts, job.angles, job.settings)
-    return {"tilts": job.tilts, **image_files(job.tilts), **angles, **alignment}
+    dose = {} if job.settings.dose is None else {"dose": Path(job.settings.dose)}
+    return {"tilts": job.tilts, **image_files(job.tilts), **angles, **alignment, **dose}
 
 
 def resolve(job: Job) -> ResolvedJob:
@@ -273,9 +277,18 @@ def resolve(job: Job) -> ResolvedJob:
     grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
     if inputs.aligned:
         preparation = _with_views(preparation, inputs, settings, (depth, height, width))
-    return ResolvedJob(
+    run = ResolvedJob(
         job, inputs.series, inputs.alignment, grid, depth, x_tilt, preparation, model, devices, precision, fallback
     )
+    return _told(run)
+
+
+def _told(run: ResolvedJob) -> ResolvedJob:
+    """A run with what is known of its series."""
+    job, angles = run.job, tuple(image.angle_deg for image in run.alignment.images)
+    files = SeriesFiles(job.tilts, job.angles, run.series, angles)
+    facts = told_facts(files, job.settings, run.model, run.voxel_size_angstrom)
+    return replace(run, series=replace(run.series, notes=(*run.series.notes, *facts.notes)), facts=facts)
 
 
 def _precisions(
