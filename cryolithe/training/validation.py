@@ -110,8 +110,8 @@ def validation_set(
                 noisy = add_white_noise(images, snr_db, rng)
                 noisy -= noisy.mean(axis=(1, 2), keepdims=True)
                 name = f"plain {number + 1} {snr_db:g} dB"
-                known = known_of_plain(specimen.voxel_size_angstrom)
-                examples.append(Example(name, noisy, angles, specimen.density, specimen.labels, known))
+                told = known_of_plain(specimen.voxel_size_angstrom)
+                examples.append(Example(name, noisy, angles, specimen.density, specimen.labels, told))
     if config.data.recipes:
         maker = recipe_maker(config, base, molecules)
         for number in range(settings.recipe_series):
