@@ -79,6 +79,29 @@ class ReconstructSettings(_WithAlignmentFiles):
     `cryolithe.formats.alignments`. Each description is the help text of the flag.
     """
 
+    ctf_state: Literal["uncorrected", "flipped", "wiener", "none"] | None = Field(
+        None,
+        description="What became of the CTF in the images: left in, phase-flipped, Wiener-filtered, or none there "
+        "(plain projections). For models that take it. Default: from the stack's header, else not known.",
+    )
+    defocus: float | None = Field(
+        None,
+        ge=-50,
+        le=50,
+        description="Mean defocus in µm, underfocus positive. For models that take it. Default: of --star, --warp.",
+    )
+    dose: str | None = Field(
+        None,
+        description="File that tells the exposure before each image: .mdoc, RELION's .star, Warp's .xml or .tomostar. "
+        "For models that take it. Default: ANGLES (.mdoc), --star, --warp.",
+    )
+    specimen_thickness: float | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="Thickness of the specimen in nm (--thickness is the volume's). For models that take it.",
+    )
     centre: Literal["imod", "relion"] | None = Field(
         None,
         description="Where the rotation axis lies: (N - 1) / 2 (imod) or N // 2 (relion), in images and volume. "

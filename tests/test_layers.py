@@ -23,6 +23,7 @@ ALLOWED = {
     "images": {"errors", "geometry"},
     "alignment": {"errors", "geometry"},
     "filters": {"errors"},
+    "known": {"errors"},
     "wavelets": {"errors", "mirrors"},
     "tilts": {"errors", "geometry"},
     "volume": {"errors", "geometry"},
@@ -36,11 +37,11 @@ ALLOWED = {
     "greys": set(),
     "report": {"errors", "greys", "metrics", "formats"},
     "models": {"errors", "hashing"},
-    "network": {"errors", "hashing", "filters", "models", "sampling", "wavelets"},
+    "network": {"errors", "hashing", "filters", "known", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruct": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "images", "filters",
-        "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "network", "inference",
+        "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network", "inference",
         "mirrors", "work",
     },
     "session": {"errors", "settings", "limits", "work", "formats", "page", "report", "reconstruct"},
@@ -59,7 +60,8 @@ ALLOWED = {
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
-        "metrics", "fidelity", "greys", "report", "network", "inference", "reconstruct", "simulation", "optimise",
+        "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruct", "simulation",
+        "optimise",
     },
     "denoise": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",

@@ -26,8 +26,10 @@ _METAVARS = {
     "model": "NAME|PATH",
     "thickness": "N",
     "bin": "N",
+    "defocus": "µm",
+    "specimen_thickness": "NM",
 }
-_METAVARS |= dict.fromkeys(alignment_files(), "FILE")
+_METAVARS |= dict.fromkeys((*alignment_files(), "dose"), "FILE")
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -158,7 +158,7 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
     from cryolithe.network.config import config_to_dict
     from cryolithe.training.config import TrainConfig, check_config, read_train_config
     from cryolithe.training.sources import find_pairs
-    from cryolithe.training.starting import grown_from, with_row_encoder_of
+    from cryolithe.training.starting import grown_from, knowing_from, takes_more_facts, with_row_encoder_of
 
     configs = [path for path in sources if path.suffix in (".yaml", ".yml")]
     pairs = [path for path in sources if path not in configs]
@@ -192,6 +192,9 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
     network = load_model(_model_name(base, config.start, named, "start")).network
     found = config_to_dict(network.config)
     if "network" in config.model_fields_set and config_to_dict(config.network_config()) != found:
+        if takes_more_facts(network.config, config.network_config()):
+            torch.manual_seed(config.seed)
+            return config, base, knowing_from(network, build_network(config.network_config()))
         raise SettingsError(
             f"model '{config.start}' is of another architecture than the configuration's 'network'; "
             "leave 'network' out to take the model's"

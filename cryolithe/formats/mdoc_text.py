@@ -1,8 +1,8 @@
 """What is needed of SerialEM's .mdoc files, whatever else stands in them.
 
-Only the lines ``[ZValue = N]``, ``TiltAngle = A`` and the tilt axis in a title are looked at, so only they can make a
-file unusable: real ones have titles broken over two lines, paths in old encodings and names with ``=`` in them, at
-which the package mdocfile stops.
+Only the lines ``[ZValue = N]``, ``TiltAngle = A`` and the tilt axis in a title can make a file unusable; doses and
+times that cannot be read are as if they were not there. Real files have titles broken over two lines, paths in old
+encodings and names with ``=`` in them, at which the package mdocfile stops.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ LIMIT_BYTES = 50_000_000
 _IMAGE = re.compile(r"\s*\[\s*ZValue\s*=\s*(\S+?)\s*\]?\s*", re.IGNORECASE)
 _SECTION = re.compile(r"\s*\[\s*\w+\s*=", re.IGNORECASE)
 _ANGLE = re.compile(r"\s*TiltAngle\s*=\s*(.*?)\s*", re.IGNORECASE)
+_FACT = re.compile(r"\s*(ExposureDose|PriorRecordDose|DateTime)\s*=\s*(.*?)\s*", re.IGNORECASE)
 _FILE = re.compile(r"\s*ImageFile\s*=\s*(.*?)\s*", re.IGNORECASE)
 _AXIS = re.compile(r"tilt\s*axis\s*angle\s*=\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
 
@@ -31,6 +32,7 @@ class MdocText:
         places: ZValue of each image, in the order of the file.
         angles_deg: its TiltAngle, or None.
         axis_deg: of the tilt axis from y, as a title says, or None.
+        facts: of each image, the texts of ExposureDose, PriorRecordDose and DateTime, by these names in small letters.
         image_file: name of the stack that the file is of, or an empty string.
     """
 
@@ -38,6 +40,7 @@ class MdocText:
     angles_deg: list[float | None] = field(default_factory=list)
     axis_deg: float | None = None
     image_file: str = ""
+    facts: list[dict[str, str]] = field(default_factory=list)
 
 
 def read_mdoc_text(path: Path) -> MdocText:
@@ -58,6 +61,7 @@ def read_mdoc_text(path: Path) -> MdocText:
                 )
             made.places.append(int(found.group(1)))
             made.angles_deg.append(None)
+            made.facts.append({})
             in_image = True
         elif _SECTION.match(line):
             in_image = False
@@ -66,6 +70,8 @@ def read_mdoc_text(path: Path) -> MdocText:
             if made.angles_deg[-1] not in (None, angle):
                 raise FileFormatError(f"{path}, line {number}: a second TiltAngle for image {made.places[-1]}")
             made.angles_deg[-1] = angle
+        elif in_image and (found := _FACT.fullmatch(line)):
+            made.facts[-1].setdefault(found.group(1).lower(), found.group(2))
         elif not made.places and (found := _FILE.fullmatch(line)):
             made.image_file = re.split(r"[\\/]", found.group(1))[-1]
         if not in_image and made.axis_deg is None and (found := _AXIS.search(line)):

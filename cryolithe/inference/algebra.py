@@ -94,12 +94,13 @@ class LiftedNetwork:
 
 
 @torch.no_grad()
-def lift_network(network: Network, angles_rad: torch.Tensor) -> LiftedNetwork:
+def lift_network(network: Network, angles_rad: torch.Tensor, facts: torch.Tensor | None = None) -> LiftedNetwork:
     """Rewrite a network for given tilts.
 
     Args:
         network: in float32 or float64, which the result keeps.
         angles_rad: shape ``(tilts,)``.
+        facts: what is known of the series (`cryolithe.network.knowing`), shape ``(tilts, facts)``; None for nothing.
     """
     dtype = next(network.parameters()).dtype
     angles = angles_rad.to(dtype)
@@ -108,12 +109,14 @@ def lift_network(network: Network, angles_rad: torch.Tensor) -> LiftedNetwork:
         steps = mlp_steps(network.encode_row)
         # The definition flattens (features, rows); here it is (rows, features).
         gather = network.gather_rows.weight.unflatten(1, (-1, rows)).transpose(1, 2).flatten(1)
+        if network.known is not None and facts is not None:
+            gather = network.known.of_series(facts.to(dtype))[:, None] * gather
         if network.combine is None:
             combine: tuple[Step, ...] = (Step(gather, relu=False),)
             steps = _passing_on(steps, network.pass_on.weight)
         else:
             combine = (Step(gather, relu=True), *mlp_steps(network.combine))
-        return LiftedNetwork((RowEncoder(network.tilt_context(angles), (), steps),), combine, rows, stride)
+        return LiftedNetwork((RowEncoder(network.tilt_context(angles, facts), (), steps),), combine, rows, stride)
     encoding = network.tilt_context(angles)
     return LiftedNetwork(
         tuple(_slice_encoder(row, encoding) for row in network.row_encoders if isinstance(row, SliceRowEncoder)),

@@ -27,7 +27,12 @@ __all__ = [
 
 
 def plane_values(
-    network: Network, windows: torch.Tensor, visible: torch.Tensor, context: torch.Tensor, grid: tuple[int, int]
+    network: Network,
+    windows: torch.Tensor,
+    visible: torch.Tensor,
+    context: torch.Tensor,
+    grid: tuple[int, int],
+    facts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Values of all blocks of a plane of points by the plain definition.
 
@@ -37,11 +42,12 @@ def plane_values(
         visible: shape ``(tilts, z * x)``.
         context: result of the network's ``tilt_context``.
         grid: points along z and x.
+        facts: what ``context`` was made with.
 
     Returns:
         shape ``(z * x, blocks, outputs)``; blocks within a trunk's reach of either end are left out.
     """
-    joined: torch.Tensor = network(windows, visible, context)
+    joined: torch.Tensor = network(windows, visible, context, *(() if facts is None else (facts,)))
     reach = network.config.trunk_reach
     if not reach or not isinstance(network, RowSet):
         return joined

@@ -7,6 +7,7 @@ from typing import Any
 
 from cryolithe.errors import ModelError, SettingsError, nearest_name, shown
 from cryolithe.filters import WINDOWS
+from cryolithe.known import FACTS
 from cryolithe.network.heads import BlockHead, Head
 from cryolithe.sampling import Window
 
@@ -30,6 +31,8 @@ class InputWindow:
         oversampling: values per pixel of the filtered rows, 1 or 2. Windows are read by linear interpolation, which
             dampens what is near Nyquist, unevenly, unless the rows are sampled more finely first.
         bands: further fine windows, each of the row in a band an octave wide, the first from 1/4 cycle/px downwards.
+        known: facts about a series that the network takes (keys of `cryolithe.known.FACTS`, in their order); any of
+            them may be unknown for a series.
     """
 
     taps: int = 21
@@ -40,8 +43,14 @@ class InputWindow:
     unit_noise: bool = True
     oversampling: int = 1
     bands: int = 0
+    known: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for fact in self.known:
+            if fact not in FACTS:
+                raise SettingsError(f"unknown fact '{fact}'{nearest_name(fact, FACTS)}; known: {', '.join(FACTS)}")
+        if self.known != tuple(fact for fact in FACTS if fact in self.known):
+            raise SettingsError(f"facts are listed once each, in the order {', '.join(FACTS)}; got {list(self.known)}")
         if self.oversampling not in (1, 2):
             raise SettingsError(f"rows are oversampled by 1 or 2, got {self.oversampling}")
         if self.taps < 1 or self.taps % 2 == 0:
@@ -154,6 +163,8 @@ class SliceSetConfig:
         return 0
 
     def __post_init__(self) -> None:
+        if self.input.known:
+            raise SettingsError(f"SliceSet takes no facts about a series, got known: {list(self.input.known)}")
         if self.set_layers < 1:
             raise SettingsError(f"SliceSet needs a hidden layer or more in its set-MLP, got {self.set_layers}")
         if self.channels % 2:
@@ -166,11 +177,14 @@ KINDS: dict[str, type[RowSetConfig] | type[SliceSetConfig]] = {"RowSet": RowSetC
 
 
 def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
-    """Plain values of a configuration, with its ``kind``."""
+    """Plain values of a configuration, with its ``kind``; facts are not mentioned where a network takes none."""
     kind = next(name for name, cls in KINDS.items() if cls is type(config))
     values = {"kind": kind, **asdict(config)}
     if not isinstance(config.head, Head):
         values["head"] = {"kind": config.head.kind, **values["head"]}
+    known = values["input"].pop("known")
+    if known:
+        values["input"]["known"] = list(known)
     return values
 
 
@@ -211,10 +225,16 @@ def _build(cls: Any, values: Any, where: str, **parts: Any) -> Any:
     if not isinstance(values, dict):
         raise ModelError(f"'{where}' of a network configuration must be a table of values, got {values!r}")
     known = {one.name: one for one in fields(cls)}
+    plain = dict(values)
     for key, value in values.items():
         if key not in known:
             raise ModelError(f"unknown key '{key}' in network configuration '{where}'{nearest_name(key, known)}")
         default = known[key].default
+        if isinstance(default, tuple):
+            if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+                raise ModelError(f"'{key}' in '{where}' must be a list of names, got {shown(value)}")
+            plain[key] = tuple(value)
+            continue
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             continue
         if type(value) is not type(default):
@@ -223,6 +243,6 @@ def _build(cls: Any, values: Any, where: str, **parts: Any) -> Any:
         if type(value) is int and not 0 <= value <= most:
             raise ModelError(f"'{key}' in '{where}' must lie within 0 ... {most}, got {shown(value)}")
     try:
-        return cls(**values, **parts)
+        return cls(**plain, **parts)
     except SettingsError as error:
         raise ModelError(f"'{where}' of a network configuration: {error}") from error

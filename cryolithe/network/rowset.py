@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from cryolithe.network.config import RowSetConfig
+from cryolithe.network.knowing import KnownGains
 from cryolithe.network.layers import Mlp, angle_shares, mean_over_tilts
 from cryolithe.network.trunk import Trunk
 
@@ -31,6 +32,7 @@ class RowSet(nn.Module):
         mix: W1, the map after the product with e(θ).
         pass_on: S, past the row MLP; only with a trunk.
         trunk: over blocks; None where every block is computed by itself.
+        known: gains of what is known about a series; None where the network takes no facts.
     """
 
     def __init__(self, config: RowSetConfig) -> None:
@@ -50,6 +52,9 @@ class RowSet(nn.Module):
             self.combine = Mlp(
                 config.combiner_width, config.combiner_width, config.combiner_layers - 1, config.head.outputs, skip=True
             )
+        self.known = (
+            KnownGains(config.input.known, config.channels, config.combiner_width) if config.input.known else None
+        )
         with torch.no_grad():
             self.angle_gain.weight.mul_(0.3)
             self.angle_gain.weight[:, 0] = 1.0
@@ -63,15 +68,28 @@ class RowSet(nn.Module):
         """Detector rows that one block of voxels is computed from."""
         return self.config.rows + self.config.head.stride - 1
 
-    def tilt_context(self, angles_rad: torch.Tensor) -> torch.Tensor:
-        """The linear map W_θ of each tilt: ``(tilts,)`` -> ``(tilts, channels, samples)``."""
+    def tilt_context(self, angles_rad: torch.Tensor, facts: torch.Tensor | None = None) -> torch.Tensor:
+        """The linear map W_θ of each tilt.
+
+        Args:
+            angles_rad: shape ``(tilts,)``.
+            facts: what is known (`cryolithe.network.knowing.encode_known`), shape ``(tilts, facts)``; None where
+                nothing is, or where the network takes none.
+
+        Returns:
+            shape ``(tilts, channels, samples)``.
+        """
         order = torch.arange(1, self.config.angle_harmonics + 1, device=angles_rad.device)
         phase = angles_rad[:, None] * order
         basis = torch.cat([torch.ones_like(angles_rad)[:, None], phase.sin(), phase.cos()], dim=1)
         gain = basis.to(self.mix.weight.dtype) @ self.angle_gain.weight.T
         if self.config.weigh_spacing:  # a positive factor passes the ReLU, so it weighs the tilt in the mean
             gain = gain * angle_shares(angles_rad).to(gain)[:, None]
-        return torch.einsum("oc,tc,ci->toi", self.mix.weight, gain, self.lift.weight)
+        if self.known is None or facts is None:
+            return torch.einsum("oc,tc,ci->toi", self.mix.weight, gain, self.lift.weight)
+        before, after = self.known.of_tilts(facts.to(gain))
+        maps = torch.einsum("oc,tc,ci->toi", self.mix.weight, gain * before, self.lift.weight)
+        return maps * after[:, :, None]
 
     def encode(self, windows: torch.Tensor, visible: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         """Features of rows.
@@ -93,18 +111,21 @@ class RowSet(nn.Module):
         encoded: torch.Tensor = self.encode_row(pooled)
         return encoded + self.pass_on(pooled) if self.trunk is not None else encoded
 
-    def join(self, features: torch.Tensor) -> torch.Tensor:
+    def join(self, features: torch.Tensor, facts: torch.Tensor | None = None) -> torch.Tensor:
         """Values of the blocks along y; with a trunk, what it takes.
 
         Args:
             features: encoded rows, shape ``(points, rows, row_features)``; block k is made from the
                 ``rows_per_point`` rows starting at ``stride * k``.
+            facts: as for `tilt_context`.
 
         Returns:
             shape ``(points, blocks, outputs)``, or ``(points, blocks, combiner_width)`` with a trunk.
         """
         stacked = features.unfold(1, self.rows_per_point, self.config.head.stride)  # (points, blocks, F, rows)
         joined: torch.Tensor = self.gather_rows(stacked.flatten(-2))
+        if self.known is not None and facts is not None:
+            joined = joined * self.known.of_series(facts.to(self.gather_rows.weight)).to(joined.dtype)
         return joined if self.combine is None else self.combine(torch.relu(joined))
 
     def refine(self, joined: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -123,15 +144,22 @@ class RowSet(nn.Module):
         values = self.trunk(batch.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
         return values.reshape(*joined.shape[:-1], values.shape[-1])
 
-    def forward(self, windows: torch.Tensor, visible: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        windows: torch.Tensor,
+        visible: torch.Tensor,
+        context: torch.Tensor,
+        facts: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Values of blocks from the windows of a run of rows; with a trunk, what it takes.
 
         Args:
             windows: shape ``(tilts, points, rows, samples)``, fine samples first.
             visible: boolean, shape ``(tilts, points)``.
             context: result of `tilt_context` for the tilts.
+            facts: as for `tilt_context`.
 
         Returns:
             shape ``(points, blocks, outputs)``, blocks = (rows - rows_per_point) / stride + 1; see `join`.
         """
-        return self.join(self.encode(windows, visible, context))
+        return self.join(self.encode(windows, visible, context), facts)

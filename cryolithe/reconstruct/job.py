@@ -24,6 +24,7 @@ from cryolithe.images import rotated_shape
 from cryolithe.inference import lift_network, shows_overflow
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
+from cryolithe.reconstruct.knowing import NO_FACTS, SeriesFiles, ToldFacts, told_facts
 from cryolithe.reconstruct.polarity import Contrast, Evidence
 from cryolithe.reconstruct.preparation import Preparation
 from cryolithe.reconstruct.sources import SourceFiles, Sources, find_sources, mirrored, read_sources
@@ -32,7 +33,7 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
-FREE_SETTINGS = {"overwrite", "max_memory", "preview", *alignment_files()}
+FREE_SETTINGS = {"overwrite", "max_memory", "preview", "dose", *alignment_files()}
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class ResolvedJob:
         x_tilt_deg: by which the volume is turned about x when it is made; 0 for none.
         precision: of a network's layers.
         fallback: of those slabs in which values leave its range; None where such a slab is an error.
+        facts: what is known of the series, for models that take it.
     """
 
     job: Job
@@ -130,6 +132,7 @@ class ResolvedJob:
     devices: tuple[torch.device, ...]
     precision: torch.dtype
     fallback: torch.dtype | None = None
+    facts: ToldFacts = NO_FACTS
 
     @property
     def device(self) -> torch.device:
@@ -287,7 +290,15 @@ def resolve(job: Job, files: SourceFiles | None = None) -> ResolvedJob:
     if sources.aligned:
         preparation = _with_views(preparation, sources, settings, (depth, height, width))
     found = sources.files, sources.series, sources.alignment
-    return ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback)
+    return _told(ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback))
+
+
+def _told(run: ResolvedJob) -> ResolvedJob:
+    """A run with what is known of its series."""
+    angles = tuple(image.angle_deg for image in run.alignment.images)
+    files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles)
+    facts = told_facts(files, run.job.settings, run.model, run.voxel_size_angstrom)
+    return replace(run, series=replace(run.series, notes=(*run.series.notes, *facts.notes)), facts=facts)
 
 
 def _precisions(

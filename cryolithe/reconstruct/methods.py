@@ -26,7 +26,9 @@ from cryolithe.filters import (
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, TrunkEngine, lift_network
 from cryolithe.inference.pooling import pools_in_registers
+from cryolithe.known import NOTHING, Known
 from cryolithe.network import InputWindow, Network, NetworkConfig, RowSet, SliceSetConfig
+from cryolithe.network.knowing import encode_known
 from cryolithe.projector import Projector
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruct.fusion import Fusion
@@ -251,6 +253,7 @@ class NetworkMethod:
         compute: where and how.
         on_points: called with the share (0...1) of a slab that was just done.
         sampling: where the network is applied; by default this program's own way.
+        known: what is known of the series; what the network does not take is left alone.
     """
 
     def __init__(
@@ -261,6 +264,7 @@ class NetworkMethod:
         compute: Compute = ON_CPU,
         on_points: Callable[[float], object] = lambda share: None,
         sampling: Sampling | None = None,
+        known: Known = NOTHING,
     ) -> None:
         self.config = network.config
         self.compute = compute
@@ -269,7 +273,9 @@ class NetworkMethod:
         self.row_multiple, self.halo_px = self.sampling.row_multiple, self.sampling.halo_px
         self.points = self.sampling.points
         self.first_row = 0
-        self._lifted = lift_network(network, torch.from_numpy(geometry.angles_rad))
+        angles = torch.from_numpy(geometry.angles_rad)
+        facts = encode_known(known, self.config.input.known, angles) if self.config.input.known else None
+        self._lifted = lift_network(network, angles, facts)
         self._trunk = network.trunk if isinstance(network, RowSet) else None
         self.fusion: Fusion | None = None
         self._settle()

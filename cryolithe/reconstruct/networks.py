@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cryolithe.errors import ModelError, SettingsError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.known import NOTHING, Known
 from cryolithe.network.checkpoint import Model
 from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod, network_bytes
 from cryolithe.reconstruct.plan import Demand
@@ -21,11 +22,12 @@ def make_network_method(
     grid: VolumeGrid,
     compute: Compute = ON_CPU,
     on_points: Callable[[float], object] = lambda share: None,
+    known: Known = NOTHING,
 ) -> NetworkMethod:
     """The method that applies a model as its convention says; arguments as for `NetworkMethod`."""
     taps = model.convention.taps
     sampling = None if taps is None else PublishedSampling(model.network.config, taps, geometry, grid)
-    return NetworkMethod(model.network, geometry, grid, compute, on_points, sampling)
+    return NetworkMethod(model.network, geometry, grid, compute, on_points, sampling, known)
 
 
 def fbp_share(model: Model, setting: float | None) -> float:

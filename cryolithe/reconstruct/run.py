@@ -261,7 +261,7 @@ def _with_fusion(
         watcher.stage("Comparing with the back-projection", 1)
         compute = Compute(run.device, run.precision, points=plan["batch"], fallback=run.fallback)
         read = Reader(partial(_network_rows, stack, _scale(run, plan, stack)), plan["slab_rows"])
-        make = partial(make_network_method, run.model, stack.geometry, compute=compute)
+        make = partial(make_network_method, run.model, stack.geometry, compute=compute, known=run.facts.known)
         parts = choose_parts(run.grid, run.model.network.config.head.stride)
         curve = measure_curve(make, share, stack.geometry, parts, read, watcher.note)
         plan = {**plan, "fusion": curve.record()}
@@ -305,7 +305,7 @@ def _make_method(
         assert run.model is not None
         compute = Compute(device, run.precision, points=plan["batch"], fallback=run.fallback)
         method = make_network_method(
-            run.model, stack.geometry, run.grid, compute, on_points=lambda share: on_rows(share * rows)
+            run.model, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows), run.facts.known
         )
         curve = planned_curve(plan)
         return method if curve is None else fused_method(method, curve, stack.geometry, run.grid)

@@ -87,7 +87,8 @@ def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings
     """
     named = Named(tilts, angles, settings.alignment_files, settings.bin, settings.thickness, reading)
     given: dict[str, Path] = {"tilts": tilts, **({} if angles is None else {"angles": angles}), **named.files}
-    states = {name: file_state(path) for name, path in given.items()}
+    dose = {} if settings.dose is None else {"dose": Path(settings.dose)}
+    states = {name: file_state(path) for name, path in (given | dose).items()}
     formats = formats_of(named.files)
     further = {name: path for made in formats for name, path in made.further(named).items()}
     table = format_of_table(tilts)
@@ -95,7 +96,7 @@ def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings
     single = {f"image {number}": path for number, path in enumerate(images, start=1)}
     states |= {name: file_state(path) for name, path in (single | further).items()}
     # In the order of records: the images come behind the table that lists them.
-    files = {"tilts": tilts, **single, **given, **further}
+    files = {"tilts": tilts, **single, **given, **further, **dose}
     return SourceFiles(named, formats[0] if formats else None, images, files, states)
 
 

@@ -33,6 +33,7 @@ class ColumnBatch:
         targets: shape ``(points, blocks, outputs)``.
         output_gain: see `Run`.
         cube: see `Run`.
+        facts: see `Run`.
     """
 
     windows: torch.Tensor
@@ -43,6 +44,7 @@ class ColumnBatch:
     targets: torch.Tensor
     output_gain: float
     cube: tuple[int, int, int] | None = None
+    facts: torch.Tensor | None = None
 
 
 AnyBatch = Batch | ColumnBatch
@@ -71,6 +73,7 @@ def gather_columns(run: Run, network: RowSetConfig) -> ColumnBatch:
         targets=run.targets,
         output_gain=run.output_gain,
         cube=run.cube,
+        facts=run.facts,
     )
 
 
@@ -80,12 +83,12 @@ def values_of_blocks(network: RowSet, batch: ColumnBatch) -> torch.Tensor:
     Everything up to the mean over tilts is computed in the precision of the weights, also under autocast.
     """
     with torch.autocast("cpu", enabled=False):
-        maps = network.tilt_context(batch.angles_rad)
+        maps = network.tilt_context(batch.angles_rad, batch.facts)
         tilts, rows, columns, samples = batch.windows.shape
         windows = batch.windows.view(tilts, rows * columns, samples).to(maps.dtype)
         lifted = torch.bmm(windows, maps.transpose(1, 2)).view(tilts, rows, columns, -1)
         pooled: torch.Tensor = PoolLifted.apply(lifted, batch.start, batch.fraction, batch.scale)
-    return network.join(network.encode_pooled(pooled).transpose(0, 1))
+    return network.join(network.encode_pooled(pooled).transpose(0, 1), batch.facts)
 
 
 def _start_and_fraction(run: Run, per_px: int) -> tuple[torch.Tensor, torch.Tensor, int]:

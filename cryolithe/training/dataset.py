@@ -19,6 +19,7 @@ from cryolithe.sampling import all_windows, block_positions_px, point_columns, r
 from cryolithe.simulation import Molecule, make_specimen
 from cryolithe.training import augment
 from cryolithe.training.config import TrainConfig
+from cryolithe.training.knowing import draw_facts
 from cryolithe.training.series import Images, TrainingSeries, make_series
 
 __all__ = ["Batch", "Run", "TrainingSeries", "draw_batch", "draw_run", "gather", "make_series",
@@ -37,6 +38,7 @@ class Run:
         output_gain: what the network's output is to be multiplied by to be comparable with ``targets``.
         cube: blocks ``(z, y, x)`` if the points are a contiguous cube.
         name: of the series.
+        facts: what a network that takes facts is told of the series, shape ``(tilts, facts)``; None for others.
     """
 
     rows: torch.Tensor
@@ -46,6 +48,7 @@ class Run:
     output_gain: float
     cube: tuple[int, int, int] | None = None
     name: str = ""
+    facts: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Batch:
         targets: shape ``(points, blocks, outputs)``.
         output_gain: see `Run`.
         cube: see `Run`.
+        facts: see `Run`.
     """
 
     windows: torch.Tensor
@@ -67,6 +71,7 @@ class Batch:
     targets: torch.Tensor
     output_gain: float
     cube: tuple[int, int, int] | None = None
+    facts: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -135,14 +140,17 @@ def draw_run(series: TrainingSeries, config: TrainConfig, network: NetworkConfig
     targets = _targets(series, place, (flip_z, flip_y, flip_x))
     if any(flips):
         targets = head.flip(targets, (flip_z, flip_y, flip_x))
+    angles_rad = torch.from_numpy(geometry.angles_rad.astype(np.float32))
+    told = series.known.of_images(keep.tolist())
     return Run(
         rows=rows,
         columns=columns,
-        angles_rad=torch.from_numpy(geometry.angles_rad.astype(np.float32)),
+        angles_rad=angles_rad,
         targets=targets / series.target_std,
         output_gain=scale / (series.amplitude * series.target_std),
         cube=place.cube,
         name=series.name,
+        facts=draw_facts(told, network.input.known, angles_rad, rng) if network.input.known else None,
     )
 
 
@@ -157,6 +165,7 @@ def gather(run: Run, network: NetworkConfig, device: torch.device, precision: to
         targets=run.targets.to(device, non_blocking=True),
         output_gain=run.output_gain,
         cube=run.cube,
+        facts=None if run.facts is None else run.facts.to(device, non_blocking=True),
     )
 
 

@@ -107,8 +107,10 @@ def _joined(
     if isinstance(batch, ColumnBatch):
         assert isinstance(network, RowSet)
         return values_of_blocks(network, batch)
-    context = network.tilt_context(batch.angles_rad.to(device))
-    return apply(batch.windows.to(device, precision), batch.visible.to(device), context.to(precision))
+    # Networks that take no facts are not given any: not all kinds know the argument.
+    facts = () if batch.facts is None else (batch.facts.to(device),)
+    context = network.tilt_context(batch.angles_rad.to(device), *facts)
+    return apply(batch.windows.to(device, precision), batch.visible.to(device), context.to(precision), *facts)
 
 
 def _refined(network: Network, joined: list[torch.Tensor], batches: Sequence[AnyBatch]) -> list[torch.Tensor]:

@@ -6,7 +6,7 @@ beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.known import NOTHING, Known
 from cryolithe.metrics import FscCurve, fourier_shell_correlation, mean_correlation, scaled_snr_db
 from cryolithe.network import Network
 from cryolithe.projector import make_projector
@@ -120,7 +121,7 @@ def reconstruct_array(
     angles_deg: tuple[float, ...],
     depth: int,
     compute: Compute = ON_CPU,
-    on_points: Callable[[float], object] = lambda share: None,
+    known: Known = NOTHING,
     share: float = 0.0,
 ) -> NDArray[np.float32]:
     """Apply a network to a small series at once.
@@ -131,7 +132,7 @@ def reconstruct_array(
         angles_deg: tilt angles.
         depth: thickness of the volume in voxels.
         compute: device and precision.
-        on_points: see `NetworkMethod`.
+        known: what is known of the series.
         share: of filtered back-projection, see `mix_array`; 0 for the network alone.
 
     Returns:
@@ -139,7 +140,7 @@ def reconstruct_array(
     """
     _, height, width = images.shape
     geometry, grid = TiltGeometry(angles_deg, (height, width)), VolumeGrid((depth, height, width))
-    method = NetworkMethod(network, geometry, grid, compute, on_points)
+    method = NetworkMethod(network, geometry, grid, compute, known=known)
     scale = np.float32(images.std())
     whole = height + -height % method.row_multiple
     rows = torch.from_numpy(images[:, reflected_rows(-method.halo_px, whole + 2 * method.halo_px, height)] / scale)

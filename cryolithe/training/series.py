@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.pairs import Pair
 from cryolithe.geometry import TiltGeometry
+from cryolithe.known import NOTHING, Known
 from cryolithe.network import BlockHead
 from cryolithe.simulation import SimulatedSeries, Specimen, project
 from cryolithe.training.augment import rescaled
+from cryolithe.training.knowing import known_of_pair, known_of_plain
 from cryolithe.training.scaling import FIT_ROWS, ImageScale, fitted_amplitude, measure_scale
 
 # Blocks analysed at a time for a side file, and blocks that the ends of a part may not be trusted in.
@@ -90,6 +92,7 @@ class TrainingSeries:
         noiseless: whether noise is still to be drawn.
         halves: even and odd images like ``images``, or None.
         name: for messages.
+        known: of the series, with a dose for each of its images where doses are known.
     """
 
     images: Images
@@ -102,6 +105,7 @@ class TrainingSeries:
     noiseless: bool = True
     halves: tuple[Images, Images] | None = None
     name: str = "plain"
+    known: Known = NOTHING
 
 
 def make_series(specimen: Specimen, angles_deg: tuple[float, ...], head: BlockHead) -> TrainingSeries:
@@ -113,14 +117,16 @@ def make_series(specimen: Specimen, angles_deg: tuple[float, ...], head: BlockHe
     # Beside gold, all else would count for little.
     target_std = max(float(volume.clamp(max=STRONG_DENSITY).std()), 1e-6)
     image_std = max(float(images.std()), 1e-6)
-    return TrainingSeries(images, geometry, shape, head.targets(volume), target_std, image_std)
+    known = known_of_plain(specimen.voxel_size_angstrom)
+    return TrainingSeries(images, geometry, shape, head.targets(volume), target_std, image_std, known=known)
 
 
 def simulated_pair(made: SimulatedSeries, factor: float = 1.0) -> Pair:
     """A simulated series as a pair, perhaps as if recorded with other pixels (``factor`` above 1: smaller ones)."""
     series, voxel = made.series, made.cell.voxel_size_angstrom
     extras: dict[str, NDArray[Any]] = {"even": series.even, "odd": series.odd, "clean": series.clean}
-    return rescaled_pair(Pair(series.images, made.truth, series.plan.angles_deg, voxel, extras), factor)
+    pair = Pair(series.images, made.truth, series.plan.angles_deg, voxel, extras, {"drawn": series.drawn})
+    return rescaled_pair(pair, factor)
 
 
 def rescaled_pair(pair: Pair, factor: float) -> Pair:
@@ -167,7 +173,8 @@ def series_of_pair(pair: Pair, head: BlockHead, name: str, side_file: Path | Non
         images = [stored, *stored_halves]
         targets = _side_targets(pair.truth, mean, head, side_file)
     both = (images[1], images[2]) if len(images) == 3 else None
-    return TrainingSeries(images[0], geometry, (depth, height, width), targets, std, 1.0, amplitude, False, both, name)
+    shape, known = (depth, height, width), known_of_pair(pair).of_images(tilts.tolist())
+    return TrainingSeries(images[0], geometry, shape, targets, std, 1.0, amplitude, False, both, name, known)
 
 
 def _amplitude(pair: Pair, stored: StoredImages, geometry: TiltGeometry, mean: np.float32, name: str) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
 from cryolithe.errors import ModelError
-from cryolithe.network import Network, RowSet
+from cryolithe.network import Network, NetworkConfig, RowSet
 
 WIDTHS = ("channels", "row_hidden", "row_features", "combiner_width")
 
@@ -39,12 +39,33 @@ def with_row_encoder_of(donor: Network, network: Network, name: str) -> Network:
     return network
 
 
+def takes_more_facts(donor: NetworkConfig, config: NetworkConfig) -> bool:
+    """Whether networks differ in nothing but that the donor takes no facts about a series and the other one does."""
+    return not donor.input.known and bool(config.input.known) and _without_facts(config) == donor
+
+
+def knowing_from(donor: Network, network: Network) -> Network:
+    """Make a network that takes facts compute exactly what one computes that takes none, until it learns more.
+
+    Args:
+        donor: the trained network.
+        network: fresh, see `takes_more_facts`; is changed and returned.
+    """
+    network.load_state_dict({**network.state_dict(), **donor.state_dict()})
+    return network
+
+
+def _without_facts(config: NetworkConfig) -> NetworkConfig:
+    return replace(config, input=replace(config.input, known=()))
+
+
 def grown_from(donor: Network, network: Network, name: str) -> Network:
     """Make a fresh, wider `RowSet` compute exactly what a trained one computes.
 
     The trained weights stand in the corner of the wider ones. What is new reads everything, but nothing that was
     there reads what is new until training makes it so (as in Chen, Goodfellow and Shlens 2016, "Net2Net", but with
-    fresh units in place of copies: two copies would stay alike).
+    fresh units in place of copies: two copies would stay alike). A donor that takes no facts about a series may grow
+    into a network that does.
 
     Args:
         donor: the trained network.
@@ -56,7 +77,8 @@ def grown_from(donor: Network, network: Network, name: str) -> Network:
     """
     if not (isinstance(donor, RowSet) and isinstance(network, RowSet)):
         raise ModelError(f"start_grown: '{name}' and the configuration's network must both be of kind RowSet")
-    small, large = asdict(donor.config), asdict(network.config)
+    small = asdict(donor.config)
+    large = asdict(network.config if donor.config.input.known else _without_facts(network.config))
     for key in large:
         fits = small[key] <= large[key] if key in WIDTHS else small[key] == large[key]
         if not fits:
@@ -64,7 +86,7 @@ def grown_from(donor: Network, network: Network, name: str) -> Network:
             raise ModelError(f"start_grown: the network's '{key}' must be {wanted}, as in '{name}', got {large[key]}")
     weights = network.state_dict()
     for leaf, trained in donor.state_dict().items():
-        outputs, inputs = trained.shape
+        outputs, inputs = trained.shape[:2]
         weights[leaf][:outputs, inputs:] = 0
         weights[leaf][:outputs, :inputs] = trained
     network.load_state_dict(weights)

@@ -64,7 +64,7 @@ def save_model(path: Path, network: Network, card: dict[str, Any]) -> None:
 
 
 def save_runs(path: Path, runs: Sequence[Run], step: int) -> None:
-    """Write the runs of a step for study: ``N.rows``, ``N.columns``, ``N.angles_rad``, ``N.targets``.
+    """Write the runs of a step for study: ``N.rows``, ``N.columns``, ``N.angles_rad``, ``N.targets``, ``N.facts``.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -72,6 +72,8 @@ def save_runs(path: Path, runs: Sequence[Run], step: int) -> None:
     tensors: dict[str, torch.Tensor] = {}
     for number, run in enumerate(runs):
         parts = {"rows": run.rows, "columns": run.columns, "angles_rad": run.angles_rad, "targets": run.targets}
+        if run.facts is not None:
+            parts["facts"] = run.facts
         tensors |= {f"{number}.{name}": tensor for name, tensor in parts.items()}
     values = {"step": step + 1, "series": [r.name for r in runs], "gains": [r.output_gain for r in runs]}
     write_tensors(path, tensors, FORMAT, values)

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import SettingsError
 from cryolithe.formats.pairs import Pair, open_pair
+from cryolithe.known import NOTHING, Known
 from cryolithe.network import BlockHead, Network
 from cryolithe.reconstruct.methods import Compute
 from cryolithe.simulation import Molecule, add_white_noise, make_specimen, project
 from cryolithe.training.class_scoring import SUMMARY, structure_labels, summary_fidelity
 from cryolithe.training.config import TrainConfig
+from cryolithe.training.knowing import known_of_pair, known_of_plain
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.scoring import reconstruct_array, score_volume
 from cryolithe.training.series import simulated_pair
@@ -40,6 +42,7 @@ class Example:
         angles_deg: their angles.
         truth: shape ``(z, y, x)``, dense = positive.
         labels: classes of its voxels (`cryolithe.simulation.Structure`), the same shape; None where nobody knows.
+        known: what a network that takes facts is told.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Example:
     angles_deg: tuple[float, ...]
     truth: NDArray[np.float32]
     labels: NDArray[np.uint8] | None = None
+    known: Known = NOTHING
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ def validation_set(
                 noisy = add_white_noise(images, snr_db, rng)
                 noisy -= noisy.mean(axis=(1, 2), keepdims=True)
                 name = f"plain {number + 1} {snr_db:g} dB"
-                examples.append(Example(name, noisy, angles, specimen.density, specimen.labels))
+                told = known_of_plain(specimen.voxel_size_angstrom)
+                examples.append(Example(name, noisy, angles, specimen.density, specimen.labels, told))
     if config.data.recipes:
         maker = recipe_maker(config, base, molecules)
         for number in range(settings.recipe_series):
@@ -140,7 +145,8 @@ def judge(
     head = network.config.head
     weights = head.weights(config.band_exponent)
     for example in examples:
-        volume = reconstruct_array(network, example.images, example.angles_deg, example.truth.shape[0], compute)
+        depth = example.truth.shape[0]
+        volume = reconstruct_array(network, example.images, example.angles_deg, depth, compute, example.known)
         reach = min(89.0, max(1.0, float(np.abs(example.angles_deg).max())))
         if np.isfinite(volume).all() and volume.max() > volume.min():
             score = score_volume(example.truth, volume, reach)
@@ -183,7 +189,8 @@ def _example(pair: Pair, name: str, rows: int | None) -> Example:
     tilts = np.flatnonzero(scale.usable)
     images = scale.apply(np.asarray(pair.images[:, run])[tilts], tilts).numpy()
     truth = -np.asarray(pair.truth[:, run], dtype=np.float32)
-    return Example(name, images, tuple(np.asarray(pair.angles_deg)[tilts]), truth - truth.mean())
+    known = known_of_pair(pair).of_images(tilts.tolist())
+    return Example(name, images, tuple(np.asarray(pair.angles_deg)[tilts]), truth - truth.mean(), known=known)
 
 
 def _check_disjoint(training: Sequence[Path], held_back: Sequence[Path]) -> None:

@@ -1,0 +1,186 @@
+"""What files say about the exposure of a specimen before each image, e/Å²: .mdoc, RELION's and Warp's tables.
+
+SerialEM writes PriorRecordDose, or else the dose of each image (ExposureDose) and its time; RELION has
+rlnMicrographPreExposure; Warp has Dose in its .xml and wrpDose in .tomostar files, which may count half or all of the
+image's own exposure. Which image a dose is of is told by the tilt angle: files list their images in different orders,
+and stacks lack some of them. A file that does not tell doses is no error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+from cryolithe.errors import FileFormatError, InputError
+from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table
+from cryolithe.formats.files import PathLike, read_text
+from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
+from cryolithe.formats.star_tables import StarTable, read_star
+
+LIMIT_BYTES = 100_000_000
+# Refined angles are this near to nominal ones, once the series is shifted by one offset, of at most so much.
+NEAR_DEG, MOST_OFFSET_DEG = 1.0, 30.0
+_BEFORE, _DEFOCUS = "rlnMicrographPreExposure", ("rlnDefocusU", "rlnDefocusV")
+_TIMES = ("%d-%b-%Y %H:%M:%S", "%d-%b-%y %H:%M:%S", "%Y-%b-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S")
+_ANGSTROM_PER_UM = 1e4
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """What a file says.
+
+    Attributes:
+        angles_deg: of its images.
+        doses: before each image, e/Å²; empty where the file does not tell them.
+        defocus_um: mean defocus, positive when underfocused, or None.
+    """
+
+    angles_deg: tuple[float, ...] = ()
+    doses: tuple[float, ...] = ()
+    defocus_um: float | None = None
+
+    def of_images(self, angles_deg: Sequence[float]) -> tuple[float, ...] | None:
+        """The doses of images with these angles; None if they are not told, or no angles of the file are near.
+
+        A series may be shifted as a whole, by a pre-tilt, say. Where the file has images that the series lacks, it may
+        not: a large shift could as well be another image.
+        """
+        if len(self.doses) < len(angles_deg) or not angles_deg:
+            return None
+        told = sorted(self.angles_deg)
+        most = MOST_OFFSET_DEG if len(told) == len(angles_deg) else NEAR_DEG
+        offsets = {0.0, *(angles_deg[0] - angle for angle in told)}
+        for offset in sorted((offset for offset in offsets if abs(offset) <= most), key=abs):
+            numbers = _matched([angle - offset for angle in angles_deg], self.angles_deg)
+            if numbers is not None:
+                return tuple(self.doses[number] for number in numbers)
+        return None
+
+
+def read_exposures(path: PathLike, tilts_name: str) -> Exposures:
+    """Read what a file says about exposures.
+
+    Args:
+        path: .mdoc; .star of RELION-5; .xml or .tomostar of Warp.
+        tilts_name: name of the stack, which tells the series in a table of several.
+
+    Raises:
+        InputError: if the file cannot be read, or is none of these.
+    """
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending == ".mdoc":
+        return _of_mdoc(read_mdoc_text(path))
+    if ending == ".star":
+        return _of_relion(find_series_table(path, tilts_name), tilts_name)
+    if ending == ".xml":
+        return _of_warp(path)
+    if ending == ".tomostar":
+        table = next((found for found in read_star(path, LIMIT_BYTES) if "wrpAngleTilt" in found), None)
+        return Exposures() if table is None else _of_table(table, "wrpAngleTilt", "wrpDose", -1.0)
+    raise FileFormatError(
+        f"{path} tells no doses that are understood; expected an .mdoc, RELION's .star, or Warp's .xml or .tomostar"
+    )
+
+
+def _of_mdoc(made: MdocText) -> Exposures:
+    angles = tuple(angle for angle in made.angles_deg if angle is not None)
+    if len(angles) != len(made.places):
+        return Exposures()
+    before = [_number(facts.get("priorrecorddose")) for facts in made.facts]
+    known = [dose for dose in before if dose is not None]
+    if len(known) == len(angles) and any(known):
+        return Exposures(angles, tuple(known))
+    own = [_number(facts.get("exposuredose")) for facts in made.facts]
+    times = [_time(facts.get("datetime")) for facts in made.facts]
+    doses, moments = [d for d in own if d], [t for t in times if t is not None]
+    if not angles or len(doses) != len(angles) or len(set(moments)) != len(angles):
+        return Exposures(angles)
+    total, sums = 0.0, [0.0] * len(angles)
+    for number in sorted(range(len(angles)), key=moments.__getitem__):
+        sums[number], total = total, total + doses[number]
+    return Exposures(angles, tuple(sums))
+
+
+def _of_relion(path: Path, tilts_name: str) -> Exposures:
+    tables = [table for table in read_star(path, LIMIT_BYTES) if len(table) and (TILT in table or NOMINAL in table)]
+    if len(tables) != 1:  # of several series in one file, names tell; doses are then better given by themselves
+        tables = [table for table in tables if table.block and table.block in tilts_name]
+    if len(tables) != 1:
+        return Exposures()
+    made = _of_table(tables[0], TILT if TILT in tables[0] else NOMINAL, _BEFORE, 1.0)
+    defoci = [_column(tables[0], name) for name in _DEFOCUS]
+    both = [value for column in defoci for value in column]
+    if not all(defoci) or not any(both):
+        return made
+    return Exposures(made.angles_deg, made.doses, sum(both) / len(both) / _ANGSTROM_PER_UM)
+
+
+def _of_table(table: StarTable, angle: str, dose: str, sign: float) -> Exposures:
+    """Angles times a sign, and doses if all of them can be read and not all are 0."""
+    angles = tuple(sign * value for value in _column(table, angle))
+    doses = _column(table, dose)
+    usable = any(doses) and min(doses) >= 0 and len(doses) == len(angles)
+    return Exposures(angles, tuple(doses) if usable else ())
+
+
+def _of_warp(path: Path) -> Exposures:
+    text = read_text(path, "Warp's .xml", LIMIT_BYTES)
+    if "<!DOCTYPE" in text:  # entities may stand for no end of text
+        raise FileFormatError(f"{path} declares a document type, which no file of Warp does")
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, expat.ExpatError, ValueError) as error:
+        raise FileFormatError(f"{path} is not an XML file") from error
+    angles, doses = (_words(root.findtext(name)) for name in ("Angles", "Dose"))
+    defocus = root.find("CTF/Param[@Name='Defocus']")
+    found = None if defocus is None else _number(defocus.get("Value"))
+    usable = any(doses) and len(doses) == len(angles) and min(doses) >= 0
+    return Exposures(tuple(-angle for angle in angles), tuple(doses) if usable else (), found or None)
+
+
+def _matched(wanted: Sequence[float], told: Sequence[float]) -> list[int] | None:
+    """For each angle the number of one of the told ones, each at most once; None if one has none that is near."""
+    free = dict(enumerate(told))
+    numbers = []
+    for angle in wanted:
+        nearest = min(free, key=lambda number: abs(free[number] - angle), default=None)
+        if nearest is None or abs(free.pop(nearest) - angle) > NEAR_DEG:
+            return None
+        numbers.append(nearest)
+    return numbers
+
+
+def _column(table: StarTable, name: str) -> list[float]:
+    """The numbers of a column; none where it is not there or holds anything else."""
+    try:
+        return [float(value) for value in table.numbers(name)]
+    except InputError:
+        return []
+
+
+def _words(text: str | None) -> list[float]:
+    values = [_number(word) for word in (text or "").split()]
+    return [value for value in values if value is not None] if None not in values else []
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _time(text: str | None) -> datetime | None:
+    for form in _TIMES:
+        try:
+            return datetime.strptime(" ".join((text or "").split()), form)
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,208 @@
+"""What is known of a series that is reconstructed: by options, by files that are given anyway, by the stack's header.
+
+Options come first; where a file says something else, the run is refused. Files are asked only for what the model takes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryolithe.errors import InputError, SettingsError
+from cryolithe.formats.doses import Exposures, read_exposures
+from cryolithe.known import FACTS, NOTHING, Known
+from cryolithe.network.checkpoint import Model
+from cryolithe.settings import ReconstructSettings
+from cryolithe.tilts import TiltSeries
+
+# Options by the fact that they tell.
+OPTIONS = {"ctf": "ctf_state", "defocus": "defocus", "dose": "dose", "thickness": "specimen_thickness"}
+NAMES = {"ctf": "CTF", "defocus": "defocus", "dose": "dose", "thickness": "specimen thickness", "voxel": "voxel size"}
+ANGSTROM_PER_NM = 10.0
+# IMOD's ctfphaseflip leaves its name in the header, and programs around it call their output _ctfcorr.
+_FLIPPED = re.compile(r"ctf[ _-]*phase[ _-]*flip", re.IGNORECASE)
+_FLIPPED_NAME = re.compile(r"_ctfcorr(?![a-z])", re.IGNORECASE)
+# Numbers of an option and a file that differ by less say the same.
+SAME_DEFOCUS_UM, SAME_SHARE = 0.3, 0.1
+
+
+@dataclass(frozen=True)
+class ToldFacts:
+    """What a network is told.
+
+    Attributes:
+        known: the facts.
+        sources: where each fact comes from, by its name.
+        taken: facts that the model takes.
+        notes: for the user.
+    """
+
+    known: Known = NOTHING
+    sources: dict[str, str] = field(default_factory=dict)
+    taken: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any] | None:
+        """What a sidecar tells; None for a model that takes no facts."""
+        if not self.taken:
+            return None
+        return {"takes": list(self.taken), **self.known.record(), "from": dict(self.sources)}
+
+
+NO_FACTS = ToldFacts()
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """Files of a series that may tell something.
+
+    Attributes:
+        tilts: the stack.
+        angles: its angle file, or None.
+        series: its images that are used, and the labels of its header.
+        angles_deg: of these images, as their files have them: not mirrored.
+    """
+
+    tilts: Path
+    angles: Path | None
+    series: TiltSeries
+    angles_deg: tuple[float, ...]
+
+
+def told_facts(
+    files: SeriesFiles, settings: ReconstructSettings, model: Model | None, voxel_size_angstrom: float | None
+) -> ToldFacts:
+    """Gather what is known.
+
+    Args:
+        files: of the series.
+        settings: with what the user tells.
+        model: that is told; None for methods without one.
+        voxel_size_angstrom: of the volume, if it is known.
+
+    Raises:
+        SettingsError: if an option and a file disagree.
+        InputError: if the file of --dose cannot be read or does not tell the doses of these images.
+    """
+    taken = model.network.config.input.known if model is not None else ()
+    state, state_source = _ctf_state(files, settings)
+    unused = [option for fact, option in OPTIONS.items() if getattr(settings, option) is not None and fact not in taken]
+    notes = []
+    if unused:
+        who = f"model {model.name}" if model is not None else f"method {settings.method}"
+        notes.append(f"{who} does not use what {_flags(unused)} {'tell' if unused[1:] else 'tells'}")
+    if not taken:
+        return ToldFacts(notes=tuple(notes))
+    sources = {"ctf": state_source} if state is not None else {}
+    doses = defocus = thickness = None
+    if {"dose", "defocus"} & set(taken):
+        doses, defocus = _exposures(files, settings, taken, sources)
+    if settings.specimen_thickness is not None:
+        thickness, sources["thickness"] = settings.specimen_thickness * ANGSTROM_PER_NM, "--specimen-thickness"
+    if voxel_size_angstrom is not None:
+        sources["voxel"] = "--pixel-size" if settings.pixel_size is not None else "the pixel size of the files"
+    everything = Known(state, defocus, doses, thickness, voxel_size_angstrom)
+    known = everything.without([fact for fact in FACTS if fact not in taken])
+    sources = {fact: sources[fact] for fact in taken if known.has(fact)}
+    assert model is not None
+    notes.append(_line(model.name, known, taken, sources))
+    return ToldFacts(known, sources, taken, tuple(notes))
+
+
+def _line(model: str, known: Known, taken: Sequence[str], sources: dict[str, str]) -> str:
+    """What is told and what is not, in one line."""
+    values = {
+        "ctf": f"CTF {known.ctf_state}",
+        "defocus": f"defocus {known.defocus_um or 0:.2g} µm",
+        "dose": f"dose {min(known.doses or (0,)):.3g} to {max(known.doses or (0,)):.3g} e/Å²",
+        "thickness": f"specimen thickness {(known.thickness_angstrom or 0) / ANGSTROM_PER_NM:.3g} nm",
+        "voxel": f"voxel size {known.voxel_size_angstrom or 0:.4g} Å",
+    }
+    told = ", ".join(f"{values[fact]} ({sources[fact]})" for fact in taken if fact in sources)
+    lacking = ", ".join(NAMES[fact] for fact in taken if fact not in sources)
+    return f"model {model} is told: {told or 'nothing'}" + (f"; not known: {lacking}" if lacking else "")
+
+
+def _ctf_state(files: SeriesFiles, settings: ReconstructSettings) -> tuple[str | None, str]:
+    """The state of the CTF, and what tells it."""
+    found, source = None, ""
+    if any(_FLIPPED.search(label) for label in files.series.labels):
+        found, source = "flipped", f"the header of {files.tilts.name}"
+    elif _FLIPPED_NAME.search(files.tilts.name):
+        found, source = "flipped", f"the name of {files.tilts.name}"
+    if settings.ctf_state is None:
+        return found, source
+    if found is not None and found != settings.ctf_state:
+        raise SettingsError(
+            f"--ctf-state {settings.ctf_state}: {source} says that its CTF is phase-flipped; give --ctf-state {found}, "
+            "or leave it out"
+        )
+    return settings.ctf_state, "--ctf-state"
+
+
+def _exposures(
+    files: SeriesFiles, settings: ReconstructSettings, taken: Sequence[str], sources: dict[str, str]
+) -> tuple[tuple[float, ...] | None, float | None]:
+    """Doses and mean defocus, noted in ``sources``."""
+    doses: tuple[float, ...] | None = None
+    defocus = settings.defocus
+    if defocus is not None:
+        sources["defocus"] = "--defocus"
+    if settings.dose is not None and "dose" in taken:
+        doses = read_exposures(settings.dose, files.tilts.name).of_images(files.angles_deg)
+        if doses is None:
+            raise InputError(
+                f"--dose {settings.dose} does not tell the doses of these {len(files.angles_deg)} images: expected one "
+                "for each, at its tilt angle; give the file of this series, or leave --dose out"
+            )
+        sources["dose"] = f"--dose {Path(settings.dose).name}"
+    for path in _beside(files, settings):
+        told = _read(path, files.tilts.name)
+        found = told.of_images(files.angles_deg)
+        if found is not None and "dose" in taken:
+            if doses is not None and _differ(doses, found):
+                raise SettingsError(
+                    f"--dose {settings.dose} says {max(doses):.3g} e/Å² at most, {path} says {max(found):.3g} for the "
+                    "same images; give one of them"
+                )
+            if doses is None:
+                doses, sources["dose"] = found, path.name
+        if told.defocus_um is not None and "defocus" in taken:
+            limit = max(SAME_DEFOCUS_UM, SAME_SHARE * abs(told.defocus_um))
+            if settings.defocus is not None and abs(settings.defocus - told.defocus_um) > limit:
+                raise SettingsError(
+                    f"--defocus {settings.defocus:g} µm, but {path} says {told.defocus_um:.2f} µm; leave --defocus out"
+                )
+            if defocus is None:
+                defocus, sources["defocus"] = told.defocus_um, path.name
+    return doses, defocus
+
+
+def _beside(files: SeriesFiles, settings: ReconstructSettings) -> list[Path]:
+    """Files that the run reads anyway and that may tell exposures."""
+    angles = [files.angles] if files.angles is not None and files.angles.suffix.lower() == ".mdoc" else []
+    return [*angles, *(Path(path) for path in (settings.star, settings.warp) if path is not None)]
+
+
+def _read(path: Path, tilts_name: str) -> Exposures:
+    """What a file tells that was not asked about doses: nothing, where it cannot be understood."""
+    try:
+        return read_exposures(path, tilts_name)
+    except InputError:
+        return Exposures()
+
+
+def _differ(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether doses are not the same: files count up to one image's own exposure more or less."""
+    steps = np.diff(np.sort(b))
+    limit = SAME_SHARE * max(b) + 1.5 * float(steps.max(initial=0.0))
+    return bool(np.abs(np.subtract(a, b)).max() > limit)
+
+
+def _flags(options: Sequence[str]) -> str:
+    return " and ".join(f"--{option.replace('_', '-')}" for option in options)

@@ -1,0 +1,245 @@
+"""What is known about a series through the real command: taken, told, recorded, refused where files disagree."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from plain_mrc import new_mrc
+from test_known import awake_network
+from tiny_series import ANGLES, CONFIG, made, noise, refused, run, tree, voxels, write_model, write_series
+
+from cryolithe.formats.doses import read_exposures
+from cryolithe.formats.mdoc import MdocImage, write_mdoc
+from cryolithe.known import FACTS
+from cryolithe.network.checkpoint import save_network
+
+QUICK = ("--thickness", 12, "--device", "cpu", "--precision", "fp32", "--contrast", "dark", "--fbp-share", 0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_series(tmp_path)
+    knowing = dataclasses.replace(CONFIG, input=dataclasses.replace(CONFIG.input, known=tuple(FACTS)))
+    save_network(tmp_path / "knows.safetensors", awake_network(knowing), {})
+    write_model(tmp_path / "plain.safetensors")
+    return tmp_path
+
+
+def command(folder, model="knows", *more, angles="ts.tlt"):
+    output = () if "-o" in more else ("-o", folder / "out.mrc")
+    return (folder / "ts.mrc", folder / angles, "--model", folder / f"{model}.safetensors", *QUICK, *output, *more)
+
+
+def record(folder, name="out"):
+    return json.loads((folder / f"{name}.json").read_text())["method"]["known"]
+
+
+def mdoc(folder, doses, name="ts.mdoc", offset=0.0):
+    """An .mdoc of the stack; doses before each image, in the order of the images."""
+    images = [
+        MdocImage(angle + offset, 3.0, dose, -2.5, n) for n, (angle, dose) in enumerate(zip(ANGLES, doses, strict=True))
+    ]
+    write_mdoc(folder / name, "ts.mrc", images, 5.0, (40, 48), 300.0, overwrite=True)
+    return folder / name
+
+
+DOSES = tuple(3.0 * n for n in (9, 7, 5, 3, 1, 0, 2, 4, 6, 8, 10))
+
+
+def test_what_is_given_is_told_recorded_and_matters(folder):
+    result = made(*command(folder, "knows", "--ctf-state", "wiener", "--specimen-thickness", 120, "--defocus", 3))
+    assert (
+        "model knows is told: CTF wiener (--ctf-state), defocus 3 µm (--defocus), specimen thickness 120 nm "
+        "(--specimen-thickness), voxel size 5 Å (the pixel size of the files); not known: dose"
+    ) in result.stderr
+    found = record(folder)
+    assert found["takes"] == list(FACTS)
+    assert (found["ctf_state"], found["thickness_angstrom"], found["doses"]) == ("wiener", 1200.0, None)
+    assert found["from"]["ctf"] == "--ctf-state"
+    made(*command(folder, "knows", "-o", folder / "less.mrc"))
+    assert record(folder, "less")["ctf_state"] is None
+    assert not np.array_equal(voxels(folder / "less.mrc"), voxels(folder / "out.mrc"))
+    # The same again is done already; something else is known, and it is not.
+    again = command(folder, "knows", "--ctf-state", "wiener", "--specimen-thickness", 120, "--defocus", 3)
+    refused(folder, again, "exists")
+
+
+def test_a_binned_volume_is_told_with_its_own_voxels(folder):
+    made(*command(folder, "knows", "--bin", 2, "--pixel-size", 4))
+    assert record(folder)["voxel_size_angstrom"] == 8.0
+    assert record(folder)["from"]["voxel"] == "--pixel-size"
+
+
+def test_a_model_without_facts_says_so_and_gives_the_same_bytes(folder):
+    silent = made(*command(folder, "plain"))
+    assert "does not use" not in silent.stderr
+    assert "told" not in silent.stderr
+    assert record(folder) is None
+    more = ("--ctf-state", "flipped", "--specimen-thickness", 90, "-o", folder / "more.mrc")
+    result = made(*command(folder, "plain", *more))
+    line = "model plain does not use what --ctf-state and --specimen-thickness tell"
+    assert [line in text for text in result.stderr.splitlines()].count(True) == 1
+    assert np.array_equal(voxels(folder / "more.mrc"), voxels(folder / "out.mrc"))
+    assert record(folder, "more") is None
+
+
+def test_other_methods_say_so_too(folder):
+    words = (folder / "ts.mrc", folder / "ts.tlt", "--method", "fbp", "--thickness", 12, "--ctf-state", "none")
+    assert "method fbp does not use what --ctf-state tells" in made(*words, "-o", folder / "b.mrc").stderr
+
+
+def test_a_plan_tells_it_and_writes_nothing(folder):
+    before = tree(folder)
+    result = made(*command(folder, "knows", "--dry-run", "--ctf-state", "flipped"))
+    assert "is told: CTF flipped (--ctf-state)" in result.stderr
+    assert tree(folder) == before
+
+
+def test_doses_come_from_the_mdoc_that_brings_the_angles(folder):
+    mdoc(folder, DOSES)
+    result = made(*command(folder, angles="ts.mdoc"))
+    assert "dose 0 to 30 e/Å² (ts.mdoc)" in result.stderr
+    assert record(folder)["doses"] == list(DOSES)
+    made(*command(folder, "knows", "--dose", folder / "ts.mdoc", "-o", folder / "named.mrc"))
+    assert np.array_equal(voxels(folder / "named.mrc"), voxels(folder / "out.mrc"))
+
+
+def test_another_file_of_doses_is_another_volume(folder):
+    words = command(folder, "knows", "--dose", mdoc(folder, DOSES))
+    made(*words)
+    made(*words, "--overwrite")
+    sums = json.loads((folder / "out.json").read_text())["inputs"]
+    assert sums["dose"]["path"].endswith("ts.mdoc")
+
+
+def test_a_file_and_an_option_that_disagree_are_refused(folder):
+    mdoc(folder, DOSES)
+    other = mdoc(folder, [3 * dose for dose in DOSES], "other.mdoc")
+    line = refused(folder, command(folder, "knows", "--dose", other, angles="ts.mdoc"), "--dose", "ts.mdoc")
+    assert "90" in line
+    assert "30" in line
+    # Own exposure counted by one and not by the other is no disagreement.
+    counted = mdoc(folder, [dose + 3 for dose in DOSES], "counted.mdoc")
+    made(*command(folder, "knows", "--dose", counted, angles="ts.mdoc"))
+
+
+def test_a_file_of_other_images_is_refused_where_it_was_asked_for(folder):
+    wrong = folder / "wrong.mdoc"
+    images = [MdocImage(angle, 3.0, 3.0 * n, -2.5, n) for n, angle in enumerate(ANGLES[:-3])]
+    write_mdoc(wrong, "ts.mrc", images, 5.0, (40, 48), 300.0)
+    refused(folder, command(folder, "knows", "--dose", wrong), "does not tell the doses of these 11 images")
+    refused(folder, command(folder, "knows", "--dose", folder / "ts.tlt"), "tells no doses that are understood")
+    refused(folder, command(folder, "knows", "--dose", folder / "none.mdoc"), "none.mdoc")
+
+
+@pytest.mark.parametrize("label", ["ctfphaseflip: CTF correction", "CTFPHASEFLIP  Phase-flipped"])
+def test_the_header_tells_that_phases_were_flipped(folder, label):
+    with new_mrc(folder / "ts.mrc") as file:
+        file.set_data(noise())
+        file.set_image_stack()
+        file.voxel_size = 5.0
+        file.add_label(label)
+    assert "CTF flipped (the header of ts.mrc)" in made(*command(folder)).stderr
+    assert (
+        "CTF flipped (--ctf-state)" in made(*command(folder, "knows", "--ctf-state", "flipped", "--overwrite")).stderr
+    )
+    for state in ("uncorrected", "wiener", "none"):
+        words = command(folder, "knows", "--ctf-state", state, "-o", folder / "x.mrc")
+        refused(folder, words, f"--ctf-state {state}", "the header of ts.mrc", "phase-flipped")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--ctf-state", "corrected"), "corrected"),
+        (("--specimen-thickness", 0), "--specimen-thickness"),
+        (("--specimen-thickness", "nan"), "--specimen-thickness"),
+        (("--defocus", "inf"), "--defocus"),
+    ],
+)
+def test_values_out_of_range_are_refused(folder, words, line):
+    before = tree(folder)
+    result = run(*command(folder, "knows", *words))
+    assert result.exit_code == 2
+    assert line in result.stderr
+    assert tree(folder) == before
+
+
+def test_doses_are_those_of_the_angle_in_any_order_and_with_an_offset(tmp_path):
+    told = read_exposures(mdoc(tmp_path, DOSES, offset=-7.0), "ts.mrc")
+    assert told.of_images(ANGLES) == DOSES
+    assert told.of_images(ANGLES[::-1]) == DOSES[::-1]
+    assert told.of_images([angle + 5 for angle in np.linspace(-50, 50, 11) * 1.3]) is None
+    some = [8, 2, 5]
+    near = read_exposures(mdoc(tmp_path, DOSES, offset=-0.5), "ts.mrc")
+    assert near.of_images([ANGLES[n] + 0.4 for n in some]) == tuple(DOSES[n] for n in some)
+    # Shifted by 7 of 10 degrees, another image is nearer: nobody knows which is meant.
+    assert told.of_images([ANGLES[n] for n in some]) is None
+    assert told.of_images([0.0] * 2) is None
+
+
+def test_doses_of_an_mdoc_without_sums_follow_its_times(tmp_path):
+    lines = []
+    for number, angle in enumerate((-3, 0, 3)):
+        lines += [f"[ZValue = {number}]", f"TiltAngle = {angle}", "ExposureDose = 2.5"]
+        lines += [f"DateTime = 01-Feb-2024  10:0{(2, 0, 1)[number]}:00"]
+    path = tmp_path / "ts.mdoc"
+    path.write_text("\n".join(lines))
+    assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) == (5.0, 0.0, 2.5)
+    path.write_text("\n".join(lines).replace("ExposureDose = 2.5", "ExposureDose = 0"))
+    assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) is None
+    path.write_text("\n".join(lines).replace("DateTime", "Time"))
+    assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) is None
+    path.write_text("\n".join(lines).replace("2.5", "much"))
+    assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) is None
+
+
+STAR = """data_TS_1
+
+loop_
+_rlnTomoYTilt #1
+_rlnTomoZRot #2
+_rlnTomoXTilt #3
+_rlnTomoXShiftAngst #4
+_rlnTomoYShiftAngst #5
+_rlnMicrographPreExposure #6
+_rlnDefocusU #7
+_rlnDefocusV #8
+"""
+
+
+def star(folder, defocus=30000.0):
+    rows = [f"{a:g} 0 0 0 0 {d:g} {defocus:g} {defocus + 2000:g}" for a, d in zip(ANGLES, DOSES, strict=True)]
+    path = folder / "ts.star"
+    path.write_text(STAR + "\n".join(rows) + "\n")
+    return path
+
+
+def test_a_table_of_relion_tells_dose_and_defocus(folder):
+    words = (folder / "ts.mrc", "--star", star(folder), "--model", folder / "knows.safetensors", *QUICK)
+    result = made(*words, "-o", folder / "out.mrc")
+    assert "defocus 3.1 µm (ts.star), dose 0 to 30 e/Å² (ts.star)" in result.stderr
+    assert record(folder)["doses"] == list(DOSES)
+    assert record(folder)["defocus_um"] == pytest.approx(3.1)
+    refused(folder, (*words, "-o", folder / "x.mrc", "--defocus", 5), "--defocus 5 µm", "3.10 µm")
+    made(*words, "-o", folder / "y.mrc", "--defocus", 3.2)
+
+
+def test_files_of_warp_tell_doses(tmp_path):
+    lists = {
+        "Angles": [-angle for angle in ANGLES],
+        "Dose": DOSES,
+    }
+    body = "".join(f"<{name}>{chr(10).join(f'{v:g}' for v in values)}</{name}>" for name, values in lists.items())
+    path = tmp_path / "ts.xml"
+    path.write_text(f'<TiltSeries>{body}<CTF><Param Name="Defocus" Value="2.75" /></CTF></TiltSeries>')
+    told = read_exposures(path, "ts.mrc")
+    assert told.of_images(ANGLES) == DOSES
+    assert told.defocus_um == 2.75
+    table = "data_\n\nloop_\n_wrpAngleTilt #1\n_wrpDose #2\n"
+    rows = "".join(f"{-a:g} {d:g}\n" for a, d in zip(ANGLES, DOSES, strict=True))
+    (tmp_path / "ts.tomostar").write_text(table + rows)
+    assert read_exposures(tmp_path / "ts.tomostar", "ts.mrc").of_images(ANGLES) == DOSES
