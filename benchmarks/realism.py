@@ -1,7 +1,10 @@
 """How near simulated tilt series come to real ones: power spectra, SNR against tilt and exposure, counts, contrast.
 
-Images are taken as recorded: the CTF is left in and nothing is weighted by exposure. SNRs come from the even and odd
-halves (Frank & Al-Ali 1975); the yeast lamella is simulated under the published conditions of a real one (Bepler et
+First the recipes of cells are held against real images of cells, under their conditions, by what spectra say without
+knowing the truth; ``--real FOLDER`` measures those images anew, else their numbers in real_spectra.yaml are used.
+
+Then, images are taken as recorded: the CTF is left in and nothing is weighted by exposure. SNRs come from the even and
+odd halves (Frank & Al-Ali 1975); the yeast lamella is simulated under the published conditions of a real one (Bepler et
 al. 2020, methods), of which the SNR between half tomograms is known. The published numbers stand in
 training_data/README.md.
 """
@@ -18,6 +21,8 @@ import torch
 import yaml
 from common import RESULTS, ROOT, Table, parser, read_arguments, record
 from numpy.typing import NDArray
+from realism_matched import CELLS, IMAGE, RECIPES, SERIES, Curves, diverse, measured, published, simulated, table_of
+from realism_measures import radial, spectrum
 
 from cryolithe.formats import read_tilt_series
 from cryolithe.geometry import TiltGeometry
@@ -30,7 +35,6 @@ from cryolithe.simulation.library import recipe_library
 from cryolithe.simulation.recipe import Recipe
 
 Floats = NDArray[np.floating[Any]]
-RECIPES = ROOT / "training_data" / "recipes"
 SHEET = ROOT / "training_data" / "figures" / "realism.png"
 NEEDLE = ROOT / "examples" / "needle"
 LOW_BAND = (1 / 400, 1 / 50)  # 1/Å
@@ -47,7 +51,7 @@ COMMON: dict[str, Any] = {
 # Bepler et al. 2020, methods: 6.08 Å pixels, here binned by 2 as in their table; bidirectional; lamellae of 100-150 nm;
 # 18 µm of defocus for yeast, 4-18 µm over all series.
 YEAST: dict[str, Any] = {
-    "specimen_contrast": [1.0, 1.0],
+    "specimen_contrast": [0.5, 0.5],
     "total_exposure": [60.0, 60.0],
     "scheme": {"kinds": ["bidirectional"], "reach_deg": [48.0, 48.0], "step_deg": [2.0, 2.0]},
 }
@@ -92,22 +96,6 @@ CASES = {
     "yeast, 18 µm": Case("lamella", 12.16, 125.0, YEAST | {"optics": {"defocus_um": [18.0, 18.0]}}, number=4),
     "yeast, 4 µm": Case("lamella", 12.16, 125.0, YEAST | {"optics": {"defocus_um": [4.0, 4.0]}}, number=4),
 }
-
-
-def radial(values: Floats, pixel_angstrom: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Frequencies, 1/Å, and the means of a half transform's values ``(y, x // 2 + 1)`` over rings up to Nyquist."""
-    size = values.shape[0]
-    ring = np.rint(size * np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])).astype(int).ravel()
-    mean = np.bincount(ring, values.ravel()) / np.bincount(ring)
-    rings = np.arange(1, size // 2 + 1)
-    return rings / (size * pixel_angstrom), mean[rings]
-
-
-def spectrum(image: Floats) -> NDArray[np.complex128]:
-    """Half transform of a square image in a Hann window; white noise of variance v has a mean power of v."""
-    hann = np.hanning(image.shape[0])[:, None] * np.hanning(image.shape[1])
-    centred = np.asarray(image, dtype=np.float64) - image.mean()
-    return np.asarray(np.fft.rfft2(centred * hann) / math.sqrt((hann**2).sum()))
 
 
 def rounded(values: Floats) -> list[float]:
@@ -287,16 +275,38 @@ def plot_sheet(path: Path, series: dict[str, SimulatedSeries]) -> None:
         picture.convert("L").quantize(64).save(path, optimize=True)
 
 
+def matched(molecules: tuple[Path, ...], folder: Path | None, quick: bool) -> tuple[list[Table], dict[str, Any]]:
+    """Tables of real and simulated spectra, and all curves."""
+    numbers = published()
+    real: dict[str, Curves] = {name: {k: v for k, v in numbers[name].items() if k != "origin"} for name in numbers}
+    real |= measured(folder) if folder else {}
+    tables, curves = [], {}
+    for which, series in ((SERIES, 1 if quick else 5), (IMAGE, 1 if quick else 4)):
+        made = {}
+        for name in CELLS[:1] if quick else CELLS:
+            made[name] = simulated(name, which, molecules, series, quick)
+            print(f"{name}, as the {which}: simulated", flush=True)
+        if which == SERIES:
+            library = recipe_library(Recipe(procedural=4), molecules)
+            made["diverse scenes (noise fitted)"] = diverse(library, 2 if quick else 30)
+        tables += table_of(which, real[which], made)
+        curves[which] = {"real": real[which], "simulated": made}
+    return tables, curves
+
+
 def main() -> None:
     """Simulate each case, measure it, and draw."""
     options = parser("realism", __doc__)
     options.add_argument("--molecules", type=Path, help="library to place; without it procedural ones are placed")
+    options.add_argument("--real", type=Path, help="folder of the real images; without it their published numbers")
     arguments = read_arguments(options)
+    paths = (arguments.molecules,) * bool(arguments.molecules)
+    first, curves = matched(paths, arguments.real, arguments.quick)
     side = 64 if arguments.quick else 256
     made: dict[str, SimulatedSeries] = {}
     for name, case in CASES.items():
         recipe = case.load(side)
-        library = recipe_library(recipe, (arguments.molecules,) * bool(arguments.molecules))
+        library = recipe_library(recipe, paths)
         made[name] = simulate_series(recipe, library, case.number)
         print(f"{name}: simulated", flush=True)
     found = {name: measure(CASES[name], series) for name, series in made.items()}
@@ -326,7 +336,13 @@ def main() -> None:
     )
     table = Table("Simulated series", ["quantity", *found], rows, note)
     figure = arguments.output.with_suffix(".png")
-    results = {"tables": [table], "figures": [figure.name], "series": found, "needle": needle()}
+    results = {
+        "tables": [*first, table],
+        "matched": curves,
+        "figures": [figure.name],
+        "series": found,
+        "needle": needle(),
+    }
     record("realism", results, arguments.output)
     plot(figure, found)
     sheet = RESULTS / "realism_sheet.quick.png" if arguments.quick else SHEET

@@ -39,6 +39,12 @@ class CellRecipe:
         nucleic_acids: number of bare chains.
         gold: number of gold fiducials.
         gold_diameter_nm: their size.
+        bodies: number of lipid droplets, granules and dense bodies, per µm² as well.
+        ribosomes_micromolar: concentration of large particles of protein and RNA, see
+            `cryolithe.simulation.procedural.large_particle`: 3-10 µM in eukaryotes, 20 and more in bacteria.
+        cytosol_mg_ml: protein too small to be resolved, see `cryolithe.simulation.cytosol`; 0 for pure ice.
+        cytosol_variation: how much its concentration varies: standard deviation of its logarithm.
+        roughness_nm: standard deviation of the height of the slab's faces.
         carbon_chance: chance of a carbon film with a hole whose rim crosses the field (not in a lamella).
         crystals: number of ice crystals on the surfaces.
         lamella_chance: chance that the slab was cut by a focused ion beam: its faces cut through what is there and
@@ -68,6 +74,11 @@ class CellRecipe:
     nucleic_acids: Pair = (0.0, 40.0)
     gold: Pair = (0.0, 30.0)
     gold_diameter_nm: Pair = (5.0, 15.0)
+    bodies: Pair = (0.0, 0.0)
+    ribosomes_micromolar: Pair = (0.0, 0.0)
+    cytosol_mg_ml: Pair = (0.0, 0.0)
+    cytosol_variation: Pair = (0.0, 0.0)
+    roughness_nm: Pair = (0.0, 0.0)
     carbon_chance: float = 0.05
     crystals: Pair = (0.0, 3.0)
     lamella_chance: float = 0.5
@@ -91,6 +102,8 @@ class CellRecipe:
             raise SettingsError("the voxel size and the thickness must be above 0")
         if self.crowding[1] > 1 or not 0 <= self.margin <= 4 or max(map(abs, self.pretilt_deg)) > 45:
             raise SettingsError("crowding goes up to 1, margin from 0 to 4, and pretilt_deg to 45")
+        if self.cytosol_mg_ml[1] > 600 or self.cytosol_variation[1] > 2:
+            raise SettingsError("cytosol_mg_ml goes up to 600, cytosol_variation to 2")
         for name in ("cluster_share", "carbon_chance", "lamella_chance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is a share from 0 to 1, got {getattr(self, name)}")

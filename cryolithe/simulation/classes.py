@@ -13,7 +13,7 @@ SMALL_KDA = 100.0
 ALONG_AXIS = 0.8  # cosine from which on a normal counts to an axis: within 37 degrees
 # A map of level 1 inside has soft edges: 0.58 Da for each Å³ of its integral gives the masses of crystal structures of
 # 30 kDa to 2.6 MDa within a fifth (protein itself: 0.81 Da/Å³).
-_DALTON_PER_ANGSTROM3 = 0.58
+DALTON_PER_ANGSTROM3 = 0.58
 
 
 class Structure(IntEnum):
@@ -43,7 +43,7 @@ PROTEINS = (Structure.SMALL_PROTEIN, Structure.LARGE_PROTEIN)
 
 def mass_kda(molecule: Molecule) -> float:
     """Mass of a molecule by the integral of its density."""
-    return float(molecule.density.sum()) * molecule.voxel_size_angstrom**3 * _DALTON_PER_ANGSTROM3 / 1000
+    return float(molecule.density.sum()) * molecule.voxel_size_angstrom**3 * DALTON_PER_ANGSTROM3 / 1000
 
 
 def protein_class(molecule: Molecule) -> Structure:

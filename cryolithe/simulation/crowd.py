@@ -3,8 +3,9 @@
 Densities are contrasts to amorphous ice, protein about 1, ``(z, y, x)``. The uniform ice of the slab itself, and the
 vacuum outside, are 0: a slab of even thickness adds a constant to every image.
 
-Order of things: carbon film, membranes, gold, proteins in membranes, filaments, molecules; then the slab is cut, the
-faces of a lamella are damaged, and ice crystals are put on the surfaces. What is placed does not overlap what is there,
+Order of things: carbon film, membranes, gold, proteins in membranes, filaments, bodies, ribosomes, molecules; then
+cytosol fills what is left, the slab is cut, its faces become uneven, those of a lamella are damaged, and ice crystals
+are put on the surfaces. What is placed does not overlap what is there,
 except that membrane proteins sit in membranes.
 """
 
@@ -18,10 +19,13 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import SettingsError
 from cryolithe.simulation import filaments, membranes, solids
+from cryolithe.simulation.bodies import add_body
 from cryolithe.simulation.canvas import FREE, INSIDE, MEMBRANE, TAKEN, Canvas, try_place
 from cryolithe.simulation.cell import Array, Cell, CellRecipe
+from cryolithe.simulation.cytosol import fill_cytosol, roughen_faces
 from cryolithe.simulation.molecules import Molecule, resampled
-from cryolithe.simulation.packing import add_molecules
+from cryolithe.simulation.packing import add_molecules, add_particles
+from cryolithe.simulation.procedural import large_particle
 
 MEMBRANE_PREFIX = "mb_"
 
@@ -62,9 +66,13 @@ def make_cell(recipe: CellRecipe, library: tuple[Molecule, ...], rng: np.random.
     _add_gold(build, recipe)
     _add_membrane_proteins(build, recipe, surfaces, tuple(m for m in library if m.name.startswith(MEMBRANE_PREFIX)))
     _add_filaments(build, recipe)
+    _add_bodies(build, recipe)
+    _add_ribosomes(build, recipe)
     wanted = float(rng.uniform(*recipe.crowding))
     reached = add_molecules(build, recipe, tuple(m for m in library if not m.name.startswith(MEMBRANE_PREFIX)), wanted)
+    fill_cytosol(build, recipe, surfaces)
     _cut_slab(build)
+    roughen_faces(build, recipe)
     if lamella:
         _damage_faces(build, recipe)
     _add_crystals(build, recipe)
@@ -275,6 +283,22 @@ def towards(normal: Array, spin: float) -> Array:
     other = np.cross(normal, across)
     first = math.cos(spin) * across + math.sin(spin) * other
     return np.stack([normal, first, np.cross(normal, first)], axis=-1)
+
+
+def _add_bodies(build: Canvas, recipe: CellRecipe) -> None:
+    """Droplets, granules and dense bodies; those that find no room are left out."""
+    if recipe.bodies[1] > 0:
+        for _ in range(build.count(recipe.bodies)):
+            add_body(build, str(build.rng.choice(("droplet", "granule", "solid"))))
+
+
+def _add_ribosomes(build: Canvas, recipe: CellRecipe) -> None:
+    """Large particles at their concentration in the slab."""
+    if recipe.ribosomes_micromolar[1] <= 0:
+        return
+    per_angstrom3 = build.rng.uniform(*recipe.ribosomes_micromolar) * 6.02214e-10
+    inside = float((build.slab > 0).mean()) * build.density.size * build.voxel**3
+    add_particles(build, large_particle(build.rng, "large_particle"), int(build.rng.poisson(per_angstrom3 * inside)))
 
 
 def _add_filaments(build: Canvas, recipe: CellRecipe) -> None:

@@ -34,8 +34,11 @@ from cryolithe.simulation.detector import (
     Detector,
     Halves,
     as_contrast,
+    coherent_share,
     count,
+    delocalised,
     expected_counts,
+    loss_over_phase,
     mtf,
     phase_per_voxel,
     transmission,
@@ -49,7 +52,6 @@ from cryolithe.simulation.faults import (
 )
 from cryolithe.simulation.imaging_recipe import ImagingRecipe, Surroundings, draw_optics, draw_scheme
 from cryolithe.simulation.optics import (
-    CtfMode,
     Optics,
     TiltedView,
     correct_image,
@@ -96,6 +98,7 @@ class _Shot:
     electrons_per_px: float
     exposure_middle: float
     faults: Faults
+    coherent: float = 1.0  # share of the contrast that scattering by atoms leaves
 
 
 def image_series(
@@ -155,8 +158,9 @@ def image_series(
         passed = transmission(thickness, angle, recipe.detector.mean_free_path_nm)
         electrons.append(plan.exposure[tilt] * voxel_size_angstrom**2 * passed)
         view = TiltedView(optics[tilt], angle, voxel_size_angstrom, recipe.optics.handedness)
-        shot = _Shot(view, electrons[-1], plan.exposure_middle[tilt], faults[tilt])
-        contrast = _signal(seen[tilt], shot, recipe.ctf)[:, start:stop]
+        coherent = coherent_share(thickness, angle, recipe.detector)
+        shot = _Shot(view, electrons[-1], plan.exposure_middle[tilt], faults[tilt], coherent)
+        contrast = _signal(seen[tilt], shot, recipe)[:, start:stop]
         blurred = filtered(contrast, mtf(shape, recipe.detector))
         halves = _record(contrast, shot, recipe.detector, rng)
         clean[tilt], even[tilt], odd[tilt] = (
@@ -229,8 +233,8 @@ def _white_halves(clean: Image, snr_db: float, rng: np.random.Generator) -> Halv
     return Halves(even, odd)
 
 
-def _signal(seen: Image, shot: _Shot, mode: CtfMode) -> Image:
-    """Relative brightness minus 1 of the whole width of the density, misaligned: ``-2 CTF * phase``."""
+def _signal(seen: Image, shot: _Shot, recipe: ImagingRecipe) -> Image:
+    """Relative brightness minus 1 of the whole width of the density, misaligned: ``-2 CTF * phase``, and loss."""
     if shot.faults.blank:
         return np.zeros_like(seen)
     view, (rows, columns) = shot.view, seen.shape
@@ -245,7 +249,11 @@ def _signal(seen: Image, shot: _Shot, mode: CtfMode) -> Image:
     padded = np.pad(phase, pads, mode="symmetric")
     shape = padded.shape[0], padded.shape[1]
     damage = exposure_filter(shape, view.pixel_size_angstrom, shot.exposure_middle, view.optics.voltage_kv)
-    formed = filtered(padded, damage) if mode == "none" else form_image(padded, view, damage)
+    formed = filtered(padded, damage) if recipe.ctf == "none" else form_image(padded, view, damage)
+    if recipe.detector.zero_loss and recipe.ctf != "none":
+        lost = delocalised(shape, view.pixel_size_angstrom, view.optics.voltage_kv) * damage
+        formed += filtered(padded, np.float32(loss_over_phase(view.optics.voltage_kv)) * lost)
+    formed *= np.float32(shot.coherent)
     inner = formed[pads[0][0] : pads[0][0] + rows, pads[1][0] : pads[1][0] + columns]
     return misalign(inner, shot.faults)
 

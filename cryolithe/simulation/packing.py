@@ -88,6 +88,18 @@ def add_molecules(build: Canvas, recipe: CellRecipe, library: tuple[Molecule, ..
     return filled / free
 
 
+def add_particles(build: Canvas, molecule: Molecule, number: int) -> int:
+    """Place copies of one molecule anywhere in the slab where they meet nothing; how many found room."""
+    poses, placed = Poses((molecule,), build.voxel, build.rng), 0
+    for _ in range(number):
+        posed = poses.draw(0)
+        for _ in range(_TRIES):
+            if try_place(build, posed, np.rint(build.place_angstrom() / build.voxel).astype(np.int64), MEMBRANE):
+                placed += 1
+                break
+    return placed
+
+
 class _Places:
     """Free places, sorted by how far they are from anything."""
 
