@@ -36,7 +36,7 @@ def _own_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _declared(option: Option) -> Callable[..., Any]:
-    flag, shown = f"--{option.name.replace('_', '-')}", option.default is not None and option.default is not False
+    flag, shown = option.flag, option.default is not None and option.default is not False
     common: dict[str, Any] = {"default": option.default, "show_default": shown, "help": option.text}
     if option.kind is bool:
         if option.default:
@@ -71,7 +71,7 @@ def _declared(option: Option) -> Callable[..., Any]:
     help="Limit of the training. Default: samba 30 on a CPU, on a GPU until nothing improves; n2n 10 and 5.",
 )
 @click.option(
-    "--model", type=FilePath, metavar="FILE", help="Use these weights; with --train-minutes start from them instead."
+    "--model", type=FilePath, metavar="FILE", help="Use these weights; with --train-minutes start from them instead. A name: n2n has general."
 )
 @_own_options
 @click.option("--report", type=FilePath, metavar="PNG", help="Draw before, after, spectra and correlations.")
@@ -111,6 +111,7 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
     n2n (Noise2Noise): the network learns to predict one half volume from the other, whose noise is another.
 
     \b
+      cryolithe denoise tomo.mrc --method n2n                                       -> tomo_n2n.mrc, no training
       cryolithe denoise --method n2n --half1 tomo_EVN.mrc --half2 tomo_ODD.mrc      -> tomo_n2n.mrc
       cryolithe denoise --method n2n --half1 a_EVN.mrc --half1 b_EVN.mrc --half2 a_ODD.mrc --half2 b_ODD.mrc
       cryolithe denoise --method n2n tomograms -o denoised       one network for all pairs in a folder
@@ -167,11 +168,11 @@ def _check_method(context: click.Context, method: str) -> None:
     Raises:
         SettingsError: names the option.
     """
-    for name in own_options():
+    for name, option in own_options().items():
         given = context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
         if given and method not in owners(name):
             others = " or ".join(owners(name))
-            raise SettingsError(f"--{name.replace('_', '-')} goes with --method {others}, not with {method}")
+            raise SettingsError(f"{option.flag} goes with --method {others}, not with {method}")
     if not METHODS[method].distributed and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError(f"--method {method} trains in one process; start it without torchrun")
 
