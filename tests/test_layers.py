@@ -58,6 +58,10 @@ ALLOWED = {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "fidelity", "greys", "report", "network", "inference", "reconstruct", "simulation", "optimise",
     },
+    "denoise_training": {
+        "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoise",
+        "work", "optimise",
+    },
     "denoise": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
         "work", "optimise",

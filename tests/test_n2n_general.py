@@ -177,7 +177,9 @@ def test_a_wrong_configuration_is_refused_by_name(tmp_path):
         ({"voxel_size_angstrom": [9.0, 4.0]}, "voxel_size_angstrom"),
     ):
         assert said in run("train", written(tmp_path, **change), "-o", tmp_path / "x.safetensors", code=2)
-    assert "--finetune" in run("train", written(tmp_path), "--finetune", "default", "-o", tmp_path / "x.safetensors", code=2)
+    assert "--finetune" in run(
+        "train", written(tmp_path), "--finetune", "default", "-o", tmp_path / "x.safetensors", code=2
+    )
     assert not list(tmp_path.glob("x*"))
     assert settings.merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}) == {"a": {"b": 1, "c": 3}}
 
@@ -197,7 +199,9 @@ def test_one_volume_is_denoised_at_once_with_the_general_weights(tmp_path, gener
     assert "choice of the training" in run("denoise", volume, "--method", "n2n", "--loss", "l1", "--overwrite", code=2)
 
 
-@pytest.mark.parametrize(("size", "said"), [(4.0, "bin the volume"), (21.0, "reconstruct it finer"), (0.0, "does not say")])
+@pytest.mark.parametrize(
+    ("size", "said"), [(4.0, "bin the volume"), (21.0, "reconstruct it finer"), (0.0, "does not say")]
+)
 def test_voxels_that_the_general_weights_have_not_seen_are_told_of(tmp_path, general, size, said):
     path = write(tmp_path / "t.mrc", halves(SHAPE)[0], size)
     assert said in run("denoise", path, "--method", "n2n")
@@ -229,6 +233,18 @@ def test_for_picking_the_back_projection_is_recommended(general, volume):
 @pytest.mark.slow
 def test_the_purpose_chooses_the_loss_unless_one_is_given(tmp_path):
     first, second = (write(tmp_path / f"a_{end}.mrc", v) for end, v in zip(("EVN", "ODD"), halves(SHAPE), strict=True))
-    words = ("denoise", "--method", "n2n", "--half1", first, "--half2", second, "--train-minutes", 60, "--start", "fresh")
+    words = (
+        "denoise",
+        "--method",
+        "n2n",
+        "--half1",
+        first,
+        "--half2",
+        second,
+        "--train-minutes",
+        60,
+        "--start",
+        "fresh",
+    )
     assert "loss mixed" in run(*words, "--for", "membranes")
     assert "loss l1" in run(*words, "--for", "membranes", "--loss", "l1", "--overwrite")

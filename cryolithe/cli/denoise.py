@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from cryolithe.cli.denoise_images import run_images
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.denoise.entry import Option
@@ -71,7 +72,10 @@ def _declared(option: Option) -> Callable[..., Any]:
     help="Limit of the training. Default: samba 30 on a CPU, on a GPU until nothing improves; n2n 10 and 5.",
 )
 @click.option(
-    "--model", type=FilePath, metavar="FILE", help="Use these weights; with --train-minutes start from them instead. A name: n2n has general."
+    "--model",
+    type=FilePath,
+    metavar="FILE",
+    help="Use these weights; with --train-minutes start from them instead. A name: n2n has general.",
 )
 @_own_options
 @click.option("--report", type=FilePath, metavar="PNG", help="Draw before, after, spectra and correlations.")
@@ -87,6 +91,7 @@ def _declared(option: Option) -> Callable[..., Any]:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: what the system grants.")
+@click.option("--images", is_flag=True, help="Denoise a stack of tilt images, to look at and to align by; see above.")
 @click.option("--is-volume", is_flag=True, help="The file is a volume, even if it may as well be a stack of images.")
 @click.option("--fix-nonfinite", is_flag=True, help="Take NaN and Inf voxels for the median.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and flips.")
@@ -117,6 +122,11 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
       cryolithe denoise --method n2n tomograms -o denoised       one network for all pairs in a folder
       cryolithe denoise tomo.mrc --method n2n --model tomo_n2n.safetensors          no training
 
+    Tilt images, each by itself, to look at and to align by; not to reconstruct from:
+
+    \b
+      cryolithe denoise --images stack.mrc                                          -> stack_denoised.mrc
+
     tomo_samba.json records how it was made and what the guard found: whether signal was lost, or energy appeared where
     the input had none. Ctrl-C keeps what is done and leaves with exit code 130; --resume goes on.
     """
@@ -128,6 +138,9 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
     from cryolithe.optimise.distributed import join_processes, leave_processes
     from cryolithe.work.watcher import Silent
 
+    if options.pop("images"):
+        run_images(context, volume, output, options)
+        return
     entry = METHODS[options.pop("method")]
     _check_method(context, entry.name)
     keep_freed_memory()

@@ -54,10 +54,12 @@ def train_general(config_path: Path, output: Path, options: dict[str, Any]) -> N
         maker=make_maker(config, config_path.parent, (molecules,) if molecules else ()),
         output=output,
         limit_seconds=60.0 * minutes if minutes else math.inf,
+        teacher=config_path.parent / config.teacher if config.teacher else None,
         resume=options["resume"],
         overwrite=options["overwrite"],
     )
     check_job(job)
     with progress_watcher() as watcher:
         state = run_general(job, place, watcher)
-    say(f"{output}: {state.step} steps in {state.seconds / 60:.1f} min; try: cryolithe denoise tomo.mrc --method n2n")
+    use = "--images stack.mrc" if config.of_images else "tomo.mrc --method n2n"
+    say(f"{output}: {state.step} steps in {state.seconds / 60:.1f} min; try: cryolithe denoise {use} --model {output}")

@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cryolithe.denoise.n2n.network import BACKBONES, Config
+from cryolithe.denoise.n2n.planar import PlanarConfig
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.filters import WINDOWS
 from cryolithe.simulation import Recipe, SpecimenRecipe, TiltScheme
 from cryolithe.yaml_table import read_yaml_table
 
-KIND = "n2n"
+VOLUMES, IMAGES = "n2n", "n2n-images"
+KINDS = (VOLUMES, IMAGES)
 Target = Literal["half", "clean-fbp", "distilled"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0)]
@@ -67,8 +69,8 @@ class GeneralConfig(_Section):
     """Everything that decides a training, apart from the place of the molecules.
 
     Attributes:
-        kind: "n2n": tells it from the configuration of a reconstruction network.
-        backbone: name of `cryolithe.denoise.n2n.network.BACKBONES`.
+        kind: "n2n" for volumes, "n2n-images" for tilt images; tells it from the configuration of a reconstruction.
+        backbone: name of `cryolithe.denoise.n2n.network.BACKBONES`, for volumes.
         recipes: series with optics.
         plain: series without.
         diverse: chance that a specimen is a scene of membranes, filaments and bodies instead of a recipe's cell.
@@ -96,7 +98,7 @@ class GeneralConfig(_Section):
         seed: of everything.
     """
 
-    kind: Literal["n2n"]
+    kind: Literal["n2n", "n2n-images"]
     backbone: str = "unet-small"
     recipes: tuple[RecipeEntry, ...] = ()
     plain: PlainEntry = PlainEntry()
@@ -144,7 +146,12 @@ class GeneralConfig(_Section):
     @property
     def network(self) -> Config:
         """Sizes of the backbone."""
-        return BACKBONES[self.backbone]
+        return PlanarConfig() if self.of_images else BACKBONES[self.backbone]
+
+    @property
+    def of_images(self) -> bool:
+        """Whether images are denoised, and not volumes."""
+        return self.kind == IMAGES
 
     def specimen(self) -> SpecimenRecipe:
         """Of the plain specimens and of the diverse ones."""
@@ -154,7 +161,8 @@ class GeneralConfig(_Section):
         """What decides the series, as plain values."""
         names = ("recipes", "plain", "diverse", "hold_out", "shape", "voxel_size_angstrom", "empty_planes", "windows")
         values = self.model_dump(mode="json")
-        return {name: values[name] for name in (*names, "seed")}
+        kind = {"kind": IMAGES} if self.of_images else {}
+        return {**kind, **{name: values[name] for name in (*names, "seed")}}
 
 
 def is_general(path: Path) -> bool:
@@ -163,7 +171,7 @@ def is_general(path: Path) -> bool:
     Raises:
         SettingsError: if it is no YAML table.
     """
-    return read_yaml_table(path, "training configuration").get("kind") == KIND
+    return read_yaml_table(path, "training configuration").get("kind") in KINDS
 
 
 def read_general_config(path: Path) -> GeneralConfig:

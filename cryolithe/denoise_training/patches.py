@@ -1,7 +1,7 @@
 """Patches of stored series with noise of many strengths: what a step of training sees, decided by its number alone.
 
 The halves of a series are ``m + d`` and ``m - d``: their mean, and half their difference, which is noise of the same
-strength and spectrum, independent of the noise of the mean. So ``m + b d`` is the same specimen with the variance of the
+strength and spectrum, independent of that of the mean. So ``m + b d`` is the same specimen with the variance of the
 noise multiplied by ``1 + b²``: the whole dose at b = 0, half of it at ±1, less beyond.
 """
 
@@ -21,6 +21,7 @@ from cryolithe.denoise_training.volumes import MOST_SIGMAS
 
 Array = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
+IMAGES_AT_ONCE = 8
 _STEPS = 61  # stream of random numbers
 _LEAST_VARIANCE = 0.003  # of a clean volume beside noise of 1: fainter ones do not count for more
 
@@ -58,7 +59,7 @@ class SeriesPatches:
         self._config, self._series = config, list(series)
         least = np.min([one.shape for one in series], axis=0)
         z, y, x = (max(multiple, min(config.edge, int(n)) // multiple * multiple) for n in least)
-        self.shape = (z, y, x)
+        self.shape = (min(IMAGES_AT_ONCE, int(least[0])) if config.of_images else z, y, x)
         self._variance = [_variance(one.clean) for one in series]
 
     def batch(self, step: int) -> Examples:
@@ -85,13 +86,13 @@ class SeriesPatches:
             return turn(sign * given), turn(sign * wanted), 1.0
         amount = 0.0 if rng.random() < config.whole_share else float(rng.uniform(-1, 1) * config.most_noise)
         given, sigma = noisy(series, box, amount)
-        wanted = _float(series.clean[box]) / np.float32(sigma)
-        weight = 1 / max(self._variance[number] / sigma**2, _LEAST_VARIANCE)
+        wanted = _float(series.clean[box]) / sigma
+        weight = 1 / max(self._variance[number] / float(np.mean(sigma**2)), _LEAST_VARIANCE)
         return turn(sign * given), turn(sign * wanted), weight
 
 
-def noisy(series: Stored, box: Box, amount: float) -> tuple[Array, float]:
-    """A box of a series with noise of a strength, standardised, and what it was divided by (see the module).
+def noisy(series: Stored, box: Box, amount: float) -> tuple[Array, Array]:
+    """A box of a series with noise of a strength, standardised, and what its planes were divided by (see the module).
 
     Args:
         series: its halves.
@@ -99,8 +100,8 @@ def noisy(series: Stored, box: Box, amount: float) -> tuple[Array, float]:
         amount: 0 for the whole dose, 1 or -1 for a half.
     """
     first, second = (half[box].astype(np.float32) for half in (series.first, series.second))
-    sigma = float(np.hypot(series.whole_sigma, amount * series.noise_sigma))
-    mixed = (0.5 * (1 + amount) * first + 0.5 * (1 - amount) * second) / np.float32(sigma)
+    sigma = series.sigma(box[0], amount)
+    mixed = (0.5 * (1 + amount) * first + 0.5 * (1 - amount) * second) / sigma
     return np.clip(np.asarray(mixed, np.float32), -MOST_SIGMAS, MOST_SIGMAS), sigma
 
 

@@ -16,11 +16,21 @@ from typing import Any
 
 from cryolithe import __version__
 from cryolithe.denoise.figures import plot_learning
-from cryolithe.denoise.n2n.network import save_denoiser
+from cryolithe.denoise.n2n.network import load_denoiser, save_denoiser
 from cryolithe.denoise_training.config import GeneralConfig
 from cryolithe.denoise_training.patches import SeriesPatches
 from cryolithe.denoise_training.store import Store, Stored, open_store
-from cryolithe.denoise_training.train import Found, GeneralState, Hooks, load_state, new_state, save_state, train, validated
+from cryolithe.denoise_training.teacher import taught
+from cryolithe.denoise_training.train import (
+    Found,
+    GeneralState,
+    Hooks,
+    load_state,
+    new_state,
+    save_state,
+    train,
+    validated,
+)
 from cryolithe.denoise_training.volumes import Maker
 from cryolithe.device import precision_name
 from cryolithe.errors import OutputError
@@ -33,7 +43,14 @@ STEP_FIELDS = ("step", "seconds", "loss", "learning_rate")
 VALIDATION_FIELDS = ("step", "seconds", "loss", "whole", "half")
 LOG_EVERY = 20
 SAVE_EVERY_S = 120.0
-LEFTOVERS = ("state.safetensors*", "last.safetensors", "train.csv", "validation.csv", "learning.png", "tensorboard/events.*")
+LEFTOVERS = (
+    "state.safetensors*",
+    "last.safetensors",
+    "train.csv",
+    "validation.csv",
+    "learning.png",
+    "tensorboard/events.*",
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,7 @@ class GeneralJob:
         maker: of the series.
         output: weights to write.
         limit_seconds: for the steps, the series not counted.
+        teacher: weights for the target "distilled".
         resume: go on with a saved state.
         overwrite: replace an earlier one.
     """
@@ -53,6 +71,7 @@ class GeneralJob:
     maker: Maker
     output: Path
     limit_seconds: float
+    teacher: Path | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -95,6 +114,10 @@ def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState
     check_job(job)
     config = job.config
     held, series = _series(job, watcher)
+    if job.teacher is not None:
+        teacher = load_denoiser(job.teacher)
+        watcher.stage("Asking the teacher", len(series))
+        series = [_advanced(watcher, taught(one, teacher, place)) for one in series]
     patches = SeriesPatches(config, series, config.network.multiple)
     state = new_state(config, place)
     if job.resume and job.state.exists():
@@ -118,6 +141,11 @@ def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState
     save_denoiser(job.output, state.averaged, config.network, found.gain, card(job, place, state, found))
     watcher.note(f"Trained {state.step} steps in {state.seconds / 60:.1f} min; {told(found)}; weights: {job.output}")
     return state
+
+
+def _advanced(watcher: Watcher, one: Stored) -> Stored:
+    watcher.advance(1)
+    return one
 
 
 def _series(job: GeneralJob, watcher: Watcher) -> tuple[list[Stored], list[Stored]]:
@@ -145,6 +173,7 @@ def card(job: GeneralJob, place: Place, state: GeneralState, found: Found) -> di
         "cryolithe": __version__,
         "method": "n2n",
         "general": True,
+        "content": "images" if job.config.of_images else "volumes",
         "voxel_size_angstrom": list(job.config.voxel_size_angstrom),
         "recipe": job.config.model_dump(mode="json"),
         "molecules": sorted(molecule.name for molecule in job.maker.library),

@@ -1,7 +1,7 @@
 """Many series on disk: each is simulated once, whenever it is needed first, by however many processes at a time.
 
-    series.json             what they are drawn from: another configuration does not go on with them
-    000001.safetensors      halves and clean volume in half precision
+series.json             what they are drawn from: another configuration does not go on with them
+000001.safetensors      halves and clean volume in half precision
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Stored:
     first: NDArray[np.float16]
     second: NDArray[np.float16]
     clean: NDArray[np.float16]
-    whole_sigma: float
+    whole_sigma: tuple[float, ...]
     told: dict[str, Any]
 
     @property
@@ -44,10 +44,14 @@ class Stored:
         z, y, x = self.first.shape
         return z, y, x
 
-    @property
-    def noise_sigma(self) -> float:
-        """Of half the difference of the halves, which is the noise of their mean: ``σ(half)² = σ(whole)² + σ²``."""
-        return float(np.sqrt(max(1.0 - self.whole_sigma**2, 1e-4)))
+    def sigma(self, planes: slice, amount: float) -> NDArray[np.float32]:
+        """Deviation of planes with noise of a strength, shape ``(z, 1, 1)``.
+
+        Half the difference of the halves is the noise of their mean: ``σ(half)² = σ(whole)² + σ²``, σ(half) being 1.
+        """
+        whole = np.broadcast_to(np.array(self.whole_sigma), self.shape[:1])[planes] ** 2
+        noise = np.maximum(1.0 - whole, 1e-4)
+        return np.sqrt(whole + amount**2 * noise).astype(np.float32)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Store:
         made = self.make(number)
         tensors = {name: torch.from_numpy(_half(getattr(made, name))) for name in NAMES}
         own = self.folder / f"{number:06d}.{os.getpid()}.new"
-        write_tensors(own, tensors, FORMAT, {"whole_sigma": made.whole_sigma, "told": made.told})
+        write_tensors(own, tensors, FORMAT, {"whole_sigma": list(made.whole_sigma), "told": made.told})
         own.replace(self.path(number))
 
     def load(self, number: int) -> Stored:
@@ -88,7 +92,9 @@ class Store:
         """
         tensors, values = read_tensors(self.path(number), FORMAT, "a simulated series of a denoiser's training")
         first, second, clean = (tensors[name].numpy() for name in NAMES)
-        return Stored(first, second, clean, float(values["whole_sigma"]), dict(values["told"]))
+        sigma = values["whole_sigma"]
+        whole = tuple(float(one) for one in (sigma if isinstance(sigma, list) else [sigma]))
+        return Stored(first, second, clean, whole, dict(values["told"]))
 
 
 def open_store(folder: Path, make: Callable[[int], Halves], decides: dict[str, Any]) -> Store:

@@ -15,6 +15,7 @@ from torch import nn
 from cryolithe.denoise.n2n.gains import ShellGain, fit_gain
 from cryolithe.denoise.n2n.losses import fsc_loss
 from cryolithe.denoise.n2n.network import build
+from cryolithe.denoise.n2n.planar import Planar
 from cryolithe.denoise.n2n.tiles import as_batch, prepared
 from cryolithe.denoise_training.config import GeneralConfig
 from cryolithe.denoise_training.patches import Examples, SeriesPatches, noisy
@@ -78,7 +79,12 @@ def rate(config: GeneralConfig, step: int, done: float) -> float:
 
 
 def train(
-    config: GeneralConfig, patches: SeriesPatches, held: Sequence[Stored], place: Place, hooks: Hooks, state: GeneralState
+    config: GeneralConfig,
+    patches: SeriesPatches,
+    held: Sequence[Stored],
+    place: Place,
+    hooks: Hooks,
+    state: GeneralState,
 ) -> GeneralState:
     """Train from a state on, until steps or time are up or somebody asks to stop.
 
@@ -139,6 +145,7 @@ def validated(network: nn.Module, held: Sequence[Stored], place: Place) -> Found
     before: dict[str, list[float]] = {dose: [] for dose in DOSES}
     kinds: dict[str, list[tuple[float, float]]] = {}
     pairs = []
+    planar = isinstance(network, Planar)  # shells of a volume mean nothing in a stack
     for series in held:
         box = _middle(series.shape)
         clean = series.clean[box].astype(np.float32)
@@ -149,13 +156,13 @@ def validated(network: nn.Module, held: Sequence[Stored], place: Place) -> Found
             before[dose].append(_correlation(given, clean))
             after[dose].append(_correlation(values, clean))
             if not amount:
-                pairs.append((values, clean / np.float32(sigma)))
+                pairs.append((values, clean / sigma))
                 kinds.setdefault(str(series.told.get("kind")), []).append((before[dose][-1], after[dose][-1]))
     return Found(
         correlation={dose: float(np.mean(values)) for dose, values in after.items()},
         before={dose: float(np.mean(values)) for dose, values in before.items()},
         by_kind={kind: (float(np.mean(v, axis=0)[0]), float(np.mean(v, axis=0)[1])) for kind, v in kinds.items()},
-        gain=fit_gain(pairs),
+        gain=ShellGain() if planar else fit_gain(pairs),
     )
 
 

@@ -1,4 +1,4 @@
-"""Half volumes of a simulated series: two draws of noise of one specimen, back-projected, and the same without noise."""
+"""Half volumes of a simulated series: one specimen with two draws of noise, back-projected, and without noise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.denoise.images.scale import image_scale
 from cryolithe.denoise.scale import LIMIT, SIGMAS_PER_UNIT, survey
 from cryolithe.denoise_training.config import GeneralConfig, entry_recipe
 from cryolithe.geometry import TiltGeometry
@@ -40,14 +41,14 @@ class Halves:
         first: of the even frames, shape ``(z, y, x)``, dense = bright.
         second: of the odd ones.
         clean: without noise, in the same units.
-        whole_sigma: robust deviation of the mean of the halves.
+        whole_sigma: robust deviation of the mean of the halves; of each image, where they are images.
         told: what it is of, plain values.
     """
 
     first: Volume
     second: Volume
     clean: Volume
-    whole_sigma: float
+    whole_sigma: tuple[float, ...]
     told: dict[str, Any]
 
 
@@ -84,6 +85,9 @@ class Maker:
         weights = np.array([*(entry.weight for entry in config.recipes), config.plain.weight])
         chosen = int(rng.choice(len(weights), p=weights / weights.sum()))
         images = self._plain(rng) if chosen == len(self.recipes) else self._imaged(chosen, number, rng)
+        if config.of_images:
+            told = {"number": number, "tilts": len(images.angles_deg), **images.told}
+            return standardised_images(images.even, images.odd, images.clean, told)
         window = str(rng.choice(config.windows))
         depth = images.depth + 2 * int(rng.integers(2)) * config.empty_planes
         first, second, clean = (
@@ -168,4 +172,21 @@ def standardised(first: Volume, second: Volume, clean: Volume, told: dict[str, A
         np.asarray((values - np.float32(centre)) / np.float32(sigma), np.float32)
         for values, centre in ((first, looked[0].centre), (second, looked[1].centre), (clean, middle))
     ]
-    return Halves(scaled[0], scaled[1], scaled[2], whole.unit / SIGMAS_PER_UNIT / sigma, told)
+    return Halves(scaled[0], scaled[1], scaled[2], (whole.unit / SIGMAS_PER_UNIT / sigma,), told)
+
+
+def standardised_images(even: Volume, odd: Volume, clean: Volume, told: dict[str, Any]) -> Halves:
+    """Images of halves, each in units of its own noise, shape ``(tilts, y, x)``; blank ones are left out."""
+    made: list[tuple[Volume, ...]] = []
+    whole = []
+    for images in zip(even, odd, clean, (even + odd) / 2, strict=True):
+        scales = [image_scale(image) for image in (images[0], images[1], images[3])]
+        sigma = np.float32((scales[0][1] + scales[1][1]) / 2)
+        if not sigma > 0:
+            continue
+        middle = (scales[0][0] + scales[1][0]) / 2
+        centres = (scales[0][0], scales[1][0], middle)
+        made.append(tuple((v - np.float32(c)) / sigma for v, c in zip(images[:3], centres, strict=True)))
+        whole.append(float(scales[2][1] / sigma))
+    first, second, without = (np.stack(values).astype(np.float32) for values in zip(*made, strict=True))
+    return Halves(first, second, without, tuple(whole), told)

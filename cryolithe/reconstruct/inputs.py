@@ -18,7 +18,7 @@ from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.formats.tomogram_star import series_images
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruct.assumptions import ALONG_DEG, angles_of, assumptions, image_order
+from cryolithe.reconstruct.assumptions import ALONG_DEG, angles_of, assumptions, image_order, of_denoised_images
 from cryolithe.reconstruct.imod_project import imod_alignment, project_files
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
@@ -112,7 +112,12 @@ def read_inputs(tilts: Path, angles: Path | None, settings: ReconstructSettings)
         images,
         geometry,
         alignment.pixel_size_angstrom or pixel,
-        (*mrc.notes, *alignment.notes, *assumptions(tilts, angles, None if moving else settings.tilt_axis)),
+        (
+            *mrc.notes,
+            *alignment.notes,
+            *of_denoised_images(tilts, mrc.labels),
+            *assumptions(tilts, angles, None if moving else settings.tilt_axis),
+        ),
         None if used == tuple(range(sections)) else used,
         mrc.labels,
     )

@@ -42,7 +42,9 @@ def doubts_about(card: dict[str, Any], voxel_size_angstrom: float | None) -> lis
         return []
     low, high = (float(size) for size in sizes)
     if voxel_size_angstrom is None:
-        return [f"Note: the general weights are for voxels of {low:g} to {high:g} Å; the volume does not say what it has"]
+        return [
+            f"Note: the general weights are for voxels of {low:g} to {high:g} Å; the volume does not say what it has"
+        ]
     if low * 0.95 <= voxel_size_angstrom <= high * 1.05:
         return []
     what = "bin the volume" if voxel_size_angstrom < low else "reconstruct it finer"

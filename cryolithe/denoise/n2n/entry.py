@@ -26,7 +26,9 @@ ENTRY = Entry(
         ),
         Option("loss", ("l2", "l1", "l0", "fsc", "mixed"), "What n2n minimises. Default: l2."),
         Option(
-            "for_", ("look", "membranes", "picking"), "What the result is for: backbone and loss of n2n that suit it best."
+            "for_",
+            ("look", "membranes", "picking"),
+            "What the result is for: backbone and loss of n2n that suit it best.",
         ),
         Option(
             "start",

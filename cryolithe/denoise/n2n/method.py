@@ -8,16 +8,16 @@ from typing import Any
 
 from cryolithe.denoise.job import Given
 from cryolithe.denoise.method import Applied, Halves, Method
-from cryolithe.denoise.n2n.bundled import doubts_about, general_weights, is_general, named_weights
 from cryolithe.denoise.n2n.apply import apply, compared, scratch_bytes
+from cryolithe.denoise.n2n.bundled import doubts_about, general_weights, is_general, named_weights
 from cryolithe.denoise.n2n.gather import gather
 from cryolithe.denoise.n2n.halves import MOST_APART, contrast_of
 from cryolithe.denoise.n2n.job import N2nJob
 from cryolithe.denoise.n2n.learning import N2nTraining, learned_from
-from cryolithe.denoise.n2n.network import Denoiser, load_denoiser
+from cryolithe.denoise.n2n.network import Denoiser, kind_of, load_denoiser
 from cryolithe.denoise.n2n.train import FORMAT
 from cryolithe.denoise.n2n.view import N2nView, check_together, look
-from cryolithe.errors import InputError, SettingsError
+from cryolithe.errors import InputError, ModelError, SettingsError
 from cryolithe.optimise.distributed import Place
 from cryolithe.work.watcher import Watcher
 
@@ -72,7 +72,10 @@ class N2n(Method[N2nJob, N2nView, Denoiser]):
 
     def load(self, path: Path) -> Denoiser:
         """Read weights."""
-        return load_denoiser(path)
+        found = load_denoiser(path)
+        if kind_of(found.config) == "planar":
+            raise ModelError(f"{path} holds weights for tilt images, which --images takes; give those of a volume")
+        return found
 
     def doubts(self, job: N2nJob, views: Sequence[N2nView], weights: Denoiser) -> list[str]:
         """Whether they were trained on other volumes, or on halves while whole volumes are denoised."""
@@ -130,6 +133,6 @@ def _check_untrained(job: N2nJob) -> None:
     for name in ("backbone", "loss", "start"):
         if getattr(job, name) is not None:
             raise InputError(
-                f"--{name} is a choice of the training, and there is none with finished weights; leave it away, or give "
-                "--half1, --half2 and --train-minutes"
+                f"--{name} is a choice of the training, and there is none with finished weights; leave it away, or "
+                "give --half1, --half2 and --train-minutes"
             )

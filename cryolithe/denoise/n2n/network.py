@@ -15,13 +15,14 @@ from torch import nn
 
 from cryolithe.denoise.n2n.gains import ShellGain
 from cryolithe.denoise.n2n.msd import Msd, MsdConfig
+from cryolithe.denoise.n2n.planar import Planar, PlanarConfig
 from cryolithe.denoise.n2n.scunet import Scunet, ScunetConfig
 from cryolithe.denoise.n2n.unet import UNet, UNetConfig
 from cryolithe.errors import ModelError, shown
 from cryolithe.optimise.tensors import check_leaves, load_leaves, read_tensors, write_tensors
 
 FORMAT = "cryolithe-n2n"
-Config = UNetConfig | MsdConfig | ScunetConfig
+Config = UNetConfig | MsdConfig | ScunetConfig | PlanarConfig
 
 BACKBONES: dict[str, Config] = {
     "unet-small": UNetConfig(filters=16, levels=3, first_kernel=3, last=(16, 8)),
@@ -33,6 +34,7 @@ _KINDS: dict[str, tuple[type[Config], type[nn.Module]]] = {
     "unet": (UNetConfig, UNet),
     "msd": (MsdConfig, Msd),
     "scunet": (ScunetConfig, Scunet),
+    "planar": (PlanarConfig, Planar),
 }
 # Far above any useful size: a damaged file must not make us fill the memory.
 _MOST = {"levels": 8, "layers": 1000, "blocks": 32, "window": 16}
@@ -67,7 +69,7 @@ def build(config: Config) -> nn.Module:
 
 
 def kind_of(config: Config) -> str:
-    """Name of a configuration's kind in files: unet, msd or scunet."""
+    """Name of a configuration's kind in files: unet, msd, scunet, or planar, for images."""
     return next(name for name, (sizes, _) in _KINDS.items() if isinstance(config, sizes))
 
 

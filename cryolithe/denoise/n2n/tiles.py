@@ -222,6 +222,9 @@ def prepared(network: nn.Module, config: Config, device: torch.device) -> nn.Mod
     """
     if kind_of(config) == "msd":
         return network.to(device)
+    if kind_of(config) == "planar":
+        flat: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return flat
     moved: nn.Module = network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return moved
 
