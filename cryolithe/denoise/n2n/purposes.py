@@ -34,6 +34,6 @@ PURPOSES: dict[PurposeName, Purpose] = {
         "mixed",
         "Note: match templates in the CTF-corrected back-projection itself, not in a denoised volume. On EMPIAR-10164 "
         "(Jones et al. 2026) the area under precision and recall was 0.93 in the raw volume, 0.82 after CryoSamba, "
-        "0.79 after Noise2Noise, 0.68 after IsoNet, 0.44 after DeepDeWedge; use what is written here for picking by eye",
+        "0.79 after Noise2Noise, 0.68 after IsoNet, 0.44 after DeepDeWedge; this result is for picking by eye",
     ),
 }
