@@ -248,3 +248,18 @@ def test_the_purpose_chooses_the_loss_unless_one_is_given(tmp_path):
     )
     assert "loss mixed" in run(*words, "--for", "membranes")
     assert "loss l1" in run(*words, "--for", "membranes", "--loss", "l1", "--overwrite")
+
+
+def test_bundled_denoisers_are_listed_described_and_verified(general):
+    models = lambda *words: CliRunner().invoke(main, ["models", *words])  # noqa: E731
+    line = next(line for line in models("list").output.splitlines() if line.startswith("general"))
+    assert "denoiser of volumes, unet" in line
+    assert load_denoiser(general).sha256[:12] in line
+    assert json.loads(models("info", "general", "--json").output)["card"]["voxel_size_angstrom"] == [8.0, 14.0]
+    assert "card.general" in models("info", "general").output
+    assert "general: ok" in models("verify", "general").output
+    general.with_suffix(".sha256").write_text("0" * 64 + "  general.safetensors")
+    wrong = models("verify", "general")
+    assert wrong.exit_code == 1
+    assert "the file was changed" in wrong.output
+    assert "1 of 1 models failed" in wrong.output
