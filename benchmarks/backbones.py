@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def gaussian(tomogram: Tomogram) -> Denoised:
 
     best = max(SIGMAS_PX, key=alike)
     one, two = (scipy.ndimage.gaussian_filter(half, best) for half in (tomogram.first, tomogram.second))
-    return one, two, (one + two) / 2
+    return one, two, (one + two) / np.float32(2)
 
 
 def applied(network: torch.nn.Module, config: Config, gain: ShellGain, volume: Array, place: Place) -> Array:
@@ -184,7 +185,7 @@ def applied(network: torch.nn.Module, config: Config, gain: ShellGain, volume: A
 def both(network: torch.nn.Module, config: Config, gain: ShellGain, tomogram: Tomogram, place: Place) -> Denoised:
     """Both halves denoised, and their mean."""
     one, two = (applied(network, config, gain, half, place) for half in (tomogram.first, tomogram.second))
-    return one, two, (one + two) / 2
+    return one, two, (one + two) / np.float32(2)
 
 
 def learned(
@@ -284,24 +285,29 @@ def run_scene(
         def by_topaz(tomogram: Tomogram) -> Denoised:
             size = tomogram.case.voxel_angstrom
             one, two = (topaz.denoise(half, size) for half in (tomogram.first, tomogram.second))
-            return one, two, (one + two) / 2
+            return one, two, (one + two) / np.float32(2)
 
         each("topaz 10a", by_topaz)
     for count in arguments.tomograms:
         for backbone, loss in product_of(arguments):
             name = f"n2n {backbone} {loss} {count}"
             if count == 1:
-                each(
-                    name,
-                    lambda t, b=backbone, x=loss: both(*learned(b, x, [t], arguments.minutes, place)[:3], t, place),
-                )  # type: ignore[misc]
+                each(name, partial(_alone, backbone, loss, arguments.minutes, place))
                 continue
             names = [f"{scene.title} {t.case.number}: {name}" for t in judged]
             if any(map(rows.wanted, names)):
-                found = learned(backbone, loss, tomograms[:count], arguments.minutes, place)[:3]
-                each(name, lambda t, f=found: both(*f, t, place))  # type: ignore[misc]
+                each(name, partial(_by, learned(backbone, loss, tomograms[:count], arguments.minutes, place), place))
     if not arguments.no_samba:
         each("samba", lambda t: samba(t, arguments.minutes))
+
+
+def _alone(backbone: str, loss: LossName, minutes: float, place: Place, tomogram: Tomogram) -> Denoised:
+    return _by(learned(backbone, loss, [tomogram], minutes, place), place, tomogram)
+
+
+def _by(found: tuple[torch.nn.Module, Config, ShellGain, int], place: Place, tomogram: Tomogram) -> Denoised:
+    network, config, gain, _ = found
+    return both(network, config, gain, tomogram, place)
 
 
 def product_of(arguments: argparse.Namespace) -> Iterator[tuple[str, LossName]]:
@@ -348,9 +354,9 @@ def tilings(place: Place, path: Path, speed_shape: tuple[int, int, int]) -> dict
 def noise(tomogram: Tomogram, minutes: float, place: Place) -> dict[str, Any]:
     """Correlations of what is learned from halves that have nothing in common, with the halves."""
     rng = np.random.default_rng(2)
-    halves = [rng.standard_normal(tomogram.first.shape, np.float32) for _ in range(2)]
+    halves = [rng.standard_normal(tomogram.first.shape).astype(np.float32) for _ in range(2)]
     empty = Tomogram(tomogram.case, halves[0], halves[1], None)
-    one, two, _ = both(*learned("unet-small", "l2", [empty], minutes, place)[:3], empty, place)
+    one, two, _ = _alone("unet-small", "l2", minutes, place, empty)
     score = score_halves((halves[0], halves[1]), (one, two))
     return {"correlations": list(score.denoised), "chance": score.chance}
 
