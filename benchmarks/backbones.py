@@ -354,7 +354,7 @@ def tilings(place: Place, path: Path, speed_shape: tuple[int, int, int]) -> dict
 def noise(tomogram: Tomogram, minutes: float, place: Place) -> dict[str, Any]:
     """Correlations of what is learned from halves that have nothing in common, with the halves."""
     rng = np.random.default_rng(2)
-    halves = [rng.standard_normal(tomogram.first.shape).astype(np.float32) for _ in range(2)]
+    halves = [np.asarray(rng.standard_normal(tomogram.first.shape), np.float32) for _ in range(2)]
     empty = Tomogram(tomogram.case, halves[0], halves[1], None)
     one, two, _ = _alone("unet-small", "l2", minutes, place, empty)
     score = score_halves((halves[0], halves[1]), (one, two))
