@@ -167,7 +167,11 @@ def placed_molecules(path: Path | None) -> tuple[Molecule, ...]:
 
 def make_case(scene: Scene, side: int, library: tuple[Molecule, ...], number: int) -> Case:
     """Simulate one series and prepare it as `cryolithe reconstruct` and training do."""
-    made = simulate_series(recipe_of(scene, side), library, number)
+    return case_of(simulate_series(recipe_of(scene, side), library, number), scene, library, number)
+
+
+def case_of(made: SimulatedSeries, scene: Scene, library: tuple[Molecule, ...], number: int) -> Case:
+    """Prepare a simulated series."""
     scale = measure_scale(made.series.images, f"series {number}")
     tilts = np.flatnonzero(scale.usable)
     images = scale.apply(made.series.images[tilts], tilts)

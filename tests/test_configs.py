@@ -23,13 +23,14 @@ from cryolithe.training.starting import grown_from, with_row_encoder_of
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TRAINING = sorted(CONFIGS.glob("train_*.yaml"))
 FINETUNING = CONFIGS / "finetune_pairs.yaml"  # tests/test_train_run.py: it is what --finetune does by itself
+DENOISERS = sorted(CONFIGS.glob("n2n_*.yaml"))  # tests/test_n2n_general.py, tests/test_n2n_images.py
 RECONSTRUCTION = sorted(CONFIGS.glob("reconstruct_*.yaml"))
 
 
 def test_every_file_is_of_a_known_kind():
-    assert {p.name for p in CONFIGS.iterdir()} == {p.name for p in [*TRAINING, *RECONSTRUCTION, FINETUNING]} | {
-        "debug.yaml"
-    }
+    assert {p.name for p in CONFIGS.iterdir()} == {
+        p.name for p in [*TRAINING, *RECONSTRUCTION, *DENOISERS, FINETUNING]
+    } | {"debug.yaml"}
 
 
 @pytest.mark.slow

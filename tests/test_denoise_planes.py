@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cryolithe.denoise.guard import examine
-from cryolithe.denoise.mirror import reflected
 from cryolithe.denoise.output import as_type
 from cryolithe.denoise.samba.gaps import gaps_of, neighbours, training_gap, training_pairs
 from cryolithe.denoise.samba.inference import Inference
@@ -20,6 +19,7 @@ from cryolithe.denoise.samba.tiles import Blend, tiles
 from cryolithe.denoise.scale import LIMIT, survey
 from cryolithe.errors import InputError
 from cryolithe.metrics import fourier_shell_correlation
+from cryolithe.mirrors import reflected
 from cryolithe.optimise.distributed import Place
 
 PLACE = Place(torch.device("cpu"))

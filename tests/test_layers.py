@@ -63,9 +63,13 @@ ALLOWED = {
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruct", "simulation",
         "optimise",
     },
+    "denoise_training": {
+        "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoise",
+        "work", "optimise",
+    },
     "denoise": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
-        "work", "optimise",
+        "mirrors", "work", "optimise",
     },
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from cryolithe.cli.denoise_images import run_images
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.denoise.entry import Option
@@ -36,7 +37,7 @@ def _own_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _declared(option: Option) -> Callable[..., Any]:
-    flag, shown = f"--{option.name.replace('_', '-')}", option.default is not None and option.default is not False
+    flag, shown = option.flag, option.default is not None and option.default is not False
     common: dict[str, Any] = {"default": option.default, "show_default": shown, "help": option.text}
     if option.kind is bool:
         if option.default:
@@ -71,7 +72,10 @@ def _declared(option: Option) -> Callable[..., Any]:
     help="Limit of the training. Default: samba 30 on a CPU, on a GPU until nothing improves; n2n 10 and 5.",
 )
 @click.option(
-    "--model", type=FilePath, metavar="FILE", help="Use these weights; with --train-minutes start from them instead."
+    "--model",
+    type=FilePath,
+    metavar="FILE",
+    help="Use these weights; with --train-minutes start from them instead. A name: n2n has general.",
 )
 @_own_options
 @click.option("--report", type=FilePath, metavar="PNG", help="Draw before, after, spectra and correlations.")
@@ -87,6 +91,7 @@ def _declared(option: Option) -> Callable[..., Any]:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: what the system grants.")
+@click.option("--images", is_flag=True, help="Denoise a stack of tilt images, to look at and to align by; see above.")
 @click.option("--is-volume", is_flag=True, help="The file is a volume, even if it may as well be a stack of images.")
 @click.option("--fix-nonfinite", is_flag=True, help="Take NaN and Inf voxels for the median.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and flips.")
@@ -111,10 +116,16 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
     n2n (Noise2Noise): the network learns to predict one half volume from the other, whose noise is another.
 
     \b
+      cryolithe denoise tomo.mrc --method n2n                                       -> tomo_n2n.mrc, no training
       cryolithe denoise --method n2n --half1 tomo_EVN.mrc --half2 tomo_ODD.mrc      -> tomo_n2n.mrc
       cryolithe denoise --method n2n --half1 a_EVN.mrc --half1 b_EVN.mrc --half2 a_ODD.mrc --half2 b_ODD.mrc
       cryolithe denoise --method n2n tomograms -o denoised       one network for all pairs in a folder
       cryolithe denoise tomo.mrc --method n2n --model tomo_n2n.safetensors          no training
+
+    Tilt images, each by itself, to look at and to align by; not to reconstruct from:
+
+    \b
+      cryolithe denoise --images stack.mrc                                          -> stack_denoised.mrc
 
     tomo_samba.json records how it was made and what the guard found: whether signal was lost, or energy appeared where
     the input had none. Ctrl-C keeps what is done and leaves with exit code 130; --resume goes on.
@@ -127,6 +138,9 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
     from cryolithe.optimise.distributed import join_processes, leave_processes
     from cryolithe.work.watcher import Silent
 
+    if options.pop("images"):
+        run_images(context, volume, output, options)
+        return
     entry = METHODS[options.pop("method")]
     _check_method(context, entry.name)
     keep_freed_memory()
@@ -167,11 +181,11 @@ def _check_method(context: click.Context, method: str) -> None:
     Raises:
         SettingsError: names the option.
     """
-    for name in own_options():
+    for name, option in own_options().items():
         given = context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
         if given and method not in owners(name):
             others = " or ".join(owners(name))
-            raise SettingsError(f"--{name.replace('_', '-')} goes with --method {others}, not with {method}")
+            raise SettingsError(f"{option.flag} goes with --method {others}, not with {method}")
     if not METHODS[method].distributed and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError(f"--method {method} trains in one process; start it without torchrun")
 

@@ -23,6 +23,8 @@ from cryolithe.models import (
     user_models,
 )
 
+_DENOISERS_DIFFER = 1e-4  # of the output's deviation
+
 
 @click.group("models")
 def command() -> None:
@@ -72,6 +74,9 @@ def shrink_model(name: str, output: Path, fbp_share: float | None, overwrite: bo
 @command.command("list")
 def list_models() -> None:
     """List the bundled models and those in your folder."""
+    from cryolithe.denoise.n2n.bundled import bundled_denoisers
+    from cryolithe.denoise.n2n.network import kind_of, load_denoiser
+
     lines = [("name", "kind", "parameters", "MB", "sha256", "from")]
     broken = []
     for source, models in (("bundled", bundled_models()), (str(models_folder()), user_models())):
@@ -83,6 +88,15 @@ def list_models() -> None:
                 continue
             size = f"{path.stat().st_size / 1e6:.1f}"
             lines.append((name, _kind(summary), f"{summary.parameters:,}", size, file_sha256(path)[:12], source))
+    for name, path in bundled_denoisers().items():
+        try:
+            known = load_denoiser(path)
+        except CryoLitheError as error:
+            broken.append(f"{name}: {error}")
+            continue
+        what = f"denoiser of {known.card.get('content', 'volumes')}, {kind_of(known.config)}"
+        count, size = sum(p.numel() for p in known.network.parameters()), f"{path.stat().st_size / 1e6:.1f}"
+        lines.append((name, what, f"{count:,}", size, known.sha256[:12], "bundled, for `denoise`"))
     widths = [max(len(line[column]) for line in lines) for column in range(6)]
     right = {2, 3}
     for line in lines:
@@ -99,6 +113,26 @@ def list_models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything that the file records as JSON.")
 def info(name: str, as_json: bool) -> None:
     """Say what the model NAME (or a file) is: its network, how it was made, its scores, its licence."""
+    from cryolithe.denoise.n2n.bundled import bundled_denoisers
+    from cryolithe.denoise.n2n.network import load_denoiser, plain_config
+
+    if (path := bundled_denoisers().get(name)) is not None:
+        known = load_denoiser(path)
+        record = {
+            "name": name,
+            "path": str(path),
+            "sha256": known.sha256,
+            "parameters": sum(p.numel() for p in known.network.parameters()),
+            "config": plain_config(known.config),
+            "gain": known.gain.plain(),
+            "card": known.card,
+            "scores": _scores(path),
+        }
+        if as_json:
+            click.echo(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False))
+        else:
+            _echo_rows([row for key, value in record.items() for row in _flat(key, value)])
+        return
     path = find_model(name)
     summary = read_summary(path)
     record = {
@@ -120,11 +154,7 @@ def info(name: str, as_json: bool) -> None:
         # The published program's own words for what "config" says; --json has them.
         rows += [row for row in _flat(section, record[section]) if not row[0].startswith("card.published_config.")]
     rows += _flat("scores", record["scores"])
-    width = min(44, max(len(key) for key, _ in rows))
-    for key, value in rows:
-        # A file may hold what would confuse a terminal.
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        click.echo(f"{printable(key):<{width}}  {printable(text)}")
+    _echo_rows(rows)
 
 
 @command.command("import")
@@ -170,11 +200,23 @@ def verify(names: tuple[str, ...]) -> None:
     finite; a small fixed input through the network's plain definition and through the fast engine in float64, which
     must agree. Exit code 1 if a model fails.
     """
+    from cryolithe.denoise.n2n.bundled import bundled_denoisers
     from cryolithe.inference.agreement import LARGEST_DIFFERENCE, definition_and_engine_difference
     from cryolithe.network.checkpoint import load_model
 
-    paths = {name: find_model(name) for name in names} or {**user_models(), **bundled_models()}
+    denoisers = bundled_denoisers()
+    paths = {name: find_model(name) for name in names if name not in denoisers}
+    if not names:
+        paths = {**user_models(), **bundled_models()}
     failed = 0
+    for name, path in denoisers.items():
+        if names and name not in names:
+            continue
+        try:
+            click.echo(f"{name}: ok ({_verified_denoiser(path)})")
+        except CryoLitheError as error:
+            failed += 1
+            click.echo(f"{name}: FAILED: {error}")
     for name, path in paths.items():
         recorded, digest = recorded_sha256(path), file_sha256(path)
         try:
@@ -192,8 +234,34 @@ def verify(names: tuple[str, ...]) -> None:
             f"{name}: ok (sha256 {digest[:12]}, {known}; weights finite; engine and definition {difference:.0e})"
         )
     if failed:
-        click.echo(f"{failed} of {len(paths)} models failed", err=True)
+        click.echo(f"{failed} of {len(names) or len(paths) + len(denoisers)} models failed", err=True)
         raise click.exceptions.Exit(1)
+
+
+def _echo_rows(rows: list[tuple[str, Any]]) -> None:
+    width = min(44, max(len(key) for key, _ in rows))
+    for key, value in rows:
+        # A file may hold what would confuse a terminal.
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        click.echo(f"{printable(key):<{width}}  {printable(text)}")
+
+
+def _verified_denoiser(path: Path) -> str:
+    """What was found right with the weights of a denoiser.
+
+    Raises:
+        CryoLitheError: if they are damaged, changed, or answer differently by a device's way and by plain arithmetic.
+    """
+    from cryolithe.denoise.n2n.network import load_denoiser, rounding_difference
+
+    recorded, known = recorded_sha256(path), load_denoiser(path)
+    if recorded not in (None, known.sha256):
+        raise OutputError(f"sha256 is {known.sha256[:12]}, recorded {str(recorded)[:12]}: the file was changed")
+    difference = rounding_difference(known)
+    if not difference <= _DENOISERS_DIFFER:
+        raise OutputError(f"float32 and float64 differ by {difference:.1e}, allowed {_DENOISERS_DIFFER:.0e}")
+    told = "as recorded" if recorded else "none recorded"
+    return f"sha256 {known.sha256[:12]}, {told}; weights finite; float32 and float64 {difference:.0e}"
 
 
 def _kind(summary: ModelSummary) -> str:

@@ -12,6 +12,7 @@ import click
 
 from cryolithe import __version__
 from cryolithe.cli.progress import ProgressWatcher, progress_watcher
+from cryolithe.cli.train_n2n import is_general_denoiser, train_general
 from cryolithe.errors import InputError, ModelError, SettingsError
 from cryolithe.models import ENDING
 
@@ -50,6 +51,7 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
       cryolithe train configs/train_default.yaml -o mine.safetensors
       cryolithe train --finetune default PAIRS... -o mine.safetensors     a handful of your own pairs, in minutes
       torchrun --nproc-per-node 4 -m cryolithe train CONFIG.yaml -o mine.safetensors
+      cryolithe train configs/n2n_general.yaml -o general.safetensors     a denoiser for `denoise --method n2n`
 
     PAIRS are HDF5 files, or folders of them, from `cryolithe pairs build` or `cryolithe simulate`. With two or more,
     the last one is not trained on but scores the weights.
@@ -66,6 +68,9 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     from cryolithe.training.config import check_files
     from cryolithe.training.session import check_output
 
+    if is_general_denoiser(sources):
+        train_general(sources[0], output, options)
+        return
     keep_freed_memory()
     check_ending(output, (".safetensors",), "a model")
     recipe, base, start = _recipe(sources, options["finetune"])

@@ -32,6 +32,11 @@ class Option:
     least: int | None = None
     metavar: str | None = None
 
+    @property
+    def flag(self) -> str:
+        """As users type it; a field that would be a word of Python ends in ``_``."""
+        return "--" + self.name.rstrip("_").replace("_", "-")
+
 
 @dataclass(frozen=True)
 class Entry:

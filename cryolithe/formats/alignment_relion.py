@@ -78,6 +78,20 @@ def _order_notes(table: StarTable, name: str, sections: int, order: ImageOrder) 
     return [_other_stack(table, name), order.compared(table.path, places, angles, told)]
 
 
+def find_series_table(path: PathLike, name: str, reading: Reading) -> Path:
+    """The file with the images of a series: ``path`` itself, or what a table of series names for it.
+
+    Args:
+        path: as for `read_tilt_series_star`.
+        name: likewise.
+        reading: through which files are read.
+
+    Raises:
+        InputError: if a file cannot be read, or no series has the name.
+    """
+    return _series_tables(Path(path), name, reading).path
+
+
 @dataclass(frozen=True)
 class _Series:
     """The file of a series and its tables, its row in the table that lists it (or nothing), and what to tell of it."""

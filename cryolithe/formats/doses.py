@@ -20,6 +20,7 @@ from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table
 from cryolithe.formats.files import PathLike, read_text
 from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import StarTable, read_star
 
 LIMIT_BYTES = 100_000_000
@@ -62,22 +63,23 @@ class Exposures:
         return None
 
 
-def read_exposures(path: PathLike, tilts_name: str) -> Exposures:
+def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = None) -> Exposures:
     """Read what a file says about exposures.
 
     Args:
         path: .mdoc; .star of RELION-5; .xml or .tomostar of Warp.
         tilts_name: name of the stack, which tells the series in a table of several.
+        reading: what is parsed already, if anything is.
 
     Raises:
         InputError: if the file cannot be read, or is none of these.
     """
     path = Path(path)
-    ending = path.suffix.lower()
+    ending, reading = path.suffix.lower(), reading or Reading()
     if ending == ".mdoc":
-        return _of_mdoc(read_mdoc_text(path))
+        return _of_mdoc(reading(read_mdoc_text, path))
     if ending == ".star":
-        return _of_relion(find_series_table(path, tilts_name), tilts_name)
+        return _of_relion(find_series_table(path, tilts_name, reading), tilts_name, reading)
     if ending == ".xml":
         return _of_warp(path)
     if ending == ".tomostar":
@@ -107,8 +109,8 @@ def _of_mdoc(made: MdocText) -> Exposures:
     return Exposures(angles, tuple(sums))
 
 
-def _of_relion(path: Path, tilts_name: str) -> Exposures:
-    tables = [table for table in read_star(path, LIMIT_BYTES) if len(table) and (TILT in table or NOMINAL in table)]
+def _of_relion(path: Path, tilts_name: str, reading: Reading) -> Exposures:
+    tables = [table for table in reading(read_star, path) if len(table) and (TILT in table or NOMINAL in table)]
     if len(tables) != 1:  # of several series in one file, names tell; doses are then better given by themselves
         tables = [table for table in tables if table.block and table.block in tilts_name]
     if len(tables) != 1:

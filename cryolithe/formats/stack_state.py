@@ -7,6 +7,7 @@ too, so an .mdoc is a reason to tell the user and none to turn the images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from cryolithe.errors import InputError
 from cryolithe.formats.alignments import format_of_table
 from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.series_names import additions, matching_name, possible_names, without_ending
 
+# What labels and records say of images that were denoised to be looked at.
+NOT_FOR_RECONSTRUCTION = "not for reconstruction"
 ALIGNED = frozenset({"ali", "aligned"})
 # A tilt axis nearer to y than this, or to -y, is along it.
 ALONG_Y_DEG = 1.0
@@ -35,6 +39,17 @@ class StackState:
     aligned: bool | None
     reason: str = ""
     axis_deg: float | None = None
+
+
+def for_viewing(tilts: Path, labels: Sequence[str] = ()) -> bool:
+    """Whether a stack says, in its header or in the record beside it, that it is not for reconstruction.
+
+    Copies of such a stack keep its labels, and stacks whose header was written anew may keep their record.
+    """
+    if any(NOT_FOR_RECONSTRUCTION in label.lower() for label in labels):
+        return True
+    use = read_record_beside(tilts).get("volume", {}).get("use")
+    return isinstance(use, str) and NOT_FOR_RECONSTRUCTION in use
 
 
 def is_aligned_name(tilts: Path) -> bool:

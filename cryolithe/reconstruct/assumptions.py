@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from cryolithe.formats.alignment_format import Named
 from cryolithe.formats.alignments import flags_that_move
 from cryolithe.formats.files import printable
-from cryolithe.formats.stack_state import of_other_stack, stack_state
+from cryolithe.formats.stack_state import NOT_FOR_RECONSTRUCTION, for_viewing, of_other_stack, stack_state
 
 # Directions of the tilt axis that differ by less may be the same; the images of aligned stacks have it along an edge.
 ALONG_DEG = 2.0
+
+
+def of_denoised_images(tilts: Path, labels: Sequence[str]) -> tuple[str, ...]:
+    """A warning about a stack that was denoised to be looked at; empty for others."""
+    if not for_viewing(tilts, labels):
+        return ()
+    return (
+        f"Warning: {tilts.name} says that it holds denoised images, {NOT_FOR_RECONSTRUCTION}: they are no projections "
+        "any more, and the volume will show what is not there; reconstruct from the stack that they were made of",
+    )
 
 
 def assumptions(named: Named, tilt_axis_deg: float | None) -> tuple[str, ...]:

@@ -296,7 +296,7 @@ def resolve(job: Job, files: SourceFiles | None = None) -> ResolvedJob:
 def _told(run: ResolvedJob) -> ResolvedJob:
     """A run with what is known of its series."""
     angles = tuple(image.angle_deg for image in run.alignment.images)
-    files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles)
+    files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles, run.job.reading)
     facts = told_facts(files, run.job.settings, run.model, run.voxel_size_angstrom)
     return replace(run, series=replace(run.series, notes=(*run.series.notes, *facts.notes)), facts=facts)
 

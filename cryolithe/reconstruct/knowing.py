@@ -15,6 +15,7 @@ import numpy as np
 
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.doses import Exposures, read_exposures
+from cryolithe.formats.reading import Reading
 from cryolithe.known import FACTS, NOTHING, Known
 from cryolithe.network.checkpoint import Model
 from cryolithe.settings import ReconstructSettings
@@ -66,12 +67,14 @@ class SeriesFiles:
         angles: its angle file, or None.
         series: its images that are used, and the labels of its header.
         angles_deg: of these images, as their files have them: not mirrored.
+        reading: what is parsed already.
     """
 
     tilts: Path
     angles: Path | None
     series: TiltSeries
     angles_deg: tuple[float, ...]
+    reading: Reading
 
 
 def told_facts(
@@ -154,7 +157,7 @@ def _exposures(
     if defocus is not None:
         sources["defocus"] = "--defocus"
     if settings.dose is not None and "dose" in taken:
-        doses = read_exposures(settings.dose, files.tilts.name).of_images(files.angles_deg)
+        doses = read_exposures(settings.dose, files.tilts.name, files.reading).of_images(files.angles_deg)
         if doses is None:
             raise InputError(
                 f"--dose {settings.dose} does not tell the doses of these {len(files.angles_deg)} images: expected one "
@@ -162,7 +165,7 @@ def _exposures(
             )
         sources["dose"] = f"--dose {Path(settings.dose).name}"
     for path in _beside(files, settings):
-        told = _read(path, files.tilts.name)
+        told = _read(path, files)
         found = told.of_images(files.angles_deg)
         if found is not None and "dose" in taken:
             if doses is not None and _differ(doses, found):
@@ -186,13 +189,13 @@ def _exposures(
 def _beside(files: SeriesFiles, settings: ReconstructSettings) -> list[Path]:
     """Files that the run reads anyway and that may tell exposures."""
     angles = [files.angles] if files.angles is not None and files.angles.suffix.lower() == ".mdoc" else []
-    return [*angles, *(Path(path) for path in (settings.star, settings.warp) if path is not None)]
+    return [*angles, *(path for name, path in settings.alignment_files.items() if name in ("star", "warp"))]
 
 
-def _read(path: Path, tilts_name: str) -> Exposures:
+def _read(path: Path, files: SeriesFiles) -> Exposures:
     """What a file tells that was not asked about doses: nothing, where it cannot be understood."""
     try:
-        return read_exposures(path, tilts_name)
+        return read_exposures(path, files.tilts.name, files.reading)
     except InputError:
         return Exposures()
 

@@ -24,7 +24,7 @@ from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.reading import Reading, State, file_state
 from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruct.assumptions import ALONG_DEG, assumptions
+from cryolithe.reconstruct.assumptions import ALONG_DEG, assumptions, of_denoised_images
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
@@ -126,12 +126,13 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     sign = -1.0 if mirrored(settings) else 1.0
     geometry = TiltGeometry(tuple(sign * image.angle_deg for image in alignment.images), (height, width))
     used = tuple(image.section for image in alignment.images)
+    viewing = of_denoised_images(named.tilts, mrc.labels)
     assumed = assumptions(named, None if _moving(named) else settings.tilt_axis)
     series = TiltSeries(
         images,
         geometry,
         alignment.pixel_size_angstrom or pixel,
-        (*mrc.notes, *alignment.notes, *assumed),
+        (*mrc.notes, *alignment.notes, *viewing, *assumed),
         None if used == tuple(range(sections)) else used,
         mrc.labels,
     )

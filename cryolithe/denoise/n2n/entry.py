@@ -25,6 +25,16 @@ ENTRY = Entry(
             "Network of n2n. Default: unet-small on a CPU, unet on a GPU.",
         ),
         Option("loss", ("l2", "l1", "l0", "fsc", "mixed"), "What n2n minimises. Default: l2."),
+        Option(
+            "for_",
+            ("look", "membranes", "picking"),
+            "What the result is for: backbone and loss of n2n that suit it best.",
+        ),
+        Option(
+            "start",
+            ("general", "fresh"),
+            "What n2n's training begins with: the weights that come with the program, or random ones.",
+        ),
     ),
     _load,
     of_halves=True,

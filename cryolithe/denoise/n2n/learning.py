@@ -11,7 +11,7 @@ from cryolithe import __version__
 from cryolithe.denoise.method import Training
 from cryolithe.denoise.n2n.halves import HalfPair, contrast_of
 from cryolithe.denoise.n2n.job import N2nJob
-from cryolithe.denoise.n2n.network import BACKBONES, load_denoiser, save_denoiser
+from cryolithe.denoise.n2n.network import BACKBONES, save_denoiser
 from cryolithe.denoise.n2n.pairs import Patches
 from cryolithe.denoise.n2n.recipe import make_recipe
 from cryolithe.denoise.n2n.train import Hooks, N2nState, load_state, new_state, save_state, train, validated
@@ -34,10 +34,10 @@ class N2nTraining(Training[N2nState, Held]):
 
     def __init__(self, job: N2nJob, pairs: Sequence[HalfPair], place: Place) -> None:
         self._job, self._pairs, self._place = job, list(pairs), place
-        start = load_denoiser(job.model) if job.model is not None else None
-        self._start = start.network if start else None
+        start = job.begun_with(place.device)
+        self._start, self._began = start.network if start else None, start.sha256 if start else None
         self._config = start.config if start else BACKBONES[job.backbone_on(place.device)]
-        self.recipe = make_recipe(self._config, place.device, loss=job.loss, batch=job.batch, seed=job.seed)
+        self.recipe = make_recipe(self._config, place.device, loss=job.wanted_loss, batch=job.batch, seed=job.seed)
         self._patches = Patches(self._pairs, self.recipe.edge, self._config.multiple, self.recipe.seed)
         self.fingerprint = fingerprint_of(self._pairs)
         self.most_steps = self.recipe.most_steps
@@ -48,6 +48,8 @@ class N2nTraining(Training[N2nState, Held]):
         edges = " x ".join(map(str, self._patches.shape))
         name = "weights of --model" if job.model else job.backbone_on(place.device)
         rows = "the last tenth of the" if len(self._pairs) > 1 else f"the last {self._patches.held_count}"
+        if self._began and not job.model:
+            name += ", beginning with the general weights"
         return (
             f"Plan: {name}, loss {recipe.loss}, {recipe.batch} patches of {edges} voxels (z, y, x) a step, at most "
             f"{job.limit_seconds(place.device) / 60:g} min, {place.device} ({precision_name(place.precision)}); "
@@ -100,6 +102,7 @@ class N2nTraining(Training[N2nState, Held]):
             "method": "n2n",
             "halves": halves[0] if len(halves) == 1 else {"pairs": halves, "fingerprint": self.fingerprint},
             "recipe": self.recipe.plain(),
+            "began_with_sha256": self._began,
             "steps": state.step,
             "seconds": round(state.seconds),
             "held_back": {

@@ -9,14 +9,15 @@ from typing import Any
 from cryolithe.denoise.job import Given
 from cryolithe.denoise.method import Applied, Halves, Method
 from cryolithe.denoise.n2n.apply import apply, compared, scratch_bytes
+from cryolithe.denoise.n2n.bundled import doubts_about, general_weights, is_general, named_weights
 from cryolithe.denoise.n2n.gather import gather
 from cryolithe.denoise.n2n.halves import MOST_APART, contrast_of
 from cryolithe.denoise.n2n.job import N2nJob
 from cryolithe.denoise.n2n.learning import N2nTraining, learned_from
-from cryolithe.denoise.n2n.network import Denoiser, load_denoiser
+from cryolithe.denoise.n2n.network import Denoiser, kind_of, load_denoiser
 from cryolithe.denoise.n2n.train import FORMAT
 from cryolithe.denoise.n2n.view import N2nView, check_together, look
-from cryolithe.errors import InputError, SettingsError
+from cryolithe.errors import InputError, ModelError, SettingsError
 from cryolithe.optimise.distributed import Place
 from cryolithe.work.watcher import Watcher
 
@@ -33,12 +34,18 @@ class N2n(Method[N2nJob, N2nView, Denoiser]):
         """Pairs of halves, given or in a folder, or one whole volume with weights that were trained before."""
         left = dict(choices)
         items, learned, notes = gather(given, left.pop("report", None))
+        if left.get("model") is not None:
+            left["model"] = named_weights(left["model"])
+        elif left.get("train_minutes") is None and all(len(item.inputs) < 2 for item in items):
+            left["model"] = general_weights()
         job = N2nJob(items=items, learned=learned, notes=notes, **left)
         if job.trains and any(len(item.inputs) < 2 for item in items):
             raise InputError(
                 "Noise2Noise learns from two halves: give --half1 and --half2 (volumes of even and odd images or "
                 "frames), or --model with weights that were trained before, without --train-minutes"
             )
+        if not job.trains and (choices.get("model") is None or job.start is not None):
+            _check_untrained(job)
         if job.model is not None and job.backbone is not None:
             raise SettingsError("--backbone is for a network that begins anew: the one of --model has its own")
         if not job.trains and (job.loss is not None or job.batch is not None):
@@ -51,6 +58,8 @@ class N2n(Method[N2nJob, N2nView, Denoiser]):
     def look(self, job: N2nJob, watcher: Watcher) -> list[N2nView]:
         """Open the volumes, look at all of them, say what was found."""
         check_together(job)
+        if job.purpose and job.purpose.note:
+            watcher.note(job.purpose.note)
         return [look(job, item, watcher) for item in job.items]
 
     def disk_bytes(self, job: N2nJob, view: N2nView) -> int:
@@ -63,11 +72,17 @@ class N2n(Method[N2nJob, N2nView, Denoiser]):
 
     def load(self, path: Path) -> Denoiser:
         """Read weights."""
-        return load_denoiser(path)
+        found = load_denoiser(path)
+        if kind_of(found.config) == "planar":
+            raise ModelError(f"{path} holds weights for tilt images, which --images takes; give those of a volume")
+        return found
 
     def doubts(self, job: N2nJob, views: Sequence[N2nView], weights: Denoiser) -> list[str]:
         """Whether they were trained on other volumes, or on halves while whole volumes are denoised."""
         pairs = [view.pair for view in views if view.pair is not None]
+        if is_general(weights.card):
+            found = [text for view in views for text in doubts_about(weights.card, view.voxel_size_angstrom)]
+            return list(dict.fromkeys(found))
         learned = learned_from(weights.card)
         found = [f"Warning: {text}" for view in views for text in _unlike(job, view, learned)]
         if len(pairs) < len(views):
@@ -111,3 +126,13 @@ def _unlike(job: N2nJob, view: N2nView, learned: Sequence[Mapping[str, Any]]) ->
             "anew"
         )
     return found
+
+
+def _check_untrained(job: N2nJob) -> None:
+    """Refuse choices of a training where there is none."""
+    for name in ("backbone", "loss", "start"):
+        if getattr(job, name) is not None:
+            raise InputError(
+                f"--{name} is a choice of the training, and there is none with finished weights; leave it away, or "
+                "give --half1, --half2 and --train-minutes"
+            )

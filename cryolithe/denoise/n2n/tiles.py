@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cryolithe.denoise.mirror import reflected
 from cryolithe.denoise.n2n.gains import GAIN_REACH_PX, ShellGain
 from cryolithe.denoise.n2n.network import Config, kind_of
 from cryolithe.errors import ResourceError
+from cryolithe.mirrors import reflected
 
 Box = tuple[slice, slice, slice]
 Source = Callable[[Box], NDArray[np.float32]]
@@ -222,6 +222,9 @@ def prepared(network: nn.Module, config: Config, device: torch.device) -> nn.Mod
     """
     if kind_of(config) == "msd":
         return network.to(device)
+    if kind_of(config) == "planar":
+        flat: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return flat
     moved: nn.Module = network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return moved
 

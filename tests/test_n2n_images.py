@@ -1,0 +1,175 @@
+"""``cryolithe denoise --images``, its training, and the warning of a reconstruction from such images."""
+
+import json
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from half_volumes import signal
+from plain_mrc import new_mrc
+
+from cryolithe.cli import main
+from cryolithe.denoise.images.run import image_tiling
+from cryolithe.denoise.n2n import bundled, network
+from cryolithe.denoise.n2n.gains import ShellGain
+from cryolithe.denoise.n2n.network import load_denoiser, save_denoiser
+from cryolithe.denoise.n2n.planar import PlanarConfig
+from cryolithe.denoise.n2n.unet import UNetConfig
+from cryolithe.denoise_training.config import read_general_config
+from cryolithe.denoise_training.volumes import make_maker
+from cryolithe.formats import read_mrc
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TINY = PlanarConfig(filters=4, levels=2, first_kernel=3, last=(4, 4))
+ANGLES = np.linspace(-60, 60, 9)
+
+
+def run(*words, code=0):
+    result = CliRunner().invoke(main, [*map(str, words)])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+def stack(path, values):
+    with new_mrc(path) as file:
+        file.set_data(np.asarray(values, np.float32))
+        file.set_image_stack()
+        file.voxel_size = 10.0
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A network in the package that takes the mean of 3 x 3 pixels."""
+    folder = tmp_path / "bundled"
+    folder.mkdir()
+    monkeypatch.setattr(bundled, "BUNDLED", folder)
+    made = network.build(TINY)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.zero_()
+        given = made.end[0].in_channels - 1  # the image itself, passed on as it is and as its negative
+        for sign, number in ((1, 0), (-1, 1)):
+            made.end[0].weight[number, given, 1, 1] = sign
+            made.end[1].weight[number, number, 1, 1] = 1
+            made.out.weight[0, number] = sign / 9 / (1 + 0.01)
+    path = folder / "images.safetensors"
+    save_denoiser(path, made, TINY, ShellGain(), {"general": True})
+    return path
+
+
+@pytest.fixture
+def halves(tmp_path):
+    """Two looks at images of many brightnesses, one of them blank."""
+    rng = np.random.default_rng(3)
+    level = np.linspace(1, 20, 9)[:, None, None]
+    clean = np.repeat(signal((1, 40, 56)), 9, axis=0)
+    made = [100 * level + level * (clean + 2 * rng.standard_normal(clean.shape)) for _ in range(2)]
+    for values in made:
+        values[4] = 7
+    return [stack(tmp_path / f"ts_{name}.mrc", v) for name, v in zip(("EVN", "ODD"), made, strict=True)]
+
+
+def test_images_lose_noise_and_keep_their_own_brightness(tmp_path, weights, halves):
+    said = run("denoise", "--images", halves[0])
+    assert "not for reconstruction" in said
+    assert "1 blank image" in said
+    made = read_mrc(tmp_path / "ts_EVN_denoised.mrc")
+    raw = np.array(read_mrc(halves[0]).data)
+    assert made.mz == 1
+    assert made.voxel_size_angstrom == pytest.approx(10)
+    np.testing.assert_array_equal(made.data[4], raw[4])
+    inner = (slice(None), slice(2, -2), slice(2, -2))
+    mean = torch.nn.functional.avg_pool2d(torch.from_numpy(raw)[:, None], 3, 1)[:, 0].numpy()[:, 1:-1, 1:-1]
+    for number in (0, 3, 8):
+        level = raw[number].std()
+        np.testing.assert_allclose(made.data[inner][number], mean[number], atol=0.06 * level)
+    assert any("not for reconstruction" in label for label in made.labels)
+    record = json.loads((tmp_path / "ts_EVN_denoised.json").read_text())
+    assert "not for reconstruction" in record["volume"]["use"]
+    assert record["method"]["weights"]["sha256"] == load_denoiser(weights).sha256
+
+
+def test_of_two_halves_the_mean_is_written_and_scored(tmp_path, weights, halves):
+    said = run("denoise", "--images", "--half1", halves[0], "--half2", halves[1])
+    assert "Half SNR" in said
+    record = json.loads((tmp_path / "ts_denoised.json").read_text())
+    assert record["score"]["half_snr_denoised_db"] > record["score"]["half_snr_raw_db"] + 1
+    both = [run("denoise", "--images", half, "-o", tmp_path / f"{n}.mrc") for n, half in enumerate(halves)]
+    assert len(both) == 2
+    mean = (np.asarray(read_mrc(tmp_path / "0.mrc").data) + np.asarray(read_mrc(tmp_path / "1.mrc").data)) / 2
+    np.testing.assert_allclose(read_mrc(tmp_path / "ts_denoised.mrc").data, mean, rtol=1e-5)
+
+
+def test_what_does_not_go_with_images_is_refused(tmp_path, weights, halves, monkeypatch):
+    one, other = halves
+    assert "--lmax does not go" in run("denoise", "--images", one, "--lmax", 3, code=2)
+    assert "--method does not go" in run("denoise", "--images", one, "--method", "n2n", code=2)
+    assert "--train-minutes does not go" in run("denoise", "--images", one, "--train-minutes", 3, code=2)
+    assert "give the stack" in run("denoise", "--images", code=2)
+    assert "either the stack" in run("denoise", "--images", one, "--half1", one, "--half2", other, code=2)
+    assert "input of this run" in run("denoise", "--images", one, "-o", one, "--overwrite", code=2)
+    small = stack(tmp_path / "small.mrc", np.zeros((3, 20, 20)))
+    assert "differ in shape" in run("denoise", "--images", "--half1", one, "--half2", small, code=2)
+    bad = stack(tmp_path / "bad.mrc", np.ones((2, 20, 20)))
+    with mrcfile.open(bad, "r+") as file:
+        file.data[1, 3, 3] = np.nan
+    assert "image 2" in run("denoise", "--images", bad, code=2)
+    (tmp_path / "ts_EVN_denoised.mrc").write_text("precious")
+    assert "--overwrite" in run("denoise", "--images", one, code=2)
+    config = UNetConfig(filters=4, levels=2, first_kernel=3, last=(4, 4))
+    save_denoiser(tmp_path / "v.safetensors", network.build(config), config, ShellGain(), {})
+    words = ("denoise", "--images", one, "--overwrite", "--model", tmp_path / "v.safetensors")
+    assert "for volumes" in run(*words, code=2)
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path / "none")
+    assert "no weights for images" in run("denoise", "--images", other, code=2)
+
+
+def test_a_reconstruction_from_denoised_images_warns(tmp_path, weights, halves):
+    run("denoise", "--images", halves[0], "-o", tmp_path / "view.mrc")
+    (tmp_path / "a.tlt").write_text("\n".join(f"{angle:.2f}" for angle in ANGLES))
+    words = ("reconstruct", tmp_path / "view.mrc", tmp_path / "a.tlt", "--dry-run", "--thickness", 16)
+    warned = "reconstruct from the stack that they were made of"
+    assert warned in run(*words, "-o", tmp_path / "v.mrc")
+    (tmp_path / "view.json").unlink()  # the label alone
+    assert warned in run(*words, "-o", tmp_path / "v.mrc")
+    plain = ("reconstruct", halves[0], tmp_path / "a.tlt", "--dry-run", "--thickness", 16, "-o", tmp_path / "v.mrc")
+    assert warned not in run(*plain)
+
+
+def test_tiles_of_a_large_image_are_seen_as_one(weights):
+    denoiser = load_denoiser(weights)
+    tiling = image_tiling((1500, 40), denoiser)
+    assert tiling.count == 2
+    assert tiling.edges[0] == 1
+    for spans, size in zip(tiling.axes, (1, 1500, 40), strict=True):
+        total = np.zeros(size)
+        for span in spans:
+            total[span.start : span.start + len(span.weight)] += span.weight
+        np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_network_for_images_is_trained_by_the_command(tmp_path):
+    shipped = read_general_config(CONFIGS / "n2n_images.yaml")
+    assert shipped.of_images
+    small = shipped.model_copy(update={"shape": (16, 32, 32)})
+    made = make_maker(small, CONFIGS)(1)
+    assert made.first.shape[1:] == (32, 32)
+    assert len(made.whole_sigma) == len(made.first)
+    assert made.first.std() == pytest.approx(1, abs=0.15)
+    noise = [half - made.clean for half in (made.first, made.second)]
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.1
+    path = tmp_path / "c.yaml"
+    values = {"kind": "n2n-images", "series": 1, "held_series": 1, "shape": [16, 32, 32], "edge": 16, "steps": 3}
+    path.write_text(yaml.safe_dump({**values, "loss_fsc": 0, "diverse": 0.0, "plain": {"step_deg": [6.0, 6.0]}}))
+    run("train", path, "-o", tmp_path / "i.safetensors", "--precision", "fp32")
+    shots = stack(tmp_path / "s.mrc", np.random.default_rng(0).standard_normal((16, 40, 40)))
+    run("denoise", "--images", shots, "--model", tmp_path / "i.safetensors")
+    said = run("denoise", shots, "--is-volume", "--method", "n2n", "--model", tmp_path / "i.safetensors", code=2)
+    assert "tilt images" in said
