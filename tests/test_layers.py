@@ -49,7 +49,11 @@ ALLOWED = {
         "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",
         "network", "inference", "reconstruct",
     },
-    "simulation": {"errors", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report"},
+    "noise": {"errors", "greys", "images", "tilts", "formats", "report"},
+    "simulation": {
+        "errors", "hashing", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report",
+        "noise",
+    },
     "evaluation": {
         "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
         "metrics", "greys", "page", "report",
@@ -61,7 +65,7 @@ ALLOWED = {
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruct", "simulation",
-        "optimise",
+        "optimise", "noise",
     },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoise",

@@ -22,6 +22,7 @@ COMMANDS = {
     "fsc": ("cryolithe.cli.fsc", "Fourier shell correlation of two volumes."),
     "evaluate": ("cryolithe.cli.evaluate", "Score a tomogram by every test its data allow; HTML report."),
     "simulate": ("cryolithe.cli.simulate", "Make a simulated tilt series with known truth."),
+    "noise": ("cryolithe.cli.noise", "Measure your microscope's noise, for simulations that look like your data."),
     "pairs": ("cryolithe.cli.pairs", "Check curated real pairs and make training files of them."),
     "models": ("cryolithe.cli.models", "List, describe, import and verify models."),
     "train": ("cryolithe.cli.train", "Train a network on simulated specimens."),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cryolithe import __version__
+from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import SettingsError
 
@@ -20,6 +22,11 @@ from cryolithe.errors import SettingsError
     multiple=True,
     help="PDB or mmCIF structure, MRC map, folder of maps, or HDF5 library to place; may be repeated.",
 )
+@click.option(
+    "--like",
+    type=click.Path(path_type=Path),
+    help="Noise profile (cryolithe noise measure): images get the noise and the signal's spectrum measured there.",
+)
 @click.option("--snr", "snr_db", type=float, default=-5.0, show_default=True, help="Without RECIPE: noise level in dB.")
 @click.option("--seed", type=int, help="The same seed gives the same files. Default: the recipe's, or 0.")
 @click.option("--resume", is_flag=True, help="Keep the finished series of an interrupted run and go on.")
@@ -30,8 +37,7 @@ def command(
     molecules: tuple[Path, ...],
     snr_db: float,
     seed: int | None,
-    resume: bool,
-    overwrite: bool,
+    **options: Any,
 ) -> None:
     """Simulate tilt series as RECIPE (YAML) says: crowded cells, optics, counting noise.
 
@@ -47,30 +53,43 @@ def command(
     if seed is not None and seed < 0:
         raise SettingsError(f"--seed must not be negative, got {seed}")
     if recipe is None:
-        if resume:
+        if options["resume"]:
             raise SettingsError("--resume goes with a RECIPE")
-        _plain_series(output, molecules, snr_db, seed or 0, overwrite)
+        if options["like"]:
+            raise SettingsError("--like goes with a RECIPE, which says what the specimens are")
+        _plain_series(output, molecules, snr_db, seed or 0, options["overwrite"])
         return
     from cryolithe.device import keep_freed_memory
     from cryolithe.simulation.campaign import run_recipe
     from cryolithe.simulation.library import recipe_library
-    from cryolithe.simulation.recipe import read_recipe
+    from cryolithe.simulation.recipe import like_profile, read_recipe
 
     keep_freed_memory()
     read = read_recipe(recipe)
     if seed is not None:
         read = read.model_copy(update={"seed": seed})
+    if options["like"]:
+        read, note = like_profile(read, options["like"])
+        if note:
+            say(f"Note: {note}", err=True)
     paths = molecules or tuple(recipe.parent / name for name in read.molecules)
     library = recipe_library(read, paths)
     with progress_watcher() as watcher:
         watcher.stage("Simulating series", read.series)
         lines: list[str] = []
+        words: dict[str, list[str]] = {}
 
         def on_series(line: str) -> None:
             lines.append(line)
             watcher.advance(1)
 
-        run_recipe(read, library, output, resume, on_series)
+        def on_word(name: str, word: str) -> None:
+            words.setdefault(word, []).append(name)
+
+        run_recipe(read, library, output, options["resume"], on_series, on_word)
+    for word, names in words.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        say(f"Note: {word} ({', '.join(names[:3])}{more})", err=True)
     for line in lines:
         click.echo(f"{output}/{line}")
 

@@ -91,6 +91,7 @@ def _run(
     """Make the data, train, say what came of it."""
     from cryolithe.hashing import sampled_sha256
     from cryolithe.simulation import load_molecules, select_molecules
+    from cryolithe.training.config import noise_notes
     from cryolithe.training.session import Session, run_folder, run_session
     from cryolithe.training.sources import find_pairs, make_source, voxel_size_warning
     from cryolithe.training.validation import Verdict, validation_set
@@ -103,11 +104,14 @@ def _run(
     started = time.monotonic()
     minutes = options["train_minutes"]
     pairs = find_pairs((*recipe.data.pairs, *recipe.validation.pairs), base)
+    profiles = [base / name for name in recipe.data.noise]
     with progress_watcher() as watcher:
         if place.rank == 0:
             odd = voxel_size_warning(pairs)
             if odd:
                 watcher.note(f"Warning: {odd}")
+            for note in noise_notes(recipe, base):
+                watcher.note(f"Note: {note}")
         watcher.stage("Simulating specimens", recipe.series)
         # Processes that simulate take their time to start: meanwhile the validation set is made.
         source = make_source(recipe, base, run_folder(output), (files, used), place, lambda: watcher.advance(1))
@@ -135,7 +139,7 @@ def _run(
             resume=options["resume"],
             limit_seconds=60.0 * minutes if minutes else float("inf"),
             start=start,
-            pairs={str(path): sampled_sha256(path) for path in pairs},
+            pairs={str(path): sampled_sha256(path) for path in (*pairs, *profiles)},
             on_step=_advancing(watcher),
             on_validation=on_validation,
         )
@@ -268,6 +272,7 @@ def _card(recipe: TrainConfig, molecules: list[str], place: Place, options: dict
     values = recipe.model_dump(mode="json")
     for section in (values["data"], values["validation"]):
         section["pairs"] = [Path(name).name if Path(name).is_absolute() else name for name in section["pairs"]]
+    values["data"]["noise"] = [Path(name).name for name in values["data"]["noise"]]
     return {
         "cryolithe": __version__,
         "date": datetime.date.today().isoformat(),

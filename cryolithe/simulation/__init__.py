@@ -10,7 +10,7 @@ from cryolithe.simulation.campaign import SimulatedSeries, run_recipe, simulate_
 from cryolithe.simulation.classes import Structure
 from cryolithe.simulation.library import load_library, recipe_library
 from cryolithe.simulation.molecules import Molecule, load_molecules, select_molecules
-from cryolithe.simulation.recipe import Recipe, read_recipe
+from cryolithe.simulation.recipe import Recipe, like_profile, read_recipe
 from cryolithe.simulation.schemes import TiltScheme, swept_angles_deg
 from cryolithe.simulation.specimen import (
     Specimen,
@@ -32,6 +32,7 @@ __all__ = [
     "Structure",
     "TiltScheme",
     "add_white_noise",
+    "like_profile",
     "load_library",
     "load_molecules",
     "make_specimen",

@@ -31,6 +31,7 @@ from cryolithe.formats.files import check_folder_name, make_folder, replacing
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
 from cryolithe.formats.star import Particle, write_particles
+from cryolithe.hashing import file_sha256
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.report import plot_contact_sheet
 from cryolithe.simulation.cell import Cell
@@ -82,6 +83,7 @@ def run_recipe(
     folder: Path,
     resume: bool = False,
     on_series: Callable[[str], object] = lambda line: None,
+    on_word: Callable[[str, str], object] = lambda name, word: None,
 ) -> None:
     """Simulate all series of a recipe into a folder.
 
@@ -91,6 +93,7 @@ def run_recipe(
         folder: made if it does not exist.
         resume: keep finished series of the same recipe and go on with the others.
         on_series: called with a line about each series.
+        on_word: called with the name of a series and what a user should know of it.
 
     Raises:
         OutputError: if the folder holds another recipe's series, any without ``resume``, or other files of the same
@@ -100,11 +103,15 @@ def run_recipe(
     check_folder_name(folder)
     check_fits(recipe.cell, library)
     make_folder(folder)
-    plain = {
+    plain: dict[str, Any] = {
         "cryolithe": __version__,
         "recipe": recipe.model_dump(mode="json"),
         "library": {molecule.name: _fingerprint(molecule) for molecule in library},
     }
+    if recipe.imaging.is_measured:  # where the profile lies does not matter, what it holds does
+        profile = Path(recipe.imaging.noise)
+        plain["recipe"]["imaging"]["noise"] = profile.name
+        plain["noise profile"] = file_sha256(profile)
     made_of = _digest(plain)
     record = folder / "recipe.resolved.yaml"
     drawn: dict[str, Any] = {}
@@ -141,6 +148,8 @@ def run_recipe(
         reached = made.cell.reached_crowding
         short = "" if reached >= 0.9 * made.cell.wanted_crowding else f" of {made.cell.wanted_crowding:.0%} wanted"
         on_series(f"{name}: {len(made.cell.placements)} particles, {reached:.0%} full{short}")
+        for word in made.series.drawn.get("words", ()):
+            on_word(name, word)
 
 
 def _digest(plain: dict[str, Any]) -> str:

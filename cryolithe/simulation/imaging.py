@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import GeometryError, SettingsError
 from cryolithe.geometry import TiltGeometry
+from cryolithe.noise.imitate import imitate
+from cryolithe.noise.stored import profile_or_refuse
 from cryolithe.projector import make_projector
 from cryolithe.simulation.detector import (
     STEEPEST_COSINE,
@@ -122,6 +124,7 @@ def image_series(
     Raises:
         GeometryError: if the density has not three axes or the field does not lie in its middle.
         SettingsError: if the voxel size is not positive or drawn values fit no tilt scheme.
+        InputError: if the recipe's noise profile cannot be read, or is of other pixels.
     """
     start, stop = _field_bounds(density, field_x)
     if not 0 < voxel_size_angstrom < math.inf:
@@ -162,10 +165,15 @@ def image_series(
         shot = _Shot(view, electrons[-1], plan.exposure_middle[tilt], faults[tilt], coherent)
         contrast = _signal(seen[tilt], shot, recipe)[:, start:stop]
         blurred = filtered(contrast, mtf(shape, recipe.detector))
-        halves = _record(contrast, shot, recipe.detector, rng)
-        clean[tilt], even[tilt], odd[tilt] = (
-            _treated(image, shot, recipe, snr) for image in (blurred - blurred.mean(), *halves)
-        )
+        clean[tilt] = _treated(blurred - blurred.mean(), shot, recipe, snr)
+        if not recipe.is_measured:
+            halves = _record(contrast, shot, recipe.detector, rng)
+            even[tilt], odd[tilt] = (_treated(image, shot, recipe, snr) for image in halves)
+    if recipe.is_measured:
+        profile = profile_or_refuse(recipe.noise, voxel_size_angstrom)
+        like = imitate(clean, plan.angles_deg, voxel_size_angstrom, profile, rng)
+        clean, even, odd = like.clean, like.even, like.odd
+        drawn |= {"noise": "measured", "measured_noise": like.drawn, "words": list(like.words)}
     drawn["electrons_per_px"] = electrons
     return ImagedSeries(np.float32(0.5) * (even + odd), even, odd, clean, plan, optics, drawn)
 

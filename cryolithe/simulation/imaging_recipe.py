@@ -13,8 +13,8 @@ from cryolithe.simulation.faults import FaultRecipe, Range, check_range
 from cryolithe.simulation.optics import CTF_MODES, CtfMode, Optics
 from cryolithe.simulation.schemes import KINDS, SchemeKind, TiltPlan, TiltScheme
 
-NoiseKind = Literal["counting", "white"]
-NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
+NOISE_KINDS = ("counting", "white")
+PROFILE_ENDINGS = (".h5", ".hdf5")
 Surroundings = Literal["repeated", "even"]
 SURROUNDINGS: tuple[str, ...] = get_args(Surroundings)
 
@@ -90,7 +90,8 @@ class ImagingRecipe:
     """How tilt series are recorded and treated; pairs are (least, most) of a uniform draw.
 
     Attributes:
-        noise: "counting" for the whole of image formation, "white" for projections with white noise and nothing else.
+        noise: "counting" for the whole of image formation, "white" for projections with white noise and nothing else,
+            or the file (.h5) of a noise profile: image formation up to the counting, then what was measured.
         snr_db: for "white": 10 log10 of the variance of the projections over that of the noise (paper, section 4.1).
         scheme: tilt angles, their order and their gaps.
         total_exposure: exposure of a series, e/Å².
@@ -109,7 +110,7 @@ class ImagingRecipe:
         SettingsError: if a name is unknown or a range is upside down or out of bounds.
     """
 
-    noise: NoiseKind = "counting"
+    noise: str = "counting"
     snr_db: Range = (-10.0, 10.0)
     scheme: SchemeRecipe = field(default_factory=SchemeRecipe)
     total_exposure: Range = (60.0, 160.0)
@@ -125,18 +126,26 @@ class ImagingRecipe:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("noise", self.noise, NOISE_KINDS),
+            ("noise", "counting" if self.is_measured else self.noise, NOISE_KINDS),
             ("ctf", self.ctf, CTF_MODES),
             ("surroundings", self.surroundings, SURROUNDINGS),
         ):
             if value not in known:
-                raise SettingsError(f"unknown {name} '{value}'{nearest_name(value, known)}; known: {', '.join(known)}")
+                also = " and files of noise profiles (.h5)" if name == "noise" else ""
+                raise SettingsError(
+                    f"unknown {name} '{value}'{nearest_name(value, known)}; known: {', '.join(known)}{also}"
+                )
         check_range("snr_db", self.snr_db, -60, 60)
         check_range("total_exposure", self.total_exposure, 0.1, 10_000)
         check_range("specimen_contrast", self.specimen_contrast, 0, 10)
         check_range("wiener_snr", self.wiener_snr, 1e-6, 1e6)
         if self.thickness_angstrom is not None:
             check_range("thickness_angstrom", self.thickness_angstrom, 0, 20_000)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the noise is that of a profile."""
+        return self.noise.lower().endswith(PROFILE_ENDINGS)
 
 
 def draw_scheme(recipe: ImagingRecipe, rng: np.random.Generator) -> TiltScheme:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cryolithe.errors import SettingsError, nearest_name
+from cryolithe.errors import InputError, SettingsError, nearest_name
+from cryolithe.noise.stored import load_profile
 from cryolithe.simulation.cell import CellRecipe
 from cryolithe.simulation.imaging_recipe import ImagingRecipe
 from cryolithe.yaml_table import read_yaml_table
@@ -40,13 +42,16 @@ class Recipe(BaseModel):
 def read_recipe(path: Path) -> Recipe:
     """Read and check a YAML recipe.
 
+    A noise profile that it names is found beside it, and must serve every voxel size that may be drawn.
+
     Raises:
         SettingsError: if the file is missing or not YAML, a key is unknown (the nearest known one is named) or a
             value out of range.
+        InputError: if a noise profile cannot be read.
     """
     values = read_yaml_table(path, "recipe")
     try:
-        return Recipe(**values)
+        return _with_profile(Recipe(**values), path)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     except ValidationError as error:
@@ -57,6 +62,56 @@ def read_recipe(path: Path) -> Recipe:
             hint = nearest_name(place[-1], _known_keys(place[:-1]))
             raise SettingsError(f"{path}: unknown key '{'.'.join(place)}'{hint}") from error
         raise SettingsError(f"{path}: '{'.'.join(place)}': {first['msg'].lower()}") from error
+
+
+def _with_profile(recipe: Recipe, path: Path) -> Recipe:
+    """A recipe with its noise profile, if it has one, found from anywhere."""
+    if not recipe.imaging.is_measured:
+        return recipe
+    file = path.parent / recipe.imaging.noise
+    low, high = load_profile(file).pixel_range
+    least, most = recipe.cell.voxel_size_angstrom
+    if least < low - 1e-6 or most > high + 1e-6:
+        raise SettingsError(
+            f"the noise of {file.name} serves pixels of {low:.4g}-{high:.4g} Å, but cell.voxel_size_angstrom is "
+            f"[{least:g}, {most:g}]; narrow it"
+        )
+    return recipe.model_copy(update={"imaging": replace(recipe.imaging, noise=str(file.absolute()))})
+
+
+def like_profile(recipe: Recipe, file: Path) -> tuple[Recipe, str | None]:
+    """A recipe with the noise and the signal's spectrum of a profile.
+
+    Args:
+        recipe: what to draw.
+        file: of the profile; its name ends as those of HDF5 do.
+
+    Returns:
+        the recipe, its voxel sizes narrowed to those that the profile serves, and a note where that changed them.
+
+    Raises:
+        InputError: if the profile cannot be read, or serves none of the recipe's voxel sizes.
+        SettingsError: if the file's name ends otherwise.
+    """
+    low, high = load_profile(file).pixel_range
+    least, most = recipe.cell.voxel_size_angstrom
+    if least > high or most < low:
+        raise InputError(
+            f"{file} serves pixels of {low:.4g}-{high:.4g} Å, but the recipe draws voxels of {least:g}-{most:g} Å; "
+            "set its cell.voxel_size_angstrom, or measure a profile of stacks binned alike"
+        )
+    narrowed = max(least, low), min(most, high)
+    noted = None
+    if narrowed != (least, most):
+        noted = (
+            f"voxel sizes are drawn from {narrowed[0]:.4g}-{narrowed[1]:.4g} Å instead of {least:g}-{most:g} Å: "
+            f"{file.name} serves no others"
+        )
+    update = {
+        "imaging": replace(recipe.imaging, noise=str(file.absolute())),
+        "cell": replace(recipe.cell, voxel_size_angstrom=narrowed),
+    }
+    return recipe.model_copy(update=update), noted
 
 
 def _known_keys(section: list[str]) -> list[str]:

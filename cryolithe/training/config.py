@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.network.config import NetworkConfig, config_from_dict
-from cryolithe.simulation import read_recipe
+from cryolithe.noise.stored import load_profile
+from cryolithe.simulation import like_profile, read_recipe
 from cryolithe.training.sections import (
     AugmentSettings,
     DataSettings,
@@ -146,6 +147,8 @@ def check_config(config: TrainConfig, name: str) -> None:
         )
     if not (config.data.plain_share or config.data.recipes or config.data.pairs):
         raise SettingsError(f"{name}: 'data': nothing to train on; give recipes, pairs or a positive plain_weight")
+    if config.data.noise and not config.data.recipes:
+        raise SettingsError(f"{name}: 'data.noise' is the noise of series of recipes; give 'data.recipes', too")
 
 
 def check_files(config: TrainConfig, base: Path) -> None:
@@ -157,15 +160,34 @@ def check_files(config: TrainConfig, base: Path) -> None:
 
     Raises:
         SettingsError: if a recipe is missing or wrong, or a pair is missing.
+        InputError: if a noise profile cannot be read, or serves no voxel size of a recipe.
     """
     for entry in config.data.recipes:
         recipe = read_recipe(base / entry.path)
+        for profile in config.data.noise:
+            like_profile(recipe, base / profile)
         for name in recipe.molecules:
             if not (base / entry.path).parent.joinpath(name).exists():
                 raise SettingsError(f"recipe {base / entry.path} names the molecules {name}, which do not exist")
     for name in (*config.data.pairs, *config.validation.pairs):
         if not (base / name).exists():
             raise SettingsError(f"training pair {base / name} does not exist; give an HDF5 file or a folder of them")
+
+
+def noise_notes(config: TrainConfig, base: Path) -> list[str]:
+    """What a user should know of a configuration's noise profiles: their own notes, and voxel sizes they leave out.
+
+    Args:
+        config: checked by `check_files`.
+        base: folder that its paths are relative to.
+    """
+    notes = []
+    for profile in config.data.noise:
+        notes += [f"{Path(profile).name}: {note}" for note in load_profile(base / profile).notes]
+        for entry in config.data.recipes:
+            _, note = like_profile(read_recipe(base / entry.path), base / profile)
+            notes += [f"{entry.path}: {note}"] if note else []
+    return list(dict.fromkeys(notes))
 
 
 def _known_keys(place: list[str]) -> list[str]:

@@ -99,6 +99,9 @@ class DataSettings(Section):
         plain_pool: plain specimens are drawn anew for ever, in a pool as those of recipes are, instead of once.
         recipes: simulation recipes; their images come with their own noise.
         recipes_weight: of the recipes together.
+        noise: noise profiles (`cryolithe noise measure`), relative to the training configuration: a series of a recipe
+            draws one of them, and gets the signal's spectrum and the noise that were measured there.
+        noise_chance: chance that a series does; the others have the recipe's own noise.
         pairs: HDF5 files, or folders of them, relative to the training configuration.
         pairs_weight: of the pairs together.
         pool: series held in memory, of the recipes (and of plain specimens) that are drawn for ever.
@@ -115,6 +118,8 @@ class DataSettings(Section):
     plain_pool: bool = False
     recipes: tuple[RecipeEntry, ...] = ()
     recipes_weight: float = Field(1.0, gt=0)
+    noise: tuple[str, ...] = ()
+    noise_chance: Chance = 1.0
     pairs: tuple[str, ...] = ()
     pairs_weight: float = Field(1.0, gt=0)
     pool: int = Field(8, ge=1)

@@ -58,7 +58,8 @@ class Session:
         resume: go on from the state in the run's folder.
         limit_seconds: for all steps together.
         start: weights to start from.
-        pairs: SHA-256 of the pairs that are trained and validated on, by name; a resumed run needs the same.
+        pairs: SHA-256 of the pairs that are trained and validated on, and of noise profiles, by name; a resumed run
+            needs the same.
         on_step: called with each step.
         on_validation: called with each validation.
     """
@@ -135,7 +136,7 @@ def _check_pairs(path: Path, pairs: dict[str, str]) -> None:
     for name in {**pairs, **before} if isinstance(before, dict) else {}:
         if before.get(name) != pairs.get(name):
             raise SettingsError(
-                f"the pair {name} is not the one that this run was trained on before; put it back to go on with "
+                f"{name} is not the file that this run was trained on before; put it back to go on with "
                 "--resume, or give --overwrite to start anew"
             )
 

@@ -20,14 +20,22 @@ from cryolithe.errors import InputError
 from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.network import BlockHead
 from cryolithe.optimise.distributed import Place
-from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, read_recipe, recipe_library, simulate_series
+from cryolithe.simulation import (
+    Molecule,
+    Recipe,
+    SimulatedSeries,
+    like_profile,
+    read_recipe,
+    recipe_library,
+    simulate_series,
+)
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import plain_series, simulate_training_set
 from cryolithe.training.series import TrainingSeries, rescaled_pair, series_of_pair, simulated_pair
 from cryolithe.training.workers import Workers
 
 # Constants in seeds keep the streams of random numbers apart.
-_RECIPE_STREAM, _SCALE_STREAM, _PLAIN_STREAM, _MIX_STREAM = 31, 37, 43, 47
+_RECIPE_STREAM, _SCALE_STREAM, _PLAIN_STREAM, _MIX_STREAM, _NOISE_STREAM = 31, 37, 43, 47, 53
 # Voxel sizes that differ by this factor are worth a word.
 FAR_VOXELS = 1.6
 
@@ -133,6 +141,8 @@ class RecipeMaker:
         head: of the network.
         pixel_scale: range of the rescaling.
         seed: of the training run.
+        noise: files of noise profiles, one of which is drawn for a series.
+        noise_chance: chance that one is.
     """
 
     recipes: tuple[tuple[Recipe, tuple[Molecule, ...]], ...]
@@ -140,6 +150,8 @@ class RecipeMaker:
     head: BlockHead
     pixel_scale: tuple[float, float]
     seed: int
+    noise: tuple[Path, ...] = ()
+    noise_chance: float = 1.0
 
     def simulated(self, number: int) -> tuple[SimulatedSeries, tuple[Molecule, ...], float]:
         """A series, the molecules that it may hold, and the factor by which it is to be rescaled."""
@@ -148,6 +160,10 @@ class RecipeMaker:
         recipe, library = self.recipes[int(rng.choice(len(self.recipes), p=shares))]
         factor = float(rng.uniform(*self.pixel_scale))
         own = recipe.model_copy(update={"seed": recipe.seed + 1_000_003 * self.seed})
+        if self.noise:
+            rng = np.random.default_rng([self.seed, number, _NOISE_STREAM])
+            if rng.random() < self.noise_chance:
+                own, _ = like_profile(own, self.noise[int(rng.integers(len(self.noise)))])
         return simulate_series(own, library, number), library, factor
 
     def pair(self, number: int) -> Pair:
@@ -339,7 +355,9 @@ def recipe_maker(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = 
         recipes.append((recipe, tuple(m for m in library if m.name not in config.hold_out)))
     weights = tuple(entry.weight for entry in config.data.recipes)
     scale = config.augment.pixel_scale
-    return RecipeMaker(tuple(recipes), weights, config.network_config().head, scale, config.seed)
+    noise = tuple(base / name for name in config.data.noise)
+    head = config.network_config().head
+    return RecipeMaker(tuple(recipes), weights, head, scale, config.seed, noise, config.data.noise_chance)
 
 
 def make_source(

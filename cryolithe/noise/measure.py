@@ -1,0 +1,366 @@
+"""From a series' half frames, or from its images alone, to what a profile keeps of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import InputError
+from cryolithe.images import clipped_sigma
+from cryolithe.noise.bank import largest_tile_px, margin_px, seamless, turned
+from cryolithe.noise.contrast import (
+    HAS_LEVEL,
+    HISTOGRAM_BINS,
+    background,
+    filled,
+    histogram,
+    remove_background,
+    slope_sums,
+)
+from cryolithe.noise.halves import HalfSums, check_halves
+from cryolithe.noise.rings import Corner, FloatArray, corners, patch_size, ring_means, transform
+from cryolithe.tilts import TiltSeries
+
+Image = NDArray[np.float32]
+
+FEWEST_TILTS = 5
+SMALLEST_PX = 48
+MOST_FILLED = 0.02  # of a patch
+OUTLIER_SIGMAS = 8.0  # of a half difference: a pixel that was hit, not counted
+_TILE_STREAM = 71  # keeps the tiles' random numbers apart from all others
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all series of a profile share.
+
+    Attributes:
+        patch_px: edge of the patches that spectra are of.
+        tile_px: edge of the tiles.
+        tiles: tiles kept of each image, at most.
+        seed: of where tiles are cut and how they are turned.
+    """
+
+    patch_px: int
+    tile_px: int
+    tiles: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one series; arrays over its usable images, see `cryolithe.noise.profile.Profile`."""
+
+    angles_deg: FloatArray
+    noise_power: FloatArray
+    signal_power: FloatArray
+    patches: NDArray[np.int64]
+    levels: FloatArray
+    backgrounds: FloatArray
+    histogram: FloatArray
+    slope: FloatArray
+    tiles: NDArray[np.float32]
+    tile_image: NDArray[np.int64]
+    notes: tuple[str, ...]
+    checks: dict[str, float]
+
+
+def usable_shape(series: TiltSeries, name: str) -> tuple[int, int]:
+    """Shape of a series' images.
+
+    Raises:
+        InputError: if there are too few images, or too small ones.
+    """
+    shape = series.geometry.image_shape
+    if series.geometry.tilts < FEWEST_TILTS:
+        raise InputError(
+            f"{name} holds {series.geometry.tilts} images; spectra against tilt need {FEWEST_TILTS} or more"
+        )
+    if min(shape) < SMALLEST_PX:
+        raise InputError(
+            f"{name} holds images of {shape[1]} x {shape[0]} pixels; spectra need {SMALLEST_PX} or more along each "
+            "axis: bin less"
+        )
+    return shape
+
+
+def largest_plan(shapes: list[tuple[int, int]]) -> tuple[int, int]:
+    """Edges of the patches and the tiles that images of all shapes have room for."""
+    smallest = (min(shape[0] for shape in shapes), min(shape[1] for shape in shapes))
+    return patch_size(smallest), largest_tile_px(smallest)
+
+
+def _finite(series: TiltSeries, number: int, name: str) -> Image:
+    image = np.asarray(series.image(number), dtype=np.float32)
+    if not np.isfinite(image).all():
+        raise InputError(
+            f"image {series.section(number) + 1} of {name} holds values that are not finite; mend the stack"
+        )
+    return image
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Half difference and average of an image, repaired, and where they hold anything."""
+
+    noise: Image
+    mean: Image
+    valid: NDArray[np.bool_]
+    hits: int
+
+
+def _split(even: Image, odd: Image) -> _Split:
+    valid = ~(filled(even) & filled(odd))
+    noise, mean = (even - odd) / 2, (even + odd) / 2
+    if valid.any():
+        noise = noise - np.float32(noise[valid].mean(dtype=np.float64))
+        limit = np.float32(OUTLIER_SIGMAS * clipped_sigma(noise[valid]))
+        if limit > 0:
+            # What hit one half only is in the average, too, with half its brightness.
+            beyond = noise - np.clip(noise, -limit, limit)
+            middle = np.float32(np.median(mean[valid][:: max(1, valid.sum() // 100_000)]))
+            mean = mean - np.abs(beyond) * np.sign(mean - middle)
+            noise = noise - beyond
+            return _Split(noise, mean, valid, int((beyond != 0).sum()))
+    return _Split(noise, mean, valid, 0)
+
+
+def _usable(valid: NDArray[np.bool_], places: tuple[Corner, ...], size: int) -> tuple[Corner, ...]:
+    """Those patches that hold images nearly everywhere."""
+    empty = (~valid).astype(np.float32)
+    return tuple(p for p in places if empty[p.y : p.y + size, p.x : p.x + size].mean() <= MOST_FILLED)
+
+
+def _level(image: Image, valid: NDArray[np.bool_], spread: float) -> float:
+    """Mean brightness, NaN where means were removed."""
+    level = float(image[valid].mean(dtype=np.float64))
+    return level if level > HAS_LEVEL * spread else math.nan
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What is kept of one image."""
+
+    number: int
+    spectra: dict[str, FloatArray]
+    product: NDArray[np.complex128]
+    patches: int
+    level: float
+    background: FloatArray
+    histogram: FloatArray
+    slope: FloatArray
+    tiles: list[Image]
+    sums: tuple[float, float, float, float]  # pixels, even, odd, squares
+    hits: int
+    leaked: tuple[float, float, float]  # noise times mean, and squares of both, of low-passed images
+
+
+def measure_halves(
+    halves: tuple[TiltSeries, TiltSeries],
+    names: tuple[str, str],
+    plan: Plan,
+    number: int = 0,
+    on_image: Callable[[], object] = lambda: None,
+) -> Measured:
+    """Measure noise and signal of a series by its even and odd halves.
+
+    Args:
+        halves: of one series, of one shape.
+        names: of the two stacks, for messages.
+        plan: what the series of a profile share.
+        number: of the series in the profile.
+        on_image: called after each image.
+
+    Raises:
+        InputError: if they are no two halves of one series, see `cryolithe.noise.halves`, or hold values that are not
+            finite, or too few images.
+    """
+    even, odd = halves
+    found: list[_Image] = []
+    for tilt in range(even.geometry.tilts):
+        split = _split(_finite(even, tilt, names[0]), _finite(odd, tilt, names[1]))
+        image = _measure_image(split, plan, tilt, np.random.default_rng([plan.seed, number, tilt, _TILE_STREAM]))
+        if image is not None:
+            found.append(image)
+        on_image()
+    left_out = even.geometry.tilts - len(found)
+    _check_enough(len(found), left_out, names[0])
+    pixels, first, second, squares = np.sum([image.sums for image in found], axis=0)
+    sums = HalfSums(
+        *(np.stack([image.spectra[key] for image in found]) for key in ("even", "odd", "cross")),
+        product=np.sum([image.product for image in found], axis=0),
+        patches=np.array([image.patches for image in found]),
+        means=(first / pixels, second / pixels),
+        deviation=math.sqrt(max(squares / pixels, 0.0)),
+    )
+    notes = [*check_halves(sums, names)]
+    if left_out:
+        notes.append(f"{left_out} images of series {number + 1} hold nothing but even borders and were left out")
+    hits = sum(image.hits for image in found)
+    leak = np.sum([image.leaked for image in found], axis=0)
+    checks = {
+        "signal_in_noise": float(leak[0] / math.sqrt(leak[1] * leak[2])) if leak[1] * leak[2] > 0 else 0.0,
+        "outliers": float(hits),
+    }
+    return Measured(
+        angles_deg=np.array([even.geometry.angles_deg[image.number] for image in found]),
+        noise_power=np.stack([image.spectra["noise"] for image in found]),
+        signal_power=sums.cross,
+        patches=sums.patches,
+        levels=_levels([image.level for image in found]),
+        backgrounds=np.stack([image.background for image in found]),
+        histogram=np.sum([image.histogram for image in found], axis=0),
+        slope=np.sum([image.slope for image in found], axis=0),
+        tiles=np.stack([tile for image in found for tile in image.tiles] or [np.zeros((plan.tile_px,) * 2)]),
+        tile_image=np.array([n for n, image in enumerate(found) for _ in image.tiles], dtype=np.int64),
+        notes=tuple(notes),
+        checks=checks,
+    )
+
+
+def _check_enough(left: int, left_out: int, name: str) -> None:
+    if left < FEWEST_TILTS:
+        raise InputError(
+            f"{name}: only {left} images hold anything ({left_out} are even or nearly so); {FEWEST_TILTS} are needed"
+        )
+
+
+def _levels(levels: list[float]) -> FloatArray:
+    """Mean brightness of each image; NaN for all if any has none."""
+    values = np.array(levels)
+    return values if np.isfinite(values).all() else np.full(values.size, math.nan)
+
+
+def _measure_image(split: _Split, plan: Plan, number: int, rng: np.random.Generator) -> _Image | None:
+    """None for an image without any whole patch."""
+    shape = (split.mean.shape[0], split.mean.shape[1])
+    size, valid = plan.patch_px, split.valid
+    places = _usable(valid, corners(shape, size), size)
+    if not places or not split.noise[valid].any():
+        return None
+    found = background(split.mean, valid)
+    mean = remove_background(split.mean, found)
+    spectra = {key: np.zeros(size // 2) for key in ("even", "odd", "cross", "noise")}
+    product = np.zeros((size, size // 2 + 1), dtype=np.complex128)
+    for place in places:
+        m, n = transform(mean, place, size), transform(split.noise, place, size)
+        even, odd = m + n, m - n
+        pair = even * odd.conj()
+        product += pair
+        for key, values in (
+            ("even", np.abs(even) ** 2),
+            ("odd", np.abs(odd) ** 2),
+            ("cross", pair.real),
+            ("noise", np.abs(n) ** 2),
+        ):
+            spectra[key] += ring_means(values) / len(places)
+    spread = float(np.std(mean[valid]))
+    level = _level(split.mean, valid, spread)
+    relative = mean / np.float32(level) if math.isfinite(level) else np.zeros_like(mean)
+    pixels = float(valid.sum())
+    total, half = float(split.mean[valid].sum(dtype=np.float64)), float(split.noise[valid].sum(dtype=np.float64))
+    return _Image(
+        number,
+        spectra,
+        product,
+        len(places),
+        level,
+        found[1:],
+        histogram(mean, valid),
+        slope_sums(split.noise, relative, valid),
+        _tiles(split.noise, valid, plan, rng),
+        (pixels, total + half, total - half, pixels * spread**2),
+        split.hits,
+        _leak(mean, split.noise, valid),
+    )
+
+
+def _leak(mean: Image, noise: Image, valid: NDArray[np.bool_]) -> tuple[float, float, float]:
+    m, n = mean[valid].astype(np.float64), noise[valid].astype(np.float64)
+    m -= m.mean()
+    n -= n.mean()
+    return float(n @ m), float(n @ n), float(m @ m)
+
+
+def _tiles(noise: Image, valid: NDArray[np.bool_], plan: Plan, rng: np.random.Generator) -> list[Image]:
+    """Tiles of an image's noise, moved, turned and with either sign at random: none lies where it was."""
+    patch = plan.tile_px + margin_px(plan.tile_px)
+    places = list(_usable(valid, corners((noise.shape[0], noise.shape[1]), patch, apart=True), patch))
+    rng.shuffle(places)
+    return [
+        turned(seamless(noise[y : y + patch, x : x + patch], plan.tile_px), int(rng.integers(4)), rng)
+        for y, x in places[: plan.tiles]
+    ]
+
+
+def measure_neighbours(
+    series: TiltSeries, name: str, plan: Plan, on_image: Callable[[], object] = lambda: None
+) -> Measured:
+    """Bounds of noise and signal from what neighbouring images share; for series without halves.
+
+    The cross-spectrum of neighbours misses what of the specimen only one of them sees, so it is at most the signal's
+    power; what is left of an image's power is at least the noise's. No tiles are kept: differences of neighbours hold
+    the specimen.
+
+    Args:
+        series: the images.
+        name: of the stack, for messages.
+        plan: what the series of a profile share.
+        on_image: called after each image.
+
+    Raises:
+        InputError: as `measure_halves`.
+    """
+    size, images = plan.patch_px, series.geometry.tilts
+    places = corners(series.geometry.image_shape, size)
+    order = np.argsort(series.geometry.angles_deg, kind="stable")
+    kept: list[int] = []
+    transforms: list[dict[Corner, Any]] = []
+    parts: list[tuple[float, FloatArray, FloatArray]] = []
+    power: list[FloatArray] = []
+    cross: list[FloatArray] = []
+    for tilt in order:
+        image = _finite(series, int(tilt), name)
+        valid = ~filled(image)
+        usable = _usable(valid, places, size)
+        on_image()
+        if not usable:
+            continue
+        found = background(image, valid)
+        mean = remove_background(image, found)
+        now = {place: transform(mean, place, size) for place in usable}
+        if transforms:
+            both = [place for place in now if place in transforms[-1]]
+            before = transforms.pop()
+            shared = [ring_means((now[place] * before[place].conj()).real) for place in both]
+            cross.append(np.mean(shared, axis=0) if shared else np.full(size // 2, np.nan))
+        transforms.append(now)
+        kept.append(int(tilt))
+        power.append(np.mean([ring_means(np.abs(values) ** 2) for values in now.values()], axis=0))
+        parts.append((_level(image, valid, float(np.std(mean[valid]))), found[1:], histogram(mean, valid)))
+    _check_enough(len(kept), images - len(kept), name)
+    between = np.array(cross)
+    sides = np.stack([np.concatenate([between[:1], between]), np.concatenate([between, between[-1:]])])
+    signal = np.nanmean(sides, axis=0)
+    noise = np.maximum(np.array(power) - signal, 1e-3 * np.array(power))
+    if signal[:, : size // 8].sum() <= 0:
+        raise InputError(f"{name}: neighbouring images have nothing in common; give an aligned series in its order")
+    return Measured(
+        angles_deg=np.array([series.geometry.angles_deg[tilt] for tilt in kept]),
+        noise_power=noise,
+        signal_power=signal,
+        patches=np.full(len(kept), len(places)),
+        levels=_levels([part[0] for part in parts]),
+        backgrounds=np.stack([part[1] for part in parts]),
+        histogram=np.sum([part[2] for part in parts], axis=0) if parts else np.zeros(HISTOGRAM_BINS),
+        slope=np.zeros(4),
+        tiles=np.zeros((0, plan.tile_px, plan.tile_px), dtype=np.float32),
+        tile_image=np.zeros(0, dtype=np.int64),
+        notes=(),
+        checks={},
+    )
