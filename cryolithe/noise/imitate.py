@@ -123,8 +123,8 @@ def signal_gain(clean: Image, angles_deg: tuple[float, ...], ratio: float, profi
     frequency, angles = frequencies(size), np.asarray(angles_deg, dtype=np.float64)
     measured = powers([without_background(image) for image in clean], size)
     seen = measured.sum(axis=1) > 0  # an image may be blank
-    target = profile.signal.power(frequency * (1 / ratio), angles) * ratio**2
-    noise = profile.noise.power(frequency * (1 / ratio), angles) * ratio**2
+    target = profile.signal.power(frequency * ratio, angles) * ratio**2
+    noise = profile.noise.power(frequency * ratio, angles) * ratio**2
     if not seen.any():
         ones = np.ones_like(measured)
         return Gains(frequency, ones, np.ones(angles.size), 0 * ones, np.zeros(ones.shape, dtype=bool))
@@ -174,7 +174,7 @@ def noise_image(
         variants: see `cryolithe.noise.bank.laid_out`.
     """
     first = int(images[0])
-    scaled = profile.frequency_per_px * ratio
+    scaled = profile.frequency_per_px / ratio
     if profile.kind == "neighbours":
         return synthesised(profile.noise_curve(first) * ratio**2, scaled, shape, rng)
     chosen = np.flatnonzero(np.isin(profile.tile_image, images))

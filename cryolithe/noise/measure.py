@@ -182,13 +182,20 @@ def measure_halves(
     """
     even, odd = halves
     found: list[_Image] = []
+    same = 0
     for tilt in range(even.geometry.tilts):
-        split = _split(_finite(even, tilt, names[0]), _finite(odd, tilt, names[1]))
+        first_half, second_half = _finite(even, tilt, names[0]), _finite(odd, tilt, names[1])
+        same += int(np.ptp(first_half) > 0 and np.array_equal(first_half, second_half))
+        split = _split(first_half, second_half)
         image = _measure_image(split, plan, tilt, np.random.default_rng([plan.seed, number, tilt, _TILE_STREAM]))
         if image is not None:
             found.append(image)
         on_image()
     left_out = even.geometry.tilts - len(found)
+    if same > left_out / 2 and same:
+        raise InputError(
+            f"{same} images of {names[0]} are the same in {names[1]}; give the even and the odd frames of the series"
+        )
     _check_enough(len(found), left_out, names[0])
     pixels, first, second, squares = np.sum([image.sums for image in found], axis=0)
     sums = HalfSums(

@@ -136,7 +136,7 @@ def _check_pairs(path: Path, pairs: dict[str, str]) -> None:
     for name in {**pairs, **before} if isinstance(before, dict) else {}:
         if before.get(name) != pairs.get(name):
             raise SettingsError(
-                f"{name} is not the file that this run was trained on before; put it back to go on with "
+                f"the file {name} is not the one that this run was trained on before; put it back to go on with "
                 "--resume, or give --overwrite to start anew"
             )
 
