@@ -22,6 +22,9 @@ from cryolithe.noise.stored import read_profile, write_profile
 from cryolithe.simulation.imaging import image_series
 
 
+pytestmark = pytest.mark.slow
+
+
 def run(*arguments):
     return CliRunner().invoke(main, list(map(str, arguments)))
 
