@@ -21,7 +21,6 @@ from cryolithe.noise.rings import frequencies, patch_size, power, powers, weight
 from cryolithe.noise.stored import read_profile, write_profile
 from cryolithe.simulation.imaging import image_series
 
-
 pytestmark = pytest.mark.slow
 
 

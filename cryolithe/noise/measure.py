@@ -124,8 +124,8 @@ def _split(even: Image, odd: Image) -> _Split:
             # What hit one half only is in the average, too, with half its brightness.
             beyond = noise - np.clip(noise, -limit, limit)
             middle = np.float32(np.median(mean[valid][:: max(1, valid.sum() // 100_000)]))
-            mean = mean - np.abs(beyond) * np.sign(mean - middle)
-            noise = noise - beyond
+            mean = np.asarray(mean - np.abs(beyond) * np.sign(mean - middle), dtype=np.float32)
+            noise = np.asarray(noise - beyond, dtype=np.float32)
             return _Split(noise, mean, valid, int((beyond != 0).sum()))
     return _Split(noise, mean, valid, 0)
 
@@ -198,14 +198,23 @@ def measure_halves(
         )
     _check_enough(len(found), left_out, names[0])
     pixels, first, second, squares = np.sum([image.sums for image in found], axis=0)
+    spectra = {key: np.stack([image.spectra[key] for image in found]) for key in found[0].spectra}
     sums = HalfSums(
-        *(np.stack([image.spectra[key] for image in found]) for key in ("even", "odd", "cross")),
+        even=spectra["even"],
+        odd=spectra["odd"],
+        cross=spectra["cross"],
         product=np.sum([image.product for image in found], axis=0),
         patches=np.array([image.patches for image in found]),
         means=(first / pixels, second / pixels),
         deviation=math.sqrt(max(squares / pixels, 0.0)),
     )
     notes = [*check_halves(sums, names)]
+    tiles = [tile for image in found for tile in image.tiles]
+    if not tiles:
+        raise InputError(
+            f"no image of {names[0]} holds a piece of {plan.tile_px + margin_px(plan.tile_px)} x "
+            f"{plan.tile_px + margin_px(plan.tile_px)} pixels without empty borders; crop the stacks"
+        )
     if left_out:
         notes.append(f"{left_out} images of series {number + 1} hold nothing but even borders and were left out")
     hits = sum(image.hits for image in found)
@@ -216,14 +225,14 @@ def measure_halves(
     }
     return Measured(
         angles_deg=np.array([even.geometry.angles_deg[image.number] for image in found]),
-        noise_power=np.stack([image.spectra["noise"] for image in found]),
+        noise_power=spectra["noise"],
         signal_power=sums.cross,
         patches=sums.patches,
         levels=_levels([image.level for image in found]),
         backgrounds=np.stack([image.background for image in found]),
         histogram=np.sum([image.histogram for image in found], axis=0),
         slope=np.sum([image.slope for image in found], axis=0),
-        tiles=np.stack([tile for image in found for tile in image.tiles] or [np.zeros((plan.tile_px,) * 2)]),
+        tiles=np.stack(tiles),
         tile_image=np.array([n for n, image in enumerate(found) for _ in image.tiles], dtype=np.int64),
         notes=tuple(notes),
         checks=checks,

@@ -33,7 +33,15 @@ FORMAT, VERSION = "cryolithe-noise-profile", 1
 LIMIT_BYTES = 50_000_000
 _MOST_IMAGES, _MOST_RINGS, _MOST_TILE_PX, _MOST_TERMS = 100_000, 128, 256, 4
 _MEND = "the file is damaged or of another program: measure it again"
-_ARRAYS = ("angles_deg", "series", "levels", "frequency_per_px", "noise_power", "signal_power", "backgrounds")
+_ARRAYS: tuple[str, ...] = (
+    "angles_deg",
+    "series",
+    "levels",
+    "frequency_per_px",
+    "noise_power",
+    "signal_power",
+    "backgrounds",
+)
 _ARRAYS += ("histogram", "tiles", "tile_scale", "tile_image")
 
 
