@@ -96,8 +96,8 @@ def measured(folder: Path, pairs: list[Pair]) -> Path:
     return profile
 
 
-def trained(folder: Path, name: str, start: str, minutes: float, noise: list[str]) -> Path:
-    """A model trained on the recipe in a folder, with or without profiles."""
+def trained(folder: Path, name: str, start: str, length: dict[str, float], noise: list[str]) -> Path:
+    """A model trained on the recipe in a folder, with or without profiles, for some steps or minutes."""
     config = {
         "start": start,
         "data": {
@@ -113,14 +113,16 @@ def trained(folder: Path, name: str, start: str, minutes: float, noise: list[str
         "warmup_steps": 20,
         "ema_decay": 0.98,
         "runs_per_step": 2,
-        "steps": 1_000_000,
+        "steps": int(length.get("steps", 1_000_000)),
         "loss": {"cube": [16, 16, 16]},
         "validation": {"every": 0, "specimens": 0, "recipe_series": 0},
     }
     settings, output = folder / f"{name}.yaml", folder / f"{name}.safetensors"
     settings.write_text(yaml.safe_dump(config), encoding="utf-8")
-    command = [*cryolithe_command(), "train", str(settings), "-o", str(output)]
-    subprocess.run([*command, "--train-minutes", str(minutes), "--device", "cpu"], check=True)
+    command = [*cryolithe_command(), "train", str(settings), "-o", str(output), "--device", "cpu"]
+    if "minutes" in length:
+        command += ["--train-minutes", str(length["minutes"])]
+    subprocess.run(command, check=True)
     return output
 
 
@@ -130,9 +132,12 @@ def main() -> None:
     options.add_argument("--molecules", type=Path, help="library; else procedural molecules only")
     options.add_argument("--start", default="fast", help="name or path of the model that both begin with")
     options.add_argument("--minutes", type=float, default=3.0, help="of training, each")
+    options.add_argument("--steps", type=int, help="of training, each, instead of minutes: fair on a loaded machine")
     arguments = read_arguments(options)
     keep_freed_memory()
-    minutes = 0.05 if arguments.quick else arguments.minutes
+    length = {"steps": arguments.steps} if arguments.steps else {"minutes": arguments.minutes}
+    if arguments.quick:
+        length = {"steps": 3}
     values = recipe_values(arguments.quick)
     if arguments.molecules:
         values["molecules"] = [str(arguments.molecules.absolute())]
@@ -146,8 +151,8 @@ def main() -> None:
         tests = [hidden_pair(recipe, library, FIRST_TEST + n) for n in range(1 if arguments.quick else TEST_SERIES)]
         models = {
             "before": load_model(arguments.start),
-            "recipe's own noise": load_model(str(trained(folder, "own", arguments.start, minutes, []))),
-            "with the profile": load_model(str(trained(folder, "like", arguments.start, minutes, [profile.name]))),
+            "recipe's own noise": load_model(str(trained(folder, "own", arguments.start, length, []))),
+            "with the profile": load_model(str(trained(folder, "like", arguments.start, length, [profile.name]))),
         }
     found: dict[str, list[Score]] = {"FBP": [], **{label: [] for label in models}}
     for pair in tests:
@@ -161,8 +166,10 @@ def main() -> None:
         for label, scores in found.items()
     ]
     note = (
-        f"Means of {len(tests)} series of the hidden microscope; profile of {PROFILE_SERIES} others; {minutes:g} "
-        f"minutes of training each from {arguments.start}; {time.perf_counter() - started:.0f} s in all."
+        f"Means of {len(tests)} series of the hidden microscope; profile of {PROFILE_SERIES} others; from "
+        f"{arguments.start}, steps of training: "
+        f"{', '.join(str(model.card.get('steps')) for label, model in models.items() if label != 'before')}; "
+        f"{time.perf_counter() - started:.0f} s in all."
     )
     columns = ["model", "SNR dB", "FSC measured", "FSC missing"]
     record("noise_profile", {"tables": [Table("Training with measured noise", columns, rows, note)]}, arguments.output)

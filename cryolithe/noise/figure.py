@@ -86,7 +86,7 @@ def _spectra(spectra: Axes, ratios: Axes, name: str, profile: Profile, style: st
         spectra.plot(frequency, 10 * np.log10(signal / unit), style, color=colour, label=f"signal, {label}")
         spectra.plot(frequency, 10 * np.log10(noise / unit), style, color=colour, alpha=0.5, lw=2.5)
         positive = measured > 0
-        dots = {"ms": 2.0, "color": colour, "alpha": 0.6}
+        dots: dict[str, Any] = {"ms": 2.0, "color": colour, "alpha": 0.6}
         spectra.plot(
             frequency[positive], 10 * np.log10(measured[positive] / unit), "." if style == "-" else "x", **dots
         )
