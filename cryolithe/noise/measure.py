@@ -116,9 +116,11 @@ class _Split:
 
 def _split(even: Image, odd: Image) -> _Split:
     valid = ~(filled(even) & filled(odd))
-    noise, mean = (even - odd) / 2, (even + odd) / 2
+    half = np.float32(0.5)
+    noise: Image = half * (even - odd)
+    mean: Image = half * (even + odd)
     if valid.any():
-        noise = noise - np.float32(noise[valid].mean(dtype=np.float64))
+        noise = np.asarray(noise - np.float32(noise[valid].mean(dtype=np.float64)), dtype=np.float32)
         limit = np.float32(OUTLIER_SIGMAS * clipped_sigma(noise[valid]))
         if limit > 0:
             # What hit one half only is in the average, too, with half its brightness.
