@@ -67,6 +67,10 @@ ALLOWED = {
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruct", "simulation",
         "optimise", "noise",
     },
+    "adapt": {
+        "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network", "reconstruct",
+        "simulation", "work", "optimise", "training",
+    },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoise",
         "work", "optimise",

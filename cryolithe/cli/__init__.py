@@ -26,6 +26,7 @@ COMMANDS = {
     "pairs": ("cryolithe.cli.pairs", "Check curated real pairs and make training files of them."),
     "models": ("cryolithe.cli.models", "List, describe, import and verify models."),
     "train": ("cryolithe.cli.train", "Train a network on simulated specimens."),
+    "adapt": ("cryolithe.cli.adapt", "Let a model go on learning on your own unlabelled tilt series."),
     "score": ("cryolithe.cli.score", "Score a model against FBP on simulated specimens it never saw."),
     "doctor": ("cryolithe.cli.doctor", "Look at this installation and machine; run a self-test."),
 }
@@ -34,6 +35,7 @@ COMMANDS = {
 RESUMING = {
     "reconstruct": " Repeat the command to go on where it stopped.",
     "denoise": " What is done is kept: go on with --resume.",
+    "adapt": " A state that was saved is gone on from with --resume.",
     "simulate": " Finished series of a recipe are kept: go on with --resume.",
     "pairs": " Finished pairs are kept: repeat the command to go on.",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -32,9 +32,13 @@ _METAVARS = {
 _METAVARS |= dict.fromkeys((*alignment_files(), "dose"), "FILE")
 
 
-def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command one flag for each setting; a flag that is not given is None, so that files can speak."""
+def settings_options(
+    command: Callable[..., Any], wanted: Collection[str] = tuple(ReconstructSettings.model_fields)
+) -> Callable[..., Any]:
+    """Give a command a flag for each wanted setting; one that is not given is None, so that files can speak."""
     for name, field in reversed(ReconstructSettings.model_fields.items()):
+        if name not in wanted:
+            continue
         flag = f"--{name.replace('_', '-')}"
         text = field.description or ""
         annotation = field.annotation
@@ -99,7 +103,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.FloatRange(min=0, min_open=True),
     help="Limit of the denoiser's training. Default: as of cryolithe denoise.",
 )
-@_settings_options
+@settings_options
 def command(
     tilts: Path | None,
     angles: Path | None,

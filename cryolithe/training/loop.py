@@ -78,7 +78,35 @@ def batches_loss(
 
     Arguments as for `batch_loss`.
     """
-    device = weights.device
+    losses = []
+    for values, batch in zip(batches_values(network, batches, weights.device, precision, apply), batches, strict=True):
+        target, cube = batch.targets.to(weights.device), batch.cube
+        if network.config.trunk_reach and cube is not None:
+            target, cube = inside_cube(target, cube), smaller_cube(cube)
+        place = None if cube is None else (cube, network.config.head)
+        losses.append(run_loss(values, target, weights, settings or LossSettings(), place))
+    return torch.stack(losses).mean()
+
+
+def batches_values(
+    network: Network,
+    batches: Sequence[AnyBatch],
+    device: torch.device,
+    precision: torch.dtype,
+    apply: Callable[..., torch.Tensor] | None = None,
+) -> list[torch.Tensor]:
+    """Outputs for the blocks of each batch, in the units of targets; a trunk's without the blocks at a cube's faces.
+
+    Args:
+        network: the network, on the device.
+        batches: as for `batches_loss`.
+        device: where to compute.
+        precision: of the matrix products.
+        apply: what is called instead of the network (its compiled form).
+
+    Returns:
+        for each batch shape ``(columns, blocks, outputs)``, float32.
+    """
     enabled = precision != torch.float32
     trunk = isinstance(network, RowSet) and network.trunk is not None
     with torch.autocast(device.type, dtype=precision if enabled else torch.bfloat16, enabled=enabled):
@@ -86,14 +114,11 @@ def batches_loss(
         outputs = [_joined(network, batch, device, precision, called) for batch in batches]
         if trunk:
             outputs = _refined(network, outputs, batches)
-    losses = []
+    found = []
     for output, batch in zip(outputs, batches, strict=True):
-        values, target, cube = output.float() * batch.output_gain, batch.targets.to(device), batch.cube
-        if trunk and cube is not None:
-            values, target, cube = (*(_inside(v, cube) for v in (values, target)), _smaller(cube))
-        place = None if cube is None else (cube, network.config.head)
-        losses.append(run_loss(values, target, weights, settings or LossSettings(), place))
-    return torch.stack(losses).mean()
+        values = output.float() * batch.output_gain
+        found.append(inside_cube(values, batch.cube) if trunk and batch.cube is not None else values)
+    return found
 
 
 def _joined(
@@ -127,13 +152,14 @@ def _refined(network: Network, joined: list[torch.Tensor], batches: Sequence[Any
     return outputs
 
 
-def _inside(values: torch.Tensor, cube: tuple[int, int, int]) -> torch.Tensor:
+def inside_cube(values: torch.Tensor, cube: tuple[int, int, int]) -> torch.Tensor:
     """Values ``(z * x, y, outputs)`` of a cube without the blocks at its faces, whose neighbours the trunk lacks."""
     z, y, x = (slice(FACE, size - FACE) if size > 2 * FACE else slice(None) for size in cube)
     return values.unflatten(0, (cube[0], cube[2]))[z, x, y].flatten(0, 1)
 
 
-def _smaller(cube: tuple[int, int, int]) -> tuple[int, int, int]:
+def smaller_cube(cube: tuple[int, int, int]) -> tuple[int, int, int]:
+    """What `inside_cube` leaves of the blocks ``(z, y, x)`` of a cube."""
     z, y, x = (size - 2 * FACE if size > 2 * FACE else size for size in cube)
     return z, y, x
 
@@ -221,14 +247,14 @@ def _gradient(
         together = TOGETHER if state.network.config.trunk_reach else 1
         for first in range(0, len(runs), together):
             some = runs[first : first + together]
-            batches = [_gather(run, state.network, place, config.compile) for run in some]
+            batches = [gather_for(run, state.network, place, config.compile) for run in some]
             loss = batches_loss(state.network, batches, weights, place.precision, config.loss, apply)
             yield loss * (len(some) / len(runs))
 
     return gradient(state, losses())
 
 
-def _gather(run: Run, network: Network, place: Place, compiled: bool) -> AnyBatch:
+def gather_for(run: Run, network: Network, place: Place, compiled: bool = False) -> AnyBatch:
     """What the network takes of a run; a compiled network takes windows."""
     if place.device.type != "cpu":
         # Windows are read and written several times: on a GPU that is most of a step's time.

@@ -39,9 +39,8 @@ def fsc_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         target: the same shape.
     """
     shape = (estimate.shape[0], estimate.shape[1], estimate.shape[2])
-    fade, shells = (tensor.to(estimate.device) for tensor in _fade_and_shells(shape))
-    a = torch.fft.rfftn(_centred(estimate, fade)).flatten()
-    b = torch.fft.rfftn(_centred(target, fade)).flatten()
+    shells = shell_numbers(shape).to(estimate.device)
+    a, b = faded_spectrum(estimate), faded_spectrum(target)
     count = min(shape) // 2 + 2
     sums = [
         torch.zeros(count, device=a.device).index_add(0, shells, term)
@@ -50,6 +49,17 @@ def fsc_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     ab, aa, bb = (part[1:-2] for part in sums)  # without the mean, Nyquist and the corners beyond
     tiny = torch.finfo(torch.float32).tiny
     return 1 - (ab / (aa * bb).clamp_min(tiny).sqrt()).mean()
+
+
+def faded_spectrum(volume: torch.Tensor) -> torch.Tensor:
+    """Flat Fourier coefficients (`torch.fft.rfftn`) of a volume ``(z, y, x)`` whose edges are faded, mean removed."""
+    fade = _fade_and_shells((volume.shape[0], volume.shape[1], volume.shape[2]))[0].to(volume.device)
+    return torch.fft.rfftn(_centred(volume, fade)).flatten()
+
+
+def shell_numbers(shape: tuple[int, int, int]) -> torch.Tensor:
+    """The shell of each of these coefficients, ``min(shape) // 2 + 1`` for all beyond Nyquist."""
+    return _fade_and_shells(shape)[1]
 
 
 def run_loss(

@@ -1,0 +1,1 @@
+"""A trained network goes on learning on a lab's own unlabelled tilt series."""

@@ -1,0 +1,253 @@
+"""``cryolithe adapt``: a model goes on learning on a lab's own unlabelled series."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryolithe import __version__
+from cryolithe.cli.plain import say
+from cryolithe.cli.progress import progress_watcher
+from cryolithe.cli.reconstruct import settings_options
+from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
+from cryolithe.formats.alignments import alignment_files
+from cryolithe.formats.reading import Reading
+from cryolithe.settings import ReconstructSettings, resolve_settings
+
+if TYPE_CHECKING:
+    from cryolithe.adapt.session import Outcome
+    from cryolithe.network.checkpoint import Model
+    from cryolithe.reconstruct.job import Job
+
+# Settings of `reconstruct` that decide what a network sees.
+SETTINGS = (
+    "model", "thickness", "bin", "pixel_size", "contrast", "tilt_axis", *alignment_files(), "ctf_state", "defocus",
+    "dose", "specimen_thickness", "centre", "handedness", "flip_z", "device", "precision", "fix_nonfinite",
+)  # fmt: skip
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("adapt")
+@click.argument("series", nargs=-1, type=_FILE, metavar="[TILTS ANGLES]...")
+@click.option("-o", "--output", type=_FILE, required=True, help="Model to write (.safetensors).")
+@click.option("--even", type=_FILE, multiple=True, metavar="STACK", help="With --odd: half of the frames, see above.")
+@click.option("--odd", type=_FILE, multiple=True, metavar="STACK", help="The other half.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=10.0, show_default=True, help="For everything.")
+@click.option("--steps", type=click.IntRange(min=0), help="At most; with fewer than time allows, the machine's speed "
+              "has no part in the result.")  # fmt: skip
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="At its peak.  [default: 1e-4]")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all that is drawn.")
+@click.option("--molecules", type=_FILE, help="HDF5 library, MRC map or folder of maps for the simulated half.")
+@click.option("--resume", is_flag=True, help="Go on from the state saved in the run's folder.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing model and its run's folder.")
+@partial(settings_options, wanted=SETTINGS)
+def command(
+    series: tuple[Path, ...], output: Path, even: tuple[Path, ...], odd: tuple[Path, ...], **options: Any
+) -> None:
+    """Let a model go on learning on your own unlabelled tilt series.
+
+    \b
+      cryolithe adapt --even ts_EVN.mrc --odd ts_ODD.mrc ts.tlt -o mine.safetensors
+      cryolithe adapt --even a_EVN.mrc --odd a_ODD.mrc --even b_EVN.mrc --odd b_ODD.mrc a.tlt b.tlt -o mine.safetensors
+      cryolithe adapt ts_01.mrc ts_01.tlt ts_02.mrc ts_02.tlt -o mine.safetensors     no frame halves
+      cryolithe adapt session_folder -o mine.safetensors
+
+    With halves of the frames, what the network makes of one half has to agree with the filtered back-projection of the
+    other, whose noise is another; give --even and --odd for each series, then ANGLES for each (none where an alignment
+    such as --aln brings them; that goes with one series). Without, the odd and the even tilts are the halves. Tilts
+    at the ends are left out at random: what they measured is then asked for. Half of all that is learned from is
+    simulated, with the series' noise, so that nothing is forgotten.
+
+    A quarter of each series' rows is held back. There the model is checked against raw data that it did not see: the
+    other half, and left-out tilts; and on simulated specimens. The best of the checked weights are written, or none,
+    with exit code 2, if all of them are worse than the model was.
+
+    The folder NAME.run holds the state, the checks (checks.json, fsc.png) and tables. Ctrl-C saves the state and leaves
+    with exit code 130; --resume goes on.
+    """
+    from cryolithe.device import choose_device, choose_precision, keep_freed_memory
+    from cryolithe.formats.files import check_ending
+    from cryolithe.network.checkpoint import load_model
+    from cryolithe.optimise.distributed import Place
+    from cryolithe.optimise.step import trainable
+    from cryolithe.training.session import check_output
+
+    started = time.monotonic()
+    keep_freed_memory()
+    check_ending(output, (".safetensors",), "a model")
+    if not output.absolute().parent.is_dir():
+        raise OutputError(f"the folder {output.parent} does not exist; make it first or choose another -o")
+    flags = {name: options.pop(name) for name in SETTINGS}
+    reading = Reading()
+    jobs = _jobs(series, (even, odd), flags, reading)
+    settings = resolve_settings(flags, {}, {}, "", "")
+    model = load_model(settings.model)
+    if model.convention.published:
+        raise ModelError(
+            f"model {model.name} is applied as the published program does it, and cannot be adapted; give a model of "
+            "this program, such as default or fast"
+        )
+    device = choose_device(settings.device)
+    place = Place(device, trainable(choose_precision(settings.precision, device), device))
+    check_output(output, options["overwrite"], options["resume"])
+    outcome = _run(jobs, model, place, output, {**options, "started": started})
+    _tell(outcome, output, model, options["minutes"])
+
+
+def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, options: dict[str, Any]) -> Outcome:
+    """Prepare the series and adapt."""
+    from cryolithe.adapt.config import AdaptConfig
+    from cryolithe.adapt.halves import prepare_halves
+    from cryolithe.adapt.session import Adaptation, adapt
+    from cryolithe.device import precision_name
+    from cryolithe.reconstruct.job import source_files
+    from cryolithe.reconstruct.remedies import checked
+    from cryolithe.simulation import load_molecules
+
+    given = {name: options[name] for name in ("steps", "learning_rate") if options[name] is not None}
+    config = AdaptConfig(seed=options["seed"], **given)
+    library = load_molecules(options["molecules"]) if options["molecules"] else ()
+    inputs: dict[str, str] = {"model": model.sha256}
+    card = {
+        "cryolithe": __version__,
+        "date": datetime.date.today().isoformat(),
+        "device": str(place.device),
+        "precision": precision_name(place.precision),
+        "minutes": options["minutes"],
+        "molecules": sorted(molecule.name for molecule in library) or ["procedural only"],
+        **{key: model.card[key] for key in ("fbp_share", "licence") if key in model.card},
+    }
+    with tempfile.TemporaryDirectory(prefix=".cryolithe-adapt-", dir=output.absolute().parent) as folder:
+        scratch = Path(folder)
+        with progress_watcher() as watcher:
+            watcher.stage("Preparing images", sum(len(parts) for parts in jobs))
+            series = []
+            for number, parts in enumerate(jobs):
+                # No volume is written: what lies beside the stacks is in nobody's way.
+                runs = tuple(checked(replace(job, output=scratch / "none.mrc")) for job in parts)
+                for note in dict.fromkeys(note for run in runs for note in run.series.notes):
+                    watcher.note(f"Note on {parts[0].tilts.name}: {note}")
+                for part, job in enumerate(parts):
+                    hashes = source_files(job).hashes()
+                    inputs |= {f"{number}.{part}.{name}": digest for name, digest in hashes.items()}
+                place_of_one = scratch / str(number)
+                place_of_one.mkdir()
+                series.append(prepare_halves(runs, parts[0].tilts.stem, place_of_one, watcher))
+            return adapt(
+                Adaptation(
+                    config=config,
+                    model=model,
+                    series=series,
+                    inputs=inputs,
+                    place=place,
+                    output=output,
+                    watcher=watcher,
+                    card=card,
+                    library=library,
+                    resume=options["resume"],
+                    deadline=options["started"] + 60.0 * options["minutes"],
+                )
+            )
+
+
+def _tell(outcome: Outcome, output: Path, model: Model, minutes: float) -> None:
+    """Say what came of it."""
+    if outcome.interrupted:
+        say(f"State of step {outcome.steps} saved; go on with --resume.", err=True)
+        raise KeyboardInterrupt
+    written = outcome.written
+    assert written is not None
+    say(f"before: {outcome.before.words}")
+    if not outcome.steps:
+        why = f"; {minutes:g} minutes left no time for a step" if minutes else ""
+        say(f"{output}: the weights of {model.name} as they are{why}")
+        return
+    say(f"after:  {written.words}")
+    changes = ", ".join(
+        f"{name} {outcome.before.fidelity[name]:.3f} -> {value:.3f}"
+        for name, value in written.fidelity.items()
+        if name in outcome.before.fidelity
+    )
+    if changes:
+        say(f"fidelity on simulated specimens: {changes}")
+    say(f"{output}: weights of step {written.step} of {outcome.steps}; shells before and after in "
+        f"{output.with_suffix('.run').name}/fsc.png")  # fmt: skip
+    say(f"Use it with: cryolithe reconstruct TILTS ANGLES --model {output}")
+
+
+def _jobs(
+    given: tuple[Path, ...], halves: tuple[tuple[Path, ...], tuple[Path, ...]], flags: dict[str, Any], reading: Reading
+) -> list[tuple[Job, ...]]:
+    """The jobs of each series: two for halves of frames, else one."""
+    from cryolithe.cli.halves import check_stacks
+    from cryolithe.session.tasks import is_session
+
+    even, odd = halves
+    settings = resolve_settings(flags, {}, {}, "", "")
+    if len(even) != len(odd):
+        raise SettingsError(f"give --odd for each --even, got {len(even)} --even and {len(odd)} --odd")
+    if even:
+        angles = _angles(given, len(even), settings)
+        for stacks in zip(even, odd, strict=True):
+            check_stacks(stacks)
+        return [
+            tuple(_job(stack, one, settings, reading) for stack in stacks)
+            for stacks, one in zip(zip(even, odd, strict=True), angles, strict=True)
+        ]
+    if not given:
+        raise SettingsError(
+            "give --even and --odd with ANGLES, or TILTS ANGLES, or a folder; see: cryolithe adapt --help"
+        )
+    if len(given) == 1 and is_session(given[0], reading):
+        return _session_jobs(given[0], flags, reading)
+    if settings.alignment_files and len(given) == 1:
+        return [(_job(given[0], None, settings, reading),)]
+    if len(given) % 2:
+        raise SettingsError(
+            f"give ANGLES after each stack: got {len(given)} files, the last one {given[-1]} without its angles"
+        )
+    if settings.alignment_files and len(given) > 2:
+        raise SettingsError("files of an alignment go with one series; for several, give a list with a column for them")
+    return [(_job(tilts, angles, settings, reading),) for tilts, angles in zip(given[::2], given[1::2], strict=True)]
+
+
+def _angles(given: tuple[Path, ...], series: int, settings: ReconstructSettings) -> list[Path | None]:
+    """The angle file of each series of halves."""
+    if settings.alignment_files and series > 1:
+        raise SettingsError("files of an alignment go with one series; adapt to several with aligned stacks")
+    if settings.alignment_files and not given:
+        return [None]
+    if len(given) != series:
+        raise SettingsError(
+            f"give one file of ANGLES for each --even and --odd: expected {series}, got {len(given)}"
+            + (f" ({given[0]}, ...)" if given else "")
+        )
+    return list(given)
+
+
+def _job(tilts: Path, angles: Path | None, settings: ReconstructSettings, reading: Reading) -> Job:
+    from cryolithe.cli.one_series import job_of
+
+    return job_of((tilts, angles), None, settings, reading)
+
+
+def _session_jobs(source: Path, flags: dict[str, Any], reading: Reading) -> list[tuple[Job, ...]]:
+    """The series of a folder or list.
+
+    Raises:
+        InputError: names the first series that cannot be used.
+    """
+    from cryolithe.session.tasks import Session, find_tasks
+
+    tasks, _ = find_tasks(Session(source, reading=reading), flags, {}, "")
+    for task in tasks:
+        if task.problem:
+            raise InputError(f"{source}: {task.name}: {task.problem}; leave it out of the list or mend it")
+    return [(_job(task.job.tilts, task.job.angles, task.job.settings, reading),) for task in tasks]
