@@ -29,7 +29,7 @@ from cryolithe.adapt.config import AdaptConfig, anchor_config
 from cryolithe.adapt.cubes import Cube, Draw, Layout, draw_cube, layout_of
 from cryolithe.adapt.figure import draw_checks
 from cryolithe.adapt.halves import HalfSeries, image_snr_db
-from cryolithe.adapt.spectrum import Balance, agreement_of_halves, cube_loss, fit_balance
+from cryolithe.adapt.spectrum import Balance, cube_loss, fit_balance
 from cryolithe.errors import InputError, ModelError, OutputError
 from cryolithe.formats.files import replacing
 from cryolithe.network.checkpoint import Model
@@ -57,8 +57,8 @@ LOG_EVERY = 10
 FIT_CUBES, ENDS = 6, 1 / 7
 # Part of the time that checks may take, about.
 CHECKING_SHARE = 0.25
-# Correlation of the halves' back-projections, mean over shells, below which they say nothing of each other.
-LEAST_AGREEMENT = 0.0
+# By which halves have to agree.
+LEAST_DEVIATIONS = 4.0
 LEFTOVERS = ("*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "checks.json", "config.json",
              "fsc.png", "tensorboard/events.*")  # fmt: skip
 CHECK_FIELDS = ("step", "fsc_half", "fsc_left_out", "anchor_db", *SUMMARY)
@@ -196,10 +196,11 @@ def _prepare(work: Adaptation) -> _Material:
             fit.append((cube, cube_volume(on_device, cube, place).cpu()))
             work.watcher.advance(1)
     balance = fit_balance(fit, window)
-    if agreement_of_halves(balance) <= LEAST_AGREEMENT:
+    if balance.deviations < LEAST_DEVIATIONS:
         raise InputError(
-            f"{work.series[0].name}: the back-projections of the two halves have nothing in common, so that one cannot "
-            "teach the other; check that they are halves of one series, and the angles, axis and alignment"
+            f"{work.series[0].name}: the back-projections of the two halves have nothing in common that is not chance "
+            f"({balance.deviations:.1f} sigma where it is clearest, expected {LEAST_DEVIATIONS:g} or more), so that "
+            "one cannot teach the other; check that they are halves of one series, and the angles, axis and alignment"
         )
     lab = (work.series[0], layouts[0].training, image_snr_db(work.series[0], layouts[0].training))
     training = anchor_config(config, network.config, work.series[0].halves[0].angles_deg, lab[2])

@@ -3,8 +3,8 @@
 A network's volume f and the filtered back-projection t of the other half are compared as ``|g H f - t|²``. H is what
 back-projection does to a frequency: the window of the network's ramp filter, and interpolation. The factor g of each
 shell is fitted once, with the weights that the adaptation begins with: a network may undo contrast transfer, and must
-not unlearn it because the images' amplitudes are others. Each shell counts by the power of t, so that signal and
-noise of all frequencies weigh alike, and the whole is divided by what both halves share.
+not unlearn it because the images' amplitudes are others. Each shell counts by the part of t's power that both halves
+share, over that power: what is noise alone teaches nothing. The whole is divided by what the halves share.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ HIGHEST_PER_PX = 0.45
 MOST_GAIN = 4.0
 # Of the power, at least, that both halves are taken to share when losses are scaled.
 LEAST_SHARED = 0.1
+# Coefficients that say the same: edges are faded, which blurs the spectrum.
+NEIGHBOURS = 4.0
 
 Shape = tuple[int, int, int]
 
@@ -56,11 +58,13 @@ class Balance:
         gain: g of each shell.
         power: mean square of the back-projection's coefficients in each shell.
         shared: what both halves share of it.
+        deviations: by how many standard deviations of chance the halves agree in the shell where that is clearest.
     """
 
     gain: torch.Tensor
     power: torch.Tensor
     shared: torch.Tensor
+    deviations: float
 
 
 def spacing_limit_per_px(step_deg: float, edge_px: int) -> float:
@@ -149,12 +153,9 @@ def fit_balance(cubes: Iterable[tuple[Cube, torch.Tensor]], window: str) -> Bala
     gain = (cross / made_power.clamp_min(tiny)).clamp(whole / MOST_GAIN, whole * MOST_GAIN)
     count = count.clamp_min(1)
     power = (power / count).clamp_min(float(power.sum() / count.sum()) * 1e-6 + tiny)
-    return Balance(gain.float(), power.float(), (shared / count).clamp(min=0.0).float())
-
-
-def agreement_of_halves(balance: Balance) -> float:
-    """What both halves share, as a part of their power, mean over the shells that hold anything."""
-    return float((balance.shared / balance.power).mean())
+    shared = shared / count
+    deviations = float((shared / power * (count / NEIGHBOURS).sqrt()).amax())
+    return Balance(gain.float(), power.float(), shared.clamp(min=0.0).float(), deviations)
 
 
 def cube_loss(volume: torch.Tensor, cube: Cube, balance: Balance, window: str, wedge_weight: float) -> torch.Tensor:
@@ -169,10 +170,10 @@ def cube_loss(volume: torch.Tensor, cube: Cube, balance: Balance, window: str, w
     """
     place = sectors(cube, window)
     gain, power, shared = (values[place.shell] for values in (balance.gain, balance.power, balance.shared))
-    weight = (place.seen + wedge_weight * place.left_out) / power
+    weight = (place.seen + wedge_weight * place.left_out) * shared / power.square()
     error = (gain * place.response * faded_spectrum(volume) - faded_spectrum(cube.run.targets)).abs().square()
     scale = (weight * torch.maximum(shared, LEAST_SHARED * power)).sum()
-    return (weight * error).sum() / scale
+    return (weight * error).sum() / scale.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _shape(volume: torch.Tensor) -> Shape:

@@ -111,7 +111,7 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     from cryolithe.reconstruct.remedies import checked
     from cryolithe.simulation import load_molecules
 
-    given = {name: options[name] for name in ("steps", "learning_rate") if options[name] is not None}
+    given: dict[str, Any] = {name: options[name] for name in ("steps", "learning_rate") if options[name] is not None}
     config = AdaptConfig(seed=options["seed"], **given)
     library = load_molecules(options["molecules"]) if options["molecules"] else ()
     inputs: dict[str, str] = {"model": model.sha256}

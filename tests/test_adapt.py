@@ -1,0 +1,325 @@
+"""A model that goes on learning on a lab's own series: what it is shown, what is held back, what is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner
+from tiny_series import CONFIG, write_model, write_series
+
+from cryolithe.adapt import config as adapt_config
+from cryolithe.adapt import halves as adapt_halves
+from cryolithe.adapt import session as adapt_session
+from cryolithe.adapt.checking import Check, best_of, check_of_record, why_not
+from cryolithe.adapt.cubes import Cube, Draw, draw_cube, layout_of
+from cryolithe.adapt.halves import Half, HalfSeries, image_snr_db
+from cryolithe.adapt.spectrum import ShellSums, cube_loss, fit_balance
+from cryolithe.cli import main
+from cryolithe.errors import InputError
+from cryolithe.geometry import TiltGeometry
+from cryolithe.known import NOTHING
+from cryolithe.network.checkpoint import load_model
+from cryolithe.projector import make_projector
+from cryolithe.projector.classical import fbp
+from cryolithe.reconstruct.polarity import Evidence
+from cryolithe.reconstruct.preparation import PreparedStack
+from cryolithe.simulation import SpecimenRecipe, make_specimen, project
+from cryolithe.training.dataset import Run
+
+torch.set_num_threads(1)
+ANGLES = tuple(float(a) for a in range(-60, 61, 8))
+SHAPE = (20, 72, 28)
+
+
+class Tiny(adapt_config.AdaptConfig):
+    """An adaptation of a second."""
+
+    anchors: int = 2
+    anchor_shape: tuple[int, int, int] = (12, 16, 16)
+    held_cubes: int = 2
+    checks: int = 1
+    warmup_steps: int = 1
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(adapt_config, "AdaptConfig", Tiny)
+    whole = adapt_config.anchor_config
+
+    def smaller(*words):
+        made = whole(*words)
+        validation = made.validation.model_copy(update={"specimens": 1, "shape": (12, 16, 16)})
+        return made.model_copy(update={"validation": validation, "columns": 8, "blocks": 4})
+
+    monkeypatch.setattr(adapt_session, "anchor_config", smaller)
+    # A bundled network looks at the contrast, which is given here, for most of a tiny run's time.
+    monkeypatch.setattr(adapt_halves, "evidence_of_parts", lambda runs, folder: Evidence())
+
+
+def specimen_images(seed=0, shape=SHAPE, angles=ANGLES):
+    recipe = SpecimenRecipe(shape, (10.0, 10.0), (0.1, 0.1), membranes=(0, 0), body_chance=0.0, bead_chance=0.0)
+    specimen = make_specimen(recipe, (), np.random.default_rng(seed))
+    return specimen.density, project(specimen, angles)
+
+
+def noisy(images, seed, noise=0.5):
+    return images + noise * images.std() * np.random.default_rng(seed).standard_normal(images.shape)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two halves, dense = dark, and their angles."""
+    folder = tmp_path_factory.mktemp("halves")
+    _, images = specimen_images()
+    paths = [
+        write_series(folder, (90 - 4 * noisy(images, seed)).astype(np.float32), ANGLES, name)
+        for seed, name in enumerate(("ts_EVN", "ts_ODD"))
+    ]
+    return paths[0][0], paths[1][0], paths[0][1]
+
+
+def command(*words):
+    return CliRunner().invoke(main, ["adapt", *map(str, words)])
+
+
+def of_halves(files, output, *more):
+    even, odd, angles = files
+    model = output.with_name("start.safetensors")
+    if not model.exists():
+        write_model(model)
+    fixed = ("--contrast", "dark", "--thickness", SHAPE[0], "--device", "cpu", "--precision", "fp32")
+    return command("--even", even, "--odd", odd, angles, "-o", output, "--model", model, *fixed, *more)
+
+
+def weights(path):
+    return {name: tensor.numpy().tobytes() for name, tensor in safetensors.torch.load_file(path).items()}
+
+
+def trained(path):
+    """Weights of a saved state, without its counts of seconds."""
+    return {name: value for name, value in weights(path).items() if name.startswith(("network.", "averaged."))}
+
+
+def series_of(folder, halves, angles=ANGLES, depth=SHAPE[0]):
+    """A series in memory's stead: prepared stacks, dense = positive."""
+    made = []
+    for number, images in enumerate(halves):
+        path = folder / f"{number}.f32"
+        images.astype("<f4").tofile(path)
+        stack = PreparedStack(path, TiltGeometry(angles, images.shape[1:]), float(images.std()), math.inf)
+        made.append(Half(stack, float(images.std()), np.arange(len(angles)), NOTHING))
+    return HalfSeries("ts", (made[0], made[1]), depth, True)
+
+
+@pytest.mark.slow
+def test_no_time_gives_the_same_weights(tiny, files, tmp_path):
+    result = of_halves(files, tmp_path / "mine.safetensors", "--minutes", 0)
+    assert result.exit_code == 0, result.output
+    assert weights(tmp_path / "mine.safetensors") == weights(tmp_path / "start.safetensors")
+    assert "as they are" in result.stdout
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_as_an_undisturbed_one(tiny, files, tmp_path, monkeypatch):
+    """Same seed, same bytes, stopped in between or not. Whether it is better then is all one here."""
+    steps = ("--steps", 3, "--learning-rate", 1e-3)
+    assert of_halves(files, tmp_path / "whole.safetensors", *steps).exit_code in (0, 2)
+    real = adapt_session._update
+
+    def stopping(state, *words):
+        norm = real(state, *words)
+        if state.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return norm
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adapt_session, "_update", stopping)
+        result = of_halves(files, tmp_path / "parts.safetensors", *steps)
+    assert result.exit_code == 130, result.output
+    assert not (tmp_path / "parts.safetensors").exists()
+    refused = of_halves(files, tmp_path / "parts.safetensors", *steps, "--resume", "--seed", 2)
+    assert refused.exit_code == 2
+    assert "was saved by a training with other settings" in refused.stderr
+    assert of_halves(files, tmp_path / "parts.safetensors", *steps, "--resume").exit_code in (0, 2)
+    states = {name: trained(tmp_path / f"{name}.run" / "state.safetensors") for name in ("whole", "parts")}
+    assert states["whole"] == states["parts"]
+    checks = [json.loads((tmp_path / f"{name}.run" / "checks.json").read_text()) for name in ("whole", "parts")]
+    assert checks[0] == checks[1]
+
+
+@pytest.mark.slow
+def test_a_better_model_is_written_and_a_worse_one_refused_with_its_numbers(tiny, files, tmp_path):
+    """A network that knows nothing learns from halves alone; steps that are far too large spoil it again."""
+    learnt = tmp_path / "learnt.safetensors"
+    result = of_halves(files, learnt, "--steps", 40, "--learning-rate", 3e-3)
+    assert result.exit_code == 0, result.output
+    before, after = json.loads((tmp_path / "learnt.run" / "checks.json").read_text())
+    assert after["fsc_half"] > before["fsc_half"] + 0.05
+    card = load_model(str(learnt)).card["adapted"]
+    assert card["from"]["model"] == "start"
+    assert card["after"] == after
+    assert (tmp_path / "learnt.run" / "fsc.png").stat().st_size > 5_000
+    spoilt = tmp_path / "spoilt.safetensors"
+    result = of_halves(files, spoilt, "--steps", 2, "--learning-rate", 0.5, "--model", learnt)
+    assert result.exit_code == 2, result.output
+    last = result.stderr.splitlines()[-1]
+    assert re.search(r"^Error: no model is written, for none is better than learnt: after \d steps ", last)
+    assert last.count("FSC with the other half") == 2
+    assert not spoilt.exists()
+    assert "exists; give --overwrite" in of_halves(files, learnt).stderr
+
+
+@pytest.mark.slow
+def test_halves_of_different_specimens_are_refused(tiny, files, tmp_path):
+    stray = np.random.default_rng(5).standard_normal((len(ANGLES), SHAPE[1], SHAPE[2])).astype(np.float32)
+    other, _ = write_series(tmp_path, 90 + stray, ANGLES, "stray")
+    result = of_halves((files[0], other, files[2]), tmp_path / "mine.safetensors", "--steps", 1)
+    assert result.exit_code == 2, result.output
+    assert "have nothing in common" in result.stderr.splitlines()[-1]
+
+
+def test_what_cannot_be_is_refused_in_one_line(files, tmp_path):
+    even, odd, angles = files
+    for words, fragment in (
+        ((), "give --even and --odd with ANGLES"),
+        (("--even", even, angles), "give --odd for each --even, got 1 --even and 0 --odd"),
+        (("--even", even, "--odd", odd), "expected 1, got 0"),
+        (("--even", even, "--odd", odd, angles, angles), "expected 1, got 2"),
+        (("--even", even, "--odd", even, angles), "are the same images"),
+        ((even,), "without its angles"),
+        ((even, angles, odd), "got 3 files"),
+        ((even, angles, "--model", "none"), "unknown model 'none'"),
+        ((tmp_path / "no.mrc", angles), "does not exist"),
+        ((even, angles, "--minutes", -1), "--minutes"),
+    ):
+        result = command(*words, "-o", tmp_path / "mine.safetensors")
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.output
+        assert fragment in result.stderr
+    assert "does not exist; make it" in command(even, angles, "-o", tmp_path / "no" / "m.safetensors").stderr
+    assert ".safetensors" in command(even, angles, "-o", tmp_path / "mine.mrc").stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_back_projection_of_a_cube_is_that_of_the_volume(tmp_path):
+    _, images = specimen_images()
+    series = series_of(tmp_path, (noisy(images, 1), noisy(images, 2)))
+    layout = layout_of(series, CONFIG, (16, 16, 16), 0.4)
+    rows = torch.from_numpy(np.fromfile(tmp_path / "1.f32", "<f4").reshape(images.shape)) / series.halves[1].divisor
+    whole = fbp(make_projector(TiltGeometry(ANGLES, SHAPE[1:]), (SHAPE[0], SHAPE[2])), rows).numpy()
+    cube = draw_cube(series, layout, Draw(layout.training, half=0), np.random.default_rng(0))
+    part = cube.run.targets.numpy()
+    assert part.shape == layout.voxels
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(whole, 4), part.shape)
+    a, b = windows - windows.mean((3, 4, 5), keepdims=True), part - part.mean()
+    alike = (a * b).sum((3, 4, 5)) / np.sqrt((a**2).sum((3, 4, 5)) * (b**2).sum())
+    # The projector spreads a voxel over its footprint, which blurs a little.
+    assert np.nanmax(alike) > 0.97
+    assert np.sort(alike[np.isfinite(alike)])[-2] < np.nanmax(alike)
+
+
+def test_rows_held_back_are_never_read_for_learning(tmp_path, monkeypatch):
+    _, images = specimen_images()
+    series = series_of(tmp_path, (images, images))
+    layout = layout_of(series, CONFIG, (64, 48, 64), 0.25)
+    assert layout.training.stop == layout.held.start
+    assert layout.held.stop == SHAPE[1]
+    read = []
+    real = Half.rows
+    monkeypatch.setattr(
+        Half, "rows", lambda half, first, count: (read.append((first, count)), real(half, first, count))[1]
+    )
+    for part in (layout.training, layout.held):
+        read.clear()
+        for number in range(20):
+            draw_cube(series, layout, Draw(part, cut=0.5, flip=0.5, own=True), np.random.default_rng(number))
+        assert min(first for first, _ in read) >= part.start
+        assert max(first + count for first, count in read) <= part.stop
+
+
+def test_tilts_that_are_left_out_are_not_seen_and_are_asked_for(tmp_path):
+    _, images = specimen_images()
+    series = series_of(tmp_path, (images, images))
+    layout = layout_of(series, CONFIG, (16, 16, 16), 0.25)
+    cube = draw_cube(series, layout, Draw(layout.training, both_ends=3), np.random.default_rng(0))
+    assert cube.run.rows.shape[0] == len(ANGLES) - 6
+    assert cube.seen_deg == (ANGLES[3], ANGLES[-4])
+    assert cube.all_deg == (ANGLES[0], ANGLES[-1])
+
+
+def test_a_series_that_is_too_small_is_refused(tmp_path):
+    images = np.random.default_rng(0).standard_normal((len(ANGLES), 20, 28))
+    with pytest.raises(InputError, match="too small to learn from"):
+        layout_of(series_of(tmp_path, (images, images)), CONFIG, (64, 48, 64), 0.25)
+
+
+def test_the_truth_has_the_least_loss(tmp_path):
+    """With what FBP of noisy images can tell: closer to the truth is better, its amplitude apart."""
+    rng = np.random.default_rng(3)
+    truth = torch.nn.functional.avg_pool3d(torch.from_numpy(rng.standard_normal((1, 24, 24, 24))), 3, 1, 1)[0].float()
+    noise = [torch.from_numpy(rng.standard_normal(truth.shape).astype(np.float32)) * 0.1 for _ in range(2)]
+
+    def cube(number):
+        run = Run(torch.zeros(31, 1, 1), torch.empty(0), torch.empty(0), truth + noise[number], 1.0)
+        return Cube(run, truth + noise[1 - number], (-40.0, 40.0), (-60.0, 60.0))
+
+    balance = fit_balance([(cube(0), 3 * truth), (cube(1), 3 * truth)], "cosine")
+    assert balance.deviations > adapt_session.LEAST_DEVIATIONS
+    losses = [
+        float(cube_loss(3 * truth + wrong * noise[1] * 10, cube(0), balance, "cosine", 0.5))
+        for wrong in (0.0, 0.5, 1.0)
+    ]
+    assert losses == sorted(losses)
+    assert losses[0] < 0.5 * losses[1]
+    sums = ShellSums((24, 24, 24))
+    sums.add(truth, cube(0), "cosine")
+    seen, left_out = sums.curves()
+    assert np.nanmin(seen[:6]) > 0.8
+    assert np.nanmin(left_out[2:6]) > 0.8
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_unlike_halves_have_no_agreement(seed):
+    rng = np.random.default_rng(seed)
+    a, b, c = (torch.from_numpy(rng.standard_normal((24, 24, 24)).astype(np.float32)) for _ in range(3))
+    run = Run(torch.zeros(31, 1, 1), torch.empty(0), torch.empty(0), a, 1.0)
+    found = fit_balance([(Cube(run, b, (-60.0, 60.0), (-60.0, 60.0)), c)], "cosine")
+    assert found.deviations < adapt_session.LEAST_DEVIATIONS
+
+
+def test_the_snr_of_images_is_found_from_their_halves(tmp_path):
+    _, images = specimen_images(shape=(20, 96, 64))
+    for noise in (0.5, 2.0):
+        series = series_of(tmp_path, (noisy(images, 1, noise), noisy(images, 2, noise)))
+        expected = 10 * math.log10(2 / noise**2)
+        assert image_snr_db(series, range(96)) == pytest.approx(expected, abs=0.4)
+
+
+def check(step, half, left_out=0.3, anchor_db=5.0):
+    return Check(step, half, left_out, anchor_db, (half, math.nan), (left_out,), {"proteins": 0.5})
+
+
+def test_only_better_checks_may_be_written():
+    before = check(0, 0.40)
+    good, better = check(5, 0.42), check(10, 0.43)
+    forgot, worse, invents = check(15, 0.5, anchor_db=4.8), check(20, 0.39, 0.5), check(25, 0.41, 0.2)
+    assert best_of([before, good, better, forgot, worse, invents], 0.1) is better
+    assert best_of([before, forgot, worse, invents], 0.1) is None
+    assert best_of([before, forgot], 0.3) is forgot
+    assert "0.1 dB" in why_not(forgot, before, 0.1)
+    assert "other half" in why_not(worse, before, 0.1)
+    assert "left-out" in why_not(invents, before, 0.1)
+    assert "not finite" in why_not(check(1, math.nan), before, 0.1)
+    assert why_not(before, before, 0.1) == ""
+
+
+def test_a_check_survives_its_record():
+    text = json.dumps(check(3, 0.25).record(), allow_nan=False)
+    assert repr(check_of_record(json.loads(text))) == repr(check(3, 0.25))
