@@ -36,6 +36,7 @@ class Check:
         shells_half: ``fsc_half`` of each shell.
         shells_left_out: likewise.
         fidelity: on these specimens by class of structure, where there are any.
+        share: of the way from the weights before the first step to those of this one.
     """
 
     step: int
@@ -45,6 +46,7 @@ class Check:
     shells_half: tuple[float, ...]
     shells_left_out: tuple[float, ...]
     fidelity: dict[str, float]
+    share: float = 1.0
 
     @property
     def score(self) -> float:
@@ -119,7 +121,7 @@ def cube_volume(network: Network, cube: Cube, place: Place) -> torch.Tensor:
 @torch.no_grad()
 def check_network(
     network: Network,
-    step: int,
+    step: tuple[int, float],
     cubes: Sequence[Cube],
     anchors: tuple[Sequence[Example], TrainConfig],
     place: Place,
@@ -128,7 +130,7 @@ def check_network(
 
     Args:
         network: the weights, on the place's device.
-        step: for the record.
+        step: for the record, with the share of the way.
         cubes: of rows held back, all of one shape.
         anchors: simulated examples, and the configuration that they are of.
         place: where to compute.
@@ -148,13 +150,14 @@ def check_network(
         if np.isfinite(column).any()
     }
     return Check(
-        step,
+        step[0],
         _mean(half),
         _mean(left_out),
         float(np.mean([verdict.snr_db for verdict in verdicts])),
         tuple(half),
         tuple(left_out),
         fidelity,
+        step[1],
     )
 
 

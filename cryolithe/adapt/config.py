@@ -20,8 +20,8 @@ from cryolithe.training.sections import (
     ValidationSettings,
 )
 
-# Noise of simulated images where that of the series is not known, and its limits where it is.
-USUAL_SNR_DB, LEAST_SNR_DB, MOST_SNR_DB = (-8.0, 2.0), -14.0, 8.0
+# White noise of simulated images, which reaches to that of the series within these limits.
+USUAL_SNR_DB, LEAST_SNR_DB, MOST_SNR_DB = (-8.0, 5.0), -14.0, 10.0
 
 
 class AdaptConfig(Section):
@@ -33,6 +33,7 @@ class AdaptConfig(Section):
         learning_rate: peak of the schedule (warm-up, then cosine to zero).
         warmup_steps: of it.
         ema_decay: decay of the averaged weights, which are the ones checked and written.
+        own_weight: of the lab's series in the loss; the rest is that of simulated ones. Their gradients are noisier.
         own_runs: cubes of the lab's series in a step.
         anchor_runs: of simulated series in a step.
         cube_px: largest edges (z, y, x) of a cube in voxels, its faces included.
@@ -50,8 +51,9 @@ class AdaptConfig(Section):
     seed: int = Field(1, ge=0)
     steps: int = Field(100_000, ge=0)
     learning_rate: float = Field(1e-4, gt=0)
-    warmup_steps: int = Field(10, ge=0)
+    warmup_steps: int = Field(20, ge=0)
     ema_decay: float = Field(0.98, ge=0, lt=1)
+    own_weight: float = Field(0.25, gt=0, lt=1)
     own_runs: int = Field(1, ge=1)
     anchor_runs: int = Field(1, ge=1)
     cube_px: tuple[int, int, int] = (64, 48, 64)
@@ -82,8 +84,9 @@ def anchor_config(
     step = float(np.clip(np.median(np.diff(angles)), 0.5, reach))
     noise = USUAL_SNR_DB
     if snr_db is not None:
+        # Also the noise that it knows already: that must not be forgotten.
         middle = float(np.clip(snr_db, LEAST_SNR_DB, MOST_SNR_DB))
-        noise = (middle - 4.0, middle + 4.0)
+        noise = (min(USUAL_SNR_DB[0], middle - 2.0), max(USUAL_SNR_DB[1], middle + 2.0))
     stride = network.head.stride
     z, y, x = (max(1, edge // stride) for edge in config.cube_px)
     return TrainConfig(

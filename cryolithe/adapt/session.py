@@ -32,6 +32,7 @@ from cryolithe.adapt.halves import HalfSeries, image_snr_db
 from cryolithe.adapt.spectrum import Balance, cube_loss, fit_balance
 from cryolithe.errors import InputError, ModelError, OutputError
 from cryolithe.formats.files import replacing
+from cryolithe.network import Network
 from cryolithe.network.checkpoint import Model
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress, Task, optimise
@@ -57,6 +58,7 @@ LOG_EVERY = 10
 FIT_CUBES, ENDS = 6, 1 / 7
 # Part of the time that checks may take, about.
 CHECKING_SHARE = 0.25
+HALFWAY = 0.5
 # By which halves have to agree.
 LEAST_DEVIATIONS = 4.0
 LEFTOVERS = ("*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "checks.json", "config.json",
@@ -153,8 +155,8 @@ def adapt(work: Adaptation) -> Outcome:
         recorder = record.recorder
         assert recorder is not None
         recorder.begin(state)
-        # The last check, and what follows it, take their time too.
-        left = work.deadline - work.clock() - 1.5 * recorder.check_seconds
+        # The last checks, and what follows them, take their time too.
+        left = work.deadline - work.clock() - 2.5 * recorder.check_seconds
         recorder.plan(left)
         if work.config.steps and left > 0:
             limit = state.seconds + left
@@ -248,7 +250,7 @@ def _batches(work: Adaptation, made: _Material, first_step: int) -> Generator[li
 def _gradient(
     state: TrainState, batch: Sequence[Cube | Run], work: Adaptation, made: _Material, weights: torch.Tensor
 ) -> float:
-    """Gradient of the mean loss of a batch; own and simulated count alike."""
+    """Gradient of the loss of a batch: the mean of the lab's cubes and that of simulated runs, by their weights."""
     config, place = work.config, work.place
     window = work.model.network.config.input.ramp_window
 
@@ -256,11 +258,12 @@ def _gradient(
         for one in batch:
             if isinstance(one, Cube):
                 volume = cube_volume(state.network, one, place).cpu()
-                yield cube_loss(volume, one, made.balance, window, config.wedge_weight) / (2 * config.own_runs)
+                loss = cube_loss(volume, one, made.balance, window, config.wedge_weight)
+                yield config.own_weight / config.own_runs * loss
             else:
                 simulated = gather_for(one, state.network, place)
                 loss = batch_loss(state.network, simulated, weights, place.precision, made.training.loss)
-                yield loss / (2 * config.anchor_runs)
+                yield (1 - config.own_weight) / config.anchor_runs * loss
 
     return gradient(state, losses())
 
@@ -317,6 +320,9 @@ class _Recorder(Recorder):
             return Outcome(before, None, state.step, True)
         if self.checks[-1].step != state.step:
             self._check(state)
+        if state.step and why_not(self.checks[-1], before, self.work.config.most_loss_db):
+            # Weights half-way keep most of what is gained, and forget much less (Wortsman et al. 2022).
+            self._check(state, HALFWAY)
         self._save(state)
         draw_checks(self.folder / "fsc.png", self.checks)
         limit = self.work.config.most_loss_db
@@ -332,19 +338,31 @@ class _Recorder(Recorder):
             shutil.copyfile(self.folder / "best.safetensors", temporary)
         return Outcome(before, best, state.step, False)
 
-    def _check(self, state: TrainState) -> None:
+    def _on_the_way(self, state: TrainState, share: float) -> Network:
+        """The averaged weights, or weights on the straight way to them from those before the first step."""
+        if share == 1.0:
+            return state.averaged
+        network = copy.deepcopy(self.work.model.network).to(self.work.place.device)
+        with torch.no_grad():
+            for weight, moved in zip(network.parameters(), state.averaged.parameters(), strict=True):
+                weight.lerp_(moved, share)
+        return network
+
+    def _check(self, state: TrainState, share: float = 1.0) -> None:
         made = self.made
         place = self.work.place
-        check = check_network(state.averaged, state.step, made.held, (made.examples, made.training), place)
+        network = self._on_the_way(state, share)
+        check = check_network(network, (state.step, share), made.held, (made.examples, made.training), place)
         self.checks.append(check)
         fidelity = [check.fidelity.get(name, float("nan")) for name in SUMMARY]
         self.validations.add((check.step, check.fsc_half, check.fsc_left_out, check.anchor_db, *fidelity))
         write_json(self.folder / "checks.json", [one.record() for one in self.checks])
-        self.work.watcher.note(f"step {check.step}: {check.words}")
+        halfway = "" if share == 1.0 else f", {share:g} of the way"
+        self.work.watcher.note(f"step {check.step}{halfway}: {check.words}")
         best = best_of(self.checks, self.work.config.most_loss_db)
         if check is (best or self.checks[0]):
             card = {**self.work.card, "adapted": self._story(check, state)}
-            save_model(self.folder / "best.safetensors", state.averaged, card)
+            save_model(self.folder / "best.safetensors", network, card)
 
     def _story(self, check: Check, state: TrainState) -> dict[str, Any]:
         """What the model's card tells of the adaptation."""
