@@ -73,9 +73,9 @@ def main() -> None:
         (folder / "angles.tlt").write_text("".join(f"{angle:g}\n" for angle in ANGLES), encoding="utf-8")
         words: list[str] = []
         for number in range(2):
-            for half, images in zip(("even", "odd"), hidden_series(shape, number)[1], strict=True):
+            for half, recorded in zip(("even", "odd"), hidden_series(shape, number)[1], strict=True):
                 path = folder / f"{number}_{half}.mrc"
-                write_stack(path, images, 10.0, "half of a hidden microscope")
+                write_stack(path, recorded, 10.0, "half of a hidden microscope")
                 words += [f"--{half}", str(path)]
         adapted = folder / "mine.safetensors"
         words += [str(folder / "angles.tlt")] * 2
@@ -89,7 +89,7 @@ def main() -> None:
         if done.returncode == 0:
             models["after"] = load_model(str(adapted))
     truth, halves = hidden_series((shape[0], 128 if not arguments.quick else 64, shape[2]), 3)
-    images = (halves[0] + halves[1]) / 2
+    images: Array = ((halves[0] + halves[1]) / 2).astype(np.float32)
     plain = score_volume(truth, fbp_of_images(-images, ANGLES, truth.shape[0]), 60.0)
     rows: list[list[Cell]] = [["FBP", plain.snr_db, plain.fsc_measured, plain.fsc_missing]]
     for title, model in models.items():

@@ -280,6 +280,7 @@ def test_a_reconstruction_is_not_written_under_a_name_of_another_format(name, tm
         (("simulate", "-o", "n.mrc"), "expected a folder"),
         (("simulate", "-o", "n.h5"), "expected a folder"),
         (("train", "--finetune", "default", ".", "-o", "n.mrc"), ".safetensors"),
+        (("adapt", "a_rec.mrc", "a.tlt", "-o", "n.mrc"), ".safetensors"),
     ],
 )
 def test_every_command_refuses_names_that_lie(words, expected, tmp_path, monkeypatch):

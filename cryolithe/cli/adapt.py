@@ -114,16 +114,16 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     given: dict[str, Any] = {name: options[name] for name in ("steps", "learning_rate") if options[name] is not None}
     config = AdaptConfig(seed=options["seed"], **given)
     library = load_molecules(options["molecules"]) if options["molecules"] else ()
-    inputs: dict[str, str] = {"model": model.sha256}
-    card = {
+    inputs = {"model": model.sha256}
+    card: dict[str, Any] = {
         "cryolithe": __version__,
         "date": datetime.date.today().isoformat(),
         "device": str(place.device),
         "precision": precision_name(place.precision),
         "minutes": options["minutes"],
         "molecules": sorted(molecule.name for molecule in library) or ["procedural only"],
-        **{key: model.card[key] for key in ("fbp_share", "licence") if key in model.card},
     }
+    card |= {key: model.card[key] for key in ("fbp_share", "licence") if key in model.card}
     with tempfile.TemporaryDirectory(prefix=".cryolithe-adapt-", dir=output.absolute().parent) as folder:
         scratch = Path(folder)
         with progress_watcher() as watcher:
