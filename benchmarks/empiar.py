@@ -9,6 +9,7 @@ With --judges: as three papers judged, with their printed rows beside (judges.py
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import shutil
@@ -249,8 +250,8 @@ def simulated_copy(data: Path) -> None:
     (data / "EMPIAR-10045" / "Tomograms" / "11" / "IS002_291013_011_target.mrc").unlink()
 
 
-def main() -> None:
-    """Measure all series that are there."""
+def command_options() -> argparse.ArgumentParser:
+    """What the command takes."""
     options = parser("empiar", __doc__)
     options.add_argument("--data", type=Path, help="folder with the folders EMPIAR-10045, EMPIAR-10164, EMPIAR-11830")
     options.add_argument("--entries", default="", help="such as 10045,11830; default: those that are there")
@@ -269,7 +270,12 @@ def main() -> None:
     options.add_argument("--template", type=Path, help="map, dense = bright, in place of that in the entry's folder")
     options.add_argument("--planes", type=int, help="half SNR in so many planes of the middle; default: all")
     options.add_argument("--train-minutes", type=float, help="of each denoiser's training; default: the commands' own")
-    arguments = read_arguments(options)
+    return options
+
+
+def main() -> None:
+    """Measure all series that are there."""
+    arguments = read_arguments(command_options())
     with tempfile.TemporaryDirectory() as name:
         work, data = arguments.workdir or Path(name) / "work", arguments.data
         if arguments.quick:
