@@ -122,7 +122,7 @@ def prepare(manifest: Manifest, pair: PairEntry, root: Path, folder: Path, thick
             raise InputError(f"{paths[role]} does not exist; {HELP}")
     found = {role: path for role, path in paths.items() if path.is_file()}
     inputs = {path.relative_to(root).as_posix(): checked(role, path, pair) for role, path in found.items()}
-    made_of = {"inputs": inputs, "manifest": manifest.model_dump(mode="json", exclude={"pairs"})}
+    made_of: dict[str, Any] = {"inputs": inputs, "manifest": manifest.model_dump(mode="json", exclude={"pairs"})}
     made_of |= {"pair": pair.model_dump(mode="json"), "thickness": thickness, "every": [EVERY, FIRST]}
     if earlier := case_before(folder, made_of):
         return earlier
@@ -329,7 +329,7 @@ def run_judges(arguments: Any, data: Path, work: Path) -> None:
             if number not in known[name].entries:
                 continue
             if arguments.judges == "all" and (missing := judges.missing_file(judged, known[name])):
-                found.notes.append(f"{judged.name}: no {name}: {missing} is not there")
+                found.notes.append(f"{judged.name}: no {name}: {missing.name} is not there")
                 continue
             print(f"EMPIAR-{judged.name}: {name}", flush=True)
             judges.judge_series(judged, known[name], found)

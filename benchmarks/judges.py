@@ -106,12 +106,16 @@ class Judged:
 
 @dataclass
 class Found:
-    """What was measured: scores by series and method, and what a reader must know."""
+    """What was measured: scores by series and method, and what a reader must know.
+
+    Halves of images measure other directions each, so that sqrt(r) of the raw ones is no bound: ``unbounded`` series.
+    """
 
     halves: dict[str, dict[str, HalfScore]] = field(default_factory=dict)
     matching: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     picking: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unbounded: set[str] = field(default_factory=set)
 
 
 def read_judges(path: Path) -> dict[str, Judge]:
@@ -165,7 +169,10 @@ def judge_series(judged: Judged, judge: Judge, found: Found) -> None:
         InputError: if halves, positions or the template cannot be what they should be.
     """
     if judge.name == "halves":
-        found.halves[f"{judged.name} ({judged.halves})"] = half_scores(judged, found)
+        series = f"{judged.name} ({judged.halves})"
+        found.halves[series] = half_scores(judged, found)
+        if judged.halves != "frames":
+            found.unbounded.add(series)
     elif judge.name == "matching":
         found.matching[judged.name] = {
             method: {"PR-AUC": made.matching.pr_auc, "best F1": made.matching.best_f1, "particles": made.matching.known}
@@ -185,6 +192,8 @@ def judge_series(judged: Judged, judge: Judge, found: Found) -> None:
 
 def half_scores(judged: Judged, found: Found) -> dict[str, HalfScore]:
     """Each method's half volumes against the raw other halves."""
+    if judged.planes is not None and judged.planes < 1:
+        raise InputError(f"--planes: expected a number of planes, 1 or more, got {judged.planes}")
     paths = halves_of(judged.making, FBP)
     opened = open_pair(*paths)  # refuses the same volume twice and halves of one noise
     found.notes += [f"{judged.name}: {warning}" for warning in opened.warnings]
@@ -251,7 +260,7 @@ def tables_of(judges: Mapping[str, Judge], found: Found) -> list[Table]:
     notes = " ".join(f"{note}." for note in dict.fromkeys(found.notes))
     tables = []
     if found.halves:
-        tables.append(_half_table(judges["halves"], found.halves, notes))
+        tables.append(_half_table(judges["halves"], found, notes))
     for name, columns in (("matching", ("PR-AUC", "best F1")), ("picking", ("precision", "recall", "F1"))):
         if scores := getattr(found, name):
             tables.append(_particle_table(judges[name], scores, columns, notes))
@@ -274,22 +283,24 @@ def published_scores(judge: Judge) -> dict[str, dict[str, HalfScore]]:
     }
 
 
-def _half_table(judge: Judge, measured: Mapping[str, Mapping[str, HalfScore]], notes: str) -> Table:
+def _half_table(judge: Judge, found: Found, notes: str) -> Table:
     rows: list[Sequence[Cell]] = []
-    for origin, groups in ((HERE, measured), (PUBLISHED, published_scores(judge))):
+    for origin, groups in ((HERE, found.halves), (PUBLISHED, published_scores(judge))):
         for series, scores in groups.items():
             for method, score in scores.items():
                 values = [
                     mean_half_snr_db(score.denoised), score.gain_db, half_snr_db(score.ceiling), score.head_room_db
                 ]  # fmt: skip
                 numbers: list[Cell] = [round(value, 3) if np.isfinite(value) else None for value in values]
-                rows.append((f"{series}: {method}", *numbers, score.leaks, origin))
+                leaks = None if series in found.unbounded else score.leaks
+                rows.append((f"{series}: {method}", *numbers, leaks, origin))
     columns = ("tomogram: method", "half SNR dB", "over raw dB", "ceiling dB", "left to gain dB", "leak", "from")
     note = (
         "A denoised half against the raw other half, both ways: 10 log10(r / (1 - r)). The signal itself would reach "
         "r = sqrt(r of the raw halves), the ceiling; a score above it is a leak between the halves. What a network "
-        "puts into the missing wedge has no counterpart in raw volumes and lowers the score; halves of images share "
-        f"less than halves of frames. Dash: no positive correlation. Printed numbers: {judge.source}. {notes}"
+        "puts into the missing wedge has no counterpart in raw volumes and lowers the score. Halves of images "
+        "share less than halves of frames, and theirs is no bound: no leak is looked for. Dash: no positive "
+        f"correlation, or no bound. Printed numbers: {judge.source}. {notes}"
     )
     return Table(judge.title, columns, rows, note.strip())
 
@@ -324,4 +335,6 @@ def _particle_table(
 def plain(found: Found) -> dict[str, Any]:
     """Scores by series and method, as values of JSON."""
     halves = {series: {m: score.plain() for m, score in scores.items()} for series, scores in found.halves.items()}
+    for series in found.unbounded:
+        halves[series] = {method: {**score, "leaks": None} for method, score in halves[series].items()}
     return {"halves": halves, "matching": found.matching, "picking": found.picking, "notes": found.notes}

@@ -15,6 +15,7 @@ from judged_entry import SHAPE, TRAINING_DATA, judged_entry, judged_manifest, sc
 from cryolithe.cli import main
 from cryolithe.denoise.ceiling import half_snr_db
 from cryolithe.errors import InputError
+from cryolithe.evaluation import matching
 from cryolithe.formats import read_mrc, write_stack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,12 @@ def ribosomes(tmp_path, noise=1.0):
     manifest = judged_manifest("10045", RIBOSOMES, tmp_path / "manifests")
     made = scene(280 / RIBOSOMES)
     return made, judged_entry(manifest, "05", tmp_path / "data" / "EMPIAR-10045", made, noise)
+
+
+@pytest.fixture
+def fewer_rotations(monkeypatch):
+    """Enough for particles as small as these, in a third of the time."""
+    monkeypatch.setattr(matching, "ROTATIONS", 80)
 
 
 def shells(tmp_path, noise=0.5):
@@ -110,7 +117,7 @@ def test_a_perfect_volume_is_picked_perfectly_and_noise_by_chance(target, score,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "score"), [("truth", 1.0), ("noise", 0.0)])
-def test_a_template_finds_all_in_a_perfect_volume_and_nothing_in_noise(target, score, tmp_path, judge):
+def test_a_template_finds_all_in_a_perfect_volume_and_nothing_in_noise(target, score, tmp_path, judge, fewer_rotations):
     made, paths = shells(tmp_path)
     write_map(paths["target"], -made.density if target == "truth" else white(2), SHELLS)
     (table,) = judge("--judges", "matching", "--methods", "FBP")["tables"]
@@ -203,6 +210,17 @@ def test_a_leak_is_named(tmp_path, judge):
     rows = rows_of(table, judges.HERE)
     assert [row["leak"] for name, row in rows.items() if name.endswith("draft")] == [True]
     assert not any(row["leak"] for name, row in rows.items() if not name.endswith("draft"))
+
+
+@pytest.mark.slow
+def test_halves_of_images_are_judged_without_a_verdict_on_leaks(tmp_path, judge):
+    ribosomes(tmp_path)
+    found = judge("--judges", "halves", "--methods", "FBP,Gaussian")
+    rows = rows_of(found["tables"][0], judges.HERE)
+    assert all("(images)" in name and row["leak"] is None for name, row in rows.items())
+    (scores,) = found["scores"]["halves"].values()
+    assert {score["leaks"] for score in scores.values()} == {None}
+    assert "--planes: expected" in refused(judge, "--judges", "halves", "--methods", "FBP", "--planes", "0")
 
 
 @pytest.mark.slow
