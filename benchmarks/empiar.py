@@ -4,21 +4,26 @@ For who has the data; docs/benchmark_on_empiar.md tells how to get them and how 
 method, by the real commands: a volume without every fifth image, which is projected to the images left out; volumes
 of the even and of the odd frames (or images, where there are no frames), which are correlated; and the first volume
 against the entry's own tomogram, where there is one. No measure is proof: see the note below the table.
+With --judges: as three papers judged, with their printed rows beside (judges.py).
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import judges
 import numpy as np
 from common import (
     METHOD_WORDS,
+    RESULTS,
     ROOT,
     Cell,
     Table,
@@ -29,6 +34,7 @@ from common import (
     read_arguments,
     record,
 )
+from judged_volumes import METHODS, Making, usual_methods
 from numpy.typing import NDArray
 
 from cryolithe.curation.arrays import binned_planes, kept_tilts, oriented
@@ -37,11 +43,14 @@ from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import read_tilt_series, read_volume, write_angles_deg, write_stack, write_volume
 from cryolithe.images import fourier_crop
 from cryolithe.models import file_sha256
+from cryolithe.report import write_json
 from cryolithe.volume import Volume
 
 ENTRIES = {"10045": 320, "10164": 256, "11830": 320}  # planes after binning, where no tomogram tells the thickness
 EVERY, FIRST = 5, 2  # images 3, 8, 13, ... are left out
 LABEL = "benchmark on deposited data"
+CASE = "case.json"
+MANIFESTS = ROOT / "training_data"
 HELP = "docs/benchmark_on_empiar.md tells what to download and how it must lie"
 
 
@@ -77,19 +86,46 @@ def checked(role: str, path: Path, pair: PairEntry) -> dict[str, Cell]:
 
 
 def write_images(folder: Path, name: str, images: NDArray[np.float32], angles: NDArray[Any], pixel: float) -> None:
-    """A stack beside its angles."""
-    write_stack(folder / f"{name}.mrc", images, pixel, LABEL)
-    write_angles_deg(folder / f"{name}.tlt", angles)
+    """A stack beside its angles; those of a run that was stopped are replaced."""
+    write_stack(folder / f"{name}.mrc", images, pixel, LABEL, overwrite=True)
+    write_angles_deg(folder / f"{name}.tlt", angles, overwrite=True)
+
+
+def case_before(folder: Path, made_of: dict[str, Any]) -> Case | None:
+    """What an earlier run made ready in a folder; None where it did not finish.
+
+    Raises:
+        InputError: if that was made of other files or in another way, of which the volumes there would be, too.
+    """
+    path = folder / CASE
+    if not path.is_file():
+        return None
+    told = json.loads(path.read_text(encoding="utf-8"))
+    if told["made_of"] != made_of:
+        raise InputError(
+            f"{folder} holds what was made of other files, or with another manifest or --thickness; give another "
+            "--workdir, or remove that folder"
+        )
+    held_out, notes = tuple(told["held_out"]), tuple(told["notes"])
+    return Case(folder, held_out, told["halves"], told["thickness"], made_of["inputs"], notes)
 
 
 def prepare(manifest: Manifest, pair: PairEntry, root: Path, folder: Path, thickness: int | None) -> Case:
-    """Bin the images of a series, split them, and put the target on their grid."""
+    """Bin the images of a series, split them, and put the target on their grid; once for the same files.
+
+    Raises:
+        InputError: if files are missing or not what the manifest says, or the folder is that of others.
+    """
     paths = {role: root / path for role, path in manifest.paths(pair).items()}
     for role in ("stack", "angles"):
         if not paths[role].is_file():
             raise InputError(f"{paths[role]} does not exist; {HELP}")
     found = {role: path for role, path in paths.items() if path.is_file()}
     inputs = {path.relative_to(root).as_posix(): checked(role, path, pair) for role, path in found.items()}
+    made_of: dict[str, Any] = {"inputs": inputs, "manifest": manifest.model_dump(mode="json", exclude={"pairs"})}
+    made_of |= {"pair": pair.model_dump(mode="json"), "thickness": thickness, "every": [EVERY, FIRST]}
+    if earlier := case_before(folder, made_of):
+        return earlier
     folder.mkdir(parents=True, exist_ok=True)
     pixel, sign = manifest.voxel_size_angstrom, np.float32(-1 if manifest.stack_contrast == "bright" else 1)
 
@@ -117,13 +153,18 @@ def prepare(manifest: Manifest, pair: PairEntry, root: Path, folder: Path, thick
         voxels = np.stack(list(binned_planes(target, len(target), manifest.target_binning)))
         if voxels.shape[1:] == images.shape[1:]:
             opposite = manifest.target_contrast != "dark"
-            write_volume(folder / "target.mrc", Volume(-voxels if opposite else voxels, pixel), label=LABEL)
+            write_volume(
+                folder / "target.mrc", Volume(-voxels if opposite else voxels, pixel), label=LABEL, overwrite=True
+            )
             planes = planes or depth
         else:
             notes.append(f"{pair.name}: the target is {voxels.shape[1:]} (y, x), the images are {images.shape[1:]}")
     planes = planes or ENTRIES[manifest.accession.rpartition("-")[2]]
     held_out = tuple(int(n) + 1 for n in np.flatnonzero(out))
-    return Case(folder, held_out, "frames" if frames else "images", planes, inputs, tuple(notes))
+    case = Case(folder, held_out, "frames" if frames else "images", planes, inputs, tuple(notes))
+    told = {"held_out": held_out, "halves": case.halves, "thickness": planes, "notes": notes}
+    write_json(folder / CASE, {"made_of": made_of, **told})  # the last: without it all is made again
+    return case
 
 
 def measure(case: Case, method: str, device: str) -> dict[str, Any]:
@@ -180,7 +221,7 @@ def scores(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def manifests(entries: str, data: Path) -> dict[str, tuple[Manifest, Path]]:
+def manifests(entries: str, data: Path, folder: Path = MANIFESTS) -> dict[str, tuple[Manifest, Path]]:
     """Manifest and folder of each entry asked for; without a choice of those that are there."""
     chosen = {}
     for number in entries.split(",") if entries else ENTRIES:
@@ -188,7 +229,7 @@ def manifests(entries: str, data: Path) -> dict[str, tuple[Manifest, Path]]:
             raise InputError(f"there is no entry '{number}' here; known: {', '.join(ENTRIES)}")
         root = data / f"EMPIAR-{number}"
         if root.is_dir():
-            chosen[number] = (read_manifest(ROOT / "training_data" / f"empiar_{number}.yaml"), root)
+            chosen[number] = (read_manifest(folder / f"empiar_{number}.yaml"), root)
         elif entries:
             raise InputError(f"there is no folder {root}; {HELP}")
     if not chosen:
@@ -203,26 +244,40 @@ def simulated_copy(data: Path) -> None:
 
     series = {"10045": ("11",), "10164": ("TS_01",), "11830": ("tomo_001",)}
     for number, names in series.items():
-        manifest = read_manifest(ROOT / "training_data" / f"empiar_{number}.yaml")
+        manifest = read_manifest(MANIFESTS / f"empiar_{number}.yaml")
         fake_entry(manifest, names, data / f"EMPIAR-{number}")
     (data / "EMPIAR-10164" / "TS_01" / "TS_01_target.mrc").unlink()
     (data / "EMPIAR-10045" / "Tomograms" / "11" / "IS002_291013_011_target.mrc").unlink()
 
 
-def main() -> None:
-    """Measure all series that are there."""
+def command_options() -> argparse.ArgumentParser:
+    """What the command takes."""
     options = parser("empiar", __doc__)
     options.add_argument("--data", type=Path, help="folder with the folders EMPIAR-10045, EMPIAR-10164, EMPIAR-11830")
     options.add_argument("--entries", default="", help="such as 10045,11830; default: those that are there")
     options.add_argument("--series", default="", help="names of series, separated by commas; default: all there are")
-    options.add_argument("--methods", help=f"any of {', '.join(METHOD_WORDS)}; default: all (with --quick one)")
+    options.add_argument(
+        "--methods",
+        help=f"any of {', '.join(METHOD_WORDS)}; default: all (with --quick one). With --judges: any of "
+        f"{', '.join(METHODS)}; default: all but SIRT (with --quick two)",
+    )
     options.add_argument("--thickness", type=int, help="planes; default: the target's, else about 320")
     options.add_argument("--device", default="auto")
     options.add_argument("--workdir", type=Path, help="keep volumes and HTML reports here; a repeated run goes on")
-    arguments = read_arguments(options)
-    arguments.methods = arguments.methods or ("default" if arguments.quick else ",".join(METHOD_WORDS))
+    options.add_argument("--manifests", type=Path, default=MANIFESTS, help="folder with corrected empiar_ENTRY.yaml")
+    options.add_argument("--judges", help=f"{', '.join(judges.JUDGES)}, or all for which the files are there")
+    options.add_argument("--particles", type=Path, help="positions (STAR), in place of those in the entry's folder")
+    options.add_argument("--template", type=Path, help="map, dense = bright, in place of that in the entry's folder")
+    options.add_argument("--planes", type=int, help="half SNR in so many planes of the middle; default: all")
+    options.add_argument("--train-minutes", type=float, help="of each denoiser's training; default: the commands' own")
+    return options
+
+
+def main() -> None:
+    """Measure all series that are there."""
+    arguments = read_arguments(command_options())
     with tempfile.TemporaryDirectory() as name:
-        work, data, names = arguments.workdir or Path(name) / "work", arguments.data, arguments.series
+        work, data = arguments.workdir or Path(name) / "work", arguments.data
         if arguments.quick:
             data = data or Path(name) / "data"
             if arguments.data is None:
@@ -230,41 +285,83 @@ def main() -> None:
         try:
             if data is None:
                 raise InputError(f"give --data; {HELP} (or --quick for simulated copies)")
-            run_all(arguments, data, work, tuple(names.split(",")) if names else ())
+            (run_judges if arguments.judges else run_all)(arguments, data, work)
         except CryoLitheError as error:
             raise SystemExit(f"Error: {error}") from error
 
 
-def run_all(arguments: Any, data: Path, work: Path, names: tuple[str, ...]) -> None:
-    """Every series, every method; then the table."""
-    unknown = [method for method in arguments.methods.split(",") if method not in METHOD_WORDS]
-    if unknown:
-        raise InputError(f"there is no method '{unknown[0]}'; known: {', '.join(METHOD_WORDS)}")
-    rows: list[list[Cell]] = []
-    results: dict[str, Any] = {}
-    notes: list[str] = []
-    for number, (manifest, root) in manifests(arguments.entries, data).items():
+def chosen_methods(arguments: Any, known: Collection[str], usual: Sequence[str]) -> tuple[str, ...]:
+    """Methods asked for; InputError if there is no such one."""
+    chosen = tuple(arguments.methods.split(",")) if arguments.methods else tuple(usual)
+    if unknown := [method for method in chosen if method not in known]:
+        raise InputError(f"there is no method '{unknown[0]}'; known: {', '.join(known)}")
+    return chosen
+
+
+def prepared(arguments: Any, data: Path, work: Path) -> Iterator[tuple[str, Manifest, Path, PairEntry, Case]]:
+    """Every series asked for, made ready; its folder goes when the next one is asked for, unless it is to stay."""
+    names = tuple(arguments.series.split(",")) if arguments.series else ()
+    for number, (manifest, root) in manifests(arguments.entries, data, arguments.manifests).items():
         there = [p for p in manifest.pairs if (root / manifest.paths(p)["stack"]).is_file()]
         wanted = manifest.select(names) if names else there
         if not wanted:
             raise InputError(f"{root} holds no series: expected {manifest.paths(manifest.pairs[0])['stack']}; {HELP}")
         for pair in wanted:
             folder = work / number / pair.name
-            case = prepare(manifest, pair, root, folder, arguments.thickness)
-            notes += case.notes
-            for method in arguments.methods.split(","):
-                print(f"EMPIAR-{number} {pair.name}: {method}", flush=True)
-                found = measure(case, method, arguments.device)
-                results[f"{number} {pair.name} {method}"] = {**found, "halves": case.halves, "inputs": case.inputs}
-                period = found["halves_resolution_angstrom"]
-                rows.append([
-                    f"{number} {pair.name}: {method}", found["held_out_correlation"],
-                    found["held_out_ring_correlation"], found["halves_fsc_measured"],
-                    period if period is not None and np.isfinite(period) else None, case.halves,
-                    found["target_fsc_measured"], found["wedge_fill"], found["seconds"],
-                ])  # fmt: skip
+            yield number, manifest, root, pair, prepare(manifest, pair, root, folder, arguments.thickness)
             if arguments.workdir is None:
                 shutil.rmtree(folder)
+
+
+def run_judges(arguments: Any, data: Path, work: Path) -> None:
+    """Every series and every judge that is for it; then the judges' tables, printed rows beside ours."""
+    names = judges.chosen_judges(arguments.judges)
+    methods = chosen_methods(arguments, METHODS, ("FBP", "Gaussian") if arguments.quick else usual_methods())
+    known = judges.read_judges(MANIFESTS / "judges.yaml")
+    found = judges.Found()
+    for number, manifest, root, pair, case in prepared(arguments, data, work):
+        making = Making(case.folder, case.thickness, arguments.device, arguments.train_minutes)
+        judged = judges.Judged(
+            number, manifest, pair, root, making, case.halves, methods,
+            arguments.particles, arguments.template, arguments.planes,
+        )  # fmt: skip
+        for name in names:
+            if number not in known[name].entries:
+                continue
+            if arguments.judges == "all" and (missing := judges.missing_file(judged, known[name])):
+                found.notes.append(f"{judged.name}: no {name}: {missing.name} is not there")
+                continue
+            print(f"EMPIAR-{judged.name}: {name}", flush=True)
+            judges.judge_series(judged, known[name], found)
+        found.notes += case.notes
+    tables = judges.tables_of(known, found)
+    if not tables:
+        raise InputError(f"nothing was judged: {', '.join(names)} are not for these entries, or lack files; {HELP}")
+    output = arguments.output
+    if output.parent == RESULTS:  # the default, which is that of the other table
+        output = output.with_name(output.name.replace("empiar", "empiar_judges", 1))
+    record("empiar_judges", {"tables": tables, "scores": judges.plain(found)}, output)
+
+
+def run_all(arguments: Any, data: Path, work: Path) -> None:
+    """Every series, every method; then the table."""
+    methods = chosen_methods(arguments, METHOD_WORDS, ["default"] if arguments.quick else list(METHOD_WORDS))
+    rows: list[list[Cell]] = []
+    results: dict[str, Any] = {}
+    notes: list[str] = []
+    for number, _, _, pair, case in prepared(arguments, data, work):
+        notes += case.notes
+        for method in methods:
+            print(f"EMPIAR-{number} {pair.name}: {method}", flush=True)
+            found = measure(case, method, arguments.device)
+            results[f"{number} {pair.name} {method}"] = {**found, "halves": case.halves, "inputs": case.inputs}
+            period = found["halves_resolution_angstrom"]
+            rows.append([
+                f"{number} {pair.name}: {method}", found["held_out_correlation"],
+                found["held_out_ring_correlation"], found["halves_fsc_measured"],
+                period if period is not None and np.isfinite(period) else None, case.halves,
+                found["target_fsc_measured"], found["wedge_fill"], found["seconds"],
+            ])  # fmt: skip
     columns = [
         "series: method", "held-out images", "their rings", "FSC of halves", "0.143 at Å", "halves of",
         "FSC with target", "wedge energy", "seconds",
