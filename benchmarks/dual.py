@@ -52,7 +52,7 @@ Volume = NDArray[np.float32]
 SCENE = Scene("as SHREC 2021", "")
 PICKS_PER_MOLECULE = 500 / 407
 MOST_ICE = 100_000
-NOTHING = dict.fromkeys(
+NOTHING: dict[str, Any] = dict.fromkeys(
     ("crowding", "vesicles", "tubes", "organelles", "membrane_proteins", "actin", "microtubules", "nucleic_acids",
      "gold", "bodies", "crystals"), (0.0, 0.0),
 )  # fmt: skip
@@ -94,7 +94,7 @@ def recipe_of(shape: tuple[int, int, int]) -> Recipe:
         "thickness_nm": [0.8 * nm, 0.9 * nm],
     }
     imaging = merged(PLAIN, {"scheme": {"kinds": ["linear"], "step_deg": [2.0, 2.0]}})
-    return Recipe(seed=SEED + 500, cell=cell, imaging=imaging)  # type: ignore[arg-type]
+    return Recipe(seed=SEED + 500, cell=cell, imaging=imaging)
 
 
 def tomogram_of(case: Case) -> Tomogram:
@@ -261,7 +261,11 @@ def main(arguments: argparse.Namespace) -> None:
         "in the test; kept: picks at the best threshold; drawn into ice: blobs above it in an equal field of empty "
         "ice; deviation in ice: in units of that in the test."
     )
-    results = {"tables": [table_of(rows, len(case.known_px), note)], "scores": rows, "losses_at_end": state.last}
+    results: dict[str, Any] = {
+        "tables": [table_of(rows, len(case.known_px), note)],
+        "scores": rows,
+        "losses_at_end": state.last,
+    }
     results |= {"steps": state.step, "seconds": state.seconds, "diameter_px": case.diameter_px}
     record("dual", results, arguments.output)
 

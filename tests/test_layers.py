@@ -67,6 +67,7 @@ ALLOWED = {
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruct", "simulation",
         "optimise", "noise",
     },
+    "style": {"errors", "images", "tilts", "optimise", "simulation"},
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoise",
         "work", "optimise",
