@@ -29,8 +29,15 @@ SCRIPTS: dict[str, list[str]] = {
     "quality": [],
     "realism": [],
 }
-QUICK_ONLY: dict[str, list[str]] = {"engine": [], "empiar": [], "cluster": [], "polarity": [], "cpu_training": []}
-TAKE_MOLECULES = {"fusion", "quality", "realism", "polarity"}
+QUICK_ONLY: dict[str, list[str]] = {
+    "engine": [],
+    "empiar": [],
+    "cluster": [],
+    "polarity": [],
+    "cpu_training": [],
+    "dual": [],
+}
+TAKE_MOLECULES = {"fusion", "quality", "realism", "polarity", "dual"}
 # No score of ours lies outside: correlations, shares, and times and sizes that are positive.
 LOWEST, HIGHEST = -1e3, 1e12
 

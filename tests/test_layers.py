@@ -71,6 +71,7 @@ ALLOWED = {
         "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network", "reconstruct",
         "simulation", "work", "optimise", "training",
     },
+    "style": {"errors", "images", "tilts", "optimise", "simulation"},
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoise",
         "work", "optimise",

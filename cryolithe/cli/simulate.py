@@ -12,8 +12,34 @@ from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import SettingsError
 
+_RECIPE_ENDINGS = (".yaml", ".yml")
 
-@click.command("simulate")
+
+class _Command(click.Command):
+    """``--style`` takes all files up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Write ``--style A B C`` as click understands it."""
+        said: list[str] = []
+        left = list(args)
+        while left:
+            word = left.pop(0)
+            if word != "--style":
+                said.append(word)
+                continue
+            if not left or not _is_style_file(left[0]):
+                raise SettingsError("--style takes STACK ANGLES of one or more series, or one style (.safetensors)")
+            while left and _is_style_file(left[0]):
+                said += ["--style", left.pop(0)]
+        return super().parse_args(ctx, said)
+
+
+def _is_style_file(word: str) -> bool:
+    """Whether a word after ``--style`` belongs to it: not an option, not the recipe."""
+    return not word.startswith("-") and not word.lower().endswith(_RECIPE_ENDINGS)
+
+
+@click.command("simulate", cls=_Command)
 @click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
 @click.option(
@@ -27,6 +53,15 @@ from cryolithe.errors import SettingsError
     type=click.Path(path_type=Path),
     help="Noise profile (cryolithe noise measure): images get the noise and the signal's spectrum measured there.",
 )
+@click.option(
+    "--style",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="STACK ANGLES [STACK ANGLES ...]: aligned series (dense = dark) of a laboratory, whose look the images get; "
+    "or a style (.safetensors) learned before, which every run leaves in its folder.",
+)
+@click.option("--style-minutes", type=float, default=10.0, show_default=True, help="For learning a style.")
+@click.option("--style-steps", type=click.IntRange(1), help="At most; given, the same steps give the same style.")
 @click.option("--snr", "snr_db", type=float, default=-5.0, show_default=True, help="Without RECIPE: noise level in dB.")
 @click.option("--seed", type=int, help="The same seed gives the same files. Default: the recipe's, or 0.")
 @click.option("--resume", is_flag=True, help="Keep the finished series of an interrupted run and go on.")
@@ -57,6 +92,8 @@ def command(
             raise SettingsError("--resume goes with a RECIPE")
         if options["like"]:
             raise SettingsError("--like goes with a RECIPE, which says what the specimens are")
+        if options["style"]:
+            raise SettingsError("--style goes with a RECIPE, which says what the specimens are")
         _plain_series(output, molecules, snr_db, seed or 0, options["overwrite"])
         return
     from cryolithe.device import keep_freed_memory
@@ -74,6 +111,14 @@ def command(
             say(f"Note: {note}", err=True)
     paths = molecules or tuple(recipe.parent / name for name in read.molecules)
     library = recipe_library(read, paths)
+    styling = None
+    if options["style"]:
+        if read.imaging.is_measured:
+            raise SettingsError("both a noise profile and --style say what the images look like; give one of them")
+        from cryolithe.cli.simulate_style import Wanted, restyling_of
+
+        wanted = Wanted(options["style"], options["style_minutes"], options["style_steps"], output, options["resume"])
+        read, styling = restyling_of(wanted, read, library)
     with progress_watcher() as watcher:
         watcher.stage("Simulating series", read.series)
         lines: list[str] = []
@@ -86,7 +131,7 @@ def command(
         def on_word(name: str, word: str) -> None:
             words.setdefault(word, []).append(name)
 
-        run_recipe(read, library, output, options["resume"], on_series, on_word)
+        run_recipe(read, library, output, options["resume"], on_series, on_word, styling)
     for word, names in words.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         say(f"Note: {word} ({', '.join(names[:3])}{more})", err=True)

@@ -27,7 +27,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, va
         OutputError: if it cannot be written (the earlier file is kept).
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(plain, metadata={"format": kind, "values": json.dumps(values)})
+    content = _ordered(safetensors.torch.save(plain, metadata={"format": kind, "values": json.dumps(values)}))
     temporary = path.with_name(path.name + ".partial")
     try:
         temporary.write_bytes(content)
@@ -36,6 +36,16 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, va
         temporary.unlink(missing_ok=True)
         kept = "; the earlier one is kept: make room and go on with --resume" if path.exists() else ""
         raise OutputError(f"cannot write {path}: {error.strerror or error}{kept}") from error
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same file with the metadata in the order of their names: safetensors writes them in any."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps({"__metadata__": header.pop("__metadata__"), **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def read_tensors(path: Path, kind: str, what: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -61,6 +61,19 @@ class SimulatedSeries:
         return -np.ascontiguousarray(self.cell.density[:, :, self.cell.field])
 
 
+@dataclass(frozen=True)
+class Restyling:
+    """What gives finished series another look.
+
+    Attributes:
+        facts: plain values that decide it; recorded with the recipe.
+        apply: from a series and a seed to another one with the same ``clean``, angles and shapes.
+    """
+
+    facts: dict[str, Any]
+    apply: Callable[[ImagedSeries, int], ImagedSeries]
+
+
 def series_name(number: int) -> str:
     """``TS_001`` for the first series."""
     return f"TS_{number:03d}"
@@ -84,6 +97,7 @@ def run_recipe(
     resume: bool = False,
     on_series: Callable[[str], object] = lambda line: None,
     on_word: Callable[[str, str], object] = lambda name, word: None,
+    restyling: Restyling | None = None,
 ) -> None:
     """Simulate all series of a recipe into a folder.
 
@@ -94,6 +108,7 @@ def run_recipe(
         resume: keep finished series of the same recipe and go on with the others.
         on_series: called with a line about each series.
         on_word: called with the name of a series and what a user should know of it.
+        restyling: gives each series its look, from noise and contrast; what is in it stays.
 
     Raises:
         OutputError: if the folder holds another recipe's series, any without ``resume``, or other files of the same
@@ -112,6 +127,8 @@ def run_recipe(
         profile = Path(recipe.imaging.noise)
         plain["recipe"]["imaging"]["noise"] = profile.name
         plain["noise profile"] = file_sha256(profile)
+    if restyling is not None:
+        plain["style"] = restyling.facts
     made_of = _digest(plain)
     record = folder / "recipe.resolved.yaml"
     drawn: dict[str, Any] = {}
@@ -119,8 +136,8 @@ def run_recipe(
         if not resume:
             raise OutputError(f"{folder} holds simulated series; give --resume to go on with them, or another -o")
         earlier = _read_record(record)
-        for key, value in plain.items():
-            if _without_count(earlier.get(key)) != _without_count(value):
+        for key in {**plain, "style": None}:
+            if _without_count(earlier.get(key)) != _without_count(_json(plain.get(key))):
                 what = "version of CryoLithe" if key == "cryolithe" else key
                 raise OutputError(f"{folder} holds series of another {what}; choose another -o")
         drawn = earlier.get("drawn") or {}
@@ -139,6 +156,9 @@ def run_recipe(
         _remove(folder, name)
         try:
             made = simulate_series(recipe, library, number)
+            if restyling is not None:
+                seed = int(np.random.default_rng([recipe.seed, number, 2]).integers(2**62))
+                made = replace(made, series=restyling.apply(made.series, seed))
             drawn[name] = _drawn(made)
             write_series(folder, name, made, drawn[name], made_of)
         except BaseException:
