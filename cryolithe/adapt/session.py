@@ -59,6 +59,8 @@ FIT_CUBES, ENDS = 6, 1 / 7
 # Part of the time that checks may take, about.
 CHECKING_SHARE = 0.25
 HALFWAY = 0.5
+# Rows of a series, at most, whose noise is put into simulated images: memory must not grow with images.
+NOISE_ROWS = 128
 # By which halves have to agree.
 LEAST_DEVIATIONS = 4.0
 LEFTOVERS = ("*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "checks.json", "config.json",
@@ -204,7 +206,9 @@ def _prepare(work: Adaptation) -> _Material:
             f"({balance.deviations:.1f} sigma where it is clearest, expected {LEAST_DEVIATIONS:g} or more), so that "
             "one cannot teach the other; check that they are halves of one series, and the angles, axis and alignment"
         )
-    lab = (work.series[0], layouts[0].training, image_snr_db(work.series[0], layouts[0].training))
+    some = layouts[0].training
+    some = range(max(some.start, (len(some) - NOISE_ROWS) // 2), some.stop)[:NOISE_ROWS]
+    lab = (work.series[0], some, image_snr_db(work.series[0], some))
     training = anchor_config(config, network.config, work.series[0].halves[0].angles_deg, lab[2])
     work.watcher.stage("Simulating specimens", config.anchors + 1)
     anchors = []
