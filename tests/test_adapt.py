@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
+from scipy.ndimage import gaussian_filter
 from tiny_series import CONFIG, write_model, write_series
 
 from cryolithe.adapt import config as adapt_config
@@ -64,10 +65,15 @@ def tiny(monkeypatch):
     monkeypatch.setattr(adapt_halves, "evidence_of_parts", lambda runs, folder: Evidence())
 
 
-def specimen_images(seed=0, shape=SHAPE, angles=ANGLES):
-    recipe = SpecimenRecipe(shape, (10.0, 10.0), (0.1, 0.1), membranes=(0, 0), body_chance=0.0, bead_chance=0.0)
-    specimen = make_specimen(recipe, (), np.random.default_rng(seed))
-    return specimen.density, project(specimen, angles)
+def specimen_images():
+    recipe = SpecimenRecipe(SHAPE, (10.0, 10.0), (0.1, 0.1), membranes=(0, 0), body_chance=0.0, bead_chance=0.0)
+    return project(make_specimen(recipe, (), np.random.default_rng(0)), ANGLES)
+
+
+def smooth_images(shape=SHAPE[1:]):
+    """Images of no specimen: quickly made, and smooth enough to be interpolated."""
+    whole = np.random.default_rng(7).standard_normal((len(ANGLES), *shape))
+    return gaussian_filter(whole, (0, 1.5, 1.5)).astype(np.float32)
 
 
 def noisy(images, seed, noise=0.5):
@@ -78,7 +84,7 @@ def noisy(images, seed, noise=0.5):
 def files(tmp_path_factory):
     """Two halves, dense = dark, and their angles."""
     folder = tmp_path_factory.mktemp("halves")
-    _, images = specimen_images()
+    images = specimen_images()
     paths = [
         write_series(folder, (90 - 4 * noisy(images, seed)).astype(np.float32), ANGLES, name)
         for seed, name in enumerate(("ts_EVN", "ts_ODD"))
@@ -186,6 +192,7 @@ def test_halves_of_different_specimens_are_refused(tiny, files, tmp_path):
     assert "have nothing in common" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused_in_one_line(files, tmp_path):
     even, odd, angles = files
     for words, fragment in (
@@ -208,8 +215,9 @@ def test_what_cannot_be_is_refused_in_one_line(files, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_back_projection_of_a_cube_is_that_of_the_volume(tmp_path):
-    _, images = specimen_images()
+    images = smooth_images()
     series = series_of(tmp_path, (noisy(images, 1), noisy(images, 2)))
     layout = layout_of(series, CONFIG, (16, 16, 16), 0.4)
     rows = torch.from_numpy(np.fromfile(tmp_path / "1.f32", "<f4").reshape(images.shape)) / series.halves[1].divisor
@@ -225,8 +233,9 @@ def test_the_back_projection_of_a_cube_is_that_of_the_volume(tmp_path):
     assert np.sort(alike[np.isfinite(alike)])[-2] < np.nanmax(alike)
 
 
+@pytest.mark.slow
 def test_rows_held_back_are_never_read_for_learning(tmp_path, monkeypatch):
-    _, images = specimen_images()
+    images = smooth_images()
     series = series_of(tmp_path, (images, images))
     layout = layout_of(series, CONFIG, (64, 48, 64), 0.25)
     assert layout.training.stop == layout.held.start
@@ -245,7 +254,7 @@ def test_rows_held_back_are_never_read_for_learning(tmp_path, monkeypatch):
 
 
 def test_tilts_that_are_left_out_are_not_seen_and_are_asked_for(tmp_path):
-    _, images = specimen_images()
+    images = smooth_images()
     series = series_of(tmp_path, (images, images))
     layout = layout_of(series, CONFIG, (16, 16, 16), 0.25)
     cube = draw_cube(series, layout, Draw(layout.training, both_ends=3), np.random.default_rng(0))
@@ -295,7 +304,7 @@ def test_unlike_halves_have_no_agreement(seed):
 
 
 def test_the_snr_of_images_is_found_from_their_halves(tmp_path):
-    _, images = specimen_images(shape=(20, 96, 64))
+    images = smooth_images((96, 64))
     for noise in (0.5, 2.0):
         series = series_of(tmp_path, (noisy(images, 1, noise), noisy(images, 2, noise)))
         expected = 10 * math.log10(2 / noise**2)

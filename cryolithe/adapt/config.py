@@ -22,6 +22,7 @@ from cryolithe.training.sections import (
 
 # White noise of simulated images, which reaches to that of the series within these limits.
 USUAL_SNR_DB, LEAST_SNR_DB, MOST_SNR_DB = (-8.0, 5.0), -14.0, 10.0
+MOST_STEPS = 1_000_000
 
 
 class AdaptConfig(Section):
@@ -29,7 +30,7 @@ class AdaptConfig(Section):
 
     Attributes:
         seed: of all that is drawn.
-        steps: at most; time ends most adaptations earlier.
+        steps: at most; None for as many as time allows. With a number the clock decides nothing but an early end.
         learning_rate: peak of the schedule (warm-up, then cosine to zero).
         warmup_steps: of it.
         ema_decay: decay of the averaged weights, which are the ones checked and written.
@@ -49,7 +50,7 @@ class AdaptConfig(Section):
     """
 
     seed: int = Field(1, ge=0)
-    steps: int = Field(100_000, ge=0)
+    steps: int | None = Field(None, ge=0)
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(20, ge=0)
     ema_decay: float = Field(0.98, ge=0, lt=1)
@@ -66,6 +67,11 @@ class AdaptConfig(Section):
     held_share: float = Field(0.25, gt=0, lt=1)
     checks: int = Field(5, ge=1)
     most_loss_db: float = Field(0.1, ge=0)
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that no adaptation reaches, where there is no number."""
+        return MOST_STEPS if self.steps is None else self.steps
 
 
 def anchor_config(
@@ -101,7 +107,7 @@ def anchor_config(
             every=1, specimens=2, shape=(min(32, z * stride), 64, 64), snr_db=(-5.0, 0.0), recipe_series=0
         ),
         seed=config.seed,
-        steps=max(1, config.steps),
+        steps=max(1, config.most_steps),
         runs_per_step=config.anchor_runs,
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,

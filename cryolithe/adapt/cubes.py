@@ -87,7 +87,7 @@ def layout_of(series: HalfSeries, network: NetworkConfig, cube_px: Sequence[int]
     blocks = [min(max(1, edge // stride), most) for edge, most in zip(cube_px, fits, strict=True)]
     layout = Layout(network, (blocks[0], blocks[1], blocks[2]), shape, range(0), range(0))
     if min(blocks) < 1 or min(layout.voxels) < FEWEST_VOXELS:
-        least = 2 * (FEWEST_VOXELS + (network.rows - 1) + stride * (2 * margin + blocks[1] - layout.inner[1]))
+        least = 2 * (FEWEST_VOXELS + network.rows + stride * (2 * margin + blocks[1] - layout.inner[1]))
         raise InputError(
             f"{series.name}: a volume of {' x '.join(map(str, shape))} voxels (z, y, x) is too small to learn from: "
             f"give one of {FEWEST_VOXELS} or more along z and x and about {least} along y, or bin less"

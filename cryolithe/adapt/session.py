@@ -59,6 +59,8 @@ FIT_CUBES, ENDS = 6, 1 / 7
 # Part of the time that checks may take, about.
 CHECKING_SHARE = 0.25
 HALFWAY = 0.5
+# Rows of a series, at most, whose noise is put into simulated images: memory must not grow with images.
+NOISE_ROWS = 128
 # By which halves have to agree.
 LEAST_DEVIATIONS = 4.0
 LEFTOVERS = ("*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "checks.json", "config.json",
@@ -158,7 +160,7 @@ def adapt(work: Adaptation) -> Outcome:
         # The last checks, and what follows them, take their time too.
         left = work.deadline - work.clock() - 2.5 * recorder.check_seconds
         recorder.plan(left)
-        if work.config.steps and left > 0:
+        if work.config.most_steps and left > 0:
             limit = state.seconds + left
             hooks = Hooks(record.told("after_step"), stop_wanted=record.interrupted.is_set, limit_seconds=limit)
             optimise(_task(work, made, state), work.place, hooks, state)
@@ -167,10 +169,13 @@ def adapt(work: Adaptation) -> Outcome:
 
 def _task(work: Adaptation, made: _Material, state: TrainState) -> Task[TrainState, list[Cube | Run]]:
     weights = band_weights(made.training).to(work.place.device)
+    timed = work.config.steps is None
     return Task(
-        steps=work.config.steps,
+        steps=work.config.most_steps,
         batches=_batches(work, made, state.step),
-        learning_rate=lambda step, share: work.config.learning_rate * learning_rate_factor(step, made.training, share),
+        learning_rate=lambda step, share: (
+            work.config.learning_rate * learning_rate_factor(step, made.training, share if timed else 0.0)
+        ),
         gradient=lambda state, batch: _gradient(state, batch, work, made, weights),
         update=lambda state, rate: _update(state, work.config, made.training, rate),
         remedy="lower --learning-rate or check the data",
@@ -204,7 +209,9 @@ def _prepare(work: Adaptation) -> _Material:
             f"({balance.deviations:.1f} sigma where it is clearest, expected {LEAST_DEVIATIONS:g} or more), so that "
             "one cannot teach the other; check that they are halves of one series, and the angles, axis and alignment"
         )
-    lab = (work.series[0], layouts[0].training, image_snr_db(work.series[0], layouts[0].training))
+    some = layouts[0].training
+    some = range(max(some.start, (len(some) - NOISE_ROWS) // 2), some.stop)[:NOISE_ROWS]
+    lab = (work.series[0], some, image_snr_db(work.series[0], some))
     training = anchor_config(config, network.config, work.series[0].halves[0].angles_deg, lab[2])
     work.watcher.stage("Simulating specimens", config.anchors + 1)
     anchors = []
@@ -232,7 +239,7 @@ def _held_cubes(work: Adaptation, layouts: Sequence[Layout]) -> list[Cube]:
 def _batches(work: Adaptation, made: _Material, first_step: int) -> Generator[list[Cube | Run], None, None]:
     """What each step learns from: cubes of the lab's series and runs of simulated ones, by the step's own numbers."""
     config, network = work.config, work.model.network.config
-    for step in range(first_step, config.steps):
+    for step in range(first_step, config.most_steps):
         batch: list[Cube | Run] = []
         for number in range(config.own_runs):
             rng = np.random.default_rng([config.seed, _CUBE_STREAM, step, number])
@@ -292,22 +299,23 @@ class _Recorder(Recorder):
         if not self.checks:
             self._check(state)
         self.check_seconds = self.work.clock() - started
-        self._share = state.step / max(1, self.work.config.steps)
+        self._share = state.step / max(1, self.work.config.most_steps)
         self.work.watcher.stage("Learning", 1.0)
 
     def plan(self, seconds: float) -> None:
         """Make fewer checks where they would take much of the time that is left."""
-        if self.check_seconds and math.isfinite(seconds):
+        if self.work.config.steps is None and self.check_seconds and math.isfinite(seconds):
             affordable = int(CHECKING_SHARE * seconds / self.check_seconds)
             self._count = max(1, min(self._count, affordable))
 
     def after_step(self, state: TrainState, progress: Progress) -> bool:
         """Log; check when a part of the whole is done."""
-        self.work.watcher.advance(progress.done - self._share)
-        self.log(state, progress, state.step % LOG_EVERY == 0 or state.step == self.work.config.steps)
-        due = int(progress.done * self._count) > int(self._share * self._count)
-        self._share = progress.done
-        if due and progress.done < 1:
+        self.work.watcher.advance(max(0.0, progress.done - self._share))
+        self.log(state, progress, state.step % LOG_EVERY == 0 or state.step == self.work.config.most_steps)
+        done = progress.done if self.work.config.steps is None else state.step / self.work.config.steps
+        due = int(done * self._count) > int(self._share * self._count)
+        self._share = done
+        if due and done < 1:
             self._check(state)
             self._save(state)
         return False
