@@ -72,6 +72,7 @@ def command(
     The folder NAME.run holds the state, the checks (checks.json, fsc.png) and tables. Ctrl-C saves the state and leaves
     with exit code 130; --resume goes on.
     """
+    started = time.monotonic()  # before torch is imported, which takes its time
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.formats.files import check_ending
     from cryolithe.network.checkpoint import load_model
@@ -79,7 +80,6 @@ def command(
     from cryolithe.optimise.step import trainable
     from cryolithe.training.session import check_output
 
-    started = time.monotonic()
     keep_freed_memory()
     check_ending(output, (".safetensors",), "a model")
     if not output.absolute().parent.is_dir():
