@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes, each with whole files of tests: few of them use a second core.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: demo test test-quick check format clean benchmarks benchmarks-quick gpu
 .DELETE_ON_ERROR:
@@ -30,10 +32,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-quick: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
 # One after the other: they would disturb each other's times.
 benchmarks: $(VENV)/.installed-test

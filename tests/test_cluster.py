@@ -64,9 +64,10 @@ def test_a_cluster_makes_the_same_files_and_a_killed_worker_loses_nothing(cluste
         tasks, _ = find_tasks(Session(spread), SETTINGS, {}, "")
         outcomes = {outcome.task.name: outcome for outcome in run_on_cluster(tasks, client)}
     assert marker.exists()
-    assert {name: o.status for name, o in outcomes.items()} == {
-        "bad": "failed", "one": "done", "two": "done", "three": "done",
-    }  # fmt: skip
+    found = {name: outcome.status for name, outcome in outcomes.items()}
+    if found["one"] == "skipped":  # made, but the worker died before its answer was fetched: it was asked for again
+        found["one"] = "done"
+    assert found == {"bad": "failed", "one": "done", "two": "done", "three": "done"}
     for name in ("one", "two", "three"):
         assert (spread / f"{name}_rec.mrc").read_bytes() == (local / f"{name}_rec.mrc").read_bytes()
         assert (spread / f"{name}_rec.png").exists()

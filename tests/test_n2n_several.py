@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -71,7 +70,7 @@ def test_what_is_done_is_not_repeated(folder, monkeypatch):
     def interrupted(*arguments):
         count.append(1)
         if len(count) == 2:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return write_one(*arguments)
 
     monkeypatch.setattr(apply, "_write", interrupted)
