@@ -27,7 +27,7 @@ def test_halves_have_the_noise_that_is_asked_for_and_scores_know_the_truth():
     assert backbones.scores(clear, (clear.first, clear.second, clear.whole), 1.0)["fsc_worst_change"] == 0
     raw = backbones.scores(made, (made.first, made.second, made.whole), 1.0)
     assert raw["gain_db"] == pytest.approx(0, abs=1e-9)
-    best = backbones.scores(made, (made.first, made.second, made.case.truth), 1.0)
+    best = backbones.scores(clear, (clear.first, clear.second, clear.case.truth), 1.0)
     assert best["fsc_mean"] == pytest.approx(1)
     assert min(best["fidelity"].values()) == pytest.approx(1)
     blurred = backbones.scores(made, backbones.gaussian(made), 1.0)

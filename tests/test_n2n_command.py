@@ -184,7 +184,6 @@ def test_what_cannot_be_learned_from_is_refused_before_any_work(tmp_path, pair):
     one, other = pair
     assert "same file" in bad("--half1", one, "--half2", one)
     assert "give both" in bad("--half1", one)
-    assert "--half1 and --half2" in bad(one)
     assert "--half1 and --half2" in bad()
     assert "either VOLUME or" in bad(one, *of(pair))
     assert "does not exist" in bad("--half1", tmp_path / "no.mrc", "--half2", other)

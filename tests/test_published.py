@@ -560,7 +560,7 @@ def test_verify(tmp_path, ramp, models_folder):
     assert result.exit_code == 0, result.output
     verified = {line.split(":")[0] for line in result.stdout.splitlines()}
     assert verified == {"cells", "default", "draft", "fast", "general", "images", "theirs"}
-    assert result.stdout.count("as recorded") == 4
+    assert result.stdout.count("as recorded") == 7
     path = models_folder / "theirs.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

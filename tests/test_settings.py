@@ -200,6 +200,10 @@ WRONG = {
     "contrast": ["grey"],
     "tilt_axis": [361, -400, "up", float("nan")],
     **{name: [["a"], 3] for name in ("xf", "newst_com", "tilt_com", "aln", "star", "warp")},
+    "ctf_state": ["corrected", 3],
+    "defocus": [51, -60.0, "low", float("nan")],
+    "dose": [["a"], 3],
+    "specimen_thickness": [0, -80, 20_000, "thin", float("nan")],
     "centre": ["middle"],
     "handedness": ["left"],
     "flip_z": ["perhaps"],
@@ -216,7 +220,7 @@ WRONG = {
     "fix_nonfinite": ["perhaps", 7],
     "overwrite": ["perhaps", None],
 }
-TEXTS = ("model", "device", "xf", "newst_com", "tilt_com", "aln", "star", "warp")  # a number is a name, too
+TEXTS = ("model", "device", "xf", "newst_com", "tilt_com", "aln", "star", "warp", "dose")  # a number is a name, too
 SWITCHES = ("fix_nonfinite", "flip_z", "overwrite", "preview")
 WRONG_CASES = [(name, value) for name, values in WRONG.items() for value in values]
 

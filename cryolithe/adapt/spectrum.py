@@ -41,13 +41,13 @@ class Sectors:
         seen: by tilts that the network sees, boolean.
         left_out: by others alone.
         response: H of each.
-        shell: of each, from 0.
+        shell_numbers: of each, from 0.
     """
 
     seen: torch.Tensor
     left_out: torch.Tensor
     response: torch.Tensor
-    shell: torch.Tensor
+    shell_numbers: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _sectors(
         seen=torch.from_numpy((useful & seen).ravel()),
         left_out=torch.from_numpy((useful & everything & ~seen).ravel()),
         response=torch.from_numpy(response.astype(np.float32).ravel()),
-        shell=shell_numbers(shape),
+        shell_numbers=shell_numbers(shape),
     )
 
 
@@ -142,7 +142,7 @@ def fit_balance(cubes: Iterable[tuple[Cube, torch.Tensor]], window: str) -> Bala
             torch.ones_like(place.response),
         )
         shells = shell_count(_shape(volume))
-        found = torch.stack([_by_shell(term, place.seen, place.shell, shells) for term in terms])
+        found = torch.stack([_by_shell(term, place.seen, place.shell_numbers, shells) for term in terms])
         sums = found if sums is None else sums + found
     assert sums is not None
     cross, made_power, power, shared, count = sums
@@ -169,7 +169,7 @@ def cube_loss(volume: torch.Tensor, cube: Cube, balance: Balance, window: str, w
         wedge_weight: of frequencies that only left-out tilts measured.
     """
     place = sectors(cube, window)
-    gain, power, shared = (values[place.shell] for values in (balance.gain, balance.power, balance.shared))
+    gain, power, shared = (values[place.shell_numbers] for values in (balance.gain, balance.power, balance.shared))
     weight = (place.seen + wedge_weight * place.left_out) * shared / power.square()
     error = (gain * place.response * faded_spectrum(volume) - faded_spectrum(cube.run.targets)).abs().square()
     scale = (weight * torch.maximum(shared, LEAST_SHARED * power)).sum()
@@ -197,7 +197,7 @@ class ShellSums:
         terms = ((a * b.conj()).real, a.abs().square(), b.abs().square())
         for row, where in enumerate((place.seen, place.left_out)):
             for column, term in enumerate(terms):
-                self._sums[row, column] += _by_shell(term, where, place.shell, self._sums.shape[2])
+                self._sums[row, column] += _by_shell(term, where, place.shell_numbers, self._sums.shape[2])
 
     def curves(self) -> tuple[list[float], list[float]]:
         """FSC in the seen and the left-out sector, of each shell from the first after the mean; NaN for empty ones."""
