@@ -30,8 +30,8 @@ import torch
 from backbone_targets import targets_table
 from baselines.topaz import find_topaz
 from common import Table, cryolithe_command, parser, read_arguments, record
-from measures import FEWEST_PARTICLES
-from scenes import SCENES, Case, Scene, case_of, diameter_angstrom, merged, placed_molecules, recipe_of
+from measures import FEWEST_PARTICLES, picking_f1
+from scenes import SCENES, Case, Scene, case_of, diameter_angstrom, placed_molecules, recipe_of
 
 from cryolithe.denoise.ceiling import score_halves
 from cryolithe.denoise.n2n.bundled import general_weights
@@ -46,7 +46,7 @@ from cryolithe.denoise.n2n.train import Hooks, new_state, train, validated
 from cryolithe.denoise.scale import SIGMAS_PER_UNIT, survey
 from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.evaluation.matching import find_template
-from cryolithe.evaluation.picking import TOLERANCE, match, pick_blobs, picking_score, precision_recall
+from cryolithe.evaluation.picking import TOLERANCE, match, precision_recall
 from cryolithe.fidelity import class_fidelity
 from cryolithe.formats import read_mrc, write_volume
 from cryolithe.metrics import fourier_shell_correlation, resolution_at
@@ -56,6 +56,7 @@ from cryolithe.report import write_json
 from cryolithe.simulation import Molecule, simulate_series
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.volume import Volume
+from cryolithe.yaml_table import merged
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Denoised = tuple[Array, Array, Array]  # first half, second half, what a user is given
@@ -130,20 +131,10 @@ def scores(tomogram: Tomogram, made: Denoised, seconds: float) -> dict[str, Any]
         "shells_inside": [int(number) for number in np.flatnonzero(inside)],
         "resolution_0.5_angstrom": _finite(half),
         "fidelity": {name: float(np.nanmean(list(bands.values()))) for name, bands in classes.items()},
-        "dog_f1": blobs(case, whole),
+        "dog_f1": picking_f1(case, whole),
         "template_pr_auc": templates(tomogram, whole),
         "seconds": round(seconds, 1),
     }
-
-
-def blobs(case: Case, volume: Array) -> float | None:
-    """F1 of as many blobs as there are particles."""
-    known = case.known_px
-    if len(known) < FEWEST_PARTICLES or case.diameter_px < 4:
-        return None
-    picks, _ = pick_blobs(volume, case.diameter_px, most=len(known))
-    hits = match(picks, known, TOLERANCE * case.diameter_px)
-    return picking_score(hits, len(known), case.diameter_px * case.voxel_angstrom).f1
 
 
 def templates(tomogram: Tomogram, volume: Array) -> float | None:

@@ -31,7 +31,7 @@ from baselines.classical import gaussian
 from baselines.topaz import find_topaz
 from common import ROOT, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from scenes import PLAIN, SEED, Case, Scene, case_of, merged, placed_molecules
+from scenes import PLAIN, SEED, Case, Scene, case_of, placed_molecules
 from skimage.exposure import match_histograms
 
 from cryolithe.denoise.n2n.network import BACKBONES
@@ -46,6 +46,7 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.projector.classical import fbp
 from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, simulate_series
 from cryolithe.simulation.crowd import make_cell
+from cryolithe.yaml_table import merged
 
 Volume = NDArray[np.float32]
 

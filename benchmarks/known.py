@@ -134,18 +134,35 @@ def rows_of(results: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterator[lis
 
 def write(options: Any, runs: dict[str, Any], results: dict[str, Any]) -> None:
     """Write what is there so far."""
+    how = f"Networks alone, from {options.model}, {options.minutes:g} minutes of one core each; facts "
+    how = "Networks alone, as they are" if options.networks else how + ", ".join(options.facts)
     table = Table(
         "What is known goes in",
         ("CTF", "network", "loss", "SNR dB", "FSC measured", "FSC missing", *SUMMARY),
         list(rows_of(results)),
-        note=f"Networks alone, from {options.model}, {options.minutes:g} minutes of one core each; facts "
-        f"{', '.join(options.facts)}; {options.series} series a row, more for white noise.",
+        note=f"{how}; {options.series} series a row, more for white noise.",
     )
     record("known", {"tables": [table], "runs": runs, "results": results}, options.output)
 
 
+def score(options: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    """Score networks as they are, told everything and told nothing; those that take no facts once."""
+    networks = {name: load_model(name).network for name in options.networks}
+    config, _ = training(options, load_model(options.model).network, ())
+    for state, series in examples_of(options, config).items():
+        for name, network in networks.items():
+            heard = {f"{name}, told": True, f"{name}, told nothing": False}
+            for title, told in (heard if network.config.input.known else {name: True}).items():
+                results.setdefault(state, {})[title] = _plain(verdicts(network, series, config, told))
+
+
+def _plain(found: list[Verdict]) -> list[dict[str, Any]]:
+    plain: list[dict[str, Any]] = json.loads(json.dumps([dataclasses.asdict(one) for one in found]))
+    return plain
+
+
 def main() -> None:
-    """Train both networks and score them."""
+    """Train both networks and score them, or score what is there."""
     made = parser("known", __doc__)
     made.add_argument("--model", default="fast", help="weights that both start from; a RowSet that takes no facts")
     made.add_argument("--molecules", type=Path, help="library of molecules; else procedural ones only")
@@ -153,6 +170,7 @@ def main() -> None:
     made.add_argument("--series", type=int, default=4, help="to score on, for each state of the CTF")
     made.add_argument("--facts", default=",".join(FACTS), help="that one of them takes, separated by commas")
     made.add_argument("--learning-rate", type=float, default=3e-4)
+    made.add_argument("--networks", nargs="+", metavar="NAME", help="score these instead; nothing is trained")
     made.add_argument("--bf16", action="store_true", help="train in bfloat16, where the CPU multiplies it")
     options = read_arguments(made)
     options.facts = tuple(name for name in FACTS if name in options.facts.split(","))
@@ -162,6 +180,10 @@ def main() -> None:
     scratch = options.output.parent
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     runs: dict[str, Any] = {}
+    if options.networks:
+        score(options, results)
+        write(options, runs, results)
+        return
     examples = examples_of(options, training(options, start, ())[0])
     for facts, names in (((), {WITHOUT: True}), (options.facts, {TOLD: True, UNTOLD: False})):
         config, first = training(options, start, facts)
@@ -169,8 +191,7 @@ def main() -> None:
         for state, series in examples.items():
             for name, told in names.items():
                 found = verdicts(network, series, config, told)
-                plain = json.loads(json.dumps([dataclasses.asdict(one) for one in found]))
-                results.setdefault(state, {})[name] = plain
+                results.setdefault(state, {})[name] = _plain(found)
         write(options, runs, results)
 
 

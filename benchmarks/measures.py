@@ -75,7 +75,7 @@ def measure(case: Case, volume: Volume, seconds: float | None) -> Scores:
     """Compare a volume, dense = bright, with the truth of its series."""
     tilt_range = (min(case.angles_deg), max(case.angles_deg))
     wedge = wedge_energy(volume, tilt_range)
-    picked = _picking(case, volume)
+    picked = picking_f1(case, volume)
     if volume is case.truth:
         return Scores(None, None, None, None, None, picked, wedge.fill, wedge.streak_index, None)
     curve = fourier_shell_correlation(case.truth, volume, tilt_range_deg=tilt_range)
@@ -95,7 +95,8 @@ def measure(case: Case, volume: Volume, seconds: float | None) -> Scores:
     )
 
 
-def _picking(case: Case, volume: Volume) -> float | None:
+def picking_f1(case: Case, volume: Volume) -> float | None:
+    """F1 of as many blobs as there are particles; None for too few of them, or too small ones."""
     known = case.known_px
     if len(known) < FEWEST_PARTICLES or case.diameter_px < 4:
         return None

@@ -24,6 +24,7 @@ from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, load_library
 from cryolithe.simulation.procedural import procedural_library
 from cryolithe.training.class_scoring import structure_labels
 from cryolithe.training.scaling import measure_scale
+from cryolithe.yaml_table import merged
 
 Volume = NDArray[np.float32]
 
@@ -79,15 +80,6 @@ class Case:
     known_px: NDArray[np.float64]
     diameter_px: float
     labels: NDArray[np.uint8]
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables with some entries replaced."""
-    made = dict(base)
-    for key, value in changes.items():
-        below = made.get(key)
-        made[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return made
 
 
 def isolated(snr_db: float) -> Scene:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,15 @@ def read_yaml_table(path: Path, kind: str, limit_bytes: int = 1_000_000) -> dict
         found = _NAMES.get(type(values), f"a {type(values).__name__}")
         raise SettingsError(f"{path} must hold 'key: value' lines, found {found}")
     return {str(key): value for key, value in values.items()}
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables with some entries replaced."""
+    made = dict(base)
+    for key, value in changes.items():
+        below = made.get(key)
+        made[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return made
 
 
 def _parsed(text: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,7 @@ from cryolithe.denoise.n2n.planar import PlanarConfig
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.filters import WINDOWS
 from cryolithe.simulation import Recipe, SpecimenRecipe, swept_angles_deg
-from cryolithe.yaml_table import read_yaml_table
+from cryolithe.yaml_table import merged, read_yaml_table
 
 VOLUMES, IMAGES = "n2n", "n2n-images"
 KINDS = (VOLUMES, IMAGES)
@@ -216,12 +215,3 @@ def entry_recipe(config: GeneralConfig, entry: RecipeEntry, base: Path) -> Recip
         told = error.errors()[0] if isinstance(error, ValidationError) else None
         what = f"'{'.'.join(map(str, told['loc']))}': {told['msg']}" if told else str(error)
         raise SettingsError(f"{path}: {what}") from error
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables with some entries replaced."""
-    made = dict(base)
-    for key, value in changes.items():
-        below = made.get(key)
-        made[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,9 @@ from cryolithe.denoise.n2n.gains import ShellGain, fit_gain
 from cryolithe.denoise.n2n.losses import fsc_loss
 from cryolithe.denoise.n2n.network import build
 from cryolithe.denoise.n2n.planar import Planar
+from cryolithe.denoise.n2n.recipe import learning_rate
 from cryolithe.denoise.n2n.tiles import as_batch, prepared
+from cryolithe.denoise.n2n.train import output_of
 from cryolithe.denoise_training.config import GeneralConfig
 from cryolithe.denoise_training.patches import Examples, SeriesPatches, noisy
 from cryolithe.denoise_training.store import Stored
@@ -72,12 +73,6 @@ def new_state(config: GeneralConfig, place: Place) -> GeneralState:
     return GeneralState(network=network, averaged=averaged, optimiser=optimiser, scaler=new_scaler(place))
 
 
-def rate(config: GeneralConfig, step: int, done: float) -> float:
-    """Warm-up, then half a cosine to 0 at the end of the steps or the time."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
 def train(
     config: GeneralConfig,
     patches: SeriesPatches,
@@ -101,7 +96,7 @@ def train(
     task: Task[GeneralState, Examples] = Task(
         steps=config.steps,
         batches=_until(config.steps, patches, state.step),
-        learning_rate=lambda step, share: rate(config, step, max(share, step / config.steps)),
+        learning_rate=lambda step, share: learning_rate(config, step, max(share, step / config.steps)),
         gradient=lambda state, batch: gradient(state, [loss(config, state.network, batch, place)]),
         update=lambda state, value: _update(config, state, value),
         remedy="try --precision fp32",
@@ -123,19 +118,12 @@ def _update(config: GeneralConfig, state: GeneralState, value: float) -> float:
 def loss(config: GeneralConfig, network: nn.Module, batch: Examples, place: Place) -> torch.Tensor:
     """Squared difference by what there is to be found, and the correlation of shells."""
     wanted, weight = batch.wanted.to(place.device), batch.weight.to(place.device)
-    made = _output(network, as_batch(batch.given, place.device), place).float()
+    made = output_of(network, as_batch(batch.given, place.device), place).float()
     total = (weight * (made - wanted).square().mean(dim=(1, 2, 3, 4))).mean()
     if config.loss_fsc:
         scale = weight.sqrt()[:, None, None, None, None]
         total = total + config.loss_fsc * fsc_loss(made * scale, wanted * scale)
     return total
-
-
-def _output(network: nn.Module, given: torch.Tensor, place: Place) -> torch.Tensor:
-    mixed = place.precision != torch.float32
-    with torch.autocast(place.device.type, dtype=place.precision if mixed else None, enabled=mixed):
-        out: torch.Tensor = network(given)
-    return out
 
 
 @torch.no_grad()
@@ -151,7 +139,7 @@ def validated(network: nn.Module, held: Sequence[Stored], place: Place) -> Found
         clean = series.clean[box].astype(np.float32)
         for dose, amount in DOSES.items():
             given, sigma = noisy(series, box, amount)
-            made = _output(network, as_batch(torch.from_numpy(given)[None, None], place.device), place)
+            made = output_of(network, as_batch(torch.from_numpy(given)[None, None], place.device), place)
             values = made[0, 0].float().cpu().numpy()
             before[dose].append(_correlation(given, clean))
             after[dose].append(_correlation(values, clean))

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cryolithe.alignment import Alignment, Centre
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.reading import Reading
 
-Told = Literal["angles", "axis", "shifts", "local", "dose", "ctf"]
+Told = Literal["angles", "axis", "shifts"]
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,6 @@ class AlignmentFormat:
         describe: what ``cryolithe info`` says of a file, by its ending in small letters.
         tables: files that stand for a stack whose images are files of their own, by ending: each gives those files.
         centre: where the program counts pixels from; for the help text, the alignment itself has it as well.
-        local: reader of local (patch) alignments; nothing applies them yet.
-        imaging: reader of dose and CTF of each image; nothing applies them yet.
     """
 
     program: str
@@ -108,5 +106,3 @@ class AlignmentFormat:
     describe: Mapping[str, Callable[[Path], list[Fact]]] = field(default_factory=dict)
     tables: Mapping[str, Callable[[Path, Reading], tuple[Path, ...]]] = field(default_factory=dict)
     centre: Centre = "imod"
-    local: Callable[[Named, Stack], Any] | None = None
-    imaging: Callable[[Named, Stack], Any] | None = None

@@ -40,6 +40,11 @@ class Place:
         """Which share of the data is this process's."""
         return self.rank, self.world
 
+    def autocast(self) -> torch.autocast:
+        """Products in this precision, within a ``with`` statement."""
+        mixed = self.precision != torch.float32
+        return torch.autocast(self.device.type, dtype=self.precision if mixed else None, enabled=mixed)
+
 
 def join_processes(device: torch.device, precision: torch.dtype) -> Place:
     """Join the other processes of torchrun; a single process without it.

@@ -164,7 +164,9 @@ def _exposures(
                 "for each, at its tilt angle; give the file of this series, or leave --dose out"
             )
         sources["dose"] = f"--dose {Path(settings.dose).name}"
-    for path in _beside(files, settings):
+    # Files that the run reads anyway; most tell no exposures.
+    named = [*([] if files.angles is None else [files.angles]), *settings.alignment_files.values()]
+    for path in named:
         told = _read(path, files)
         found = told.of_images(files.angles_deg)
         if found is not None and "dose" in taken:
@@ -184,12 +186,6 @@ def _exposures(
             if defocus is None:
                 defocus, sources["defocus"] = told.defocus_um, path.name
     return doses, defocus
-
-
-def _beside(files: SeriesFiles, settings: ReconstructSettings) -> list[Path]:
-    """Files that the run reads anyway and that may tell exposures."""
-    angles = [files.angles] if files.angles is not None and files.angles.suffix.lower() == ".mdoc" else []
-    return [*angles, *(path for name, path in settings.alignment_files.items() if name in ("star", "warp"))]
 
 
 def _read(path: Path, files: SeriesFiles) -> Exposures:

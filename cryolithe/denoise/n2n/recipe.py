@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -70,7 +70,19 @@ def make_recipe(config: Config, device: torch.device, **changes: Any) -> Recipe:
     return Recipe(**{"config": config, "edge": edge, "batch": batch, **wished})
 
 
-def learning_rate(recipe: Recipe, step: int, done: float) -> float:
+class WarmCosine(Protocol):
+    """What has a learning rate at its peak, and steps over which it rises to that."""
+
+    @property
+    def learning_rate(self) -> float:
+        """At its peak."""
+
+    @property
+    def warmup_steps(self) -> int:
+        """Over which it rises."""
+
+
+def learning_rate(recipe: WarmCosine, step: int, done: float) -> float:
     """Warm-up, then half a cosine to 0.
 
     Args:

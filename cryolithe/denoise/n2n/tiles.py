@@ -23,6 +23,7 @@ from cryolithe.denoise.n2n.gains import GAIN_REACH_PX, ShellGain
 from cryolithe.denoise.n2n.network import Config, kind_of
 from cryolithe.errors import ResourceError
 from cryolithe.mirrors import reflected
+from cryolithe.optimise.distributed import Place
 
 Box = tuple[slice, slice, slice]
 Source = Callable[[Box], NDArray[np.float32]]
@@ -201,9 +202,7 @@ class Runner:
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Denoised values of one tile, shape ``(z, y, x)``."""
         batch = as_batch(torch.from_numpy(np.ascontiguousarray(values))[None, None], self.device)
-        mixed = self.precision != torch.float32
-        kind = self.precision if mixed else None
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=kind, enabled=mixed):
+        with torch.inference_mode(), Place(self.device, self.precision).autocast():
             found = self.network(batch)
         out: NDArray[np.float32] = found[0, 0].float().cpu().numpy()
         return out

@@ -108,7 +108,7 @@ def _batches(patches: Patches, size: int, step: int) -> Generator[Batch, None, N
 def _gradient(recipe: Recipe, place: Place, state: N2nState, batch: Batch, done: float) -> float:
     """Gradient of a batch in a part of the training that is done; returns its loss."""
     given, target = (as_batch(values, place.device) for values in batch)
-    return gradient(state, [half_loss(recipe.loss, _output(state.network, given, place), target, done)])
+    return gradient(state, [half_loss(recipe.loss, output_of(state.network, given, place), target, done)])
 
 
 def _update(recipe: Recipe, state: N2nState, rate: float) -> float:
@@ -117,9 +117,9 @@ def _update(recipe: Recipe, state: N2nState, rate: float) -> float:
     return norm
 
 
-def _output(network: nn.Module, given: torch.Tensor, place: Place) -> torch.Tensor:
-    mixed = place.precision != torch.float32
-    with torch.autocast(place.device.type, dtype=place.precision if mixed else None, enabled=mixed):
+def output_of(network: nn.Module, given: torch.Tensor, place: Place) -> torch.Tensor:
+    """What a network makes of a batch, in the precision of a place."""
+    with place.autocast():
         out: torch.Tensor = network(given)
     return out
 
@@ -128,7 +128,7 @@ def _output(network: nn.Module, given: torch.Tensor, place: Place) -> torch.Tens
 def validated(recipe: Recipe, patches: Patches, place: Place, network: nn.Module) -> Held:
     """What a network makes of the patches held back."""
     return validate(
-        lambda given: _output(network, as_batch(given, place.device), place),
+        lambda given: output_of(network, as_batch(given, place.device), place),
         patches.held_back(recipe.validation_patches),
     )
 

@@ -138,9 +138,8 @@ class _Cache:
     @torch.inference_mode()
     def _evaluated(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
         place = self._settings.place
-        mixed = place.precision != torch.float32
         first, second = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
-        with torch.autocast(place.device.type, dtype=place.precision if mixed else None, enabled=mixed):
+        with place.autocast():
             found = self._settings.network(first, second)
         return list(found.float().split(pairs[0][0].shape[0]))
 

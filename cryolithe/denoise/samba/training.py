@@ -110,8 +110,7 @@ def batch_loss(network: SambaNet, batch: torch.Tensor, place: Place) -> torch.Te
         place: device and precision.
     """
     before, middle, after = batch.to(place.device, non_blocking=True)
-    mixed = place.precision != torch.float32
-    with torch.autocast(place.device.type, dtype=place.precision if mixed else None, enabled=mixed):
+    with place.autocast():
         found = network(before, after)
     return interpolation_loss(found, middle)
 
