@@ -2,7 +2,8 @@
 
 Series of the scenes "lamella" and "cellular" are back-projected from even and odd frames, with as much noise added as
 brings the halves to a given half SNR. Every backbone is trained with every loss for the same minutes, on one tomogram
-or on several of the same kind, and stands beside the raw volume, a Gaussian whose width the halves choose, Samba, the
+or on several of the same kind, beginning as the command does (with the general weights where they suit) and, as rows
+"fresh", from nothing, and stands beside the raw volume, a Gaussian whose width the halves choose, Samba, the
 general network without training and, where an environment has it, Topaz-Denoise (a program of its own, GPL).
 
 Scores: half SNR with its ceiling; FSC to the truth by shell; fidelity by class of structure; F1 of blobs picked by a
@@ -85,6 +86,25 @@ class Tomogram:
     def whole(self) -> Array:
         """FBP of all frames."""
         return (self.first + self.second) / np.float32(2)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A training of the experiment.
+
+    Attributes:
+        backbone: name of the network.
+        loss: that is minimised.
+        fresh: begins from nothing, although the package has weights to begin with.
+    """
+
+    backbone: str
+    loss: LossName
+    fresh: bool = False
+
+    def named(self, count: int) -> str:
+        """Name of the row of a network trained on so many tomograms."""
+        return f"n2n {self.backbone}{' fresh' if self.fresh else ''} {self.loss} {count}"
 
 
 def make_tomogram(scene: Scene, side: int, library: tuple[Molecule, ...], number: int, snr_db: float) -> Tomogram:
@@ -180,15 +200,18 @@ def both(network: torch.nn.Module, config: Config, gain: ShellGain, tomogram: To
 
 
 def learned(
-    backbone: str, loss: LossName, tomograms: Sequence[Tomogram], minutes: float, place: Place
+    wish: Wish, tomograms: Sequence[Tomogram], minutes: float, place: Place
 ) -> tuple[torch.nn.Module, Config, ShellGain, int]:
     """A network trained on some tomograms; its steps."""
-    config = BACKBONES[backbone]
+    config = BACKBONES[wish.backbone]
+    path = None if wish.fresh else general_weights()
+    general = None if path is None else load_denoiser(path)
+    start = general.network if general is not None and general.config == config else None
     with tempfile.TemporaryDirectory() as name:
         pairs = [open_pair(*written(tomogram, Path(name) / str(n)), True) for n, tomogram in enumerate(tomograms)]
-        recipe = make_recipe(config, place.device, loss=loss)
+        recipe = make_recipe(config, place.device, loss=wish.loss)
         patches = Patches(pairs, recipe.edge, config.multiple, recipe.seed)
-        state = train(recipe, patches, place, Hooks(limit_seconds=60 * minutes), new_state(recipe, place))
+        state = train(recipe, patches, place, Hooks(limit_seconds=60 * minutes), new_state(recipe, place, start))
         held = validated(recipe, patches, place, state.best)
     return state.best, config, held.gain, state.step
 
@@ -280,20 +303,20 @@ def run_scene(
 
         each("topaz 10a", by_topaz)
     for count in arguments.tomograms:
-        for backbone, loss in product_of(arguments):
-            name = f"n2n {backbone} {loss} {count}"
+        for wish in wishes_of(arguments):
+            name = wish.named(count)
             if count == 1:
-                each(name, partial(_alone, backbone, loss, arguments.minutes, place))
+                each(name, partial(_alone, wish, arguments.minutes, place))
                 continue
             names = [f"{scene.title} {t.case.number}: {name}" for t in judged]
             if any(map(rows.wanted, names)):
-                each(name, partial(_by, learned(backbone, loss, tomograms[:count], arguments.minutes, place), place))
+                each(name, partial(_by, learned(wish, tomograms[:count], arguments.minutes, place), place))
     if not arguments.no_samba:
         each("samba", lambda t: samba(t, arguments.minutes))
 
 
-def _alone(backbone: str, loss: LossName, minutes: float, place: Place, tomogram: Tomogram) -> Denoised:
-    return _by(learned(backbone, loss, [tomogram], minutes, place), place, tomogram)
+def _alone(wish: Wish, minutes: float, place: Place, tomogram: Tomogram) -> Denoised:
+    return _by(learned(wish, [tomogram], minutes, place), place, tomogram)
 
 
 def _by(found: tuple[torch.nn.Module, Config, ShellGain, int], place: Place, tomogram: Tomogram) -> Denoised:
@@ -301,11 +324,15 @@ def _by(found: tuple[torch.nn.Module, Config, ShellGain, int], place: Place, tom
     return both(network, config, gain, tomogram, place)
 
 
-def product_of(arguments: argparse.Namespace) -> Iterator[tuple[str, LossName]]:
-    """Backbones and losses, the ones that are fast first."""
+def wishes_of(arguments: argparse.Namespace) -> Iterator[Wish]:
+    """Backbones and losses, the ones that are fast first; those that the general weights suit from nothing too."""
+    path = general_weights()
+    suited = None if path is None else load_denoiser(path).config
     for loss in arguments.losses:
         for backbone in arguments.backbones:
-            yield backbone, loss
+            yield Wish(backbone, loss)
+            if BACKBONES[backbone] == suited:
+                yield Wish(backbone, loss, fresh=True)
 
 
 def _timed(tomogram: Tomogram, denoise: Callable[[Tomogram], Denoised]) -> dict[str, Any]:
@@ -347,7 +374,7 @@ def noise(tomogram: Tomogram, minutes: float, place: Place) -> dict[str, Any]:
     rng = np.random.default_rng(2)
     halves = [np.asarray(rng.standard_normal(tomogram.first.shape), np.float32) for _ in range(2)]
     empty = Tomogram(tomogram.case, halves[0], halves[1], None)
-    one, two, _ = _alone("unet-small", "l2", minutes, place, empty)
+    one, two, _ = _alone(Wish("unet-small", "l2"), minutes, place, empty)
     score = score_halves((halves[0], halves[1]), (one, two))
     return {"correlations": list(score.denoised), "chance": score.chance}
 
