@@ -24,8 +24,8 @@ from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.formats import write_stack
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp_of_images
-from cryolithe.reconstruct.methods import Compute
-from cryolithe.reconstruct.networks import fbp_share
+from cryolithe.reconstruction.methods import Compute
+from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.simulation import SpecimenRecipe, make_specimen, project
 from cryolithe.training.scoring import Score, reconstruct_array, score_volume
 

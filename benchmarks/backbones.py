@@ -34,17 +34,17 @@ from common import Table, cryolithe_command, parser, read_arguments, record
 from measures import FEWEST_PARTICLES, picking_f1
 from scenes import SCENES, Case, Scene, case_of, diameter_angstrom, placed_molecules, recipe_of
 
-from cryolithe.denoise.ceiling import score_halves
-from cryolithe.denoise.n2n.bundled import general_weights
-from cryolithe.denoise.n2n.gains import ShellGain
-from cryolithe.denoise.n2n.halves import open_pair
-from cryolithe.denoise.n2n.losses import LOSSES, LossName
-from cryolithe.denoise.n2n.network import BACKBONES, Config, load_denoiser
-from cryolithe.denoise.n2n.pairs import Patches
-from cryolithe.denoise.n2n.recipe import make_recipe
-from cryolithe.denoise.n2n.tiles import Runner, denoise_volume, plan_tiles, prepared
-from cryolithe.denoise.n2n.train import Hooks, new_state, train, validated
-from cryolithe.denoise.scale import SIGMAS_PER_UNIT, survey
+from cryolithe.denoising.ceiling import score_halves
+from cryolithe.denoising.n2n.bundled import general_weights
+from cryolithe.denoising.n2n.gains import ShellGain
+from cryolithe.denoising.n2n.halves import open_pair
+from cryolithe.denoising.n2n.losses import LOSSES, LossName
+from cryolithe.denoising.n2n.network import BACKBONES, Config, load_denoiser
+from cryolithe.denoising.n2n.pairs import Patches
+from cryolithe.denoising.n2n.recipe import make_recipe
+from cryolithe.denoising.n2n.tiles import Runner, denoise_volume, plan_tiles, prepared
+from cryolithe.denoising.n2n.train import Hooks, new_state, train, validated
+from cryolithe.denoising.scale import SIGMAS_PER_UNIT, survey
 from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.evaluation.matching import find_template
 from cryolithe.evaluation.picking import TOLERANCE, match, precision_recall

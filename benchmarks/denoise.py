@@ -26,14 +26,14 @@ from common import ROOT, Table, cryolithe_command, parser, read_arguments, recor
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from cryolithe.denoise.samba.blocks import Source
-from cryolithe.denoise.samba.gaps import gaps_of
-from cryolithe.denoise.samba.inference import Inference
-from cryolithe.denoise.samba.model import SIZES, SambaNet, count_weights, load_weights
-from cryolithe.denoise.samba.recipe import Recipe
-from cryolithe.denoise.samba.sweep import central_tile
-from cryolithe.denoise.samba.training import batch_loss, new_state
-from cryolithe.denoise.scale import survey
+from cryolithe.denoising.samba.blocks import Source
+from cryolithe.denoising.samba.gaps import gaps_of
+from cryolithe.denoising.samba.inference import Inference
+from cryolithe.denoising.samba.model import SIZES, SambaNet, count_weights, load_weights
+from cryolithe.denoising.samba.recipe import Recipe
+from cryolithe.denoising.samba.sweep import central_tile
+from cryolithe.denoising.samba.training import batch_loss, new_state
+from cryolithe.denoising.scale import survey
 from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.formats.volume_file import open_volume_file
@@ -43,8 +43,8 @@ from cryolithe.network.checkpoint import load_model
 from cryolithe.optimise.distributed import Place
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruct.methods import ON_CPU
-from cryolithe.reconstruct.networks import fbp_share
+from cryolithe.reconstruction.methods import ON_CPU
+from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.simulation import SpecimenRecipe, load_molecules, make_specimen, noise_sigma, project
 from cryolithe.training.scoring import reconstruct_array
 from cryolithe.volume import Volume
@@ -305,7 +305,7 @@ def speed(place: Place, size: str, quick: bool) -> dict[str, Any]:
         usable = np.ones(3, dtype=bool)
         inference = Inference(network, place, usable, 1, batch=batch)
         planes = [triplets[i, :1].to(place.device) for i in range(2)]
-        from cryolithe.denoise.samba.inference import _Cache
+        from cryolithe.denoising.samba.inference import _Cache
 
         cache = _Cache(inference, lambda z: np.zeros((crop, crop), np.float32))
 

@@ -34,11 +34,11 @@ from numpy.typing import NDArray
 from scenes import PLAIN, SEED, Case, Scene, case_of, placed_molecules
 from skimage.exposure import match_histograms
 
-from cryolithe.denoise.n2n.network import BACKBONES
-from cryolithe.denoise.n2n.pairs import Patches
-from cryolithe.denoise.n2n.recipe import make_recipe
-from cryolithe.denoise.n2n.tiles import Runner, Tiling, denoise_volume, prepared, spans
-from cryolithe.denoise.n2n.train import Hooks, new_state, train
+from cryolithe.denoising.n2n.network import BACKBONES
+from cryolithe.denoising.n2n.pairs import Patches
+from cryolithe.denoising.n2n.recipe import make_recipe
+from cryolithe.denoising.n2n.tiles import Runner, Tiling, denoise_volume, prepared, spans
+from cryolithe.denoising.n2n.train import Hooks, new_state, train
 from cryolithe.device import choose_precision
 from cryolithe.evaluation.picking import TOLERANCE, match, pick_blobs, picking_score
 from cryolithe.evaluation.similarity import similarity

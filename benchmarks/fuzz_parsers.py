@@ -22,7 +22,7 @@ from cryolithe.alignment import Alignment
 from cryolithe.cli.info import describe
 from cryolithe.curation.choices import read_choices
 from cryolithe.curation.manifest import read_manifest
-from cryolithe.denoise.samba.model import FlowConfig, FusionConfig, SambaConfig, SambaNet, load_weights, save_weights
+from cryolithe.denoising.samba.model import FlowConfig, FusionConfig, SambaConfig, SambaNet, load_weights, save_weights
 from cryolithe.formats import read_angles_deg, read_mrc, read_series_list
 from cryolithe.formats.alignment_aretomo import read_aln
 from cryolithe.formats.alignment_imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf

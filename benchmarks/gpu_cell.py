@@ -28,24 +28,24 @@ import torch
 # (stage, module, name) of what the command calls while it works.
 FILE_STAGES = (
     ("hash", "cryolithe.formats.reading", "file_sha256"),
-    ("read and check", "cryolithe.reconstruct.run", "check_images"),
-    ("preparation", "cryolithe.reconstruct.run", "prepare_stack"),
-    ("comparison", "cryolithe.reconstruct.run", "measure_curve"),
-    ("method", "cryolithe.reconstruct.run", "_make_method"),
-    ("slabs in all", "cryolithe.reconstruct.run", "_make_slabs"),
-    ("rows", "cryolithe.reconstruct.preparation", "PreparedStack.read_rows"),
-    ("compute", "cryolithe.reconstruct.slabs", "compute_slab"),
-    ("pin and send rows", "cryolithe.reconstruct.copying", "CopyStream.send"),
-    ("wait for voxels", "cryolithe.reconstruct.copying", "CopyStream.landed"),
-    ("scale", "cryolithe.reconstruct.run", "scaled"),
-    ("finite", "cryolithe.reconstruct.run", "all_finite"),
+    ("read and check", "cryolithe.reconstruction.run", "check_images"),
+    ("preparation", "cryolithe.reconstruction.run", "prepare_stack"),
+    ("comparison", "cryolithe.reconstruction.run", "measure_curve"),
+    ("method", "cryolithe.reconstruction.run", "_make_method"),
+    ("slabs in all", "cryolithe.reconstruction.run", "_make_slabs"),
+    ("rows", "cryolithe.reconstruction.preparation", "PreparedStack.read_rows"),
+    ("compute", "cryolithe.reconstruction.slabs", "compute_slab"),
+    ("pin and send rows", "cryolithe.reconstruction.copying", "CopyStream.send"),
+    ("wait for voxels", "cryolithe.reconstruction.copying", "CopyStream.landed"),
+    ("scale", "cryolithe.reconstruction.run", "scaled"),
+    ("finite", "cryolithe.reconstruction.run", "all_finite"),
     ("cast", "cryolithe.formats.mrc_writer", "VolumeWriter.cast"),
     ("write", "cryolithe.formats.mrc_writer", "VolumeWriter.write_rows"),
     ("sync", "cryolithe.formats.mrc_writer", "VolumeWriter.sync"),
     ("statistics", "cryolithe.formats.mrc_writer", "RunningStatistics.add"),
-    ("checksum", "cryolithe.reconstruct.storing", "checksum"),
-    ("self-check", "cryolithe.reconstruct.run", "self_check"),
-    ("finish", "cryolithe.reconstruct.run", "finish"),
+    ("checksum", "cryolithe.reconstruction.storing", "checksum"),
+    ("self-check", "cryolithe.reconstruction.run", "self_check"),
+    ("finish", "cryolithe.reconstruction.run", "finish"),
 )
 
 
@@ -133,10 +133,10 @@ def from_file_to_file(words: list[str], output: Path) -> dict[str, Any]:
 
 def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
     """All slabs of the same run with random rows that lie on the GPU; results stay there and are dropped."""
-    from cryolithe.reconstruct import run as runs
-    from cryolithe.reconstruct.fitting import fit
-    from cryolithe.reconstruct.methods import NetworkMethod
-    from cryolithe.reconstruct.networks import fbp_share
+    from cryolithe.reconstruction import run as runs
+    from cryolithe.reconstruction.fitting import fit
+    from cryolithe.reconstruction.methods import NetworkMethod
+    from cryolithe.reconstruction.networks import fbp_share
 
     run = job_of(words)
     planned = fit(run)
@@ -200,7 +200,7 @@ def _kernels(method: Any, rows: torch.Tensor, times: float) -> dict[str, list[fl
 def job_of(words: list[str]) -> Any:
     """The resolved job of a command's words."""
     from cryolithe.cli.reconstruct import command
-    from cryolithe.reconstruct.job import Job, resolve
+    from cryolithe.reconstruction.job import Job, resolve
     from cryolithe.settings import ReconstructSettings
 
     context = command.make_context("reconstruct", list(words))

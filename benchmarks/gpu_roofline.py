@@ -36,10 +36,10 @@ from cryolithe.network import RowSet
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import classical, make_projector
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL
-from cryolithe.reconstruct.fusion import SHELLS, FusionCurve
-from cryolithe.reconstruct.methods import Compute, FbpMethod, NetworkMethod, SirtMethod
-from cryolithe.reconstruct.mixing import fused_method
-from cryolithe.reconstruct.networks import make_network_method
+from cryolithe.reconstruction.fusion import SHELLS, FusionCurve
+from cryolithe.reconstruction.methods import Compute, FbpMethod, NetworkMethod, SirtMethod
+from cryolithe.reconstruction.mixing import fused_method
+from cryolithe.reconstruction.networks import make_network_method
 
 FLAT = FusionCurve(0.3, (1.0,) * SHELLS)
 COLUMNS = ("stage", "G operations", "GB", "seconds", "of all", "roofline, s", "bound by", "of the roofline")

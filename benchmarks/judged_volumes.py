@@ -18,7 +18,7 @@ from baselines.classical import gaussian
 from common import METHOD_WORDS, cryolithe_command, peak_rss_of
 from numpy.typing import NDArray
 
-from cryolithe.denoise.n2n.bundled import general_weights
+from cryolithe.denoising.n2n.bundled import general_weights
 from cryolithe.errors import InputError
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.volume import Volume

@@ -3,7 +3,7 @@
 Half SNR with its ceiling (Topaz-Denoise), template matching (the review of Jones et al.), picking by a difference of
 Gaussians (DUAL). ``python benchmarks/empiar.py --judges all`` runs them; printed numbers, their sources and where
 positions and templates lie stand in training_data/judges.yaml. All scores are those of `cryolithe.evaluation` and
-`cryolithe.denoise.ceiling`.
+`cryolithe.denoising.ceiling`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from judged_volumes import FBP, Making, halves_of, low_pass, volume_of
 from numpy.typing import NDArray
 
 from cryolithe.curation.manifest import Manifest, PairEntry
-from cryolithe.denoise.ceiling import HalfScore, half_snr_db, mean_half_snr_db
-from cryolithe.denoise.n2n.halves import open_pair
+from cryolithe.denoising.ceiling import HalfScore, half_snr_db, mean_half_snr_db
+from cryolithe.denoising.n2n.halves import open_pair
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.evaluate import Evaluation, evaluate
 from cryolithe.evaluation.inputs import Request, load, middle

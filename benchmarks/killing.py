@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryolithe.reconstruct.fitting import demand, fit
-from cryolithe.reconstruct.job import Job, resolve
-from cryolithe.reconstruct.plan import run_bytes
+from cryolithe.reconstruction.fitting import demand, fit
+from cryolithe.reconstruction.job import Job, resolve
+from cryolithe.reconstruction.plan import run_bytes
 from cryolithe.settings import ReconstructSettings
 
 # From where the moments of kills are counted: moving the results takes milliseconds of a run of a second.

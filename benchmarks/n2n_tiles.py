@@ -18,11 +18,11 @@ import torch
 from common import parser, read_arguments, record
 from numpy.typing import NDArray
 
-from cryolithe.denoise.n2n.network import BACKBONES, Config
-from cryolithe.denoise.n2n.pairs import Patches
-from cryolithe.denoise.n2n.recipe import make_recipe
-from cryolithe.denoise.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
-from cryolithe.denoise.n2n.train import Hooks, new_state, train
+from cryolithe.denoising.n2n.network import BACKBONES, Config
+from cryolithe.denoising.n2n.pairs import Patches
+from cryolithe.denoising.n2n.recipe import make_recipe
+from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
+from cryolithe.denoising.n2n.train import Hooks, new_state, train
 from cryolithe.device import choose_precision
 from cryolithe.geometry import TiltGeometry
 from cryolithe.optimise.distributed import Place

@@ -27,10 +27,10 @@ from cryolithe.errors import InputError
 from cryolithe.formats import read_angles_deg, read_mrc
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network.checkpoint import load_model
-from cryolithe.reconstruct.asymmetry import measure_evidence
-from cryolithe.reconstruct.looking import JUDGE
-from cryolithe.reconstruct.polarity import DECISIVE_SHARE, Contrast, Evidence, decide
-from cryolithe.reconstruct.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.asymmetry import measure_evidence
+from cryolithe.reconstruction.looking import JUDGE
+from cryolithe.reconstruction.polarity import DECISIVE_SHARE, Contrast, Evidence, decide
+from cryolithe.reconstruction.preparation import Preparation, prepare_stack
 from cryolithe.simulation import Molecule, load_library, simulate_series
 from cryolithe.simulation.procedural import procedural_library
 from cryolithe.tilts import TiltSeries

@@ -42,8 +42,8 @@ from cryolithe.fidelity import BANDS, best_gaussian, class_fidelity, region_mask
 from cryolithe.network import SliceSetConfig
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp, sirt
-from cryolithe.reconstruct.methods import Compute
-from cryolithe.reconstruct.networks import fbp_share
+from cryolithe.reconstruction.methods import Compute
+from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.simulation import Molecule
 from cryolithe.training import class_scoring
 from cryolithe.training.scoring import mix_array, reconstruct_array

@@ -5,7 +5,7 @@ import scipy.fft
 import scipy.ndimage
 from plain_mrc import new_mrc
 
-from cryolithe.denoise.n2n.halves import open_pair
+from cryolithe.denoising.n2n.halves import open_pair
 
 
 def signal(shape, seed=0, shift=(0, 0, 0)):

@@ -30,8 +30,8 @@ from cryolithe.known import NOTHING
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruct.polarity import Evidence
-from cryolithe.reconstruct.preparation import PreparedStack
+from cryolithe.reconstruction.polarity import Evidence
+from cryolithe.reconstruction.preparation import PreparedStack
 from cryolithe.simulation import SpecimenRecipe, make_specimen, project
 from cryolithe.training.dataset import Run
 

@@ -13,7 +13,7 @@ import backbones
 from backbone_targets import targets_table
 from scenes import SCENES, placed_molecules
 
-from cryolithe.denoise.ceiling import half_snr_db, score_halves
+from cryolithe.denoising.ceiling import half_snr_db, score_halves
 
 
 @pytest.mark.slow

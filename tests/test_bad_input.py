@@ -1055,14 +1055,14 @@ def test_memory_that_runs_out_is_told(place, monkeypatch):
     def fail(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr("cryolithe.reconstruct.methods.FbpMethod.__call__", fail)
+    monkeypatch.setattr("cryolithe.reconstruction.methods.FbpMethod.__call__", fail)
     refused(place.folder, place.fbp(), "memory ran out", "--max-memory", before=BEGUN)
 
 
 def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch):
     made(*place.network(place.model, "--overwrite"))
     expected = voxels(place.output)
-    from cryolithe.reconstruct.methods import NetworkMethod
+    from cryolithe.reconstruction.methods import NetworkMethod
 
     whole = NetworkMethod.__call__
 
@@ -1081,7 +1081,7 @@ def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch)
 @pytest.mark.parametrize("name", ["FbpMethod", "SirtMethod", "NetworkMethod"])
 def test_fewer_rows_are_made_at_a_time_when_memory_runs_out(name, place, monkeypatch):
     """However small the batches of a network are."""
-    from cryolithe.reconstruct import methods
+    from cryolithe.reconstruction import methods
 
     more = {"SirtMethod": ("--method", "sirt", "--iterations", "3"), "FbpMethod": ("--method", "fbp")}
     command = place.network(place.model, "--overwrite", *more.get(name, ()))

@@ -17,10 +17,10 @@ from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
 from cryolithe.network.checkpoint import load_model
-from cryolithe.reconstruct import looking, plan
-from cryolithe.reconstruct.asymmetry import measure_evidence
-from cryolithe.reconstruct.polarity import Evidence, average, decide, settle
-from cryolithe.reconstruct.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction import looking, plan
+from cryolithe.reconstruction.asymmetry import measure_evidence
+from cryolithe.reconstruction.polarity import Evidence, average, decide, settle
+from cryolithe.reconstruction.preparation import Preparation, prepare_stack
 from cryolithe.tilts import TiltSeries
 
 TILTS = tuple(range(-60, 61, 5))
@@ -244,7 +244,7 @@ def test_wide_images_are_averaged_and_say_the_same(tmp_path):
 def test_slabs_and_threads_do_not_matter(network, tmp_path, monkeypatch):
     stack, angles = write_series(tmp_path, matter(11), TILTS)
     spy = SlabSpy()
-    monkeypatch.setattr("cryolithe.reconstruct.fitting.slab_rows", spy)
+    monkeypatch.setattr("cryolithe.reconstruction.fitting.slab_rows", spy)
     made(stack, angles, "-o", tmp_path / "whole.mrc", *network)
     assert spy.rows >= SIDE
     made(stack, angles, "-o", tmp_path / "parts.mrc", "--max-memory", spy.memory_for(8), *network)

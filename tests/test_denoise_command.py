@@ -15,9 +15,9 @@ from tiny_series import write_series
 from two_ranks import run_both
 
 from cryolithe.cli import main
-from cryolithe.denoise import run
-from cryolithe.denoise.samba import apply, inference, learning, model, training
-from cryolithe.denoise.samba import recipe as recipes
+from cryolithe.denoising import run
+from cryolithe.denoising.samba import apply, inference, learning, model, training
+from cryolithe.denoising.samba import recipe as recipes
 from cryolithe.formats import read_mrc, write_volume
 from cryolithe.volume import Volume
 

@@ -10,12 +10,12 @@ import torch
 from test_denoise_warp import TINY
 from two_ranks import FIRST, join_other, scaler
 
-from cryolithe.denoise.samba.blocks import Blocks, Source
-from cryolithe.denoise.samba.losses import census, census_loss, charbonnier
-from cryolithe.denoise.samba.model import SIZES, SambaNet
-from cryolithe.denoise.samba.recipe import Recipe, crop_bytes, fitting_batch, make_recipe
-from cryolithe.denoise.samba.training import Hooks, learning_rate, load_state, new_state, save_state, train
-from cryolithe.denoise.scale import survey
+from cryolithe.denoising.samba.blocks import Blocks, Source
+from cryolithe.denoising.samba.losses import census, census_loss, charbonnier
+from cryolithe.denoising.samba.model import SIZES, SambaNet
+from cryolithe.denoising.samba.recipe import Recipe, crop_bytes, fitting_batch, make_recipe
+from cryolithe.denoising.samba.training import Hooks, learning_rate, load_state, new_state, save_state, train
+from cryolithe.denoising.scale import survey
 from cryolithe.errors import CryoLitheError, InputError, ModelError, SettingsError
 from cryolithe.formats.volume_file import VolumeFile
 from cryolithe.optimise.distributed import Place, least

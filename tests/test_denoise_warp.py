@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cryolithe.denoise.samba import warp
-from cryolithe.denoise.samba.flow import FlowConfig
-from cryolithe.denoise.samba.fusion import FusionConfig, convex_shrink
-from cryolithe.denoise.samba.model import SambaConfig, SambaNet, count_weights, load_weights, save_weights
-from cryolithe.denoise.samba.warp import backward_warp, correlation, resize_flow, softmax_splat
+from cryolithe.denoising.samba import warp
+from cryolithe.denoising.samba.flow import FlowConfig
+from cryolithe.denoising.samba.fusion import FusionConfig, convex_shrink
+from cryolithe.denoising.samba.model import SambaConfig, SambaNet, count_weights, load_weights, save_weights
+from cryolithe.denoising.samba.warp import backward_warp, correlation, resize_flow, softmax_splat
 from cryolithe.errors import ModelError
 
 TINY = SambaConfig(

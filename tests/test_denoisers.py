@@ -11,11 +11,11 @@ import pytest
 import torch
 from half_volumes import halves, write
 
-from cryolithe.denoise.job import Item, Job, beside
-from cryolithe.denoise.method import Applied, LearningState, Method, Training
-from cryolithe.denoise.methods import METHODS, own_options, owners
-from cryolithe.denoise.output import choose_target, default_output, write_result
-from cryolithe.denoise.run import denoise
+from cryolithe.denoising.job import Item, Job, beside
+from cryolithe.denoising.method import Applied, LearningState, Method, Training
+from cryolithe.denoising.methods import METHODS, own_options, owners
+from cryolithe.denoising.output import choose_target, default_output, write_result
+from cryolithe.denoising.run import denoise
 from cryolithe.errors import OutputError
 from cryolithe.formats import read_mrc
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
@@ -182,7 +182,7 @@ def volumes(folder: Path) -> tuple[Path, ...]:
 
 
 def given(paths):
-    from cryolithe.denoise.job import Given
+    from cryolithe.denoising.job import Given
 
     return Given(paths)
 

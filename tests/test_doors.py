@@ -14,7 +14,7 @@ from plain_mrc import new_mrc
 from tiny_series import write_series
 
 from cryolithe.cli import main
-from cryolithe.denoise.output import default_output
+from cryolithe.denoising.output import default_output
 from cryolithe.formats import ome_zarr_reader, read_mrc, read_volume, write_volume
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.ome_zarr import read_ome_zarr, write_ome_zarr

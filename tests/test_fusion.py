@@ -21,7 +21,7 @@ from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.projector.torch_engine import TorchProjector
-from cryolithe.reconstruct.fusion import (
+from cryolithe.reconstruction.fusion import (
     REACH_PX,
     SHELLS,
     Fusion,
@@ -31,9 +31,9 @@ from cryolithe.reconstruct.fusion import (
     measured_region,
     part_starts,
 )
-from cryolithe.reconstruct.methods import NetworkMethod
-from cryolithe.reconstruct.mixing import Parts, Reader, choose_parts, fused_method, measure_curve
-from cryolithe.reconstruct.networks import fbp_share
+from cryolithe.reconstruction.methods import NetworkMethod
+from cryolithe.reconstruction.mixing import Parts, Reader, choose_parts, fused_method, measure_curve
+from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.sampling import reflected_rows
 from cryolithe.training.scoring import reconstruct_array
 

@@ -20,8 +20,8 @@ from scipy.ndimage import gaussian_filter
 from tiny_series import made, voxels, write_series
 
 from cryolithe.cli import main
-from cryolithe.denoise.figures import plot_report, plot_sweep
-from cryolithe.denoise.guard import examine
+from cryolithe.denoising.figures import plot_report, plot_sweep
+from cryolithe.denoising.guard import examine
 from cryolithe.formats import write_volume
 from cryolithe.greys import grey_scale, to_grey
 from cryolithe.optimise.tables import Table

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from judged_entry import SHAPE, TRAINING_DATA, judged_entry, judged_manifest, scene, write_map, write_places
 
 from cryolithe.cli import main
-from cryolithe.denoise.ceiling import half_snr_db
+from cryolithe.denoising.ceiling import half_snr_db
 from cryolithe.errors import InputError
 from cryolithe.evaluation import matching
 from cryolithe.formats import read_mrc, write_stack

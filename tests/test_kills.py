@@ -130,7 +130,7 @@ def saved(tmp_path_factory):
     """Folders of a finished and of an interrupted run of the same name and inputs."""
     whole, part = tmp_path_factory.mktemp("whole") / "w", tmp_path_factory.mktemp("part") / "w"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", SLAB)
+        patch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", SLAB)
         for folder in (whole, part):
             folder.mkdir()
             write_series(folder)
@@ -149,7 +149,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def unfinished(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", SLAB)
+    monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", SLAB)
     whole, part = saved
     folder = tmp_path / "w"
     shutil.copytree(part, folder)

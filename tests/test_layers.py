@@ -39,15 +39,15 @@ ALLOWED = {
     "models": {"errors", "hashing"},
     "network": {"errors", "hashing", "filters", "known", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
-    "reconstruct": {
+    "reconstruction": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "images", "filters",
         "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network", "inference",
         "mirrors", "work",
     },
-    "session": {"errors", "settings", "limits", "work", "formats", "page", "report", "reconstruct"},
+    "session": {"errors", "settings", "limits", "work", "formats", "page", "report", "reconstruction"},
     "diagnosis": {
         "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",
-        "network", "inference", "reconstruct",
+        "network", "inference", "reconstruction",
     },
     "noise": {"errors", "greys", "images", "tilts", "formats", "report"},
     "simulation": {
@@ -64,19 +64,19 @@ ALLOWED = {
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
-        "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruct", "simulation",
+        "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruction", "simulation",
         "optimise", "noise",
     },
     "adapt": {
-        "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network", "reconstruct",
-        "simulation", "work", "optimise", "training",
+        "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
+        "reconstruction", "simulation", "work", "optimise", "training",
     },
     "style": {"errors", "images", "tilts", "optimise", "simulation"},
     "denoise_training": {
-        "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoise",
+        "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",
         "work", "optimise",
     },
-    "denoise": {
+    "denoising": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
         "mirrors", "work", "optimise",
     },

@@ -151,11 +151,11 @@ def test_an_owner_that_is_a_link_leads_nowhere(no_locks, arguments, partial, tmp
 
 @pytest.mark.slow
 def test_a_killed_run_without_locks_is_gone_on_with(no_locks, arguments, partial, monkeypatch):
-    monkeypatch.setattr("cryolithe.reconstruct.plan.MOST_SLAB_ROWS", 8)
+    monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", 8)
     driver = """
 import errno, fcntl, os, signal
 from cryolithe.cli import main
-from cryolithe.reconstruct import plan
+from cryolithe.reconstruction import plan
 from cryolithe.work.folder import WorkFolder
 
 def refuse(*_):

@@ -12,10 +12,10 @@ from half_volumes import signal as density
 from test_denoise_warp import TINY as SAMBA
 
 from cryolithe.cli import main
-from cryolithe.denoise.n2n import learning, network, recipe, train
-from cryolithe.denoise.n2n.gather import output_of
-from cryolithe.denoise.n2n.unet import UNetConfig
-from cryolithe.denoise.samba.model import SambaNet, save_weights
+from cryolithe.denoising.n2n import learning, network, recipe, train
+from cryolithe.denoising.n2n.gather import output_of
+from cryolithe.denoising.n2n.unet import UNetConfig
+from cryolithe.denoising.samba.model import SambaNet, save_weights
 from cryolithe.formats import read_mrc
 
 pytestmark = pytest.mark.slow

@@ -13,16 +13,16 @@ from click.testing import CliRunner
 from half_volumes import halves, write
 
 from cryolithe.cli import main
-from cryolithe.denoise.n2n import bundled, learning, network, recipe
-from cryolithe.denoise.n2n.gains import ShellGain
-from cryolithe.denoise.n2n.network import load_denoiser, save_denoiser
-from cryolithe.denoise.n2n.unet import UNetConfig
 from cryolithe.denoise_training import config as settings
 from cryolithe.denoise_training import train as steps
 from cryolithe.denoise_training.config import read_general_config
 from cryolithe.denoise_training.patches import SeriesPatches, noisy
 from cryolithe.denoise_training.store import Stored
 from cryolithe.denoise_training.volumes import make_maker, standardised
+from cryolithe.denoising.n2n import bundled, learning, network, recipe
+from cryolithe.denoising.n2n.gains import ShellGain
+from cryolithe.denoising.n2n.network import load_denoiser, save_denoiser
+from cryolithe.denoising.n2n.unet import UNetConfig
 from cryolithe.formats import read_mrc
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -7,9 +7,9 @@ import pytest
 import scipy.ndimage
 from half_volumes import halves, noise, pair_of, signal, write
 
-from cryolithe.denoise.n2n.agreement import agreement
-from cryolithe.denoise.n2n.halves import open_pair
-from cryolithe.denoise.n2n.pairs import Patches, Turn, allowed_turns, held_rows
+from cryolithe.denoising.n2n.agreement import agreement
+from cryolithe.denoising.n2n.halves import open_pair
+from cryolithe.denoising.n2n.pairs import Patches, Turn, allowed_turns, held_rows
 from cryolithe.errors import InputError
 
 SHAPE = (24, 48, 40)

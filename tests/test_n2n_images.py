@@ -13,14 +13,14 @@ from half_volumes import signal
 from plain_mrc import new_mrc
 
 from cryolithe.cli import main
-from cryolithe.denoise.images.run import image_tiling
-from cryolithe.denoise.n2n import bundled, network
-from cryolithe.denoise.n2n.gains import ShellGain
-from cryolithe.denoise.n2n.network import load_denoiser, save_denoiser
-from cryolithe.denoise.n2n.planar import PlanarConfig
-from cryolithe.denoise.n2n.unet import UNetConfig
 from cryolithe.denoise_training.config import read_general_config
 from cryolithe.denoise_training.volumes import make_maker
+from cryolithe.denoising.images.run import image_tiling
+from cryolithe.denoising.n2n import bundled, network
+from cryolithe.denoising.n2n.gains import ShellGain
+from cryolithe.denoising.n2n.network import load_denoiser, save_denoiser
+from cryolithe.denoising.n2n.planar import PlanarConfig
+from cryolithe.denoising.n2n.unet import UNetConfig
 from cryolithe.formats import read_mrc
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

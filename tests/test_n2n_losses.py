@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cryolithe.denoise.n2n.gains import ShellGain, fit_gain
-from cryolithe.denoise.n2n.losses import LOSSES, annealed_l0, fsc_loss, half_loss
+from cryolithe.denoising.n2n.gains import ShellGain, fit_gain
+from cryolithe.denoising.n2n.losses import LOSSES, annealed_l0, fsc_loss, half_loss
 from cryolithe.metrics import fourier_shell_correlation
 
 

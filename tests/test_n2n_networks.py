@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from cryolithe.denoise.n2n.gains import ShellGain
-from cryolithe.denoise.n2n.msd import Msd, MsdConfig
-from cryolithe.denoise.n2n.network import (
+from cryolithe.denoising.n2n.gains import ShellGain
+from cryolithe.denoising.n2n.msd import Msd, MsdConfig
+from cryolithe.denoising.n2n.network import (
     BACKBONES,
     FORMAT,
     build,
@@ -18,8 +18,8 @@ from cryolithe.denoise.n2n.network import (
     plain_config,
     save_denoiser,
 )
-from cryolithe.denoise.n2n.scunet import ScunetConfig
-from cryolithe.denoise.n2n.unet import UNetConfig
+from cryolithe.denoising.n2n.scunet import ScunetConfig
+from cryolithe.denoising.n2n.unet import UNetConfig
 from cryolithe.errors import ModelError
 from cryolithe.optimise.tensors import write_tensors
 

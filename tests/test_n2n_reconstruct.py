@@ -10,7 +10,7 @@ from half_volumes import signal as density
 from test_n2n_command import _tiny  # noqa: F401
 from tiny_series import ANGLES, run, write_series
 
-from cryolithe.denoise.n2n import train
+from cryolithe.denoising.n2n import train
 from cryolithe.formats import read_mrc
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ import pytest
 from half_volumes import halves, write
 from test_n2n_command import _tiny, bad, good  # noqa: F401
 
-from cryolithe.denoise.n2n import apply
-from cryolithe.denoise.n2n.pairs import Patches
+from cryolithe.denoising.n2n import apply
+from cryolithe.denoising.n2n.pairs import Patches
 from cryolithe.formats import read_mrc
 
 pytestmark = pytest.mark.slow

@@ -8,13 +8,13 @@ import pytest
 import torch
 from half_volumes import noise, signal
 
-from cryolithe.denoise.ceiling import half_snr_db, score_halves
-from cryolithe.denoise.n2n import tiles as tiles_module
-from cryolithe.denoise.n2n.gains import fit_gain
-from cryolithe.denoise.n2n.msd import MsdConfig
-from cryolithe.denoise.n2n.network import BACKBONES, build
-from cryolithe.denoise.n2n.scunet import ScunetConfig
-from cryolithe.denoise.n2n.tiles import (
+from cryolithe.denoising.ceiling import half_snr_db, score_halves
+from cryolithe.denoising.n2n import tiles as tiles_module
+from cryolithe.denoising.n2n.gains import fit_gain
+from cryolithe.denoising.n2n.msd import MsdConfig
+from cryolithe.denoising.n2n.network import BACKBONES, build
+from cryolithe.denoising.n2n.scunet import ScunetConfig
+from cryolithe.denoising.n2n.tiles import (
     GAIN_EDGE,
     Runner,
     Tiling,
@@ -25,7 +25,7 @@ from cryolithe.denoise.n2n.tiles import (
     spans,
     tile_bytes,
 )
-from cryolithe.denoise.n2n.unet import UNetConfig
+from cryolithe.denoising.n2n.unet import UNetConfig
 from cryolithe.errors import ResourceError
 
 CPU = torch.device("cpu")

@@ -8,18 +8,18 @@ import pytest
 import torch
 from half_volumes import halves, noise, pair_of, signal
 
-from cryolithe.denoise.ceiling import correlation, score_halves
-from cryolithe.denoise.n2n import train as training
-from cryolithe.denoise.n2n.gains import ShellGain
-from cryolithe.denoise.n2n.losses import LOSSES
-from cryolithe.denoise.n2n.msd import MsdConfig
-from cryolithe.denoise.n2n.network import BACKBONES
-from cryolithe.denoise.n2n.pairs import Patches
-from cryolithe.denoise.n2n.recipe import Recipe, learning_rate, make_recipe
-from cryolithe.denoise.n2n.tiles import Runner
-from cryolithe.denoise.n2n.train import Hooks, load_state, new_state, save_state, train
-from cryolithe.denoise.n2n.unet import UNetConfig
-from cryolithe.denoise.n2n.validation import Held, validate
+from cryolithe.denoising.ceiling import correlation, score_halves
+from cryolithe.denoising.n2n import train as training
+from cryolithe.denoising.n2n.gains import ShellGain
+from cryolithe.denoising.n2n.losses import LOSSES
+from cryolithe.denoising.n2n.msd import MsdConfig
+from cryolithe.denoising.n2n.network import BACKBONES
+from cryolithe.denoising.n2n.pairs import Patches
+from cryolithe.denoising.n2n.recipe import Recipe, learning_rate, make_recipe
+from cryolithe.denoising.n2n.tiles import Runner
+from cryolithe.denoising.n2n.train import Hooks, load_state, new_state, save_state, train
+from cryolithe.denoising.n2n.unet import UNetConfig
+from cryolithe.denoising.n2n.validation import Held, validate
 from cryolithe.errors import CryoLitheError, ModelError, SettingsError
 from cryolithe.optimise.distributed import Place
 

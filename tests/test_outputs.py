@@ -13,7 +13,7 @@ import torch
 from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
 
 from cryolithe.formats import VolumeWriter, read_mrc
-from cryolithe.reconstruct import outputs, selfcheck
+from cryolithe.reconstruction import outputs, selfcheck
 
 FBP = ("--method", "fbp", "--thickness", 24)
 

@@ -14,8 +14,8 @@ from tiny_series import run
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import load_model
-from cryolithe.reconstruct.fusion import fusion_bytes
-from cryolithe.reconstruct.methods import Compute, network_bytes
+from cryolithe.reconstruction.fusion import fusion_bytes
+from cryolithe.reconstruction.methods import Compute, network_bytes
 
 SIZES = {"800 x 800 x 400": (400, 800, 800), "2048 x 2048 x 1024": (1024, 2048, 2048)}  # (z, y, x)
 CARDS_GB = (8, 11, 24, 48, 80)
@@ -40,15 +40,17 @@ def machine(monkeypatch):
 
     def pretend(*cards_gb, threads=8, host=HOST_FREE):
         gpus = tuple(torch.device("cuda", number) for number in range(len(cards_gb)))
-        monkeypatch.setattr("cryolithe.reconstruct.job.choose_devices", lambda name: gpus)
-        monkeypatch.setattr("cryolithe.reconstruct.job.network_precision", lambda name, device: torch.float16)
+        monkeypatch.setattr("cryolithe.reconstruction.job.choose_devices", lambda name: gpus)
+        monkeypatch.setattr("cryolithe.reconstruction.job.network_precision", lambda name, device: torch.float16)
         for rate in ("_products_per_second", "_convolution_products_per_second"):
-            monkeypatch.setattr(f"cryolithe.reconstruct.estimate.{rate}", lambda *of: 1e14)
+            monkeypatch.setattr(f"cryolithe.reconstruction.estimate.{rate}", lambda *of: 1e14)
         monkeypatch.setattr(
             torch.cuda, "mem_get_info", lambda gpu: (int(SHARE_FREE * cards_gb[gpu.index] * 1e9), cards_gb[gpu.index])
         )
-        monkeypatch.setattr("cryolithe.reconstruct.plan.psutil.virtual_memory", lambda: SimpleNamespace(available=host))
-        monkeypatch.setattr("cryolithe.reconstruct.plan.group_limits", lambda: SimpleNamespace(free_bytes=None))
+        monkeypatch.setattr(
+            "cryolithe.reconstruction.plan.psutil.virtual_memory", lambda: SimpleNamespace(available=host)
+        )
+        monkeypatch.setattr("cryolithe.reconstruction.plan.group_limits", lambda: SimpleNamespace(free_bytes=None))
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
 
     return pretend

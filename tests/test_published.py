@@ -39,8 +39,8 @@ from cryolithe.models import find_model
 from cryolithe.network.checkpoint import load_model
 from cryolithe.network.published import import_published
 from cryolithe.network.torch_file import StandIn, read_torch_file
-from cryolithe.reconstruct import plan
-from cryolithe.reconstruct.networks import make_network_method
+from cryolithe.reconstruction import plan
+from cryolithe.reconstruction.networks import make_network_method
 
 ANGLES = (-55.0, -31.0, -10.0, 2.0, 25.0, 44.0, 61.0)
 FP32 = ("--precision", "fp32")

@@ -34,7 +34,7 @@ from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import read_mrc
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruct.preparation import Preparation, check_images, image_workers, prepare_stack
+from cryolithe.reconstruction.preparation import Preparation, check_images, image_workers, prepare_stack
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
@@ -297,7 +297,7 @@ def test_order_of_images_does_not_matter(tmp_path):
 )
 def test_little_memory_makes_more_slabs_and_the_same_volume(method, shape, model, tmp_path, monkeypatch):
     spy = SlabSpy()
-    monkeypatch.setattr("cryolithe.reconstruct.fitting.slab_rows", spy)
+    monkeypatch.setattr("cryolithe.reconstruction.fitting.slab_rows", spy)
     stack, angles = write_series(tmp_path, noise(shape))
     flags = ("--thickness", 16, *choice(method, model))
     made(stack, angles, "-o", tmp_path / "whole.mrc", *flags)

@@ -16,8 +16,8 @@ from cryolithe.cli import main
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import save_network
-from cryolithe.reconstruct.methods import NetworkMethod
-from cryolithe.reconstruct.mixing import Reader, choose_parts, curve_of_volumes, fused_method, measure_curve
+from cryolithe.reconstruction.methods import NetworkMethod
+from cryolithe.reconstruction.mixing import Reader, choose_parts, curve_of_volumes, fused_method, measure_curve
 from cryolithe.sampling import reflected_rows
 from cryolithe.training import scoring
 from cryolithe.training.scoring import (

@@ -92,7 +92,7 @@ def test_results_go_into_another_folder_and_the_session_stays_as_it_is(tmp_path)
 def test_whatever_goes_wrong_with_a_series_is_its_own_affair(tmp_path, monkeypatch):
     for name in ("one", "two"):
         write_series(tmp_path, name=name)
-    from cryolithe.reconstruct import run as running
+    from cryolithe.reconstruction import run as running
 
     finish = running.finish
 

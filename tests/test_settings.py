@@ -10,7 +10,7 @@ import yaml
 from tiny_series import made, run, write_series
 
 from cryolithe.errors import SettingsError
-from cryolithe.reconstruct.job import Finished
+from cryolithe.reconstruction.job import Finished
 from cryolithe.session.batch import Outcome
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
@@ -85,7 +85,7 @@ def resolved(tmp_path, monkeypatch):
         jobs.append(task.job)
         return Outcome(task, "done", "", {})
 
-    monkeypatch.setattr("cryolithe.reconstruct.run.reconstruct", capture)
+    monkeypatch.setattr("cryolithe.reconstruction.run.reconstruct", capture)
     monkeypatch.setattr("cryolithe.cli.session.run_task", capture_task)
 
     def call(*arguments):

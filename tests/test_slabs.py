@@ -18,10 +18,10 @@ from cryolithe.cli import main
 from cryolithe.errors import DeviceError, ResourceError, SettingsError
 from cryolithe.formats import read_volume, write_angles_deg, write_stack
 from cryolithe.network import RowSetConfig
-from cryolithe.reconstruct import slabs as slabs_module
-from cryolithe.reconstruct.copying import CopyStream
-from cryolithe.reconstruct.methods import NetworkMethod
-from cryolithe.reconstruct.slabs import SlabResult, run_slabs
+from cryolithe.reconstruction import slabs as slabs_module
+from cryolithe.reconstruction.copying import CopyStream
+from cryolithe.reconstruction.methods import NetworkMethod
+from cryolithe.reconstruction.slabs import SlabResult, run_slabs
 
 SLABS = [(0, 8), (8, 16), (16, 24), (24, 30)]
 
@@ -252,7 +252,7 @@ def two_devices(name):
 @pytest.mark.slow
 def test_the_command_on_two_devices_gives_what_it_gives_on_one(place, monkeypatch):
     assert run(place, name="one.mrc").exit_code == 0
-    monkeypatch.setattr("cryolithe.reconstruct.job.choose_devices", two_devices)
+    monkeypatch.setattr("cryolithe.reconstruction.job.choose_devices", two_devices)
     result = run(place, name="two.mrc")
     assert result.exit_code == 0, result.output
     assert "on cpu, cpu" in result.stderr
@@ -302,7 +302,7 @@ def test_the_estimate_counts_the_layers_of_the_network():
     """Against the weights of the lifted network itself."""
     from cryolithe.inference import lift_network
     from cryolithe.network import Head, SliceSetConfig, build_network
-    from cryolithe.reconstruct.estimate import products_per_voxel
+    from cryolithe.reconstruction.estimate import products_per_voxel
 
     for config in (RowSetConfig(), RowSetConfig(head=Head(2)), SliceSetConfig(channels=16, set_hidden=32)):
         lifted = lift_network(build_network(config), torch.zeros(3))
@@ -334,7 +334,7 @@ def test_the_estimate_counts_the_layers_of_the_network():
 )
 def test_products_of_the_bundled_models_counted_by_hand(name, encode, join, voxels):
     from cryolithe.network.checkpoint import load_model
-    from cryolithe.reconstruct.estimate import products_per_voxel
+    from cryolithe.reconstruction.estimate import products_per_voxel
 
     assert products_per_voxel(load_model(name).network.config) == (encode + join) / voxels
 
@@ -377,7 +377,7 @@ def test_without_a_gpu_a_torch_for_rocm_says_so(monkeypatch):
 
 
 def test_a_self_check_that_a_gpu_has_no_memory_for_is_made_on_the_cpu(monkeypatch):
-    from cryolithe.reconstruct import run as module
+    from cryolithe.reconstruction import run as module
 
     asked, volume = [], np.zeros((2, 2, 2))
 

@@ -159,7 +159,7 @@ def test_what_is_sent_elsewhere_is_read_there_anew(tmp_path, opened):
 
 @pytest.mark.slow
 def test_an_input_that_changes_while_it_is_used_is_no_input(tmp_path, monkeypatch):
-    from cryolithe.reconstruct import run as running
+    from cryolithe.reconstruction import run as running
 
     stack, angles = write_series(tmp_path)
     plain = running.prepare_stack

@@ -17,14 +17,14 @@ from test_denoise_warp import TINY
 from tiny_series import noise, write_series
 
 from cryolithe.cli import main
-from cryolithe.denoise.samba import learning, model
-from cryolithe.denoise.samba import recipe as recipes
+from cryolithe.denoising.samba import learning, model
+from cryolithe.denoising.samba import recipe as recipes
 from cryolithe.errors import SettingsError
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
 from cryolithe.hashing import content_sha256, sampled_sha256
-from cryolithe.reconstruct.job import Job
-from cryolithe.reconstruct.preview import preview_is_current
+from cryolithe.reconstruction.job import Job
+from cryolithe.reconstruction.preview import preview_is_current
 from cryolithe.report import drawn_source
 from cryolithe.settings import ReconstructSettings
 from cryolithe.training.session import _check_pairs

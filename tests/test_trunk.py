@@ -12,7 +12,7 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference.tiles import tiles_of
 from cryolithe.network import Head, RowSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
-from cryolithe.reconstruct.methods import Compute, NetworkMethod, network_halo_px
+from cryolithe.reconstruction.methods import Compute, NetworkMethod, network_halo_px
 from cryolithe.sampling import all_windows, point_columns, reflected_rows, visible
 
 ANGLES_DEG = tuple(np.arange(-60.0, 61.0, 12.0).tolist())

@@ -15,7 +15,7 @@ from cryolithe.adapt.cubes import Cube
 from cryolithe.adapt.spectrum import ShellSums
 from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
-from cryolithe.reconstruct.methods import Compute
+from cryolithe.reconstruction.methods import Compute
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.loop import batches_values, gather_for, smaller_cube

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from cryolithe.errors import InputError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.known import Known
-from cryolithe.reconstruct.job import ResolvedJob
-from cryolithe.reconstruct.looking import evidence_of_parts
-from cryolithe.reconstruct.polarity import Polarity, settle
-from cryolithe.reconstruct.preparation import PreparedStack, check_images, prepare_stack
+from cryolithe.reconstruction.job import ResolvedJob
+from cryolithe.reconstruction.looking import evidence_of_parts
+from cryolithe.reconstruction.polarity import Polarity, settle
+from cryolithe.reconstruction.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.work.watcher import Watcher
 
 # Images of either half of the tilts: fewer make no volume that says anything.

@@ -24,7 +24,7 @@ from cryolithe.settings import ReconstructSettings, resolve_settings
 if TYPE_CHECKING:
     from cryolithe.adapt.session import Outcome
     from cryolithe.network.checkpoint import Model
-    from cryolithe.reconstruct.job import Job
+    from cryolithe.reconstruction.job import Job
 
 # Settings of `reconstruct` that decide what a network sees.
 SETTINGS = (
@@ -107,8 +107,8 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     from cryolithe.adapt.halves import prepare_halves
     from cryolithe.adapt.session import Adaptation, adapt
     from cryolithe.device import precision_name
-    from cryolithe.reconstruct.job import source_files
-    from cryolithe.reconstruct.remedies import checked
+    from cryolithe.reconstruction.job import source_files
+    from cryolithe.reconstruction.remedies import checked
     from cryolithe.simulation import load_molecules
 
     given: dict[str, Any] = {name: options[name] for name in ("steps", "learning_rate") if options[name] is not None}

@@ -15,15 +15,15 @@ from click.core import ParameterSource
 from cryolithe.cli.denoise_images import run_images
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.denoise.entry import Option
-from cryolithe.denoise.methods import METHODS, own_options, owners
+from cryolithe.denoising.entry import Option
+from cryolithe.denoising.methods import METHODS, own_options, owners
 from cryolithe.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
     import torch
 
-    from cryolithe.denoise.job import Job
-    from cryolithe.denoise.run import Denoised
+    from cryolithe.denoising.job import Job
+    from cryolithe.denoising.run import Denoised
 
 FilePath = click.Path(path_type=Path)
 Positive = click.FloatRange(min=0, min_open=True)
@@ -132,8 +132,8 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
     """
     import torch
 
-    from cryolithe.denoise.job import Given
-    from cryolithe.denoise.run import denoise
+    from cryolithe.denoising.job import Given
+    from cryolithe.denoising.run import denoise
     from cryolithe.device import choose_device, keep_freed_memory
     from cryolithe.optimise.distributed import join_processes, leave_processes
     from cryolithe.work.watcher import Silent

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryolithe.cli.denoise import summary, training_precision
-from cryolithe.denoise.methods import METHODS
+from cryolithe.denoising.methods import METHODS
 from cryolithe.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from cryolithe.denoise.job import Given, Job
+    from cryolithe.denoising.job import Given, Job
     from cryolithe.settings import ReconstructSettings
     from cryolithe.work.watcher import Watcher
 
@@ -52,7 +52,7 @@ class Denoising:
         return _denoised(self.method, self._job(volume, settings.overwrite), settings, watcher)
 
     def _job(self, volume: Path, overwrite: bool) -> Job:
-        from cryolithe.denoise.job import Given
+        from cryolithe.denoising.job import Given
 
         return _job(self.method, Given((volume,)), self.minutes, overwrite)
 
@@ -106,8 +106,8 @@ class HalvesDenoising:
 
     @property
     def _job(self) -> Job:
-        from cryolithe.denoise.job import Given
-        from cryolithe.denoise.output import default_output
+        from cryolithe.denoising.job import Given
+        from cryolithe.denoising.output import default_output
 
         output = default_output(self.whole, f"_{self.method}")
         given = Given(halves=(self.halves,), output=output)
@@ -131,7 +131,7 @@ def _is_done(job: Job) -> bool:
     Raises:
         OutputError: if what is there was made of something else, and is not to be replaced.
     """
-    from cryolithe.denoise.job import made_before
+    from cryolithe.denoising.job import made_before
 
     item = job.items[0]
     if job.overwrite or not item.output.exists():
@@ -144,7 +144,7 @@ def _is_done(job: Job) -> bool:
 
 
 def _denoised(method: str, job: Job, settings: ReconstructSettings, watcher: Watcher) -> str:
-    from cryolithe.denoise.run import denoise
+    from cryolithe.denoising.run import denoise
     from cryolithe.device import choose_devices
     from cryolithe.optimise.distributed import Place
 

@@ -21,7 +21,7 @@ from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreemen
 from cryolithe.formats import read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
-from cryolithe.reconstruct.job import Job
+from cryolithe.reconstruction.job import Job
 from cryolithe.report import plot_fsc, write_json
 
 # How programs end the names of halves.

@@ -74,8 +74,8 @@ def shrink_model(name: str, output: Path, fbp_share: float | None, overwrite: bo
 @command.command("list")
 def list_models() -> None:
     """List the bundled models and those in your folder."""
-    from cryolithe.denoise.n2n.bundled import bundled_denoisers
-    from cryolithe.denoise.n2n.network import kind_of, load_denoiser
+    from cryolithe.denoising.n2n.bundled import bundled_denoisers
+    from cryolithe.denoising.n2n.network import kind_of, load_denoiser
 
     lines = [("name", "kind", "parameters", "MB", "sha256", "from")]
     broken = []
@@ -113,8 +113,8 @@ def list_models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything that the file records as JSON.")
 def info(name: str, as_json: bool) -> None:
     """Say what the model NAME (or a file) is: its network, how it was made, its scores, its licence."""
-    from cryolithe.denoise.n2n.bundled import bundled_denoisers
-    from cryolithe.denoise.n2n.network import load_denoiser, plain_config
+    from cryolithe.denoising.n2n.bundled import bundled_denoisers
+    from cryolithe.denoising.n2n.network import load_denoiser, plain_config
 
     if (path := bundled_denoisers().get(name)) is not None:
         known = load_denoiser(path)
@@ -200,7 +200,7 @@ def verify(names: tuple[str, ...]) -> None:
     finite; a small fixed input through the network's plain definition and through the fast engine in float64, which
     must agree. Exit code 1 if a model fails.
     """
-    from cryolithe.denoise.n2n.bundled import bundled_denoisers
+    from cryolithe.denoising.n2n.bundled import bundled_denoisers
     from cryolithe.inference.agreement import LARGEST_DIFFERENCE, definition_and_engine_difference
     from cryolithe.network.checkpoint import load_model
 
@@ -252,7 +252,7 @@ def _verified_denoiser(path: Path) -> str:
     Raises:
         CryoLitheError: if they are damaged, changed, or answer differently by a device's way and by plain arithmetic.
     """
-    from cryolithe.denoise.n2n.network import load_denoiser, rounding_difference
+    from cryolithe.denoising.n2n.network import load_denoiser, rounding_difference
 
     recorded, known = recorded_sha256(path), load_denoiser(path)
     if recorded not in (None, known.sha256):

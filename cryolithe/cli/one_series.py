@@ -11,7 +11,7 @@ from cryolithe.formats.alignments import format_of_table
 
 if TYPE_CHECKING:
     from cryolithe.formats.reading import Reading
-    from cryolithe.reconstruct.job import Job
+    from cryolithe.reconstruction.job import Job
     from cryolithe.session.tasks import After
     from cryolithe.settings import ReconstructSettings
 
@@ -20,7 +20,7 @@ def job_of(
     files: tuple[Path, Path | None], output: Path | None, settings: ReconstructSettings, reading: Reading
 ) -> Job:
     """The job of a stack and its angles (None: they stand elsewhere)."""
-    from cryolithe.reconstruct.job import Job, default_output
+    from cryolithe.reconstruction.job import Job, default_output
 
     tilts, angles = files
     table = format_of_table(tilts)
@@ -31,9 +31,9 @@ def job_of(
 
 def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
     """Run one job, or say what it would take."""
-    from cryolithe.reconstruct.job import already_done
-    from cryolithe.reconstruct.remedies import checked
-    from cryolithe.reconstruct.run import plan_run, reconstruct
+    from cryolithe.reconstruction.job import already_done
+    from cryolithe.reconstruction.remedies import checked
+    from cryolithe.reconstruction.run import plan_run, reconstruct
 
     if dry_run:
         run = checked(job)

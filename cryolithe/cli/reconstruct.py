@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from cryolithe.denoise.methods import METHODS
+from cryolithe.denoising.methods import METHODS
 from cryolithe.errors import SettingsError
 from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.reading import Reading

@@ -14,8 +14,8 @@ from cryolithe.cli.progress import progress_watcher
 
 if TYPE_CHECKING:
     from cryolithe.formats.reading import Reading
-    from cryolithe.reconstruct.job import Job
-    from cryolithe.reconstruct.polarity import Evidence
+    from cryolithe.reconstruction.job import Job
+    from cryolithe.reconstruction.polarity import Evidence
     from cryolithe.settings import ReconstructSettings
 
 
@@ -46,7 +46,7 @@ def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSe
     Raises:
         CryoLitheError: for everything that the user can mend.
     """
-    from cryolithe.reconstruct.job import default_output
+    from cryolithe.reconstruction.job import default_output
 
     if output is None:
         named = default_output(given.tilts, settings.format) if given.tilts else pair.default_output(given.stacks[0])
@@ -75,10 +75,10 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     """The volumes of the halves, and that of the whole or their average."""
     import torch
 
-    from cryolithe.reconstruct.job import already_done, resolve
-    from cryolithe.reconstruct.looking import evidence_of_parts
-    from cryolithe.reconstruct.plan import memory_budget_bytes
-    from cryolithe.reconstruct.preparation import check_images
+    from cryolithe.reconstruction.job import already_done, resolve
+    from cryolithe.reconstruction.looking import evidence_of_parts
+    from cryolithe.reconstruction.plan import memory_budget_bytes
+    from cryolithe.reconstruction.preparation import check_images
 
     runs = [resolve(job_of((stack, given.angles), None, settings, given.reading)) for stack in given.stacks]
     for run in runs:  # both are looked at before the first is worked on for long

@@ -50,8 +50,8 @@ def command(
     from cryolithe.diagnosis.machine import checkout_commit, cpu_model
     from cryolithe.formats.files import check_ending
     from cryolithe.network.checkpoint import load_model
-    from cryolithe.reconstruct.methods import Compute
-    from cryolithe.reconstruct.networks import fbp_share
+    from cryolithe.reconstruction.methods import Compute
+    from cryolithe.reconstruction.networks import fbp_share
     from cryolithe.report import write_json
     from cryolithe.simulation import load_molecules
     from cryolithe.training.class_scoring import class_benchmark

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cryolithe.denoise.n2n.network import BACKBONES, Config
-from cryolithe.denoise.n2n.planar import PlanarConfig
+from cryolithe.denoising.n2n.network import BACKBONES, Config
+from cryolithe.denoising.n2n.planar import PlanarConfig
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.filters import WINDOWS
 from cryolithe.simulation import Recipe, SpecimenRecipe, swept_angles_deg
@@ -71,7 +71,7 @@ class GeneralConfig(_Section):
 
     Attributes:
         kind: "n2n" for volumes, "n2n-images" for tilt images; tells it from the configuration of a reconstruction.
-        backbone: name of `cryolithe.denoise.n2n.network.BACKBONES`, for volumes.
+        backbone: name of `cryolithe.denoising.n2n.network.BACKBONES`, for volumes.
         recipes: series with optics.
         plain: series without.
         diverse: chance that a specimen is a scene of membranes, filaments and bodies instead of a recipe's cell.

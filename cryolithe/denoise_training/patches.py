@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.denoise.n2n.pairs import Turn
 from cryolithe.denoise_training.config import GeneralConfig
 from cryolithe.denoise_training.store import Stored
 from cryolithe.denoise_training.volumes import MOST_SIGMAS
+from cryolithe.denoising.n2n.pairs import Turn
 
 Array = NDArray[np.float32]
 Box = tuple[slice, slice, slice]

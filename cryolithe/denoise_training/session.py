@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe import __version__
-from cryolithe.denoise.figures import plot_learning
-from cryolithe.denoise.n2n.network import load_denoiser, save_denoiser
 from cryolithe.denoise_training.config import GeneralConfig
 from cryolithe.denoise_training.patches import SeriesPatches
 from cryolithe.denoise_training.store import Store, Stored, open_store
@@ -32,6 +30,8 @@ from cryolithe.denoise_training.train import (
     validated,
 )
 from cryolithe.denoise_training.volumes import Maker
+from cryolithe.denoising.figures import plot_learning
+from cryolithe.denoising.n2n.network import load_denoiser, save_denoiser
 from cryolithe.device import precision_name
 from cryolithe.errors import OutputError
 from cryolithe.optimise.distributed import Place

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cryolithe.denoise.n2n.network import Denoiser
-from cryolithe.denoise.n2n.tiles import Runner, prepared
 from cryolithe.denoise_training.store import Stored
+from cryolithe.denoising.n2n.network import Denoiser
+from cryolithe.denoising.n2n.tiles import Runner, prepared
 from cryolithe.optimise.distributed import Place
 
 

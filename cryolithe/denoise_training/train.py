@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from cryolithe.denoise.n2n.gains import ShellGain, fit_gain
-from cryolithe.denoise.n2n.losses import fsc_loss
-from cryolithe.denoise.n2n.network import build
-from cryolithe.denoise.n2n.planar import Planar
-from cryolithe.denoise.n2n.recipe import learning_rate
-from cryolithe.denoise.n2n.tiles import as_batch, prepared
-from cryolithe.denoise.n2n.train import output_of
 from cryolithe.denoise_training.config import GeneralConfig
 from cryolithe.denoise_training.patches import Examples, SeriesPatches, noisy
 from cryolithe.denoise_training.store import Stored
+from cryolithe.denoising.n2n.gains import ShellGain, fit_gain
+from cryolithe.denoising.n2n.losses import fsc_loss
+from cryolithe.denoising.n2n.network import build
+from cryolithe.denoising.n2n.planar import Planar
+from cryolithe.denoising.n2n.recipe import learning_rate
+from cryolithe.denoising.n2n.tiles import as_batch, prepared
+from cryolithe.denoising.n2n.train import output_of
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks as AnyHooks
 from cryolithe.optimise.loop import Progress, Task, optimise

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.denoise.images.scale import image_scale
-from cryolithe.denoise.scale import LIMIT, SIGMAS_PER_UNIT, survey
 from cryolithe.denoise_training.config import GeneralConfig, entry_recipe
+from cryolithe.denoising.images.scale import image_scale
+from cryolithe.denoising.scale import LIMIT, SIGMAS_PER_UNIT, survey
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats.files import nearest_folder
-from cryolithe.reconstruct.estimate import output_bytes
-from cryolithe.reconstruct.job import already_done, resolve
-from cryolithe.reconstruct.outputs import read_record, recover
-from cryolithe.reconstruct.preview import preview_is_current, write_preview
-from cryolithe.reconstruct.remedies import checked
-from cryolithe.reconstruct.run import plan_run, reconstruct
+from cryolithe.reconstruction.estimate import output_bytes
+from cryolithe.reconstruction.job import already_done, resolve
+from cryolithe.reconstruction.outputs import read_record, recover
+from cryolithe.reconstruction.preview import preview_is_current, write_preview
+from cryolithe.reconstruction.remedies import checked
+from cryolithe.reconstruction.run import plan_run, reconstruct
 from cryolithe.session.tasks import Task
 from cryolithe.work.watcher import Watcher
 

@@ -14,7 +14,7 @@ from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import is_tomogram_table, read_tomogram_star
-from cryolithe.reconstruct.job import Job, default_output, source_files
+from cryolithe.reconstruction.job import Job, default_output, source_files
 from cryolithe.settings import ReconstructSettings, resolve_settings
 from cryolithe.work.watcher import Watcher
 

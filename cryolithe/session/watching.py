@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryolithe.formats.reading import State, file_state
-from cryolithe.reconstruct.job import Job
+from cryolithe.reconstruction.job import Job
 from cryolithe.session.tasks import Task
 
 Fingerprint = tuple[State, ...]

@@ -1,7 +1,7 @@
 """How images and targets are scaled: images as reconstruction scales them, targets in the images' units.
 
 Images: defects are clipped, each image loses its mean, dense becomes positive, and the series is divided by the
-standard deviation of its pixels (`cryolithe.reconstruct.preparation`; a test holds the two together).
+standard deviation of its pixels (`cryolithe.reconstruction.preparation`; a test holds the two together).
 
 Targets: a network without biases returns a volume in the units of its images. Where images are sums of the density
 along the beam, that volume is the density itself, and the relation is known exactly. Real images and those of recipes
@@ -26,7 +26,7 @@ from cryolithe.filters import filter_rows, gaussian_response, padded_length, ram
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import clipped_sigma
 from cryolithe.projector import make_projector
-from cryolithe.reconstruct.preparation import TAIL_QUANTILE, defect_level, defect_limits
+from cryolithe.reconstruction.preparation import TAIL_QUANTILE, defect_level, defect_limits
 
 # Fits read what a blur of this many pixels leaves, from at most this many rows.
 FIT_SIGMA_PX, FIT_ROWS = 2.0, 48

@@ -19,10 +19,10 @@ from cryolithe.metrics import FscCurve, fourier_shell_correlation, mean_correlat
 from cryolithe.network import Network
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt_margin_px
-from cryolithe.reconstruct.fusion import Fusion
-from cryolithe.reconstruct.methods import ON_CPU, Compute, NetworkMethod, SirtMethod
-from cryolithe.reconstruct.mixing import choose_parts, curve_of_volumes
-from cryolithe.reconstruct.networks import FBP_SHARE
+from cryolithe.reconstruction.fusion import Fusion
+from cryolithe.reconstruction.methods import ON_CPU, Compute, NetworkMethod, SirtMethod
+from cryolithe.reconstruction.mixing import choose_parts, curve_of_volumes
+from cryolithe.reconstruction.networks import FBP_SHARE
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import Molecule, SpecimenRecipe, add_white_noise, make_specimen, project
 
@@ -155,7 +155,7 @@ def mix_array(
     share: float,
     row_multiple: int = 1,
 ) -> NDArray[np.float32]:
-    """Mix filtered back-projection into a network's volume, as `cryolithe.reconstruct.fusion` says, on the CPU.
+    """Mix filtered back-projection into a network's volume, as `cryolithe.reconstruction.fusion` says, on the CPU.
 
     Args:
         volume: by the network alone, shape ``(z, y, x)``; it stays as it is.

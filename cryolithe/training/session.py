@@ -25,7 +25,7 @@ from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
-from cryolithe.reconstruct.methods import Compute
+from cryolithe.reconstruction.methods import Compute
 from cryolithe.report import write_json
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run

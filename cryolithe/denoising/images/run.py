@@ -1,0 +1,225 @@
+"""A stack of tilt images denoised, from file to file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe import __version__
+from cryolithe.denoising.ceiling import HalfScore, correlation
+from cryolithe.denoising.images.scale import image_scale, standard_image
+from cryolithe.denoising.n2n.bundled import ENDING, bundled_denoisers
+from cryolithe.denoising.n2n.network import Denoiser, kind_of, load_denoiser
+from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
+from cryolithe.device import precision_name
+from cryolithe.errors import InputError, ModelError, OutputError
+from cryolithe.formats import read_mrc, write_stack
+from cryolithe.formats.half_volumes import without_half
+from cryolithe.formats.mrc import MrcArray
+from cryolithe.formats.record import hashed, record_path
+from cryolithe.formats.stack_state import NOT_FOR_RECONSTRUCTION
+from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.optimise.distributed import Place
+from cryolithe.report import write_json
+from cryolithe.work.label import file_label
+from cryolithe.work.watcher import Watcher
+
+Image = NDArray[np.float32]
+NAME = "images"  # of the bundled weights
+SUFFIX = "_denoised"
+EDGE = 1024  # of tiles
+LABEL = f"denoised images, {NOT_FOR_RECONSTRUCTION}"
+
+
+@dataclass(frozen=True)
+class ImagesJob:
+    """One denoising of images.
+
+    Attributes:
+        stacks: one, or those of even and odd frames.
+        output: to write; None: beside the first, ``ts.mrc`` to ``ts_denoised.mrc``.
+        model: weights instead of the bundled ones.
+        fix_nonfinite: take NaN and Inf for an image's median.
+        overwrite: replace existing files.
+    """
+
+    stacks: tuple[Path, ...]
+    output: Path | None = None
+    model: Path | None = None
+    fix_nonfinite: bool = False
+    overwrite: bool = False
+
+    @property
+    def target(self) -> Path:
+        """What is written."""
+        first = self.stacks[0]
+        stem = without_half(first.stem) if len(self.stacks) > 1 else first.stem
+        return self.output or first.with_name(f"{stem or first.stem}{SUFFIX}.mrc")
+
+
+@dataclass(frozen=True)
+class DenoisedImages:
+    """What was made.
+
+    Attributes:
+        output: the stack.
+        score: mean over the images, of stacks of halves; else None.
+        blank: images that have no contrast, which are passed on.
+        seconds: that it took.
+    """
+
+    output: Path
+    score: HalfScore | None
+    blank: int
+    seconds: float
+
+
+def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedImages:
+    """Denoise every image of a stack by itself; of stacks of halves each, and write their mean.
+
+    Raises:
+        CryoLitheError: for everything that the user can mend.
+    """
+    started = time.monotonic()
+    _check_output(job)
+    before = hashed(_inputs(job))
+    stacks = [_opened(path) for path in job.stacks]
+    shapes = {stack.data.shape for stack in stacks}
+    if len(shapes) > 1:
+        raise InputError(f"the stacks of halves differ in shape: {' and '.join(map(str, sorted(shapes)))}")
+    denoiser = load_weights(job.model)
+    run = Runner(prepared(denoiser.network, denoiser.config, place.device), place.device, place.precision)
+    tiling = image_tiling((stacks[0].data.shape[1], stacks[0].data.shape[2]), denoiser)
+    made = np.empty(stacks[0].data.shape, np.float32)
+    scores: list[tuple[float, float, float]] = []
+    blank = 0
+    watcher.stage("Denoising images", len(made))
+    for number in range(len(made)):
+        raw = [_image(stack, number, path, job.fix_nonfinite) for stack, path in zip(stacks, job.stacks, strict=True)]
+        new = [denoised_image(image, run, tiling) for image in raw]
+        blank += any(image is None for image in new)
+        kept = [old if image is None else image for old, image in zip(raw, new, strict=True)]
+        made[number] = np.mean(kept, axis=0)
+        if len(raw) == 2 and all(image is not None for image in new):
+            scores.append((correlation(*raw), correlation(kept[0], raw[1]), correlation(kept[1], raw[0])))
+        watcher.advance(1)
+    score = None
+    if scores:
+        mean = np.mean(scores, axis=0)
+        score = HalfScore(float(mean[0]), (float(mean[1]), float(mean[2])), made[0].size * len(scores))
+    if hashed(_inputs(job)) != before:
+        raise InputError(f"{job.stacks[0]} changed while it was denoised; run again when it is complete")
+    write_stack(job.target, made, stacks[0].voxel_size_angstrom, file_label(LABEL), job.overwrite)
+    done = DenoisedImages(job.target, score, blank, time.monotonic() - started)
+    _write_record(job, denoiser, before, place, done)
+    return done
+
+
+def load_weights(model: Path | None) -> Denoiser:
+    """Weights for images.
+
+    Raises:
+        ModelError: if there are none, or they are for volumes.
+    """
+    path = model or bundled_denoisers().get(NAME)
+    if path is None:
+        raise ModelError(
+            f"this copy of the program has no weights for images; train some with configs/n2n_images.yaml and give "
+            f"them with --model FILE{ENDING}"
+        )
+    found = load_denoiser(path)
+    if kind_of(found.config) != "planar":
+        raise ModelError(f"{path} holds weights for volumes; --images takes those of configs/n2n_images.yaml")
+    return found
+
+
+def denoised_image(image: Image, run: Callable[[Image], Image], tiling: Tiling) -> Image | None:
+    """An image with less noise in its own grey levels, shape ``(y, x)``; None where it is blank."""
+    centre, sigma = image_scale(image)
+    if not sigma > 0:
+        return None
+    seen, out = standard_image(image, centre, sigma)[None], np.empty((1, *image.shape), np.float32)
+    denoise_volume(run, [lambda box: seen[box]], tiling, out)
+    return np.asarray(out[0] * np.float32(sigma) + np.float32(centre), np.float32)
+
+
+def image_tiling(shape: tuple[int, int], denoiser: Denoiser) -> Tiling:
+    """Tiles of one image ``(y, x)``."""
+    config = denoiser.config
+    y, x = (spans(size, EDGE, margin_of(config), BLEND, config.multiple) for size in shape)
+    return Tiling((1, *shape), (spans(1, 1, 0, 0, 1), y, x))
+
+
+def _opened(path: Path) -> MrcArray:
+    """A stack of images.
+
+    Raises:
+        CryoLitheError: if it is none.
+    """
+    if open_volume_file(path).told.content == "volume":
+        raise InputError(f"{path} is a volume, and --images takes a stack of tilt images; leave --images away for it")
+    return read_mrc(path)
+
+
+def _image(stack: MrcArray, number: int, path: Path, repair: bool) -> Image:
+    image = np.array(stack.data[number], np.float32)
+    good = np.isfinite(image)
+    if good.all():
+        return image
+    if not repair:
+        raise InputError(
+            f"{path}: image {number + 1} holds values that are not finite; --fix-nonfinite takes them for its median"
+        )
+    image[~good] = np.median(image[good]) if good.any() else 0.0
+    return image
+
+
+def _inputs(job: ImagesJob) -> dict[str, Path]:
+    return dict(zip(("half1", "half2") if len(job.stacks) > 1 else ("tilts",), job.stacks, strict=True))
+
+
+def _check_output(job: ImagesJob) -> None:
+    """Refuse names that are taken before any work."""
+    target = job.target
+    if not target.parent.is_dir():
+        raise OutputError(f"the output folder {target.parent} does not exist; make it first or choose another -o")
+    for path in (target, record_path(target)):
+        if any(path.exists() and path.samefile(one) for one in job.stacks if one.exists()):
+            raise OutputError(f"{path} is an input of this run; choose another name with -o")
+        if path.exists() and not job.overwrite:
+            raise OutputError(f"{path} exists; give --overwrite to replace it, or another name with -o")
+
+
+def _write_record(
+    job: ImagesJob, denoiser: Denoiser, before: dict[str, Any], place: Place, done: DenoisedImages
+) -> None:
+    write_json(
+        record_path(done.output),
+        {
+            "program": {"name": "CryoLithe", "version": __version__, "torch": torch.__version__},
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "inputs": before,
+            "volume": {
+                "path": done.output.name,
+                "content": "stack",
+                "use": f"viewing and alignment, {NOT_FOR_RECONSTRUCTION}",
+            },
+            "method": {
+                "name": "n2n images",
+                "weights": {"path": job.model or NAME, "sha256": denoiser.sha256},
+                "card": denoiser.card,
+            },
+            "compute": {"device": str(place.device), "precision": precision_name(place.precision)},
+            "blank_images": done.blank,
+            "score": done.score.plain() if done.score else None,
+            "seconds": round(done.seconds, 1),
+        },
+    )

@@ -1,0 +1,205 @@
+"""What two half volumes have in common: the signal they should, and the noise, shift or sign that they should not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from cryolithe.denoising.n2n.gains import fade, times_counted
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float64]
+
+LOW_PER_PX = 0.12  # width of a Gaussian low pass: where two halves of a specimen agree
+_TOP_SHARE = 0.9  # shells above this share of the highest one that has power are the noise's
+_LEAST_POWER = 1e-2  # of the median shell: below that a volume was low-passed
+_CERTAIN_PEAK = 8.0  # standard deviations of a correlation map
+_MOST_COHERENT = 0.95  # a shell is not believed more
+_NEWTON_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Correlations and shift of two volumes.
+
+    Attributes:
+        low: correlation at the low frequencies.
+        low_sigma: standard deviation that it would have by chance.
+        high: correlation at the highest frequencies that have power.
+        high_sigma: likewise by chance.
+        high_from_per_px: where these begin, cycles per voxel.
+        shift_px: of the second volume against the first along ``(z, y, x)``, voxels; None if nothing correlates.
+        shift_sigma_px: standard deviation of the length of the shift.
+    """
+
+    low: float
+    low_sigma: float
+    high: float
+    high_sigma: float
+    high_from_per_px: float
+    shift_px: tuple[float, float, float] | None
+    shift_sigma_px: float
+
+    @property
+    def distance_px(self) -> float:
+        """Length of the shift, 0 if it is unknown."""
+        return math.hypot(*self.shift_px) if self.shift_px else 0.0
+
+
+@dataclass(frozen=True)
+class _Whitened:
+    """Products ``B A*`` of two half spectra, each shell divided by its power.
+
+    Attributes:
+        product: flat.
+        power: ``|A|²|B|²``, divided alike.
+        shell: of each coefficient; the corners beyond Nyquist have shells, too.
+        times: how often each coefficient stands in the full spectrum.
+        frequency_per_px: along ``(z, y, x)`` of each coefficient.
+        shells: of these up to Nyquist.
+        tied: by how much the window makes chance larger (variance).
+        highest: shell with power.
+    """
+
+    product: Array
+    power: Array
+    shell: NDArray[np.intp]
+    times: FloatArray
+    frequency_per_px: tuple[FloatArray, FloatArray, FloatArray]
+    shells: int
+    tied: float
+    highest: int
+
+    @property
+    def radius_per_px(self) -> FloatArray:
+        """Frequency of the shell of each coefficient."""
+        return self.shell / (2 * self.shells)
+
+    def correlation(self, weight: FloatArray) -> tuple[float, float]:
+        """Weighted mean correlation of all coefficients, and its deviation by chance."""
+        total = float((self.times * weight).sum())
+        if not total > 0:
+            return 0.0, 1.0
+        value = float((self.times * weight * self.product.real).sum()) / total
+        chance = self.tied * float(((self.times * weight) ** 2 * self.power).sum()) / 2
+        return value, math.sqrt(chance) / total
+
+
+def agreement(first: Array, second: Array) -> Agreement:
+    """Compare two half volumes.
+
+    Every shell of frequencies is divided by its own power. The spread by chance is that of independent phases: the
+    mean of n products has the variance ``Σ |A|²|B|² / (2 n²)``, times what the window ties together.
+
+    Args:
+        first: shape ``(z, y, x)``, finite.
+        second: the same shape.
+    """
+    found = _whitened(first, second)
+    radius = found.radius_per_px
+    low = found.correlation(np.exp(-((radius / LOW_PER_PX) ** 2)))
+    start = _TOP_SHARE * found.highest
+    is_top = (
+        found.shell >= start
+        if found.highest == found.shells
+        else (found.shell >= start) & (found.shell <= found.highest)
+    )
+    high = found.correlation(is_top.astype(float))
+    shift, sigma = measured_shift(first, second)
+    return Agreement(*low, *high, start / (2 * found.shells), shift, sigma)
+
+
+def _whitened(first: Array, second: Array) -> _Whitened:
+    windows = [fade(size, size // 4) for size in first.shape]
+    window = windows[0][:, None, None] * windows[1][:, None] * windows[2]
+    tied = math.prod(w.size * float((w**4).sum()) / float((w**2).sum()) ** 2 for w in windows)
+    a, b = (
+        scipy.fft.rfftn((v - v.mean(dtype=np.float64)).astype(np.float32) * window).ravel() for v in (first, second)
+    )
+    z, y, x = first.shape
+    axes = np.meshgrid(scipy.fft.fftfreq(z), scipy.fft.fftfreq(y), scipy.fft.rfftfreq(x), indexing="ij")
+    frequency = (axes[0].ravel(), axes[1].ravel(), axes[2].ravel())
+    shells = min(first.shape) // 2
+    shell = np.rint(np.sqrt(sum(k**2 for k in frequency)) * 2 * shells).astype(np.intp)
+    times = np.broadcast_to(times_counted(x), (z, y, x // 2 + 1)).ravel().copy()
+    times[0] = 0
+    count = np.maximum(np.bincount(shell, times), 1)
+    powers = [np.bincount(shell, times * np.abs(values) ** 2) / count for values in (a, b)]
+    level = np.sqrt(powers[0] * powers[1])
+    highest = np.flatnonzero(level[: shells + 1] > _LEAST_POWER * np.median(level[1 : shells + 1]))
+    scale = np.maximum(level, max(float(level.max()) * 1e-12, 1e-300))[shell]
+    product = b * a.conj() / scale
+    return _Whitened(
+        product,
+        np.abs(product) ** 2,
+        shell,
+        times,
+        frequency,
+        shells,
+        tied,
+        int(highest[-1]) if highest.size else shells,
+    )
+
+
+def measured_shift(first: Array, second: Array) -> tuple[tuple[float, float, float] | None, float]:
+    """Shift of the second volume against the first along ``(z, y, x)``, and the standard deviation of its length.
+
+    The whole voxels come from the peak of a low-passed correlation. What is left over is fitted to the phases of what
+    both volumes then have in common, each shell weighing by its correlation ρ as ``ρ / (1 - ρ²)``, the maximum
+    likelihood for equal signals in independent noise.
+
+    Args:
+        first: shape ``(z, y, x)``.
+        second: the same shape.
+
+    Returns:
+        None and 0 if the volumes have nothing in common.
+    """
+    found = _whitened(first, second)
+    spectrum = (found.product * np.exp(-((found.radius_per_px / LOW_PER_PX) ** 2))).astype(np.complex64)
+    spectrum[0] = 0
+    half = (*first.shape[:2], first.shape[2] // 2 + 1)
+    values = scipy.fft.irfftn(spectrum.reshape(half), first.shape)
+    peak = np.unravel_index(int(np.argmax(values)), values.shape)
+    if not values[peak] > _CERTAIN_PEAK * values.std():
+        return None, 0.0
+    whole = [int((at + size // 2) % size - size // 2) for at, size in zip(peak, first.shape, strict=True)]
+    if any(whole):
+        one = tuple(slice(max(0, -d), size - max(0, d)) for d, size in zip(whole, first.shape, strict=True))
+        other = tuple(slice(max(0, d), size - max(0, -d)) for d, size in zip(whole, first.shape, strict=True))
+        found = _whitened(first[one], second[other])
+    fine, sigma = _fitted_phases(found)
+    z, y, x = (float(a + b) for a, b in zip(whole, fine, strict=True))
+    return (z, y, x), sigma
+
+
+def _fitted_phases(found: _Whitened) -> tuple[FloatArray, float]:
+    """Shift d that makes ``Σ w Re(B A* exp(2πi k d))`` largest, found by Newton's method from 0, and its deviation."""
+    inner = found.shell <= found.shells
+    shell, times = found.shell[inner], found.times[inner]
+    count = np.maximum(np.bincount(shell, times), 1)
+    parts = [np.bincount(shell, times * part[inner]) / count for part in (found.product.real, found.product.imag)]
+    # The modulus: the phases of a shell are not yet aligned along the axis of the shift, but they are across it.
+    coherence = np.clip(np.hypot(*parts), 0, _MOST_COHERENT)
+    coherence[coherence < 3 * np.sqrt(found.tied / count)] = 0
+    weight = (coherence / (1 - coherence**2))[shell] * times
+    chosen = weight > 0
+    if not chosen.any():
+        return np.zeros(3), 0.0
+    k = 2 * np.pi * np.stack([axis[inner][chosen] for axis in found.frequency_per_px])
+    product, weight = found.product[inner][chosen], weight[chosen]
+    shift = np.zeros(3)
+    for _ in range(_NEWTON_STEPS):
+        turned = weight * product * np.exp(1j * (shift @ k))
+        bend = (k * turned.real) @ k.T
+        if np.linalg.eigvalsh(bend)[0] <= 0:
+            break
+        shift = np.clip(shift - np.linalg.solve(bend, k @ turned.imag), -1, 1)
+    rho = coherence[shell][chosen]
+    information = (k * (times[chosen] * rho**2 / (1 - rho**2))) @ k.T / found.tied
+    return shift, math.sqrt(float(np.trace(np.linalg.pinv(information))))

@@ -1,0 +1,199 @@
+"""Half volumes that belong together: opened, looked at, and refused where nothing can be learned from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.denoising.guard import central
+from cryolithe.denoising.n2n.agreement import Agreement, agreement
+from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
+from cryolithe.errors import InputError
+from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.volume_file import VolumeFile, open_volume_file
+from cryolithe.formats.volume_kind import stack_refusal
+
+FEWEST_VOXELS = 16  # along an axis
+MOST_SHIFT_PX = 0.3
+LONGEST = 192  # voxels along an axis that are compared
+_SAME_VOXEL_SIZE = 0.005  # relative: headers round
+MOST_APART = 1.1  # voxel sizes of volumes that one network suits
+_SAME_NOISE, _SHARED_NOISE, _SIGMAS = 0.9, 0.05, 5.0
+
+
+@dataclass(frozen=True)
+class Half:
+    """A half volume as the network sees it.
+
+    Attributes:
+        volume: on disk.
+        survey: its grey scale, from all of its voxels.
+    """
+
+    volume: VolumeFile
+    survey: Survey
+
+    def box(self, place: tuple[slice, slice, slice]) -> NDArray[np.float32]:
+        """Standardised voxels of a box: the whole volume has the median 0 and the robust deviation 1."""
+        z, y, x = place
+        if self.volume.whole is not None:
+            values = self.volume.whole()[z, y, x]
+        else:
+            values = np.stack([self.volume.read(k)[y, x] for k in range(z.start, z.stop)])
+        return np.float32(SIGMAS_PER_UNIT) * self.survey.scale.apply(values)
+
+    @property
+    def unit(self) -> float:
+        """Grey levels of a standard deviation."""
+        return self.survey.scale.unit / SIGMAS_PER_UNIT
+
+
+@dataclass(frozen=True)
+class HalfPair:
+    """Two halves of one volume.
+
+    Attributes:
+        first: of the even images or frames.
+        second: of the odd ones.
+        found: what they have in common.
+        warnings: what speaks against them, in words.
+    """
+
+    first: Half
+    second: Half
+    found: Agreement
+    warnings: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels ``(z, y, x)``."""
+        return self.first.volume.shape
+
+    @property
+    def voxel_size_angstrom(self) -> float | None:
+        """Edge of a voxel, or None."""
+        return self.first.volume.voxel_size_angstrom or self.second.volume.voxel_size_angstrom
+
+    def fingerprint(self) -> str:
+        """Tells pairs apart: SHA-256 of shape and voxels."""
+        text = f"{self.shape} {self.first.survey.sha256} {self.second.survey.sha256}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def open_pair(
+    half1: Path, half2: Path, is_volume: bool = False, repair: bool = False, advance: Callable[[], object] = int
+) -> HalfPair:
+    """Open two half volumes and look at all of both.
+
+    Args:
+        half1: volume of one half.
+        half2: volume of the other.
+        is_volume: take files that do not say so for volumes.
+        repair: take values that are not finite for the median.
+        advance: called after each plane.
+
+    Raises:
+        InputError: if a file is no usable volume, or the two are no halves of one.
+    """
+    files = [_open(path, is_volume) for path in (half1, half2)]
+    if half1.exists() and half2.exists() and half1.samefile(half2):
+        raise InputError(f"--half1 and --half2 are the same file, {half1}: give the volumes of even and of odd images")
+    _check_alike(*files)
+    looked = [Half(f, survey(f.read, f.shape[0], repair, str(f.path), advance)) for f in files]
+    if looked[0].survey.sha256 == looked[1].survey.sha256:
+        raise InputError(f"{half1} and {half2} hold the same voxels: give the volumes of even and of odd images")
+    middle = central(files[0].shape, LONGEST)
+    found = agreement(*(half.box(middle) for half in looked))
+    return HalfPair(looked[0], looked[1], found, judged(found, half1, half2))
+
+
+def open_half(path: Path, is_volume: bool = False, repair: bool = False, advance: Callable[[], object] = int) -> Half:
+    """Open one volume, half or whole, and look at all of it; arguments and errors as `open_pair`."""
+    file = _open(path, is_volume)
+    return Half(file, survey(file.read, file.shape[0], repair, str(path), advance))
+
+
+def _open(path: Path, is_volume: bool) -> VolumeFile:
+    opened = open_volume_file(path)
+    if opened.told.content == "stack" and not is_volume:
+        raise stack_refusal(path, opened.told)
+    if opened.told.content == "unknown" and not is_volume:
+        raise InputError(
+            f"{path} does not say whether it is a volume or a stack of images (space group 0); if it is a volume, give "
+            "--is-volume"
+        )
+    if min(opened.shape) < FEWEST_VOXELS:
+        shape = " x ".join(map(str, opened.shape))
+        raise InputError(f"{path} has {shape} voxels (z, y, x); at least {FEWEST_VOXELS} along each axis are needed")
+    return opened
+
+
+def _check_alike(first: VolumeFile, second: VolumeFile) -> None:
+    """Refuse volumes whose files say that they are of different things."""
+    if first.shape != second.shape:
+        raise InputError(
+            f"the halves differ in shape: {first.path} has {first.shape} voxels (z, y, x), {second.path} has "
+            f"{second.shape}; give volumes of one specimen and size"
+        )
+    sizes = [file.voxel_size_angstrom for file in (first, second)]
+    if sizes[0] and sizes[1] and abs(sizes[0] / sizes[1] - 1) > _SAME_VOXEL_SIZE:
+        raise InputError(
+            f"the halves differ in voxel size: {first.path} has {sizes[0]:g} Å, {second.path} has {sizes[1]:g} Å; give "
+            "volumes of one binning"
+        )
+    contrasts = [contrast_of(file.path) for file in (first, second)]
+    if contrasts[0] and contrasts[1] and contrasts[0] != contrasts[1]:
+        raise InputError(
+            f"the halves differ in contrast: by its record {first.path} is {contrasts[0]}, {second.path} is "
+            f"{contrasts[1]}; reconstruct both with the same --contrast"
+        )
+
+
+def contrast_of(path: Path) -> str | None:
+    """Contrast by the record beside a volume, or None."""
+    told = read_record_beside(path).get("volume")
+    contrast = told.get("contrast") if isinstance(told, dict) else None
+    return contrast if isinstance(contrast, str) else None
+
+
+def judged(found: Agreement, half1: Path, half2: Path) -> tuple[str, ...]:
+    """What speaks against two halves, in words.
+
+    Raises:
+        InputError: if one is the negative of the other, or both have the same noise.
+    """
+    names = f"{half1.name} and {half2.name}"
+    if found.low < -_SIGMAS * found.low_sigma:
+        raise InputError(
+            f"{names} have opposite contrast: their low frequencies correlate by {found.low:.2f}; invert one of them"
+        )
+    by_chance = _SIGMAS * found.high_sigma
+    if found.high > max(_SAME_NOISE, by_chance):
+        raise InputError(
+            f"{names} have the same noise: above {found.high_from_per_px:.2f} cycles per voxel they correlate by "
+            f"{found.high:.2f}; give halves of different images or frames, not denoised, not copies of one volume"
+        )
+    warnings = []
+    if found.high > max(_SHARED_NOISE, by_chance):
+        warnings.append(
+            f"{names} correlate by {found.high:.2f} above {found.high_from_per_px:.2f} cycles per voxel, where chance "
+            f"allows {by_chance:.2g}: either there is signal up to the highest frequencies, or the halves share noise "
+            "(images in common, frames interpolated, denoised before), which is then kept as if it were signal"
+        )
+    if found.low < _SIGMAS * found.low_sigma:
+        warnings.append(
+            f"{names} have nothing in common that chance does not explain (correlation {found.low:.3f} at low "
+            f"frequencies, chance allows {_SIGMAS * found.low_sigma:.2g}): are they halves of one volume?"
+        )
+    if found.shift_px is not None and found.distance_px > max(MOST_SHIFT_PX, 3 * found.shift_sigma_px):
+        z, y, x = found.shift_px
+        warnings.append(
+            f"{half2.name} is shifted against {half1.name} by {z:.1f}, {y:.1f}, {x:.1f} voxels along z, y, x: details "
+            "finer than about twice that are lost; reconstruct both with the alignment of the whole series"
+        )
+    return tuple(warnings)

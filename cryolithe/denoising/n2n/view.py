@@ -1,0 +1,133 @@
+"""What is denoised: two halves or one whole volume, opened and looked at."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from statistics import median_low
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.denoising.job import Item
+from cryolithe.denoising.n2n.halves import MOST_APART, Half, HalfPair, contrast_of, open_half, open_pair
+from cryolithe.denoising.n2n.job import N2nJob
+from cryolithe.denoising.output import Target, choose_target
+from cryolithe.errors import InputError
+from cryolithe.formats.volume_file import VolumeFile, open_volume_file
+from cryolithe.work.watcher import Watcher
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class N2nView:
+    """An item whose inputs are known.
+
+    Attributes:
+        item: what is made of what.
+        halves: one (a whole volume) or two.
+        pair: the two, or None.
+        target: what is written.
+    """
+
+    item: Item
+    halves: tuple[Half, ...]
+    pair: HalfPair | None
+    target: Target
+
+    @property
+    def volume(self) -> VolumeFile:
+        """The first of the inputs."""
+        return self.halves[0].volume
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels ``(z, y, x)``."""
+        return self.volume.shape
+
+    @property
+    def voxel_size_angstrom(self) -> float | None:
+        """Of the first input."""
+        return self.volume.voxel_size_angstrom
+
+    def mean_box(self, place: tuple[slice, slice, slice]) -> Array:
+        """Mean of the standardised halves in a box."""
+        total = sum(half.box(place) for half in self.halves)
+        return np.asarray(total / np.float32(len(self.halves)), np.float32)
+
+    def undone(self, values: Array) -> Array:
+        """Standardised values in grey levels: mean centre and mean unit of the halves."""
+        unit = sum(half.unit for half in self.halves) / len(self.halves)
+        centre = sum(half.survey.scale.centre for half in self.halves) / len(self.halves)
+        return np.asarray(values * np.float32(unit) + np.float32(centre), np.float32)
+
+    def record(self) -> dict[str, Any]:
+        """What the record tells of the halves."""
+        if self.pair is None:
+            return {"halves": None}
+        return {"halves": {**asdict(self.pair.found), "warnings": self.pair.warnings}}
+
+
+def check_together(job: N2nJob) -> None:
+    """Refuse to train one network on volumes of different voxel sizes or contrasts; headers and records are read.
+
+    Raises:
+        InputError: names the volume that differs from most.
+    """
+    if not job.trains or len(job.items) < 2:
+        return
+    first = {item.names: next(iter(item.inputs.values())) for item in job.items}
+    contrasts = {contrast: names for names, path in first.items() if (contrast := contrast_of(path))}
+    if len(contrasts) > 1:
+        told = "; ".join(f"{names}: {contrast}" for contrast, names in contrasts.items())
+        raise InputError(
+            f"the volumes differ in contrast by their records ({told}); a network learns one: reconstruct all with the "
+            "same --contrast, or denoise them apart"
+        )
+    sizes = {names: open_volume_file(path).voxel_size_angstrom for names, path in first.items()}
+    known = [size for size in sizes.values() if size]
+    if not known:
+        return
+    usual = median_low(known)
+    for names, size in sizes.items():
+        if size and not 1 / MOST_APART <= size / usual <= MOST_APART:
+            raise InputError(
+                f"{names} have voxels of {size:g} Å, others {usual:g} Å: a network learns details of one scale; train "
+                "on volumes within 10 % of each other, and denoise the rest apart"
+            )
+
+
+def look(job: N2nJob, item: Item, watcher: Watcher) -> N2nView:
+    """Open the inputs of an item, look at all of them, say what was found.
+
+    Raises:
+        CryoLitheError: if they cannot be used.
+    """
+    warnings: tuple[str, ...] = ()
+    paths = tuple(item.inputs.values())
+    which = "the halves" if len(job.items) == 1 else " and ".join(path.name for path in paths)
+    watcher.stage(f"Looking at {which if len(paths) > 1 else paths[0].name}", 1)
+    pair: HalfPair | None = None
+    if len(paths) == 1:
+        halves: tuple[Half, ...] = (open_half(paths[0], job.is_volume, job.fix_nonfinite),)
+    else:
+        pair = open_pair(paths[0], paths[1], job.is_volume, job.fix_nonfinite)
+        halves, warnings = (pair.first, pair.second), pair.warnings
+    watcher.advance(1)
+    for half in halves:
+        for text in half.volume.notes:
+            watcher.note(f"Note on {half.volume.path.name}: {text}")
+        if half.survey.repaired:
+            watcher.note(f"{half.volume.path.name}: {half.survey.repaired} voxels that are not finite are taken for 0.")
+        if half.volume.of_network:
+            watcher.note(
+                f"Warning: {half.volume.path.name} was made by a network, which leaves hardly any independent noise: "
+                "Noise2Noise is meant for halves of --method fbp or sirt"
+            )
+    for text in warnings:
+        watcher.note(f"Warning: {text}")
+    target = choose_target(halves[0].volume, item.output)
+    if target.note:
+        watcher.note(target.note)
+    return N2nView(item, halves, pair, target)

@@ -1,0 +1,226 @@
+"""One denoising from file to file, by any method: training, tiles, the results, their guard and records."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cryolithe import __version__
+from cryolithe.denoising.ceiling import HalfScore, score_halves
+from cryolithe.denoising.figures import plot_report
+from cryolithe.denoising.guard import Verdict, examine
+from cryolithe.denoising.job import Job, check_job, made_before, made_with
+from cryolithe.denoising.method import Applied, Method, View, Weights
+from cryolithe.denoising.session import trained
+from cryolithe.device import precision_name
+from cryolithe.errors import InputError, ResourceError
+from cryolithe.formats.record import hashed, read_record_beside
+from cryolithe.optimise.distributed import Place
+from cryolithe.report import write_json
+from cryolithe.work.watcher import Watcher
+
+FEWEST_VOXELS = 8  # along each axis, for the guard
+AnyMethod = Method[Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """What a run made, or found to be made already.
+
+    Attributes:
+        output: the volume, or what a method makes instead.
+        weights: file of the weights that were used.
+        verdict: of the guard, or None.
+        score: by the halves, where they tell one.
+        seconds: for training and denoising; empty if it was made before.
+    """
+
+    output: Path
+    weights: Path
+    verdict: Verdict | None = None
+    score: HalfScore | None = None
+    seconds: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the guard says of an item."""
+
+    verdict: Verdict | None
+    score: HalfScore | None
+
+
+def denoise(method: AnyMethod, job: Job, place: Place, watcher: Watcher) -> list[Denoised]:
+    """Denoise volumes with one network that is trained on them, or with the weights of an earlier training.
+
+    An interrupted run goes on where it stopped with ``resume``: in the training exactly, then at the first volume that
+    is not there.
+
+    Returns:
+        one entry for each volume; none in a process that only helped to train.
+
+    Raises:
+        CryoLitheError: for everything that the user can mend.
+        KeyboardInterrupt: after Ctrl-C; what is done is kept.
+    """
+    check_job(job)
+    for text in job.notes:
+        watcher.note(text)
+    before = [hashed(item.inputs) for item in job.items]
+    views: list[View] = method.look(job, watcher)
+    _check_disk(method, job, views)
+    started = time.monotonic()
+    weights = _weights(method, job, views, place, watcher)
+    if place.rank != 0 or weights is None:
+        return []
+    times = {"training": float(weights.card.get("seconds", 0.0)) if job.trains else 0.0}
+    times["training and waiting"] = time.monotonic() - started
+    if (other := method.instead(job, views[0], weights, place, watcher)) is not None:
+        return [Denoised(other, job.used_weights, seconds=times)]
+    made = []
+    for view, hashes in zip(views, before, strict=True):
+        if job.resume and _is_done(job, view, weights):
+            watcher.note(f"{view.item.output}: already denoised")
+            made.append(Denoised(view.item.output, job.used_weights))
+            continue
+        made.append(_denoise_one(method, job, view, (weights, hashes, times), (place, watcher)))
+    return made
+
+
+def _weights(method: AnyMethod, job: Job, views: Sequence[View], place: Place, watcher: Watcher) -> Weights | None:
+    """Weights, trained now, before, or for something else."""
+    if job.trains:
+        weights: Weights | None = trained(method, job, views, place, watcher)
+        return weights
+    assert job.model is not None
+    weights = method.load(job.model)
+    for text in method.doubts(job, views, weights):
+        watcher.note(text)
+    return weights
+
+
+def _is_done(job: Job, view: View, weights: Weights) -> bool:
+    """Whether an item was made of the same inputs, with the same choices and the same weights."""
+    item = view.item
+    return item.output.exists() and made_before(job, item) is None and made_with(item) == weights.sha256
+
+
+def _check_disk(method: AnyMethod, job: Job, views: Sequence[View]) -> None:
+    """Raise ResourceError early if the disk has too little room for the largest item."""
+    needed, item = max(((method.disk_bytes(job, view), view.item) for view in views), key=lambda pair: pair[0])
+    free = shutil.disk_usage(item.output.parent).free
+    if free < needed:
+        raise ResourceError(
+            f"{item.output.parent} has {free / 1e9:.2f} GB free, scratch and result need {needed / 1e9:.2f} GB; "
+            "make room or choose another -o"
+        )
+
+
+def _denoise_one(
+    method: AnyMethod,
+    job: Job,
+    view: View,
+    known: tuple[Weights, dict[str, Any], dict[str, float]],
+    context: tuple[Place, Watcher],
+) -> Denoised:
+    """Denoise an item, look at what became of it, write its record."""
+    weights, before, times = known
+    place, watcher = context
+    item, started = view.item, time.monotonic()
+    applied = method.apply(job, view, weights, place, watcher)
+    seconds = {**times, "denoising": time.monotonic() - started}
+    watcher.stage("Comparing before and after", 1)
+    try:
+        judged = _judged(method, job, view, (weights, applied), context)
+    except BaseException:  # also Ctrl-C: without its record nobody could tell what the output was made of
+        for path in (item.output, item.report):
+            if path is not None and path.is_file():
+                path.unlink()
+        raise
+    watcher.advance(1)
+    if hashed(item.inputs) != before:
+        raise InputError(
+            f"{' or '.join(map(str, item.inputs.values()))} changed while it was denoised: {item.output} is of both "
+            "states; run again with --overwrite when the input is complete"
+        )
+    done = Denoised(item.output, job.used_weights, judged.verdict, judged.score, seconds)
+    _write_record(method, job, view, (weights, applied, before, place), done)
+    return done
+
+
+def _judged(
+    method: AnyMethod, job: Job, view: View, made: tuple[Weights, Applied], context: tuple[Place, Watcher]
+) -> _Judged:
+    """Compare before and after in the middle of the volume; say what was found; draw the report."""
+    weights, applied = made
+    watcher, item = context[1], view.item
+    if applied.middle is None:
+        watcher.note(f"The guard needs {FEWEST_VOXELS} voxels along each axis: nothing was compared.")
+        return _Judged(None, None)
+    halves = method.halves(job, view, weights, *context)
+    score = score_halves(halves[:2], halves[2:]) if halves and method.scored else None
+    verdict = examine(*applied.middle, halves, method.advice)
+    if score is not None:
+        watcher.note(score.told())
+        if warning := score.warning():
+            verdict = replace(verdict, warnings=(warning, *verdict.warnings))
+    for text in verdict.warnings:
+        watcher.note(f"Warning: {text}")
+    if item.report is not None:
+        told = score.told() if score else None
+        plot_report(item.report, *applied.middle, verdict, view.voxel_size_angstrom, told)
+    return _Judged(verdict, score)
+
+
+def _write_record(
+    method: AnyMethod,
+    job: Job,
+    view: View,
+    made: tuple[Weights, Applied, dict[str, Any], Place],
+    done: Denoised,
+) -> None:
+    """The sidecar: what was made of what, and what the guard says."""
+    weights, applied, inputs, place = made
+    volume = view.volume
+    source = read_record_beside(volume.path)  # geometry and images used are those of what was denoised
+    score = {"score": done.score.plain() if done.score else None} if method.scored else {}
+    write_json(
+        view.item.sidecar,
+        {
+            "program": {"name": "CryoLithe", "version": __version__, "torch": torch.__version__},
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "inputs": inputs,
+            **view.record(),
+            "geometry": source.get("geometry"),
+            "choices": job.choices,
+            "volume": {
+                "path": view.item.output.name,
+                "shape_zyx": volume.shape,
+                "voxel_size_angstrom": volume.voxel_size_angstrom,
+                "dtype": view.target.dtype.name,
+                "contrast": source.get("volume", {}).get("contrast"),
+                "statistics": asdict(applied.statistics),
+            },
+            "method": {
+                "name": method.name,
+                **applied.record,
+                "weights": {"path": done.weights, "sha256": weights.sha256},
+                "card": weights.card,
+            },
+            "compute": {
+                "device": str(place.device),
+                "precision": precision_name(place.precision),
+                "threads": torch.get_num_threads(),
+            },
+            "seconds": {name: round(value, 1) for name, value in (done.seconds or {}).items()},
+            **score,
+            "guard": done.verdict,
+        },
+    )

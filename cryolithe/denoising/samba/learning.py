@@ -1,0 +1,118 @@
+"""The training of Samba as `cryolithe.denoising.session` runs it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cryolithe import __version__
+from cryolithe.denoising.method import Training
+from cryolithe.denoising.samba.blocks import Blocks
+from cryolithe.denoising.samba.job import Resolved
+from cryolithe.denoising.samba.model import SIZES, load_weights, save_weights
+from cryolithe.denoising.samba.recipe import make_recipe
+from cryolithe.denoising.samba.training import (
+    Hooks,
+    SambaState,
+    load_state,
+    new_state,
+    save_state,
+    saved_batch,
+    train,
+)
+from cryolithe.device import precision_name
+from cryolithe.optimise.distributed import Place, least
+from cryolithe.optimise.loop import Hooks as AnyHooks
+
+
+class SambaTraining(Training[SambaState, float]):
+    """Learning from one volume.
+
+    Args:
+        run: the volume and the choices.
+        place: of this process.
+    """
+
+    columns = ("loss",)
+
+    def __init__(self, run: Resolved, place: Place) -> None:
+        self._run, self._place, job = run, place, run.job
+        self._start = load_weights(job.model).network if job.model is not None else None
+        sizes = SIZES[job.size] if self._start is None else self._start.config
+        # A batch that was left open follows the memory that is free, but for a training that goes on.
+        batch = saved_batch(job.state) if job.batch is None and job.resume else job.batch
+        recipe = make_recipe(run.gaps[0], place.device, sizes, crop=job.crop, batch=batch, seed=job.seed)
+        self.recipe = replace(recipe, batch=least(recipe.batch, place))
+        self.fingerprint = run.source.fingerprint()
+        self.most_steps = self.recipe.most_steps
+
+    def plan(self) -> str:
+        """In words."""
+        run, place = self._run, self._place
+        limit = run.job.limit_seconds(place.device)
+        end = f"at most {limit / 60:g} min" if math.isfinite(limit) else "until the loss held back stays"
+        threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
+        shape, crop = " x ".join(map(str, run.volume.shape)), self.recipe.crop
+        return (
+            f"Plan: {shape} (z, y, x), Lmax {run.gaps[0]} in training and {run.gaps[1]} in inference; training on "
+            f"{crop} x {crop} crops, {self.recipe.batch} at a time, {end}, {place.device}"
+            f" ({precision_name(place.precision)}{threads})"
+        )
+
+    def begin(self) -> SambaState:
+        """The state before the first step."""
+        self._blocks = Blocks(self._run.source, self.recipe)
+        self.state = new_state(self.recipe, self._place, self._start)
+        return self.state
+
+    def run(self, hooks: AnyHooks, on_validation: Callable[[SambaState, float], object]) -> None:
+        """Train the state on."""
+        train(self.recipe, self._blocks, self._place, Hooks(**vars(hooks), on_validation=on_validation), self.state)
+
+    def save_state(self, path: Path) -> None:
+        """Write all that is needed to go on exactly."""
+        save_state(path, self.state, self.recipe, self.fingerprint)
+
+    def load_state(self, path: Path) -> None:
+        """Go back to a saved state."""
+        load_state(path, self.state, self.recipe, self.fingerprint)
+
+    def row(self, found: float) -> tuple[float, ...]:
+        """The loss."""
+        return (found,)
+
+    def told(self, found: float) -> tuple[str, float, int]:
+        """The loss."""
+        return "loss held back", found, 5
+
+    def save_weights(self, path: Path) -> None:
+        """Write the best network."""
+        save_weights(path, self.state.best, self._card())
+
+    def _card(self) -> dict[str, Any]:
+        """What the weights' file tells of its making."""
+        volume, scale, state, place = self._run.volume, self._run.source.survey.scale, self.state, self._place
+        return {
+            "cryolithe": __version__,
+            "method": "samba",
+            "volume": {
+                "name": volume.path.name,
+                "shape_zyx": list(volume.shape),
+                "voxel_size_angstrom": volume.voxel_size_angstrom,
+                "fingerprint": self.fingerprint,
+                "centre": scale.centre,
+                "unit": scale.unit,
+            },
+            "recipe": self.recipe.plain(),
+            "steps": state.step,
+            "seconds": round(state.seconds),
+            "loss_held_back": state.best_loss,
+            "device": str(place.device),
+            "precision": precision_name(place.precision),
+            "processes": place.world,
+        }

@@ -1,0 +1,69 @@
+"""Several Lmax side by side, to choose from (published figure S1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.denoising.figures import plot_sweep
+from cryolithe.denoising.samba.blocks import Source
+from cryolithe.denoising.samba.inference import Inference
+from cryolithe.denoising.samba.job import Resolved
+from cryolithe.denoising.samba.tiles import Span, Tile
+from cryolithe.work.watcher import Watcher
+
+CROP, PLANES = 256, 16
+SHOWN = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24)
+
+
+def central_tile(source: Source, longest: int, multiple: int) -> Tile:
+    """A tile in the middle of the planes."""
+    sides = []
+    for size in source.volume.shape[1:]:
+        length = max(multiple, min(longest, size) // multiple * multiple)
+        sides.append(Span(max(0, (size - length) // 2), length, size))
+    return sides[0], sides[1]
+
+
+def sweep(run: Resolved, inference: Inference, path: Path, watcher: Watcher) -> None:
+    """Denoise the middle of a few planes with several Lmax, and draw them with their Fourier transforms.
+
+    Args:
+        run: the volume.
+        inference: with the largest gap to look at.
+        path: figure to write.
+        watcher: is told.
+    """
+    source = run.source
+    tile = central_tile(source, CROP, inference.network.config.multiple)
+    usable = [int(z) for z in np.flatnonzero(source.survey.usable)]
+    middle = usable[len(usable) // 2]
+    wanted = sorted({gap for gap in SHOWN if gap < inference.largest_gap} | {inference.largest_gap})
+    planes = [z for z in usable if middle - PLANES // 2 <= z < middle + PLANES // 2]
+    # Planes near the ends have fewer gaps.
+    planes = [z for z in planes if usable[0] + wanted[-1] <= z <= usable[-1] - wanted[-1]] or [middle]
+
+    def read(z: int) -> NDArray[np.float32]:
+        return source.window(z, tile)
+
+    watcher.stage("Trying several Lmax", len(planes))
+    shown: list[NDArray[np.float32]] = []
+    power = np.zeros((len(wanted) + 1, tile[0].length, tile[1].length))
+    for z in planes:
+        versions = [read(z), *inference.running_means(read, z, wanted)]
+        power += np.stack([_magnitude(version) for version in versions])
+        if z == middle:
+            shown = versions
+        watcher.advance(1)
+    titles = ["input", *(f"Lmax {gap}" for gap in wanted)]
+    size = run.voxel_size_angstrom
+    plot_sweep(path, list(zip(titles, shown, strict=True)), list(np.log10(power / len(planes) + 1e-12)), size)
+
+
+def _magnitude(plane: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Magnitude of the Fourier transform, zero frequency in the middle, borders tapered."""
+    taper = np.hanning(plane.shape[0])[:, None] * np.hanning(plane.shape[1])
+    magnitude: NDArray[np.float64] = np.fft.fftshift(np.abs(np.fft.fft2((plane - plane.mean()) * taper)))
+    return magnitude

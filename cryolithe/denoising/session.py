@@ -1,0 +1,109 @@
+"""The training of any denoiser with its records: state, tables, curve, weights; resumable at any time.
+
+NAME.safetensors            the best weights by what is held back
+NAME.run/state.safetensors  everything a resumed training needs
+NAME.run/train.csv, validation.csv, learning.png, tensorboard/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from cryolithe.denoising.figures import plot_learning
+from cryolithe.denoising.job import Job
+from cryolithe.denoising.method import LearningState, Method, Training
+from cryolithe.optimise.distributed import Place
+from cryolithe.optimise.loop import Hooks, Progress
+from cryolithe.optimise.recorder import Recorder, recording
+from cryolithe.optimise.tensors import read_tensors
+from cryolithe.work.watcher import Watcher
+
+STEP_FIELDS = ("step", "seconds", "loss", "learning_rate")
+LOG_EVERY = 5
+SAVE_EVERY_S = 120.0
+# What a training leaves in its folder.
+LEFTOVERS = ("state.safetensors*", "train.csv", "validation.csv", "learning.png", "tensorboard/events.*")
+
+
+def trained(
+    method: Method[Any, Any, Any], job: Job, views: Sequence[Any], place: Place, watcher: Watcher
+) -> Any | None:
+    """Weights that are trained as a job says, or go on being; they are written beside the output.
+
+    Returns:
+        the weights; None in processes that only help.
+
+    Raises:
+        KeyboardInterrupt: if the user asked to stop; the state is saved.
+        CryoLitheError: if a file cannot be written, or the state is not of this job.
+    """
+    training: Training[Any, Any] = method.training(job, views, place)
+    if job.resume and _is_finished(method, job, training.fingerprint):
+        watcher.note(f"The training is done: {job.weights}")
+        return method.load(job.weights)
+    watcher.note(training.plan())
+    limit, state = job.limit_seconds(place.device), training.begin()
+    if job.resume and job.state.exists():
+        training.load_state(job.state)
+        watcher.note(f"Going on with the training at step {state.step}, {state.seconds / 60:.1f} min.")
+        state.finished = state.finished and (state.seconds >= limit or state.step >= training.most_steps)
+    watcher.stage("Training", 1.0)
+    with recording(place, partial(_Recorder, job, training, watcher)) as record:
+        hooks = Hooks(on_step=record.told("on_step"), stop_wanted=record.interrupted.is_set, limit_seconds=limit)
+        training.run(hooks, record.told("on_validation"))
+    interrupted = state.interrupted or record.interrupted.is_set()
+    if record.recorder is not None:
+        record.recorder.save(state)
+    if interrupted:
+        if record.recorder is not None:
+            watcher.note(f"State of step {state.step} saved in {job.folder}; --resume goes on.")
+        raise KeyboardInterrupt
+    if record.recorder is None:
+        return None
+    if warning := training.save_weights(job.weights):
+        watcher.note(f"Warning: {warning}")
+    watcher.note(f"Trained {state.step} steps in {state.seconds / 60:.1f} min; weights: {job.weights}")
+    return method.load(job.weights)
+
+
+def _is_finished(method: Method[Any, Any, Any], job: Job, fingerprint: str) -> bool:
+    """Whether a training on the same inputs came to its end before the run was interrupted."""
+    if not (job.weights.is_file() and job.state.is_file()):
+        return False
+    _, values = read_tensors(job.state, method.state_format, "a saved training state")
+    return bool(values["finished"]) and values.get("learned_from") == fingerprint
+
+
+class _Recorder(Recorder):
+    """What the first process does beside training."""
+
+    def __init__(self, job: Job, training: Training[Any, Any], watcher: Watcher) -> None:
+        self._path, self._training, self._watcher = job.state, training, watcher
+        columns = (STEP_FIELDS, ("step", "seconds", *training.columns))
+        super().__init__(job.folder, columns, training.state.step if job.resume else None, LEFTOVERS)
+        self._done, self._saved = 0.0, training.state.seconds
+
+    def on_step(self, state: LearningState[Any], progress: Progress) -> None:
+        """Log, and save now and then."""
+        self.log(state, progress, state.step % LOG_EVERY == 0 or state.step == 1)
+        done = min(1.0, progress.done)
+        self._watcher.advance(max(0.0, done - self._done))
+        self._done = max(self._done, done)
+        if state.seconds - self._saved > SAVE_EVERY_S:
+            self.save(state)
+
+    def on_validation(self, state: LearningState[Any], found: Any) -> None:
+        """Log and save."""
+        self.validations.add((state.step, state.seconds, *self._training.row(found)))
+        name, value, digits = self._training.told(found)
+        self.board.step(state.step, {name: value})
+        self._watcher.note(f"step {state.step}, {state.seconds / 60:.1f} min: {name} {value:.{digits}f}")
+        self.save(state)
+
+    def save(self, state: LearningState[Any]) -> None:
+        """State and curve."""
+        self._saved = state.seconds
+        self._training.save_state(self._path)
+        plot_learning(self.folder / "learning.png", self.steps, self.validations)

@@ -1,0 +1,146 @@
+"""What a run will take, told before it starts: slabs, memory, files, time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from cryolithe.device import precision_name
+from cryolithe.network import NetworkConfig, RowSetConfig
+from cryolithe.reconstruction.fitting import Fit
+from cryolithe.reconstruction.job import ResolvedJob
+from cryolithe.reconstruction.mixing import choose_parts
+from cryolithe.reconstruction.networks import fbp_share
+
+_FLOAT = 4
+# Entries (voxel x tilt x pixel) of a projection per second and core: 512 x 512 x 256 voxels, 41 tilts in 1.0 s on 2.
+_ENTRIES_PER_SECOND = 4e9
+# Pooling, lifting and synthesis beside the matrix products (benchmarks/LOG.md).
+_BESIDE_PRODUCTS = 1.5
+# Share of its peak that a GPU reaches with all that is read and written between products (measured on an H100), and
+# the size of the products that measure the peak.
+_GPU_SHARE, _PROBE = 0.1, (1024, 1408, 256)
+
+
+def estimate(run: ResolvedJob, planned: Fit) -> str:
+    """One line on a run whose slabs are planned.
+
+    Args:
+        run: what is to be done.
+        planned: what it holds at a time.
+    """
+    slab_rows = planned.slab_rows
+    (depth, height, width), settings = run.grid.shape, run.job.settings
+    tilts = run.series.geometry.tilts
+    output = output_bytes(run)
+    temporary = tilts * height * width * _FLOAT
+    slabs = -(-height // slab_rows)
+    seconds = _seconds(run) / len(run.devices)
+    what = f"model {run.model.name}, {precision_name(run.precision)}" if run.model else settings.method
+    where = ", ".join(str(device) for device in run.devices)
+    where += f" ({torch.get_num_threads()} threads)" if run.device.type == "cpu" else ""
+    blocks = f", {planned.batch} points at a time" if run.model else ""
+    memory = f"{planned.device_bytes / 1e9:.1f} GB"
+    if planned.host_bytes:
+        memory += f" of the GPU's and {planned.host_bytes / 1e9:.1f} GB of the host's"
+    return (
+        f"Plan: {tilts} x {' x '.join(map(str, run.series.geometry.image_shape))} (tilts, y, x) -> "
+        f"{depth} x {height} x {width} (z, y, x)"
+        f"; {what} on {where}; {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows{blocks}; about "
+        f"{memory} of memory, {output / 1e9:.2f} GB of output, "
+        f"{temporary / 1e9:.2f} GB of temporary files; about {_clock(seconds)}"
+    )
+
+
+def output_bytes(run: ResolvedJob) -> int:
+    """Bytes of the volume."""
+    return math.prod(run.grid.shape) * {"float32": 4, "float16": 2, "int8": 1}[run.job.settings.dtype]
+
+
+def _seconds(run: ResolvedJob) -> float:
+    tilts, settings = run.series.geometry.tilts, run.job.settings
+    cores = torch.get_num_threads() if run.device.type == "cpu" else 100
+    projection = 3.0 * tilts * math.prod(run.grid.shape) / (_ENTRIES_PER_SECOND * cores)
+    if run.model is None:
+        return projection * (2 * settings.iterations if settings.method == "sirt" else 1)
+    config, voxels = run.model.network.config, math.prod(run.grid.shape)
+    seconds = (products_per_voxel(config) - trunk_products_per_voxel(config)) / _products_per_second(
+        run.device, run.precision
+    )
+    if trunk_products_per_voxel(config):
+        rate = _convolution_products_per_second(run.device, run.precision, config.combiner_width)
+        seconds += trunk_products_per_voxel(config) / rate
+    if not fbp_share(run.model, settings.fbp_share):
+        return _BESIDE_PRODUCTS * voxels * seconds
+    parts = choose_parts(run.grid, config.head.stride)
+    compared = len(parts.starts) * math.prod(parts.grid.shape) / voxels
+    return (1 + compared) * (_BESIDE_PRODUCTS * voxels * seconds + projection)
+
+
+def products_per_voxel(config: NetworkConfig) -> float:
+    """Multiply-adds of a network's layers for a voxel, without what is done for each tilt: lifting and pooling."""
+    stride, rows = config.head.stride, config.rows + config.head.stride - 1
+    width, outputs = config.combiner_width, config.head.outputs
+    if isinstance(config, RowSetConfig):  # a block of voxels needs as many new rows as it is high
+        encode = stride * config.row_hidden * (config.channels + config.row_features)
+        if config.trunk_units:
+            encode += stride * config.channels * config.row_features
+    else:
+        hidden = max(0, config.row_layers - 1) * config.row_hidden**2
+        encode = rows * (config.set_hidden * config.row_hidden + hidden + config.row_hidden * config.row_features)
+    join = rows * config.row_features * width + width * outputs
+    if not (isinstance(config, RowSetConfig) and config.trunk_units):
+        join += (config.combiner_layers - 1) * width**2
+    return (encode + join) / stride**3 + trunk_products_per_voxel(config)
+
+
+def trunk_products_per_voxel(config: NetworkConfig) -> float:
+    """Multiply-adds of a trunk's convolutions for a voxel; 0 without one."""
+    if not (isinstance(config, RowSetConfig) and config.trunk_units):
+        return 0.0
+    return (2 * 27 * len(config.trunk_spacings) + 4) * config.combiner_width**2 / config.head.stride**3
+
+
+def _convolution_products_per_second(device: torch.device, precision: torch.dtype, width: int) -> float:
+    """Multiply-adds per second of a convolution like those of a trunk, as `_products_per_second`."""
+    side = 24 if device.type == "cpu" else 96
+    block = torch.ones((1, width, side, side, side), dtype=precision, device=device)
+    block = block.to(memory_format=torch.channels_last_3d)
+    weights = torch.ones((width, width, 3, 3, 3), dtype=precision, device=device)
+    seconds = _best_seconds(lambda: torch.nn.functional.conv3d(block, weights, padding=1), device)
+    return 27 * width**2 * side**3 / seconds * (_GPU_SHARE if device.type == "cuda" else 1.0)
+
+
+def _products_per_second(device: torch.device, precision: torch.dtype) -> float:
+    """Multiply-adds per second of a product like those of a network, on all cores that torch uses or the GPU."""
+    rows, inner, outer = _PROBE
+    if device.type == "cuda":
+        rows *= 64
+    a = torch.ones((rows, inner), dtype=precision, device=device)
+    b = torch.ones((inner, outer), dtype=precision, device=device)
+    seconds = _best_seconds(lambda: a @ b, device)
+    return rows * inner * outer / seconds * (_GPU_SHARE if device.type == "cuda" else 1.0)
+
+
+@torch.inference_mode()
+def _best_seconds(call: Callable[[], torch.Tensor], device: torch.device) -> float:
+    """The shortest of a few runs; the first one may prepare things."""
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        made = call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+        del made
+    return best
+
+
+def _clock(seconds: float) -> str:
+    """``0:42``, ``12:05`` or ``3:20:00``."""
+    whole = max(1, round(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -1,0 +1,161 @@
+"""What a run holds at a time on each of its devices, and on the host beside them: blocks and slabs that fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from cryolithe.errors import ResourceError
+from cryolithe.projector.classical import sirt_margin_px
+from cryolithe.projector.footprint import PIXELS_PER_VOXEL
+from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
+from cryolithe.reconstruction.fusion import REACH_PX, fusion_bytes
+from cryolithe.reconstruction.job import ResolvedJob
+from cryolithe.reconstruction.methods import (
+    BATCHES,
+    FEWEST_POINTS,
+    Compute,
+    network_bytes,
+    network_halo_px,
+    trunk_row_bytes,
+)
+from cryolithe.reconstruction.networks import fbp_share, published_demand
+from cryolithe.reconstruction.plan import GPU_BASE_BYTES, Demand, free_bytes, memory_budget_bytes, run_bytes, slab_rows
+
+# Lower slabs spend more on the rows beyond their ends than smaller blocks cost.
+ENOUGH_ROWS = 32
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What fits into memory.
+
+    Attributes:
+        batch: points that a network works on at a time; 1 for other methods, which have no batches.
+        slab_rows: rows of the volume made at a time.
+        device_bytes: of the device's memory that is used at most, about.
+        host_bytes: likewise of the host's memory, where the device is a GPU.
+    """
+
+    batch: int
+    slab_rows: int
+    device_bytes: int
+    host_bytes: int = 0
+
+
+def fit(run: ResolvedJob) -> Fit:
+    """The largest blocks that leave room for slabs of some height; on a CPU blocks have one size.
+
+    Raises:
+        ResourceError: where not even the smallest slab fits.
+    """
+    if run.model is None:
+        return fit_slabs(run, 1)
+    points = BATCHES[run.device.type].points
+    best: Fit | None = None
+    while True:
+        try:
+            found = fit_slabs(run, points)
+        except ResourceError:
+            if run.device.type == "cpu" or points // 2 < FEWEST_POINTS:
+                if best is None:
+                    raise
+                return best
+        else:
+            best = found if best is None or found.slab_rows > best.slab_rows else best
+            if run.device.type == "cpu" or found.slab_rows >= min(ENOUGH_ROWS, run.grid.shape[1]):
+                return found
+            if points // 2 < FEWEST_POINTS:
+                return best
+        points //= 2
+
+
+def fit_slabs(run: ResolvedJob, batch: int) -> Fit:
+    """Slabs that fit beside blocks of ``batch`` points; the smallest device decides.
+
+    Raises:
+        ResourceError: where not even the smallest slab fits.
+    """
+    geometry, grid = run.series.geometry, run.grid
+    wanted = demand(run, batch)
+    budget = min(memory_budget_bytes(run.job.settings.max_memory, device) for device in run.devices)
+    rows = slab_rows(wanted, geometry, grid, budget)
+    if run.device.type != "cpu":
+        rows = min(rows, slab_rows(host_demand(run, wanted), geometry, grid, memory_budget_bytes(None, _CPU)))
+    return predicted(run, batch, rows)
+
+
+def predicted(run: ResolvedJob, batch: int, rows: int) -> Fit:
+    """What a run with these blocks and slabs uses at most, about, whatever is free."""
+    geometry, grid, wanted = run.series.geometry, run.grid, demand(run, batch)
+    used = run_bytes(wanted, geometry, grid, rows)
+    if run.device.type == "cpu":
+        return Fit(batch, rows, used)
+    return Fit(batch, rows, used, run_bytes(host_demand(run, wanted), geometry, grid, rows))
+
+
+def memory_table(run: ResolvedJob, planned: Fit) -> str:
+    """What is free on each device and what is planned there, one line each, with a heading."""
+    rows = [("device", "free GB", "may use GB", "slab rows", "points at a time", "predicted peak GB")]
+    allowed, points = run.job.settings.max_memory, str(planned.batch) if run.model is not None else "-"
+
+    def add(device: torch.device, name: str, limit: float | None, used: int) -> None:
+        sizes = free_bytes(device), memory_budget_bytes(limit, device), used
+        free, budget, peak = (f"{size / 1e9:.1f}" for size in sizes)
+        rows.append((name, free, budget, str(planned.slab_rows), points, peak))
+
+    for device in run.devices:
+        add(device, str(device), allowed, planned.device_bytes)
+    if run.device.type != "cpu":
+        add(_CPU, "beside it, the host", None, planned.host_bytes)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )
+    return "\n".join(lines)
+
+
+def demand(run: ResolvedJob, batch: int) -> Demand:
+    """Memory that the chosen method needs on its device, by counting its arrays; benchmarks/memory.py measures it."""
+    found = _method_demand(run, batch)
+    if run.device.type == "cpu":
+        return found
+    # Beside the slab at work there are the rows of the next one and the voxels of the last one.
+    volumes, rows = found.volume_copies + 1, found.row_copies + 1
+    return replace(found, base_bytes=GPU_BASE_BYTES, volume_copies=volumes, row_copies=rows)
+
+
+def host_demand(run: ResolvedJob, on_device: Demand) -> Demand:
+    """Memory of the host that slabs on GPUs need: rows being read and waiting, voxels waiting and being written."""
+    devices = len(run.devices)
+    return replace(on_device, fixed_bytes=0, volume_copies=2.0 + 2.0 * devices, row_copies=4.0 * devices)
+
+
+def _method_demand(run: ResolvedJob, batch: int) -> Demand:
+    depth, _, width = run.grid.shape
+    tilts = run.series.geometry.tilts
+    if run.model is not None:
+        config = run.model.network.config
+        compute = Compute(run.device, run.precision, points=batch)
+        if run.model.convention.published:
+            return published_demand(run.model, run.series.geometry, run.grid, compute)
+        halo = network_halo_px(config)
+        fixed = network_bytes(config, run.series.geometry, run.grid, compute)
+        fixed += round(2 * config.head.stride * config.trunk_reach * trunk_row_bytes(config, run.grid))
+        copies = 5.0 + trunk_row_bytes(config, run.grid) / (4.0 * depth * width)
+        if not fbp_share(run.model, run.job.settings.fbp_share):
+            return Demand(fixed, copies, 6.0, halo, config.head.stride)
+        fixed += _index_bytes(tilts * depth * width) + fusion_bytes(run.grid, run.device)
+        return Demand(fixed, copies, 14.0, max(halo, REACH_PX), config.head.stride)
+    iterative = run.job.settings.method == "sirt"
+    wide = width + 2 * sirt_margin_px(depth) if iterative else width
+    indices = _index_bytes(tilts * depth * wide, directions=2 if iterative else 1)
+    return Demand(indices, 5.0 * wide / width if iterative else 2.5, 4.0)
+
+
+def _index_bytes(points: int, directions: int = 1) -> int:
+    """Of a projector for slices of so many voxels times tilts: what it keeps, and what it makes at a time."""
+    return directions * 12 * min(PIXELS_PER_VOXEL * points, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK

@@ -1,0 +1,337 @@
+"""What is to be reconstructed: files and settings, checked and resolved before the first slab."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cryolithe.alignment import Alignment, VolumePlace, views
+from cryolithe.device import choose_devices, choose_precision, network_precision
+from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.formats.alignments import alignment_files
+from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
+from cryolithe.formats.reading import Reading
+from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.images import rotated_shape
+from cryolithe.inference import lift_network, shows_overflow
+from cryolithe.network.checkpoint import Model, load_model
+from cryolithe.projector import check_engine
+from cryolithe.reconstruction.knowing import NO_FACTS, SeriesFiles, ToldFacts, told_facts
+from cryolithe.reconstruction.polarity import Contrast, Evidence
+from cryolithe.reconstruction.preparation import Preparation
+from cryolithe.reconstruction.sources import SourceFiles, Sources, find_sources, mirrored, read_sources
+from cryolithe.reconstruction.turning import NO_TILT_DEG, depth_before
+from cryolithe.settings import ReconstructSettings
+from cryolithe.tilts import TiltSeries
+
+# Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
+FREE_SETTINGS = {"overwrite", "max_memory", "preview", "dose", *alignment_files()}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Files and settings of one reconstruction.
+
+    Attributes:
+        tilts: the stack.
+        angles: the angle file; None where an alignment brings the angles.
+        output: the volume to write; its sidecar has the ending .json.
+        settings: everything else.
+        evidence: of the polarity, where the stack is a part of a series that was looked at as a whole.
+        reading: through which the files are read, so that each is opened once however often the job is looked at.
+    """
+
+    tilts: Path
+    angles: Path | None
+    output: Path
+    settings: ReconstructSettings
+    evidence: Evidence | None = None
+    reading: Reading = field(default_factory=Reading, repr=False, compare=False)
+
+    @property
+    def sidecar(self) -> Path:
+        """The JSON file that tells how the volume was made."""
+        return self.output.with_suffix(".json")
+
+    @property
+    def preview(self) -> Path:
+        """The drawing of the volume's central slices."""
+        return self.output.with_suffix(".png")
+
+    @property
+    def partial(self) -> Path:
+        """The working folder."""
+        return self.output.with_name(self.output.name + ".partial")
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """Everything that a run may write."""
+        return (self.output, self.sidecar, self.preview, self.partial)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run made.
+
+    Attributes:
+        output: the volume.
+        sidecar: its record.
+        shape: voxels ``(z, y, x)``.
+        voxel_size_angstrom: edge of a voxel, or None.
+        seconds: time from start to end.
+        warnings: what the user must know about the result.
+        polarity: what dense matter was taken to be, in words; empty for methods to which it is all one.
+    """
+
+    output: Path
+    sidecar: Path
+    shape: tuple[int, int, int]
+    voxel_size_angstrom: float | None
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    polarity: str = ""
+
+    def __str__(self) -> str:
+        z, y, x = self.shape
+        size = f"{self.voxel_size_angstrom:.4g} Å voxels" if self.voxel_size_angstrom else "voxel size unknown"
+        parts = [f"{z} x {y} x {x} (z, y, x)", size, *([self.polarity] if self.polarity else [])]
+        return f"{self.output}: {', '.join(parts)}, {self.seconds:.1f} s, record in {self.sidecar.name}"
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """Everything about a run that is known before its first slab.
+
+    Attributes:
+        files: which decide the result, besides the model.
+        grid: voxels that the method makes; deeper than those that are kept where the volume is tilted about x.
+        depth: voxels along z that are kept.
+        x_tilt_deg: by which the volume is turned about x when it is made; 0 for none.
+        precision: of a network's layers.
+        fallback: of those slabs in which values leave its range; None where such a slab is an error.
+        facts: what is known of the series, for models that take it.
+    """
+
+    job: Job
+    files: SourceFiles
+    series: TiltSeries
+    alignment: Alignment
+    grid: VolumeGrid
+    depth: int
+    x_tilt_deg: float
+    preparation: Preparation
+    model: Model | None
+    devices: tuple[torch.device, ...]
+    precision: torch.dtype
+    fallback: torch.dtype | None = None
+    facts: ToldFacts = NO_FACTS
+
+    @property
+    def device(self) -> torch.device:
+        """The first device: it stands for the others, which are of its kind."""
+        return self.devices[0]
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """Voxels of the file along its slowest, middle and fastest axis."""
+        shape = (self.depth, *self.grid.shape[1:])
+        return (shape[1], shape[0], shape[2]) if self.job.settings.orientation == "xzy" else shape
+
+    @property
+    def voxel_size_angstrom(self) -> float | None:
+        """Edge of a voxel of the result, or None."""
+        size = self.series.pixel_size_angstrom
+        return None if size is None else size * self.preparation.bin
+
+    def dense_sign(self, contrast: Contrast) -> float:
+        """Turns images into what the network wants: ours dense = positive, the published ones dense = dark."""
+        wanted = "dark" if self.model is not None and self.model.convention.published else "bright"
+        return 1.0 if contrast == wanted else -1.0
+
+
+def default_output(tilts: Path, file_format: str = "mrc") -> Path:
+    """``<base>_rec.mrc`` or ``<base>_rec.zarr`` beside the stack."""
+    name = tilts.name
+    for ending in (".gz", ".bz2"):
+        name = name.removesuffix(ending)
+    return tilts.with_name(Path(name).stem + ("_rec.mrc" if file_format == "mrc" else "_rec.zarr"))
+
+
+def default_thickness(width_px: int) -> int:
+    """Voxels along z where the user says nothing: half the image width, rounded up to even."""
+    return max(2, 2 * math.ceil(width_px / 4))
+
+
+def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> None:
+    """Refuse inputs that are no files, and an output that cannot or must not be written, before any work is done.
+
+    Args:
+        job: files and settings.
+        files: all inputs but the model.
+        to_make: a folder that may be missing, for it is made before the work.
+    """
+    inputs = list(files.files.values())
+    for path in inputs:
+        input_size_bytes(path)
+    folder = job.output.parent
+    if not folder.is_dir() and folder != to_make:
+        raise OutputError(f"the output folder {folder} does not exist; make it first or choose another -o")
+    zarr = job.output.suffix == ".zarr"
+    if zarr != (job.settings.format == "ome-zarr"):
+        wanted = ".zarr" if job.settings.format == "ome-zarr" else ".mrc (or give --format ome-zarr)"
+        raise OutputError(f"{job.output}: --format {job.settings.format} needs a name ending in {wanted}")
+    if zarr and job.settings.orientation != "xyz":
+        raise SettingsError("--orientation xzy is for MRC files; OME-Zarr names its axes and keeps z, y, x")
+    if job.output.is_dir() and not job.output.is_symlink() and not (zarr and is_record_of(job.sidecar, job.output)):
+        raise OutputError(f"{job.output} is a folder; give the name of a file with -o")
+    if not os.access(nearest_folder(folder), os.W_OK):
+        raise OutputError(f"the output folder {folder} is not writable; choose another -o")
+    if job.output.suffix in (".gz", ".bz2"):
+        raise OutputError(f"{job.output}: volumes are written uncompressed; give a name ending in .mrc with -o")
+    if job.output.suffix == ".json":
+        raise OutputError(f"{job.output} would be overwritten by its own sidecar; give a name ending in .mrc with -o")
+    for path in (job.output, job.sidecar, job.preview):
+        if path.exists() and any(used.exists() and path.samefile(used) for used in (*inputs, Path(job.settings.model))):
+            raise OutputError(f"{path} is an input of this run; choose another -o")
+    if not zarr:
+        check_ending(job.output, MRC_VOLUME_ENDINGS, "an MRC volume (OME-Zarr: .zarr with --format ome-zarr)")
+    for path in (job.output, job.sidecar):
+        if os.path.lexists(path) and not job.settings.overwrite:
+            raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
+    if os.path.lexists(job.sidecar) and not is_record_of(job.sidecar, job.output):
+        raise OutputError(
+            f"{job.sidecar} exists and is no record of {job.output.name}: it is not replaced, not even with "
+            "--overwrite; choose another -o"
+        )
+
+
+def is_record_of(sidecar: Path, output: Path) -> bool:
+    """Whether a file is a sidecar that this program wrote for a volume of this name."""
+    try:
+        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        return bool(record["program"]["name"] == "CryoLithe" and record["volume"]["path"] == output.name)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def already_done(job: Job) -> bool:
+    """Whether the output is there, made of the very same inputs with the same settings by the same model."""
+    try:
+        record = json.loads(job.sidecar.read_text(encoding="utf-8"))
+        made_of = {name: used["sha256"] for name, used in record["inputs"].items()}
+        model = record["method"]["model"]
+        made_with = {**record["settings"], **job.settings.model_dump(include=FREE_SETTINGS)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    wanted_model = load_model(job.settings.model).sha256 if job.settings.method == "network" else None
+    return (
+        is_record_of(job.sidecar, job.output)
+        and _is_whole(job.output, record["volume"])
+        and (model["sha256"] if model else None) == wanted_model
+        and made_with == job.settings.model_dump(mode="json")
+        and made_of == source_files(job).hashes()
+    )
+
+
+def _is_whole(output: Path, told: dict[str, Any]) -> bool:
+    """Whether the volume that a record tells of is there, with its shape and type of values; not cut off, say."""
+    try:
+        found = open_volume_file(output)
+        shape = sorted(int(n) for n in told["shape_zyx"])
+    except (InputError, KeyError, TypeError, ValueError):
+        return False
+    return sorted(found.shape) == shape and found.dtype == np.dtype(str(told["dtype"]))
+
+
+def source_files(job: Job) -> SourceFiles:
+    """Every file that decides the result besides the model.
+
+    Raises:
+        InputError: if one that names others cannot be read.
+    """
+    return find_sources(job.tilts, job.angles, job.settings, job.reading)
+
+
+def resolve(job: Job, files: SourceFiles | None = None) -> ResolvedJob:
+    """Read what is small, check what can be checked, choose what was left open.
+
+    Args:
+        job: files and settings.
+        files: its inputs, if they are known already.
+    """
+    settings = job.settings
+    devices = choose_devices(settings.device)
+    model = load_model(settings.model) if settings.method == "network" else None
+    if model is None:
+        check_engine(settings.projector)
+    sources = read_sources(files or source_files(job), settings)
+    precision, fallback = _precisions(settings.precision, devices[0], model, sources.series.geometry)
+    published = model is not None and model.convention.published
+    clip = settings.method == "network" and not published
+    binning = settings.bin or sources.alignment.bin or 1
+    preparation = Preparation(settings.tilt_axis, binning, settings.fix_nonfinite, clip, published)
+    if sources.aligned:
+        raw = sources.series.geometry.image_shape
+        aligned = sources.alignment.aligned_shape or rotated_shape(raw, sources.alignment.axis_deg)
+        preparation = replace(preparation, aligned_shape=aligned, tilt_axis_deg=0.0)
+    height, width = preparation.image_shape(sources.series.geometry.image_shape)
+    depth = settings.thickness or _depth_of_files(sources.alignment.thickness_px, binning, width)
+    x_tilt = sources.alignment.x_tilt_deg * (-1.0 if mirrored(settings) else 1.0)
+    x_tilt = 0.0 if abs(x_tilt) <= NO_TILT_DEG else x_tilt
+    grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
+    if sources.aligned:
+        preparation = _with_views(preparation, sources, settings, (depth, height, width))
+    found = sources.files, sources.series, sources.alignment
+    return _told(ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback))
+
+
+def _told(run: ResolvedJob) -> ResolvedJob:
+    """A run with what is known of its series."""
+    angles = tuple(image.angle_deg for image in run.alignment.images)
+    files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles, run.job.reading)
+    facts = told_facts(files, run.job.settings, run.model, run.voxel_size_angstrom)
+    return replace(run, series=replace(run.series, notes=(*run.series.notes, *facts.notes)), facts=facts)
+
+
+def _precisions(
+    name: str, device: torch.device, model: Model | None, geometry: TiltGeometry
+) -> tuple[torch.dtype, torch.dtype | None]:
+    """Precision of a network's layers, and that of slabs in which values leave its range."""
+    chosen = network_precision(name, device)
+    if model is None or name != "auto" or chosen != torch.float16:
+        return chosen, None
+    if shows_overflow(lift_network(model.network, torch.from_numpy(geometry.angles_rad))):
+        return chosen, torch.float32
+    wide = choose_precision("auto", device)
+    return (wide if wide != torch.float16 else torch.float32), None
+
+
+def _depth_of_files(thickness_px: float | None, binning: int, width: int) -> int:
+    """Voxels along z where no setting says it: what the alignment's files say, else the default."""
+    if thickness_px is None:
+        return default_thickness(width)
+    if not 0 < thickness_px < math.inf:  # also for NaN
+        raise InputError(
+            f"the alignment gives a thickness of {thickness_px:g} pixels, expected a positive one; give --thickness"
+        )
+    return max(1, round(thickness_px / binning))
+
+
+def _with_views(
+    preparation: Preparation, sources: Sources, settings: ReconstructSettings, shape: tuple[int, int, int]
+) -> Preparation:
+    """Say where each image is read; nothing where every image stays in place."""
+    raw = sources.series.geometry.image_shape
+    place = VolumePlace(shape, preparation.bin, sources.alignment.centre, mirrored(settings))
+    found = views(sources.alignment, raw, place)
+    if all(view.identity for view in found) and preparation.aligned_shape == raw:
+        return replace(preparation, aligned_shape=None)
+    return replace(preparation, views=found)

@@ -1,0 +1,160 @@
+"""How strong filtered back-projection is to be mixed into a network's volume: found from parts of the volume itself."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cryolithe.device import free_cached_memory, is_out_of_memory
+from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.projector import make_projector
+from cryolithe.projector.classical import WINDOW
+from cryolithe.reconstruction.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
+from cryolithe.reconstruction.methods import FbpMethod, NetworkMethod, SlabMethod
+from cryolithe.reconstruction.slabs import compute_slab, slab_method_at
+
+# Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
+_SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 19
+_ROWS, _COLUMNS, _PARTS = 64, 256, 3
+# Fewer columns and rows than these tell little of low frequencies.
+_FEWEST = 48
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of a volume in which the network and filtered back-projection are compared; all of its depth.
+
+    Attributes:
+        grid: voxels of one.
+        starts: first row of each.
+    """
+
+    grid: VolumeGrid
+    starts: tuple[int, ...]
+
+
+def choose_parts(grid: VolumeGrid, row_multiple: int) -> Parts:
+    """Parts about the middle of x that lie evenly along y.
+
+    Args:
+        grid: of the whole volume.
+        row_multiple: parts begin at multiples of this and are that high, where the volume is higher than one.
+    """
+    depth, height, width = grid.shape
+    voxels = max(_ENOUGH_VOXELS, int(_SHARE_OF_VOLUME * depth * height * width))
+    rows = min(height, _ROWS)
+    columns = min(width, max(_FEWEST, min(_COLUMNS, voxels // (depth * rows))))
+    rows = min(rows, max(_FEWEST, voxels // (depth * columns)))
+    rows = max(rows - rows % row_multiple, 1)
+    starts = part_starts(height, rows, min(_PARTS, voxels // (depth * rows * columns)))
+    return Parts(VolumeGrid((depth, rows, columns)), tuple(start - start % row_multiple for start in starts))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The rows of a series.
+
+    Attributes:
+        rows: those of the detector from one to before another, as the network gets them; what lies beyond is mirrored.
+        rows_at_a_time: rows of the volume for which there is memory.
+    """
+
+    rows: Callable[[int, int], torch.Tensor]
+    rows_at_a_time: int
+
+
+@torch.inference_mode()
+def measure_curve(
+    make: Callable[[VolumeGrid], NetworkMethod],
+    share: float,
+    geometry: TiltGeometry,
+    parts: Parts,
+    read: Reader,
+    note: Callable[[str], object] = lambda text: None,
+) -> FusionCurve:
+    """The curve by which a network's volume is mixed with filtered back-projection.
+
+    Args:
+        make: the network's method for a volume.
+        share: of filtered back-projection.
+        geometry: of the series.
+        parts: of the volume that are compared.
+        read: the rows, at a time as many as memory was planned for.
+        note: told when batches had to become smaller.
+
+    Raises:
+        ResourceError: if memory runs out or a GPU fails.
+    """
+    method: SlabMethod = make(parts.grid)
+    note = functools.cache(note)  # the same words once, not for every part
+    depth, height, width = parts.grid.shape
+    back = FbpMethod(make_projector(geometry, (depth, width), method.device), WINDOW)
+    slab = max(method.row_multiple, min(read.rows_at_a_time, height) // method.row_multiple * method.row_multiple)
+    pairs = []
+    for part in parts.starts:
+        ours, theirs = [], []
+        for start in range(part, part + height, slab):
+            high = min(slab, part + height - start)
+            whole = high + -high % method.row_multiple
+            rows = read.rows(start - method.halo_px, start + whole + method.halo_px)
+            method, made, _ = compute_slab(slab_method_at(method, start), rows, note)
+            ours.append(made[:, :high])
+            theirs.append(compute_slab(back, rows[:, method.halo_px : method.halo_px + high], note).values)
+        pairs.append((_joined(ours), _joined(theirs)))
+    if isinstance(method, NetworkMethod):
+        method.engine.forget()
+    return FusionCurve(share, _matched(pairs, geometry.angles_deg))
+
+
+def _joined(slabs: list[torch.Tensor]) -> torch.Tensor:
+    """Slabs as one part, on the CPU if one of them had to be made in pieces there."""
+    scattered = len({slab.device for slab in slabs}) > 1
+    return torch.cat([slab.cpu() if scattered else slab for slab in slabs], dim=1)
+
+
+def _matched(pairs: list[tuple[torch.Tensor, torch.Tensor]], angles_deg: tuple[float, ...]) -> tuple[float, ...]:
+    """`match_amplitudes` on a device that has the memory for it."""
+    if len({part.device for pair in pairs for part in pair}) == 1:
+        try:
+            return match_amplitudes(pairs, angles_deg)
+        except (MemoryError, RuntimeError) as error:
+            if pairs[0][0].device.type == "cpu" or not is_out_of_memory(error):
+                raise
+        free_cached_memory()
+    return match_amplitudes([(ours.cpu(), theirs.cpu()) for ours, theirs in pairs], angles_deg)
+
+
+def curve_of_volumes(
+    ours: torch.Tensor, back: torch.Tensor, share: float, geometry: TiltGeometry, parts: Parts
+) -> FusionCurve:
+    """`measure_curve` where whole volumes are there already, so that the network need not make its parts again.
+
+    Args:
+        ours: the network's, shape ``(z, y, x)``.
+        back: that of filtered back-projection, the same shape.
+        share: of filtered back-projection.
+        geometry: of the series.
+        parts: of the volume that are compared.
+    """
+    _, rows, columns = parts.grid.shape
+    left = (ours.shape[2] - columns) // 2
+    cut = [(slice(None), slice(y, y + rows), slice(left, left + columns)) for y in parts.starts]
+    return FusionCurve(share, _matched([(ours[part], back[part]) for part in cut], geometry.angles_deg))
+
+
+def fused_method(method: NetworkMethod, curve: FusionCurve, geometry: TiltGeometry, grid: VolumeGrid) -> NetworkMethod:
+    """A network's method with filtered back-projection mixed in; the method itself where the share is 0."""
+    if curve.share == 0:
+        return method
+    depth, _, width = grid.shape
+    return method.fused(Fusion(curve, make_projector(geometry, (depth, width), method.device)))
+
+
+def planned_curve(plan: dict[str, Any]) -> FusionCurve | None:
+    """What the journal's first line says of it; None where it does not yet, or for methods without."""
+    record = plan.get("fusion")
+    return None if record is None else curve_of_record(record)

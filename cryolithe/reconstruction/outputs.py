@@ -1,0 +1,239 @@
+"""The end of a run: the volume in the type, order and format asked for, its record, and both put in their places.
+
+A crash at any moment leaves either no output, or an output whose record can be put beside it: what is about to happen
+is written down (commit.json) before it happens, and everything is on the disk before it gets its final name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import OutputError
+from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
+from cryolithe.formats.files import sync
+from cryolithe.formats.int8 import int8_scale
+from cryolithe.formats.mrc_writer import reserve_room
+from cryolithe.formats.ome_zarr import pyramid_bytes, write_ome_zarr
+from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, is_record_of
+from cryolithe.reconstruction.looking import planned_polarity
+from cryolithe.reconstruction.selfcheck import SelfCheck
+from cryolithe.reconstruction.sidecar import sidecar_record
+from cryolithe.reconstruction.slab_folder import SlabFolder
+from cryolithe.reconstruction.turning import tilt_volume
+from cryolithe.report import write_json
+from cryolithe.settings import ReconstructSettings
+from cryolithe.work.watcher import Watcher
+
+_BLOCK_VOXELS = 16_000_000
+# A volume on its way to the output, in the working folder.
+_TILTED, _FINISHED = "tilted.mrc", "finished.mrc"
+# Room for a Zarr folder, given back when that is written; what is replaced, until its successor is in its place.
+_RESERVED, _REPLACED, _REPLACED_RECORD = "reserved", "replaced", "replaced.json"
+
+
+def working_dtype(settings: ReconstructSettings) -> str:
+    """Type of the voxels while the volume is made; int8 needs the whole volume's statistics first."""
+    return "float32" if settings.dtype == "int8" else settings.dtype
+
+
+def reserve(run: ResolvedJob, folder: SlabFolder) -> None:
+    """Make sure that there is room for what is made of the volume when it is complete: not only after hours.
+
+    Raises:
+        OutputError: if there is not.
+    """
+    settings = run.job.settings
+    if run.x_tilt_deg:
+        _new_volume(run, folder.path / _TILTED, (run.depth, *run.grid.shape[1:]), working_dtype(settings)).close()
+    if settings.format == "ome-zarr":
+        needed = pyramid_bytes(run.output_shape, np.dtype(settings.dtype).itemsize)
+        reserve_room(folder.path / _RESERVED, needed, run.job.output)
+    elif settings.orientation != "xyz" or settings.dtype == "int8":
+        _new_volume(run, folder.path / _FINISHED, run.output_shape, settings.dtype).close()
+
+
+def _new_volume(run: ResolvedJob, path: Path, shape: tuple[int, int, int], dtype: str) -> VolumeWriter:
+    return VolumeWriter.create(path, shape, run.voxel_size_angstrom, dtype, target=run.job.output)
+
+
+def finish(
+    run: ResolvedJob,
+    folder: SlabFolder,
+    plan: dict[str, Any],
+    times: dict[str, float],
+    watcher: Watcher,
+    check: Callable[[], SelfCheck],
+) -> Finished:
+    """Write header and record, convert where asked to, and move the results to their places.
+
+    Args:
+        run: what was done.
+        folder: holds the volume, all of its slabs done.
+        plan: the journal's first line.
+        times: ``start`` and ``prepared`` by the monotonic clock.
+        watcher: told how far it is.
+        check: compares the finished volume with its images.
+
+    Raises:
+        OutputError: if something cannot be written or moved.
+    """
+    job = run.job
+    merged = RunningStatistics()
+    for slab in sorted(folder.slabs, key=lambda slab: slab.start):
+        merged.merge(slab.voxels, slab.statistics)
+    statistics = merged.result()
+    polarity = planned_polarity(plan)
+    labels = (*run.series.labels, polarity.label(plan["label"]) if polarity else plan["label"])
+    with VolumeWriter.open(folder.volume, run.grid.shape, working_dtype(job.settings), target=job.output) as writer:
+        writer.finish(statistics, labels, run.voxel_size_angstrom)
+    checked = check()
+    upright = folder.volume
+    if run.x_tilt_deg:
+        watcher.stage("Turning the volume about x", run.grid.shape[1])
+        upright = folder.path / _TILTED
+        with _new_volume(run, upright, (run.depth, *run.grid.shape[1:]), working_dtype(job.settings)) as writer:
+            statistics = tilt_volume(folder.volume, writer, run.x_tilt_deg, watcher.advance)
+            writer.finish(statistics, labels, run.voxel_size_angstrom)
+    finished, stored, scaling = _converted(run, upright, labels, statistics)
+    seconds = time.monotonic() - times["start"]
+    record = sidecar_record(run, plan, stored)
+    record["volume"].update(scaling)
+    record["self_check"] = checked.record()
+    warnings = (*(polarity.warnings if polarity else ()), *checked.warnings)
+    record["warnings"] = warnings
+    record["seconds"] = {"total": round(seconds, 2), "preparation": round(times["prepared"] - times["start"], 2)}
+    write_json(folder.sidecar, record)
+    _place(finished, folder, job)
+    shape = (run.depth, *run.grid.shape[1:])
+    words = polarity.words if polarity else ""
+    return Finished(job.output, job.sidecar, shape, run.voxel_size_angstrom, seconds, warnings, words)
+
+
+def _converted(
+    run: ResolvedJob, upright: Path, labels: tuple[str, ...], statistics: VolumeStatistics
+) -> tuple[Path, VolumeStatistics, dict[str, Any]]:
+    """The file to hand out, statistics of its values, and what the record says of how they were scaled."""
+    settings, target = run.job.settings, run.job.output
+    scale = int8_scale(statistics) if settings.dtype == "int8" else None
+    scaling = scale.record if scale else {}
+    labels = (*labels, scale.label) if scale else labels
+
+    def values(block: NDArray[Any]) -> NDArray[Any]:
+        return block if scale is None else scale.values(block)
+
+    source = read_mrc(upright).data
+    if settings.format == "ome-zarr":
+        path = upright.with_name("finished.zarr")
+        path.with_name(_RESERVED).unlink(missing_ok=True)
+        stored = write_ome_zarr(path, source, run.voxel_size_angstrom, target.stem, values)
+        return path, stored, scaling
+    if settings.orientation == "xyz" and settings.dtype != "int8":
+        return upright, statistics, scaling
+    path = upright.with_name(_FINISHED)
+    turned = settings.orientation == "xzy"
+    # What IMOD's tilt writes: sections along y; rows against z, so that turning it by trimvol -rx is no mirror.
+    seen = source[::-1].transpose(1, 0, 2) if turned else source
+    running = RunningStatistics()
+    with _new_volume(run, path, run.output_shape, settings.dtype) as writer:
+        sections = max(1, _BLOCK_VOXELS // (seen.shape[1] * seen.shape[2]))
+        for first in range(0, seen.shape[0], sections):
+            block = values(seen[first : first + sections])
+            running.add(block)
+            writer.write_sections(first, block)
+        writer.finish(running.result(), labels, run.voxel_size_angstrom)
+    return path, running.result(), scaling
+
+
+def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
+    """Move volume and record to their places, so that a crash at any moment can be mended by `recover`."""
+    try:
+        write_json(folder.commit, _identity(finished))
+        sync(folder.path)
+        # An old record must never lie beside a new volume.
+        if os.path.lexists(job.sidecar):
+            job.sidecar.replace(folder.path / _REPLACED_RECORD)
+        if job.output.is_dir() and not job.output.is_symlink():
+            job.output.replace(folder.path / _REPLACED)
+        sync(job.output.parent)
+        try:
+            finished.replace(job.output)
+        except OSError:
+            _put_back(folder, job)
+            raise
+        sync(job.output.parent)
+        folder.sidecar.replace(job.sidecar)
+        sync(job.output.parent)
+    except OSError as error:
+        raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
+
+
+def _put_back(folder: SlabFolder, job: Job) -> None:
+    """Undo what `_place` did before a move that failed: the earlier volume and its record return."""
+    for kept, place in ((_REPLACED, job.output), (_REPLACED_RECORD, job.sidecar)):
+        if os.path.lexists(folder.path / kept) and not os.path.lexists(place):
+            with suppress(OSError):
+                (folder.path / kept).replace(place)
+
+
+def _identity(path: Path) -> dict[str, int]:
+    """What a file keeps when it is renamed; a folder's time may change with its parent's."""
+    stat = path.stat()
+    kept = {"inode": stat.st_ino}
+    return kept if path.is_dir() else {**kept, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def recover(job: Job) -> bool:
+    """Complete a run that was cut off after its volume got its name; return whether there was one.
+
+    Raises:
+        OutputError: if another run is at work, or the record cannot be moved.
+    """
+    if not (job.partial / "commit.json").is_file() or not job.output.exists():
+        return False
+    folder = SlabFolder(job.partial)
+    try:
+        committed = json.loads(folder.commit.read_text(encoding="utf-8"))
+        if committed != _identity(job.output):
+            folder.release()
+            return False
+        if folder.sidecar.is_file():
+            folder.sidecar.replace(job.sidecar)
+            sync(job.output.parent)
+    except (OSError, ValueError) as error:
+        folder.release()
+        raise OutputError(f"cannot complete {job.sidecar}: {error}; see {folder.path}") from error
+    folder.remove()
+    return is_record_of(job.sidecar, job.output)
+
+
+def finished_before(job: Job) -> Finished:
+    """What the run made that wrote the record beside the output."""
+    record = read_record(job)
+    volume, polarity = record["volume"], planned_polarity(record)
+    shape = tuple(volume["shape_zyx"])
+    return Finished(
+        job.output, job.sidecar, (shape[0], shape[1], shape[2]), volume["voxel_size_angstrom"],
+        record["seconds"]["total"], tuple(record.get("warnings", ())), polarity.words if polarity else "",
+    )  # fmt: skip
+
+
+def read_record(job: Job) -> dict[str, Any]:
+    """The content of a job's sidecar.
+
+    Raises:
+        OutputError: if there is none, or it is not JSON.
+    """
+    try:
+        content = json.loads(job.sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"the record {job.sidecar} cannot be read: {error}") from error
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,408 @@
+"""One reconstruction from files to files: slab by slab, with a journal that a later run can go on from."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from cryolithe import __version__
+from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
+from cryolithe.errors import CryoLitheError, InputError, OutputError
+from cryolithe.formats import VolumeWriter, read_mrc
+from cryolithe.inference.pooling import GpuPool
+from cryolithe.limits import usable_cores
+from cryolithe.projector import make_projector
+from cryolithe.projector.classical import sirt_margin_px
+from cryolithe.reconstruction.estimate import estimate
+from cryolithe.reconstruction.fitting import fit, fit_slabs, memory_table, predicted
+from cryolithe.reconstruction.job import (
+    FREE_SETTINGS,
+    Finished,
+    Job,
+    ResolvedJob,
+    already_done,
+    check_files,
+)
+from cryolithe.reconstruction.looking import planned_polarity, settled_polarity
+from cryolithe.reconstruction.methods import (
+    Compute,
+    FbpMethod,
+    NetworkMethod,
+    SirtMethod,
+    SlabMethod,
+)
+from cryolithe.reconstruction.mixing import Reader, choose_parts, fused_method, measure_curve, planned_curve
+from cryolithe.reconstruction.networks import fbp_share, make_network_method
+from cryolithe.reconstruction.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
+from cryolithe.reconstruction.plan import BASE_BYTES, memory_budget_bytes
+from cryolithe.reconstruction.preparation import PreparedStack, check_images, image_workers, prepare_stack
+from cryolithe.reconstruction.preview import write_preview
+from cryolithe.reconstruction.remedies import checked
+from cryolithe.reconstruction.selfcheck import SelfCheck, self_check
+from cryolithe.reconstruction.sidecar import geometry_line
+from cryolithe.reconstruction.slab_folder import SlabFolder
+from cryolithe.reconstruction.slabs import run_slabs
+from cryolithe.reconstruction.sources import offers
+from cryolithe.reconstruction.storing import PARTS, all_finite, scaled, store
+from cryolithe.work.label import file_label
+from cryolithe.work.watcher import Watcher
+
+
+def reconstruct(job: Job, watcher: Watcher) -> Finished:
+    """Reconstruct one tilt series.
+
+    A run that was killed, or that failed, goes on where it stopped when it is started again with the same input and
+    settings, and gives the same bytes: once a slab is finished, nothing but success removes the working folder.
+
+    Raises:
+        CryoLitheError: for everything that the user can mend.
+    """
+    started = time.monotonic()
+    if recover(job) and already_done(job):
+        watcher.note("The run before had all but finished: its record is in its place now.")
+        return finished_before(job)
+    run = checked(job)
+    watcher.stage("Checking images", 1)
+    notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), _image_workers(run))
+    run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
+    folder = SlabFolder(job.partial)
+    try:
+        if folder.note:
+            watcher.note(folder.note)
+        _still_free(run, folder)
+        plan = _plan(run, folder, watcher)
+        reserve(run, folder)
+        for note in run.series.notes:
+            watcher.note(f"Note on {job.tilts.name}: {note}")
+        for offer in offers(run.files.named):
+            watcher.note(offer)
+        watcher.note(geometry_line(run))
+        watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
+        stack = _prepared(run, folder, watcher)
+        plan = _with_polarity(run, folder, plan, stack, watcher)
+        plan = _with_fusion(run, folder, plan, stack, watcher)
+        prepared = time.monotonic()
+        plan = {**plan, **_make_slabs(run, folder, plan, stack, watcher)}
+        if not run.files.unchanged:
+            raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
+        times = {"start": started, "prepared": prepared}
+        check = partial(_self_checked, folder, stack, run.device)
+        finished = finish(run, folder, plan, times, watcher, check)
+    except _KeptRunError:
+        folder.release()
+        raise
+    except CryoLitheError as error:
+        if not folder.slabs:
+            folder.remove()
+            raise
+        folder.release()
+        count = len(folder.slabs)
+        kept = f"{count} finished slabs are kept" if count > 1 else "1 finished slab is kept"
+        remedy = "repeat the command to go on, or give --overwrite with other options"
+        raise type(error)(f"{error}; {kept} in {folder.path}: {remedy}") from error
+    except BaseException:  # also Ctrl-C: what is done is kept for the next run
+        folder.release()
+        raise
+    for warning in finished.warnings:
+        watcher.note(f"Warning: {warning}")
+    folder.remove()
+    if job.settings.preview:
+        write_preview(job, read_record(job))
+    return finished
+
+
+def _still_free(run: ResolvedJob, folder: SlabFolder) -> None:
+    """Look at the output again under the lock: another run may have finished it in between."""
+    try:
+        check_files(run.job, run.files)
+    except CryoLitheError as error:
+        if folder.plan is None:
+            raise
+        raise _KeptRunError(str(error)) from error
+
+
+def plan_run(run: ResolvedJob) -> tuple[str, str]:
+    """What a run will take: one line, and a table of memory; nothing is read but headers, nothing is written.
+
+    Raises:
+        ResourceError: if memory does not suffice.
+    """
+    planned = fit(run)
+    return estimate(run, planned), memory_table(run, planned)
+
+
+def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, Any]:
+    """The journal's first line: an earlier one if it is for the very same work, else a new one.
+
+    Raises:
+        OutputError: if an unfinished run with other inputs or settings is in the way.
+    """
+    settings = run.job.settings
+    work = {
+        "cryolithe": __version__,
+        "settings": settings.model_dump(mode="json", exclude=FREE_SETTINGS),
+        **{f"{name}_sha256": sha256 for name, sha256 in run.files.hashes().items()},
+        "model_sha256": run.model.sha256 if run.model else None,
+        "device": run.device.type,
+        "precision": precision_name(run.precision),
+        "shape": list(run.grid.shape),
+    }
+    if folder.plan is not None and folder.volume.is_file():
+        changed = _first_difference(work, folder.plan.get("work", {}))
+        if changed is None and not _usable(run, folder):
+            watcher.note("The unfinished volume is damaged: it is made anew.")
+        elif changed is None:
+            if folder.keep_intact(run.grid.shape, working_dtype(settings)):
+                watcher.note("Voxels of the unfinished run were changed since they were written: they are made anew.")
+            plan = folder.plan
+            if settings.max_memory is not None:
+                # The run may have been killed because its slabs were too high.
+                plan = {**plan, "slab_rows": min(plan["slab_rows"], fit_slabs(run, plan["batch"]).slab_rows)}
+            watcher.note(f"Going on with an unfinished run: {len(folder.slabs)} slabs are done.")
+            return plan
+        elif not settings.overwrite:
+            raise _KeptRunError(
+                f"{folder.path} holds an unfinished run with another {changed}; repeat that run to finish it, "
+                "give --overwrite to start anew, or choose another -o"
+            )
+    fitting = fit(run)
+    what = f"model {run.model.name} {run.model.sha256[:12]}" if run.model else settings.method
+    plan = {
+        "work": work,
+        "slab_rows": fitting.slab_rows,
+        "batch": fitting.batch,
+        "threads": torch.get_num_threads(),
+        "label": file_label(what),
+    }
+    folder.forget()
+    with VolumeWriter.create(
+        folder.volume, run.grid.shape, run.voxel_size_angstrom, working_dtype(settings), target=run.job.output
+    ):
+        pass
+    folder.begin(plan)
+    return plan
+
+
+def _usable(run: ResolvedJob, folder: SlabFolder) -> bool:
+    """Whether the unfinished volume has the right length and header."""
+    try:
+        VolumeWriter.open(folder.volume, run.grid.shape, working_dtype(run.job.settings)).close()
+    except OutputError:
+        return False
+    return True
+
+
+class _KeptRunError(OutputError):
+    """An unfinished run of other work is in the way; it must not be deleted."""
+
+
+def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | None:
+    for key in {**wanted, **found}:  # an earlier run may have had files that this one has not
+        if key == "settings":
+            other = found.get("settings", {})
+            for name, setting in wanted["settings"].items():
+                if other.get(name) != setting:
+                    return f"{name.replace('_', '-')} ({other.get(name)} instead of {setting})"
+        elif found.get(key) != wanted.get(key):
+            return key.replace("_sha256", " file").replace("_", " ")
+    return None
+
+
+def _prepared(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> PreparedStack:
+    """Prepare the stack; it is made anew by a resumed run, which gives the same values."""
+    watcher.stage("Preparing images", run.series.geometry.tilts)
+    workers = _image_workers(run)
+    return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1), workers)
+
+
+def _image_workers(run: ResolvedJob) -> int:
+    """Images to prepare at a time, with the host's cores in its memory."""
+    cpu = torch.device("cpu")
+    budget = memory_budget_bytes(run.job.settings.max_memory if run.device.type == "cpu" else None, cpu)
+    threads = min(torch.get_num_threads(), usable_cores())
+    return image_workers(run.series.geometry.image_shape, threads, budget - BASE_BYTES)
+
+
+def _with_polarity(
+    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+) -> dict[str, Any]:
+    """The journal's first line with what dense matter is taken to be; what an unfinished run settled stays."""
+    polarity = planned_polarity(plan)
+    if polarity is None and run.model is not None:
+        watcher.stage("Looking at the contrast", 1)
+        polarity = settled_polarity(run, stack)
+        plan = {**plan, "polarity": polarity.record()}
+        folder.settle(plan)
+    if polarity is not None:
+        watcher.note(polarity.line)
+        for warning in polarity.warnings:
+            watcher.note(f"Warning: {warning}")
+    return plan
+
+
+def _with_fusion(
+    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+) -> dict[str, Any]:
+    """The journal's first line with how filtered back-projection is mixed in; what an unfinished run settled stays."""
+    if run.model is None:
+        return plan
+    curve = planned_curve(plan)
+    if curve is None:
+        share = fbp_share(run.model, run.job.settings.fbp_share)
+        if share == 0:
+            return plan
+        watcher.stage("Comparing with the back-projection", 1)
+        compute = Compute(run.device, run.precision, points=plan["batch"], fallback=run.fallback)
+        read = Reader(partial(_network_rows, stack, _scale(run, plan, stack)), plan["slab_rows"])
+        make = partial(make_network_method, run.model, stack.geometry, compute=compute, known=run.facts.known)
+        parts = choose_parts(run.grid, run.model.network.config.head.stride)
+        curve = measure_curve(make, share, stack.geometry, parts, read, watcher.note)
+        plan = {**plan, "fusion": curve.record()}
+        folder.settle(plan)
+    watcher.note(
+        f"Fusion: {curve.share:.0%} of what the tilts measured comes from filtered back-projection (--fbp-share)."
+    )
+    return plan
+
+
+def _scale(run: ResolvedJob, plan: dict[str, Any], stack: PreparedStack) -> float:
+    """What prepared images are divided by for a network, and its volume is multiplied by."""
+    polarity = planned_polarity(plan)
+    return run.dense_sign(polarity.contrast) * stack.sigma if polarity else 1.0
+
+
+def _network_rows(stack: PreparedStack, scale: float, first: int, stop: int) -> torch.Tensor:
+    """Rows of the detector as a network gets them."""
+    return stack.read_rows(first, stop - first).clamp(-stack.clip_level, stack.clip_level) / scale
+
+
+def _make_method(
+    run: ResolvedJob,
+    stack: PreparedStack,
+    plan: dict[str, Any],
+    on_rows: Callable[[float], object],
+    device: torch.device,
+) -> SlabMethod:
+    """The chosen method on one device.
+
+    Args:
+        run: what is to be done.
+        stack: the images.
+        plan: the journal's first line.
+        on_rows: called with the rows of the volume that were just done.
+        device: where.
+    """
+    settings, rows = run.job.settings, plan["slab_rows"]
+    depth, _, width = run.grid.shape
+    if settings.method == "network":
+        assert run.model is not None
+        compute = Compute(device, run.precision, points=plan["batch"], fallback=run.fallback)
+        method = make_network_method(
+            run.model, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows), run.facts.known
+        )
+        curve = planned_curve(plan)
+        return method if curve is None else fused_method(method, curve, stack.geometry, run.grid)
+    margin = sirt_margin_px(depth) if settings.method == "sirt" else 0
+    projector = make_projector(stack.geometry, (depth, width + 2 * margin), device, settings.projector)
+    if settings.method == "fbp":
+        return FbpMethod(projector, settings.filter)
+    return SirtMethod(projector, settings.iterations, lambda: on_rows(rows / settings.iterations), margin)
+
+
+def _make_slabs(
+    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+) -> dict[str, Any]:
+    """Reconstruct and write all slabs that the journal does not have yet.
+
+    Returns:
+        for the sidecar, what a network's rows were pooled by (`cryolithe.inference.pooling.pool_version`; None without
+        any) and which slabs had to be made again.
+    """
+    height = run.grid.shape[1]
+    if folder.slabs:
+        plan = {**plan, "batch": folder.slabs[-1].batch}
+    watcher.stage(f"Reconstructing ({run.job.settings.method})", height)
+    watcher.advance(sum(slab.stop - slab.start for slab in folder.slabs))
+    stopped = threading.Event()
+
+    def on_rows(rows: float) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        watcher.advance(rows)
+
+    methods = [_make_method(run, stack, plan, on_rows, device) for device in run.devices]
+    network = run.model is not None
+    scale = _scale(run, plan, stack)
+
+    def read(method: SlabMethod, start: int, stop: int) -> torch.Tensor:
+        whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block
+        first, last = start - method.halo_px, start + whole + method.halo_px
+        return _network_rows(stack, scale, first, last) if network else stack.read_rows(first, last - first)
+
+    missing = _missing_rows(folder, height, plan["slab_rows"])
+    dtype = working_dtype(run.job.settings)
+    with (
+        VolumeWriter.open(folder.volume, run.grid.shape, dtype, target=run.job.output) as writer,
+        ThreadPoolExecutor(PARTS, "cryolithe-store") as beside,
+    ):
+        for made in run_slabs(methods, missing, read, watcher.note, stopped):
+            slab = writer.cast(scaled(made.values, scale).numpy())
+            if not all_finite(slab):
+                remedy = "look at the stack with: cryolithe info"
+                if made.precision not in (None, torch.float32):
+                    remedy = f"try --precision fp32, and {remedy}"
+                kept = "" if folder.slabs else ", nothing was kept"
+                raise CryoLitheError(
+                    f"rows {made.start} to {made.stop - 1} of the result are not finite{kept}; {remedy}"
+                )
+            folder.done(store(writer, slab, made, beside))
+            if run.job.settings.method == "fbp":
+                watcher.advance(made.stop - made.start)
+    networks = [method for method in methods if isinstance(method, NetworkMethod)]
+    for one in networks:
+        if isinstance(one.engine.pool, GpuPool) and one.engine.pool.failure is not None:
+            watcher.note(f"The kernel for GPUs did not run on {one.device}, which took time: {one.engine.pool.failure}")
+    pooling = ", ".join(sorted({one.engine.pooling for one in networks})) if networks else None
+    return {"pooling": pooling, "made_again": _made_again(run, folder)}
+
+
+def _made_again(run: ResolvedJob, folder: SlabFolder) -> dict[str, Any] | None:
+    """Rows of the slabs in which values left the range of the usual precision, and their precision."""
+    usual = (None, precision_name(run.precision))
+    others = [slab for slab in folder.slabs if slab.precision not in usual]
+    if not others:
+        return None
+    return {"precision": others[0].precision, "rows": sorted([slab.start, slab.stop] for slab in others)}
+
+
+def _self_checked(folder: SlabFolder, stack: PreparedStack, device: torch.device) -> SelfCheck:
+    """Compare the volume with its images on the device, or on the CPU where the device has too little memory."""
+    volume = read_mrc(folder.volume).data
+    try:
+        return self_check(volume, stack, device)
+    except (MemoryError, RuntimeError) as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    free_cached_memory()
+    return self_check(volume, stack, torch.device("cpu"))
+
+
+def _missing_rows(folder: SlabFolder, height: int, slab: int) -> list[tuple[int, int]]:
+    """Slabs, (first row, row after the last), of at most ``slab`` rows that the journal does not have yet."""
+    ends = {done.start: done.stop for done in folder.slabs}
+    missing, row = [], 0
+    while row < height:
+        if row in ends:
+            row = ends[row]
+            continue
+        stop = min([row + slab, height, *(start for start in ends if start > row)])
+        missing.append((row, stop))
+        row = stop
+    return missing

@@ -1,0 +1,191 @@
+"""The files of a series, resolved once: which they are, whose reader they have, what they say, what was assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cryolithe.alignment import Alignment, plain_alignment, rotation
+from cryolithe.errors import SettingsError
+from cryolithe.formats import read_mrc
+from cryolithe.formats.alignment_format import AlignmentFormat, Named, Stack
+from cryolithe.formats.alignments import (
+    alignment_files,
+    files_beside,
+    flags,
+    flags_that_bring_angles,
+    format_of_table,
+    formats_of,
+)
+from cryolithe.formats.image_files import ImageFiles
+from cryolithe.formats.image_order import angles_of
+from cryolithe.formats.mrc import MrcArray
+from cryolithe.formats.reading import Reading, State, file_state
+from cryolithe.formats.stack_state import is_aligned_name
+from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruction.assumptions import ALONG_DEG, assumptions, of_denoised_images
+from cryolithe.settings import ReconstructSettings
+from cryolithe.tilts import Images, TiltSeries
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """Which files a series is made of.
+
+    Attributes:
+        named: those that the user names, and through what all are read.
+        format: of the alignment; None for a stack that is aligned.
+        images: files of single images, where a table stands for the stack; empty for a stack.
+        files: every file that decides the result besides the model, by what it is.
+        states: of these files when they were found.
+    """
+
+    named: Named
+    format: AlignmentFormat | None
+    images: tuple[Path, ...]
+    files: Mapping[str, Path]
+    states: Mapping[str, State | None]
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file, by what it is: of a stack that takes its time, and is done once."""
+        return {name: self.named.reading.sha256(path) for name, path in self.files.items()}
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the files are as they were when they were found."""
+        return all(file_state(path) == self.states[name] for name, path in self.files.items())
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the files of a series say.
+
+    Attributes:
+        files: which they are.
+        series: the images that are used, with the angles of the wanted volume; its notes tell what was assumed.
+        alignment: how the images are brought into register.
+        aligned: whether files or settings say anything that plain aligned stacks do not need.
+    """
+
+    files: SourceFiles
+    series: TiltSeries
+    alignment: Alignment
+    aligned: bool
+
+
+def mirrored(settings: ReconstructSettings) -> bool:
+    """Whether z runs against ``u = x cos θ + z sin θ``."""
+    return (settings.handedness in ("aretomo", "warp")) != settings.flip_z
+
+
+def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings, reading: Reading) -> SourceFiles:
+    """Find out which files decide a series: also those that command files and tables name.
+
+    Raises:
+        InputError: if such a file cannot be read, a table does not name the series, or an image is not there.
+    """
+    named = Named(tilts, angles, settings.alignment_files, settings.bin, settings.thickness, reading)
+    given: dict[str, Path] = {"tilts": tilts, **({} if angles is None else {"angles": angles}), **named.files}
+    dose = {} if settings.dose is None else {"dose": Path(settings.dose)}
+    states = {name: file_state(path) for name, path in (given | dose).items()}
+    formats = formats_of(named.files)
+    further = {name: path for made in formats for name, path in made.further(named).items()}
+    table = format_of_table(tilts)
+    images = table.tables[tilts.suffix.lower()](tilts, reading) if table else ()
+    single = {f"image {number}": path for number, path in enumerate(images, start=1)}
+    states |= {name: file_state(path) for name, path in (single | further).items()}
+    # In the order of records: the images come behind the table that lists them.
+    files = {"tilts": tilts, **single, **given, **further, **dose}
+    return SourceFiles(named, formats[0] if formats else None, images, files, states)
+
+
+def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
+    """Read a stack with its angles and its alignment.
+
+    Raises:
+        InputError: if a file is not usable, or files do not belong together.
+        SettingsError: if options contradict each other.
+        GeometryError: if angles or transforms describe no tilt series.
+    """
+    named = files.named
+    _check_options(named, settings)
+    images, mrc = _open_images(files)
+    sections, height, width = images.shape
+    pixel = settings.pixel_size or mrc.voxel_size_angstrom
+    if files.format is not None:
+        alignment = files.format.read(named, Stack(sections, (height, width), pixel))
+    else:
+        alignment = plain_alignment(angles_of(named, sections))
+    if settings.centre is not None:
+        alignment = replace(alignment, centre=settings.centre)
+    aligned = files.format is not None or alignment.centre != "imod"
+    if aligned and settings.tilt_axis:  # allowed where nothing else turns the images
+        turn = rotation(-settings.tilt_axis)
+        alignment = replace(alignment, images=tuple(replace(i, matrix=turn) for i in alignment.images))
+    sign = -1.0 if mirrored(settings) else 1.0
+    geometry = TiltGeometry(tuple(sign * image.angle_deg for image in alignment.images), (height, width))
+    used = tuple(image.section for image in alignment.images)
+    viewing = of_denoised_images(named.tilts, mrc.labels)
+    assumed = assumptions(named, None if _moving(named) else settings.tilt_axis)
+    series = TiltSeries(
+        images,
+        geometry,
+        alignment.pixel_size_angstrom or pixel,
+        (*mrc.notes, *alignment.notes, *viewing, *assumed),
+        None if used == tuple(range(sections)) else used,
+        mrc.labels,
+    )
+    return Sources(files, series, alignment, aligned)
+
+
+def _open_images(files: SourceFiles) -> tuple[Images, MrcArray]:
+    """The images, and the (first) file's header."""
+    if not files.images:
+        mrc = read_mrc(files.named.tilts)
+        return mrc.data, mrc
+    images = ImageFiles(files.images)
+    return images, images.first
+
+
+def _moving(named: Named) -> list[str]:
+    """The options given that bring the images into register."""
+    known = alignment_files()
+    return [option for option in named.files if "shifts" in known[option].tells]
+
+
+def _check_options(named: Named, settings: ReconstructSettings) -> None:
+    """Raise SettingsError for options that cannot go together, and for a missing source of angles."""
+    tilts, moving = named.tilts, _moving(named)
+    if len(formats_of(named.files)) > 1:
+        raise SettingsError(f"{flags(named.files)} are alignments of different programs; give those of one")
+    if moving and settings.tilt_axis:
+        raise SettingsError(f"{flags(moving)} turns the tilt axis itself; leave out --tilt-axis")
+    if named.angles is None and not named.files:
+        raise SettingsError(
+            f"give ANGLES, or an alignment that brings them ({flags_that_bring_angles()}); "
+            "see: cryolithe reconstruct --help"
+        )
+    if not is_aligned_name(tilts):
+        return
+    if moving:
+        raise SettingsError(
+            f"the name of {tilts.name} says that it is aligned already: {flags(moving)} would align it twice; "
+            "give the raw stack, or the aligned one without this option"
+        )
+    if abs((settings.tilt_axis + 45) % 90 - 45) > ALONG_DEG:
+        raise SettingsError(
+            f"the name of {tilts.name} says that it is aligned already, its tilt axis along y: --tilt-axis "
+            f"{settings.tilt_axis:g} would turn it again; give the raw stack, or leave out --tilt-axis"
+        )
+
+
+def offers(named: Named) -> list[str]:
+    """Lines on alignment files beside a stack that were not asked for."""
+    if named.files or is_aligned_name(named.tilts):
+        return []
+    return [
+        f"{path} is there and is not used; if {named.tilts.name} is not aligned yet, give: {flags([option])} {path}"
+        for option, paths in files_beside(named.tilts).items()
+        for path in paths
+    ]
