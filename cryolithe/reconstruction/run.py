@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,8 +17,7 @@ from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.inference.pooling import GpuPool
 from cryolithe.limits import usable_cores
-from cryolithe.projector import make_projector
-from cryolithe.projector.classical import sirt_margin_px
+from cryolithe.reconstruction.applying import found_curve, make_method, network_rows_of, volume_scale
 from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.fitting import fit, fit_slabs, memory_table, predicted
 from cryolithe.reconstruction.job import (
@@ -31,15 +29,9 @@ from cryolithe.reconstruction.job import (
     check_files,
 )
 from cryolithe.reconstruction.looking import planned_polarity, settled_polarity
-from cryolithe.reconstruction.methods import (
-    Compute,
-    FbpMethod,
-    NetworkMethod,
-    SirtMethod,
-    SlabMethod,
-)
-from cryolithe.reconstruction.mixing import Reader, choose_parts, fused_method, measure_curve, planned_curve
-from cryolithe.reconstruction.networks import fbp_share, make_network_method
+from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
+from cryolithe.reconstruction.mixing import planned_curve
+from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.reconstruction.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
 from cryolithe.reconstruction.plan import BASE_BYTES, memory_budget_bytes
 from cryolithe.reconstruction.preparation import PreparedStack, check_images, image_workers, prepare_stack
@@ -255,65 +247,16 @@ def _with_fusion(
         return plan
     curve = planned_curve(plan)
     if curve is None:
-        share = fbp_share(run.model, run.job.settings.fbp_share)
-        if share == 0:
+        if fbp_share(run.model, run.job.settings.fbp_share) == 0:
             return plan
         watcher.stage("Comparing with the back-projection", 1)
-        compute = Compute(run.device, run.precision, points=plan["batch"], fallback=run.fallback)
-        read = Reader(partial(_network_rows, stack, _scale(run, plan, stack)), plan["slab_rows"])
-        make = partial(make_network_method, run.model, stack.geometry, compute=compute, known=run.facts.known)
-        parts = choose_parts(run.grid, run.model.network.config.head.stride)
-        curve = measure_curve(make, share, stack.geometry, parts, read, watcher.note)
+        curve = found_curve(run, stack, plan, watcher.note)
         plan = {**plan, "fusion": curve.record()}
         folder.settle(plan)
     watcher.note(
         f"Fusion: {curve.share:.0%} of what the tilts measured comes from filtered back-projection (--fbp-share)."
     )
     return plan
-
-
-def _scale(run: ResolvedJob, plan: dict[str, Any], stack: PreparedStack) -> float:
-    """What prepared images are divided by for a network, and its volume is multiplied by."""
-    polarity = planned_polarity(plan)
-    return run.dense_sign(polarity.contrast) * stack.sigma if polarity else 1.0
-
-
-def _network_rows(stack: PreparedStack, scale: float, first: int, stop: int) -> torch.Tensor:
-    """Rows of the detector as a network gets them."""
-    return stack.read_rows(first, stop - first).clamp(-stack.clip_level, stack.clip_level) / scale
-
-
-def _make_method(
-    run: ResolvedJob,
-    stack: PreparedStack,
-    plan: dict[str, Any],
-    on_rows: Callable[[float], object],
-    device: torch.device,
-) -> SlabMethod:
-    """The chosen method on one device.
-
-    Args:
-        run: what is to be done.
-        stack: the images.
-        plan: the journal's first line.
-        on_rows: called with the rows of the volume that were just done.
-        device: where.
-    """
-    settings, rows = run.job.settings, plan["slab_rows"]
-    depth, _, width = run.grid.shape
-    if settings.method == "network":
-        assert run.model is not None
-        compute = Compute(device, run.precision, points=plan["batch"], fallback=run.fallback)
-        method = make_network_method(
-            run.model, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows), run.facts.known
-        )
-        curve = planned_curve(plan)
-        return method if curve is None else fused_method(method, curve, stack.geometry, run.grid)
-    margin = sirt_margin_px(depth) if settings.method == "sirt" else 0
-    projector = make_projector(stack.geometry, (depth, width + 2 * margin), device, settings.projector)
-    if settings.method == "fbp":
-        return FbpMethod(projector, settings.filter)
-    return SirtMethod(projector, settings.iterations, lambda: on_rows(rows / settings.iterations), margin)
 
 
 def _make_slabs(
@@ -337,14 +280,14 @@ def _make_slabs(
             raise KeyboardInterrupt
         watcher.advance(rows)
 
-    methods = [_make_method(run, stack, plan, on_rows, device) for device in run.devices]
+    methods = [make_method(run, stack, plan, on_rows, device) for device in run.devices]
     network = run.model is not None
-    scale = _scale(run, plan, stack)
+    scale = volume_scale(run, plan, stack)
 
     def read(method: SlabMethod, start: int, stop: int) -> torch.Tensor:
         whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block
         first, last = start - method.halo_px, start + whole + method.halo_px
-        return _network_rows(stack, scale, first, last) if network else stack.read_rows(first, last - first)
+        return network_rows_of(stack, scale, first, last) if network else stack.read_rows(first, last - first)
 
     missing = _missing_rows(folder, height, plan["slab_rows"])
     dtype = working_dtype(run.job.settings)
