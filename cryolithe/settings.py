@@ -137,8 +137,10 @@ class ReconstructSettings(_WithAlignmentFiles):
     orientation: Literal["xyz", "xzy"] = Field(
         "xyz", description="Axes of an MRC output, fastest first; xzy as IMOD's tilt writes it, for trimvol -rx."
     )
-    format: Literal["mrc", "ome-zarr"] = Field(
-        "mrc", description="File format of the output; ome-zarr needs the extra cryolithe[zarr]."
+    format: Literal["mrc", "ome-zarr", "ome-zarr-0.5"] = Field(
+        "mrc",
+        description="File format of the output; ome-zarr is version 0.4, which all viewers read. Both need the extra "
+        "cryolithe[zarr].",
     )
     preview: bool = Field(False, description="Draw the central slices as PNG beside the volume. A session always does.")
     fix_nonfinite: bool = Field(False, description="Replace NaN and Inf pixels by their image's mean.")

@@ -16,7 +16,7 @@ from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, replacing, unwritable
 from cryolithe.formats.mrc_header import MODES
-from cryolithe.formats.ome_zarr import write_ome_zarr
+from cryolithe.formats.ome_zarr import version_of, write_ome_zarr
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.tiff import ENDINGS, write_tiff
 from cryolithe.formats.volume_file import Kind, VolumeFile
@@ -141,7 +141,8 @@ def _write_zarr(target: Target, volume: VolumeFile, stored: Callable[[int], NDAr
         scratch = np.memmap(planes, dtype=target.dtype, mode="w+", shape=volume.shape)
         for z in range(volume.shape[0]):
             scratch[z] = stored(z)
-        write_ome_zarr(made, scratch, volume.voxel_size_angstrom, target.path.stem)
+        size, version = volume.voxel_size_angstrom, version_of(volume.path)
+        write_ome_zarr(made, scratch, size, target.path.stem, version=version)
         if target.path.exists():
             shutil.rmtree(target.path)
         made.replace(target.path)

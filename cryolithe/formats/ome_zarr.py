@@ -1,4 +1,6 @@
-"""Volumes as OME-Zarr 0.4 (https://ngff.openmicroscopy.org/0.4/): a pyramid of ever smaller copies, through zarr.
+"""Volumes as OME-Zarr 0.4 and 0.5 (https://ngff.openmicroscopy.org): a pyramid of ever smaller copies, through zarr.
+
+Version 0.4 is stored as Zarr 2, which every viewer reads; 0.5 as Zarr 3.
 
 zarr is an optional dependency: ``pip install cryolithe[zarr]``.
 """
@@ -10,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,9 @@ from cryolithe.formats.files import PathLike, sync
 from cryolithe.formats.mrc_header import VolumeStatistics
 from cryolithe.formats.mrc_writer import RunningStatistics
 
+Version = Literal["0.4", "0.5"]
 CHUNK_PX = 64
+_AXES = ("z", "y", "x")
 SMALLEST_PX = 64  # the last level's longest axis is at most this
 
 
@@ -31,6 +35,7 @@ def write_ome_zarr(
     voxel_size_angstrom: float | None,
     name: str,
     convert: Callable[[NDArray[Any]], NDArray[Any]] = lambda block: block,
+    version: Version = "0.4",
 ) -> VolumeStatistics:
     """Write a volume and its pyramid; each level has half the voxels of the one before along each axis, by averaging.
 
@@ -40,6 +45,7 @@ def write_ome_zarr(
         voxel_size_angstrom: edge of a voxel, or None: then scales are in voxels, without a unit.
         name: of the image in the metadata.
         convert: applied to each part of the volume before it is stored.
+        version: of OME-Zarr.
 
     Returns:
         statistics of the values as stored at full size.
@@ -52,8 +58,12 @@ def write_ome_zarr(
     sample = convert(volume[:1, :1, :1])
     size = voxel_size_angstrom or 1.0
     running = RunningStatistics()
+    newer = version == "0.5"
+    stored: dict[str, Any] = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    if newer:
+        stored = {"dimension_names": _AXES}
     try:
-        group = zarr.open_group(str(path), mode="w", zarr_format=2)
+        group = zarr.open_group(str(path), mode="w", zarr_format=3 if newer else 2)
         source, datasets = volume, []
         for level, shape in enumerate(_shapes(volume.shape)):
             array = group.create_array(
@@ -61,7 +71,7 @@ def write_ome_zarr(
                 shape=shape,
                 dtype=sample.dtype,
                 chunks=tuple(min(CHUNK_PX, n) for n in shape),
-                chunk_key_encoding={"name": "v2", "separator": "/"},
+                **stored,
             )
             for place in _chunks(shape):
                 block = convert(source[place]) if level == 0 else _halved(source, place, shape, sample.dtype)
@@ -70,7 +80,11 @@ def write_ome_zarr(
                 array[place] = block
             datasets.append(_dataset(level, size))
             source = array
-        group.attrs["multiscales"] = [_multiscale(name, datasets, voxel_size_angstrom is not None)]
+        multiscale = _multiscale(name, datasets, voxel_size_angstrom is not None)
+        if newer:  # the version is that of all metadata of the group
+            group.attrs["ome"] = {"version": version, "multiscales": [multiscale]}
+        else:
+            group.attrs["multiscales"] = [{"version": version, **multiscale}]
         for folder, _, files in os.walk(path):
             for file in files:
                 sync(Path(folder) / file)
@@ -78,6 +92,11 @@ def write_ome_zarr(
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     return running.result()
+
+
+def version_of(path: Path) -> Version:
+    """The version to write beside an image: 0.5 where that is stored as Zarr 3."""
+    return "0.5" if (path / "zarr.json").is_file() else "0.4"
 
 
 def pyramid_bytes(shape: tuple[int, int, int], itemsize: int) -> int:
@@ -149,9 +168,8 @@ def _dataset(level: int, size: float) -> dict[str, Any]:
 def _multiscale(name: str, datasets: list[dict[str, Any]], known_size: bool) -> dict[str, Any]:
     unit = {"unit": "angstrom"} if known_size else {}
     return {
-        "version": "0.4",
         "name": name,
-        "axes": [{"name": axis, "type": "space", **unit} for axis in "zyx"],
+        "axes": [{"name": axis, "type": "space", **unit} for axis in _AXES],
         "datasets": datasets,
         "type": "mean",
         "metadata": {"description": "means of 2 x 2 x 2 voxels", "method": f"CryoLithe {__version__}"},

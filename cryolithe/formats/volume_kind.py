@@ -129,6 +129,11 @@ def stack_refusal(path: Path, told: Told, wanted: str = "a volume") -> InputErro
     )
 
 
+def angles_beside(seen: Seen) -> Path | None:
+    """The angle file that lies beside a stack, with one angle for each section: of its name, else any of the folder."""
+    return _angles_of_same_name(seen) or _angles_of_same_count(seen)
+
+
 def _angles_of_same_name(seen: Seen) -> Path | None:
     """The angle file of a stack of this name, if it has one angle for each section."""
     name = plain_name(seen.path)

@@ -185,8 +185,8 @@ def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> No
     if not folder.is_dir() and folder != to_make:
         raise OutputError(f"the output folder {folder} does not exist; make it first or choose another -o")
     zarr = job.output.suffix == ".zarr"
-    if zarr != (job.settings.format == "ome-zarr"):
-        wanted = ".zarr" if job.settings.format == "ome-zarr" else ".mrc (or give --format ome-zarr)"
+    if zarr != (job.settings.format != "mrc"):
+        wanted = ".zarr" if job.settings.format != "mrc" else ".mrc (or give --format ome-zarr)"
         raise OutputError(f"{job.output}: --format {job.settings.format} needs a name ending in {wanted}")
     if zarr and job.settings.orientation != "xyz":
         raise SettingsError("--orientation xzy is for MRC files; OME-Zarr names its axes and keeps z, y, x")

@@ -22,7 +22,7 @@ from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter,
 from cryolithe.formats.files import sync
 from cryolithe.formats.int8 import int8_scale
 from cryolithe.formats.mrc_writer import reserve_room
-from cryolithe.formats.ome_zarr import pyramid_bytes, write_ome_zarr
+from cryolithe.formats.ome_zarr import Version, pyramid_bytes, write_ome_zarr
 from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, is_record_of
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.selfcheck import SelfCheck
@@ -54,7 +54,7 @@ def reserve(run: ResolvedJob, folder: SlabFolder) -> None:
     settings = run.job.settings
     if run.x_tilt_deg:
         _new_volume(run, folder.path / _TILTED, (run.depth, *run.grid.shape[1:]), working_dtype(settings)).close()
-    if settings.format == "ome-zarr":
+    if settings.format != "mrc":
         needed = pyramid_bytes(run.output_shape, np.dtype(settings.dtype).itemsize)
         reserve_room(folder.path / _RESERVED, needed, run.job.output)
     elif settings.orientation != "xyz" or settings.dtype == "int8":
@@ -131,10 +131,11 @@ def _converted(
         return block if scale is None else scale.values(block)
 
     source = read_mrc(upright).data
-    if settings.format == "ome-zarr":
+    if settings.format != "mrc":
         path = upright.with_name("finished.zarr")
         path.with_name(_RESERVED).unlink(missing_ok=True)
-        stored = write_ome_zarr(path, source, run.voxel_size_angstrom, target.stem, values)
+        version: Version = "0.5" if settings.format == "ome-zarr-0.5" else "0.4"
+        stored = write_ome_zarr(path, source, run.voxel_size_angstrom, target.stem, values, version)
         return path, stored, scaling
     if settings.orientation == "xyz" and settings.dtype != "int8":
         return upright, statistics, scaling
