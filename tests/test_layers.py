@@ -44,6 +44,8 @@ ALLOWED = {
         "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network", "inference",
         "mirrors", "work",
     },
+    "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
+    "portals": {"errors", "formats"},
     "session": {"errors", "settings", "limits", "work", "formats", "page", "report", "reconstruction"},
     "diagnosis": {
         "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",

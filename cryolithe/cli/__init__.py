@@ -24,6 +24,8 @@ COMMANDS = {
     "simulate": ("cryolithe.cli.simulate", "Make a simulated tilt series with known truth."),
     "noise": ("cryolithe.cli.noise", "Measure your microscope's noise, for simulations that look like your data."),
     "pairs": ("cryolithe.cli.pairs", "Check curated real pairs and make training files of them."),
+    "portal": ("cryolithe.cli.portal", "Fetch tilt series with alignment and particles from the CryoET Data Portal."),
+    "copick": ("cryolithe.cli.copick", "Read from a copick project, and put a tomogram into it."),
     "models": ("cryolithe.cli.models", "List, describe, import and verify models."),
     "train": ("cryolithe.cli.train", "Train a network on simulated specimens."),
     "adapt": ("cryolithe.cli.adapt", "Let a model go on learning on your own unlabelled tilt series."),

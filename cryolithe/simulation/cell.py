@@ -173,5 +173,5 @@ def relion_euler_deg(rotation: Array) -> tuple[float, float, float]:
     if sine > 1e-9:
         rot, psi = math.atan2(m[1, 2], m[0, 2]), math.atan2(m[2, 1], -m[2, 0])
     else:
-        rot, psi = math.atan2(m[1, 0], m[1, 1]), 0.0
+        rot, psi = math.atan2(math.copysign(1.0, m[2, 2]) * m[1, 0], m[1, 1]), 0.0  # also for half a turn
     return math.degrees(rot), math.degrees(tilt), math.degrees(psi)

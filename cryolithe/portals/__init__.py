@@ -1,0 +1,1 @@
+"""Other people's data: projects of copick (``cryolithe[copick]``), the CryoET Data Portal (``cryolithe[portal]``)."""

@@ -1,0 +1,139 @@
+"""A copick project on this disk, through the real library: what is read, and what is put into it."""
+
+from __future__ import annotations
+
+import json
+
+import mrcfile
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.spatial.transform import Rotation
+from tiny_series import voxels
+
+from cryolithe.cli import main
+from cryolithe.formats import write_volume
+from cryolithe.formats.star import read_positions
+from cryolithe.formats.star_tables import read_star
+from cryolithe.portals.copick_project import euler_deg
+from cryolithe.simulation.cell import relion_euler_deg
+from cryolithe.volume import Volume
+
+SHAPE = (12, 14, 18)
+PLACES = np.array([(3.0, 4.0, 5.0), (10.5, 2.0, 7.25)])  # z, y, x in voxels
+
+
+def test_angles_are_those_that_simulations_write():
+    turns = [*Rotation.random(8, rng=1), Rotation.identity(), Rotation.from_euler("z", 40, degrees=True)]
+    turns += [Rotation.from_euler("zy", (25, 180), degrees=True)]
+    for turn in turns:
+        matrix = turn.as_matrix()
+        made = Rotation.from_euler("ZYZ", euler_deg(matrix), degrees=True).inv().as_matrix()
+        assert made == pytest.approx(matrix, abs=1e-6)
+        ours = Rotation.from_euler("ZYZ", relion_euler_deg(matrix[::-1, ::-1]), degrees=True).inv().as_matrix()
+        assert made == pytest.approx(ours, abs=1e-6)
+
+
+def test_without_the_library_a_line_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "p.json").write_text("{}")
+    monkeypatch.setitem(__import__("sys").modules, "copick", None)
+    result = CliRunner().invoke(main, ["copick", "runs", str(tmp_path / "p.json")])
+    assert result.exit_code == 2
+    assert "cryolithe[copick]" in result.stderr
+    assert "does not exist" in CliRunner().invoke(main, ["copick", "runs", str(tmp_path / "q.json")]).stderr
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project with a run, a tomogram and picks, made by the library itself."""
+    copick = pytest.importorskip("copick")
+    config = tmp_path / "project.json"
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    objects = [
+        {"name": name, "is_particle": True, "label": number, "color": [0, 0, 0, 0], "radius": 100}
+        for number, name in enumerate(("ribosome", "proteasome"), start=1)
+    ]
+    config.write_text(
+        json.dumps(
+            {
+                "config_type": "filesystem",
+                "name": "test",
+                "version": "1.0.0",
+                "pickable_objects": objects,
+                "overlay_root": f"local://{overlay}",
+                "overlay_fs_args": {"auto_mkdir": True},
+            }
+        )
+    )
+    root = copick.from_file(str(config))
+    run = root.new_run("TS_001")
+    values = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    run.new_voxel_spacing(10.0).new_tomogram("wbp").from_numpy(values)
+    picks = run.new_picks("ribosome", "1", "me")
+    transforms = np.tile(np.eye(4), (len(PLACES), 1, 1))
+    transforms[1, :3, :3] = Rotation.from_euler("xyz", (20, 30, 40), degrees=True).as_matrix()
+    transforms[0, :3, 3] = (10.0, -20.0, 0.0)  # a shift that was refined, x y z in Å
+    picks.from_numpy(PLACES[:, ::-1] * 10.0, transforms)
+    picks.store()
+    root.new_run("TS_002")
+    return config, values, transforms
+
+
+def cryolithe(*words, code=0):
+    result = CliRunner().invoke(main, ["copick", *map(str, words)])
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def test_a_run_is_read(project, tmp_path):
+    config, values, transforms = project
+    listed = cryolithe("runs", config)
+    assert "TS_001: wbp at 10 Å; 2 ribosome (me)" in listed
+    assert "TS_002: no tomograms; no picks" in listed
+    cryolithe("get", config, "TS_001", "-o", tmp_path / "out")
+    volume = tmp_path / "out" / "TS_001_rec.mrc"
+    assert (voxels(volume) == values).all()
+    with mrcfile.open(volume) as file:
+        assert file.voxel_size.x == 10
+    star = tmp_path / "out" / "TS_001_particles.star"
+    found = read_positions(star, SHAPE, 10.0, volume.name)
+    assert found.position_px == pytest.approx(np.add(PLACES, [(0, -2, 1), (0, 0, 0)]), abs=1e-3)
+    assert set(found.kinds) == {"ribosome"}
+    (table,) = read_star(star)
+    angles = np.stack([table.numbers(f"rlnAngle{name}") for name in ("Rot", "Tilt", "Psi")], axis=1)
+    turned = Rotation.from_euler("ZYZ", angles, degrees=True).inv().as_matrix()
+    assert turned == pytest.approx(transforms[:, :3, :3], abs=1e-4)
+    assert "exists" in cryolithe("get", config, "TS_001", "-o", tmp_path / "out", code=2)
+
+
+def test_a_tomogram_of_ours_is_put_into_the_project(project, tmp_path):
+    copick = pytest.importorskip("copick")
+    config, values, _ = project
+    for size, number in ((10.0, 1), (7.84, 2)):
+        ours = np.random.default_rng(number).standard_normal(SHAPE).astype(np.float32)
+        write_volume(tmp_path / "v_rec.mrc", Volume(ours, size), label="CryoLithe test", overwrite=True)
+        cryolithe("put", config, "TS_001", tmp_path / "v_rec.mrc", "--type", "ours")
+        run = copick.from_file(str(config)).get_run("TS_001")
+        tomogram = run.get_voxel_spacing(size).get_tomograms("ours")[0]
+        np.testing.assert_array_equal(tomogram.numpy(), ours)
+        assert "--overwrite" in cryolithe("put", config, "TS_001", tmp_path / "v_rec.mrc", "--type", "ours", code=2)
+        cryolithe("put", config, "TS_001", tmp_path / "v_rec.mrc", "--type", "ours", "--overwrite")
+    np.testing.assert_array_equal(run.get_voxel_spacing(10.0).get_tomograms("wbp")[0].numpy(), values)
+    said = cryolithe("get", config, "TS_001", "-o", tmp_path / "out", code=2)
+    assert "3 tomograms that fit" in said
+    cryolithe("get", config, "TS_001", "-o", tmp_path / "out", "--voxel-size", 7.84)
+
+
+def test_what_is_not_there_is_refused_in_a_line(project, tmp_path):
+    config, _, _ = project
+    assert "did you mean 'TS_001'" in cryolithe("get", config, "TS_01", "-o", tmp_path / "o", code=2)
+    assert "no tomogram that fits" in cryolithe("get", config, "TS_002", "-o", tmp_path / "o", code=2)
+    words = ("get", config, "TS_001", "-o", tmp_path / "o", "--object", "ribosom")
+    assert "did you mean 'ribosome'" in cryolithe(*words, code=2)
+    write_volume(tmp_path / "v.mrc", Volume(np.zeros(SHAPE, np.float32)), label="CryoLithe test")
+    assert "no voxel size" in cryolithe("put", config, "TS_001", tmp_path / "v.mrc", code=2)
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"config_type": "filesystem"}')
+    assert "is no copick project" in cryolithe("runs", broken, code=2)
+    assert not (tmp_path / "o").exists()
