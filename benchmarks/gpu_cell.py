@@ -30,8 +30,8 @@ FILE_STAGES = (
     ("hash", "cryolithe.formats.reading", "file_sha256"),
     ("read and check", "cryolithe.reconstruction.run", "check_images"),
     ("preparation", "cryolithe.reconstruction.run", "prepare_stack"),
-    ("comparison", "cryolithe.reconstruction.run", "measure_curve"),
-    ("method", "cryolithe.reconstruction.run", "_make_method"),
+    ("comparison", "cryolithe.reconstruction.run", "found_curve"),
+    ("method", "cryolithe.reconstruction.run", "make_method"),
     ("slabs in all", "cryolithe.reconstruction.run", "_make_slabs"),
     ("rows", "cryolithe.reconstruction.preparation", "PreparedStack.read_rows"),
     ("compute", "cryolithe.reconstruction.slabs", "compute_slab"),
@@ -144,7 +144,7 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
     if run.model is not None and fbp_share(run.model, run.job.settings.fbp_share):
         plan["fusion"] = gpu_roofline.FLAT.record()
     stack: Any = argparse.Namespace(geometry=run.series.geometry)
-    method: Any = runs._make_method(run, stack, plan, lambda rows: None, run.device)
+    method: Any = runs.make_method(run, stack, plan, lambda rows: None, run.device)
     height, width = run.grid.shape[1:]
     generator = torch.Generator(run.device).manual_seed(0)
 

@@ -86,7 +86,7 @@ def test_a_block_by_the_widget(viewer, tmp_path):
     viewer.layers.clear()
     show(viewer, tmp_path / "whole_rec.mrc")
     viewer.dims.set_point(0, 50.0)
-    viewer.camera.center = (0.0, 100.0, 150.0)
+    getattr(viewer, "scene", viewer).camera.center = (0.0, 100.0, 150.0)
     assert widget.point() == pytest.approx((50.0, 100.0, 150.0), abs=2.6)
     widget.model.setCurrentText(str(model))
     widget.thickness.setValue(24)
@@ -126,6 +126,7 @@ def test_npe2_finds_reader_and_widget(tmp_path):
     manager.register(npe2.PluginManifest.from_file(Path(cryolithe.__file__).parent / "viewer" / "napari.yaml"))
     found = [reader.command for reader in manager.iter_compatible_readers([str(tmp_path / "ts_rec.mrc")])]
     assert found == ["cryolithe.read"]
+    manager.activate("cryolithe")
     reader = manager.commands.get("cryolithe.read")(str(tmp_path / "ts_rec.mrc"))
     assert reader(str(tmp_path / "ts_rec.mrc"))[0][1]["name"] == "ts_rec"
     assert manager.commands.get("cryolithe.block").__name__ == "BlockWidget"

@@ -177,7 +177,7 @@ def write_aligned(
     return folder / f"{name}.tlt", _write_list(folder / "series.csv", rows, overwrite)
 
 
-def _write_list(path: Path, rows: list[tuple[str, ...]], overwrite: bool) -> Path:
+def _write_list(path: Path, rows: Sequence[tuple[str, ...]], overwrite: bool) -> Path:
     with (
         replacing(path, overwrite) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,

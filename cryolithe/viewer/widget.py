@@ -149,7 +149,7 @@ class BlockWidget(QWidget):
             return None
         position = list(self._viewer.dims.point)[-3:]
         # In the plane that is shown the sliders say nothing: there it is the middle of what is seen.
-        centre = self._viewer.camera.center
+        centre = getattr(self._viewer, "scene", self._viewer).camera.center  # napari 0.9 gave it another place
         for axis, value in zip(self._viewer.dims.displayed, centre[-len(self._viewer.dims.displayed) :], strict=True):
             position[axis - self._viewer.dims.ndim + 3] = value
         z, y, x = position
