@@ -40,7 +40,11 @@ from cryolithe.network.checkpoint import load_model
 from cryolithe.network.published import import_published
 from cryolithe.network.torch_file import StandIn, read_torch_file
 from cryolithe.reconstruction import plan
+from cryolithe.reconstruction.block import Block, block_maker
+from cryolithe.reconstruction.job import Job
 from cryolithe.reconstruction.networks import make_network_method
+from cryolithe.settings import ReconstructSettings
+from cryolithe.work.watcher import Silent
 
 ANGLES = (-55.0, -31.0, -10.0, 2.0, 25.0, 44.0, 61.0)
 FP32 = ("--precision", "fp32")
@@ -200,6 +204,19 @@ def test_the_sidecar_tells_the_convention(tmp_path, ramp):
 @pytest.mark.slow
 def test_our_own_models_have_no_convention():
     assert load_model("default").convention.record == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [0, 1])
+def test_a_block_is_that_part_of_the_whole(levels, tmp_path, ramp):
+    imported(tmp_path, levels, ramp)
+    whole = reconstruct(tmp_path, images_of(21, 24), 12)
+    settings = ReconstructSettings(model="theirs", thickness=12, precision="fp32")
+    job = Job(tmp_path / "ts.mrc", tmp_path / "ts.tlt", tmp_path / "none.mrc", settings)
+    maker = block_maker(job, tmp_path, Silent())
+    for block in (Block((2, 9), (5, 13), (3, 20)), Block((0, 12), (20, 21), (0, 24))):
+        part = whole[slice(*block.z), slice(*block.y), slice(*block.x)]
+        assert relative(maker.make(block, Silent()), part) < 1e-5
 
 
 # Import
