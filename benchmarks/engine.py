@@ -29,7 +29,7 @@ from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruction.estimate import products_per_voxel
 from cryolithe.reconstruction.fusion import SHELLS, FusionCurve
 from cryolithe.reconstruction.methods import Compute, NetworkMethod, network_rows
-from cryolithe.reconstruction.mixing import fused_method
+from cryolithe.reconstruction.mixing import finished_method
 from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.reconstruction.plan import MOST_SLAB_ROWS
 from cryolithe.sampling import pad_rows, point_columns, reflected_rows, row_windows, visible
@@ -56,7 +56,7 @@ def time_network(
     _, height, width = shape
     geometry, grid = TiltGeometry(ANGLES_DEG, (height, width)), VolumeGrid(shape)
     curve = FusionCurve(share, (1.0,) * SHELLS)  # whatever its amplitude, it takes as long
-    method = fused_method(NetworkMethod(network, geometry, grid, compute), curve, geometry, grid)
+    method = finished_method(NetworkMethod(network, geometry, grid, compute), curve, geometry, grid)
     images = noise(height, width)
 
     def run(rows: int) -> None:

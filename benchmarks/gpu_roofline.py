@@ -38,7 +38,7 @@ from cryolithe.projector import classical, make_projector
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL
 from cryolithe.reconstruction.fusion import SHELLS, FusionCurve
 from cryolithe.reconstruction.methods import Compute, FbpMethod, NetworkMethod, SirtMethod
-from cryolithe.reconstruction.mixing import fused_method
+from cryolithe.reconstruction.mixing import finished_method
 from cryolithe.reconstruction.networks import make_network_method
 
 FLAT = FusionCurve(0.3, (1.0,) * SHELLS)
@@ -345,7 +345,7 @@ def method_of(arguments: argparse.Namespace, device: torch.device) -> Any:
     compute = Compute(device, network_precision(arguments.precision, device), threads)
     method = make_network_method(model, geometry, grid, compute)
     fusible = isinstance(model.network, RowSet) and not model.convention.published
-    return fused_method(method, FLAT, geometry, grid) if fusible else method
+    return finished_method(method, FLAT, geometry, grid) if fusible else method
 
 
 def print_table(table: dict[str, Any]) -> None:

@@ -33,6 +33,12 @@ class _BeforeFiles(BaseModel):
         description="Share of filtered back-projection in a network's volume, where the tilts measured: what the data "
         "show and the network does not know stays visible. 0: the network alone. Default: the model's, 0.3 for most.",
     )
+    wedge_trust: Literal["auto", "full", "none"] | None = Field(
+        None,
+        description="How much of what a network puts into the missing wedge stays. auto: as far as tilts that are left "
+        "out of a trial confirm it, by size; full: all of it; none: nothing but what tilts measured. Default: auto, "
+        "full for models of other programs.",
+    )
     thickness: int | None = Field(
         None,
         ge=1,

@@ -32,7 +32,7 @@ from cryolithe.reconstruction.fusion import (
     part_starts,
 )
 from cryolithe.reconstruction.methods import NetworkMethod
-from cryolithe.reconstruction.mixing import Parts, Reader, choose_parts, fused_method, measure_curve
+from cryolithe.reconstruction.mixing import Parts, Reader, choose_parts, finished_method, measure_curve
 from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.sampling import reflected_rows
 from cryolithe.training.scoring import reconstruct_array
@@ -289,7 +289,7 @@ def test_planes_that_memory_does_not_suffice_for_are_filtered_by_fewer(monkeypat
 def test_slabs_of_any_height_give_one_volume():
     network, shape = tiny_network(), (12, 24, 30)
     geometry, grid = TiltGeometry(WEDGE, shape[1:]), VolumeGrid(shape)
-    method = fused_method(NetworkMethod(network, geometry, grid), FusionCurve(0.3, FALLING), geometry, grid)
+    method = finished_method(NetworkMethod(network, geometry, grid), FusionCurve(0.3, FALLING), geometry, grid)
     assert method.halo_px >= REACH_PX
     rows = images(WEDGE, *shape[1:])
     whole = method(with_halo(rows, method.halo_px))

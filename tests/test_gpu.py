@@ -29,7 +29,7 @@ from cryolithe.optimise.loop import Hooks
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruction.methods import Compute
-from cryolithe.reconstruction.mixing import Parts, Reader, fused_method, measure_curve
+from cryolithe.reconstruction.mixing import Parts, Reader, finished_method, measure_curve
 from cryolithe.reconstruction.networks import make_network_method
 from cryolithe.reconstruction.slabs import compute_slab, run_slabs
 from cryolithe.sampling import reflected_rows
@@ -134,7 +134,7 @@ def test_a_share_of_filtered_back_projection(precision):
     # The same bytes every time, though sums on a GPU have no order of their own.
     assert curve_on(GPU) == on_gpu
     fused = [
-        fused_method(method_on(device, "fast", dtype), on_cpu, GEOMETRY, GRID)
+        finished_method(method_on(device, "fast", dtype), on_cpu, GEOMETRY, GRID)
         for device, dtype in ((CPU, torch.float32), (GPU, precision))
     ]
     expected, found = (method(rows_for(method)) for method in fused)

@@ -14,8 +14,8 @@ from tiny_series import run
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import load_model
-from cryolithe.reconstruction.fusion import fusion_bytes
 from cryolithe.reconstruction.methods import Compute, network_bytes
+from cryolithe.reconstruction.planes import plane_filter_bytes
 
 SIZES = {"800 x 800 x 400": (400, 800, 800), "2048 x 2048 x 1024": (1024, 2048, 2048)}  # (z, y, x)
 CARDS_GB = (8, 11, 24, 48, 80)
@@ -163,9 +163,9 @@ def test_a_block_that_is_half_as_large_needs_less_of_everything():
 def test_mirrored_planes_of_a_gpu_are_few_where_they_are_large(shape):
     """At most a GB in all, whatever the volume, unless a single plane takes more."""
     grid, gpu = VolumeGrid(shape), torch.device("cuda", 0)
-    one = fusion_bytes(VolumeGrid((shape[0], 1, shape[2])), gpu)
-    assert one <= fusion_bytes(grid, gpu) <= max(one, 1e9)
-    assert fusion_bytes(grid, torch.device("cpu")) == one
+    one = plane_filter_bytes(VolumeGrid((shape[0], 1, shape[2])), gpu)
+    assert one <= plane_filter_bytes(grid, gpu) <= max(one, 1e9)
+    assert plane_filter_bytes(grid, torch.device("cpu")) == one
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -17,7 +17,7 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import save_network
 from cryolithe.reconstruction.methods import NetworkMethod
-from cryolithe.reconstruction.mixing import Reader, choose_parts, curve_of_volumes, fused_method, measure_curve
+from cryolithe.reconstruction.mixing import Reader, choose_parts, curve_of_volumes, finished_method, measure_curve
 from cryolithe.sampling import reflected_rows
 from cryolithe.training import scoring
 from cryolithe.training.scoring import (
@@ -71,7 +71,7 @@ def test_what_is_scored_is_what_the_program_makes_slab_by_slab(shape):
 
     parts = choose_parts(grid, method.row_multiple)
     curve = measure_curve(partial(NetworkMethod, network, geometry), 0.4, geometry, parts, Reader(read, grid.shape[1]))
-    fused = fused_method(method, curve, geometry, grid)
+    fused = finished_method(method, curve, geometry, grid)
     whole = shape[1] + -shape[1] % fused.row_multiple
     expected = fused(read(-fused.halo_px, whole + fused.halo_px))[:, : shape[1]].numpy()
     found = reconstruct_array(network, rows, ANGLES, shape[0], share=0.4)

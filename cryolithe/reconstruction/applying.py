@@ -14,9 +14,18 @@ from cryolithe.reconstruction.fusion import FusionCurve
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.methods import Compute, FbpMethod, SirtMethod, SlabMethod
-from cryolithe.reconstruction.mixing import Reader, choose_parts, fused_method, measure_curve, planned_curve
-from cryolithe.reconstruction.networks import fbp_share, make_network_method
+from cryolithe.reconstruction.mixing import (
+    Reader,
+    choose_parts,
+    finished_method,
+    measure_curve,
+    measure_trust,
+    planned_curve,
+    planned_trust,
+)
+from cryolithe.reconstruction.networks import fbp_share, make_network_method, wedge_trust
 from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.trust import WedgeTrust, choose_trial, constant_trust
 
 
 def found_curve(
@@ -37,6 +46,35 @@ def found_curve(
     parts = choose_parts(run.grid, run.model.network.config.head.stride)
     share = fbp_share(run.model, run.job.settings.fbp_share)
     return measure_curve(make, share, stack.geometry, parts, read, note)
+
+
+def found_trust(
+    run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any], note: Callable[[str], object]
+) -> WedgeTrust | None:
+    """How much of what a network puts into the missing wedge stays; None for all of it.
+
+    Args:
+        run: of a network.
+        stack: the images.
+        plan: the journal's first line, with the polarity.
+        note: told what is assumed, and when batches had to become smaller.
+    """
+    assert run.model is not None
+    wish = wedge_trust(run.model, run.job.settings.wedge_trust)
+    if wish != "auto":
+        return constant_trust(0.0) if wish == "none" else None
+    trial = choose_trial(stack.geometry.angles_deg)
+    if trial is None:
+        return None
+    compute = Compute(run.device, run.precision, points=plan["batch"], fallback=run.fallback)
+    read = Reader(partial(network_rows_of, stack, volume_scale(run, plan, stack)), plan["slab_rows"])
+    kept, known = stack.geometry.select(trial.kept), run.facts.known.of_images(trial.kept.tolist())
+    make = partial(make_network_method, run.model, kept, compute=compute, known=known)
+    parts = choose_parts(run.grid, run.model.network.config.head.stride)
+    trust = measure_trust(make, trial, stack.geometry, parts, read, note)
+    if trust is None:
+        note("Missing wedge: left-out tilts tell nothing about it; all that the network puts there stays.")
+    return trust
 
 
 def volume_scale(run: ResolvedJob, plan: dict[str, Any], stack: PreparedStack) -> float:
@@ -74,8 +112,7 @@ def make_method(
         method = make_network_method(
             run.model, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows), run.facts.known
         )
-        curve = planned_curve(plan)
-        return method if curve is None else fused_method(method, curve, stack.geometry, run.grid)
+        return finished_method(method, planned_curve(plan), stack.geometry, run.grid, planned_trust(plan))
     margin = sirt_margin_px(depth) if settings.method == "sirt" else 0
     projector = make_projector(stack.geometry, (depth, width + 2 * margin), device, settings.projector)
     if settings.method == "fbp":

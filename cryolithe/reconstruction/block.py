@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import CryoLitheError, SettingsError
 from cryolithe.limits import usable_cores
-from cryolithe.reconstruction.applying import found_curve, make_method, network_rows_of, volume_scale
+from cryolithe.reconstruction.applying import found_curve, found_trust, make_method, network_rows_of, volume_scale
 from cryolithe.reconstruction.fitting import fit
 from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
 from cryolithe.reconstruction.looking import planned_polarity, settled_polarity
@@ -185,6 +185,9 @@ def block_maker(job: Job, folder: Path, watcher: Watcher) -> BlockMaker:
     if fbp_share(run.model, job.settings.fbp_share):
         watcher.stage("Comparing with the back-projection", 1)
         plan["fusion"] = found_curve(run, stack, plan, watcher.note).record()
+    watcher.stage("Asking left-out tilts about the missing wedge", 1)
+    trust = found_trust(run, stack, plan, watcher.note)
+    plan["wedge_trust"] = None if trust is None else trust.record()
     return BlockMaker(run, stack, plan)
 
 

@@ -10,7 +10,7 @@ from cryolithe.errors import ResourceError
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
-from cryolithe.reconstruction.fusion import REACH_PX, fusion_bytes
+from cryolithe.reconstruction.fusion import REACH_PX
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.methods import (
     BATCHES,
@@ -20,8 +20,9 @@ from cryolithe.reconstruction.methods import (
     network_halo_px,
     trunk_row_bytes,
 )
-from cryolithe.reconstruction.networks import fbp_share, published_demand
+from cryolithe.reconstruction.networks import fbp_share, published_demand, wedge_trust
 from cryolithe.reconstruction.plan import GPU_BASE_BYTES, Demand, free_bytes, memory_budget_bytes, run_bytes, slab_rows
+from cryolithe.reconstruction.planes import plane_filter_bytes
 
 # Lower slabs spend more on the rows beyond their ends than smaller blocks cost.
 ENOUGH_ROWS = 32
@@ -146,10 +147,11 @@ def _method_demand(run: ResolvedJob, batch: int) -> Demand:
         fixed = network_bytes(config, run.series.geometry, run.grid, compute)
         fixed += round(2 * config.head.stride * config.trunk_reach * trunk_row_bytes(config, run.grid))
         copies = 5.0 + trunk_row_bytes(config, run.grid) / (4.0 * depth * width)
-        if not fbp_share(run.model, run.job.settings.fbp_share):
+        mixed = bool(fbp_share(run.model, run.job.settings.fbp_share))
+        if not mixed and wedge_trust(run.model, run.job.settings.wedge_trust) == "full":
             return Demand(fixed, copies, 6.0, halo, config.head.stride)
-        fixed += _index_bytes(tilts * depth * width) + fusion_bytes(run.grid, run.device)
-        return Demand(fixed, copies, 14.0, max(halo, REACH_PX), config.head.stride)
+        fixed += _index_bytes(tilts * depth * width) + plane_filter_bytes(run.grid, run.device)
+        return Demand(fixed, copies, 14.0, max(halo, REACH_PX) if mixed else halo, config.head.stride)
     iterative = run.job.settings.method == "sirt"
     wide = width + 2 * sirt_margin_px(depth) if iterative else width
     indices = _index_bytes(tilts * depth * wide, directions=2 if iterative else 1)

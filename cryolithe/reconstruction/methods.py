@@ -32,6 +32,7 @@ from cryolithe.network.knowing import encode_known
 from cryolithe.projector import Projector
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruction.fusion import Fusion
+from cryolithe.reconstruction.planes import PlaneFilter
 from cryolithe.sampling import block_positions_px
 
 # On a CPU a block's features stay in the cache of its core (benchmarks/LOG.md); a GPU wants much to do at a time.
@@ -278,6 +279,7 @@ class NetworkMethod:
         self._lifted = lift_network(network, angles, facts)
         self._trunk = network.trunk if isinstance(network, RowSet) else None
         self.fusion: Fusion | None = None
+        self.wedge: PlaneFilter | None = None
         self._settle()
 
     def _settle(self) -> None:
@@ -312,6 +314,12 @@ class NetworkMethod:
         mixed.fusion, mixed.halo_px = fusion, max(self.sampling.halo_px, fusion.halo_px)
         return mixed
 
+    def believed(self, wedge: PlaneFilter) -> NetworkMethod:
+        """The same with what it puts into the missing wedge filtered."""
+        filtered = copy.copy(self)
+        filtered.wedge = wedge
+        return filtered
+
     def with_smaller_blocks(self) -> NetworkMethod | None:
         """The same with half the points at a time, for when memory ran out; None if that would be too few."""
         points = self.compute.batch().points // 2
@@ -342,6 +350,8 @@ class NetworkMethod:
         values = self.engine(run, self.on_points)
         by_point = values.view(len(points.z_px), len(points.x_px), *values.shape[1:])
         volume = self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
+        if self.wedge is not None:
+            volume = self.wedge(volume.float())
         if self.fusion is None:
             return volume
         return self.fusion(volume.float(), self._rows_within(rows, self.fusion.halo_px))

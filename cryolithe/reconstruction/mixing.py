@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.geometry import TiltGeometry, VolumeGrid
@@ -16,6 +18,7 @@ from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
 from cryolithe.reconstruction.methods import FbpMethod, NetworkMethod, SlabMethod
 from cryolithe.reconstruction.slabs import compute_slab, slab_method_at
+from cryolithe.reconstruction.trust import Trial, WedgeTrust, confirmed_trust, trust_of_record, wedge_filter
 
 # Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
 _SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 19
@@ -89,25 +92,90 @@ def measure_curve(
     Raises:
         ResourceError: if memory runs out or a GPU fails.
     """
-    method: SlabMethod = make(parts.grid)
-    note = functools.cache(note)  # the same words once, not for every part
-    depth, height, width = parts.grid.shape
+    depth, _, width = parts.grid.shape
+    method = make(parts.grid)
     back = FbpMethod(make_projector(geometry, (depth, width), method.device), WINDOW)
+    every = np.arange(geometry.tilts)
+    made = _make_parts(method, every, [(back, every)], parts, read, note)
+    return FusionCurve(share, _matched([(ours, backs[0]) for ours, backs in made], geometry.angles_deg))
+
+
+@torch.inference_mode()
+def measure_trust(
+    make: Callable[[VolumeGrid], NetworkMethod],
+    trial: Trial,
+    geometry: TiltGeometry,
+    parts: Parts,
+    read: Reader,
+    note: Callable[[str], object] = lambda text: None,
+) -> WedgeTrust | None:
+    """How much of what a network puts into the missing wedge is confirmed, see `cryolithe.reconstruction.trust`.
+
+    Args:
+        make: the network's method for a volume of the tilts that are kept.
+        trial: which these are.
+        geometry: of the whole series.
+        parts: of the volume that are compared.
+        read: the rows, at a time as many as memory was planned for.
+        note: told when batches had to become smaller.
+
+    Raises:
+        ResourceError: if memory runs out or a GPU fails.
+    """
+    depth, _, width = parts.grid.shape
+    method = make(parts.grid)
+    back = FbpMethod(make_projector(geometry, (depth, width), method.device), "ramp")
+    left_out = [(back, trial.between), (back, trial.ends)]
+    made = _make_parts(method, trial.kept, left_out, parts, read, note)
+    try:
+        return confirmed_trust([(ours, backs[0], backs[1]) for ours, backs in made], geometry, trial)
+    except (MemoryError, RuntimeError) as error:
+        if method.device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    free_cached_memory()
+    return confirmed_trust([(ours.cpu(), backs[0].cpu(), backs[1].cpu()) for ours, backs in made], geometry, trial)
+
+
+def _make_parts(
+    network: NetworkMethod,
+    kept: NDArray[np.int64],
+    backs: list[tuple[FbpMethod, NDArray[np.int64]]],
+    parts: Parts,
+    read: Reader,
+    note: Callable[[str], object],
+) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
+    """Of each part the network's voxels of the tilts ``kept``, and back-projections, each of some tilts."""
+    method: SlabMethod = network
+    note = functools.cache(note)  # the same words once, not for every part
+    height = parts.grid.shape[1]
     slab = max(method.row_multiple, min(read.rows_at_a_time, height) // method.row_multiple * method.row_multiple)
     pairs = []
     for part in parts.starts:
-        ours, theirs = [], []
+        ours: list[torch.Tensor] = []
+        theirs: list[list[torch.Tensor]] = [[] for _ in backs]
         for start in range(part, part + height, slab):
             high = min(slab, part + height - start)
             whole = high + -high % method.row_multiple
             rows = read.rows(start - method.halo_px, start + whole + method.halo_px)
-            method, made, _ = compute_slab(slab_method_at(method, start), rows, note)
+            seen = rows if len(kept) == rows.shape[0] else rows[torch.from_numpy(kept)]
+            method, made, _ = compute_slab(slab_method_at(method, start), seen, note)
             ours.append(made[:, :high])
-            theirs.append(compute_slab(back, rows[:, method.halo_px : method.halo_px + high], note).values)
-        pairs.append((_joined(ours), _joined(theirs)))
+            inner = rows[:, method.halo_px : method.halo_px + high]
+            for (back, tilts), slabs in zip(backs, theirs, strict=True):
+                slabs.append(compute_slab(back, _only(inner, tilts), note).values)
+        pairs.append((_joined(ours), [_joined(slabs) for slabs in theirs]))
     if isinstance(method, NetworkMethod):
         method.engine.forget()
-    return FusionCurve(share, _matched(pairs, geometry.angles_deg))
+    return pairs
+
+
+def _only(rows: torch.Tensor, tilts: NDArray[np.int64]) -> torch.Tensor:
+    """Rows of some tilts, 0 for the others, so that each has the weight that it has in the whole series."""
+    if len(tilts) == rows.shape[0]:
+        return rows
+    chosen = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
+    chosen[torch.from_numpy(tilts)] = True
+    return rows * chosen[:, None, None]
 
 
 def _joined(slabs: list[torch.Tensor]) -> torch.Tensor:
@@ -146,15 +214,37 @@ def curve_of_volumes(
     return FusionCurve(share, _matched([(ours[part], back[part]) for part in cut], geometry.angles_deg))
 
 
-def fused_method(method: NetworkMethod, curve: FusionCurve, geometry: TiltGeometry, grid: VolumeGrid) -> NetworkMethod:
-    """A network's method with filtered back-projection mixed in; the method itself where the share is 0."""
-    if curve.share == 0:
-        return method
+def finished_method(
+    method: NetworkMethod,
+    curve: FusionCurve | None,
+    geometry: TiltGeometry,
+    grid: VolumeGrid,
+    trust: WedgeTrust | None = None,
+) -> NetworkMethod:
+    """A network's method with its missing wedge as far as it is trusted and filtered back-projection mixed in.
+
+    Args:
+        method: the network.
+        curve: how filtered back-projection is mixed in; None for not at all.
+        geometry: of the series.
+        grid: of the volume.
+        trust: how much of the missing wedge stays; None for all of it.
+    """
     depth, _, width = grid.shape
-    return method.fused(Fusion(curve, make_projector(geometry, (depth, width), method.device)))
+    if trust is not None and min(trust.kept) < 1:
+        method = method.believed(wedge_filter(trust, geometry.angles_deg, (depth, width), method.device))
+    if curve is not None and curve.share > 0:
+        method = method.fused(Fusion(curve, make_projector(geometry, (depth, width), method.device)))
+    return method
 
 
 def planned_curve(plan: dict[str, Any]) -> FusionCurve | None:
     """What the journal's first line says of it; None where it does not yet, or for methods without."""
     record = plan.get("fusion")
     return None if record is None else curve_of_record(record)
+
+
+def planned_trust(plan: dict[str, Any]) -> WedgeTrust | None:
+    """What the journal's first line says of the missing wedge; None where all of it stays."""
+    record = plan.get("wedge_trust")
+    return None if record is None else trust_of_record(record)

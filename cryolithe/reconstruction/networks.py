@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from cryolithe.errors import ModelError, SettingsError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
@@ -53,6 +54,23 @@ def fbp_share(model: Model, setting: float | None) -> float:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= MOST_SHARE:
         raise ModelError(f"the card of model {model.name} has fbp_share: {share!r}, expected 0 to {MOST_SHARE}")
     return float(share)
+
+
+def wedge_trust(model: Model, setting: Literal["auto", "full", "none"] | None) -> Literal["auto", "full", "none"]:
+    """How much of what a model puts into the missing wedge stays, see `cryolithe.reconstruction.trust`.
+
+    Args:
+        model: models with the published convention are applied as published.
+        setting: of the user; None for what suits the model.
+
+    Raises:
+        SettingsError: for a model with the published convention.
+    """
+    if model.convention.published:
+        if setting not in (None, "full"):
+            raise SettingsError(f"--wedge-trust {setting}: model {model.name} is applied as published, give full")
+        return "full"
+    return setting or "auto"
 
 
 def published_demand(model: Model, geometry: TiltGeometry, grid: VolumeGrid, compute: Compute) -> Demand:

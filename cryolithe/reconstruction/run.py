@@ -17,7 +17,7 @@ from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.inference.pooling import GpuPool
 from cryolithe.limits import usable_cores
-from cryolithe.reconstruction.applying import found_curve, make_method, network_rows_of, volume_scale
+from cryolithe.reconstruction.applying import found_curve, found_trust, make_method, network_rows_of, volume_scale
 from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.fitting import fit, fit_slabs, memory_table, predicted
 from cryolithe.reconstruction.job import (
@@ -30,7 +30,7 @@ from cryolithe.reconstruction.job import (
 )
 from cryolithe.reconstruction.looking import planned_polarity, settled_polarity
 from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
-from cryolithe.reconstruction.mixing import planned_curve
+from cryolithe.reconstruction.mixing import planned_curve, planned_trust
 from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.reconstruction.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
 from cryolithe.reconstruction.plan import BASE_BYTES, memory_budget_bytes
@@ -80,6 +80,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         stack = _prepared(run, folder, watcher)
         plan = _with_polarity(run, folder, plan, stack, watcher)
         plan = _with_fusion(run, folder, plan, stack, watcher)
+        plan = _with_trust(run, folder, plan, stack, watcher)
         prepared = time.monotonic()
         plan = {**plan, **_make_slabs(run, folder, plan, stack, watcher)}
         if not run.files.unchanged:
@@ -256,6 +257,23 @@ def _with_fusion(
     watcher.note(
         f"Fusion: {curve.share:.0%} of what the tilts measured comes from filtered back-projection (--fbp-share)."
     )
+    return plan
+
+
+def _with_trust(
+    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+) -> dict[str, Any]:
+    """The journal's first line with how much of the missing wedge stays; what an unfinished run settled stays."""
+    if run.model is None:
+        return plan
+    if "wedge_trust" not in plan:
+        watcher.stage("Asking left-out tilts about the missing wedge", 1)
+        found = found_trust(run, stack, plan, watcher.note)
+        plan = {**plan, "wedge_trust": None if found is None else found.record()}
+        folder.settle(plan)
+    trust = planned_trust(plan)
+    if trust is not None:
+        watcher.note(trust.line(run.voxel_size_angstrom))
     return plan
 
 

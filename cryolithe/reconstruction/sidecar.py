@@ -103,6 +103,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             if run.model
             else None,
             "fusion": plan.get("fusion"),
+            "wedge_trust": plan.get("wedge_trust"),
             "known": run.facts.record(),
         },
         "settings": settings.model_dump(mode="json"),

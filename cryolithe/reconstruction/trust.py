@@ -1,0 +1,250 @@
+"""How far what a network puts into the missing wedge can be believed: told by tilts that are left out of a trial.
+
+Where no tilt measured, a network puts what specimens usually look like, as strong as it is sure. On a specimen or a
+microscope unlike those it learnt from it is too sure, and nothing in its volume shows that. So some of the volume is
+made once more without the outermost tilts, by which a part of Fourier space becomes missing that was measured in truth,
+and without a few tilts between, whose part stays measured. With N the network's voxels and F the back-projection of
+the tilts that it did not see,
+
+    b = Re <F, N> / <N, N>         h(q) = b(made missing) / b(still measured),  q = |(k_z, k_x)|
+
+b is the regression of the specimen on N: the noise of tilts that were left out has nothing to do with N, so it needs no
+truth, and what CTF and damping do to amplitudes is in both and cancels. A network that knows itself has h = 1. What it
+puts into the missing wedge is multiplied by h, which is the best that one number for a frequency can do.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruction.planes import PlaneFilter, faded, measured_region
+
+# Bins of q between zero and Nyquist.
+BINS = 12
+# Tilts from which a trial is made: of fewer, what is left is nothing like what the network learnt from.
+FEWEST_TILTS = 20
+# One in so many tilts is left out at either end, and one in so many of those that remain.
+_ENDS, _BETWEEN = 8, 5
+# Slices' thicknesses that what was made missing must be away from what is measured.
+_AWAY = 1.0
+# What neighbouring bins usually differ by, and how far from 1 all of them are expected before anything is measured.
+_ROUGHNESS, _PRIOR = 0.15, 0.5
+# Voxels of a part that fades at its faces are fewer than they look: variances grow by so much.
+_CORRELATED = 1.5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Tilts by what they are for, as indices in the order of the stack.
+
+    Attributes:
+        kept: those that the network gets.
+        between: left out, in the region that stays measured.
+        ends: left out, the outermost ones.
+    """
+
+    kept: NDArray[np.int64]
+    between: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class WedgeTrust:
+    """How much of a network's missing wedge stays.
+
+    Attributes:
+        kept: h of each of the `BINS` bins, from 0 to 1.
+        source: "tilts" if they were measured, "setting" if a user chose.
+    """
+
+    kept: tuple[float, ...]
+    source: str
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for the journal and the sidecar."""
+        return {"kept": list(self.kept), "source": self.source}
+
+    def at(self, radius_per_px: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Interpolate h between the bins' middles, cycles/px."""
+        middles = (np.arange(BINS) + 0.5) / (2 * BINS)
+        return np.interp(radius_per_px, middles, self.kept)
+
+    def line(self, voxel_angstrom: float | None) -> str:
+        """One line for the user: what is kept at sizes that matter."""
+        chosen = [1, 2, 3, 5, 7]
+        sizes = [2 * BINS / (number + 0.5) for number in chosen]
+        named = [f"{size * voxel_angstrom:.0f} Å" if voxel_angstrom else f"{size:.1f} px" for size in sizes]
+        shares = ", ".join(f"{self.kept[n]:.0%} at {size}" for n, size in zip(chosen, named, strict=True))
+        why = "as far as left-out tilts confirm it" if self.source == "tilts" else "as asked"
+        return f"Missing wedge: of what the network puts there, {shares} stays, {why} (--wedge-trust)."
+
+
+def trust_of_record(record: dict[str, Any]) -> WedgeTrust:
+    """The reverse of `WedgeTrust.record`."""
+    return WedgeTrust(tuple(float(value) for value in record["kept"]), str(record["source"]))
+
+
+def constant_trust(kept: float) -> WedgeTrust:
+    """The same for all frequencies, as a user chose."""
+    return WedgeTrust((kept,) * BINS, "setting")
+
+
+def choose_trial(angles_deg: tuple[float, ...]) -> Trial | None:
+    """Which tilts are left out; None where there are too few, or where nothing is missing."""
+    angles = np.asarray(angles_deg)
+    order, distinct = np.argsort(angles, kind="stable"), np.unique(angles)
+    if len(distinct) < FEWEST_TILTS:
+        return None
+    gap = float(np.median(np.diff(distinct)))
+    if distinct[-1] - distinct[0] + gap >= 180 - 1e-6:
+        return None
+    ends = max(2, round(len(order) / _ENDS))
+    inner = order[ends:-ends]
+    between = inner[_BETWEEN // 2 :: _BETWEEN]
+    kept = np.sort(np.setdiff1d(inner, between))
+    return Trial(kept, np.sort(between), np.sort(np.concatenate((order[:ends], order[-ends:]))))
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Sums over a region of Fourier space by bin.
+
+    Attributes:
+        common: Re <F, N>.
+        power: <N, N>.
+        variance: of ``common``, if F were nothing but noise.
+    """
+
+    common: NDArray[np.float64]
+    power: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+
+def confirmed_trust(
+    parts: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], geometry: TiltGeometry, trial: Trial
+) -> WedgeTrust | None:
+    """What left-out tilts confirm.
+
+    Args:
+        parts: of the volume, shape ``(z, y, x)``: the network's of the tilts that were kept; filtered back-projection
+            (ramp, weights of the whole series) of those left out between; the same of those left out at the ends.
+        geometry: of the whole series.
+        trial: which tilts these are.
+
+    Returns:
+        None where parts tell nothing: not finite, too small, or nothing in common where it was measured.
+    """
+    angles = np.asarray(geometry.angles_deg)
+    inner = np.sort(np.concatenate((trial.kept, trial.between)))
+    sums = np.zeros((2, 3, BINS))
+    for ours, between, ends in parts:
+        if all(bool(torch.isfinite(part).all()) for part in (ours, between, ends)):
+            sums += _sums(ours, between, ends, (angles[inner], angles))
+    still, made = (_Region(*region) for region in sums)
+    return _trust(_Region(still.common, still.power * len(trial.between) / len(inner), still.variance), made)
+
+
+def _sums(
+    ours: torch.Tensor,
+    between: torch.Tensor,
+    ends: torch.Tensor,
+    angles: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """`_Region`s of a part as an array: what stays measured, what was made missing."""
+    fade = functools.reduce(torch.mul, (faded(size, axis).to(ours.device) for axis, size in enumerate(ours.shape)))
+    network, still, made = (
+        torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * fade).flatten()
+        for part in (ours, between, ends)
+    )
+    bins, measured, missing = _bins(tuple(ours.shape), *angles)
+    found = []
+    for back, weight in ((still, measured), (made, missing)):
+        where = torch.from_numpy(np.flatnonzero(weight)).to(ours.device)
+        counts, place = torch.from_numpy(weight).to(ours.device)[where], torch.from_numpy(bins).to(ours.device)[where]
+        a, b = network[where], back[where]
+        power, strength = a.abs().square(), b.abs().square()
+        for values in (
+            counts * (a.conj() * b).real,
+            counts * power,
+            counts.square() * power * strength * (_CORRELATED / 2),
+        ):
+            found.append(torch.bincount(place, values, BINS + 1)[:BINS].cpu().numpy())
+    return np.array(found).reshape(2, 3, BINS)
+
+
+def _bins(
+    shape: tuple[int, ...], inner_deg: NDArray[np.float64], all_deg: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of each frequency of a real transform, flat: its bin, and how much it counts in either region."""
+    z, y, x = (
+        f.reshape([-1 if axis == other else 1 for other in range(3)])
+        for axis, f in enumerate((np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), np.fft.rfftfreq(shape[2])))
+    )
+    radius = np.hypot(z, x)
+    bins = np.minimum((2 * BINS * radius).astype(np.int64), BINS)
+    angle = np.degrees(np.arctan2(z, x + 0.0 * z))
+    angle = (angle + 90) % 180 - 90
+    half = float(np.median(np.diff(np.unique(all_deg)))) / 2
+    low, high = float(inner_deg.min()) - half, float(inner_deg.max()) + half
+    measured = (angle >= low) & (angle <= high)
+    seen = (angle >= float(all_deg.min()) - half) & (angle <= float(all_deg.max()) + half)
+    away = np.minimum(*(np.abs(np.sin(np.radians(angle - end))) * radius * shape[0] for end in (low, high)))
+    twice = np.where((x == 0) | (x == 0.5), 1.0, 2.0) * np.ones_like(y)
+    parts = (bins * np.ones_like(y, dtype=np.int64), measured * twice, (seen & ~measured & (away >= _AWAY)) * twice)
+    return parts[0].ravel(), parts[1].ravel(), parts[2].ravel()
+
+
+def _trust(still: _Region, made: _Region) -> WedgeTrust | None:
+    """h of each bin: the quotient where it is sure, smooth between bins, 1 where nothing is known."""
+    known = (still.power > 0) & (still.variance > 0)
+    if not known.any():
+        return None
+    slope, weight = np.zeros(BINS), np.zeros(BINS)
+    slope[known] = still.common[known] / still.power[known]
+    weight[known] = still.power[known] ** 2 / still.variance[known]
+    typical = float((weight * slope).sum() / weight.sum())
+    if typical <= 0 or typical**2 * weight.sum() < 9:  # not three deviations above nothing
+        return None
+    amplitude = _smooth(slope / typical, weight * typical**2, 2 * _ROUGHNESS)
+    usable = (made.power > 0) & (made.variance > 0) & (amplitude > 0)
+    expected = np.where(usable, amplitude * typical * made.power, 1.0)
+    quotient = np.where(usable, made.common / expected, 0.0)
+    error = np.where(usable, made.variance / expected**2, np.inf) + 1 / np.maximum(weight * typical**2, 1e-12)
+    kept = np.clip(_smooth(quotient, np.where(usable, 1 / error, 0.0), _ROUGHNESS), 0.0, 1.0)
+    # Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes.
+    return WedgeTrust(tuple(round(float(value), 4) for value in kept), "tilts")
+
+
+def _smooth(values: NDArray[np.float64], weights: NDArray[np.float64], roughness: float) -> NDArray[np.float64]:
+    """Least squares for values that differ little between neighbours and are about 1 where nothing is known."""
+    change = np.diff(np.eye(BINS), axis=0)
+    prior = np.full(BINS, 1 / (BINS * _PRIOR**2))
+    left = np.diag(weights + prior) + change.T @ change / roughness**2
+    return np.asarray(np.linalg.solve(left, weights * values + prior))
+
+
+def wedge_filter(
+    trust: WedgeTrust, angles_deg: tuple[float, ...], slice_shape: tuple[int, int], device: torch.device
+) -> PlaneFilter:
+    """The filter that leaves what tilts measured as it is and multiplies the rest by h.
+
+    Args:
+        trust: h.
+        angles_deg: of the tilts.
+        slice_shape: voxels of the volume along z and x.
+        device: where it filters.
+    """
+
+    def response(z: NDArray[np.floating], x: NDArray[np.floating]) -> NDArray[np.float64]:
+        measured = measured_region(angles_deg, z, x, slice_shape[0])
+        return measured + (1 - measured) * trust.at(np.hypot(z, x))
+
+    return PlaneFilter(response, slice_shape, device)
