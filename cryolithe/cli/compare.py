@@ -169,12 +169,14 @@ def _run(
     new = not outputs.work.exists()
     folder = WorkFolder(outputs.work, _done)
     try:
-        try:
-            source, known = planned(outputs.work)
-        except BaseException:
-            if new:
-                folder.remove()
-            raise
+        source, known = planned(outputs.work)
+    except BaseException:
+        if new:  # nothing was begun
+            folder.remove()
+        else:
+            folder.release()
+        raise
+    try:
         with progress_watcher() as watcher:
             found, figures = _compared(Workshop(source, choices, folder, watcher), wishes, known, watcher)
     finally:

@@ -134,8 +134,8 @@ class Workshop:
         mark.write_text(key, encoding="utf-8")
         started = time.monotonic()
         self._make(wish, place)
-        seconds = time.monotonic() - started
-        self._folder.done(Done(wish.name, key, round(seconds, 2)))
+        seconds = round(time.monotonic() - started, 2)
+        self._folder.done(Done(wish.name, key, seconds))
         return seconds
 
     def _key(self, wish: Wish) -> str:
