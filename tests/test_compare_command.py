@@ -238,6 +238,8 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path):
     refused(*both, "--truth", other, *page, named=["the truth", "(24, 40, 30)"])
     refused(*both, "--template", other, *page, named=["--particles belong together"])
     refused(tilts, angles, "--thickness", 4, *page, named=["too small"])
+    (tmp_path / "tomo.json").write_text('{"program": {"name": "CryoLithe"}}')
+    refused(*both, "-o", tmp_path / "tomo.html", "--overwrite", named=["holds no comparison"])
     few = write_series(tmp_path, np.asarray(noise((4, 40, 48), 1)), ANGLES[:4], "few")
     refused(*few, *page, named=["4 tilts", "6 or more"])
     assert not (tmp_path / "page.work").exists()

@@ -256,10 +256,17 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
 
 
 def _plan(source: Source, wishes: tuple[Wish, ...], choices: Choices, known: Beside, outputs: _Outputs) -> str:
-    from cryolithe.comparison.making import expected_minutes
+    from cryolithe.comparison.making import expected_minutes, scoring_minutes
+    from cryolithe.evaluation.matching import search_binning
 
+    target, size_angstrom = known.setting.target, known.setting.voxel_size_angstrom
+    binning = None
+    if target is not None and size_angstrom:
+        binning = search_binning(target.diameter_angstrom / size_angstrom, known.shape)
+    scoring = len(wishes) * scoring_minutes(known.shape, binning)
     times = [(wish.title, expected_minutes(source, wish, choices, known.shape)) for wish in wishes]
-    total = sum(minutes for _, minutes in times) * 1.2 + 0.5  # scoring and drawing
+    times.append(("scores and template matching" if target else "scores", scoring))
+    total = sum(minutes for _, minutes in times)
     longest = ", ".join(f"{title} {minutes:.0f}" for title, minutes in times if minutes >= 1)
     z, y, x = known.shape
     size = 4 * z * y * x * 3 * len(wishes) / 1e9
@@ -336,9 +343,25 @@ def _outputs(output: Path, overwrite: bool) -> _Outputs:
     for path in (outputs.page, outputs.numbers, outputs.cells):
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists; choose another name or allow replacing it with --overwrite")
+    if outputs.numbers.exists() and not _is_ours(outputs.numbers):
+        raise OutputError(
+            f"{outputs.numbers} exists and holds no comparison (perhaps the record of a volume): it is not replaced, "
+            "not even with --overwrite; choose another -o"
+        )
     if outputs.work.exists() and not outputs.work.is_dir():
         raise OutputError(f"{outputs.work} is no folder, but volumes are to be kept there; choose another -o")
     return outputs
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a JSON file holds an earlier comparison."""
+    import json
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "comparison" in content
 
 
 def _check_files(outputs: _Outputs, inputs: list[Path]) -> None:

@@ -56,8 +56,8 @@ CANNOT_SAY = (
     "a network's habit) is confirmed by both.",
     "Nothing here judges the missing wedge: no image measured it.",
     "The numbers are of one volume; another specimen, thickness or dose may rank the methods differently.",
-    "A network that was trained on these very halves (Noise2Noise, trained) has seen the other half as its target: the "
-    "ceiling tells only of gross memorising.",
+    "A network that was trained on these very data (Noise2Noise trained, Samba) has seen the other half in its "
+    "training: the ceiling tells only of gross memorising.",
     "Time is that of this machine, with whatever else it was doing.",
 )
 SOURCES = (

@@ -117,6 +117,8 @@ def look(source: Source, tilt_range: str | None) -> Seen:
     shape = files[0].shape
     _check_size(shape)
     notes = [SHARED_PRIOR] if all(file.of_network for file in files) else []
+    unknown = [file for file in files if file.told.content == "unknown"]
+    notes += [f"{file.path} was taken for a volume: {file.told.reason}." for file in unknown]
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:

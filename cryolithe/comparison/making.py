@@ -25,6 +25,7 @@ from cryolithe.denoising.run import denoise
 from cryolithe.device import choose_device, choose_precision
 from cryolithe.errors import InputError
 from cryolithe.evaluation.halves import open_half, write_average
+from cryolithe.evaluation.matching import ROTATIONS
 from cryolithe.formats.record import hashed
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.hashing import file_sha256
@@ -45,6 +46,8 @@ PARTS = ("half1", "half2", "whole")
 _GENERAL_VOXELS_PER_SECOND = 60_000.0
 _GPU_TIMES = 50.0
 _SAMBA_BESIDE_TRAINING = 2.0
+# Seconds of one core for each voxel: transforms and sums of a method's scores; one orientation of a template.
+_SCORING_SECONDS, _MATCHING_SECONDS = 4e-6, 1.2e-7
 
 
 @dataclass(frozen=True)
@@ -269,6 +272,20 @@ def expected_minutes(source: Source, wish: Wish, choices: Choices, shape: tuple[
     if wish.by == "samba":
         return choices.train_minutes * _SAMBA_BESIDE_TRAINING
     return voxels * 1e-6 / 60
+
+
+def scoring_minutes(shape: tuple[int, int, int], matched_binning: int | None) -> float:
+    """About how long the scores of one method take.
+
+    Args:
+        shape: voxels of a volume.
+        matched_binning: of the search for a template; None without one.
+    """
+    voxels = float(np.prod(shape))
+    seconds = _SCORING_SECONDS * voxels
+    if matched_binning is not None:
+        seconds += ROTATIONS * _MATCHING_SECONDS * voxels / matched_binning**3
+    return seconds / 60
 
 
 def _folder_name(wish: Wish) -> str:

@@ -148,6 +148,11 @@ def correlate(volume: Array, templates: Iterator[NDArray[np.float32]], mask: NDA
     return best
 
 
+def search_binning(diameter_px: float, shape: tuple[int, ...]) -> int:
+    """Voxels along each axis that are averaged before the search, so that the particle is some 14 wide."""
+    return max(1, min(math.floor(diameter_px / DIAMETER_PX), min(shape) // 8))
+
+
 def find_template(
     volume: Array,
     template: Array,
@@ -169,7 +174,7 @@ def find_template(
     Returns:
         positions in voxels of the volume, the best first, scores, the binning of the search and the orientations tried.
     """
-    factor = max(1, min(math.floor(diameter_px / DIAMETER_PX), min(volume.shape) // 8))
+    factor = search_binning(diameter_px, volume.shape)
     diameter = diameter_px / factor
     templates = rotated_templates(template, template_scale * factor, diameter, tilt_range_deg, ROTATIONS)
     score = correlate(binned(volume, factor), templates, ball_mask(2 * math.ceil(diameter / 2) + 3, diameter))
