@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 DPI = 130
 MOST_PIXELS = 640  # along a section's side
-COLUMNS = 4
+COLUMNS = (4, 5, 3)  # that are tried, the most wanted first
 WIDTH = 11.5  # inches
 GREY = "0.45"
 # Okabe & Ito; the raw one is black and the Gaussian grey.
@@ -98,7 +98,7 @@ def _reduced(image: Array, longest: int) -> Array:
 
 def _sections(found: Comparison, sections: Sequence[Sections]) -> Drawn:
     depth, height, width = found.shape_zyx
-    columns = min(COLUMNS, len(sections))
+    columns = len(sections) if len(sections) <= max(COLUMNS) else min(COLUMNS, key=lambda n: -len(sections) % n)
     rows = -(-len(sections) // columns)
     each = WIDTH / columns
     tall = each * (height + depth) / width + 0.3

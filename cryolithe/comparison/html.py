@@ -22,7 +22,10 @@ STYLE = (
 .use { border-left: .35rem solid #009e73; background: #eefaf5; padding: .6rem .9rem; margin: .8rem 0; }
 .know { border-left: .35rem solid #0072b2; background: #eff6fb; padding: .6rem .9rem; margin: .8rem 0; }
 .scroll { overflow-x: auto; }
+table.scores { font-size: .92rem; }
+table.scores th, table.scores td { padding-right: .7rem; }
 table.scores td { white-space: nowrap; }
+table.scores th.n { white-space: normal; }
 th { font-size: .85rem; vertical-align: bottom; color: #444; }
 .best { font-weight: 700; }
 .leak { color: #a34700; font-weight: 700; }
@@ -40,6 +43,7 @@ footer { margin-top: 2.5rem; font-size: .85rem; color: #555; }
 """
 )
 
+ROUNDED = 0.005  # of an FSC: less is nothing in a table of two digits
 HOW_TO_READ = (
     "<b>half SNR</b>: correlation of a half with the raw other half in the measured region, in dB, and the gain over "
     "the raw halves; it rises with smoothing, so compare with the Gaussian.",
@@ -47,7 +51,7 @@ HOW_TO_READ = (
     "The surest of these numbers.",
     "<b>confirmed gain</b>: how much better than the raw half a method agrees with the raw other half at most, and "
     "down to which detail.",
-    "<b>worst shell</b>: what a method loses of the signal on which the raw halves agree, and where.",
+    "<b>worst loss</b>: what a method loses of the signal on which the raw halves agree, and where.",
     "<b>smoothing</b>: the Gaussian (σ) that would dampen the raw volume as the method does, noise included.",
     "<b>wedge</b>: share of the volume's power that stands in the missing wedge, where nothing was measured.",
 )
@@ -141,7 +145,7 @@ def score_table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     classes = list(found.raw.truth.fidelity) if found.raw.truth else []
     unit = "Å" if found.voxel_size_angstrom else "px"
     heads = ["method", f"half SNR, dB (ceiling {_number(ceiling, 1)})", "gain, dB", "mean FSC", f"FSC 0.143, {unit}",
-             "confirmed gain", "worst shell", f"smoothing σ, {unit}", "wedge, %"]  # fmt: skip
+             "confirmed gain", "worst loss", f"smoothing σ, {unit}", "wedge, %"]  # fmt: skip
     if found.raw.truth:
         heads += ["truth, measured", "truth, wedge", *(f"truth, {name}" for name in classes)]
     heads += (["PR-AUC"] if found.raw.matching else []) + ["seconds"]
@@ -156,7 +160,8 @@ def score_table(found: Comparison) -> tuple[list[str], list[list[str]]]:
         row.append(
             "" if raw else f"{one.gain.most:+.2f}, to {found.period(one.gain.to_per_px)}" if one.gain else "nothing"
         )
-        worst = f"{one.worst_change:+.2f} at {found.period(one.worst_per_px)}" if one.worst_per_px else "–"
+        lost = one.worst_per_px is not None and one.worst_change < -ROUNDED
+        worst = f"{one.worst_change:+.2f} at {found.period(one.worst_per_px)}" if lost else "nothing"
         row.append("" if raw else worst)
         row += ["" if raw else _number(one.smoothing_px * (found.voxel_size_angstrom or 1.0), 1)]
         row.append(_number(100 * one.wedge_share, 1))

@@ -32,7 +32,7 @@ from cryolithe.spectra import half_spectrum, spectrum_planes
 Array = NDArray[Any]
 
 LEAST_CHANGE = 0.02  # of an FSC, that counts
-GAIN_RUN = 2  # shells side by side
+GAIN_RUN = 3  # shells side by side
 LEAST_LEAK = 0.03  # of an FSC above its ceiling
 LEAK_RUN = 3  # shells side by side
 SIGNIFICANT = 0.143  # FSC of raw halves from which on they agree
@@ -220,8 +220,9 @@ def _chance(counts: FloatArray) -> FloatArray:
 def confirmed_gain(fsc: FloatArray, raw: FloatArray, counts: FloatArray, frequency_per_px: FloatArray) -> Gain | None:
     """Where a method is most clearly more like the raw other half than the raw half is; None where nowhere.
 
-    The difference has to exceed 0.02 and three deviations of chance in two shells side by side or more; of several such
-    runs, the one with the largest sum counts.
+    The difference has to exceed 0.02, and the deviation of a correlation of noise, in three shells side by side or more;
+    of several such runs, the one with the largest sum counts. Both correlations are with the same raw half, whose noise
+    they share: their difference varies less than either.
 
     Args:
         fsc: of the method, shape ``(S,)``.
@@ -230,7 +231,7 @@ def confirmed_gain(fsc: FloatArray, raw: FloatArray, counts: FloatArray, frequen
         frequency_per_px: of the shells, the same shape.
     """
     gain = np.nan_to_num(fsc - raw, nan=-1.0)
-    runs = _runs(gain > np.maximum(LEAST_CHANGE, 3 * _chance(counts)), GAIN_RUN)
+    runs = _runs(gain > np.maximum(LEAST_CHANGE, _chance(counts)), GAIN_RUN)
     if not runs:
         return None
     best = max(runs, key=lambda run: float(gain[run].sum()))
