@@ -97,6 +97,8 @@ def _reduced(image: Array, longest: int) -> Array:
 
 
 def _sections(found: Comparison, sections: Sequence[Sections]) -> Drawn:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     depth, height, width = found.shape_zyx
     columns = len(sections) if len(sections) <= max(COLUMNS) else min(COLUMNS, key=lambda n: -len(sections) % n)
     rows = -(-len(sections) // columns)
@@ -105,7 +107,9 @@ def _sections(found: Comparison, sections: Sequence[Sections]) -> Drawn:
     with _figure(WIDTH, rows * tall + 0.1) as (figure, out):
         ratios = [part for _ in range(rows) for part in (height, depth)]
         grid = figure.add_gridspec(2 * rows, columns, height_ratios=ratios)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0.01, wspace=0.01)  # type: ignore[union-attr]
+        engine = figure.get_layout_engine()
+        assert isinstance(engine, ConstrainedLayoutEngine)
+        engine.set(w_pad=0.02, h_pad=0.02, hspace=0.01, wspace=0.01)
         for number, one in enumerate(sections):
             scale = grey_scale([one.xy, one.xz])
             row, column = divmod(number, columns)

@@ -220,9 +220,9 @@ def _chance(counts: FloatArray) -> FloatArray:
 def confirmed_gain(fsc: FloatArray, raw: FloatArray, counts: FloatArray, frequency_per_px: FloatArray) -> Gain | None:
     """Where a method is most clearly more like the raw other half than the raw half is; None where nowhere.
 
-    The difference has to exceed 0.02, and the deviation of a correlation of noise, in three shells side by side or more;
-    of several such runs, the one with the largest sum counts. Both correlations are with the same raw half, whose noise
-    they share: their difference varies less than either.
+    The difference has to exceed 0.02, and the deviation of a correlation of noise, in three shells side by side or
+    more; of several such runs, the one with the largest sum counts. Both correlations are with the same raw half, the
+    noise of which they share: their difference varies less than either.
 
     Args:
         fsc: of the method, shape ``(S,)``.
