@@ -111,7 +111,9 @@ def _looking(found: Comparison) -> Iterator[Advice]:
     honest = [one for one in found.methods if not is_leak(found, one) and math.isfinite(half_db(one))]
     if len(honest) < 2:
         return
-    best = max(honest, key=half_db)
+    # Among equals by half SNR, which filters raise too, the one that the curves speak for.
+    top = max(map(half_db, honest))
+    best = max((one for one in honest if half_db(one) > top - _EQUAL_DB), key=lambda one: one.fsc_mean)
     gain = half_db(best) - half_db(found.raw)
     plain = next((one for one in honest if one.name == "gaussian"), None)
     if best.kind == "raw" or gain < _EQUAL_DB:
