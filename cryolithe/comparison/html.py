@@ -22,7 +22,7 @@ STYLE = (
 .use { border-left: .35rem solid #009e73; background: #eefaf5; padding: .6rem .9rem; margin: .8rem 0; }
 .know { border-left: .35rem solid #0072b2; background: #eff6fb; padding: .6rem .9rem; margin: .8rem 0; }
 .scroll { overflow-x: auto; }
-table.scores { font-size: .92rem; }
+table.scores { font-size: .86rem; }
 table.scores th, table.scores td { padding-right: .7rem; }
 table.scores td { white-space: nowrap; }
 table.scores th.n { white-space: normal; }
