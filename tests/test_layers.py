@@ -74,6 +74,10 @@ ALLOWED = {
         "reconstruction", "simulation", "work", "optimise", "training",
     },
     "style": {"errors", "images", "tilts", "optimise", "simulation"},
+    "comparison": {
+        "errors", "hashing", "settings", "device", "models", "formats", "metrics", "spectra", "fidelity", "greys",
+        "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training",
+    },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",
         "work", "optimise",

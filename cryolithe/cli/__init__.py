@@ -20,6 +20,7 @@ COMMANDS = {
     "denoise": ("cryolithe.cli.denoise", "Denoise a tomogram with a network that learns from it alone."),
     "info": ("cryolithe.cli.info", "Say what a file holds: stack, volume, angles, model."),
     "fsc": ("cryolithe.cli.fsc", "Fourier shell correlation of two volumes."),
+    "compare": ("cryolithe.cli.compare", "Compare methods on your own data, without a truth; HTML page."),
     "evaluate": ("cryolithe.cli.evaluate", "Score a tomogram by every test its data allow; HTML report."),
     "simulate": ("cryolithe.cli.simulate", "Make a simulated tilt series with known truth."),
     "noise": ("cryolithe.cli.noise", "Measure your microscope's noise, for simulations that look like your data."),
@@ -39,6 +40,7 @@ RESUMING = {
     "denoise": " What is done is kept: go on with --resume.",
     "adapt": " A state that was saved is gone on from with --resume.",
     "simulate": " Finished series of a recipe are kept: go on with --resume.",
+    "compare": " Methods that are done are kept: repeat the command to go on.",
     "pairs": " Finished pairs are kept: repeat the command to go on.",
 }
 

@@ -12,16 +12,14 @@ from numpy.typing import NDArray
 
 from cryolithe.evaluation.inputs import Compared, Images, Named, Task, compared, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
-from cryolithe.evaluation.matching import MatchingScore, find_template
+from cryolithe.evaluation.matching import MatchingScore, match_template
 from cryolithe.evaluation.picking import (
-    MOST_PICKS,
     TOLERANCE,
     PickingScore,
     binned,
     match,
     pick_blobs,
     picking_score,
-    precision_recall,
 )
 from cryolithe.evaluation.reprojection import Pictured, Reprojection, reproject
 from cryolithe.evaluation.similarity import (
@@ -44,7 +42,6 @@ Array = NDArray[Any]
 OPPOSITE = -0.1  # low-frequency correlation below which a reference is taken to have the other polarity
 FEWEST_BINNED = 8  # voxels along the shortest axis of what low frequencies are judged on
 MOST_BINNING = 8
-TEMPLATE_PEAKS_PER_PARTICLE = 10
 
 
 @dataclass(frozen=True)
@@ -312,21 +309,13 @@ def _with_particles(
         skipped[tests[2]] = f"no particle in the volume is of the kind '{task.kind}'; there are {names}"
         return done, shown
     on_step("template matching")
-    return replace(done, matching=_matching(task, task.template, bright, targets, diameter_px)), shown
+    return replace(done, matching=_matching(task, task.template, bright, targets)), shown
 
 
-def _matching(task: Task, template: Named, bright: Array, targets: FloatArray, diameter_px: float) -> MatchingScore:
+def _matching(task: Task, template: Named, bright: Array, targets: FloatArray) -> MatchingScore:
     voxel = task.volume.voxel_size_angstrom or 1.0
-    most = max(MOST_PICKS, TEMPLATE_PEAKS_PER_PARTICLE * len(targets))
     scale = voxel / (template.voxel_size_angstrom or voxel)
-    peaks, _, factor, rotations = find_template(bright, template.voxels, diameter_px, scale, task.tilt_range_deg, most)
-    precision, recall, area = precision_recall(match(peaks, targets, TOLERANCE * diameter_px), len(targets))
-    both = precision + recall
-    f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
-    return MatchingScore(
-        area, float(f1.max(initial=0.0)), len(targets), rotations, voxel * factor, TOLERANCE * task.diameter_angstrom,
-        precision, recall,
-    )  # fmt: skip
+    return match_template(bright, template.voxels, targets, task.diameter_angstrom, voxel, scale, task.tilt_range_deg)
 
 
 def _skip(shown: Pictures, skipped: dict[str, str], tests: tuple[str, ...], reason: str) -> Pictures:

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from cryolithe.evaluation.picking import SPACING, binned, spaced_maxima, unbinned
+from cryolithe.evaluation.picking import (
+    MOST_PICKS,
+    SPACING,
+    TOLERANCE,
+    binned,
+    match,
+    precision_recall,
+    spaced_maxima,
+    unbinned,
+)
 from cryolithe.metrics import is_measured
 from cryolithe.spectra import transforms
 
@@ -22,6 +31,7 @@ FloatArray = NDArray[np.float64]
 
 ROTATIONS = 256  # some 37° apart: enough to find, not to orient
 DIAMETER_PX = 14.0  # of the particle in the binned volume
+PEAKS_PER_PARTICLE = 10
 FLATTEST = 1e-3  # standard deviation under the mask, of the volume's: flatter places score 0
 
 
@@ -138,6 +148,11 @@ def correlate(volume: Array, templates: Iterator[NDArray[np.float32]], mask: NDA
     return best
 
 
+def search_binning(diameter_px: float, shape: tuple[int, ...]) -> int:
+    """Voxels along each axis that are averaged before the search, so that the particle is some 14 wide."""
+    return max(1, min(math.floor(diameter_px / DIAMETER_PX), min(shape) // 8))
+
+
 def find_template(
     volume: Array,
     template: Array,
@@ -159,9 +174,41 @@ def find_template(
     Returns:
         positions in voxels of the volume, the best first, scores, the binning of the search and the orientations tried.
     """
-    factor = max(1, min(math.floor(diameter_px / DIAMETER_PX), min(volume.shape) // 8))
+    factor = search_binning(diameter_px, volume.shape)
     diameter = diameter_px / factor
     templates = rotated_templates(template, template_scale * factor, diameter, tilt_range_deg, ROTATIONS)
     score = correlate(binned(volume, factor), templates, ball_mask(2 * math.ceil(diameter / 2) + 3, diameter))
     peaks, scores = spaced_maxima(score, SPACING * diameter, most)
     return unbinned(peaks, factor), scores, factor, ROTATIONS
+
+
+def match_template(
+    volume: Array,
+    template: Array,
+    known: FloatArray,
+    diameter_angstrom: float,
+    voxel_size_angstrom: float,
+    template_scale: float,
+    tilt_range_deg: tuple[float, float] | None,
+) -> MatchingScore:
+    """Score the places where a template fits best against known ones.
+
+    Args:
+        volume: shape ``(z, y, x)``, particles bright.
+        template: shape ``(z, y, x)``, dense = bright.
+        known: positions in voxels, shape ``(N, 3)``, N at least 1.
+        diameter_angstrom: of the particle.
+        voxel_size_angstrom: of the volume.
+        template_scale: voxels of the template per voxel of the volume.
+        tilt_range_deg: of the volume; None for no missing wedge.
+    """
+    diameter_px = diameter_angstrom / voxel_size_angstrom
+    most = max(MOST_PICKS, PEAKS_PER_PARTICLE * len(known))
+    peaks, _, factor, rotations = find_template(volume, template, diameter_px, template_scale, tilt_range_deg, most)
+    precision, recall, area = precision_recall(match(peaks, known, TOLERANCE * diameter_px), len(known))
+    both = precision + recall
+    f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
+    return MatchingScore(
+        area, float(f1.max(initial=0.0)), len(known), rotations, voxel_size_angstrom * factor,
+        TOLERANCE * diameter_angstrom, precision, recall,
+    )  # fmt: skip

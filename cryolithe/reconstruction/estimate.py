@@ -38,7 +38,7 @@ def estimate(run: ResolvedJob, planned: Fit) -> str:
     output = output_bytes(run)
     temporary = tilts * height * width * _FLOAT
     slabs = -(-height // slab_rows)
-    seconds = _seconds(run) / len(run.devices)
+    seconds = expected_seconds(run)
     what = f"model {run.model.name}, {precision_name(run.precision)}" if run.model else settings.method
     where = ", ".join(str(device) for device in run.devices)
     where += f" ({torch.get_num_threads()} threads)" if run.device.type == "cpu" else ""
@@ -53,6 +53,11 @@ def estimate(run: ResolvedJob, planned: Fit) -> str:
         f"{memory} of memory, {output / 1e9:.2f} GB of output, "
         f"{temporary / 1e9:.2f} GB of temporary files; about {_clock(seconds)}"
     )
+
+
+def expected_seconds(run: ResolvedJob) -> float:
+    """About how long the slabs of a run take on its devices."""
+    return _seconds(run) / len(run.devices)
 
 
 def output_bytes(run: ResolvedJob) -> int:

@@ -1,0 +1,278 @@
+"""What is known beside the data: tilt range, voxel size, truth, particles; every misfit is said before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.comparison.sources import SeriesSource, Source, VolumeSource, shared_per_px
+from cryolithe.comparison.value import Setting, Target, Truth
+from cryolithe.errors import GeometryError, InputError, SettingsError
+from cryolithe.evaluation.inputs import DEFAULT_TILT_RANGE, SHARED_PRIOR, VOXEL_SIZE_TOLERANCE, Named, open_volume
+from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
+from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.star import read_positions
+from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.hashing import file_sha256
+from cryolithe.metrics import check_tilt_range
+from cryolithe.training.class_scoring import SUMMARY
+
+Array = NDArray[Any]
+FEWEST_PX, FEWEST_VOXELS = 4.0, 16  # of a particle's diameter; along each axis of a volume
+INPUTS = ("truth", "labels", "template", "particles")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the data say.
+
+    Attributes:
+        shape: voxels ``(z, y, x)`` of what is made.
+        voxel_size_angstrom: or None.
+        tilt_range_deg: lowest and highest tilt.
+        tilts: images of the series, or None.
+        notes: what was assumed.
+    """
+
+    shape: tuple[int, int, int]
+    voxel_size_angstrom: float | None
+    tilt_range_deg: tuple[float, float]
+    tilts: int | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Everything that the methods are compared under.
+
+    Attributes:
+        setting: see there.
+        shape: voxels ``(z, y, x)``.
+        name: of the data, for titles.
+        lines: on the data, for the page.
+        notes: what was assumed.
+        files: that were named beside the data.
+    """
+
+    setting: Setting
+    shape: tuple[int, int, int]
+    name: str
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+    files: Mapping[str, Path]
+
+
+def volumes(halves: tuple[Path, Path]) -> VolumeSource:
+    """Two half volumes that fit together.
+
+    Raises:
+        InputError: says what differs.
+    """
+    first, second = (open_volume(path, [], False) for path in halves)
+    if first.voxels.shape != second.voxels.shape:
+        raise InputError(
+            f"the halves differ in shape (z, y, x): {first.name} has {first.voxels.shape}, {second.name} has "
+            f"{second.voxels.shape}; give the halves of one tomogram"
+        )
+    sizes = first.voxel_size_angstrom, second.voxel_size_angstrom
+    if sizes[0] and sizes[1] and abs(sizes[0] / sizes[1] - 1) > VOXEL_SIZE_TOLERANCE:
+        raise InputError(
+            f"the halves differ in voxel size: {first.name} has {sizes[0]:g} Å, {second.name} has {sizes[1]:g} Å"
+        )
+    same_file = halves[0].samefile(halves[1]) or (
+        halves[0].is_file() and halves[1].is_file() and file_sha256(halves[0]) == file_sha256(halves[1])
+    )
+    if same_file or np.array_equal(first.voxels, second.voxels):
+        raise InputError(
+            f"{halves[0]} and {halves[1]} are the same volume; give reconstructions of the even and of the odd frames"
+        )
+    return VolumeSource(halves, halves[0].name)
+
+
+def look(source: Source, tilt_range: str | None) -> Seen:
+    """Shape, voxel size and tilt range.
+
+    Args:
+        source: what the user gave.
+        tilt_range: what the user says of it, as ``60`` or ``-51,60``.
+
+    Raises:
+        CryoLitheError: if the data cannot be read, or do not fit together.
+    """
+    if isinstance(source, SeriesSource):
+        if tilt_range is not None:
+            raise SettingsError("--tilt-range is for half volumes; of a series the angles tell it")
+        run = source.resolved()
+        angles = run.series.geometry.angles_deg
+        z, y, x = run.output_shape
+        _check_size((z, y, x))
+        # z may run the other way than the angles say: the range is that of what is written.
+        return Seen((z, y, x), run.voxel_size_angstrom, (min(angles), max(angles)), len(angles), ())
+    files = [open_volume_file(path) for path in source.halves]
+    shape = files[0].shape
+    _check_size(shape)
+    notes = [SHARED_PRIOR] if all(file.of_network for file in files) else []
+    unknown = [file for file in files if file.told.content == "unknown"]
+    notes += [f"{file.path} was taken for a volume: {file.told.reason}." for file in unknown]
+    if tilt_range is not None:
+        found = parse_range(tilt_range)
+    else:
+        found, note = _recorded_range(source)
+        notes.append(note)
+    return Seen(shape, files[0].voxel_size_angstrom, found, None, tuple(notes))
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """The tilt range that a user wrote.
+
+    Raises:
+        SettingsError: if it is none.
+    """
+    try:
+        numbers = [float(part) for part in text.replace("−", "-").replace("±", "").replace("°", "").split(",")]
+        low, high = (-abs(numbers[0]), abs(numbers[0])) if len(numbers) == 1 else numbers
+        check_tilt_range((low, high))
+    except (ValueError, GeometryError) as error:
+        raise SettingsError(
+            f"--tilt-range: expected degrees within ±90 such as 60 (for ±60°) or -51,49, got '{text}'"
+        ) from error
+    return low, high
+
+
+def _recorded_range(source: VolumeSource) -> tuple[tuple[float, float], str]:
+    told = read_record_beside(source.halves[0]).get("geometry")
+    angles = told.get("tilt_angles_deg", ()) if isinstance(told, dict) else ()
+    if isinstance(angles, list) and len(angles) > 1 and all(isinstance(a, int | float) for a in angles):
+        low, high = float(min(angles)), float(max(angles))
+        if -90 <= low < high <= 90:
+            return (low, high), f"Tilt range {low:g}° to {high:g}°, from the record of {source.halves[0].name}."
+    return DEFAULT_TILT_RANGE, "Tilt range of ±60° assumed, as neither --tilt-range nor a record tells it."
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    if min(shape) < FEWEST_VOXELS:
+        raise InputError(
+            f"a volume of {' x '.join(map(str, shape))} voxels (z, y, x) is too small to compare methods on; expected "
+            f"{FEWEST_VOXELS} or more along each axis (--thickness, --bin)"
+        )
+
+
+def known_beside(source: Source, seen: Seen, options: Mapping[str, Any], contrast: str) -> Beside:
+    """Truth and particles, checked against the data.
+
+    Args:
+        source: what the user gave.
+        seen: what the data say.
+        options: truth, labels, template, particles, kind, particle_diameter; None where not given.
+        contrast: auto, dark or bright.
+
+    Raises:
+        InputError: if one does not fit.
+        SettingsError: if options contradict each other.
+    """
+    notes = list(seen.notes)
+    truth = _truth(options, seen)
+    target = _target(source, seen, options, (contrast, notes))
+    split = source.split if isinstance(source, SeriesSource) else "volumes"
+    shared = shared_per_px(source, seen.shape[0])
+    if shared is not None and seen.voxel_size_angstrom:
+        notes.append(
+            "No halves of frames: every other tilt is a half. Shells finer than "
+            f"{seen.voxel_size_angstrom / shared:.3g} Å are left out, where neighbouring tilts share "
+            f"nothing in a volume {seen.shape[0]} voxels thick."
+        )
+    setting = Setting(seen.tilt_range_deg, split, seen.voxel_size_angstrom, shared, truth, target)
+    size = f"{seen.voxel_size_angstrom:.4g} Å voxels" if seen.voxel_size_angstrom else "unknown voxel size"
+    low, high = seen.tilt_range_deg
+    halves = {
+        "frames": "even and odd frames",
+        "tilts": "even and odd tilts",
+        "volumes": "two volumes",
+    }
+    tilts = f"{seen.tilts} tilts" if seen.tilts else "tilt range"
+    lines = (
+        ", ".join(str(path) for name, path in source.files.items() if "angles" not in name),
+        f"{' × '.join(map(str, seen.shape))} (z, y, x), {size}; {tilts} {low:g}° to {high:g}°; "
+        f"halves: {halves[split]}.",
+    )
+    files = {name: options[name] for name in INPUTS if options.get(name) is not None}
+    return Beside(setting, seen.shape, source.name, lines, tuple(notes), files)
+
+
+def _fits(named: Named, seen: Seen, what: str) -> None:
+    if named.voxels.shape != seen.shape:
+        raise InputError(
+            f"{what} {named.name} has the shape (z, y, x) {named.voxels.shape}, the volumes have {seen.shape}; they "
+            "have to show the same voxels (--thickness, --bin)"
+        )
+
+
+def _truth(options: Mapping[str, Any], seen: Seen) -> Truth | None:
+    if options.get("truth") is None:
+        if options.get("labels") is not None:
+            raise SettingsError("--labels goes with --truth: classes of voxels alone tell nothing")
+        return None
+    truth = open_volume(options["truth"], [], True)
+    _fits(truth, seen, "the truth")
+    if options.get("labels") is None:
+        return Truth(truth.voxels)
+    labels = open_volume(options["labels"], [], True)
+    _fits(labels, seen, "the labels")
+    return Truth(truth.voxels, np.rint(labels.voxels).astype(np.int16), SUMMARY)
+
+
+def _target(source: Source, seen: Seen, options: Mapping[str, Any], told: tuple[str, list[str]]) -> Target | None:
+    contrast, notes = told
+    template, particles = options.get("template"), options.get("particles")
+    if template is None and particles is None:
+        if options.get("kind") is not None or options.get("particle_diameter") is not None:
+            raise SettingsError("--kind and --particle-diameter go with --template and --particles")
+        return None
+    if template is None or particles is None:
+        raise SettingsError("--template and --particles belong together: a map, and where its particles are")
+    voxel = seen.voxel_size_angstrom
+    if voxel is None:
+        raise InputError("the voxel size is not known, so that a template has no size either; give --pixel-size")
+    diameter = options.get("particle_diameter")
+    if diameter is None:
+        diameter = DIAMETER_ANGSTROM
+        notes.append(f"Particle diameter of {diameter:g} Å assumed (a ribosome): give --particle-diameter.")
+    if not FEWEST_PX * voxel <= diameter <= min(seen.shape) * voxel:
+        raise InputError(
+            f"a particle of {diameter:g} Å is {diameter / voxel:.1f} voxels wide; expected {FEWEST_PX:g} to "
+            f"{min(seen.shape)} (--particle-diameter)"
+        )
+    opened = open_volume(template, [], True)
+    size = opened.voxel_size_angstrom or voxel
+    extent = min(opened.voxels.shape) * size
+    if extent > max(seen.shape) * voxel:
+        raise InputError(
+            f"the template {template} is {extent:.0f} Å wide, more than the volume ({max(seen.shape) * voxel:.0f} Å); "
+            "give a map of one particle, with its voxel size in the header"
+        )
+    positions = read_positions(particles, seen.shape, voxel, source.name)
+    places = positions.position_px
+    inside = ((places > -0.5) & (places < np.array(seen.shape) - 0.5)).all(axis=1)
+    if options.get("kind") is not None:
+        of_kind = np.array([kind == options["kind"] for kind in positions.kinds])
+        if not of_kind.any():
+            names = ", ".join(sorted(set(positions.kinds))[:6])
+            raise InputError(f"{particles} holds no particle of the kind '{options['kind']}'; there are {names}")
+        inside &= of_kind
+    if not inside.any():
+        raise InputError(
+            f"none of the {len(places)} particles of {particles} lies in the volume of "
+            f"{' x '.join(map(str, seen.shape))} voxels of {voxel:g} Å; do they belong to it?"
+        )
+    dark = contrast != "bright"
+    recorded = read_record_beside(source.halves[0]).get("volume", {}) if isinstance(source, VolumeSource) else {}
+    if contrast == "auto":
+        dark = recorded.get("contrast") != "bright"
+        if recorded.get("contrast") is None:
+            notes.append("Dense matter taken to be dark, as in cryo-EM: --contrast bright for the opposite.")
+    return Target(opened.voxels, voxel / size, places[inside], float(diameter), dark)

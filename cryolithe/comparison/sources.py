@@ -1,0 +1,187 @@
+"""What a user gives: halves of a tilt series, or of volumes, and what is known beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cryolithe.comparison.score import shared_frequency_per_px
+from cryolithe.comparison.value import Split
+from cryolithe.errors import InputError, SettingsError
+from cryolithe.formats import read_tilt_series
+from cryolithe.formats.alignments import flags
+from cryolithe.formats.angles import write_angles_deg
+from cryolithe.formats.mrc_writer import write_stack
+from cryolithe.formats.reading import Reading
+from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
+from cryolithe.settings import ReconstructSettings
+
+FEWEST_TILTS = 6  # in a series that is split
+LABEL = "CryoLithe, every other tilt of a series"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack of images with its angles (None: they stand elsewhere)."""
+
+    tilts: Path
+    angles: Path | None
+
+
+@dataclass(frozen=True)
+class SeriesSource:
+    """A tilt series.
+
+    Attributes:
+        halves: two stacks.
+        whole: the stack of all images, or None: the mean of what is made of the halves stands for it.
+        settings: of the reconstruction; method and model are set for each method.
+        split: of the halves.
+        increment_deg: between neighbouring tilts of the whole series.
+        name: of the series, as tables of particles may name it.
+        reading: what is parsed already.
+    """
+
+    halves: tuple[Stack, Stack]
+    whole: Stack | None
+    settings: ReconstructSettings
+    split: Split
+    increment_deg: float
+    name: str
+    reading: Reading = field(default_factory=Reading, repr=False, compare=False)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files, by what they are."""
+        stacks = {"half1": self.halves[0], "half2": self.halves[1]} | ({"whole": self.whole} if self.whole else {})
+        found = {name: stack.tilts for name, stack in stacks.items()}
+        found |= {f"{name} angles": stack.angles for name, stack in stacks.items() if stack.angles is not None}
+        return found | {name: Path(path) for name, path in self.settings.alignment_files.items()}
+
+    def job(self, stack: Stack, output: Path, method: str, model: str | None = None) -> Job:
+        """The reconstruction of a stack by a method."""
+        changed: dict[str, object] = {"method": method, "overwrite": False}
+        if model is not None:
+            changed["model"] = model
+        return Job(stack.tilts, stack.angles, output, self.settings.model_copy(update=changed), reading=self.reading)
+
+    def resolved(self, stack: Stack | None = None, method: str = "fbp", model: str | None = None) -> ResolvedJob:
+        """What is known of a reconstruction before it begins."""
+        stack = stack or self.whole or self.halves[0]
+        return resolve(self.job(stack, stack.tilts.with_name("none.mrc"), method, model))
+
+
+@dataclass(frozen=True)
+class VolumeSource:
+    """Two half volumes of any program.
+
+    Attributes:
+        halves: their files.
+        name: of the tomogram, as tables of particles may name it.
+    """
+
+    halves: tuple[Path, Path]
+    name: str
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files, by what they are."""
+        return {"half1": self.halves[0], "half2": self.halves[1]}
+
+
+Source = SeriesSource | VolumeSource
+
+
+def series_of_halves(
+    halves: tuple[Path, Path], whole: Path | None, angles: Path | None, settings: ReconstructSettings
+) -> SeriesSource:
+    """A series whose frames were split.
+
+    Args:
+        halves: stacks of even and of odd frames.
+        whole: stack of all frames, or None.
+        angles: of all of them, or None where the alignment brings them.
+        settings: of the reconstruction.
+
+    Raises:
+        CryoLitheError: if they cannot be read.
+    """
+    source = SeriesSource(
+        (Stack(halves[0], angles), Stack(halves[1], angles)),
+        None if whole is None else Stack(whole, angles),
+        settings,
+        "frames",
+        0.0,
+        (whole or halves[0]).name,
+    )
+    found = source.resolved()
+    return SeriesSource(
+        source.halves, source.whole, settings, "frames", _increment_deg(found.series.geometry.angles_deg), source.name,
+        source.reading,
+    )  # fmt: skip
+
+
+def check_splittable(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> None:
+    """Refuse a series whose tilts cannot be split into halves here.
+
+    Raises:
+        SettingsError: says what to give instead.
+    """
+    other = "give the halves of its frames (--even, --odd), or half volumes (--half1, --half2)"
+    if settings.alignment_files:
+        raise SettingsError(
+            f"without halves of the frames, tilts are split, which is done for aligned stacks alone and not with "
+            f"{flags(list(settings.alignment_files))}; {other}"
+        )
+    if angles is None:
+        raise SettingsError(f"give ANGLES beside {tilts}, whose tilts are split into halves; or {other}")
+
+
+def series_of_tilts(tilts: Path, angles: Path, settings: ReconstructSettings, folder: Path) -> SeriesSource:
+    """A series of which every other tilt becomes a half; the halves are written.
+
+    Args:
+        tilts: aligned stack.
+        angles: its tilt angles.
+        settings: of the reconstruction, without an alignment.
+        folder: for the stacks of the halves.
+
+    Raises:
+        InputError: if there are too few tilts.
+    """
+    series = read_tilt_series(tilts, angles, settings.pixel_size)
+    known = np.array(series.geometry.angles_deg)
+    if len(known) < FEWEST_TILTS:
+        raise InputError(f"{tilts} has {len(known)} tilts; expected {FEWEST_TILTS} or more to split them into halves")
+    order = np.argsort(known, kind="stable")
+    stacks = []
+    for number, name in enumerate(("even", "odd")):
+        chosen = np.sort(order[number::2])
+        stack, table = folder / f"tilts_{name}.mrc", folder / f"tilts_{name}.tlt"
+        images = np.stack([series.image(int(n)) for n in chosen])
+        write_stack(stack, images, series.pixel_size_angstrom, LABEL, overwrite=True)
+        write_angles_deg(table, known[chosen].tolist(), overwrite=True)
+        stacks.append(Stack(stack, table))
+    whole = Stack(tilts, angles)
+    return SeriesSource(
+        (stacks[0], stacks[1]), whole, settings, "tilts", _increment_deg(tuple(known.tolist())), tilts.name
+    )
+
+
+def shared_per_px(source: Source, depth: int) -> float | None:
+    """Frequency up to which the halves hold the same information, cycles/pixel; None for all.
+
+    Args:
+        source: what the user gave.
+        depth: of the volume, voxels.
+    """
+    if isinstance(source, VolumeSource) or source.split != "tilts":
+        return None
+    return shared_frequency_per_px(source.increment_deg, depth)
+
+
+def _increment_deg(angles: tuple[float, ...]) -> float:
+    """Between neighbouring tilts: the median, which gaps do not change."""
+    return float(np.median(np.diff(np.sort(np.array(angles)))))

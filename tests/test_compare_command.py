@@ -1,0 +1,265 @@
+"""`cryolithe compare` through the real command: page, numbers, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from half_volumes import noise, signal, write
+from PIL import Image
+from tiny_series import ANGLES, write_series
+
+from cryolithe.cli import main
+from cryolithe.comparison import making
+
+pytestmark = pytest.mark.slow
+QUICK = Path(__file__).resolve().parents[1] / "training_data" / "recipes" / "quick.yaml"
+
+
+def call(*words):
+    return CliRunner().invoke(main, [*map(str, words)])
+
+
+def good(*words):
+    result = call("compare", *words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(*words, named=()):
+    result = call("compare", *words)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Error: ")
+    for text in named:
+        assert text in last, last
+    return last
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated") / "out"
+    result = call("simulate", QUICK, "-o", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def of_series(folder, output):
+    ts = folder / "TS_001"
+    halves = ("--even", f"{ts}_EVN.mrc", "--odd", f"{ts}_ODD.mrc")
+    truth = ("--truth", f"{ts}_truth.mrc", "--labels", f"{ts}_labels.mrc")
+    return (f"{ts}.mrc", f"{ts}.tlt", *halves, *truth, "--thickness", 32, "--device", "cpu", "-o", output)
+
+
+@pytest.fixture(scope="module")
+def compared(simulated):
+    """A page of a simulated series with a name that a page has to escape."""
+    page = simulated / "<i>&page.html"
+    result = good(*of_series(simulated, page), "--methods", "gaussian,draft")
+    return page, result
+
+
+class Loads(HTMLParser):
+    """What a browser would load, and which elements there are."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.names = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.names.add(tag)
+        self.found += [value for name, value in attrs if name in ("src", "href", "data", "srcset", "action")]
+
+
+def numbers(page):
+    return json.loads(page.with_suffix(".json").read_text())
+
+
+def test_a_page_that_needs_nothing_else(compared):
+    page, result = compared
+    text = page.read_text()
+    loads = Loads(text)
+    assert len(loads.found) >= 5
+    assert all(address.startswith("data:image/png;base64,") for address in loads.found)
+    assert "script" not in loads.names
+    assert "i" not in loads.names
+    assert not re.search(r"https?://", text)
+    for address in loads.found:
+        Image.open(__import__("io").BytesIO(base64.b64decode(address.partition(",")[2]))).verify()
+    assert "model draft" in text
+    assert "Plan: 3 methods on 32 x 64 x 64 voxels" in result.stderr
+    assert "FBP + Gaussian" in result.stdout
+
+
+def test_the_record_holds_every_number_and_the_table_the_scores(compared):
+    page, _ = compared
+    found = numbers(page)["comparison"]
+    assert [one["name"] for one in found["methods"]] == ["fbp", "gaussian", "draft"]
+    for one in found["methods"]:
+        assert len(one["fsc"]) == len(found["frequency_per_px"]) == 17
+        assert one["truth"]["measured_mean"] > 0
+        assert one["seconds"] > 0
+    fbp, smooth, draft = found["methods"]
+    assert fbp["wedge_share"] < 0.3 * found["isotropic_wedge_share"] < draft["wedge_share"]
+    assert smooth["fsc_mean"] == pytest.approx(fbp["fsc_mean"], abs=2e-3)
+    assert smooth["half"]["denoised"][0] >= fbp["half"]["raw"]
+    with page.with_suffix(".csv").open() as file:
+        rows = list(csv.reader(file))
+    assert [row[0].partition(",")[0] for row in rows[1:]] == ["FBP", "FBP + Gaussian", "model draft"]
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_the_raw_halves_have_what_the_fsc_command_says(compared):
+    page, _ = compared
+    found = numbers(page)["comparison"]
+    work, told = page.with_suffix(".work") / "fbp", page.with_name("fsc.json")
+    wedge = ",".join(map(str, found["tilt_range_deg"]))
+    result = call("fsc", work / "half1.mrc", work / "half2.mrc", f"--wedge={wedge}", "--json", told)
+    assert result.exit_code == 0, result.output
+    expected = json.loads(told.read_text())["fsc"]["measured"]
+    np.testing.assert_allclose(found["methods"][0]["fsc"][1:], expected[1:], atol=1e-6)
+
+
+def test_a_second_run_makes_nothing_again_and_finds_the_same(compared, simulated, monkeypatch):
+    page, _ = compared
+    before, shown = numbers(page), page.read_text()
+    refused(*of_series(simulated, page), named=["exists", "--overwrite"])
+    monkeypatch.setattr(making, "reconstruct", lambda *_: pytest.fail("made again"))
+    result = good(*of_series(simulated, page), "--methods", "gaussian,draft", "--overwrite")
+    assert "model draft: made before" in result.stderr
+    after = numbers(page)
+    for record in (before, after):
+        record["comparison"]["methods"][1].pop("seconds")  # the filter is made again, in no time
+    assert after == before
+    tail = re.compile(r"<td class=\"n\">\d+</td></tr>")
+    assert tail.sub("", page.read_text()) == tail.sub("", shown)
+
+
+def test_an_interrupted_run_goes_on(simulated, tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    made, real = [], making.reconstruct
+
+    def interrupted(job, watcher):
+        if len(made) == 4:  # the raw ones are done, and one of the next method
+            raise KeyboardInterrupt
+        made.append(job.output)
+        return real(job, watcher)
+
+    words = (*of_series(simulated, page), "--methods", "sirt", "--iterations", 2)
+    monkeypatch.setattr(making, "reconstruct", interrupted)
+    result = call("compare", *words)
+    assert result.exit_code == 130
+    assert "repeat the command" in result.stderr
+    assert not page.exists()
+    first, made[:] = list(made), []
+    good(*words)
+    assert not set(first) & set(made)
+    assert [path.name for path in made] == ["half2.mrc", "whole.mrc"]
+    assert page.exists()
+
+
+def test_other_settings_make_a_method_anew(simulated, tmp_path):
+    page = tmp_path / "page.html"
+    words = (*of_series(simulated, page), "--methods", "fbp")
+    good(*words)
+    volume = page.with_suffix(".work") / "fbp" / "half1.mrc"
+    before = volume.read_bytes()
+    good(*words, "--filter", "ramp", "--overwrite")
+    assert volume.read_bytes() != before
+
+
+def test_without_frames_tilts_are_split_and_it_is_said(simulated, tmp_path):
+    ts, page = simulated / "TS_001", tmp_path / "page.html"
+    words = (f"{ts}.mrc", f"{ts}.tlt", "--thickness", 32, "--methods", "fbp,gaussian", "-o", page)
+    result = good(*words)
+    assert "every other tilt is a half" in result.stderr
+    assert "WARNING: The halves are odd and even tilts" in result.stderr
+    found = numbers(page)["comparison"]
+    assert found["split"] == "tilts"
+    assert found["shared_per_px"] == pytest.approx(1 / (32 * np.radians(6)), rel=1e-3)
+    assert "along the tilt axis" in page.read_text()
+
+
+def test_halves_of_any_program(tmp_path):
+    shape = (24, 40, 36)
+    density = signal(shape, 1)
+    paths = [write(tmp_path / f"{n}.mrc", density + 2 * noise(shape, n)) for n in (1, 2)]
+    page = tmp_path / "page.html"
+    both = ("--half1", paths[0], "--half2", paths[1])
+    result = good(*both, "--tilt-range", "-50,60", "--methods", "fbp,gaussian,n2n-general", "-o", page)
+    found = numbers(page)["comparison"]
+    assert found["tilt_range_deg"] == [-50, 60]
+    assert [one["name"] for one in found["methods"]] == ["fbp", "gaussian", "n2n-general"]
+    assert "Noise2Noise, general" in result.stdout
+    again = tmp_path / "again.html"
+    good(*both, "--methods", "fbp", "-o", again)
+    assert "Tilt range of ±60° assumed" in again.read_text()
+    dry = good(*both, "-o", tmp_path / "none.html", "--dry-run")
+    assert "Plan: 4 methods" in dry.stderr
+    assert not (tmp_path / "none.work").exists()
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path):
+    shape = (24, 40, 36)
+    one, two = (write(tmp_path / f"{n}.mrc", noise(shape, n)) for n in (1, 2))
+    other = write(tmp_path / "other.mrc", noise((24, 40, 30), 3))
+    copied = shutil.copy(one, tmp_path / "copied.mrc")
+    tilts, angles = write_series(tmp_path)
+    page = ("-o", tmp_path / "page.html")
+    both = ("--half1", one, "--half2", two)
+    refused(*page, named=["give TILTS and ANGLES"])
+    refused("--half1", one, *page, named=["--half1 needs --half2", "independent"])
+    refused(tilts, angles, "--odd", tilts, *page, named=["--odd needs --even"])
+    refused(tilts, angles, *both, *page, named=["not both"])
+    refused("--half1", one, "--half2", other, *page, named=["differ in shape", "(24, 40, 30)"])
+    refused("--half1", one, "--half2", copied, *page, named=["the same volume"])
+    refused("--half1", one, "--half2", tmp_path / "none.mrc", *page, named=["does not exist"])
+    refused(*both, "--methods", "sirt", *page, named=["sirt reconstructs from images"])
+    refused(*both, "--models", "draft", *page, named=["draft reconstructs from images"])
+    refused(*both, "--methods", "gausian", *page, named=["did you mean 'gaussian'"])
+    refused(*both, "--methods", "fbp,,n2n", *page, named=["expected names with commas"])
+    refused(*both, "--tilt-range", "95", *page, named=["within ±90"])
+    refused(tilts, angles, "--tilt-range", "60", *page, named=["for half volumes"])
+    refused(tilts, angles, "--aln", angles, *page, named=["--aln", "--even"])
+    refused(tilts, *page, named=["give ANGLES"])
+    refused(*both, "-o", tmp_path / "page.pdf", named=[".html"])
+    refused(*both, "-o", tmp_path / "nowhere" / "page.html", named=["no folder"])
+    refused(*both, "--labels", one, *page, named=["--truth"])
+    refused(*both, "--truth", other, *page, named=["the truth", "(24, 40, 30)"])
+    refused(*both, "--template", other, *page, named=["--particles belong together"])
+    refused(tilts, angles, "--thickness", 4, *page, named=["too small"])
+    (tmp_path / "tomo.json").write_text('{"program": {"name": "CryoLithe"}}')
+    refused(*both, "-o", tmp_path / "tomo.html", "--overwrite", named=["holds no comparison"])
+    few = write_series(tmp_path, np.asarray(noise((4, 40, 48), 1)), ANGLES[:4], "few")
+    refused(*few, *page, named=["4 tilts", "6 or more"])
+    assert not (tmp_path / "page.work").exists()
+
+
+def test_particles_that_do_not_fit_are_refused(tmp_path):
+    shape = (24, 40, 36)
+    paths = [write(tmp_path / f"{n}.mrc", noise(shape, n)) for n in (1, 2)]
+    words = ("--half1", paths[0], "--half2", paths[1], "-o", tmp_path / "page.html", "--methods", "fbp")
+    star = tmp_path / "p.star"
+    star.write_text("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnCoordinateZ #3\n18 20 12\n")
+    away = tmp_path / "away.star"
+    away.write_text("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnCoordinateZ #3\n900 20 12\n")
+    small, large = (write(tmp_path / f"map{n}.mrc", noise((n, n, n), 5)) for n in (10, 64))
+    fits = ("--template", small, "--particles", star)
+    refused(*words, "--template", large, "--particles", star, "--particle-diameter", 80, named=["more than the volume"])
+    refused(
+        *words, "--template", small, "--particles", away, "--particle-diameter", 80, named=["none of the 1 particles"]
+    )
+    refused(*words, *fits, named=["280 Å is 28.0 voxels wide"])
+    refused(*words, *fits, "--particle-diameter", 80, "--kind", "x", named=["no particle of the kind 'x'"])
+    good(*words, *fits, "--particle-diameter", 80)
+    assert numbers(tmp_path / "page.html")["comparison"]["methods"][0]["matching"]["known"] == 1
