@@ -342,8 +342,9 @@ def _open_halves(
         warnings.append(SHARED_PRIOR)
     same = is_same(*paths)
     if same or (first.voxels.shape == second.voxels.shape and np.array_equal(first.voxels, second.voxels)):
+        what = "file" if same and isinstance(paths[0], Path) else "volume"
         raise InputError(
-            f"the half maps are the same {'file' if same and isinstance(paths[0], Path) else 'volume'}: {paths[0]} and {paths[1]}; "
+            f"the half maps are the same {what}: {paths[0]} and {paths[1]}; "
             "give reconstructions of the even and of the odd frames (or tilts)"
         )
     return first, second
