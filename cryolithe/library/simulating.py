@@ -18,7 +18,7 @@ from cryolithe.library.volumes import Volume
 from cryolithe.simulation.campaign import SimulatedSeries, simulate_series
 from cryolithe.simulation.crowd import check_fits
 from cryolithe.simulation.library import load_library, recipe_library
-from cryolithe.simulation.plain import SHAPE, plain_series
+from cryolithe.simulation.plain import plain_series
 from cryolithe.simulation.recipe import checked_recipe, read_recipe
 
 SNR_DB, MOST_DB = -5.0, 100.0
@@ -94,7 +94,7 @@ def simulate(
     if recipe is None:
         if series != 1:
             raise SettingsError("series goes with a recipe, which says how many there are; take another seed")
-        return _plain(files, SNR_DB if snr_db is None else snr_db, int(seed or 0), SHAPE if shape is None else shape)
+        return _plain(files, SNR_DB if snr_db is None else snr_db, int(seed or 0), shape)
     for name, value in (("snr_db", snr_db), ("shape", shape)):
         if value is not None:
             raise SettingsError(f"{name} is for the plain series: the recipe says it itself; leave it out")
@@ -114,16 +114,20 @@ def simulate(
     return _of_recipe(simulate_series(read, library, int(series)), int(series))
 
 
-def _plain(files: tuple[Path, ...], snr_db: float, seed: int, shape: tuple[int, int, int]) -> Simulated:
+def _plain(files: tuple[Path, ...], snr_db: float, seed: int, shape: tuple[int, int, int] | None) -> Simulated:
     if not (isinstance(snr_db, int | float | np.number) and math.isfinite(snr_db) and abs(snr_db) <= MOST_DB):
         raise SettingsError(f"snr_db must lie within ±{MOST_DB:g} dB, got {snr_db!r}")
-    sizes = tuple(shape)
-    if len(sizes) != 3 or not all(isinstance(n, int | np.integer) and n >= SMALLEST_PX for n in sizes):
-        raise SettingsError(f"shape: expected three sizes (z, y, x) of at least {SMALLEST_PX} voxels, got {shape!r}")
-    made = plain_series(load_library(files), float(snr_db), seed, (int(sizes[0]), int(sizes[1]), int(sizes[2])))
+    made = plain_series(load_library(files), float(snr_db), seed, None if shape is None else _sizes(shape))
     label = f"CryoLithe {__version__} simulated, seed {seed}, {snr_db:g} dB, dense dark"
     truth = Volume(made.truth, made.voxel_size_angstrom, labels=(label,))
     return Simulated(made.images, np.array(made.angles_deg), made.voxel_size_angstrom, truth)
+
+
+def _sizes(shape: Any) -> tuple[int, int, int]:
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    if len(sizes) != 3 or not all(isinstance(n, int | np.integer) and n >= SMALLEST_PX for n in sizes):
+        raise SettingsError(f"shape: expected three sizes (z, y, x) of at least {SMALLEST_PX} voxels, got {shape!r}")
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
 
 
 def _of_recipe(made: SimulatedSeries, number: int) -> Simulated:

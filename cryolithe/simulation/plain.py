@@ -33,7 +33,7 @@ class PlainSeries:
 
 
 def plain_series(
-    library: tuple[Molecule, ...], snr_db: float, seed: int, shape: tuple[int, int, int] = SHAPE
+    library: tuple[Molecule, ...], snr_db: float, seed: int, shape: tuple[int, int, int] | None = None
 ) -> PlainSeries:
     """Draw a series of 41 images within ±60°; the same arguments give the same arrays.
 
@@ -41,11 +41,11 @@ def plain_series(
         library: molecules to place; procedural ones where it is empty.
         snr_db: signal over noise of the images.
         seed: of everything that is drawn.
-        shape: voxels ``(z, y, x)``, of 10 Å.
+        shape: voxels ``(z, y, x)``, of 10 Å; None for `SHAPE`.
     """
     rng = np.random.default_rng(seed)
     voxels = (VOXEL_SIZE_ANGSTROM, VOXEL_SIZE_ANGSTROM)
-    recipe = SpecimenRecipe(shape, voxels, crowding=(0.06, 0.1), membranes=(1, 2), body_chance=0.0)
+    recipe = SpecimenRecipe(shape or SHAPE, voxels, crowding=(0.06, 0.1), membranes=(1, 2), body_chance=0.0)
     specimen = make_specimen(recipe, library, rng)
     images = add_white_noise(project(specimen, ANGLES_DEG), snr_db, rng)
     return PlainSeries(-images, ANGLES_DEG, specimen.voxel_size_angstrom, -specimen.density)
