@@ -90,7 +90,8 @@ def simulate(
     """
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
         raise SettingsError(f"seed: expected a whole number of 0 or more, got {seed!r}")
-    files = tuple(path_of(path, "molecules") for path in ([molecules] if is_path(molecules) else molecules))
+    named: Any = [molecules] if is_path(molecules) else molecules
+    files = tuple(path_of(path, "molecules") for path in named)
     if recipe is None:
         if series != 1:
             raise SettingsError("series goes with a recipe, which says how many there are; take another seed")
