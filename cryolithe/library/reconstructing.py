@@ -134,9 +134,9 @@ def fbp(
         CryoLitheError: for everything that the caller can mend, in one line.
 
     >>> import numpy as np, cryolithe
-    >>> images = np.random.default_rng(0).standard_normal((5, 8, 12))
+    >>> images = np.random.default_rng(0).standard_normal((5, 16, 24))
     >>> cryolithe.fbp(images, [-40, -20, 0, 20, 40], 10, bin=2, dtype="float16")
-    Volume(4 x 4 x 6 (z, y, x), float16, voxels of 20 Å)
+    Volume(6 x 8 x 12 (z, y, x), float16, voxels of 20 Å)
     """
     return _made(tilts, angles_deg, voxel_size_angstrom, {"method": "fbp", "filter": filter}, settings)
 
