@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 # What a package is called where it is imported.
-IMPORTED_AS = {"PyWavelets": "pywt", "PyYAML": "yaml", "scikit-image": "skimage"}
+IMPORTED_AS = {"pillow": "PIL", "PyWavelets": "pywt", "PyYAML": "yaml", "scikit-image": "skimage"}
 # Through other extras, or of one platform alone; they are imported where they are used, with words if they are missing.
 OPTIONAL = {"zarr", "dask", "distributed", "dask_jobqueue", "tensorboard", "tomosipo", "astra", "triton", "llvmlite"}
 
