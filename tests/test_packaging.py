@@ -25,7 +25,21 @@ PROJECT = PYPROJECT["project"]
 # What a package is called where it is imported.
 IMPORTED_AS = {"pillow": "PIL", "PyWavelets": "pywt", "PyYAML": "yaml", "scikit-image": "skimage"}
 # Through other extras, or of one platform alone; they are imported where they are used, with words if they are missing.
-OPTIONAL = {"zarr", "dask", "distributed", "dask_jobqueue", "tensorboard", "tomosipo", "astra", "triton", "llvmlite"}
+OPTIONAL = {
+    "copick",
+    "cryoet_data_portal",
+    "napari",
+    "qtpy",
+    "zarr",
+    "dask",
+    "distributed",
+    "dask_jobqueue",
+    "tensorboard",
+    "tomosipo",
+    "astra",
+    "triton",
+    "llvmlite",
+}
 
 
 def name_of(requirement):
