@@ -1,6 +1,7 @@
 # make demo   set up, reconstruct the example, look at examples/needle/output/
 # make test   linters, type checker, all tests
 # make test-quick   tests that are not marked slow, about 3.5 minutes
+# make test-oldest  tests that are not slow, with the oldest Python and dependencies that pyproject.toml promises; OLDEST="--torch 2.13.0" for another torch
 # make benchmarks         CPU part of the published numbers, under an hour; MOLECULES=library.h5 for the realistic recipes
 # make benchmarks-quick   do the benchmarks work? Tiny sizes, under 5 minutes, results checked for sanity, not for speed
 # make gpu                is a GPU right and how fast is it, training too: at most 25 minutes; MOLECULES=library.h5; GPU_FLAGS=--dry-run
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 # Two processes, each with whole files of tests: few of them use a second core.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-quick check format clean benchmarks benchmarks-quick gpu
+.PHONY: demo test test-quick test-oldest check format clean benchmarks benchmarks-quick gpu
 .DELETE_ON_ERROR:
 
 # constraints.txt pins what is installed here; astra-toolbox and the like are only needed by tests.
@@ -37,6 +38,9 @@ test: check
 test-quick: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
+test-oldest:
+	$(PYTHON) tests/oldest.py $(OLDEST)
+
 # One after the other: they would disturb each other's times.
 benchmarks: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/run_all.py $(if $(MOLECULES),--molecules $(MOLECULES))
@@ -52,4 +56,4 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/needle/output
+	rm -rf $(VENV) .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/needle/output

@@ -32,7 +32,7 @@ FILE_STAGES = (
     ("preparation", "cryolithe.reconstruction.run", "prepare_stack"),
     ("comparison", "cryolithe.reconstruction.run", "found_curve"),
     ("method", "cryolithe.reconstruction.run", "make_method"),
-    ("slabs in all", "cryolithe.reconstruction.run", "_make_slabs"),
+    ("slabs in all", "cryolithe.reconstruction.run", "make_slabs"),
     ("rows", "cryolithe.reconstruction.preparation", "PreparedStack.read_rows"),
     ("compute", "cryolithe.reconstruction.slabs", "compute_slab"),
     ("pin and send rows", "cryolithe.reconstruction.copying", "CopyStream.send"),

@@ -9,6 +9,8 @@ CryoLitheError            shown by the command line as one line, exit code 2
 +-- DeviceError           the asked-for device or precision is not available
 +-- OutputError           the result cannot be written where it was asked for
 +-- ResourceError         memory or disk space does not suffice
+
+CryoLitheWarning          what the library warns of, where the command prints a warning
 """
 
 from __future__ import annotations
@@ -51,6 +53,10 @@ class OutputError(CryoLitheError):
 
 class ResourceError(CryoLitheError):
     """Memory or disk space does not suffice."""
+
+
+class CryoLitheWarning(UserWarning):
+    """Something that a user of the library must know about a result; the command prints it."""
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

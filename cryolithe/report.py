@@ -59,6 +59,11 @@ def write_json(path: str | Path, obj: object) -> None:
         os.fsync(file.fileno())
 
 
+def plain_json(obj: object) -> Any:
+    """What reading the file of `write_json` gives: dicts, lists, strings, numbers, bools and None."""
+    return json.loads(json.dumps(_plain(obj), allow_nan=False))
+
+
 def plot_fsc(
     path: str | Path,
     curve: FscCurve,

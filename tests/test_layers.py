@@ -73,6 +73,10 @@ ALLOWED = {
         "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
         "reconstruction", "simulation", "work", "optimise", "training",
     },
+    "library": {
+        "errors", "settings", "device", "geometry", "tilts", "volume", "formats", "report", "spectra", "metrics",
+        "work", "optimise", "reconstruction", "simulation", "evaluation", "denoising",
+    },
     "style": {"errors", "images", "tilts", "optimise", "simulation"},
     "comparison": {
         "errors", "hashing", "settings", "device", "models", "formats", "metrics", "spectra", "fidelity", "greys",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 
 import click
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe import __version__
-from cryolithe.errors import GeometryError, InputError, OutputError, SettingsError
+from cryolithe.errors import OutputError, SettingsError
+from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
 from cryolithe.formats.files import check_ending
 from cryolithe.formats.record import hashed
 from cryolithe.formats.volume_file import open_volume_file
@@ -20,8 +20,6 @@ from cryolithe.metrics import (
     FloatArray,
     FscCurve,
     Resolution,
-    check_tilt_range,
-    check_volume,
     fourier_shell_correlation,
     mean_correlation,
     resolution_at,
@@ -29,10 +27,8 @@ from cryolithe.metrics import (
 from cryolithe.report import THRESHOLDS, plot_fsc, write_json
 from cryolithe.volume import Volume
 
-VOXEL_SIZE_TOLERANCE = 0.01  # relative: headers round, and refined pixel sizes differ by less than this
 HEADINGS = {"total": "total", "measured": "measured", "missing": "wedge"}
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
-NUMBER = r"[+-]?\d+(?:\.\d*)?"
 
 FilePath = click.Path(dir_okay=False, path_type=Path)
 VolumePath = click.Path(path_type=Path)  # OME-Zarr and planes of TIFF are folders
@@ -91,12 +87,8 @@ def command(
 
     a, b = (_read(path, is_volume) for path in volumes)
     if all(open_volume_file(path).of_network for path in volumes):
-        click.echo(
-            "Note: both volumes were made by a network and share what it learned, so that they agree better than their "
-            "images do; halves of --method fbp tell how far those reach",
-            err=True,
-        )
-    _check_pair(volumes, (a, b), check_voxel_size=voxel_size is None)
+        click.echo(f"Note: {SHARED_NETWORK}", err=True)
+    check_pair((str(volumes[0]), str(volumes[1])), (a, b), voxel_size is None, "--voxel-size")
     mask = None if mask_path is None else _read_mask(mask_path, a, volumes[0])
     if volumes[0].resolve() == volumes[1].resolve():
         click.echo(f"Warning: {volumes[0]} is compared with itself, which correlates perfectly", err=True)
@@ -129,32 +121,6 @@ def command(
         click.echo(f"Plot: {plot_path}")
 
 
-def parse_wedge(text: str, option: str = "--wedge") -> tuple[float, float]:
-    """Return the tilt range (lowest, highest) in degrees from ``60``, ``±60``, ``-60,60`` or ``-51:49``.
-
-    Args:
-        text: what the user wrote.
-        option: named in messages.
-
-    Raises:
-        SettingsError: if the text says no tilt range within ±90°.
-    """
-    plain = text.replace("−", "-").replace("°", "").replace(" ", "")
-    single = re.fullmatch(r"(?:±|\+/?-)?(\d+(?:\.\d*)?)", plain)
-    pair = re.fullmatch(f"({NUMBER})[,:]({NUMBER})", plain)
-    if single:
-        found = (-float(single[1]), float(single[1]))
-    elif pair:
-        found = (float(pair[1]), float(pair[2]))
-    else:
-        raise SettingsError(f"{option}: expected a tilt range such as 60 (for ±60°) or -51,49, got '{text}'")
-    try:
-        check_tilt_range(found)
-    except GeometryError as error:
-        raise SettingsError(f"{option}: {error}") from error
-    return found
-
-
 def _check_output(path: Path | None, overwrite: bool) -> None:
     """Raise OutputError if the file exists and may not be replaced, or has no folder to be in."""
     if path is None:
@@ -175,32 +141,10 @@ def _read(path: Path, is_volume: bool) -> Volume:
     return Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
 
 
-def _check_pair(paths: tuple[Path, Path], pair: tuple[Volume, Volume], check_voxel_size: bool) -> None:
-    """Raise InputError unless the two volumes can be compared voxel by voxel."""
-    a, b = pair
-    if a.voxels.shape != b.voxels.shape:
-        raise InputError(
-            f"the volumes differ in shape (z, y, x): {paths[0]} has {a.voxels.shape}, {paths[1]} has {b.voxels.shape}"
-        )
-    sizes = (a.voxel_size_angstrom, b.voxel_size_angstrom)
-    if check_voxel_size and sizes[0] and sizes[1] and abs(sizes[0] / sizes[1] - 1) > VOXEL_SIZE_TOLERANCE:
-        raise InputError(
-            f"the volumes differ in voxel size: {paths[0]} has {sizes[0]:g} Å, {paths[1]} has {sizes[1]:g} Å; "
-            "resample one of them, or give the size of both with --voxel-size"
-        )
-    for path, volume in zip(paths, pair, strict=True):
-        check_volume(volume.voxels, str(path))
-
-
 def _read_mask(path: Path, volume: Volume, volume_path: Path) -> NDArray[np.generic]:
     """Return the weights of a mask, or raise InputError if they do not fit the volume or keep nothing."""
     weights = _read(path, is_volume=True).voxels
-    if weights.shape != volume.voxels.shape:
-        raise InputError(
-            f"the mask {path} has the shape (z, y, x) {weights.shape}, but {volume_path} has {volume.voxels.shape}"
-        )
-    if not weights.any():
-        raise InputError(f"the mask {path} is 0 in all {weights.size} voxels, so there is nothing to compare")
+    check_mask(weights, str(path), volume, str(volume_path))
     return weights
 
 

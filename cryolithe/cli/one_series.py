@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.formats.alignments import format_of_table
 
 if TYPE_CHECKING:
     from cryolithe.formats.reading import Reading
@@ -20,13 +19,9 @@ def job_of(
     files: tuple[Path, Path | None], output: Path | None, settings: ReconstructSettings, reading: Reading
 ) -> Job:
     """The job of a stack and its angles (None: they stand elsewhere)."""
-    from cryolithe.reconstruction.job import Job, default_output
+    from cryolithe.reconstruction import job
 
-    tilts, angles = files
-    table = format_of_table(tilts)
-    if table and table.files[0].option not in settings.alignment_files:  # it names the images and aligns them
-        settings = settings.model_copy(update={table.files[0].option: str(tilts)})
-    return Job(tilts, angles, output or default_output(tilts, settings.format), settings, reading=reading)
+    return job.job_of(files, output or job.default_output(files[0], settings.format), settings, reading)
 
 
 def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:

@@ -141,25 +141,19 @@ def command(
 
 def _plain_series(output: Path, molecules: tuple[Path, ...], snr_db: float, seed: int, overwrite: bool) -> None:
     """64 x 128 x 128 voxels of 10 Å, molecules and membranes, white noise."""
-    import numpy as np
-
     from cryolithe.formats import write_angles_deg, write_stack, write_volume
     from cryolithe.formats.files import check_folder_name, make_folder
-    from cryolithe.simulation import SpecimenRecipe, add_white_noise, make_specimen, project
     from cryolithe.simulation.library import load_library
+    from cryolithe.simulation.plain import plain_series
     from cryolithe.volume import Volume
 
     check_folder_name(output)
     library = load_library(molecules)
     make_folder(output)
-    rng = np.random.default_rng(seed)
-    recipe = SpecimenRecipe(voxel_size_angstrom=(10.0, 10.0), crowding=(0.06, 0.1), membranes=(1, 2), body_chance=0.0)
-    specimen = make_specimen(recipe, library, rng)
-    angles = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
-    images = add_white_noise(project(specimen, angles), snr_db, rng)
+    made = plain_series(library, snr_db, seed)
     label = f"CryoLithe {__version__} simulated, seed {seed}, {snr_db:g} dB, dense dark"
-    voxel = specimen.voxel_size_angstrom
-    write_stack(output / "tilts.mrc", -images, voxel, label, overwrite=overwrite)
-    write_angles_deg(output / "tilts.tlt", angles, overwrite=overwrite)
-    write_volume(output / "truth.mrc", Volume(-specimen.density, voxel), label=label, overwrite=overwrite)
-    click.echo(f"{output}: tilts.mrc ({len(angles)} images), tilts.tlt, truth.mrc")
+    voxel = made.voxel_size_angstrom
+    write_stack(output / "tilts.mrc", made.images, voxel, label, overwrite=overwrite)
+    write_angles_deg(output / "tilts.tlt", made.angles_deg, overwrite=overwrite)
+    write_volume(output / "truth.mrc", Volume(made.truth, voxel), label=label, overwrite=overwrite)
+    click.echo(f"{output}: tilts.mrc ({len(made.angles_deg)} images), tilts.tlt, truth.mrc")

@@ -72,12 +72,14 @@ class Used:
     other_frames: bool = False
 
 
-def choose_images(record: Mapping[str, Any], stack: Path, angles_deg: Sequence[float], named: Sequence[int]) -> Choice:
+def choose_images(
+    record: Mapping[str, Any], stack: Path | None, angles_deg: Sequence[float], named: Sequence[int]
+) -> Choice:
     """Choose the images to compare, and say what is known of them.
 
     Args:
         record: of the volume; empty where there is none.
-        stack: file of the images.
+        stack: file of the images; None where they are in memory.
         angles_deg: of all images, as their file gives them.
         named: images that the user calls held out, from 0; empty for none.
     """
@@ -107,7 +109,7 @@ def choose_images(record: Mapping[str, Any], stack: Path, angles_deg: Sequence[f
     return Choice(unused, "held out", used.reason, warning)
 
 
-def used_images(record: Mapping[str, Any], stack: Path, angles_deg: Sequence[float]) -> Used:
+def used_images(record: Mapping[str, Any], stack: Path | None, angles_deg: Sequence[float]) -> Used:
     """Which images of a stack a volume was made from, as its record says."""
     if not record:
         return Used(None, "there is no record (.json) beside the volume")
@@ -121,12 +123,12 @@ def used_images(record: Mapping[str, Any], stack: Path, angles_deg: Sequence[flo
     sections = [int(n) - 1 for n in _numbers(geometry.get("sections"))]
     stacks = _stacks(record)
     indexed = len(sections) == len(recorded) and all(0 <= n < len(angles_deg) for n in sections)
-    if indexed and stacks and file_sha256(stack) in {sha for _, sha in stacks}:
+    if indexed and stacks and stack is not None and file_sha256(stack) in {sha for _, sha in stacks}:
         return Used(frozenset(sections), "the volume's record names this very stack and the images used of it")
     shape = geometry.get("stack_shape")
     count = shape[0] if isinstance(shape, list) and shape else None
     if indexed and count == len(angles_deg) and _fit([angles_deg[n] for n in sections], recorded):
-        if len(stacks) == 1 and _sibling(Path(stacks[0][0]).name, stack.name):
+        if len(stacks) == 1 and stack is not None and _sibling(Path(stacks[0][0]).name, stack.name):
             return Used(
                 frozenset(sections), "the volume's record names the other half of these frames: its noise is another, "
                 "its tilts are the same", other_frames=True,

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.heldout import Choice, choose_images, mirrored
+from cryolithe.evaluation.in_hand import InHand, Judged, is_same, made_by_network, record_name, record_of
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.reprojection import binning_of
 from cryolithe.formats import read_tilt_series
-from cryolithe.formats.record import read_record_beside, record_path
 from cryolithe.formats.star import Positions, read_positions
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.formats.volume_kind import stack_refusal
@@ -39,17 +39,17 @@ MASKED = 0.5  # weights above count as inside where a voxel is either in or out
 class Request:
     """What the user asked for; see ``cryolithe evaluate --help``."""
 
-    volume: Path
-    reference: Path | None = None
-    halves: tuple[Path, Path] | None = None
-    mask: Path | None = None
-    tilts: Path | None = None
+    volume: Judged
+    reference: Judged | None = None
+    halves: tuple[Judged, Judged] | None = None
+    mask: Judged | None = None
+    tilts: Path | TiltSeries | None = None  # a series has its angles
     angles: Path | None = None
     held_out: str | None = None
     tilt_range_deg: tuple[float, float] | None = None
-    particles: Path | None = None
+    particles: Path | Positions | None = None
     kind: str | None = None
-    template: Path | None = None
+    template: Judged | None = None
     particle_diameter_angstrom: float | None = None
     contrast: str | None = None
     crop: bool = False
@@ -140,12 +140,12 @@ def load(request: Request) -> Task:
     _check_options(request)
     notes: list[str] = []
     warnings: list[str] = []
-    sidecar = read_record_beside(request.volume)
+    sidecar = record_of(request.volume)
     volume = open_volume(request.volume, notes, request.is_volume)
     sidecar = _of_this(sidecar, volume, request.volume, warnings)
     volume = _upright(volume, sidecar, notes)
     reference = open_volume(request.reference, notes, request.is_volume) if request.reference else None
-    if reference and request.reference and request.reference.samefile(request.volume):
+    if reference and request.reference and is_same(request.reference, request.volume):
         notes.append("The reference is the volume itself: every score is perfect and says nothing.")
     halves = _open_halves(request.halves, (notes, warnings), request.is_volume) if request.halves else None
     for other in (reference, *(halves or ())):
@@ -172,10 +172,12 @@ def load(request: Request) -> Task:
         notes.append("Tilt range of ±60° assumed: there is neither --tilt-range, nor a sidecar, nor --angles.")
     positions = None
     if request.particles:
-        positions = read_positions(
-            request.particles, volume.voxels.shape, volume.voxel_size_angstrom, request.volume.name
+        positions = (
+            request.particles
+            if isinstance(request.particles, Positions)
+            else read_positions(request.particles, volume.voxels.shape, volume.voxel_size_angstrom, request.volume.name)
         )
-        if positions.tomogram:
+        if positions.tomogram and isinstance(request.particles, Path):
             notes.append(f"Particles of {positions.tomogram} taken from {request.particles.name}.")
     dark = _is_dark(request, sidecar, notes)
     diameter = request.particle_diameter_angstrom or DIAMETER_ANGSTROM
@@ -188,8 +190,11 @@ def load(request: Request) -> Task:
     )  # fmt: skip
 
 
-def open_volume(path: Path, notes: list[str], is_volume: bool) -> Named:
+def open_volume(path: Judged, notes: list[str], is_volume: bool) -> Named:
     """Read a volume and refuse stacks of images, and NaN, constant and tiny ones."""
+    if isinstance(path, InHand):
+        check_volume(path.voxels, path.name)
+        return Named(path.name, np.asarray(path.voxels, dtype=np.float32), path.voxel_size_angstrom)
     found = open_volume_file(path)
     if found.told.content == "stack" and not is_volume:
         raise stack_refusal(path, found.told)
@@ -200,7 +205,7 @@ def open_volume(path: Path, notes: list[str], is_volume: bool) -> Named:
     return Named(str(path), np.asarray(voxels, dtype=np.float32), found.voxel_size_angstrom)
 
 
-def _of_this(record: dict[str, Any], volume: Named, path: Path, warnings: list[str]) -> dict[str, Any]:
+def _of_this(record: dict[str, Any], volume: Named, path: Judged, warnings: list[str]) -> dict[str, Any]:
     """The record, or an empty one where its shape or its extremes are not those of the volume."""
     told = record.get("volume", {})
     shape, statistics = told.get("shape_zyx"), told.get("statistics")
@@ -214,7 +219,7 @@ def _of_this(record: dict[str, Any], volume: Named, path: Path, warnings: list[s
     if not differs:
         return record
     warnings.append(
-        f"{record_path(path).name} is not the record of this volume (its shape or values differ): it is not used, so "
+        f"{record_name(path)} is not the record of this volume (its shape or values differ): it is not used, so "
         "that neither the tilt range nor the images used are known."
     )
     return {}
@@ -315,7 +320,7 @@ def _is_dark(request: Request, sidecar: dict[str, Any], notes: list[str]) -> boo
 
 
 def _check_options(request: Request) -> None:
-    if bool(request.tilts) != bool(request.angles):
+    if not isinstance(request.tilts, TiltSeries) and bool(request.tilts) != bool(request.angles):
         raise SettingsError("--tilts and --angles belong together: give both or neither")
     if request.held_out and not request.tilts:
         raise SettingsError("--held-out needs --tilts and --angles")
@@ -328,23 +333,26 @@ def _check_options(request: Request) -> None:
         raise SettingsError(f"--particle-diameter: expected a length in Å, at least 1, got {diameter:g}")
 
 
-def _open_halves(paths: tuple[Path, Path], told: tuple[list[str], list[str]], is_volume: bool) -> tuple[Named, Named]:
+def _open_halves(
+    paths: tuple[Judged, Judged], told: tuple[list[str], list[str]], is_volume: bool
+) -> tuple[Named, Named]:
     notes, warnings = told
     first, second = (open_volume(path, notes, is_volume) for path in paths)
-    if all(open_volume_file(path).of_network for path in paths):
+    if all(made_by_network(path) for path in paths):
         warnings.append(SHARED_PRIOR)
-    same = paths[0].samefile(paths[1])
+    same = is_same(*paths)
     if same or (first.voxels.shape == second.voxels.shape and np.array_equal(first.voxels, second.voxels)):
+        what = "file" if same and isinstance(paths[0], Path) else "volume"
         raise InputError(
-            f"the half maps are the same {'file' if same else 'volume'}: {paths[0]} and {paths[1]}; "
+            f"the half maps are the same {what}: {paths[0]} and {paths[1]}; "
             "give reconstructions of the even and of the odd frames (or tilts)"
         )
     return first, second
 
 
-def _open_mask(path: Path, volume: Named, crop: bool) -> Named:
-    opened = open_volume_file(path)
-    voxels = opened.voxels()
+def _open_mask(path: Judged, volume: Named, crop: bool) -> Named:
+    opened = path if isinstance(path, InHand) else open_volume_file(path)
+    voxels = opened.voxels if isinstance(opened, InHand) else opened.voxels()
     if not np.isfinite(voxels).all() or voxels.min() < 0:
         raise InputError(f"the mask {path} must hold finite values of 0 or more; 1 keeps a voxel and 0 leaves it out")
     if not voxels.max() > 0:
@@ -363,11 +371,15 @@ def _open_mask(path: Path, volume: Named, crop: bool) -> Named:
 def _open_images(request: Request, sidecar: dict[str, Any], notes: list[str]) -> Images:
     """Which images to compare: those that are named, or that the record does not list, or else all."""
     assert request.tilts is not None
-    assert request.angles is not None
-    series = read_tilt_series(request.tilts, request.angles)
+    stack: Path | None = None
+    if isinstance(request.tilts, TiltSeries):
+        series = request.tilts
+    else:
+        assert request.angles is not None
+        stack, series = request.tilts, read_tilt_series(request.tilts, request.angles)
     angles = series.geometry.angles_deg
     named = held_out_images(request.held_out, angles) if request.held_out else ()
-    choice = choose_images(sidecar, request.tilts, angles, named)
+    choice = choose_images(sidecar, stack, angles, named)
     notes.append(f"Images used for the volume: {choice.reason}.")
     if mirrored(sidecar):
         notes.append("The volume's z is mirrored, as its sidecar says: it was projected at the negative angles.")

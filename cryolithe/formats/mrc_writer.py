@@ -326,14 +326,19 @@ def _full_or_unwritable(path: Path, error: OSError, needed: int) -> OutputError:
 
 
 def write_volume(
-    path: PathLike, volume: Volume, *, label: str, dtype: DTypeLike = np.float32, overwrite: bool = False
+    path: PathLike,
+    volume: Volume,
+    *,
+    label: str | tuple[str, ...],
+    dtype: DTypeLike = np.float32,
+    overwrite: bool = False,
 ) -> None:
     """Write a volume as MRC2014; ``path`` appears only when it is complete.
 
     Args:
         path: the new file.
         volume: voxels of any real dtype that casts to ``dtype`` within its kind.
-        label: at most 80 ASCII characters are kept.
+        label: one or several, of which at most 10 are kept and of each at most 80 ASCII characters.
         dtype: float32 (mode 2), float16 (mode 12) or an integer type of MRC.
         overwrite: replace an existing file.
 

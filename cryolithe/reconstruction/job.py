@@ -15,7 +15,7 @@ import torch
 from cryolithe.alignment import Alignment, VolumePlace, views
 from cryolithe.device import choose_devices, choose_precision, network_precision
 from cryolithe.errors import InputError, OutputError, SettingsError
-from cryolithe.formats.alignments import alignment_files
+from cryolithe.formats.alignments import alignment_files, format_of_table
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.volume_file import open_volume_file
@@ -157,6 +157,17 @@ class ResolvedJob:
         return 1.0 if contrast == wanted else -1.0
 
 
+def job_of(
+    files: tuple[Path, Path | None], output: Path, settings: ReconstructSettings, reading: Reading | None = None
+) -> Job:
+    """The job of a stack, or of a table of images, and its angles (None: they stand elsewhere)."""
+    tilts, angles = files
+    table = format_of_table(tilts)
+    if table and table.files[0].option not in settings.alignment_files:  # it names the images and aligns them
+        settings = settings.model_copy(update={table.files[0].option: str(tilts)})
+    return Job(tilts, angles, output, settings, reading=reading or Reading())
+
+
 def default_output(tilts: Path, file_format: str = "mrc") -> Path:
     """``<base>_rec.mrc`` or ``<base>_rec.zarr`` beside the stack."""
     name = tilts.name
@@ -260,19 +271,20 @@ def source_files(job: Job) -> SourceFiles:
     return find_sources(job.tilts, job.angles, job.settings, job.reading)
 
 
-def resolve(job: Job, files: SourceFiles | None = None) -> ResolvedJob:
+def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None = None) -> ResolvedJob:
     """Read what is small, check what can be checked, choose what was left open.
 
     Args:
         job: files and settings.
         files: its inputs, if they are known already.
+        sources: what they say, if it is known already.
     """
     settings = job.settings
     devices = choose_devices(settings.device)
     model = load_model(settings.model) if settings.method == "network" else None
     if model is None:
         check_engine(settings.projector)
-    sources = read_sources(files or source_files(job), settings)
+    sources = sources or read_sources(files or source_files(job), settings)
     precision, fallback = _precisions(settings.precision, devices[0], model, sources.series.geometry)
     published = model is not None and model.convention.published
     clip = settings.method == "network" and not published

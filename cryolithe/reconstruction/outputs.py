@@ -101,7 +101,7 @@ def finish(
         watcher.stage("Turning the volume about x", run.grid.shape[1])
         upright = folder.path / _TILTED
         with _new_volume(run, upright, (run.depth, *run.grid.shape[1:]), working_dtype(job.settings)) as writer:
-            statistics = tilt_volume(folder.volume, writer, run.x_tilt_deg, watcher.advance)
+            statistics = tilt_volume(read_mrc(folder.volume).data, writer, run.x_tilt_deg, watcher.advance)
             writer.finish(statistics, labels, run.voxel_size_angstrom)
     finished, stored, scaling = _converted(run, upright, labels, statistics)
     seconds = time.monotonic() - times["start"]

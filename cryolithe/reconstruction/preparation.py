@@ -1,7 +1,8 @@
-"""From a stack on disk to a prepared one: checked, rotated, binned, means removed, ordered for reading by rows.
+"""From a stack to a prepared one: checked, rotated, binned, means removed, ordered for reading by rows.
 
 The prepared stack is a plain file of float32 in the order ``(tilt, y, x)``: an image is one write, a slab of rows is
-one read for each tilt. Images are independent of each other: several are prepared at a time, one core each.
+one read for each tilt; or an array of this order, where nothing is to be written. Images are independent of each other:
+several are prepared at a time, one core each.
 """
 
 from __future__ import annotations
@@ -70,17 +71,17 @@ class Preparation:
 
 @dataclass(frozen=True)
 class PreparedStack:
-    """A prepared stack on disk.
+    """A prepared stack.
 
     Attributes:
-        path: the file.
+        pixels: the file, or the images themselves, float32, shape ``(tilt, y, x)``.
         geometry: angles and prepared image shape.
         sigma: standard deviation of the pixels of the whole series, outliers left out; 1 for a standardised stack.
         clip_level: deviation from the mean beyond which a pixel can only be a defect (a hot pixel, an X-ray); infinite
             for a standardised stack.
     """
 
-    path: Path
+    pixels: Path | NDArray[np.float32]
     geometry: TiltGeometry
     sigma: float
     clip_level: float
@@ -91,11 +92,16 @@ class PreparedStack:
         indices = reflected_rows(first_row, rows, height)
         lowest, highest = int(indices.min()), int(indices.max())
         block = np.empty((self.geometry.tilts, highest + 1 - lowest, width), dtype="<f4")
-        with self.path.open("rb") as file:
-            for tilt, part in enumerate(block):
-                file.seek((tilt * height + lowest) * width * _ITEM)
-                if file.readinto(part.data.cast("B")) != part.nbytes:
-                    raise OutputError(f"the temporary stack {self.path} was cut short while it was in use; run again")
+        if isinstance(self.pixels, Path):
+            with self.pixels.open("rb") as file:
+                for tilt, part in enumerate(block):
+                    file.seek((tilt * height + lowest) * width * _ITEM)
+                    if file.readinto(part.data.cast("B")) != part.nbytes:
+                        raise OutputError(
+                            f"the temporary stack {self.pixels} was cut short while it was in use; run again"
+                        )
+        else:
+            block[:] = self.pixels[:, lowest : highest + 1]
         slab = block if len(indices) == block.shape[1] and indices[0] == lowest else block[:, indices - lowest]
         return torch.from_numpy(slab.astype(np.float32, copy=False))
 
@@ -115,16 +121,16 @@ def image_workers(shape: tuple[int, int], threads: int, budget_bytes: int) -> in
 def prepare_stack(
     series: TiltSeries,
     how: Preparation,
-    path: Path,
+    path: Path | None,
     on_image: Callable[[], object] = lambda: None,
     workers: int = 1,
 ) -> PreparedStack:
-    """Prepare a series; the result does not depend on how many images are worked on at a time.
+    """Prepare a series; the result does not depend on how many images are worked on at a time, or on where they go.
 
     Args:
         series: the aligned series, which `check_images` has passed.
         how: what to do.
-        path: file to write.
+        path: file to write; None to keep the images in memory.
         on_image: called after each image.
         workers: images at a time, see `image_workers`.
 
@@ -133,33 +139,55 @@ def prepare_stack(
     """
     shape = how.image_shape(series.geometry.image_shape)
     geometry = TiltGeometry(series.geometry.angles_deg, shape)
-    image_bytes = shape[0] * shape[1] * _ITEM
     statistics = stack_statistics(series) if how.standardise_stack else None
     reading = threading.Lock()
-    spreads = []
+
+    def spreads(put: Callable[[int, NDArray[np.float32]], object]) -> list[_Spread]:
+        def prepare(number: int) -> _Spread:
+            with reading:  # files that are read one by one need not stand several readers
+                image = _finite(series.image(number))
+            image = _prepared(without_border(image), how, number, statistics)
+            put(number, image)
+            release_pages(series.images)
+            return _Spread(clipped_sigma(image) ** 2, float(np.quantile(np.abs(image), TAIL_QUANTILE)))
+
+        found = []
+        for spread in _each(prepare, geometry.tilts, workers):
+            found.append(spread)
+            on_image()
+        return found
+
+    if path is None:
+        held = np.empty((geometry.tilts, *shape), dtype=np.float32)
+        return _measured(held, geometry, spreads(held.__setitem__), how)
     try:
-        # A link in its place would lead the writing elsewhere.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            os.truncate(file.fileno(), geometry.tilts * image_bytes)
-
-            def prepare(number: int) -> _Spread:
-                with reading:  # files that are read one by one need not stand several readers
-                    image = _finite(series.image(number))
-                image = _prepared(without_border(image), how, number, statistics)
-                _write_at(file.fileno(), image, number * image_bytes)
-                release_pages(series.images)
-                return _Spread(clipped_sigma(image) ** 2, float(np.quantile(np.abs(image), TAIL_QUANTILE)))
-
-            for spread in _each(prepare, geometry.tilts, workers):
-                spreads.append(spread)
-                on_image()
+        return _measured(path, geometry, _written(path, geometry, spreads), how)
     except OSError as error:
         raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
+
+
+def _written(
+    path: Path,
+    geometry: TiltGeometry,
+    spreads: Callable[[Callable[[int, NDArray[np.float32]], object]], list[_Spread]],
+) -> list[_Spread]:
+    """What ``spreads`` finds of the images that it puts into a new file."""
+    image_bytes = geometry.image_shape[0] * geometry.image_shape[1] * _ITEM
+    # A link in its place would lead the writing elsewhere.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        os.truncate(file.fileno(), geometry.tilts * image_bytes)
+        return spreads(lambda number, image: _write_at(file.fileno(), image, number * image_bytes))
+
+
+def _measured(
+    pixels: Path | NDArray[np.float32], geometry: TiltGeometry, spreads: list[_Spread], how: Preparation
+) -> PreparedStack:
+    """A stack with what its images' spreads say of all."""
     if how.standardise_stack:
-        return PreparedStack(path, geometry, 1.0, float("inf"))
+        return PreparedStack(pixels, geometry, 1.0, float("inf"))
     sigma = float(np.sqrt(np.mean([spread.variance for spread in spreads])))
-    return PreparedStack(path, geometry, sigma, defect_level(sigma, [spread.tail for spread in spreads]))
+    return PreparedStack(pixels, geometry, sigma, defect_level(sigma, [spread.tail for spread in spreads]))
 
 
 def _each(work: Callable[[int], _T], count: int, workers: int) -> Iterator[_T]:

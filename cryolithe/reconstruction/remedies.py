@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats import read_angles_deg, read_mrc
-from cryolithe.formats.files import is_file
+from cryolithe.formats.files import input_size_bytes, is_file
 from cryolithe.reconstruction.job import Job, ResolvedJob, check_files, resolve, source_files
+from cryolithe.reconstruction.sources import SourceFiles
 
 # How the field's programs name a stack, and the angles beside it (IMOD's first, AreTomo's, SerialEM's).
 _STACKS = (".mrc", ".st", "_ali.mrc", ".ali", ".mrcs", ".tif", ".tiff")
@@ -28,22 +30,41 @@ def checked(job: Job, to_make: Path | None = None) -> ResolvedJob:
     Raises:
         CryoLitheError: says what is wrong, and what was most likely meant.
     """
-    in_the_way: OutputError | None = None
-    try:
-        files = source_files(job)
+    in_the_way: list[OutputError] = []
+
+    def check(files: SourceFiles) -> None:
         try:
             check_files(job, files, to_make)
         except OutputError as error:
-            in_the_way = error
-        run = resolve(job, files)
+            in_the_way.append(error)
+
+    run = _resolved(job, check)
+    if in_the_way:
+        raise in_the_way[0]
+    return run
+
+
+def checked_inputs(job: Job) -> ResolvedJob:
+    """Check the inputs of a job that writes nothing, and resolve it; errors as those of `checked`."""
+
+    def check(files: SourceFiles) -> None:
+        for path in files.files.values():
+            input_size_bytes(path)
+
+    return _resolved(job, check)
+
+
+def _resolved(job: Job, check: Callable[[SourceFiles], object]) -> ResolvedJob:
+    """Look for the files, check them, resolve the job."""
+    try:
+        files = source_files(job)
+        check(files)
+        return resolve(job, files)
     except CryoLitheError as error:
         remedy = likely_remedy(job)
         if not remedy:
             raise
         raise type(error)(f"{error}; {remedy}") from error
-    if in_the_way is not None:
-        raise in_the_way
-    return run
 
 
 def likely_remedy(job: Job) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
@@ -19,7 +20,7 @@ from cryolithe.inference.pooling import GpuPool
 from cryolithe.limits import usable_cores
 from cryolithe.reconstruction.applying import found_curve, found_trust, make_method, network_rows_of, volume_scale
 from cryolithe.reconstruction.estimate import estimate
-from cryolithe.reconstruction.fitting import fit, fit_slabs, memory_table, predicted
+from cryolithe.reconstruction.fitting import Fit, fit, fit_slabs, memory_table, predicted
 from cryolithe.reconstruction.job import (
     FREE_SETTINGS,
     Finished,
@@ -39,7 +40,7 @@ from cryolithe.reconstruction.preview import write_preview
 from cryolithe.reconstruction.remedies import checked
 from cryolithe.reconstruction.selfcheck import SelfCheck, self_check
 from cryolithe.reconstruction.sidecar import geometry_line
-from cryolithe.reconstruction.slab_folder import SlabFolder
+from cryolithe.reconstruction.slab_folder import SlabFolder, SlabPlace
 from cryolithe.reconstruction.slabs import run_slabs
 from cryolithe.reconstruction.sources import offers
 from cryolithe.reconstruction.storing import PARTS, all_finite, scaled, store
@@ -62,7 +63,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         return finished_before(job)
     run = checked(job)
     watcher.stage("Checking images", 1)
-    notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), _image_workers(run))
+    notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), image_workers_of(run))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
     folder = SlabFolder(job.partial)
     try:
@@ -78,11 +79,11 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         watcher.note(geometry_line(run))
         watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
         stack = _prepared(run, folder, watcher)
-        plan = _with_polarity(run, folder, plan, stack, watcher)
-        plan = _with_fusion(run, folder, plan, stack, watcher)
-        plan = _with_trust(run, folder, plan, stack, watcher)
+        plan = with_polarity(run, folder, plan, stack, watcher)
+        plan = with_fusion(run, folder, plan, stack, watcher)
+        plan = with_trust(run, folder, plan, stack, watcher)
         prepared = time.monotonic()
-        plan = {**plan, **_make_slabs(run, folder, plan, stack, watcher)}
+        plan = {**plan, **make_slabs(run, folder, plan, stack, watcher)}
         if not run.files.unchanged:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
@@ -166,14 +167,7 @@ def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, A
                 "give --overwrite to start anew, or choose another -o"
             )
     fitting = fit(run)
-    what = f"model {run.model.name} {run.model.sha256[:12]}" if run.model else settings.method
-    plan = {
-        "work": work,
-        "slab_rows": fitting.slab_rows,
-        "batch": fitting.batch,
-        "threads": torch.get_num_threads(),
-        "label": file_label(what),
-    }
+    plan = first_plan(run, fitting, work)
     folder.forget()
     with VolumeWriter.create(
         folder.volume, run.grid.shape, run.voxel_size_angstrom, working_dtype(settings), target=run.job.output
@@ -181,6 +175,24 @@ def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, A
         pass
     folder.begin(plan)
     return plan
+
+
+def first_plan(run: ResolvedJob, fitting: Fit, work: dict[str, Any]) -> dict[str, Any]:
+    """What decides the slabs of a new run.
+
+    Args:
+        run: what is to be done.
+        fitting: what fits into memory.
+        work: what decides the result.
+    """
+    what = f"model {run.model.name} {run.model.sha256[:12]}" if run.model else run.job.settings.method
+    return {
+        "work": work,
+        "slab_rows": fitting.slab_rows,
+        "batch": fitting.batch,
+        "threads": torch.get_num_threads(),
+        "label": file_label(what),
+    }
 
 
 def _usable(run: ResolvedJob, folder: SlabFolder) -> bool:
@@ -211,11 +223,11 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
 def _prepared(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> PreparedStack:
     """Prepare the stack; it is made anew by a resumed run, which gives the same values."""
     watcher.stage("Preparing images", run.series.geometry.tilts)
-    workers = _image_workers(run)
+    workers = image_workers_of(run)
     return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1), workers)
 
 
-def _image_workers(run: ResolvedJob) -> int:
+def image_workers_of(run: ResolvedJob) -> int:
     """Images to prepare at a time, with the host's cores in its memory."""
     cpu = torch.device("cpu")
     budget = memory_budget_bytes(run.job.settings.max_memory if run.device.type == "cpu" else None, cpu)
@@ -223,8 +235,8 @@ def _image_workers(run: ResolvedJob) -> int:
     return image_workers(run.series.geometry.image_shape, threads, budget - BASE_BYTES)
 
 
-def _with_polarity(
-    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+def with_polarity(
+    run: ResolvedJob, folder: SlabPlace, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
 ) -> dict[str, Any]:
     """The journal's first line with what dense matter is taken to be; what an unfinished run settled stays."""
     polarity = planned_polarity(plan)
@@ -240,8 +252,8 @@ def _with_polarity(
     return plan
 
 
-def _with_fusion(
-    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+def with_fusion(
+    run: ResolvedJob, folder: SlabPlace, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
 ) -> dict[str, Any]:
     """The journal's first line with how filtered back-projection is mixed in; what an unfinished run settled stays."""
     if run.model is None:
@@ -260,8 +272,8 @@ def _with_fusion(
     return plan
 
 
-def _with_trust(
-    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+def with_trust(
+    run: ResolvedJob, folder: SlabPlace, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
 ) -> dict[str, Any]:
     """The journal's first line with how much of the missing wedge stays; what an unfinished run settled stays."""
     if run.model is None:
@@ -277,8 +289,8 @@ def _with_trust(
     return plan
 
 
-def _make_slabs(
-    run: ResolvedJob, folder: SlabFolder, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+def make_slabs(
+    run: ResolvedJob, folder: SlabPlace, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
 ) -> dict[str, Any]:
     """Reconstruct and write all slabs that the journal does not have yet.
 
@@ -310,7 +322,7 @@ def _make_slabs(
     missing = _missing_rows(folder, height, plan["slab_rows"])
     dtype = working_dtype(run.job.settings)
     with (
-        VolumeWriter.open(folder.volume, run.grid.shape, dtype, target=run.job.output) as writer,
+        folder.writer(run.grid.shape, dtype, run.job.output) as writer,
         ThreadPoolExecutor(PARTS, "cryolithe-store") as beside,
     ):
         for made in run_slabs(methods, missing, read, watcher.note, stopped):
@@ -334,7 +346,7 @@ def _make_slabs(
     return {"pooling": pooling, "made_again": _made_again(run, folder)}
 
 
-def _made_again(run: ResolvedJob, folder: SlabFolder) -> dict[str, Any] | None:
+def _made_again(run: ResolvedJob, folder: SlabPlace) -> dict[str, Any] | None:
     """Rows of the slabs in which values left the range of the usual precision, and their precision."""
     usual = (None, precision_name(run.precision))
     others = [slab for slab in folder.slabs if slab.precision not in usual]
@@ -344,8 +356,12 @@ def _made_again(run: ResolvedJob, folder: SlabFolder) -> dict[str, Any] | None:
 
 
 def _self_checked(folder: SlabFolder, stack: PreparedStack, device: torch.device) -> SelfCheck:
-    """Compare the volume with its images on the device, or on the CPU where the device has too little memory."""
-    volume = read_mrc(folder.volume).data
+    """Compare the volume so far with its images."""
+    return self_checked(read_mrc(folder.volume).data, stack, device)
+
+
+def self_checked(volume: NDArray[Any], stack: PreparedStack, device: torch.device) -> SelfCheck:
+    """Compare a volume, shape ``(z, y, x)``, with its images on the device, or on the CPU where memory is short."""
     try:
         return self_check(volume, stack, device)
     except (MemoryError, RuntimeError) as error:
@@ -355,7 +371,7 @@ def _self_checked(folder: SlabFolder, stack: PreparedStack, device: torch.device
     return self_check(volume, stack, torch.device("cpu"))
 
 
-def _missing_rows(folder: SlabFolder, height: int, slab: int) -> list[tuple[int, int]]:
+def _missing_rows(folder: SlabPlace, height: int, slab: int) -> list[tuple[int, int]]:
     """Slabs, (first row, row after the last), of at most ``slab`` rows that the journal does not have yet."""
     ends = {done.start: done.stop for done in folder.slabs}
     missing, row = [], 0

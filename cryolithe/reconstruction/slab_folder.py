@@ -12,11 +12,11 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from cryolithe.formats import VolumeStatistics
+from cryolithe.formats import VolumeStatistics, VolumeWriter
 from cryolithe.formats.mrc_header import HEADER_BYTES
 from cryolithe.work.folder import WorkFolder
 from cryolithe.work.locking import no_link
@@ -40,6 +40,27 @@ class Slab:
     precision: str | None = None
 
 
+class SlabPlace(Protocol):
+    """Where slabs are kept: a working folder, or memory."""
+
+    @property
+    def slabs(self) -> list[Slab]:
+        """Finished slabs in the order in which they were made."""
+        ...
+
+    def settle(self, plan: dict[str, Any]) -> None:
+        """More of what is being done is known now."""
+        ...
+
+    def done(self, entry: Slab) -> None:
+        """Note a slab that is written."""
+        ...
+
+    def writer(self, shape: tuple[int, int, int], dtype: str, target: Path) -> VolumeWriter:
+        """Of the volume so far: its voxels ``(z, y, x)``, their type, the name to be shown in messages."""
+        ...
+
+
 def _slab(statistics: dict[str, Any], **rest: Any) -> Slab:
     return Slab(statistics=VolumeStatistics(**statistics), **rest)
 
@@ -54,6 +75,10 @@ class SlabFolder(WorkFolder[Slab]):
     def slabs(self) -> list[Slab]:
         """Finished slabs in the order in which they were made."""
         return self.entries
+
+    def writer(self, shape: tuple[int, int, int], dtype: str, target: Path) -> VolumeWriter:
+        """Of the volume so far, see `SlabPlace`."""
+        return VolumeWriter.open(self.volume, shape, dtype, target=target)
 
     @property
     def stack(self) -> Path:

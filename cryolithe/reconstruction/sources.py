@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryolithe.alignment import Alignment, plain_alignment, rotation
-from cryolithe.errors import SettingsError
+from cryolithe.errors import GeometryError, SettingsError
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignment_format import AlignmentFormat, Named, Stack
 from cryolithe.formats.alignments import (
@@ -74,6 +74,23 @@ class Sources:
     aligned: bool
 
 
+@dataclass(frozen=True)
+class Held:
+    """Images with what is known of them beside their angles.
+
+    Attributes:
+        images: shape ``(tilt, y, x)``.
+        pixel_size_angstrom: or None.
+        notes: for the user.
+        labels: texts of a header.
+    """
+
+    images: Images
+    pixel_size_angstrom: float | None = None
+    notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
 def mirrored(settings: ReconstructSettings) -> bool:
     """Whether z runs against ``u = x cos θ + z sin θ``."""
     return (settings.handedness in ("aretomo", "warp")) != settings.flip_z
@@ -117,6 +134,32 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
         alignment = files.format.read(named, Stack(sections, (height, width), pixel))
     else:
         alignment = plain_alignment(angles_of(named, sections))
+    viewing = of_denoised_images(named.tilts, mrc.labels)
+    assumed = assumptions(named, None if _moving(named) else settings.tilt_axis)
+    told = Held(images, pixel, (*mrc.notes, *alignment.notes, *viewing, *assumed), mrc.labels)
+    return _sources(files, told, alignment, settings)
+
+
+def held_sources(told: Held, angles_deg: Sequence[float], settings: ReconstructSettings) -> Sources:
+    """An aligned series that somebody has in hand, with its angles.
+
+    Raises:
+        GeometryError: if images and angles describe no tilt series.
+    """
+    named = Named(Path("tilts"), None, {}, settings.bin, settings.thickness, Reading())
+    files = SourceFiles(named, None, (), {}, {})
+    sections = told.images.shape[0]
+    angles = tuple(float(angle) for angle in angles_deg)
+    if len(angles) != sections:
+        raise GeometryError(
+            f"the stack holds {sections} images but there are {len(angles)} tilt angles; give one angle for each image"
+        )
+    return _sources(files, told, plain_alignment(angles, "imod"), settings)
+
+
+def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: ReconstructSettings) -> Sources:
+    """A series, its alignment as the settings will have it."""
+    images, (sections, height, width) = told.images, told.images.shape
     if settings.centre is not None:
         alignment = replace(alignment, centre=settings.centre)
     aligned = files.format is not None or alignment.centre != "imod"
@@ -126,15 +169,13 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     sign = -1.0 if mirrored(settings) else 1.0
     geometry = TiltGeometry(tuple(sign * image.angle_deg for image in alignment.images), (height, width))
     used = tuple(image.section for image in alignment.images)
-    viewing = of_denoised_images(named.tilts, mrc.labels)
-    assumed = assumptions(named, None if _moving(named) else settings.tilt_axis)
     series = TiltSeries(
         images,
         geometry,
-        alignment.pixel_size_angstrom or pixel,
-        (*mrc.notes, *alignment.notes, *viewing, *assumed),
+        alignment.pixel_size_angstrom or told.pixel_size_angstrom,
+        told.notes,
         None if used == tuple(range(sections)) else used,
-        mrc.labels,
+        told.labels,
     )
     return Sources(files, series, alignment, aligned)
 

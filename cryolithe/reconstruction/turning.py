@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
+from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.geometry import centre_px
 from cryolithe.mirrors import reflected
 
@@ -36,19 +36,18 @@ def depth_before(shape: tuple[int, int, int], x_tilt_deg: float) -> int:
 
 
 def tilt_volume(
-    source: Path, writer: VolumeWriter, x_tilt_deg: float, on_rows: Callable[[int], object] = lambda rows: None
+    before: NDArray[Any], writer: VolumeWriter, x_tilt_deg: float, on_rows: Callable[[int], object] = lambda rows: None
 ) -> VolumeStatistics:
     """Turn a volume about x: voxel V of the result is read at Rx(α) V, both about the middle.
 
-    What lies beyond the source's rows repeats its last one.
+    What lies beyond its rows repeats its last one.
 
     Args:
-        source: MRC volume, shape ``(depth_before(...), y, x)``.
+        before: voxels, shape ``(depth_before(...), y, x)``.
         writer: of the result.
         x_tilt_deg: α.
         on_rows: called with the rows that were just done.
     """
-    before = read_mrc(source).data
     depth, height, _ = writer.shape
     tilt = math.radians(x_tilt_deg)
     c, s = math.cos(tilt), math.sin(tilt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -49,7 +50,11 @@ def read_recipe(path: Path) -> Recipe:
             value out of range.
         InputError: if a noise profile cannot be read.
     """
-    values = read_yaml_table(path, "recipe")
+    return checked_recipe(read_yaml_table(path, "recipe"), path)
+
+
+def checked_recipe(values: Mapping[str, Any], path: Path) -> Recipe:
+    """The recipe of some values, as a file of this name holds them; errors as those of `read_recipe`."""
     try:
         return _with_profile(Recipe(**values), path)
     except SettingsError as error:

@@ -1,0 +1,62 @@
+"""What is to be judged: a file, or a volume that somebody has in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.volume_file import open_volume_file
+
+
+@dataclass(frozen=True, eq=False)
+class InHand:
+    """A volume in memory.
+
+    Attributes:
+        name: for messages.
+        voxels: shape ``(z, y, x)``.
+        voxel_size_angstrom: edge of a voxel, or None.
+        record: how it was made, as a sidecar tells it; empty where nobody knows.
+        of_network: whether a network made it.
+    """
+
+    name: str
+    voxels: NDArray[Any]
+    voxel_size_angstrom: float | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    of_network: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Judged = Path | InHand
+
+
+def record_of(given: Judged) -> dict[str, Any]:
+    """How a volume was made; empty where nobody knows."""
+    return dict(given.record) if isinstance(given, InHand) else read_record_beside(given)
+
+
+def record_name(given: Judged) -> str:
+    """What its record is called in messages."""
+    return f"the record of {given}" if isinstance(given, InHand) else given.with_suffix(".json").name
+
+
+def made_by_network(given: Judged) -> bool:
+    """Whether a network made a volume."""
+    return given.of_network if isinstance(given, InHand) else open_volume_file(given).of_network
+
+
+def is_same(a: Judged, b: Judged) -> bool:
+    """Whether two are one and the same, whatever their values."""
+    if isinstance(a, InHand) or isinstance(b, InHand):
+        both = isinstance(a, InHand) and isinstance(b, InHand)
+        return both and (a.voxels is b.voxels or np.shares_memory(a.voxels, b.voxels))  # type: ignore[union-attr]
+    return a.samefile(b)

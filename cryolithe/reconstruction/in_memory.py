@@ -1,0 +1,175 @@
+"""One reconstruction of images in hand, or of files, into memory: the slabs of `run`, no file written."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.errors import ResourceError
+from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
+from cryolithe.formats.int8 import int8_scale
+from cryolithe.reconstruction.fitting import fit
+from cryolithe.reconstruction.job import ResolvedJob
+from cryolithe.reconstruction.looking import planned_polarity
+from cryolithe.reconstruction.outputs import working_dtype
+from cryolithe.reconstruction.plan import free_bytes
+from cryolithe.reconstruction.preparation import check_images, prepare_stack
+from cryolithe.reconstruction.run import (
+    first_plan,
+    image_workers_of,
+    make_slabs,
+    self_checked,
+    with_fusion,
+    with_polarity,
+    with_trust,
+)
+from cryolithe.reconstruction.sidecar import geometry_line, sidecar_record
+from cryolithe.reconstruction.slab_folder import Slab
+from cryolithe.reconstruction.sources import offers
+from cryolithe.reconstruction.turning import tilt_volume
+from cryolithe.work.watcher import Watcher
+
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Made:
+    """A volume and how it was made.
+
+    Attributes:
+        voxels: shape ``(z, y, x)``, of the type that was asked for.
+        voxel_size_angstrom: edge of a voxel, or None.
+        labels: for the header of a file.
+        record: as in the sidecar of `run`, but for the name of the volume.
+        warnings: what is wrong with it.
+    """
+
+    voxels: NDArray[Any]
+    voxel_size_angstrom: float | None
+    labels: tuple[str, ...]
+    record: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+class HeldWriter(VolumeWriter):
+    """Writes into an array, in the type of a file, and refuses what a file could not hold."""
+
+    def __init__(self, shape: tuple[int, int, int], dtype: str) -> None:
+        super().__init__(Path("the volume"), -1, shape, np.dtype(dtype))
+        self.voxels: NDArray[Any] = np.empty(shape, self.dtype)
+
+    def write_rows(self, y0: int, slab: NDArray[Any]) -> None:
+        """Keep rows, see `VolumeWriter`."""
+        self.voxels[:, y0 : y0 + slab.shape[1]] = self.cast(slab)
+
+    def sync(self) -> None:
+        """Nothing."""
+
+
+class _HeldSlabs:
+    """Stands for the working folder of a run."""
+
+    def __init__(self, shape: tuple[int, int, int], dtype: str) -> None:
+        self.slabs: list[Slab] = []
+        self._writer = HeldWriter(shape, dtype)
+
+    @property
+    def voxels(self) -> NDArray[Any]:
+        """The volume so far."""
+        return self._writer.voxels
+
+    def settle(self, plan: dict[str, Any]) -> None:
+        """Nothing: no later run goes on from here."""
+
+    def done(self, entry: Slab) -> None:
+        """Note a slab."""
+        self.slabs.append(entry)
+
+    def writer(self, shape: tuple[int, int, int], dtype: str, target: Path) -> VolumeWriter:
+        """Of the volume so far."""
+        return self._writer
+
+
+def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
+    """Reconstruct one tilt series: the same voxels as `run.reconstruct` writes of the same images and settings.
+
+    Args:
+        run: what is to be done; the name of its output is not used.
+        watcher: told how far it is, what is assumed, and what is wrong (``Warning: ...``).
+
+    Raises:
+        CryoLitheError: for everything that the user can mend.
+    """
+    started = time.monotonic()
+    _check_room(run)
+    watcher.stage("Checking images", 1)
+    notes = check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts), image_workers_of(run))
+    run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
+    work = {f"{name}_sha256": sha256 for name, sha256 in run.files.hashes().items()}
+    plan = first_plan(run, fit(run), work)
+    for text in (*run.series.notes, *offers(run.files.named), geometry_line(run)):
+        watcher.note(text)
+    watcher.stage("Preparing images", run.series.geometry.tilts)
+    stack = prepare_stack(run.series, run.preparation, None, lambda: watcher.advance(1), image_workers_of(run))
+    held = _HeldSlabs(run.grid.shape, working_dtype(run.job.settings))
+    plan = with_polarity(run, held, plan, stack, watcher)
+    plan = with_fusion(run, held, plan, stack, watcher)
+    plan = with_trust(run, held, plan, stack, watcher)
+    prepared = time.monotonic()
+    plan = {**plan, **make_slabs(run, held, plan, stack, watcher)}
+    checked = self_checked(held.voxels, stack, run.device)
+    for warning in checked.warnings:
+        watcher.note(f"Warning: {warning}")
+    polarity = planned_polarity(plan)
+    labels = (*run.series.labels, polarity.label(plan["label"]) if polarity else plan["label"])
+    voxels, statistics = _upright(run, held, watcher)
+    scaling: dict[str, Any] = {}
+    if run.job.settings.dtype == "int8":
+        scale = int8_scale(statistics)
+        voxels, labels, scaling = scale.values(voxels), (*labels, scale.label), scale.record
+        statistics = _statistics(voxels)
+    warnings = (*(polarity.warnings if polarity else ()), *checked.warnings)
+    record = sidecar_record(run, plan, statistics)
+    record["volume"].update(scaling)
+    record["self_check"], record["warnings"] = checked.record(), warnings
+    seconds = {"total": time.monotonic() - started, "preparation": prepared - started}
+    record["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
+    return Made(voxels, run.voxel_size_angstrom, labels, record, warnings)
+
+
+def _upright(run: ResolvedJob, held: _HeldSlabs, watcher: Watcher) -> tuple[NDArray[Any], VolumeStatistics]:
+    """The wanted volume, turned about x where the alignment says so, and its statistics."""
+    if run.x_tilt_deg:
+        watcher.stage("Turning the volume about x", run.grid.shape[1])
+        writer = HeldWriter((run.depth, *run.grid.shape[1:]), working_dtype(run.job.settings))
+        statistics = tilt_volume(held.voxels, writer, run.x_tilt_deg, watcher.advance)
+        return writer.voxels, statistics
+    merged = RunningStatistics()
+    for slab in sorted(held.slabs, key=lambda slab: slab.start):
+        merged.merge(slab.voxels, slab.statistics)
+    return held.voxels, merged.result()
+
+
+def _statistics(voxels: NDArray[Any]) -> VolumeStatistics:
+    running = RunningStatistics()
+    running.add(voxels)
+    return running.result()
+
+
+def _check_room(run: ResolvedJob) -> None:
+    """Raise ResourceError where stack and volume themselves do not fit into memory."""
+    height, width = run.grid.shape[1:]
+    needed = _FLOAT * (math.prod(run.grid.shape) + run.series.geometry.tilts * height * width)
+    free = free_bytes(torch.device("cpu"))
+    if needed > free:
+        raise ResourceError(
+            f"the volume and its prepared images need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; "
+            "use the command cryolithe reconstruct, which keeps them on the disk, or a larger bin"
+        )
