@@ -37,6 +37,7 @@ ALLOWED = {
     "greys": set(),
     "report": {"errors", "greys", "metrics", "formats"},
     "models": {"errors", "hashing"},
+    "recipes": {"errors"},
     "network": {"errors", "hashing", "filters", "known", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruction": {
@@ -67,7 +68,7 @@ ALLOWED = {
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruction", "simulation",
-        "optimise", "noise",
+        "optimise", "noise", "recipes",
     },
     "adapt": {
         "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
@@ -76,7 +77,7 @@ ALLOWED = {
     "style": {"errors", "images", "tilts", "optimise", "simulation"},
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",
-        "work", "optimise",
+        "work", "optimise", "recipes",
     },
     "denoising": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
