@@ -41,9 +41,9 @@ ALLOWED = {
     "network": {"errors", "hashing", "filters", "known", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruction": {
-        "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "images", "filters",
-        "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network", "inference",
-        "mirrors", "work",
+        "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "greys", "images",
+        "filters", "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network",
+        "inference", "mirrors", "work",
     },
     "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
     "portals": {"errors", "formats"},
@@ -54,8 +54,8 @@ ALLOWED = {
     },
     "noise": {"errors", "greys", "images", "tilts", "formats", "report"},
     "simulation": {
-        "errors", "hashing", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report",
-        "noise",
+        "errors", "hashing", "yaml_table", "geometry", "filters", "greys", "images", "volume", "projector", "formats",
+        "report", "noise",
     },
     "evaluation": {
         "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
