@@ -119,10 +119,12 @@ def plot_central_slices(
     voxel_size_angstrom: float | None = None,
     source: str = "",
     caption: str = "",
+    scale: GreyScale | None = None,
 ) -> None:
-    """Draw three orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
+    """Draw orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
 
-    All slices have the same size of a voxel. The three slices of a volume share a grey scale (`cryolithe.greys`).
+    All slices have the same size of a voxel. The slices of a volume share a grey scale (`cryolithe.greys`). With a
+    scale for all of them the volumes are compared: YZ, which looks along the tilted direction as XZ does, is left out.
     Axes run to the right and upwards, with the origin at the lower left. Large values are bright: of volumes with dense
     matter bright give the negative (`cryolithe.greys.dark_sign`).
 
@@ -132,6 +134,7 @@ def plot_central_slices(
         voxel_size_angstrom: edge of a voxel in all volumes; adds a scale bar.
         source: what was drawn, kept in the text of a PNG file; see `drawn_source`.
         caption: below, in as many lines as it needs.
+        scale: of all volumes; None: each has its own.
 
     Raises:
         InputError: if there is no volume or an array is not 3-D.
@@ -141,7 +144,8 @@ def plot_central_slices(
 
     if not panels or any(volume.ndim != 3 for _, volume in panels):
         raise InputError(f"slices need volumes (z, y, x), got arrays of shape {[v.shape for _, v in panels]}")
-    columns = [_central_slices(volume) for _, volume in panels]
+    shown = 3 if scale is None else 2
+    columns = [dict(list(_central_slices(volume).items())[:shown]) for _, volume in panels]
     widths = [max(image.shape[1] for image in images.values()) for images in columns]
     heights = [max(images[view].shape[0] for images in columns) for view in columns[0]]
     gaps = (GAP * (len(columns) + 1), GAP * len(heights))
@@ -160,13 +164,13 @@ def plot_central_slices(
         figure = Figure(figsize=size, dpi=DPI)
         left = MARGIN + GAP
         for (title, _), images, width in zip(panels, columns, widths, strict=True):
-            scale = grey_scale(images.values())
+            greys = grey_scale(images.values()) if scale is None else scale
             top = size[1] - TITLE
             for (view, image), height in zip(images.items(), heights, strict=True):
                 wide, tall = inch_per_px * image.shape[1], inch_per_px * image.shape[0]
                 box = (left / size[0], (top - tall) / size[1], wide / size[0], tall / size[1])
                 axes = figure.add_axes(box)
-                draw_section(axes, image, scale, aspect="auto")
+                draw_section(axes, image, greys, aspect="auto")
                 axes.set(xticks=[], yticks=[])
                 if left == MARGIN + GAP:
                     axes.set_ylabel(view, rotation=0, ha="right", va="center")

@@ -26,8 +26,9 @@ ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this pai
 def command() -> None:
     """Curated real pairs: a deposited tilt series with the tomogram that it should become.
 
-    A manifest (YAML) says where the files of an entry are and how the targets were made; training_data/empiar_*.yaml
-    are such. The format is described in training_data/README.md.
+    A manifest (YAML) says where the files of an entry are and how the targets were made. A manifest that comes with the
+    program, such as empiar_11830, is given by its name (cryolithe recipes list); the format is described in
+    training_data/README.md.
     """
 
 

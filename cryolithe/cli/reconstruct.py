@@ -54,7 +54,7 @@ def settings_options(
             kind: Any = next(t for t in (get_args(annotation) or (annotation,)) if t is not type(None))
             if get_origin(kind) is Literal:
                 kind = click.Choice(get_args(kind))
-            also = {"shell_complete": complete_model} if name == "model" else {}
+            also: dict[str, Any] = {"shell_complete": complete_model} if name == "model" else {}
             declaration = click.option(
                 flag, name, type=kind, default=None, metavar=_METAVARS.get(name), help=text, **also
             )
