@@ -128,7 +128,7 @@ def test_the_contact_sheet_of_a_simulated_series_says_dose_defocus_and_pixel_siz
 
 
 def test_the_slab_with_most_particles_is_shown_and_what_was_missed_in_it():
-    assert _fullest_slab(np.array([3.0, 40.0, 41.0, 44.0]), 64, 10.0) == (37, 48)
+    assert _fullest_slab(np.array([3.0, 40.0, 41.0, 44.0]), 64, 10.0) == (34, 45)
     low, high = _fullest_slab(np.array([63.0]), 64, 10.0)
     assert low < 63 < high == 64
     known, hits = np.array([[5.0, 5, 5], [5, 20, 20]]), np.array([[5.0, 6, 5]])
