@@ -120,6 +120,7 @@ def plot_central_slices(
     source: str = "",
     caption: str = "",
     scale: GreyScale | None = None,
+    through: tuple[int, int, int] | None = None,
 ) -> None:
     """Draw orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
 
@@ -135,6 +136,7 @@ def plot_central_slices(
         source: what was drawn, kept in the text of a PNG file; see `drawn_source`.
         caption: below, in as many lines as it needs.
         scale: of all volumes; None: each has its own.
+        through: the voxel ``(z, y, x)`` that all slices go through; None: the middle one of each volume.
 
     Raises:
         InputError: if there is no volume or an array is not 3-D.
@@ -145,7 +147,7 @@ def plot_central_slices(
     if not panels or any(volume.ndim != 3 for _, volume in panels):
         raise InputError(f"slices need volumes (z, y, x), got arrays of shape {[v.shape for _, v in panels]}")
     shown = 3 if scale is None else 2
-    columns = [dict(list(_central_slices(volume).items())[:shown]) for _, volume in panels]
+    columns = [dict(list(_central_slices(volume, through).items())[:shown]) for _, volume in panels]
     widths = [max(image.shape[1] for image in images.values()) for images in columns]
     heights = [max(images[view].shape[0] for images in columns) for view in columns[0]]
     gaps = (GAP * (len(columns) + 1), GAP * len(heights))
@@ -265,9 +267,9 @@ def plot_contact_sheet(
         _save(figure, Path(path))
 
 
-def _central_slices(volume: NDArray[Any]) -> dict[str, FloatArray]:
+def _central_slices(volume: NDArray[Any], through: tuple[int, int, int] | None = None) -> dict[str, FloatArray]:
     """Return the slices through the middle voxel by name: the first letter runs to the right, the second upwards."""
-    z, y, x = (n // 2 for n in volume.shape)
+    z, y, x = through or (n // 2 for n in volume.shape)
     views = {"XY": volume[z], "XZ": volume[:, y], "YZ": volume[:, :, x]}
     return {name: np.asarray(image, dtype=np.float64) for name, image in views.items()}
 

@@ -22,7 +22,7 @@ from cryolithe.report import plot_central_slices
 HERE = Path(__file__).resolve().parent
 NEEDLE = HERE / "needle"
 OUTPUT = NEEDLE / "output"
-SEED = "7"  # of a specimen with a membrane through its middle
+SEED, THROUGH = "7", (54, 116, 57)  # a specimen, and a voxel (z, y, x) in the vesicle that it holds
 Volume = NDArray[np.float32]
 
 
@@ -83,14 +83,14 @@ def at_densities_of(truth: Volume, estimate: Volume) -> Volume:
 
 
 def draw_comparison(picture: Path, panels: list[tuple[str, Volume]], voxel: float | None) -> None:
-    """All volumes cut alike through the membrane, in the same greys."""
+    """All volumes cut alike through the vesicle, in the same greys."""
     truth = panels[-1][1]
-    greys = grey_scale((truth[len(truth) // 2], truth[:, truth.shape[1] // 2]))
+    greys = grey_scale((truth[THROUGH[0]], truth[:, THROUGH[1]]))
     caption = (
         f"Simulated: 41 tilts of ±60°, white noise at -5 dB · {voxel:.4g} Å per voxel · one grey scale for all, that "
         f"of the truth, to whose densities each volume is brought · {DENSE_DARK}"
     )
-    plot_central_slices(picture, panels, voxel, caption=caption, scale=greys)
+    plot_central_slices(picture, panels, voxel, caption=caption, scale=greys, through=THROUGH)
     print(f"\nFBP, network and truth side by side: {picture}")
 
 
