@@ -309,7 +309,8 @@ def _picks(found: Evaluation, shown: Pictures, voxel: float | None) -> Drawn:
     picks, hits = shown.picks[:best], shown.hits[:best]
     size = (8.8, 4.7) if found.matching else (6.2, 5.6)
     with _figure(size[0], size[1] + 1.5) as (figure, out):
-        upper, lower = (figure.add_subfigure(part) for part in figure.add_gridspec(2, 1, height_ratios=(size[1], 1.5)))
+        rows = figure.add_gridspec(2, 1, height_ratios=(size[1], 1.5))
+        upper, lower = (figure.add_subfigure(rows[number]) for number in range(2))
         grid = upper.subplots(1, 2 if found.matching else 1, squeeze=False)[0]
         low, high = _thinner(slab)
         image = _dark(shown) * np.asarray(volume[low:high], dtype=np.float32).mean(axis=0)
