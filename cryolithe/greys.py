@@ -6,6 +6,9 @@ flat inside of a crystal does not widen it, and from ranks of these tiles that a
 Outwards from the background the curve bends, ``u / (1 + |u|)``: twice as dense is darker still, but not by twice as
 much. Where something far denser fills many tiles whole, like a crystal or a specimen milled to a needle, the
 curve also goes on evenly, lest the inside be lost in black.
+
+Dense matter is dark in every picture, as in cryo images, whatever the file's own polarity; the picture says so. Only
+where nobody knows the polarity are values shown as they are stored, large ones bright.
 """
 
 from __future__ import annotations
@@ -30,6 +33,23 @@ _BODY_SHARE = 0.5  # height of the even part of the curve at most, at the body
 _BODY_ROOM = 1.2  # beyond the body
 _LEAST_SIDE = 0.3  # of the greys of the wider side, for the other: the background itself is neither black nor white
 _FILLED = 2.0  # spreads of a tile: values farther from the rest that fill whole tiles are no specimen
+
+
+DENSE_DARK = "dense matter dark"
+
+
+def dark_sign(contrast: str | None) -> float:
+    """What values are multiplied by, so that large ones are bright and dense matter is dark.
+
+    Args:
+        contrast: of dense matter among the values: "dark", "bright", or None where nobody knows.
+    """
+    return -1.0 if contrast == "bright" else 1.0
+
+
+def told_polarity(contrast: str | None) -> str:
+    """What a picture says of its greys, for values of this contrast times `dark_sign`."""
+    return DENSE_DARK if contrast in ("dark", "bright") else "large values bright, as stored"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 from collections.abc import Iterable, Sequence
 
@@ -23,6 +24,8 @@ img { max-width: 100%; display: block; }
 """
 # Makes a browser refuse whatever would be loaded from elsewhere.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# The same, but for pictures that lie beside the page, on a disk or a server.
+_BESIDE = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'"
 
 
 def escaped(text: object) -> str:
@@ -30,7 +33,7 @@ def escaped(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def document(title: str, style: str, body: Iterable[str], alone: bool = False) -> str:
+def document(title: str, style: str, body: Iterable[str], alone: bool = False, script: str = "") -> str:
     """A whole page.
 
     Args:
@@ -38,20 +41,33 @@ def document(title: str, style: str, body: Iterable[str], alone: bool = False) -
         style: CSS.
         body: its parts, of HTML.
         alone: a browser shall load nothing beside the page, and run nothing in it.
+        script: JavaScript, which runs when the page is there; a browser then runs no other, and loads nothing but
+            pictures that lie beside the page. It must not hold ``</``, which could end it.
+
+    Raises:
+        ValueError: if the script could end before its end.
     """
+    if "</" in script or "<!--" in script:
+        raise ValueError("a script must hold neither '</' nor '<!--'")
+    code = f"\n{script}"
+    policy = _POLICY if alone else ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii")
+        policy = f"{_BESIDE}; script-src 'sha256-{digest}'"
     head = (
         "<!DOCTYPE html>",
         '<html lang="en">',
         "<head>",
         '<meta charset="utf-8">',
-        *([f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'] if alone else []),
+        *([f'<meta http-equiv="Content-Security-Policy" content="{policy}">'] if policy else []),
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escaped(title)}</title>",
         f"<style>\n{style}</style>",
         "</head>",
         "<body>",
     )
-    return "\n".join([*head, *body, "</body></html>\n"])
+    end = [f"<script>{code}</script>"] if script else []
+    return "\n".join([*head, *body, *end, "</body></html>\n"])
 
 
 def table(heads: Sequence[str], rows: Iterable[Iterable[str]], classes: Sequence[str] = ()) -> str:

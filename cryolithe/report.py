@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ STYLE: dict[Any, Any] = {"font.size": 9.0, "axes.titlesize": 10.0, "axes.linewid
 # Sizes of the slice figure, inches.
 WIDEST, TALLEST = 12.0, 10.0
 MARGIN, GAP, TITLE = 0.45, 0.12, 0.3
+LINE, LETTER = 0.17, 0.075  # of a caption
 
 
 def write_json(path: str | Path, obj: object) -> None:
@@ -121,17 +123,25 @@ def plot_central_slices(
     panels: Sequence[tuple[str, NDArray[Any]]],
     voxel_size_angstrom: float | None = None,
     source: str = "",
+    caption: str = "",
+    scale: GreyScale | None = None,
+    through: tuple[int, int, int] | None = None,
 ) -> None:
-    """Draw three orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
+    """Draw orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
 
-    All slices have the same size of a voxel. The three slices of a volume share a grey scale (`cryolithe.greys`).
-    Axes run to the right and upwards, with the origin at the lower left.
+    All slices have the same size of a voxel. The slices of a volume share a grey scale (`cryolithe.greys`). With a
+    scale for all of them the volumes are compared: YZ, which looks along the tilted direction as XZ does, is left out.
+    Axes run to the right and upwards, with the origin at the lower left. Large values are bright: of volumes with dense
+    matter bright give the negative (`cryolithe.greys.dark_sign`).
 
     Args:
         path: image file; its suffix chooses the format.
         panels: title and volume ``(z, y, x)`` of each column.
         voxel_size_angstrom: edge of a voxel in all volumes; adds a scale bar.
         source: what was drawn, kept in the text of a PNG file; see `drawn_source`.
+        caption: below, in as many lines as it needs.
+        scale: of all volumes; None: each has its own.
+        through: the voxel ``(z, y, x)`` that all slices go through; None: the middle one of each volume.
 
     Raises:
         InputError: if there is no volume or an array is not 3-D.
@@ -141,7 +151,8 @@ def plot_central_slices(
 
     if not panels or any(volume.ndim != 3 for _, volume in panels):
         raise InputError(f"slices need volumes (z, y, x), got arrays of shape {[v.shape for _, v in panels]}")
-    columns = [_central_slices(volume) for _, volume in panels]
+    shown = 3 if scale is None else 2
+    columns = [dict(list(_central_slices(volume, through).items())[:shown]) for _, volume in panels]
     widths = [max(image.shape[1] for image in images.values()) for images in columns]
     heights = [max(images[view].shape[0] for images in columns) for view in columns[0]]
     gaps = (GAP * (len(columns) + 1), GAP * len(heights))
@@ -150,30 +161,46 @@ def plot_central_slices(
         (TALLEST - TITLE - gaps[1]) / sum(heights),
         3.2 / max(widths),  # a single small volume need not fill the page
     )
-    size = (inch_per_px * sum(widths) + gaps[0] + MARGIN, inch_per_px * sum(heights) + gaps[1] + TITLE)
+    across = inch_per_px * sum(widths) + gaps[0] + MARGIN
+    lines = textwrap.wrap(printable(caption), max(20, int((across - 2 * GAP) / LETTER)))
+    foot = LINE * len(lines) + (GAP if lines else 0.0)
+    size = (across, inch_per_px * sum(heights) + gaps[1] + TITLE + foot)
     with matplotlib.rc_context(STYLE):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=size, dpi=DPI)
         left = MARGIN + GAP
         for (title, _), images, width in zip(panels, columns, widths, strict=True):
-            scale = grey_scale(images.values())
+            greys = grey_scale(images.values()) if scale is None else scale
             top = size[1] - TITLE
             for (view, image), height in zip(images.items(), heights, strict=True):
                 wide, tall = inch_per_px * image.shape[1], inch_per_px * image.shape[0]
                 box = (left / size[0], (top - tall) / size[1], wide / size[0], tall / size[1])
                 axes = figure.add_axes(box)
-                draw_section(axes, image, scale, aspect="auto")
+                draw_section(axes, image, greys, aspect="auto")
                 axes.set(xticks=[], yticks=[])
                 if left == MARGIN + GAP:
                     axes.set_ylabel(view, rotation=0, ha="right", va="center")
                 if view == "XY":
-                    axes.set_title(printable(title), parse_math=False)
+                    axes.set_title(_shortened(printable(title), wide), parse_math=False)
                     if voxel_size_angstrom is not None:
                         draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
                 top -= inch_per_px * height + GAP
             left += inch_per_px * width + GAP
+        if lines:
+            figure.text(
+                (MARGIN + GAP) / size[0], (foot - GAP / 2) / size[1], "\n".join(lines), va="top", parse_math=False,
+                fontsize=8.5, linespacing=1.25,
+            )  # fmt: skip
         _save(figure, Path(path), source)
+
+
+def _shortened(title: str, width_inches: float) -> str:
+    """A title that fits over a panel: its middle is left out where it is too long."""
+    most = max(8, int(width_inches / (1.1 * LETTER)))
+    if len(title) <= most:
+        return title
+    return f"{title[: most // 2]}…{title[-(most - most // 2 - 1) :]}"
 
 
 def drawn_source(path: Path) -> str:
@@ -193,15 +220,21 @@ def plot_contact_sheet(
     angles_deg: Sequence[float],
     volumes: Mapping[str, NDArray[Any]],
     voxel_size_angstrom: float | None = None,
+    caption: str = "",
+    image_facts: Sequence[str] = (),
 ) -> None:
     """Draw three tilt images and the XY and XZ slices of volumes, so that a person can judge a series by looking.
+
+    All arrays have dense matter dark, and are shown so.
 
     Args:
         path: image file.
         images: shape ``(tilt, y, x)``.
         angles_deg: their angles; the images nearest to -60, 0 and 60 degrees are shown.
         volumes: titles and arrays ``(z, y, x)``.
-        voxel_size_angstrom: adds a scale bar.
+        voxel_size_angstrom: adds scale bars.
+        caption: above all.
+        image_facts: a line for each image, which stands below its angle.
     """
     import matplotlib
 
@@ -210,31 +243,38 @@ def plot_contact_sheet(
     for wanted in (-60.0, 0.0, 60.0):
         nearest = int(np.abs(angles - wanted).argmin())
         # Each tilt has its own scale: fewer electrons pass a tilted specimen.
-        rows[0].append((f"tilt {angles[nearest]:.1f}°", images[nearest], grey_scale([images[nearest]])))
+        told = f"tilt {angles[nearest]:.1f}°" + (f"\n{image_facts[nearest]}" if image_facts else "")
+        rows[0].append((told, images[nearest], grey_scale([images[nearest]])))
     for title, volume in volumes.items():
         slices = _central_slices(volume)
         views = ("XY", "XZ")
         scale = grey_scale(slices[view] for view in views)
         rows[1] += [(f"{title}, {view}", slices[view], scale) for view in views]
-    columns = max(len(row) for row in rows)
+    columns = math.lcm(*(len(row) for row in rows))
+    most = max(len(row) for row in rows)
     with matplotlib.rc_context(STYLE):
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(3 * columns, 6.4), dpi=100, layout="constrained")
+        tall, wide = (max(1.0, 3 * most / len(row)) for row in (rows[0], rows[1]))
+        figure = Figure(figsize=(3 * most, tall + wide + 1.2), dpi=120, layout="constrained")
+        grid = figure.add_gridspec(2, columns, height_ratios=(tall, wide))
         for row, panels in enumerate(rows):
+            span = columns // len(panels)
             for column, (title, image, scale) in enumerate(panels):
-                axes = figure.add_subplot(2, columns, row * columns + column + 1)
+                axes = figure.add_subplot(grid[row, column * span : (column + 1) * span])
                 draw_section(axes, image, scale)
                 axes.set(xticks=[], yticks=[])
-                axes.set_title(printable(title), parse_math=False)
-                if voxel_size_angstrom is not None and column == 0:
+                axes.set_title("\n".join(map(printable, title.split("\n"))), parse_math=False)
+                if voxel_size_angstrom is not None:
                     draw_scale_bar(axes, image.shape[1], voxel_size_angstrom)
+        if caption:
+            figure.suptitle(printable(caption), fontsize=11, parse_math=False, wrap=True)
         _save(figure, Path(path))
 
 
-def _central_slices(volume: NDArray[Any]) -> dict[str, FloatArray]:
+def _central_slices(volume: NDArray[Any], through: tuple[int, int, int] | None = None) -> dict[str, FloatArray]:
     """Return the slices through the middle voxel by name: the first letter runs to the right, the second upwards."""
-    z, y, x = (n // 2 for n in volume.shape)
+    z, y, x = through or (n // 2 for n in volume.shape)
     views = {"XY": volume[z], "XZ": volume[:, y], "YZ": volume[:, :, x]}
     return {name: np.asarray(image, dtype=np.float64) for name, image in views.items()}
 

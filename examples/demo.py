@@ -1,4 +1,4 @@
-"""The demo: a real tilt series by FBP and by the network, then a simulated one against its truth.
+"""The demo: a real tilt series by FBP and by the network, then a simulated one, with membranes, against its truth.
 
 Every step is a command that you can type yourself; each is shown before it runs.
 """
@@ -12,14 +12,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryolithe.formats import read_volume
+from cryolithe.greys import DENSE_DARK, grey_scale
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, scaled_snr_db
 from cryolithe.report import plot_central_slices
 
 HERE = Path(__file__).resolve().parent
 NEEDLE = HERE / "needle"
 OUTPUT = NEEDLE / "output"
+SEED, THROUGH = "7", (54, 116, 57)  # a specimen, and a voxel (z, y, x) in the vesicle that it holds
+Volume = NDArray[np.float32]
 
 
 def cryolithe(*arguments: str | Path) -> None:
@@ -42,16 +46,18 @@ def reconstruct_needle() -> None:
         panels.append((method, read_volume(volume)))
     picture = OUTPUT / "needle.png"
     voxel = panels[0][1].voxel_size_angstrom
-    plot_central_slices(picture, [(name, np.asarray(v.voxels)) for name, v in panels], voxel)
+    caption = f"A needle of a chip: FBP and the network of the same series · {voxel:.4g} Å per voxel · {DENSE_DARK}"
+    plot_central_slices(picture, [(name, -np.asarray(v.voxels)) for name, v in panels], voxel, caption=caption)
     print(f"\nCentral slices of both: {picture}")
 
 
 def compare_with_truth() -> None:
     """Simulate a series whose truth is known, reconstruct it, and print how near each method comes."""
     folder = OUTPUT / "simulated"
-    cryolithe("simulate", "-o", folder, "--snr", "-5", "--seed", "7", "--overwrite")
-    truth = np.asarray(read_volume(folder / "truth.mrc").voxels)
-    rows = []
+    cryolithe("simulate", "-o", folder, "--snr", "-5", "--seed", SEED, "--overwrite")
+    known = read_volume(folder / "truth.mrc")
+    truth = np.asarray(known.voxels)
+    rows, panels = [], []
     for method in ("fbp", "network"):
         volume = folder / f"{method}.mrc"
         options = ("--method", method, "--thickness", str(truth.shape[0]), "--overwrite")
@@ -59,12 +65,33 @@ def compare_with_truth() -> None:
         estimate = np.asarray(read_volume(volume).voxels)
         curve = fourier_shell_correlation(truth, estimate, tilt_range_deg=(-60, 60))
         rows.append((method, scaled_snr_db(truth, estimate), curve))
+        panels.append((method, at_densities_of(truth, estimate)))
     print("\nAgainst the truth: procedural molecules and membranes, of the kind that the model was trained on;")
     print("41 tilts of ±60°, white noise at -5 dB")
     print(f"{'':<10}{'SNR dB':>8}{'FSC total':>11}{'measured':>10}{'missing wedge':>15}")
     for method, snr, curve in rows:
         means = [mean_correlation(values) for values in curve.columns().values()]
         print(f"{method:<10}{snr:>8.2f}{means[0]:>11.3f}{means[1]:>10.3f}{means[2]:>15.3f}")
+    draw_comparison(OUTPUT / "simulated.png", [*panels, ("truth", truth)], known.voxel_size_angstrom)
+
+
+def at_densities_of(truth: Volume, estimate: Volume) -> Volume:
+    """An estimate in the units of the truth: structure has the truth's contrast, and what is noise shows beside it."""
+    slope, offset = np.polyfit(truth.ravel().astype(np.float64), estimate.ravel().astype(np.float64), 1)
+    scaled: Volume = ((estimate - offset) / slope).astype(np.float32)
+    return scaled
+
+
+def draw_comparison(picture: Path, panels: list[tuple[str, Volume]], voxel: float | None) -> None:
+    """All volumes cut alike through the vesicle, in the same greys."""
+    truth = panels[-1][1]
+    greys = grey_scale((truth[THROUGH[0]], truth[:, THROUGH[1]]))
+    caption = (
+        f"Simulated: 41 tilts of ±60°, white noise at -5 dB · {voxel:.4g} Å per voxel · one grey scale for all, that "
+        f"of the truth, to whose densities each volume is brought · {DENSE_DARK}"
+    )
+    plot_central_slices(picture, panels, voxel, caption=caption, scale=greys, through=THROUGH)
+    print(f"\nFBP, network and truth side by side: {picture}")
 
 
 def main() -> None:

@@ -299,8 +299,8 @@ def test_the_summary_of_a_training(tmp_path, drawn):
     steps.add([1, 1.0])
     table = Table(tmp_path / "v.csv", ("step", "example", "snr_db", "fsc_missing", "fsc_measured"), 0)
     plot_summary(tmp_path / "summary.png", steps, table, [example], [volume])
-    assert drawn.holds(sections_of(volume, 2))
-    assert drawn.holds(sections_of(truth, 2))
+    assert drawn.holds(sections_of(-volume, 2))  # dense matter is positive in training, and dark in pictures
+    assert drawn.holds(sections_of(-truth, 2))
     assert len(drawn) == 6
 
 

@@ -37,12 +37,13 @@ ALLOWED = {
     "greys": set(),
     "report": {"errors", "greys", "metrics", "formats"},
     "models": {"errors", "hashing"},
+    "recipes": {"errors"},
     "network": {"errors", "hashing", "filters", "known", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "network", "sampling"},
     "reconstruction": {
-        "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "images", "filters",
-        "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network", "inference",
-        "mirrors", "work",
+        "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "greys", "images",
+        "filters", "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network",
+        "inference", "mirrors", "work",
     },
     "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
     "portals": {"errors", "formats"},
@@ -53,8 +54,8 @@ ALLOWED = {
     },
     "noise": {"errors", "greys", "images", "tilts", "formats", "report"},
     "simulation": {
-        "errors", "hashing", "yaml_table", "geometry", "filters", "images", "volume", "projector", "formats", "report",
-        "noise",
+        "errors", "hashing", "yaml_table", "geometry", "filters", "greys", "images", "volume", "projector", "formats",
+        "report", "noise",
     },
     "evaluation": {
         "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
@@ -67,7 +68,7 @@ ALLOWED = {
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruction", "simulation",
-        "optimise", "noise",
+        "optimise", "noise", "recipes",
     },
     "adapt": {
         "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
@@ -84,7 +85,7 @@ ALLOWED = {
     },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",
-        "work", "optimise",
+        "work", "optimise", "recipes",
     },
     "denoising": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",

@@ -9,6 +9,7 @@ import errno
 import importlib
 
 import click
+from click.shell_completion import CompletionItem
 
 from cryolithe import __version__
 from cryolithe.cli.plain import one_line
@@ -24,6 +25,7 @@ COMMANDS = {
     "evaluate": ("cryolithe.cli.evaluate", "Score a tomogram by every test its data allow; HTML report."),
     "simulate": ("cryolithe.cli.simulate", "Make a simulated tilt series with known truth."),
     "noise": ("cryolithe.cli.noise", "Measure your microscope's noise, for simulations that look like your data."),
+    "recipes": ("cryolithe.cli.recipes", "List, show and copy what to simulate and train by."),
     "pairs": ("cryolithe.cli.pairs", "Check curated real pairs and make training files of them."),
     "portal": ("cryolithe.cli.portal", "Fetch tilt series with alignment and particles from the CryoET Data Portal."),
     "copick": ("cryolithe.cli.copick", "Read from a copick project, and put a tomogram into it."),
@@ -43,6 +45,19 @@ RESUMING = {
     "compare": " Methods that are done are kept: repeat the command to go on.",
     "pairs": " Finished pairs are kept: repeat the command to go on.",
 }
+
+
+START = """\
+CryoLithe {version}: aligned cryo-ET tilt series in, tomograms out.
+
+To start with, in this order:
+  cryolithe simulate -o example                                            a tilt series whose truth is known
+  cryolithe reconstruct example/tilts.mrc example/tilts.tlt                -> example/tilts_rec.mrc
+  cryolithe evaluate example/tilts_rec.mrc --reference example/truth.mrc   -> a page of numbers and pictures
+
+Your own series go in place of the simulated one; without a truth, --reference is left out.
+All commands: cryolithe --help    One of them: cryolithe reconstruct --help
+"""
 
 
 class LazyGroup(click.Group):
@@ -74,6 +89,11 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands from the table, without importing them; then the options of the group itself."""
+        found = [CompletionItem(name, help=told) for name, (_, told) in COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error that a user can mend becomes one line and exit code 2."""
         try:
@@ -100,9 +120,14 @@ class UserError(click.ClickException):
     exit_code = 2
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="cryolithe")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Reconstruct cryo-electron tomograms with local networks.
 
     An aligned tilt series goes in; a denoised tomogram with its missing wedge compensated comes out.
@@ -121,4 +146,8 @@ def main() -> None:
       Settings: a flag wins over the file given by --config, which wins over the default.
       Exit codes: 0 done, 1 some series of a list failed or doctor found a problem, 2 bad input (one line says
       what), 130 interrupted.
+
+    Completion by the tab key: docs/completion.md.
     """
+    if context.invoked_subcommand is None:
+        click.echo(START.format(version=__version__), nl=False)

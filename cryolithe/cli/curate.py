@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from cryolithe.cli.complete import complete_recipe
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.recipes import find_recipe
 
 PATH = click.Path(path_type=Path)
 SHOWN = 10
@@ -16,7 +18,13 @@ SHOWN = 10
 @click.command("curate")
 @click.argument("folder", metavar="[DIR]", type=PATH, required=False)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder of the sheet; with --apply, the manifest.")
-@click.option("--manifest", type=PATH, help="DIR is a copy of this entry, or holds pairs that were built from it.")
+@click.option(
+    "--manifest",
+    type=PATH,
+    metavar="NAME|PATH",
+    help="DIR is a copy of this entry, or holds pairs that were built from it.",
+    shell_complete=complete_recipe("pairs"),
+)
 @click.option(
     "--pattern", multiple=True, metavar="GLOB", help="Files in DIR to take, such as '*/rec_*.mrc'; repeatable."
 )
@@ -45,7 +53,7 @@ def command(
 
     \b
     Examples
-      cryolithe pairs curate COPY --manifest training_data/empiar_11830.yaml -o sheet
+      cryolithe pairs curate COPY --manifest empiar_11830 -o sheet
       cryolithe pairs curate --apply ~/Downloads/manifest.yaml -o kept.yaml
     """
     if applied is not None:
@@ -68,7 +76,7 @@ def _make_sheet(folder: Path, path: Path | None, pattern: tuple[str, ...], outpu
     from cryolithe.formats.files import check_folder_name
 
     keep_freed_memory()
-    collection = find_candidates(folder, None if path is None else read_manifest(path), pattern)
+    collection = find_candidates(folder, None if path is None else read_manifest(find_recipe(path, "pairs")), pattern)
     check_folder_name(output)
     check_outputs(output, overwrite)
     with progress_watcher() as watcher:

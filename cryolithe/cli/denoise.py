@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from cryolithe.cli.complete import complete_denoiser
 from cryolithe.cli.denoise_images import run_images
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
@@ -75,6 +76,7 @@ def _declared(option: Option) -> Callable[..., Any]:
     "--model",
     type=FilePath,
     metavar="FILE",
+    shell_complete=complete_denoiser,
     help="Use these weights; with --train-minutes start from them instead. A name: n2n has general.",
 )
 @_own_options

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cryolithe.cli.complete import complete_any_model, complete_model
 from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats.files import printable
 from cryolithe.hashing import file_sha256
@@ -43,7 +44,7 @@ def command() -> None:
 
 
 @command.command("shrink")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_model)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.safetensors).")
 @click.option(
     "--fbp-share",
@@ -109,7 +110,7 @@ def list_models() -> None:
 
 
 @command.command("info")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_any_model)
 @click.option("--json", "as_json", is_flag=True, help="Print everything that the file records as JSON.")
 def info(name: str, as_json: bool) -> None:
     """Say what the model NAME (or a file) is: its network, how it was made, its scores, its licence."""
@@ -192,7 +193,7 @@ def import_model(folder: Path, output: str, overwrite: bool) -> None:
 
 
 @command.command("verify")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_any_model)
 def verify(names: tuple[str, ...]) -> None:
     """Check models (all that `list` shows, unless some are named).
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryolithe import __version__
+from cryolithe.cli.complete import complete_recipe
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
+from cryolithe.recipes import find_recipe
 
 if TYPE_CHECKING:
     from cryolithe.noise.measure import Measured, Plan
@@ -29,8 +31,8 @@ def command() -> None:
     \b
     Examples
       cryolithe noise measure TS_1_EVN.mrc TS_1_ODD.mrc TS_1.tlt -o profile.h5
-      cryolithe noise show profile.h5 -o profile.png --recipe training_data/recipes/cellular.yaml
-      cryolithe simulate training_data/recipes/cellular.yaml --like profile.h5 -o like_ours
+      cryolithe noise show profile.h5 -o profile.png --recipe cellular
+      cryolithe simulate cellular --like profile.h5 -o like_ours
     """
 
 
@@ -219,7 +221,13 @@ def _told(profile: Profile) -> list[str]:
 @command.command("show")
 @click.argument("profile", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Figure to write (.png).")
-@click.option("--recipe", type=click.Path(path_type=Path), help="Simulate a series of this recipe and show it beside.")
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    metavar="NAME|PATH",
+    help="Simulate a series of this recipe and show it beside.",
+    shell_complete=complete_recipe("simulate"),
+)
 @click.option("--overwrite", is_flag=True, help="Replace the figure if it exists.")
 def show(profile: Path, output: Path | None, recipe: Path | None, overwrite: bool) -> None:
     """Tell what a profile holds: noise, signal and SNR of each tilt; with -o also as a figure.
@@ -275,6 +283,7 @@ def _simulated(recipe: Path, profile: Path) -> dict[str, Profile]:
     from cryolithe.simulation.recipe import like_profile, read_recipe
     from cryolithe.tilts import TiltSeries
 
+    recipe = find_recipe(recipe, "simulate")
     read = read_recipe(recipe)
     library = recipe_library(read, tuple(recipe.parent / name for name in read.molecules))
     like, note = like_profile(read, profile)

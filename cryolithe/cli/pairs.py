@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cryolithe.cli import curate
+from cryolithe.cli.complete import complete_recipe
 from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
+from cryolithe.recipes import find_recipe, shipped_for
 
 if TYPE_CHECKING:
     from cryolithe.curation.check import PairReport
@@ -24,8 +26,9 @@ ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this pai
 def command() -> None:
     """Curated real pairs: a deposited tilt series with the tomogram that it should become.
 
-    A manifest (YAML) says where the files of an entry are and how the targets were made; training_data/empiar_*.yaml
-    are such. The format is described in training_data/README.md.
+    A manifest (YAML) says where the files of an entry are and how the targets were made. A manifest that comes with the
+    program, such as empiar_11830, is given by its name (cryolithe recipes list); the format is described in
+    training_data/README.md.
     """
 
 
@@ -33,7 +36,7 @@ command.add_command(curate.command)
 
 
 @command.command("check")
-@click.argument("manifest", type=PATH)
+@click.argument("manifest", type=PATH, shell_complete=complete_recipe("pairs"))
 @DATA
 @ONLY
 @click.option("--record", type=PATH, help="Write a copy of the manifest with sizes and checksums filled in.")
@@ -54,6 +57,7 @@ def check(manifest: Path, data: Path | None, only: tuple[str, ...], record: Path
         raise OutputError(f"{record} exists; give --record the name of a new file")
     if record:
         check_ending(record, (".yaml", ".yml"), "a manifest", "--record")
+    manifest = find_recipe(manifest, "pairs")
     read = read_manifest(manifest)
     root = _root(manifest, read, data)
     reports = []
@@ -70,7 +74,7 @@ def check(manifest: Path, data: Path | None, only: tuple[str, ...], record: Path
 
 
 @command.command("build")
-@click.argument("manifest", type=PATH)
+@click.argument("manifest", type=PATH, shell_complete=complete_recipe("pairs"))
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write NAME.h5 into.")
 @DATA
 @ONLY
@@ -88,6 +92,7 @@ def build(manifest: Path, output: Path, data: Path | None, only: tuple[str, ...]
 
     keep_freed_memory()
     check_folder_name(output)
+    manifest = find_recipe(manifest, "pairs")
     read = read_manifest(manifest)
     root = _root(manifest, read, data)
     pairs = read.select(only)
@@ -106,6 +111,8 @@ def build(manifest: Path, output: Path, data: Path | None, only: tuple[str, ...]
 
 def _root(path: Path, manifest: Manifest, data: Path | None) -> Path:
     """The folder of the local copy."""
+    if data is None and path in [one.path for one in shipped_for("pairs").values()]:
+        raise SettingsError(f"say with --data where your copy of entry {manifest.accession} lies")
     root = data if data is not None else path.parent / (manifest.data or "")
     if not root.is_dir():
         raise InputError(f"{root} is no folder; give the folder of the local copy with --data")

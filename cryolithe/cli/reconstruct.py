@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from cryolithe.cli.complete import complete_model, complete_recipe
 from cryolithe.denoising.methods import METHODS
 from cryolithe.errors import SettingsError
 from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.session_folder import STACK_SUFFIXES
+from cryolithe.recipes import find_recipe
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
 if TYPE_CHECKING:
@@ -52,7 +54,10 @@ def settings_options(
             kind: Any = next(t for t in (get_args(annotation) or (annotation,)) if t is not type(None))
             if get_origin(kind) is Literal:
                 kind = click.Choice(get_args(kind))
-            declaration = click.option(flag, name, type=kind, default=None, metavar=_METAVARS.get(name), help=text)
+            also: dict[str, Any] = {"shell_complete": complete_model} if name == "model" else {}
+            declaration = click.option(
+                flag, name, type=kind, default=None, metavar=_METAVARS.get(name), help=text, **also
+            )
         command = declaration(command)
     return command
 
@@ -90,7 +95,13 @@ def settings_options(
     "--scheduler", metavar="local|slurm|tcp://HOST:PORT", help="Spread series over a Dask cluster (cryolithe[dask])."
 )
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Workers to start, with local or slurm.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings; flags win over them.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="YAML",
+    help="Settings; flags win over them. A file, or the name of a shipped one (cryolithe recipes list).",
+    shell_complete=complete_recipe("reconstruct"),
+)
 @click.option(
     "--denoise",
     type=click.Choice(list(METHODS)),
@@ -132,8 +143,9 @@ def command(
     Many series: instead of TILTS and ANGLES give a folder (stacks and angle files of the same name, in it or one level
     below), RELION-5's tilt_series.star with its alignments, or a CSV list with the columns tilts, angles (or aln, star,
     ...) and, as you like, output and any setting of this command (thickness, pixel_size, ...); -o is then a folder for
-    all results. What is already done with the same inputs and settings is skipped. A series that fails does not stop
-    the others; the exit code is then 1. cryolithe_summary.csv and .html tell what became of each, with central slices.
+    all results. What was done before with the same inputs and settings is not done again. A series that fails does not
+    stop the others; the exit code is then 1. cryolithe_summary.csv and .html tell what became of each, with central
+    slices.
 
     \b
     Examples
@@ -155,6 +167,7 @@ def command(
     from cryolithe.session.tasks import Session, is_session
 
     keep_freed_memory()
+    config = find_recipe(config, "reconstruct") if config else None
     file = read_settings_file(config) if config else {}
     options = SessionOptions(dry_run, **{name: flags.pop(name) for name in _SESSION_FLAGS})
     halves = _halves(flags.pop("even"), flags.pop("odd"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryolithe import __version__
+from cryolithe.cli.complete import complete_model
 from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("score")
-@click.argument("model", default="default")
+@click.argument("model", default="default", shell_complete=complete_model)
 @click.option("--molecules", type=click.Path(path_type=Path), help="The library that the model was trained with.")
 @click.option("--snr", "snrs", default="-5,0", show_default=True, help="Signal to noise in the images, dB; a list.")
 @click.option(

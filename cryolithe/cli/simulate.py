@@ -8,9 +8,11 @@ from typing import Any
 import click
 
 from cryolithe import __version__
+from cryolithe.cli.complete import complete_recipe
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import SettingsError
+from cryolithe.recipes import find_recipe, shipped_for
 
 _RECIPE_ENDINGS = (".yaml", ".yml")
 
@@ -36,11 +38,13 @@ class _Command(click.Command):
 
 def _is_style_file(word: str) -> bool:
     """Whether a word after ``--style`` belongs to it: not an option, not the recipe."""
-    return not word.startswith("-") and not word.lower().endswith(_RECIPE_ENDINGS)
+    if word.startswith("-") or word.lower().endswith(_RECIPE_ENDINGS):
+        return False
+    return Path(word).is_file() or word not in shipped_for("simulate")
 
 
 @click.command("simulate", cls=_Command)
-@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.argument("recipe", type=click.Path(path_type=Path), required=False, shell_complete=complete_recipe("simulate"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
 @click.option(
     "--molecules",
@@ -74,12 +78,14 @@ def command(
     seed: int | None,
     **options: Any,
 ) -> None:
-    """Simulate tilt series as RECIPE (YAML) says: crowded cells, optics, counting noise.
+    """Simulate tilt series as RECIPE says: crowded cells, optics, counting noise.
+
+    RECIPE is a YAML file or the name of a shipped one, such as cellular: see `cryolithe recipes list`.
 
     Each series TS_001, TS_002, ... gets its stack and even/odd halves, .tlt, .mdoc, truth and label volumes, particle
     positions (STAR), one HDF5 file for training, and a contact sheet to judge it by. recipe.resolved.yaml
-    records every number drawn. Recipes to start from are in training_data/recipes. Without molecules, procedural ones
-    are placed; with molecules too if the recipe asks for some.
+    records every number drawn. Without molecules, procedural ones are placed; with molecules too if the recipe asks
+    for some.
 
     Without RECIPE: one small plain series, 41 tilts of ±60° with white noise, as tilts.mrc, tilts.tlt and truth.mrc.
     """
@@ -102,6 +108,7 @@ def command(
     from cryolithe.simulation.recipe import like_profile, read_recipe
 
     keep_freed_memory()
+    recipe = find_recipe(recipe, "simulate")
     read = read_recipe(recipe)
     if seed is not None:
         read = read.model_copy(update={"seed": seed})

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryolithe import __version__
+from cryolithe.cli.complete import complete_model, complete_recipe
 from cryolithe.cli.progress import ProgressWatcher, progress_watcher
 from cryolithe.cli.train_n2n import is_general_denoiser, train_general
 from cryolithe.errors import InputError, ModelError, SettingsError
 from cryolithe.models import ENDING
+from cryolithe.recipes import ENDINGS, find_recipe, shipped_for
 
 if TYPE_CHECKING:
     from cryolithe.network import Network
@@ -35,9 +37,17 @@ FINETUNE: dict[str, Any] = {
 
 
 @click.command("train")
-@click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="[CONFIG.yaml] [PAIRS]...")
+@click.argument(
+    "sources",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    metavar="[CONFIG] [PAIRS]...",
+    shell_complete=complete_recipe("train"),
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Model to write (.safetensors).")
-@click.option("--finetune", metavar="NAME|PATH", help="Start from this model and train on PAIRS.")
+@click.option(
+    "--finetune", metavar="NAME|PATH", help="Start from this model and train on PAIRS.", shell_complete=complete_model
+)
 @click.option("--molecules", type=click.Path(path_type=Path), help="HDF5 library, MRC map or folder of maps to place.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
@@ -45,13 +55,15 @@ FINETUNE: dict[str, Any] = {
 @click.option("--resume", is_flag=True, help="Go on from the state saved in the run's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing model and its run's folder.")
 def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
-    """Train a network as CONFIG.yaml says: on plain simulated specimens, simulation recipes, stored pairs, or all.
+    """Train a network as CONFIG says: on plain simulated specimens, simulation recipes, stored pairs, or all.
+
+    CONFIG is a .yaml file or the name of a shipped one, see `cryolithe recipes list`.
 
     \b
-      cryolithe train configs/train_default.yaml -o mine.safetensors
+      cryolithe train train_default -o mine.safetensors
       cryolithe train --finetune default PAIRS... -o mine.safetensors     a handful of your own pairs, in minutes
       torchrun --nproc-per-node 4 -m cryolithe train CONFIG.yaml -o mine.safetensors
-      cryolithe train configs/n2n_general.yaml -o general.safetensors     a denoiser for `denoise --method n2n`
+      cryolithe train n2n_general -o general.safetensors     a denoiser for `denoise --method n2n`
 
     PAIRS are HDF5 files, or folders of them, from `cryolithe pairs build` or `cryolithe simulate`. With two or more,
     the last one is not trained on but scores the weights.
@@ -68,6 +80,7 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     from cryolithe.training.config import check_files
     from cryolithe.training.session import check_output
 
+    sources = _with_names(sources, options["finetune"])
     if is_general_denoiser(sources):
         train_general(sources[0], output, options)
         return
@@ -158,6 +171,25 @@ def _run(
         raise KeyboardInterrupt
 
 
+def _with_names(sources: tuple[Path, ...], finetune: str | None) -> tuple[Path, ...]:
+    """What was given, names of shipped configurations replaced by their files.
+
+    With a model to fine-tune, a word may as well be a folder or a file of pairs: what is there wins.
+
+    Raises:
+        SettingsError: for a name of nothing; the nearest one is named.
+    """
+    known = shipped_for("train")
+
+    def meant(source: Path) -> Path:
+        pairs = finetune is not None and source.suffix not in ENDINGS
+        if pairs and (source.exists() or str(source) not in known):
+            return source
+        return find_recipe(source, "train")
+
+    return tuple(map(meant, sources))
+
+
 def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfig, Path, Network | None]:
     """The configuration, the folder that its paths are relative to, and the network to start from."""
     import torch
@@ -169,7 +201,7 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
     from cryolithe.training.sources import find_pairs
     from cryolithe.training.starting import grown_from, knowing_from, takes_more_facts, with_row_encoder_of
 
-    configs = [path for path in sources if path.suffix in (".yaml", ".yml")]
+    configs = [path for path in sources if path.suffix in ENDINGS]
     pairs = [path for path in sources if path not in configs]
     if len(configs) > 1:
         raise SettingsError(f"give one configuration, got {', '.join(map(str, configs))}")

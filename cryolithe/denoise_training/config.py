@@ -12,6 +12,7 @@ from cryolithe.denoising.n2n.network import BACKBONES, Config
 from cryolithe.denoising.n2n.planar import PlanarConfig
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.filters import WINDOWS
+from cryolithe.recipes import find_recipe
 from cryolithe.simulation import Recipe, SpecimenRecipe, swept_angles_deg
 from cryolithe.yaml_table import merged, read_yaml_table
 
@@ -31,7 +32,7 @@ class RecipeEntry(_Section):
     """A simulation recipe with its share of the series.
 
     Attributes:
-        path: of the recipe, relative to the configuration.
+        path: of the recipe, relative to the configuration, or the name of a shipped one.
         weight: share of the series that no other entry has.
         cell: entries of the recipe's part of that name to replace.
         imaging: likewise; nested tables entry by entry.
@@ -204,7 +205,7 @@ def entry_recipe(config: GeneralConfig, entry: RecipeEntry, base: Path) -> Recip
     Raises:
         SettingsError: if the file is missing or a value wrong.
     """
-    path = base / entry.path
+    path = find_recipe(entry.path, "simulate", base)
     values = read_yaml_table(path, "recipe")
     sizes = {"shape": list(config.shape), "voxel_size_angstrom": list(config.voxel_size_angstrom)}
     values["cell"] = merged(merged(values.get("cell", {}), sizes), entry.cell)

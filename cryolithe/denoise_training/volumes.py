@@ -16,6 +16,7 @@ from cryolithe.denoising.scale import LIMIT, SIGMAS_PER_UNIT, survey
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
+from cryolithe.recipes import find_recipe
 from cryolithe.simulation import (
     Molecule,
     Recipe,
@@ -142,7 +143,7 @@ def make_maker(config: GeneralConfig, base: Path, molecules: tuple[Path, ...] = 
     recipes = []
     for entry in config.recipes:
         recipe = entry_recipe(config, entry, base)
-        own = molecules or tuple((base / entry.path).parent / name for name in recipe.molecules)
+        own = molecules or tuple(find_recipe(entry.path, "simulate", base).parent / name for name in recipe.molecules)
         recipes.append((recipe, _allowed(recipe_library(recipe, own), config)))
     plain = recipes[0][1] if recipes else _allowed(recipe_library(Recipe(), molecules), config)
     return Maker(config, tuple(recipes), plain)

@@ -119,9 +119,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Arrays for the figures, and the agreement map; ``sign`` is what the reference was multiplied by."""
+    """Arrays for the figures, and the agreement map; ``sign`` is what the reference was multiplied by.
+
+    ``picks`` are the best first; ``dark`` is whether dense matter is dark in the volume, or taken to be.
+    """
 
     volume: Array
+    dark: bool = True
     reference: Array | None = None
     sign: float = 1.0
     agreement: Array | None = None
@@ -144,7 +148,7 @@ def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -
         wedge_energy(task.volume.voxels, task.tilt_range_deg), notes=task.notes,
         warnings=task.warnings,
     )  # fmt: skip
-    shown = Pictures(task.volume.voxels)
+    shown = Pictures(task.volume.voxels, task.dark)
     skipped: dict[str, str] = {}
     release(task.volume, task.reference, *(task.halves or ()))
     if task.reference:

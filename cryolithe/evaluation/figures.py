@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryolithe.evaluation.evaluate import Curves, Evaluation, Pictures
 from cryolithe.evaluation.heldout import CALLED, TELLS
-from cryolithe.greys import GreyScale, grey_scale
+from cryolithe.greys import DENSE_DARK, GreyScale, dark_sign, grey_scale
 from cryolithe.report import CURVE_COLOURS, LABELS, STYLE, THRESHOLDS, draw_scale_bar, draw_section, mark_periods
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ Array = NDArray[Any]
 
 DPI = 130  # sharp on paper at a page's width, and some 100 kB a figure
 MOST_PIXELS = 640  # along an image's side: more is lost at this resolution, and costs bytes
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
+BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "0.45"
+BEST = 8  # picks that are shown one by one
 MAP = "cividis"
 HALVES_REMARK = (
     " Halves tell how far they repeat, not how far they are right; "
@@ -117,14 +118,15 @@ def _slices(found: Evaluation, shown: Pictures) -> Drawn:
     with _figure(*size) as (figure, out):
         grid = figure.add_gridspec(2, len(panels), height_ratios=(height, depth))
         for column, (title, volume) in enumerate(panels):
-            sign = shown.sign if column else 1.0
+            sign = _dark(shown) * (shown.sign if column else 1.0)
             planes = [sign * plane for plane in _planes(volume)]
             greys = grey_scale(_reduced(plane) for plane in planes)
             for row, (name, plane) in enumerate(zip(("XY", "XZ"), planes, strict=True)):
                 axes = figure.add_subplot(grid[row, column])
                 _show(axes, plane, f"{title}, {name}", found.voxel_size_angstrom, greys)
     caption = (
-        "Sections through the middle: XY, seen along the beam, and XZ, across the tilt axis, with x to the right. The "
+        f"Sections through the middle: XY, seen along the beam, and XZ, across the tilt axis, with x to the right; "
+        f"{DENSE_DARK}. The "
         "curve of greys is steep about the background and bends towards black and white, so that faint membranes show "
         "beside dense particles; each volume has a scale of its own, by the same rule."
     )
@@ -241,7 +243,8 @@ def _reprojection(found: Evaluation, shown: Pictures, voxel: float | None) -> Dr
         for row, picture in enumerate(shown.images):
             kinds = (("image", picture.image), ("projection of the volume", picture.projection))
             for column, (name, image) in enumerate(kinds):
-                _show(figure.add_subplot(grid[row, column]), image, f"{name}, tilt {picture.angle_deg:.1f}°", voxel)
+                seen = _dark(shown) * np.asarray(image, dtype=np.float32)
+                _show(figure.add_subplot(grid[row, column]), seen, f"{name}, tilt {picture.angle_deg:.1f}°", voxel)
         axes = figure.add_subplot(grid[rows, 0])
         order = np.argsort(scores.angles_deg)
         axes.plot(scores.angles_deg[order], scores.correlation[order], "o", color=BLUE, ms=3.5)
@@ -300,34 +303,116 @@ def _picks(found: Evaluation, shown: Pictures, voxel: float | None) -> Drawn:
     assert shown.hits is not None
     assert shown.known is not None
     assert found.picking is not None
-    depth = len(shown.volume)
-    reach = max(2.0, 0.5 * found.picking.diameter_angstrom / (voxel or 1.0))
-    low, high = max(0, round(depth / 2 - reach)), min(depth, round(depth / 2 + reach) + 1)
-    columns = 2 if found.matching else 1
-    with _figure(4.4 * columns, 4.6) as (figure, out):
-        grid = figure.subplots(1, columns, squeeze=False)[0]
-        image = np.asarray(shown.volume[low:high]).mean(axis=0)
-        _show(grid[0], image, f"mean of sections {low} to {high - 1}", voxel)
-        _mark(grid[0], shown.known, (low, high), "s", GREEN, "known")
-        _mark(grid[0], shown.picks[shown.hits], (low, high), "o", "#56B4E9", "picked, known")
-        _mark(grid[0], shown.picks[~shown.hits], (low, high), "x", ORANGE, "picked, unknown")
+    volume, across = shown.volume, found.picking.diameter_angstrom / (voxel or 1.0)
+    slab = _fullest_slab(shown.known[:, 0], len(volume), across)
+    best = min(len(shown.picks), max(len(shown.known), BEST))
+    picks, hits = shown.picks[:best], shown.hits[:best]
+    size = (8.8, 4.7) if found.matching else (6.2, 5.6)
+    with _figure(size[0], size[1] + 1.5) as (figure, out):
+        rows = figure.add_gridspec(2, 1, height_ratios=(size[1], 1.5))
+        upper, lower = (figure.add_subfigure(rows[number]) for number in range(2))
+        grid = upper.subplots(1, 2 if found.matching else 1, squeeze=False)[0]
+        low, high = _thinner(slab)
+        image = _dark(shown) * np.asarray(volume[low:high], dtype=np.float32).mean(axis=0)
+        _show(grid[0], image, f"mean of sections {low} to {high - 1} of {len(volume)}", voxel)
+        missed = _missed(shown.known, picks[hits], found.picking.tolerance_angstrom / (voxel or 1.0))
+        near = missed[(missed[:, 0] >= slab[0]) & (missed[:, 0] < slab[1])]
+        grid[0].plot(
+            near[:, 2], near[:, 1], "P", color=GREEN, mec="white", ms=7, label=f"known, not picked ({len(near)})"
+        )
+        _circle(grid[0], picks[hits], slab, across, SKY, "picked, known")
+        _circle(grid[0], picks[~hits], slab, across, ORANGE, "picked, not known")
         grid[0].set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(-0.5, image.shape[0] - 0.5))
-        _legend(grid[0], loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3)
+        grid[0].legend(
+            frameon=False,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.01),
+            ncols=3,
+            handletextpad=0.2,
+            columnspacing=1.0,
+        )
         if found.matching:
             grid[1].plot(found.matching.recall, found.matching.precision, ".-", color=BLUE, ms=3, lw=1)
             grid[1].set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="template matching")
             grid[1].grid(color="0.9", lw=0.6)
+        _best(lower, shown, across)
+    wide_nm = (2 * _reach(across) + 1) * (voxel or 1.0) / 10
     caption = (
-        "Known positions, and picks by a difference of Gaussians, in a slab one particle thick about the middle."
+        f"Circles are as wide as the particle that was assumed, {found.picking.diameter_angstrom:g} Å "
+        f"(--particle-diameter): the {best} best picks by a difference of Gaussians, and known positions that are not "
+        "among them (crosses), in the slab one particle thick that holds most known ones. Below, the best picks, the "
+        f"best first, each {wide_nm:.3g} nm wide, as means of the middle third of a particle; {DENSE_DARK}."
         + (" Right: precision over recall of template matching as its threshold falls." if found.matching else "")
     )
     return Drawn("Finding particles", caption, out.getvalue())
 
 
-def _mark(axes: Axes, positions: Array, slab: Sequence[int], marker: str, colour: str, label: str) -> None:
+def _dark(shown: Pictures) -> float:
+    """What the volume's values are multiplied by to be drawn."""
+    return dark_sign("dark" if shown.dark else "bright")
+
+
+def _fullest_slab(known_z: Array, depth: int, across_px: float) -> tuple[int, int]:
+    """First section, and the one after the last, of the slab one particle thick that holds most known positions."""
+    reach = max(2.0, 0.5 * across_px)
+    middles = np.arange(depth)
+    held = (np.abs(known_z[None] - middles[:, None]) <= reach).sum(axis=1)
+    most = np.flatnonzero(held == held.max())
+    middle = int(most[np.abs(most - depth / 2).argmin()])
+    return max(0, round(middle - reach)), min(depth, round(middle + reach) + 1)
+
+
+def _thinner(slab: tuple[int, int]) -> tuple[int, int]:
+    """The middle third of a slab: a mean of all of it would hide what is in it."""
+    third = (slab[1] - slab[0]) // 3
+    return slab[0] + third, max(slab[1] - third, slab[0] + third + 1)
+
+
+def _missed(known: Array, hits: Array, tolerance_px: float) -> Array:
+    """Known positions with no hit within the tolerance."""
+    if not len(hits):
+        return known
+    near: Array = np.linalg.norm(known[:, None] - hits[None], axis=-1).min(axis=1) <= tolerance_px
+    return known[~near]
+
+
+def _circle(axes: Axes, positions: Array, slab: tuple[int, int], across_px: float, colour: str, label: str) -> None:
+    """Circles about the positions within a slab, as wide as a particle, and an entry for the legend."""
+    from matplotlib.collections import EllipseCollection
+    from matplotlib.patheffects import withStroke
+
     near = positions[(positions[:, 0] >= slab[0]) & (positions[:, 0] < slab[1])]
-    hollow = marker != "x"
-    axes.scatter(
-        near[:, 2], near[:, 1], s=70 if marker == "s" else 36, marker=marker, linewidths=1.4, label=label,
-        facecolors="none" if hollow else colour, edgecolors=colour if hollow else None,
+    widths = np.full(len(near), across_px)
+    circles = EllipseCollection(
+        widths, widths, np.zeros(len(near)), units="xy", offsets=near[:, :0:-1], offset_transform=axes.transData,
+        facecolors="none", edgecolors=colour, linewidths=1.6,
     )  # fmt: skip
+    circles.set_path_effects([withStroke(linewidth=2.6, foreground="white", alpha=0.7)])
+    axes.add_collection(circles)
+    axes.plot([], [], "o", mfc="none", mec=colour, mew=1.6, ms=8, label=f"{label} ({len(near)})")
+
+
+def _reach(across_px: float) -> int:
+    """From the middle to the edge of a picture of one pick, which is one and a half particles wide."""
+    return max(4, round(0.75 * across_px))
+
+
+def _best(figure: Any, shown: Pictures, across_px: float) -> None:
+    """The best picks cut out of the volume."""
+    assert shown.picks is not None
+    assert shown.hits is not None
+    reach, thick = _reach(across_px), max(1, round(across_px / 6))
+    axes = figure.subplots(1, BEST, squeeze=False)[0]
+    for number, one in enumerate(axes):
+        one.set_axis_off()
+        if number >= len(shown.picks):
+            continue
+        z, y, x = np.rint(shown.picks[number]).astype(int)
+        cut = np.asarray(shown.volume[max(0, z - thick) : z + thick + 1], dtype=np.float32).mean(axis=0)
+        padded = np.pad(cut, reach, constant_values=float(np.median(cut)))[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
+        one.set_axis_on()
+        hit = bool(shown.hits[number])
+        _show(one, _dark(shown) * padded, f"{number + 1}: {'known' if hit else 'not known'}", None)
+        one.title.set_fontsize(8)
+        for side in one.spines.values():
+            side.set(edgecolor=SKY if hit else ORANGE, linewidth=2)

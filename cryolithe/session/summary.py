@@ -28,13 +28,24 @@ COLUMNS = (
 )  # fmt: skip
 
 HEADS = (
-    "series", "status", "z × y × x", "voxel, Å", "tilts", "left out", "seconds", "fit to images",
+    "series", "status", "method", "model", "z × y × x", "voxel, Å", "tilts", "left out", "seconds", "fit to images",
     "shift z, y, x (px)", "warnings",
 )  # fmt: skip
+TEXT_COLUMNS = 4
+# What a page for people calls a status that has another name in the table for programs.
+SHOWN_STATUS = {"skipped": "done before"}
+SCRIPT = Path(__file__).with_name("summary.js")
 STYLE = (
     REPORT_STYLE
-    + """body { max-width: 70rem; }
-table { font-size: .92rem; }
+    + """body { max-width: 84rem; }
+table { font-size: .9rem; display: block; overflow-x: auto; }
+th[aria-sort], thead th { cursor: pointer; }
+th[aria-sort=ascending]::after { content: " ▲"; }
+th[aria-sort=descending]::after { content: " ▼"; }
+thead th:hover, thead th:focus-visible { background: #f2f2f2; }
+.tools input, .tools select { font: inherit; padding: .2rem .5rem; margin-right: .8rem; }
+.tools output { color: #555; }
+[hidden] { display: none; }
 .failed { color: #a34700; font-weight: 600; }
 section { margin-top: 2rem; border-top: 1px solid #e3e3e3; }
 section h2 { font-size: 1.1rem; margin-bottom: .2rem; }
@@ -111,19 +122,19 @@ def _cell(value: Any) -> Any:
 def _page(folder: Path, source: Path, outcomes: Sequence[Outcome], rows: Sequence[Mapping[str, Any]]) -> str:
     title = f"Session {source.resolve().name}"
     counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed", "to do")}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    told = ", ".join(f"{count} {SHOWN_STATUS.get(status, status)}" for status, count in counts.items() if count)
     numbered = [(number, outcome, row) for number, (outcome, row) in enumerate(zip(outcomes, rows, strict=True))]
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     parts = [
         f"<h1>{escaped(title)}</h1>",
         f'<p class="about">{escaped(source.resolve())}<br>{len(outcomes)} series: {told}. '
         f"CryoLithe {__version__}, {date}.</p>",
-        table(HEADS, (_cells(*one) for one in numbered), ("", "", *"n" * (len(HEADS) - 2))),
+        table(HEADS, (_cells(*one) for one in numbered), (*[""] * TEXT_COLUMNS, *"n" * (len(HEADS) - TEXT_COLUMNS))),
         "<p>Fit to images: coherence of the volume's low frequencies with a back-projection of the same images, at the "
         "best shift (1: the same; noisy images give less).</p>",
         *(_section(folder, *one) for one in numbered),
     ]
-    return document(title, STYLE, parts)
+    return document(title, STYLE, parts, script=SCRIPT.read_text(encoding="utf-8"))
 
 
 def _cells(number: int, outcome: Outcome, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -138,9 +149,12 @@ def _cells(number: int, outcome: Outcome, row: Mapping[str, Any]) -> tuple[str, 
     counts = (row["tilts"] or "–", row["left_out"] or "–")
     numbers = (size, voxel, *counts, short("seconds", 1), short("fit_to_images", 2), shift)
     warnings = len(outcome.record.get("warnings", ()))
-    status = f'<a class="failed" href="#s{number}">failed</a>' if outcome.status == "failed" else outcome.status
+    status = SHOWN_STATUS.get(outcome.status, outcome.status)
+    if outcome.status == "failed":
+        status = f'<a class="failed" href="#s{number}">failed</a>'
     link = f'<a href="#s{number}">{escaped(outcome.task.name)}</a>'
-    return link, status, *map(str, numbers), str(warnings or "–")
+    made = (escaped(row["method"] or "–"), escaped(row["model"] or "–"))
+    return link, status, *made, *map(str, numbers), str(warnings or "–")
 
 
 def _section(folder: Path, number: int, outcome: Outcome, row: Mapping[str, Any]) -> str:
@@ -150,7 +164,7 @@ def _section(folder: Path, number: int, outcome: Outcome, row: Mapping[str, Any]
         kind = "warning" if outcome.status == "failed" else "about"
         lines.append(f'<p class="{kind}">{escaped(outcome.message)}</p>')
     else:
-        lines.append(f"<p>{escaped(job.output)}</p>")
+        lines.append(f"<p>{escaped(job.output)}<br>{escaped(_made_by(row))}.</p>")
         lines += [f'<p class="warning">{escaped(text)}</p>' for text in outcome.record.get("warnings", ())]
         if left_out := _part(outcome.record, "geometry").get("excluded_sections"):
             lines.append(f"<p>Images left out: {', '.join(map(str, left_out))}.</p>")
@@ -158,5 +172,20 @@ def _section(folder: Path, number: int, outcome: Outcome, row: Mapping[str, Any]
         lines.append(f"<p>Values {low} to {high}, mean {mean}, deviation {rms}.</p>")
         if job.preview.is_file():
             link = quote(os.path.relpath(job.preview, folder))
-            lines.append(f'<img loading="lazy" alt="Central slices" src="{link}">')
+            picture = f'<img loading="lazy" alt="Central slices" src="{link}">'
+            lines.append(
+                f'<p><a href="{link}" title="In full size">{picture}</a> <a href="{link}">In full size</a></p>'
+            )
     return "\n".join([*lines, "</section>"])
+
+
+def _made_by(row: Mapping[str, Any]) -> str:
+    """Method, model and sizes in words."""
+    parts = [f"Method {row['method'] or 'unknown'}"]
+    if row["model"]:
+        parts.append(f"model {row['model']}")
+    if row["z"] != "":
+        parts.append(f"{row['z']} × {row['y']} × {row['x']} voxels (z, y, x)")
+    if row["voxel_size_angstrom"] != "":
+        parts.append(f"{float(row['voxel_size_angstrom']):.4g} Å")
+    return ", ".join(parts)

@@ -31,6 +31,7 @@ from cryolithe.formats.files import check_folder_name, make_folder, replacing
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
 from cryolithe.formats.star import Particle, write_particles
+from cryolithe.greys import DENSE_DARK
 from cryolithe.hashing import file_sha256
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.report import plot_contact_sheet
@@ -238,7 +239,9 @@ def write_series(
     particles = [Particle(name, p.name, p.label, p.position_px, p.euler_deg) for p in cell.placements]
     write_particles(folder / f"{name}_particles.star", particles, truth.shape, voxel)
     back = fbp_of_images(series.images, plan.angles_deg, truth.shape[0])
-    plot_contact_sheet(folder / f"{name}.png", series.images, plan.angles_deg, {"truth": truth, "FBP": back}, voxel)
+    caption, facts = _sheet_words(name, made)
+    shown = {"truth": truth, "FBP": back}
+    plot_contact_sheet(folder / f"{name}.png", series.images, plan.angles_deg, shown, voxel, caption, facts)
     extras: dict[str, NDArray[Any]] = {
         "even": series.even,
         "odd": series.odd,
@@ -247,6 +250,26 @@ def write_series(
     }
     origin = {"program": f"CryoLithe {__version__}", "classes": list(cell.classes), "drawn": drawn, "made_of": made_of}
     write_pair(folder / f"{name}.h5", Pair(series.images, truth, plan.angles_deg, voxel, extras, origin))
+
+
+def _sheet_words(name: str, made: SimulatedSeries) -> tuple[str, list[str]]:
+    """The caption of a contact sheet, and a line for each of its images: dose, defocus, pixel size."""
+    series, plan = made.series, made.series.plan
+    low, high = plan.angles_deg[0], plan.angles_deg[-1]
+    defoci = [optics.defocus_um for optics in series.optics]
+    total = sum(plan.exposure)
+    parts = [
+        f"{name}: {len(plan.angles_deg)} tilts, {low:.0f} to {high:.0f}°",
+        f"{total:.0f} e/Å² in all" if total else "no dose",
+        f"defocus {sum(defoci) / len(defoci):.1f} µm on average" if defoci else "no CTF",
+        f"{made.cell.voxel_size_angstrom:.4g} Å pixels",
+        DENSE_DARK,
+    ]
+    facts = []
+    for tilt in range(len(plan.angles_deg)):
+        dose = f"{plan.exposure[tilt]:.1f} e/Å² after {plan.exposure_before[tilt]:.0f}"
+        facts.append(dose + (f", defocus {defoci[tilt]:.2f} µm" if defoci else ""))
+    return " · ".join(parts), facts
 
 
 def _drawn(made: SimulatedSeries) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.network.config import NetworkConfig, config_from_dict
 from cryolithe.noise.stored import load_profile
+from cryolithe.recipes import find_recipe
 from cryolithe.simulation import like_profile, read_recipe
 from cryolithe.training.sections import (
     AugmentSettings,
@@ -163,12 +164,13 @@ def check_files(config: TrainConfig, base: Path) -> None:
         InputError: if a noise profile cannot be read, or serves no voxel size of a recipe.
     """
     for entry in config.data.recipes:
-        recipe = read_recipe(base / entry.path)
+        path = find_recipe(entry.path, "simulate", base)
+        recipe = read_recipe(path)
         for profile in config.data.noise:
             like_profile(recipe, base / profile)
         for name in recipe.molecules:
-            if not (base / entry.path).parent.joinpath(name).exists():
-                raise SettingsError(f"recipe {base / entry.path} names the molecules {name}, which do not exist")
+            if not path.parent.joinpath(name).exists():
+                raise SettingsError(f"recipe {path} names the molecules {name}, which do not exist")
     for name in (*config.data.pairs, *config.validation.pairs):
         if not (base / name).exists():
             raise SettingsError(f"training pair {base / name} does not exist; give an HDF5 file or a folder of them")
@@ -185,7 +187,7 @@ def noise_notes(config: TrainConfig, base: Path) -> list[str]:
     for profile in config.data.noise:
         notes += [f"{Path(profile).name}: {note}" for note in load_profile(base / profile).notes]
         for entry in config.data.recipes:
-            _, note = like_profile(read_recipe(base / entry.path), base / profile)
+            _, note = like_profile(read_recipe(find_recipe(entry.path, "simulate", base)), base / profile)
             notes += [f"{entry.path}: {note}"] if note else []
     return list(dict.fromkeys(notes))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.formats.files import replacing
-from cryolithe.greys import grey_scale, to_grey
+from cryolithe.greys import DENSE_DARK, grey_scale, to_grey
 from cryolithe.network import BlockHead
 from cryolithe.optimise.tables import Events, Table
 from cryolithe.projector.classical import fbp_of_images
@@ -38,7 +38,7 @@ def log_validation(
         for name, value in zip(head.band_names, verdict.bands, strict=True):
             board.writer.add_scalar(f"bands of {verdict.name}/{name}", value, step)
     for verdict, volume in zip(verdicts, volumes, strict=True):
-        board.writer.add_image(verdict.name, to_grey(volume[volume.shape[0] // 2])[None], step)
+        board.writer.add_image(verdict.name, to_grey(-volume[volume.shape[0] // 2])[None], step)
 
 
 def plot_summary(
@@ -81,11 +81,12 @@ def plot_summary(
         back = fbp_of_images(example.images, example.angles_deg, len(example.truth))
         panels = (("truth", example.truth), ("network", volume), ("FBP", back))
         for column, (title, values) in enumerate(panels):
-            slices = (("XY", values[values.shape[0] // 2]), ("XZ", values[:, values.shape[1] // 2]))
+            # In training dense matter is positive.
+            slices = (("XY", -values[values.shape[0] // 2]), ("XZ", -values[:, values.shape[1] // 2]))
             scale = grey_scale(image for _, image in slices)
             for row, (view, image) in enumerate(slices):
                 axes = figure.add_subplot(grid[1 + 2 * number + row, column])
                 draw_section(axes, image, scale)
-                axes.set(xticks=[], yticks=[], title=f"{title}, {example.name}, {view}")
+                axes.set(xticks=[], yticks=[], title=f"{title}, {example.name}, {view} ({DENSE_DARK})")
     with replacing(path, overwrite=True) as temporary:
         figure.savefig(temporary, format="png")

@@ -83,7 +83,7 @@ class RecipeEntry(Section):
     """A simulation recipe (`cryolithe simulate`) to draw series from.
 
     Attributes:
-        path: of the recipe, relative to the training configuration.
+        path: of the recipe, relative to the training configuration, or the name of a shipped one.
         weight: how often its series are drawn, relative to the other recipes.
     """
 

@@ -20,6 +20,7 @@ from cryolithe.errors import InputError
 from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.network import BlockHead
 from cryolithe.optimise.distributed import Place
+from cryolithe.recipes import find_recipe
 from cryolithe.simulation import (
     Molecule,
     Recipe,
@@ -349,7 +350,7 @@ def recipe_maker(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = 
     """
     recipes = []
     for entry in config.data.recipes:
-        path = base / entry.path
+        path = find_recipe(entry.path, "simulate", base)
         recipe = read_recipe(path)
         library = recipe_library(recipe, molecules or tuple(path.parent / name for name in recipe.molecules))
         recipes.append((recipe, tuple(m for m in library if m.name not in config.hold_out)))

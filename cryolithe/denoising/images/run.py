@@ -132,12 +132,12 @@ def load_weights(model: Path | None) -> Denoiser:
     path = model or bundled_denoisers().get(NAME)
     if path is None:
         raise ModelError(
-            f"this copy of the program has no weights for images; train some with configs/n2n_images.yaml and give "
-            f"them with --model FILE{ENDING}"
+            "this copy of the program has no weights for images; train some with `cryolithe train n2n_images` and "
+            f"give them with --model FILE{ENDING}"
         )
     found = load_denoiser(path)
     if kind_of(found.config) != "planar":
-        raise ModelError(f"{path} holds weights for volumes; --images takes those of configs/n2n_images.yaml")
+        raise ModelError(f"{path} holds weights for volumes; --images takes those of `cryolithe train n2n_images`")
     return found
 
 
