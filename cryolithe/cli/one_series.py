@@ -39,7 +39,11 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
         run = checked(job)
         for note in run.series.notes:
             say(f"Note on {job.tilts.name}: {note}", err=True)
-        line, table = plan_run(run)
+        import time
+
+        import psutil
+
+        line, table = plan_run(run, time.time() - psutil.Process().create_time())
         say(f"{job.output}: {line}\n{table}")
         return
     with progress_watcher() as watcher:

@@ -98,13 +98,13 @@ def command(
             watcher.stage("Scoring by class", 1)
             scenes = list(class_benchmark(loaded.network, unseen, specimens, compute, share=share))
     click.echo(
-        f"{'noise':>8} {'method':<13} {'SNR dB':>7} {'FSC measured':>13} {'FSC missing':>12} {'worst shell':>16}"
+        f"{'noise':>8} {'method':<13} {'SNR dB':>7} {'FSC measured':>13} {'FSC missing':>12} {'worst shell (1/px)':>20}"
     )
     for snr_db, scores in made:
         for method, score in scores.items():
             click.echo(
                 f"{snr_db:>5g} dB {method:<13} {score.snr_db:>7.2f} {score.fsc_measured:>13.3f} "
-                f"{score.fsc_missing:>12.3f} {_shell_text(score.worst_shell):>16}"
+                f"{score.fsc_missing:>12.3f} {_shell_text(score.worst_shell):>20}"
             )
         results[f"{snr_db:g} dB"] = {method: _plain(score) for method, score in scores.items()}
     by_class, shells = {}, {}

@@ -49,6 +49,9 @@ def trained(
         training.load_state(job.state)
         watcher.note(f"Going on with the training at step {state.step}, {state.seconds / 60:.1f} min.")
         state.finished = state.finished and (state.seconds >= limit or state.step >= training.most_steps)
+    if not state.step:
+        watcher.stage("Looking at what is held back", 1)
+        state.first_loss = training.first_look()
     watcher.stage("Training", 1.0)
     with recording(place, partial(_Recorder, job, training, place, watcher)) as record:
         hooks = Hooks(on_step=record.told("on_step"), stop_wanted=record.interrupted.is_set, limit_seconds=limit)
@@ -64,7 +67,9 @@ def trained(
         return None
     if warning := training.save_weights(job.weights):
         watcher.note(f"Warning: {warning}")
-    watcher.note(f"Trained {state.step} steps in {state.seconds / 60:.1f} min; weights: {job.weights}")
+    gained = training.gained()[0]
+    told = f"Trained {state.step} steps in {state.seconds / 60:.1f} min"
+    watcher.note(f"{told}{f'; {gained}' if gained else ''}; weights: {job.weights}")
     return method.load(job.weights)
 
 

@@ -139,6 +139,22 @@ def summary_rows(found: Evaluation) -> Rows:
     return rows
 
 
+def resolution_rows(found: Evaluation) -> list[tuple[str, str]]:
+    """Resolutions of all coefficients and of those that were measured, with their thresholds."""
+    names = {"total": "all", "measured": "measured"}
+    rows = []
+    for what, curves in (
+        ("resolution, reference", found.reference.curves if found.reference else None),
+        ("resolution, halves", found.halves.curves if found.halves else None),
+    ):
+        for name in names if curves else ():
+            if curves and name in curves.resolution:
+                values = curves.resolution[name]
+                told = f"{period(values['0.5'])} at FSC 0.5, {period(values['0.143'])} at 0.143"
+                rows.append((f"{what}: {names[name]}", told))
+    return rows
+
+
 def period(resolution: Resolution) -> str:
     """A resolution as text: ``<`` where the curve never falls below, a dash where it never lies above."""
     if not math.isfinite(resolution.value):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryolithe.denoising.guard import central
 from cryolithe.denoising.n2n.agreement import Agreement, agreement
+from cryolithe.denoising.periods import told
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
 from cryolithe.formats.record import read_record_beside
@@ -109,7 +110,8 @@ def open_pair(
         raise InputError(f"{half1} and {half2} hold the same voxels: give the volumes of even and of odd images")
     middle = central(files[0].shape, LONGEST)
     found = agreement(*(half.box(middle) for half in looked))
-    return HalfPair(looked[0], looked[1], found, judged(found, half1, half2))
+    size = files[0].voxel_size_angstrom or files[1].voxel_size_angstrom
+    return HalfPair(looked[0], looked[1], found, judged(found, half1, half2, size))
 
 
 def open_half(path: Path, is_volume: bool = False, repair: bool = False, advance: Callable[[], object] = int) -> Half:
@@ -161,13 +163,14 @@ def contrast_of(path: Path) -> str | None:
     return contrast if isinstance(contrast, str) else None
 
 
-def judged(found: Agreement, half1: Path, half2: Path) -> tuple[str, ...]:
+def judged(found: Agreement, half1: Path, half2: Path, voxel_size_angstrom: float | None = None) -> tuple[str, ...]:
     """What speaks against two halves, in words.
 
     Raises:
         InputError: if one is the negative of the other, or both have the same noise.
     """
     names = f"{half1.name} and {half2.name}"
+    finest = told(found.high_from_per_px, None, voxel_size_angstrom)
     if found.low < -_SIGMAS * found.low_sigma:
         raise InputError(
             f"{names} have opposite contrast: their low frequencies correlate by {found.low:.2f}; invert one of them"
@@ -175,13 +178,13 @@ def judged(found: Agreement, half1: Path, half2: Path) -> tuple[str, ...]:
     by_chance = _SIGMAS * found.high_sigma
     if found.high > max(_SAME_NOISE, by_chance):
         raise InputError(
-            f"{names} have the same noise: above {found.high_from_per_px:.2f} cycles per voxel they correlate by "
+            f"{names} have the same noise: in details finer than {finest} they correlate by "
             f"{found.high:.2f}; give halves of different images or frames, not denoised, not copies of one volume"
         )
     warnings = []
     if found.high > max(_SHARED_NOISE, by_chance):
         warnings.append(
-            f"{names} correlate by {found.high:.2f} above {found.high_from_per_px:.2f} cycles per voxel, where chance "
+            f"{names} correlate by {found.high:.2f} in details finer than {finest}, where chance "
             f"allows {by_chance:.2g}: either there is signal up to the highest frequencies, or the halves share noise "
             "(images in common, frames interpolated, denoised before), which is then kept as if it were signal"
         )
