@@ -67,6 +67,8 @@ def trained(
         return None
     if warning := training.save_weights(job.weights):
         watcher.note(f"Warning: {warning}")
+    if state.finished and state.seconds < limit and state.step < training.most_steps:
+        watcher.note("The training ended early: what is held back no longer got better.")
     gained = training.gained()[0]
     told = f"Trained {state.step} steps in {state.seconds / 60:.1f} min"
     watcher.note(f"{told}{f'; {gained}' if gained else ''}; weights: {job.weights}")

@@ -150,9 +150,17 @@ def resolution_rows(found: Evaluation) -> list[tuple[str, str]]:
         for name in names if curves else ():
             if curves and name in curves.resolution:
                 values = curves.resolution[name]
-                told = f"{period(values['0.5'])} at FSC 0.5, {period(values['0.143'])} at 0.143"
-                rows.append((f"{what}: {names[name]}", told))
+                told = [_threshold_told(values[threshold], threshold) for threshold in ("0.5", "0.143")]
+                rows.append((f"{what}: {names[name]}", ", ".join(told)))
     return rows
+
+
+def _threshold_told(resolution: Resolution, threshold: str) -> str:
+    """``23.4 Å at FSC 0.143``."""
+    if not math.isfinite(resolution.value):
+        return f"none at FSC {threshold}"
+    better = "" if resolution.reached else "better than "
+    return f"{better}{resolution.value:.1f} {resolution.unit} at FSC {threshold}"
 
 
 def period(resolution: Resolution) -> str:

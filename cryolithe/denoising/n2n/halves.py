@@ -105,6 +105,7 @@ def open_pair(
     if half1.exists() and half2.exists() and half1.samefile(half2):
         raise InputError(f"--half1 and --half2 are the same file, {half1}: give the volumes of even and of odd images")
     _check_alike(*files)
+    _check_images(*files)
     looked = [Half(f, survey(f.read, f.shape[0], repair, str(f.path), advance)) for f in files]
     if looked[0].survey.sha256 == looked[1].survey.sha256:
         raise InputError(f"{half1} and {half2} hold the same voxels: give the volumes of even and of odd images")
@@ -154,6 +155,26 @@ def _check_alike(first: VolumeFile, second: VolumeFile) -> None:
             f"the halves differ in contrast: by its record {first.path} is {contrasts[0]}, {second.path} is "
             f"{contrasts[1]}; reconstruct both with the same --contrast"
         )
+
+
+def _check_images(first: VolumeFile, second: VolumeFile) -> None:
+    """Refuse volumes that by their records were made of the same images: their noise is the same, however filtered."""
+    stacks, sections = [], []
+    for file in (first, second):
+        record = read_record_beside(file.path)
+        inputs, geometry = record.get("inputs"), record.get("geometry")
+        tilts = inputs.get("tilts") if isinstance(inputs, dict) else None
+        stacks.append(tilts.get("sha256") if isinstance(tilts, dict) else None)
+        told = geometry.get("sections") if isinstance(geometry, dict) else None
+        sections.append(set(told) if isinstance(told, list) else None)
+    if stacks[0] is None or stacks[0] != stacks[1]:
+        return
+    if sections[0] is not None and sections[1] is not None and not sections[0] & sections[1]:
+        return
+    raise InputError(
+        f"{first.path} and {second.path} were made of the same images by their records, so that they have the same "
+        "noise, which nothing can be learned from; give volumes of the even and the odd frames or images"
+    )
 
 
 def contrast_of(path: Path) -> str | None:
