@@ -109,7 +109,7 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
     \b
       cryolithe denoise tomo.mrc                                     -> tomo_samba.mrc, .safetensors, .json, .run/
       cryolithe denoise tomo.mrc --train-minutes 60 --report tomo.png
-      cryolithe denoise tomo.mrc --lmax 20 --lmax-sweep lmax.png     look, then choose ...
+      cryolithe denoise tomo.mrc --lmax 20 --lmax-sweep lmax.png     trains; look, then choose ...
       cryolithe denoise tomo.mrc --model tomo_samba.safetensors --lmax 8
       torchrun --nproc-per-node 4 -m cryolithe denoise tomo.mrc      several GPUs train together
 

@@ -43,7 +43,7 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
 
         import psutil
 
-        line, table = plan_run(run, time.time() - psutil.Process().create_time())
+        line, table = plan_run(run, max(0.0, time.time() - psutil.Process().create_time()))
         say(f"{job.output}: {line}\n{table}")
         return
     with progress_watcher() as watcher:
