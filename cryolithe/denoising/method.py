@@ -174,18 +174,27 @@ class Training(ABC, Generic[S, H]):
         )
 
     def hardly_trained(self) -> str | None:
-        """Why the network is as good as untrained, and what to do; None if it is not."""
+        """Why the network has learned next to nothing, and what to do; None if it has."""
         steps, (told, share) = self.state.step, self.gained()
-        if not self.anew or (steps >= FEWEST_STEPS and share >= LEAST_GAIN):
+        if steps >= FEWEST_STEPS and (share >= LEAST_GAIN or not self.anew):
             return None
-        why = f"only {steps} steps" if steps < FEWEST_STEPS else f"in {steps} steps hardly anything was learned"
+        result = (
+            "this is what an untrained network makes"
+            if self.anew
+            else "the weights are nearly those that it began with"
+        )
+        why = (
+            f"only {steps} step{'s' if steps != 1 else ''}"
+            if steps < FEWEST_STEPS
+            else f"in {steps} steps hardly anything was learned"
+        )
         minutes = max(1, math.ceil(self.state.seconds / max(1, steps) * ENOUGH_STEPS / 60))
         longer = (
             f"give --train-minutes {minutes} or more ({ENOUGH_STEPS} steps take about that long here), or use a GPU"
             if steps < ENOUGH_STEPS
             else "train longer (--train-minutes), or look at the input: is there structure in it?"
         )
-        return f"hardly trained, {why}{f' ({told})' if told else ''}: this is what an untrained network makes; {longer}"
+        return f"hardly trained, {why}{f' ({told})' if told else ''}: {result}; {longer}"
 
     @abstractmethod
     def save_weights(self, path: Path) -> str | None:

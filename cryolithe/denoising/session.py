@@ -70,7 +70,7 @@ def trained(
     if state.finished and state.seconds < limit and state.step < training.most_steps:
         watcher.note("The training ended early: what is held back no longer got better.")
     gained = training.gained()[0]
-    told = f"Trained {state.step} steps in {state.seconds / 60:.1f} min"
+    told = f"Trained {state.step} step{'s' if state.step != 1 else ''} in {state.seconds / 60:.1f} min"
     watcher.note(f"{told}{f'; {gained}' if gained else ''}; weights: {job.weights}")
     return method.load(job.weights)
 

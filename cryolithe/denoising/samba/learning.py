@@ -58,7 +58,8 @@ class SambaTraining(Training[SambaState, float]):
         run, place = self._run, self._place
         limit = run.job.limit_seconds(place.device)
         end = f"{limit / 60:g} min" if math.isfinite(limit) else "until what is held back no longer gets better,"
-        threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
+        count = torch.get_num_threads()
+        threads = f", {count} thread{'s' if count > 1 else ''}" if place.device.type == "cpu" else ""
         shape = " x ".join(map(str, run.volume.shape))
         first = "" if run.job.lmax_sweep is None else "; the network trains first, then several Lmax are drawn"
         return (
