@@ -176,8 +176,11 @@ def _judged(
         watcher.note(score.told())
         if warning := score.warning():
             verdict = replace(verdict, warnings=(warning, *verdict.warnings))
-    if untrained := weights.card.get("hardly_trained"):
+    untrained = weights.card.get("hardly_trained")
+    if untrained and job.trains:
         verdict = replace(verdict, warnings=(str(untrained), *verdict.warnings))
+    elif untrained:
+        watcher.note(f"Note: the weights are {untrained}")
     for text in verdict.warnings:
         watcher.note(f"Warning: {text}")
     if item.report is not None:
