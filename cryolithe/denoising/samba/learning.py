@@ -64,7 +64,8 @@ class SambaTraining(Training[SambaState, float]):
         first = "" if run.job.lmax_sweep is None else "; the network trains first, then several Lmax are drawn"
         return (
             f"Plan: {shape} (z, y, x), Lmax {run.gaps[0]} in training and {run.gaps[1]} in inference; training {end} "
-            f"on {place.device} ({precision_name(place.precision)}{threads}){first}"
+            f"on {place.device} ({precision_name(place.precision)}{threads}; squares of {self.recipe.crop} pixels, "
+            f"{self.recipe.batch} at a time){first}"
         )
 
     def begin(self) -> SambaState:
