@@ -1,9 +1,11 @@
 """``cryolithe denoise`` as a user meets it: files in, files out, faults, interruptions."""
 
 import json
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from two_ranks import run_both
 
 from cryolithe.cli import main
 from cryolithe.denoising import run
-from cryolithe.denoising.samba import apply, inference, learning, model, training
+from cryolithe.denoising.samba import apply, inference, learning, model, sweep, training
 from cryolithe.denoising.samba import recipe as recipes
 from cryolithe.formats import read_mrc, write_volume
 from cryolithe.volume import Volume
@@ -313,3 +315,55 @@ def test_a_volume_of_a_network_is_not_denoised_without_a_word(tmp_path):
         write_volume(tmp_path / "t.mrc", Volume(volume(), 12.0), label=label, overwrite=True)
         output = good(tmp_path / "t.mrc", "--overwrite").output
         assert ("was made by a network" in output) == warned
+
+
+@pytest.mark.slow
+def test_a_denoiser_that_has_hardly_trained_says_so(tmp_path):
+    write(tmp_path / "t.mrc", volume())
+    output = " ".join(good(tmp_path / "t.mrc", "--lmax", 2, "--report", tmp_path / "t.png").output.split())
+    said = next(re.finditer(r"Warning: hardly trained, only 4 steps \(.*?\): this is what an untrained .*?GPU", output))
+    assert re.search(r"loss of what is held back [\d.]+ before, [\d.]+ at best \([+-]\d+%\)", said[0])
+    assert re.search(r"--train-minutes \d+ or more", said[0])
+    assert re.search(r"Trained 4 steps in .* min; loss of what is held back", output)
+    assert "see above" in output.split("denoised in")[1]
+    record = json.loads((tmp_path / "t_samba.json").read_text())
+    assert record["guard"]["warnings"][0].startswith("hardly trained")
+    # Weights keep it: whoever uses them later is told as well.
+    again = good(tmp_path / "t.mrc", "--lmax", 2, "--model", tmp_path / "t_samba.safetensors", "-o", tmp_path / "u.mrc")
+    assert "hardly trained, only 4 steps" in again.output
+
+
+@pytest.mark.parametrize(
+    ("steps", "losses", "fragment"),
+    [
+        (5000, (1.0, 0.5), None),
+        (5000, (1.0, 0.99), "hardly anything was learned"),
+        (99, (1.0, 0.5), "only 99 steps"),
+        (100, (float("inf"), 0.5), None),
+    ],
+)
+def test_what_is_hardly_trained(steps, losses, fragment):
+    class Some(learning.SambaTraining):
+        def __init__(self):
+            self.state = SimpleNamespace(step=steps, seconds=1.0 * steps, first_loss=losses[0], best_loss=losses[1])
+
+    said = Some().hardly_trained()
+    assert (said is None) == (fragment is None)
+    if fragment:
+        assert fragment in said
+        assert "train" in said
+
+
+@pytest.mark.slow
+def test_a_sweep_says_beforehand_that_it_trains_and_shows_sections_along_z(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sweep, "plot_sweep", lambda *arguments: drawn.append(arguments))
+    write(tmp_path / "t.mrc", volume())
+    output = good(tmp_path / "t.mrc", "--lmax-sweep", tmp_path / "panel.png", "--train-minutes", 3).output
+    plan, rest = output.split("Trained", 1)
+    assert "training 3 min on cpu" in plan
+    assert "the network trains first, then several Lmax are drawn" in plan
+    ((_, panels, _, _, sections),) = drawn
+    assert len(sections) == len(panels)
+    assert {section.shape for section in sections} == {(SHAPE[0], panels[0][1].shape[1])}
+    assert "hardly trained" in rest

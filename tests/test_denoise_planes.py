@@ -229,6 +229,21 @@ def test_the_guard_sees_lost_signal_and_new_energy():
     assert not any("energy" in text for text in examine(loud, volume).warnings)
 
 
+@pytest.mark.parametrize(("sigma_px", "warned"), [(0.0, False), (0.6, False), (2.0, True), (3.0, True)])
+def test_the_guard_warns_by_the_curves_that_it_draws(sigma_px, warned):
+    # Structure and noise that neighbouring planes share, as in a tomogram: the planes cannot tell them apart.
+    rng = np.random.default_rng(1)
+    volume = scipy.ndimage.gaussian_filter(rng.standard_normal((48, 48, 48)), (3.0, 0.0, 0.0))
+    found = examine(volume, scipy.ndimage.gaussian_filter(volume, (0.0, sigma_px, sigma_px)))
+    said = [text for text in found.warnings if "neighbouring planes" in text or "signal may have been lost" in text]
+    assert bool(said) == warned, found.warnings
+    # What is said follows from what the picture shows.
+    shells = (found.spectra.shell_per_px > 0) & (found.spectra.shell_per_px < 0.5) & (found.coherence >= 0.5)
+    kept = (found.spectra.shell_transfer[shells] / found.coherence[shells]).mean()
+    assert found.kept == pytest.approx(kept)
+    assert warned == (kept < 1 / 3 or bool((found.spectra.shell_transfer < found.warned_below).any()))
+
+
 def test_the_guard_uses_halves():
     volume, rng = smooth_volume()
     a, b = (volume + volume.std() * rng.standard_normal(volume.shape) for _ in range(2))

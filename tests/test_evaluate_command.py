@@ -264,7 +264,7 @@ def test_a_reference_of_the_other_polarity_is_found_and_flipped(data, tmp_path):
     for name, reference in (("same", data / "truth.mrc"), ("flip", flipped)):
         result = run(data / "fbp.mrc", "--reference", reference, "-o", tmp_path / name)
         assert result.exit_code == 0, result.output
-        assert ("WARNING: The reference" in result.stderr) == (name == "flip")
+        assert ("Warning: The reference" in result.stderr) == (name == "flip")
     same, flip = (json.loads((tmp_path / n / "evaluation.json").read_text())["evaluation"] for n in ("same", "flip"))
     assert flip["reference"]["polarity"] == "opposite, reference flipped"
     assert flip["reference"]["similarity"] == same["reference"]["similarity"]

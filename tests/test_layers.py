@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cryolithe"
 # module -> what it may import from the package (the package's version is free for all)
 ALLOWED = {
     "errors": set(),
+    "extras": set(),
     "hashing": set(),
     "geometry": {"errors"},
     "yaml_table": {"errors"},
@@ -27,7 +28,7 @@ ALLOWED = {
     "wavelets": {"errors", "mirrors"},
     "tilts": {"errors", "geometry"},
     "volume": {"errors", "geometry"},
-    "formats": {"errors", "hashing", "geometry", "alignment", "tilts", "volume"},
+    "formats": {"errors", "extras", "hashing", "geometry", "alignment", "tilts", "volume"},
     "sampling": {"geometry", "mirrors"},
     "settings": {"errors", "yaml_table", "formats"},
     "projector": {"errors", "geometry", "filters"},
@@ -47,7 +48,7 @@ ALLOWED = {
     },
     "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
     "portals": {"errors", "formats"},
-    "session": {"errors", "settings", "limits", "work", "formats", "page", "report", "reconstruction"},
+    "session": {"errors", "extras", "settings", "limits", "work", "formats", "page", "report", "reconstruction"},
     "diagnosis": {
         "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",
         "network", "inference", "reconstruction",

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 import scipy.ndimage
+from click.testing import CliRunner
 from half_volumes import halves, noise, pair_of, signal, write
+from tiny_series import run, write_series
 
+from cryolithe.cli import main
 from cryolithe.denoising.n2n.agreement import agreement
 from cryolithe.denoising.n2n.halves import open_pair
 from cryolithe.denoising.n2n.pairs import Patches, Turn, allowed_turns, held_rows
@@ -215,3 +218,42 @@ def test_volumes_smaller_than_a_patch_give_smaller_patches(tmp_path):
     patches = Patches([pair], 64, 8, seed=0)
     assert patches.shape == (16, 16, 40)
     assert patches.batch(0, 2)[0].shape == (2, 1, 16, 16, 40)
+
+
+def record_of(path, tilts, sections):
+    words = {"volume": {"path": path.name}, "inputs": {"tilts": {"sha256": tilts}}, "geometry": {"sections": sections}}
+    path.with_suffix(".json").write_text(json.dumps(words))
+
+
+@pytest.mark.parametrize(
+    ("tilts", "sections", "right"),
+    [
+        (("a", "b"), ([1, 2, 3], [1, 2, 3]), True),  # halves of the frames
+        (("a", "a"), ([1, 3], [2, 4]), True),  # halves of the tilts
+        (("a", "a"), ([1, 2, 3], [1, 2, 3]), False),
+        (("a", "a"), ([1, 2, 3], [3, 4]), False),
+        (("a", "a"), (None, None), False),
+        ((None, None), ([1], [1]), True),
+    ],
+)
+def test_halves_of_the_same_images_are_refused_by_their_records(tmp_path, tilts, sections, right):
+    paths = [write(tmp_path / f"{name}.mrc", values) for name, values in zip("pq", halves(), strict=True)]
+    for path, stack, used in zip(paths, tilts, sections, strict=True):
+        record_of(path, stack, used)
+    if right:
+        open_pair(*paths)
+        return
+    with pytest.raises(InputError, match=r"made of the same images by their records.*give volumes of the even and"):
+        open_pair(*paths)
+
+
+def test_two_methods_of_one_series_are_no_halves(tmp_path):
+    stack, angles = write_series(tmp_path)
+    for method in ("fbp", "sirt"):
+        result = run(stack, angles, "--method", method, "--thickness", 24, "-o", tmp_path / f"{method}.mrc")
+        assert result.exit_code == 0, result.output
+    names = ["--half1", str(tmp_path / "fbp.mrc"), "--half2", str(tmp_path / "sirt.mrc")]
+    result = CliRunner().invoke(main, ["denoise", "--method", "n2n", *names, "--device", "cpu"])
+    assert result.exit_code == 2, result.output
+    assert "the same noise" in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.glob("*n2n*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from cryolithe.cli import main
 from cryolithe.errors import DeviceError, ResourceError, SettingsError
 from cryolithe.formats import read_volume, write_angles_deg, write_stack
 from cryolithe.network import RowSetConfig
+from cryolithe.reconstruction import estimate
 from cryolithe.reconstruction import slabs as slabs_module
 from cryolithe.reconstruction.copying import CopyStream
 from cryolithe.reconstruction.methods import NetworkMethod
@@ -285,6 +287,30 @@ def test_a_gpu_that_fails_in_mid_run_keeps_its_slabs_and_the_next_run_goes_on(pl
     assert again.exit_code == 0, again.output
     assert "1 slabs are done" in again.stderr
     np.testing.assert_array_equal(read_volume(place / "v.mrc").voxels, read_volume(place / "whole.mrc").voxels)
+
+
+def planned_seconds(text):
+    minutes, seconds = re.search(r"about (?:\d+:)?(\d+):(\d\d) with everything", text).groups()
+    return 60 * int(minutes) + int(seconds)
+
+
+def test_the_time_of_a_dry_run_holds_the_start_the_images_the_check_and_the_writing(place, monkeypatch):
+    for name in ("_PIXEL_SECONDS", "_CONTRAST_SECONDS", "_CHECKED_SECONDS"):
+        monkeypatch.setattr(estimate, name, 0.0)
+    monkeypatch.setattr(estimate, "_seconds", lambda run: 10.0)
+    monkeypatch.setattr("cryolithe.cli.one_series.age_seconds", lambda: 30.0)
+    assert planned_seconds(run(place, "--dry-run").stdout) == 40
+    monkeypatch.setattr("cryolithe.cli.one_series.age_seconds", lambda: 0.0)
+    alone = planned_seconds(run(place, "--dry-run").stdout)
+    assert alone == 10
+    pixels, checked = 11 * 150 * 40, 3 * 12 * 8 * 40
+    for name, seconds in (("_PIXEL_SECONDS", 60 / pixels), ("_CHECKED_SECONDS", 60 / checked)):
+        with monkeypatch.context() as patch:
+            patch.setattr(estimate, name, seconds)
+            assert planned_seconds(run(place, "--dry-run").stdout) == alone + 60
+    with monkeypatch.context() as patch:
+        patch.setattr(estimate, "_BYTES_PER_SECOND", (4 * 8 * 150 * 40 + 4 * pixels) / 60)
+        assert planned_seconds(run(place, "--dry-run").stdout) == alone + 60
 
 
 def test_dry_run_tells_the_plan_and_writes_nothing(place):

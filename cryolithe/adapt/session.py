@@ -289,7 +289,7 @@ class _Recorder(Recorder):
         self.work, self.made, self.decides = work, made, decides
         super().__init__(work.folder, (STEP_FIELDS, CHECK_FIELDS), state.step if work.resume else None, LEFTOVERS)
         self.checks = _read_checks(work.folder / "checks.json", state.step) if work.resume else []
-        self.check_seconds, self._share, self._count = 0.0, 0.0, work.config.checks
+        self.check_seconds, self._share, self._shown, self._count = 0.0, 0.0, 0.0, work.config.checks
         write_json(work.folder / "config.json", decides)
 
     def begin(self, state: TrainState) -> None:
@@ -301,6 +301,8 @@ class _Recorder(Recorder):
         self.check_seconds = self.work.clock() - started
         self._share = state.step / max(1, self.work.config.most_steps)
         self.work.watcher.stage("Learning", 1.0)
+        self.work.watcher.advance(self._share)
+        self._shown = self._share
 
     def plan(self, seconds: float) -> None:
         """Make fewer checks where they would take much of the time that is left."""
@@ -310,7 +312,8 @@ class _Recorder(Recorder):
 
     def after_step(self, state: TrainState, progress: Progress) -> bool:
         """Log; check when a part of the whole is done."""
-        self.work.watcher.advance(max(0.0, progress.done - self._share))
+        self.work.watcher.advance(max(0.0, progress.done - self._shown))
+        self._shown = max(self._shown, progress.done)
         self.log(state, progress, state.step % LOG_EVERY == 0 or state.step == self.work.config.most_steps)
         done = progress.done if self.work.config.steps is None else state.step / self.work.config.steps
         due = int(done * self._count) > int(self._share * self._count)
@@ -326,6 +329,7 @@ class _Recorder(Recorder):
         if state.interrupted:
             self._save(state)
             return Outcome(before, None, state.step, True)
+        self.work.watcher.stage("Checking the result", 1)
         if self.checks[-1].step != state.step:
             self._check(state)
         if state.step and why_not(self.checks[-1], before, self.work.config.most_loss_db):

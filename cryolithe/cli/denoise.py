@@ -111,7 +111,7 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
     \b
       cryolithe denoise tomo.mrc                                     -> tomo_samba.mrc, .safetensors, .json, .run/
       cryolithe denoise tomo.mrc --train-minutes 60 --report tomo.png
-      cryolithe denoise tomo.mrc --lmax 20 --lmax-sweep lmax.png     look, then choose ...
+      cryolithe denoise tomo.mrc --lmax 20 --lmax-sweep lmax.png     trains; look, then choose ...
       cryolithe denoise tomo.mrc --model tomo_samba.safetensors --lmax 8
       torchrun --nproc-per-node 4 -m cryolithe denoise tomo.mrc      several GPUs train together
 
@@ -218,7 +218,7 @@ def _told(job: Job, done: Denoised) -> str:
         volume = next(iter(job.items[0].inputs.values()))
         return f"{done.output}: choose an Lmax, then: cryolithe denoise {volume} --model {done.weights} --lmax N"
     warnings = len(done.verdict.warnings) if done.verdict else 0
-    said = f"{warnings} warning{'s' if warnings > 1 else ''} of the guard, see above" if warnings else "no warnings"
+    said = f"{warnings} warning{'s' if warnings > 1 else ''}, see above" if warnings else "no warnings"
     minutes = done.seconds["denoising"] / 60
     return f"{done.output}: denoised in {minutes:.1f} min, record in {item.sidecar.name}; {said}"
 

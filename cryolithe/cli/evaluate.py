@@ -72,7 +72,7 @@ def command(output: Path | None, overwrite: bool, device: str, **options: Any) -
     from cryolithe.device import choose_device
     from cryolithe.evaluation.evaluate import evaluate
     from cryolithe.evaluation.figures import draw_figures
-    from cryolithe.evaluation.html import render, summary_rows
+    from cryolithe.evaluation.html import render, resolution_rows, summary_rows
     from cryolithe.evaluation.inputs import Request, load
     from cryolithe.evaluation.on_device import transforms_on
     from cryolithe.formats.files import make_folder, replacing
@@ -111,11 +111,13 @@ def command(output: Path | None, overwrite: bool, device: str, **options: Any) -
         temporary.write_text(text, encoding="utf-8")
 
     for warning in found.warnings:
-        say(f"WARNING: {warning}", err=True)
-    rows = summary_rows(found)
-    width = max(len(row[0]) for row in rows) + 2
+        say(f"Warning: {warning}", err=True)
+    rows, periods = summary_rows(found), resolution_rows(found)
+    width = max(len(row[0]) for row in (*rows, *periods)) + 2
     for row in rows:
         say(f"{row[0]:<{width}}{row[1]:>12}")
+    for name, told in periods:
+        say(f"{name:<{width}}  {told}")
     for test, why in found.skipped.items():
         say(f"not tested: {test} ({why.split(';')[0]})")
     say(f"Report: {page}")

@@ -34,7 +34,7 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
         run = checked(job)
         for note in run.series.notes:
             say(f"Note on {job.tilts.name}: {note}", err=True)
-        line, table = plan_run(run)
+        line, table = plan_run(run, age_seconds())
         say(f"{job.output}: {line}\n{table}")
         return
     with progress_watcher() as watcher:
@@ -47,3 +47,12 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
         if after is not None:
             line += "\n" + after(job.output, job.settings, watcher)
     say(line)
+
+
+def age_seconds() -> float:
+    """Time since this process was started; 0 where the clock was set back."""
+    import time
+
+    import psutil
+
+    return max(0.0, time.time() - psutil.Process().create_time())

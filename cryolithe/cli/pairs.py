@@ -10,6 +10,7 @@ import click
 
 from cryolithe.cli import curate
 from cryolithe.cli.complete import complete_recipe
+from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
 from cryolithe.recipes import find_recipe, shipped_for
 
@@ -61,8 +62,11 @@ def check(manifest: Path, data: Path | None, only: tuple[str, ...], record: Path
     read = read_manifest(manifest)
     root = _root(manifest, read, data)
     reports = []
-    for pair in read.select(only):
-        report = check_pair(read, pair, root, fast)
+    chosen = read.select(only)
+    for number, pair in enumerate(chosen, 1):
+        with progress_watcher() as watcher:
+            watcher.stage(f"Checking {pair.name} ({number} of {len(chosen)})", 1)
+            report = check_pair(read, pair, root, fast)
         reports.append(report)
         _show(report, read)
     if record:
@@ -98,9 +102,12 @@ def build(manifest: Path, output: Path, data: Path | None, only: tuple[str, ...]
     pairs = read.select(only)
     make_folder(output)
     failed = 0
-    for pair in pairs:
+    for number, pair in enumerate(pairs, 1):
         try:
-            click.echo(build_pair(read, pair, root, output, overwrite))
+            with progress_watcher() as watcher:
+                watcher.stage(f"Building {pair.name} ({number} of {len(pairs)})", 1)
+                line = build_pair(read, pair, root, output, overwrite)
+            click.echo(line)
         except CryoLitheError as error:
             failed += 1
             click.echo(f"{pair.name}: {error}", err=True)

@@ -12,6 +12,7 @@ import click
 
 from cryolithe import __version__
 from cryolithe.cli.complete import complete_model
+from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -88,23 +89,30 @@ def command(
         f"model {loaded.name} {loaded.sha256[:12]}, {precision_name(dtype)}, {share:.0%} FBP where the tilts measured, "
         f"{specimens} specimens of {', '.join(m.name for m in unseen) or 'procedural molecules'}"
     )
+    results, compute, made, scenes = {}, Compute(device, dtype), [], []
+    with progress_watcher() as watcher:  # tables follow when the bars are gone: they are not for the same stream
+        watcher.stage("Scoring", len(levels))
+        for found in benchmark(loaded.network, unseen, levels, specimens, compute=compute, share=share):
+            made.append(found)
+            watcher.advance(1)
+        if options["classes"]:
+            watcher.stage("Scoring by class", 1)
+            scenes = list(class_benchmark(loaded.network, unseen, specimens, compute, share=share))
     click.echo(
-        f"{'noise':>8} {'method':<13} {'SNR dB':>7} {'FSC measured':>13} {'FSC missing':>12} {'worst shell':>16}"
+        f"{'noise':>8} {'method':<13} {'SNR dB':>7} {'FSC measured':>13} {'FSC missing':>12} {'worst shell (1/px)':>20}"
     )
-    results, compute = {}, Compute(device, dtype)
-    for snr_db, scores in benchmark(loaded.network, unseen, levels, specimens, compute=compute, share=share):
+    for snr_db, scores in made:
         for method, score in scores.items():
             click.echo(
                 f"{snr_db:>5g} dB {method:<13} {score.snr_db:>7.2f} {score.fsc_measured:>13.3f} "
-                f"{score.fsc_missing:>12.3f} {_shell_text(score.worst_shell):>16}"
+                f"{score.fsc_missing:>12.3f} {_shell_text(score.worst_shell):>20}"
             )
         results[f"{snr_db:g} dB"] = {method: _plain(score) for method, score in scores.items()}
     by_class, shells = {}, {}
-    if options["classes"]:
-        for found in class_benchmark(loaded.network, unseen, specimens, compute, share=share):
-            _print_classes(found)
-            by_class[found.title] = found.fidelity
-            shells[found.title] = {method: asdict(shell) for method, shell in found.worst_shells.items()}
+    for scene in scenes:
+        _print_classes(scene)
+        by_class[scene.title] = scene.fidelity
+        shells[scene.title] = {method: asdict(shell) for method, shell in scene.worst_shells.items()}
     if json_path:
         write_json(
             json_path,

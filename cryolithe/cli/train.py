@@ -12,7 +12,7 @@ import click
 
 from cryolithe import __version__
 from cryolithe.cli.complete import complete_model, complete_recipe
-from cryolithe.cli.progress import ProgressWatcher, progress_watcher
+from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.train_n2n import is_general_denoiser, train_general
 from cryolithe.errors import InputError, ModelError, SettingsError
 from cryolithe.models import ENDING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cryolithe.optimise.distributed import Place
     from cryolithe.optimise.loop import Progress
     from cryolithe.training.config import TrainConfig
+    from cryolithe.work.watcher import Watcher
 
 # What `--finetune` does without a configuration; configs/finetune_pairs.yaml says the same.
 FINETUNE: dict[str, Any] = {
@@ -125,6 +126,8 @@ def _run(
                 watcher.note(f"Warning: {odd}")
             for note in noise_notes(recipe, base):
                 watcher.note(f"Note: {note}")
+            limit = f", or {minutes:g} min if those end first" if minutes else ""
+            watcher.note(f"Plan: {recipe.steps} steps of training{limit}, on {place.device}; simulating comes before")
         watcher.stage("Simulating specimens", recipe.series)
         # Processes that simulate take their time to start: meanwhile the validation set is made.
         source = make_source(recipe, base, run_folder(output), (files, used), place, lambda: watcher.advance(1))
@@ -269,7 +272,7 @@ def _model_name(base: Path, name: str, config: Path | None, key: str) -> str:
     return name
 
 
-def _advancing(watcher: ProgressWatcher) -> Any:
+def _advancing(watcher: Watcher) -> Any:
     """The bar of the steps, or of the time where that ends first; it starts when the first step is done."""
     done: list[float] = []
 

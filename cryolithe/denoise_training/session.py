@@ -9,6 +9,7 @@ NAME.run/train.csv, validation.csv, learning.png, tensorboard/
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -123,6 +124,8 @@ def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState
     if job.resume and job.state.exists():
         load_state(job.state, state, config)
         watcher.note(f"Going on at step {state.step}, {state.seconds / 60:.1f} min.")
+    limit = f", or {job.limit_seconds / 60:g} min if those end first" if math.isfinite(job.limit_seconds) else ""
+    watcher.note(f"Plan: {config.steps} steps of training{limit}, on {place.device}")
     watcher.stage("Training", 1.0)
     with recording(place, partial(_Recorder, job, state, watcher)) as record:
         hooks = Hooks(
@@ -196,7 +199,10 @@ class _Recorder(Recorder):
     def __init__(self, job: GeneralJob, state: GeneralState, watcher: Watcher) -> None:
         self._job, self._watcher = job, watcher
         super().__init__(job.folder, (STEP_FIELDS, VALIDATION_FIELDS), state.step if job.resume else None, LEFTOVERS)
-        self._done, self._saved = 0.0, state.seconds
+        self._saved = state.seconds
+        # What a run before has done counts as done, and tells nothing of the speed of this one.
+        self._done = min(1.0, max(state.seconds / job.limit_seconds, state.step / job.config.steps))
+        watcher.advance(self._done)
 
     def on_step(self, state: GeneralState, progress: Progress) -> None:
         """Log, and save now and then."""

@@ -105,22 +105,33 @@ def plot_sweep(
     panels: Sequence[tuple[str, NDArray[Any]]],
     transforms: Sequence[NDArray[Any]],
     voxel_size_angstrom: float | None,
+    sections: Sequence[NDArray[Any]] = (),
 ) -> None:
     """One column for each Lmax: the plane above, the magnitude of its Fourier transform below (published figure S1).
+
+    With sections along z, they stand between the two.
 
     Args:
         path: image file.
         panels: titles and planes ``(y, x)``, the input first.
         transforms: log magnitudes, zero frequency in the middle, one for each panel.
         voxel_size_angstrom: adds a scale bar.
+        sections: ``(z, x)``, one for each panel, or none.
     """
-    figure = _figure(2.1 * len(panels), 4.7)
-    grid = figure.subplots(2, len(panels), squeeze=False)
+    height, width = panels[0][1].shape
+    heights = [1.0, *([sections[0].shape[0] / height] if sections else []), height / width]
+    figure = _figure(2.1 * len(panels), 0.8 + 1.95 * sum(heights))
+    grid = figure.subplots(len(heights), len(panels), squeeze=False, height_ratios=heights)
+    for column, section in enumerate(sections):
+        draw_section(grid[1, column], section, grey_scale(sections[1:]) if column else None)
+        grid[1, column].set(xticks=[], yticks=[])
+    if sections:
+        grid[1, 0].set_ylabel("XZ section")
     denoised = grey_scale(plane for _, plane in panels[1:])  # all in the same units, and the input has noise beside
     low, high = np.percentile(transforms[0], (1, 99.9))
     floor = min(float(np.percentile(one, 1)) for one in transforms)
     for column, ((title, plane), transform) in enumerate(zip(panels, transforms, strict=True)):
-        image, spectrum = grid[0, column], grid[1, column]
+        image, spectrum = grid[0, column], grid[-1, column]
         draw_section(image, plane, denoised if column else None)
         image.set(title=title, xticks=[], yticks=[])
         spectrum.imshow(transform, cmap="magma", vmin=max(floor, low - 0.5 * (high - low)), vmax=high, origin="lower")
@@ -164,7 +175,8 @@ def _plot_shells(grid: Sequence[Axes], verdict: Verdict, voxel_size_angstrom: fl
     power.set(title="power after / before")
     kept.plot(x, found.shell_transfer[1:], color=_BLUE, label="transfer")
     kept.plot(x, verdict.coherence[1:], color=_ORANGE, ls="--", label=f"signal by {verdict.coherence_from}")
-    kept.set(title="share of the input that is kept", ylim=(-0.05, 1.1))
+    kept.plot(x, verdict.warned_below[1:], color="#a34700", ls=":", lw=1.5, label="warned of below")
+    kept.set(title=f"share of the input that is kept (mean {verdict.kept:.0%} of signal)", ylim=(-0.05, 1.1))
     agreement.plot(x, verdict.fsc_input[1:], color="black", label="input, output")
     if verdict.fsc_halves is not None:
         raw, new = verdict.fsc_halves

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.denoising.periods import told
 from cryolithe.metrics import FloatArray, fourier_shell_correlation
 
 BINS = 24  # of the regions along each axis, at most
@@ -21,6 +22,10 @@ BINS = 24  # of the regions along each axis, at most
 # hardly differ.
 LEAST_COHERENT, LEAST_KEPT = 0.5, 0.5
 LEAST_COHERENT_BY_PLANES, LEAST_KEPT_BY_PLANES = 0.98, 0.35
+# All shells together of which neighbouring planes have at least half in common: less than this share of that kept on
+# average is worth a word, though it may be noise. Of FBP of simulated specimens at 0, -5 and -10 dB in the images the
+# noiseless FBP keeps 0.46, 0.35 and 0.27, Gaussians of 1, 1.5 and 2 voxels 0.42, 0.26 and 0.19.
+LEAST_KEPT_OF_PLANES = 1 / 3
 # Power after over power before: a region above is said to have got energy that was not there.
 MOST_GAIN = 1.5
 LEAST_SHARE = 1e-3  # of the output's power: less is chance in regions of a few coefficients
@@ -63,6 +68,8 @@ class Verdict:
         coherence_from: what that was estimated from.
         fsc_halves: of the halves before and after, or None.
         warnings: in words.
+        warned_below: transfers below are warned of, by shell; NaN where none is.
+        kept: share of the coherence that the output keeps, mean over the shells that are coherent by half or more.
     """
 
     spectra: Spectra
@@ -71,6 +78,8 @@ class Verdict:
     coherence_from: str
     fsc_halves: tuple[FloatArray, FloatArray] | None
     warnings: tuple[str, ...]
+    warned_below: FloatArray
+    kept: float
 
 
 def central(shape: tuple[int, int, int], longest: int = LONGEST) -> tuple[slice, slice, slice]:
@@ -121,6 +130,7 @@ def examine(
     after: NDArray[Any],
     halves: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]] | None = None,
     advice: str = "try a smaller --lmax, or train longer",
+    voxel_size_angstrom: float | None = None,
 ) -> Verdict:
     """Compare a volume before and after.
 
@@ -129,6 +139,7 @@ def examine(
         after: output, the same shape.
         halves: volumes of even and odd images before, and the same after; of one shape.
         advice: what to do where signal was lost.
+        voxel_size_angstrom: edge of a voxel: warnings then tell of Å.
     """
     found = spectra(before, after)
     curve = fourier_shell_correlation(before, after)
@@ -145,9 +156,17 @@ def examine(
         adjacent = fourier_shell_correlation(before[0:even:2], before[1:even:2]) if even >= 8 else curve
         coherence = np.interp(curve.frequency_per_px, adjacent.frequency_per_px, np.clip(adjacent.total, 0, 1))
         origin = "neighbouring planes"
-    limits = (LEAST_COHERENT, LEAST_KEPT) if halves else (LEAST_COHERENT_BY_PLANES, LEAST_KEPT_BY_PLANES)
-    warnings = _warnings(found, coherence, limits, advice)
-    return Verdict(found, curve.total, coherence, origin, pair, tuple(warnings))
+    least_coherent, least_kept = (
+        (LEAST_COHERENT, LEAST_KEPT) if halves else (LEAST_COHERENT_BY_PLANES, LEAST_KEPT_BY_PLANES)
+    )
+    inner = (found.shell_per_px > 0) & (found.shell_per_px < 0.5)
+    limit = np.where(inner & (coherence > least_coherent), least_kept * coherence, np.nan)
+    supported = inner & (coherence >= LEAST_COHERENT)
+    kept = float(np.mean(found.shell_transfer[supported] / coherence[supported])) if supported.any() else 1.0
+    warnings = [*_lost(found, coherence, limit, (advice, voxel_size_angstrom)), *_gained(found, voxel_size_angstrom)]
+    if halves is None and not warnings and kept < LEAST_KEPT_OF_PLANES:
+        warnings.append(_little_kept(found.shell_per_px[supported][-1], kept, voxel_size_angstrom))
+    return Verdict(found, curve.total, coherence, origin, pair, tuple(warnings), limit, kept)
 
 
 def _taper(shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -157,30 +176,41 @@ def _taper(shape: tuple[int, ...]) -> NDArray[np.float32]:
     return product
 
 
-def _warnings(found: Spectra, coherence: FloatArray, limits: tuple[float, float], advice: str) -> list[str]:
-    """In words, what a user should look at."""
-    least_coherent, least_kept = limits
-    frequency, transfer = found.shell_per_px, found.shell_transfer
-    warnings = []
-    inner = (frequency > 0) & (frequency < 0.5) & (coherence > least_coherent)
-    lost = inner & (transfer < least_kept * coherence)
-    if lost.any():
-        at = frequency[lost]
-        warnings.append(
-            f"signal may have been lost: at {at[0]:.3g} to {at[-1]:.3g} cycles per voxel the output keeps "
-            f"{np.min(transfer[lost] / coherence[lost]):.0%} of what looks like signal in the input; {advice}"
-        )
+def _lost(found: Spectra, coherence: FloatArray, limit: FloatArray, words: tuple[str, float | None]) -> list[str]:
+    """Shells that kept less than the limit, in words: advice and voxel size."""
+    advice, size = words
+    lost = found.shell_transfer < limit
+    if not lost.any():
+        return []
+    at, kept = found.shell_per_px[lost], float(np.min(found.shell_transfer[lost] / coherence[lost]))
+    return [
+        f"signal may have been lost: at {told(at[0], at[-1], size)} the output keeps {kept:.0%} of what looks like "
+        f"signal in the input; {advice}"
+    ]
+
+
+def _little_kept(highest_per_px: float, kept: float, size: float | None) -> str:
+    """All shells together."""
+    return (
+        f"much was taken away: up to {told(highest_per_px, None, size)} the output keeps {kept:.0%} of what "
+        "neighbouring planes have in common (mean over shells); that is signal, or noise that these planes share, and "
+        "only halves can tell them apart: give --half1 and --half2"
+    )
+
+
+def _gained(found: Spectra, size: float | None) -> list[str]:
+    """Energy that appeared, in words."""
     known = np.isfinite(found.before) & np.isfinite(found.after)
     floor = _FLOOR * np.median(found.before[known])
     gained = known & (found.after > MOST_GAIN * np.maximum(found.before, floor))
     share = float(found.after[gained].sum() / found.after[known].sum())
-    if share > LEAST_SHARE:
-        rows, columns = np.nonzero(gained)
-        across, along = found.frequency_per_px[rows], found.frequency_per_px[columns]
-        warnings.append(
-            f"energy appeared where the input had little: {share:.2%} of the output's power lies in {gained.sum()} of "
-            f"{known.sum()} regions (k_xy {across.min():.2f} to {across.max():.2f}, k_z {along.min():.2f} to "
-            f"{along.max():.2f} cycles per voxel) with more than {MOST_GAIN:g} times their power before: details there "
-            "are the network's invention"
-        )
-    return warnings
+    if not share > LEAST_SHARE:
+        return []
+    rows, columns = np.nonzero(gained)
+    across, along = found.frequency_per_px[rows], found.frequency_per_px[columns]
+    places = [told(float(one.min()), float(one.max()), size) for one in (across, along)]
+    return [
+        f"energy appeared where the input had little: {share:.2%} of the output's power lies where it now is more than "
+        f"{MOST_GAIN:g} times that before (details of {places[0]} across and {places[1]} along z): these details are "
+        "the network's invention"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks
 from cryolithe.optimise.state import State
 from cryolithe.work.watcher import Watcher
+
+# A training with fewer steps, or that gains a smaller share, has learned next to nothing; what usually is enough.
+FEWEST_STEPS, LEAST_GAIN, ENOUGH_STEPS = 100, 0.05, 1000
 
 Array = NDArray[np.float32]
 Halves = tuple[Array, Array, Array, Array]  # first and second before, first and second after
@@ -92,11 +96,13 @@ class LearningState(State[N]):
     Attributes:
         best: the weights of the best score on what is held back.
         validated: part of the training that was done at the last validation.
+        first_loss: of what is held back, before the first step; not finite where nobody looked.
         finished: whether it came to its end.
     """
 
     best: N
     validated: float = 0.0
+    first_loss: float = math.inf
     finished: bool = False
 
 
@@ -112,12 +118,14 @@ class Training(ABC, Generic[S, H]):
         fingerprint: tells apart what is learned from.
         most_steps: end of a training.
         columns: of the table of validations, after step and seconds.
+        anew: whether the network began with random weights.
     """
 
     state: S
     fingerprint: str
     most_steps: int
     columns: ClassVar[tuple[str, ...]]
+    anew: bool = True
 
     @abstractmethod
     def plan(self) -> str:
@@ -151,6 +159,42 @@ class Training(ABC, Generic[S, H]):
     @abstractmethod
     def told(self, found: H) -> tuple[str, float, int]:
         """What was found: the name of a number, the number, digits to print of it."""
+
+    def first_look(self) -> float:
+        """The loss of what is held back before the first step, in all processes; infinite if that is not known."""
+        return math.inf
+
+    def gained(self) -> tuple[str, float]:
+        """What the training gained on what is held back: in words, and as a share, of which a twentieth is little."""
+        first, best = self.state.first_loss, self.state.best_loss
+        if not (math.isfinite(first) and math.isfinite(best) and first > 0):
+            return "", math.inf
+        return f"loss of what is held back {first:.4g} before, {best:.4g} at best ({best / first - 1:+.0%})", (
+            1 - best / first
+        )
+
+    def hardly_trained(self) -> str | None:
+        """Why the network has learned next to nothing, and what to do; None if it has."""
+        steps, (told, share) = self.state.step, self.gained()
+        if steps >= FEWEST_STEPS and (share >= LEAST_GAIN or not self.anew):
+            return None
+        result = (
+            "this is what an untrained network makes"
+            if self.anew
+            else "the weights are nearly those that it began with"
+        )
+        why = (
+            f"only {steps} step{'s' if steps != 1 else ''}"
+            if steps < FEWEST_STEPS
+            else f"in {steps} steps hardly anything was learned"
+        )
+        minutes = max(1, math.ceil(self.state.seconds / max(1, steps) * ENOUGH_STEPS / 60))
+        longer = (
+            f"give --train-minutes {minutes} or more ({ENOUGH_STEPS} steps take about that long here), or use a GPU"
+            if steps < ENOUGH_STEPS
+            else "train longer (--train-minutes), or look at the input: is there structure in it?"
+        )
+        return f"hardly trained, {why}{f' ({told})' if told else ''}: {result}; {longer}"
 
     @abstractmethod
     def save_weights(self, path: Path) -> str | None:

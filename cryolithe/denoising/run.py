@@ -22,6 +22,7 @@ from cryolithe.denoising.session import trained
 from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ResourceError
 from cryolithe.formats.record import hashed, read_record_beside
+from cryolithe.formats.sizes import size_told
 from cryolithe.optimise.distributed import Place
 from cryolithe.report import write_json
 from cryolithe.work.watcher import Watcher
@@ -83,6 +84,8 @@ def denoise(method: AnyMethod, job: Job, place: Place, watcher: Watcher) -> list
     times = {"training": float(weights.card.get("seconds", 0.0)) if job.trains else 0.0}
     times["training and waiting"] = time.monotonic() - started
     if (other := method.instead(job, views[0], weights, place, watcher)) is not None:
+        if untrained := weights.card.get("hardly_trained"):
+            watcher.note(f"Warning: {untrained}")
         return [Denoised(other, job.used_weights, seconds=times)]
     made = []
     for view, hashes in zip(views, before, strict=True):
@@ -118,7 +121,7 @@ def _check_disk(method: AnyMethod, job: Job, views: Sequence[View]) -> None:
     free = shutil.disk_usage(item.output.parent).free
     if free < needed:
         raise ResourceError(
-            f"{item.output.parent} has {free / 1e9:.2f} GB free, scratch and result need {needed / 1e9:.2f} GB; "
+            f"{item.output.parent} has {size_told(free)} free, scratch and result need {size_told(needed)}; "
             "make room or choose another -o"
         )
 
@@ -163,14 +166,21 @@ def _judged(
     watcher, item = context[1], view.item
     if applied.middle is None:
         watcher.note(f"The guard needs {FEWEST_VOXELS} voxels along each axis: nothing was compared.")
+        if untrained := weights.card.get("hardly_trained"):
+            watcher.note(f"Warning: {untrained}")
         return _Judged(None, None)
     halves = method.halves(job, view, weights, *context)
     score = score_halves(halves[:2], halves[2:]) if halves and method.scored else None
-    verdict = examine(*applied.middle, halves, method.advice)
+    verdict = examine(*applied.middle, halves, method.advice, view.voxel_size_angstrom)
     if score is not None:
         watcher.note(score.told())
         if warning := score.warning():
             verdict = replace(verdict, warnings=(warning, *verdict.warnings))
+    untrained = weights.card.get("hardly_trained")
+    if untrained and job.trains:
+        verdict = replace(verdict, warnings=(str(untrained), *verdict.warnings))
+    elif untrained:
+        watcher.note(f"Note: the weights are {untrained}")
     for text in verdict.warnings:
         watcher.note(f"Warning: {text}")
     if item.report is not None:

@@ -49,8 +49,11 @@ def trained(
         training.load_state(job.state)
         watcher.note(f"Going on with the training at step {state.step}, {state.seconds / 60:.1f} min.")
         state.finished = state.finished and (state.seconds >= limit or state.step >= training.most_steps)
+    if not state.step:
+        watcher.stage("Looking at what is held back", 1)
+        state.first_loss = training.first_look()
     watcher.stage("Training", 1.0)
-    with recording(place, partial(_Recorder, job, training, watcher)) as record:
+    with recording(place, partial(_Recorder, job, training, place, watcher)) as record:
         hooks = Hooks(on_step=record.told("on_step"), stop_wanted=record.interrupted.is_set, limit_seconds=limit)
         training.run(hooks, record.told("on_validation"))
     interrupted = state.interrupted or record.interrupted.is_set()
@@ -64,7 +67,11 @@ def trained(
         return None
     if warning := training.save_weights(job.weights):
         watcher.note(f"Warning: {warning}")
-    watcher.note(f"Trained {state.step} steps in {state.seconds / 60:.1f} min; weights: {job.weights}")
+    if state.finished and state.seconds < limit and state.step < training.most_steps:
+        watcher.note("The training ended early: what is held back no longer got better.")
+    gained = training.gained()[0]
+    told = f"Trained {state.step} step{'s' if state.step != 1 else ''} in {state.seconds / 60:.1f} min"
+    watcher.note(f"{told}{f'; {gained}' if gained else ''}; weights: {job.weights}")
     return method.load(job.weights)
 
 
@@ -79,11 +86,15 @@ def _is_finished(method: Method[Any, Any, Any], job: Job, fingerprint: str) -> b
 class _Recorder(Recorder):
     """What the first process does beside training."""
 
-    def __init__(self, job: Job, training: Training[Any, Any], watcher: Watcher) -> None:
+    def __init__(self, job: Job, training: Training[Any, Any], place: Place, watcher: Watcher) -> None:
         self._path, self._training, self._watcher = job.state, training, watcher
         columns = (STEP_FIELDS, ("step", "seconds", *training.columns))
         super().__init__(job.folder, columns, training.state.step if job.resume else None, LEFTOVERS)
-        self._done, self._saved = 0.0, training.state.seconds
+        self._saved = training.state.seconds
+        # What a run before has done counts as done, and tells nothing of the speed of this one.
+        limit = job.limit_seconds(place.device)
+        self._done = min(1.0, max(self._saved / limit, training.state.step / training.most_steps))
+        watcher.advance(self._done)
 
     def on_step(self, state: LearningState[Any], progress: Progress) -> None:
         """Log, and save now and then."""

@@ -139,6 +139,30 @@ def summary_rows(found: Evaluation) -> Rows:
     return rows
 
 
+def resolution_rows(found: Evaluation) -> list[tuple[str, str]]:
+    """Resolutions of all coefficients and of those that were measured, with their thresholds."""
+    names = {"total": "all", "measured": "measured"}
+    rows = []
+    for what, curves in (
+        ("resolution, reference", found.reference.curves if found.reference else None),
+        ("resolution, halves", found.halves.curves if found.halves else None),
+    ):
+        for name in names if curves else ():
+            if curves and name in curves.resolution:
+                values = curves.resolution[name]
+                told = [_threshold_told(values[threshold], threshold) for threshold in ("0.5", "0.143")]
+                rows.append((f"{what}: {names[name]}", ", ".join(told)))
+    return rows
+
+
+def _threshold_told(resolution: Resolution, threshold: str) -> str:
+    """``23.4 Å at FSC 0.143``."""
+    if not math.isfinite(resolution.value):
+        return f"none at FSC {threshold}"
+    better = "" if resolution.reached else "better than "
+    return f"{better}{resolution.value:.1f} {resolution.unit} at FSC {threshold}"
+
+
 def period(resolution: Resolution) -> str:
     """A resolution as text: ``<`` where the curve never falls below, a dash where it never lies above."""
     if not math.isfinite(resolution.value):

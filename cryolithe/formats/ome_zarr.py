@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.errors import InputError, OutputError
+from cryolithe.extras import install_command
 from cryolithe.formats.files import PathLike, sync
 from cryolithe.formats.mrc_header import VolumeStatistics
 from cryolithe.formats.mrc_writer import RunningStatistics
@@ -134,7 +135,7 @@ def _zarr(kind: type[InputError] | type[OutputError]) -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise kind("OME-Zarr needs the package zarr: pip install 'cryolithe[zarr]'") from error
+        raise kind(f"OME-Zarr needs the package zarr: {install_command('zarr')}") from error
     return zarr
 
 

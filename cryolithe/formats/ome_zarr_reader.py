@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError, ResourceError
+from cryolithe.extras import install_command
 from cryolithe.formats.files import unreadable
+from cryolithe.formats.sizes import size_told
 
 # Of a level of a pyramid, a group, or an array: what the two versions of zarr put into a folder.
 MARKS = (".zattrs", ".zgroup", ".zarray", "zarr.json")
@@ -97,8 +99,8 @@ class ZarrImage:
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise ResourceError(
-                f"{self.path} holds {needed / 1e9:.2f} GB of voxels, which are unpacked into {folder}, where "
-                f"{free / 1e9:.2f} GB are free; set TMPDIR to a folder with more room"
+                f"{self.path} holds {size_told(needed)} of voxels, which are unpacked into {folder}, where "
+                f"{size_told(free)} are free; set TMPDIR to a folder with more room"
             )
         row = self.shape[2] * self.dtype.itemsize
         try:
@@ -139,7 +141,7 @@ def open_ome_zarr(path: Path) -> ZarrImage:
     try:
         import zarr
     except ImportError as error:
-        raise InputError("OME-Zarr needs the package zarr: pip install 'cryolithe[zarr]'") from error
+        raise InputError(f"OME-Zarr needs the package zarr: {install_command('zarr')}") from error
     try:
         found = zarr.open(str(path), mode="r")
     except Exception as error:  # the library raises whatever it stumbles over

@@ -102,7 +102,8 @@ def restore(path: Path, state: State[Any], tensors: Mapping[str, torch.Tensor], 
     if values["scaler"]:
         state.scaler.load_state_dict(values["scaler"])
     for name, value in _numbers(state).items():
-        setattr(state, name, math.inf if values[name] is None else type(value)(values[name]))
+        found = values.get(name)  # a state of an earlier version may lack a number
+        setattr(state, name, math.inf if found is None else type(value)(found))
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> None:

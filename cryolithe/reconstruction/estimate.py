@@ -9,13 +9,22 @@ from collections.abc import Callable
 import torch
 
 from cryolithe.device import precision_name
+from cryolithe.formats.sizes import size_told
 from cryolithe.network import NetworkConfig, RowSetConfig
 from cryolithe.reconstruction.fitting import Fit
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.mixing import choose_parts
-from cryolithe.reconstruction.networks import fbp_share
+from cryolithe.reconstruction.networks import fbp_share, wedge_trust
+from cryolithe.reconstruction.trust import choose_trial
+from cryolithe.reconstruction.selfcheck import blocks_of
+from cryolithe.work.clock import clock
 
 _FLOAT = 4
+# Of one core: a pixel of an image that is read, checked, filtered and written; of one whose contrast is looked at; a
+# voxel of the rows that the self-check compares with their back-projection (41 images and volumes of 256 pixels).
+_PIXEL_SECONDS, _CONTRAST_SECONDS, _CHECKED_SECONDS = 1.5e-7, 2.5e-7, 6e-7
+# Written, and read again where a volume is converted.
+_BYTES_PER_SECOND = 3e8
 # Entries (voxel x tilt x pixel) of a projection per second and core: 512 x 512 x 256 voxels, 41 tilts in 1.0 s on 2.
 _ENTRIES_PER_SECOND = 4e9
 # Pooling, lifting and synthesis beside the matrix products (benchmarks/LOG.md).
@@ -25,12 +34,13 @@ _BESIDE_PRODUCTS = 1.5
 _GPU_SHARE, _PROBE = 0.1, (1024, 1408, 256)
 
 
-def estimate(run: ResolvedJob, planned: Fit) -> str:
+def estimate(run: ResolvedJob, planned: Fit, started_seconds: float = 0.0) -> str:
     """One line on a run whose slabs are planned.
 
     Args:
         run: what is to be done.
         planned: what it holds at a time.
+        started_seconds: that the program took until now, where the time of the whole command is wanted.
     """
     slab_rows = planned.slab_rows
     (depth, height, width), settings = run.grid.shape, run.job.settings
@@ -38,31 +48,44 @@ def estimate(run: ResolvedJob, planned: Fit) -> str:
     output = output_bytes(run)
     temporary = tilts * height * width * _FLOAT
     slabs = -(-height // slab_rows)
-    seconds = expected_seconds(run)
+    seconds = started_seconds + expected_seconds(run)
     what = f"model {run.model.name}, {precision_name(run.precision)}" if run.model else settings.method
-    where = ", ".join(str(device) for device in run.devices)
-    where += f" ({torch.get_num_threads()} threads)" if run.device.type == "cpu" else ""
-    blocks = f", {planned.batch} points at a time" if run.model else ""
-    memory = f"{planned.device_bytes / 1e9:.1f} GB"
+    where, threads = ", ".join(str(device) for device in run.devices), torch.get_num_threads()
+    where += f" ({threads} thread{'s' if threads > 1 else ''})" if run.device.type == "cpu" else ""
+    memory = size_told(planned.device_bytes)
     if planned.host_bytes:
-        memory += f" of the GPU's and {planned.host_bytes / 1e9:.1f} GB of the host's"
+        memory += f" of the GPU's and {size_told(planned.host_bytes)} of the host's"
     return (
         f"Plan: {tilts} x {' x '.join(map(str, run.series.geometry.image_shape))} (tilts, y, x) -> "
         f"{depth} x {height} x {width} (z, y, x)"
-        f"; {what} on {where}; {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows{blocks}; about "
-        f"{memory} of memory, {output / 1e9:.2f} GB of output, "
-        f"{temporary / 1e9:.2f} GB of temporary files; about {_clock(seconds)}"
+        f"; {what} on {where}; {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows; about {memory} of memory, "
+        f"{size_told(output)} of output, {size_told(temporary)} of temporary files; about {clock(max(1.0, seconds))} "
+        "with everything"
     )
 
 
 def expected_seconds(run: ResolvedJob) -> float:
-    """About how long the slabs of a run take on its devices."""
-    return _seconds(run) / len(run.devices)
+    """About how long a run takes on its devices, but for the start of the program."""
+    return _seconds(run) / len(run.devices) + _beside_seconds(run)
 
 
 def output_bytes(run: ResolvedJob) -> int:
     """Bytes of the volume."""
     return math.prod(run.grid.shape) * {"float32": 4, "float16": 2, "int8": 1}[run.job.settings.dtype]
+
+
+def _beside_seconds(run: ResolvedJob) -> float:
+    """Preparing images, looking at their contrast, writing, and the check of the result against its images."""
+    tilts, settings = run.series.geometry.tilts, run.job.settings
+    depth, height, width = run.grid.shape
+    pixels = tilts * math.prod(run.series.geometry.image_shape)
+    images = pixels * (_PIXEL_SECONDS + (_CONTRAST_SECONDS if run.model is not None else 0.0))
+    rows, starts = blocks_of(height)
+    checked = len(starts) * rows * depth * width
+    cores = torch.get_num_threads() if run.device.type == "cpu" else 100
+    check = checked * (_CHECKED_SECONDS + 3.0 * tilts / (_ENTRIES_PER_SECOND * cores))
+    copies = 1 + (settings.format != "mrc" or settings.orientation != "xyz" or settings.dtype == "int8")
+    return images + check + copies * (output_bytes(run) + pixels * _FLOAT) / _BYTES_PER_SECOND
 
 
 def _seconds(run: ResolvedJob) -> float:
@@ -78,11 +101,12 @@ def _seconds(run: ResolvedJob) -> float:
     if trunk_products_per_voxel(config):
         rate = _convolution_products_per_second(run.device, run.precision, config.combiner_width)
         seconds += trunk_products_per_voxel(config) / rate
-    if not fbp_share(run.model, settings.fbp_share):
-        return _BESIDE_PRODUCTS * voxels * seconds
+    mixed = bool(fbp_share(run.model, settings.fbp_share))
+    tried = wedge_trust(run.model, settings.wedge_trust) == "auto" and choose_trial(run.series.geometry.angles_deg)
     parts = choose_parts(run.grid, config.head.stride)
     compared = len(parts.starts) * math.prod(parts.grid.shape) / voxels
-    return (1 + compared) * (_BESIDE_PRODUCTS * voxels * seconds + projection)
+    times = 1 + compared * (mixed + bool(tried))
+    return times * (_BESIDE_PRODUCTS * voxels * seconds + (projection if mixed or tried else 0.0))
 
 
 def products_per_voxel(config: NetworkConfig) -> float:
@@ -142,10 +166,3 @@ def _best_seconds(call: Callable[[], torch.Tensor], device: torch.device) -> flo
         best = min(best, time.perf_counter() - start)
         del made
     return best
-
-
-def _clock(seconds: float) -> str:
-    """``0:42``, ``12:05`` or ``3:20:00``."""
-    whole = max(1, round(seconds))
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

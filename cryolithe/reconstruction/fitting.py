@@ -99,7 +99,7 @@ def predicted(run: ResolvedJob, batch: int, rows: int) -> Fit:
 
 def memory_table(run: ResolvedJob, planned: Fit) -> str:
     """What is free on each device and what is planned there, one line each, with a heading."""
-    rows = [("device", "free GB", "may use GB", "slab rows", "points at a time", "predicted peak GB")]
+    rows = [("device", "free GB", "may use GB", "slab rows", "block size", "predicted peak GB")]
     allowed, points = run.job.settings.max_memory, str(planned.batch) if run.model is not None else "-"
 
     def add(device: torch.device, name: str, limit: float | None, used: int) -> None:

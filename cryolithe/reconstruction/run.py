@@ -122,14 +122,18 @@ def _still_free(run: ResolvedJob, folder: SlabFolder) -> None:
         raise _KeptRunError(str(error)) from error
 
 
-def plan_run(run: ResolvedJob) -> tuple[str, str]:
+def plan_run(run: ResolvedJob, started_seconds: float = 0.0) -> tuple[str, str]:
     """What a run will take: one line, and a table of memory; nothing is read but headers, nothing is written.
+
+    Args:
+        run: what is to be done.
+        started_seconds: that the program took to start, which count, too.
 
     Raises:
         ResourceError: if memory does not suffice.
     """
     planned = fit(run)
-    return estimate(run, planned), memory_table(run, planned)
+    return estimate(run, planned, started_seconds), memory_table(run, planned)
 
 
 def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def self_check(volume: NDArray[Any], stack: PreparedStack, device: torch.device)
     """
     depth, height, width = volume.shape
     projector = make_projector(stack.geometry, (depth, width), device)
-    rows, starts = _blocks(height)
+    rows, starts = blocks_of(height)
     compared = [_Block(volume, stack, projector, start, rows) for start in starts]
     peaks = [block.peak() for block in compared]
     # Blocks with hardly any specimen in them say nothing.
@@ -108,8 +108,8 @@ def self_check(volume: NDArray[Any], stack: PreparedStack, device: torch.device)
     return SelfCheck(correlation, shift, scale, mirrored, starts, warnings)
 
 
-def _blocks(height: int) -> tuple[int, tuple[int, ...]]:
-    """Rows of a block, and its first rows: about the middle, and near both ends where there is room."""
+def blocks_of(height: int) -> tuple[int, tuple[int, ...]]:
+    """Rows of a compared block, and the first ones of all: about the middle, near both ends where there is room."""
     rows = min(BLOCK_ROWS, max(1, height - 2 * MARGIN_ROWS))
     middle = (height - rows) // 2
     span = middle - MARGIN_ROWS

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats.files import nearest_folder
+from cryolithe.formats.sizes import size_told
 from cryolithe.reconstruction.estimate import output_bytes
 from cryolithe.reconstruction.job import already_done, resolve
 from cryolithe.reconstruction.outputs import read_record, recover
@@ -79,7 +80,7 @@ def plan_line(prospects: list[Prospect]) -> tuple[str, str]:
         if prospect.output_bytes:
             needed[folder] = needed.get(folder, 0) + prospect.output_bytes
     line = (
-        f"{len(prospects)} series: {counts['to do']} to do ({sum(needed.values()) / 1e9:.2f} GB of output), "
+        f"{len(prospects)} series: {counts['to do']} to do ({size_told(sum(needed.values()))} of output), "
         f"{counts['skipped']} already done, {counts['failed']} that would fail"
     )
     disks: dict[int, list[Path]] = {}
@@ -88,7 +89,7 @@ def plan_line(prospects: list[Prospect]) -> tuple[str, str]:
     for folders in disks.values():
         wanted, free = sum(needed[folder] for folder in folders), shutil.disk_usage(folders[0]).free
         if wanted > free:
-            return line, f"{wanted / 1e9:.2f} GB of output are planned, {free / 1e9:.2f} GB are free in {folders[0]}"
+            return line, f"{size_told(wanted)} of output are planned, {size_told(free)} are free in {folders[0]}"
     return line, ""
 
 

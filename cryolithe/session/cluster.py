@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from cryolithe.errors import DeviceError, ResourceError, SettingsError
+from cryolithe.extras import install_command
 from cryolithe.limits import usable_cores
 from cryolithe.session.batch import Outcome, one_line, run_task
 from cryolithe.session.tasks import Task
@@ -145,4 +146,4 @@ def _import(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise SettingsError(f"--scheduler needs the package {module}: pip install 'cryolithe[{extra}]'") from error
+        raise SettingsError(f"--scheduler needs the package {module}: {install_command(extra)}") from error

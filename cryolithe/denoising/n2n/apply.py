@@ -21,6 +21,7 @@ from cryolithe.denoising.n2n.view import N2nView
 from cryolithe.denoising.output import write_result
 from cryolithe.errors import InputError, ResourceError
 from cryolithe.formats import VolumeStatistics
+from cryolithe.formats.sizes import size_told
 from cryolithe.limits import group_limits
 from cryolithe.optimise.distributed import Place
 from cryolithe.work.label import file_label
@@ -115,5 +116,5 @@ def _scratch(output: Path, shape: tuple[int, int, int]) -> Iterator[Array]:
                 file.write(bytes(min(1 << 24, size - start)))
             file.flush()
         except OSError as error:
-            raise ResourceError(f"{output.parent}: cannot write {size / 1e9:.2f} GB of scratch: {error}") from error
+            raise ResourceError(f"{output.parent}: cannot write {size_told(size)} of scratch: {error}") from error
         yield np.memmap(file, np.float32, "r+", shape=shape)

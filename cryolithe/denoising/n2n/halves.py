@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryolithe.denoising.guard import central
 from cryolithe.denoising.n2n.agreement import Agreement, agreement
+from cryolithe.denoising.periods import told
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
 from cryolithe.formats.record import read_record_beside
@@ -104,12 +105,14 @@ def open_pair(
     if half1.exists() and half2.exists() and half1.samefile(half2):
         raise InputError(f"--half1 and --half2 are the same file, {half1}: give the volumes of even and of odd images")
     _check_alike(*files)
+    _check_images(*files)
     looked = [Half(f, survey(f.read, f.shape[0], repair, str(f.path), advance)) for f in files]
     if looked[0].survey.sha256 == looked[1].survey.sha256:
         raise InputError(f"{half1} and {half2} hold the same voxels: give the volumes of even and of odd images")
     middle = central(files[0].shape, LONGEST)
     found = agreement(*(half.box(middle) for half in looked))
-    return HalfPair(looked[0], looked[1], found, judged(found, half1, half2))
+    size = files[0].voxel_size_angstrom or files[1].voxel_size_angstrom
+    return HalfPair(looked[0], looked[1], found, judged(found, half1, half2, size))
 
 
 def open_half(path: Path, is_volume: bool = False, repair: bool = False, advance: Callable[[], object] = int) -> Half:
@@ -154,6 +157,26 @@ def _check_alike(first: VolumeFile, second: VolumeFile) -> None:
         )
 
 
+def _check_images(first: VolumeFile, second: VolumeFile) -> None:
+    """Refuse volumes that by their records were made of the same images: their noise is the same, however filtered."""
+    stacks, sections = [], []
+    for file in (first, second):
+        record = read_record_beside(file.path)
+        inputs, geometry = record.get("inputs"), record.get("geometry")
+        tilts = inputs.get("tilts") if isinstance(inputs, dict) else None
+        stacks.append(tilts.get("sha256") if isinstance(tilts, dict) else None)
+        told = geometry.get("sections") if isinstance(geometry, dict) else None
+        sections.append(set(told) if isinstance(told, list) else None)
+    if stacks[0] is None or stacks[0] != stacks[1]:
+        return
+    if sections[0] is not None and sections[1] is not None and not sections[0] & sections[1]:
+        return
+    raise InputError(
+        f"{first.path} and {second.path} were made of the same images by their records, so that they have the same "
+        "noise, which nothing can be learned from; give volumes of the even and the odd frames or images"
+    )
+
+
 def contrast_of(path: Path) -> str | None:
     """Contrast by the record beside a volume, or None."""
     told = read_record_beside(path).get("volume")
@@ -161,13 +184,14 @@ def contrast_of(path: Path) -> str | None:
     return contrast if isinstance(contrast, str) else None
 
 
-def judged(found: Agreement, half1: Path, half2: Path) -> tuple[str, ...]:
+def judged(found: Agreement, half1: Path, half2: Path, voxel_size_angstrom: float | None = None) -> tuple[str, ...]:
     """What speaks against two halves, in words.
 
     Raises:
         InputError: if one is the negative of the other, or both have the same noise.
     """
     names = f"{half1.name} and {half2.name}"
+    finest = told(found.high_from_per_px, None, voxel_size_angstrom)
     if found.low < -_SIGMAS * found.low_sigma:
         raise InputError(
             f"{names} have opposite contrast: their low frequencies correlate by {found.low:.2f}; invert one of them"
@@ -175,13 +199,13 @@ def judged(found: Agreement, half1: Path, half2: Path) -> tuple[str, ...]:
     by_chance = _SIGMAS * found.high_sigma
     if found.high > max(_SAME_NOISE, by_chance):
         raise InputError(
-            f"{names} have the same noise: above {found.high_from_per_px:.2f} cycles per voxel they correlate by "
+            f"{names} have the same noise: in details finer than {finest} they correlate by "
             f"{found.high:.2f}; give halves of different images or frames, not denoised, not copies of one volume"
         )
     warnings = []
     if found.high > max(_SHARED_NOISE, by_chance):
         warnings.append(
-            f"{names} correlate by {found.high:.2f} above {found.high_from_per_px:.2f} cycles per voxel, where chance "
+            f"{names} correlate by {found.high:.2f} in details finer than {finest}, where chance "
             f"allows {by_chance:.2g}: either there is signal up to the highest frequencies, or the halves share noise "
             "(images in common, frames interpolated, denoised before), which is then kept as if it were signal"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cryolithe.denoising.n2n.pairs import Patches
 from cryolithe.denoising.n2n.recipe import make_recipe
 from cryolithe.denoising.n2n.train import Hooks, N2nState, load_state, new_state, save_state, train, validated
 from cryolithe.denoising.n2n.validation import Held
+from cryolithe.denoising.periods import told
 from cryolithe.device import precision_name
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks as AnyHooks
@@ -40,20 +42,20 @@ class N2nTraining(Training[N2nState, Held]):
         self.recipe = make_recipe(self._config, place.device, loss=job.wanted_loss, batch=job.batch, seed=job.seed)
         self._patches = Patches(self._pairs, self.recipe.edge, self._config.multiple, self.recipe.seed)
         self.fingerprint = fingerprint_of(self._pairs)
+        self.anew = start is None
         self.most_steps = self.recipe.most_steps
 
     def plan(self) -> str:
         """In words."""
         job, recipe, place = self._job, self.recipe, self._place
-        edges = " x ".join(map(str, self._patches.shape))
         name = "weights of --model" if job.model else job.backbone_on(place.device)
         rows = "the last tenth of the" if len(self._pairs) > 1 else f"the last {self._patches.held_count}"
         if self._began and not job.model:
             name += ", beginning with the general weights"
         return (
-            f"Plan: {name}, loss {recipe.loss}, {recipe.batch} patches of {edges} voxels (z, y, x) a step, at most "
-            f"{job.limit_seconds(place.device) / 60:g} min, {place.device} ({precision_name(place.precision)}); "
-            f"{rows} rows along y are held back"
+            f"Plan: {name}, loss {recipe.loss}; training at most {job.limit_seconds(place.device) / 60:g} min on "
+            f"{place.device} ({precision_name(place.precision)}), less if what is held back ({rows} rows along y) no "
+            "longer gets better"
         )
 
     def begin(self) -> N2nState:
@@ -77,6 +79,19 @@ class N2nTraining(Training[N2nState, Held]):
         """Loss, correlation, the most that a shell lost."""
         return 1 - found.correlation, found.correlation, found.lost
 
+    def first_look(self) -> float:
+        """One minus the correlation before the first step."""
+        return 1 - validated(self.recipe, self._patches, self._place, self.state.averaged).correlation
+
+    def gained(self) -> tuple[str, float]:
+        """The correlation before and now: of clean halves the loss has far to fall, of noisy ones the correlation."""
+        first, best = 1 - self.state.first_loss, 1 - self.state.best_loss
+        if not (math.isfinite(first) and math.isfinite(best)):
+            return "", math.inf
+        rise = best / first - 1 if first > 0 else float(best > 0)
+        fall = 1 - self.state.best_loss / self.state.first_loss if self.state.first_loss > 0 else 0.0
+        return f"correlation with the other half, held back, {first:.3f} before, {best:.3f} at best", max(rise, fall)
+
     def told(self, found: Held) -> tuple[str, float, int]:
         """The correlation."""
         return "correlation with the other half, held back,", found.correlation, 4
@@ -87,10 +102,11 @@ class N2nTraining(Training[N2nState, Held]):
         save_denoiser(path, self.state.best, self._config, held.gain, self._card(held))
         if not held.too_smooth:
             return None
+        at = told(held.lost_at_per_px, None, self._pairs[0].voxel_size_angstrom)
         return (
-            f"the network smooths signal away: of the rows held back, at {held.lost_at_per_px:.2f} cycles per "
-            f"voxel the denoised halves correlate with the other half by {held.lost:.2f} less than the raw ones; train "
-            "longer (--train-minutes), or try --loss fsc"
+            f"the network smooths signal away: at {at} the denoised halves correlate with the other half by "
+            f"{held.lost:.2f} less than the raw ones (in the rows held back); train longer (--train-minutes), or try "
+            "--loss fsc"
         )
 
     def _card(self, held: Held) -> dict[str, Any]:
@@ -105,8 +121,10 @@ class N2nTraining(Training[N2nState, Held]):
             "began_with_sha256": self._began,
             "steps": state.step,
             "seconds": round(state.seconds),
+            "hardly_trained": self.hardly_trained(),
             "held_back": {
                 "correlation": held.correlation,
+                "correlation_before": 1 - state.first_loss if math.isfinite(state.first_loss) else None,
                 "most_lost": held.lost,
                 "most_lost_at_per_px": held.lost_at_per_px,
             },

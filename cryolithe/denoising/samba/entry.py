@@ -22,7 +22,7 @@ ENTRY = Entry(
     (
         Option("lmax", int, "Largest gap of inference (half of it in training). Default: see above.", least=1),
         Option(
-            "lmax_sweep", Path, "Draw a crop with several Lmax, and stop there.", metavar="PNG"
+            "lmax_sweep", Path, "Train, draw a crop with several Lmax (XY, XZ), and stop there.", metavar="PNG"
         ),
         Option("augment", bool, "Mean over four flips: a little better, four times the time.", default=False),
         Option(

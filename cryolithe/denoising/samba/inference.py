@@ -63,6 +63,11 @@ class Inference:
         (outputs,) = list(self._by_gap(read, z, z + 1))
         return [self._unflipped(torch.stack(outputs[:gap]).mean(dim=0)) for gap in wanted]
 
+    def several(self, read: Read, start: int, stop: int, wanted: Sequence[int]) -> Iterator[list[NDArray[np.float32]]]:
+        """Planes ``start`` to ``stop - 1`` for several largest gaps; none for a plane without content."""
+        for outputs in self._by_gap(read, start, stop):
+            yield [self._unflipped(torch.stack(outputs[:gap]).mean(dim=0)) for gap in wanted if outputs]
+
     @torch.inference_mode()
     def direct(self, read: Read, z: int) -> NDArray[np.float32]:
         """Plane z by plain interpolation, mean over gaps of ``f(z - L, z + L)``: what the two steps improve on."""

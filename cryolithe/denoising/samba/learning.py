@@ -20,6 +20,7 @@ from cryolithe.denoising.samba.training import (
     Hooks,
     SambaState,
     load_state,
+    loss_held_back,
     new_state,
     save_state,
     saved_batch,
@@ -49,19 +50,22 @@ class SambaTraining(Training[SambaState, float]):
         recipe = make_recipe(run.gaps[0], place.device, sizes, crop=job.crop, batch=batch, seed=job.seed)
         self.recipe = replace(recipe, batch=least(recipe.batch, place))
         self.fingerprint = run.source.fingerprint()
+        self.anew = self._start is None
         self.most_steps = self.recipe.most_steps
 
     def plan(self) -> str:
         """In words."""
         run, place = self._run, self._place
         limit = run.job.limit_seconds(place.device)
-        end = f"at most {limit / 60:g} min" if math.isfinite(limit) else "until the loss held back stays"
-        threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
-        shape, crop = " x ".join(map(str, run.volume.shape)), self.recipe.crop
+        end = f"{limit / 60:g} min" if math.isfinite(limit) else "until what is held back no longer gets better,"
+        count = torch.get_num_threads()
+        threads = f", {count} thread{'s' if count > 1 else ''}" if place.device.type == "cpu" else ""
+        shape = " x ".join(map(str, run.volume.shape))
+        first = "" if run.job.lmax_sweep is None else "; the network trains first, then several Lmax are drawn"
         return (
-            f"Plan: {shape} (z, y, x), Lmax {run.gaps[0]} in training and {run.gaps[1]} in inference; training on "
-            f"{crop} x {crop} crops, {self.recipe.batch} at a time, {end}, {place.device}"
-            f" ({precision_name(place.precision)}{threads})"
+            f"Plan: {shape} (z, y, x), Lmax {run.gaps[0]} in training and {run.gaps[1]} in inference; training {end} "
+            f"on {place.device} ({precision_name(place.precision)}{threads}; squares of {self.recipe.crop} pixels, "
+            f"{self.recipe.batch} at a time){first}"
         )
 
     def begin(self) -> SambaState:
@@ -85,6 +89,10 @@ class SambaTraining(Training[SambaState, float]):
     def row(self, found: float) -> tuple[float, ...]:
         """The loss."""
         return (found,)
+
+    def first_look(self) -> float:
+        """The loss before the first step."""
+        return loss_held_back(self.state, self._blocks, self._place)
 
     def told(self, found: float) -> tuple[str, float, int]:
         """The loss."""
@@ -112,6 +120,8 @@ class SambaTraining(Training[SambaState, float]):
             "steps": state.step,
             "seconds": round(state.seconds),
             "loss_held_back": state.best_loss,
+            "loss_held_back_before": state.first_loss if math.isfinite(state.first_loss) else None,
+            "hardly_trained": self.hardly_trained(),
             "device": str(place.device),
             "precision": precision_name(place.precision),
             "processes": place.world,

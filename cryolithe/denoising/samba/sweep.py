@@ -15,13 +15,15 @@ from cryolithe.denoising.samba.tiles import Span, Tile
 from cryolithe.work.watcher import Watcher
 
 CROP, PLANES = 256, 16
+STRIP, DEPTH = 32, 128  # rows denoised for a section along z, and its planes
 SHOWN = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24)
 
 
-def central_tile(source: Source, longest: int, multiple: int) -> Tile:
-    """A tile in the middle of the planes."""
+def central_tile(source: Source, longest: int | tuple[int, int], multiple: int) -> Tile:
+    """A tile in the middle of the planes, no longer than this (along y and x)."""
     sides = []
-    for size in source.volume.shape[1:]:
+    limits = (longest, longest) if isinstance(longest, int) else longest
+    for size, longest in zip(source.volume.shape[1:], limits, strict=True):
         length = max(multiple, min(longest, size) // multiple * multiple)
         sides.append(Span(max(0, (size - length) // 2), length, size))
     return sides[0], sides[1]
@@ -57,9 +59,31 @@ def sweep(run: Resolved, inference: Inference, path: Path, watcher: Watcher) -> 
         if z == middle:
             shown = versions
         watcher.advance(1)
+    sections = _sections(source, inference, wanted, watcher)
     titles = ["input", *(f"Lmax {gap}" for gap in wanted)]
     size = run.voxel_size_angstrom
-    plot_sweep(path, list(zip(titles, shown, strict=True)), list(np.log10(power / len(planes) + 1e-12)), size)
+    transforms = list(np.log10(power / len(planes) + 1e-12))
+    plot_sweep(path, list(zip(titles, shown, strict=True)), transforms, size, sections)
+
+
+def _sections(source: Source, inference: Inference, wanted: list[int], watcher: Watcher) -> list[NDArray[np.float32]]:
+    """The middle of the volume along z: the input, and each Lmax; shape ``(z, x)``."""
+    tile = central_tile(source, (STRIP, CROP), inference.network.config.multiple)
+    depth = source.volume.shape[0]
+    start = max(0, (depth - DEPTH) // 2)
+    stop, row = min(depth, start + DEPTH), tile[0].length // 2
+    watcher.stage("Trying them along z", stop - start)
+
+    def read(z: int) -> NDArray[np.float32]:
+        return source.window(z, tile)
+
+    lines: list[list[NDArray[np.float32]]] = [[] for _ in range(len(wanted) + 1)]
+    for z, versions in enumerate(inference.several(read, start, stop, wanted), start):
+        given = read(z)
+        for line, version in zip(lines, [given, *(versions or [given] * len(wanted))], strict=True):
+            line.append(version[row])
+        watcher.advance(1)
+    return [np.stack(line) for line in lines]
 
 
 def _magnitude(plane: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -120,8 +120,8 @@ def _update(state: SambaState, rate: float) -> float:
 
 
 @torch.no_grad()
-def _validate(state: SambaState, blocks: Blocks, place: Place) -> float:
-    """Mean loss of the blocks held back; the best weights are kept. The first process computes, all know."""
+def loss_held_back(state: SambaState, blocks: Blocks, place: Place) -> float:
+    """Mean loss of the blocks held back. The first process computes, all know."""
     loss = 0.0
     if place.rank == 0:
         state.network.eval()
@@ -131,7 +131,12 @@ def _validate(state: SambaState, blocks: Blocks, place: Place) -> float:
             sizes.append(batch.shape[1])
         state.network.train()
         loss = sum(a * b for a, b in zip(losses, sizes, strict=True)) / sum(sizes)
-    loss = average([], [loss], place)[0] * place.world
+    return average([], [loss], place)[0] * place.world
+
+
+def _validate(state: SambaState, blocks: Blocks, place: Place) -> float:
+    """Mean loss of the blocks held back; the best weights are kept."""
+    loss = loss_held_back(state, blocks, place)
     if loss < state.best_loss * (1 - BETTER):
         state.best_loss, state.stale = loss, 0
         state.best.load_state_dict(state.network.state_dict())
