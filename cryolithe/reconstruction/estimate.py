@@ -15,8 +15,8 @@ from cryolithe.reconstruction.fitting import Fit
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.mixing import choose_parts
 from cryolithe.reconstruction.networks import fbp_share, wedge_trust
-from cryolithe.reconstruction.trust import choose_trial
 from cryolithe.reconstruction.selfcheck import blocks_of
+from cryolithe.reconstruction.trust import choose_trial
 from cryolithe.work.clock import clock
 
 _FLOAT = 4
