@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.projector import make_projector
-from cryolithe.projector.classical import WINDOW
+from cryolithe.projector.classical import WINDOW, fbp
 from cryolithe.reconstruction.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
 from cryolithe.reconstruction.methods import FbpMethod, NetworkMethod, SlabMethod
 from cryolithe.reconstruction.slabs import compute_slab, slab_method_at
-from cryolithe.reconstruction.trust import Trial, WedgeTrust, confirmed_trust, trust_of_record, wedge_filter
+from cryolithe.reconstruction.trust import Backs, Trial, WedgeTrust, confirmed_trust, trust_of_record, wedge_filter
 
 # Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
 _SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 19
@@ -127,13 +127,21 @@ def measure_trust(
     back = FbpMethod(make_projector(geometry, (depth, width), method.device), "ramp")
     left_out = [(back, trial.between), (back, trial.ends)]
     made = _make_parts(method, trial.kept, left_out, parts, read, note)
+
+    def seen(where: torch.device) -> Iterator[tuple[torch.Tensor, Backs, Backs]]:
+        projector = make_projector(geometry, (depth, width), where)
+        for ours, (between, ends) in made:
+            images = projector.forward(ours.to(where))
+            again = [fbp(projector, _only(images, tilts), "ramp") for tilts in (trial.between, trial.ends)]
+            yield ours.to(where), (between.to(where), again[0]), (ends.to(where), again[1])
+
     try:
-        return confirmed_trust([(ours, backs[0], backs[1]) for ours, backs in made], geometry, trial)
+        return confirmed_trust(seen(method.device), geometry, trial)
     except (MemoryError, RuntimeError) as error:
         if method.device.type == "cpu" or not is_out_of_memory(error):
             raise
     free_cached_memory()
-    return confirmed_trust([(ours.cpu(), backs[0].cpu(), backs[1].cpu()) for ours, backs in made], geometry, trial)
+    return confirmed_trust(seen(torch.device("cpu")), geometry, trial)
 
 
 def _make_parts(

@@ -6,10 +6,11 @@ made once more without the outermost tilts, by which a part of Fourier space bec
 and without a few tilts between, whose part stays measured. With N the network's voxels and F the back-projection of
 the tilts that it did not see,
 
-    b = Re <F, N> / <N, N>         h(q) = b(made missing) / b(still measured),  q = |(k_z, k_x)|
+    b = Re <F, N> / Re <F(N), N>         h(q) = b(made missing) / b(still measured),  q = |(k_z, k_x)|
 
-b is the regression of the specimen on N: the noise of tilts that were left out has nothing to do with N, so it needs no
-truth, and what CTF and damping do to amplitudes is in both and cancels. A network that knows itself has h = 1. What it
+with F(N) the back-projection of projections of N to the same tilts. b is the regression of the specimen on N: the noise
+of tilts that were left out has nothing to do with N, so it needs no truth, and what CTF and damping do to amplitudes is
+in both and cancels. A network that knows itself has h = 1. What it
 puts into the missing wedge is multiplied by h, which is the best that one number for a frequency can do.
 """
 
@@ -39,6 +40,10 @@ _AWAY = 1.0
 _ROUGHNESS, _PRIOR = 0.15, 0.5
 # Voxels of a part that fades at its faces are fewer than they look: variances grow by so much.
 _CORRELATED = 1.5
+
+
+# Filtered back-projections of the images of some tilts, and of the network's own projections to them.
+Backs = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class _Region:
 
     Attributes:
         common: Re <F, N>.
-        power: <N, N>.
+        power: Re <F(N), N>.
         variance: of ``common``, if F were nothing but noise.
     """
 
@@ -129,13 +134,14 @@ class _Region:
 
 
 def confirmed_trust(
-    parts: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], geometry: TiltGeometry, trial: Trial
+    parts: Iterable[tuple[torch.Tensor, Backs, Backs]], geometry: TiltGeometry, trial: Trial
 ) -> WedgeTrust | None:
     """What left-out tilts confirm.
 
     Args:
         parts: of the volume, shape ``(z, y, x)``: the network's of the tilts that were kept; filtered back-projection
-            (ramp, weights of the whole series) of those left out between; the same of those left out at the ends.
+            (ramp, weights of the whole series) of those left out between, of the images and of projections of the
+            network's voxels; the same of those left out at the ends.
         geometry: of the whole series.
         trial: which tilts these are.
 
@@ -146,35 +152,34 @@ def confirmed_trust(
     inner = np.sort(np.concatenate((trial.kept, trial.between)))
     sums = np.zeros((2, 3, BINS))
     for ours, between, ends in parts:
-        if all(bool(torch.isfinite(part).all()) for part in (ours, between, ends)):
+        if all(bool(torch.isfinite(part).all()) for part in (ours, *between, *ends)):
             sums += _sums(ours, between, ends, (angles[inner], angles))
-    still, made = (_Region(*region) for region in sums)
-    return _trust(_Region(still.common, still.power * len(trial.between) / len(inner), still.variance), made)
+    return _trust(*(_Region(*region) for region in sums))
 
 
 def _sums(
     ours: torch.Tensor,
-    between: torch.Tensor,
-    ends: torch.Tensor,
+    between: Backs,
+    ends: Backs,
     angles: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
     """`_Region`s of a part as an array: what stays measured, what was made missing."""
     fade = functools.reduce(torch.mul, (faded(size, axis).to(ours.device) for axis, size in enumerate(ours.shape)))
-    network, still, made = (
-        torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * fade).flatten()
-        for part in (ours, between, ends)
-    )
+
+    def spectrum(part: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * fade).flatten()
+
+    network = spectrum(ours)
     bins, measured, missing = _bins(tuple(ours.shape), *angles)
     found = []
-    for back, weight in ((still, measured), (made, missing)):
+    for (back, again), weight in ((between, measured), (ends, missing)):
         where = torch.from_numpy(np.flatnonzero(weight)).to(ours.device)
         counts, place = torch.from_numpy(weight).to(ours.device)[where], torch.from_numpy(bins).to(ours.device)[where]
-        a, b = network[where], back[where]
-        power, strength = a.abs().square(), b.abs().square()
+        a, b, c = network[where], spectrum(back)[where], spectrum(again)[where]
         for values in (
             counts * (a.conj() * b).real,
-            counts * power,
-            counts.square() * power * strength * (_CORRELATED / 2),
+            counts * (a.conj() * c).real,
+            counts.square() * a.abs().square() * b.abs().square() * (_CORRELATED / 2),
         ):
             found.append(torch.bincount(place, values, BINS + 1)[:BINS].cpu().numpy())
     return np.array(found).reshape(2, 3, BINS)

@@ -1,0 +1,249 @@
+"""What tilts that are left out confirm of a network's missing wedge, and what becomes of the rest."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from tiny_series import run, write_model, write_series
+
+from cryolithe.formats import read_volume
+from cryolithe.geometry import TiltGeometry
+from cryolithe.projector import make_projector
+from cryolithe.projector.classical import fbp
+from cryolithe.reconstruction.mixing import finished_method
+from cryolithe.reconstruction.networks import wedge_trust
+from cryolithe.reconstruction.planes import measured_region
+from cryolithe.reconstruction.trust import (
+    BINS,
+    FEWEST_TILTS,
+    WedgeTrust,
+    choose_trial,
+    confirmed_trust,
+    constant_trust,
+    trust_of_record,
+    wedge_filter,
+)
+
+ANGLES = tuple(float(angle) for angle in range(-60, 61, 3))
+SHAPE = (40, 48, 64)  # (z, y, x)
+CPU = torch.device("cpu")
+
+
+def specimen(seed):
+    rng = np.random.default_rng(seed)
+    return scipy.ndimage.gaussian_filter(rng.standard_normal(SHAPE), 1.2).astype(np.float32)
+
+
+def beyond(limit_deg, shape=SHAPE):
+    """1 where a wave's direction is further than this from x, in the order of ``fftn``."""
+    z, x = np.fft.fftfreq(shape[0])[:, None, None], np.fft.fftfreq(shape[2])[None, None, :]
+    angle = np.degrees(np.arctan2(np.abs(z), np.abs(x)))
+    return np.broadcast_to((angle > limit_deg).astype(float), shape)
+
+
+def in_wedge(volume, limit_deg):
+    return np.fft.ifftn(np.fft.fftn(volume) * beyond(limit_deg, volume.shape)).real
+
+
+def part_of(projector, trial, network, images):
+    """What `confirmed_trust` takes of a part."""
+    network = torch.from_numpy(network.astype(np.float32))
+    backs = []
+    for tilts in (trial.between, trial.ends):
+        chosen = torch.zeros(len(ANGLES))
+        chosen[torch.from_numpy(tilts)] = 1
+        seen = (images, projector.forward(network))
+        backs.append(tuple(fbp(projector, some * chosen[:, None, None], "ramp") for some in seen))
+    return network, *backs
+
+
+def confirmed(right, gain=1.0, noise=0.3, seed=0):
+    """Of parts in which the network's missing wedge is to a share ``right`` of the specimen, the rest invented."""
+    trial = choose_trial(ANGLES)
+    inner = max(abs(ANGLES[n]) for n in (*trial.kept, *trial.between)) + 1.5
+    geometry, parts = TiltGeometry(ANGLES, SHAPE[1:]), []
+    projector = make_projector(geometry, (SHAPE[0], SHAPE[2]))
+    for number in range(3):
+        truth = specimen([seed, number])
+        invented = in_wedge(specimen([seed, 50 + number]), inner)
+        wedge = in_wedge(truth, inner)
+        # The regression of the truth on this is ``right`` in the wedge and 1 elsewhere.
+        filled = wedge + np.sqrt((1 - right) / right) * invented
+        network = gain * (truth - wedge + filled)
+        images = projector.forward(torch.from_numpy(truth))
+        rng = np.random.default_rng([seed, 100 + number])
+        images = images + noise * images.std() * torch.from_numpy(rng.standard_normal(images.shape, np.float32))
+        parts.append(part_of(projector, trial, network, images))
+    return confirmed_trust(parts, geometry, trial)
+
+
+def at_matter(trust):
+    """Mean over the bins in which the specimen has power."""
+    return float(np.mean(trust.kept[2:6]))
+
+
+@pytest.mark.parametrize("right", [1.0, 0.6, 0.3])
+def test_the_share_that_is_right_is_found(right):
+    assert at_matter(confirmed(right)) == pytest.approx(right, abs=0.08)
+
+
+def test_what_is_all_invented_is_not_believed():
+    trial = choose_trial(ANGLES)
+    geometry = TiltGeometry(ANGLES, SHAPE[1:])
+    projector = make_projector(geometry, (SHAPE[0], SHAPE[2]))
+    truth, other = specimen(1), specimen(2)
+    images = projector.forward(torch.from_numpy(truth))
+    network = truth - in_wedge(truth, 45) + in_wedge(other, 45)
+    trust = confirmed_trust([part_of(projector, trial, network, images)], geometry, trial)
+    assert at_matter(trust) < 0.2
+
+
+def test_amplitudes_have_no_say():
+    assert confirmed(0.5, gain=7.0).kept == pytest.approx(confirmed(0.5).kept, abs=1e-3)
+
+
+def test_more_noise_does_not_make_a_network_less_right():
+    assert at_matter(confirmed(0.9, noise=2.0)) > 0.65
+
+
+def test_parts_that_tell_nothing_have_no_say():
+    trial, geometry = choose_trial(ANGLES), TiltGeometry(ANGLES, SHAPE[1:])
+    nothing = torch.zeros(SHAPE)
+    assert confirmed_trust([(nothing, (nothing, nothing), (nothing, nothing))], geometry, trial) is None
+    bad = torch.full(SHAPE, float("nan"))
+    assert confirmed_trust([(bad, (bad, bad), (bad, bad))], geometry, trial) is None
+    rng = np.random.default_rng(3)
+    projector = make_projector(geometry, (SHAPE[0], SHAPE[2]))
+    images = torch.from_numpy(rng.standard_normal((len(ANGLES), *SHAPE[1:]), np.float32))
+    noise = rng.standard_normal(SHAPE, np.float32)
+    assert confirmed_trust([part_of(projector, trial, noise, images)], geometry, trial) is None
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_a_trial_leaves_out_both_ends_and_some_between(order):
+    angles = np.array(ANGLES) + 7.0
+    if order == "shuffled":
+        angles = np.random.default_rng(0).permutation(angles)
+    trial = choose_trial(tuple(angles))
+    groups = [set(group.tolist()) for group in (trial.kept, trial.between, trial.ends)]
+    assert set.union(*groups) == set(range(len(angles)))
+    assert sum(map(len, groups)) == len(angles)
+    inside = angles[np.concatenate((trial.kept, trial.between))]
+    assert all(angle > inside.max() or angle < inside.min() for angle in angles[trial.ends])
+    assert (
+        angles[trial.kept].min() < angles[trial.between].min() <= angles[trial.between].max() < angles[trial.kept].max()
+    )
+
+
+def test_no_trial_of_few_tilts_or_of_a_whole_turn():
+    assert choose_trial(tuple(np.linspace(-60, 60, FEWEST_TILTS - 1))) is None
+    assert choose_trial(tuple(np.linspace(-60, 60, FEWEST_TILTS))) is not None
+    assert choose_trial((1.0,) * 50 + (2.0,)) is None
+    assert choose_trial(tuple(np.arange(-88.5, 90, 3.0))) is None
+
+
+def waves(angle_deg, cycles=10, shape=(64, 1, 96)):
+    """A wave whose direction is so far from x, of about ``cycles`` over the width."""
+    z, _, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+    q, a = cycles / shape[2], np.radians(angle_deg)
+    return torch.from_numpy(np.cos(2 * np.pi * q * (x * np.cos(a) + z * np.sin(a))).astype(np.float32))
+
+
+def test_the_filter_keeps_what_was_measured_and_weakens_the_rest():
+    inner = (slice(16, -16), slice(None), slice(16, -16))
+    keep = wedge_filter(constant_trust(0.25), ANGLES, (64, 96), CPU)
+    for angle, share in ((20, 1.0), (-50, 1.0), (0, 1.0), (90, 0.25), (78, 0.25), (-80, 0.25)):
+        wave = waves(angle)
+        made = keep(wave.clone())[inner]
+        ours = float((made * wave[inner]).sum() / wave[inner].square().sum())
+        assert ours == pytest.approx(share, abs=0.05), angle
+
+
+def test_the_filter_is_linear_and_all_of_it_is_nothing():
+    rng = np.random.default_rng(0)
+    a, b = (torch.from_numpy(rng.standard_normal((24, 3, 40), np.float32)) for _ in range(2))
+    trust = WedgeTrust(tuple(np.linspace(0.9, 0.1, BINS)), "tilts")
+    keep = wedge_filter(trust, ANGLES, (24, 40), CPU)
+    torch.testing.assert_close(keep(2 * a - b), 2 * keep(a.clone()) - keep(b.clone()), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(keep(a.clone())[:, 1:2], keep(a[:, 1:2].clone()))  # rows know nothing of each other
+    torch.testing.assert_close(
+        wedge_filter(constant_trust(1.0), ANGLES, (24, 40), CPU)(a.clone()), a, atol=1e-5, rtol=0
+    )
+    assert trust_of_record(json.loads(json.dumps(trust.record()))) == trust
+
+
+def test_nothing_is_done_where_all_is_believed():
+    method = object()
+    geometry = TiltGeometry(ANGLES, SHAPE[1:])
+    grid = type("Grid", (), {"shape": SHAPE})()
+    assert finished_method(method, None, geometry, grid, constant_trust(1.0)) is method
+    assert finished_method(method, None, geometry, grid, None) is method
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trust")
+    rng = np.random.default_rng(5)
+    volume = scipy.ndimage.gaussian_filter(rng.standard_normal((24, 48, 56)), 1.5).astype(np.float32)
+    angles = (*range(-57, 58, 6), 60)
+    geometry = TiltGeometry(tuple(map(float, angles)), (48, 56))
+    images = make_projector(geometry, (24, 56)).forward(torch.from_numpy(volume)).numpy()
+    images = images + 0.5 * images.std() * rng.standard_normal(images.shape)
+    stack, tlt = write_series(folder, images.astype(np.float32), angles)
+    model = write_model(folder / "model.safetensors")
+    return folder, (stack, tlt, "--model", model, "--thickness", 24, "--contrast", "bright", "--device", "cpu")
+
+
+def made(series, name, *words):
+    folder, common = series
+    path = folder / f"{name}.mrc"
+    result = run(*common, "-o", path, "--overwrite", *words)
+    assert result.exit_code == 0, result.output
+    return np.asarray(read_volume(path).voxels), json.loads(path.with_suffix(".json").read_text()), result.output
+
+
+def missing_share(volume):
+    z, x = np.fft.fftfreq(volume.shape[0])[:, None, None], np.fft.fftfreq(volume.shape[2])[None, None, :]
+    missing = 1 - measured_region((-57.0, 0.0, 60.0), z, x, volume.shape[0])
+    power = np.abs(np.fft.fftn(volume - volume.mean())) ** 2
+    return float((power * (missing >= 1)).sum() / power.sum())
+
+
+def test_the_command_keeps_all_some_or_nothing(series):
+    full, said, _ = made(series, "full", "--wedge-trust", "full")
+    none, _, told = made(series, "none", "--wedge-trust", "none")
+    auto, record, line = made(series, "auto")
+    assert said["method"]["wedge_trust"] is None
+    assert missing_share(none) < 0.1 * missing_share(full)
+    assert "0% at" in told
+    found = record["method"]["wedge_trust"]
+    if found is None:
+        assert "left-out tilts tell nothing" in line
+        assert np.array_equal(auto, full)
+    else:
+        assert "left-out tilts confirm" in line
+        assert missing_share(none) <= missing_share(auto) <= missing_share(full) * (1 + 1e-6)
+
+
+def test_slabs_do_not_show(series):
+    folder, _ = series
+    made(series, "whole", "--wedge-trust", "none")
+    made(series, "again", "--wedge-trust", "none")
+    assert (folder / "whole.mrc").read_bytes()[1024:] == (folder / "again.mrc").read_bytes()[1024:]
+
+
+def test_a_published_convention_is_applied_as_published():
+    class Published:
+        name = "theirs"
+        convention = type("Convention", (), {"published": True})()
+
+    class Ours:
+        name = "ours"
+        convention = type("Convention", (), {"published": False})()
+
+    assert wedge_trust(Published(), None) == wedge_trust(Published(), "full") == "full"
+    assert wedge_trust(Ours(), None) == "auto"
+    with pytest.raises(Exception, match="as published"):
+        wedge_trust(Published(), "auto")
