@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OF_FILES = ("orientation", "format", "preview", "overwrite")
 # By which the three functions differ, and what they call otherwise.
 _OF_METHODS = {"method", "pixel_size"}
-_OF_NETWORKS = ("model", "fbp_share", "precision")
+_OF_NETWORKS = ("model", "fbp_share", "wedge_trust", "precision")
 
 
 class Settings(TypedDict, total=False):
@@ -69,6 +69,7 @@ def reconstruct(
     *,
     model: str = "default",
     fbp_share: float | None = None,
+    wedge_trust: Literal["auto", "full", "none"] | None = None,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     **settings: Unpack[Settings],
 ) -> Volume:
@@ -83,6 +84,8 @@ def reconstruct(
             to take it from the stack's header.
         model: name of a model (``cryolithe models list``), or the path of a .safetensors file.
         fbp_share: share of filtered back-projection where the tilts measured, 0 to 0.9; None for the model's own.
+        wedge_trust: how much of what the network puts into the missing wedge stays: as far as tilts that are left out
+            of a trial confirm it ("auto"), all of it ("full"), or nothing ("none"); None for what suits the model.
         precision: of the network's matrix products.
         settings: thickness, bin, contrast, tilt_axis, handedness, device ... as the flags of the command, with ``_``
             for ``-``; their defaults are the command's.
@@ -106,7 +109,13 @@ def reconstruct(
     >>> volume
     Volume(16 x 32 x 32 (z, y, x), float32, voxels of 10 Å)
     """
-    own = {"method": "network", "model": model, "fbp_share": fbp_share, "precision": precision}
+    own = {
+        "method": "network",
+        "model": model,
+        "fbp_share": fbp_share,
+        "wedge_trust": wedge_trust,
+        "precision": precision,
+    }
     return _made(tilts, angles_deg, voxel_size_angstrom, own, settings)
 
 

@@ -88,7 +88,7 @@ def block_layers(wanted: Wanted, prepared: Prepared, watcher: Watcher) -> list[L
         raise InputError(f"{wanted.tilts} does not exist; choose the stack of tilt images")
     settings = resolve_settings(wanted.settings, {}, {}, "", "")
     # FBP does not depend on what a network needs: its prepared images outlast a change of model.
-    by_fbp = settings.model_copy(update={"method": "fbp", "model": "default", "fbp_share": None})
+    by_fbp = settings.model_copy(update={"method": "fbp", "model": "default", "fbp_share": None, "wedge_trust": None})
     layers = []
     for each in (by_fbp,) if settings.method == "fbp" else (by_fbp, settings):
         maker = prepared.maker(wanted, each, watcher)
