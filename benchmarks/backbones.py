@@ -42,7 +42,7 @@ from cryolithe.denoising.n2n.losses import LOSSES, LossName
 from cryolithe.denoising.n2n.network import BACKBONES, Config, load_denoiser
 from cryolithe.denoising.n2n.pairs import Patches
 from cryolithe.denoising.n2n.recipe import make_recipe
-from cryolithe.denoising.n2n.tiles import Runner, denoise_volume, plan_tiles, prepared
+from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, plan_tiles, prepared, spans
 from cryolithe.denoising.n2n.train import Hooks, new_state, train, validated
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, survey
 from cryolithe.device import choose_precision, keep_freed_memory
@@ -64,6 +64,8 @@ Denoised = tuple[Array, Array, Array]  # first half, second half, what a user is
 SIGMAS_PX = tuple(np.arange(0.0, 4.01, 0.25))
 BUDGET_BYTES = 4_000_000_000
 SPEED_SHAPE = (128, 256, 256)
+TILED_SHAPE = (64, 160, 160)
+TILE_EDGE = 112  # of two tilings that are compared: the smallest that leaves unet-small its whole margin
 
 
 @dataclass(frozen=True)
@@ -350,17 +352,20 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def tilings(place: Place, path: Path, speed_shape: tuple[int, int, int]) -> dict[str, Any]:
+def tilings(place: Place, path: Path, shape: tuple[int, int, int], speed_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Largest difference between one tile and many, in deviations of the output; seconds for a large volume."""
     known = load_denoiser(path)
     rng = np.random.default_rng(1)
     run = Runner(prepared(known.network, known.config, place.device), place.device, place.precision)
     exact = replace(run, precision=torch.float32)
-    volume = scipy.ndimage.gaussian_filter(rng.standard_normal((64, 160, 160), np.float32), 1) * np.float32(8)
+    volume = scipy.ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), 1) * np.float32(8)
     made = []
-    for budget in (BUDGET_BYTES, BUDGET_BYTES // 40):
+    for edge in (max(volume.shape), TILE_EDGE):
+        z, y, x = (
+            spans(size, min(size, edge), margin_of(known.config), BLEND, known.config.multiple) for size in shape
+        )
         out = np.empty_like(volume)
-        denoise_volume(exact, [lambda box: volume[box]], plan_tiles((64, 160, 160), known.config, budget), out)
+        denoise_volume(exact, [lambda box: volume[box]], Tiling(shape, (z, y, x)), out)
         made.append(out)
     large, out = rng.standard_normal(speed_shape, np.float32), np.empty(speed_shape, np.float32)
     started = time.monotonic()
@@ -461,7 +466,8 @@ def main() -> None:
         run_scene(scene, tomograms, rows, arguments, place)
         rows.add("noise: n2n unet-small l2 1", lambda t=tomograms[0]: noise(t, arguments.minutes / 5, place))  # type: ignore[misc]
     if (path := arguments.general or general_weights()) is not None:
-        rows.add("tilings: general", lambda: tilings(place, path, (16, 64, 64) if arguments.quick else SPEED_SHAPE))
+        shapes = ((16, 160, 32), (16, 64, 64)) if arguments.quick else (TILED_SHAPE, SPEED_SHAPE)
+        rows.add("tilings: general", lambda: tilings(place, path, *shapes))
     tables = [table_of(rows.rows), targets_table(rows.rows, arguments.judge)]
     record("backbones", {"settings": settings, "rows": rows.rows, "tables": tables}, arguments.output)
 
