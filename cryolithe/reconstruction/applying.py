@@ -6,14 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from cryolithe.geometry import VolumeGrid
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruction.fusion import FusionCurve
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import planned_polarity
-from cryolithe.reconstruction.methods import Compute, FbpMethod, SirtMethod, SlabMethod
+from cryolithe.reconstruction.methods import Compute, FbpMethod, NetworkMethod, SirtMethod, SlabMethod
 from cryolithe.reconstruction.mixing import (
     Reader,
     choose_parts,
@@ -68,8 +71,12 @@ def found_trust(
         return None
     compute = Compute(run.device, run.precision, points=plan["batch"], fallback=run.fallback)
     read = Reader(partial(network_rows_of, stack, volume_scale(run, plan, stack)), plan["slab_rows"])
-    kept, known = stack.geometry.select(trial.kept), run.facts.known.of_images(trial.kept.tolist())
-    make = partial(make_network_method, run.model, kept, compute=compute, known=known)
+    model, known = run.model, run.facts.known
+
+    def make(tilts: NDArray[np.int64], grid: VolumeGrid) -> NetworkMethod:
+        told = known.of_images(tilts.tolist())
+        return make_network_method(model, stack.geometry.select(tilts), grid, compute, known=told)
+
     parts = choose_parts(run.grid, run.model.network.config.head.stride)
     trust = measure_trust(make, trial, stack.geometry, parts, read, note)
     if trust is None:

@@ -105,7 +105,7 @@ def _seconds(run: ResolvedJob) -> float:
     tried = wedge_trust(run.model, settings.wedge_trust) == "auto" and choose_trial(run.series.geometry.angles_deg)
     parts = choose_parts(run.grid, config.head.stride)
     compared = len(parts.starts) * math.prod(parts.grid.shape) / voxels
-    times = 1 + compared * (mixed + bool(tried))
+    times = 1 + compared * (mixed + 2 * bool(tried))
     return times * (_BESIDE_PRODUCTS * voxels * seconds + (projection if mixed or tried else 0.0))
 
 

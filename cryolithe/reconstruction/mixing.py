@@ -18,7 +18,7 @@ from cryolithe.projector.classical import WINDOW, fbp
 from cryolithe.reconstruction.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
 from cryolithe.reconstruction.methods import FbpMethod, NetworkMethod, SlabMethod
 from cryolithe.reconstruction.slabs import compute_slab, slab_method_at
-from cryolithe.reconstruction.trust import Backs, Trial, WedgeTrust, confirmed_trust, trust_of_record, wedge_filter
+from cryolithe.reconstruction.trust import Seen, Trial, WedgeTrust, confirmed_trust, trust_of_record, wedge_filter
 
 # Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
 _SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 19
@@ -102,7 +102,7 @@ def measure_curve(
 
 @torch.inference_mode()
 def measure_trust(
-    make: Callable[[VolumeGrid], NetworkMethod],
+    make: Callable[[NDArray[np.int64], VolumeGrid], NetworkMethod],
     trial: Trial,
     geometry: TiltGeometry,
     parts: Parts,
@@ -112,7 +112,7 @@ def measure_trust(
     """How much of what a network puts into the missing wedge is confirmed, see `cryolithe.reconstruction.trust`.
 
     Args:
-        make: the network's method for a volume of the tilts that are kept.
+        make: the network's method of some of the tilts, for a volume.
         trial: which these are.
         geometry: of the whole series.
         parts: of the volume that are compared.
@@ -123,17 +123,21 @@ def measure_trust(
         ResourceError: if memory runs out or a GPU fails.
     """
     depth, _, width = parts.grid.shape
-    method = make(parts.grid)
-    back = FbpMethod(make_projector(geometry, (depth, width), method.device), "ramp")
-    left_out = [(back, trial.between), (back, trial.ends)]
-    made = _make_parts(method, trial.kept, left_out, parts, read, note)
+    trials = []
+    for kept, left_out in ((trial.inner, trial.ends), (trial.others, trial.between)):
+        method = make(kept, parts.grid)
+        back = FbpMethod(make_projector(geometry, (depth, width), method.device), "ramp")
+        made = _make_parts(method, kept, [(back, left_out)], parts, read, note)
+        trials.append([(ours, backs[0], left_out) for ours, backs in made])
 
-    def seen(where: torch.device) -> Iterator[tuple[torch.Tensor, Backs, Backs]]:
+    def seen(where: torch.device) -> Iterator[tuple[Seen, Seen]]:
         projector = make_projector(geometry, (depth, width), where)
-        for ours, (between, ends) in made:
-            images = projector.forward(ours.to(where))
-            again = [fbp(projector, _only(images, tilts), "ramp") for tilts in (trial.between, trial.ends)]
-            yield ours.to(where), (between.to(where), again[0]), (ends.to(where), again[1])
+        for both in zip(*trials, strict=True):
+            first, second = (
+                Seen(ours, back, fbp(projector, _only(projector.forward(ours), tilts), "ramp"))
+                for ours, back, tilts in ((ours.to(where), back.to(where), tilts) for ours, back, tilts in both)
+            )
+            yield first, second
 
     try:
         return confirmed_trust(seen(method.device), geometry, trial)

@@ -2,15 +2,15 @@
 
 Where no tilt measured, a network puts what specimens usually look like, as strong as it is sure. On a specimen or a
 microscope unlike those it learnt from it is too sure, and nothing in its volume shows that. So some of the volume is
-made once more without the outermost tilts, by which a part of Fourier space becomes missing that was measured in truth,
-and without a few tilts between, whose part stays measured. With N the network's voxels and F the back-projection of
-the tilts that it did not see,
+made twice more: without the outermost tilts, by which a part of Fourier space becomes missing that was measured in
+truth, and without every other one of them, by which the same part stays measured. With N the network's voxels and F the
+back-projection of the tilts that it did not see, over that part of Fourier space,
 
     b = Re <F, N> / Re <F(N), N>         h(q) = b(made missing) / b(still measured),  q = |(k_z, k_x)|
 
 with F(N) the back-projection of projections of N to the same tilts. b is the regression of the specimen on N: the noise
-of tilts that were left out has nothing to do with N, so it needs no truth, and what CTF and damping do to amplitudes is
-in both and cancels. A network that knows itself has h = 1. What it
+of tilts that were left out has nothing to do with N, so it needs no truth. What the CTF, damage and the thickness that
+high tilts look through do to amplitudes is in both and cancels. A network that knows itself has h = 1. What it
 puts into the missing wedge is multiplied by h, which is the best that one number for a frequency can do.
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ from cryolithe.reconstruction.planes import PlaneFilter, faded, measured_region
 BINS = 12
 # Tilts from which a trial is made: of fewer, what is left is nothing like what the network learnt from.
 FEWEST_TILTS = 20
-# One in so many tilts is left out at either end, and one in so many of those that remain.
-_ENDS, _BETWEEN = 8, 5
+# One in so many tilts is left out at either end.
+_ENDS = 8
 # Slices' thicknesses that what was made missing must be away from what is measured.
 _AWAY = 1.0
 # What neighbouring bins usually differ by, and how far from 1 all of them are expected before anything is measured.
@@ -42,8 +42,18 @@ _ROUGHNESS, _PRIOR = 0.15, 0.5
 _CORRELATED = 1.5
 
 
-# Filtered back-projections of the images of some tilts, and of the network's own projections to them.
-Backs = tuple[torch.Tensor, torch.Tensor]
+class Seen(NamedTuple):
+    """A part of the volume in a trial, each of shape ``(z, y, x)``.
+
+    Attributes:
+        network: the network's voxels, of the tilts that were kept.
+        back: filtered back-projection (ramp, weights of the whole series) of the tilts that were left out.
+        again: the same of projections of the network's voxels to these tilts.
+    """
+
+    network: torch.Tensor
+    back: torch.Tensor
+    again: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -51,14 +61,19 @@ class Trial:
     """Tilts by what they are for, as indices in the order of the stack.
 
     Attributes:
-        kept: those that the network gets.
-        between: left out, in the region that stays measured.
-        ends: left out, the outermost ones.
+        inner: all but the outermost ones.
+        ends: the outermost ones, which the first trial leaves out.
+        between: those of them that the second trial leaves out, each between two that it keeps.
     """
 
-    kept: NDArray[np.int64]
-    between: NDArray[np.int64]
+    inner: NDArray[np.int64]
     ends: NDArray[np.int64]
+    between: NDArray[np.int64]
+
+    @property
+    def others(self) -> NDArray[np.int64]:
+        """What the second trial keeps."""
+        return np.sort(np.setdiff1d(np.concatenate((self.inner, self.ends)), self.between))
 
 
 @dataclass(frozen=True)
@@ -111,16 +126,15 @@ def choose_trial(angles_deg: tuple[float, ...]) -> Trial | None:
     gap = float(np.median(np.diff(distinct)))
     if distinct[-1] - distinct[0] + gap >= 180 - 1e-6:
         return None
-    ends = max(2, round(len(order) / _ENDS))
-    inner = order[ends:-ends]
-    between = inner[_BETWEEN // 2 :: _BETWEEN]
-    kept = np.sort(np.setdiff1d(inner, between))
-    return Trial(kept, np.sort(between), np.sort(np.concatenate((order[:ends], order[-ends:]))))
+    count = max(2, round(len(order) / _ENDS))
+    low, high = order[:count][::-1], order[-count:]  # from the inside to the outside
+    between = np.concatenate([side[max(0, count - 2) % 2 : count - 1 : 2] for side in (low, high)])
+    return Trial(np.sort(order[count:-count]), np.sort(np.concatenate((low, high))), np.sort(between))
 
 
 @dataclass(frozen=True)
 class _Region:
-    """Sums over a region of Fourier space by bin.
+    """Sums over the region that a trial makes missing, by bin.
 
     Attributes:
         common: Re <F, N>.
@@ -133,15 +147,11 @@ class _Region:
     variance: NDArray[np.float64]
 
 
-def confirmed_trust(
-    parts: Iterable[tuple[torch.Tensor, Backs, Backs]], geometry: TiltGeometry, trial: Trial
-) -> WedgeTrust | None:
+def confirmed_trust(parts: Iterable[tuple[Seen, Seen]], geometry: TiltGeometry, trial: Trial) -> WedgeTrust | None:
     """What left-out tilts confirm.
 
     Args:
-        parts: of the volume, shape ``(z, y, x)``: the network's of the tilts that were kept; filtered back-projection
-            (ramp, weights of the whole series) of those left out between, of the images and of projections of the
-            network's voxels; the same of those left out at the ends.
+        parts: of the volume, as the first trial saw them and as the second one did.
         geometry: of the whole series.
         trial: which tilts these are.
 
@@ -149,46 +159,40 @@ def confirmed_trust(
         None where parts tell nothing: not finite, too small, or nothing in common where it was measured.
     """
     angles = np.asarray(geometry.angles_deg)
-    inner = np.sort(np.concatenate((trial.kept, trial.between)))
     sums = np.zeros((2, 3, BINS))
-    for ours, between, ends in parts:
-        if all(bool(torch.isfinite(part).all()) for part in (ours, *between, *ends)):
-            sums += _sums(ours, between, ends, (angles[inner], angles))
-    return _trust(*(_Region(*region) for region in sums))
+    for trials in parts:
+        if all(bool(torch.isfinite(voxels).all()) for seen in trials for voxels in seen):
+            sums += np.array([_sums(seen, angles[trial.inner], angles) for seen in trials])
+    made, still = (_Region(*region) for region in sums)
+    return _trust(still, made)
 
 
-def _sums(
-    ours: torch.Tensor,
-    between: Backs,
-    ends: Backs,
-    angles: tuple[NDArray[np.float64], NDArray[np.float64]],
-) -> NDArray[np.float64]:
-    """`_Region`s of a part as an array: what stays measured, what was made missing."""
-    fade = functools.reduce(torch.mul, (faded(size, axis).to(ours.device) for axis, size in enumerate(ours.shape)))
-
-    def spectrum(part: torch.Tensor) -> torch.Tensor:
-        return torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * fade).flatten()
-
-    network = spectrum(ours)
-    bins, measured, missing = _bins(tuple(ours.shape), *angles)
-    found = []
-    for (back, again), weight in ((between, measured), (ends, missing)):
-        where = torch.from_numpy(np.flatnonzero(weight)).to(ours.device)
-        counts, place = torch.from_numpy(weight).to(ours.device)[where], torch.from_numpy(bins).to(ours.device)[where]
-        a, b, c = network[where], spectrum(back)[where], spectrum(again)[where]
+def _sums(seen: Seen, inner_deg: NDArray[np.float64], all_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A `_Region` of a part as an array."""
+    shape = tuple(seen.network.shape)
+    device = seen.network.device
+    fade = functools.reduce(torch.mul, (faded(size, axis).to(device) for axis, size in enumerate(shape)))
+    bins, weight = _bins(shape, inner_deg, all_deg)
+    where = torch.from_numpy(np.flatnonzero(weight)).to(device)
+    counts, place = torch.from_numpy(weight).to(device)[where], torch.from_numpy(bins).to(device)[where]
+    a, b, c = (
+        torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * fade).flatten()[where] for part in seen
+    )
+    found = [
+        torch.bincount(place, values, BINS + 1)[:BINS].cpu().numpy()
         for values in (
             counts * (a.conj() * b).real,
             counts * (a.conj() * c).real,
             counts.square() * a.abs().square() * b.abs().square() * (_CORRELATED / 2),
-        ):
-            found.append(torch.bincount(place, values, BINS + 1)[:BINS].cpu().numpy())
-    return np.array(found).reshape(2, 3, BINS)
+        )
+    ]
+    return np.array(found)
 
 
 def _bins(
     shape: tuple[int, ...], inner_deg: NDArray[np.float64], all_deg: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Of each frequency of a real transform, flat: its bin, and how much it counts in either region."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Of each frequency of a real transform, flat: its bin, and how much it counts in what was made missing."""
     z, y, x = (
         f.reshape([-1 if axis == other else 1 for other in range(3)])
         for axis, f in enumerate((np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), np.fft.rfftfreq(shape[2])))
@@ -203,8 +207,8 @@ def _bins(
     seen = (angle >= float(all_deg.min()) - half) & (angle <= float(all_deg.max()) + half)
     away = np.minimum(*(np.abs(np.sin(np.radians(angle - end))) * radius * shape[0] for end in (low, high)))
     twice = np.where((x == 0) | (x == 0.5), 1.0, 2.0) * np.ones_like(y)
-    parts = (bins * np.ones_like(y, dtype=np.int64), measured * twice, (seen & ~measured & (away >= _AWAY)) * twice)
-    return parts[0].ravel(), parts[1].ravel(), parts[2].ravel()
+    weight = (seen & ~measured & (away >= _AWAY)) * twice
+    return (bins * np.ones_like(y, dtype=np.int64)).ravel(), weight.ravel()
 
 
 def _trust(still: _Region, made: _Region) -> WedgeTrust | None:
