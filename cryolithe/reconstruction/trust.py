@@ -37,7 +37,7 @@ _ENDS = 8
 # Slices' thicknesses that what was made missing must be away from what is measured.
 _AWAY = 1.0
 # What neighbouring bins usually differ by, and how far from 1 all of them are expected before anything is measured.
-_ROUGHNESS, _PRIOR = 0.15, 0.5
+_ROUGHNESS, _PRIOR = 0.15, 0.3
 # Voxels of a part that fades at its faces are fewer than they look: variances grow by so much.
 _CORRELATED = 1.5
 
