@@ -236,6 +236,17 @@ def test_the_command_keeps_all_some_or_nothing(series):
         assert missing_share(none) <= missing_share(auto) <= missing_share(full) * (1 + 1e-6)
 
 
+def test_too_few_tilts_for_a_trial_are_told_of(tmp_path):
+    stack, tlt = write_series(tmp_path)
+    model = write_model(tmp_path / "model.safetensors")
+    common = (stack, tlt, "--model", model, "--thickness", 8, "--overwrite")
+    for flags, told in (((), True), (("--wedge-trust", "full"), False)):
+        result = run(*common, *flags)
+        assert result.exit_code == 0, result.output
+        assert (f"fewer than {FEWEST_TILTS} angles" in result.stderr) == told
+        assert "Asking left-out tilts" not in result.stderr
+
+
 def test_slabs_do_not_show(series):
     folder, _ = series
     made(series, "whole", "--wedge-trust", "none")
