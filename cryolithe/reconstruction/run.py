@@ -106,9 +106,15 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         raise
     _warn(finished, plan, watcher)
     folder.remove()
-    if job.settings.preview:
-        write_preview(job, read_record(job))
+    _preview(job, watcher)
     return finished
+
+
+def _preview(job: Job, watcher: Watcher) -> None:
+    """Draw the volume, if that is asked for."""
+    if job.settings.preview:
+        watcher.stage("Drawing the preview", 1)
+        write_preview(job, read_record(job))
 
 
 def _warn(finished: Finished, plan: dict[str, Any], watcher: Watcher) -> None:

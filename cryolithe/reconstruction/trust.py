@@ -224,6 +224,8 @@ def _trust(still: _Region, made: _Region) -> WedgeTrust | None:
         return None
     amplitude = _smooth(slope / typical, weight * typical**2, 2 * _ROUGHNESS)
     usable = (made.power > 0) & (made.variance > 0) & (amplitude > 0)
+    if not usable.any():  # as where all that was left out was measured by other tilts of the same angle
+        return None
     expected = np.where(usable, amplitude * typical * made.power, 1.0)
     quotient = np.where(usable, made.common / expected, 0.0)
     error = np.where(usable, made.variance / expected**2, np.inf) + 1 / np.maximum(weight * typical**2, 1e-12)
