@@ -23,6 +23,17 @@ def install_command(*extras: str) -> str:
     return f'pip install {"-e " if editable else ""}".{wanted}" in the folder {folder}'
 
 
+def reinstall_command() -> str:
+    """The command that puts the program's own files here again, in words."""
+    again = "python -m pip install --force-reinstall --no-deps"
+    folder, editable = _checkout()
+    if folder is None:
+        return f"{again} cryolithe"
+    if editable:
+        return f"{again} -e . in the folder {folder}, once git status there names no changed file"
+    return f"{again} . in the folder {folder}"
+
+
 def _checkout() -> tuple[str | None, bool]:
     """The folder that the program was installed from, and whether it runs from there; None for a wheel."""
     try:

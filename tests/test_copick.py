@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from tiny_series import voxels
 
 from cryolithe.cli import main
+from cryolithe.extras import install_command
 from cryolithe.formats import write_volume
 from cryolithe.formats.star import read_positions
 from cryolithe.formats.star_tables import read_star
@@ -39,7 +40,7 @@ def test_without_the_library_a_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "copick", None)
     result = CliRunner().invoke(main, ["copick", "runs", str(tmp_path / "p.json")])
     assert result.exit_code == 2
-    assert "cryolithe[copick]" in result.stderr
+    assert install_command("copick") in result.stderr
     assert "does not exist" in CliRunner().invoke(main, ["copick", "runs", str(tmp_path / "q.json")]).stderr
 
 

@@ -363,7 +363,7 @@ def test_a_sweep_says_beforehand_that_it_trains_and_shows_sections_along_z(tmp_p
     plan, rest = output.split("Trained", 1)
     assert "training 3 min on cpu" in plan
     assert "the network trains first, then several Lmax are drawn" in plan
-    ((_, panels, _, _, sections),) = drawn
+    ((_, panels, _, _, sections, _),) = drawn
     assert len(sections) == len(panels)
     assert {section.shape for section in sections} == {(SHAPE[0], panels[0][1].shape[1])}
     assert "hardly trained" in rest

@@ -10,7 +10,7 @@ import pytest
 from tiny_series import run, write_series
 
 from cryolithe import extras
-from cryolithe.extras import install_command
+from cryolithe.extras import install_command, reinstall_command
 
 CHECKOUT = {"url": "file:///home/a%20user/cryolithe", "dir_info": {"editable": True}}
 
@@ -61,3 +61,12 @@ def test_a_command_that_misses_a_package_names_what_helps_here(installed, monkey
         result = run(*words)
         assert result.exit_code == 2, result.output
         assert command in result.stderr.splitlines()[-1]
+
+
+def test_the_program_is_put_back_from_where_it_came(installed):
+    installed(json.dumps({}))
+    assert reinstall_command().endswith(" --no-deps cryolithe")
+    installed(json.dumps({**CHECKOUT, "dir_info": {}}))
+    assert reinstall_command().endswith(" --no-deps . in the folder /home/a user/cryolithe")
+    installed(json.dumps(CHECKOUT))
+    assert " --no-deps -e . in the folder /home/a user/cryolithe" in reinstall_command()

@@ -47,11 +47,11 @@ ALLOWED = {
         "inference", "mirrors", "work",
     },
     "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
-    "portals": {"errors", "formats"},
+    "portals": {"errors", "extras", "formats"},
     "session": {"errors", "extras", "settings", "limits", "work", "formats", "page", "report", "reconstruction"},
     "diagnosis": {
-        "errors", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets", "projector",
-        "network", "inference", "reconstruction",
+        "errors", "extras", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets",
+        "projector", "network", "inference", "reconstruction",
     },
     "noise": {"errors", "greys", "images", "tilts", "formats", "report"},
     "simulation": {

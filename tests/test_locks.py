@@ -219,3 +219,20 @@ def test_who_comes_while_a_run_ends_gets_a_folder_of_its_own(no_locks, partial):
         second.begin({"work": {}})
         second.remove()
         assert not partial.exists()
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_who_gave_up_a_folder_does_nothing_to_it_any_more(kernel, partial, request):
+    if not kernel:
+        request.getfixturevalue("no_locks")
+    folder = WorkFolder(partial)
+    folder.remove()
+    again = WorkFolder(partial)  # its lock may have the number of the descriptor that the first one had
+    again.begin({"work": {}})
+    folder.release()
+    folder.remove()
+    assert again.journal.is_file()
+    with pytest.raises(OutputError, match="another run"):
+        WorkFolder(partial)
+    again.release()
+    again.release()

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from tiny_series import made, voxels, write_series
 
 from cryolithe.cli import main
-from cryolithe.evaluation.figures import _fullest_slab, _missed
+from cryolithe.denoising.figures import plot_sweep
+from cryolithe.evaluation.figures import _fullest_slab, _missed, reduced
 from cryolithe.greys import dark_sign, grey_scale, to_grey, told_polarity
 from cryolithe.report import plot_central_slices, plot_contact_sheet
 from cryolithe.simulation.imaging_recipe import ImagingRecipe
@@ -134,3 +135,28 @@ def test_the_slab_with_most_particles_is_shown_and_what_was_missed_in_it():
     known, hits = np.array([[5.0, 5, 5], [5, 20, 20]]), np.array([[5.0, 6, 5]])
     assert _missed(known, hits, 3.0).tolist() == [[5, 20, 20]]
     assert _missed(known, hits[:0], 3.0).tolist() == known.tolist()
+
+
+@pytest.mark.parametrize(("contrast", "sign"), [("dark", 1), ("bright", -1), (None, 1)])
+def test_denoising_with_several_gaps_is_drawn_with_dense_matter_dark(tmp_path, said, contrast, sign):
+    words, greys = said
+    rng = np.random.default_rng(1)
+    planes, sections = rng.standard_normal((2, 24, 32)), rng.standard_normal((2, 12, 32))
+    panels = [("input", planes[0]), ("Lmax 4", planes[1])]
+    plot_sweep(tmp_path / "sweep.png", panels, list(np.abs(planes)), 10.0, list(sections), contrast)
+    assert told_polarity(contrast) in words
+    for part in (*planes, *sections):
+        wanted = to_grey(sign * part, grey_scale([sign * part]))
+        assert any(grey.shape == part.shape and np.allclose(grey, wanted, atol=1e-5) for grey in greys)
+
+
+@pytest.mark.parametrize("shape", [(3, 2000), (2000, 3), (641, 1300), (5, 7), (1, 1)])
+def test_an_image_that_is_too_large_for_a_figure_keeps_its_mean(shape):
+    image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    small = reduced(image)
+    assert max(small.shape) <= 650
+    assert min(small.shape) >= 1
+    step = -(-max(shape) // 640)
+    whole = tuple(slice(n - n % min(step, n)) for n in shape)
+    assert small.mean() == pytest.approx(image[whole].mean(), abs=1e-5)
+    assert not np.shares_memory(small, image)

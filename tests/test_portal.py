@@ -14,6 +14,7 @@ from tiny_series import made, voxels
 
 from cryolithe.cli import main
 from cryolithe.errors import InputError
+from cryolithe.extras import install_command
 from cryolithe.formats.star import read_positions
 from cryolithe.portals.portal_alignment import PortalAlignment, Section, alignment_notes, write_imod_files
 
@@ -194,4 +195,4 @@ def test_what_the_portal_does_not_give_is_told_in_a_line(portal, tmp_path, monke
 
 def test_without_the_library_a_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cryoet_data_portal", None)
-    assert "cryolithe[portal]" in cryolithe("show", 506, code=2).stderr
+    assert install_command("portal") in cryolithe("show", 506, code=2).stderr

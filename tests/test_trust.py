@@ -53,7 +53,7 @@ def part_of(projector, trial, networks, images):
     found = []
     for values, tilts in zip(networks, (trial.ends, trial.between), strict=True):
         voxels = torch.from_numpy(values.astype(np.float32))
-        chosen = torch.zeros(len(ANGLES))
+        chosen = torch.zeros(len(images))
         chosen[torch.from_numpy(tilts)] = 1
         seen = (images, projector.forward(voxels))
         found.append(Seen(voxels, *(fbp(projector, some * chosen[:, None, None], "ramp") for some in seen)))
@@ -126,6 +126,15 @@ def test_parts_that_tell_nothing_have_no_say():
     images = torch.from_numpy(rng.standard_normal((len(ANGLES), *SHAPE[1:]), np.float32))
     noise = rng.standard_normal(SHAPE, np.float32)
     assert confirmed_trust([part_of(projector, trial, (noise, noise), images)], geometry, trial) is None
+
+
+def test_nothing_is_told_where_the_outermost_angles_were_measured_again():
+    angles = (*ANGLES[:1] * 9, *ANGLES, *ANGLES[-1:] * 9)
+    trial, geometry = choose_trial(angles), TiltGeometry(angles, SHAPE[1:])
+    assert {angles[n] for n in trial.ends} == {ANGLES[0], ANGLES[-1]}
+    projector, truth = make_projector(geometry, (SHAPE[0], SHAPE[2])), specimen(4)
+    images = projector.forward(torch.from_numpy(truth))
+    assert confirmed_trust([part_of(projector, trial, (truth, truth), images)], geometry, trial) is None
 
 
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
@@ -234,6 +243,17 @@ def test_the_command_keeps_all_some_or_nothing(series):
     else:
         assert "left-out tilts confirm" in line
         assert missing_share(none) <= missing_share(auto) <= missing_share(full) * (1 + 1e-6)
+
+
+def test_too_few_tilts_for_a_trial_are_told_of(tmp_path):
+    stack, tlt = write_series(tmp_path)
+    model = write_model(tmp_path / "model.safetensors")
+    common = (stack, tlt, "--model", model, "--thickness", 8, "--overwrite")
+    for flags, told in (((), True), (("--wedge-trust", "full"), False)):
+        result = run(*common, *flags)
+        assert result.exit_code == 0, result.output
+        assert (f"fewer than {FEWEST_TILTS} angles" in result.stderr) == told
+        assert "Asking left-out tilts" not in result.stderr
 
 
 def test_slabs_do_not_show(series):

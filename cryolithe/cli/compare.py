@@ -258,6 +258,7 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
 def _plan(source: Source, wishes: tuple[Wish, ...], choices: Choices, known: Beside, outputs: _Outputs) -> str:
     from cryolithe.comparison.making import expected_minutes, scoring_minutes
     from cryolithe.evaluation.matching import search_binning
+    from cryolithe.formats.sizes import size_told
 
     target, size_angstrom = known.setting.target, known.setting.voxel_size_angstrom
     binning = None
@@ -269,11 +270,11 @@ def _plan(source: Source, wishes: tuple[Wish, ...], choices: Choices, known: Bes
     total = sum(minutes for _, minutes in times)
     longest = ", ".join(f"{title} {minutes:.0f}" for title, minutes in times if minutes >= 1)
     z, y, x = known.shape
-    size = 4 * z * y * x * 3 * len(wishes) / 1e9
+    size = size_told(4 * z * y * x * 3 * len(wishes))
     return (
         f"Plan: {len(wishes)} methods on {z} x {y} x {x} voxels (z, y, x), each for two halves and the whole; about "
         f"{max(1.0, total):.0f} min{f' ({longest})' if longest else ''}, less what is in {outputs.work} already; up to "
-        f"{size:.1f} GB of volumes there"
+        f"{size} of volumes there"
     )
 
 

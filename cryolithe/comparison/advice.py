@@ -10,6 +10,7 @@ from typing import Literal
 from cryolithe.comparison.score import LEAST_CHANGE
 from cryolithe.comparison.value import Comparison, Scores
 from cryolithe.denoising.ceiling import half_snr_db, mean_half_snr_db
+from cryolithe.formats.sizes import decimal_told
 
 Level = Literal["use", "know", "warning"]
 
@@ -119,14 +120,16 @@ def _looking(found: Comparison) -> Iterator[Advice]:
     if best.kind == "raw" or gain < _EQUAL_DB:
         yield Advice("use", "To look: nothing here is better than the raw volume by its halves.")
         return
-    text = f"To look and to annotate: {best.title}, {gain:+.1f} dB of half SNR over the raw halves"
+    text = (
+        f"To look and to annotate: {best.title}, {decimal_told(gain, 1, sign=True)} dB of half SNR over the raw halves"
+    )
     if plain is not None and best is not plain:
         over = half_db(best) - half_db(plain)
-        text += f" and {over:+.1f} dB over a Gaussian of the best width"
+        text += f" and {decimal_told(over, 1, sign=True)} dB over a Gaussian of the best width"
         if over < _EQUAL_DB:
             text += ", which does as well"
     room = half_snr_db(best.half.ceiling) - half_db(best)
-    text += f"; the ceiling is {room:.1f} dB higher." if math.isfinite(room) and room > 0 else "."
+    text += f"; the ceiling is {decimal_told(room, 1)} dB higher." if math.isfinite(room) and room >= 0.05 else "."
     yield Advice("use", text)
 
 

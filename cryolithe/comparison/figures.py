@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +13,16 @@ from numpy.typing import NDArray
 from cryolithe.comparison.advice import half_db, is_leak
 from cryolithe.comparison.value import Comparison
 from cryolithe.denoising.ceiling import half_snr_db
-from cryolithe.evaluation.figures import Drawn
+from cryolithe.evaluation.figures import Drawn, png_figure, reduced
+from cryolithe.formats.sizes import decimal_told
 from cryolithe.greys import grey_scale
 from cryolithe.report import STYLE, draw_scale_bar, draw_section, mark_periods
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 
-DPI = 130
-MOST_PIXELS = 640  # along a section's side
 COLUMNS = (4, 5, 3)  # that are tried, the most wanted first
 WIDTH = 11.5  # inches
 GREY = "0.45"
@@ -52,7 +48,7 @@ class Sections:
 def sections_of(title: str, volume: Array) -> Sections:
     """The central sections of a volume ``(z, y, x)``, with fewer pixels where a page could not show them."""
     xy, xz = np.asarray(volume[len(volume) // 2]), np.asarray(volume[:, volume.shape[1] // 2])
-    return Sections(title, _reduced(xy, volume.shape[2]), _reduced(xz, volume.shape[2]))
+    return Sections(title, reduced(xy, volume.shape[2]), reduced(xz, volume.shape[2]))
 
 
 def draw(found: Comparison, sections: Sequence[Sections]) -> list[Drawn]:
@@ -75,27 +71,6 @@ def colours_of(found: Comparison) -> dict[str, str]:
     return {m.name: "black" if m.kind == "raw" else fixed.get(m.name) or next(left) for m in found.methods}
 
 
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
-    from matplotlib.figure import Figure
-
-    figure, out = Figure(figsize=(width, height), dpi=DPI, layout="constrained"), io.BytesIO()
-    yield figure, out
-    figure.savefig(out, format="png", metadata={"Software": None})
-
-
-def _reduced(image: Array, longest: int) -> Array:
-    step = max(1, -(-longest // MOST_PIXELS))
-    if step == 1:
-        return np.array(image, dtype=np.float32)
-    y, x = (max(step, n - n % step) for n in image.shape)
-    padded = np.asarray(image[:y, :x], dtype=np.float32)
-    if padded.shape != (y, x):
-        return np.array(image[:, ::step], dtype=np.float32)
-    blocks: Array = padded.reshape(y // step, step, x // step, step).mean(axis=(1, 3))
-    return blocks
-
-
 def _sections(found: Comparison, sections: Sequence[Sections]) -> Drawn:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -104,7 +79,7 @@ def _sections(found: Comparison, sections: Sequence[Sections]) -> Drawn:
     rows = -(-len(sections) // columns)
     each = WIDTH / columns
     tall = each * (height + depth) / width + 0.3
-    with _figure(WIDTH, rows * tall + 0.1) as (figure, out):
+    with png_figure(WIDTH, rows * tall + 0.1) as (figure, out):
         ratios = [part for _ in range(rows) for part in (height, depth)]
         grid = figure.add_gridspec(2 * rows, columns, height_ratios=ratios)
         engine = figure.get_layout_engine()
@@ -144,7 +119,7 @@ def _frequency_axis(axes: Axes, found: Comparison) -> float:
 
 def _shells(found: Comparison) -> Drawn:
     colours = colours_of(found)
-    with _figure(WIDTH, 4.3) as (figure, out):
+    with png_figure(WIDTH, 4.3) as (figure, out):
         left, right = figure.subplots(1, 2)
         scale = _frequency_axis(left, found)
         _frequency_axis(right, found)
@@ -184,7 +159,7 @@ def _shells(found: Comparison) -> Drawn:
 def _half_snr(found: Comparison) -> Drawn:
     colours = colours_of(found)
     shown = [one for one in found.methods if math.isfinite(half_db(one))]
-    with _figure(WIDTH, 0.34 * max(2, len(shown)) + 0.9) as (figure, out):
+    with png_figure(WIDTH, 0.34 * max(2, len(shown)) + 0.9) as (figure, out):
         axes = figure.subplots()
         values = [half_db(one) for one in shown]
         ceiling = half_snr_db(found.raw.half.ceiling)
@@ -193,13 +168,13 @@ def _half_snr(found: Comparison) -> Drawn:
         lengths, shades = [value - floor for value in values], [colours[one.name] for one in shown]
         axes.barh(places, lengths, left=floor, color=shades, height=0.66)
         for place, one, value in zip(places, shown, values, strict=True):
-            note = f"{value:.1f} dB" + ("  leak" if is_leak(found, one) else "")
+            note = f"{decimal_told(value, 1)} dB" + ("  leak" if is_leak(found, one) else "")
             axes.annotate(note, (value, place), (4, 0), textcoords="offset points", va="center")
         axes.set_yticks(places, [one.title for one in shown])
         if math.isfinite(ceiling):
             axes.axvline(ceiling, color="#D55E00", ls="--", lw=1.2)
             axes.annotate(
-                f"ceiling {ceiling:.1f} dB", (ceiling, 1.0), (0, 2), xycoords=("data", "axes fraction"),
+                f"ceiling {decimal_told(ceiling, 1)} dB", (ceiling, 1.0), (0, 2), xycoords=("data", "axes fraction"),
                 textcoords="offset points", ha="center", va="bottom", color="#D55E00",
             )  # fmt: skip
         top = max([*values, ceiling if math.isfinite(ceiling) else floor], default=1.0)
@@ -218,7 +193,7 @@ def _half_snr(found: Comparison) -> Drawn:
 
 def _wedge(found: Comparison) -> Drawn:
     colours = colours_of(found)
-    with _figure(WIDTH, 3.4) as (figure, out):
+    with png_figure(WIDTH, 3.4) as (figure, out):
         axes = figure.subplots()
         scale = _frequency_axis(axes, found)
         for one in found.methods:
@@ -242,7 +217,7 @@ def _wedge(found: Comparison) -> Drawn:
 
 def _truth(found: Comparison) -> Drawn:
     colours = colours_of(found)
-    with _figure(WIDTH, 4.0) as (figure, out):
+    with png_figure(WIDTH, 4.0) as (figure, out):
         left, right = figure.subplots(1, 2, sharey=True)
         for axes, title in ((left, "measured region"), (right, "missing wedge")):
             scale = _frequency_axis(axes, found)
@@ -268,7 +243,7 @@ def _truth(found: Comparison) -> Drawn:
 
 def _matching(found: Comparison) -> Drawn:
     colours = colours_of(found)
-    with _figure(6.2, 4.2) as (figure, out):
+    with png_figure(6.2, 4.2) as (figure, out):
         axes = figure.subplots()
         for one in found.methods:
             if one.matching is None:

@@ -13,6 +13,7 @@ from cryolithe.comparison.advice import Advice, half_db, is_leak
 from cryolithe.comparison.value import Comparison
 from cryolithe.denoising.ceiling import half_snr_db
 from cryolithe.evaluation.figures import Drawn
+from cryolithe.formats.sizes import decimal_told
 from cryolithe.metrics import resolution_at
 from cryolithe.page import REPORT_STYLE, document, embedded, escaped, listing, table
 
@@ -196,7 +197,7 @@ def _best(found: Comparison) -> set[tuple[int, int]]:
 def _number(value: float, digits: int, sign: bool = False) -> str:
     if not math.isfinite(value):
         return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+    return decimal_told(value, digits, sign)
 
 
 def as_csv(found: Comparison) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.formats.sizes import decimal_told
+
 Array = NDArray[Any]
 _SIGMAS = 3.0
 _BEYOND = 0.02  # relative: the ceiling is an estimate itself
@@ -81,8 +83,9 @@ class HalfScore:
         values = half_snr_db(self.raw), mean_half_snr_db(self.denoised), half_snr_db(self.ceiling)
         if not all(map(math.isfinite, values)):
             return f"Half SNR: none; raw halves correlate by {self.raw:.3g}, denoised with raw ones by {self.mean:.3g}"
-        raw, new, best = values
-        return f"Half SNR: {raw:.1f} dB before, {new:.1f} dB after ({new - raw:+.1f} dB); the ceiling is {best:.1f} dB"
+        raw, new, best = (decimal_told(value, 1) for value in values)
+        gained = decimal_told(self.gain_db, 1, sign=True)
+        return f"Half SNR: {raw} dB before, {new} dB after ({gained} dB); the ceiling is {best} dB"
 
     def warning(self) -> str | None:
         """What a user should know, or None."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryolithe.denoising.guard import Verdict
 from cryolithe.errors import OutputError
 from cryolithe.formats.files import replacing
-from cryolithe.greys import grey_scale
+from cryolithe.greys import dark_sign, grey_scale, told_polarity
 from cryolithe.optimise.tables import Table
 from cryolithe.report import EXTRA_COLOURS, STYLE, draw_scale_bar, draw_section
 
@@ -62,6 +62,7 @@ def plot_report(
     verdict: Verdict,
     voxel_size_angstrom: float | None,
     score: str | None = None,
+    contrast: str | None = None,
 ) -> None:
     """One page: slices before, after and their difference; spectra; correlations.
 
@@ -72,6 +73,7 @@ def plot_report(
         verdict: of the guard.
         voxel_size_angstrom: adds a scale bar, and frequencies in 1/Å.
         score: a line below.
+        contrast: of dense matter, "dark" or "bright"; it is drawn dark. None where nobody knows.
     """
     figure = _figure(11.0, 12.6)
     rows = figure.add_gridspec(3, 1, height_ratios=(1.55, 1.0, 1.0))
@@ -79,7 +81,8 @@ def plot_report(
     columns = (("before", before), ("after", after), ("before - after", before - after))
     for column, (title, values) in enumerate(columns):
         both = top[column].subgridspec(2, 1, height_ratios=(before.shape[1], before.shape[0]))
-        slices = (("XY", values[values.shape[0] // 2]), ("XZ", values[:, values.shape[1] // 2]))
+        sign = dark_sign(contrast)
+        slices = (("XY", sign * values[values.shape[0] // 2]), ("XZ", sign * values[:, values.shape[1] // 2]))
         scale = grey_scale(image for _, image in slices)
         for row, (view, image) in enumerate(slices):
             axes = figure.add_subplot(both[row])
@@ -95,8 +98,8 @@ def plot_report(
         figure.suptitle(
             "\n".join(f"Warning: {_wrapped(text)}" for text in verdict.warnings), fontsize=8, color="#a34700"
         )
-    if score is not None:
-        figure.supxlabel(score, fontsize=9)
+    lines = (*([] if score is None else [score]), f"Slices: {told_polarity(contrast)}")
+    figure.supxlabel("\n".join(lines), fontsize=9)
     _save(figure, path)
 
 
@@ -106,6 +109,7 @@ def plot_sweep(
     transforms: Sequence[NDArray[Any]],
     voxel_size_angstrom: float | None,
     sections: Sequence[NDArray[Any]] = (),
+    contrast: str | None = None,
 ) -> None:
     """One column for each Lmax: the plane above, the magnitude of its Fourier transform below (published figure S1).
 
@@ -117,7 +121,11 @@ def plot_sweep(
         transforms: log magnitudes, zero frequency in the middle, one for each panel.
         voxel_size_angstrom: adds a scale bar.
         sections: ``(z, x)``, one for each panel, or none.
+        contrast: of dense matter, "dark" or "bright"; it is drawn dark. None where nobody knows.
     """
+    sign = dark_sign(contrast)
+    panels = [(title, sign * plane) for title, plane in panels]
+    sections = [sign * section for section in sections]
     height, width = panels[0][1].shape
     heights = [1.0, *([sections[0].shape[0] / height] if sections else []), height / width]
     figure = _figure(2.1 * len(panels), 0.8 + 1.95 * sum(heights))
@@ -141,6 +149,7 @@ def plot_sweep(
             spectrum.set_ylabel("log |Fourier transform|")
             if voxel_size_angstrom is not None:
                 draw_scale_bar(image, plane.shape[1], voxel_size_angstrom)
+    figure.supxlabel(told_polarity(contrast), fontsize=9)
     _save(figure, path)
 
 

@@ -185,7 +185,8 @@ def _judged(
         watcher.note(f"Warning: {text}")
     if item.report is not None:
         told = score.told() if score else None
-        plot_report(item.report, *applied.middle, verdict, view.voxel_size_angstrom, told)
+        contrast = read_record_beside(view.volume.path).get("volume", {}).get("contrast")
+        plot_report(item.report, *applied.middle, verdict, view.voxel_size_angstrom, told, contrast)
     return _Judged(verdict, score)
 
 

@@ -22,6 +22,7 @@ import torch
 
 from cryolithe.device import network_precision, precision_name
 from cryolithe.diagnosis.finding import OK, PROBLEM, Finding
+from cryolithe.extras import reinstall_command
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px
 from cryolithe.hashing import file_sha256
@@ -35,7 +36,7 @@ from cryolithe.volume import Volume
 REFERENCE = Path(__file__).with_name("reference.json")
 MODEL = "default"
 REGENERATE = "in a checkout with another model: python -m cryolithe.diagnosis"
-REINSTALL = "install again: python -m pip install --force-reinstall --no-deps cryolithe"
+REINSTALL = f"install again: {reinstall_command()}"
 
 GEOMETRY = TiltGeometry(tuple(range(-60, 61, 10)), (96, 48))
 GRID = VolumeGrid((16, 8, 40))

@@ -75,8 +75,8 @@ def draw_figures(found: Evaluation, shown: Pictures) -> list[Drawn]:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """A new figure, saved as PNG at the end."""
+def png_figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """A new figure of so many inches, saved as PNG at the end."""
     from matplotlib.figure import Figure
 
     figure, out = Figure(figsize=(width, height), dpi=DPI, layout="constrained"), io.BytesIO()
@@ -85,19 +85,24 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
     figure.savefig(out, format="png", metadata={"Software": None})
 
 
-def _reduced(image: Array) -> Array:
-    """Block means, where an image has more pixels than a figure shows."""
-    step = -(-max(image.shape) // MOST_PIXELS)
-    if step == 1:
-        return np.asarray(image, dtype=np.float32)
-    y, x = (n - n % step for n in image.shape)
-    blocks: Array = image[:y, :x].reshape(y // step, step, x // step, step).mean(axis=(1, 3))
+def reduced(image: Array, longest: int = 0) -> Array:
+    """Block means of an image ``(y, x)``, a copy, where a figure could not show all of its pixels.
+
+    Args:
+        image: values.
+        longest: side of what it is drawn beside at the same scale, px; 0 for its own.
+    """
+    step = -(-(longest or max(image.shape)) // MOST_PIXELS)
+    y_step, x_step = (min(step, n) for n in image.shape)
+    y, x = image.shape[0] // y_step, image.shape[1] // x_step
+    values = np.array(image[: y * y_step, : x * x_step], dtype=np.float32)
+    blocks: Array = values.reshape(y, y_step, x, x_step).mean(axis=(1, 3)) if step > 1 else values
     return blocks
 
 
 def _show(axes: Axes, image: Array, title: str, voxel: float | None, scale: GreyScale | None = None) -> None:
     extent = (-0.5, image.shape[1] - 0.5, -0.5, image.shape[0] - 0.5)
-    draw_section(axes, _reduced(image), scale, extent=extent)
+    draw_section(axes, reduced(image), scale, extent=extent)
     axes.set(xticks=[], yticks=[], title=title)
     if voxel is not None:
         draw_scale_bar(axes, image.shape[1], voxel)
@@ -115,12 +120,12 @@ def _slices(found: Evaluation, shown: Pictures) -> Drawn:
     depth, height, width = shown.volume.shape
     scale = min(3.6 / width, 3.6 / height)
     size = (max(3.2, scale * width * len(panels) + 0.4), scale * (height + depth) + 0.9)
-    with _figure(*size) as (figure, out):
+    with png_figure(*size) as (figure, out):
         grid = figure.add_gridspec(2, len(panels), height_ratios=(height, depth))
         for column, (title, volume) in enumerate(panels):
             sign = _dark(shown) * (shown.sign if column else 1.0)
             planes = [sign * plane for plane in _planes(volume)]
-            greys = grey_scale(_reduced(plane) for plane in planes)
+            greys = grey_scale(reduced(plane) for plane in planes)
             for row, (name, plane) in enumerate(zip(("XY", "XZ"), planes, strict=True)):
                 axes = figure.add_subplot(grid[row, column])
                 _show(axes, plane, f"{title}, {name}", found.voxel_size_angstrom, greys)
@@ -155,7 +160,7 @@ def _legend(axes: Axes, **options: Any) -> None:
 
 def _fsc(title: str, found: Curves, voxel: float | None, remark: str = "") -> Drawn:
     styles = {"total": "-", "measured": "--", "missing": "-."}  # told apart without colour, too
-    with _figure(5.6, 3.6) as (figure, out):
+    with png_figure(5.6, 3.6) as (figure, out):
         axes = figure.add_subplot()
         frequency = found.fsc.frequency_per_px
         per = _frequency_axis(axes, float(frequency[-1]), voxel, "correlation")
@@ -178,7 +183,7 @@ def _cones(title: str, curves: Curves, found: Evaluation, voxel: float | None) -
     cones = curves.cones
     across = np.isfinite(cones.angles_deg)
     step = float(np.diff(cones.angles_deg[across])[0])
-    with _figure(5.6, 3.6) as (figure, out):
+    with png_figure(5.6, 3.6) as (figure, out):
         axes = figure.add_subplot()
         highest = float(cones.frequency_per_px[-1])
         per = _frequency_axis(axes, highest, voxel, "direction, degrees from x towards z")
@@ -207,14 +212,14 @@ def _cones(title: str, curves: Curves, found: Evaluation, voxel: float | None) -
 def _agreement(found: Evaluation, agreement: Array, voxel: float | None) -> Drawn:
     depth, height, width = agreement.shape
     scale = 3.4 / max(width, height)
-    with _figure(7.6, max(3.0, scale * (height + depth) + 0.8)) as (figure, out):
+    with png_figure(7.6, max(3.0, scale * (height + depth) + 0.8)) as (figure, out):
         grid = figure.add_gridspec(2, 2, height_ratios=(height, depth), width_ratios=(1, 0.9))
         maps: list[Axes] = []
         image = None
         for row, (name, plane) in enumerate(zip(("XY", "XZ"), _planes(agreement), strict=True)):
             axes = figure.add_subplot(grid[row, 0])
             extent = (-0.5, plane.shape[1] - 0.5, -0.5, plane.shape[0] - 0.5)
-            image = axes.imshow(_reduced(plane), cmap=MAP, vmin=0, vmax=1, origin="lower", extent=extent)
+            image = axes.imshow(reduced(plane), cmap=MAP, vmin=0, vmax=1, origin="lower", extent=extent)
             axes.set(xticks=[], yticks=[], title=f"agreement, {name}")
             if voxel is not None:
                 draw_scale_bar(axes, plane.shape[1], voxel)
@@ -238,7 +243,7 @@ def _reprojection(found: Evaluation, shown: Pictures, voxel: float | None) -> Dr
     scores = found.reprojection
     assert scores is not None
     rows = len(shown.images)
-    with _figure(7.6, 2.9 * rows + 2.9) as (figure, out):
+    with png_figure(7.6, 2.9 * rows + 2.9) as (figure, out):
         grid = figure.add_gridspec(rows + 1, 2, height_ratios=(*(1.0,) * rows, 0.95))
         for row, picture in enumerate(shown.images):
             kinds = (("image", picture.image), ("projection of the volume", picture.projection))
@@ -272,7 +277,7 @@ def _wedge(found: Evaluation, voxel: float | None) -> Drawn:
     kinds = [("volume", found.wedge, BLUE, "-")]
     if found.reference:
         kinds.append(("reference", found.reference.wedge, "black", "--"))
-    with _figure(7.6, 3.3) as (figure, out):
+    with png_figure(7.6, 3.3) as (figure, out):
         left, right = figure.subplots(1, 2)
         per = _frequency_axis(left, 0.5, voxel, "energy in the wedge / expected")
         for label, wedge, colour, style in kinds:
@@ -308,7 +313,7 @@ def _picks(found: Evaluation, shown: Pictures, voxel: float | None) -> Drawn:
     best = min(len(shown.picks), max(len(shown.known), BEST))
     picks, hits = shown.picks[:best], shown.hits[:best]
     size = (8.8, 4.7) if found.matching else (6.2, 5.6)
-    with _figure(size[0], size[1] + 1.5) as (figure, out):
+    with png_figure(size[0], size[1] + 1.5) as (figure, out):
         rows = figure.add_gridspec(2, 1, height_ratios=(size[1], 1.5))
         upper, lower = (figure.add_subfigure(rows[number]) for number in range(2))
         grid = upper.subplots(1, 2 if found.matching else 1, squeeze=False)[0]

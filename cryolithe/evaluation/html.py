@@ -9,6 +9,7 @@ from cryolithe import __version__
 from cryolithe.evaluation.evaluate import Curves, Evaluation
 from cryolithe.evaluation.figures import Drawn
 from cryolithe.evaluation.heldout import CALLED, TELLS
+from cryolithe.formats.sizes import decimal_told
 from cryolithe.metrics import Resolution
 from cryolithe.page import REPORT_STYLE, document, embedded, escaped, listing, table
 
@@ -210,10 +211,10 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "–"
+    return decimal_told(value, 3) if math.isfinite(value) else "–"
 
 
 def _db(value: float) -> str:
     if math.isinf(value):
         return "∞ dB" if value > 0 else "-∞ dB"
-    return f"{value:.1f} dB" if math.isfinite(value) else "–"
+    return f"{decimal_told(value, 1)} dB" if math.isfinite(value) else "–"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryolithe.alignment import Alignment
+from cryolithe.formats.sizes import size_told
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,7 @@ class Fact:
 
 def bytes_text(size: int) -> str:
     """A number of bytes for people."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
+    return size_told(size) if size >= 1e5 else f"{size} bytes"
 
 
 def range_fact(angles: Sequence[float]) -> Fact:

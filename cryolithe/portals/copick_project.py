@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, OutputError, nearest_name, shown
+from cryolithe.extras import install_command
 from cryolithe.formats.star import Particle
 
 LABEL = "cryolithe"
@@ -61,7 +62,7 @@ def open_project(config: Path) -> Any:
         import copick
     except ImportError as error:
         raise InputError(
-            "copick projects need the package copick: pip install 'cryolithe[copick]'; it needs zarr 2, so that it "
+            f"copick projects need the package copick: {install_command('copick')}; it needs zarr 2, so that it "
             "does not go with cryolithe[zarr] in one environment"
         ) from error
     with _told(f"{config} is no copick project"):

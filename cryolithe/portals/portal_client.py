@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import InputError
+from cryolithe.extras import install_command
 from cryolithe.formats import read_mrc
 from cryolithe.formats.files import replacing
 from cryolithe.formats.star import Particle, write_particles
@@ -48,7 +49,7 @@ def portal_run(run_id: int) -> Any:
         import cryoet_data_portal
     except ImportError as error:
         raise InputError(
-            "the CryoET Data Portal needs the package cryoet-data-portal: pip install 'cryolithe[portal]'"
+            f"the CryoET Data Portal needs the package cryoet-data-portal: {install_command('portal')}"
         ) from error
     with asked(f"the run {run_id}"):
         run = cryoet_data_portal.Run.get_by_id(cryoet_data_portal.Client(), run_id)

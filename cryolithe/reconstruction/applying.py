@@ -27,8 +27,10 @@ from cryolithe.reconstruction.mixing import (
     planned_trust,
 )
 from cryolithe.reconstruction.networks import fbp_share, make_network_method, wedge_trust
+from cryolithe.reconstruction.planes import whole_turn
 from cryolithe.reconstruction.preparation import PreparedStack
-from cryolithe.reconstruction.trust import WedgeTrust, choose_trial, constant_trust
+from cryolithe.reconstruction.trust import FEWEST_TILTS, WedgeTrust, choose_trial, constant_trust
+from cryolithe.work.watcher import Watcher
 
 
 def found_curve(
@@ -51,16 +53,14 @@ def found_curve(
     return measure_curve(make, share, stack.geometry, parts, read, note)
 
 
-def found_trust(
-    run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any], note: Callable[[str], object]
-) -> WedgeTrust | None:
+def found_trust(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any], watcher: Watcher) -> WedgeTrust | None:
     """How much of what a network puts into the missing wedge stays; None for all of it.
 
     Args:
         run: of a network.
         stack: the images.
         plan: the journal's first line, with the polarity.
-        note: told what is assumed, and when batches had to become smaller.
+        watcher: told what is done and assumed, and when batches had to become smaller.
     """
     assert run.model is not None
     wish = wedge_trust(run.model, run.job.settings.wedge_trust)
@@ -68,7 +68,13 @@ def found_trust(
         return constant_trust(0.0) if wish == "none" else None
     trial = choose_trial(stack.geometry.angles_deg)
     if trial is None:
+        if not whole_turn(stack.geometry.angles_deg):
+            watcher.note(
+                f"Missing wedge: fewer than {FEWEST_TILTS} angles, too few to leave some out for a trial; all that the "
+                "network puts there stays (--wedge-trust none leaves it empty)."
+            )
         return None
+    watcher.stage("Asking left-out tilts about the missing wedge", 1)
     compute = Compute(run.device, run.precision, points=plan["batch"], fallback=run.fallback)
     read = Reader(partial(network_rows_of, stack, volume_scale(run, plan, stack)), plan["slab_rows"])
     model, known = run.model, run.facts.known
@@ -78,9 +84,9 @@ def found_trust(
         return make_network_method(model, stack.geometry.select(tilts), grid, compute, known=told)
 
     parts = choose_parts(run.grid, run.model.network.config.head.stride)
-    trust = measure_trust(make, trial, stack.geometry, parts, read, note)
+    trust = measure_trust(make, trial, stack.geometry, parts, read, watcher.note)
     if trust is None:
-        note("Missing wedge: left-out tilts tell nothing about it; all that the network puts there stays.")
+        watcher.note("Missing wedge: left-out tilts tell nothing about it; all that the network puts there stays.")
     return trust
 
 

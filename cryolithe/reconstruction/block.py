@@ -82,7 +82,8 @@ class BlockMaker:
     Args:
         run: what a whole reconstruction would be.
         stack: its images.
-        plan: what is known of the run so far: ``batch``, ``slab_rows``, and for networks ``polarity``, ``fusion``.
+        plan: what is known of the run so far: ``batch``, ``slab_rows``, and for networks ``polarity``, ``fusion``,
+            ``wedge_trust``.
     """
 
     def __init__(self, run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> None:
@@ -185,8 +186,7 @@ def block_maker(job: Job, folder: Path, watcher: Watcher) -> BlockMaker:
     if fbp_share(run.model, job.settings.fbp_share):
         watcher.stage("Comparing with the back-projection", 1)
         plan["fusion"] = found_curve(run, stack, plan, watcher.note).record()
-    watcher.stage("Asking left-out tilts about the missing wedge", 1)
-    trust = found_trust(run, stack, plan, watcher.note)
+    trust = found_trust(run, stack, plan, watcher)
     plan["wedge_trust"] = None if trust is None else trust.record()
     return BlockMaker(run, stack, plan)
 

@@ -124,6 +124,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     plan = with_trust(run, held, plan, stack, watcher)
     prepared = time.monotonic()
     plan = {**plan, **make_slabs(run, held, plan, stack, watcher)}
+    watcher.stage("Comparing the volume with its images", 1)
     checked = self_checked(held.voxels, stack, run.device)
     for warning in checked.warnings:
         watcher.note(f"Warning: {warning}")

@@ -95,6 +95,7 @@ def finish(
     labels = (*run.series.labels, polarity.label(plan["label"]) if polarity else plan["label"])
     with VolumeWriter.open(folder.volume, run.grid.shape, working_dtype(job.settings), target=job.output) as writer:
         writer.finish(statistics, labels, run.voxel_size_angstrom)
+    watcher.stage("Comparing the volume with its images", 1)
     checked = check()
     upright = folder.volume
     if run.x_tilt_deg:

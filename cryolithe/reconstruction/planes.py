@@ -100,6 +100,12 @@ def plane_filter_bytes(grid: VolumeGrid, device: torch.device) -> int:
     return 4 * _PLANE_ARRAYS * _plane_values(plane) * planes
 
 
+def whole_turn(angles_deg: tuple[float, ...]) -> bool:
+    """Whether nothing is missing: the tilt after the last one would be the first one again."""
+    distinct = np.unique(angles_deg)
+    return len(distinct) > 1 and float(distinct[-1] - distinct[0] + np.median(np.diff(distinct))) >= 180 - 1e-6
+
+
 def measured_region(
     angles_deg: tuple[float, ...], frequency_z: NDArray[np.floating], frequency_x: NDArray[np.floating], depth: int
 ) -> NDArray[np.float64]:
@@ -115,8 +121,7 @@ def measured_region(
         values from 0 to 1.
     """
     lowest, highest = np.radians(min(angles_deg)), np.radians(max(angles_deg))
-    gap = float(np.median(np.diff(np.unique(angles_deg)))) if len(set(angles_deg)) > 1 else 0.0
-    if np.degrees(highest - lowest) + gap >= 180 - 1e-6:  # the next tilt would be the first one again
+    if whole_turn(angles_deg):
         return np.ones(np.broadcast_shapes(frequency_z.shape, frequency_x.shape))
 
     def inside(z: NDArray[np.floating], x: NDArray[np.floating]) -> NDArray[np.float64]:

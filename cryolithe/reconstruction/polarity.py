@@ -175,6 +175,16 @@ def settle(setting: Contrast | Literal["auto"], labels: Sequence[str], evidence:
     return Polarity(ASSUMED, "assumed", None, labelled, evidence)
 
 
+def told_contrast(setting: Contrast | Literal["auto"], labels: Sequence[str]) -> Contrast | None:
+    """What dense matter is said to be, where nothing looks at the images; None where nobody says it.
+
+    Args:
+        setting: "dark", "bright" or "auto".
+        labels: of the stack's header, oldest first.
+    """
+    return setting if setting != "auto" else _labelled(labels)
+
+
 def _labelled(labels: Sequence[str]) -> Contrast | None:
     """What the newest label says, if it is one of ours: those before it tell of images before they were changed."""
     said = _LABEL.match(labels[-1].strip()) if labels else None

@@ -104,12 +104,26 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     except BaseException:  # also Ctrl-C: what is done is kept for the next run
         folder.release()
         raise
-    for warning in finished.warnings:
-        watcher.note(f"Warning: {warning}")
+    _warn(finished, plan, watcher)
     folder.remove()
-    if job.settings.preview:
-        write_preview(job, read_record(job))
+    _preview(job, watcher)
     return finished
+
+
+def _preview(job: Job, watcher: Watcher) -> None:
+    """Draw the volume, if that is asked for."""
+    if job.settings.preview:
+        watcher.stage("Drawing the preview", 1)
+        write_preview(job, read_record(job))
+
+
+def _warn(finished: Finished, plan: dict[str, Any], watcher: Watcher) -> None:
+    """Tell what the result's check found; of the contrast it was told before the slabs, in time to stop."""
+    polarity = planned_polarity(plan)
+    told = polarity.warnings if polarity else ()
+    for warning in finished.warnings:
+        if warning not in told:
+            watcher.note(f"Warning: {warning}")
 
 
 def _still_free(run: ResolvedJob, folder: SlabFolder) -> None:
@@ -283,8 +297,7 @@ def with_trust(
     if run.model is None:
         return plan
     if "wedge_trust" not in plan:
-        watcher.stage("Asking left-out tilts about the missing wedge", 1)
-        found = found_trust(run, stack, plan, watcher.note)
+        found = found_trust(run, stack, plan, watcher)
         plan = {**plan, "wedge_trust": None if found is None else found.record()}
         folder.settle(plan)
     trust = planned_trust(plan)

@@ -15,6 +15,7 @@ from cryolithe.device import precision_name
 from cryolithe.formats import VolumeStatistics
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import planned_polarity
+from cryolithe.reconstruction.polarity import told_contrast
 
 CENTRES = {"imod": "(N - 1) / 2", "relion": "N // 2"}
 
@@ -47,7 +48,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
         statistics: of the voxels as stored.
     """
     settings, polarity = run.job.settings, planned_polarity(plan)
-    given = None if settings.contrast == "auto" else settings.contrast
+    told = told_contrast(settings.contrast, run.series.labels)
     return {
         "program": {
             "name": "CryoLithe",
@@ -67,7 +68,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "voxel_size_angstrom": run.voxel_size_angstrom,
             "dtype": settings.dtype,
             "format": settings.format,
-            "contrast": polarity.contrast if polarity else given,
+            "contrast": polarity.contrast if polarity else told,
             "statistics": asdict(statistics),
         },
         "geometry": {

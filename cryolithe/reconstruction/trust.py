@@ -10,8 +10,9 @@ back-projection of the tilts that it did not see, over that part of Fourier spac
 
 with F(N) the back-projection of projections of N to the same tilts. b is the regression of the specimen on N: the noise
 of tilts that were left out has nothing to do with N, so it needs no truth. What the CTF, damage and the thickness that
-high tilts look through do to amplitudes is in both and cancels. A network that knows itself has h = 1. What it
-puts into the missing wedge is multiplied by h, which is the best that one number for a frequency can do.
+high tilts look through do to amplitudes is in both and cancels. Noise that the network leaves in what was measured
+lowers b there, and h is then too large. A network that knows itself has h = 1. What it puts into the missing wedge is
+multiplied by h, which is the best that one number for a frequency can do.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.planes import PlaneFilter, faded, measured_region
+from cryolithe.reconstruction.planes import PlaneFilter, faded, measured_region, whole_turn
 
 # Bins of q between zero and Nyquist.
 BINS = 12
@@ -123,8 +124,7 @@ def choose_trial(angles_deg: tuple[float, ...]) -> Trial | None:
     order, distinct = np.argsort(angles, kind="stable"), np.unique(angles)
     if len(distinct) < FEWEST_TILTS:
         return None
-    gap = float(np.median(np.diff(distinct)))
-    if distinct[-1] - distinct[0] + gap >= 180 - 1e-6:
+    if whole_turn(angles_deg):
         return None
     count = max(2, round(len(order) / _ENDS))
     low, high = order[:count][::-1], order[-count:]  # from the inside to the outside
@@ -224,6 +224,8 @@ def _trust(still: _Region, made: _Region) -> WedgeTrust | None:
         return None
     amplitude = _smooth(slope / typical, weight * typical**2, 2 * _ROUGHNESS)
     usable = (made.power > 0) & (made.variance > 0) & (amplitude > 0)
+    if not usable.any():  # as where all that was left out was measured by other tilts of the same angle
+        return None
     expected = np.where(usable, amplitude * typical * made.power, 1.0)
     quotient = np.where(usable, made.common / expected, 0.0)
     error = np.where(usable, made.variance / expected**2, np.inf) + 1 / np.maximum(weight * typical**2, 1e-12)

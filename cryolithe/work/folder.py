@@ -109,7 +109,9 @@ class WorkFolder(Generic[E]):
         self.entries.append(entry)
 
     def remove(self) -> None:
-        """Delete the folder and give up the lock."""
+        """Delete the folder and give up the lock; nothing happens where that was given up before."""
+        if not self._lock.held:
+            return
         try:
             # What `recover` looks for goes last: so a removal that is cut short is completed by the next run.
             last = (self.commit, self.path / LOCK, self.path / OWNER)

@@ -48,13 +48,21 @@ class FolderLock:
                 "output. If this machine fails, remove that file before another one goes on."
             )
 
+    @property
+    def held(self) -> bool:
+        """Whether it is still ours."""
+        return self._descriptor >= 0
+
     def close(self) -> None:
-        """Give up the lock."""
+        """Give up the lock; nothing happens where it was given up before."""
+        if not self.held:
+            return
         if self._own is not None and _content(self._path / OWNER) == self._own:
             with suppress(OSError):
                 (self._path / OWNER).unlink()
         self._own = None
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
     def _tried(self) -> bool:
         """Try once; False if the folder was removed meanwhile by the run that held it."""

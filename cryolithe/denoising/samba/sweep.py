@@ -12,6 +12,7 @@ from cryolithe.denoising.samba.blocks import Source
 from cryolithe.denoising.samba.inference import Inference
 from cryolithe.denoising.samba.job import Resolved
 from cryolithe.denoising.samba.tiles import Span, Tile
+from cryolithe.formats.record import read_record_beside
 from cryolithe.work.watcher import Watcher
 
 CROP, PLANES = 256, 16
@@ -63,7 +64,8 @@ def sweep(run: Resolved, inference: Inference, path: Path, watcher: Watcher) -> 
     titles = ["input", *(f"Lmax {gap}" for gap in wanted)]
     size = run.voxel_size_angstrom
     transforms = list(np.log10(power / len(planes) + 1e-12))
-    plot_sweep(path, list(zip(titles, shown, strict=True)), transforms, size, sections)
+    contrast = read_record_beside(run.volume.path).get("volume", {}).get("contrast")
+    plot_sweep(path, list(zip(titles, shown, strict=True)), transforms, size, sections, contrast)
 
 
 def _sections(source: Source, inference: Inference, wanted: list[int], watcher: Watcher) -> list[NDArray[np.float32]]:
