@@ -17,6 +17,7 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "commands.md"
 ELSEWHERE = "repository/"
+SHIM = re.compile(r'<script src="https://unpkg\.com/[^"]*"></script>')
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 
@@ -47,11 +48,12 @@ def rows_of(command: click.Command, context: click.Context) -> Iterator[str]:
 def section_of(name: str, command: click.Command) -> str:
     """Usage, help and options of one command."""
     context = click.Context(command, info_name=name)
-    usage = " ".join(command.collect_usage_pieces(context))
-    told = (command.help or command.short_help or "").replace("\b", "").strip()
+    formatter = click.HelpFormatter(width=82)
+    command.format_usage(context, formatter)
+    command.format_help_text(context, formatter)
     rows = list(rows_of(command, context))
     table = ["| option | |", "|---|---|", *rows] if rows else []
-    return "\n".join([f"## {name}", "", "```text", f"{name} {usage}", "", told, "```", "", *table, ""])
+    return "\n".join([f"## {name}", "", "```text", formatter.getvalue().strip(), "```", "", *table, ""])
 
 
 def command_reference() -> str:
@@ -114,3 +116,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return match[1] + posixpath.relpath(site_path(path), posixpath.dirname(uri) or ".") + match[3]
 
     return LINK.sub(linked, markdown)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Leave out the one script that the plugin for offline sites would fetch: search then needs a server."""
+    return SHIM.sub("", output)
