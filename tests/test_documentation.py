@@ -33,7 +33,7 @@ SESSIONS = [
     [DOCS / "first_tomogram.md"],
     [DOCS / "reconstruct.md", DOCS / "evaluate.md", DOCS / "training.md"],
 ]
-SMALL = (24, 40, 40)  # voxels of the simulated specimen, which is larger for users
+SMALL = (24, 40, 48)  # voxels of the simulated specimen, half as deep as wide, as the default thickness is
 
 
 def reference_maker():
