@@ -2,6 +2,7 @@
 # make test   linters, type checker, all tests
 # make test-quick   tests that are not marked slow, about 3.5 minutes
 # make test-oldest  tests that are not slow, with the oldest Python and dependencies that pyproject.toml promises; OLDEST="--torch 2.13.0" for another torch
+# make docs   the documentation as a site: site/index.html
 # make benchmarks         CPU part of the published numbers, under an hour; MOLECULES=library.h5 for the realistic recipes
 # make benchmarks-quick   do the benchmarks work? Tiny sizes, under 5 minutes, results checked for sanity, not for speed
 # make gpu                is a GPU right and how fast is it, training too: at most 25 minutes; MOLECULES=library.h5; GPU_FLAGS=--dry-run
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 # Two processes, each with whole files of tests: few of them use a second core.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-quick test-oldest check format clean benchmarks benchmarks-quick gpu
+.PHONY: demo docs test test-quick test-oldest check format clean benchmarks benchmarks-quick gpu
 .DELETE_ON_ERROR:
 
 # constraints.txt pins what is installed here; astra-toolbox and the like are only needed by tests.
@@ -26,6 +27,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -1,10 +1,12 @@
 """The demo: a real tilt series by FBP and by the network, then a simulated one, with membranes, against its truth.
 
-Every step is a command that you can type yourself; each is shown before it runs.
+Every step is a command that you can type yourself; each is shown before it runs. With --picture FILE only the simulated
+part runs, and its picture goes there in fewer greys, small enough for a front page.
 """
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cryolithe.formats import read_volume
 from cryolithe.greys import DENSE_DARK, grey_scale
@@ -51,8 +54,8 @@ def reconstruct_needle() -> None:
     print(f"\nCentral slices of both: {picture}")
 
 
-def compare_with_truth() -> None:
-    """Simulate a series whose truth is known, reconstruct it, and print how near each method comes."""
+def compare_with_truth(picture: Path) -> None:
+    """Simulate a series whose truth is known, reconstruct it, print how near each method comes, and draw it."""
     folder = OUTPUT / "simulated"
     cryolithe("simulate", "-o", folder, "--snr", "-5", "--seed", SEED, "--overwrite")
     known = read_volume(folder / "truth.mrc")
@@ -72,7 +75,7 @@ def compare_with_truth() -> None:
     for method, snr, curve in rows:
         means = [mean_correlation(values) for values in curve.columns().values()]
         print(f"{method:<10}{snr:>8.2f}{means[0]:>11.3f}{means[1]:>10.3f}{means[2]:>15.3f}")
-    draw_comparison(OUTPUT / "simulated.png", [*panels, ("truth", truth)], known.voxel_size_angstrom)
+    draw_comparison(picture, [*panels, ("truth", truth)], known.voxel_size_angstrom)
 
 
 def at_densities_of(truth: Volume, estimate: Volume) -> Volume:
@@ -94,11 +97,23 @@ def draw_comparison(picture: Path, panels: list[tuple[str, Volume]], voxel: floa
     print(f"\nFBP, network and truth side by side: {picture}")
 
 
+def make_small(picture: Path) -> None:
+    """Keep 32 greys of a picture, which has no colours."""
+    Image.open(picture).convert("L").quantize(32).save(picture, optimize=True)
+
+
 def main() -> None:
+    options = argparse.ArgumentParser(description="Draw the demo's pictures.")
+    options.add_argument("--picture", type=Path, help="only the simulated comparison, as a small picture")
+    arguments = options.parse_args()
     started = time.monotonic()
     OUTPUT.mkdir(exist_ok=True)
+    if arguments.picture:
+        compare_with_truth(arguments.picture)
+        make_small(arguments.picture)
+        return
     reconstruct_needle()
-    compare_with_truth()
+    compare_with_truth(OUTPUT / "simulated.png")
     print(f"\nDone in {time.monotonic() - started:.0f} s. Everything is in {OUTPUT}")
 
 

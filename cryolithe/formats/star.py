@@ -47,7 +47,7 @@ def write_particles(
     """Write particles with RELION-5's column names.
 
     Coordinates are centred and in Å, as RELION-5 has them: (position - N / 2) times the voxel size for each axis of N
-    voxels (its centre of a tomogram, see the conventions in the README).
+    voxels (its centre of a tomogram, see docs/conventions.md).
 
     Args:
         path: file to write.
