@@ -108,7 +108,9 @@ def _built(plan: _Plan, domains: tuple[Points, ...], rng: _Rng) -> Molecule:
     if plan.mirrored_angstrom:
         up = np.array([plan.mirrored_angstrom / 2, 0.0, 0.0])
         points = np.concatenate([points + up, Rotation.from_rotvec([0.0, 0.0, math.pi]).apply(points + up)])
-    density = scipy.ndimage.gaussian_filter(blurred(points - points.mean(axis=0)), _SOFT_ANGSTROM / VOXEL_ANGSTROM)
+    soft_px = _SOFT_ANGSTROM / VOXEL_ANGSTROM
+    roomy = np.pad(blurred(points - points.mean(axis=0)), math.ceil(4 * soft_px))
+    density = scipy.ndimage.gaussian_filter(roomy, soft_px)
     return Molecule(plan.name, normalised(density, VOXEL_ANGSTROM), VOXEL_ANGSTROM)
 
 
