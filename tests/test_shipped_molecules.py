@@ -1,6 +1,5 @@
 """The molecules that come with the program: what they are, that they stay so, and that commands take them by name."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,6 @@ import cryolithe
 from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import read_volume
-from cryolithe.models import bundled_models, recorded_sha256
-from cryolithe.network.checkpoint import load_model
 from cryolithe.simulation.classes import mass_kda
 from cryolithe.simulation.crowd import MEMBRANE_PREFIX
 from cryolithe.simulation.library import load_library, plain_library, with_molecules
@@ -22,7 +19,7 @@ from cryolithe.simulation.molecules import PROCEDURAL_1
 from cryolithe.simulation.recipe import Recipe
 from cryolithe.simulation.shipped_molecules import procedural_1
 from cryolithe.training.config import check_files, read_train_config
-from cryolithe.training.scoring import benchmark, unseen_molecules
+from cryolithe.training.scoring import unseen_molecules
 from cryolithe.training.sources import recipe_molecules
 
 NAMES = [molecule.name for molecule in procedural_1()]
@@ -192,33 +189,3 @@ def test_scores_are_on_molecules_that_the_model_never_saw():
         names({"molecules": NAMES})
     with pytest.raises(InputError, match="none of the molecules"):
         names({"molecules": ["1f4a"]}, shipped=False)
-
-
-def stored(name):
-    return json.loads(bundled_models()[name].with_suffix(".procedural.json").read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("name", ["draft", "fast"])
-def test_stored_scores_are_of_the_model_and_shown_with_their_command(name):
-    found = stored(name)
-    assert found["model"]["sha256"] == recorded_sha256(bundled_models()[name])
-    assert found["molecules"] == NAMES
-    assert found["command"].startswith(f"cryolithe score {name} --molecules {PROCEDURAL_1} ")
-    result = run("models", "info", name)
-    assert result.exit_code == 0, result.output
-    assert found["command"] in result.stdout
-    shown = json.loads(run("models", "info", name, "--json").stdout)
-    assert shown["procedural"]["scores"] == found["scores"]
-
-
-@pytest.mark.slow
-def test_the_stored_scores_of_draft_come_again():
-    found, model = stored("draft"), load_model("draft")
-    assert found["precision"] == "fp32"
-    again = dict(benchmark(model.network, procedural_1(), (0.0,), found["specimens"], share=found["fbp_share"]))[0.0]
-    for method, score in found["scores"]["0 dB"].items():
-        assert again[method].snr_db == pytest.approx(score["snr_db"], abs=0.005), method
-        assert again[method].fsc_measured == pytest.approx(score["fsc_measured"], abs=5e-4), method
-        assert again[method].fsc_missing == pytest.approx(score["fsc_missing"], abs=5e-4), method
-        if "worst_shell" in score:
-            assert again[method].worst_shell.difference == pytest.approx(score["worst_shell"]["difference"], abs=1e-3)
