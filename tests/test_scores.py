@@ -19,6 +19,7 @@ from cryolithe.network.checkpoint import save_network
 from cryolithe.reconstruction.methods import NetworkMethod
 from cryolithe.reconstruction.mixing import Reader, choose_parts, curve_of_volumes, finished_method, measure_curve
 from cryolithe.sampling import reflected_rows
+from cryolithe.simulation.shipped_molecules import procedural_1
 from cryolithe.training import scoring
 from cryolithe.training.scoring import (
     Score,
@@ -188,7 +189,7 @@ def test_the_command_scores_what_a_user_gets_with_the_models_own_share(tmp_path,
     assert f"{share:.0%} FBP where the tilts measured" in result.output
     found = json.loads(path.read_text())
     assert found["fbp_share"] == share
-    expected = dict(benchmark(tiny_network(), (), (0.0,), 1, share=share))[0.0]
+    expected = dict(benchmark(tiny_network(), procedural_1(), (0.0,), 1, share=share))[0.0]
     for name, score in found["scores"]["0 dB"].items():
         assert score["snr_db"] == pytest.approx(expected[name].snr_db, abs=1e-4)
         line = next(line for line in result.output.splitlines() if line.split("dB ")[-1].startswith(f"{name}  "))

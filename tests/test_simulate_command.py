@@ -16,7 +16,7 @@ from cryolithe.cli import main
 from cryolithe.formats import read_tilt_series, read_volume, write_volume
 from cryolithe.formats.pairs import open_pair
 from cryolithe.simulation import campaign
-from cryolithe.simulation.library import recipe_library
+from cryolithe.simulation.library import load_library, recipe_library
 from cryolithe.simulation.recipe import read_recipe
 from cryolithe.volume import Volume
 
@@ -268,9 +268,11 @@ def test_a_field_smaller_than_a_molecule_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_procedural_molecules_are_placed_where_none_are_given_or_asked_for(quick, tmp_path):
+def test_molecules_of_the_program_are_placed_where_none_are_given_or_asked_for(quick, tmp_path):
     names = set(starfile.read(quick / "TS_001_particles.star", always_dict=True)["particles"]["cryolitheMolecule"])
-    assert sum(name.startswith("procedural_") for name in names) > 3
+    ours = {molecule.name for molecule in load_library((Path("procedural_1"),))}
+    assert len(names & ours) >= 2
+    assert not any(name.startswith("procedural_") for name in names)
     recipe = read_recipe(QUICK)
     assert len(recipe_library(recipe, ())) == 16
     assert len(recipe_library(recipe.model_copy(update={"procedural": 3}), ())) == 3

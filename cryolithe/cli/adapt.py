@@ -44,7 +44,7 @@ _FILE = click.Path(path_type=Path)
               "has no part in the result.")  # fmt: skip
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="At its peak.  [default: 1e-4]")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all that is drawn.")
-@click.option("--molecules", type=_FILE, help="HDF5 library, MRC map or folder of maps for the simulated half.")
+@click.option("--molecules", type=_FILE, help="Library (HDF5, MRC maps; or procedural_1) of the simulated half.")
 @click.option("--resume", is_flag=True, help="Go on from the state saved in the run's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing model and its run's folder.")
 @partial(settings_options, wanted=SETTINGS)
@@ -109,11 +109,11 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     from cryolithe.device import precision_name
     from cryolithe.reconstruction.job import source_files
     from cryolithe.reconstruction.remedies import checked
-    from cryolithe.simulation import load_molecules
+    from cryolithe.simulation import load_library
 
     given: dict[str, Any] = {name: options[name] for name in ("steps", "learning_rate") if options[name] is not None}
     config = AdaptConfig(seed=options["seed"], **given)
-    library = load_molecules(options["molecules"]) if options["molecules"] else ()
+    library = load_library((options["molecules"],) if options["molecules"] else ())
     inputs = {"model": model.sha256}
     card: dict[str, Any] = {
         "cryolithe": __version__,

@@ -24,6 +24,7 @@ from cryolithe.models import (
     user_models,
 )
 
+_REPEATABLE = "procedural"  # NAME.procedural.json holds scores on the molecules that come with the program
 _DENOISERS_DIFFER = 1e-4  # of the output's deviation
 
 
@@ -145,6 +146,7 @@ def info(name: str, as_json: bool) -> None:
         "convention": summary.convention,
         "card": summary.card,
         "scores": _scores(path),
+        "procedural": _procedural(path),
     }
     if as_json:
         click.echo(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False))
@@ -154,7 +156,7 @@ def info(name: str, as_json: bool) -> None:
     for section in ("config", "convention", "card"):
         # The published program's own words for what "config" says; --json has them.
         rows += [row for row in _flat(section, record[section]) if not row[0].startswith("card.published_config.")]
-    rows += _flat("scores", record["scores"])
+    rows += _flat("scores", record["scores"]) + _flat(_REPEATABLE, record["procedural"])
     _echo_rows(rows)
 
 
@@ -278,11 +280,23 @@ def _kind(summary: ModelSummary) -> str:
 
 def _scores(path: Path) -> dict[str, Any]:
     """The scores beside a bundled model."""
-    try:
-        scores = json.loads(path.with_suffix(".scores.json").read_text(encoding="utf-8"))["scores"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    scores = _beside(path, ".scores.json").get("scores")
     return scores if isinstance(scores, dict) else {}
+
+
+def _procedural(path: Path) -> dict[str, Any]:
+    """The scores beside a bundled model that anyone can repeat, and the command that does."""
+    found = _beside(path, f".{_REPEATABLE}.json")
+    return {key: found[key] for key in ("command", "scores") if key in found}
+
+
+def _beside(path: Path, ending: str) -> dict[str, Any]:
+    """The table in a JSON file beside a model; empty where there is none."""
+    try:
+        table = json.loads(path.with_suffix(ending).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:

@@ -279,13 +279,14 @@ def _simulated(recipe: Path, profile: Path) -> dict[str, Profile]:
     from cryolithe.geometry import TiltGeometry
     from cryolithe.noise.measure import Plan, largest_plan, measure_halves
     from cryolithe.noise.pooling import bank_size, pool
-    from cryolithe.simulation import recipe_library, simulate_series
+    from cryolithe.simulation import simulate_series
+    from cryolithe.simulation.library import with_molecules
     from cryolithe.simulation.recipe import like_profile, read_recipe
     from cryolithe.tilts import TiltSeries
 
     recipe = find_recipe(recipe, "simulate")
     read = read_recipe(recipe)
-    library = recipe_library(read, tuple(recipe.parent / name for name in read.molecules))
+    read, library, _ = with_molecules(read, recipe.parent)
     like, note = like_profile(read, profile)
     if note:
         say(f"Note: {note}", err=True)

@@ -13,7 +13,7 @@ import click
 from cryolithe import __version__
 from cryolithe.cli.complete import complete_model
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
+from cryolithe.errors import ModelError, OutputError, SettingsError
 
 if TYPE_CHECKING:
     from cryolithe.training.class_scoring import SceneScores
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 @click.command("score")
 @click.argument("model", default="default", shell_complete=complete_model)
-@click.option("--molecules", type=click.Path(path_type=Path), help="The library that the model was trained with.")
+@click.option(
+    "--molecules",
+    type=click.Path(path_type=Path),
+    help="Library to make specimens of: the one that the model was trained with. Default: procedural_1.",
+)
 @click.option("--snr", "snrs", default="-5,0", show_default=True, help="Signal to noise in the images, dB; a list.")
 @click.option(
     "--specimens", type=click.IntRange(1, 64), default=4, show_default=True, help="Specimens to average over."
@@ -36,12 +40,13 @@ def command(
 ) -> None:
     """Score MODEL (a name or a file) on simulated specimens that it never saw.
 
-    Specimens are made of the molecules that the model's record names as held out, tilted from -60 to +60 degrees in
-    steps of 3, with white noise. "network" is what `cryolithe reconstruct` gives with the model, a share of filtered
-    back-projection (FBP) included; "network alone" is without. SNR is that of the reconstruction after the best affine
-    fit to the truth; FSC is the mean over all shells but the first and the last, in the measured region and in the
-    missing wedge. "Worst shell" is the least FSC minus that of FBP over the same shells of the measured region, in any
-    of the specimens, and where it is, in cycles per pixel.
+    Specimens are made of the molecules of procedural_1, which comes with the program, so that anyone can repeat the
+    scores; or of those of --molecules that the model's record names as held out. They are tilted from -60 to +60
+    degrees in steps of 3, with white noise. "network" is what `cryolithe reconstruct` gives with the model, a share of
+    filtered back-projection (FBP) included; "network alone" is without. SNR is that of the reconstruction after the
+    best affine fit to the truth; FSC is the mean over all shells but the first and the last, in the measured region and
+    in the missing wedge. "Worst shell" is the least FSC minus that of FBP over the same shells of the measured region,
+    in any of the specimens, and where it is, in cycles per pixel.
 
     With --classes, tables of the correlation with the truth within the voxels of each class of structure follow, in
     two bands of frequency, on fixed scenes of bilayers, vesicles, filaments, small proteins, and all together.
@@ -55,9 +60,11 @@ def command(
     from cryolithe.reconstruction.methods import Compute
     from cryolithe.reconstruction.networks import fbp_share
     from cryolithe.report import write_json
-    from cryolithe.simulation import load_molecules
+    from cryolithe.simulation import load_library
+    from cryolithe.simulation.molecules import PROCEDURAL_1
+    from cryolithe.simulation.shipped_molecules import shipped_molecules
     from cryolithe.training.class_scoring import class_benchmark
-    from cryolithe.training.scoring import benchmark
+    from cryolithe.training.scoring import benchmark, unseen_molecules
 
     try:
         levels = tuple(float(part) for part in snrs.split(","))
@@ -76,18 +83,13 @@ def command(
         )
     device, specimens = choose_device("cpu"), int(options["specimens"])
     dtype = choose_precision(options["precision"], device)
-    held_out = tuple(loaded.card.get("recipe", {}).get("hold_out", ()))
     share = fbp_share(loaded, None)
-    library = load_molecules(molecules) if molecules else ()
-    unseen = tuple(molecule for molecule in library if molecule.name in held_out)
-    if library and not unseen:
-        raise InputError(
-            f"none of the molecules that model '{loaded.name}' held out ({', '.join(held_out) or 'none'}) is in "
-            f"{molecules}; give the library that it was trained with"
-        )
+    chosen = molecules or Path(PROCEDURAL_1)
+    shipped = shipped_molecules(chosen) is not None
+    unseen = unseen_molecules(loaded.card, load_library((chosen,)), str(chosen), shipped)
     click.echo(
         f"model {loaded.name} {loaded.sha256[:12]}, {precision_name(dtype)}, {share:.0%} FBP where the tilts measured, "
-        f"{specimens} specimens of {', '.join(m.name for m in unseen) or 'procedural molecules'}"
+        f"{specimens} specimens of {f'{chosen}: ' if shipped else ''}{', '.join(m.name for m in unseen)}"
     )
     results, compute, made, scenes = {}, Compute(device, dtype), [], []
     with progress_watcher() as watcher:  # tables follow when the bars are gone: they are not for the same stream
@@ -127,11 +129,20 @@ def command(
                 "precision": precision_name(dtype),
                 "fbp_share": share,
                 "specimens": specimens,
+                "command": _command(model, chosen, snrs, specimens, precision_name(dtype), options["classes"]),
+                "library": chosen.name,
                 "molecules": [molecule.name for molecule in unseen],
                 "scores": results,
                 **({"classes": by_class, "worst_shells": shells} if by_class else {}),
             },
         )
+
+
+def _command(model: str, molecules: Path, snrs: str, specimens: int, precision: str, classes: bool) -> str:
+    """What repeats the scores; of files their names, not where they lie on this machine."""
+    name = Path(model).name
+    words = f"cryolithe score {name} --molecules {molecules.name} --snr={snrs} --specimens {specimens}"
+    return f"{words} --precision {precision}{' --classes' if classes else ''}"
 
 
 def _plain(score: Score) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def _is_style_file(word: str) -> bool:
     "--molecules",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="PDB or mmCIF structure, MRC map, folder of maps, or HDF5 library to place; may be repeated.",
+    help="PDB or mmCIF structure, MRC map, folder of maps, or HDF5 library to place; may be repeated. "
+    "Default: procedural_1, which comes with the program.",
 )
 @click.option(
     "--like",
@@ -84,8 +85,9 @@ def command(
 
     Each series TS_001, TS_002, ... gets its stack and even/odd halves, .tlt, .mdoc, truth and label volumes, particle
     positions (STAR), one HDF5 file for training, and a contact sheet to judge it by. recipe.resolved.yaml
-    records every number drawn. Without molecules, procedural ones are placed; with molecules too if the recipe asks
-    for some.
+    records every number drawn. Without molecules, those of procedural_1 are placed, which comes with the program and
+    may be passed on; if the recipe asks for a number of procedural ones, so many new ones are drawn (with molecules
+    too).
 
     Without RECIPE: one small plain series, 41 tilts of ±60° with white noise, as tilts.mrc, tilts.tlt and truth.mrc.
     """
@@ -104,7 +106,7 @@ def command(
         return
     from cryolithe.device import keep_freed_memory
     from cryolithe.simulation.campaign import run_recipe
-    from cryolithe.simulation.library import recipe_library
+    from cryolithe.simulation.library import with_molecules
     from cryolithe.simulation.recipe import like_profile, read_recipe
 
     keep_freed_memory()
@@ -116,8 +118,9 @@ def command(
         read, note = like_profile(read, options["like"])
         if note:
             say(f"Note: {note}", err=True)
-    paths = molecules or tuple(recipe.parent / name for name in read.molecules)
-    library = recipe_library(read, paths)
+    read, library, note = with_molecules(read, recipe.parent, molecules)
+    if note:
+        say(f"Note: {note}", err=True)
     styling = None
     if options["style"]:
         if read.imaging.is_measured:
@@ -150,17 +153,18 @@ def _plain_series(output: Path, molecules: tuple[Path, ...], snr_db: float, seed
     """64 x 128 x 128 voxels of 10 Å, molecules and membranes, white noise."""
     from cryolithe.formats import write_angles_deg, write_stack, write_volume
     from cryolithe.formats.files import check_folder_name, make_folder
-    from cryolithe.simulation.library import load_library
+    from cryolithe.simulation.library import plain_library
     from cryolithe.simulation.plain import plain_series
     from cryolithe.volume import Volume
 
     check_folder_name(output)
-    library = load_library(molecules)
+    library, called = plain_library(molecules)
     make_folder(output)
     made = plain_series(library, snr_db, seed)
     label = f"CryoLithe {__version__} simulated, seed {seed}, {snr_db:g} dB, dense dark"
+    label += "" if molecules else f", {called}"
     voxel = made.voxel_size_angstrom
     write_stack(output / "tilts.mrc", made.images, voxel, label, overwrite=overwrite)
     write_angles_deg(output / "tilts.tlt", made.angles_deg, overwrite=overwrite)
     write_volume(output / "truth.mrc", Volume(made.truth, voxel), label=label, overwrite=overwrite)
-    click.echo(f"{output}: tilts.mrc ({len(made.angles_deg)} images), tilts.tlt, truth.mrc")
+    click.echo(f"{output}: tilts.mrc ({len(made.angles_deg)} images), tilts.tlt, truth.mrc; molecules: {called}")

@@ -49,7 +49,11 @@ FINETUNE: dict[str, Any] = {
 @click.option(
     "--finetune", metavar="NAME|PATH", help="Start from this model and train on PAIRS.", shell_complete=complete_model
 )
-@click.option("--molecules", type=click.Path(path_type=Path), help="HDF5 library, MRC map or folder of maps to place.")
+@click.option(
+    "--molecules",
+    type=click.Path(path_type=Path),
+    help="HDF5 library, MRC map, folder of maps, or procedural_1.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
 @click.option("--train-minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after this time, see above.")
@@ -104,17 +108,18 @@ def _run(
 ) -> None:
     """Make the data, train, say what came of it."""
     from cryolithe.hashing import sampled_sha256
-    from cryolithe.simulation import load_molecules, select_molecules
+    from cryolithe.simulation import load_library, select_molecules
     from cryolithe.training.config import noise_notes
     from cryolithe.training.session import Session, run_folder, run_session
-    from cryolithe.training.sources import find_pairs, make_source, voxel_size_warning
+    from cryolithe.training.sources import find_pairs, make_source, recipe_molecules, voxel_size_warning
     from cryolithe.training.validation import Verdict, validation_set
 
     molecules = options["molecules"]
-    library = load_molecules(molecules) if molecules else ()
+    library = load_library((molecules,) if molecules else ())
     used = select_molecules(library, recipe.hold_out) if library else ()
     unseen = tuple(molecule for molecule in library if molecule.name in recipe.hold_out)
     files = (molecules,) if molecules else ()
+    trained_on = {molecule.name for molecule in used} | (set() if files else recipe_molecules(recipe, base))
     started = time.monotonic()
     minutes = options["train_minutes"]
     pairs = find_pairs((*recipe.data.pairs, *recipe.validation.pairs), base)
@@ -151,7 +156,7 @@ def _run(
             place=place,
             output=output,
             examples=examples if place.rank == 0 else [],
-            card=_card(recipe, [molecule.name for molecule in used], place, options) | _beginning(recipe, base),
+            card=_card(recipe, trained_on, place, options) | _beginning(recipe, base),
             resume=options["resume"],
             limit_seconds=60.0 * minutes if minutes else float("inf"),
             start=start,
@@ -292,7 +297,7 @@ def _beginning(recipe: TrainConfig, base: Path) -> dict[str, Any]:
     for key in ("start", "start_rows", "start_grown"):
         if (name := getattr(recipe, key)) is not None:
             model = load_model(_model_name(base, name, None, key))
-            told = ("steps", "training_seconds", "device", "precision", "processes", "began_with")
+            told = ("molecules", "steps", "training_seconds", "device", "precision", "processes", "began_with")
             return {
                 "began_with": {"model": model.name, "sha256": model.sha256}
                 | {field: model.card[field] for field in told if field in model.card}
@@ -300,7 +305,7 @@ def _beginning(recipe: TrainConfig, base: Path) -> dict[str, Any]:
     return {}
 
 
-def _card(recipe: TrainConfig, molecules: list[str], place: Place, options: dict[str, Any]) -> dict[str, Any]:
+def _card(recipe: TrainConfig, molecules: set[str], place: Place, options: dict[str, Any]) -> dict[str, Any]:
     """What the model file tells of its making; of files only their names, not where they lie on this machine."""
     from cryolithe.device import precision_name
 

@@ -27,6 +27,7 @@ from cryolithe.simulation import (
     simulate_series,
 )
 from cryolithe.simulation.imaging import image_series
+from cryolithe.simulation.library import recipe_files
 
 Volume = NDArray[np.float32]
 _DRAW = 51  # stream of random numbers
@@ -143,7 +144,7 @@ def make_maker(config: GeneralConfig, base: Path, molecules: tuple[Path, ...] = 
     recipes = []
     for entry in config.recipes:
         recipe = entry_recipe(config, entry, base)
-        own = molecules or tuple(find_recipe(entry.path, "simulate", base).parent / name for name in recipe.molecules)
+        own = recipe_files(recipe, find_recipe(entry.path, "simulate", base).parent, molecules)
         recipes.append((recipe, _allowed(recipe_library(recipe, own), config)))
     plain = recipes[0][1] if recipes else _allowed(recipe_library(Recipe(), molecules), config)
     return Maker(config, tuple(recipes), plain)

@@ -16,8 +16,7 @@ from cryolithe.errors import SettingsError
 from cryolithe.library.arrays import Files, is_path, path_of
 from cryolithe.library.volumes import Volume
 from cryolithe.simulation.campaign import SimulatedSeries, simulate_series
-from cryolithe.simulation.crowd import check_fits
-from cryolithe.simulation.library import load_library, recipe_library
+from cryolithe.simulation.library import plain_library, with_molecules
 from cryolithe.simulation.plain import plain_series
 from cryolithe.simulation.recipe import checked_recipe, read_recipe
 
@@ -74,7 +73,8 @@ def simulate(
             within ±60°.
         series: which series of the recipe, from 1.
         seed: the same seed gives the same arrays; None for the recipe's, or 0.
-        molecules: structures (PDB, mmCIF), density maps or libraries to place; procedural ones where there are none.
+        molecules: structures (PDB, mmCIF), density maps or libraries to place, or ``"procedural_1"``, which
+            comes with the program: the default, unless the recipe asks for some.
         snr_db: without a recipe, signal over noise in dB; None for -5.
         shape: without a recipe, voxels ``(z, y, x)`` of 10 Å; None for ``(64, 128, 128)``.
 
@@ -110,16 +110,17 @@ def simulate(
     if isinstance(series, bool) or not isinstance(series, int | np.integer) or not 1 <= series <= read.series:
         raise SettingsError(f"series: expected a number from 1 to {read.series}, as the recipe says; got {series!r}")
     read = read if seed is None else read.model_copy(update={"seed": int(seed)})
-    library = recipe_library(read, files or tuple(place.parent / name for name in read.molecules))
-    check_fits(read.cell, library)
-    return _of_recipe(simulate_series(read, library, int(series)), int(series))
+    read, library, note = with_molecules(read, place.parent, files)
+    return _of_recipe(simulate_series(read, library, int(series)), int(series), note)
 
 
 def _plain(files: tuple[Path, ...], snr_db: float, seed: int, shape: tuple[int, int, int] | None) -> Simulated:
     if not (isinstance(snr_db, int | float | np.number) and math.isfinite(snr_db) and abs(snr_db) <= MOST_DB):
         raise SettingsError(f"snr_db must lie within ±{MOST_DB:g} dB, got {snr_db!r}")
-    made = plain_series(load_library(files), float(snr_db), seed, None if shape is None else _sizes(shape))
+    library, called = plain_library(files)
+    made = plain_series(library, float(snr_db), seed, None if shape is None else _sizes(shape))
     label = f"CryoLithe {__version__} simulated, seed {seed}, {snr_db:g} dB, dense dark"
+    label += "" if files else f", {called}"
     truth = Volume(made.truth, made.voxel_size_angstrom, labels=(label,))
     return Simulated(made.images, np.array(made.angles_deg), made.voxel_size_angstrom, truth)
 
@@ -131,7 +132,7 @@ def _sizes(shape: Any) -> tuple[int, int, int]:
     return int(sizes[0]), int(sizes[1]), int(sizes[2])
 
 
-def _of_recipe(made: SimulatedSeries, number: int) -> Simulated:
+def _of_recipe(made: SimulatedSeries, number: int, note: str | None) -> Simulated:
     cell, series = made.cell, made.series
     label = f"CryoLithe {__version__} simulated TS_{number:03d}, dense dark"
     return Simulated(
@@ -144,5 +145,5 @@ def _of_recipe(made: SimulatedSeries, number: int) -> Simulated:
         cell.labels,
         cell.classes,
         tuple((place.name, place.position_px) for place in cell.placements),
-        tuple(series.drawn.get("words", ())),
+        (*((note,) if note else ()), *series.drawn.get("words", ())),
     )

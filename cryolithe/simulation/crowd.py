@@ -96,16 +96,31 @@ def check_fits(recipe: CellRecipe, library: tuple[Molecule, ...]) -> None:
     Raises:
         SettingsError: names the molecule and both sizes.
     """
-    edges = np.sort(np.array(recipe.shape) * recipe.voxel_size_angstrom[1])
+    edges = _edges_angstrom(recipe)
     for molecule in library:
-        filled = np.argwhere(molecule.density > INSIDE)
-        extent = np.sort((np.ptp(filled, axis=0) + 1) * molecule.voxel_size_angstrom) if len(filled) else np.zeros(3)
-        if (extent > edges).any():
+        if not fits(recipe, molecule):
+            extent = _extent_angstrom(molecule)
             have, need = (" x ".join(f"{length:.0f}" for length in lengths) for lengths in (edges, extent))
             raise SettingsError(
                 f"the field of {have} Å is smaller than molecule '{molecule.name}' ({need} Å); enlarge cell.shape or "
                 f"put the molecule into hold_out"
             )
+
+
+def fits(recipe: CellRecipe, molecule: Molecule) -> bool:
+    """Whether a molecule fits into the field in some orientation, at the largest voxels."""
+    return bool((_extent_angstrom(molecule) <= _edges_angstrom(recipe)).all())
+
+
+def _edges_angstrom(recipe: CellRecipe) -> NDArray[np.float64]:
+    """Of the largest field, from the shortest."""
+    return np.sort(np.array(recipe.shape) * recipe.voxel_size_angstrom[1])
+
+
+def _extent_angstrom(molecule: Molecule) -> NDArray[np.float64]:
+    """Along each axis, from the shortest."""
+    filled = np.argwhere(molecule.density > INSIDE)
+    return np.sort((np.ptp(filled, axis=0) + 1) * molecule.voxel_size_angstrom) if len(filled) else np.zeros(3)
 
 
 def _slab(

@@ -22,6 +22,7 @@ from cryolithe.formats.pairs import StoredArray
 
 _LEVEL_ANGSTROM = 10.0
 MAP_ENDINGS = (".mrc", ".map", ".ccp4")
+PROCEDURAL_1 = "procedural_1"  # the library that comes with the program
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ def load_molecules(path: Path) -> tuple[Molecule, ...]:
         FileFormatError: if a dataset is not a density map with a voxel size.
     """
     if not path.exists():
-        raise InputError(f"molecule library {path} does not exist; give an HDF5 file, an MRC map or a folder of them")
+        raise InputError(
+            f"molecule library {path} does not exist; give an HDF5 file, an MRC map, a folder of them, or "
+            f"{PROCEDURAL_1}, which comes with the program"
+        )
     if path.is_dir() or path.suffix.lower() in MAP_ENDINGS:
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in MAP_ENDINGS) if path.is_dir() else [path]
         molecules = tuple(_from_map(p) for p in files)

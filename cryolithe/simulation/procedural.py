@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from cryolithe.simulation.molecules import Molecule, normalised
 
 Points = NDArray[np.float64]
-_VOXEL_ANGSTROM = 4.0
+VOXEL_ANGSTROM = 4.0
 _ROD_SPACING_ANGSTROM = 9.0
 _ROD_STEP_ANGSTROM = 2.0
 _BLUR_ANGSTROM = 3.2  # of a point of a rod: side chains and B-factor together
@@ -49,7 +49,7 @@ def procedural_molecule(rng: np.random.Generator, name: str) -> Molecule:
         turned = Rotation.from_rotvec([0.0, 0.0, math.pi]).apply(points)
         up = np.array([height / 2, 0.0, 0.0])
         points = np.concatenate([points + up, turned - up])
-    return Molecule(name, normalised(_density(points - points.mean(axis=0)), _VOXEL_ANGSTROM), _VOXEL_ANGSTROM)
+    return Molecule(name, normalised(blurred(points - points.mean(axis=0)), VOXEL_ANGSTROM), VOXEL_ANGSTROM)
 
 
 def small_molecule(rng: np.random.Generator, name: str) -> Molecule:
@@ -60,7 +60,7 @@ def small_molecule(rng: np.random.Generator, name: str) -> Molecule:
         name: its name.
     """
     points = _domains(rng, int(rng.integers(1, 4)))
-    return Molecule(name, normalised(_density(points), _VOXEL_ANGSTROM), _VOXEL_ANGSTROM)
+    return Molecule(name, normalised(blurred(points), VOXEL_ANGSTROM), VOXEL_ANGSTROM)
 
 
 def large_particle(rng: np.random.Generator, name: str) -> Molecule:
@@ -73,7 +73,7 @@ def large_particle(rng: np.random.Generator, name: str) -> Molecule:
         rng: source of all randomness.
         name: its name.
     """
-    voxel, half = 2 * _VOXEL_ANGSTROM, 20
+    voxel, half = 2 * VOXEL_ANGSTROM, 20
     grids = np.ogrid[(slice(-half, half + 1),) * 3]
     body = np.zeros((2 * half + 1,) * 3, dtype=np.float32)
     large, small = rng.uniform(90.0, 110.0), rng.uniform(60.0, 80.0)
@@ -113,12 +113,12 @@ def _domains(rng: np.random.Generator, number: int) -> Points:
         step = rng.normal(size=3)
         centres.append(centres[base] + 0.95 * (radii[base] + radius) * step / np.linalg.norm(step))
         radii.append(radius)
-    parts = [centre + _rods(rng, radius) for centre, radius in zip(centres, radii, strict=True)]
+    parts = [centre + rods(rng, radius) for centre, radius in zip(centres, radii, strict=True)]
     points = np.concatenate(parts)
     return np.asarray(points - points.mean(axis=0))
 
 
-def _rods(rng: np.random.Generator, radius_angstrom: float) -> Points:
+def rods(rng: np.random.Generator | np.random.RandomState, radius_angstrom: float) -> Points:
     """Rods in an ellipsoid, mostly along each other and at least a spacing apart; points along them, Å."""
     axes = radius_angstrom * rng.uniform(0.75, 1.3, size=3)
     main = rng.normal(size=3)
@@ -137,12 +137,12 @@ def _rods(rng: np.random.Generator, radius_angstrom: float) -> Points:
     return found if len(found) else np.zeros((1, 3))
 
 
-def _density(points: Points) -> NDArray[np.float32]:
+def blurred(points: Points) -> NDArray[np.float32]:
     """Blurred points on a grid of odd size with room around them."""
-    half = math.ceil((np.abs(points).max() + 4 * _BLUR_ANGSTROM) / _VOXEL_ANGSTROM)
-    edges = (np.arange(2 * half + 2) - half - 0.5) * _VOXEL_ANGSTROM
+    half = math.ceil((np.abs(points).max() + 4 * _BLUR_ANGSTROM) / VOXEL_ANGSTROM)
+    edges = (np.arange(2 * half + 2) - half - 0.5) * VOXEL_ANGSTROM
     counts = np.histogramdd(points, bins=(edges, edges, edges))[0].astype(np.float32)
-    blurred: NDArray[np.float32] = scipy.ndimage.gaussian_filter(counts, _BLUR_ANGSTROM / _VOXEL_ANGSTROM)
+    blurred: NDArray[np.float32] = scipy.ndimage.gaussian_filter(counts, _BLUR_ANGSTROM / VOXEL_ANGSTROM)
     # The chain fills the room between the rods: a part of the density is a smooth body.
-    body = scipy.ndimage.gaussian_filter(counts, 2 * _BLUR_ANGSTROM / _VOXEL_ANGSTROM)
+    body = scipy.ndimage.gaussian_filter(counts, 2 * _BLUR_ANGSTROM / VOXEL_ANGSTROM)
     return np.asarray(blurred + 4 * body, dtype=np.float32)

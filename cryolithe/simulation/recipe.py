@@ -22,9 +22,11 @@ class Recipe(BaseModel):
     Attributes:
         series: how many.
         seed: the same seed gives the same files.
-        molecules: structure files, density maps, folders or HDF5 libraries, relative to the recipe; may be empty.
+        molecules: structure files, density maps, folders or HDF5 libraries, relative to the recipe, or
+            ``procedural_1``, which comes with the program; may be empty.
         hold_out: names of molecules that are not to be used.
-        procedural: number of procedural molecules to add; None for 16 where no molecules are given, else none.
+        procedural: number of procedural molecules to add; None for none where molecules are given; else `simulate`
+            places those of ``procedural_1``, and a training 16.
         cell: what the specimens contain.
         imaging: how they are imaged.
     """

@@ -12,6 +12,7 @@ from cryolithe.network.config import NetworkConfig, config_from_dict
 from cryolithe.noise.stored import load_profile
 from cryolithe.recipes import find_recipe
 from cryolithe.simulation import like_profile, read_recipe
+from cryolithe.simulation.shipped_molecules import SHIPPED
 from cryolithe.training.sections import (
     AugmentSettings,
     DataSettings,
@@ -169,7 +170,7 @@ def check_files(config: TrainConfig, base: Path) -> None:
         for profile in config.data.noise:
             like_profile(recipe, base / profile)
         for name in recipe.molecules:
-            if not path.parent.joinpath(name).exists():
+            if name not in SHIPPED and not path.parent.joinpath(name).exists():
                 raise SettingsError(f"recipe {path} names the molecules {name}, which do not exist")
     for name in (*config.data.pairs, *config.validation.pairs):
         if not (base / name).exists():

@@ -6,13 +6,15 @@ beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.errors import InputError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.known import NOTHING, Known
 from cryolithe.metrics import FscCurve, fourier_shell_correlation, mean_correlation, scaled_snr_db
@@ -25,6 +27,7 @@ from cryolithe.reconstruction.mixing import choose_parts, curve_of_volumes
 from cryolithe.reconstruction.networks import FBP_SHARE
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import Molecule, SpecimenRecipe, add_white_noise, make_specimen, project
+from cryolithe.simulation.molecules import PROCEDURAL_1
 
 BENCHMARK_ANGLES_DEG = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
 BENCHMARK_RECIPE = SpecimenRecipe(
@@ -176,6 +179,46 @@ def mix_array(
     rows = torch.from_numpy(images[:, reflected_rows(-fusion.halo_px, height + 2 * fusion.halo_px, height)])
     mixed: NDArray[np.float32] = fusion(alone.clone(), rows).numpy()
     return mixed
+
+
+def unseen_molecules(
+    card: Mapping[str, Any], library: tuple[Molecule, ...], source: str, shipped: bool
+) -> tuple[Molecule, ...]:
+    """The molecules of a library that a model was never trained on.
+
+    Args:
+        card: of the model: what it held out and what it was trained on.
+        library: to choose from.
+        source: what the library is called.
+        shipped: whether it comes with the program: then all count that the card does not name as trained on, as the
+            names of its molecules are no other's. Of a file only those do that were held out of training.
+
+    Raises:
+        InputError: if there are none.
+    """
+    recipe = card.get("recipe")
+    held_out = tuple(recipe.get("hold_out", ())) if isinstance(recipe, Mapping) else ()
+    seen = _trained_on(card)
+    unseen = tuple(m for m in library if m.name in held_out or (shipped and m.name not in seen))
+    if unseen:
+        return unseen
+    if shipped:
+        raise InputError(
+            f"the model was trained on every molecule of {source}; give --molecules with a library of which it held "
+            "some out"
+        )
+    raise InputError(
+        f"none of the molecules that the model held out ({', '.join(held_out) or 'none'}) is in {source}; give the "
+        f"library that it was trained with, or {PROCEDURAL_1}, which comes with the program"
+    )
+
+
+def _trained_on(card: Any) -> set[str]:
+    """Names of the molecules that a card tells of, those of the models before it included."""
+    if not isinstance(card, Mapping):
+        return set()
+    names = {name for name in card.get("molecules") or () if isinstance(name, str)}
+    return names.union(*(_trained_on(value) for value in card.values()))
 
 
 def benchmark(

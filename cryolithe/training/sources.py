@@ -30,6 +30,7 @@ from cryolithe.simulation import (
     recipe_library,
     simulate_series,
 )
+from cryolithe.simulation.library import load_library, recipe_files
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import plain_series, simulate_training_set
 from cryolithe.training.series import TrainingSeries, rescaled_pair, series_of_pair, simulated_pair
@@ -336,6 +337,16 @@ def voxel_size_warning(paths: Sequence[Path]) -> str | None:
     )
 
 
+def recipe_molecules(config: TrainConfig, base: Path) -> set[str]:
+    """Names of the molecules that a configuration's recipes take from files, without those held out."""
+    names: set[str] = set()
+    for entry in config.data.recipes:
+        path = find_recipe(entry.path, "simulate", base)
+        recipe = read_recipe(path)
+        names |= {molecule.name for molecule in load_library(recipe_files(recipe, path.parent), recipe.hold_out)}
+    return names - set(config.hold_out)
+
+
 def recipe_maker(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = ()) -> RecipeMaker:
     """The maker of a configuration's recipes.
 
@@ -352,7 +363,7 @@ def recipe_maker(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = 
     for entry in config.data.recipes:
         path = find_recipe(entry.path, "simulate", base)
         recipe = read_recipe(path)
-        library = recipe_library(recipe, molecules or tuple(path.parent / name for name in recipe.molecules))
+        library = recipe_library(recipe, recipe_files(recipe, path.parent, molecules))
         recipes.append((recipe, tuple(m for m in library if m.name not in config.hold_out)))
     weights = tuple(entry.weight for entry in config.data.recipes)
     scale = config.augment.pixel_scale
