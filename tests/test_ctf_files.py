@@ -125,6 +125,17 @@ def test_rows_are_those_of_the_stack_or_of_the_images_that_are_used(tmp_path):
         found(path, SeriesImages("ts.mrc", 7, (0, 1, 3, 4), ANGLES[:4]))
 
 
+def test_aretomos_rows_are_in_the_order_of_tilt_angles(tmp_path):
+    order = (2, 3, 1, 4, 0)
+    acquired = SeriesImages("ts.mrc", 5, (0, 1, 2, 3, 4), tuple(ANGLES[n] for n in order))
+    ctf = found(write(tmp_path, "ts_CTF.txt", columns(ARETOMO, " 1")), acquired)
+    assert same(ctf, [WANTED[n] for n in order])
+    assert "in the order of tilt angles" in ctf.notes[0]
+    assert same(found(write(tmp_path, "of_stack.txt", columns(CTFFIND)), acquired))
+    with pytest.raises(InputError, match="5 rows in the order of tilt angles"):
+        found(tmp_path / "ts_CTF.txt", SeriesImages("ts.mrc", 5, (0, 1, 2, 3), acquired.angles_deg[:4]))
+
+
 def test_imod_version_2_has_ranges_that_are_interpolated(tmp_path):
     text = "1 3 -40.0 0.0 3000.0 2\n3 5 0.0 40.0 3400.0\n"
     ctf = found(write(tmp_path, "ts.defocus", text))

@@ -1,7 +1,8 @@
 """The contrast transfer function of a series, whatever program wrote it, for the very images that are used.
 
 Tables of RELION and Warp tell the angles of their images, which are matched; IMOD's file tells angles, which are
-compared; rows of CTFFIND and AreTomo3 are those of the stack, or of its images that are used.
+compared; rows of CTFFIND and AreTomo3 are those of the stack, or of its images that are used, AreTomo3's in the order
+of tilt angles.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def read_ctf(path: Path, series: SeriesImages, reading: Reading) -> Ctf:
             raise InputError(f"{path} tells no defocus; give the file of a program that estimated it with --ctf-file")
         return _matched(path, told, series)
     if ending != ".defocus" and reading(has_columns, path):
-        return _of_rows(path, reading(read_columns, path), series)
+        ctf, by_tilt = reading(read_columns, path)
+        ascending = list(series.angles_deg) == sorted(series.angles_deg)
+        return _of_sorted(path, ctf, series) if by_tilt and not ascending else _of_rows(path, ctf, series)
     views = reading(read_views, path)
     return Ctf(of_views(path, views, series.sections, series.used, series.angles_deg))
 
@@ -127,6 +130,19 @@ def _of_rows(path: Path, ctf: Ctf, series: SeriesImages) -> Ctf:
         f"{path} holds {len(ctf.images)} rows but the stack holds {series.sections} images{used}; give the table of "
         "this very stack, a row for each image"
     )
+
+
+def _of_sorted(path: Path, ctf: Ctf, series: SeriesImages) -> Ctf:
+    """Rows in the order of tilt angles, of images in another order."""
+    if len(ctf.images) != len(series.used):
+        raise InputError(
+            f"{path} holds {len(ctf.images)} rows in the order of tilt angles, as AreTomo3 writes them, but "
+            f"{len(series.used)} of the stack's images are used, in another order; give the stack that AreTomo3 wrote"
+        )
+    order = sorted(range(len(series.used)), key=series.angles_deg.__getitem__)
+    images = dict(zip(order, ctf.images, strict=True))
+    note = f"the rows of {path.name} are taken in the order of tilt angles, as AreTomo3 writes them"
+    return replace(ctf, images=tuple(images[number] for number in range(len(order))), notes=(*ctf.notes, note))
 
 
 def _span(angles_deg: Sequence[float]) -> str:

@@ -31,6 +31,7 @@ NEAR_DEG, MOST_OFFSET_DEG = 1.5, 30.0
 ASTIGMATIC, ANGLE_IN_RADIANS, SHIFTED, SHIFT_IN_RADIANS, INVERTED, CUT_ON = 1, 2, 4, 8, 16, 32
 KIND = "a file of defocus values"
 _COLUMNS = re.compile(r"defocus\s*1", re.IGNORECASE)
+_ARETOMO = re.compile(r"defocus 1 \[A\]|dfHand")
 _NUMBER = r"\s*:\s*([-+.\deE]+)"
 _OF_MICROSCOPE = {
     "voltage_kv": re.compile("acceleration voltage" + _NUMBER, re.IGNORECASE),
@@ -56,8 +57,11 @@ def has_columns(path: Path) -> bool:
     return any(line.startswith("#") and _COLUMNS.search(line) for line in text.splitlines())
 
 
-def read_columns(path: Path) -> Ctf:
+def read_columns(path: Path) -> tuple[Ctf, bool]:
     """Read a file of CTFFIND or AreTomo3: its rows, ordered by their numbers.
+
+    Returns:
+        the values, and whether they are AreTomo3's: it sorts a series by tilt angle before anything else.
 
     Raises:
         InputError: if the file cannot be read.
@@ -78,7 +82,7 @@ def read_columns(path: Path) -> Ctf:
     told = {name: _numbers(path, match.group(1), 1)[0] for name, match in found.items() if match}
     hands = {row[7] for row in rows if len(row) > 7} if "dfhand" in comments.lower() else set()
     hand = -int(hands.pop()) if hands in ({1.0}, {-1.0}) else None
-    return Ctf(images, Microscope(**told), hand)
+    return Ctf(images, Microscope(**told), hand), _ARETOMO.search(comments) is not None
 
 
 def read_views(path: Path) -> tuple[Views, ...]:
