@@ -183,7 +183,7 @@ def corrections(
         )
         record["dose_weight"] = {"exposures": list(doses[0]), "from": doses[1], "voltage_kv": microscope.voltage_kv}
     assert microscope.voltage_kv is not None
-    exposures = [None] * len(angles_deg) if doses is None else list(doses[0])
+    exposures: list[float | None] = [None] * len(angles_deg) if doses is None else list(doses[0])
     made = tuple(
         ImageCorrection(view, how, dose, pixel, microscope.voltage_kv)
         for view, dose in zip(seen, exposures, strict=True)
@@ -237,7 +237,8 @@ def _axis(places: Places, number: int) -> tuple[float, float]:
 
 def _microscope(told: Microscope, settings: ReconstructSettings) -> tuple[Microscope, tuple[str, ...]]:
     """Values by setting, else of the file, else the usual ones, and which are these."""
-    values, assumed = {}, []
+    values: dict[str, float] = {}
+    assumed: list[str] = []
     for name, option in OPTIONS.items():
         given = getattr(settings, option)
         value = given if given is not None else getattr(told, name)
