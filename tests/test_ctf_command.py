@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -113,14 +112,3 @@ def test_what_is_not_known_is_asked_for(folder):  # noqa: F811
     refused(folder, command(folder, "--ctf", "flip"), "the defocus of ts.mrc is not known", "--ctf-file")
     refused(folder, command(folder, "--ctf", "flip", "--ctf-file", folder / "no.txt"), "does not exist")
     refused(folder, command(folder, "--ctf", "flip", "--defocus-hand", 0), "--defocus-hand: ", "expected 1 or -1")
-
-
-def test_halves_find_the_file_of_their_series(folder):  # noqa: F811
-    defocus(folder)
-    for half in ("EVN", "ODD"):
-        shutil.copy(folder / "ts.mrc", folder / f"ts_{half}.mrc")
-    words = ("--even", folder / "ts_EVN.mrc", "--odd", folder / "ts_ODD.mrc", folder / "ts.tlt", *FBP)
-    result = made(*words, "-o", folder / "half.mrc", "--ctf", "flip")
-    assert "(ts_CTF.txt)" in result.stderr
-    made(*command(folder, "--ctf", "flip"))
-    assert voxels(folder / "half.mrc") == pytest.approx(voxels(folder / "out.mrc"), abs=1e-4)
