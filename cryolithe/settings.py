@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from cryolithe.errors import SettingsError, nearest_name, shown
 from cryolithe.formats.alignments import alignment_files, flags_with_centre
@@ -99,7 +99,7 @@ class ReconstructSettings(_WithAlignmentFiles):
     dose: str | None = Field(
         None,
         description="File that tells the exposure before each image: .mdoc, RELION's .star, Warp's .xml or .tomostar. "
-        "For models that take it. Default: ANGLES (.mdoc), --star, --warp.",
+        "For --dose-weight and models that take it. Default: ANGLES (.mdoc), --star, --warp.",
     )
     specimen_thickness: float | None = Field(
         None,
@@ -107,6 +107,50 @@ class ReconstructSettings(_WithAlignmentFiles):
         le=10_000,
         allow_inf_nan=False,
         description="Thickness of the specimen in nm (--thickness is the volume's). For models that take it.",
+    )
+    ctf: Literal["none", "flip", "multiply", "wiener"] = Field(
+        "none",
+        description="Correct the CTF that is left in the images: flip its phases, multiply by it, or a Wiener filter; "
+        "in strips along the tilt axis, each with its defocus. Needs --ctf-file, a file of that kind beside the stack, "
+        "or --star or --warp with a defocus.",
+    )
+    ctf_file: str | None = Field(
+        None,
+        description="For --ctf: defocus of each image by CTFFIND, AreTomo3 (_CTF.txt), IMOD (.defocus), RELION (.star) "
+        "or Warp (.xml). Default: the alignment's own, else the only one beside the stack.",
+    )
+    defocus_hand: int | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="For --ctf, 1 or -1: at positive tilt angles the right of an image is more (1) or less (-1) "
+        "defocused. Default: of the file (AreTomo3, RELION), else 1 as in IMOD.",
+    )
+    voltage: float | None = Field(
+        None,
+        ge=20,
+        le=1500,
+        allow_inf_nan=False,
+        description="kV, for --ctf and --dose-weight. Default: of the file with the defocus, else 300.",
+    )
+    cs: float | None = Field(
+        None,
+        ge=0,
+        le=20,
+        allow_inf_nan=False,
+        description="Spherical aberration in mm, for --ctf. Default: of the file with the defocus, else 2.7.",
+    )
+    amplitude_contrast: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="For --ctf, 0 to 1. Default: of the file with the defocus, else 0.07.",
+    )
+    dose_weight: bool = Field(
+        False,
+        description="Weigh frequencies down as far as radiation has damaged them before each image was taken. Needs "
+        "doses: --dose, ANGLES (.mdoc), --star or --warp.",
     )
     centre: Literal["imod", "relion"] | None = Field(
         None,
@@ -151,6 +195,13 @@ class ReconstructSettings(_WithAlignmentFiles):
     preview: bool = Field(False, description="Draw the central slices as PNG beside the volume. A session always does.")
     fix_nonfinite: bool = Field(False, description="Replace NaN and Inf pixels by their image's mean.")
     overwrite: bool = Field(False, description="Replace an existing output.")
+
+    @field_validator("defocus_hand")
+    @classmethod
+    def _is_hand(cls, value: int | None) -> int | None:
+        if value == 0:
+            raise ValueError("expected 1 or -1")
+        return value
 
     @property
     def alignment_files(self) -> dict[str, Path]:

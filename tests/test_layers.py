@@ -19,6 +19,8 @@ ALLOWED = {
     "work": {"errors"},
     "optimise": {"errors"},
     "borders": set(),
+    "ctf": {"errors"},
+    "optics": {"errors", "geometry"},
     "mirrors": set(),
     "page": set(),
     "images": {"errors", "geometry"},
@@ -28,7 +30,7 @@ ALLOWED = {
     "wavelets": {"errors", "mirrors"},
     "tilts": {"errors", "geometry"},
     "volume": {"errors", "geometry"},
-    "formats": {"errors", "extras", "hashing", "geometry", "alignment", "tilts", "volume"},
+    "formats": {"errors", "extras", "hashing", "geometry", "alignment", "ctf", "tilts", "volume"},
     "sampling": {"geometry", "mirrors"},
     "settings": {"errors", "yaml_table", "formats"},
     "projector": {"errors", "geometry", "filters"},
@@ -44,7 +46,7 @@ ALLOWED = {
     "reconstruction": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "greys", "images",
         "filters", "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network",
-        "inference", "mirrors", "work",
+        "inference", "mirrors", "work", "ctf", "optics",
     },
     "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
     "portals": {"errors", "extras", "formats"},
@@ -56,7 +58,7 @@ ALLOWED = {
     "noise": {"errors", "greys", "images", "tilts", "formats", "report"},
     "simulation": {
         "errors", "hashing", "yaml_table", "geometry", "filters", "greys", "images", "volume", "projector", "formats",
-        "report", "noise",
+        "report", "noise", "optics",
     },
     "evaluation": {
         "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",

@@ -9,7 +9,7 @@ import pytest
 import scipy.fft
 
 from cryolithe.errors import GeometryError, SettingsError
-from cryolithe.simulation.optics import (
+from cryolithe.optics import (
     Optics,
     TiltedView,
     correct_image,

@@ -33,6 +33,12 @@ def test_rows_become_entries(put, tmp_path):
     assert third.settings == {"thickness": "1,5"}
 
 
+def test_files_of_doses_and_defocus_lie_where_the_list_does(put, tmp_path):
+    path = put("tilts,angles,dose,ctf-file,ctf\na.mrc,a.tlt,a.mdoc,/data/a.txt,flip\n")
+    (entry,) = read_series_list(path)
+    assert entry.settings == {"dose": str(tmp_path / "a.mdoc"), "ctf-file": "/data/a.txt", "ctf": "flip"}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -38,6 +38,13 @@ VALUES = {
     "defocus": (3.5, 2.0),
     "dose": ("/first.mdoc", "/second.mdoc"),
     "specimen_thickness": (150.0, 80.0),
+    "ctf": ("flip", "wiener"),
+    "ctf_file": ("/first.txt", "/second.defocus"),
+    "defocus_hand": (-1, 1),
+    "voltage": (200.0, 100.0),
+    "cs": (2.0, 0.01),
+    "amplitude_contrast": (0.1, 0.08),
+    "dose_weight": (True, False),
     "centre": ("relion", "imod"),
     "handedness": ("warp", "relion"),
     "flip_z": (True, False),
@@ -206,6 +213,13 @@ WRONG = {
     "defocus": [51, -60.0, "low", float("nan")],
     "dose": [["a"], 3],
     "specimen_thickness": [0, -80, 20_000, "thin", float("nan")],
+    "ctf": ["flipped", 3],
+    "ctf_file": [["a"], 3],
+    "defocus_hand": [0, 2, -1.5, "left"],
+    "voltage": [0, 10_000, "high", float("nan")],
+    "cs": [-1, "large", float("inf")],
+    "amplitude_contrast": [-0.1, 7, "some", float("nan")],
+    "dose_weight": ["perhaps", 7],
     "centre": ["middle"],
     "handedness": ["left"],
     "flip_z": ["perhaps"],
@@ -222,8 +236,19 @@ WRONG = {
     "fix_nonfinite": ["perhaps", 7],
     "overwrite": ["perhaps", None],
 }
-TEXTS = ("model", "device", "xf", "newst_com", "tilt_com", "aln", "star", "warp", "dose")  # a number is a name, too
-SWITCHES = ("fix_nonfinite", "flip_z", "overwrite", "preview")
+TEXTS = (
+    "model",
+    "device",
+    "xf",
+    "newst_com",
+    "tilt_com",
+    "aln",
+    "star",
+    "warp",
+    "dose",
+    "ctf_file",
+)  # a number is a name, too
+SWITCHES = ("dose_weight", "fix_nonfinite", "flip_z", "overwrite", "preview")
 WRONG_CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
 

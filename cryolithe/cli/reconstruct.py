@@ -30,8 +30,11 @@ _METAVARS = {
     "bin": "N",
     "defocus": "µm",
     "specimen_thickness": "NM",
+    "voltage": "KV",
+    "cs": "MM",
+    "defocus_hand": "1|-1",
 }
-_METAVARS |= dict.fromkeys((*alignment_files(), "dose"), "FILE")
+_METAVARS |= dict.fromkeys((*alignment_files(), "dose", "ctf_file"), "FILE")
 
 
 def settings_options(

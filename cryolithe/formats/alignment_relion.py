@@ -92,6 +92,11 @@ def find_series_table(path: PathLike, name: str, reading: Reading) -> Path:
     return _series_tables(Path(path), name, reading).path
 
 
+def series_facts(path: PathLike, name: str, reading: Reading) -> dict[str, str]:
+    """What the table of series says of one beside its images, by column; nothing where ``path`` is no such table."""
+    return _series_tables(Path(path), name, reading).series
+
+
 @dataclass(frozen=True)
 class _Series:
     """The file of a series and its tables, its row in the table that lists it (or nothing), and what to tell of it."""

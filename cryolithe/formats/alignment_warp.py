@@ -83,7 +83,13 @@ def read_warp(
 _Values = tuple[list[float], list[float], list[float], list[float], list[bool], tuple[str, ...]]
 
 
-def _read_xml(path: Path) -> _Values:
+def warp_series(path: Path) -> ElementTree.Element:
+    """The root of the .xml of a tilt series.
+
+    Raises:
+        InputError: if the file cannot be read.
+        FileFormatError: if it is no such file.
+    """
     content = read_small(path, "the metadata of a tilt series", LIMIT_BYTES)
     try:
         _refuse_entities(content, path)
@@ -95,19 +101,24 @@ def _read_xml(path: Path) -> _Values:
             f"{path} is no tilt series of Warp: expected <TiltSeries> with <Angles>, "
             f"found <{printable(str(root.tag))[:40]}>"
         )
-    angles = _floats(path, root, "Angles", 0)
-    axes, x, y = (_floats(path, root, name, len(angles)) for name in ("AxisAngle", "AxisOffsetX", "AxisOffsetY"))
+    return root
+
+
+def _read_xml(path: Path) -> _Values:
+    root = warp_series(path)
+    angles = warp_numbers(path, root, "Angles", 0)
+    axes, x, y = (warp_numbers(path, root, name, len(angles)) for name in ("AxisAngle", "AxisOffsetX", "AxisOffsetY"))
     words = (root.findtext("UseTilt") or "").split() or ["True"] * len(angles)
     if len(words) != len(angles) or not {word.lower() for word in words} <= {"true", "false"}:
         raise FileFormatError(f"{path}: expected True or False in <UseTilt> for each of {len(angles)} images")
     level = [root.get(name, "0") for name in ("LevelAngleX", "LevelAngleY")]
-    if any(_float(path, name, text) for name, text in zip(("LevelAngleX", "LevelAngleY"), level, strict=True)):
+    if any(warp_number(path, name, text) for name, text in zip(("LevelAngleX", "LevelAngleY"), level, strict=True)):
         raise InputError(f"{path}: LevelAngleX and LevelAngleY are not applied here; only 0 is possible")
     grids = [
         grid.tag
         for grid in root
         if grid.tag.startswith(("GridMovement", "GridVolumeWarp", "GridAngle"))
-        and any(_float(path, grid.tag, node.get("Value") or "0") for node in grid.iter("Node"))
+        and any(warp_number(path, grid.tag, node.get("Value") or "0") for node in grid.iter("Node"))
     ]
     notes = (f"the local refinements in {path.name} ({', '.join(grids)}) are not applied",) if grids else ()
     return angles, axes, x, y, [word.lower() == "true" for word in words], notes
@@ -124,17 +135,22 @@ def _refuse_entities(content: bytes, path: Path) -> None:
     parser.Parse(content, True)
 
 
-def _floats(path: Path, root: ElementTree.Element, name: str, count: int) -> list[float]:
+def warp_numbers(path: Path, root: ElementTree.Element, name: str, count: int) -> list[float]:
     """The values of an element, one a line; zeros where it is not there."""
     words = (root.findtext(name) or "").split()
     if not words and count:
         return [0.0] * count
     if not words or (count and len(words) != count):
         raise FileFormatError(f"{path}: expected {count or 'some'} values in <{name}>, found {len(words)}")
-    return [_float(path, name, word) for word in words]
+    return [warp_number(path, name, word) for word in words]
 
 
-def _float(path: Path, name: str, word: str) -> float:
+def warp_number(path: Path, name: str, word: str) -> float:
+    """A finite number.
+
+    Raises:
+        FileFormatError: for anything else.
+    """
     try:
         value = float(word)
     except ValueError:

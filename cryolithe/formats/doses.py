@@ -51,16 +51,24 @@ class Exposures:
         A series may be shifted as a whole, by a pre-tilt, say. Where the file has images that the series lacks, it may
         not: a large shift could as well be another image.
         """
-        if len(self.doses) < len(angles_deg) or not angles_deg:
-            return None
-        told = sorted(self.angles_deg)
-        most = MOST_OFFSET_DEG if len(told) == len(angles_deg) else NEAR_DEG
-        offsets = {0.0, *(angles_deg[0] - angle for angle in told)}
-        for offset in sorted((offset for offset in offsets if abs(offset) <= most), key=abs):
-            numbers = _matched([angle - offset for angle in angles_deg], self.angles_deg)
-            if numbers is not None:
-                return tuple(self.doses[number] for number in numbers)
+        numbers = same_images(angles_deg, self.angles_deg) if len(self.doses) >= len(angles_deg) else None
+        return None if numbers is None else tuple(self.doses[number] for number in numbers)
+
+
+def same_images(angles_deg: Sequence[float], told_deg: Sequence[float]) -> list[int] | None:
+    """For each angle the number of the image in a file whose angles are given; None if any has none.
+
+    A series may be shifted as a whole, as `Exposures.of_images` says.
+    """
+    if not angles_deg:
         return None
+    most = MOST_OFFSET_DEG if len(told_deg) == len(angles_deg) else NEAR_DEG
+    offsets = {0.0, *(angles_deg[0] - angle for angle in told_deg)}
+    for offset in sorted((offset for offset in offsets if abs(offset) <= most), key=abs):
+        numbers = _matched([angle - offset for angle in angles_deg], told_deg)
+        if numbers is not None:
+            return numbers
+    return None
 
 
 def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = None) -> Exposures:

@@ -14,6 +14,7 @@ from cryolithe.formats.series_entry import SeriesEntry
 LIMIT_BYTES = 10_000_000
 REQUIRED = ("tilts", "angles")
 KNOWN = (*REQUIRED, "output")
+FILES = ("dose", "ctf_file")  # settings that name files and align nothing
 
 
 def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
@@ -96,7 +97,7 @@ def _entry(columns: list[str], cells: list[str], path: Path, line: int) -> Serie
         angles=path.parent / row["angles"] if row.get("angles") else None,
         output=path.parent / row["output"] if row.get("output") else None,
         settings={
-            name: str(path.parent / cell) if name in files else cell
+            name: str(path.parent / cell) if name in files or name.replace("-", "_") in FILES else cell
             for name, cell in row.items()
             if name not in KNOWN and cell
         },

@@ -52,6 +52,13 @@ class Settings(TypedDict, total=False):
     defocus: float | None
     dose: str | None
     specimen_thickness: float | None
+    ctf: Literal["none", "flip", "multiply", "wiener"]
+    ctf_file: str | None
+    defocus_hand: int | None
+    voltage: float | None
+    cs: float | None
+    amplitude_contrast: float | None
+    dose_weight: bool
     centre: Literal["imod", "relion"] | None
     handedness: Literal["imod", "relion", "aretomo", "warp"]
     flip_z: bool

@@ -24,7 +24,22 @@ from cryolithe.images import rotated_shape
 from cryolithe.inference import lift_network, shows_overflow
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
-from cryolithe.reconstruction.knowing import NO_FACTS, SeriesFiles, ToldFacts, told_facts
+from cryolithe.reconstruction.correcting import (
+    NO_CORRECTIONS,
+    Corrections,
+    Places,
+    corrections,
+    ctf_of,
+    refuse_twice,
+)
+from cryolithe.reconstruction.knowing import (
+    NO_FACTS,
+    SeriesFiles,
+    ToldFacts,
+    ctf_state,
+    doses_to_weigh,
+    told_facts,
+)
 from cryolithe.reconstruction.polarity import Contrast, Evidence
 from cryolithe.reconstruction.preparation import Preparation
 from cryolithe.reconstruction.sources import SourceFiles, Sources, find_sources, mirrored, read_sources
@@ -33,7 +48,7 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
-FREE_SETTINGS = {"overwrite", "max_memory", "preview", "dose", *alignment_files()}
+FREE_SETTINGS = {"overwrite", "max_memory", "preview", "dose", "ctf_file", *alignment_files()}
 
 
 @dataclass(frozen=True)
@@ -118,6 +133,7 @@ class ResolvedJob:
         precision: of a network's layers.
         fallback: of those slabs in which values leave its range; None where such a slab is an error.
         facts: what is known of the series, for models that take it.
+        corrections: of the images' CTF and radiation damage, as they are prepared.
     """
 
     job: Job
@@ -133,6 +149,7 @@ class ResolvedJob:
     precision: torch.dtype
     fallback: torch.dtype | None = None
     facts: ToldFacts = NO_FACTS
+    corrections: Corrections = NO_CORRECTIONS
 
     @property
     def device(self) -> torch.device:
@@ -306,11 +323,22 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
 
 
 def _told(run: ResolvedJob) -> ResolvedJob:
-    """A run with what is known of its series."""
+    """A run with what is known of its series, and how its images are corrected by it."""
     angles = tuple(image.angle_deg for image in run.alignment.images)
     files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles, run.job.reading)
-    facts = told_facts(files, run.job.settings, run.model, run.voxel_size_angstrom)
-    return replace(run, series=replace(run.series, notes=(*run.series.notes, *facts.notes)), facts=facts)
+    settings, how = run.job.settings, run.preparation
+    refuse_twice(*ctf_state(files, settings), settings)
+    found = ctf_of(run.job.tilts, run.alignment, settings, run.job.reading)
+    places = Places(how.views, how.tilt_axis_deg, how.bin, run.series.pixel_size_angstrom)
+    made = corrections(found, doses_to_weigh(files, settings), angles, places, settings)
+    facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made)
+    return replace(
+        run,
+        series=replace(run.series, notes=(*run.series.notes, *made.notes, *facts.notes)),
+        preparation=replace(how, corrections=made.images),
+        facts=facts,
+        corrections=made,
+    )
 
 
 def _precisions(

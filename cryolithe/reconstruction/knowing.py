@@ -18,6 +18,7 @@ from cryolithe.formats.doses import Exposures, read_exposures
 from cryolithe.formats.reading import Reading
 from cryolithe.known import FACTS, NOTHING, Known
 from cryolithe.network.checkpoint import Model
+from cryolithe.reconstruction.correcting import NO_CORRECTIONS, Corrections
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
@@ -78,7 +79,11 @@ class SeriesFiles:
 
 
 def told_facts(
-    files: SeriesFiles, settings: ReconstructSettings, model: Model | None, voxel_size_angstrom: float | None
+    files: SeriesFiles,
+    settings: ReconstructSettings,
+    model: Model | None,
+    voxel_size_angstrom: float | None,
+    made: Corrections = NO_CORRECTIONS,
 ) -> ToldFacts:
     """Gather what is known.
 
@@ -87,14 +92,18 @@ def told_facts(
         settings: with what the user tells.
         model: that is told; None for methods without one.
         voxel_size_angstrom: of the volume, if it is known.
+        made: of the images before the model sees them.
 
     Raises:
         SettingsError: if an option and a file disagree.
         InputError: if the file of --dose cannot be read or does not tell the doses of these images.
     """
     taken = model.network.config.input.known if model is not None else ()
-    state, state_source = _ctf_state(files, settings)
-    unused = [option for fact, option in OPTIONS.items() if getattr(settings, option) is not None and fact not in taken]
+    state, state_source = ctf_state(files, settings)
+    if settings.ctf != "none":
+        state, state_source = made.ctf_state, f"--ctf {settings.ctf}"
+    used = (*taken, *(["dose"] if settings.dose_weight else []), *(["ctf"] if settings.ctf != "none" else []))
+    unused = [option for fact, option in OPTIONS.items() if getattr(settings, option) is not None and fact not in used]
     notes = []
     if unused:
         who = f"model {model.name}" if model is not None else f"method {settings.method}"
@@ -105,6 +114,8 @@ def told_facts(
     doses = defocus = thickness = None
     if {"dose", "defocus"} & set(taken):
         doses, defocus = _exposures(files, settings, taken, sources)
+    if defocus is None and made.defocus_um is not None:
+        defocus, sources["defocus"] = made.defocus_um, f"--ctf {settings.ctf}"
     if settings.specimen_thickness is not None:
         thickness, sources["thickness"] = settings.specimen_thickness * ANGSTROM_PER_NM, "--specimen-thickness"
     if voxel_size_angstrom is not None:
@@ -131,8 +142,12 @@ def _line(model: str, known: Known, taken: Sequence[str], sources: dict[str, str
     return f"model {model} is told: {told or 'nothing'}" + (f"; not known: {lacking}" if lacking else "")
 
 
-def _ctf_state(files: SeriesFiles, settings: ReconstructSettings) -> tuple[str | None, str]:
-    """The state of the CTF, and what tells it."""
+def ctf_state(files: SeriesFiles, settings: ReconstructSettings) -> tuple[str | None, str]:
+    """The state of the CTF in the files (None: nobody tells it), and what tells it.
+
+    Raises:
+        SettingsError: if --ctf-state and a file disagree.
+    """
     found, source = None, ""
     if any(_FLIPPED.search(label) for label in files.series.labels):
         found, source = "flipped", f"the header of {files.tilts.name}"
@@ -146,6 +161,25 @@ def _ctf_state(files: SeriesFiles, settings: ReconstructSettings) -> tuple[str |
             "or leave it out"
         )
     return settings.ctf_state, "--ctf-state"
+
+
+def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> tuple[tuple[float, ...], str] | None:
+    """Doses before the images and what tells them, for --dose-weight; None without it.
+
+    Raises:
+        SettingsError: if files disagree.
+        InputError: if no file tells the doses of these images.
+    """
+    if not settings.dose_weight:
+        return None
+    sources: dict[str, str] = {}
+    doses, _ = _exposures(files, settings, ("dose",), sources)
+    if doses is None:
+        raise InputError(
+            f"--dose-weight: no file tells the doses of these {len(files.angles_deg)} images; expected --dose (an "
+            ".mdoc, RELION's .star, Warp's .xml or .tomostar), or one of them as ANGLES, --star or --warp"
+        )
+    return doses, sources["dose"]
 
 
 def _exposures(

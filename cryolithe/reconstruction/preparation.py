@@ -26,6 +26,7 @@ from cryolithe.borders import find_border, without_border
 from cryolithe.errors import InputError, OutputError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import binned_size, clipped_sigma, fourier_crop, resample, rotate_axis, rotated_shape
+from cryolithe.reconstruction.correcting import ImageCorrection, corrected
 from cryolithe.sampling import reflected_rows
 from cryolithe.tilts import TiltSeries
 
@@ -53,6 +54,7 @@ class Preparation:
             stack as it is, instead of removing each image's mean (for networks of the published program).
         views: where each image is read, instead of the rotation of the tilt axis; None where it stays in place.
         aligned_shape: pixels ``(y, x)`` of an aligned image before binning; needed with ``views``.
+        corrections: of each image's CTF and damage; None for none.
     """
 
     tilt_axis_deg: float = 0.0
@@ -62,6 +64,7 @@ class Preparation:
     standardise_stack: bool = False
     views: tuple[View, ...] | None = None
     aligned_shape: tuple[int, int] | None = None
+    corrections: tuple[ImageCorrection, ...] | None = None
 
     def image_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape ``(y, x)`` of a prepared image."""
@@ -222,9 +225,16 @@ def _prepared(
     if how.clip_defects:
         image = np.clip(image, *defect_limits(image))
     if statistics is not None:
-        return _in_place(((image - statistics[0]) / statistics[1]).astype(np.float32), how, number)
+        return _with_corrections(
+            _in_place(((image - statistics[0]) / statistics[1]).astype(np.float32), how, number), how, number
+        )
     image = _in_place(image - image.mean(dtype=np.float64).astype(np.float32), how, number)
+    image = _with_corrections(image, how, number)
     return image - image.mean(dtype=np.float64).astype(np.float32)
+
+
+def _with_corrections(image: NDArray[np.float32], how: Preparation, number: int) -> NDArray[np.float32]:
+    return image if how.corrections is None else corrected(image, how.corrections[number])
 
 
 def _in_place(image: NDArray[np.float32], how: Preparation, number: int) -> NDArray[np.float32]:

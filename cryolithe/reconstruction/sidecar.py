@@ -106,6 +106,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "fusion": plan.get("fusion"),
             "wedge_trust": plan.get("wedge_trust"),
             "known": run.facts.record(),
+            "corrections": run.corrections.record,
         },
         "settings": settings.model_dump(mode="json"),
         "compute": {

@@ -18,6 +18,7 @@ from cryolithe.formats.alignments import (
     format_of_table,
     formats_of,
 )
+from cryolithe.formats.ctf_files import ctf_file_of
 from cryolithe.formats.image_files import ImageFiles
 from cryolithe.formats.image_order import angles_of
 from cryolithe.formats.mrc import MrcArray
@@ -104,8 +105,11 @@ def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings
     """
     named = Named(tilts, angles, settings.alignment_files, settings.bin, settings.thickness, reading)
     given: dict[str, Path] = {"tilts": tilts, **({} if angles is None else {"angles": angles}), **named.files}
-    dose = {} if settings.dose is None else {"dose": Path(settings.dose)}
-    states = {name: file_state(path) for name, path in (given | dose).items()}
+    told = {} if settings.dose is None else {"dose": Path(settings.dose)}
+    if settings.ctf != "none":
+        ctf = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
+        told |= {} if ctf in given.values() else {"ctf": ctf}
+    states = {name: file_state(path) for name, path in (given | told).items()}
     formats = formats_of(named.files)
     further = {name: path for made in formats for name, path in made.further(named).items()}
     table = format_of_table(tilts)
@@ -113,7 +117,7 @@ def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings
     single = {f"image {number}": path for number, path in enumerate(images, start=1)}
     states |= {name: file_state(path) for name, path in (single | further).items()}
     # In the order of records: the images come behind the table that lists them.
-    files = {"tilts": tilts, **single, **given, **further, **dose}
+    files = {"tilts": tilts, **single, **given, **further, **told}
     return SourceFiles(named, formats[0] if formats else None, images, files, states)
 
 

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import GeometryError, SettingsError
-from cryolithe.simulation.optics import filtered, wavelength_angstrom
+from cryolithe.optics import filtered, wavelength_angstrom
 
 Image = NDArray[np.float32]
 

@@ -30,6 +30,14 @@ from cryolithe.errors import GeometryError, SettingsError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.noise.imitate import imitate
 from cryolithe.noise.stored import profile_or_refuse
+from cryolithe.optics import (
+    Optics,
+    TiltedView,
+    correct_image,
+    exposure_filter,
+    filtered,
+    form_image,
+)
 from cryolithe.projector import make_projector
 from cryolithe.simulation.detector import (
     STEEPEST_COSINE,
@@ -53,14 +61,6 @@ from cryolithe.simulation.faults import (
     misalign,
 )
 from cryolithe.simulation.imaging_recipe import ImagingRecipe, Surroundings, draw_optics, draw_scheme
-from cryolithe.simulation.optics import (
-    Optics,
-    TiltedView,
-    correct_image,
-    exposure_filter,
-    filtered,
-    form_image,
-)
 from cryolithe.simulation.schemes import TiltPlan, plan_tilts
 from cryolithe.simulation.specimen import noise_sigma
 

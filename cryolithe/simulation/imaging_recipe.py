@@ -8,9 +8,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from cryolithe.errors import SettingsError, nearest_name
+from cryolithe.optics import CTF_MODES, CtfMode, Optics
 from cryolithe.simulation.detector import Detector
 from cryolithe.simulation.faults import FaultRecipe, Range, check_range
-from cryolithe.simulation.optics import CTF_MODES, CtfMode, Optics
 from cryolithe.simulation.schemes import KINDS, SchemeKind, TiltPlan, TiltScheme
 
 NOISE_KINDS = ("counting", "white")
@@ -64,7 +64,7 @@ class OpticsRecipe:
         defocus_spread_um: standard deviation of the defocus of single images.
         astigmatism_um: half of the difference of the extreme defoci.
         phase_shift_deg: of a phase plate.
-        handedness: direction of the beam, see `cryolithe.simulation.optics`.
+        handedness: direction of the beam, see `cryolithe.optics`.
     """
 
     voltage_kv: float = 300.0

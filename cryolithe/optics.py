@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,11 +31,13 @@ from cryolithe.geometry import centre_px
 Image = NDArray[np.float32]
 CtfMode = Literal["left", "phase-flipped", "wiener", "none"]
 CTF_MODES: tuple[str, ...] = get_args(CtfMode)
+Undoing = Literal["flip", "multiply", "wiener"]
 
 ANGSTROM_PER_UM = 1e4
 ANGSTROM_PER_MM = 1e7
 # Phase between neighbouring strips at Nyquist: half-way the blend of two CTFs is at most 1 - cos(0.35) = 6 % too small.
 STRIP_PHASE_RAD = 0.7
+WIENER_SNR = 10.0
 STEEPEST_DEG = 85.0  # the defocus gradient tan θ is taken from here beyond
 # Grant & Grigorieff 2015 (eLife 4, e06980): Nc = a k^b + c, e/Å² at 300 kV, k in 1/Å.
 CRITICAL_A, CRITICAL_B, CRITICAL_C = 0.245, -1.665, 2.81
@@ -229,17 +232,73 @@ def correct_image(image: Image, view: TiltedView, mode: CtfMode, snr: float = 1.
         return image
     if not snr > 0:
         raise SettingsError(f"a Wiener filter needs a positive SNR, got {snr}")
-    shape = image.shape[0], image.shape[1]
+
+    def factor(transfer: Image) -> Image:
+        return np.sign(transfer) if mode == "phase-flipped" else transfer / (transfer**2 + np.float32(1 / snr))
+
+    return _by_strips(image, view, factor, 0)
+
+
+def undo_ctf(image: Image, view: TiltedView, how: Undoing, snr: float = WIENER_SNR) -> Image:
+    """Correct a recorded image's CTF strip by strip; beyond its borders the image is taken to be mirrored.
+
+    Args:
+        image: mean removed, tilt axis along y through its middle, shape ``(y, x)``.
+        view: the image's optics and tilt.
+        how: "flip" multiplies by the CTF's sign, so that its absolute value is left; "multiply" by the CTF, so that its
+            square is left; "wiener" by ``CTF / (CTF² + 1 / snr)``.
+        snr: spectral signal-to-noise ratio for "wiener", the same at all frequencies.
+
+    Returns:
+        shape ``(y, x)``, float32.
+    """
+
+    def factor(transfer: Image) -> Image:
+        if how == "flip":
+            return np.sign(transfer)
+        return transfer if how == "multiply" else transfer / (transfer**2 + np.float32(1 / snr))
+
+    return _by_strips(image, view, factor, spread_px(view, image.shape[1]))
+
+
+def spread_px(view: TiltedView, width_px: int) -> int:
+    """How far the CTF spreads a point, pixels: ``λ Δf k`` at Nyquist, of the most defocused strip."""
+    defocus, _ = view.strips(width_px)
+    most = float(np.abs(defocus).max()) + abs(view.optics.astigmatism_um)
+    reach = wavelength_angstrom(view.optics.voltage_kv) * most * ANGSTROM_PER_UM * 0.5 / view.pixel_size_angstrom
+    return math.ceil(reach / view.pixel_size_angstrom)
+
+
+def _by_strips(image: Image, view: TiltedView, factor: Callable[[Image], Image], margin_px: int) -> Image:
+    """Multiply the spectrum by a function of the CTF, each column by that of its strip.
+
+    The image is mirrored about its borders for ``margin_px`` pixels, as far as it goes, and a few more for the speed of
+    the transforms; it repeats itself where there is no margin.
+    """
+    height, width = image.shape
+    top, left = (min(margin_px, size // 2) for size in (height, width))
+    whole, shape = image, (height, width)
+    if margin_px:
+        shape = _fast(height + 2 * top, 2 * height - 1), _fast(width + 2 * left, 2 * width - 1)
+        whole = np.pad(image, ((top, shape[0] - height - top), (left, shape[1] - width - left)), mode="reflect")
+    else:
+        top = left = 0
     per_um, rest = _phase_terms(view.optics, shape, view.pixel_size_angstrom)
-    spectrum = scipy.fft.rfft2(image)
-    out = np.zeros(shape, dtype=np.float32)
-    for defocus, share in zip(*view.strips(shape[1]), strict=True):
-        factor = np.sin(per_um * np.float32(defocus) + rest)
-        factor = np.sign(factor) if mode == "phase-flipped" else factor / (factor**2 + np.float32(1 / snr))
+    spectrum = scipy.fft.rfft2(whole)
+    out = np.zeros((height, width), dtype=np.float32)
+    for defocus, share in zip(*view.strips(width), strict=True):
+        filtered_strip = scipy.fft.irfft2(spectrum * factor(np.sin(per_um * np.float32(defocus) + rest)), s=shape)
         seen = np.flatnonzero(share)
         columns = slice(int(seen[0]), int(seen[-1]) + 1)
-        out[:, columns] += scipy.fft.irfft2(spectrum * factor, s=shape)[:, columns] * share[columns]
+        beside = slice(columns.start + left, columns.stop + left)
+        out[:, columns] += filtered_strip[top : top + height, beside] * share[columns]
     return out
+
+
+def _fast(size: int, most: int) -> int:
+    """A size that is transformed fast, if mirroring reaches as far."""
+    fast = int(scipy.fft.next_fast_len(size, real=True))
+    return fast if fast <= most else size
 
 
 def critical_exposure(frequency_per_angstrom: NDArray[np.float64], voltage_kv: float = 300.0) -> NDArray[np.float64]:

@@ -1,0 +1,122 @@
+"""Defocus of each image as RELION-5's tilt-series tables and Warp's .xml have it, with the angles of their images.
+
+RELION: rlnDefocusU, rlnDefocusV in Å, rlnDefocusAngle, rlnPhaseShift in degrees; microscope and rlnTomoHand stand in
+the table that lists the series. Its depth grows to the right at negative tilt angles and is added to the defocus times
+the hand, so that the hand of `cryolithe.ctf` is ``-rlnTomoHand``.
+
+Warp: the parameters of <CTF> (defocus and the difference of both directions in µm, phase shift in π), and for single
+images the grids GridCTF, GridCTFDefocusDelta, GridCTFDefocusAngle, GridCTFPhase, whose Z counts them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from cryolithe.ctf import Ctf, ImageCtf, Microscope
+from cryolithe.errors import FileFormatError, SettingsError
+from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table, series_facts
+from cryolithe.formats.alignment_warp import warp_number, warp_numbers, warp_series
+from cryolithe.formats.reading import Reading
+from cryolithe.formats.star_tables import StarTable, read_star
+
+ANGSTROM_PER_UM = 1e4
+_U, _V, _ANGLE, _SHIFT = "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift"
+_MICROSCOPE = {
+    "voltage_kv": "rlnVoltage",
+    "spherical_aberration_mm": "rlnSphericalAberration",
+    "amplitude_contrast": "rlnAmplitudeContrast",
+}
+# Warp: the grid of a parameter, the parameter itself, and what its unit is in ours.
+_GRIDS = {"Defocus": "GridCTF", "DefocusDelta": "GridCTFDefocusDelta", "DefocusAngle": "GridCTFDefocusAngle"}
+_GRIDS |= {"PhaseShift": "GridCTFPhase"}
+Told = tuple[tuple[float, ...], Ctf]
+
+
+def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | None:
+    """Angles and values of the images of a series; None where the table has no defocus.
+
+    Raises:
+        InputError: if the file cannot be read, or no series has the name.
+        FileFormatError: if a value is no number.
+    """
+    listed = series_facts(path, tilts_name, reading)
+    found = find_series_table(path, tilts_name, reading)
+    tables = [table for table in reading(read_star, found) if len(table) and (TILT in table or NOMINAL in table)]
+    if len(tables) > 1:
+        tables = [table for table in tables if table.block and table.block in tilts_name]
+    if len(tables) != 1 or _U not in tables[0]:
+        return None
+    table = tables[0]
+    u = table.numbers(_U) / ANGSTROM_PER_UM
+    v = table.numbers(_V) / ANGSTROM_PER_UM if _V in table else u
+    angle, shift = (table.numbers(name) if name in table else 0 * u for name in (_ANGLE, _SHIFT))
+    if not (u.any() or v.any()):  # as tables are written before the defocus is known
+        return None
+    rows = zip(u.tolist(), v.tolist(), angle.tolist(), shift.tolist(), strict=True)
+    images = tuple(_image(found, *row) for row in rows)
+    known = {name: _number(listed, table, column) for name, column in _MICROSCOPE.items()}
+    hand = _number(listed, table, "rlnTomoHand")
+    angles = table.numbers(TILT if TILT in table else NOMINAL)
+    return tuple(angles.tolist()), Ctf(images, Microscope(**known), -int(hand) if hand in (1.0, -1.0) else None)
+
+
+def read_warp_ctf(path: Path) -> Told | None:
+    """Angles, of the sign that we give them, and values of all images of a series; None where no defocus is told.
+
+    Raises:
+        InputError: if the file cannot be read.
+        FileFormatError: if it is no tilt series of Warp, or a value is no number.
+    """
+    root = warp_series(path)
+    angles = warp_numbers(path, root, "Angles", 0)
+    told = {
+        str(node.get("Name")): warp_number(path, str(node.get("Name")), node.get("Value") or "")
+        for node in root.iterfind("CTF/Param")
+        if node.get("Name") in (*_GRIDS, "Voltage", "Cs", "Amplitude")
+    }
+    columns = {name: _of_images(path, root, grid, len(angles), told.get(name)) for name, grid in _GRIDS.items()}
+    defocus = columns["Defocus"]
+    if defocus is None or not any(defocus):
+        return None
+    delta, direction, shift = (
+        columns[name] or [0.0] * len(angles) for name in ("DefocusDelta", "DefocusAngle", "PhaseShift")
+    )
+    images = tuple(
+        _image(path, mean + half / 2, mean - half / 2, angle, 180.0 * pi)
+        for mean, half, angle, pi in zip(defocus, delta, direction, shift, strict=True)
+    )
+    microscope = Microscope(told.get("Voltage"), told.get("Cs"), told.get("Amplitude"))
+    return tuple(-angle for angle in angles), Ctf(images, microscope)
+
+
+def _of_images(path: Path, root: ElementTree.Element, grid: str, count: int, whole: float | None) -> list[float] | None:
+    """A value for each image: of the grid, if it has one for each; else that of the series."""
+    nodes = [] if (found := root.find(grid)) is None else list(found.iter("Node"))
+    if len(nodes) <= 1:
+        return None if whole is None else [whole] * count
+    values: dict[int, float] = {}
+    for node in nodes:
+        values[round(warp_number(path, grid, node.get("Z") or "0"))] = warp_number(path, grid, node.get("Value") or "")
+    if sorted(values) != list(range(count)) or len(nodes) != count:
+        raise FileFormatError(
+            f"{path}: expected one node of <{grid}> for each of {count} images, found {len(nodes)}; other grids are "
+            "not read: give a table of CTFFIND's kind with --ctf-file"
+        )
+    return [values[number] for number in range(count)]
+
+
+def _image(path: Path, u_um: float, v_um: float, angle_deg: float, shift_deg: float) -> ImageCtf:
+    try:
+        return ImageCtf(u_um, v_um, angle_deg, shift_deg)
+    except SettingsError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+
+
+def _number(listed: dict[str, str], table: StarTable, column: str) -> float | None:
+    """A number of the series, from the table that lists it or the first of its images."""
+    text = listed.get(column) or (table.value(column, 0) if column in table else "")
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,257 @@
+"""Correction of the contrast transfer function and of radiation damage, image by image, before they are reconstructed.
+
+It is done to prepared images: their tilt axis runs along y, so that strips parallel to it have one defocus.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.alignment import Alignment, View, rotation
+from cryolithe.ctf import Ctf, ImageCtf, Microscope
+from cryolithe.errors import InputError, SettingsError
+from cryolithe.formats.ctf_files import SeriesImages, ctf_file_of, read_ctf
+from cryolithe.formats.reading import Reading
+from cryolithe.optics import (
+    ANGSTROM_PER_UM,
+    STEEPEST_DEG,
+    WIENER_SNR,
+    Optics,
+    TiltedView,
+    Undoing,
+    exposure_filter,
+    filtered,
+    undo_ctf,
+)
+from cryolithe.settings import ReconstructSettings
+
+# What is taken where neither settings nor files say it.
+USUAL = Microscope(300.0, 2.7, 0.07)
+UNITS = {"voltage_kv": "kV", "spherical_aberration_mm": "mm", "amplitude_contrast": ""}
+OPTIONS = {"voltage_kv": "voltage", "spherical_aberration_mm": "cs", "amplitude_contrast": "amplitude_contrast"}
+# What a network is told is left of the CTF; its square is none of the states that it knows.
+STATES: dict[str, str | None] = {"flip": "flipped", "multiply": None, "wiener": "wiener"}
+
+
+@dataclass(frozen=True)
+class ImageCorrection:
+    """What is done to one prepared image.
+
+    Attributes:
+        view: optics and tilt; None where the CTF is left as it is.
+        how: what is done with the CTF.
+        exposure: before the image, e/Å², whose damage is weighed down; None for none.
+        pixel_size_angstrom: of the prepared image.
+        voltage_kv: for the damage.
+    """
+
+    view: TiltedView | None
+    how: Undoing
+    exposure: float | None
+    pixel_size_angstrom: float
+    voltage_kv: float
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What is done to the images of a series.
+
+    Attributes:
+        images: one for each; None where nothing is done.
+        ctf_state: what is left of the CTF, as networks are told; None where they are told nothing.
+        defocus_um: mean defocus, or None.
+        notes: for the user.
+        record: for the sidecar.
+    """
+
+    images: tuple[ImageCorrection, ...] | None = None
+    ctf_state: str | None = None
+    defocus_um: float | None = None
+    notes: tuple[str, ...] = ()
+    record: dict[str, Any] | None = field(default=None)
+
+
+NO_CORRECTIONS = Corrections()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where prepared images lie.
+
+    Attributes:
+        views: of each, or None where it stays in place but for the turn.
+        tilt_axis_deg: by which images are turned back where there are no views.
+        bin: pixels of the stack along the edge of a prepared one.
+        pixel_size_angstrom: of the stack, or None.
+    """
+
+    views: tuple[View, ...] | None
+    tilt_axis_deg: float
+    bin: int
+    pixel_size_angstrom: float | None
+
+
+def ctf_of(
+    tilts: Path, alignment: Alignment, settings: ReconstructSettings, reading: Reading
+) -> tuple[Ctf, Path] | None:
+    """The contrast transfer function of the images that are used, and the file that tells it; None if not asked for.
+
+    Raises:
+        InputError: if no file tells it, or it does not fit the images.
+    """
+    if settings.ctf == "none":
+        return None
+    path = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
+    images = alignment.images
+    used, angles = tuple(image.section for image in images), tuple(image.angle_deg for image in images)
+    return read_ctf(path, SeriesImages(tilts.name, alignment.sections, used, angles), reading), path
+
+
+def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:
+    """Raise SettingsError where the CTF is to be corrected of images that are corrected already."""
+    if settings.ctf != "none" and state not in (None, "uncorrected"):
+        what = {"flipped": "phase-flipped", "wiener": "Wiener-filtered", "none": "not in these images"}[state or ""]
+        raise SettingsError(
+            f"--ctf {settings.ctf}: {source} says that the CTF is {what}, and correcting twice spoils it; leave out "
+            "--ctf, or give the stack with its CTF left in"
+        )
+
+
+def corrections(
+    found: tuple[Ctf, Path] | None,
+    doses: tuple[Sequence[float], str] | None,
+    angles_deg: Sequence[float],
+    places: Places,
+    settings: ReconstructSettings,
+) -> Corrections:
+    """What is done to the images of a series.
+
+    Args:
+        found: contrast transfer function and its file; None to leave the CTF in.
+        doses: before each image, e/Å², and where they come from; None not to weigh.
+        angles_deg: of the images, as their files have them.
+        places: where they lie.
+        settings: of the run.
+
+    Raises:
+        InputError: if the pixel size is not known.
+    """
+    if found is None and doses is None:
+        idle = f"--ctf-file {settings.ctf_file} is not used without --ctf flip, multiply or wiener"
+        return Corrections(notes=(idle,)) if settings.ctf_file else NO_CORRECTIONS
+    if places.pixel_size_angstrom is None:
+        raise InputError(
+            "the stack does not tell its pixel size, which --ctf and --dose-weight need: give --pixel-size"
+        )
+    pixel, notes, record = places.pixel_size_angstrom * places.bin, list[str](), dict[str, Any]()
+    microscope, assumed = _microscope(found[0].microscope if found else Microscope(), settings)
+    how: Undoing = "flip" if settings.ctf == "none" else settings.ctf
+    seen: list[TiltedView | None] = [None] * len(angles_deg)
+    if found is not None:
+        ctf, path = found
+        hand = settings.defocus_hand or ctf.hand or 1
+        for number, (image, angle) in enumerate(zip(ctf.images, angles_deg, strict=True)):
+            place, turn_deg = _axis(places, number)
+            seen[number] = _view(image, microscope, (angle, turn_deg, hand), place, pixel)
+        who = "--defocus-hand" if settings.defocus_hand else path.name if ctf.hand else "as IMOD has it"
+        told = [image.defocus_um for image in ctf.images]
+        notes += [
+            *ctf.notes,
+            f"CTF: {_DONE[how]} in strips along the tilt axis, defocus {min(told):.3g} to {max(told):.3g} µm "
+            f"({path.name}), {_shown(microscope, assumed)}, hand {hand:+d} ({who})",
+        ]
+        record["ctf"] = {
+            "how": how,
+            "file": path.name,
+            "defocus_hand": hand,
+            "wiener_snr": WIENER_SNR if how == "wiener" else None,
+            **vars(microscope),
+            "assumed": list(assumed),
+            "images": [vars(image) for image in ctf.images],
+        }
+    if doses is not None:
+        notes.append(
+            f"dose weighting: images after {min(doses[0]):.3g} to {max(doses[0]):.3g} e/Å² ({doses[1]}), "
+            f"{microscope.voltage_kv:g} kV{' (assumed)' if 'voltage_kv' in assumed else ''}"
+        )
+        record["dose_weight"] = {"exposures": list(doses[0]), "from": doses[1], "voltage_kv": microscope.voltage_kv}
+    assert microscope.voltage_kv is not None
+    exposures: list[float | None] = [None] * len(angles_deg) if doses is None else list(doses[0])
+    made = tuple(
+        ImageCorrection(view, how, dose, pixel, microscope.voltage_kv)
+        for view, dose in zip(seen, exposures, strict=True)
+    )
+    state, defocus = (STATES[how], found[0].defocus_um) if found else (None, None)
+    return Corrections(made, state, defocus, tuple(notes), record)
+
+
+_DONE = {"flip": "phases flipped", "multiply": "images multiplied by it", "wiener": "Wiener filter"}
+
+
+def corrected(image: NDArray[np.float32], how: ImageCorrection) -> NDArray[np.float32]:
+    """A prepared image with its CTF and damage corrected; shape ``(y, x)``, float32."""
+    if how.view is not None:
+        image = undo_ctf(image, how.view, how.how)
+    if how.exposure is not None:
+        shape = image.shape[0], image.shape[1]
+        image = filtered(image, exposure_filter(shape, how.pixel_size_angstrom, how.exposure, how.voltage_kv))
+    return image
+
+
+def _view(
+    image: ImageCtf, microscope: Microscope, tilt: tuple[float, float, int], measured_angstrom: float, pixel: float
+) -> TiltedView:
+    """Optics of a prepared image; ``tilt`` is its angle, its turn in the plane, both in degrees, and the hand."""
+    angle_deg, turn_deg, hand = tilt
+    slope = math.tan(math.radians(max(-STEEPEST_DEG, min(STEEPEST_DEG, angle_deg))))
+    optics = Optics(
+        microscope.voltage_kv or 0.0,
+        microscope.spherical_aberration_mm or 0.0,
+        microscope.amplitude_contrast or 0.0,
+        image.defocus_um - hand * measured_angstrom * slope / ANGSTROM_PER_UM,
+        image.astigmatism_um,
+        image.angle_deg + turn_deg,
+        image.phase_shift_deg,
+    )
+    return TiltedView(optics, angle_deg, pixel, hand)
+
+
+def _axis(places: Places, number: int) -> tuple[float, float]:
+    """Where the middle of a recorded image lies in the prepared one, Å right of its middle, and how it was turned."""
+    if places.views is None:
+        (a, _), (c, _) = rotation(-places.tilt_axis_deg)
+        return 0.0, math.degrees(math.atan2(c, a))
+    view = places.views[number]
+    back = np.linalg.inv(np.array(view.matrix))
+    middle_px = back @ -np.array(view.offset_px)
+    turn = math.degrees(math.atan2(back[1, 0], back[0, 0]))
+    return float(middle_px[0]) * (places.pixel_size_angstrom or 0.0), turn
+
+
+def _microscope(told: Microscope, settings: ReconstructSettings) -> tuple[Microscope, tuple[str, ...]]:
+    """Values by setting, else of the file, else the usual ones, and which are these."""
+    values: dict[str, float] = {}
+    assumed: list[str] = []
+    for name, option in OPTIONS.items():
+        given = getattr(settings, option)
+        value = given if given is not None else getattr(told, name)
+        if value is None:
+            value = getattr(USUAL, name)
+            assumed.append(name)
+        values[name] = value
+    return Microscope(**values), tuple(assumed)
+
+
+def _shown(microscope: Microscope, assumed: Sequence[str]) -> str:
+    names = {"voltage_kv": "", "spherical_aberration_mm": "Cs ", "amplitude_contrast": "amplitude contrast "}
+    return ", ".join(
+        f"{label}{getattr(microscope, name):g} {UNITS[name]}".rstrip() + (" (assumed)" if name in assumed else "")
+        for name, label in names.items()
+    )
