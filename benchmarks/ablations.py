@@ -33,9 +33,10 @@ from cryolithe.simulation import load_library
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import simulate_training_set
 from cryolithe.training.loop import TrainState, train
+from cryolithe.training.recipe_maker import recipe_maker
 from cryolithe.training.scoring import reconstruct_array, score_volume
 from cryolithe.training.series import TrainingSeries, series_of_pair
-from cryolithe.training.sources import FixedSource, MixedSource, recipe_maker
+from cryolithe.training.sources import FixedSource, MixedSource
 from cryolithe.training.validation import Example, Verdict, judge, validation_set
 
 RECIPES = tuple(f"training_data/recipes/train_{ctf}.yaml" for ctf in ("flipped", "wiener", "uncorrected"))

@@ -446,7 +446,7 @@ def test_counts_tell_thickness_and_that_noise_follows_brightness(lab, tmp_path):
 def test_training_draws_profiles_for_its_series(lab, tmp_path):
     from cryolithe.errors import SettingsError
     from cryolithe.training.config import TrainConfig, check_config, check_files, noise_notes
-    from cryolithe.training.sources import recipe_maker
+    from cryolithe.training.recipe_maker import recipe_maker
 
     _recipe(tmp_path / "r.yaml", voxel_size_angstrom=[9.0, 14.0])
     profile = str(lab[0] / "profile.h5")

@@ -19,12 +19,12 @@ from cryolithe.simulation.molecules import PROCEDURAL_1
 from cryolithe.simulation.recipe import Recipe
 from cryolithe.simulation.shipped_molecules import procedural_1
 from cryolithe.training.config import check_files, read_train_config
+from cryolithe.training.recipe_maker import recipe_molecules
 from cryolithe.training.scoring import unseen_molecules
-from cryolithe.training.sources import recipe_molecules
 
 NAMES = [molecule.name for molecule in procedural_1()]
 BY_NAME = {molecule.name: molecule for molecule in procedural_1()}
-SMALL_CELL = {"shape": [24, 48, 48], "voxel_size_angstrom": [10.0, 10.0], "thickness_nm": [20.0, 22.0]}
+SMALL_CELL = {"shape": [16, 32, 32], "voxel_size_angstrom": [10.0, 10.0], "thickness_nm": [13.0, 14.0]}
 # name: edge of the box in voxels, sum, root of the mean square distance from the middle in voxels, weighted by density
 PINNED = {
     "p1_globule": (41, 2157.6366, 7.3637308),
@@ -135,7 +135,7 @@ def test_a_recipe_without_molecules_places_procedural_1_and_records_it(tmp_path)
     assert f"those of {PROCEDURAL_1}" in result.stderr
     record = yaml.safe_load((tmp_path / "out" / "recipe.resolved.yaml").read_text())
     assert record["recipe"]["molecules"] == [PROCEDURAL_1]
-    # The field of 240 x 480 x 480 Å is too small for some: they stay away, and the record says so.
+    # The field of 160 x 320 x 320 Å is too small for some: they stay away, and the record says so.
     large = record["recipe"]["hold_out"]
     assert "p1_two_parts" in large
     assert set(record["library"]) == set(NAMES) - set(large)

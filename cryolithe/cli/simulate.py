@@ -118,9 +118,7 @@ def command(
         read, note = like_profile(read, options["like"])
         if note:
             say(f"Note: {note}", err=True)
-    read, library, note = with_molecules(read, recipe.parent, molecules)
-    if note:
-        say(f"Note: {note}", err=True)
+    read, library, placed = with_molecules(read, recipe.parent, molecules)
     styling = None
     if options["style"]:
         if read.imaging.is_measured:
@@ -142,6 +140,8 @@ def command(
             words.setdefault(word, []).append(name)
 
         run_recipe(read, library, output, options["resume"], on_series, on_word, styling)
+    if placed:
+        say(f"Note: {placed}", err=True)
     for word, names in words.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         say(f"Note: {word} ({', '.join(names[:3])}{more})", err=True)

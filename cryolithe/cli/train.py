@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,22 +104,34 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
         leave_processes()
 
 
+def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
+    """What a user must know of the data before a training."""
+    from cryolithe.training.config import noise_notes
+    from cryolithe.training.sources import voxel_size_warning
+
+    odd = voxel_size_warning(pairs)
+    if odd:
+        yield f"Warning: {odd}"
+    for note in noise_notes(recipe, base):
+        yield f"Note: {note}"
+
+
 def _run(
     recipe: TrainConfig, base: Path, start: Network | None, place: Place, output: Path, options: dict[str, Any]
 ) -> None:
     """Make the data, train, say what came of it."""
     from cryolithe.hashing import sampled_sha256
     from cryolithe.simulation import load_library, select_molecules
-    from cryolithe.training.config import noise_notes
+    from cryolithe.training.recipe_maker import recipe_molecules
     from cryolithe.training.session import Session, run_folder, run_session
-    from cryolithe.training.sources import find_pairs, make_source, recipe_molecules, voxel_size_warning
+    from cryolithe.training.sources import find_pairs, make_source
     from cryolithe.training.validation import Verdict, validation_set
 
     molecules = options["molecules"]
-    library = load_library((molecules,) if molecules else ())
+    files = (molecules,) if molecules else ()
+    library = load_library(files)
     used = select_molecules(library, recipe.hold_out) if library else ()
     unseen = tuple(molecule for molecule in library if molecule.name in recipe.hold_out)
-    files = (molecules,) if molecules else ()
     trained_on = {molecule.name for molecule in used} | (set() if files else recipe_molecules(recipe, base))
     started = time.monotonic()
     minutes = options["train_minutes"]
@@ -126,11 +139,8 @@ def _run(
     profiles = [base / name for name in recipe.data.noise]
     with progress_watcher() as watcher:
         if place.rank == 0:
-            odd = voxel_size_warning(pairs)
-            if odd:
-                watcher.note(f"Warning: {odd}")
-            for note in noise_notes(recipe, base):
-                watcher.note(f"Note: {note}")
+            for line in _notes(recipe, base, pairs):
+                watcher.note(line)
             limit = f", or {minutes:g} min if those end first" if minutes else ""
             watcher.note(f"Plan: {recipe.steps} steps of training{limit}, on {place.device}; simulating comes before")
         watcher.stage("Simulating specimens", recipe.series)

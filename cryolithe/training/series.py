@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +233,18 @@ def _side_targets(truth: Any, mean: np.float32, head: BlockHead, path: Path) -> 
         return StoredTargets(np.lib.format.open_memmap(path, "r"))
     except OSError as error:
         raise OutputError(f"cannot write the targets {path}: {error.strerror or error}") from error
+
+
+def as_arrays(series: TrainingSeries) -> TrainingSeries:
+    """A series whose tensors are arrays, which pass between processes without shared memory."""
+    return _converted(series, lambda values: values.numpy())
+
+
+def as_tensors(series: TrainingSeries, device: torch.device) -> TrainingSeries:
+    """The reverse of `as_arrays`, on a device."""
+    return _converted(series, lambda values: torch.as_tensor(values, device=device))
+
+
+def _converted(series: TrainingSeries, convert: Callable[[Any], Any]) -> TrainingSeries:
+    halves = None if series.halves is None else (convert(series.halves[0]), convert(series.halves[1]))
+    return replace(series, images=convert(series.images), targets=convert(series.targets), halves=halves)

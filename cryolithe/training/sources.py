@@ -8,36 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from cryolithe.errors import InputError
-from cryolithe.formats.pairs import Pair, open_pair
-from cryolithe.network import BlockHead
+from cryolithe.formats.pairs import open_pair
 from cryolithe.optimise.distributed import Place
-from cryolithe.recipes import find_recipe
 from cryolithe.simulation import (
     Molecule,
-    Recipe,
-    SimulatedSeries,
-    like_profile,
-    read_recipe,
-    recipe_library,
-    simulate_series,
 )
-from cryolithe.simulation.library import load_library, recipe_files
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import plain_series, simulate_training_set
-from cryolithe.training.series import TrainingSeries, rescaled_pair, series_of_pair, simulated_pair
+from cryolithe.training.recipe_maker import recipe_maker
+from cryolithe.training.series import (
+    TrainingSeries,
+    as_arrays,
+    as_tensors,
+    rescaled_pair,
+    series_of_pair,
+)
 from cryolithe.training.workers import Workers
 
 # Constants in seeds keep the streams of random numbers apart.
-_RECIPE_STREAM, _SCALE_STREAM, _PLAIN_STREAM, _MIX_STREAM, _NOISE_STREAM = 31, 37, 43, 47, 53
+_SCALE_STREAM, _PLAIN_STREAM, _MIX_STREAM = 37, 43, 47
 # Voxel sizes that differ by this factor are worth a word.
 FAR_VOXELS = 1.6
 
@@ -109,7 +107,7 @@ class PlainMaker:
     def __call__(self, number: int) -> TrainingSeries:
         """See `RecipeMaker`."""
         rng = np.random.default_rng([self.config.seed, number, _PLAIN_STREAM])
-        return _with_arrays(plain_series(self.config, self.library, rng))
+        return as_arrays(plain_series(self.config, self.library, rng))
 
 
 @dataclass(frozen=True)
@@ -131,51 +129,6 @@ class MixedMaker:
         rng = np.random.default_rng([self.seed, number, _MIX_STREAM])
         chosen = int(rng.choice(len(self.makers), p=np.asarray(self.shares) / sum(self.shares)))
         return self.makers[chosen](number)
-
-
-@dataclass(frozen=True)
-class RecipeMaker:
-    """Makes series ``number`` of the stream that some recipes make together.
-
-    Attributes:
-        recipes: with the molecules of each.
-        weights: of the recipes.
-        head: of the network.
-        pixel_scale: range of the rescaling.
-        seed: of the training run.
-        noise: files of noise profiles, one of which is drawn for a series.
-        noise_chance: chance that one is.
-    """
-
-    recipes: tuple[tuple[Recipe, tuple[Molecule, ...]], ...]
-    weights: tuple[float, ...]
-    head: BlockHead
-    pixel_scale: tuple[float, float]
-    seed: int
-    noise: tuple[Path, ...] = ()
-    noise_chance: float = 1.0
-
-    def simulated(self, number: int) -> tuple[SimulatedSeries, tuple[Molecule, ...], float]:
-        """A series, the molecules that it may hold, and the factor by which it is to be rescaled."""
-        rng = np.random.default_rng([self.seed, number, _RECIPE_STREAM])
-        shares = np.asarray(self.weights) / sum(self.weights)
-        recipe, library = self.recipes[int(rng.choice(len(self.recipes), p=shares))]
-        factor = float(rng.uniform(*self.pixel_scale))
-        own = recipe.model_copy(update={"seed": recipe.seed + 1_000_003 * self.seed})
-        if self.noise:
-            rng = np.random.default_rng([self.seed, number, _NOISE_STREAM])
-            if rng.random() < self.noise_chance:
-                own, _ = like_profile(own, self.noise[int(rng.integers(len(self.noise)))])
-        return simulate_series(own, library, number), library, factor
-
-    def pair(self, number: int) -> Pair:
-        """Images and truth of a series."""
-        series, _, factor = self.simulated(number)
-        return simulated_pair(series, factor)
-
-    def __call__(self, number: int) -> TrainingSeries:
-        """The series with tensors as arrays: what passes between processes."""
-        return _with_arrays(series_of_pair(self.pair(number), self.head, f"simulated series {number}"))
 
 
 class PoolSource:
@@ -231,7 +184,7 @@ class PoolSource:
         wanted = self.number(slot, step)
         held = self._slots.get(slot)
         if held is None or held[0] != wanted:
-            held = self._slots[slot] = (wanted, _with_tensors(self._workers.take(wanted), self._device))
+            held = self._slots[slot] = (wanted, as_tensors(self._workers.take(wanted), self._device))
         return held[1]
 
     def close(self) -> None:
@@ -337,41 +290,6 @@ def voxel_size_warning(paths: Sequence[Path]) -> str | None:
     )
 
 
-def recipe_molecules(config: TrainConfig, base: Path) -> set[str]:
-    """Names of the molecules that a configuration's recipes take from files, without those held out."""
-    names: set[str] = set()
-    for entry in config.data.recipes:
-        path = find_recipe(entry.path, "simulate", base)
-        recipe = read_recipe(path)
-        names |= {molecule.name for molecule in load_library(recipe_files(recipe, path.parent), recipe.hold_out)}
-    return names - set(config.hold_out)
-
-
-def recipe_maker(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = ()) -> RecipeMaker:
-    """The maker of a configuration's recipes.
-
-    Args:
-        config: of the run; molecules that it holds out are left out of every recipe.
-        base: folder that its paths are relative to.
-        molecules: libraries that replace those of the recipes.
-
-    Raises:
-        SettingsError: if a recipe is wrong.
-        InputError: if molecules are missing.
-    """
-    recipes = []
-    for entry in config.data.recipes:
-        path = find_recipe(entry.path, "simulate", base)
-        recipe = read_recipe(path)
-        library = recipe_library(recipe, recipe_files(recipe, path.parent, molecules))
-        recipes.append((recipe, tuple(m for m in library if m.name not in config.hold_out)))
-    weights = tuple(entry.weight for entry in config.data.recipes)
-    scale = config.augment.pixel_scale
-    noise = tuple(base / name for name in config.data.noise)
-    head = config.network_config().head
-    return RecipeMaker(tuple(recipes), weights, head, scale, config.seed, noise, config.data.noise_chance)
-
-
 def make_source(
     config: TrainConfig,
     base: Path,
@@ -417,17 +335,3 @@ def make_source(
     if len(parts) == 1:
         return parts[0][1]
     return MixedSource([part for _, part in parts], [share for share, _ in parts])
-
-
-def _with_arrays(series: TrainingSeries) -> TrainingSeries:
-    """A series whose tensors are arrays, which pass between processes without shared memory."""
-    return _converted(series, lambda values: values.numpy())
-
-
-def _with_tensors(series: TrainingSeries, device: torch.device) -> TrainingSeries:
-    return _converted(series, lambda values: torch.as_tensor(values, device=device))
-
-
-def _converted(series: TrainingSeries, convert: Callable[[Any], Any]) -> TrainingSeries:
-    halves = None if series.halves is None else (convert(series.halves[0]), convert(series.halves[1]))
-    return replace(series, images=convert(series.images), targets=convert(series.targets), halves=halves)

@@ -22,10 +22,11 @@ from cryolithe.simulation import Molecule, add_white_noise, make_specimen, proje
 from cryolithe.training.class_scoring import SUMMARY, structure_labels, summary_fidelity
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.knowing import known_of_pair, known_of_plain
+from cryolithe.training.recipe_maker import recipe_maker
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.scoring import reconstruct_array, score_volume
 from cryolithe.training.series import simulated_pair
-from cryolithe.training.sources import find_pairs, recipe_maker
+from cryolithe.training.sources import find_pairs
 
 _STREAM = 41
 # Numbers of recipe series that no training run reaches.

@@ -1,0 +1,111 @@
+"""Series for a training that are simulated by recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cryolithe.formats.pairs import Pair
+from cryolithe.network import BlockHead
+from cryolithe.recipes import find_recipe
+from cryolithe.simulation import (
+    Molecule,
+    Recipe,
+    SimulatedSeries,
+    like_profile,
+    read_recipe,
+    recipe_library,
+    simulate_series,
+)
+from cryolithe.simulation.library import load_library, recipe_files
+from cryolithe.training.config import TrainConfig
+from cryolithe.training.series import TrainingSeries, as_arrays, series_of_pair, simulated_pair
+
+# Constants in seeds keep the streams of random numbers apart.
+_RECIPE_STREAM, _NOISE_STREAM = 31, 53
+
+
+@dataclass(frozen=True)
+class RecipeMaker:
+    """Makes series ``number`` of the stream that some recipes make together.
+
+    Attributes:
+        recipes: with the molecules of each.
+        weights: of the recipes.
+        head: of the network.
+        pixel_scale: range of the rescaling.
+        seed: of the training run.
+        noise: files of noise profiles, one of which is drawn for a series.
+        noise_chance: chance that one is.
+    """
+
+    recipes: tuple[tuple[Recipe, tuple[Molecule, ...]], ...]
+    weights: tuple[float, ...]
+    head: BlockHead
+    pixel_scale: tuple[float, float]
+    seed: int
+    noise: tuple[Path, ...] = ()
+    noise_chance: float = 1.0
+
+    def simulated(self, number: int) -> tuple[SimulatedSeries, tuple[Molecule, ...], float]:
+        """A series, the molecules that it may hold, and the factor by which it is to be rescaled."""
+        rng = np.random.default_rng([self.seed, number, _RECIPE_STREAM])
+        shares = np.asarray(self.weights) / sum(self.weights)
+        recipe, library = self.recipes[int(rng.choice(len(self.recipes), p=shares))]
+        factor = float(rng.uniform(*self.pixel_scale))
+        own = recipe.model_copy(update={"seed": recipe.seed + 1_000_003 * self.seed})
+        if self.noise:
+            rng = np.random.default_rng([self.seed, number, _NOISE_STREAM])
+            if rng.random() < self.noise_chance:
+                own, _ = like_profile(own, self.noise[int(rng.integers(len(self.noise)))])
+        return simulate_series(own, library, number), library, factor
+
+    def pair(self, number: int) -> Pair:
+        """Images and truth of a series."""
+        series, _, factor = self.simulated(number)
+        return simulated_pair(series, factor)
+
+    def __call__(self, number: int) -> TrainingSeries:
+        """The series with tensors as arrays: what passes between processes."""
+        return as_arrays(series_of_pair(self.pair(number), self.head, f"simulated series {number}"))
+
+
+def _read_recipes(config: TrainConfig, base: Path) -> Iterator[tuple[float, Recipe, Path]]:
+    """Weight, recipe and its folder."""
+    for entry in config.data.recipes:
+        path = find_recipe(entry.path, "simulate", base)
+        yield entry.weight, read_recipe(path), path.parent
+
+
+def recipe_molecules(config: TrainConfig, base: Path) -> set[str]:
+    """Names of the molecules that a configuration's recipes take from files, without those held out."""
+    names: set[str] = set()
+    for _, recipe, folder in _read_recipes(config, base):
+        names |= {molecule.name for molecule in load_library(recipe_files(recipe, folder), recipe.hold_out)}
+    return names - set(config.hold_out)
+
+
+def recipe_maker(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = ()) -> RecipeMaker:
+    """The maker of a configuration's recipes.
+
+    Args:
+        config: of the run; molecules that it holds out are left out of every recipe.
+        base: folder that its paths are relative to.
+        molecules: libraries that replace those of the recipes.
+
+    Raises:
+        SettingsError: if a recipe is wrong.
+        InputError: if molecules are missing.
+    """
+    recipes, weights = [], []
+    for weight, recipe, folder in _read_recipes(config, base):
+        library = recipe_library(recipe, recipe_files(recipe, folder, molecules))
+        recipes.append((recipe, tuple(m for m in library if m.name not in config.hold_out)))
+        weights.append(weight)
+    noise = tuple(base / name for name in config.data.noise)
+    head = config.network_config().head
+    scale = config.augment.pixel_scale
+    return RecipeMaker(tuple(recipes), tuple(weights), head, scale, config.seed, noise, config.data.noise_chance)
