@@ -52,7 +52,7 @@ def test_images_that_the_record_lists_are_not_held_out_whatever_is_said(series):
     assert again["held_out"] is False
     assert again["use"] == "seen"
     assert "--held-out names images that the volume was made from" in found["warnings"][0]
-    assert "WARNING: --held-out names images" in result.stderr
+    assert "Warning: --held-out names images" in result.stderr
     assert "reprojection at held-out tilts" in found["skipped"]
     assert "seen images" in result.stdout
     assert "held-out images" not in result.stdout
@@ -231,4 +231,4 @@ def test_halves_of_a_network_say_what_they_share_and_how_far_the_data_reach(tmp_
     halves = [str(tmp_path / f"ts_rec_{n}.mrc") for n in ("EVN", "ODD")]
     assert "made by a network" in CliRunner().invoke(main, ["fsc", *halves]).stderr
     result = evaluate(tmp_path / "ts_rec.mrc", "--half1", halves[0], "--half2", halves[1], "-o", tmp_path / "r.html")
-    assert "WARNING: Both halves were made by a network" in result.stderr
+    assert "Warning: Both halves were made by a network" in result.stderr

@@ -275,7 +275,7 @@ def test_halves_that_cannot_be_right_are_refused_in_one_line(tmp_path, judge):
     _, paths = shells(tmp_path)
     even = np.array(read_mrc(paths["even"]).data)
     write_stack(paths["odd"], even, SHELLS, "made for a test", overwrite=True)
-    assert "the same voxels" in refused(judge, "--judges", "halves", "--methods", "FBP")
+    assert "have the same noise" in refused(judge, "--judges", "halves", "--methods", "FBP")
 
 
 def test_all_leaves_out_what_lacks_files_and_a_choice_must_exist(tmp_path, judge):

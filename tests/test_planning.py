@@ -173,7 +173,8 @@ def test_a_share_of_back_projection_is_planned_for(size, stacks, machine):
     """On the smallest card and the largest; it needs memory of its own."""
     for card_gb in (CARDS_GB[0], CARDS_GB[-1]):
         machine(card_gb)
-        alone, mixed = (planned(stacks, size, "--fbp-share", share)["cuda:0"] for share in ("0", "0.3"))
+        whole = ("--wedge-trust", "full")
+        alone, mixed = (planned(stacks, size, "--fbp-share", share, *whole)["cuda:0"] for share in ("0", "0.3"))
         assert mixed[4] <= mixed[1]
         if alone[2:4] == mixed[2:4]:
             assert mixed[4] > alone[4]

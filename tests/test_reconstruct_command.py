@@ -492,7 +492,7 @@ def test_images_may_be_prepared_several_at_a_time(how, tmp_path):
         done = []
         stack = prepare_stack(series, settings, tmp_path / "stack", lambda done=done: done.append(1), workers)
         assert len(done) == len(ANGLES)
-        found.append((stack.sigma, stack.clip_level, stack.path.read_bytes()))
+        found.append((stack.sigma, stack.clip_level, stack.pixels.read_bytes()))
         check_images(series, False, workers)
     assert all(one == found[0] for one in found)
     whole = stack.read_rows(0, stack.geometry.image_shape[0])

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 from PIL import Image
 
 from cryolithe.page import document
@@ -153,7 +154,9 @@ def in_browser(page, act):
     copy.write_text(text.replace("</body>", f"<script>{code}</script></body>"), encoding="utf-8")
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
     profile = f"--user-data-dir={page.parent / 'profile'}"
-    done = subprocess.run([BROWSER, *words, profile, copy.as_uri()], capture_output=True, timeout=240, check=True)
+    done = subprocess.run(
+        [BROWSER, *words, profile, copy.as_uri()], capture_output=True, timeout=PATIENCE_S, check=True
+    )
     return done.stdout.decode("utf-8")
 
 

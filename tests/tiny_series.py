@@ -74,7 +74,7 @@ def tree(folder):
 # What is printed when a run begins; what fails later comes after these lines, and nothing else.
 BEGUN = ("Geometry: ", "Plan: ")
 # The same for a network, which is given noise in these tests.
-BEGUN_NETWORK = (*BEGUN, "Contrast: ", "Warning: contrast: ", "Fusion: ")
+BEGUN_NETWORK = (*BEGUN, "Contrast: ", "Warning: contrast: ", "Fusion: ", "Missing wedge: ")
 
 
 def refused(folder, arguments, *fragments, before=()):

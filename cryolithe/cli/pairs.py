@@ -60,9 +60,9 @@ def check(manifest: Path, data: Path | None, only: tuple[str, ...], record: Path
         check_ending(record, (".yaml", ".yml"), "a manifest", "--record")
     manifest = find_recipe(manifest, "pairs")
     read = read_manifest(manifest)
+    chosen = read.select(only)
     root = _root(manifest, read, data)
     reports = []
-    chosen = read.select(only)
     for number, pair in enumerate(chosen, 1):
         with progress_watcher() as watcher:
             watcher.stage(f"Checking {pair.name} ({number} of {len(chosen)})", 1)
@@ -98,8 +98,8 @@ def build(manifest: Path, output: Path, data: Path | None, only: tuple[str, ...]
     check_folder_name(output)
     manifest = find_recipe(manifest, "pairs")
     read = read_manifest(manifest)
-    root = _root(manifest, read, data)
     pairs = read.select(only)
+    root = _root(manifest, read, data)
     make_folder(output)
     failed = 0
     for number, pair in enumerate(pairs, 1):
