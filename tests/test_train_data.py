@@ -256,7 +256,7 @@ class Always:
 @pytest.mark.parametrize(("size", "workers", "every"), [(3, 1, 1), (4, 2, 1), (2, 1, 3)])
 def test_the_pool_keeps_no_series_that_nobody_takes(size, workers, every, monkeypatch):
     """Series that were made ahead are dropped when their time in the pool has passed without a draw."""
-    monkeypatch.setattr("cryolithe.training.sources._with_tensors", lambda series, device: series)
+    monkeypatch.setattr("cryolithe.training.sources.as_tensors", lambda series, device: series)
     pool = PoolSource(numbered, size, every, workers)
     try:
         for step in range(60):
