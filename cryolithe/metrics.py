@@ -158,8 +158,59 @@ def shell_correlation(
         shape: of the volumes.
         tilt_range_deg: lowest and highest tilt angle, degrees.
     """
+    measured, missing = shell_sums(spectrum_a, spectrum_b, shape, tilt_range_deg)
+    both = measured + missing
+    wedge = tilt_range_deg is not None
+    return FscCurve(
+        frequency_per_px=np.arange(len(both.ab)) / min(shape),
+        total=both.fsc,
+        measured=measured.fsc if wedge else None,
+        missing=missing.fsc if wedge else None,
+        counts=np.rint(both.counts).astype(np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class ShellSums:
+    """Sums over coefficients of each shell, of two spectra A and B; shape ``(S,)`` each.
+
+    Attributes:
+        ab: Re A B*.
+        aa: |A|².
+        bb: |B|².
+        counts: how many coefficients of the whole spectrum these are.
+    """
+
+    ab: FloatArray
+    aa: FloatArray
+    bb: FloatArray
+    counts: FloatArray
+
+    def __add__(self, other: ShellSums) -> ShellSums:
+        """Of the coefficients of both."""
+        return ShellSums(self.ab + other.ab, self.aa + other.aa, self.bb + other.bb, self.counts + other.counts)
+
+    @property
+    def fsc(self) -> FloatArray:
+        """Correlation by shell; NaN where there is none."""
+        power = np.sqrt(self.aa * self.bb)
+        return np.divide(self.ab, power, out=np.full(len(power), np.nan), where=power > 0)
+
+    def correlation(self, shells: NDArray[np.bool_]) -> float:
+        """Correlation over some shells together; 0 without power."""
+        power = math.sqrt(float(self.aa[shells].sum()) * float(self.bb[shells].sum()))
+        return float(self.ab[shells].sum()) / power if power > 0 else 0.0
+
+
+def shell_sums(
+    spectrum_a: Array, spectrum_b: Array, shape: tuple[int, ...], tilt_range_deg: tuple[float, float] | None = None
+) -> tuple[ShellSums, ShellSums]:
+    """Sums of the measured and of the missing coefficients; arguments as for `shell_correlation`.
+
+    Without a range all are measured. Corners beyond Nyquist are left out.
+    """
     shells = min(shape) // 2 + 1
-    # Row 0: measured, row 1: missing; the last column collects the corners beyond Nyquist.
+    # Row 0: measured, row 1: missing; the last column collects the corners.
     sums = {name: np.zeros((2, shells + 1)) for name in ("ab", "aa", "bb", "count")}
     for plane in spectrum_planes(shape):
         slot = plane.shell
@@ -170,20 +221,8 @@ def shell_correlation(
         for name, term in terms.items():
             found = np.bincount(slot.ravel(), (plane.times * term).ravel(), minlength=sums[name].size)
             sums[name] += found.reshape(sums[name].shape)
-
-    def correlation(rows: slice) -> FloatArray:
-        ab, aa, bb = (sums[name][rows, :shells].sum(axis=0) for name in ("ab", "aa", "bb"))
-        power = np.sqrt(aa * bb)
-        return np.divide(ab, power, out=np.full(shells, np.nan), where=power > 0)
-
-    wedge = tilt_range_deg is not None
-    return FscCurve(
-        frequency_per_px=np.arange(shells) / min(shape),
-        total=correlation(slice(None)),
-        measured=correlation(slice(0, 1)) if wedge else None,
-        missing=correlation(slice(1, 2)) if wedge else None,
-        counts=np.rint(sums["count"][:, :shells].sum(axis=0)).astype(np.int64),
-    )
+    measured, missing = (ShellSums(*(values[row, :shells] for values in sums.values())) for row in (0, 1))
+    return measured, missing
 
 
 def check_tilt_range(tilt_range_deg: tuple[float, float]) -> None:

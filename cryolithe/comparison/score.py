@@ -26,8 +26,8 @@ from cryolithe.errors import InputError
 from cryolithe.evaluation.matching import MatchingScore, match_template
 from cryolithe.evaluation.wedge import wedge_energy
 from cryolithe.fidelity import class_fidelity
-from cryolithe.metrics import check_volume, is_measured, shell_correlation
-from cryolithe.spectra import half_spectrum, spectrum_planes
+from cryolithe.metrics import check_volume, shell_correlation, shell_sums
+from cryolithe.spectra import half_spectrum
 
 Array = NDArray[Any]
 
@@ -127,7 +127,7 @@ def _transformed(candidate: Candidate, setting: Setting) -> _Raw:
     first, second = candidate.first, candidate.second
     _check(candidate, _shape(candidate))
     spectra = half_spectrum(first), half_spectrum(second)
-    sums = _sums(*spectra, first.shape, setting.tilt_range_deg)
+    sums, _ = shell_sums(*spectra, first.shape, setting.tilt_range_deg)
     valid = np.isfinite(sums.fsc)
     valid[0] = False
     if setting.shared_per_px is not None:
@@ -144,46 +144,11 @@ def _only(values: FloatArray, valid: NDArray[np.bool_]) -> FloatArray:
     return np.where(valid, values, np.nan)
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """Sums over the measured coefficients of each shell, of two spectra A and B; shape ``(S,)`` each."""
-
-    ab: FloatArray
-    aa: FloatArray
-    bb: FloatArray
-    counts: FloatArray
-
-    @property
-    def fsc(self) -> FloatArray:
-        """Correlation by shell; NaN where there is none."""
-        power = np.sqrt(self.aa * self.bb)
-        return np.divide(self.ab, power, out=np.full(len(power), np.nan), where=power > 0)
-
-    def correlation(self, shells: NDArray[np.bool_]) -> float:
-        """Correlation over some shells together; 0 without power."""
-        power = math.sqrt(float(self.aa[shells].sum()) * float(self.bb[shells].sum()))
-        return float(self.ab[shells].sum()) / power if power > 0 else 0.0
-
-
-def _sums(a: Array, b: Array, shape: tuple[int, ...], tilt_range_deg: tuple[float, float]) -> _Sums:
-    """Of two half spectra made by `cryolithe.spectra.half_spectrum`, corners beyond Nyquist left out."""
-    shells = min(shape) // 2 + 1
-    found = np.zeros((4, shells + 1))
-    for plane in spectrum_planes(shape):
-        weight = plane.times * is_measured(plane.kx, plane.kz, tilt_range_deg)
-        at, bt = a[plane.index], b[plane.index]
-        terms = ((at * bt.conj()).real, np.abs(at) ** 2, np.abs(bt) ** 2, 1.0)
-        for row, term in enumerate(terms):
-            found[row] += np.bincount(plane.shell.ravel(), (weight * term).ravel(), minlength=shells + 1)
-    ab, aa, bb, counts = found[:, :shells]
-    return _Sums(ab, aa, bb, counts)
-
-
 def _scores(candidate: Candidate, raw: _Raw, setting: Setting) -> Scores:
     shape, tilts = candidate.first.shape, setting.tilt_range_deg
     # One after the other: a spectrum is as large as its volume.
-    one = _sums(half_spectrum(candidate.first), raw.spectra[1], shape, tilts)
-    two = _sums(half_spectrum(candidate.second), raw.spectra[0], shape, tilts)
+    one, _ = shell_sums(half_spectrum(candidate.first), raw.spectra[1], shape, tilts)
+    two, _ = shell_sums(half_spectrum(candidate.second), raw.spectra[0], shape, tilts)
     fsc = _only((one.fsc + two.fsc) / 2, raw.valid)
     # A wedge that a network fills correlates with nothing: only what was measured counts.
     half = HalfScore(
