@@ -18,14 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.errors import CryoLitheError, SettingsError
-from cryolithe.limits import usable_cores
-from cryolithe.reconstruction.applying import found_curve, found_trust, make_method, network_rows_of, volume_scale
-from cryolithe.reconstruction.fitting import fit
+from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
+from cryolithe.reconstruction.fitting import fit, image_workers_of
 from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
-from cryolithe.reconstruction.looking import planned_polarity, settled_polarity
-from cryolithe.reconstruction.networks import fbp_share
-from cryolithe.reconstruction.plan import BASE_BYTES, memory_budget_bytes
-from cryolithe.reconstruction.preparation import PreparedStack, check_images, image_workers, prepare_stack
+from cryolithe.reconstruction.preparation import PreparedStack, check_images, prepare_stack
+from cryolithe.reconstruction.settling import settled
 from cryolithe.reconstruction.slabs import run_slabs
 from cryolithe.reconstruction.storing import scaled
 from cryolithe.work.watcher import Watcher
@@ -167,7 +164,7 @@ def block_maker(job: Job, folder: Path, watcher: Watcher) -> BlockMaker:
         )
     # What is found in parts of a series is found in the same parts on one device and on several.
     run = replace(run, devices=run.devices[:1])
-    workers = _workers(run)
+    workers = image_workers_of(run)
     watcher.stage("Checking images", 1)
     for note in (*run.series.notes, *check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), workers)):
         watcher.note(f"Note on {job.tilts.name}: {note}")
@@ -176,24 +173,4 @@ def block_maker(job: Job, folder: Path, watcher: Watcher) -> BlockMaker:
     stack = prepare_stack(run.series, run.preparation, path, lambda: watcher.advance(1), workers)
     fitting = fit(run)
     plan: dict[str, Any] = {"slab_rows": fitting.slab_rows, "batch": fitting.batch}
-    if run.model is None:
-        return BlockMaker(run, stack, plan)
-    watcher.stage("Looking at the contrast", 1)
-    plan["polarity"] = settled_polarity(run, stack).record()
-    polarity = planned_polarity(plan)
-    for line in (polarity.line, *polarity.warnings) if polarity else ():
-        watcher.note(line)
-    if fbp_share(run.model, job.settings.fbp_share):
-        watcher.stage("Comparing with the back-projection", 1)
-        plan["fusion"] = found_curve(run, stack, plan, watcher.note).record()
-    trust = found_trust(run, stack, plan, watcher)
-    plan["wedge_trust"] = None if trust is None else trust.record()
-    return BlockMaker(run, stack, plan)
-
-
-def _workers(run: ResolvedJob) -> int:
-    """Images to prepare at a time; what comes out does not depend on it."""
-    cpu = torch.device("cpu")
-    budget = memory_budget_bytes(run.job.settings.max_memory if run.device.type == "cpu" else None, cpu)
-    threads = min(torch.get_num_threads(), usable_cores())
-    return image_workers(run.series.geometry.image_shape, threads, budget - BASE_BYTES)
+    return BlockMaker(run, stack, settled(run, stack, plan, watcher))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from cryolithe.errors import ResourceError
+from cryolithe.limits import usable_cores
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
@@ -21,8 +22,17 @@ from cryolithe.reconstruction.methods import (
     trunk_row_bytes,
 )
 from cryolithe.reconstruction.networks import fbp_share, published_demand, wedge_trust
-from cryolithe.reconstruction.plan import GPU_BASE_BYTES, Demand, free_bytes, memory_budget_bytes, run_bytes, slab_rows
+from cryolithe.reconstruction.plan import (
+    BASE_BYTES,
+    GPU_BASE_BYTES,
+    Demand,
+    free_bytes,
+    memory_budget_bytes,
+    run_bytes,
+    slab_rows,
+)
 from cryolithe.reconstruction.planes import plane_filter_bytes
+from cryolithe.reconstruction.preparation import image_workers
 
 # Lower slabs spend more on the rows beyond their ends than smaller blocks cost.
 ENOUGH_ROWS = 32
@@ -161,3 +171,10 @@ def _method_demand(run: ResolvedJob, batch: int) -> Demand:
 def _index_bytes(points: int, directions: int = 1) -> int:
     """Of a projector for slices of so many voxels times tilts: what it keeps, and what it makes at a time."""
     return directions * 12 * min(PIXELS_PER_VOXEL * points, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK
+
+
+def image_workers_of(run: ResolvedJob) -> int:
+    """Images to prepare at a time, with the host's cores in its memory."""
+    budget = memory_budget_bytes(run.job.settings.max_memory if run.device.type == "cpu" else None, _CPU)
+    threads = min(torch.get_num_threads(), usable_cores())
+    return image_workers(run.series.geometry.image_shape, threads, budget - BASE_BYTES)

@@ -13,7 +13,6 @@ F is filtered by g c where it costs least: over the detector, before back-projec
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ from numpy.typing import NDArray
 from cryolithe.filters import extend_rows, padded_length, ramp_response
 from cryolithe.projector import Projector
 from cryolithe.projector.classical import WINDOW
-from cryolithe.reconstruction.planes import PlaneFilter, faded, measured_region
+from cryolithe.reconstruction.part_spectra import frequencies_of, spectrum_of, times_counted
+from cryolithe.reconstruction.planes import PlaneFilter, measured_region
 
 # Shells between zero and Nyquist in which amplitudes are compared.
 SHELLS = 24
@@ -137,10 +137,7 @@ def match_amplitudes(
         if not all(bool(torch.isfinite(part).all()) for part in (ours, back)):
             continue
         shell, weight = (torch.from_numpy(table).to(ours.device) for table in _shells(tuple(ours.shape), angles_deg))
-        fade = functools.reduce(torch.mul, (faded(size, axis).to(ours.device) for axis, size in enumerate(ours.shape)))
-        a, b = (
-            torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * fade).flatten() for part in (ours, back)
-        )
+        a, b = spectrum_of(ours), spectrum_of(back)
         for sums, values in ((common, (a * b.conj()).real), (power, b.abs().square_())):
             np.add(sums, torch.bincount(shell, weight * values, SHELLS + 2)[: SHELLS + 1].cpu().numpy(), out=sums)
     filled = np.flatnonzero(power[1:] > 0)
@@ -153,14 +150,10 @@ def match_amplitudes(
 
 def _shells(shape: tuple[int, ...], angles_deg: tuple[float, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Shell of each frequency of a real transform, flat, and how much it counts: not beyond what tilts measured."""
-    z, y, x = (
-        f.reshape([-1 if axis == other else 1 for other in range(3)])
-        for axis, f in enumerate((np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), np.fft.rfftfreq(shape[2])))
-    )
+    z, y, x = frequencies_of(shape)
     radius = np.sqrt(z**2 + y**2 + x**2)
     shell = np.minimum(np.rint(2 * SHELLS * radius), SHELLS + 1).astype(np.int64)
-    twice = np.where((x == 0) | (x == 0.5), 1.0, 2.0)
-    weight = twice * measured_region(angles_deg, z, x, shape[0]) * np.ones_like(radius)
+    weight = times_counted(x) * measured_region(angles_deg, z, x, shape[0]) * np.ones_like(radius)
     return shell.ravel(), weight.ravel()
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import ResourceError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.int8 import int8_scale
-from cryolithe.reconstruction.fitting import fit
+from cryolithe.reconstruction.fitting import fit, image_workers_of
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.outputs import working_dtype
@@ -23,13 +23,10 @@ from cryolithe.reconstruction.plan import free_bytes
 from cryolithe.reconstruction.preparation import check_images, prepare_stack
 from cryolithe.reconstruction.run import (
     first_plan,
-    image_workers_of,
     make_slabs,
     self_checked,
-    with_fusion,
-    with_polarity,
-    with_trust,
 )
+from cryolithe.reconstruction.settling import settled
 from cryolithe.reconstruction.sidecar import geometry_line, sidecar_record
 from cryolithe.reconstruction.slab_folder import Slab
 from cryolithe.reconstruction.sources import offers
@@ -85,9 +82,6 @@ class _HeldSlabs:
         """The volume so far."""
         return self._writer.voxels
 
-    def settle(self, plan: dict[str, Any]) -> None:
-        """Nothing: no later run goes on from here."""
-
     def done(self, entry: Slab) -> None:
         """Note a slab."""
         self.slabs.append(entry)
@@ -119,9 +113,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     watcher.stage("Preparing images", run.series.geometry.tilts)
     stack = prepare_stack(run.series, run.preparation, None, lambda: watcher.advance(1), image_workers_of(run))
     held = _HeldSlabs(run.grid.shape, working_dtype(run.job.settings))
-    plan = with_polarity(run, held, plan, stack, watcher)
-    plan = with_fusion(run, held, plan, stack, watcher)
-    plan = with_trust(run, held, plan, stack, watcher)
+    plan = settled(run, stack, plan, watcher)
     prepared = time.monotonic()
     plan = {**plan, **make_slabs(run, held, plan, stack, watcher)}
     watcher.stage("Comparing the volume with its images", 1)

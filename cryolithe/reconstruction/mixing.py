@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.projector import make_projector
-from cryolithe.projector.classical import WINDOW, fbp
+from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
 from cryolithe.reconstruction.methods import FbpMethod, NetworkMethod, SlabMethod
 from cryolithe.reconstruction.slabs import compute_slab, slab_method_at
@@ -96,8 +96,8 @@ def measure_curve(
     method = make(parts.grid)
     back = FbpMethod(make_projector(geometry, (depth, width), method.device), WINDOW)
     every = np.arange(geometry.tilts)
-    made = _make_parts(method, every, [(back, every)], parts, read, note)
-    return FusionCurve(share, _matched([(ours, backs[0]) for ours, backs in made], geometry.angles_deg))
+    pairs = list(_make_parts(method, every, (back, every), parts, read, note))
+    return FusionCurve(share, _matched(pairs, geometry.angles_deg))
 
 
 @torch.inference_mode()
@@ -123,48 +123,36 @@ def measure_trust(
         ResourceError: if memory runs out or a GPU fails.
     """
     depth, _, width = parts.grid.shape
-    trials = []
-    for kept, left_out in ((trial.inner, trial.ends), (trial.others, trial.between)):
-        method = make(kept, parts.grid)
-        back = FbpMethod(make_projector(geometry, (depth, width), method.device), "ramp")
-        made = _make_parts(method, kept, [(back, left_out)], parts, read, note)
-        trials.append([(ours, backs[0], left_out) for ours, backs in made])
+    methods = make(trial.inner, parts.grid), make(trial.others, parts.grid)
+    projector = make_projector(geometry, (depth, width), methods[0].device)
+    back = FbpMethod(projector, "ramp")
 
-    def seen(where: torch.device) -> Iterator[tuple[Seen, Seen]]:
-        projector = make_projector(geometry, (depth, width), where)
-        for both in zip(*trials, strict=True):
-            first, second = (
-                Seen(ours, back, fbp(projector, _only(projector.forward(ours), tilts), "ramp"))
-                for ours, back, tilts in ((ours.to(where), back.to(where), tilts) for ours, back, tilts in both)
-            )
-            yield first, second
+    def seen(method: NetworkMethod, kept: NDArray[np.int64], left_out: NDArray[np.int64]) -> Iterator[Seen]:
+        for ours, theirs in _make_parts(method, kept, (back, left_out), parts, read, note):
+            again = _only(projector.forward(ours.to(projector.device)), left_out)
+            yield Seen(ours, theirs.to(ours), compute_slab(back, again, note).values.to(ours))
 
-    try:
-        return confirmed_trust(seen(method.device), geometry, trial)
-    except (MemoryError, RuntimeError) as error:
-        if method.device.type == "cpu" or not is_out_of_memory(error):
-            raise
-    free_cached_memory()
-    return confirmed_trust(seen(torch.device("cpu")), geometry, trial)
+    # Part by part, so that no more than one is held.
+    first = seen(methods[0], trial.inner, trial.ends)
+    second = seen(methods[1], trial.others, trial.between)
+    return confirmed_trust(zip(first, second, strict=True), geometry, trial)
 
 
 def _make_parts(
     network: NetworkMethod,
     kept: NDArray[np.int64],
-    backs: list[tuple[FbpMethod, NDArray[np.int64]]],
+    back: tuple[FbpMethod, NDArray[np.int64]],
     parts: Parts,
     read: Reader,
     note: Callable[[str], object],
-) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
-    """Of each part the network's voxels of the tilts ``kept``, and back-projections, each of some tilts."""
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Of each part the network's voxels of the tilts ``kept``, and the back-projection of some tilts."""
     method: SlabMethod = network
     note = functools.cache(note)  # the same words once, not for every part
     height = parts.grid.shape[1]
     slab = max(method.row_multiple, min(read.rows_at_a_time, height) // method.row_multiple * method.row_multiple)
-    pairs = []
     for part in parts.starts:
-        ours: list[torch.Tensor] = []
-        theirs: list[list[torch.Tensor]] = [[] for _ in backs]
+        ours, theirs = [], []
         for start in range(part, part + height, slab):
             high = min(slab, part + height - start)
             whole = high + -high % method.row_multiple
@@ -173,12 +161,10 @@ def _make_parts(
             method, made, _ = compute_slab(slab_method_at(method, start), seen, note)
             ours.append(made[:, :high])
             inner = rows[:, method.halo_px : method.halo_px + high]
-            for (back, tilts), slabs in zip(backs, theirs, strict=True):
-                slabs.append(compute_slab(back, _only(inner, tilts), note).values)
-        pairs.append((_joined(ours), [_joined(slabs) for slabs in theirs]))
+            theirs.append(compute_slab(back[0], _only(inner, back[1]), note).values)
+        yield _joined(ours), _joined(theirs)
     if isinstance(method, NetworkMethod):
         method.engine.forget()
-    return pairs
 
 
 def _only(rows: torch.Tensor, tilts: NDArray[np.int64]) -> torch.Tensor:

@@ -45,7 +45,7 @@ class PlaneFilter:
         return [size + sum(pad) for size, pad in zip(self.slice_shape, self.padding, strict=True)]
 
     def __call__(self, volume: torch.Tensor) -> torch.Tensor:
-        """The measured part of a volume ``(z, y, x)``, in its place."""
+        """Filter a volume ``(z, y, x)`` in its place."""
         y = 0
         while y < volume.shape[1]:
             planes = volume[:, y : y + self.at_once].transpose(0, 1)
@@ -130,11 +130,3 @@ def measured_region(
 
     # k and -k are the same wave.
     return np.maximum(inside(frequency_z, frequency_x), inside(-frequency_z, -frequency_x))
-
-
-def faded(size: int, axis: int) -> torch.Tensor:
-    """Weights along one of three axes that rise over an eighth of it at either end, float64."""
-    edge = max(1, size // 8)
-    near = (np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5) / edge
-    weights = torch.from_numpy(0.5 - 0.5 * np.cos(np.pi * np.minimum(near, 1.0)))
-    return weights.view([-1 if axis == other else 1 for other in range(3)])

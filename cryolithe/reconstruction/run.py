@@ -17,10 +17,9 @@ from cryolithe.device import free_cached_memory, is_out_of_memory, precision_nam
 from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.inference.pooling import GpuPool
-from cryolithe.limits import usable_cores
-from cryolithe.reconstruction.applying import found_curve, found_trust, make_method, network_rows_of, volume_scale
+from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
 from cryolithe.reconstruction.estimate import estimate
-from cryolithe.reconstruction.fitting import Fit, fit, fit_slabs, memory_table, predicted
+from cryolithe.reconstruction.fitting import Fit, fit, fit_slabs, image_workers_of, memory_table, predicted
 from cryolithe.reconstruction.job import (
     FREE_SETTINGS,
     Finished,
@@ -29,16 +28,14 @@ from cryolithe.reconstruction.job import (
     already_done,
     check_files,
 )
-from cryolithe.reconstruction.looking import planned_polarity, settled_polarity
+from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
-from cryolithe.reconstruction.mixing import planned_curve, planned_trust
-from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.reconstruction.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
-from cryolithe.reconstruction.plan import BASE_BYTES, memory_budget_bytes
-from cryolithe.reconstruction.preparation import PreparedStack, check_images, image_workers, prepare_stack
+from cryolithe.reconstruction.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruction.preview import write_preview
 from cryolithe.reconstruction.remedies import checked
 from cryolithe.reconstruction.selfcheck import SelfCheck, self_check
+from cryolithe.reconstruction.settling import settled
 from cryolithe.reconstruction.sidecar import geometry_line
 from cryolithe.reconstruction.slab_folder import SlabFolder, SlabPlace
 from cryolithe.reconstruction.slabs import run_slabs
@@ -79,9 +76,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         watcher.note(geometry_line(run))
         watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
         stack = _prepared(run, folder, watcher)
-        plan = with_polarity(run, folder, plan, stack, watcher)
-        plan = with_fusion(run, folder, plan, stack, watcher)
-        plan = with_trust(run, folder, plan, stack, watcher)
+        plan = settled(run, stack, plan, watcher, folder.settle)
         prepared = time.monotonic()
         plan = {**plan, **make_slabs(run, folder, plan, stack, watcher)}
         if not run.files.unchanged:
@@ -243,67 +238,6 @@ def _prepared(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> Prepare
     watcher.stage("Preparing images", run.series.geometry.tilts)
     workers = image_workers_of(run)
     return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1), workers)
-
-
-def image_workers_of(run: ResolvedJob) -> int:
-    """Images to prepare at a time, with the host's cores in its memory."""
-    cpu = torch.device("cpu")
-    budget = memory_budget_bytes(run.job.settings.max_memory if run.device.type == "cpu" else None, cpu)
-    threads = min(torch.get_num_threads(), usable_cores())
-    return image_workers(run.series.geometry.image_shape, threads, budget - BASE_BYTES)
-
-
-def with_polarity(
-    run: ResolvedJob, folder: SlabPlace, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
-) -> dict[str, Any]:
-    """The journal's first line with what dense matter is taken to be; what an unfinished run settled stays."""
-    polarity = planned_polarity(plan)
-    if polarity is None and run.model is not None:
-        watcher.stage("Looking at the contrast", 1)
-        polarity = settled_polarity(run, stack)
-        plan = {**plan, "polarity": polarity.record()}
-        folder.settle(plan)
-    if polarity is not None:
-        watcher.note(polarity.line)
-        for warning in polarity.warnings:
-            watcher.note(f"Warning: {warning}")
-    return plan
-
-
-def with_fusion(
-    run: ResolvedJob, folder: SlabPlace, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
-) -> dict[str, Any]:
-    """The journal's first line with how filtered back-projection is mixed in; what an unfinished run settled stays."""
-    if run.model is None:
-        return plan
-    curve = planned_curve(plan)
-    if curve is None:
-        if fbp_share(run.model, run.job.settings.fbp_share) == 0:
-            return plan
-        watcher.stage("Comparing with the back-projection", 1)
-        curve = found_curve(run, stack, plan, watcher.note)
-        plan = {**plan, "fusion": curve.record()}
-        folder.settle(plan)
-    watcher.note(
-        f"Fusion: {curve.share:.0%} of what the tilts measured comes from filtered back-projection (--fbp-share)."
-    )
-    return plan
-
-
-def with_trust(
-    run: ResolvedJob, folder: SlabPlace, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
-) -> dict[str, Any]:
-    """The journal's first line with how much of the missing wedge stays; what an unfinished run settled stays."""
-    if run.model is None:
-        return plan
-    if "wedge_trust" not in plan:
-        found = found_trust(run, stack, plan, watcher)
-        plan = {**plan, "wedge_trust": None if found is None else found.record()}
-        folder.settle(plan)
-    trust = planned_trust(plan)
-    if trust is not None:
-        watcher.note(trust.line(run.voxel_size_angstrom))
-    return plan
 
 
 def make_slabs(

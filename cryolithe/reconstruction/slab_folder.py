@@ -48,10 +48,6 @@ class SlabPlace(Protocol):
         """Finished slabs in the order in which they were made."""
         ...
 
-    def settle(self, plan: dict[str, Any]) -> None:
-        """More of what is being done is known now."""
-        ...
-
     def done(self, entry: Slab) -> None:
         """Note a slab that is written."""
         ...

@@ -17,7 +17,6 @@ multiplied by h, which is the best that one number for a frequency can do.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,8 +25,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.planes import PlaneFilter, faded, measured_region, whole_turn
+from cryolithe.reconstruction.part_spectra import frequencies_of, spectrum_of, times_counted
+from cryolithe.reconstruction.planes import PlaneFilter, measured_region, whole_turn
 
 # Bins of q between zero and Nyquist.
 BINS = 12
@@ -122,9 +123,7 @@ def choose_trial(angles_deg: tuple[float, ...]) -> Trial | None:
     """Which tilts are left out; None where there are too few, or where nothing is missing."""
     angles = np.asarray(angles_deg)
     order, distinct = np.argsort(angles, kind="stable"), np.unique(angles)
-    if len(distinct) < FEWEST_TILTS:
-        return None
-    if whole_turn(angles_deg):
+    if len(distinct) < FEWEST_TILTS or whole_turn(angles_deg):
         return None
     count = max(2, round(len(order) / _ENDS))
     low, high = order[:count][::-1], order[-count:]  # from the inside to the outside
@@ -162,22 +161,29 @@ def confirmed_trust(parts: Iterable[tuple[Seen, Seen]], geometry: TiltGeometry, 
     sums = np.zeros((2, 3, BINS))
     for trials in parts:
         if all(bool(torch.isfinite(voxels).all()) for seen in trials for voxels in seen):
-            sums += np.array([_sums(seen, angles[trial.inner], angles) for seen in trials])
+            sums += np.array([_sums_somewhere(seen, angles[trial.inner], angles) for seen in trials])
     made, still = (_Region(*region) for region in sums)
     return _trust(still, made)
 
 
+def _sums_somewhere(seen: Seen, inner_deg: NDArray[np.float64], all_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`_sums` on a device that has the memory for it."""
+    try:
+        return _sums(seen, inner_deg, all_deg)
+    except (MemoryError, RuntimeError) as error:
+        if seen.network.device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    free_cached_memory()
+    return _sums(Seen(*(voxels.cpu() for voxels in seen)), inner_deg, all_deg)
+
+
 def _sums(seen: Seen, inner_deg: NDArray[np.float64], all_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     """A `_Region` of a part as an array."""
-    shape = tuple(seen.network.shape)
     device = seen.network.device
-    fade = functools.reduce(torch.mul, (faded(size, axis).to(device) for axis, size in enumerate(shape)))
-    bins, weight = _bins(shape, inner_deg, all_deg)
+    bins, weight = _bins(tuple(seen.network.shape), inner_deg, all_deg)
     where = torch.from_numpy(np.flatnonzero(weight)).to(device)
     counts, place = torch.from_numpy(weight).to(device)[where], torch.from_numpy(bins).to(device)[where]
-    a, b, c = (
-        torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * fade).flatten()[where] for part in seen
-    )
+    a, b, c = (spectrum_of(part)[where] for part in seen)
     found = [
         torch.bincount(place, values, BINS + 1)[:BINS].cpu().numpy()
         for values in (
@@ -193,10 +199,7 @@ def _bins(
     shape: tuple[int, ...], inner_deg: NDArray[np.float64], all_deg: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Of each frequency of a real transform, flat: its bin, and how much it counts in what was made missing."""
-    z, y, x = (
-        f.reshape([-1 if axis == other else 1 for other in range(3)])
-        for axis, f in enumerate((np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), np.fft.rfftfreq(shape[2])))
-    )
+    z, y, x = frequencies_of(shape)
     radius = np.hypot(z, x)
     bins = np.minimum((2 * BINS * radius).astype(np.int64), BINS)
     angle = np.degrees(np.arctan2(z, x + 0.0 * z))
@@ -206,8 +209,7 @@ def _bins(
     measured = (angle >= low) & (angle <= high)
     seen = (angle >= float(all_deg.min()) - half) & (angle <= float(all_deg.max()) + half)
     away = np.minimum(*(np.abs(np.sin(np.radians(angle - end))) * radius * shape[0] for end in (low, high)))
-    twice = np.where((x == 0) | (x == 0.5), 1.0, 2.0) * np.ones_like(y)
-    weight = (seen & ~measured & (away >= _AWAY)) * twice
+    weight = (seen & ~measured & (away >= _AWAY)) * times_counted(x) * np.ones_like(y)
     return (bins * np.ones_like(y, dtype=np.int64)).ravel(), weight.ravel()
 
 
