@@ -179,6 +179,14 @@ def test_the_filter_keeps_what_was_measured_and_weakens_the_rest():
         assert ours == pytest.approx(share, abs=0.05), angle
 
 
+def test_what_is_the_same_along_x_stays_unless_nothing_is_wanted():
+    profile = torch.hann_window(64).view(64, 1, 1).expand(64, 2, 96).contiguous()
+    trust = WedgeTrust((0.2,) * BINS, "tilts")
+    torch.testing.assert_close(wedge_filter(trust, ANGLES, (64, 96), CPU)(profile.clone()), profile, atol=1e-5, rtol=0)
+    emptied = wedge_filter(constant_trust(0.0), ANGLES, (64, 96), CPU)(profile.clone())
+    assert float(emptied.var()) < 0.05 * float(profile.var())
+
+
 def test_the_filter_is_linear_and_all_of_it_is_nothing():
     rng = np.random.default_rng(0)
     a, b = (torch.from_numpy(rng.standard_normal((24, 3, 40), np.float32)) for _ in range(2))

@@ -15,7 +15,8 @@ of tilts that were left out has nothing to do with N, so it needs no truth. What
 high tilts look through do to amplitudes is in both and cancels. Noise that the network leaves in what was measured
 lowers b there, and h is then too large; as less was measured in the trial than in truth, h is also too small. A network
 that knows itself has h = 1. What it puts into the missing wedge is multiplied by h, which is the best that one number
-for a frequency can do.
+for a frequency can do. What is the same along x stays: where the ice ends and how dense it is on average at a height
+has no like among the tilts that could be left out, and is no structure.
 """
 
 from __future__ import annotations
@@ -286,6 +287,9 @@ def wedge_filter(
 
     def response(z: NDArray[np.floating], x: NDArray[np.floating]) -> NDArray[np.float64]:
         measured = measured_region(angles_deg, z, x, slice_shape[0])
-        return measured + (1 - measured) * trust.at(np.hypot(z, x))
+        kept = trust.at(np.hypot(z, x))
+        if trust.source != "setting":
+            kept[:, np.ravel(x) == 0] = 1.0
+        return measured + (1 - measured) * kept
 
     return PlaneFilter(response, slice_shape, device)
