@@ -355,7 +355,7 @@ def reconstructed(place, name, *flags):
 @pytest.mark.slow
 def test_the_share_is_said_recorded_and_decides(place):
     said, usual, record = reconstructed(place, "usual")
-    assert "Fusion: 30% of what the tilts measured" in said.stderr
+    assert "Fusion: where tilts measured, the volume is 70% network and 30% filtered back-projection" in said.stderr
     assert record["method"]["fusion"]["share"] == 0.3
     assert len(record["method"]["fusion"]["amplitude"]) == SHELLS
     said, alone, record = reconstructed(place, "alone", "--fbp-share", 0)

@@ -125,7 +125,7 @@ def told(result):
 def test_what_nothing_tells_is_said_in_the_line_on_geometry(tmp_path):
     stack, angles = write_stack(tmp_path / "ts.mrc", bead_images()), write_angles(tmp_path / "ts.tlt")
     result = made(stack, angles, "-o", tmp_path / "v.mrc", *FBP)
-    assert "images taken as aligned (not raw), tilt axis along y" in told(result)
+    assert "images taken as aligned, tilt axis along y" in told(result)
     assert TAKEN not in told(result)
     assert_beads(tmp_path / "v.mrc")
     turned = made(stack, angles, "--tilt-axis", 5, "-o", tmp_path / "w.mrc", *FBP)

@@ -63,6 +63,15 @@ VALUES = {
 }
 
 
+# Other settings that make a setting act: alone on the command line it would be refused.
+BESIDE = {
+    "filter": {"method": "fbp"},
+    "iterations": {"method": "sirt"},
+    "projector": {"method": "sirt"},
+    **{name: {"ctf": "flip"} for name in ("defocus_hand", "voltage", "cs", "amplitude_contrast")},
+}
+
+
 @pytest.fixture(params=FIELDS)
 def setting(request):
     """Each setting with its default, the file's value and the flag's."""
@@ -132,17 +141,18 @@ def test_order_of_authority_on_the_command_line(setting, resolved, tmp_path):
     name, default, in_file, in_flag = setting
     config, listing = tmp_path / "settings.yaml", tmp_path / "list.csv"
     config.write_text(yaml.safe_dump({name: in_file}))
-    files = ("ts.mrc", "ts.tlt")
+    beside = [word for key, value in BESIDE.get(name, {}).items() for word in flag(key, value)]
+    files = ("ts.mrc", "ts.tlt", *beside)
     assert getattr(resolved(*files)[0], name) == default
     assert getattr(resolved(*files, *flag(name, in_file))[0], name) == in_file
     assert getattr(resolved(*files, "--config", config)[0], name) == in_file
     assert getattr(resolved(*files, "--config", config, *flag(name, in_flag))[0], name) == in_flag
 
     listing.write_text(f"tilts,angles,{name}\na.mrc,a.tlt,{in_flag}\nb.mrc,b.tlt,\n")
-    rows = resolved("--list", listing, "--config", config)
+    rows = resolved("--list", listing, "--config", config, *beside)
     assert [getattr(row, name) for row in rows] == [in_flag, in_file]
     listing.write_text(f"tilts,angles,{name}\na.mrc,a.tlt,{in_file}\nb.mrc,b.tlt,\n")
-    rows = resolved("--list", listing, "--config", config, *flag(name, in_flag))
+    rows = resolved("--list", listing, "--config", config, *beside, *flag(name, in_flag))
     assert [getattr(row, name) for row in rows] == [in_flag, in_flag]
 
 

@@ -259,7 +259,7 @@ def test_too_few_tilts_for_a_trial_are_told_of(tmp_path):
         result = run(*common, *flags)
         assert result.exit_code == 0, result.output
         assert (f"fewer than {FEWEST_TILTS} angles" in result.stderr) == told
-        assert "Asking left-out tilts" not in result.stderr
+        assert "Testing the missing wedge" not in result.stderr
 
 
 def test_slabs_do_not_show(series):

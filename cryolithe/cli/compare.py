@@ -12,6 +12,7 @@ from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.reconstruct import settings_options
 from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.settings import ReconstructSettings, idle_settings, refuse_idle, resolve_settings
 
 if TYPE_CHECKING:
     from cryolithe.comparison.inputs import Beside
@@ -20,16 +21,17 @@ if TYPE_CHECKING:
     from cryolithe.comparison.value import Comparison
     from cryolithe.comparison.wishes import Wish
     from cryolithe.evaluation.figures import Drawn
-    from cryolithe.settings import ReconstructSettings
 
 FilePath = click.Path(path_type=Path)
 # Of reconstruct: what says where the images belong, not what is compared here or how a volume is stored.
 _OTHERS = {"method", "model", "format", "orientation", "dtype", "preview", "overwrite"}
+# Of those, what counts for half volumes too: contrast is that of particles and truth.
+_OF_VOLUMES = ("contrast", "device", "precision")
+# Of trainings, and their defaults.
+TRAINING = {"train_minutes": 3.0, "seed": 0}
 
 
 def _wanted_settings() -> tuple[str, ...]:
-    from cryolithe.settings import ReconstructSettings
-
     return tuple(name for name in ReconstructSettings.model_fields if name not in _OTHERS)
 
 
@@ -69,9 +71,7 @@ class _Outputs:
 @click.option(
     "--train-minutes",
     type=click.FloatRange(min=0, min_open=True),
-    default=3.0,
-    show_default=True,
-    help="Limit of the training of n2n, and of samba.",
+    help=f"Limit of the training of n2n, and of samba.  [default: {TRAINING['train_minutes']:g}]",
 )
 @click.option("--truth", type=FilePath, metavar="VOLUME", help="Of a simulated series: the specimen.")
 @click.option("--labels", type=FilePath, metavar="VOLUME", help="With --truth: classes of its voxels, as simulated.")
@@ -80,7 +80,7 @@ class _Outputs:
 @click.option("--kind", metavar="NAME", help="Which of the particles the template is (cryolitheMolecule or class).")
 @click.option("--particle-diameter", type=float, metavar="Å", help="Default: 280, a ribosome.")
 @click.option("--tilt-range", metavar="DEG|MIN,MAX", help="Of half volumes. Default: from their records, else ±60°.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of trainings.")
+@click.option("--seed", type=int, help=f"Of trainings.  [default: {TRAINING['seed']:g}]")
 @click.option("-o", "--output", type=FilePath, required=True, metavar="PAGE", help="Page to write (.html).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace the page and its tables; volumes made before are kept.")
@@ -110,7 +110,8 @@ def command(tilts: Path | None, angles: Path | None, output: Path, **options: An
 
     keep_freed_memory()
     outputs = _outputs(output, options.pop("overwrite"))
-    settings = _settings({name: options.pop(name) for name in _wanted_settings()})
+    flags = {name: options.pop(name) for name in _wanted_settings()}
+    settings = resolve_settings(flags, {}, {}, "", "")
     halves = {name: options.pop(name) for name in ("even", "odd", "half1", "half2")}
     _check_given(tilts, halves)
     from cryolithe.comparison.making import Choices
@@ -118,7 +119,10 @@ def command(tilts: Path | None, angles: Path | None, output: Path, **options: An
 
     methods, models = (_names(options.pop(name), f"--{name}") for name in ("methods", "models"))
     wishes = wishes_of(methods, models, series=halves["half1"] is None)
-    choices = Choices(options.pop("train_minutes"), settings.device, settings.precision, options.pop("seed"))
+    training = {name: options.pop(name) for name in ("train_minutes", "seed")}
+    _refuse_idle(flags | training, settings, wishes, series=halves["half1"] is None)
+    minutes, seed = (TRAINING[name] if value is None else value for name, value in training.items())
+    choices = Choices(minutes, settings.device, settings.precision, seed)
     dry_run = options.pop("dry_run")
     _check_files(outputs, [p for p in (tilts, angles, *halves.values(), *options.values()) if isinstance(p, Path)])
     _run(_Given(tilts, angles, halves, settings), wishes, choices, options, outputs, dry_run)
@@ -328,10 +332,27 @@ def _names(text: str | None, option: str) -> list[str]:
     return names
 
 
-def _settings(flags: dict[str, Any]) -> ReconstructSettings:
-    from cryolithe.settings import resolve_settings
-
-    return resolve_settings(flags, {}, {}, "", "")
+def _refuse_idle(flags: dict[str, Any], settings: ReconstructSettings, wishes: tuple[Wish, ...], series: bool) -> None:
+    """Raise SettingsError for an option that none of the methods has a use for."""
+    kinds = {wish.by for wish in wishes}
+    titles = ", ".join(wish.title for wish in wishes)
+    learning, networks = kinds & {"n2n", "samba"}, kinds & {"n2n", "samba", "n2n-general", "model"}
+    given = [name for name, value in flags.items() if value is not None]
+    for name in given:
+        flag = f"--{name.replace('_', '-')}"
+        if name in TRAINING and not learning:
+            raise SettingsError(f"{flag} is for the training of n2n and samba, which are not compared: {titles}")
+        if name == "precision" and not networks:
+            raise SettingsError(f"{flag} is for networks, of which none is compared: {titles}")
+        if name not in TRAINING and not series and name not in _OF_VOLUMES:
+            raise SettingsError(f"{flag} is for a tilt series: half volumes are taken as they are; leave it out")
+    if series:
+        by = {"model": "network", "sirt": "sirt"}
+        runs = {method: settings.model_copy(update={"method": method}) for method in ("network", "fbp", "sirt")}
+        refuse_idle(flags, list(runs.values()))  # whatever the method
+        made = [runs[by.get(kind, "fbp")] for kind in kinds]
+        for name in idle_settings(given, made, acting=("precision",)):
+            raise SettingsError(f"--{name.replace('_', '-')} has no part in what is compared: {titles}; leave it out")
 
 
 def _outputs(output: Path, overwrite: bool) -> _Outputs:

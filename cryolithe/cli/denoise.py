@@ -155,6 +155,7 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
     others = own_options().keys() - entry.option_names
     method = entry.load()
     job = method.job(given, {name: value for name, value in options.items() if name not in others})
+    _check_idle(context, job)
     job = _asked(job)
     place = join_processes(device, precision)
     try:
@@ -184,12 +185,26 @@ def _check_method(context: click.Context, method: str) -> None:
         SettingsError: names the option.
     """
     for name, option in own_options().items():
-        given = context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
-        if given and method not in owners(name):
+        if _is_given(context, name) and method not in owners(name):
             others = " or ".join(owners(name))
             raise SettingsError(f"{option.flag} goes with --method {others}, not with {method}")
     if not METHODS[method].distributed and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError(f"--method {method} trains in one process; start it without torchrun")
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+
+
+def _check_idle(context: click.Context, job: Job) -> None:
+    """Refuse options that change nothing.
+
+    Raises:
+        SettingsError: names the first one, and says why.
+    """
+    for name, reason in job.idle.items():
+        if _is_given(context, name):
+            raise SettingsError(f"--{name.rstrip('_').replace('_', '-')} {reason}")
 
 
 def _asked(job: Job) -> Job:

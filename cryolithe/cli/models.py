@@ -156,7 +156,8 @@ def info(name: str, as_json: bool) -> None:
     for section in ("config", "convention", "card"):
         # The published program's own words for what "config" says; --json has them.
         rows += [row for row in _flat(section, record[section]) if not row[0].startswith("card.published_config.")]
-    rows += _flat("scores", record["scores"]) + _flat(_REPEATABLE, record["procedural"])
+    scores = _flat("scores", record["scores"]) + _flat(_REPEATABLE, record["procedural"])
+    rows += [(key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in scores]
     _echo_rows(rows)
 
 

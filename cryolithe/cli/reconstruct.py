@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from cryolithe.cli.complete import complete_model, complete_recipe
+from cryolithe.cli.plain import say
 from cryolithe.denoising.methods import METHODS
 from cryolithe.errors import SettingsError
 from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.session_folder import STACK_SUFFIXES
 from cryolithe.recipes import find_recipe
-from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
+from cryolithe.settings import ReconstructSettings, idle_notes, read_settings_file, refuse_idle, resolve_settings
 
 if TYPE_CHECKING:
     from cryolithe.session.tasks import After
@@ -82,10 +83,8 @@ def settings_options(
     "--settle",
     "settle_seconds",
     type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
     metavar="SECONDS",
-    help="With --watch: for how long the files of a series must not have changed.",
+    help="With --watch: for how long the files of a series must not have changed.  [default: 60]",
 )
 @click.option(
     "--idle",
@@ -185,6 +184,10 @@ def command(
     if options.watch or options.scheduler:
         raise SettingsError("--watch and --scheduler are for a folder or list of series; give one instead of TILTS")
     settings = resolve_settings(flags, {}, file, "", str(config))
+    acting = ("precision",) if denoiser else ()  # a denoiser's, too
+    refuse_idle(flags, [settings], acting)
+    for note in idle_notes(file, str(config), flags, [settings], acting):
+        say(f"Note: {note}", err=True)
     if halves is not None:
         from cryolithe.cli.reconstruct_halves import Halves, reconstruct_pair
 

@@ -18,9 +18,11 @@ from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_t
 from cryolithe.session.cluster import check_scheduler, cluster_client, run_on_cluster
 from cryolithe.session.star import write_star_of
 from cryolithe.session.summary import HTML_NAME, write_summary
-from cryolithe.session.tasks import Session, Task, check_session, find_tasks
+from cryolithe.session.tasks import Session, Task, acting_besides, check_session, find_tasks
 from cryolithe.session.watching import Settled, rounds
-from cryolithe.settings import resolve_settings
+from cryolithe.settings import refuse_idle, resolve_settings
+
+SETTLED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class SessionOptions:
     Attributes:
         dry_run: only say what would be done.
         watch: follow a running acquisition.
-        settle_seconds: for how long the files of a series must not have changed.
+        settle_seconds: for how long the files of a series must not have changed; None for a minute.
         idle_minutes: without anything new after which to end, or None.
         scheduler: of a cluster, or None to work in this process.
         workers: of a cluster that is started here.
@@ -38,7 +40,7 @@ class SessionOptions:
 
     dry_run: bool = False
     watch: bool = False
-    settle_seconds: float = 60.0
+    settle_seconds: float | None = None
     idle_minutes: float | None = None
     scheduler: str | None = None
     workers: int | None = None
@@ -46,12 +48,18 @@ class SessionOptions:
     def __post_init__(self) -> None:
         if self.watch and (self.dry_run or self.scheduler):
             raise SettingsError("--watch goes with neither --dry-run nor --scheduler")
-        if not self.watch and self.idle_minutes is not None:
-            raise SettingsError("--idle is for --watch")
+        for flag, value in (("--idle", self.idle_minutes), ("--settle", self.settle_seconds)):
+            if not self.watch and value is not None:
+                raise SettingsError(f"{flag} is for --watch")
         if self.workers is not None and not self.scheduler:
             raise SettingsError("--workers is for --scheduler")
         if self.scheduler is not None:
             check_scheduler(self.scheduler, self.workers)
+
+    @property
+    def settled_seconds(self) -> float:
+        """For how long files must not have changed."""
+        return SETTLED_SECONDS if self.settle_seconds is None else self.settle_seconds
 
 
 @dataclass(frozen=True)
@@ -154,15 +162,17 @@ def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outc
     A list that someone has half written does not end it: once it has begun it waits for the source to be mended.
     What it waits for is said whenever that has changed.
     """
-    resolve_settings(given.flags, {}, given.file, "", given.file_name)
+    settings = resolve_settings(given.flags, {}, given.file, "", given.file_name)
+    if session.source.is_dir():  # there are no rows with others, and perhaps no series yet
+        refuse_idle(given.flags, [settings], acting_besides(session))
     _make_folder(session)
     say(_watch_line(session, options), err=True)
-    settled = Settled(options.settle_seconds)
+    settled = Settled(options.settled_seconds)
     outcomes: dict[Path, Outcome] = {}
     busy, told, waiting = [False], "", ""
     tasks: list[Task] = []
     idle = None if options.idle_minutes is None else options.idle_minutes * 60
-    for number in rounds(idle, min(10.0, max(0.2, options.settle_seconds / 3)), lambda: busy[0]):
+    for number in rounds(idle, min(10.0, max(0.2, options.settled_seconds / 3)), lambda: busy[0]):
         try:
             tasks, notes = find_tasks(session, given.flags, given.file, given.file_name)
         except CryoLitheError as error:
@@ -192,7 +202,7 @@ def _watch_line(session: Session, options: SessionOptions) -> str:
     end = "until Ctrl-C" if options.idle_minutes is None else f"until nothing has come for {options.idle_minutes:g} min"
     return (
         f"Watching {session.source} {end}; a series is taken when all of its files are there and have not changed for "
-        f"{options.settle_seconds:g} s"
+        f"{options.settled_seconds:g} s"
     )
 
 

@@ -237,7 +237,8 @@ def _target(source: Source, seen: Seen, options: Mapping[str, Any], told: tuple[
         raise SettingsError("--template and --particles belong together: a map, and where its particles are")
     voxel = seen.voxel_size_angstrom
     if voxel is None:
-        raise InputError("the voxel size is not known, so that a template has no size either; give --pixel-size")
+        mend = "give --pixel-size" if isinstance(source, SeriesSource) else "write it into the headers of the halves"
+        raise InputError(f"the voxel size is not known, so that a template has no size either; {mend}")
     diameter = options.get("particle_diameter")
     if diameter is None:
         diameter = DIAMETER_ANGSTROM

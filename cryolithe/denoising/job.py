@@ -15,6 +15,8 @@ from cryolithe.denoising.figures import check_figure_name
 from cryolithe.errors import OutputError
 from cryolithe.formats.record import changed_input, read_record_beside
 
+UNTRAINED = "is for the training, and finished weights are used here; leave it out, or give --train-minutes"
+
 
 @dataclass(frozen=True)
 class Given:
@@ -115,6 +117,11 @@ class Job:
     def choices(self) -> dict[str, Any]:
         """What decides the result beside the inputs, as plain values; weights by their content."""
         raise NotImplementedError
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Choices that change nothing here, and why, in words."""
+        return {} if self.trains else dict.fromkeys(("seed", "batch"), UNTRAINED)
 
     @property
     def read(self) -> tuple[Path, ...]:

@@ -18,7 +18,7 @@ from cryolithe.reconstruction.job import Job, ResolvedJob, job_of, resolve
 from cryolithe.reconstruction.remedies import checked_inputs
 from cryolithe.reconstruction.sources import Held, held_sources
 from cryolithe.report import plain_json
-from cryolithe.settings import ReconstructSettings, resolve_settings
+from cryolithe.settings import ReconstructSettings, idle_settings, resolve_settings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -239,11 +239,16 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any], size: float | No
             )
         if name == "filter" and function != "fbp":
             raise SettingsError(f"cryolithe.{function} has no 'filter': it is for cryolithe.fbp")
+        if name == "projector" and function == "reconstruct":
+            raise SettingsError("cryolithe.reconstruct has no 'projector': it is for cryolithe.fbp and cryolithe.sirt")
         if name == "iterations" and function != "sirt":
             raise SettingsError(f"cryolithe.{function} has no 'iterations': it is for cryolithe.sirt")
     values = {**own, **given, "pixel_size": size}
     named = {name: _plain(value) for name, value in values.items() if value is not None}
-    return resolve_settings({}, {}, named, "", f"cryolithe.{function}")
+    settings = resolve_settings({}, {}, named, "", f"cryolithe.{function}")
+    for name, reason in idle_settings([name for name in given if name in named], [settings]).items():
+        raise SettingsError(f"cryolithe.{function}: '{name}' {reason}: it would change nothing; leave it out")
+    return settings
 
 
 def _plain(value: Any) -> Any:

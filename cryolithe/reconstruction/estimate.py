@@ -58,7 +58,8 @@ def estimate(run: ResolvedJob, planned: Fit, started_seconds: float = 0.0) -> st
     return (
         f"Plan: {tilts} x {' x '.join(map(str, run.series.geometry.image_shape))} (tilts, y, x) -> "
         f"{depth} x {height} x {width} (z, y, x)"
-        f"; {what} on {where}; {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows; about {memory} of memory, "
+        f"; {what} on {where}; in {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows along y; "
+        f"about {memory} of memory, "
         f"{size_told(output)} of output, {size_told(temporary)} of temporary files; about {clock(max(1.0, seconds))} "
         "with everything"
     )

@@ -59,9 +59,13 @@ class Evidence:
         return (self.explained_bright - self.explained_dark) / most if most >= LEAST_EXPLAINED else 0.0
 
     def __str__(self) -> str:
+        if self == Evidence():
+            return "the images are too few or too small to tell"
+        side = "dark" if self.asymmetry < 0 else "bright"
         return (
-            f"asymmetry {self.asymmetry:+.2f} at {abs(self.deviations):.1f} sigma; a network explains left-out tilts "
-            f"to {self.explained_dark:.2f} as dark, {self.explained_bright:.2f} as bright"
+            f"the back-projection has a tail of {side} voxels (skewness {self.asymmetry:+.2f}, "
+            f"{abs(self.deviations):.1f} sigma from chance); a network predicts tilts that it did not see with "
+            f"correlation {self.explained_dark:.2f} if dense is dark, {self.explained_bright:.2f} if bright"
         )
 
 

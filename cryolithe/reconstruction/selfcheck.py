@@ -300,7 +300,10 @@ def _warnings(
         sizes, apart = scales
         beyond = (abs((size or 1) - 1) > limit for size, limit in zip(sizes, SCALE_LIMITS.values(), strict=True))
         if any(far and abs(step) > SCALE_LIMIT_PX for far, step in zip(beyond, apart, strict=True)):
-            found.append(f"the volume's scale differs from that of its images: its halves are {_steps(apart)} px apart")
+            found.append(
+                "the volume's scale differs from that of its images: the middles of its two halves lie "
+                f"{_steps(apart)} px farther apart"
+            )
     remedy = "compare it with that of --method fbp before you use it"
     return tuple(f"self-check: {text}; {remedy}" for text in found)
 

@@ -89,7 +89,8 @@ def _with_fusion(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Wa
         every = partial(make, stack.geometry, run.facts.known)
         curve = measure_curve(every, share, stack.geometry, parts, read, watcher.note)
     watcher.note(
-        f"Fusion: {curve.share:.0%} of what the tilts measured comes from filtered back-projection (--fbp-share)."
+        f"Fusion: where tilts measured, the volume is {1 - curve.share:.0%} network and {curve.share:.0%} filtered "
+        "back-projection (--fbp-share 0: the network alone)."
     )
     return {**plan, "fusion": curve.record()}
 
@@ -115,11 +116,11 @@ def _found_trust(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Wa
     if trials is None:
         if not whole_turn(stack.geometry.angles_deg):
             watcher.note(
-                f"Missing wedge: fewer than {FEWEST_TILTS} angles, too few to leave some out for a trial; all that the "
-                "network puts there stays (--wedge-trust none leaves it empty)."
+                f"Missing wedge: of fewer than {FEWEST_TILTS} angles none can be left out to test the network's guess, "
+                "which stays whole (--wedge-trust none leaves the wedge empty)."
             )
         return None
-    watcher.stage("Asking left-out tilts about the missing wedge", 1)
+    watcher.stage("Testing the missing wedge on left-out tilts", 1)
     make, parts, read = _looking(run, stack, plan)
 
     def of_tilts(tilts: NDArray[np.int64], grid: VolumeGrid) -> NetworkMethod:

@@ -24,14 +24,14 @@ def geometry_line(run: ResolvedJob) -> str:
     """One line on what decides where matter comes to lie."""
     settings, left_out = run.job.settings, run.alignment.excluded
     parts = [
-        f"centre {CENTRES[run.alignment.centre]}",
-        f"handedness {settings.handedness}{', z mirrored' if settings.flip_z else ''}",
-        f"axes {settings.orientation}",
+        f"rotation axis at {CENTRES[run.alignment.centre]}, counted from 0",
+        f"sense of z as in {settings.handedness}{', z mirrored' if settings.flip_z else ''}",
+        f"file axes {settings.orientation}",
     ]
     if run.preparation.views is not None:
         parts.append(f"{len(run.alignment.images)} images aligned in memory")
     elif not run.preparation.tilt_axis_deg:
-        parts.append("images taken as aligned (not raw), tilt axis along y")
+        parts.append("images taken as aligned, tilt axis along y")
     if left_out:
         parts.append(f"left out: {', '.join(str(section + 1) for section in left_out)} of {run.alignment.sections}")
     if run.x_tilt_deg:

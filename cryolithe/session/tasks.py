@@ -15,7 +15,7 @@ from cryolithe.formats.reading import Reading
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import is_tomogram_table, read_tomogram_star
 from cryolithe.reconstruction.job import Job, default_output, source_files
-from cryolithe.settings import ReconstructSettings, resolve_settings
+from cryolithe.settings import ReconstructSettings, idle_notes, refuse_idle, resolve_settings
 from cryolithe.work.watcher import Watcher
 
 # Of volumes; a folder has none of them.
@@ -121,8 +121,20 @@ def find_tasks(
             thickness = max(1, round(entry.depth_px / (settings.bin or 1)))
             settings = settings.model_copy(update={"thickness": thickness})
         tasks.append(_task(entry, session, settings))
+    acting = acting_besides(session)
+    runs = [task.job.settings for task in tasks]
+    refuse_idle(flags, runs, acting)
+    notes += idle_notes(file, file_name, flags, runs, acting)
+    for entry, settings in zip(entries, runs, strict=True):
+        where = f"{session.source}, line {entry.line}"
+        notes += idle_notes(entry.settings, where, flags, [settings], acting)
     _refuse_collisions(tasks, entries, session.source)
     return tasks, notes
+
+
+def acting_besides(session: Session) -> tuple[str, ...]:
+    """Settings that act whatever the method is: a denoiser has a precision, too."""
+    return ("precision",) if session.after else ()
 
 
 def _entries(session: Session) -> tuple[tuple[SeriesEntry, ...], list[str]]:

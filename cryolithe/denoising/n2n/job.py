@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from cryolithe.denoising.job import Job
+from cryolithe.denoising.job import UNTRAINED, Job
 from cryolithe.denoising.n2n.bundled import general_weights
 from cryolithe.denoising.n2n.losses import LossName
 from cryolithe.denoising.n2n.network import BACKBONES, Denoiser, load_denoiser
@@ -46,6 +46,11 @@ class N2nJob(Job):
         names = ("train_minutes", "backbone", "loss", "for_", "start", "batch", "fix_nonfinite", "seed")
         model = None if self.model is None else file_sha256(self.model)
         return {"model_sha256": model, **{name.rstrip("_"): getattr(self, name) for name in names}}
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """See `Job.idle`."""
+        return super().idle | ({} if self.trains else {"for_": UNTRAINED})
 
     def limit_seconds(self, device: torch.device) -> float:
         """Time for the training."""

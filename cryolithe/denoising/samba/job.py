@@ -73,6 +73,17 @@ class SambaJob(Job):
         return {"model_sha256": model, "size": self.size, **{name: getattr(self, name) for name in names}}
 
     @property
+    def idle(self) -> dict[str, str]:
+        """See `Job.idle`."""
+        found = super().idle
+        if self.model is not None:
+            found["size"] = "is for a network that begins anew: the one of --model has its own; leave it out"
+        if self.lmax_sweep is not None:
+            why = "has no part in --lmax-sweep, which denoises a small part only; leave it out"
+            found |= dict.fromkeys(("report", "half1", "half2", "keep_low"), why)
+        return found
+
+    @property
     def read(self) -> tuple[Path, ...]:
         """All files that are read."""
         return (*super().read, *(self.halves or ()))
