@@ -90,7 +90,8 @@ def main() -> None:
             evaluated = evaluate_peaks(side, Path(name))
         for method in filter(None, arguments.methods.split(",")):
             output = Path(name) / f"{method}.mrc"
-            flags = {"--output": output, "--method": method, "--model": arguments.model, "--thickness": thickness}
+            flags = {"--output": output, "--method": method, "--thickness": thickness}
+            flags |= {"--model": arguments.model} if method == "network" else {}
             flags |= {"--max-memory": arguments.max_memory, "--device": "cpu", "--bin": BIN}
             words = [str(word) for flag in flags.items() for word in flag]
             run = peak_rss_of([*cryolithe_command(), "reconstruct", str(stack), str(angles), *words])

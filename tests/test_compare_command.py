@@ -209,6 +209,28 @@ def test_halves_of_any_program(tmp_path):
     assert not (tmp_path / "none.work").exists()
 
 
+def test_denoisers_that_learn_from_the_data_are_compared_and_what_they_warned_of_stands_on_the_page(tmp_path):
+    shape = (20, 64, 64)
+    density = signal(shape, 1)
+    paths = [write(tmp_path / f"{n}.mrc", density + 2 * noise(shape, n)) for n in (1, 2)]
+    page, methods = tmp_path / "page.html", ("--methods", "fbp,n2n,samba", "--train-minutes", 0.02)
+    given = ("--half1", paths[0], "--half2", paths[1], "--tilt-range", 60, *methods, "-o", page)
+    result = good(*given)
+    record, shown = numbers(page), page.read_text()
+    assert [one["name"] for one in record["comparison"]["methods"]] == ["fbp", "n2n", "samba"]
+    assert all(np.isfinite(one["fsc_mean"]) for one in record["comparison"]["methods"])
+    warned = [one["text"] for one in record["advice"] if one["level"] == "warning"]
+    for title in ("Noise2Noise, trained", "Samba"):
+        assert title in shown
+        assert any(text.startswith(f"{title}: hardly trained") for text in warned)
+        assert f"WARNING: {title}: hardly trained" in result.stderr
+    files = {path.name for path in (tmp_path / "page.work" / "samba").iterdir()}
+    assert {"half1.mrc", "half2.mrc", "whole.mrc", "whole.safetensors"} <= files
+    again = good(*given, "--overwrite")
+    assert "Samba: made before" in again.stderr
+    assert numbers(page)["comparison"] == record["comparison"]
+
+
 def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path):
     shape = (24, 40, 36)
     one, two = (write(tmp_path / f"{n}.mrc", noise(shape, n)) for n in (1, 2))

@@ -229,3 +229,10 @@ def test_the_filter_has_one_factor_for_each_shell():
             if inside.any():
                 ratio = np.abs(after[plane.index][inside]) / np.abs(before[plane.index][inside])
                 assert np.ptp(ratio) < 1e-3 * ratio.mean()
+
+
+def test_what_was_warned_of_when_a_volume_was_made_stands_first(raw):
+    found = compare([raw, replace(made(raw, lambda v: v), warnings=("hardly trained, only 5 steps",))], SETTING)
+    first = advice(found)[0]
+    assert (first.level, first.text) == ("warning", "other: hardly trained, only 5 steps.")
+    assert all("hardly trained" not in one.text for one in advice(compare([raw], SETTING)))

@@ -345,7 +345,8 @@ def place(tmp_path_factory):
 
 
 def reconstructed(place, name, *flags):
-    words = [place / "ts.mrc", place / "ts.tlt", "--model", place / "net.safetensors", "-o",
+    model = () if "--method" in flags else ("--model", place / "net.safetensors")
+    words = [place / "ts.mrc", place / "ts.tlt", *model, "-o",
              place / f"{name}.mrc", "--thickness", 12, "--contrast", "bright", *flags]  # fmt: skip
     result = run(*words)
     assert result.exit_code == 0, result.output

@@ -105,7 +105,7 @@ class Work:
         return self.folder / "v.mrc.partial"
 
     def arguments(self, *flags):
-        model = ("--model", self.model, "--precision", "fp32")
+        model = () if "--method" in flags else ("--model", self.model, "--precision", "fp32")
         return [self.stack, self.angles, "-o", self.output, "--thickness", 12, *model, *flags]
 
     def journal(self):

@@ -44,7 +44,15 @@ class Advice:
 
 def advice(found: Comparison) -> tuple[Advice, ...]:
     """Everything that the numbers let one say, warnings first."""
-    parts = (*_leaks(found), *_split(found), *_looking(found), *_matching(found), *_averaging(), *_each(found))
+    parts = (
+        *_leaks(found),
+        *_warned(found),
+        *_split(found),
+        *_looking(found),
+        *_matching(found),
+        *_averaging(),
+        *_each(found),
+    )
     parts = (*parts, *_wedge(found), *_truth(found))
     order = {"warning": 0, "use": 1, "know": 2}
     return tuple(sorted(parts, key=lambda one: order[one.level]))
@@ -91,6 +99,13 @@ def _leaks(found: Comparison) -> Iterator[Advice]:
             f"The raw halves do not correlate ({found.raw.half.raw:.3f}): do they show the same specimen, in the same "
             "place? Without a common signal nothing below can be judged.",
         )
+
+
+def _warned(found: Comparison) -> Iterator[Advice]:
+    """What came with the volumes: a denoiser that hardly trained, a contrast that is not known."""
+    for one in found.methods:
+        for text in one.warnings:
+            yield Advice("warning", f"{one.title}: {text}.")
 
 
 def _split(found: Comparison) -> Iterator[Advice]:

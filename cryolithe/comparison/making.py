@@ -26,7 +26,7 @@ from cryolithe.device import choose_device, choose_precision
 from cryolithe.errors import InputError
 from cryolithe.evaluation.halves import open_half, write_average
 from cryolithe.evaluation.matching import ROTATIONS
-from cryolithe.formats.record import hashed
+from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.hashing import file_sha256
 from cryolithe.models import find_model
@@ -42,6 +42,7 @@ from cryolithe.work.watcher import Silent, Watcher
 
 Array = NDArray[Any]
 PARTS = ("half1", "half2", "whole")
+_LEARNED = "learned.mrc"  # both halves by a network that learned from them: no half of it is denoised alone
 # Voxels that the general network denoises in a second on one core, and Samba's share of time beside its training.
 _GENERAL_VOXELS_PER_SECOND = 60_000.0
 _GPU_TIMES = 50.0
@@ -120,7 +121,7 @@ class Workshop:
         else:
             first, second = (_voxels(place / f"{part}.mrc") for part in PARTS[:2])
         whole = _voxels(place / "whole.mrc")
-        return Candidate(wish.name, wish.title, wish.kind, first, second, whole, seconds)
+        return Candidate(wish.name, wish.title, wish.kind, first, second, whole, seconds, _warnings(place))
 
     def _seconds(self, wish: Wish, place: Path) -> float:
         """Make the volumes of a method unless they are there; the time that it took."""
@@ -163,7 +164,7 @@ class Workshop:
             self._apply("n2n", Path("general"), place)
             return
         raw = self._raw()
-        output = place / f"learned_{wish.by}.mrc"
+        output = place / (_LEARNED if wish.by == "n2n" else f"{PARTS[2]}.mrc")  # Samba learns from the whole
         given = Given(halves=(raw[:2],), output=output) if wish.by == "n2n" else Given((raw[2],), output=output)
         choices = {"train_minutes": self._choices.train_minutes, "seed": self._choices.seed, "resume": True}
         self._denoise(wish.by, given, choices, _Quiet(self._watcher))
@@ -201,6 +202,8 @@ class Workshop:
         """Denoise each half alone; of Noise2Noise the mean of both is the whole."""
         quiet = _Quiet(self._watcher, warnings=False)
         for path, part in zip(self._raw(), PARTS, strict=True):
+            if (place / f"{part}.safetensors") == model:
+                continue  # made when the network had learned from it
             if part == "whole" and METHODS[method].of_halves:
                 _average((place / "half1.mrc", place / "half2.mrc"), place / "whole.mrc")
                 return
@@ -295,6 +298,17 @@ def _folder_name(wish: Wish) -> str:
     mark = hashlib.sha256(wish.name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     plain = "".join(c if c.isalnum() and c.isascii() else "_" for c in wish.title.removeprefix("model "))
     return f"model_{plain[:40]}_{mark}"
+
+
+def _warnings(place: Path) -> tuple[str, ...]:
+    """What was warned of when the volumes of a method were made, by their records."""
+    found: list[str] = []
+    for name in (_LEARNED, *(f"{part}.mrc" for part in PARTS)):
+        record = read_record_beside(place / name)
+        guard = record.get("guard")
+        told = guard.get("warnings") if isinstance(guard, dict) else record.get("warnings")
+        found += [str(text) for text in told] if isinstance(told, list) else []
+    return tuple(dict.fromkeys(found))
 
 
 def _voxels(path: Path) -> Array:

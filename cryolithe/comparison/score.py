@@ -174,6 +174,7 @@ def _scores(candidate: Candidate, raw: _Raw, setting: Setting) -> Scores:
         truth=None if setting.truth is None else _truth(candidate, setting.truth, tilts),
         matching=None if setting.target is None else _matching(candidate, setting.target, setting),
         seconds=candidate.seconds,
+        warnings=candidate.warnings,
     )
 
 

@@ -33,6 +33,7 @@ class Candidate:
         second: of the second half alone.
         whole: what a user is given.
         seconds: that it took to make all three, or None.
+        warnings: that came with them, in words.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Candidate:
     second: Array
     whole: Array
     seconds: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class Scores:
         truth: where it is known.
         matching: of a template, where there is one.
         seconds: to make two halves and the whole.
+        warnings: that came with the volumes, in words.
     """
 
     name: str
@@ -175,6 +178,7 @@ class Scores:
     truth: TruthScore | None = None
     matching: MatchingScore | None = None
     seconds: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

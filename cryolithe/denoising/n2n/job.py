@@ -50,7 +50,8 @@ class N2nJob(Job):
     @property
     def idle(self) -> dict[str, str]:
         """See `Job.idle`."""
-        return super().idle | ({} if self.trains else {"for_": UNTRAINED})
+        told = self.purpose is not None and self.purpose.note is not None  # which is worth something by itself
+        return super().idle | ({} if self.trains or told else {"for_": UNTRAINED})
 
     def limit_seconds(self, device: torch.device) -> float:
         """Time for the training."""
