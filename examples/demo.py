@@ -1,7 +1,8 @@
 """The demo: a real tilt series by FBP and by the network, then a simulated one, with membranes, against its truth.
 
-Every step is a command that you can type yourself; each is shown before it runs. With --picture FILE only the simulated
-part runs, and its picture goes there in fewer greys, small enough for a front page.
+Every step is a command that you can type yourself; each is shown before it runs. The network is `fast`, so that all of
+it takes about a minute; --model default takes some three times as long. With --picture FILE only the simulated part
+runs, by `default`, and its picture goes there in fewer greys, small enough for a front page.
 """
 
 from __future__ import annotations
@@ -37,14 +38,19 @@ def cryolithe(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "cryolithe", *map(str, arguments)], check=True)
 
 
-def reconstruct_needle() -> None:
+def methods(model: str) -> dict[str, tuple[str, ...]]:
+    """What is compared, by the name that a picture gives it, and the options that ask for it."""
+    return {"FBP": ("--method", "fbp"), f"network {model}": ("--model", model)}
+
+
+def reconstruct_needle(model: str) -> None:
     """FBP and network of the needle, and one picture of both."""
     stack, angles = NEEDLE / "needle.mrc", NEEDLE / "needle.tlt"
     cryolithe("info", stack, angles)
     panels = []
-    for method in ("fbp", "network"):
-        volume = OUTPUT / f"needle_{method}.mrc"
-        options = ("--method", method, "--thickness", "128", "--contrast", "bright", "--overwrite")
+    for method, chosen in methods(model).items():
+        volume = OUTPUT / f"needle_{method.split()[0].lower()}.mrc"
+        options = (*chosen, "--thickness", "128", "--contrast", "bright", "--overwrite")
         cryolithe("reconstruct", stack, angles, "-o", volume, *options)
         panels.append((method, read_volume(volume)))
     picture = OUTPUT / "needle.png"
@@ -54,16 +60,16 @@ def reconstruct_needle() -> None:
     print(f"\nCentral slices of both: {picture}")
 
 
-def compare_with_truth(picture: Path) -> None:
+def compare_with_truth(picture: Path, model: str) -> None:
     """Simulate a series whose truth is known, reconstruct it, print how near each method comes, and draw it."""
     folder = OUTPUT / "simulated"
     cryolithe("simulate", "-o", folder, "--snr", "-5", "--seed", SEED, "--overwrite")
     known = read_volume(folder / "truth.mrc")
     truth = np.asarray(known.voxels)
     rows, panels = [], []
-    for method in ("fbp", "network"):
-        volume = folder / f"{method}.mrc"
-        options = ("--method", method, "--thickness", str(truth.shape[0]), "--overwrite")
+    for method, chosen in methods(model).items():
+        volume = folder / f"{method.split()[0].lower()}.mrc"
+        options = (*chosen, "--thickness", str(truth.shape[0]), "--overwrite")
         cryolithe("reconstruct", folder / "tilts.mrc", folder / "tilts.tlt", "-o", volume, *options)
         estimate = np.asarray(read_volume(volume).voxels)
         curve = fourier_shell_correlation(truth, estimate, tilt_range_deg=(-60, 60))
@@ -71,10 +77,10 @@ def compare_with_truth(picture: Path) -> None:
         panels.append((method, at_densities_of(truth, estimate)))
     print("\nAgainst the truth: procedural molecules and membranes, of the kind that the model was trained on;")
     print("41 tilts of ±60°, white noise at -5 dB")
-    print(f"{'':<10}{'SNR dB':>8}{'FSC total':>11}{'measured':>10}{'missing wedge':>15}")
+    print(f"{'':<16}{'SNR dB':>8}{'FSC total':>11}{'measured':>10}{'missing wedge':>15}")
     for method, snr, curve in rows:
         means = [mean_correlation(values) for values in curve.columns().values()]
-        print(f"{method:<10}{snr:>8.2f}{means[0]:>11.3f}{means[1]:>10.3f}{means[2]:>15.3f}")
+        print(f"{method:<16}{snr:>8.2f}{means[0]:>11.3f}{means[1]:>10.3f}{means[2]:>15.3f}")
     draw_comparison(picture, [*panels, ("truth", truth)], known.voxel_size_angstrom)
 
 
@@ -105,15 +111,16 @@ def make_small(picture: Path) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description="Draw the demo's pictures.")
     options.add_argument("--picture", type=Path, help="only the simulated comparison, as a small picture")
+    options.add_argument("--model", help="name of the network. Default: fast; of the picture default")
     arguments = options.parse_args()
     started = time.monotonic()
     OUTPUT.mkdir(exist_ok=True)
     if arguments.picture:
-        compare_with_truth(arguments.picture)
+        compare_with_truth(arguments.picture, arguments.model or "default")
         make_small(arguments.picture)
         return
-    reconstruct_needle()
-    compare_with_truth(OUTPUT / "simulated.png")
+    reconstruct_needle(arguments.model or "fast")
+    compare_with_truth(OUTPUT / "simulated.png", arguments.model or "fast")
     print(f"\nDone in {time.monotonic() - started:.0f} s. Everything is in {OUTPUT}")
 
 

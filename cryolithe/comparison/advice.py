@@ -194,8 +194,10 @@ def _each(found: Comparison) -> Iterator[Advice]:
             ends = found.period(gain.from_per_px), found.period(gain.to_per_px)
             text = (
                 f"{one.title}: what it adds from {ends[0]} to {ends[1]} is confirmed by the raw other half (FSC up to "
-                f"{gain.most:+.2f}); finer than {ends[1]} it adds nothing that is"
+                f"{gain.most:+.2f})"
             )
+            if gain.to_per_px < float(found.frequency_per_px[-1]):
+                text += f"; finer than {ends[1]} nothing that it adds is"
         if one.worst_per_px is not None and one.worst_change < _WORTH_TELLING:
             text += (
                 f"; at {found.period(one.worst_per_px)} it has lost signal that the halves agree on "
