@@ -255,7 +255,7 @@ def idle_settings(
     Returns:
         for each idle one what it is for and what is there instead, in words.
     """
-    found = {}
+    found: dict[str, str] = {}
     for need in NEEDS:
         if not runs or any(need.is_met(settings) for settings in runs):
             continue
