@@ -28,7 +28,7 @@ _OTHERS = {"method", "model", "format", "orientation", "dtype", "preview", "over
 # Of those, what counts for half volumes too: contrast is that of particles and truth.
 _OF_VOLUMES = ("contrast", "device", "precision")
 # Of trainings, and their defaults.
-TRAINING = {"train_minutes": 3.0, "seed": 0}
+TRAINING: dict[str, Any] = {"train_minutes": 3.0, "seed": 0}
 
 
 def _wanted_settings() -> tuple[str, ...]:
@@ -121,8 +121,8 @@ def command(tilts: Path | None, angles: Path | None, output: Path, **options: An
     wishes = wishes_of(methods, models, series=halves["half1"] is None)
     training = {name: options.pop(name) for name in ("train_minutes", "seed")}
     _refuse_idle(flags | training, settings, wishes, series=halves["half1"] is None)
-    minutes, seed = (TRAINING[name] if value is None else value for name, value in training.items())
-    choices = Choices(minutes, settings.device, settings.precision, seed)
+    training = {name: TRAINING[name] if value is None else value for name, value in training.items()}
+    choices = Choices(**training, device=settings.device, precision=settings.precision)
     dry_run = options.pop("dry_run")
     _check_files(outputs, [p for p in (tilts, angles, *halves.values(), *options.values()) if isinstance(p, Path)])
     _run(_Given(tilts, angles, halves, settings), wishes, choices, options, outputs, dry_run)
