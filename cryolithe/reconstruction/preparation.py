@@ -246,7 +246,8 @@ def _in_place(image: NDArray[np.float32], how: Preparation, number: int) -> NDAr
     if view.identity and shape == image.shape:
         return fourier_crop(image, how.bin)
     binned = binned_size(shape[0], how.bin), binned_size(shape[1], how.bin)
-    return resample(image, np.array(view.matrix), view.offset_px, binned, how.bin)
+    bent = None if view.bend is None else view.displaced_px
+    return resample(image, np.array(view.matrix), view.offset_px, binned, how.bin, bent)
 
 
 def stack_statistics(series: TiltSeries) -> tuple[float, float]:
