@@ -8,6 +8,7 @@ field of one image, in pixels of the stack along the aligned image's axes. Progr
 - the place in the specimen (IMOD's local areas, Warp's volume grids): along a beam, e changes with the depth.
 
 The images are bent back when they are resampled (`cryolithe.images.resample`), for the depth of the volume's middle.
+What that leaves above and below changes the columns in which points are seen (`cryolithe.column_shifts`).
 """
 
 from __future__ import annotations
@@ -96,16 +97,6 @@ def largest_px(bend: Bend, shape: tuple[int, int], z_px: float = 0.0) -> float:
     """
     moved = bend.at(*places(shape), z_px)
     return float(np.hypot(moved[0], moved[1]).max())
-
-
-def left_px(bend: Bend, shape: tuple[int, int], depths_px: tuple[float, float, float]) -> tuple[float, float]:
-    """By how much ``(u, v)`` points at the lower and the upper depth are displaced otherwise than in the middle."""
-    if not bend.deep:
-        return 0.0, 0.0
-    x, y = places(shape)
-    low, middle, high = (bend.at(x, y, z) for z in depths_px)
-    rest = np.maximum(np.abs(low - middle), np.abs(high - middle)).max(axis=(1, 2))
-    return float(rest[0]), float(rest[1])
 
 
 def places(shape: tuple[int, int], count: int = LOOKS) -> tuple[Floats, Floats]:

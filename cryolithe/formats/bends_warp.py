@@ -3,7 +3,7 @@
 ``GetPositionInAllTilts`` (WarpLib/TiltSeries/TiltSeries.cs) sees a point, in Å, in three steps:
 
 - the specimen is warped: ``GridVolumeWarpX, Y, Z`` are added to the point. Four linear dimensions: x, y and z as parts
-  of VolumeDimensionsAngstrom, and the dose as a part of its range, nodes at 0 and 1 (``LinearGrid4D``; constant beyond);
+  of VolumeDimensionsAngstrom, the dose as a part of its range, nodes at 0 and 1 (``LinearGrid4D``; constant beyond);
 - it is turned, projected and shifted (`cryolithe.formats.alignment_warp`);
 - ``GridMovementX, Y`` are taken off: cubic splines with natural ends in the place as a part of ImageDimensionsAngstrom,
   and in the number of the image as a part of the last one's, nodes from the margins to 1 less these (``CubicGrid``).

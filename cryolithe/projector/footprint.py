@@ -9,8 +9,10 @@ rows (y) are a batch axis.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from cryolithe.geometry import TiltGeometry, centre_px
@@ -19,6 +21,8 @@ PIXELS_PER_VOXEL = 3  # a shadow at most √2 px wide touches at most three pixe
 
 # Below this |sin θ| or |cos θ| the trapezoid is taken as a box this much softened: 0.06 degrees.
 _MIN_EDGE_PX = 1e-3
+# Places in a pixel whose weights are in the table for shifted columns.
+_STEPS = 1024
 
 
 class Footprint(NamedTuple):
@@ -42,8 +46,19 @@ def footprint(geometry: TiltGeometry, z_px: torch.Tensor, x_px: torch.Tensor) ->
         x_px: x relative to the volume's centre, shape ``(points,)``, float64.
     """
     theta = torch.from_numpy(geometry.angles_rad).to(z_px.device)[:, None]
+    if geometry.shifts is not None:
+        return _shifted(geometry, theta, z_px, x_px)
+    u = x_px * theta.cos() + z_px * theta.sin() + geometry.centre[1]
+    first, weight = _shadow(u, theta)
+    pixel = first.long()[..., None] + torch.arange(PIXELS_PER_VOXEL, device=u.device)
+    width = geometry.image_shape[1]
+    inside = (pixel >= 0) & (pixel < width)
+    return Footprint(pixel.clamp(0, width - 1), torch.where(inside, weight, torch.zeros_like(weight)))
+
+
+def _shadow(u: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first pixel that the shadow of a voxel at column ``u`` can touch, and the weights of it and the next ones."""
     cosine, sine = theta.cos(), theta.sin()
-    u = x_px * cosine + z_px * sine + geometry.centre[1]
     a = cosine.abs().clamp(min=_MIN_EDGE_PX)
     b = sine.abs().clamp(min=_MIN_EDGE_PX)
     outer, inner = (a + b) / 2, (a - b) / 2
@@ -54,11 +69,39 @@ def footprint(geometry: TiltGeometry, z_px: torch.Tensor, x_px: torch.Tensor) ->
         return (edges + shift[..., None]).clamp(min=0).square()
 
     cumulative = (ramp(outer) - ramp(inner) - ramp(-inner) + ramp(-outer)) / (2 * a * b)[..., None]
-    weight = cumulative.diff(dim=-1)
-    pixel = first.long()[..., None] + torch.arange(PIXELS_PER_VOXEL, device=u.device)
-    width = geometry.image_shape[1]
-    inside = (pixel >= 0) & (pixel < width)
-    return Footprint(pixel.clamp(0, width - 1), torch.where(inside, weight, torch.zeros_like(weight)))
+    return first, cumulative.diff(dim=-1)
+
+
+def _shifted(geometry: TiltGeometry, theta: torch.Tensor, z_px: torch.Tensor, x_px: torch.Tensor) -> Footprint:
+    """The same with what a local alignment adds to the columns: band after band of rows, so by a table of weights."""
+    assert geometry.shifts is not None
+    width, device, cosine, sine = geometry.image_shape[1], z_px.device, theta.cos(), theta.sin()
+    u = x_px * cosine + z_px * sine + geometry.centre[1]
+    u += geometry.shifts.of_points(z_px, x_px)
+    # Voxels whose places in a pixel are the same have the same weights.
+    place = (u - (_outer(cosine, sine) - 0.5)).float()
+    base = place.floor()
+    row = ((place - base) * _STEPS).long().clamp_(max=_STEPS - 1)
+    row += _STEPS * torch.arange(len(theta), device=device)[:, None]
+    table = _table(geometry.angles_deg).to(device)
+    weight = table.index_select(0, row.flatten()).view(*row.shape, PIXELS_PER_VOXEL)
+    pixel = base.long()[..., None] + torch.arange(PIXELS_PER_VOXEL, device=device)
+    outside = (pixel < 0) | (pixel >= width)
+    return Footprint(pixel.clamp_(0, width - 1), weight.masked_fill_(outside, 0.0))
+
+
+@functools.lru_cache(maxsize=4)
+def _table(angles_deg: tuple[float, ...]) -> torch.Tensor:
+    """Weights of voxels by their place in a pixel, for one tilt after the other, shape ``(tilts * _STEPS, 3)``."""
+    theta = torch.from_numpy(np.deg2rad(np.array(angles_deg)))[:, None]
+    steps = (torch.arange(_STEPS, dtype=torch.float64) + 0.5) / _STEPS
+    _, table = _shadow(steps + _outer(theta.cos(), theta.sin()) - 0.5, theta)
+    return table.float().flatten(0, 1)
+
+
+def _outer(cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """Half the width of a voxel's shadow."""
+    return (cosine.abs().clamp(min=_MIN_EDGE_PX) + sine.abs().clamp(min=_MIN_EDGE_PX)) / 2
 
 
 def slice_points(z: range, slice_shape: tuple[int, int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

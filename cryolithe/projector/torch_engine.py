@@ -16,6 +16,7 @@ from cryolithe.projector.footprint import PIXELS_PER_VOXEL, footprint, slice_poi
 
 ENTRIES_PER_CHUNK = 3_000_000
 _ROWS_PER_CHUNK = 64
+_POINTS = 2048
 CACHE_ENTRIES = 30_000_000  # 12 bytes each, per direction
 
 
@@ -43,6 +44,17 @@ class TorchProjector:
         self._keep = entries <= CACHE_ENTRIES
         self._adjoint_chunks: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         self._forward_bags: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._band: tuple[float, TorchProjector] | None = None
+
+    def at_row(self, row: int) -> TorchProjector:
+        """See `Projector`; the last one is kept."""
+        if self.geometry.shifts is None:
+            return self
+        middle = self.geometry.shifts.band_middle(row)
+        if self._band is None or self._band[0] != middle:
+            self._band = None  # free it before another is made
+            self._band = middle, TorchProjector(self.geometry.at_row(row), self.slice_shape, self.device)
+        return self._band[1]
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Project: ``(z, rows, x)`` -> ``(tilts, rows, X)``."""
@@ -85,10 +97,17 @@ class TorchProjector:
         made: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         for start in range(0, depth, step):
             planes = range(start, min(start + step, depth))
-            seen = footprint(self.geometry, *slice_points(planes, self.slice_shape, self.device))
-            entry = (seen.pixel + first).transpose(0, 1).flatten(1)
-            weight = seen.weight.transpose(0, 1).flatten(1)
-            chunk = (planes, entry.contiguous(), weight.float().contiguous())
+            z, x = slice_points(planes, self.slice_shape, self.device)
+            entry = torch.empty((len(z), self.geometry.tilts * PIXELS_PER_VOXEL), dtype=torch.int64, device=self.device)
+            weight = torch.empty(entry.shape, dtype=torch.float32, device=self.device)
+            # Piece by piece: what a core works on stays in its cache.
+            at_a_time = _POINTS if self.device.type == "cpu" else len(z)
+            for piece in (slice(n, n + at_a_time) for n in range(0, len(z), at_a_time)):
+                seen = footprint(self.geometry, z[piece], x[piece])
+                shape = (-1, self.geometry.tilts, PIXELS_PER_VOXEL)
+                entry[piece].view(shape)[:] = (seen.pixel + first).transpose(0, 1)
+                weight[piece].view(shape)[:] = seen.weight.transpose(0, 1)
+            chunk = (planes, entry, weight)
             if self._keep:
                 made.append(chunk)
             yield chunk
