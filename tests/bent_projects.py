@@ -44,6 +44,11 @@ class Bent:
         return self.folder / "ts.mrc"
 
 
+def straight_place(number, point, shift):
+    """Without any bend."""
+    return turn(AXIS_DEG) @ seen(point, number) + shift
+
+
 def seen(point, number):
     """Where the global alignment sees a point, before the turn and the shift of its image."""
     x, y, z = point
@@ -51,15 +56,13 @@ def seen(point, number):
     return np.array([x * math.cos(theta) + z * math.sin(theta), y])
 
 
-def make_bent(folder, place, scale=1, axis_deg=AXIS_DEG, images=()):
+def make_bent(folder, place, scale=1):
     """Write a raw stack; ``place(number, point, shift)`` is where a bead is seen, from the raw image's middle.
 
     Args:
         folder: to be made.
         place: in pixels of the project, whatever the scale.
         scale: pixels of the stack along one of the project's.
-        axis_deg: unused by ``place``: told to the writers by their callers.
-        images: to write instead of the beads.
     """
     folder.mkdir(exist_ok=True)
     shifts = np.random.default_rng(8).uniform(-2, 2, (N, 2))
@@ -116,9 +119,17 @@ def aretomo_place(number, point, shift):
     return at + (weights[:, None] * moved[number]).sum(0) / weights.sum() + shift
 
 
-def write_aretomo(project, gain=1.0, dark=DARK, first=1, bad=True):
-    """The .aln; a patch that is not good has a wild shift in each image."""
-    scale, used = project.scale, [s for s in range(N) if s not in dark]
+def write_aretomo(project, moved=None, order=1, dark=DARK, first=1):
+    """The .aln; the last patch of each image is not good and has a wild shift.
+
+    Args:
+        project: whose stack it is for.
+        moved: shifts of the patches; by default the field's.
+        order: -1 for rows from the last image to the first.
+        dark: images that are not aligned.
+        first: number of the first section.
+    """
+    scale, used = project.scale, [s for s in range(N) if s not in dark][::order]
     lines = [
         "# AreTomo Alignment / Priims bprmMn",
         f"# RawSize = {SHAPE[1] * scale} {SHAPE[0] * scale} {N}",
@@ -130,12 +141,12 @@ def write_aretomo(project, gain=1.0, dark=DARK, first=1, bad=True):
         x, y = project.shifts[s] * scale
         lines.append(f"{s + first:5d} {AXIS_DEG:.4f} 1.00000 {x:.3f} {y:.3f} 1.00 1.00 1.00 0.00 {ANGLES[s]:.2f}")
     lines.append("# Local Alignment")
-    places, moved = patches()
+    places = patches()[0]
+    moved = patches()[1] if moved is None else moved
     for t, s in enumerate(used):
-        for p, (at, by) in enumerate(zip(places * scale, gain * moved[s] * scale, strict=True)):
+        for p, (at, by) in enumerate(zip(places * scale, moved[s] * scale, strict=True)):
             lines.append(f"{t:4d} {p:3d} {at[0]:8.2f}  {at[1]:8.2f}  {by[0]:8.2f}  {by[1]:8.2f}   1.0")
-        if bad:
-            lines.append(f"{t:4d}  16     3.00      5.00    -60.00     80.00   0.0")
+        lines.append(f"{t:4d}  16     3.00      5.00    -60.00     80.00   0.0")
     path = project.folder / "ts.aln"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -144,10 +155,10 @@ def write_aretomo(project, gain=1.0, dark=DARK, first=1, bad=True):
 # RELION: its own centres, N // 2, in images and volume
 
 
-def middle_relion(number):
-    """What to add to a shift so that RELION's voxels are ours (`projects.relion_shifts`)."""
-    off = np.array([(n - 1) / 2 - n // 2 for n in VOLUME[::-1]])
-    image = np.array([(n - 1) / 2 - n // 2 for n in SHAPE[::-1]])
+def middle_relion(number, scale=1):
+    """What to add to a shift so that RELION's voxels are ours (`projects.relion_shifts`), pixels of the stack."""
+    off = scale * np.array([(n - 1) / 2 - n // 2 for n in VOLUME[::-1]])
+    image = np.array([(n * scale - 1) / 2 - n * scale // 2 for n in SHAPE[::-1]])
     return image - turn(AXIS_DEG) @ seen(off, number)
 
 
@@ -158,7 +169,7 @@ def deformation(kind, number):
         return grow * np.array([0.03, -0.05, 0.06])
     if kind == "spline":
         return grow * rng.uniform(-2.5, 2.5, (2, 3, 4, 4))  # 4 x 3 nodes: value, slope x, slope y, twist
-    return grow * rng.uniform(-1, 1, (2, 7, 2))  # 4 x 3: (1,0) (2,0); (1,-2) (2,-2); (1,-1) (2,-1), and no (0,0)
+    return grow * rng.uniform(-1, 1, (2, 6, 2))  # 4 x 3: (1,0) (2,0); (1,-2) (2,-2); (1,-1) (2,-1)
 
 
 def deform(kind, number, p):
@@ -197,25 +208,35 @@ def relion_place(kind):
     return place
 
 
-def write_relion(project, kind, dark=DARK, grid=True):
-    """The table of images and the one that lists the series."""
+def write_relion(project, kind, gain=1.0, dark=DARK, told=True):
+    """The table of images and the one that lists the series, both in pixels of the stack.
+
+    Args:
+        project: whose stack it is for.
+        kind: of the deformation.
+        gain: of its coefficients.
+        dark: images that are not in the table.
+        told: whether the listing tells of deformations.
+    """
+    scale = project.scale
+    assert scale == 1 or kind == "linear", "only a linear deformation is the same in other pixels"
     columns = ["rlnMicrographName", "rlnTomoXTilt", "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst"]
     columns += ["rlnTomoYShiftAngst", "rlnTomoDeformationCoefficients"]
     lines = ["", "data_ts", "", "loop_", *(f"_{name} #{i}" for i, name in enumerate(columns, start=1))]
     for s in range(N):
         if s not in dark:
-            x, y = (project.shifts[s] + middle_relion(s)) * PIXEL
-            numbers = deformation(kind, s)
-            values = ",".join(f"{v:.6f}" for v in (numbers[:, :6] if kind == "Fourier" else numbers).ravel())
+            x, y = (project.shifts[s] * scale + middle_relion(s, scale)) * PIXEL / scale
+            numbers = gain * deformation(kind, s)
+            values = ",".join(f"{v:.6f}" for v in numbers.ravel())
             lines.append(f"{s + 1:06d}@ts.mrc 0.0 {ANGLES[s]:.3f} {AXIS_DEG:.4f} {x:.4f} {y:.4f} [{values}]")
     (project.folder / "ts.star").write_text("\n".join(lines) + "\n")
     values = {
         "rlnTomoName": "ts",
-        "rlnTomoTiltSeriesPixelSize": PIXEL,
+        "rlnTomoTiltSeriesPixelSize": PIXEL / scale,
         "rlnTomoTiltSeriesStarFile": "ts.star",
-        **dict(zip(("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ"), VOLUME[::-1], strict=True)),
+        **dict(zip(("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ"), (n * scale for n in VOLUME[::-1]), strict=True)),
     }
-    if grid:
+    if told:
         values |= {"rlnTomoDeformationGridSizeX": 4, "rlnTomoDeformationGridSizeY": 3, "rlnTomoDeformationType": kind}
     names = [f"_{name} #{i}" for i, name in enumerate(values, start=1)]
     path = project.folder / "tomograms.star"
@@ -266,8 +287,17 @@ def warp_place(moves, warps):
     return place
 
 
-def write_warp(project, moves, warps, attributes=True, dark=DARK):
-    """The .xml."""
+def write_warp(project, moves, warps, gain=1.0, attributes=True):
+    """The .xml.
+
+    Args:
+        project: whose stack it is for.
+        moves: whether it has grids of movement.
+        warps: whether it has grids of the specimen's warp.
+        gain: of both.
+        attributes: whether it tells the extents of images and specimen.
+    """
+    scale = project.scale
 
     def text(values):
         return "\n".join(str(value) for value in values)
@@ -282,21 +312,22 @@ def write_warp(project, moves, warps, attributes=True, dark=DARK):
         size = " ".join(f'{name}="{n}"' for name, n in zip(sizes, values.shape, strict=True))
         return f"<{name} {size}>{nodes}</{name}>"
 
-    shifts = (project.shifts + [middle_relion(s) for s in range(N)]) * PIXEL
+    shifts = (project.shifts * scale + [middle_relion(s, scale) for s in range(N)]) * PIXEL / scale
     parts = [
-        f"<Angles>{text(-a for a in ANGLES)}</Angles><UseTilt>{text(s not in dark for s in range(N))}</UseTilt>",
+        f"<Angles>{text(-a for a in ANGLES)}</Angles><UseTilt>{text(s not in DARK for s in range(N))}</UseTilt>",
         f"<AxisAngle>{text([AXIS_DEG] * N)}</AxisAngle><Dose>{text(DOSES)}</Dose>",
         f"<AxisOffsetX>{text(shifts[:, 0])}</AxisOffsetX><AxisOffsetY>{text(shifts[:, 1])}</AxisOffsetY>",
     ]
     if moves:
-        both = np.array([movement(s) for s in range(N)])
+        both = gain * np.array([movement(s) for s in range(N)])
         parts += [
             grid(name, both[:, i], ("Depth", "Height", "Width"))
             for i, name in enumerate(("GridMovementX", "GridMovementY"))
         ]
     if warps:
         sizes = ("Duration", "Depth", "Height", "Width")
-        parts += [grid(f"GridVolumeWarp{axis}", values, sizes) for axis, values in zip("XYZ", warping(), strict=True)]
+        warp = gain * warping()
+        parts += [grid(f"GridVolumeWarp{axis}", values, sizes) for axis, values in zip("XYZ", warp, strict=True)]
     told = [("ImageDimensionsAngstrom", IMAGE_ANGSTROM), ("VolumeDimensionsAngstrom", VOLUME_ANGSTROM)]
     extents = " ".join(f'{name}="{", ".join(map(str, size))}"' for name, size in told) if attributes else ""
     path = project.folder / "ts.xml"
@@ -319,7 +350,7 @@ def local_areas(number):
     return tilts, x_tilts, matrices, grow * rng.uniform(-2, 2, (*AREAS, 2))
 
 
-def imod_place(number, point, shift):
+def imod_place(number, point, shift, x_tilt_deg=0.0):
     """The mean of four areas' projections, with IMOD's own signs: depth and angles run the other way."""
     tilts, x_tilts, matrices, shifts = local_areas(number)
     x, y, z = point
@@ -330,7 +361,7 @@ def imod_place(number, point, shift):
         for a, weight_x in enumerate((1 - gx + i, gx - i)):
             area = j + b, i + a
             beta = -math.radians(ANGLES[number] + tilts[area])
-            alpha = math.radians(x_tilts[area])
+            alpha = math.radians(x_tilt_deg + x_tilts[area])
             sin_alpha, depth = -math.sin(alpha), -z
             u = x * math.cos(beta) + y * sin_alpha * math.sin(beta) + depth * math.cos(alpha) * math.sin(beta)
             v = y * math.cos(alpha) - depth * sin_alpha
@@ -338,8 +369,15 @@ def imod_place(number, point, shift):
     return turn(AXIS_DEG) @ q + shift
 
 
-def write_imod(project, tilt_lines=(), pixel=PIXEL, dark=DARK):
-    """The .xf, LOCALFILE, newst.com and tilt.com; lengths of the project in pixels of ``pixel`` Å."""
+def write_imod(project, tilt_lines=(), pixel=PIXEL, gain=1.0):
+    """The .xf, LOCALFILE, newst.com and tilt.com.
+
+    Args:
+        project: whose stack it is for.
+        tilt_lines: more of tilt.com.
+        pixel: size, Å, of those in which local alignments are.
+        gain: of what they change.
+    """
     scale, matrix = project.scale, turn(-AXIS_DEG)
     lines = [" ".join(f"{v:.7f}" for v in (*matrix.ravel(), *(-matrix @ s * scale))) for s in project.shifts]
     (project.folder / "ts.xf").write_text("\n".join(lines) + "\n")
@@ -349,15 +387,16 @@ def write_imod(project, tilt_lines=(), pixel=PIXEL, dark=DARK):
     out = [f"{AREAS[1]:6d}{AREAS[0]:6d}{first[0]:6d}{first[1]:6d}{step[0]:6d}{step[1]:6d}{1:6d}{pixel:12.5f}{0:4d}"]
     for area in np.ndindex(*AREAS):
         for part in (0, 1):
-            values = [views[number][part][area] for number in range(N)]
+            values = [gain * views[number][part][area] for number in range(N)]
             out += ["".join(f"{v:7.2f}" for v in values[k : k + 10]) for k in range(0, N, 10)]
         for number in range(N):
-            values = (*views[number][2][area].ravel(), *(views[number][3][area] * per))
+            changed = np.eye(2) + gain * (views[number][2][area] - np.eye(2))
+            values = (*changed.ravel(), *(gain * views[number][3][area] * per))
             out.append("".join(f"{v:12.7f}" for v in values[:4]) + "".join(f"{v:12.3f}" for v in values[4:]))
     (project.folder / "tslocal.xf").write_text("\n".join(out) + "\n")
     newst, tilt = (project.folder / name for name in ("newst.com", "tilt.com"))
     newst.write_text("$newstack -StandardInput\nTransformFile ts.xf\n")
-    excluded = f"EXCLUDELIST2 {','.join(str(s + 1) for s in dark)}"
+    excluded = f"EXCLUDELIST2 {','.join(str(s + 1) for s in DARK)}"
     text = ["$tilt -StandardInput", "TILTFILE ts.tlt", "LOCALFILE tslocal.xf", excluded, *tilt_lines]
     tilt.write_text("\n".join(text) + "\n")
     return newst, tilt

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cryolithe.bending import Floats, specimen_x_px
 from cryolithe.errors import FileFormatError
+from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import PathLike, printable, read_text
 
 LIMIT_BYTES = 200_000_000
@@ -109,6 +110,21 @@ def read_local(path: PathLike, views: int | None = None) -> LocalAreas:
         transforms[..., :4].reshape(int(down), int(across), found, 2, 2),
         transforms[..., 4:],
     )
+
+
+def local_facts(path: Path) -> list[Fact]:
+    """What ``cryolithe info`` says of local alignments."""
+    areas = read_local(path)
+    down, across, views = areas.tilts_deg.shape
+    largest = float(np.hypot(areas.shifts_px[..., 0], areas.shifts_px[..., 1]).max())
+    pixel = areas.pixel_size_angstrom
+    return [
+        Fact("kind", "local alignments of IMOD (LOCALFILE)"),
+        Fact("areas", [across, down], f"{across} x {down} (x, y)"),
+        Fact("images", views),
+        Fact("pixel_size_angstrom", pixel, "not told" if pixel is None else f"{pixel:g} Å"),
+        Fact("largest_shift_px", largest, f"{largest:.2f} pixels, angles and distortion apart"),
+    ]
 
 
 def check_field(areas: LocalAreas, size_px: tuple[float, float]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from cryolithe.formats.alignment_imod import (
     read_xf,
 )
 from cryolithe.formats.angles import read_angles_deg
-from cryolithe.formats.bends_imod import LocalBend, check_field, read_local
+from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import read_text
 from cryolithe.formats.reading import Reading
@@ -302,8 +303,13 @@ def _part_notes(tilt: TiltCommand, shape: tuple[int, int] | None, unit: float) -
 
 
 def _xf_facts(path: Path) -> list[Fact]:
-    """IMOD's transforms."""
-    transforms = read_xf(path)
+    """IMOD's transforms, or its local alignments, which have the same ending."""
+    try:
+        transforms = read_xf(path)
+    except FileFormatError:
+        with suppress(FileFormatError):
+            return local_facts(path)
+        raise
     turns = [math.degrees(math.atan2(matrix[1][0], matrix[0][0])) for matrix, _ in transforms]
     largest = max(math.hypot(*shift) for _, shift in transforms)
     return [

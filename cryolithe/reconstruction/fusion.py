@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.filters import extend_rows, padded_length, ramp_response
-from cryolithe.projector import Projector
+from cryolithe.projector import Projector, by_bands
 from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.part_spectra import frequencies_of, spectrum_of, times_counted
 from cryolithe.reconstruction.planes import PlaneFilter, measured_region
