@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # that the voxels are the same in slabs of any height.
 BANDS = (8, 16, 32, 64, 128)
 # By how many pixels a row's shifts may differ from those of the middle of its band.
-_TOLERATED_PX = 0.1
+_TOLERATED_PX = 0.2
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from cryolithe.geometry import centre_px
 
 _PIECE = 1 << 15  # values
 # A displacement is asked for at this many places along an axis at most, this many pixels apart at least.
-_MOST_NODES, _NODE_STEP_PX = 129, 4.0
+_MOST_NODES, _NODE_STEP_PX = 129, 6.0
 # Displaced pixels whose coordinates are held at a time.
 _PIXELS = 1 << 18
 # Displacements ``(2, *S)`` of pixels at ``(x, y)`` about an image's middle, both of shape S.

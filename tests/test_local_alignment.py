@@ -304,12 +304,8 @@ def damage(program, project):
     newst, tilt = write_imod(project)
     local = project.folder / "tslocal.xf"
     local.write_text("\n".join(local.read_text().splitlines()[:-3]))
-    return (
-        "--newst-com",
-        newst,
-        "--tilt-com",
-        tilt,
-    ), "local alignments in tslocal.xf are not applied: expected 8 numbers"
+    told = "local alignments in tslocal.xf are not applied: expected 8 numbers"
+    return ("--newst-com", newst, "--tilt-com", tilt), told
 
 
 @pytest.mark.parametrize("program", FILES)
@@ -366,7 +362,7 @@ def test_an_unfinished_run_with_another_field_is_not_taken_up(change, tmp_path, 
     assert (tmp_path / "v.mrc.partial").is_dir()
     if change == "file":
         write_imod(project, gain=0.5)
-        refused(tmp_path, arguments, "holds an unfinished run with another tilt_com LOCALFILE file")
+        refused(tmp_path, arguments, "holds an unfinished run with another ", "LOCALFILE file")
     else:
         arguments.append(NO_LOCAL)
-        refused(tmp_path, arguments, "holds an unfinished run with another local_alignment")
+        refused(tmp_path, arguments, "holds an unfinished run with another local-alignment")

@@ -84,19 +84,21 @@ def patch_bend(patches: Patches | None, rotation_deg: float, raw_shape: tuple[in
     if patches is None:
         return None
     size = np.array(raw_shape[::-1], dtype=np.float64)
+    places = patches.places_px / size
 
     def field(x_px: Floats, y_px: Floats) -> Floats:
-        points = np.stack([x_px.ravel(), y_px.ravel()], axis=-1)
-        step = max(1, _PIECE // len(patches.places_px))
-        parts = [_mean_shift(points[i : i + step], patches, size) for i in range(0, len(points), step)]
+        points = np.stack([x_px.ravel(), y_px.ravel()], axis=-1) / size
+        step = max(1, _PIECE // len(places))
+        parts = [_mean_shift(points[i : i + step], places, patches.shifts_px) for i in range(0, len(points), step)]
         return np.concatenate(parts).T.reshape(2, *x_px.shape)
 
     return RawBend(rotation(-rotation_deg), (0.0, 0.0), field)
 
 
-def _mean_shift(points: Floats, patches: Patches, size_px: Floats) -> Floats:
-    """Weighed means of the patches' shifts at points, shape ``(points, 2)``."""
-    away = (((points[:, None] - patches.places_px) / size_px) ** 2).sum(axis=-1)
+def _mean_shift(points: Floats, places: Floats, shifts_px: Floats) -> Floats:
+    """Weighed means of the patches' shifts at points, shape ``(points, 2)``; places are parts of the image."""
+    # Squared distances, but for the point's own square, which changes all weights alike.
+    exponent = -STEEPNESS * ((places**2).sum(axis=1) - 2 * points @ places.T)
     # The nearest patch weighs 1: far from all of them every weight would be 0.
-    weights = np.exp(-STEEPNESS * (away - away.min(axis=1, keepdims=True)))
-    return np.asarray(weights @ patches.shifts_px / weights.sum(axis=1, keepdims=True))
+    weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+    return np.asarray(weights @ shifts_px / weights.sum(axis=1, keepdims=True))

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import embedding_bag
 
 from cryolithe.geometry import TiltGeometry
+from cryolithe.projector import shifted
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL, footprint, slice_points
 
 ENTRIES_PER_CHUNK = 3_000_000
@@ -42,6 +43,9 @@ class TorchProjector:
         self.device = torch.device(device)
         entries = slice_shape[0] * slice_shape[1] * geometry.tilts * PIXELS_PER_VOXEL
         self._keep = entries <= CACHE_ENTRIES
+        # By a compiled loop tables are quicker made than fetched from memory.
+        self._fills = geometry.shifts is not None and self.device.type == "cpu" and shifted.available()
+        self._tables: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._adjoint_chunks: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         self._forward_bags: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self._band: tuple[float, TorchProjector] | None = None
@@ -53,7 +57,9 @@ class TorchProjector:
         middle = self.geometry.shifts.band_middle(row)
         if self._band is None or self._band[0] != middle:
             self._band = None  # free it before another is made
-            self._band = middle, TorchProjector(self.geometry.at_row(row), self.slice_shape, self.device)
+            of_band = TorchProjector(self.geometry.at_row(row), self.slice_shape, self.device)
+            of_band._tables = self._tables
+            self._band = middle, of_band
         return self._band[1]
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
@@ -97,6 +103,9 @@ class TorchProjector:
         made: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         for start in range(0, depth, step):
             planes = range(start, min(start + step, depth))
+            if self._fills:
+                yield self._filled(planes)
+                continue
             z, x = slice_points(planes, self.slice_shape, self.device)
             entry = torch.empty((len(z), self.geometry.tilts * PIXELS_PER_VOXEL), dtype=torch.int64, device=self.device)
             weight = torch.empty(entry.shape, dtype=torch.float32, device=self.device)
@@ -112,6 +121,16 @@ class TorchProjector:
                 made.append(chunk)
             yield chunk
         self._adjoint_chunks = made  # all of them, or none where whoever takes them gave up
+
+    def _filled(self, planes: range) -> tuple[range, torch.Tensor, torch.Tensor]:
+        """The same in tables that the next ones of as many planes take again."""
+        if len(planes) not in self._tables:
+            shape = (len(planes) * self.slice_shape[1], self.geometry.tilts * PIXELS_PER_VOXEL)
+            self._tables[len(planes)] = torch.empty(shape, dtype=torch.int32), torch.empty(shape)
+        entry, weight = self._tables[len(planes)]
+        geometry = self.geometry if len(self.geometry.shifts.y_px) == 1 else self.geometry.at_row(0)
+        shifted.fill_tables(geometry, self.slice_shape, planes, entry, weight)
+        return planes, entry, weight
 
     def _bags(self, tilt: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Voxels seen by each pixel of one tilt: voxel indices, weights, and where each pixel's bag starts."""
