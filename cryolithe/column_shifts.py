@@ -50,6 +50,10 @@ class ColumnShifts:
         values = self.values[:, first] * (1 - part) + self.values[:, last] * part
         return replace(self, y_px=np.array([y_px]), values=values[:, None])
 
+    def of_row(self) -> ColumnShifts:
+        """Those of the one row that it holds, or of the middle one of several."""
+        return self if len(self.y_px) == 1 else self.at(0.0)
+
     def band_middle(self, row: int) -> float:
         """The middle row of the band that holds a row of the images."""
         return row // self.band_rows * self.band_rows + (self.band_rows - 1) / 2
@@ -70,7 +74,7 @@ class ColumnShifts:
         """
         import torch  # slow to import, and geometry is wanted without it
 
-        plane = self.values[:, 0] if len(self.y_px) == 1 else self.at(0.0).values[:, 0]
+        plane = self.of_row().values[:, 0]
         places = [_scaled(points, nodes) for points, nodes in ((x_px, self.x_px), (z_px, self.z_px))]
         found = torch.nn.functional.grid_sample(
             torch.from_numpy(plane)[None].to(z_px.device),

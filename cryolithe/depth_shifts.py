@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,9 @@ def _sizes(place: VolumePlace) -> tuple[int, int, int]:
     return height * place.bin, depth, width * place.bin
 
 
-def _moved(view: View, angle_deg: float, grid: list[NDArray[np.float64]], place: VolumePlace) -> NDArray[np.float64]:
+def _moved(
+    view: View, angle_deg: float, grid: Sequence[NDArray[np.float64]], place: VolumePlace
+) -> NDArray[np.float64]:
     """Shifts ``(u, v)`` of voxels ``(y, z, x)`` from the middle, pixels of the prepared image."""
     assert view.bend is not None
     y, z, x = (place.bin * axis for axis in grid)

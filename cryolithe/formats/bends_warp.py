@@ -251,7 +251,8 @@ def _linear(block: Floats, parts: Sequence[Floats]) -> Floats:
     cells = [_cell(part, count) for part, count in zip(parts, block.shape[::-1], strict=True)]
     total: Floats = np.zeros(np.broadcast_shapes(*(part.shape for part in parts)))
     for step in itertools.product((0, 1), repeat=3):
-        index, weight = [], 1.0
+        index: list[NDArray[np.int64]] = []
+        weight: Floats | float = 1.0
         for (first, part), count, after in zip(cells, block.shape[::-1], step, strict=True):
             index.append(np.minimum(first + after, count - 1))
             weight = weight * (part if after else 1 - part)

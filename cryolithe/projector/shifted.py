@@ -37,14 +37,14 @@ def fill_tables(
     """
     assert geometry.shifts is not None
     depth, width = slice_shape
-    z = np.arange(planes.start, planes.stop) - centre_px(depth)
-    x = np.arange(width) - centre_px(width)
+    z = np.arange(planes.start, planes.stop, dtype=np.float64) - centre_px(depth)
+    x = np.arange(width, dtype=np.float64) - centre_px(width)
     theta = geometry.angles_rad
     start = geometry.centre[1] - first_shadow_px(geometry.angles_deg)
     along_x = np.ascontiguousarray((np.cos(theta)[:, None] * x + start[:, None]).T)
     along_z = np.ascontiguousarray((np.sin(theta)[:, None] * z).T)
     # Along z the shifts of each plane, along x what to take of two nodes.
-    shifts = geometry.shifts
+    shifts = geometry.shifts.of_row()
     rows = np.ascontiguousarray(_between(shifts.values[:, 0], shifts.z_px, z).transpose(1, 2, 0))
     node, part = _places(shifts.x_px, x)
     table = weight_table(geometry.angles_deg).numpy().reshape(len(theta), STEPS, PIXELS_PER_VOXEL)

@@ -128,8 +128,7 @@ class TorchProjector:
             shape = (len(planes) * self.slice_shape[1], self.geometry.tilts * PIXELS_PER_VOXEL)
             self._tables[len(planes)] = torch.empty(shape, dtype=torch.int32), torch.empty(shape)
         entry, weight = self._tables[len(planes)]
-        geometry = self.geometry if len(self.geometry.shifts.y_px) == 1 else self.geometry.at_row(0)
-        shifted.fill_tables(geometry, self.slice_shape, planes, entry, weight)
+        shifted.fill_tables(self.geometry, self.slice_shape, planes, entry, weight)
         return planes, entry, weight
 
     def _bags(self, tilt: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -395,11 +395,11 @@ def _with_shifts(
             f"--projector {settings.projector} cannot follow {sources.alignment.local}, whose shifts change by depth; "
             "give --projector torch, or --no-local-alignment"
         )
-    series = sources.series
+    notes = []
     if left > TOLD_PX:
-        note = (
-            f"local shifts in {sources.alignment.local}: at the faces of the volume up to {left:.2f} pixels along the "
-            "tilt axis are left"
-        )
-        series = replace(series, notes=(*series.notes, note))
+        notes.append(f"at the faces of the volume up to {left:.2f} pixels along the tilt axis are left")
+    if shifts is not None and preparation.standardise_stack:
+        notes.append("a model of another program follows them in the middle of the volume alone")
+    told = (f"local shifts in {sources.alignment.local}: {note}" for note in notes)
+    series = replace(sources.series, notes=(*sources.series.notes, *told))
     return replace(preparation, shifts=shifts), replace(sources, series=series)
