@@ -6,18 +6,20 @@ Each image has an affine map from raw pixels p to aligned pixels q, both ``(x, y
 
 and the specimen point P, counted from the centre of rotation too, is seen at ``q = (Px cos θ + Pz sin θ, Py)``
 (`cryolithe.geometry`). Everything else that programs say about a volume's place (shifts, centres, the hand) amounts to
-another P for a voxel, and is folded into the map, so that an image is interpolated once.
+another P for a voxel, and is folded into the map, so that an image is interpolated once. What local alignments add to q
+is an image's `cryolithe.bending.Bend`, part of the same interpolation.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.bending import IDLE_PX, Bend, Floats, largest_px
 from cryolithe.errors import GeometryError
 from cryolithe.geometry import centre_px
 
@@ -44,6 +46,7 @@ class ImageAlignment:
         angle_deg: tilt angle.
         matrix: A, rows ``(xx, xy), (yx, yy)``.
         shift_px: d, ``(x, y)``.
+        bend: what a local alignment adds to q; None where there is none.
 
     Raises:
         GeometryError: if a number is not finite, or the matrix cannot be undone.
@@ -53,6 +56,7 @@ class ImageAlignment:
     angle_deg: float
     matrix: Matrix = IDENTITY
     shift_px: tuple[float, float] = (0.0, 0.0)
+    bend: Bend | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         numbers = (self.angle_deg, *self.matrix[0], *self.matrix[1], *self.shift_px)
@@ -82,6 +86,7 @@ class Alignment:
         x_tilt_deg: α of P = Rx(α) V for a point V of the volume, Rx as RELION's: ``y = Vy cos α - Vz sin α``.
         pixel_size_angstrom: of the stack, where the files tell it.
         notes: what a user should know.
+        local: name of the file that the images' bends come from; empty where none is bent.
     """
 
     images: tuple[ImageAlignment, ...]
@@ -94,6 +99,7 @@ class Alignment:
     x_tilt_deg: float = 0.0
     pixel_size_angstrom: float | None = None
     notes: tuple[str, ...] = ()
+    local: str = ""
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -119,6 +125,22 @@ class Alignment:
         return angles[len(angles) // 2]
 
 
+def largest_bend_px(alignment: Alignment, shape: tuple[int, int]) -> float:
+    """The largest displacement by a local alignment in any image of ``shape`` ``(y, x)``, pixels of the stack."""
+    return max((largest_px(image.bend, shape) for image in alignment.images if image.bend), default=0.0)
+
+
+def without_bends(alignment: Alignment, shape: tuple[int, int], all_of_them: bool) -> Alignment:
+    """The alignment without its bends that move nothing in images of ``shape`` ``(y, x)``, or without any."""
+
+    def kept(bend: Bend | None) -> Bend | None:
+        return None if bend is None or all_of_them or largest_px(bend, shape) <= IDLE_PX else bend
+
+    images = tuple(replace(image, bend=kept(image.bend)) for image in alignment.images)
+    bent = any(image.bend is not None for image in images)
+    return replace(alignment, images=images, local=alignment.local if bent else "")
+
+
 @dataclass(frozen=True)
 class View:
     """Where the pixels of a prepared image lie in a raw one.
@@ -126,15 +148,27 @@ class View:
     Attributes:
         matrix: from pixels about the middle of the prepared image, before binning, to raw pixels about the middle.
         offset_px: ``(x, y)`` to add.
+        bend: what a local alignment adds to a pixel's place before that, or None.
+        seen_px: where the middle of the prepared image is seen by the global alignment, ``(x, y)`` as `Bend` counts.
+        depth_px: z of the middle of the volume, likewise.
     """
 
     matrix: Matrix = IDENTITY
     offset_px: tuple[float, float] = (0.0, 0.0)
+    bend: Bend | None = field(default=None, repr=False)
+    seen_px: tuple[float, float] = (0.0, 0.0)
+    depth_px: float = 0.0
 
     @property
     def identity(self) -> bool:
         """Whether pixels stay where they are."""
-        return self.matrix == IDENTITY and self.offset_px == (0.0, 0.0)
+        return self.matrix == IDENTITY and self.offset_px == (0.0, 0.0) and self.bend is None
+
+    def displaced_px(self, x_px: Floats, y_px: Floats) -> Floats:
+        """Displacement ``(u, v)`` of pixels about the middle of the prepared image, before binning."""
+        if self.bend is None:
+            return np.zeros((2, *np.broadcast_shapes(x_px.shape, y_px.shape)))
+        return self.bend.at(x_px + self.seen_px[0], y_px + self.seen_px[1], self.depth_px)
 
 
 @dataclass(frozen=True)
@@ -180,7 +214,10 @@ def views(alignment: Alignment, image_shape: tuple[int, int], place: VolumePlace
         seen = np.array([x * math.cos(theta) + z * math.sin(theta), y])
         inverse = np.linalg.inv(np.array(image.matrix, dtype=np.float64))
         offset = inverse @ (seen - np.array(image.shift_px)) + raw
-        made.append(View(_matrix(inverse), (float(offset[0]), float(offset[1]))))
+        view = View(_matrix(inverse), (float(offset[0]), float(offset[1])))
+        if image.bend is not None:
+            view = replace(view, bend=image.bend, seen_px=(float(seen[0]), float(seen[1])), depth_px=z)
+        made.append(view)
     return tuple(made)
 
 

@@ -9,7 +9,8 @@ Projection of a point (single-axis tilt by the angle θ, parallel beam)
     ``u = (x - cx) cos θ + (z - cz) sin θ + cu``     detector column, pixels
     ``v = y - cy + cv``                              detector row, pixels
 
-    This is the sign convention of IMOD after ``trimvol -rx``, of RELION-5 and of teamtomo.
+    This is the sign convention of IMOD after ``trimvol -rx``, of RELION-5 and of teamtomo. Local alignments may add to
+    u away from the middle of the volume (`cryolithe.column_shifts`).
 
 Centres
     ``(N - 1) / 2`` for an axis of N pixels: IMOD's convention, the geometric middle of the field. Other centres, and
@@ -21,12 +22,13 @@ Coordinates are float32 everywhere (float16 coordinates would be wrong by up to 
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import GeometryError
 
 
@@ -76,6 +78,7 @@ class TiltGeometry:
     Attributes:
         angles_deg: tilt angle of each image in degrees, in stack order, all within ±90.
         image_shape: pixels of one image along ``(y, x)``.
+        shifts: what a local alignment adds to u by depth; None for nothing.
 
     Raises:
         GeometryError: if there is no angle, an angle is not finite or outside ±90°, all angles are equal
@@ -87,6 +90,7 @@ class TiltGeometry:
 
     angles_deg: tuple[float, ...]
     image_shape: tuple[int, int]
+    shifts: ColumnShifts | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         angles = tuple(float(a) for a in self.angles_deg)
@@ -122,7 +126,13 @@ class TiltGeometry:
         """
         x, z = np.broadcast_arrays(np.asarray(x_px, dtype=np.float64), np.asarray(z_px, dtype=np.float64))
         theta = self.angles_rad.reshape((-1,) + (1,) * x.ndim)
-        return x * np.cos(theta) + z * np.sin(theta) + self.centre[1]
+        u = x * np.cos(theta) + z * np.sin(theta) + self.centre[1]
+        if self.shifts is None:
+            return u
+        import torch
+
+        points = [torch.from_numpy(np.ascontiguousarray(n.ravel())) for n in (z, x)]
+        return u + self.shifts.of_points(points[0], points[1]).numpy().reshape(u.shape)
 
     def angular_weights_rad(self) -> NDArray[np.float64]:
         """Quadrature weight of each tilt for the integral over θ, radians, shape ``(tilts,)``.
@@ -141,7 +151,14 @@ class TiltGeometry:
 
     def select(self, keep: ArrayLike) -> TiltGeometry:
         """Return the geometry of the images at the indices ``keep``."""
-        return TiltGeometry(tuple(np.asarray(self.angles_deg)[np.asarray(keep)]), self.image_shape)
+        shifts = None if self.shifts is None else self.shifts.select(keep)
+        return TiltGeometry(tuple(np.asarray(self.angles_deg)[np.asarray(keep)]), self.image_shape, shifts)
+
+    def at_row(self, row: int) -> TiltGeometry:
+        """Return the geometry of the band of rows that holds a row of the images."""
+        if self.shifts is None:
+            return self
+        return replace(self, shifts=self.shifts.at(self.shifts.band_middle(row) - self.centre[0]))
 
 
 def check_angles_deg(angles_deg: tuple[float, ...]) -> None:

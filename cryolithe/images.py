@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
+import scipy.interpolate
 import scipy.ndimage
 from numpy.typing import NDArray
 
@@ -13,6 +16,12 @@ from cryolithe.errors import SettingsError
 from cryolithe.geometry import centre_px
 
 _PIECE = 1 << 15  # values
+# A displacement is asked for at this many places along an axis at most, this many pixels apart at least.
+_MOST_NODES, _NODE_STEP_PX = 129, 6.0
+# Displaced pixels whose coordinates are held at a time.
+_PIXELS = 1 << 18
+# Displacements ``(2, *S)`` of pixels at ``(x, y)`` about an image's middle, both of shape S.
+Displacement = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 FEWEST_PX = 8  # an image narrower than this after binning is a mistake
 
 
@@ -101,8 +110,9 @@ def resample(
     offset_px: tuple[float, float],
     shape: tuple[int, int],
     factor: int = 1,
+    displacement: Displacement | None = None,
 ) -> NDArray[np.float32]:
-    """Move, turn, stretch and bin an image with a single interpolation.
+    """Move, turn, stretch, bend and bin an image with a single interpolation.
 
     Before the image is read on a coarser grid, its Fourier transform is cut to the frequencies that this grid can hold,
     as `fourier_crop` does. Splines are of order 5, or 3 where the cut image is twice finer than the grid: such an image
@@ -114,18 +124,83 @@ def resample(
         offset_px: ``(x, y)`` to add, pixels of the image.
         shape: ``(y, x)`` of the result.
         factor: pixels of the image along the edge of a pixel of the result.
+        displacement: ``(x, y)`` to add to a pixel about the middle of the result, before binning: smooth, for it is
+            interpolated from a coarse grid.
 
     Returns:
         shape ``shape``, float32.
     """
     if factor > 1:
         image = _band_limited(image, matrix, factor)
+    nodes = None if displacement is None else _Nodes.of(displacement, shape, factor)
+    if nodes is not None and nodes.constant:
+        x, y = np.array(offset_px) + matrix @ nodes.values[:, 0, 0]
+        offset_px = float(x), float(y)
+        nodes = None
     step = factor * matrix[::-1, ::-1]
     middle = np.array([centre_px(n) for n in image.shape]) + np.array(offset_px[::-1])
     start = middle - step @ np.array([centre_px(n) for n in shape])
     order = 5 if factor == 1 else 3
+    if nodes is not None:
+        return _bent(image, matrix[::-1, ::-1], start, nodes, order)
     moved = scipy.ndimage.affine_transform(image, step, start, shape, order=order, mode="constant")
     return moved.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """A displacement at the nodes of a coarse grid over the pixels of a result.
+
+    Attributes:
+        y_px: rows of the nodes, pixels of the result from its first one.
+        x_px: columns.
+        values: ``(x, y)`` in pixels before binning, shape ``(2, rows, columns)``.
+        shape: of the result.
+        factor: its binning.
+    """
+
+    y_px: NDArray[np.float64]
+    x_px: NDArray[np.float64]
+    values: NDArray[np.float64]
+    shape: tuple[int, int]
+    factor: int
+
+    @classmethod
+    def of(cls, displacement: Displacement, shape: tuple[int, int], factor: int) -> _Nodes:
+        """Ask for it at enough places."""
+        axes = [
+            np.linspace(0, max(1, n - 1), int(min(_MOST_NODES, max(4.0, math.ceil(n * factor / _NODE_STEP_PX) + 1))))
+            for n in shape
+        ]
+        y, x = ((axis - centre_px(n)) * factor for axis, n in zip(axes, shape, strict=True))
+        return cls(axes[0], axes[1], displacement(*np.meshgrid(x, y)), shape, factor)
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is the same everywhere."""
+        return bool((self.values == self.values[:, :1, :1]).all())
+
+
+def _bent(
+    image: NDArray[np.float32], matrix_yx: NDArray[np.float64], start: NDArray[np.float64], nodes: _Nodes, order: int
+) -> NDArray[np.float32]:
+    """Read an image at displaced places; ``start`` is that of the first pixel without its displacement."""
+    height, width = nodes.shape
+    fields = [scipy.interpolate.RectBivariateSpline(nodes.y_px, nodes.x_px, part) for part in nodes.values[::-1]]
+    coefficients = scipy.ndimage.spline_filter(image, order, output=np.float64, mode="constant")
+    made = np.empty(nodes.shape, dtype=np.float32)
+    columns = np.arange(width, dtype=np.float64)
+    rows = max(1, _PIXELS // width)
+    for first in range(0, height, rows):
+        lines = np.arange(first, min(first + rows, height), dtype=np.float64)
+        y, x = (field(lines, columns) for field in fields)
+        y += nodes.factor * lines[:, None]
+        x += nodes.factor * columns
+        places = [start[i] + matrix_yx[i, 0] * y + matrix_yx[i, 1] * x for i in (0, 1)]
+        scipy.ndimage.map_coordinates(
+            coefficients, places, made[first : first + rows], order=order, mode="constant", prefilter=False
+        )
+    return made
 
 
 def _band_limited(image: NDArray[np.float32], matrix: NDArray[np.float64], factor: int) -> NDArray[np.float32]:

@@ -72,7 +72,10 @@ def columns_of(geometry: TiltGeometry, z_px: torch.Tensor, x_px: torch.Tensor) -
     """`point_columns` for points on a device, float64; the result is there."""
     theta = geometry.angles_rad
     cosine, sine = (torch.from_numpy(turn).to(x_px.device)[:, None] for turn in (np.cos(theta), np.sin(theta)))
-    return (x_px * cosine + z_px * sine + geometry.centre[1]).float()
+    columns = x_px * cosine + z_px * sine + geometry.centre[1]
+    if geometry.shifts is not None:
+        columns += geometry.shifts.of_points(z_px, x_px)
+    return columns.float()
 
 
 def visible(columns: torch.Tensor, detector_px: int) -> torch.Tensor:

@@ -86,6 +86,11 @@ class ReconstructSettings(_WithAlignmentFiles):
     `cryolithe.formats.alignments`. Each description is the help text of the flag.
     """
 
+    local_alignment: bool = Field(
+        True,
+        description="Apply the local shifts that an alignment's files hold, too: AreTomo's patches, Warp's grids, "
+        "RELION's deformations, IMOD's LOCALFILE. Without: the global part alone.",
+    )
     ctf_state: Literal["uncorrected", "flipped", "wiener", "none"] | None = Field(
         None,
         description="What became of the CTF in the images: left in, phase-flipped, Wiener-filtered, or none there "

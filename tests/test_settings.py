@@ -34,6 +34,7 @@ VALUES = {
     "aln": ("/first.aln", "/second.aln"),
     "star": ("/first.star", "/second.star"),
     "warp": ("/first.xml", "/second.tomostar"),
+    "local_alignment": (False, True),
     "ctf_state": ("flipped", "wiener"),
     "defocus": (3.5, 2.0),
     "dose": ("/first.mdoc", "/second.mdoc"),
@@ -219,6 +220,7 @@ WRONG = {
     "contrast": ["grey"],
     "tilt_axis": [361, -400, "up", float("nan")],
     **{name: [["a"], 3] for name in ("xf", "newst_com", "tilt_com", "aln", "star", "warp")},
+    "local_alignment": ["perhaps", 7],
     "ctf_state": ["corrected", 3],
     "defocus": [51, -60.0, "low", float("nan")],
     "dose": [["a"], 3],
@@ -258,7 +260,7 @@ TEXTS = (
     "dose",
     "ctf_file",
 )  # a number is a name, too
-SWITCHES = ("dose_weight", "fix_nonfinite", "flip_z", "overwrite", "preview")
+SWITCHES = ("local_alignment", "dose_weight", "fix_nonfinite", "flip_z", "overwrite", "preview")
 WRONG_CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
 

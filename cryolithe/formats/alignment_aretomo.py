@@ -1,7 +1,8 @@
 """AreTomo's alignment file (.aln), of AreTomo, AreTomo2 and AreTomo3.
 
 Its rotation and shift lead from the aligned image to the raw one: ``p = R(ROT) q + T``, so here A = R(-ROT), d = -A T
-(as in AreTomo's own writer of IMOD files). TILT already holds the tilt offset. The package alnfile reads the newest
+(as in AreTomo's own writer of IMOD files). TILT already holds the tilt offset. Local (patch) shifts:
+`cryolithe.formats.bends_aretomo`. The package alnfile reads the newest
 files alone (it wants the two offsets) and leaves the numbering of sections to the caller, so it is not used.
 """
 
@@ -16,6 +17,7 @@ from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
 from cryolithe.formats.aln_sections import Dark, Sections, stack_places
+from cryolithe.formats.bends_aretomo import Patches, patch_bend, read_patches
 from cryolithe.formats.facts import Fact, alignment_facts
 from cryolithe.formats.files import PathLike, printable, read_text
 from cryolithe.formats.image_order import image_order
@@ -71,10 +73,13 @@ def read_aln(
     found = Sections(path, numbers, tuple(darks), count, _offset(path, header, "AlphaOffset"))
     places = stack_places(found, raw_angles_deg, beside_deg)
     notes = [places.note] if places.note else []
-    if local:
-        notes.append(f"{local} local (patch) shifts in {path.name} are not applied")
+    patches: tuple[Patches | None, ...] = (None,) * len(rows)
+    try:
+        patches = read_patches(local, len(rows)) if local else patches
+    except FileFormatError as error:
+        notes.append(f"{len(local)} local (patch) shifts in {path.name} are not applied: {error}")
     images = []
-    for place, row in sorted(zip(places.rows, rows, strict=True), key=lambda pair: pair[0]):
+    for place, row, bent in sorted(zip(places.rows, rows, patches, strict=True), key=lambda pair: pair[0]):
         matrix = rotation(-row.rotation_deg)
         (a, b), (c, d) = matrix
         x, y = row.shift_px
@@ -82,22 +87,25 @@ def read_aln(
             raise InputError(
                 f"{path}: image {row.section} is shifted by ({x:g}, {y:g}) pixels, more than its size; align anew"
             )
-        images.append(ImageAlignment(place, row.tilt_deg, matrix, (-(a * x + b * y), -(c * x + d * y))))
+        bend = patch_bend(bent, row.rotation_deg, (height, width))
+        images.append(ImageAlignment(place, row.tilt_deg, matrix, (-(a * x + b * y), -(c * x + d * y)), bend))
     try:
-        return Alignment(tuple(images), count, notes=tuple(notes)), (height, width)
+        source = path.name if any(image.bend for image in images) else ""
+        return Alignment(tuple(images), count, notes=tuple(notes), local=source), (height, width)
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[Dark], int]:
-    """Header entries, rows of images, dark images, and how many local shifts there are."""
+def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[Dark], list[tuple[int, str]]]:
+    """Header entries, rows of images, dark images, and number and text of the lines with local shifts."""
     lines = text.splitlines()
     if not lines or not lines[0].startswith("# AreTomo Alignment"):
         raise FileFormatError(f"{path} is no AreTomo alignment: its first line does not say so; give the .aln file")
     header: dict[str, str] = {}
     rows: list[_Row] = []
     darks: list[Dark] = []
-    local, in_local = 0, False
+    local: list[tuple[int, str]] = []
+    in_local = False
     for number, line in enumerate(lines, start=1):
         content = line.strip()
         if content.startswith("#"):
@@ -109,7 +117,7 @@ def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[
             elif equals:
                 header[name.strip()] = value.strip()
         elif content and in_local:
-            local += 1
+            local.append((number, content))
         elif content:
             section, turn, scale, x, y, *_, tilt = _numbers(path, number, content, COLUMNS)
             if section != int(section):
@@ -168,7 +176,7 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
 def _facts(path: Path) -> list[Fact]:
     alignment, shape = read_aln(path)
     told = Fact("image_shape", list(shape), f"{shape[0]} × {shape[1]} (y, x) of the raw stack")
-    return [*alignment_facts("alignment of AreTomo (.aln)", alignment), told]
+    return [*alignment_facts("alignment of AreTomo (.aln)", alignment, shape), told]
 
 
 ARETOMO = AlignmentFormat(

@@ -203,6 +203,7 @@ class TiltCommand:
         listed_angles_deg: ANGLES; empty where there are none.
         x_tilts: XTILTFILE, or None.
         local: LOCALFILE, or None.
+        local_scale: LOCALSCALE, or None.
         image_binned: IMAGEBINNED: binning of the aligned stack.
         thickness_px: THICKNESS.
         full_image_px: FULLIMAGE ``(x, y)``, or None.
@@ -233,6 +234,7 @@ class TiltCommand:
     excluded: frozenset[int] = frozenset()
     included: frozenset[int] | None = None
     notes: tuple[str, ...] = ()
+    local_scale: float | None = None
 
 
 def read_tilt_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> TiltCommand:
@@ -271,6 +273,9 @@ def read_tilt_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Til
         raise InputError(f"{command.path} holds both ANGLES and TILTFILE; keep one, or give the angle file as ANGLES")
     start = command.numbers("SUBSETSTART", 2, (0.0, 0.0))
     width = command.numbers("WIDTH", 1, ())
+    scale = command.numbers("LOCALSCALE", 1, ())
+    if scale and not scale[0] > 0:
+        raise FileFormatError(f"{command.path}: expected a positive LOCALSCALE, found {scale[0]:g}")
     folder = command.path.parent
     angles, x_tilts, local = (command.word(name) for name in ("TILTFILE", "XTILTFILE", "LOCALFILE"))
     return TiltCommand(
@@ -290,6 +295,7 @@ def read_tilt_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Til
         excluded=frozenset(excluded or ()),
         included=None if included is None else frozenset(included),
         notes=_ignored(command),
+        local_scale=scale[0] if scale else None,
     )
 
 

@@ -1,7 +1,7 @@
 """RELION-5's tilt-series tables.
 
 RELION's projection is ``Rz(ZRot) Ry(YTilt) Rx(XTilt)`` about N // 2, then a shift in Å: ``p = Rz q + s``; so here
-A = Rz(-ZRot) and d = -A s. Rx is that of `cryolithe.alignment`.
+A = Rz(-ZRot) and d = -A s. Rx is that of `cryolithe.alignment`. Deformations: `cryolithe.formats.bends_relion`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
+from cryolithe.bending import RawBend
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
+from cryolithe.formats.bends_relion import COEFFICIENTS, image_fields
 from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.image_order import ImageOrder, image_order
 from cryolithe.formats.reading import Reading
@@ -38,6 +40,7 @@ def read_tilt_series_star(
     pixel_size_angstrom: float | None,
     order: ImageOrder | None = None,
     reading: Reading | None = None,
+    image_shape: tuple[int, int] | None = None,
 ) -> Alignment:
     """Read the table of one tilt series, or a table of series that names it.
 
@@ -48,6 +51,7 @@ def read_tilt_series_star(
         pixel_size_angstrom: of the stack; shifts are in Å.
         order: what is known of the order of the stack's images; None where the rows are the images.
         reading: through which files are read, where others ask for them too.
+        image_shape: pixels ``(y, x)`` of an image of the stack, for deformations.
 
     Raises:
         FileFormatError: if the file is no STAR file, lacks a column or holds what is no number.
@@ -67,8 +71,26 @@ def read_tilt_series_star(
     if len(tables) > 1:
         images, note = _named_table(found.path, tables, name)
     made = _alignment(images, found.series, sections, pixel_size_angstrom)
+    if COEFFICIENTS in images and image_shape is not None:
+        made = _with_deformations(made, images, found, image_shape)
     notes = [note, *(_order_notes(images, name, sections, order) if order is not None else [])]
     return replace(made, notes=(*(line for line in notes if line), *made.notes))
+
+
+def _with_deformations(made: Alignment, table: StarTable, found: _Series, image_shape: tuple[int, int]) -> Alignment:
+    """With the deformations of the images; a note where they cannot be read."""
+    of_table = _value(table.path, found.series, "rlnTomoTiltSeriesPixelSize")
+    binned = round((made.pixel_size_angstrom or 1.0) / of_table) if of_table else 1
+    try:
+        fields = image_fields(found.series, table.text(COEFFICIENTS), image_shape, binned)
+    except FileFormatError as error:
+        note = f"the deformations of images in {table.path.name} are not applied: {error}"
+        return replace(made, notes=(*made.notes, note))
+    of_section = dict(zip(_sections(table, made.sections)[0], fields, strict=True))
+    images = tuple(
+        replace(image, bend=RawBend(image.matrix, image.shift_px, of_section[image.section])) for image in made.images
+    )
+    return replace(made, images=images, local=table.path.name)
 
 
 def _order_notes(table: StarTable, name: str, sections: int, order: ImageOrder) -> list[str]:
@@ -266,7 +288,13 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
     listed = named.angles is None and named.tilts.suffix.lower() in RELION.tables
     order = None if listed else image_order(named, stack.sections)
     return read_tilt_series_star(
-        named.files["star"], named.tilts.name, stack.sections, stack.pixel_size_angstrom, order, named.reading
+        named.files["star"],
+        named.tilts.name,
+        stack.sections,
+        stack.pixel_size_angstrom,
+        order,
+        named.reading,
+        stack.image_shape,
     )
 
 

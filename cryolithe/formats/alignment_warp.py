@@ -2,12 +2,13 @@
 
 Warp sees a point at ``Rz(AxisAngle) (x cos a - z sin a, y)`` plus an offset in Å, a being the angle that it stores: the
 negative of the stage's unless the series was imported with ``--dont_invert`` (``GetPositionInAllTilts`` in its source).
-So our angle is -a, A = Rz(-AxisAngle) and d = -A offset. Its grids of local movements and of warping are not applied.
+So our angle is -a, A = Rz(-AxisAngle) and d = -A offset. Its grids: `cryolithe.formats.bends_warp`.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -15,6 +16,7 @@ from xml.parsers import expat
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
+from cryolithe.formats.bends_warp import NO_GRIDS, Grids, WarpBend, movement_of, read_grids, warping_of
 from cryolithe.formats.facts import Fact, alignment_facts
 from cryolithe.formats.files import PathLike, printable, read_small
 from cryolithe.formats.image_order import ImageOrder, image_order
@@ -30,6 +32,7 @@ def read_warp(
     pixel_size_angstrom: float | None,
     order: ImageOrder | None = None,
     reading: Reading | None = None,
+    image_shape: tuple[int, int] | None = None,
 ) -> Alignment:
     """Read the metadata of one series.
 
@@ -41,6 +44,8 @@ def read_warp(
         pixel_size_angstrom: of the stack; offsets are in Å.
         order: what is known of the order of the stack's images, or None.
         reading: through which the file is read, where others ask for it too.
+        image_shape: pixels ``(y, x)`` of an image of the stack, for local movements where the file does not tell its
+            images' extent.
 
     Raises:
         InputError: if the images do not fit the stack or are in another order, or the pixel size is not known.
@@ -49,7 +54,7 @@ def read_warp(
     path = Path(path)
     parse = _read_tomostar if path.suffix.lower() in (".tomostar", ".star") else _read_xml
     values = (reading or Reading())(parse, path)
-    angles, axes, x_offsets, y_offsets, use, notes = values
+    angles, axes, x_offsets, y_offsets, use, notes = values.global_part
     used = [number for number in range(len(angles)) if use[number]]
     sections = len(angles) if sections is None else sections
     if sections not in (len(angles), len(used)):
@@ -66,7 +71,7 @@ def read_warp(
         rows = [[sign * angles[number] for number in used] for sign in (-1, 1)]
         notes = (*notes, order.compared(path, places, rows))
     pixel = pixel_size_angstrom
-    if pixel is None and any(x_offsets + y_offsets):
+    if pixel is None and (any(x_offsets + y_offsets) or not values.grids.empty):
         raise InputError(f"{path} gives offsets in Å, but the stack does not tell its pixel size; give --pixel-size")
     images = []
     try:
@@ -75,12 +80,48 @@ def read_warp(
             (a, b), (c, d) = matrix
             x, y = x_offsets[number] / (pixel or 1.0), y_offsets[number] / (pixel or 1.0)
             images.append(ImageAlignment(place, -angles[number], matrix, (-(a * x + b * y), -(c * x + d * y))))
-        return Alignment(tuple(images), sections, centre="relion", pixel_size_angstrom=pixel, notes=notes)
+        made = Alignment(tuple(images), sections, centre="relion", pixel_size_angstrom=pixel, notes=notes)
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
+    if values.grids.empty or pixel is None:
+        return made
+    return _with_grids(made, values.grids, (used, len(angles)), image_shape, path.name)
 
 
-_Values = tuple[list[float], list[float], list[float], list[float], list[bool], tuple[str, ...]]
+def _with_grids(
+    made: Alignment, grids: Grids, numbers: tuple[list[int], int], image_shape: tuple[int, int] | None, name: str
+) -> Alignment:
+    """With the grids' bends; ``numbers`` are those of the used images in the file, and how many it holds."""
+    pixel = made.pixel_size_angstrom or 1.0
+    if grids.movement is not None and grids.image_angstrom is None and image_shape is None:
+        return made
+    extent = [n * pixel for n in (image_shape or (1, 1))[::-1]]
+    used, count = numbers
+    images = tuple(
+        replace(
+            image,
+            bend=WarpBend(
+                image.matrix,
+                image.shift_px,
+                image.angle_deg,
+                warping_of(grids, number, pixel),
+                movement_of(grids, number, count, extent, pixel),
+            ),
+        )
+        for image, number in zip(made.images, used, strict=True)
+    )
+    return replace(made, images=images, local=name)
+
+
+_Global = tuple[list[float], list[float], list[float], list[float], list[bool], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What a file says: of each image, what to tell, and its grids."""
+
+    global_part: _Global
+    grids: Grids
 
 
 def warp_series(path: Path) -> ElementTree.Element:
@@ -114,14 +155,23 @@ def _read_xml(path: Path) -> _Values:
     level = [root.get(name, "0") for name in ("LevelAngleX", "LevelAngleY")]
     if any(warp_number(path, name, text) for name, text in zip(("LevelAngleX", "LevelAngleY"), level, strict=True)):
         raise InputError(f"{path}: LevelAngleX and LevelAngleY are not applied here; only 0 is possible")
+    notes = _turning_note(path, root)
+    try:
+        grids = read_grids(root, len(angles))
+    except FileFormatError as error:
+        grids, notes = NO_GRIDS, (*notes, f"the local alignment in {path.name} is not applied: {error}")
+    return _Values((angles, axes, x, y, [word.lower() == "true" for word in words], notes), grids)
+
+
+def _turning_note(path: Path, root: ElementTree.Element) -> tuple[str, ...]:
+    """A note on grids that turn parts of the specimen."""
     grids = [
         grid.tag
         for grid in root
-        if grid.tag.startswith(("GridMovement", "GridVolumeWarp", "GridAngle"))
+        if grid.tag.startswith("GridAngle")
         and any(warp_number(path, grid.tag, node.get("Value") or "0") for node in grid.iter("Node"))
     ]
-    notes = (f"the local refinements in {path.name} ({', '.join(grids)}) are not applied",) if grids else ()
-    return angles, axes, x, y, [word.lower() == "true" for word in words], notes
+    return (f"the local refinements in {path.name} ({', '.join(grids)}) are not applied",) if grids else ()
 
 
 def _refuse_entities(content: bytes, path: Path) -> None:
@@ -170,12 +220,13 @@ def _read_tomostar(path: Path) -> _Values:
         for name in ("wrpAxisAngle", "wrpAxisOffsetX", "wrpAxisOffsetY")
     )
     notes = () if any(x + y) else (f"{path.name} holds no shifts; they are in Warp's .xml of an aligned series",)
-    return angles, axes, x, y, [True] * len(angles), notes
+    return _Values((angles, axes, x, y, [True] * len(angles), notes), NO_GRIDS)
 
 
 def _of_stack(named: Named, stack: Stack) -> Alignment:
     order = image_order(named, stack.sections)
-    return read_warp(named.files["warp"], stack.sections, stack.pixel_size_angstrom, order, named.reading)
+    pixel, shape = stack.pixel_size_angstrom, stack.image_shape
+    return read_warp(named.files["warp"], stack.sections, pixel, order, named.reading, shape)
 
 
 def warp_facts(path: Path) -> list[Fact]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryolithe.alignment import Alignment
+from cryolithe.alignment import Alignment, largest_bend_px
 from cryolithe.formats.sizes import size_told
 
 
@@ -41,8 +41,8 @@ def range_fact(angles: Sequence[float]) -> Fact:
     return Fact("range_deg", [min(angles), max(angles)], f"{min(angles):g}° to {max(angles):g}°")
 
 
-def alignment_facts(kind: str, alignment: Alignment) -> list[Fact]:
-    """What an alignment says, whatever its format."""
+def alignment_facts(kind: str, alignment: Alignment, image_shape: tuple[int, int] | None = None) -> list[Fact]:
+    """What an alignment says, whatever its format; the largest local shift for images of a known shape ``(y, x)``."""
     angles = [image.angle_deg for image in alignment.images]
     left_out = [section + 1 for section in alignment.excluded]
     return [
@@ -51,5 +51,14 @@ def alignment_facts(kind: str, alignment: Alignment) -> list[Fact]:
         Fact("left_out", left_out, ", ".join(map(str, left_out)) or "none"),
         range_fact(angles),
         Fact("tilt_axis_deg", alignment.axis_deg, f"{alignment.axis_deg:.2f}°"),
+        _local_fact(alignment, image_shape),
         Fact("notes", list(alignment.notes)),
     ]
+
+
+def _local_fact(alignment: Alignment, image_shape: tuple[int, int] | None) -> Fact:
+    bent = sum(image.bend is not None for image in alignment.images)
+    largest = largest_bend_px(alignment, image_shape) if bent and image_shape else None
+    up_to = "" if largest is None else f", up to {largest:.2f} pixels"
+    text = f"in {bent} images{up_to}" if bent else "none"
+    return Fact("local_shifts", {"images": bent, "largest_px": largest}, text)

@@ -53,12 +53,12 @@ def _keys(fate: Fate, text: str, neutral: frozenset[float] = frozenset()) -> tup
 TILT: tuple[Key, ...] = (
     *_keys(
         "used",
-        "TILTFILE XTILTFILE LOCALFILE WIDTH SLICE TOTALSLICES THICKNESS OFFSET SHIFT ANGLES XAXISTILT FULLIMAGE "
-        "SUBSETSTART IMAGEBINNED INCLUDE EXCLUDELIST2",
+        "TILTFILE XTILTFILE LOCALFILE LOCALSCALE WIDTH SLICE TOTALSLICES THICKNESS OFFSET SHIFT ANGLES XAXISTILT "
+        "FULLIMAGE SUBSETSTART IMAGEBINNED INCLUDE EXCLUDELIST2",
     ),
     *_keys(
         "harmless",
-        "input:InputProjections output:OutputFile BoundaryInfoFile LOCALSCALE RADIAL FalloffIsTrueSigma! "
+        "input:InputProjections output:OutputFile BoundaryInfoFile RADIAL FalloffIsTrueSigma! "
         "MultiplyByGaussian! HammingLikeFilter COSINTERP XTILTINTERP UseGPU ActionIfGPUFails MODE SCALE PERPENDICULAR! "
         "AdjustOrigin! TITLE BaseNumViews MinMaxMean StartingIteration VertBoundaryFile VertSliceOutputFile "
         "VertForSIRTInput! AngleOutputFile AlignTransformFile DefocusFile PixelForDefocus SkipTurnedOffPoints! DONE! "

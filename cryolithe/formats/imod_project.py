@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cryolithe.formats.alignment_imod import (
     read_xf,
 )
 from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import read_text
 from cryolithe.formats.reading import Reading
@@ -82,6 +84,9 @@ def _named_in_commands(named: Named) -> dict[str, Path]:
             files["tilt_com TILTFILE"] = project.angles
         if project.tilt.x_tilts is not None:
             files["tilt_com XTILTFILE"] = project.tilt.x_tilts
+        local = project.tilt.local
+        if local is not None and local.is_file() and _is_local(local, named.reading):
+            files["tilt_com LOCALFILE"] = local
     return files
 
 
@@ -173,11 +178,11 @@ def _with_tilt_command(
         which = "stack" if len(made.images) == stack.sections else "aligned stack"
         raise InputError(f"{source} lists view {wrong[0]}, but the {which} holds {len(views)} images")
     kept = views - tilt.excluded if tilt.included is None else set(tilt.included)
-    images = tuple(
-        replace(image, angle_deg=image.angle_deg + tilt.angle_offset_deg)
+    images = {
+        view: replace(image, angle_deg=image.angle_deg + tilt.angle_offset_deg)
         for view, image in enumerate(made.images, start=1)
         if view in kept
-    )
+    }
     x_tilt = tilt.x_axis_tilt_deg
     if tilt.x_tilts is not None:
         x_tilt -= named.reading(read_x_tilt_deg, tilt.x_tilts)
@@ -190,17 +195,61 @@ def _with_tilt_command(
         binning = int(tilt.image_binned)
     shape = made.aligned_shape or (None if from_raw else (height, width))
     notes = (*made.notes, *tilt.notes, *_part_notes(tilt, shape, unit))
+    local = ""
     if tilt.local is not None and _is_local(tilt.local, named.reading):
-        notes += (f"LOCALFILE: the local alignments in {tilt.local.name} are not applied",)
+        full = tilt.full_image_px
+        frame = _Frame(unit, (full[0] / unit, full[1] / unit) if full else (shape or (height, width))[::-1], -x_tilt)
+        try:
+            images = _bent(images, len(views), tilt, frame, (named.reading, stack.pixel_size_angstrom))
+            local = tilt.local.name
+        except InputError as error:
+            notes += (f"LOCALFILE: the local alignments in {tilt.local.name} are not applied: {error}",)
     return replace(
         made,
-        images=images,
+        images=tuple(images.values()),
+        local=local,
         bin=binning,
         thickness_px=None if tilt.thickness_px is None else tilt.thickness_px / unit,
         shift_px=(-tilt.shift_px[0] / unit, tilt.shift_px[1] / unit),
         x_tilt_deg=-x_tilt,
         notes=notes,
     )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where local areas are counted: unbinned pixels in one of the stack, full size of the aligned images, X-axis tilt.
+
+    The size is ``(x, y)`` in pixels of the stack.
+    """
+
+    unit: float
+    size_px: tuple[float, float]
+    x_tilt_deg: float
+
+
+def _bent(
+    images: Mapping[int, ImageAlignment],
+    views: int,
+    tilt: TiltCommand,
+    frame: _Frame,
+    known: tuple[Reading, float | None],
+) -> dict[int, ImageAlignment]:
+    """Images, by view from 1, with the local alignments of tilt.com; ``known`` has the stack's pixel size as well."""
+    assert tilt.local is not None
+    reading, pixel = known
+    areas = reading(read_local, tilt.local, views)
+    told = areas.pixel_size_angstrom
+    if tilt.local_scale is None and told and pixel:
+        areas = areas.scaled(told / pixel)
+    else:  # lengths are those of the aligned stack, but for LOCALSCALE
+        areas = areas.scaled((tilt.local_scale or 1.0) * tilt.image_binned / frame.unit)
+    check_field(areas, frame.size_px)
+    middle = frame.size_px[0] / 2 + 0.5, frame.size_px[1] / 2 + 0.5
+    return {
+        view: replace(image, bend=LocalBend(areas, view - 1, image.angle_deg, frame.x_tilt_deg, middle))
+        for view, image in images.items()
+    }
 
 
 def _same_field(source: Path, full_px: tuple[int, int], stack_px: tuple[int, int], unit: float) -> None:
@@ -254,8 +303,13 @@ def _part_notes(tilt: TiltCommand, shape: tuple[int, int] | None, unit: float) -
 
 
 def _xf_facts(path: Path) -> list[Fact]:
-    """IMOD's transforms."""
-    transforms = read_xf(path)
+    """IMOD's transforms, or its local alignments, which have the same ending."""
+    try:
+        transforms = read_xf(path)
+    except FileFormatError:
+        with suppress(FileFormatError):
+            return local_facts(path)
+        raise
     turns = [math.degrees(math.atan2(matrix[1][0], matrix[0][0])) for matrix, _ in transforms]
     largest = max(math.hypot(*shift) for _, shift in transforms)
     return [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,10 +50,12 @@ class RowRun(NamedTuple):
         rows: for each window of the network, shape ``(tilts, n, X)``, float32.
         first_rows: row at which each patch begins, shape ``(patches,)``; whole and a stride apart for networks that
             share their encoder, else any, read by linear interpolation between rows.
+        first_row: of the images, the first of ``rows``.
     """
 
     rows: list[torch.Tensor]
     first_rows: NDArray[np.float64]
+    first_row: int = 0
 
 
 class _Batch(NamedTuple):
@@ -160,6 +162,12 @@ class Engine:
         weight = self.network.combine[0].weight
         return [point_block(self.grid, order[n : n + size], weight) for n in range(0, len(order), size)]
 
+    def _moved(self, part: list[PointBlock], row: int) -> list[PointBlock]:
+        """The same points where the band of rows that holds a row of the images sees them."""
+        weight = self.network.combine[0].weight
+        grid = replace(self.grid, geometry=self.grid.geometry.at_row(row))
+        return [point_block(grid, block.order.cpu().numpy(), weight) for block in part]
+
     def _run_part(
         self,
         run: RowRun,
@@ -176,7 +184,12 @@ class Engine:
         kept = [torch.empty((b.points, slots, features), dtype=self.dtype, device=self.device) for b in part]
         share = sum(block.points for block in part) / self.grid.points
         total = sum(len(batch.patches) for batch in self._batches(run))
+        band, shifts = None, self.grid.geometry.shifts
         for batch in self._batches(run):
+            first = run.first_row + int(batch.positions[0])
+            if shifts is not None and band != shifts.band_middle(first):
+                band = shifts.band_middle(first)
+                part = self._moved(part, first)
             encoder = network.encoders[batch.encoder]
             rows = [_rows_at(rows, batch.positions) for rows in run.rows]
             lifted = self._lift(rows, encoder, each)
@@ -186,6 +199,7 @@ class Engine:
                 batch: _Batch = batch,
                 encoder: RowEncoder = encoder,
                 lifted: torch.Tensor = lifted,
+                part: list[PointBlock] = part,
             ) -> None:
                 with torch.inference_mode():
                     self._block(part[number], kept[number], lifted, encoder, batch, values)

@@ -48,6 +48,7 @@ class Settings(TypedDict, total=False):
     aln: str | None
     star: str | None
     warp: str | None
+    local_alignment: bool
     ctf_state: Literal["uncorrected", "flipped", "wiener", "none"] | None
     defocus: float | None
     dose: str | None

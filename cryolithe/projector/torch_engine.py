@@ -12,10 +12,12 @@ import torch
 from torch.nn.functional import embedding_bag
 
 from cryolithe.geometry import TiltGeometry
+from cryolithe.projector import shifted
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL, footprint, slice_points
 
 ENTRIES_PER_CHUNK = 3_000_000
 _ROWS_PER_CHUNK = 64
+_POINTS = 2048
 CACHE_ENTRIES = 30_000_000  # 12 bytes each, per direction
 
 
@@ -41,8 +43,24 @@ class TorchProjector:
         self.device = torch.device(device)
         entries = slice_shape[0] * slice_shape[1] * geometry.tilts * PIXELS_PER_VOXEL
         self._keep = entries <= CACHE_ENTRIES
+        # By a compiled loop tables are quicker made than fetched from memory.
+        self._fills = geometry.shifts is not None and self.device.type == "cpu" and shifted.available()
+        self._tables: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._adjoint_chunks: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         self._forward_bags: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._band: tuple[float, TorchProjector] | None = None
+
+    def at_row(self, row: int) -> TorchProjector:
+        """See `Projector`; the last one is kept."""
+        if self.geometry.shifts is None:
+            return self
+        middle = self.geometry.shifts.band_middle(row)
+        if self._band is None or self._band[0] != middle:
+            self._band = None  # free it before another is made
+            of_band = TorchProjector(self.geometry.at_row(row), self.slice_shape, self.device)
+            of_band._tables = self._tables
+            self._band = middle, of_band
+        return self._band[1]
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Project: ``(z, rows, x)`` -> ``(tilts, rows, X)``."""
@@ -85,14 +103,33 @@ class TorchProjector:
         made: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         for start in range(0, depth, step):
             planes = range(start, min(start + step, depth))
-            seen = footprint(self.geometry, *slice_points(planes, self.slice_shape, self.device))
-            entry = (seen.pixel + first).transpose(0, 1).flatten(1)
-            weight = seen.weight.transpose(0, 1).flatten(1)
-            chunk = (planes, entry.contiguous(), weight.float().contiguous())
+            if self._fills:
+                yield self._filled(planes)
+                continue
+            z, x = slice_points(planes, self.slice_shape, self.device)
+            entry = torch.empty((len(z), self.geometry.tilts * PIXELS_PER_VOXEL), dtype=torch.int64, device=self.device)
+            weight = torch.empty(entry.shape, dtype=torch.float32, device=self.device)
+            # Piece by piece: what a core works on stays in its cache.
+            at_a_time = _POINTS if self.device.type == "cpu" else len(z)
+            for piece in (slice(n, n + at_a_time) for n in range(0, len(z), at_a_time)):
+                seen = footprint(self.geometry, z[piece], x[piece])
+                shape = (-1, self.geometry.tilts, PIXELS_PER_VOXEL)
+                entry[piece].view(shape)[:] = (seen.pixel + first).transpose(0, 1)
+                weight[piece].view(shape)[:] = seen.weight.transpose(0, 1)
+            chunk = (planes, entry, weight)
             if self._keep:
                 made.append(chunk)
             yield chunk
         self._adjoint_chunks = made  # all of them, or none where whoever takes them gave up
+
+    def _filled(self, planes: range) -> tuple[range, torch.Tensor, torch.Tensor]:
+        """The same in tables that the next ones of as many planes take again."""
+        if len(planes) not in self._tables:
+            shape = (len(planes) * self.slice_shape[1], self.geometry.tilts * PIXELS_PER_VOXEL)
+            self._tables[len(planes)] = torch.empty(shape, dtype=torch.int32), torch.empty(shape)
+        entry, weight = self._tables[len(planes)]
+        shifted.fill_tables(self.geometry, self.slice_shape, planes, entry, weight)
+        return planes, entry, weight
 
     def _bags(self, tilt: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Voxels seen by each pixel of one tilt: voxel indices, weights, and where each pixel's bag starts."""

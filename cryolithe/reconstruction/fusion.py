@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.filters import extend_rows, padded_length, ramp_response
-from cryolithe.projector import Projector
+from cryolithe.projector import Projector, by_bands
 from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.part_spectra import frequencies_of, spectrum_of, times_counted
 from cryolithe.reconstruction.planes import PlaneFilter, measured_region
@@ -80,17 +80,19 @@ class Fusion:
             lambda z, x: measured_region(angles, z, x, depth), projector.slice_shape, torch.device(projector.device)
         )
 
-    def __call__(self, volume: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def __call__(self, volume: torch.Tensor, rows: torch.Tensor, first_row: int = 0) -> torch.Tensor:
         """The mixture.
 
         Args:
             volume: the network's, shape ``(z, slab, x)``, float32; it is changed.
             rows: the same that the network got, shape ``(tilts, slab + 2 halo_px, X)``.
+            first_row: of the slab.
 
         Returns:
             shape ``(z, slab, x)``, on the volume's device.
         """
-        change = self.projector.adjoint(self._filtered(rows.to(self.projector.device))).to(volume)
+        filtered = self._filtered(rows.to(self.projector.device))
+        change = by_bands(self.projector, first_row, filtered, lambda p, r: p.adjoint(r)).to(volume)
         change.sub_(volume, alpha=self.curve.share)
         return volume.add_(self._planes(change))
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from cryolithe.alignment import Alignment, VolumePlace, views
+from cryolithe.depth_shifts import depth_shifts
 from cryolithe.device import choose_devices, choose_precision, network_precision
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.alignments import alignment_files, format_of_table
@@ -49,6 +50,8 @@ from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
 FREE_SETTINGS = {"overwrite", "max_memory", "preview", "dose", "ctf_file", *alignment_files()}
+# Shifts along the tilt axis that are left at some depth, and told.
+TOLD_PX = 0.25
 
 
 @dataclass(frozen=True)
@@ -318,6 +321,8 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
     if sources.aligned:
         preparation = _with_views(preparation, sources, settings, (depth, height, width))
+    if sources.alignment.local:
+        preparation, sources = _with_shifts(preparation, sources, settings, grid)
     found = sources.files, sources.series, sources.alignment
     return _told(ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback))
 
@@ -375,3 +380,26 @@ def _with_views(
     if all(view.identity for view in found) and preparation.aligned_shape == raw:
         return replace(preparation, aligned_shape=None)
     return replace(preparation, views=found)
+
+
+def _with_shifts(
+    preparation: Preparation, sources: Sources, settings: ReconstructSettings, grid: VolumeGrid
+) -> tuple[Preparation, Sources]:
+    """Say how columns are shifted away from the volume's middle, and tell what is left of a local alignment."""
+    if preparation.views is None:
+        return preparation, sources
+    place = VolumePlace(grid.shape, preparation.bin, sources.alignment.centre, mirrored(settings))
+    shifts, left = depth_shifts(sources.alignment, preparation.views, place)
+    if shifts is not None and settings.projector != "torch" and settings.method != "network":
+        raise SettingsError(
+            f"--projector {settings.projector} cannot follow {sources.alignment.local}, whose shifts change by depth; "
+            "give --projector torch, or --no-local-alignment"
+        )
+    notes = []
+    if left > TOLD_PX:
+        notes.append(f"at the faces of the volume up to {left:.2f} pixels along the tilt axis are left")
+    if shifts is not None and preparation.standardise_stack:
+        notes.append("a model of another program follows them in the middle of the volume alone")
+    told = (f"local shifts in {sources.alignment.local}: {note}" for note in notes)
+    series = replace(sources.series, notes=(*sources.series.notes, *told))
+    return replace(preparation, shifts=shifts), replace(sources, series=series)

@@ -6,6 +6,7 @@ Rows are independent of each other up to a method's halo, so a volume of any hei
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from cryolithe.inference.pooling import pools_in_registers
 from cryolithe.known import NOTHING, Known
 from cryolithe.network import InputWindow, Network, NetworkConfig, RowSet, SliceSetConfig
 from cryolithe.network.knowing import encode_known
-from cryolithe.projector import Projector
+from cryolithe.projector import Projector, bands_of, by_bands
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruction.fusion import Fusion
 from cryolithe.reconstruction.planes import PlaneFilter
@@ -84,6 +85,7 @@ class FbpMethod:
     window: str
     row_multiple: int = 1
     halo_px: int = 0
+    first_row: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +94,11 @@ class FbpMethod:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
-        return fbp(self.projector, rows.to(self.device), self.window)
+        return by_bands(self.projector, self.first_row, rows.to(self.device), lambda p, r: fbp(p, r, self.window))
+
+    def at(self, first_row: int) -> FbpMethod:
+        """The same for the slab that begins at a row of the volume."""
+        return replace(self, first_row=first_row)
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ class SirtMethod:
     margin_px: int = 0
     row_multiple: int = 1
     halo_px: int = 0
+    first_row: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -120,8 +127,17 @@ class SirtMethod:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """See `SlabMethod`."""
-        volume = sirt(self.projector, rows.to(self.device), self.iterations, self.on_iteration)
+        bands, count = len(bands_of(self.projector, self.first_row, rows.shape[1])), itertools.count(1)
+
+        def of_band(projector: Projector, part: torch.Tensor) -> torch.Tensor:
+            return sirt(projector, part, self.iterations, lambda: next(count) % bands or self.on_iteration())
+
+        volume = by_bands(self.projector, self.first_row, rows.to(self.device), of_band)
         return volume[..., self.margin_px : volume.shape[-1] - self.margin_px]
+
+    def at(self, first_row: int) -> SirtMethod:
+        """The same for the slab that begins at a row of the volume."""
+        return replace(self, first_row=first_row)
 
 
 def network_rows(rows: torch.Tensor, config: InputWindow) -> list[torch.Tensor]:
@@ -237,7 +253,8 @@ class BlockSampling:
     def inputs(self, rows: torch.Tensor, first_row: int) -> RowRun:
         """See `Sampling`; slabs are alike wherever they lie."""
         blocks = self._blocks(rows.shape[1] - 2 * self.halo_px) + 2 * self.config.trunk_reach
-        return RowRun(network_rows(rows, self.config.input), self.head.stride * np.arange(blocks, dtype=np.float64))
+        firsts = self.head.stride * np.arange(blocks, dtype=np.float64)
+        return RowRun(network_rows(rows, self.config.input), firsts, first_row - self.halo_px)
 
     def volume(self, values: torch.Tensor, first_row: int, slab: int) -> torch.Tensor:
         """See `Sampling`."""
@@ -354,7 +371,7 @@ class NetworkMethod:
             volume = self.wedge(volume.float())
         if self.fusion is None:
             return volume
-        return self.fusion(volume.float(), self._rows_within(rows, self.fusion.halo_px))
+        return self.fusion(volume.float(), self._rows_within(rows, self.fusion.halo_px), self.first_row)
 
     def _rows_within(self, rows: torch.Tensor, halo_px: int) -> torch.Tensor:
         """The rows of a slab with a smaller halo."""

@@ -178,7 +178,7 @@ def _make_parts(
             method, made, _ = compute_slab(slab_method_at(method, start), seen, note)
             ours.append(made[:, :high])
             inner = rows[:, method.halo_px : method.halo_px + high]
-            theirs.append(compute_slab(back[0], _only(inner, back[1]), note).values)
+            theirs.append(compute_slab(slab_method_at(back[0], start), _only(inner, back[1]), note).values)
         yield _joined(ours), _joined(theirs)
     if isinstance(method, NetworkMethod):
         method.engine.forget()

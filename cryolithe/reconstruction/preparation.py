@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cryolithe.alignment import View
 from cryolithe.borders import find_border, without_border
+from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, OutputError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import binned_size, clipped_sigma, fourier_crop, resample, rotate_axis, rotated_shape
@@ -55,6 +56,7 @@ class Preparation:
         views: where each image is read, instead of the rotation of the tilt axis; None where it stays in place.
         aligned_shape: pixels ``(y, x)`` of an aligned image before binning; needed with ``views``.
         corrections: of each image's CTF and damage; None for none.
+        shifts: of columns, that bending images back leaves by depth; None for none.
     """
 
     tilt_axis_deg: float = 0.0
@@ -65,6 +67,7 @@ class Preparation:
     views: tuple[View, ...] | None = None
     aligned_shape: tuple[int, int] | None = None
     corrections: tuple[ImageCorrection, ...] | None = None
+    shifts: ColumnShifts | None = None
 
     def image_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape ``(y, x)`` of a prepared image."""
@@ -141,7 +144,7 @@ def prepare_stack(
         OutputError: if the file cannot be written.
     """
     shape = how.image_shape(series.geometry.image_shape)
-    geometry = TiltGeometry(series.geometry.angles_deg, shape)
+    geometry = TiltGeometry(series.geometry.angles_deg, shape, how.shifts)
     statistics = stack_statistics(series) if how.standardise_stack else None
     reading = threading.Lock()
 
@@ -246,7 +249,8 @@ def _in_place(image: NDArray[np.float32], how: Preparation, number: int) -> NDAr
     if view.identity and shape == image.shape:
         return fourier_crop(image, how.bin)
     binned = binned_size(shape[0], how.bin), binned_size(shape[1], how.bin)
-    return resample(image, np.array(view.matrix), view.offset_px, binned, how.bin)
+    bent = None if view.bend is None else view.displaced_px
+    return resample(image, np.array(view.matrix), view.offset_px, binned, how.bin, bent)
 
 
 def stack_statistics(series: TiltSeries) -> tuple[float, float]:

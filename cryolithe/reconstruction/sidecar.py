@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cryolithe import __version__
+from cryolithe.alignment import largest_bend_px
 from cryolithe.device import precision_name
 from cryolithe.formats import VolumeStatistics
 from cryolithe.reconstruction.job import ResolvedJob
@@ -30,6 +31,9 @@ def geometry_line(run: ResolvedJob) -> str:
     ]
     if run.preparation.views is not None:
         parts.append(f"{len(run.alignment.images)} images aligned in memory")
+        if run.alignment.local:
+            largest = largest_bend_px(run.alignment, run.series.geometry.image_shape)
+            parts.append(f"local shifts of up to {largest:.2f} pixels undone ({run.alignment.local})")
     elif not run.preparation.tilt_axis_deg:
         parts.append("images taken as aligned, tilt axis along y")
     if left_out:
@@ -37,6 +41,15 @@ def geometry_line(run: ResolvedJob) -> str:
     if run.x_tilt_deg:
         parts.append(f"turned by {run.x_tilt_deg:g}° about x")
     return f"Geometry: {'; '.join(parts)}."
+
+
+def _local(run: ResolvedJob) -> dict[str, Any] | None:
+    """The local alignment: its file, the images that are bent, and by how many pixels of the stack at most."""
+    bent = [image.section + 1 for image in run.alignment.images if image.bend is not None]
+    if not bent:
+        return None
+    largest = largest_bend_px(run.alignment, run.series.geometry.image_shape)
+    return {"file": run.alignment.local, "largest_shift_px": largest, "sections": bent}
 
 
 def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeStatistics) -> dict[str, Any]:
@@ -87,6 +100,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "transforms": None
             if run.preparation.views is None
             else [[*i.matrix[0], *i.matrix[1], *i.shift_px] for i in run.alignment.images],
+            "local_alignment": _local(run),
             "tilt_angles_deg": run.series.geometry.angles_deg,
             "stack_shape": run.series.images.shape,
             "stack_pixel_size_angstrom": run.series.pixel_size_angstrom,

@@ -14,10 +14,12 @@ import torch
 from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.errors import ResourceError
 from cryolithe.reconstruction.copying import Copied, Link, link_to
-from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
+from cryolithe.reconstruction.methods import FbpMethod, NetworkMethod, SirtMethod, SlabMethod
 
 # Waiting threads look this often whether the run has been stopped.
 _POLL_SECONDS = 0.2
+# Methods whose slabs may depend on where they lie.
+_OF_ROWS = (FbpMethod, NetworkMethod, SirtMethod)
 
 
 class SlabResult(NamedTuple):
@@ -242,7 +244,7 @@ def _in_pieces(method: SlabMethod, rows: torch.Tensor, at_a_time: int) -> torch.
     slab, halo = rows.shape[1] - 2 * method.halo_px, 2 * method.halo_px
     if at_a_time == slab:
         return method(rows).float()
-    begin = method.first_row if isinstance(method, NetworkMethod) else 0
+    begin = method.first_row if isinstance(method, _OF_ROWS) else 0
     starts = range(0, slab, at_a_time)
     pieces = (
         slab_method_at(method, begin + n)(rows[:, n : min(n + at_a_time, slab) + halo]).float().cpu() for n in starts
@@ -251,8 +253,8 @@ def _in_pieces(method: SlabMethod, rows: torch.Tensor, at_a_time: int) -> torch.
 
 
 def slab_method_at(method: SlabMethod, start: int) -> SlabMethod:
-    """The method for the slab that begins at a row: only networks may depend on it."""
-    return method.at(start) if isinstance(method, NetworkMethod) else method
+    """The method for the slab that begins at a row."""
+    return method.at(start) if isinstance(method, _OF_ROWS) else method
 
 
 def _points(method: SlabMethod) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryolithe.alignment import Alignment, plain_alignment, rotation
-from cryolithe.errors import GeometryError, SettingsError
+from cryolithe.alignment import Alignment, largest_bend_px, plain_alignment, rotation, without_bends
+from cryolithe.errors import GeometryError, InputError, SettingsError
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignment_format import AlignmentFormat, Named, Stack
 from cryolithe.formats.alignments import (
@@ -166,6 +166,7 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
     images, (sections, height, width) = told.images, told.images.shape
     if settings.centre is not None:
         alignment = replace(alignment, centre=settings.centre)
+    alignment, left_out = _local(alignment, (height, width), settings)
     aligned = files.format is not None or alignment.centre != "imod"
     if aligned and settings.tilt_axis:  # allowed where nothing else turns the images
         turn = rotation(-settings.tilt_axis)
@@ -177,11 +178,31 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
         images,
         geometry,
         alignment.pixel_size_angstrom or told.pixel_size_angstrom,
-        told.notes,
+        (*told.notes, *left_out),
         None if used == tuple(range(sections)) else used,
         told.labels,
     )
     return Sources(files, series, alignment, aligned)
+
+
+def _local(
+    alignment: Alignment, shape: tuple[int, int], settings: ReconstructSettings
+) -> tuple[Alignment, tuple[str, ...]]:
+    """An alignment with the bends that are wanted, and what to tell of those that are not.
+
+    Raises:
+        InputError: if an image would be bent out of its own field.
+    """
+    largest, half = largest_bend_px(alignment, shape), min(shape) / 2
+    if not settings.local_alignment:
+        told = f"the local shifts in {alignment.local}, up to {largest:.2f} pixels, are left out (--no-local-alignment)"
+        return without_bends(alignment, shape, True), (told,) if alignment.local else ()
+    if largest > half:
+        raise InputError(
+            f"{alignment.local} moves parts of images by up to {largest:.0f} pixels, expected less than {half:g}; "
+            "align anew, or give --no-local-alignment for the global part alone"
+        )
+    return without_bends(alignment, shape, False), ()
 
 
 def _open_images(files: SourceFiles) -> tuple[Images, MrcArray]:
