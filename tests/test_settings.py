@@ -57,6 +57,7 @@ VALUES = {
     "dtype": ("float16", "float32"),
     "orientation": ("xzy", "xyz"),
     "format": ("ome-zarr-0.5", "mrc"),
+    "confidence": (True, False),
     "preview": (True, False),
     "fix_nonfinite": (True, False),
     "overwrite": (True, False),
