@@ -1,20 +1,21 @@
 """How wrong a network's volume is expected to be, and what of it the images do not hold: maps of local second moments.
 
 About each voxel, with < > the mean in a Gaussian window, V the volume, E and O the volumes of even and of odd tilts,
-X and Y those of the mirrored series turned back, W what of V lies in the missing wedge,
+and X and Y those of the mirrored series turned back,
 
-    total    <V²>                                unshared  <V²> - <E O>, not below 0
-    mirrored (<(V - X)²> + <(V - Y)²>) / 2       wedge     <W²>
+    total  <V²>      unshared  <V²> - <E O>, not below 0      mirrored  (<(V - X)²> + <(V - Y)²>) / 2
 
-The expected squared error is a sum of the four, each times a constant that holds for all series and models; it was
+The expected squared error is a sum of the three, each times a constant that holds for all series and models; it was
 found on simulations (benchmarks/uncertainty.py). The deviation of the volume is the unit.
 
 What the images hold of the measured part m is asked of images that the network did not see: F_E and F_O are filtered
 back-projections of even and of odd tilts, so that the noise of F_O has nothing to do with that of E.
 
-    held = (<E_m F_O> + <O_m F_E>) / (<E_m B E> + <O_m B O>)     unsupported = 1 - held <V_m²> / <V²>
+    held = (<E_m F_O> + <O_m F_E>) / (<E_m B E> + <O_m B O>)     unsupported = 1 - held <V_m²> / (<V²> + level)
 
-with B the back-projection of projections. held is between 0 and 1, and drawn to 0 where chance could give as much.
+with B the back-projection of projections. held is between 0 and 1, and drawn to 0 where chance could give as much. The
+level is a fifth of what <V²> is where much is: without it, empty ice would count as held, which shares in the streaks
+and halos of what is beside it.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ _TRUNCATE = 3.0
 # ... and for shares, as for the agreement of two halves.
 SHARE_SIGMA_PX = 4.0
 _LEAST = 1e-12
+# Of the local mean square that three quarters of the voxels stay below, for the level of next to nothing.
+LEVEL_SHARE, LEVEL_QUANTILE = 0.2, 0.75
 # Arrays as large as the rows that the maps are made of, float32, that exist at once.
 MAP_COPIES = 22.0
-MOMENTS = ("total", "unshared", "mirrored", "wedge")
+MOMENTS = ("total", "unshared", "mirrored")
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,9 @@ class Law:
     total: float
     unshared: float
     mirrored: float
-    wedge: float
 
 
-LAW = Law(total=0.12, unshared=0.39, mirrored=2.33, wedge=0.24)
+LAW = Law(total=0.11, unshared=0.47, mirrored=2.8)
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,11 @@ class Ensemble:
     again: tuple[torch.Tensor, torch.Tensor]
 
 
-def moments_of(rows: Ensemble, measured: torch.Tensor, window: Window) -> dict[str, torch.Tensor]:
+def moments_of(rows: Ensemble, window: Window) -> dict[str, torch.Tensor]:
     """The moments of the expected error.
 
     Args:
         rows: with ``window.reach_px`` rows before and after those that are wanted.
-        measured: the measured part of the volume.
         window: about each voxel.
     """
     whole, (even, odd) = rows.whole, rows.halves
@@ -130,7 +131,6 @@ def moments_of(rows: Ensemble, measured: torch.Tensor, window: Window) -> dict[s
         "total": total,
         "unshared": (total - window.mean(even * odd)).clamp_min_(0),
         "mirrored": window.mean(turned.mul_(0.5)),
-        "wedge": window.mean((whole - measured).square_()),
     }
 
 
@@ -140,7 +140,9 @@ def expected_error(moments: dict[str, torch.Tensor], law: Law = LAW) -> torch.Te
     return square.clamp_min_(0).sqrt_()
 
 
-def expected_correlation(rows: Ensemble, moments: dict[str, torch.Tensor], window: Window) -> torch.Tensor:
+def expected_correlation(
+    rows: Ensemble, moments: dict[str, torch.Tensor], window: Window, law: Law = LAW
+) -> torch.Tensor:
     """The expected correlation of the volume with the specimen in the window, 0 to 1.
 
     That of the mean of two halves whose noise is independent, ``sqrt(2 r / (1 + r))`` of their correlation r, times
@@ -150,22 +152,23 @@ def expected_correlation(rows: Ensemble, moments: dict[str, torch.Tensor], windo
     power = (window.mean(even.square()) * window.mean(odd.square())).sqrt_()
     both = (window.mean(even * odd) / power.clamp_min_(_LEAST)).clamp_(0, 1)
     noise = both.mul(2).div_(both.add_(1)).sqrt_()
-    error = expected_error(moments).square_()
+    error = expected_error(moments, law).square_()
     total = moments["total"]
     return noise.mul_((total / (total + error).clamp_min_(_LEAST)).sqrt_())
 
 
 @dataclass(frozen=True)
 class Chance:
-    """What the covariance of a volume with images that have nothing to do with it is by chance.
+    """What is found by chance, or next to nothing.
 
     Attributes:
-        variance: as a share of the product of both mean squares in the window.
-        slope: held, on average, where this is to be 1.
+        variance: of the covariance of a volume with images that have nothing to do with it, as a share of the product
+            of both mean squares in the window.
+        level: added to the mean square of the volume, see the module.
     """
 
     variance: float
-    slope: float = 1.0
+    level: float
 
 
 def covariances(
@@ -200,9 +203,9 @@ def unsupported(
 ) -> torch.Tensor:
     """The share of the volume's local mean square that the images do not hold, 0 to 1."""
     common, own, square = covariances(halves, rows, window)
-    held = (common / own.clamp_min_(_LEAST).mul_(chance.slope)).clamp_(0, 1)
+    held = (common / own.clamp_min_(_LEAST)).clamp_(0, 1)
     # Of what is a deviations above nothing, 1 - 1 / a^2 is no chance.
     sure = 1 - square.mul_(chance.variance) / common.square().clamp_min_(_LEAST)
     held.mul_(sure.clamp_(0, 1))
-    share = window.mean(measured.square()) / window.mean(rows.whole.square()).clamp_min_(_LEAST)
+    share = window.mean(measured.square()) / window.mean(rows.whole.square()).add_(chance.level + _LEAST)
     return held.mul_(share.clamp_(0, 1)).neg_().add_(1)

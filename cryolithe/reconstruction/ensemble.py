@@ -1,8 +1,8 @@
 """The runs of `--confidence` and the maps that are made of them, slab by slab, in the working folder of the volume.
 
-    OUT.partial/
-        even, odd, mirror_x, mirror_y    each a working folder of its own: a run that was cut off goes on in it
-        confidence.mrc, error.mrc, unsupported.mrc
+OUT.partial/
+    even, odd, mirror_x, mirror_y    each a working folder of its own: a run that was cut off goes on in it
+    confidence.mrc, error.mrc, unsupported.mrc
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ from cryolithe.mirrors import symmetric
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.doubt import (
+    LAW,
+    LEVEL_QUANTILE,
+    LEVEL_SHARE,
     SHARE_SIGMA_PX,
     Chance,
     Ensemble,
+    Law,
     covariances,
     expected_correlation,
     expected_error,
@@ -36,7 +40,7 @@ from cryolithe.reconstruction.doubt import (
 )
 from cryolithe.reconstruction.fitting import map_rows
 from cryolithe.reconstruction.job import MAP_KINDS, ResolvedJob
-from cryolithe.reconstruction.members import Member, MemberStack, choose_members, stack_of, turned_back
+from cryolithe.reconstruction.members import Member, MemberStack, choose_members, known_of, stack_of, turned_back
 from cryolithe.reconstruction.outputs import working_dtype
 from cryolithe.reconstruction.planes import PlaneFilter, measured_region
 from cryolithe.reconstruction.preparation import PreparedStack
@@ -137,7 +141,7 @@ def make_maps(
         statistics.mean,
         statistics.rms or 1.0,
     )
-    found = _Maps(run, stack, made, members).write(folder.path, watcher)
+    found = Maps(run, stack, made, members).write(folder.path, watcher)
     return {
         "members": [{"name": m.name, "tilts": len(m.tilts), "mirror": m.mirror or None} for m in members],
         "deviation": made.deviation,
@@ -155,8 +159,7 @@ def _run_member(
 ) -> None:
     """Make what is missing of a member's volume."""
     member, stack = part
-    known = run.facts.known.of_images(member.tilts)
-    run = replace(run, facts=replace(run.facts, known=known))
+    run = known_of(run, member)
     shape, dtype = run.grid.shape, working_dtype(run.job.settings)
     own = SlabFolder(folder.path / member.name)
     try:
@@ -184,7 +187,7 @@ def _merged(folder: SlabFolder) -> VolumeStatistics:
     return merged.result()
 
 
-class _Maps:
+class Maps:
     """What makes the maps of some rows.
 
     Args:
@@ -192,10 +195,13 @@ class _Maps:
         stack: its images.
         made: the volumes.
         members: the even and the odd tilts first.
+        law: of the expected error.
     """
 
-    def __init__(self, run: ResolvedJob, stack: PreparedStack, made: Made, members: tuple[Member, ...]) -> None:
-        self._run, self._stack, self._made = run, stack, made
+    def __init__(
+        self, run: ResolvedJob, stack: PreparedStack, made: Made, members: tuple[Member, ...], law: Law = LAW
+    ) -> None:
+        self._run, self._stack, self._made, self._law = run, stack, made, law
         (depth, _, width), angles = run.grid.shape, stack.geometry.angles_deg
         self._window, self._share = window_of(run.grid.shape), window_of(run.grid.shape, SHARE_SIGMA_PX)
         self._measured = PlaneFilter(
@@ -205,7 +211,8 @@ class _Maps:
         self._projectors: list[Projector] = [
             make_projector(stack.geometry.select(tilts.numpy()), (depth, width), run.device) for tilts in self._tilts
         ]
-        self._chance = Chance(0.0)
+        with torch.inference_mode():
+            self._chance = self._measured_chance()
 
     @torch.inference_mode()
     def write(self, folder: Path, watcher: Watcher) -> dict[str, Any]:
@@ -213,7 +220,6 @@ class _Maps:
         shape, size = self._run.grid.shape, self._run.voxel_size_angstrom
         height, rows = shape[1], map_rows(self._run)
         watcher.stage("Comparing the runs", height)
-        self._chance = self._measured_chance()
         paths = {kind: folder / f"{kind}.mrc" for kind in MAP_KINDS}
         running = {kind: RunningStatistics() for kind in MAP_KINDS}
         writers = {
@@ -223,7 +229,7 @@ class _Maps:
         try:
             for start in range(0, height, rows):
                 stop = min(start + rows, height)
-                for kind, values in self._rows(start, stop).items():
+                for kind, values in self.rows(start, stop).items():
                     array = values.cpu().numpy()
                     running[kind].add(array)
                     writers[kind].write_rows(start, array)
@@ -235,17 +241,22 @@ class _Maps:
                 writer.close()
         return {kind: {"path": self._run.job.maps[kind].name, "mean": running[kind].result().mean} for kind in paths}
 
-    def _rows(self, start: int, stop: int) -> dict[str, torch.Tensor]:
+    def moments(self, start: int, stop: int) -> dict[str, torch.Tensor]:
+        """Of the expected error, see `cryolithe.reconstruction.doubt`, for rows of the volume."""
+        reach = self._window.reach_px
+        return moments_of(self._ensemble(start - reach, stop + reach), self._window)
+
+    def rows(self, start: int, stop: int) -> dict[str, torch.Tensor]:
+        """The maps by kind for rows of the volume, shape ``(z, stop - start, x)``."""
         reach, window, share = self._share.reach_px, self._window, self._share
         rows = self._ensemble(start - reach, stop + reach)
         measured = self._measured(rows.whole.clone())
         halves = self._of_halves(rows)
         spare = reach - window.reach_px
-        near = moments_of(*_within((rows, measured), spare), window)
-        wide = moments_of(rows, measured, share)
+        near, wide = moments_of(_within(rows, spare), window), moments_of(rows, share)
         return {
-            "confidence": expected_correlation(rows, wide, share),
-            "error": expected_error(near),
+            "confidence": expected_correlation(rows, wide, share, self._law),
+            "error": expected_error(near, self._law),
             "unsupported": unsupported(halves, rows, measured, share, self._chance),
         }
 
@@ -258,7 +269,10 @@ class _Maps:
         halves = self._of_halves(rows)
         common, _, square = covariances(halves, rows, self._share, roll_px=max(1, rows.whole.shape[2] // 2))
         expected = float(square.sum(dtype=torch.float64))
-        return Chance(float(common.double().square_().sum()) / expected if expected > 0 else 1.0)
+        variance = float(common.double().square_().sum()) / expected if expected > 0 else 1.0
+        # Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes.
+        local = np.quantile(self._share.mean(rows.whole.square()).cpu().numpy(), LEVEL_QUANTILE)
+        return Chance(float(f"{variance:.6g}"), float(f"{LEVEL_SHARE * local:.6g}"))
 
     def _of_halves(self, rows: Ensemble) -> tuple[torch.Tensor, torch.Tensor]:
         even, odd = (self._measured(half.clone()) for half in rows.halves)
@@ -294,16 +308,15 @@ class _Maps:
         return values.sub_(self._made.mean).div_(self._made.deviation)
 
 
-def _within(given: tuple[Ensemble, torch.Tensor], spare: int) -> tuple[Ensemble, torch.Tensor]:
-    """The same without so many rows at either end."""
+def _within(rows: Ensemble, spare: int) -> Ensemble:
+    """Volumes without so many rows at either end."""
 
-    def cut(values: torch.Tensor) -> torch.Tensor:
-        return values[:, spare : values.shape[1] - spare]
+    def cut(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        first, second = (values[:, spare : values.shape[1] - spare] for values in pair)
+        return first, second
 
-    rows, measured = given
-    even, odd = (cut(half) for half in rows.halves)
-    x, y = (cut(mirror) for mirror in rows.mirrors)
-    return replace(rows, whole=cut(rows.whole), halves=(even, odd), mirrors=(x, y)), cut(measured)
+    whole, _ = cut((rows.whole, rows.whole))
+    return replace(rows, whole=whole, halves=cut(rows.halves), mirrors=cut(rows.mirrors))
 
 
 def map_label(kind: str) -> str:

@@ -48,7 +48,7 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
-FREE_SETTINGS = {"overwrite", "max_memory", "preview", "dose", "ctf_file", *alignment_files()}
+FREE_SETTINGS = {"overwrite", "max_memory", "confidence", "preview", "dose", "ctf_file", *alignment_files()}
 
 
 # Maps of `--confidence`, as their files end.
@@ -277,7 +277,7 @@ def already_done(job: Job) -> bool:
     return (
         is_record_of(job.sidecar, job.output)
         and _is_whole(job.output, record["volume"])
-        and all(_is_whole(path, {**record["volume"], "dtype": "float32"}) for path in job.maps.values())
+        and all(_is_map(path, record) for path in job.maps.values())
         and (model["sha256"] if model else None) == wanted_model
         and made_with == job.settings.model_dump(mode="json")
         and made_of == source_files(job).hashes()
@@ -292,6 +292,12 @@ def _is_whole(output: Path, told: dict[str, Any]) -> bool:
     except (InputError, KeyError, TypeError, ValueError):
         return False
     return sorted(found.shape) == shape and found.dtype == np.dtype(str(told["dtype"]))
+
+
+def _is_map(path: Path, record: dict[str, Any]) -> bool:
+    """Whether a map of ``--confidence`` is there that belongs to the volume of a record."""
+    told = record.get("confidence")
+    return isinstance(told, dict) and "maps" in told and _is_whole(path, {**record["volume"], "dtype": "float32"})
 
 
 def source_files(job: Job) -> SourceFiles:

@@ -8,7 +8,7 @@ network's own inconsistency. For filtered back-projection both mirrors are exact
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
 from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.preparation import PreparedStack
 
 # Of fewer tilts, half of them are no series.
@@ -97,6 +98,11 @@ def stack_of(whole: PreparedStack, member: Member) -> MemberStack:
     if "x" in member.mirror:
         geometry = TiltGeometry(tuple(-angle for angle in geometry.angles_deg), geometry.image_shape)
     return MemberStack(whole.pixels, geometry, whole.sigma, whole.clip_level, whole, member)
+
+
+def known_of(run: ResolvedJob, member: Member) -> ResolvedJob:
+    """A run with what is known of the member's images alone."""
+    return replace(run, facts=replace(run.facts, known=run.facts.known.of_images(member.tilts)))
 
 
 def turned_back(volume: NDArray[np.float32], member: Member) -> NDArray[np.float32]:
