@@ -163,9 +163,8 @@ def measure(series: Series, model: str, law: Law = LAW, residuals: bool = False)
     power = float((truth**2).sum())
     truth = truth * (float((truth * volume).sum()) / power if power > 0 else 0.0)
     changed = _with_turned_residuals(run, stack, plan, whole) / deviation if residuals else None
-    return Found(
-        volume, moments, kinds, smoothed((volume - truth) ** 2) ** 0.5, _correlation(volume, truth), series.labels, changed
-    )  # fmt: skip
+    error, common = smoothed((volume - truth) ** 2) ** 0.5, _correlation(volume, truth)
+    return Found(volume, moments, kinds, error, common, series.labels, changed)
 
 
 def smoothed(values: Volume, sigma_px: float = WINDOW_SIGMA_PX) -> Volume:
@@ -263,7 +262,7 @@ def tables_of(rows: dict[str, dict[str, Any]]) -> list[Table]:
 def main() -> None:
     """Make the law, then judge it."""
     made = parser("uncertainty", __doc__)
-    made.add_argument("--side", type=int, default=96)
+    made.add_argument("--side", type=int, default=64)
     made.add_argument("--models", nargs="+", default=["default"], help="judged; the law is made by the first")
     made.add_argument("--residuals", action="store_true", help="also: residuals with their sign turned")
     made.add_argument("--molecules", type=Path)

@@ -24,11 +24,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cryolithe.mirrors import symmetric
 
-# Standard deviation of the window for errors, in voxels: what is told apart lies twice as far away; less in thin volumes.
+# Standard deviation of the window for errors, in voxels; less in thin volumes.
 WINDOW_SIGMA_PX = 2.0
 _TRUNCATE = 3.0
 # ... and for shares, as for the agreement of two halves.
@@ -204,8 +203,8 @@ def unsupported(
     """The share of the volume's local mean square that the images do not hold, 0 to 1."""
     common, own, square = covariances(halves, rows, window)
     held = (common / own.clamp_min_(_LEAST)).clamp_(0, 1)
-    # Of what is a deviations above nothing, 1 - 1 / a^2 is no chance.
-    sure = 1 - square.mul_(chance.variance) / common.square().clamp_min_(_LEAST)
+    # Two deviations are nothing in a volume of so many windows; of what is a deviations high, 1 - 4 / a^2 counts.
+    sure = 1 - square.mul_(4 * chance.variance) / common.square().clamp_min_(_LEAST)
     held.mul_(sure.clamp_(0, 1))
     share = window.mean(measured.square()) / window.mean(rows.whole.square()).add_(chance.level + _LEAST)
     return held.mul_(share.clamp_(0, 1)).neg_().add_(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +72,20 @@ def check_confidence(run: ResolvedJob) -> None:
     if run.job.settings.confidence:
         if run.model is None:
             raise SettingsError(
-                f"--confidence asks a network how sure it is; --method {run.job.settings.method} has none: leave it out, "
-                "or compare halves of the frames with --even and --odd"
+                f"--confidence asks a network how sure it is; --method {run.job.settings.method} has none: leave it "
+                "out, or compare halves of the frames with --even and --odd"
             )
         choose_members(run.series.geometry.angles_deg)
 
 
 def reserve_members(run: ResolvedJob, folder: SlabFolder) -> None:
-    """Make sure that there is room for the volumes of all members and for the maps.
+    """Make sure that there is room for the volumes of all members and for the maps, if they are asked for.
 
     Raises:
         OutputError: if there is not.
     """
+    if not run.job.settings.confidence:
+        return
     wanted = [(folder.path / f"{kind}.mrc", "float32") for kind in MAP_KINDS]
     for member in choose_members(run.series.geometry.angles_deg):
         place = folder.path / member.name
@@ -114,7 +116,7 @@ class Made:
 def make_maps(
     run: ResolvedJob, folder: SlabFolder, plan: Plan, stack: PreparedStack, watcher: Watcher, make: MakeSlabs
 ) -> dict[str, Any]:
-    """Run the members and write the maps into the working folder.
+    """Run the members and write the maps into the working folder, if they are asked for.
 
     Args:
         run: whose slabs are all made.
@@ -125,11 +127,13 @@ def make_maps(
         make: makes the slabs of a run.
 
     Returns:
-        what the sidecar tells of them.
+        for the sidecar, what there is to tell of them.
 
     Raises:
         CryoLitheError: as for the volume itself.
     """
+    if not run.job.settings.confidence:
+        return {}
     members = choose_members(stack.geometry.angles_deg)
     for member in members:
         _run_member(run, folder, plan, (member, stack_of(stack, member)), watcher, make)
@@ -142,11 +146,13 @@ def make_maps(
         statistics.rms or 1.0,
     )
     found = Maps(run, stack, made, members).write(folder.path, watcher)
-    return {
+    told = {
         "members": [{"name": m.name, "tilts": len(m.tilts), "mirror": m.mirror or None} for m in members],
         "deviation": made.deviation,
+        "law": asdict(LAW),
         "maps": found,
     }
+    return {"confidence": told}
 
 
 def _run_member(

@@ -1,4 +1,4 @@
-"""The same network on parts and mirror images of one series: runs that differ in nothing but noise, or in nothing at all.
+"""The same network on parts and mirror images of one series: runs that differ in noise, or in nothing at all.
 
 Even and odd tilts share no image, so that their noise is independent. A series mirrored along x (with the signs of its
 angles) or along y shows the mirrored specimen: what the mirrored volume differs by, once it is turned back, is the
@@ -54,8 +54,8 @@ def choose_members(angles_deg: Sequence[float]) -> tuple[Member, ...]:
     count = len(angles_deg)
     if count < FEWEST_TILTS:
         raise InputError(
-            f"--confidence compares halves of the tilts: {count} tilts are too few, at least {FEWEST_TILTS} are needed; "
-            "leave it out"
+            f"--confidence compares halves of the tilts: {count} tilts are too few, at least {FEWEST_TILTS} are "
+            "needed; leave it out"
         )
     order = np.argsort(np.asarray(angles_deg), kind="stable")
     even, odd = (tuple(sorted(int(number) for number in order[first::2])) for first in (0, 1))

@@ -71,8 +71,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         _still_free(run, folder)
         plan = _plan(run, folder, watcher)
         reserve(run, folder)
-        if job.settings.confidence:
-            reserve_members(run, folder)
+        reserve_members(run, folder)
         for note in run.series.notes:
             watcher.note(f"Note on {job.tilts.name}: {note}")
         for offer in offers(run.files.named):
@@ -83,8 +82,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         plan = settled(run, stack, plan, watcher, folder.settle)
         prepared = time.monotonic()
         plan = {**plan, **make_slabs(run, folder, plan, stack, watcher)}
-        if job.settings.confidence:
-            plan = {**plan, "confidence": make_maps(run, folder, plan, stack, watcher, make_slabs)}
+        plan = {**plan, **make_maps(run, folder, plan, stack, watcher, make_slabs)}
         if not run.files.unchanged:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
