@@ -83,6 +83,7 @@ def test_the_volume_has_the_same_bytes_and_three_maps_beside_it(place):
     assert output.with_suffix(".png").is_file()
     assert not output.with_name("sure.mrc.partial").exists()
     assert "5 runs of the network" in place.printed.stderr
+    assert "sure_confidence.mrc" in place.printed.stderr
 
 
 @pytest.mark.slow
@@ -379,7 +380,7 @@ def test_what_is_put_where_no_image_shows_it_is_unsupported():
     plain = Maps(run, stack, found, members).rows(0, 32)["unsupported"]
     assert float(share[6:18, 4:12].median()) > 0.85
     assert float((share - plain)[6:18, 4:12].min()) > -0.05
-    assert float((share - plain)[:, 28:].abs().max()) < 0.2
+    assert float((share - plain)[:, 28:].abs().mean()) < 0.05
 
 
 def test_the_law_is_homogeneous_and_constant_volumes_are_no_trouble():

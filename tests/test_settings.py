@@ -233,6 +233,7 @@ WRONG = {
     "dtype": ["int16"],
     "orientation": ["zyx", "yxz"],
     "format": ["hdf5", "ome-zarr-0.3"],
+    "confidence": ["perhaps"],
     "preview": ["perhaps"],
     "fix_nonfinite": ["perhaps", 7],
     "overwrite": ["perhaps", None],
@@ -249,7 +250,7 @@ TEXTS = (
     "dose",
     "ctf_file",
 )  # a number is a name, too
-SWITCHES = ("dose_weight", "fix_nonfinite", "flip_z", "overwrite", "preview")
+SWITCHES = ("confidence", "dose_weight", "fix_nonfinite", "flip_z", "overwrite", "preview")
 WRONG_CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
 

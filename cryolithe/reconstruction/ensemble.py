@@ -146,6 +146,12 @@ def make_maps(
         statistics.rms or 1.0,
     )
     found = Maps(run, stack, made, members).write(folder.path, watcher)
+    files = ", ".join(path.name for path in run.job.maps.values())
+    confidence, error, share = (found[kind]["mean"] for kind in MAP_KINDS)
+    watcher.note(
+        f"Confidence: expected correlation {confidence:.2f}, expected error {error:.2f} deviations, {share:.0%} not held "
+        f"by the images, on average; by voxel in {files}."
+    )
     told = {
         "members": [{"name": m.name, "tilts": len(m.tilts), "mirror": m.mirror or None} for m in members],
         "deviation": made.deviation,
