@@ -36,7 +36,7 @@ from cryolithe.reconstruction.preparation import PreparedStack, prepare_stack
 from cryolithe.reconstruction.run import first_plan, make_slabs
 from cryolithe.reconstruction.settling import settled
 from cryolithe.reconstruction.sources import Held, held_sources
-from cryolithe.settings import ReconstructSettings
+from cryolithe.settings import resolve_settings
 from cryolithe.simulation import Molecule
 from cryolithe.simulation.classes import Structure
 from cryolithe.simulation.procedural import procedural_library
@@ -145,9 +145,8 @@ def made_of(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> Vol
 def measure(series: Series, model: str, law: Law = LAW, residuals: bool = False) -> Found:
     """Reconstruct a series with all members and compare it with the truth."""
     depth, height, _ = series.truth.shape
-    settings = ReconstructSettings(
-        model=model, thickness=depth, contrast="bright", device="cpu", pixel_size=10.0, confidence=True
-    )
+    wanted = {"model": model, "thickness": depth, "contrast": "bright", "device": "cpu", "confidence": True}
+    settings = resolve_settings({}, {}, wanted, "", "uncertainty.py")
     sources = held_sources(Held(series.images, 10.0), series.angles_deg, settings)
     run = resolve(Job(Path("tilts"), None, Path("volume.mrc"), settings), sources=sources)
     stack = prepare_stack(run.series, run.preparation, None)
@@ -175,7 +174,7 @@ def smoothed(values: Volume, sigma_px: float = WINDOW_SIGMA_PX) -> Volume:
 def _correlation(volume: Volume, truth: Volume) -> Volume:
     common = gaussian_filter(volume * truth, SHARE_SIGMA_PX, truncate=TRUNCATE)
     powers = smoothed(volume**2, SHARE_SIGMA_PX) * smoothed(truth**2, SHARE_SIGMA_PX)
-    return common / np.sqrt(powers + 1e-9)
+    return np.asarray(common / np.sqrt(powers + 1e-9), dtype=np.float32)
 
 
 def _with_turned_residuals(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any], whole: Volume) -> Volume:
@@ -183,7 +182,8 @@ def _with_turned_residuals(run: ResolvedJob, stack: PreparedStack, plan: dict[st
     depth, height, width = run.grid.shape
     projector = make_projector(stack.geometry, (depth, width), run.device)
     turned = 2 * projector.forward(torch.from_numpy(whole)) - stack.read_rows(0, height)
-    return (whole - made_of(run, replace(stack, pixels=turned.numpy()), plan)) / 2
+    changed = whole - made_of(run, replace(stack, pixels=turned.numpy()), plan)
+    return np.asarray(changed / 2, dtype=np.float32)
 
 
 def fitted_law(found: list[Found]) -> Law:

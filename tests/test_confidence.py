@@ -300,7 +300,10 @@ def ensemble_of(specimen, strength, seed=0, own=0.0, angles=WAVES):
         volumes[name] = volumes[name] + own * rng.standard_normal(specimen.shape).astype(np.float32)
     settings = SimpleNamespace(confidence=True, max_memory=None)
     run = SimpleNamespace(
-        grid=SimpleNamespace(shape=specimen.shape), device=torch.device("cpu"), job=SimpleNamespace(settings=settings)
+        grid=SimpleNamespace(shape=specimen.shape),
+        device=torch.device("cpu"),
+        model=None,
+        job=SimpleNamespace(settings=settings),
     )
     return run, stack, Made(whole, volumes, float(whole.mean()), float(whole.std())), members
 

@@ -36,7 +36,7 @@ _LEAST = 1e-12
 # Of the local mean square that three quarters of the voxels stay below, for the level of next to nothing.
 LEVEL_SHARE, LEVEL_QUANTILE = 0.2, 0.75
 # Arrays as large as the rows that the maps are made of, float32, that exist at once.
-MAP_COPIES = 22.0
+MAP_COPIES = 40.0
 MOMENTS = ("total", "unshared", "mirrored")
 
 
@@ -49,7 +49,7 @@ class Law:
     mirrored: float
 
 
-LAW = Law(total=0.11, unshared=0.47, mirrored=2.8)
+LAW = Law(total=0.15, unshared=0.64, mirrored=1.7)
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,12 @@ class Chance:
         variance: of the covariance of a volume with images that have nothing to do with it, as a share of the product
             of both mean squares in the window.
         level: added to the mean square of the volume, see the module.
+        slope: what images have of an amplitude in the volume that they hold; 1 where both have one unit.
     """
 
     variance: float
     level: float
+    slope: float = 1.0
 
 
 def covariances(
@@ -202,7 +204,7 @@ def unsupported(
 ) -> torch.Tensor:
     """The share of the volume's local mean square that the images do not hold, 0 to 1."""
     common, own, square = covariances(halves, rows, window)
-    held = (common / own.clamp_min_(_LEAST)).clamp_(0, 1)
+    held = (common / own.mul_(chance.slope).clamp_min_(_LEAST)).clamp_(0, 1)
     # Two deviations are nothing in a volume of so many windows; of what is a deviations high, 1 - 4 / a^2 counts.
     sure = 1 - square.mul_(4 * chance.variance) / common.square().clamp_min_(_LEAST)
     held.mul_(sure.clamp_(0, 1))

@@ -149,8 +149,8 @@ def make_maps(
     files = ", ".join(path.name for path in run.job.maps.values())
     confidence, error, share = (found[kind]["mean"] for kind in MAP_KINDS)
     watcher.note(
-        f"Confidence: expected correlation {confidence:.2f}, expected error {error:.2f} deviations, {share:.0%} not held "
-        f"by the images, on average; by voxel in {files}."
+        f"Confidence: expected correlation {confidence:.2f}, expected error {error:.2f} deviations, {share:.0%} not "
+        f"held by the images, on average; by voxel in {files}."
     )
     told = {
         "members": [{"name": m.name, "tilts": len(m.tilts), "mirror": m.mirror or None} for m in members],
@@ -284,7 +284,16 @@ class Maps:
         variance = float(common.double().square_().sum()) / expected if expected > 0 else 1.0
         # Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes.
         local = np.quantile(self._share.mean(rows.whole.square()).cpu().numpy(), LEVEL_QUANTILE)
-        return Chance(float(f"{variance:.6g}"), float(f"{LEVEL_SHARE * local:.6g}"))
+        found = variance, LEVEL_SHARE * float(local), self._slope(halves, rows)
+        return Chance(*(float(f"{value:.6g}") for value in found))
+
+    def _slope(self, halves: tuple[torch.Tensor, torch.Tensor], rows: Ensemble) -> float:
+        """Models of other programs have units of their own: what is held on average counts as held there."""
+        if self._run.model is None or not self._run.model.convention.published:
+            return 1.0
+        common, own, _ = covariances(halves, rows, self._share)
+        sums = float(common.sum(dtype=torch.float64)), float(own.sum(dtype=torch.float64))
+        return sums[0] / sums[1] if min(sums) > 0 else 1.0
 
     def _of_halves(self, rows: Ensemble) -> tuple[torch.Tensor, torch.Tensor]:
         even, odd = (self._measured(half.clone()) for half in rows.halves)
