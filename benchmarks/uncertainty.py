@@ -112,13 +112,16 @@ def _nothing(side: int) -> Series:
 
 
 def series_to_learn(side: int) -> dict[str, Callable[[], Series]]:
-    """From which the law is made: scenes of structures in white noise, isolated proteins, and nothing at all."""
+    """From which the law is made: structures in white noise, isolated proteins, a crowded recipe, nothing at all."""
     library = procedural_library(8, np.random.default_rng(SEED))
     found: dict[str, Callable[[], Series]] = {
         scene.title: partial(_of_classes, scene, place, side, library, 1) for place, scene in enumerate(CLASS_SCENES)
     }
     for scene in (isolated(-10.0), isolated(5.0)):
         found[scene.title] = partial(_of_scene, scene, side, library, 1)
+    for number in (1, 2, 3):
+        scene = replace(SCENES[3], title=f"{SCENES[3].title}, {number}")
+        found[scene.title] = partial(_of_scene, scene, side, library, number)
     return found | {"noise alone": partial(_nothing, side)}
 
 
