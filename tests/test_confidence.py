@@ -175,6 +175,46 @@ def test_maps_lie_as_the_volume_lies_and_old_ones_do_not_stay(place, tmp_path):
     assert not any(path.exists() for path in map_paths(output).values())
 
 
+@pytest.mark.slow
+def test_maps_are_turned_about_x_as_the_volume_is(place, tmp_path):
+    command = tmp_path / "tilt.com"
+    command.write_text(
+        f"$tilt -StandardInput\nInputProjections {place.stack}\nOutputFile r.rec\nTILTFILE {place.angles}\n"
+        f"THICKNESS {SHAPE[0]}\nXAXISTILT 8\nMODE 2\n$if (-e ./savework) ./savework\n"
+    )
+    words = (place.stack, "--tilt-com", command, "--model", place.model, "--precision", "fp32", "--contrast", "dark")
+    made(*words, "-o", tmp_path / "a.mrc")
+    made(*words, "-o", tmp_path / "b.mrc", "--confidence")
+    assert (tmp_path / "a.mrc").read_bytes() == (tmp_path / "b.mrc").read_bytes()
+    record = json.loads((tmp_path / "b.json").read_text())
+    assert abs(record["geometry"]["x_tilt_deg"]) == 8
+    for kind in MAP_KINDS:
+        turned = voxels(tmp_path / f"b_{kind}.mrc")
+        assert turned.shape == SHAPE
+        assert np.abs(turned.mean() - record["confidence"]["maps"][kind]["mean"]) < 0.3 * turned.mean()
+
+
+@pytest.mark.slow
+def test_halves_have_their_own_map_and_sessions_make_all(place, tmp_path):
+    images = voxels(place.stack)
+    for name in ("ts_EVN", "ts_ODD"):
+        write_series(tmp_path, images + noise() * np.float32(0.1 + (name == "ts_ODD")), name=name)
+    halves = ("--even", tmp_path / "ts_EVN.mrc", "--odd", tmp_path / "ts_ODD.mrc", tmp_path / "ts_EVN.tlt")
+    printed = made(*halves, "--method", "fbp", "--confidence", "--thickness", SHAPE[0], "-o", tmp_path / "ts_rec.mrc")
+    assert "--confidence adds nothing" in printed.stderr
+    assert (tmp_path / "ts_rec_confidence.mrc").is_file()
+    assert not list(tmp_path.glob("*_unsupported.mrc"))
+
+    session = tmp_path / "session"
+    session.mkdir()
+    for path in (place.stack, place.angles):
+        (session / path.name).write_bytes(path.read_bytes())
+    words = (session, *place.words[2:], "--confidence")
+    made(*words)
+    assert bytes_of(session / "ts_rec.mrc") == bytes_of(place.folder / "sure.mrc")
+    assert "already done" in made(*words).output
+
+
 def test_maps_are_no_series_and_no_halves(tmp_path):
     write_series(tmp_path)
     for kind in MAP_KINDS:
