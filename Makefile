@@ -59,6 +59,7 @@ gpu: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python benchmarks/wrap.py README.md benchmarks/README.md docs/*.md
 
 clean:
 	rm -rf $(VENV) .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/needle/output

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common import FOLDER, RESULTS, text_of
+from wrap import wrapped
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -81,7 +82,7 @@ def main() -> None:
         shown.append(result)
         lines += section(result["benchmark"], result, arguments.results.name)
     lines += losses_section(shown)
-    made = "\n".join(lines).strip()
+    made = wrapped("\n".join(lines).strip())
     if arguments.quick:
         print(made)
         return

@@ -23,9 +23,14 @@ def text_of(page):
     return page.read_text(encoding="utf-8")
 
 
+def joined_of(page):
+    """Text in which commands that go on after a backslash stand in one line."""
+    return re.sub(r" *\\\n\s*", " ", text_of(page))
+
+
 def blocks_of(page):
     """Lines of each fenced block, and of each block that is indented."""
-    text = text_of(page)
+    text = joined_of(page)
     fenced = [block.splitlines() for block in re.findall(r"^```[a-z]*\n(.*?)^```", text, re.M | re.S)]
     rest = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     return [*fenced, *([line.strip()] for line in rest.splitlines() if line.startswith("    "))]
@@ -45,7 +50,7 @@ def commands_of(page):
 def shown_of(page):
     """(words, lines shown below) of every command in the blocks of a session."""
     found = []
-    for block in re.findall(r"^```console\n(.*?)^```", text_of(page), re.M | re.S):
+    for block in re.findall(r"^```console\n(.*?)^```", joined_of(page), re.M | re.S):
         for line in block.splitlines():
             if line.startswith("$ "):
                 found.append((command_of(line), []))

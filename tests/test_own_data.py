@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from judged_entry import SHAPE, judged_entry, judged_manifest, scene
+from pages import joined_of
 
 from cryolithe.cli import COMMANDS, main
 
@@ -21,7 +22,7 @@ import empiar  # noqa: E402
 
 
 def lines_of(page, kind, start):
-    blocks = re.findall(rf"```{kind}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(rf"```{kind}\n(.*?)```", joined_of(page), re.DOTALL)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
     return [shlex.split(line) for line in lines if line.startswith(start)]
 

@@ -20,7 +20,7 @@ from cryolithe.reconstruction.trust import (
     FEWEST_TILTS,
     Seen,
     WedgeTrust,
-    choose_trial,
+    choose_trials,
     confirmed_trust,
     constant_trust,
     trust_of_record,
@@ -30,6 +30,7 @@ from cryolithe.reconstruction.trust import (
 ANGLES = tuple(float(angle) for angle in range(-60, 61, 3))
 SHAPE = (40, 48, 64)  # (z, y, x)
 CPU = torch.device("cpu")
+TRIALS = choose_trials(ANGLES)
 
 
 def specimen(seed):
@@ -37,15 +38,13 @@ def specimen(seed):
     return scipy.ndimage.gaussian_filter(rng.standard_normal(SHAPE), 1.2).astype(np.float32)
 
 
-def beyond(limit_deg, shape=SHAPE):
-    """1 where a wave's direction is further than this from x, in the order of ``fftn``."""
-    z, x = np.fft.fftfreq(shape[0])[:, None, None], np.fft.fftfreq(shape[2])[None, None, :]
-    angle = np.degrees(np.arctan2(np.abs(z), np.abs(x)))
-    return np.broadcast_to((angle > limit_deg).astype(float), shape)
-
-
-def in_wedge(volume, limit_deg):
-    return np.fft.ifftn(np.fft.fftn(volume) * beyond(limit_deg, volume.shape)).real
+def in_wedge(volume, trial):
+    """What no tilt measured of those that a trial keeps."""
+    kept = np.asarray(ANGLES)[trial.inner]
+    z, x = np.fft.fftfreq(volume.shape[0])[:, None, None], np.fft.fftfreq(volume.shape[2])[None, None, :]
+    angle = (np.degrees(np.arctan2(z, x)) + 90) % 180 - 90
+    missing = (angle < kept.min() - 1.5) | (angle > kept.max() + 1.5)
+    return np.fft.ifftn(np.fft.fftn(volume) * missing).real
 
 
 def part_of(projector, trial, networks, images):
@@ -57,19 +56,17 @@ def part_of(projector, trial, networks, images):
         chosen[torch.from_numpy(tilts)] = 1
         seen = (images, projector.forward(voxels))
         found.append(Seen(voxels, *(fbp(projector, some * chosen[:, None, None], "ramp") for some in seen)))
-    return tuple(found)
+    return trial, *found
 
 
 def confirmed(right, gain=1.0, noise=0.3, seed=0, at_ends=1.0):
     """Of parts in which the network's missing wedge is to a share ``right`` of the specimen, the rest invented."""
-    trial = choose_trial(ANGLES)
-    inner = max(abs(ANGLES[n]) for n in trial.inner) + 1.5
     geometry, parts = TiltGeometry(ANGLES, SHAPE[1:]), []
     projector = make_projector(geometry, (SHAPE[0], SHAPE[2]))
-    for number in range(3):
+    for number, trial in enumerate((*TRIALS, *TRIALS)):
         truth = specimen([seed, number])
-        invented = in_wedge(specimen([seed, 50 + number]), inner)
-        wedge = in_wedge(truth, inner)
+        invented = in_wedge(specimen([seed, 50 + number]), trial)
+        wedge = in_wedge(truth, trial)
         # The regression of the truth on this is ``right`` in the wedge and 1 elsewhere.
         filled = wedge + np.sqrt((1 - right) / right) * invented
         networks = gain * (truth - wedge + filled), gain * truth
@@ -78,7 +75,7 @@ def confirmed(right, gain=1.0, noise=0.3, seed=0, at_ends=1.0):
         rng = np.random.default_rng([seed, 100 + number])
         images = images + noise * images.std() * torch.from_numpy(rng.standard_normal(images.shape, np.float32))
         parts.append(part_of(projector, trial, networks, images))
-    return confirmed_trust(parts, geometry, trial)
+    return confirmed_trust(parts, geometry)
 
 
 def at_matter(trust):
@@ -92,14 +89,15 @@ def test_the_share_that_is_right_is_found(right):
 
 
 def test_what_is_all_invented_is_not_believed():
-    trial = choose_trial(ANGLES)
     geometry = TiltGeometry(ANGLES, SHAPE[1:])
     projector = make_projector(geometry, (SHAPE[0], SHAPE[2]))
     truth, other = specimen(1), specimen(2)
     images = projector.forward(torch.from_numpy(truth))
-    networks = truth - in_wedge(truth, 45) + in_wedge(other, 45), truth
-    trust = confirmed_trust([part_of(projector, trial, networks, images)], geometry, trial)
-    assert at_matter(trust) < 0.2
+    parts = [
+        part_of(projector, trial, (truth - in_wedge(truth, trial) + in_wedge(other, trial), truth), images)
+        for trial in TRIALS
+    ]
+    assert at_matter(confirmed_trust(parts, geometry)) < 0.2
 
 
 def test_amplitudes_have_no_say():
@@ -116,50 +114,52 @@ def test_more_noise_does_not_make_a_network_less_right():
 
 
 def test_parts_that_tell_nothing_have_no_say():
-    trial, geometry = choose_trial(ANGLES), TiltGeometry(ANGLES, SHAPE[1:])
+    trial, geometry = TRIALS[0], TiltGeometry(ANGLES, SHAPE[1:])
     nothing = torch.zeros(SHAPE)
-    assert confirmed_trust([(Seen(nothing, nothing, nothing),) * 2], geometry, trial) is None
+    assert confirmed_trust([(trial, *(Seen(nothing, nothing, nothing),) * 2)], geometry) is None
     bad = torch.full(SHAPE, float("nan"))
-    assert confirmed_trust([(Seen(bad, bad, bad),) * 2], geometry, trial) is None
+    assert confirmed_trust([(trial, *(Seen(bad, bad, bad),) * 2)], geometry) is None
     rng = np.random.default_rng(3)
     projector = make_projector(geometry, (SHAPE[0], SHAPE[2]))
     images = torch.from_numpy(rng.standard_normal((len(ANGLES), *SHAPE[1:]), np.float32))
     noise = rng.standard_normal(SHAPE, np.float32)
-    assert confirmed_trust([part_of(projector, trial, (noise, noise), images)], geometry, trial) is None
+    assert confirmed_trust([part_of(projector, trial, (noise, noise), images)], geometry) is None
 
 
-def test_nothing_is_told_where_the_outermost_angles_were_measured_again():
-    angles = (*ANGLES[:1] * 9, *ANGLES, *ANGLES[-1:] * 9)
-    trial, geometry = choose_trial(angles), TiltGeometry(angles, SHAPE[1:])
-    assert {angles[n] for n in trial.ends} == {ANGLES[0], ANGLES[-1]}
-    projector, truth = make_projector(geometry, (SHAPE[0], SHAPE[2])), specimen(4)
-    images = projector.forward(torch.from_numpy(truth))
-    assert confirmed_trust([part_of(projector, trial, (truth, truth), images)], geometry, trial) is None
-
-
+@pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
-def test_a_trial_leaves_out_both_ends_and_some_between(order):
+def test_a_trial_leaves_out_the_tilts_of_a_side_and_some_of_them(order, side):
     angles = np.array(ANGLES) + 7.0
     if order == "shuffled":
         angles = np.random.default_rng(0).permutation(angles)
-    trial = choose_trial(tuple(angles))
+    trial = choose_trials(tuple(angles))[side]
     assert sorted((*trial.inner, *trial.ends)) == list(range(len(angles)))
-    inside = angles[trial.inner]
-    assert all(angle > inside.max() or angle < inside.min() for angle in angles[trial.ends])
+    left_out, inside = angles[trial.ends], angles[trial.inner]
+    assert (left_out > inside.max()).all() if side else (left_out < inside.min()).all()
     assert set(trial.between) < set(trial.ends)
     kept = np.sort(angles[trial.others])
     assert sorted((*trial.others, *trial.between)) == list(range(len(angles)))
-    # What the second trial leaves out lies between two that it keeps, at either end.
+    # What the second trial leaves out lies between two that it keeps, as far out as inside.
     assert all(kept.min() < angle < kept.max() for angle in angles[trial.between])
     assert np.diff(kept).max() == pytest.approx(6.0)
-    assert angles[trial.between].min() < -40 < 50 < angles[trial.between].max()
+    assert abs(angles[trial.between].mean() - left_out.mean()) <= 3.0
+
+
+@pytest.mark.parametrize(("limit", "step"), [(60, 3), (60, 2), (70, 2), (54, 3), (78, 3)])
+def test_a_trial_reaches_as_deep_as_the_missing_wedge(limit, step):
+    """But never takes more than a quarter of what was measured, or fewer than three tilts."""
+    angles = np.arange(-limit, limit + 1, step, dtype=float)
+    for trial in choose_trials(tuple(angles)):
+        gap = np.ptp(angles) - np.ptp(angles[trial.inner])
+        deep = min(90 - limit, 2 * limit / 4)
+        assert deep - step <= gap <= max(deep, 3 * step) + 1e-9
 
 
 def test_no_trial_of_few_tilts_or_of_a_whole_turn():
-    assert choose_trial(tuple(np.linspace(-60, 60, FEWEST_TILTS - 1))) is None
-    assert choose_trial(tuple(np.linspace(-60, 60, FEWEST_TILTS))) is not None
-    assert choose_trial((1.0,) * 50 + (2.0,)) is None
-    assert choose_trial(tuple(np.arange(-88.5, 90, 3.0))) is None
+    assert choose_trials(tuple(np.linspace(-60, 60, FEWEST_TILTS - 1))) is None
+    assert choose_trials(tuple(np.linspace(-60, 60, FEWEST_TILTS))) is not None
+    assert choose_trials((1.0,) * 50 + (2.0,)) is None
+    assert choose_trials(tuple(np.arange(-88.5, 90, 3.0))) is None
 
 
 def waves(angle_deg, cycles=10, shape=(64, 1, 96)):
@@ -177,6 +177,14 @@ def test_the_filter_keeps_what_was_measured_and_weakens_the_rest():
         made = keep(wave.clone())[inner]
         ours = float((made * wave[inner]).sum() / wave[inner].square().sum())
         assert ours == pytest.approx(share, abs=0.05), angle
+
+
+def test_what_is_the_same_along_x_stays_unless_nothing_is_wanted():
+    profile = torch.hann_window(64).view(64, 1, 1).expand(64, 2, 96).contiguous()
+    trust = WedgeTrust((0.2,) * BINS, "tilts")
+    torch.testing.assert_close(wedge_filter(trust, ANGLES, (64, 96), CPU)(profile.clone()), profile, atol=1e-5, rtol=0)
+    emptied = wedge_filter(constant_trust(0.0), ANGLES, (64, 96), CPU)(profile.clone())
+    assert float(emptied.var()) < 0.05 * float(profile.var())
 
 
 def test_the_filter_is_linear_and_all_of_it_is_nothing():
@@ -237,12 +245,10 @@ def test_the_command_keeps_all_some_or_nothing(series):
     assert missing_share(none) < 0.1 * missing_share(full)
     assert "0% at" in told
     found = record["method"]["wedge_trust"]
-    if found is None:
-        assert "left-out tilts tell nothing" in line
-        assert np.array_equal(auto, full)
-    else:
-        assert "left-out tilts confirm" in line
-        assert missing_share(none) <= missing_share(auto) <= missing_share(full) * (1 + 1e-6)
+    assert found["source"] in ("tilts", "expected")
+    assert ("left-out tilts confirm" in line) == (found["source"] == "tilts")
+    assert ("left-out tilts tell nothing" in line) == (found["source"] == "expected")
+    assert missing_share(none) <= missing_share(auto) <= missing_share(full) * (1 + 1e-6)
 
 
 def test_too_few_tilts_for_a_trial_are_told_of(tmp_path):

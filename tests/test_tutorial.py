@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fake_entry import TRAINING_DATA, fake_entry
+from pages import joined_of
 
 from cryolithe.cli import main
 from cryolithe.curation.manifest import read_manifest, write_manifest
@@ -18,7 +19,7 @@ NAMES = ("tomo_001", "tomo_024", "tomo_031")  # their numbers of tilts are those
 
 
 def commands():
-    blocks = re.findall(r"```console\n(.*?)```", TUTORIAL.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```console\n(.*?)```", joined_of(TUTORIAL), re.DOTALL)
     return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
 
 

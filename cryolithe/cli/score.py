@@ -42,8 +42,8 @@ def command(
 
     Specimens are made of the molecules of procedural_1, which comes with the program, so that anyone can repeat the
     scores; or of those of --molecules that the model's record names as held out. They are tilted from -60 to +60
-    degrees in steps of 3, with white noise. "network" is what `cryolithe reconstruct` gives with the model, a share of
-    filtered back-projection (FBP) included; "network alone" is without. SNR is that of the reconstruction after the
+    degrees in steps of 3, with white noise. "network" is what `cryolithe reconstruct --wedge-trust full` gives: a share
+    of filtered back-projection (FBP) included; "network alone" is without. SNR is that of the reconstruction after the
     best affine fit to the truth; FSC is the mean over all shells but the first and the last, in the measured region and
     in the missing wedge. "Worst shell" is the least FSC minus that of FBP over the same shells of the measured region,
     in any of the specimens, and where it is, in cycles per pixel.

@@ -17,7 +17,7 @@ from cryolithe.reconstruction.members import MEMBERS
 from cryolithe.reconstruction.mixing import choose_parts
 from cryolithe.reconstruction.networks import fbp_share, wedge_trust
 from cryolithe.reconstruction.selfcheck import blocks_of
-from cryolithe.reconstruction.trust import choose_trial
+from cryolithe.reconstruction.trust import choose_trials
 from cryolithe.work.clock import clock
 
 _FLOAT = 4
@@ -110,11 +110,12 @@ def _seconds(run: ResolvedJob) -> float:
         rate = _convolution_products_per_second(run.device, run.precision, config.combiner_width)
         seconds += trunk_products_per_voxel(config) / rate
     mixed = bool(fbp_share(run.model, settings.fbp_share))
-    tried = wedge_trust(run.model, settings.wedge_trust) == "auto" and choose_trial(run.series.geometry.angles_deg)
+    tried = wedge_trust(run.model, settings.wedge_trust) == "auto" and choose_trials(run.series.geometry.angles_deg)
     parts = choose_parts(run.grid, config.head.stride)
-    compared = len(parts.starts) * math.prod(parts.grid.shape) / voxels
-    times = 1 + compared * (mixed + 2 * bool(tried)) + MEMBERS * settings.confidence
+    part = math.prod(parts.grid.shape) / voxels
+    times = 1 + part * (len(parts.starts) * mixed + 2 * max(2, len(parts.starts)) * bool(tried))
     maps = _MAP_SECONDS * voxels / cores if settings.confidence else 0.0
+    times += MEMBERS * settings.confidence
     return maps + times * (_BESIDE_PRODUCTS * voxels * seconds + (projection if mixed or tried else 0.0))
 
 

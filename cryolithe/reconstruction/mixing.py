@@ -103,7 +103,7 @@ def measure_curve(
 @torch.inference_mode()
 def measure_trust(
     make: Callable[[NDArray[np.int64], VolumeGrid], NetworkMethod],
-    trial: Trial,
+    trials: tuple[Trial, ...],
     geometry: TiltGeometry,
     parts: Parts,
     read: Reader,
@@ -113,7 +113,7 @@ def measure_trust(
 
     Args:
         make: the network's method of some of the tilts, for a volume.
-        trial: which these are.
+        trials: which these are; parts take turns in them, and a single part goes through all.
         geometry: of the whole series.
         parts: of the volume that are compared.
         read: the rows, at a time as many as memory was planned for.
@@ -122,6 +122,24 @@ def measure_trust(
     Raises:
         ResourceError: if memory runs out or a GPU fails.
     """
+    turns = [parts.starts[number :: len(trials)] or parts.starts for number in range(len(trials))]
+    tried = (
+        seen
+        for trial, starts in zip(trials, turns, strict=True)
+        for seen in _tried(make, trial, geometry, Parts(parts.grid, starts), read, note)
+    )
+    return confirmed_trust(tried, geometry)
+
+
+def _tried(
+    make: Callable[[NDArray[np.int64], VolumeGrid], NetworkMethod],
+    trial: Trial,
+    geometry: TiltGeometry,
+    parts: Parts,
+    read: Reader,
+    note: Callable[[str], object],
+) -> Iterator[tuple[Trial, Seen, Seen]]:
+    """A trial on parts, one after the other, so that no more than one is held."""
     depth, _, width = parts.grid.shape
     methods = make(trial.inner, parts.grid), make(trial.others, parts.grid)
     projector = make_projector(geometry, (depth, width), methods[0].device)
@@ -132,10 +150,9 @@ def measure_trust(
             again = _only(projector.forward(ours.to(projector.device)), left_out)
             yield Seen(ours, theirs.to(ours), compute_slab(back, again, note).values.to(ours))
 
-    # Part by part, so that no more than one is held.
     first = seen(methods[0], trial.inner, trial.ends)
     second = seen(methods[1], trial.others, trial.between)
-    return confirmed_trust(zip(first, second, strict=True), geometry, trial)
+    yield from ((trial, *both) for both in zip(first, second, strict=True))
 
 
 def _make_parts(

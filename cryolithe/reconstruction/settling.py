@@ -32,7 +32,7 @@ from cryolithe.reconstruction.mixing import (
 from cryolithe.reconstruction.networks import fbp_share, make_network_method, wedge_trust
 from cryolithe.reconstruction.planes import whole_turn
 from cryolithe.reconstruction.preparation import PreparedStack
-from cryolithe.reconstruction.trust import FEWEST_TILTS, WedgeTrust, choose_trial, constant_trust
+from cryolithe.reconstruction.trust import FEWEST_TILTS, WedgeTrust, choose_trials, constant_trust, expected_trust
 from cryolithe.work.watcher import Watcher
 
 Plan = dict[str, Any]
@@ -111,8 +111,8 @@ def _found_trust(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Wa
     wish = wedge_trust(run.model, run.job.settings.wedge_trust)
     if wish != "auto":
         return constant_trust(0.0) if wish == "none" else None
-    trial = choose_trial(stack.geometry.angles_deg)
-    if trial is None:
+    trials = choose_trials(stack.geometry.angles_deg)
+    if trials is None:
         if not whole_turn(stack.geometry.angles_deg):
             watcher.note(
                 f"Missing wedge: fewer than {FEWEST_TILTS} angles, too few to leave some out for a trial; all that the "
@@ -125,10 +125,7 @@ def _found_trust(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Wa
     def of_tilts(tilts: NDArray[np.int64], grid: VolumeGrid) -> NetworkMethod:
         return make(stack.geometry.select(tilts), run.facts.known.of_images(tilts.tolist()), grid)
 
-    trust = measure_trust(of_tilts, trial, stack.geometry, parts, read, watcher.note)
-    if trust is None:
-        watcher.note("Missing wedge: left-out tilts tell nothing about it; all that the network puts there stays.")
-    return trust
+    return measure_trust(of_tilts, trials, stack.geometry, parts, read, watcher.note) or expected_trust()
 
 
 def _looking(

@@ -2,8 +2,10 @@
 
 Where no tilt measured, a network puts what specimens usually look like, as strong as it is sure. On a specimen or a
 microscope unlike those it learnt from it is too sure, and nothing in its volume shows that. So some of the volume is
-made twice more: without the outermost tilts, by which a part of Fourier space becomes missing that was measured in
-truth, and without every other one of them, by which the same part stays measured. With N the network's voxels and F the
+made twice more: without the outermost tilts of one side, by which a part of Fourier space becomes missing that was
+measured in truth, and without every other one of them, by which the same part stays measured. As many degrees are left
+out as the missing wedge is deep, from its border to its middle, so that what is tried lies as far from what stays
+measured as what it stands for; half of the parts try one side, half the other. With N the network's voxels and F the
 back-projection of the tilts that it did not see, over that part of Fourier space,
 
     b = Re <F, N> / Re <F(N), N>         h(q) = b(made missing) / b(still measured),  q = |(k_z, k_x)|
@@ -11,8 +13,10 @@ back-projection of the tilts that it did not see, over that part of Fourier spac
 with F(N) the back-projection of projections of N to the same tilts. b is the regression of the specimen on N: the noise
 of tilts that were left out has nothing to do with N, so it needs no truth. What the CTF, damage and the thickness that
 high tilts look through do to amplitudes is in both and cancels. Noise that the network leaves in what was measured
-lowers b there, and h is then too large. A network that knows itself has h = 1. What it puts into the missing wedge is
-multiplied by h, which is the best that one number for a frequency can do.
+lowers b there, and h is then too large; as less was measured in the trial than in truth, h is also too small. A network
+that knows itself has h = 1. What it puts into the missing wedge is multiplied by h, which is the best that one number
+for a frequency can do. What is the same along x stays: where the ice ends and how dense it is on average at a height
+has no like among the tilts that could be left out, and is no structure.
 """
 
 from __future__ import annotations
@@ -34,12 +38,22 @@ from cryolithe.reconstruction.planes import PlaneFilter, measured_region, whole_
 BINS = 12
 # Tilts from which a trial is made: of fewer, what is left is nothing like what the network learnt from.
 FEWEST_TILTS = 20
-# One in so many tilts is left out at either end.
-_ENDS = 8
+# At most one part in so many of the range is left out, and at least so many tilts.
+_LARGEST, _FEWEST_OUT = 4, 3
 # Slices' thicknesses that what was made missing must be away from what is measured.
 _AWAY = 1.0
-# What neighbouring bins usually differ by, and how far from 1 all of them are expected before anything is measured.
-_ROUGHNESS, _PRIOR = 0.15, 0.3
+# What neighbouring bins usually differ by.
+_ROUGHNESS = 0.15
+# Expected where little is measured, and how far from it: of the bundled networks on simulated series h is 0.1 to 0.5 of
+# faint cells and about 1 where images show much, and there it is measured well (`benchmarks/wedge.py`).
+_EXPECTED_H, _SPREAD_H = 0.5, 0.3
+# The same of what is common to the slopes of the measured region, which are about equal.
+_EXPECTED_SLOPE, _SPREAD_SLOPE = 1.0, 0.3
+_WHY = {
+    "tilts": "as far as left-out tilts confirm it",
+    "expected": "as left-out tilts tell nothing about it",
+    "setting": "as asked",
+}
 # Voxels of a part that fades at its faces are fewer than they look: variances grow by so much.
 _CORRELATED = 1.5
 
@@ -63,8 +77,8 @@ class Trial:
     """Tilts by what they are for, as indices in the order of the stack.
 
     Attributes:
-        inner: all but the outermost ones.
-        ends: the outermost ones, which the first trial leaves out.
+        inner: all but the outermost ones of one side.
+        ends: these, which the first trial leaves out.
         between: those of them that the second trial leaves out, each between two that it keeps.
     """
 
@@ -84,7 +98,7 @@ class WedgeTrust:
 
     Attributes:
         kept: h of each of the `BINS` bins, from 0 to 1.
-        source: "tilts" if they were measured, "setting" if a user chose.
+        source: "tilts" if they were measured, "expected" if tilts tell nothing, "setting" if a user chose.
     """
 
     kept: tuple[float, ...]
@@ -105,8 +119,7 @@ class WedgeTrust:
         sizes = [2 * BINS / (number + 0.5) for number in chosen]
         named = [f"{size * voxel_angstrom:.0f} Å" if voxel_angstrom else f"{size:.1f} px" for size in sizes]
         shares = ", ".join(f"{self.kept[n]:.0%} at {size}" for n, size in zip(chosen, named, strict=True))
-        why = "as far as left-out tilts confirm it" if self.source == "tilts" else "as asked"
-        return f"Missing wedge: of what the network puts there, {shares} stays, {why} (--wedge-trust)."
+        return f"Missing wedge: of what the network puts there, {shares} stays, {_WHY[self.source]} (--wedge-trust)."
 
 
 def trust_of_record(record: dict[str, Any]) -> WedgeTrust:
@@ -119,16 +132,29 @@ def constant_trust(kept: float) -> WedgeTrust:
     return WedgeTrust((kept,) * BINS, "setting")
 
 
-def choose_trial(angles_deg: tuple[float, ...]) -> Trial | None:
-    """Which tilts are left out; None where there are too few, or where nothing is missing."""
+def expected_trust() -> WedgeTrust:
+    """What is usual where left-out tilts tell nothing."""
+    return WedgeTrust((_EXPECTED_H,) * BINS, "expected")
+
+
+def choose_trials(angles_deg: tuple[float, ...]) -> tuple[Trial, Trial] | None:
+    """Which tilts are left out, on either side; None where there are too few, or where nothing is missing."""
     angles = np.asarray(angles_deg)
     order, distinct = np.argsort(angles, kind="stable"), np.unique(angles)
     if len(distinct) < FEWEST_TILTS or whole_turn(angles_deg):
         return None
-    count = max(2, round(len(order) / _ENDS))
-    low, high = order[:count][::-1], order[-count:]  # from the inside to the outside
-    between = np.concatenate([side[max(0, count - 2) % 2 : count - 1 : 2] for side in (low, high)])
-    return Trial(np.sort(order[count:-count]), np.sort(np.concatenate((low, high))), np.sort(between))
+    span = float(distinct[-1] - distinct[0])
+    depth = min((180 - span) / 2, span / _LARGEST)
+    low = max(_FEWEST_OUT, int((angles < distinct[0] + depth).sum()))
+    high = max(_FEWEST_OUT, int((angles > distinct[-1] - depth).sum()))
+    # From the inside to the outside.
+    return _trial(order, order[:low][::-1]), _trial(order, order[-high:])
+
+
+def _trial(order: NDArray[np.int64], side: NDArray[np.int64]) -> Trial:
+    """The trial that leaves out ``side``, whose last one is the outermost and is kept by the second trial."""
+    between = side[len(side) % 2 : -1 : 2]
+    return Trial(np.sort(np.setdiff1d(order, side)), np.sort(side), np.sort(between))
 
 
 @dataclass(frozen=True)
@@ -146,20 +172,20 @@ class _Region:
     variance: NDArray[np.float64]
 
 
-def confirmed_trust(parts: Iterable[tuple[Seen, Seen]], geometry: TiltGeometry, trial: Trial) -> WedgeTrust | None:
+def confirmed_trust(parts: Iterable[tuple[Trial, Seen, Seen]], geometry: TiltGeometry) -> WedgeTrust | None:
     """What left-out tilts confirm.
 
     Args:
-        parts: of the volume, as the first trial saw them and as the second one did.
+        parts: of the volume; a trial of each, what it made of the part without the outermost tilts of a side, and
+            without every other one of these.
         geometry: of the whole series.
-        trial: which tilts these are.
 
     Returns:
         None where parts tell nothing: not finite, too small, or nothing in common where it was measured.
     """
     angles = np.asarray(geometry.angles_deg)
     sums = np.zeros((2, 3, BINS))
-    for trials in parts:
+    for trial, *trials in parts:
         if all(bool(torch.isfinite(voxels).all()) for seen in trials for voxels in seen):
             sums += np.array([_sums_somewhere(seen, angles[trial.inner], angles) for seen in trials])
     made, still = (_Region(*region) for region in sums)
@@ -214,7 +240,7 @@ def _bins(
 
 
 def _trust(still: _Region, made: _Region) -> WedgeTrust | None:
-    """h of each bin: the quotient where it is sure, smooth between bins, 1 where nothing is known."""
+    """h of each bin: the quotient where it is sure, smooth between bins, the expected one where nothing is known."""
     known = (still.power > 0) & (still.variance > 0)
     if not known.any():
         return None
@@ -224,24 +250,27 @@ def _trust(still: _Region, made: _Region) -> WedgeTrust | None:
     typical = float((weight * slope).sum() / weight.sum())
     if typical <= 0 or typical**2 * weight.sum() < 9:  # not three deviations above nothing
         return None
-    amplitude = _smooth(slope / typical, weight * typical**2, 2 * _ROUGHNESS)
+    amplitude = _smooth(slope / typical, weight * typical**2, 2 * _ROUGHNESS, (_EXPECTED_SLOPE, _SPREAD_SLOPE))
     usable = (made.power > 0) & (made.variance > 0) & (amplitude > 0)
     if not usable.any():  # as where all that was left out was measured by other tilts of the same angle
         return None
     expected = np.where(usable, amplitude * typical * made.power, 1.0)
     quotient = np.where(usable, made.common / expected, 0.0)
     error = np.where(usable, made.variance / expected**2, np.inf) + 1 / np.maximum(weight * typical**2, 1e-12)
-    kept = np.clip(_smooth(quotient, np.where(usable, 1 / error, 0.0), _ROUGHNESS), 0.0, 1.0)
+    smooth = _smooth(quotient, np.where(usable, 1 / error, 0.0), _ROUGHNESS, (_EXPECTED_H, _SPREAD_H))
+    kept = np.clip(smooth, 0.0, 1.0)
     # Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes.
     return WedgeTrust(tuple(round(float(value), 4) for value in kept), "tilts")
 
 
-def _smooth(values: NDArray[np.float64], weights: NDArray[np.float64], roughness: float) -> NDArray[np.float64]:
-    """Least squares for values that differ little between neighbours and are about 1 where nothing is known."""
+def _smooth(
+    values: NDArray[np.float64], weights: NDArray[np.float64], roughness: float, expected: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Least squares for values that differ little between neighbours, ``expected`` (with its spread) before any."""
     change = np.diff(np.eye(BINS), axis=0)
-    prior = np.full(BINS, 1 / (BINS * _PRIOR**2))
+    prior = np.full(BINS, 1 / (BINS * expected[1] ** 2))
     left = np.diag(weights + prior) + change.T @ change / roughness**2
-    return np.asarray(np.linalg.solve(left, weights * values + prior))
+    return np.asarray(np.linalg.solve(left, weights * values + prior * expected[0]))
 
 
 def wedge_filter(
@@ -258,6 +287,9 @@ def wedge_filter(
 
     def response(z: NDArray[np.floating], x: NDArray[np.floating]) -> NDArray[np.float64]:
         measured = measured_region(angles_deg, z, x, slice_shape[0])
-        return measured + (1 - measured) * trust.at(np.hypot(z, x))
+        kept = trust.at(np.hypot(z, x))
+        if trust.source != "setting":
+            kept[:, np.ravel(x) == 0] = 1.0
+        return measured + (1 - measured) * kept
 
     return PlaneFilter(response, slice_shape, device)
