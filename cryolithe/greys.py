@@ -105,6 +105,12 @@ def grey_scale(sections: Iterable[NDArray[Any]]) -> GreyScale:
     return _scale(unit, background, medians, sides)
 
 
+def even_scale(low: float, high: float) -> GreyScale:
+    """Greys that rise evenly from black to white between two values: for maps whose values mean something."""
+    far = 1e4  # spreads: so far from its bend the curve is a line
+    return GreyScale(1.0, low, far * (high - low), 0.0, 0.0, 1 / far)
+
+
 def to_grey(section: NDArray[Any], scale: GreyScale | None = None) -> NDArray[np.float32]:
     """Greys of a section, from 0 for black to 1 for white; a larger value is never darker.
 

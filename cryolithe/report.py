@@ -124,7 +124,7 @@ def plot_central_slices(
     voxel_size_angstrom: float | None = None,
     source: str = "",
     caption: str = "",
-    scale: GreyScale | None = None,
+    scale: GreyScale | Sequence[GreyScale | None] | None = None,
     through: tuple[int, int, int] | None = None,
 ) -> None:
     """Draw orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
@@ -140,7 +140,7 @@ def plot_central_slices(
         voxel_size_angstrom: edge of a voxel in all volumes; adds a scale bar.
         source: what was drawn, kept in the text of a PNG file; see `drawn_source`.
         caption: below, in as many lines as it needs.
-        scale: of all volumes; None: each has its own.
+        scale: of all volumes, or one for each; None: each has its own.
         through: the voxel ``(z, y, x)`` that all slices go through; None: the middle one of each volume.
 
     Raises:
@@ -151,7 +151,8 @@ def plot_central_slices(
 
     if not panels or any(volume.ndim != 3 for _, volume in panels):
         raise InputError(f"slices need volumes (z, y, x), got arrays of shape {[v.shape for _, v in panels]}")
-    shown = 3 if scale is None else 2
+    shown = 2 if isinstance(scale, GreyScale) else 3
+    scales = [scale] * len(panels) if scale is None or isinstance(scale, GreyScale) else list(scale)
     columns = [dict(list(_central_slices(volume, through).items())[:shown]) for _, volume in panels]
     widths = [max(image.shape[1] for image in images.values()) for images in columns]
     heights = [max(images[view].shape[0] for images in columns) for view in columns[0]]
@@ -170,8 +171,8 @@ def plot_central_slices(
 
         figure = Figure(figsize=size, dpi=DPI)
         left = MARGIN + GAP
-        for (title, _), images, width in zip(panels, columns, widths, strict=True):
-            greys = grey_scale(images.values()) if scale is None else scale
+        for (title, _), images, width, given in zip(panels, columns, widths, scales, strict=True):
+            greys = grey_scale(images.values()) if given is None else given
             top = size[1] - TITLE
             for (view, image), height in zip(images.items(), heights, strict=True):
                 wide, tall = inch_per_px * image.shape[1], inch_per_px * image.shape[0]

@@ -198,6 +198,12 @@ class ReconstructSettings(_WithAlignmentFiles):
         description="File format of the output; ome-zarr is version 0.4, which all viewers read. Both need the extra "
         "cryolithe[zarr].",
     )
+    confidence: bool = Field(
+        False,
+        description="Of a network's volume, write three maps beside it: how far it can be trusted (_confidence), its "
+        "expected error (_error), and what of it the images do not hold (_unsupported). The network runs four times "
+        "more: on even tilts, on odd ones, and on mirror images.",
+    )
     preview: bool = Field(False, description="Draw the central slices as PNG beside the volume. A session always does.")
     fix_nonfinite: bool = Field(False, description="Replace NaN and Inf pixels by their image's mean.")
     overwrite: bool = Field(False, description="Replace an existing output.")

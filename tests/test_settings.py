@@ -58,6 +58,7 @@ VALUES = {
     "dtype": ("float16", "float32"),
     "orientation": ("xzy", "xyz"),
     "format": ("ome-zarr-0.5", "mrc"),
+    "confidence": (True, False),
     "preview": (True, False),
     "fix_nonfinite": (True, False),
     "overwrite": (True, False),
@@ -244,6 +245,7 @@ WRONG = {
     "dtype": ["int16"],
     "orientation": ["zyx", "yxz"],
     "format": ["hdf5", "ome-zarr-0.3"],
+    "confidence": ["perhaps"],
     "preview": ["perhaps"],
     "fix_nonfinite": ["perhaps", 7],
     "overwrite": ["perhaps", None],
@@ -260,7 +262,7 @@ TEXTS = (
     "dose",
     "ctf_file",
 )  # a number is a name, too
-SWITCHES = ("local_alignment", "dose_weight", "fix_nonfinite", "flip_z", "overwrite", "preview")
+SWITCHES = ("confidence", "local_alignment", "dose_weight", "fix_nonfinite", "flip_z", "overwrite", "preview")
 WRONG_CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
 

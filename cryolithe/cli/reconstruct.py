@@ -139,6 +139,9 @@ def command(
     map of how well the halves agree locally (_confidence). With --denoise n2n a network learns from both, and writes
     _n2n; given TILTS too, that is reconstructed in place of the average.
 
+    --confidence writes three maps beside the volume of a network: how far it can be trusted (_confidence), its expected
+    error (_error), and what of it the images do not hold (_unsupported).
+
     The volume is written as MRC, axes (z, y, x), beside a JSON file that records how it was made. Dense matter keeps
     the polarity of the input. A run that was interrupted goes on where it stopped when the same command is repeated.
 

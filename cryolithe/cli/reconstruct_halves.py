@@ -48,6 +48,9 @@ def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSe
     """
     from cryolithe.reconstruction.job import default_output
 
+    if settings.confidence:
+        settings = settings.model_copy(update={"confidence": False})
+        say("Halves have a map of their agreement of their own: --confidence adds nothing.", err=True)
     if output is None:
         named = default_output(given.tilts, settings.format) if given.tilts else pair.default_output(given.stacks[0])
         output = named

@@ -22,7 +22,7 @@ from cryolithe.formats.volume_file import open_volume_file
 
 HALF = re.compile(r"(?:^|[_.-])(evn|even|odd|half[_-]?[12])(?=$|[_.-])", re.IGNORECASE)
 _FIRST, _SECOND = {"evn": "frames", "even": "frames", "half1": "half"}, {"odd": "frames", "half2": "half"}
-_MADE_OF_HALVES = {"n2n", "samba", "den", "denoised", "confidence"}
+_MADE_OF_HALVES = {"n2n", "samba", "den", "denoised", "confidence", "error", "unsupported"}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_
 
 STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali")
 # What programs make of a tilt series, or of half of it: never a series of its own.
-_PRODUCT = re.compile(r"^rec_|_(rec|vol|evn|odd|ctf|preali|half[12]|fbp|sirt|den|denoised)$", re.IGNORECASE)
+_PRODUCT = re.compile(
+    r"^rec_|_(rec|vol|evn|odd|ctf|preali|half[12]|fbp|sirt|den|denoised|confidence|unsupported|rec_error)$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

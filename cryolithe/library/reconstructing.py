@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     AnglesLike = Angles | Files
 
 # Settings of the command that are about its output files; here the volume's `save` decides.
-OF_FILES = ("orientation", "format", "preview", "overwrite")
+OF_FILES = ("orientation", "format", "confidence", "preview", "overwrite")
 # By which the three functions differ, and what they call otherwise.
 _OF_METHODS = {"method", "pixel_size"}
 _OF_NETWORKS = ("model", "fbp_share", "wedge_trust", "precision")

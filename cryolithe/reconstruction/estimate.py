@@ -13,6 +13,7 @@ from cryolithe.formats.sizes import size_told
 from cryolithe.network import NetworkConfig, RowSetConfig
 from cryolithe.reconstruction.fitting import Fit
 from cryolithe.reconstruction.job import ResolvedJob
+from cryolithe.reconstruction.members import MEMBERS
 from cryolithe.reconstruction.mixing import choose_parts
 from cryolithe.reconstruction.networks import fbp_share, wedge_trust
 from cryolithe.reconstruction.selfcheck import blocks_of
@@ -23,6 +24,8 @@ _FLOAT = 4
 # Of one core: a pixel of an image that is read, checked, filtered and written; of one whose contrast is looked at; a
 # voxel of the rows that the self-check compares with their back-projection (41 images and volumes of 256 pixels).
 _PIXEL_SECONDS, _CONTRAST_SECONDS, _CHECKED_SECONDS = 1.5e-7, 2.5e-7, 6e-7
+# Of a voxel of the maps of --confidence, by one core.
+_MAP_SECONDS = 2e-6
 # Written, and read again where a volume is converted.
 _BYTES_PER_SECOND = 3e8
 # Entries (voxel x tilt x pixel) of a projection per second and core: 512 x 512 x 256 voxels, 41 tilts in 1.0 s on 2.
@@ -47,6 +50,10 @@ def estimate(run: ResolvedJob, planned: Fit, started_seconds: float = 0.0) -> st
     tilts = run.series.geometry.tilts
     output = output_bytes(run)
     temporary = tilts * height * width * _FLOAT
+    more = ""
+    if settings.confidence:
+        temporary += MEMBERS * math.prod(run.grid.shape) * (2 if settings.dtype == "float16" else _FLOAT)
+        more = f" ({1 + MEMBERS} runs of the network, for --confidence)"
     slabs = -(-height // slab_rows)
     seconds = started_seconds + expected_seconds(run)
     what = f"model {run.model.name}, {precision_name(run.precision)}" if run.model else settings.method
@@ -61,7 +68,7 @@ def estimate(run: ResolvedJob, planned: Fit, started_seconds: float = 0.0) -> st
         f"; {what} on {where}; in {slabs} slab{'s' if slabs > 1 else ''} of {slab_rows} rows along y; "
         f"about {memory} of memory, "
         f"{size_told(output)} of output, {size_told(temporary)} of temporary files; about {clock(max(1.0, seconds))} "
-        "with everything"
+        f"with everything{more}"
     )
 
 
@@ -71,8 +78,9 @@ def expected_seconds(run: ResolvedJob) -> float:
 
 
 def output_bytes(run: ResolvedJob) -> int:
-    """Bytes of the volume."""
-    return math.prod(run.grid.shape) * {"float32": 4, "float16": 2, "int8": 1}[run.job.settings.dtype]
+    """Bytes of the volume and of the maps beside it."""
+    each = {"float32": 4, "float16": 2, "int8": 1}[run.job.settings.dtype]
+    return math.prod(run.grid.shape) * (each + _FLOAT * len(run.job.maps))
 
 
 def _beside_seconds(run: ResolvedJob) -> float:
@@ -107,7 +115,9 @@ def _seconds(run: ResolvedJob) -> float:
     parts = choose_parts(run.grid, config.head.stride)
     part = math.prod(parts.grid.shape) / voxels
     times = 1 + part * (len(parts.starts) * mixed + 2 * max(2, len(parts.starts)) * bool(tried))
-    return times * (_BESIDE_PRODUCTS * voxels * seconds + (projection if mixed or tried else 0.0))
+    maps = _MAP_SECONDS * voxels / cores if settings.confidence else 0.0
+    times += MEMBERS * settings.confidence
+    return maps + times * (_BESIDE_PRODUCTS * voxels * seconds + (projection if mixed or tried else 0.0))
 
 
 def products_per_voxel(config: NetworkConfig) -> float:

@@ -11,6 +11,7 @@ from cryolithe.limits import usable_cores
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK
+from cryolithe.reconstruction.doubt import MAP_COPIES, SHARE_SIGMA_PX, window_of
 from cryolithe.reconstruction.fusion import REACH_PX
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.methods import (
@@ -25,6 +26,7 @@ from cryolithe.reconstruction.networks import fbp_share, published_demand, wedge
 from cryolithe.reconstruction.plan import (
     BASE_BYTES,
     GPU_BASE_BYTES,
+    MOST_SLAB_ROWS,
     Demand,
     free_bytes,
     memory_budget_bytes,
@@ -62,6 +64,8 @@ def fit(run: ResolvedJob) -> Fit:
     Raises:
         ResourceError: where not even the smallest slab fits.
     """
+    if run.job.settings.confidence:
+        map_rows(run)
     if run.model is None:
         return fit_slabs(run, 1)
     points = BATCHES[run.device.type].points
@@ -102,9 +106,41 @@ def predicted(run: ResolvedJob, batch: int, rows: int) -> Fit:
     """What a run with these blocks and slabs uses at most, about, whatever is free."""
     geometry, grid, wanted = run.series.geometry, run.grid, demand(run, batch)
     used = run_bytes(wanted, geometry, grid, rows)
+    if run.job.settings.confidence:
+        used = max(used, _map_bytes(run, map_rows(run)))
     if run.device.type == "cpu":
         return Fit(batch, rows, used)
     return Fit(batch, rows, used, run_bytes(host_demand(run, wanted), geometry, grid, rows))
+
+
+def map_rows(run: ResolvedJob) -> int:
+    """Rows of the maps of ``--confidence`` that are made at a time.
+
+    Raises:
+        ResourceError: where not even one row with its surroundings fits.
+    """
+    budget = min(memory_budget_bytes(run.job.settings.max_memory, device) for device in run.devices)
+    least, one_more = _map_bytes(run, 1), _map_bytes(run, 2)
+    if least > budget:
+        raise ResourceError(
+            f"--confidence: {budget / 1e9:.2f} GB of memory do not suffice, at least {least / 1e9:.2f} GB are needed; "
+            "raise --max-memory, or leave --confidence out"
+        )
+    return min(1 + int((budget - least) // (one_more - least)), MOST_SLAB_ROWS, run.grid.shape[1])
+
+
+def _map_bytes(run: ResolvedJob, rows: int) -> int:
+    """Memory for so many rows of the maps."""
+    beside = 2 * window_of(run.grid.shape, SHARE_SIGMA_PX).reach_px
+    return run_bytes(_map_demand(run), run.series.geometry, run.grid, beside + rows)
+
+
+def _map_demand(run: ResolvedJob) -> Demand:
+    """Memory for comparing the runs of ``--confidence``, by counting arrays of rows and of what surrounds them."""
+    depth, _, width = run.grid.shape
+    tilts = run.series.geometry.tilts
+    fixed = _index_bytes(tilts * depth * width, directions=2) + plane_filter_bytes(run.grid, run.device)
+    return Demand(fixed, MAP_COPIES, 6.0, base_bytes=BASE_BYTES if run.device.type == "cpu" else GPU_BASE_BYTES)
 
 
 def memory_table(run: ResolvedJob, planned: Fit) -> str:

@@ -70,7 +70,7 @@ class HeldWriter(VolumeWriter):
         """Nothing."""
 
 
-class _HeldSlabs:
+class HeldSlabs:
     """Stands for the working folder of a run."""
 
     def __init__(self, shape: tuple[int, int, int], dtype: str) -> None:
@@ -112,7 +112,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
         watcher.note(text)
     watcher.stage("Preparing images", run.series.geometry.tilts)
     stack = prepare_stack(run.series, run.preparation, None, lambda: watcher.advance(1), image_workers_of(run))
-    held = _HeldSlabs(run.grid.shape, working_dtype(run.job.settings))
+    held = HeldSlabs(run.grid.shape, working_dtype(run.job.settings))
     plan = settled(run, stack, plan, watcher)
     prepared = time.monotonic()
     plan = {**plan, **make_slabs(run, held, plan, stack, watcher)}
@@ -137,7 +137,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     return Made(voxels, run.voxel_size_angstrom, labels, record, warnings)
 
 
-def _upright(run: ResolvedJob, held: _HeldSlabs, watcher: Watcher) -> tuple[NDArray[Any], VolumeStatistics]:
+def _upright(run: ResolvedJob, held: HeldSlabs, watcher: Watcher) -> tuple[NDArray[Any], VolumeStatistics]:
     """The wanted volume, turned about x where the alignment says so, and its statistics."""
     if run.x_tilt_deg:
         watcher.stage("Turning the volume about x", run.grid.shape[1])

@@ -49,9 +49,11 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
-FREE_SETTINGS = {"overwrite", "max_memory", "preview", "dose", "ctf_file", *alignment_files()}
+FREE_SETTINGS = {"overwrite", "max_memory", "confidence", "preview", "dose", "ctf_file", *alignment_files()}
 # Shifts along the tilt axis that are left at some depth, and told.
 TOLD_PX = 0.25
+# Maps of `--confidence`, as their files end.
+MAP_KINDS = ("confidence", "error", "unsupported")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Job:
         return self.output.with_suffix(".png")
 
     @property
+    def maps(self) -> dict[str, Path]:
+        """The maps of ``--confidence`` by kind; empty without it."""
+        return map_paths(self.output) if self.settings.confidence else {}
+
+    @property
     def partial(self) -> Path:
         """The working folder."""
         return self.output.with_name(self.output.name + ".partial")
@@ -92,7 +99,7 @@ class Job:
     @property
     def written(self) -> tuple[Path, ...]:
         """Everything that a run may write."""
-        return (self.output, self.sidecar, self.preview, self.partial)
+        return (self.output, self.sidecar, self.preview, self.partial, *self.maps.values())
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,11 @@ def default_output(tilts: Path, file_format: str = "mrc") -> Path:
     return tilts.with_name(Path(name).stem + ("_rec.mrc" if file_format == "mrc" else "_rec.zarr"))
 
 
+def map_paths(output: Path) -> dict[str, Path]:
+    """Where the maps of ``--confidence`` lie beside a volume, by kind."""
+    return {kind: output.with_name(f"{output.stem}_{kind}{output.suffix}") for kind in MAP_KINDS}
+
+
 def default_thickness(width_px: int) -> int:
     """Voxels along z where the user says nothing: half the image width, rounded up to even."""
     return max(2, 2 * math.ceil(width_px / 4))
@@ -229,12 +241,12 @@ def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> No
         raise OutputError(f"{job.output}: volumes are written uncompressed; give a name ending in .mrc with -o")
     if job.output.suffix == ".json":
         raise OutputError(f"{job.output} would be overwritten by its own sidecar; give a name ending in .mrc with -o")
-    for path in (job.output, job.sidecar, job.preview):
+    for path in (job.output, job.sidecar, job.preview, *job.maps.values()):
         if path.exists() and any(used.exists() and path.samefile(used) for used in (*inputs, Path(job.settings.model))):
             raise OutputError(f"{path} is an input of this run; choose another -o")
     if not zarr:
         check_ending(job.output, MRC_VOLUME_ENDINGS, "an MRC volume (OME-Zarr: .zarr with --format ome-zarr)")
-    for path in (job.output, job.sidecar):
+    for path in (job.output, job.sidecar, *job.maps.values()):
         if os.path.lexists(path) and not job.settings.overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
     if os.path.lexists(job.sidecar) and not is_record_of(job.sidecar, job.output):
@@ -266,6 +278,7 @@ def already_done(job: Job) -> bool:
     return (
         is_record_of(job.sidecar, job.output)
         and _is_whole(job.output, record["volume"])
+        and all(_is_map(path, record) for path in job.maps.values())
         and (model["sha256"] if model else None) == wanted_model
         and made_with == job.settings.model_dump(mode="json")
         and made_of == source_files(job).hashes()
@@ -280,6 +293,12 @@ def _is_whole(output: Path, told: dict[str, Any]) -> bool:
     except (InputError, KeyError, TypeError, ValueError):
         return False
     return sorted(found.shape) == shape and found.dtype == np.dtype(str(told["dtype"]))
+
+
+def _is_map(path: Path, record: dict[str, Any]) -> bool:
+    """Whether a map of ``--confidence`` is there that belongs to the volume of a record."""
+    told = record.get("confidence")
+    return isinstance(told, dict) and "maps" in told and _is_whole(path, {**record["volume"], "dtype": "float32"})
 
 
 def source_files(job: Job) -> SourceFiles:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
 from cryolithe.formats.files import sync
-from cryolithe.formats.int8 import int8_scale
+from cryolithe.formats.int8 import Int8Scale, int8_scale
 from cryolithe.formats.mrc_writer import reserve_room
 from cryolithe.formats.ome_zarr import Version, pyramid_bytes, write_ome_zarr
-from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, is_record_of
+from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, is_record_of, map_paths
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.selfcheck import SelfCheck
 from cryolithe.reconstruction.sidecar import sidecar_record
@@ -31,6 +32,7 @@ from cryolithe.reconstruction.slab_folder import SlabFolder
 from cryolithe.reconstruction.turning import tilt_volume
 from cryolithe.report import write_json
 from cryolithe.settings import ReconstructSettings
+from cryolithe.work.folder import delete
 from cryolithe.work.watcher import Watcher
 
 _BLOCK_VOXELS = 16_000_000
@@ -105,6 +107,8 @@ def finish(
             statistics = tilt_volume(read_mrc(folder.volume).data, writer, run.x_tilt_deg, watcher.advance)
             writer.finish(statistics, labels, run.voxel_size_angstrom)
     finished, stored, scaling = _converted(run, upright, labels, statistics)
+    for kind in job.maps:
+        _finish_map(run, folder, kind, watcher)
     seconds = time.monotonic() - times["start"]
     record = sidecar_record(run, plan, stored)
     record["volume"].update(scaling)
@@ -119,40 +123,99 @@ def finish(
     return Finished(job.output, job.sidecar, shape, run.voxel_size_angstrom, seconds, warnings, words)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A file to hand out.
+
+    Attributes:
+        target: its name in the end.
+        dtype: of its voxels.
+        path: where it is made, if it differs from what it is made of.
+    """
+
+    target: Path
+    dtype: str
+    path: Path
+
+
 def _converted(
     run: ResolvedJob, upright: Path, labels: tuple[str, ...], statistics: VolumeStatistics
 ) -> tuple[Path, VolumeStatistics, dict[str, Any]]:
     """The file to hand out, statistics of its values, and what the record says of how they were scaled."""
-    settings, target = run.job.settings, run.job.output
+    settings = run.job.settings
     scale = int8_scale(statistics) if settings.dtype == "int8" else None
-    scaling = scale.record if scale else {}
     labels = (*labels, scale.label) if scale else labels
+    name = _FINISHED if settings.format == "mrc" else "finished.zarr"
+    wanted = _Wanted(run.job.output, settings.dtype, upright.with_name(name))
+    path, stored = _turned(run, upright, wanted, (labels, statistics), scale)
+    return path, stored, scale.record if scale else {}
+
+
+def _turned(
+    run: ResolvedJob,
+    upright: Path,
+    wanted: _Wanted,
+    told: tuple[tuple[str, ...], VolumeStatistics],
+    scale: Int8Scale | None = None,
+) -> tuple[Path, VolumeStatistics]:
+    """A volume in the order, format and type that are wanted, and its statistics; the same file if it is so already.
+
+    Args:
+        run: what was done.
+        upright: the volume, axes ``(z, y, x)``.
+        wanted: what is made of it.
+        told: its labels and statistics.
+        scale: of 8-bit values.
+    """
+    settings, (labels, statistics) = run.job.settings, told
 
     def values(block: NDArray[Any]) -> NDArray[Any]:
         return block if scale is None else scale.values(block)
 
     source = read_mrc(upright).data
     if settings.format != "mrc":
-        path = upright.with_name("finished.zarr")
-        path.with_name(_RESERVED).unlink(missing_ok=True)
+        upright.with_name(_RESERVED).unlink(missing_ok=True)
         version: Version = "0.5" if settings.format == "ome-zarr-0.5" else "0.4"
-        stored = write_ome_zarr(path, source, run.voxel_size_angstrom, target.stem, values, version)
-        return path, stored, scaling
-    if settings.orientation == "xyz" and settings.dtype != "int8":
-        return upright, statistics, scaling
-    path = upright.with_name(_FINISHED)
+        stored = write_ome_zarr(wanted.path, source, run.voxel_size_angstrom, wanted.target.stem, values, version)
+        return wanted.path, stored
+    if settings.orientation == "xyz" and scale is None:
+        return upright, statistics
     turned = settings.orientation == "xzy"
     # What IMOD's tilt writes: sections along y; rows against z, so that turning it by trimvol -rx is no mirror.
     seen = source[::-1].transpose(1, 0, 2) if turned else source
     running = RunningStatistics()
-    with _new_volume(run, path, run.output_shape, settings.dtype) as writer:
+    with _new_volume(run, wanted.path, run.output_shape, wanted.dtype) as writer:
         sections = max(1, _BLOCK_VOXELS // (seen.shape[1] * seen.shape[2]))
         for first in range(0, seen.shape[0], sections):
             block = values(seen[first : first + sections])
             running.add(block)
             writer.write_sections(first, block)
         writer.finish(running.result(), labels, run.voxel_size_angstrom)
-    return path, running.result(), scaling
+    return wanted.path, running.result()
+
+
+def _finish_map(run: ResolvedJob, folder: SlabFolder, kind: str, watcher: Watcher) -> None:
+    """Turn a map of ``--confidence`` as the volume is turned, and give it the name by which `_place` finds it."""
+    made = folder.path / f"{kind}.mrc"
+    mrc, statistics = read_mrc(made), RunningStatistics()
+    if run.x_tilt_deg:
+        tilted = folder.path / f"{kind}.{_TILTED}"
+        with _new_volume(run, tilted, (run.depth, *run.grid.shape[1:]), "float32") as writer:
+            found = tilt_volume(mrc.data, writer, run.x_tilt_deg)
+            writer.finish(found, mrc.labels, run.voxel_size_angstrom)
+        statistics.merge(1, found)
+        made = tilted
+    target = run.job.maps[kind]
+    wanted = _Wanted(target, "float32", folder.path / f"{kind}.turned{target.suffix}")
+    path, _ = _turned(run, made, wanted, (mrc.labels, statistics.result()))
+    place = folder.path / map_file(target)
+    delete(place)
+    path.replace(place)
+
+
+def map_file(target: Path) -> str:
+    """What a finished map is called in the working folder."""
+    return f"finished.{target.name}"
 
 
 def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
@@ -160,8 +223,9 @@ def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
     try:
         write_json(folder.commit, _identity(finished))
         sync(folder.path)
-        # An old record must never lie beside a new volume.
+        # An old record must never lie beside a new volume, nor must the maps of an old one.
         if os.path.lexists(job.sidecar):
+            _drop_maps(job)
             job.sidecar.replace(folder.path / _REPLACED_RECORD)
         if job.output.is_dir() and not job.output.is_symlink():
             job.output.replace(folder.path / _REPLACED)
@@ -171,11 +235,29 @@ def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
         except OSError:
             _put_back(folder, job)
             raise
+        _place_maps(folder, job)
         sync(job.output.parent)
         folder.sidecar.replace(job.sidecar)
         sync(job.output.parent)
     except OSError as error:
         raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
+
+
+def _place_maps(folder: SlabFolder, job: Job) -> None:
+    """Move the maps that are still in the working folder; those of an earlier volume must not lie beside a new one."""
+    for target in map_paths(job.output).values():
+        if (made := folder.path / map_file(target)).exists():
+            delete(target)
+            made.replace(target)
+
+
+def _drop_maps(job: Job) -> None:
+    """Delete the maps that belong to the volume which is replaced, as its record tells."""
+    with suppress(OutputError):
+        confidence = read_record(job).get("confidence")
+        if isinstance(confidence, dict) and "maps" in confidence:
+            for path in map_paths(job.output).values():
+                delete(path)
 
 
 def _put_back(folder: SlabFolder, job: Job) -> None:
@@ -207,6 +289,7 @@ def recover(job: Job) -> bool:
         if committed != _identity(job.output):
             folder.release()
             return False
+        _place_maps(folder, job)
         if folder.sidecar.is_file():
             folder.sidecar.replace(job.sidecar)
             sync(job.output.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,17 @@ from numpy.typing import NDArray
 
 from cryolithe.formats import read_mrc
 from cryolithe.formats.ome_zarr import read_ome_zarr
-from cryolithe.greys import dark_sign, told_polarity
+from cryolithe.greys import GreyScale, dark_sign, even_scale, told_polarity
 from cryolithe.hashing import file_sha256
 from cryolithe.reconstruction.job import Job
 from cryolithe.report import drawn_source, plot_central_slices
+
+MAP_SCALES = {
+    "confidence": even_scale(0.0, 1.0),
+    "error": even_scale(0.0, 2.0),
+    "unsupported": even_scale(0.0, 1.0),
+}
+MAPS_TOLD = "maps from black to white: confidence 0 to 1, error 0 to 2 deviations, unsupported 0 to 1"
 
 
 def write_preview(job: Job, record: dict[str, Any], title: str = "") -> None:
@@ -26,22 +34,30 @@ def write_preview(job: Job, record: dict[str, Any], title: str = "") -> None:
     Raises:
         CryoLitheError: if the volume cannot be read or the drawing not be written.
     """
-    volume: NDArray[np.generic]
-    if job.output.suffix == ".zarr":
-        volume = read_ome_zarr(job.output)
-    else:
-        volume = read_mrc(job.output).data
-        if job.settings.orientation == "xzy":
-            volume = volume.transpose(1, 0, 2)[::-1]
     contrast = record["volume"].get("contrast")
+    volume = _upright(job, job.output)
     shown = volume if dark_sign(contrast) > 0 else -np.asarray(volume, dtype=np.float32)
+    panels = [(title or job.output.name, shown)]
+    scales: list[GreyScale | None] = [None]
+    for kind, path in job.maps.items():
+        panels.append((kind, _upright(job, path)))
+        scales.append(MAP_SCALES[kind])
     plot_central_slices(
         job.preview,
-        [(title or job.output.name, shown)],
+        panels,
         record["volume"]["voxel_size_angstrom"],
         preview_source(job),
-        _caption(record),
+        _caption(record) + (f" · {MAPS_TOLD}" if job.maps else ""),
+        scales,
     )
+
+
+def _upright(job: Job, path: Path) -> NDArray[Any]:
+    """A volume or a map of a job, axes ``(z, y, x)``."""
+    if path.suffix == ".zarr":
+        return read_ome_zarr(path)
+    volume = read_mrc(path).data
+    return volume.transpose(1, 0, 2)[::-1] if job.settings.orientation == "xzy" else volume
 
 
 def _caption(record: dict[str, Any]) -> str:

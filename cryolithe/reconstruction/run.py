@@ -18,6 +18,7 @@ from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.inference.pooling import GpuPool
 from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
+from cryolithe.reconstruction.ensemble import check_confidence, make_maps, reserve_members
 from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.fitting import Fit, fit, fit_slabs, image_workers_of, memory_table, predicted
 from cryolithe.reconstruction.job import (
@@ -59,6 +60,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         watcher.note("The run before had all but finished: its record is in its place now.")
         return finished_before(job)
     run = checked(job)
+    check_confidence(run)
     watcher.stage("Checking images", 1)
     notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), image_workers_of(run))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
@@ -69,6 +71,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         _still_free(run, folder)
         plan = _plan(run, folder, watcher)
         reserve(run, folder)
+        reserve_members(run, folder)
         for note in run.series.notes:
             watcher.note(f"Note on {job.tilts.name}: {note}")
         for offer in offers(run.files.named):
@@ -79,6 +82,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         plan = settled(run, stack, plan, watcher, folder.settle)
         prepared = time.monotonic()
         plan = {**plan, **make_slabs(run, folder, plan, stack, watcher)}
+        plan = {**plan, **make_maps(run, folder, plan, stack, watcher, make_slabs)}
         if not run.files.unchanged:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
@@ -141,6 +145,7 @@ def plan_run(run: ResolvedJob, started_seconds: float = 0.0) -> tuple[str, str]:
     Raises:
         ResourceError: if memory does not suffice.
     """
+    check_confidence(run)
     planned = fit(run)
     return estimate(run, planned, started_seconds), memory_table(run, planned)
 
@@ -241,9 +246,22 @@ def _prepared(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> Prepare
 
 
 def make_slabs(
-    run: ResolvedJob, folder: SlabPlace, plan: dict[str, Any], stack: PreparedStack, watcher: Watcher
+    run: ResolvedJob,
+    folder: SlabPlace,
+    plan: dict[str, Any],
+    stack: PreparedStack,
+    watcher: Watcher,
+    which: str = "",
 ) -> dict[str, Any]:
     """Reconstruct and write all slabs that the journal does not have yet.
+
+    Args:
+        run: what is to be done.
+        folder: where slabs are kept.
+        plan: the journal's first line.
+        stack: the images.
+        watcher: told how far it is.
+        which: of several volumes that are made of one series; empty for its own.
 
     Returns:
         for the sidecar, what a network's rows were pooled by (`cryolithe.inference.pooling.pool_version`; None without
@@ -252,7 +270,8 @@ def make_slabs(
     height = run.grid.shape[1]
     if folder.slabs:
         plan = {**plan, "batch": folder.slabs[-1].batch}
-    watcher.stage(f"Reconstructing ({run.job.settings.method})", height)
+    what = f"{run.job.settings.method}, {which}" if which else run.job.settings.method
+    watcher.stage(f"Reconstructing ({what})", height)
     watcher.advance(sum(slab.stop - slab.start for slab in folder.slabs))
     stopped = threading.Event()
 

@@ -122,6 +122,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "known": run.facts.record(),
             "corrections": run.corrections.record,
         },
+        **({"confidence": plan["confidence"]} if "confidence" in plan else {}),
         "settings": settings.model_dump(mode="json"),
         "compute": {
             "devices": [str(device) for device in run.devices],

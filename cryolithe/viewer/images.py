@@ -21,7 +21,12 @@ from cryolithe.viewer.greys import middle_sections, shown_greys
 LayerData = tuple[Any, dict[str, Any], str]
 
 HALVES = ("_EVN", "_ODD")
-CONFIDENCE = "_confidence"
+# Maps beside a volume: the range of their values, and the colour into which they rise from nothing.
+MAPS = {
+    "_confidence": ((0.0, 1.0), (1.0, 1.0, 0.0)),
+    "_error": ((0.0, 2.0), (0.0, 0.8, 1.0)),
+    "_unsupported": ((0.0, 1.0), (1.0, 0.0, 0.6)),
+}
 UNIT = "angstrom"
 
 
@@ -40,15 +45,22 @@ def image_layers(path: Path) -> list[LayerData]:
     return [volume_layer(found), *_beside(found)]
 
 
-def volume_layer(found: VolumeFile, visible: bool = True) -> LayerData:
-    """A volume, upright as ``(z, y, x)`` whatever its orientation in the file, in Å where its voxel size is known."""
-    record = read_record_beside(found.path)
+def volume_layer(found: VolumeFile, visible: bool = True, record: dict[str, Any] | None = None) -> LayerData:
+    """A volume, upright as ``(z, y, x)`` whatever its orientation in the file, in Å where its voxel size is known.
+
+    Args:
+        found: the file.
+        visible: whether it is shown at first.
+        record: of the volume to which it belongs; None to read that beside the file.
+    """
+    record = read_record_beside(found.path) if record is None else record
     voxels = _upright(_lazy(found), record)
     size = found.voxel_size_angstrom
     sections = [np.asarray(voxels[z]) for z in middle_sections((voxels.shape[0], voxels.shape[1], voxels.shape[2]))]
     limits, colours = shown_greys(sections)
-    if _is_confidence(found.path):
-        limits, colours = (0.0, 1.0), _confidence_colours()
+    kind = next((kind for kind in MAPS if found.path.stem.endswith(kind)), None)
+    if kind is not None:
+        limits, colours = MAPS[kind][0], _colours(MAPS[kind][1])
     meta = {
         **layer_place(size, found.origin_angstrom if size else (0.0, 0.0, 0.0)),
         "name": found.path.stem,
@@ -66,7 +78,7 @@ def volume_layer(found: VolumeFile, visible: bool = True) -> LayerData:
             }
         },
     }
-    if _is_confidence(found.path):
+    if kind is not None:
         meta |= {"blending": "translucent", "opacity": 0.5}
     return voxels, meta, "image"
 
@@ -133,9 +145,9 @@ def _angle_layer(angles_deg: tuple[float, ...], place: dict[str, Any], name: str
 
 
 def _beside(found: VolumeFile) -> list[LayerData]:
-    """Halves and the map of their agreement, hidden at first; what is there but not usable is left out."""
-    layers = []
-    for addition in (*HALVES, CONFIDENCE):
+    """Halves and maps, hidden at first; what is there but not usable is left out."""
+    layers, record = [], read_record_beside(found.path)
+    for addition in (*HALVES, *MAPS):
         path = found.path.with_name(f"{found.path.stem}{addition}{found.path.suffix}")
         if not path.exists():
             continue
@@ -144,7 +156,8 @@ def _beside(found: VolumeFile) -> list[LayerData]:
         except CryoLitheError:
             continue
         if other.told.content != "stack" and sorted(other.shape) == sorted(found.shape):
-            layers.append(volume_layer(other, visible=False))
+            # Maps have no record of their own, and are turned as the volume is.
+            layers.append(volume_layer(other, visible=False, record=record if addition in MAPS else None))
     return layers
 
 
@@ -169,11 +182,7 @@ def _least_tilted(angles_deg: tuple[float, ...]) -> int:
     return min(range(len(angles_deg)), key=lambda number: math.fabs(angles_deg[number]))
 
 
-def _is_confidence(path: Path) -> bool:
-    return path.stem.endswith(CONFIDENCE)
-
-
-def _confidence_colours() -> NDArray[np.float32]:
-    """From nothing to yellow: where halves agree."""
+def _colours(full: tuple[float, float, float]) -> NDArray[np.float32]:
+    """From nothing to a colour."""
     height = np.linspace(0, 1, 256, dtype=np.float32)
-    return np.stack([height, height, np.zeros_like(height), height], axis=1)
+    return np.stack([*(np.float32(part) * height for part in full), height], axis=1)

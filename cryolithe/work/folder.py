@@ -117,9 +117,9 @@ class WorkFolder(Generic[E]):
             last = (self.commit, self.path / LOCK, self.path / OWNER)
             for path in self.path.glob("*"):
                 if path not in last:
-                    _delete(path)
+                    delete(path)
             for path in last:
-                _delete(path)
+                delete(path)
             # Not what another run may have begun in it since its lock is gone.
             with suppress(OSError):
                 self.path.rmdir()
@@ -177,7 +177,8 @@ def _checked(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
+    """Delete a file or a folder, as far as that is possible."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,0 +1,307 @@
+"""Is the error that ``--confidence`` states the error that there is? And the constants of its law, from other series.
+
+Series with known truth are reconstructed, with all runs of the ensemble. Of some of them the law is made: non-negative
+least squares of the local squared error |V - aT|² (Gaussian window of 2 voxels, a by regression over the volume, the
+volume's deviation as unit) on the moments of `cryolithe.reconstruction.doubt`; each series counts by the reciprocal of
+its root mean square. The others, with other molecules, noise, tilt ranges and recipes, tell what it is worth. What
+the volume's own local deviation says without any ensemble stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import Cell, Table, parser, read_arguments, record
+from numpy.typing import NDArray
+from scenes import CONDITIONS, SCENES, Scene, isolated, make_case, placed_molecules
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import nnls
+
+from cryolithe.device import keep_freed_memory
+from cryolithe.fidelity import Region, region_masks
+from cryolithe.projector import make_projector
+from cryolithe.reconstruction.doubt import LAW, MOMENTS, SHARE_SIGMA_PX, WINDOW_SIGMA_PX, Law, expected_error
+from cryolithe.reconstruction.ensemble import Made, Maps
+from cryolithe.reconstruction.fitting import fit
+from cryolithe.reconstruction.in_memory import HeldSlabs
+from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
+from cryolithe.reconstruction.members import choose_members, known_of, stack_of, turned_back
+from cryolithe.reconstruction.preparation import PreparedStack, prepare_stack
+from cryolithe.reconstruction.run import first_plan, make_slabs
+from cryolithe.reconstruction.settling import settled
+from cryolithe.reconstruction.sources import Held, held_sources
+from cryolithe.settings import resolve_settings
+from cryolithe.simulation import Molecule
+from cryolithe.simulation.classes import Structure
+from cryolithe.simulation.procedural import procedural_library
+from cryolithe.training.class_scoring import CLASS_SCENES, REGIONS, SUMMARY, ClassScene, draw_series
+from cryolithe.work.watcher import Silent
+from cryolithe.yaml_table import merged
+
+Volume = NDArray[np.float32]
+
+SEED = 95_000
+CLASSES = {
+    "membranes": SUMMARY["membranes"],
+    "filaments": SUMMARY["filaments"],
+    "small proteins": REGIONS["small proteins"],
+    "large proteins": REGIONS["large proteins"],
+    "empty": Region((int(Structure.ICE),)),
+}
+# The window reads so many of its deviations to either side.
+TRUNCATE = 3.0
+
+
+@dataclass(frozen=True)
+class Series:
+    """A tilt series with its truth: shapes as in `scenes.Case`."""
+
+    truth: Volume
+    labels: NDArray[np.uint8]
+    images: Volume
+    angles_deg: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured on a series: all of shape ``(z, y, x)``, in deviations of the volume.
+
+    Attributes:
+        volume: less its mean.
+        moments: by name.
+        maps: by kind.
+        error: the local root mean square error.
+        correlation: local, of volume and truth, where maps of shares look.
+        labels: classes of voxels.
+        residuals: what the volume changes by when the residuals of its images change their sign; None where not asked.
+    """
+
+    volume: Volume
+    moments: dict[str, torch.Tensor]
+    maps: dict[str, Volume]
+    error: Volume
+    correlation: Volume
+    labels: NDArray[np.uint8]
+    residuals: Volume | None
+
+
+def _of_scene(scene: Scene, side: int, library: tuple[Molecule, ...], number: int) -> Series:
+    clean = replace(scene, imaging=merged(scene.imaging, {"faults": {"hot_pixels": [0, 0]}}))
+    case = make_case(clean, side, library, number)
+    return Series(case.truth, case.labels, case.images.numpy(), case.angles_deg)
+
+
+def _of_classes(scene: ClassScene, place: int, side: int, library: tuple[Molecule, ...], number: int) -> Series:
+    shape = (side // 2, side, side)
+    density, labels, images = draw_series(scene, [SEED, place, number], library, shape)
+    return Series(density, labels, images, scene.angles_deg)
+
+
+def _nothing(side: int) -> Series:
+    """Images of nothing but noise."""
+    angles = tuple(float(angle) for angle in range(-60, 61, 3))
+    shape = (side // 2, side, side)
+    images = np.random.default_rng(SEED).standard_normal((len(angles), side, side)).astype(np.float32)
+    return Series(np.zeros(shape, np.float32), np.zeros(shape, np.uint8), images, angles)
+
+
+def series_to_learn(side: int) -> dict[str, Callable[[], Series]]:
+    """From which the law is made: structures in white noise, isolated proteins, a crowded recipe, nothing at all."""
+    library = procedural_library(8, np.random.default_rng(SEED))
+    found: dict[str, Callable[[], Series]] = {
+        scene.title: partial(_of_classes, scene, place, side, library, 1) for place, scene in enumerate(CLASS_SCENES)
+    }
+    for scene in (isolated(-10.0), isolated(5.0)):
+        found[scene.title] = partial(_of_scene, scene, side, library, 1)
+    for number in (1, 2, 3):
+        scene = replace(SCENES[3], title=f"{SCENES[3].title}, {number}")
+        found[scene.title] = partial(_of_scene, scene, side, library, number)
+    return found | {"noise alone": partial(_nothing, side)}
+
+
+def series_to_judge(side: int, library: tuple[Molecule, ...]) -> dict[str, Callable[[], Series]]:
+    """Which tell what it is worth: other molecules, noise and ranges of tilts, and the crowded recipes with optics."""
+    scenes = [isolated(-6.0), isolated(2.0), *SCENES[3:], *(CONDITIONS[n] for n in (1, 3))]
+    found: dict[str, Callable[[], Series]] = {
+        scene.title: partial(_of_scene, scene, side, library, number) for number, scene in enumerate(scenes, start=500)
+    }
+    bilayers = replace(CLASS_SCENES[0], title="bilayers only, ±45°, -5 dB", reach_deg=45.0, snr_db=-5.0)
+    mixed = replace(CLASS_SCENES[-1], title="mixed structures, ±50°, -6 dB", reach_deg=50.0, snr_db=-6.0)
+    for place, scene in ((20, bilayers), (21, mixed)):
+        found[scene.title] = partial(_of_classes, scene, place, side, library, 2)
+    return found
+
+
+def made_of(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> Volume:
+    """The voxels of a run."""
+    held = HeldSlabs(run.grid.shape, "float32")
+    make_slabs(run, held, plan, stack, Silent())
+    return held.voxels
+
+
+def measure(series: Series, model: str, law: Law = LAW, residuals: bool = False) -> Found:
+    """Reconstruct a series with all members and compare it with the truth."""
+    depth, height, _ = series.truth.shape
+    wanted = {"model": model, "thickness": depth, "contrast": "bright", "device": "cpu", "confidence": True}
+    settings = resolve_settings({}, {}, wanted, "", "uncertainty.py")
+    sources = held_sources(Held(series.images, 10.0), series.angles_deg, settings)
+    run = resolve(Job(Path("tilts"), None, Path("volume.mrc"), settings), sources=sources)
+    stack = prepare_stack(run.series, run.preparation, None)
+    plan = settled(run, stack, first_plan(run, fit(run), {}), Silent())
+    whole = made_of(run, stack, plan)
+    members = choose_members(stack.geometry.angles_deg)
+    volumes = {m.name: turned_back(made_of(known_of(run, m), stack_of(stack, m), plan), m) for m in members}
+    mean, deviation = float(whole.mean()), float(whole.std())
+    maps = Maps(run, stack, Made(whole, volumes, mean, deviation), members, law)
+    moments = maps.moments(0, height)
+    kinds = {kind: values.numpy() for kind, values in maps.rows(0, height).items()}
+    volume, truth = (whole - mean) / deviation, series.truth - series.truth.mean()
+    power = float((truth**2).sum())
+    truth = truth * (float((truth * volume).sum()) / power if power > 0 else 0.0)
+    changed = _with_turned_residuals(run, stack, plan, whole) / deviation if residuals else None
+    error, common = smoothed((volume - truth) ** 2) ** 0.5, _correlation(volume, truth)
+    return Found(volume, moments, kinds, error, common, series.labels, changed)
+
+
+def smoothed(values: Volume, sigma_px: float = WINDOW_SIGMA_PX) -> Volume:
+    """Means in the window."""
+    return np.clip(gaussian_filter(values, sigma_px, truncate=TRUNCATE), 0, None)
+
+
+def _correlation(volume: Volume, truth: Volume) -> Volume:
+    common = gaussian_filter(volume * truth, SHARE_SIGMA_PX, truncate=TRUNCATE)
+    powers = smoothed(volume**2, SHARE_SIGMA_PX) * smoothed(truth**2, SHARE_SIGMA_PX)
+    return np.asarray(common / np.sqrt(powers + 1e-9), dtype=np.float32)
+
+
+def _with_turned_residuals(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any], whole: Volume) -> Volume:
+    """Half the difference to the volume of images 2PV - y: those of the volume, less what they leave of the images."""
+    depth, height, width = run.grid.shape
+    projector = make_projector(stack.geometry, (depth, width), run.device)
+    turned = 2 * projector.forward(torch.from_numpy(whole)) - stack.read_rows(0, height)
+    changed = whole - made_of(run, replace(stack, pixels=turned.numpy()), plan)
+    return np.asarray(changed / 2, dtype=np.float32)
+
+
+def fitted_law(found: list[Found]) -> Law:
+    """The constants, rounded to two digits."""
+    left, right = [], []
+    for one in found:
+        weight = 1 / np.sqrt((one.error**2).mean())
+        left.append(np.stack([one.moments[name].numpy()[::2, ::2, ::2].ravel() for name in MOMENTS], 1) * weight)
+        right.append((one.error**2)[::2, ::2, ::2].ravel() * weight)
+    constants, _ = nnls(np.concatenate(left).astype(np.float64), np.concatenate(right).astype(np.float64))
+    return Law(*(float(f"{value:.2g}") for value in constants))
+
+
+def alike(a: Volume, b: Volume) -> float | None:
+    """Correlation of two maps, or of some of their voxels; None where one is constant."""
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) if a.std() > 0 and b.std() > 0 else None
+
+
+def judged(found: Found, law: Law) -> dict[str, Any]:
+    """Numbers of a series."""
+    stated = expected_error(found.moments, law).numpy()
+    own = np.sqrt(found.moments["total"].numpy())
+    scores: dict[str, Any] = {
+        "correlation": alike(stated, found.error),
+        "deviation_alone": alike(own, found.error),
+        "ratio": float(stated.mean() / found.error.mean()),
+        "measured": float(found.error.mean()),
+        "confidence": float(found.maps["confidence"].mean()),
+        "true_correlation": float(found.correlation.mean()),
+        "unsupported": float(found.maps["unsupported"].mean()),
+        "classes": {},
+    }
+    for name, mask in region_masks(found.labels, CLASSES).items():
+        scores["classes"][name] = {
+            "correlation": alike(stated[mask], found.error[mask]),
+            "ratio": float(stated[mask].mean() / found.error[mask].mean()),
+            "unsupported": float(found.maps["unsupported"][mask].mean()),
+        }
+    if found.residuals is not None:
+        turned = np.sqrt(smoothed(found.residuals**2))
+        parts = np.stack([*(np.sqrt(found.moments[name].numpy()) for name in MOMENTS)], -1).reshape(-1, len(MOMENTS))
+        scores["residuals"] = {
+            "correlation": alike(turned, found.error),
+            "with_own_best_constants": [
+                _best(parts, found.error.ravel()),
+                _best(np.column_stack([parts, turned.ravel()]), found.error.ravel()),
+            ],
+        }
+    return scores
+
+
+def _best(parts: NDArray[np.floating], error: Volume) -> float | None:
+    """Correlation with the error of that sum of squares which suits this very series best."""
+    squares = np.square(parts.astype(np.float64))
+    constants, _ = nnls(squares, np.square(error.astype(np.float64)))
+    return alike(np.sqrt(squares @ constants).astype(np.float32), error)
+
+
+def tables_of(rows: dict[str, dict[str, Any]]) -> list[Table]:
+    """All series, then by class."""
+    columns = ["series", "model", "r stated, measured", "r deviation alone", "stated / measured", "measured error",
+               "confidence", "true correlation", "unsupported"]  # fmt: skip
+    names = ("correlation", "deviation_alone", "ratio", "measured", "confidence", "true_correlation", "unsupported")
+    cells: list[list[Cell]] = [[*name.split(" | "), *(row[key] for key in names)] for name, row in rows.items()]
+    by_class: list[list[Cell]] = []
+    for name, row in rows.items():
+        of_classes = row["classes"]
+        by_class.append(
+            [*name.split(" | "), *(of_classes.get(c, {}).get(key) for c in CLASSES for key in ("correlation", "ratio"))]
+        )
+    titles = ["series", "model", *(f"{c}: {what}" for c in CLASSES for what in ("r", "stated / measured"))]
+    note = "Windows: 2 voxels for errors, 4 for shares. Units: deviations of the volume. Noise alone has no truth."
+    return [Table("Stated and measured error", columns, cells, note), Table("By class of structure", titles, by_class)]
+
+
+def main() -> None:
+    """Make the law, then judge it."""
+    made = parser("uncertainty", __doc__)
+    made.add_argument("--side", type=int, default=64)
+    made.add_argument("--models", nargs="+", default=["default"], help="judged; the law is made by the first")
+    made.add_argument("--residuals", action="store_true", help="also: residuals with their sign turned")
+    made.add_argument("--molecules", type=Path)
+    arguments = read_arguments(made)
+    if arguments.quick:
+        arguments.models, arguments.side = ["draft"], 32
+    keep_freed_memory()
+    learn = series_to_learn(arguments.side)
+    judge = series_to_judge(arguments.side, placed_molecules(arguments.molecules))
+    if arguments.quick:
+        learn, judge = dict(list(learn.items())[:2]), dict(list(judge.items())[:1])
+    first = arguments.models[0]
+    known = {}
+    for name, draw in learn.items():
+        known[f"{name} | {first}"] = measure(draw(), first, residuals=arguments.residuals)
+        print(f"{name}: made", flush=True)
+    law = fitted_law(list(known.values()))
+    print(f"law: {law}; in use: {LAW}", flush=True)
+    learnt = {name: judged(found, law) for name, found in known.items()}
+    known.clear()
+    rows = {}
+    for name, draw in judge.items():
+        series = draw()
+        for model in arguments.models:
+            rows[f"{name} | {model}"] = judged(measure(series, model, law), law)
+            print(f"{name} | {model}: r {rows[f'{name} | {model}']['correlation']:.2f}", flush=True)
+    law_table = Table("Constants of the law", list(MOMENTS), [[getattr(law, name) for name in MOMENTS]])
+    learnt_tables = [replace(table, title=f"{table.title}, series of the law") for table in tables_of(learnt)]
+    results = {
+        "law": {name: getattr(law, name) for name in MOMENTS},
+        "learnt": learnt,
+        "rows": rows,
+        "tables": [law_table, *tables_of(rows), *learnt_tables],
+    }
+    record("uncertainty", results, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""How wrong a network's volume is expected to be, and what of it the images do not hold: maps of local second moments.
+
+About each voxel, with < > the mean in a Gaussian window, V the volume, E and O the volumes of even and of odd tilts,
+and X and Y those of the mirrored series turned back,
+
+    total  <V²>      unshared  <V²> - <E O>, not below 0      mirrored  (<(V - X)²> + <(V - Y)²>) / 2
+
+The expected squared error is a sum of the three, each times a constant that holds for all series and models; it was
+found on simulations (benchmarks/uncertainty.py). The deviation of the volume is the unit.
+
+What the images hold of the measured part m is asked of images that the network did not see: F_E and F_O are filtered
+back-projections of even and of odd tilts, so that the noise of F_O has nothing to do with that of E.
+
+    held = (<E_m F_O> + <O_m F_E>) / (<E_m B E> + <O_m B O>)     unsupported = 1 - held <V_m²> / (<V²> + level)
+
+with B the back-projection of projections. held is between 0 and 1, and drawn to 0 where chance could give as much. The
+level is a fifth of what <V²> is where much is: without it, empty ice would count as held, which shares in the streaks
+and halos of what is beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cryolithe.mirrors import symmetric
+
+# Standard deviation of the window for errors, in voxels; less in thin volumes.
+WINDOW_SIGMA_PX = 2.0
+_TRUNCATE = 3.0
+# ... and for shares, as for the agreement of two halves.
+SHARE_SIGMA_PX = 4.0
+_LEAST = 1e-12
+# Of the local mean square that three quarters of the voxels stay below, for the level of next to nothing.
+LEVEL_SHARE, LEVEL_QUANTILE = 0.2, 0.75
+# Arrays as large as the rows that the maps are made of, float32, that exist at once.
+MAP_COPIES = 40.0
+MOMENTS = ("total", "unshared", "mirrored")
+
+
+@dataclass(frozen=True)
+class Law:
+    """Constants of the expected squared error, by moment, see the module."""
+
+    total: float
+    unshared: float
+    mirrored: float
+
+
+LAW = Law(total=0.15, unshared=0.64, mirrored=1.7)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A Gaussian window on volumes ``(z, y, x)`` whose rows begin and end with a margin.
+
+    Attributes:
+        sigma_px: its width.
+    """
+
+    sigma_px: float
+
+    @property
+    def reach_px(self) -> int:
+        """Voxels that it reads to either side."""
+        return int(_TRUNCATE * self.sigma_px + 0.5)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Windowed means, shape ``(z, y - 2 reach_px, x)``; the faces along z and x are mirrors."""
+        reach = self.reach_px
+        steps = np.arange(reach + 1)
+        taps = np.exp(-0.5 * (steps / self.sigma_px) ** 2)
+        taps /= taps[0] + 2 * taps[1:].sum()
+        for axis in (1, 0, 2):
+            if axis != 1:
+                size = values.shape[axis]
+                mirrored = symmetric(np.arange(-reach, size + reach), size)
+                values = values.index_select(axis, torch.from_numpy(mirrored).to(values.device))
+            values = _along(values, axis, [float(tap) for tap in taps])
+        return values
+
+
+def window_of(shape: tuple[int, int, int], sigma_px: float = WINDOW_SIGMA_PX) -> Window:
+    """The window for a volume: narrower in a thin one."""
+    return Window(min(sigma_px, min(shape) / 8))
+
+
+def _along(values: torch.Tensor, axis: int, taps: list[float]) -> torch.Tensor:
+    reach = len(taps) - 1
+    size = values.shape[axis] - 2 * reach
+    out = values.narrow(axis, reach, size) * taps[0]
+    for step, tap in enumerate(taps[1:], start=1):
+        out.add_(values.narrow(axis, reach - step, size), alpha=tap)
+        out.add_(values.narrow(axis, reach + step, size), alpha=tap)
+    return out
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Rows of the volumes of one series, of shape ``(z, rows, x)`` each; all in the unit of the volume's deviation.
+
+    Attributes:
+        whole: V, less the mean of the volume, as all others.
+        halves: E and O.
+        mirrors: X and Y.
+        images: F_E and F_O.
+        again: B E and B O: as F of the other half's tilts, of projections of E and of O.
+    """
+
+    whole: torch.Tensor
+    halves: tuple[torch.Tensor, torch.Tensor]
+    mirrors: tuple[torch.Tensor, torch.Tensor]
+    images: tuple[torch.Tensor, torch.Tensor]
+    again: tuple[torch.Tensor, torch.Tensor]
+
+
+def moments_of(rows: Ensemble, window: Window) -> dict[str, torch.Tensor]:
+    """The moments of the expected error.
+
+    Args:
+        rows: with ``window.reach_px`` rows before and after those that are wanted.
+        window: about each voxel.
+    """
+    whole, (even, odd) = rows.whole, rows.halves
+    total = window.mean(whole.square())
+    turned = sum(((whole - mirror).square_() for mirror in rows.mirrors), torch.zeros_like(whole))
+    return {
+        "total": total,
+        "unshared": (total - window.mean(even * odd)).clamp_min_(0),
+        "mirrored": window.mean(turned.mul_(0.5)),
+    }
+
+
+def expected_error(moments: dict[str, torch.Tensor], law: Law = LAW) -> torch.Tensor:
+    """The expected local error: root of the expected mean square, in the unit of the moments' root."""
+    square = sum((getattr(law, name) * moments[name] for name in MOMENTS), torch.zeros_like(moments["total"]))
+    return square.clamp_min_(0).sqrt_()
+
+
+def expected_correlation(
+    rows: Ensemble, moments: dict[str, torch.Tensor], window: Window, law: Law = LAW
+) -> torch.Tensor:
+    """The expected correlation of the volume with the specimen in the window, 0 to 1.
+
+    That of the mean of two halves whose noise is independent, ``sqrt(2 r / (1 + r))`` of their correlation r, times
+    what the error that both share leaves of it.
+    """
+    even, odd = rows.halves
+    power = (window.mean(even.square()) * window.mean(odd.square())).sqrt_()
+    both = (window.mean(even * odd) / power.clamp_min_(_LEAST)).clamp_(0, 1)
+    noise = both.mul(2).div_(both.add_(1)).sqrt_()
+    error = expected_error(moments, law).square_()
+    total = moments["total"]
+    return noise.mul_((total / (total + error).clamp_min_(_LEAST)).sqrt_())
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What is found by chance, or next to nothing.
+
+    Attributes:
+        variance: of the covariance of a volume with images that have nothing to do with it, as a share of the product
+            of both mean squares in the window.
+        level: added to the mean square of the volume, see the module.
+        slope: what images have of an amplitude in the volume that they hold; 1 where both have one unit.
+    """
+
+    variance: float
+    level: float
+    slope: float = 1.0
+
+
+def covariances(
+    halves: tuple[torch.Tensor, torch.Tensor], rows: Ensemble, window: Window, roll_px: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of the halves' measured parts with images that they did not see, and with their own in the same place.
+
+    Args:
+        halves: their measured parts.
+        rows: the ensemble.
+        window: about each voxel.
+        roll_px: by which images are shifted along x first, so that nothing but chance is left.
+
+    Returns:
+        both covariances, and the product of mean squares by which `Chance` counts.
+    """
+    images = [image.roll(roll_px, 2) if roll_px else image for image in rows.images]
+    (even, odd), (of_even, of_odd) = halves, images
+    common = window.mean((even * of_odd).add_(odd * of_even))
+    own = window.mean((even * rows.again[0]).add_(odd * rows.again[1]))
+    square = window.mean(even.square()).mul_(window.mean(of_odd.square()))
+    square.add_(window.mean(odd.square()).mul_(window.mean(of_even.square())))
+    return common, own, square
+
+
+def unsupported(
+    halves: tuple[torch.Tensor, torch.Tensor],
+    rows: Ensemble,
+    measured: torch.Tensor,
+    window: Window,
+    chance: Chance,
+) -> torch.Tensor:
+    """The share of the volume's local mean square that the images do not hold, 0 to 1."""
+    common, own, square = covariances(halves, rows, window)
+    held = (common / own.mul_(chance.slope).clamp_min_(_LEAST)).clamp_(0, 1)
+    # Two deviations are nothing in a volume of so many windows; of what is a deviations high, 1 - 4 / a^2 counts.
+    sure = 1 - square.mul_(4 * chance.variance) / common.square().clamp_min_(_LEAST)
+    held.mul_(sure.clamp_(0, 1))
+    share = window.mean(measured.square()) / window.mean(rows.whole.square()).add_(chance.level + _LEAST)
+    return held.mul_(share.clamp_(0, 1)).neg_().add_(1)

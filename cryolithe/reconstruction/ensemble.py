@@ -1,0 +1,345 @@
+"""The runs of `--confidence` and the maps that are made of them, slab by slab, in the working folder of the volume.
+
+OUT.partial/
+    even, odd, mirror_x, mirror_y    each a working folder of its own: a run that was cut off goes on in it
+    confidence.mrc, error.mrc, unsupported.mrc
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.device import free_cached_memory
+from cryolithe.errors import SettingsError
+from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
+from cryolithe.mirrors import symmetric
+from cryolithe.projector import Projector, make_projector
+from cryolithe.projector.classical import fbp
+from cryolithe.reconstruction.doubt import (
+    LAW,
+    LEVEL_QUANTILE,
+    LEVEL_SHARE,
+    SHARE_SIGMA_PX,
+    Chance,
+    Ensemble,
+    Law,
+    covariances,
+    expected_correlation,
+    expected_error,
+    moments_of,
+    unsupported,
+    window_of,
+)
+from cryolithe.reconstruction.fitting import map_rows
+from cryolithe.reconstruction.job import MAP_KINDS, ResolvedJob
+from cryolithe.reconstruction.members import Member, MemberStack, choose_members, known_of, stack_of, turned_back
+from cryolithe.reconstruction.outputs import working_dtype
+from cryolithe.reconstruction.planes import PlaneFilter, measured_region
+from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.slab_folder import SlabFolder
+from cryolithe.work.label import file_label
+from cryolithe.work.watcher import Watcher
+
+Plan = dict[str, Any]
+# Rows about the middle from which it is told what chance gives.
+CHANCE_ROWS = 16
+LABELS = {
+    "confidence": "expected correlation with the specimen",
+    "error": "expected error, deviations",
+    "unsupported": "share not held by the images",
+}
+# (run, its folder, the journal's first line, its images, who is told, what the stage is called) -> all slabs are made.
+MakeSlabs = Callable[[ResolvedJob, SlabFolder, Plan, PreparedStack, Watcher, str], object]
+# Settled before the slabs of the volume; those of the members are made with the same.
+_SETTLED = ("work", "polarity", "fusion", "wedge_trust")
+
+
+def check_confidence(run: ResolvedJob) -> None:
+    """Refuse maps of what has none.
+
+    Raises:
+        SettingsError: for other methods than networks.
+        InputError: for too few tilts.
+    """
+    if run.job.settings.confidence:
+        if run.model is None:
+            raise SettingsError(
+                f"--confidence asks a network how sure it is; --method {run.job.settings.method} has none: leave it "
+                "out, or compare halves of the frames with --even and --odd"
+            )
+        choose_members(run.series.geometry.angles_deg)
+
+
+def reserve_members(run: ResolvedJob, folder: SlabFolder) -> None:
+    """Make sure that there is room for the volumes of all members and for the maps, if they are asked for.
+
+    Raises:
+        OutputError: if there is not.
+    """
+    if not run.job.settings.confidence:
+        return
+    wanted = [(folder.path / f"{kind}.mrc", "float32") for kind in MAP_KINDS]
+    for member in choose_members(run.series.geometry.angles_deg):
+        place = folder.path / member.name
+        place.mkdir(exist_ok=True)
+        wanted.append((place / "volume.mrc", working_dtype(run.job.settings)))
+    for path, kind in wanted:
+        if not path.is_file():
+            VolumeWriter.create(path, run.grid.shape, run.voxel_size_angstrom, kind, target=run.job.output).close()
+
+
+@dataclass(frozen=True)
+class Made:
+    """Volumes that lie in files, as the series' own lies.
+
+    Attributes:
+        whole: of the series.
+        members: by name.
+        mean: of the whole.
+        deviation: of the whole; 1 where it is constant.
+    """
+
+    whole: NDArray[Any]
+    members: dict[str, NDArray[Any]]
+    mean: float
+    deviation: float
+
+
+def make_maps(
+    run: ResolvedJob, folder: SlabFolder, plan: Plan, stack: PreparedStack, watcher: Watcher, make: MakeSlabs
+) -> dict[str, Any]:
+    """Run the members and write the maps into the working folder, if they are asked for.
+
+    Args:
+        run: whose slabs are all made.
+        folder: of the volume.
+        plan: the journal's first line, with all that was settled.
+        stack: the images.
+        watcher: told how far it is.
+        make: makes the slabs of a run.
+
+    Returns:
+        for the sidecar, what there is to tell of them.
+
+    Raises:
+        CryoLitheError: as for the volume itself.
+    """
+    if not run.job.settings.confidence:
+        return {}
+    members = choose_members(stack.geometry.angles_deg)
+    for member in members:
+        _run_member(run, folder, plan, (member, stack_of(stack, member)), watcher, make)
+    free_cached_memory()
+    statistics = _merged(folder)
+    made = Made(
+        read_mrc(folder.volume).data,
+        {m.name: turned_back(read_mrc(folder.path / m.name / "volume.mrc").data, m) for m in members},
+        statistics.mean,
+        statistics.rms or 1.0,
+    )
+    found = Maps(run, stack, made, members).write(folder.path, watcher)
+    files = ", ".join(path.name for path in run.job.maps.values())
+    confidence, error, share = (found[kind]["mean"] for kind in MAP_KINDS)
+    watcher.note(
+        f"Confidence: expected correlation {confidence:.2f}, expected error {error:.2f} deviations, {share:.0%} not "
+        f"held by the images, on average; by voxel in {files}."
+    )
+    told = {
+        "members": [{"name": m.name, "tilts": len(m.tilts), "mirror": m.mirror or None} for m in members],
+        "deviation": made.deviation,
+        "law": asdict(LAW),
+        "maps": found,
+    }
+    return {"confidence": told}
+
+
+def _run_member(
+    run: ResolvedJob,
+    folder: SlabFolder,
+    plan: Plan,
+    part: tuple[Member, MemberStack],
+    watcher: Watcher,
+    make: MakeSlabs,
+) -> None:
+    """Make what is missing of a member's volume."""
+    member, stack = part
+    run = known_of(run, member)
+    shape, dtype = run.grid.shape, working_dtype(run.job.settings)
+    own = SlabFolder(folder.path / member.name)
+    try:
+        if own.plan is None or _settled(own.plan) != _settled(plan) or not own.volume.is_file():
+            own.forget()
+            VolumeWriter.create(own.volume, shape, run.voxel_size_angstrom, dtype, target=run.job.output).close()
+            own.begin(plan)
+        else:
+            own.keep_intact(shape, dtype)
+        make(run, own, plan, stack, watcher, member.name.replace("_", " "))
+    finally:
+        own.release()
+
+
+def _settled(plan: Plan) -> str:
+    """What a member's voxels depend on."""
+    return json.dumps({name: plan.get(name) for name in _SETTLED}, sort_keys=True)
+
+
+def _merged(folder: SlabFolder) -> VolumeStatistics:
+    """Statistics of a finished volume."""
+    merged = RunningStatistics()
+    for slab in sorted(folder.slabs, key=lambda slab: slab.start):
+        merged.merge(slab.voxels, slab.statistics)
+    return merged.result()
+
+
+class Maps:
+    """What makes the maps of some rows.
+
+    Args:
+        run: what was done.
+        stack: its images.
+        made: the volumes.
+        members: the even and the odd tilts first.
+        law: of the expected error.
+    """
+
+    def __init__(
+        self, run: ResolvedJob, stack: PreparedStack, made: Made, members: tuple[Member, ...], law: Law = LAW
+    ) -> None:
+        self._run, self._stack, self._made, self._law = run, stack, made, law
+        (depth, _, width), angles = run.grid.shape, stack.geometry.angles_deg
+        self._window, self._share = window_of(run.grid.shape), window_of(run.grid.shape, SHARE_SIGMA_PX)
+        self._measured = PlaneFilter(
+            lambda z, x: measured_region(angles, z, x, depth), (depth, width), torch.device(run.device)
+        )
+        self._tilts = [torch.tensor(member.tilts) for member in members[:2]]
+        self._projectors: list[Projector] = [
+            make_projector(stack.geometry.select(tilts.numpy()), (depth, width), run.device) for tilts in self._tilts
+        ]
+        with torch.inference_mode():
+            self._chance = self._measured_chance()
+
+    @torch.inference_mode()
+    def write(self, folder: Path, watcher: Watcher) -> dict[str, Any]:
+        """Write all maps; return a summary of each by kind."""
+        shape, size = self._run.grid.shape, self._run.voxel_size_angstrom
+        height, rows = shape[1], map_rows(self._run)
+        watcher.stage("Comparing the runs", height)
+        paths = {kind: folder / f"{kind}.mrc" for kind in MAP_KINDS}
+        running = {kind: RunningStatistics() for kind in MAP_KINDS}
+        writers = {
+            kind: VolumeWriter.create(path, shape, size, np.float32, target=self._run.job.maps[kind])
+            for kind, path in paths.items()
+        }
+        try:
+            for start in range(0, height, rows):
+                stop = min(start + rows, height)
+                for kind, values in self.rows(start, stop).items():
+                    array = values.cpu().numpy()
+                    running[kind].add(array)
+                    writers[kind].write_rows(start, array)
+                watcher.advance(stop - start)
+            for kind, writer in writers.items():
+                writer.finish(running[kind].result(), map_label(kind), size)
+        finally:
+            for writer in writers.values():
+                writer.close()
+        return {kind: {"path": self._run.job.maps[kind].name, "mean": running[kind].result().mean} for kind in paths}
+
+    def moments(self, start: int, stop: int) -> dict[str, torch.Tensor]:
+        """Of the expected error, see `cryolithe.reconstruction.doubt`, for rows of the volume."""
+        reach = self._window.reach_px
+        return moments_of(self._ensemble(start - reach, stop + reach), self._window)
+
+    def rows(self, start: int, stop: int) -> dict[str, torch.Tensor]:
+        """The maps by kind for rows of the volume, shape ``(z, stop - start, x)``."""
+        reach, window, share = self._share.reach_px, self._window, self._share
+        rows = self._ensemble(start - reach, stop + reach)
+        measured = self._measured(rows.whole.clone())
+        halves = self._of_halves(rows)
+        spare = reach - window.reach_px
+        near, wide = moments_of(_within(rows, spare), window), moments_of(rows, share)
+        return {
+            "confidence": expected_correlation(rows, wide, share, self._law),
+            "error": expected_error(near, self._law),
+            "unsupported": unsupported(halves, rows, measured, share, self._chance),
+        }
+
+    def _measured_chance(self) -> Chance:
+        """What chance gives, from rows about the middle."""
+        height = self._run.grid.shape[1]
+        first = max(0, (height - CHANCE_ROWS) // 2)
+        reach, last = self._share.reach_px, min(height, first + CHANCE_ROWS)
+        rows = self._ensemble(first - reach, last + reach)
+        halves = self._of_halves(rows)
+        common, _, square = covariances(halves, rows, self._share, roll_px=max(1, rows.whole.shape[2] // 2))
+        expected = float(square.sum(dtype=torch.float64))
+        variance = float(common.double().square_().sum()) / expected if expected > 0 else 1.0
+        # Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes.
+        local = np.quantile(self._share.mean(rows.whole.square()).cpu().numpy(), LEVEL_QUANTILE)
+        found = variance, LEVEL_SHARE * float(local), self._slope(halves, rows)
+        return Chance(*(float(f"{value:.6g}") for value in found))
+
+    def _slope(self, halves: tuple[torch.Tensor, torch.Tensor], rows: Ensemble) -> float:
+        """Models of other programs have units of their own: what is held on average counts as held there."""
+        if self._run.model is None or not self._run.model.convention.published:
+            return 1.0
+        common, own, _ = covariances(halves, rows, self._share)
+        sums = float(common.sum(dtype=torch.float64)), float(own.sum(dtype=torch.float64))
+        return sums[0] / sums[1] if min(sums) > 0 else 1.0
+
+    def _of_halves(self, rows: Ensemble) -> tuple[torch.Tensor, torch.Tensor]:
+        even, odd = (self._measured(half.clone()) for half in rows.halves)
+        return even, odd
+
+    def _ensemble(self, start: int, stop: int) -> Ensemble:
+        """Rows ``start ... stop - 1`` of everything; what lies beyond the volume mirrors it."""
+        members = self._made.members
+        even, odd = (self._read(members[name], start, stop) for name in ("even", "odd"))
+        level = self._stack.clip_level
+        seen = self._stack.read_rows(start, stop - start).clamp_(-level, level).div_(self._made.deviation)
+        images = [
+            fbp(projector, seen[tilts].to(self._run.device))
+            for projector, tilts in zip(self._projectors, self._tilts, strict=True)
+        ]
+        again = [
+            fbp(projector, projector.forward(half))
+            for projector, half in zip(reversed(self._projectors), (even, odd), strict=True)
+        ]
+        return Ensemble(
+            self._read(self._made.whole, start, stop),
+            (even, odd),
+            (self._read(members["mirror_x"], start, stop), self._read(members["mirror_y"], start, stop)),
+            (images[0], images[1]),
+            (again[0], again[1]),
+        )
+
+    def _read(self, volume: NDArray[Any], start: int, stop: int) -> torch.Tensor:
+        indices = symmetric(np.arange(start, stop), volume.shape[1])
+        first, last = int(indices.min()), int(indices.max())
+        block = np.asarray(volume[:, first : last + 1], dtype=np.float32)[:, indices - first]
+        values = torch.from_numpy(np.ascontiguousarray(block)).to(self._run.device)
+        return values.sub_(self._made.mean).div_(self._made.deviation)
+
+
+def _within(rows: Ensemble, spare: int) -> Ensemble:
+    """Volumes without so many rows at either end."""
+
+    def cut(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        first, second = (values[:, spare : values.shape[1] - spare] for values in pair)
+        return first, second
+
+    whole, _ = cut((rows.whole, rows.whole))
+    return replace(rows, whole=whole, halves=cut(rows.halves), mirrors=cut(rows.mirrors))
+
+
+def map_label(kind: str) -> str:
+    """The label of a map's header."""
+    return file_label(LABELS[kind])

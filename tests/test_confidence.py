@@ -1,0 +1,452 @@
+"""``--confidence`` of a single stack: the runs of the ensemble, the maps that are made of them, and what they obey."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import mrcfile
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from tiny_series import ANGLES, bead_images, made, noise, refused, run, voxels, write_model, write_series
+
+import cryolithe
+from cryolithe.errors import InputError, ResourceError
+from cryolithe.formats.half_volumes import find_half_volumes
+from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.geometry import TiltGeometry
+from cryolithe.projector import make_projector
+from cryolithe.reconstruction import ensemble
+from cryolithe.reconstruction.doubt import (
+    MOMENTS,
+    Chance,
+    Ensemble,
+    Window,
+    expected_correlation,
+    expected_error,
+    moments_of,
+    unsupported,
+    window_of,
+)
+from cryolithe.reconstruction.ensemble import Made, Maps
+from cryolithe.reconstruction.job import MAP_KINDS, already_done, job_of, map_paths, resolve
+from cryolithe.reconstruction.members import choose_members, stack_of, turned_back
+from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.run import reconstruct
+from cryolithe.settings import ReconstructSettings
+from cryolithe.viewer.reader import read_layers
+from cryolithe.work.watcher import Silent
+
+SHAPE = (16, 40, 48)  # (z, y, x)
+WAVES = (-60.0, -45.0, -33.0, -20.0, -8.0, 3.0, 14.0, 27.0, 40.0, 52.0, 61.0)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A series, a model, and its volume with and without maps."""
+    folder = tmp_path_factory.mktemp("confidence")
+    images = bead_images(SHAPE[1:], (5, -4, 2)) * 8 + noise()
+    stack, angles = write_series(folder, -images)
+    model = write_model(folder / "tiny.safetensors")
+    words = [stack, angles, "--thickness", SHAPE[0], "--model", model, "--precision", "fp32", "--contrast", "dark"]
+    made(*words, "-o", folder / "plain.mrc")
+    printed = made(*words, "-o", folder / "sure.mrc", "--confidence", "--preview")
+    return SimpleNamespace(folder=folder, words=words, stack=stack, angles=angles, model=model, printed=printed)
+
+
+def bytes_of(output):
+    return [path.read_bytes() for path in (output, *map_paths(output).values())]
+
+
+# Files
+
+
+@pytest.mark.slow
+def test_the_volume_has_the_same_bytes_and_three_maps_beside_it(place):
+    output = place.folder / "sure.mrc"
+    assert output.read_bytes() == (place.folder / "plain.mrc").read_bytes()
+    record = json.loads(output.with_suffix(".json").read_text())["confidence"]
+    assert [member["tilts"] for member in record["members"]] == [6, 5, 11, 11]
+    for kind, path in map_paths(output).items():
+        with mrcfile.open(path) as file:
+            assert file.data.shape == SHAPE
+            assert file.voxel_size.x == pytest.approx(5.0)
+            assert tuple(file.header.origin.tolist()) == (0.0, 0.0, 0.0)
+            assert ensemble.LABELS[kind] in file.get_labels()[0]
+            assert record["maps"][kind] == {"path": path.name, "mean": pytest.approx(file.data.mean(), abs=1e-4)}
+            assert np.isfinite(file.data).all()
+            assert file.data.min() >= 0
+            assert kind == "error" or file.data.max() <= 1
+    assert output.with_suffix(".png").is_file()
+    assert not output.with_name("sure.mrc.partial").exists()
+    assert "5 runs of the network" in place.printed.stderr
+    assert "sure_confidence.mrc" in place.printed.stderr
+
+
+@pytest.mark.slow
+def test_done_is_done_and_repeating_gives_the_same_bytes(place, tmp_path):
+    settings = ReconstructSettings(
+        thickness=SHAPE[0], model=str(place.model), precision="fp32", contrast="dark", confidence=True
+    )
+    job = job_of((place.stack, place.angles), place.folder / "sure.mrc", settings)
+    assert already_done(job)
+    # Whoever does not ask for maps has the volume as well; whoever asks needs them.
+    assert already_done(replace(job, settings=settings.model_copy(update={"confidence": False})))
+    assert not already_done(replace(job, output=place.folder / "plain.mrc"))
+    made(*place.words, "-o", tmp_path / "sure.mrc", "--confidence")
+    assert bytes_of(tmp_path / "sure.mrc") == bytes_of(place.folder / "sure.mrc")
+
+
+@pytest.mark.slow
+def test_maps_do_not_depend_on_the_rows_that_fit_into_memory(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(ensemble, "map_rows", lambda run: 7)
+    made(*place.words, "-o", tmp_path / "sure.mrc", "--confidence")
+    assert bytes_of(tmp_path / "sure.mrc") == bytes_of(place.folder / "sure.mrc")
+
+
+class _Stops(Silent):
+    """Interrupts a run where a stage begins."""
+
+    def __init__(self, name):
+        self.name, self.begun = name, []
+
+    def stage(self, name, total):
+        self.begun.append(name)
+        if self.name and self.name in name:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["mirror x", "Comparing the runs", "Comparing the volume with its images"])
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(place, tmp_path, monkeypatch, moment):
+    settings = ReconstructSettings(
+        thickness=SHAPE[0], model=str(place.model), precision="fp32", contrast="dark", confidence=True
+    )
+    job = job_of((place.stack, place.angles), tmp_path / "sure.mrc", settings)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(job, _Stops(moment))
+    assert not job.output.exists()
+    assert not any(path.exists() for path in job.maps.values())
+    stored = []
+    monkeypatch.setattr(
+        "cryolithe.reconstruction.run.store",
+        lambda *given, store=reconstruct.__globals__["store"]: stored.append(given[2].start) or store(*given),
+    )
+    reconstruct(job, Silent())
+    assert len(stored) == (2 if moment == "mirror x" else 0)  # of one slab each: what was made is not made again
+    assert bytes_of(job.output) == bytes_of(place.folder / "sure.mrc")
+    assert not job.partial.exists()
+
+
+@pytest.mark.slow
+def test_an_unfinished_run_of_other_images_lends_nothing(place, tmp_path):
+    other = tmp_path / "ts.mrc"
+    other.write_bytes(place.stack.read_bytes())
+    with mrcfile.open(other, "r+") as file:
+        file.data[3] *= 2
+    settings = ReconstructSettings(
+        thickness=SHAPE[0], model=str(place.model), precision="fp32", contrast="dark", confidence=True
+    )
+    first = job_of((other, place.angles), tmp_path / "sure.mrc", settings)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(first, _Stops("Comparing the runs"))
+    reconstruct(
+        job_of((place.stack, place.angles), first.output, settings.model_copy(update={"overwrite": True})), Silent()
+    )
+    assert bytes_of(first.output) == bytes_of(place.folder / "sure.mrc")
+
+
+@pytest.mark.slow
+def test_maps_lie_as_the_volume_lies_and_old_ones_do_not_stay(place, tmp_path):
+    output = tmp_path / "turned.mrc"
+    made(*place.words, "-o", output, "--confidence", "--orientation", "xzy", "--dtype", "int8")
+    for kind in MAP_KINDS:
+        upright = voxels(map_paths(place.folder / "sure.mrc")[kind])
+        assert np.array_equal(voxels(map_paths(output)[kind]).transpose(1, 0, 2)[::-1], upright)
+    layers = read_layers(str(output))
+    assert [layer[1]["name"] for layer in layers] == ["turned", *(f"turned_{kind}" for kind in MAP_KINDS)]
+    assert [layer[1]["visible"] for layer in layers] == [True, False, False, False]
+    assert [layer[1]["contrast_limits"] for layer in layers[1:]] == [(0.0, 1.0), (0.0, 2.0), (0.0, 1.0)]
+    assert all(np.asarray(layer[0]).shape == SHAPE for layer in layers)
+    made(*place.words, "-o", output, "--overwrite")
+    assert not any(path.exists() for path in map_paths(output).values())
+
+
+@pytest.mark.slow
+def test_maps_are_turned_about_x_as_the_volume_is(place, tmp_path):
+    command = tmp_path / "tilt.com"
+    command.write_text(
+        f"$tilt -StandardInput\nInputProjections {place.stack}\nOutputFile r.rec\nTILTFILE {place.angles}\n"
+        f"THICKNESS {SHAPE[0]}\nXAXISTILT 8\nMODE 2\n$if (-e ./savework) ./savework\n"
+    )
+    words = (place.stack, "--tilt-com", command, "--model", place.model, "--precision", "fp32", "--contrast", "dark")
+    made(*words, "-o", tmp_path / "a.mrc")
+    made(*words, "-o", tmp_path / "b.mrc", "--confidence")
+    assert (tmp_path / "a.mrc").read_bytes() == (tmp_path / "b.mrc").read_bytes()
+    record = json.loads((tmp_path / "b.json").read_text())
+    assert abs(record["geometry"]["x_tilt_deg"]) == 8
+    for kind in MAP_KINDS:
+        turned = voxels(tmp_path / f"b_{kind}.mrc")
+        assert turned.shape == SHAPE
+        assert np.abs(turned.mean() - record["confidence"]["maps"][kind]["mean"]) < 0.3 * turned.mean()
+
+
+@pytest.mark.slow
+def test_halves_have_their_own_map_and_sessions_make_all(place, tmp_path):
+    images = voxels(place.stack)
+    for name in ("ts_EVN", "ts_ODD"):
+        write_series(tmp_path, images + noise() * np.float32(0.1 + (name == "ts_ODD")), name=name)
+    halves = ("--even", tmp_path / "ts_EVN.mrc", "--odd", tmp_path / "ts_ODD.mrc", tmp_path / "ts_EVN.tlt")
+    printed = made(*halves, "--method", "fbp", "--confidence", "--thickness", SHAPE[0], "-o", tmp_path / "ts_rec.mrc")
+    assert "--confidence adds nothing" in printed.stderr
+    assert (tmp_path / "ts_rec_confidence.mrc").is_file()
+    assert not list(tmp_path.glob("*_unsupported.mrc"))
+
+    session = tmp_path / "session"
+    session.mkdir()
+    for path in (place.stack, place.angles):
+        (session / path.name).write_bytes(path.read_bytes())
+    words = (session, *place.words[2:], "--confidence")
+    made(*words)
+    assert bytes_of(session / "ts_rec.mrc") == bytes_of(place.folder / "sure.mrc")
+    assert "already done" in made(*words).output
+
+
+def test_maps_are_no_series_and_no_halves(tmp_path):
+    write_series(tmp_path)
+    for kind in MAP_KINDS:
+        (tmp_path / f"ts_rec_{kind}.mrc").write_bytes(b"not looked at")
+        (tmp_path / f"ts_EVN_rec_{kind}.mrc").write_bytes(b"not looked at")
+    assert [entry.name for entry in read_session_folder(tmp_path).entries] == ["ts"]
+    assert read_session_folder(tmp_path).left_out == ()
+    assert find_half_volumes(tmp_path).pairs == ()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("method", ["fbp", "sirt"])
+def test_other_methods_are_refused(tmp_path, method):
+    write_series(tmp_path)
+    words = (tmp_path / "ts.mrc", tmp_path / "ts.tlt", "--method", method, "--confidence")
+    refused(tmp_path, words, "--confidence", method, "--even")
+
+
+def test_too_few_tilts_are_refused(tmp_path):
+    write_series(tmp_path, noise()[:8], ANGLES[:8])
+    write_model(tmp_path / "tiny.safetensors")
+    words = (tmp_path / "ts.mrc", tmp_path / "ts.tlt", "--model", tmp_path / "tiny.safetensors", "--confidence")
+    refused(tmp_path, words, "8 tilts", "at least 10")
+    refused(tmp_path, (*words, "--dry-run"), "8 tilts", "at least 10")
+
+
+@pytest.mark.parametrize("kind", MAP_KINDS)
+def test_files_of_others_stay(tmp_path, kind):
+    write_series(tmp_path)
+    write_model(tmp_path / "tiny.safetensors")
+    (tmp_path / f"ts_rec_{kind}.mrc").write_bytes(b"precious")
+    words = (tmp_path / "ts.mrc", tmp_path / "ts.tlt", "--model", tmp_path / "tiny.safetensors", "--confidence")
+    refused(tmp_path, words, f"ts_rec_{kind}.mrc exists", "--overwrite")
+
+
+@pytest.mark.slow
+def test_memory_is_planned(place):
+    result = run(*place.words, "-o", place.folder / "x.mrc", "--confidence", "--dry-run")
+    assert "5 runs of the network" in result.output
+    settings = ReconstructSettings(
+        thickness=400, model=str(place.model), max_memory=0.65, confidence=True, pixel_size=5.0
+    )
+    job = job_of((place.stack, place.angles), place.folder / "x.mrc", settings)
+    with pytest.raises(ResourceError, match=r"--confidence: 0\.65 GB .* at least .* are needed"):
+        ensemble.map_rows(resolve(job))
+
+
+def test_the_library_says_where_maps_are_to_be_had():
+    with pytest.raises(cryolithe.CryoLitheError, match="'confidence' is about the files"):
+        cryolithe.reconstruct(noise(), list(ANGLES), confidence=True)
+
+
+# The members
+
+
+@pytest.mark.parametrize("angles", [WAVES, tuple(np.random.default_rng(0).permutation(WAVES)), WAVES[:10] + WAVES[:3]])
+def test_even_and_odd_tilts_share_no_image_and_alternate(angles):
+    even, odd, *_ = choose_members(angles)
+    assert sorted((*even.tilts, *odd.tilts)) == list(range(len(angles)))
+    assert abs(len(even.tilts) - len(odd.tilts)) <= 1
+    order = np.argsort(angles, kind="stable")
+    assert all(int(order[n]) in (even, odd)[n % 2].tilts for n in range(len(angles)))
+
+
+def stack_for(images, angles):
+    geometry = TiltGeometry(tuple(angles), images.shape[1:])
+    return PreparedStack(images.astype(np.float32), geometry, 1.0, float("inf"))
+
+
+def back_projected(stack, depth=SHAPE[0]):
+    from cryolithe.projector.classical import fbp
+
+    height, width = stack.geometry.image_shape
+    return fbp(make_projector(stack.geometry, (depth, width)), stack.read_rows(0, height)).numpy()
+
+
+def test_an_odd_image_does_not_reach_the_even_half():
+    images = np.random.default_rng(1).standard_normal((len(WAVES), 12, 20))
+    even, odd, *_ = choose_members(WAVES)
+    changed = images.copy()
+    changed[list(odd.tilts)] += 5
+    first, second = (stack_of(stack_for(some, WAVES), even).read_rows(-3, 15) for some in (images, changed))
+    assert torch.equal(first, second)
+    assert first.shape[0] == len(even.tilts) == stack_of(stack_for(images, WAVES), even).geometry.tilts
+
+
+@pytest.mark.parametrize("height", [11, 12])
+def test_mirrors_are_exact_for_back_projection(height):
+    stack = stack_for(np.random.default_rng(2).standard_normal((len(WAVES), height, 21)), WAVES)
+    whole = back_projected(stack)
+    for member in choose_members(WAVES)[2:]:
+        again = turned_back(back_projected(stack_of(stack, member)), member)
+        assert np.abs(again - whole).max() < 1e-5 * np.abs(whole).max()
+        rows = stack_of(stack, member).read_rows(-4, height + 8)  # what lies beyond the images mirrors them
+        assert torch.equal(rows[:, 0], rows[:, 7])
+
+
+# The maps
+
+
+def test_windows_are_gaussians_with_mirrors_at_the_faces():
+    values = np.random.default_rng(3).standard_normal((9, 20, 13)).astype(np.float32)
+    window = Window(1.5)
+    wide = np.pad(values, ((0, 0), (window.reach_px,) * 2, (0, 0)), mode="symmetric")
+    expected = gaussian_filter(values, 1.5, truncate=3.0)
+    assert np.allclose(window.mean(torch.from_numpy(wide)).numpy(), expected, atol=1e-5)
+    assert window_of((8, 100, 100)).sigma_px == 1.0
+
+
+def ensemble_of(specimen, strength, seed=0, own=0.0, angles=WAVES):
+    """Back-projections of a specimen's images with noise; mirrors differ by ``own``."""
+    rng = np.random.default_rng(seed)
+    depth, height, width = specimen.shape
+    clean = make_projector(TiltGeometry(angles, (height, width)), (depth, width)).forward(torch.from_numpy(specimen))
+    images = clean.numpy() + strength * rng.standard_normal(clean.shape)
+    stack = stack_for(images, angles)
+    whole = back_projected(stack, depth)
+    members = choose_members(angles)
+    volumes = {m.name: turned_back(back_projected(stack_of(stack, m), depth), m) for m in members}
+    for name in ("mirror_x", "mirror_y"):
+        volumes[name] = volumes[name] + own * rng.standard_normal(specimen.shape).astype(np.float32)
+    settings = SimpleNamespace(confidence=True, max_memory=None)
+    run = SimpleNamespace(
+        grid=SimpleNamespace(shape=specimen.shape),
+        device=torch.device("cpu"),
+        model=None,
+        job=SimpleNamespace(settings=settings),
+    )
+    return run, stack, Made(whole, volumes, float(whole.mean()), float(whole.std())), members
+
+
+def blobs(shape=(24, 32, 40), seed=4):
+    values = np.zeros(shape, np.float32)
+    for place in np.random.default_rng(seed).uniform(0.25, 0.75, (4, 3)) * shape:
+        values[tuple(place.astype(int))] = 40.0
+    return gaussian_filter(values, 1.5)
+
+
+def test_more_noise_is_more_error_and_less_confidence():
+    found = []
+    for strength in (0.0, 0.2, 1.0, 5.0):
+        maps = Maps(*ensemble_of(blobs(), strength)).rows(0, 32)
+        found.append([float(maps[kind].mean()) for kind in MAP_KINDS])
+    confidence, error, share = np.transpose(found)
+    assert (np.diff(confidence) < 0).all()
+    assert (np.diff(error) > 0).all()
+    assert share[0] < share[-1]
+
+
+def test_members_that_agree_disagree_nowhere():
+    angles = tuple(float(angle) for angle in range(-60, 61, 3))
+    clean, noisy = (Maps(*ensemble_of(blobs(), noise, angles=angles)).moments(0, 32) for noise in (0.0, 2.0))
+    assert float(clean["mirrored"].max()) < 1e-8
+    # Tilts of half the number leave streaks, which differ; noise differs by far more.
+    assert float(clean["unshared"].mean()) < 0.15 * float(noisy["unshared"].mean())
+    whole = torch.from_numpy(np.random.default_rng(0).standard_normal((8, 30, 10)).astype(np.float32))
+    alike = moments_of(Ensemble(whole, (whole, whole), (whole, whole), (whole, whole), (whole, whole)), Window(1.0))
+    assert float(alike["unshared"].max()) < 1e-6
+    assert float(alike["mirrored"].max()) == 0
+
+
+def test_a_network_that_contradicts_itself_is_less_sure():
+    sure, unsure = (Maps(*ensemble_of(blobs(), 0.3, own=own)).rows(0, 32) for own in (0.0, 1.0))
+    assert float(unsure["error"].mean()) > 1.2 * float(sure["error"].mean())
+    assert float(unsure["confidence"].mean()) < float(sure["confidence"].mean())
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_maps_of_the_mirrored_series_are_the_mirrored_maps(axis):
+    run, stack, made_of, members = ensemble_of(blobs(), 0.5)
+    mirror = next(member for member in members if member.mirror == axis)
+    maps = Maps(run, stack, made_of, members).rows(0, 32)
+    seen = stack_of(stack, mirror)
+    turned = stack_for(seen.read_rows(0, 32).numpy(), seen.geometry.angles_deg)
+    own = choose_members(turned.geometry.angles_deg)
+    again = {m.name: turned_back(back_projected(stack_of(turned, m), 24), m) for m in own}
+    whole = back_projected(turned, 24)
+    mirrored = Maps(run, turned, Made(whole, again, float(whole.mean()), float(whole.std())), own).rows(0, 32)
+    for kind in MAP_KINDS:
+        assert np.allclose(np.flip(mirrored[kind].numpy(), mirror.axes), maps[kind].numpy(), atol=5e-3), kind
+
+
+def test_noise_alone_is_unsupported_everywhere_and_what_was_seen_is_not():
+    empty = Maps(*ensemble_of(np.zeros((24, 32, 40), np.float32), 1.0)).rows(0, 32)
+    assert float(empty["unsupported"].mean()) > 0.9
+    assert float(empty["unsupported"].quantile(0.02)) > 0.6
+    assert float(empty["confidence"].mean()) < 0.4
+    specimen = blobs()
+    seen = Maps(*ensemble_of(specimen, 0.1)).rows(0, 32)["unsupported"].numpy()
+    there, empty_ice = specimen > 0.3 * specimen.max(), gaussian_filter(specimen, 4) < 1e-3 * specimen.max()
+    assert seen[there].mean() < 0.5
+    assert seen[empty_ice].mean() > seen[there].mean() + 0.3
+
+
+def test_what_is_put_where_no_image_shows_it_is_unsupported():
+    run, stack, found, members = ensemble_of(blobs(), 0.1)
+    wave = np.cos(2 * np.pi * 0.25 * np.arange(24))[:, None, None].astype(np.float32)  # along z: no tilt shows it
+    box = np.zeros(found.whole.shape, np.float32)
+    box[:, :16] = 3 * found.deviation * wave
+    invented = Made(
+        found.whole + box, {name: volume + box for name, volume in found.members.items()}, found.mean, found.deviation
+    )
+    share = Maps(run, stack, invented, members).rows(0, 32)["unsupported"]
+    plain = Maps(run, stack, found, members).rows(0, 32)["unsupported"]
+    assert float(share[6:18, 4:12].median()) > 0.85
+    assert float((share - plain)[6:18, 4:12].min()) > -0.05
+    assert float((share - plain)[:, 28:].abs().mean()) < 0.05
+
+
+def test_the_law_is_homogeneous_and_constant_volumes_are_no_trouble():
+    rng = np.random.default_rng(6)
+    rows = [torch.from_numpy(rng.standard_normal((8, 40, 9)).astype(np.float32)) for _ in range(9)]
+    window = Window(1.0)
+
+    def moments(factor):
+        a, b, c, d, e, f, g, h, i = (factor * values for values in rows)
+        given = Ensemble(a, (b, c), (d, e), (f, g), (h, i))
+        return given, moments_of(given, window)
+
+    (given, once), (_, twice) = moments(1.0), moments(2.0)
+    assert set(once) == set(MOMENTS)
+    assert torch.allclose(expected_error(twice), 2 * expected_error(once), rtol=1e-5)
+    flat, nothing = moments(0.0)
+    assert float(expected_error(nothing).max()) == 0
+    assert float(expected_correlation(flat, nothing, window).max()) == 0
+    share = unsupported(flat.halves, flat, flat.whole, window, Chance(0.01, 0.0))
+    assert float(share.min()) == 1
+    assert torch.isfinite(unsupported(given.halves, given, given.whole, window, Chance(0.01, 0.1))).all()
+
+
+def test_nothing_is_chosen_of_too_few_angles():
+    with pytest.raises(InputError, match="9 tilts are too few"):
+        choose_members(WAVES[:9])
