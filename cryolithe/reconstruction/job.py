@@ -32,6 +32,7 @@ from cryolithe.reconstruction.correcting import (
     ctf_of,
     refuse_twice,
 )
+from cryolithe.reconstruction.hand_evidence import HandEvidence
 from cryolithe.reconstruction.knowing import (
     NO_FACTS,
     SeriesFiles,
@@ -61,6 +62,7 @@ class Job:
         output: the volume to write; its sidecar has the ending .json.
         settings: everything else.
         evidence: of the polarity, where the stack is a part of a series that was looked at as a whole.
+        hand: what images tell of the hand of the defocus gradient, likewise.
         reading: through which the files are read, so that each is opened once however often the job is looked at.
     """
 
@@ -69,6 +71,7 @@ class Job:
     output: Path
     settings: ReconstructSettings
     evidence: Evidence | None = None
+    hand: HandEvidence | None = None
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 
     @property

@@ -169,6 +169,13 @@ def prepare_stack(
         raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
 
 
+def prepare_image(series: TiltSeries, how: Preparation, number: int) -> NDArray[np.float32]:
+    """One image of a series as it is prepared by itself, shape ``(y, x)``, its mean removed."""
+    image = _prepared(without_border(_finite(series.image(number))), how, number, None)
+    release_pages(series.images)
+    return image
+
+
 def _written(
     path: Path,
     geometry: TiltGeometry,

@@ -20,6 +20,7 @@ from cryolithe.inference.pooling import GpuPool
 from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
 from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.fitting import Fit, fit, fit_slabs, image_workers_of, memory_table, predicted
+from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import (
     FREE_SETTINGS,
     Finished,
@@ -75,6 +76,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
             watcher.note(offer)
         watcher.note(geometry_line(run))
         watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
+        run = _handed(run, watcher)
         stack = _prepared(run, folder, watcher)
         plan = settled(run, stack, plan, watcher, folder.settle)
         prepared = time.monotonic()
@@ -231,6 +233,13 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
         elif found.get(key) != wanted.get(key):
             return key.replace("_sha256", " file").replace("_", " ")
     return None
+
+
+def _handed(run: ResolvedJob, watcher: Watcher) -> ResolvedJob:
+    """With the hand of the defocus gradient; a resumed run finds the same one."""
+    if run.corrections.hand is not None:
+        watcher.stage("Looking for the hand of the defocus", 1)
+    return settled_hand(run, watcher.note)
 
 
 def _prepared(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> PreparedStack:
