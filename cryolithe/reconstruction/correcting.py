@@ -19,6 +19,7 @@ from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.ctf_files import SeriesImages, ctf_file_of, read_ctf
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.treated import WORDS
 from cryolithe.optics import (
     ANGSTROM_PER_UM,
     STEEPEST_DEG,
@@ -139,10 +140,9 @@ def ctf_of(
 def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:
     """Raise SettingsError where the CTF is to be corrected of images that are corrected already."""
     if settings.ctf != "none" and state not in (None, "uncorrected"):
-        what = {"flipped": "phase-flipped", "wiener": "Wiener-filtered", "none": "not in these images"}[state or ""]
         raise SettingsError(
-            f"--ctf {settings.ctf}: {source} says that the CTF is {what}, and correcting twice spoils it; leave out "
-            "--ctf, or give the stack with its CTF left in"
+            f"--ctf {settings.ctf}: {source} says that the CTF is {WORDS[state]}, and correcting twice spoils it; "
+            "leave out --ctf, or give the stack with its CTF left in"
         )
 
 

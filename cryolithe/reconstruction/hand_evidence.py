@@ -6,9 +6,10 @@ its image, is compared with the difference of the squared CTFs that both hands g
 with frequency counts, so that no difference of contrast, thickness or noise between left and right is taken for one of
 defocus. The mean defocus of an image is refined by the mean of its tiles first, which is the same for both hands: an
 error of it turns the difference round at high frequencies. Two tiles as far left and right of the middle have one vote,
-in two images that are tilted as far to either side: what the specimen itself has on one side cancels. Where there is no gradient or no CTF, votes are as often for one hand as for the
-other, and a sum of so many votes divided by the root of the sum of their squares exceeds t by chance with a probability
-of at most exp(-t²/2), whatever the votes are like (Hoeffding's inequality for signs).
+in two images that are tilted as far to either side: what the specimen itself has on one side cancels. Where
+there is no gradient or no CTF, votes are as often for one hand as for the other, and a sum of so many independent votes
+divided by the root of the sum of their squares exceeds t by chance with a probability of at most exp(-t²/2), whatever
+the votes are like (Hoeffding's inequality for signs).
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def settled_hand(run: ResolvedJob, note: Callable[[str], object] = lambda text: 
             note(f"Defocus hand: the images confirm {hand:+d} ({surely}).")
         elif evidence.hand is not None:
             note(
-                f"Warning: defocus hand {hand:+d} ({who}), but the images say {evidence.hand:+d} ({surely}); --defocus-hand "
-                f"{evidence.hand} or auto takes what they say."
+                f"Warning: defocus hand {hand:+d} ({who}), but the images say {evidence.hand:+d} ({surely}); "
+                f"--defocus-hand {evidence.hand} or auto takes what they say."
             )
         else:
             note(f"Defocus hand: {hand:+d} ({who}); the images do not tell it ({surely}).")
