@@ -114,6 +114,11 @@ class ReconstructSettings(_WithAlignmentFiles):
         "in strips along the tilt axis, each with its defocus. Needs --ctf-file, a file of that kind beside the stack, "
         "or --star or --warp with a defocus.",
     )
+    ctf_3d: bool = Field(
+        False,
+        description="With --ctf and --method fbp: correct anew for every slab of z, as thin as the CTF wants it, so "
+        "that what lies above or below the middle has its own defocus.",
+    )
     ctf_file: str | None = Field(
         None,
         description="For --ctf: defocus of each image by CTFFIND, AreTomo3 (_CTF.txt), IMOD (.defocus), RELION (.star) "

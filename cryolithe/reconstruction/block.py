@@ -124,7 +124,7 @@ class BlockMaker:
         def read(used: Any, start: int, end: int) -> torch.Tensor:
             whole = end - start + (start - end) % used.row_multiple
             rows = start - used.halo_px, start + whole + used.halo_px
-            return network_rows_of(stack, scale, *rows) if network else stack.read_rows(rows[0], rows[1] - rows[0])
+            return network_rows_of(stack, scale, *rows) if network else stack.read_all_rows(rows[0], rows[1] - rows[0])
 
         slabs = [(y, min(y + plan["slab_rows"], stop)) for y in range(first, stop, plan["slab_rows"])]
         made = np.empty(block.shape, dtype=np.float32)

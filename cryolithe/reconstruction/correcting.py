@@ -30,7 +30,9 @@ from cryolithe.optics import (
     exposure_filter,
     filtered,
     undo_ctf,
+    undo_ctf_in_depth,
 )
+from cryolithe.reconstruction.layers import Layers
 from cryolithe.settings import ReconstructSettings
 
 # What is taken where neither settings nor files say it.
@@ -246,6 +248,15 @@ def _hand(ctf: Ctf, path: Path, settings: ReconstructSettings) -> tuple[int, str
 
 
 _DONE = {"flip": "phases flipped", "multiply": "images multiplied by it", "wiener": "Wiener filter"}
+
+
+def corrected_layers(image: NDArray[np.float32], how: ImageCorrection, layers: Layers) -> NDArray[np.float32]:
+    """A prepared image corrected for each slab of z, shape ``(slabs, y, x)``, float32."""
+    assert how.view is not None
+    heights = layers.heights_um(how.view.angle_deg, how.view.handedness)
+    made = undo_ctf_in_depth(image, how.view, how.how, heights)
+    without = replace(how, view=None)
+    return np.stack([corrected(one, without) for one in made])
 
 
 def corrected(image: NDArray[np.float32], how: ImageCorrection) -> NDArray[np.float32]:

@@ -277,7 +277,7 @@ def make_slabs(
     def read(method: SlabMethod, start: int, stop: int) -> torch.Tensor:
         whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block
         first, last = start - method.halo_px, start + whole + method.halo_px
-        return network_rows_of(stack, scale, first, last) if network else stack.read_rows(first, last - first)
+        return network_rows_of(stack, scale, first, last) if network else stack.read_all_rows(first, last - first)
 
     missing = _missing_rows(folder, height, plan["slab_rows"])
     dtype = working_dtype(run.job.settings)
