@@ -4,7 +4,8 @@ A simulated specimen is recorded as SerialEM and AreTomo leave it: a stack in th
 images turned by the tilt axis and shifted, dark and bad views, an .aln (``--patches``: with a local field) and a
 _CTF.txt; the defocus is told for the middle of each raw image. ``cryolithe reconstruct RAW MDOC --aln ... --ctf flip
 --dose-weight`` makes a volume of it. Beside it: the volume from images of the same specimen that never had to be
-aligned, corrected with the optics that they were made with. Both are correlated with the specimen, shell by shell.
+aligned, corrected with the optics that they were made with. Both have the same noise, so that what differs is what the command
+loses. Both are correlated with the specimen, shell by shell.
 """
 
 from __future__ import annotations
@@ -213,9 +214,9 @@ def make(folder: Path, size: Size, patches: bool, noise: float) -> tuple[Image, 
         if view.dark:
             raw.append(0.01 * rng.standard_normal((size.edge, size.edge), dtype=np.float32))
             continue
-        made = turned(image, view, size.edge, patches)
-        raw.append(made + sigma * rng.standard_normal(made.shape, dtype=np.float32))
-        still = image[inner, inner] + sigma * rng.standard_normal((size.edge, size.edge), dtype=np.float32)
+        image = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)  # the same noise in both stacks
+        raw.append(turned(image, view, size.edge, patches))
+        still = image[inner, inner]
         still = undo_ctf(still - still.mean(), on_axis, "flip")
         ideal.append(filtered(still, exposure_filter(still.shape, PIXEL, exposure, OPTICS.voltage_kv)))
     words = write_raw(folder, raw, views, size.edge, patches)
