@@ -4,8 +4,8 @@ A simulated specimen is recorded as SerialEM and AreTomo leave it: a stack in th
 images turned by the tilt axis and shifted, dark and bad views, an .aln (``--patches``: with a local field) and a
 _CTF.txt; the defocus is told for the middle of each raw image. ``cryolithe reconstruct RAW MDOC --aln ... --ctf flip
 --dose-weight`` makes a volume of it. Beside it: the volume from images of the same specimen that never had to be
-aligned, corrected with the optics that they were made with. Both have the same noise, so that what differs is what the command
-loses. Both are correlated with the specimen, shell by shell.
+aligned, corrected with the optics that they were made with. Both have the same noise, so that what differs is what the
+command loses. Both are correlated with the specimen, shell by shell.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 import scipy.signal
-from common import Table, cryolithe_command, parser, read_arguments, record
+from common import Cell, Table, cryolithe_command, parser, read_arguments, record
 from numpy.typing import NDArray
 
 from cryolithe.formats import read_mrc
@@ -240,10 +240,9 @@ def middle(volume: Image) -> Image:
 
 def fsc(volume: Image, truth: Image) -> NDArray[np.float64]:
     """Correlation with the truth, in shells up to Nyquist."""
-    found: NDArray[np.float64] = fourier_shell_correlation(
-        middle(truth), middle(volume), tilt_range_deg=(-60.0, 60.0)
-    ).measured
-    return found
+    curve = fourier_shell_correlation(middle(truth), middle(volume), tilt_range_deg=(-60.0, 60.0))
+    assert curve.measured is not None
+    return curve.measured
 
 
 def run(words: list[str], output: Path, depth: int, method: list[str]) -> str:
@@ -285,7 +284,8 @@ def main() -> None:
     options = read_arguments(made)
     size = Size(96, 24, 6.0) if options.quick else Size(320, 64, 3.0)
     method = ["--method", options.method, "--device", "cpu"]
-    rows, results = [], {}
+    rows: list[list[Cell]] = []
+    results: dict[str, Any] = {}
     for noise in dict.fromkeys((0.0, options.noise)):
         with tempfile.TemporaryDirectory() as folder:
             found = compared(Path(folder), size, options.patches, noise, method)

@@ -46,7 +46,7 @@ def test_the_raw_stack_agrees_with_the_truth_as_well_as_the_ideal_one(raw):
 
 @pytest.mark.slow
 def test_without_the_correction_it_does_not(raw, tmp_path):
-    folder, words, truth, ideal = raw
+    _, words, truth, ideal = raw
     made(*words, "--ctf", "none", *FBP, "-o", tmp_path / "out.mrc")
     found = raw_stack.fsc(voxels(tmp_path / "out.mrc"), truth)
     assert (counted(ideal) - counted(found)).max() > 10 * raw_stack.MOST_LOST
