@@ -35,6 +35,7 @@ QUICK_ONLY: dict[str, list[str]] = {
     "empiar": [],
     "cluster": [],
     "polarity": [],
+    "raw_stack": [],
     "cpu_training": [],
     "dual": [],
 }
