@@ -36,6 +36,7 @@ QUICK_ONLY: dict[str, list[str]] = {
     "empiar": [],
     "cluster": [],
     "polarity": [],
+    "raw_stack": [],
     "cpu_training": [],
     "dual": [],
 }

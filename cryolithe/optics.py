@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -252,13 +252,55 @@ def undo_ctf(image: Image, view: TiltedView, how: Undoing, snr: float = WIENER_S
     Returns:
         shape ``(y, x)``, float32.
     """
+    return _by_strips(image, view, _undoing(how, snr), spread_px(view, image.shape[1]))
+
+
+def undo_ctf_in_depth(
+    image: Image, view: TiltedView, how: Undoing, heights_um: Sequence[float], snr: float = WIENER_SNR
+) -> Image:
+    """Correct a recorded image's CTF anew for specimens at several heights, as `undo_ctf` does for the middle one.
+
+    Strips of all heights share one ladder of defoci, so that a height costs no more than what it adds to its range.
+
+    Args:
+        image: as for `undo_ctf`.
+        view: the image's optics and tilt.
+        how: as for `undo_ctf`.
+        heights_um: by how much each is less defocused than the middle, along the beam.
+        snr: as for `undo_ctf`.
+
+    Returns:
+        shape ``(heights, y, x)``, float32.
+    """
+    height, width = image.shape
+    half = max(centre_px(width), 0.5) * view.pixel_size_angstrom
+    away = np.linspace(-half, half, width)
+    middle = tilted_defocus_um(view.optics.defocus_um, away, view.angle_deg, view.handedness)
+    wanted = middle - np.asarray(heights_um)[:, None]
+    nyquist = 0.5 / view.pixel_size_angstrom
+    phase = math.pi * wavelength_angstrom(view.optics.voltage_kv) * ANGSTROM_PER_UM * nyquist**2
+    low, high = float(wanted.min()), float(wanted.max())
+    gaps = max(1, math.ceil((high - low) * phase / STRIP_PHASE_RAD))
+    ladder = np.linspace(low, high, gaps + 1)
+    place = (wanted - low) / max(high - low, 1e-12) * gaps
+    margin = spread_px(replace(view, optics=replace(view.optics, defocus_um=max(abs(low), abs(high)))), 1)
+    made = np.zeros((len(heights_um), height, width), dtype=np.float32)
+    for step, filtered_image in enumerate(_with_defoci(image, view, _undoing(how, snr), margin, ladder)):
+        shares = np.clip(1 - np.abs(place - step), 0, 1).astype(np.float32)
+        for number in np.flatnonzero(shares.any(1)):
+            made[number] += filtered_image * shares[number]
+    return made
+
+
+def _undoing(how: Undoing, snr: float) -> Callable[[Image], Image]:
+    """What a spectrum is multiplied by, from the CTF."""
 
     def factor(transfer: Image) -> Image:
         if how == "flip":
             return np.sign(transfer)
         return transfer if how == "multiply" else transfer / (transfer**2 + np.float32(1 / snr))
 
-    return _by_strips(image, view, factor, spread_px(view, image.shape[1]))
+    return factor
 
 
 def spread_px(view: TiltedView, width_px: int) -> int:
@@ -275,6 +317,19 @@ def _by_strips(image: Image, view: TiltedView, factor: Callable[[Image], Image],
     The image is mirrored about its borders for ``margin_px`` pixels, as far as it goes, and a few more for the speed of
     the transforms; it repeats itself where there is no margin.
     """
+    defoci, shares = view.strips(image.shape[1])
+    out = np.zeros(image.shape, dtype=np.float32)
+    for filtered_image, share in zip(_with_defoci(image, view, factor, margin_px, defoci), shares, strict=True):
+        seen = np.flatnonzero(share)
+        columns = slice(int(seen[0]), int(seen[-1]) + 1)
+        out[:, columns] += filtered_image[:, columns] * share[columns]
+    return out
+
+
+def _with_defoci(
+    image: Image, view: TiltedView, factor: Callable[[Image], Image], margin_px: int, defoci_um: NDArray[np.float64]
+) -> Iterator[Image]:
+    """The whole image with its spectrum multiplied by a function of the CTF at each defocus, see `_by_strips`."""
     height, width = image.shape
     top, left = (min(margin_px, size // 2) for size in (height, width))
     whole, shape = image, (height, width)
@@ -285,14 +340,9 @@ def _by_strips(image: Image, view: TiltedView, factor: Callable[[Image], Image],
         top = left = 0
     per_um, rest = _phase_terms(view.optics, shape, view.pixel_size_angstrom)
     spectrum = scipy.fft.rfft2(whole)
-    out = np.zeros((height, width), dtype=np.float32)
-    for defocus, share in zip(*view.strips(width), strict=True):
-        filtered_strip = scipy.fft.irfft2(spectrum * factor(np.sin(per_um * np.float32(defocus) + rest)), s=shape)
-        seen = np.flatnonzero(share)
-        columns = slice(int(seen[0]), int(seen[-1]) + 1)
-        beside = slice(columns.start + left, columns.stop + left)
-        out[:, columns] += filtered_strip[top : top + height, beside] * share[columns]
-    return out
+    for defocus in defoci_um:
+        whole = scipy.fft.irfft2(spectrum * factor(np.sin(per_um * np.float32(defocus) + rest)), s=shape)
+        yield whole[top : top + height, left : left + width]
 
 
 def _fast(size: int, most: int) -> int:

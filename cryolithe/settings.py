@@ -120,17 +120,21 @@ class ReconstructSettings(_WithAlignmentFiles):
         "in strips along the tilt axis, each with its defocus. Needs --ctf-file, a file of that kind beside the stack, "
         "or --star or --warp with a defocus.",
     )
+    ctf_3d: bool = Field(
+        False,
+        description="With --ctf and --method fbp: correct anew for every slab of z, as thin as the CTF wants it, so "
+        "that what lies above or below the middle has its own defocus.",
+    )
     ctf_file: str | None = Field(
         None,
         description="For --ctf: defocus of each image by CTFFIND, AreTomo3 (_CTF.txt), IMOD (.defocus), RELION (.star) "
         "or Warp (.xml). Default: the alignment's own, else the only one beside the stack.",
     )
-    defocus_hand: int | None = Field(
+    defocus_hand: Literal[1, -1, "auto"] | None = Field(
         None,
-        ge=-1,
-        le=1,
         description="For --ctf, 1 or -1: at positive tilt angles the right of an image is more (1) or less (-1) "
-        "defocused. Default: of the file (AreTomo3, RELION), else 1 as in IMOD.",
+        "defocused. auto: found from the images. Default: of the file (AreTomo3, RELION), else auto; where the images "
+        "do not tell, 1 as in IMOD. What is given is compared with the images, too.",
     )
     voltage: float | None = Field(
         None,
@@ -208,12 +212,14 @@ class ReconstructSettings(_WithAlignmentFiles):
     fix_nonfinite: bool = Field(False, description="Replace NaN and Inf pixels by their image's mean.")
     overwrite: bool = Field(False, description="Replace an existing output.")
 
-    @field_validator("defocus_hand")
+    @field_validator("defocus_hand", mode="before")
     @classmethod
-    def _is_hand(cls, value: int | None) -> int | None:
-        if value == 0:
-            raise ValueError("expected 1 or -1")
-        return value
+    def _is_hand(cls, value: object) -> object:
+        """Words of the command line and of lists are texts."""
+        known = {"1": 1, "+1": 1, "-1": -1, "auto": "auto"}
+        if value is not None and (isinstance(value, float) or str(value) not in known):
+            raise ValueError("expected 1 or -1, or auto")
+        return None if value is None else known[str(value)]
 
     @property
     def alignment_files(self) -> dict[str, Path]:

@@ -41,6 +41,7 @@ class TiltSeries:
         notes: what a user should know about the file that it came from.
         sections: which of the images belong to the geometry, in its order; None for all.
         labels: texts of the file's header, oldest first.
+        ctf_corrected: whether flags of the header say that its CTF was corrected.
 
     Raises:
         GeometryError: if the images and the geometry disagree, or the pixel size is not positive.
@@ -52,6 +53,7 @@ class TiltSeries:
     notes: tuple[str, ...] = ()
     sections: tuple[int, ...] | None = None
     labels: tuple[str, ...] = ()
+    ctf_corrected: bool = False
 
     def __post_init__(self) -> None:
         if self.images.ndim != 3:

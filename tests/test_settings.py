@@ -40,6 +40,7 @@ VALUES = {
     "dose": ("/first.mdoc", "/second.mdoc"),
     "specimen_thickness": (150.0, 80.0),
     "ctf": ("flip", "wiener"),
+    "ctf_3d": (True, False),
     "ctf_file": ("/first.txt", "/second.defocus"),
     "defocus_hand": (-1, 1),
     "voltage": (200.0, 100.0),

@@ -33,7 +33,7 @@ _METAVARS = {
     "specimen_thickness": "NM",
     "voltage": "KV",
     "cs": "MM",
-    "defocus_hand": "1|-1",
+    "defocus_hand": "1|-1|auto",
 }
 _METAVARS |= dict.fromkeys((*alignment_files(), "dose", "ctf_file"), "FILE")
 
@@ -56,8 +56,9 @@ def settings_options(
             declaration = click.option(flag, name, type=click.Choice(get_args(annotation)), default=None, help=text)
         else:
             kind: Any = next(t for t in (get_args(annotation) or (annotation,)) if t is not type(None))
-            if get_origin(kind) is Literal:
-                kind = click.Choice(get_args(kind))
+            if get_origin(kind) is Literal:  # of words, or of words and numbers, which the setting tells apart
+                words = get_args(kind)
+                kind = click.Choice(words) if all(isinstance(word, str) for word in words) else str
             also: dict[str, Any] = {"shell_complete": complete_model} if name == "model" else {}
             declaration = click.option(
                 flag, name, type=kind, default=None, metavar=_METAVARS.get(name), help=text, **also

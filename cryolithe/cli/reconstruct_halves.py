@@ -78,6 +78,7 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     """The volumes of the halves, and that of the whole or their average."""
     import torch
 
+    from cryolithe.reconstruction.handing import hand_of_parts, settled_hand
     from cryolithe.reconstruction.job import already_done, resolve
     from cryolithe.reconstruction.looking import evidence_of_parts
     from cryolithe.reconstruction.plan import memory_budget_bytes
@@ -88,6 +89,11 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
         check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
     pair.check_stacks(given.stacks, given.tilts)
     evidence: Evidence | None = None
+    hand = hand_of_parts(runs)
+    runs = [settled_hand(replace(run, job=replace(run.job, hand=hand))) for run in runs]
+
+    def of(stack: Path, volume: Path) -> Job:
+        return replace(job_of((stack, given.angles), volume, settings, given.reading), hand=hand)
 
     def one(stack: Path, volume: Path) -> str:
         nonlocal evidence
@@ -96,15 +102,12 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
 
         # A half that is done already is not made again when the command is repeated.
         with progress_watcher() as watcher:
-            job = job_of((stack, given.angles), volume, settings, given.reading)
+            job = of(stack, volume)
             if settings.method == "network" and volume.parent.is_dir() and not already_done(job):
                 # Halves are noisier than the series, and must not differ in what they are taken for.
                 evidence = evidence or evidence_of_parts(runs, volume.parent)
                 job = replace(job, evidence=evidence)
             return run_task(Task(volume.stem, job), watcher, (Exception,)).message
-
-    def half_job(stack: Path, volume: Path) -> Job:
-        return job_of((stack, given.angles), volume, settings, given.reading)
 
     if given.tilts is not None:
         for stack, volume in zip(given.stacks, pair.volumes_beside(output), strict=True):
@@ -112,4 +115,4 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
         say(one(given.tilts, output))
         return
     memory = memory_budget_bytes(settings.max_memory, torch.device("cpu"))
-    pair.reconstruct_halves(given.stacks, output, settings.overwrite, one, half_job, memory)
+    pair.reconstruct_halves(given.stacks, output, settings.overwrite, one, of, memory)

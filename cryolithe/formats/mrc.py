@@ -78,6 +78,7 @@ class MrcArray:
     extended_header_bytes: int
     byte_order: str
     notes: tuple[str, ...]
+    ctf_corrected: bool = False
 
     @property
     def voxel_size_angstrom(self) -> float | None:
@@ -170,6 +171,7 @@ def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:
         extended_header_bytes=header.data_offset - HEADER_BYTES,
         byte_order=_ORDER_NAMES[header.order],
         notes=tuple(notes),
+        ctf_corrected=header.ctf_corrected,
     )
 
 

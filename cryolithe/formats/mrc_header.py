@@ -96,6 +96,12 @@ class Header:
         stamp, flags = np.frombuffer(self.raw, f"{self.order}i4", count=2, offset=152)
         return self.mode == 0 and stamp == IMOD_STAMP and not flags & 1
 
+    @property
+    def ctf_corrected(self) -> bool:
+        """Whether IMOD's flags say that the CTF was corrected."""
+        stamp, flags = np.frombuffer(self.raw, f"{self.order}i4", count=2, offset=152)
+        return bool(stamp == IMOD_STAMP and flags & 32)
+
 
 def byte_orders(raw: bytes | bytearray) -> tuple[tuple[ByteOrder, ByteOrder], bool]:
     """Return the byte orders, the likelier first, and whether the machine stamp names it."""

@@ -54,8 +54,9 @@ class Settings(TypedDict, total=False):
     dose: str | None
     specimen_thickness: float | None
     ctf: Literal["none", "flip", "multiply", "wiener"]
+    ctf_3d: bool
     ctf_file: str | None
-    defocus_hand: int | None
+    defocus_hand: Literal[1, -1, "auto"] | None
     voltage: float | None
     cs: float | None
     amplitude_contrast: float | None

@@ -28,6 +28,7 @@ class TorchProjector:
         geometry: angles and detector width.
         slice_shape: voxels along ``(z, x)``.
         device: where to compute.
+        planes: of the slice that are back-projected; all without it. Those alone cannot be projected.
 
     Attributes:
         geometry: as given.
@@ -36,12 +37,17 @@ class TorchProjector:
     """
 
     def __init__(
-        self, geometry: TiltGeometry, slice_shape: tuple[int, int], device: torch.device | str = "cpu"
+        self,
+        geometry: TiltGeometry,
+        slice_shape: tuple[int, int],
+        device: torch.device | str = "cpu",
+        planes: range | None = None,
     ) -> None:
+        self._planes = planes or range(slice_shape[0])
         self.geometry = geometry
         self.slice_shape = slice_shape
         self.device = torch.device(device)
-        entries = slice_shape[0] * slice_shape[1] * geometry.tilts * PIXELS_PER_VOXEL
+        entries = len(self._planes) * slice_shape[1] * geometry.tilts * PIXELS_PER_VOXEL
         self._keep = entries <= CACHE_ENTRIES
         # By a compiled loop tables are quicker made than fetched from memory.
         self._fills = geometry.shifts is not None and self.device.type == "cpu" and shifted.available()
@@ -57,7 +63,7 @@ class TorchProjector:
         middle = self.geometry.shifts.band_middle(row)
         if self._band is None or self._band[0] != middle:
             self._band = None  # free it before another is made
-            of_band = TorchProjector(self.geometry.at_row(row), self.slice_shape, self.device)
+            of_band = TorchProjector(self.geometry.at_row(row), self.slice_shape, self.device, self._planes)
             of_band._tables = self._tables
             self._band = middle, of_band
         return self._band[1]
@@ -78,16 +84,17 @@ class TorchProjector:
     def adjoint(self, projections: torch.Tensor) -> torch.Tensor:
         """Back-project: ``(tilts, rows, X)`` -> ``(z, rows, x)``, the transpose of `forward`."""
         tilts, rows, columns = projections.shape
-        depth, width = self.slice_shape
+        width = self.slice_shape[1]
         table = projections.to(self.device).permute(0, 2, 1).reshape(tilts * columns, rows)
         parts = [table[:, y : y + _ROWS_PER_CHUNK].contiguous() for y in range(0, rows, _ROWS_PER_CHUNK)]
-        out = table.new_empty((depth, rows, width))
+        out = table.new_empty((len(self._planes), rows, width))
+        first = self._planes.start
         for planes, entry, weight in self._chunks():
             for number, part in enumerate(parts):
                 bag = embedding_bag(entry, part, mode="sum", per_sample_weights=weight.to(part.dtype))
                 y = number * _ROWS_PER_CHUNK
                 values = bag.view(len(planes), width, part.shape[1]).transpose(1, 2)
-                out[planes.start : planes.stop, y : y + part.shape[1]] = values
+                out[planes.start - first : planes.stop - first, y : y + part.shape[1]] = values
         return out
 
     def _chunks(self) -> Iterator[tuple[range, torch.Tensor, torch.Tensor]]:
@@ -95,14 +102,14 @@ class TorchProjector:
         if self._adjoint_chunks:
             yield from self._adjoint_chunks
             return
-        depth, width = self.slice_shape
+        width = self.slice_shape[1]
         columns = self.geometry.image_shape[1]
         first = torch.arange(self.geometry.tilts, device=self.device)[:, None, None] * columns
         per_plane = width * self.geometry.tilts * PIXELS_PER_VOXEL
         step = max(1, ENTRIES_PER_CHUNK // per_plane)
         made: list[tuple[range, torch.Tensor, torch.Tensor]] = []
-        for start in range(0, depth, step):
-            planes = range(start, min(start + step, depth))
+        for start in range(self._planes.start, self._planes.stop, step):
+            planes = range(start, min(start + step, self._planes.stop))
             if self._fills:
                 yield self._filled(planes)
                 continue

@@ -10,6 +10,7 @@ import torch
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruction.job import ResolvedJob
+from cryolithe.reconstruction.layers import layered_fbp
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.methods import Compute, FbpMethod, SirtMethod, SlabMethod
 from cryolithe.reconstruction.mixing import (
@@ -64,6 +65,9 @@ def make_method(
         return finished_method(method, planned_curve(plan), stack.geometry, run.grid, planned_trust(plan))
     margin = sirt_margin_px(depth) if settings.method == "sirt" else 0
     projector = make_projector(stack.geometry, (depth, width + 2 * margin), device, settings.projector)
+    layers = run.preparation.layers
+    if layers is not None:
+        return layered_fbp(stack.geometry, layers, (depth, width), device, settings.filter)
     if settings.method == "fbp":
         return FbpMethod(projector, settings.filter)
     return SirtMethod(projector, settings.iterations, lambda: on_rows(rows / settings.iterations), margin)

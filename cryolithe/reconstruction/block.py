@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import CryoLitheError, SettingsError
 from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
 from cryolithe.reconstruction.fitting import fit, image_workers_of
+from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
 from cryolithe.reconstruction.preparation import PreparedStack, check_images, prepare_stack
 from cryolithe.reconstruction.settling import settled
@@ -123,7 +124,7 @@ class BlockMaker:
         def read(used: Any, start: int, end: int) -> torch.Tensor:
             whole = end - start + (start - end) % used.row_multiple
             rows = start - used.halo_px, start + whole + used.halo_px
-            return network_rows_of(stack, scale, *rows) if network else stack.read_rows(rows[0], rows[1] - rows[0])
+            return network_rows_of(stack, scale, *rows) if network else stack.read_all_rows(rows[0], rows[1] - rows[0])
 
         slabs = [(y, min(y + plan["slab_rows"], stop)) for y in range(first, stop, plan["slab_rows"])]
         made = np.empty(block.shape, dtype=np.float32)
@@ -168,6 +169,7 @@ def block_maker(job: Job, folder: Path, watcher: Watcher) -> BlockMaker:
     watcher.stage("Checking images", 1)
     for note in (*run.series.notes, *check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), workers)):
         watcher.note(f"Note on {job.tilts.name}: {note}")
+    run = settled_hand(run, watcher.note)
     watcher.stage("Preparing images", run.series.geometry.tilts)
     path = folder / f"{job.settings.method}.f32"
     stack = prepare_stack(run.series, run.preparation, path, lambda: watcher.advance(1), workers)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.ctf_files import SeriesImages, ctf_file_of, read_ctf
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.treated import WORDS
 from cryolithe.optics import (
     ANGSTROM_PER_UM,
     STEEPEST_DEG,
@@ -29,11 +30,14 @@ from cryolithe.optics import (
     exposure_filter,
     filtered,
     undo_ctf,
+    undo_ctf_in_depth,
 )
+from cryolithe.reconstruction.layers import Layers
 from cryolithe.settings import ReconstructSettings
 
 # What is taken where neither settings nor files say it.
 USUAL = Microscope(300.0, 2.7, 0.07)
+USUAL_HAND = 1  # as in IMOD
 UNITS = {"voltage_kv": "kV", "spherical_aberration_mm": "mm", "amplitude_contrast": ""}
 OPTIONS = {"voltage_kv": "voltage", "spherical_aberration_mm": "cs", "amplitude_contrast": "amplitude_contrast"}
 # What a network is told is left of the CTF; its square is none of the states that it knows.
@@ -50,6 +54,7 @@ class ImageCorrection:
         exposure: before the image, e/Å², whose damage is weighed down; None for none.
         pixel_size_angstrom: of the prepared image.
         voltage_kv: for the damage.
+        told_um: mean defocus in the middle of the recorded image, as it was told.
     """
 
     view: TiltedView | None
@@ -57,6 +62,14 @@ class ImageCorrection:
     exposure: float | None
     pixel_size_angstrom: float
     voltage_kv: float
+    told_um: float = 0.0
+
+    def turned(self) -> ImageCorrection:
+        """The same with the other hand of the defocus gradient, about the middle of the recorded image."""
+        if self.view is None:
+            return self
+        optics = replace(self.view.optics, defocus_um=2 * self.told_um - self.view.optics.defocus_um)
+        return replace(self, view=replace(self.view, optics=optics, handedness=-self.view.handedness))
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class Corrections:
         defocus_um: mean defocus, or None.
         notes: for the user.
         record: for the sidecar.
+        hand: of the defocus gradient, 1 or -1, and what says it, empty where nothing does; None without --ctf.
     """
 
     images: tuple[ImageCorrection, ...] | None = None
@@ -76,6 +90,17 @@ class Corrections:
     defocus_um: float | None = None
     notes: tuple[str, ...] = ()
     record: dict[str, Any] | None = field(default=None)
+    hand: tuple[int, str] | None = None
+
+    def of_hand(self, hand: int, found: dict[str, Any]) -> Corrections:
+        """The same with a hand of the defocus gradient; ``found`` is what the images tell of it, for the record."""
+        if self.hand is None or self.record is None:
+            return self
+        images = self.images
+        if hand != self.hand[0] and images is not None:
+            images = tuple(image.turned() for image in images)
+        record = {**self.record, "ctf": {**self.record["ctf"], "defocus_hand": hand, "hand_by_images": found}}
+        return replace(self, images=images, record=record, hand=(hand, self.hand[1]))
 
 
 NO_CORRECTIONS = Corrections()
@@ -117,10 +142,9 @@ def ctf_of(
 def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:
     """Raise SettingsError where the CTF is to be corrected of images that are corrected already."""
     if settings.ctf != "none" and state not in (None, "uncorrected"):
-        what = {"flipped": "phase-flipped", "wiener": "Wiener-filtered", "none": "not in these images"}[state or ""]
         raise SettingsError(
-            f"--ctf {settings.ctf}: {source} says that the CTF is {what}, and correcting twice spoils it; leave out "
-            "--ctf, or give the stack with its CTF left in"
+            f"--ctf {settings.ctf}: {source} says that the CTF is {WORDS[state]}, and correcting twice spoils it; "
+            "leave out --ctf, or give the stack with its CTF left in"
         )
 
 
@@ -154,23 +178,23 @@ def corrections(
     microscope, assumed = _microscope(found[0].microscope if found else Microscope(), settings)
     how: Undoing = "flip" if settings.ctf == "none" else settings.ctf
     seen: list[TiltedView | None] = [None] * len(angles_deg)
+    told = [0.0] * len(angles_deg)
+    hand: tuple[int, str] | None = None
     if found is not None:
         ctf, path = found
-        hand = settings.defocus_hand or ctf.hand or 1
-        for number, (image, angle) in enumerate(zip(ctf.images, angles_deg, strict=True)):
-            place, turn_deg = _axis(places, number)
-            seen[number] = _view(image, microscope, (angle, turn_deg, hand), place, pixel)
-        who = "--defocus-hand" if settings.defocus_hand else path.name if ctf.hand else "as IMOD has it"
+        hand = _hand(ctf, path, settings)
+        seen = list(image_views(ctf, angles_deg, places, settings, hand[0]))
         told = [image.defocus_um for image in ctf.images]
+        who = f"hand {hand[0]:+d} ({hand[1]})" if hand[1] else "hand by the images"
         notes += [
             *ctf.notes,
             f"CTF: {_DONE[how]} in strips along the tilt axis, defocus {min(told):.3g} to {max(told):.3g} µm "
-            f"({path.name}), {_shown(microscope, assumed)}, hand {hand:+d} ({who})",
+            f"({path.name}), {_shown(microscope, assumed)}, {who}",
         ]
         record["ctf"] = {
             "how": how,
             "file": path.name,
-            "defocus_hand": hand,
+            "defocus_hand": hand[0],
             "wiener_snr": WIENER_SNR if how == "wiener" else None,
             **vars(microscope),
             "assumed": list(assumed),
@@ -185,14 +209,54 @@ def corrections(
     assert microscope.voltage_kv is not None
     exposures: list[float | None] = [None] * len(angles_deg) if doses is None else list(doses[0])
     made = tuple(
-        ImageCorrection(view, how, dose, pixel, microscope.voltage_kv)
-        for view, dose in zip(seen, exposures, strict=True)
+        ImageCorrection(view, how, dose, pixel, microscope.voltage_kv, defocus)
+        for view, dose, defocus in zip(seen, exposures, told, strict=True)
     )
-    state, defocus = (STATES[how], found[0].defocus_um) if found else (None, None)
-    return Corrections(made, state, defocus, tuple(notes), record)
+    state, mean = (STATES[how], found[0].defocus_um) if found else (None, None)
+    return Corrections(made, state, mean, tuple(notes), record, hand)
+
+
+def image_views(
+    ctf: Ctf, angles_deg: Sequence[float], places: Places, settings: ReconstructSettings, hand: int
+) -> tuple[TiltedView, ...]:
+    """Optics and tilt of prepared images, with a hand of the defocus gradient.
+
+    Args:
+        ctf: of the images.
+        angles_deg: of the images, as their files have them.
+        places: where they lie; the pixel size must be known.
+        settings: of the run.
+        hand: 1 or -1.
+    """
+    pixel = (places.pixel_size_angstrom or 0.0) * places.bin
+    microscope, _ = _microscope(ctf.microscope, settings)
+    made = []
+    for number, (image, angle) in enumerate(zip(ctf.images, angles_deg, strict=True)):
+        place, turn_deg = _axis(places, number)
+        made.append(_view(image, microscope, (angle, turn_deg, hand), place, pixel))
+    return tuple(made)
+
+
+def _hand(ctf: Ctf, path: Path, settings: ReconstructSettings) -> tuple[int, str]:
+    """The hand to begin with, and what says it; empty where the images are to say it."""
+    wish = settings.defocus_hand
+    if wish == "auto":
+        return ctf.hand or USUAL_HAND, ""
+    if wish is not None:
+        return wish, "--defocus-hand"
+    return (ctf.hand, path.name) if ctf.hand else (USUAL_HAND, "")
 
 
 _DONE = {"flip": "phases flipped", "multiply": "images multiplied by it", "wiener": "Wiener filter"}
+
+
+def corrected_layers(image: NDArray[np.float32], how: ImageCorrection, layers: Layers) -> NDArray[np.float32]:
+    """A prepared image corrected for each slab of z, shape ``(slabs, y, x)``, float32."""
+    assert how.view is not None
+    heights = layers.heights_um(how.view.angle_deg, how.view.handedness)
+    made = undo_ctf_in_depth(image, how.view, how.how, heights)
+    without = replace(how, view=None)
+    return np.stack([corrected(one, without) for one in made])
 
 
 def corrected(image: NDArray[np.float32], how: ImageCorrection) -> NDArray[np.float32]:

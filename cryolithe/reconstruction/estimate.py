@@ -49,7 +49,7 @@ def estimate(run: ResolvedJob, planned: Fit, started_seconds: float = 0.0) -> st
     (depth, height, width), settings = run.grid.shape, run.job.settings
     tilts = run.series.geometry.tilts
     output = output_bytes(run)
-    temporary = tilts * height * width * _FLOAT
+    temporary = run.preparation.copies * tilts * height * width * _FLOAT
     more = ""
     if settings.confidence:
         temporary += MEMBERS * math.prod(run.grid.shape) * (2 if settings.dtype == "float16" else _FLOAT)

@@ -201,7 +201,7 @@ def _method_demand(run: ResolvedJob, batch: int) -> Demand:
     iterative = run.job.settings.method == "sirt"
     wide = width + 2 * sirt_margin_px(depth) if iterative else width
     indices = _index_bytes(tilts * depth * wide, directions=2 if iterative else 1)
-    return Demand(indices, 5.0 * wide / width if iterative else 2.5, 4.0)
+    return Demand(indices, 5.0 * wide / width if iterative else 2.5, 4.0 * run.preparation.copies)
 
 
 def _index_bytes(points: int, directions: int = 1) -> int:
@@ -213,4 +213,4 @@ def image_workers_of(run: ResolvedJob) -> int:
     """Images to prepare at a time, with the host's cores in its memory."""
     budget = memory_budget_bytes(run.job.settings.max_memory if run.device.type == "cpu" else None, _CPU)
     threads = min(torch.get_num_threads(), usable_cores())
-    return image_workers(run.series.geometry.image_shape, threads, budget - BASE_BYTES)
+    return image_workers(run.series.geometry.image_shape, threads, budget - BASE_BYTES, run.preparation.copies)

@@ -16,6 +16,7 @@ from cryolithe.errors import ResourceError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.int8 import int8_scale
 from cryolithe.reconstruction.fitting import fit, image_workers_of
+from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.outputs import working_dtype
@@ -110,6 +111,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     plan = first_plan(run, fit(run), work)
     for text in (*run.series.notes, *offers(run.files.named), geometry_line(run)):
         watcher.note(text)
+    run = settled_hand(run, watcher.note)
     watcher.stage("Preparing images", run.series.geometry.tilts)
     stack = prepare_stack(run.series, run.preparation, None, lambda: watcher.advance(1), image_workers_of(run))
     held = HeldSlabs(run.grid.shape, working_dtype(run.job.settings))

@@ -33,6 +33,7 @@ from cryolithe.reconstruction.correcting import (
     ctf_of,
     refuse_twice,
 )
+from cryolithe.reconstruction.hand_evidence import HandEvidence
 from cryolithe.reconstruction.knowing import (
     NO_FACTS,
     SeriesFiles,
@@ -41,6 +42,7 @@ from cryolithe.reconstruction.knowing import (
     doses_to_weigh,
     told_facts,
 )
+from cryolithe.reconstruction.layers import Layers, make_layers
 from cryolithe.reconstruction.polarity import Contrast, Evidence
 from cryolithe.reconstruction.preparation import Preparation
 from cryolithe.reconstruction.sources import SourceFiles, Sources, find_sources, mirrored, read_sources
@@ -66,6 +68,7 @@ class Job:
         output: the volume to write; its sidecar has the ending .json.
         settings: everything else.
         evidence: of the polarity, where the stack is a part of a series that was looked at as a whole.
+        hand: what images tell of the hand of the defocus gradient, likewise.
         reading: through which the files are read, so that each is opened once however often the job is looked at.
     """
 
@@ -74,6 +77,7 @@ class Job:
     output: Path
     settings: ReconstructSettings
     evidence: Evidence | None = None
+    hand: HandEvidence | None = None
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 
     @property
@@ -355,14 +359,38 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     found = ctf_of(run.job.tilts, run.alignment, settings, run.job.reading)
     places = Places(how.views, how.tilt_axis_deg, how.bin, run.series.pixel_size_angstrom)
     made = corrections(found, doses_to_weigh(files, settings), angles, places, settings)
+    layers, told = _layers(run, made)
     facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made)
     return replace(
         run,
-        series=replace(run.series, notes=(*run.series.notes, *made.notes, *facts.notes)),
-        preparation=replace(how, corrections=made.images),
+        series=replace(run.series, notes=(*run.series.notes, *made.notes, *told, *facts.notes)),
+        preparation=replace(how, corrections=made.images, layers=layers),
         facts=facts,
         corrections=made,
     )
+
+
+def _layers(run: ResolvedJob, made: Corrections) -> tuple[Layers | None, tuple[str, ...]]:
+    """Slabs of z that are corrected by themselves, and what to tell of them; None for no 3-D CTF."""
+    settings, voxel = run.job.settings, run.voxel_size_angstrom
+    if not settings.ctf_3d:
+        return None, ()
+    if settings.ctf == "none":
+        raise SettingsError("--ctf-3d needs --ctf flip, multiply or wiener")
+    if settings.method != "fbp" or settings.projector != "torch":
+        what = f"--method {settings.method}" if settings.method != "fbp" else f"--projector {settings.projector}"
+        raise SettingsError(
+            f"--ctf-3d is for --method fbp with --projector torch, got {what}: each slab of z is back-projected from "
+            "images of its own; leave --ctf-3d out"
+        )
+    assert voxel is not None
+    assert made.images is not None
+    layers = make_layers(
+        run.grid.shape[0], voxel, made.images[0].voltage_kv, run.series.geometry.angles_deg, mirrored(settings)
+    )
+    slabs, thick = len(layers.planes), max(map(len, layers.planes))
+    said = f"{slabs} slabs of z of {thick} voxels" if slabs > 1 else "one slab of z: the volume is thin enough for it"
+    return layers, (f"3-D CTF: corrected anew for each of {said}" if slabs > 1 else f"3-D CTF: {said}",)
 
 
 def _precisions(

@@ -5,7 +5,6 @@ Options come first; where a file says something else, the run is refused. Files 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.doses import Exposures, read_exposures
 from cryolithe.formats.reading import Reading
-from cryolithe.known import FACTS, NOTHING, Known
+from cryolithe.formats.treated import WORDS, treated_ctf, weighted_doses
+from cryolithe.known import CTF_STATES, FACTS, NOTHING, Known
 from cryolithe.network.checkpoint import Model
 from cryolithe.reconstruction.correcting import NO_CORRECTIONS, Corrections
 from cryolithe.settings import ReconstructSettings
@@ -26,9 +26,6 @@ from cryolithe.tilts import TiltSeries
 OPTIONS = {"ctf": "ctf_state", "defocus": "defocus", "dose": "dose", "thickness": "specimen_thickness"}
 NAMES = {"ctf": "CTF", "defocus": "defocus", "dose": "dose", "thickness": "specimen thickness", "voxel": "voxel size"}
 ANGSTROM_PER_NM = 10.0
-# IMOD's ctfphaseflip leaves its name in the header, and programs around it call their output _ctfcorr.
-_FLIPPED = re.compile(r"ctf[ _-]*phase[ _-]*flip", re.IGNORECASE)
-_FLIPPED_NAME = re.compile(r"_ctfcorr(?![a-z])", re.IGNORECASE)
 # Numbers of an option and a file that differ by less say the same.
 SAME_DEFOCUS_UM, SAME_SHARE = 0.3, 0.1
 
@@ -100,6 +97,8 @@ def told_facts(
     """
     taken = model.network.config.input.known if model is not None else ()
     state, state_source = ctf_state(files, settings)
+    if state not in CTF_STATES:  # that no network knows
+        state = None
     if settings.ctf != "none":
         state, state_source = made.ctf_state, f"--ctf {settings.ctf}"
     used = (*taken, *(["dose"] if settings.dose_weight else []), *(["ctf"] if settings.ctf != "none" else []))
@@ -148,17 +147,13 @@ def ctf_state(files: SeriesFiles, settings: ReconstructSettings) -> tuple[str | 
     Raises:
         SettingsError: if --ctf-state and a file disagree.
     """
-    found, source = None, ""
-    if any(_FLIPPED.search(label) for label in files.series.labels):
-        found, source = "flipped", f"the header of {files.tilts.name}"
-    elif _FLIPPED_NAME.search(files.tilts.name):
-        found, source = "flipped", f"the name of {files.tilts.name}"
+    header = files.series.labels, files.series.ctf_corrected
+    found, source = treated_ctf(files.tilts, header, settings.alignment_files, files.reading)
     if settings.ctf_state is None:
         return found, source
     if found is not None and found != settings.ctf_state:
         raise SettingsError(
-            f"--ctf-state {settings.ctf_state}: {source} says that its CTF is phase-flipped; give --ctf-state {found}, "
-            "or leave it out"
+            f"--ctf-state {settings.ctf_state}: {source} says that its CTF is {WORDS[found]}; leave out --ctf-state"
         )
     return settings.ctf_state, "--ctf-state"
 
@@ -172,6 +167,12 @@ def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> tuple[t
     """
     if not settings.dose_weight:
         return None
+    weighted, who = weighted_doses(files.tilts, files.series.labels)
+    if weighted:
+        raise SettingsError(
+            f"--dose-weight: {who} says that the images are weighed by dose already, and twice is too much; leave it "
+            "out, or give the stack before mtffilter"
+        )
     sources: dict[str, str] = {}
     doses, _ = _exposures(files, settings, ("dose",), sources)
     if doses is None:
@@ -179,7 +180,8 @@ def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> tuple[t
             f"--dose-weight: no file tells the doses of these {len(files.angles_deg)} images; expected --dose (an "
             ".mdoc, RELION's .star, Warp's .xml or .tomostar), or one of them as ANGLES, --star or --warp"
         )
-    return doses, sources["dose"]
+    perhaps = f"; {who} tells of weights: those of each image's own frames, as is taken here" if who else ""
+    return doses, sources["dose"] + perhaps
 
 
 def _exposures(

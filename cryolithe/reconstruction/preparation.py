@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -27,7 +27,8 @@ from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, OutputError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import binned_size, clipped_sigma, fourier_crop, resample, rotate_axis, rotated_shape
-from cryolithe.reconstruction.correcting import ImageCorrection, corrected
+from cryolithe.reconstruction.correcting import ImageCorrection, corrected, corrected_layers
+from cryolithe.reconstruction.layers import Layers
 from cryolithe.sampling import reflected_rows
 from cryolithe.tilts import TiltSeries
 
@@ -57,6 +58,7 @@ class Preparation:
         aligned_shape: pixels ``(y, x)`` of an aligned image before binning; needed with ``views``.
         corrections: of each image's CTF and damage; None for none.
         shifts: of columns, that bending images back leaves by depth; None for none.
+        layers: slabs of z for which the CTF is corrected anew; None for none.
     """
 
     tilt_axis_deg: float = 0.0
@@ -68,6 +70,12 @@ class Preparation:
     aligned_shape: tuple[int, int] | None = None
     corrections: tuple[ImageCorrection, ...] | None = None
     shifts: ColumnShifts | None = None
+    layers: Layers | None = None
+
+    @property
+    def copies(self) -> int:
+        """How often each image is prepared."""
+        return 1 if self.layers is None else len(self.layers.planes)
 
     def image_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape ``(y, x)`` of a prepared image."""
@@ -80,34 +88,45 @@ class PreparedStack:
     """A prepared stack.
 
     Attributes:
-        pixels: the file, or the images themselves, float32, shape ``(tilt, y, x)``.
+        pixels: the file, or the images themselves, float32, shape ``(tilt, y, x)``; with slabs of z one such stack
+            after the other.
         geometry: angles and prepared image shape.
         sigma: standard deviation of the pixels of the whole series, outliers left out; 1 for a standardised stack.
         clip_level: deviation from the mean beyond which a pixel can only be a defect (a hot pixel, an X-ray); infinite
             for a standardised stack.
+        copies: stacks, one for each slab of z.
     """
 
     pixels: Path | NDArray[np.float32]
     geometry: TiltGeometry
     sigma: float
     clip_level: float
+    copies: int = 1
 
     def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """Rows of all tilts, shape ``(tilts, rows, X)``; rows beyond the image mirror it about its border."""
+        return self._rows(first_row, rows, self.copies // 2, 1)
+
+    def read_all_rows(self, first_row: int, rows: int) -> torch.Tensor:
+        """The same for all slabs of z, one after the other: ``(slabs * tilts, rows, X)``."""
+        return self._rows(first_row, rows, 0, self.copies)
+
+    def _rows(self, first_row: int, rows: int, copy: int, copies: int) -> torch.Tensor:
         height, width = self.geometry.image_shape
         indices = reflected_rows(first_row, rows, height)
         lowest, highest = int(indices.min()), int(indices.max())
-        block = np.empty((self.geometry.tilts, highest + 1 - lowest, width), dtype="<f4")
+        begin, count = copy * self.geometry.tilts, copies * self.geometry.tilts
+        block = np.empty((count, highest + 1 - lowest, width), dtype="<f4")
         if isinstance(self.pixels, Path):
             with self.pixels.open("rb") as file:
-                for tilt, part in enumerate(block):
+                for tilt, part in enumerate(block, start=begin):
                     file.seek((tilt * height + lowest) * width * _ITEM)
                     if file.readinto(part.data.cast("B")) != part.nbytes:
                         raise OutputError(
                             f"the temporary stack {self.pixels} was cut short while it was in use; run again"
                         )
         else:
-            block[:] = self.pixels[:, lowest : highest + 1]
+            block[:] = self.pixels[begin : begin + count, lowest : highest + 1]
         slab = block if len(indices) == block.shape[1] and indices[0] == lowest else block[:, indices - lowest]
         return torch.from_numpy(slab.astype(np.float32, copy=False))
 
@@ -119,9 +138,12 @@ class _Spread(NamedTuple):
     tail: float
 
 
-def image_workers(shape: tuple[int, int], threads: int, budget_bytes: int) -> int:
-    """How many images of a shape ``(y, x)`` can be prepared at a time, by memory and cores; at least one."""
-    return max(1, min(threads, budget_bytes // (_ARRAYS * _ITEM * shape[0] * shape[1])))
+def image_workers(shape: tuple[int, int], threads: int, budget_bytes: int, copies: int = 1) -> int:
+    """How many images of a shape ``(y, x)`` can be prepared at a time, by memory and cores; at least one.
+
+    Each is prepared in ``copies``, see `Preparation`.
+    """
+    return max(1, min(threads, budget_bytes // ((_ARRAYS + 2 * (copies - 1)) * _ITEM * shape[0] * shape[1])))
 
 
 def prepare_stack(
@@ -152,8 +174,11 @@ def prepare_stack(
         def prepare(number: int) -> _Spread:
             with reading:  # files that are read one by one need not stand several readers
                 image = _finite(series.image(number))
-            image = _prepared(without_border(image), how, number, statistics)
-            put(number, image)
+            image = without_border(image)
+            copies = [_prepared(image, how, number, statistics)] if how.copies == 1 else _in_layers(image, how, number)
+            for copy, one in enumerate(copies):
+                put(copy * geometry.tilts + number, one)
+            image = copies[how.copies // 2]
             release_pages(series.images)
             return _Spread(clipped_sigma(image) ** 2, float(np.quantile(np.abs(image), TAIL_QUANTILE)))
 
@@ -164,17 +189,25 @@ def prepare_stack(
         return found
 
     if path is None:
-        held = np.empty((geometry.tilts, *shape), dtype=np.float32)
+        held = np.empty((how.copies * geometry.tilts, *shape), dtype=np.float32)
         return _measured(held, geometry, spreads(held.__setitem__), how)
     try:
-        return _measured(path, geometry, _written(path, geometry, spreads), how)
+        return _measured(path, geometry, _written(path, geometry, how.copies, spreads), how)
     except OSError as error:
         raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
+
+
+def prepare_image(series: TiltSeries, how: Preparation, number: int) -> NDArray[np.float32]:
+    """One image of a series as it is prepared by itself, shape ``(y, x)``, its mean removed."""
+    image = _prepared(without_border(_finite(series.image(number))), how, number, None)
+    release_pages(series.images)
+    return image
 
 
 def _written(
     path: Path,
     geometry: TiltGeometry,
+    copies: int,
     spreads: Callable[[Callable[[int, NDArray[np.float32]], object]], list[_Spread]],
 ) -> list[_Spread]:
     """What ``spreads`` finds of the images that it puts into a new file."""
@@ -182,7 +215,7 @@ def _written(
     # A link in its place would lead the writing elsewhere.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o666)
     with os.fdopen(descriptor, "wb") as file:
-        os.truncate(file.fileno(), geometry.tilts * image_bytes)
+        os.truncate(file.fileno(), copies * geometry.tilts * image_bytes)
         return spreads(lambda number, image: _write_at(file.fileno(), image, number * image_bytes))
 
 
@@ -193,7 +226,7 @@ def _measured(
     if how.standardise_stack:
         return PreparedStack(pixels, geometry, 1.0, float("inf"))
     sigma = float(np.sqrt(np.mean([spread.variance for spread in spreads])))
-    return PreparedStack(pixels, geometry, sigma, defect_level(sigma, [spread.tail for spread in spreads]))
+    return PreparedStack(pixels, geometry, sigma, defect_level(sigma, [spread.tail for spread in spreads]), how.copies)
 
 
 def _each(work: Callable[[int], _T], count: int, workers: int) -> Iterator[_T]:
@@ -234,6 +267,14 @@ def _prepared(
     image = _in_place(image - image.mean(dtype=np.float64).astype(np.float32), how, number)
     image = _with_corrections(image, how, number)
     return image - image.mean(dtype=np.float64).astype(np.float32)
+
+
+def _in_layers(image: NDArray[np.float32], how: Preparation, number: int) -> list[NDArray[np.float32]]:
+    """A finite image, prepared for each slab of z."""
+    assert how.layers is not None and how.corrections is not None  # noqa: PT018
+    placed = _prepared(image, replace(how, corrections=None), number, None)
+    made = corrected_layers(placed, how.corrections[number], how.layers)
+    return [one - one.mean(dtype=np.float64).astype(np.float32) for one in made]
 
 
 def _with_corrections(image: NDArray[np.float32], how: Preparation, number: int) -> NDArray[np.float32]:

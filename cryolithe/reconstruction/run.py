@@ -21,6 +21,7 @@ from cryolithe.reconstruction.applying import make_method, network_rows_of, volu
 from cryolithe.reconstruction.ensemble import check_confidence, make_maps, reserve_members
 from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.fitting import Fit, fit, fit_slabs, image_workers_of, memory_table, predicted
+from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import (
     FREE_SETTINGS,
     Finished,
@@ -78,6 +79,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
             watcher.note(offer)
         watcher.note(geometry_line(run))
         watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
+        run = _handed(run, watcher)
         stack = _prepared(run, folder, watcher)
         plan = settled(run, stack, plan, watcher, folder.settle)
         prepared = time.monotonic()
@@ -238,6 +240,13 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
     return None
 
 
+def _handed(run: ResolvedJob, watcher: Watcher) -> ResolvedJob:
+    """With the hand of the defocus gradient; a resumed run finds the same one."""
+    if run.corrections.hand is not None:
+        watcher.stage("Looking for the hand of the defocus", 1)
+    return settled_hand(run, watcher.note)
+
+
 def _prepared(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> PreparedStack:
     """Prepare the stack; it is made anew by a resumed run, which gives the same values."""
     watcher.stage("Preparing images", run.series.geometry.tilts)
@@ -287,7 +296,7 @@ def make_slabs(
     def read(method: SlabMethod, start: int, stop: int) -> torch.Tensor:
         whole = stop - start + (start - stop) % method.row_multiple  # the last slab may end inside a block
         first, last = start - method.halo_px, start + whole + method.halo_px
-        return network_rows_of(stack, scale, first, last) if network else stack.read_rows(first, last - first)
+        return network_rows_of(stack, scale, first, last) if network else stack.read_all_rows(first, last - first)
 
     missing = _missing_rows(folder, height, plan["slab_rows"])
     dtype = working_dtype(run.job.settings)

@@ -84,12 +84,14 @@ class Held:
         pixel_size_angstrom: or None.
         notes: for the user.
         labels: texts of a header.
+        ctf_corrected: whether its flags say so.
     """
 
     images: Images
     pixel_size_angstrom: float | None = None
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    ctf_corrected: bool = False
 
 
 def mirrored(settings: ReconstructSettings) -> bool:
@@ -140,7 +142,7 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
         alignment = plain_alignment(angles_of(named, sections))
     viewing = of_denoised_images(named.tilts, mrc.labels)
     assumed = assumptions(named, None if _moving(named) else settings.tilt_axis)
-    told = Held(images, pixel, (*mrc.notes, *alignment.notes, *viewing, *assumed), mrc.labels)
+    told = Held(images, pixel, (*mrc.notes, *alignment.notes, *viewing, *assumed), mrc.labels, mrc.ctf_corrected)
     return _sources(files, told, alignment, settings)
 
 
@@ -181,6 +183,7 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
         (*told.notes, *left_out),
         None if used == tuple(range(sections)) else used,
         told.labels,
+        told.ctf_corrected,
     )
     return Sources(files, series, alignment, aligned)
 

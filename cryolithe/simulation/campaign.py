@@ -31,6 +31,7 @@ from cryolithe.formats.files import check_folder_name, make_folder, replacing
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
 from cryolithe.formats.star import Particle, write_particles
+from cryolithe.formats.treated import simulated_label
 from cryolithe.greys import DENSE_DARK
 from cryolithe.hashing import file_sha256
 from cryolithe.projector.classical import fbp_of_images
@@ -224,7 +225,7 @@ def write_series(
     voxel, plan = cell.voxel_size_angstrom, series.plan
     label = f"CryoLithe {__version__} simulated {name}, dense dark"
     for ending, images in (("", series.images), ("_EVN", series.even), ("_ODD", series.odd)):
-        write_stack(folder / f"{name}{ending}.mrc", images, voxel, label)
+        write_stack(folder / f"{name}{ending}.mrc", images, voxel, label + simulated_label(series.drawn.get("ctf")))
     write_angles_deg(folder / f"{name}.tlt", plan.angles_deg)
     defoci = [-optics.defocus_um for optics in series.optics] or [0.0] * len(plan.angles_deg)
     images_of_plan = [

@@ -1,0 +1,100 @@
+"""What was done to the CTF and the dose of a stack's images before, as far as their files say it.
+
+IMOD's ctfphaseflip leaves a label and a flag in the header, and programs around it call their output ``_ctfcorr``;
+mtffilter leaves a label of its dose weights. Deconvolved images (Warp, IsoNet) are called so, they or their folder.
+Tables of RELION have two columns for it. Our own simulated stacks say it in their label. AreTomo3 corrects volumes, not
+the stacks that it writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+
+from cryolithe.errors import InputError
+from cryolithe.formats.alignment_relion import find_series_table, series_facts
+from cryolithe.formats.reading import Reading
+from cryolithe.formats.star_tables import read_star
+
+# States of the CTF in words; of them "multiplied" is none that networks know.
+WORDS = {
+    "flipped": "phase-flipped",
+    "wiener": "Wiener-filtered",
+    "multiplied": "multiplied into the images",
+    "none": "not in these images",
+    "uncorrected": "left in the images",
+}
+_FLIPPED = re.compile(r"ctf[ _-]*phase[ _-]*flip", re.IGNORECASE)
+_SIMULATED = re.compile(r"^CryoLithe \S+ simulated .*, CTF (\w+)$")
+_PROJECTIONS = re.compile(r"^CryoLithe \S+ simulated, seed ")
+_NAMES = (
+    (re.compile(r"[_.-]ctfcorr(ected)?(?![a-z])", re.IGNORECASE), "flipped"),
+    (re.compile(r"(^|[_.-])deconv(olved|olution)?(?![a-z])", re.IGNORECASE), "wiener"),
+)
+_COLUMNS = {"rlnCtfDataArePhaseFlipped": "flipped", "rlnCtfDataAreCtfPremultiplied": "multiplied"}
+_IMAGES = "rlnMicrographName"
+_WEIGHTED = re.compile(r"mtffilter: dose weight", re.IGNORECASE)
+_WEIGHTED_NAME = re.compile(r"[_-]dw(?![a-z])", re.IGNORECASE)
+
+
+def simulated_label(ctf: str | None) -> str:
+    """The end of a simulated stack's label, with the state of its CTF by the recipe's name; None for projections."""
+    known = {"left": "uncorrected", "phase-flipped": "flipped", "wiener": "wiener", "none": "none", None: "none"}
+    return f", CTF {known[ctf]}"
+
+
+def treated_ctf(
+    tilts: Path, header: tuple[Sequence[str], bool], alignment: Mapping[str, Path], reading: Reading
+) -> tuple[str | None, str]:
+    """The state of the CTF in a stack (None: nothing says it), and what says it.
+
+    Args:
+        tilts: the stack, or the table that stands for it.
+        header: labels of the (first) image file, and whether its flags say that the CTF is corrected.
+        alignment: files of its alignment, by setting.
+        reading: through which files are read.
+    """
+    labels, flagged = header
+    here = f"the header of {tilts.name}"
+    for label in labels:
+        if found := _SIMULATED.match(label.strip()):
+            return (found.group(1), here) if found.group(1) in WORDS else (None, "")
+        if _PROJECTIONS.match(label.strip()):
+            return "none", here
+    if flagged or any(_FLIPPED.search(label) for label in labels):
+        return "flipped", here
+    for pattern, state in _NAMES:
+        if pattern.search(tilts.name):
+            return state, f"the name of {tilts.name}"
+    if tilts.parent.name.lower() == "deconv":
+        return "wiener", f"the folder {tilts.parent.name} of {tilts.name}"
+    table = alignment.get("star")
+    return (None, "") if table is None else _of_relion(table, tilts.name, reading)
+
+
+def weighted_doses(tilts: Path, labels: Sequence[str]) -> tuple[bool | None, str]:
+    """Whether images are weighed by dose already (None: perhaps, each by its own frames alone), and what says it."""
+    if any(_WEIGHTED.search(label) for label in labels):
+        return True, f"the header of {tilts.name}"
+    return (None, f"the name of {tilts.name}") if _WEIGHTED_NAME.search(tilts.name) else (False, "")
+
+
+def _of_relion(path: Path, name: str, reading: Reading) -> tuple[str | None, str]:
+    """What the columns of RELION's tables say, or the names of the images in them."""
+    try:
+        listed, found = series_facts(path, name, reading), find_series_table(path, name, reading)
+        tables = [table for table in reading(read_star, found) if len(table)]
+    except InputError:  # told when the alignment is read
+        return None, ""
+    for column, state in _COLUMNS.items():
+        values = [listed.get(column, "")]
+        values += [value for table in tables if column in table for value in table.text(column)]
+        if any(value.strip().lower() not in ("", "0", "0.0", "false", "none") for value in values):
+            return state, f"{column} of {found.name}"
+    for image in (value for table in tables if _IMAGES in table for value in table.text(_IMAGES)):
+        place = PurePath(image)
+        for pattern, state in _NAMES:
+            if pattern.search(place.name) or (state == "wiener" and place.parent.name.lower() == "deconv"):
+                return state, f"{place.name} in {found.name}"
+    return None, ""
