@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import mrcfile
@@ -21,6 +22,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.reconstruction import ensemble
 from cryolithe.reconstruction.doubt import (
+    LAW,
     MOMENTS,
     Chance,
     Ensemble,
@@ -40,6 +42,7 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.viewer.reader import read_layers
 from cryolithe.work.watcher import Silent
 
+ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (16, 40, 48)  # (z, y, x)
 WAVES = (-60.0, -45.0, -33.0, -20.0, -8.0, 3.0, 14.0, 27.0, 40.0, 52.0, 61.0)
 
@@ -424,6 +427,12 @@ def test_what_is_put_where_no_image_shows_it_is_unsupported():
     assert float(share[6:18, 4:12].median()) > 0.85
     assert float((share - plain)[6:18, 4:12].min()) > -0.05
     assert float((share - plain)[:, 28:].abs().mean()) < 0.05
+
+
+def test_the_law_in_use_is_the_one_that_the_benchmark_made():
+    made_by = json.loads((ROOT / "benchmarks" / "results" / "uncertainty.json").read_text())
+    assert made_by["law"] == asdict(LAW)
+    assert min(row["correlation"] for row in made_by["rows"].values()) >= 0.5
 
 
 def test_the_law_is_homogeneous_and_constant_volumes_are_no_trouble():

@@ -49,7 +49,7 @@ class Law:
     mirrored: float
 
 
-LAW = Law(total=0.15, unshared=0.64, mirrored=1.7)
+LAW = Law(total=0.16, unshared=0.68, mirrored=1.6)
 
 
 @dataclass(frozen=True)
