@@ -136,7 +136,7 @@ def main() -> None:
             for command in commands_of((ROOT / page).read_text(encoding="utf-8")):
                 steps.append(typed(page, command, place, programs))
         version = typed("", "cryolithe --version", folder, programs).output.strip().replace(", version", "")
-        before = " The program was installed before." if arguments.programs else ""
+        before = "\nThe program was installed before." if arguments.programs else ""
         told = f"{datetime.date.today().isoformat()}, {version}, {machine()}.{before}"
         arguments.output.write_text(page_of(steps, folder, told), encoding="utf-8")
 
