@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cryolithe.alignment import Alignment, VolumePlace, views
-from cryolithe.depth_shifts import depth_shifts
+from cryolithe.alignment import Alignment
 from cryolithe.device import choose_devices, choose_precision, network_precision
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.alignments import alignment_files, format_of_table
@@ -43,6 +42,7 @@ from cryolithe.reconstruction.knowing import (
     told_facts,
 )
 from cryolithe.reconstruction.layers import Layers, make_layers
+from cryolithe.reconstruction.placing import with_shifts, with_views
 from cryolithe.reconstruction.polarity import Contrast, Evidence
 from cryolithe.reconstruction.preparation import Preparation
 from cryolithe.reconstruction.sources import SourceFiles, Sources, find_sources, mirrored, read_sources
@@ -52,8 +52,6 @@ from cryolithe.tilts import TiltSeries
 
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
 FREE_SETTINGS = {"overwrite", "max_memory", "confidence", "preview", "dose", "ctf_file", *alignment_files()}
-# Shifts along the tilt axis that are left at some depth, and told.
-TOLD_PX = 0.25
 # Maps of `--confidence`, as their files end.
 MAP_KINDS = ("confidence", "error", "unsupported")
 
@@ -343,9 +341,9 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     x_tilt = 0.0 if abs(x_tilt) <= NO_TILT_DEG else x_tilt
     grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
     if sources.aligned:
-        preparation = _with_views(preparation, sources, settings, (depth, height, width))
+        preparation = with_views(preparation, sources, settings, (depth, height, width))
     if sources.alignment.local:
-        preparation, sources = _with_shifts(preparation, sources, settings, grid)
+        preparation, sources = with_shifts(preparation, sources, settings, grid)
     found = sources.files, sources.series, sources.alignment
     return _told(ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback))
 
@@ -415,38 +413,3 @@ def _depth_of_files(thickness_px: float | None, binning: int, width: int) -> int
             f"the alignment gives a thickness of {thickness_px:g} pixels, expected a positive one; give --thickness"
         )
     return max(1, round(thickness_px / binning))
-
-
-def _with_views(
-    preparation: Preparation, sources: Sources, settings: ReconstructSettings, shape: tuple[int, int, int]
-) -> Preparation:
-    """Say where each image is read; nothing where every image stays in place."""
-    raw = sources.series.geometry.image_shape
-    place = VolumePlace(shape, preparation.bin, sources.alignment.centre, mirrored(settings))
-    found = views(sources.alignment, raw, place)
-    if all(view.identity for view in found) and preparation.aligned_shape == raw:
-        return replace(preparation, aligned_shape=None)
-    return replace(preparation, views=found)
-
-
-def _with_shifts(
-    preparation: Preparation, sources: Sources, settings: ReconstructSettings, grid: VolumeGrid
-) -> tuple[Preparation, Sources]:
-    """Say how columns are shifted away from the volume's middle, and tell what is left of a local alignment."""
-    if preparation.views is None:
-        return preparation, sources
-    place = VolumePlace(grid.shape, preparation.bin, sources.alignment.centre, mirrored(settings))
-    shifts, left = depth_shifts(sources.alignment, preparation.views, place)
-    if shifts is not None and settings.projector != "torch" and settings.method != "network":
-        raise SettingsError(
-            f"--projector {settings.projector} cannot follow {sources.alignment.local}, whose shifts change by depth; "
-            "give --projector torch, or --no-local-alignment"
-        )
-    notes = []
-    if left > TOLD_PX:
-        notes.append(f"at the faces of the volume up to {left:.2f} pixels along the tilt axis are left")
-    if shifts is not None and preparation.standardise_stack:
-        notes.append("a model of another program follows them in the middle of the volume alone")
-    told = (f"local shifts in {sources.alignment.local}: {note}" for note in notes)
-    series = replace(sources.series, notes=(*sources.series.notes, *told))
-    return replace(preparation, shifts=shifts), replace(sources, series=series)

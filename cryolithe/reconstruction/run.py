@@ -73,12 +73,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         plan = _plan(run, folder, watcher)
         reserve(run, folder)
         reserve_members(run, folder)
-        for note in run.series.notes:
-            watcher.note(f"Note on {job.tilts.name}: {note}")
-        for offer in offers(run.files.named):
-            watcher.note(offer)
-        watcher.note(geometry_line(run))
-        watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
+        _tell(run, plan, watcher)
         run = _handed(run, watcher)
         stack = _prepared(run, folder, watcher)
         plan = settled(run, stack, plan, watcher, folder.settle)
@@ -109,6 +104,16 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     folder.remove()
     _preview(job, watcher)
     return finished
+
+
+def _tell(run: ResolvedJob, plan: dict[str, Any], watcher: Watcher) -> None:
+    """What was found in the files, what is assumed, and what the run will take."""
+    for note in run.series.notes:
+        watcher.note(f"Note on {run.job.tilts.name}: {note}")
+    for offer in offers(run.files.named):
+        watcher.note(offer)
+    watcher.note(geometry_line(run))
+    watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
 
 
 def _preview(job: Job, watcher: Watcher) -> None:
