@@ -62,6 +62,12 @@ class ColumnShifts:
         """Those of the tilts at the indices ``keep``."""
         return replace(self, values=self.values[np.asarray(keep)])
 
+    def mirrored(self, axis: str) -> ColumnShifts:
+        """Those of the mirrored series: along "x", where the signs of shifts turn, too, or along "y"."""
+        if axis == "x":
+            return replace(self, x_px=-self.x_px[::-1], values=-self.values[..., ::-1])
+        return replace(self, y_px=-self.y_px[::-1], values=self.values[:, ::-1])
+
     def of_points(self, z_px: torch.Tensor, x_px: torch.Tensor) -> torch.Tensor:
         """Shifts of points in the row (of several, the middle one): linear between nodes, constant beyond.
 
@@ -77,7 +83,7 @@ class ColumnShifts:
         plane = self.of_row().values[:, 0]
         places = [_scaled(points, nodes) for points, nodes in ((x_px, self.x_px), (z_px, self.z_px))]
         found = torch.nn.functional.grid_sample(
-            torch.from_numpy(plane)[None].to(z_px.device),
+            torch.from_numpy(np.ascontiguousarray(plane))[None].to(z_px.device),
             torch.stack(places, dim=-1)[None, None],
             mode="bilinear",
             padding_mode="border",

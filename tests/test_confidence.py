@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from tiny_series import ANGLES, bead_images, made, noise, refused, run, voxels, write_model, write_series
 
 import cryolithe
+from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, ResourceError
 from cryolithe.formats.half_volumes import find_half_volumes
 from cryolithe.formats.session_folder import read_session_folder
@@ -306,13 +307,23 @@ def test_an_odd_image_does_not_reach_the_even_half():
     assert first.shape[0] == len(even.tilts) == stack_of(stack_for(images, WAVES), even).geometry.tilts
 
 
+def uneven_shifts():
+    """Of columns, by depth and place."""
+    nodes = [np.linspace(-half, half, count) for half, count in ((6, 3), (4, 2), (10, 5))]
+    values = 2 * np.random.default_rng(3).standard_normal((len(WAVES), 3, 2, 5), dtype=np.float32)
+    return ColumnShifts(*nodes, values)
+
+
+@pytest.mark.parametrize("shifts", [None, uneven_shifts()], ids=["straight", "bent"])
 @pytest.mark.parametrize("height", [11, 12])
-def test_mirrors_are_exact_for_back_projection(height):
+def test_mirrors_are_exact_for_back_projection(height, shifts):
     stack = stack_for(np.random.default_rng(2).standard_normal((len(WAVES), height, 21)), WAVES)
+    stack = replace(stack, geometry=replace(stack.geometry, shifts=shifts))
     whole = back_projected(stack)
     for member in choose_members(WAVES)[2:]:
         again = turned_back(back_projected(stack_of(stack, member)), member)
-        assert np.abs(again - whole).max() < 1e-5 * np.abs(whole).max()
+        # The shadows of voxels in shifted columns come from a table of steps, which has no middle.
+        assert np.abs(again - whole).max() < (1e-5 if shifts is None else 3e-3) * np.abs(whole).max()
         rows = stack_of(stack, member).read_rows(-4, height + 8)  # what lies beyond the images mirrors them
         assert torch.equal(rows[:, 0], rows[:, 7])
 

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
-from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.preparation import PreparedStack
 
@@ -68,7 +67,7 @@ def choose_members(angles_deg: Sequence[float]) -> tuple[Member, ...]:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MemberStack(PreparedStack):
     """Some of the images of a prepared stack, or all of them mirrored; nothing is copied.
 
@@ -95,9 +94,18 @@ class MemberStack(PreparedStack):
 def stack_of(whole: PreparedStack, member: Member) -> MemberStack:
     """The stack of a member: sigma and the level of defects are those of the whole."""
     geometry = whole.geometry.select(np.array(member.tilts))
+    if member.mirror and geometry.shifts is not None:
+        geometry = replace(geometry, shifts=geometry.shifts.mirrored(member.mirror))
     if "x" in member.mirror:
-        geometry = TiltGeometry(tuple(-angle for angle in geometry.angles_deg), geometry.image_shape)
-    return MemberStack(whole.pixels, geometry, whole.sigma, whole.clip_level, whole, member)
+        geometry = replace(geometry, angles_deg=tuple(-angle for angle in geometry.angles_deg))
+    return MemberStack(
+        pixels=whole.pixels,
+        geometry=geometry,
+        sigma=whole.sigma,
+        clip_level=whole.clip_level,
+        whole=whole,
+        member=member,
+    )
 
 
 def known_of(run: ResolvedJob, member: Member) -> ResolvedJob:
