@@ -20,7 +20,7 @@ from projects import (
 from shared_data import SHARED, needs_shared
 from tiny_series import refused, run
 
-from cryolithe.alignment import Alignment, ImageAlignment, VolumePlace, rotation, views
+from cryolithe.alignment import Alignment, ImageAlignment, VolumePlace, largest_bend_px, rotation, views
 from cryolithe.errors import GeometryError, InputError
 from cryolithe.formats import read_angles_deg
 from cryolithe.formats.alignment_aretomo import read_aln
@@ -58,8 +58,21 @@ def test_the_same_series_in_warp_and_imod_has_opposite_angles_in_warp_s_sense():
     assert alignment.axis_deg == pytest.approx(83.22321)
     shift = np.array(rotation(-83.22321)) @ [51.38024 / 1.971, -95.60207 / 1.971]
     np.testing.assert_allclose(alignment.images[0].shift_px, -shift, atol=1e-3)
-    assert "GridMovementX" in alignment.notes[0]
+    # Its grids of movement and of warping were refined together: neither is applied without the specimen's extent.
+    assert "GridVolumeWarp needs VolumeDimensionsAngstrom" in alignment.notes[1]
+    assert alignment.local == ""
     assert recorded == pytest.approx(read_angles_deg(FORMATS / "imod_ts017" / "017.mdoc"), abs=0.01)
+
+
+@needs_shared
+def test_the_grids_of_a_real_series_move_it_by_some_pixels(tmp_path):
+    text = (FORMATS / "imod_ts017" / "017.xml").read_bytes().decode("utf-16")
+    told = text.replace("<TiltSeries ", '<TiltSeries VolumeDimensionsAngstrom="7600, 7300, 2400" ', 1)
+    (tmp_path / "017.xml").write_bytes(told.encode("utf-16"))
+    alignment = read_warp(tmp_path / "017.xml", 60, 1.971, image_shape=(3708, 3838))
+    assert alignment.local == "017.xml"
+    assert all(image.bend is not None and image.bend.deep for image in alignment.images)
+    assert 0.5 < largest_bend_px(alignment, (3708, 3838)) < 60
 
 
 @needs_shared
