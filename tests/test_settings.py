@@ -228,6 +228,7 @@ WRONG = {
     "dose": [["a"], 3],
     "specimen_thickness": [0, -80, 20_000, "thin", float("nan")],
     "ctf": ["flipped", 3],
+    "ctf_3d": ["perhaps"],
     "ctf_file": [["a"], 3],
     "defocus_hand": [0, 2, -1.5, "left"],
     "voltage": [0, 10_000, "high", float("nan")],
@@ -263,7 +264,7 @@ TEXTS = (
     "dose",
     "ctf_file",
 )  # a number is a name, too
-SWITCHES = ("confidence", "local_alignment", "dose_weight", "fix_nonfinite", "flip_z", "overwrite", "preview")
+SWITCHES = ("confidence", "ctf_3d", "local_alignment", "dose_weight", "fix_nonfinite", "flip_z", "overwrite", "preview")
 WRONG_CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
 
