@@ -75,7 +75,8 @@ def main() -> None:
     shown: list[dict[str, Any]] = []
     for path in sorted(arguments.results.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if "benchmark" not in result:  # scores of a model, which its card shows (docs/models.md)
+        # Scores of a model are shown by its card (docs/models.md); rows that go on elsewhere have no tables.
+        if "benchmark" not in result or "tables" not in result:
             continue
         if result["quick"] and not arguments.quick:
             continue
