@@ -147,7 +147,7 @@ def write(options: Any, runs: dict[str, Any], results: dict[str, Any]) -> None:
 
 def score(options: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
     """Score networks as they are, told everything and told nothing; those that take no facts once."""
-    networks = {name: load_model(name).network for name in options.networks}
+    networks = {Path(name).name: load_model(name).network for name in options.networks}
     config, _ = training(options, load_model(options.model).network, ())
     for state, series in examples_of(options, config).items():
         for name, network in networks.items():
