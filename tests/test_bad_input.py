@@ -1084,7 +1084,9 @@ def test_fewer_rows_are_made_at_a_time_when_memory_runs_out(name, place, monkeyp
     from cryolithe.reconstruction import methods
 
     more = {"SirtMethod": ("--method", "sirt", "--iterations", "3"), "FbpMethod": ("--method", "fbp")}
-    command = place.network(place.model, "--overwrite", *more.get(name, ()))
+    command = place.network(place.model, "--overwrite")
+    if name in more:
+        command = place.arguments("--thickness", 8, "--overwrite", *more[name])
     made(*command)
     expected = voxels(place.output)
     kind = getattr(methods, name)

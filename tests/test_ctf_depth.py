@@ -45,8 +45,9 @@ def imaged(depth, planes, hand):
 def words(folder, name, images, depth, *more):
     write_series(folder, images, ANGLES, name=name, pixel_size=PIXEL)
     (folder / f"{name}_CTF.txt").write_text(columns(ARETOMO, rows=[(DEFOCUS, DEFOCUS, 0.0)] * len(ANGLES)))
-    fbp = ("--method", "fbp", "--filter", "ramp", "--thickness", depth, "--device", "cpu", "--voltage", KV)
-    return (folder / f"{name}.mrc", folder / f"{name}.tlt", *fbp, *more, "-o", folder / f"{name}.rec.mrc")
+    fbp = ("--method", "fbp", "--filter", "ramp", "--thickness", depth, "--device", "cpu")
+    beam = ("--voltage", KV) if "--ctf" in more else ()
+    return (folder / f"{name}.mrc", folder / f"{name}.tlt", *fbp, *beam, *more, "-o", folder / f"{name}.rec.mrc")
 
 
 def volume(folder, name, images, depth, *more):
@@ -147,7 +148,9 @@ def test_slabs_are_refused_where_they_cannot_be(tmp_path):
     images = np.random.default_rng(0).standard_normal((len(ANGLES), ROWS, WIDTH)).astype(np.float32)
     given = words(tmp_path, "a", images, 20, "--ctf", "flip", "--ctf-3d")
     before = tree(tmp_path)
+    other = [word for word in given if word not in ("--method", "fbp", "--filter", "ramp")]
     for method in ("sirt", "network"):
-        refused(tmp_path, (*given, "--method", method), "--ctf-3d is for --method fbp", f"--method {method}")
-    refused(tmp_path, (*given, "--ctf", "none"), "--ctf-3d needs --ctf flip, multiply or wiener")
+        refused(tmp_path, (*other, "--method", method), "--ctf-3d is for --method fbp", f"--method {method}")
+    none = words(tmp_path, "a", images, 20, "--ctf-3d")
+    refused(tmp_path, none, "--ctf-3d needs --ctf flip, multiply or wiener")
     assert tree(tmp_path) == before

@@ -2,10 +2,10 @@
 
 import itertools
 
-import mrcfile
 import numpy as np
 import pytest
 import yaml
+from plain_mrc import new_mrc
 from test_settings import VALUES, flag
 from tiny_series import made, run, write_series
 
@@ -139,7 +139,7 @@ def test_the_library_refuses_it_too(function, words, what):
 def halves(tmp_path):
     rng = np.random.default_rng(1)
     for name in ("a", "b"):
-        with mrcfile.new(tmp_path / f"{name}.mrc") as file:
+        with new_mrc(tmp_path / f"{name}.mrc") as file:
             file.set_data(rng.standard_normal((16, 20, 24)).astype(np.float32))
             file.voxel_size = 10
             file.set_volume()

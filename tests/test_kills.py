@@ -246,7 +246,7 @@ def test_a_folder_whose_removal_was_cut_short(unfinished, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cryolithe.work.folder._delete", interrupted)
+        patch.setattr("cryolithe.work.folder.delete", interrupted)
         assert run(*unfinished.arguments()).exit_code == 130
     assert unfinished.output.exists()
     assert unfinished.partial.exists()
