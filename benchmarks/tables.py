@@ -81,7 +81,7 @@ def main() -> None:
         if result["quick"] and not arguments.quick:
             continue
         shown.append(result)
-        lines += section(result["benchmark"], result, arguments.results.name)
+        lines += section(path.stem, result, arguments.results.name)
     lines += losses_section(shown)
     made = wrapped("\n".join(lines).strip())
     if arguments.quick:
