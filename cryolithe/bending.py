@@ -87,6 +87,16 @@ def specimen_x_px(x_px: Floats, z_px: Floats | float, angle_deg: float) -> Float
     return np.asarray((x_px - z_px * math.sin(math.radians(angle_deg))) / cosine)
 
 
+def cell(place: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
+    """The node of ``count`` on a grid at or before a place, counted in steps, and how far after it that is.
+
+    Places beyond the outermost nodes are taken for these.
+    """
+    inside = np.clip(place, 0.0, count - 1.0)
+    first = np.minimum(inside.astype(np.int64), max(0, count - 2))
+    return first, inside - first
+
+
 def largest_px(bend: Bend, shape: tuple[int, int], z_px: float = 0.0) -> float:
     """The largest displacement in an image, pixels of the stack.
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-import scipy.interpolate
 import scipy.ndimage
 from numpy.typing import NDArray
 
@@ -185,8 +184,10 @@ def _bent(
     image: NDArray[np.float32], matrix_yx: NDArray[np.float64], start: NDArray[np.float64], nodes: _Nodes, order: int
 ) -> NDArray[np.float32]:
     """Read an image at displaced places; ``start`` is that of the first pixel without its displacement."""
+    from scipy.interpolate import RectBivariateSpline  # slow to import, and few images are bent
+
     height, width = nodes.shape
-    fields = [scipy.interpolate.RectBivariateSpline(nodes.y_px, nodes.x_px, part) for part in nodes.values[::-1]]
+    fields = [RectBivariateSpline(nodes.y_px, nodes.x_px, part) for part in nodes.values[::-1]]
     coefficients = scipy.ndimage.spline_filter(image, order, output=np.float64, mode="constant")
     made = np.empty(nodes.shape, dtype=np.float32)
     columns = np.arange(width, dtype=np.float64)

@@ -106,6 +106,13 @@ def test_completing_does_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["reconstruct", "info"])
+def test_a_command_does_not_wait_for_what_few_files_need(command):
+    """Splines of bent images and of Warp's grids."""
+    code = f"import sys, cryolithe.cli.{command}; sys.exit('scipy.interpolate' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_without_arguments_the_three_commands_to_start_with():
     result = CliRunner().invoke(main, [])
     assert result.exit_code == 0

@@ -9,7 +9,6 @@ files alone (it wants the two offsets) and leaves the numbering of sections to t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, N
 from cryolithe.formats.aln_sections import Dark, Sections, stack_places
 from cryolithe.formats.bends_aretomo import Patches, patch_bend, read_patches
 from cryolithe.formats.facts import Fact, alignment_facts
-from cryolithe.formats.files import PathLike, printable, read_text
+from cryolithe.formats.files import PathLike, finite_numbers, printable, read_text
 from cryolithe.formats.image_order import image_order
 
 LIMIT_BYTES = 50_000_000
@@ -146,12 +145,8 @@ def _offset(path: Path, header: dict[str, str], name: str) -> float:
 
 
 def _numbers(path: Path, line: int, text: str, count: int) -> list[float]:
-    words: Iterable[str] = text.split()
-    try:
-        values = [float(word) for word in words]
-    except ValueError:
-        values = []
-    if len(values) != count or not all(map(math.isfinite, values)):
+    values = finite_numbers(text.split())
+    if values is None or len(values) != count:
         raise FileFormatError(f"{path}, line {line}: expected {count} numbers, found '{printable(text)[:60]}'")
     return values
 

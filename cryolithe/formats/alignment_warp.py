@@ -7,7 +7,6 @@ So our angle is -a, A = Rz(-AxisAngle) and d = -A offset. Its grids: `cryolithe.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,7 +17,7 @@ from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
 from cryolithe.formats.bends_warp import NO_GRIDS, Grids, WarpBend, movement_of, read_grids, warping_of
 from cryolithe.formats.facts import Fact, alignment_facts
-from cryolithe.formats.files import PathLike, printable, read_small
+from cryolithe.formats.files import PathLike, finite_numbers, printable, read_small
 from cryolithe.formats.image_order import ImageOrder, image_order
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import read_star
@@ -201,13 +200,10 @@ def warp_number(path: Path, name: str, word: str) -> float:
     Raises:
         FileFormatError: for anything else.
     """
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    values = finite_numbers((word,))
+    if values is None:
         raise FileFormatError(f"{path}: expected numbers for {name}, found '{printable(word)[:40]}'")
-    return value
+    return values[0]
 
 
 def _read_tomostar(path: Path) -> _Values:

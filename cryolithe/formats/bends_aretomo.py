@@ -9,7 +9,6 @@ T is added, along each axis as a part of the raw image's size. So it is looked u
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from cryolithe.alignment import rotation
 from cryolithe.bending import Floats, RawBend
 from cryolithe.errors import FileFormatError
-from cryolithe.formats.files import printable
+from cryolithe.formats.files import finite_numbers, printable
 
 COLUMNS = 7
 # Weight of a patch at a distance of the whole image.
@@ -56,11 +55,8 @@ def read_patches(lines: Sequence[tuple[int, str]], images: int) -> tuple[Patches
     found: dict[int, list[list[float]]] = defaultdict(list)
     for number, text in lines:
         words = text.split()
-        try:
-            values = [float(word) for word in words]
-        except ValueError:
-            values = []
-        if len(values) != COLUMNS or not all(map(math.isfinite, values)):
+        values = finite_numbers(words)
+        if values is None or len(values) != COLUMNS:
             raise FileFormatError(f"line {number}: expected {COLUMNS} numbers, found '{printable(text)[:60]}'")
         if values[0] != int(values[0]) or not 0 <= values[0] < images:
             raise FileFormatError(f"line {number}: expected an image of 0 to {images - 1}, found {words[0][:20]}")

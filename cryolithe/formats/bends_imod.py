@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.bending import Floats, specimen_x_px
+from cryolithe.bending import Floats, cell, specimen_x_px
 from cryolithe.errors import FileFormatError
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import PathLike, printable, read_text
@@ -180,7 +180,7 @@ class LocalBend:
         row = y * math.cos(alpha) + z * math.sin(alpha)
         depth = z * math.cos(alpha) - y * math.sin(alpha)
         (left, across), (top, down) = (
-            _cell((place + middle - first) / step, count)
+            cell((place + middle - first) / step, count)
             for place, middle, first, step, count in zip(
                 (x, row),
                 self.middle_px,
@@ -215,10 +215,3 @@ def _projected(point: Floats, theta: Floats | float, alpha: Floats | float) -> F
     x, y, z = point
     depth = y * np.sin(alpha) + z * np.cos(alpha)
     return np.stack([x * np.cos(theta) + depth * np.sin(theta), y * np.cos(alpha) - z * np.sin(alpha)])
-
-
-def _cell(place: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
-    """The area at or before a place, and how far after it that is, as a part of the step."""
-    inside = np.clip(place, 0.0, count - 1.0)
-    first = np.minimum(inside.astype(np.int64), count - 2)
-    return first, inside - first

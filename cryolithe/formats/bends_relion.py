@@ -14,7 +14,6 @@ the image and w x h the grid (``src/jaz/tomography/motion/modular_alignment``):
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +22,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.bending import Field, Floats
+from cryolithe.bending import Field, Floats, cell
 from cryolithe.errors import FileFormatError
-from cryolithe.formats.files import printable
+from cryolithe.formats.files import finite_numbers, printable
 
 Kind = Literal["linear", "spline", "Fourier"]
 KIND, WIDTH, HEIGHT = "rlnTomoDeformationType", "rlnTomoDeformationGridSizeX", "rlnTomoDeformationGridSizeY"
@@ -84,8 +83,8 @@ def deformation_field(deformation: Deformation, text: str) -> Field:
     width, height = deformation.grid
     frequencies = _frequencies(deformation)
     wanted = {"linear": 3, "spline": 8 * width * height, "Fourier": 4 * len(frequencies)}[deformation.kind]
-    values = _vector(text)
-    if len(values) != wanted or not all(map(math.isfinite, values)):
+    values = finite_numbers(text.strip("[] \t\"'").replace(",", " ").split())
+    if values is None or len(values) != wanted:
         raise FileFormatError(
             f"expected {wanted} numbers in {COEFFICIENTS} for {deformation.kind} {width} x {height}, "
             f"found '{printable(text)[:60]}'"
@@ -98,13 +97,6 @@ def deformation_field(deformation: Deformation, text: str) -> Field:
     return partial(_fourier, frequencies, numbers.reshape(2, -1, 2))
 
 
-def _vector(text: str) -> Sequence[float]:
-    try:
-        return [float(word) for word in text.strip("[] \t\"'").replace(",", " ").split()]
-    except ValueError:
-        return ()
-
-
 def _linear(deformation: Deformation, numbers: Floats, x: Floats, y: Floats) -> Floats:
     rx, ry = x - deformation.image_px[0] / 2, y - deformation.image_px[1] / 2
     return np.stack(np.broadcast_arrays(numbers[0] * rx, numbers[1] * rx + numbers[2] * ry))
@@ -112,7 +104,7 @@ def _linear(deformation: Deformation, numbers: Floats, x: Floats, y: Floats) -> 
 
 def _spline(deformation: Deformation, nodes: Floats, x: Floats, y: Floats) -> Floats:
     (columns, u), (rows, v) = (
-        _cell(place * (count - 1) / size, count)
+        cell(place * (count - 1) / size, count)
         for place, count, size in zip((x, y), deformation.grid, deformation.image_px, strict=True)
     )
     total: Floats = np.zeros((2, *np.broadcast_shapes(x.shape, y.shape)))
@@ -122,13 +114,6 @@ def _spline(deformation: Deformation, nodes: Floats, x: Floats, y: Floats) -> Fl
             weights = (value_x * value_y, slope_x * value_y, value_x * slope_y, slope_x * slope_y)
             total += sum(weight * node[..., part] for part, weight in enumerate(weights))
     return total
-
-
-def _cell(place: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
-    """The node at or before a place on a grid, and how far after it that is."""
-    inside = np.clip(place, 0.0, count - 1.0)
-    first = np.minimum(inside.astype(np.int64), count - 2)
-    return first, inside - first
 
 
 def _hermite(t: Floats) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import numpy as np
-import scipy.interpolate
 from numpy.typing import NDArray
 
 from cryolithe.alignment import Matrix
-from cryolithe.bending import Floats, specimen_x_px
+from cryolithe.bending import Floats, cell, specimen_x_px
 from cryolithe.errors import FileFormatError
-from cryolithe.formats.files import printable
+from cryolithe.formats.files import finite_numbers, printable
 
 MOVEMENT = ("GridMovementX", "GridMovementY")
 WARPING = ("GridVolumeWarpX", "GridVolumeWarpY", "GridVolumeWarpZ")
@@ -223,32 +222,28 @@ def _axis(count: int, margin: float) -> Floats:
     return np.linspace(margin, 1 - margin, count)
 
 
-def _natural(nodes: Floats, values: Floats, place: float) -> Floats:
-    return np.asarray(scipy.interpolate.CubicSpline(nodes, values, bc_type="natural")(place))
+def _natural(nodes: Floats, values: Floats, places: Floats | float) -> Floats:
+    """Cubic splines with natural ends through ``values`` at ``nodes``, along the first axis."""
+    from scipy.interpolate import CubicSpline  # slow to import, and few files have grids
+
+    return np.asarray(CubicSpline(nodes, values, bc_type="natural")(places))
 
 
 def _weights(nodes: Floats, places: Floats) -> Floats:
     """What each node counts at places, by cubic splines with natural ends: shape ``(*places, nodes)``."""
     if len(nodes) == 1:
         return np.ones((*places.shape, 1))
-    return np.asarray(scipy.interpolate.CubicSpline(nodes, np.eye(len(nodes)), bc_type="natural")(places))
+    return _natural(nodes, np.eye(len(nodes)), places)
 
 
 def _at_dose(values: Floats, dose: float) -> Floats:
-    first, part = _cell(np.array(dose), len(values))
+    first, part = cell(np.array(dose * (len(values) - 1)), len(values))
     return np.asarray(values[first] * (1 - part) + values[min(int(first) + 1, len(values) - 1)] * part)
-
-
-def _cell(part: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
-    """The node at or before a part of an axis, and how far after it that is."""
-    place = np.clip(part, 0.0, 1.0) * (count - 1)
-    first = np.minimum(place.astype(np.int64), max(0, count - 2))
-    return first, place - first
 
 
 def _linear(block: Floats, parts: Sequence[Floats]) -> Floats:
     """A grid ``(z, y, x)`` between its nodes, at parts ``(x, y, z)`` of its axes."""
-    cells = [_cell(part, count) for part, count in zip(parts, block.shape[::-1], strict=True)]
+    cells = [cell(part * (count - 1), count) for part, count in zip(parts, block.shape[::-1], strict=True)]
     total: Floats = np.zeros(np.broadcast_shapes(*(part.shape for part in parts)))
     for step in itertools.product((0, 1), repeat=3):
         index: list[NDArray[np.int64]] = []
@@ -272,13 +267,10 @@ def _extent(root: ElementTree.Element, name: str, count: int) -> tuple[float, ..
 
 
 def _number(word: str, what: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    values = finite_numbers((word,))
+    if values is None:
         raise FileFormatError(f"expected numbers for {what}, found '{printable(word)[:40]}'")
-    return value
+    return values[0]
 
 
 def _whole(word: str, what: str) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 
 from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import FileFormatError, InputError, SettingsError
-from cryolithe.formats.files import printable, read_text
+from cryolithe.formats.files import finite_numbers, printable, read_text
 
 LIMIT_BYTES = 10_000_000
 ANGSTROM_PER_UM, NM_PER_UM = 1e4, 1e3
@@ -195,12 +195,8 @@ def _whole(path: Path, value: float) -> int:
 
 
 def _numbers(path: Path, line: str, least: int) -> list[float]:
-    words = line.split()
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        numbers = []
-    if len(numbers) < least or not all(map(math.isfinite, numbers)):
+    numbers = finite_numbers(line.split())
+    if numbers is None or len(numbers) < least:
         raise FileFormatError(
             f"{path}: expected at least {least} numbers in '{printable(line)[:40]}'; give the table of CTFFIND or "
             "AreTomo3 (_CTF.txt), IMOD's .defocus, RELION's .star or Warp's .xml"

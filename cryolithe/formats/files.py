@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -179,6 +180,15 @@ def make_folder(path: Path) -> bool:
 def printable(text: str) -> str:
     """Return ``text`` in one line without characters that could confuse a terminal."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def finite_numbers(words: Iterable[str]) -> list[float] | None:
+    """The numbers that ``words`` are; None where one of them is no number, or not finite."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        return None
+    return values if all(map(math.isfinite, values)) else None
 
 
 @contextmanager
