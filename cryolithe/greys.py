@@ -105,6 +105,10 @@ def grey_scale(sections: Iterable[NDArray[Any]]) -> GreyScale:
     return _scale(unit, background, medians, sides)
 
 
+# Maps of `reconstruct --confidence`, and the range of values in which each is shown.
+MAP_RANGES = {"confidence": (0.0, 1.0), "error": (0.0, 2.0), "unsupported": (0.0, 1.0)}
+
+
 def even_scale(low: float, high: float) -> GreyScale:
     """Greys that rise evenly from black to white between two values: for maps whose values mean something."""
     far = 1e4  # spreads: so far from its bend the curve is a line

@@ -20,6 +20,7 @@ from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.greys import MAP_RANGES
 from cryolithe.images import rotated_shape
 from cryolithe.inference import lift_network, shows_overflow
 from cryolithe.network.checkpoint import Model, load_model
@@ -53,7 +54,7 @@ from cryolithe.tilts import TiltSeries
 # Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
 FREE_SETTINGS = {"overwrite", "max_memory", "confidence", "preview", "dose", "ctf_file", *alignment_files()}
 # Maps of `--confidence`, as their files end.
-MAP_KINDS = ("confidence", "error", "unsupported")
+MAP_KINDS = tuple(MAP_RANGES)
 
 
 @dataclass(frozen=True)

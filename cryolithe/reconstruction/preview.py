@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 
 from cryolithe.formats import read_mrc
 from cryolithe.formats.ome_zarr import read_ome_zarr
-from cryolithe.greys import GreyScale, dark_sign, even_scale, told_polarity
+from cryolithe.greys import MAP_RANGES, GreyScale, dark_sign, even_scale, told_polarity
 from cryolithe.hashing import file_sha256
 from cryolithe.reconstruction.job import Job
 from cryolithe.report import drawn_source, plot_central_slices
 
-MAP_SCALES = {
-    "confidence": even_scale(0.0, 1.0),
-    "error": even_scale(0.0, 2.0),
-    "unsupported": even_scale(0.0, 1.0),
-}
-MAPS_TOLD = "maps from black to white: confidence 0 to 1, error 0 to 2 deviations, unsupported 0 to 1"
+_UNITS = {"error": " deviations"}
+MAPS_TOLD = "maps from black to white: " + ", ".join(
+    f"{kind} {low:g} to {high:g}{_UNITS.get(kind, '')}" for kind, (low, high) in MAP_RANGES.items()
+)
 
 
 def write_preview(job: Job, record: dict[str, Any], title: str = "") -> None:
@@ -41,7 +39,7 @@ def write_preview(job: Job, record: dict[str, Any], title: str = "") -> None:
     scales: list[GreyScale | None] = [None]
     for kind, path in job.maps.items():
         panels.append((kind, _upright(job, path)))
-        scales.append(MAP_SCALES[kind])
+        scales.append(even_scale(*MAP_RANGES[kind]))
     plot_central_slices(
         job.preview,
         panels,

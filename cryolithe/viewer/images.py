@@ -15,18 +15,15 @@ from cryolithe.formats.ome_zarr_reader import open_ome_zarr
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
 from cryolithe.formats.volume_kind import Seen, angles_beside
+from cryolithe.greys import MAP_RANGES
 from cryolithe.viewer.greys import middle_sections, shown_greys
 
 # What napari takes for a layer: data, arguments of the layer, its kind.
 LayerData = tuple[Any, dict[str, Any], str]
 
 HALVES = ("_EVN", "_ODD")
-# Maps beside a volume: the range of their values, and the colour into which they rise from nothing.
-MAPS = {
-    "_confidence": ((0.0, 1.0), (1.0, 1.0, 0.0)),
-    "_error": ((0.0, 2.0), (0.0, 0.8, 1.0)),
-    "_unsupported": ((0.0, 1.0), (1.0, 0.0, 0.6)),
-}
+# Maps beside a volume, and the colour into which they rise from nothing.
+MAPS = {"confidence": (1.0, 1.0, 0.0), "error": (0.0, 0.8, 1.0), "unsupported": (1.0, 0.0, 0.6)}
 UNIT = "angstrom"
 
 
@@ -58,9 +55,9 @@ def volume_layer(found: VolumeFile, visible: bool = True, record: dict[str, Any]
     size = found.voxel_size_angstrom
     sections = [np.asarray(voxels[z]) for z in middle_sections((voxels.shape[0], voxels.shape[1], voxels.shape[2]))]
     limits, colours = shown_greys(sections)
-    kind = next((kind for kind in MAPS if found.path.stem.endswith(kind)), None)
+    kind = next((kind for kind in MAPS if found.path.stem.endswith(f"_{kind}")), None)
     if kind is not None:
-        limits, colours = MAPS[kind][0], _colours(MAPS[kind][1])
+        limits, colours = MAP_RANGES[kind], _colours(MAPS[kind])
     meta = {
         **layer_place(size, found.origin_angstrom if size else (0.0, 0.0, 0.0)),
         "name": found.path.stem,
@@ -147,7 +144,8 @@ def _angle_layer(angles_deg: tuple[float, ...], place: dict[str, Any], name: str
 def _beside(found: VolumeFile) -> list[LayerData]:
     """Halves and maps, hidden at first; what is there but not usable is left out."""
     layers, record = [], read_record_beside(found.path)
-    for addition in (*HALVES, *MAPS):
+    maps = [f"_{kind}" for kind in MAPS]
+    for addition in (*HALVES, *maps):
         path = found.path.with_name(f"{found.path.stem}{addition}{found.path.suffix}")
         if not path.exists():
             continue
@@ -157,7 +155,7 @@ def _beside(found: VolumeFile) -> list[LayerData]:
             continue
         if other.told.content != "stack" and sorted(other.shape) == sorted(found.shape):
             # Maps have no record of their own, and are turned as the volume is.
-            layers.append(volume_layer(other, visible=False, record=record if addition in MAPS else None))
+            layers.append(volume_layer(other, visible=False, record=record if addition in maps else None))
     return layers
 
 
