@@ -19,7 +19,7 @@ import torch
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
 from quality import load_models
-from scenes import SCENES, make_case, placed_molecules
+from scenes import SCENES, Series, make_case, placed_molecules
 
 from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.fidelity import BANDS, best_gaussian, class_fidelity, region_masks
@@ -59,23 +59,6 @@ SNRS_DB = (-5.0, 0.0, 8.0)
 RECIPE_SCENES = tuple(scene for scene in SCENES if scene.recipe != "isolated_proteins")
 FBP, GAUSSIAN, ALONE, BEST = "FBP", "FBP + best Gaussian", "network alone", "best mix"
 PROMISE = -0.01
-
-
-@dataclass(frozen=True)
-class Series:
-    """A tilt series with its truth.
-
-    Attributes:
-        truth: dense = bright, shape ``(z, y, x)``.
-        labels: classes of its voxels, the same shape.
-        images: mean removed, dense = bright, shape ``(tilts, y, x)``.
-        angles_deg: of the images.
-    """
-
-    truth: Volume
-    labels: NDArray[np.uint8]
-    images: Volume
-    angles_deg: tuple[float, ...]
 
 
 @dataclass(frozen=True)

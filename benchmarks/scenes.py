@@ -52,6 +52,23 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class Series:
+    """A tilt series with its truth.
+
+    Attributes:
+        truth: dense = bright, shape ``(z, y, x)``.
+        labels: classes of its voxels, the same shape.
+        images: mean removed, dense = bright, shape ``(tilts, y, x)``.
+        angles_deg: of the images.
+    """
+
+    truth: Volume
+    labels: NDArray[np.uint8]
+    images: Volume
+    angles_deg: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Case:
     """One series as every method gets it, and what is known of it.
 

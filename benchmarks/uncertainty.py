@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from scenes import CONDITIONS, SCENES, Scene, isolated, make_case, placed_molecules
+from scenes import CONDITIONS, SCENES, Scene, Series, isolated, make_case, placed_molecules
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import nnls
 
@@ -56,16 +56,6 @@ CLASSES = {
 }
 # The window reads so many of its deviations to either side.
 TRUNCATE = 3.0
-
-
-@dataclass(frozen=True)
-class Series:
-    """A tilt series with its truth: shapes as in `scenes.Case`."""
-
-    truth: Volume
-    labels: NDArray[np.uint8]
-    images: Volume
-    angles_deg: tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 Series of the scenes of `quality.py` are reconstructed by `cryolithe.reconstruct` with `--wedge-trust full`, `auto` and
 `none`. The share that is right is the regression of the truth on the network's missing wedge, over that in the measured
-region: what `auto` estimates without a truth, from tilts that are left out, which lie nearer to what was measured than
-the missing wedge itself.
+region: what `auto` estimates without a truth, from tilts that are left out.
 """
 
 from __future__ import annotations
