@@ -41,6 +41,7 @@ def test_commands_and_their_options():
         ("models", "info"),
         ("models", "verify"),
         ("models", "shrink"),
+        ("models", "mean"),
     ],
 )
 def test_models(words):

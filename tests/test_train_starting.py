@@ -14,7 +14,7 @@ from cryolithe.errors import ModelError
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.config import config_to_dict
-from cryolithe.training.starting import grown_from, with_row_encoder_of
+from cryolithe.training.starting import grown_from, knowing_from, mean_network, with_row_encoder_of
 
 SMALL = RowSetConfig(
     InputWindow(5, context_taps=3), Head(1), 3, channels=6, row_hidden=8, row_features=4, combiner_width=10
@@ -91,3 +91,60 @@ def test_a_configuration_names_the_model_to_begin_with(tmp_path, key):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump({**config, "start": "small.safetensors"}))
     result = CliRunner().invoke(main, [*words, "--overwrite"])
     assert f"Error: {tmp_path / 'a.yaml'}: 'start' and '{key}' exclude each other; give one" in result.stderr
+
+
+def test_a_mean_lies_between_and_keeps_what_is_the_same():
+    one, two = fresh(SMALL, 1), fresh(SMALL, 2)
+    mean = mean_network([one, two], [1.0, 3.0])
+    for leaf, value in mean.state_dict().items():
+        expected = (one.state_dict()[leaf].double() + 3 * two.state_dict()[leaf].double()) / 4
+        torch.testing.assert_close(value, expected.to(value.dtype))
+    assert torch.equal(values(mean_network([one, one], [0.2, 0.7])), values(one))
+    knowing = dataclasses.replace(SMALL, input=dataclasses.replace(SMALL.input, known=("ctf", "dose")))
+    told = mean_network([one, knowing_from(one, fresh(knowing, 3))], [1, 1])
+    assert told.config == knowing
+    assert all(torch.equal(value, told.state_dict()[leaf]) for leaf, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("networks", "weights", "line"),
+    [
+        ([SMALL], [1.0], "needs two models or more"),
+        ([SMALL, SMALL], [1.0], "a weight for each, got 2, 1"),
+        ([SMALL, SMALL], [1.0, -1.0], "must be above 0, got 1, -1"),
+        ([SMALL, SMALL], [1.0, float("nan")], "must be above 0"),
+        ([SMALL, LARGE], [1.0, 1.0], "model 2 of a mean is another network than the others"),
+        ([SMALL, SliceSetConfig()], [1.0, 1.0], "model 2 of a mean is another network"),
+    ],
+)
+def test_what_has_no_mean_is_refused(networks, weights, line):
+    with pytest.raises(ModelError, match=line):
+        mean_network([fresh(config, 1) for config in networks], weights)
+
+
+def test_the_command_writes_a_mean_whose_card_tells_its_parts(tmp_path):
+    cards = [
+        {"molecules": ["a", "b"], "recipe": {"hold_out": ["c", "d"]}, "licence": "MIT", "fbp_share": 0.3},
+        {"molecules": ["a", "c"], "recipe": {"hold_out": ["d"]}, "licence": "MIT", "fbp_share": 0.4},
+    ]
+    for number, card in enumerate(cards):
+        save_network(tmp_path / f"{number}.safetensors", fresh(SMALL, number), card)
+    names = [str(tmp_path / f"{number}.safetensors") for number in range(2)]
+    words = ["models", "mean", *names, "-o", str(tmp_path / "mean.safetensors")]
+    result = CliRunner().invoke(main, [*words, "--weight", "1", "--weight", "3"])
+    assert result.exit_code == 0, result.output
+    assert "0.25 0 + 0.75 1" in result.output
+    made = load_model(str(tmp_path / "mean.safetensors"))
+    assert torch.equal(values(made.network), values(mean_network([fresh(SMALL, 0), fresh(SMALL, 1)], [1, 3])))
+    assert made.card["molecules"] == ["a", "b", "c"]
+    assert made.card["recipe"] == {"hold_out": ["d"]}
+    assert made.card["licence"] == "MIT"
+    assert "fbp_share" not in made.card
+    assert [part["weight"] for part in made.card["mean_of"]] == [0.25, 0.75]
+    assert [part["card"] for part in made.card["mean_of"]] == cards
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 2
+    assert "exists; give --overwrite" in again.stderr
+    wrong = CliRunner().invoke(main, [*words, "--overwrite", "--weight", "2"])
+    assert wrong.exit_code == 2
+    assert "a weight for each, got 2, 1" in wrong.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cryolithe.cli.complete import complete_any_model, complete_model
-from cryolithe.errors import CryoLitheError, OutputError
+from cryolithe.errors import CryoLitheError, ModelError, OutputError
 from cryolithe.formats.files import printable
 from cryolithe.hashing import file_sha256
 from cryolithe.models import (
@@ -41,6 +41,7 @@ def command() -> None:
       cryolithe models import DIR -o NAME     DIR holds config.json and checkpoint.pth of a published model
       cryolithe models verify NAME
       cryolithe models shrink NAME -o SMALL.safetensors
+      cryolithe models mean default mine.safetensors --weight 0.3 --weight 0.7 -o between.safetensors
     """
 
 
@@ -59,8 +60,7 @@ def shrink_model(name: str, output: Path, fbp_share: float | None, overwrite: bo
 
     from cryolithe.network.checkpoint import load_model, save_network
 
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists; give --overwrite to replace it or another name with -o")
+    _refuse_existing(output, overwrite)
     model = load_model(name)
     weights = model.network.state_dict().values()
     most = max(float(tensor.abs().max()) for tensor in weights)
@@ -71,6 +71,53 @@ def shrink_model(name: str, output: Path, fbp_share: float | None, overwrite: bo
     changed = sum(float((tensor - tensor.half().float()).square().sum()) for tensor in weights)
     share = (changed / sum(float(tensor.square().sum()) for tensor in weights)) ** 0.5
     click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB; weights are rounded by {share:.1e} of their size")
+
+
+@command.command("mean")
+@click.argument("names", nargs=-1, required=True, metavar="NAME NAME...", shell_complete=complete_model)
+@click.option("--weight", "weights", type=float, multiple=True, help="Of each model, in their order; else all alike.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.safetensors).")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def mean_of_models(names: tuple[str, ...], weights: tuple[float, ...], output: Path, overwrite: bool) -> None:
+    """Write the mean of the weights of models that went on from the same training.
+
+    A model that was adapted to other data forgets; its mean with the model that it began with keeps most of both.
+    """
+    from cryolithe.network.checkpoint import load_model, save_network
+    from cryolithe.training.starting import mean_network
+
+    _refuse_existing(output, overwrite)
+    models = [load_model(name) for name in names]
+    if foreign := [model.name for model in models if model.convention.record]:
+        raise ModelError(f"{foreign[0]} was imported from the published program, whose trainings have no mean")
+    weights = weights or (1.0,) * len(models)
+    network = mean_network([model.network for model in models], weights)
+    save_network(output, network, _mean_card([(m.card, m.name, m.sha256) for m in models], weights))
+    of = " + ".join(f"{weight / sum(weights):.3g} {model.name}" for model, weight in zip(models, weights, strict=True))
+    click.echo(f"{output}: {of}")
+
+
+def _mean_card(models: list[tuple[dict[str, Any], str, str]], weights: tuple[float, ...]) -> dict[str, Any]:
+    """Card of a mean: its models' own cards, what any of them was trained on and what all of them held out."""
+    cards = [card for card, _, _ in models]
+    held_out = [set(card.get("recipe", {}).get("hold_out", ())) for card in cards]
+    parts = [
+        {"model": name, "sha256": sha256, "weight": weight / sum(weights), "card": card}
+        for (card, name, sha256), weight in zip(models, weights, strict=True)
+    ]
+    same = [{key: card.get(key) for key in ("licence", "fbp_share")} for card in cards]
+    kept = {key: value for key, value in same[0].items() if value is not None and all(o[key] == value for o in same)}
+    return {
+        "mean_of": parts,
+        "molecules": sorted({molecule for card in cards for molecule in card.get("molecules", ())}),
+        "recipe": {"hold_out": sorted(set.intersection(*held_out))},
+        **kept,
+    }
+
+
+def _refuse_existing(output: Path, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists; give --overwrite to replace it or another name with -o")
 
 
 @command.command("list")

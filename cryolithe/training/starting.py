@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import torch
 
 from cryolithe.errors import ModelError
-from cryolithe.network import Network, NetworkConfig, RowSet
+from cryolithe.network import Network, NetworkConfig, RowSet, build_network
 
 WIDTHS = ("channels", "row_hidden", "row_features", "combiner_width")
 
@@ -53,6 +54,45 @@ def knowing_from(donor: Network, network: Network) -> Network:
     """
     network.load_state_dict({**network.state_dict(), **donor.state_dict()})
     return network
+
+
+def mean_network(networks: Sequence[Network], weights: Sequence[float]) -> Network:
+    """The weighted mean of the weights of networks that went on from the same training.
+
+    Such networks lie in one basin, so their mean computes something between them, mostly better than the mean of their
+    scores (Izmailov et al. 2018, "Averaging weights leads to wider optima"; Wortsman et al. 2022, "Robust fine-tuning
+    of zero-shot models"). Networks of separate trainings have no such mean. Where one of them takes facts about a
+    series, one that takes none is first made to take them without any effect.
+
+    Args:
+        networks: two or more that differ in nothing but whether they take facts.
+        weights: one for each, above 0; only their ratios matter.
+
+    Raises:
+        ModelError: if the networks are not of one kind, or the weights do not fit.
+    """
+    if len(networks) < 2 or len(networks) != len(weights):
+        raise ModelError(f"a mean needs two models or more and a weight for each, got {len(networks)}, {len(weights)}")
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise ModelError(f"weights of a mean must be above 0, got {', '.join(f'{weight:g}' for weight in weights)}")
+    config = next((network.config for network in networks if network.config.input.known), networks[0].config)
+    alike = []
+    for number, network in enumerate(networks, start=1):
+        if network.config != config and not takes_more_facts(network.config, config):
+            raise ModelError(
+                f"model {number} of a mean is another network than model 1; only trainings of one have one"
+            )
+        same = network.config == config
+        alike.append((network if same else knowing_from(network, build_network(config))).state_dict())
+    shares = [weight / sum(weights) for weight in weights]
+    mean = build_network(config)
+    mean.load_state_dict(
+        {
+            leaf: sum(share * state[leaf].double() for share, state in zip(shares, alike, strict=True)).to(value.dtype)
+            for leaf, value in mean.state_dict().items()
+        }
+    )
+    return mean
 
 
 def _without_facts(config: NetworkConfig) -> NetworkConfig:
