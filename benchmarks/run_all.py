@@ -24,7 +24,7 @@ SCRIPTS: dict[str, list[str]] = {
     "grid_lines": [],
     "fusion": [],
     "wedge": [],
-    "uncertainty": ["--models", "default", "fast", "cells"],
+    "uncertainty": ["--models", "default", "fast"],
     "memory": ["--rows", "128", "--max-memory", "3.2", "--methods", "network", "--evaluate", "512"],
     "speed": [],
     "real": [],

@@ -103,7 +103,7 @@ def table_of(rows: dict[str, dict[str, Any]]) -> Table:
 def main() -> None:
     """Reconstruct and compare."""
     made = parser("wedge", __doc__)
-    made.add_argument("--models", nargs="+", default=["default", "cells"])
+    made.add_argument("--models", nargs="+", default=["default"])
     made.add_argument("--scenes", nargs="+", default=[scene.title for scene in SCENES])
     made.add_argument("--series", type=int, default=1, help="of each scene")
     made.add_argument("--side", type=int, default=96)

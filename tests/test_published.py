@@ -554,7 +554,7 @@ def test_list_and_info(tmp_path, ramp, models_folder):
     result = models("list")
     assert result.exit_code == 0
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
-    assert set(lines) == {"name", "cells", "default", "draft", "fast", "general", "images", "theirs"}
+    assert set(lines) == {"name", "default", "draft", "fast", "general", "images", "theirs"}
     assert "bundled" in lines["default"]
     assert "SliceSet, bior3.1 x1, published" in lines["theirs"]
     assert load_model("theirs").sha256[:12] in lines["theirs"]
@@ -576,8 +576,8 @@ def test_verify(tmp_path, ramp, models_folder):
     result = models("verify")
     assert result.exit_code == 0, result.output
     verified = {line.split(":")[0] for line in result.stdout.splitlines()}
-    assert verified == {"cells", "default", "draft", "fast", "general", "images", "theirs"}
-    assert result.stdout.count("as recorded") == 7
+    assert verified == {"default", "draft", "fast", "general", "images", "theirs"}
+    assert result.stdout.count("as recorded") == 6
     path = models_folder / "theirs.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

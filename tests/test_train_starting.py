@@ -101,9 +101,10 @@ def test_a_mean_lies_between_and_keeps_what_is_the_same():
         torch.testing.assert_close(value, expected.to(value.dtype))
     assert torch.equal(values(mean_network([one, one], [0.2, 0.7])), values(one))
     knowing = dataclasses.replace(SMALL, input=dataclasses.replace(SMALL.input, known=("ctf", "dose")))
-    told = mean_network([one, knowing_from(one, fresh(knowing, 3))], [1, 1])
+    learned = knowing_from(one, fresh(knowing, 3))
+    told = mean_network([one, learned], [1, 1])
     assert told.config == knowing
-    assert all(torch.equal(value, told.state_dict()[leaf]) for leaf, value in one.state_dict().items())
+    assert all(torch.equal(value, told.state_dict()[leaf]) for leaf, value in learned.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -113,8 +114,8 @@ def test_a_mean_lies_between_and_keeps_what_is_the_same():
         ([SMALL, SMALL], [1.0], "a weight for each, got 2, 1"),
         ([SMALL, SMALL], [1.0, -1.0], "must be above 0, got 1, -1"),
         ([SMALL, SMALL], [1.0, float("nan")], "must be above 0"),
-        ([SMALL, LARGE], [1.0, 1.0], "model 2 of a mean is another network than the others"),
-        ([SMALL, SliceSetConfig()], [1.0, 1.0], "model 2 of a mean is another network"),
+        ([SMALL, LARGE], [1.0, 1.0], " of a mean is another network than the others"),
+        ([SMALL, SliceSetConfig()], [1.0, 1.0], " of a mean is another network"),
     ],
 )
 def test_what_has_no_mean_is_refused(networks, weights, line):

@@ -61,8 +61,8 @@ def mean_network(networks: Sequence[Network], weights: Sequence[float]) -> Netwo
 
     Such networks lie in one basin, so their mean computes something between them, mostly better than the mean of their
     scores (Izmailov et al. 2018, "Averaging weights leads to wider optima"; Wortsman et al. 2022, "Robust fine-tuning
-    of zero-shot models"). Networks of separate trainings have no such mean. Where one of them takes facts about a
-    series, one that takes none is first made to take them without any effect.
+    of zero-shot models"). Networks of separate trainings have no such mean. What only those have that take facts
+    about a series is the mean of theirs.
 
     Args:
         networks: two or more that differ in nothing but whether they take facts.
@@ -76,22 +76,17 @@ def mean_network(networks: Sequence[Network], weights: Sequence[float]) -> Netwo
     if not all(0 < weight < float("inf") for weight in weights):
         raise ModelError(f"weights of a mean must be above 0, got {', '.join(f'{weight:g}' for weight in weights)}")
     config = next((network.config for network in networks if network.config.input.known), networks[0].config)
-    alike = []
     for number, network in enumerate(networks, start=1):
         if network.config != config and not takes_more_facts(network.config, config):
-            raise ModelError(
-                f"model {number} of a mean is another network than model 1; only trainings of one have one"
-            )
-        same = network.config == config
-        alike.append((network if same else knowing_from(network, build_network(config))).state_dict())
-    shares = [weight / sum(weights) for weight in weights]
+            raise ModelError(f"model {number} of a mean is another network than the others; only those of one kind fit")
+    states = [network.state_dict() for network in networks]
     mean = build_network(config)
-    mean.load_state_dict(
-        {
-            leaf: sum(share * state[leaf].double() for share, state in zip(shares, alike, strict=True)).to(value.dtype)
-            for leaf, value in mean.state_dict().items()
-        }
-    )
+    weighted = {}
+    for leaf, value in mean.state_dict().items():
+        with_it = [(w, state[leaf].double()) for w, state in zip(weights, states, strict=True) if leaf in state]
+        whole = sum(weight for weight, _ in with_it)
+        weighted[leaf] = sum(weight / whole * values for weight, values in with_it).to(value.dtype)
+    mean.load_state_dict(weighted)
     return mean
 
 
