@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 from tiny_series import CONFIG, write_model, write_series
 
 from cryolithe.adapt import config as adapt_config
@@ -23,6 +24,7 @@ from cryolithe.adapt.checking import Check, best_of, check_of_record, why_not
 from cryolithe.adapt.cubes import Cube, Draw, draw_cube, layout_of
 from cryolithe.adapt.halves import Half, HalfSeries, image_snr_db
 from cryolithe.adapt.spectrum import ShellSums, cube_loss, fit_balance
+from cryolithe.adapt.turned import EDGE_PX, turned_ball, turned_series
 from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.geometry import TiltGeometry
@@ -32,7 +34,7 @@ from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.polarity import Evidence
 from cryolithe.reconstruction.preparation import PreparedStack
-from cryolithe.simulation import SpecimenRecipe, make_specimen, project
+from cryolithe.simulation import Specimen, SpecimenRecipe, make_specimen, project
 from cryolithe.training.dataset import Run
 
 torch.set_num_threads(1)
@@ -45,6 +47,7 @@ class Tiny(adapt_config.AdaptConfig):
 
     anchors: int = 2
     anchor_shape: tuple[int, int, int] = (12, 16, 16)
+    turned_px: tuple[int, int, int] = (24, 20, 24)
     held_cubes: int = 2
     checks: int = 1
     warmup_steps: int = 1
@@ -261,6 +264,53 @@ def test_tilts_that_are_left_out_are_not_seen_and_are_asked_for(tmp_path):
     assert cube.run.rows.shape[0] == len(ANGLES) - 6
     assert cube.seen_deg == (ANGLES[3], ANGLES[-4])
     assert cube.all_deg == (ANGLES[0], ANGLES[-1])
+
+
+def smooth_volume(shape=(26, 24, 30)):
+    return gaussian_filter(np.random.default_rng(1).standard_normal(shape), 1.5).astype(np.float32)
+
+
+def test_a_ball_that_is_turned_comes_back():
+    volume = smooth_volume()
+    whole = turned_ball(volume, np.eye(3))
+    assert whole.shape == (24, 24, 24)
+    inside = volume[1:25, :, 3:27]
+    at = np.s_[8:16, 8:16, 8:16]
+    assert np.corrcoef(whole[at].ravel(), inside[at].ravel())[0, 1] > 0.999
+    turn = Rotation.random(random_state=np.random.default_rng(2)).as_matrix()
+    there_and_back = turned_ball(turned_ball(volume, turn), turn.T)
+    fading = np.hypot(np.hypot(*np.ogrid[-11.5:12, -11.5:12]), np.arange(-11.5, 12)[:, None, None]) > 12 - EDGE_PX - 1
+    alike = np.corrcoef(there_and_back[~fading], whole[~fading])[0, 1]
+    assert alike > 0.995
+    # A quarter of a turn about y, exactly: what lay along z lies along x.
+    quarter = turned_ball(volume, Rotation.from_matrix([[0, 0, 1], [0, 1, 0], [-1, 0, 0]]).as_matrix())
+    expected = np.rot90(whole, -1, (0, 2))
+    assert min(np.abs(quarter - expected).max(), np.abs(quarter - np.rot90(whole, 1, (0, 2))).max()) < 1e-4
+
+
+def test_a_turned_volume_is_a_series_with_the_labs_noise_whose_truth_is_known(tmp_path):
+    images = smooth_images()
+    rng = np.random.default_rng(3)
+    noise = [gaussian_filter(rng.standard_normal(images.shape), (0, 1, 0)).astype(np.float32) for _ in range(2)]
+    series = series_of(tmp_path, (images + noise[0], images + noise[1]))
+    made = turned_series(torch.from_numpy(smooth_volume()), (series, range(60)), CONFIG.head, np.random.default_rng(4))
+    assert made.geometry.angles_deg == ANGLES
+    assert not made.noiseless
+    truth = CONFIG.head.volume(made.targets, made.shape).numpy()
+    clean = project(Specimen(truth, 1.0), ANGLES) * made.amplitude
+    clean -= clean.mean((1, 2), keepdims=True)
+    found = made.images.numpy()
+    slope = (found * clean).sum() / (clean * clean).sum()
+    assert slope == pytest.approx(1, abs=0.05)
+    rest = found - clean
+    expected = np.std(noise[0] - noise[1]) / 2 * made.amplitude / series.halves[0].divisor
+    assert rest.std() == pytest.approx(expected, rel=0.1)
+    # It is correlated along y, as the lab's is, and not along x.
+    along = [np.mean(rest * np.roll(rest, 1, axis)) / np.mean(rest**2) for axis in (1, 2)]
+    assert along[0] > 0.6
+    assert abs(along[1]) < 0.15
+    again = turned_series(torch.from_numpy(smooth_volume()), (series, range(60)), CONFIG.head, np.random.default_rng(4))
+    assert torch.equal(made.images, again.images)
 
 
 def test_a_series_that_is_too_small_is_refused(tmp_path):

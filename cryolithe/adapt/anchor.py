@@ -1,8 +1,10 @@
-"""The simulated half: plain specimens as in training, with white noise, or with the noise of the lab's own images."""
+"""The simulated half: plain specimens with white noise or that of the lab's own images, and cells, as in training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,8 +14,11 @@ from cryolithe.adapt.halves import HalfSeries
 from cryolithe.simulation import Molecule, make_specimen
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import plain_series
-from cryolithe.training.series import TrainingSeries, make_series
+from cryolithe.training.recipe_maker import recipe_maker
+from cryolithe.training.series import TrainingSeries, as_tensors, make_series
 
+# Kinds of series, in turn; the first ones are plain.
+KINDS, LAB_NOISE, CELLS = 3, 1, 2
 _NOISE_STREAM = 53
 
 
@@ -22,28 +27,33 @@ def anchor_series(
     config: AdaptConfig,
     training: TrainConfig,
     library: tuple[Molecule, ...],
+    cells: Callable[[], Callable[[int], TrainingSeries]],
     lab: tuple[HalfSeries, range, float | None],
 ) -> TrainingSeries:
-    """Draw a simulated series: every other one with the lab's noise, where half frames tell what that is.
+    """Draw a simulated series: every third of cells, every third with the lab's noise where half frames tell it.
 
     Args:
         number: of the series.
         config: of the adaptation.
         training: of the simulated half.
         library: molecules to place; procedural ones without any.
+        cells: gives what makes series of cells (`cells_maker`), which takes seconds; asked only where one is wanted.
         lab: a series of the lab, its rows to take noise from, the SNR of its images.
     """
     rng = np.random.default_rng([config.seed, number])
     series, rows, snr_db = lab
-    if number % 2 == 0 or not series.of_frames:
+    if number % KINDS == CELLS:
+        return as_tensors(cells()(number // KINDS), torch.device("cpu"))
+    if number % KINDS != LAB_NOISE or not series.of_frames:
         return plain_series(training, library, rng)
     specimen = make_specimen(training.specimens.recipe(), library, rng)
     even = series.halves[0]
     made = make_series(specimen, even.angles_deg, training.network_config().head)
     assert isinstance(made.images, torch.Tensor)
-    noise = _lab_noise(
+    noise = lab_noise(
         series, rows, tuple(made.images.shape), np.random.default_rng([config.seed, number, _NOISE_STREAM])
     )
+    noise = noise / max(float(noise.std()), 1e-6)
     wanted = snr_db if snr_db is not None else float(np.mean(USUAL_SNR_DB))
     factor = 10 ** (wanted / 20) / made.image_std
     noisy = made.images * factor + noise
@@ -53,10 +63,22 @@ def anchor_series(
     )
 
 
-def _lab_noise(series: HalfSeries, rows: range, shape: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:
-    """Noise of the lab's images, of unit variance in the mean over tilts: half of the difference of their halves.
+def cells_maker(training: TrainConfig, library: tuple[Molecule, ...]) -> Callable[[int], TrainingSeries]:
+    """What makes the series of cells: of the recipe's made-up molecules, and those of a library."""
+    made = recipe_maker(training, Path())
+    return replace(made, recipes=tuple((recipe, molecules + library) for recipe, molecules in made.recipes))
+
+
+def lab_noise(series: HalfSeries, rows: range, shape: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:
+    """Noise of the mean of the lab's two halves, in units of their images: half of the difference of the halves.
 
     What both halves share cancels; flips, shifts and the sign make many series of one.
+
+    Args:
+        series: in halves of frames.
+        rows: to take it from.
+        shape: ``(tilts, y, x)`` of what is wanted; smaller images are mirrored on.
+        rng: what chooses.
     """
     _, height, width = shape
     even, odd = (half.rows(rows.start, len(rows)) for half in series.halves)
@@ -71,7 +93,7 @@ def _lab_noise(series: HalfSeries, rows: range, shape: tuple[int, ...], rng: np.
     for axis in (1, 2):
         crop = crop.flip(axis) if rng.random() < 0.5 else crop
     sign = 1.0 if rng.random() < 0.5 else -1.0
-    return sign * crop / max(float(crop.std()), 1e-6)
+    return sign * crop
 
 
 def _mirrored(first: int, count: int, size: int) -> torch.Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 
 from cryolithe.adapt.cubes import Cube
 from cryolithe.adapt.spectrum import ShellSums
+from cryolithe.errors import OutputError
 from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
 from cryolithe.reconstruction.methods import Compute
@@ -81,6 +84,19 @@ def _plain(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     return math.nan if value is None else value
+
+
+def read_checks(path: Path, last_step: int) -> list[Check]:
+    """Checks of the run that goes on, up to a step.
+
+    Raises:
+        OutputError: if they are not there or damaged.
+    """
+    try:
+        found = [check_of_record(values) for values in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{path} cannot be read: {error}; give --overwrite to start anew") from error
+    return [check for check in found if check.step <= last_step]
 
 
 def why_not(check: Check, before: Check, most_loss_db: float) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cryolithe.adapt.halves import Half
 from cryolithe.network import NetworkConfig
 from cryolithe.network.config import config_to_dict
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.sections import (
     AugmentSettings,
     Chance,
+    DataSettings,
     LossSettings,
+    RecipeEntry,
     Section,
     SpecimenSettings,
     TiltSettings,
@@ -23,6 +24,9 @@ from cryolithe.training.sections import (
 # White noise of simulated images, which reaches to that of the series within these limits.
 USUAL_SNR_DB, LEAST_SNR_DB, MOST_SNR_DB = (-8.0, 5.0), -14.0, 10.0
 MOST_STEPS = 1_000_000
+# Recipes of cells by what the CTF has left in the lab's images; where nobody knows, as most labs have them.
+CELLS = {"flipped": "train_flipped", "wiener": "train_wiener", "uncorrected": "train_uncorrected"}
+USUAL_CTF = "flipped"
 
 
 class AdaptConfig(Section):
@@ -34,7 +38,11 @@ class AdaptConfig(Section):
         learning_rate: peak of the schedule (warm-up, then cosine to zero).
         warmup_steps: of it.
         ema_decay: decay of the averaged weights, which are the ones checked and written.
-        own_weight: of the lab's series in the loss; the rest is that of simulated ones. Their gradients are noisier.
+        own_weight: of the lab's series in the loss; their gradients are noisier than those of simulated ones.
+        turned_weight: of the network's own volumes, turned and imaged anew (`cryolithe.adapt.turned`), in a step that
+            has one; 0 for none. The rest of the loss is that of simulated series.
+        turned_chance: how often a step has one.
+        turned_px: largest edges (z, y, x) of the volume that is turned, in voxels, its faces included.
         own_runs: cubes of the lab's series in a step.
         anchor_runs: of simulated series in a step.
         cube_px: largest edges (z, y, x) of a cube in voxels, its faces included.
@@ -55,6 +63,9 @@ class AdaptConfig(Section):
     warmup_steps: int = Field(20, ge=0)
     ema_decay: float = Field(0.98, ge=0, lt=1)
     own_weight: float = Field(0.25, gt=0, lt=1)
+    turned_weight: float = Field(0.15, ge=0, lt=1)
+    turned_chance: Chance = 0.5
+    turned_px: tuple[int, int, int] = (64, 64, 64)
     own_runs: int = Field(1, ge=1)
     anchor_runs: int = Field(1, ge=1)
     cube_px: tuple[int, int, int] = (64, 48, 64)
@@ -68,24 +79,31 @@ class AdaptConfig(Section):
     checks: int = Field(5, ge=1)
     most_loss_db: float = Field(0.1, ge=0)
 
+    @model_validator(mode="after")
+    def _something_is_simulated(self) -> AdaptConfig:
+        if self.own_weight + self.turned_weight >= 1:
+            raise ValueError(
+                f"own_weight and turned_weight together must be below 1, got {self.own_weight + self.turned_weight:g}"
+            )
+        return self
+
     @property
     def most_steps(self) -> int:
         """Steps that no adaptation reaches, where there is no number."""
         return MOST_STEPS if self.steps is None else self.steps
 
 
-def anchor_config(
-    config: AdaptConfig, network: NetworkConfig, angles_deg: Sequence[float], snr_db: float | None
-) -> TrainConfig:
-    """The training of the simulated half: plain specimens with tilts and noise like those of a series.
+def anchor_config(config: AdaptConfig, network: NetworkConfig, half: Half, snr_db: float | None) -> TrainConfig:
+    """The training of the simulated half: plain specimens with tilts and noise like those of a series, and cells.
 
     Args:
         config: of the adaptation.
         network: that is adapted.
-        angles_deg: of the series.
+        half: of the series: its angles, and what is known of its CTF.
         snr_db: of its images; None where nobody knows.
     """
-    angles = np.sort(np.asarray(angles_deg, dtype=np.float64))
+    angles = np.sort(np.asarray(half.angles_deg, dtype=np.float64))
+    cells = CELLS.get(half.known.ctf_state or USUAL_CTF, CELLS[USUAL_CTF])
     reach = float(np.clip((angles[-1] - angles[0]) / 2, 5.0, 80.0))
     step = float(np.clip(np.median(np.diff(angles)), 0.5, reach))
     noise = USUAL_SNR_DB
@@ -98,6 +116,7 @@ def anchor_config(
     return TrainConfig(
         network=config_to_dict(network),
         specimens=SpecimenSettings(shape=config.anchor_shape),
+        data=DataSettings(plain_weight=1.0, recipes=(RecipeEntry(path=cells),)),
         tilts=TiltSettings(reach_deg=(0.85 * reach, reach), step_deg=(step, step)),
         series=config.anchors,
         snr_db=noise,

@@ -10,27 +10,27 @@ NAME.run/best.safetensors, train.csv, validation.csv, fsc.png, tensorboard/
 from __future__ import annotations
 
 import copy
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cryolithe.adapt.anchor import anchor_series
-from cryolithe.adapt.checking import Check, best_of, check_network, check_of_record, cube_volume, why_not
+from cryolithe.adapt.anchor import anchor_series, cells_maker
+from cryolithe.adapt.checking import Check, best_of, check_network, cube_volume, read_checks, why_not
 from cryolithe.adapt.config import AdaptConfig, anchor_config
 from cryolithe.adapt.cubes import Cube, Draw, Layout, draw_cube, layout_of
 from cryolithe.adapt.figure import draw_checks
 from cryolithe.adapt.halves import HalfSeries, image_snr_db
 from cryolithe.adapt.spectrum import Balance, cube_loss, fit_balance
-from cryolithe.errors import InputError, ModelError, OutputError
+from cryolithe.adapt.turned import Turned, turned_series
+from cryolithe.errors import InputError, ModelError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Network
 from cryolithe.network.checkpoint import Model
@@ -65,8 +65,10 @@ NOISE_ROWS = 128
 LEAST_DEVIATIONS = 4.0
 LEFTOVERS = ("*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "checks.json", "config.json",
              "fsc.png", "tensorboard/events.*")  # fmt: skip
+# What a step learns from: a cube of the lab's, a simulated run, a place whose volume is turned.
+Lesson = Cube | Run | Turned
 CHECK_FIELDS = ("step", "fsc_half", "fsc_left_out", "anchor_db", *SUMMARY)
-_CUBE_STREAM, _ANCHOR_STREAM, _FIT_STREAM, _HELD_STREAM = 61, 67, 71, 73
+_CUBE_STREAM, _ANCHOR_STREAM, _FIT_STREAM, _HELD_STREAM, _TURN_STREAM = 61, 67, 71, 73, 79
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class _Material:
     """All that steps and checks need, made before the first one."""
 
     layouts: Sequence[Layout]
+    turned_layouts: Sequence[Layout]
+    noise_rows: Sequence[range]
     balance: Balance
     anchors: Sequence[TrainingSeries]
     training: TrainConfig
@@ -167,7 +171,7 @@ def adapt(work: Adaptation) -> Outcome:
     return recorder.finish(state)
 
 
-def _task(work: Adaptation, made: _Material, state: TrainState) -> Task[TrainState, list[Cube | Run]]:
+def _task(work: Adaptation, made: _Material, state: TrainState) -> Task[TrainState, list[Lesson]]:
     weights = band_weights(made.training).to(work.place.device)
     timed = work.config.steps is None
     return Task(
@@ -209,17 +213,24 @@ def _prepare(work: Adaptation) -> _Material:
             f"({balance.deviations:.1f} sigma where it is clearest, expected {LEAST_DEVIATIONS:g} or more), so that "
             "one cannot teach the other; check that they are halves of one series, and the angles, axis and alignment"
         )
-    some = layouts[0].training
-    some = range(max(some.start, (len(some) - NOISE_ROWS) // 2), some.stop)[:NOISE_ROWS]
-    lab = (work.series[0], some, image_snr_db(work.series[0], some))
-    training = anchor_config(config, network.config, work.series[0].halves[0].angles_deg, lab[2])
+    turned = [layout_of(one, network.config, config.turned_px, config.held_share) for one in work.series]
+    noise_rows = [_noise_rows(layout.training) for layout in layouts]
+    lab = (work.series[0], noise_rows[0], image_snr_db(work.series[0], noise_rows[0]))
+    training = anchor_config(config, network.config, work.series[0].halves[0], lab[2])
     work.watcher.stage("Simulating specimens", config.anchors + 1)
+    cells = cache(partial(cells_maker, training, work.library))
     anchors = []
     for number in range(config.anchors):
-        anchors.append(anchor_series(number, config, training, work.library, lab))
+        anchors.append(anchor_series(number, config, training, work.library, cells, lab))
         work.watcher.advance(1)
     examples = validation_set(training, Path(), work.library)
-    return _Material(layouts, balance, anchors, training, _held_cubes(work, layouts), examples)
+    held = _held_cubes(work, layouts)
+    return _Material(layouts, turned, noise_rows, balance, anchors, training, held, examples)
+
+
+def _noise_rows(training: range) -> range:
+    """Rows in the middle of those that are learned from."""
+    return range(max(training.start, (len(training) - NOISE_ROWS) // 2), training.stop)[:NOISE_ROWS]
 
 
 def _held_cubes(work: Adaptation, layouts: Sequence[Layout]) -> list[Cube]:
@@ -236,11 +247,11 @@ def _held_cubes(work: Adaptation, layouts: Sequence[Layout]) -> list[Cube]:
     return cubes
 
 
-def _batches(work: Adaptation, made: _Material, first_step: int) -> Generator[list[Cube | Run], None, None]:
+def _batches(work: Adaptation, made: _Material, first_step: int) -> Generator[list[Lesson], None, None]:
     """What each step learns from: cubes of the lab's series and runs of simulated ones, by the step's own numbers."""
     config, network = work.config, work.model.network.config
     for step in range(first_step, config.most_steps):
-        batch: list[Cube | Run] = []
+        batch: list[Lesson] = []
         for number in range(config.own_runs):
             rng = np.random.default_rng([config.seed, _CUBE_STREAM, step, number])
             chosen = int(rng.integers(len(work.series)))
@@ -251,14 +262,22 @@ def _batches(work: Adaptation, made: _Material, first_step: int) -> Generator[li
             rng = np.random.default_rng([config.seed, _ANCHOR_STREAM, step, number])
             series = made.anchors[int(rng.integers(len(made.anchors)))]
             batch.append(draw_run(series, made.training, network, rng))
+        seed = (config.seed, _TURN_STREAM, step)
+        rng = np.random.default_rng(seed)
+        if config.turned_weight and rng.random() < config.turned_chance:
+            chosen = int(rng.integers(len(work.series)))
+            layout = made.turned_layouts[chosen]
+            cube = draw_cube(work.series[chosen], layout, Draw(layout.training), rng)
+            batch.append(Turned(cube, chosen, (*seed, 1)))
         yield batch
 
 
 def _gradient(
-    state: TrainState, batch: Sequence[Cube | Run], work: Adaptation, made: _Material, weights: torch.Tensor
+    state: TrainState, batch: Sequence[Lesson], work: Adaptation, made: _Material, weights: torch.Tensor
 ) -> float:
-    """Gradient of the loss of a batch: the mean of the lab's cubes and that of simulated runs, by their weights."""
+    """Gradient of the loss of a batch: of the lab's cubes, simulated runs and a turned volume, by their weights."""
     config, place = work.config, work.place
+    simulated_weight = (1 - config.own_weight - config.turned_weight) / config.anchor_runs
     window = work.model.network.config.input.ramp_window
 
     def losses() -> Iterator[torch.Tensor]:
@@ -268,11 +287,23 @@ def _gradient(
                 loss = cube_loss(volume, one, made.balance, window, config.wedge_weight)
                 yield config.own_weight / config.own_runs * loss
             else:
-                simulated = gather_for(one, state.network, place)
+                run = _turned_run(one, state, work, made) if isinstance(one, Turned) else one
+                weight = config.turned_weight if isinstance(one, Turned) else simulated_weight
+                simulated = gather_for(run, state.network, place)
                 loss = batch_loss(state.network, simulated, weights, place.precision, made.training.loss)
-                yield (1 - config.own_weight) / config.anchor_runs * loss
+                yield weight * loss
 
     return gradient(state, losses())
+
+
+def _turned_run(one: Turned, state: TrainState, work: Adaptation, made: _Material) -> Run:
+    """A run of the series that a place's volume, as the averaged weights make it, gives when it is turned."""
+    network = work.model.network.config
+    with torch.no_grad():
+        volume = cube_volume(state.averaged, one.cube, work.place).cpu()
+    rng = np.random.default_rng(one.seed)
+    lab = (work.series[one.series], made.noise_rows[one.series])
+    return draw_run(turned_series(volume, lab, network.head, rng), made.training, network, rng)
 
 
 def _update(state: TrainState, config: AdaptConfig, training: TrainConfig, rate: float) -> float:
@@ -288,7 +319,7 @@ class _Recorder(Recorder):
     def __init__(self, work: Adaptation, made: _Material, state: TrainState, decides: dict[str, Any]) -> None:
         self.work, self.made, self.decides = work, made, decides
         super().__init__(work.folder, (STEP_FIELDS, CHECK_FIELDS), state.step if work.resume else None, LEFTOVERS)
-        self.checks = _read_checks(work.folder / "checks.json", state.step) if work.resume else []
+        self.checks = read_checks(work.folder / "checks.json", state.step) if work.resume else []
         self.check_seconds, self._share, self._shown, self._count = 0.0, 0.0, 0.0, work.config.checks
         write_json(work.folder / "config.json", decides)
 
@@ -390,16 +421,3 @@ class _Recorder(Recorder):
 
     def _save(self, state: TrainState) -> None:
         write_state(self.folder / "state.safetensors", state, FORMAT, self.decides)
-
-
-def _read_checks(path: Path, last_step: int) -> list[Check]:
-    """Checks of the run that goes on, up to a step.
-
-    Raises:
-        OutputError: if they are not there or damaged.
-    """
-    try:
-        found = [check_of_record(values) for values in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{path} cannot be read: {error}; give --overwrite to start anew") from error
-    return [check for check in found if check.step <= last_step]
