@@ -256,6 +256,14 @@ def test_rows_held_back_are_never_read_for_learning(tmp_path, monkeypatch):
         assert max(first + count for first, count in read) <= part.stop
 
 
+@pytest.mark.parametrize("height", [72, 101, 150, 260, 600])
+def test_larger_cubes_of_a_series_leave_as_many_rows_alone(tmp_path, height):
+    """What is turned comes from larger cubes than those compared: never from rows that checks look at."""
+    series = series_of(tmp_path, [smooth_images((height, SHAPE[2]))] * 2)
+    small, large = (layout_of(series, CONFIG, edges, 0.25) for edges in ((64, 48, 64), (64, 64, 64)))
+    assert large.training.stop <= small.training.stop
+
+
 def test_tilts_that_are_left_out_are_not_seen_and_are_asked_for(tmp_path):
     images = smooth_images()
     series = series_of(tmp_path, (images, images))
