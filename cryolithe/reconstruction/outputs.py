@@ -293,7 +293,7 @@ def recover(job: Job) -> bool:
         if folder.sidecar.is_file():
             folder.sidecar.replace(job.sidecar)
             sync(job.output.parent)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         folder.release()
         raise OutputError(f"cannot complete {job.sidecar}: {error}; see {folder.path}") from error
     folder.remove()
@@ -319,6 +319,6 @@ def read_record(job: Job) -> dict[str, Any]:
     """
     try:
         content = json.loads(job.sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"the record {job.sidecar} cannot be read: {error}") from error
     return content if isinstance(content, dict) else {}
