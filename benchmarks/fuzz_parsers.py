@@ -15,7 +15,7 @@ import mrcfile
 import numpy as np
 import tifffile
 import torch
-from fuzz_reader import Parser, of_files, of_texts
+from fuzz_reader import Parser, of_files, of_texts, timeless
 from fuzz_series import SERIES_PARSERS
 from fuzz_stored import STORED_PARSERS
 from fuzz_texts import (
@@ -67,13 +67,13 @@ def _mrc_seeds(folder: Path) -> list[bytes]:
     for dtype in (np.float32, np.int16, np.int8, np.float16):
         with mrcfile.new(folder / "seed.mrc", np.ones((3, 4, 5), dtype), overwrite=True) as file:
             file.voxel_size = 5.0
-        made.append((folder / "seed.mrc").read_bytes())
+        made.append(timeless((folder / "seed.mrc").read_bytes()))
     old = bytearray(made[1])
     old[208:216] = bytes(8)
     swapped = bytearray(np.frombuffer(made[0], "<u4").astype(">u4").tobytes())
     swapped[208:216] = b"MAP \x11\x11\0\0"
     made += [bytes(old), bytes(swapped)]
-    return [*made, gzip.compress(made[0]), bz2.compress(made[0])]
+    return [*made, gzip.compress(made[0], mtime=0), bz2.compress(made[0])]
 
 
 def _mrc(path: Path) -> None:

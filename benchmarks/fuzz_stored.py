@@ -10,7 +10,7 @@ import fuzz_texts as texts
 import mrcfile
 import numpy as np
 import torch
-from fuzz_reader import ROOT, Parser, of_files, of_texts
+from fuzz_reader import ROOT, Parser, of_files, of_texts, timeless
 
 from cryolithe.denoise_training.config import is_general, read_general_config
 from cryolithe.denoising.images.run import load_weights
@@ -129,7 +129,7 @@ def _published(path: Path) -> None:
 def _map_seeds(folder: Path) -> list[bytes]:
     with mrcfile.new(folder / "seed.mrc", np.ones((4, 5, 6), np.float32), overwrite=True) as file:
         file.voxel_size = 5.0
-    return [(folder / "seed.mrc").read_bytes()]
+    return [timeless((folder / "seed.mrc").read_bytes())]
 
 
 def _maps(path: Path) -> None:
@@ -143,7 +143,7 @@ def _half_seeds(folder: Path) -> list[bytes]:
     ) as f:
         f.voxel_size = 5.0
         f.set_volume()
-    return [(folder / "seed.mrc").read_bytes()]
+    return [timeless((folder / "seed.mrc").read_bytes())]
 
 
 def _general(path: Path) -> None:

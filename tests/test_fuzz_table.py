@@ -14,6 +14,7 @@ import pytest
 
 from cryolithe.cli.info import describe
 from cryolithe.errors import CryoLitheError
+from cryolithe.training.config import read_train_config
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -78,6 +79,19 @@ def test_every_reader_of_a_file_is_fuzzed_or_named_with_a_reason(tmp_path):
         warnings.simplefilter("ignore")
         assert readers() - reached(tmp_path) == set(LEFT_OUT)
     assert len({parser.name for parser in PARSERS}) == len(PARSERS)
+
+
+@pytest.mark.slow
+def test_inputs_are_the_same_whenever_they_are_made(tmp_path):
+    """All are made, then all again, seconds later."""
+    made = []
+    for time in range(2):
+        folders = [tmp_path / f"{time}_{number}" for number in range(len(PARSERS))]
+        for folder in folders:
+            folder.mkdir()
+        made.append([parser.seeds(folder) for parser, folder in zip(PARSERS, folders, strict=True)])
+    for parser, *seeds in zip(PARSERS, *made, strict=True):
+        assert seeds[0] == seeds[1], parser.name
 
 
 # Going on
@@ -201,6 +215,13 @@ def test_a_map_of_voxels_that_cannot_be_is_refused_at_once(size, tmp_path):
         file.voxel_size = size
     with pytest.raises(CryoLitheError, match="voxel size"):
         parser.read(tmp_path / "seed.mrc")
+
+
+@pytest.mark.parametrize("key", ["~", "5", "2001-01-01", "true", "1.5"])
+def test_a_key_that_is_no_text_is_told_as_an_unknown_one(key, tmp_path):
+    (tmp_path / "input.yaml").write_text(f"network:\n  head: {{levels: 1, {key}: 3}}\n")
+    with pytest.raises(CryoLitheError, match="unknown key"):
+        read_train_config(tmp_path / "input.yaml")
 
 
 def test_a_key_without_end_is_not_repeated_in_a_message(tmp_path):
