@@ -219,7 +219,7 @@ def test_a_map_of_voxels_that_cannot_be_is_refused_at_once(size, tmp_path):
 
 @pytest.mark.parametrize("key", ["~", "5", "2001-01-01", "true", "1.5"])
 def test_a_key_that_is_no_text_is_told_as_an_unknown_one(key, tmp_path):
-    (tmp_path / "input.yaml").write_text(f"network:\n  head: {{levels: 1, {key}: 3}}\n")
+    (tmp_path / "input.yaml").write_text(f"network: {{kind: RowSet, head: {{levels: 1, {key}: 3}}}}\n")
     with pytest.raises(CryoLitheError, match="unknown key"):
         read_train_config(tmp_path / "input.yaml")
 
