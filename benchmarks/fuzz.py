@@ -9,7 +9,6 @@ that was stopped goes on where it was, in every reader, as long as neither a rea
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from common import FOLDER, ROOT, Table, commit, parser, read_arguments, record
+from common import Table, code_of, commit, parser, read_arguments, record
 
 from cryolithe.report import write_json
 
@@ -234,11 +233,7 @@ def table_of(found: dict[str, dict[str, Any]]) -> Table:
 
 def code() -> str:
     """SHA-256 of all that decides what becomes of an input: a state is of this code alone."""
-    files = [*sorted((ROOT / "cryolithe").rglob("*.py")), *sorted(FOLDER.glob("fuzz*.py")), FOLDER / "mutations.py"]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
+    return code_of("fuzz*.py", "mutations.py")
 
 
 @dataclass
