@@ -130,6 +130,8 @@ def memory_for(rows: int, stack: Path, angles: Path | None, words: list[str]) ->
 
 def content(path: Path) -> Any:
     """Bytes of a file, or of all files of a folder; a record without its times."""
+    if path.suffix == ".png":
+        return "a drawing"  # which tells how long the run took
     if path.suffix == ".json" and path.is_file():
         return timeless(path)
     if path.is_file():

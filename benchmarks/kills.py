@@ -3,8 +3,8 @@
 After each kill an output that has its final name must be complete and the same, byte for byte, as that of a run that
 nothing disturbed; so must the volume be when the command was repeated until it is done, and its record but for times.
 Moments are drawn from a seed, evenly over the time that an undisturbed run takes from its start, from its journal or
-from its last slab; slabs are made low by --max-memory. A run that was stopped goes on where it was, as long as neither the
-program nor this script has changed.
+from its last slab; slabs are made low by --max-memory. A run that was stopped goes on where it was, as long as neither
+the program nor this script has changed.
 """
 
 from __future__ import annotations
@@ -60,9 +60,8 @@ def write_inputs(folder: Path) -> None:
         write_stack(folder / f"{name}.mrc", images, 5.0, "noise")
     write_angles_deg(folder / "ts.tlt", ANGLES_DEG)
     (folder / "ts.aln").write_text(_local_alignment())
-    rows = "".join(
-        f"{n} {30000 + 100 * n} {29000 + 100 * n} 45.0 0.0 0.1 12.0\n" for n in range(1, len(ANGLES_DEG) + 1)
-    )
+    numbers = range(1, len(ANGLES_DEG) + 1)
+    rows = "".join(f"{n} {30000 + 100 * n} {29000 + 100 * n} 45.0 0.0 0.1 12.0\n" for n in numbers)
     (folder / "ts_CTF.txt").write_text(f"# Columns: #1 micrograph number; #2 - defocus 1 [A]; #3 - defocus 2\n{rows}")
     window = InputWindow(taps=5, context_taps=5)
     config = RowSetConfig(
@@ -107,8 +106,8 @@ def table_of(cases: list[Case], rounds: int) -> Table:
     by_stage = [sum(c.kills.get(stage, 0) for c in cases) for stage in STAGES]
     rows.append(["all", sum(by_stage), *by_stage, None, sum(len(c.wrong) for c in cases)])
     note = (
-        f"{rounds} volumes, each killed up to {MOST_KILLS} times; {SHAPE[0]} rows in slabs of {ROWS}. Kills by what lay "
-        "on the disk when they came; seconds of an undisturbed run, Python already started."
+        f"{rounds} volumes, each killed up to {MOST_KILLS} times; {SHAPE[0]} rows in slabs of {ROWS}. Kills by what "
+        "lay on the disk when they came; seconds of an undisturbed run, Python already started."
     )
     return Table("Killed runs", ["run", "kills", *STAGES, "seconds", "wrong"], rows, note)
 

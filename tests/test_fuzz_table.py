@@ -231,3 +231,34 @@ def test_a_key_without_end_is_not_repeated_in_a_message(tmp_path):
     with pytest.raises(CryoLitheError) as told:
         parser.read(tmp_path / "input.yaml")
     assert len(str(told.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("info: xml", 'Value="-1"', 'Value="-1e308"'),
+        ("Warp grids", 'Value="-1"', 'Value="1e200"'),
+        ("OME-Zarr 0.4", '"path":"0"', '"path":"' + "9" * 5000 + '"'),
+        ("OME-Zarr 0.4", '"scale"', '"' + "s" * 5000 + '"'),
+    ],
+)
+def test_numbers_and_names_out_of_all_reason_are_refused_in_a_short_line_or_left_out(name, old, new, tmp_path):
+    parser = next(one for one in PARSERS if one.name == name)
+    content = parser.seeds(tmp_path)[0].decode()
+    content = content if old in content else json.dumps(json.loads(content), separators=(",", ":"))
+    assert old in content
+    path = tmp_path / f"input{parser.ending}"
+    path.write_text(content.replace(old, new))
+    # A local alignment that cannot be read is left out, which is noted.
+    assert fuzz.attempt(parser.read, path) == ("accepted" if "Warp" in name or "xml" in name else "refused")
+
+
+def test_info_tells_no_dose_that_is_no_number(tmp_path):
+    parser = next(one for one in PARSERS if one.name == "info: mdoc")
+    content = parser.seeds(tmp_path)[0].decode()
+    told = []
+    for dose in ("3.0", "3.03.0", "..."):
+        (tmp_path / "ts.mdoc").write_text(content.replace("ExposureDose = 3.0", f"ExposureDose = {dose}"))
+        told.append([fact.lines for fact in describe(tmp_path / "ts.mdoc") if "dose" in fact.name])
+    assert told[1] == told[2]
+    assert told[0] != told[1]

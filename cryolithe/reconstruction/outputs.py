@@ -33,6 +33,7 @@ from cryolithe.reconstruction.turning import tilt_volume
 from cryolithe.report import write_json
 from cryolithe.settings import ReconstructSettings
 from cryolithe.work.folder import delete
+from cryolithe.work.locking import LOCK, OWNER
 from cryolithe.work.watcher import Watcher
 
 _BLOCK_VOXELS = 16_000_000
@@ -275,13 +276,23 @@ def _identity(path: Path) -> dict[str, int]:
     return kept if path.is_dir() else {**kept, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
+def _remove_remains(partial: Path) -> None:
+    """Remove what is left of a working folder whose removal was cut short at its very end; no run is at work in it."""
+    if partial.is_dir() and {path.name for path in partial.iterdir()} <= {LOCK, OWNER}:
+        with suppress(OutputError):  # another run begins
+            SlabFolder(partial).remove()
+
+
 def recover(job: Job) -> bool:
     """Complete a run that was cut off after its volume got its name; return whether there was one.
 
     Raises:
         OutputError: if another run is at work, or the record cannot be moved.
     """
-    if not (job.partial / "commit.json").is_file() or not job.output.exists():
+    if not job.output.exists():
+        return False
+    if not (job.partial / "commit.json").is_file():
+        _remove_remains(job.partial)
         return False
     folder = SlabFolder(job.partial)
     try:
