@@ -239,6 +239,8 @@ def test_a_key_without_end_is_not_repeated_in_a_message(tmp_path):
         ("info: xml", 'Value="-1"', 'Value="-1e308"'),
         ("Warp grids", 'Value="-1"', 'Value="1e200"'),
         ("OME-Zarr 0.4", '"path":"0"', '"path":"' + "9" * 5000 + '"'),
+        ("published configuration", '"set_bias"', '"' + "9" * 5000 + '"'),
+        ("published configuration", "false", '"' + "9" * 5000 + '"'),
         ("OME-Zarr 0.4", '"scale"', '"' + "s" * 5000 + '"'),
     ],
 )
