@@ -117,8 +117,8 @@ class Texts:
         """The numbers of a text, each as it is and as it is printed."""
         found = []
         for place, form in PLACE.findall(text):
-            for name, value in groups.items():
-                place = place.replace(f"<{name}>", value)  # noqa: PLW2901
+            for name, group in groups.items():
+                place = place.replace(f"<{name}>", group)  # noqa: PLW2901
             file, *keys = (part.strip() for part in place.split(" > "))
             value = value_at(content(inner(self.files, file)), keys)
             found.append((value, printed(value, form.strip())))
@@ -165,7 +165,7 @@ def of_table(claim: dict[str, Any], name: str, page: str, texts: Texts) -> Itera
         label = same_label(cells[0])
         missing.discard(label)
         match = pattern.fullmatch(label)
-        own = next((value for key, value in rows.items() if same_label(key) == label), {})
+        own: dict[str, str] = next((value for key, value in rows.items() if same_label(key) == label), {})
         wanted = {**(claim.get("cells", {}) if match else {}), **own}
         groups = {"row": label, **(match.groupdict() if match else {})}
         made = {column: texts.values(text, groups) for column, text in wanted.items()}

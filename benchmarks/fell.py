@@ -93,7 +93,7 @@ def of_commit(commit: str | None) -> dict[Where, float]:
         listed = git("ls-tree", "-r", "--name-only", commit).splitlines()
         names = [name for name in listed if any(fnmatch.fnmatch(name, each) for each in PLACES)]
         files = {name: git("show", f"{commit}:{name}") for name in names}
-    found = {}
+    found: dict[Where, float] = {}
     for name, text in sorted(files.items()):
         result = json.loads(text)
         if isinstance(result, dict) and not result.get("quick"):

@@ -157,7 +157,7 @@ def _folder(path: Path) -> None:
     found = read_session_folder(path.parent)
     assert len(found.entries) == 1
     for entry in found.entries:
-        if not entry.problem:
+        if not entry.problem and entry.angles:
             assert len(read_angles_deg(entry.angles)) > 0
 
 

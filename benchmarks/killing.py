@@ -179,7 +179,7 @@ class Case:
 
     @property
     def _partials(self) -> list[Path]:
-        return sorted(self.output.parent.glob("*.partial"))
+        return sorted(path for path in self.output.parent.glob("[!.]*.partial") if path.is_dir())
 
     @property
     def record(self) -> dict[str, Any]:
