@@ -3,7 +3,7 @@
 # make test-quick   tests that are not marked slow, about 3.5 minutes
 # make test-oldest  tests that are not slow, with the oldest Python and dependencies that pyproject.toml promises; OLDEST="--torch 2.13.0" for another torch
 # make docs   the documentation as a site: site/index.html
-# make benchmarks         CPU part of the published numbers, under an hour; MOLECULES=library.h5 for the realistic recipes
+# make benchmarks         CPU part of the published numbers, under an hour, goes on where it stopped; MOLECULES=library.h5 LONG=1 for all
 # make benchmarks-quick   do the benchmarks work? Tiny sizes, under 5 minutes, results checked for sanity, not for speed
 # make gpu                is a GPU right and how fast is it, training too: at most 25 minutes; MOLECULES=library.h5; GPU_FLAGS=--dry-run
 PYTHON ?= python3
@@ -48,7 +48,7 @@ test-oldest:
 
 # One after the other: they would disturb each other's times.
 benchmarks: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/run_all.py $(if $(MOLECULES),--molecules $(MOLECULES))
+	$(BIN)/python benchmarks/run_all.py $(if $(MOLECULES),--molecules $(MOLECULES)) $(if $(LONG),--long)
 
 benchmarks-quick: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/run_all.py --quick $(if $(MOLECULES),--molecules $(MOLECULES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import platform
@@ -181,6 +182,16 @@ def record(name: str, results: Mapping[str, Any], path: Path) -> None:
 def commit() -> str:
     """Hash of the checkout's commit, with "-dirty" where anything but earlier results differs from it."""
     return checkout_commit() or "unknown"
+
+
+@functools.cache
+def code_of(*scripts: str) -> str:
+    """SHA-256 of the package's code and of scripts of this folder, by patterns: what was found so far is of this."""
+    files = [*sorted((ROOT / "cryolithe").rglob("*.py")), *(p for each in scripts for p in sorted(FOLDER.glob(each)))]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 @functools.cache

@@ -3,13 +3,14 @@
 The law: a reader returns a value that fulfils what is said of it, or raises one of this program's errors: within
 seconds, and without taking memory beyond what the file holds. Each reader runs in a process of its own whose memory is
 limited; a process that dies or hangs is a failure of the input it had, and another goes on behind that input. Inputs
-are made from (name of the parser, number of the input): every failure can be made again with --only and --first. A run
-that was stopped goes on behind the last reader that it finished.
+are made from (name of the parser, number of the input): every failure can be made again with --only and --input. A run
+that was stopped goes on where it was, in every reader, as long as neither a reader nor this program has changed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import resource
@@ -20,14 +21,20 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
-from common import Table, commit, parser, read_arguments, record
+from common import Table, code_of, commit, parser, read_arguments, record
+
+from cryolithe.report import write_json
 
 HANG_SECONDS, MOST_SILENCES = 60.0, 15
 REPORT_EVERY = 100
+SAVE_SECONDS = 5.0
+# Inputs of each reader before the next has its turn; then four times as many, and so on.
+ROUND = 500
 # Beyond what the process has when its imports are done; reached by a reader that believes a file's sizes.
 EXTRA_BYTES = 400_000_000
 SLOW_SECONDS = 5.0
@@ -78,7 +85,7 @@ def child(name: str, first: int, stop: int, tell: Callable[[dict[str, Any]], Non
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         counts = {"accepted": 0, "refused": 0}
-        slowest, slowest_input = 0.0, first
+        slowest, slowest_input, before = 0.0, first, time.process_time()
         for number in range(first, stop):
             tell({"at": number})
             path.unlink()  # a map of the last input may be alive
@@ -94,38 +101,50 @@ def child(name: str, first: int, stop: int, tell: Callable[[dict[str, Any]], Non
                 tell({"failed": number, "how": found})
             if number % REPORT_EVERY == REPORT_EVERY - 1 or number == stop - 1:
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
-                state = {"counts": counts, "peak_mb": peak / 1024}
+                state = {"counts": counts, "done": number + 1, "peak_mb": peak / 1024}
+                state["seconds"] = time.process_time() - before
                 tell({**state, "slowest": slowest, "slowest_input": slowest_input})
-                counts, slowest = {"accepted": 0, "refused": 0}, 0.0
+                counts, slowest, before = {"accepted": 0, "refused": 0}, 0.0, time.process_time()
         tell({"at": stop})
 
 
-def fuzz(name: str, first: int, count: int) -> dict[str, Any]:
-    """Run one reader over ``count`` inputs in child processes; what was found."""
-    total: dict[str, Any] = {"inputs": 0, "accepted": 0, "refused": 0, "slowest": 0.0, "slowest_input": first}
-    total |= {"peak_mb": 0.0, "failures": []}
-    at, stop = first, first + count
-    started = time.perf_counter()
-    while at < stop:
+def new_total() -> dict[str, Any]:
+    """Of a reader that has seen no input."""
+    return {
+        "inputs": 0, "accepted": 0, "refused": 0, "slowest": 0.0, "slowest_input": 0, "peak_mb": 0.0, "seconds": 0.0,
+        "failures": [],
+    }  # fmt: skip
+
+
+def fuzz(name: str, total: dict[str, Any], stop: int, keep: Callable[[], bool]) -> None:
+    """Run one reader over its inputs from ``total["inputs"]`` up to ``stop``, in child processes.
+
+    Args:
+        name: of the parser.
+        total: what was found so far; it is changed.
+        stop: number of the input behind the last.
+        keep: called whenever the total is complete up to ``total["inputs"]``; whether to go on.
+    """
+    while total["inputs"] < stop:
         reports, pipe = os.pipe()
         process = os.fork()  # a new process has all imports; starting Python anew takes seconds
         if not process:
             os.close(reports)
-            _end_as_child(name, at, stop, pipe)
+            _end_as_child(name, total["inputs"], stop, pipe)
         os.close(pipe)
-        last, hung = _watch(process, reports, total, at)
+        ended = _watch(process, reports, total, keep)
         os.close(reports)
-        if hung:
+        if ended.why != "end":
             os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
-        if last >= stop and not status:
+        if ended.why == "asked":
+            return
+        if ended.last >= stop and not status:
             break
-        how = "it hangs" if hung else f"the process ended with code {os.waitstatus_to_exitcode(status)}"
-        total["failures"].append({"input": last, "how": how})
-        at = last + 1
-    total["inputs"] = count
-    total["seconds"] = time.perf_counter() - started
-    return total
+        how = "it hangs" if ended.why == "hangs" else f"the process ended with code {os.waitstatus_to_exitcode(status)}"
+        total["failures"].append({"input": ended.last, "how": how})
+        total["inputs"] = ended.last + 1
+    keep()
 
 
 def _end_as_child(name: str, first: int, stop: int, pipe: int) -> None:
@@ -141,33 +160,48 @@ def _end_as_child(name: str, first: int, stop: int, pipe: int) -> None:
         os._exit(code)
 
 
-def _watch(process: int, reports: int, total: dict[str, Any], last: int) -> tuple[int, bool]:
-    """Take a child's reports into the total until it ends or hangs; returns its last input, and whether it hung."""
-    rest, silent, used = b"", 0, cpu_seconds(process)
+class Ended(NamedTuple):
+    """How a child ended, or was ended: at its last input; "end", "hangs", or because it was "asked" to."""
+
+    last: int
+    why: str
+
+
+def _watch(process: int, reports: int, total: dict[str, Any], keep: Callable[[], bool]) -> Ended:
+    """Take a child's reports into the total until it ends, hangs, or is not to go on."""
+    rest, silent, used, last = b"", 0, cpu_seconds(process), total["inputs"]
     while True:
         ready, _, _ = select.select([reports], [], [], HANG_SECONDS)
         if not ready:
             silent += 1
             # On a busy machine silence says little; a process that waits for something uses no time, though.
             if cpu_seconds(process) - used > HANG_SECONDS or silent == MOST_SILENCES:
-                return last, True
+                return Ended(last, "hangs")
             continue
         silent, used = 0, cpu_seconds(process)
         block = os.read(reports, 65536)
         if not block:
-            return last, False
+            return Ended(last, "end")
         *lines, rest = (rest + block).split(b"\n")
         for told in map(json.loads, lines):
             if "failed" in told:
                 total["failures"].append({"input": told["failed"], "how": told["how"]})
             elif "counts" in told:
-                for key in ("accepted", "refused"):
-                    total[key] += told["counts"][key]
-                total["peak_mb"] = max(total["peak_mb"], told["peak_mb"])
-                if told["slowest"] > total["slowest"]:
-                    total["slowest"], total["slowest_input"] = told["slowest"], told["slowest_input"]
+                _add(total, told)
+                if not keep():
+                    return Ended(last, "asked")
             else:
                 last = told["at"]
+
+
+def _add(total: dict[str, Any], told: dict[str, Any]) -> None:
+    for key in ("accepted", "refused"):
+        total[key] += told["counts"][key]
+    total["inputs"] = told["done"]
+    total["seconds"] += told["seconds"]
+    total["peak_mb"] = max(total["peak_mb"], told["peak_mb"])
+    if told["slowest"] > total["slowest"]:
+        total["slowest"], total["slowest_input"] = told["slowest"], told["slowest_input"]
 
 
 def cpu_seconds(process: int) -> float:
@@ -181,11 +215,14 @@ def cpu_seconds(process: int) -> float:
 
 def table_of(found: dict[str, dict[str, Any]]) -> Table:
     """The readers beside what became of their inputs."""
-    columns = ["parser", "inputs", "accepted", "refused", "slowest s", "peak MB", "failures"]
+    columns = ["parser", "inputs", "accepted", "refused", "inputs/s", "slowest s", "peak MB", "failures"]
     rows = [
-        [name, f["inputs"], f["accepted"], f["refused"], f["slowest"], f["peak_mb"], len(f["failures"])]
+        [
+            name, f["inputs"], f["accepted"], f["refused"], f["inputs"] / f["seconds"] if f["seconds"] else None,
+            f["slowest"], f["peak_mb"], len(f["failures"]),
+        ]
         for name, f in found.items()
-    ]
+    ]  # fmt: skip
     note = (
         "One in five inputs is without sense, the others are valid files that were damaged. Peak: growth of the "
         "process' resident memory. A failure is any exception that is not this program's, a process that ends, or more "
@@ -194,37 +231,92 @@ def table_of(found: dict[str, dict[str, Any]]) -> Table:
     return Table("Damaged files", columns, rows, note)
 
 
-def earlier(path: Path, count: int) -> dict[str, dict[str, Any]]:
-    """What a run that was stopped has written, if it was of the same commit and as many inputs."""
-    try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-        same = written["commit"] == commit() and written["inputs_each"] == count
-        return dict(written["parsers"]) if same else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+def code() -> str:
+    """SHA-256 of all that decides what becomes of an input: a state is of this code alone."""
+    return code_of("fuzz*.py", "mutations.py")
+
+
+@dataclass
+class Kept:
+    """What was found so far, on the disk as well: a run that was stopped or killed goes on from there.
+
+    Attributes:
+        path: of the state.
+        found: by parser.
+        ends: `time.monotonic` at which to stop.
+        saved: when it was last written.
+    """
+
+    path: Path
+    found: dict[str, dict[str, Any]]
+    ends: float = math.inf
+    saved: float = 0.0
+
+    @classmethod
+    def at(cls, path: Path) -> Kept:
+        """The state of a path, if it is of this code; else a new one."""
+        try:
+            written = json.loads(path.read_text(encoding="utf-8"))
+            return cls(path, dict(written["parsers"]) if written["code"] == code() else {})
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(path, {})
+
+    def keep(self) -> bool:
+        """Write it, every few seconds; whether there is time to go on."""
+        if time.monotonic() > self.saved + SAVE_SECONDS:
+            self.save()
+        return time.monotonic() < self.ends
+
+    def save(self) -> None:
+        """Write it."""
+        write_json(self.path, {"code": code(), "commit": commit(), "parsers": self.found})
+        self.saved = time.monotonic()
+
+
+def rounds(count: int) -> list[int]:
+    """Inputs after which the next reader has its turn: a run that is stopped has seen about as many of each."""
+    return [*(ROUND * 4**n for n in range(20) if ROUND * 4**n < count), count]
 
 
 def main() -> None:
     """Fuzz all readers, or those that are named."""
     options = parser("fuzz", __doc__)
     options.add_argument("--inputs", type=int, default=100_000, help="for each parser")
-    options.add_argument("--first", type=int, default=0, help="number of the first input")
     options.add_argument("--only", default="", help="names of parsers, separated by commas")
+    options.add_argument("--input", type=int, help="make this input alone, of the one parser of --only, and tell")
+    options.add_argument("--minutes", type=float, default=math.inf, help="stop after these; repeat to go on")
+    options.add_argument("--state", type=Path, help="where to go on from; default: OUTPUT.partial")
     arguments = read_arguments(options)
     warnings.simplefilter("ignore")
     from fuzz_parsers import PARSERS
 
     count = 200 if arguments.quick else arguments.inputs
     names = arguments.only.split(",") if arguments.only else [one.name for one in PARSERS]
-    found = earlier(arguments.output, count)
-    for name in [name for name in names if name not in found]:
-        found[name] = fuzz(name, arguments.first, count)
-        failures = found[name]["failures"]
-        print(f"{name}: {found[name]['seconds']:.0f} s, {len(failures)} failures", flush=True)
-        for how in sorted({failure["how"] for failure in failures})[:8]:
-            example = next(failure["input"] for failure in failures if failure["how"] == how)
-            print(f"   input {example}: {how}", flush=True)
-        record("fuzz", {"inputs_each": count, "parsers": found, "tables": [table_of(found)]}, arguments.output)
+    if unknown := set(names) - {one.name for one in PARSERS}:
+        raise SystemExit(f"Error: there are no parsers {', '.join(sorted(unknown))}")
+    if arguments.input is not None:
+        found_one = new_total() | {"inputs": arguments.input}
+        fuzz(names[0], found_one, arguments.input + 1, lambda: True)
+        print(found_one)
+        return
+    kept = Kept.at(arguments.state or arguments.output.with_name(arguments.output.name + ".partial"))
+    kept.ends = time.monotonic() + 60 * arguments.minutes
+    for stop in rounds(count):
+        for name in names:
+            total = kept.found.setdefault(name, new_total())
+            if total["inputs"] >= stop or time.monotonic() >= kept.ends:
+                continue
+            fuzz(name, total, stop, kept.keep)
+            print(f"{name}: {total['inputs']} inputs, {len(total['failures'])} failures", flush=True)
+            for how in sorted({failure["how"] for failure in total["failures"]})[:8]:
+                example = next(failure["input"] for failure in total["failures"] if failure["how"] == how)
+                print(f"   input {example}: {how}", flush=True)
+    kept.save()
+    found = {name: kept.found[name] for name in names}
+    fewest = min(total["inputs"] for total in found.values())
+    record("fuzz", {"inputs_each": fewest, "parsers": found, "tables": [table_of(found)]}, arguments.output)
+    if fewest < count:
+        print(f"not done: {fewest} of {count} inputs for each parser so far; repeat the command to go on")
     slow = [name for name, f in found.items() if f["slowest"] > SLOW_SECONDS or f["peak_mb"] > MOST_MB]
     if slow or any(f["failures"] for f in found.values()):
         raise SystemExit(f"failures: {sum(len(f['failures']) for f in found.values())}; too slow or large: {slow}")

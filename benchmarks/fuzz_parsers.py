@@ -7,8 +7,6 @@ import gzip
 import io
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,24 @@ import mrcfile
 import numpy as np
 import tifffile
 import torch
+from fuzz_reader import Parser, of_files, of_texts, timeless
+from fuzz_series import SERIES_PARSERS
+from fuzz_stored import STORED_PARSERS
+from fuzz_texts import (
+    ALN,
+    LIST,
+    MDOC,
+    NEWST,
+    PARTICLES,
+    PDB,
+    SERIES,
+    SETTINGS,
+    STAR,
+    TILT,
+    TOMOGRAMS,
+    TOMOSTAR,
+    WARP,
+)
 
 from cryolithe.alignment import Alignment
 from cryolithe.cli.info import describe
@@ -43,36 +59,6 @@ from cryolithe.simulation.recipe import read_recipe
 from cryolithe.simulation.structures import molecule_from_structure
 from cryolithe.training.config import read_train_config
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Parser:
-    """A reader to be fuzzed.
-
-    Attributes:
-        name: of the kind of file.
-        ending: of its name.
-        read: reads a file and asserts what holds for its value.
-        seeds: makes valid files of this kind, given a folder for temporary ones.
-        native: whether a C library reads the file, which may end the process.
-    """
-
-    name: str
-    ending: str
-    read: Callable[[Path], object]
-    seeds: Callable[[Path], list[bytes]]
-    native: bool = False
-
-
-def _texts(*contents: str) -> Callable[[Path], list[bytes]]:
-    return lambda folder: [content.encode() for content in contents]
-
-
-def _files(pattern: str) -> Callable[[Path], list[bytes]]:
-    return lambda folder: [path.read_bytes() for path in sorted(ROOT.glob(pattern))]
-
-
 # Images
 
 
@@ -81,13 +67,13 @@ def _mrc_seeds(folder: Path) -> list[bytes]:
     for dtype in (np.float32, np.int16, np.int8, np.float16):
         with mrcfile.new(folder / "seed.mrc", np.ones((3, 4, 5), dtype), overwrite=True) as file:
             file.voxel_size = 5.0
-        made.append((folder / "seed.mrc").read_bytes())
+        made.append(timeless((folder / "seed.mrc").read_bytes()))
     old = bytearray(made[1])
     old[208:216] = bytes(8)
     swapped = bytearray(np.frombuffer(made[0], "<u4").astype(">u4").tobytes())
     swapped[208:216] = b"MAP \x11\x11\0\0"
     made += [bytes(old), bytes(swapped)]
-    return [*made, gzip.compress(made[0]), bz2.compress(made[0])]
+    return [*made, gzip.compress(made[0], mtime=0), bz2.compress(made[0])]
 
 
 def _mrc(path: Path) -> None:
@@ -159,167 +145,6 @@ def _tilt_com(path: Path) -> None:
     assert all(map(math.isfinite, numbers))
     assert read.thickness_px is None or 1 <= read.thickness_px < math.inf
     assert all(view > 0 for view in read.excluded | (read.included or frozenset()))
-
-
-ALN = """# AreTomo Alignment / Priims bprmMn
-# RawSize = 48 40 4
-# NumPatches = 0
-# DarkFrame = 3 3 60.00
-# AlphaOffset = 0.00
-# BetaOffset = 0.00
-# SEC ROT GMAG TX TY SMEAN SFIT SCALE BASE TILT
- 0 84.1 1.0 1.5 -2.5 1.0 1.0 1.0 0.0 -20.0
- 1 84.1 1.0 0.5 -1.5 1.0 1.0 1.0 0.0 0.0
- 2 84.1 1.0 -1.5 2.5 1.0 1.0 1.0 0.0 20.0
-# Local Alignment
- 0 0 10.0 10.0 0.1 0.1 1
-"""
-NEWST = """# newst.com
-$newstack -StandardInput
-InputFile ts.st
-OutputFile ts_ali.mrc
-TransformFile ts.xf
-OffsetsInXandY 0,0
-BinByFactor 2
-ImagesAreBinned 1.0
-SizeToOutputInXandY 20,24
-"""
-TILT = """$setenv IMOD_OUTPUT_FORMAT MRC
-$tilt -StandardInput
-InputProjections ts_ali.mrc
-OutputFile ts_full_rec.mrc
-IMAGEBINNED 2
-TILTFILE ts.tlt
-XTILTFILE ts.xtilt
-THICKNESS 100
-FULLIMAGE 48 40
-SUBSETSTART 0 0
-OFFSET 1.5
-SHIFT 0.0 -3.0
-XAXISTILT 0.5
-EXCLUDELIST 1,3-4
-LOCALFILE tslocal.xf
-$if (-e ./savework) ./savework
-"""
-STAR = """data_ts_01
-
-loop_
-_rlnMicrographName #1
-_rlnTomoXTilt #2
-_rlnTomoYTilt #3
-_rlnTomoZRot #4
-_rlnTomoXShiftAngst #5
-_rlnTomoYShiftAngst #6
-1@ts.mrc 0.0 -20.0 84.1 5.5 -3.5
-2@ts.mrc 0.0 0.0 84.1 1.5 -2.5
-3@ts.mrc 0.0 20.0 84.1 -5.5 3.5
-"""
-TOMOGRAMS = """data_global
-
-loop_
-_rlnTomoName #1
-_rlnVoltage #2
-_rlnTomoTiltSeriesPixelSize #3
-_rlnTomoTiltSeriesStarFile #4
-_rlnTomoSizeX #5
-_rlnTomoSizeY #6
-_rlnTomoSizeZ #7
-ts_01 300.0 5.0 tilt_series/ts_01.star 48 40 20
-'ts 02' 300.0 5.0 "tilt_series/ts 02.star" 48 40 20
-"""
-SERIES = """data_global
-
-loop_
-_rlnTomoName #1
-_rlnTomoTiltSeriesPixelSize #2
-_rlnTomoSizeX #3
-_rlnTomoSizeY #4
-_rlnTomoSizeZ #5
-ts_01 5.0 48 40 20
-ts_02 5.0 48 40 20
-
-"""
-PARTICLES = """data_particles
-
-loop_
-_rlnTomoName #1
-_rlnCenteredCoordinateXAngst #2
-_rlnCenteredCoordinateYAngst #3
-_rlnCenteredCoordinateZAngst #4
-_rlnClassNumber #5
-ts_01 10.5 -20.5 30.0 1
-ts_01 -10.5 20.5 -30.0 2
-"""
-WARP = """<?xml version="1.0" encoding="utf-8"?>
-<TiltSeries DataDirectory="" AreAnglesInverted="True" LevelAngleX="0" LevelAngleY="0">
-  <Angles>-20
-0
-20</Angles>
-  <AxisAngle>84
-84
-84</AxisAngle>
-  <AxisOffsetX>1.5
-2.5
--3</AxisOffsetX>
-  <AxisOffsetY>0
-0
-1</AxisOffsetY>
-  <UseTilt>True
-True
-False</UseTilt>
-  <GridMovementX Width="1" Height="1" Depth="1"><Node X="0" Y="0" Z="0" Value="0.5" /></GridMovementX>
-</TiltSeries>
-"""
-TOMOSTAR = """data_
-
-loop_
-_wrpMovieName #1
-_wrpAngleTilt #2
-_wrpAxisAngle #3
-_wrpDose #4
-a.mrc -20.0 84.0 0.0
-b.mrc 0.0 84.0 3.0
-c.mrc 20.0 84.0 6.0
-"""
-MDOC = """PixelSpacing = 5
-Voltage = 300
-ImageFile = ts.mrc
-ImageSize = 48 40
-DataMode = 2
-
-[T = SerialEM: a session]
-
-[ZValue = 0]
-TiltAngle = -20.01
-ExposureDose = 3.0
-DateTime = 01-Jan-2026  12:00:00
-
-[ZValue = 1]
-TiltAngle = 0.02
-DateTime = 01-Jan-26  12:01:00
-
-[ZValue = 2]
-TiltAngle = 20.0
-SubFramePath = X:\\frames\\a b.tif
-"""
-SETTINGS = """# settings
-method: fbp
-thickness: 120
-bin: 2
-pixel-size: 2.5
-contrast: dark
-tilt_axis: -3.5
-"""
-LIST = """tilts,angles,output,thickness,pixel_size
-a.mrc,a.tlt,a_rec.mrc,100,2.5
-"b, c.mrc",b.tlt,,,
-ü.mrc,ü.tlt,ü_rec.mrc,50,
-"""
-PDB = """ATOM      1  N   ALA A   1      11.104   6.134  -6.504  1.00  0.00           N
-ATOM      2  CA  ALA A   1      11.639   6.071  -5.147  1.00  0.00           C
-HETATM    3  O   HOH A   2      13.559   7.086  -4.000  1.00  0.00           O
-END
-"""
 
 
 # Settings
@@ -429,24 +254,25 @@ def _molecules(path: Path) -> None:
 PARSERS = (
     Parser("MRC header", ".mrc", _mrc, _mrc_seeds),
     Parser("TIFF", ".tif", _tiff, _tiff_seeds),
-    Parser("angles", ".tlt", _angles, _texts("-60\n-57.5\n0\n57.5\n", "# a\n-20.5,1,3.0\n0.5,2,3.0\n20.5,3,3.0\n")),
-    Parser("angles (mdoc)", ".mdoc", _angles, _texts(MDOC)),
-    Parser("IMOD xf", ".xf", _xf, _texts("1.0 0.0 0.0 1.0 2.5 -3.5\n0.99 0.01 -0.01 0.99 0.5 0.5\n")),
-    Parser("IMOD xtilt", ".xtilt", read_x_tilt_deg, _texts("0.50\n0.50\n")),
-    Parser("IMOD newst.com", ".com", _newst, _texts(NEWST)),
-    Parser("IMOD tilt.com", ".com", _tilt_com, _texts(TILT)),
-    Parser("AreTomo aln", ".aln", _aln, _texts(ALN)),
+    Parser("angles", ".tlt", _angles, of_texts("-60\n-57.5\n0\n57.5\n", "# a\n-20.5,1,3.0\n0.5,2,3.0\n20.5,3,3.0\n")),
+    Parser("angles (mdoc)", ".mdoc", _angles, of_texts(MDOC)),
+    Parser("IMOD xf", ".xf", _xf, of_texts("1.0 0.0 0.0 1.0 2.5 -3.5\n0.99 0.01 -0.01 0.99 0.5 0.5\n")),
+    Parser("IMOD xtilt", ".xtilt", read_x_tilt_deg, of_texts("0.50\n0.50\n")),
+    Parser("IMOD newst.com", ".com", _newst, of_texts(NEWST)),
+    Parser("IMOD tilt.com", ".com", _tilt_com, of_texts(TILT)),
+    Parser("AreTomo aln", ".aln", _aln, of_texts(ALN)),
     Parser("RELION tilt series", ".star", lambda p: _alignment(read_tilt_series_star(p, "ts_01.mrc", 3, 5.0), 3),
-           _texts(STAR, SERIES + STAR)),
-    Parser("RELION tomograms", ".star", read_tomogram_star, _texts(TOMOGRAMS)),
-    Parser("RELION particles", ".star", lambda p: read_positions(p, (20, 40, 48), 5.0, "ts_01.mrc"), _texts(PARTICLES)),
-    Parser("Warp xml", ".xml", lambda p: _alignment(read_warp(p, 3, 5.0), 3), _texts(WARP)),
-    Parser("Warp tomostar", ".tomostar", lambda p: _alignment(read_warp(p, 3, 5.0), 3), _texts(TOMOSTAR)),
-    Parser("settings YAML", ".yaml", _settings, _texts(SETTINGS)),
-    Parser("training YAML", ".yaml", read_train_config, _files("configs/train_default.yaml")),
-    Parser("recipe YAML", ".yaml", read_recipe, _files("training_data/recipes/train_flipped.yaml")),
-    Parser("manifest YAML", ".yaml", read_manifest, _files("training_data/empiar_1*.yaml")),
-    Parser("series list CSV", ".csv", _list, _texts(LIST)),
+           of_texts(STAR, SERIES + STAR)),
+    Parser("RELION tomograms", ".star", read_tomogram_star, of_texts(TOMOGRAMS)),
+    Parser("RELION particles", ".star", lambda p: read_positions(p, (20, 40, 48), 5.0, "ts_01.mrc"),
+           of_texts(PARTICLES)),
+    Parser("Warp xml", ".xml", lambda p: _alignment(read_warp(p, 3, 5.0), 3), of_texts(WARP)),
+    Parser("Warp tomostar", ".tomostar", lambda p: _alignment(read_warp(p, 3, 5.0), 3), of_texts(TOMOSTAR)),
+    Parser("settings YAML", ".yaml", _settings, of_texts(SETTINGS)),
+    Parser("training YAML", ".yaml", read_train_config, of_files("configs/train_default.yaml")),
+    Parser("recipe YAML", ".yaml", read_recipe, of_files("training_data/recipes/train_flipped.yaml")),
+    Parser("manifest YAML", ".yaml", read_manifest, of_files("training_data/empiar_1*.yaml")),
+    Parser("series list CSV", ".csv", _list, of_texts(LIST)),
     Parser("curation choices", ".json", read_choices, _choices_seeds),
     Parser("sidecar", ".json", _sidecar, _sidecar_seeds),
     Parser("info: JSON", ".json", describe, _sidecar_seeds),
@@ -455,8 +281,10 @@ PARSERS = (
     Parser("info: model", ".safetensors", describe, _model_seeds),
     Parser("denoiser", ".safetensors", load_weights, _denoiser_seeds),
     Parser("torch checkpoint", ".pth", lambda p: read_torch_file(p, ()), _torch_seeds),
-    Parser("structure", ".pdb", lambda p: molecule_from_structure(p, 4.0), _texts(PDB)),
+    Parser("structure", ".pdb", lambda p: molecule_from_structure(p, 4.0), of_texts(PDB)),
     Parser("training pair", ".h5", _pair, _pair_seeds, native=True),
     Parser("molecule library", ".h5", _molecules, _molecule_seeds, native=True),
     Parser("info: HDF5", ".h5", describe, lambda f: _pair_seeds(f) + _molecule_seeds(f), native=True),
+    *SERIES_PARSERS,
+    *STORED_PARSERS,
 )  # fmt: skip

@@ -6,6 +6,7 @@ a child for each run; the child calls the very function that the command calls, 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -115,17 +116,24 @@ def forks(folder: Path) -> Iterator[Forks]:
             server.kill()
 
 
-def memory_for(rows: int, stack: Path, angles: Path, words: list[str]) -> str:
+def memory_for(rows: int, stack: Path, angles: Path | None, words: list[str]) -> str:
     """GB for --max-memory with which slabs have ``rows`` rows."""
-    given = {words[n][2:].replace("-", "_"): words[n + 1] for n in range(0, len(words), 2)}
+    given: dict[str, Any] = {}
+    for word, after in itertools.pairwise([*words, "--"]):
+        if word.startswith("--"):
+            given[word[2:].replace("-", "_")] = True if after.startswith("--") else after
     run = resolve(Job(stack, angles, stack.with_name("unused.mrc"), ReconstructSettings.model_validate(given)))
     wanted = demand(run, fit(run).batch)
     sizes = [run_bytes(wanted, run.series.geometry, run.grid, n) for n in (rows, rows + 1)]
     return repr(sum(sizes) / 2e9)
 
 
-def content(path: Path) -> dict[str, bytes]:
-    """Bytes of a file, or of all files of a folder."""
+def content(path: Path) -> Any:
+    """Bytes of a file, or of all files of a folder; a record without its times."""
+    if path.suffix == ".png":
+        return "a drawing"  # which tells how long the run took
+    if path.suffix == ".json" and path.is_file():
+        return timeless(path)
     if path.is_file():
         return {"": path.read_bytes()}
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
@@ -133,8 +141,13 @@ def content(path: Path) -> dict[str, bytes]:
 
 def timeless(sidecar: Path) -> dict[str, Any]:
     """A record without its times."""
-    record: dict[str, Any] = json.loads(sidecar.read_text(encoding="utf-8"))
-    return {key: value for key, value in record.items() if key not in ("date", "seconds")}
+    return dict(_without_times(json.loads(sidecar.read_text(encoding="utf-8"))))
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_times(inner) for key, inner in value.items() if key not in ("date", "seconds")}
+    return [_without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
 @dataclass
@@ -144,9 +157,8 @@ class Case:
     Attributes:
         name: of the case.
         words: the command's arguments.
-        output: the volume.
-        volume: its bytes.
-        record: its sidecar without times.
+        output: the volume, in a folder in which nothing else lies than what the command makes.
+        made: all that it makes, by name: bytes, or a record without times.
         seconds: that an undisturbed run takes from each of `MARKS` to its end.
         kills: by what had been done when they came.
         wrong: what must not be.
@@ -155,53 +167,60 @@ class Case:
     name: str
     words: list[str]
     output: Path
-    volume: dict[str, bytes] = field(default_factory=dict)
-    record: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     kills: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
     @property
     def partial(self) -> Path:
-        """The working folder."""
-        return self.output.with_name(self.output.name + ".partial")
+        """The working folder, or the first of them: halves have one each."""
+        return next(iter(self._partials), self.output.with_name(self.output.name + ".partial"))
+
+    @property
+    def _partials(self) -> list[Path]:
+        return sorted(path for path in self.output.parent.glob("[!.]*.partial") if path.is_dir())
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the undisturbed run recorded of the first of its volumes that was made by slabs."""
+        records = (made for name, made in self.made.items() if name.endswith(".json"))
+        return next((record for record in records if "compute" in record), {})
+
+    def products(self) -> dict[str, Any]:
+        """All that is there, by name, but for working folders and hidden files."""
+        found = (path for path in sorted(self.output.parent.iterdir()) if not path.name.startswith("."))
+        return {path.name: content(path) for path in found if path.suffix != ".partial"}
 
     def clear(self) -> None:
         """Remove what a run made."""
-        for path in (self.output, self.partial):
-            if path.is_dir():
-                shutil.rmtree(path)
-        for path in (self.output, self.output.with_suffix(".json")):
-            path.unlink(missing_ok=True)
+        shutil.rmtree(self.output.parent, ignore_errors=True)
+        self.output.parent.mkdir(parents=True)
 
     def wait_for(self, mark: str, run: Run) -> None:
         """Wait until a run has come as far as one of `MARKS`, or has ended."""
-        journal = self.partial / "journal.jsonl"
         wanted = {"start": 0, "journal": 1, "last slab": self.slabs}[mark]
         while wanted and run.alive and not self.output.exists():
             with suppress(OSError):
-                if journal.read_bytes().count(b"\n") >= wanted:
+                if (self.partial / "journal.jsonl").read_bytes().count(b"\n") >= wanted:
                     return
             time.sleep(0.001)
 
     def done(self) -> bool:
-        """Whether volume and record are there; both must then be those of the undisturbed run."""
-        if not self.output.exists():
-            return False
-        if content(self.output) != self.volume:
-            self.wrong.append(f"{self.name}: an output that is not the undisturbed run's")
-        sidecar = self.output.with_suffix(".json")
-        if not sidecar.exists():
-            return False
-        if timeless(sidecar) != self.record:
-            self.wrong.append(f"{self.name}: a record that is not the undisturbed run's")
-        return True
+        """Whether all is there; whatever is there must then be that of the undisturbed run."""
+        there = {name for name in self.made if (self.output.parent / name).exists()}
+        for name in sorted(there):
+            if content(self.output.parent / name) != self.made[name]:
+                self.wrong.append(f"{self.name}: {name} is not that of the undisturbed run")
+        return len(there) == len(self.made)
 
     def stage(self) -> str:
         """What has been done so far, from what lies on the disk."""
-        journal = self.partial / "journal.jsonl"
         if self.output.exists():
             return "output in place" if not self.output.with_suffix(".json").exists() else "record in place"
+        if not self._partials:
+            return "before the journal" if not self.products() else "a half in place"
+        journal = self.partial / "journal.jsonl"
         if (self.partial / "commit.json").exists():
             return "about to be moved"
         if not journal.exists():
@@ -233,7 +252,7 @@ def undisturbed(case: Case, runs: Forks) -> None:
         if run.wait():
             raise RuntimeError(f"{case.name}: {run.message}")
         case.seconds = {mark: time.perf_counter() - moment for mark, moment in reached.items()}
-        case.volume, case.record = content(case.output), timeless(case.output.with_suffix(".json"))
+        case.made = case.products()
     case.clear()
 
 
@@ -261,6 +280,8 @@ def kill_until_done(case: Case, runs: Forks, random_: random.Random, most: int) 
             case.wrong.append(f"{case.name}: exit code 0 and no complete output")
         elif case.partial.exists():
             case.wrong.append(f"{case.name}: a working folder is left behind")
+        elif more := set(case.products()) - set(case.made):
+            case.wrong.append(f"{case.name}: {', '.join(sorted(more))} is left behind")
         break
     case.clear()
     return kills

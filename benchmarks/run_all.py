@@ -1,6 +1,8 @@
 """Run the benchmarks of the CPU one after the other and check that their results make sense; ``make benchmarks``.
 
-A script that is missing, or needs a molecule library that was not given, is named and left out; quick runs place
+A full run needs a checkout without changes, leaves out what has a result of this very commit (or of one whose code is
+the same) and so goes on where an earlier one stopped; at its end it names the tables that are of another commit. A
+script that is missing, or needs a molecule library that was not given, is named and left out; quick runs place
 procedural molecules instead. Exit code 1 if any failed or wrote a number that cannot be.
 """
 
@@ -16,9 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import FOLDER
+from common import FOLDER, RESULTS, ROOT, commit
 
-# Full runs fit into an hour on two cores; what takes longer has its own command in README.md.
+# Results, and the words of the script of the same name. Full runs of these fit into an hour on two cores.
 SCRIPTS: dict[str, list[str]] = {
     "astra_agreement": [],
     "grid_lines": [],
@@ -31,6 +33,37 @@ SCRIPTS: dict[str, list[str]] = {
     "quality": [],
     "realism": [],
 }
+# With --long, too: hours. README.md tells how long each takes.
+LONG: dict[str, list[str]] = {
+    "simulation": [],
+    "cluster": [],
+    "raw_stack": [],
+    "raw_stack_patches": ["--patches"],
+    "polarity": [],
+    "cpu_training": [],
+    "engine": [],
+    "kills": [],
+    "finetune": [],
+    "noise_profile": [],
+    "adapt": [],
+    "denoise": [],
+    "dual": ["--minutes", "30"],
+    "ablations": [],
+    "known": [],
+    "fuzz": ["--inputs", "10000"],
+}
+# Scripts of README.md's table that no full run has, and why.
+LEFT_OUT = {
+    "empiar": "needs deposited series",
+    "regressions": "needs a commit to compare with: --against",
+    "backbones": "needs Topaz-Denoise, and choices of what to train",
+    "gpu": "needs a GPU",
+    "gpu_roofline": "needs a GPU",
+    "loader_scaling": "a part of gpu.py",
+    "tables": "measures nothing",
+    "claims": "measures nothing",
+    "fell": "measures nothing",
+}
 QUICK_ONLY: dict[str, list[str]] = {
     "engine": [],
     "empiar": [],
@@ -40,7 +73,12 @@ QUICK_ONLY: dict[str, list[str]] = {
     "cpu_training": [],
     "dual": [],
 }
-TAKE_MOLECULES = {"fusion", "wedge", "quality", "realism", "polarity", "dual"}
+TAKE_MOLECULES = {
+    "fusion", "wedge", "quality", "realism", "polarity", "dual", "uncertainty", "simulation", "finetune",
+    "noise_profile", "denoise", "ablations", "known",
+}  # fmt: skip
+# What decides what a benchmark finds: where it is the same in two commits, so are their results.
+CODE = ("cryolithe", "benchmarks/*.py", "benchmarks/baselines", "configs", "training_data", "pyproject.toml")
 # No score of ours lies outside: correlations, shares, and times and sizes that are positive.
 LOWEST, HIGHEST = -1e3, 1e12
 
@@ -63,10 +101,16 @@ def problems(result: dict[str, Any]) -> list[str]:
     return found
 
 
+def script_of(name: str) -> str:
+    """The script that makes a result: of the same name, or of its beginning."""
+    return next(f"{name.rsplit('_', n)[0]}" for n in range(3) if (FOLDER / f"{name.rsplit('_', n)[0]}.py").is_file())
+
+
 def run(name: str, words: list[str], output: Path) -> tuple[str, list[str]]:
     """Run a script; returns a line on it and what is wrong."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, str(FOLDER / f"{name}.py"), *words, "--output", str(output)], check=False)
+    script = str(FOLDER / f"{script_of(name)}.py")
+    done = subprocess.run([sys.executable, script, *words, "--output", str(output)], check=False)
     took = f"{time.perf_counter() - start:.0f} s"
     if done.returncode:
         return f"{name}: FAILED with exit code {done.returncode} after {took}", ["it failed"]
@@ -76,38 +120,86 @@ def run(name: str, words: list[str], output: Path) -> tuple[str, list[str]]:
     return f"{name}: {'; '.join(wrong) if wrong else 'ok'} ({took})", wrong
 
 
+def commit_of(path: Path) -> str | None:
+    """The commit of a result; None where there is none, or it is of a quick run."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        return None if result.get("quick") else str(result["commit"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def same_code(other: str) -> bool:
+    """Whether a commit has the code of the present one; a checkout with changes has that of none."""
+    if other == commit():
+        return not other.endswith("-dirty")
+    if "-" in other or commit().endswith("-dirty"):
+        return False
+    differ = ["git", "-C", str(ROOT), "diff", "--quiet", other, commit(), "--", *CODE]
+    return subprocess.run(differ, capture_output=True, check=False).returncode == 0
+
+
+def of_other_commits(results: Path) -> list[str]:
+    """Lines on the results with tables that are not of this commit."""
+    lines = []
+    for path in sorted(results.glob("*.json")):
+        made = commit_of(path)
+        if made is not None and made != commit() and "tables" in json.loads(path.read_text(encoding="utf-8")):
+            lines.append(f"{path.stem}: of {made[:12]}{', whose code is the same' if same_code(made) else ''}")
+    return lines
+
+
 def main() -> None:
     """Run all, then say how each went."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="tiny sizes; results are not kept")
     options.add_argument("--molecules", type=Path, help="molecule library; see training_data/README.md")
-    options.add_argument("--only", default="", help="names of scripts, separated by commas")
+    options.add_argument("--only", default="", help="names of results, separated by commas")
+    options.add_argument("--long", action="store_true", help="also those that take hours")
+    options.add_argument("--again", action="store_true", help="also those that have a result of this commit")
+    options.add_argument("--dirty", action="store_true", help="although the checkout has changes; results say so")
+    options.add_argument("--results", type=Path, default=RESULTS, help="where results are, and go")
     arguments = options.parse_args()
     if arguments.molecules and not arguments.molecules.is_file():
         raise SystemExit(
             f"Error: there is no molecule library {arguments.molecules}; training_data/README.md tells more"
         )
-    scripts = SCRIPTS | QUICK_ONLY if arguments.quick else SCRIPTS
+    if commit().endswith("-dirty") and not (arguments.quick or arguments.dirty):
+        raise SystemExit(
+            "Error: the checkout has changes: commit them, so that results tell what made them (or --dirty)"
+        )
+    scripts = SCRIPTS | QUICK_ONLY if arguments.quick else SCRIPTS | (LONG if arguments.long else {})
     wanted = arguments.only.split(",") if arguments.only else list(scripts)
     lines, failed = [], False
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
-            if not (FOLDER / f"{name}.py").is_file():
+            if not any((FOLDER / f"{name.rsplit('_', n)[0]}.py").is_file() for n in range(3)):
                 lines.append(f"{name}: left out, there is no benchmarks/{name}.py")
                 continue
             if name in TAKE_MOLECULES and not arguments.molecules and not arguments.quick:
                 # It would run with procedural molecules, and replace numbers that were made with real ones.
                 lines.append(f"{name}: left out, it needs a molecule library: give MOLECULES=library.h5 to make")
                 continue
-            words = ["--quick"] if arguments.quick else scripts.get(name, [])
+            output = (Path(folder) if arguments.quick else arguments.results) / f"{name}.json"
+            made = None if arguments.quick or arguments.again else commit_of(output)
+            if made is not None and same_code(made):
+                lines.append(f"{name}: done already, by {made[:12]}")
+                continue
+            words = ["--quick"] if arguments.quick else (scripts | LONG).get(name, [])
             if name in TAKE_MOLECULES and arguments.molecules:
                 words = [*words, "--molecules", str(arguments.molecules)]
-            output = (Path(folder) if arguments.quick else FOLDER / "results") / f"{name}.json"
             line, wrong = run(name, words, output)
             lines.append(line)
             failed = failed or bool(wrong)
             print(f"\n== {line}\n", flush=True)
     print("\n".join(lines))
+    if not arguments.quick:
+        left = [name for name in LONG if name not in wanted]
+        print(f"left out without --long: {', '.join(left)}" if left else "", end="\n" if left else "")
+        print("never run by this command:", "; ".join(f"{name} ({why})" for name, why in LEFT_OUT.items()))
+        others = of_other_commits(arguments.results)
+        print("all tables are of this commit" if not others else "tables of other commits:", *others, sep="\n   ")
+        print("next: python benchmarks/tables.py, python benchmarks/claims.py --write")
     raise SystemExit(1 if failed else 0)
 
 

@@ -1,5 +1,9 @@
 """Put the results in results/*.json into README.md, between its two markers; results of --quick are left out.
 
+What is to be said of a result beside its tables stands in results/NAME.md, and is put below them: nothing that is
+written between the markers by hand stays. A test holds that what stands there is what the results make.
+
+
 What baselines do better than our first model is put together from all results under "Where FBP wins".
 """
 
@@ -24,8 +28,8 @@ def markdown_table(table: dict[str, Any]) -> list[str]:
     return [f"**{table['title']}**", "", *lines, "", *([table["note"], ""] if table.get("note") else [])]
 
 
-def section(name: str, result: dict[str, Any], folder: str) -> list[str]:
-    """Lines of one result: where it comes from, its tables and figures."""
+def section(name: str, result: dict[str, Any], folder: Path) -> list[str]:
+    """Lines of one result: where it comes from, its tables and figures, and what is said of them."""
     device = result["device"]
     bf16 = "with" if device["bf16"] else "without"
     origin = (
@@ -34,9 +38,13 @@ def section(name: str, result: dict[str, Any], folder: str) -> list[str]:
         f"{bf16} bf16, {device['memory_gb']} GB, torch {device['torch']}."
     )
     tables = [line for table in result["tables"] for line in markdown_table(table)]
-    figures = [line for file in result.get("figures", ()) for line in (f"![{Path(file).stem}]({folder}/{file})", "")]
+    figures = [
+        line for file in result.get("figures", ()) for line in (f"![{Path(file).stem}]({folder.name}/{file})", "")
+    ]
     caption = [f"*{result['caption']}*", ""] if figures and "caption" in result else []
-    return [f"### {name}", "", origin, "", *tables, *figures, *caption]
+    said = folder / f"{name}.md"
+    prose = [said.read_text(encoding="utf-8").strip(), ""] if said.is_file() else []
+    return [f"### {name}", "", origin, "", *tables, *figures, *caption, *prose]
 
 
 def losses_section(results: list[dict[str, Any]]) -> list[str]:
@@ -64,6 +72,37 @@ def losses_section(results: list[dict[str, Any]]) -> list[str]:
     return [*lines, f"Not tested: {'; '.join(untested)}.", ""]
 
 
+def region(results: Path, quick: bool = False) -> str:
+    """What belongs between the markers, from the results of a folder; quick ones too, if they are wanted.
+
+    Raises:
+        SystemExit: if something is said of a result that is not there.
+    """
+    lines: list[str] = []
+    shown: dict[str, dict[str, Any]] = {}
+    for path in sorted(results.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        # Scores of a model are shown by its card (docs/models.md); rows that go on elsewhere have no tables.
+        if "benchmark" not in result or "tables" not in result or (result["quick"] and not quick):
+            continue
+        shown[path.stem] = result
+        lines += section(path.stem, result, results)
+    if alone := [path.name for path in sorted(results.glob("*.md")) if path.stem not in shown]:
+        raise SystemExit(f"Error: {', '.join(alone)}: there is no result of this name with tables")
+    lines += losses_section(list(shown.values()))
+    return wrapped("\n".join(lines).strip()) or "No results yet."
+
+
+def parted(readme: Path) -> tuple[str, str, str]:
+    """The text before, between and behind the markers."""
+    text = readme.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise SystemExit(f"{readme} must hold the line {BEGIN} once and, after it, the line {END} once")
+    before, rest = text.split(BEGIN)
+    between, after = rest.split(END)
+    return before, between, after
+
+
 def main() -> None:
     """Rewrite the part between the markers."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -71,30 +110,13 @@ def main() -> None:
     options.add_argument("--readme", type=Path, default=FOLDER / "README.md")
     options.add_argument("--quick", action="store_true", help="print the part instead of writing it, quick runs too")
     arguments = options.parse_args()
-    lines: list[str] = []
-    shown: list[dict[str, Any]] = []
-    for path in sorted(arguments.results.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        # Scores of a model are shown by its card (docs/models.md); rows that go on elsewhere have no tables.
-        if "benchmark" not in result or "tables" not in result:
-            continue
-        if result["quick"] and not arguments.quick:
-            continue
-        shown.append(result)
-        lines += section(path.stem, result, arguments.results.name)
-    lines += losses_section(shown)
-    made = wrapped("\n".join(lines).strip())
+    made = region(arguments.results, arguments.quick)
     if arguments.quick:
         print(made)
         return
-    text = arguments.readme.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise SystemExit(f"{arguments.readme} must hold the line {BEGIN} once and, after it, the line {END} once")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    body = made or "No results yet."
-    arguments.readme.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
-    print(f"{arguments.readme}: {sum(line.startswith('### ') for line in lines)} results")
+    before, _, after = parted(arguments.readme)
+    arguments.readme.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", encoding="utf-8")
+    print(f"{arguments.readme}: {made.count('### ')} results")
 
 
 if __name__ == "__main__":

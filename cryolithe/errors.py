@@ -59,9 +59,12 @@ class CryoLitheWarning(UserWarning):
     """Something that a user of the library must know about a result; the command prints it."""
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the known name most like ``name``, or an empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+def nearest_name(name: object, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the known name most like ``name``, or an empty string.
+
+    A key of YAML need be no text.
+    """
+    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
 
 

@@ -42,5 +42,5 @@ def _checkout() -> tuple[str | None, bool]:
         if "dir_info" not in told or url.scheme != "file":
             return None, False
         return unquote(url.path), bool(told["dir_info"].get("editable"))
-    except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError, AttributeError, OSError):
+    except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         return None, False

@@ -12,7 +12,7 @@ from cryolithe.errors import SettingsError
 
 # Values that aliases may stand for beside what is written out: aliases of aliases (the "billion laughs") are refused.
 MOST_ALIASED = 100_000
-MOST_DIGITS = 100
+MOST_DIGITS, MOST_IN_KEY = 100, 300
 _NAMES = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -87,6 +87,9 @@ def _expanded_nodes(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
             raise ValueError(f"the number in line {node.start_mark.line + 1} has more than {MOST_DIGITS} digits")
         parts: list[yaml.Node] = []
     elif isinstance(node, yaml.MappingNode):
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and len(key.value) > MOST_IN_KEY:
+                raise ValueError(f"the key in line {key.start_mark.line + 1} has more than {MOST_IN_KEY} characters")
         parts = [part for pair in node.value for part in pair]
     else:
         parts = node.value

@@ -55,7 +55,12 @@ FUZZ = settings(
 )
 NATIVE = [parser for parser in PARSERS if parser.native]
 # Readers of weights and YAML take longest, and have tests of their own: fewer examples where the number is not set.
-COSTLY = {"denoiser": 8, "training YAML": 8, "recipe YAML": 8, "manifest YAML": 8, "structure": 4, "settings YAML": 4}
+COSTLY = {
+    "denoiser": 8, "training YAML": 8, "recipe YAML": 8, "manifest YAML": 8, "structure": 4, "settings YAML": 4,
+    "denoiser's training YAML": 8, "info: YAML": 8, "training state": 8, "style": 4, "denoiser of images": 4,
+    "Noise2Noise denoiser": 4, "published configuration": 4, "OME-Zarr 0.4": 4, "OME-Zarr 0.5": 4, "TIFF planes": 4,
+    "points of a viewer": 4, "angles of a stack": 4, "scale of a half": 4, "molecule map": 4,
+}  # fmt: skip
 
 
 def peak_mb():

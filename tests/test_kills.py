@@ -344,3 +344,48 @@ def test_the_journal_is_plain_text(unfinished):
     """A person can read how far a run is."""
     lines = [json.loads(line) for line in (unfinished.partial / "journal.jsonl").read_text().splitlines()]
     assert [(line["start"], line["stop"]) for line in lines[1:]] == [(0, 4), (4, 8), (8, 12)]
+
+
+# Halves
+
+
+def halves_of(folder):
+    """The arguments that make two halves and their average."""
+    (case,) = kills.make_cases(folder, ["FBP, halves"])
+    case.clear()
+    return case
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", ["v.json", "v_fsc.png", "v_confidence.mrc"])
+def test_halves_whose_run_was_cut_off_before_the_record_are_finished(missing, tmp_path):
+    case = halves_of(tmp_path)
+    made(*case.words[1:])
+    whole = case.products()
+    case.output.with_suffix(".json").unlink()
+    case.output.with_name(missing).unlink(missing_ok=True)
+    made(*case.words[1:])
+    assert case.products() == whole
+
+
+@pytest.mark.slow
+def test_an_average_that_is_not_ours_stays(tmp_path):
+    case = halves_of(tmp_path)
+    shutil.copyfile(tmp_path / "ts.mrc", case.output)
+    result = run(*case.words[1:])
+    assert result.exit_code == 2
+    assert "v.mrc exists" in result.stderr
+    assert case.output.read_bytes() == (tmp_path / "ts.mrc").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_last_of_a_half_s_working_folder_is_tidied_up(tmp_path):
+    """Its removal may be cut short when all but its lock is gone."""
+    case = halves_of(tmp_path)
+    made(*case.words[1:])
+    case.output.with_suffix(".json").unlink()
+    for name in ("v_EVN.mrc.partial", "v_ODD.mrc.partial"):
+        case.output.with_name(name).mkdir()
+    (case.output.with_name("v_ODD.mrc.partial") / "lock").touch()
+    made(*case.words[1:])
+    assert not list(case.output.parent.glob("*.partial"))

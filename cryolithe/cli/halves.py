@@ -24,6 +24,7 @@ from cryolithe.metrics import fourier_shell_correlation, mean_correlation
 from cryolithe.reconstruction.job import Job
 from cryolithe.report import plot_fsc, write_json
 
+AVERAGE = "average of two halves"
 # How programs end the names of halves.
 _ENDING = re.compile(r"[_-](evn|even|odd|half1|half2)$", re.IGNORECASE)
 
@@ -67,6 +68,16 @@ def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None) -> None:
         )
 
 
+def _is_unfinished(average: Path, record: Path) -> bool:
+    """Whether an average is one of ours that a run wrote which was cut off before it wrote the record."""
+    if record.exists() or not average.is_file():
+        return False
+    try:
+        return any(label.startswith("CryoLithe") and AVERAGE in label for label in read_mrc(average).labels)
+    except InputError:
+        return False
+
+
 def reconstruct_halves(
     stacks: tuple[Path, Path],
     average: Path,
@@ -95,6 +106,7 @@ def reconstruct_halves(
     if not overwrite and average_is_done(average, volumes, (confidence, plot), jobs):
         say(f"{average}: already done with these inputs and settings")
         return
+    overwrite = overwrite or _is_unfinished(average, record)
     for path in (average, confidence, plot, record):
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
@@ -103,7 +115,7 @@ def reconstruct_halves(
     pair = open_half(volumes[0]), open_half(volumes[1])
     a, b = (half.volume for half in pair)
     voxel = a.voxel_size_angstrom
-    scaling = write_average(pair, average, f"CryoLithe {__version__} average of two halves", overwrite)
+    scaling = write_average(pair, average, f"CryoLithe {__version__} {AVERAGE}", overwrite)
     scratch = average.parent if spectra_bytes(a.voxels.shape) > memory_bytes else None
     curve = fourier_shell_correlation(a.voxels, b.voxels, scratch=scratch)
     label = f"CryoLithe {__version__} local correlation of two halves"

@@ -19,7 +19,7 @@ from cryolithe.errors import CryoLitheError, FileFormatError, InputError
 from cryolithe.formats import read_angles_deg, read_series_list
 from cryolithe.formats.alignments import FORMATS
 from cryolithe.formats.facts import Fact, bytes_text, range_fact
-from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
+from cryolithe.formats.files import exists, input_size_bytes, printable, read_text, unreadable
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.yaml_table import read_yaml_table
@@ -171,7 +171,7 @@ def angle_order(angles: tuple[float, ...]) -> str:
 
 def _series_list_facts(path: Path) -> list[Fact]:
     entries = read_series_list(path)
-    missing = [str(file) for entry in entries for file in (entry.tilts, entry.angles) if file and not file.exists()]
+    missing = [str(file) for entry in entries for file in (entry.tilts, entry.angles) if file and not exists(file)]
     settings = sorted({name for entry in entries for name in entry.settings})
     return [
         Fact("kind", "list of tilt series"),

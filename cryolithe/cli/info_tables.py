@@ -9,7 +9,7 @@ from pathlib import Path
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment_warp import warp_facts
 from cryolithe.formats.facts import Fact, range_fact
-from cryolithe.formats.files import read_text
+from cryolithe.formats.files import finite_numbers, read_text
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
 from cryolithe.formats.star_tables import StarTable, read_star
 from cryolithe.formats.tomogram_star import find_named
@@ -30,7 +30,7 @@ def mdoc_facts(path: Path) -> list[Fact]:
     head = dict(re.findall(r"^\s*(\w+)\s*=\s*(.*?)\s*$", text.partition("[ZValue")[0], re.MULTILINE))
     angles = read_mdoc_angles_deg(path)
     axis = re.search(r"[Tt]ilt axis(?: angle)?\s*=\s*([-+]?\d+(?:\.\d*)?)", text)
-    doses = [float(dose) for dose in re.findall(r"^\s*ExposureDose\s*=\s*([\d.]+)\s*$", text, re.MULTILINE)]
+    doses = finite_numbers(re.findall(r"^\s*ExposureDose\s*=\s*([\d.]+)\s*$", text, re.MULTILINE)) or []
     pixel = head.get("PixelSpacing") or next(
         iter(re.findall(r"^\s*PixelSpacing\s*=\s*(\S+)", text, re.MULTILINE)), None
     )

@@ -342,7 +342,7 @@ def _beside(path: Path, ending: str) -> dict[str, Any]:
     """The table in a JSON file beside a model; empty where there is none."""
     try:
         table = json.loads(path.with_suffix(ending).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return table if isinstance(table, dict) else {}
 

@@ -119,7 +119,7 @@ def open_store(folder: Path, make: Callable[[int], Halves], decides: dict[str, A
         else:
             with replacing(record, overwrite=True) as temporary:
                 temporary.write_text(json.dumps({"sha256": digest, "of": decides}, indent=1), encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise OutputError(f"cannot use the folder {folder}: {error}") from error
     return Store(folder, make)
 

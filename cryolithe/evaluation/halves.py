@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -52,9 +53,12 @@ def open_half(path: Path) -> HalfVolume:
     record = path.with_suffix(".json")
     try:
         scaling = json.loads(record.read_text(encoding="utf-8"))["volume"]["scaling"]
-        return HalfVolume(volume, float(scaling["offset"]), float(scaling["step"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        offset, step = float(scaling["offset"]), float(scaling["step"])
+        if not (math.isfinite(offset) and 0 < step < math.inf):
+            raise ValueError(f"an offset of {offset} and a step of {step}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} holds 8-bit values, but {record} does not say how they are scaled") from error
+    return HalfVolume(volume, offset, step)
 
 
 def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool) -> dict[str, Any]:

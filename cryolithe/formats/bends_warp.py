@@ -30,7 +30,7 @@ from cryolithe.formats.files import finite_numbers, printable
 MOVEMENT = ("GridMovementX", "GridMovementY")
 WARPING = ("GridVolumeWarpX", "GridVolumeWarpY", "GridVolumeWarpZ")
 _SIZES, _NODE = ("Width", "Height", "Depth", "Duration"), ("X", "Y", "Z", "W")
-MOST_VALUES = 50_000_000
+MOST_VALUES, MOST_ANGSTROM = 50_000_000, 1e9
 Movement = Callable[[Floats, Floats], Floats]
 Warping = Callable[[Floats, Floats, Floats], Floats]
 
@@ -196,6 +196,8 @@ def _read_grid(root: ElementTree.Element, name: str) -> Grid:
         if not all(0 <= index < size for index, size in zip(place, values.shape, strict=True)):
             raise FileFormatError(f"{name} has a node outside of its {' x '.join(map(str, sizes))}")
         values[place] = _number(node.get("Value", ""), name)
+        if abs(values[place]) > MOST_ANGSTROM:
+            raise FileFormatError(f"{name} moves by {values[place]:g} Å")
         nodes.add(place)
     if nodes and len(nodes) != values.size:
         raise FileFormatError(f"{name} has {len(nodes)} of its {values.size} nodes")

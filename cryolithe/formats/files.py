@@ -82,6 +82,14 @@ def nearest_folder(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
+def exists(path: Path) -> bool:
+    """Whether a name that stands in a file is that of anything; no for names that the system does not take."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def is_file(path: Path) -> bool:
     """Whether a name that stands in a file is that of a file; no for names that the system does not take."""
     try:

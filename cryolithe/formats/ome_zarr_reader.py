@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.errors import FileFormatError, InputError, ResourceError
+from cryolithe.errors import FileFormatError, InputError, ResourceError, shown
 from cryolithe.extras import install_command
 from cryolithe.formats.files import unreadable
 from cryolithe.formats.sizes import size_told
@@ -166,9 +166,9 @@ def open_ome_zarr(path: Path) -> ZarrImage:
         return _image(path, found, scales)
     except FileFormatError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
         raise FileFormatError(
-            f"{path} is no usable OME-Zarr image: its attribute 'multiscales' lacks {error}"
+            f"{path} is no usable OME-Zarr image: its attribute 'multiscales' lacks {shown(str(error))}"
         ) from error
 
 
@@ -183,11 +183,11 @@ def _image(path: Path, group: Any, scales: list[Any]) -> ZarrImage:
     axes: Any = scale.get("axes") or ("t", "c", "z", "y", "x")[-array.ndim :]
     names = [str(axis["name"] if isinstance(axis, Mapping) else axis).lower() for axis in axes]
     if len(names) != array.ndim or any(names.count(axis) != 1 for axis in _AXES):
-        raise FileFormatError(f"{path} has the axes {', '.join(names)}; expected z, y and x")
+        raise FileFormatError(f"{path} has the axes {', '.join(names)[:60]}; expected z, y and x")
     more = {name: size for name, size in zip(names, array.shape, strict=True) if name not in _AXES and size != 1}
     if more:
         told = ", ".join(f"{size} entries along {name}" for name, size in more.items())
-        raise FileFormatError(f"{path} has {told}; expected one volume (z, y, x)")
+        raise FileFormatError(f"{path} has {told[:60]}; expected one volume (z, y, x)")
     order = (names.index("z"), names.index("y"), names.index("x"))
     factors, shifts = np.ones(array.ndim), np.zeros(array.ndim)
     known = False
@@ -199,14 +199,18 @@ def _image(path: Path, group: Any, scales: list[Any]) -> ZarrImage:
         elif transform.get("type") == "translation" and values.shape == shifts.shape:
             shifts = shifts + values
         elif transform.get("type") != "identity":
-            raise FileFormatError(f"{path} is placed by a transform '{transform.get('type')}' that is not known here")
+            raise FileFormatError(
+                f"{path} is placed by a transform {shown(transform.get('type'))} that is not known here"
+            )
     units = [axes[axis].get("unit") if isinstance(axes[axis], Mapping) else None for axis in order]
     if not known or any(unit is None for unit in units):
         if known and not all(factors[axis] == 1 for axis in order):
             notes.append("its axes have no unit: the voxel size is unknown")
         return ZarrImage(path, _real(array, path), order, (0.0,) * 3, (0.0,) * 3, len(arrays), tuple(notes))
     if unknown := [unit for unit in units if str(unit).lower() not in _ANGSTROM]:
-        raise FileFormatError(f"{path} measures lengths in '{unknown[0]}'; expected angstrom, nanometer or micrometer")
+        raise FileFormatError(
+            f"{path} measures lengths in {shown(unknown[0])}; expected angstrom, nanometer or micrometer"
+        )
     lengths = [_ANGSTROM[str(unit).lower()] for unit in units]
     sizes = tuple(_size(float(factors[axis]) * length) for axis, length in zip(order, lengths, strict=True))
     origin = tuple(float(shifts[axis]) * length for axis, length in zip(order, lengths, strict=True))

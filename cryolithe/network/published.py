@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cryolithe.errors import ModelError, SettingsError, nearest_name
+from cryolithe.errors import ModelError, SettingsError, nearest_name, shown
 from cryolithe.hashing import file_sha256
 from cryolithe.network.config import MOST_UNITS, Head, InputWindow, SliceSetConfig
 from cryolithe.network.convention import Convention
@@ -121,7 +121,7 @@ def import_published(folder: Path) -> Imported:
     known = {"model_state_dict", "ramp", "patch_scale", *_IGNORED_ENTRIES}
     for key in stored:
         if key not in known:
-            raise ModelError(f"{where} has the unexpected entry {key!r}{nearest_name(str(key), known)}")
+            raise ModelError(f"{where} has the unexpected entry {shown(key)}{nearest_name(str(key), known)}")
     if values["training"].get("learn_patch_scale", False):
         _check_scale(stored.get("patch_scale"), f"'patch_scale' of {where}")
     card = {
@@ -169,7 +169,9 @@ def read_published_config(values: dict[str, Any], where: str) -> tuple[SliceSetC
     known = {*_FIXED, *_SIZES, *_SKIPS, *_OTHER_SIZES, *_IGNORED_MODEL}
     for key in model:
         if key not in known:
-            raise ModelError(f"{where}: unknown key 'model.{key}'{nearest_name(key, known)}; it may change the model")
+            raise ModelError(
+                f"{where}: unknown key {shown(f'model.{key}')}{nearest_name(key, known)}; it may change the model"
+            )
     for key, (supported, default) in _FIXED.items():
         _require(f"model.{key}", model.get(key, default), supported, where)
     _require("filter_projections", values.get("filter_projections"), True, where)
@@ -188,7 +190,7 @@ def read_published_config(values: dict[str, Any], where: str) -> tuple[SliceSetC
     _require(f"model.{encoding}", sizes[encoding], sizes["set_input"], where)
     active = {key: model.get(key, False) for key, layers in _SKIPS.items() if sizes[layers] > 1}
     if any(not isinstance(value, bool) for value in active.values()) or len(set(active.values())) > 1:
-        found = ", ".join(f"{key}={value!r}" for key, value in active.items())
+        found = ", ".join(f"{key}={shown(value)}" for key, value in active.items())
         raise ModelError(f"{where}: skip connections must be all true or all false, found {found}")
     rows = sizes["patch_size"] - head.stride + 1
     if rows < 1:
@@ -213,7 +215,7 @@ def _require(key: str, found: Any, supported: Any, where: str) -> None:
     """Raise ModelError unless a value is the one that this program has."""
     same_kind = isinstance(found, bool) == isinstance(supported, bool)
     if not same_kind or found != supported:
-        raise ModelError(f"{where}: '{key}' is {found!r}; this program reads only models with {supported!r}")
+        raise ModelError(f"{where}: '{key}' is {shown(found)}; this program reads only models with {supported!r}")
 
 
 def _check_scale(found: Any, where: str) -> None:
@@ -223,7 +225,7 @@ def _check_scale(found: Any, where: str) -> None:
     value = found.detach().flatten().tolist() if isinstance(found, torch.Tensor) else [found]
     if value != [1] or isinstance(value[0], bool):
         raise ModelError(
-            f"{where} is {value[0] if len(value) == 1 else value!r}; this program reads only models with 1"
+            f"{where} is {value[0] if len(value) == 1 else shown(value)}; this program reads only models with 1"
         )
 
 
@@ -234,7 +236,9 @@ def _size(model: dict[str, Any], key: str, where: str) -> int:
     if key not in model and key != "set_output":
         raise ModelError(f"{where} lacks the size 'model.{key}'")
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_UNITS:
-        raise ModelError(f"{where}: 'model.{key}' must be a whole number within 1 ... {MOST_UNITS}, found {value!r}")
+        raise ModelError(
+            f"{where}: 'model.{key}' must be a whole number within 1 ... {MOST_UNITS}, found {shown(value)}"
+        )
     return value
 
 

@@ -35,7 +35,7 @@ def read_points(path: Path, tomogram: str, kind: str, label: int) -> list[Partic
             point = json.loads(line)
             z, y, x = (float(point["location"][axis]) for axis in "zyx")
             turn = np.array(point.get("xyz_rotation_matrix") or np.eye(3), dtype=np.float64).reshape(3, 3)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FileFormatError(f"{path}, line {number}: expected a point with a location x, y, z") from error
         if not np.isfinite([z, y, x]).all():
             raise FileFormatError(f"{path}, line {number}: the location is not finite")

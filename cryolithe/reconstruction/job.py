@@ -264,7 +264,7 @@ def is_record_of(sidecar: Path, output: Path) -> bool:
     try:
         record = json.loads(sidecar.read_text(encoding="utf-8"))
         return bool(record["program"]["name"] == "CryoLithe" and record["volume"]["path"] == output.name)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -275,7 +275,7 @@ def already_done(job: Job) -> bool:
         made_of = {name: used["sha256"] for name, used in record["inputs"].items()}
         model = record["method"]["model"]
         made_with = {**record["settings"], **job.settings.model_dump(include=FREE_SETTINGS)}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     wanted_model = load_model(job.settings.model).sha256 if job.settings.method == "network" else None
     return (

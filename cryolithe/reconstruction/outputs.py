@@ -33,6 +33,7 @@ from cryolithe.reconstruction.turning import tilt_volume
 from cryolithe.report import write_json
 from cryolithe.settings import ReconstructSettings
 from cryolithe.work.folder import delete
+from cryolithe.work.locking import LOCK, OWNER
 from cryolithe.work.watcher import Watcher
 
 _BLOCK_VOXELS = 16_000_000
@@ -275,13 +276,23 @@ def _identity(path: Path) -> dict[str, int]:
     return kept if path.is_dir() else {**kept, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
+def _remove_remains(partial: Path) -> None:
+    """Remove what is left of a working folder whose removal was cut short at its very end; no run is at work in it."""
+    if partial.is_dir() and {path.name for path in partial.iterdir()} <= {LOCK, OWNER}:
+        with suppress(OutputError):  # another run begins
+            SlabFolder(partial).remove()
+
+
 def recover(job: Job) -> bool:
     """Complete a run that was cut off after its volume got its name; return whether there was one.
 
     Raises:
         OutputError: if another run is at work, or the record cannot be moved.
     """
-    if not (job.partial / "commit.json").is_file() or not job.output.exists():
+    if not job.output.exists():
+        return False
+    if not (job.partial / "commit.json").is_file():
+        _remove_remains(job.partial)
         return False
     folder = SlabFolder(job.partial)
     try:
@@ -293,7 +304,7 @@ def recover(job: Job) -> bool:
         if folder.sidecar.is_file():
             folder.sidecar.replace(job.sidecar)
             sync(job.output.parent)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         folder.release()
         raise OutputError(f"cannot complete {job.sidecar}: {error}; see {folder.path}") from error
     folder.remove()
@@ -319,6 +330,6 @@ def read_record(job: Job) -> dict[str, Any]:
     """
     try:
         content = json.loads(job.sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"the record {job.sidecar} cannot be read: {error}") from error
     return content if isinstance(content, dict) else {}

@@ -16,11 +16,12 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from cryolithe.errors import FileFormatError, InputError
+from cryolithe.errors import FileFormatError, InputError, shown
 from cryolithe.formats import read_volume
 from cryolithe.formats.pairs import StoredArray
 
 _LEVEL_ANGSTROM = 10.0
+_VOXELS_ANGSTROM = (0.1, 1000.0)
 MAP_ENDINGS = (".mrc", ".map", ".ccp4")
 PROCEDURAL_1 = "procedural_1"  # the library that comes with the program
 
@@ -104,8 +105,12 @@ def _checked(name: str, density: NDArray[Any], voxel_size_angstrom: Any, source:
         raw = np.asarray(density, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"'{name}' in {source} is no density map of numbers: {error}") from error
-    if not 0 < voxel < math.inf:
-        raise FileFormatError(f"'{name}' in {source} needs a positive voxel size in Å, got {voxel_size_angstrom}")
+    least, most = _VOXELS_ANGSTROM
+    if not least <= voxel <= most:
+        raise FileFormatError(
+            f"'{name}' in {source} needs a positive voxel size of {least:g} to {most:g} Å, "
+            f"got {shown(voxel_size_angstrom)}"
+        )
     if raw.ndim != 3 or not raw.max(initial=0.0) > 0:
         raise FileFormatError(f"'{name}' in {source} must be a (z, y, x) map with positive density, denser = higher")
     values = normalised(raw, voxel)

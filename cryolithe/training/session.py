@@ -131,7 +131,7 @@ def _check_pairs(path: Path, pairs: dict[str, str]) -> None:
     """Raise SettingsError if a run that goes on would see other pairs than before; older runs told none."""
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
     for name in {**pairs, **before} if isinstance(before, dict) else {}:
         if before.get(name) != pairs.get(name):
