@@ -291,15 +291,15 @@ def class_table(rows: dict[str, dict[str, Any]]) -> Table:
     cells: list[list[Cell]] = []
     for model in dict.fromkeys(name.split(" | ")[1] for name in rows):
         for kind in CLASSES:
-            held = [row["classes"][kind] for name, row in rows.items()
-                    if name.endswith(f" | {model}") and row["classes"].get(kind, {}).get("voxels", 0) >= FEWEST_VOXELS]  # fmt: skip
+            of_model = [row["classes"] for name, row in rows.items() if name.endswith(f" | {model}")]
+            held = [one[kind] for one in of_model if kind in one and one[kind]["voxels"] >= FEWEST_VOXELS]
             if not held:
                 continue
             ratios = [one["ratio"] for one in held]
             known = [one["correlation"] for one in held if one["correlation"] is not None]
             means = [float(np.mean([one[key] for one in held])) for key in ("confidence", "true_correlation")]
             size = [float(np.exp(np.mean(np.log(ratios)))), min(ratios), max(ratios)]
-            cells.append([kind, model, len(held), float(np.mean(known)), *size, *means])
+            cells.append([kind, model, len(held), float(np.mean(known)) if known else None, *size, *means])
     note = f"Means over series with at least {FEWEST_VOXELS} voxels of the class; of sizes, geometric."
     return Table("By class of structure", columns, cells, note)
 
