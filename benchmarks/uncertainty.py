@@ -66,6 +66,8 @@ CLASSES = {
 ROUNDS = 8
 # Of a class in a series, to say anything of it.
 FEWEST_VOXELS = 200
+# Correlation of stated with measured error that is asked for.
+WANTED = 0.5
 # The window reads so many of its deviations to either side.
 TRUNCATE = 3.0
 
@@ -281,7 +283,22 @@ def series_table(rows: dict[str, dict[str, Any]]) -> Table:
              "confidence", "true_correlation", "unsupported")  # fmt: skip
     cells: list[list[Cell]] = [[*name.split(" | "), *(row[key] for key in names)] for name, row in rows.items()]
     note = "Windows: 2 voxels for errors, 4 for shares. Units: deviations of the volume. Noise alone has no truth."
-    return Table("Stated and measured error", columns, cells, note)
+    return Table("Stated and measured error", columns, cells, " ".join([note, *summaries(rows)]))
+
+
+def summaries(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence for each model."""
+    found = []
+    for model in dict.fromkeys(name.split(" | ")[1] for name in rows):
+        of_model = [row for name, row in rows.items() if name.endswith(f" | {model}") and row["true"] > 0]
+        alike, sizes = [row["correlation"] for row in of_model], [row["ratio"] for row in of_model]
+        apart = float(np.mean([abs(row["confidence"] - row["true_correlation"]) for row in of_model]))
+        found.append(
+            f"{model}: r {min(alike):.2f} to {max(alike):.2f}, at least {WANTED} on {sum(r >= WANTED for r in alike)} "
+            f"of {len(alike)}; stated / measured {min(sizes):.2f} to {max(sizes):.2f}, geometric mean "
+            f"{float(np.exp(np.mean(np.log(sizes)))):.2f}; confidence {apart:.2f} from the true one on average."
+        )
+    return found
 
 
 def class_table(rows: dict[str, dict[str, Any]]) -> Table:

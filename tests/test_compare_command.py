@@ -221,6 +221,7 @@ def test_maps_of_confidence_stand_beside_each_network_and_cost_what_is_planned(t
     words = of_tiny(tiny, page, "gaussian", "a", "b")
     result = good(*words, "--confidence")
     good(*of_tiny(tiny, plain, "gaussian", "a", "b"))
+    assert "four runs more of each network" in result.stderr
     headings, count = figures_of(page)
     assert "How sure the networks are" in headings
     assert count == figures_of(plain)[1] + 1

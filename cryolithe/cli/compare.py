@@ -164,7 +164,7 @@ def _run(
         known = known_beside(source, seen, beside, given.settings.contrast)
         for note in known.notes:
             say(f"Note: {note}", err=True)
-        say(_plan(source, wishes, choices, known, outputs), err=True)
+        say(_plan(source, wishes, choices, known, outputs, given.settings), err=True)
         return source, known
 
     if dry_run:
@@ -267,8 +267,15 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
     say(f"Numbers: {outputs.numbers}, {outputs.cells.name}; volumes: {outputs.work}")
 
 
-def _plan(source: Source, wishes: tuple[Wish, ...], choices: Choices, known: Beside, outputs: _Outputs) -> str:
-    from cryolithe.comparison.making import expected_minutes, scoring_minutes
+def _plan(
+    source: Source,
+    wishes: tuple[Wish, ...],
+    choices: Choices,
+    known: Beside,
+    outputs: _Outputs,
+    given: ReconstructSettings,
+) -> str:
+    from cryolithe.comparison.making import VOLUMES_OF_MAPS, expected_minutes, scoring_minutes
     from cryolithe.evaluation.matching import search_binning
     from cryolithe.formats.sizes import size_told
 
@@ -282,11 +289,13 @@ def _plan(source: Source, wishes: tuple[Wish, ...], choices: Choices, known: Bes
     total = sum(minutes for _, minutes in times)
     longest = ", ".join(f"{title} {minutes:.0f}" for title, minutes in times if minutes >= 1)
     z, y, x = known.shape
-    size = size_told(4 * z * y * x * 3 * len(wishes))
+    networks = sum(wish.by == "model" for wish in wishes) if given.confidence else 0
+    size = size_told(4 * z * y * x * (3 * len(wishes) + VOLUMES_OF_MAPS * networks))
+    maps = "; --confidence: four runs more of each network on the whole series" if networks else ""
     return (
         f"Plan: {len(wishes)} methods on {z} x {y} x {x} voxels (z, y, x), each for two halves and the whole; about "
         f"{max(1.0, total):.0f} min{f' ({longest})' if longest else ''}, less what is in {outputs.work} already; up to "
-        f"{size} of volumes there"
+        f"{size} of volumes there{maps}"
     )
 
 

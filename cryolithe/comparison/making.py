@@ -34,8 +34,9 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.step import trainable
 from cryolithe.reconstruction.ensemble import check_confidence
 from cryolithe.reconstruction.estimate import expected_seconds
-from cryolithe.reconstruction.job import already_done
+from cryolithe.reconstruction.job import MAP_KINDS, already_done
 from cryolithe.reconstruction.looking import evidence_of_parts
+from cryolithe.reconstruction.members import MEMBERS
 from cryolithe.reconstruction.polarity import Evidence
 from cryolithe.reconstruction.run import reconstruct
 from cryolithe.work.folder import WorkFolder
@@ -44,6 +45,8 @@ from cryolithe.work.watcher import Silent, Watcher
 Array = NDArray[Any]
 # Settings of a reconstruction on which its voxels do not depend.
 _FREE = {"overwrite", "max_memory", "confidence"}
+# Beside a network's volumes, for --confidence: of its four further runs, and the maps.
+VOLUMES_OF_MAPS = MEMBERS + len(MAP_KINDS)
 PARTS = ("half1", "half2", "whole")
 _LEARNED = "learned.mrc"  # both halves by a network that learned from them: no half of it is denoised alone
 # Voxels that the general network denoises in a second on one core, and Samba's share of time beside its training.
