@@ -21,7 +21,7 @@ from cryolithe.reconstruction.doubt import (
     window_of,
     without_noise,
 )
-from cryolithe.reconstruction.explained import explained, shared_of, sums_of
+from cryolithe.reconstruction.explained import Seen, explained, shared_of, sums_of
 
 SHAPE = (32, 48, 64)
 ANGLES = tuple(float(angle) for angle in range(-60, 61, 3))
@@ -67,6 +67,10 @@ def rows_of(specimen, halves, strength, scale=1.0):
     return Ensemble(whole, (even, odd), (whole, whole), (images[0], images[1]), (again[0], again[1]))
 
 
+def told(*parts):
+    return explained([sums_of(Seen.of(rows), ANGLES) for rows in parts])
+
+
 def volumes(specimen, invented, alone, amplitude=1.0):
     """Two halves: what they show, what both invent, and what each has for itself."""
     both = amplitude * specimen + invented * coloured(2)
@@ -80,7 +84,7 @@ def volumes(specimen, invented, alone, amplitude=1.0):
 def test_what_is_right_is_found_without_the_truth_even_where_all_runs_agree(strength, invented, alone, amplitude):
     specimen = coloured(1)
     halves = volumes(specimen, invented, alone, amplitude)
-    found = explained([sums_of(rows_of(specimen, halves, strength), ANGLES)])
+    found = told(rows_of(specimen, halves, strength))
     true = squared_correlation(sum(halves) / 2, specimen)
     assert found.share == pytest.approx(true, abs=0.12)
     assert found.measured == pytest.approx(true, abs=0.12)
@@ -91,24 +95,24 @@ def test_where_noise_hides_the_finest_of_the_specimen_less_is_claimed_rather_tha
     specimen = coloured(1)
     halves = volumes(specimen, 0.5, 0.5)
     true = squared_correlation(sum(halves) / 2, specimen)
-    clear, noisy = (explained([sums_of(rows_of(specimen, halves, strength), ANGLES)]) for strength in (0.3, 4.0))
+    clear, noisy = (told(rows_of(specimen, halves, strength)) for strength in (0.3, 4.0))
     assert noisy.finest_per_px < clear.finest_per_px
     assert true - 0.3 < noisy.share < true + 0.05
 
 
 def test_a_sharper_specimen_than_the_volume_shows_is_counted():
     fine, coarse = (coloured(1, sigma_px=sigma) for sigma in (0.8, 2.0))
-    found = explained([sums_of(rows_of(fine, [coarse, coarse], 0.3), ANGLES)])
+    found = told(rows_of(fine, [coarse, coarse], 0.3))
     assert found.share == pytest.approx(squared_correlation(coarse, fine), abs=0.12)
 
 
 def test_neither_the_unit_of_images_nor_that_of_volumes_matters():
     specimen = coloured(1)
     halves = volumes(specimen, 0.5, 0.3)
-    one = explained([sums_of(rows_of(specimen, halves, 1.0), ANGLES)])
-    other = explained([sums_of(rows_of(specimen, [5 * half for half in halves], 1.0, scale=0.1), ANGLES)])
+    one = told(rows_of(specimen, halves, 1.0))
+    other = told(rows_of(specimen, [5 * half for half in halves], 1.0, scale=0.1))
     assert other.share == pytest.approx(one.share, rel=1e-3)
-    turned = explained([sums_of(rows_of(specimen, [-half for half in halves], 1.0), ANGLES)])
+    turned = told(rows_of(specimen, [-half for half in halves], 1.0))
     assert turned.share == 0  # of the other contrast than its images
 
 
@@ -120,12 +124,10 @@ def test_images_that_show_nothing_and_volumes_that_are_nothing_explain_nothing()
         for n, shadow in enumerate(projectors())
     )
     of_noise = Ensemble(rows.whole, rows.halves, rows.mirrors, (noise[0], noise[1]), rows.again)
-    assert explained([sums_of(of_noise, ANGLES)]).share < 0.02
+    assert told(of_noise).share < 0.02
     flat = rows_of(coloured(1), [nothing, nothing], 0.3)
-    assert explained([sums_of(flat, ANGLES)]).share == 0
-    assert (
-        explained([sums_of(rows, ANGLES), sums_of(flat, ANGLES)]).share < 0.05
-    )  # other specimens than the images show
+    assert told(flat).share == 0
+    assert told(rows, flat).share < 0.05  # other specimens than the images show
 
 
 def test_planes_of_two_halves_share_what_back_projections_of_a_thick_specimen_share():
@@ -149,7 +151,7 @@ def test_maps_have_the_size_that_images_tell(invented):
     """The error of what all runs share is invisible to them, and yet it is stated."""
     specimen = coloured(1)
     rows = rows_of(specimen, volumes(specimen, invented, 0.3), 0.5)
-    found = explained([sums_of(rows, ANGLES)])
+    found = told(rows)
     window = window_of(SHAPE)
     moments = moments_of(rows, window)
     law = LAW.times(error_size(found.share, moments))

@@ -27,7 +27,6 @@ from cryolithe.reconstruction.doubt import (
     LAW,
     LEVEL_QUANTILE,
     LEVEL_SHARE,
-    MOMENTS,
     SHARE_SIGMA_PX,
     Chance,
     Ensemble,
@@ -43,7 +42,7 @@ from cryolithe.reconstruction.doubt import (
     window_of,
     without_noise,
 )
-from cryolithe.reconstruction.explained import Explained, explained, sums_of
+from cryolithe.reconstruction.explained import Explained, Seen, explained, sums_of
 from cryolithe.reconstruction.fitting import map_rows
 from cryolithe.reconstruction.fusion import part_starts
 from cryolithe.reconstruction.job import MAP_KINDS, ResolvedJob
@@ -306,20 +305,24 @@ class Maps:
 
     def _measured_size(self) -> tuple[Explained, Size]:
         """How much of the volume is right, and what brings the maps to that size, from parts along the tilt axis."""
-        height, window, share = self._run.grid.shape[1], self._window, self._share
+        height, share = self._run.grid.shape[1], self._share
         part, angles = min(height, PART_ROWS), self._stack.geometry.angles_deg
-        sums, near, wide, kept = [], [], [], []
+        sums, near, wide = [], [], []
         for start in part_starts(height, part, MOST_PARTS):
             rows = self._ensemble(start - share.reach_px, start + part + share.reach_px)
-            sums.append(sums_of(_within(rows, share.reach_px), angles))
-            near.append(moments_of(_within(rows, share.reach_px - window.reach_px), window))
-            wide.append(moments_of(rows, share))
-            kept.append(without_noise(rows, share))
-        found = explained(sums)
-        all_near, all_wide = ({n: torch.cat([one[n] for one in some], 1) for n in MOMENTS} for some in (near, wide))
-        error = rounded(error_size(found.share, all_near, self._law))
-        local = expected_correlation(torch.cat(kept, 1), all_wide, self._law.times(error))
-        return found, Size(error, rounded(correlation_size(found.share, local, all_wide["total"])))
+            local = moments_of(_within(rows, share.reach_px - self._window.reach_px), self._window)
+            near.append({name: values.sum(dtype=torch.float64) for name, values in local.items()})
+            found = {**moments_of(rows, share), "kept": without_noise(rows, share)}
+            # Wide windows change little from one voxel to the next.
+            wide.append({name: values[::2, ::2, ::2].flatten() for name, values in found.items()})
+            seen = Seen.of(_within(rows, share.reach_px))
+            del rows, local, found  # memory for their spectra
+            sums.append(sums_of(seen, angles))
+        told = explained(sums)
+        error = rounded(error_size(told.share, _joined(near), self._law))
+        windows = _joined(wide)
+        expected = expected_correlation(windows.pop("kept"), windows, self._law.times(error))
+        return told, Size(error, rounded(correlation_size(told.share, expected, windows["total"])))
 
     def _slope(self, halves: tuple[torch.Tensor, torch.Tensor], rows: Ensemble) -> float:
         """Models of other programs have units of their own: what is held on average counts as held there."""
@@ -372,6 +375,11 @@ def _within(rows: Ensemble, spare: int) -> Ensemble:
 
     whole, _ = cut((rows.whole, rows.whole))
     return Ensemble(whole, cut(rows.halves), cut(rows.mirrors), cut(rows.images), cut(rows.again))
+
+
+def _joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Values of all parts, side by side."""
+    return {name: torch.cat([part[name].flatten() for part in parts]) for name in parts[0]}
 
 
 def rounded(value: float) -> float:

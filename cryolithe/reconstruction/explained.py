@@ -51,6 +51,20 @@ _CORRELATED = 1.5
 _TINY = 1e-30
 
 
+class Seen(NamedTuple):
+    """Parts of the volumes that are asked about, each of shape ``(z, y, x)``; see `Ensemble` for their meaning."""
+
+    halves: tuple[torch.Tensor, torch.Tensor]
+    images: tuple[torch.Tensor, torch.Tensor]
+    again: tuple[torch.Tensor, torch.Tensor]
+
+    @classmethod
+    def of(cls, rows: Ensemble) -> Seen:
+        """Copies, which keep nothing else in memory."""
+        pairs = [(first.clone(), second.clone()) for first, second in (rows.halves, rows.images, rows.again)]
+        return cls(*pairs)
+
+
 class Sums(NamedTuple):
     """Sums by shell, each of shape ``(SHELLS,)``; those that end on ``near`` count by c, near the tilt axis.
 
@@ -120,23 +134,21 @@ def explained(parts: Iterable[Sums]) -> Explained:
     return Explained(share, measured, finest)
 
 
-def sums_of(rows: Ensemble, angles_deg: tuple[float, ...]) -> Sums:
-    """Ask the images about a part of a volume.
+def sums_of(seen: Seen, angles_deg: tuple[float, ...]) -> Sums:
+    """Ask the images about a part of a volume; sums are made in float64.
 
     Args:
-        rows: of shape ``(z, y, x)``, with the whole depth and width of the volume.
+        seen: with the whole depth and width of the volume.
         angles_deg: of the tilts.
     """
-    depth = rows.whole.shape[0]
-    even, odd = (spectrum_of(half) for half in rows.halves)
-    of_even, of_odd = (spectrum_of(image) for image in rows.images)
-    even_again, odd_again = (spectrum_of(half) for half in rows.again)
-    shape = tuple(rows.whole.shape)
+    shape = tuple(seen.halves[0].shape)
+    pairs = [[spectrum_of(part).to(torch.complex64) for part in pair] for pair in seen]
+    (even, odd), (of_even, of_odd), (even_again, odd_again) = pairs
     z, y, x = frequencies_of(shape)
     radius, across = np.sqrt(z**2 + y**2 + x**2), np.hypot(z, x) + 0 * y
     shell = torch.from_numpy(np.minimum(np.rint(2 * SHELLS * radius), SHELLS + 1).astype(np.int64).ravel())
     measured = measured_region(angles_deg, z, x, shape[0]) * np.ones_like(radius)
-    common = shared_of(across, angles_deg, depth)
+    common = shared_of(across, angles_deg, shape[0])
     count = times_counted(x) * np.ones_like(radius)
 
     def by_shell(values: torch.Tensor | float, weight: NDArray[np.floating]) -> NDArray[np.float64]:
