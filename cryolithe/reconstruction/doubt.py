@@ -55,7 +55,7 @@ class Law:
         return Law(*(factor * getattr(self, name) for name in MOMENTS))
 
 
-LAW = Law(total=0.13, unshared=0.38, mirrored=2.1)
+LAW = Law(total=0.14, unshared=0.4, mirrored=2.2)
 
 
 @dataclass(frozen=True)
