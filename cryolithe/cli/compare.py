@@ -258,8 +258,8 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
     for line in lines:
         numbers = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
         say("  ".join([line[0].ljust(widths[0]), *numbers]).rstrip())
-    for line in sure_lines(found):
-        say(f"{line}.")
+    for sentence in sure_lines(found):
+        say(f"{sentence}.")
     for one in told:
         if one.level == "warning":
             say(f"WARNING: {one.text}", err=True)

@@ -80,8 +80,8 @@ class Sums(NamedTuple):
         images_near: <F_E, F_O>.
         images_variance: of it, likewise.
         weight_near: sum of c².
-        count: frequencies in the measured region.
-        count_missing: in the missing wedge.
+        number: frequencies in the measured region.
+        number_missing: in the missing wedge.
     """
 
     own: NDArray[np.float64]
@@ -95,8 +95,8 @@ class Sums(NamedTuple):
     images_near: NDArray[np.float64]
     images_variance: NDArray[np.float64]
     weight_near: NDArray[np.float64]
-    count: NDArray[np.float64]
-    count_missing: NDArray[np.float64]
+    number: NDArray[np.float64]
+    number_missing: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def sums_of(seen: Seen, angles_deg: tuple[float, ...]) -> Sums:
         images_near=by_shell(product(of_even, of_odd), near),
         images_variance=by_shell(powers[2] * powers[3], near**2 * _CORRELATED / 2),
         weight_near=by_shell(1.0, near * common),
-        count=by_shell(1.0, inside),
-        count_missing=by_shell(1.0, outside),
+        number=by_shell(1.0, inside),
+        number_missing=by_shell(1.0, outside),
     )
 
 
@@ -212,7 +212,7 @@ def _told(sums: Sums) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
     right *= max(0.0, 1 - _SURE**2 * chance / right**2)
     halves, missing = float(sums.halves.sum()), float(sums.missing.sum())
-    there, beyond = float((power * sums.count).sum()), float((power * sums.count_missing).sum())
+    there, beyond = float((power * sums.number).sum()), float((power * sums.number_missing).sum())
 
     def squared(factor: float, volume: float, specimen: float) -> float:
         return min(1.0, (right * factor) ** 2 / max(volume * specimen, _TINY))
