@@ -1,10 +1,15 @@
 """Is the error that ``--confidence`` states the error that there is? And the constants of its law, from other series.
 
-Series with known truth are reconstructed, with all runs of the ensemble. Of some of them the law is made: non-negative
-least squares of the local squared error |V - aT|² (Gaussian window of 2 voxels, a by regression over the volume, the
-volume's deviation as unit) on the moments of `cryolithe.reconstruction.doubt`; each series counts by the reciprocal of
-its root mean square. The others, with other molecules, noise, tilt ranges and recipes, tell what it is worth. What
+Series with known truth are reconstructed, with all runs of the ensemble. Of some of them the law is made, which says
+where a volume is wrong: non-negative least squares of the local squared error |V - aT|² (Gaussian window of 2 voxels,
+a by regression over the volume, the volume's deviation as unit) on the moments of `cryolithe.reconstruction.doubt`;
+each series counts by the reciprocal of its root mean square, and its moments are brought to its error, as the maps are
+by what images tell. The others, with other molecules, noise, tilt ranges and recipes, tell what law and size are worth.
+The size itself, r² of volume and specimen (`cryolithe.reconstruction.explained`), knows no series: all judge it. What
 the volume's own local deviation says without any ensemble stands beside it.
+
+Layers: what is the same all over a height (as the density of ice and its faces) is in no tilt of a series and no
+structure; errors and r² are told with it and without.
 """
 
 from __future__ import annotations
@@ -26,8 +31,9 @@ from scipy.optimize import nnls
 from cryolithe.device import keep_freed_memory
 from cryolithe.fidelity import Region, region_masks
 from cryolithe.projector import make_projector
-from cryolithe.reconstruction.doubt import LAW, MOMENTS, SHARE_SIGMA_PX, WINDOW_SIGMA_PX, Law, expected_error
+from cryolithe.reconstruction.doubt import LAW, MOMENTS, SHARE_SIGMA_PX, WINDOW_SIGMA_PX, Law
 from cryolithe.reconstruction.ensemble import Made, Maps
+from cryolithe.reconstruction.explained import Explained
 from cryolithe.reconstruction.fitting import fit
 from cryolithe.reconstruction.in_memory import HeldSlabs
 from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
@@ -53,7 +59,15 @@ CLASSES = {
     "small proteins": REGIONS["small proteins"],
     "large proteins": REGIONS["large proteins"],
     "empty": Region((int(Structure.ICE),)),
+    "gold": Region((int(Structure.GOLD),)),
+    "around gold": REGIONS["around gold"],
 }
+# Of least squares, from law to sizes of the series and back.
+ROUNDS = 8
+# Of a class in a series, to say anything of it.
+FEWEST_VOXELS = 200
+# Correlation of stated with measured error that is asked for.
+WANTED = 0.5
 # The window reads so many of its deviations to either side.
 TRUNCATE = 3.0
 
@@ -69,6 +83,8 @@ class Found:
         error: the local root mean square error.
         correlation: local, of volume and truth, where maps of shares look.
         labels: classes of voxels.
+        told: how much of the volume is right, as images tell it.
+        true: squared correlation of the volume with the truth, with layers and without them.
         residuals: what the volume changes by when the residuals of its images change their sign; None where not asked.
     """
 
@@ -78,6 +94,8 @@ class Found:
     error: Volume
     correlation: Volume
     labels: NDArray[np.uint8]
+    told: Explained
+    true: tuple[float, float]
     residuals: Volume | None
 
 
@@ -123,7 +141,8 @@ def series_to_judge(side: int, library: tuple[Molecule, ...]) -> dict[str, Calla
     }
     bilayers = replace(CLASS_SCENES[0], title="bilayers only, ±45°, -5 dB", reach_deg=45.0, snr_db=-5.0)
     mixed = replace(CLASS_SCENES[-1], title="mixed structures, ±50°, -6 dB", reach_deg=50.0, snr_db=-6.0)
-    for place, scene in ((20, bilayers), (21, mixed)):
+    threads = replace(CLASS_SCENES[3], title="filaments and microtubules, ±55°, -6 dB", reach_deg=55.0, snr_db=-6.0)
+    for place, scene in ((20, bilayers), (21, mixed), (22, threads)):
         found[scene.title] = partial(_of_classes, scene, place, side, library, 2)
     return found
 
@@ -156,7 +175,17 @@ def measure(series: Series, model: str, law: Law = LAW, residuals: bool = False)
     truth = truth * (float((truth * volume).sum()) / power if power > 0 else 0.0)
     changed = _with_turned_residuals(run, stack, plan, whole) / deviation if residuals else None
     error, common = smoothed((volume - truth) ** 2) ** 0.5, _correlation(volume, truth)
-    return Found(volume, moments, kinds, error, common, series.labels, changed)
+    true = _squared_correlation(volume, truth), _squared_correlation(*map(_without_layers, (volume, truth)))
+    return Found(volume, moments, kinds, error, common, series.labels, maps.explained, true, changed)
+
+
+def _without_layers(volume: Volume) -> Volume:
+    return volume - volume.mean((1, 2), keepdims=True)
+
+
+def _squared_correlation(a: Volume, b: Volume) -> float:
+    power = float((a * a).sum()) * float((b * b).sum())
+    return float((a * b).sum()) ** 2 / power if power > 0 else 0.0
 
 
 def smoothed(values: Volume, sigma_px: float = WINDOW_SIGMA_PX) -> Volume:
@@ -183,10 +212,15 @@ def fitted_law(found: list[Found]) -> Law:
     """The constants, rounded to two digits."""
     left, right = [], []
     for one in found:
-        weight = 1 / np.sqrt((one.error**2).mean())
-        left.append(np.stack([one.moments[name].numpy()[::2, ::2, ::2].ravel() for name in MOMENTS], 1) * weight)
-        right.append((one.error**2)[::2, ::2, ::2].ravel() * weight)
-    constants, _ = nnls(np.concatenate(left).astype(np.float64), np.concatenate(right).astype(np.float64))
+        left.append(np.stack([one.moments[name].numpy()[::2, ::2, ::2].ravel() for name in MOMENTS], 1))
+        right.append((one.error**2)[::2, ::2, ::2].ravel())
+    sizes, constants = np.ones(len(found)), np.ones(len(MOMENTS))
+    for _ in range(ROUNDS):
+        weights = [size / np.sqrt(error.mean()) for size, error in zip(sizes, right, strict=True)]
+        scaled = [values * weight for values, weight in zip(left, weights, strict=True)]
+        wanted = [error / np.sqrt(error.mean()) for error in right]
+        constants, _ = nnls(np.concatenate(scaled).astype(np.float64), np.concatenate(wanted).astype(np.float64))
+        sizes = np.array([error.mean() / (m @ constants).mean() for m, error in zip(left, right, strict=True)])
     return Law(*(float(f"{value:.2g}") for value in constants))
 
 
@@ -195,17 +229,20 @@ def alike(a: Volume, b: Volume) -> float | None:
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) if a.std() > 0 and b.std() > 0 else None
 
 
-def judged(found: Found, law: Law) -> dict[str, Any]:
+def judged(found: Found) -> dict[str, Any]:
     """Numbers of a series."""
-    stated = expected_error(found.moments, law).numpy()
+    stated, confidence = found.maps["error"], found.maps["confidence"]
     own = np.sqrt(found.moments["total"].numpy())
     scores: dict[str, Any] = {
         "correlation": alike(stated, found.error),
         "deviation_alone": alike(own, found.error),
         "ratio": float(stated.mean() / found.error.mean()),
         "measured": float(found.error.mean()),
-        "confidence": float(found.maps["confidence"].mean()),
+        "confidence": float(confidence.mean()),
         "true_correlation": float(found.correlation.mean()),
+        "told": found.told.share,
+        "true": found.true[0],
+        "true_without_layers": found.true[1],
         "unsupported": float(found.maps["unsupported"].mean()),
         "classes": {},
     }
@@ -213,6 +250,9 @@ def judged(found: Found, law: Law) -> dict[str, Any]:
         scores["classes"][name] = {
             "correlation": alike(stated[mask], found.error[mask]),
             "ratio": float(stated[mask].mean() / found.error[mask].mean()),
+            "confidence": float(confidence[mask].mean()),
+            "true_correlation": float(found.correlation[mask].mean()),
+            "voxels": int(mask.sum()),
             "unsupported": float(found.maps["unsupported"][mask].mean()),
         }
     if found.residuals is not None:
@@ -235,21 +275,50 @@ def _best(parts: NDArray[np.floating], error: Volume) -> float | None:
     return alike(np.sqrt(squares @ constants).astype(np.float32), error)
 
 
-def tables_of(rows: dict[str, dict[str, Any]]) -> list[Table]:
-    """All series, then by class."""
+def series_table(rows: dict[str, dict[str, Any]]) -> Table:
+    """A row for each series and model."""
     columns = ["series", "model", "r stated, measured", "r deviation alone", "stated / measured", "measured error",
-               "confidence", "true correlation", "unsupported"]  # fmt: skip
-    names = ("correlation", "deviation_alone", "ratio", "measured", "confidence", "true_correlation", "unsupported")
+               "r² told", "r² true", "without layers", "confidence", "true correlation", "unsupported"]  # fmt: skip
+    names = ("correlation", "deviation_alone", "ratio", "measured", "told", "true", "true_without_layers",
+             "confidence", "true_correlation", "unsupported")  # fmt: skip
     cells: list[list[Cell]] = [[*name.split(" | "), *(row[key] for key in names)] for name, row in rows.items()]
-    by_class: list[list[Cell]] = []
-    for name, row in rows.items():
-        of_classes = row["classes"]
-        by_class.append(
-            [*name.split(" | "), *(of_classes.get(c, {}).get(key) for c in CLASSES for key in ("correlation", "ratio"))]
-        )
-    titles = ["series", "model", *(f"{c}: {what}" for c in CLASSES for what in ("r", "stated / measured"))]
     note = "Windows: 2 voxels for errors, 4 for shares. Units: deviations of the volume. Noise alone has no truth."
-    return [Table("Stated and measured error", columns, cells, note), Table("By class of structure", titles, by_class)]
+    return Table("Stated and measured error", columns, cells, " ".join([note, *summaries(rows)]))
+
+
+def summaries(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence for each model."""
+    found = []
+    for model in dict.fromkeys(name.split(" | ")[1] for name in rows):
+        of_model = [row for name, row in rows.items() if name.endswith(f" | {model}") and row["true"] > 0]
+        alike, sizes = [row["correlation"] for row in of_model], [row["ratio"] for row in of_model]
+        apart = float(np.mean([abs(row["confidence"] - row["true_correlation"]) for row in of_model]))
+        found.append(
+            f"{model}: r {min(alike):.2f} to {max(alike):.2f}, at least {WANTED} on {sum(r >= WANTED for r in alike)} "
+            f"of {len(alike)}; stated / measured {min(sizes):.2f} to {max(sizes):.2f}, geometric mean "
+            f"{float(np.exp(np.mean(np.log(sizes)))):.2f}; confidence {apart:.2f} from the true one on average."
+        )
+    return found
+
+
+def class_table(rows: dict[str, dict[str, Any]]) -> Table:
+    """A row for each class and model: means over the series that hold the class, and the extremes of the size."""
+    columns = ["class", "model", "series", "r stated, measured", "stated / measured", "lowest", "highest",
+               "confidence", "true correlation"]  # fmt: skip
+    cells: list[list[Cell]] = []
+    for model in dict.fromkeys(name.split(" | ")[1] for name in rows):
+        for kind in CLASSES:
+            of_model = [row["classes"] for name, row in rows.items() if name.endswith(f" | {model}")]
+            held = [one[kind] for one in of_model if kind in one and one[kind]["voxels"] >= FEWEST_VOXELS]
+            if not held:
+                continue
+            ratios = [one["ratio"] for one in held]
+            known = [one["correlation"] for one in held if one["correlation"] is not None]
+            means = [float(np.mean([one[key] for one in held])) for key in ("confidence", "true_correlation")]
+            size = [float(np.exp(np.mean(np.log(ratios)))), min(ratios), max(ratios)]
+            cells.append([kind, model, len(held), float(np.mean(known)) if known else None, *size, *means])
+    note = f"Means over series with at least {FEWEST_VOXELS} voxels of the class; of sizes, geometric."
+    return Table("By class of structure", columns, cells, note)
 
 
 def main() -> None:
@@ -274,21 +343,26 @@ def main() -> None:
         print(f"{name}: made", flush=True)
     law = fitted_law(list(known.values()))
     print(f"law: {law}; in use: {LAW}", flush=True)
-    learnt = {name: judged(found, law) for name, found in known.items()}
+    learnt = {name: judged(found) for name, found in known.items()}
     known.clear()
     rows = {}
     for name, draw in judge.items():
         series = draw()
         for model in arguments.models:
-            rows[f"{name} | {model}"] = judged(measure(series, model, law), law)
+            rows[f"{name} | {model}"] = judged(measure(series, model, law))
             print(f"{name} | {model}: r {rows[f'{name} | {model}']['correlation']:.2f}", flush=True)
     law_table = Table("Constants of the law", list(MOMENTS), [[getattr(law, name) for name in MOMENTS]])
-    learnt_tables = [replace(table, title=f"{table.title}, series of the law") for table in tables_of(learnt)]
+    of_law = series_table(learnt)
     results = {
         "law": {name: getattr(law, name) for name in MOMENTS},
         "learnt": learnt,
         "rows": rows,
-        "tables": [law_table, *tables_of(rows), *learnt_tables],
+        "tables": [
+            law_table,
+            series_table(rows),
+            class_table(rows),
+            replace(of_law, title=f"{of_law.title}, series of the law"),
+        ],
     }
     record("uncertainty", results, arguments.output)
 

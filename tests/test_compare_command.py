@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 from half_volumes import noise, signal, write
 from PIL import Image
-from tiny_series import ANGLES, write_series
+from tiny_series import ANGLES, voxels, write_model, write_series
+from tiny_series import noise as series_noise
 
 from cryolithe.cli import main
 from cryolithe.comparison import making
@@ -188,6 +189,78 @@ def test_without_frames_tilts_are_split_and_it_is_said(simulated, tmp_path):
     assert found["split"] == "tilts"
     assert found["shared_per_px"] == pytest.approx(1 / (32 * np.radians(6)), rel=1e-3)
     assert "along the tilt axis" in page.read_text()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A series of noise, its halves, and two networks of next to no size."""
+    folder = tmp_path_factory.mktemp("tiny")
+    images = series_noise()
+    for name, strength in (("ts", 0.0), ("ts_EVN", 0.5), ("ts_ODD", -0.5)):
+        write_series(folder, images + np.float32(strength) * images[::-1], name=name)
+    for name, gain in (("a", 1.0), ("b", 0.9)):
+        write_model(folder / f"{name}.safetensors", gain)
+    return folder
+
+
+def of_tiny(folder, page, *methods):
+    halves = ("--even", folder / "ts_EVN.mrc", "--odd", folder / "ts_ODD.mrc")
+    names = ",".join(str(folder / f"{name}.safetensors") if len(name) == 1 else name for name in methods)
+    whole = (folder / "ts.mrc", folder / "ts.tlt", "--contrast", "dark", "--precision", "fp32", "--device", "cpu")
+    return (*whole, *halves, "--thickness", 16, "--methods", names, "-o", page)
+
+
+def figures_of(page):
+    """Headings of a page, and how many figures it has."""
+    text = page.read_text()
+    return re.findall(r"<h2>(.*?)</h2>", text), text.count("<figure>")
+
+
+def test_maps_of_confidence_stand_beside_each_network_and_cost_what_is_planned(tiny, tmp_path):
+    page, plain = tmp_path / "page.html", tmp_path / "plain.html"
+    words = of_tiny(tiny, page, "gaussian", "a", "b")
+    result = good(*words, "--confidence")
+    good(*of_tiny(tiny, plain, "gaussian", "a", "b"))
+    assert "four runs more of each network" in result.stderr
+    headings, count = figures_of(page)
+    assert "How sure the networks are" in headings
+    assert count == figures_of(plain)[1] + 1
+    methods = numbers(page)["comparison"]["methods"]
+    assert [one["sure"] is None for one in methods] == [True, True, False, False]
+    assert all(one["sure"] is None for one in numbers(plain)["comparison"]["methods"])
+    for one, name in zip(methods[2:], "ab", strict=True):
+        (folder,) = page.with_suffix(".work").glob(f"model_{name}_*")
+        assert {path.name for path in folder.glob("*_error.mrc")} == {"whole_error.mrc"}  # not of halves
+        for kind, mean in one["sure"].items():
+            assert voxels(folder / f"whole_{kind}.mrc").mean() == pytest.approx(mean, abs=1e-4)
+        line = f"model {name}: expected correlation {one['sure']['confidence']:.2f}, expected error"
+        assert line in result.stdout
+        assert line in page.read_text()
+        (other,) = plain.with_suffix(".work").glob(f"model_{name}_*")
+        assert (folder / "whole.mrc").read_bytes() == (other / "whole.mrc").read_bytes()
+    again = good(*words, "--confidence", "--overwrite")
+    assert again.stderr.count("made before") == 3
+    # What has no maps yet is made with them; what is no network is not made anew.
+    asked = good(*of_tiny(tiny, plain, "gaussian", "a", "b"), "--confidence", "--overwrite")
+    assert asked.stderr.count("made before") == 1
+    assert figures_of(plain) == figures_of(page)
+
+
+def test_maps_that_nothing_can_make_are_refused(tiny, tmp_path):
+    page = tmp_path / "page.html"
+    words = of_tiny(tiny, page, "gaussian", "a")
+    refused(*of_tiny(tiny, page, "gaussian", "sirt"), "--confidence", named=["--confidence", "model", "SIRT"])
+    refused(*words[1:], "--confidence", named=["--confidence", "TILTS"])
+    refused(
+        "--half1", words[0], "--half2", words[9], "-o", page, "--confidence", named=["--confidence", "leave it out"]
+    )
+    few = tmp_path / "few"
+    few.mkdir()
+    for number, name in enumerate(("ts", "ts_EVN", "ts_ODD")):
+        write_series(few, np.roll(series_noise()[:9], number, 1), angles=ANGLES[:9], name=name)
+    write_model(few / "a.safetensors")
+    refused(*of_tiny(few, page, "a"), "--confidence", named=["9 tilts are too few"])
+    assert not page.with_suffix(".work").exists()
 
 
 def test_halves_of_any_program(tmp_path):

@@ -33,6 +33,7 @@ from cryolithe.reconstruction.doubt import (
     moments_of,
     unsupported,
     window_of,
+    without_noise,
 )
 from cryolithe.reconstruction.ensemble import Made, Maps
 from cryolithe.reconstruction.job import MAP_KINDS, already_done, job_of, map_paths, resolve
@@ -195,7 +196,7 @@ def test_maps_are_turned_about_x_as_the_volume_is(place, tmp_path):
     for kind in MAP_KINDS:
         turned = voxels(tmp_path / f"b_{kind}.mrc")
         assert turned.shape == SHAPE
-        assert np.abs(turned.mean() - record["confidence"]["maps"][kind]["mean"]) < 0.3 * turned.mean()
+        assert np.abs(turned.mean() - record["confidence"]["maps"][kind]["mean"]) <= 0.3 * turned.mean()
 
 
 @pytest.mark.slow
@@ -392,10 +393,19 @@ def test_members_that_agree_disagree_nowhere():
     assert float(alike["mirrored"].max()) == 0
 
 
-def test_a_network_that_contradicts_itself_is_less_sure():
-    sure, unsure = (Maps(*ensemble_of(blobs(), 0.3, own=own)).rows(0, 32) for own in (0.0, 1.0))
-    assert float(unsure["error"].mean()) > 1.2 * float(sure["error"].mean())
-    assert float(unsure["confidence"].mean()) < float(sure["confidence"].mean())
+def test_a_network_is_less_sure_where_it_contradicts_itself():
+    """How wrong it is in all, images tell."""
+    run, stack, made, members = ensemble_of(blobs(), 0.3)
+    there = np.zeros(made.whole.shape, np.float32)
+    there[..., :16] = np.random.default_rng(8).standard_normal(there[..., :16].shape)
+    mirrors = {name: volume + there * name.startswith("mirror") for name, volume in made.members.items()}
+    sure, unsure = (
+        Maps(run, stack, replace(made, members=some), members).rows(0, 32) for some in (made.members, mirrors)
+    )
+    error, confidence = (unsure[kind] - sure[kind] for kind in ("error", "confidence"))
+    assert float(error[..., :12].mean()) > 0.1 > 0 > float(error[..., 22:].mean())
+    assert float(confidence[..., :8].mean()) < 0 < float(confidence[..., 30:].mean())
+    assert float(unsure["error"].square().mean()) == pytest.approx(float(sure["error"].square().mean()), rel=0.1)
 
 
 @pytest.mark.parametrize("axis", ["x", "y"])
@@ -461,7 +471,7 @@ def test_the_law_is_homogeneous_and_constant_volumes_are_no_trouble():
     assert torch.allclose(expected_error(twice), 2 * expected_error(once), rtol=1e-5)
     flat, nothing = moments(0.0)
     assert float(expected_error(nothing).max()) == 0
-    assert float(expected_correlation(flat, nothing, window).max()) == 0
+    assert float(expected_correlation(without_noise(flat, window), nothing).max()) == 0
     share = unsupported(flat.halves, flat, flat.whole, window, Chance(0.01, 0.0))
     assert float(share.min()) == 1
     assert torch.isfinite(unsupported(given.halves, given, given.whole, window, Chance(0.01, 0.1))).all()

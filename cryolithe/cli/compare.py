@@ -154,16 +154,17 @@ def _run(
     import tempfile
 
     from cryolithe.comparison.inputs import known_beside, look
-    from cryolithe.comparison.making import Workshop
+    from cryolithe.comparison.making import Workshop, check_maps
     from cryolithe.work.folder import WorkFolder
 
     def planned(folder: Path) -> tuple[Source, Beside]:
         source = _source(given, folder)
         seen = look(source, beside["tilt_range"])
+        check_maps(source, wishes)
         known = known_beside(source, seen, beside, given.settings.contrast)
         for note in known.notes:
             say(f"Note: {note}", err=True)
-        say(_plan(source, wishes, choices, known, outputs), err=True)
+        say(_plan(source, wishes, choices, known, outputs, given.settings), err=True)
         return source, known
 
     if dry_run:
@@ -198,21 +199,25 @@ def _compared(
     workshop: Workshop, wishes: tuple[Wish, ...], known: Beside, watcher: Any
 ) -> tuple[Comparison, list[Drawn]]:
     """Make, score and draw."""
-    from cryolithe.comparison.figures import draw, sections_of
+    from cryolithe.comparison.figures import draw
     from cryolithe.comparison.score import compare
+    from cryolithe.comparison.sections import sections_of
+    from cryolithe.comparison.sure import draw_sure, sure_sections
 
-    sections = []
+    sections, maps = [], []
 
     def each() -> Any:
         for candidate in workshop.candidates(wishes):
             sections.append(sections_of(candidate.title, candidate.whole))
+            maps.append(sure_sections(candidate))
             yield candidate
 
     found = compare(each(), known.setting, lambda title: watcher.stage(f"Scoring {title}", 1))
     if known.setting.truth is not None:
         assert found.raw.truth is not None  # in the polarity of the volumes
         sections.append(sections_of("truth", found.raw.truth.sign * known.setting.truth.volume))
-    return found, draw(found, sections)
+    drawn, sure = draw(found, sections), [one for one in maps if one is not None]
+    return found, [*drawn[:1], *([draw_sure(found, sure)] if sure else []), *drawn[1:]]
 
 
 def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside, outputs: _Outputs) -> None:
@@ -221,6 +226,7 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
     from cryolithe import __version__
     from cryolithe.comparison.advice import advice
     from cryolithe.comparison.html import About, as_csv, render, score_table
+    from cryolithe.comparison.sure import sure_lines
     from cryolithe.formats.files import replacing
     from cryolithe.formats.record import hashed
     from cryolithe.report import write_json
@@ -252,6 +258,8 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
     for line in lines:
         numbers = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
         say("  ".join([line[0].ljust(widths[0]), *numbers]).rstrip())
+    for sentence in sure_lines(found):
+        say(f"{sentence}.")
     for one in told:
         if one.level == "warning":
             say(f"WARNING: {one.text}", err=True)
@@ -259,8 +267,15 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
     say(f"Numbers: {outputs.numbers}, {outputs.cells.name}; volumes: {outputs.work}")
 
 
-def _plan(source: Source, wishes: tuple[Wish, ...], choices: Choices, known: Beside, outputs: _Outputs) -> str:
-    from cryolithe.comparison.making import expected_minutes, scoring_minutes
+def _plan(
+    source: Source,
+    wishes: tuple[Wish, ...],
+    choices: Choices,
+    known: Beside,
+    outputs: _Outputs,
+    given: ReconstructSettings,
+) -> str:
+    from cryolithe.comparison.making import VOLUMES_OF_MAPS, expected_minutes, scoring_minutes
     from cryolithe.evaluation.matching import search_binning
     from cryolithe.formats.sizes import size_told
 
@@ -274,11 +289,13 @@ def _plan(source: Source, wishes: tuple[Wish, ...], choices: Choices, known: Bes
     total = sum(minutes for _, minutes in times)
     longest = ", ".join(f"{title} {minutes:.0f}" for title, minutes in times if minutes >= 1)
     z, y, x = known.shape
-    size = size_told(4 * z * y * x * 3 * len(wishes))
+    networks = sum(wish.by == "model" for wish in wishes) if given.confidence else 0
+    size = size_told(4 * z * y * x * (3 * len(wishes) + VOLUMES_OF_MAPS * networks))
+    maps = "; --confidence: four runs more of each network on the whole series" if networks else ""
     return (
         f"Plan: {len(wishes)} methods on {z} x {y} x {x} voxels (z, y, x), each for two halves and the whole; about "
         f"{max(1.0, total):.0f} min{f' ({longest})' if longest else ''}, less what is in {outputs.work} already; up to "
-        f"{size} of volumes there"
+        f"{size} of volumes there{maps}"
     )
 
 
@@ -338,6 +355,11 @@ def _refuse_idle(flags: dict[str, Any], settings: ReconstructSettings, wishes: t
     titles = ", ".join(wish.title for wish in wishes)
     learning, networks = kinds & {"n2n", "samba"}, kinds & {"n2n", "samba", "n2n-general", "model"}
     given = [name for name, value in flags.items() if value is not None]
+    if settings.confidence and "model" not in kinds:
+        raise SettingsError(
+            f"--confidence asks networks how sure they are, of which none is compared: {titles}; leave it out, or name "
+            "a model in --methods"
+        )
     for name in given:
         flag = f"--{name.replace('_', '-')}"
         if name in TRAINING and not learning:

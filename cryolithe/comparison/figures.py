@@ -4,51 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryolithe.comparison.advice import half_db, is_leak
+from cryolithe.comparison.sections import WIDTH, Sections, draw_pair
 from cryolithe.comparison.value import Comparison
 from cryolithe.denoising.ceiling import half_snr_db
-from cryolithe.evaluation.figures import Drawn, png_figure, reduced
+from cryolithe.evaluation.figures import Drawn, png_figure
 from cryolithe.formats.sizes import decimal_told
 from cryolithe.greys import grey_scale
-from cryolithe.report import STYLE, draw_scale_bar, draw_section, mark_periods
+from cryolithe.report import STYLE, mark_periods
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Array = NDArray[Any]
-
 COLUMNS = (4, 5, 3)  # that are tried, the most wanted first
-WIDTH = 11.5  # inches
 GREY = "0.45"
 # Okabe & Ito; the raw one is black and the Gaussian grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#542788")
-
-
-@dataclass(frozen=True)
-class Sections:
-    """The central sections of a volume.
-
-    Attributes:
-        title: of the method.
-        xy: shape ``(y, x)``.
-        xz: shape ``(z, x)``.
-    """
-
-    title: str
-    xy: Array
-    xz: Array
-
-
-def sections_of(title: str, volume: Array) -> Sections:
-    """The central sections of a volume ``(z, y, x)``, with fewer pixels where a page could not show them."""
-    xy, xz = np.asarray(volume[len(volume) // 2]), np.asarray(volume[:, volume.shape[1] // 2])
-    return Sections(title, reduced(xy, volume.shape[2]), reduced(xz, volume.shape[2]))
 
 
 def draw(found: Comparison, sections: Sequence[Sections]) -> list[Drawn]:
@@ -86,18 +61,9 @@ def _sections(found: Comparison, sections: Sequence[Sections]) -> Drawn:
         assert isinstance(engine, ConstrainedLayoutEngine)
         engine.set(w_pad=0.02, h_pad=0.02, hspace=0.01, wspace=0.01)
         for number, one in enumerate(sections):
-            scale = grey_scale([one.xy, one.xz])
             row, column = divmod(number, columns)
-            for part, (image, pixels) in enumerate(((one.xy, height), (one.xz, depth))):
-                axes = figure.add_subplot(grid[2 * row + part, column])
-                draw_section(axes, image, scale, extent=(-0.5, width - 0.5, -0.5, pixels - 0.5))
-                axes.set(xticks=[], yticks=[])
-                if part == 0:
-                    axes.set_title(one.title, fontsize=9.5)
-                if number == 0:
-                    axes.set_ylabel(("XY", "XZ")[part])
-                if part == 0 and found.voxel_size_angstrom:
-                    draw_scale_bar(axes, width, found.voxel_size_angstrom)
+            upper, lower = (figure.add_subplot(grid[2 * row + part, column]) for part in (0, 1))
+            draw_pair((upper, lower), one, grey_scale([one.xy, one.xz]), found, labelled=number == 0)
     return Drawn(
         "Central sections",
         "XY above, XZ below (z upwards, the tilt axis across the section), each volume in greys found by one and the "

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.comparison.gaussian import best_sigma_px, shell_gaussian
 from cryolithe.comparison.sources import SeriesSource, Source, VolumeSource
-from cryolithe.comparison.value import Candidate
+from cryolithe.comparison.value import Candidate, Sure
 from cryolithe.comparison.wishes import Wish
 from cryolithe.denoising.job import Given
 from cryolithe.denoising.methods import METHODS
 from cryolithe.denoising.run import denoise
 from cryolithe.device import choose_device, choose_precision
-from cryolithe.errors import InputError
+from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.halves import open_half, write_average
 from cryolithe.evaluation.matching import ROTATIONS
 from cryolithe.formats.record import hashed, read_record_beside
@@ -32,15 +32,21 @@ from cryolithe.hashing import file_sha256
 from cryolithe.models import find_model
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.step import trainable
+from cryolithe.reconstruction.ensemble import check_confidence
 from cryolithe.reconstruction.estimate import expected_seconds
-from cryolithe.reconstruction.job import already_done
+from cryolithe.reconstruction.job import MAP_KINDS, already_done
 from cryolithe.reconstruction.looking import evidence_of_parts
+from cryolithe.reconstruction.members import MEMBERS
 from cryolithe.reconstruction.polarity import Evidence
 from cryolithe.reconstruction.run import reconstruct
 from cryolithe.work.folder import WorkFolder
 from cryolithe.work.watcher import Silent, Watcher
 
 Array = NDArray[Any]
+# Settings of a reconstruction on which its voxels do not depend.
+_FREE = {"overwrite", "max_memory", "confidence"}
+# Beside a network's volumes, for --confidence: of its four further runs, and the maps.
+VOLUMES_OF_MAPS = MEMBERS + len(MAP_KINDS)
 PARTS = ("half1", "half2", "whole")
 _LEARNED = "learned.mrc"  # both halves by a network that learned from them: no half of it is denoised alone
 # Voxels that the general network denoises in a second on one core, and Samba's share of time beside its training.
@@ -121,7 +127,12 @@ class Workshop:
         else:
             first, second = (_voxels(place / f"{part}.mrc") for part in PARTS[:2])
         whole = _voxels(place / "whole.mrc")
-        return Candidate(wish.name, wish.title, wish.kind, first, second, whole, seconds, _warnings(place))
+        sure = _sure(place / "whole.mrc") if wish.by == "model" and self._source_maps else None
+        return Candidate(wish.name, wish.title, wish.kind, first, second, whole, seconds, _warnings(place), sure)
+
+    @property
+    def _source_maps(self) -> bool:
+        return isinstance(self._source, SeriesSource) and self._source.settings.confidence
 
     def _seconds(self, wish: Wish, place: Path) -> float:
         """Make the volumes of a method unless they are there; the time that it took."""
@@ -146,9 +157,10 @@ class Workshop:
         """Hash of all that decides the volumes of a method."""
         told: dict[str, Any] = {"by": wish.by, "inputs": self._hashes, "version": __version__}
         if isinstance(self._source, SeriesSource):
-            told["settings"] = self._source.settings.model_dump(mode="json", exclude={"overwrite", "max_memory"})
+            told["settings"] = self._source.settings.model_dump(mode="json", exclude=_FREE)
         if wish.by == "model":
             told["model"] = file_sha256(find_model(wish.name))
+            told |= {"maps": True} if self._source_maps else {}
         if wish.by in ("n2n", "samba"):
             told["training"] = [self._choices.train_minutes, self._choices.seed]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -253,6 +265,25 @@ class _Quiet(Silent):
         self._watcher.advance(amount)
 
 
+def check_maps(source: Source, wishes: Sequence[Wish]) -> None:
+    """Refuse maps of ``--confidence`` that cannot be made.
+
+    Raises:
+        SettingsError: without a stack of the whole series.
+        InputError: for too few tilts.
+    """
+    if not isinstance(source, SeriesSource) or not source.settings.confidence:
+        return
+    if source.whole is None:
+        raise SettingsError(
+            "--confidence asks networks how sure they are of the whole series: give its stack, TILTS, beside --even "
+            "and --odd, or leave --confidence out"
+        )
+    for wish in wishes:
+        if wish.by == "model":
+            check_confidence(source.resolved(None, "network", wish.name))
+
+
 def expected_minutes(source: Source, wish: Wish, choices: Choices, shape: tuple[int, int, int]) -> float:
     """About how long a method takes.
 
@@ -266,8 +297,8 @@ def expected_minutes(source: Source, wish: Wish, choices: Choices, shape: tuple[
     speed = _GENERAL_VOXELS_PER_SECOND * (_GPU_TIMES if choose_device(choices.device).type == "cuda" else 1.0)
     if wish.by in ("fbp", "sirt", "model") and isinstance(source, SeriesSource):
         method, model = ("network", wish.name) if wish.by == "model" else (wish.by, None)
-        parts = 3 if source.whole else 2
-        return parts * (expected_seconds(source.resolved(None, method, model)) + 2) / 60
+        stacks = [*source.halves, *([source.whole] if source.whole else [])]
+        return sum(expected_seconds(source.resolved(stack, method, model)) + 2 for stack in stacks) / 60
     if wish.by == "n2n-general":
         return 2 * voxels / speed / 60
     if wish.by == "n2n":
@@ -309,6 +340,15 @@ def _warnings(place: Path) -> tuple[str, ...]:
         told = guard.get("warnings") if isinstance(guard, dict) else record.get("warnings")
         found += [str(text) for text in told] if isinstance(told, list) else []
     return tuple(dict.fromkeys(found))
+
+
+def _sure(path: Path) -> Sure:
+    """The maps beside a network's volume."""
+    told = read_record_beside(path)["confidence"]["maps"]
+    return Sure(
+        {kind: float(entry["mean"]) for kind, entry in told.items()},
+        {kind: _voxels(path.with_name(entry["path"])) for kind, entry in told.items()},
+    )
 
 
 def _voxels(path: Path) -> Array:

@@ -158,6 +158,7 @@ def _scores(candidate: Candidate, raw: _Raw, setting: Setting) -> Scores:
     worst_change, worst = worst_shell(fsc, raw.fsc)
     wedge = wedge_energy(candidate.whole, tilts)
     return Scores(
+        sure=None if candidate.sure is None else candidate.sure.means,
         name=candidate.name,
         title=candidate.title,
         kind=candidate.kind,

@@ -61,8 +61,9 @@ class SeriesSource:
         return found | {name: Path(path) for name, path in self.settings.alignment_files.items()}
 
     def job(self, stack: Stack, output: Path, method: str, model: str | None = None) -> Job:
-        """The reconstruction of a stack by a method."""
-        changed: dict[str, object] = {"method": method, "overwrite": False}
+        """The reconstruction of a stack by a method; maps are made of what a network makes of the whole series."""
+        maps = self.settings.confidence and model is not None and stack == self.whole
+        changed: dict[str, object] = {"method": method, "overwrite": False, "confidence": maps}
         if model is not None:
             changed["model"] = model
         return Job(stack.tilts, stack.angles, output, self.settings.model_copy(update=changed), reading=self.reading)

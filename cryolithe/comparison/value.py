@@ -22,6 +22,19 @@ Kind = Literal["raw", "linear", "network", "denoiser"]
 
 
 @dataclass(frozen=True)
+class Sure:
+    """How sure a network is of its volume: the maps of ``--confidence``.
+
+    Attributes:
+        means: of each map, by kind.
+        maps: by kind, each of the volume's shape.
+    """
+
+    means: Mapping[str, float]
+    maps: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
 class Candidate:
     """What a method made of each half and of all images; volumes ``(z, y, x)`` of one shape.
 
@@ -34,6 +47,7 @@ class Candidate:
         whole: what a user is given.
         seconds: that it took to make all three, or None.
         warnings: that came with them, in words.
+        sure: how sure a network is of ``whole``, if it was asked.
     """
 
     name: str
@@ -44,6 +58,7 @@ class Candidate:
     whole: Array
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    sure: Sure | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +175,7 @@ class Scores:
         matching: of a template, where there is one.
         seconds: to make two halves and the whole.
         warnings: that came with the volumes, in words.
+        sure: means of the maps of ``--confidence`` by kind, where they were made.
     """
 
     name: str
@@ -179,6 +195,7 @@ class Scores:
     matching: MatchingScore | None = None
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    sure: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ and X and Y those of the mirrored series turned back,
 
     total  <V²>      unshared  <V²> - <E O>, not below 0      mirrored  (<(V - X)²> + <(V - Y)²>) / 2
 
-The expected squared error is a sum of the three, each times a constant that holds for all series and models; it was
-found on simulations (benchmarks/uncertainty.py). The deviation of the volume is the unit.
+Where a volume is wrong is told by a sum of the three, each times a constant that holds for all series and models; it
+was found on simulations (benchmarks/uncertainty.py). How wrong it is in all, images tell that the network did not see
+(`cryolithe.reconstruction.explained`): the sum is multiplied by what makes its mean that error. The deviation of the
+volume is the unit.
 
 What the images hold of the measured part m is asked of images that the network did not see: F_E and F_O are filtered
 back-projections of even and of odd tilts, so that the noise of F_O has nothing to do with that of E.
@@ -48,8 +50,12 @@ class Law:
     unshared: float
     mirrored: float
 
+    def times(self, factor: float) -> Law:
+        """The law of errors whose square is so many times as large."""
+        return Law(*(factor * getattr(self, name) for name in MOMENTS))
 
-LAW = Law(total=0.16, unshared=0.68, mirrored=1.6)
+
+LAW = Law(total=0.14, unshared=0.4, mirrored=2.2)
 
 
 @dataclass(frozen=True)
@@ -139,21 +145,70 @@ def expected_error(moments: dict[str, torch.Tensor], law: Law = LAW) -> torch.Te
     return square.clamp_min_(0).sqrt_()
 
 
-def expected_correlation(
-    rows: Ensemble, moments: dict[str, torch.Tensor], window: Window, law: Law = LAW
-) -> torch.Tensor:
-    """The expected correlation of the volume with the specimen in the window, 0 to 1.
+def without_noise(rows: Ensemble, window: Window) -> torch.Tensor:
+    """What noise leaves of the correlation of the mean of two halves with what they share: ``sqrt(2 r / (1 + r))``.
 
-    That of the mean of two halves whose noise is independent, ``sqrt(2 r / (1 + r))`` of their correlation r, times
-    what the error that both share leaves of it.
+    Args:
+        rows: with margins, whose halves correlate by r in the window.
+        window: about each voxel.
     """
     even, odd = rows.halves
     power = (window.mean(even.square()) * window.mean(odd.square())).sqrt_()
     both = (window.mean(even * odd) / power.clamp_min_(_LEAST)).clamp_(0, 1)
-    noise = both.mul(2).div_(both.add_(1)).sqrt_()
-    error = expected_error(moments, law).square_()
-    total = moments["total"]
-    return noise.mul_((total / (total + error).clamp_min_(_LEAST)).sqrt_())
+    return both.mul(2).div_(both.add_(1)).sqrt_()
+
+
+def expected_correlation(
+    kept: torch.Tensor, moments: dict[str, torch.Tensor], law: Law = LAW, size: float = 1.0
+) -> torch.Tensor:
+    """The expected correlation of the volume with the specimen in the window, 0 to 1.
+
+    Args:
+        kept: what noise leaves of it, made by `without_noise`.
+        moments: in the same window; the error that they tell of lowers it further.
+        law: of the error.
+        size: what its square is multiplied by.
+    """
+    error, total = expected_error(moments, law).square_(), moments["total"]
+    return (size * total / (total + error).clamp_min_(_LEAST)).sqrt_().mul_(kept).clamp_max_(1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What brings the maps of a series to the size of its error.
+
+    Attributes:
+        error: what expected squared errors are multiplied by.
+        correlation: what expected squared correlations are multiplied by.
+    """
+
+    error: float = 1.0
+    correlation: float = 1.0
+
+
+def error_size(share: float, moments: dict[str, torch.Tensor], law: Law = LAW) -> float:
+    """What makes the expected squared error so large that on average ``1 - share`` of the mean square is error.
+
+    Args:
+        share: of the volume that is right, see `cryolithe.reconstruction.explained`.
+        moments: of voxels that stand for the volume.
+        law: of the error.
+    """
+    stated = float(expected_error(moments, law).square_().sum(dtype=torch.float64))
+    total = float(moments["total"].sum(dtype=torch.float64))
+    return (1 - share) * total / stated if stated > 0 else 1.0
+
+
+def correlation_size(share: float, local: torch.Tensor, total: torch.Tensor) -> float:
+    """What makes ``share`` of expected squared correlations on average, each weighed by the volume's mean square.
+
+    Args:
+        share: as above.
+        local: expected correlations, of voxels that stand for the volume.
+        total: local mean squares of the volume, likewise.
+    """
+    stated = float((local.square() * total).sum(dtype=torch.float64))
+    return share * float(total.sum(dtype=torch.float64)) / stated if stated > 0 else 1.0
 
 
 @dataclass(frozen=True)

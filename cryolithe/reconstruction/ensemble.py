@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,20 @@ from cryolithe.reconstruction.doubt import (
     Chance,
     Ensemble,
     Law,
+    Size,
+    correlation_size,
     covariances,
+    error_size,
     expected_correlation,
     expected_error,
     moments_of,
     unsupported,
     window_of,
+    without_noise,
 )
+from cryolithe.reconstruction.explained import Explained, Seen, explained, sums_of
 from cryolithe.reconstruction.fitting import map_rows
+from cryolithe.reconstruction.fusion import part_starts
 from cryolithe.reconstruction.job import MAP_KINDS, ResolvedJob
 from cryolithe.reconstruction.members import Member, MemberStack, choose_members, known_of, stack_of, turned_back
 from cryolithe.reconstruction.outputs import working_dtype
@@ -51,6 +57,8 @@ from cryolithe.work.watcher import Watcher
 Plan = dict[str, Any]
 # Rows about the middle from which it is told what chance gives.
 CHANCE_ROWS = 16
+# Rows of a part, and parts along the tilt axis, from which it is told how much of the volume is right.
+PART_ROWS, MOST_PARTS = 32, 4
 LABELS = {
     "confidence": "expected correlation with the specimen",
     "error": "expected error, deviations",
@@ -145,7 +153,8 @@ def make_maps(
         statistics.mean,
         statistics.rms or 1.0,
     )
-    found = Maps(run, stack, made, members).write(folder.path, watcher)
+    maps = Maps(run, stack, made, members)
+    found = maps.write(folder.path, watcher)
     files = ", ".join(path.name for path in run.job.maps.values())
     confidence, error, share = (found[kind]["mean"] for kind in MAP_KINDS)
     watcher.note(
@@ -156,6 +165,8 @@ def make_maps(
         "members": [{"name": m.name, "tilts": len(m.tilts), "mirror": m.mirror or None} for m in members],
         "deviation": made.deviation,
         "law": asdict(LAW),
+        "explained": asdict(maps.explained),
+        "size": asdict(maps.size),
         "maps": found,
     }
     return {"confidence": told}
@@ -208,6 +219,10 @@ class Maps:
         made: the volumes.
         members: the even and the odd tilts first.
         law: of the expected error.
+
+    Attributes:
+        explained: how much of the volume is right in all.
+        size: of the maps, which follows from it.
     """
 
     def __init__(
@@ -225,6 +240,7 @@ class Maps:
         ]
         with torch.inference_mode():
             self._chance = self._measured_chance()
+            self.explained, self.size = self._measured_size()
 
     @torch.inference_mode()
     def write(self, folder: Path, watcher: Watcher) -> dict[str, Any]:
@@ -266,9 +282,10 @@ class Maps:
         halves = self._of_halves(rows)
         spare = reach - window.reach_px
         near, wide = moments_of(_within(rows, spare), window), moments_of(rows, share)
+        law = self._law.times(self.size.error)
         return {
-            "confidence": expected_correlation(rows, wide, share, self._law),
-            "error": expected_error(near, self._law),
+            "confidence": expected_correlation(without_noise(rows, share), wide, law, self.size.correlation),
+            "error": expected_error(near, law),
             "unsupported": unsupported(halves, rows, measured, share, self._chance),
         }
 
@@ -282,10 +299,30 @@ class Maps:
         common, _, square = covariances(halves, rows, self._share, roll_px=max(1, rows.whole.shape[2] // 2))
         expected = float(square.sum(dtype=torch.float64))
         variance = float(common.double().square_().sum()) / expected if expected > 0 else 1.0
-        # Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes.
         local = np.quantile(self._share.mean(rows.whole.square()).cpu().numpy(), LEVEL_QUANTILE)
         found = variance, LEVEL_SHARE * float(local), self._slope(halves, rows)
-        return Chance(*(float(f"{value:.6g}") for value in found))
+        return Chance(*map(rounded, found))
+
+    def _measured_size(self) -> tuple[Explained, Size]:
+        """How much of the volume is right, and what brings the maps to that size, from parts along the tilt axis."""
+        height, share = self._run.grid.shape[1], self._share
+        part, angles = min(height, PART_ROWS), self._stack.geometry.angles_deg
+        sums, near, wide = [], [], []
+        for start in part_starts(height, part, MOST_PARTS):
+            rows = self._ensemble(start - share.reach_px, start + part + share.reach_px)
+            local = moments_of(_within(rows, share.reach_px - self._window.reach_px), self._window)
+            near.append({name: values.sum(dtype=torch.float64) for name, values in local.items()})
+            found = {**moments_of(rows, share), "kept": without_noise(rows, share)}
+            # Wide windows change little from one voxel to the next.
+            wide.append({name: values[::2, ::2, ::2].flatten() for name, values in found.items()})
+            seen = Seen.of(_within(rows, share.reach_px))
+            del rows, local, found  # memory for their spectra
+            sums.append(sums_of(seen, angles))
+        told = explained(sums)
+        error = rounded(error_size(told.share, _joined(near), self._law))
+        windows = _joined(wide)
+        expected = expected_correlation(windows.pop("kept"), windows, self._law.times(error))
+        return told, Size(error, rounded(correlation_size(told.share, expected, windows["total"])))
 
     def _slope(self, halves: tuple[torch.Tensor, torch.Tensor], rows: Ensemble) -> float:
         """Models of other programs have units of their own: what is held on average counts as held there."""
@@ -337,7 +374,17 @@ def _within(rows: Ensemble, spare: int) -> Ensemble:
         return first, second
 
     whole, _ = cut((rows.whole, rows.whole))
-    return replace(rows, whole=whole, halves=cut(rows.halves), mirrors=cut(rows.mirrors))
+    return Ensemble(whole, cut(rows.halves), cut(rows.mirrors), cut(rows.images), cut(rows.again))
+
+
+def _joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Values of all parts, side by side."""
+    return {name: torch.cat([part[name].flatten() for part in parts]) for name in parts[0]}
+
+
+def rounded(value: float) -> float:
+    """Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes."""
+    return float(f"{value:.6g}")
 
 
 def map_label(kind: str) -> str:
