@@ -14,7 +14,7 @@ from xml.parsers import expat
 
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
+from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Beside, Named, Stack
 from cryolithe.formats.bends_warp import NO_GRIDS, Grids, WarpBend, movement_of, read_grids, warping_of
 from cryolithe.formats.facts import Fact, alignment_facts
 from cryolithe.formats.files import PathLike, finite_numbers, printable, read_small
@@ -231,6 +231,12 @@ def warp_facts(path: Path) -> list[Fact]:
     return alignment_facts(f"tilt series of Warp ({path.suffix.lower()})", alignment)
 
 
+def _beside(beside: Beside) -> dict[str, Path]:
+    """The .xml, which has all that the .tomostar of the same series lacks, else that."""
+    found = beside.files.get("warp", ())
+    return {"warp": found[0]} if found and not beside.aligned else {}
+
+
 WARP = AlignmentFormat(
     "Warp",
     (
@@ -245,4 +251,5 @@ WARP = AlignmentFormat(
     _of_stack,
     describe=dict.fromkeys((".tomostar", ".xml"), warp_facts),
     centre="relion",
+    pair=_beside,
 )

@@ -7,6 +7,7 @@ of tilt angles.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.ctf_tables import Told, read_relion_ctf, read_warp_ctf
 from cryolithe.formats.ctf_text import has_columns, of_views, read_columns, read_views
 from cryolithe.formats.doses import same_images
+from cryolithe.formats.files import file_beside
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import possible_names
 
-# Names beside a stack; {} is its name without its ending.
-BESIDE = ("{}_CTF.txt", "{}_ctf.txt", "{}.defocus", "{}_ctffind4.txt", "{}_ctffind5.txt")
+# How names beside a stack go on after its own name.
+BESIDE = ("_CTF.txt", "_ctf.txt", ".defocus", "_ctffind4.txt", "_ctffind5.txt")
 # Settings of alignments whose files may tell it.
 OF_ALIGNMENTS = ("star", "warp")
 
@@ -84,10 +86,10 @@ def ctf_file_of(tilts: Path, alignment: Mapping[str, Path], reading: Reading) ->
     for option in OF_ALIGNMENTS:
         if option in alignment and tells_ctf(alignment[option], tilts.name, reading):
             return alignment[option]
-    names = dict.fromkeys(form.format(base) for base in possible_names(tilts.name) for form in BESIDE)
     found: list[Path] = []
-    for path in map(tilts.with_name, names):
-        if path.is_file() and not any(path.samefile(other) for other in found):
+    for base, ending in itertools.product(possible_names(tilts.name), BESIDE):
+        path = file_beside(tilts, base, ending)
+        if path and not any(path.samefile(other) for other in found):
             found.append(path)
     if len(found) == 1:
         return found[0]

@@ -9,7 +9,7 @@ and stacks lack some of them. A file that does not tell doses is no error.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table
 from cryolithe.formats.files import PathLike, read_text
 from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.stack_state import mdocs_beside
 from cryolithe.formats.star_tables import StarTable, read_star
 
 LIMIT_BYTES = 100_000_000
@@ -96,6 +97,20 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
     raise FileFormatError(
         f"{path} tells no doses that are understood; expected an .mdoc, RELION's .star, or Warp's .xml or .tomostar"
     )
+
+
+def doses_beside(tilts: Path, named: Iterable[Path | None], reading: Reading) -> Path | None:
+    """The .mdoc beside a stack that tells doses, where none of the files that are named for it does; else None."""
+    if any(_tells(path, tilts.name, reading) for path in named if path is not None):
+        return None
+    return next((path for path in mdocs_beside(tilts) if _tells(path, tilts.name, reading)), None)
+
+
+def _tells(path: Path, tilts_name: str, reading: Reading) -> bool:
+    try:
+        return bool(read_exposures(path, tilts_name, reading).doses)
+    except InputError:
+        return False
 
 
 def _of_mdoc(made: MdocText) -> Exposures:

@@ -27,6 +27,7 @@ from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import read_text
+from cryolithe.formats.imod_beside import project_beside
 from cryolithe.formats.reading import Reading
 from cryolithe.geometry import check_angles_deg
 
@@ -375,4 +376,5 @@ IMOD = AlignmentFormat(
     _of_stack,
     _named_in_commands,
     describe={".xf": _xf_facts, ".com": _command_facts},
+    pair=project_beside,
 )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.formats.doses import Exposures, read_exposures
+from cryolithe.formats.doses import Exposures, doses_beside, read_exposures
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS, treated_ctf, weighted_doses
 from cryolithe.known import CTF_STATES, FACTS, NOTHING, Known
@@ -202,6 +202,9 @@ def _exposures(
         sources["dose"] = f"--dose {Path(settings.dose).name}"
     # Files that the run reads anyway; most tell no exposures.
     named = [*([] if files.angles is None else [files.angles]), *settings.alignment_files.values()]
+    if settings.dose_weight and settings.dose is None:
+        beside = doses_beside(files.tilts, named, files.reading)
+        named += [beside] if beside else []
     for path in named:
         told = _read(path, files)
         found = told.of_images(files.angles_deg)
