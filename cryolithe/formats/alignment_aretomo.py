@@ -73,10 +73,9 @@ def read_aln(
         raise InputError(f"{path}: a BetaOffset other than 0 is not understood; align with -TiltCor 0 or 1")
     numbers = tuple((row.section, row.tilt_deg) for row in rows)
     found = Sections(path, numbers, tuple(darks), count, _offset(path, header, "AlphaOffset"))
-    other = other_series(found, beside_deg, beside_source) if beside_deg else ""
-    if other:
-        raise InputError(other)
     places = stack_places(found, raw_angles_deg, beside_deg)
+    if beside_deg and (other := other_series(found, beside_deg, beside_source)):
+        raise InputError(other)
     notes = [places.note] if places.note else []
     patches: tuple[Patches | None, ...] = (None,) * len(rows)
     try:
@@ -96,7 +95,9 @@ def read_aln(
         images.append(ImageAlignment(place, row.tilt_deg, matrix, (-(a * x + b * y), -(c * x + d * y)), bend))
     try:
         source = path.name if any(image.bend for image in images) else ""
-        return Alignment(tuple(images), count, notes=tuple(notes), local=source), (height, width)
+        dark = zip(places.darks, (found.offset_deg + dark.tilt_deg for dark in darks), strict=False)
+        made = Alignment(tuple(images), count, notes=tuple(notes), local=source, left_out_deg=tuple(dark))
+        return made, (height, width)
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -79,7 +79,15 @@ def read_warp(
             (a, b), (c, d) = matrix
             x, y = x_offsets[number] / (pixel or 1.0), y_offsets[number] / (pixel or 1.0)
             images.append(ImageAlignment(place, -angles[number], matrix, (-(a * x + b * y), -(c * x + d * y))))
-        made = Alignment(tuple(images), sections, centre="relion", pixel_size_angstrom=pixel, notes=notes)
+        unused = tuple((n, -angles[n]) for n in range(len(angles)) if not use[n])
+        made = Alignment(
+            tuple(images),
+            sections,
+            centre="relion",
+            pixel_size_angstrom=pixel,
+            notes=notes,
+            left_out_deg=unused if sections == len(angles) else (),
+        )
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
     if values.grids.empty or pixel is None:

@@ -66,6 +66,7 @@ class SeriesFiles:
         series: its images that are used, and the labels of its header.
         angles_deg: of these images, as their files have them: not mirrored.
         reading: what is parsed already.
+        left_out_deg: angles of images that the alignment leaves out, as far as they are known.
     """
 
     tilts: Path
@@ -73,6 +74,7 @@ class SeriesFiles:
     series: TiltSeries
     angles_deg: tuple[float, ...]
     reading: Reading
+    left_out_deg: tuple[float, ...] = ()
 
 
 def told_facts(
@@ -193,7 +195,8 @@ def _exposures(
     if defocus is not None:
         sources["defocus"] = "--defocus"
     if settings.dose is not None and "dose" in taken:
-        doses = read_exposures(settings.dose, files.tilts.name, files.reading).of_images(files.angles_deg)
+        told = read_exposures(settings.dose, files.tilts.name, files.reading)
+        doses = told.of_images(files.angles_deg, files.left_out_deg)
         if doses is None:
             raise InputError(
                 f"--dose {settings.dose} does not tell the doses of these {len(files.angles_deg)} images: expected one "
@@ -207,7 +210,7 @@ def _exposures(
         named += [beside] if beside else []
     for path in named:
         told = _read(path, files)
-        found = told.of_images(files.angles_deg)
+        found = told.of_images(files.angles_deg, files.left_out_deg)
         if found is not None and "dose" in taken:
             if doses is not None and _differ(doses, found):
                 raise SettingsError(
