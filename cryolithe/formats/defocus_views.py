@@ -104,7 +104,8 @@ def _rows(path: Path, views: Sequence[Views], series: SeriesImages) -> Rows:
         raise InputError(
             f"{path} tells of view {last}, but the stack holds {series.sections}; give the file of this stack"
         )
-    possible += [ordered for rows in possible if (ordered := by_angle(rows, series)) not in (None, *possible)]
+    ordered = [by_angle(rows, series) for rows in possible]
+    possible += [rows for rows in ordered if rows is not None and rows not in possible]
     fitting: list[tuple[float, Rows]] = []
     refusal = ""
     for rows in possible:

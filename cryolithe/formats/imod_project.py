@@ -25,6 +25,7 @@ from cryolithe.formats.alignment_imod import (
 )
 from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
+from cryolithe.formats.bends_told import imod_local_fact
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import read_text
 from cryolithe.formats.imod_beside import project_beside
@@ -337,7 +338,8 @@ def _command_facts(path: Path) -> list[Fact]:
     """A command file of IMOD: newst.com or tilt.com."""
     text = read_text(path, "a command file of IMOD", LIMIT_BYTES)
     if re.search(r"^\s*\$\s*tilt\b", text, re.MULTILINE):
-        return [Fact("kind", "commands of IMOD's tilt"), *_field_facts(read_tilt_com(path))]
+        command = read_tilt_com(path)
+        return [Fact("kind", "commands of IMOD's tilt"), *_field_facts(command), imod_local_fact(command)]
     if re.search(r"^\s*\$\s*newst(ack)?\b", text, re.MULTILINE):
         return [Fact("kind", "commands of IMOD's newstack"), *_field_facts(read_newst_com(path))]
     raise FileFormatError(
