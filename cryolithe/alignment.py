@@ -87,6 +87,8 @@ class Alignment:
         pixel_size_angstrom: of the stack, where the files tell it.
         notes: what a user should know.
         local: name of the file that the images' bends come from; empty where none is bent.
+        left_out_deg: section and angle of images that are left out, where files tell them: other files have them, too.
+        stacked: sections of the raw stack in the aligned one, in its order, where a program left some out of that.
     """
 
     images: tuple[ImageAlignment, ...]
@@ -100,6 +102,8 @@ class Alignment:
     pixel_size_angstrom: float | None = None
     notes: tuple[str, ...] = ()
     local: str = ""
+    left_out_deg: tuple[tuple[int, float], ...] = ()
+    stacked: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.images:

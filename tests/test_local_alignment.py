@@ -329,13 +329,46 @@ def test_shifts_out_of_the_image_are_refused(tmp_path):
 # Records, sessions, resuming
 
 
-def test_info_tells_of_local_shifts(tmp_path):
+@pytest.mark.parametrize("program", PROJECTS)
+def test_info_tells_how_large_local_shifts_are(program, tmp_path):
+    """As large as the reconstruction finds them: in pixels, or in Å where the file alone does not tell pixels."""
+    project, words = PROJECTS[program](tmp_path / "raw")
+    if program == "IMOD":
+        tilt = words[-1]
+        tilt.write_text(tilt.read_text() + "FULLIMAGE 132 120\n")
+    made(project.stack, *words, *FBP, "-o", tmp_path / "out.mrc")
+    wanted = json.loads((tmp_path / "out.json").read_text())["geometry"]["local_alignment"]["largest_shift_px"]
+    result = CliRunner().invoke(main, ["info", str(words[-1]), "--json"])
+    assert result.exit_code == 0, result.output
+    (answer,) = json.loads(result.stdout)
+    told = answer["local_shifts"]
+    if "RELION" in program:
+        (alone,) = json.loads(CliRunner().invoke(main, ["info", str(project.folder / "ts.star"), "--json"]).stdout)
+        told = told["ts.star"]
+        assert alone["local_shifts"] == told
+    assert told["images"] == N - len(DARK)
+    largest = told["largest_px"] if "Warp" not in program else told["largest_angstrom"] / PIXEL
+    assert largest == pytest.approx(wanted, rel=0.15)
+    assert "up to" in CliRunner().invoke(main, ["info", str(words[-1])]).stdout
+
+
+def test_info_tells_what_it_lacks_for_the_size_of_local_shifts(tmp_path):
     project = make_bent(tmp_path / "raw", straight_place)
-    write_aretomo(project), write_warp(project, True, False), write_imod(project)
-    for name, told in (("ts.aln", "in 17 images, up to "), ("ts.xml", "in 17 images"), ("tslocal.xf", "4 x 3")):
-        result = CliRunner().invoke(main, ["info", str(project.folder / name)])
-        assert result.exit_code == 0, result.output
-        assert told in result.output
+    table = write_relion(project, "spline", told=False).with_name("ts.star")
+    _, tilt = write_imod(project)
+    areas = CliRunner().invoke(main, ["info", str(project.folder / "tslocal.xf")])
+    assert "4 x 3" in areas.output
+    for path, words in ((table, "needs the table that lists the series"), (tilt, "angles and distortion apart")):
+        told = CliRunner().invoke(main, ["info", str(path)])
+        assert told.exit_code == 0, told.output
+        assert words in " ".join(told.output.split())
+    write_relion(project, "spline")
+    project.stack.unlink()
+    assert "spline, 4 x 3; how large" in CliRunner().invoke(main, ["info", str(table)]).output
+    (project.folder / "tslocal.xf").write_text("nothing of this kind\n")
+    told = CliRunner().invoke(main, ["info", str(tilt)])
+    assert told.exit_code == 0
+    assert "cannot be read, or holds none" in told.output
 
 
 @pytest.mark.slow

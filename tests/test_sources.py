@@ -256,7 +256,7 @@ def test_a_new_format_is_one_module_and_one_entry(tmp_path):
         "info": ("alignment of toys", "11 used of 11", "-50° to 50°"),
         "flag": ("toys are for tests", "11 images aligned in memory"),
         "beside": (f"{toy} is there and is not used", f"give: --toy {toy}"),
-        "folder": ("ts.toy lies beside it", "tilts,toy"),
+        "folder": ("toy ts.toy", "ts.toy is for 2 images"),
         "two": ("--aln and --toy are alignments of different programs",),
         "axis": ("--toy turns the tilt axis itself",),
         "none": ("--warp, --toy, --tilt-com",),

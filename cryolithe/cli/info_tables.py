@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment_warp import warp_facts
+from cryolithe.formats.bends_told import relion_local_fact, relion_series_facts
 from cryolithe.formats.facts import Fact, range_fact
 from cryolithe.formats.files import finite_numbers, read_text
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
@@ -76,6 +77,7 @@ def _tomogram_facts(table: StarTable) -> list[Fact]:
         Fact("names", names, _some(names)),
         Fact("volumes", len(volumes)),
         Fact("missing_files", missing, _lines(missing)),
+        *relion_series_facts(table),
     ]
 
 
@@ -97,6 +99,7 @@ def _series_facts(table: StarTable) -> list[Fact]:
         Fact("aligned", aligned, "yes" if aligned else "no: it lacks rlnTomoZRot and shifts"),
         Fact("stacks", stacks, _some(stacks) if stacks else "none: one file for each image"),
         Fact("missing_files", missing, _lines(missing)),
+        relion_local_fact(table),
     ]
 
 

@@ -146,12 +146,12 @@ def command(
     The volume is written as MRC, axes (z, y, x), beside a JSON file that records how it was made. Dense matter keeps
     the polarity of the input. A run that was interrupted goes on where it stopped when the same command is repeated.
 
-    Many series: instead of TILTS and ANGLES give a folder (stacks and angle files of the same name, in it or one level
-    below), RELION-5's tilt_series.star with its alignments, or a CSV list with the columns tilts, angles (or aln, star,
-    ...) and, as you like, output and any setting of this command (thickness, pixel_size, ...); -o is then a folder for
-    all results. What was done before with the same inputs and settings is not done again. A series that fails does not
-    stop the others; the exit code is then 1. cryolithe_summary.csv and .html tell what became of each, with central
-    slices.
+    Many series: instead of TILTS and ANGLES give a folder (stacks with the angle or alignment files of their names, in
+    it or one level below), RELION-5's tilt_series.star with its alignments, or a CSV list with the columns tilts,
+    angles (or aln, star, ...) and, as you like, output and any setting of this command (thickness, pixel_size, ...); -o
+    is then a folder for all results. What was done before with the same inputs and settings is not done again. A series
+    that fails does not stop the others; the exit code is then 1. cryolithe_summary.csv and .html tell what became of
+    each, with central slices.
 
     \b
     Examples

@@ -78,7 +78,7 @@ def run_session(session: Session, given: Given, options: SessionOptions) -> None
         outcomes = _watch(session, given, options)
     else:
         tasks, notes = find_tasks(session, given.flags, given.file, given.file_name)
-        for note in notes:
+        for note in [*notes, *(task.pairing for task in tasks if task.pairing)]:
             say(note, err=True)
         prospects = [look_at(task) for task in tasks]
         line, shortage = plan_line(prospects)
@@ -184,6 +184,8 @@ def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outc
             told = str(error)
         ready = settled.ready(tasks)
         for task in ready:
+            if task.pairing:
+                say(task.pairing, err=True)
             outcome = _one(task, f"[{len(outcomes) + 1}]")
             outcomes[task.job.output] = outcome
             say(outcome.message)

@@ -15,7 +15,7 @@ from pathlib import Path
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
-from cryolithe.formats.aln_sections import Dark, Sections, stack_places
+from cryolithe.formats.aln_sections import Dark, Sections, other_series, stack_places
 from cryolithe.formats.bends_aretomo import Patches, patch_bend, read_patches
 from cryolithe.formats.facts import Fact, alignment_facts
 from cryolithe.formats.files import PathLike, finite_numbers, printable, read_text
@@ -39,13 +39,16 @@ def read_aln(
     path: PathLike,
     raw_angles_deg: tuple[float, ...] | None = None,
     beside_deg: tuple[float, ...] | None = None,
+    beside_source: str = "",
 ) -> tuple[Alignment, tuple[int, int]]:
     """Read an alignment of AreTomo.
 
     Args:
         path: the file.
         raw_angles_deg: angles of the whole stack in its order, where the user gives them: each image's is compared.
-        beside_deg: such angles from files beside the stack, for what the file itself leaves open.
+        beside_deg: such angles from files beside the stack, for what the file itself leaves open; in whatever order,
+            they must be those of the file.
+        beside_source: the name of that file.
 
     Returns:
         the alignment, and the pixels ``(y, x)`` of the images that it is for.
@@ -71,6 +74,8 @@ def read_aln(
     numbers = tuple((row.section, row.tilt_deg) for row in rows)
     found = Sections(path, numbers, tuple(darks), count, _offset(path, header, "AlphaOffset"))
     places = stack_places(found, raw_angles_deg, beside_deg)
+    if beside_deg and (other := other_series(found, beside_deg, beside_source)):
+        raise InputError(other)
     notes = [places.note] if places.note else []
     patches: tuple[Patches | None, ...] = (None,) * len(rows)
     try:
@@ -90,7 +95,9 @@ def read_aln(
         images.append(ImageAlignment(place, row.tilt_deg, matrix, (-(a * x + b * y), -(c * x + d * y)), bend))
     try:
         source = path.name if any(image.bend for image in images) else ""
-        return Alignment(tuple(images), count, notes=tuple(notes), local=source), (height, width)
+        dark = zip(places.darks, (found.offset_deg + dark.tilt_deg for dark in darks), strict=False)
+        made = Alignment(tuple(images), count, notes=tuple(notes), local=source, left_out_deg=tuple(dark))
+        return made, (height, width)
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -154,7 +161,7 @@ def _numbers(path: Path, line: int, text: str, count: int) -> list[float]:
 def _of_stack(named: Named, stack: Stack) -> Alignment:
     path, known = named.files["aln"], image_order(named, stack.sections)
     given, beside = (known.angles_deg or None if known.given == wanted else None for wanted in (True, False))
-    alignment, shape = named.reading(read_aln, path, given, beside)
+    alignment, shape = named.reading(read_aln, path, given, beside, known.source if beside else "")
     if alignment.sections != stack.sections:
         raise InputError(
             f"{named.tilts} holds {stack.sections} images but {path} is for {alignment.sections}; give the stack that "

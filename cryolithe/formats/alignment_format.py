@@ -6,12 +6,13 @@ and columns of lists, what is offered where such files lie beside a stack, what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cryolithe.alignment import Alignment, Centre
+from cryolithe.errors import InputError
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.reading import Reading
 
@@ -80,6 +81,37 @@ class Stack:
     pixel_size_angstrom: float | None
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside a stack of a session's folder.
+
+    Attributes:
+        tilts: the stack.
+        aligned: whether its name says that it is aligned.
+        alone: whether its folder holds no other series, so that files of fixed names can be of no other.
+        files: of a format, by option; no option without a file.
+        reading: through which files are read.
+    """
+
+    tilts: Path
+    aligned: bool
+    alone: bool
+    files: Mapping[str, Sequence[Path]]
+    reading: Reading = field(default_factory=Reading, compare=False)
+
+    def only(self, option: str) -> Path | None:
+        """The file of an option, or None.
+
+        Raises:
+            InputError: if there are several.
+        """
+        found = self.files.get(option, ())
+        if len(found) > 1:
+            names = " and ".join(path.name for path in found)
+            raise InputError(f"{names} could both align {self.tilts.name}; move one away, or use a list")
+        return found[0] if found else None
+
+
 def _none_further(named: Named) -> dict[str, Path]:
     return {}
 
@@ -97,6 +129,9 @@ class AlignmentFormat:
         describe: what ``cryolithe info`` says of a file, by its ending in small letters.
         tables: files that stand for a stack whose images are files of their own, by ending: each gives those files.
         centre: where the program counts pixels from; for the help text, the alignment itself has it as well.
+        pair: of the files of this format beside a stack of a session's folder, by option, those that are taken for it;
+            empty where they are not its own. Raises InputError where it is not clear which they are. None: the one of
+            each kind that proves a stack to be raw.
     """
 
     program: str
@@ -106,3 +141,4 @@ class AlignmentFormat:
     describe: Mapping[str, Callable[[Path], list[Fact]]] = field(default_factory=dict)
     tables: Mapping[str, Callable[[Path, Reading], tuple[Path, ...]]] = field(default_factory=dict)
     centre: Centre = "imod"
+    pair: Callable[[Beside], dict[str, Path]] | None = None

@@ -97,6 +97,7 @@ class NewstCommand:
         every: SkipSectionIncrement: of those, each so manieth is taken.
         excluded: sections, from 0, that are then left out.
         notes: what is in the file and not done here.
+        input_name: InputFile, as it is written; empty where it is not there.
     """
 
     transforms: Path | None
@@ -106,6 +107,7 @@ class NewstCommand:
     every: int = 1
     excluded: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
+    input_name: str = ""
 
     def sections(self, count: int) -> tuple[int, ...]:
         """Sections, from 0, of a raw stack of ``count`` images that are in the aligned one, in its order.
@@ -165,6 +167,7 @@ def read_newst_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Ne
         every=max(1, int(every)),
         excluded=frozenset(section - first for section in command.numbers_listed("ExcludeSections", "sections") or ()),
         notes=_ignored(command),
+        input_name=command.word("InputFile"),
     )
 
 
@@ -216,6 +219,7 @@ class TiltCommand:
         excluded: views to leave out, from 1.
         included: views to use alone, from 1; None for all.
         notes: what is in the file and not done here.
+        input_name: InputProjections, as it is written; empty where it is not there.
     """
 
     angles: Path | None
@@ -235,6 +239,7 @@ class TiltCommand:
     included: frozenset[int] | None = None
     notes: tuple[str, ...] = ()
     local_scale: float | None = None
+    input_name: str = ""
 
 
 def read_tilt_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> TiltCommand:
@@ -296,6 +301,7 @@ def read_tilt_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Til
         included=None if included is None else frozenset(included),
         notes=_ignored(command),
         local_scale=scale[0] if scale else None,
+        input_name=command.word("InputProjections"),
     )
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from cryolithe.alignment import Alignment, ImageAlignment, rotation
+from cryolithe.alignment import Alignment, ImageAlignment, largest_bend_px, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
+from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Beside, Named, Stack
 from cryolithe.formats.bends_warp import NO_GRIDS, Grids, WarpBend, movement_of, read_grids, warping_of
-from cryolithe.formats.facts import Fact, alignment_facts
+from cryolithe.formats.facts import Fact, alignment_facts, local_fact
 from cryolithe.formats.files import PathLike, finite_numbers, printable, read_small
 from cryolithe.formats.image_order import ImageOrder, image_order
 from cryolithe.formats.reading import Reading
@@ -79,7 +79,15 @@ def read_warp(
             (a, b), (c, d) = matrix
             x, y = x_offsets[number] / (pixel or 1.0), y_offsets[number] / (pixel or 1.0)
             images.append(ImageAlignment(place, -angles[number], matrix, (-(a * x + b * y), -(c * x + d * y))))
-        made = Alignment(tuple(images), sections, centre="relion", pixel_size_angstrom=pixel, notes=notes)
+        unused = tuple((n, -angles[n]) for n in range(len(angles)) if not use[n])
+        made = Alignment(
+            tuple(images),
+            sections,
+            centre="relion",
+            pixel_size_angstrom=pixel,
+            notes=notes,
+            left_out_deg=unused if sections == len(angles) else (),
+        )
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
     if values.grids.empty or pixel is None:
@@ -226,9 +234,23 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
 
 
 def warp_facts(path: Path) -> list[Fact]:
-    """What ``cryolithe info`` says of Warp's metadata of a series."""
-    alignment = read_warp(path, None, 1.0)  # the pixel size only scales shifts, which are not shown
-    return alignment_facts(f"tilt series of Warp ({path.suffix.lower()})", alignment)
+    """What ``cryolithe info`` says of Warp's metadata of a series; with pixels of 1 Å its shifts are in Å."""
+    grids = NO_GRIDS if path.suffix.lower() in (".tomostar", ".star") else _read_xml(path).grids
+    extent = grids.image_angstrom or (grids.volume_angstrom or ())[:2]
+    shape = (round(extent[1]), round(extent[0])) if extent else None
+    alignment = read_warp(path, None, 1.0, image_shape=shape)
+    bent = sum(image.bend is not None for image in alignment.images)
+    kinds = ((grids.movement, "GridMovement"), (grids.warping, "GridVolumeWarp"))
+    names = " and ".join(name for grid, name in kinds if grid is not None)
+    largest = largest_bend_px(alignment, shape) if bent and shape else None
+    local = local_fact(len(alignment.images) if names else 0, largest, names, "Å")
+    return alignment_facts(f"tilt series of Warp ({path.suffix.lower()})", alignment, local=local)
+
+
+def _beside(beside: Beside) -> dict[str, Path]:
+    """The .xml, which has all that the .tomostar of the same series lacks, else that."""
+    found = beside.files.get("warp", ())
+    return {"warp": found[0]} if found and not beside.aligned else {}
 
 
 WARP = AlignmentFormat(
@@ -245,4 +267,5 @@ WARP = AlignmentFormat(
     _of_stack,
     describe=dict.fromkeys((".tomostar", ".xml"), warp_facts),
     centre="relion",
+    pair=_beside,
 )

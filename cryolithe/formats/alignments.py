@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryolithe.formats.alignment_aretomo import ARETOMO
 from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat
 from cryolithe.formats.alignment_relion import RELION
 from cryolithe.formats.alignment_warp import WARP
+from cryolithe.formats.files import file_beside
 from cryolithe.formats.imod_project import IMOD
 
 # In the order of flags in the help text and of settings in records.
@@ -58,14 +59,13 @@ def files_beside(tilts: Path) -> dict[str, list[Path]]:
     """Alignment files beside a stack, by the setting that takes them; programs in alphabetical order."""
     base = Path(tilts.name.removesuffix(".gz").removesuffix(".bz2")).stem
     found = {
-        file.option: [path for name in file.beside if (path := tilts.parent / name.format(base)).is_file()]
+        file.option: [path for name in file.beside if (path := _beside(tilts, base, name))]
         for made in sorted(FORMATS, key=lambda made: made.program)
         for file in made.files
     }
     return {option: paths for option, paths in found.items() if paths}
 
 
-def proofs_of_raw(beside: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
-    """Of files beside a stack, those that are there for raw stacks alone."""
-    known = alignment_files()
-    return {option: paths for option, paths in beside.items() if known[option].columns}
+def _beside(tilts: Path, base: str, form: str) -> Path | None:
+    before, stands, ending = form.rpartition("{}")
+    return file_beside(tilts, before + base if stands else "", ending)

@@ -18,6 +18,8 @@ from cryolithe.errors import InputError
 SAME_ANGLE_DEG = 0.5
 # Neighbours of a sorted stack may be turned the wrong way by so little.
 SAME_PLACE_DEG = 0.1
+# Angles of one series in two files differ by less, once both are sorted and one offset is taken off.
+FEWEST_APART_DEG = 1.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,31 @@ def misfit(found: Sections, places: Places, angles_deg: tuple[float, ...]) -> st
             "give the angles of this stack, in its order, or leave ANGLES out"
         )
     return ""
+
+
+def other_series(found: Sections, angles_deg: tuple[float, ...], source: str) -> str:
+    """What speaks against a file being of a stack with these angles in whatever order, or an empty string.
+
+    Args:
+        found: what the file says.
+        angles_deg: of the stack's images.
+        source: of the angles.
+    """
+    recorded = sorted([tilt - found.offset_deg for _, tilt in found.rows] + [dark.tilt_deg for dark in found.darks])
+    told = sorted(angles_deg)
+    if len(recorded) != len(told):
+        return ""
+    differences = sorted(a - b for a, b in zip(recorded, told, strict=True))
+    offset = differences[len(differences) // 2]
+    steps = sorted(b - a for a, b in pairwise(told))
+    near = max(FEWEST_APART_DEG, steps[len(steps) // 2] / 2 if steps else 0.0)
+    if max(offset - differences[0], differences[-1] - offset) <= near:
+        return ""
+    return (
+        f"{found.path} has tilts of {recorded[0]:g}° to {recorded[-1]:g}° but {source} says {told[0]:g}° to "
+        f"{told[-1]:g}°, in other steps: one of them is of another series; move that away, or give the angles of this "
+        "stack as ANGLES"
+    )
 
 
 def _same_count(found: Sections, angles_deg: tuple[float, ...]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.files import PathLike, printable, read_text, replacing
+from cryolithe.formats.files import PathLike, file_beside, printable, read_text, replacing
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import possible_names
@@ -94,8 +94,8 @@ def angles_beside(tilts: Path) -> list[Path]:
     """Files beside a stack that tell the angles of its images in their order; halves have those of their series."""
     name = tilts.name.removesuffix(".gz").removesuffix(".bz2")
     bases = dict.fromkeys((Path(name).stem, *possible_names(name)))
-    names = [f"{base}{ending}" for base in bases for ending in _BESIDE]
-    return [path for found in (*names, f"{name}.mdoc") if (path := tilts.with_name(found)).is_file()]
+    names = [(base, ending) for base in bases for ending in _BESIDE]
+    return [path for base, ending in (*names, (name, ".mdoc")) if (path := file_beside(tilts, base, ending))]
 
 
 def _refuse_index_column(path: Path, rows: list[list[str]], decimal: bool) -> None:

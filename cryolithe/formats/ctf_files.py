@@ -7,39 +7,26 @@ of tilt angles.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from cryolithe.ctf import Ctf
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.ctf_tables import Told, read_relion_ctf, read_warp_ctf
-from cryolithe.formats.ctf_text import has_columns, of_views, read_columns, read_views
+from cryolithe.formats.ctf_text import Columns, has_columns, read_columns
+from cryolithe.formats.defocus_views import of_views, read_views
 from cryolithe.formats.doses import same_images
+from cryolithe.formats.files import file_beside
+from cryolithe.formats.image_rows import SeriesImages, possible_rows, rows_of
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import possible_names
 
-# Names beside a stack; {} is its name without its ending.
-BESIDE = ("{}_CTF.txt", "{}_ctf.txt", "{}.defocus", "{}_ctffind4.txt", "{}_ctffind5.txt")
+# How names beside a stack go on after its own name.
+BESIDE = ("_CTF.txt", "_ctf.txt", ".defocus", "_ctffind4.txt", "_ctffind5.txt")
 # Settings of alignments whose files may tell it.
 OF_ALIGNMENTS = ("star", "warp")
-
-
-@dataclass(frozen=True)
-class SeriesImages:
-    """The images of a series that are used.
-
-    Attributes:
-        name: of the stack's file.
-        sections: how many images the stack holds.
-        used: numbers from 0 of those that are used.
-        angles_deg: of these, as their files have them.
-    """
-
-    name: str
-    sections: int
-    used: tuple[int, ...]
-    angles_deg: tuple[float, ...]
 
 
 def read_ctf(path: Path, series: SeriesImages, reading: Reading) -> Ctf:
@@ -60,11 +47,8 @@ def read_ctf(path: Path, series: SeriesImages, reading: Reading) -> Ctf:
             raise InputError(f"{path} tells no defocus; give the file of a program that estimated it with --ctf-file")
         return _matched(path, told, series)
     if ending != ".defocus" and reading(has_columns, path):
-        ctf, by_tilt = reading(read_columns, path)
-        ascending = list(series.angles_deg) == sorted(series.angles_deg)
-        return _of_sorted(path, ctf, series) if by_tilt and not ascending else _of_rows(path, ctf, series)
-    views = reading(read_views, path)
-    return Ctf(of_views(path, views, series.sections, series.used, series.angles_deg))
+        return _of_rows(path, reading(read_columns, path), series)
+    return of_views(path, reading(read_views, path), series)
 
 
 def tells_ctf(path: Path, name: str, reading: Reading) -> bool:
@@ -84,10 +68,10 @@ def ctf_file_of(tilts: Path, alignment: Mapping[str, Path], reading: Reading) ->
     for option in OF_ALIGNMENTS:
         if option in alignment and tells_ctf(alignment[option], tilts.name, reading):
             return alignment[option]
-    names = dict.fromkeys(form.format(base) for base in possible_names(tilts.name) for form in BESIDE)
     found: list[Path] = []
-    for path in map(tilts.with_name, names):
-        if path.is_file() and not any(path.samefile(other) for other in found):
+    for base, ending in itertools.product(possible_names(tilts.name), BESIDE):
+        path = file_beside(tilts, base, ending)
+        if path and not any(path.samefile(other) for other in found):
             found.append(path)
     if len(found) == 1:
         return found[0]
@@ -110,7 +94,7 @@ def _of_table(path: Path, name: str, reading: Reading) -> Told | None:
 
 def _matched(path: Path, told: Told, series: SeriesImages) -> Ctf:
     angles, ctf = told
-    numbers = same_images(series.angles_deg, angles)
+    numbers = same_images(series.angles_deg, angles, [angle for _, angle in series.left_out_deg])
     if numbers is None:
         raise InputError(
             f"{path} tells the defocus of {len(angles)} images ({_span(angles)}), expected one for each of these "
@@ -119,30 +103,30 @@ def _matched(path: Path, told: Told, series: SeriesImages) -> Ctf:
     return replace(ctf, images=tuple(ctf.images[number] for number in numbers))
 
 
-def _of_rows(path: Path, ctf: Ctf, series: SeriesImages) -> Ctf:
-    if len(ctf.images) == series.sections:
-        return replace(ctf, images=tuple(ctf.images[number] for number in series.used))
-    if len(ctf.images) == len(series.used):
-        note = f"the {len(ctf.images)} rows of {path.name} are taken for the images that are used, in their order"
-        return replace(ctf, notes=(*ctf.notes, note))
+def _of_rows(path: Path, table: Columns, series: SeriesImages) -> Ctf:
+    found = rows_of(table.numbers, series, table.sorted_by_angle)
+    if found is not None:
+        rows, places = found
+        note = f"the {len(table.numbers)} rows of {path.name} {rows.note}" if rows.note else ""
+        notes = (*table.ctf.notes, note) if note else table.ctf.notes
+        return replace(table.ctf, images=tuple(table.ctf.images[place] for place in places), notes=notes)
+    last, count = table.numbers[-1], len(table.numbers)
+    if last != count:
+        raise FileFormatError(
+            f"{path}: expected rows numbered 1 to {count}, found {count} up to {last}, and rows of images that are "
+            "used are missing; give the table of this very stack, a row for each image"
+        )
+    counts = dict.fromkeys(len(rows.images) for rows in possible_rows(series))
+    if table.sorted_by_angle and count in counts:
+        raise InputError(
+            f"{path} holds {count} rows in the order of tilt angles, as AreTomo3 writes them, but the angles of the "
+            "stack's images that are left out are not known; give the stack that AreTomo3 wrote"
+        )
     used = f", of which {len(series.used)} are used" if len(series.used) != series.sections else ""
     raise FileFormatError(
-        f"{path} holds {len(ctf.images)} rows but the stack holds {series.sections} images{used}; give the table of "
-        "this very stack, a row for each image"
+        f"{path} holds {count} rows but the stack holds {series.sections} images{used}; give the table of this very "
+        "stack, a row for each image"
     )
-
-
-def _of_sorted(path: Path, ctf: Ctf, series: SeriesImages) -> Ctf:
-    """Rows in the order of tilt angles, of images in another order."""
-    if len(ctf.images) != len(series.used):
-        raise InputError(
-            f"{path} holds {len(ctf.images)} rows in the order of tilt angles, as AreTomo3 writes them, but "
-            f"{len(series.used)} of the stack's images are used, in another order; give the stack that AreTomo3 wrote"
-        )
-    order = sorted(range(len(series.used)), key=series.angles_deg.__getitem__)
-    images = dict(zip(order, ctf.images, strict=True))
-    note = f"the rows of {path.name} are taken in the order of tilt angles, as AreTomo3 writes them"
-    return replace(ctf, images=tuple(images[number] for number in range(len(order))), notes=(*ctf.notes, note))
 
 
 def _span(angles_deg: Sequence[float]) -> str:

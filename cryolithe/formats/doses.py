@@ -9,7 +9,7 @@ and stacks lack some of them. A file that does not tell doses is no error.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table
 from cryolithe.formats.files import PathLike, read_text
 from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.stack_state import mdocs_beside
 from cryolithe.formats.star_tables import StarTable, read_star
 
 LIMIT_BYTES = 100_000_000
@@ -45,23 +46,35 @@ class Exposures:
     doses: tuple[float, ...] = ()
     defocus_um: float | None = None
 
-    def of_images(self, angles_deg: Sequence[float]) -> tuple[float, ...] | None:
+    def of_images(self, angles_deg: Sequence[float], left_out_deg: Sequence[float] = ()) -> tuple[float, ...] | None:
         """The doses of images with these angles; None if they are not told, or no angles of the file are near.
 
         A series may be shifted as a whole, by a pre-tilt, say. Where the file has images that the series lacks, it may
-        not: a large shift could as well be another image.
+        not: a large shift could as well be another image. Angles of images that are left out tell which these are.
         """
-        numbers = same_images(angles_deg, self.angles_deg) if len(self.doses) >= len(angles_deg) else None
+        enough = len(self.doses) >= len(angles_deg)
+        numbers = same_images(angles_deg, self.angles_deg, left_out_deg) if enough else None
         return None if numbers is None else tuple(self.doses[number] for number in numbers)
 
 
-def same_images(angles_deg: Sequence[float], told_deg: Sequence[float]) -> list[int] | None:
+def same_images(
+    angles_deg: Sequence[float], told_deg: Sequence[float], left_out_deg: Sequence[float] = ()
+) -> list[int] | None:
     """For each angle the number of the image in a file whose angles are given; None if any has none.
 
     A series may be shifted as a whole, as `Exposures.of_images` says.
+
+    Args:
+        angles_deg: of the images that are used.
+        told_deg: of the file's images.
+        left_out_deg: of images of the series that are not used, which the file may have, too.
     """
     if not angles_deg:
         return None
+    if left_out_deg and len(told_deg) == len(angles_deg) + len(left_out_deg):
+        whole = same_images([*angles_deg, *left_out_deg], told_deg)
+        if whole is not None:
+            return whole[: len(angles_deg)]
     most = MOST_OFFSET_DEG if len(told_deg) == len(angles_deg) else NEAR_DEG
     offsets = {0.0, *(angles_deg[0] - angle for angle in told_deg)}
     for offset in sorted((offset for offset in offsets if abs(offset) <= most), key=abs):
@@ -96,6 +109,20 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
     raise FileFormatError(
         f"{path} tells no doses that are understood; expected an .mdoc, RELION's .star, or Warp's .xml or .tomostar"
     )
+
+
+def doses_beside(tilts: Path, named: Iterable[Path | None], reading: Reading) -> Path | None:
+    """The .mdoc beside a stack that tells doses, where none of the files that are named for it does; else None."""
+    if any(_tells(path, tilts.name, reading) for path in named if path is not None):
+        return None
+    return next((path for path in mdocs_beside(tilts) if _tells(path, tilts.name, reading)), None)
+
+
+def _tells(path: Path, tilts_name: str, reading: Reading) -> bool:
+    try:
+        return bool(read_exposures(path, tilts_name, reading).doses)
+    except InputError:
+        return False
 
 
 def _of_mdoc(made: MdocText) -> Exposures:

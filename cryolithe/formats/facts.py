@@ -41,8 +41,17 @@ def range_fact(angles: Sequence[float]) -> Fact:
     return Fact("range_deg", [min(angles), max(angles)], f"{min(angles):g}° to {max(angles):g}°")
 
 
-def alignment_facts(kind: str, alignment: Alignment, image_shape: tuple[int, int] | None = None) -> list[Fact]:
-    """What an alignment says, whatever its format; the largest local shift for images of a known shape ``(y, x)``."""
+def alignment_facts(
+    kind: str, alignment: Alignment, image_shape: tuple[int, int] | None = None, local: Fact | None = None
+) -> list[Fact]:
+    """What an alignment says, whatever its format.
+
+    Args:
+        kind: of file.
+        alignment: that it holds.
+        image_shape: pixels ``(y, x)`` of an image, for which the largest local shift is told; None where unknown.
+        local: what is said of local shifts instead.
+    """
     angles = [image.angle_deg for image in alignment.images]
     left_out = [section + 1 for section in alignment.excluded]
     return [
@@ -51,14 +60,28 @@ def alignment_facts(kind: str, alignment: Alignment, image_shape: tuple[int, int
         Fact("left_out", left_out, ", ".join(map(str, left_out)) or "none"),
         range_fact(angles),
         Fact("tilt_axis_deg", alignment.axis_deg, f"{alignment.axis_deg:.2f}°"),
-        _local_fact(alignment, image_shape),
+        local or _local_fact(alignment, image_shape),
         Fact("notes", list(alignment.notes)),
     ]
 
 
 def _local_fact(alignment: Alignment, image_shape: tuple[int, int] | None) -> Fact:
     bent = sum(image.bend is not None for image in alignment.images)
-    largest = largest_bend_px(alignment, image_shape) if bent and image_shape else None
-    up_to = "" if largest is None else f", up to {largest:.2f} pixels"
-    text = f"in {bent} images{up_to}" if bent else "none"
-    return Fact("local_shifts", {"images": bent, "largest_px": largest}, text)
+    return local_fact(bent, largest_bend_px(alignment, image_shape) if bent and image_shape else None)
+
+
+def local_fact(images: int, largest_px: float | None = None, also: str = "", unit: str = "pixels") -> Fact:
+    """What is said of a local alignment.
+
+    Args:
+        images: that it bends.
+        largest_px: the largest shift, or None.
+        also: for people.
+        unit: of that shift: pixels, or Å.
+    """
+    value: dict[str, Any] = {"images": images, "largest_px": largest_px if unit == "pixels" else None}
+    if unit != "pixels":
+        value["largest_angstrom"] = largest_px
+    up_to = "" if largest_px is None else f", up to {largest_px:.2f} {unit}"
+    more = f" ({also})" if also else ""
+    return Fact("local_shifts", value, (f"in {images} images{up_to}" if images else "none") + more)

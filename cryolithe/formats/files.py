@@ -90,6 +90,14 @@ def exists(path: Path) -> bool:
         return False
 
 
+def file_beside(path: Path, base: str, ending: str) -> Path | None:
+    """The file beside another one that has a name and an ending, which some programs write in capitals; or None."""
+    for found in (path.with_name(base + ending), path.with_name(base + ending.upper())):
+        if is_file(found):
+            return found
+    return None
+
+
 def is_file(path: Path) -> bool:
     """Whether a name that stands in a file is that of a file; no for names that the system does not take."""
     try:

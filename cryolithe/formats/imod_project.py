@@ -25,8 +25,10 @@ from cryolithe.formats.alignment_imod import (
 )
 from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
+from cryolithe.formats.bends_told import imod_local_fact
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import read_text
+from cryolithe.formats.imod_beside import project_beside
 from cryolithe.formats.reading import Reading
 from cryolithe.geometry import check_angles_deg
 
@@ -94,7 +96,7 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
     project = read_project(named)
     sections, newst = stack.sections, project.newst
     taken = tuple(range(sections)) if newst is None else newst.sections(sections)
-    values = _angles(project, named, sections, taken)
+    values, others = _angles(project, named, sections, taken)
     images = tuple(ImageAlignment(section, angle) for section, angle in zip(taken, values, strict=True))
     if project.transforms is not None:
         read = named.reading(read_xf, project.transforms)
@@ -107,7 +109,7 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
         images = tuple(
             replace(image, matrix=matrix, shift_px=shift) for image, (matrix, shift) in zip(images, lines, strict=True)
         )
-    made = Alignment(images, sections)
+    made = Alignment(images, sections, left_out_deg=others, stacked=taken if len(taken) < sections else ())
     if newst is not None:
         size = newst.size_px
         shape = (size[1] * newst.bin, size[0] * newst.bin) if size else None
@@ -117,8 +119,16 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
     return replace(made, images=tuple(sorted(made.images, key=lambda image: image.section)))
 
 
-def _angles(project: ImodProject, named: Named, sections: int, taken: tuple[int, ...]) -> tuple[float, ...]:
-    """The angle of each image of the aligned stack: of as many lines, or of lines for the whole raw stack."""
+_Sections = tuple[tuple[int, float], ...]
+
+
+def _angles(
+    project: ImodProject, named: Named, sections: int, taken: tuple[int, ...]
+) -> tuple[tuple[float, ...], _Sections]:
+    """The angle of each image of the aligned stack, of as many lines, or of lines for the whole raw stack.
+
+    In that case also section and angle of each other image.
+    """
     tilt, path = project.tilt, project.angles
     if path is not None:
         source, values = str(path), read_angles_deg(path, named.reading)
@@ -131,9 +141,10 @@ def _angles(project: ImodProject, named: Named, sections: int, taken: tuple[int,
     else:
         raise SettingsError("give ANGLES (the .tlt file), or a --tilt-com that names it as TILTFILE")
     if len(values) == len(taken):
-        return values
+        return values, ()
     if len(values) == sections:
-        return tuple(values[section] for section in taken)
+        others = tuple((section, values[section]) for section in range(sections) if section not in taken)
+        return tuple(values[section] for section in taken), others
     of_newst = f", of which newst.com takes {len(taken)}," if len(taken) != sections else ""
     raise InputError(
         f"{named.tilts} holds {sections} images{of_newst} but {source} holds {len(values)} angles; "
@@ -183,6 +194,8 @@ def _with_tilt_command(
         for view, image in enumerate(made.images, start=1)
         if view in kept
     }
+    left_out = [*made.left_out_deg]
+    left_out += [(i.section, i.angle_deg) for view, i in enumerate(made.images, start=1) if view not in kept]
     x_tilt = tilt.x_axis_tilt_deg
     if tilt.x_tilts is not None:
         x_tilt -= named.reading(read_x_tilt_deg, tilt.x_tilts)
@@ -213,6 +226,7 @@ def _with_tilt_command(
         shift_px=(-tilt.shift_px[0] / unit, tilt.shift_px[1] / unit),
         x_tilt_deg=-x_tilt,
         notes=notes,
+        left_out_deg=tuple((section, angle + tilt.angle_offset_deg) for section, angle in left_out),
     )
 
 
@@ -324,7 +338,8 @@ def _command_facts(path: Path) -> list[Fact]:
     """A command file of IMOD: newst.com or tilt.com."""
     text = read_text(path, "a command file of IMOD", LIMIT_BYTES)
     if re.search(r"^\s*\$\s*tilt\b", text, re.MULTILINE):
-        return [Fact("kind", "commands of IMOD's tilt"), *_field_facts(read_tilt_com(path))]
+        command = read_tilt_com(path)
+        return [Fact("kind", "commands of IMOD's tilt"), *_field_facts(command), imod_local_fact(command)]
     if re.search(r"^\s*\$\s*newst(ack)?\b", text, re.MULTILINE):
         return [Fact("kind", "commands of IMOD's newstack"), *_field_facts(read_newst_com(path))]
     raise FileFormatError(
@@ -375,4 +390,5 @@ IMOD = AlignmentFormat(
     _of_stack,
     _named_in_commands,
     describe={".xf": _xf_facts, ".com": _command_facts},
+    pair=project_beside,
 )

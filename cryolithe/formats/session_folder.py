@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryolithe.errors import InputError
-from cryolithe.formats.alignments import alignment_files, files_beside, proofs_of_raw
-from cryolithe.formats.files import PathLike, unreadable
+from cryolithe.formats.files import PathLike, file_beside, unreadable
 from cryolithe.formats.mdoc import is_tilt_series_mdoc
+from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
 from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name
@@ -27,6 +28,10 @@ _PRODUCT = re.compile(
     r"^rec_|_(rec|vol|evn|odd|ctf|preali|half[12]|fbp|sirt|den|denoised|confidence|unsupported|rec_error)$",
     re.IGNORECASE,
 )
+
+_FOR_IMOD = "_Imod"
+# What etomo puts aside when it makes a stack anew; stacks only where there is none without the addition.
+_ASIDE = re.compile(r"_(orig|fixed|original)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,9 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
     """Find the tilt series in a folder and in the folders directly inside it.
 
     An aligned stack (``_ali``, ``.ali``, ``_aligned``) is taken before the one it was made of. A stack that is called
-    aligned, or ``.st``, is a series even where its angles are missing: that is then its problem. So is a raw stack
-    beside which the files of an alignment lie: which of them to use is for the user to say, in a list. An .mdoc brings
-    the angles where no angle file does.
+    aligned, or ``.st``, is a series even where its angles are missing: that is then its problem. A raw stack has the
+    alignment whose files lie beside it (`cryolithe.formats.pairing`); where there are two, that is its problem. An
+    .mdoc brings the angles where no angle file does.
 
     Args:
         path: the folder.
@@ -74,7 +79,8 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
             base = series_name(stack)
             group = groups.setdefault((stack.parent, base), _Series(stack.parent, base))
             (group.aligned if is_aligned_name(stack) else group.plain).append(stack)
-        found = [_entry(group, reading or Reading()) for group in groups.values()]
+        alone = Counter(parent for parent, _ in groups)
+        found = [_entry(group, alone[group.folder] == 1, reading or Reading()) for group in groups.values()]
     except OSError as error:
         raise unreadable(folder, error) from error
     entries = [entry for entry, _ in found if entry]
@@ -89,45 +95,51 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
 def _stacks(folder: Path) -> Iterator[Path]:
     """Files that may be tilt series, sorted, here and one level below."""
     inside = sorted(folder.iterdir())
+    stems = {path.stem for path in inside if path.suffix.lower() in STACK_SUFFIXES}
     below = [sub for sub in inside if sub.is_dir() and not sub.name.startswith(".") and sub.suffix != ".partial"]
+    # What AreTomo writes for IMOD of a stack is that series once more.
+    below = [sub for sub in below if not (sub.name.endswith(_FOR_IMOD) and sub.name.removesuffix(_FOR_IMOD) in stems)]
     deeper = (path for sub in below if os.access(sub, os.R_OK | os.X_OK) for path in sorted(sub.iterdir()))
-    for path in (*inside, *deeper):
+    everything = (*inside, *deeper)
+    bases = {(path.parent, path.stem) for path in everything if path.suffix.lower() in STACK_SUFFIXES}
+    for path in everything:
+        aside = _ASIDE.search(path.stem)
+        if aside and (path.parent, path.stem[: aside.start()]) in bases:
+            continue
         named = path.suffix.lower() in STACK_SUFFIXES and not path.name.startswith(".")
         if named and not _PRODUCT.search(path.stem) and path.is_file():
             yield path
 
 
-def _entry(group: _Series, reading: Reading) -> tuple[SeriesEntry | None, list[Path]]:
+def _entry(group: _Series, alone: bool, reading: Reading) -> tuple[SeriesEntry | None, list[Path]]:
     """The series of a group, or None and the stacks that are none."""
     folder, base = group.folder, group.base
     stacks = group.aligned or group.plain
-    angles = next((path for path in _angle_files(folder, base, stacks[0].stem) if path.is_file()), None)
+    angles = next(iter(_angle_files(folder, base, stacks[0].stem)), None)
     if angles is None:
         angles = next((path for path in mdocs_beside(stacks[0]) if is_tilt_series_mdoc(path, reading)), None)
-    beside = {} if group.aligned else proofs_of_raw(files_beside(stacks[0]))
+    paired = pair(stacks[0], bool(group.aligned), alone, reading)
     named_mrc = all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks)
-    if angles is None and not group.aligned and not beside and named_mrc:
+    known = angles is not None or paired.files or paired.problem
+    if not known and not group.aligned and named_mrc:
         return None, stacks
-    expected = None if beside else folder / f"{base}.tlt"
-    problem = ""
+    problem, expected = paired.problem, None if known else folder / f"{base}.tlt"
     if len(stacks) > 1:
         problem = (
             f"{' and '.join(s.name for s in stacks)} could both be the series {base}; move one away, or use a list"
         )
-    elif beside:
-        option, files = next(iter(beside.items()))
-        columns = alignment_files()[option].columns
-        problem = (
-            f"{stacks[0]} is not aligned yet: {files[0].name} lies beside it; give a CSV list with the columns "
-            f"{columns} instead of the folder, or put the aligned stack {base}_ali.mrc beside it"
-        )
-    elif angles is None:
+    elif paired.brings_angles:
+        angles = None
+    elif angles is None and not problem:
         problem = f"{stacks[0]} has no angle file beside it; expected {base}.tlt, {base}.rawtlt or {base}_TLT.txt"
-    return SeriesEntry(0, stacks[0], angles or expected, name=base, problem=problem), []
+    unused = ", ".join(stack.name for stack in group.plain) if group.aligned else ""
+    settings = {option: str(path) for option, path in paired.files.items()}
+    entry = SeriesEntry(0, stacks[0], angles or expected, settings=settings, name=base, problem=problem, unused=unused)
+    return entry, []
 
 
 def _angle_files(folder: Path, base: str, stem: str) -> tuple[Path, ...]:
     """Where angles may be; refined ones (.tlt) come before those that were asked of the microscope (.rawtlt)."""
     names = dict.fromkeys((base, stem))
-    same = [folder / f"{name}{ending}" for ending in (".tlt", "_TLT.txt", ".rawtlt") for name in names]
-    return (*same, folder / f"{base}_Imod" / f"{base}_st.tlt")
+    found = [file_beside(folder / base, name, end) for end in (".tlt", "_TLT.txt", ".rawtlt") for name in names]
+    return tuple(path for path in (*found, file_beside(folder / f"{base}_Imod" / base, base, "_st.tlt")) if path)

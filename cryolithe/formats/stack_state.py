@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryolithe.errors import InputError
 from cryolithe.formats.alignments import format_of_table
+from cryolithe.formats.files import file_beside
 from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.record import read_record_beside
@@ -91,9 +92,9 @@ def stack_state(tilts: Path, angles: Path | None = None, reading: Reading | None
 
 def mdocs_beside(tilts: Path) -> list[Path]:
     """The .mdoc files beside a stack that have its name: that of the stack itself, then that of the series."""
-    bases = possible_names(tilts.name)
-    names = dict.fromkeys((f"{tilts.name}.mdoc", *(base + end for base in bases for end in _MDOC_ENDINGS)))
-    return [path for name in names if (path := tilts.with_name(name)).is_file()]
+    named = [(base, end) for base in possible_names(tilts.name) for end in _MDOC_ENDINGS]
+    found = [file_beside(tilts, base, end) for base, end in ((tilts.name, ".mdoc"), *named)]
+    return list(dict.fromkeys(path for path in found if path))
 
 
 def of_other_stack(mdoc: Path, tilts: Path, reading: Reading) -> str:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from cryolithe.alignment import Alignment, View, rotation
 from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.formats.ctf_files import SeriesImages, ctf_file_of, read_ctf
+from cryolithe.formats.ctf_files import ctf_file_of, read_ctf
+from cryolithe.formats.image_rows import SeriesImages
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS
 from cryolithe.optics import (
@@ -136,7 +137,8 @@ def ctf_of(
     path = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
     images = alignment.images
     used, angles = tuple(image.section for image in images), tuple(image.angle_deg for image in images)
-    return read_ctf(path, SeriesImages(tilts.name, alignment.sections, used, angles), reading), path
+    told = alignment.left_out_deg, alignment.stacked
+    return read_ctf(path, SeriesImages(tilts.name, alignment.sections, used, angles, *told), reading), path
 
 
 def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:

@@ -20,7 +20,6 @@ from cryolithe.reconstruction.methods import (
     Compute,
     network_bytes,
     network_halo_px,
-    trunk_row_bytes,
 )
 from cryolithe.reconstruction.networks import fbp_share, published_demand, wedge_trust
 from cryolithe.reconstruction.plan import (
@@ -34,7 +33,8 @@ from cryolithe.reconstruction.plan import (
     slab_rows,
 )
 from cryolithe.reconstruction.planes import plane_filter_bytes
-from cryolithe.reconstruction.preparation import image_workers
+from cryolithe.reconstruction.preparation import bytes_at_work, image_workers
+from cryolithe.reconstruction.trunk_memory import trunk_row_bytes, trunk_tile_bytes
 
 # Lower slabs spend more on the rows beyond their ends than smaller blocks cost.
 ENOUGH_ROWS = 32
@@ -109,7 +109,7 @@ def predicted(run: ResolvedJob, batch: int, rows: int) -> Fit:
     if run.job.settings.confidence:
         used = max(used, _map_bytes(run, map_rows(run)))
     if run.device.type == "cpu":
-        return Fit(batch, rows, used)
+        return Fit(batch, rows, max(used, BASE_BYTES + image_workers_of(run) * image_bytes(run)))
     return Fit(batch, rows, used, run_bytes(host_demand(run, wanted), geometry, grid, rows))
 
 
@@ -139,7 +139,7 @@ def _map_demand(run: ResolvedJob) -> Demand:
     """Memory for comparing the runs of ``--confidence``, by counting arrays of rows and of what surrounds them."""
     depth, _, width = run.grid.shape
     tilts = run.series.geometry.tilts
-    fixed = _index_bytes(tilts * depth * width, directions=2) + plane_filter_bytes(run.grid, run.device)
+    fixed = _index_bytes(tilts * depth * width, run.device, directions=2) + plane_filter_bytes(run.grid, run.device)
     return Demand(fixed, MAP_COPIES, 6.0, base_bytes=BASE_BYTES if run.device.type == "cpu" else GPU_BASE_BYTES)
 
 
@@ -191,22 +191,37 @@ def _method_demand(run: ResolvedJob, batch: int) -> Demand:
             return published_demand(run.model, run.series.geometry, run.grid, compute)
         halo = network_halo_px(config)
         fixed = network_bytes(config, run.series.geometry, run.grid, compute)
-        fixed += round(2 * config.head.stride * config.trunk_reach * trunk_row_bytes(config, run.grid))
-        copies = 5.0 + trunk_row_bytes(config, run.grid) / (4.0 * depth * width)
+        of_row, values = trunk_row_bytes(config, run.grid), compute.batch().trunk_values
+        beyond = 2 * config.head.stride * config.trunk_reach
+        usual, more = (trunk_tile_bytes(config, run.grid, n, compute.precision) for n in (values, 2 * values))
+        if run.device.type == "cpu" and (more == usual or (MOST_SLAB_ROWS + beyond) * of_row <= usual):
+            of_row = 0.0  # the plane is one tile, or the smallest tiles are within those of the usual size
+        fixed += round(beyond * of_row)
+        copies = 5.0 + of_row / (4.0 * depth * width)
         mixed = bool(fbp_share(run.model, run.job.settings.fbp_share))
         if not mixed and wedge_trust(run.model, run.job.settings.wedge_trust) == "full":
             return Demand(fixed, copies, 6.0, halo, config.head.stride)
-        fixed += _index_bytes(tilts * depth * width) + plane_filter_bytes(run.grid, run.device)
+        fixed += _index_bytes(tilts * depth * width, run.device) + plane_filter_bytes(run.grid, run.device)
         return Demand(fixed, copies, 14.0, max(halo, REACH_PX) if mixed else halo, config.head.stride)
     iterative = run.job.settings.method == "sirt"
     wide = width + 2 * sirt_margin_px(depth) if iterative else width
-    indices = _index_bytes(tilts * depth * wide, directions=2 if iterative else 1)
+    indices = _index_bytes(tilts * depth * wide, run.device, directions=2 if iterative else 1)
     return Demand(indices, 5.0 * wide / width if iterative else 2.5, 4.0 * run.preparation.copies)
 
 
-def _index_bytes(points: int, directions: int = 1) -> int:
-    """Of a projector for slices of so many voxels times tilts: what it keeps, and what it makes at a time."""
-    return directions * 12 * min(PIXELS_PER_VOXEL * points, CACHE_ENTRIES) + 60 * ENTRIES_PER_CHUNK
+def _index_bytes(points: int, device: torch.device, directions: int = 1) -> int:
+    """Of a projector for slices of so many voxels times tilts: what it keeps, if it does, and what it makes at a time.
+
+    A CPU that projects back alone makes a table of 12 bytes an entry piece by piece, while the last one is still there.
+    """
+    entries = PIXELS_PER_VOXEL * points
+    at_a_time = 36 if device.type == "cpu" and directions == 1 else 60
+    return directions * 12 * (entries if entries <= CACHE_ENTRIES else 0) + at_a_time * ENTRIES_PER_CHUNK
+
+
+def image_bytes(run: ResolvedJob) -> int:
+    """Memory for an image that is prepared."""
+    return bytes_at_work(run.series.geometry.image_shape, run.preparation.copies)
 
 
 def image_workers_of(run: ResolvedJob) -> int:

@@ -352,7 +352,8 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
 def _told(run: ResolvedJob) -> ResolvedJob:
     """A run with what is known of its series, and how its images are corrected by it."""
     angles = tuple(image.angle_deg for image in run.alignment.images)
-    files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles, run.job.reading)
+    others = tuple(angle for _, angle in run.alignment.left_out_deg)
+    files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles, run.job.reading, others)
     settings, how = run.job.settings, run.preparation
     refuse_twice(*ctf_state(files, settings), settings)
     found = ctf_of(run.job.tilts, run.alignment, settings, run.job.reading)

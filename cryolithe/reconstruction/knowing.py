@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.formats.doses import Exposures, read_exposures
+from cryolithe.formats.doses import Exposures, doses_beside, read_exposures
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS, treated_ctf, weighted_doses
 from cryolithe.known import CTF_STATES, FACTS, NOTHING, Known
@@ -66,6 +66,7 @@ class SeriesFiles:
         series: its images that are used, and the labels of its header.
         angles_deg: of these images, as their files have them: not mirrored.
         reading: what is parsed already.
+        left_out_deg: angles of images that the alignment leaves out, as far as they are known.
     """
 
     tilts: Path
@@ -73,6 +74,7 @@ class SeriesFiles:
     series: TiltSeries
     angles_deg: tuple[float, ...]
     reading: Reading
+    left_out_deg: tuple[float, ...] = ()
 
 
 def told_facts(
@@ -193,7 +195,8 @@ def _exposures(
     if defocus is not None:
         sources["defocus"] = "--defocus"
     if settings.dose is not None and "dose" in taken:
-        doses = read_exposures(settings.dose, files.tilts.name, files.reading).of_images(files.angles_deg)
+        told = read_exposures(settings.dose, files.tilts.name, files.reading)
+        doses = told.of_images(files.angles_deg, files.left_out_deg)
         if doses is None:
             raise InputError(
                 f"--dose {settings.dose} does not tell the doses of these {len(files.angles_deg)} images: expected one "
@@ -202,9 +205,12 @@ def _exposures(
         sources["dose"] = f"--dose {Path(settings.dose).name}"
     # Files that the run reads anyway; most tell no exposures.
     named = [*([] if files.angles is None else [files.angles]), *settings.alignment_files.values()]
+    if settings.dose_weight and settings.dose is None:
+        beside = doses_beside(files.tilts, named, files.reading)
+        named += [beside] if beside else []
     for path in named:
         told = _read(path, files)
-        found = told.of_images(files.angles_deg)
+        found = told.of_images(files.angles_deg, files.left_out_deg)
         if found is not None and "dose" in taken:
             if doses is not None and _differ(doses, found):
                 raise SettingsError(

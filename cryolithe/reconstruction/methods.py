@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -34,6 +33,7 @@ from cryolithe.projector import Projector, bands_of, by_bands
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruction.fusion import Fusion
 from cryolithe.reconstruction.planes import PlaneFilter
+from cryolithe.reconstruction.trunk_memory import TRUNK_ARRAYS, trunk_tile_bytes
 from cryolithe.sampling import block_positions_px
 
 # On a CPU a block's features stay in the cache of its core (benchmarks/LOG.md); a GPU wants much to do at a time.
@@ -42,8 +42,6 @@ BATCHES = {
     "cuda": BatchSize(1 << 15, patches=8, points_in_memory=1 << 20, points_kept=1 << 21, trunk_values=1 << 29),
 }
 FEWEST_POINTS = 32
-# Arrays as large as its input that a trunk needs at once: input, one converted, a unit's three, what widens it.
-TRUNK_ARRAYS = 6
 
 
 class SlabMethod(Protocol):
@@ -402,7 +400,7 @@ def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGri
         widest = max(channels, config.row_hidden, config.combiner_width)
         threads = max(2, compute.threads or torch.get_num_threads())
         block = 4 * threads * batch.points * rows * (3 * widest + 2 * config.row_features * batch.patches)
-        trunk = 4 * TRUNK_ARRAYS * batch.trunk_values if config.trunk_reach else 0
+        trunk = trunk_tile_bytes(config, grid, batch.trunk_values, compute.precision)
         return lifted + 4 * kept_points * (rows * config.row_features + 3 * geometry.tilts) + block + trunk
     item = compute.precision.itemsize
     kept = kept_points * item * rows * config.row_features
@@ -416,11 +414,3 @@ def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGri
     # Rows are lifted when no block is at work; those of the batch before may still be there.
     at_work = max(lifted, min(batch.points, points) * (encoded + moved + joined))
     return kept + at_work + 2 * item * geometry.tilts * (width + 4) * channels * at_once + trunk
-
-
-def trunk_row_bytes(config: NetworkConfig, grid: VolumeGrid) -> float:
-    """Memory for each row of a slab that a trunk needs even in its smallest tiles, see `cryolithe.inference.tiles`."""
-    if not config.trunk_reach:
-        return 0.0
-    sides = (min(4 * config.trunk_reach, grid.shape[axis] // config.head.stride + 2) for axis in (0, 2))
-    return 4.0 * TRUNK_ARRAYS * math.prod(sides) * config.combiner_width / config.head.stride

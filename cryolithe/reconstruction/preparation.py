@@ -36,7 +36,6 @@ from cryolithe.tilts import TiltSeries
 CLIP_SIGMAS = 12.0
 # ... but never closer than this multiple of the deviation that all but one pixel in 2000 stay below.
 TAIL_QUANTILE, TAIL_MARGIN = 0.9995, 1.5
-
 _ITEM = 4
 # Arrays as large as an image, float32, that exist at once while one is prepared; a few of them are float64.
 _ARRAYS = 12
@@ -139,11 +138,13 @@ class _Spread(NamedTuple):
 
 
 def image_workers(shape: tuple[int, int], threads: int, budget_bytes: int, copies: int = 1) -> int:
-    """How many images of a shape ``(y, x)`` can be prepared at a time, by memory and cores; at least one.
+    """How many images of a shape ``(y, x)`` can be prepared at a time, by memory and cores; at least one."""
+    return max(1, min(threads, budget_bytes // bytes_at_work(shape, copies)))
 
-    Each is prepared in ``copies``, see `Preparation`.
-    """
-    return max(1, min(threads, budget_bytes // ((_ARRAYS + 2 * (copies - 1)) * _ITEM * shape[0] * shape[1])))
+
+def bytes_at_work(shape: tuple[int, int], copies: int = 1) -> int:
+    """Memory for an image of a shape ``(y, x)`` while it is prepared in ``copies``, see `Preparation`."""
+    return (_ARRAYS + 2 * (copies - 1)) * _ITEM * shape[0] * shape[1]
 
 
 def prepare_stack(

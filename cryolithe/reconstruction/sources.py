@@ -19,6 +19,7 @@ from cryolithe.formats.alignments import (
     formats_of,
 )
 from cryolithe.formats.ctf_files import ctf_file_of
+from cryolithe.formats.doses import doses_beside
 from cryolithe.formats.image_files import ImageFiles
 from cryolithe.formats.image_order import angles_of
 from cryolithe.formats.mrc import MrcArray
@@ -107,7 +108,10 @@ def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings
     """
     named = Named(tilts, angles, settings.alignment_files, settings.bin, settings.thickness, reading)
     given: dict[str, Path] = {"tilts": tilts, **({} if angles is None else {"angles": angles}), **named.files}
-    told = {} if settings.dose is None else {"dose": Path(settings.dose)}
+    dose = Path(settings.dose) if settings.dose else None
+    if settings.dose_weight and dose is None:
+        dose = doses_beside(tilts, given.values(), reading)
+    told = {} if dose is None else {"dose": dose}
     if settings.ctf != "none":
         ctf = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
         told |= {} if ctf in given.values() else {"ctf": ctf}

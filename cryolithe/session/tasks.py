@@ -44,6 +44,8 @@ class Task:
         problem: why it cannot be reconstructed, or an empty string.
         after: what is done to the volume then, or None.
         folder: of the volumes, which is made before the work if it is not there; None for those of the stacks.
+        found: whether its files were found by their names, so that the user wants to know which they are.
+        unused: names of other stacks of the series.
     """
 
     name: str
@@ -51,6 +53,24 @@ class Task:
     problem: str = ""
     after: After | None = None
     folder: Path | None = None
+    found: bool = False
+    unused: str = ""
+
+    @property
+    def pairing(self) -> str:
+        """The files that were found for a stack, in a line; empty where that is plain, or they are a problem."""
+        if not self.found or self.problem:
+            return ""
+        try:
+            files = source_files(self.job).files
+        except InputError:
+            files = self.job.settings.alignment_files
+        near = self.job.tilts.parent
+        if not self.unused and set(files) <= {"tilts", "angles"}:
+            return ""
+        told = [f"{what} {os.path.relpath(path, near)}" for what, path in files.items() if what != "tilts"]
+        unused = f"; {self.unused} is of the same series and is not used" if self.unused else ""
+        return f"{self.job.tilts}: {', '.join(told)}{unused}"
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -159,7 +179,8 @@ def _task(entry: SeriesEntry, session: Session, settings: ReconstructSettings) -
     if session.output:  # a flag wins over a cell: the cell gives the name, -o the folder
         output = session.output / output.name
     job = Job(entry.tilts, entry.angles, output, settings, reading=session.reading)
-    return Task(entry.name or entry.tilts.stem, job, entry.problem, session.after, session.output)
+    found = session.source.is_dir()
+    return Task(entry.name or entry.tilts.stem, job, entry.problem, session.after, session.output, found, entry.unused)
 
 
 def _refuse_collisions(tasks: list[Task], entries: tuple[SeriesEntry, ...], source: Path) -> None:

@@ -1,0 +1,95 @@
+"""Which row of a table is of which image of a series, where an alignment leaves images out that a table may have.
+
+Programs write a row for each image of the raw stack, for those of the aligned stack, or for those that are used, in the
+order of the stack or of tilt angles. The number of rows tells which; nothing else is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SeriesImages:
+    """The images of a series that are used, and what is known of the others.
+
+    Attributes:
+        name: of the stack's file.
+        sections: how many images the stack holds.
+        used: numbers from 0 of those that are used.
+        angles_deg: of these, as their files have them.
+        left_out_deg: number from 0 and angle of images that are left out, as far as angles are known.
+        stacked: numbers from 0 of the images in the aligned stack, in its order, where that has not all of them.
+    """
+
+    name: str
+    sections: int
+    used: tuple[int, ...]
+    angles_deg: tuple[float, ...]
+    left_out_deg: tuple[tuple[int, float], ...] = ()
+    stacked: tuple[int, ...] = ()
+
+    @property
+    def angle_of(self) -> dict[int, float]:
+        """The angle of each image, by its number, as far as they are known."""
+        return {**dict(self.left_out_deg), **dict(zip(self.used, self.angles_deg, strict=True))}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Images for which a table may have rows: their numbers from 0 in the stack, in the order of the rows."""
+
+    images: tuple[int, ...]
+    note: str = ""
+
+    def places(self, used: Sequence[int]) -> tuple[int, ...]:
+        """The row, from 0, of each image that is used."""
+        return tuple(map({image: row for row, image in enumerate(self.images)}.__getitem__, used))
+
+
+def possible_rows(series: SeriesImages) -> Iterator[Rows]:
+    """What the rows of a table may be, in the order of the stack; the whole stack comes first."""
+    whole = tuple(range(series.sections))
+    yield Rows(whole)
+    if series.stacked not in ((), whole) and set(series.used) <= set(series.stacked):
+        yield Rows(series.stacked, "are taken for the images of the aligned stack")
+    if series.used not in (whole, series.stacked):
+        yield Rows(series.used, "are taken for the images that are used, in their order")
+
+
+def by_angle(rows: Rows, series: SeriesImages) -> Rows | None:
+    """The same images in the order of their angles; None where an angle is not known, and may be anywhere."""
+    angles = series.angle_of
+    known = [angles[image] for image in rows.images if image in angles]
+    if len(known) < len(rows.images):
+        return rows if known == sorted(known) else None
+    order = sorted(rows.images, key=angles.__getitem__)
+    return rows if order == list(rows.images) else Rows(tuple(order), _SORTED)
+
+
+_SORTED = "are taken in the order of tilt angles, as AreTomo3 writes them"
+
+
+def rows_of(numbers: Sequence[int], series: SeriesImages, sorted_by_angle: bool) -> tuple[Rows, tuple[int, ...]] | None:
+    """What the rows of a table are, and the row of each image that is used; None where they do not fit the series.
+
+    Args:
+        numbers: of the rows, from 1 on, rising; those of images that a program did not look at may be missing.
+        series: whose images.
+        sorted_by_angle: whether the rows are in the order of tilt angles.
+    """
+    for rows in possible_rows(series):
+        ordered = by_angle(rows, series) if sorted_by_angle else rows
+        if ordered is None:
+            continue
+        count = len(ordered.images)
+        if len(numbers) == count and numbers[-1] == count:
+            return ordered, ordered.places(series.used)
+        gaps = numbers[-1] != len(numbers) and numbers[-1] <= count
+        row = {number - 1: place for place, number in enumerate(numbers)}
+        places = ordered.places(series.used)
+        if gaps and all(place in row for place in places):
+            missing = f"{count - len(numbers)} of {count} rows are missing, all of them of images that are left out"
+            return Rows(ordered.images, missing), tuple(row[place] for place in places)
+    return None

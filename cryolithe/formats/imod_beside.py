@@ -1,0 +1,82 @@
+"""Which files of IMOD beside a stack are its own: etomo calls the command files of every series alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryolithe.errors import InputError
+from cryolithe.formats.alignment_format import Beside
+from cryolithe.formats.alignment_imod import NewstCommand, TiltCommand, read_newst_com, read_tilt_com
+from cryolithe.formats.series_names import possible_names, without_ending
+
+# As numbers that flags replace, such as a THICKNESS of 0, cannot stand against a file's being of a series.
+_REPLACED = frozenset({"THICKNESS"})
+
+
+def project_beside(beside: Beside) -> dict[str, Path]:
+    """The files of a project for a stack: newst.com and tilt.com, or the .xf where there is no newst.com.
+
+    An aligned stack needs tilt.com alone, and only one that says to be of this stack.
+
+    Raises:
+        InputError: if it is not clear which files they are.
+    """
+    newst, tilt = beside.only("newst_com"), beside.only("tilt_com")
+    command = None if newst is None else _newst(beside, newst)
+    # A file that cannot be read is this series' where there is no other: it is refused when the series is looked at.
+    if newst is not None and not (_of_newst(beside, command) if command else beside.alone):
+        newst = command = None
+    tilt = tilt if tilt is not None and _is_of_tilt(beside, tilt, newst is not None) else None
+    commands = {} if tilt is None else {"tilt_com": tilt}
+    if beside.aligned:
+        return commands
+    if newst is not None:
+        xf = beside.only("xf") if command and command.transforms is None else None
+        if xf is not None:
+            raise InputError(
+                f"{newst.name} beside {beside.tilts.name} names no TransformFile, but {xf.name} lies there; name it in "
+                "it, move one away, or use a list"
+            )
+        return {"newst_com": newst, **commands}
+    xf = beside.only("xf")
+    return commands if xf is None else {"xf": xf, **commands}
+
+
+def _newst(beside: Beside, path: Path) -> NewstCommand | None:
+    try:
+        return beside.reading(read_newst_com, path)
+    except InputError:
+        return None
+
+
+def _tilt(beside: Beside, path: Path) -> TiltCommand | None:
+    try:
+        return beside.reading(read_tilt_com, path, _REPLACED)
+    except InputError:
+        return None
+
+
+def _of_newst(beside: Beside, command: NewstCommand) -> bool:
+    """Whether newst.com is for this stack: by its input, else by the name of its transforms, else there is no other."""
+    if command.input_name:
+        return same_series(command.input_name, beside.tilts.name)
+    if command.transforms is not None and same_series(command.transforms.stem, beside.tilts.name):
+        return True
+    return beside.alone
+
+
+def _is_of_tilt(beside: Beside, path: Path, project: bool) -> bool:
+    """Whether tilt.com is for this series: by its input, else newst.com is as well; alone it must say so."""
+    command = _tilt(beside, path)
+    if command is not None and command.input_name:
+        return same_series(command.input_name, beside.tilts.name)
+    if project:
+        return True
+    # Transforms without newst.com: tilt.com is of this series if its angles have the series' name.
+    angles = None if command is None else command.angles
+    return bool(beside.files.get("xf")) and angles is not None and same_series(angles.stem, beside.tilts.name)
+
+
+def same_series(one: str, other: str) -> bool:
+    """Whether two names are of one series, once what programs add to a name is taken off."""
+    return without_ending(one) in possible_names(other) or without_ending(other) in possible_names(one)

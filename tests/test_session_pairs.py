@@ -1,0 +1,172 @@
+"""Folders of raw stacks as the programs that aligned them leave them: which files belong together, told by names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from projects import ANGLES, BEADS, VOLUME, bead_places, make_project, write_aretomo, write_imod, write_warp
+from test_session import table
+from tiny_series import made, run, voxels, write_series
+
+from cryolithe.formats.session_folder import read_session_folder
+
+FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
+SORTED = tuple(range(len(ANGLES)))
+# SerialEM's order of acquisition, which is not that of the stack.
+ACQUIRED = sorted(range(len(ANGLES)), key=lambda n: (abs(ANGLES[n]), ANGLES[n]))
+
+
+def mdoc_text(order=SORTED):
+    """The .mdoc of a stack whose images stand in an order."""
+    lines = ["ImageFile = ts.mrc", "PixelSpacing = 4", "", "[T = Tilt axis angle = 84.0]"]
+    for place, n in enumerate(order):
+        prior = 3.0 * ACQUIRED.index(n)
+        lines += ["", f"[ZValue = {place}]", f"TiltAngle = {ANGLES[n]}", f"PriorRecordDose = {prior}"]
+    return "\n".join([*lines, ""])
+
+
+def at_their_places(volume):
+    np.testing.assert_allclose(bead_places(voxels(volume)), [bead[:3] for bead in BEADS], atol=0.1)
+
+
+def etomo(folder):
+    """A folder of etomo: everything of one series, command files of fixed names; TILTFILE brings the angles."""
+    project = make_project(folder)
+    write_imod(project, ("InputProjections ts_ali.mrc",), ("InputFile ts.mrc",))
+    (folder / "ts_orig.mrc").write_bytes(b"what a stack was before X-rays were taken out")
+
+
+def flat(folder):
+    """A folder of AreTomo3, with what it writes for IMOD, and its volume."""
+    write_aretomo(make_project(folder))
+    (folder / "ts.mrc.mdoc").write_text(mdoc_text())
+    (folder / "ts_Vol.mrc").write_bytes(b"a product")
+    (folder / "ts_Imod").mkdir()
+    (folder / "ts_Imod" / "ts_st.mrc").write_bytes(b"the same series")
+    (folder / "ts_Imod" / "ts_st.tlt").write_text("1\n2\n3\n")
+
+
+def transforms(folder):
+    write_imod(make_project(folder, dark=()), dark=())
+    for name in ("newst.com", "tilt.com"):
+        (folder / name).unlink()
+
+
+def warp(folder):
+    write_warp(make_project(folder))
+    (folder / "ts.tomostar").write_text("what the series starts from")
+
+
+def capitals(folder):
+    """As old programs of Windows call them."""
+    flat(folder)
+    for before, after in (("ts.mrc", "ts.MRC"), ("ts.mrc.mdoc", "ts.MRC.MDOC"), ("ts.aln", "ts.ALN")):
+        (folder / before).rename(folder / after)
+
+
+@pytest.mark.parametrize(
+    ("layout", "stack", "says"),
+    [
+        (etomo, "ts.mrc", "newst_com newst.com, tilt_com tilt.com, newst_com TransformFile ts.xf, tilt_com TILTFILE"),
+        (flat, "ts.mrc", "aln ts.aln"),
+        (transforms, "ts.mrc", "angles ts.tlt, xf ts.xf"),
+        (warp, "ts.mrc", "warp ts.xml"),
+        (capitals, "ts.MRC", "aln ts.ALN"),
+    ],
+)
+def test_a_folder_takes_the_alignment_beside_a_stack(layout, stack, says, tmp_path):
+    folder = tmp_path / "position 1 ü"
+    layout(folder)
+    result = made(folder, *FBP)
+    assert f"{folder / stack}: {says}" in result.stderr
+    assert set(table(folder)) == {"ts"}
+    at_their_places(folder / "ts_rec.mrc")
+    assert "0 to do" in made(folder, *FBP).stderr
+
+
+def test_a_folder_of_folders_is_that_of_its_series(tmp_path):
+    """One folder a series, as etomo has it, and several series in one, of which one only has command files."""
+    for name in ("one", "two"):
+        etomo(tmp_path / name)
+    write_series(tmp_path / "two", name="plain")
+    entries = read_session_folder(tmp_path).entries
+    assert [(entry.name, bool(entry.settings), entry.problem) for entry in entries] == [
+        ("ts", True, ""),
+        ("plain", False, ""),
+        ("ts", True, ""),
+    ]
+
+
+def test_doses_and_defocus_beside_a_stack_are_taken_too(tmp_path):
+    """Also where the .mdoc has the order of acquisition; the single command finds the same files."""
+    project = make_project(tmp_path / "ts")
+    aln, mdoc = write_aretomo(project), project.folder / "ts.mrc.mdoc"
+    mdoc.write_text(mdoc_text(order=ACQUIRED))
+    (project.folder / "ts_CTF.txt").write_text(
+        "# Columns: #1 micrograph number; #2 - defocus 1 [A]; #3 - defocus 2; #4 - angle; #5 - phase; #6; #7; dfHand\n"
+        + "".join(f"{n} 30000 29000 10 0 0.1 8 1\n" for n in range(1, len(ANGLES) + 1))
+    )
+    flags = (*FBP, "--ctf", "flip", "--dose-weight")
+    result = made(project.folder, *flags)
+    assert "ts.mrc: aln ts.aln, dose ts.mrc.mdoc, ctf ts_CTF.txt" in result.stderr
+    made(project.stack, "--aln", aln, *flags, "-o", tmp_path / "single.mrc")
+    np.testing.assert_array_equal(voxels(tmp_path / "single.mrc"), voxels(project.folder / "ts_rec.mrc"))
+
+
+def two_programs(folder):
+    flat(folder)
+    write_imod(make_project(folder))
+
+
+def two_transforms(folder):
+    transforms(folder)
+    (folder / "ts_st.xf").write_bytes((folder / "ts.xf").read_bytes())
+
+
+def rows_of_another(folder):
+    project = make_project(folder)
+    aln = write_aretomo(project)
+    aln.write_text(aln.read_text().replace(f"RawSize = 80 70 {len(ANGLES)}", f"RawSize = 80 70 {len(ANGLES) + 3}"))
+
+
+def angles_of_another(folder):
+    project = make_project(folder)
+    write_aretomo(project)
+    project.tlt.unlink()
+    (folder / "ts.mrc.mdoc").write_text("".join(f"[ZValue = {n}]\nTiltAngle = {3 * n - 30}\n" for n in range(20)))
+
+
+def no_transform_file(folder):
+    project = make_project(folder)
+    write_imod(project)
+    (folder / "newst.com").write_text("$newstack -StandardInput\nInputFile ts.mrc\n")
+
+
+@pytest.mark.parametrize(
+    ("layout", "says"),
+    [
+        (two_programs, "newst.com (IMOD) and ts.aln (AreTomo) beside it are alignments of different programs"),
+        (two_transforms, "ts.xf and ts_st.xf could both align ts.mrc"),
+        (rows_of_another, "is for a stack of 23 images but holds 18 aligned and 2 dark ones"),
+        (angles_of_another, "but ts.mrc.mdoc says -30° to 27°, in other steps"),
+        (no_transform_file, "names no TransformFile, but ts.xf lies there"),
+    ],
+)
+def test_what_is_not_clear_is_refused_in_a_line(layout, says, tmp_path):
+    layout(tmp_path / "ts")
+    result = run(tmp_path / "ts", *FBP, "--dry-run")
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stdout.splitlines() if "would fail" in line]
+    assert says in line
+
+
+def test_the_aligned_stack_is_taken_and_the_raw_one_named(tmp_path):
+    """With the views that tilt.com excludes, where it says that it is of this stack."""
+    project = make_project(tmp_path / "ts")
+    write_imod(project, ("InputProjections ts_ali.mrc", f"THICKNESS {VOLUME[0]}"))
+    ali = project.folder / "ts_ali.mrc"
+    ali.write_bytes(project.stack.read_bytes())
+    result = made(project.folder, "--method", "fbp")
+    assert f"{ali}: tilt_com tilt.com, tilt_com TILTFILE ts.tlt; ts.mrc is of the same series" in result.stderr
+    assert "left out: 1, 12 of 20" in result.stderr
+    assert voxels(project.folder / "ts_ali_rec.mrc").shape[0] == VOLUME[0]
