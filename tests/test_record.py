@@ -15,8 +15,9 @@ RECORDED = ROOT / "docs" / "five_minutes_recorded.md"
 
 
 def recorded():
-    """(command, output) of each step of the page, with folded lines joined again."""
-    blocks = re.findall(r"^```console\n\$ (.*?)\n(.*?)```", text_of(RECORDED), re.M | re.S)
+    """(command, output) of each step of the pages, with folded lines joined again; not of the installation."""
+    steps = re.sub(r"^## Installation\n.*?(?=^## )", "", text_of(RECORDED), flags=re.M | re.S)
+    blocks = re.findall(r"^```console\n\$ (.*?)\n(.*?)```", steps, re.M | re.S)
     return [(command, re.sub(rf"^(.{{{record.COLUMNS}}})\n", r"\1", output, flags=re.M)) for command, output in blocks]
 
 
