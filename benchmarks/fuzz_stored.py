@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from fuzz_reader import ROOT, Parser, of_files, of_texts, timeless
 
+from cryolithe.adapt.checking import Check, read_checks
 from cryolithe.denoise_training.config import is_general, read_general_config
 from cryolithe.denoising.images.run import load_weights
 from cryolithe.denoising.n2n.gains import ShellGain
@@ -151,7 +154,13 @@ def _general(path: Path) -> None:
         read_general_config(path)
 
 
+def _check_seeds(_: Path) -> list[bytes]:
+    check = Check(3, 0.25, 0.3, 5.0, (0.25, math.nan), (0.3,), {"proteins": 0.5})
+    return [json.dumps([check.record(), check.record()]).encode()]
+
+
 STORED_PARSERS = (
+    Parser("checks of an adaptation", ".json", lambda p: read_checks(p, 3), _check_seeds),
     Parser("Noise2Noise denoiser", ".safetensors", lambda p: _finite(load_denoiser(p).network), _n2n_seeds(UNET, MSD)),
     Parser("denoiser of images", ".safetensors", lambda p: _finite(load_weights(p).network), _n2n_seeds(PLANAR)),
     Parser("style", ".safetensors", _style, _style_seeds),

@@ -238,7 +238,11 @@ def test_the_published_kind_of_network_takes_no_facts():
         config_from_dict(values)
 
 
-@pytest.mark.parametrize("name", ["default", "fast", "draft"])
+def test_the_bundled_default_takes_every_fact():
+    assert set(load_model("default").network.config.input.known) == set(FACTS)
+
+
+@pytest.mark.parametrize("name", ["fast", "draft"])
 def test_bundled_models_are_what_they_were(name, tmp_path):
     """Their files mention no facts, and written again they still mention none."""
     model = load_model(name)

@@ -94,9 +94,10 @@ def read_checks(path: Path, last_step: int) -> list[Check]:
     """
     try:
         found = [check_of_record(values) for values in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OutputError(f"{path} cannot be read: {error}; give --overwrite to start anew") from error
-    return [check for check in found if check.step <= last_step]
+        return [check for check in found if check.step <= last_step]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise OutputError(f"{path} cannot be read: {told}; give --overwrite to start anew") from error
 
 
 def why_not(check: Check, before: Check, most_loss_db: float) -> str:

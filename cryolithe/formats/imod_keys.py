@@ -54,11 +54,11 @@ TILT: tuple[Key, ...] = (
     *_keys(
         "used",
         "TILTFILE XTILTFILE LOCALFILE LOCALSCALE WIDTH SLICE TOTALSLICES THICKNESS OFFSET SHIFT ANGLES XAXISTILT "
-        "FULLIMAGE SUBSETSTART IMAGEBINNED INCLUDE EXCLUDELIST2",
+        "FULLIMAGE SUBSETSTART IMAGEBINNED INCLUDE EXCLUDELIST2 input:InputProjections",
     ),
     *_keys(
         "harmless",
-        "input:InputProjections output:OutputFile BoundaryInfoFile RADIAL FalloffIsTrueSigma! "
+        "output:OutputFile BoundaryInfoFile RADIAL FalloffIsTrueSigma! "
         "MultiplyByGaussian! HammingLikeFilter COSINTERP XTILTINTERP UseGPU ActionIfGPUFails MODE SCALE PERPENDICULAR! "
         "AdjustOrigin! TITLE BaseNumViews MinMaxMean StartingIteration VertBoundaryFile VertSliceOutputFile "
         "VertForSIRTInput! AngleOutputFile AlignTransformFile DefocusFile PixelForDefocus SkipTurnedOffPoints! DONE! "
