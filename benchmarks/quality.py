@@ -38,7 +38,7 @@ from scenes import CONDITIONS, SCENES, SEED, Case, Scene, make_case, placed_mole
 from sheets import draw_sheet
 
 from cryolithe.device import choose_precision, keep_freed_memory
-from cryolithe.fidelity import BANDS, best_gaussian, class_fidelity, region_masks
+from cryolithe.fidelity import BANDS, best_gaussian, mask_fidelity, region_masks
 from cryolithe.network import SliceSetConfig
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp, sirt
@@ -206,13 +206,10 @@ def fidelity_of(case: Case, found: Mapping[str, Made]) -> class_scoring.Table:
     inside[:INSIDE_PX] = inside[-INSIDE_PX:] = Structure.ICE
     membranes = {name: region for name, region in class_scoring.REGIONS.items() if name.startswith("membranes")}
     deeper = {f"{name}, inside": region for name, region in membranes.items()}
-    joined: class_scoring.Table = {}
-    for labels, regions in ((case.labels, class_scoring.REGIONS), (inside, deeper)):
-        table = class_fidelity(case.truth, volumes, labels, regions)
-        table[GAUSSIAN + ORACLE] = best_gaussian(case.truth, volumes[FBP], region_masks(labels, regions), SIGMAS_PX)
-        for method, classes in table.items():
-            joined.setdefault(method, {}).update(classes)
-    return joined
+    masks = {**region_masks(case.labels, class_scoring.REGIONS), **region_masks(inside, deeper)}
+    table = mask_fidelity(case.truth, volumes, masks)
+    table[GAUSSIAN + ORACLE] = best_gaussian(case.truth, volumes[FBP], masks, SIGMAS_PX)
+    return table
 
 
 def class_table(scene: str, runs: Runs) -> Table:

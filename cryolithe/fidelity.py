@@ -119,7 +119,13 @@ def class_fidelity(
         InputError: if shapes differ.
     """
     _check_shapes(truth, {**estimates, "labels": labels})
-    masks = region_masks(labels, regions)
+    return mask_fidelity(truth, estimates, region_masks(labels, regions), bands)
+
+
+def mask_fidelity(
+    truth: Array, estimates: Mapping[str, Array], masks: Mapping[str, Array], bands: Mapping[str, Band] | None = None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """As `class_fidelity`, within masks by name, as `region_masks` gives them; each volume is filtered once."""
     found: dict[str, dict[str, dict[str, float]]] = {name: {label: {} for label in masks} for name in estimates}
     for title, band in (BANDS if bands is None else bands).items():
         wanted = band_passed(truth, band)

@@ -9,6 +9,7 @@ import click
 
 from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.formats.files import refuse_existing
 
 if TYPE_CHECKING:
     from cryolithe.evaluation.evaluate import Evaluation, Pictures
@@ -146,8 +147,7 @@ def _outputs(options: dict[str, Any], output: Path | None, overwrite: bool) -> t
     for path in paths:
         if path.exists() and any(path.samefile(other) for other in inputs):
             raise OutputError(f"{path} is an input of this command; give another name with -o")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
+        refuse_existing(path, overwrite)
     return paths
 
 

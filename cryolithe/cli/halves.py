@@ -19,6 +19,7 @@ from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
 from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
 from cryolithe.formats import read_mrc
+from cryolithe.formats.files import refuse_existing
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
 from cryolithe.reconstruction.job import Job
@@ -108,8 +109,7 @@ def reconstruct_halves(
         return
     overwrite = overwrite or _is_unfinished(average, record)
     for path in (average, confidence, plot, record):
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
+        refuse_existing(path, overwrite)
     for stack, volume in zip(stacks, volumes, strict=True):
         say(reconstruct(stack, volume))
     pair = open_half(volumes[0]), open_half(volumes[1])

@@ -10,7 +10,7 @@ import click
 
 from cryolithe.cli.complete import complete_any_model, complete_model
 from cryolithe.errors import CryoLitheError, ModelError, OutputError
-from cryolithe.formats.files import printable
+from cryolithe.formats.files import printable, refuse_existing
 from cryolithe.hashing import file_sha256
 from cryolithe.models import (
     ModelSummary,
@@ -60,7 +60,7 @@ def shrink_model(name: str, output: Path, fbp_share: float | None, overwrite: bo
 
     from cryolithe.network.checkpoint import load_model, save_network
 
-    _refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite)
     model = load_model(name)
     weights = model.network.state_dict().values()
     most = max(float(tensor.abs().max()) for tensor in weights)
@@ -86,7 +86,7 @@ def mean_of_models(names: tuple[str, ...], weights: tuple[float, ...], output: P
     from cryolithe.network.checkpoint import load_model, save_network
     from cryolithe.training.starting import mean_network
 
-    _refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite)
     models = [load_model(name) for name in names]
     if foreign := [model.name for model in models if model.convention.record]:
         raise ModelError(f"{foreign[0]} was imported from the published program, whose trainings have no mean")
@@ -113,11 +113,6 @@ def _mean_card(models: list[tuple[dict[str, Any], str, str]], weights: tuple[flo
         "recipe": {"hold_out": sorted(set.intersection(*held_out))},
         **kept,
     }
-
-
-def _refuse_existing(output: Path, overwrite: bool) -> None:
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists; give --overwrite to replace it or another name with -o")
 
 
 @command.command("list")

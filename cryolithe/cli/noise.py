@@ -12,7 +12,7 @@ from cryolithe import __version__
 from cryolithe.cli.complete import complete_recipe
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
+from cryolithe.errors import CryoLitheError, InputError, SettingsError
 from cryolithe.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -62,11 +62,10 @@ def measure(
     Half of the difference of the halves is the noise of their average, with all that was done to the images in it;
     the cross-spectrum of the halves is the signal. The profile holds both for each tilt, and pieces of noise; no image.
     """
-    from cryolithe.formats.files import check_ending
+    from cryolithe.formats.files import check_ending, refuse_existing
 
     check_ending(output, _ENDINGS, "a noise profile")
-    if output.exists() and not options["overwrite"]:
-        raise OutputError(f"{output} exists; give --overwrite to replace it or another name with -o")
+    refuse_existing(output, options["overwrite"])
     if bool(files) == bool(tilts):
         raise SettingsError("give EVEN ODD ANGLES of each series, or --tilts STACK ANGLES of series without halves")
     if len(files) % 3:
@@ -234,10 +233,11 @@ def show(profile: Path, output: Path | None, recipe: Path | None, overwrite: boo
 
     With --recipe, one series of it is simulated twice, with its own noise and with the profile's, and measured alike.
     """
+    from cryolithe.formats.files import refuse_existing
     from cryolithe.noise.stored import read_profile
 
-    if output is not None and output.exists() and not overwrite:
-        raise OutputError(f"{output} exists; give --overwrite to replace it or another name with -o")
+    if output is not None:
+        refuse_existing(output, overwrite)
     found = read_profile(profile)
     for note in found.notes:
         say(f"Note: {note}", err=True)

@@ -207,6 +207,16 @@ def finite_numbers(words: Iterable[str]) -> list[float] | None:
     return values if all(map(math.isfinite, values)) else None
 
 
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuse to write over a file that is there, unless that is asked for.
+
+    Raises:
+        OutputError: if it exists.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
+
+
 @contextmanager
 def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
     """Give a temporary name in the folder of ``path``; what is there at the end becomes ``path`` in one step.
@@ -220,8 +230,7 @@ def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
     target = Path(path)
     if target.is_dir():
         raise OutputError(f"{target} is a folder; give the name of a file with -o")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; give --overwrite to replace it or another name with -o")
+    refuse_existing(target, overwrite)
     if not target.parent.is_dir():
         raise OutputError(f"{target} cannot be written: the folder {target.parent} does not exist; make it first")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")

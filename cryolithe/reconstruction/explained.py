@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.reconstruction.doubt import Ensemble
-from cryolithe.reconstruction.part_spectra import frequencies_of, spectrum_of, times_counted
+from cryolithe.reconstruction.part_spectra import CORRELATED, frequencies_of, spectrum_of, times_counted
 from cryolithe.reconstruction.planes import measured_region
 
 # Shells between zero and Nyquist.
@@ -46,8 +46,6 @@ _LEAST_SHARED = 0.1
 _LEAST_GAIN = 0.15
 # Deviations above nothing from which on a shell shows something, and shells that tell the amplitude beyond the last.
 _SURE, _TAIL_SHELLS = 2.0, 4
-# Voxels of a part that fades at its faces are fewer than they look: variances grow by so much.
-_CORRELATED = 1.5
 _TINY = 1e-30
 
 
@@ -170,12 +168,12 @@ def sums_of(seen: Seen, angles_deg: tuple[float, ...]) -> Sums:
         halves=by_shell(halves, inside),
         missing=by_shell(halves, outside),
         seen=by_shell((product(even, of_odd) + product(odd, of_even)) / 2, inside),
-        seen_variance=by_shell(noise, (count * measured) ** 2 * _CORRELATED / 2),
+        seen_variance=by_shell(noise, (count * measured) ** 2 * CORRELATED / 2),
         again=by_shell(again, inside),
         own_near=by_shell(own, near),
         again_near=by_shell(again, near),
         images_near=by_shell(product(of_even, of_odd), near),
-        images_variance=by_shell(powers[2] * powers[3], near**2 * _CORRELATED / 2),
+        images_variance=by_shell(powers[2] * powers[3], near**2 * CORRELATED / 2),
         weight_near=by_shell(1.0, near * common),
         number=by_shell(1.0, inside),
         number_missing=by_shell(1.0, outside),

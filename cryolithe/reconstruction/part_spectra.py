@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+# Voxels of a part that fades at its faces are fewer than they look: variances grow by so much.
+CORRELATED = 1.5
+
 Frequencies = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
 
 

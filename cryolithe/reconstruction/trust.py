@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.part_spectra import frequencies_of, spectrum_of, times_counted
+from cryolithe.reconstruction.part_spectra import CORRELATED, frequencies_of, spectrum_of, times_counted
 from cryolithe.reconstruction.planes import PlaneFilter, measured_region, whole_turn
 
 # Bins of q between zero and Nyquist.
@@ -54,8 +54,6 @@ _WHY = {
     "expected": "as left-out tilts tell nothing about it",
     "setting": "as asked",
 }
-# Voxels of a part that fades at its faces are fewer than they look: variances grow by so much.
-_CORRELATED = 1.5
 
 
 class Seen(NamedTuple):
@@ -215,7 +213,7 @@ def _sums(seen: Seen, inner_deg: NDArray[np.float64], all_deg: NDArray[np.float6
         for values in (
             counts * (a.conj() * b).real,
             counts * (a.conj() * c).real,
-            counts.square() * a.abs().square() * b.abs().square() * (_CORRELATED / 2),
+            counts.square() * a.abs().square() * b.abs().square() * (CORRELATED / 2),
         )
     ]
     return np.array(found)
