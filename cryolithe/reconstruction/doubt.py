@@ -55,7 +55,7 @@ class Law:
         return Law(*(factor * getattr(self, name) for name in MOMENTS))
 
 
-LAW = Law(total=0.14, unshared=0.4, mirrored=2.2)
+LAW = Law(total=0.14, unshared=0.55, mirrored=2.3)
 
 
 @dataclass(frozen=True)
