@@ -19,6 +19,7 @@ from tiny_series import CONFIG, write_model, write_series
 
 from cryolithe.adapt import config as adapt_config
 from cryolithe.adapt import halves as adapt_halves
+from cryolithe.adapt import material as adapt_material
 from cryolithe.adapt import session as adapt_session
 from cryolithe.adapt.checking import Check, best_of, check_of_record, why_not
 from cryolithe.adapt.cubes import Cube, Draw, draw_cube, layout_of
@@ -63,7 +64,7 @@ def tiny(monkeypatch):
         validation = made.validation.model_copy(update={"specimens": 1, "shape": (12, 16, 16)})
         return made.model_copy(update={"validation": validation, "columns": 8, "blocks": 4})
 
-    monkeypatch.setattr(adapt_session, "anchor_config", smaller)
+    monkeypatch.setattr(adapt_material, "anchor_config", smaller)
     # A bundled network looks at the contrast, which is given here, for most of a tiny run's time.
     monkeypatch.setattr(adapt_halves, "evidence_of_parts", lambda runs, folder: Evidence())
 
@@ -338,7 +339,7 @@ def test_the_truth_has_the_least_loss(tmp_path):
         return Cube(run, truth + noise[1 - number], (-40.0, 40.0), (-60.0, 60.0))
 
     balance = fit_balance([(cube(0), 3 * truth), (cube(1), 3 * truth)], "cosine")
-    assert balance.deviations > adapt_session.LEAST_DEVIATIONS
+    assert balance.deviations > adapt_material.LEAST_DEVIATIONS
     losses = [
         float(cube_loss(3 * truth + wrong * noise[1] * 10, cube(0), balance, "cosine", 0.5))
         for wrong in (0.0, 0.5, 1.0)
@@ -358,7 +359,7 @@ def test_unlike_halves_have_no_agreement(seed):
     a, b, c = (torch.from_numpy(rng.standard_normal((24, 24, 24)).astype(np.float32)) for _ in range(3))
     run = Run(torch.zeros(31, 1, 1), torch.empty(0), torch.empty(0), a, 1.0)
     found = fit_balance([(Cube(run, b, (-60.0, 60.0), (-60.0, 60.0)), c)], "cosine")
-    assert found.deviations < adapt_session.LEAST_DEVIATIONS
+    assert found.deviations < adapt_material.LEAST_DEVIATIONS
 
 
 def test_the_snr_of_images_is_found_from_their_halves(tmp_path):

@@ -38,6 +38,7 @@ ALLOWED = {
     "settings": {"errors", "yaml_table", "formats"},
     "projector": {"errors", "geometry", "column_shifts", "filters"},
     "spectra": set(),
+    "noise_colour": set(),
     "metrics": {"errors", "spectra"},
     "fidelity": {"errors"},
     "greys": set(),
@@ -49,7 +50,7 @@ ALLOWED = {
     "reconstruction": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "greys", "images",
         "filters", "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network",
-        "inference", "mirrors", "work", "ctf", "optics", "column_shifts", "depth_shifts",
+        "inference", "mirrors", "work", "ctf", "optics", "column_shifts", "depth_shifts", "noise_colour",
     },
     "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
     "portals": {"errors", "extras", "formats"},
@@ -78,7 +79,7 @@ ALLOWED = {
     },
     "adapt": {
         "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
-        "reconstruction", "simulation", "work", "optimise", "training",
+        "reconstruction", "simulation", "work", "optimise", "training", "noise_colour",
     },
     "library": {
         "errors", "settings", "device", "geometry", "tilts", "volume", "formats", "report", "spectra", "metrics",

@@ -1,4 +1,4 @@
-"""The simulated half: plain specimens with white noise or that of the lab's own images, and cells, as in training."""
+"""The simulated half: plain specimens with the noise of the lab's own images, some with white noise, and cells."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from cryolithe.training.dataset import plain_series
 from cryolithe.training.recipe_maker import recipe_maker
 from cryolithe.training.series import TrainingSeries, as_tensors, make_series
 
-# Kinds of series, in turn; the first ones are plain.
-KINDS, LAB_NOISE, CELLS = 3, 1, 2
+# Kinds of series, in turn: most are plain specimens with the lab's noise, from which the network learns what it can
+# gain (benchmarks/LOG.md); one has white noise, one is of cells.
+KINDS, WHITE, CELLS = 6, 2, 5
 _NOISE_STREAM = 53
 
 
@@ -30,7 +31,7 @@ def anchor_series(
     cells: Callable[[], Callable[[int], TrainingSeries]],
     lab: tuple[HalfSeries, range, float | None],
 ) -> TrainingSeries:
-    """Draw a simulated series: every third of cells, every third with the lab's noise where half frames tell it.
+    """Draw a simulated series: of cells, with white noise, or with the lab's noise where half frames tell it.
 
     Args:
         number: of the series.
@@ -44,7 +45,7 @@ def anchor_series(
     series, rows, snr_db = lab
     if number % KINDS == CELLS:
         return as_tensors(cells()(number // KINDS), torch.device("cpu"))
-    if number % KINDS != LAB_NOISE or not series.of_frames:
+    if number % KINDS == WHITE or not series.of_frames:
         return plain_series(training, library, rng)
     specimen = make_specimen(training.specimens.recipe(), library, rng)
     even = series.halves[0]

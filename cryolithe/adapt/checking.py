@@ -40,6 +40,7 @@ class Check:
         shells_left_out: likewise.
         fidelity: on these specimens by class of structure, where there are any.
         share: of the way from the weights before the first step to those of this one.
+        white: whether the noise of the lab's images was made white.
     """
 
     step: int
@@ -50,6 +51,7 @@ class Check:
     shells_left_out: tuple[float, ...]
     fidelity: dict[str, float]
     share: float = 1.0
+    white: bool = False
 
     @property
     def score(self) -> float:
@@ -136,20 +138,12 @@ def cube_volume(network: Network, cube: Cube, place: Place) -> torch.Tensor:
 
 
 @torch.no_grad()
-def check_network(
-    network: Network,
-    step: tuple[int, float],
-    cubes: Sequence[Cube],
-    anchors: tuple[Sequence[Example], TrainConfig],
-    place: Place,
-) -> Check:
-    """Check weights.
+def half_curves(network: Network, cubes: Sequence[Cube], place: Place) -> tuple[list[float], list[float]]:
+    """How a network's volumes of halves correlate with the other halves, by shell: in seen and in left-out sectors.
 
     Args:
         network: the weights, on the place's device.
-        step: for the record, with the share of the way.
         cubes: of rows held back, all of one shape.
-        anchors: simulated examples, and the configuration that they are of.
         place: where to compute.
     """
     shape = cubes[0].run.targets.shape
@@ -157,7 +151,25 @@ def check_network(
     sums = ShellSums((shape[0], shape[1], shape[2]))
     for cube in cubes:
         sums.add(cube_volume(network, cube, place).cpu(), cube, window)
-    half, left_out = sums.curves()
+    return sums.curves()
+
+
+@torch.no_grad()
+def check_network(
+    network: Network,
+    cubes: Sequence[Cube],
+    anchors: tuple[Sequence[Example], TrainConfig],
+    place: Place,
+) -> Check:
+    """Check weights, as of step 0.
+
+    Args:
+        network: the weights, on the place's device.
+        cubes: of rows held back, all of one shape.
+        anchors: simulated examples, and the configuration that they are of.
+        place: where to compute.
+    """
+    half, left_out = half_curves(network, cubes, place)
     plain = copy.deepcopy(network).cpu().eval()
     verdicts, _ = judge(plain, anchors[0], anchors[1], Compute(place.device, place.precision))
     table = np.array([verdict.fidelity for verdict in verdicts])
@@ -167,18 +179,17 @@ def check_network(
         if np.isfinite(column).any()
     }
     return Check(
-        step[0],
-        _mean(half),
-        _mean(left_out),
+        0,
+        mean_of(half),
+        mean_of(left_out),
         float(np.mean([verdict.snr_db for verdict in verdicts])),
         tuple(half),
         tuple(left_out),
         fidelity,
-        step[1],
     )
 
 
-def _mean(curve: Sequence[float]) -> float:
+def mean_of(curve: Sequence[float]) -> float:
     """Mean over the shells that hold anything; 0 without any. (Volumes that are not finite have no anchor_db.)"""
     found = [value for value in curve if math.isfinite(value)]
     return float(np.mean(found)) if found else 0.0

@@ -15,7 +15,8 @@ from cryolithe.known import Known
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import evidence_of_parts
 from cryolithe.reconstruction.polarity import Polarity, settle
-from cryolithe.reconstruction.preparation import PreparedStack, check_images, prepare_stack
+from cryolithe.reconstruction.preparation import PreparedStack, check_images
+from cryolithe.reconstruction.whitening import prepare_run
 from cryolithe.work.watcher import Watcher
 
 # Images of either half of the tilts: fewer make no volume that says anything.
@@ -89,7 +90,7 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
         watcher.note(f"Note on {name}: {note}")
     stacks = []
     for number, run in enumerate(runs):
-        stacks.append(prepare_stack(run.series, run.preparation, scratch / f"{name}_{number}.f32"))
+        stacks.append(prepare_run(run, scratch / f"{name}_{number}.f32"))
         watcher.advance(1)
     first = stacks[0].geometry
     if stacks[-1].geometry != first:

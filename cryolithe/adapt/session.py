@@ -12,101 +12,55 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from cryolithe.adapt.anchor import anchor_series, cells_maker
-from cryolithe.adapt.checking import Check, best_of, check_network, cube_volume, read_checks, why_not
-from cryolithe.adapt.config import AdaptConfig, anchor_config
-from cryolithe.adapt.cubes import Cube, Draw, Layout, draw_cube, layout_of
+from cryolithe.adapt.checking import (
+    Check,
+    best_of,
+    check_network,
+    cube_volume,
+    read_checks,
+    why_not,
+)
+from cryolithe.adapt.config import AdaptConfig
+from cryolithe.adapt.cubes import Cube, Draw, draw_cube
 from cryolithe.adapt.figure import draw_checks
-from cryolithe.adapt.halves import HalfSeries, image_snr_db
-from cryolithe.adapt.spectrum import Balance, cube_loss, fit_balance
+from cryolithe.adapt.material import Adaptation, Material, prepare, with_white_noise
+from cryolithe.adapt.spectrum import cube_loss
 from cryolithe.adapt.turned import Turned, turned_series
-from cryolithe.errors import InputError, ModelError
+from cryolithe.errors import ModelError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Network
-from cryolithe.network.checkpoint import Model
-from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress, Task, optimise
 from cryolithe.optimise.recorder import Recorder, recording
 from cryolithe.optimise.state import check_same, read_state, restore, write_state
 from cryolithe.optimise.step import follow, gradient, update
 from cryolithe.report import write_json
-from cryolithe.simulation import Molecule
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run, draw_run
 from cryolithe.training.loop import TrainState, band_weights, batch_loss, gather_for, learning_rate_factor, new_state
 from cryolithe.training.records import STEP_FIELDS
-from cryolithe.training.series import TrainingSeries
-from cryolithe.training.session import run_folder
 from cryolithe.training.state import save_model
-from cryolithe.training.validation import Example, validation_set
-from cryolithe.work.watcher import Watcher
 
 FORMAT = "cryolithe-adapt-state"
 LOG_EVERY = 10
-# Cubes by which the scale of shells is fitted, and tilts that checks leave out at either end, as a part of all.
-FIT_CUBES, ENDS = 6, 1 / 7
 # Part of the time that checks may take, about.
 CHECKING_SHARE = 0.25
-HALFWAY = 0.5
-# Rows of a series, at most, whose noise is put into simulated images: memory must not grow with images.
-NOISE_ROWS = 128
-# By which halves have to agree.
-LEAST_DEVIATIONS = 4.0
+# Of the way from the weights before, where the whole way forgets too much; then more or less of it.
+FIRST_SHARE, SHARE_STEP = 0.5, 0.25
 LEFTOVERS = ("*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "checks.json", "config.json",
              "fsc.png", "tensorboard/events.*")  # fmt: skip
 # What a step learns from: a cube of the lab's, a simulated run, a place whose volume is turned.
 Lesson = Cube | Run | Turned
 CHECK_FIELDS = ("step", "fsc_half", "fsc_left_out", "anchor_db", *SUMMARY)
-_CUBE_STREAM, _ANCHOR_STREAM, _FIT_STREAM, _HELD_STREAM, _TURN_STREAM = 61, 67, 71, 73, 79
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """What an adaptation is made of.
-
-    Attributes:
-        config: what decides it.
-        model: to begin with.
-        series: of the lab.
-        inputs: SHA-256 of the files that decide the series, by name; a resumed run needs the same.
-        place: device and precision.
-        output: model to write.
-        watcher: is told.
-        card: what the model file tells beside what was found.
-        library: molecules of the simulated specimens; procedural ones without any.
-        resume: go on from the state in the run's folder.
-        deadline: when all is to be done, by ``clock``.
-        clock: seconds.
-    """
-
-    config: AdaptConfig
-    model: Model
-    series: Sequence[HalfSeries]
-    inputs: Mapping[str, str]
-    place: Place
-    output: Path
-    watcher: Watcher
-    card: dict[str, Any] = field(default_factory=dict)
-    library: tuple[Molecule, ...] = ()
-    resume: bool = False
-    deadline: float = float("inf")
-    clock: Callable[[], float] = time.monotonic
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return run_folder(self.output)
+_CUBE_STREAM, _ANCHOR_STREAM, _TURN_STREAM = 61, 67, 79
 
 
 @dataclass(frozen=True)
@@ -126,20 +80,6 @@ class Outcome:
     interrupted: bool
 
 
-@dataclass(frozen=True)
-class _Material:
-    """All that steps and checks need, made before the first one."""
-
-    layouts: Sequence[Layout]
-    turned_layouts: Sequence[Layout]
-    noise_rows: Sequence[range]
-    balance: Balance
-    anchors: Sequence[TrainingSeries]
-    training: TrainConfig
-    held: Sequence[Cube]
-    examples: Sequence[Example]
-
-
 def adapt(work: Adaptation) -> Outcome:
     """Adapt a model as told, and write it if it is better.
 
@@ -148,7 +88,8 @@ def adapt(work: Adaptation) -> Outcome:
         ModelError: if no checked weights are better than those before: nothing is written.
         CryoLitheError: if the loss is not finite or a file cannot be written.
     """
-    made = _prepare(work)
+    work, before = with_white_noise(work)
+    made = replace(prepare(work), held_before=before)
     state = new_state(made.training, work.place, work.model.network)
     decides = {"config": work.config.model_dump(mode="json"), "inputs": dict(work.inputs)}
     path = work.folder / "state.safetensors"
@@ -171,7 +112,7 @@ def adapt(work: Adaptation) -> Outcome:
     return recorder.finish(state)
 
 
-def _task(work: Adaptation, made: _Material, state: TrainState) -> Task[TrainState, list[Lesson]]:
+def _task(work: Adaptation, made: Material, state: TrainState) -> Task[TrainState, list[Lesson]]:
     weights = band_weights(made.training).to(work.place.device)
     timed = work.config.steps is None
     return Task(
@@ -186,68 +127,7 @@ def _task(work: Adaptation, made: _Material, state: TrainState) -> Task[TrainSta
     )
 
 
-def _prepare(work: Adaptation) -> _Material:
-    """Divide the series, fit the scale, simulate."""
-    config, network, place = work.config, work.model.network, work.place
-    layouts = [layout_of(one, network.config, config.cube_px, config.held_share) for one in work.series]
-    shape = tuple(min(layout.blocks[axis] for layout in layouts) for axis in range(3))
-    edges = [count * network.config.head.stride for count in shape]
-    # Sums over shells need cubes of one shape.
-    layouts = [layout_of(one, network.config, edges, config.held_share) for one in work.series]
-    window = network.config.input.ramp_window
-    work.watcher.stage("Looking at the series", FIT_CUBES)
-    fit = []
-    with torch.no_grad():
-        on_device = copy.deepcopy(network).to(place.device)
-        for number in range(max(FIT_CUBES, len(layouts))):
-            chosen = number % len(layouts)
-            rng = np.random.default_rng([config.seed, _FIT_STREAM, number])
-            how = Draw(layouts[chosen].training, half=number // len(layouts) % 2, own=True)
-            cube = draw_cube(work.series[chosen], layouts[chosen], how, rng)
-            fit.append((cube, cube_volume(on_device, cube, place).cpu()))
-            work.watcher.advance(1)
-    balance = fit_balance(fit, window)
-    if balance.deviations < LEAST_DEVIATIONS:
-        raise InputError(
-            f"{work.series[0].name}: the back-projections of the two halves have nothing in common that is not chance "
-            f"({balance.deviations:.1f} sigma where it is clearest, expected {LEAST_DEVIATIONS:g} or more), so that "
-            "one cannot teach the other; check that they are halves of one series, and the angles, axis and alignment"
-        )
-    turned = [layout_of(one, network.config, config.turned_px, config.held_share) for one in work.series]
-    noise_rows = [_noise_rows(layout.training) for layout in layouts]
-    lab = (work.series[0], noise_rows[0], image_snr_db(work.series[0], noise_rows[0]))
-    training = anchor_config(config, network.config, work.series[0].halves[0], lab[2])
-    work.watcher.stage("Simulating specimens", config.anchors + 1)
-    cells = cache(partial(cells_maker, training, work.library))
-    anchors = []
-    for number in range(config.anchors):
-        anchors.append(anchor_series(number, config, training, work.library, cells, lab))
-        work.watcher.advance(1)
-    examples = validation_set(training, Path(), work.library)
-    held = _held_cubes(work, layouts)
-    return _Material(layouts, turned, noise_rows, balance, anchors, training, held, examples)
-
-
-def _noise_rows(training: range) -> range:
-    """Rows in the middle of those that are learned from."""
-    return range(max(training.start, (len(training) - NOISE_ROWS) // 2), training.stop)[:NOISE_ROWS]
-
-
-def _held_cubes(work: Adaptation, layouts: Sequence[Layout]) -> list[Cube]:
-    """Cubes of the rows held back: one half with all of its tilts, the other without those at the ends, in turn."""
-    cubes = []
-    for number in range(max(work.config.held_cubes, 2 * len(layouts))):
-        chosen = number // 2 % len(layouts)
-        series = work.series[chosen]
-        ends = max(1, round(ENDS * len(series.halves[0].tilts))) if number % 2 else 0
-        rng = np.random.default_rng([work.config.seed, _HELD_STREAM, number])
-        # With all tilts as often of the one half as of the other.
-        how = Draw(layouts[chosen].held, both_ends=ends, half=(number + number // 2) % 2)
-        cubes.append(draw_cube(series, layouts[chosen], how, rng))
-    return cubes
-
-
-def _batches(work: Adaptation, made: _Material, first_step: int) -> Generator[list[Lesson], None, None]:
+def _batches(work: Adaptation, made: Material, first_step: int) -> Generator[list[Lesson], None, None]:
     """What each step learns from: cubes of the lab's series and runs of simulated ones, by the step's own numbers."""
     config, network = work.config, work.model.network.config
     for step in range(first_step, config.most_steps):
@@ -273,7 +153,7 @@ def _batches(work: Adaptation, made: _Material, first_step: int) -> Generator[li
 
 
 def _gradient(
-    state: TrainState, batch: Sequence[Lesson], work: Adaptation, made: _Material, weights: torch.Tensor
+    state: TrainState, batch: Sequence[Lesson], work: Adaptation, made: Material, weights: torch.Tensor
 ) -> float:
     """Gradient of the loss of a batch: of the lab's cubes, simulated runs and a turned volume, by their weights."""
     config, place = work.config, work.place
@@ -296,7 +176,7 @@ def _gradient(
     return gradient(state, losses())
 
 
-def _turned_run(one: Turned, state: TrainState, work: Adaptation, made: _Material) -> Run:
+def _turned_run(one: Turned, state: TrainState, work: Adaptation, made: Material) -> Run:
     """A run of the series that a place's volume, as the averaged weights make it, gives when it is turned."""
     network = work.model.network.config
     with torch.no_grad():
@@ -316,7 +196,7 @@ def _update(state: TrainState, config: AdaptConfig, training: TrainConfig, rate:
 class _Recorder(Recorder):
     """What is done after a step: logs, checks, states, the best weights."""
 
-    def __init__(self, work: Adaptation, made: _Material, state: TrainState, decides: dict[str, Any]) -> None:
+    def __init__(self, work: Adaptation, made: Material, state: TrainState, decides: dict[str, Any]) -> None:
         self.work, self.made, self.decides = work, made, decides
         super().__init__(work.folder, (STEP_FIELDS, CHECK_FIELDS), state.step if work.resume else None, LEFTOVERS)
         self.checks = read_checks(work.folder / "checks.json", state.step) if work.resume else []
@@ -328,8 +208,11 @@ class _Recorder(Recorder):
         self.work.watcher.stage("Checking the model", 1)
         started = self.work.clock()
         if not self.checks:
-            self._check(state)
-        self.check_seconds = self.work.clock() - started
+            self._check(state, cubes=self.made.held_before)
+            self.check_seconds = self.work.clock() - started
+            if self.made.held_before is not None:
+                self._check(state)
+        self.check_seconds = self.check_seconds or self.work.clock() - started
         self._share = state.step / max(1, self.work.config.most_steps)
         self.work.watcher.stage("Learning", 1.0)
         self.work.watcher.advance(self._share)
@@ -363,13 +246,14 @@ class _Recorder(Recorder):
         self.work.watcher.stage("Checking the result", 1)
         if self.checks[-1].step != state.step:
             self._check(state)
-        if state.step and why_not(self.checks[-1], before, self.work.config.most_loss_db):
-            # Weights half-way keep most of what is gained, and forget much less (Wortsman et al. 2022).
-            self._check(state, HALFWAY)
+        share, limit = FIRST_SHARE, self.work.config.most_loss_db
+        if state.step and why_not(self.checks[-1], before, limit):
+            # Weights on the way keep most of what is gained, and forget much less (Wortsman et al. 2022).
+            self._check(state, share)
+            self._check(state, share - SHARE_STEP if why_not(self.checks[-1], before, limit) else share + SHARE_STEP)
         self._save(state)
         draw_checks(self.folder / "fsc.png", self.checks)
-        limit = self.work.config.most_loss_db
-        best = before if not state.step else best_of(self.checks, limit)
+        best = best_of(self.checks, limit) or (None if state.step else before)
         if best is None:
             last = max(self.checks[1:], key=lambda check: check.score)
             raise ModelError(
@@ -391,20 +275,24 @@ class _Recorder(Recorder):
                 weight.lerp_(moved, share)
         return network
 
-    def _check(self, state: TrainState, share: float = 1.0) -> None:
-        made = self.made
-        place = self.work.place
+    def _check(self, state: TrainState, share: float = 1.0, cubes: Sequence[Cube] | None = None) -> None:
+        """Check weights on the cubes held back; with other cubes, those of images as they were."""
+        made, as_they_were = self.made, cubes is not None
         network = self._on_the_way(state, share)
-        check = check_network(network, (state.step, share), made.held, (made.examples, made.training), place)
+        found = check_network(network, cubes or made.held, (made.examples, made.training), self.work.place)
+        white = made.held_before is not None and not as_they_were
+        check = replace(found, step=state.step, share=share, white=white)
         self.checks.append(check)
         fidelity = [check.fidelity.get(name, float("nan")) for name in SUMMARY]
         self.validations.add((check.step, check.fsc_half, check.fsc_left_out, check.anchor_db, *fidelity))
         write_json(self.folder / "checks.json", [one.record() for one in self.checks])
-        halfway = "" if share == 1.0 else f", {share:g} of the way"
-        self.work.watcher.note(f"step {check.step}{halfway}: {check.words}")
+        how = ("" if share == 1.0 else f", {share:g} of the way") + (", noise made white" if white else "")
+        self.work.watcher.note(f"step {check.step}{how}: {check.words}")
         best = best_of(self.checks, self.work.config.most_loss_db)
         if check is (best or self.checks[0]):
             card = {**self.work.card, "adapted": self._story(check, state)}
+            if as_they_were:
+                card["noise_gain"] = self.work.model.card.get("noise_gain")
             save_model(self.folder / "best.safetensors", network, card)
 
     def _story(self, check: Check, state: TrainState) -> dict[str, Any]:

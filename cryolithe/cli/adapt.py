@@ -105,7 +105,8 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     """Prepare the series and adapt."""
     from cryolithe.adapt.config import AdaptConfig
     from cryolithe.adapt.halves import prepare_halves
-    from cryolithe.adapt.session import Adaptation, adapt
+    from cryolithe.adapt.material import Adaptation
+    from cryolithe.adapt.session import adapt
     from cryolithe.device import precision_name
     from cryolithe.reconstruction.job import source_files
     from cryolithe.reconstruction.remedies import checked
@@ -123,7 +124,7 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
         "minutes": options["minutes"],
         "molecules": sorted(molecule.name for molecule in library) or ["procedural only"],
     }
-    card |= {key: model.card[key] for key in ("fbp_share", "licence") if key in model.card}
+    card |= {key: model.card[key] for key in ("fbp_share", "licence", "noise_gain") if key in model.card}
     with tempfile.TemporaryDirectory(prefix=".cryolithe-adapt-", dir=output.absolute().parent) as folder:
         scratch = Path(folder)
         with progress_watcher() as watcher:
@@ -165,7 +166,7 @@ def _tell(outcome: Outcome, output: Path, model: Model, minutes: float) -> None:
     written = outcome.written
     assert written is not None
     say(f"before: {outcome.before.words}")
-    if not outcome.steps:
+    if not outcome.steps and not written.white:
         why = f"; {minutes:g} minutes left no time for a step" if minutes else ""
         say(f"{output}: the weights of {model.name} as they are{why}")
         return

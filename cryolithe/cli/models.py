@@ -105,7 +105,7 @@ def _mean_card(models: list[tuple[dict[str, Any], str, str]], weights: tuple[flo
         {"model": name, "sha256": sha256, "weight": weight / sum(weights), "card": card}
         for (card, name, sha256), weight in zip(models, weights, strict=True)
     ]
-    same = [{key: card.get(key) for key in ("licence", "fbp_share")} for card in cards]
+    same = [{key: card.get(key) for key in ("licence", "fbp_share", "noise_gain")} for card in cards]
     kept = {key: value for key, value in same[0].items() if value is not None and all(o[key] == value for o in same)}
     return {
         "mean_of": parts,

@@ -22,10 +22,11 @@ from cryolithe.reconstruction.applying import make_method, network_rows_of, volu
 from cryolithe.reconstruction.fitting import fit, image_workers_of
 from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
-from cryolithe.reconstruction.preparation import PreparedStack, check_images, prepare_stack
+from cryolithe.reconstruction.preparation import PreparedStack, check_images
 from cryolithe.reconstruction.settling import settled
 from cryolithe.reconstruction.slabs import run_slabs
 from cryolithe.reconstruction.storing import scaled
+from cryolithe.reconstruction.whitening import prepare_run
 from cryolithe.work.watcher import Watcher
 
 Span = tuple[int, int]
@@ -172,7 +173,7 @@ def block_maker(job: Job, folder: Path, watcher: Watcher) -> BlockMaker:
     run = settled_hand(run, watcher.note)
     watcher.stage("Preparing images", run.series.geometry.tilts)
     path = folder / f"{job.settings.method}.f32"
-    stack = prepare_stack(run.series, run.preparation, path, lambda: watcher.advance(1), workers)
+    stack = prepare_run(run, path, lambda: watcher.advance(1))
     fitting = fit(run)
     plan: dict[str, Any] = {"slab_rows": fitting.slab_rows, "batch": fitting.batch}
     return BlockMaker(run, stack, settled(run, stack, plan, watcher))

@@ -21,7 +21,7 @@ from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.outputs import working_dtype
 from cryolithe.reconstruction.plan import free_bytes
-from cryolithe.reconstruction.preparation import check_images, prepare_stack
+from cryolithe.reconstruction.preparation import check_images
 from cryolithe.reconstruction.run import (
     first_plan,
     make_slabs,
@@ -32,6 +32,7 @@ from cryolithe.reconstruction.sidecar import geometry_line, sidecar_record
 from cryolithe.reconstruction.slab_folder import Slab
 from cryolithe.reconstruction.sources import offers
 from cryolithe.reconstruction.turning import tilt_volume
+from cryolithe.reconstruction.whitening import prepare_run
 from cryolithe.work.watcher import Watcher
 
 _FLOAT = 4
@@ -113,7 +114,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
         watcher.note(text)
     run = settled_hand(run, watcher.note)
     watcher.stage("Preparing images", run.series.geometry.tilts)
-    stack = prepare_stack(run.series, run.preparation, None, lambda: watcher.advance(1), image_workers_of(run))
+    stack = prepare_run(run, None, lambda: watcher.advance(1))
     held = HeldSlabs(run.grid.shape, working_dtype(run.job.settings))
     plan = settled(run, stack, plan, watcher)
     prepared = time.monotonic()

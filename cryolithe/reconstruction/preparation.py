@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,16 +26,13 @@ from cryolithe.borders import find_border, without_border
 from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, OutputError
 from cryolithe.geometry import TiltGeometry
-from cryolithe.images import binned_size, clipped_sigma, fourier_crop, resample, rotate_axis, rotated_shape
+from cryolithe.images import binned_size, fourier_crop, resample, rotate_axis, rotated_shape
 from cryolithe.reconstruction.correcting import ImageCorrection, corrected, corrected_layers
+from cryolithe.reconstruction.defects import Spread, defect_level, defect_limits, spread_of
 from cryolithe.reconstruction.layers import Layers
 from cryolithe.sampling import reflected_rows
 from cryolithe.tilts import TiltSeries
 
-# Pixels this many standard deviations out are clipped in what a network sees, ...
-CLIP_SIGMAS = 12.0
-# ... but never closer than this multiple of the deviation that all but one pixel in 2000 stay below.
-TAIL_QUANTILE, TAIL_MARGIN = 0.9995, 1.5
 _ITEM = 4
 # Arrays as large as an image, float32, that exist at once while one is prepared; a few of them are float64.
 _ARRAYS = 12
@@ -94,6 +91,7 @@ class PreparedStack:
         clip_level: deviation from the mean beyond which a pixel can only be a defect (a hot pixel, an X-ray); infinite
             for a standardised stack.
         copies: stacks, one for each slab of z.
+        whitened: whether a filter has made its noise white.
     """
 
     pixels: Path | NDArray[np.float32]
@@ -101,6 +99,7 @@ class PreparedStack:
     sigma: float
     clip_level: float
     copies: int = 1
+    whitened: bool = False
 
     def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """Rows of all tilts, shape ``(tilts, rows, X)``; rows beyond the image mirror it about its border."""
@@ -128,13 +127,6 @@ class PreparedStack:
             block[:] = self.pixels[begin : begin + count, lowest : highest + 1]
         slab = block if len(indices) == block.shape[1] and indices[0] == lowest else block[:, indices - lowest]
         return torch.from_numpy(slab.astype(np.float32, copy=False))
-
-
-class _Spread(NamedTuple):
-    """Variance of a prepared image without outliers, and the deviation that all but one pixel in 2000 stay below."""
-
-    variance: float
-    tail: float
 
 
 def image_workers(shape: tuple[int, int], threads: int, budget_bytes: int, copies: int = 1) -> int:
@@ -171,8 +163,8 @@ def prepare_stack(
     statistics = stack_statistics(series) if how.standardise_stack else None
     reading = threading.Lock()
 
-    def spreads(put: Callable[[int, NDArray[np.float32]], object]) -> list[_Spread]:
-        def prepare(number: int) -> _Spread:
+    def spreads(put: Callable[[int, NDArray[np.float32]], object]) -> list[Spread]:
+        def prepare(number: int) -> Spread:
             with reading:  # files that are read one by one need not stand several readers
                 image = _finite(series.image(number))
             image = without_border(image)
@@ -181,7 +173,7 @@ def prepare_stack(
                 put(copy * geometry.tilts + number, one)
             image = copies[how.copies // 2]
             release_pages(series.images)
-            return _Spread(clipped_sigma(image) ** 2, float(np.quantile(np.abs(image), TAIL_QUANTILE)))
+            return spread_of(image)
 
         found = []
         for spread in _each(prepare, geometry.tilts, workers):
@@ -198,6 +190,13 @@ def prepare_stack(
         raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
 
 
+def measured_again(stack: PreparedStack, images: NDArray[np.float32]) -> PreparedStack:
+    """A stack whose images were changed into these, ``(tilts, y, x)``: with their own spread."""
+    spreads = [spread_of(np.asarray(image)) for image in images]
+    sigma = float(np.sqrt(np.mean([spread.variance for spread in spreads])))
+    return replace(stack, sigma=sigma, clip_level=defect_level(sigma, [spread.tail for spread in spreads]))
+
+
 def prepare_image(series: TiltSeries, how: Preparation, number: int) -> NDArray[np.float32]:
     """One image of a series as it is prepared by itself, shape ``(y, x)``, its mean removed."""
     image = _prepared(without_border(_finite(series.image(number))), how, number, None)
@@ -209,8 +208,8 @@ def _written(
     path: Path,
     geometry: TiltGeometry,
     copies: int,
-    spreads: Callable[[Callable[[int, NDArray[np.float32]], object]], list[_Spread]],
-) -> list[_Spread]:
+    spreads: Callable[[Callable[[int, NDArray[np.float32]], object]], list[Spread]],
+) -> list[Spread]:
     """What ``spreads`` finds of the images that it puts into a new file."""
     image_bytes = geometry.image_shape[0] * geometry.image_shape[1] * _ITEM
     # A link in its place would lead the writing elsewhere.
@@ -221,7 +220,7 @@ def _written(
 
 
 def _measured(
-    pixels: Path | NDArray[np.float32], geometry: TiltGeometry, spreads: list[_Spread], how: Preparation
+    pixels: Path | NDArray[np.float32], geometry: TiltGeometry, spreads: list[Spread], how: Preparation
 ) -> PreparedStack:
     """A stack with what its images' spreads say of all."""
     if how.standardise_stack:
@@ -395,30 +394,6 @@ def _finite(image: NDArray[np.generic]) -> NDArray[np.float32]:
     if not good.all():
         values[~good] = values[good].mean(dtype=np.float64)
     return values
-
-
-def defect_limits(image: NDArray[np.float32]) -> tuple[np.floating, np.floating]:
-    """Lowest and highest value of an image: further from its median is nothing that fills more than a few pixels."""
-    middle = np.median(image)
-    deviation = image - middle
-    level = _outlier_level(clipped_sigma(deviation), float(np.quantile(np.abs(deviation), TAIL_QUANTILE)))
-    return middle - level, middle + level
-
-
-def defect_level(sigma: float, tails: list[float]) -> float:
-    """Deviation from the mean beyond which a pixel of a series can only be a defect.
-
-    What fills more than a few pixels of most images is part of the specimen, however dense.
-
-    Args:
-        sigma: standard deviation of the pixels of the series, outliers left out.
-        tails: of each image, the deviation that all but one pixel in 2000 stay below.
-    """
-    return _outlier_level(sigma, float(np.median(tails)))
-
-
-def _outlier_level(sigma: float, tail: float) -> float:
-    return max(CLIP_SIGMAS * sigma, TAIL_MARGIN * tail)
 
 
 def release_pages(array: object) -> None:

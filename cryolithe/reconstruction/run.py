@@ -33,7 +33,7 @@ from cryolithe.reconstruction.job import (
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
 from cryolithe.reconstruction.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
-from cryolithe.reconstruction.preparation import PreparedStack, check_images, prepare_stack
+from cryolithe.reconstruction.preparation import PreparedStack, check_images
 from cryolithe.reconstruction.preview import write_preview
 from cryolithe.reconstruction.remedies import checked
 from cryolithe.reconstruction.selfcheck import SelfCheck, self_check
@@ -43,6 +43,7 @@ from cryolithe.reconstruction.slab_folder import SlabFolder, SlabPlace
 from cryolithe.reconstruction.slabs import run_slabs
 from cryolithe.reconstruction.sources import offers
 from cryolithe.reconstruction.storing import PARTS, all_finite, scaled, store
+from cryolithe.reconstruction.whitening import prepare_run
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher
 
@@ -255,8 +256,7 @@ def _handed(run: ResolvedJob, watcher: Watcher) -> ResolvedJob:
 def _prepared(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> PreparedStack:
     """Prepare the stack; it is made anew by a resumed run, which gives the same values."""
     watcher.stage("Preparing images", run.series.geometry.tilts)
-    workers = image_workers_of(run)
-    return prepare_stack(run.series, run.preparation, folder.stack, lambda: watcher.advance(1), workers)
+    return prepare_run(run, folder.stack, lambda: watcher.advance(1))
 
 
 def make_slabs(

@@ -33,6 +33,7 @@ from cryolithe.reconstruction.networks import fbp_share, make_network_method, we
 from cryolithe.reconstruction.planes import whole_turn
 from cryolithe.reconstruction.preparation import PreparedStack
 from cryolithe.reconstruction.trust import FEWEST_TILTS, WedgeTrust, choose_trials, constant_trust, expected_trust
+from cryolithe.reconstruction.whitening import colour_line
 from cryolithe.work.watcher import Watcher
 
 Plan = dict[str, Any]
@@ -56,6 +57,9 @@ def settled(
     """
     if run.model is None:
         return plan
+    if colour := colour_line(run.model, stack):
+        watcher.note(colour)
+        plan = {**plan, "noise_whitened": stack.whitened}
     for settle in (_with_polarity, _with_fusion, _with_trust):
         known = settle(run, stack, plan, watcher)
         if known != plan:

@@ -119,6 +119,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             else None,
             "fusion": plan.get("fusion"),
             "wedge_trust": plan.get("wedge_trust"),
+            **({"noise_whitened": plan["noise_whitened"]} if "noise_whitened" in plan else {}),
             "known": run.facts.record(),
             "corrections": run.corrections.record,
         },

@@ -26,7 +26,7 @@ from cryolithe.filters import filter_rows, gaussian_response, padded_length, ram
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import clipped_sigma
 from cryolithe.projector import make_projector
-from cryolithe.reconstruction.preparation import TAIL_QUANTILE, defect_level, defect_limits
+from cryolithe.reconstruction.defects import TAIL_QUANTILE, defect_level, defect_limits
 
 # Fits read what a blur of this many pixels leaves, from at most this many rows.
 FIT_SIGMA_PX, FIT_ROWS = 2.0, 48

@@ -1,0 +1,56 @@
+"""The colour of a lab's noise: found from halves of frames, and made white in what a network sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cryolithe.adapt.halves import Half, HalfSeries
+from cryolithe.noise_colour import LEAST_GAIN, MOST_GAIN, Gain, radial_power, whitening_gain
+from cryolithe.reconstruction.whitening import whitened
+
+# Images of a series by whose halves its noise is measured.
+_MOST_IMAGES = 16
+
+
+def lab_gain(series: Sequence[HalfSeries], rows: Sequence[range]) -> Gain | None:
+    """The factors that make the noise of a lab's series white; None where it is white, or nobody knows it.
+
+    Half of the difference of two halves of frames is noise like that of their mean, and nothing else.
+
+    Args:
+        series: of the lab; those in odd and even tilts tell nothing.
+        rows: of each, to look at.
+    """
+    powers = []
+    for one, chosen in zip(series, rows, strict=True):
+        if not one.of_frames:
+            continue
+        even, odd = (half.rows(chosen.start, len(chosen)).numpy() for half in one.halves)
+        tilts = np.unique(np.linspace(0, len(even) - 1, min(len(even), _MOST_IMAGES)).round().astype(int))
+        powers.append(np.mean([radial_power((even[number] - odd[number]) / 2) for number in tilts], axis=0))
+    return whitening_gain(np.mean(powers, axis=0)) if powers else None
+
+
+def white_series(series: HalfSeries, gain: Gain) -> HalfSeries:
+    """A series in halves of frames whose images are filtered; they are written beside those as they were."""
+    stacks = []
+    for half in series.halves:
+        pixels = half.stack.pixels
+        assert isinstance(pixels, Path)
+        stacks.append(whitened(half.stack, gain, pixels.with_name(f"{pixels.stem}_white{pixels.suffix}")))
+    sign = np.sign(series.halves[0].divisor)
+    divisor = float(sign * np.sqrt(np.mean([stack.sigma**2 for stack in stacks])))
+    even, odd = (
+        Half(stack, divisor, half.tilts, half.known) for stack, half in zip(stacks, series.halves, strict=True)
+    )
+    return replace(series, halves=(even, odd))
+
+
+def joined(first: Gain | None, second: Gain) -> list[float]:
+    """Factors of a filter after another, within the limits of one."""
+    both = np.asarray(second) * (1.0 if first is None else np.asarray(first))
+    return [round(float(one), 4) for one in np.clip(both, LEAST_GAIN, MOST_GAIN)]
