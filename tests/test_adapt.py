@@ -48,6 +48,7 @@ class Tiny(adapt_config.AdaptConfig):
 
     anchors: int = 2
     anchor_shape: tuple[int, int, int] = (12, 16, 16)
+    turned_weight: float = 0.15
     turned_px: tuple[int, int, int] = (24, 20, 24)
     held_cubes: int = 2
     checks: int = 1

@@ -190,7 +190,7 @@ def test_json_that_cannot_be_is_refused(name, content, tmp_path):
         parser.read(tmp_path / f"input{parser.ending}")
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "0"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "0", "1e38"])
 def test_a_scale_that_is_none_is_refused(number, tmp_path):
     parser = next(one for one in PARSERS if one.name == "scale of a half")
     (content,) = parser.seeds(tmp_path)

@@ -40,7 +40,8 @@ class AdaptConfig(Section):
         ema_decay: decay of the averaged weights, which are the ones checked and written.
         own_weight: of the lab's series in the loss; their gradients are noisier than those of simulated ones.
         turned_weight: of the network's own volumes, turned and imaged anew (`cryolithe.adapt.turned`), in a step that
-            has one; 0 for none. The rest of the loss is that of simulated series.
+            has one; 0 for none, as they taught less than they cost (benchmarks/LOG.md). The rest of the loss is that
+            of simulated series.
         turned_chance: how often a step has one.
         turned_px: largest edges (z, y, x) of the volume that is turned, in voxels, its faces included.
         own_runs: cubes of the lab's series in a step.
@@ -62,8 +63,8 @@ class AdaptConfig(Section):
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(20, ge=0)
     ema_decay: float = Field(0.98, ge=0, lt=1)
-    own_weight: float = Field(0.25, gt=0, lt=1)
-    turned_weight: float = Field(0.15, ge=0, lt=1)
+    own_weight: float = Field(0.1, gt=0, lt=1)
+    turned_weight: float = Field(0.0, ge=0, lt=1)
     turned_chance: Chance = 0.5
     turned_px: tuple[int, int, int] = (64, 64, 64)
     own_runs: int = Field(1, ge=1)
@@ -72,7 +73,7 @@ class AdaptConfig(Section):
     wedge_chance: Chance = 0.5
     wedge_weight: float = Field(0.5, ge=0, le=1)
     flip_chance: Chance = 0.5
-    anchors: int = Field(6, ge=1)
+    anchors: int = Field(12, ge=1)
     anchor_shape: tuple[int, int, int] = (48, 96, 96)
     held_cubes: int = Field(6, ge=1)
     held_share: float = Field(0.25, gt=0, lt=1)

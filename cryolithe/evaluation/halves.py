@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -54,7 +53,8 @@ def open_half(path: Path) -> HalfVolume:
     try:
         scaling = json.loads(record.read_text(encoding="utf-8"))["volume"]["scaling"]
         offset, step = float(scaling["offset"]), float(scaling["step"])
-        if not (math.isfinite(offset) and 0 < step < math.inf):
+        # All densities are to be float32.
+        if not (step > 0 and abs(offset) + 128 * step < np.finfo(np.float32).max):
             raise ValueError(f"an offset of {offset} and a step of {step}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} holds 8-bit values, but {record} does not say how they are scaled") from error
