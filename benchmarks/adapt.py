@@ -29,6 +29,7 @@ from cryolithe.training.scoring import Score, score_volume
 SEED = 95_000
 ANGLES = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
 OLD_SNR_DB = -5.0
+ALONE = ["--fbp-share", "0", "--wedge-trust", "full"]
 CONTRAST, NOISE_SIGMA_PX, MTF_SIGMA_PX = 0.4, 0.7, 0.6
 Array = NDArray[np.float32]
 
@@ -107,13 +108,14 @@ def main() -> None:
         images: Array = ((halves[0] + halves[1]) / 2).astype(np.float32)
         write_stack(folder / "third.mrc", images, 10.0, "of a hidden microscope")
         write_stack(folder / "old.mrc", old_images, 10.0, "of the old kind")
-        rows = [["hidden", "FBP", *_cells(score_volume(truth, fbp_of_images(-images, ANGLES, shape[0]), 60.0))]]
+        rows: list[list[Cell]] = [
+            ["hidden", "FBP", *_cells(score_volume(truth, fbp_of_images(-images, ANGLES, shape[0]), 60.0))]
+        ]
         for title, model in models.items():
-            for kind, words in (("alone", ("--fbp-share", "0", "--wedge-trust", "full")), ("as users get it", ())):
+            for kind, words in (("alone", ALONE), ("as users get it", [])):
                 rows.append(["hidden", f"{title}, {kind}", *_cells(scored(truth, folder / "third.mrc", model, *words))])
         for title, model in models.items():
-            words = ("--fbp-share", "0", "--wedge-trust", "full")
-            rows.append(["old", f"{title}, alone", *_cells(scored(old_truth, folder / "old.mrc", model, *words))])
+            rows.append(["old", f"{title}, alone", *_cells(scored(old_truth, folder / "old.mrc", model, *ALONE))])
     kept: list[list[Cell]] = [
         [check["step"], check["share"], check["white"], check["fsc_half"], check["fsc_left_out"], check["anchor_db"]]
         for check in checks

@@ -70,7 +70,7 @@ def whitened(stack: PreparedStack, gain: Gain, path: Path | None = None) -> Prep
         gain: factors.
         path: file for them instead.
     """
-    images = _images(stack, "r+" if path is None else "r")
+    images = _images(stack, writable=path is None)
     made = images
     if path is not None:
         made = np.memmap(path, dtype="<f4", mode="w+", shape=images.shape)
@@ -93,9 +93,9 @@ def colour_line(model: Model | None, stack: PreparedStack) -> str | None:
     return "Noise: has not the colour of the series that the model was adapted to; the images stay as they are."
 
 
-def _images(stack: PreparedStack, mode: str = "r") -> NDArray[np.float32]:
+def _images(stack: PreparedStack, writable: bool = False) -> NDArray[np.float32]:
     """Images of a stack, ``(tilts, y, x)``."""
     if not isinstance(stack.pixels, Path):
         return stack.pixels
     shape = (stack.copies * stack.geometry.tilts, *stack.geometry.image_shape)
-    return np.memmap(stack.pixels, dtype="<f4", mode=mode, shape=shape)
+    return np.memmap(stack.pixels, dtype="<f4", mode="r+" if writable else "r", shape=shape)
