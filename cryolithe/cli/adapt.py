@@ -62,8 +62,9 @@ def command(
     With halves of the frames, what the network makes of one half has to agree with the filtered back-projection of the
     other, whose noise is another; give --even and --odd for each series, then ANGLES for each (none where an alignment
     such as --aln brings them; that goes with one series). Without, the odd and the even tilts are the halves. Tilts
-    at the ends are left out at random: what they measured is then asked for. Half of all that is learned from is
-    simulated, with the series' noise, so that nothing is forgotten.
+    at the ends are left out at random: what they measured is then asked for. Most of what is learned from is simulated,
+    with the series' noise, so that nothing is forgotten. Where halves of frames show that the noise is coloured, images
+    are filtered so that it is white, if the model then knows more; the model does so with other series of that noise.
 
     A quarter of each series' rows is held back. There the model is checked against raw data that it did not see: the
     other half, and left-out tilts; and on simulated specimens. The best of the checked weights are written, or none,
