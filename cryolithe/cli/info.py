@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from cryolithe.formats.facts import Fact, bytes_text, range_fact
 from cryolithe.formats.files import exists, input_size_bytes, printable, read_text, unreadable
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.session.tasks import Session, find_tasks
 from cryolithe.yaml_table import read_yaml_table
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map", ".preali")
@@ -99,14 +101,25 @@ def _folder_facts(path: Path) -> list[Fact]:
             return volume_facts(path)
         input_size_bytes(path)  # says that it is a folder
         raise
+    paired = [(task.job.tilts, task.paired_files) for task in find_tasks(Session(path), {}, {}, "")[0]]
     entries, left_out = content.entries, [file.name for file in content.left_out]
     return [
         Fact("kind", "folder of tilt series"),
         Fact("series", len(entries)),
         Fact("stacks", [str(entry.tilts) for entry in entries], [entry.tilts.name for entry in entries[:MOST_LINES]]),
+        Fact("paired", [{"stack": str(stack), **files} for stack, files in paired], _paired_lines(paired)),
         Fact("problems", [entry.problem for entry in entries if entry.problem]),
         Fact("left_out", left_out, ", ".join(left_out[:MOST_LINES]) or "none"),
     ]
+
+
+def _paired_lines(paired: list[tuple[Path, dict[str, Path]]]) -> list[str]:
+    """One line for each stack: the files that `reconstruct` would take for it."""
+    lines = []
+    for stack, files in paired[:MOST_LINES]:
+        told = ", ".join(f"{what} {os.path.relpath(file, stack.parent)}" for what, file in files.items())
+        lines.append(f"{stack.name}: {told or 'nothing'}")
+    return lines
 
 
 def _other_facts(path: Path) -> list[Fact]:
