@@ -23,7 +23,6 @@ from cryolithe.formats.facts import Fact, bytes_text, range_fact
 from cryolithe.formats.files import exists, input_size_bytes, printable, read_text, unreadable
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.session_folder import read_session_folder
-from cryolithe.session.tasks import Session, find_tasks
 from cryolithe.yaml_table import read_yaml_table
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map", ".preali")
@@ -101,7 +100,9 @@ def _folder_facts(path: Path) -> list[Fact]:
             return volume_facts(path)
         input_size_bytes(path)  # says that it is a folder
         raise
-    paired = [(task.job.tilts, task.paired_files) for task in find_tasks(Session(path), {}, {}, "")[0]]
+    from cryolithe.session.tasks import folder_pairs  # brings torch, which no other kind of file needs
+
+    paired = folder_pairs(content.entries, path)
     entries, left_out = content.entries, [file.name for file in content.left_out]
     return [
         Fact("kind", "folder of tilt series"),

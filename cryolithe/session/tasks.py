@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -167,6 +167,18 @@ def find_tasks(
         notes += idle_notes(entry.settings, where, flags, [settings], acting)
     _refuse_collisions(tasks, entries, session.source)
     return tasks, notes
+
+
+def folder_pairs(entries: Iterable[SeriesEntry], folder: Path) -> list[tuple[Path, dict[str, Path]]]:
+    """Each stack of a folder with all files that `reconstruct` would take with it, by what they are.
+
+    Args:
+        entries: of `read_session_folder`.
+        folder: where they were found.
+    """
+    session = Session(folder)
+    tasks = (_task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), "")) for entry in entries)
+    return [(task.job.tilts, task.paired_files) for task in tasks]
 
 
 def acting_besides(session: Session) -> tuple[str, ...]:
