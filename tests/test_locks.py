@@ -16,7 +16,7 @@ import pytest
 from tiny_series import environment, made, run, tree, write_series
 
 from cryolithe.errors import OutputError
-from cryolithe.work import locking
+from cryolithe.processes import process_began
 from cryolithe.work.folder import WorkFolder
 from cryolithe.work.locking import FolderLock
 
@@ -96,7 +96,7 @@ def test_a_live_run_keeps_others_away_without_locks(no_locks, arguments, partial
 
 def test_a_run_that_has_locks_heeds_one_that_has_none(arguments, partial):
     """Two machines may see one disk in different ways."""
-    path = owner(partial, process=os.getpid(), began=locking._began(os.getpid()))
+    path = owner(partial, process=os.getpid(), began=process_began(os.getpid()))
     assert "on this machine" in run(*arguments).stderr
     path.unlink()
     made(*arguments)
@@ -114,7 +114,7 @@ def test_the_folder_of_a_process_that_has_ended_is_taken_over(locks, began, argu
 
 
 def test_a_number_that_another_process_has_now_is_no_living_owner(no_locks, arguments, partial):
-    owner(partial, process=os.getpid(), began=locking._began(os.getpid()) + 1)
+    owner(partial, process=os.getpid(), began=process_began(os.getpid()) + 1)
     made(*arguments)
 
 

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from projects import ANGLES, BEADS, VOLUME, bead_places, make_project, write_aretomo, write_imod, write_warp
+from click.testing import CliRunner
+from projects import (
+    ANGLES,
+    BEADS,
+    VOLUME,
+    bead_places,
+    make_project,
+    write_aretomo,
+    write_imod,
+    write_relion,
+    write_warp,
+)
 from test_session import table
 from tiny_series import made, run, voxels, write_series
 
+from cryolithe.cli import main
 from cryolithe.formats.session_folder import read_session_folder
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
@@ -57,6 +69,31 @@ def warp(folder):
     (folder / "ts.tomostar").write_text("what the series starts from")
 
 
+def relion(folder):
+    """Per-series tables as RELION-5 leaves them, in a folder of their own."""
+    write_relion(make_project(folder))
+    (folder / "ts.tlt").unlink()
+
+
+def relion_beside(folder):
+    relion(folder)
+    (folder / "tilt_series" / "ts.star").rename(folder / "ts.star")
+
+
+def dual_axis(folder, axis="a"):
+    """Command files of both axes in one folder, those of the other axis broken."""
+    etomo(folder)
+    other = "b" if axis == "a" else "a"
+    for name in ("newst", "tilt"):
+        (folder / f"{name}.com").rename(folder / f"{name}{axis}.com")
+    (folder / f"newst{other}.com").write_text("$newstack -StandardInput\nInputFile other.mrc\nTransformFile o.xf\n")
+    (folder / f"tilt{other}.com").write_text("$tilt -StandardInput\nInputProjections other_ali.mrc\nTILTFILE o.tlt\n")
+
+
+def second_axis(folder):
+    dual_axis(folder, "b")
+
+
 def capitals(folder):
     """As old programs of Windows call them."""
     flat(folder)
@@ -71,6 +108,10 @@ def capitals(folder):
         (flat, "ts.mrc", "aln ts.aln"),
         (transforms, "ts.mrc", "angles ts.tlt, xf ts.xf"),
         (warp, "ts.mrc", "warp ts.xml"),
+        (relion, "ts.mrc", "star tilt_series/ts.star"),
+        (relion_beside, "ts.mrc", "star ts.star"),
+        (dual_axis, "ts.mrc", "newst_com newsta.com, tilt_com tilta.com, newst_com TransformFile ts.xf"),
+        (second_axis, "ts.mrc", "newst_com newstb.com, tilt_com tiltb.com, newst_com TransformFile ts.xf"),
         (capitals, "ts.MRC", "aln ts.ALN"),
     ],
 )
@@ -170,3 +211,60 @@ def test_the_aligned_stack_is_taken_and_the_raw_one_named(tmp_path):
     assert f"{ali}: tilt_com tilt.com, tilt_com TILTFILE ts.tlt; ts.mrc is of the same series" in result.stderr
     assert "left out: 1, 12 of 20" in result.stderr
     assert voxels(project.folder / "ts_ali_rec.mrc").shape[0] == VOLUME[0]
+
+
+def test_particles_beside_a_stack_are_no_alignment(tmp_path):
+    write_series(tmp_path, name="ts")
+    (tmp_path / "ts.star").write_text("data_particles\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n1 2\n")
+    (entry,) = read_session_folder(tmp_path).entries
+    assert (entry.settings, entry.problem) == ({}, "")
+
+
+def test_two_tables_of_a_series_are_refused_in_a_line(tmp_path):
+    relion(tmp_path)
+    (tmp_path / "ts.star").write_bytes((tmp_path / "tilt_series" / "ts.star").read_bytes())
+    (entry,) = read_session_folder(tmp_path).entries
+    assert "ts.star and ts.star could both align ts.mrc" in entry.problem.replace("tilt_series/", "")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_watching_waits_for_the_alignment_of_a_raw_stack(late, tmp_path, monkeypatch):
+    """Whether or not it comes, the stack is never taken as one that is aligned."""
+    project = make_project(tmp_path)
+    aln = write_aretomo(project)
+    project.tlt.unlink()
+    (tmp_path / "ts.mrc.mdoc").write_text(mdoc_text().replace("84.0", "0.0"))
+    aln.rename(tmp_path / "later")
+
+    def rounds(*_):
+        for number in range(4):
+            if late and number == 2:
+                (tmp_path / "later").rename(aln)
+            yield number
+
+    monkeypatch.setattr("cryolithe.cli.session.rounds", rounds)
+    result = run(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 1)
+    assert result.exit_code == 0
+    waits = "Waiting for 1 series: ts (its alignment is not there; it is taken for raw: ts.mrc.mdoc lies beside it)"
+    assert result.stderr.count(waits) == 1
+    if late:
+        at_their_places(tmp_path / "ts_rec.mrc")
+    else:
+        assert not (tmp_path / "ts_rec.mrc").exists()
+        assert "1 not complete" in result.stderr
+
+
+def test_info_lists_the_files_that_reconstruct_takes(tmp_path):
+    folder = tmp_path / "ts"
+    flat(folder)
+    (folder / "ts_CTF.txt").write_text(
+        "# Columns: #1 micrograph number; #2 - defocus 1 [A]; #3 - defocus 2; #4 - angle; #5 - phase; #6; #7; dfHand\n"
+        + "".join(f"{n} 30000 29000 10 0 0.1 8 1\n" for n in range(1, len(ANGLES) + 1))
+    )
+    told = run(folder, *FBP, "--ctf", "flip", "--dose-weight", "--dry-run").stderr
+    (line,) = [line for line in told.splitlines() if line.startswith(f"{folder / 'ts.mrc'}: ")]
+    taken = line.partition(": ")[2].split(", ")
+    result = CliRunner().invoke(main, ["info", str(folder)])
+    (shown,) = [line for line in result.stdout.splitlines() if "ts.mrc: " in line]
+    assert sorted(shown.partition("ts.mrc: ")[2].split(", ")) == sorted(taken)
+    assert len(taken) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -99,14 +100,27 @@ def _folder_facts(path: Path) -> list[Fact]:
             return volume_facts(path)
         input_size_bytes(path)  # says that it is a folder
         raise
+    from cryolithe.session.tasks import folder_pairs  # brings torch, which no other kind of file needs
+
+    paired = folder_pairs(content.entries, path)
     entries, left_out = content.entries, [file.name for file in content.left_out]
     return [
         Fact("kind", "folder of tilt series"),
         Fact("series", len(entries)),
         Fact("stacks", [str(entry.tilts) for entry in entries], [entry.tilts.name for entry in entries[:MOST_LINES]]),
+        Fact("paired", [{"stack": str(stack), **files} for stack, files in paired], _paired_lines(paired)),
         Fact("problems", [entry.problem for entry in entries if entry.problem]),
         Fact("left_out", left_out, ", ".join(left_out[:MOST_LINES]) or "none"),
     ]
+
+
+def _paired_lines(paired: list[tuple[Path, dict[str, Path]]]) -> list[str]:
+    """One line for each stack: the files that `reconstruct` would take for it."""
+    lines = []
+    for stack, files in paired[:MOST_LINES]:
+        told = ", ".join(f"{what} {os.path.relpath(file, stack.parent)}" for what, file in files.items())
+        lines.append(f"{stack.name}: {told or 'nothing'}")
+    return lines
 
 
 def _other_facts(path: Path) -> list[Fact]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from cryolithe.curation.check import (
 )
 from cryolithe.curation.manifest import ROLES, Manifest, PairEntry
 from cryolithe.errors import InputError, OutputError
+from cryolithe.formats.leftovers import may_be_in_use, temporary_beside
 from cryolithe.formats.pairs import ROWS_PER_CHUNK, PairLayout, RowSink, open_pair, pair_writer
 from cryolithe.hashing import file_sha256
 
@@ -64,7 +64,8 @@ def build_pair(manifest: Manifest, pair: PairEntry, root: Path, folder: Path, ov
             "--overwrite or another -o"
         )
     for left in (*folder.glob(f".{path.name}.*.partial"), *folder.glob(f".{path.name}.*.scratch")):
-        left.unlink(missing_ok=True)
+        if not may_be_in_use(path, left):
+            left.unlink(missing_ok=True)
     report = check_pair(manifest, pair, root)
     wrong = [finding.text for finding in report.findings if finding.wrong]
     if wrong:
@@ -172,7 +173,7 @@ def _write_through_scratch(
 @contextmanager
 def _scratch(path: Path, shape: tuple[int, int, int]) -> Iterator[NDArray[np.float32]]:
     """An array on disk beside ``path`` that goes away with the context."""
-    file = path.with_name(f".{path.name}.{secrets.token_hex(4)}.scratch")
+    file = temporary_beside(path, "scratch")
     try:
         yield np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, replacing, unwritable
+from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
 from cryolithe.formats.mrc_header import MODES
 from cryolithe.formats.ome_zarr import version_of, write_ome_zarr
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
@@ -135,8 +135,8 @@ def _write_zarr(target: Target, volume: VolumeFile, stored: Callable[[int], NDAr
     """An OME-Zarr image: planes come one by one but chunks hold many, so that they wait in a file beside it."""
     if target.path.exists() and not (overwrite and is_ome_zarr(target.path)):
         raise OutputError(f"{target.path} exists; give --overwrite to replace it or another name with -o")
-    mark = secrets.token_hex(4)
-    planes, made = (target.path.with_name(f".{target.path.name}.{mark}.{name}") for name in ("planes", "partial"))
+    remove_leftovers(target.path)
+    planes, made = temporary_beside(target.path, "planes"), temporary_beside(target.path)
     try:
         scratch = np.memmap(planes, dtype=target.dtype, mode="w+", shape=volume.shape)
         for z in range(volume.shape[0]):

@@ -16,7 +16,7 @@ import numpy as np
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.bending import RawBend
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
+from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Beside, Named, Stack
 from cryolithe.formats.bends_relion import COEFFICIENTS, image_fields
 from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.image_order import ImageOrder, image_order
@@ -304,6 +304,23 @@ def _of_series(named: Named) -> dict[str, Path]:
     return {} if table == named.files["star"] else {"star of the series": table}
 
 
+def _beside(beside: Beside) -> dict[str, Path]:
+    """The table of a raw stack's series, by its column of tilts: a STAR file of a stack's name may hold particles.
+
+    One that cannot be read is nothing that is known of the stack.
+    """
+    found = [path for path in beside.files.get("star", ()) if _is_of_series(path, beside.reading)]
+    table = None if beside.aligned else replace(beside, files={"star": found}).only("star")
+    return {} if table is None else {"star": table}
+
+
+def _is_of_series(path: Path, reading: Reading) -> bool:
+    try:
+        return any(TILT in table for table in _read(path, reading))
+    except InputError:
+        return False
+
+
 RELION = AlignmentFormat(
     "RELION",
     (
@@ -311,11 +328,12 @@ RELION = AlignmentFormat(
             "star",
             "RELION-5: aligned tilt series, or the table that lists it.",
             frozenset({"angles", "axis", "shifts"}),
-            beside=("{}.star",),  # it may hold particles: no proof of a raw stack
+            beside=("{}.star", "tilt_series/{}.star"),  # it may hold particles: no proof of a raw stack
         ),
     ),
     _of_stack,
     _of_series,
     tables={".star": series_images},
     centre="relion",
+    pair=_beside,
 )

@@ -67,5 +67,6 @@ def files_beside(tilts: Path) -> dict[str, list[Path]]:
 
 
 def _beside(tilts: Path, base: str, form: str) -> Path | None:
+    folder, _, form = form.rpartition("/")
     before, stands, ending = form.rpartition("{}")
-    return file_beside(tilts, before + base if stands else "", ending)
+    return file_beside(tilts.parent / folder / tilts.name, before + base if stands else "", ending)

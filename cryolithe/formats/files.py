@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError, OutputError
+from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
 
 PathLike = str | os.PathLike[str]
 
@@ -221,8 +221,9 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
     """Give a temporary name in the folder of ``path``; what is there at the end becomes ``path`` in one step.
 
-    If the body fails, the temporary file is removed and ``path`` stays as it was. The content is on the disk before it
-    gets its name, so that no crash leaves an empty file of that name.
+    What a killed process left of the same target is removed. If the body fails, the temporary file is removed and
+    ``path`` stays as it was. The content is on the disk before it gets its name, so that no crash leaves an empty file
+    of that name.
 
     Raises:
         OutputError: if ``path`` exists and is not to be overwritten, or cannot be written.
@@ -233,7 +234,8 @@ def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
     refuse_existing(target, overwrite)
     if not target.parent.is_dir():
         raise OutputError(f"{target} cannot be written: the folder {target.parent} does not exist; make it first")
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    remove_leftovers(target)
+    temporary = temporary_beside(target)
     try:
         yield temporary
         sync(temporary)

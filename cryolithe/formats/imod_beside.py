@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cryolithe.errors import InputError
@@ -21,12 +22,12 @@ def project_beside(beside: Beside) -> dict[str, Path]:
     Raises:
         InputError: if it is not clear which files they are.
     """
-    newst, tilt = beside.only("newst_com"), beside.only("tilt_com")
+    newst = _one(
+        beside, "newst_com", [path for path in beside.files.get("newst_com", ()) if _is_of_newst(beside, path)]
+    )
     command = None if newst is None else _newst(beside, newst)
-    # A file that cannot be read is this series' where there is no other: it is refused when the series is looked at.
-    if newst is not None and not (_of_newst(beside, command) if command else beside.alone):
-        newst = command = None
-    tilt = tilt if tilt is not None and _is_of_tilt(beside, tilt, newst is not None) else None
+    tilts = [path for path in beside.files.get("tilt_com", ()) if _is_of_tilt(beside, path, newst)]
+    tilt = _one(beside, "tilt_com", tilts)
     commands = {} if tilt is None else {"tilt_com": tilt}
     if beside.aligned:
         return commands
@@ -40,6 +41,20 @@ def project_beside(beside: Beside) -> dict[str, Path]:
         return {"newst_com": newst, **commands}
     xf = beside.only("xf")
     return commands if xf is None else {"xf": xf, **commands}
+
+
+def _one(beside: Beside, option: str, own: list[Path]) -> Path | None:
+    """The only one of a stack's command files of a kind, or None; InputError where there are several."""
+    return replace(beside, files={option: own}).only(option)
+
+
+def _is_of_newst(beside: Beside, path: Path) -> bool:
+    """Whether a newst.com is for this stack; one that cannot be read is, where the folder has no other series.
+
+    It is then refused when the series is looked at.
+    """
+    command = _newst(beside, path)
+    return _of_newst(beside, command) if command else beside.alone
 
 
 def _newst(beside: Beside, path: Path) -> NewstCommand | None:
@@ -65,13 +80,13 @@ def _of_newst(beside: Beside, command: NewstCommand) -> bool:
     return beside.alone
 
 
-def _is_of_tilt(beside: Beside, path: Path, project: bool) -> bool:
-    """Whether tilt.com is for this series: by its input, else newst.com is as well; alone it must say so."""
+def _is_of_tilt(beside: Beside, path: Path, newst: Path | None) -> bool:
+    """Whether tilt.com is for this series: by its input, else newst.com of its axis is; alone it must say so."""
     command = _tilt(beside, path)
     if command is not None and command.input_name:
         return same_series(command.input_name, beside.tilts.name)
-    if project:
-        return True
+    if newst is not None:  # newsta.com goes with tilta.com
+        return path.stem.lower().removeprefix("tilt") == newst.stem.lower().removeprefix("newst")
     # Transforms without newst.com: tilt.com is of this series if its angles have the series' name.
     angles = None if command is None else command.angles
     return bool(beside.files.get("xf")) and angles is not None and same_series(angles.stem, beside.tilts.name)

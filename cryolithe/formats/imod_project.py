@@ -377,14 +377,14 @@ IMOD = AlignmentFormat(
             "newst_com",
             "IMOD: transforms, binning and size of the aligned stack.",
             _RAW,
-            beside=("newst.com",),
+            beside=("newst.com", "newsta.com", "newstb.com"),
             columns="tilts,newst_com,tilt_com",
         ),
         AlignmentFile(
             "tilt_com",
             "IMOD: angles and their offset, excluded views, shift, thickness, X-axis tilt.",
             frozenset({"angles"}),
-            beside=("tilt.com",),  # also of aligned stacks
+            beside=("tilt.com", "tilta.com", "tiltb.com"),  # also of aligned stacks
         ),
     ),
     _of_stack,

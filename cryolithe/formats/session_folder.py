@@ -20,7 +20,7 @@ from cryolithe.formats.mdoc import is_tilt_series_mdoc
 from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
-from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name
+from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name, stack_state
 
 STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali")
 # What programs make of a tilt series, or of half of it: never a series of its own.
@@ -135,7 +135,17 @@ def _entry(group: _Series, alone: bool, reading: Reading) -> tuple[SeriesEntry |
     unused = ", ".join(stack.name for stack in group.plain) if group.aligned else ""
     settings = {option: str(path) for option, path in paired.files.items()}
     entry = SeriesEntry(0, stacks[0], angles or expected, settings=settings, name=base, problem=problem, unused=unused)
-    return entry, []
+    unaligned = "" if group.aligned or settings else _raw_sign(stacks[0], angles, reading)
+    return replace(entry, unaligned=unaligned), []
+
+
+def _raw_sign(stack: Path, angles: Path | None, reading: Reading) -> str:
+    """What tells that a stack without an alignment is raw: its state, or the .mdoc of a microscope beside it."""
+    state = stack_state(stack, angles, reading)
+    if state.aligned is not None:
+        return "" if state.aligned else state.reason
+    mdoc = next((path for path in mdocs_beside(stack) if is_tilt_series_mdoc(path, reading)), None)
+    return f"{mdoc.name} lies beside it" if mdoc else ""
 
 
 def _angle_files(folder: Path, base: str, stem: str) -> tuple[Path, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +47,7 @@ class Task:
         folder: of the volumes, which is made before the work if it is not there; None for those of the stacks.
         found: whether its files were found by their names, so that the user wants to know which they are.
         unused: names of other stacks of the series.
+        unaligned: why its stack looks raw though no alignment lies beside it, or an empty string.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Task:
     folder: Path | None = None
     found: bool = False
     unused: str = ""
+    unaligned: str = ""
 
     @property
     def pairing(self) -> str:
@@ -71,6 +74,20 @@ class Task:
         told = [f"{what} {os.path.relpath(path, near)}" for what, path in files.items() if what != "tilts"]
         unused = f"; {self.unused} is of the same series and is not used" if self.unused else ""
         return f"{self.job.tilts}: {', '.join(told)}{unused}"
+
+    @property
+    def paired_files(self) -> dict[str, Path]:
+        """All files that would be taken with the stack: also those of --ctf and --dose-weight, where they are found.
+
+        Each is asked for by itself, as the lack of one says nothing of the others. Files that the series' problem
+        concerns are not among them.
+        """
+        found: dict[str, Path] = {}
+        for asked in ({}, {"ctf": "flip"}, {"dose_weight": True}):
+            job = replace(self.job, settings=self.job.settings.model_copy(update=asked))
+            with suppress(InputError):
+                found |= source_files(job).files
+        return {what: path for what, path in found.items() if what != "tilts" and path.is_file()}
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -152,6 +169,18 @@ def find_tasks(
     return tasks, notes
 
 
+def folder_pairs(entries: Iterable[SeriesEntry], folder: Path) -> list[tuple[Path, dict[str, Path]]]:
+    """Each stack of a folder with all files that `reconstruct` would take with it, by what they are.
+
+    Args:
+        entries: of `read_session_folder`.
+        folder: where they were found.
+    """
+    session = Session(folder)
+    tasks = (_task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), "")) for entry in entries)
+    return [(task.job.tilts, task.paired_files) for task in tasks]
+
+
 def acting_besides(session: Session) -> tuple[str, ...]:
     """Settings that act whatever the method is: a denoiser has a precision, too."""
     return ("precision",) if session.after else ()
@@ -180,7 +209,18 @@ def _task(entry: SeriesEntry, session: Session, settings: ReconstructSettings) -
         output = session.output / output.name
     job = Job(entry.tilts, entry.angles, output, settings, reading=session.reading)
     found = session.source.is_dir()
-    return Task(entry.name or entry.tilts.stem, job, entry.problem, session.after, session.output, found, entry.unused)
+    # A flag or a file of settings that names an alignment, or the tilt axis, says how the stack is to be taken.
+    told = settings.alignment_files or settings.tilt_axis
+    return Task(
+        name=entry.name or entry.tilts.stem,
+        job=job,
+        problem=entry.problem,
+        after=session.after,
+        folder=session.output,
+        found=found,
+        unused=entry.unused,
+        unaligned="" if told else entry.unaligned,
+    )
 
 
 def _refuse_collisions(tasks: list[Task], entries: tuple[SeriesEntry, ...], source: Path) -> None:

@@ -28,10 +28,13 @@ class Settled:
     _taken: dict[Job, Fingerprint] = field(default_factory=dict)
 
     def ready(self, tasks: list[Task]) -> list[Task]:
-        """Tasks whose files have not changed for ``seconds`` and were not taken like this before."""
+        """Tasks whose files have not changed for ``seconds`` and were not taken like this before.
+
+        A raw stack is never taken before its alignment has come.
+        """
         found, now = [], self.clock()
         for task in tasks:
-            key, state = task.job, _fingerprint(task.inputs)
+            key, state = task.job, None if task.unaligned else _fingerprint(task.inputs)
             if state is None:
                 self._seen.pop(key, None)
                 continue
@@ -51,6 +54,8 @@ class Settled:
             seen = self._seen.get(task.job)
             if missing:
                 found.append(f"{task.name} ({missing})")
+            elif task.unaligned:
+                found.append(f"{task.name} (its alignment is not there; it is taken for raw: {task.unaligned})")
             elif seen is not None and self._taken.get(task.job) != seen[0]:
                 found.append(f"{task.name} (its files changed less than {self.seconds:g} s ago)")
         return found

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import OutputError
+from cryolithe.processes import process_began
 
 OWNER, _NEXT_OWNER, LOCK = "owner", "owner.next", "lock"
 # What flock answers where there is no such thing.
@@ -186,26 +187,11 @@ def _refuse_living(path: Path, content: bytes) -> None:
         raise _held(f"{path} does not tell by whom; if no run is at work, remove that file") from None
     if host != socket.gethostname():
         raise _held(f"process {process} on {host}; if that one has ended, remove {path}")
-    if _began(process) is not None and began in (None, _began(process)):
+    if process_began(process) is not None and began in (None, process_began(process)):
         raise _held(f"process {process} on this machine, {host}")
 
 
 def _this_process() -> dict[str, Any]:
     """A name of this lock, like no other."""
-    process = {"host": socket.gethostname(), "process": os.getpid(), "began": _began(os.getpid())}
+    process = {"host": socket.gethostname(), "process": os.getpid(), "began": process_began(os.getpid())}
     return {**process, "token": secrets.token_hex(8)}
-
-
-def _began(process: int) -> int | None:
-    """When a process began, in ticks since the machine did; 0 where that is not known, None if there is no process."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return None
-    except OSError:
-        pass  # somebody else's
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return None if fields[0] == "Z" else int(fields[19])
-    except (OSError, ValueError, IndexError):
-        return 0
