@@ -29,7 +29,7 @@ import torch
 FILE_STAGES = (
     ("hash", "cryolithe.formats.reading", "file_sha256"),
     ("read and check", "cryolithe.reconstruction.run", "check_images"),
-    ("preparation", "cryolithe.reconstruction.run", "prepare_stack"),
+    ("preparation", "cryolithe.reconstruction.run", "prepare_run"),
     ("comparison", "cryolithe.reconstruction.settling", "measure_curve"),
     ("wedge trust", "cryolithe.reconstruction.settling", "measure_trust"),
     ("method", "cryolithe.reconstruction.run", "make_method"),

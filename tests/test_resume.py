@@ -70,7 +70,7 @@ def half_a_slab():
 plan.MOST_SLAB_ROWS = {SLAB}
 {{
     "before the journal": lambda: before(WorkFolder, "begin"),
-    "before the images": lambda: before(run, "prepare_stack"),
+    "before the images": lambda: before(run, "prepare_run"),
     "after two slabs": lambda: before(VolumeWriter, "write_rows", 2),
     "in the fourth slab": half_a_slab,
     "before the last header": lambda: before(VolumeWriter, "finish"),

@@ -162,13 +162,13 @@ def test_an_input_that_changes_while_it_is_used_is_no_input(tmp_path, monkeypatc
     from cryolithe.reconstruction import run as running
 
     stack, angles = write_series(tmp_path)
-    plain = running.prepare_stack
+    plain = running.prepare_run
 
     def prepare(*arguments, **options):
         angles.write_text(angles.read_text().replace("50", "51"))
         return plain(*arguments, **options)
 
-    monkeypatch.setattr(running, "prepare_stack", prepare)
+    monkeypatch.setattr(running, "prepare_run", prepare)
     result = run(stack, angles, "--method", "fbp")
     assert result.exit_code == 2
     assert "changed while the run read it" in result.output
