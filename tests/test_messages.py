@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 
 import pytest
 from click.testing import CliRunner
@@ -39,7 +39,7 @@ def test_what_is_left_out_is_counted():
 def test_a_message_of_usual_length_is_kept_as_it_is():
     told = "ts.mrc: expected 41 angles (°, −60 to 60), found 40; give the .tlt of this stack"
     assert str(CryoLitheError(told)) == told
-    assert str(pickle.loads(pickle.dumps(CryoLitheError(told)))) == told
+    assert str(copy.copy(CryoLitheError(told))) == told
 
 
 def test_the_command_tells_a_file_of_rubbish_in_one_short_line(tmp_path):
