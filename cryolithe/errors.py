@@ -18,9 +18,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# A message may quote what a file holds, or another library that does; beyond this nobody reads it.
+MOST_CHARACTERS = 2000
+
+
+def in_one_line(text: str, most: int = MOST_CHARACTERS) -> str:
+    """A text whose line ends and terminal controls are escaped, of at most ``most`` (60 or more) characters.
+
+    The beginning says what is wrong, the end what to do: what is too much is left out between them.
+
+    >>> in_one_line("expected a\\nnumber, found " + 500 * "x" + "; give a number", 70)
+    'expected a\\\\nnumber, fou ... 495 characters ... xxxxxxxx; give a number'
+    """
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    if len(text) > most:
+        room = (most - len(f" ... {len(text)} characters ... ")) // 2
+        text = f"{text[:room]} ... {len(text) - 2 * room} characters ... {text[-room:]}"
+    return text
+
 
 class CryoLitheError(Exception):
-    """Base of all errors that a user can mend; ``str(error)`` is one complete line."""
+    """Base of all errors that a user can mend; ``str(error)`` is one complete line, of a length that can be read."""
+
+    def __str__(self) -> str:
+        return in_one_line(super().__str__())
 
 
 class InputError(CryoLitheError):
@@ -58,6 +80,9 @@ class ResourceError(CryoLitheError):
 class CryoLitheWarning(UserWarning):
     """Something that a user of the library must know about a result; the command prints it."""
 
+    def __str__(self) -> str:
+        return in_one_line(super().__str__())
+
 
 def nearest_name(name: object, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the known name most like ``name``, or an empty string.
@@ -66,6 +91,11 @@ def nearest_name(name: object, known: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
+
+
+def reason(error: Exception) -> str:
+    """What another library says of a file, for a message: it may quote the file at any length."""
+    return in_one_line(" ".join(str(error).split()), 200)
 
 
 def shown(value: object) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryolithe.errors import ModelError, OutputError, nearest_name
+from cryolithe.errors import ModelError, OutputError, nearest_name, reason
 from cryolithe.hashing import file_sha256
 
 BUNDLED = Path(__file__).parent / "network" / "bundled"
@@ -153,7 +153,7 @@ def read_summary(path: Path) -> ModelSummary:
         if not all(isinstance(table, dict) for table in (config, card, convention)):
             raise ValueError("its metadata are no tables")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ModelError(f"model file {path} is corrupt or not a safetensors file: {error}") from error
+        raise ModelError(f"model file {path} is corrupt or not a safetensors file: {reason(error)}") from error
     return ModelSummary(path, config, card, convention, shapes)
 
 

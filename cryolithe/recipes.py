@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from cryolithe.errors import SettingsError, nearest_name
+from cryolithe.formats.files import exists, is_file
 
 ENDINGS = (".yaml", ".yml")
 # pattern of files -> the command that takes them; a file belongs to the first one that it matches
@@ -106,13 +107,13 @@ def find_recipe(word: Path | str, command: str, base: Path = Path()) -> Path:
         SettingsError: if it is a bare name of nothing; the nearest one is named.
     """
     path, kind, fitting = base / word, TAKEN[command][0], shipped_for(command)
-    if path.is_file():
+    if is_file(path):
         return path
     if is_bare(word):
         name = str(word)
         if name in fitting:
             return fitting[name].path
-        if path.exists():
+        if exists(path):
             return path
         if (other := shipped().get(name)) is not None:
             raise SettingsError(f"'{name}' is no {kind}; use it so: {TAKEN[other.command][1].format(name=name)}")
@@ -120,6 +121,6 @@ def find_recipe(word: Path | str, command: str, base: Path = Path()) -> Path:
             f"{kind} {path} does not exist, and none of this name comes with the program"
             f"{nearest_name(name, fitting)}; see: cryolithe recipes list"
         )
-    if path.suffix in ENDINGS and path.stem in fitting and not path.exists():
+    if path.suffix in ENDINGS and path.stem in fitting and not exists(path):
         raise SettingsError(f"{kind} {path} does not exist; the one that comes with the program is called {path.stem}")
     return path

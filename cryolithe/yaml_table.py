@@ -27,9 +27,9 @@ def read_yaml_table(path: Path, kind: str, limit_bytes: int = 1_000_000) -> dict
     Raises:
         SettingsError: if the file is missing, not readable, far too large, not YAML in UTF-8, or no table.
     """
-    if not path.is_file():
-        raise SettingsError(f"{kind} {path} {'is no file' if path.exists() else 'does not exist'}")
     try:
+        if not path.is_file():
+            raise SettingsError(f"{kind} {path} {'is no file' if path.exists() else 'does not exist'}")
         if path.stat().st_size > limit_bytes:
             raise SettingsError(f"{kind} {path} has more than {limit_bytes} bytes; is it the right file?")
         content = path.read_bytes()

@@ -47,7 +47,7 @@ ALLOWED = {
     "greys": set(),
     "report": {"errors", "greys", "metrics", "formats"},
     "models": {"errors", "hashing"},
-    "recipes": {"errors"},
+    "recipes": {"errors", "formats"},
     "network": {"errors", "hashing", "filters", "known", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "column_shifts", "network", "sampling"},
     "reconstruction": {

@@ -12,8 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from cryolithe import __version__
-from cryolithe.cli.plain import one_line
-from cryolithe.errors import CryoLitheError, nearest_name
+from cryolithe.errors import CryoLitheError, in_one_line, nearest_name
 
 # name -> (module, one line for the overview)
 COMMANDS = {
@@ -99,16 +98,16 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except CryoLitheError as error:
-            raise UserError(one_line(str(error))) from error
+            raise UserError(in_one_line(str(error))) from error
         except click.exceptions.NoArgsIsHelpError:
             raise
         except click.UsageError as error:
-            raise UserError(one_line(" ".join(error.format_message().split()))) from error
+            raise UserError(in_one_line(" ".join(error.format_message().split()))) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # who reads our output has had enough: click ends quietly
                 raise
             place = f"{error.filename}: " if error.filename else ""
-            raise UserError(one_line(f"{place}{error.strerror or error}")) from error
+            raise UserError(in_one_line(f"{place}{error.strerror or error}")) from error
         except KeyboardInterrupt:
             click.echo("Interrupted." + RESUMING.get(str(ctx.invoked_subcommand), ""), err=True)
             ctx.exit(130)

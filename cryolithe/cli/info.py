@@ -215,7 +215,7 @@ def _json_kind(path: Path, content: dict[str, Any]) -> str:
     if isinstance(volume, dict) and volume.get("path"):
         name = f" by {method['name']}" if isinstance(method, dict) and method.get("name") else ""
         made = " (average of halves)" if content.get("halves") else ""
-        there = "" if path.with_name(str(volume["path"])).exists() else ", which is not beside it"
+        there = "" if exists(path.parent / str(volume["path"])) else ", which is not beside it"
         return f"how the volume {volume['path']}{made} was made{name}{there}"
     kinds = {"evaluation": "numbers of cryolithe evaluate", "fsc": "numbers of cryolithe fsc"}
     kinds |= {"scores": "numbers of cryolithe score", "findings": "findings of cryolithe doctor"}
@@ -304,6 +304,7 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
 def _hdf5_facts(path: Path) -> list[Fact]:
     import h5py
 
+    from cryolithe.formats.hdf5_file import open_hdf5
     from cryolithe.formats.pairs import FORMAT as PAIR_FORMAT
 
     lines: list[str] = []
@@ -314,7 +315,7 @@ def _hdf5_facts(path: Path) -> list[Fact]:
         return True if len(lines) >= MOST_DATASETS else None  # anything but None ends the visit
 
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             file.visititems(visit)
             attributes = sorted(map(str, file.attrs))
             pair = str(file.attrs.get("format", "")) == PAIR_FORMAT

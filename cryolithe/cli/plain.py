@@ -14,11 +14,6 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def one_line(text: str) -> str:
-    """Escape what cannot be printed, line ends too."""
-    return plain(text).replace("\n", "\\n")
-
-
 def say(text: str, err: bool = False) -> None:
     """Print text that may hold names of files."""
     click.echo(plain(text), err=err)

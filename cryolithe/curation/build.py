@@ -23,6 +23,7 @@ from cryolithe.curation.check import (
 )
 from cryolithe.curation.manifest import ROLES, Manifest, PairEntry
 from cryolithe.errors import InputError, OutputError
+from cryolithe.formats.files import is_file
 from cryolithe.formats.leftovers import may_be_in_use, temporary_beside
 from cryolithe.formats.pairs import ROWS_PER_CHUNK, PairLayout, RowSink, open_pair, pair_writer
 from cryolithe.hashing import file_sha256
@@ -108,7 +109,7 @@ def _changed_files(manifest: Manifest, pair: PairEntry, root: Path, made: Path) 
     known = known if isinstance(known, dict) else {}
     for role, name in manifest.paths(pair).items():
         file = root / name
-        if role in known and file.is_file() and file_sha256(file) != known[role]:
+        if role in known and is_file(file) and file_sha256(file) != known[role]:
             return str(name)
     return None
 

@@ -22,6 +22,7 @@ from cryolithe.curation.manifest import FileFacts, Manifest, Measured, PairEntry
 from cryolithe.curation.match import Match, compare, reduction
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
+from cryolithe.formats.files import is_file
 from cryolithe.hashing import file_sha256
 from cryolithe.images import binned_size, fourier_crop
 
@@ -122,7 +123,7 @@ def check_pair(manifest: Manifest, pair: PairEntry, root: Path, fast: bool = Fal
     """
     notes = _Notes(pair.name)
     paths = {role: root / path for role, path in manifest.paths(pair).items()}
-    missing = [path for path in paths.values() if not path.is_file()]
+    missing = [path for path in paths.values() if not is_file(path)]
     if missing:
         notes.wrong(
             f"{len(missing)} of {len(paths)} files are missing, the first: {missing[0]}; copy them from "

@@ -17,6 +17,7 @@ from cryolithe.curation.check import OpenedPair, image_on_field, open_files, pla
 from cryolithe.curation.manifest import Manifest
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
+from cryolithe.formats.files import is_file
 from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.projector.classical import fbp_of_images
 
@@ -162,7 +163,7 @@ def _halves_of_pair(pair: Pair, factor: int, depth: int) -> tuple[Float32, Float
 def _of_entry(manifest: Manifest, name: str, folder: Path) -> Sample:
     (pair,) = manifest.select((name,))
     paths = [folder / path for path in manifest.paths(pair).values()]
-    if missing := [path for path in paths if not path.is_file()]:
+    if missing := [path for path in paths if not is_file(path)]:
         raise InputError(f"{len(missing)} of {len(paths)} files are missing, the first: {missing[0]}")
     opened = open_files(manifest, pair, folder)
     field = opened.field
@@ -235,7 +236,7 @@ def _angles_beside(path: Path, name: str) -> tuple[float, ...]:
     for stem in (path.stem, name, path.stem.removesuffix("_rec")):
         for suffix in (".tlt", ".rawtlt"):
             beside = path.with_name(stem + suffix)
-            if beside.is_file():
+            if is_file(beside):
                 try:
                     return read_angles_deg(beside)
                 except CryoLitheError:

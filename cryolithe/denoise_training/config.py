@@ -12,6 +12,7 @@ from cryolithe.denoising.n2n.network import BACKBONES, Config
 from cryolithe.denoising.n2n.planar import PlanarConfig
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.filters import WINDOWS
+from cryolithe.formats.files import is_file
 from cryolithe.recipes import find_recipe
 from cryolithe.simulation import Recipe, SpecimenRecipe, swept_angles_deg
 from cryolithe.yaml_table import merged, read_yaml_table
@@ -194,7 +195,7 @@ def read_general_config(path: Path) -> GeneralConfig:
         raise SettingsError(f"{path}: {where}{first['msg'].removeprefix('Value error, ')}{hint}") from error
     for entry in config.recipes:
         entry_recipe(config, entry, path.parent)
-    if config.teacher is not None and not (path.parent / config.teacher).is_file():
+    if config.teacher is not None and not is_file(path.parent / config.teacher):
         raise SettingsError(f"{path}: there is no teacher {path.parent / config.teacher}")
     return config
 

@@ -54,7 +54,7 @@ def open_half(path: Path) -> HalfVolume:
         scaling = json.loads(record.read_text(encoding="utf-8"))["volume"]["scaling"]
         offset, step = float(scaling["offset"]), float(scaling["step"])
         # All densities are to be float32.
-        if not (step > 0 and abs(offset) + 128 * step < np.finfo(np.float32).max):
+        if not (step > 0 and abs(offset) + 128 * step < float(np.finfo(np.float32).max)):
             raise ValueError(f"an offset of {offset} and a step of {step}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} holds 8-bit values, but {record} does not say how they are scaled") from error

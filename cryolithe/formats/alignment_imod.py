@@ -271,6 +271,11 @@ def read_tilt_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Til
         raise FileFormatError(f"{command.path} holds SUBSETSTART without FULLIMAGE; give both, or neither")
     excluded = command.numbers_listed("EXCLUDELIST2", "views")
     included = command.numbers_listed("INCLUDE", "views")
+    for name, views in (("EXCLUDELIST2", excluded), ("INCLUDE", included)):
+        if views and min(views) < 1:
+            raise FileFormatError(
+                f"{command.path}: expected views from 1 in {name}, found {min(views)}; correct the list"
+            )
     if excluded and included:
         raise InputError(f"{command.path} holds both INCLUDE and EXCLUDE lists; keep one")
     listed = command.all_numbers("ANGLES")

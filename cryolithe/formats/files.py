@@ -106,6 +106,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a name that stands in a file is that of a folder; no for names that the system does not take."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def unreadable(path: Path, error: Exception) -> InputError:
     """Return the InputError for a file that the operating system does not let us read."""
     return InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")

@@ -1,7 +1,10 @@
-"""New HDF5 files on disks that may fill up.
+"""HDF5 files: new ones on disks that may fill up, and given ones that may be damaged.
 
 The HDF5 library may crash the process when a write fails while it tidies up. So it writes through a file that never
 fails in its eyes: the first error is kept, later writes are dropped, and the error is raised when all is closed.
+
+Of a damaged file the library may read one part for ever: texts of attributes lie in "global heaps", rows of objects
+each of which says where the next one begins, which may be where it is itself (HDF5 File Format Specification, III.E).
 """
 
 from __future__ import annotations
@@ -9,7 +12,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +22,14 @@ from typing import Any
 
 import h5py
 
+from cryolithe.errors import FileFormatError
 from cryolithe.formats.files import PathLike, replacing
+
+# Signature, version and reserved bytes of a global heap; its size follows, then its objects.
+_HEAP = b"GCOL\x01\x00\x00\x00"
+_OBJECT = struct.Struct("<HHIQ")
+# Heaps are looked for in so many bytes from either end: libraries write texts before or after the arrays.
+_LOOKED_AT_BYTES = 1_000_000
 
 
 class _PatientFile(io.FileIO):
@@ -67,3 +79,43 @@ def new_hdf5_file(path: PathLike, overwrite: bool, needed_bytes: int = 0) -> Ite
         if raw.error:
             raise raw.error
         os.fsync(raw.fileno())
+
+
+def open_hdf5(path: PathLike) -> h5py.File:
+    """Open a file for reading, unless a text in it would be read for ever.
+
+    Raises:
+        OSError: if it cannot be read, or is no HDF5 file.
+        FileFormatError: if its texts are damaged so.
+    """
+    with Path(path).open("rb") as stream:
+        first = stream.read(_LOOKED_AT_BYTES)
+        start = max(len(first), os.fstat(stream.fileno()).st_size - _LOOKED_AT_BYTES)
+        stream.seek(start)
+        last = stream.read(_LOOKED_AT_BYTES)
+    # What goes on from the first block to the last is one block.
+    blocks = [first + last] if start == len(first) else [first, last]
+    if any(_is_endless(block, found.start()) for block in blocks for found in re.finditer(re.escape(_HEAP), block)):
+        raise FileFormatError(
+            f"{path} is a damaged HDF5 file: its texts follow one another without end; copy it again, or make it anew"
+        )
+    return h5py.File(path, "r")
+
+
+def _is_endless(content: bytes, place: int) -> bool:
+    """Whether one of the objects of the heap at a place is followed by itself, or by one before it."""
+    header = len(_HEAP) + 8
+    if place + header > len(content):
+        return False
+    (size,) = struct.unpack_from("<Q", content, place + len(_HEAP))
+    stop = min(place + size, len(content))
+    place += header
+    while place + _OBJECT.size <= stop:
+        index, _, _, length = _OBJECT.unpack_from(content, place)
+        # Object 0 is the room that is free, its header included; others are padded to eight bytes.
+        step = length if index == 0 else _OBJECT.size + -(-length // 8) * 8
+        step %= 2**64  # as the library counts
+        if not 0 < step < 2**63:
+            return True
+        place += step
+    return False

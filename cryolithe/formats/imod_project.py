@@ -27,7 +27,7 @@ from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
 from cryolithe.formats.bends_told import imod_local_fact
 from cryolithe.formats.facts import Fact
-from cryolithe.formats.files import read_text
+from cryolithe.formats.files import is_file, read_text
 from cryolithe.formats.imod_beside import project_beside
 from cryolithe.formats.reading import Reading
 from cryolithe.geometry import check_angles_deg
@@ -87,7 +87,7 @@ def _named_in_commands(named: Named) -> dict[str, Path]:
         if project.tilt.x_tilts is not None:
             files["tilt_com XTILTFILE"] = project.tilt.x_tilts
         local = project.tilt.local
-        if local is not None and local.is_file() and _is_local(local, named.reading):
+        if local is not None and is_file(local) and _is_local(local, named.reading):
             files["tilt_com LOCALFILE"] = local
     return files
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError, OutputError
 from cryolithe.formats.files import PathLike, input_size_bytes
-from cryolithe.formats.hdf5_file import new_hdf5_file
+from cryolithe.formats.hdf5_file import new_hdf5_file, open_hdf5
 
 FORMAT, VERSION = "cryolithe-pair", 1
 ROWS_PER_CHUNK = 8
@@ -239,7 +239,7 @@ def open_pair(path: PathLike) -> Iterator[Pair]:
     path = Path(path)
     input_size_bytes(path)
     try:
-        file = h5py.File(path, "r")
+        file = open_hdf5(path)
     except OSError as error:
         raise FileFormatError(f"{path} is not an HDF5 file, or is truncated: {error}") from error
     with file:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.files import read_text
+from cryolithe.formats.files import exists, is_file, read_text
 from cryolithe.hashing import content_sha256
 
 LIMIT_BYTES = 50_000_000
@@ -29,7 +29,7 @@ def read_record_beside(output: Path) -> dict[str, Any]:
     Any JSON file may lie there: ours are objects that describe a volume, and one that names its volume must name this.
     """
     path = record_path(output)
-    if path == output or not path.is_file():
+    if path == output or not is_file(path):
         return {}
     try:
         content = json.loads(read_text(path, "a JSON file", LIMIT_BYTES))
@@ -71,7 +71,7 @@ def changed_input(record: Mapping[str, Any], files: Mapping[str, Path]) -> str |
 
 
 def _sha256(path: Path) -> str:
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path} does not exist; check its name and folder")
     try:
         return content_sha256(path)

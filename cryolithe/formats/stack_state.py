@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryolithe.errors import InputError
 from cryolithe.formats.alignments import format_of_table
-from cryolithe.formats.files import file_beside
+from cryolithe.formats.files import file_beside, is_file
 from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.record import read_record_beside
@@ -85,7 +85,7 @@ def stack_state(tilts: Path, angles: Path | None = None, reading: Reading | None
             return StackState(False, f"{mdoc.name} says that the tilt axis lies at {axis:g}° from y", axis)
     base = without_ending(tilts.name)
     rawtlt = tilts.with_name(f"{base}.rawtlt")
-    if tilts.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(".st") and rawtlt.is_file():
+    if tilts.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(".st") and is_file(rawtlt):
         return StackState(False, f"a .st beside {rawtlt.name} is how a raw stack is called")
     return StackState(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def read_tiff(path: Path) -> tuple[NDArray[Any], float | None]:
     input_size_bytes(path)
     try:
         with tifffile.TiffFile(path) as file:
+            _check_chain(file, path)
             if len(file.series) != 1:
                 raise FileFormatError(
                     f"{path} holds {len(file.series)} images of different shapes; expected one volume"
@@ -137,6 +139,25 @@ def write_tiff(
         raise unwritable(path, error) from error
     except ValueError as error:
         raise OutputError(f"{path} cannot be written as TIFF: {error}") from error
+
+
+def _check_chain(file: tifffile.TiffFile, path: Path) -> None:
+    """Raise FileFormatError if the last plane says that an earlier one comes next: the library would go on for ever."""
+    tiff, handle = file.tiff, file.filehandle
+    offset, seen = file.pages.first.offset, set[int]()
+    while offset and offset not in seen:
+        seen.add(offset)
+        handle.seek(offset)
+        try:
+            (tags,) = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
+            handle.seek(offset + tiff.tagnosize + tags * tiff.tagsize)
+            (offset,) = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
+        except (struct.error, OSError, OverflowError):  # the file ends here: what is lacking is found as it is read
+            return
+    if offset:
+        raise FileFormatError(
+            f"{path} is a damaged TIFF file: plane {len(seen)} is followed by an earlier one; copy it again"
+        )
 
 
 def _voxel_size_angstrom(file: tifffile.TiffFile) -> float | None:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from cryolithe.errors import InputError
 from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.files import is_file
 from cryolithe.formats.record import read_record_beside, record_path
 
 Content = Literal["volume", "stack", "unknown"]
@@ -154,7 +155,7 @@ def _angles_of_same_count(seen: Seen) -> Path | None:
 
 
 def _has_count(path: Path, sections: int) -> bool:
-    if sections < 2 or not path.is_file():
+    if sections < 2 or not is_file(path):
         return False
     try:
         return len(read_angles_deg(path)) == sections

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cryolithe.errors import ModelError, OutputError, nearest_name
+from cryolithe.errors import ModelError, OutputError, nearest_name, reason
 from cryolithe.hashing import file_sha256
 from cryolithe.models import FORMAT, bundled_models, find_model
 from cryolithe.network import Network, build_network
@@ -119,7 +119,7 @@ def load_model(name_or_path: str) -> Model:
                 raise ModelError(
                     f"model file {path} is a torch checkpoint (.pth); expected a .safetensors file"
                 ) from error
-        raise ModelError(f"model file {path} is corrupt or not a safetensors file: {error}") from error
+        raise ModelError(f"model file {path} is corrupt or not a safetensors file: {reason(error)}") from error
     if metadata.get("format") != FORMAT:
         raise ModelError(f"{path} is a safetensors file of another program; expected the metadata format={FORMAT}")
     if metadata.get("version") != VERSION:

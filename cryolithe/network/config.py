@@ -196,7 +196,7 @@ def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
             out of range.
     """
     if not isinstance(values, dict):
-        raise ModelError(f"a network configuration must be a table of values, got {values!r}")
+        raise ModelError(f"a network configuration must be a table of values, got {shown(values)}")
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ModelError(f"unknown network kind {kind!r}; this version knows {', '.join(KINDS)}")
@@ -223,7 +223,7 @@ def _head(values: Any) -> BlockHead:
 def _build(cls: Any, values: Any, where: str, **parts: Any) -> Any:
     """Make a config dataclass from plain values, strictly, and from parts that are made already."""
     if not isinstance(values, dict):
-        raise ModelError(f"'{where}' of a network configuration must be a table of values, got {values!r}")
+        raise ModelError(f"'{where}' of a network configuration must be a table of values, got {shown(values)}")
     known = {one.name: one for one in fields(cls)}
     plain = dict(values)
     for key, value in values.items():
@@ -238,7 +238,7 @@ def _build(cls: Any, values: Any, where: str, **parts: Any) -> Any:
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             continue
         if type(value) is not type(default):
-            raise ModelError(f"'{key}' in '{where}' must be {type(default).__name__}, got {value!r}")
+            raise ModelError(f"'{key}' in '{where}' must be {type(default).__name__}, got {shown(value)}")
         most = MOST_ROWS if key == "rows" else MOST_LAYERS if key.endswith("_layers") else MOST_UNITS
         if type(value) is int and not 0 <= value <= most:
             raise ModelError(f"'{key}' in '{where}' must lie within 0 ... {most}, got {shown(value)}")

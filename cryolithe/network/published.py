@@ -245,7 +245,7 @@ def _size(model: dict[str, Any], key: str, where: str) -> int:
 def _head(training: dict[str, Any], where: str) -> Head:
     wavelet = training.get("use_wavelet_trainer", False)
     if not isinstance(wavelet, bool):
-        raise ModelError(f"{where}: 'training.use_wavelet_trainer' must be true or false, found {wavelet!r}")
+        raise ModelError(f"{where}: 'training.use_wavelet_trainer' must be true or false, found {shown(wavelet)}")
     if not wavelet:
         return Head(0)
     _require("training.wavelet_levels", training.get("wavelet_levels"), 1, where)
@@ -307,7 +307,7 @@ def _taps(ramp: Any, values: dict[str, Any], where: str) -> torch.Tensor:
     parameters = ramp.state.get("_parameters")
     if not isinstance(parameters, dict) or set(parameters) != {"vector"}:
         names = sorted(map(str, parameters)) if isinstance(parameters, dict) else parameters
-        raise ModelError(f"'ramp' of {where} must have the one parameter 'vector', found {names!r}")
+        raise ModelError(f"'ramp' of {where} must have the one parameter 'vector', found {shown(names)}")
     for part in ("_buffers", "_modules"):
         if ramp.state.get(part):
             raise ModelError(f"'ramp' of {where} has unexpected {part[1:]}: {', '.join(map(str, ramp.state[part]))}")

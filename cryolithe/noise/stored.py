@@ -23,7 +23,7 @@ import numpy as np
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.files import PathLike, input_size_bytes
-from cryolithe.formats.hdf5_file import new_hdf5_file
+from cryolithe.formats.hdf5_file import new_hdf5_file, open_hdf5
 from cryolithe.formats.pairs import StoredArray
 from cryolithe.noise.contrast import HISTOGRAM_BINS
 from cryolithe.noise.profile import BACKGROUND_TERMS, KINDS, Profile
@@ -87,7 +87,7 @@ def read_profile(path: PathLike) -> Profile:
             f"{path} is not a noise profile: it has {size / 1e6:.0f} MB, expected at most {LIMIT_BYTES / 1e6:.0f} MB"
         )
     try:
-        file = h5py.File(path, "r")
+        file = open_hdf5(path)
     except OSError as error:
         raise FileFormatError(
             f"{path} is not a noise profile: expected an HDF5 file made by cryolithe noise measure"

@@ -11,7 +11,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cryolithe.errors import ModelError, OutputError
+from cryolithe.errors import ModelError, OutputError, reason
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, values: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ def read_tensors(path: Path, kind: str, what: str) -> tuple[dict[str, torch.Tens
             raise ModelError(f"{path} is not {what} (metadata format={kind})")
         values = json.loads(header["values"])
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
-        raise ModelError(f"{what} {path} is corrupt: {error}") from error
+        raise ModelError(f"{what} {path} is corrupt: {reason(error)}") from error
     return tensors, values
 
 

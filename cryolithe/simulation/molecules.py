@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError, shown
 from cryolithe.formats import read_volume
+from cryolithe.formats.files import exists, is_folder
+from cryolithe.formats.hdf5_file import open_hdf5
 from cryolithe.formats.pairs import StoredArray
 
 _LEVEL_ANGSTROM = 10.0
@@ -50,13 +52,13 @@ def load_molecules(path: Path) -> tuple[Molecule, ...]:
         InputError: if there is nothing of the kind at ``path``.
         FileFormatError: if a dataset is not a density map with a voxel size.
     """
-    if not path.exists():
+    if not exists(path):
         raise InputError(
             f"molecule library {path} does not exist; give an HDF5 file, an MRC map, a folder of them, or "
             f"{PROCEDURAL_1}, which comes with the program"
         )
-    if path.is_dir() or path.suffix.lower() in MAP_ENDINGS:
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in MAP_ENDINGS) if path.is_dir() else [path]
+    if is_folder(path) or path.suffix.lower() in MAP_ENDINGS:
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in MAP_ENDINGS) if is_folder(path) else [path]
         molecules = tuple(_from_map(p) for p in files)
     else:
         molecules = _from_hdf5(path)
@@ -120,7 +122,7 @@ def _checked(name: str, density: NDArray[Any], voxel_size_angstrom: Any, source:
 def _from_hdf5(path: Path) -> tuple[Molecule, ...]:
     molecules = []
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             for name in file:
                 item = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
                 if not isinstance(item, h5py.Dataset) or item.ndim != 3 or "voxel_size_angstrom" not in item.attrs:

@@ -17,6 +17,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError, SettingsError
+from cryolithe.formats.files import is_file
 from cryolithe.simulation.molecules import Molecule, normalised
 
 STRUCTURE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz")
@@ -69,7 +70,7 @@ def _atoms(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.fl
     """Element names, positions ``(atoms, 3)`` as z, y, x in Å, and occupancies of the first model without waters."""
     import gemmi
 
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"structure file {path} does not exist; give a PDB or mmCIF file")
     try:
         structure = gemmi.read_structure(str(path))

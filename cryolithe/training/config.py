@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
+from cryolithe.formats.files import exists
 from cryolithe.network.config import NetworkConfig, config_from_dict
 from cryolithe.noise.stored import load_profile
 from cryolithe.recipes import find_recipe
@@ -170,10 +171,10 @@ def check_files(config: TrainConfig, base: Path) -> None:
         for profile in config.data.noise:
             like_profile(recipe, base / profile)
         for name in recipe.molecules:
-            if name not in SHIPPED and not path.parent.joinpath(name).exists():
+            if name not in SHIPPED and not exists(path.parent / name):
                 raise SettingsError(f"recipe {path} names the molecules {name}, which do not exist")
     for name in (*config.data.pairs, *config.validation.pairs):
-        if not (base / name).exists():
+        if not exists(base / name):
             raise SettingsError(f"training pair {base / name} does not exist; give an HDF5 file or a folder of them")
 
 

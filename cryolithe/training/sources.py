@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from cryolithe.errors import InputError
+from cryolithe.formats.files import exists, is_folder
 from cryolithe.formats.pairs import open_pair
 from cryolithe.optimise.distributed import Place
 from cryolithe.simulation import (
@@ -212,11 +213,11 @@ def find_pairs(names: Sequence[str | Path], base: Path) -> list[Path]:
     found: dict[Path, Path] = {}
     for name in names:
         path = base / name
-        files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+        files = sorted(path.glob("*.h5")) if is_folder(path) else [path]
         if not files:
             raise InputError(f"folder {path} holds no training pair (.h5)")
         for file in files:
-            if not file.exists():
+            if not exists(file):
                 raise InputError(f"training pair {file} does not exist; give an HDF5 file or a folder of them")
             found.setdefault(file.resolve(), file)
     return list(found.values())

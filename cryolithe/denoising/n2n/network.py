@@ -20,6 +20,7 @@ from cryolithe.denoising.n2n.planar import Planar, PlanarConfig
 from cryolithe.denoising.n2n.scunet import Scunet, ScunetConfig
 from cryolithe.denoising.n2n.unet import UNet, UNetConfig
 from cryolithe.errors import ModelError, shown
+from cryolithe.formats.files import is_file
 from cryolithe.optimise.tensors import check_leaves, load_leaves, read_tensors, write_tensors
 
 FORMAT = "cryolithe-n2n"
@@ -133,7 +134,7 @@ def load_denoiser(path: Path) -> Denoiser:
     Raises:
         ModelError: if the file is missing, corrupt, no such denoiser, or its weights do not fit its configuration.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise ModelError(f"there is no file {path}; give the .safetensors that `cryolithe denoise --method n2n` wrote")
     tensors, values = read_tensors(path, FORMAT, "the weights of a Noise2Noise denoiser")
     try:
