@@ -57,7 +57,7 @@ def attempt(read: Any, path: Path) -> str:
         read(path)
     except CryoLitheError as error:
         text = str(error)
-        if "\n" in text or len(text) > 4000:
+        if "\n" in text or len(text) > 2000:
             return f"message of {len(text)} characters, {text.count(chr(10)) + 1} lines"
         return "refused"
     except Exception as error:
