@@ -16,6 +16,7 @@ ALLOWED = {
     "yaml_table": {"errors"},
     "device": {"errors"},
     "limits": set(),
+    "names": set(),
     "work": {"errors", "processes"},
     "optimise": {"errors"},
     "borders": set(),
@@ -34,7 +35,8 @@ ALLOWED = {
     "tilts": {"errors", "geometry"},
     "volume": {"errors", "geometry"},
     "formats": {
-        "errors", "extras", "hashing", "processes", "geometry", "bending", "alignment", "ctf", "tilts", "volume",
+        "errors", "extras", "hashing", "names", "processes", "geometry", "bending", "alignment", "ctf", "tilts",
+        "volume",
     },
     "sampling": {"geometry", "mirrors"},
     "settings": {"errors", "yaml_table", "formats"},
@@ -47,13 +49,13 @@ ALLOWED = {
     "greys": set(),
     "report": {"errors", "greys", "metrics", "formats"},
     "models": {"errors", "hashing"},
-    "recipes": {"errors", "formats"},
+    "recipes": {"errors", "names"},
     "network": {"errors", "hashing", "filters", "known", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "column_shifts", "network", "sampling"},
     "reconstruction": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "greys", "images",
         "filters", "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network",
-        "inference", "mirrors", "work", "ctf", "optics", "column_shifts", "depth_shifts", "noise_colour",
+        "inference", "mirrors", "work", "ctf", "optics", "column_shifts", "depth_shifts", "noise_colour", "names",
     },
     "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
     "portals": {"errors", "extras", "formats"},
@@ -65,7 +67,7 @@ ALLOWED = {
     "noise": {"errors", "greys", "images", "tilts", "formats", "report"},
     "simulation": {
         "errors", "hashing", "yaml_table", "geometry", "filters", "greys", "images", "volume", "projector", "formats",
-        "report", "noise", "optics",
+        "report", "noise", "optics", "names",
     },
     "evaluation": {
         "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
@@ -73,12 +75,12 @@ ALLOWED = {
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
-        "report",
+        "report", "names",
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruction", "simulation",
-        "optimise", "noise", "recipes",
+        "optimise", "noise", "recipes", "names",
     },
     "adapt": {
         "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
@@ -95,11 +97,11 @@ ALLOWED = {
     },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",
-        "work", "optimise", "recipes",
+        "work", "optimise", "recipes", "names",
     },
     "denoising": {
         "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
-        "mirrors", "work", "optimise",
+        "mirrors", "work", "optimise", "names",
     },
 }  # fmt: skip
 

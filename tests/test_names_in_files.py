@@ -11,7 +11,7 @@ from projects import make_project, write_imod
 from cryolithe.cli import main
 from cryolithe.cli.info import describe
 from cryolithe.errors import CryoLitheError
-from cryolithe.formats.files import exists, is_file, is_folder
+from cryolithe.names import exists, is_file, is_folder
 from cryolithe.training.config import check_files, read_train_config
 from cryolithe.training.sources import find_pairs
 

@@ -20,9 +20,10 @@ from cryolithe.errors import CryoLitheError, FileFormatError, InputError
 from cryolithe.formats import read_angles_deg, read_series_list
 from cryolithe.formats.alignments import FORMATS
 from cryolithe.formats.facts import Fact, bytes_text, range_fact
-from cryolithe.formats.files import exists, input_size_bytes, printable, read_text, unreadable
+from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.names import exists
 from cryolithe.yaml_table import read_yaml_table
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map", ".preali")
@@ -108,10 +109,18 @@ def _folder_facts(path: Path) -> list[Fact]:
         Fact("kind", "folder of tilt series"),
         Fact("series", len(entries)),
         Fact("stacks", [str(entry.tilts) for entry in entries], [entry.tilts.name for entry in entries[:MOST_LINES]]),
-        Fact("paired", [{"stack": str(stack), **files} for stack, files in paired], _paired_lines(paired)),
+        Fact(
+            "paired",
+            [{"stack": str(stack), **{what: str(file) for what, file in files.items()}} for stack, files in paired],
+            _paired_lines(paired),
+        ),
         Fact("problems", [entry.problem for entry in entries if entry.problem]),
         Fact("left_out", left_out, ", ".join(left_out[:MOST_LINES]) or "none"),
     ]
+
+
+def _paired_names(stack: Path, files: dict[str, Path]) -> dict[str, str]:
+    return {"stack": str(stack), **{what: str(file) for what, file in files.items()}}
 
 
 def _paired_lines(paired: list[tuple[Path, dict[str, Path]]]) -> list[str]:

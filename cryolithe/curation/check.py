@@ -22,9 +22,9 @@ from cryolithe.curation.manifest import FileFacts, Manifest, Measured, PairEntry
 from cryolithe.curation.match import Match, compare, reduction
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
-from cryolithe.formats.files import is_file
 from cryolithe.hashing import file_sha256
 from cryolithe.images import binned_size, fourier_crop
+from cryolithe.names import is_file
 
 PIXEL_TOLERANCE = 0.01
 PLACEHOLDERS_ANGSTROM = (0.0, 1.0)  # headers that nobody filled in

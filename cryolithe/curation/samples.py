@@ -17,8 +17,8 @@ from cryolithe.curation.check import OpenedPair, image_on_field, open_files, pla
 from cryolithe.curation.manifest import Manifest
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
-from cryolithe.formats.files import is_file
 from cryolithe.formats.pairs import Pair, open_pair
+from cryolithe.names import is_file
 from cryolithe.projector.classical import fbp_of_images
 
 LARGEST_PX = 160  # of an edge after averaging

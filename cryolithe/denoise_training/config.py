@@ -12,7 +12,7 @@ from cryolithe.denoising.n2n.network import BACKBONES, Config
 from cryolithe.denoising.n2n.planar import PlanarConfig
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.filters import WINDOWS
-from cryolithe.formats.files import is_file
+from cryolithe.names import is_file
 from cryolithe.recipes import find_recipe
 from cryolithe.simulation import Recipe, SpecimenRecipe, swept_angles_deg
 from cryolithe.yaml_table import merged, read_yaml_table

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError, OutputError
 from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
+from cryolithe.names import is_file
 
 PathLike = str | os.PathLike[str]
 
@@ -82,36 +83,12 @@ def nearest_folder(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
-def exists(path: Path) -> bool:
-    """Whether a name that stands in a file is that of anything; no for names that the system does not take."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def file_beside(path: Path, base: str, ending: str) -> Path | None:
     """The file beside another one that has a name and an ending, which some programs write in capitals; or None."""
     for found in (path.with_name(base + ending), path.with_name(base + ending.upper())):
         if is_file(found):
             return found
     return None
-
-
-def is_file(path: Path) -> bool:
-    """Whether a name that stands in a file is that of a file; no for names that the system does not take."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a name that stands in a file is that of a folder; no for names that the system does not take."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def unreadable(path: Path, error: Exception) -> InputError:

@@ -27,10 +27,11 @@ from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
 from cryolithe.formats.bends_told import imod_local_fact
 from cryolithe.formats.facts import Fact
-from cryolithe.formats.files import is_file, read_text
+from cryolithe.formats.files import read_text
 from cryolithe.formats.imod_beside import project_beside
 from cryolithe.formats.reading import Reading
 from cryolithe.geometry import check_angles_deg
+from cryolithe.names import is_file
 
 # A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
 SAME_SIZE = 0.02

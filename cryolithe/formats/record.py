@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.files import exists, is_file, read_text
+from cryolithe.formats.files import read_text
 from cryolithe.hashing import content_sha256
+from cryolithe.names import exists, is_file
 
 LIMIT_BYTES = 50_000_000
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from cryolithe.errors import InputError
 from cryolithe.formats.alignments import format_of_table
-from cryolithe.formats.files import file_beside, is_file
+from cryolithe.formats.files import file_beside
 from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.series_names import additions, matching_name, possible_names, without_ending
+from cryolithe.names import is_file
 
 # What labels and records say of images that were denoised to be looked at.
 NOT_FOR_RECONSTRUCTION = "not for reconstruction"

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.files import PathLike, is_file, printable, replacing
+from cryolithe.formats.files import PathLike, printable, replacing
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
 from cryolithe.formats.star_tables import LIMIT_BYTES, StarTable, read_star, star_document
+from cryolithe.names import is_file
 
 NAME, SERIES, STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
 VOLUME, BINNING = "rlnTomoReconstructedTomogram", "rlnTomoTomogramBinning"

@@ -15,8 +15,8 @@ from typing import Literal
 
 from cryolithe.errors import InputError
 from cryolithe.formats.angles import read_angles_deg
-from cryolithe.formats.files import is_file
 from cryolithe.formats.record import read_record_beside, record_path
+from cryolithe.names import is_file
 
 Content = Literal["volume", "stack", "unknown"]
 

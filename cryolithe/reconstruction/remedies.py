@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats import read_angles_deg, read_mrc
-from cryolithe.formats.files import input_size_bytes, is_file
+from cryolithe.formats.files import input_size_bytes
+from cryolithe.names import is_file
 from cryolithe.reconstruction.job import Job, ResolvedJob, check_files, resolve, source_files
 from cryolithe.reconstruction.sources import SourceFiles
 

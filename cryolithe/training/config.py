@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
-from cryolithe.formats.files import exists
+from cryolithe.names import exists
 from cryolithe.network.config import NetworkConfig, config_from_dict
 from cryolithe.noise.stored import load_profile
 from cryolithe.recipes import find_recipe
