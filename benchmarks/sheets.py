@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ Volume = NDArray[np.float32]
 
 DPI = 100
 PANEL_INCHES, GAP, LEFT, TOP = 1.45, 0.06, 0.62, 0.34
+TITLE_CHARACTERS = 25  # that fit above a panel, in one of two lines
 DECADES = 5.0  # of power that a panel shows
 COLOURS = 128  # of the palette that keeps a file small
 EDGE = "#D55E00"  # border of the wedge, told apart from grey by everyone
@@ -72,7 +74,7 @@ def draw_sheet(
                 if row == 3:
                     _draw_wedge(axes, tilt_range_deg)
                 if row == 0:
-                    axes.set_title(title, fontsize=7.5, pad=3)
+                    axes.set_title(textwrap.fill(title, TITLE_CHARACTERS), fontsize=7.5, pad=3)
                     if column == 0:
                         draw_scale_bar(axes, width, voxel_size_angstrom)
                 if column == 0:
