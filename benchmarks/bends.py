@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from common import METHOD_WORDS, Cell, Table, cryolithe_command, device, parser, read_arguments, record
@@ -79,7 +79,7 @@ def write_warp(path: Path, size: Size) -> list[str]:
         for axis, inside in zip("XYZ", nodes, strict=True)
     ]
     images, angles = range(size.images), angles_deg(size)
-    columns = {
+    columns: dict[str, list[Any]] = {
         "Angles": [-angle for angle in angles],
         "UseTilt": ["True"] * size.images,
         "AxisAngle": [AXIS_DEG] * size.images,
