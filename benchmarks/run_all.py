@@ -39,6 +39,7 @@ LONG: dict[str, list[str]] = {
     "cluster": [],
     "raw_stack": [],
     "raw_stack_patches": ["--patches"],
+    "bends": [],
     "polarity": [],
     "cpu_training": [],
     "engine": [],
@@ -70,6 +71,7 @@ QUICK_ONLY: dict[str, list[str]] = {
     "cluster": [],
     "polarity": [],
     "raw_stack": [],
+    "bends": [],
     "cpu_training": [],
     "dual": [],
 }

@@ -315,6 +315,19 @@ def test_the_pixel_size_of_a_table_must_fit(project):
         read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 1.3 * PIXEL)
 
 
+def test_turns_of_particles_in_warp_are_told_with_their_size(project):
+    path = write_warp(project)
+    text = path.read_text(encoding="utf-16")
+    grid = '<GridAngleX Width="1" Height="1" Depth="2"><Node Z="0" Value="-0.5"/><Node Z="1" Value="{}"/></GridAngleX>'
+    for value, size in (("0.25", "0.5°"), ("1.5", "1.5°")):
+        path.write_text(text.replace("</TiltSeries>", grid.format(value) + "</TiltSeries>"), encoding="utf-16")
+        (note,) = read_warp(path, len(ANGLES), PIXEL).notes
+        assert f"(GridAngleX; up to {size}, which turn particles" in note
+        assert note.endswith(f"leaves {20 * np.pi / 180 * float(size[:-1]):.2f} pixels")
+    path.write_text(text.replace("</TiltSeries>", "<GridAngleX><Node Value='0'/></GridAngleX></TiltSeries>"), "utf-16")
+    assert read_warp(path, len(ANGLES), PIXEL).notes == ()
+
+
 def test_warp_s_images_must_be_those_of_the_stack(project):
     with pytest.raises(InputError, match="holds 20 images but the stack holds 19"):
         read_warp(write_warp(project), 19, PIXEL)

@@ -7,6 +7,7 @@ So our angle is -a, A = Rz(-AxisAngle) and d = -A offset. Its grids: `cryolithe.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -171,14 +172,19 @@ def _read_xml(path: Path) -> _Values:
 
 
 def _turning_note(path: Path, root: ElementTree.Element) -> tuple[str, ...]:
-    """A note on grids that turn parts of the specimen."""
-    grids = [
-        grid.tag
+    """A note on grids that turn particles about their centres, in degrees; positions do not depend on them."""
+    largest_deg = {
+        grid.tag: max((abs(warp_number(path, grid.tag, n.get("Value") or "0")) for n in grid.iter("Node")), default=0.0)
         for grid in root
         if grid.tag.startswith("GridAngle")
-        and any(warp_number(path, grid.tag, node.get("Value") or "0") for node in grid.iter("Node"))
-    ]
-    return (f"the local refinements in {path.name} ({', '.join(grids)}) are not applied",) if grids else ()
+    }
+    grids = [name for name, angle_deg in largest_deg.items() if angle_deg]
+    if not grids:
+        return ()
+    angle_deg = max(largest_deg.values())
+    left = f"20 pixels from a particle's centre that leaves {20 * math.radians(angle_deg):.2f} pixels"
+    told = f"up to {angle_deg:.3g}°, which turn particles, not the specimen"
+    return (f"the local refinements in {path.name} ({', '.join(grids)}; {told}) are not applied: {left}",)
 
 
 def _refuse_entities(content: bytes, path: Path) -> None:
