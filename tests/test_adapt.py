@@ -386,7 +386,9 @@ def test_only_better_checks_may_be_written():
     assert "other half" in why_not(worse, before, 0.1)
     assert "left-out" in why_not(invents, before, 0.1)
     assert "not finite" in why_not(check(1, math.nan), before, 0.1)
-    assert why_not(before, before, 0.1) == ""
+    assert "chance" in why_not(check(3, 0.41), before, 0.1)
+    assert "chance" in why_not(before, before, 0.1)
+    assert why_not(better, before, 0.1) == ""
 
 
 def test_a_check_survives_its_record():

@@ -25,6 +25,9 @@ from cryolithe.training.loop import batches_values, gather_for, smaller_cube
 from cryolithe.training.losses import cube_voxels
 from cryolithe.training.validation import Example, judge
 
+# Of the score, at least, that weights must gain: less was no gain by the truth (benchmarks/LOG.md).
+CHANCE = 0.03
+
 
 @dataclass(frozen=True)
 class Check:
@@ -118,6 +121,8 @@ def why_not(check: Check, before: Check, most_loss_db: float) -> str:
         return "what it gains on the other half it loses in left-out tilts"
     if check.anchor_db < before.anchor_db - most_loss_db:
         return f"it lost more than {most_loss_db:g} dB on simulated specimens"
+    if check.score < before.score + CHANCE * abs(before.score):
+        return f"it gains less than {CHANCE:.0%} on raw data, which may be chance"
     return ""
 
 
