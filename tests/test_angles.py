@@ -51,8 +51,14 @@ def test_first_column_is_read(put, content):
         (",3\n", "line 1"),
         ("5\n5\n5\n", "all 3 tilt angles are 5°"),
         ("-3,00\n0,50\n3,50\n# end\n", "holds '-3,00', which may have a decimal comma"),
+        ("-20,5 1 3,0\n-17,5 2 3,0\n", "holds '-20,5 1 3,0', which may have a decimal comma"),
+        ("-60,01\t3,0\n-57,02\t6,0\n", "may have a decimal comma"),
+        ("-60,01;3,0\n-57,02;6,0\n", "may have a decimal comma"),
+        ("-60,5\n-57,5\n0\n57,5\n", "holds '-60,5', which may have a decimal comma"),
+        ("-60\n-57,5\n-54,25\n", "holds '-57,5', which may have a decimal comma"),
         ("0\n" * 9, "all 9 tilt angles are 0°"),
         ("\n".join(str(a / 57.3) for a in range(-60, 61, 3)), "all 41 angles are within ±1.05°"),
+        ("-3\n3\n".encode("utf-16"), "found UTF-16; save it as UTF-8"),
         (b"\x89PNG\r\n\x00\x01", "found binary data"),
         ("1\n" * 600_000, "1200000 bytes, expected at most 1000000"),
     ],
@@ -64,6 +70,11 @@ def test_bad_files_are_refused_in_one_line(put, content, says):
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("between", [", ", ",\t", " ", ";", " , "])
+def test_columns_may_be_parted_by_commas_and_blanks(put, between):
+    assert read_angles_deg(put(f"-60.5{between}1\n-57{between}2\n0{between}3\n")) == (-60.5, -57.0, 0.0)
 
 
 def test_missing_file(tmp_path):

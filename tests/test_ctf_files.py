@@ -103,6 +103,8 @@ def test_ctffind_tells_the_microscope_too(tmp_path):
     assert ctf.microscope == Microscope(200.0, 2.26, 0.1)
     assert ctf.hand is None
     assert [image.phase_shift_deg for image in ctf.images] == pytest.approx([90.0] * 5, abs=0.01)
+    spaced = columns(CTFFIND, shift=math.pi / 2).replace("acceleration voltage", "acceleration\t voltage")
+    assert found(write(tmp_path, "spaced.txt", spaced)).microscope == ctf.microscope
     assert same(found(write(tmp_path, "five.txt", columns(CTFFIND, " 85.0 12.0 1500.0"))))
 
 

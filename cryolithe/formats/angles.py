@@ -21,6 +21,8 @@ FEWEST_COUNTED = 3  # fewer numbers in a row are no counting
 _BESIDE = (".rawtlt", ".tlt", "_TLT.txt")
 _WHOLE = re.compile(r"\+?\d{1,6}(\.0*)?")
 _COLUMNS = re.compile(r"[\s,;]+")
+_INTEGER = re.compile(r"[+-]?\d+")
+_BLANKS = re.compile(r"[\s;]+")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,(\d+)\s*")
 
 
@@ -58,26 +60,28 @@ def _read_lines(path: Path) -> tuple[float, ...]:
     angles: list[float] = []
     rows: list[list[str]] = []
     decimals: list[str] = []
-    example = ""
+    contents: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         content = line.partition("#")[0].strip()
         if not content:
             continue
         angles.append(_angle_deg(content, f"{path}, line {number}"))
-        example = example or content
+        contents.append(content)
         rows.append(_COLUMNS.split(content))
         comma = _DECIMAL_COMMA.fullmatch(content)
         decimals.append(comma.group(1) if comma else "")
+        first = _BLANKS.split(content)[0]
+        if first != content and _DECIMAL_COMMA.fullmatch(first):  # columns are parted by something else
+            raise _decimal_comma(path, content)
     if not angles:
         raise InputError(f"{path} holds no angle; expected one line per image with the tilt angle in degrees")
     # "-60,00" and the two columns "-60,1" look alike; but an index does not have equally many digits in every line.
     decimal = len(decimals) > 1 and bool(decimals[0]) and len({len(digits) for digits in decimals}) == 1
     _refuse_index_column(path, rows, decimal)
-    if decimal:
-        raise FileFormatError(
-            f"{path} holds '{example}', which may have a decimal comma; "
-            "write decimal points, and put blanks between columns"
-        )
+    # Where other lines are one whole number, there are no columns that a comma could part.
+    single = any(_INTEGER.fullmatch(content) for content in contents)
+    if decimal or (single and any(decimals)):
+        raise _decimal_comma(path, next(row for row, comma in zip(contents, decimals, strict=True) if comma))
     try:
         check_angles_deg(tuple(angles))
     except GeometryError as error:
@@ -88,6 +92,13 @@ def _read_lines(path: Path) -> tuple[float, ...]:
             "give degrees (not radians), and angles rather than transforms (.xf)"
         )
     return tuple(angles)
+
+
+def _decimal_comma(path: Path, example: str) -> FileFormatError:
+    return FileFormatError(
+        f"{path} holds '{printable(example)[:60]}', which may have a decimal comma; "
+        "write decimal points, and put blanks between columns"
+    )
 
 
 def angles_beside(tilts: Path) -> list[Path]:

@@ -24,9 +24,9 @@ _COLUMNS = re.compile(r"defocus\s*1", re.IGNORECASE)
 _ARETOMO = re.compile(r"defocus 1 \[A\]|dfHand")
 _NUMBER = r"\s*:\s*([-+.\deE]+)"
 _OF_MICROSCOPE = {
-    "voltage_kv": re.compile("acceleration voltage" + _NUMBER, re.IGNORECASE),
-    "spherical_aberration_mm": re.compile("spherical aberration" + _NUMBER, re.IGNORECASE),
-    "amplitude_contrast": re.compile("amplitude contrast" + _NUMBER, re.IGNORECASE),
+    "voltage_kv": re.compile(r"acceleration\s+voltage" + _NUMBER, re.IGNORECASE),
+    "spherical_aberration_mm": re.compile(r"spherical\s+aberration" + _NUMBER, re.IGNORECASE),
+    "amplitude_contrast": re.compile(r"amplitude\s+contrast" + _NUMBER, re.IGNORECASE),
 }
 
 

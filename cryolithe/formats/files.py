@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -133,6 +134,8 @@ def read_text(path: Path, kind: str, limit_bytes: int) -> str:
         FileFormatError: if it is too large, or binary.
     """
     content = read_small(path, kind, limit_bytes)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FileFormatError(f"{path} is not {kind}: expected text in UTF-8, found UTF-16; save it as UTF-8")
     if any(byte < 32 and byte not in _TEXT_CONTROLS for byte in content):
         raise FileFormatError(f"{path} is not {kind}: expected text, found binary data")
     # Comments may be in any old encoding; what matters is ASCII.
@@ -186,8 +189,11 @@ def printable(text: str) -> str:
 def finite_numbers(words: Iterable[str]) -> list[float] | None:
     """The numbers that ``words`` are; None where one of them is no number, or not finite."""
     try:
-        values = [float(word) for word in words]
+        given = list(words)
+        values = [float(word) for word in given]
     except ValueError:
+        return None
+    if any("_" in word for word in given):  # Python's float accepts 1_0
         return None
     return values if all(map(math.isfinite, values)) else None
 
