@@ -109,17 +109,14 @@ def _folder_facts(path: Path) -> list[Fact]:
         Fact("kind", "folder of tilt series"),
         Fact("series", len(entries)),
         Fact("stacks", [str(entry.tilts) for entry in entries], [entry.tilts.name for entry in entries[:MOST_LINES]]),
-        Fact(
-            "paired",
-            [{"stack": str(stack), **{what: str(file) for what, file in files.items()}} for stack, files in paired],
-            _paired_lines(paired),
-        ),
+        Fact("paired", [_paired_names(stack, files) for stack, files in paired], _paired_lines(paired)),
         Fact("problems", [entry.problem for entry in entries if entry.problem]),
         Fact("left_out", left_out, ", ".join(left_out[:MOST_LINES]) or "none"),
     ]
 
 
 def _paired_names(stack: Path, files: dict[str, Path]) -> dict[str, str]:
+    """The same for one stack, in plain values."""
     return {"stack": str(stack), **{what: str(file) for what, file in files.items()}}
 
 

@@ -181,18 +181,22 @@ def prepare_stack(
             on_image()
         return found
 
+    pixels: Path | NDArray[np.float32]
     if path is None:
-        held = np.empty((how.copies * geometry.tilts, *shape), dtype=np.float32)
-        return _measured(held, geometry, spreads(held.__setitem__), how)
-    try:
-        return _measured(path, geometry, _written(path, geometry, how.copies, spreads), how)
-    except OSError as error:
-        raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
+        pixels = np.empty((how.copies * geometry.tilts, *shape), dtype=np.float32)
+        found = spreads(pixels.__setitem__)
+    else:
+        pixels = path
+        try:
+            found = _written(path, geometry, how.copies, spreads)
+        except OSError as error:
+            raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
+    stack = PreparedStack(pixels, geometry, 1.0, float("inf"), how.copies)
+    return stack if how.standardise_stack else measured(stack, found)
 
 
-def measured_again(stack: PreparedStack, images: NDArray[np.float32]) -> PreparedStack:
-    """A stack whose images were changed into these, ``(tilts, y, x)``: with their own spread."""
-    spreads = [spread_of(np.asarray(image)) for image in images]
+def measured(stack: PreparedStack, spreads: list[Spread]) -> PreparedStack:
+    """A stack with what its images' spreads say of all."""
     sigma = float(np.sqrt(np.mean([spread.variance for spread in spreads])))
     return replace(stack, sigma=sigma, clip_level=defect_level(sigma, [spread.tail for spread in spreads]))
 
@@ -217,16 +221,6 @@ def _written(
     with os.fdopen(descriptor, "wb") as file:
         os.truncate(file.fileno(), copies * geometry.tilts * image_bytes)
         return spreads(lambda number, image: _write_at(file.fileno(), image, number * image_bytes))
-
-
-def _measured(
-    pixels: Path | NDArray[np.float32], geometry: TiltGeometry, spreads: list[Spread], how: Preparation
-) -> PreparedStack:
-    """A stack with what its images' spreads say of all."""
-    if how.standardise_stack:
-        return PreparedStack(pixels, geometry, 1.0, float("inf"))
-    sigma = float(np.sqrt(np.mean([spread.variance for spread in spreads])))
-    return PreparedStack(pixels, geometry, sigma, defect_level(sigma, [spread.tail for spread in spreads]), how.copies)
 
 
 def _each(work: Callable[[int], _T], count: int, workers: int) -> Iterator[_T]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from cryolithe.errors import ModelError
 from cryolithe.network.checkpoint import Model
 from cryolithe.noise_colour import LEAST_GAIN, MOST_GAIN, POINTS, Gain, filtered, has_colour, radial_power
+from cryolithe.reconstruction.defects import spread_of
 from cryolithe.reconstruction.fitting import image_workers_of
 from cryolithe.reconstruction.job import ResolvedJob
-from cryolithe.reconstruction.preparation import PreparedStack, measured_again, prepare_stack
+from cryolithe.reconstruction.preparation import PreparedStack, measured, prepare_stack
 
 # Images by which the colour is judged.
 MOST_LOOKED_AT = 12
@@ -74,12 +75,15 @@ def whitened(stack: PreparedStack, gain: Gain, path: Path | None = None) -> Prep
     made = images
     if path is not None:
         made = np.memmap(path, dtype="<f4", mode="w+", shape=images.shape)
+    spreads = []
     for number, image in enumerate(images):
         one = filtered(np.asarray(image), gain)
-        made[number] = one - one.mean(dtype=np.float64).astype(np.float32)
+        one = one - one.mean(dtype=np.float64).astype(np.float32)
+        made[number] = one
+        spreads.append(spread_of(one))
     if isinstance(made, np.memmap):
         made.flush()
-    return replace(measured_again(stack, made), pixels=stack.pixels if path is None else path, whitened=True)
+    return replace(measured(stack, spreads), pixels=stack.pixels if path is None else path, whitened=True)
 
 
 def colour_line(model: Model | None, stack: PreparedStack) -> str | None:
