@@ -8,7 +8,8 @@ stopped:
     a    ``doctor`` with its self-test, and all tests marked ``gpu``
     b    seconds from file to file and of the computation alone, peak memory, and each stage beside its roofline:
          41 x 256 x 256 -> 256 x 256 x 256 and 41 x 800 x 800 -> 400 x 800 x 800, networks and FBP, beside the
-         published program's times on an A100 (arXiv version of its paper, voxels 23:36, wavelets 3:07)
+         published program's times on an A100 (arXiv version of its paper, voxels 23:36, wavelets 3:07); once
+         41 x 2048 x 2048 -> 512 x 2048 x 2048 with ``default``
     big  41 x 4096 x 4096, binned by 2 -> 1024 x 2048 x 2048 with ``default``
     c    training: points per second of the bundled architectures, against loader threads, and simulated series per
          second against worker processes
@@ -92,6 +93,7 @@ CELLS = (
     Cell(*USUAL, ("--model", "default", "--precision", "bf16")),
     Cell(*USUAL, ("--model", "draft")),
     Cell(*SMALL, ("--method", "sirt")),
+    Cell((2048, 2048), 512, ("--model", "default"), 150.0, once=True),
 )
 BIG = (Cell((4096, 4096), 1024, ("--model", "default", "--bin", "2"), 540.0, once=True),)
 

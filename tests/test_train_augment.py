@@ -114,6 +114,37 @@ def test_rows_shift_by_interpolation():
     assert np.abs(augment.draw_shifts(1000, 0.5, np.random.default_rng(0))).max() <= 1.5
 
 
+def test_a_blur_keeps_the_mean_and_has_a_gaussians_spectrum():
+    constant = torch.full((2, 9, 12), 3.0)
+    torch.testing.assert_close(augment.blurred_rows(constant, 0.7), constant[:, : 9 - 2 * augment.BLUR_HALO])
+    waves = torch.cos(2 * torch.pi * 0.25 * torch.arange(400.0)).expand(1, 5, 400)
+    for sigma_px in (0.6, 0.9):
+        seen = augment.blurred_rows(waves, sigma_px)[0, 0, 10:-10]
+        # exp(-2 π² σ² k²) of a Gaussian; its samples at whole pixels differ where it is narrow
+        assert float((seen @ waves[0, 0, 10:-10]) / waves[0, 0, 10:-10].square().sum()) == pytest.approx(
+            float(np.exp(-2 * (np.pi * sigma_px * 0.25) ** 2)), abs=0.05
+        )
+
+
+@pytest.mark.parametrize("noiseless", [True, False])
+def test_a_blur_colours_noise_and_leaves_its_variance(noiseless):
+    series = make_series(Specimen(blob((12, 48, 64)), 10.0), ANGLES, Head(levels=1))
+    if not noiseless:
+        noise = np.random.default_rng(3).standard_normal((len(ANGLES), 48, 64)).astype(np.float32)
+        series = dataclasses.replace(series, images=torch.from_numpy(noise), noiseless=False)
+    change = AugmentSettings(blur_px=1.0, blur_chance=1.0, drop_chance=0)
+    config = small_config(augment=change, snr_db=(-40.0, -40.0), blocks=20)
+    network = build_network(config.network_config()).config
+    correlations = []
+    for seed in range(8):
+        rows = draw_run(series, config, network, np.random.default_rng(seed)).rows
+        assert float(rows.square().mean()) == pytest.approx(1, abs=0.1)
+        correlations.append(float((rows[:, :, 1:] * rows[:, :, :-1]).mean()))
+    # White noise is what the narrowest blurs leave; the widest take neighbours to exp(-1/4).
+    assert min(correlations) < 0.2
+    assert 0.5 < max(correlations) < 0.8
+
+
 def test_gain_changes_images_but_not_their_sign():
     rows = torch.ones(200, 1, 11)
     changed = augment.jitter_gain(rows, 0.1, 0.05, np.random.default_rng(0))

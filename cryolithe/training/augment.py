@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+# Rows that a blur takes at each end.
+BLUR_HALO = 2
 
 
 def drop_tilts(tilts: int, fewest: int, most_dropped: int, chance: float, rng: np.random.Generator) -> Indices:
@@ -94,6 +96,30 @@ def draw_shifts(tilts: int, std_px: float, rng: np.random.Generator) -> NDArray[
     """Residual misalignment along (y, x) of each image, none beyond three deviations, shape ``(2, tilts)``, pixels."""
     shifts = np.clip(rng.standard_normal((2, tilts)), -3, 3) * std_px
     return shifts.astype(np.float32)
+
+
+def blurred_rows(rows: torch.Tensor, sigma_px: float) -> torch.Tensor:
+    """Smooth each image by a Gaussian along x and y, as detectors and interpolation smooth noise.
+
+    Args:
+        rows: shape ``(tilts, rows + 2 BLUR_HALO, X)``.
+        sigma_px: its standard deviation, which its five samples hold up to 1 pixel.
+
+    Returns:
+        shape ``(tilts, rows, X)``; columns beyond the edges are taken for mirrored ones.
+    """
+    kernel = blur_kernel(sigma_px).to(rows.device)
+    padded = torch.nn.functional.pad(rows, (BLUR_HALO, BLUR_HALO), mode="reflect")
+    width, height = rows.shape[2], rows.shape[1] - 2 * BLUR_HALO
+    along_x = sum((float(weight) * padded[:, :, at : at + width] for at, weight in enumerate(kernel)), torch.zeros(()))
+    return sum((float(weight) * along_x[:, at : at + height] for at, weight in enumerate(kernel)), torch.zeros(()))
+
+
+def blur_kernel(sigma_px: float) -> torch.Tensor:
+    """Samples of a Gaussian at -BLUR_HALO...BLUR_HALO pixels, of sum 1."""
+    place = torch.arange(-BLUR_HALO, BLUR_HALO + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (place / max(sigma_px, 1e-3)).square())
+    return kernel / kernel.sum()
 
 
 def jitter_gain(rows: torch.Tensor, gain_std: float, shading_std: float, rng: np.random.Generator) -> torch.Tensor:

@@ -118,10 +118,12 @@ def draw_run(series: TrainingSeries, config: TrainConfig, network: NetworkConfig
     geometry = TiltGeometry(angles, series.geometry.image_shape)
     place = _draw_place(series, config, rng)
     shifts = augment.draw_shifts(len(keep), change.shift_px, rng) if change.shift_px else None
+    blur_px = rng.uniform(0, change.blur_px) if change.blur_px and rng.random() < change.blur_chance else 0.0
     halo = 0 if shifts is None else 1 + ceil(3 * change.shift_px)
+    blur_halo = augment.BLUR_HALO if blur_px and not series.noiseless else 0
 
-    row_count = network.rows + head.stride - 1 + head.stride * (place.blocks - 1) + 2 * halo
-    first_row = head.stride * (place.first - head.margin) - (network.rows - 1) // 2 - halo
+    row_count = network.rows + head.stride - 1 + head.stride * (place.blocks - 1) + 2 * (halo + blur_halo)
+    first_row = head.stride * (place.first - head.margin) - (network.rows - 1) // 2 - halo - blur_halo
     indices = reflected_rows(first_row, row_count, series.shape[1])
     if flip_y:
         indices = series.shape[1] - 1 - indices
@@ -130,7 +132,7 @@ def draw_run(series: TrainingSeries, config: TrainConfig, network: NetworkConfig
     rows = augment.shift_rows(rows, shifts[0], halo) if shifts is not None else rows
     if change.gain_std or change.shading_std:
         rows = augment.jitter_gain(rows, change.gain_std, change.shading_std, rng)
-    rows, scale = _with_noise(rows, series, config, rng)
+    rows, scale = _with_noise(rows, series, config, blur_px, rng)
 
     z = block_positions_px(series.shape[0], -head.margin, series.targets.shape[0], head.stride)[place.z_blocks]
     x = block_positions_px(series.shape[2], -head.margin, series.targets.shape[2], head.stride)[place.x_blocks]
@@ -219,18 +221,39 @@ def _read(
 
 
 def _with_noise(
-    rows: torch.Tensor, series: TrainingSeries, config: TrainConfig, rng: np.random.Generator
+    rows: torch.Tensor, series: TrainingSeries, config: TrainConfig, blur_px: float, rng: np.random.Generator
 ) -> tuple[torch.Tensor, float]:
-    """Rows with noise, of unit variance over the series, and what they were divided by."""
-    if series.noiseless:
-        snr_db = rng.uniform(*config.snr_db)
-    elif config.augment.extra_noise_db is not None:
-        snr_db = rng.uniform(*config.augment.extra_noise_db)
-    else:
-        return rows, 1.0
-    noise_std = series.image_std / 10 ** (snr_db / 20)
+    """Rows with noise, of unit variance over the series, and what they were divided by.
+
+    With a blur, the noise that is drawn is smoothed, or all that a noisy image holds.
+    """
+    rows, divisor = (rows, 1.0) if series.noiseless else _blurred(rows, blur_px)
+    decibels = config.snr_db if series.noiseless else config.augment.extra_noise_db
+    if decibels is None:
+        return rows, divisor
+    noise_std = series.image_std / 10 ** (rng.uniform(*decibels) / 20)
+    noise = _noise(rows, blur_px if series.noiseless else 0.0, rng)
     scale = float(np.hypot(series.image_std, noise_std))
-    return (rows + noise_std * _white_noise(rows, rng)) / scale, scale
+    return (rows + noise_std * noise) / scale, divisor * scale
+
+
+def _blurred(rows: torch.Tensor, blur_px: float) -> tuple[torch.Tensor, float]:
+    """Smoothed rows of the variance that they had, and what they were divided by."""
+    if not blur_px:
+        return rows, 1.0
+    smooth = augment.blurred_rows(rows, blur_px)
+    inner = rows[:, augment.BLUR_HALO : rows.shape[1] - augment.BLUR_HALO]
+    ratio = float(smooth.std() / inner.std().clamp_min(torch.finfo(torch.float32).tiny))
+    return (smooth / ratio, ratio) if ratio > 0 else (smooth, 1.0)
+
+
+def _noise(rows: torch.Tensor, blur_px: float, rng: np.random.Generator) -> torch.Tensor:
+    """Noise of unit variance like ``rows``, white or smoothed."""
+    if not blur_px:
+        return _white_noise(rows, rng)
+    tilts, height, width = rows.shape
+    more = _white_noise(rows.new_empty((tilts, height + 2 * augment.BLUR_HALO, width)), rng)
+    return augment.blurred_rows(more, blur_px) / float(augment.blur_kernel(blur_px).square().sum())
 
 
 def _white_noise(rows: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

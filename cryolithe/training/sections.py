@@ -153,6 +153,8 @@ class AugmentSettings(Section):
         gain_std: standard deviation of the gain of single images.
         shading_std: standard deviation of the gain's slope from the middle of an image to its edge.
         shift_px: standard deviation of the shift of single images, along x and y.
+        blur_chance: chance that a run is smoothed: the noise drawn for a plain series, whole images of another.
+        blur_px: largest standard deviation of the Gaussian, as detectors and interpolation smooth; 0 for none.
         extra_noise_db: range of the images' variance over that of white noise added to noisy images; None adds none.
     """
 
@@ -167,6 +169,8 @@ class AugmentSettings(Section):
     gain_std: float = Field(0.0, ge=0, le=0.5)
     shading_std: float = Field(0.0, ge=0, le=0.5)
     shift_px: float = Field(0.0, ge=0, le=2)
+    blur_chance: Chance = 0.5
+    blur_px: float = Field(0.0, ge=0, le=1)
     extra_noise_db: Range | None = None
 
 
