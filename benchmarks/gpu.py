@@ -185,8 +185,9 @@ def measure(cells: Sequence[Cell], save: Callable[[dict[str, Any]], None]) -> di
             found["cells"][cell.name] = measured
             print(cell.name, json.dumps(summary(measured)), sep="\n    ", flush=True)
             save(found)
-            for made in (output, output.with_suffix(".json")):
-                made.unlink(missing_ok=True)
+            # All of them: what a run that was stopped leaves is refused by the next.
+            for made in folder.glob("volume*"):
+                made.unlink()
     return found
 
 
