@@ -173,22 +173,26 @@ def measure(cells: Sequence[Cell], save: Callable[[dict[str, Any]], None]) -> di
         folder = Path(temporary)
         for cell in cells:
             stack = written(folder, cell.images)
-            output, report = folder / "volume.mrc", folder / "report.json"
-            report.unlink(missing_ok=True)
-            words = [str(ROOT / "benchmarks" / "gpu_cell.py"), str(report), *(["--once"] if cell.once else []), "--"]
-            words += [str(stack), str(stack.with_suffix(".tlt")), "-o", str(output), "--thickness", str(cell.depth)]
-            done = run([*words, "--device", "cuda", *cell.words], cell.seconds)
-            measured = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
-            if done["exit_code"] != 0:
-                measured["failed"] = done
-            measured["process_seconds"] = done["seconds"]
+            # A folder of its own: what a run that was stopped leaves is refused by the next.
+            with tempfile.TemporaryDirectory(dir=folder) as own:
+                measured = measured_cell(cell, stack, Path(own))
             found["cells"][cell.name] = measured
             print(cell.name, json.dumps(summary(measured)), sep="\n    ", flush=True)
             save(found)
-            # All of them: what a run that was stopped leaves is refused by the next.
-            for made in folder.glob("volume*"):
-                made.unlink()
     return found
+
+
+def measured_cell(cell: Cell, stack: Path, folder: Path) -> dict[str, Any]:
+    """One cell by a process of its own, whose volume and report go to an empty folder."""
+    report = folder / "report.json"
+    words = [str(ROOT / "benchmarks" / "gpu_cell.py"), str(report), *(["--once"] if cell.once else []), "--"]
+    words += [str(stack), str(stack.with_suffix(".tlt")), "-o", str(folder / "volume.mrc")]
+    done = run([*words, "--thickness", str(cell.depth), "--device", "cuda", *cell.words], cell.seconds)
+    measured: dict[str, Any] = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+    if done["exit_code"] != 0:
+        measured["failed"] = done
+    measured["process_seconds"] = done["seconds"]
+    return measured
 
 
 def summary(measured: dict[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,25 @@ def test_the_page_names_what_is_there():
     assert np.isclose(171_967_488, 1024 + 41 * 1024**2 * 4)
 
 
+def test_what_a_stopped_run_on_a_gpu_leaves_does_not_reach_the_next(monkeypatch):
+    seen = []
+
+    def stopped(words, seconds):
+        output = Path(words[words.index("-o") + 1])
+        seen.append(sorted(output.parent.iterdir()))
+        output.with_name("volume.mrc.partial").mkdir()
+        (output.parent / "volume.mrc.partial" / "rows").write_bytes(b"half")
+        return {"exit_code": None, "seconds": seconds, "output": "stopped"}
+
+    monkeypatch.setattr(gpu, "run", stopped)
+    cells = [gpu.Cell((16, 24), 8, ("--method", method)) for method in ("sirt", "fbp")]
+    saved = []
+    found = gpu.measure(cells, saved.append)
+    assert seen == [[], []]
+    assert [cell["failed"]["output"] for cell in found["cells"].values()] == ["stopped", "stopped"]
+    assert len(saved) == 2
+
+
 def test_a_dry_run_on_gpus_lists_every_part_and_every_test_that_it_names():
     found = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "gpu.py", "--dry-run"], capture_output=True, text=True, check=False
