@@ -55,7 +55,7 @@ class Law:
         return Law(*(factor * getattr(self, name) for name in MOMENTS))
 
 
-LAW = Law(total=0.14, unshared=0.55, mirrored=2.3)
+LAW = Law(total=0.076, unshared=0.7, mirrored=1.4)
 
 
 @dataclass(frozen=True)
