@@ -130,7 +130,7 @@ def rounded(value: float | None, name: str) -> Cell:
     """A mean as a cell: as many digits as mean something."""
     if value is None or not math.isfinite(value):
         return None
-    digits = {"resolution_angstrom": 1, "seconds": 1}.get(name, 3)
+    digits = {"resolution_angstrom": 1, "seconds": 1, "vacuum": 1, "brightest": 1}.get(name, 3)
     return f"{value:.{digits}f}"
 
 

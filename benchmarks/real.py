@@ -24,6 +24,7 @@ from baselines.topaz import Topaz, find_topaz
 from common import ROOT, Cell, Table, model_of, parser, read_arguments, record
 from measures import rounded
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, gaussian_filter
 from sheets import draw_sheet
 
 from cryolithe.cli import main as command
@@ -45,12 +46,15 @@ DATA = ROOT / "examples" / "needle"
 REACH_DEG = 60.0
 THRESHOLD = 0.5
 SEED = 60
+# The needle is where a volume of all tilts is above this share of its maximum in a plane across the axis, and this one
+# of that in all planes, as parts of it are faint; the vacuum begins so far from it.
+NEEDLE_SHARE, LEAST_SHARE, VACUUM_FROM_PX, VACUUM_SIGMA_PX = 0.15, 0.05, 6, 2.0
 QUICK_ITERATIONS = 10  # of SIRT; else they are chosen
 FBP, SIRT, N2N, TOPAZ = "FBP", "SIRT", "Noise2Noise U-Net", "Topaz-Denoise 3-D"
 GAUSSIAN = "FBP + Gaussian"
 COLUMNS = (
     "method, tilts", "width px", "depth px", "depth/width", "correlation beyond 60°", "likeness to all tilts dB",
-    "FSC of halves", "in the wedge", "wedge fill", "streaks", "seconds",
+    "FSC of halves", "in the wedge", "wedge fill", "streaks", "vacuum %", "brightest %", "seconds",
 )  # fmt: skip
 NOT_TESTED = ("any other real specimen", "a real cryo specimen: the needle is HAADF-STEM, with little noise")
 
@@ -174,6 +178,25 @@ def section(volume: NDArray[Any]) -> dict[str, float | None]:
         return {"width_px": None, "depth_px": None, "depth_over_width": None}
 
 
+def drawn_into_vacuum(volume: Array, reference: Array) -> dict[str, float]:
+    """What a volume shows beside the needle, where nothing is: rms and maximum of local means, in % of the needle.
+
+    Args:
+        volume: shape ``(z, y, x)``, dense = bright.
+        reference: of all tilts, the same shape: it tells where the needle is.
+
+    The median of the vacuum in each plane across the tilt axis is nothing: images have steps along the axis.
+    """
+    smooth = gaussian_filter(reference, VACUUM_SIGMA_PX)
+    level = np.maximum(NEEDLE_SHARE * smooth.max((0, 2), keepdims=True), LEAST_SHARE * smooth.max())
+    inside = smooth > level
+    vacuum = ~binary_dilation(inside, iterations=VACUUM_FROM_PX)
+    local = gaussian_filter(volume, VACUUM_SIGMA_PX)
+    nothing = np.ma.median(np.ma.masked_array(local, ~vacuum), axis=(0, 2)).filled(0.0)
+    above = 100 * (local - nothing[None, :, None]) / np.percentile((local - nothing[None, :, None])[inside], 90)
+    return {"vacuum": float(np.sqrt(np.mean(above[vacuum] ** 2))), "brightest": float(above[vacuum].max())}
+
+
 def judged(needle: Needle, made: Made, reference: Path, held_out: bool) -> dict[str, Any]:
     """All numbers of one volume; the stack of all tilts is the one that `reconstructed` wrote."""
     request = Request(
@@ -191,6 +214,7 @@ def judged(needle: Needle, made: Made, reference: Path, held_out: bool) -> dict[
     halves = found.halves.curves.mean if found.halves else {}
     return {
         **section(voxels(made.path)),
+        **drawn_into_vacuum(voxels(made.path), voxels(reference)),
         "correlation_beyond": found.reprojection.mean_correlation,
         "correlation_each": found.reprojection.correlation,
         "held_out": held_out,
@@ -209,7 +233,8 @@ def row_of(label: str, found: dict[str, Any]) -> list[Cell]:
     names = ("width_px", "depth_px", "depth_over_width")
     sizes = [rounded(found[name], "seconds" if name != names[2] else name) for name in names]
     seen = "" if found["held_out"] else " (seen)"
-    rest = ("likeness_db", "halves_measured", "halves_missing", "wedge_fill", "streak_index", "seconds")
+    rest = ("likeness_db", "halves_measured", "halves_missing", "wedge_fill", "streak_index", "vacuum",
+            "brightest", "seconds")  # fmt: skip
     return [label, *sizes, f"{found['correlation_beyond']:.4f}{seen}", *(rounded(found[name], name) for name in rest)]
 
 
@@ -306,9 +331,10 @@ def main() -> None:
         "with SIRT from all tilts as if it were the truth, which favours SIRT. FSC of halves: mean over shells, of "
         "volumes from every other tilt, in the measured region and in the wedge; it tells what repeats, not what is "
         "right, and is left out for Noise2Noise, which was trained on these halves. Wedge fill and streaks: compare "
-        f"with all tilts. SIRT: {iterations} iterations, σ of the "
-        f"Gaussian {found[f'{GAUSSIAN}, ±60°']['sigma_px']:g} of up to {SIGMAS_PX[-1]:g} voxels, both chosen from the "
-        f"halves. Noise2Noise: {f'{n2n.steps} steps on the halves' if n2n else 'left out'}. Topaz: "
+        "with all tilts. Vacuum: rms and maximum of local means where nothing is, in percent of the needle. SIRT: "
+        f"{iterations} iterations, σ of the Gaussian "
+        f"{found[f'{GAUSSIAN}, ±60°']['sigma_px']:g} of up to {SIGMAS_PX[-1]:g} voxels, both chosen from the halves. "
+        f"Noise2Noise: {f'{n2n.steps} steps on the halves' if n2n else 'left out'}. Topaz: "
         f"{f'topaz-em {topaz.version}, {topaz.model}, dense matter dark' if topaz else 'left out'}."
     )
     results = {

@@ -332,4 +332,6 @@ def test_real_runs_and_its_numbers_are_sane(tmp_path):
     assert found["FBP, all"]["depth_over_width"] == pytest.approx(1, abs=0.1)
     assert found["FBP, ±60°"]["depth_over_width"] > found["FBP, all"]["depth_over_width"] + 0.05
     assert found["FBP, all"]["correlation_beyond"] > found["FBP, ±60°"]["correlation_beyond"]
+    # ... and how much more it draws beside the needle.
+    assert found["FBP, ±60°"]["vacuum"] > found["FBP, all"]["vacuum"] > 0
     assert all((tmp_path / name).stat().st_size < 600_000 for name in ("real.png", "needle.quick.png"))
