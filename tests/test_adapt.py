@@ -22,7 +22,7 @@ from cryolithe.adapt import halves as adapt_halves
 from cryolithe.adapt import material as adapt_material
 from cryolithe.adapt import session as adapt_session
 from cryolithe.adapt.checking import Check, best_of, check_of_record, why_not
-from cryolithe.adapt.cubes import Cube, Draw, draw_cube, layout_of
+from cryolithe.adapt.cubes import Cube, Draw, draw_cube, layouts_of
 from cryolithe.adapt.halves import Half, HalfSeries, image_snr_db
 from cryolithe.adapt.spectrum import ShellSums, cube_loss, fit_balance
 from cryolithe.adapt.turned import EDGE_PX, turned_ball, turned_series
@@ -224,7 +224,7 @@ def test_what_cannot_be_is_refused_in_one_line(files, tmp_path):
 def test_the_back_projection_of_a_cube_is_that_of_the_volume(tmp_path):
     images = smooth_images()
     series = series_of(tmp_path, (noisy(images, 1), noisy(images, 2)))
-    layout = layout_of(series, CONFIG, (16, 16, 16), 0.4)
+    (layout,) = layouts_of([series], CONFIG, (16, 16, 16), 0.4)
     rows = torch.from_numpy(np.fromfile(tmp_path / "1.f32", "<f4").reshape(images.shape)) / series.halves[1].divisor
     whole = fbp(make_projector(TiltGeometry(ANGLES, SHAPE[1:]), (SHAPE[0], SHAPE[2])), rows).numpy()
     cube = draw_cube(series, layout, Draw(layout.training, half=0), np.random.default_rng(0))
@@ -242,7 +242,7 @@ def test_the_back_projection_of_a_cube_is_that_of_the_volume(tmp_path):
 def test_rows_held_back_are_never_read_for_learning(tmp_path, monkeypatch):
     images = smooth_images()
     series = series_of(tmp_path, (images, images))
-    layout = layout_of(series, CONFIG, (64, 48, 64), 0.25)
+    (layout,) = layouts_of([series], CONFIG, (64, 48, 64), 0.25)
     assert layout.training.stop == layout.held.start
     assert layout.held.stop == SHAPE[1]
     read = []
@@ -262,14 +262,14 @@ def test_rows_held_back_are_never_read_for_learning(tmp_path, monkeypatch):
 def test_larger_cubes_of_a_series_leave_as_many_rows_alone(tmp_path, height):
     """What is turned comes from larger cubes than those compared: never from rows that checks look at."""
     series = series_of(tmp_path, [smooth_images((height, SHAPE[2]))] * 2)
-    small, large = (layout_of(series, CONFIG, edges, 0.25) for edges in ((64, 48, 64), (64, 64, 64)))
+    small, large = (layouts_of([series], CONFIG, edges, 0.25)[0] for edges in ((64, 48, 64), (64, 64, 64)))
     assert large.training.stop <= small.training.stop
 
 
 def test_tilts_that_are_left_out_are_not_seen_and_are_asked_for(tmp_path):
     images = smooth_images()
     series = series_of(tmp_path, (images, images))
-    layout = layout_of(series, CONFIG, (16, 16, 16), 0.25)
+    (layout,) = layouts_of([series], CONFIG, (16, 16, 16), 0.25)
     cube = draw_cube(series, layout, Draw(layout.training, both_ends=3), np.random.default_rng(0))
     assert cube.run.rows.shape[0] == len(ANGLES) - 6
     assert cube.seen_deg == (ANGLES[3], ANGLES[-4])
@@ -324,9 +324,56 @@ def test_a_turned_volume_is_a_series_with_the_labs_noise_whose_truth_is_known(tm
 
 
 def test_a_series_that_is_too_small_is_refused(tmp_path):
-    images = np.random.default_rng(0).standard_normal((len(ANGLES), 20, 28))
-    with pytest.raises(InputError, match="too small to learn from"):
-        layout_of(series_of(tmp_path, (images, images)), CONFIG, (64, 48, 64), 0.25)
+    for height, count in ((20, 1), (14, 1), (14, 6)):
+        images = np.random.default_rng(0).standard_normal((len(ANGLES), height, 28))
+        several = [series_of(tmp_path, (images, images))] * count
+        with pytest.raises(InputError, match="too small to learn from"):
+            layouts_of(several, CONFIG, (64, 48, 64), 0.25)
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, [1]), (3, [1]), (4, [2]), (6, [1, 4]), (12, [2, 6, 10])])
+def test_of_series_without_room_for_two_parts_some_are_held_back_whole(tmp_path, count, held):
+    """One small series alone is refused; of several a quarter is for checks, whatever the others' size."""
+    small = series_of(tmp_path, [smooth_images((26, SHAPE[2]))] * 2)
+    (tmp_path / "large").mkdir()
+    large = series_of(tmp_path / "large", [smooth_images()] * 2)
+    with pytest.raises(InputError, match=r"too small to learn from.* with several series"):
+        layouts_of([small], CONFIG, (64, 48, 64), 0.25)
+    layouts = layouts_of([*[small] * (count - 1), large], CONFIG, (64, 48, 64), 0.25)
+    assert [number for number, layout in enumerate(layouts) if layout.held] == held
+    for layout in layouts:
+        assert {len(layout.training), len(layout.held)} == {0, layout.shape[1]}
+        part = layout.held or layout.training
+        for number in range(10):
+            draw_cube(small, layouts[0], Draw(layouts[0].held or layouts[0].training), np.random.default_rng(number))
+        assert layout.rows <= len(part)
+
+
+@pytest.mark.slow
+def test_small_series_teach_and_others_of_them_judge(tiny, tmp_path, monkeypatch):
+    """Through the command: which are held back is said, and only the others are learned from."""
+    images = specimen_images()[:, :26]
+    folder = tmp_path / "series"
+    folder.mkdir()
+    words = [
+        word
+        for number in range(4)
+        for word in write_series(folder, (90 - 4 * noisy(images, number)).astype(np.float32), ANGLES, f"ts{number}")
+    ]
+    model, output = tmp_path / "start.safetensors", tmp_path / "mine.safetensors"
+    write_model(model)
+    seen = []
+    real = adapt_session.draw_cube
+    monkeypatch.setattr(
+        adapt_session, "draw_cube", lambda series, *rest: (seen.append(series.name), real(series, *rest))[1]
+    )
+    fixed = ("--contrast", "dark", "--thickness", SHAPE[0], "--device", "cpu", "--precision", "fp32", "--steps", 12)
+    result = command(*words, "-o", output, "--model", model, *fixed)
+    assert result.exit_code in (0, 2), result.output
+    assert "ts2 is held back whole" in result.output
+    assert set(seen) == {"ts0", "ts1", "ts3"}
+    checks = json.loads((tmp_path / "mine.run" / "checks.json").read_text())
+    assert all(math.isfinite(check["fsc_half"]) for check in checks)
 
 
 def test_the_truth_has_the_least_loss(tmp_path):

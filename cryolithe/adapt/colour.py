@@ -23,11 +23,11 @@ def lab_gain(series: Sequence[HalfSeries], rows: Sequence[range]) -> Gain | None
 
     Args:
         series: of the lab; those in odd and even tilts tell nothing.
-        rows: of each, to look at.
+        rows: of each, to look at; none of those held back.
     """
     powers = []
     for one, chosen in zip(series, rows, strict=True):
-        if not one.of_frames:
+        if not one.of_frames or not chosen:
             continue
         even, odd = (half.rows(chosen.start, len(chosen)).numpy() for half in one.halves)
         tilts = np.unique(np.linspace(0, len(even) - 1, min(len(even), _MOST_IMAGES)).round().astype(int))

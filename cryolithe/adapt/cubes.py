@@ -18,7 +18,7 @@ from cryolithe.network.knowing import encode_known
 from cryolithe.sampling import Window, block_positions_px, pad_rows, point_columns, row_windows
 from cryolithe.training.augment import cut_range, flipped_angles_deg
 from cryolithe.training.dataset import Run
-from cryolithe.training.loop import smaller_cube
+from cryolithe.training.loop import FACE, smaller_cube
 
 # Voxels along each edge of what is compared, at least: fewer have no shells.
 FEWEST_VOXELS = 8
@@ -33,8 +33,8 @@ class Layout:
         network: of the network.
         blocks: of a cube along z, y, x.
         shape: voxels of the volume, ``(z, y, x)``.
-        training: rows that are learned from.
-        held: rows that checks look at.
+        training: rows that are learned from; none of a series that is held back whole.
+        held: rows that checks look at; none where other series are held back.
     """
 
     network: NetworkConfig
@@ -66,35 +66,73 @@ class Layout:
         return self.network.head.stride * (first_block + skipped + self.network.head.margin)
 
 
-def layout_of(series: HalfSeries, network: NetworkConfig, cube_px: Sequence[int], held_share: float) -> Layout:
-    """Divide a volume into rows to learn from and rows held back, and choose the cubes' size.
+def layouts_of(
+    series: Sequence[HalfSeries], network: NetworkConfig, cube_px: Sequence[int], held_share: float
+) -> list[Layout]:
+    """Divide volumes into rows to learn from and rows held back; where one is too small for that, hold back whole ones.
 
     Args:
-        series: the images.
+        series: the images of each.
         network: its head and rows.
         cube_px: largest edges of a cube, voxels.
-        held_share: part of the rows that is held back, at the end of y.
+        held_share: part of the rows that is held back, at the end of y, or of the series, evenly among them.
 
     Raises:
-        InputError: if the series is too small.
+        InputError: if a series is too small, or the only one has no room for two parts.
     """
+    parts = [_blocks(one, network, cube_px, 2) for one in series]
+    if min(map(min, parts)) >= 1 and all(_holds_shells(one, network) for one in parts):
+        return [_divided(_layout(*one, network), held_share) for one in zip(series, parts, strict=True)]
+    wholes = [_blocks(one, network, cube_px, 1) for one in series]
+    for one, blocks in zip(series, wholes, strict=True):
+        if len(series) == 1 or min(blocks) < 1 or not _holds_shells(blocks, network):
+            raise _too_small(one, network)
+    count = max(1, round(held_share * len(series)))
+    held = {int((number + 0.5) * len(series) / count) for number in range(count)}
+    layouts = []
+    for number, (one, blocks) in enumerate(zip(series, wholes, strict=True)):
+        layout = _layout(one, blocks, network)
+        rows = range(layout.shape[1])
+        layouts.append(replace(layout, held=rows) if number in held else replace(layout, training=rows))
+    return layouts
+
+
+def _blocks(series: HalfSeries, network: NetworkConfig, cube_px: Sequence[int], parts: int) -> tuple[int, int, int]:
+    """Blocks of a cube along z, y, x; each of so many parts of the rows holds one with the rows around it."""
     height, width = series.image_shape
-    shape = (series.depth, height, width)
     stride, margin = network.head.stride, network.head.margin
-    fits = [-(-size // stride) + 2 * margin for size in shape]
-    # Both parts hold a cube with the rows around it.
-    fits[1] = (height // 2 - (network.rows - 1) - (stride - 1)) // stride
-    blocks = [min(max(1, edge // stride), most) for edge, most in zip(cube_px, fits, strict=True)]
-    layout = Layout(network, (blocks[0], blocks[1], blocks[2]), shape, range(0), range(0))
-    if min(blocks) < 1 or min(layout.voxels) < FEWEST_VOXELS:
-        least = 2 * (FEWEST_VOXELS + network.rows + stride * (2 * margin + blocks[1] - layout.inner[1]))
-        raise InputError(
-            f"{series.name}: a volume of {' x '.join(map(str, shape))} voxels (z, y, x) is too small to learn from: "
-            f"give one of {FEWEST_VOXELS} or more along z and x and about {least} along y, or bin less"
-        )
-    needed = layout.rows + stride - 1  # wherever blocks begin
+    z, x = (-(-size // stride) + 2 * margin for size in (series.depth, width))
+    y = (height // parts - (network.rows - 1) - (stride - 1)) // stride
+    z, y, x = (min(max(1, edge // stride), most) for edge, most in zip(cube_px, (z, y, x), strict=True))
+    return z, y, x
+
+
+def _layout(series: HalfSeries, blocks: tuple[int, int, int], network: NetworkConfig) -> Layout:
+    height, width = series.image_shape
+    return Layout(network, blocks, (series.depth, height, width), range(0), range(0))
+
+
+def _holds_shells(blocks: tuple[int, int, int], network: NetworkConfig) -> bool:
+    return min(Layout(network, blocks, (0, 0, 0), range(0), range(0)).voxels) >= FEWEST_VOXELS
+
+
+def _divided(layout: Layout, held_share: float) -> Layout:
+    """The end of y is held back."""
+    height = layout.shape[1]
+    needed = layout.rows + layout.network.head.stride - 1  # wherever blocks begin
     held = min(height - needed, max(needed, round(held_share * height)))
     return replace(layout, training=range(height - held), held=range(height - held, height))
+
+
+def _too_small(series: HalfSeries, network: NetworkConfig) -> InputError:
+    head, shape = network.head, (series.depth, *series.image_shape)
+    faces = 2 * FACE if network.trunk_reach else 0
+    least = FEWEST_VOXELS + network.rows + head.stride * (2 * head.margin + faces)
+    return InputError(
+        f"{series.name}: a volume of {' x '.join(map(str, shape))} voxels (z, y, x) is too small to learn from: give "
+        f"{FEWEST_VOXELS} or more along z and x, and about {2 * least} along y, or {least} with several series, of "
+        "which some are held back whole; or bin less"
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from cryolithe.adapt.anchor import anchor_series, cells_maker
 from cryolithe.adapt.checking import cube_volume, half_curves, mean_of
 from cryolithe.adapt.colour import joined, lab_gain, white_series
 from cryolithe.adapt.config import AdaptConfig, anchor_config
-from cryolithe.adapt.cubes import Cube, Draw, Layout, draw_cube, layout_of
+from cryolithe.adapt.cubes import Cube, Draw, Layout, draw_cube, layouts_of
 from cryolithe.adapt.halves import HalfSeries, image_snr_db
 from cryolithe.adapt.spectrum import Balance, fit_balance
 from cryolithe.errors import InputError
@@ -95,6 +95,11 @@ class Material:
     examples: Sequence[Example]
     held_before: Sequence[Cube] | None = None
 
+    @property
+    def learned(self) -> list[int]:
+        """Numbers of the series that are learned from, all or in part."""
+        return with_rows([layout.training for layout in self.layouts])
+
 
 def with_white_noise(work: Adaptation) -> tuple[Adaptation, Sequence[Cube] | None]:
     """With the noise of the lab's images made white, and its cubes as they were, if the network knows more then.
@@ -125,26 +130,36 @@ def with_white_noise(work: Adaptation) -> tuple[Adaptation, Sequence[Cube] | Non
 
 def _layouts(work: Adaptation) -> list[Layout]:
     config, network = work.config, work.model.network.config
-    layouts = [layout_of(one, network, config.cube_px, config.held_share) for one in work.series]
+    layouts = layouts_of(work.series, network, config.cube_px, config.held_share)
     shape = tuple(min(layout.blocks[axis] for layout in layouts) for axis in range(3))
     edges = [count * network.head.stride for count in shape]
     # Sums over shells need cubes of one shape.
-    return [layout_of(one, network, edges, config.held_share) for one in work.series]
+    return layouts_of(work.series, network, edges, config.held_share)
+
+
+def with_rows(parts: Sequence[range]) -> list[int]:
+    """Numbers of the series that have such rows."""
+    return [number for number, rows in enumerate(parts) if rows]
 
 
 def prepare(work: Adaptation) -> Material:
     """Divide the series, fit the scale, simulate."""
     config, network, place = work.config, work.model.network, work.place
     layouts = _layouts(work)
+    learned = with_rows([layout.training for layout in layouts])
+    if len(learned) < len(layouts):
+        names = [one.name for number, one in enumerate(work.series) if number not in learned]
+        verb = "is" if len(names) == 1 else "are"
+        work.watcher.note(f"Series without room for two parts: {', '.join(names)} {verb} held back whole")
     window = network.config.input.ramp_window
     work.watcher.stage("Looking at the series", FIT_CUBES)
     fit = []
     with torch.no_grad():
         on_device = copy.deepcopy(network).to(place.device)
-        for number in range(max(FIT_CUBES, len(layouts))):
-            chosen = number % len(layouts)
+        for number in range(max(FIT_CUBES, len(learned))):
+            chosen = learned[number % len(learned)]
             rng = np.random.default_rng([config.seed, _FIT_STREAM, number])
-            how = Draw(layouts[chosen].training, half=number // len(layouts) % 2, own=True)
+            how = Draw(layouts[chosen].training, half=number // len(learned) % 2, own=True)
             cube = draw_cube(work.series[chosen], layouts[chosen], how, rng)
             fit.append((cube, cube_volume(on_device, cube, place).cpu()))
             work.watcher.advance(1)
@@ -155,10 +170,11 @@ def prepare(work: Adaptation) -> Material:
             f"({balance.deviations:.1f} sigma where it is clearest, expected {LEAST_DEVIATIONS:g} or more), so that "
             "one cannot teach the other; check that they are halves of one series, and the angles, axis and alignment"
         )
-    turned = [layout_of(one, network.config, config.turned_px, config.held_share) for one in work.series]
+    turned = layouts_of(work.series, network.config, config.turned_px, config.held_share)
     noise_rows = [_noise_rows(layout.training) for layout in layouts]
-    lab = (work.series[0], noise_rows[0], image_snr_db(work.series[0], noise_rows[0]))
-    training = anchor_config(config, network.config, work.series[0].halves[0], lab[2])
+    first = work.series[learned[0]]
+    lab = (first, noise_rows[learned[0]], image_snr_db(first, noise_rows[learned[0]]))
+    training = anchor_config(config, network.config, first.halves[0], lab[2])
     work.watcher.stage("Simulating specimens", config.anchors + 1)
     cells = cache(partial(cells_maker, training, work.library))
     anchors = []
@@ -176,10 +192,11 @@ def _noise_rows(training: range) -> range:
 
 
 def _held_cubes(work: Adaptation, layouts: Sequence[Layout]) -> list[Cube]:
-    """Cubes of the rows held back: one half with all of its tilts, the other without those at the ends, in turn."""
+    """Cubes of what is held back: one half with all of its tilts, the other without those at the ends, in turn."""
     cubes = []
-    for number in range(max(work.config.held_cubes, 2 * len(layouts))):
-        chosen = number // 2 % len(layouts)
+    held = with_rows([layout.held for layout in layouts])
+    for number in range(max(work.config.held_cubes, 2 * len(held))):
+        chosen = held[number // 2 % len(held)]
         series = work.series[chosen]
         ends = max(1, round(ENDS * len(series.halves[0].tilts))) if number % 2 else 0
         rng = np.random.default_rng([work.config.seed, _HELD_STREAM, number])

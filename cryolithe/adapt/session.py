@@ -134,7 +134,7 @@ def _batches(work: Adaptation, made: Material, first_step: int) -> Generator[lis
         batch: list[Lesson] = []
         for number in range(config.own_runs):
             rng = np.random.default_rng([config.seed, _CUBE_STREAM, step, number])
-            chosen = int(rng.integers(len(work.series)))
+            chosen = made.learned[int(rng.integers(len(made.learned)))]
             layout = made.layouts[chosen]
             how = Draw(layout.training, cut=config.wedge_chance, flip=config.flip_chance)
             batch.append(draw_cube(work.series[chosen], layout, how, rng))
@@ -145,7 +145,7 @@ def _batches(work: Adaptation, made: Material, first_step: int) -> Generator[lis
         seed = (config.seed, _TURN_STREAM, step)
         rng = np.random.default_rng(seed)
         if config.turned_weight and rng.random() < config.turned_chance:
-            chosen = int(rng.integers(len(work.series)))
+            chosen = made.learned[int(rng.integers(len(made.learned)))]
             layout = made.turned_layouts[chosen]
             cube = draw_cube(work.series[chosen], layout, Draw(layout.training), rng)
             batch.append(Turned(cube, chosen, (*seed, 1)))

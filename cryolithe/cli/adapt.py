@@ -66,9 +66,10 @@ def command(
     with the series' noise, so that nothing is forgotten. Where halves of frames show that the noise is coloured, images
     are filtered so that it is white, if the model then knows more; the model does so with other series of that noise.
 
-    A quarter of each series' rows is held back. There the model is checked against raw data that it did not see: the
-    other half, and left-out tilts; and on simulated specimens. The best of the checked weights are written, or none,
-    with exit code 2, if all of them are worse than the model was.
+    A quarter of each series' rows is held back (of series that are too small for that, a quarter of them). There the
+    model is checked against raw data that it did not see: the other half, and left-out tilts; and on simulated
+    specimens. The best of the checked weights are written, or none, with exit code 2, if all of them are worse than
+    the model was.
 
     The folder NAME.run holds the state, the checks (checks.json, fsc.png) and tables. Ctrl-C saves the state and leaves
     with exit code 130; --resume goes on.
