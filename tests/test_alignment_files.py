@@ -333,3 +333,13 @@ def test_warp_s_images_must_be_those_of_the_stack(project):
         read_warp(write_warp(project), 19, PIXEL)
     with pytest.raises(InputError, match="give --pixel-size"):
         read_warp(write_warp(project), 20, None)
+
+
+@pytest.mark.parametrize("text", ["1,1\n1,1\n", "-0,5\n", "0,0 0,0"])
+def test_x_axis_tilts_with_decimal_commas_are_no_whole_degrees(tmp_path, text):
+    path = tmp_path / "ts.xtilt"
+    path.write_text(text)
+    with pytest.raises(InputError, match="may have a decimal comma"):
+        read_x_tilt_deg(path)
+    path.write_text("-0.5, -0.5,-0.5\n")
+    assert read_x_tilt_deg(path) == -0.5

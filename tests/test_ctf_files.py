@@ -196,6 +196,16 @@ def test_relion_is_matched_by_angles(tmp_path, order):
     assert same(found(listing, SeriesImages("ts.mrc", 4, (0, 1, 2, 3), ANGLES[1:])), WANTED[1:])
 
 
+def test_a_voltage_that_cannot_be_read_is_no_missing_one(tmp_path):
+    """What is not told is taken as 300 kV."""
+    listing = relion(tmp_path)
+    listing.write_text(listing.read_text().replace("200.0", "200,0"))
+    with pytest.raises(InputError, match="expected a number for rlnVoltage, found '200,0'"):
+        found(listing)
+    listing.write_text(listing.read_text().replace("200,0", "None"))
+    assert found(listing).microscope == Microscope(None, 1.4, 0.1)
+
+
 def test_warp_has_grids_over_the_images(tmp_path):
     ctf = found(warp(tmp_path))
     assert same(ctf)

@@ -11,6 +11,7 @@ from plain_mrc import new_mrc
 from test_known import awake_network
 from tiny_series import ANGLES, CONFIG, made, noise, refused, run, tree, voxels, write_model, write_series
 
+from cryolithe.formats.cells import UnreadableCellError
 from cryolithe.formats.doses import read_exposures
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.known import FACTS
@@ -194,7 +195,8 @@ def test_doses_of_an_mdoc_without_sums_follow_its_times(tmp_path):
     path.write_text("\n".join(lines).replace("DateTime", "Time"))
     assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) is None
     path.write_text("\n".join(lines).replace("2.5", "much"))
-    assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) is None
+    with pytest.raises(UnreadableCellError, match="expected a number for ExposureDose, found 'much'"):
+        read_exposures(path, "ts.mrc")
 
 
 STAR = """data_TS_1
@@ -226,6 +228,56 @@ def test_a_table_of_relion_tells_dose_and_defocus(folder):
     assert record(folder)["defocus_um"] == pytest.approx(3.1)
     refused(folder, (*words, "-o", folder / "x.mrc", "--defocus", 5), "--defocus 5 µm", "3.10 µm")
     made(*words, "-o", folder / "y.mrc", "--defocus", 3.2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        (" 30000 ", " 30000,5 ", "expected a number for rlnDefocusU, found '30000,5'"),
+        (" 15 3", " 1D+01 3", "expected a number for rlnMicrographPreExposure, found '1D+01'"),
+        (" 15 3", " 1_5 3", "expected a number for rlnMicrographPreExposure, found '1_5'"),
+        (" 15 3", " -15 3", "rlnMicrographPreExposure holds -15, but no dose can be below 0"),
+        (" 15 3", " None 3", "rlnMicrographPreExposure is told for 10 of 11 images"),
+    ],
+)
+def test_cells_that_cannot_be_read_are_named_and_refused_where_they_are_needed(folder, old, new, found):
+    """A volume without them is made, and says so; one that is to be weighed by them is not."""
+    path = star(folder)
+    assert path.read_text().count(old)
+    path.write_text(path.read_text().replace(old, new, 1))
+    words = (folder / "ts.mrc", "--star", path, "--model", folder / "knows.safetensors", *QUICK)
+    result = made(*words, "-o", folder / "out.mrc")
+    assert f"doses and defocus are taken for not told: {path}: {found}" in result.stderr
+    assert "not known: CTF, defocus, dose" in result.stderr
+    for more in (("--dose-weight",), ("--dose", path)):
+        refused(folder, (*words, *more, "-o", folder / "x.mrc"), found)
+
+
+def test_cells_that_tell_nothing_are_no_error(folder):
+    path = star(folder)
+    lines = path.read_text().splitlines()
+    for nothing in ("None", "<NULL>", "nan", "0"):
+        rows = [
+            " ".join([*line.split()[:5], nothing, *line.split()[6:]]) if len(line.split()) == 8 else line
+            for line in lines
+        ]
+        path.write_text("\n".join(rows) + "\n")
+        told = read_exposures(path, "ts.mrc")
+        assert (told.doses, told.defocus_um) == ((), pytest.approx(3.1))
+
+
+def test_an_mdoc_beside_the_stack_that_cannot_be_read_is_no_missing_one(folder):
+    path = mdoc(folder, DOSES, "ts.mrc.mdoc")
+    path.write_text(path.read_text().replace("PriorRecordDose = 15.0", "PriorRecordDose = 15,0"))
+    words = (folder / "ts.mrc", folder / "ts.tlt", "--method", "fbp", "--thickness", 12, "--dose-weight")
+    refused(folder, (*words, "-o", folder / "x.mrc"), "expected a number for PriorRecordDose, found '15,00000'")
+
+
+def test_lists_of_warp_of_another_length_are_refused(tmp_path):
+    path = tmp_path / "ts.xml"
+    path.write_text("<TiltSeries><Angles>-3 0 3</Angles><Dose>0 3</Dose></TiltSeries>")
+    with pytest.raises(UnreadableCellError, match="Dose holds 2 numbers for 3 angles"):
+        read_exposures(path, "ts.mrc")
 
 
 def test_files_of_warp_tell_doses(tmp_path):

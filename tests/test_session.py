@@ -287,6 +287,24 @@ def test_a_series_of_single_images_is_that_of_their_stack(tmp_path):
     assert "names images of the stack Tilts/TS_1.mrc; give that stack, and --star" in stacked.stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("1.50 5.0 10\nTS_3", "1.50 5,0 10\nTS_3", "expected a number for rlnTomoTiltSeriesPixelSize, found '5,0'"),
+        ("1.50 5.0 10\nTS_3", "1.50 -5 10\nTS_3", "rlnTomoTiltSeriesPixelSize of row 2 is -5, expected a positive"),
+        ("1.50 5.0 10\nTS_3", "1.50 5.0 1D+01\nTS_3", "expected a number for rlnTomoSizeZ, found '1D+01'"),
+    ],
+)
+def test_a_size_that_cannot_be_read_is_the_problem_of_its_series(tmp_path, old, new, found):
+    """It is not taken for one that nobody told: the pixel size of the header could be another."""
+    star = project(tmp_path)
+    star.write_text(STAR.replace(old, new))
+    first, second, third = read_tomogram_star(star)
+    assert found in second.problem
+    assert (first.problem, third.problem) == ("", "")
+    assert first.settings["pixel_size"] == "5.0"
+
+
 @pytest.mark.parametrize(("flags", "thickness"), [({}, 10), ({"bin": 4}, 2), ({"thickness": 7}, 7)])
 def test_the_depth_of_relions_table_is_that_of_the_volume(flags, thickness, tmp_path):
     tasks, _ = find_tasks(Session(project(tmp_path)), flags, {}, "")

@@ -59,7 +59,14 @@ def read_tilts_deg(path: PathLike, what: str) -> tuple[float, ...]:
         FileFormatError: if there is something else than numbers.
     """
     path = Path(path)
-    words = read_text(path, f"a file of {what}", LIMIT_BYTES).replace(",", " ").split()
+    text = read_text(path, f"a file of {what}", LIMIT_BYTES)
+    for word in text.split():
+        if "," in word.strip(",") and "." not in word:
+            raise FileFormatError(
+                f"{path} holds '{printable(word)[:40]}', which may have a decimal comma; write decimal points, and a "
+                "space between numbers"
+            )
+    words = text.replace(",", " ").split()
     values = tuple(number(word) for word in words)
     for word, value in zip(words, values, strict=True):
         if not math.isfinite(value):

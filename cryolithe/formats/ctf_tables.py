@@ -17,6 +17,7 @@ from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import FileFormatError, SettingsError
 from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table, series_facts
 from cryolithe.formats.alignment_warp import warp_number, warp_numbers, warp_series
+from cryolithe.formats.cells import told_number
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import StarTable, read_star
 
@@ -116,7 +117,4 @@ def _image(path: Path, u_um: float, v_um: float, angle_deg: float, shift_deg: fl
 def _number(listed: dict[str, str], table: StarTable, column: str) -> float | None:
     """A number of the series, from the table that lists it or the first of its images."""
     text = listed.get(column) or (table.value(column, 0) if column in table else "")
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    return told_number(table.path, column, text)

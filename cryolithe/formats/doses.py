@@ -3,12 +3,11 @@
 SerialEM writes PriorRecordDose, or else the dose of each image (ExposureDose) and its time; RELION has
 rlnMicrographPreExposure; Warp has Dose in its .xml and wrpDose in .tomostar files, which may count half or all of the
 image's own exposure. Which image a dose is of is told by the tilt angle: files list their images in different orders,
-and stacks lack some of them. A file that does not tell doses is no error.
+and stacks lack some of them. A file that does not tell doses is no error; one whose doses cannot be read is.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ from xml.parsers import expat
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table
+from cryolithe.formats.cells import UnreadableCellError, told_number, told_numbers
 from cryolithe.formats.files import PathLike, read_text
 from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
 from cryolithe.formats.reading import Reading
@@ -94,11 +94,12 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
 
     Raises:
         InputError: if the file cannot be read, or is none of these.
+        UnreadableCellError: if it tells doses or a defocus that cannot be.
     """
     path = Path(path)
     ending, reading = path.suffix.lower(), reading or Reading()
     if ending == ".mdoc":
-        return _of_mdoc(reading(read_mdoc_text, path))
+        return _of_mdoc(path, reading(read_mdoc_text, path))
     if ending == ".star":
         return _of_relion(find_series_table(path, tilts_name, reading), tilts_name, reading)
     if ending == ".xml":
@@ -112,7 +113,11 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
 
 
 def doses_beside(tilts: Path, named: Iterable[Path | None], reading: Reading) -> Path | None:
-    """The .mdoc beside a stack that tells doses, where none of the files that are named for it does; else None."""
+    """The .mdoc beside a stack that tells doses, where none of the files that are named for it does; else None.
+
+    Raises:
+        UnreadableCellError: if one of them tells doses that cannot be read.
+    """
     if any(_tells(path, tilts.name, reading) for path in named if path is not None):
         return None
     return next((path for path in mdocs_beside(tilts) if _tells(path, tilts.name, reading)), None)
@@ -121,21 +126,26 @@ def doses_beside(tilts: Path, named: Iterable[Path | None], reading: Reading) ->
 def _tells(path: Path, tilts_name: str, reading: Reading) -> bool:
     try:
         return bool(read_exposures(path, tilts_name, reading).doses)
+    except UnreadableCellError:
+        raise
     except InputError:
         return False
 
 
-def _of_mdoc(made: MdocText) -> Exposures:
+def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     angles = tuple(angle for angle in made.angles_deg if angle is not None)
     if len(angles) != len(made.places):
         return Exposures()
-    before = [_number(facts.get("priorrecorddose")) for facts in made.facts]
-    known = [dose for dose in before if dose is not None]
-    if len(known) == len(angles) and any(known):
-        return Exposures(angles, tuple(known))
-    own = [_number(facts.get("exposuredose")) for facts in made.facts]
+    before, own = (
+        [told_number(path, name, facts.get(name.lower())) for facts in made.facts]
+        for name in ("PriorRecordDose", "ExposureDose")
+    )
+    known = _usable(path, "PriorRecordDose", [dose for dose in before if dose is not None])
+    if len(known) == len(angles):
+        return Exposures(angles, known)
     times = [_time(facts.get("datetime")) for facts in made.facts]
-    doses, moments = [d for d in own if d], [t for t in times if t is not None]
+    doses = _usable(path, "ExposureDose", [d for d in own if d])
+    moments = [t for t in times if t is not None]
     if not angles or len(doses) != len(angles) or len(set(moments)) != len(angles):
         return Exposures(angles)
     total, sums = 0.0, [0.0] * len(angles)
@@ -159,11 +169,10 @@ def _of_relion(path: Path, tilts_name: str, reading: Reading) -> Exposures:
 
 
 def _of_table(table: StarTable, angle: str, dose: str, sign: float) -> Exposures:
-    """Angles times a sign, and doses if all of them can be read and not all are 0."""
+    """Angles times a sign, and doses unless all are 0."""
     angles = tuple(sign * value for value in _column(table, angle))
-    doses = _column(table, dose)
-    usable = any(doses) and min(doses) >= 0 and len(doses) == len(angles)
-    return Exposures(angles, tuple(doses) if usable else ())
+    doses = _usable(table.path, dose, _column(table, dose))
+    return Exposures(angles, doses if len(doses) == len(angles) else ())
 
 
 def _of_warp(path: Path) -> Exposures:
@@ -174,11 +183,14 @@ def _of_warp(path: Path) -> Exposures:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, expat.ExpatError, ValueError) as error:
         raise FileFormatError(f"{path} is not an XML file") from error
-    angles, doses = (_words(root.findtext(name)) for name in ("Angles", "Dose"))
+    angles, doses = (told_numbers(path, name, (root.findtext(name) or "").split()) for name in ("Angles", "Dose"))
+    if doses and len(doses) != len(angles):
+        raise UnreadableCellError(
+            f"{path}: Dose holds {len(doses)} numbers for {len(angles)} angles; expected one for each"
+        )
     defocus = root.find("CTF/Param[@Name='Defocus']")
-    found = None if defocus is None else _number(defocus.get("Value"))
-    usable = any(doses) and len(doses) == len(angles) and min(doses) >= 0
-    return Exposures(tuple(-angle for angle in angles), tuple(doses) if usable else (), found or None)
+    found = None if defocus is None else told_number(path, "Defocus", defocus.get("Value"))
+    return Exposures(tuple(-angle for angle in angles), _usable(path, "Dose", doses), found or None)
 
 
 def _matched(wanted: Sequence[float], told: Sequence[float]) -> list[int] | None:
@@ -194,24 +206,17 @@ def _matched(wanted: Sequence[float], told: Sequence[float]) -> list[int] | None
 
 
 def _column(table: StarTable, name: str) -> list[float]:
-    """The numbers of a column; none where it is not there or holds anything else."""
-    try:
-        return [float(value) for value in table.numbers(name)]
-    except InputError:
-        return []
+    """The numbers of a column; none where it is not there or tells nothing."""
+    return told_numbers(table.path, name, table.text(name)) if name in table else []
 
 
-def _words(text: str | None) -> list[float]:
-    values = [_number(word) for word in (text or "").split()]
-    return [value for value in values if value is not None] if None not in values else []
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+def _usable(path: Path, name: str, doses: Sequence[float]) -> tuple[float, ...]:
+    """Doses of which any is other than 0, as tables have it where nobody knows; else none."""
+    if min(doses, default=0.0) < 0:
+        raise UnreadableCellError(
+            f"{path}: {name} holds {min(doses):g}, but no dose can be below 0 e/Å²; mend the file"
+        )
+    return tuple(doses) if any(doses) else ()
 
 
 def _time(text: str | None) -> datetime | None:

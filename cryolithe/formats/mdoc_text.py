@@ -1,7 +1,7 @@
 """What is needed of SerialEM's .mdoc files, whatever else stands in them.
 
 Only the lines ``[ZValue = N]``, ``TiltAngle = A`` and the tilt axis in a title can make a file unusable; doses and
-times that cannot be read are as if they were not there. Real files have titles broken over two lines, paths in old
+times are kept as texts. Real files have titles broken over two lines, paths in old
 encodings and names with ``=`` in them, at which the package mdocfile stops.
 """
 

@@ -6,11 +6,11 @@ value is kept as it is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
+from cryolithe.formats.cells import UnreadableCellError, told_number
 from cryolithe.formats.files import PathLike, printable, replacing
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
@@ -45,9 +45,13 @@ def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[
         series = _found(path, table.value(SERIES, row))
         stack, problem = _stack(table, row, series, reading)
         settings = {"star": str(series)}
-        if _positive(table, PIXEL, row):
+        try:
+            pixel, depth = (_positive(table, tag, row) for tag in (PIXEL, DEPTH))
+        except UnreadableCellError as error:
+            pixel = depth = None
+            problem = problem or str(error)
+        if pixel:
             settings["pixel_size"] = table.value(PIXEL, row)
-        depth = _positive(table, DEPTH, row)
         entries.append(SeriesEntry(row + 1, stack, None, None, settings, name, problem, depth))
     if not entries:
         raise InputError(f"{path} names no tilt series: its table data_global is empty")
@@ -197,12 +201,11 @@ def _images(series: Path, name: str, reading: Reading) -> list[str]:
 
 
 def _positive(table: StarTable, tag: str, row: int) -> float | None:
-    """A number of the table, or None where it is not told."""
-    try:
-        value = float(table.value(tag, row)) if tag in table else 0.0
-    except ValueError:
-        return None
-    return value if value > 0 and math.isfinite(value) else None
+    """A positive number of the table, or None where it is not told."""
+    value = told_number(table.path, tag, table.value(tag, row)) if tag in table else None
+    if value is not None and value < 0:
+        raise UnreadableCellError(f"{table.path}: {tag} of row {row + 1} is {value:g}, expected a positive number")
+    return value or None
 
 
 def _found(star: Path, name: str) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cryolithe.errors import InputError, SettingsError
+from cryolithe.formats.cells import UnreadableCellError
 from cryolithe.formats.doses import Exposures, doses_beside, read_exposures
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS, treated_ctf, weighted_doses
@@ -114,7 +115,7 @@ def told_facts(
     sources = {"ctf": state_source} if state is not None else {}
     doses = defocus = thickness = None
     if {"dose", "defocus"} & set(taken):
-        doses, defocus = _exposures(files, settings, taken, sources)
+        doses, defocus = _exposures(files, settings, taken, sources, notes)
     if defocus is None and made.defocus_um is not None:
         defocus, sources["defocus"] = made.defocus_um, f"--ctf {settings.ctf}"
     if settings.specimen_thickness is not None:
@@ -165,7 +166,7 @@ def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> tuple[t
 
     Raises:
         SettingsError: if files disagree.
-        InputError: if no file tells the doses of these images.
+        InputError: if no file tells the doses of these images, or the one that should cannot be read.
     """
     if not settings.dose_weight:
         return None
@@ -176,7 +177,7 @@ def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> tuple[t
             "out, or give the stack before mtffilter"
         )
     sources: dict[str, str] = {}
-    doses, _ = _exposures(files, settings, ("dose",), sources)
+    doses, _ = _exposures(files, settings, ("dose",), sources, [])
     if doses is None:
         raise InputError(
             f"--dose-weight: no file tells the doses of these {len(files.angles_deg)} images; expected --dose (an "
@@ -187,9 +188,13 @@ def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> tuple[t
 
 
 def _exposures(
-    files: SeriesFiles, settings: ReconstructSettings, taken: Sequence[str], sources: dict[str, str]
+    files: SeriesFiles,
+    settings: ReconstructSettings,
+    taken: Sequence[str],
+    sources: dict[str, str],
+    notes: list[str],
 ) -> tuple[tuple[float, ...] | None, float | None]:
-    """Doses and mean defocus, noted in ``sources``."""
+    """Doses and mean defocus; ``sources`` get what tells them, ``notes`` what should and cannot be read."""
     doses: tuple[float, ...] | None = None
     defocus = settings.defocus
     if defocus is not None:
@@ -209,7 +214,13 @@ def _exposures(
         beside = doses_beside(files.tilts, named, files.reading)
         named += [beside] if beside else []
     for path in named:
-        told = _read(path, files)
+        try:
+            told = _read(path, files)
+        except UnreadableCellError as error:
+            if settings.dose_weight and settings.dose is None:
+                raise
+            notes.append(f"doses and defocus are taken for not told: {error}")
+            continue
         found = told.of_images(files.angles_deg, files.left_out_deg)
         if found is not None and "dose" in taken:
             if doses is not None and _differ(doses, found):
@@ -231,9 +242,11 @@ def _exposures(
 
 
 def _read(path: Path, files: SeriesFiles) -> Exposures:
-    """What a file tells that was not asked about doses: nothing, where it cannot be understood."""
+    """What a file tells that was not asked about doses: nothing, where it is of another kind."""
     try:
         return read_exposures(path, files.tilts.name, files.reading)
+    except UnreadableCellError:
+        raise
     except InputError:
         return Exposures()
 

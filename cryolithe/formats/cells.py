@@ -1,0 +1,50 @@
+"""Numbers that files may tell beside what they are read for: told, not told, or there but not to be read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from cryolithe.errors import FileFormatError
+from cryolithe.formats.files import printable
+
+# What programs write where they know nothing: RELION, gemmi and starfile, Warp.
+_NOTHING = ("", "none", "null", "<null>", "nan", "<na>", "?", ".")
+
+
+class UnreadableCellError(FileFormatError):
+    """A file tells something where its number cannot be read."""
+
+
+def told_number(path: Path, name: str, text: str | None) -> float | None:
+    """The number that a cell or key tells; None where it tells nothing.
+
+    Raises:
+        UnreadableCellError: if it holds anything else, such as a decimal comma.
+    """
+    if text is None or text.strip().lower() in _NOTHING:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or "_" in text:
+        raise UnreadableCellError(
+            f"{path}: expected a number for {name}, found '{printable(text)[:40]}'; mend the file"
+        )
+    return value
+
+
+def told_numbers(path: Path, name: str, texts: list[str]) -> list[float]:
+    """The numbers of a column or list; none where it tells nothing.
+
+    Raises:
+        UnreadableCellError: if it holds anything else, or tells the numbers of some images only.
+    """
+    values = [told_number(path, name, text) for text in texts]
+    told = [value for value in values if value is not None]
+    if told and len(told) < len(values):
+        raise UnreadableCellError(
+            f"{path}: {name} is told for {len(told)} of {len(values)} images; expected all of them, or none"
+        )
+    return told
