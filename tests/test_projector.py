@@ -370,3 +370,19 @@ def test_an_interrupted_back_projection_leaves_no_part_of_itself_behind(failing,
             projector.adjoint(images)
     assert torch.equal(projector.adjoint(images), expected)
     assert torch.equal(projector.adjoint(images), expected)
+
+
+@pytest.mark.parametrize("most", [1, 3, 32, 10_000])
+@pytest.mark.parametrize("columns", [7, 40])
+def test_bags_divided_for_a_gpu_have_the_same_sums(most, columns):
+    """Also where the detector is wider than the volume's shadow, so that some pixels see nothing."""
+    geometry = TiltGeometry((-60.0, -10.0, 0.0, 35.0), (5, columns))
+    volume = torch.randn((6, 5, 9), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    expected = TorchProjector(geometry, (6, 9)).forward(volume)
+    projector = TorchProjector(geometry, (6, 9))
+    projector._most_in_bag = most
+    found = projector.forward(volume)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert max(torch.diff(projector._bags(0).starts)) <= most
+    images = torch.randn(found.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    torch.testing.assert_close((found * images).sum(), (volume * projector.adjoint(images)).sum())

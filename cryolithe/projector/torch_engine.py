@@ -7,6 +7,7 @@ no array of contributions is ever written to memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import embedding_bag
@@ -19,6 +20,8 @@ ENTRIES_PER_CHUNK = 3_000_000
 _ROWS_PER_CHUNK = 64
 _POINTS = 2048
 CACHE_ENTRIES = 30_000_000  # 12 bytes each, per direction
+# A GPU sums a bag in one chain of loads. Those of a pixel are a thousand and pixels few: it wants more, smaller ones.
+GPU_BAG = 32
 
 
 class TorchProjector:
@@ -53,7 +56,8 @@ class TorchProjector:
         self._fills = geometry.shifts is not None and self.device.type == "cpu" and shifted.available()
         self._tables: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._adjoint_chunks: list[tuple[range, torch.Tensor, torch.Tensor]] = []
-        self._forward_bags: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._forward_bags: dict[int, _Bags] = {}
+        self._most_in_bag = None if self.device.type == "cpu" else GPU_BAG
         self._band: tuple[float, TorchProjector] | None = None
 
     def at_row(self, row: int) -> TorchProjector:
@@ -74,11 +78,10 @@ class TorchProjector:
         table = volume.to(self.device).permute(0, 2, 1).reshape(depth * width, rows).contiguous()
         out = table.new_empty((self.geometry.tilts, rows, self.geometry.image_shape[1]))
         for tilt in range(self.geometry.tilts):
-            voxel, weight, offsets = self._bags(tilt)
+            bags = self._bags(tilt)
             for y in range(0, rows, _ROWS_PER_CHUNK):
                 part = table[:, y : y + _ROWS_PER_CHUNK].contiguous()
-                bag = embedding_bag(voxel, part, offsets, mode="sum", per_sample_weights=weight.to(part.dtype))
-                out[tilt, y : y + _ROWS_PER_CHUNK] = bag.T
+                out[tilt, y : y + _ROWS_PER_CHUNK] = bags.sums(part).T
         return out
 
     def adjoint(self, projections: torch.Tensor) -> torch.Tensor:
@@ -138,8 +141,8 @@ class TorchProjector:
         shifted.fill_tables(self.geometry, self.slice_shape, planes, entry, weight)
         return planes, entry, weight
 
-    def _bags(self, tilt: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Voxels seen by each pixel of one tilt: voxel indices, weights, and where each pixel's bag starts."""
+    def _bags(self, tilt: int) -> _Bags:
+        """Voxels seen by each pixel of one tilt."""
         if tilt in self._forward_bags:
             return self._forward_bags[tilt]
         depth = self.slice_shape[0]
@@ -147,8 +150,45 @@ class TorchProjector:
         seen = footprint(self.geometry.select([tilt]), *points)
         pixel, order = seen.pixel.flatten().sort(stable=True)
         voxel = torch.div(order, PIXELS_PER_VOXEL, rounding_mode="floor")
-        starts = torch.arange(self.geometry.image_shape[1], device=self.device)
-        bags = (voxel, seen.weight.flatten()[order].float(), torch.searchsorted(pixel, starts))
+        starts = torch.searchsorted(pixel, torch.arange(self.geometry.image_shape[1], device=self.device))
+        weight = seen.weight.flatten()[order].float()
+        bags = _Bags(voxel, weight, starts)
+        if self._most_in_bag is not None:
+            bags = bags.divided(self._most_in_bag)
         if self._keep:
             self._forward_bags[tilt] = bags
         return bags
+
+
+@dataclass(frozen=True)
+class _Bags:
+    """Which voxels a pixel sees.
+
+    Attributes:
+        voxel: numbers of voxels, those of one pixel together.
+        weight: of each.
+        starts: where a bag begins.
+        firsts: number of the first bag of each pixel; None where each has one.
+    """
+
+    voxel: torch.Tensor
+    weight: torch.Tensor
+    starts: torch.Tensor
+    firsts: torch.Tensor | None = None
+
+    def divided(self, most: int) -> _Bags:
+        """The same in bags of at most so many voxels."""
+        end = self.starts.new_tensor([len(self.voxel)])
+        counts = torch.diff(self.starts, append=end)
+        parts = torch.div(counts + most - 1, most, rounding_mode="floor")
+        firsts = parts.cumsum(0) - parts
+        place = torch.arange(int(parts.sum()), device=self.starts.device) - firsts.repeat_interleave(parts)
+        return _Bags(self.voxel, self.weight, self.starts.repeat_interleave(parts) + most * place, firsts)
+
+    def sums(self, table: torch.Tensor) -> torch.Tensor:
+        """Weighted sums, ``(pixels, rows)``, of lines ``(voxels, rows)``; always in the same order."""
+        weight = self.weight.to(table.dtype)
+        made = embedding_bag(self.voxel, table, self.starts, mode="sum", per_sample_weights=weight)
+        if self.firsts is None:
+            return made
+        return embedding_bag(torch.arange(len(made), device=made.device), made, self.firsts, mode="sum")
