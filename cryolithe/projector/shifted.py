@@ -1,6 +1,7 @@
-"""Footprints where a local alignment shifts columns, by a compiled loop: bands of rows need new ones, again and again.
+"""Back-projection where a local alignment shifts columns, by a compiled loop.
 
-What `cryolithe.projector.footprint` gives, in the order of `TorchProjector`'s tables, without arrays in between.
+Each band of rows has footprints of its own. They are those of `cryolithe.projector.footprint`, found and used at once:
+no table of them is ever in memory.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -23,17 +25,19 @@ def available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def fill_tables(
-    geometry: TiltGeometry, slice_shape: tuple[int, int], planes: range, entry: torch.Tensor, weight: torch.Tensor
-) -> None:
-    """Write the table entries and weights of the voxels of some planes, z outer and x inner.
+def back_project(
+    geometry: TiltGeometry, slice_shape: tuple[int, int], planes: range, lines: torch.Tensor
+) -> torch.Tensor:
+    """Weighted sums of the lines along y that the voxels of some planes see.
 
     Args:
         geometry: of one band of rows, whose columns are shifted.
         slice_shape: voxels along ``(z, x)``.
         planes: which.
-        entry: indices ``tilt * X + column``, shape ``(points, tilts * 3)``, int32, on the CPU.
-        weight: the same shape, float32.
+        lines: what the detector columns hold, shape ``(tilts, X, rows)``, on the CPU.
+
+    Returns:
+        shape ``(planes, x, rows)``.
     """
     assert geometry.shifts is not None
     depth, width = slice_shape
@@ -48,11 +52,18 @@ def fill_tables(
     rows = np.ascontiguousarray(_between(shifts.values[:, 0], shifts.z_px, z).transpose(1, 2, 0))
     node, part = _places(shifts.x_px, x)
     table = weight_table(geometry.angles_deg).numpy().reshape(len(theta), STEPS, PIXELS_PER_VOXEL)
-    shape = (len(z), len(x), len(theta), PIXELS_PER_VOXEL)
-    _compiled()(
-        (along_x, along_z, rows, node, part, table, geometry.image_shape[1]),
-        (entry.numpy().reshape(shape), weight.numpy().reshape(shape)),
-    )
+    # Columns of zeros at both ends, where what falls beside the detector is looked up.
+    seen = torch.nn.functional.pad(lines, (0, 0, PIXELS_PER_VOXEL, PIXELS_PER_VOXEL)).numpy()
+    out = np.zeros((len(z), len(x), seen.shape[2]), seen.dtype)
+    run, threads = _compiled(), min(torch.get_num_threads(), len(z))
+
+    def part_of(number: int) -> None:
+        some = slice(number * len(z) // threads, (number + 1) * len(z) // threads)
+        run((along_x, along_z[some], rows[some], node, part, table, seen), out[some])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(part_of, range(threads)))
+    return torch.from_numpy(out)
 
 
 def _places(nodes: NDArray[np.float64], points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -84,21 +95,24 @@ def _compiled() -> Callable[..., None]:
 
 
 def _loop(given: Any, out: Any) -> None:
-    along_x, along_z, rows, node, part, table, columns = given
-    entry, weight = out
-    planes, width, tilts, pixels = entry.shape
-    last_node, last_step = rows.shape[1] - 1, table.shape[1] - 1
-    for z in range(planes):
-        for x in range(width):
-            left, share = node[x], part[x]
-            right = min(left + 1, last_node)
+    along_x, along_z, rows, node, part, table, seen = given
+    tilts, columns, count = seen.shape
+    last_node, steps, pixels = rows.shape[1] - 1, table.shape[1], table.shape[2]
+    # Unsigned, as numbers counted from the end would be asked for again and again.
+    base, step = np.empty(tilts, np.uint32), np.empty(tilts, np.uint32)
+    next_one, next_but_one = np.uint32(1), np.uint32(2)
+    for z in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            share, at_x, at_z = part[x], along_x[x], along_z[z]
+            left, right = rows[z, node[x]], rows[z, min(node[x] + 1, last_node)]
             for tilt in range(tilts):
-                shift = rows[z, left, tilt] + share * (rows[z, right, tilt] - rows[z, left, tilt])
-                place = along_x[x, tilt] + along_z[z, tilt] + shift
-                base = int(np.floor(place))
-                step = min(int((place - base) * (last_step + 1)), last_step)
-                for pixel in range(pixels):
-                    column = base + pixel
-                    inside = 0 <= column < columns
-                    entry[z, x, tilt, pixel] = tilt * columns + (column if inside else 0)
-                    weight[z, x, tilt, pixel] = table[tilt, step, pixel] if inside else 0.0
+                place = at_x[tilt] + at_z[tilt] + (left[tilt] + share * (right[tilt] - left[tilt]))
+                first = np.floor(place)
+                step[tilt] = min(int((place - first) * steps), steps - 1)
+                base[tilt] = min(max(int(first) + pixels, 0), columns - pixels)
+            line = out[z, x]
+            for tilt in range(tilts):
+                weight, pixel = table[tilt, step[tilt]], base[tilt]
+                a, b, c = seen[tilt, pixel], seen[tilt, pixel + next_one], seen[tilt, pixel + next_but_one]
+                for row in range(count):
+                    line[row] += weight[0] * a[row] + weight[1] * b[row] + weight[2] * c[row]

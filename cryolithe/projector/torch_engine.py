@@ -52,9 +52,7 @@ class TorchProjector:
         self.device = torch.device(device)
         entries = len(self._planes) * slice_shape[1] * geometry.tilts * PIXELS_PER_VOXEL
         self._keep = entries <= CACHE_ENTRIES
-        # By a compiled loop tables are quicker made than fetched from memory.
-        self._fills = geometry.shifts is not None and self.device.type == "cpu" and shifted.available()
-        self._tables: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._by_loop = geometry.shifts is not None and self.device.type == "cpu" and shifted.available()
         self._adjoint_chunks: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         self._forward_bags: dict[int, _Bags] = {}
         self._most_in_bag = None if self.device.type == "cpu" else GPU_BAG
@@ -67,9 +65,7 @@ class TorchProjector:
         middle = self.geometry.shifts.band_middle(row)
         if self._band is None or self._band[0] != middle:
             self._band = None  # free it before another is made
-            of_band = TorchProjector(self.geometry.at_row(row), self.slice_shape, self.device, self._planes)
-            of_band._tables = self._tables
-            self._band = middle, of_band
+            self._band = middle, TorchProjector(self.geometry.at_row(row), self.slice_shape, self.device, self._planes)
         return self._band[1]
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
@@ -88,7 +84,10 @@ class TorchProjector:
         """Back-project: ``(tilts, rows, X)`` -> ``(z, rows, x)``, the transpose of `forward`."""
         tilts, rows, columns = projections.shape
         width = self.slice_shape[1]
-        table = projections.to(self.device).permute(0, 2, 1).reshape(tilts * columns, rows)
+        lines = projections.to(self.device).permute(0, 2, 1)
+        if self._by_loop:
+            return shifted.back_project(self.geometry, self.slice_shape, self._planes, lines).transpose(1, 2)
+        table = lines.reshape(tilts * columns, rows)
         parts = [table[:, y : y + _ROWS_PER_CHUNK].contiguous() for y in range(0, rows, _ROWS_PER_CHUNK)]
         out = table.new_empty((len(self._planes), rows, width))
         first = self._planes.start
@@ -113,9 +112,6 @@ class TorchProjector:
         made: list[tuple[range, torch.Tensor, torch.Tensor]] = []
         for start in range(self._planes.start, self._planes.stop, step):
             planes = range(start, min(start + step, self._planes.stop))
-            if self._fills:
-                yield self._filled(planes)
-                continue
             z, x = slice_points(planes, self.slice_shape, self.device)
             entry = torch.empty((len(z), self.geometry.tilts * PIXELS_PER_VOXEL), dtype=torch.int64, device=self.device)
             weight = torch.empty(entry.shape, dtype=torch.float32, device=self.device)
@@ -131,15 +127,6 @@ class TorchProjector:
                 made.append(chunk)
             yield chunk
         self._adjoint_chunks = made  # all of them, or none where whoever takes them gave up
-
-    def _filled(self, planes: range) -> tuple[range, torch.Tensor, torch.Tensor]:
-        """The same in tables that the next ones of as many planes take again."""
-        if len(planes) not in self._tables:
-            shape = (len(planes) * self.slice_shape[1], self.geometry.tilts * PIXELS_PER_VOXEL)
-            self._tables[len(planes)] = torch.empty(shape, dtype=torch.int32), torch.empty(shape)
-        entry, weight = self._tables[len(planes)]
-        shifted.fill_tables(self.geometry, self.slice_shape, planes, entry, weight)
-        return planes, entry, weight
 
     def _bags(self, tilt: int) -> _Bags:
         """Voxels seen by each pixel of one tilt."""
