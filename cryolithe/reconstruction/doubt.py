@@ -55,7 +55,7 @@ class Law:
         return Law(*(factor * getattr(self, name) for name in MOMENTS))
 
 
-LAW = Law(total=0.076, unshared=0.7, mirrored=1.4)
+LAW = Law(total=0.12, unshared=0.76, mirrored=2.7)
 
 
 @dataclass(frozen=True)
