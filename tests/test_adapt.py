@@ -22,6 +22,7 @@ from cryolithe.adapt import halves as adapt_halves
 from cryolithe.adapt import material as adapt_material
 from cryolithe.adapt import session as adapt_session
 from cryolithe.adapt.checking import Check, best_of, check_of_record, why_not
+from cryolithe.adapt.colour import lab_gain
 from cryolithe.adapt.cubes import Cube, Draw, draw_cube, layouts_of
 from cryolithe.adapt.halves import Half, HalfSeries, image_snr_db
 from cryolithe.adapt.spectrum import ShellSums, cube_loss, fit_balance
@@ -331,22 +332,67 @@ def test_a_series_that_is_too_small_is_refused(tmp_path):
             layouts_of(several, CONFIG, (64, 48, 64), 0.25)
 
 
-@pytest.mark.parametrize(("count", "held"), [(2, [1]), (3, [1]), (4, [2]), (6, [1, 4]), (12, [2, 6, 10])])
-def test_of_series_without_room_for_two_parts_some_are_held_back_whole(tmp_path, count, held):
-    """One small series alone is refused; of several a quarter is for checks, whatever the others' size."""
+@pytest.mark.parametrize(
+    ("count", "share", "held"),
+    [(2, 0.25, [1]), (3, 0.25, [1]), (4, 0.25, [2]), (6, 0.25, [1, 4]), (12, 0.25, [2, 6, 10]), (2, 0.9, [1])],
+)
+def test_of_series_without_room_for_two_parts_some_are_held_back_whole(tmp_path, count, share, held):
+    """One small series alone is refused; of several a quarter is for checks, and never all."""
     small = series_of(tmp_path, [smooth_images((26, SHAPE[2]))] * 2)
-    (tmp_path / "large").mkdir()
-    large = series_of(tmp_path / "large", [smooth_images()] * 2)
     with pytest.raises(InputError, match=r"too small to learn from.* with several series"):
-        layouts_of([small], CONFIG, (64, 48, 64), 0.25)
-    layouts = layouts_of([*[small] * (count - 1), large], CONFIG, (64, 48, 64), 0.25)
+        layouts_of([small], CONFIG, (64, 48, 64), share)
+    layouts = layouts_of([small] * count, CONFIG, (64, 48, 64), share)
     assert [number for number, layout in enumerate(layouts) if layout.held] == held
     for layout in layouts:
         assert {len(layout.training), len(layout.held)} == {0, layout.shape[1]}
-        part = layout.held or layout.training
         for number in range(10):
-            draw_cube(small, layouts[0], Draw(layouts[0].held or layouts[0].training), np.random.default_rng(number))
-        assert layout.rows <= len(part)
+            cube = draw_cube(small, layout, Draw(layout.held or layout.training), np.random.default_rng(number))
+            assert cube.run.targets.shape == layout.voxels
+
+
+def test_beside_larger_ones_a_small_series_is_learned_from_and_does_not_judge(tmp_path):
+    small = series_of(tmp_path, [smooth_images((26, SHAPE[2]))] * 2)
+    (tmp_path / "large").mkdir()
+    large = series_of(tmp_path / "large", [smooth_images()] * 2)
+    for several in ([small, large], [large, large, large, small], [large, small, small]):
+        layouts = layouts_of(several, CONFIG, (64, 48, 64), 0.25)
+        for series, layout in zip(several, layouts, strict=True):
+            assert bool(layout.held) == (series is large)
+            assert layout.training.stop == (layout.held.start if series is large else layout.shape[1])
+            draw_cube(series, layout, Draw(layout.training), np.random.default_rng(0))
+
+
+@pytest.mark.slow
+def test_the_noise_of_a_series_that_is_held_back_whole_is_not_looked_at(tmp_path):
+    series = []
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        images = specimen_images()[:, :26]
+        halves = [gaussian_filter(noisy(images, 2 * number + half, 1.0), (0, 0.5, 0.5)) for half in (0, 1)]
+        series.append(series_of(folder, halves))
+    layouts = layouts_of(series, CONFIG, (64, 48, 64), 0.25)
+    rows = [layout.training for layout in layouts]
+    assert [len(one) for one in rows] == [26, 0, 26]
+    gain = lab_gain(series, rows)
+    assert gain is not None
+    assert gain == lab_gain([series[0], series[2]], [rows[0], rows[2]])
+    assert gain != lab_gain(series, [range(26)] * 3)
+
+
+@pytest.mark.slow
+def test_images_that_are_given_twice_are_refused(tiny, files, tmp_path):
+    """A second name for the same file would judge a model by what it learned from."""
+    other = tmp_path / "again.mrc"
+    other.write_bytes(files[0].read_bytes())
+    model = tmp_path / "start.safetensors"
+    write_model(model)
+    words = (files[0], files[2], other, files[2], "-o", tmp_path / "mine.safetensors", "--model", model)
+    result = command(*words, "--contrast", "dark", "--thickness", SHAPE[0], "--device", "cpu")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2,
+        f"Error: {other} holds the very images of {files[0]}; give each series, and each half, once",
+    )
 
 
 @pytest.mark.slow
@@ -362,16 +408,32 @@ def test_small_series_teach_and_others_of_them_judge(tiny, tmp_path, monkeypatch
     ]
     model, output = tmp_path / "start.safetensors", tmp_path / "mine.safetensors"
     write_model(model)
-    seen = []
-    real = adapt_session.draw_cube
+    seen, real = [], adapt_session.draw_cube
+
+    def noted(series, *rest):
+        seen.append(series.name)
+        return real(series, *rest)
+
+    judged = set()
+
+    def noted_check(network, cubes, *rest):
+        judged.update(cube.run.name for cube in cubes)
+        return check(network, cubes, *rest)
+
+    check = adapt_session.check_network
+    # Steps, and the scale of shells before them; what is held back is drawn in between.
+    monkeypatch.setattr(adapt_session, "draw_cube", noted)
+    monkeypatch.setattr(adapt_session, "check_network", noted_check)
+    fits = adapt_material.fit_balance
     monkeypatch.setattr(
-        adapt_session, "draw_cube", lambda series, *rest: (seen.append(series.name), real(series, *rest))[1]
+        adapt_material, "fit_balance", lambda fit, *rest: (seen.extend(c.run.name for c, _ in fit), fits(fit, *rest))[1]
     )
     fixed = ("--contrast", "dark", "--thickness", SHAPE[0], "--device", "cpu", "--precision", "fp32", "--steps", 12)
     result = command(*words, "-o", output, "--model", model, *fixed)
     assert result.exit_code in (0, 2), result.output
-    assert "ts2 is held back whole" in result.output
+    assert "No room for two parts in ts0, ts1, ts2, ts3; held back whole: ts2" in result.output
     assert set(seen) == {"ts0", "ts1", "ts3"}
+    assert judged == {"ts2"}
     checks = json.loads((tmp_path / "mine.run" / "checks.json").read_text())
     assert all(math.isfinite(check["fsc_half"]) for check in checks)
 

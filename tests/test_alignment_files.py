@@ -341,5 +341,6 @@ def test_x_axis_tilts_with_decimal_commas_are_no_whole_degrees(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match="may have a decimal comma"):
         read_x_tilt_deg(path)
-    path.write_text("-0.5, -0.5,-0.5\n")
-    assert read_x_tilt_deg(path) == -0.5
+    for text in ("-0.5, -0.5,-0.5\n", "-1,-1,-1\n", "2,2,2"):  # lists, which Fortran reads
+        path.write_text(text)
+        assert read_x_tilt_deg(path) == float(text.split(",")[0])

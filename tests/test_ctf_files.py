@@ -200,7 +200,7 @@ def test_a_voltage_that_cannot_be_read_is_no_missing_one(tmp_path):
     """What is not told is taken as 300 kV."""
     listing = relion(tmp_path)
     listing.write_text(listing.read_text().replace("200.0", "200,0"))
-    with pytest.raises(InputError, match="expected a number for rlnVoltage, found '200,0'"):
+    with pytest.raises(InputError, match=f"{listing}: expected a number for rlnVoltage, found '200,0'"):
         found(listing)
     listing.write_text(listing.read_text().replace("200,0", "None"))
     assert found(listing).microscope == Microscope(None, 1.4, 0.1)

@@ -11,7 +11,6 @@ from plain_mrc import new_mrc
 from test_known import awake_network
 from tiny_series import ANGLES, CONFIG, made, noise, refused, run, tree, voxels, write_model, write_series
 
-from cryolithe.formats.cells import UnreadableCellError
 from cryolithe.formats.doses import read_exposures
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.known import FACTS
@@ -195,8 +194,11 @@ def test_doses_of_an_mdoc_without_sums_follow_its_times(tmp_path):
     path.write_text("\n".join(lines).replace("DateTime", "Time"))
     assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) is None
     path.write_text("\n".join(lines).replace("2.5", "much"))
-    with pytest.raises(UnreadableCellError, match="expected a number for ExposureDose, found 'much'"):
-        read_exposures(path, "ts.mrc")
+    assert "expected a number for ExposureDose, found 'much'" in read_exposures(path, "ts.mrc").dose_problem
+    # Nobody needs the own doses of images whose sums are told.
+    sums = [f"PriorRecordDose = {n}" if line.startswith("Date") else line for n, line in enumerate(lines)]
+    path.write_text("\n".join(sums).replace("2.5", "much"))
+    assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) == (3.0, 7.0, 11.0)
 
 
 STAR = """data_TS_1
@@ -231,32 +233,47 @@ def test_a_table_of_relion_tells_dose_and_defocus(folder):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "found"),
+    ("new", "found"),
     [
-        (" 30000 ", " 30000,5 ", "expected a number for rlnDefocusU, found '30000,5'"),
-        (" 15 3", " 1D+01 3", "expected a number for rlnMicrographPreExposure, found '1D+01'"),
-        (" 15 3", " 1_5 3", "expected a number for rlnMicrographPreExposure, found '1_5'"),
-        (" 15 3", " -15 3", "rlnMicrographPreExposure holds -15, but no dose can be below 0"),
-        (" 15 3", " None 3", "rlnMicrographPreExposure is told for 10 of 11 images"),
+        (" 1D+01 3", "expected a number for rlnMicrographPreExposure, found '1D+01'"),
+        (" 1_5 3", "expected a number for rlnMicrographPreExposure, found '1_5'"),
+        (" -15 3", "rlnMicrographPreExposure holds -15, but no dose can be below 0"),
+        (" None 3", "rlnMicrographPreExposure is told for 10 of 11 images"),
     ],
 )
-def test_cells_that_cannot_be_read_are_named_and_refused_where_they_are_needed(folder, old, new, found):
-    """A volume without them is made, and says so; one that is to be weighed by them is not."""
+def test_doses_that_cannot_be_read_are_named_and_refused_where_they_are_needed(folder, new, found):
+    """A volume without them is made, and says so; one that is to be weighed by them is not, unless others tell them."""
     path = star(folder)
-    assert path.read_text().count(old)
-    path.write_text(path.read_text().replace(old, new, 1))
+    assert path.read_text().count(" 15 3") == 1
+    path.write_text(path.read_text().replace(" 15 3", new))
     words = (folder / "ts.mrc", "--star", path, "--model", folder / "knows.safetensors", *QUICK)
     result = made(*words, "-o", folder / "out.mrc")
-    assert f"doses and defocus are taken for not told: {path}: {found}" in result.stderr
-    assert "not known: CTF, defocus, dose" in result.stderr
+    assert f"the dose is taken for not told: {path}: {found}" in result.stderr
+    assert "defocus 3.1 µm (ts.star)" in result.stderr
+    assert "not known: CTF, dose" in result.stderr
     for more in (("--dose-weight",), ("--dose", path)):
         refused(folder, (*words, *more, "-o", folder / "x.mrc"), found)
+    told = made(*words, "--dose", mdoc(folder, DOSES), "-o", folder / "told.mrc")
+    assert "is taken for not told" not in told.stderr
+    assert "dose 0 to 30 e/Å² (--dose ts.mdoc)" in told.stderr
+
+
+def test_a_defocus_that_cannot_be_read_leaves_the_doses_alone(folder):
+    path = star(folder)
+    path.write_text(path.read_text().replace(" 30000 ", " 30000,5 ", 1))
+    words = (folder / "ts.mrc", "--star", path, "--model", folder / "knows.safetensors", *QUICK, "--dose-weight")
+    result = made(*words, "-o", folder / "out.mrc")
+    found = f"{path}: expected a number for rlnDefocusU, found '30000,5'"
+    assert f"the defocus is taken for not told: {found}" in result.stderr
+    assert "dose 0 to 30 e/Å² (ts.star)" in result.stderr
+    given = made(*words, "--defocus", 3, "-o", folder / "given.mrc")
+    assert "is taken for not told" not in given.stderr
 
 
 def test_cells_that_tell_nothing_are_no_error(folder):
     path = star(folder)
     lines = path.read_text().splitlines()
-    for nothing in ("None", "<NULL>", "nan", "0"):
+    for nothing in ("None", "<NULL>", "nan", "-nan", "N/A", "0"):
         rows = [
             " ".join([*line.split()[:5], nothing, *line.split()[6:]]) if len(line.split()) == 8 else line
             for line in lines
@@ -273,11 +290,12 @@ def test_an_mdoc_beside_the_stack_that_cannot_be_read_is_no_missing_one(folder):
     refused(folder, (*words, "-o", folder / "x.mrc"), "expected a number for PriorRecordDose, found '15,00000'")
 
 
-def test_lists_of_warp_of_another_length_are_refused(tmp_path):
+def test_lists_of_warp_of_another_length_are_no_doses(tmp_path):
     path = tmp_path / "ts.xml"
     path.write_text("<TiltSeries><Angles>-3 0 3</Angles><Dose>0 3</Dose></TiltSeries>")
-    with pytest.raises(UnreadableCellError, match="Dose holds 2 numbers for 3 angles"):
-        read_exposures(path, "ts.mrc")
+    told = read_exposures(path, "ts.mrc")
+    assert (told.doses, told.angles_deg) == ((), (3.0, 0.0, -3.0))
+    assert "Dose holds 2 numbers for 3 angles" in told.dose_problem
 
 
 def test_files_of_warp_tell_doses(tmp_path):

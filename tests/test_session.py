@@ -288,21 +288,29 @@ def test_a_series_of_single_images_is_that_of_their_stack(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "found"),
+    ("cells", "found", "flags"),
     [
-        ("1.50 5.0 10\nTS_3", "1.50 5,0 10\nTS_3", "expected a number for rlnTomoTiltSeriesPixelSize, found '5,0'"),
-        ("1.50 5.0 10\nTS_3", "1.50 -5 10\nTS_3", "rlnTomoTiltSeriesPixelSize of row 2 is -5, expected a positive"),
-        ("1.50 5.0 10\nTS_3", "1.50 5.0 1D+01\nTS_3", "expected a number for rlnTomoSizeZ, found '1D+01'"),
+        ("5,0 10", "expected a number for rlnTomoTiltSeriesPixelSize, found '5,0'", {"pixel_size": 5.0}),
+        ("5.0 1D+01", "expected a number for rlnTomoSizeZ, found '1D+01'", {"thickness": 10}),
     ],
 )
-def test_a_size_that_cannot_be_read_is_the_problem_of_its_series(tmp_path, old, new, found):
-    """It is not taken for one that nobody told: the pixel size of the header could be another."""
+def test_a_size_that_cannot_be_read_is_the_problem_of_its_series(tmp_path, cells, found, flags):
+    """It is not taken for one that nobody told, as the header's could be another. An option replaces it."""
     star = project(tmp_path)
-    star.write_text(STAR.replace(old, new))
-    first, second, third = read_tomogram_star(star)
-    assert found in second.problem
-    assert (first.problem, third.problem) == ("", "")
-    assert first.settings["pixel_size"] == "5.0"
+    star.write_text(STAR.replace("1.50 5.0 10\nTS_3", f"1.50 {cells}\nTS_3"))
+    first, second, third = (task.problem for task in find_tasks(Session(star), {}, {}, "")[0])
+    assert f"{star}: {found}" in second
+    assert first == third == ""
+    assert not any(task.problem for task in find_tasks(Session(star), flags, {}, "")[0])
+
+
+def test_sizes_below_0_are_not_told(tmp_path):
+    star = project(tmp_path)
+    star.write_text(STAR.replace("5.0 10", "-1 -999"))
+    tasks, _ = find_tasks(Session(star), {}, {}, "")
+    assert {(task.problem, task.job.settings.pixel_size, task.job.settings.thickness) for task in tasks} == {
+        ("", None, None)
+    }
 
 
 @pytest.mark.parametrize(("flags", "thickness"), [({}, 10), ({"bin": 4}, 2), ({"thickness": 7}, 7)])

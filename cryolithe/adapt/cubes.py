@@ -49,6 +49,16 @@ class Layout:
         return self.network.rows - 1 + self.network.head.stride * self.blocks[1]
 
     @property
+    def rows_of_all(self) -> range:
+        """All rows of the volume."""
+        return range(self.shape[1])
+
+    @property
+    def holds_shells(self) -> bool:
+        """Whether there is room for a cube, and enough of it is compared."""
+        return min(self.blocks) >= 1 and min(self.voxels) >= FEWEST_VOXELS
+
+    @property
     def inner(self) -> tuple[int, int, int]:
         """Blocks whose values are compared; a trunk knows too little of the others."""
         return smaller_cube(self.blocks) if self.network.trunk_reach else self.blocks
@@ -69,51 +79,46 @@ class Layout:
 def layouts_of(
     series: Sequence[HalfSeries], network: NetworkConfig, cube_px: Sequence[int], held_share: float
 ) -> list[Layout]:
-    """Divide volumes into rows to learn from and rows held back; where one is too small for that, hold back whole ones.
+    """Divide volumes into rows to learn from and rows held back.
+
+    Where one has no room for two parts, all of it is learned from, for the others have their rows held back. Where none
+    has, some of several are held back whole, evenly among them.
 
     Args:
         series: the images of each.
         network: its head and rows.
         cube_px: largest edges of a cube, voxels.
-        held_share: part of the rows that is held back, at the end of y, or of the series, evenly among them.
+        held_share: part of the rows that is held back, at the end of y, or of the series.
 
     Raises:
         InputError: if a series is too small, or the only one has no room for two parts.
     """
-    parts = [_blocks(one, network, cube_px, 2) for one in series]
-    if min(map(min, parts)) >= 1 and all(_holds_shells(one, network) for one in parts):
-        return [_divided(_layout(*one, network), held_share) for one in zip(series, parts, strict=True)]
-    wholes = [_blocks(one, network, cube_px, 1) for one in series]
-    for one, blocks in zip(series, wholes, strict=True):
-        if len(series) == 1 or min(blocks) < 1 or not _holds_shells(blocks, network):
+    divided = [_layout(one, network, cube_px, 2) for one in series]
+    whole = [_layout(one, network, cube_px, 1) for one in series]
+    for one, layout in zip(series, divided if len(series) == 1 else whole, strict=True):
+        if not layout.holds_shells:
             raise _too_small(one, network)
-    count = max(1, round(held_share * len(series)))
+    if any(layout.holds_shells for layout in divided):
+        return [
+            _divided(layout, held_share) if layout.holds_shells else replace(all_of_it, training=all_of_it.rows_of_all)
+            for layout, all_of_it in zip(divided, whole, strict=True)
+        ]
+    count = min(len(series) - 1, max(1, round(held_share * len(series))))
     held = {int((number + 0.5) * len(series) / count) for number in range(count)}
-    layouts = []
-    for number, (one, blocks) in enumerate(zip(series, wholes, strict=True)):
-        layout = _layout(one, blocks, network)
-        rows = range(layout.shape[1])
-        layouts.append(replace(layout, held=rows) if number in held else replace(layout, training=rows))
-    return layouts
+    return [
+        replace(layout, held=layout.rows_of_all) if number in held else replace(layout, training=layout.rows_of_all)
+        for number, layout in enumerate(whole)
+    ]
 
 
-def _blocks(series: HalfSeries, network: NetworkConfig, cube_px: Sequence[int], parts: int) -> tuple[int, int, int]:
-    """Blocks of a cube along z, y, x; each of so many parts of the rows holds one with the rows around it."""
+def _layout(series: HalfSeries, network: NetworkConfig, cube_px: Sequence[int], parts: int) -> Layout:
+    """The largest cubes of which each of so many parts of the rows holds one, with the rows around it."""
     height, width = series.image_shape
     stride, margin = network.head.stride, network.head.margin
     z, x = (-(-size // stride) + 2 * margin for size in (series.depth, width))
     y = (height // parts - (network.rows - 1) - (stride - 1)) // stride
     z, y, x = (min(max(1, edge // stride), most) for edge, most in zip(cube_px, (z, y, x), strict=True))
-    return z, y, x
-
-
-def _layout(series: HalfSeries, blocks: tuple[int, int, int], network: NetworkConfig) -> Layout:
-    height, width = series.image_shape
-    return Layout(network, blocks, (series.depth, height, width), range(0), range(0))
-
-
-def _holds_shells(blocks: tuple[int, int, int], network: NetworkConfig) -> bool:
-    return min(Layout(network, blocks, (0, 0, 0), range(0), range(0)).voxels) >= FEWEST_VOXELS
+    return Layout(network, (z, y, x), (series.depth, height, width), range(0), range(0))
 
 
 def _divided(layout: Layout, held_share: float) -> Layout:
@@ -126,12 +131,12 @@ def _divided(layout: Layout, held_share: float) -> Layout:
 
 def _too_small(series: HalfSeries, network: NetworkConfig) -> InputError:
     head, shape = network.head, (series.depth, *series.image_shape)
-    faces = 2 * FACE if network.trunk_reach else 0
-    least = FEWEST_VOXELS + network.rows + head.stride * (2 * head.margin + faces)
+    faces = head.stride * (2 * FACE if network.trunk_reach else 0)
+    across, along = FEWEST_VOXELS + faces, FEWEST_VOXELS + network.rows + faces + 2 * head.stride * head.margin
     return InputError(
         f"{series.name}: a volume of {' x '.join(map(str, shape))} voxels (z, y, x) is too small to learn from: give "
-        f"{FEWEST_VOXELS} or more along z and x, and about {2 * least} along y, or {least} with several series, of "
-        "which some are held back whole; or bin less"
+        f"{across} or more along z and x, and about {2 * along} along y, or {along} with several series, of which "
+        "some are then held back whole; or bin less"
     )
 
 

@@ -147,10 +147,11 @@ def prepare(work: Adaptation) -> Material:
     config, network, place = work.config, work.model.network, work.place
     layouts = _layouts(work)
     learned = with_rows([layout.training for layout in layouts])
-    if len(learned) < len(layouts):
-        names = [one.name for number, one in enumerate(work.series) if number not in learned]
-        verb = "is" if len(names) == 1 else "are"
-        work.watcher.note(f"Series without room for two parts: {', '.join(names)} {verb} held back whole")
+    whole = [work.series[number].name for number, layout in enumerate(layouts) if not (layout.training and layout.held)]
+    if whole:
+        judging = [one.name for number, one in enumerate(work.series) if number not in learned]
+        then = f"held back whole: {', '.join(judging)}" if judging else "all rows of these are learned from"
+        work.watcher.note(f"No room for two parts in {', '.join(whole)}; {then}")
     window = network.config.input.ramp_window
     work.watcher.stage("Looking at the series", FIT_CUBES)
     fit = []

@@ -131,7 +131,7 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
         scratch = Path(folder)
         with progress_watcher() as watcher:
             watcher.stage("Preparing images", sum(len(parts) for parts in jobs))
-            series = []
+            series, stacks = [], dict[str, Path]()
             for number, parts in enumerate(jobs):
                 # No volume is written: what lies beside the stacks is in nobody's way.
                 runs = tuple(checked(replace(job, output=scratch / "none.mrc")) for job in parts)
@@ -140,6 +140,7 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
                 for part, job in enumerate(parts):
                     hashes = source_files(job).hashes()
                     inputs |= {f"{number}.{part}.{name}": digest for name, digest in hashes.items()}
+                    _refuse_twice(stacks, job.tilts, hashes["tilts"])
                 place_of_one = scratch / str(number)
                 place_of_one.mkdir()
                 series.append(prepare_halves(runs, parts[0].tilts.stem, place_of_one, watcher))
@@ -158,6 +159,13 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
                     deadline=options["started"] + 60.0 * options["minutes"],
                 )
             )
+
+
+def _refuse_twice(stacks: dict[str, Path], tilts: Path, digest: str) -> None:
+    """Raise InputError for images that were given already: what judges a model must be nothing that it learned from."""
+    if digest in stacks:
+        raise InputError(f"{tilts} holds the very images of {stacks[digest]}; give each series, and each half, once")
+    stacks[digest] = tilts
 
 
 def _tell(outcome: Outcome, output: Path, model: Model, minutes: float) -> None:

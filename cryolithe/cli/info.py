@@ -110,7 +110,7 @@ def _folder_facts(path: Path) -> list[Fact]:
         Fact("series", len(entries)),
         Fact("stacks", [str(entry.tilts) for entry in entries], [entry.tilts.name for entry in entries[:MOST_LINES]]),
         Fact("paired", [_paired_names(stack, files) for stack, files in paired], _paired_lines(paired)),
-        Fact("problems", [entry.problem for entry in entries if entry.problem]),
+        Fact("problems", [why for entry in entries for why in (entry.problem, *entry.unreadable.values()) if why]),
         Fact("left_out", left_out, ", ".join(left_out[:MOST_LINES]) or "none"),
     ]
 

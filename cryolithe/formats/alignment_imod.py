@@ -10,6 +10,7 @@ opposite to our z, so SHIFT's second number and XAXISTILT change their signs her
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from cryolithe.formats.imod_command import Command, number, read_command
 LIMIT_BYTES = 10_000_000
 # X-axis tilts of single views that differ by less are the same.
 SAME_TILT_DEG = 0.01
+# Two whole numbers and nothing else: with a point, a sign or a third number it is a list.
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 
 
 def read_xf(path: PathLike) -> tuple[tuple[Matrix, tuple[float, float]], ...]:
@@ -61,7 +64,7 @@ def read_tilts_deg(path: PathLike, what: str) -> tuple[float, ...]:
     path = Path(path)
     text = read_text(path, f"a file of {what}", LIMIT_BYTES)
     for word in text.split():
-        if "," in word.strip(",") and "." not in word:
+        if _DECIMAL_COMMA.fullmatch(word):
             raise FileFormatError(
                 f"{path} holds '{printable(word)[:40]}', which may have a decimal comma; write decimal points, and a "
                 "space between numbers"

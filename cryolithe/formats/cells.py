@@ -8,8 +8,8 @@ from pathlib import Path
 from cryolithe.errors import FileFormatError
 from cryolithe.formats.files import printable
 
-# What programs write where they know nothing: RELION, gemmi and starfile, Warp.
-_NOTHING = ("", "none", "null", "<null>", "nan", "<na>", "?", ".")
+# What programs write where they know nothing, without a sign: RELION, gemmi, starfile, Warp, C, spreadsheets.
+_NOTHING = ("", "none", "null", "<null>", "nan", "nan(ind)", "<na>", "na", "n/a", "?", ".")
 
 
 class UnreadableCellError(FileFormatError):
@@ -22,7 +22,7 @@ def told_number(path: Path, name: str, text: str | None) -> float | None:
     Raises:
         UnreadableCellError: if it holds anything else, such as a decimal comma.
     """
-    if text is None or text.strip().lower() in _NOTHING:
+    if text is None or text.strip().lower().removeprefix("-") in _NOTHING:
         return None
     try:
         value = float(text)

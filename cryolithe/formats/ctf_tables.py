@@ -56,8 +56,8 @@ def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | Non
         return None
     rows = zip(u.tolist(), v.tolist(), angle.tolist(), shift.tolist(), strict=True)
     images = tuple(_image(found, *row) for row in rows)
-    known = {name: _number(listed, table, column) for name, column in _MICROSCOPE.items()}
-    hand = _number(listed, table, "rlnTomoHand")
+    known = {name: _number(path, listed, table, column) for name, column in _MICROSCOPE.items()}
+    hand = _number(path, listed, table, "rlnTomoHand")
     angles = table.numbers(TILT if TILT in table else NOMINAL)
     return tuple(angles.tolist()), Ctf(images, Microscope(**known), -int(hand) if hand in (1.0, -1.0) else None)
 
@@ -114,7 +114,9 @@ def _image(path: Path, u_um: float, v_um: float, angle_deg: float, shift_deg: fl
         raise FileFormatError(f"{path}: {error}") from error
 
 
-def _number(listed: dict[str, str], table: StarTable, column: str) -> float | None:
-    """A number of the series, from the table that lists it or the first of its images."""
-    text = listed.get(column) or (table.value(column, 0) if column in table else "")
-    return told_number(table.path, column, text)
+def _number(path: Path, listed: dict[str, str], table: StarTable, column: str) -> float | None:
+    """A number of the series, from the table at ``path`` that lists it or the first of its images."""
+    value = told_number(path, column, listed.get(column))
+    if value is not None or column not in table:
+        return value
+    return told_number(table.path, column, table.value(column, 0))

@@ -3,13 +3,14 @@
 SerialEM writes PriorRecordDose, or else the dose of each image (ExposureDose) and its time; RELION has
 rlnMicrographPreExposure; Warp has Dose in its .xml and wrpDose in .tomostar files, which may count half or all of the
 image's own exposure. Which image a dose is of is told by the tilt angle: files list their images in different orders,
-and stacks lack some of them. A file that does not tell doses is no error; one whose doses cannot be read is.
+and stacks lack some of them. A file that does not tell doses is no error. Where one tells what cannot be read, that is
+said; whoever needs it refuses the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -40,11 +41,21 @@ class Exposures:
         angles_deg: of its images.
         doses: before each image, e/Å²; empty where the file does not tell them.
         defocus_um: mean defocus, positive when underfocused, or None.
+        dose_problem: why doses that it tells cannot be read, in a line; else empty.
+        defocus_problem: likewise.
     """
 
     angles_deg: tuple[float, ...] = ()
     doses: tuple[float, ...] = ()
     defocus_um: float | None = None
+    dose_problem: str = ""
+    defocus_problem: str = ""
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Of "dose" and "defocus", those that there are."""
+        both = {"dose": self.dose_problem, "defocus": self.defocus_problem}
+        return {fact: why for fact, why in both.items() if why}
 
     def of_images(self, angles_deg: Sequence[float], left_out_deg: Sequence[float] = ()) -> tuple[float, ...] | None:
         """The doses of images with these angles; None if they are not told, or no angles of the file are near.
@@ -94,7 +105,6 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
 
     Raises:
         InputError: if the file cannot be read, or is none of these.
-        UnreadableCellError: if it tells doses or a defocus that cannot be.
     """
     path = Path(path)
     ending, reading = path.suffix.lower(), reading or Reading()
@@ -113,45 +123,42 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
 
 
 def doses_beside(tilts: Path, named: Iterable[Path | None], reading: Reading) -> Path | None:
-    """The .mdoc beside a stack that tells doses, where none of the files that are named for it does; else None.
-
-    Raises:
-        UnreadableCellError: if one of them tells doses that cannot be read.
-    """
-    if any(_tells(path, tilts.name, reading) for path in named if path is not None):
+    """The .mdoc beside a stack that tells doses, readable or not; None where a file that is named for it does."""
+    if any(_told(path, tilts.name, reading).doses for path in named if path is not None):
         return None
-    return next((path for path in mdocs_beside(tilts) if _tells(path, tilts.name, reading)), None)
+    beside = ((path, _told(path, tilts.name, reading)) for path in mdocs_beside(tilts))
+    return next((path for path, told in beside if told.doses or told.dose_problem), None)
 
 
-def _tells(path: Path, tilts_name: str, reading: Reading) -> bool:
+def _told(path: Path, tilts_name: str, reading: Reading) -> Exposures:
     try:
-        return bool(read_exposures(path, tilts_name, reading).doses)
-    except UnreadableCellError:
-        raise
+        return read_exposures(path, tilts_name, reading)
     except InputError:
-        return False
+        return Exposures()
 
 
 def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     angles = tuple(angle for angle in made.angles_deg if angle is not None)
     if len(angles) != len(made.places):
         return Exposures()
-    before, own = (
-        [told_number(path, name, facts.get(name.lower())) for facts in made.facts]
-        for name in ("PriorRecordDose", "ExposureDose")
-    )
-    known = _usable(path, "PriorRecordDose", [dose for dose in before if dose is not None])
-    if len(known) == len(angles):
-        return Exposures(angles, known)
+    before, problem = _of_key(path, made, "PriorRecordDose")
+    if problem or len(before) == len(angles):
+        return Exposures(angles, before, dose_problem=problem)
+    own, problem = _of_key(path, made, "ExposureDose")
     times = [_time(facts.get("datetime")) for facts in made.facts]
-    doses = _usable(path, "ExposureDose", [d for d in own if d])
-    moments = [t for t in times if t is not None]
+    doses, moments = [dose for dose in own if dose], [t for t in times if t is not None]
     if not angles or len(doses) != len(angles) or len(set(moments)) != len(angles):
-        return Exposures(angles)
+        return Exposures(angles, dose_problem=problem)
     total, sums = 0.0, [0.0] * len(angles)
     for number in sorted(range(len(angles)), key=moments.__getitem__):
         sums[number], total = total, total + doses[number]
     return Exposures(angles, tuple(sums))
+
+
+def _of_key(path: Path, made: MdocText, name: str) -> tuple[tuple[float, ...], str]:
+    """As `_read`; nothing where an image lacks the key."""
+    texts = [facts.get(name.lower(), "") for facts in made.facts]
+    return _read(path, name, texts) if all(texts) else ((), "")
 
 
 def _of_relion(path: Path, tilts_name: str, reading: Reading) -> Exposures:
@@ -161,18 +168,21 @@ def _of_relion(path: Path, tilts_name: str, reading: Reading) -> Exposures:
     if len(tables) != 1:
         return Exposures()
     made = _of_table(tables[0], TILT if TILT in tables[0] else NOMINAL, _BEFORE, 1.0)
-    defoci = [_column(tables[0], name) for name in _DEFOCUS]
+    try:
+        defoci = [_column(tables[0], name) for name in _DEFOCUS]
+    except UnreadableCellError as error:
+        return replace(made, defocus_problem=str(error))
     both = [value for column in defoci for value in column]
     if not all(defoci) or not any(both):
         return made
-    return Exposures(made.angles_deg, made.doses, sum(both) / len(both) / _ANGSTROM_PER_UM)
+    return replace(made, defocus_um=sum(both) / len(both) / _ANGSTROM_PER_UM)
 
 
 def _of_table(table: StarTable, angle: str, dose: str, sign: float) -> Exposures:
     """Angles times a sign, and doses unless all are 0."""
     angles = tuple(sign * value for value in _column(table, angle))
-    doses = _usable(table.path, dose, _column(table, dose))
-    return Exposures(angles, doses if len(doses) == len(angles) else ())
+    doses, problem = _read(table.path, dose, table.text(dose) if dose in table else [])
+    return Exposures(angles, doses if len(doses) == len(angles) else (), dose_problem=problem)
 
 
 def _of_warp(path: Path) -> Exposures:
@@ -183,14 +193,17 @@ def _of_warp(path: Path) -> Exposures:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, expat.ExpatError, ValueError) as error:
         raise FileFormatError(f"{path} is not an XML file") from error
-    angles, doses = (told_numbers(path, name, (root.findtext(name) or "").split()) for name in ("Angles", "Dose"))
+    angles = told_numbers(path, "Angles", (root.findtext("Angles") or "").split())
+    doses, problem = _read(path, "Dose", (root.findtext("Dose") or "").split())
     if doses and len(doses) != len(angles):
-        raise UnreadableCellError(
-            f"{path}: Dose holds {len(doses)} numbers for {len(angles)} angles; expected one for each"
-        )
+        problem = f"{path}: Dose holds {len(doses)} numbers for {len(angles)} angles; expected one for each"
+    made = Exposures(tuple(-angle for angle in angles), () if problem else doses, dose_problem=problem)
     defocus = root.find("CTF/Param[@Name='Defocus']")
-    found = None if defocus is None else told_number(path, "Defocus", defocus.get("Value"))
-    return Exposures(tuple(-angle for angle in angles), _usable(path, "Dose", doses), found or None)
+    try:
+        value = None if defocus is None else told_number(path, "Defocus", defocus.get("Value"))
+    except UnreadableCellError as error:
+        return replace(made, defocus_problem=str(error))
+    return replace(made, defocus_um=value or None)
 
 
 def _matched(wanted: Sequence[float], told: Sequence[float]) -> list[int] | None:
@@ -210,13 +223,15 @@ def _column(table: StarTable, name: str) -> list[float]:
     return told_numbers(table.path, name, table.text(name)) if name in table else []
 
 
-def _usable(path: Path, name: str, doses: Sequence[float]) -> tuple[float, ...]:
-    """Doses of which any is other than 0, as tables have it where nobody knows; else none."""
+def _read(path: Path, name: str, texts: list[str]) -> tuple[tuple[float, ...], str]:
+    """Doses, or none where all are 0, as tables have it that know none; and why what is told cannot be read."""
+    try:
+        doses = told_numbers(path, name, texts)
+    except UnreadableCellError as error:
+        return (), str(error)
     if min(doses, default=0.0) < 0:
-        raise UnreadableCellError(
-            f"{path}: {name} holds {min(doses):g}, but no dose can be below 0 e/Å²; mend the file"
-        )
-    return tuple(doses) if any(doses) else ()
+        return (), f"{path}: {name} holds {min(doses):g}, but no dose can be below 0 e/Å²; mend the file"
+    return tuple(doses) if any(doses) else (), ""
 
 
 def _time(text: str | None) -> datetime | None:

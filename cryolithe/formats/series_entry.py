@@ -19,6 +19,8 @@ class SeriesEntry:
         name: what the series is called where its stack's file name does not say it (a STAR file's tomograms).
         problem: why it cannot be reconstructed, in a line for the user; empty where nothing is known against it.
         depth_px: of the volume along z, in pixels of the stack, where the list's format tells it.
+        unreadable: what the list tells of settings that cannot be read, by setting: a problem, unless something else
+            tells them.
         unaligned: why it looks like a raw stack whose alignment has not come, as a sentence's part; else empty.
         unused: names of stacks of the same series that are not taken.
     """
@@ -32,4 +34,5 @@ class SeriesEntry:
     problem: str = ""
     depth_px: float | None = None
     unused: str = ""
+    unreadable: dict[str, str] = field(default_factory=dict)
     unaligned: str = ""

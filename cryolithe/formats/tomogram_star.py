@@ -45,14 +45,18 @@ def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[
         series = _found(path, table.value(SERIES, row))
         stack, problem = _stack(table, row, series, reading)
         settings = {"star": str(series)}
-        try:
-            pixel, depth = (_positive(table, tag, row) for tag in (PIXEL, DEPTH))
-        except UnreadableCellError as error:
-            pixel = depth = None
-            problem = problem or str(error)
-        if pixel:
+        told: dict[str, float] = {}
+        unreadable: dict[str, str] = {}
+        for setting, tag in (("pixel_size", PIXEL), ("thickness", DEPTH)):
+            try:
+                told[setting] = _positive(table, tag, row)
+            except UnreadableCellError as error:
+                unreadable[setting] = str(error)
+        if told.get("pixel_size"):
             settings["pixel_size"] = table.value(PIXEL, row)
-        entries.append(SeriesEntry(row + 1, stack, None, None, settings, name, problem, depth))
+        depth = told.get("thickness") or None
+        entry = SeriesEntry(row + 1, stack, None, None, settings, name, problem, depth, unreadable=unreadable)
+        entries.append(entry)
     if not entries:
         raise InputError(f"{path} names no tilt series: its table data_global is empty")
     return tuple(entries)
@@ -200,12 +204,10 @@ def _images(series: Path, name: str, reading: Reading) -> list[str]:
     return chosen[0].text(IMAGE)
 
 
-def _positive(table: StarTable, tag: str, row: int) -> float | None:
-    """A positive number of the table, or None where it is not told."""
+def _positive(table: StarTable, tag: str, row: int) -> float:
+    """A positive number of the table, or 0 where it is not told: RELION has 0 or below where it knows none."""
     value = told_number(table.path, tag, table.value(tag, row)) if tag in table else None
-    if value is not None and value < 0:
-        raise UnreadableCellError(f"{table.path}: {tag} of row {row + 1} is {value:g}, expected a positive number")
-    return value or None
+    return max(value or 0.0, 0.0)
 
 
 def _found(star: Path, name: str) -> Path:

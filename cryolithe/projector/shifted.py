@@ -55,11 +55,11 @@ def back_project(
     # Columns of zeros at both ends, where what falls beside the detector is looked up.
     seen = torch.nn.functional.pad(lines, (0, 0, PIXELS_PER_VOXEL, PIXELS_PER_VOXEL)).numpy()
     out = np.zeros((len(z), len(x), seen.shape[2]), seen.dtype)
-    run, threads = _compiled(), min(torch.get_num_threads(), len(z))
+    run, threads, points = _compiled(), torch.get_num_threads(), len(z) * len(x)
 
     def part_of(number: int) -> None:
-        some = slice(number * len(z) // threads, (number + 1) * len(z) // threads)
-        run((along_x, along_z[some], rows[some], node, part, table, seen), out[some])
+        first, last = number * points // threads, (number + 1) * points // threads
+        run((along_x, along_z, rows, node, part, table, seen), first, last, out)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(part_of, range(threads)))
@@ -94,25 +94,25 @@ def _compiled() -> Callable[..., None]:
     return compiled
 
 
-def _loop(given: Any, out: Any) -> None:
+def _loop(given: Any, first_point: int, last_point: int, out: Any) -> None:
     along_x, along_z, rows, node, part, table, seen = given
     tilts, columns, count = seen.shape
     last_node, steps, pixels = rows.shape[1] - 1, table.shape[1], table.shape[2]
     # Unsigned, as numbers counted from the end would be asked for again and again.
     base, step = np.empty(tilts, np.uint32), np.empty(tilts, np.uint32)
     next_one, next_but_one = np.uint32(1), np.uint32(2)
-    for z in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            share, at_x, at_z = part[x], along_x[x], along_z[z]
-            left, right = rows[z, node[x]], rows[z, min(node[x] + 1, last_node)]
-            for tilt in range(tilts):
-                place = at_x[tilt] + at_z[tilt] + (left[tilt] + share * (right[tilt] - left[tilt]))
-                first = np.floor(place)
-                step[tilt] = min(int((place - first) * steps), steps - 1)
-                base[tilt] = min(max(int(first) + pixels, 0), columns - pixels)
-            line = out[z, x]
-            for tilt in range(tilts):
-                weight, pixel = table[tilt, step[tilt]], base[tilt]
-                a, b, c = seen[tilt, pixel], seen[tilt, pixel + next_one], seen[tilt, pixel + next_but_one]
-                for row in range(count):
-                    line[row] += weight[0] * a[row] + weight[1] * b[row] + weight[2] * c[row]
+    for point in range(first_point, last_point):
+        z, x = point // out.shape[1], point % out.shape[1]
+        share, at_x, at_z = part[x], along_x[x], along_z[z]
+        left, right = rows[z, node[x]], rows[z, min(node[x] + 1, last_node)]
+        for tilt in range(tilts):
+            place = at_x[tilt] + at_z[tilt] + (left[tilt] + share * (right[tilt] - left[tilt]))
+            first = np.floor(place)
+            step[tilt] = min(int((place - first) * steps), steps - 1)
+            base[tilt] = min(max(int(first) + pixels, 0), columns - pixels)
+        line = out[z, x]
+        for tilt in range(tilts):
+            weight, pixel = table[tilt, step[tilt]], base[tilt]
+            a, b, c = seen[tilt, pixel], seen[tilt, pixel + next_one], seen[tilt, pixel + next_but_one]
+            for row in range(count):
+                line[row] += weight[0] * a[row] + weight[1] * b[row] + weight[2] * c[row]

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cryolithe.errors import InputError, SettingsError
-from cryolithe.formats.cells import UnreadableCellError
+from cryolithe.errors import FileFormatError, InputError, SettingsError
 from cryolithe.formats.doses import Exposures, doses_beside, read_exposures
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS, treated_ctf, weighted_doses
@@ -201,6 +200,8 @@ def _exposures(
         sources["defocus"] = "--defocus"
     if settings.dose is not None and "dose" in taken:
         told = read_exposures(settings.dose, files.tilts.name, files.reading)
+        if told.dose_problem:
+            raise FileFormatError(told.dose_problem)
         doses = told.of_images(files.angles_deg, files.left_out_deg)
         if doses is None:
             raise InputError(
@@ -213,14 +214,10 @@ def _exposures(
     if settings.dose_weight and settings.dose is None:
         beside = doses_beside(files.tilts, named, files.reading)
         named += [beside] if beside else []
+    problems: dict[str, str] = {}
     for path in named:
-        try:
-            told = _read(path, files)
-        except UnreadableCellError as error:
-            if settings.dose_weight and settings.dose is None:
-                raise
-            notes.append(f"doses and defocus are taken for not told: {error}")
-            continue
+        told = _read(path, files)
+        problems |= told.problems
         found = told.of_images(files.angles_deg, files.left_out_deg)
         if found is not None and "dose" in taken:
             if doses is not None and _differ(doses, found):
@@ -238,6 +235,11 @@ def _exposures(
                 )
             if defocus is None:
                 defocus, sources["defocus"] = told.defocus_um, path.name
+    known = {"dose": doses, "defocus": defocus}
+    lacking = {fact: why for fact, why in problems.items() if fact in taken and known[fact] is None}
+    if settings.dose_weight and "dose" in lacking:
+        raise FileFormatError(lacking["dose"])
+    notes += [f"the {NAMES[fact]} is taken for not told: {why}" for fact, why in lacking.items()]
     return doses, defocus
 
 
@@ -245,8 +247,6 @@ def _read(path: Path, files: SeriesFiles) -> Exposures:
     """What a file tells that was not asked about doses: nothing, where it is of another kind."""
     try:
         return read_exposures(path, files.tilts.name, files.reading)
-    except UnreadableCellError:
-        raise
     except InputError:
         return Exposures()
 

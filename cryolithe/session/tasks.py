@@ -214,7 +214,8 @@ def _task(entry: SeriesEntry, session: Session, settings: ReconstructSettings) -
     return Task(
         name=entry.name or entry.tilts.stem,
         job=job,
-        problem=entry.problem,
+        problem=entry.problem
+        or next((why for name, why in entry.unreadable.items() if not getattr(settings, name)), ""),
         after=session.after,
         folder=session.output,
         found=found,
