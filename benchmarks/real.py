@@ -323,7 +323,8 @@ def main() -> None:
         draw_sheet(figures[0], sheet, needle.pixel_angstrom, (-REACH_DEG, REACH_DEG))
         first = list(methods)[2]
         three = [f"{method}, {cut}" for cut in cuts for method in (FBP, SIRT, first)]
-        plot_central_slices(figures[1], [(label, voxels(made[label].path)) for label in three], needle.pixel_angstrom)
+        panels = [(label.removeprefix("CryoLithe "), voxels(made[label].path)) for label in three]
+        plot_central_slices(figures[1], panels, needle.pixel_angstrom)
     note = (
         f"{needle.images.shape[0]} images of ±76°, {np.count_nonzero(within)} of them within ±60°. Threshold "
         f"{THRESHOLD:g} between median and maximum; medians over y. Correlation: projections of the volume against the "

@@ -304,6 +304,18 @@ def test_a_size_that_cannot_be_read_is_the_problem_of_its_series(tmp_path, cells
     assert not any(task.problem for task in find_tasks(Session(star), flags, {}, "")[0])
 
 
+def test_paths_with_backslashes_are_found(tmp_path):
+    """Tables that were written on Windows."""
+    star = project(tmp_path)
+    star.write_text(STAR.replace("Tilts/", "Tilts\\"))
+    series = tmp_path / "Tilts" / "TS_2.star"
+    series.write_text(series.read_text().replace("@Tilts/", "@Tilts\\"))
+    for entry, number in zip(read_tomogram_star(star), (1, 2, 3), strict=True):
+        assert entry.problem == ""
+        assert entry.settings["star"] == str(tmp_path / "Tilts" / f"TS_{number}.star")
+        assert number == 3 or entry.tilts == tmp_path / "Tilts" / f"TS_{number}.mrc"
+
+
 def test_sizes_below_0_are_not_told(tmp_path):
     star = project(tmp_path)
     star.write_text(STAR.replace("5.0 10", "-1 -999"))

@@ -101,14 +101,19 @@ def find_named(star: Path, name: str) -> Path | None:
     """A file that a table of RELION names, or None if it is nowhere.
 
     Its paths start at the project's folder: they are looked for from the table's folder upwards, then from here. A
-    job's folder that was copied out of its project has them in ``tilt_series`` beside the table.
+    job's folder that was copied out of its project has them in ``tilt_series`` beside the table. Warp writes tables on
+    Windows, whose paths have backslashes.
 
     Args:
         star: the table.
         name: as it stands there.
     """
-    above = (folder / name for folder in (*star.resolve().parents, Path()))
-    return next((p for p in (*above, star.parent / "tilt_series" / Path(name).name) if is_file(p)), None)
+    for spelt in dict.fromkeys((name, name.replace("\\", "/"))):
+        above = (folder / spelt for folder in (*star.resolve().parents, Path()))
+        found = next((p for p in (*above, star.parent / "tilt_series" / Path(spelt).name) if is_file(p)), None)
+        if found is not None:
+            return found
+    return None
 
 
 def project_folder(path: Path, reading: Reading) -> Path | None:
