@@ -188,6 +188,7 @@ def drawn_into_vacuum(volume: Array, reference: Array) -> dict[str, float]:
     The median of the vacuum in each plane across the tilt axis is nothing: images have steps along the axis.
     """
     smooth = gaussian_filter(reference, VACUUM_SIGMA_PX)
+    smooth -= np.median(smooth, axis=(0, 2), keepdims=True)  # of the vacuum: the needle is the lesser part of a plane
     level = np.maximum(NEEDLE_SHARE * smooth.max((0, 2), keepdims=True), LEAST_SHARE * smooth.max())
     inside = smooth > level
     vacuum = ~binary_dilation(inside, iterations=VACUUM_FROM_PX)

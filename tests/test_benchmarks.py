@@ -33,6 +33,7 @@ import fusion  # noqa: E402
 import run_all  # noqa: E402
 from baselines import classical, n2n, topaz  # noqa: E402
 from measures import better_than, mean_of, spread_cell  # noqa: E402
+from real import drawn_into_vacuum  # noqa: E402
 from scenes import UNSEEN, merged, placed_molecules  # noqa: E402
 from tables import losses_section  # noqa: E402
 
@@ -315,6 +316,23 @@ def test_quality_runs_and_its_numbers_are_sane(tmp_path):
     )
     assert result["commit"]
     assert result["device"]["cpu"]
+
+
+def test_a_patch_in_the_vacuum_is_seen_and_a_step_along_the_axis_is_none():
+    z, y, x = np.mgrid[:48, :40, :48].astype(np.float32)
+    # A needle whose shank is faint, in a vacuum whose level changes along the axis, as in the real images.
+    needle = np.where(np.hypot(z - 24, x - 24) < 5, np.where(y < 20, 1.0, 0.2), 0.0) + np.where(y < 20, 0.0, 0.05)
+    needle = needle.astype(np.float32)
+    clean = drawn_into_vacuum(needle, needle)
+    assert clean["brightest"] < 1
+    patch = 0.1 * np.exp(-((z - 10) ** 2 + (y - 30) ** 2 + (x - 10) ** 2) / 32).astype(np.float32)
+    seen = drawn_into_vacuum(needle + patch, needle)
+    assert 5 < seen["brightest"] < 11
+    assert seen["vacuum"] > clean["vacuum"]
+    # Gain and offset of the volume are no matter.
+    assert drawn_into_vacuum(7 * (needle + patch) - 3, needle)["brightest"] == pytest.approx(
+        seen["brightest"], rel=1e-3
+    )
 
 
 @pytest.mark.slow
