@@ -165,11 +165,12 @@ def warping_of(grids: Grids, number: int, pixel: float) -> Warping | None:
     extent = grids.volume_angstrom or (1.0, 1.0, 1.0)
     least, most = min(grids.doses, default=0.0), max(grids.doses, default=0.0)
     dose = (grids.doses[number] - least) / (most - least) if most > least else 0.0
-    blocks = [_at_dose(grid.values, dose) for grid in grids.warping]
+    blocks = [_at_dose(grid.values, dose)[None] for grid in grids.warping]
+    together = [np.concatenate(blocks)] if len({block.shape for block in blocks}) == 1 else blocks
 
     def warped(x_px: Floats, y_px: Floats, z_px: Floats) -> Floats:
         parts = [n * pixel / size + 0.5 for n, size in zip((x_px, y_px, z_px), extent, strict=True)]
-        return np.stack([_linear(block, parts) for block in blocks]) / pixel
+        return np.concatenate([_linear(values, parts) for values in together]) / pixel
 
     return warped
 
@@ -243,17 +244,22 @@ def _at_dose(values: Floats, dose: float) -> Floats:
     return np.asarray(values[first] * (1 - part) + values[min(int(first) + 1, len(values) - 1)] * part)
 
 
-def _linear(block: Floats, parts: Sequence[Floats]) -> Floats:
-    """A grid ``(z, y, x)`` between its nodes, at parts ``(x, y, z)`` of its axes."""
-    cells = [cell(part * (count - 1), count) for part, count in zip(parts, block.shape[::-1], strict=True)]
-    total: Floats = np.zeros(np.broadcast_shapes(*(part.shape for part in parts)))
+def _linear(values: Floats, parts: Sequence[Floats]) -> Floats:
+    """Grids ``(n, z, y, x)`` between their nodes, at parts ``(x, y, z)`` of their axes, which have one shape S or less.
+
+    Returns:
+        shape ``(n, *S)``.
+    """
+    counts = values.shape[:0:-1]
+    cells = [cell(part * (count - 1), count) for part, count in zip(parts, counts, strict=True)]
+    total: Floats = np.zeros((len(values), *np.broadcast_shapes(*(part.shape for part in parts))))
     for step in itertools.product((0, 1), repeat=3):
         index: list[NDArray[np.int64]] = []
         weight: Floats | float = 1.0
-        for (first, part), count, after in zip(cells, block.shape[::-1], step, strict=True):
+        for (first, part), count, after in zip(cells, counts, step, strict=True):
             index.append(np.minimum(first + after, count - 1))
             weight = weight * (part if after else 1 - part)
-        total += weight * block[index[2], index[1], index[0]]
+        total += weight * values[:, index[2], index[1], index[0]]
     return total
 
 

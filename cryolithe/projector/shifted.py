@@ -112,7 +112,9 @@ def _loop(given: Any, first_point: int, last_point: int, out: Any) -> None:
             base[tilt] = min(max(int(first) + pixels, 0), columns - pixels)
         line = out[z, x]
         for tilt in range(tilts):
-            weight, pixel = table[tilt, step[tilt]], base[tilt]
+            # One by one: taken from their array for every row, they would cost a fifth of the time.
+            weights, pixel = table[tilt, step[tilt]], base[tilt]
+            of_a, of_b, of_c = weights[0], weights[1], weights[2]
             a, b, c = seen[tilt, pixel], seen[tilt, pixel + next_one], seen[tilt, pixel + next_but_one]
             for row in range(count):
-                line[row] += weight[0] * a[row] + weight[1] * b[row] + weight[2] * c[row]
+                line[row] += of_a * a[row] + of_b * b[row] + of_c * c[row]
