@@ -113,6 +113,18 @@ def test_unusable_files_are_named_in_one_line(tmp_path, name, content):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("coordinate", ["1e308", "-1e308", "1e12", "2e6"])
+def test_an_atom_beyond_all_sense_is_a_stray_one(tmp_path, coordinate):
+    """Alone in its box it is as small as any, and the middle of 1e308 and 1e308 is infinite."""
+    write_pdb(tmp_path / "m.pdb", [("C", 1.0, 2.0, 3.0)])
+    document = gemmi.read_structure(str(tmp_path / "m.pdb")).make_mmcif_document()
+    assert molecule_from_structure(tmp_path / "m.pdb", 8.0).density.max() > 0
+    document[0].find_loop("_atom_site.Cartn_x")[0] = coordinate
+    document.write_file(str(tmp_path / "m.cif"))
+    with pytest.raises(FileFormatError, match="Å from the origin"):
+        molecule_from_structure(tmp_path / "m.cif", 8.0)
+
+
 def test_impossible_settings_are_refused(tmp_path):
     path = write_pdb(tmp_path / "a.pdb", random_atoms(10))
     for voxel in (0.0, -1.0, float("nan"), float("inf")):

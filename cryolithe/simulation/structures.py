@@ -24,6 +24,7 @@ STRUCTURE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".c
 _FINE_ANGSTROM = 2.0  # atoms are drawn on a grid at least this fine, then averaged over voxels
 # A stray position in a damaged file must not make a box that fills the memory; hollow capsids have 400 Å³ per atom.
 _MOST_PER_ATOM_ANGSTROM3, _ALWAYS_ANGSTROM = 1e5, 300.0
+_FARTHEST_ANGSTROM = 1e6  # from the origin: PDB's columns end at 1e4, and beyond this digits of an Å are lost
 _LARGEST_FINE_GRID = 500  # points along an edge, beyond which the fine grid gets coarser
 
 
@@ -51,6 +52,11 @@ def molecule_from_structure(path: Path, voxel_size_angstrom: float, b_factor_ang
     if not 0 <= b_factor_angstrom2 < math.inf:
         raise SettingsError(f"the B-factor must be 0 or a positive number of Å², got {b_factor_angstrom2}")
     elements, positions, occupancies = _atoms(path)
+    if (farthest := float(np.abs(positions).max())) > _FARTHEST_ANGSTROM:
+        raise FileFormatError(
+            f"{path}: an atom lies {farthest:.2g} Å from the origin, expected at most {_FARTHEST_ANGSTROM:.0e}; look for "
+            "a stray position"
+        )
     volume = float(np.prod(np.ptp(positions, axis=0) + 20.0))
     if volume > max(_ALWAYS_ANGSTROM**3, _MOST_PER_ATOM_ANGSTROM3 * len(positions)):
         raise FileFormatError(
