@@ -54,8 +54,8 @@ def molecule_from_structure(path: Path, voxel_size_angstrom: float, b_factor_ang
     elements, positions, occupancies = _atoms(path)
     if (farthest := float(np.abs(positions).max())) > _FARTHEST_ANGSTROM:
         raise FileFormatError(
-            f"{path}: an atom lies {farthest:.2g} Å from the origin, expected at most {_FARTHEST_ANGSTROM:.0e}; look for "
-            "a stray position"
+            f"{path}: an atom lies {farthest:.2g} Å from the origin, expected at most {_FARTHEST_ANGSTROM:.0e}; look "
+            "for a stray position"
         )
     volume = float(np.prod(np.ptp(positions, axis=0) + 20.0))
     if volume > max(_ALWAYS_ANGSTROM**3, _MOST_PER_ATOM_ANGSTROM3 * len(positions)):
