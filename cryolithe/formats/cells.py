@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError
-from cryolithe.formats.files import printable
+from cryolithe.formats.files import finite_numbers, printable
 
 # What programs write where they know nothing, without a sign: RELION, gemmi, starfile, Warp, C, spreadsheets.
 _NOTHING = ("", "none", "null", "<null>", "nan", "nan(ind)", "<na>", "na", "n/a", "?", ".")
@@ -24,15 +23,12 @@ def told_number(path: Path, name: str, text: str | None) -> float | None:
     """
     if text is None or text.strip().lower().removeprefix("-") in _NOTHING:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or "_" in text:
+    values = finite_numbers((text,))
+    if values is None:
         raise UnreadableCellError(
             f"{path}: expected a number for {name}, found '{printable(text)[:40]}'; mend the file"
         )
-    return value
+    return values[0]
 
 
 def told_numbers(path: Path, name: str, texts: list[str]) -> list[float]:

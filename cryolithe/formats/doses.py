@@ -124,13 +124,14 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
 
 def doses_beside(tilts: Path, named: Iterable[Path | None], reading: Reading) -> Path | None:
     """The .mdoc beside a stack that tells doses, readable or not; None where a file that is named for it does."""
-    if any(_told(path, tilts.name, reading).doses for path in named if path is not None):
+    if any(exposures_in_passing(path, tilts.name, reading).doses for path in named if path is not None):
         return None
-    beside = ((path, _told(path, tilts.name, reading)) for path in mdocs_beside(tilts))
+    beside = ((path, exposures_in_passing(path, tilts.name, reading)) for path in mdocs_beside(tilts))
     return next((path for path, told in beside if told.doses or told.dose_problem), None)
 
 
-def _told(path: Path, tilts_name: str, reading: Reading) -> Exposures:
+def exposures_in_passing(path: Path, tilts_name: str, reading: Reading) -> Exposures:
+    """What a file tells that was not asked about doses: nothing, where it is of another kind."""
     try:
         return read_exposures(path, tilts_name, reading)
     except InputError:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cryolithe.errors import FileFormatError, InputError, SettingsError
-from cryolithe.formats.doses import Exposures, doses_beside, read_exposures
+from cryolithe.formats.doses import doses_beside, exposures_in_passing, read_exposures
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS, treated_ctf, weighted_doses
 from cryolithe.known import CTF_STATES, FACTS, NOTHING, Known
@@ -216,7 +216,7 @@ def _exposures(
         named += [beside] if beside else []
     problems: dict[str, str] = {}
     for path in named:
-        told = _read(path, files)
+        told = exposures_in_passing(path, files.tilts.name, files.reading)
         problems |= told.problems
         found = told.of_images(files.angles_deg, files.left_out_deg)
         if found is not None and "dose" in taken:
@@ -241,14 +241,6 @@ def _exposures(
         raise FileFormatError(lacking["dose"])
     notes += [f"the {NAMES[fact]} is taken for not told: {why}" for fact, why in lacking.items()]
     return doses, defocus
-
-
-def _read(path: Path, files: SeriesFiles) -> Exposures:
-    """What a file tells that was not asked about doses: nothing, where it is of another kind."""
-    try:
-        return read_exposures(path, files.tilts.name, files.reading)
-    except InputError:
-        return Exposures()
 
 
 def _differ(a: Sequence[float], b: Sequence[float]) -> bool:
