@@ -51,7 +51,7 @@ LONG: dict[str, list[str]] = {
     "dual": ["--minutes", "30"],
     "ablations": [],
     "known": [],
-    "fuzz": ["--inputs", "10000"],
+    "fuzz": ["--inputs", "100000"],
 }
 # Scripts of README.md's table that no full run has, and why.
 LEFT_OUT = {

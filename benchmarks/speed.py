@@ -27,7 +27,13 @@ from cryolithe.formats import read_tilt_series, write_angles_deg, write_stack
 from cryolithe.report import write_json
 
 ANGLES_DEG = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
-SIZES = ((256, 256, 256), (512, 512, 512), (512, 1024, 1024), (512, 2048, 2048))  # (z, y, x)
+SIZES = (  # (z, y, x)
+    (256, 256, 256),
+    (512, 512, 512),
+    (512, 1024, 1024),
+    (512, 2048, 2048),
+    (1024, 2048, 2048),
+)
 QUICK = ((16, 48, 64),)
 METHODS = {**METHOD_WORDS, "SliceSet": ["--model", "SLICESET"], "ASTRA": []}
 # Rows of the first run; the second has at least MORE times as many, so that what does not grow with them (start-up, the
