@@ -66,11 +66,11 @@ _BODIES = {
     "gold": (("gold",), 3),
 }
 SCENES = {
-    "membranes": Scene(0.2, (2, 6), 0.0, (0, 0), (0, 0), 0.0, 0.3),
-    "membranes and few": Scene(0.22, (1, 5), 0.65, (0.001, 0.01), (0.002, 0.02), 0.85, 0.6),
+    "membranes": Scene(0.17, (2, 6), 0.0, (0, 0), (0, 0), 0.0, 0.3),
+    "membranes and few": Scene(0.2, (1, 5), 0.65, (0.001, 0.01), (0.002, 0.02), 0.85, 0.6),
     # Between membranes and large proteins thin filaments are the first to be lost, so some scenes have many of them.
-    "filaments": Scene(0.15, (0, 1), 0.8, (0.001, 0.02), (0.002, 0.04), 0.7, 0.3, others=("filament",) * 3 + _OTHERS),
-    "mixed": Scene(0.36, (1, 4), 0.9, (0.003, 0.03), (0.005, 0.06), 0.95, 0.6),
+    "filaments": Scene(0.25, (0, 1), 0.8, (0.001, 0.02), (0.002, 0.04), 0.7, 0.3, others=("filament",) * 3 + _OTHERS),
+    "mixed": Scene(0.31, (1, 4), 0.9, (0.003, 0.03), (0.005, 0.06), 0.95, 0.6),
     "sparse": Scene(0.05, (0, 1), 0.6, (0.0003, 0.003), (0.0003, 0.004), 0.6, 0.3),
     "almost empty": Scene(0.02, (0, 0), 0.05, (0.0001, 0.0005), (0.0001, 0.0005), 0.5, 0.0),
 }
