@@ -21,7 +21,19 @@ import torch
 import yaml
 from common import RESULTS, ROOT, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from realism_matched import CELLS, IMAGE, RECIPES, SERIES, Curves, diverse, measured, published, simulated, table_of
+from realism_matched import (
+    CELLS,
+    IMAGE,
+    RECIPES,
+    SERIES,
+    SOURCE,
+    Curves,
+    diverse,
+    measured,
+    published,
+    simulated,
+    table_of,
+)
 from realism_measures import radial, spectrum
 
 from cryolithe.formats import read_tilt_series
@@ -95,8 +107,8 @@ class Case:
 CASES = {
     "cellular": Case("cellular", 10.0, 150.0, COMMON, number=3),
     "lamella": Case("lamella", 10.0, 150.0, COMMON, number=4),
-    "yeast, 18 µm": Case("lamella", 12.16, 125.0, YEAST | {"optics": {"defocus_um": [18.0, 18.0]}}, number=4),
-    "yeast, 4 µm": Case("lamella", 12.16, 125.0, YEAST | {"optics": {"defocus_um": [4.0, 4.0]}}, number=4),
+    "yeast, 18 µm": Case("lamella", 12.16, 125.0, YEAST | {"optics": {"defocus_um": [18.0, 18.0], **SOURCE}}, number=4),
+    "yeast, 4 µm": Case("lamella", 12.16, 125.0, YEAST | {"optics": {"defocus_um": [4.0, 4.0], **SOURCE}}, number=4),
 }
 
 

@@ -29,6 +29,8 @@ FALL_BAND_ANGSTROM = (80.0, 320.0)  # in which the fall of SNR with tilt is aver
 CTF_ZERO_ANGSTROM = (30.0, 34.5)  # where the image of a cell is nearly all noise
 SIDE = 64
 _COMMON: dict[str, Any] = {"ctf": "left", "exposure_weighting": False, "faults": {}}
+# Vulović et al. 2013 (J. Struct. Biol. 183, 19-32) simulate with 0.03 to 0.05 mrad at 300 kV.
+SOURCE: dict[str, Any] = {"illumination_mrad": 0.04}
 _TILTS = {"kinds": ["dose-symmetric"], "step_deg": [3.0, 3.0]}
 
 
@@ -53,12 +55,12 @@ CONDITIONS = {
     SERIES: Conditions(14.56, 160.0, (192, SIDE), _COMMON | {
         "scheme": _TILTS | {"reach_deg": [57.0, 57.0]},
         "total_exposure": [39 * 3.25] * 2,
-        "optics": {"defocus_um": [2.0, 2.4], "amplitude_contrast": [0.07, 0.07]},
+        "optics": {"defocus_um": [2.0, 2.4], "amplitude_contrast": [0.07, 0.07], **SOURCE},
     }),
     IMAGE: Conditions(13.12, 240.0, (256, 256), _COMMON | {
         "scheme": _TILTS | {"reach_deg": [3.0, 3.0]},
         "total_exposure": [3 * 3.55] * 2,
-        "optics": {"defocus_um": [5.4, 5.4], "amplitude_contrast": [0.07, 0.07]},
+        "optics": {"defocus_um": [5.4, 5.4], "amplitude_contrast": [0.07, 0.07], **SOURCE},
     }),
 }  # fmt: skip
 Curves = dict[str, list[float]]

@@ -383,6 +383,28 @@ def exposure_filter(
     return np.exp(-exposure / (2 * critical_exposure(np.sqrt(squared), voltage_kv))).astype(np.float32)
 
 
+def source_envelope(
+    optics: Optics, shape: tuple[int, int], pixel_size_angstrom: float, illumination_mrad: float
+) -> Image:
+    """What a source of finite size leaves of the contrast: ``exp(-(π α (Cs λ² k³ - Δf k))²)``.
+
+    Frank 1973 (Optik 38, 519-536); Wade & Frank 1977 (Optik 49, 81-92). It matters far from focus.
+
+    Args:
+        optics: state of the microscope.
+        shape: of the image, ``(y, x)``.
+        pixel_size_angstrom: edge of a pixel.
+        illumination_mrad: α, the angle at which the illumination has fallen to 1/e; 0 for a point.
+
+    Returns:
+        shape ``(y, x // 2 + 1)``, float32; 1 at zero frequency.
+    """
+    k = np.sqrt(_frequencies(shape, pixel_size_angstrom)[0])
+    cs = optics.spherical_aberration_mm * ANGSTROM_PER_MM
+    blur = cs * wavelength_angstrom(optics.voltage_kv) ** 2 * k**3 - optics.defocus_um * ANGSTROM_PER_UM * k
+    return np.exp(-((math.pi * 1e-3 * illumination_mrad * blur) ** 2)).astype(np.float32)
+
+
 def filtered(image: Image, factor: Image) -> Image:
     """Multiply an image's half transform by a factor ``(y, x // 2 + 1)``; shape ``(y, x)``, float32."""
     return scipy.fft.irfft2(scipy.fft.rfft2(image) * factor, s=image.shape).astype(np.float32, copy=False)

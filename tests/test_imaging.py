@@ -9,6 +9,7 @@ import pytest
 import scipy.ndimage
 
 from cryolithe.errors import GeometryError, SettingsError
+from cryolithe.optics import source_envelope
 from cryolithe.simulation.detector import Detector, phase_per_voxel, snr_of_halves
 from cryolithe.simulation.faults import FaultRecipe
 from cryolithe.simulation.imaging import image_series, project_field
@@ -133,6 +134,31 @@ def test_drawn_values_keep_to_their_ranges():
         assert all(3 <= o.defocus_um <= 4 and o.voltage_kv == 200 for o in series.optics)
         assert series.drawn["scheme"]["missing"] in (1, 2)
         assert 100 <= series.drawn["scheme"]["total_exposure"] <= 110
+
+
+def test_a_source_of_some_size_takes_what_its_envelope_says():
+    fixed = {"defocus_um": (15.0, 15.0), "defocus_spread_um": (0.0, 0.0), "astigmatism_um": (0.0, 0.0)}
+    flat = SchemeRecipe(reach_deg=(1.0, 1.0), step_deg=(1.0, 1.0))
+    # The field is the whole density, which repeats itself: no window hides what an image's frequencies are.
+    density = crowd((8, 64, 64))
+    point, some = (
+        record(3, density, slice(0, 64), scheme=flat, ctf="left", optics=OpticsRecipe(**fixed, illumination_mrad=mrad))
+        for mrad in (0.0, 0.05)
+    )
+    envelope = source_envelope(some.optics[1], (64, 64), VOXEL, 0.05)
+    spectra = [np.fft.rfft2(series.clean[1] * np.outer(*[np.hanning(64)] * 2)) for series in (point, some)]
+    ring = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64))
+    for low, high in ((0.05, 0.1), (0.1, 0.15), (0.15, 0.2)):
+        band = (ring > low) & (ring < high)
+        share = np.linalg.norm(spectra[1][band]) / np.linalg.norm(spectra[0][band])
+        wanted = np.linalg.norm(spectra[0][band] * envelope[band]) / np.linalg.norm(spectra[0][band])
+        assert wanted < 0.98
+        assert share == pytest.approx(wanted, rel=0.05)
+    assert some.drawn["illumination_mrad"] == 0.05
+    perfect = record(3, density, slice(0, 64), scheme=flat, ctf="none", optics=OpticsRecipe(illumination_mrad=0.05))
+    assert (perfect.clean == record(3, density, slice(0, 64), scheme=flat, ctf="none").clean).all()
+    with pytest.raises(SettingsError, match="illumination_mrad"):
+        OpticsRecipe(illumination_mrad=-0.1)
 
 
 def test_impossible_requests():

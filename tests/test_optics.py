@@ -18,6 +18,7 @@ from cryolithe.optics import (
     exposure_filter,
     filtered,
     form_image,
+    source_envelope,
     tilted_defocus_um,
     wavelength_angstrom,
 )
@@ -147,6 +148,23 @@ def test_correction_undoes_the_gradient(angle):
     )
     assert with_strips > 0.83
     assert without < with_strips - 0.1
+
+
+@pytest.mark.parametrize(("defocus_um", "cs_mm", "mrad"), [(18.0, 2.7, 0.05), (-2.0, 0.0, 0.1), (4.0, 1e3, 0.03)])
+def test_a_source_blurs_an_image_by_how_its_rays_part(defocus_um, cs_mm, mrad):
+    # Tilted by β, a wave's image moves by the gradient of the aberrations, (Cs λ² k³ - Δf k) β at each frequency k: the
+    # mean over Gaussian directions, β ~ exp(-(β/α)²) along k, of the phase 2π (...) β.
+    pixel, size = 5.0, 40
+    optics = Optics(300.0, cs_mm, 0.07, defocus_um)
+    found = source_envelope(optics, (size, size), pixel, mrad)[0]
+    k = np.arange(size // 2 + 1) / (size * pixel)
+    beta = np.linspace(-6, 6, 4001) * mrad * 1e-3
+    weights = np.exp(-((beta / (mrad * 1e-3)) ** 2))
+    moved = cs_mm * 1e7 * wavelength_angstrom(300.0) ** 2 * k**3 - defocus_um * 1e4 * k
+    mean = (np.cos(2 * np.pi * moved[:, None] * beta) * weights).sum(axis=1) / weights.sum()
+    assert found == pytest.approx(mean, abs=1e-5)
+    assert found[0] == 1
+    assert source_envelope(optics, (size, size), pixel, 0.0) == pytest.approx(1.0)
 
 
 def test_published_critical_exposures():

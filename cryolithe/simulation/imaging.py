@@ -37,6 +37,7 @@ from cryolithe.optics import (
     exposure_filter,
     filtered,
     form_image,
+    source_envelope,
 )
 from cryolithe.projector import make_projector
 from cryolithe.simulation.detector import (
@@ -153,6 +154,7 @@ def image_series(
     drawn["optics"], drawn["faults"] = [asdict(o) for o in optics], [f.as_plain() for f in faults]
     drawn |= {"thickness_angstrom": thickness, "wiener_snr": snr, "ctf": recipe.ctf}
     drawn |= {"exposure_weighting": recipe.exposure_weighting, "handedness": recipe.optics.handedness}
+    drawn["illumination_mrad"] = recipe.optics.illumination_mrad
     drawn["detector"] = asdict(recipe.detector)
 
     even, odd, clean = (np.empty((plan.tilts, *shape), dtype=np.float32) for _ in range(3))
@@ -256,10 +258,13 @@ def _signal(seen: Image, shot: _Shot, recipe: ImagingRecipe) -> Image:
     pads[1] = (pads[1][1], pads[1][1])
     padded = np.pad(phase, pads, mode="symmetric")
     shape = padded.shape[0], padded.shape[1]
-    damage = exposure_filter(shape, view.pixel_size_angstrom, shot.exposure_middle, view.optics.voltage_kv)
-    formed = filtered(padded, damage) if recipe.ctf == "none" else form_image(padded, view, damage)
+    kept = exposure_filter(shape, view.pixel_size_angstrom, shot.exposure_middle, view.optics.voltage_kv)
+    if recipe.ctf != "none" and recipe.optics.illumination_mrad:
+        # That of the defocus on the axis: what tilt adds is a small part where the envelope matters.
+        kept = kept * source_envelope(view.optics, shape, view.pixel_size_angstrom, recipe.optics.illumination_mrad)
+    formed = filtered(padded, kept) if recipe.ctf == "none" else form_image(padded, view, kept)
     if recipe.detector.zero_loss and recipe.ctf != "none":
-        lost = delocalised(shape, view.pixel_size_angstrom, view.optics.voltage_kv) * damage
+        lost = delocalised(shape, view.pixel_size_angstrom, view.optics.voltage_kv) * kept
         formed += filtered(padded, np.float32(loss_over_phase(view.optics.voltage_kv)) * lost)
     formed *= np.float32(shot.coherent)
     inner = formed[pads[0][0] : pads[0][0] + rows, pads[1][0] : pads[1][0] + columns]

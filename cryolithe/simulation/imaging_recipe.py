@@ -65,6 +65,8 @@ class OpticsRecipe:
         astigmatism_um: half of the difference of the extreme defoci.
         phase_shift_deg: of a phase plate.
         handedness: direction of the beam, see `cryolithe.optics`.
+        illumination_mrad: size of the source, see `cryolithe.optics.source_envelope`: 0.03 to 0.05 for field emission
+            guns (Vulović et al. 2013, J. Struct. Biol. 183, 19-32: the values of their program), 0 for a point.
     """
 
     voltage_kv: float = 300.0
@@ -75,6 +77,7 @@ class OpticsRecipe:
     astigmatism_um: Range = (0.0, 0.1)
     phase_shift_deg: Range = (0.0, 0.0)
     handedness: int = 1
+    illumination_mrad: float = 0.0
 
     def __post_init__(self) -> None:
         Optics(self.voltage_kv, self.spherical_aberration_mm)
@@ -83,6 +86,7 @@ class OpticsRecipe:
         check_range("defocus_spread_um", self.defocus_spread_um, 0, 5)
         check_range("astigmatism_um", self.astigmatism_um, 0, 5)
         check_range("phase_shift_deg", self.phase_shift_deg, -360, 360)
+        check_range("illumination_mrad", (self.illumination_mrad, self.illumination_mrad), 0, 1)
 
 
 @dataclass(frozen=True)
