@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import FileFormatError, SettingsError
 from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table, series_facts
-from cryolithe.formats.alignment_warp import warp_number, warp_numbers, warp_series
+from cryolithe.formats.alignment_warp import warp_angles_deg, warp_number, warp_series
 from cryolithe.formats.cells import told_number
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import StarTable, read_star
@@ -70,7 +70,7 @@ def read_warp_ctf(path: Path) -> Told | None:
         FileFormatError: if it is no tilt series of Warp, or a value is no number.
     """
     root = warp_series(path)
-    angles = warp_numbers(path, root, "Angles", 0)
+    angles = warp_angles_deg(path, root)
     told = {
         str(node.get("Name")): warp_number(path, str(node.get("Name")), node.get("Value") or "")
         for node in root.iterfind("CTF/Param")
@@ -88,7 +88,7 @@ def read_warp_ctf(path: Path) -> Told | None:
         for mean, half, angle, pi in zip(defocus, delta, direction, shift, strict=True)
     )
     microscope = Microscope(told.get("Voltage"), told.get("Cs"), told.get("Amplitude"))
-    return tuple(-angle for angle in angles), Ctf(images, microscope)
+    return angles, Ctf(images, microscope)
 
 
 def _of_images(path: Path, root: ElementTree.Element, grid: str, count: int, whole: float | None) -> list[float] | None:
