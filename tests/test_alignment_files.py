@@ -23,7 +23,7 @@ from tiny_series import refused, run
 from cryolithe.alignment import Alignment, ImageAlignment, VolumePlace, largest_bend_px, rotation, views
 from cryolithe.errors import GeometryError, InputError
 from cryolithe.formats import read_angles_deg
-from cryolithe.formats.alignment_aretomo import read_aln
+from cryolithe.formats.alignment_aretomo import ARETOMO, read_aln
 from cryolithe.formats.alignment_imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
 from cryolithe.formats.alignment_relion import read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
@@ -120,6 +120,21 @@ def test_sections_of_aretomo_are_counted_from_0_or_1(first, dark, project):
     assert shape == SHAPE
     assert alignment.excluded == dark
     assert [image.angle_deg for image in alignment.images] == [a for s, a in enumerate(ANGLES) if s not in dark]
+
+
+def test_the_first_aretomo_tells_how_many_images_there_are_and_no_size(project):
+    """Up to 1.2 the second line counts images and patches, and there is no RawSize."""
+    aln = write_aretomo(project, 0, dark=())
+    new, _ = read_aln(aln)
+    head, _, _, *rows = aln.read_text().splitlines()
+    aln.write_text("\n".join([head, f"# {len(ANGLES)}  0", *rows]) + "\n")
+    assert read_aln(aln) == (new, None)
+    assert read_aln(aln, image_shape=SHAPE) == (new, SHAPE)
+    assert run("--aln", aln, project.stack, "--dry-run").exit_code == 0
+    assert ARETOMO.describe[".aln"](aln)[-1].value is None
+    aln.write_text(aln.read_text().replace(f"# {len(ANGLES)}  0", f"# {len(ANGLES) + 1}  0"))
+    with pytest.raises(InputError, match="1 are missing"):
+        read_aln(aln)
 
 
 def test_old_files_without_dark_sections_are_told_by_the_angles(project):
