@@ -330,6 +330,36 @@ def test_the_pixel_size_of_a_table_must_fit(project):
         read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 1.3 * PIXEL)
 
 
+def test_x_tilts_of_single_images_turn_the_specimen_once_more(project):
+    """As RELION refines them: p = Rz Ry Rx V + shift with each image's own angles."""
+    _, table = write_relion(project)
+    used = [s for s in range(len(ANGLES)) if s not in DARK]
+    x_tilts = {s: 2.0 + 0.45 * math.sin(s) for s in used}
+    lines = table.read_text().splitlines()
+    rows = [number for number, line in enumerate(lines) if "@" in line]
+    for number, s in zip(rows, used, strict=True):
+        name, _, *rest = lines[number].split()
+        lines[number] = " ".join([name, f"{x_tilts[s]:.6f}", *rest])
+    table.write_text("\n".join(lines) + "\n")
+    made = read_tilt_series_star(table, "ts.mrc", len(ANGLES), PIXEL)
+    assert made.local == table.name
+    assert made.x_tilt_deg == pytest.approx(np.median(list(x_tilts.values())))
+    columns = dict(zip(used, (lines[number].split() for number in rows), strict=True))
+    points = np.random.default_rng(2).uniform(-30, 30, (3, 9))
+    for image in made.images:
+        turned = points.copy()
+        turned[1:] = np.array(rotation(x_tilts[image.section])) @ points[1:]
+        theta = math.radians(image.angle_deg)
+        shift = np.array([float(word) for word in columns[image.section][4:6]])[:, None] / PIXEL
+        seen = np.stack([turned[0] * math.cos(theta) + turned[2] * math.sin(theta), turned[1]])
+        expected = np.linalg.inv(np.array(image.matrix)) @ seen + shift
+        x, y, z = points[0], *(np.array(rotation(made.x_tilt_deg)) @ points[1:])
+        q = np.stack([x * math.cos(theta) + z * math.sin(theta), y])
+        q = q + image.bend.at(q[0], q[1], z)
+        found = np.linalg.solve(np.array(image.matrix), q - np.array(image.shift_px)[:, None])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_turns_of_particles_in_warp_are_told_with_their_size(project):
     path = write_warp(project)
     text = path.read_text(encoding="utf-16")
