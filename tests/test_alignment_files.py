@@ -261,7 +261,7 @@ BAD = {
     "beta": (bad_aln(lambda ls: [*ls[:3], "# BetaOffset = 3.0", *ls[3:]]), "BetaOffset other than 0"),
     "no header": (bad_aln(lambda ls: ls[1:]), "is no AreTomo alignment"),
     "no column": (bad_star("_rlnTomoZRot", "_rlnOther"), "has no column rlnTomoZRot"),
-    "no tilts": (bad_star("_rlnTomoYTilt", "_rlnTomoProjX"), "projection matrices of RELION-4"),
+    "no tilts": (bad_star("_rlnTomoYTilt", "_rlnTomoProjX"), "projection matrices (RELION-4, WarpTools)"),
     "part 99": (bad_star("000002@", "000099@"), "names the images 3 to 99"),
     "different x tilts": (bad_star(" 0.0 -33.000", " 4.0 -33.000"), "rlnTomoXTilt differs"),
     "text in a table": (bad_star("-33.000", "abc"), "holds what is no number"),

@@ -60,9 +60,10 @@ def read_tilt_series_star(
     if not tables:
         old = any("rlnTomoProjX" in table for table in found.tables)
         columns = ", ".join(column for table in found.tables for column in table.names)[:120]
+        held = "projection matrices (RELION-4, WarpTools)" if old else f"no column {TILT}, found: {columns}"
+        also = ", or --warp with the .xml of Warp" if old else ""
         raise FileFormatError(
-            f"{found.path} holds {'projection matrices of RELION-4' if old else f'no column {TILT}, found: {columns}'};"
-            " give the tilt-series table of an aligned series of RELION-5"
+            f"{found.path} holds {held}; give the tilt-series table of an aligned series of RELION-5{also}"
         )
     images, note = tables[0], found.note
     if len(tables) > 1:

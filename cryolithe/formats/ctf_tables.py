@@ -39,11 +39,18 @@ def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | Non
 
     Raises:
         InputError: if the file cannot be read, or no series has the name.
-        FileFormatError: if a value is no number.
+        FileFormatError: if a value is no number, or nothing tells which image a defocus is of.
     """
     listed = series_facts(path, tilts_name, reading)
     found = find_series_table(path, tilts_name, reading)
     tables = [table for table in reading(read_star, found) if len(table) and (TILT in table or NOMINAL in table)]
+    single = next((table for table in reading(read_star, found) if _U in table), None)
+    if not tables and single is not None:  # Gctf's, or RELION's of micrographs
+        raise FileFormatError(
+            f"{found} tells the defocus of {len(single)} images but no tilt angle ({TILT} or {NOMINAL}), by which they "
+            "are matched; give the tilt-series table, or a table of CTFFIND's kind with a row for each image of the "
+            "stack"
+        )
     if len(tables) > 1:
         tables = [table for table in tables if table.block and table.block in tilts_name]
     if len(tables) != 1 or _U not in tables[0]:
