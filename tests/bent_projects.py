@@ -273,10 +273,11 @@ def warped(number, point):
     return sum(weight * corner for weight, corner in zip(near, corners, strict=True)) / PIXEL
 
 
-def warp_place(moves, warps):
+def warp_place(moves, warps, x_tilt_deg=0.0):
     def place(number, point, shift):
         if warps:
             point = point + warped(number, point)
+        point = np.array([point[0], *(turn(x_tilt_deg) @ point[1:])])
         p = turn(AXIS_DEG) @ seen(point, number) + shift
         if not moves:
             return p

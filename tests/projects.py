@@ -149,8 +149,8 @@ def write_relion(project, dark=DARK, parts=True):
     return listing, table
 
 
-def write_warp(project, dark=DARK):
-    """Warp's .xml: angles of the other sign, offsets in Å, centres N / 2."""
+def write_warp(project, dark=DARK, level_deg=(0.0, 0.0)):
+    """Warp's .xml: angles of the other sign, less the second level angle, offsets in Å, centres N / 2."""
     shifts = relion_shifts(shifts=project.shifts) * PIXEL
     use = [str(s not in dark) for s in range(len(ANGLES))]
 
@@ -158,13 +158,14 @@ def write_warp(project, dark=DARK):
         return "\n".join(str(value) for value in values)
 
     content = (
-        f"<Angles>{text(-a for a in ANGLES)}</Angles><UseTilt>{text(use)}</UseTilt>"
+        f"<Angles>{text(-a - level_deg[1] for a in ANGLES)}</Angles><UseTilt>{text(use)}</UseTilt>"
         f"<AxisAngle>{text([AXIS_DEG] * len(ANGLES))}</AxisAngle>"
         f"<AxisOffsetX>{text(shifts[:, 0])}</AxisOffsetX><AxisOffsetY>{text(shifts[:, 1])}</AxisOffsetY>"
     )
+    level = f'LevelAngleX="{level_deg[0]}" LevelAngleY="{level_deg[1]}"'
     path = project.folder / "ts.xml"
     path.write_text(
-        f'<?xml version="1.0" encoding="utf-16"?>\n<TiltSeries AreAnglesInverted="True">{content}</TiltSeries>',
+        f'<?xml version="1.0" encoding="utf-16"?>\n<TiltSeries AreAnglesInverted="True" {level}>{content}</TiltSeries>',
         encoding="utf-16",
     )
     return path

@@ -137,6 +137,16 @@ def test_a_volume_tilted_about_x_is_made_flat(orientation, tmp_path):
     np.testing.assert_allclose(bead_places(volume), TRUTH, atol=0.15)
 
 
+def test_a_series_that_warp_levelled_is_made_flat(tmp_path):
+    """LevelAngleY is added to Warp's angles; LevelAngleX turns the specimen about x before."""
+    tilted = make_project(tmp_path / "raw", x_tilt_deg=-8.0)
+    xml = write_warp(tilted, level_deg=(-8.0, 5.5))
+    tilted.tlt.write_text("".join(f"{angle + 5.5}\n" for angle in ANGLES))  # as recorded
+    result = made(tilted.stack, "--warp", xml, "-o", tmp_path / "v.mrc", *FBP)
+    assert "turned by -8° about x" in result.stderr
+    np.testing.assert_allclose(bead_places(voxels(tmp_path / "v.mrc")), TRUTH, atol=0.15)
+
+
 @pytest.mark.parametrize("centre", ["imod", "relion"])
 def test_a_tilt_axis_goes_with_tilt_com_and_with_a_centre(centre, tmp_path):
     """The same turn by either way of preparing images; odd sizes have one middle."""

@@ -23,7 +23,7 @@ from tiny_series import refused, run
 from cryolithe.alignment import Alignment, ImageAlignment, VolumePlace, largest_bend_px, rotation, views
 from cryolithe.errors import GeometryError, InputError
 from cryolithe.formats import read_angles_deg
-from cryolithe.formats.alignment_aretomo import read_aln
+from cryolithe.formats.alignment_aretomo import ARETOMO, read_aln
 from cryolithe.formats.alignment_imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
 from cryolithe.formats.alignment_relion import read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
@@ -120,6 +120,21 @@ def test_sections_of_aretomo_are_counted_from_0_or_1(first, dark, project):
     assert shape == SHAPE
     assert alignment.excluded == dark
     assert [image.angle_deg for image in alignment.images] == [a for s, a in enumerate(ANGLES) if s not in dark]
+
+
+def test_the_first_aretomo_tells_how_many_images_there_are_and_no_size(project):
+    """Up to 1.2 the second line counts images and patches, and there is no RawSize."""
+    aln = write_aretomo(project, 0, dark=())
+    new, _ = read_aln(aln)
+    head, _, _, *rows = aln.read_text().splitlines()
+    aln.write_text("\n".join([head, f"# {len(ANGLES)}  0", *rows]) + "\n")
+    assert read_aln(aln) == (new, None)
+    assert read_aln(aln, image_shape=SHAPE) == (new, SHAPE)
+    assert run("--aln", aln, project.stack, "--dry-run").exit_code == 0
+    assert ARETOMO.describe[".aln"](aln)[-1].value is None
+    aln.write_text(aln.read_text().replace(f"# {len(ANGLES)}  0", f"# {len(ANGLES) + 1}  0"))
+    with pytest.raises(InputError, match="1 are missing"):
+        read_aln(aln)
 
 
 def test_old_files_without_dark_sections_are_told_by_the_angles(project):
@@ -246,7 +261,7 @@ BAD = {
     "beta": (bad_aln(lambda ls: [*ls[:3], "# BetaOffset = 3.0", *ls[3:]]), "BetaOffset other than 0"),
     "no header": (bad_aln(lambda ls: ls[1:]), "is no AreTomo alignment"),
     "no column": (bad_star("_rlnTomoZRot", "_rlnOther"), "has no column rlnTomoZRot"),
-    "no tilts": (bad_star("_rlnTomoYTilt", "_rlnTomoProjX"), "projection matrices of RELION-4"),
+    "no tilts": (bad_star("_rlnTomoYTilt", "_rlnTomoProjX"), "projection matrices (RELION-4, WarpTools)"),
     "part 99": (bad_star("000002@", "000099@"), "names the images 3 to 99"),
     "different x tilts": (bad_star(" 0.0 -33.000", " 4.0 -33.000"), "rlnTomoXTilt differs"),
     "text in a table": (bad_star("-33.000", "abc"), "holds what is no number"),
@@ -313,6 +328,36 @@ def test_the_pixel_size_of_a_table_must_fit(project):
     assert read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 2 * PIXEL).aligned_shape == (40, 35)
     with pytest.raises(InputError, match="no whole multiple"):
         read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 1.3 * PIXEL)
+
+
+def test_x_tilts_of_single_images_turn_the_specimen_once_more(project):
+    """As RELION refines them: p = Rz Ry Rx V + shift with each image's own angles."""
+    _, table = write_relion(project)
+    used = [s for s in range(len(ANGLES)) if s not in DARK]
+    x_tilts = {s: 2.0 + 0.45 * math.sin(s) for s in used}
+    lines = table.read_text().splitlines()
+    rows = [number for number, line in enumerate(lines) if "@" in line]
+    for number, s in zip(rows, used, strict=True):
+        name, _, *rest = lines[number].split()
+        lines[number] = " ".join([name, f"{x_tilts[s]:.6f}", *rest])
+    table.write_text("\n".join(lines) + "\n")
+    made = read_tilt_series_star(table, "ts.mrc", len(ANGLES), PIXEL)
+    assert made.local == table.name
+    assert made.x_tilt_deg == pytest.approx(np.median(list(x_tilts.values())))
+    columns = dict(zip(used, (lines[number].split() for number in rows), strict=True))
+    points = np.random.default_rng(2).uniform(-30, 30, (3, 9))
+    for image in made.images:
+        turned = points.copy()
+        turned[1:] = np.array(rotation(x_tilts[image.section])) @ points[1:]
+        theta = math.radians(image.angle_deg)
+        shift = np.array([float(word) for word in columns[image.section][4:6]])[:, None] / PIXEL
+        seen = np.stack([turned[0] * math.cos(theta) + turned[2] * math.sin(theta), turned[1]])
+        expected = np.linalg.inv(np.array(image.matrix)) @ seen + shift
+        x, y, z = points[0], *(np.array(rotation(made.x_tilt_deg)) @ points[1:])
+        q = np.stack([x * math.cos(theta) + z * math.sin(theta), y])
+        q = q + image.bend.at(q[0], q[1], z)
+        found = np.linalg.solve(np.array(image.matrix), q - np.array(image.shift_px)[:, None])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_turns_of_particles_in_warp_are_told_with_their_size(project):

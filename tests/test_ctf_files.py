@@ -236,6 +236,7 @@ OTHER = SeriesImages("ts.mrc", 5, (0, 1, 2, 3, 4), tuple(-2 * angle for angle in
         ("a.defocus", "1 1 -40 -40 nan 2\n", "at least 5 numbers"),
         ("a.xml", "<TiltSeries><Angles>1\n2</Angles></TiltSeries>", "tells no defocus"),
         ("a.star", "data_ts\nloop_\n_rlnTomoYTilt #1\n1.0\n2.0\n", "tells no defocus"),
+        ("a.star", "data_\nloop_\n_rlnDefocusU #1\n1e4\n2e4\n", "the defocus of 2 images but no tilt angle"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, name, text, line):

@@ -48,6 +48,26 @@ def test_metadata_of_serialem(tmp_path):
     text = path.read_text()
     path.write_text(text.replace("[ZValue = 0]", "[T =     Tilt axis angle = 84.1, binning = 1]\n\n[ZValue = 0]", 1))
     assert told(path)["tilt_axis_deg"] == 84.1
+    path.write_text(text.replace("[ZValue = 0]", "[T = TiltAxisAngle = -174.1  Binning = 1]\n\n[ZValue = 0]", 1))
+    assert told(path)["tilt_axis_deg"] == 84.1  # Tomography 5
+
+
+def test_files_of_defocus(tmp_path):
+    """No angles, though their first column could be taken for such."""
+    path = tmp_path / "ts_CTF.txt"
+    head = "# Columns: #1 micrograph number; #2 - defocus 1 [A]; #3 - defocus 2; #4 - azimuth; ...; #8 - dfHand\n"
+    path.write_text(head + "1 30000 28000 45 0.5 0.1 9 1\n2 31000 29000 45 0.5 0.1 9 1\n3 32000 30000 45 0 0.1 9 1\n")
+    answer = told(path)
+    assert answer["kind"] == "defocus of the images of a stack, by AreTomo3"
+    assert (answer["rows"], answer["defocus_um"], answer["voltage_kv"]) == (3, pytest.approx([2.9, 3.1]), None)
+    assert answer["phase_shift_deg"] == pytest.approx([0, 28.648], abs=1e-3)
+    for name in ("ts.defocus", "ts_CTF_Imod.txt"):
+        path = tmp_path / name
+        path.write_text("1 0 0.0 0.0 0.0 3\n1 1 -40 -40 3000 2800 45\n2 2 0 0 3200 3000 45\n")
+        answer = told(path)
+        assert answer["kind"] == "defocus of the images of a stack, by IMOD (.defocus)"
+        assert (answer["rows"], answer["range_deg"]) == (2, [-40, 0])
+        assert answer["defocus_um"] == pytest.approx([2.9, 3.1])
 
 
 def test_alignments(project):
@@ -133,6 +153,7 @@ def test_what_this_program_writes(tmp_path):
         ("a.xf", "1 2 x\n", "a.xf"),
         ("a.com", "$ctfplotter\n", "expected one that runs IMOD's tilt or newstack"),
         ("a.xml", "<html/>", "no tilt series of Warp"),
+        ("a.defocus", "-57.0\n-54.0\n", "expected at least 5 numbers"),
         ("a.star", "not a star", "a.star"),
         ("a.star", "data_x\n", "holds no table"),
         ("a.tomostar", "\ndata_\nloop_\n_a #1\n1\n", "a.tomostar"),

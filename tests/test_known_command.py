@@ -309,6 +309,13 @@ def test_files_of_warp_tell_doses(tmp_path):
     told = read_exposures(path, "ts.mrc")
     assert told.of_images(ANGLES) == DOSES
     assert told.defocus_um == 2.75
+    # Warp 1 saves UTF-16; level angles belong to the angles that an alignment has.
+    text = path.read_text().replace(
+        "<TiltSeries", '<?xml version="1.0" encoding="utf-16"?><TiltSeries LevelAngleY="-9"'
+    )
+    path.write_text(text, encoding="utf-16")
+    assert read_exposures(path, "ts.mrc").doses == DOSES
+    assert read_exposures(path, "ts.mrc").angles_deg == pytest.approx([angle + 9 for angle in ANGLES])
     table = "data_\n\nloop_\n_wrpAngleTilt #1\n_wrpDose #2\n"
     rows = "".join(f"{-a:g} {d:g}\n" for a, d in zip(ANGLES, DOSES, strict=True))
     (tmp_path / "ts.tomostar").write_text(table + rows)

@@ -266,6 +266,15 @@ def test_areas_are_counted_in_the_volume_that_is_tilted_about_x(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_specimen_that_warp_levels_is_warped_before(tmp_path):
+    project = make_bent(tmp_path / "raw", warp_place(True, True, x_tilt_deg=-9.0))
+    xml = write_warp(project, True, True)
+    xml.write_text(xml.read_text().replace("<TiltSeries ", '<TiltSeries LevelAngleX="-9" '))
+    made(project.stack, "--warp", xml, "-o", tmp_path / "v.mrc", *FBP)
+    assert off_px(voxels(tmp_path / "v.mrc")) < STRAIGHT_PX
+
+
+@pytest.mark.slow
 def test_an_aligned_stack_is_bent_back_too(tmp_path):
     """tilt.com of an aligned stack: no transform, the local part alone."""
 

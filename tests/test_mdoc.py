@@ -104,7 +104,9 @@ def test_the_package_mdocfile_reads_the_same(tmp_path):
         (TITLES, 84.8),
         ("[T =     Tilt axis angle = -95.2, binning = 1  spot = 7\n]\n", -95.2),
         ("[T = SerialEM: x]\n[T = tilt axis angle=0]\n", 0.0),
-        ("[T = TiltAxisAngle = 178.5]\n", 178.5),
+        # Tomography 5 counts from x, clockwise.
+        ("[T = TiltAxisAngle = 178.5  Binning = 1  SpotSize = 6]\n", 91.5),
+        ("[T = Tomography: somewhere]\n\n[T =   TiltAxisAngle = -173.94  Binning = 1]\n", 83.94),
         ("[T = Tilt axis angle = unknown]\n", None),
         ("", None),
     ],
@@ -112,6 +114,13 @@ def test_the_package_mdocfile_reads_the_same(tmp_path):
 def test_the_axis_is_that_of_a_title(title, axis_deg, tmp_path):
     (tmp_path / "a.mdoc").write_text(mdoc(THREE, title))
     assert read_mdoc_text(tmp_path / "a.mdoc").axis_deg == axis_deg
+
+
+def test_images_of_tomography_5_tell_the_axis_and_those_of_serialem_do_not(tmp_path):
+    turned = mdoc(THREE, "[T = {} = -173.9]\n").replace("[ZValue = 0]", "[ZValue = 0]\nRotationAngle = 83.85")
+    (tmp_path / "a.mdoc").write_text(turned.format("TiltAxisAngle"))
+    (tmp_path / "b.mdoc").write_text(turned.format("Tilt axis angle"))
+    assert [read_mdoc_text(tmp_path / name).axis_deg for name in ("a.mdoc", "b.mdoc")] == [83.85, -173.9]
 
 
 @pytest.mark.parametrize(

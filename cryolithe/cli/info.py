@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from cryolithe.cli.info_arrays import mrc_facts, volume_facts
-from cryolithe.cli.info_tables import mdoc_facts, star_facts
+from cryolithe.cli.info_tables import defocus_facts, mdoc_facts, star_facts, tells_defocus
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError
 from cryolithe.formats import read_angles_deg, read_series_list
 from cryolithe.formats.alignments import FORMATS
@@ -42,7 +42,7 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
     """Say what files hold: stacks, volumes (MRC, TIFF, OME-Zarr), angles, models, records, HDF5.
 
     Also metadata and alignments of SerialEM (.mdoc), IMOD (.xf, newst.com, tilt.com), AreTomo (.aln), RELION (.star)
-    and Warp (.xml, .tomostar); lists and folders of series.
+    and Warp (.xml, .tomostar); defocus of CTFFIND, AreTomo3 and IMOD (.defocus); lists and folders of series.
 
     A file that cannot be read does not stop the others; the exit code is then 2.
 
@@ -156,6 +156,10 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _jsonable(entry) for key, entry in value.items()}
     return [_jsonable(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _text_facts(path: Path) -> list[Fact]:
+    return defocus_facts(path) if tells_defocus(path) else _angle_facts(path)
 
 
 def _angle_facts(path: Path) -> list[Fact]:
@@ -351,6 +355,8 @@ def _pair_facts(path: Path) -> list[Fact]:
 
 _DESCRIBERS: dict[str, Callable[[Path], list[Fact]]] = {
     **dict.fromkeys(ANGLE_SUFFIXES, _angle_facts),
+    ".txt": _text_facts,
+    ".defocus": defocus_facts,
     ".mdoc": mdoc_facts,
     ".star": star_facts,
     **{ending: describe for made in FORMATS for ending, describe in made.describe.items()},

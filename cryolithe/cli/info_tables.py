@@ -9,9 +9,12 @@ from pathlib import Path
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment_warp import warp_facts
 from cryolithe.formats.bends_told import relion_local_fact, relion_series_facts
+from cryolithe.formats.ctf_text import has_columns, read_columns
+from cryolithe.formats.defocus_views import read_views
 from cryolithe.formats.facts import Fact, range_fact
 from cryolithe.formats.files import finite_numbers, read_text
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
+from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.star_tables import StarTable, read_star
 from cryolithe.formats.tomogram_star import find_named
 
@@ -30,7 +33,7 @@ def mdoc_facts(path: Path) -> list[Fact]:
     text = read_text(path, "an .mdoc file", LIMIT_BYTES)
     head = dict(re.findall(r"^\s*(\w+)\s*=\s*(.*?)\s*$", text.partition("[ZValue")[0], re.MULTILINE))
     angles = read_mdoc_angles_deg(path)
-    axis = re.search(r"[Tt]ilt axis(?: angle)?\s*=\s*([-+]?\d+(?:\.\d*)?)", text)
+    axis = read_mdoc_text(path).axis_deg
     doses = finite_numbers(re.findall(r"^\s*ExposureDose\s*=\s*([\d.]+)\s*$", text, re.MULTILINE)) or []
     pixel = head.get("PixelSpacing") or next(
         iter(re.findall(r"^\s*PixelSpacing\s*=\s*(\S+)", text, re.MULTILINE)), None
@@ -39,10 +42,36 @@ def mdoc_facts(path: Path) -> list[Fact]:
         Fact("kind", "SerialEM metadata of a tilt series (.mdoc)"),
         Fact("images", len(angles)),
         range_fact(angles),
-        Fact("tilt_axis_deg", float(axis[1]) if axis else None, f"{float(axis[1]):g}°" if axis else "not told"),
+        Fact("tilt_axis_deg", axis, "not told" if axis is None else f"{axis:g}°"),
         Fact("pixel_size_angstrom", pixel, "not told" if pixel is None else f"{pixel} Å"),
         Fact("image_file", head.get("ImageFile"), head.get("ImageFile") or "not told"),
         Fact("dose", sum(doses), f"{sum(doses):g} e/Å² in {len(doses)} images" if any(doses) else "not told"),
+    ]
+
+
+def tells_defocus(path: Path) -> bool:
+    """Whether a text file is one of defocus values: by its columns' names, or by the name that AreTomo3 gives it."""
+    return path.name.lower().endswith("_ctf_imod.txt") or has_columns(path)
+
+
+def defocus_facts(path: Path) -> list[Fact]:
+    """A table of CTFFIND or AreTomo3, or IMOD's .defocus."""
+    if path.suffix.lower() != ".defocus" and has_columns(path):
+        table = read_columns(path)
+        program = "AreTomo3" if table.sorted_by_angle else "CTFFIND"
+        images, voltage, of_angles = table.ctf.images, table.ctf.microscope.voltage_kv, []
+    else:
+        views = read_views(path)
+        program, images, voltage = "IMOD (.defocus)", tuple(row.ctf for row in views), None
+        of_angles = [range_fact([angle for row in views for angle in (row.low_deg, row.high_deg)])]
+    defocus, shifts = ([(i.u_um + i.v_um) / 2 for i in images], [image.phase_shift_deg for image in images])
+    return [
+        Fact("kind", f"defocus of the images of a stack, by {program}"),
+        Fact("rows", len(images)),
+        *of_angles,
+        Fact("defocus_um", [min(defocus), max(defocus)], f"{min(defocus):.4g} to {max(defocus):.4g} µm"),
+        Fact("phase_shift_deg", [min(shifts), max(shifts)], f"{min(shifts):.4g}° to {max(shifts):.4g}°"),
+        Fact("voltage_kv", voltage, "not told" if voltage is None else f"{voltage:g} kV"),
     ]
 
 

@@ -2,8 +2,9 @@
 
 Its rotation and shift lead from the aligned image to the raw one: ``p = R(ROT) q + T``, so here A = R(-ROT), d = -A T
 (as in AreTomo's own writer of IMOD files). TILT already holds the tilt offset. Local (patch) shifts:
-`cryolithe.formats.bends_aretomo`. The package alnfile reads the newest
-files alone (it wants the two offsets) and leaves the numbering of sections to the caller, so it is not used.
+`cryolithe.formats.bends_aretomo`. Up to AreTomo 1.2 the second line holds the numbers of images and of patches alone,
+as ``# 41  0``, and no size. The package alnfile reads the newest files alone (it wants the two offsets) and leaves the
+numbering of sections to the caller, so it is not used.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ LIMIT_BYTES = 50_000_000
 COLUMNS = 10
 # A magnification or a tilt about x that is smaller makes no difference in a volume.
 SAME_SCALE, SAME_TILT_DEG = 1e-3, 0.01
+_OLD_SIZE = "line 2"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def read_aln(
     raw_angles_deg: tuple[float, ...] | None = None,
     beside_deg: tuple[float, ...] | None = None,
     beside_source: str = "",
-) -> tuple[Alignment, tuple[int, int]]:
+    image_shape: tuple[int, int] | None = None,
+) -> tuple[Alignment, tuple[int, int] | None]:
     """Read an alignment of AreTomo.
 
     Args:
@@ -49,9 +52,10 @@ def read_aln(
         beside_deg: such angles from files beside the stack, for what the file itself leaves open; in whatever order,
             they must be those of the file.
         beside_source: the name of that file.
+        image_shape: pixels ``(y, x)`` of the stack's images, for a file that does not tell the size of its own.
 
     Returns:
-        the alignment, and the pixels ``(y, x)`` of the images that it is for.
+        the alignment, and the pixels ``(y, x)`` of the images that it is for; None where neither tells them.
 
     Raises:
         InputError: if images are missing, it is not clear which they are (see `stack_places`), or angles do not fit.
@@ -60,7 +64,8 @@ def read_aln(
     path = Path(path)
     text = read_text(path, "an AreTomo alignment", LIMIT_BYTES)
     header, rows, darks, local = _read_rows(path, text)
-    width, height, count = _raw_size(path, header)
+    shape, count = _raw_size(path, header)
+    shape = shape or image_shape
     if not rows:
         raise InputError(f"{path} holds no aligned image; AreTomo may have failed")
     if len(rows) + len(darks) != count:
@@ -79,7 +84,7 @@ def read_aln(
     notes = [places.note] if places.note else []
     patches: tuple[Patches | None, ...] = (None,) * len(rows)
     try:
-        patches = read_patches(local, len(rows)) if local else patches
+        patches = read_patches(local, len(rows)) if local and shape else patches
     except FileFormatError as error:
         notes.append(f"{len(local)} local (patch) shifts in {path.name} are not applied: {error}")
     images = []
@@ -87,17 +92,17 @@ def read_aln(
         matrix = rotation(-row.rotation_deg)
         (a, b), (c, d) = matrix
         x, y = row.shift_px
-        if math.hypot(x, y) > math.hypot(width, height):
+        if shape and math.hypot(x, y) > math.hypot(*shape):
             raise InputError(
                 f"{path}: image {row.section} is shifted by ({x:g}, {y:g}) pixels, more than its size; align anew"
             )
-        bend = patch_bend(bent, row.rotation_deg, (height, width))
+        bend = patch_bend(bent, row.rotation_deg, shape) if shape else None
         images.append(ImageAlignment(place, row.tilt_deg, matrix, (-(a * x + b * y), -(c * x + d * y)), bend))
     try:
         source = path.name if any(image.bend for image in images) else ""
         dark = zip(places.darks, (found.offset_deg + dark.tilt_deg for dark in darks), strict=False)
         made = Alignment(tuple(images), count, notes=tuple(notes), local=source, left_out_deg=tuple(dark))
-        return made, (height, width)
+        return made, shape
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -122,6 +127,8 @@ def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[
                 darks.append(Dark(int(place), int(section), tilt))
             elif equals:
                 header[name.strip()] = value.strip()
+            elif number == 2:
+                header[_OLD_SIZE] = content[1:]
         elif content and in_local:
             local.append((number, content))
         elif content:
@@ -136,11 +143,23 @@ def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[
     return header, rows, darks, local
 
 
-def _raw_size(path: Path, header: dict[str, str]) -> tuple[int, int, int]:
-    words = header.get("RawSize", "").split()
-    if len(words) != 3 or not all(word.isdecimal() and len(word) < 10 and int(word) > 0 for word in words):
-        raise FileFormatError(f"{path}: expected '# RawSize = X Y IMAGES', found '{printable(' '.join(words))[:40]}'")
-    return int(words[0]), int(words[1]), int(words[2])
+def _raw_size(path: Path, header: dict[str, str]) -> tuple[tuple[int, int] | None, int]:
+    """Pixels ``(y, x)`` of the raw images, where they are told, and how many there are."""
+    old = _counts(header.get(_OLD_SIZE, ""), 2)
+    if old and "RawSize" not in header:
+        return None, old[0]
+    found = _counts(header.get("RawSize", ""), 3)
+    if not found or min(found) < 1:
+        shown = printable(header.get("RawSize", "").strip())[:40]
+        raise FileFormatError(f"{path}: expected '# RawSize = X Y IMAGES', found '{shown}'")
+    return (found[1], found[0]), found[2]
+
+
+def _counts(text: str, count: int) -> list[int]:
+    """So many whole numbers, or none."""
+    words = text.split()
+    fit = len(words) == count and all(word.isdecimal() and len(word) < 10 for word in words)
+    return [int(word) for word in words] if fit else []
 
 
 def _offset(path: Path, header: dict[str, str], name: str) -> float:
@@ -161,13 +180,14 @@ def _numbers(path: Path, line: int, text: str, count: int) -> list[float]:
 def _of_stack(named: Named, stack: Stack) -> Alignment:
     path, known = named.files["aln"], image_order(named, stack.sections)
     given, beside = (known.angles_deg or None if known.given == wanted else None for wanted in (True, False))
-    alignment, shape = named.reading(read_aln, path, given, beside, known.source if beside else "")
+    source = known.source if beside else ""
+    alignment, shape = named.reading(read_aln, path, given, beside, source, stack.image_shape)
     if alignment.sections != stack.sections:
         raise InputError(
             f"{named.tilts} holds {stack.sections} images but {path} is for {alignment.sections}; give the stack that "
             "was aligned"
         )
-    if shape != stack.image_shape:
+    if shape is not None and shape != stack.image_shape:
         raise InputError(
             f"{path} is for images of {shape[1]} x {shape[0]} pixels but those of {named.tilts} are "
             f"{stack.image_shape[1]} x {stack.image_shape[0]}; give the raw stack that AreTomo aligned"
@@ -177,7 +197,8 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
 
 def _facts(path: Path) -> list[Fact]:
     alignment, shape = read_aln(path)
-    told = Fact("image_shape", list(shape), f"{shape[0]} × {shape[1]} (y, x) of the raw stack")
+    of_stack = f"{shape[0]} × {shape[1]} (y, x) of the raw stack" if shape else "not told"
+    told = Fact("image_shape", list(shape) if shape else None, of_stack)
     return [*alignment_facts("alignment of AreTomo (.aln)", alignment, shape), told]
 
 

@@ -11,13 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.bending import RawBend
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Beside, Named, Stack
 from cryolithe.formats.bends_relion import COEFFICIENTS, image_fields
+from cryolithe.formats.bends_x_tilt import XTiltBend, read_x_tilts_deg
 from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.image_order import ImageOrder, image_order
 from cryolithe.formats.reading import Reading
@@ -27,8 +26,6 @@ from cryolithe.formats.tomogram_star import find_named, series_images
 
 TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
 NOMINAL = "rlnTomoNominalStageTiltAngle"
-# X tilts of single images that differ by less are the same.
-SAME_TILT_DEG = 0.01
 # Where a table names its images as parts of a stack: 000012@stack.mrc.
 _PART = "@"
 
@@ -63,9 +60,10 @@ def read_tilt_series_star(
     if not tables:
         old = any("rlnTomoProjX" in table for table in found.tables)
         columns = ", ".join(column for table in found.tables for column in table.names)[:120]
+        held = "projection matrices (RELION-4, WarpTools)" if old else f"no column {TILT}, found: {columns}"
+        also = ", or --warp with the .xml of Warp" if old else ""
         raise FileFormatError(
-            f"{found.path} holds {'projection matrices of RELION-4' if old else f'no column {TILT}, found: {columns}'};"
-            " give the tilt-series table of an aligned series of RELION-5"
+            f"{found.path} holds {held}; give the tilt-series table of an aligned series of RELION-5{also}"
         )
     images, note = tables[0], found.note
     if len(tables) > 1:
@@ -87,10 +85,13 @@ def _with_deformations(made: Alignment, table: StarTable, found: _Series, image_
         note = f"the deformations of images in {table.path.name} are not applied: {error}"
         return replace(made, notes=(*made.notes, note))
     of_section = dict(zip(_sections(table, made.sections)[0], fields, strict=True))
-    images = tuple(
-        replace(image, bend=RawBend(image.matrix, image.shift_px, of_section[image.section])) for image in made.images
-    )
-    return replace(made, images=images, local=table.path.name)
+
+    def bent(image: ImageAlignment) -> ImageAlignment:
+        bend = RawBend(image.matrix, image.shift_px, of_section[image.section])
+        turned = image.bend
+        return replace(image, bend=replace(turned, seen=bend) if isinstance(turned, XTiltBend) else bend)
+
+    return replace(made, images=tuple(map(bent, made.images)), local=table.path.name)
 
 
 def _order_notes(table: StarTable, name: str, sections: int, order: ImageOrder) -> list[str]:
@@ -185,12 +186,7 @@ def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_si
                 f"{path} has no column {column}; give the tilt-series table of an aligned series of RELION-5"
             )
     numbers = {column: table.numbers(column) for column in (TILT, AXIS, SHIFT_X, SHIFT_Y)}
-    x_tilts = table.numbers("rlnTomoXTilt") if "rlnTomoXTilt" in table else np.zeros(len(table))
-    if np.ptp(x_tilts) > SAME_TILT_DEG:
-        raise InputError(
-            f"{path}: rlnTomoXTilt differs among images ({x_tilts.min():g}° to {x_tilts.max():g}°), which cannot "
-            "be reconstructed row by row; align with one X tilt for all images"
-        )
+    x_tilt, own_x_tilts = read_x_tilts_deg(table)
     notes = []
     of_table = _value(path, series, "rlnTomoTiltSeriesPixelSize")
     pixel = pixel_size_angstrom or of_table
@@ -210,11 +206,13 @@ def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_si
         )
     rows = []
     places, _ = _sections(table, sections)
-    for place, tilt, axis, x, y in zip(places, *(numbers[c] for c in (TILT, AXIS, SHIFT_X, SHIFT_Y)), strict=True):
+    columns = (numbers[c] for c in (TILT, AXIS, SHIFT_X, SHIFT_Y))
+    for place, tilt, axis, x, y, own in zip(places, *columns, own_x_tilts, strict=True):
         matrix = rotation(-float(axis))
         (a, b), (c, d) = matrix
         sx, sy = float(x) / pixel, float(y) / pixel
-        rows.append(ImageAlignment(place, float(tilt), matrix, (-(a * sx + b * sy), -(c * sx + d * sy))))
+        bend = XTiltBend(float(own), float(tilt)) if own_x_tilts.any() else None
+        rows.append(ImageAlignment(place, float(tilt), matrix, (-(a * sx + b * sy), -(c * sx + d * sy)), bend))
     rows.sort(key=lambda row: row.section)
     size = [_value(path, series, f"rlnTomoSize{axis}") for axis in "XY"]
     x_size, y_size = (None if n is None else n / round(binned) for n in size)
@@ -231,9 +229,10 @@ def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_si
             centre="relion",
             aligned_shape=(round(y_size), round(x_size)) if x_size and y_size else None,
             thickness_px=z_size,
-            x_tilt_deg=float(np.median(x_tilts)),
+            x_tilt_deg=x_tilt,
             pixel_size_angstrom=pixel,
             notes=tuple(notes),
+            local=path.name if own_x_tilts.any() else "",
         )
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error

@@ -2,7 +2,8 @@
 
 Warp sees a point at ``Rz(AxisAngle) (x cos a - z sin a, y)`` plus an offset in Å, a being the angle that it stores: the
 negative of the stage's unless the series was imported with ``--dont_invert`` (``GetPositionInAllTilts`` in its source).
-So our angle is -a, A = Rz(-AxisAngle) and d = -A offset. Its grids: `cryolithe.formats.bends_warp`.
+So our angle is -a, A = Rz(-AxisAngle) and d = -A offset. Before that it turns the specimen about x by LevelAngleX, and
+LevelAngleY is added to a (``ts_autolevel``). Its grids: `cryolithe.formats.bends_warp`.
 """
 
 from __future__ import annotations
@@ -79,12 +80,14 @@ def read_warp(
             matrix = rotation(-axes[number])
             (a, b), (c, d) = matrix
             x, y = x_offsets[number] / (pixel or 1.0), y_offsets[number] / (pixel or 1.0)
-            images.append(ImageAlignment(place, -angles[number], matrix, (-(a * x + b * y), -(c * x + d * y))))
-        unused = tuple((n, -angles[n]) for n in range(len(angles)) if not use[n])
+            angle = -(angles[number] + values.level_deg[1])
+            images.append(ImageAlignment(place, angle, matrix, (-(a * x + b * y), -(c * x + d * y))))
+        unused = tuple((n, -(angles[n] + values.level_deg[1])) for n in range(len(angles)) if not use[n])
         made = Alignment(
             tuple(images),
             sections,
             centre="relion",
+            x_tilt_deg=values.level_deg[0],
             pixel_size_angstrom=pixel,
             notes=notes,
             left_out_deg=unused if sections == len(angles) else (),
@@ -114,6 +117,7 @@ def _with_grids(
                 image.angle_deg,
                 warping_of(grids, number, pixel),
                 movement_of(grids, number, count, extent, pixel),
+                made.x_tilt_deg,
             ),
         )
         for image, number in zip(made.images, used, strict=True)
@@ -126,10 +130,11 @@ _Global = tuple[list[float], list[float], list[float], list[float], list[bool], 
 
 @dataclass(frozen=True)
 class _Values:
-    """What a file says: of each image, what to tell, and its grids."""
+    """What a file says: of each image, what to tell, its grids, and LevelAngleX and LevelAngleY."""
 
     global_part: _Global
     grids: Grids
+    level_deg: tuple[float, float] = (0.0, 0.0)
 
 
 def warp_series(path: Path) -> ElementTree.Element:
@@ -160,15 +165,27 @@ def _read_xml(path: Path) -> _Values:
     words = (root.findtext("UseTilt") or "").split() or ["True"] * len(angles)
     if len(words) != len(angles) or not {word.lower() for word in words} <= {"true", "false"}:
         raise FileFormatError(f"{path}: expected True or False in <UseTilt> for each of {len(angles)} images")
-    level = [root.get(name, "0") for name in ("LevelAngleX", "LevelAngleY")]
-    if any(warp_number(path, name, text) for name, text in zip(("LevelAngleX", "LevelAngleY"), level, strict=True)):
-        raise InputError(f"{path}: LevelAngleX and LevelAngleY are not applied here; only 0 is possible")
     notes = _turning_note(path, root)
     try:
         grids = read_grids(root, len(angles))
     except FileFormatError as error:
         grids, notes = NO_GRIDS, (*notes, f"the local alignment in {path.name} is not applied: {error}")
-    return _Values((angles, axes, x, y, [word.lower() == "true" for word in words], notes), grids)
+    used = [word.lower() == "true" for word in words]
+    return _Values((angles, axes, x, y, used, notes), grids, (_level_deg(path, root, "X"), _level_deg(path, root, "Y")))
+
+
+def _level_deg(path: Path, root: ElementTree.Element, axis: str) -> float:
+    return warp_number(path, f"LevelAngle{axis}", root.get(f"LevelAngle{axis}", "0"))
+
+
+def warp_angles_deg(path: Path, root: ElementTree.Element) -> tuple[float, ...]:
+    """The tilt angles of all images of a series, of the sign that we give them, as its alignment has them.
+
+    Raises:
+        FileFormatError: if there are none, or one is no finite number.
+    """
+    level = _level_deg(path, root, "Y")
+    return tuple(-(angle + level) for angle in warp_numbers(path, root, "Angles", 0))
 
 
 def _turning_note(path: Path, root: ElementTree.Element) -> tuple[str, ...]:

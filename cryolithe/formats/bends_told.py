@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from cryolithe.alignment import IDENTITY
 from cryolithe.bending import RawBend, largest_px
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment_imod import TiltCommand, read_tilts_deg
 from cryolithe.formats.bends_imod import LocalBend, local_facts, read_local
 from cryolithe.formats.bends_relion import COEFFICIENTS, HEIGHT, KIND, WIDTH, image_fields
+from cryolithe.formats.bends_x_tilt import X_TILT, read_x_tilts_deg
 from cryolithe.formats.facts import Fact, local_fact
 from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.star_tables import StarTable, read_star
@@ -27,7 +30,7 @@ def relion_local_fact(table: StarTable, series: Mapping[str, str] | None = None)
         series: what the table of tomograms says of it; None to look for that table beside the images' own, or above.
     """
     if COEFFICIENTS not in table:
-        return local_fact(0)
+        return _x_tilt_fact(table)
     series = _listed(table.path) if series is None else series
     if series is None:
         return local_fact(len(table), also="how large they are needs the table that lists the series (tomograms.star)")
@@ -40,6 +43,17 @@ def relion_local_fact(table: StarTable, series: Mapping[str, str] | None = None)
         return local_fact(len(table), also=f"which cannot be read: {error}")
     largest = max((largest_px(RawBend(IDENTITY, (0.0, 0.0), field), shape) for field in fields), default=0.0)
     return local_fact(len(table), largest, _kind(series))
+
+
+def _x_tilt_fact(table: StarTable) -> Fact:
+    """What is said of X tilts that differ among images."""
+    try:
+        _, own = read_x_tilts_deg(table)
+    except InputError as error:
+        return local_fact(0, also=f"which cannot be undone: {error}")
+    if not own.any():
+        return local_fact(0)
+    return local_fact(len(table), also=f"by {X_TILT}, which differs by up to {np.abs(own).max():.2f}° from its median")
 
 
 def relion_series_facts(table: StarTable) -> list[Fact]:

@@ -4,7 +4,7 @@
 
 - the specimen is warped: ``GridVolumeWarpX, Y, Z`` are added to the point. Four linear dimensions: x, y and z as parts
   of VolumeDimensionsAngstrom, the dose as a part of its range, nodes at 0 and 1 (``LinearGrid4D``; constant beyond);
-- it is turned, projected and shifted (`cryolithe.formats.alignment_warp`);
+- it is turned (about x by LevelAngleX first), projected and shifted (`cryolithe.formats.alignment_warp`);
 - ``GridMovementX, Y`` are taken off: cubic splines with natural ends in the place as a part of ImageDimensionsAngstrom,
   and in the number of the image as a part of the last one's, nodes from the margins to 1 less these (``CubicGrid``).
 
@@ -58,6 +58,7 @@ class WarpBend:
         angle_deg: by which the specimen is tilted.
         warping: of the specimen, pixels, shape ``(3, *S)``, or None.
         movement: to be taken off in the raw image, pixels, shape ``(2, *S)``, or None.
+        x_tilt_deg: α of the specimen (`cryolithe.alignment.Alignment`), which is warped before it is turned by that.
     """
 
     matrix: Matrix
@@ -65,6 +66,7 @@ class WarpBend:
     angle_deg: float
     warping: Warping | None
     movement: Movement | None
+    x_tilt_deg: float = 0.0
 
     @property
     def deep(self) -> bool:
@@ -77,8 +79,10 @@ class WarpBend:
         moved: Floats = np.zeros((2, *x.shape))
         if self.warping is not None:
             theta = math.radians(self.angle_deg)
-            warped = self.warping(specimen_x_px(x, z, self.angle_deg), y, z)
-            moved = np.stack([warped[0] * math.cos(theta) + warped[2] * math.sin(theta), warped[1]])
+            c, s = math.cos(math.radians(self.x_tilt_deg)), math.sin(math.radians(self.x_tilt_deg))
+            across, along, deep = self.warping(specimen_x_px(x, z, self.angle_deg), y * c + z * s, z * c - y * s)
+            depth = along * s + deep * c
+            moved = np.stack([across * math.cos(theta) + depth * math.sin(theta), along * c - deep * s])
         if self.movement is None:
             return moved
         matrix = np.array(self.matrix)

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import FileFormatError, SettingsError
 from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table, series_facts
-from cryolithe.formats.alignment_warp import warp_number, warp_numbers, warp_series
+from cryolithe.formats.alignment_warp import warp_angles_deg, warp_number, warp_series
 from cryolithe.formats.cells import told_number
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import StarTable, read_star
@@ -39,11 +39,18 @@ def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | Non
 
     Raises:
         InputError: if the file cannot be read, or no series has the name.
-        FileFormatError: if a value is no number.
+        FileFormatError: if a value is no number, or nothing tells which image a defocus is of.
     """
     listed = series_facts(path, tilts_name, reading)
     found = find_series_table(path, tilts_name, reading)
     tables = [table for table in reading(read_star, found) if len(table) and (TILT in table or NOMINAL in table)]
+    single = next((table for table in reading(read_star, found) if _U in table), None)
+    if not tables and single is not None:  # Gctf's, or RELION's of micrographs
+        raise FileFormatError(
+            f"{found} tells the defocus of {len(single)} images but no tilt angle ({TILT} or {NOMINAL}), by which they "
+            "are matched; give the tilt-series table, or a table of CTFFIND's kind with a row for each image of the "
+            "stack"
+        )
     if len(tables) > 1:
         tables = [table for table in tables if table.block and table.block in tilts_name]
     if len(tables) != 1 or _U not in tables[0]:
@@ -70,7 +77,7 @@ def read_warp_ctf(path: Path) -> Told | None:
         FileFormatError: if it is no tilt series of Warp, or a value is no number.
     """
     root = warp_series(path)
-    angles = warp_numbers(path, root, "Angles", 0)
+    angles = warp_angles_deg(path, root)
     told = {
         str(node.get("Name")): warp_number(path, str(node.get("Name")), node.get("Value") or "")
         for node in root.iterfind("CTF/Param")
@@ -88,7 +95,7 @@ def read_warp_ctf(path: Path) -> Told | None:
         for mean, half, angle, pi in zip(defocus, delta, direction, shift, strict=True)
     )
     microscope = Microscope(told.get("Voltage"), told.get("Cs"), told.get("Amplitude"))
-    return tuple(-angle for angle in angles), Ctf(images, microscope)
+    return angles, Ctf(images, microscope)
 
 
 def _of_images(path: Path, root: ElementTree.Element, grid: str, count: int, whole: float | None) -> list[float] | None:

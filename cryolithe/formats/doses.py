@@ -13,13 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from xml.etree import ElementTree
-from xml.parsers import expat
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table
+from cryolithe.formats.alignment_warp import warp_angles_deg, warp_series
 from cryolithe.formats.cells import UnreadableCellError, told_number, told_numbers
-from cryolithe.formats.files import PathLike, read_text
+from cryolithe.formats.files import PathLike
 from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.stack_state import mdocs_beside
@@ -187,18 +186,12 @@ def _of_table(table: StarTable, angle: str, dose: str, sign: float) -> Exposures
 
 
 def _of_warp(path: Path) -> Exposures:
-    text = read_text(path, "Warp's .xml", LIMIT_BYTES)
-    if "<!DOCTYPE" in text:  # entities may stand for no end of text
-        raise FileFormatError(f"{path} declares a document type, which no file of Warp does")
-    try:
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, expat.ExpatError, ValueError) as error:
-        raise FileFormatError(f"{path} is not an XML file") from error
-    angles = told_numbers(path, "Angles", (root.findtext("Angles") or "").split())
+    root = warp_series(path)  # Warp 1 writes UTF-16
+    angles = warp_angles_deg(path, root)
     doses, problem = _read(path, "Dose", (root.findtext("Dose") or "").split())
     if doses and len(doses) != len(angles):
         problem = f"{path}: Dose holds {len(doses)} numbers for {len(angles)} angles; expected one for each"
-    made = Exposures(tuple(-angle for angle in angles), () if problem else doses, dose_problem=problem)
+    made = Exposures(angles, () if problem else doses, dose_problem=problem)
     defocus = root.find("CTF/Param[@Name='Defocus']")
     try:
         value = None if defocus is None else told_number(path, "Defocus", defocus.get("Value"))

@@ -21,7 +21,10 @@ _SECTION = re.compile(r"\s*\[\s*\w+\s*=", re.IGNORECASE)
 _ANGLE = re.compile(r"\s*TiltAngle\s*=\s*(.*?)\s*", re.IGNORECASE)
 _FACT = re.compile(r"\s*(ExposureDose|PriorRecordDose|DateTime)\s*=\s*(.*?)\s*", re.IGNORECASE)
 _FILE = re.compile(r"\s*ImageFile\s*=\s*(.*?)\s*", re.IGNORECASE)
-_AXIS = re.compile(r"tilt\s*axis\s*angle\s*=\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
+_AXIS = re.compile(r"(tilt\s*axis\s*angle)\s*=\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
+_ROTATION = re.compile(r"\s*RotationAngle\s*=\s*([-+]?\d+(?:\.\d*)?)\s*", re.IGNORECASE)
+# Tomography 5 writes it as one word.
+_TOMOGRAPHY = "tiltaxisangle"
 
 
 @dataclass
@@ -31,7 +34,7 @@ class MdocText:
     Attributes:
         places: ZValue of each image, in the order of the file.
         angles_deg: its TiltAngle, or None.
-        axis_deg: of the tilt axis from y, as a title says, or None.
+        axis_deg: of the tilt axis from y, as a title says (Tomography 5: RotationAngle of the images), or None.
         facts: of each image, the texts of ExposureDose, PriorRecordDose and DateTime, by these names in small letters.
         image_file: name of the stack that the file is of, or an empty string.
     """
@@ -52,6 +55,7 @@ def read_mdoc_text(path: Path) -> MdocText:
     """
     made = MdocText()
     in_image = False
+    word, turns = "", []
     for number, line in enumerate(read_text(path, "an .mdoc file", LIMIT_BYTES).splitlines(), start=1):
         if found := _IMAGE.fullmatch(line):
             if not found.group(1).isdecimal():
@@ -70,13 +74,25 @@ def read_mdoc_text(path: Path) -> MdocText:
             if made.angles_deg[-1] not in (None, angle):
                 raise FileFormatError(f"{path}, line {number}: a second TiltAngle for image {made.places[-1]}")
             made.angles_deg[-1] = angle
+        elif in_image and (found := _ROTATION.fullmatch(line)):
+            turns.append(float(found.group(1)))
         elif in_image and (found := _FACT.fullmatch(line)):
             made.facts[-1].setdefault(found.group(1).lower(), found.group(2))
         elif not made.places and (found := _FILE.fullmatch(line)):
             made.image_file = re.split(r"[\\/]", found.group(1))[-1]
         if not in_image and made.axis_deg is None and (found := _AXIS.search(line)):
-            made.axis_deg = float(found.group(1))
+            word, made.axis_deg = found.group(1).lower(), float(found.group(2))
+    if made.axis_deg is not None and word == _TOMOGRAPHY:
+        made.axis_deg = turns[0] if turns else _of_tomography_deg(made.axis_deg)
     return made
+
+
+def _of_tomography_deg(title_deg: float) -> float:
+    """The axis from y for the TiltAxisAngle of a title of Tomography 5, which counts from x, the other way round.
+
+    Its RotationAngle is the same number, and what alignments of such series find.
+    """
+    return round((-title_deg - 90 + 180) % 360 - 180, 6)
 
 
 def _number(path: Path, line: int, word: str) -> float:
