@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_images_are_weighed_by_their_doses(folder):  # noqa: F811
     made(*command(folder))
     refused(folder, command(folder, "--dose-weight", output="a"), "--dose-weight: no file tells the doses")
     result = made(*command(folder, "--dose-weight", "--dose", mdoc(folder, DOSES), output="weighed"))
-    assert "dose weighting: images after 0 to 30 e/Å² (--dose ts.mdoc), 300 kV (assumed)" in result.stderr
+    assert "dose weighting: images after 0 to 30 e/Å² (--dose ts.mdoc), 300 kV (ts.mdoc)" in result.stderr
     assert "does not use" not in result.stderr
     assert record(folder, "weighed")["method"]["corrections"]["dose_weight"]["exposures"] == list(DOSES)
     assert voxels(folder / "weighed.mrc").std() < voxels(folder / "out.mrc").std()
@@ -112,3 +113,130 @@ def test_what_is_not_known_is_asked_for(folder):  # noqa: F811
     refused(folder, command(folder, "--ctf", "flip"), "the defocus of ts.mrc is not known", "--ctf-file")
     refused(folder, command(folder, "--ctf", "flip", "--ctf-file", folder / "no.txt"), "does not exist")
     refused(folder, command(folder, "--ctf", "flip", "--defocus-hand", 0), "--defocus-hand: ", "expected 1 or -1")
+
+
+def voltage_mdoc(folder, kv, name="ts.mdoc"):  # noqa: F811
+    path = mdoc(folder, DOSES)
+    text, changed = re.subn(r"(?m)^Voltage = 300$", f"Voltage = {kv}", path.read_text())
+    assert changed
+    path.write_text(text)
+    return path.rename(folder / name)
+
+
+def test_the_voltage_is_that_of_the_mdoc_where_the_defocus_file_tells_none(folder):  # noqa: F811
+    defocus(folder)
+    words = ("--ctf", "flip", "--dose-weight", "--defocus-hand", 1)
+    path = voltage_mdoc(folder, 200)
+    result = made(*command(folder, *words, "--dose", path, output="given"))
+    assert "(ts_CTF.txt), 200 kV (ts.mdoc), Cs 2.7 mm (assumed)" in result.stderr
+    assert "(--dose ts.mdoc), 200 kV (ts.mdoc)" in result.stderr
+    told = record(folder, "given")["method"]["corrections"]
+    assert told["ctf"]["voltage_kv"] == told["dose_weight"]["voltage_kv"] == 200
+    assert told["ctf"]["assumed"] == ["spherical_aberration_mm", "amplitude_contrast"]
+    made(*command(folder, *words, "--dose", path, "--voltage", 200, output="said"))
+    assert np.array_equal(voxels(folder / "given.mrc"), voxels(folder / "said.mrc"))
+    path.rename(folder / "ts.mrc.mdoc")  # beside the stack
+    made(*command(folder, *words, output="beside"))
+    assert np.array_equal(voxels(folder / "beside.mrc"), voxels(folder / "said.mrc"))
+    made(*command(folder, *words, "--voltage", 300, output="other"))
+    assert not np.array_equal(voxels(folder / "other.mrc"), voxels(folder / "said.mrc"))
+
+
+@pytest.mark.parametrize("kv", ["0", "-200", "many"])
+def test_a_voltage_that_cannot_be_is_not_told(folder, kv):  # noqa: F811
+    defocus(folder)
+    voltage_mdoc(folder, kv, "ts.mrc.mdoc")
+    assert "300 kV (assumed)" in made(*command(folder, "--ctf", "flip")).stderr
+
+
+def test_files_that_contradict_each_other_are_named(folder):  # noqa: F811
+    path = defocus(folder)
+    path.write_text("# acceleration voltage: 300.0 keV\n" + path.read_text())
+    voltage_mdoc(folder, 200, "ts.mrc.mdoc")
+    words = command(folder, "--ctf", "flip", "--dry-run")
+    assert (
+        "Warning: ts_CTF.txt says 300 kV, ts.mrc.mdoc 200 kV; the first is taken, --voltage tells"
+        in made(*words).stderr
+    )
+    assert "Warning" not in made(*words, "--voltage", 200).stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ([(-3.0, -2.9, 20.0)] * len(ANGLES), "a defocus of -2.95 µm, overfocus"),
+        ([(3e-4, 3e-4, 20.0)] * len(ANGLES), "a defocus of 0.0003 µm, at which nothing is corrected"),
+        ([(3.0, 3.0, 0.0), (0.0, 0.0, 0.0)] + [(3.0, 3.0, 0.0)] * (len(ANGLES) - 2), "a defocus of 0 for image 2 of"),
+    ],
+)
+def test_a_defocus_that_cannot_be_is_refused(folder, rows, line):  # noqa: F811
+    (folder / "ts_CTF.txt").write_text(columns(ARETOMO, " 1", rows=rows))
+    refused(folder, command(folder, "--ctf", "flip"), line)
+
+
+def test_defoci_that_stand_out_are_named(folder):  # noqa: F811
+    rows = [(3.0, 3.0, 0.0)] * (len(ANGLES) - 1) + [(60.0, 60.0, 0.0)]
+    (folder / "ts_CTF.txt").write_text(columns(ARETOMO, " 1", rows=rows))
+    result = made(*command(folder, "--ctf", "flip", "--dry-run"))
+    assert f"Warning: ts_CTF.txt tells defoci far from the median of 3 µm for image {len(ANGLES)} of" in result.stderr
+
+
+@pytest.mark.parametrize(("shift", "line"), [(90.0, None), (1.5708, "phase shift 90° to 90° (ts_CTF.txt)")])
+def test_phase_shifts_are_told_and_those_in_degrees_are_refused(folder, shift, line):  # noqa: F811
+    # AreTomo's and CTFFIND's are in radians; near focus is where phase plates are used.
+    lines = columns(ARETOMO, " 1", rows=[(0.05, 0.05, 0.0)] * len(ANGLES)).splitlines()
+    rows = [line if line.startswith("#") else _with_shift(line, shift) for line in lines]
+    (folder / "ts_CTF.txt").write_text("\n".join(rows) + "\n")
+    words = command(folder, "--ctf", "flip", "--dry-run")
+    if line is None:
+        refused(folder, words, "a phase shift of 5156.6°", "radians")
+    else:
+        assert line in made(*words).stderr
+
+
+def _with_shift(line, shift):
+    cells = line.split()
+    cells[4] = str(shift)
+    return " ".join(cells)
+
+
+def test_views_that_imods_file_does_not_tell_of_are_named(folder):  # noqa: F811
+    count = len(ANGLES)
+    rows = [f"{n} {n} {a:g} {a:g} 2000{' 2' * (n == 3)}" for n, a in enumerate(ANGLES, start=1) if 3 <= n < count]
+    (folder / "ts.defocus").write_text("\n".join(rows) + "\n")
+    result = made(*command(folder, "--ctf", "flip", "--dry-run"))
+    said = (
+        f"Warning: ts.defocus tells of views 3 to {count - 1} alone; 3 of {count} images get the defocus of the nearest"
+    )
+    assert said in result.stderr
+    rows = [f"{n} {n} {a:g} {a:g} 2000{' 2' * (n == 1)}" for n, a in enumerate(ANGLES, start=1)]
+    (folder / "ts.defocus").write_text("\n".join(rows) + "\n")
+    assert "Warning" not in made(*command(folder, "--ctf", "flip", "--dry-run")).stderr
+
+
+@pytest.mark.parametrize("program", ["relion", "warp"])
+def test_doses_are_weighed_with_the_voltage_of_the_tables_that_tell_them(folder, program):  # noqa: F811
+    if program == "warp":
+        lists = {"Angles": [-angle for angle in ANGLES], "Dose": DOSES, "UseTilt": ["True"] * len(ANGLES)}
+        lists |= {name: [0] * len(ANGLES) for name in ("AxisAngle", "AxisOffsetX", "AxisOffsetY")}
+        body = "".join(f"<{name}>" + "\n".join(map(str, column)) + f"</{name}>" for name, column in lists.items())
+        ctf = '<CTF><Param Name="Voltage" Value="200" /></CTF>'
+        size = 'ImageDimensionsAngstrom="240, 200" VolumeDimensionsAngstrom="240, 200, 60"'
+        path = folder / "ts.xml"
+        path.write_text(f'<?xml version="1.0" encoding="utf-16"?><TiltSeries {size}>{body}{ctf}</TiltSeries>', "utf-16")
+    else:
+        path = folder / "ts.star"
+        rows = [f"{a:g} 0 0 0 0 {d:g} 200.0" for a, d in zip(ANGLES, DOSES, strict=True)]
+        names = ("TomoYTilt", "TomoZRot", "TomoXTilt", "TomoXShiftAngst", "TomoYShiftAngst", "MicrographPreExposure")
+        columns_ = "".join(f"_rln{name} #{n}\n" for n, name in enumerate((*names, "Voltage"), start=1))
+        path.write_text(f"data_ts\n\nloop_\n{columns_}" + "\n".join(rows) + "\n")
+    option = "--star" if program == "relion" else "--warp"
+    words = (folder / "ts.mrc", option, path, *FBP, "--dose-weight", "-o", folder / "out.mrc", "--dry-run")
+    assert f"({path.name}), 200 kV ({path.name})" in made(*words).stderr
+    assert f"({path.name}), 300 kV" in made(*words, "--voltage", 300).stderr
+
+
+def test_an_alignment_that_cannot_be_read_is_not_called_a_defocus_that_is_not_known(folder):  # noqa: F811
+    (folder / "ts.xml").write_text("<TiltSeries><Angles>")
+    words = (folder / "ts.mrc", "--warp", folder / "ts.xml", *FBP, "-o", folder / "out.mrc", "--ctf", "flip")
+    refused(folder, words, "is not an XML file")

@@ -195,6 +195,17 @@ def test_doses_of_an_mdoc_without_sums_follow_its_times(tmp_path):
     assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) is None
     path.write_text("\n".join(lines).replace("2.5", "much"))
     assert "expected a number for ExposureDose, found 'much'" in read_exposures(path, "ts.mrc").dose_problem
+    # What is told and cannot be summed up is named: the user would look for another file else.
+    for old, new, said in (
+        ("DateTime", "Time", "not their order: 3 of them have no DateTime"),
+        ("10:02", "10:00", "not their order: some of them have the same DateTime"),
+    ):
+        path.write_text("\n".join(lines).replace(old, new))
+        assert said in read_exposures(path, "ts.mrc").dose_problem
+    path.write_text("\n".join(lines).replace("ExposureDose = 2.5", "ExposureDose = 0", 1))
+    assert "ExposureDose is 0 for image 1, but not for all" in read_exposures(path, "ts.mrc").dose_problem
+    path.write_text("\n".join(lines).replace("ExposureDose = 2.5", "ExposureDose = 0"))
+    assert read_exposures(path, "ts.mrc").dose_problem == ""
     # Nobody needs the own doses of images whose sums are told.
     sums = [f"PriorRecordDose = {n}" if line.startswith("Date") else line for n, line in enumerate(lines)]
     path.write_text("\n".join(sums).replace("2.5", "much"))
@@ -256,6 +267,12 @@ def test_doses_that_cannot_be_read_are_named_and_refused_where_they_are_needed(f
     told = made(*words, "--dose", mdoc(folder, DOSES), "-o", folder / "told.mrc")
     assert "is taken for not told" not in told.stderr
     assert "dose 0 to 30 e/Å² (--dose ts.mdoc)" in told.stderr
+
+
+def test_doses_in_another_unit_are_refused(folder):
+    path = mdoc(folder, [100 * dose for dose in DOSES])
+    words = (folder / "ts.mrc", path, "--method", "fbp", "--thickness", 12, "-o", folder / "out.mrc", "--dose-weight")
+    refused(folder, words, "PriorRecordDose holds 3000, expected at most 2000 e/Å²", "is it in e/nm²?")
 
 
 def test_a_defocus_that_cannot_be_read_leaves_the_doses_alone(folder):

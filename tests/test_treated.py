@@ -57,6 +57,30 @@ def test_a_label_says_it(folder, text, state):
     refused(folder, twice(folder), f"the header of ts.mrc says that the CTF is {state}, and correcting twice spoils it")
 
 
+@pytest.mark.parametrize("later", ["label", "flag", "name"])
+def test_what_was_done_to_a_simulated_stack_counts_more_than_how_it_was_made(folder, later):
+    # Programs keep the labels of their input: CTF uncorrected, says the one, and ctfphaseflip the other.
+    label(folder / "ts.mrc", "CryoLithe 1.0 simulated TS_001, dense dark, CTF uncorrected")
+    made(*twice(folder), "--dry-run")
+    name = "ts.mrc"
+    if later == "label":
+        label(folder / name, "ctfphaseflip: CTF correction with phase flipping")
+    elif later == "flag":
+        imod_flags(folder / name, 32)
+    else:
+        name = "ts_ctfcorr.mrc"
+        (folder / "ts.mrc").rename(folder / name)
+    refused(folder, twice(folder, name), "says that the CTF is phase-flipped, and correcting twice")
+
+
+@pytest.mark.parametrize(
+    "name", ["ts_not_ctf_corrected.mrc", "ts_noctfcorr.mrc", "ts_no_ctfcorr.mrc", "ctfcorrelation.mrc"]
+)
+def test_a_name_that_says_something_else(folder, name):
+    (folder / "ts.mrc").rename(folder / name)
+    made(*twice(folder, name), "--dry-run")
+
+
 def test_imods_flag_says_it_where_its_label_is_gone(folder):
     imod_flags(folder / "ts.mrc", 32 + 8)
     refused(folder, twice(folder), "the header of ts.mrc says that the CTF is phase-flipped")
@@ -70,12 +94,17 @@ def test_imods_flag_says_it_where_its_label_is_gone(folder):
         ("ts_ctfcorr.mrc", "phase-flipped"),
         ("ts_ctfcorr_ali.mrc", "phase-flipped"),
         ("ts.ctfcorr.ali", "phase-flipped"),
+        ("ts_ali_ctf_corrected.mrc", "phase-flipped"),
+        ("ctfcorr_ts.mrc", "phase-flipped"),
+        ("ts_phase-flipped.st", "phase-flipped"),
+        ("ctfcorr/ts.mrc", "phase-flipped"),
         ("ts_deconv.mrc", "Wiener-filtered"),
         ("deconv/ts.mrc", "Wiener-filtered"),
     ],
 )
 def test_a_name_says_it(folder, name, state):
-    (folder / "deconv").mkdir()
+    for inner in ("deconv", "ctfcorr"):
+        (folder / inner).mkdir()
     (folder / "ts.mrc").rename(folder / name)
     refused(folder, twice(folder, name), f"says that the CTF is {state}")
 

@@ -51,23 +51,19 @@ def read_ctf(path: Path, series: SeriesImages, reading: Reading) -> Ctf:
     return of_views(path, reading(read_views, path), series)
 
 
-def tells_ctf(path: Path, name: str, reading: Reading) -> bool:
-    """Whether an alignment's file has a defocus for a series; no for what cannot be understood."""
-    try:
-        return _of_table(path, name, reading) is not None
-    except InputError:
-        return False
-
-
 def ctf_file_of(tilts: Path, alignment: Mapping[str, Path], reading: Reading) -> Path:
     """The file that tells the defocus where no setting names it: the alignment's own, or the only one beside the stack.
 
     Raises:
         InputError: if there is none, or several.
     """
+    unreadable: InputError | None = None
     for option in OF_ALIGNMENTS:
-        if option in alignment and tells_ctf(alignment[option], tilts.name, reading):
-            return alignment[option]
+        try:
+            if option in alignment and _of_table(alignment[option], tilts.name, reading) is not None:
+                return alignment[option]
+        except InputError as error:
+            unreadable = error
     found: list[Path] = []
     for base, ending in itertools.product(possible_names(tilts.name), BESIDE):
         path = file_beside(tilts, base, ending)
@@ -80,6 +76,8 @@ def ctf_file_of(tilts: Path, alignment: Mapping[str, Path], reading: Reading) ->
             f"{', '.join(path.name for path in found)} beside {tilts.name} may all tell its defocus; choose one with "
             "--ctf-file"
         )
+    if unreadable is not None:
+        raise unreadable
     raise InputError(
         f"the defocus of {tilts.name} is not known: expected --ctf-file (CTFFIND, AreTomo3's _CTF.txt, IMOD's "
         ".defocus, RELION's .star, Warp's .xml), one of these beside the stack, or --star or --warp with a defocus"

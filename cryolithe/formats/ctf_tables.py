@@ -63,10 +63,26 @@ def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | Non
         return None
     rows = zip(u.tolist(), v.tolist(), angle.tolist(), shift.tolist(), strict=True)
     images = tuple(_image(found, *row) for row in rows)
-    known = {name: _number(path, listed, table, column) for name, column in _MICROSCOPE.items()}
     hand = _number(path, listed, table, "rlnTomoHand")
     angles = table.numbers(TILT if TILT in table else NOMINAL)
-    return tuple(angles.tolist()), Ctf(images, Microscope(**known), -int(hand) if hand in (1.0, -1.0) else None)
+    microscope = _relion_microscope(path, listed, table)
+    return tuple(angles.tolist()), Ctf(images, microscope, -int(hand) if hand in (1.0, -1.0) else None)
+
+
+def read_relion_microscope(path: Path, tilts_name: str, reading: Reading) -> Microscope:
+    """What the tables of a series tell of the microscope, with a defocus or without.
+
+    Raises:
+        InputError: if the file cannot be read, or no series has the name.
+    """
+    listed = series_facts(path, tilts_name, reading)
+    tables = reading(read_star, find_series_table(path, tilts_name, reading))
+    table = next((table for table in tables if len(table) and (TILT in table or NOMINAL in table)), None)
+    return Microscope() if table is None else _relion_microscope(path, listed, table)
+
+
+def _relion_microscope(path: Path, listed: dict[str, str], table: StarTable) -> Microscope:
+    return Microscope(**{name: _number(path, listed, table, column) for name, column in _MICROSCOPE.items()})
 
 
 def read_warp_ctf(path: Path) -> Told | None:
@@ -78,11 +94,7 @@ def read_warp_ctf(path: Path) -> Told | None:
     """
     root = warp_series(path)
     angles = warp_angles_deg(path, root)
-    told = {
-        str(node.get("Name")): warp_number(path, str(node.get("Name")), node.get("Value") or "")
-        for node in root.iterfind("CTF/Param")
-        if node.get("Name") in (*_GRIDS, "Voltage", "Cs", "Amplitude")
-    }
+    told = _parameters(path, root, tuple(_GRIDS))
     columns = {name: _of_images(path, root, grid, len(angles), told.get(name)) for name, grid in _GRIDS.items()}
     defocus = columns["Defocus"]
     if defocus is None or not any(defocus):
@@ -94,8 +106,24 @@ def read_warp_ctf(path: Path) -> Told | None:
         _image(path, mean + half / 2, mean - half / 2, angle, 180.0 * pi)
         for mean, half, angle, pi in zip(defocus, delta, direction, shift, strict=True)
     )
-    microscope = Microscope(told.get("Voltage"), told.get("Cs"), told.get("Amplitude"))
-    return angles, Ctf(images, microscope)
+    return angles, Ctf(images, read_warp_microscope(path))
+
+
+def read_warp_microscope(path: Path) -> Microscope:
+    """What Warp's .xml tells of the microscope, with a defocus or without.
+
+    Raises:
+        InputError: if the file cannot be read.
+        FileFormatError: if it is no tilt series of Warp, or a value is no number.
+    """
+    told = _parameters(path, warp_series(path), ("Voltage", "Cs", "Amplitude"))
+    return Microscope(told.get("Voltage"), told.get("Cs"), told.get("Amplitude"))
+
+
+def _parameters(path: Path, root: ElementTree.Element, names: tuple[str, ...]) -> dict[str, float]:
+    """Those of <CTF> that have one of some names."""
+    found = ((str(node.get("Name")), node.get("Value") or "") for node in root.iterfind("CTF/Param"))
+    return {name: warp_number(path, name, value) for name, value in found if name in names}
 
 
 def _of_images(path: Path, root: ElementTree.Element, grid: str, count: int, whole: float | None) -> list[float] | None:

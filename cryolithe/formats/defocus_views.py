@@ -94,7 +94,14 @@ def of_views(path: Path, views: Sequence[Views], series: SeriesImages) -> Ctf:
         astigmatism = math.hypot(along, across)
         angle = math.degrees(math.atan2(across, along)) / 2
         made.append(ImageCtf(mean + astigmatism, mean - astigmatism, angle, shift))
-    return Ctf(tuple(made), notes=(f"the views of {path.name} {rows.note}",) if rows.note else ())
+    notes = [f"the views of {path.name} {rows.note}"] if rows.note else []
+    first, last = min(row.first for row in views), max(row.last for row in views)
+    if outside := sum(not first <= view <= last for view in places):
+        notes.append(
+            f"Warning: {path.name} tells of views {first} to {last} alone; {outside} of {len(places)} images get the "
+            "defocus of the nearest of them"
+        )
+    return Ctf(tuple(made), notes=tuple(notes))
 
 
 def _rows(path: Path, views: Sequence[Views], series: SeriesImages) -> Rows:

@@ -30,6 +30,8 @@ NEAR_DEG, MOST_OFFSET_DEG = 1.0, 30.0
 _BEFORE, _DEFOCUS = "rlnMicrographPreExposure", ("rlnDefocusU", "rlnDefocusV")
 _TIMES = ("%d-%b-%Y %H:%M:%S", "%d-%b-%y %H:%M:%S", "%Y-%b-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S")
 _ANGSTROM_PER_UM = 1e4
+# Tilt series have up to 200 e/Å², test series of damage some hundred.
+MOST_DOSE = 2000.0
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,23 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     times = [_time(facts.get("datetime")) for facts in made.facts]
     doses, moments = [dose for dose in own if dose], [t for t in times if t is not None]
     if not angles or len(doses) != len(angles) or len(set(moments)) != len(angles):
-        return Exposures(angles, dose_problem=problem)
+        return Exposures(angles, dose_problem=problem or _why_no_sums(path, len(angles), own, moments))
     total, sums = 0.0, [0.0] * len(angles)
     for number in sorted(range(len(angles)), key=moments.__getitem__):
         sums[number], total = total, total + doses[number]
     return Exposures(angles, tuple(sums))
+
+
+def _why_no_sums(path: Path, count: int, own: Sequence[float], moments: Sequence[datetime]) -> str:
+    """Why the doses of the images cannot be summed up; empty where none are told."""
+    if not own:
+        return ""
+    if not all(own):
+        number = own.index(0.0) + 1
+        return f"{path}: ExposureDose is 0 for image {number}, but not for all; give it its dose, or PriorRecordDose"
+    known = len(moments)
+    what = f"{count - known} of them have no DateTime" if known < count else "some of them have the same DateTime"
+    return f"{path} tells the dose of each of {count} images (ExposureDose), but not their order: {what}"
 
 
 def _of_key(path: Path, made: MdocText, name: str) -> tuple[tuple[float, ...], str]:
@@ -225,6 +239,11 @@ def _read(path: Path, name: str, texts: list[str]) -> tuple[tuple[float, ...], s
         return (), str(error)
     if min(doses, default=0.0) < 0:
         return (), f"{path}: {name} holds {min(doses):g}, but no dose can be below 0 e/Å²; mend the file"
+    if max(doses, default=0.0) > MOST_DOSE:
+        return (), (
+            f"{path}: {name} holds {max(doses):.5g}, expected at most {MOST_DOSE:g} e/Å², which no specimen stands; "
+            "is it in e/nm²? A hundredth of that is in e/Å²"
+        )
     return tuple(doses) if any(doses) else (), ""
 
 

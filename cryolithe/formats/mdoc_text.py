@@ -20,6 +20,7 @@ _IMAGE = re.compile(r"\s*\[\s*ZValue\s*=\s*(\S+?)\s*\]?\s*", re.IGNORECASE)
 _SECTION = re.compile(r"\s*\[\s*\w+\s*=", re.IGNORECASE)
 _ANGLE = re.compile(r"\s*TiltAngle\s*=\s*(.*?)\s*", re.IGNORECASE)
 _FACT = re.compile(r"\s*(ExposureDose|PriorRecordDose|DateTime)\s*=\s*(.*?)\s*", re.IGNORECASE)
+_VOLTAGE = re.compile(r"\s*Voltage\s*=\s*(\d+(?:\.\d*)?)\s*(?:kV)?\s*", re.IGNORECASE)
 _FILE = re.compile(r"\s*ImageFile\s*=\s*(.*?)\s*", re.IGNORECASE)
 _AXIS = re.compile(r"(tilt\s*axis\s*angle)\s*=\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
 _ROTATION = re.compile(r"\s*RotationAngle\s*=\s*([-+]?\d+(?:\.\d*)?)\s*", re.IGNORECASE)
@@ -37,12 +38,14 @@ class MdocText:
         axis_deg: of the tilt axis from y, as a title says (Tomography 5: RotationAngle of the images), or None.
         facts: of each image, the texts of ExposureDose, PriorRecordDose and DateTime, by these names in small letters.
         image_file: name of the stack that the file is of, or an empty string.
+        voltage_kv: of the microscope, or None.
     """
 
     places: list[int] = field(default_factory=list)
     angles_deg: list[float | None] = field(default_factory=list)
     axis_deg: float | None = None
     image_file: str = ""
+    voltage_kv: float | None = None
     facts: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -80,6 +83,8 @@ def read_mdoc_text(path: Path) -> MdocText:
             made.facts[-1].setdefault(found.group(1).lower(), found.group(2))
         elif not made.places and (found := _FILE.fullmatch(line)):
             made.image_file = re.split(r"[\\/]", found.group(1))[-1]
+        if made.voltage_kv is None and (found := _VOLTAGE.fullmatch(line)):
+            made.voltage_kv = float(found.group(1))
         if not in_image and made.axis_deg is None and (found := _AXIS.search(line)):
             word, made.axis_deg = found.group(1).lower(), float(found.group(2))
     if made.axis_deg is not None and word == _TOMOGRAPHY:

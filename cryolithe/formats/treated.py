@@ -1,9 +1,9 @@
 """What was done to the CTF and the dose of a stack's images before, as far as their files say it.
 
-IMOD's ctfphaseflip leaves a label and a flag in the header, and programs around it call their output ``_ctfcorr``;
-mtffilter leaves a label of its dose weights. Deconvolved images (Warp, IsoNet) are called so, they or their folder.
-Tables of RELION have two columns for it. Our own simulated stacks say it in their label. AreTomo3 corrects volumes, not
-the stacks that it writes.
+IMOD's ctfphaseflip leaves a label and a flag in the header, and programs around it call their output ``_ctfcorr``, it
+or its folder; mtffilter leaves a label of its dose weights. Deconvolved images (Warp, IsoNet) are called so, they or
+their folder. Tables of RELION have two columns for it. Our own simulated stacks say it in their label. AreTomo3
+corrects volumes, not the stacks that it writes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,14 @@ _FLIPPED = re.compile(r"ctf[ _-]*phase[ _-]*flip", re.IGNORECASE)
 _SIMULATED = re.compile(r"^CryoLithe \S+ simulated .*, CTF (\w+)$")
 _PROJECTIONS = re.compile(r"^CryoLithe \S+ simulated, seed ")
 _NAMES = (
-    (re.compile(r"[_.-]ctfcorr(ected)?(?![a-z])", re.IGNORECASE), "flipped"),
+    (re.compile(r"(?<!no[_.-])(?<!not[_.-])(?<![a-z])ctf[_-]?corr(ected)?(?![a-z])", re.IGNORECASE), "flipped"),
+    (re.compile(r"(^|[_.-])(ctf[_-]?)?phase[_-]?flip(ped)?(?![a-z])", re.IGNORECASE), "flipped"),
     (re.compile(r"(^|[_.-])deconv(olved|olution)?(?![a-z])", re.IGNORECASE), "wiener"),
+)
+# Of a folder that is called nothing else: a project may have such a word in its name.
+_FOLDERS = (
+    (re.compile(r"ctf[_-]?corr(ected)?", re.IGNORECASE), "flipped"),
+    (re.compile(r"deconv(olved)?", re.IGNORECASE), "wiener"),
 )
 _COLUMNS = {"rlnCtfDataArePhaseFlipped": "flipped", "rlnCtfDataAreCtfPremultiplied": "multiplied"}
 _IMAGES = "rlnMicrographName"
@@ -57,20 +63,39 @@ def treated_ctf(
     """
     labels, flagged = header
     here = f"the header of {tilts.name}"
-    for label in labels:
-        if found := _SIMULATED.match(label.strip()):
-            return (found.group(1), here) if found.group(1) in WORDS else (None, "")
-        if _PROJECTIONS.match(label.strip()):
-            return "none", here
+    simulated = _of_simulation(labels)
+    if simulated not in (None, "uncorrected"):
+        return simulated, here
+    # What other programs did since stands behind the label that a stack was made with: they keep it.
     if flagged or any(_FLIPPED.search(label) for label in labels):
         return "flipped", here
-    for pattern, state in _NAMES:
-        if pattern.search(tilts.name):
-            return state, f"the name of {tilts.name}"
-    if tilts.parent.name.lower() == "deconv":
-        return "wiener", f"the folder {tilts.parent.name} of {tilts.name}"
+    if found := _by_name(tilts):
+        return found[0], f"the {found[1]} of {tilts.name}"
+    if simulated is not None:
+        return simulated, here
     table = alignment.get("star")
     return (None, "") if table is None else _of_relion(table, tilts.name, reading)
+
+
+def _of_simulation(labels: Sequence[str]) -> str | None:
+    """What the label of a stack of ours says."""
+    for label in labels:
+        if found := _SIMULATED.match(label.strip()):
+            return found.group(1) if found.group(1) in WORDS else None
+        if _PROJECTIONS.match(label.strip()):
+            return "none"
+    return None
+
+
+def _by_name(place: PurePath) -> tuple[str, str] | None:
+    """What the name of a file says, or that of its folder, and which of them; None where neither does."""
+    for pattern, state in _NAMES:
+        if pattern.search(place.name):
+            return state, "name"
+    for pattern, state in _FOLDERS:
+        if pattern.fullmatch(place.parent.name):
+            return state, f"folder {place.parent.name}"
+    return None
 
 
 def weighted_doses(tilts: Path, labels: Sequence[str]) -> tuple[bool | None, str]:
@@ -94,7 +119,6 @@ def _of_relion(path: Path, name: str, reading: Reading) -> tuple[str | None, str
             return state, f"{column} of {found.name}"
     for image in (value for table in tables if _IMAGES in table for value in table.text(_IMAGES)):
         place = PurePath(image)
-        for pattern, state in _NAMES:
-            if pattern.search(place.name) or (state == "wiener" and place.parent.name.lower() == "deconv"):
-                return state, f"{place.name} in {found.name}"
+        if named := _by_name(place):
+            return named[0], f"{place.name} in {found.name}"
     return None, ""

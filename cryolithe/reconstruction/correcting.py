@@ -6,7 +6,7 @@ It is done to prepared images: their tilt axis runs along y, so that strips para
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from cryolithe.alignment import Alignment, View, rotation
 from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import InputError, SettingsError
+from cryolithe.formats.ctf_checks import check_ctf
 from cryolithe.formats.ctf_files import ctf_file_of, read_ctf
 from cryolithe.formats.image_rows import SeriesImages
+from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told_microscope
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS
 from cryolithe.optics import (
@@ -41,6 +43,8 @@ USUAL = Microscope(300.0, 2.7, 0.07)
 USUAL_HAND = 1  # as in IMOD
 UNITS = {"voltage_kv": "kV", "spherical_aberration_mm": "mm", "amplitude_contrast": ""}
 OPTIONS = {"voltage_kv": "voltage", "spherical_aberration_mm": "cs", "amplitude_contrast": "amplitude_contrast"}
+_NAMES = {"voltage_kv": "", "spherical_aberration_mm": "Cs ", "amplitude_contrast": "amplitude contrast "}
+ASSUMED = "assumed"
 # What a network is told is left of the CTF; its square is none of the states that it knows.
 STATES: dict[str, str | None] = {"flip": "flipped", "multiply": None, "wiener": "wiener"}
 
@@ -130,7 +134,7 @@ def ctf_of(
     """The contrast transfer function of the images that are used, and the file that tells it; None if not asked for.
 
     Raises:
-        InputError: if no file tells it, or it does not fit the images.
+        InputError: if no file tells it, it does not fit the images, or cannot be.
     """
     if settings.ctf == "none":
         return None
@@ -138,7 +142,16 @@ def ctf_of(
     images = alignment.images
     used, angles = tuple(image.section for image in images), tuple(image.angle_deg for image in images)
     told = alignment.left_out_deg, alignment.stacked
-    return read_ctf(path, SeriesImages(tilts.name, alignment.sections, used, angles, *told), reading), path
+    ctf = read_ctf(path, SeriesImages(tilts.name, alignment.sections, used, angles, *told), reading)
+    return replace(ctf, notes=(*ctf.notes, *check_ctf(ctf, path))), path
+
+
+def microscope_of(tilts: Path, angles: Path | None, settings: ReconstructSettings, reading: Reading) -> ToldMicroscope:
+    """What the files of a run tell of the microscope, beside the file of the defocus; nothing if nobody asks."""
+    if settings.ctf == "none" and not settings.dose_weight:
+        return NOTHING_TOLD
+    dose = Path(settings.dose) if settings.dose else None
+    return told_microscope(tilts, (*settings.alignment_files.values(), dose, angles), reading)
 
 
 def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:
@@ -156,6 +169,7 @@ def corrections(
     angles_deg: Sequence[float],
     places: Places,
     settings: ReconstructSettings,
+    elsewhere: ToldMicroscope = NOTHING_TOLD,
 ) -> Corrections:
     """What is done to the images of a series.
 
@@ -165,6 +179,7 @@ def corrections(
         angles_deg: of the images, as their files have them.
         places: where they lie.
         settings: of the run.
+        elsewhere: what other files tell of the microscope.
 
     Raises:
         InputError: if the pixel size is not known.
@@ -177,7 +192,8 @@ def corrections(
             "the stack does not tell its pixel size, which --ctf and --dose-weight need: give --pixel-size"
         )
     pixel, notes, record = places.pixel_size_angstrom * places.bin, list[str](), dict[str, Any]()
-    microscope, assumed = _microscope(found[0].microscope if found else Microscope(), settings)
+    microscope, origins = _microscope(found[0].microscope if found else Microscope(), settings, elsewhere)
+    assumed = [name for name, origin in origins.items() if origin == ASSUMED]
     how: Undoing = "flip" if settings.ctf == "none" else settings.ctf
     seen: list[TiltedView | None] = [None] * len(angles_deg)
     told = [0.0] * len(angles_deg)
@@ -185,13 +201,14 @@ def corrections(
     if found is not None:
         ctf, path = found
         hand = _hand(ctf, path, settings)
-        seen = list(image_views(ctf, angles_deg, places, settings, hand[0]))
+        seen = list(image_views(ctf, angles_deg, places, settings, (hand[0], elsewhere)))
         told = [image.defocus_um for image in ctf.images]
         who = f"hand {hand[0]:+d} ({hand[1]})" if hand[1] else "hand by the images"
         notes += [
             *ctf.notes,
             f"CTF: {_DONE[how]} in strips along the tilt axis, defocus {min(told):.3g} to {max(told):.3g} µm "
-            f"({path.name}), {_shown(microscope, assumed)}, {who}",
+            f"({path.name}), {_shown(microscope, origins)}, {who}",
+            *_contradictions(ctf.microscope, path.name, settings, elsewhere),
         ]
         record["ctf"] = {
             "how": how,
@@ -199,13 +216,13 @@ def corrections(
             "defocus_hand": hand[0],
             "wiener_snr": WIENER_SNR if how == "wiener" else None,
             **vars(microscope),
-            "assumed": list(assumed),
+            "assumed": assumed,
             "images": [vars(image) for image in ctf.images],
         }
     if doses is not None:
         notes.append(
             f"dose weighting: images after {min(doses[0]):.3g} to {max(doses[0]):.3g} e/Å² ({doses[1]}), "
-            f"{microscope.voltage_kv:g} kV{' (assumed)' if 'voltage_kv' in assumed else ''}"
+            f"{microscope.voltage_kv:g} kV{_in_brackets(origins['voltage_kv'])}"
         )
         record["dose_weight"] = {"exposures": list(doses[0]), "from": doses[1], "voltage_kv": microscope.voltage_kv}
     assert microscope.voltage_kv is not None
@@ -219,7 +236,11 @@ def corrections(
 
 
 def image_views(
-    ctf: Ctf, angles_deg: Sequence[float], places: Places, settings: ReconstructSettings, hand: int
+    ctf: Ctf,
+    angles_deg: Sequence[float],
+    places: Places,
+    settings: ReconstructSettings,
+    lens: tuple[int, ToldMicroscope],
 ) -> tuple[TiltedView, ...]:
     """Optics and tilt of prepared images, with a hand of the defocus gradient.
 
@@ -228,10 +249,11 @@ def image_views(
         angles_deg: of the images, as their files have them.
         places: where they lie; the pixel size must be known.
         settings: of the run.
-        hand: 1 or -1.
+        lens: the hand, 1 or -1, and what other files tell of the microscope.
     """
+    hand, elsewhere = lens
     pixel = (places.pixel_size_angstrom or 0.0) * places.bin
-    microscope, _ = _microscope(ctf.microscope, settings)
+    microscope, _ = _microscope(ctf.microscope, settings, elsewhere)
     made = []
     for number, (image, angle) in enumerate(zip(ctf.images, angles_deg, strict=True)):
         place, turn_deg = _axis(places, number)
@@ -301,23 +323,48 @@ def _axis(places: Places, number: int) -> tuple[float, float]:
     return float(middle_px[0]) * (places.pixel_size_angstrom or 0.0), turn
 
 
-def _microscope(told: Microscope, settings: ReconstructSettings) -> tuple[Microscope, tuple[str, ...]]:
-    """Values by setting, else of the file, else the usual ones, and which are these."""
+def _microscope(
+    told: Microscope, settings: ReconstructSettings, elsewhere: ToldMicroscope
+) -> tuple[Microscope, dict[str, str]]:
+    """Values by setting, else of the defocus' file, else of others, else the usual ones.
+
+    Returns:
+        the values, and of each the file that it is of: empty for the setting and the defocus' own, `ASSUMED` for none.
+    """
     values: dict[str, float] = {}
-    assumed: list[str] = []
+    origins: dict[str, str] = {}
     for name, option in OPTIONS.items():
-        given = getattr(settings, option)
-        value = given if given is not None else getattr(told, name)
+        given, other = getattr(settings, option), getattr(elsewhere.microscope, name)
+        value, origins[name] = given if given is not None else getattr(told, name), ""
+        if value is None and other is not None:
+            value, origins[name] = other, elsewhere.sources[name]
         if value is None:
-            value = getattr(USUAL, name)
-            assumed.append(name)
+            value, origins[name] = getattr(USUAL, name), ASSUMED
         values[name] = value
-    return Microscope(**values), tuple(assumed)
+    return Microscope(**values), origins
 
 
-def _shown(microscope: Microscope, assumed: Sequence[str]) -> str:
-    names = {"voltage_kv": "", "spherical_aberration_mm": "Cs ", "amplitude_contrast": "amplitude contrast "}
+def _contradictions(
+    told: Microscope, file: str, settings: ReconstructSettings, elsewhere: ToldMicroscope
+) -> Iterator[str]:
+    """What the defocus' file and others say differently, unless a setting says it."""
+    for name, option in OPTIONS.items():
+        here, there = getattr(told, name), getattr(elsewhere.microscope, name)
+        if None in (here, there) or getattr(settings, option) is not None or math.isclose(here, there, rel_tol=0.02):
+            continue
+        unit = f" {UNITS[name]}".rstrip()
+        yield (
+            f"Warning: {file} says {_NAMES[name]}{here:g}{unit}, {elsewhere.sources[name]} {there:g}{unit}; the first "
+            f"is taken, --{option.replace('_', '-')} tells another"
+        )
+
+
+def _shown(microscope: Microscope, origins: Mapping[str, str]) -> str:
     return ", ".join(
-        f"{label}{getattr(microscope, name):g} {UNITS[name]}".rstrip() + (" (assumed)" if name in assumed else "")
-        for name, label in names.items()
+        f"{label}{getattr(microscope, name):g} {UNITS[name]}".rstrip() + _in_brackets(origins[name])
+        for name, label in _NAMES.items()
     )
+
+
+def _in_brackets(origin: str) -> str:
+    return f" ({origin})" if origin else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cryolithe.reconstruction.correcting import Places, ctf_of, image_views
+from cryolithe.reconstruction.correcting import Places, ctf_of, image_views, microscope_of
 from cryolithe.reconstruction.hand_evidence import HandEvidence, asked_images, joined, paired, votes_of
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.preparation import prepare_image
@@ -27,7 +27,8 @@ def hand_evidence(run: ResolvedJob) -> HandEvidence | None:
     how = replace(run.preparation, corrections=None, bin=max(1, int(PIXEL_ANGSTROM / pixel)))
     angles = tuple(image.angle_deg for image in run.alignment.images)
     places = Places(how.views, how.tilt_axis_deg, how.bin, pixel)
-    both = [image_views(found[0], angles, places, settings, hand) for hand in (1, -1)]
+    elsewhere = microscope_of(run.job.tilts, run.job.angles, settings, run.job.reading)
+    both = [image_views(found[0], angles, places, settings, (hand, elsewhere)) for hand in (1, -1)]
     votes: dict[float, tuple[float, ...]] = {}
     for number in asked_images(angles):
         image = prepare_image(run.series, how, number)

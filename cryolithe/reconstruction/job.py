@@ -31,6 +31,7 @@ from cryolithe.reconstruction.correcting import (
     Places,
     corrections,
     ctf_of,
+    microscope_of,
     refuse_twice,
 )
 from cryolithe.reconstruction.hand_evidence import HandEvidence
@@ -358,7 +359,8 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     refuse_twice(*ctf_state(files, settings), settings)
     found = ctf_of(run.job.tilts, run.alignment, settings, run.job.reading)
     places = Places(how.views, how.tilt_axis_deg, how.bin, run.series.pixel_size_angstrom)
-    made = corrections(found, doses_to_weigh(files, settings), angles, places, settings)
+    elsewhere = microscope_of(run.job.tilts, run.job.angles, settings, run.job.reading)
+    made = corrections(found, doses_to_weigh(files, settings), angles, places, settings, elsewhere)
     layers, told = _layers(run, made)
     facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made)
     return replace(
