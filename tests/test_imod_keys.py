@@ -394,6 +394,14 @@ def test_keys_that_are_refused_by_name(program, key, tmp_path):
         assert read_with(tmp_path, program, f"{key.name} {value:g}") == read_with(tmp_path, program, "# nothing")
 
 
+def test_a_project_with_z_factors_is_told_what_works_without_them(tmp_path):
+    """An aligned stack does not help: its tilt.com names them, too."""
+    path = tmp_path / "tilt.com"
+    path.write_text("$tilt -StandardInput\nInputProjections a.ali\nTHICKNESS 84\nZFACTORFILE a.zfac\n")
+    with pytest.raises(InputError, match="or the aligned stack, with the angle file and no"):
+        read_tilt_com(path)
+
+
 @keys_of("ignored")
 def test_keys_that_are_named_in_a_note(program, key, tmp_path):
     plain = read_with(tmp_path, program, "")

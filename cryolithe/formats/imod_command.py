@@ -25,6 +25,9 @@ _STANDARD_INPUT = "StandardInput"  # may be abbreviated, too, and is looked for 
 _REMEDIES = {
     "ReorderByTiltAngle": "sort the images with newstack first, and give the sorted stack and angles",
     "ParameterFile": "give the file that it names",
+    # Of projects whose alignment solved for distortion: an aligned stack's tilt.com has them, too.
+    "ZFACTORFILE": "give --newst-com, or the aligned stack, with the angle file and no tilt.com, which leaves out its "
+    "Z factors, local alignments and offsets; or align without distortion",
 }
 _NO_TOMOGRAM = "give the tilt.com that makes the tomogram"
 _REMEDIES |= dict.fromkeys(
