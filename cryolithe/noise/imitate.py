@@ -22,6 +22,7 @@ from cryolithe.noise.surface import fit_surface
 
 MOST_GAIN = 4.0
 _HEARD = 0.03  # signal over noise, above which the measured signal's power is known well enough to judge a specimen
+_HEARD_SHARE = 0.25  # of the tilts: where fewer know it, it is a fitted curve's end that speaks, not the specimen
 _NEAR_DEG = 0.75  # images of a series this close in angle are alike
 _FAR_DEG = 6.0  # beyond the measured angles by more than this is worth a word
 _MISFIT = 0.1
@@ -205,7 +206,8 @@ def _words(gains: Gains, angles: FloatArray, pixel_size_angstrom: float, profile
     limit = 20 * np.log10(MOST_GAIN)
     judged = np.where(gains.heard, gains.wanted_db, 0.0)
     # A ring is judged over the tilts, lest a single one's chance decide.
-    mean = judged.sum(axis=0) / np.maximum(gains.heard.sum(axis=0), 1)
+    tilts = gains.heard.sum(axis=0)
+    mean = np.where(tilts >= _HEARD_SHARE * len(angles), judged.sum(axis=0) / np.maximum(tilts, 1), 0.0)
     worst = int(np.abs(mean).argmax())
     if abs(mean[worst]) > limit:
         more = "more" if mean[worst] > 0 else "less"
