@@ -137,6 +137,20 @@ def test_a_volume_tilted_about_x_is_made_flat(orientation, tmp_path):
     np.testing.assert_allclose(bead_places(volume), TRUTH, atol=0.15)
 
 
+def test_the_defocus_that_a_tilt_about_x_changes_is_said_to_be_left_out(project, tmp_path):
+    _, newst, tilt = write_imod(project, ("XAXISTILT 8.0",))
+    views = [f"{n} {n} {a:g} {a:g} 3000{' 2' * (n == 1)}" for n, a in enumerate(ANGLES, start=1)]
+    (tmp_path / "v.defocus").write_text("\n".join(views) + "\n")
+    words = ("--newst-com", newst, "--tilt-com", tilt, "-o", tmp_path / "v.mrc", *FBP, "--dry-run")
+    ctf = ("--ctf", "flip", "--ctf-file", tmp_path / "v.defocus")
+    half_um = VOLUME[1] / 2 * PIXEL * 1e-4 * np.sin(np.deg2rad(8))
+    said = made(project.stack, *words, *ctf).stderr
+    assert f"by the X-axis tilt of -8° the defocus changes along the tilt axis, too, by {half_um:.2g} µm" in said
+    assert "X-axis tilt of" not in made(project.stack, *words).stderr
+    _, newst, tilt = write_imod(project)
+    assert "along the tilt axis, too" not in made(project.stack, *words, *ctf).stderr
+
+
 def test_a_series_that_warp_levelled_is_made_flat(tmp_path):
     """LevelAngleY is added to Warp's angles; LevelAngleX turns the specimen about x before."""
     tilted = make_project(tmp_path / "raw", x_tilt_deg=-8.0)

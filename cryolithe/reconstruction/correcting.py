@@ -261,6 +261,19 @@ def image_views(
     return tuple(made)
 
 
+def x_tilt_notes(x_tilt_deg: float, height_px: int, made: Corrections) -> tuple[str, ...]:
+    """What the defocus does along the tilt axis where the specimen is tilted about x, which is left out."""
+    if made.hand is None or made.images is None or not x_tilt_deg:
+        return ()
+    reach = (
+        height_px / 2 * made.images[0].pixel_size_angstrom / ANGSTROM_PER_UM * abs(math.sin(math.radians(x_tilt_deg)))
+    )
+    return (
+        f"CTF: by the X-axis tilt of {x_tilt_deg:g}° the defocus changes along the tilt axis, too, by {reach:.2g} µm "
+        "from the middle to the ends; this is left out",
+    )
+
+
 def _hand(ctf: Ctf, path: Path, settings: ReconstructSettings) -> tuple[int, str]:
     """The hand to begin with, and what says it; empty where the images are to say it."""
     wish = settings.defocus_hand

@@ -33,6 +33,7 @@ from cryolithe.reconstruction.correcting import (
     ctf_of,
     microscope_of,
     refuse_twice,
+    x_tilt_notes,
 )
 from cryolithe.reconstruction.hand_evidence import HandEvidence
 from cryolithe.reconstruction.knowing import (
@@ -362,6 +363,7 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     elsewhere = microscope_of(run.job.tilts, run.job.angles, settings, run.job.reading)
     made = corrections(found, doses_to_weigh(files, settings), angles, places, settings, elsewhere)
     layers, told = _layers(run, made)
+    told += x_tilt_notes(run.x_tilt_deg, run.grid.shape[1], made)
     facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made)
     return replace(
         run,

@@ -62,10 +62,15 @@ class Evidence:
         if self == Evidence():
             return "the images are too few or too small to tell"
         side = "dark" if self.asymmetry < 0 else "bright"
-        return (
+        tail = (
             f"the back-projection has a tail of {side} voxels (skewness {self.asymmetry:+.2f}, "
-            f"{abs(self.deviations):.1f} sigma from chance); a network predicts tilts that it did not see with "
-            f"correlation {self.explained_dark:.2f} if dense is dark, {self.explained_bright:.2f} if bright"
+            f"{abs(self.deviations):.1f} sigma from chance)"
+        )
+        if not self.explained_dark and not self.explained_bright:  # too few tilts to leave any out
+            return tail
+        return (
+            f"{tail}; a network predicts tilts that it did not see with correlation {self.explained_dark:.2f} if dense "
+            f"is dark, {self.explained_bright:.2f} if bright"
         )
 
 
