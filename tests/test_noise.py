@@ -191,7 +191,8 @@ def test_a_specimen_that_is_wrong_is_told(profile, imitations):
 def test_the_recipe_that_made_the_data_is_not_called_wrong(tmp_path):
     # Small pixels and 120 e/Å²: damage leaves nothing near Nyquist, where fitted curves of single tilts rise again.
     (tmp_path / "r.yaml").write_text(
-        "series: 1\ncell: {shape: [48, 96, 128], voxel_size_angstrom: [5, 5], crowding: [0.1, 0.14], lamella_chance: 0}\n"
+        "series: 1\n"
+        "cell: {shape: [48, 96, 128], voxel_size_angstrom: [5, 5], crowding: [0.1, 0.14], lamella_chance: 0}\n"
         "imaging:\n  ctf: left\n  total_exposure: [120, 120]\n  scheme: {reach_deg: [57, 57]}\n"
         "  optics: {defocus_um: [2, 2], defocus_spread_um: [0, 0], astigmatism_um: [0, 0]}\n"
     )
