@@ -35,7 +35,8 @@ from cryolithe.simulation.imaging import project_field
 Image = NDArray[np.float32]
 PIXEL, AXIS_DEG, HAND, DOSE = 5.0, 85.3, -1, 3.0
 MOST_LOST, UP_TO = 0.02, 0.8
-OPTICS = Optics(300.0, 2.7, 0.07, 2.6, 0.04, 25.0)
+# 200 kV, as nothing but the .mdoc tells: AreTomo3's table of defocus does not.
+OPTICS = Optics(200.0, 2.7, 0.07, 2.6, 0.04, 25.0)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ LONG: dict[str, list[str]] = {
     "raw_stack": [],
     "raw_stack_patches": ["--patches"],
     "bends": [],
+    "hand": [],
     "polarity": [],
     "cpu_training": [],
     "engine": [],
@@ -72,6 +73,7 @@ QUICK_ONLY: dict[str, list[str]] = {
     "polarity": [],
     "raw_stack": [],
     "bends": [],
+    "hand": [],
     "cpu_training": [],
     "dual": [],
 }
