@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 
 import mrcfile
 import numpy as np
 import pytest
 import torch
-from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
+from PIL import Image
+from tiny_series import SHAPE, bead_images, made, run, voxels, write_model, write_series
 
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.reconstruction import outputs, selfcheck
@@ -86,6 +88,42 @@ def test_labels_of_the_stack_are_kept_and_ours_is_the_last(series, tmp_path):
 def test_preview(series, tmp_path):
     made(*series, *FBP, "--preview", "--orientation", "xzy")
     assert (tmp_path / "ts_rec.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_preview_does_not_outlive_its_volume(series, tmp_path):
+    preview, model = tmp_path / "ts_rec.png", write_model(tmp_path / "tiny.safetensors")
+    network = ("--model", model, "--precision", "fp32", "--contrast", "dark")
+    made(*series, *network, "--thickness", 24, "--preview")
+    made(*series, *FBP, "--overwrite")
+    assert not preview.exists()
+    made(*series, *network, "--thickness", 24, "--preview", "--overwrite")
+    made(*series, *network, "--thickness", 16, "--overwrite")
+    assert not preview.exists()
+    made(*series, *FBP, "--overwrite", "--preview")
+    assert preview.exists()
+    # A crash between volume and record is mended by the next run, which takes the old preview away, too.
+    drawn = preview.read_bytes()
+    partial = tmp_path / "ts_rec.mrc.partial"
+    real = outputs._place_beside
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(outputs, "_place_beside", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert run(*series, *FBP, "--filter", "hann", "--overwrite").exit_code == 130
+    assert preview.read_bytes() == drawn
+    assert partial.exists()
+    assert outputs._place_beside is real
+    made(*series, *FBP, "--filter", "hann", "--overwrite")
+    assert not preview.exists()
+
+
+def test_a_drawing_of_somebody_else_stays(series, tmp_path):
+    made(*series, *FBP)
+    Image.new("L", (8, 8)).save(tmp_path / "ts_rec.png")
+    drawn = (tmp_path / "ts_rec.png").read_bytes()
+    made(*series, *FBP, "--overwrite")
+    (tmp_path / "ts_rec.png").write_bytes(drawn[:20])
+    made(*series, *FBP, "--overwrite")
+    assert (tmp_path / "ts_rec.png").read_bytes() == drawn[:20]
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from cryolithe.formats.mrc_writer import reserve_room
 from cryolithe.formats.ome_zarr import Version, pyramid_bytes, write_ome_zarr
 from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, is_record_of, map_paths
 from cryolithe.reconstruction.looking import planned_polarity
+from cryolithe.reconstruction.preview import is_preview
 from cryolithe.reconstruction.selfcheck import SelfCheck
 from cryolithe.reconstruction.sidecar import sidecar_record
 from cryolithe.reconstruction.slab_folder import SlabFolder
@@ -236,7 +237,7 @@ def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
         except OSError:
             _put_back(folder, job)
             raise
-        _place_maps(folder, job)
+        _place_beside(folder, job)
         sync(job.output.parent)
         folder.sidecar.replace(job.sidecar)
         sync(job.output.parent)
@@ -244,8 +245,13 @@ def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
         raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
 
 
-def _place_maps(folder: SlabFolder, job: Job) -> None:
-    """Move the maps that are still in the working folder; those of an earlier volume must not lie beside a new one."""
+def _place_beside(folder: SlabFolder, job: Job) -> None:
+    """Move the maps that are still in the working folder; those of an earlier volume must not lie beside a new one.
+
+    Nor must its preview: that of the new one is drawn when all is in its place, if it is asked for.
+    """
+    if is_preview(job.preview):
+        delete(job.preview)
     for target in map_paths(job.output).values():
         if (made := folder.path / map_file(target)).exists():
             delete(target)
@@ -300,7 +306,7 @@ def recover(job: Job) -> bool:
         if committed != _identity(job.output):
             folder.release()
             return False
-        _place_maps(folder, job)
+        _place_beside(folder, job)
         if folder.sidecar.is_file():
             folder.sidecar.replace(job.sidecar)
             sync(job.output.parent)
