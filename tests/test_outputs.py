@@ -116,6 +116,27 @@ def test_a_preview_does_not_outlive_its_volume(series, tmp_path):
     assert not preview.exists()
 
 
+@pytest.mark.slow
+def test_what_belongs_to_a_volume_does_not_lie_beside_an_average_nor_the_other_way_round(series, tmp_path):
+    stack, angles = series
+    halves = [write_series(tmp_path, beads() + n, name=f"ts_{name}")[0] for n, name in enumerate(("EVN", "ODD"))]
+    model, output = write_model(tmp_path / "tiny.safetensors"), tmp_path / "ts_rec.mrc"
+    network = ("--model", model, "--precision", "fp32", "--contrast", "dark", "--thickness", 24, "--confidence")
+    average = ("--even", halves[0], "--odd", halves[1], angles, *FBP, "-o", output, "--overwrite")
+    beside = {f"ts_rec_{kind}.mrc" for kind in ("confidence", "error", "unsupported")} | {"ts_rec.png"}
+    of_average = {"ts_rec_confidence.mrc", "ts_rec_fsc.png"}
+
+    def there():
+        return {path.name for path in tmp_path.glob("ts_rec*")} & (beside | of_average)
+
+    made(stack, angles, *network, "--preview")
+    assert there() == beside
+    made(*average)
+    assert there() == of_average
+    made(stack, angles, *FBP, "--overwrite")
+    assert there() == set()
+
+
 def test_a_drawing_of_somebody_else_stays(series, tmp_path):
     made(*series, *FBP)
     Image.new("L", (8, 8)).save(tmp_path / "ts_rec.png")
