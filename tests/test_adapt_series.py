@@ -128,6 +128,36 @@ def test_series_of_a_list_and_beside_their_stacks_have_files_of_their_own(tiny, 
     assert not np.array_equal(first[0][0], first[1][0])
 
 
+def test_relions_list_tells_defocus_and_dose_of_each_series(tiny, tmp_path, gathered):  # noqa: F811
+    names = ("MicrographName", "TomoYTilt", "TomoZRot", "TomoXShiftAngst", "TomoYShiftAngst")
+    names += ("DefocusU", "DefocusV", "DefocusAngle", "MicrographPreExposure")
+    head = "".join(f"_rln{name} #{n}\n" for n, name in enumerate(names, 1))
+    rows = []
+    for number in (1, 2):
+        series(tmp_path, f"TS_{number}", number)
+        lines = [
+            f"{n}@TS_{number}.mrc {angle} 0 0 0 {1e4 * (u + number):.0f} {1e4 * (v + number):.0f} {turn} {e + number}\n"
+            for n, (angle, (u, v, turn), e) in enumerate(zip(ANGLES, ROWS, DOSES, strict=True), 1)
+        ]
+        (tmp_path / f"TS_{number}.star").write_text(f"data_TS_{number}\nloop_\n{head}{''.join(lines)}")
+        rows.append(f"TS_{number} TS_{number}.star 10.0\n")
+    facts = ("TomoName", "TomoTiltSeriesStarFile", "TomoTiltSeriesPixelSize")
+    head = "".join(f"_rln{name} #{n}\n" for n, name in enumerate(facts, 1))
+    (tmp_path / "tilt_series.star").write_text(f"data_global\nloop_\n{head}{''.join(rows)}")
+    result = adapt(tmp_path, tmp_path / "tilt_series.star", "--ctf", "flip", "--dose-weight")
+    assert result.exit_code == 130, result.output
+    ((work, _),) = gathered
+    assert [one["name"] for one in work.card["series"]] == ["TS_1", "TS_2"]
+    said = " ".join(result.stderr.split())
+    for number, told in enumerate(work.card["series"], 1):
+        assert told["corrections"]["ctf"]["file"] == f"TS_{number}.star"
+        assert f"Note on TS_{number}: dose weighting: images after {number} to {45 + number} e/Å²" in said
+        assert (
+            f"Note on TS_{number}: CTF: phases flipped in strips along the tilt axis, defocus {1.95 + number:.3g} to"
+            in said
+        )
+
+
 @pytest.mark.parametrize(
     ("words", "fragment"),
     [
