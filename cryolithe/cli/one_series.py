@@ -35,8 +35,8 @@ def job_of(
 
 def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
     """Run one job, or say what it would take."""
+    from cryolithe.formats.record import read_record_beside
     from cryolithe.reconstruction.job import already_done
-    from cryolithe.reconstruction.outputs import read_record
     from cryolithe.reconstruction.remedies import checked
     from cryolithe.reconstruction.run import plan_run, reconstruct
 
@@ -54,8 +54,9 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
             line = f"{job.output}: already done with these inputs and settings"
         else:
             line = str(reconstruct(job, watcher))
-        if job.settings.confidence:
-            line += f"\n{_maps_line(read_record(job)['confidence']['maps'])}"
+        maps = read_record_beside(job.output).get("confidence", {}).get("maps") if job.settings.confidence else None
+        if maps:
+            line += f"\n{_maps_line(maps)}"
         if after is not None:
             line += "\n" + after(job.output, job.settings, watcher)
     say(line)
