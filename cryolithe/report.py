@@ -211,7 +211,7 @@ def drawn_source(path: Path) -> str:
     try:
         with Image.open(path) as image:
             return str(image.info.get("Source", ""))
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""
 
 

@@ -70,6 +70,18 @@ def bytes_of(output):
 
 
 @pytest.mark.slow
+def test_the_maps_are_named_with_what_their_means_say(place):
+    last = place.printed.stdout.splitlines()[-1]
+    maps = json.loads((place.folder / "sure.json").read_text())["confidence"]["maps"]
+    for kind, words in {
+        "confidence": f"(expected correlation with the truth, {maps['confidence']['mean']:.2f})",
+        "error": f"(expected error, {maps['error']['mean']:.2f} deviations of the volume)",
+        "unsupported": f"(share that the images do not hold, {maps['unsupported']['mean']:.0%})",
+    }.items():
+        assert f"sure_{kind}.mrc {words}" in last
+
+
+@pytest.mark.slow
 def test_the_volume_has_the_same_bytes_and_three_maps_beside_it(place):
     output = place.folder / "sure.mrc"
     assert output.read_bytes() == (place.folder / "plain.mrc").read_bytes()

@@ -432,6 +432,12 @@ def test_neighbours_give_an_upper_bound_and_say_so(lab, tmp_path):
     shown = run("noise", "show", tmp_path / "n.h5", "-o", tmp_path / "n.png")
     assert shown.exit_code == 0
     assert "upper bound" in shown.output
+    idle = run("noise", "measure", "--tilts", stack, angles, "-o", tmp_path / "m.h5", "--seed", 3)
+    assert idle.exit_code == 2
+    assert "--seed is for crops of halves, of which --tilts keeps none" in idle.stderr
+    idle = run("noise", "show", tmp_path / "n.h5", "--overwrite")
+    assert idle.exit_code == 2
+    assert "--overwrite is for the figure of -o, which is not given" in idle.stderr
     like = run("simulate", _recipe(tmp_path / "r.yaml"), "--like", tmp_path / "n.h5", "-o", tmp_path / "s")
     assert like.exit_code == 0, like.output
     assert "upper bound" in like.output

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 
 import mrcfile
 import numpy as np
 import pytest
 import torch
-from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
+from PIL import Image
+from tiny_series import SHAPE, bead_images, made, run, voxels, write_model, write_series
 
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.reconstruction import outputs, selfcheck
@@ -86,6 +88,63 @@ def test_labels_of_the_stack_are_kept_and_ours_is_the_last(series, tmp_path):
 def test_preview(series, tmp_path):
     made(*series, *FBP, "--preview", "--orientation", "xzy")
     assert (tmp_path / "ts_rec.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_preview_does_not_outlive_its_volume(series, tmp_path):
+    preview, model = tmp_path / "ts_rec.png", write_model(tmp_path / "tiny.safetensors")
+    network = ("--model", model, "--precision", "fp32", "--contrast", "dark")
+    made(*series, *network, "--thickness", 24, "--preview")
+    made(*series, *FBP, "--overwrite")
+    assert not preview.exists()
+    made(*series, *network, "--thickness", 24, "--preview", "--overwrite")
+    made(*series, *network, "--thickness", 16, "--overwrite")
+    assert not preview.exists()
+    made(*series, *FBP, "--overwrite", "--preview")
+    assert preview.exists()
+    # A crash between volume and record is mended by the next run, which takes the old preview away, too.
+    drawn = preview.read_bytes()
+    partial = tmp_path / "ts_rec.mrc.partial"
+    real = outputs._place_beside
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(outputs, "_place_beside", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert run(*series, *FBP, "--filter", "hann", "--overwrite").exit_code == 130
+    assert preview.read_bytes() == drawn
+    assert partial.exists()
+    assert outputs._place_beside is real
+    made(*series, *FBP, "--filter", "hann", "--overwrite")
+    assert not preview.exists()
+
+
+@pytest.mark.slow
+def test_what_belongs_to_a_volume_does_not_lie_beside_an_average_nor_the_other_way_round(series, tmp_path):
+    stack, angles = series
+    halves = [write_series(tmp_path, beads() + n, name=f"ts_{name}")[0] for n, name in enumerate(("EVN", "ODD"))]
+    model, output = write_model(tmp_path / "tiny.safetensors"), tmp_path / "ts_rec.mrc"
+    network = ("--model", model, "--precision", "fp32", "--contrast", "dark", "--thickness", 24, "--confidence")
+    average = ("--even", halves[0], "--odd", halves[1], angles, *FBP, "-o", output, "--overwrite")
+    beside = {f"ts_rec_{kind}.mrc" for kind in ("confidence", "error", "unsupported")} | {"ts_rec.png"}
+    of_average = {"ts_rec_confidence.mrc", "ts_rec_fsc.png"}
+
+    def there():
+        return {path.name for path in tmp_path.glob("ts_rec*")} & (beside | of_average)
+
+    made(stack, angles, *network, "--preview")
+    assert there() == beside
+    made(*average)
+    assert there() == of_average
+    made(stack, angles, *FBP, "--overwrite")
+    assert there() == set()
+
+
+def test_a_drawing_of_somebody_else_stays(series, tmp_path):
+    made(*series, *FBP)
+    Image.new("L", (8, 8)).save(tmp_path / "ts_rec.png")
+    drawn = (tmp_path / "ts_rec.png").read_bytes()
+    made(*series, *FBP, "--overwrite")
+    (tmp_path / "ts_rec.png").write_bytes(drawn[:20])
+    made(*series, *FBP, "--overwrite")
+    assert (tmp_path / "ts_rec.png").read_bytes() == drawn[:20]
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def machine(monkeypatch):
     def pretend(*cards_gb, threads=8, host=HOST_FREE):
         gpus = tuple(torch.device("cuda", number) for number in range(len(cards_gb)))
         monkeypatch.setattr("cryolithe.reconstruction.job.choose_devices", lambda name: gpus)
-        monkeypatch.setattr("cryolithe.reconstruction.job.network_precision", lambda name, device: torch.float16)
+        monkeypatch.setattr("cryolithe.reconstruction.precisions.network_precision", lambda name, device: torch.float16)
         for rate in ("_products_per_second", "_convolution_products_per_second"):
             monkeypatch.setattr(f"cryolithe.reconstruction.estimate.{rate}", lambda *of: 1e14)
         monkeypatch.setattr(

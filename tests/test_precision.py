@@ -21,7 +21,7 @@ OVERFLOW = "Values beyond the range of fp16: slabs with such values are made aga
 def as_on_a_gpu(monkeypatch):
     """What ``--precision auto`` is there, and slabs of 8 rows."""
     monkeypatch.setattr(
-        "cryolithe.reconstruction.job.network_precision",
+        "cryolithe.reconstruction.precisions.network_precision",
         lambda name, device: {"auto": torch.float16, "fp16": torch.float16}.get(name, torch.float32),
     )
     monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", 8)

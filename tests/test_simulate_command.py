@@ -205,6 +205,23 @@ def test_bad_recipes_get_one_line_and_leave_nothing(text, line, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--snr", -3), "--snr is for the plain series without RECIPE"),
+        (("--snr", -5), "--snr is for the plain series without RECIPE"),
+        (("--overwrite",), "--overwrite is for the plain series without RECIPE"),
+        (("--style-steps", 3), "--style-steps is for learning a style, and there is no --style"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(words, line, tmp_path):
+    result = run(QUICK, *words, "-o", tmp_path / "out")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.output
+    assert line in result.stderr
+    assert "leave it out" in result.stderr or "give another -o" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_structure_files_that_cannot_be_read(tmp_path):
     for name, content in (("empty.pdb", ""), ("words.cif", "hello")):
         (tmp_path / name).write_text(content)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryolithe.adapt.halves import Half, HalfSeries
+from cryolithe.adapt.halves import HalfSeries
 from cryolithe.noise_colour import LEAST_GAIN, MOST_GAIN, Gain, radial_power, whitening_gain
 from cryolithe.reconstruction.whitening import whitened
 
@@ -44,9 +44,7 @@ def white_series(series: HalfSeries, gain: Gain) -> HalfSeries:
         stacks.append(whitened(half.stack, gain, pixels.with_name(f"{pixels.stem}_white{pixels.suffix}")))
     sign = np.sign(series.halves[0].divisor)
     divisor = float(sign * np.sqrt(np.mean([stack.sigma**2 for stack in stacks])))
-    even, odd = (
-        Half(stack, divisor, half.tilts, half.known) for stack, half in zip(stacks, series.halves, strict=True)
-    )
+    even, odd = (replace(half, stack=stack, divisor=divisor) for stack, half in zip(stacks, series.halves, strict=True))
     return replace(series, halves=(even, odd))
 
 

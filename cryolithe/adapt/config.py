@@ -104,7 +104,7 @@ def anchor_config(config: AdaptConfig, network: NetworkConfig, half: Half, snr_d
         snr_db: of its images; None where nobody knows.
     """
     angles = np.sort(np.asarray(half.angles_deg, dtype=np.float64))
-    cells = CELLS.get(half.known.ctf_state or USUAL_CTF, CELLS[USUAL_CTF])
+    cells = CELLS.get(half.ctf_state or half.known.ctf_state or USUAL_CTF, CELLS[USUAL_CTF])
     reach = float(np.clip((angles[-1] - angles[0]) / 2, 5.0, 80.0))
     step = float(np.clip(np.median(np.diff(angles)), 0.5, reach))
     noise = USUAL_SNR_DB

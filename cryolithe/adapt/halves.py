@@ -32,12 +32,14 @@ class Half:
         divisor: of its values: the standard deviation, negative where dense matter is dark.
         tilts: numbers of its images.
         known: what a network that takes facts is told of these images.
+        ctf_state: what --ctf left of their CTF, whatever the network is told; None where it was not corrected here.
     """
 
     stack: PreparedStack
     divisor: float
     tilts: NDArray[np.int64]
     known: Known
+    ctf_state: str | None = None
 
     @property
     def angles_deg(self) -> tuple[float, ...]:
@@ -78,8 +80,8 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
 
     Args:
         runs: of the two halves of the frames, or of the one stack, whose odd and even tilts are then taken.
-        name: of the series; files in ``scratch`` begin with it.
-        scratch: folder for the prepared stacks.
+        name: of the series, for messages.
+        scratch: folder for the prepared stacks of this series alone.
         watcher: is told.
 
     Raises:
@@ -90,7 +92,7 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
         watcher.note(f"Note on {name}: {note}")
     stacks = []
     for number, run in enumerate(runs):
-        stacks.append(prepare_run(run, scratch / f"{name}_{number}.f32"))
+        stacks.append(prepare_run(run, scratch / f"{number}.f32"))
         watcher.advance(1)
     first = stacks[0].geometry
     if stacks[-1].geometry != first:
@@ -108,7 +110,7 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
     divisor = runs[0].dense_sign(polarity.contrast) * sigma
     chosen = (np.sort(tilts), np.sort(tilts)) if len(runs) == 2 else (np.sort(tilts[::2]), np.sort(tilts[1::2]))
     halves = [
-        Half(stack, divisor, numbers, run.facts.known.of_images(numbers.tolist()))
+        Half(stack, divisor, numbers, run.facts.known.of_images(numbers.tolist()), run.corrections.ctf_state)
         for stack, run, numbers in zip((stacks[0], stacks[-1]), (runs[0], runs[-1]), chosen, strict=True)
     ]
     return HalfSeries(name, (halves[0], halves[1]), runs[0].grid.shape[0], len(runs) == 2)

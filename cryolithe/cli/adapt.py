@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import tempfile
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from cryolithe.cli.reconstruct import settings_options
 from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
 from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.reading import Reading
-from cryolithe.settings import ReconstructSettings, resolve_settings
+from cryolithe.settings import ReconstructSettings, refuse_idle, resolve_settings
 
 if TYPE_CHECKING:
     from cryolithe.adapt.session import Outcome
@@ -28,9 +27,12 @@ if TYPE_CHECKING:
 
 # Settings of `reconstruct` that decide what a network sees.
 SETTINGS = (
-    "model", "thickness", "bin", "pixel_size", "contrast", "tilt_axis", *alignment_files(), "ctf_state", "defocus",
-    "dose", "specimen_thickness", "centre", "handedness", "flip_z", "device", "precision", "fix_nonfinite",
+    "model", "thickness", "bin", "pixel_size", "contrast", "tilt_axis", *alignment_files(), "local_alignment",
+    "ctf_state", "defocus", "dose", "specimen_thickness", "ctf", "ctf_file", "defocus_hand", "voltage", "cs",
+    "amplitude_contrast", "dose_weight", "centre", "handedness", "flip_z", "device", "precision", "fix_nonfinite",
 )  # fmt: skip
+# Of those, files of a single series, unless they are RELION's tables, which name theirs.
+_OF_ONE = ("ctf_file", "dose")
 _FILE = click.Path(path_type=Path)
 
 
@@ -71,6 +73,9 @@ def command(
     specimens. The best of the checked weights are written, or none, with exit code 2, if all of them are worse than
     the model was.
 
+    Give here what you reconstruct with: a model that learned from images with their CTF corrected (--ctf) or weighed by
+    dose (--dose-weight) is to be applied to such images, and the other way round.
+
     The folder NAME.run holds the state, the checks (checks.json, fsc.png) and tables. Ctrl-C saves the state and leaves
     with exit code 130; --resume goes on.
     """
@@ -90,6 +95,7 @@ def command(
     reading = Reading()
     jobs = _jobs(series, (even, odd), flags, reading)
     settings = resolve_settings(flags, {}, {}, "", "")
+    _refuse_of_one(settings, len(jobs))
     model = load_model(settings.model)
     if model.convention.published:
         raise ModelError(
@@ -106,18 +112,15 @@ def command(
 def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, options: dict[str, Any]) -> Outcome:
     """Prepare the series and adapt."""
     from cryolithe.adapt.config import AdaptConfig
-    from cryolithe.adapt.halves import prepare_halves
+    from cryolithe.adapt.gathering import gather
     from cryolithe.adapt.material import Adaptation
     from cryolithe.adapt.session import adapt
     from cryolithe.device import precision_name
-    from cryolithe.reconstruction.job import source_files
-    from cryolithe.reconstruction.remedies import checked
     from cryolithe.simulation import load_library
 
     given: dict[str, Any] = {name: options[name] for name in ("steps", "learning_rate") if options[name] is not None}
     config = AdaptConfig(seed=options["seed"], **given)
     library = load_library((options["molecules"],) if options["molecules"] else ())
-    inputs = {"model": model.sha256}
     card: dict[str, Any] = {
         "cryolithe": __version__,
         "date": datetime.date.today().isoformat(),
@@ -127,45 +130,27 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
         "molecules": sorted(molecule.name for molecule in library) or ["procedural only"],
     }
     card |= {key: model.card[key] for key in ("fbp_share", "licence", "noise_gain") if key in model.card}
-    with tempfile.TemporaryDirectory(prefix=".cryolithe-adapt-", dir=output.absolute().parent) as folder:
-        scratch = Path(folder)
-        with progress_watcher() as watcher:
-            watcher.stage("Preparing images", sum(len(parts) for parts in jobs))
-            series, stacks = [], dict[str, Path]()
-            for number, parts in enumerate(jobs):
-                # No volume is written: what lies beside the stacks is in nobody's way.
-                runs = tuple(checked(replace(job, output=scratch / "none.mrc")) for job in parts)
-                for note in dict.fromkeys(note for run in runs for note in run.series.notes):
-                    watcher.note(f"Note on {parts[0].tilts.name}: {note}")
-                for part, job in enumerate(parts):
-                    hashes = source_files(job).hashes()
-                    inputs |= {f"{number}.{part}.{name}": digest for name, digest in hashes.items()}
-                    _refuse_twice(stacks, job.tilts, hashes["tilts"])
-                place_of_one = scratch / str(number)
-                place_of_one.mkdir()
-                series.append(prepare_halves(runs, parts[0].tilts.stem, place_of_one, watcher))
-            return adapt(
-                Adaptation(
-                    config=config,
-                    model=model,
-                    series=series,
-                    inputs=inputs,
-                    place=place,
-                    output=output,
-                    watcher=watcher,
-                    card=card,
-                    library=library,
-                    resume=options["resume"],
-                    deadline=options["started"] + 60.0 * options["minutes"],
-                )
+    with (
+        tempfile.TemporaryDirectory(prefix=".cryolithe-adapt-", dir=output.absolute().parent) as folder,
+        progress_watcher() as watcher,
+    ):
+        gathered = gather(jobs, Path(folder), watcher)
+        card["series"] = gathered.told
+        return adapt(
+            Adaptation(
+                config=config,
+                model=model,
+                series=gathered.series,
+                inputs={"model": model.sha256, **gathered.inputs},
+                place=place,
+                output=output,
+                watcher=watcher,
+                card=card,
+                library=library,
+                resume=options["resume"],
+                deadline=options["started"] + 60.0 * options["minutes"],
             )
-
-
-def _refuse_twice(stacks: dict[str, Path], tilts: Path, digest: str) -> None:
-    """Raise InputError for images that were given already: what judges a model must be nothing that it learned from."""
-    if digest in stacks:
-        raise InputError(f"{tilts} holds the very images of {stacks[digest]}; give each series, and each half, once")
-    stacks[digest] = tilts
+        )
 
 
 def _tell(outcome: Outcome, output: Path, model: Model, minutes: float) -> None:
@@ -202,6 +187,8 @@ def _jobs(
 
     even, odd = halves
     settings = resolve_settings(flags, {}, {}, "", "")
+    if even or len(given) != 1:  # of a folder or list each series may have its own
+        refuse_idle(flags, [settings])
     if len(even) != len(odd):
         raise SettingsError(f"give --odd for each --even, got {len(even)} --even and {len(odd)} --odd")
     if even:
@@ -219,6 +206,7 @@ def _jobs(
     if len(given) == 1 and is_session(given[0], reading):
         return _session_jobs(given[0], flags, reading)
     if settings.alignment_files and len(given) == 1:
+        refuse_idle(flags, [settings])
         return [(_job(given[0], None, settings, reading),)]
     if len(given) % 2:
         raise SettingsError(
@@ -227,6 +215,17 @@ def _jobs(
     if settings.alignment_files and len(given) > 2:
         raise SettingsError("files of an alignment go with one series; for several, give a list with a column for them")
     return [(_job(tilts, angles, settings, reading),) for tilts, angles in zip(given[::2], given[1::2], strict=True)]
+
+
+def _refuse_of_one(settings: ReconstructSettings, series: int) -> None:
+    """Raise SettingsError for a file that tells of one series where there are several."""
+    for name in _OF_ONE:
+        path = getattr(settings, name)
+        if series > 1 and path is not None and Path(path).suffix.lower() != ".star":
+            raise SettingsError(
+                f"--{name.replace('_', '-')} {path} tells of one series, but {series} are given; leave the file of "
+                f"each beside its stack under its name, or give a list with a column {name}, or RELION's .star of all"
+            )
 
 
 def _angles(given: tuple[Path, ...], series: int, settings: ReconstructSettings) -> list[Path | None]:

@@ -139,7 +139,9 @@ class _Given:
 
     @property
     def names(self) -> dict[str, Path]:
-        named = {"tilts": self.tilts, "angles": self.angles, **self.halves}
+        named = {"tilts": self.tilts, "angles": self.angles, **self.halves, **self.settings.alignment_files}
+        tables = {"dose": self.settings.dose, "ctf": self.settings.ctf_file}
+        named |= {name: Path(path) for name, path in tables.items() if path is not None}
         return {name: path for name, path in named.items() if path is not None}
 
 
@@ -151,14 +153,12 @@ def _run(
     outputs: _Outputs,
     dry_run: bool,
 ) -> None:
-    import tempfile
-
     from cryolithe.comparison.inputs import known_beside, look
     from cryolithe.comparison.making import Workshop, check_maps
     from cryolithe.work.folder import WorkFolder
 
-    def planned(folder: Path) -> tuple[Source, Beside]:
-        source = _source(given, folder)
+    def planned() -> tuple[Source, Beside]:
+        source = _source(given)
         seen = look(source, beside["tilt_range"])
         check_maps(source, wishes)
         known = known_beside(source, seen, beside, given.settings.contrast)
@@ -168,13 +168,12 @@ def _run(
         return source, known
 
     if dry_run:
-        with tempfile.TemporaryDirectory(prefix="cryolithe-") as name:
-            planned(Path(name))
+        planned()
         return
     new = not outputs.work.exists()
     folder = WorkFolder(outputs.work, _done)
     try:
-        source, known = planned(outputs.work)
+        source, known = planned()
     except BaseException:
         if new:  # nothing was begun
             folder.remove()
@@ -299,7 +298,7 @@ def _plan(
     )
 
 
-def _source(given: _Given, folder: Path) -> Source:
+def _source(given: _Given) -> Source:
     """The halves, read as far as is needed to plan."""
     from cryolithe.cli.halves import check_stacks
     from cryolithe.comparison.inputs import volumes
@@ -314,7 +313,7 @@ def _source(given: _Given, folder: Path) -> Source:
         assert tilts is not None
         check_splittable(tilts, angles, given.settings)
         assert angles is not None
-        return series_of_tilts(tilts, angles, given.settings, folder)
+        return series_of_tilts(tilts, angles, given.settings)
     if tilts is not None and angles is None and tilts.suffix.lower() not in STACK_SUFFIXES:
         tilts, angles = None, tilts  # ANGLES alone
     check_stacks((even, odd), tilts)

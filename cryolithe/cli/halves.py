@@ -23,6 +23,7 @@ from cryolithe.formats.files import refuse_existing
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
 from cryolithe.reconstruction.job import Job
+from cryolithe.reconstruction.outputs import drop_maps, drop_preview
 from cryolithe.report import plot_fsc, write_json
 
 AVERAGE = "average of two halves"
@@ -115,6 +116,8 @@ def reconstruct_halves(
     pair = open_half(volumes[0]), open_half(volumes[1])
     a, b = (half.volume for half in pair)
     voxel = a.voxel_size_angstrom
+    drop_maps(average)
+    drop_preview(average.with_suffix(".png"))
     scaling = write_average(pair, average, f"CryoLithe {__version__} {AVERAGE}", overwrite)
     scratch = average.parent if spectra_bytes(a.voxels.shape) > memory_bytes else None
     curve = fourier_shell_correlation(a.voxels, b.voxels, scratch=scratch)

@@ -49,7 +49,7 @@ def command() -> None:
 @click.option("--contrast", type=click.Choice(["dark", "bright"]), default="dark", show_default=True,
               help="What dense is in the stacks.")  # fmt: skip
 @click.option("--exposure", type=float, help="Exposure of a series in e/Å², to be kept with the profile.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of where crops are taken.")
+@click.option("--seed", type=click.IntRange(0), help="Of where crops are taken, from halves.  [default: 0]")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def measure(
     files: tuple[Path, ...],
@@ -72,6 +72,11 @@ def measure(
         raise SettingsError(f"give three files for each series, EVEN ODD ANGLES; found {len(files)} files")
     if options["exposure"] is not None and not 0 < options["exposure"] < math.inf:
         raise SettingsError(f"--exposure must be positive, got {options['exposure']}")
+    if tilts and options["seed"] is not None:
+        raise SettingsError(
+            "--seed is for crops of halves, of which --tilts keeps none: it would change nothing; leave it out"
+        )
+    options["seed"] = options["seed"] or 0
     groups = [files[n : n + 3] for n in range(0, len(files), 3)] or [(stack, angles) for stack, angles in tilts]
     profile = _measured([tuple(group) for group in groups], options)
     from cryolithe.noise.stored import write_profile
@@ -236,6 +241,8 @@ def show(profile: Path, output: Path | None, recipe: Path | None, overwrite: boo
     from cryolithe.formats.files import refuse_existing
     from cryolithe.noise.stored import read_profile
 
+    if output is None and overwrite:
+        raise SettingsError("--overwrite is for the figure of -o, which is not given; leave it out, or give -o")
     if output is not None:
         refuse_existing(output, overwrite)
     found = read_profile(profile)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from cryolithe.reconstruction.job import Job
     from cryolithe.session.tasks import After
     from cryolithe.settings import ReconstructSettings
+
+
+# What a map of --confidence tells, with its mean.
+_MAPS = {
+    "confidence": "expected correlation with the truth, {:.2f}",
+    "error": "expected error, {:.2f} deviations of the volume",
+    "unsupported": "share that the images do not hold, {:.0%}",
+}
 
 
 def job_of(
@@ -26,6 +35,7 @@ def job_of(
 
 def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
     """Run one job, or say what it would take."""
+    from cryolithe.formats.record import read_record_beside
     from cryolithe.reconstruction.job import already_done
     from cryolithe.reconstruction.remedies import checked
     from cryolithe.reconstruction.run import plan_run, reconstruct
@@ -44,9 +54,22 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
             line = f"{job.output}: already done with these inputs and settings"
         else:
             line = str(reconstruct(job, watcher))
+        maps = read_record_beside(job.output).get("confidence", {}).get("maps") if job.settings.confidence else None
+        if maps:
+            line += f"\n{_maps_line(maps)}"
         if after is not None:
             line += "\n" + after(job.output, job.settings, watcher)
     say(line)
+
+
+def _maps_line(maps: Mapping[str, Mapping[str, Any]]) -> str:
+    """The files of the maps, what each tells, and its mean.
+
+    Args:
+        maps: by kind, as the record of the volume has them.
+    """
+    told = (f"{entry['path']} ({_MAPS[kind].format(entry['mean'])})" for kind, entry in maps.items())
+    return f"Maps of its trustworthiness, by voxel, and their means: {'; '.join(told)}"
 
 
 def age_seconds() -> float:

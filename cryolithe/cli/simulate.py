@@ -11,10 +11,12 @@ from cryolithe import __version__
 from cryolithe.cli.complete import complete_recipe
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
+from cryolithe.cli.simulate_style import is_stored_style
 from cryolithe.errors import SettingsError
 from cryolithe.recipes import find_recipe, shipped_for
 
 _RECIPE_ENDINGS = (".yaml", ".yml")
+STYLE_MINUTES, PLAIN_SNR_DB = 10.0, -5.0
 
 
 class _Command(click.Command):
@@ -65,9 +67,9 @@ def _is_style_file(word: str) -> bool:
     help="STACK ANGLES [STACK ANGLES ...]: aligned series (dense = dark) of a laboratory, whose look the images get; "
     "or a style (.safetensors) learned before, which every run leaves in its folder.",
 )
-@click.option("--style-minutes", type=float, default=10.0, show_default=True, help="For learning a style.")
+@click.option("--style-minutes", type=float, help=f"For learning a style.  [default: {STYLE_MINUTES:g}]")
 @click.option("--style-steps", type=click.IntRange(1), help="At most; given, the same steps give the same style.")
-@click.option("--snr", "snr_db", type=float, default=-5.0, show_default=True, help="Without RECIPE: noise level in dB.")
+@click.option("--snr", "snr_db", type=float, help=f"Without RECIPE: noise level in dB.  [default: {PLAIN_SNR_DB:g}]")
 @click.option("--seed", type=int, help="The same seed gives the same files. Default: the recipe's, or 0.")
 @click.option("--resume", is_flag=True, help="Keep the finished series of an interrupted run and go on.")
 @click.option("--overwrite", is_flag=True, help="Without RECIPE: replace existing files.")
@@ -75,7 +77,7 @@ def command(
     recipe: Path | None,
     output: Path,
     molecules: tuple[Path, ...],
-    snr_db: float,
+    snr_db: float | None,
     seed: int | None,
     **options: Any,
 ) -> None:
@@ -91,18 +93,13 @@ def command(
 
     Without RECIPE: one small plain series, 41 tilts of ±60° with white noise, as tilts.mrc, tilts.tlt and truth.mrc.
     """
-    if not -100 <= snr_db <= 100:
+    if snr_db is not None and not -100 <= snr_db <= 100:
         raise SettingsError(f"--snr must lie within ±100 dB, got {snr_db}")
     if seed is not None and seed < 0:
         raise SettingsError(f"--seed must not be negative, got {seed}")
+    _refuse_idle(recipe, {**options, "snr": snr_db})
     if recipe is None:
-        if options["resume"]:
-            raise SettingsError("--resume goes with a RECIPE")
-        if options["like"]:
-            raise SettingsError("--like goes with a RECIPE, which says what the specimens are")
-        if options["style"]:
-            raise SettingsError("--style goes with a RECIPE, which says what the specimens are")
-        _plain_series(output, molecules, snr_db, seed or 0, options["overwrite"])
+        _plain_series(output, molecules, PLAIN_SNR_DB if snr_db is None else snr_db, seed or 0, options["overwrite"])
         return
     from cryolithe.device import keep_freed_memory
     from cryolithe.simulation.campaign import run_recipe
@@ -125,7 +122,8 @@ def command(
             raise SettingsError("both a noise profile and --style say what the images look like; give one of them")
         from cryolithe.cli.simulate_style import Wanted, restyling_of
 
-        wanted = Wanted(options["style"], options["style_minutes"], options["style_steps"], output, options["resume"])
+        minutes = STYLE_MINUTES if options["style_minutes"] is None else options["style_minutes"]
+        wanted = Wanted(options["style"], minutes, options["style_steps"], output, options["resume"])
         read, styling = restyling_of(wanted, read, library)
     with progress_watcher() as watcher:
         watcher.stage("Simulating series", read.series)
@@ -147,6 +145,31 @@ def command(
         say(f"Note: {word} ({', '.join(names[:3])}{more})", err=True)
     for line in lines:
         click.echo(f"{output}/{line}")
+
+
+def _refuse_idle(recipe: Path | None, options: dict[str, Any]) -> None:
+    """Raise SettingsError for an option that would change nothing."""
+    if recipe is None:
+        if options["resume"]:
+            raise SettingsError("--resume goes with a RECIPE")
+        for name in ("like", "style"):
+            if options[name]:
+                raise SettingsError(f"--{name} goes with a RECIPE, which says what the specimens are")
+    elif options["snr"] is not None:
+        raise SettingsError(f"--snr is for the plain series without RECIPE, and {recipe} says its noise; leave it out")
+    elif options["overwrite"]:
+        raise SettingsError(
+            f"--overwrite is for the plain series without RECIPE: series of {recipe} are never replaced; give another "
+            "-o, or --resume to go on"
+        )
+    learned = options["style"] and not any(is_stored_style(path) for path in options["style"])
+    for name in ("style-minutes", "style-steps"):
+        if options[name.replace("-", "_")] is not None and not learned:
+            there = f"{options['style'][0]} was learned before" if options["style"] else "there is no --style"
+            raise SettingsError(
+                f"--{name} is for learning a style, and {there}: it would change nothing; leave it out, or give "
+                "--style STACK ANGLES"
+            )
 
 
 def _plain_series(output: Path, molecules: tuple[Path, ...], snr_db: float, seed: int, overwrite: bool) -> None:

@@ -46,7 +46,12 @@ class Wanted:
     @property
     def stored(self) -> bool:
         """Whether the style was learned before."""
-        return any(file.name.lower().endswith(ENDING) for file in self.files)
+        return any(map(is_stored_style, self.files))
+
+
+def is_stored_style(path: Path) -> bool:
+    """Whether a name is that of a style that was learned before; else it is of a stack or its angles."""
+    return path.name.lower().endswith(ENDING)
 
 
 def restyling_of(wanted: Wanted, recipe: Recipe, library: tuple[Molecule, ...]) -> tuple[Recipe, Restyling]:

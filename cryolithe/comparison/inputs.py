@@ -36,7 +36,7 @@ class Seen:
         voxel_size_angstrom: or None.
         tilt_range_deg: lowest and highest tilt.
         tilts: images of the series, or None.
-        notes: what was assumed.
+        notes: what was assumed, and how images are corrected.
     """
 
     shape: tuple[int, int, int]
@@ -112,7 +112,8 @@ def look(source: Source, tilt_range: str | None) -> Seen:
         z, y, x = run.output_shape
         _check_size((z, y, x))
         # z may run the other way than the angles say: the range is that of what is written.
-        return Seen((z, y, x), run.voxel_size_angstrom, (min(angles), max(angles)), len(angles), ())
+        corrected = tuple(f"{note[:1].upper()}{note[1:]}." for note in run.corrections.notes)
+        return Seen((z, y, x), run.voxel_size_angstrom, (min(angles), max(angles)), len(angles), corrected)
     files = [open_volume_file(path) for path in source.halves]
     shape = files[0].shape
     _check_size(shape)

@@ -26,7 +26,7 @@ from cryolithe.device import choose_device, choose_precision
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.halves import open_half, write_average
 from cryolithe.evaluation.matching import ROTATIONS
-from cryolithe.formats.record import hashed, read_record_beside
+from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.hashing import file_sha256
 from cryolithe.models import find_model
@@ -34,6 +34,8 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.step import trainable
 from cryolithe.reconstruction.ensemble import check_confidence
 from cryolithe.reconstruction.estimate import expected_seconds
+from cryolithe.reconstruction.hand_evidence import HandEvidence
+from cryolithe.reconstruction.handing import hand_of_parts
 from cryolithe.reconstruction.job import MAP_KINDS, already_done
 from cryolithe.reconstruction.looking import evidence_of_parts
 from cryolithe.reconstruction.members import MEMBERS
@@ -101,8 +103,9 @@ class Workshop:
 
     def __init__(self, source: Source, choices: Choices, folder: WorkFolder[Done], watcher: Watcher) -> None:
         self._source, self._choices, self._folder, self._watcher = source, choices, folder, watcher
-        self._hashes = {name: entry["sha256"] for name, entry in hashed(source.files).items()}
+        self._hashes = source.hashes()
         self._evidence: Evidence | None = None
+        self._hand: HandEvidence | None = None
         if folder.plan is None:
             folder.begin({"program": "CryoLithe compare", "version": __version__})
 
@@ -193,7 +196,7 @@ class Workshop:
             if wish.by == "model" and part != "whole":
                 # Halves are noisier than the series, and must not differ in what they are taken for.
                 job = replace(job, evidence=self._seen(source))
-            reconstruct(job, quiet)
+            reconstruct(replace(job, hand=self._handed(source)), quiet)
         if source.whole is None:
             _average((place / "half1.mrc", place / "half2.mrc"), place / "whole.mrc")
 
@@ -202,6 +205,14 @@ class Workshop:
             runs = [source.resolved(stack) for stack in source.halves]
             self._evidence = evidence_of_parts(runs, self._folder.path)
         return self._evidence
+
+    def _handed(self, source: SeriesSource) -> HandEvidence | None:
+        """What all images tell of the hand of the defocus gradient, so that halves are corrected alike."""
+        if self._hand is None and source.settings.ctf != "none":
+            # Of tilts each half has too few: images that are tilted as far to either side are asked together.
+            stacks = source.halves if source.split == "frames" or source.whole is None else (source.whole,)
+            self._hand = hand_of_parts([source.resolved(stack) for stack in stacks])
+        return self._hand
 
     def _raw(self) -> tuple[Path, Path, Path]:
         """Files of the raw halves and of the whole."""

@@ -10,24 +10,29 @@ import numpy as np
 from cryolithe.comparison.score import shared_frequency_per_px
 from cryolithe.comparison.value import Split
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.formats import read_tilt_series
 from cryolithe.formats.alignments import flags
-from cryolithe.formats.angles import write_angles_deg
-from cryolithe.formats.mrc_writer import write_stack
 from cryolithe.formats.reading import Reading
-from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
+from cryolithe.formats.record import hashed
+from cryolithe.reconstruction.job import Job, ResolvedJob, resolve, source_files
 from cryolithe.settings import ReconstructSettings
 
 FEWEST_TILTS = 6  # in a series that is split
-LABEL = "CryoLithe, every other tilt of a series"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack of images with its angles (None: they stand elsewhere)."""
+    """A stack of images with its angles (None: they stand elsewhere), or some of its images.
+
+    Attributes:
+        tilts: the stack.
+        angles: of all its images.
+        sections: the images that are meant, by their numbers from 0; None for all. Tables that go with the stack tell
+            of all images, so that no stack of these alone is written.
+    """
 
     tilts: Path
     angles: Path | None
+    sections: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,25 @@ class SeriesSource:
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 
     @property
+    def stacks(self) -> dict[str, Stack]:
+        """The stacks that are files of their own, by what they are."""
+        halves = {"half1": self.halves[0], "half2": self.halves[1]} if self.split == "frames" else {}
+        return halves | ({"whole": self.whole} if self.whole else {})
+
+    @property
     def files(self) -> dict[str, Path]:
-        """All files, by what they are."""
-        stacks = {"half1": self.halves[0], "half2": self.halves[1]} | ({"whole": self.whole} if self.whole else {})
-        found = {name: stack.tilts for name, stack in stacks.items()}
-        found |= {f"{name} angles": stack.angles for name, stack in stacks.items() if stack.angles is not None}
+        """The files that a user named for the series, by what they are."""
+        found = {name: stack.tilts for name, stack in self.stacks.items()}
+        found |= {f"{name} angles": stack.angles for name, stack in self.stacks.items() if stack.angles is not None}
         return found | {name: Path(path) for name, path in self.settings.alignment_files.items()}
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of all files that decide what is made, models left out: also of defocus and doses, found beside."""
+        found: dict[str, str] = {}
+        for name, stack in self.stacks.items():
+            files = source_files(self.job(stack, stack.tilts.with_name("none.mrc"), "fbp"))
+            found |= {f"{name} {what}": digest for what, digest in files.hashes().items()}
+        return found
 
     def job(self, stack: Stack, output: Path, method: str, model: str | None = None) -> Job:
         """The reconstruction of a stack by a method; maps are made of what a network makes of the whole series."""
@@ -66,7 +84,8 @@ class SeriesSource:
         changed: dict[str, object] = {"method": method, "overwrite": False, "confidence": maps}
         if model is not None:
             changed["model"] = model
-        return Job(stack.tilts, stack.angles, output, self.settings.model_copy(update=changed), reading=self.reading)
+        settings = self.settings.model_copy(update=changed)
+        return Job(stack.tilts, stack.angles, output, settings, sections=stack.sections, reading=self.reading)
 
     def resolved(self, stack: Stack | None = None, method: str = "fbp", model: str | None = None) -> ResolvedJob:
         """What is known of a reconstruction before it begins."""
@@ -90,6 +109,10 @@ class VolumeSource:
     def files(self) -> dict[str, Path]:
         """All files, by what they are."""
         return {"half1": self.halves[0], "half2": self.halves[1]}
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files."""
+        return {name: entry["sha256"] for name, entry in hashed(self.files).items()}
 
 
 Source = SeriesSource | VolumeSource
@@ -140,35 +163,28 @@ def check_splittable(tilts: Path, angles: Path | None, settings: ReconstructSett
         raise SettingsError(f"give ANGLES beside {tilts}, whose tilts are split into halves; or {other}")
 
 
-def series_of_tilts(tilts: Path, angles: Path, settings: ReconstructSettings, folder: Path) -> SeriesSource:
-    """A series of which every other tilt becomes a half; the halves are written.
+def series_of_tilts(tilts: Path, angles: Path, settings: ReconstructSettings) -> SeriesSource:
+    """A series of which every other tilt, in the order of angles, becomes a half.
 
     Args:
         tilts: aligned stack.
         angles: its tilt angles.
         settings: of the reconstruction, without an alignment.
-        folder: for the stacks of the halves.
 
     Raises:
-        InputError: if there are too few tilts.
+        InputError: if there are too few tilts, or the files cannot be read.
     """
-    series = read_tilt_series(tilts, angles, settings.pixel_size)
-    known = np.array(series.geometry.angles_deg)
-    if len(known) < FEWEST_TILTS:
-        raise InputError(f"{tilts} has {len(known)} tilts; expected {FEWEST_TILTS} or more to split them into halves")
-    order = np.argsort(known, kind="stable")
-    stacks = []
-    for number, name in enumerate(("even", "odd")):
-        chosen = np.sort(order[number::2])
-        stack, table = folder / f"tilts_{name}.mrc", folder / f"tilts_{name}.tlt"
-        images = np.stack([series.image(int(n)) for n in chosen])
-        write_stack(stack, images, series.pixel_size_angstrom, LABEL, overwrite=True)
-        write_angles_deg(table, known[chosen].tolist(), overwrite=True)
-        stacks.append(Stack(stack, table))
-    whole = Stack(tilts, angles)
-    return SeriesSource(
-        (stacks[0], stacks[1]), whole, settings, "tilts", _increment_deg(tuple(known.tolist())), tilts.name
+    whole, reading = Stack(tilts, angles), Reading()
+    of_all = SeriesSource((whole, whole), whole, settings, "tilts", 0.0, tilts.name, reading)
+    images = of_all.resolved().alignment.images
+    if len(images) < FEWEST_TILTS:
+        raise InputError(f"{tilts} has {len(images)} tilts; expected {FEWEST_TILTS} or more to split them into halves")
+    known = tuple(image.angle_deg for image in images)
+    order = np.argsort(np.array(known), kind="stable")
+    first, second = (
+        Stack(tilts, angles, tuple(sorted(images[int(number)].section for number in order[half::2]))) for half in (0, 1)
     )
+    return SeriesSource((first, second), whole, settings, "tilts", _increment_deg(known), tilts.name, reading)
 
 
 def shared_per_px(source: Source, depth: int) -> float | None:

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 
 from cryolithe.alignment import Alignment
-from cryolithe.device import choose_devices, choose_precision, network_precision
+from cryolithe.device import choose_devices
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.alignments import alignment_files, format_of_table
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.volume_file import open_volume_file
-from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.geometry import VolumeGrid
 from cryolithe.greys import MAP_RANGES
 from cryolithe.images import rotated_shape
-from cryolithe.inference import lift_network, shows_overflow
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
 from cryolithe.reconstruction.correcting import (
@@ -45,8 +44,10 @@ from cryolithe.reconstruction.knowing import (
     told_facts,
 )
 from cryolithe.reconstruction.layers import Layers, make_layers
+from cryolithe.reconstruction.parts import alignment_of, corrections_of, preparation_of, series_of
 from cryolithe.reconstruction.placing import with_shifts, with_views
 from cryolithe.reconstruction.polarity import Contrast, Evidence
+from cryolithe.reconstruction.precisions import precisions
 from cryolithe.reconstruction.preparation import Preparation
 from cryolithe.reconstruction.sources import SourceFiles, Sources, find_sources, mirrored, read_sources
 from cryolithe.reconstruction.turning import NO_TILT_DEG, depth_before
@@ -70,6 +71,8 @@ class Job:
         settings: everything else.
         evidence: of the polarity, where the stack is a part of a series that was looked at as a whole.
         hand: what images tell of the hand of the defocus gradient, likewise.
+        sections: which images of the stack are taken, by their numbers from 0, of those that its files use; None for
+            all of these.
         reading: through which the files are read, so that each is opened once however often the job is looked at.
     """
 
@@ -79,6 +82,7 @@ class Job:
     settings: ReconstructSettings
     evidence: Evidence | None = None
     hand: HandEvidence | None = None
+    sections: tuple[int, ...] | None = None
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 
     @property
@@ -95,6 +99,11 @@ class Job:
     def maps(self) -> dict[str, Path]:
         """The maps of ``--confidence`` by kind; empty without it."""
         return map_paths(self.output) if self.settings.confidence else {}
+
+    @property
+    def part(self) -> list[int] | None:
+        """The numbers, from 1, of the images that are taken, for records; None for all."""
+        return None if self.sections is None else [section + 1 for section in self.sections]
 
     @property
     def partial(self) -> Path:
@@ -275,7 +284,7 @@ def already_done(job: Job) -> bool:
     try:
         record = json.loads(job.sidecar.read_text(encoding="utf-8"))
         made_of = {name: used["sha256"] for name, used in record["inputs"].items()}
-        model = record["method"]["model"]
+        model, part = record["method"]["model"], dict(record["geometry"]).get("part")
         made_with = {**record["settings"], **job.settings.model_dump(include=FREE_SETTINGS)}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
@@ -286,6 +295,7 @@ def already_done(job: Job) -> bool:
         and all(_is_map(path, record) for path in job.maps.values())
         and (model["sha256"] if model else None) == wanted_model
         and made_with == job.settings.model_dump(mode="json")
+        and part == job.part
         and made_of == source_files(job).hashes()
     )
 
@@ -329,7 +339,7 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     if model is None:
         check_engine(settings.projector)
     sources = sources or read_sources(files or source_files(job), settings)
-    precision, fallback = _precisions(settings.precision, devices[0], model, sources.series.geometry)
+    precision, fallback = precisions(settings.precision, devices[0], model, sources.series.geometry)
     published = model is not None and model.convention.published
     clip = settings.method == "network" and not published
     binning = settings.bin or sources.alignment.bin or 1
@@ -348,7 +358,21 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     if sources.alignment.local:
         preparation, sources = with_shifts(preparation, sources, settings, grid)
     found = sources.files, sources.series, sources.alignment
-    return _told(ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback))
+    run = _told(ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback))
+    return run if job.sections is None else _part(run, job.sections)
+
+
+def _part(run: ResolvedJob, sections: tuple[int, ...]) -> ResolvedJob:
+    """A run of some images of its stack, with what was found for the whole."""
+    numbers = [number for number, image in enumerate(run.alignment.images) if image.section in sections]
+    return replace(
+        run,
+        series=series_of(run.series, numbers),
+        alignment=alignment_of(run.alignment, numbers),
+        preparation=preparation_of(run.preparation, numbers),
+        facts=replace(run.facts, known=run.facts.known.of_images(numbers)),
+        corrections=corrections_of(run.corrections, numbers),
+    )
 
 
 def _told(run: ResolvedJob) -> ResolvedJob:
@@ -395,19 +419,6 @@ def _layers(run: ResolvedJob, made: Corrections) -> tuple[Layers | None, tuple[s
     slabs, thick = len(layers.planes), max(map(len, layers.planes))
     said = f"{slabs} slabs of z of {thick} voxels" if slabs > 1 else "one slab of z: the volume is thin enough for it"
     return layers, (f"3-D CTF: corrected anew for each of {said}" if slabs > 1 else f"3-D CTF: {said}",)
-
-
-def _precisions(
-    name: str, device: torch.device, model: Model | None, geometry: TiltGeometry
-) -> tuple[torch.dtype, torch.dtype | None]:
-    """Precision of a network's layers, and that of slabs in which values leave its range."""
-    chosen = network_precision(name, device)
-    if model is None or name != "auto" or chosen != torch.float16:
-        return chosen, None
-    if shows_overflow(lift_network(model.network, torch.from_numpy(geometry.angles_rad))):
-        return chosen, torch.float32
-    wide = choose_precision("auto", device)
-    return (wide if wide != torch.float16 else torch.float32), None
 
 
 def _depth_of_files(thickness_px: float | None, binning: int, width: int) -> int:

@@ -24,8 +24,10 @@ from cryolithe.formats.files import sync
 from cryolithe.formats.int8 import Int8Scale, int8_scale
 from cryolithe.formats.mrc_writer import reserve_room
 from cryolithe.formats.ome_zarr import Version, pyramid_bytes, write_ome_zarr
+from cryolithe.formats.record import read_record_beside
 from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, is_record_of, map_paths
 from cryolithe.reconstruction.looking import planned_polarity
+from cryolithe.reconstruction.preview import is_preview
 from cryolithe.reconstruction.selfcheck import SelfCheck
 from cryolithe.reconstruction.sidecar import sidecar_record
 from cryolithe.reconstruction.slab_folder import SlabFolder
@@ -226,7 +228,7 @@ def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
         sync(folder.path)
         # An old record must never lie beside a new volume, nor must the maps of an old one.
         if os.path.lexists(job.sidecar):
-            _drop_maps(job)
+            drop_maps(job.output)
             job.sidecar.replace(folder.path / _REPLACED_RECORD)
         if job.output.is_dir() and not job.output.is_symlink():
             job.output.replace(folder.path / _REPLACED)
@@ -236,7 +238,7 @@ def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
         except OSError:
             _put_back(folder, job)
             raise
-        _place_maps(folder, job)
+        _place_beside(folder, job)
         sync(job.output.parent)
         folder.sidecar.replace(job.sidecar)
         sync(job.output.parent)
@@ -244,21 +246,40 @@ def _place(finished: Path, folder: SlabFolder, job: Job) -> None:
         raise OutputError(f"cannot move the result to {job.output}: {error.strerror or error}") from error
 
 
-def _place_maps(folder: SlabFolder, job: Job) -> None:
-    """Move the maps that are still in the working folder; those of an earlier volume must not lie beside a new one."""
+def _place_beside(folder: SlabFolder, job: Job) -> None:
+    """Move the maps that are still in the working folder; those of an earlier volume must not lie beside a new one.
+
+    Nor must its preview: that of the new one is drawn when all is in its place, if it is asked for.
+    """
+    drop_preview(job.preview)
     for target in map_paths(job.output).values():
         if (made := folder.path / map_file(target)).exists():
             delete(target)
             made.replace(target)
 
 
-def _drop_maps(job: Job) -> None:
-    """Delete the maps that belong to the volume which is replaced, as its record tells."""
-    with suppress(OutputError):
-        confidence = read_record(job).get("confidence")
-        if isinstance(confidence, dict) and "maps" in confidence:
-            for path in map_paths(job.output).values():
-                delete(path)
+def drop_maps(output: Path) -> None:
+    """Delete the maps that belong to a volume which is replaced, as its record tells.
+
+    Of an average of halves these are the map of their agreement, which has the name of one of ``--confidence``, and
+    the drawing of their FSC.
+    """
+    confidence = read_record_beside(output).get("confidence")
+    if not isinstance(confidence, dict):
+        return
+    agreement = output.with_name(f"{output.stem}_confidence.mrc")
+    if "maps" in confidence:
+        for path in map_paths(output).values():
+            delete(path)
+    elif confidence.get("path") == agreement.name:
+        delete(agreement)
+        delete(output.with_name(f"{output.stem}_fsc.png"))
+
+
+def drop_preview(path: Path) -> None:
+    """Delete the preview of a volume that is replaced; not the drawings of others."""
+    if is_preview(path):
+        delete(path)
 
 
 def _put_back(folder: SlabFolder, job: Job) -> None:
@@ -300,7 +321,7 @@ def recover(job: Job) -> bool:
         if committed != _identity(job.output):
             folder.release()
             return False
-        _place_maps(folder, job)
+        _place_beside(folder, job)
         if folder.sidecar.is_file():
             folder.sidecar.replace(job.sidecar)
             sync(job.output.parent)

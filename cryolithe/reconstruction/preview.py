@@ -15,6 +15,7 @@ from cryolithe.hashing import file_sha256
 from cryolithe.reconstruction.job import Job
 from cryolithe.report import drawn_source, plot_central_slices
 
+_SOURCE = "record "  # begins what a preview is marked with
 _UNITS = {"error": " deviations"}
 MAPS_TOLD = "maps from black to white: " + ", ".join(
     f"{kind} {low:g} to {high:g}{_UNITS.get(kind, '')}" for kind, (low, high) in MAP_RANGES.items()
@@ -70,9 +71,14 @@ def _caption(record: dict[str, Any]) -> str:
 def preview_source(job: Job) -> str:
     """What a preview is drawn of: the hash of the volume's record, which is another for every run."""
     try:
-        return f"record {file_sha256(job.sidecar)}"
+        return f"{_SOURCE}{file_sha256(job.sidecar)}"
     except OSError:
         return ""
+
+
+def is_preview(path: Path) -> bool:
+    """Whether a file is a preview that this program drew, of whatever volume; no for the drawings of others."""
+    return path.is_file() and drawn_source(path).startswith(_SOURCE)
 
 
 def preview_is_current(job: Job) -> bool:

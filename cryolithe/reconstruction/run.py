@@ -173,6 +173,7 @@ def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, A
         "device": run.device.type,
         "precision": precision_name(run.precision),
         "shape": list(run.grid.shape),
+        **({} if run.job.part is None else {"part": run.job.part}),
     }
     if folder.plan is not None and folder.volume.is_file():
         changed = _first_difference(work, folder.plan.get("work", {}))

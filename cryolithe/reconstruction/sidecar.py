@@ -97,6 +97,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "shift_xz_px": run.alignment.shift_px,
             "sections": [image.section + 1 for image in run.alignment.images],
             "excluded_sections": [section + 1 for section in run.alignment.excluded],
+            **({} if run.job.part is None else {"part": run.job.part}),
             "transforms": None
             if run.preparation.views is None
             else [[*i.matrix[0], *i.matrix[1], *i.shift_px] for i in run.alignment.images],

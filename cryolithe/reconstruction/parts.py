@@ -1,0 +1,58 @@
+"""Some of the images of a series: what is known of the whole, with the rows of these images.
+
+Files tell of the images of a whole stack, by their number or angle. So a whole series is resolved first, whatever part
+of it is wanted, and the part is taken from what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from cryolithe.alignment import Alignment
+from cryolithe.reconstruction.correcting import Corrections
+from cryolithe.reconstruction.preparation import Preparation
+from cryolithe.tilts import TiltSeries
+
+_T = TypeVar("_T")
+
+
+def alignment_of(alignment: Alignment, numbers: Sequence[int]) -> Alignment:
+    """The alignment of images by their numbers; the others count as left out, with their angles."""
+    others = [image for number, image in enumerate(alignment.images) if number not in numbers]
+    left_out = (*alignment.left_out_deg, *((image.section, image.angle_deg) for image in others))
+    return replace(alignment, images=_of(alignment.images, numbers), left_out_deg=left_out)
+
+
+def series_of(series: TiltSeries, numbers: Sequence[int]) -> TiltSeries:
+    """The series of images by their numbers; none is copied."""
+    sections = tuple(map(series.section, numbers))
+    return replace(series, geometry=series.geometry.select(list(numbers)), sections=sections)
+
+
+def preparation_of(preparation: Preparation, numbers: Sequence[int]) -> Preparation:
+    """How images are prepared, by their numbers."""
+    shifts = preparation.shifts
+    return replace(
+        preparation,
+        views=None if preparation.views is None else _of(preparation.views, numbers),
+        corrections=None if preparation.corrections is None else _of(preparation.corrections, numbers),
+        shifts=None if shifts is None else shifts.select(list(numbers)),
+    )
+
+
+def corrections_of(made: Corrections, numbers: Sequence[int]) -> Corrections:
+    """What is done to images by their numbers; the mean defocus stays that of the series."""
+    images = None if made.images is None else _of(made.images, numbers)
+    record: dict[str, Any] | None = None
+    if made.record is not None:
+        record = {what: dict(told) for what, told in made.record.items()}
+        for what, column in (("ctf", "images"), ("dose_weight", "exposures")):
+            if what in record:
+                record[what][column] = list(_of(record[what][column], numbers))
+    return replace(made, images=images, record=record)
+
+
+def _of(values: Sequence[_T], numbers: Sequence[int]) -> tuple[_T, ...]:
+    return tuple(values[number] for number in numbers)
