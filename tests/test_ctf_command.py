@@ -240,3 +240,22 @@ def test_an_alignment_that_cannot_be_read_is_not_called_a_defocus_that_is_not_kn
     (folder / "ts.xml").write_text("<TiltSeries><Angles>")
     words = (folder / "ts.mrc", "--warp", folder / "ts.xml", *FBP, "-o", folder / "out.mrc", "--ctf", "flip")
     refused(folder, words, "is not an XML file")
+
+
+def test_the_microscope_of_relions_list_is_that_of_the_series_it_names(folder):  # noqa: F811
+    # RELION's jobs: job/tilt_series_ctf.star lists job/tilt_series/ts.star, which tells no microscope.
+    (folder / "tilt_series").mkdir()
+    names = ("TomoYTilt", "TomoZRot", "TomoXTilt", "TomoXShiftAngst", "TomoYShiftAngst", "DefocusU", "DefocusV")
+    head = "".join(f"_rln{name} #{n}\n" for n, name in enumerate(names, start=1))
+    rows = "".join(f"{a:g} 0 0 0 0 30000 29000\n" for a in ANGLES)
+    path = folder / "tilt_series" / "ts.star"
+    path.write_text(f"data_ts\n\nloop_\n{head}{rows}")
+    words = (folder / "ts.mrc", "--star", path, *FBP, "--ctf", "flip", "-o", folder / "out.mrc", "--dry-run")
+    assert "(ts.star), 300 kV (assumed)" in made(*words).stderr
+    names = ("TomoName", "Voltage", "SphericalAberration", "AmplitudeContrast", "TomoHand", "TomoTiltSeriesStarFile")
+    head = "".join(f"_rln{name} #{n}\n" for n, name in enumerate(names, start=1))
+    listed = "other 300 2.7 0.1 1 tilt_series/other.star\nts 200 1.4 0.08 -1 tilt_series/ts.star\n"
+    (folder / "tilt_series_ctf.star").write_text(f"data_global\n\nloop_\n{head}{listed}")
+    said = made(*words).stderr
+    assert "(ts.star), 200 kV, Cs 1.4 mm, amplitude contrast 0.08, hand +1 (ts.star)" in said
+    assert "hand +1" in made(*words[:1], "--star", folder / "tilt_series_ctf.star", *words[3:]).stderr

@@ -22,10 +22,11 @@ from cryolithe.formats.image_order import ImageOrder, image_order
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import matching_name, tells_series, without_ending
 from cryolithe.formats.star_tables import StarTable, read_star
-from cryolithe.formats.tomogram_star import find_named, series_images
+from cryolithe.formats.tomogram_star import SERIES, find_named, series_images
 
 TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
 NOMINAL = "rlnTomoNominalStageTiltAngle"
+_MOST_TABLES = 50
 # Where a table names its images as parts of a stack: 000012@stack.mrc.
 _PART = "@"
 
@@ -70,17 +71,20 @@ def read_tilt_series_star(
         images, note = _named_table(found.path, tables, name)
     made = _alignment(images, found.series, sections, pixel_size_angstrom)
     if COEFFICIENTS in images and image_shape is not None:
-        made = _with_deformations(made, images, found, image_shape)
+        listed = found.series or _listed(found.path, reading or Reading())
+        made = _with_deformations(made, images, listed, image_shape)
     notes = [note, *(_order_notes(images, name, sections, order) if order is not None else [])]
     return replace(made, notes=(*(line for line in notes if line), *made.notes))
 
 
-def _with_deformations(made: Alignment, table: StarTable, found: _Series, image_shape: tuple[int, int]) -> Alignment:
+def _with_deformations(
+    made: Alignment, table: StarTable, listed: dict[str, str], image_shape: tuple[int, int]
+) -> Alignment:
     """With the deformations of the images; a note where they cannot be read."""
-    of_table = _value(table.path, found.series, "rlnTomoTiltSeriesPixelSize")
+    of_table = _value(table.path, listed, "rlnTomoTiltSeriesPixelSize")
     binned = round((made.pixel_size_angstrom or 1.0) / of_table) if of_table else 1
     try:
-        fields = image_fields(found.series, table.text(COEFFICIENTS), image_shape, binned)
+        fields = image_fields(listed, table.text(COEFFICIENTS), image_shape, binned)
     except FileFormatError as error:
         note = f"the deformations of images in {table.path.name} are not applied: {error}"
         return replace(made, notes=(*made.notes, note))
@@ -116,8 +120,12 @@ def find_series_table(path: PathLike, name: str, reading: Reading) -> Path:
 
 
 def series_facts(path: PathLike, name: str, reading: Reading) -> dict[str, str]:
-    """What the table of series says of one beside its images, by column; nothing where ``path`` is no such table."""
-    return _series_tables(Path(path), name, reading).series
+    """What the table of series says of one beside its images, by column; nothing where there is no such table.
+
+    Where ``path`` is the table of one series, RELION's jobs have the one that lists it in the folder above.
+    """
+    found = _series_tables(Path(path), name, reading)
+    return found.series or _listed(found.path, reading)
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,22 @@ class _Series:
     note: str = ""
 
 
+def _listed(path: Path, reading: Reading) -> dict[str, str]:
+    """The row of the first table beside a series' own, or above it, that names this very file."""
+    for folder in (path.resolve().parent.parent, path.resolve().parent):
+        for other in sorted(folder.glob("*.star"))[:_MOST_TABLES]:
+            try:
+                tables = [] if other.samefile(path) else reading(read_star, other)
+            except (InputError, OSError):
+                continue
+            for table in (table for table in tables if SERIES in table):
+                for row, value in enumerate(table.text(SERIES)):
+                    named = find_named(other, value) if value.endswith(path.name) else None
+                    if named is not None and named.samefile(path):
+                        return {column: table.value(column, row) for column in table.names}
+    return {}
+
+
 def _series_tables(path: Path, name: str, reading: Reading) -> _Series:
     tables = _read(path, reading)
     listing = next((t for t in tables if "rlnTomoName" in t and TILT not in t), None)
@@ -140,7 +164,7 @@ def _series_tables(path: Path, name: str, reading: Reading) -> _Series:
     row = names.index(chosen)
     series = {column: listing.value(column, row) for column in listing.names}
     note = f"series {chosen} of {path.name} is taken"
-    listed = series.get("rlnTomoTiltSeriesStarFile", "")
+    listed = series.get(SERIES, "")
     if listed:
         found = find_named(path, listed)
         if found is None:

@@ -24,6 +24,7 @@ from cryolithe.greys import MAP_RANGES
 from cryolithe.images import rotated_shape
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
+from cryolithe.reconstruction.asked_layers import asked_layers
 from cryolithe.reconstruction.correcting import (
     NO_CORRECTIONS,
     Corrections,
@@ -43,7 +44,6 @@ from cryolithe.reconstruction.knowing import (
     doses_to_weigh,
     told_facts,
 )
-from cryolithe.reconstruction.layers import Layers, make_layers
 from cryolithe.reconstruction.parts import alignment_of, corrections_of, preparation_of, series_of
 from cryolithe.reconstruction.placing import with_shifts, with_views
 from cryolithe.reconstruction.polarity import Contrast, Evidence
@@ -386,7 +386,7 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     places = Places(how.views, how.tilt_axis_deg, how.bin, run.series.pixel_size_angstrom)
     elsewhere = microscope_of(run.job.tilts, run.job.angles, settings, run.job.reading)
     made = corrections(found, doses_to_weigh(files, settings), angles, places, settings, elsewhere)
-    layers, told = _layers(run, made)
+    layers, told = asked_layers(settings, made, run.grid.shape[0], run.voxel_size_angstrom, run.series.geometry)
     told += x_tilt_notes(run.x_tilt_deg, run.grid.shape[1], made)
     facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made)
     return replace(
@@ -396,29 +396,6 @@ def _told(run: ResolvedJob) -> ResolvedJob:
         facts=facts,
         corrections=made,
     )
-
-
-def _layers(run: ResolvedJob, made: Corrections) -> tuple[Layers | None, tuple[str, ...]]:
-    """Slabs of z that are corrected by themselves, and what to tell of them; None for no 3-D CTF."""
-    settings, voxel = run.job.settings, run.voxel_size_angstrom
-    if not settings.ctf_3d:
-        return None, ()
-    if settings.ctf == "none":
-        raise SettingsError("--ctf-3d needs --ctf flip, multiply or wiener")
-    if settings.method != "fbp" or settings.projector != "torch":
-        what = f"--method {settings.method}" if settings.method != "fbp" else f"--projector {settings.projector}"
-        raise SettingsError(
-            f"--ctf-3d is for --method fbp with --projector torch, got {what}: each slab of z is back-projected from "
-            "images of its own; leave --ctf-3d out"
-        )
-    assert voxel is not None
-    assert made.images is not None
-    layers = make_layers(
-        run.grid.shape[0], voxel, made.images[0].voltage_kv, run.series.geometry.angles_deg, mirrored(settings)
-    )
-    slabs, thick = len(layers.planes), max(map(len, layers.planes))
-    said = f"{slabs} slabs of z of {thick} voxels" if slabs > 1 else "one slab of z: the volume is thin enough for it"
-    return layers, (f"3-D CTF: corrected anew for each of {said}" if slabs > 1 else f"3-D CTF: {said}",)
 
 
 def _depth_of_files(thickness_px: float | None, binning: int, width: int) -> int:
