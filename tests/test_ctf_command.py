@@ -137,6 +137,10 @@ def test_the_voltage_is_that_of_the_mdoc_where_the_defocus_file_tells_none(folde
     assert np.array_equal(voxels(folder / "given.mrc"), voxels(folder / "said.mrc"))
     path.rename(folder / "ts.mrc.mdoc")  # beside the stack
     made(*command(folder, *words, output="beside"))
+    assert record(folder, "beside")["inputs"]["dose"]["path"] == str(folder / "ts.mrc.mdoc")
+    flip = command(folder, *words[:2], output="flipped")
+    made(*flip)
+    assert record(folder, "flipped")["inputs"]["microscope"]["path"] == str(folder / "ts.mrc.mdoc")
     assert np.array_equal(voxels(folder / "beside.mrc"), voxels(folder / "said.mrc"))
     made(*command(folder, *words, "--voltage", 300, output="other"))
     assert not np.array_equal(voxels(folder / "other.mrc"), voxels(folder / "said.mrc"))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_series import SHAPE, bead_images, made, run, voxels, write_model, write_series
+from tiny_series import SHAPE, bead_images, made, refused, run, voxels, write_model, write_series
 
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.reconstruction import outputs, selfcheck
@@ -88,6 +88,17 @@ def test_labels_of_the_stack_are_kept_and_ours_is_the_last(series, tmp_path):
 def test_preview(series, tmp_path):
     made(*series, *FBP, "--preview", "--orientation", "xzy")
     assert (tmp_path / "ts_rec.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_drawing_of_others_is_not_drawn_over(series, tmp_path):
+    theirs = tmp_path / "ts_rec.png"
+    theirs.write_bytes(b"\x89PNG of a figure")
+    refused(tmp_path, (*series, *FBP, "--preview"), "exists and is no preview of ours", "leave out --preview")
+    assert theirs.read_bytes() == b"\x89PNG of a figure"
+    made(*series, *FBP)
+    assert theirs.read_bytes() == b"\x89PNG of a figure"
+    made(*series, *FBP, "--preview", "--overwrite")
+    assert theirs.read_bytes() != b"\x89PNG of a figure"
 
 
 @pytest.mark.slow

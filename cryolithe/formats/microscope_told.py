@@ -27,11 +27,11 @@ class ToldMicroscope:
 
     Attributes:
         microscope: what files tell of it, each value by the first of them.
-        sources: name of that file, by the attribute.
+        sources: that file, by the attribute.
     """
 
     microscope: Microscope = field(default_factory=Microscope)
-    sources: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
 
 
 NOTHING_TOLD = ToldMicroscope()
@@ -46,11 +46,11 @@ def told_microscope(tilts: Path, named: Iterable[Path | None], reading: Reading)
         reading: through which files are read.
     """
     values: dict[str, float] = {}
-    sources: dict[str, str] = {}
+    sources: dict[str, Path] = {}
     for path in dict.fromkeys([*(path for path in named if path is not None), *mdocs_beside(tilts)]):
         for name, value in vars(_of_file(path, tilts.name, reading)).items():
             if value is not None and name not in values:
-                values[name], sources[name] = value, path.name
+                values[name], sources[name] = value, path
     return ToldMicroscope(Microscope(**values), sources)
 
 

@@ -20,7 +20,7 @@ from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.ctf_checks import check_ctf
 from cryolithe.formats.ctf_files import ctf_file_of, read_ctf
 from cryolithe.formats.image_rows import SeriesImages
-from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told_microscope
+from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS
 from cryolithe.optics import (
@@ -144,14 +144,6 @@ def ctf_of(
     told = alignment.left_out_deg, alignment.stacked
     ctf = read_ctf(path, SeriesImages(tilts.name, alignment.sections, used, angles, *told), reading)
     return replace(ctf, notes=(*ctf.notes, *check_ctf(ctf, path))), path
-
-
-def microscope_of(tilts: Path, angles: Path | None, settings: ReconstructSettings, reading: Reading) -> ToldMicroscope:
-    """What the files of a run tell of the microscope, beside the file of the defocus; nothing if nobody asks."""
-    if settings.ctf == "none" and not settings.dose_weight:
-        return NOTHING_TOLD
-    dose = Path(settings.dose) if settings.dose else None
-    return told_microscope(tilts, (*settings.alignment_files.values(), dose, angles), reading)
 
 
 def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:
@@ -350,7 +342,7 @@ def _microscope(
         given, other = getattr(settings, option), getattr(elsewhere.microscope, name)
         value, origins[name] = given if given is not None else getattr(told, name), ""
         if value is None and other is not None:
-            value, origins[name] = other, elsewhere.sources[name]
+            value, origins[name] = other, elsewhere.sources[name].name
         if value is None:
             value, origins[name] = getattr(USUAL, name), ASSUMED
         values[name] = value
@@ -365,10 +357,10 @@ def _contradictions(
         here, there = getattr(told, name), getattr(elsewhere.microscope, name)
         if None in (here, there) or getattr(settings, option) is not None or math.isclose(here, there, rel_tol=0.02):
             continue
-        unit = f" {UNITS[name]}".rstrip()
+        unit, other = f" {UNITS[name]}".rstrip(), elsewhere.sources[name].name
         yield (
-            f"Warning: {file} says {_NAMES[name]}{here:g}{unit}, {elsewhere.sources[name]} {there:g}{unit}; the first "
-            f"is taken, --{option.replace('_', '-')} tells another"
+            f"Warning: {file} says {_NAMES[name]}{here:g}{unit}, {other} {there:g}{unit}; the first is taken, "
+            f"--{option.replace('_', '-')} tells another"
         )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cryolithe.reconstruction.correcting import Places, ctf_of, image_views, microscope_of
+from cryolithe.reconstruction.correcting import Places, ctf_of, image_views
 from cryolithe.reconstruction.hand_evidence import HandEvidence, asked_images, joined, paired, votes_of
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.preparation import prepare_image
+from cryolithe.reconstruction.sources import microscope_of
 
 # Images are binned to about this pixel: finer detail has no power in tilted images, and tiles become many.
 PIXEL_ANGSTROM = 5.0

@@ -31,7 +31,6 @@ from cryolithe.reconstruction.correcting import (
     Places,
     corrections,
     ctf_of,
-    microscope_of,
     refuse_twice,
     x_tilt_notes,
 )
@@ -49,7 +48,15 @@ from cryolithe.reconstruction.placing import with_shifts, with_views
 from cryolithe.reconstruction.polarity import Contrast, Evidence
 from cryolithe.reconstruction.precisions import precisions
 from cryolithe.reconstruction.preparation import Preparation
-from cryolithe.reconstruction.sources import SourceFiles, Sources, find_sources, mirrored, read_sources
+from cryolithe.reconstruction.preview_mark import check_preview
+from cryolithe.reconstruction.sources import (
+    SourceFiles,
+    Sources,
+    find_sources,
+    microscope_of,
+    mirrored,
+    read_sources,
+)
 from cryolithe.reconstruction.turning import NO_TILT_DEG, depth_before
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
@@ -268,6 +275,7 @@ def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> No
             f"{job.sidecar} exists and is no record of {job.output.name}: it is not replaced, not even with "
             "--overwrite; choose another -o"
         )
+    check_preview(job.preview, job.settings)
 
 
 def is_record_of(sidecar: Path, output: Path) -> bool:

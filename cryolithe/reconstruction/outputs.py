@@ -27,7 +27,7 @@ from cryolithe.formats.ome_zarr import Version, pyramid_bytes, write_ome_zarr
 from cryolithe.formats.record import read_record_beside
 from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, is_record_of, map_paths
 from cryolithe.reconstruction.looking import planned_polarity
-from cryolithe.reconstruction.preview import is_preview
+from cryolithe.reconstruction.preview_mark import is_preview
 from cryolithe.reconstruction.selfcheck import SelfCheck
 from cryolithe.reconstruction.sidecar import sidecar_record
 from cryolithe.reconstruction.slab_folder import SlabFolder

@@ -13,9 +13,9 @@ from cryolithe.formats.ome_zarr import read_ome_zarr
 from cryolithe.greys import MAP_RANGES, GreyScale, dark_sign, even_scale, told_polarity
 from cryolithe.hashing import file_sha256
 from cryolithe.reconstruction.job import Job
+from cryolithe.reconstruction.preview_mark import PREVIEW_SOURCE
 from cryolithe.report import drawn_source, plot_central_slices
 
-_SOURCE = "record "  # begins what a preview is marked with
 _UNITS = {"error": " deviations"}
 MAPS_TOLD = "maps from black to white: " + ", ".join(
     f"{kind} {low:g} to {high:g}{_UNITS.get(kind, '')}" for kind, (low, high) in MAP_RANGES.items()
@@ -71,14 +71,9 @@ def _caption(record: dict[str, Any]) -> str:
 def preview_source(job: Job) -> str:
     """What a preview is drawn of: the hash of the volume's record, which is another for every run."""
     try:
-        return f"{_SOURCE}{file_sha256(job.sidecar)}"
+        return f"{PREVIEW_SOURCE}{file_sha256(job.sidecar)}"
     except OSError:
         return ""
-
-
-def is_preview(path: Path) -> bool:
-    """Whether a file is a preview that this program drew, of whatever volume; no for the drawings of others."""
-    return path.is_file() and drawn_source(path).startswith(_SOURCE)
 
 
 def preview_is_current(job: Job) -> bool:

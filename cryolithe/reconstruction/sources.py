@@ -22,6 +22,7 @@ from cryolithe.formats.ctf_files import ctf_file_of
 from cryolithe.formats.doses import doses_beside
 from cryolithe.formats.image_files import ImageFiles
 from cryolithe.formats.image_order import angles_of
+from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told_microscope
 from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.reading import Reading, State, file_state
 from cryolithe.formats.stack_state import is_aligned_name
@@ -115,6 +116,9 @@ def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings
     if settings.ctf != "none":
         ctf = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
         told |= {} if ctf in given.values() else {"ctf": ctf}
+    lens = dict.fromkeys(microscope_of(tilts, angles, settings, reading).sources.values())
+    others = [path for path in lens if path not in (given | told).values()]
+    told |= {f"microscope {number}" if others[1:] else "microscope": p for number, p in enumerate(others, start=1)}
     states = {name: file_state(path) for name, path in (given | told).items()}
     formats = formats_of(named.files)
     further = {name: path for made in formats for name, path in made.further(named).items()}
@@ -125,6 +129,14 @@ def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings
     # In the order of records: the images come behind the table that lists them.
     files = {"tilts": tilts, **single, **given, **further, **told}
     return SourceFiles(named, formats[0] if formats else None, images, files, states)
+
+
+def microscope_of(tilts: Path, angles: Path | None, settings: ReconstructSettings, reading: Reading) -> ToldMicroscope:
+    """What the files of a run tell of the microscope, beside the file of the defocus; nothing if nobody asks."""
+    if settings.ctf == "none" and not settings.dose_weight:
+        return NOTHING_TOLD
+    dose = Path(settings.dose) if settings.dose else None
+    return told_microscope(tilts, (*settings.alignment_files.values(), dose, angles), reading)
 
 
 def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
