@@ -11,6 +11,8 @@ from test_ctf_files import ARETOMO, columns
 from test_known_command import DOSES, folder, mdoc  # noqa: F401
 from tiny_series import ANGLES, made, refused, voxels
 
+from cryolithe.network.checkpoint import load_model, save_network
+
 FBP = ("--method", "fbp", "--thickness", 12, "--device", "cpu")
 ROWS = [(2.0 + 0.01 * n, 1.9 + 0.01 * n, 20.0) for n in range(len(ANGLES))]
 
@@ -263,3 +265,19 @@ def test_the_microscope_of_relions_list_is_that_of_the_series_it_names(folder): 
     said = made(*words).stderr
     assert "(ts.star), 200 kV, Cs 1.4 mm, amplitude contrast 0.08, hand +1 (ts.star)" in said
     assert "hand +1" in made(*words[:1], "--star", folder / "tilt_series_ctf.star", *words[3:]).stderr
+
+
+def test_a_model_that_was_adapted_to_images_treated_otherwise_says_so(folder):  # noqa: F811
+    defocus(folder)
+    model = load_model(str(folder / "knows.safetensors"))
+    treated = [{"name": "ts", "corrections": {"ctf": {"how": "flip"}, "dose_weight": {"voltage_kv": 300}}}]
+    for name, card in (("own", {"adapted": {}, "series": treated}), ("plain", {"series": treated})):
+        save_network(folder / f"{name}.safetensors", model.network, card)
+    rest = ("--thickness", 12, "--device", "cpu", "--precision", "fp32", "--contrast", "dark", "--dry-run")
+    words = (folder / "ts.mrc", folder / "ts.tlt", *rest, "-o", folder / "x.mrc", "--dose", mdoc(folder, DOSES))
+    own, ctf = ("--model", folder / "own.safetensors"), ("--ctf", "flip")
+    said = "Warning: model own was adapted to images with --ctf flip --dose-weight, these have"
+    assert f"{said} --ctf none" in made(*words, *own).stderr
+    assert f"{said} --ctf flip" in made(*words, *own, *ctf).stderr
+    assert "was adapted to" not in made(*words, *own, *ctf, "--dose-weight").stderr
+    assert "was adapted to" not in made(*words, "--model", folder / "plain.safetensors").stderr

@@ -24,6 +24,7 @@ from cryolithe.greys import MAP_RANGES
 from cryolithe.images import rotated_shape
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
+from cryolithe.reconstruction.adapted import adapted_notes
 from cryolithe.reconstruction.asked_layers import asked_layers
 from cryolithe.reconstruction.correcting import (
     NO_CORRECTIONS,
@@ -395,6 +396,7 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     elsewhere = microscope_of(run.job.tilts, run.job.angles, settings, run.job.reading)
     made = corrections(found, doses_to_weigh(files, settings), angles, places, settings, elsewhere)
     layers, told = asked_layers(settings, made, run.grid.shape[0], run.voxel_size_angstrom, run.series.geometry)
+    told += adapted_notes(run.model, settings)
     told += x_tilt_notes(run.x_tilt_deg, run.grid.shape[1], made)
     facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made)
     return replace(
