@@ -14,7 +14,7 @@ from cryolithe.errors import OutputError, SettingsError
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
 from cryolithe.formats.files import check_ending
 from cryolithe.formats.record import hashed
-from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volume_file import open_volume_file, upright
 from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.metrics import (
     FloatArray,
@@ -133,7 +133,9 @@ def _check_output(path: Path | None, overwrite: bool) -> None:
 
 def _read(path: Path, is_volume: bool) -> Volume:
     """A volume; InputError for a stack of images, a note where the file does not say what it is."""
-    found = open_volume_file(path)
+    found = upright(opened := open_volume_file(path))
+    if opened.axes != "zyx":
+        click.echo(f"Note: {found.notes[-1]}", err=True)
     if not is_volume and found.told.content == "stack":
         raise stack_refusal(path, found.told)
     if not is_volume and found.told.content == "unknown":

@@ -200,6 +200,8 @@ def command(
         return
     if tilts is None:
         raise SettingsError("give TILTS and ANGLES, or a folder or list; see: cryolithe reconstruct --help")
+    if after is not None:
+        after.check(settings)
     reconstruct_one(job_of((tilts, angles), output, settings, reading), dry_run, after)
 
 

@@ -26,6 +26,10 @@ _ENDINGS = (".mrc", ".rec", ".map", ".mrcs", ".zarr", ".tif", ".tiff")
 class After(Protocol):
     """What is done to a volume when it is made; it must be possible to send it to another process."""
 
+    def check(self, settings: ReconstructSettings) -> None:
+        """Refuse settings of a reconstruction to whose volume it could not be done then; SettingsError."""
+        ...
+
     def is_done(self, volume: Path, overwrite: bool) -> bool:
         """Whether it has been done to this very volume; OutputError if something else is in the way."""
         ...
@@ -160,6 +164,9 @@ def find_tasks(
         tasks.append(_task(entry, session, settings))
     acting = acting_besides(session)
     runs = [task.job.settings for task in tasks]
+    if session.after is not None:
+        for settings in runs:
+            session.after.check(settings)
     refuse_idle(flags, runs, acting)
     notes += idle_notes(file, file_name, flags, runs, acting)
     for entry, settings in zip(entries, runs, strict=True):
