@@ -217,8 +217,10 @@ def test_halves_have_their_own_map_and_sessions_make_all(place, tmp_path):
     for name in ("ts_EVN", "ts_ODD"):
         write_series(tmp_path, images + noise() * np.float32(0.1 + (name == "ts_ODD")), name=name)
     halves = ("--even", tmp_path / "ts_EVN.mrc", "--odd", tmp_path / "ts_ODD.mrc", tmp_path / "ts_EVN.tlt")
-    printed = made(*halves, "--method", "fbp", "--confidence", "--thickness", SHAPE[0], "-o", tmp_path / "ts_rec.mrc")
-    assert "--confidence adds nothing" in printed.stderr
+    words = (*halves, "--method", "fbp", "--thickness", SHAPE[0], "-o", tmp_path / "ts_rec.mrc")
+    (tmp_path / "settings.yaml").write_text("confidence: true\n")
+    printed = made(*words, "--config", tmp_path / "settings.yaml")
+    assert "settings.yaml: 'confidence' changes nothing" in printed.stderr
     assert (tmp_path / "ts_rec_confidence.mrc").is_file()
     assert not list(tmp_path.glob("*_unsupported.mrc"))
 
