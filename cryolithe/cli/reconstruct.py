@@ -182,7 +182,7 @@ def command(
     if series_list and (tilts or halves):
         raise SettingsError("--list names the stacks itself; leave out TILTS, ANGLES and halves")
     source, reading = series_list or (None if halves else tilts), Reading()
-    if source is not None and angles is None and (series_list or is_session(source, reading)):
+    if source is not None and angles is None and (is_session(source, reading) or series_list):
         run_session(Session(source, output, after, reading), Given(flags, file, str(config)), options)
         return
     if options.watch or options.scheduler:
