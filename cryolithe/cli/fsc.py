@@ -15,7 +15,7 @@ from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pai
 from cryolithe.formats.files import check_ending
 from cryolithe.formats.record import hashed
 from cryolithe.formats.volume_file import open_volume_file, upright
-from cryolithe.formats.volume_kind import stack_refusal
+from cryolithe.formats.volume_kind import refuse_map, stack_refusal
 from cryolithe.metrics import (
     FloatArray,
     FscCurve,
@@ -138,6 +138,8 @@ def _read(path: Path, is_volume: bool) -> Volume:
         click.echo(f"Note: {found.notes[-1]}", err=True)
     if not is_volume and found.told.content == "stack":
         raise stack_refusal(path, found.told)
+    if not is_volume:
+        refuse_map(path, found.labels)
     if not is_volume and found.told.content == "unknown":
         click.echo(f"Note: {path} is taken for a volume: {found.told.reason}", err=True)
     return Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)

@@ -20,7 +20,7 @@ from cryolithe.formats import read_tilt_series
 from cryolithe.formats.axes import TURNED
 from cryolithe.formats.star import Positions, read_positions
 from cryolithe.formats.volume_file import open_volume_file, upright
-from cryolithe.formats.volume_kind import stack_refusal
+from cryolithe.formats.volume_kind import refuse_map, stack_refusal
 from cryolithe.metrics import check_volume
 from cryolithe.tilts import TiltSeries
 
@@ -198,6 +198,8 @@ def open_volume(path: Judged, notes: list[str], is_volume: bool) -> Named:
     found = open_volume_file(path)
     if found.told.content == "stack" and not is_volume:
         raise stack_refusal(path, found.told)
+    if not is_volume:
+        refuse_map(path, found.labels)
     if found.told.content == "unknown" and not is_volume:
         notes.append(f"{path} was taken for a volume: {found.told.reason}.")
     if found.axes != "zyx":

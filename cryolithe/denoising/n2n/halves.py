@@ -17,7 +17,7 @@ from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file, refuse_turned
-from cryolithe.formats.volume_kind import stack_refusal
+from cryolithe.formats.volume_kind import refuse_map, stack_refusal
 
 FEWEST_VOXELS = 16  # along an axis
 MOST_SHIFT_PX = 0.3
@@ -125,6 +125,7 @@ def _open(path: Path, is_volume: bool) -> VolumeFile:
     opened = open_volume_file(path)
     if opened.told.content == "stack" and not is_volume:
         raise stack_refusal(path, opened.told)
+    refuse_map(path, opened.labels)
     refuse_turned(opened)
     if opened.told.content == "unknown" and not is_volume:
         raise InputError(
