@@ -814,7 +814,50 @@ def halves_with_a_list(place):
     return ["--even", place.stack, "--odd", place.stack, *_listing(place, "tilts,angles\nts.mrc,ts.tlt\n")]
 
 
-@case("v.zarr: give a name ending in .mrc")
+@case("ts_EVN.mrc and", "are the same images")
+def the_same_pixels_under_another_header(place):
+    even, odd = _halves(place)
+    content = bytearray(even.read_bytes())
+    content[224:260] = b"written by another program".ljust(36)
+    odd.write_bytes(content)
+    return ["--even", even, "--odd", odd, place.angles, *FBP]
+
+
+@case("ts_EVN.mrc has pixels of 5 Å", "ts_ODD.mrc of 10 Å", "--pixel-size")
+def halves_of_two_pixel_sizes(place):
+    even, odd = _halves(place)
+    write_series(place.folder, noise()[::-1].copy(), name=odd.stem, pixel_size=10.0)
+    return ["--even", even, "--odd", odd, place.angles, *FBP]
+
+
+@case("ts_EVN.mrc has pixels of 5 Å", "ts.mrc of 20 Å", "--pixel-size")
+def halves_of_a_stack_with_other_pixels(place):
+    even, odd = _halves(place)
+    write_series(place.folder, noise(), pixel_size=20.0)
+    return [place.stack, place.angles, "--even", even, "--odd", odd, "--denoise", "n2n", *FBP]
+
+
+@case("ts_EVN.mrc and", "are of opposite contrast", "-1.00", "invert one of them")
+def halves_of_opposite_contrast(place):
+    even, odd = _halves(place)
+    write_series(place.folder, 0.1 - 2 * noise(), name=even.stem)
+    write_series(place.folder, noise(), name=odd.stem)
+    return ["--even", even, "--odd", odd, place.angles, *FBP]
+
+
+@case("--confidence is for one stack", "leave it out")
+def halves_with_maps_of_a_network(place):
+    even, odd = _halves(place)
+    return ["--even", even, "--odd", odd, place.angles, "--confidence"]
+
+
+@case("--format ome-zarr is for one stack", "MRC only", "leave --format out")
+def halves_in_another_format(place):
+    even, odd = _halves(place)
+    return ["--even", even, "--odd", odd, place.angles, "--format", "ome-zarr", *FBP]
+
+
+@case("v.zarr: halves are written as MRC only; give a name ending in .mrc")
 def halves_as_zarr(place):
     even, odd = _halves(place)
     return ["--even", even, "--odd", odd, place.angles, "-o", place.output.with_suffix(".zarr"), *FBP]

@@ -11,14 +11,18 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 from tiny_series import ANGLES, bead_images, made, noise, refused, run, voxels, write_model, write_series
 
 import cryolithe
+from cryolithe.cli import main
 from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, ResourceError
+from cryolithe.formats import read_mrc
 from cryolithe.formats.half_volumes import find_half_volumes
 from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.formats.volume_kind import is_map
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.reconstruction import ensemble
@@ -35,7 +39,7 @@ from cryolithe.reconstruction.doubt import (
     window_of,
     without_noise,
 )
-from cryolithe.reconstruction.ensemble import Made, Maps
+from cryolithe.reconstruction.ensemble import Made, Maps, map_label
 from cryolithe.reconstruction.job import MAP_KINDS, already_done, job_of, map_paths, resolve
 from cryolithe.reconstruction.members import choose_members, stack_of, turned_back
 from cryolithe.reconstruction.preparation import PreparedStack
@@ -217,8 +221,10 @@ def test_halves_have_their_own_map_and_sessions_make_all(place, tmp_path):
     for name in ("ts_EVN", "ts_ODD"):
         write_series(tmp_path, images + noise() * np.float32(0.1 + (name == "ts_ODD")), name=name)
     halves = ("--even", tmp_path / "ts_EVN.mrc", "--odd", tmp_path / "ts_ODD.mrc", tmp_path / "ts_EVN.tlt")
-    printed = made(*halves, "--method", "fbp", "--confidence", "--thickness", SHAPE[0], "-o", tmp_path / "ts_rec.mrc")
-    assert "--confidence adds nothing" in printed.stderr
+    words = (*halves, "--method", "fbp", "--thickness", SHAPE[0], "-o", tmp_path / "ts_rec.mrc")
+    (tmp_path / "settings.yaml").write_text("confidence: true\n")
+    printed = made(*words, "--config", tmp_path / "settings.yaml")
+    assert "settings.yaml: 'confidence' changes nothing" in printed.stderr
     assert (tmp_path / "ts_rec_confidence.mrc").is_file()
     assert not list(tmp_path.glob("*_unsupported.mrc"))
 
@@ -243,6 +249,38 @@ def test_maps_are_no_series_and_no_halves(tmp_path):
 
 
 # Refusals
+
+
+def test_a_map_is_taken_for_no_volume(place, tmp_path):
+    volume = place.folder / "sure.mrc"
+    for kind in MAP_KINDS:
+        one = place.folder / f"sure_{kind}.mrc"
+        for words in (
+            ["denoise", one, "--method", "n2n", "-o", tmp_path / "d.mrc"],
+            ["denoise", one, "--method", "samba", "-o", tmp_path / "d.mrc"],
+            ["fsc", one, volume],
+            ["evaluate", one, "-o", tmp_path / "e.html"],
+            ["evaluate", volume, "--reference", one, "-o", tmp_path / "e.html"],
+        ):
+            result = CliRunner().invoke(main, list(map(str, words)))
+            assert result.exit_code == 2, result.output
+            assert f"{one} is a map that tells how far a volume can be trusted" in result.stderr
+            assert result.stderr.count("\n") == 1
+        with pytest.raises(InputError, match="is a map that tells"):
+            cryolithe.fsc(one, volume)
+        assert is_map(one, (map_label(kind),))
+    assert CliRunner().invoke(main, ["fsc", str(volume), str(volume), "--mask", str(one)]).exit_code == 0
+    assert not list(tmp_path.iterdir())
+    assert is_map(tmp_path / "x.mrc", ("CryoLithe 1 local correlation of two halves",))
+    assert not is_map(volume, read_mrc(volume).labels)
+
+
+def test_a_map_without_labels_is_told_by_the_record_of_its_volume(tmp_path):
+    told = {"volume": {"path": "v.zarr"}, "confidence": {"maps": {"error": {"path": "v_error.zarr"}}}}
+    (tmp_path / "v.json").write_text(json.dumps(told))
+    assert is_map(tmp_path / "v_error.zarr", ())
+    assert not is_map(tmp_path / "v_confidence.zarr", ())
+    assert not is_map(tmp_path / "error.zarr", ())
 
 
 @pytest.mark.parametrize("method", ["fbp", "sirt"])

@@ -539,6 +539,37 @@ def test_names_of_a_list_that_meet_in_the_folder_of_o_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_stacks_of_one_name_in_a_folder_are_named(tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / "raw" / place).mkdir(parents=True)
+        write_series(tmp_path / "raw" / place)
+    result = run(tmp_path / "raw", *FBP, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    stacks = (tmp_path / "raw" / place / "ts.mrc" for place in ("a", "b"))
+    assert f"{' and '.join(map(str, stacks))} would both write {tmp_path / 'out' / 'ts_rec.mrc'}" in result.stderr
+    assert "of a list (.csv), or name the stacks apart" in result.stderr
+    assert "line" not in result.stderr
+
+
+def test_an_output_that_stands_twice_in_a_list_is_told_as_it_stands_there(tmp_path):
+    write_series(tmp_path)
+    (tmp_path / "list.csv").write_text("tilts,angles,output\nts.mrc,ts.tlt,v.mrc\nts.mrc,ts.tlt,v.mrc\n")
+    result = run(tmp_path / "list.csv", *FBP, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "line 3: the output v.mrc is that of line 2 too" in result.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--list",)])
+def test_a_list_of_another_kind_is_told_what_lists_are(words, tmp_path):
+    write_series(tmp_path)
+    (tmp_path / "list.yaml").write_text("- tilts: ts.mrc\n  angles: ts.tlt\n")
+    result = run(*words, tmp_path / "list.yaml", *FBP)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "a list is a CSV file (.csv) with the columns tilts and angles, or RELION's .star" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["v.mrc", "v.zarr", "list.csv"])
 def test_o_of_a_session_is_no_file(name, tmp_path):
     write_series(tmp_path)

@@ -194,7 +194,7 @@ def _jobs(
     if even:
         angles = _angles(given, len(even), settings)
         for stacks in zip(even, odd, strict=True):
-            check_stacks(stacks)
+            check_stacks(stacks, None, settings.pixel_size)
         return [
             tuple(_job(stack, one, settings, reading) for stack in stacks)
             for stacks, one in zip(zip(even, odd, strict=True), angles, strict=True)

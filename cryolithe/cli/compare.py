@@ -316,7 +316,7 @@ def _source(given: _Given) -> Source:
         return series_of_tilts(tilts, angles, given.settings)
     if tilts is not None and angles is None and tilts.suffix.lower() not in STACK_SUFFIXES:
         tilts, angles = None, tilts  # ANGLES alone
-    check_stacks((even, odd), tilts)
+    check_stacks((even, odd), tilts, given.settings.pixel_size)
     return series_of_halves((even, odd), tilts, angles, given.settings)
 
 

@@ -28,6 +28,14 @@ class Denoising:
     method: str
     minutes: float | None
 
+    def check(self, settings: ReconstructSettings) -> None:
+        """Refuse, before anything is made, a volume of these settings that could not be denoised then.
+
+        Raises:
+            SettingsError: says what to do.
+        """
+        check_orientation(settings)
+
     def is_done(self, volume: Path, overwrite: bool) -> bool:
         """Whether this very volume has been denoised with these settings; a file of the right name says nothing.
 
@@ -79,7 +87,7 @@ class HalvesDenoising:
         """Refuse, before anything is made, what could not be denoised then.
 
         Raises:
-            SettingsError: if the halves have no noise to learn from.
+            SettingsError: if the halves have no noise to learn from, or their planes are not those of z.
             OutputError: if the denoised volume that is there was made of something else, and is not to be replaced.
         """
         if self.settings.method == "network":
@@ -87,6 +95,7 @@ class HalvesDenoising:
                 f"--denoise {self.method} learns from the noise of back-projections, of which a network leaves hardly "
                 "any: give --method fbp or sirt"
             )
+        check_orientation(self.settings)
         _is_done(self._job)
 
     def plan(self) -> str:
@@ -112,6 +121,19 @@ class HalvesDenoising:
         output = default_output(self.whole, f"_{self.method}")
         given = Given(halves=(self.halves,), output=output)
         return _job(self.method, given, self.minutes, self.settings.overwrite)
+
+
+def check_orientation(settings: ReconstructSettings) -> None:
+    """Refuse to denoise a volume whose sections are no planes of z.
+
+    Raises:
+        SettingsError: says what to do.
+    """
+    if settings.orientation != "xyz":
+        raise SettingsError(
+            f"--denoise is for --orientation xyz, got {settings.orientation}: leave --orientation out, and turn the "
+            "denoised volume by 90° about x"
+        )
 
 
 def _job(method: str, given: Given, minutes: float | None, overwrite: bool) -> Job:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.cli.half_record import (
@@ -17,16 +22,19 @@ from cryolithe.cli.half_record import (
 )
 from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
+from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE
 from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
 from cryolithe.formats import read_mrc
 from cryolithe.formats.files import refuse_existing
-from cryolithe.hashing import file_sha256
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
 from cryolithe.reconstruction.job import Job
 from cryolithe.reconstruction.outputs import drop_maps, drop_preview
 from cryolithe.report import plot_fsc, write_json
 
 AVERAGE = "average of two halves"
+# Independent noise correlates by nothing, and what both show by more than nothing: below this one half is inverted.
+_OPPOSITE, _SIGMAS = 0.1, 5.0
+_BLOCKS = 16  # into which the shorter side of an image is divided for its low frequencies
 # How programs end the names of halves.
 _ENDING = re.compile(r"[_-](evn|even|odd|half1|half2)$", re.IGNORECASE)
 
@@ -44,30 +52,76 @@ def volumes_beside(whole: Path) -> tuple[Path, Path]:
         OutputError: if the whole is not called an MRC file.
     """
     if whole.suffix != ".mrc":
-        raise OutputError(f"{whole}: give a name ending in .mrc with -o")
+        raise OutputError(f"{whole}: halves are written as MRC only; give a name ending in .mrc with -o")
     return whole.with_name(f"{whole.stem}_EVN.mrc"), whole.with_name(f"{whole.stem}_ODD.mrc")
 
 
-def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None) -> None:
+def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None, pixel_size: float | None = None) -> None:
     """Refuse stacks that are no two halves of one series, or not of this one.
+
+    Args:
+        stacks: of even and of odd frames.
+        whole: of all frames, or None.
+        pixel_size: that the user gave for all of them, in place of those in the headers.
 
     Raises:
         InputError: says what differs.
     """
     even, odd = stacks
-    shapes = [read_mrc(path).data.shape for path in stacks]
+    images = [read_mrc(path).data for path in stacks]
+    shapes = [stack.shape for stack in images]
     if shapes[0] != shapes[1]:
         raise InputError(
             f"{even} holds {' x '.join(map(str, shapes[0]))} pixels (tilts, y, x) but {odd} "
             f"{' x '.join(map(str, shapes[1]))}; give the halves of one series"
         )
-    if even.samefile(odd) or file_sha256(even) == file_sha256(odd):
+    # Headers tell programs and dates: only the pixels say whether images are the same.
+    if even.samefile(odd) or all(np.array_equal(a, b) for a, b in zip(*images, strict=True)):
         raise InputError(f"{even} and {odd} are the same images; give the two halves of the frames")
     if whole is not None and (shape := read_mrc(whole).data.shape) != shapes[0]:
         raise InputError(
             f"{whole} holds {' x '.join(map(str, shape))} pixels (tilts, y, x) but its half {even} "
             f"{' x '.join(map(str, shapes[0]))}; give the halves of this series"
         )
+    if pixel_size is None:
+        _check_pixel_sizes((*stacks, *([whole] if whole else [])))
+    found, by_chance = _low_correlation(images[0], images[1])
+    if found < -max(_OPPOSITE, by_chance):
+        raise InputError(
+            f"{even} and {odd} are of opposite contrast: the low frequencies of their images correlate by {found:.2f}; "
+            "invert one of them"
+        )
+
+
+def _check_pixel_sizes(stacks: Sequence[Path]) -> None:
+    """Refuse stacks whose headers tell of different pixels."""
+    told = {path: size for path in stacks if (size := read_mrc(path).voxel_size_angstrom)}
+    for path, size in told.items():
+        first = next(iter(told))
+        if abs(size / told[first] - 1) > VOXEL_SIZE_TOLERANCE:
+            raise InputError(
+                f"{first} has pixels of {told[first]:g} Å but {path} of {size:g} Å; give stacks of one binning, or the "
+                "size of all with --pixel-size"
+            )
+
+
+def _low_correlation(even: NDArray[Any], odd: NDArray[Any]) -> tuple[float, float]:
+    """Correlation of images at low frequencies, mean over them, and how far from 0 chance brings it."""
+    block = max(1, min(even.shape[1:]) // _BLOCKS)
+    found, samples = [], 1
+    for pair in zip(even, odd, strict=True):
+        a, b = (_block_means(np.asarray(image, np.float64), block) for image in pair)
+        samples = a.size
+        if norm := float(np.sqrt((a * a).sum() * (b * b).sum())):
+            found.append(float((a * b).sum()) / norm)
+    return float(np.mean(found)) if found else 0.0, _SIGMAS / math.sqrt(samples * max(1, len(found)))
+
+
+def _block_means(image: NDArray[np.float64], block: int) -> NDArray[np.float64]:
+    rows, columns = (size // block for size in image.shape)
+    finite = np.nan_to_num(image[: rows * block, : columns * block], posinf=0.0, neginf=0.0)
+    means: NDArray[np.float64] = finite.reshape(rows, block, columns, block).mean(axis=(1, 3))
+    return means - means.mean()
 
 
 def _is_unfinished(average: Path, record: Path) -> bool:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.formats import MrcArray, RunningStatistics, read_mrc
+from cryolithe.formats.axes import stored_axes
 from cryolithe.formats.facts import Fact, bytes_text
+from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
 from cryolithe.formats.volume_kind import Seen, Told, volume_or_stack
 
@@ -30,7 +32,7 @@ def mrc_facts(path: Path) -> list[Fact]:
     return [
         Fact("kind", _mrc_kind(mrc, told)),
         Fact("kind_because", told.reason),
-        Fact("shape", [depth, rows, columns], f"{depth} × {rows} × {columns} (z or tilt, y, x)"),
+        Fact("shape", [depth, rows, columns], f"{depth} × {rows} × {columns} ({_order(path, mrc)})"),
         Fact("dtype", mrc.data.dtype.name, f"{mrc.data.dtype.name} (MRC mode {mrc.mode})"),
         Fact("pixel_size_angstrom", pixel, "unknown (0 in the header)" if pixel is None else f"{pixel:g} Å"),
         *_value_facts(len(mrc.data), lambda section: np.asarray(mrc.data[section])),
@@ -62,6 +64,12 @@ def volume_facts(path: Path) -> list[Fact]:
         _origin_fact(found.origin_angstrom),
         Fact("notes", list(found.notes)),
     ]
+
+
+def _order(path: Path, mrc: MrcArray) -> str:
+    if stored_axes(read_record_beside(path), mrc.data.shape, mrc.extremes) == "yzx":
+        return "y, z, x: --orientation xzy by its record"
+    return "z or tilt, y, x"
 
 
 def _named(found: VolumeFile) -> str:

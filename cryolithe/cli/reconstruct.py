@@ -138,7 +138,7 @@ def command(
 
     Halves of the frames: --even A --odd B [ANGLES] makes a volume of each (_EVN, _ODD), their average, its FSC, and a
     map of how well the halves agree locally (_confidence). With --denoise n2n a network learns from both, and writes
-    _n2n; given TILTS too, that is reconstructed in place of the average.
+    _n2n; given TILTS too, that is reconstructed in place of the average. All of these are written as MRC only.
 
     --confidence writes three maps beside the volume of a network: how far it can be trusted (_confidence), its expected
     error (_error), and what of it the images do not hold (_unsupported).
@@ -182,7 +182,7 @@ def command(
     if series_list and (tilts or halves):
         raise SettingsError("--list names the stacks itself; leave out TILTS, ANGLES and halves")
     source, reading = series_list or (None if halves else tilts), Reading()
-    if source is not None and angles is None and (series_list or is_session(source, reading)):
+    if source is not None and angles is None and (is_session(source, reading) or series_list):
         run_session(Session(source, output, after, reading), Given(flags, file, str(config)), options)
         return
     if options.watch or options.scheduler:
@@ -195,12 +195,25 @@ def command(
     if halves is not None:
         from cryolithe.cli.reconstruct_halves import Halves, reconstruct_pair
 
+        settings = _without_maps(settings, flags["confidence"], str(config))
         given = Halves(halves, *_whole_and_angles(tilts, angles, denoiser), denoiser, minutes, reading)
         reconstruct_pair(given, output, settings, dry_run)
         return
     if tilts is None:
         raise SettingsError("give TILTS and ANGLES, or a folder or list; see: cryolithe reconstruct --help")
+    if after is not None:
+        after.check(settings)
     reconstruct_one(job_of((tilts, angles), output, settings, reading), dry_run, after)
+
+
+def _without_maps(settings: ReconstructSettings, flag: bool | None, file_name: str) -> ReconstructSettings:
+    """Settings of halves, which have a map of their own and none of --confidence: the flag is refused."""
+    if settings.confidence:
+        reason = "is for one stack, and --even and --odd are given here, whose own agreement is written as _confidence"
+        if flag:
+            raise SettingsError(f"--confidence {reason}: it would change nothing; leave it out")
+        say(f"Note: {file_name}: 'confidence' changes nothing: it {reason}", err=True)
+    return settings.model_copy(update={"confidence": False})
 
 
 def _denoising(method: str | None, minutes: float | None, halves: bool) -> After | None:

@@ -11,6 +11,7 @@ from cryolithe.cli.denoising import HalvesDenoising
 from cryolithe.cli.one_series import job_of, reconstruct_one
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
+from cryolithe.errors import SettingsError
 
 if TYPE_CHECKING:
     from cryolithe.formats.reading import Reading
@@ -48,9 +49,11 @@ def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSe
     """
     from cryolithe.reconstruction.job import default_output
 
-    if settings.confidence:
-        settings = settings.model_copy(update={"confidence": False})
-        say("Halves have a map of their agreement of their own: --confidence adds nothing.", err=True)
+    if settings.format != "mrc":
+        raise SettingsError(
+            f"--format {settings.format} is for one stack: the volumes of halves, and their average, are written as "
+            "MRC only; leave --format out"
+        )
     if output is None:
         named = default_output(given.tilts, settings.format) if given.tilts else pair.default_output(given.stacks[0])
         output = named
@@ -87,7 +90,7 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     runs = [resolve(job_of((stack, given.angles), None, settings, given.reading)) for stack in given.stacks]
     for run in runs:  # both are looked at before the first is worked on for long
         check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
-    pair.check_stacks(given.stacks, given.tilts)
+    pair.check_stacks(given.stacks, given.tilts, settings.pixel_size)
     evidence: Evidence | None = None
     hand = hand_of_parts(runs)
     runs = [settled_hand(replace(run, job=replace(run.job, hand=hand))) for run in runs]

@@ -15,9 +15,10 @@ from cryolithe.comparison.value import Setting, Target, Truth
 from cryolithe.errors import GeometryError, InputError, SettingsError
 from cryolithe.evaluation.inputs import DEFAULT_TILT_RANGE, SHARED_PRIOR, VOXEL_SIZE_TOLERANCE, Named, open_volume
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
+from cryolithe.formats.axes import TURNED
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
-from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volume_file import open_volume_file, upright
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import check_tilt_range
 from cryolithe.training.class_scoring import SUMMARY
@@ -114,12 +115,14 @@ def look(source: Source, tilt_range: str | None) -> Seen:
         # z may run the other way than the angles say: the range is that of what is written.
         corrected = tuple(f"{note[:1].upper()}{note[1:]}." for note in run.corrections.notes)
         return Seen((z, y, x), run.voxel_size_angstrom, (min(angles), max(angles)), len(angles), corrected)
-    files = [open_volume_file(path) for path in source.halves]
+    files = [upright(open_volume_file(path)) for path in source.halves]
     shape = files[0].shape
     _check_size(shape)
     notes = [SHARED_PRIOR] if all(file.of_network for file in files) else []
     unknown = [file for file in files if file.told.content == "unknown"]
     notes += [f"{file.path} was taken for a volume: {file.told.reason}." for file in unknown]
+    for told in (TURNED.format(file.path) for file in files):
+        notes += [f"{told[:1].upper()}{told[1:]}." for file in files if told in file.notes]
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:

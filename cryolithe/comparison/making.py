@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.comparison.gaussian import best_sigma_px, shell_gaussian
 from cryolithe.comparison.sources import SeriesSource, Source, VolumeSource
+from cryolithe.comparison.upright import is_upright, write_upright
 from cryolithe.comparison.value import Candidate, Sure
 from cryolithe.comparison.wishes import Wish
 from cryolithe.denoising.job import Given
@@ -125,8 +126,8 @@ class Workshop:
             return self._gaussian(wish)
         place = self._folder.path / _folder_name(wish)
         seconds = self._seconds(wish, place)
-        if wish.by == "fbp" and isinstance(self._source, VolumeSource):
-            first, second = (_voxels(path) for path in self._source.halves)
+        if wish.by == "fbp":
+            first, second = (_voxels(path) for path in self._raw()[:2])
         else:
             first, second = (_voxels(place / f"{part}.mrc") for part in PARTS[:2])
         whole = _voxels(place / "whole.mrc")
@@ -141,7 +142,7 @@ class Workshop:
         """Make the volumes of a method unless they are there; the time that it took."""
         key = self._key(wish)
         known = next((done for done in self._folder.entries if (done.method, done.key) == (wish.name, key)), None)
-        parts = PARTS[2:] if wish.by == "fbp" and isinstance(self._source, VolumeSource) else PARTS
+        parts = PARTS[2:] if wish.by == "fbp" and self._as_given else PARTS
         if known is not None and all((place / f"{part}.mrc").is_file() for part in parts):
             self._watcher.note(f"{wish.title}: made before, in {place}")
             return known.seconds
@@ -173,7 +174,10 @@ class Workshop:
             if isinstance(self._source, SeriesSource):
                 self._reconstruct(self._source, wish, place)
             else:
-                _average(self._source.halves, place / "whole.mrc")
+                if not self._as_given:
+                    for path, part in zip(self._source.halves, PARTS, strict=False):
+                        write_upright(path, place / f"{part}.mrc")
+                _average(self._raw()[:2], place / "whole.mrc")
             return
         if wish.by == "n2n-general":
             self._apply("n2n", Path("general"), place)
@@ -217,9 +221,16 @@ class Workshop:
     def _raw(self) -> tuple[Path, Path, Path]:
         """Files of the raw halves and of the whole."""
         place = self._folder.path / "fbp"
-        halves = self._source.halves if isinstance(self._source, VolumeSource) else None
+        halves = self._as_given
         first, second = halves or (place / "half1.mrc", place / "half2.mrc")
         return first, second, place / "whole.mrc"
+
+    @property
+    def _as_given(self) -> tuple[Path, Path] | None:
+        """The half volumes that the user gave, if they can be used as they are; else copies are."""
+        if not isinstance(self._source, VolumeSource) or not all(map(is_upright, self._source.halves)):
+            return None
+        return self._source.halves
 
     def _apply(self, method: str, model: Path, place: Path) -> None:
         """Denoise each half alone; of Noise2Noise the mean of both is the whole."""

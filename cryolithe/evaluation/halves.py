@@ -17,6 +17,8 @@ from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, wi
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
 from cryolithe.formats.int8 import Int8Scale, int8_scale
+from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.volume import Volume
 
 
@@ -41,12 +43,15 @@ class HalfVolume:
 
 
 def open_half(path: Path) -> HalfVolume:
-    """A volume with the scale of its 8-bit values, which its record tells.
+    """A volume as it is stored, in whatever order of axes, with the scale of its 8-bit values, which its record tells.
 
     Raises:
         InputError: if it cannot be read, or is scaled and its record does not say how.
     """
-    volume = read_volume(path)
+    found = open_volume_file(path)
+    if found.told.content == "stack":
+        raise stack_refusal(path, found.told)
+    volume = Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
     if volume.voxels.dtype != np.int8:
         return HalfVolume(volume)
     record = path.with_suffix(".json")

@@ -17,9 +17,10 @@ from cryolithe.evaluation.in_hand import InHand, Judged, is_same, made_by_networ
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.reprojection import binning_of
 from cryolithe.formats import read_tilt_series
+from cryolithe.formats.axes import TURNED
 from cryolithe.formats.star import Positions, read_positions
-from cryolithe.formats.volume_file import open_volume_file
-from cryolithe.formats.volume_kind import stack_refusal
+from cryolithe.formats.volume_file import open_volume_file, upright
+from cryolithe.formats.volume_kind import refuse_map, stack_refusal
 from cryolithe.metrics import check_volume
 from cryolithe.tilts import TiltSeries
 
@@ -143,7 +144,6 @@ def load(request: Request) -> Task:
     sidecar = record_of(request.volume)
     volume = open_volume(request.volume, notes, request.is_volume)
     sidecar = _of_this(sidecar, volume, request.volume, warnings)
-    volume = _upright(volume, sidecar, notes)
     reference = open_volume(request.reference, notes, request.is_volume) if request.reference else None
     if reference and request.reference and is_same(request.reference, request.volume):
         notes.append("The reference is the volume itself: every score is perfect and says nothing.")
@@ -198,8 +198,14 @@ def open_volume(path: Judged, notes: list[str], is_volume: bool) -> Named:
     found = open_volume_file(path)
     if found.told.content == "stack" and not is_volume:
         raise stack_refusal(path, found.told)
+    if not is_volume:
+        refuse_map(path, found.labels)
     if found.told.content == "unknown" and not is_volume:
         notes.append(f"{path} was taken for a volume: {found.told.reason}.")
+    if found.axes != "zyx":
+        told = TURNED.format(path)
+        notes.append(f"{told[:1].upper()}{told[1:]}.")
+        found = upright(found)
     voxels = found.voxels()
     check_volume(voxels, str(path))
     return Named(str(path), np.asarray(voxels, dtype=np.float32), found.voxel_size_angstrom)
@@ -223,15 +229,6 @@ def _of_this(record: dict[str, Any], volume: Named, path: Judged, warnings: list
         "that neither the tilt range nor the images used are known."
     )
     return {}
-
-
-def _upright(volume: Named, record: dict[str, Any], notes: list[str]) -> Named:
-    """A volume that its record says was written for trimvol -rx, turned to ``(z, y, x)``."""
-    geometry = record.get("geometry")
-    if not isinstance(geometry, dict) or geometry.get("axis_order") != "yzx":
-        return volume
-    notes.append("The volume's axes are those of --orientation xzy, as its sidecar says: it was turned to (z, y, x).")
-    return replace(volume, voxels=volume.voxels.transpose(1, 0, 2)[::-1])
 
 
 def release(*volumes: Named | None) -> None:
@@ -351,7 +348,7 @@ def _open_halves(
 
 
 def _open_mask(path: Judged, volume: Named, crop: bool) -> Named:
-    opened = path if isinstance(path, InHand) else open_volume_file(path)
+    opened = path if isinstance(path, InHand) else upright(open_volume_file(path))
     voxels = opened.voxels if isinstance(opened, InHand) else opened.voxels()
     if not np.isfinite(voxels).all() or voxels.min() < 0:
         raise InputError(f"the mask {path} must hold finite values of 0 or more; 1 keeps a voxel and 0 leaves it out")

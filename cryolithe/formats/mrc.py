@@ -66,6 +66,7 @@ class MrcArray:
         extended_header_bytes: bytes between the header and the data.
         byte_order: ``"little-endian"`` or ``"big-endian"``.
         notes: what was forgiven, in words.
+        extremes: smallest and largest value as the header says, None where it does not.
     """
 
     data: NDArray[Any]
@@ -79,6 +80,7 @@ class MrcArray:
     byte_order: str
     notes: tuple[str, ...]
     ctf_corrected: bool = False
+    extremes: tuple[float, float] | None = None
 
     @property
     def voxel_size_angstrom(self) -> float | None:
@@ -159,6 +161,7 @@ def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:
     if not all(map(math.isfinite, origin)):
         origin = (0.0, 0.0, 0.0)
         notes.append("the origin is not finite, 0 assumed")
+    low, high = float(fields["dmin"]), float(fields["dmax"])
     labels = (printable(bytes(label).decode("ascii", errors="replace")) for label in fields["label"])
     return MrcArray(
         data=data,
@@ -172,6 +175,7 @@ def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:
         byte_order=_ORDER_NAMES[header.order],
         notes=tuple(notes),
         ctf_corrected=header.ctf_corrected,
+        extremes=(low, high) if low <= high else None,  # MRC2014 says by the opposite that nobody computed them
     )
 
 

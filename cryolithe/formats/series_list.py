@@ -46,7 +46,7 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
             if entry.output is not None:
                 earlier = line_of_output.setdefault(entry.output.resolve(), entry.line)
                 if earlier != entry.line:
-                    name = printable(str(entry.output))[:200]
+                    name = printable(cells[columns.index("output")])[:200]  # the folder may be another, of -o
                     raise InputError(
                         f"{path}, line {entry.line}: the output {name} is that of line {earlier} too; give every "
                         "series its own"

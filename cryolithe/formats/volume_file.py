@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
+from cryolithe.formats.axes import TURNED, Axes, stored_axes, turned
 from cryolithe.formats.files import PathLike
 from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr, open_ome_zarr
@@ -28,6 +29,7 @@ Kind = Literal["mrc", "tiff", "sequence", "ome-zarr"]
 _VOLUME = Told("volume", "nothing speaks against it")
 # What `cryolithe reconstruct` writes into the headers of volumes of its networks.
 NETWORK_LABEL = re.compile(r"CryoLithe \S+ model ")
+_T = TypeVar("_T")
 _KEPT_PLANES = 64  # of a sequence, whose files are read whole
 
 
@@ -38,9 +40,9 @@ class VolumeFile:
     Attributes:
         path: file or folder.
         kind: how it is stored.
-        shape: voxels ``(z, y, x)``.
+        shape: voxels ``(z, y, x)``, or in the order of ``axes``.
         dtype: of the values, in the machine's byte order.
-        read: plane z, shape ``(y, x)``, as stored.
+        read: plane by its number, as stored.
         told: whether it is a volume at all, or a stack of images.
         whole: all planes at once, where that is another way than one by one.
         voxel_sizes_angstrom: along ``(z, y, x)``, 0 where nobody knows.
@@ -48,6 +50,7 @@ class VolumeFile:
         notes: what was forgiven, in words.
         labels: texts of the header.
         names: of the files of a sequence.
+        axes: in which order they are stored: ``zyx``, or ``yzx`` as of ``--orientation xzy``; see `upright`.
     """
 
     path: Path
@@ -62,6 +65,7 @@ class VolumeFile:
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    axes: Axes = "zyx"
 
     @property
     def of_network(self) -> bool:
@@ -71,7 +75,7 @@ class VolumeFile:
         return named or any(NETWORK_LABEL.match(label) for label in self.labels)
 
     def voxels(self) -> NDArray[Any]:
-        """All voxels, shape ``(z, y, x)``, read-only; on the disk where the file allows it."""
+        """All voxels, shape ``(z, y, x)`` or as stored, read-only; on the disk where the file allows it."""
         return self.whole() if self.whole else np.stack([self.read(z) for z in range(self.shape[0])])
 
     @property
@@ -124,7 +128,38 @@ def open_volume_file(path: Path) -> VolumeFile:
         origin_angstrom=mrc.origin_angstrom,
         notes=mrc.notes,
         labels=mrc.labels,
+        axes=stored_axes(read_record_beside(path), shape, mrc.extremes),
     )
+
+
+def upright(found: VolumeFile) -> VolumeFile:
+    """The volume with its axes in the order z, y, x, whatever that in its file is."""
+    if found.axes == "zyx":
+        return found
+    voxels = cache(lambda: turned(found.voxels()))
+    return replace(
+        found,
+        shape=_swapped(found.shape),
+        read=lambda z: voxels()[z],
+        whole=voxels,
+        voxel_sizes_angstrom=_swapped(found.voxel_sizes_angstrom),
+        origin_angstrom=_swapped(found.origin_angstrom),
+        notes=(*found.notes, TURNED.format(found.path)),
+        axes="zyx",
+    )
+
+
+def refuse_turned(found: VolumeFile) -> None:
+    """Refuse a volume whose axes are in another order, for what writes a volume like it beside it.
+
+    Raises:
+        InputError: says what to do.
+    """
+    if found.axes != "zyx":
+        raise InputError(
+            f"{found.path} was written with --orientation xzy, so that its sections are no planes of z, as expected; "
+            "reconstruct with --orientation xyz, denoise that, and turn the result by 90° about x"
+        )
 
 
 def read_volume(path: PathLike, is_volume: bool = False) -> Volume:
@@ -143,7 +178,12 @@ def read_volume(path: PathLike, is_volume: bool = False) -> Volume:
     found = open_volume_file(Path(path))
     if found.told.content == "stack" and not is_volume:
         raise stack_refusal(found.path, found.told)
+    found = upright(found)
     return Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
+
+
+def _swapped(values: tuple[_T, _T, _T]) -> tuple[_T, _T, _T]:
+    return values[1], values[0], values[2]
 
 
 def _zarr_file(path: Path) -> VolumeFile:

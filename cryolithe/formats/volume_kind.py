@@ -32,6 +32,12 @@ _VOLUME_LABEL = re.compile(
     r"TILT: Tomographic reconstruction|"
     r"CryoLithe \S+ (model |fbp |sirt |samba |n2n |average of |agreement of |local corr)"
 )
+# What maps have in theirs: those of --confidence, of two halves, and of `cryolithe evaluate`.
+_MAP_LABEL = re.compile(
+    r"CryoLithe \S+ (expected correlation with |expected error, |share not held by |local correlation of |"
+    r"agreement of halves)"
+)
+_MAP_KINDS = ("confidence", "error", "unsupported")
 _ANGLE_ENDINGS = (".tlt", ".rawtlt", ".mdoc", "_TLT.txt")
 _MOST_ANGLE_FILES = 32
 _COMPRESSED = (".gz", ".bz2")
@@ -128,6 +134,36 @@ def stack_refusal(path: Path, told: Told, wanted: str = "a volume") -> InputErro
         f"{path} is a stack of tilt images, not {wanted}: {told.reason}; give the reconstruction, or --is-volume if "
         "its sections are the z planes of a volume"
     )
+
+
+def is_map(path: Path, labels: tuple[str, ...]) -> bool:
+    """Whether a file is a map of how far a volume can be trusted, not a volume.
+
+    Args:
+        path: its name.
+        labels: of its header; where its kind has none, the record of the volume that it lies beside tells.
+    """
+    if labels:
+        return any(_MAP_LABEL.match(label) for label in labels)
+    stem, _, kind = path.stem.rpartition("_")
+    if not stem or kind not in _MAP_KINDS:
+        return False
+    told = read_record_beside(path.with_name(f"{stem}{path.suffix}")).get("confidence")
+    maps = told.get("maps") if isinstance(told, dict) else None
+    entry = maps.get(kind) if isinstance(maps, dict) else None
+    return isinstance(entry, dict) and entry.get("path") == path.name
+
+
+def refuse_map(path: Path, labels: tuple[str, ...]) -> None:
+    """Refuse a map where a volume is wanted.
+
+    Raises:
+        InputError: says what to give.
+    """
+    if is_map(path, labels):
+        raise InputError(
+            f"{path} is a map that tells how far a volume can be trusted, no volume; give the volume that it belongs to"
+        )
 
 
 def angles_beside(seen: Seen) -> Path | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cryolithe.errors import GeometryError, SettingsError, nearest_name
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
+from cryolithe.formats.volume_kind import refuse_map
 from cryolithe.library.arrays import Files, array_of, is_path, size_of
 from cryolithe.library.volumes import Volume, volume_of
 from cryolithe.library.watching import Heard
@@ -126,6 +128,8 @@ def fsc(
     size = size_of(voxel_size_angstrom, "voxel_size_angstrom")
     names = (_name(a, "a"), _name(b, "b"))
     first, second = volume_of(a, names[0]), volume_of(b, names[1])
+    for name, one in zip(names, (first, second), strict=True):
+        refuse_map(Path(name), one.labels)
     tilt_range = None if wedge is None else tilt_range_of(wedge, "wedge")
     heard = Heard()
     for text in (*_said(a, first), *_said(b, second)):
@@ -149,8 +153,6 @@ def _said(given: object, volume: Volume) -> tuple[str, ...]:
 
 def _same(a: object, b: object, first: Volume, second: Volume) -> bool:
     if is_path(a) and is_path(b):
-        from pathlib import Path
-
         return Path(a).resolve() == Path(b).resolve()  # type: ignore[arg-type]
     return first.voxels is second.voxels or (
         first.dtype == second.dtype and np.shares_memory(first.voxels, second.voxels)

@@ -20,6 +20,7 @@ from cryolithe.denoising.run import Denoised
 from cryolithe.denoising.run import denoise as denoised
 from cryolithe.device import choose_device, choose_precision
 from cryolithe.errors import InputError, OutputError, SettingsError, nearest_name, shown
+from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.library.arrays import Files, is_path, path_of
 from cryolithe.library.volumes import Volume, refuse_unknown, volume_of
 from cryolithe.library.watching import Heard
@@ -146,7 +147,9 @@ class _Folder:
     def file(self, value: VolumeLike, name: str) -> Path:
         """The file of a volume: its own, or one that is written here."""
         if is_path(value) and self.voxel_size_angstrom is None:
-            return path_of(value, name)  # type: ignore[arg-type]
+            place = path_of(value, name)  # type: ignore[arg-type]
+            if open_volume_file(place).axes == "zyx":
+                return place
         found = volume_of(value, name, self.voxel_size_angstrom)
         place = self.path / f"{name}.mrc"
         return found.save(place)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.errors import OutputError, SettingsError
+from cryolithe.formats.axes import turned_record
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending
 from cryolithe.formats.mrc_writer import write_volume
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import NETWORK_LABEL, open_volume_file
+from cryolithe.formats.volume_file import NETWORK_LABEL, open_volume_file, upright
 from cryolithe.formats.volume_kind import stack_refusal
 from cryolithe.library.arrays import Files, array_of, is_path, path_of, size_of
 from cryolithe.volume import Volume as Voxels
@@ -61,17 +62,22 @@ class Volume(Voxels):
     def read(cls, path: Files) -> Volume:
         """Open a volume: MRC, TIFF, folder of TIFF, OME-Zarr; its voxels stay on the disk where the file allows it.
 
+        A volume of ``--orientation xzy`` is turned to (z, y, x), as its record tells.
+
         Raises:
             InputError: if the file is not usable, or holds a stack of images.
         """
         place = path_of(path, "volume")
-        found = open_volume_file(place)
+        stored = open_volume_file(place)
+        found, record = upright(stored), read_record_beside(place)
         if found.told.content == "stack":
             raise stack_refusal(place, found.told)
         assumed = found.told.content == "unknown"
         notes = (*found.notes, *((f"{place} is taken for a volume: {found.told.reason}",) if assumed else ()))
         size, origin = found.voxel_size_angstrom, found.origin_angstrom
-        return cls(found.voxels(), size, origin, notes, (), read_record_beside(place), found.labels)
+        return cls(
+            found.voxels(), size, origin, notes, (), record if found is stored else turned_record(record), found.labels
+        )
 
     @property
     def data(self) -> NDArray[Any]:

@@ -20,11 +20,16 @@ from cryolithe.settings import ReconstructSettings, idle_notes, refuse_idle, res
 from cryolithe.work.watcher import Watcher
 
 # Of volumes; a folder has none of them.
+_OTHER_LISTS = (".yaml", ".yml", ".json", ".toml", ".tsv")
 _ENDINGS = (".mrc", ".rec", ".map", ".mrcs", ".zarr", ".tif", ".tiff")
 
 
 class After(Protocol):
     """What is done to a volume when it is made; it must be possible to send it to another process."""
+
+    def check(self, settings: ReconstructSettings) -> None:
+        """Refuse settings of a reconstruction to whose volume it could not be done then; SettingsError."""
+        ...
 
     def is_done(self, volume: Path, overwrite: bool) -> bool:
         """Whether it has been done to this very volume; OutputError if something else is in the way."""
@@ -128,8 +133,17 @@ class Session:
 
 
 def is_session(path: Path, reading: Reading) -> bool:
-    """Whether a path names many series: a folder, a list (.csv) or a star file that is not that of one series."""
+    """Whether a path names many series: a folder, a list (.csv) or a star file that is not that of one series.
+
+    Raises:
+        InputError: for a text that may be meant as a list, but is of a kind that is none here.
+    """
     ending = path.suffix.lower()
+    if ending in _OTHER_LISTS and path.is_file():
+        raise InputError(
+            f"{path} is neither a stack nor a list of series: a list is a CSV file (.csv) with the columns tilts and "
+            "angles, or RELION's .star; settings go with --config"
+        )
     return path.is_dir() or ending == ".csv" or (ending == ".star" and is_tomogram_table(path, reading))
 
 
@@ -160,6 +174,9 @@ def find_tasks(
         tasks.append(_task(entry, session, settings))
     acting = acting_besides(session)
     runs = [task.job.settings for task in tasks]
+    if session.after is not None:
+        for settings in runs:
+            session.after.check(settings)
     refuse_idle(flags, runs, acting)
     notes += idle_notes(file, file_name, flags, runs, acting)
     for entry, settings in zip(entries, runs, strict=True):
@@ -226,24 +243,29 @@ def _task(entry: SeriesEntry, session: Session, settings: ReconstructSettings) -
 
 def _refuse_collisions(tasks: list[Task], entries: tuple[SeriesEntry, ...], source: Path) -> None:
     """Raise OutputError where a file would be written twice, or an input of any series would be replaced."""
-    inputs: dict[Path, int] = {}
+    listed = source.suffix.lower() == ".csv"
+    lines = not source.is_dir()
+    remedy = "in a column 'output'" if listed else "in the column 'output' of a list (.csv), or name the stacks apart"
+    inputs: dict[Path, SeriesEntry] = {}
     for task, entry in zip(tasks, entries, strict=True):
         for path in task.inputs:
-            inputs.setdefault(_key(path), entry.line)
-    writers: dict[Path, int] = {}
+            inputs.setdefault(_key(path), entry)
+    writers: dict[Path, SeriesEntry] = {}
     for task, entry in zip(tasks, entries, strict=True):
         for path in task.job.written:
             key = _key(path)
             if key in writers:
-                raise OutputError(
-                    f"{source}: lines {writers[key]} and {entry.line} would both write {path}; "
-                    "give each its own name in a column 'output'"
+                both = (
+                    f"lines {writers[key].line} and {entry.line}"
+                    if lines
+                    else f"{writers[key].tilts} and {entry.tilts}"
                 )
-            writers[key] = entry.line
+                raise OutputError(f"{source}: {both} would both write {path}; give each its own name {remedy}")
+            writers[key] = entry
             if key in inputs:
+                one, other = (f"line {e.line}" if lines else f"{e.tilts}" for e in (entry, inputs[key]))
                 raise OutputError(
-                    f"{source}: line {entry.line} would write {path}, an input of line {inputs[key]}; "
-                    "give it another name in a column 'output'"
+                    f"{source}: {one} would write {path}, an input of {other}; give it another name {remedy}"
                 )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import CryoLitheError
 from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.axes import stored_axes, turned
 from cryolithe.formats.ome_zarr_reader import open_ome_zarr
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
@@ -51,11 +52,13 @@ def volume_layer(found: VolumeFile, visible: bool = True, record: dict[str, Any]
         record: of the volume to which it belongs; None to read that beside the file.
     """
     record = read_record_beside(found.path) if record is None else record
-    voxels = _upright(_lazy(found), record)
+    kind = next((kind for kind in MAPS if found.path.stem.endswith(f"_{kind}")), None)
+    # Maps are told by the record of their volume, whose extremes are not theirs.
+    axes = found.axes if kind is None else stored_axes(record, found.shape)
+    voxels = turned(np.asarray(_lazy(found))) if axes == "yzx" else _lazy(found)
     size = found.voxel_size_angstrom
     sections = [np.asarray(voxels[z]) for z in middle_sections((voxels.shape[0], voxels.shape[1], voxels.shape[2]))]
     limits, colours = shown_greys(sections)
-    kind = next((kind for kind in MAPS if found.path.stem.endswith(f"_{kind}")), None)
     if kind is not None:
         limits, colours = MAP_RANGES[kind], _colours(MAPS[kind])
     meta = {
@@ -157,14 +160,6 @@ def _beside(found: VolumeFile) -> list[LayerData]:
             # Maps have no record of their own, and are turned as the volume is.
             layers.append(volume_layer(other, visible=False, record=record if addition in maps else None))
     return layers
-
-
-def _upright(voxels: Any, record: dict[str, Any]) -> Any:
-    """Voxels that the record says were written for trimvol -rx, turned to ``(z, y, x)``."""
-    geometry = record.get("geometry")
-    if isinstance(geometry, dict) and geometry.get("axis_order") == "yzx":
-        return np.asarray(voxels).transpose(1, 0, 2)[::-1]
-    return voxels
 
 
 def _lazy(found: VolumeFile) -> Any:

@@ -13,7 +13,7 @@ from cryolithe.formats.files import MRC_VOLUME_ENDINGS
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.series_names import matching_name, possible_names
 from cryolithe.formats.star import read_positions
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file
+from cryolithe.formats.volume_file import VolumeFile, open_volume_file, upright
 from cryolithe.viewer.images import LayerData, layer_place
 
 _SIZE_ANGSTROM = 200.0
@@ -34,7 +34,7 @@ def particle_layer(path: Path, volumes: tuple[Path, ...] = ()) -> LayerData:
     why: CryoLitheError | None = None
     for candidate in (*volumes, *volumes_beside(path)):
         try:
-            found = open_volume_file(candidate)
+            found = upright(open_volume_file(candidate))
             if found.told.content == "stack":
                 continue
             return _points(path, found)
