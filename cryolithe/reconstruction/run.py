@@ -110,7 +110,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
 def _tell(run: ResolvedJob, plan: dict[str, Any], watcher: Watcher) -> None:
     """What was found in the files, what is assumed, and what the run will take."""
     for note in run.series.notes:
-        watcher.note(f"Note on {run.job.tilts.name}: {note}")
+        watcher.note(note if note.startswith("Warning: ") else f"Note on {run.job.tilts.name}: {note}")
     for offer in offers(run.files.named):
         watcher.note(offer)
     watcher.note(geometry_line(run))
