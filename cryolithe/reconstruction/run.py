@@ -64,7 +64,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     run = checked(job)
     check_confidence(run)
     watcher.stage("Checking images", 1)
-    notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), image_workers_of(run))
+    notes = check_images(run.series, run.preparation, str(job.tilts), image_workers_of(run))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
     folder = SlabFolder(job.partial)
     try:
