@@ -120,7 +120,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     prepared = time.monotonic()
     plan = {**plan, **make_slabs(run, held, plan, stack, watcher)}
     watcher.stage("Comparing the volume with its images", 1)
-    checked = self_checked(held.voxels, stack, run.device)
+    checked = self_checked(held.voxels, stack, run)
     for warning in checked.warnings:
         watcher.note(f"Warning: {warning}")
     polarity = planned_polarity(plan)

@@ -84,7 +84,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         if not run.files.unchanged:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
-        check = partial(_self_checked, folder, stack, run.device)
+        check = partial(_self_checked, folder, stack, run)
         finished = finish(run, folder, plan, times, watcher, check)
     except _KeptRunError:
         folder.release()
@@ -340,20 +340,21 @@ def _made_again(run: ResolvedJob, folder: SlabPlace) -> dict[str, Any] | None:
     return {"precision": others[0].precision, "rows": sorted([slab.start, slab.stop] for slab in others)}
 
 
-def _self_checked(folder: SlabFolder, stack: PreparedStack, device: torch.device) -> SelfCheck:
+def _self_checked(folder: SlabFolder, stack: PreparedStack, run: ResolvedJob) -> SelfCheck:
     """Compare the volume so far with its images."""
-    return self_checked(read_mrc(folder.volume).data, stack, device)
+    return self_checked(read_mrc(folder.volume).data, stack, run)
 
 
-def self_checked(volume: NDArray[Any], stack: PreparedStack, device: torch.device) -> SelfCheck:
-    """Compare a volume, shape ``(z, y, x)``, with its images on the device, or on the CPU where memory is short."""
+def self_checked(volume: NDArray[Any], stack: PreparedStack, run: ResolvedJob) -> SelfCheck:
+    """Compare a run's volume, shape ``(z, y, x)``, with its images on the device, or on the CPU if memory is short."""
+    method = run.job.settings.method
     try:
-        return self_check(volume, stack, device)
+        return self_check(volume, stack, run.device, method)
     except (MemoryError, RuntimeError) as error:
-        if device.type == "cpu" or not is_out_of_memory(error):
+        if run.device.type == "cpu" or not is_out_of_memory(error):
             raise
     free_cached_memory()
-    return self_check(volume, stack, torch.device("cpu"))
+    return self_check(volume, stack, torch.device("cpu"), method)
 
 
 def _missing_rows(folder: SlabPlace, height: int, slab: int) -> list[tuple[int, int]]:
