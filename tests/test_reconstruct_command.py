@@ -514,3 +514,10 @@ def test_memory_limits_how_many_images_are_prepared_at_a_time():
     assert image_workers((4096, 4096), 16, 100 * image) == 8
     assert image_workers((4096, 4096), 2, 100 * image) == 2
     assert image_workers((4096, 4096), 16, -5) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_image_alone_is_told_of(count, tmp_path):
+    stack, angles = write_series(tmp_path, noise()[:count], ANGLES[:count])
+    result = made(stack, angles, "--method", "fbp", "--thickness", 8)
+    assert ("Warning: one image alone tells nothing of depth" in result.stderr) == (count == 1)

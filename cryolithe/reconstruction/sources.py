@@ -31,6 +31,8 @@ from cryolithe.reconstruction.assumptions import ALONG_DEG, assumptions, of_deno
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
+_ALONE = "Warning: one image alone tells nothing of depth, it is smeared along its beam; give a tilt series"
+
 
 @dataclass(frozen=True)
 class SourceFiles:
@@ -196,7 +198,7 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
         images,
         geometry,
         alignment.pixel_size_angstrom or told.pixel_size_angstrom,
-        (*told.notes, *left_out),
+        (*told.notes, *left_out, *((_ALONE,) if len(used) == 1 else ())),
         None if used == tuple(range(sections)) else used,
         told.labels,
         told.ctf_corrected,
