@@ -84,7 +84,7 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) 
     found, best = [], (-1.0, torch.empty(0), (0.0, 0, 0.0))
     for number in range(count):
         first = (rows * (2 * number + 1) // count - block) // 2
-        images = _averaged(stack, first, block, factor)[torch.from_numpy(order)]
+        images = averaged(stack, first, block, factor)[torch.from_numpy(order)]
         bands = _bands(images, projectors)
         found.append(bands)
         richest, place = _richest(bands.matter, (planes, block, columns))
@@ -98,7 +98,7 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) 
     return replace(seen, explained_bright=round(bright, 4), explained_dark=round(dark, 4))
 
 
-def _averaged(stack: PreparedStack, first: int, rows: int, factor: int) -> torch.Tensor:
+def averaged(stack: PreparedStack, first: int, rows: int, factor: int) -> torch.Tensor:
     """Rows of all images, averaged over squares of ``factor`` pixels, each image's mean removed, of unit variance."""
     width = stack.geometry.image_shape[1]
     columns = width // factor
