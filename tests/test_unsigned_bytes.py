@@ -1,9 +1,9 @@
 """Unsigned bytes under a header that says signed are known by their histogram, and read as what they are."""
 
-import mrcfile
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from plain_mrc import new_mrc
 from tiny_series import ANGLES, bead_images, made, voxels, write_series
 
 from cryolithe.cli import main
@@ -68,6 +68,6 @@ def test_signed_bytes_stay_signed(case, tmp_path):
     }[case]
     signed = np.clip(values, -128, 127).round().astype("i1")
     assert not wraps(signed)
-    with mrcfile.new(tmp_path / "v.mrc", signed):
-        pass
+    with new_mrc(tmp_path / "v.mrc") as file:
+        file.set_data(signed)
     assert read_mrc(tmp_path / "v.mrc").data.dtype == np.int8
