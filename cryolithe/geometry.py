@@ -31,6 +31,8 @@ from numpy.typing import ArrayLike, NDArray
 from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import GeometryError
 
+FEW_IMAGES = 5  # so few may well lie close together
+
 
 def centre_px(size_px: int) -> float:
     """Coordinate of the middle of an axis of ``size_px`` pixels: ``(N - 1) / 2``."""
@@ -82,7 +84,8 @@ class TiltGeometry:
 
     Raises:
         GeometryError: if there is no angle, an angle is not finite or outside ±90°, all angles are equal
-            (for more than one image), or an image size is not positive.
+            (for more than one image), all are within ±π/2° (for more than 5 images), which hints at radians, or an
+            image size is not positive.
 
     >>> TiltGeometry((-60.0, 0.0, 60.0), (100, 128)).centre
     (49.5, 63.5)
@@ -176,4 +179,10 @@ def check_angles_deg(angles_deg: tuple[float, ...]) -> None:
         raise GeometryError(
             f"all {angles.size} tilt angles are {angles[0]:g}°: a tilt series needs different angles; "
             "check that the first column of the angle file holds them"
+        )
+    reach = float(np.abs(angles).max())
+    if angles.size > FEW_IMAGES and reach < np.pi / 2:
+        raise GeometryError(
+            f"all {angles.size} angles are within ±{reach:.3g}°, too little for a tilt series; "
+            "give degrees (not radians), and angles rather than transforms (.xf)"
         )

@@ -13,7 +13,7 @@ from tiny_series import made, run, voxels, write_model
 
 from cryolithe.borders import find_border, without_border
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.preparation import check_images, stack_statistics
+from cryolithe.reconstruction.preparation import Preparation, check_images, stack_statistics
 from cryolithe.tilts import TiltSeries
 
 LARGE = (150, 180)
@@ -291,5 +291,5 @@ def test_statistics_of_a_stack_leave_borders_out():
     mean, spread = stack_statistics(series)
     assert mean == pytest.approx(clean.mean(), abs=1)
     assert spread == pytest.approx(clean.std(), rel=0.2)
-    assert "31 of 31" in check_images(series, False, "ts.mrc")[0]
-    assert check_images(TiltSeries(clean, series.geometry), False, "ts.mrc") == ()
+    assert "31 of 31" in check_images(series, Preparation(), "ts.mrc")[0]
+    assert check_images(TiltSeries(clean, series.geometry), Preparation(), "ts.mrc") == ()

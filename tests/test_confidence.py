@@ -73,6 +73,20 @@ def bytes_of(output):
 # Files
 
 
+def test_volumes_that_are_all_but_planes_have_no_confidence(place):
+    thin = ("--thickness", 7, "-o", place.folder / "thin.mrc")
+    words = [word for word in place.words if word not in ("--thickness", SHAPE[0])]
+    refused(place.folder, (*words, *thin, "--confidence"), "at least 8 voxels along z, this one has 7")
+
+
+def test_a_correlation_that_images_do_not_hold_is_explained(place, monkeypatch):
+    explained = "not held by the images (where noise, or matter above and below, hides it from them"
+    assert explained not in place.printed.output
+    monkeypatch.setattr(ensemble, "PUZZLING_SHARE", -1.0)
+    monkeypatch.setattr(ensemble, "PUZZLING_CORRELATION", -1.0)
+    assert explained in made(*place.words, "--confidence", "-o", place.folder / "puzzling.mrc").output
+
+
 @pytest.mark.slow
 def test_the_maps_are_named_with_what_their_means_say(place):
     last = place.printed.stdout.splitlines()[-1]

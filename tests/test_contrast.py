@@ -13,6 +13,7 @@ import torch
 from shared_data import SHARED, needs_shared
 from tiny_series import SlabSpy, made, noise, run, voxels, write_model, write_series
 
+import cryolithe
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
@@ -459,3 +460,19 @@ def test_a_setting_beats_all(setting):
     settled = settle(setting, ("CryoLithe, dense bright",), SURE)
     assert (settled.contrast, settled.source) == (setting, "setting")
     assert bool(settled.warnings) == (setting == "dark")
+
+
+def test_few_images_have_no_absurd_skewness():
+    """Halves of a few tilts have next to nothing in common, by which nothing can be divided."""
+    for seed in range(12):
+        images = np.random.default_rng(seed).standard_normal((5, 40, 48)).astype(np.float32)
+        assert abs(_asymmetry(images, np.linspace(-50, 50, 5), 16)) < 1
+    series = cryolithe.simulate(seed=3, snr_db=0, shape=(32, 64, 64))
+    for step in (8, 10):
+        assert -2 < _asymmetry(series.tilts[::step], series.angles_deg[::step], 32) < -0.1
+
+
+def _asymmetry(images, angles, depth):
+    geometry = TiltGeometry(tuple(map(float, angles)), images.shape[1:])
+    stack = prepare_stack(TiltSeries(images, geometry), Preparation(), None)
+    return measure_evidence(stack, depth, None).asymmetry

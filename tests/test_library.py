@@ -19,7 +19,9 @@ from tiny_series import ANGLES, SHAPE, bead_images, made, noise, refused, tree, 
 
 import cryolithe
 from cryolithe.cli import main
+from cryolithe.errors import GeometryError
 from cryolithe.formats.alignments import alignment_files
+from cryolithe.geometry import TiltGeometry
 from cryolithe.library.reconstructing import _OF_METHODS, _OF_NETWORKS, OF_FILES, Settings
 from cryolithe.settings import ReconstructSettings
 
@@ -512,3 +514,11 @@ def test_every_public_name_is_there_and_explained():
         assert name == "__version__" or found.__doc__, name
     with pytest.raises(AttributeError, match="reconstuct"):
         cryolithe.reconstuct  # noqa: B018
+
+
+def test_radians_are_refused_as_by_the_command():
+    angles = np.deg2rad(np.linspace(-60, 60, 11))
+    images = np.random.default_rng(0).standard_normal((11, 16, 24)).astype(np.float32)
+    with pytest.raises(GeometryError, match="give degrees"):
+        cryolithe.fbp(images, angles, 5, thickness=8)
+    assert TiltGeometry((-1, -0.5, 0, 0.5, 1), (16, 24)).tilts == 5  # so few may well lie close together

@@ -493,7 +493,7 @@ def test_images_may_be_prepared_several_at_a_time(how, tmp_path):
         stack = prepare_stack(series, settings, tmp_path / "stack", lambda done=done: done.append(1), workers)
         assert len(done) == len(ANGLES)
         found.append((stack.sigma, stack.clip_level, stack.pixels.read_bytes()))
-        check_images(series, False, workers)
+        check_images(series, Preparation(), workers)
     assert all(one == found[0] for one in found)
     whole = stack.read_rows(0, stack.geometry.image_shape[0])
     np.testing.assert_array_equal(stack.read_rows(-3, 9)[:, 3:], whole[:, :6])
@@ -506,7 +506,7 @@ def test_the_first_bad_image_is_named_however_many_are_looked_at(tmp_path):
     series = TiltSeries(images, TiltGeometry(tuple(map(float, ANGLES)), SHAPE), 5.0)
     for workers in (1, 4):
         with pytest.raises(InputError, match="tilt 5 holds no finite pixel"):
-            check_images(series, True, workers)
+            check_images(series, Preparation(fix_nonfinite=True), workers)
 
 
 def test_memory_limits_how_many_images_are_prepared_at_a_time():
@@ -514,3 +514,10 @@ def test_memory_limits_how_many_images_are_prepared_at_a_time():
     assert image_workers((4096, 4096), 16, 100 * image) == 8
     assert image_workers((4096, 4096), 2, 100 * image) == 2
     assert image_workers((4096, 4096), 16, -5) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_image_alone_is_told_of(count, tmp_path):
+    stack, angles = write_series(tmp_path, noise()[:count], ANGLES[:count])
+    result = made(stack, angles, "--method", "fbp", "--thickness", 8)
+    assert ("Warning: one image alone tells nothing of depth" in result.stderr) == (count == 1)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from projects import BEADS, VOLUME, bead_places, make_project, write_aretomo
 from shared_data import SHARED, needs_shared
-from tiny_series import SHAPE, bead_images, made, run, voxels, write_series
+from tiny_series import ANGLES, SHAPE, bead_images, made, run, voxels, write_series
 
 from cryolithe.errors import InputError
 from cryolithe.formats import write_stack
+from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import read_tomogram_star, write_tomogram_star
 from cryolithe.hashing import file_sha256
@@ -485,6 +486,33 @@ def test_watching_says_what_it_waits_for_and_when_it_ends(tmp_path, monkeypatch)
     outcome = "2 done, 1 failed, 1 not complete"
     assert lines[6].startswith(f"Watching ended, for nothing has come for 3 min: {outcome}; summary: ")
     assert len(lines) == 7
+
+
+def test_watching_waits_for_the_files_of_defocus_and_dose(tmp_path, monkeypatch):
+    write_series(tmp_path, name="ts_ali")
+    images = [MdocImage(float(angle), 3.0, 3.0 * n, -3.0, n) for n, angle in enumerate(ANGLES)]
+
+    def rounds(*_):
+        for number in range(6):
+            if number == 2:
+                rows = "# Columns: #1 micrograph number; #2 - defocus 1 [A]; #3; #4; #5; #6; #7; dfHand\n"
+                rows += "".join(f"{n} 30000 29000 10 0 0.1 8 1\n" for n in range(1, len(ANGLES) + 1))
+                (tmp_path / "ts_ali_CTF.txt").write_text(rows)
+            if number == 4:
+                write_mdoc(tmp_path / "ts_ali.mrc.mdoc", "ts_ali.mrc", images, 5.0, SHAPE, 300)
+            yield number
+
+    monkeypatch.setattr("cryolithe.cli.session.rounds", rounds)
+    result = made(tmp_path, *FBP, "--ctf", "flip", "--dose-weight", "--watch", "--settle", 0, "--idle", 1)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Waiting")]
+    assert lines == [
+        "Waiting for 1 series: ts (no file tells its defocus, which --ctf flip needs)",
+        "Waiting for 1 series: ts (no file tells its doses, which --dose-weight needs)",
+        "Waiting for new series",
+    ]
+    assert table(tmp_path)["ts"]["status"] == "done"
+    record = json.loads((tmp_path / "ts_ali_rec.json").read_text())
+    assert {"ctf", "dose"} <= record["inputs"].keys()
 
 
 def test_watching_a_folder_names_stacks_without_angles(tmp_path):

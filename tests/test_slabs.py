@@ -407,7 +407,7 @@ def test_a_self_check_that_a_gpu_has_no_memory_for_is_made_on_the_cpu(monkeypatc
 
     asked, volume = [], np.zeros((2, 2, 2))
 
-    def check(volume, stack, device):
+    def check(volume, stack, device, method):
         asked.append(device.type)
         if device.type == "cuda":
             raise error
@@ -416,9 +416,11 @@ def test_a_self_check_that_a_gpu_has_no_memory_for_is_made_on_the_cpu(monkeypatc
     monkeypatch.setattr(module, "self_check", check)
     monkeypatch.setattr(module, "read_mrc", lambda path: SimpleNamespace(data=volume))
     folder = SimpleNamespace(volume="v.mrc")
+    job = SimpleNamespace(settings=SimpleNamespace(method="fbp"))
+    on_gpu = SimpleNamespace(device=torch.device("cuda", 0), job=job)
     error = torch.OutOfMemoryError("CUDA out of memory")
-    assert module._self_checked(folder, None, torch.device("cuda", 0)) == "checked"
+    assert module._self_checked(folder, None, on_gpu) == "checked"
     assert asked == ["cuda", "cpu"]
     error = RuntimeError("another")
     with pytest.raises(RuntimeError, match="another"):
-        module._self_checked(folder, None, torch.device("cuda", 0))
+        module._self_checked(folder, None, on_gpu)

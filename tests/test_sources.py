@@ -72,7 +72,7 @@ def mdoc(project):
     path = project.folder / "ts.mrc.mdoc"
     images = (f"[ZValue = {n}]\nTiltAngle = {angle}\n" for n, angle in enumerate(ANGLES))
     path.write_text("\n".join(["ImageFile = other.mrc", "[T = Tilt axis angle = 84.0]", *images]))
-    return [path], {"ts.mrc.mdoc"}
+    return [path], {"ts.mrc.mdoc", "ts.tlt"}  # which it is compared with
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
     Raises:
         InputError: if images cannot be used, or there are too few.
     """
-    checked = [check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts)) for run in runs]
+    checked = [check_images(run.series, run.preparation, str(run.job.tilts)) for run in runs]
     for note in dict.fromkeys(note for notes in checked for note in notes):
         watcher.note(f"Note on {name}: {note}")
     stacks = []

@@ -43,7 +43,7 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
     if dry_run:
         run = checked(job)
         for note in run.series.notes:
-            say(f"Note on {job.tilts.name}: {note}", err=True)
+            say(note if note.startswith("Warning: ") else f"Note on {job.tilts.name}: {note}", err=True)
         line, table = plan_run(run, age_seconds())
         say(f"{job.output}: {line}\n{table}")
         return

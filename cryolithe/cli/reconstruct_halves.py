@@ -89,7 +89,7 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
 
     runs = [resolve(job_of((stack, given.angles), None, settings, given.reading)) for stack in given.stacks]
     for run in runs:  # both are looked at before the first is worked on for long
-        check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts))
+        check_images(run.series, run.preparation, str(run.job.tilts))
     pair.check_stacks(given.stacks, given.tilts, settings.pixel_size)
     evidence: Evidence | None = None
     hand = hand_of_parts(runs)

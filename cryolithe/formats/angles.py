@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +11,9 @@ from cryolithe.formats.files import PathLike, file_beside, printable, read_text,
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import possible_names
-from cryolithe.geometry import check_angles_deg
+from cryolithe.geometry import FEW_IMAGES, check_angles_deg
 
 LIMIT_BYTES = 1_000_000
-FEW_IMAGES = 5  # so few may well lie close together
 FEWEST_COUNTED = 3  # fewer numbers in a row are no counting
 # Angles of a stack's images in its order. A series' .mdoc without the stack's full name may be that of its frames.
 _BESIDE = (".rawtlt", ".tlt", "_TLT.txt")
@@ -86,11 +84,6 @@ def _read_lines(path: Path) -> tuple[float, ...]:
         check_angles_deg(tuple(angles))
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
-    if len(angles) > FEW_IMAGES and max(map(abs, angles)) < math.pi / 2:
-        raise InputError(
-            f"{path}: all {len(angles)} angles are within ±{max(map(abs, angles)):.3g}°, too little for a tilt series; "
-            "give degrees (not radians), and angles rather than transforms (.xf)"
-        )
     return tuple(angles)
 
 

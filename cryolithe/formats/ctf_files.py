@@ -64,11 +64,7 @@ def ctf_file_of(tilts: Path, alignment: Mapping[str, Path], reading: Reading) ->
                 return alignment[option]
         except InputError as error:
             unreadable = error
-    found: list[Path] = []
-    for base, ending in itertools.product(possible_names(tilts.name), BESIDE):
-        path = file_beside(tilts, base, ending)
-        if path and not any(path.samefile(other) for other in found):
-            found.append(path)
+    found = _beside(tilts)
     if len(found) == 1:
         return found[0]
     if found:
@@ -82,6 +78,27 @@ def ctf_file_of(tilts: Path, alignment: Mapping[str, Path], reading: Reading) ->
         f"the defocus of {tilts.name} is not known: expected --ctf-file (CTFFIND, AreTomo3's _CTF.txt, IMOD's "
         ".defocus, RELION's .star, Warp's .xml), one of these beside the stack, or --star or --warp with a defocus"
     )
+
+
+def tells_defocus(tilts: Path, alignment: Mapping[str, Path], reading: Reading) -> bool:
+    """Whether `ctf_file_of` has a file to look into, readable or not."""
+    for path in (alignment[option] for option in OF_ALIGNMENTS if option in alignment):
+        try:
+            if _of_table(path, tilts.name, reading) is not None:
+                return True
+        except InputError:
+            return True
+    return bool(_beside(tilts))
+
+
+def _beside(tilts: Path) -> list[Path]:
+    """Files beside a stack whose names say that they tell its defocus."""
+    found: list[Path] = []
+    for base, ending in itertools.product(possible_names(tilts.name), BESIDE):
+        path = file_beside(tilts, base, ending)
+        if path and not any(path.samefile(other) for other in found):
+            found.append(path)
+    return found
 
 
 def _of_table(path: Path, name: str, reading: Reading) -> Told | None:

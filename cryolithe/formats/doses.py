@@ -131,6 +131,12 @@ def doses_beside(tilts: Path, named: Iterable[Path | None], reading: Reading) ->
     return next((path for path, told in beside if told.doses or told.dose_problem), None)
 
 
+def tells_doses(tilts: Path, named: Sequence[Path | None], reading: Reading) -> bool:
+    """Whether a file that is named, or an .mdoc beside a stack, tells doses, readable or not."""
+    told = (exposures_in_passing(path, tilts.name, reading) for path in named if path is not None)
+    return any(one.doses or one.dose_problem for one in told) or doses_beside(tilts, named, reading) is not None
+
+
 def exposures_in_passing(path: Path, tilts_name: str, reading: Reading) -> Exposures:
     """What a file tells that was not asked about doses: nothing, where it is of another kind."""
     try:

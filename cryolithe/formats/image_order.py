@@ -1,8 +1,8 @@
-"""Whether the rows of a table stand in the order of a stack's images, told by angles that are known of the images."""
+"""Whether tables and ANGLES stand in the order of a stack's images, told by angles that are known of the images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +13,10 @@ from cryolithe.formats.angles import angles_beside, read_angles_deg
 
 # Rows of images that are closer than this cannot be told apart by their angles.
 LEAST_STEP_DEG = 0.4
+# Refined angles differ from nominal ones by a degree, and all of them by the tilt of a lamella. Two images further
+# apart than this do not change places by that, and a range does not grow by so much.
+SURE_STEP_DEG, RANGE_DEG = 1.5, 10.0
+FEWEST_COUNTED = 5  # fewer whole numbers in a row may well be angles
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,97 @@ def angles_of(named: Named, sections: int) -> tuple[float, ...]:
     return angles
 
 
+def doubts(named: Named, sections: int) -> tuple[str, ...]:
+    """Warnings where files beside a stack contradict its ANGLES, which are taken for all that.
+
+    Args:
+        named: the stack, and its angle file if one was given.
+        sections: images of the stack.
+
+    Raises:
+        InputError: if ANGLES only count the images, and another file tells their angles.
+    """
+    given = named.angles
+    angles_deg = next((found for _, found in _readable([given] if given else [], named, sections)), None)
+    if given is None or angles_deg is None:
+        return ()
+    counting = _counting(angles_deg)
+    beside = [path for path in angles_beside(named.tilts) if not _is_same(path, given)]
+    others = list(_readable(beside, named, sections))
+    for path, found in others:
+        if counting and max(abs(a - b) for a, b in zip(angles_deg, found, strict=True)) > RANGE_DEG:
+            raise InputError(
+                f"{given} holds {counting}, which counts the images and tells no angles: {path.name} beside "
+                f"{named.tilts.name} tells {_span(found)}; give that file, or one with the angles in its first column"
+            )
+        against = _contradiction(angles_deg, found)
+        if against:
+            return (
+                f"Warning: {given.name} and {path.name} contradict each other: {against}; {given.name} "
+                f"is taken, and the volume is wrong if it is not that of {named.tilts.name}",
+            )
+    if not counting or others:
+        return ()
+    return (
+        f"Warning: {given.name} holds {counting}, one for each image: these are taken for tilt angles, but they "
+        "may be the numbers of the images; if so, give a file with the angles in its first column",
+    )
+
+
+def _counting(angles_deg: Sequence[float]) -> str:
+    """The numbers, in short, if they count the images; else an empty string."""
+    count = len(angles_deg)
+    for start in (0, 1):
+        if count >= FEWEST_COUNTED and list(angles_deg) == list(range(start, start + count)):
+            return f"{start}, {start + 1}, ... {start + count - 1}"
+    return ""
+
+
+def _contradiction(angles_deg: Sequence[float], others_deg: Sequence[float]) -> str:
+    """What tells that two files cannot both hold the angles of a series, or an empty string."""
+    spans = f"{_span(angles_deg)} and {_span(others_deg)}"
+    extents = [max(angles) - min(angles) for angles in (angles_deg, others_deg)]
+    if abs(extents[0] - extents[1]) > RANGE_DEG:
+        return f"they tell {spans}"
+    # In each order of one file, the angles of the other must not fall clearly below those before.
+    ordered = sorted(range(len(others_deg)), key=others_deg.__getitem__)
+    for place, first in enumerate(ordered):
+        for second in ordered[place + 1 :]:
+            apart = others_deg[second] - others_deg[first], angles_deg[first] - angles_deg[second]
+            if min(apart) > SURE_STEP_DEG:
+                if all(abs(a + b) < RANGE_DEG / 2 for a, b in zip(angles_deg, others_deg, strict=True)):
+                    return "their angles have opposite signs, which mirrors the volume along z"
+                one = min(first, second)
+                return (
+                    f"their angles are in another order (image {one + 1}: {angles_deg[one]:g}° and "
+                    f"{others_deg[one]:g}°, image {max(first, second) + 1}: {angles_deg[max(first, second)]:g}° and "
+                    f"{others_deg[max(first, second)]:g}°)"
+                )
+    return ""
+
+
+def _span(angles_deg: Sequence[float]) -> str:
+    return f"{min(angles_deg):g}° to {max(angles_deg):g}°"
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
+
+
+def _readable(paths: Sequence[Path], named: Named, sections: int) -> Iterator[tuple[Path, tuple[float, ...]]]:
+    """Files that hold an angle for each image, and these; what cannot be read is told where it is asked for."""
+    for path in paths:
+        try:
+            found = read_angles_deg(path, named.reading)
+        except InputError:
+            continue
+        if len(found) == sections:
+            yield path, found
+
+
 def image_order(named: Named, sections: int) -> ImageOrder:
     """What is known of the order of the images: from ANGLES, else from the first file of angles beside the stack.
 
@@ -93,11 +188,6 @@ def image_order(named: Named, sections: int) -> ImageOrder:
     """
     if named.angles is not None:
         return ImageOrder(angles_of(named, sections), named.angles.name, True)
-    for path in angles_beside(named.tilts):
-        try:
-            found = read_angles_deg(path, named.reading)
-        except InputError:  # nobody asked for this file
-            continue
-        if len(found) == sections:
-            return ImageOrder(found, path.name)
+    for path, found in _readable(angles_beside(named.tilts), named, sections):
+        return ImageOrder(found, path.name)
     return ImageOrder()

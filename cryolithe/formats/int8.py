@@ -1,4 +1,4 @@
-"""Volumes as 8-bit values: how densities become them, and how a header and a record tell of it."""
+"""8-bit values: how densities become them, how a header and a record tell of it, and unsigned ones taken for signed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from cryolithe.formats.mrc_header import VolumeStatistics
 
 # Standard deviations about the mean that 8-bit values span at most; gold beyond that is cut off.
 SIGMAS = 10.0
+# Values so near to either end, and to 0, are compared: the ends hold so much each, about 0 is so little of that.
+_ENDS, _MIDDLE = 32, 16
+_LEAST_AT_END, _MOST_OF_ENDS = 0.02, 0.1
+# Where a value is cut off, its last step holds more than so many times what the next ones do.
+_CUT_OFF = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,27 @@ class Int8Scale:
     def record(self) -> dict[str, Any]:
         """The entry of a record."""
         return {"scaling": {"density": "offset + step * value", "offset": self.offset, "step": self.step}}
+
+
+def wraps(values: NDArray[Any]) -> bool:
+    """Whether signed 8-bit sections, shape ``(z, y, x)``, can only be unsigned ones.
+
+    Grey values about 128 become both ends of -128 to 127, and hardly any is left about 0, where the tails of their
+    histogram lie. It falls away on one side at least of where the ends meet, and shows nothing that was cut off there:
+    else dark gold on bright ice, or the like, may fill both ends.
+    """
+    sections = values[[0, len(values) // 2, len(values) - 1]]
+    counts = np.bincount(sections.view("u1").ravel(), minlength=256) / sections.size  # 128 stands for -128
+    ends = counts[128 - _ENDS : 128][::-1], counts[128 : 128 + _ENDS]
+    middle = counts[:_MIDDLE].sum() + counts[256 - _MIDDLE :].sum()
+    least, most = sorted(float(end.sum()) for end in ends)
+    if least < _LEAST_AT_END or middle > _MOST_OF_ENDS * (least + most):
+        return False
+    if any(end[0] > _CUT_OFF * end[1:5].mean() for end in ends):
+        return False
+    lesser = min(ends, key=lambda end: float(end.sum()))
+    near, next_to_it, far = lesser[: _ENDS // 4], lesser[_ENDS // 4 : _ENDS // 2], lesser[_ENDS // 2 :]
+    return bool(near.mean() > 0.9 * next_to_it.mean() and next_to_it.mean() > 0.9 * far.mean())
 
 
 def int8_scale(statistics: VolumeStatistics) -> Int8Scale:

@@ -11,7 +11,7 @@ import gzip
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.files import PathLike, input_size_bytes, printable, unreadable
+from cryolithe.formats.int8 import wraps
 from cryolithe.formats.mrc_header import (
     HEADER_BYTES,
     MODES,
@@ -47,6 +48,10 @@ __all__ = [
 
 # Images compress to a tenth at best, labels to a hundredth; what expands further may be made to fill the memory.
 MOST_EXPANSION, ALWAYS_EXPANDED_BYTES = 500, 100_000_000
+_WRAPPED = (
+    "bytes read as unsigned, though MRC2014 has them signed: as such they fill both ends of -128 to 127 and are "
+    "missing about 0, as no image does"
+)
 _ORDER_NAMES = {"<": "little-endian", ">": "big-endian"}
 
 
@@ -126,9 +131,13 @@ def read_mrc(path: PathLike) -> MrcArray:
     else:
         data = np.frombuffer(content, stored, count=math.prod(shape), offset=header.data_offset).reshape(shape)
         data.flags.writeable = False
+    wrapped = header.mode == 0 and not header.imod_stamp and wraps(data)
+    if wrapped:
+        data = data.view("u1")
     if sorted(header.axes) == [1, 2, 3]:
         data = data.transpose([header.axes.index(axis) for axis in (3, 2, 1)])
-    return _describe(header, data, size)
+    described = _describe(header, data, size)
+    return replace(described, notes=(*described.notes, _WRAPPED)) if wrapped else described
 
 
 def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:

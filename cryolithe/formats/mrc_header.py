@@ -91,6 +91,11 @@ class Header:
         return self.data_offset + math.prod(self.shape) * np.dtype(MODES.get(self.mode, "i1")).itemsize
 
     @property
+    def imod_stamp(self) -> bool:
+        """Whether IMOD wrote it, which says whether its bytes are signed."""
+        return bool(np.frombuffer(self.raw, f"{self.order}i4", count=1, offset=152)[0] == IMOD_STAMP)
+
+    @property
     def unsigned_bytes(self) -> bool:
         """Whether IMOD wrote mode 0 before MRC2014 made it signed."""
         stamp, flags = np.frombuffer(self.raw, f"{self.order}i4", count=2, offset=152)

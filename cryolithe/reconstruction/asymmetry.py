@@ -38,11 +38,21 @@ FEWEST_TILTS, FEWEST_PX = 4, 24
 FEWEST_TRIAL_TILTS = 16
 # Sizes of matter, as the finer sigma of a difference of Gaussians, each twice the one before.
 OCTAVES = 3
+# What the halves have in common must be more than so many times chance, for anything to be divided by it.
+SURE_DEVIATIONS = 3.0
 # Block that a network is tried on, (z, y, x).
 TRIAL_SHAPE = (64, 16, 96)
 # Band of the projections that are compared, as sigmas in pixels.
 COMPARED_PX = (1.5, 8.0)
 _READ_ROWS = 4
+
+
+class _Chance(NamedTuple):
+    """Standard deviations, as shares of the power: of the mean product of two Gaussian fields that have nothing to do
+    with each other, and of the third moment of one."""
+
+    common: float
+    third: float
 
 
 class _Bands(NamedTuple):
@@ -74,7 +84,7 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) 
     found, best = [], (-1.0, torch.empty(0), (0.0, 0, 0.0))
     for number in range(count):
         first = (rows * (2 * number + 1) // count - block) // 2
-        images = _averaged(stack, first, block, factor)[torch.from_numpy(order)]
+        images = averaged(stack, first, block, factor)[torch.from_numpy(order)]
         bands = _bands(images, projectors)
         found.append(bands)
         richest, place = _richest(bands.matter, (planes, block, columns))
@@ -88,7 +98,7 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) 
     return replace(seen, explained_bright=round(bright, 4), explained_dark=round(dark, 4))
 
 
-def _averaged(stack: PreparedStack, first: int, rows: int, factor: int) -> torch.Tensor:
+def averaged(stack: PreparedStack, first: int, rows: int, factor: int) -> torch.Tensor:
     """Rows of all images, averaged over squares of ``factor`` pixels, each image's mean removed, of unit variance."""
     width = stack.geometry.image_shape[1]
     columns = width // factor
@@ -109,7 +119,7 @@ def _bands(images: torch.Tensor, projectors: list[Projector]) -> _Bands:
     halves = [fbp(projector, images[half::2], "hamming") for half, projector in enumerate(projectors)]
     spectra = [torch.fft.rfftn(volume - volume.mean()) for volume in halves]
     moments, matter = [], torch.zeros((1, 1, 1))
-    for octave, (one, two, share) in enumerate(_octaves(spectra, tuple(halves[0].shape))):
+    for octave, (one, two, chance) in enumerate(_octaves(spectra, tuple(halves[0].shape))):
         mean = (one + two) / 2
         power = float(mean.square().mean(dtype=torch.float64))
         common = float((one * two).mean(dtype=torch.float64))
@@ -118,8 +128,12 @@ def _bands(images: torch.Tensor, projectors: list[Projector]) -> _Bands:
         if common <= 0 or power <= 0:
             continue
         third = float((one * two * mean).mean(dtype=torch.float64))
-        # Of what the halves have in common: noise makes it less sure, not smaller.
-        moments.append((common / power, third / common**1.5, third / power**1.5 / share))
+        own = float(one.square().mean(dtype=torch.float64)) * float(two.square().mean(dtype=torch.float64))
+        # Of what the halves have in common: noise makes it less sure, not smaller. Where that may be chance, any number
+        # would come of it: then of all their power, which is too small a number rather than too large a one.
+        sure = common > SURE_DEVIATIONS * chance.common * math.sqrt(own)
+        of = common if sure else power
+        moments.append((common / power, third / of**1.5, third / power**1.5 / chance.third))
     if not moments:
         return _Bands(0.0, 0.0, matter)
     signal, asymmetries, deviations = (np.array(column) for column in zip(*moments, strict=True))
@@ -131,8 +145,10 @@ def _bands(images: torch.Tensor, projectors: list[Projector]) -> _Bands:
     )
 
 
-def _octaves(spectra: list[torch.Tensor], shape: tuple[int, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
-    """Both halves within each band, borders cut off, and the deviation of a Gaussian field's third moment.
+def _octaves(
+    spectra: list[torch.Tensor], shape: tuple[int, ...]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, _Chance]]:
+    """Both halves within each band, borders cut off, and what chance gives.
 
     Coarse bands are computed on every second, fourth, ... voxel, which is all they need.
     """
@@ -145,8 +161,8 @@ def _octaves(spectra: list[torch.Tensor], shape: tuple[int, ...]) -> Iterator[tu
         one, two = (torch.fft.irfftn(spectrum * band, s=shape)[inner] for spectrum in spectra)
         correlation = torch.fft.irfftn(((spectra[0] + spectra[1]) * band).abs().square(), s=shape)
         correlation = correlation / correlation[0, 0, 0].clamp_min(1e-30)
-        cubes = float(correlation.pow(3).sum(dtype=torch.float64))
-        yield one, two, math.sqrt(6 * max(cubes, 1.0) / one.numel())
+        squares, cubes = (float(correlation.pow(n).sum(dtype=torch.float64)) for n in (2, 3))
+        yield one, two, _Chance(*(math.sqrt(max(n, 1.0) / one.numel()) for n in (squares, 6 * max(cubes, 1.0))))
 
 
 def _band(shape: tuple[int, ...]) -> torch.Tensor:

@@ -168,8 +168,8 @@ def block_maker(job: Job, folder: Path, watcher: Watcher) -> BlockMaker:
     run = replace(run, devices=run.devices[:1])
     workers = image_workers_of(run)
     watcher.stage("Checking images", 1)
-    for note in (*run.series.notes, *check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), workers)):
-        watcher.note(f"Note on {job.tilts.name}: {note}")
+    for note in (*run.series.notes, *check_images(run.series, run.preparation, str(job.tilts), workers)):
+        watcher.note(note if note.startswith("Warning: ") else f"Note on {job.tilts.name}: {note}")
     run = settled_hand(run, watcher.note)
     watcher.stage("Preparing images", run.series.geometry.tilts)
     path = folder / f"{job.settings.method}.f32"

@@ -59,6 +59,10 @@ Plan = dict[str, Any]
 CHANCE_ROWS = 16
 # Rows of a part, and parts along the tilt axis, from which it is told how much of the volume is right.
 PART_ROWS, MOST_PARTS = 32, 4
+# Thinner volumes are all but planes, in which no window is left to compare anything in.
+FEWEST_PLANES = 8
+# Beyond this share, and this correlation, the two means seem to contradict each other.
+PUZZLING_SHARE, PUZZLING_CORRELATION = 0.9, 0.5
 LABELS = {
     "confidence": "expected correlation with the specimen",
     "error": "expected error, deviations",
@@ -74,7 +78,7 @@ def check_confidence(run: ResolvedJob) -> None:
     """Refuse maps of what has none.
 
     Raises:
-        SettingsError: for other methods than networks.
+        SettingsError: for other methods than networks, and for volumes that are too thin.
         InputError: for too few tilts.
     """
     if run.job.settings.confidence:
@@ -82,6 +86,12 @@ def check_confidence(run: ResolvedJob) -> None:
             raise SettingsError(
                 f"--confidence asks a network how sure it is; --method {run.job.settings.method} has none: leave it "
                 "out, or compare halves of the frames with --even and --odd"
+            )
+        if run.depth < FEWEST_PLANES:
+            raise SettingsError(
+                f"--confidence needs a volume of at least {FEWEST_PLANES} voxels along z, this one has {run.depth}: "
+                "what its images hold of fewer cannot be told from what lies above and below; give a larger "
+                "--thickness, or leave it out"
             )
         choose_members(run.series.geometry.angles_deg)
 
@@ -157,9 +167,11 @@ def make_maps(
     found = maps.write(folder.path, watcher)
     files = ", ".join(path.name for path in run.job.maps.values())
     confidence, error, share = (found[kind]["mean"] for kind in MAP_KINDS)
+    puzzling = share > PUZZLING_SHARE and confidence > PUZZLING_CORRELATION
+    why = " (where noise, or matter above and below, hides it from them: it may be right for all that)"
     watcher.note(
         f"Confidence: expected correlation {confidence:.2f}, expected error {error:.2f} deviations, {share:.0%} not "
-        f"held by the images, on average; by voxel in {files}."
+        f"held by the images{why if puzzling else ''}, on average; by voxel in {files}."
     )
     told = {
         "members": [{"name": m.name, "tilts": len(m.tilts), "mirror": m.mirror or None} for m in members],

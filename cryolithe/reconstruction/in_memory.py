@@ -106,7 +106,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     started = time.monotonic()
     _check_room(run)
     watcher.stage("Checking images", 1)
-    notes = check_images(run.series, run.preparation.fix_nonfinite, str(run.job.tilts), image_workers_of(run))
+    notes = check_images(run.series, run.preparation, str(run.job.tilts), image_workers_of(run))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
     work = {f"{name}_sha256": sha256 for name, sha256 in run.files.hashes().items()}
     plan = first_plan(run, fit(run), work)
@@ -120,7 +120,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     prepared = time.monotonic()
     plan = {**plan, **make_slabs(run, held, plan, stack, watcher)}
     watcher.stage("Comparing the volume with its images", 1)
-    checked = self_checked(held.voxels, stack, run.device)
+    checked = self_checked(held.voxels, stack, run)
     for warning in checked.warnings:
         watcher.note(f"Warning: {warning}")
     polarity = planned_polarity(plan)

@@ -30,6 +30,7 @@ from cryolithe.images import binned_size, fourier_crop, resample, rotate_axis, r
 from cryolithe.reconstruction.correcting import ImageCorrection, corrected, corrected_layers
 from cryolithe.reconstruction.defects import Spread, defect_level, defect_limits, spread_of
 from cryolithe.reconstruction.layers import Layers
+from cryolithe.reconstruction.outliers import Looks, looks_of, outlier_notes
 from cryolithe.sampling import reflected_rows
 from cryolithe.tilts import TiltSeries
 
@@ -306,25 +307,26 @@ def stack_statistics(series: TiltSeries) -> tuple[float, float]:
     return mean, float(np.sqrt(squares / count))
 
 
-def check_images(series: TiltSeries, fix_nonfinite: bool, name: str, workers: int = 1) -> tuple[str, ...]:
+def check_images(series: TiltSeries, how: Preparation, name: str, workers: int = 1) -> tuple[str, ...]:
     """Look at all images before anything is written.
 
     Args:
         series: what is to be reconstructed.
-        fix_nonfinite: whether NaN and Inf are to be replaced.
+        how: what will be done to its images.
         name: of the stack, for messages.
         workers: images at a time, see `image_workers`.
 
     Returns:
-        what the user should know: borders of one value, which are replaced.
+        what the user should know: borders of one value, which are replaced, and outliers.
 
     Raises:
         InputError: for NaN and Inf, unless they are to be fixed, and for constant images.
     """
     reading = threading.Lock()
 
-    def look(number: int) -> tuple[int, bool, bool, float]:
-        """Pixels that are not finite, whether no other is left, whether all others are the same; border's share."""
+    def look(number: int) -> tuple[int, bool, bool, tuple[float, Looks] | None]:
+        """Pixels that are not finite, whether no other is left, whether all others are the same; else border's share
+        and how the rest looks."""
         with reading:
             whole = np.asarray(series.image(number))
         image = whole
@@ -333,13 +335,18 @@ def check_images(series: TiltSeries, fix_nonfinite: bool, name: str, workers: in
         if bad:
             image = image[finite]
         constant = bool(image.size) and bool(image.max() == image.min())
-        border = find_border(_finite(whole)) if image.size and not constant else None
+        seen = None
+        if image.size and not constant:
+            filled = _finite(whole)
+            border = find_border(filled)
+            seen = (border.share if border else 0.0), looks_of(without_border(filled) if border else filled)
         release_pages(series.images)
-        return bad, image.size == 0, constant, border.share if border else 0.0
+        return bad, image.size == 0, constant, seen
 
     bad_pixels, bad_tilts, constant = 0, [], []
     borders: list[float] = []
-    for number, (bad, empty, same, border) in enumerate(_each(look, series.geometry.tilts, workers)):
+    looks: list[Looks] = []
+    for number, (bad, empty, same, seen) in enumerate(_each(look, series.geometry.tilts, workers)):
         if empty:
             raise InputError(
                 f"{name}: tilt {series.section(number) + 1} holds no finite pixel; "
@@ -350,9 +357,10 @@ def check_images(series: TiltSeries, fix_nonfinite: bool, name: str, workers: in
             bad_tilts.append(series.section(number) + 1)
         if same:
             constant.append(series.section(number) + 1)
-        if border:
-            borders.append(border)
-    if bad_tilts and not fix_nonfinite:
+        if seen:
+            looks.append(seen[1])
+            borders += [seen[0]] if seen[0] else []
+    if bad_tilts and not how.fix_nonfinite:
         raise InputError(
             f"{name} holds {bad_pixels} NaN or Inf pixels in {_tilt_list(bad_tilts)}; "
             "give --fix-nonfinite to replace them by their image's mean, or remove these images"
@@ -368,11 +376,14 @@ def check_images(series: TiltSeries, fix_nonfinite: bool, name: str, workers: in
             f"{name}: {_tilt_list(constant)} of {series.geometry.tilts} {verb} constant: "
             "a blank image says nothing; remove it from the stack and from the angle file"
         )
+    numbers = [series.section(number) + 1 for number in range(series.geometry.tilts)]
+    outliers = outlier_notes(looks, series.geometry.angles_deg, numbers, how.clip_defects)
     if not borders:
-        return ()
+        return outliers
     return (
         f"{len(borders)} of {series.geometry.tilts} images have a border of one value (up to {max(borders):.0%} of an "
         "image), as alignments fill in; it would make streaks, so the local mean of the nearest data replaces it",
+        *outliers,
     )
 
 

@@ -64,7 +64,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     run = checked(job)
     check_confidence(run)
     watcher.stage("Checking images", 1)
-    notes = check_images(run.series, run.preparation.fix_nonfinite, str(job.tilts), image_workers_of(run))
+    notes = check_images(run.series, run.preparation, str(job.tilts), image_workers_of(run))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
     folder = SlabFolder(job.partial)
     try:
@@ -84,7 +84,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         if not run.files.unchanged:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
-        check = partial(_self_checked, folder, stack, run.device)
+        check = partial(_self_checked, folder, stack, run)
         finished = finish(run, folder, plan, times, watcher, check)
     except _KeptRunError:
         folder.release()
@@ -110,7 +110,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
 def _tell(run: ResolvedJob, plan: dict[str, Any], watcher: Watcher) -> None:
     """What was found in the files, what is assumed, and what the run will take."""
     for note in run.series.notes:
-        watcher.note(f"Note on {run.job.tilts.name}: {note}")
+        watcher.note(note if note.startswith("Warning: ") else f"Note on {run.job.tilts.name}: {note}")
     for offer in offers(run.files.named):
         watcher.note(offer)
     watcher.note(geometry_line(run))
@@ -340,20 +340,21 @@ def _made_again(run: ResolvedJob, folder: SlabPlace) -> dict[str, Any] | None:
     return {"precision": others[0].precision, "rows": sorted([slab.start, slab.stop] for slab in others)}
 
 
-def _self_checked(folder: SlabFolder, stack: PreparedStack, device: torch.device) -> SelfCheck:
+def _self_checked(folder: SlabFolder, stack: PreparedStack, run: ResolvedJob) -> SelfCheck:
     """Compare the volume so far with its images."""
-    return self_checked(read_mrc(folder.volume).data, stack, device)
+    return self_checked(read_mrc(folder.volume).data, stack, run)
 
 
-def self_checked(volume: NDArray[Any], stack: PreparedStack, device: torch.device) -> SelfCheck:
-    """Compare a volume, shape ``(z, y, x)``, with its images on the device, or on the CPU where memory is short."""
+def self_checked(volume: NDArray[Any], stack: PreparedStack, run: ResolvedJob) -> SelfCheck:
+    """Compare a run's volume, shape ``(z, y, x)``, with its images on the device, or on the CPU if memory is short."""
+    method = run.job.settings.method
     try:
-        return self_check(volume, stack, device)
+        return self_check(volume, stack, run.device, method)
     except (MemoryError, RuntimeError) as error:
-        if device.type == "cpu" or not is_out_of_memory(error):
+        if run.device.type == "cpu" or not is_out_of_memory(error):
             raise
     free_cached_memory()
-    return self_check(volume, stack, torch.device("cpu"))
+    return self_check(volume, stack, torch.device("cpu"), method)
 
 
 def _missing_rows(folder: SlabPlace, height: int, slab: int) -> list[tuple[int, int]]:

@@ -69,13 +69,14 @@ class SelfCheck:
         return values
 
 
-def self_check(volume: NDArray[Any], stack: PreparedStack, device: torch.device) -> SelfCheck:
+def self_check(volume: NDArray[Any], stack: PreparedStack, device: torch.device, method: str = "") -> SelfCheck:
     """Compare a finished volume with the back-projection of its prepared images.
 
     Args:
         volume: shape ``(z, y, x)``, density rising or falling with that of the images; may be a memory map.
         stack: the images that it was made of.
         device: where to compute.
+        method: by which the volume was made.
     """
     depth, height, width = volume.shape
     projector = make_projector(stack.geometry, (depth, width), device)
@@ -104,7 +105,9 @@ def self_check(volume: NDArray[Any], stack: PreparedStack, device: torch.device)
         shift = (_median(certain, 0), _median(certain, 1), _median(certain, 2))
         ends = (peaks[0], peaks[-1]) if len(peaks) == MOST_BLOCKS and sure[0] and sure[-1] else None
         scale, apart = _scales(compared, ends, starts, (depth, height, width))
-    warnings = _warnings(correlation, shift if any(sure) else None, (scale, apart), mirrored, inverted)
+    untold = min(block.least() for block in compared) >= 1  # in so few voxels anything fits by chance
+    found = [] if untold else _faults(correlation, shift if any(sure) else None, (scale, apart), mirrored, inverted)
+    warnings = tuple(f"self-check: {text}; {_remedy(method)}" for text in found)
     return SelfCheck(correlation, shift, scale, mirrored, starts, warnings)
 
 
@@ -138,11 +141,11 @@ class _Block:
     def __init__(self, volume: NDArray[Any], stack: PreparedStack, projector: Projector, start: int, rows: int) -> None:
         device = projector.device
         values = np.ascontiguousarray(volume[:, start : start + rows].astype(np.float32))
-        self.volume = _smooth(torch.from_numpy(values).to(device))  # (z, rows - 4, x)
+        self.volume = _smooth(_moderate(torch.from_numpy(values).to(device)))  # (z, rows - 4, x)
         angles = np.deg2rad(stack.geometry.angles_deg)
         self.range_rad = (float(angles.min()), float(angles.max()))
         seen = stack.read_rows(start - MARGIN_ROWS, rows + 2 * MARGIN_ROWS).clamp(-stack.clip_level, stack.clip_level)
-        self.truth = _smooth(fbp(projector, seen.to(device), "hamming"))  # (z, rows - 4 + 2 MARGIN_ROWS, x)
+        self.truth = _smooth(fbp(projector, _moderate(seen.to(device)), "hamming"))  # (z, rows - 4 + 2 MARGIN_ROWS, x)
 
     def peak(self, mirror: str = "", part: str = "") -> _Peak:
         """Correlate with the back-projection, which may be mirrored along some axes, in the whole block or a half.
@@ -170,6 +173,12 @@ class _Block:
         """Whether the volume fits the negative of its back-projection better."""
         surface, lags = _correlations(self.volume, self.truth, self.range_rad)
         return _highest(-surface, lags).height > max(_highest(surface, lags).height, 0) + MIRROR_MARGIN
+
+
+def _moderate(values: torch.Tensor) -> torch.Tensor:
+    """Values over a power of two, the largest about 1: their fourth power must stay in float32. Nothing is rounded."""
+    exponent = int(torch.frexp(values.abs().amax())[1])
+    return values if abs(exponent) > 126 else torch.ldexp(values, torch.tensor(-exponent, device=values.device))
 
 
 def _smooth(values: torch.Tensor) -> torch.Tensor:
@@ -280,13 +289,21 @@ def _scales(
     return (z, y, x), (dz, dy, dx)
 
 
-def _warnings(
+def _remedy(method: str) -> str:
+    """What to do about a fault."""
+    if method == "fbp":  # with which others would be compared
+        return "look at the images (cryolithe info), at their order and their angles before you use it"
+    return "compare it with that of --method fbp before you use it"
+
+
+def _faults(
     correlation: float,
     shift: tuple[float | None, float | None, float | None] | None,
     scales: tuple[tuple[float | None, ...], tuple[float, ...]],
     mirrored: str,
     inverted: bool,
-) -> tuple[str, ...]:
+) -> list[str]:
+    """What is wrong, in words."""
     if mirrored:
         found = [f"the volume fits the back-projection of its images better when mirrored along {mirrored}"]
     elif inverted:
@@ -304,8 +321,7 @@ def _warnings(
                 "the volume's scale differs from that of its images: the middles of its two halves lie "
                 f"{_steps(apart)} px farther apart"
             )
-    remedy = "compare it with that of --method fbp before you use it"
-    return tuple(f"self-check: {text}; {remedy}" for text in found)
+    return found
 
 
 def _steps(steps: tuple[float | None, ...]) -> str:

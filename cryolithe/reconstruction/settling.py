@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.known import Known
+from cryolithe.reconstruction.angle_order import order_warnings
 from cryolithe.reconstruction.applying import compute_of, network_rows_of, volume_scale
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import planned_polarity, settled_polarity
@@ -55,6 +56,8 @@ def settled(
         watcher: told what is done, found and assumed.
         keep: given the line whenever more of it is known.
     """
+    for warning in order_warnings(stack):
+        watcher.note(f"Warning: {warning}")
     if run.model is None:
         return plan
     if colour := colour_line(run.model, stack):

@@ -21,7 +21,7 @@ from cryolithe.formats.alignments import (
 from cryolithe.formats.ctf_files import ctf_file_of
 from cryolithe.formats.doses import doses_beside
 from cryolithe.formats.image_files import ImageFiles
-from cryolithe.formats.image_order import angles_of
+from cryolithe.formats.image_order import angles_of, doubts
 from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told_microscope
 from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.reading import Reading, State, file_state
@@ -30,6 +30,8 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.assumptions import ALONG_DEG, assumptions, of_denoised_images
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
+
+_ALONE = "Warning: one image alone tells nothing of depth, it is smeared along its beam; give a tilt series"
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     else:
         alignment = plain_alignment(angles_of(named, sections))
     viewing = of_denoised_images(named.tilts, mrc.labels)
-    assumed = assumptions(named, None if _moving(named) else settings.tilt_axis)
+    assumed = (*doubts(named, sections), *assumptions(named, None if _moving(named) else settings.tilt_axis))
     told = Held(images, pixel, (*mrc.notes, *alignment.notes, *viewing, *assumed), mrc.labels, mrc.ctf_corrected)
     return _sources(files, told, alignment, settings)
 
@@ -196,7 +198,7 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
         images,
         geometry,
         alignment.pixel_size_angstrom or told.pixel_size_angstrom,
-        (*told.notes, *left_out),
+        (*told.notes, *left_out, *((_ALONE,) if len(used) == 1 else ())),
         None if used == tuple(range(sections)) else used,
         told.labels,
         told.ctf_corrected,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryolithe.formats.ctf_files import tells_defocus
+from cryolithe.formats.doses import tells_doses
 from cryolithe.formats.reading import State, file_state
 from cryolithe.reconstruction.job import Job
 from cryolithe.session.tasks import Task
@@ -30,11 +32,12 @@ class Settled:
     def ready(self, tasks: list[Task]) -> list[Task]:
         """Tasks whose files have not changed for ``seconds`` and were not taken like this before.
 
-        A raw stack is never taken before its alignment has come.
+        A raw stack is never taken before its alignment has come, nor any before the defocus and the doses that its
+        settings ask for.
         """
         found, now = [], self.clock()
         for task in tasks:
-            key, state = task.job, None if task.unaligned else _fingerprint(task.inputs)
+            key, state = task.job, None if task.unaligned or _untold(task) else _fingerprint(task.inputs)
             if state is None:
                 self._seen.pop(key, None)
                 continue
@@ -56,6 +59,8 @@ class Settled:
                 found.append(f"{task.name} ({missing})")
             elif task.unaligned:
                 found.append(f"{task.name} (its alignment is not there; it is taken for raw: {task.unaligned})")
+            elif untold := _untold(task):
+                found.append(f"{task.name} ({untold})")
             elif seen is not None and self._taken.get(task.job) != seen[0]:
                 found.append(f"{task.name} (its files changed less than {self.seconds:g} s ago)")
         return found
@@ -74,6 +79,18 @@ def _missing(paths: tuple[Path, ...]) -> str:
                 return f"{path.name} is empty"
         except OSError:
             return f"{path.name} is not there"
+    return ""
+
+
+def _untold(task: Task) -> str:
+    """What the settings of a series ask for and no file tells yet, or an empty string."""
+    job, settings = task.job, task.job.settings
+    alignment = settings.alignment_files
+    if settings.ctf != "none" and not settings.ctf_file and not tells_defocus(job.tilts, alignment, job.reading):
+        return f"no file tells its defocus, which --ctf {settings.ctf} needs"
+    named = [job.angles, *alignment.values()]
+    if settings.dose_weight and not settings.dose and not tells_doses(job.tilts, named, job.reading):
+        return "no file tells its doses, which --dose-weight needs"
     return ""
 
 

@@ -1,0 +1,84 @@
+"""Images out of scale and hot pixels are told of; ordinary series are not."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_series import ANGLES, made, noise, write_model, write_series
+
+import cryolithe
+from cryolithe.formats import read_tilt_series
+from cryolithe.reconstruction.outliers import looks_of, outlier_notes
+
+NEEDLE = Path(__file__).parents[1] / "examples" / "needle"
+FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", 8)
+
+
+def told(result, word):
+    return [line for line in result.stderr.splitlines() if word in line]
+
+
+def notes_of(images, angles):
+    looks = [looks_of(image) for image in images]
+    return outlier_notes(looks, angles, range(1, len(looks) + 1), False)
+
+
+@pytest.mark.parametrize(("factor", "times"), [(10, "10"), (100, "100"), (0.1, "0.1")])
+@pytest.mark.parametrize("number", [0, 6, 10])
+def test_an_image_out_of_scale_is_named(factor, times, number, tmp_path):
+    images = noise() * np.cos(np.deg2rad(ANGLES)).astype(np.float32)[:, None, None]
+    images[number] *= factor
+    stack, angles = write_series(tmp_path, images)
+    (line,) = told(made(stack, angles, *FBP), "neighbouring tilts")
+    assert line.startswith(f"Warning: the standard deviation of image {number + 1} (")
+    assert float(line.split("(")[1].split(" times")[0]) == pytest.approx(float(times), rel=0.4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cryolithe.fbp(images, ANGLES, 5, thickness=8)
+    assert any(f"image {number + 1} (" in str(one.message) for one in caught)
+
+
+def test_hot_pixels_are_counted_and_what_becomes_of_them_is_told(tmp_path):
+    images, rng = noise(), np.random.default_rng(1)
+    for image in images[:4]:
+        image.ravel()[rng.choice(image.size, 1)] = 60
+    stack, angles = write_series(tmp_path, images)
+    plain = made(stack, angles, *FBP)
+    (line,) = told(plain, "defects")
+    assert line.startswith("Note on ts.mrc: 4 pixels of 4 images can only be defects")
+    assert line.endswith("left as they are; --method network clips them, or erase them before")
+    assert not told(plain, "neighbouring tilts")
+    model = write_model(tmp_path / "m.safetensors")
+    network = made(stack, angles, "--model", model, "--thickness", 8, "--contrast", "bright", "--overwrite")
+    (line,) = told(network, "defects")
+    assert line.endswith("so far from the rest are they: clipped")
+
+
+@pytest.mark.parametrize("snr_db", [-15, 0, 30])
+def test_simulated_series_are_ordinary(snr_db):
+    series = cryolithe.simulate(seed=2, snr_db=snr_db, shape=(32, 64, 64))
+    assert notes_of(series.tilts, series.angles_deg) == ()
+
+
+def test_a_series_of_a_few_images_has_no_neighbours_to_compare_with():
+    images = noise()[:4]
+    images[0] *= 100
+    assert notes_of(images, ANGLES[:4]) == ()
+
+
+def test_gold_is_no_defect():
+    """Beads fill more than a few pixels of most images; each of its own number in an image is no other scale."""
+    rng, rows = np.random.default_rng(5), np.mgrid[:64, :64]
+    images = rng.standard_normal((21, 64, 64)).astype(np.float32)
+    for image in images:
+        for _ in range(rng.integers(1, 4)):
+            y, x = rng.integers(8, 56, 2)
+            image[(rows[0] - y) ** 2 + (rows[1] - x) ** 2 < 12] = -40
+    assert notes_of(images, np.linspace(-60, 60, 21)) == ()
+
+
+def test_the_example_is_ordinary():
+    series = read_tilt_series(NEEDLE / "needle.mrc", NEEDLE / "needle.tlt")
+    images = [series.image(number).astype(np.float32) for number in range(series.geometry.tilts)]
+    assert notes_of(images, series.geometry.angles_deg) == ()
