@@ -192,6 +192,10 @@ def test_relion_is_matched_by_angles(tmp_path, order):
     assert ctf.hand == 1
     assert found(relion(tmp_path, order, hand=1)).hand == -1
     assert same(found(tmp_path / "ts.star"))
+    # The list beside it names this very table.
+    assert found(tmp_path / "ts.star").microscope == Microscope(200.0, 1.4, 0.1)
+    assert found(tmp_path / "ts.star").hand == -1
+    listing.unlink()
     assert found(tmp_path / "ts.star").microscope == Microscope()
     assert same(found(listing, SeriesImages("ts.mrc", 4, (0, 1, 2, 3), ANGLES[1:])), WANTED[1:])
 
