@@ -195,9 +195,9 @@ def test_relion_is_matched_by_angles(tmp_path, order):
     # The list beside it names this very table.
     assert found(tmp_path / "ts.star").microscope == Microscope(200.0, 1.4, 0.1)
     assert found(tmp_path / "ts.star").hand == -1
+    assert same(found(listing, SeriesImages("ts.mrc", 4, (0, 1, 2, 3), ANGLES[1:])), WANTED[1:])
     listing.unlink()
     assert found(tmp_path / "ts.star").microscope == Microscope()
-    assert same(found(listing, SeriesImages("ts.mrc", 4, (0, 1, 2, 3), ANGLES[1:])), WANTED[1:])
 
 
 def test_a_voltage_that_cannot_be_read_is_no_missing_one(tmp_path):
