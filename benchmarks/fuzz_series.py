@@ -29,6 +29,7 @@ from cryolithe.formats.doses import read_exposures
 from cryolithe.formats.image_files import ImageFiles
 from cryolithe.formats.imod_project import IMOD
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
+from cryolithe.formats.microscope_told import told_microscope
 from cryolithe.formats.ome_zarr import Version, read_ome_zarr, write_ome_zarr
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.session_folder import read_session_folder
@@ -115,6 +116,9 @@ def _local(path: Path) -> None:
 
 
 def _ctf(path: Path) -> None:
+    elsewhere = told_microscope(path.with_name(NAME), (path,), Reading())
+    assert all(math.isfinite(value) for value in vars(elsewhere.microscope).values() if value is not None)
+    assert set(elsewhere.sources.values()) <= {path}
     made = read_ctf(path, SeriesImages(NAME, 3, (0, 1, 2), ANGLES_DEG), Reading())
     assert len(made.images) == 3
     for image in made.images:
