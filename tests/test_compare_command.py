@@ -286,7 +286,7 @@ def test_denoisers_that_learn_from_the_data_are_compared_and_what_they_warned_of
     shape = (20, 64, 64)
     density = signal(shape, 1)
     paths = [write(tmp_path / f"{n}.mrc", density + 2 * noise(shape, n)) for n in (1, 2)]
-    page, methods = tmp_path / "page.html", ("--methods", "fbp,n2n,samba", "--train-minutes", 0.02)
+    page, methods = tmp_path / "page.html", ("--methods", "fbp,n2n,samba", "--train-minutes", 0.05)
     given = ("--half1", paths[0], "--half2", paths[1], "--tilt-range", 60, *methods, "-o", page)
     result = good(*given)
     record, shown = numbers(page), page.read_text()
