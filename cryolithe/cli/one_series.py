@@ -36,14 +36,14 @@ def job_of(
 def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
     """Run one job, or say what it would take."""
     from cryolithe.formats.record import read_record_beside
-    from cryolithe.reconstruction.job import already_done
+    from cryolithe.reconstruction.job import already_done, note_line
     from cryolithe.reconstruction.remedies import checked
     from cryolithe.reconstruction.run import plan_run, reconstruct
 
     if dry_run:
         run = checked(job)
         for note in run.series.notes:
-            say(note if note.startswith("Warning: ") else f"Note on {job.tilts.name}: {note}", err=True)
+            say(note_line(job, note), err=True)
         line, table = plan_run(run, age_seconds())
         say(f"{job.output}: {line}\n{table}")
         return

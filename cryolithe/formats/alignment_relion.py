@@ -27,6 +27,8 @@ from cryolithe.formats.tomogram_star import SERIES, find_named, series_images
 TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
 NOMINAL = "rlnTomoNominalStageTiltAngle"
 _MOST_TABLES = 50
+# Of tables that nobody named: particles' may have a hundred times that, and take seconds to read.
+_LARGEST_LIST_BYTES = 2_000_000
 # Where a table names its images as parts of a stack: 000012@stack.mrc.
 _PART = "@"
 
@@ -143,7 +145,8 @@ def _listed(path: Path, reading: Reading) -> dict[str, str]:
     for folder in (path.resolve().parent.parent, path.resolve().parent):
         for other in sorted(folder.glob("*.star"))[:_MOST_TABLES]:
             try:
-                tables = [] if other.samefile(path) else reading(read_star, other)
+                far = other.samefile(path) or other.stat().st_size > _LARGEST_LIST_BYTES
+                tables = [] if far else reading(read_star, other)
             except (InputError, OSError):
                 continue
             for table in (table for table in tables if SERIES in table):

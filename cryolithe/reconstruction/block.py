@@ -21,7 +21,7 @@ from cryolithe.errors import CryoLitheError, SettingsError
 from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
 from cryolithe.reconstruction.fitting import fit, image_workers_of
 from cryolithe.reconstruction.handing import settled_hand
-from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
+from cryolithe.reconstruction.job import Job, ResolvedJob, note_line, resolve
 from cryolithe.reconstruction.preparation import PreparedStack, check_images
 from cryolithe.reconstruction.settling import settled
 from cryolithe.reconstruction.slabs import run_slabs
@@ -169,7 +169,7 @@ def block_maker(job: Job, folder: Path, watcher: Watcher) -> BlockMaker:
     workers = image_workers_of(run)
     watcher.stage("Checking images", 1)
     for note in (*run.series.notes, *check_images(run.series, run.preparation, str(job.tilts), workers)):
-        watcher.note(note if note.startswith("Warning: ") else f"Note on {job.tilts.name}: {note}")
+        watcher.note(note_line(job, note))
     run = settled_hand(run, watcher.note)
     watcher.stage("Preparing images", run.series.geometry.tilts)
     path = folder / f"{job.settings.method}.f32"

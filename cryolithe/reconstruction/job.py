@@ -279,6 +279,11 @@ def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> No
     check_preview(job.preview, job.settings)
 
 
+def note_line(job: Job, note: str) -> str:
+    """A note on a job's stack as the user reads it; a warning stands by itself."""
+    return note if note.startswith("Warning: ") else f"Note on {job.tilts.name}: {note}"
+
+
 def is_record_of(sidecar: Path, output: Path) -> bool:
     """Whether a file is a sidecar that this program wrote for a volume of this name."""
     try:

@@ -29,6 +29,7 @@ from cryolithe.reconstruction.job import (
     ResolvedJob,
     already_done,
     check_files,
+    note_line,
 )
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
@@ -110,7 +111,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
 def _tell(run: ResolvedJob, plan: dict[str, Any], watcher: Watcher) -> None:
     """What was found in the files, what is assumed, and what the run will take."""
     for note in run.series.notes:
-        watcher.note(note if note.startswith("Warning: ") else f"Note on {run.job.tilts.name}: {note}")
+        watcher.note(note_line(run.job, note))
     for offer in offers(run.files.named):
         watcher.note(offer)
     watcher.note(geometry_line(run))
