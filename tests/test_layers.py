@@ -22,6 +22,7 @@ ALLOWED = {
     "borders": set(),
     "bending": set(),
     "column_shifts": set(),
+    "convolution": set(),
     "ctf": {"errors"},
     "optics": {"errors", "geometry"},
     "mirrors": set(),
@@ -50,7 +51,7 @@ ALLOWED = {
     "report": {"errors", "greys", "metrics", "formats"},
     "models": {"errors", "hashing"},
     "recipes": {"errors", "names"},
-    "network": {"errors", "hashing", "filters", "known", "models", "sampling", "wavelets"},
+    "network": {"errors", "convolution", "hashing", "filters", "known", "models", "sampling", "wavelets"},
     "inference": {"errors", "geometry", "column_shifts", "network", "sampling"},
     "reconstruction": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "greys", "images",
@@ -100,8 +101,8 @@ ALLOWED = {
         "work", "optimise", "recipes", "names",
     },
     "denoising": {
-        "errors", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys", "report",
-        "mirrors", "work", "optimise", "names",
+        "errors", "convolution", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys",
+        "report", "mirrors", "work", "optimise", "names",
     },
 }  # fmt: skip
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cryolithe.convolution import Convolution3d
+
 
 class Trunk(nn.Module):
     """Features of blocks -> values of blocks.
@@ -28,9 +30,9 @@ class Trunk(nn.Module):
     def __init__(self, width: int, spacings: tuple[int, ...], outputs: int) -> None:
         super().__init__()
         self.spread = nn.ModuleList(
-            nn.Conv3d(width, width, 3, padding=spacing, dilation=spacing, bias=False) for spacing in spacings
+            Convolution3d(width, width, 3, padding=spacing, dilation=spacing, bias=False) for spacing in spacings
         )
-        self.gather = nn.ModuleList(nn.Conv3d(width, width, 3, padding=1, bias=False) for _ in spacings)
+        self.gather = nn.ModuleList(Convolution3d(width, width, 3, padding=1, bias=False) for _ in spacings)
         self.widen = nn.Conv3d(width, 2 * width, 1, bias=False)
         self.narrow = nn.Conv3d(2 * width, width, 1, bias=False)
         self.last = nn.Conv3d(width, outputs, 1, bias=False)

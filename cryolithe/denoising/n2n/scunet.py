@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import nn
 
+from cryolithe.convolution import Convolution3d
+
 
 @dataclass(frozen=True)
 class ScunetConfig:
@@ -57,13 +59,13 @@ class Scunet(nn.Module):
         super().__init__()
         self.config = config
         c = config.channels
-        self.head = nn.Conv3d(1, c[0], 3, padding=1)
+        self.head = Convolution3d(1, c[0], 3, padding=1)
         self.down = nn.ModuleList(_stage(config, n) for n in c[:-1])
         self.shrink = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(c))
         self.bottom = _stage(config, c[-1])
         self.grow = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in pairwise(c))
         self.up = nn.ModuleList(_stage(config, n) for n in c[:-1])
-        self.tail = nn.Conv3d(c[0], 1, 3, padding=1)
+        self.tail = Convolution3d(c[0], 1, 3, padding=1)
         with torch.no_grad():
             self.tail.weight.mul_(0.1)  # an untrained network answers near the mean
 
@@ -99,7 +101,9 @@ class _Block(nn.Module):
         self.before = nn.Conv3d(channels, channels, 1)
         self.attention = _Attention(config, half, shifted)
         self.convolution = nn.Sequential(
-            nn.Conv3d(half, half, 3, padding=1, bias=False), nn.ReLU(), nn.Conv3d(half, half, 3, padding=1, bias=False)
+            Convolution3d(half, half, 3, padding=1, bias=False),
+            nn.ReLU(),
+            Convolution3d(half, half, 3, padding=1, bias=False),
         )
         self.after = nn.Conv3d(channels, channels, 1)
 

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import nn
 
+from cryolithe.convolution import Convolution3d
+
 SLOPE = 0.1  # of the activations below zero
 _FIRST_OUTPUT = 0.1  # share of the usual initial scale: an untrained network answers near the mean
 
 
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[Convolution3d]] = {2: nn.Conv2d, 3: Convolution3d}
 _POOLINGS = {2: F.max_pool2d, 3: F.max_pool3d}
 
 
