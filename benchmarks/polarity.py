@@ -39,11 +39,12 @@ NEEDLE = ROOT / "examples" / "needle"
 # What low-passed images are: a Gaussian of so many pixels, less one of three times that.
 SKEWED_PX = 2.0
 LEAST_SKEWNESS = 0.05
+NOTHING = (
+    "vesicles tubes organelles actin microtubules nucleic_acids gold crystals bodies crowding ribosomes_micromolar "
+    "cytosol_mg_ml cytosol_variation"
+)
 BARE: dict[str, Any] = {
-    **dict.fromkeys(
-        ("vesicles", "tubes", "organelles", "actin", "microtubules", "nucleic_acids", "gold", "crystals", "crowding"),
-        (0.0, 0.0),
-    ),
+    **dict.fromkeys(NOTHING.split(), (0.0, 0.0)),
     "sheets": (0, 0),
     "carbon_chance": 0.0,
     "lamella_chance": 0.0,
@@ -83,6 +84,17 @@ SPECIMENS = (
         BARE | {"vesicles": (300.0, 900.0), "tubes": (100.0, 500.0), "vesicle_radius_nm": (8.0, 30.0)},
     ),
     Specimen("filaments only", "cellular", BARE | {"actin": (500.0, 1500.0), "microtubules": (50.0, 300.0)}),
+    Specimen(
+        "filaments in cytosol",
+        "cellular",
+        BARE
+        | {
+            "actin": (500.0, 1500.0),
+            "microtubules": (50.0, 300.0),
+            "cytosol_mg_ml": (200.0, 300.0),
+            "cytosol_variation": (0.15, 0.35),
+        },
+    ),
     Specimen("gold only", "cellular", BARE | {"gold": (300.0, 900.0)}),
     Specimen(
         "crowded, 250-300 nm thick",
