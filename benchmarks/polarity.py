@@ -41,7 +41,7 @@ SKEWED_PX = 2.0
 LEAST_SKEWNESS = 0.05
 NOTHING = (
     "vesicles tubes organelles actin microtubules nucleic_acids gold crystals bodies crowding ribosomes_micromolar "
-    "cytosol_mg_ml cytosol_variation"
+    "cytosol_mg_ml cytosol_variation roughness_nm"
 )
 BARE: dict[str, Any] = {
     **dict.fromkeys(NOTHING.split(), (0.0, 0.0)),
