@@ -27,7 +27,7 @@ SCRIPTS: dict[str, list[str]] = {
     "fusion": [],
     "wedge": [],
     "uncertainty": ["--models", "default", "fast"],
-    "memory": ["--rows", "128", "--max-memory", "3.2", "--methods", "network", "--evaluate", "512"],
+    "memory": ["--rows", "128", "--max-memory", "6", "--methods", "network,fbp", "--evaluate", "512"],
     "speed": [],
     "real": [],
     "quality": [],
