@@ -35,12 +35,16 @@ SIZES = (  # (z, y, x)
     (1024, 2048, 2048),
 )
 QUICK = ((16, 48, 64),)
-METHODS = {**METHOD_WORDS, "SliceSet": ["--model", "SLICESET"], "ASTRA": []}
+# SliceSet has random weights: neither does it say what the images' contrast is, nor are trials of the wedge of use.
+SLICESET_WORDS = ["--model", "SLICESET", "--contrast", "dark", "--wedge-trust", "full"]
+METHODS = {**METHOD_WORDS, "SliceSet": SLICESET_WORDS, "ASTRA": []}
 # Rows of the first run; the second has at least MORE times as many, so that what does not grow with them (start-up, the
 # rows beyond the ends that a network looks at) is told from what does.
 FIRST_ROWS = {"FBP": 64, "SIRT": 8, "default": 8, "fast": 8, "draft": 8, "SliceSet": 2, "ASTRA": 4}
 MORE = 3
 SLACK = 3.0  # a run is stopped after so many times the minutes it should take at most
+# Two runs tell seconds a row from those of the start only if the longer one takes so many times as long.
+TELLING = 1.4
 Run = dict[str, Any]
 
 
@@ -140,9 +144,18 @@ class Bench:
                 slope = (runs[1]["seconds"] - runs[0]["seconds"]) / max(1, runs[1]["rows"] - first)
                 fitting = runs[1]["rows"] + int((limit - runs[1]["seconds"]) / max(slope, 1e-6))
                 fitting = height if fitting >= height else fitting - fitting % 8
-                if fitting >= 2 * runs[1]["rows"]:
+                if slope > 0 and fitting >= 2 * runs[1]["rows"]:
                     runs.append(self.run(size, method, fitting))
+                while telling(runs) is False and runs[-1]["rows"] < height:
+                    runs.append(self.run(size, method, min(3 * runs[-1]["rows"], height)))
         return {"runs": runs, **summary(runs, height), "commit": commit(), "date": today()}
+
+
+def telling(runs: list[Run]) -> bool | None:
+    """Whether the last two runs tell the seconds of a row from those of the start; None where one was stopped."""
+    if any("seconds" not in run for run in runs[-2:]):
+        return None
+    return bool(runs[-1]["seconds"] > TELLING * runs[-2]["seconds"])
 
 
 def today() -> str:
@@ -158,8 +171,8 @@ def summary(runs: list[Run], height: int) -> dict[str, Any]:
     last = good[-1]
     seconds, whole = last["seconds"], last["rows"] >= height
     if not whole:
-        first = good[0]
-        if len(good) > 1 and last["seconds"] > first["seconds"]:
+        first = good[-2] if len(good) > 1 else last  # the very first may have compiled or read what later ones find
+        if last["seconds"] > first["seconds"]:
             slope = (last["seconds"] - first["seconds"]) / (last["rows"] - first["rows"])
         else:
             slope = last["seconds"] / last["rows"]

@@ -49,6 +49,21 @@ def test_a_part_of_the_rows_is_extrapolated_along_the_line_through_two_runs():
     assert speed.summary([{"rows": 4, "stopped": True}], 64)["seconds"] is None
 
 
+@pytest.mark.parametrize("start", [1.0, 50.0])
+def test_a_long_start_is_not_taken_for_the_time_of_rows(monkeypatch, start):
+    """A network that looks at its series takes most of a minute before the first row, and once more to compile."""
+    asked = []
+
+    def run(bench, size, method, rows):
+        asked.append(rows)
+        return ran(rows, start + 0.3 * rows + (20 if len(asked) == 1 else 0))
+
+    monkeypatch.setattr(speed.Bench, "run", run)
+    found = speed.Bench("cpu", 4.0, 0.5, None).cell((512, 512, 512), "default")
+    assert found["seconds"] == pytest.approx(start + 0.3 * 512, rel=0.02)
+    assert max(asked) < 512
+
+
 def test_the_table_marks_what_was_extrapolated_or_not_measured():
     size = (512, 2048, 2048)
     cells = {
