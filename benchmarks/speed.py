@@ -35,7 +35,7 @@ SIZES = (  # (z, y, x)
     (1024, 2048, 2048),
 )
 QUICK = ((16, 48, 64),)
-# SliceSet has random weights: neither does it say what the images' contrast is, nor are trials of the wedge of use.
+# SliceSet has random weights: it cannot tell the images' contrast, and trials of the wedge would be of no use.
 SLICESET_WORDS = ["--model", "SLICESET", "--contrast", "dark", "--wedge-trust", "full"]
 METHODS = {**METHOD_WORDS, "SliceSet": SLICESET_WORDS, "ASTRA": []}
 # Rows of the first run; the second has at least MORE times as many, so that what does not grow with them (start-up, the

@@ -1,9 +1,9 @@
 """A convolution of volumes that learns from thin ones, too.
 
-The gradient of the weights that oneDNN computes in bfloat16 (torch 2.6 to 2.13, processors with AVX-512) is wrong where
-the volume is thinner along z than the kernel, but more than a voxel thick: it reads memory that nobody wrote, and
-writes beyond the end of its own. Mostly that is a wrong gradient in silence, sometimes NaN or the end of the process.
-Float32 has no such fault, nor have dilated and strided kernels, other axes, or the gradient of the input.
+The gradient of the weights that oneDNN computes in bfloat16 (seen with torch 2.13 on a processor with AVX512-BF16) is
+wrong where the volume is thinner along z than the kernel, but more than a voxel thick: it reads memory that nobody
+wrote, and writes beyond the end of its own. Mostly that is a wrong gradient in silence, sometimes NaN or the end of the
+process. Float32 has no such fault, nor have dilated and strided kernels, other axes, or the gradient of the input.
 """
 
 from __future__ import annotations
