@@ -148,11 +148,13 @@ def size(*tensors: torch.Tensor) -> float:
     return float(sum(one.numel() * one.element_size() for one in tensors))
 
 
-def of_lift(made: torch.Tensor, rows: list[torch.Tensor], windows: Any, maps: torch.Tensor) -> tuple[str, Work]:
+def of_lift(
+    _: None, rows: list[torch.Tensor], windows: Any, maps: torch.Tensor, lifted: torch.Tensor
+) -> tuple[str, Work]:
     """Windows times maps; on a GPU rows are then stored in the network's precision."""
     tilts, count, width = rows[0].shape
     operations = 2.0 * count * tilts * (width + 2) * maps.shape[1] * maps.shape[2]
-    return "lift", Work(operations, size(*rows, maps, made))
+    return "lift", Work(operations, size(*rows, maps, lifted))
 
 
 def of_pool(made: torch.Tensor, lifted: torch.Tensor, start: torch.Tensor, *places: torch.Tensor) -> tuple[str, Work]:

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from cryolithe.errors import SettingsError, nearest_name
 
 EDGE_PX = 8
+# Values of extended rows that are filtered at a time: transforms of them, and what lies between, are all that is held.
+VALUES_AT_ONCE = 1 << 22
 
 # Multiplied onto |f|; f in cycles/pixel, 0.5 = Nyquist.
 WINDOWS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -144,13 +146,29 @@ def filter_rows(rows: torch.Tensor, *responses: torch.Tensor, per_px: int = 1) -
     size = rows.shape[-1]
     length = padded_length(size)
     left = (length - size) // 2
-    spectrum = torch.fft.rfft(extend_rows(rows, length), dim=-1)
-    return [
-        torch.fft.irfft(spectrum * (per_px * response.to(rows)), n=per_px * length, dim=-1)[
-            ..., per_px * left : per_px * (left + size)
-        ]
-        for response in responses
-    ]
+    inside = slice(per_px * left, per_px * (left + size))
+    gains = [per_px * response.to(rows) for response in responses]
+
+    def filtered(part: torch.Tensor) -> list[torch.Tensor]:
+        spectrum = torch.fft.rfft(extend_rows(part, length), dim=-1)
+        return [torch.fft.irfft(spectrum * gain, n=per_px * length, dim=-1)[..., inside] for gain in gains]
+
+    parts = parts_of(rows, length)
+    if len(parts) < 2:
+        return filtered(rows)
+    made = [rows.new_empty((*rows.shape[:-1], per_px * size)) for _ in gains]
+    for part in parts:
+        for whole, values in zip(made, filtered(rows[part]), strict=True):
+            whole[part] = values
+    return made
+
+
+def parts_of(rows: torch.Tensor, length: int) -> list[slice]:
+    """Parts of the first axis of rows ``(..., N)`` that are filtered one after the other once they have ``length``."""
+    if rows.dim() < 2 or not rows.numel():
+        return [slice(None)]
+    step = max(1, VALUES_AT_ONCE // (rows.numel() // rows.shape[0] // rows.shape[-1] * length))
+    return [slice(start, start + step) for start in range(0, rows.shape[0], step)]
 
 
 def filter_rows_by_taps(rows: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:

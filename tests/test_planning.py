@@ -14,7 +14,8 @@ from tiny_series import run
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import load_model
-from cryolithe.reconstruction.methods import Compute, network_bytes
+from cryolithe.reconstruction.methods import Compute
+from cryolithe.reconstruction.network_memory import network_bytes
 from cryolithe.reconstruction.planes import plane_filter_bytes
 
 SIZES = {"800 x 800 x 400": (400, 800, 800), "2048 x 2048 x 1024": (1024, 2048, 2048)}  # (z, y, x)

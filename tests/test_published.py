@@ -594,9 +594,13 @@ def test_verify(tmp_path, ramp, models_folder):
 
 def test_verify_sees_an_engine_that_computes_something_else(monkeypatch):
     from cryolithe.inference import engine
-
-    monkeypatch.setattr(engine, "lift_rows", lambda rows, windows, maps: 1.001 * whole(rows, windows, maps))
     from cryolithe.inference.columns import lift_rows as whole
+
+    def changed(rows, windows, maps, lifted):
+        whole(rows, windows, maps, lifted)
+        lifted *= 1.001
+
+    monkeypatch.setattr(engine, "lift_rows", changed)
 
     result = models("verify", "default")
     assert result.exit_code == 1

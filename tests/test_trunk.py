@@ -13,7 +13,7 @@ from cryolithe.inference.tiles import tiles_of
 from cryolithe.network import Head, RowSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.reconstruction.methods import Compute, NetworkMethod, network_halo_px
-from cryolithe.reconstruction.trunk_memory import trunk_tile_bytes
+from cryolithe.reconstruction.network_memory import TRUNK_ARRAYS, trunk_tile_bytes
 from cryolithe.sampling import all_windows, point_columns, reflected_rows, visible
 
 ANGLES_DEG = tuple(np.arange(-60.0, 61.0, 12.0).tolist())
@@ -68,7 +68,7 @@ def test_slabs_and_tiles_give_the_definition(units, levels, shape):
 
     narrow = NetworkMethod(network, geometry, grid)
     engine = narrow.engine._engine
-    engine.batch = dataclasses.replace(engine.batch, trunk_values=1)
+    engine.batch = dataclasses.replace(engine.batch, trunk_bytes=1)
     torch.testing.assert_close(narrow(slab_rows(images, method, 0, shape[1])), whole, rtol=0, atol=1e-6)
 
 
@@ -183,9 +183,9 @@ def test_a_shrunken_model_is_half_as_large_and_computes_nearly_the_same(tmp_path
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_small_plane_needs_the_memory_of_its_own_tile_alone(precision):
     """Memory grows with the plane until that is cut into tiles, and not beyond."""
-    config, values = load_model("default").network.config, 1 << 26
+    config, most = load_model("default").network.config, 1 << 28
     grids = [VolumeGrid((side, 128, 2 * side)) for side in (8, 16, 64, 512, 1024)]
-    needed = [trunk_tile_bytes(config, grid, values, precision) for grid in grids]
+    needed = [trunk_tile_bytes(config, grid, most, precision) for grid in grids]
     assert needed == sorted(needed)
     assert needed[0] < needed[-1] / 20
-    assert needed[-1] == needed[-2] == (4 + 5 * precision.itemsize) * values
+    assert needed[-1] == needed[-2] == TRUNK_ARRAYS * most

@@ -103,16 +103,14 @@ def point_block(grid: PointGrid, order: NDArray[np.int64], weight: torch.Tensor)
     return PointBlock(start, fraction, scale, index)
 
 
-def lift_rows(rows: list[torch.Tensor], windows: tuple[Window, ...], maps: torch.Tensor) -> torch.Tensor:
+def lift_rows(rows: list[torch.Tensor], windows: tuple[Window, ...], maps: torch.Tensor, lifted: torch.Tensor) -> None:
     """Apply the linear map of each tilt to the windows around all whole pixels.
 
     Args:
         rows: for each window, filtered rows, shape ``(tilts, n, X)``, X values whatever their distance.
         windows: what is read around a pixel.
         maps: shape ``(tilts, channels, samples)``.
-
-    Returns:
-        shape ``(n, tilts, lifted_columns(X), channels)``, in the precision of ``maps``.
+        lifted: is filled, shape ``(n, tilts, lifted_columns(X), channels)``.
     """
     tilts, count, width = rows[0].shape
     parts = []
@@ -122,7 +120,6 @@ def lift_rows(rows: list[torch.Tensor], windows: tuple[Window, ...], maps: torch
         shape, strides = (tilts, count, width + 2, window.taps), padded.stride()
         parts.append(padded.as_strided(shape, (strides[0], strides[1], 1, window.step), first))
     sampled = torch.cat(parts, dim=-1).view(tilts, count * (width + 2), -1).to(maps.dtype)
-    lifted = maps.new_zeros((count, tilts, lifted_columns(width), maps.shape[1]))
     values = torch.bmm(sampled, maps.transpose(1, 2)).view(tilts, count, width + 2, -1)
     lifted[:, :, : width + 2] = values.transpose(0, 1)
-    return lifted
+    lifted[:, :, width + 2 :] = 0

@@ -18,9 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.inference.algebra import LiftedNetwork, RowEncoder, apply_steps
-from cryolithe.inference.columns import PointBlock, PointGrid, lift_rows, point_block
+from cryolithe.inference.columns import PointBlock, PointGrid, lift_rows, lifted_columns, point_block
 from cryolithe.inference.pooling import Pool, choose_pool, pool_through, pool_version
 from cryolithe.sampling import Window
+
+# In which each thread of a CPU lifts the rows of some tilts: what it makes on the way is so much smaller than they are.
+_PIECES = 4
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,14 @@ class BatchSize:
         points_in_memory: points whose features are kept at once; more points are done one such part after another.
         points_kept: points whose places on the detector may be kept from one run to the next, though they are several
             parts.
-        trunk_values: values that a trunk takes at once; more blocks are done tile by tile.
+        trunk_bytes: of the values that a trunk takes at once; more blocks are done tile by tile.
     """
 
     points: int = 1024
     patches: int = 1
     points_in_memory: int = 1 << 20
     points_kept: int = 0
-    trunk_values: int = 1 << 26
+    trunk_bytes: int = 1 << 28
 
 
 class RowRun(NamedTuple):
@@ -86,6 +89,7 @@ class Engine:
         batch: how much at a time.
         threads: number of cores to use on a CPU.
         pool: version of the pooling; by default the fastest.
+        values: precision of the values; by default the network's, but at least float32.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Engine:
         batch: BatchSize,
         threads: int = 1,
         pool: Pool | None = None,
+        values: torch.dtype | None = None,
     ) -> None:
         self.network = network
         self.windows = windows
@@ -104,6 +109,7 @@ class Engine:
         self.threads = threads
         weight = network.combine[0].weight
         self.device, self.dtype = weight.device, weight.dtype
+        self.values = values or torch.promote_types(self.dtype, torch.float32)
         self.pool = pool or choose_pool(self.device)
         self._kept_parts: list[list[PointBlock]] | None = None
 
@@ -115,11 +121,10 @@ class Engine:
             on_share: called with the share (0...1) of the work that was just done.
 
         Returns:
-            shape ``(points, patches, outputs)``, float32 (float64 for a network in it), points in their natural order.
+            shape ``(points, patches, outputs)``, points in their natural order.
         """
         patches, outputs = len(run.first_rows), self.network.outputs
-        exact = torch.promote_types(self.dtype, torch.float32)
-        values = torch.empty((self.grid.points, patches, outputs), dtype=exact, device=self.device)
+        values = torch.empty((self.grid.points, patches, outputs), dtype=self.values, device=self.device)
         if self.device.type != "cpu" or self.threads == 1:
             for part in self._parts():
                 self._run_part(run, part, values, map, on_share)
@@ -206,21 +211,25 @@ class Engine:
 
             for _ in each(work, range(len(part))):
                 pass
+            del lifted, work  # before the next ones are lifted
             on_share(share * len(batch.patches) / total)
 
     def _lift(self, rows: list[torch.Tensor], encoder: RowEncoder, each: Callable[..., Iterator[Any]]) -> torch.Tensor:
         """Lifted rows; on a GPU in the network's precision, on a CPU as precise as the maps."""
-        tilts = rows[0].shape[0]
+        tilts, count, width = rows[0].shape
         # Threads share the tilts of a CPU's rows; a GPU is quickest with all of them at once.
-        pieces = min(tilts, 2 * self.threads) if self.device.type == "cpu" else 1
+        pieces = _pieces(tilts, self.threads) if self.device.type == "cpu" else 1
         bounds = np.linspace(0, tilts, pieces + 1).astype(int)
+        exact, channels = encoder.maps.dtype, encoder.maps.shape[1]
+        lifted = torch.empty((count, tilts, lifted_columns(width), channels), dtype=exact, device=self.device)
 
-        def lift(number: int) -> torch.Tensor:
-            low, high = int(bounds[number]), int(bounds[number + 1])
+        def lift(number: int) -> None:
+            some = slice(int(bounds[number]), int(bounds[number + 1]))
             with torch.inference_mode():
-                return lift_rows([row[low:high] for row in rows], self.windows, encoder.maps[low:high])
+                lift_rows([row[some] for row in rows], self.windows, encoder.maps[some], lifted[:, some])
 
-        lifted = lift(0) if pieces == 1 else torch.cat(list(each(lift, range(pieces))), dim=1)
+        for _ in each(lift, range(pieces)):
+            pass
         return lifted.to(self.dtype) if self.device.type != "cpu" else lifted
 
     def _block(
@@ -273,6 +282,16 @@ class Engine:
             # The last batch may reach beyond the rows: what is read there is not used.
             positions = first_rows[patch] + before + np.arange(at_once)
             yield _Batch(positions, 0, before, done, at_once if patch else 0)
+
+
+def _pieces(tilts: int, threads: int) -> int:
+    """Parts of the tilts that the threads of a CPU lift one after the other."""
+    return min(tilts, _PIECES * threads)
+
+
+def lifting_share(tilts: int, threads: int) -> float:
+    """Of the rows of all tilts, what the threads of a CPU lift at a time."""
+    return min(threads, tilts) / _pieces(tilts, threads)
 
 
 def _rows_at(rows: torch.Tensor, positions: NDArray[np.float64]) -> torch.Tensor:

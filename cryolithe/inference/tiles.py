@@ -15,7 +15,7 @@ import torch
 
 from cryolithe.inference.engine import Engine, RowRun
 from cryolithe.inference.pooling import Pool
-from cryolithe.network.trunk import Trunk
+from cryolithe.network.trunk import Beside, Trunk
 
 # Tiles are not narrower than this many times the reach, or most of the work would be done many times.
 _NARROWEST = 2
@@ -28,13 +28,13 @@ class Tile(NamedTuple):
     x: tuple[int, int]
 
 
-def tiles_of(plane: tuple[int, int], point_values: int, most_values: int, reach: int) -> list[Tile]:
+def tiles_of(plane: tuple[int, int], point_bytes: int, most_bytes: int, reach: int) -> list[Tile]:
     """A partition of a plane of points into tiles, as few as memory allows.
 
     Args:
         plane: points along z and x.
-        point_values: values that the trunk takes for one of them: points along y, times features.
-        most_values: that the trunk may take at once, points beside the tile that it sees included; tiles of twice the
+        point_bytes: of the values that the trunk takes for one of them: points along y, times features.
+        most_bytes: of what the trunk may take at once, points beside the tile that it sees included; tiles of twice the
             reach are made even if they need more.
         reach: points beside a tile that its trunk sees too.
     """
@@ -46,7 +46,7 @@ def tiles_of(plane: tuple[int, int], point_values: int, most_values: int, reach:
     def seen(axis: int) -> int:
         return min(plane[axis], width(axis) + 2 * reach)
 
-    while seen(0) * seen(1) * point_values > most_values:
+    while seen(0) * seen(1) * point_bytes > most_bytes:
         axis = 0 if width(0) > width(1) else 1
         if -(-plane[axis] // (counts[axis] + 1)) < _NARROWEST * reach:
             axis = 1 - axis
@@ -61,7 +61,7 @@ class TrunkEngine:
     """Applies a network with a trunk to runs of rows; called like `Engine`.
 
     Args:
-        engine: of the network without its trunk.
+        engine: of the network without its trunk; its values need no more than the precision of the trunk.
         trunk: on the engine's device, in its precision.
         reach: blocks that the trunk sees each way; runs begin and end so many patches beyond what is wanted.
     """
@@ -98,28 +98,32 @@ class TrunkEngine:
         engine, reach, patches = self._engine, self._reach, len(run.first_rows)
         plane = (len(engine.grid.z_px), len(engine.grid.x_px))
         features, outputs = engine.network.outputs, self._trunk.last.out_channels
-        tiles = tiles_of(plane, patches * features, engine.batch.trunk_values, reach)
+        tiles = tiles_of(plane, patches * features * engine.values.itemsize, engine.batch.trunk_bytes, reach)
         exact = torch.promote_types(engine.dtype, torch.float32)
         values = torch.empty((*plane, patches - 2 * reach, outputs), dtype=exact, device=engine.device)
         for tile in tiles:
             (top, bottom), (left, right) = tile
             share = (bottom - top) * (right - left) / (plane[0] * plane[1])
-            z, x = (slice(max(0, span[0] - reach), span[1] + reach) for span in tile)
+            beside = Beside(
+                (min(reach, top), min(reach, plane[0] - bottom)),
+                (min(reach, left), min(reach, plane[1] - right)),
+                (reach, reach),
+            )
+            z, x = slice(top - beside.z[0], bottom + beside.z[1]), slice(left - beside.x[0], right + beside.x[1])
             part = engine if len(tiles) == 1 else self._part(z, x)
             joined = part(run, lambda done, share=share: on_share(done * share))  # type: ignore[misc]
             joined = joined.view(1, len(part.grid.z_px), len(part.grid.x_px), patches, features)
-            inner = (slice(top - z.start, bottom - z.start), slice(left - x.start, right - x.start))
-            values[top:bottom, left:right] = self._refined(joined)[inner][:, :, reach : patches - reach]
+            values[top:bottom, left:right] = self._refined(joined, beside)
         return values.flatten(0, 1)
 
     def _part(self, z: slice, x: slice) -> Engine:
         """An engine for part of the points."""
         whole = self._engine
         grid = replace(whole.grid, z_px=whole.grid.z_px[z], x_px=whole.grid.x_px[x])
-        return Engine(whole.network, whole.windows, grid, whole.batch, whole.threads, whole.pool)
+        return Engine(whole.network, whole.windows, grid, whole.batch, whole.threads, whole.pool, whole.values)
 
-    def _refined(self, joined: torch.Tensor) -> torch.Tensor:
-        """The trunk's outputs ``(z, x, y, outputs)`` of features ``(1, z, x, y, features)``."""
+    def _refined(self, joined: torch.Tensor, beside: Beside) -> torch.Tensor:
+        """The trunk's outputs ``(z, x, y, outputs)`` of features ``(1, z, x, y, features)`` and those beside."""
         with torch.inference_mode():
             x = joined.to(self._engine.dtype).permute(0, 4, 1, 2, 3)
-            return self._trunk(x)[0].permute(1, 2, 3, 0).to(joined.dtype)
+            return self._trunk.inner(x, beside)[0].permute(1, 2, 3, 0)

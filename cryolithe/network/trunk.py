@@ -10,10 +10,24 @@ has no bias, and passes on what enters it: with its other weights at zero the ou
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
+from torch.nn.functional import conv3d
 
 from cryolithe.convolution import Convolution3d
+
+
+class Beside(NamedTuple):
+    """Blocks of a part of the grid that are only there to be seen, before and after those wanted, along each axis.
+
+    An end with fewer of them than the trunk's reach is the end of the grid.
+    """
+
+    z: tuple[int, int]
+    x: tuple[int, int]
+    y: tuple[int, int]
 
 
 class Trunk(nn.Module):
@@ -55,3 +69,51 @@ class Trunk(nn.Module):
         x = x + self.narrow(torch.relu(self.widen(x)))
         values: torch.Tensor = self.last(x)
         return values
+
+    def inner(self, x: torch.Tensor, beside: Beside) -> torch.Tensor:
+        """What `forward` gives for the blocks that are wanted, if all that they see is there; without gradients.
+
+        What only more distant blocks would see is not computed: each layer leaves away as many as the ones after it do
+        not reach.
+
+        Args:
+            x: shape ``(1, width, z, x, y)``.
+            beside: blocks around those wanted, not more than the trunk's reach.
+
+        Returns:
+            shape ``(1, outputs, z, x, y)`` without those beside.
+        """
+        reach = sum(layer.dilation[0] + 1 for layer in self.spread)
+        with torch.no_grad():
+            for spread, gather in zip(self.spread, self.gather, strict=True):
+                spacing = spread.dilation[0]
+                middle = Beside(*(tuple(min(n, reach - spacing) for n in ends) for ends in beside))
+                after = Beside(*(tuple(min(n, reach - spacing - 1) for n in ends) for ends in beside))
+                change = _convolved(spread, torch.relu(x), beside, middle).relu_()
+                change = _convolved(gather, change, middle, after)
+                x = change.add_(_cut(x, beside, after))
+                beside, reach = after, reach - spacing - 1
+            x = self.narrow(self.widen(x).relu_()).add_(x)
+            values: torch.Tensor = self.last(x)
+            return values
+
+
+def _convolved(layer: nn.Module, x: torch.Tensor, have: Beside, want: Beside) -> torch.Tensor:
+    """A convolution of 3 x 3 x 3 with fewer blocks beside; zeros lie beyond the ends that have none to leave away."""
+    assert isinstance(layer, nn.Conv3d)
+    spacing = layer.dilation[0]
+    whole = [all(h - w == spacing for h, w in zip(*ends, strict=True)) for ends in zip(have, want, strict=True)]
+    padding = [0 if there else spacing for there in whole]
+    # Of an array with gaps the kernels would make one with channels first.
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    made = conv3d(x, layer.weight, padding=padding, dilation=layer.dilation)
+    left = Beside(*(want[axis] if there else have[axis] for axis, there in enumerate(whole)))
+    return _cut(made, left, want)
+
+
+def _cut(x: torch.Tensor, have: Beside, want: Beside) -> torch.Tensor:
+    """Without the blocks beside that are wanted no more."""
+    for axis, (old, new) in enumerate(zip(have, want, strict=True), start=2):
+        first, last = (h - w for h, w in zip(old, new, strict=True))
+        x = x.narrow(axis, first, x.shape[axis] - first - last)
+    return x

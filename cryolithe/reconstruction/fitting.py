@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from cryolithe.errors import ResourceError
+from cryolithe.filters import VALUES_AT_ONCE, padded_length
 from cryolithe.limits import usable_cores
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL
@@ -17,10 +18,11 @@ from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.methods import (
     BATCHES,
     FEWEST_POINTS,
+    VOXELS_AT_ONCE,
     Compute,
-    network_bytes,
     network_halo_px,
 )
+from cryolithe.reconstruction.network_memory import network_bytes, trunk_row_bytes, trunk_tile_bytes
 from cryolithe.reconstruction.networks import fbp_share, published_demand, wedge_trust
 from cryolithe.reconstruction.plan import (
     BASE_BYTES,
@@ -34,10 +36,11 @@ from cryolithe.reconstruction.plan import (
 )
 from cryolithe.reconstruction.planes import plane_filter_bytes
 from cryolithe.reconstruction.preparation import bytes_at_work, image_workers
-from cryolithe.reconstruction.trunk_memory import trunk_row_bytes, trunk_tile_bytes
 
 # Lower slabs spend more on the rows beyond their ends than smaller blocks cost.
 ENOUGH_ROWS = 32
+# Arrays as large as the rows that are filtered at a time, or the voxels put together, that exist at once.
+_FILTER_ARRAYS, _SYNTHESIS_ARRAYS = 6, 5
 _CPU = torch.device("cpu")
 
 
@@ -59,7 +62,7 @@ class Fit:
 
 
 def fit(run: ResolvedJob) -> Fit:
-    """The largest blocks that leave room for slabs of some height; on a CPU blocks have one size.
+    """The largest blocks that leave room for slabs of some height.
 
     Raises:
         ResourceError: where not even the smallest slab fits.
@@ -71,19 +74,19 @@ def fit(run: ResolvedJob) -> Fit:
     points = BATCHES[run.device.type].points
     best: Fit | None = None
     while True:
+        last = points // 2 < FEWEST_POINTS[run.device.type]
         try:
             found = fit_slabs(run, points)
         except ResourceError:
-            if run.device.type == "cpu" or points // 2 < FEWEST_POINTS:
-                if best is None:
-                    raise
-                return best
+            if last and best is None:
+                raise
         else:
             best = found if best is None or found.slab_rows > best.slab_rows else best
-            if run.device.type == "cpu" or found.slab_rows >= min(ENOUGH_ROWS, run.grid.shape[1]):
+            if found.slab_rows >= min(ENOUGH_ROWS, run.grid.shape[1]):
                 return found
-            if points // 2 < FEWEST_POINTS:
-                return best
+        if last:
+            assert best is not None
+            return best
         points //= 2
 
 
@@ -191,22 +194,33 @@ def _method_demand(run: ResolvedJob, batch: int) -> Demand:
             return published_demand(run.model, run.series.geometry, run.grid, compute)
         halo = network_halo_px(config)
         fixed = network_bytes(config, run.series.geometry, run.grid, compute)
-        of_row, values = trunk_row_bytes(config, run.grid), compute.batch().trunk_values
+        of_row, tile = trunk_row_bytes(config, run.grid, compute.precision), compute.batch().trunk_bytes
         beyond = 2 * config.head.stride * config.trunk_reach
-        usual, more = (trunk_tile_bytes(config, run.grid, n, compute.precision) for n in (values, 2 * values))
+        usual, more = (trunk_tile_bytes(config, run.grid, n, compute.precision) for n in (tile, 2 * tile))
         if run.device.type == "cpu" and (more == usual or (MOST_SLAB_ROWS + beyond) * of_row <= usual):
             of_row = 0.0  # the plane is one tile, or the smallest tiles are within those of the usual size
         fixed += round(beyond * of_row)
-        copies = 5.0 + of_row / (4.0 * depth * width)
+        fixed += _parts_bytes(run, config.input.oversampling)
+        copies = 3.2 + of_row / (4.0 * depth * width)
+        # The rows as read, clipped and scaled; or these and what each window reads; or these on their way back.
+        rows = 0.5 + 0.5 * max(4, config.input.oversampling * len(config.input.windows))
         mixed = bool(fbp_share(run.model, run.job.settings.fbp_share))
         if not mixed and wedge_trust(run.model, run.job.settings.wedge_trust) == "full":
-            return Demand(fixed, copies, 6.0, halo, config.head.stride)
+            return Demand(fixed, copies, rows, halo, config.head.stride)
         fixed += _index_bytes(tilts * depth * width, run.device) + plane_filter_bytes(run.grid, run.device)
-        return Demand(fixed, copies, 14.0, max(halo, REACH_PX) if mixed else halo, config.head.stride)
+        return Demand(fixed, copies, rows, max(halo, REACH_PX) if mixed else halo, config.head.stride)
     iterative = run.job.settings.method == "sirt"
     wide = width + 2 * sirt_margin_px(depth) if iterative else width
     indices = _index_bytes(tilts * depth * wide, run.device, directions=2 if iterative else 1)
     return Demand(indices, 5.0 * wide / width if iterative else 2.5, 4.0 * run.preparation.copies)
+
+
+def _parts_bytes(run: ResolvedJob, per_px: int) -> int:
+    """Of rows that are filtered at a time, and of voxels that are put together from blocks at a time."""
+    depth, height, width = run.grid.shape
+    rows, geometry = min(height, MOST_SLAB_ROWS), run.series.geometry
+    values = min(VALUES_AT_ONCE, geometry.tilts * 2 * rows * padded_length(geometry.image_shape[1]))
+    return 4 * (_FILTER_ARRAYS * per_px * values + _SYNTHESIS_ARRAYS * min(VOXELS_AT_ONCE, depth * rows * width))
 
 
 def _index_bytes(points: int, device: torch.device, directions: int = 1) -> int:
@@ -216,7 +230,7 @@ def _index_bytes(points: int, device: torch.device, directions: int = 1) -> int:
     """
     entries = PIXELS_PER_VOXEL * points
     at_a_time = 36 if device.type == "cpu" and directions == 1 else 60
-    return directions * 12 * (entries if entries <= CACHE_ENTRIES else 0) + at_a_time * ENTRIES_PER_CHUNK
+    return directions * 12 * (entries if entries <= CACHE_ENTRIES else 0) + at_a_time * min(entries, ENTRIES_PER_CHUNK)
 
 
 def image_bytes(run: ResolvedJob) -> int:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.filters import extend_rows, padded_length, ramp_response
+from cryolithe.filters import extend_rows, padded_length, parts_of, ramp_response
 from cryolithe.projector import Projector, by_bands
 from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.part_spectra import frequencies_of, spectrum_of, times_counted
@@ -100,15 +100,17 @@ class Fusion:
         """Rows ready for back-projection, filtered by g c, ramp and each tilt's share of the angles."""
         size, slab = rows.shape[-1], rows.shape[1] - 2 * REACH_PX
         length = padded_length(size)
-        spectrum = torch.fft.rfft(extend_rows(rows, length), dim=-1)
-        mixed = spectrum[:, REACH_PX : REACH_PX + slab] * self._rows[0]
-        for step in range(1, REACH_PX + 1):
-            before, after = (spectrum[:, REACH_PX + way * step :][:, :slab] for way in (-1, 1))
-            mixed += (before + after) * self._rows[step]
         left = (length - size) // 2
-        filtered = torch.fft.irfft(mixed, n=length, dim=-1)[..., left : left + size]
+        filtered = rows.new_empty((rows.shape[0], slab, size))
+        for part in parts_of(rows, length):
+            spectrum = torch.fft.rfft(extend_rows(rows[part], length), dim=-1)
+            mixed = spectrum[:, REACH_PX : REACH_PX + slab] * self._rows[0]
+            for step in range(1, REACH_PX + 1):
+                before, after = (spectrum[:, REACH_PX + way * step :][:, :slab] for way in (-1, 1))
+                mixed += (before + after) * self._rows[step]
+            filtered[part] = torch.fft.irfft(mixed, n=length, dim=-1)[..., left : left + size]
         weights = torch.from_numpy(self.projector.geometry.angular_weights_rad()).to(filtered)
-        return filtered * weights[:, None, None]
+        return filtered.mul_(weights[:, None, None])
 
 
 def _row_responses(curve: FusionCurve, length: int) -> torch.Tensor:

@@ -25,23 +25,25 @@ from cryolithe.filters import (
 )
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, TrunkEngine, lift_network
-from cryolithe.inference.pooling import pools_in_registers
 from cryolithe.known import NOTHING, Known
-from cryolithe.network import InputWindow, Network, NetworkConfig, RowSet, SliceSetConfig
+from cryolithe.network import InputWindow, Network, NetworkConfig, RowSet
 from cryolithe.network.knowing import encode_known
 from cryolithe.projector import Projector, bands_of, by_bands
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruction.fusion import Fusion
 from cryolithe.reconstruction.planes import PlaneFilter
-from cryolithe.reconstruction.trunk_memory import TRUNK_ARRAYS, trunk_tile_bytes
 from cryolithe.sampling import block_positions_px
 
 # On a CPU a block's features stay in the cache of its core (benchmarks/LOG.md); a GPU wants much to do at a time.
 BATCHES = {
     "cpu": BatchSize(points=1024, patches=1, points_in_memory=1 << 17),
-    "cuda": BatchSize(1 << 15, patches=8, points_in_memory=1 << 20, points_kept=1 << 21, trunk_values=1 << 29),
+    "cuda": BatchSize(1 << 15, patches=8, points_in_memory=1 << 20, points_kept=1 << 21, trunk_bytes=1 << 30),
 }
-FEWEST_POINTS = 32
+FEWEST_POINTS = {"cpu": 128, "cuda": 32}
+# All rows are lifted again for each of these parts of the points, which fewer would not be worth.
+_FEWEST_IN_MEMORY = 1 << 15
+# Of a volume that are put together from blocks at a time.
+VOXELS_AT_ONCE = 1 << 22
 
 
 class SlabMethod(Protocol):
@@ -186,8 +188,8 @@ class Compute:
         def less(number: int) -> int:
             return max(1, number * points // usual.points)
 
-        in_memory, kept = max(points, less(usual.points_in_memory)), less(usual.points_kept)
-        return BatchSize(self.points, less(usual.patches), in_memory, kept, less(usual.trunk_values))
+        in_memory, kept = max(_FEWEST_IN_MEMORY, less(usual.points_in_memory)), less(usual.points_kept)
+        return BatchSize(points, less(usual.patches), in_memory, kept, less(usual.trunk_bytes))
 
 
 ON_CPU = Compute()
@@ -255,8 +257,14 @@ class BlockSampling:
         return RowRun(network_rows(rows, self.config.input), firsts, first_row - self.halo_px)
 
     def volume(self, values: torch.Tensor, first_row: int, slab: int) -> torch.Tensor:
-        """See `Sampling`."""
-        return self.head.volume(values, (self.grid.shape[0], slab, self.grid.shape[2]))
+        """See `Sampling`; some planes at a time, as what lies between is many times as large."""
+        depth, _, width = self.grid.shape
+        volume = values.new_empty((depth, slab, width))
+        blocks = max(1, VOXELS_AT_ONCE // (slab * width * self.head.stride))
+        for first in range(0, -(-depth // self.head.stride), blocks):
+            part = volume[first * self.head.stride : (first + blocks) * self.head.stride]
+            part[:] = self.head.volume(values[first : first + blocks + 2 * self.head.margin], tuple(part.shape))
+        return volume
 
 
 class NetworkMethod:
@@ -309,7 +317,10 @@ class NetworkMethod:
 
     def _new_engine(self) -> Engine | TrunkEngine:
         threads = self.compute.threads or torch.get_num_threads()
-        engine = Engine(self.lifted, self.config.input.windows, self.points, self.compute.batch(), threads)
+        # The trunk takes what the combiner gives as it is.
+        values = None if self.trunk is None else self.compute.precision
+        whole = self.config.input.windows, self.points, self.compute.batch(), threads
+        engine = Engine(self.lifted, *whole, values=values)
         return engine if self.trunk is None else TrunkEngine(engine, self.trunk, self.config.trunk_reach)
 
     @property
@@ -338,7 +349,7 @@ class NetworkMethod:
     def with_smaller_blocks(self) -> NetworkMethod | None:
         """The same with half the points at a time, for when memory ran out; None if that would be too few."""
         points = self.compute.batch().points // 2
-        if points < FEWEST_POINTS:
+        if points < FEWEST_POINTS[self.device.type]:
             return None
         smaller = copy.copy(self)
         smaller.compute = replace(self.compute, points=points)
@@ -363,8 +374,10 @@ class NetworkMethod:
         rows = rows.to(self.compute.device)
         run = self.sampling.inputs(self._rows_within(rows, self.sampling.halo_px), self.first_row)
         values = self.engine(run, self.on_points)
-        by_point = values.view(len(points.z_px), len(points.x_px), *values.shape[1:])
-        volume = self.sampling.volume(by_point.transpose(1, 2), self.first_row, slab)
+        del run  # it is as large as a few slabs' rows, and the values are as large as the volume
+        values = values.view(len(points.z_px), len(points.x_px), *values.shape[1:]).transpose(1, 2)
+        volume = self.sampling.volume(values, self.first_row, slab)
+        del values
         if self.wedge is not None:
             volume = self.wedge(volume.float())
         if self.fusion is None:
@@ -375,42 +388,3 @@ class NetworkMethod:
         """The rows of a slab with a smaller halo."""
         spare = self.halo_px - halo_px
         return rows[:, spare : rows.shape[1] - spare]
-
-
-def network_bytes(config: NetworkConfig, geometry: TiltGeometry, grid: VolumeGrid, compute: Compute) -> int:
-    """Memory that a network needs beside the rows and voxels of its slab: lifted rows, kept features, blocks.
-
-    A CPU works on one block for each thread, in float32; a GPU on a single one, in the network's precision.
-
-    Args:
-        config: of the network.
-        geometry: of the series.
-        grid: voxels of the volume.
-        compute: where and how, with what is worked on at a time.
-    """
-    batch, stride, head = compute.batch(), config.head.stride, config.head
-    width = geometry.image_shape[1] * config.input.oversampling
-    points = (grid.shape[0] // stride + 2 * head.margin + 1) * (grid.shape[2] // stride + 2 * head.margin + 1)
-    kept_points, rows = min(points, batch.points_in_memory), config.rows - 1 + stride * batch.patches
-    channels, at_once, patches = config.channels, stride * batch.patches, batch.patches
-    if isinstance(config, SliceSetConfig):
-        channels, at_once, patches = config.set_hidden, 1, 1
-    lifted = 12 * geometry.tilts * (width + 4) * (channels + config.input.samples) * at_once
-    if compute.device.type == "cpu":
-        widest = max(channels, config.row_hidden, config.combiner_width)
-        threads = max(2, compute.threads or torch.get_num_threads())
-        block = 4 * threads * batch.points * rows * (3 * widest + 2 * config.row_features * batch.patches)
-        trunk = trunk_tile_bytes(config, grid, batch.trunk_values, compute.precision)
-        return lifted + 4 * kept_points * (rows * config.row_features + 3 * geometry.tilts) + block + trunk
-    item = compute.precision.itemsize
-    kept = kept_points * item * rows * config.row_features
-    kept += min(points, max(kept_points, batch.points_kept)) * (8 * geometry.tilts + 32)
-    # Without a kernel of its own the pooling holds two columns, their mixture and the sum, in float32.
-    pooled = channels * (item if pools_in_registers(compute.device) and at_once > 1 else 16 + item)
-    encoded = at_once * (pooled + item * (config.row_hidden + config.row_features))
-    moved = item * config.row_features * (rows - at_once)
-    joined = patches * (item * (config.rows * config.row_features + 3 * config.combiner_width) + 4 * head.outputs)
-    trunk = (4 + (TRUNK_ARRAYS - 1) * item) * batch.trunk_values if config.trunk_reach else 0
-    # Rows are lifted when no block is at work; those of the batch before may still be there.
-    at_work = max(lifted, min(batch.points, points) * (encoded + moved + joined))
-    return kept + at_work + 2 * item * geometry.tilts * (width + 4) * channels * at_once + trunk

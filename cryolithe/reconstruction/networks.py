@@ -9,7 +9,8 @@ from cryolithe.errors import ModelError, SettingsError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.known import NOTHING, Known
 from cryolithe.network.checkpoint import Model
-from cryolithe.reconstruction.methods import ON_CPU, Compute, NetworkMethod, network_bytes
+from cryolithe.reconstruction.methods import ON_CPU, Compute, NetworkMethod
+from cryolithe.reconstruction.network_memory import network_bytes
 from cryolithe.reconstruction.plan import Demand
 from cryolithe.reconstruction.published import PublishedSampling, published_field, published_halo_px
 

@@ -324,6 +324,7 @@ def make_slabs(
             folder.done(store(writer, slab, made, beside))
             if run.job.settings.method == "fbp":
                 watcher.advance(made.stop - made.start)
+            del made, slab  # before the next one is made
     networks = [method for method in methods if isinstance(method, NetworkMethod)]
     for one in networks:
         if isinstance(one.engine.pool, GpuPool) and one.engine.pool.failure is not None:

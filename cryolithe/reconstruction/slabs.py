@@ -87,7 +87,10 @@ def run_slabs(
         for start, stop in slabs:
             made = compute_slab(slab_method_at(method, start), read(method, start, stop), note)
             method = made.method
-            yield SlabResult(start, stop, made.values[:, : stop - start], _points(method), made.precision)
+            result = SlabResult(start, stop, made.values[:, : stop - start], _points(method), made.precision)
+            del made
+            yield result
+            del result  # before the next one is made
         return
     yield from _run_side_by_side(methods, slabs, read, note, stopped)
 
