@@ -12,6 +12,7 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference.tiles import tiles_of
 from cryolithe.network import Head, RowSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
+from cryolithe.network.trunk import Beside
 from cryolithe.reconstruction.methods import Compute, NetworkMethod, network_halo_px
 from cryolithe.reconstruction.network_memory import TRUNK_ARRAYS, trunk_tile_bytes
 from cryolithe.sampling import all_windows, point_columns, reflected_rows, visible
@@ -70,6 +71,27 @@ def test_slabs_and_tiles_give_the_definition(units, levels, shape):
     engine = narrow.engine._engine
     engine.batch = dataclasses.replace(engine.batch, trunk_bytes=1)
     torch.testing.assert_close(narrow(slab_rows(images, method, 0, shape[1])), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [((0, 0, 0), (26, 27, 28)), ((8, 8, 8), (18, 19, 20)), ((3, 0, 8), (4, 27, 9)), ((5, 9, 1), (24, 20, 27))],
+)
+def test_a_part_of_the_grid_has_the_values_of_the_whole(first, last, precision):
+    network = trunk_network(3)
+    trunk, reach, grid = network.trunk.to(precision), network.config.trunk_reach, (26, 27, 28)
+    x = torch.randn((1, 10, *grid), generator=torch.Generator().manual_seed(4)).to(precision)
+    whole = trunk(x)[(slice(None), slice(None), *(slice(a, b) for a, b in zip(first, last, strict=True)))]
+    ends = [(min(reach, a), min(reach, size - b)) for a, b, size in zip(first, last, grid, strict=True)]
+    seen = [slice(a - low, b + high) for a, b, (low, high) in zip(first, last, ends, strict=True)]
+    part = x[(slice(None), slice(None), *seen)].clone()
+    kept = part.clone()
+    found = trunk.inner(part, Beside(*ends))
+    assert torch.equal(part, kept)
+    assert found.shape == whole.shape
+    rough = 1e-12 if precision == torch.float64 else 0.02
+    torch.testing.assert_close(found, whole, rtol=0, atol=rough * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize("plane", [(1, 1), (7, 40), (401, 40), (60, 300)])

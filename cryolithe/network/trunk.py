@@ -29,11 +29,17 @@ class Beside(NamedTuple):
     x: tuple[int, int]
     y: tuple[int, int]
 
+    def within(self, reach: int) -> Beside:
+        """At most so many."""
+        z, x, y = ((min(first, reach), min(last, reach)) for first, last in self)
+        return Beside(z, x, y)
+
 
 class Trunk(nn.Module):
     """Features of blocks -> values of blocks.
 
     Attributes:
+        spacings: of A_k, in blocks.
         spread: A_k.
         gather: B_k; starts as zero.
         widen: C.
@@ -43,6 +49,7 @@ class Trunk(nn.Module):
 
     def __init__(self, width: int, spacings: tuple[int, ...], outputs: int) -> None:
         super().__init__()
+        self.spacings = spacings
         self.spread = nn.ModuleList(
             Convolution3d(width, width, 3, padding=spacing, dilation=spacing, bias=False) for spacing in spacings
         )
@@ -83,12 +90,10 @@ class Trunk(nn.Module):
         Returns:
             shape ``(1, outputs, z, x, y)`` without those beside.
         """
-        reach = sum(layer.dilation[0] + 1 for layer in self.spread)
+        reach = sum(self.spacings) + len(self.spacings)
         with torch.no_grad():
-            for spread, gather in zip(self.spread, self.gather, strict=True):
-                spacing = spread.dilation[0]
-                middle = Beside(*(tuple(min(n, reach - spacing) for n in ends) for ends in beside))
-                after = Beside(*(tuple(min(n, reach - spacing - 1) for n in ends) for ends in beside))
+            for spread, gather, spacing in zip(self.spread, self.gather, self.spacings, strict=True):
+                middle, after = beside.within(reach - spacing), beside.within(reach - spacing - 1)
                 change = _convolved(spread, torch.relu(x), beside, middle).relu_()
                 change = _convolved(gather, change, middle, after)
                 x = change.add_(_cut(x, beside, after))
@@ -98,17 +103,17 @@ class Trunk(nn.Module):
             return values
 
 
-def _convolved(layer: nn.Module, x: torch.Tensor, have: Beside, want: Beside) -> torch.Tensor:
+def _convolved(layer: nn.Module, values: torch.Tensor, have: Beside, want: Beside) -> torch.Tensor:
     """A convolution of 3 x 3 x 3 with fewer blocks beside; zeros lie beyond the ends that have none to leave away."""
     assert isinstance(layer, nn.Conv3d)
     spacing = layer.dilation[0]
     whole = [all(h - w == spacing for h, w in zip(*ends, strict=True)) for ends in zip(have, want, strict=True)]
     padding = [0 if there else spacing for there in whole]
     # Of an array with gaps the kernels would make one with channels first.
-    x = x.contiguous(memory_format=torch.channels_last_3d)
-    made = conv3d(x, layer.weight, padding=padding, dilation=layer.dilation)
-    left = Beside(*(want[axis] if there else have[axis] for axis, there in enumerate(whole)))
-    return _cut(made, left, want)
+    values = values.contiguous(memory_format=torch.channels_last_3d)
+    made = conv3d(values, layer.weight, padding=padding, dilation=layer.dilation)
+    z, x, y = (new if there else old for old, new, there in zip(have, want, whole, strict=True))
+    return _cut(made, Beside(z, x, y), want)
 
 
 def _cut(x: torch.Tensor, have: Beside, want: Beside) -> torch.Tensor:

@@ -263,7 +263,8 @@ class BlockSampling:
         blocks = max(1, VOXELS_AT_ONCE // (slab * width * self.head.stride))
         for first in range(0, -(-depth // self.head.stride), blocks):
             part = volume[first * self.head.stride : (first + blocks) * self.head.stride]
-            part[:] = self.head.volume(values[first : first + blocks + 2 * self.head.margin], tuple(part.shape))
+            some = values[first : first + blocks + 2 * self.head.margin]
+            part[:] = self.head.volume(some, (part.shape[0], slab, width))
         return volume
 
 
