@@ -18,6 +18,7 @@ TEXTS = ("com", "star", "xml", "aln", "xf", "mdoc", "angles", "text", "list")
 KINDS = {one.name: one for one in PARSERS if one.name in {f"info: {text}" for text in TEXTS}}
 VARIANTS = {
     "line ends of Windows": lambda text: text.replace(b"\n", b"\r\n"),
+    "line ends of old Macintoshes": lambda text: text.replace(b"\n", b"\r"),
     "mark of UTF-8": lambda text: b"\xef\xbb\xbf" + text,
     "both": lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"),
     "blanks at line ends": lambda text: text.replace(b"\n", b"  \t\n"),

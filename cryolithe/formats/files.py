@@ -138,8 +138,9 @@ def read_text(path: Path, kind: str, limit_bytes: int) -> str:
         raise FileFormatError(f"{path} is not {kind}: expected text in UTF-8, found UTF-16; save it as UTF-8")
     if any(byte < 32 and byte not in _TEXT_CONTROLS for byte in content):
         raise FileFormatError(f"{path} is not {kind}: expected text, found binary data")
-    # Comments may be in any old encoding; what matters is ASCII.
-    return content.decode("utf-8-sig", errors="replace").rstrip("\x1a")
+    # Comments may be in any old encoding; what matters is ASCII. Lines end in any of the three usual ways.
+    text = content.decode("utf-8-sig", errors="replace").rstrip("\x1a")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def check_ending(path: Path, endings: tuple[str, ...], what: str, option: str = "-o") -> None:
