@@ -940,6 +940,31 @@ def test_refused(name, place):
     refused(place.folder, spoil(place), *fragments, before=before)
 
 
+# What only the pixels, or the voxels made of them, tell.
+IN_PIXELS = {
+    "nan_pixels",
+    "inf_pixels",
+    "an_image_of_nan_even_when_fixed",
+    "constant_stack",
+    "constant_image",
+    "network_that_overflows",
+    "values_too_large_for_half_precision",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if name != "watching_one_series"])  # never dry
+def test_a_dry_run_refuses_what_it_can_see(name, place):
+    spoil, fragments, _ = CASES[name]
+    result = run("--dry-run", *spoil(place))
+    if name in IN_PIXELS:
+        assert result.exit_code == 0, result.output
+        return
+    assert result.exit_code == 2, result.output
+    last = result.stderr.splitlines()[-1]
+    assert all(fragment in last for fragment in fragments), last
+
+
 # What needs more than a spoilt file
 
 

@@ -124,14 +124,31 @@ def _block_means(image: NDArray[np.float64], block: int) -> NDArray[np.float64]:
     return means - means.mean()
 
 
-def _is_unfinished(average: Path, record: Path) -> bool:
+def _is_unfinished(average: Path) -> bool:
     """Whether an average is one of ours that a run wrote which was cut off before it wrote the record."""
-    if record.exists() or not average.is_file():
+    if average.with_suffix(".json").exists() or not average.is_file():
         return False
     try:
         return any(label.startswith("CryoLithe") and AVERAGE in label for label in read_mrc(average).labels)
     except InputError:
         return False
+
+
+def _beside(average: Path) -> tuple[Path, Path, Path]:
+    """The map of local agreement, the figure of the FSC and the record of an average."""
+    confidence, plot = (average.with_name(f"{average.stem}_{name}") for name in ("confidence.mrc", "fsc.png"))
+    return confidence, plot, average.with_suffix(".json")
+
+
+def check_average(average: Path, overwrite: bool) -> None:
+    """Refuse an average whose files are there already; an unfinished one of ours is none.
+
+    Raises:
+        OutputError: if one is, and is not to be replaced.
+    """
+    overwrite = overwrite or _is_unfinished(average)
+    for path in (average, *_beside(average)):
+        refuse_existing(path, overwrite)
 
 
 def reconstruct_halves(
@@ -156,15 +173,13 @@ def reconstruct_halves(
         OutputError: if something is in the way.
     """
     volumes = volumes_beside(average)
-    confidence, plot = (average.with_name(f"{average.stem}_{name}") for name in ("confidence.mrc", "fsc.png"))
-    record = average.with_suffix(".json")
+    confidence, plot, record = _beside(average)
     jobs = [job_of(stack, volume) for stack, volume in zip(stacks, volumes, strict=True)]
     if not overwrite and average_is_done(average, volumes, (confidence, plot), jobs):
         say(f"{average}: already done with these inputs and settings")
         return
-    overwrite = overwrite or _is_unfinished(average, record)
-    for path in (average, confidence, plot, record):
-        refuse_existing(path, overwrite)
+    check_average(average, overwrite)
+    overwrite = overwrite or _is_unfinished(average)
     for stack, volume in zip(stacks, volumes, strict=True):
         say(reconstruct(stack, volume))
     pair = open_half(volumes[0]), open_half(volumes[1])

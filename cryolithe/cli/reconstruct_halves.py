@@ -67,6 +67,9 @@ def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSe
             reconstruct_one(job_of((stack, given.angles), volume, settings, given.reading), True, None)
         if given.tilts is not None:
             reconstruct_one(job_of((given.tilts, given.angles), output, settings, given.reading), True, None)
+        else:
+            pair.check_average(output, settings.overwrite)
+        pair.check_stacks(given.stacks, given.tilts, settings.pixel_size)
         if after is not None:
             say(after.plan())
         return

@@ -46,6 +46,7 @@ from cryolithe.reconstruction.sources import offers
 from cryolithe.reconstruction.storing import PARTS, all_finite, scaled, store
 from cryolithe.reconstruction.whitening import prepare_run
 from cryolithe.work.label import file_label
+from cryolithe.work.locking import check_folder
 from cryolithe.work.watcher import Watcher
 
 
@@ -152,9 +153,11 @@ def plan_run(run: ResolvedJob, started_seconds: float = 0.0) -> tuple[str, str]:
         started_seconds: that the program took to start, which count, too.
 
     Raises:
+        OutputError: if something is where the working folder would be.
         ResourceError: if memory does not suffice.
     """
     check_confidence(run)
+    check_folder(run.job.partial)
     planned = fit(run)
     return estimate(run, planned, started_seconds), memory_table(run, planned)
 

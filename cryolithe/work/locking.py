@@ -25,6 +25,21 @@ OWNER, _NEXT_OWNER, LOCK = "owner", "owner.next", "lock"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
+def check_folder(path: Path) -> None:
+    """Refuse the place of a working folder where something else is.
+
+    Raises:
+        OutputError: if it is a link, or no folder.
+    """
+    if path.is_symlink():
+        raise OutputError(f"{path} is a link; links are not followed: remove it or choose another -o")
+    if path.exists() and not path.is_dir():
+        raise OutputError(
+            f"cannot write into {path.parent}: File exists where the folder {path.name} would be; remove it or choose "
+            "another -o"
+        )
+
+
 class FolderLock:
     """The lock of one folder, which is made if it is not there.
 
@@ -68,8 +83,7 @@ class FolderLock:
     def _tried(self) -> bool:
         """Try once; False if the folder was removed meanwhile by the run that held it."""
         path = self._path
-        if path.is_symlink():
-            raise OutputError(f"{path} is a link; links are not followed: remove it or choose another -o")
+        check_folder(path)
         try:
             path.mkdir(exist_ok=True)
             try:
