@@ -2,8 +2,9 @@
 
 Small fields of the shipped recipes, filled with molecules that the bundled models never saw. Every method gets the
 same prepared images; scales and offsets do not matter to any score. Our networks stand as users get them, with the
-share of FBP that their cards say; the first of them also alone. Free numbers of the simple methods are chosen from
-halves of the data, without the truth; rows marked "oracle" choose by the truth, which no user can.
+share of FBP that their cards say and their missing wedge weighed by left-out tilts; the first of them also alone. Free
+numbers of the simple methods are chosen from halves of the data, without the truth; rows marked "oracle" choose by the
+truth, which no user can.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from cryolithe.reconstruction.methods import Compute
 from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.simulation import Molecule, Structure
 from cryolithe.training import class_scoring
-from cryolithe.training.scoring import mix_array, reconstruct_array
+from cryolithe.training.scoring import finished_array, reconstruct_array
 
 Volume = NDArray[np.float32]
 
@@ -113,7 +114,7 @@ def timed(call: Callable[[], Volume]) -> Made:
 
 
 def with_networks(case: Case, tools: Tools) -> dict[str, Made]:
-    """Volumes of our networks as users get them, and of the first network without its share of FBP."""
+    """Volumes of our networks as users get them, and of the first network by itself."""
     images, angles, depth = case.images.numpy(), case.angles_deg, case.truth.shape[0]
     found: dict[str, Made] = {}
     for label, model in tools.models.items():
@@ -121,7 +122,7 @@ def with_networks(case: Case, tools: Tools) -> dict[str, Made]:
         start = time.perf_counter()
         alone = reconstruct_array(network, images, angles, depth, tools.compute)
         seconds = time.perf_counter() - start
-        mixed = mix_array(alone, images, angles, share, network.config.head.stride)
+        mixed = finished_array(network, alone, images, angles, share, tools.compute)
         extra = {} if found else {label + ALONE: Made(alone, seconds, {})}
         found |= {label: Made(mixed, time.perf_counter() - start, {"fbp_share": share}), **extra}
     return found

@@ -29,7 +29,7 @@ from cryolithe.training.scoring import (
     SIRT,
     SIRT_ITERATIONS,
     WorstShell,
-    mix_array,
+    finished_array,
     reconstruct_array,
     truth_fsc,
     worst_of,
@@ -130,7 +130,7 @@ def class_benchmark(
     shape: tuple[int, int, int] = SHAPE,
     share: float = FBP_SHARE,
 ) -> Iterator[SceneScores]:
-    """Score FBP, FBP with the best Gaussian, SIRT, a network with its share of FBP and the network alone.
+    """Score FBP, FBP with the best Gaussian, SIRT, a network as users get it and the network alone.
 
     Args:
         network: float32 weights on the CPU.
@@ -159,7 +159,7 @@ def class_benchmark(
             estimates = {
                 FBP: back,
                 SIRT: SirtMethod(wide, SIRT_ITERATIONS, margin_px=margin)(rows).numpy(),
-                NETWORK: mix_array(alone, noisy, scene.angles_deg, share, network.config.head.stride),
+                NETWORK: finished_array(network, alone, noisy, scene.angles_deg, share, compute),
                 ALONE: alone,
             }
             table = class_fidelity(density, estimates, labels, REGIONS)

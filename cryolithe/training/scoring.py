@@ -1,7 +1,7 @@
 """Scores on a fixed benchmark: simulated specimens of held-out molecules, white noise, known truth.
 
-What a user gets is scored, the network's volume with its share of filtered back-projection, and the network alone
-beside it.
+What a user gets is scored, the network's volume with its missing wedge weighed by left-out tilts and its share of
+filtered back-projection, and the network alone beside it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt_margin_px
 from cryolithe.reconstruction.fusion import Fusion
 from cryolithe.reconstruction.methods import ON_CPU, Compute, NetworkMethod, SirtMethod
-from cryolithe.reconstruction.mixing import choose_parts, curve_of_volumes
+from cryolithe.reconstruction.mixing import Reader, choose_parts, curve_of_volumes, measure_trust
 from cryolithe.reconstruction.networks import FBP_SHARE
+from cryolithe.reconstruction.trust import choose_trials, expected_trust, wedge_filter
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import Molecule, SpecimenRecipe, add_white_noise, make_specimen, project
 from cryolithe.simulation.molecules import PROCEDURAL_1
@@ -181,6 +182,51 @@ def mix_array(
     return mixed
 
 
+def finished_array(
+    network: Network,
+    alone: NDArray[np.float32],
+    images: NDArray[np.float32],
+    angles_deg: tuple[float, ...],
+    share: float,
+    compute: Compute = ON_CPU,
+    known: Known = NOTHING,
+) -> NDArray[np.float32]:
+    """What ``reconstruct`` makes of a network's volume: left-out tilts weigh its missing wedge, FBP is mixed in.
+
+    Args:
+        network: float32 weights on the CPU.
+        alone: by the network alone, `reconstruct_array`; it stays as it is.
+        images: that it was made from, shape ``(tilts, y, x)``.
+        angles_deg: tilt angles.
+        share: of filtered back-projection.
+        compute: device and precision.
+        known: what is known of the series.
+
+    Returns:
+        shape ``(z, y, x)``.
+    """
+    trials = choose_trials(angles_deg)
+    weighed = alone
+    if trials is not None:
+        (depth, height, width), scale = alone.shape, np.float32(images.std())
+        geometry, grid = TiltGeometry(angles_deg, (height, width)), VolumeGrid((depth, height, width))
+
+        def of_tilts(tilts: NDArray[np.int64], part: VolumeGrid) -> NetworkMethod:
+            return NetworkMethod(
+                network, geometry.select(tilts), part, compute, known=known.of_images([int(tilt) for tilt in tilts])
+            )
+
+        def rows(first: int, stop: int) -> torch.Tensor:
+            return torch.from_numpy(images[:, reflected_rows(first, stop - first, height)] / scale)
+
+        parts = choose_parts(grid, network.config.head.stride)
+        trust = measure_trust(of_tilts, trials, geometry, parts, Reader(rows, height)) or expected_trust()
+        if min(trust.kept) < 1:
+            weigh = wedge_filter(trust, angles_deg, (depth, width), torch.device("cpu"))
+            weighed = weigh(torch.from_numpy(alone.copy())).numpy()
+    return mix_array(weighed, images, angles_deg, share, network.config.head.stride) if share else weighed
+
+
 def unseen_molecules(
     card: Mapping[str, Any], library: tuple[Molecule, ...], source: str, shipped: bool
 ) -> tuple[Molecule, ...]:
@@ -254,7 +300,7 @@ def benchmark(
             back = fbp(projector, rows).numpy()
             iterated = SirtMethod(wide, SIRT_ITERATIONS, margin_px=margin)(rows).numpy()
             alone = reconstruct_array(network, noisy, BENCHMARK_ANGLES_DEG, depth, compute)
-            mixed = mix_array(alone, noisy, BENCHMARK_ANGLES_DEG, share, network.config.head.stride)
+            mixed = finished_array(network, alone, noisy, BENCHMARK_ANGLES_DEG, share, compute)
             curve = truth_fsc(truth, back, reach_deg)
             scores[FBP].append(score_volume(truth, back, reach_deg))
             for name, volume in ((SIRT, iterated), (NETWORK, mixed), (ALONE, alone)):
