@@ -170,13 +170,25 @@ def of_layers(made: torch.Tensor, x: torch.Tensor, steps: Any, combine: Any) -> 
     return "join" if steps is combine else "encode", Work(operations, size(x, made, *weights), True)
 
 
-def of_trunk(made: torch.Tensor, joined: torch.Tensor, trunk: Any, item: int) -> tuple[str, Work]:
-    """Convolutions with all that goes in and out of each."""
-    blocks = joined.numel() / joined.shape[-1]
-    weights = list(trunk.parameters())
-    moved = sum(weight.shape[0] + weight.shape[1] for weight in weights) * blocks * item
-    operations = 2.0 * blocks * sum(weight.numel() for weight in weights)
-    return "trunk", Work(operations, moved + size(*weights), True)
+def of_trunk(made: torch.Tensor, joined: torch.Tensor, beside: Any, trunk: Any) -> tuple[str, Work]:
+    """Convolutions with all that goes in and out of each, on the blocks that later ones see."""
+    wanted = [size - sum(ends) for size, ends in zip(joined.shape[1:4], beside, strict=True)]
+    reach, item, width = sum(trunk.spacings) + len(trunk.spacings), trunk.last.weight.element_size(), joined.shape[-1]
+
+    def blocks(within: int) -> int:
+        return math.prod(size + sum(ends) for size, ends in zip(wanted, beside.within(within), strict=True))
+
+    operations, moved, before = 0.0, 0.0, blocks(reach)
+    for step in [step for spacing in trunk.spacings for step in (spacing, 1)]:
+        reach -= step
+        after = blocks(reach)
+        operations += 2.0 * 27 * width**2 * after
+        moved += item * width * (before + after)
+        before = after
+    for layer in (trunk.widen, trunk.narrow, trunk.last):
+        operations += 2.0 * layer.weight.numel() * before
+        moved += item * before * sum(layer.weight.shape[:2])
+    return "trunk", Work(operations, moved + size(*trunk.parameters()), True)
 
 
 def of_synthesis(made: torch.Tensor, values: torch.Tensor, taps: int) -> tuple[str, Work]:
@@ -248,8 +260,7 @@ def changes_of(method: Any, meter: Meter) -> list[tuple[Any, str, Callable[[Any]
         watch(method.sampling, "volume", lambda made, values, *more: of_synthesis(made, values, taps)),
     ]
     if method.trunk is not None:
-        item = method.compute.precision.itemsize
-        found.append(watch(method.engine, "_refined", lambda made, joined: of_trunk(made, joined, method.trunk, item)))
+        found.append(watch(method.engine, "_refined", lambda made, *given: of_trunk(made, *given, method.trunk)))
     if method.fusion is not None:
         mirrored = math.prod(method.fusion._planes._lengths())
         found += [

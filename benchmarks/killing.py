@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryolithe.reconstruction.fitting import demand, fit
+from cryolithe.reconstruction.fitting import demand
 from cryolithe.reconstruction.job import Job, resolve
+from cryolithe.reconstruction.methods import FEWEST_POINTS
 from cryolithe.reconstruction.plan import run_bytes
 from cryolithe.settings import ReconstructSettings
 
@@ -123,7 +124,8 @@ def memory_for(rows: int, stack: Path, angles: Path | None, words: list[str]) ->
         if word.startswith("--"):
             given[word[2:].replace("-", "_")] = True if after.startswith("--") else after
     run = resolve(Job(stack, angles, stack.with_name("unused.mrc"), ReconstructSettings.model_validate(given)))
-    wanted = demand(run, fit(run).batch)
+    # Larger blocks would leave less for slabs, so these are what so little memory is used with.
+    wanted = demand(run, FEWEST_POINTS["cpu"] if run.model is not None else 1)
     sizes = [run_bytes(wanted, run.series.geometry, run.grid, n) for n in (rows, rows + 1)]
     return repr(sum(sizes) / 2e9)
 

@@ -326,10 +326,10 @@ def test_memory_is_planned(place):
     result = run(*place.words, "-o", place.folder / "x.mrc", "--confidence", "--dry-run")
     assert "5 runs of the network" in result.output
     settings = ReconstructSettings(
-        thickness=400, model=str(place.model), max_memory=0.65, confidence=True, pixel_size=5.0
+        thickness=400, model=str(place.model), max_memory=0.46, confidence=True, pixel_size=5.0
     )
     job = job_of((place.stack, place.angles), place.folder / "x.mrc", settings)
-    with pytest.raises(ResourceError, match=r"--confidence: 0\.65 GB .* at least .* are needed"):
+    with pytest.raises(ResourceError, match=r"--confidence: 0\.46 GB .* at least .* are needed"):
         ensemble.map_rows(resolve(job))
 
 

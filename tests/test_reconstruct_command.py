@@ -34,6 +34,7 @@ from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import read_mrc
 from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruction.methods import BATCHES
 from cryolithe.reconstruction.preparation import Preparation, check_images, image_workers, prepare_stack
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
@@ -290,6 +291,9 @@ def test_order_of_images_does_not_matter(tmp_path):
 
 # Slabs
 
+# As many points at a time as there are usually.
+BATCH = {"cpu": BATCHES["cpu"].points}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -302,10 +306,18 @@ def test_little_memory_makes_more_slabs_and_the_same_volume(method, shape, model
     flags = ("--thickness", 16, *choice(method, model))
     made(stack, angles, "-o", tmp_path / "whole.mrc", *flags)
     assert spy.rows >= shape[0]
-    made(stack, angles, "-o", tmp_path / "slabs.mrc", *flags, "--max-memory", repr(spy.memory_for(6)))
+    memory = ("--max-memory", repr(spy.memory_for(6)))
+    with monkeypatch.context() as patched:
+        patched.setattr("cryolithe.reconstruction.fitting.FEWEST_POINTS", BATCH)
+        made(stack, angles, "-o", tmp_path / "slabs.mrc", *flags, *memory)
     assert spy.rows == 6
     assert json.loads((tmp_path / "slabs.json").read_text())["compute"]["slab_rows"] == 6
     close(voxels(tmp_path / "slabs.mrc"), voxels(tmp_path / "whole.mrc"))
+    # Before slabs become so low, a network works on less at a time.
+    made(stack, angles, "-o", tmp_path / "blocks.mrc", *flags, *memory)
+    compute = json.loads((tmp_path / "blocks.json").read_text())["compute"]
+    assert (compute["slab_rows"] > 6) == (method == "network")
+    close(voxels(tmp_path / "blocks.mrc"), voxels(tmp_path / "whole.mrc"))
 
 
 # Inputs

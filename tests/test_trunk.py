@@ -13,7 +13,9 @@ from cryolithe.inference.tiles import tiles_of
 from cryolithe.network import Head, RowSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.trunk import Beside
+from cryolithe.reconstruction.fusion import SHELLS, FusionCurve
 from cryolithe.reconstruction.methods import Compute, NetworkMethod, network_halo_px
+from cryolithe.reconstruction.mixing import finished_method
 from cryolithe.reconstruction.network_memory import TRUNK_ARRAYS, trunk_tile_bytes
 from cryolithe.sampling import all_windows, point_columns, reflected_rows, visible
 
@@ -71,6 +73,21 @@ def test_slabs_and_tiles_give_the_definition(units, levels, shape):
     engine = narrow.engine._engine
     engine.batch = dataclasses.replace(engine.batch, trunk_bytes=1)
     torch.testing.assert_close(narrow(slab_rows(images, method, 0, shape[1])), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2])
+@pytest.mark.parametrize("at_once", [1, 700])
+def test_voxels_and_rows_in_parts_are_those_of_the_whole(levels, at_once, monkeypatch):
+    """What lies between, transforms of rows and the levels of wavelets, is larger than what is wanted."""
+    shape = (13, 16, 18)
+    geometry, grid = TiltGeometry(ANGLES_DEG, shape[1:]), VolumeGrid(shape)
+    plain = NetworkMethod(trunk_network(2, levels), geometry, grid)
+    method = finished_method(plain, FusionCurve(0.3, (1.0,) * SHELLS), geometry, grid)
+    rows = slab_rows(torch.randn((len(ANGLES_DEG), *shape[1:])), method, 0, 16)
+    whole = method(rows)
+    monkeypatch.setattr("cryolithe.reconstruction.methods.VOXELS_AT_ONCE", at_once)
+    monkeypatch.setattr("cryolithe.filters.VALUES_AT_ONCE", at_once)
+    torch.testing.assert_close(method(rows), whole, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])

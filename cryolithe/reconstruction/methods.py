@@ -259,8 +259,10 @@ class BlockSampling:
     def volume(self, values: torch.Tensor, first_row: int, slab: int) -> torch.Tensor:
         """See `Sampling`; some planes at a time, as what lies between is many times as large."""
         depth, _, width = self.grid.shape
-        volume = values.new_empty((depth, slab, width))
         blocks = max(1, VOXELS_AT_ONCE // (slab * width * self.head.stride))
+        if blocks * self.head.stride >= depth:
+            return self.head.volume(values, (depth, slab, width))
+        volume = values.new_empty((depth, slab, width))
         for first in range(0, -(-depth // self.head.stride), blocks):
             part = volume[first * self.head.stride : (first + blocks) * self.head.stride]
             some = values[first : first + blocks + 2 * self.head.margin]
