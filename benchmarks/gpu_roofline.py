@@ -260,7 +260,9 @@ def changes_of(method: Any, meter: Meter) -> list[tuple[Any, str, Callable[[Any]
         watch(method.sampling, "volume", lambda made, values, *more: of_synthesis(made, values, taps)),
     ]
     if method.trunk is not None:
-        found.append(watch(method.engine, "_refined", lambda made, *given: of_trunk(made, *given, method.trunk)))
+        found.append(
+            watch(method.engine, "_refined", lambda made, joined, beside: of_trunk(made, joined, beside, method.trunk))
+        )
     if method.fusion is not None:
         mirrored = math.prod(method.fusion._planes._lengths())
         found += [
