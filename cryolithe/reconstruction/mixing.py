@@ -23,6 +23,8 @@ from cryolithe.reconstruction.trust import Seen, Trial, WedgeTrust, confirmed_tr
 # Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
 _SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 19
 _ROWS, _COLUMNS, _PARTS = 64, 256, 3
+# Of a part: its spectra, in float64, and what they are compared by take about 100 bytes for each.
+_MOST_VOXELS = 1 << 22
 # Fewer columns and rows than these tell little of low frequencies.
 _FEWEST = 48
 
@@ -50,7 +52,7 @@ def choose_parts(grid: VolumeGrid, row_multiple: int) -> Parts:
     depth, height, width = grid.shape
     voxels = max(_ENOUGH_VOXELS, int(_SHARE_OF_VOLUME * depth * height * width))
     rows = min(height, _ROWS)
-    columns = min(width, max(_FEWEST, min(_COLUMNS, voxels // (depth * rows))))
+    columns = min(width, max(_FEWEST, min(_COLUMNS, min(voxels, _MOST_VOXELS) // (depth * rows))))
     rows = min(rows, max(_FEWEST, voxels // (depth * columns)))
     rows = max(rows - rows % row_multiple, 1)
     starts = part_starts(height, rows, min(_PARTS, voxels // (depth * rows * columns)))
