@@ -46,7 +46,7 @@ from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.methods import ON_CPU
 from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.simulation import SpecimenRecipe, load_molecules, make_specimen, noise_sigma, project
-from cryolithe.training.scoring import reconstruct_array
+from cryolithe.training.scoring import finished_array, reconstruct_array
 from cryolithe.volume import Volume
 
 VOXEL = 10.0
@@ -84,8 +84,8 @@ def make_volumes(folder: Path, shape: tuple[int, int, int], snr_db: float, molec
     truth = np.asarray(specimen.density, dtype=np.float32)
     write_volume(folder / "truth.mrc", Volume(truth, VOXEL), label="benchmark", overwrite=True)
     model = load_model("default")
-    share = fbp_share(model, None)
-    volume = reconstruct_array(model.network, images["full"], ANGLES_DEG, shape[0], ON_CPU, share=share)
+    alone = reconstruct_array(model.network, images["full"], ANGLES_DEG, shape[0], ON_CPU)
+    volume = finished_array(model.network, alone, images["full"], ANGLES_DEG, fbp_share(model, None), ON_CPU)
     write_volume(folder / "network.mrc", Volume(volume, VOXEL), label="benchmark", overwrite=True)
 
 

@@ -24,7 +24,7 @@ from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.simulation import SpecimenRecipe, add_white_noise, make_specimen, project
-from cryolithe.training.scoring import ALONE, BENCHMARK_ANGLES_DEG, FBP, NETWORK, mix_array, reconstruct_array
+from cryolithe.training.scoring import ALONE, BENCHMARK_ANGLES_DEG, FBP, NETWORK, finished_array, reconstruct_array
 
 NEIGHBOURS = 6
 PERIODS = (2, 4)
@@ -54,7 +54,7 @@ def main() -> None:
     arguments = read_arguments(options)
     keep_freed_memory()  # as the commands do
     model = load_model(arguments.model)
-    share, stride = fbp_share(model, None), model.network.config.head.stride
+    share = fbp_share(model, None)
     shape = (32, 32, 32) if arguments.quick else (64, 128, 128)  # multiples of 4, so that the planes exist
     specimens = 1 if arguments.quick else arguments.specimens
     depth, height, width = shape
@@ -68,7 +68,7 @@ def main() -> None:
         found["truth"].append(line_ratios(specimen.density))
         found[FBP].append(line_ratios(fbp(projector, torch.from_numpy(images)).numpy()))
         alone = reconstruct_array(model.network, images, BENCHMARK_ANGLES_DEG, depth)
-        found[NETWORK].append(line_ratios(mix_array(alone, images, BENCHMARK_ANGLES_DEG, share, stride)))
+        found[NETWORK].append(line_ratios(finished_array(model.network, alone, images, BENCHMARK_ANGLES_DEG, share)))
         found[ALONE].append(line_ratios(alone))
     medians: dict[str, dict[str, Any]] = {
         name: {key: float(np.median([each[key] for each in ratios])) for key in ratios[0]}

@@ -256,7 +256,7 @@ def main() -> None:
     options.add_argument("--device", default="cpu", help="cpu, or cuda: then results go to speed_cuda.json")
     options.add_argument("--minutes", type=float, default=1.0, help="at most for the run of a cell; more: part of it")
     options.add_argument("--max-memory", type=float, default=4.0, metavar="GB", help="limit for our methods on a CPU")
-    options.add_argument("--sizes", default="", help="widths of the volumes, such as 256,512; default: all")
+    options.add_argument("--sizes", default="", help="widths or shapes, such as 256,512x1024x1024; default: all")
     options.add_argument("--methods", default=",".join(METHODS), help=f"any of {', '.join(METHODS)}")
     options.add_argument("--fresh", action="store_true", help="measure again what is there already")
     options.add_argument("--workdir", type=Path, help="for temporary files; up to 10 GB for the largest volume")
@@ -265,7 +265,8 @@ def main() -> None:
     if gpu:
         arguments.output = arguments.output.with_name(arguments.output.name.replace("speed", "speed_cuda"))
     wanted = arguments.sizes.split(",") if arguments.sizes else []
-    sizes = [s for s in (QUICK if arguments.quick else SIZES) if not wanted or str(s[2]) in wanted]
+    every = QUICK if arguments.quick else SIZES
+    sizes = [s for s in every if not wanted or {str(s[2]), "x".join(map(str, s))} & set(wanted)]
     methods = arguments.methods.split(",")
     if not sizes or any(method not in METHODS for method in methods):
         raise SystemExit(f"expected sizes among {SIZES} and methods among {', '.join(METHODS)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from shared_data import SHARED
 
+# A shell that runs the tests in the background may have them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Outputs carry the day in their headers; two runs of a test may lie on both sides of midnight.
 os.environ["SOURCE_DATE_EPOCH"] = "86400"
 # The same examples in every run, and none that fails because the machine is slow.

@@ -35,7 +35,7 @@ from cryolithe.reconstruction.methods import NetworkMethod
 from cryolithe.reconstruction.mixing import Parts, Reader, choose_parts, finished_method, measure_curve
 from cryolithe.reconstruction.networks import fbp_share
 from cryolithe.sampling import reflected_rows
-from cryolithe.training.scoring import reconstruct_array
+from cryolithe.training.scoring import mix_array, reconstruct_array
 
 FLAT = (1.0,) * SHELLS
 ALL_ROUND = tuple(float(a) for a in np.arange(-90.0, 90.0, 5.0))
@@ -306,8 +306,8 @@ def test_a_share_of_zero_is_the_network_alone():
     network, shape = tiny_network(), (12, 20, 24)
     rows = images(WEDGE, *shape[1:])
     alone = reconstruct_array(network, rows, WEDGE, shape[0])
-    np.testing.assert_array_equal(reconstruct_array(network, rows, WEDGE, shape[0], share=0.0), alone)
-    assert (reconstruct_array(network, rows, WEDGE, shape[0], share=0.3) != alone).any()
+    np.testing.assert_array_equal(mix_array(alone, rows, WEDGE, 0.0), alone)
+    assert (mix_array(alone, rows, WEDGE, 0.3) != alone).any()
 
 
 def test_a_sheet_that_a_network_has_erased_is_in_the_volume():

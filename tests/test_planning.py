@@ -12,10 +12,13 @@ import pytest
 import torch
 from tiny_series import run
 
+from cryolithe.errors import ResourceError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import load_model
 from cryolithe.reconstruction.methods import Compute
+from cryolithe.reconstruction.mixing import comparing_bytes
 from cryolithe.reconstruction.network_memory import network_bytes
+from cryolithe.reconstruction.plan import BASE_BYTES, Demand, run_bytes, slab_rows
 from cryolithe.reconstruction.planes import plane_filter_bytes
 
 SIZES = {"800 x 800 x 400": (400, 800, 800), "2048 x 2048 x 1024": (1024, 2048, 2048)}  # (z, y, x)
@@ -179,3 +182,29 @@ def test_a_share_of_back_projection_is_planned_for(size, stacks, machine):
         assert mixed[4] <= mixed[1]
         if alone[2:4] == mixed[2:4]:
             assert mixed[4] > alone[4]
+
+
+def test_what_is_compared_before_the_first_slab_counts():
+    geometry, grid = TiltGeometry((-10.0, 0.0, 10.0), (8, 16)), VolumeGrid((8, 8, 16))
+    demand = Demand(0, 1.0, 1.0, before_bytes=10**9)
+    needed = BASE_BYTES + 10**9
+    assert run_bytes(demand, geometry, grid, 8) == needed
+    assert slab_rows(demand, geometry, grid, needed) == 8
+    with pytest.raises(ResourceError, match=f"at least {needed / 1e9:.2f} GB"):
+        slab_rows(demand, geometry, grid, needed - 1)
+
+
+def test_a_network_that_is_compared_with_back_projection_needs_memory_for_it(stacks, monkeypatch):
+    size, told = "800 x 800 x 400", ("--device", "cpu", "--model", "fast", "--max-memory", 4)
+    alone = ("--fbp-share", 0, "--wedge-trust", "full")
+    (before,) = planned(stacks, size, *told, *alone).values()
+    monkeypatch.setattr("cryolithe.reconstruction.fitting.comparing_bytes", lambda *_: 10**10)
+    (after,) = planned(stacks, size, *told, *alone).values()
+    assert before[1:] == after[1:]
+    words = [stacks / f"{size}.mrc", stacks / f"{size}.tlt", "-o", stacks / "v.mrc", "--thickness", SIZES[size][0]]
+    for flags in (("--fbp-share", 0), ("--wedge-trust", "full")):
+        result = run(*words, "--dry-run", *told, *flags)
+        assert result.exit_code != 0
+        assert "4.00 GB of memory do not suffice" in result.output
+    for volume, bytes_at_most in ((VolumeGrid((1024, 2048, 2048)), 5e8), (VolumeGrid((64, 128, 128)), 6e7)):
+        assert 0 < comparing_bytes(volume, 2) < bytes_at_most

@@ -78,7 +78,7 @@ def test_what_is_scored_is_what_the_program_makes_slab_by_slab(shape):
     fused = finished_method(method, curve, geometry, grid)
     whole = shape[1] + -shape[1] % fused.row_multiple
     expected = fused(read(-fused.halo_px, whole + fused.halo_px))[:, : shape[1]].numpy()
-    found = reconstruct_array(network, rows, ANGLES, shape[0], share=0.4)
+    found = mix_array(reconstruct_array(network, rows, ANGLES, shape[0]), rows, ANGLES, 0.4, method.row_multiple)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 

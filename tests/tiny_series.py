@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from dataclasses import replace
 
 import mrcfile
 import numpy as np
@@ -162,8 +163,9 @@ class SlabSpy:
         self.rows = None
 
     def __call__(self, demand, geometry, grid, budget_bytes):
-        self.question = (demand, geometry, grid)
-        self.rows = plan.slab_rows(demand, geometry, grid, budget_bytes)
+        # Of so small a volume what is compared before the first slab takes more than a slab.
+        self.question = (replace(demand, before_bytes=0), geometry, grid)
+        self.rows = plan.slab_rows(*self.question, budget_bytes)
         return self.rows
 
     def memory_for(self, rows):

@@ -22,6 +22,7 @@ from cryolithe.reconstruction.methods import (
     Compute,
     network_halo_px,
 )
+from cryolithe.reconstruction.mixing import comparing_bytes
 from cryolithe.reconstruction.network_memory import network_bytes, trunk_row_bytes, trunk_tile_bytes
 from cryolithe.reconstruction.networks import fbp_share, published_demand, wedge_trust
 from cryolithe.reconstruction.plan import (
@@ -181,7 +182,9 @@ def demand(run: ResolvedJob, batch: int) -> Demand:
 def host_demand(run: ResolvedJob, on_device: Demand) -> Demand:
     """Memory of the host that slabs on GPUs need: rows being read and waiting, voxels waiting and being written."""
     devices = len(run.devices)
-    return replace(on_device, fixed_bytes=0, volume_copies=2.0 + 2.0 * devices, row_copies=4.0 * devices)
+    return replace(
+        on_device, fixed_bytes=0, before_bytes=0, volume_copies=2.0 + 2.0 * devices, row_copies=4.0 * devices
+    )
 
 
 def _method_demand(run: ResolvedJob, batch: int) -> Demand:
@@ -205,10 +208,13 @@ def _method_demand(run: ResolvedJob, batch: int) -> Demand:
         # The rows as read, clipped and scaled; or these and what each window reads; or these on their way back.
         rows = 0.5 + 0.5 * max(4, config.input.oversampling * len(config.input.windows))
         mixed = bool(fbp_share(run.model, run.job.settings.fbp_share))
-        if not mixed and wedge_trust(run.model, run.job.settings.wedge_trust) == "full":
+        trust = wedge_trust(run.model, run.job.settings.wedge_trust)
+        if not mixed and trust == "full":
             return Demand(fixed, copies, rows, halo, config.head.stride)
         fixed += _index_bytes(tilts * depth * width, run.device) + plane_filter_bytes(run.grid, run.device)
-        return Demand(fixed, copies, rows, max(halo, REACH_PX) if mixed else halo, config.head.stride)
+        before = comparing_bytes(run.grid, config.head.stride) if mixed or trust == "auto" else 0
+        halo = max(halo, REACH_PX) if mixed else halo
+        return Demand(fixed, copies, rows, halo, config.head.stride, before_bytes=before)
     iterative = run.job.settings.method == "sirt"
     wide = width + 2 * sirt_margin_px(depth) if iterative else width
     indices = _index_bytes(tilts * depth * wide, run.device, directions=2 if iterative else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,9 @@ from cryolithe.reconstruction.trust import Seen, Trial, WedgeTrust, confirmed_tr
 # Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
 _SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 19
 _ROWS, _COLUMNS, _PARTS = 64, 256, 3
-# Of a part: its spectra, in float64, and what they are compared by take about 100 bytes for each.
 _MOST_VOXELS = 1 << 22
+# For a voxel of a part: its spectra, in float64, and what they are compared by (55 measured).
+_BYTES_PER_VOXEL = 60
 # Fewer columns and rows than these tell little of low frequencies.
 _FEWEST = 48
 
@@ -57,6 +59,14 @@ def choose_parts(grid: VolumeGrid, row_multiple: int) -> Parts:
     rows = max(rows - rows % row_multiple, 1)
     starts = part_starts(height, rows, min(_PARTS, voxels // (depth * rows * columns)))
     return Parts(VolumeGrid((depth, rows, columns)), tuple(start - start % row_multiple for start in starts))
+
+
+def comparing_bytes(grid: VolumeGrid, row_multiple: int) -> int:
+    """Memory that comparing parts of a volume takes, see `choose_parts`: volumes of all, spectra of one."""
+    parts = choose_parts(grid, row_multiple)
+    # Two of each part, or what both trials make of one, and the last two while their slabs are joined.
+    volumes = 2 * max(len(parts.starts), 3) + 2
+    return math.prod(parts.grid.shape) * (4 * volumes + _BYTES_PER_VOXEL)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Demand:
         halo_px: detector rows on each side of a slab.
         row_multiple: slab heights are multiples of this.
         base_bytes: of the program itself.
+        before_bytes: of what is compared before there is a slab, beside what is fixed and the program.
     """
 
     fixed_bytes: int
@@ -44,6 +45,7 @@ class Demand:
     halo_px: int = 0
     row_multiple: int = 1
     base_bytes: int = BASE_BYTES
+    before_bytes: int = 0
 
 
 def memory_budget_bytes(max_memory_gb: float | None, device: torch.device) -> int:
@@ -77,8 +79,9 @@ def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_b
     fitting = int((budget_bytes - constant) // per_row)
     rows = min(fitting, MOST_SLAB_ROWS, height + (-height % demand.row_multiple))
     rows -= rows % demand.row_multiple
-    if rows < demand.row_multiple:
-        needed = (constant + demand.row_multiple * per_row) / 1e9
+    least = max(constant + demand.row_multiple * per_row, _before(demand))
+    if rows < demand.row_multiple or budget_bytes < least:
+        needed = least / 1e9
         raise ResourceError(
             f"{budget_bytes / 1e9:.2f} GB of memory do not suffice for {depth} x {height} x {width} voxels: "
             f"at least {needed:.2f} GB are needed; raise --max-memory, or use --bin or a smaller --thickness"
@@ -89,7 +92,12 @@ def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_b
 def run_bytes(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, rows: int) -> int:
     """Memory that a run with slabs of ``rows`` rows uses at most, about."""
     constant, per_row = _bytes(demand, geometry, grid)
-    return int(constant + rows * per_row)
+    return max(int(constant + rows * per_row), _before(demand))
+
+
+def _before(demand: Demand) -> int:
+    """Memory before there is a slab."""
+    return demand.base_bytes + demand.fixed_bytes + demand.before_bytes
 
 
 def _bytes(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid) -> tuple[float, float]:

@@ -126,9 +126,8 @@ def reconstruct_array(
     depth: int,
     compute: Compute = ON_CPU,
     known: Known = NOTHING,
-    share: float = 0.0,
 ) -> NDArray[np.float32]:
-    """Apply a network to a small series at once.
+    """Apply a network alone to a small series at once; `finished_array` makes of it what users get.
 
     Args:
         network: float32 weights on the CPU.
@@ -137,7 +136,6 @@ def reconstruct_array(
         depth: thickness of the volume in voxels.
         compute: device and precision.
         known: what is known of the series.
-        share: of filtered back-projection, see `mix_array`; 0 for the network alone.
 
     Returns:
         shape ``(depth, y, x)``, in the units of the images.
@@ -149,7 +147,7 @@ def reconstruct_array(
     whole = height + -height % method.row_multiple
     rows = torch.from_numpy(images[:, reflected_rows(-method.halo_px, whole + 2 * method.halo_px, height)] / scale)
     volume: NDArray[np.float32] = method(rows)[:, :height].cpu().numpy() * scale
-    return mix_array(volume, images, angles_deg, share, method.row_multiple) if share else volume
+    return volume
 
 
 def mix_array(
