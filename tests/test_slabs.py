@@ -297,7 +297,7 @@ def planned_seconds(text):
 def test_the_time_of_a_dry_run_holds_the_start_the_images_the_check_and_the_writing(place, monkeypatch):
     for name in ("_PIXEL_SECONDS", "_CONTRAST_SECONDS", "_CHECKED_SECONDS"):
         monkeypatch.setattr(estimate, name, 0.0)
-    monkeypatch.setattr(estimate, "_seconds", lambda run: 10.0)
+    monkeypatch.setattr(estimate, "_seconds", lambda run, planned: 10.0)
     monkeypatch.setattr("cryolithe.cli.one_series.age_seconds", lambda: 30.0)
     assert planned_seconds(run(place, "--dry-run").stdout) == 40
     monkeypatch.setattr("cryolithe.cli.one_series.age_seconds", lambda: 0.0)

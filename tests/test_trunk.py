@@ -9,8 +9,9 @@ from click.testing import CliRunner
 
 from cryolithe.cli import main
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.inference.tiles import tiles_of
+from cryolithe.inference.tiles import blocks_made, tiles_of
 from cryolithe.network import Head, RowSetConfig, build_network
+from cryolithe.network import trunk as trunk_module
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.trunk import Beside
 from cryolithe.reconstruction.fusion import SHELLS, FusionCurve
@@ -157,6 +158,42 @@ def test_a_fresh_network_can_pass_on_a_back_projection():
     a, b = (slab_rows(torch.randn((len(ANGLES_DEG), 12, 12)), method, 0, 12) for _ in range(2))
     assert method(a).std() > 0
     torch.testing.assert_close(method(a) + method(b), method(a + b), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("most_bytes", "tiles"), [(1 << 30, 1), (1 << 14, 4)])
+def test_the_blocks_that_are_planned_for_are_those_that_are_made(most_bytes, tiles, monkeypatch):
+    """By the sizes of what the convolutions make, for one slab."""
+    network, shape, joined, convolved = trunk_network(), (60, 6, 60), [], []
+    config = network.config
+    method = NetworkMethod(network, TiltGeometry(ANGLES_DEG, shape[1:]), VolumeGrid(shape))
+    engine = method.engine
+    engine._engine.batch = dataclasses.replace(engine._engine.batch, trunk_bytes=most_bytes)
+    real, inner = trunk_module.conv3d, type(engine._trunk).inner
+
+    def counted(values, *words, **flags):
+        made = real(values, *words, **flags)
+        convolved.append(made[0, 0].numel())
+        return made
+
+    def seen(trunk, x, beside):
+        joined.append(x[0, 0].numel())
+        return inner(trunk, x, beside)
+
+    monkeypatch.setattr(trunk_module, "conv3d", counted)
+    monkeypatch.setattr(type(engine._trunk), "inner", seen)
+    method(slab_rows(torch.randn((len(ANGLES_DEG), *shape[1:])), method, 0, shape[1]))
+    plane, patches = (
+        (len(engine._engine.grid.z_px), len(engine._engine.grid.x_px)),
+        shape[1] // 2 + 2 * config.head.margin,
+    )
+    point_bytes = (patches + 2 * config.trunk_reach) * config.combiner_width * 4
+    parts = tiles_of(plane, point_bytes, most_bytes, config.trunk_reach)
+    assert len(parts) == len(joined) == tiles
+    found = blocks_made(plane, patches, config.trunk_spacings, parts)
+    assert found.joined == sum(joined)
+    # At the ends of the plane a convolution makes some blocks that are cut off.
+    assert found.trunk == pytest.approx(sum(convolved) / (2 * config.trunk_units), rel=1e-9 if tiles == 1 else 0.15)
+    assert found.joined > found.trunk > plane[0] * plane[1] * patches
 
 
 def test_half_precision_stays_near():

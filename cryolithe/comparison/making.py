@@ -35,6 +35,7 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.step import trainable
 from cryolithe.reconstruction.ensemble import check_confidence
 from cryolithe.reconstruction.estimate import expected_seconds
+from cryolithe.reconstruction.fitting import fit
 from cryolithe.reconstruction.hand_evidence import HandEvidence
 from cryolithe.reconstruction.handing import hand_of_parts
 from cryolithe.reconstruction.job import MAP_KINDS, already_done
@@ -320,7 +321,8 @@ def expected_minutes(source: Source, wish: Wish, choices: Choices, shape: tuple[
     if wish.by in ("fbp", "sirt", "model") and isinstance(source, SeriesSource):
         method, model = ("network", wish.name) if wish.by == "model" else (wish.by, None)
         stacks = [*source.halves, *([source.whole] if source.whole else [])]
-        return sum(expected_seconds(source.resolved(stack, method, model)) + 2 for stack in stacks) / 60
+        runs = [source.resolved(stack, method, model) for stack in stacks]
+        return sum(expected_seconds(run, fit(run)) + 2 for run in runs) / 60
     if wish.by == "n2n-general":
         return 2 * voxels / speed / 60
     if wish.by == "n2n":

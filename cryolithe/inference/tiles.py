@@ -7,6 +7,7 @@ the (z, x) plane are as large as memory allows; blocks of their neighbours withi
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -55,6 +56,46 @@ def tiles_of(plane: tuple[int, int], point_bytes: int, most_bytes: int, reach: i
         counts[axis] += 1
     bounds = [[size * n // count for n in range(count + 1)] for size, count in zip(plane, counts, strict=True)]
     return [Tile(z, x) for z in itertools.pairwise(bounds[0]) for x in itertools.pairwise(bounds[1])]
+
+
+class BlocksMade(NamedTuple):
+    """How many blocks are computed for a slab, those included that are made for several tiles or slabs.
+
+    Attributes:
+        joined: by what comes before the trunk.
+        trunk: by a convolution of the trunk, on average.
+    """
+
+    joined: float
+    trunk: float
+
+
+def blocks_made(plane: tuple[int, int], patches: int, spacings: tuple[int, ...], tiles: list[Tile]) -> BlocksMade:
+    """Count what a `TrunkEngine` computes for a slab.
+
+    Args:
+        plane: points along z and x.
+        patches: of the slab along y, without those beyond its ends that are only there to be seen.
+        spacings: of the trunk, see `cryolithe.network.trunk.Trunk`; one or more.
+        tiles: of the plane.
+    """
+
+    def blocks(beside: int) -> int:
+        """With so many on each side, where the plane goes on."""
+        return (patches + 2 * beside) * sum(
+            math.prod(
+                min(stop + beside, size) - max(start - beside, 0)
+                for (start, stop), size in zip(tile, plane, strict=True)
+            )
+            for tile in tiles
+        )
+
+    reach = sum(spacings) + len(spacings)
+    joined, convolved = blocks(reach), []
+    for spacing in spacings:
+        convolved += [blocks(reach - spacing), blocks(reach - spacing - 1)]
+        reach -= spacing + 1
+    return BlocksMade(joined, sum(convolved) / len(convolved))
 
 
 class TrunkEngine:

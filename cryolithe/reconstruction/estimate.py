@@ -10,10 +10,13 @@ import torch
 
 from cryolithe.device import precision_name
 from cryolithe.formats.sizes import size_told
+from cryolithe.geometry import VolumeGrid
+from cryolithe.inference.tiles import BlocksMade, blocks_made, tiles_of
 from cryolithe.network import NetworkConfig, RowSetConfig
 from cryolithe.reconstruction.fitting import Fit
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.members import MEMBERS
+from cryolithe.reconstruction.methods import Compute
 from cryolithe.reconstruction.mixing import choose_parts
 from cryolithe.reconstruction.networks import fbp_share, wedge_trust
 from cryolithe.reconstruction.selfcheck import blocks_of
@@ -55,7 +58,7 @@ def estimate(run: ResolvedJob, planned: Fit, started_seconds: float = 0.0) -> st
         temporary += MEMBERS * math.prod(run.grid.shape) * (2 if settings.dtype == "float16" else _FLOAT)
         more = f" ({1 + MEMBERS} runs of the network, for --confidence)"
     slabs = -(-height // slab_rows)
-    seconds = started_seconds + expected_seconds(run)
+    seconds = started_seconds + expected_seconds(run, planned)
     what = f"model {run.model.name}, {precision_name(run.precision)}" if run.model else settings.method
     where, threads = ", ".join(str(device) for device in run.devices), torch.get_num_threads()
     where += f" ({threads} thread{'s' if threads > 1 else ''})" if run.device.type == "cpu" else ""
@@ -72,9 +75,14 @@ def estimate(run: ResolvedJob, planned: Fit, started_seconds: float = 0.0) -> st
     )
 
 
-def expected_seconds(run: ResolvedJob) -> float:
-    """About how long a run takes on its devices, but for the start of the program."""
-    return _seconds(run) / len(run.devices) + _beside_seconds(run)
+def expected_seconds(run: ResolvedJob, planned: Fit) -> float:
+    """About how long a run takes on its devices, but for the start of the program.
+
+    Args:
+        run: what is to be done.
+        planned: what it holds at a time: blocks at the ends of low slabs are computed again for the next ones.
+    """
+    return _seconds(run, planned) / len(run.devices) + _beside_seconds(run)
 
 
 def output_bytes(run: ResolvedJob) -> int:
@@ -97,27 +105,50 @@ def _beside_seconds(run: ResolvedJob) -> float:
     return images + check + copies * (output_bytes(run) + pixels * _FLOAT) / _BYTES_PER_SECOND
 
 
-def _seconds(run: ResolvedJob) -> float:
+def _seconds(run: ResolvedJob, planned: Fit) -> float:
     tilts, settings = run.series.geometry.tilts, run.job.settings
     cores = torch.get_num_threads() if run.device.type == "cpu" else 100
     projection = 3.0 * tilts * math.prod(run.grid.shape) / (_ENTRIES_PER_SECOND * cores)
     if run.model is None:
         return projection * (2 * settings.iterations if settings.method == "sirt" else 1)
     config, voxels = run.model.network.config, math.prod(run.grid.shape)
-    seconds = (products_per_voxel(config) - trunk_products_per_voxel(config)) / _products_per_second(
+    before_trunk = (products_per_voxel(config) - trunk_products_per_voxel(config)) / _products_per_second(
         run.device, run.precision
     )
+    of_trunk = 0.0
     if trunk_products_per_voxel(config):
         rate = _convolution_products_per_second(run.device, run.precision, config.combiner_width)
-        seconds += trunk_products_per_voxel(config) / rate
+        of_trunk = trunk_products_per_voxel(config) / rate
+
+    def made(grid: VolumeGrid) -> float:
+        voxels_made = _voxels_made(run, planned, grid)
+        return voxels_made.joined * before_trunk + voxels_made.trunk * of_trunk
+
     mixed = bool(fbp_share(run.model, settings.fbp_share))
     tried = wedge_trust(run.model, settings.wedge_trust) == "auto" and choose_trials(run.series.geometry.angles_deg)
     parts = choose_parts(run.grid, config.head.stride)
-    part = math.prod(parts.grid.shape) / voxels
-    times = 1 + part * (len(parts.starts) * mixed + 2 * max(2, len(parts.starts)) * bool(tried))
+    tries = len(parts.starts) * mixed + 2 * max(2, len(parts.starts)) * bool(tried)
+    volumes = 1 + MEMBERS * settings.confidence
+    seconds = volumes * made(run.grid) + tries * made(parts.grid)
     maps = _MAP_SECONDS * voxels / cores if settings.confidence else 0.0
-    times += MEMBERS * settings.confidence
-    return maps + times * (_BESIDE_PRODUCTS * voxels * seconds + (projection if mixed or tried else 0.0))
+    projections = (volumes + tries * math.prod(parts.grid.shape) / voxels) * projection if mixed or tried else 0.0
+    return maps + _BESIDE_PRODUCTS * seconds + projections
+
+
+def _voxels_made(run: ResolvedJob, planned: Fit, grid: VolumeGrid) -> BlocksMade:
+    """Voxels that a network computes for a volume, or for a part of it, slab by slab."""
+    assert run.model is not None
+    config, voxels = run.model.network.config, math.prod(grid.shape)
+    if not (isinstance(config, RowSetConfig) and config.trunk_units):
+        return BlocksMade(voxels, voxels)
+    head, compute = config.head, Compute(run.device, run.precision, points=planned.batch)
+    rows = min(planned.slab_rows, grid.shape[1])
+    depth, patches, width = (size // head.stride + 2 * head.margin for size in (grid.shape[0], rows, grid.shape[2]))
+    point = (patches + 2 * config.trunk_reach) * config.combiner_width * run.precision.itemsize
+    tiles = tiles_of((depth, width), point, compute.batch().trunk_bytes, config.trunk_reach)
+    of_slab = blocks_made((depth, width), patches, config.trunk_spacings, tiles)
+    slabs = grid.shape[1] / rows
+    return BlocksMade(*(slabs * head.stride**3 * blocks for blocks in of_slab))
 
 
 def products_per_voxel(config: NetworkConfig) -> float:
