@@ -325,7 +325,6 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path):
     refused(*both, "--methods", "fbp,,n2n", *page, named=["expected names with commas"])
     refused(*both, "--tilt-range", "95", *page, named=["within ±90"])
     refused(tilts, angles, "--tilt-range", "60", *page, named=["for half volumes"])
-    refused(tilts, angles, "--aln", angles, *page, named=["--aln", "--even"])
     refused(tilts, *page, named=["give ANGLES"])
     refused(*both, "-o", tmp_path / "page.pdf", named=[".html"])
     refused(*both, "-o", tmp_path / "nowhere" / "page.html", named=["no folder"])

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from projects import ANGLES as ALL_ANGLES
+from projects import DARK, VOLUME, make_project, write_aretomo, write_imod
 from test_ctf_files import CTFFIND, columns
 from test_known_command import DOSES, mdoc
 from tiny_series import ANGLES, made, noise, voxels, write_series
@@ -92,3 +94,32 @@ def test_halves_are_told_as_parts_of_the_stack(series, tmp_path):
     assert geometry["part"] == geometry["sections"] == [n + 1 for n in PARTS["half2"]]
     assert "part" not in json.loads((work / "fbp" / "whole.json").read_text())["geometry"]
     assert "fbp: made before" in compare(series, "--overwrite").stderr.lower()
+
+
+def aretomo_words(project, dark):
+    return [project.stack, "--aln", write_aretomo(project, dark=dark)]
+
+
+def imod_words(project, dark):
+    _, newst, tilt = write_imod(project, dark=dark)
+    return [project.stack, "--newst-com", newst, "--tilt-com", tilt]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [aretomo_words, imod_words])
+def test_tilts_of_a_raw_stack_are_split_as_if_its_alignment_left_the_others_out(words, tmp_path):
+    project = make_project(tmp_path / "raw")
+    depth = ("--thickness", VOLUME[0], "--device", "cpu", "--contrast", "bright")
+    page = ("-o", tmp_path / "page.html", "--methods", "fbp")
+    result = CliRunner().invoke(main, ["compare", *map(str, (*words(project, DARK), *depth, *page))])
+    assert result.exit_code == 0, result.output
+    assert "The halves are odd and even tilts" in result.stderr
+    work = tmp_path / "page.work" / "fbp"
+    used = [section for section in np.argsort(ALL_ANGLES, kind="stable").tolist() if section not in DARK]
+    for name, half in (("half1", used[::2]), ("half2", used[1::2]), ("whole", used)):
+        geometry = json.loads((work / f"{name}.json").read_text())["geometry"]
+        assert geometry["sections"] == sorted(section + 1 for section in half)
+        others = tuple(section for section in range(len(ALL_ANGLES)) if section not in half)
+        by_hand = tmp_path / f"{name}.mrc"
+        made(*words(project, others), "--method", "fbp", *depth, "-o", by_hand)
+        np.testing.assert_array_equal(voxels(by_hand), voxels(work / f"{name}.mrc"))

@@ -302,7 +302,7 @@ def _source(given: _Given) -> Source:
     """The halves, read as far as is needed to plan."""
     from cryolithe.cli.halves import check_stacks
     from cryolithe.comparison.inputs import volumes
-    from cryolithe.comparison.sources import check_splittable, series_of_halves, series_of_tilts
+    from cryolithe.comparison.sources import series_of_halves, series_of_tilts
     from cryolithe.formats.session_folder import STACK_SUFFIXES
 
     halves = given.halves
@@ -311,8 +311,6 @@ def _source(given: _Given) -> Source:
     even, odd, tilts, angles = halves["even"], halves["odd"], given.tilts, given.angles
     if even is None or odd is None:
         assert tilts is not None
-        check_splittable(tilts, angles, given.settings)
-        assert angles is not None
         return series_of_tilts(tilts, angles, given.settings)
     if tilts is not None and angles is None and tilts.suffix.lower() not in STACK_SUFFIXES:
         tilts, angles = None, tilts  # ANGLES alone

@@ -10,7 +10,6 @@ import numpy as np
 from cryolithe.comparison.score import shared_frequency_per_px
 from cryolithe.comparison.value import Split
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.formats.alignments import flags
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.record import hashed
 from cryolithe.reconstruction.job import Job, ResolvedJob, resolve, source_files
@@ -147,33 +146,23 @@ def series_of_halves(
     )  # fmt: skip
 
 
-def check_splittable(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> None:
-    """Refuse a series whose tilts cannot be split into halves here.
-
-    Raises:
-        SettingsError: says what to give instead.
-    """
-    other = "give the halves of its frames (--even, --odd), or half volumes (--half1, --half2)"
-    if settings.alignment_files:
-        raise SettingsError(
-            f"without halves of the frames, tilts are split, which is done for aligned stacks alone and not with "
-            f"{flags(list(settings.alignment_files))}; {other}"
-        )
-    if angles is None:
-        raise SettingsError(f"give ANGLES beside {tilts}, whose tilts are split into halves; or {other}")
-
-
-def series_of_tilts(tilts: Path, angles: Path, settings: ReconstructSettings) -> SeriesSource:
+def series_of_tilts(tilts: Path, angles: Path | None, settings: ReconstructSettings) -> SeriesSource:
     """A series of which every other tilt, in the order of angles, becomes a half.
 
     Args:
-        tilts: aligned stack.
-        angles: its tilt angles.
-        settings: of the reconstruction, without an alignment.
+        tilts: aligned stack, or a raw one with what aligns it in the settings.
+        angles: its tilt angles, or None where the alignment brings them.
+        settings: of the reconstruction.
 
     Raises:
         InputError: if there are too few tilts, or the files cannot be read.
+        SettingsError: if nothing brings angles.
     """
+    if angles is None and not settings.alignment_files:
+        raise SettingsError(
+            f"give ANGLES beside {tilts}, whose tilts are split into halves; or give the halves of its frames (--even, "
+            "--odd), or half volumes (--half1, --half2)"
+        )
     whole, reading = Stack(tilts, angles), Reading()
     of_all = SeriesSource((whole, whole), whole, settings, "tilts", 0.0, tilts.name, reading)
     images = of_all.resolved().alignment.images
