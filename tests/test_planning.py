@@ -184,9 +184,9 @@ def test_a_share_of_back_projection_is_planned_for(size, stacks, machine):
             assert mixed[4] > alone[4]
 
 
-def test_what_is_compared_before_the_first_slab_counts():
+def test_what_is_held_without_a_slab_counts():
     geometry, grid = TiltGeometry((-10.0, 0.0, 10.0), (8, 16)), VolumeGrid((8, 8, 16))
-    demand = Demand(0, 1.0, 1.0, before_bytes=10**9)
+    demand = Demand(0, 1.0, 1.0, apart_bytes=10**9)
     needed = BASE_BYTES + 10**9
     assert run_bytes(demand, geometry, grid, 8) == needed
     assert slab_rows(demand, geometry, grid, needed) == 8

@@ -163,8 +163,8 @@ class SlabSpy:
         self.rows = None
 
     def __call__(self, demand, geometry, grid, budget_bytes):
-        # Of so small a volume what is compared before the first slab takes more than a slab.
-        self.question = (replace(demand, before_bytes=0), geometry, grid)
+        # Of so small a volume what is compared and checked takes more than a slab.
+        self.question = (replace(demand, apart_bytes=0), geometry, grid)
         self.rows = plan.slab_rows(*self.question, budget_bytes)
         return self.rows
 

@@ -37,6 +37,7 @@ from cryolithe.reconstruction.plan import (
 )
 from cryolithe.reconstruction.planes import plane_filter_bytes
 from cryolithe.reconstruction.preparation import bytes_at_work, image_workers
+from cryolithe.reconstruction.selfcheck import checking_bytes
 
 # Lower slabs spend more on the rows beyond their ends than smaller blocks cost.
 ENOUGH_ROWS = 32
@@ -173,8 +174,11 @@ def demand(run: ResolvedJob, batch: int) -> Demand:
     """Memory that the chosen method needs on its device, by counting its arrays; benchmarks/memory.py measures it."""
     found = _method_demand(run, batch)
     if run.device.type == "cpu":
-        return found
-    # Beside the slab at work there are the rows of the next one and the voxels of the last one.
+        depth, _, width = run.grid.shape
+        indices = _index_bytes(run.series.geometry.tilts * depth * width, run.device)
+        return replace(found, apart_bytes=max(found.apart_bytes, checking_bytes(run.grid) + indices))
+    # Beside the slab at work there are the rows of the next one and the voxels of the last one. (If a GPU is too small
+    # for the check of the volume, the host makes it.)
     volumes, rows = found.volume_copies + 1, found.row_copies + 1
     return replace(found, base_bytes=GPU_BASE_BYTES, volume_copies=volumes, row_copies=rows)
 
@@ -182,9 +186,7 @@ def demand(run: ResolvedJob, batch: int) -> Demand:
 def host_demand(run: ResolvedJob, on_device: Demand) -> Demand:
     """Memory of the host that slabs on GPUs need: rows being read and waiting, voxels waiting and being written."""
     devices = len(run.devices)
-    return replace(
-        on_device, fixed_bytes=0, before_bytes=0, volume_copies=2.0 + 2.0 * devices, row_copies=4.0 * devices
-    )
+    return replace(on_device, fixed_bytes=0, apart_bytes=0, volume_copies=2.0 + 2.0 * devices, row_copies=4.0 * devices)
 
 
 def _method_demand(run: ResolvedJob, batch: int) -> Demand:
@@ -212,9 +214,9 @@ def _method_demand(run: ResolvedJob, batch: int) -> Demand:
         if not mixed and trust == "full":
             return Demand(fixed, copies, rows, halo, config.head.stride)
         fixed += _index_bytes(tilts * depth * width, run.device) + plane_filter_bytes(run.grid, run.device)
-        before = comparing_bytes(run.grid, config.head.stride) if mixed or trust == "auto" else 0
+        apart = fixed + comparing_bytes(run.grid, config.head.stride) if mixed or trust == "auto" else 0
         halo = max(halo, REACH_PX) if mixed else halo
-        return Demand(fixed, copies, rows, halo, config.head.stride, before_bytes=before)
+        return Demand(fixed, copies, rows, halo, config.head.stride, apart_bytes=apart)
     iterative = run.job.settings.method == "sirt"
     wide = width + 2 * sirt_margin_px(depth) if iterative else width
     indices = _index_bytes(tilts * depth * wide, run.device, directions=2 if iterative else 1)

@@ -36,7 +36,7 @@ class Demand:
         halo_px: detector rows on each side of a slab.
         row_multiple: slab heights are multiples of this.
         base_bytes: of the program itself.
-        before_bytes: of what is compared before there is a slab, beside what is fixed and the program.
+        apart_bytes: beside the program, of what is compared before the first slab, or checked after the last one.
     """
 
     fixed_bytes: int
@@ -45,7 +45,7 @@ class Demand:
     halo_px: int = 0
     row_multiple: int = 1
     base_bytes: int = BASE_BYTES
-    before_bytes: int = 0
+    apart_bytes: int = 0
 
 
 def memory_budget_bytes(max_memory_gb: float | None, device: torch.device) -> int:
@@ -79,7 +79,7 @@ def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_b
     fitting = int((budget_bytes - constant) // per_row)
     rows = min(fitting, MOST_SLAB_ROWS, height + (-height % demand.row_multiple))
     rows -= rows % demand.row_multiple
-    least = max(constant + demand.row_multiple * per_row, _before(demand))
+    least = max(constant + demand.row_multiple * per_row, _apart(demand))
     if rows < demand.row_multiple or budget_bytes < least:
         needed = least / 1e9
         raise ResourceError(
@@ -92,12 +92,12 @@ def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_b
 def run_bytes(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, rows: int) -> int:
     """Memory that a run with slabs of ``rows`` rows uses at most, about."""
     constant, per_row = _bytes(demand, geometry, grid)
-    return max(int(constant + rows * per_row), _before(demand))
+    return max(int(constant + rows * per_row), _apart(demand))
 
 
-def _before(demand: Demand) -> int:
-    """Memory before there is a slab."""
-    return demand.base_bytes + demand.fixed_bytes + demand.before_bytes
+def _apart(demand: Demand) -> int:
+    """Memory while there is no slab."""
+    return demand.base_bytes + demand.apart_bytes
 
 
 def _bytes(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid) -> tuple[float, float]:

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.geometry import VolumeGrid
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.preparation import PreparedStack, release_pages
 
 # Rows of a block, of which two at either end are spent on smoothing, and rows beyond it in which a shift along y is
 # looked for.
@@ -34,6 +35,9 @@ SHIFT_LIMIT_PX = 0.5
 # By which the middles of the two halves of an axis may move apart, and that as a share of their distance: without the
 # missing wedge things are less deep than in a back-projection, by up to a twentieth.
 SCALE_LIMIT_PX, SCALE_LIMITS = 1.0, {"z": 0.06, "y": 0.03, "x": 0.03}
+# Planes of float32 that exist at once beside a block's rows and their spectra.
+_PLANES_BESIDE = 18
+_SLICES_AT_ONCE = 64  # that are read from a file
 # A fit must be better than this, and than so many times what noise gives by chance.
 LEAST_CORRELATION, LEAST_DEVIATIONS = 0.1, 4.5
 LEAST_SHARPNESS = 0.05  # fall of the peak within a pixel, as a share, below which a specimen is too smooth to tell
@@ -81,22 +85,16 @@ def self_check(volume: NDArray[Any], stack: PreparedStack, device: torch.device,
     depth, height, width = volume.shape
     projector = make_projector(stack.geometry, (depth, width), device)
     rows, starts = blocks_of(height)
-    compared = [_Block(volume, stack, projector, start, rows) for start in starts]
-    peaks = [block.peak() for block in compared]
+    # One block after the other: each takes many times the memory of its rows.
+    compared = [_look(_Block(volume, stack, projector, start, rows), volume.shape) for start in starts]
+    peaks = [seen.peak for seen in compared]
     # Blocks with hardly any specimen in them say nothing.
-    sure = [peak.height >= block.least() for block, peak in zip(compared, peaks, strict=True)]
+    sure = [seen.peak.height >= seen.least for seen in compared]
     heights = [peak.height for peak, told in zip(peaks, sure, strict=True) if told or not any(sure)]
     correlation = float(np.mean(heights))
-    best = compared[int(np.argmax([peak.height for peak in peaks]))]
-    mirrored = ""
-    for count in (1, 2, 3):
-        for axes in itertools.combinations("zyx", count):
-            if best.peak("".join(axes)).height > max(best.peak().height, 0) + MIRROR_MARGIN:
-                mirrored = "".join(axes)
-                break
-        if mirrored:
-            break
-    inverted = all(block.inverted() for block in compared)
+    best = int(np.argmax([peak.height for peak in peaks]))
+    mirrored = _mirrored(_Block(volume, stack, projector, starts[best], rows), peaks[best])
+    inverted = all(seen.inverted for seen in compared)
     shift: tuple[float | None, float | None, float | None] = (None, None, None)
     scale: tuple[float | None, float | None, float | None] = (None, None, None)
     apart = (0.0, 0.0, 0.0)
@@ -105,10 +103,17 @@ def self_check(volume: NDArray[Any], stack: PreparedStack, device: torch.device,
         shift = (_median(certain, 0), _median(certain, 1), _median(certain, 2))
         ends = (peaks[0], peaks[-1]) if len(peaks) == MOST_BLOCKS and sure[0] and sure[-1] else None
         scale, apart = _scales(compared, ends, starts, (depth, height, width))
-    untold = min(block.least() for block in compared) >= 1  # in so few voxels anything fits by chance
+    untold = min(seen.least for seen in compared) >= 1  # in so few voxels anything fits by chance
     found = [] if untold else _faults(correlation, shift if any(sure) else None, (scale, apart), mirrored, inverted)
     warnings = tuple(f"self-check: {text}; {_remedy(method)}" for text in found)
     return SelfCheck(correlation, shift, scale, mirrored, starts, warnings)
+
+
+def checking_bytes(grid: VolumeGrid) -> int:
+    """Memory of the host that `self_check` takes, but for the projector's own: rows of a block and their spectra."""
+    depth, _, width = grid.shape
+    ours, theirs = BLOCK_ROWS - len(SMOOTHING) + 1, BLOCK_ROWS + 2 * MARGIN_ROWS - len(SMOOTHING) + 1
+    return 4 * depth * width * (2 * (ours + theirs) + _PLANES_BESIDE)
 
 
 def blocks_of(height: int) -> tuple[int, tuple[int, ...]]:
@@ -129,6 +134,46 @@ class _Peak:
     shift_zyx_px: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What a block tells.
+
+    Attributes:
+        peak: of its correlation.
+        least: that is no noise.
+        inverted: whether it fits the negative of its back-projection better.
+        apart: for z and x, by how many pixels its halves lie farther apart than those of its back-projection; None for
+            halves that tell nothing, NaN for peaks too broad to tell.
+    """
+
+    peak: _Peak
+    least: float
+    inverted: bool
+    apart: dict[str, float | None]
+
+
+def _look(block: _Block, shape: tuple[int, ...]) -> _Seen:
+    """What a block of a volume of this shape tells."""
+    apart: dict[str, float | None] = {}
+    for number, axis in ((0, "z"), (2, "x")):
+        apart[axis] = None
+        if shape[number] >= SMALLEST_AXIS_PX:
+            low, high = block.peak(part=f"{axis}0"), block.peak(part=f"{axis}1")
+            if min(low.height, high.height) >= block.least(axis):
+                apart[axis] = high.shift_zyx_px[number] - low.shift_zyx_px[number]
+    peak, against = block.peaks()
+    return _Seen(peak, block.least(), against.height > max(peak.height, 0) + MIRROR_MARGIN, apart)
+
+
+def _mirrored(block: _Block, plain: _Peak) -> str:
+    """Axes along which the mirrored back-projection fits a block better; the fewest that do, or none."""
+    for count in (1, 2, 3):
+        for axes in itertools.combinations("zyx", count):
+            if block.peak("".join(axes)).height > max(plain.height, 0) + MIRROR_MARGIN:
+                return "".join(axes)
+    return ""
+
+
 def _median(peaks: list[_Peak], axis: int) -> float | None:
     """Median of the shifts along an axis that could be told."""
     told = [peak.shift_zyx_px[axis] for peak in peaks if math.isfinite(peak.shift_zyx_px[axis])]
@@ -140,8 +185,9 @@ class _Block:
 
     def __init__(self, volume: NDArray[Any], stack: PreparedStack, projector: Projector, start: int, rows: int) -> None:
         device = projector.device
-        values = np.ascontiguousarray(volume[:, start : start + rows].astype(np.float32))
-        self.volume = _smooth(_moderate(torch.from_numpy(values).to(device)))  # (z, rows - 4, x)
+        values = torch.from_numpy(_read(volume, start, rows)).to(device)
+        self.volume = _smooth(_moderate(values))  # (z, rows - 4, x)
+        del values
         angles = np.deg2rad(stack.geometry.angles_deg)
         self.range_rad = (float(angles.min()), float(angles.max()))
         seen = stack.read_rows(start - MARGIN_ROWS, rows + 2 * MARGIN_ROWS).clamp(-stack.clip_level, stack.clip_level)
@@ -154,8 +200,7 @@ class _Block:
             mirror: axes, such as ``"zx"``.
             part: ``"z0"``, ``"z1"``, ``"x0"`` or ``"x1"``: lower or upper half of an axis.
         """
-        truth = self.truth.flip(["zyx".index(axis) for axis in mirror]) if mirror else self.truth
-        return _highest(*_correlations(_part(self.volume, part), _part(truth, part), self.range_rad))
+        return _highest(*_correlations(_part(self.volume, part), _part(self.truth, part), self.range_rad, mirror))
 
     def chance(self) -> float:
         """Standard deviation of the correlation with noise: phases of the frequencies and rows that count add up."""
@@ -169,10 +214,20 @@ class _Block:
         """Correlation above which the block, or a half of it, is no noise."""
         return max(LEAST_CORRELATION, LEAST_DEVIATIONS * self.chance() * (math.sqrt(2) if part else 1))
 
-    def inverted(self) -> bool:
-        """Whether the volume fits the negative of its back-projection better."""
+    def peaks(self) -> tuple[_Peak, _Peak]:
+        """Correlate with the back-projection, and with its negative."""
         surface, lags = _correlations(self.volume, self.truth, self.range_rad)
-        return _highest(-surface, lags).height > max(_highest(surface, lags).height, 0) + MIRROR_MARGIN
+        return _highest(surface, lags), _highest(-surface, lags)
+
+
+def _read(volume: NDArray[Any], start: int, rows: int) -> NDArray[np.float32]:
+    """Rows of a volume; of a memory map little stays mapped, for the system maps more than is read."""
+    values = np.empty((volume.shape[0], rows, volume.shape[2]), np.float32)
+    for z in range(0, len(values), _SLICES_AT_ONCE):
+        part = slice(z, z + _SLICES_AT_ONCE)
+        values[part] = volume[part, start : start + rows]
+        release_pages(volume)
+    return values
 
 
 def _moderate(values: torch.Tensor) -> torch.Tensor:
@@ -186,8 +241,10 @@ def _smooth(values: torch.Tensor) -> torch.Tensor:
     kept = values.shape[1] - len(SMOOTHING) + 1
     if kept < 1:
         return values
-    parts = (weight * values[:, n : n + kept] for n, weight in enumerate(SMOOTHING))
-    return sum(parts, torch.zeros_like(values[:, :kept]))
+    smooth = torch.zeros_like(values[:, :kept])
+    for n, weight in enumerate(SMOOTHING):
+        smooth.add_(values[:, n : n + kept], alpha=weight)
+    return smooth
 
 
 def _part(values: torch.Tensor, part: str) -> torch.Tensor:
@@ -200,22 +257,33 @@ def _part(values: torch.Tensor, part: str) -> torch.Tensor:
 
 
 def _correlations(
-    volume: torch.Tensor, truth: torch.Tensor, range_rad: tuple[float, float]
+    volume: torch.Tensor, truth: torch.Tensor, range_rad: tuple[float, float], mirror: str = ""
 ) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Mean coherence by lag, shape ``(y, z, x)``, and the reach along z and x; index 0 is the most negative lag."""
+    """Mean coherence by lag, shape ``(y, z, x)``, and the reach along z and x; index 0 is the most negative lag.
+
+    Args:
+        volume: rows of it.
+        truth: the same and some beyond.
+        range_rad: that the tilts measured.
+        mirror: axes along which ``truth`` is mirrored, such as ``"zx"``.
+    """
     size = volume.shape[0], volume.shape[2]
     reach = (min(REACH_PX, size[0] // 4), min(REACH_PX, size[1] // 4))
     band = _band(size, range_rad, volume.device)
-    spectrum, other = _spectrum(volume), _spectrum(truth)
+    spectra, others = _spectra(volume), _spectra(truth, mirror)
     rows, lags = volume.shape[1], truth.shape[1] - volume.shape[1] + 1
     # What the transform back of a coherence of 1 at all frequencies gives at lag 0.
-    full = torch.fft.irfft2(band.to(spectrum.dtype), s=size)[0, 0].clamp_min(1e-30)
+    full = torch.fft.irfft2(band.to(spectra[0].dtype), s=size)[0, 0].clamp_min(1e-30)
     surfaces = []
     for lag in range(lags):
-        part = other[:, lag : lag + rows]
-        norm = (spectrum.abs().square().sum(dim=1) * part.abs().square().sum(dim=1)).sqrt()
-        coherence = (spectrum * part.conj()).sum(dim=1) / norm.clamp_min(1e-30)
-        surface = torch.fft.irfft2(coherence * band, s=size) / full
+        pairs = list(zip(spectra, others[lag : lag + rows], strict=True))
+        common, power, other_power = torch.zeros_like(spectra[0]), torch.zeros_like(band), torch.zeros_like(band)
+        for ours, theirs in pairs:
+            common.addcmul_(ours, theirs.conj())
+            power.add_(ours.abs().square_())
+            other_power.add_(theirs.abs().square_())
+        common.div_(power.mul_(other_power).sqrt_().clamp_min_(1e-30)).mul_(band)
+        surface = torch.fft.irfft2(common, s=size) / full
         surfaces.append(surface.roll(reach, (0, 1))[: 2 * reach[0] + 1, : 2 * reach[1] + 1])
     # The volume's shift along y is the opposite of the lag into the truth.
     return torch.stack(surfaces).flip(0), reach
@@ -231,13 +299,16 @@ def _band(size: tuple[int, int], range_rad: tuple[float, float], device: torch.d
     return band * ((angle >= range_rad[0]) & (angle <= range_rad[1]))
 
 
-def _spectrum(values: torch.Tensor) -> torch.Tensor:
-    """Spectra of the rows' tapered (z, x) planes, shape ``(z, rows, x // 2 + 1)``."""
-    depth, _, width = values.shape
+def _spectra(values: torch.Tensor, mirror: str = "") -> list[torch.Tensor]:
+    """Of the tapered (z, x) plane of each row, shape ``(z, x // 2 + 1)``; row by row, for each takes twice its size."""
+    depth, rows, width = values.shape
     taper = torch.hann_window(width, periodic=False, device=values.device)
     if depth > 2:
-        taper = taper * torch.hann_window(depth, periodic=False, device=values.device)[:, None, None]
-    return torch.fft.rfft2((values - values.mean(dim=(0, 2), keepdim=True)) * taper, dim=(0, 2))
+        taper = taper * torch.hann_window(depth, periodic=False, device=values.device)[:, None]
+    flips = tuple("zx".index(axis) for axis in mirror if axis != "y")
+    order = reversed(range(rows)) if "y" in mirror else range(rows)
+    planes = (values[:, row].flip(flips) if flips else values[:, row] for row in order)
+    return [torch.fft.rfft2((plane - plane.mean()) * taper) for plane in planes]
 
 
 def _highest(surface: torch.Tensor, reach: tuple[int, int]) -> _Peak:
@@ -265,19 +336,13 @@ def _highest(surface: torch.Tensor, reach: tuple[int, int]) -> _Peak:
 
 
 def _scales(
-    blocks: list[_Block], ends: tuple[_Peak, _Peak] | None, starts: tuple[int, ...], shape: tuple[int, int, int]
+    blocks: list[_Seen], ends: tuple[_Peak, _Peak] | None, starts: tuple[int, ...], shape: tuple[int, int, int]
 ) -> tuple[tuple[float | None, float | None, float | None], tuple[float, float, float]]:
     """Scale along (z, y, x), and by how many pixels the two halves of an axis moved apart."""
     found: dict[str, tuple[float | None, float]] = dict.fromkeys("zyx", (None, 0.0))
     for number, axis in ((0, "z"), (2, "x")):
-        if shape[number] < SMALLEST_AXIS_PX:
-            continue
-        steps = []
-        for block in blocks:
-            low, high = block.peak(part=f"{axis}0"), block.peak(part=f"{axis}1")
-            if min(low.height, high.height) >= block.least(axis):
-                steps.append(high.shift_zyx_px[number] - low.shift_zyx_px[number])
-        told = [step for step in steps if math.isfinite(step)]
+        steps = [block.apart[axis] for block in blocks]
+        told = [step for step in steps if step is not None and math.isfinite(step)]
         if told:
             apart = float(np.median(told))
             found[axis] = 1 + apart / (shape[number] / 2), apart
