@@ -6,7 +6,6 @@ a child for each run; the child calls the very function that the command calls, 
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -21,18 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryolithe.reconstruction.fitting import demand
-from cryolithe.reconstruction.job import Job, resolve
-from cryolithe.reconstruction.methods import FEWEST_POINTS
-from cryolithe.reconstruction.plan import run_bytes
-from cryolithe.settings import ReconstructSettings
-
 # From where the moments of kills are counted: moving the results takes milliseconds of a run of a second.
-MARKS = ("start", "journal", "last slab")
+MARKS = ("start", "journal", "first slab", "last slab")
 # Reads arguments as JSON, one list a line; tells the number of the child's process, then how it ended.
 SERVER = """
 import json, os, signal, sys
 import cryolithe.cli, cryolithe.cli.reconstruct, cryolithe.cli.session, cryolithe.session.batch
+import cryolithe.reconstruction.plan
+cryolithe.reconstruction.plan.MOST_SLAB_ROWS = int(sys.argv[1])
 for line in sys.stdin:
     words, errors = json.loads(line)
     child = os.fork()
@@ -105,29 +100,21 @@ class Forks:
 
 
 @contextmanager
-def forks(folder: Path) -> Iterator[Forks]:
-    """Runs that start at once, for as long as the context lasts; their messages go into ``folder``."""
+def forks(folder: Path, rows: int) -> Iterator[Forks]:
+    """Runs that start at once, for as long as the context lasts.
+
+    Args:
+        folder: for their messages.
+        rows: of their slabs; so small a volume would be one slab.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "86400"}
-    command = [sys.executable, "-c", SERVER]
+    command = [sys.executable, "-c", SERVER, str(rows)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as server:
         try:
             yield Forks(server, folder)
         finally:
             server.kill()
-
-
-def memory_for(rows: int, stack: Path, angles: Path | None, words: list[str]) -> str:
-    """GB for --max-memory with which slabs have ``rows`` rows."""
-    given: dict[str, Any] = {}
-    for word, after in itertools.pairwise([*words, "--"]):
-        if word.startswith("--"):
-            given[word[2:].replace("-", "_")] = True if after.startswith("--") else after
-    run = resolve(Job(stack, angles, stack.with_name("unused.mrc"), ReconstructSettings.model_validate(given)))
-    # Larger blocks would leave less for slabs, so these are what so little memory is used with.
-    wanted = demand(run, FEWEST_POINTS["cpu"] if run.model is not None else 1)
-    sizes = [run_bytes(wanted, run.series.geometry, run.grid, n) for n in (rows, rows + 1)]
-    return repr(sum(sizes) / 2e9)
 
 
 def content(path: Path) -> Any:
@@ -201,7 +188,7 @@ class Case:
 
     def wait_for(self, mark: str, run: Run) -> None:
         """Wait until a run has come as far as one of `MARKS`, or has ended."""
-        wanted = {"start": 0, "journal": 1, "last slab": self.slabs}[mark]
+        wanted = {"start": 0, "journal": 1, "first slab": 2, "last slab": self.slabs}[mark]
         while wanted and run.alive and not self.output.exists():
             with suppress(OSError):
                 if (self.partial / "journal.jsonl").read_bytes().count(b"\n") >= wanted:

@@ -2,8 +2,8 @@
 
 After each kill an output that has its final name must be complete and the same, byte for byte, as that of a run that
 nothing disturbed; so must the volume be when the command was repeated until it is done, and its record but for times.
-Moments are drawn from a seed, evenly over the time that an undisturbed run takes from its start, from its journal or
-from its last slab; slabs are made low by --max-memory. A run that was stopped goes on where it was, as long as neither
+Moments are drawn from a seed, evenly over the time that an undisturbed run takes from its start, from its journal,
+from its first slab or from its last one; slabs are low. A run that was stopped goes on where it was, as long as neither
 the program nor this script has changed.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import Cell, Table, code_of, parser, read_arguments, record
-from killing import Case, forks, kill_until_done, memory_for, undisturbed
+from killing import Case, forks, kill_until_done, undisturbed
 
 from cryolithe.formats import write_angles_deg, write_stack
 from cryolithe.network import InputWindow, RowSetConfig, build_network
@@ -89,10 +89,9 @@ def make_cases(folder: Path, names: list[str]) -> list[Case]:
             words += ["--model", str(folder / "tiny.safetensors")]
         output = folder / f"out{number}" / ("v.zarr" if "Zarr" in name else "v.mrc")
         angles = None if "--aln" in words else folder / "ts.tlt"
-        memory = memory_for(ROWS, stack, angles, words)
         halves = ["--even", str(folder / "even.mrc"), "--odd", str(folder / "odd.mrc")]
         given = [*(halves if "halves" in name else [str(stack)]), *([str(angles)] if angles else [])]
-        arguments = ["reconstruct", *given, "-o", str(output), *words, "--max-memory", memory]
+        arguments = ["reconstruct", *given, "-o", str(output), *words]
         cases.append(Case(name, arguments, output))
     return cases
 
@@ -124,7 +123,7 @@ def main() -> None:
     wanted, ends = 24 if arguments.quick else arguments.kills, time.monotonic() + 60 * arguments.minutes
     names = [n for n in CASES if "Zarr" not in n or importlib.util.find_spec("zarr")]
     state = arguments.state or arguments.output.with_name(arguments.output.name + ".partial")
-    with tempfile.TemporaryDirectory(dir=arguments.workdir) as name, forks(Path(name)) as runs:
+    with tempfile.TemporaryDirectory(dir=arguments.workdir) as name, forks(Path(name), ROWS) as runs:
         cases = make_cases(Path(name), names)
         for case in cases:
             undisturbed(case, runs)

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks and signa
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    with forks(tmp_path_factory.mktemp("runs")) as started:
+    with forks(tmp_path_factory.mktemp("runs"), SLAB) as started:
         yield started
 
 
@@ -57,6 +57,7 @@ def test_random_kills_change_nothing(name, runs, tmp_path):
 # Runs the command, and stops this process, as Ctrl-Z does, when the first slab is done.
 STOPS = """
 import os, signal
+import cryolithe.reconstruction.plan
 from cryolithe.cli import main
 from cryolithe.work.folder import WorkFolder
 
@@ -68,6 +69,7 @@ def stop(self, slab):
         os.kill(os.getpid(), signal.SIGSTOP)
 
 WorkFolder.done = stop
+cryolithe.reconstruction.plan.MOST_SLAB_ROWS = 4
 main(prog_name="cryolithe")
 """
 

@@ -90,10 +90,9 @@ def read_local(path: PathLike, views: int | None = None) -> LocalAreas:
         )
     across, down, x, y, dx, dy, *more = head
     has_x_tilts, pixel, has_z = (*more, *(0.0, 0.0, 0.0)[len(more) :])
-    areas = int(across * down)
-    if areas > MOST_AREAS or min(dx, dy) <= 0:
+    if across * down > MOST_AREAS or min(dx, dy) <= 0:
         raise FileFormatError(f"expected areas that are apart, found {across:g} x {down:g}, {dx:g} and {dy:g} pixels")
-    values = np.array(_numbers(" ".join(lines[1:])))
+    areas, values = int(across * down), np.array(_numbers(" ".join(lines[1:])))
     each = 1 + (has_x_tilts > 0) + 2 * (has_z > 0) + 6
     found = len(values) // (areas * each)
     if not found or len(values) != areas * each * found or found != (views or found):
