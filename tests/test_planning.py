@@ -15,11 +15,14 @@ from tiny_series import run
 from cryolithe.errors import ResourceError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import load_model
+from cryolithe.reconstruction.fitting import fit, part_rows
+from cryolithe.reconstruction.job import Job, resolve
 from cryolithe.reconstruction.methods import Compute
-from cryolithe.reconstruction.mixing import comparing_bytes
+from cryolithe.reconstruction.mixing import choose_parts, comparing_bytes
 from cryolithe.reconstruction.network_memory import network_bytes
 from cryolithe.reconstruction.plan import BASE_BYTES, Demand, run_bytes, slab_rows
 from cryolithe.reconstruction.planes import plane_filter_bytes
+from cryolithe.settings import ReconstructSettings
 
 SIZES = {"800 x 800 x 400": (400, 800, 800), "2048 x 2048 x 1024": (1024, 2048, 2048)}  # (z, y, x)
 CARDS_GB = (8, 11, 24, 48, 80)
@@ -208,3 +211,15 @@ def test_a_network_that_is_compared_with_back_projection_needs_memory_for_it(sta
         assert "4.00 GB of memory do not suffice" in result.output
     for volume, bytes_at_most in ((VolumeGrid((1024, 2048, 2048)), 5e8), (VolumeGrid((64, 128, 128)), 6e7)):
         assert 0 < comparing_bytes(volume, 2) < bytes_at_most
+
+
+def test_parts_of_a_wide_volume_are_tried_in_as_many_rows_as_memory_has(stacks):
+    size, parts = "2048 x 2048 x 1024", choose_parts(VolumeGrid(SIZES["2048 x 2048 x 1024"]), 2)
+    settings = ReconstructSettings(model="fast", thickness=1024, max_memory=1.7, device="cpu")
+    job = resolve(Job(stacks / f"{size}.mrc", stacks / f"{size}.tlt", stacks / "v.mrc", settings))
+    planned = fit(job)
+    assert planned.slab_rows < parts.grid.shape[1]
+    rows = part_rows(job, planned.batch, planned.slab_rows, parts.grid)
+    assert planned.slab_rows < rows <= parts.grid.shape[1]
+    # Of the whole volume no more rows than were planned fit.
+    assert part_rows(job, planned.batch, planned.slab_rows, job.grid) == planned.slab_rows

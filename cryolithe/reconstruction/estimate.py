@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -13,7 +14,7 @@ from cryolithe.formats.sizes import size_told
 from cryolithe.geometry import VolumeGrid
 from cryolithe.inference.tiles import BlocksMade, blocks_made, tiles_of
 from cryolithe.network import NetworkConfig, RowSetConfig
-from cryolithe.reconstruction.fitting import Fit
+from cryolithe.reconstruction.fitting import Fit, part_rows
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.members import MEMBERS
 from cryolithe.reconstruction.methods import Compute
@@ -121,7 +122,10 @@ def _seconds(run: ResolvedJob, planned: Fit) -> float:
         of_trunk = trunk_products_per_voxel(config) / rate
 
     def made(grid: VolumeGrid) -> float:
-        voxels_made = _voxels_made(run, planned, grid)
+        rows = planned.slab_rows
+        if grid != run.grid:
+            rows = part_rows(run, planned.batch, rows, grid)
+        voxels_made = _voxels_made(run, replace(planned, slab_rows=rows), grid)
         return voxels_made.joined * before_trunk + voxels_made.trunk * of_trunk
 
     mixed = bool(fbp_share(run.model, settings.fbp_share))

@@ -8,6 +8,7 @@ import torch
 
 from cryolithe.errors import ResourceError
 from cryolithe.filters import VALUES_AT_ONCE, padded_length
+from cryolithe.geometry import VolumeGrid
 from cryolithe.limits import usable_cores
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL
@@ -116,6 +117,25 @@ def predicted(run: ResolvedJob, batch: int, rows: int) -> Fit:
     if run.device.type == "cpu":
         return Fit(batch, rows, max(used, BASE_BYTES + image_workers_of(run) * image_bytes(run)))
     return Fit(batch, rows, used, run_bytes(host_demand(run, wanted), geometry, grid, rows))
+
+
+def part_rows(run: ResolvedJob, batch: int, rows: int, grid: VolumeGrid) -> int:
+    """Rows of a part of the volume, see `mixing.choose_parts`, that fit where so many of the whole do; at least these.
+
+    Args:
+        run: of a network.
+        batch: points of its blocks.
+        rows: of the whole volume that are made at a time.
+        grid: of a part: all of the depth, less of the width.
+    """
+    assert run.model is not None
+    geometry, beside = run.series.geometry, comparing_bytes(run.grid, run.model.network.config.head.stride)
+    budget = run_bytes(demand(run, batch), geometry, run.grid, rows) - beside
+    try:
+        wanted = replace(demand(replace(run, grid=grid), batch), apart_bytes=0)
+        return max(rows, slab_rows(wanted, geometry, grid, budget))
+    except ResourceError:
+        return rows
 
 
 def map_rows(run: ResolvedJob) -> int:

@@ -18,6 +18,7 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.known import Known
 from cryolithe.reconstruction.angle_order import order_warnings
 from cryolithe.reconstruction.applying import compute_of, network_rows_of, volume_scale
+from cryolithe.reconstruction.fitting import part_rows
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import planned_polarity, settled_polarity
 from cryolithe.reconstruction.methods import NetworkMethod
@@ -149,4 +150,5 @@ def _looking(
     def rows(first: int, stop: int) -> torch.Tensor:
         return network_rows_of(stack, scale, first, stop)
 
-    return make, choose_parts(run.grid, model.network.config.head.stride), Reader(rows, plan["slab_rows"])
+    parts = choose_parts(run.grid, model.network.config.head.stride)
+    return make, parts, Reader(rows, part_rows(run, plan["batch"], plan["slab_rows"], parts.grid))
