@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
+import sys
+from pathlib import Path
 
 import mrcfile
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_series import SHAPE, bead_images, made, refused, run, voxels, write_model, write_series
+from tiny_series import SHAPE, bead_images, made, noise, refused, run, voxels, write_model, write_series
 
-from cryolithe.formats import VolumeWriter, read_mrc
+from cryolithe.formats import RunningStatistics, VolumeWriter, ome_zarr, read_mrc
 from cryolithe.reconstruction import outputs, selfcheck
 
 FBP = ("--method", "fbp", "--thickness", 24)
@@ -321,3 +324,28 @@ def test_a_peak_at_the_end_of_the_reach_tells_a_shift_only_where_no_shift_fits_m
     ):
         peak = selfcheck._highest(torch.tensor(profile)[:, None, None] * along_z, (2, 0))
         assert peak.shift_zyx_px == pytest.approx((0, shift, 0), nan_ok=True)
+
+
+def mapped_bytes(name):
+    """Of files of this name, as Linux counts them in this process."""
+    maps = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.M)
+    return sum(1024 * int(re.search(r"^Rss:\s+(\d+)", part, re.M).group(1)) for part in maps if name in part)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts pages as Linux does")
+@pytest.mark.parametrize("words", [("--dtype", "int8"), ("--format", "ome-zarr")])
+def test_a_volume_that_is_converted_is_never_all_mapped(words, tmp_path, monkeypatch):
+    stack, angles = write_series(tmp_path, noise((64, 480)))
+    seen, add = [], RunningStatistics.add
+
+    def counted(self, block):
+        add(self, block)
+        seen.append(mapped_bytes("volume.mrc"))
+
+    monkeypatch.setattr(RunningStatistics, "add", counted)
+    monkeypatch.setattr(outputs, "_BLOCK_VOXELS", 1 << 16)
+    monkeypatch.setattr(ome_zarr, "CHUNK_PX", 16)
+    output = tmp_path / ("v.zarr" if "ome-zarr" in words else "v.mrc")
+    made(stack, angles, "--method", "fbp", "--thickness", 128, *words, "-o", output)
+    assert len(seen) > 1
+    assert 0 < max(seen) < 4 * 128 * 64 * 480 / 2

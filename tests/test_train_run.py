@@ -107,6 +107,13 @@ def test_a_state_of_another_run_is_refused(tmp_path):
     wider = small_config(steps=3, network=NETWORK | {"channels": 8})
     with pytest.raises(ModelError, match=r"leaf '\S+' has shape .*, expected"):
         load_state(path, new_state(wider, HERE), config)
+    for missing in ("config", "scaler"):
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(f'\\"{missing}\\"'.encode(), f'\\"{missing[::-1]}\\"'.encode()))
+        assert path.read_bytes() != whole
+        with pytest.raises(ModelError, match=f"its {missing} is missing"):
+            load_state(path, new_state(config, HERE), config)
+        path.write_bytes(whole)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ModelError, match="is corrupt"):
         load_state(path, new_state(config, HERE), config)

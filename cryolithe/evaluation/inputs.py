@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.reprojection import binning_of
 from cryolithe.formats import read_tilt_series
 from cryolithe.formats.axes import TURNED
+from cryolithe.formats.pages import release_pages
 from cryolithe.formats.star import Positions, read_positions
 from cryolithe.formats.volume_file import open_volume_file, upright
 from cryolithe.formats.volume_kind import refuse_map, stack_refusal
@@ -237,11 +237,8 @@ def release(*volumes: Named | None) -> None:
     Without this a volume that was looked at once counts as memory in use until the end, as batch systems count it.
     """
     for volume in volumes:
-        base: Any = None if volume is None else volume.voxels
-        while base is not None and not isinstance(base, mmap.mmap):
-            base = getattr(base, "base", None)
-        if base is not None and hasattr(mmap, "MADV_DONTNEED"):
-            base.madvise(mmap.MADV_DONTNEED)
+        if volume is not None:
+            release_pages(volume.voxels)
 
 
 def check_fit(a: Named, b: Named, crop: bool) -> None:

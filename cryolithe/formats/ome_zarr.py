@@ -23,6 +23,7 @@ from cryolithe.extras import install_command
 from cryolithe.formats.files import PathLike, sync
 from cryolithe.formats.mrc_header import VolumeStatistics
 from cryolithe.formats.mrc_writer import RunningStatistics
+from cryolithe.formats.pages import release_pages
 
 Version = Literal["0.4", "0.5"]
 CHUNK_PX = 64
@@ -79,6 +80,7 @@ def write_ome_zarr(
                 if level == 0:
                     running.add(block)
                 array[place] = block
+                release_pages(volume)
             datasets.append(_dataset(level, size))
             source = array
         multiscale = _multiscale(name, datasets, voxel_size_angstrom is not None)

@@ -74,7 +74,18 @@ def write_state(path: Path, state: State[Any], kind: str, decides: Mapping[str, 
     write_tensors(path, tensors, kind, {**numbers, "scaler": state.scaler.state_dict(), **decides})
 
 
-def read_state(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+class SavedValues(dict[str, Any]):
+    """Plain values of a saved state; one that a damaged file lacks is an error of the file."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise ModelError(f"{self._path} is damaged: its {key} is missing; leave --resume away to start anew")
+
+
+def read_state(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], SavedValues]:
     """Tensors and plain values of a saved state, for `restore`.
 
     Raises:
@@ -82,7 +93,8 @@ def read_state(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str
     """
     if not path.is_file():
         raise ModelError(f"there is no saved state {path} to resume from; leave --resume away to start anew")
-    return read_tensors(path, kind, WHAT)
+    tensors, values = read_tensors(path, kind, WHAT)
+    return tensors, SavedValues(path, values)
 
 
 def restore(path: Path, state: State[Any], tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:

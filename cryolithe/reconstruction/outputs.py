@@ -24,6 +24,7 @@ from cryolithe.formats.files import sync
 from cryolithe.formats.int8 import Int8Scale, int8_scale
 from cryolithe.formats.mrc_writer import reserve_room
 from cryolithe.formats.ome_zarr import Version, pyramid_bytes, write_ome_zarr
+from cryolithe.formats.pages import release_pages
 from cryolithe.formats.record import read_record_beside
 from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, is_record_of, map_paths
 from cryolithe.reconstruction.looking import planned_polarity
@@ -193,6 +194,7 @@ def _turned(
             block = values(seen[first : first + sections])
             running.add(block)
             writer.write_sections(first, block)
+            release_pages(source)
         writer.finish(running.result(), labels, run.voxel_size_angstrom)
     return wanted.path, running.result()
 

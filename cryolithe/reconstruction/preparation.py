@@ -8,7 +8,6 @@ several are prepared at a time, one core each.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from cryolithe.alignment import View
 from cryolithe.borders import find_border, without_border
 from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, OutputError
+from cryolithe.formats.pages import release_pages
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import binned_size, fourier_crop, resample, rotate_axis, rotated_shape
 from cryolithe.reconstruction.correcting import ImageCorrection, corrected, corrected_layers
@@ -399,12 +399,3 @@ def _finite(image: NDArray[np.generic]) -> NDArray[np.float32]:
     if not good.all():
         values[~good] = values[good].mean(dtype=np.float64)
     return values
-
-
-def release_pages(array: object) -> None:
-    """Let the system forget the pages of a read-only memory map that were read, so that they do not pile up."""
-    base: object = array
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = getattr(base, "base", None) if not isinstance(base, memoryview) else base.obj
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)

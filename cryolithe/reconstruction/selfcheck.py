@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.formats.pages import release_pages
 from cryolithe.geometry import VolumeGrid
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.preparation import PreparedStack, release_pages
+from cryolithe.reconstruction.preparation import PreparedStack
 
 # Rows of a block, of which two at either end are spent on smoothing, and rows beyond it in which a shift along y is
 # looked for.

@@ -15,6 +15,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
+from cryolithe.formats.pages import release_pages
 from cryolithe.geometry import centre_px
 from cryolithe.mirrors import reflected
 
@@ -68,6 +69,7 @@ def tilt_volume(
         values = writer.cast(np.concatenate(parts, axis=2))
         writer.write_rows(start, values)
         statistics.add(values)
+        release_pages(before)
         on_rows(stop - start)
     return statistics.result()
 
