@@ -33,6 +33,7 @@ from cryolithe.reconstruction.plan import (
     Demand,
     free_bytes,
     memory_budget_bytes,
+    rows_within,
     run_bytes,
     slab_rows,
 )
@@ -131,11 +132,8 @@ def part_rows(run: ResolvedJob, batch: int, rows: int, grid: VolumeGrid) -> int:
     assert run.model is not None
     geometry, beside = run.series.geometry, comparing_bytes(run.grid, run.model.network.config.head.stride)
     budget = run_bytes(demand(run, batch), geometry, run.grid, rows) - beside
-    try:
-        wanted = replace(demand(replace(run, grid=grid), batch), apart_bytes=0)
-        return max(rows, slab_rows(wanted, geometry, grid, budget))
-    except ResourceError:
-        return rows
+    wanted = replace(demand(replace(run, grid=grid), batch), apart_bytes=0)
+    return max(rows, rows_within(wanted, geometry, grid, budget))
 
 
 def map_rows(run: ResolvedJob) -> int:

@@ -75,18 +75,22 @@ def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_b
         ResourceError: if not even the smallest slab fits; says how much it needs.
     """
     depth, height, width = grid.shape
-    constant, per_row = _bytes(demand, geometry, grid)
-    fitting = int((budget_bytes - constant) // per_row)
-    rows = min(fitting, MOST_SLAB_ROWS, height + (-height % demand.row_multiple))
-    rows -= rows % demand.row_multiple
-    least = max(constant + demand.row_multiple * per_row, _apart(demand))
-    if rows < demand.row_multiple or budget_bytes < least:
-        needed = least / 1e9
+    rows = rows_within(demand, geometry, grid, budget_bytes)
+    if not rows:
+        needed = run_bytes(demand, geometry, grid, demand.row_multiple) / 1e9
         raise ResourceError(
             f"{budget_bytes / 1e9:.2f} GB of memory do not suffice for {depth} x {height} x {width} voxels: "
             f"at least {needed:.2f} GB are needed; raise --max-memory, or use --bin or a smaller --thickness"
         )
     return rows
+
+
+def rows_within(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_bytes: int) -> int:
+    """Height of a slab that fits into the budget; 0 where not even the smallest does."""
+    constant, per_row = _bytes(demand, geometry, grid)
+    height, multiple = grid.shape[1], demand.row_multiple
+    rows = min(int((budget_bytes - constant) // per_row), MOST_SLAB_ROWS, height + (-height % multiple))
+    return max(0, rows - rows % multiple) if budget_bytes >= run_bytes(demand, geometry, grid, multiple) else 0
 
 
 def run_bytes(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, rows: int) -> int:
