@@ -21,7 +21,8 @@ from cryolithe.reconstruction.methods import FbpMethod, NetworkMethod, SlabMetho
 from cryolithe.reconstruction.slabs import compute_slab, slab_method_at
 from cryolithe.reconstruction.trust import Seen, Trial, WedgeTrust, confirmed_trust, trust_of_record, wedge_filter
 
-# Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most.
+# Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most, and of
+# so many voxels, for the memory that comparing takes.
 _SHARE_OF_VOLUME, _ENOUGH_VOXELS = 0.05, 1 << 19
 _ROWS, _COLUMNS, _PARTS = 64, 256, 3
 _MOST_VOXELS = 1 << 22
