@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from test_adapt import ANGLES, SHAPE, command, files, noisy, smooth_images, tiny  # noqa: F401
 from test_ctf_files import CTFFIND, columns
-from tiny_series import write_model, write_series
+from tiny_series import voxels, write_model, write_series
 
 from cryolithe.adapt import session as adapt_session
 from cryolithe.adapt.gathering import distinct_names
 from cryolithe.adapt.session import Outcome
+from cryolithe.formats import write_stack
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import job_of
@@ -204,3 +205,26 @@ def test_names_are_the_shortest_that_differ():
     assert distinct_names([Path("ts.mrc")]) == ["ts"]
     assert distinct_names([Path("/ts.mrc"), Path("/a/ts.mrc")])[1] == "a/ts"
     assert len(distinct_names([Path("/a/ts.mrc"), Path("/a/ts.mrc")])) == 2
+
+
+def test_tables_of_single_images_stand_alone_and_are_series_of_their_own(tiny, tmp_path, gathered):  # noqa: F811
+    """Nothing takes the second for the angles of the first."""
+    names = ("MicrographName", "TomoYTilt", "TomoZRot", "TomoXShiftAngst", "TomoYShiftAngst")
+    head = "".join(f"_rln{name} #{n}\n" for n, name in enumerate(names, 1))
+    tables = []
+    for number in (1, 2):
+        stack, _ = series(tmp_path, f"TS_{number}", number)
+        single = [tmp_path / f"{number}_{image:02d}.mrc" for image in range(len(ANGLES))]
+        for file, image in zip(single, voxels(stack), strict=True):
+            write_stack(file, image[None], 10.0, "an image")
+        rows = "".join(f"{file.name} {angle} 0 0 0\n" for file, angle in zip(single, ANGLES, strict=True))
+        tables.append(tmp_path / f"TS_{number}.star")
+        tables[-1].write_text(f"data_TS_{number}\nloop_\n{head}{rows}")
+    result = adapt(tmp_path, *tables)
+    assert result.exit_code == 130, result.output
+    for table in tables:
+        assert adapt(tmp_path, table.with_suffix(".mrc"), "--star", table).exit_code == 130
+    (work, of_tables), *of_stacks = gathered
+    assert [one["name"] for one in work.card["series"]] == ["TS_1", "TS_2"]
+    for found, (_, (wanted,)) in zip(of_tables, of_stacks, strict=True):
+        assert np.array_equal(found, wanted)

@@ -11,6 +11,7 @@ from projects import ANGLES as ALL_ANGLES
 from projects import DARK, VOLUME, make_project, write_aretomo, write_imod
 from test_ctf_files import CTFFIND, columns
 from test_known_command import DOSES, mdoc
+from test_session import project as relion_of_single_images
 from tiny_series import ANGLES, made, noise, voxels, write_series
 
 from cryolithe.cli import main
@@ -123,3 +124,17 @@ def test_tilts_of_a_raw_stack_are_split_as_if_its_alignment_left_the_others_out(
         by_hand = tmp_path / f"{name}.mrc"
         made(*words(project, others), "--method", "fbp", *depth, "-o", by_hand)
         np.testing.assert_array_equal(voxels(by_hand), voxels(work / f"{name}.mrc"))
+
+
+def test_a_table_of_single_images_is_split_as_their_stack_is(tmp_path):
+    """Bytes of halves and of the whole are those of the stack with the same table as its alignment."""
+    relion_of_single_images(tmp_path)
+    table, pages = tmp_path / "Tilts" / "TS_3.star", {}
+    for name, words in {"table": (table,), "stack": (table.with_suffix(".mrc"), "--star", table)}.items():
+        page = tmp_path / f"{name}.html"
+        flags = ("--methods", "fbp", "--thickness", 16, "--pixel-size", 5, "--device", "cpu", "-o", page)
+        result = CliRunner().invoke(main, ["compare", *map(str, (*words, *flags))])
+        assert result.exit_code == 0, result.output
+        pages[name] = page.with_suffix(".work") / "fbp"
+    for part in PARTS:
+        assert np.array_equal(voxels(pages["table"] / f"{part}.mrc"), voxels(pages["stack"] / f"{part}.mrc"))

@@ -37,7 +37,7 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command("adapt")
-@click.argument("series", nargs=-1, type=_FILE, metavar="[TILTS ANGLES]...")
+@click.argument("series", nargs=-1, type=_FILE, metavar="[TILTS ANGLES | TABLE]...")
 @click.option("-o", "--output", type=_FILE, required=True, help="Model to write (.safetensors).")
 @click.option("--even", type=_FILE, multiple=True, metavar="STACK", help="With --odd: half of the frames, see above.")
 @click.option("--odd", type=_FILE, multiple=True, metavar="STACK", help="The other half.")
@@ -208,13 +208,26 @@ def _jobs(
     if settings.alignment_files and len(given) == 1:
         refuse_idle(flags, [settings])
         return [(_job(given[0], None, settings, reading),)]
-    if len(given) % 2:
-        raise SettingsError(
-            f"give ANGLES after each stack: got {len(given)} files, the last one {given[-1]} without its angles"
-        )
-    if settings.alignment_files and len(given) > 2:
+    pairs = _pairs(given)
+    if settings.alignment_files and len(pairs) > 1:
         raise SettingsError("files of an alignment go with one series; for several, give a list with a column for them")
-    return [(_job(tilts, angles, settings, reading),) for tilts, angles in zip(given[::2], given[1::2], strict=True)]
+    return [(_job(tilts, angles, settings, reading),) for tilts, angles in pairs]
+
+
+def _pairs(given: tuple[Path, ...]) -> list[tuple[Path, Path | None]]:
+    """Stacks with their angles; tables of images, which bring their own, stand alone."""
+    from cryolithe.formats.alignments import format_of_table
+
+    words, pairs = list(given), []
+    while words:
+        tilts = words.pop(0)
+        table = format_of_table(tilts) is not None
+        if not table and not words:
+            raise SettingsError(
+                f"give ANGLES after each stack: got {len(given)} files, the last one {tilts} without its angles"
+            )
+        pairs.append((tilts, None if table else words.pop(0)))
+    return pairs
 
 
 def _refuse_of_one(settings: ReconstructSettings, series: int) -> None:

@@ -12,7 +12,7 @@ from cryolithe.comparison.value import Split
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.record import hashed
-from cryolithe.reconstruction.job import Job, ResolvedJob, resolve, source_files
+from cryolithe.reconstruction.job import Job, ResolvedJob, resolve, source_files, with_own_table
 from cryolithe.settings import ReconstructSettings
 
 FEWEST_TILTS = 6  # in a series that is split
@@ -150,7 +150,7 @@ def series_of_tilts(tilts: Path, angles: Path | None, settings: ReconstructSetti
     """A series of which every other tilt, in the order of angles, becomes a half.
 
     Args:
-        tilts: aligned stack, or a raw one with what aligns it in the settings.
+        tilts: aligned stack, or a raw one with what aligns it in the settings, or a table of images.
         angles: its tilt angles, or None where the alignment brings them.
         settings: of the reconstruction.
 
@@ -158,6 +158,7 @@ def series_of_tilts(tilts: Path, angles: Path | None, settings: ReconstructSetti
         InputError: if there are too few tilts, or the files cannot be read.
         SettingsError: if nothing brings angles.
     """
+    settings = with_own_table(tilts, settings)
     if angles is None and not settings.alignment_files:
         raise SettingsError(
             f"give ANGLES beside {tilts}, whose tilts are split into halves; or give the halves of its frames (--even, "

@@ -206,14 +206,20 @@ class ResolvedJob:
         return 1.0 if contrast == wanted else -1.0
 
 
+def with_own_table(tilts: Path, settings: ReconstructSettings) -> ReconstructSettings:
+    """The settings of a stack; of a table of images, which names and aligns them, with itself as the alignment."""
+    table = format_of_table(tilts)
+    if table is None or table.files[0].option in settings.alignment_files:
+        return settings
+    return settings.model_copy(update={table.files[0].option: str(tilts)})
+
+
 def job_of(
     files: tuple[Path, Path | None], output: Path, settings: ReconstructSettings, reading: Reading | None = None
 ) -> Job:
     """The job of a stack, or of a table of images, and its angles (None: they stand elsewhere)."""
     tilts, angles = files
-    table = format_of_table(tilts)
-    if table and table.files[0].option not in settings.alignment_files:  # it names the images and aligns them
-        settings = settings.model_copy(update={table.files[0].option: str(tilts)})
+    settings = with_own_table(tilts, settings)
     return Job(tilts, angles, output, settings, reading=reading or Reading())
 
 
