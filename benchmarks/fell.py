@@ -73,8 +73,10 @@ def nested(name: str, part: str, keys: tuple[str, ...], values: Any) -> Iterator
         yield Cell((name, part, ", ".join(keys[:-1]), keys[-1]), float(values))
 
 
-def direction(column: str) -> int:
-    """1 where more is better, -1 where less is, 0 where a column's name does not say."""
+def direction(row: str, column: str) -> int:
+    """1 where more is better, -1 where less is (also than the goal that a row tells), 0 where names do not say."""
+    if column == "measured" and "<=" in row:
+        return -1
     for pattern, sign in ((r"/s\b", 1), (LOWER, -1), (HIGHER, 1)):
         if re.search(pattern, column):
             return sign
@@ -127,9 +129,9 @@ def worse(
     """
     found = []
     for where in before.keys() & now.keys():
-        old, new, column = before[where], now[where], where[-1]
-        change = direction(column) * (new - old)
-        if re.search(OF_MACHINES, column):
+        old, new, (row, column) = before[where], now[where], where[-2:]
+        change = direction(row, column) * (new - old)
+        if re.search(OF_MACHINES, column) or (column == "measured" and re.search(OF_MACHINES, row)):
             limit = margins["machine"] * abs(old)
         else:
             limit = margins["db"] if re.search(r"(dB|_db|gain[^,]*)(, 1)?$", column) else margins["score"]
@@ -164,7 +166,7 @@ def main() -> None:
     for name, title in gone:
         print(f"gone: {name}, {title}")
     if arguments.skipped:
-        print("neither:", ", ".join(sorted({where[-1] for where in both if not direction(where[-1])})))
+        print("neither:", ", ".join(sorted({where[-1] for where in both if not direction(*where[-2:])})))
 
 
 if __name__ == "__main__":

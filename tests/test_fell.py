@@ -45,6 +45,12 @@ def test_what_is_worse_by_more_than_its_margin_is_told(column, before, now, told
     assert bool(found) == told
 
 
+@pytest.mark.parametrize(("now", "told"), [(2.0, False), (3.3, False), (3.6, True)])
+def test_a_goal_that_says_at_most_is_one_of_which_less_is_better(now, told):
+    before, after = (of(["measured", "goal"], ["peak memory (GB)", value, "<= 6"]) for value in (3.0, now))
+    assert bool(fell.worse(before, after, MARGINS)) == told
+
+
 def test_rows_and_columns_are_matched_by_name():
     before = of(["FSC", "SNR dB"], ["ours", 0.5, 3.0], ["theirs", 0.4, 2.0])
     now = of(["SNR dB", "more", "FSC"], ["theirs", 2.0, 9, 0.4], ["new", 0.0, 9, 0.0], ["ours", 3.0, 9, 0.3])
