@@ -1,19 +1,27 @@
-"""Whether images are in the order of their angles: those at neighbouring tilts must look alike.
+"""Whether images are in the order of their angles: the nearer two tilts are, the more alike their images must be.
 
-The mean correlation of coarse images along the order of angles is compared with that along the order of the stack.
-Where angles are right, the first is as high as the second (a stack sorted by angle) or higher (one in the order of
-acquisition). Over 20 simulated series at -10 and 0 dB, right angles never had the stack ahead, and shuffled ones always
-by 0.27 or more. Angles in a dose-symmetric order beside a sorted stack make neighbours of every other image, which has
-the stack ahead by 0.01 to 0.06: that is no more than noise may do, and is not told.
+How alike all pairs of coarse images are is ranked against how far apart their angles lie (Spearman). The same angles in
+the orders in which series are taken and stored are tried beside the given one: sorted, from the middle to both ends,
+dose-symmetric (Hagen et al. 2017) in groups of one to four. An order that suits the images clearly better is told if
+its neighbours are the more alike, too, or if they alone are by far.
+
+A thin specimen is alike at θ and -θ, since either only stretches its image by cos θ: in the right dose-symmetric order
+it looks sorted, with neighbours θ, -θ as alike as θ, θ + 3°. But -θ, θ + 3° are less so, by what the thickness does.
+Every other pair of neighbours is therefore asked on its own. A stack in reversed order, or angles of the wrong sign,
+cannot be told by this, nor a specimen that is all but the same at all tilts.
+
+Over 20 simulated series at -10 and 0 dB, angles in the right order, whatever it is, are at most 0.03 behind another;
+a sorted stack beside dose-symmetric angles, and shuffled ones, by 0.3 or more (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from scipy.stats import rankdata
 
 from cryolithe.reconstruction.asymmetry import averaged
 from cryolithe.reconstruction.preparation import PreparedStack
@@ -21,35 +29,111 @@ from cryolithe.reconstruction.preparation import PreparedStack
 # Pixels across a coarse image, and the band that is compared, as sigmas of these pixels.
 WIDEST_PX, FINE_PX, COARSE_PX = 32, 1.0, 6.0
 FEWEST_TILTS, FEWEST_PX = 7, 16
-# By which the stack must be ahead, and how alike its neighbours must be.
-MARGIN, LEAST_ALIKE = 0.15, 0.3
+# What the better order must reach, and by how much it must be ahead; both also in deviations of what chance gives.
+LEAST_FALL, MARGIN = 0.4, 0.15
+SURE, SURE_AHEAD = 4.0, 3.0
+# By which each half of its neighbours must be more alike than those of the given order. Thin specimens in the right
+# dose-symmetric order have 0.002 at most there, a sorted stack beside such angles 0.006 and more at 0 dB.
+NEIGHBOURS_MARGIN = 0.004
+# Neighbours that are so much more alike, and at least so alike, tell alone.
+NEIGHBOURS_AHEAD, LEAST_ALIKE = 0.1, 0.3
+_GROUPS = (1, 2, 3, 4)
+
+
+class _Suits(NamedTuple):
+    """How an order suits the images: see `fall_with_angle` and `alike_neighbours`."""
+
+    fall: float
+    neighbours: tuple[float, float]
+
+    @classmethod
+    def of(cls, alike: NDArray[np.float64], angles_deg: NDArray[np.float64]) -> _Suits:
+        return cls(fall_with_angle(alike, angles_deg), alike_neighbours(alike, angles_deg))
 
 
 def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
-    """A warning where images are clearly more alike in the order of the stack than in that of their angles."""
-    angles = stack.geometry.angles_deg
+    """A warning where another common order of the angles clearly suits the images better than the given one."""
+    angles = np.asarray(stack.geometry.angles_deg)
     height, width = stack.geometry.image_shape
     factor = max(1, min(height, width) // WIDEST_PX)
     rows = min(height // factor, 2 * WIDEST_PX)
     if len(angles) < FEWEST_TILTS or min(rows, width // factor) < FEWEST_PX:
         return ()
-    images = averaged(stack, (height // factor - rows) // 2, rows, factor).numpy()
-    by_angle = _alike(images[np.argsort(angles, kind="stable")])
-    by_stack = _alike(images)
-    if by_stack < LEAST_ALIKE or by_stack - by_angle < MARGIN:
+    alike = likeness(averaged(stack, (height // factor - rows) // 2, rows, factor).numpy())
+    given = _Suits.of(alike, angles)
+    found = [(name, _Suits.of(alike, order)) for name, order in common_orders(angles)]
+    best, suits = max(found, key=lambda one: one[1].fall)
+    chance = 1 / np.sqrt(len(angles) * (len(angles) - 1) / 2)
+    if not _better(given, suits, float(chance)):
         return ()
     return (
-        f"the images are in another order than the angles: those at neighbouring angles are less alike (mean "
-        f"correlation {by_angle:.2f}) than those that follow each other in the stack ({by_stack:.2f}); give the angles "
-        "in the order of the stack",
+        f"the images are in another order than the angles: they are as alike as those of a stack {best} (rank "
+        f"correlation of likeness and nearness in angle {suits.fall:.2f}, with the given angles {given.fall:.2f}); "
+        "give the angles in the order of the stack",
     )
 
 
-def _alike(images: NDArray[np.float32]) -> float:
-    """Mean correlation of each image with the next, within a band, shape ``(tilts, y, x)``."""
+def _better(given: _Suits, other: _Suits, chance: float) -> bool:
+    """Whether another order suits the images clearly better; chance: deviation of what chance gives the fall."""
+    ahead, nearer = other.fall - given.fall, min(other.neighbours) - float(np.mean(given.neighbours))
+    if ahead < 0 or other.fall < max(LEAST_FALL, SURE * chance):
+        return False
+    falls = ahead >= max(MARGIN, SURE_AHEAD * chance) and nearer >= NEIGHBOURS_MARGIN
+    return falls or (nearer >= NEIGHBOURS_AHEAD and min(other.neighbours) >= LEAST_ALIKE)
+
+
+def likeness(images: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Correlation of each image with each, within a band; images ``(tilts, y, x)``."""
     made = []
     for image in images.astype(np.float64):
-        band = gaussian_filter(image - gaussian_filter(image, COARSE_PX), FINE_PX)
+        band = gaussian_filter(image - gaussian_filter(image, COARSE_PX), FINE_PX).ravel()
         band -= band.mean()
-        made.append(band / max(float(np.sqrt(np.square(band).mean())), 1e-30))
-    return float(np.mean([(one * other).mean() for one, other in pairwise(made)]))
+        made.append(band / max(float(np.linalg.norm(band)), 1e-30))
+    return np.asarray(np.stack(made) @ np.stack(made).T)
+
+
+def fall_with_angle(alike: NDArray[np.float64], angles_deg: NDArray[np.float64]) -> float:
+    """Rank correlation, over all pairs of images, of how alike they are with how near their angles are; -1 to 1."""
+    one, other = np.triu_indices(len(angles_deg), 1)
+    values, near = alike[one, other], -np.abs(angles_deg[one] - angles_deg[other])
+    if np.ptp(values) == 0 or np.ptp(near) == 0:
+        return 0.0
+    return float(np.corrcoef(rankdata(values), rankdata(near))[0, 1])
+
+
+def alike_neighbours(alike: NDArray[np.float64], angles_deg: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean correlation of images that follow each other in the order of angles: first, third, ..., and the others."""
+    order = np.argsort(angles_deg, kind="stable")
+    made = alike[order[:-1], order[1:]]
+    return float(made[::2].mean()), float(made[1::2].mean())
+
+
+def common_orders(angles_deg: NDArray[np.float64]) -> list[tuple[str, NDArray[np.float64]]]:
+    """The angles in the orders of common schemes of acquisition, each with what a stack of it is said to be.
+
+    Which sign comes first is not said: of the same series mirrored, all images are as alike.
+    """
+    sorted_deg = np.sort(angles_deg)
+    middle = int(np.argmin(np.abs(sorted_deg)))
+    start, up, down = sorted_deg[middle : middle + 1], sorted_deg[middle + 1 :], sorted_deg[:middle][::-1]
+    found = [("sorted by angle", sorted_deg)]
+    for parts in ((up, down), (down, up)):
+        found.append(("from the middle to one end, then to the other", np.concatenate([start, *parts])))
+        for group in _GROUPS:
+            # The first group may count the middle one.
+            for begin in {group, max(1, group - 1)}:
+                groups = f" of {group}" + (f", the first of {begin}" if begin != group else "")
+                order = np.concatenate([start, _alternating(parts, begin, group)])
+                found.append((f"in dose-symmetric order, in groups{groups}", order))
+    return found
+
+
+def _alternating(parts: tuple[NDArray[np.float64], NDArray[np.float64]], begin: int, group: int) -> NDArray[np.float64]:
+    """Some of the first part, then groups of the other and of it in turn, until both are used up."""
+    left = [list(parts[0]), list(parts[1])]
+    made, turn, take = [], 0, begin
+    while left[0] or left[1]:
+        made += left[turn][:take]
+        del left[turn][:take]
+        turn, take = 1 - turn, group
+    return np.array(made)
