@@ -19,8 +19,8 @@ from cryolithe.formats import read_tilt_series
 from cryolithe.formats.axes import TURNED
 from cryolithe.formats.pages import release_pages
 from cryolithe.formats.star import Positions, read_positions
-from cryolithe.formats.volume_file import open_volume_file, upright
-from cryolithe.formats.volume_kind import refuse_map, stack_refusal
+from cryolithe.formats.volume_file import open_volume_file, refuse_stack, upright
+from cryolithe.formats.volume_kind import refuse_map
 from cryolithe.metrics import check_volume
 from cryolithe.tilts import TiltSeries
 
@@ -196,9 +196,8 @@ def open_volume(path: Judged, notes: list[str], is_volume: bool) -> Named:
         check_volume(path.voxels, path.name)
         return Named(path.name, np.asarray(path.voxels, dtype=np.float32), path.voxel_size_angstrom)
     found = open_volume_file(path)
-    if found.told.content == "stack" and not is_volume:
-        raise stack_refusal(path, found.told)
     if not is_volume:
+        refuse_stack(found)
         refuse_map(path, found.labels)
     if found.told.content == "unknown" and not is_volume:
         notes.append(f"{path} was taken for a volume: {found.told.reason}.")
