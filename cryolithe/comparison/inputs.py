@@ -18,7 +18,7 @@ from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.formats.axes import TURNED
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
-from cryolithe.formats.volume_file import open_volume_file, upright
+from cryolithe.formats.volume_file import NAMED_REC, open_volume_file, upright
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import check_tilt_range
 from cryolithe.training.class_scoring import SUMMARY
@@ -74,7 +74,7 @@ def volumes(halves: tuple[Path, Path]) -> VolumeSource:
     Raises:
         InputError: says what differs.
     """
-    first, second = (open_volume(path, [], False) for path in halves)
+    first, second = (open_volume(path, [], False, NAMED_REC) for path in halves)
     if first.voxels.shape != second.voxels.shape:
         raise InputError(
             f"the halves differ in shape (z, y, x): {first.name} has {first.voxels.shape}, {second.name} has "

@@ -27,6 +27,9 @@ from cryolithe.volume import Volume
 
 Kind = Literal["mrc", "tiff", "sequence", "ome-zarr"]
 _VOLUME = Told("volume", "nothing speaks against it")
+IS_VOLUME = "--is-volume"
+# What serves where there is no such option: its ending says that a file is a volume.
+NAMED_REC = "a copy whose name ends in .rec"
 # What `cryolithe reconstruct` writes into the headers of volumes of its networks.
 NETWORK_LABEL = re.compile(r"CryoLithe \S+ model ")
 _T = TypeVar("_T")
@@ -149,8 +152,12 @@ def upright(found: VolumeFile) -> VolumeFile:
     )
 
 
-def refuse_stack(found: VolumeFile) -> None:
+def refuse_stack(found: VolumeFile, otherwise: str = NAMED_REC) -> None:
     """Refuse a stack of images where a volume is wanted.
+
+    Args:
+        found: the file.
+        otherwise: what to give if it is a volume all the same: `IS_VOLUME` where there is the option.
 
     Raises:
         InputError: says what to give.
@@ -158,7 +165,7 @@ def refuse_stack(found: VolumeFile) -> None:
     if found.told.content == "stack":
         raise InputError(
             f"{found.path} is a stack of tilt images, not a volume: {found.told.reason}; give the reconstruction, or "
-            "--is-volume if its sections are the z planes of a volume"
+            f"{otherwise} if its sections are the z planes of a volume"
         )
 
 
@@ -174,7 +181,7 @@ def open_unturned(path: Path, is_volume: bool) -> VolumeFile:
     """
     found = open_volume_file(path)
     if not is_volume:
-        refuse_stack(found)
+        refuse_stack(found, IS_VOLUME)
     refuse_map(path, found.labels)
     if found.axes != "zyx":
         raise InputError(
