@@ -121,8 +121,8 @@ def look(source: Source, tilt_range: str | None) -> Seen:
     notes = [SHARED_PRIOR] if all(file.of_network for file in files) else []
     unknown = [file for file in files if file.told.content == "unknown"]
     notes += [f"{file.path} was taken for a volume: {file.told.reason}." for file in unknown]
-    for told in (TURNED.format(file.path) for file in files):
-        notes += [f"{told[:1].upper()}{told[1:]}." for file in files if told in file.notes]
+    turned = [told for file in files if (told := TURNED.format(file.path)) in file.notes]
+    notes += [f"{told[:1].upper()}{told[1:]}." for told in turned]
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:
