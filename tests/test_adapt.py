@@ -36,7 +36,7 @@ from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.polarity import Evidence
 from cryolithe.reconstruction.preparation import PreparedStack
-from cryolithe.simulation import Specimen, SpecimenRecipe, make_specimen, project
+from cryolithe.simulation import Specimen, SpecimenRecipe, library, make_specimen, project
 from cryolithe.training.dataset import Run
 
 torch.set_num_threads(1)
@@ -67,6 +67,9 @@ def tiny(monkeypatch):
         return made.model_copy(update={"validation": validation, "columns": 8, "blocks": 4})
 
     monkeypatch.setattr(adapt_material, "anchor_config", smaller)
+    # A recipe's dozens of molecules are made anew in every run, and take longer than the rest of it.
+    whole_library = library.procedural_library
+    monkeypatch.setattr(library, "procedural_library", lambda number, rng: whole_library(min(number, 3), rng))
     # A bundled network looks at the contrast, which is given here, for most of a tiny run's time.
     monkeypatch.setattr(adapt_halves, "evidence_of_parts", lambda runs, folder: Evidence())
 

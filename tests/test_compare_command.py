@@ -7,6 +7,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,11 +16,17 @@ import pytest
 from click.testing import CliRunner
 from half_volumes import noise, signal, write
 from PIL import Image
+from test_denoise_warp import TINY as SAMBA
+from test_n2n_command import TINY as UNET
 from tiny_series import ANGLES, voxels, write_model, write_series
 from tiny_series import noise as series_noise
 
 from cryolithe.cli import main
 from cryolithe.comparison import making
+from cryolithe.denoising.n2n import learning as n2n
+from cryolithe.denoising.n2n import network
+from cryolithe.denoising.samba import learning as samba
+from cryolithe.denoising.samba import model
 
 pytestmark = pytest.mark.slow
 QUICK = Path(__file__).resolve().parents[1] / "training_data" / "recipes" / "quick.yaml"
@@ -282,8 +289,15 @@ def test_halves_of_any_program(tmp_path):
     assert not (tmp_path / "none.work").exists()
 
 
-def test_denoisers_that_learn_from_the_data_are_compared_and_what_they_warned_of_stands_on_the_page(tmp_path):
-    shape = (20, 64, 64)
+def test_denoisers_that_learn_from_the_data_are_compared_and_what_they_warned_of_stands_on_the_page(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(model.SIZES, "published", SAMBA)
+    monkeypatch.setitem(network.BACKBONES, "unet-small", UNET)
+    for method in (n2n, samba):  # too few steps, however fast the machine is
+        make = method.make_recipe
+        monkeypatch.setattr(method, "make_recipe", lambda *a, make=make, **k: replace(make(*a, **k), most_steps=6))
+    shape = (16, 64, 64)
     density = signal(shape, 1)
     paths = [write(tmp_path / f"{n}.mrc", density + 2 * noise(shape, n)) for n in (1, 2)]
     page, methods = tmp_path / "page.html", ("--methods", "fbp,n2n,samba", "--train-minutes", 0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from drawn_filament import drawn_filament
 
 from cryolithe.simulation import SpecimenRecipe, Structure, bilayers, bodies, filaments, make_specimen, membranes
 from cryolithe.simulation import diverse as diverse_scenes
@@ -206,8 +207,7 @@ def test_a_background_varies_slowly_about_zero():
 def test_thick_filaments_are_as_wide_as_measured(build, width):
     rng = np.random.default_rng(0)
     curve = filaments.worm_like_curve(np.array([0.0, 200, 200]), np.array([1.0, 0, 0]), 600.0, 1e18, rng)
-    density = np.zeros((60, 80, 80), dtype=np.float32)
-    filaments.add_filament(density, 5.0, build(curve))
+    density = drawn_filament(build(curve), (60, 80, 80), 5.0)
     seen = density[15:45].max(axis=0) > 0.4
     assert np.ptp(np.nonzero(seen)[0]) * 5.0 == pytest.approx(width, rel=0.15)
 

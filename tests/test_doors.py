@@ -13,8 +13,10 @@ from click.testing import CliRunner
 from plain_mrc import new_mrc
 from tiny_series import write_series
 
+from cryolithe import Volume as LibraryVolume
 from cryolithe.cli import main
 from cryolithe.denoising.output import default_output
+from cryolithe.errors import InputError
 from cryolithe.formats import ome_zarr_reader, read_mrc, read_volume, write_volume
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.ome_zarr import read_ome_zarr, write_ome_zarr
@@ -127,6 +129,18 @@ def test_one_answer_whether_it_is_a_volume(name, group, mz, beside, labels, kind
     else:
         result = good("fsc", other, path)
         assert (f"{path} is taken for a volume" in result.stderr) == (kind == "unknown")
+
+
+def test_without_the_option_another_name_makes_a_stack_a_volume(tmp_path):
+    path = write(tmp_path / "v.st")
+    advice = "a copy whose name ends in .rec if its sections are the z planes of a volume"
+    with pytest.raises(InputError, match=advice):
+        LibraryVolume.read(path)
+    (tmp_path / "c.json").write_text("{}")
+    line = refused("copick", "put", tmp_path / "c.json", "run", path)
+    assert advice in line
+    assert "--is-volume" not in line
+    assert LibraryVolume.read(path.rename(tmp_path / "v.rec")).shape == SHAPE
 
 
 @pytest.mark.slow

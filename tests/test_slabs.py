@@ -31,7 +31,7 @@ SLABS = [(0, 8), (8, 16), (16, 24), (24, 30)]
 class Doubler:
     """A method that doubles its rows; `fails_at` raises in that slab, when `fails_after` is set."""
 
-    row_multiple, halo_px, device = 2, 1, torch.device("cpu")
+    row_multiple, halo_px, first_row, device = 2, 1, 0, torch.device("cpu")
 
     def __init__(self, fails_at=None, error=None, fails_after=None):
         self.fails_at, self.error, self.fails_after, self.threads = fails_at, error, fails_after, set()
@@ -43,6 +43,9 @@ class Doubler:
                 self.fails_after.wait(PATIENCE_S)
             raise self.error
         return 2 * rows[:, 1:-1]
+
+    def at(self, first_row):
+        return self
 
 
 def read(method, start, stop):

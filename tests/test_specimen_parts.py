@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from drawn_filament import drawn_filament
 
 from cryolithe.simulation import filaments, membranes, solids
 
@@ -112,8 +113,7 @@ def test_actin_repeats_as_published():
     np.testing.assert_allclose(turn, -166.6, atol=0.1)
     # The two-start repeat of 55 Å is a layer line at 59 Å for the left-handed 1-start helix, and 27.5 Å is meridional.
     voxel = 5.0
-    density = np.zeros((800, 60, 60), dtype=np.float32)
-    filaments.add_filament(density, voxel, filament)
+    density = drawn_filament(filament, (800, 60, 60), voxel)
     power = (np.abs(np.fft.rfft(density[100:700], axis=0)) ** 2).sum(axis=(1, 2))
     repeat = voxel / np.fft.rfftfreq(600)[1:]
     band = (repeat > 45) & (repeat < 80)
@@ -161,8 +161,7 @@ def test_worm_like_curves_forget_their_direction_as_stated():
 
 
 def test_a_nucleic_acid_is_about_twenty_angstrom_thick():
-    density = np.zeros((80, 80, 80), dtype=np.float32)
-    filaments.add_filament(density, 4.0, filaments.nucleic_acid(straight(320.0)))
+    density = drawn_filament(filaments.nucleic_acid(straight(320.0)), (80, 80, 80), 4.0)
     section = density[40] > 0.5 * density[40].max()
     assert 2 * np.sqrt(section.sum() * 16 / np.pi) == pytest.approx(20, abs=4)
 

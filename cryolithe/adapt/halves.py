@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
-from cryolithe.geometry import TiltGeometry
 from cryolithe.known import Known
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import evidence_of_parts
@@ -136,8 +135,3 @@ def image_snr_db(series: HalfSeries, rows: range) -> float | None:
     if not 0 < correlation < 1:
         return None
     return float(10 * np.log10(2 * correlation / (1 - correlation)))
-
-
-def geometry_of(half: Half, width_px: int) -> TiltGeometry:
-    """Of the images of a half; rows do not matter."""
-    return TiltGeometry(half.angles_deg, (1, width_px))

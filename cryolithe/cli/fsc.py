@@ -14,8 +14,8 @@ from cryolithe.errors import OutputError, SettingsError
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
 from cryolithe.formats.files import check_ending
 from cryolithe.formats.record import hashed
-from cryolithe.formats.volume_file import open_volume_file, upright
-from cryolithe.formats.volume_kind import refuse_map, stack_refusal
+from cryolithe.formats.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
+from cryolithe.formats.volume_kind import refuse_map
 from cryolithe.metrics import (
     FloatArray,
     FscCurve,
@@ -136,9 +136,8 @@ def _read(path: Path, is_volume: bool) -> Volume:
     found = upright(opened := open_volume_file(path))
     if opened.axes != "zyx":
         click.echo(f"Note: {found.notes[-1]}", err=True)
-    if not is_volume and found.told.content == "stack":
-        raise stack_refusal(path, found.told)
     if not is_volume:
+        refuse_stack(found, IS_VOLUME)
         refuse_map(path, found.labels)
     if not is_volume and found.told.content == "unknown":
         click.echo(f"Note: {path} is taken for a volume: {found.told.reason}", err=True)

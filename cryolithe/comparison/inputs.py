@@ -18,7 +18,7 @@ from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.formats.axes import TURNED
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
-from cryolithe.formats.volume_file import open_volume_file, upright
+from cryolithe.formats.volume_file import NAMED_REC, open_volume_file, upright
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import check_tilt_range
 from cryolithe.training.class_scoring import SUMMARY
@@ -74,7 +74,7 @@ def volumes(halves: tuple[Path, Path]) -> VolumeSource:
     Raises:
         InputError: says what differs.
     """
-    first, second = (open_volume(path, [], False) for path in halves)
+    first, second = (open_volume(path, [], False, NAMED_REC) for path in halves)
     if first.voxels.shape != second.voxels.shape:
         raise InputError(
             f"the halves differ in shape (z, y, x): {first.name} has {first.voxels.shape}, {second.name} has "
@@ -121,8 +121,8 @@ def look(source: Source, tilt_range: str | None) -> Seen:
     notes = [SHARED_PRIOR] if all(file.of_network for file in files) else []
     unknown = [file for file in files if file.told.content == "unknown"]
     notes += [f"{file.path} was taken for a volume: {file.told.reason}." for file in unknown]
-    for told in (TURNED.format(file.path) for file in files):
-        notes += [f"{told[:1].upper()}{told[1:]}." for file in files if told in file.notes]
+    turned = [told for file in files if (told := TURNED.format(file.path)) in file.notes]
+    notes += [f"{told[:1].upper()}{told[1:]}." for told in turned]
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:

@@ -17,8 +17,7 @@ from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, wi
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
 from cryolithe.formats.int8 import Int8Scale, int8_scale
-from cryolithe.formats.volume_file import open_volume_file
-from cryolithe.formats.volume_kind import stack_refusal
+from cryolithe.formats.volume_file import open_volume_file, refuse_stack
 from cryolithe.volume import Volume
 
 
@@ -49,8 +48,7 @@ def open_half(path: Path) -> HalfVolume:
         InputError: if it cannot be read, or is scaled and its record does not say how.
     """
     found = open_volume_file(path)
-    if found.told.content == "stack":
-        raise stack_refusal(path, found.told)
+    refuse_stack(found)
     volume = Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
     if volume.voxels.dtype != np.int8:
         return HalfVolume(volume)

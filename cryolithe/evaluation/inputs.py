@@ -19,8 +19,8 @@ from cryolithe.formats import read_tilt_series
 from cryolithe.formats.axes import TURNED
 from cryolithe.formats.pages import release_pages
 from cryolithe.formats.star import Positions, read_positions
-from cryolithe.formats.volume_file import open_volume_file, upright
-from cryolithe.formats.volume_kind import refuse_map, stack_refusal
+from cryolithe.formats.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
+from cryolithe.formats.volume_kind import refuse_map
 from cryolithe.metrics import check_volume
 from cryolithe.tilts import TiltSeries
 
@@ -190,15 +190,24 @@ def load(request: Request) -> Task:
     )  # fmt: skip
 
 
-def open_volume(path: Judged, notes: list[str], is_volume: bool) -> Named:
-    """Read a volume and refuse stacks of images, and NaN, constant and tiny ones."""
+def open_volume(path: Judged, notes: list[str], is_volume: bool, otherwise: str = IS_VOLUME) -> Named:
+    """Read a volume and refuse stacks of images, and NaN, constant and tiny ones.
+
+    Args:
+        path: of the file, or the voxels.
+        notes: what was assumed is added.
+        is_volume: take it for one, whatever it seems to be.
+        otherwise: what to give for a volume that seems to be a stack, see `refuse_stack`.
+
+    Raises:
+        InputError: says what is wrong with it.
+    """
     if isinstance(path, InHand):
         check_volume(path.voxels, path.name)
         return Named(path.name, np.asarray(path.voxels, dtype=np.float32), path.voxel_size_angstrom)
     found = open_volume_file(path)
-    if found.told.content == "stack" and not is_volume:
-        raise stack_refusal(path, found.told)
     if not is_volume:
+        refuse_stack(found, otherwise)
         refuse_map(path, found.labels)
     if found.told.content == "unknown" and not is_volume:
         notes.append(f"{path} was taken for a volume: {found.told.reason}.")

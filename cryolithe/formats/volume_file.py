@@ -22,11 +22,14 @@ from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr, open_ome_zarr
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.tiff import ENDINGS, read_planes, read_tiff, tiff_files
-from cryolithe.formats.volume_kind import Seen, Told, stack_refusal, volume_or_stack
+from cryolithe.formats.volume_kind import Seen, Told, refuse_map, volume_or_stack
 from cryolithe.volume import Volume
 
 Kind = Literal["mrc", "tiff", "sequence", "ome-zarr"]
 _VOLUME = Told("volume", "nothing speaks against it")
+IS_VOLUME = "--is-volume"
+# What serves where there is no such option: its ending says that a file is a volume.
+NAMED_REC = "a copy whose name ends in .rec"
 # What `cryolithe reconstruct` writes into the headers of volumes of its networks.
 NETWORK_LABEL = re.compile(r"CryoLithe \S+ model ")
 _T = TypeVar("_T")
@@ -149,17 +152,43 @@ def upright(found: VolumeFile) -> VolumeFile:
     )
 
 
-def refuse_turned(found: VolumeFile) -> None:
-    """Refuse a volume whose axes are in another order, for what writes a volume like it beside it.
+def refuse_stack(found: VolumeFile, otherwise: str = NAMED_REC) -> None:
+    """Refuse a stack of images where a volume is wanted.
+
+    Args:
+        found: the file.
+        otherwise: what to give if it is a volume all the same: `IS_VOLUME` where there is the option.
 
     Raises:
-        InputError: says what to do.
+        InputError: says what to give.
     """
+    if found.told.content == "stack":
+        raise InputError(
+            f"{found.path} is a stack of tilt images, not a volume: {found.told.reason}; give the reconstruction, or "
+            f"{otherwise} if its sections are the z planes of a volume"
+        )
+
+
+def open_unturned(path: Path, is_volume: bool) -> VolumeFile:
+    """Open a volume whose sections are planes of z, for what writes a volume like it beside it.
+
+    Args:
+        path: as `open_volume_file` takes it.
+        is_volume: take what seems to be a stack of images for one.
+
+    Raises:
+        InputError: if it is not usable, a stack of images, a map of trust, or its axes are in another order.
+    """
+    found = open_volume_file(path)
+    if not is_volume:
+        refuse_stack(found, IS_VOLUME)
+    refuse_map(path, found.labels)
     if found.axes != "zyx":
         raise InputError(
             f"{found.path} was written with --orientation xzy, so that its sections are no planes of z, as expected; "
             "reconstruct with --orientation xyz, denoise that, and turn the result by 90° about x"
         )
+    return found
 
 
 def read_volume(path: PathLike, is_volume: bool = False) -> Volume:
@@ -176,8 +205,8 @@ def read_volume(path: PathLike, is_volume: bool = False) -> Volume:
         InputError: if the file is not usable (see `read_mrc`), or a stack of images.
     """
     found = open_volume_file(Path(path))
-    if found.told.content == "stack" and not is_volume:
-        raise stack_refusal(found.path, found.told)
+    if not is_volume:
+        refuse_stack(found)
     found = upright(found)
     return Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
 

@@ -128,14 +128,6 @@ def plain_name(path: Path) -> Path:
     return path
 
 
-def stack_refusal(path: Path, told: Told, wanted: str = "a volume") -> InputError:
-    """The error for a stack where a volume is wanted."""
-    return InputError(
-        f"{path} is a stack of tilt images, not {wanted}: {told.reason}; give the reconstruction, or --is-volume if "
-        "its sections are the z planes of a volume"
-    )
-
-
 def is_map(path: Path, labels: tuple[str, ...]) -> bool:
     """Whether a file is a map of how far a volume can be trusted, not a volume.
 

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 # Settings of the command that are about its output files; here the volume's `save` decides.
 OF_FILES = ("orientation", "format", "confidence", "preview", "overwrite")
-# By which the three functions differ, and what they call otherwise.
-_OF_METHODS = {"method", "pixel_size"}
+# What `fbp` and `sirt` do not take.
 _OF_NETWORKS = ("model", "fbp_share", "wedge_trust", "precision")
 
 

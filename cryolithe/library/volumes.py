@@ -17,8 +17,7 @@ from cryolithe.formats.axes import turned_record
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending
 from cryolithe.formats.mrc_writer import write_volume
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import NETWORK_LABEL, open_volume_file, upright
-from cryolithe.formats.volume_kind import stack_refusal
+from cryolithe.formats.volume_file import NETWORK_LABEL, open_volume_file, refuse_stack, upright
 from cryolithe.library.arrays import Files, array_of, is_path, path_of, size_of
 from cryolithe.volume import Volume as Voxels
 
@@ -70,8 +69,7 @@ class Volume(Voxels):
         place = path_of(path, "volume")
         stored = open_volume_file(place)
         found, record = upright(stored), read_record_beside(place)
-        if found.told.content == "stack":
-            raise stack_refusal(place, found.told)
+        refuse_stack(found)
         assumed = found.told.content == "unknown"
         notes = (*found.notes, *((f"{place} is taken for a volume: {found.told.reason}",) if assumed else ()))
         size, origin = found.voxel_size_angstrom, found.origin_angstrom

@@ -63,11 +63,11 @@ def make_method(
             run.model, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows), run.facts.known
         )
         return finished_method(method, planned_curve(plan), stack.geometry, run.grid, planned_trust(plan))
-    margin = sirt_margin_px(depth) if settings.method == "sirt" else 0
-    projector = make_projector(stack.geometry, (depth, width + 2 * margin), device, settings.projector)
     layers = run.preparation.layers
     if layers is not None:
         return layered_fbp(stack.geometry, layers, (depth, width), device, settings.filter)
+    margin = sirt_margin_px(depth) if settings.method == "sirt" else 0
+    projector = make_projector(stack.geometry, (depth, width + 2 * margin), device, settings.projector)
     if settings.method == "fbp":
         return FbpMethod(projector, settings.filter)
     return SirtMethod(projector, settings.iterations, lambda: on_rows(rows / settings.iterations), margin)

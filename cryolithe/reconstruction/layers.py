@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ def make_layers(
 
 @dataclass(frozen=True)
 class LayeredFbp:
-    """Filtered back-projection of slabs of z, each from its own images.
+    """Filtered back-projection of slabs of z, each from its own images; rows are alike wherever they lie.
 
     Attributes:
         projectors: of the planes of each slab.
@@ -75,11 +75,16 @@ class LayeredFbp:
     window: str
     row_multiple: int = 1
     halo_px: int = 0
+    first_row: int = 0
 
     @property
     def device(self) -> torch.device:
         """Where results are."""
         return self.projectors[0].device
+
+    def at(self, first_row: int) -> LayeredFbp:
+        """The same for the slab that begins at a row of the volume."""
+        return replace(self, first_row=first_row)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of the volume ``(z, rows, x)`` from those of all images of each slab, ``(slabs * tilts, rows, X)``."""

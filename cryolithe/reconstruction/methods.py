@@ -60,8 +60,17 @@ class SlabMethod(Protocol):
         ...
 
     @property
+    def first_row(self) -> int:
+        """Row of the volume at which the slab begins."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where results are."""
+        ...
+
+    def at(self, first_row: int) -> SlabMethod:
+        """The same for the slab that begins at a row of the volume."""
         ...
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
@@ -97,7 +106,7 @@ class FbpMethod:
         return by_bands(self.projector, self.first_row, rows.to(self.device), lambda p, r: fbp(p, r, self.window))
 
     def at(self, first_row: int) -> FbpMethod:
-        """The same for the slab that begins at a row of the volume."""
+        """See `SlabMethod`."""
         return replace(self, first_row=first_row)
 
 
@@ -136,7 +145,7 @@ class SirtMethod:
         return volume[..., self.margin_px : volume.shape[-1] - self.margin_px]
 
     def at(self, first_row: int) -> SirtMethod:
-        """The same for the slab that begins at a row of the volume."""
+        """See `SlabMethod`."""
         return replace(self, first_row=first_row)
 
 
@@ -332,7 +341,7 @@ class NetworkMethod:
         return self.compute.device
 
     def at(self, first_row: int) -> NetworkMethod:
-        """The same for the slab that begins at a row of the volume."""
+        """See `SlabMethod`."""
         moved = copy.copy(self)
         moved.first_row = first_row
         return moved

@@ -18,7 +18,7 @@ from cryolithe.projector import make_projector
 from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
 from cryolithe.reconstruction.methods import FbpMethod, NetworkMethod, SlabMethod
-from cryolithe.reconstruction.slabs import compute_slab, slab_method_at
+from cryolithe.reconstruction.slabs import compute_slab
 from cryolithe.reconstruction.trust import Seen, Trial, WedgeTrust, confirmed_trust, trust_of_record, wedge_filter
 
 # Parts are a twentieth of the volume, or as many voxels as say enough; each of so many rows and columns at most, and of
@@ -188,10 +188,10 @@ def _make_parts(
             whole = high + -high % method.row_multiple
             rows = read.rows(start - method.halo_px, start + whole + method.halo_px)
             seen = rows if len(kept) == rows.shape[0] else rows[torch.from_numpy(kept)]
-            method, made, _ = compute_slab(slab_method_at(method, start), seen, note)
+            method, made, _ = compute_slab(method.at(start), seen, note)
             ours.append(made[:, :high])
             inner = rows[:, method.halo_px : method.halo_px + high]
-            theirs.append(compute_slab(slab_method_at(back[0], start), _only(inner, back[1]), note).values)
+            theirs.append(compute_slab(back[0].at(start), _only(inner, back[1]), note).values)
         yield _joined(ours), _joined(theirs)
     if isinstance(method, NetworkMethod):
         method.engine.forget()

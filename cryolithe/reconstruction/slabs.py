@@ -14,12 +14,10 @@ import torch
 from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.errors import ResourceError
 from cryolithe.reconstruction.copying import Copied, Link, link_to
-from cryolithe.reconstruction.methods import FbpMethod, NetworkMethod, SirtMethod, SlabMethod
+from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
 
 # Waiting threads look this often whether the run has been stopped.
 _POLL_SECONDS = 0.2
-# Methods whose slabs may depend on where they lie.
-_OF_ROWS = (FbpMethod, NetworkMethod, SirtMethod)
 
 
 class SlabResult(NamedTuple):
@@ -85,7 +83,7 @@ def run_slabs(
     if len(methods) == 1 and methods[0].device.type == "cpu":
         method = methods[0]
         for start, stop in slabs:
-            made = compute_slab(slab_method_at(method, start), read(method, start, stop), note)
+            made = compute_slab(method.at(start), read(method, start, stop), note)
             method = made.method
             result = SlabResult(start, stop, made.values[:, : stop - start], _points(method), made.precision)
             del made
@@ -135,7 +133,7 @@ def _run_side_by_side(
                 while (taken := ahead.result()) is not None and not stopped.is_set():
                     start, stop, sent = taken
                     ahead = reader.submit(next_rows, method, link)
-                    made = compute_slab(slab_method_at(method, start), link.arrived(sent), note)
+                    made = compute_slab(method.at(start), link.arrived(sent), note)
                     method = made.method
                     if going is not None:
                         going.result()  # at most one slab is on its way
@@ -247,17 +245,11 @@ def _in_pieces(method: SlabMethod, rows: torch.Tensor, at_a_time: int) -> torch.
     slab, halo = rows.shape[1] - 2 * method.halo_px, 2 * method.halo_px
     if at_a_time == slab:
         return method(rows).float()
-    begin = method.first_row if isinstance(method, _OF_ROWS) else 0
-    starts = range(0, slab, at_a_time)
     pieces = (
-        slab_method_at(method, begin + n)(rows[:, n : min(n + at_a_time, slab) + halo]).float().cpu() for n in starts
+        method.at(method.first_row + n)(rows[:, n : min(n + at_a_time, slab) + halo]).float().cpu()
+        for n in range(0, slab, at_a_time)
     )
     return torch.cat(list(pieces), dim=1)
-
-
-def slab_method_at(method: SlabMethod, start: int) -> SlabMethod:
-    """The method for the slab that begins at a row."""
-    return method.at(start) if isinstance(method, _OF_ROWS) else method
 
 
 def _points(method: SlabMethod) -> int:

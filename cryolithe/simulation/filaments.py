@@ -224,11 +224,3 @@ def blob_voxels(
         parts.append((np.ravel_multi_index(tuple(voxels[used].T), shape), value[used].astype(np.float32), owner))
     index, value, owner = (np.concatenate(part) for part in zip(*parts, strict=True))
     return index, value, owner
-
-
-def add_filament(density: NDArray[np.float32], voxel_size_angstrom: float, filament: Filament) -> NDArray[np.int64]:
-    """Draw a filament into a contiguous density ``(z, y, x)``; the flat indices of its voxels."""
-    shape = (density.shape[0], density.shape[1], density.shape[2])
-    index, value, _ = blob_voxels(filament, shape, voxel_size_angstrom)
-    np.maximum.at(density.reshape(-1), index, value)
-    return np.unique(index[value > 0.15])

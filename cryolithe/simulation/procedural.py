@@ -14,6 +14,7 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
 from cryolithe.simulation.molecules import Molecule, normalised
@@ -122,9 +123,10 @@ def rods(rng: np.random.Generator | np.random.RandomState, radius_angstrom: floa
     """Rods in an ellipsoid, mostly along each other and at least a spacing apart; points along them, Å."""
     axes = radius_angstrom * rng.uniform(0.75, 1.3, size=3)
     main = rng.normal(size=3)
+    main /= np.linalg.norm(main)
     found: Points = np.zeros((0, 3))
     for _ in range(int(60 + 12 * (radius_angstrom / _ROD_SPACING_ANGSTROM) ** 3)):
-        direction = main / np.linalg.norm(main) + rng.uniform(0.1, 0.8) * rng.normal(size=3)
+        direction = main + rng.uniform(0.1, 0.8) * rng.normal(size=3)
         direction /= np.linalg.norm(direction)
         length = rng.uniform(8.0, 45.0)
         along = np.arange(-length / 2, length / 2, _ROD_STEP_ANGSTROM)
@@ -132,7 +134,8 @@ def rods(rng: np.random.Generator | np.random.RandomState, radius_angstrom: floa
         rod = rod[((rod / axes) ** 2).sum(axis=1) < 1]
         if len(rod) < 3:
             continue
-        if not len(found) or cKDTree(found).query(rod)[0].min() > _ROD_SPACING_ANGSTROM:
+        # There are few points, and a tree of them would serve a single question.
+        if not len(found) or cdist(found, rod).min() > _ROD_SPACING_ANGSTROM:
             found = np.concatenate([found, rod])
     return found if len(found) else np.zeros((1, 3))
 

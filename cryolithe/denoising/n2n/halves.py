@@ -16,8 +16,7 @@ from cryolithe.denoising.periods import told
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file, refuse_turned
-from cryolithe.formats.volume_kind import refuse_map, stack_refusal
+from cryolithe.formats.volume_file import VolumeFile, open_unturned
 
 FEWEST_VOXELS = 16  # along an axis
 MOST_SHIFT_PX = 0.3
@@ -122,11 +121,7 @@ def open_half(path: Path, is_volume: bool = False, repair: bool = False, advance
 
 
 def _open(path: Path, is_volume: bool) -> VolumeFile:
-    opened = open_volume_file(path)
-    if opened.told.content == "stack" and not is_volume:
-        raise stack_refusal(path, opened.told)
-    refuse_map(path, opened.labels)
-    refuse_turned(opened)
+    opened = open_unturned(path, is_volume)
     if opened.told.content == "unknown" and not is_volume:
         raise InputError(
             f"{path} does not say whether it is a volume or a stack of images (space group 0); if it is a volume, give "

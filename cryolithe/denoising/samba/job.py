@@ -16,8 +16,7 @@ from cryolithe.denoising.samba.gaps import fitting_gap, gaps_of, training_gap
 from cryolithe.denoising.scale import describe_planes, survey
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file, refuse_turned
-from cryolithe.formats.volume_kind import refuse_map, stack_refusal
+from cryolithe.formats.volume_file import VolumeFile, open_unturned
 from cryolithe.hashing import file_sha256
 from cryolithe.work.watcher import Watcher
 
@@ -158,11 +157,7 @@ def resolve(job: SambaJob, watcher: Watcher) -> Resolved:
         InputError: if the volume cannot be used.
         OutputError: if the output cannot be written.
     """
-    volume = open_volume_file(job.volume)
-    if volume.told.content == "stack" and not job.is_volume:
-        raise stack_refusal(job.volume, volume.told)
-    refuse_map(job.volume, volume.labels)
-    refuse_turned(volume)
+    volume = open_unturned(job.volume, job.is_volume)
     if volume.told.content == "unknown" and not job.is_volume:
         raise InputError(
             f"{job.volume} does not say whether it is a volume or a stack of images (space group 0); if its "

@@ -24,8 +24,7 @@ from cryolithe.denoising.samba.model import Weights, load_weights
 from cryolithe.denoising.samba.sweep import central_tile, sweep
 from cryolithe.denoising.samba.training import FORMAT
 from cryolithe.errors import InputError
-from cryolithe.formats.volume_file import open_volume_file, refuse_turned
-from cryolithe.formats.volume_kind import refuse_map, stack_refusal
+from cryolithe.formats.volume_file import open_unturned, open_volume_file
 from cryolithe.optimise.distributed import Place
 from cryolithe.work.watcher import Watcher
 
@@ -127,11 +126,7 @@ def _denoised_halves(job: SambaJob, inference: Inference, watcher: Watcher) -> H
     assert job.halves is not None
     found: list[NDArray[Any]] = []
     for path in job.halves:
-        opened = open_volume_file(path)
-        if opened.told.content == "stack" and not job.is_volume:
-            raise stack_refusal(path, opened.told)
-        refuse_map(path, opened.labels)
-        refuse_turned(opened)
+        opened = open_unturned(path, job.is_volume)
         source = look(opened, job.fix_nonfinite, watcher)
         tile = central_tile(source, CROP, inference.network.config.multiple)
         z = central(source.volume.shape, GUARD_PLANES)[0]
