@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from shared_data import SHARED, needs_shared
 from tiny_series import made, write_series
 
 import cryolithe
+from cryolithe.formats import read_mrc
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.angle_order import common_orders, order_warnings
 from cryolithe.reconstruction.preparation import Preparation, prepare_stack
@@ -93,6 +95,30 @@ def test_noise_says_nothing():
         rng = np.random.default_rng(seed)
         images = rng.standard_normal((21, 64, 64)).astype(np.float32)
         assert not warned(images, rng.permutation(np.linspace(-60, 60, 21)))
+
+
+@needs_shared
+@pytest.mark.parametrize("number", range(6))
+def test_real_ribosomes_are_in_their_order(number):
+    path = SHARED / "real" / f"ribosome{number}.mrc"
+    images, angles = np.array(read_mrc(path).data, np.float32), np.loadtxt(path.with_suffix(".tlt"))
+    shuffled = np.random.default_rng(number).permutation(len(angles))
+    for order in (*schemes(angles).values(), shuffled):
+        assert not warned(images[order], angles[order])
+    for order in (schemes(angles)["dose-symmetric"], shuffled):
+        assert "of a stack sorted by angle" in warned(images, angles[order])[0]
+
+
+@needs_shared
+def test_the_real_needle_is_in_its_order():
+    """All its images are alike by 0.99."""
+    path = SHARED / "needle" / "needle_ali.mrc"
+    images = np.array(read_mrc(path).data, np.float32)[:, ::2, ::2]
+    angles = np.array(path.with_suffix(".tlt").read_text().split(), float)
+    for order in schemes(angles).values():
+        assert not warned(images[order], angles[order])
+    assert warned(images, np.random.default_rng(0).permutation(angles))
+    assert "in dose-symmetric order" in warned(images[schemes(angles)["dose-symmetric"]], angles)[0]
 
 
 def test_through_the_command(tmp_path):

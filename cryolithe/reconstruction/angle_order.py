@@ -35,6 +35,8 @@ SURE, SURE_AHEAD = 4.0, 3.0
 # By which each half of its neighbours must be more alike than those of the given order. Thin specimens in the right
 # dose-symmetric order have 0.002 at most there, a sorted stack beside such angles 0.006 and more at 0 dB.
 NEIGHBOURS_MARGIN = 0.004
+# ... or, where all images are much alike, what they lack of likeness must be at most this share of that of the given.
+UNLIKE_SHARE = 0.75
 # Neighbours that are so much more alike, and at least so alike, tell alone.
 NEIGHBOURS_AHEAD, LEAST_ALIKE = 0.1, 0.3
 _GROUPS = (1, 2, 3, 4)
@@ -75,10 +77,12 @@ def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
 
 def _better(given: _Suits, other: _Suits, chance: float) -> bool:
     """Whether another order suits the images clearly better; chance: deviation of what chance gives the fall."""
-    ahead, nearer = other.fall - given.fall, min(other.neighbours) - float(np.mean(given.neighbours))
+    ahead, neighbours = other.fall - given.fall, float(np.mean(given.neighbours))
+    nearer = min(other.neighbours) - neighbours
     if ahead < 0 or other.fall < max(LEAST_FALL, SURE * chance):
         return False
-    falls = ahead >= max(MARGIN, SURE_AHEAD * chance) and nearer >= NEIGHBOURS_MARGIN
+    alike = nearer >= min(NEIGHBOURS_MARGIN, (1 - UNLIKE_SHARE) * (1 - neighbours))
+    falls = ahead >= max(MARGIN, SURE_AHEAD * chance) and alike
     return falls or (nearer >= NEIGHBOURS_AHEAD and min(other.neighbours) >= LEAST_ALIKE)
 
 
