@@ -101,9 +101,17 @@ def capitals(folder):
         (folder / before).rename(folder / after)
 
 
+def whole_name(folder):
+    """As AreTomo 1 and 2 call it, also when WarpTools runs them."""
+    flat(folder)
+    for before, after in (("ts.mrc", "ts.st"), ("ts.aln", "ts.st.aln")):
+        (folder / before).rename(folder / after)
+
+
 @pytest.mark.parametrize(
     ("layout", "stack", "says"),
     [
+        (whole_name, "ts.st", "aln ts.st.aln"),
         (etomo, "ts.mrc", "newst_com newst.com, tilt_com tilt.com, newst_com TransformFile ts.xf, tilt_com TILTFILE"),
         (flat, "ts.mrc", "aln ts.aln"),
         (transforms, "ts.mrc", "angles ts.tlt, xf ts.xf"),
