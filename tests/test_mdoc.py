@@ -50,6 +50,8 @@ READABLE = {
     "tilt angle last": mdoc(THREE, section="DateTime = 01-Jan-20  12:00:00\nNumSubFrames = 8\nTiltAngle = {}"),
     "other sections behind": mdoc(THREE) + "\n[MontSection = 0]\nTiltAngle = 77\n\n[FrameSet = 0]\nTiltAngle = 66\n",
     "a text after the title": mdoc(THREE, "[T = a]\nTiltAngle = 55\n"),
+    "pieces of one each": mdoc(THREE, section="TiltAngle = {0}\nPieceCoordinates = 0 0 {0}"),
+    "pieces without places": mdoc(THREE, section="TiltAngle = {0}\nPieceCoordinates = 0 0 0"),
     "exponents": mdoc(("-35e-1", "0e0", "425e-2")),
     "the same angle twice": mdoc(THREE, section="TiltAngle = {0}\nTiltAngle = {0}"),
     "no section ends": mdoc(THREE).replace("]", ""),
@@ -81,6 +83,10 @@ UNREADABLE = {
     "beyond 90": (mdoc((-120, 0, 3)), "-120"),
     "frames": ("[FrameSet = 0]\nTiltAngle = 3\n", "describes no image"),
     "binary": (b"\x00\x01[ZValue = 0]\n", "found binary data"),
+    "a montage": (
+        mdoc((-3.5, 0, 0, 4), section="TiltAngle = {0}\nPieceCoordinates = {0} 0 1"),
+        "4 of 4 images are pieces of a montage",
+    ),
 }
 
 
