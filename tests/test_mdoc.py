@@ -168,6 +168,22 @@ def test_the_mdoc_of_another_stack_is_told(tmp_path):
     assert "in the order of its ZValue, which is the .mdoc of TS_7.mrc" in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("name", "angles", "told"),
+    [
+        ("ts.mdoc", sorted(ANGLES, key=abs), True),
+        ("ts.mrc.mdoc", sorted(ANGLES, key=abs), False),
+        ("ts.mdoc", ANGLES, False),
+        ("ts.mdoc", ANGLES[::-1], False),
+    ],
+)
+def test_the_order_of_acquisition_is_told_where_images_may_be_sorted(name, angles, told, tmp_path):
+    stack, own = stack_with(tmp_path, mdoc(angles))
+    result = made(stack, own.rename(tmp_path / name), "-o", tmp_path / "v.mrc", *FBP)
+    line = "(not sorted: if the images of ts.mrc are, give their angles in their order)"
+    assert (line in " ".join(result.stderr.split())) == told
+
+
 def test_an_mdoc_of_other_images_is_refused(tmp_path):
     stack, angles = stack_with(tmp_path, mdoc(ANGLES[:-1]))
     refused(tmp_path, [stack, angles, "-o", tmp_path / "v.mrc", *FBP], "holds 31 images but", "holds 30 angles")
