@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import fuzz_texts as texts
 import mrcfile
 import numpy as np
 import tifffile
-from fuzz_reader import Parser, of_texts
+from fuzz_reader import Parser, of_texts, timeless
 
 from cryolithe.alignment import Alignment
 from cryolithe.cli.info import describe
@@ -26,6 +27,7 @@ from cryolithe.formats.alignment_warp import WARP
 from cryolithe.formats.bends_imod import read_local
 from cryolithe.formats.ctf_files import SeriesImages, ctf_file_of, read_ctf
 from cryolithe.formats.doses import read_exposures
+from cryolithe.formats.header_angles import read_header_angles_deg
 from cryolithe.formats.image_files import ImageFiles
 from cryolithe.formats.imod_project import IMOD
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
@@ -170,6 +172,25 @@ def _mdoc(path: Path) -> None:
     assert all(abs(angle) <= 90 for angle in angles)
 
 
+def _header_angles_seeds(folder: Path) -> list[bytes]:
+    write_stack(folder / "seed.mrc", np.ones((3, 4, 5), np.float32), 5.0, "seed")
+    plain = (folder / "seed.mrc").read_bytes()
+    seeds = []
+    for kind, counts, form, before in ((b"SERI", (2, 1), "h", ()), (b"FEI1", (0, 0), "i96xd660x", (768,))):
+        unit = 100 if kind == b"SERI" else 1
+        extended = b"".join(struct.pack(f"<{form}", *before, round(angle * unit)) for angle in ANGLES_DEG)
+        header = bytearray(plain[:1024])
+        header[104:108] = kind
+        struct.pack_into("<i", header, 92, len(extended))
+        struct.pack_into("<2h", header, 128, *counts)
+        seeds.append(timeless(bytes(header) + extended + plain[1024:]))
+    return seeds
+
+
+def _header_angles(path: Path) -> None:
+    assert all(abs(angle) <= 90 for angle in read_header_angles_deg(path))
+
+
 def _scaling_seeds(folder: Path) -> list[bytes]:
     with mrcfile.new(folder / "input.mrc", np.ones((3, 4, 5), np.int8), overwrite=True) as file:
         file.set_volume()
@@ -260,6 +281,7 @@ SERIES_PARSERS = (
     Parser("doses (Warp xml)", ".xml", _exposures, of_texts(texts.WARP_GRIDS)),
     Parser("doses (tomostar)", ".tomostar", _exposures, of_texts(texts.TOMOSTAR)),
     Parser("images of a table", ".star", _images, _images_seeds),
+    Parser("angles of a header", ".mrc", _header_angles, _header_angles_seeds),
     Parser("mdoc of a stack", ".mdoc", _mdoc, of_texts(texts.MDOC)),
     Parser("folder of a session", ".tlt", _folder, _stack_seeds("-20\n0\n20\n")),
     Parser("folder with an mdoc", ".mdoc", _folder, _stack_seeds(texts.MDOC)),

@@ -17,6 +17,8 @@ from beads import (
 )
 from tiny_series import made, refused
 
+from cryolithe.formats.alignment_aretomo import read_aln
+
 FBP = ("--method", "fbp", "--thickness", DEPTH)
 COUNT = len(ANGLES)
 AXIS_DEG = 84.4
@@ -94,6 +96,22 @@ def test_given_angles_decide_in_a_stack_that_is_not_sorted(numbering, offset, tm
     stack = raw_stack(tmp_path, darks, DOSE_SYMMETRIC)
     made(stack, recorded_angles(tmp_path, offset, DOSE_SYMMETRIC), "--aln", aln, "-o", tmp_path / "v.mrc", *FBP)
     assert_beads(tmp_path / "v.mrc")
+
+
+@pytest.mark.parametrize("darks", [DARKS["at the beginning"], DARKS["within"]])
+@pytest.mark.parametrize("offset", [3.0, -4.0])
+def test_angles_of_dark_images_may_hold_the_offset(offset, darks, tmp_path):
+    """AreTomo3 adds the tilt offset to them since 2.0.10; the files beside the stack tell what was recorded."""
+    aln = write_aln(tmp_path, darks, "full", 1, offset)
+    for place in darks:
+        told = ANGLES[place] - offset
+        line = f"# DarkFrame = {place:5d} {place + 1:4d} "
+        changed(aln, f"{line}{told:8.2f}", f"{line}{told + offset:8.2f}")
+    recorded_angles(tmp_path, offset, name="ts_TLT.txt")
+    made(raw_stack(tmp_path, darks), "--aln", aln, "-o", tmp_path / "v.mrc", *FBP)
+    assert_beads(tmp_path / "v.mrc")
+    left_out = dict(read_aln(aln)[0].left_out_deg)
+    assert left_out == pytest.approx({place: ANGLES[place] for place in darks})
 
 
 def test_angles_beside_the_stack_decide_what_the_file_leaves_open(tmp_path):

@@ -1,9 +1,12 @@
 """Angles that files beside the stack contradict are told of; those that only count the images are refused."""
 
+import struct
+
 import numpy as np
 import pytest
 from tiny_series import ANGLES, made, refused, write_series
 
+from cryolithe.formats.header_angles import read_header_angles_deg
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", 8)
@@ -55,6 +58,47 @@ def test_files_that_contradict_each_other_are_both_named(ending, angles, word, t
     assert "given.txt and" in line
     assert other.name in line
     assert word in line
+
+
+def with_header_angles(stack, angles, kind):
+    """Give a stack the extended header that a program writes: its name, integers and reals or flags, sections."""
+    programs = {
+        "SerialEM": (b"SERI", 14, 13, [struct.pack("<7h", round(100 * angle), 3, -2, 0, 0, 0, 9) for angle in angles]),
+        "IMOD, unnamed": (b"", 2, 1, [struct.pack("<h", round(100 * angle)) for angle in angles]),
+        "FEI": (b"FEI1", 0, 0, [struct.pack("<i96xd660x", 768, angle) for angle in angles]),
+        "FEI, new": (b"FEI2", 0, 0, [struct.pack("<i96xd780x", 888, angle) for angle in angles]),
+        "FEI, old": (b"", 0, 32, [struct.pack("<32f", angle, *range(31)) for angle in angles]),
+        "Agard": (b"AGAR", 2, 3, [struct.pack("<2i3f", 5, 7, angle, 0, 1) for angle in angles]),
+    }
+    name, integers, reals, sections = programs[kind]
+    content, extended = stack.read_bytes(), b"".join(sections).ljust(1024, b"\0")
+    header = bytearray(content[:1024])
+    header[104:108] = name.ljust(4, b"\0")
+    struct.pack_into("<i", header, 92, len(extended))
+    struct.pack_into("<2h", header, 128, integers, reals)
+    stack.write_bytes(bytes(header) + extended + content[1024:])
+
+
+KINDS = ["SerialEM", "IMOD, unnamed", "FEI", "FEI, new", "FEI, old", "Agard"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_stack_s_header_may_contradict_angles(kind, tmp_path):
+    stack, text = series(tmp_path)
+    with_header_angles(stack, ANGLES, kind)
+    assert read_header_angles_deg(stack) == pytest.approx(ANGLES, abs=0.01)
+    assert not warned(made(stack, text, *FBP))
+    put(text, DOSE_SYMMETRIC)
+    (line,) = warned(made(stack, text, *FBP, "--overwrite"))
+    assert "given.txt and the header of ts.mrc contradict each other: their angles are in another order" in line
+
+
+@pytest.mark.parametrize("angles", [[0.0] * 11, [0.01 * n for n in range(11)], [30.0 * n for n in range(11)]])
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_numbers_in_a_header_that_are_no_tilts_say_nothing(kind, angles, tmp_path):
+    stack, _ = series(tmp_path)
+    with_header_angles(stack, angles, kind)
+    assert read_header_angles_deg(stack) == ()
 
 
 @pytest.mark.parametrize("ending", [".rawtlt", ".mrc.mdoc"])

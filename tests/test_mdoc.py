@@ -50,6 +50,8 @@ READABLE = {
     "tilt angle last": mdoc(THREE, section="DateTime = 01-Jan-20  12:00:00\nNumSubFrames = 8\nTiltAngle = {}"),
     "other sections behind": mdoc(THREE) + "\n[MontSection = 0]\nTiltAngle = 77\n\n[FrameSet = 0]\nTiltAngle = 66\n",
     "a text after the title": mdoc(THREE, "[T = a]\nTiltAngle = 55\n"),
+    "pieces of one each": mdoc(THREE, section="TiltAngle = {0}\nPieceCoordinates = 0 0 {0}"),
+    "pieces without places": mdoc(THREE, section="TiltAngle = {0}\nPieceCoordinates = 0 0 0"),
     "exponents": mdoc(("-35e-1", "0e0", "425e-2")),
     "the same angle twice": mdoc(THREE, section="TiltAngle = {0}\nTiltAngle = {0}"),
     "no section ends": mdoc(THREE).replace("]", ""),
@@ -81,6 +83,10 @@ UNREADABLE = {
     "beyond 90": (mdoc((-120, 0, 3)), "-120"),
     "frames": ("[FrameSet = 0]\nTiltAngle = 3\n", "describes no image"),
     "binary": (b"\x00\x01[ZValue = 0]\n", "found binary data"),
+    "a montage": (
+        mdoc((-3.5, 0, 0, 4), section="TiltAngle = {0}\nPieceCoordinates = {0} 0 1"),
+        "4 of 4 images are pieces of a montage",
+    ),
 }
 
 
@@ -160,6 +166,22 @@ def test_the_mdoc_of_another_stack_is_told(tmp_path):
     stack, angles = stack_with(tmp_path, mdoc(head="ImageFile = X:\\data\\TS_7.mrc\n"))
     result = made(stack, angles, "-o", tmp_path / "v.mrc", *FBP)
     assert "in the order of its ZValue, which is the .mdoc of TS_7.mrc" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "angles", "told"),
+    [
+        ("ts.mdoc", sorted(ANGLES, key=abs), True),
+        ("ts.mrc.mdoc", sorted(ANGLES, key=abs), False),
+        ("ts.mdoc", ANGLES, False),
+        ("ts.mdoc", ANGLES[::-1], False),
+    ],
+)
+def test_the_order_of_acquisition_is_told_where_images_may_be_sorted(name, angles, told, tmp_path):
+    stack, own = stack_with(tmp_path, mdoc(angles))
+    result = made(stack, own.rename(tmp_path / name), "-o", tmp_path / "v.mrc", *FBP)
+    line = "(not sorted: if the images of ts.mrc are, give their angles in their order)"
+    assert (line in " ".join(result.stderr.split())) == told
 
 
 def test_an_mdoc_of_other_images_is_refused(tmp_path):

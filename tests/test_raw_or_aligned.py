@@ -187,3 +187,23 @@ def test_an_alignment_ends_the_question(tmp_path):
     )
     assert TAKEN not in told(result)
     assert_beads(tmp_path / "v.mrc")
+
+
+# What lies beside a stack that is in register
+
+
+@pytest.mark.parametrize(("name", "options"), [("ts.ali", ()), ("ts_ali.mrc", ()), ("ts.st", ("--xf",))])
+def test_a_tilt_com_of_the_stack_that_is_not_given_is_told(name, options, tmp_path):
+    """It may exclude views that hold nothing, which would be used without a word."""
+    stack, angles = write_stack(tmp_path / name, bead_images()), write_angles(tmp_path / "ts.tlt")
+    (tmp_path / "ts.xf").write_text(IDENTITY)
+    tilt = tmp_path / "tilt.com"
+    arguments = [stack, angles, *(word for flag in options for word in (flag, tmp_path / "ts.xf")), *FBP]
+    told = f"{tilt} is of {name} and is not used: it may leave out images"
+    tilt.write_text("$tilt -StandardInput\nInputProjections ts.ali\nTILTFILE ts.tlt\nEXCLUDELIST2 1,2\n")
+    assert told in made(*arguments, "-o", tmp_path / "v.mrc").stderr
+    given = made(*arguments, "--tilt-com", tilt, "-o", tmp_path / "given.mrc").stderr
+    assert "left out: 1, 2 of 31" in given
+    assert "is not used" not in given
+    tilt.write_text(tilt.read_text().replace("ts.ali", "other.ali"))
+    assert "is not used" not in made(*arguments, "-o", tmp_path / "other.mrc").stderr

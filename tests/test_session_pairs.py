@@ -46,6 +46,8 @@ def etomo(folder):
     project = make_project(folder)
     write_imod(project, ("InputProjections ts_ali.mrc",), ("InputFile ts.mrc",))
     (folder / "ts_orig.mrc").write_bytes(b"what a stack was before X-rays were taken out")
+    for made_of_it in ("erase", "ctfcorr", "filt", "3dfind"):
+        (folder / f"ts_{made_of_it}.ali").write_bytes(b"on the way from ts.ali to a volume")
 
 
 def flat(folder):
@@ -101,9 +103,26 @@ def capitals(folder):
         (folder / before).rename(folder / after)
 
 
+def whole_name(folder):
+    """As AreTomo 1 and 2 call it, also when WarpTools runs them."""
+    flat(folder)
+    for before, after in (("ts.mrc", "ts.st"), ("ts.aln", "ts.st.aln")):
+        (folder / before).rename(folder / after)
+
+
+def test_a_stack_on_the_way_to_a_volume_with_angles_of_its_own_is_a_series(tmp_path):
+    for name in ("ts", "ts_ctfcorr"):
+        (tmp_path / f"{name}.ali").write_bytes(b"")
+        (tmp_path / f"{name}.tlt").write_text("-20\n0\n20\n")
+    assert [entry.tilts.name for entry in read_session_folder(tmp_path).entries] == ["ts.ali", "ts_ctfcorr.ali"]
+    (tmp_path / "ts_ctfcorr.tlt").unlink()
+    assert [entry.tilts.name for entry in read_session_folder(tmp_path).entries] == ["ts.ali"]
+
+
 @pytest.mark.parametrize(
     ("layout", "stack", "says"),
     [
+        (whole_name, "ts.st", "aln ts.st.aln"),
         (etomo, "ts.mrc", "newst_com newst.com, tilt_com tilt.com, newst_com TransformFile ts.xf, tilt_com TILTFILE"),
         (flat, "ts.mrc", "aln ts.aln"),
         (transforms, "ts.mrc", "angles ts.tlt, xf ts.xf"),

@@ -49,7 +49,8 @@ def imod(project):
 
 def transforms(project):
     xf, _, _ = write_imod(project)
-    return [project.tlt, "--xf", xf], {"ts.xf", "ts.tlt"}
+    # The command files are looked at: they are offered if they are of this stack.
+    return [project.tlt, "--xf", xf], {"ts.xf", "ts.tlt", "newst.com", "tilt.com"}
 
 
 def aretomo(project):

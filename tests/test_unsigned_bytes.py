@@ -31,6 +31,21 @@ def test_unsigned_bytes_are_read_as_such(mean, sigma, tmp_path):
     assert "bytes read as unsigned" in CliRunner().invoke(main, ["info", str(stack)]).output
 
 
+@pytest.mark.parametrize("mean", [31000, 32768, 34000])
+@pytest.mark.parametrize("sigma", [5, 300, 4000])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_unsigned_integers_of_16_bits_are_read_as_such(mean, sigma, order, tmp_path):
+    """Counts about 32768; those that stay on one side of it are off by a constant, which no volume shows."""
+    rng = np.random.default_rng(0)
+    values = np.clip(mean + sigma * rng.standard_normal((5, *SHAPE)), 0, 65535).astype(f"{order}u2")
+    stack, _ = write_series(tmp_path, values.view(f"{order}i2"), ANGLES[:5])
+    read = read_mrc(stack)
+    off = np.unique(read.data.astype("i4") - values.astype("i4"))
+    assert len(off) == 1
+    across = (values < 32768).any() and (values >= 32768).any()
+    assert any("16-bit integers read as unsigned" in note for note in read.notes) == across
+
+
 def test_the_volume_is_that_of_the_grey_values(tmp_path):
     values = grey_values()
     stack, angles = write_series(tmp_path, values.view("i1"))
@@ -68,6 +83,8 @@ def test_signed_bytes_stay_signed(case, tmp_path):
     }[case]
     signed = np.clip(values, -128, 127).round().astype("i1")
     assert not wraps(signed)
+    for scale in (1, 16, 256):
+        assert not wraps(np.clip(scale * values, -32768, 32767).round().astype("i2"))
     with new_mrc(tmp_path / "v.mrc") as file:
         file.set_data(signed)
     assert read_mrc(tmp_path / "v.mrc").data.dtype == np.int8

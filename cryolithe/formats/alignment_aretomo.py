@@ -100,7 +100,7 @@ def read_aln(
         images.append(ImageAlignment(place, row.tilt_deg, matrix, (-(a * x + b * y), -(c * x + d * y)), bend))
     try:
         source = path.name if any(image.bend for image in images) else ""
-        dark = zip(places.darks, (found.offset_deg + dark.tilt_deg for dark in darks), strict=False)
+        dark = zip(places.darks, (found.offset_deg + tilt for tilt in found.recorded_darks_deg), strict=False)
         made = Alignment(tuple(images), count, notes=tuple(notes), local=source, left_out_deg=tuple(dark))
         return made, shape
     except GeometryError as error:
@@ -209,7 +209,7 @@ ARETOMO = AlignmentFormat(
             "aln",
             "AreTomo, AreTomo2 or AreTomo3: alignment of a raw stack.",
             frozenset({"angles", "axis", "shifts"}),
-            beside=("{}.aln",),
+            beside=("{}.aln", "{}.st.aln", "{}.mrc.aln"),  # AreTomo 1 and 2 add .aln to the stack's whole name
             columns="tilts,aln",
         ),
     ),

@@ -24,7 +24,10 @@ FEWEST_APART_DEG = 1.0
 
 @dataclass(frozen=True)
 class Dark:
-    """An image that was left out: its place among the sorted ones from 0, its section, and its angle as recorded."""
+    """An image that was left out: its place among the sorted ones from 0, its section, and its angle.
+
+    The angle is that which was recorded; since AreTomo3 2.0.10 it holds the tilt offset as the other images' do.
+    """
 
     sorted_index: int
     section: int
@@ -48,6 +51,26 @@ class Sections:
     darks: tuple[Dark, ...]
     count: int
     offset_deg: float
+
+    @property
+    def recorded_rows_deg(self) -> tuple[float, ...]:
+        """Angles of the aligned images without the offset."""
+        return tuple(tilt - self.offset_deg for _, tilt in self.rows)
+
+    @property
+    def recorded_darks_deg(self) -> tuple[float, ...]:
+        """Angles of the images that were left out, without the offset where theirs hold it.
+
+        No file says whether they do: the steps of the whole series are the more even without it.
+        """
+        readings = [tuple(dark.tilt_deg - held for dark in self.darks) for held in (0.0, self.offset_deg)]
+        return min(readings, key=lambda darks_deg: _unevenness_deg((*self.recorded_rows_deg, *darks_deg)))
+
+
+def _unevenness_deg(angles_deg: tuple[float, ...]) -> float:
+    """How far the steps of sorted angles are from the usual one, all together."""
+    steps = sorted(b - a for a, b in pairwise(sorted(angles_deg)))
+    return sum(abs(step - steps[len(steps) // 2]) for step in steps)
 
 
 @dataclass(frozen=True)
@@ -139,8 +162,8 @@ def _is_sorted(found: Sections, places: Places) -> bool:
     """Whether the angles as recorded rise or fall all through the stack: those of the rows are without the offset."""
     if len(places.rows) + len(places.darks) != found.count:
         return False
-    angles = dict(zip(places.darks, (dark.tilt_deg for dark in found.darks), strict=True))
-    angles |= {place: tilt - found.offset_deg for place, (_, tilt) in zip(places.rows, found.rows, strict=True)}
+    angles = dict(zip(places.darks, found.recorded_darks_deg, strict=True))
+    angles |= dict(zip(places.rows, found.recorded_rows_deg, strict=True))
     steps = [b - a for a, b in pairwise(angles[place] for place in sorted(angles))]
     return all(step > -SAME_PLACE_DEG for step in steps) or all(step < SAME_PLACE_DEG for step in steps)
 
@@ -179,7 +202,7 @@ def other_series(found: Sections, angles_deg: tuple[float, ...], source: str) ->
         angles_deg: of the stack's images.
         source: of the angles.
     """
-    recorded = sorted([tilt - found.offset_deg for _, tilt in found.rows] + [dark.tilt_deg for dark in found.darks])
+    recorded = sorted((*found.recorded_rows_deg, *found.recorded_darks_deg))
     told = sorted(angles_deg)
     if len(recorded) != len(told):
         return ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryolithe.errors import InputError
 from cryolithe.formats.alignment_format import Named
 from cryolithe.formats.angles import angles_beside, read_angles_deg
+from cryolithe.formats.header_angles import read_header_angles_deg
 
 # Rows of images that are closer than this cannot be told apart by their angles.
 LEAST_STEP_DEG = 0.4
@@ -90,7 +91,7 @@ def angles_of(named: Named, sections: int) -> tuple[float, ...]:
 
 
 def doubts(named: Named, sections: int) -> tuple[str, ...]:
-    """Warnings where files beside a stack contradict its ANGLES, which are taken for all that.
+    """Warnings where files beside a stack, or its header, contradict its ANGLES, which are taken for all that.
 
     Args:
         named: the stack, and its angle file if one was given.
@@ -105,17 +106,21 @@ def doubts(named: Named, sections: int) -> tuple[str, ...]:
         return ()
     counting = _counting(angles_deg)
     beside = [path for path in angles_beside(named.tilts) if not _is_same(path, given)]
-    others = list(_readable(beside, named, sections))
-    for path, found in others:
+    others = [(path.name, found) for path, found in _readable(beside, named, sections)]
+    for name, found in others:
         if counting and max(abs(a - b) for a, b in zip(angles_deg, found, strict=True)) > RANGE_DEG:
             raise InputError(
-                f"{given} holds {counting}, which counts the images and tells no angles: {path.name} beside "
+                f"{given} holds {counting}, which counts the images and tells no angles: {name} beside "
                 f"{named.tilts.name} tells {_span(found)}; give that file, or one with the angles in its first column"
             )
+    in_header = read_header_angles_deg(named.tilts)
+    if len(in_header) == sections:
+        others.append((f"the header of {named.tilts.name}", in_header))
+    for name, found in others:
         against = _contradiction(angles_deg, found)
         if against:
             return (
-                f"Warning: {given.name} and {path.name} contradict each other: {against}; {given.name} "
+                f"Warning: {given.name} and {name} contradict each other: {against}; {given.name} "
                 f"is taken, and the volume is wrong if it is not that of {named.tilts.name}",
             )
     if not counting or others:

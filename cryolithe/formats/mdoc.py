@@ -25,13 +25,18 @@ def read_mdoc_angles_deg(path: PathLike, reading: Reading | None = None) -> tupl
 
     Raises:
         FileFormatError: if it is no .mdoc of a tilt series, or numbers its images otherwise than 0, 1, 2, ...
-        InputError: if the angles can belong to no tilt series.
+        InputError: if the angles can belong to no tilt series, or images are pieces of a montage.
     """
     path = Path(path)
     made = (reading or Reading())(read_mdoc_text, path)
     count = len(made.places)
     if not count:
         raise FileFormatError(f"{path} describes no image; expected sections [ZValue = 0], [ZValue = 1], ...")
+    if made.pieces:
+        raise InputError(
+            f"{path}: {made.pieces} of {count} images are pieces of a montage (PieceCoordinates of one section), not "
+            "whole ones; blend them (IMOD's blendmont), and give the blended stack and its angles"
+        )
     if sorted(made.places) != list(range(count)):
         twice = next((place for place in made.places if made.places.count(place) > 1), None)
         found = f"{twice} is there twice" if twice is not None else f"found {min(made.places)} to {max(made.places)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ _SECTION = re.compile(r"\s*\[\s*\w+\s*=", re.IGNORECASE)
 _ANGLE = re.compile(r"\s*TiltAngle\s*=\s*(.*?)\s*", re.IGNORECASE)
 _FACT = re.compile(r"\s*(ExposureDose|PriorRecordDose|DateTime)\s*=\s*(.*?)\s*", re.IGNORECASE)
 _VOLTAGE = re.compile(r"\s*Voltage\s*=\s*(\d+(?:\.\d*)?)\s*(?:kV)?\s*", re.IGNORECASE)
+_PIECE = re.compile(r"\s*PieceCoordinates\s*=\s*(\S+)\s+(\S+)\s+(\S+)\s*", re.IGNORECASE)
 _FILE = re.compile(r"\s*ImageFile\s*=\s*(.*?)\s*", re.IGNORECASE)
 _AXIS = re.compile(r"(tilt\s*axis\s*angle)\s*=\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
 _ROTATION = re.compile(r"\s*RotationAngle\s*=\s*([-+]?\d+(?:\.\d*)?)\s*", re.IGNORECASE)
@@ -39,6 +41,7 @@ class MdocText:
         facts: of each image, the texts of ExposureDose, PriorRecordDose and DateTime, by these names in small letters.
         image_file: name of the stack that the file is of, or an empty string.
         voltage_kv: of the microscope, or None.
+        pieces: how many images are pieces of a larger one together with others (PieceCoordinates).
     """
 
     places: list[int] = field(default_factory=list)
@@ -47,6 +50,7 @@ class MdocText:
     image_file: str = ""
     voltage_kv: float | None = None
     facts: list[dict[str, str]] = field(default_factory=list)
+    pieces: int = 0
 
 
 def read_mdoc_text(path: Path) -> MdocText:
@@ -59,6 +63,7 @@ def read_mdoc_text(path: Path) -> MdocText:
     made = MdocText()
     in_image = False
     word, turns = "", []
+    pieces: list[tuple[str, ...]] = []
     for number, line in enumerate(read_text(path, "an .mdoc file", LIMIT_BYTES).splitlines(), start=1):
         if found := _IMAGE.fullmatch(line):
             if not found.group(1).isdecimal():
@@ -79,6 +84,8 @@ def read_mdoc_text(path: Path) -> MdocText:
             made.angles_deg[-1] = angle
         elif in_image and (found := _ROTATION.fullmatch(line)):
             turns.append(float(found.group(1)))
+        elif in_image and (found := _PIECE.fullmatch(line)):
+            pieces.append(found.groups())
         elif in_image and (found := _FACT.fullmatch(line)):
             made.facts[-1].setdefault(found.group(1).lower(), found.group(2))
         elif not made.places and (found := _FILE.fullmatch(line)):
@@ -87,6 +94,8 @@ def read_mdoc_text(path: Path) -> MdocText:
             made.voltage_kv = float(found.group(1))
         if not in_image and made.axis_deg is None and (found := _AXIS.search(line)):
             word, made.axis_deg = found.group(1).lower(), float(found.group(2))
+    of_section = Counter(section for *_, section in set(pieces))
+    made.pieces = sum(of_section[section] > 1 for *_, section in pieces)
     if made.axis_deg is not None and word == _TOMOGRAPHY:
         made.axis_deg = turns[0] if turns else _of_tomography_deg(made.axis_deg)
     return made

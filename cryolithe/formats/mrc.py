@@ -49,9 +49,10 @@ __all__ = [
 # Images compress to a tenth at best, labels to a hundredth; what expands further may be made to fill the memory.
 MOST_EXPANSION, ALWAYS_EXPANDED_BYTES = 500, 100_000_000
 _WRAPPED = (
-    "bytes read as unsigned, though MRC2014 has them signed: as such they fill both ends of -128 to 127 and are "
+    "{} read as unsigned, though MRC2014 has them signed: as such they fill both ends of {} and are "
     "missing about 0, as no image does"
 )
+_SIGNED = {0: ("bytes", "-128 to 127"), 1: ("16-bit integers", "-32768 to 32767")}
 _ORDER_NAMES = {"<": "little-endian", ">": "big-endian"}
 
 
@@ -131,13 +132,16 @@ def read_mrc(path: PathLike) -> MrcArray:
     else:
         data = np.frombuffer(content, stored, count=math.prod(shape), offset=header.data_offset).reshape(shape)
         data.flags.writeable = False
-    wrapped = header.mode == 0 and not header.imod_stamp and wraps(data)
+    # IMOD's stamp tells of bytes alone whether they are signed.
+    wrapped = header.mode in _SIGNED and not (header.mode == 0 and header.imod_stamp) and wraps(data)
     if wrapped:
-        data = data.view("u1")
+        data = data.view(data.dtype.str.replace("i", "u"))
     if sorted(header.axes) == [1, 2, 3]:
         data = data.transpose([header.axes.index(axis) for axis in (3, 2, 1)])
     described = _describe(header, data, size)
-    return replace(described, notes=(*described.notes, _WRAPPED)) if wrapped else described
+    return (
+        replace(described, notes=(*described.notes, _WRAPPED.format(*_SIGNED[header.mode]))) if wrapped else described
+    )
 
 
 def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:

@@ -32,6 +32,8 @@ _PRODUCT = re.compile(
 _FOR_IMOD = "_Imod"
 # What etomo puts aside when it makes a stack anew; stacks only where there is none without the addition.
 _ASIDE = re.compile(r"_(orig|fixed|original)$", re.IGNORECASE)
+# What it makes of an aligned stack on the way to a volume; likewise, but where such a one has angles of its own name.
+_ON_THE_WAY = re.compile(r"_(erase|filt|ctfcorr|3dfind)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def _stacks(folder: Path) -> Iterator[Path]:
     bases = {(path.parent, path.stem) for path in everything if path.suffix.lower() in STACK_SUFFIXES}
     for path in everything:
         aside = _ASIDE.search(path.stem)
+        if not aside and not _angle_files(path.parent, path.stem, path.stem):
+            aside = _ON_THE_WAY.search(path.stem)
         if aside and (path.parent, path.stem[: aside.start()]) in bases:
             continue
         named = path.suffix.lower() in STACK_SUFFIXES and not path.name.startswith(".")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from cryolithe.formats.alignment_format import Named
 from cryolithe.formats.alignments import flags_that_move
+from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.files import printable
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.stack_state import NOT_FOR_RECONSTRUCTION, for_viewing, of_other_stack, stack_state
 
 # Directions of the tilt axis that differ by less may be the same; the images of aligned stacks have it along an edge.
@@ -36,6 +39,10 @@ def assumptions(named: Named, tilt_axis_deg: float | None) -> tuple[str, ...]:
         # Also frames have one, in the order of acquisition.
         other = of_other_stack(angles, named.tilts, named.reading)
         told = f", which is the .mdoc of {printable(other)[:100]}" if other else ""
+        # A stack's own is called by its whole name; that of frames has another order where images were sorted since.
+        own = angles.name.lower() == f"{named.tilts.name}.mdoc".lower()
+        if not own and not named.files and not _sorted(angles, named.reading):
+            told += f" (not sorted: if the images of {named.tilts.name} are, give their angles in their order)"
         notes.append(f"the angles are taken from {angles.name} in the order of its ZValue{told}")
     state = stack_state(named.tilts, angles, named.reading)
     if tilt_axis_deg is None or state.aligned is not False:
@@ -49,3 +56,9 @@ def assumptions(named: Named, tilt_axis_deg: float | None) -> tuple[str, ...]:
     elif state.axis_deg is not None and abs((state.axis_deg - tilt_axis_deg + 90) % 180 - 90) > ALONG_DEG:
         notes.append(f"{state.reason}, but --tilt-axis is {tilt_axis_deg:g}, which is taken")
     return tuple(notes)
+
+
+def _sorted(mdoc: Path, reading: Reading) -> bool:
+    """Whether the angles of an .mdoc rise or fall all through, in the order of its images."""
+    steps = [b - a for a, b in pairwise(read_angles_deg(mdoc, reading))]
+    return all(step >= 0 for step in steps) or all(step <= 0 for step in steps)

@@ -24,6 +24,7 @@ from cryolithe.formats.image_files import ImageFiles
 from cryolithe.formats.image_order import angles_of, doubts
 from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told_microscope
 from cryolithe.formats.mrc import MrcArray
+from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading, State, file_state
 from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.geometry import TiltGeometry
@@ -269,10 +270,29 @@ def _check_options(named: Named, settings: ReconstructSettings) -> None:
 
 def offers(named: Named) -> list[str]:
     """Lines on alignment files beside a stack that were not asked for."""
-    if named.files or is_aligned_name(named.tilts):
-        return []
+    aligned = is_aligned_name(named.tilts)
+    if named.files or aligned:
+        return _further_offers(named, aligned)
     return [
         f"{path} is there and is not used; if {named.tilts.name} is not aligned yet, give: {flags([option])} {path}"
         for option, paths in files_beside(named.tilts).items()
         for path in paths
+    ]
+
+
+def _further_offers(named: Named, aligned: bool) -> list[str]:
+    """Lines on files beside a stack that is in register with those given, which leave out images or move the volume."""
+    known = alignment_files()
+    missing = [
+        option
+        for option in files_beside(named.tilts)
+        if option not in named.files and "shifts" not in known[option].tells
+        if len(formats_of([*named.files, option])) == 1
+    ]
+    found = pair(named.tilts, aligned, False, named.reading).files if missing else {}
+    return [
+        f"{found[option]} is of {named.tilts.name} and is not used: it may leave out images, add to their angles and "
+        f"move the volume; if it should, give: {flags([option])} {found[option]}"
+        for option in missing
+        if option in found
     ]
