@@ -34,6 +34,10 @@ def test_right_angles_never_warn_and_shuffled_ones_do(seed, snr_db):
     if snr_db >= -10:
         (line,) = warned(images, rng.permutation(angles))
         assert "another order than the angles" in line
+    if snr_db >= 0:
+        for order in (dose_symmetric, rng.permutation(41)):
+            (line,) = warned(images[order], angles)
+            assert "another order than the angles" in line
 
 
 def test_noise_says_nothing():
@@ -41,6 +45,8 @@ def test_noise_says_nothing():
         rng = np.random.default_rng(seed)
         images = rng.standard_normal((21, 64, 64)).astype(np.float32)
         assert not warned(images, rng.permutation(np.linspace(-60, 60, 21)))
+        small = rng.standard_normal((61, 16, 16)).astype(np.float32) + 0.7 * rng.standard_normal((16, 16))
+        assert not warned(small.astype(np.float32), np.linspace(-60, 60, 61))
 
 
 def test_through_the_command(tmp_path):
@@ -51,3 +57,11 @@ def test_through_the_command(tmp_path):
     lines = made(*write_series(tmp_path, images, shuffled), *fbp).stderr.splitlines()
     (line,) = [line for line in lines if "another order" in line]
     assert line.startswith("Warning: the images are in another order than the angles")
+
+
+def test_the_order_of_acquisition_beside_sorted_angles_is_told(tmp_path):
+    images, angles = simulated(1, 0)
+    images = images[np.argsort(np.abs(angles), kind="stable")]
+    lines = made(*write_series(tmp_path, images, angles), "--method", "fbp", "--thickness", 32).stderr.splitlines()
+    (line,) = [line for line in lines if "another order" in line]
+    assert line.startswith("Warning: the images are in another order than the angles: each is less like those at")
