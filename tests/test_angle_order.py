@@ -65,6 +65,14 @@ def test_a_stack_in_order_of_acquisition_beside_sorted_angles_is_told_with_its_o
         assert f"those of a stack {told} (" in line
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_an_order_of_its_own_beside_sorted_angles_is_told(seed):
+    """No common order suits: each image is more like one at a far angle than like its neighbours."""
+    images, angles = simulated(seed, 0)
+    (line,) = warned(images[np.random.default_rng(seed).permutation(41)], angles)
+    assert "each is less like those at neighbouring angles" in line
+
+
 def test_orders_hold_each_angle_once():
     angles = np.arange(-57.0, 62, 3)
     for name, order in common_orders(angles):
@@ -95,6 +103,8 @@ def test_noise_says_nothing():
         rng = np.random.default_rng(seed)
         images = rng.standard_normal((21, 64, 64)).astype(np.float32)
         assert not warned(images, rng.permutation(np.linspace(-60, 60, 21)))
+        small = rng.standard_normal((61, 16, 16)).astype(np.float32) + 0.7 * rng.standard_normal((16, 16))
+        assert not warned(small.astype(np.float32), np.linspace(-60, 60, 61))
 
 
 @needs_shared

@@ -39,6 +39,13 @@ def test_an_image_out_of_scale_is_named(factor, times, number, tmp_path):
     assert any(f"image {number + 1} (" in str(one.message) for one in caught)
 
 
+def test_an_image_given_twice_is_named(tmp_path):
+    images = noise()
+    images[4], images[9], images[7] = images[3], images[3], images[6]
+    (line,) = told(made(*write_series(tmp_path, images), *FBP), "pixel by pixel")
+    assert line.startswith("Warning: images are the same, pixel by pixel (4 = 5 = 10; 7 = 8)")
+
+
 def test_hot_pixels_are_counted_and_what_becomes_of_them_is_told(tmp_path):
     images, rng = noise(), np.random.default_rng(1)
     for image in images[:4]:

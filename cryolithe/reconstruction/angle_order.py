@@ -7,7 +7,12 @@ its neighbours are the more alike, too, or if they alone are by far.
 
 A thin specimen is alike at θ and -θ, since either only stretches its image by cos θ: in the right dose-symmetric order
 it looks sorted, with neighbours θ, -θ as alike as θ, θ + 3°. But -θ, θ + 3° are less so, by what the thickness does.
-Every other pair of neighbours is therefore asked on its own. A stack in reversed order, or angles of the wrong sign,
+Every other pair of neighbours is therefore asked on its own.
+
+Where no common order suits, images may still be more like one at a far angle than like those at the angles next to
+their own: by at most 0.06 in the right order, by 0.4 and more for real series whose images are in another one.
+
+A stack in reversed order, or angles of the wrong sign,
 cannot be told by this, nor a specimen that is all but the same at all tilts.
 
 Over 20 simulated series at -10 and 0 dB, angles in the right order, whatever it is, are at most 0.03 behind another;
@@ -39,6 +44,9 @@ NEIGHBOURS_MARGIN = 0.004
 UNLIKE_SHARE = 0.75
 # Neighbours that are so much more alike, and at least so alike, tell alone.
 NEIGHBOURS_AHEAD, LEAST_ALIKE = 0.1, 0.3
+# By how much another image must be more alike than the neighbours, also in deviations of a correlation by chance: D of
+# noise is 1.5. A deviation is that of so many pixels a degree of freedom, which the band leaves.
+LEAST_CLOSER, LEAST_DEVIATIONS, PIXELS_A_DEGREE = 0.04, 3.0, 5.3
 _GROUPS = (1, 2, 3, 4)
 
 
@@ -61,17 +69,41 @@ def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
     rows = min(height // factor, 2 * WIDEST_PX)
     if len(angles) < FEWEST_TILTS or min(rows, width // factor) < FEWEST_PX:
         return ()
-    alike = likeness(averaged(stack, (height // factor - rows) // 2, rows, factor).numpy())
-    given = _Suits.of(alike, angles)
-    found = [(name, _Suits.of(alike, order)) for name, order in common_orders(angles)]
+    images = averaged(stack, (height // factor - rows) // 2, rows, factor).numpy()
+    alike = likeness(images)
+    told = _common_order(alike, angles) or _no_neighbours(alike, angles, images[0].size)
+    advice = "give the angles in the order of the stack, which may be that of acquisition"
+    return (f"the images are in another order than the angles: {told}; {advice}",) if told else ()
+
+
+def _common_order(alike: NDArray[np.float64], angles_deg: NDArray[np.float64]) -> str:
+    """Of which common order the images look, if it suits them clearly better than the given one."""
+    given = _Suits.of(alike, angles_deg)
+    found = [(name, _Suits.of(alike, order)) for name, order in common_orders(angles_deg)]
     best, suits = max(found, key=lambda one: one[1].fall)
-    chance = 1 / np.sqrt(len(angles) * (len(angles) - 1) / 2)
+    chance = 1 / np.sqrt(len(angles_deg) * (len(angles_deg) - 1) / 2)
     if not _better(given, suits, float(chance)):
-        return ()
+        return ""
     return (
-        f"the images are in another order than the angles: they are as alike as those of a stack {best} (rank "
-        f"correlation of likeness and nearness in angle {suits.fall:.2f}, with the given angles {given.fall:.2f}); "
-        "give the angles in the order of the stack",
+        f"they are as alike as those of a stack {best} (rank correlation of likeness and nearness in angle "
+        f"{suits.fall:.2f}, with the given angles {given.fall:.2f})"
+    )
+
+
+def _no_neighbours(alike: NDArray[np.float64], angles_deg: NDArray[np.float64], pixels: int) -> str:
+    """Whether each image is clearly more like one at a far angle than like those at the angles next to its own."""
+    order = np.argsort(angles_deg, kind="stable")
+    ordered = alike[np.ix_(order, order)]
+    np.fill_diagonal(ordered, -1.0)
+    next_ones = np.diagonal(ordered, 1)
+    neighbours = float(np.maximum(np.r_[-1.0, next_ones], np.r_[next_ones, -1.0]).mean())
+    closest = float(ordered.max(axis=1).mean())
+    chance = LEAST_DEVIATIONS * float(np.sqrt(PIXELS_A_DEGREE / pixels))
+    if closest < LEAST_ALIKE or closest - neighbours < max(LEAST_CLOSER, chance * (1 - closest**2)):
+        return ""
+    return (
+        f"each is less like those at neighbouring angles (mean correlation {neighbours:.2f}) than like one at another "
+        f"angle ({closest:.2f})"
     )
 
 

@@ -44,6 +44,7 @@ from cryolithe.reconstruction.knowing import (
     doses_to_weigh,
     told_facts,
 )
+from cryolithe.reconstruction.learned_scale import scale_notes
 from cryolithe.reconstruction.parts import alignment_of, corrections_of, preparation_of, series_of
 from cryolithe.reconstruction.placing import with_shifts, with_views
 from cryolithe.reconstruction.polarity import Contrast, Evidence
@@ -408,6 +409,7 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     made = corrections(found, doses_to_weigh(files, settings), angles, places, settings, elsewhere)
     layers, told = asked_layers(settings, made, run.grid.shape[0], run.voxel_size_angstrom, run.series.geometry)
     told += adapted_notes(run.model, settings)
+    told += scale_notes(run.model, run.voxel_size_angstrom, how.bin)
     told += x_tilt_notes(run.x_tilt_deg, run.grid.shape[1], made)
     facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made)
     return replace(

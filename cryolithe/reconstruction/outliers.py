@@ -1,7 +1,8 @@
-"""Images that are not of the scale of their neighbours, and pixels that can only be defects: what to tell of them."""
+"""Images out of their neighbours' scale, images given twice, pixels that can only be defects: what to tell of them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,11 +23,12 @@ _MOST_TOLD = 8
 
 
 class Looks(NamedTuple):
-    """Of an image: its standard deviation, that without outliers, and how many pixels can only be defects."""
+    """Of an image: its standard deviation, that without outliers, how many pixels can only be defects, a hash."""
 
     deviation: float
     sigma: float
     defects: int
+    digest: bytes
 
 
 def looks_of(image: NDArray[np.float32]) -> Looks:
@@ -35,7 +37,8 @@ def looks_of(image: NDArray[np.float32]) -> Looks:
     some = np.ascontiguousarray(image[::step, ::step])
     low, high = defect_limits(some)
     defects = int(np.count_nonzero((image < low) | (image > high)))
-    return Looks(float(some.std(dtype=np.float64)), clipped_sigma(some - np.median(some)), defects)
+    digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+    return Looks(float(some.std(dtype=np.float64)), clipped_sigma(some - np.median(some)), defects, digest)
 
 
 def outlier_notes(
@@ -60,6 +63,7 @@ def outlier_notes(
             f"Warning: the standard deviation of {which} is not that of the images at neighbouring tilts: such an "
             "image outweighs the others, or is lost among them; bring it to their scale, or leave it out"
         )
+    notes += _copies(looks, numbers)
     defects = sum(one.defects for one in looks)
     if defects:
         images = sum(one.defects > 0 for one in looks)
@@ -69,6 +73,29 @@ def outlier_notes(
             f"defects (hot pixels, X-rays), so far from the rest are they: {done}"
         )
     return tuple(notes)
+
+
+def _copies(looks: Sequence[Looks], numbers: Sequence[int]) -> list[str]:
+    """A warning of images that are one and the same: a file that was written twice, or takes the place of a lost one.
+
+    Such a copy puts all that it shows where the tilt of another image sees it, and its noise counts as signal wherever
+    tilts are divided into halves.
+    """
+    alike: dict[bytes, list[int]] = {}
+    for number, one in zip(numbers, looks, strict=True):
+        alike.setdefault(one.digest, []).append(number)
+    groups = sorted(sorted(same) for same in alike.values() if len(same) > 1)
+    if not groups:
+        return []
+    told = "; ".join(
+        " = ".join(map(str, same[:_MOST_TOLD])) + (" = ..." if len(same) > _MOST_TOLD else "")
+        for same in groups[:_MOST_TOLD]
+    )
+    more = "; ..." if len(groups) > _MOST_TOLD else ""
+    return [
+        f"Warning: images are the same, pixel by pixel ({told}{more}), which no two images of a camera are: a copy "
+        "stands at the angle of an image that is not there; remove it from the stack and from the angle file"
+    ]
 
 
 def _times(looks: Sequence[Looks], angles_deg: Sequence[float]) -> list[float]:
