@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from cryolithe.errors import SettingsError, nearest_name, shown
 from cryolithe.formats.alignments import alignment_files, flags_with_centre
+from cryolithe.formats.imod_command import parse_list
 from cryolithe.yaml_table import read_yaml_table
 
 MOST_PX = 1 << 24  # along an axis, as in MRC files
@@ -66,6 +67,11 @@ class _BeforeFiles(BaseModel):
         ge=-360,
         le=360,
         description="Angle in degrees of the tilt axis from y, counter-clockwise; images are rotated to undo it.",
+    )
+    exclude: str | None = Field(
+        None,
+        description="Images of the stack to leave out, numbered from 1, such as 3,17-19: blank ones, say. Angles and "
+        "all other files stay those of the whole stack.",
     )
 
 
@@ -220,6 +226,27 @@ class ReconstructSettings(_WithAlignmentFiles):
         if value is not None and (isinstance(value, float) or str(value) not in known):
             raise ValueError("expected 1 or -1, or auto")
         return None if value is None else known[str(value)]
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _is_list(cls, value: object) -> object:
+        """A number alone is a list in a file of settings."""
+        if value is None:
+            return None
+        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        expected = f"expected numbers of images from 1, such as 3,17-19, found {shown(value)}"
+        try:
+            numbers = parse_list(text) if isinstance(text, str) else []
+        except (ValueError, OverflowError):
+            numbers = []
+        if not numbers or min(numbers) < 1:
+            raise ValueError(expected)
+        return text
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """The numbers, from 1, of the images that ``exclude`` leaves out."""
+        return frozenset() if self.exclude is None else frozenset(parse_list(self.exclude))
 
     @property
     def alignment_files(self) -> dict[str, Path]:

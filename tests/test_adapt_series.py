@@ -228,3 +228,13 @@ def test_tables_of_single_images_stand_alone_and_are_series_of_their_own(tiny, t
     assert [one["name"] for one in work.card["series"]] == ["TS_1", "TS_2"]
     for found, (_, (wanted,)) in zip(of_tables, of_stacks, strict=True):
         assert np.array_equal(found, wanted)
+
+
+def test_images_left_out_are_those_of_one_stack(tiny, tmp_path, gathered):  # noqa: F811
+    both = [word for number in (1, 2) for word in series(tmp_path, f"TS_{number}", number)]
+    refused = adapt(tmp_path, *both, "--exclude", "2")
+    assert refused.exit_code == 2
+    assert "counts the images of one stack, but 2 series are given" in refused.stderr
+    assert adapt(tmp_path, *both[:2], "--exclude", "2").exit_code == 130
+    ((_, images),) = gathered
+    assert sum(map(len, images[0])) == len(ANGLES) - 1

@@ -27,6 +27,7 @@ VALUES = {
     "pixel_size": (4.5, 6.25),
     "contrast": ("bright", "dark"),
     "tilt_axis": (-84.5, 12.0),
+    "exclude": ("5-7", "2"),
     # Paths in a list start at its folder, but for absolute ones.
     "xf": ("/first.xf", "/second.xf"),
     "newst_com": ("/newsta.com", "/newstb.com"),
@@ -221,6 +222,7 @@ WRONG = {
     "pixel_size": [0, -1.0, "wide", float("inf"), float("nan")],
     "contrast": ["grey"],
     "tilt_axis": [361, -400, "up", float("nan")],
+    "exclude": ["blank", 0, "-3", "2-", 1.5, "4;5"],
     **{name: [["a"], 3] for name in ("xf", "newst_com", "tilt_com", "aln", "star", "warp")},
     "local_alignment": ["perhaps", 7],
     "ctf_state": ["corrected", 3],

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 # Settings of `reconstruct` that decide what a network sees.
 SETTINGS = (
-    "model", "thickness", "bin", "pixel_size", "contrast", "tilt_axis", *alignment_files(), "local_alignment",
-    "ctf_state", "defocus", "dose", "specimen_thickness", "ctf", "ctf_file", "defocus_hand", "voltage", "cs",
-    "amplitude_contrast", "dose_weight", "centre", "handedness", "flip_z", "device", "precision", "fix_nonfinite",
+    "model", "thickness", "bin", "pixel_size", "contrast", "tilt_axis", "exclude", *alignment_files(),
+    "local_alignment", "ctf_state", "defocus", "dose", "specimen_thickness", "ctf", "ctf_file", "defocus_hand",
+    "voltage", "cs", "amplitude_contrast", "dose_weight", "centre", "handedness", "flip_z", "device", "precision",
+    "fix_nonfinite",
 )  # fmt: skip
 # Of those, files of a single series, unless they are RELION's tables, which name theirs.
 _OF_ONE = ("ctf_file", "dose")
@@ -231,7 +232,12 @@ def _pairs(given: tuple[Path, ...]) -> list[tuple[Path, Path | None]]:
 
 
 def _refuse_of_one(settings: ReconstructSettings, series: int) -> None:
-    """Raise SettingsError for a file that tells of one series where there are several."""
+    """Raise SettingsError for what tells of one series where there are several."""
+    if series > 1 and settings.exclude is not None:
+        raise SettingsError(
+            f"--exclude {settings.exclude} counts the images of one stack, but {series} series are given; give a list "
+            "with a column exclude"
+        )
     for name in _OF_ONE:
         path = getattr(settings, name)
         if series > 1 and path is not None and Path(path).suffix.lower() != ".star":

@@ -26,6 +26,7 @@ _METAVARS = {
     "pixel_size": "Å",
     "max_memory": "GB",
     "tilt_axis": "DEG",
+    "exclude": "LIST",
     "model": "NAME|PATH",
     "thickness": "N",
     "bin": "N",

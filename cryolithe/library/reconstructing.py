@@ -41,6 +41,7 @@ class Settings(TypedDict, total=False):
     bin: int | None
     contrast: Literal["auto", "dark", "bright"]
     tilt_axis: float
+    exclude: str | None
     xf: str | None
     newst_com: str | None
     tilt_com: str | None

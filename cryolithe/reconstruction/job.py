@@ -45,7 +45,7 @@ from cryolithe.reconstruction.knowing import (
     told_facts,
 )
 from cryolithe.reconstruction.learned_scale import scale_notes
-from cryolithe.reconstruction.parts import alignment_of, corrections_of, preparation_of, series_of
+from cryolithe.reconstruction.parts import wanted_part
 from cryolithe.reconstruction.placing import with_shifts, with_views
 from cryolithe.reconstruction.polarity import Contrast, Evidence
 from cryolithe.reconstruction.precisions import precisions
@@ -379,20 +379,8 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     if sources.alignment.local:
         preparation, sources = with_shifts(preparation, sources, settings, grid)
     found = sources.files, sources.series, sources.alignment
-    run = _told(ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback))
-    return run if job.sections is None else _part(run, job.sections)
-
-
-def _part(run: ResolvedJob, sections: tuple[int, ...]) -> ResolvedJob:
-    """A run of some images of its stack, with what was found for the whole."""
-    numbers = [number for number, image in enumerate(run.alignment.images) if image.section in sections]
-    return replace(
-        run,
-        series=series_of(run.series, numbers),
-        alignment=alignment_of(run.alignment, numbers),
-        preparation=preparation_of(run.preparation, numbers),
-        facts=replace(run.facts, known=run.facts.known.of_images(numbers)),
-        corrections=corrections_of(run.corrections, numbers),
+    return wanted_part(
+        _told(ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback))
     )
 
 

@@ -61,7 +61,7 @@ def outlier_notes(
         which = f"image{'s' if len(told) > 1 else ''} {', '.join(told[:_MOST_TOLD])}{more}"
         notes.append(
             f"Warning: the standard deviation of {which} is not that of the images at neighbouring tilts: such an "
-            "image outweighs the others, or is lost among them; bring it to their scale, or leave it out"
+            "image outweighs the others, or is lost among them; bring it to their scale, or leave it out (--exclude)"
         )
     notes += _copies(looks, numbers)
     defects = sum(one.defects for one in looks)
@@ -94,7 +94,7 @@ def _copies(looks: Sequence[Looks], numbers: Sequence[int]) -> list[str]:
     more = "; ..." if len(groups) > _MOST_TOLD else ""
     return [
         f"Warning: images are the same, pixel by pixel ({told}{more}), which no two images of a camera are: a copy "
-        "stands at the angle of an image that is not there; remove it from the stack and from the angle file"
+        "stands at the angle of an image that is not there; leave it out (--exclude)"
     ]
 
 

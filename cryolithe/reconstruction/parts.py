@@ -8,14 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryolithe.alignment import Alignment
+from cryolithe.errors import SettingsError
 from cryolithe.reconstruction.correcting import Corrections
 from cryolithe.reconstruction.preparation import Preparation
 from cryolithe.tilts import TiltSeries
 
+if TYPE_CHECKING:
+    from cryolithe.reconstruction.job import ResolvedJob
+
 _T = TypeVar("_T")
+
+
+def wanted_part(run: ResolvedJob) -> ResolvedJob:
+    """A run of those images of its stack that are wanted, with what was found for the whole.
+
+    Raises:
+        SettingsError: if ``exclude`` names images that the stack has not, or all that its files use.
+    """
+    settings, sections = run.job.settings, run.job.sections
+    alone = [number for number in settings.excluded if number > run.alignment.sections]
+    if alone:
+        raise SettingsError(
+            f"--exclude {settings.exclude}: {run.job.tilts} has no image {alone[0]}; expected numbers from 1 to "
+            f"{run.alignment.sections}"
+        )
+    numbers = [
+        number
+        for number, image in enumerate(run.alignment.images)
+        if (sections is None or image.section in sections) and image.section + 1 not in settings.excluded
+    ]
+    if len(numbers) == len(run.alignment.images):
+        return run
+    if not numbers:
+        raise SettingsError(f"--exclude {settings.exclude} leaves no image of {run.job.tilts}; name fewer")
+    return replace(
+        run,
+        series=series_of(run.series, numbers),
+        alignment=alignment_of(run.alignment, numbers),
+        preparation=preparation_of(run.preparation, numbers),
+        facts=replace(run.facts, known=run.facts.known.of_images(numbers)),
+        corrections=corrections_of(run.corrections, numbers),
+    )
 
 
 def alignment_of(alignment: Alignment, numbers: Sequence[int]) -> Alignment:

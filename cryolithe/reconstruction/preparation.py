@@ -349,8 +349,8 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
     for number, (bad, empty, same, seen) in enumerate(_each(look, series.geometry.tilts, workers)):
         if empty:
             raise InputError(
-                f"{name}: tilt {series.section(number) + 1} holds no finite pixel; "
-                "remove it from the stack and from the angle file"
+                f"{name}: tilt {series.section(number) + 1} holds no finite pixel; leave it out: --exclude "
+                f"{series.section(number) + 1}"
             )
         if bad:
             bad_pixels += bad
@@ -363,7 +363,8 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
     if bad_tilts and not how.fix_nonfinite:
         raise InputError(
             f"{name} holds {bad_pixels} NaN or Inf pixels in {_tilt_list(bad_tilts)}; "
-            "give --fix-nonfinite to replace them by their image's mean, or remove these images"
+            "give --fix-nonfinite to replace them by their image's mean, or leave these images out: --exclude "
+            + ",".join(map(str, bad_tilts))
         )
     if len(constant) == series.geometry.tilts:
         raise InputError(
@@ -373,8 +374,8 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
     if constant:
         verb = "is" if len(constant) == 1 else "are"
         raise InputError(
-            f"{name}: {_tilt_list(constant)} of {series.geometry.tilts} {verb} constant: "
-            "a blank image says nothing; remove it from the stack and from the angle file"
+            f"{name}: {_tilt_list(constant)} of {series.geometry.tilts} {verb} constant: a blank image says nothing; "
+            f"leave {'it' if len(constant) == 1 else 'them'} out: --exclude {','.join(map(str, constant))}"
         )
     numbers = [series.section(number) + 1 for number in range(series.geometry.tilts)]
     outliers = outlier_notes(looks, series.geometry.angles_deg, numbers, how.clip_defects)
