@@ -29,6 +29,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.images import binned_size, fourier_crop, resample, rotate_axis, rotated_shape
 from cryolithe.reconstruction.correcting import ImageCorrection, corrected, corrected_layers
 from cryolithe.reconstruction.defects import Spread, defect_level, defect_limits, spread_of
+from cryolithe.reconstruction.evenness import Surface, surface_of, unevenness, without_surface
 from cryolithe.reconstruction.layers import Layers
 from cryolithe.reconstruction.outliers import Looks, looks_of, outlier_notes
 from cryolithe.sampling import reflected_rows
@@ -93,6 +94,8 @@ class PreparedStack:
             for a standardised stack.
         copies: stacks, one for each slab of z.
         whitened: whether a filter has made its noise white.
+        unevenness: variance of the surfaces that were taken out of its images, as a share of that of all else; 0 where
+            they are as they were (see `cryolithe.reconstruction.evenness`).
     """
 
     pixels: Path | NDArray[np.float32]
@@ -101,6 +104,7 @@ class PreparedStack:
     clip_level: float
     copies: int = 1
     whitened: bool = False
+    unevenness: float = 0.0
 
     def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """Rows of all tilts, shape ``(tilts, rows, X)``; rows beyond the image mirror it about its border."""
@@ -164,8 +168,8 @@ def prepare_stack(
     statistics = stack_statistics(series) if how.standardise_stack else None
     reading = threading.Lock()
 
-    def spreads(put: Callable[[int, NDArray[np.float32]], object]) -> list[Spread]:
-        def prepare(number: int) -> Spread:
+    def looks(put: Callable[[int, NDArray[np.float32]], object]) -> list[tuple[Spread, Surface]]:
+        def prepare(number: int) -> tuple[Spread, Surface]:
             with reading:  # files that are read one by one need not stand several readers
                 image = _finite(series.image(number))
             image = without_border(image)
@@ -174,26 +178,47 @@ def prepare_stack(
                 put(copy * geometry.tilts + number, one)
             image = copies[how.copies // 2]
             release_pages(series.images)
-            return spread_of(image)
+            return spread_of(image), surface_of(image)
 
         found = []
-        for spread in _each(prepare, geometry.tilts, workers):
-            found.append(spread)
+        for look in _each(prepare, geometry.tilts, workers):
+            found.append(look)
             on_image()
         return found
 
     pixels: Path | NDArray[np.float32]
     if path is None:
         pixels = np.empty((how.copies * geometry.tilts, *shape), dtype=np.float32)
-        found = spreads(pixels.__setitem__)
+        found = looks(pixels.__setitem__)
     else:
         pixels = path
         try:
-            found = _written(path, geometry, how.copies, spreads)
+            found = _written(path, geometry, how.copies, looks)
         except OSError as error:
             raise OutputError(f"cannot write the temporary stack {path}: {error.strerror or error}") from error
     stack = PreparedStack(pixels, geometry, 1.0, float("inf"), how.copies)
-    return stack if how.standardise_stack else measured(stack, found)
+    if how.standardise_stack:
+        return stack
+    share = unevenness([surface for _, surface in found])
+    spreads = _made_even(stack) if share else [spread for spread, _ in found]
+    return replace(measured(stack, spreads), unevenness=share)
+
+
+def _made_even(stack: PreparedStack) -> list[Spread]:
+    """Take the surface out of each image of a stack, in its place; the spreads of what is left."""
+    shape = (stack.copies * stack.geometry.tilts, *stack.geometry.image_shape)
+    held = stack.pixels
+    images = np.memmap(held, "<f4", "r+", shape=shape) if isinstance(held, Path) else held
+    spreads = []
+    for number in range(shape[0]):
+        image = without_surface(images[number], surface_of(images[number]))
+        images[number] = image
+        release_pages(images)
+        if number // stack.geometry.tilts == stack.copies // 2:
+            spreads.append(spread_of(image))
+    if isinstance(images, np.memmap):
+        images.flush()
+    return spreads
 
 
 def measured(stack: PreparedStack, spreads: list[Spread]) -> PreparedStack:
@@ -213,15 +238,15 @@ def _written(
     path: Path,
     geometry: TiltGeometry,
     copies: int,
-    spreads: Callable[[Callable[[int, NDArray[np.float32]], object]], list[Spread]],
-) -> list[Spread]:
-    """What ``spreads`` finds of the images that it puts into a new file."""
+    looks: Callable[[Callable[[int, NDArray[np.float32]], object]], list[tuple[Spread, Surface]]],
+) -> list[tuple[Spread, Surface]]:
+    """What ``looks`` finds of the images that it puts into a new file."""
     image_bytes = geometry.image_shape[0] * geometry.image_shape[1] * _ITEM
     # A link in its place would lead the writing elsewhere.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o666)
     with os.fdopen(descriptor, "wb") as file:
         os.truncate(file.fileno(), copies * geometry.tilts * image_bytes)
-        return spreads(lambda number, image: _write_at(file.fileno(), image, number * image_bytes))
+        return looks(lambda number, image: _write_at(file.fileno(), image, number * image_bytes))
 
 
 def _each(work: Callable[[int], _T], count: int, workers: int) -> Iterator[_T]:

@@ -59,6 +59,12 @@ def settled(
     """
     for warning in order_warnings(stack):
         watcher.note(f"Warning: {warning}")
+    if stack.unevenness:
+        watcher.note(
+            "Uneven images: their brightness changes smoothly across them (gradient or vignette, "
+            f"{stack.unevenness:.0%} of the variance of all else); a quadratic surface is taken out of each."
+        )
+        plan = {**plan, "unevenness": round(stack.unevenness, 4)}
     if run.model is None:
         return plan
     if colour := colour_line(run.model, stack):

@@ -36,6 +36,8 @@ def geometry_line(run: ResolvedJob) -> str:
             parts.append(f"local shifts of up to {largest:.2f} pixels undone ({run.alignment.local})")
     elif not run.preparation.tilt_axis_deg:
         parts.append("images taken as aligned, tilt axis along y")
+    else:
+        parts.append(f"images taken as aligned, turned by {-run.preparation.tilt_axis_deg:g}° (tilt axis along y)")
     if left_out:
         parts.append(f"left out: {', '.join(str(section + 1) for section in left_out)} of {run.alignment.sections}")
     if run.x_tilt_deg:
@@ -121,6 +123,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "fusion": plan.get("fusion"),
             "wedge_trust": plan.get("wedge_trust"),
             **({"noise_whitened": plan["noise_whitened"]} if "noise_whitened" in plan else {}),
+            **({"unevenness": plan["unevenness"]} if "unevenness" in plan else {}),
             "known": run.facts.record(),
             "corrections": run.corrections.record,
         },
