@@ -476,3 +476,8 @@ def _asymmetry(images, angles, depth):
     geometry = TiltGeometry(tuple(map(float, angles)), images.shape[1:])
     stack = prepare_stack(TiltSeries(images, geometry), Preparation(), None)
     return measure_evidence(stack, depth, None).asymmetry
+
+
+def test_what_chance_may_give_is_called_no_tail():
+    assert "no clear tail of dark or of bright voxels (skewness +0.01, 0.0 sigma" in str(Evidence(0.01, 0.04))
+    assert "a tail of dark voxels (skewness -2.00, 30.0 sigma" in str(Evidence(-2.0, -30.0))

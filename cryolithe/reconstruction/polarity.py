@@ -62,8 +62,9 @@ class Evidence:
         if self == Evidence():
             return "the images are too few or too small to tell"
         side = "dark" if self.asymmetry < 0 else "bright"
+        seen = f"a tail of {side} voxels" if self.fair else "no clear tail of dark or of bright voxels"
         tail = (
-            f"the back-projection has a tail of {side} voxels (skewness {self.asymmetry:+.2f}, "
+            f"the back-projection has {seen} (skewness {self.asymmetry:+.2f}, "
             f"{abs(self.deviations):.1f} sigma from chance)"
         )
         if not self.explained_dark and not self.explained_bright:  # too few tilts to leave any out
