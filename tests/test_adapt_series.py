@@ -230,6 +230,17 @@ def test_tables_of_single_images_stand_alone_and_are_series_of_their_own(tiny, t
         assert np.array_equal(found, wanted)
 
 
+def test_a_gradient_across_the_images_is_taken_out_and_told(tiny, tmp_path, gathered):  # noqa: F811
+    stack, angles = series(tmp_path)
+    images = voxels(stack)
+    steep = images + 3 * images.std() * np.linspace(-1, 1, images.shape[2], dtype=np.float32)
+    result = adapt(tmp_path, *write_series(tmp_path, steep, ANGLES, "steep", 10.0))
+    assert "Note on steep: Uneven images: " in result.stderr
+    assert "Uneven images" not in adapt(tmp_path, stack, angles).stderr
+    (_, (found,)), (_, (wanted,)) = gathered
+    assert np.corrcoef(np.ravel(found), np.ravel(wanted))[0, 1] > 0.95  # 0.5 with the gradient
+
+
 def test_images_left_out_are_those_of_one_stack(tiny, tmp_path, gathered):  # noqa: F811
     both = [word for number in (1, 2) for word in series(tmp_path, f"TS_{number}", number)]
     refused = adapt(tmp_path, *both, "--exclude", "2")

@@ -15,6 +15,7 @@ from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import evidence_of_parts
 from cryolithe.reconstruction.polarity import Polarity, settle
 from cryolithe.reconstruction.preparation import PreparedStack, check_images
+from cryolithe.reconstruction.stack_notes import stack_notes
 from cryolithe.reconstruction.whitening import prepare_run
 from cryolithe.work.watcher import Watcher
 
@@ -93,6 +94,8 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
     for number, run in enumerate(runs):
         stacks.append(prepare_run(run, scratch / f"{number}.f32"))
         watcher.advance(1)
+    for note in stack_notes(stacks[0]):
+        watcher.note(f"Note on {name}: {note}")
     first = stacks[0].geometry
     if stacks[-1].geometry != first:
         raise InputError(f"{name}: the halves differ in their angles or image sizes; give the halves of one series")

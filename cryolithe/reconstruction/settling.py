@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.known import Known
-from cryolithe.reconstruction.angle_order import order_warnings
 from cryolithe.reconstruction.applying import compute_of, network_rows_of, volume_scale
 from cryolithe.reconstruction.fitting import part_rows
 from cryolithe.reconstruction.job import ResolvedJob
@@ -34,6 +33,7 @@ from cryolithe.reconstruction.mixing import (
 from cryolithe.reconstruction.networks import fbp_share, make_network_method, wedge_trust
 from cryolithe.reconstruction.planes import whole_turn
 from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.stack_notes import stack_notes
 from cryolithe.reconstruction.trust import FEWEST_TILTS, WedgeTrust, choose_trials, constant_trust, expected_trust
 from cryolithe.reconstruction.whitening import colour_line
 from cryolithe.work.watcher import Watcher
@@ -57,13 +57,9 @@ def settled(
         watcher: told what is done, found and assumed.
         keep: given the line whenever more of it is known.
     """
-    for warning in order_warnings(stack):
-        watcher.note(f"Warning: {warning}")
+    for note in stack_notes(stack):
+        watcher.note(note)
     if stack.unevenness:
-        watcher.note(
-            "Uneven images: their brightness changes smoothly across them (gradient or vignette, "
-            f"{stack.unevenness:.0%} of the variance of all else); a quadratic surface is taken out of each."
-        )
         plan = {**plan, "unevenness": round(stack.unevenness, 4)}
     if run.model is None:
         return plan
