@@ -619,3 +619,12 @@ def test_a_failure_is_told_once(watch, tmp_path):
     assert result.exit_code == 1
     assert result.output.count("failed: ") == 1
     assert (result.stdout + result.stderr).count("bad.tlt") == 1
+
+
+def test_halves_that_are_tables_are_refused_in_one_line(tmp_path):
+    project(tmp_path)
+    series = tmp_path / "Tilts" / "TS_3.star"
+    refused = run("--even", series, "--odd", series, *FBP, "--pixel-size", 5, "-o", tmp_path / "out.mrc")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"Error: {series} is a table; halves of the frames are stacks")
+    assert refused.stderr.count("\n") == 1

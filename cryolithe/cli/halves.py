@@ -25,6 +25,7 @@ from cryolithe.errors import InputError, OutputError
 from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE
 from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
 from cryolithe.formats import read_mrc
+from cryolithe.formats.alignments import format_of_table
 from cryolithe.formats.files import refuse_existing
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
 from cryolithe.reconstruction.job import Job
@@ -68,6 +69,12 @@ def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None, pixel_siz
         InputError: says what differs.
     """
     even, odd = stacks
+    table = next((path for path in stacks if format_of_table(path)), None)
+    if table is not None:
+        raise InputError(
+            f"{table} is a table; halves of the frames are stacks, with one alignment for both: write the images that "
+            "it names for even and for odd frames into a stack each (IMOD's newstack), and give --star beside them"
+        )
     images = [read_mrc(path).data for path in stacks]
     shapes = [stack.shape for stack in images]
     if shapes[0] != shapes[1]:
