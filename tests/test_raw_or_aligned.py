@@ -130,6 +130,7 @@ def test_what_nothing_tells_is_said_in_the_line_on_geometry(tmp_path):
     assert_beads(tmp_path / "v.mrc")
     turned = made(stack, angles, "--tilt-axis", 5, "-o", tmp_path / "w.mrc", *FBP)
     assert "taken as aligned" not in told(turned)
+    assert "images turned by -5°, so that the tilt axis lies along y" in told(turned)
 
 
 @pytest.mark.parametrize("given", ["ts.tlt", "ts.mrc.mdoc", "elsewhere/any.mdoc"])

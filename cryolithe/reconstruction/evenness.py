@@ -23,7 +23,7 @@ UNEVEN_SHARE = 0.12
 # Most correlation of neighbouring pixels of all else, in the median image: noise of an aligned, interpolated stack has
 # up to 0.6, images of little noise 0.8 and more.
 MOST_SMOOTH = 0.7
-_LEAST = 1e-30
+_LEAST = 1e-300
 
 
 class Surface(NamedTuple):
@@ -51,9 +51,8 @@ def surface_of(image: NDArray[np.float32]) -> Surface:
     rest = image - _values(coefficients, image.shape)
     rest -= rest.mean(dtype=np.float64).astype(np.float32)
     power = float(np.square(rest, dtype=np.float64).mean())
-    pairs = [float((one * other).mean(dtype=np.float64)) for one, other in (
-        (rest[1:], rest[:-1]), (rest[:, 1:], rest[:, :-1])
-    ) if one.size]  # fmt: skip
+    neighbours = ((rest[1:], rest[:-1]), (rest[:, 1:], rest[:, :-1]))
+    pairs = [float(np.multiply(a, b, dtype=np.float64).mean()) for a, b in neighbours if a.size]
     smooth = float(np.mean(pairs)) / max(power, _LEAST) if pairs else 1.0
     return Surface(coefficients, float(np.square(coefficients).sum()) / image.size / max(power, _LEAST), smooth)
 

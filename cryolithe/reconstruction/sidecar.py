@@ -37,7 +37,7 @@ def geometry_line(run: ResolvedJob) -> str:
     elif not run.preparation.tilt_axis_deg:
         parts.append("images taken as aligned, tilt axis along y")
     else:
-        parts.append(f"images taken as aligned, turned by {-run.preparation.tilt_axis_deg:g}° (tilt axis along y)")
+        parts.append(f"images turned by {-run.preparation.tilt_axis_deg:g}°, so that the tilt axis lies along y")
     if left_out:
         parts.append(f"left out: {', '.join(str(section + 1) for section in left_out)} of {run.alignment.sections}")
     if run.x_tilt_deg:
