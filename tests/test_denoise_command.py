@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from plain_mrc import new_mrc
 from test_denoise_warp import TINY
 from tiny_series import write_series
-from two_ranks import run_both
+from two_ranks import run_both, run_two
 
 from cryolithe.cli import main
 from cryolithe.denoising import run
@@ -148,6 +149,28 @@ def test_a_process_that_cannot_record_ends_all_of_them(tmp_path):
     assert (first, second) == (2, 2), (said, told)
     assert "t_samba.run" in said.splitlines()[-1]
     assert "process 0 could not go on" in told.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are told by name under /proc")
+def test_processes_that_left_each_other_have_none_of_their_threads():
+    """They would outlive the interpreter, and abort it."""
+    both = run_two("-c", LEAVING)
+    assert [code for code, _ in both] == [0, 0], both
+
+
+LEAVING = """
+import pathlib
+import torch
+from cryolithe.optimise.distributed import join_processes, leave_processes
+def threads():
+    return sorted(task.joinpath("comm").read_text() for task in pathlib.Path("/proc/self/task").iterdir())
+place = join_processes(torch.device("cpu"), torch.float32)
+assert any("gloo" in name for name in threads()), threads()
+torch.optim.AdamW(torch.nn.Linear(1, 1).parameters())
+leave_processes()
+assert not any("gloo" in name for name in threads()), threads()
+"""
 
 
 @pytest.mark.slow

@@ -19,10 +19,15 @@ FIRST = Place(torch.device("cpu"), torch.float32, rank=0, world=2)
 
 def run_both(*words: object) -> list[tuple[int, str]]:
     """Run a command of ``cryolithe`` in two processes that find each other; returns codes and standard errors."""
+    return run_two("-m", "cryolithe", *words, "--device", "cpu", "--precision", "fp32")
+
+
+def run_two(*words: object) -> list[tuple[int, str]]:
+    """Run Python with some arguments in two processes that find each other; returns codes and standard errors."""
     # As under torchrun the processes meet at a store of whoever started them: that of process 0 would go with it, while
     # the other still takes its leave.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    command = [sys.executable, "-m", "cryolithe", *map(str, words), "--device", "cpu", "--precision", "fp32"]
+    command = [sys.executable, *map(str, words)]
     settings = {
         "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "OMP_NUM_THREADS": "1",
         "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -66,6 +67,10 @@ def join_processes(device: torch.device, precision: torch.dtype) -> Place:
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
+    # Functions of this module have the group of all processes as a default, as it is when the module is read. torch
+    # reads it with the first optimiser: then the group and its threads would stay for good, and could abort the process
+    # at its end.
+    import_module("torch.distributed.nn.functional")
     try:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
@@ -74,7 +79,7 @@ def join_processes(device: torch.device, precision: torch.dtype) -> Place:
 
 
 def leave_processes() -> None:
-    """Undo `join_processes`."""
+    """Undo `join_processes`; no thread of it is left."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
