@@ -30,6 +30,7 @@ SCRIPTS: dict[str, list[str]] = {
     "memory": ["--max-memory", "2.4", "--model", "fast"],
     "speed": [],
     "real": [],
+    "uneven": [],
     "quality": [],
     "realism": [],
 }
@@ -79,7 +80,7 @@ QUICK_ONLY: dict[str, list[str]] = {
 }
 TAKE_MOLECULES = {
     "fusion", "wedge", "quality", "realism", "polarity", "dual", "uncertainty", "simulation", "finetune",
-    "noise_profile", "denoise", "ablations", "known",
+    "noise_profile", "denoise", "ablations", "known", "uneven",
 }  # fmt: skip
 # What decides what a benchmark finds: where it is the same in two commits, so are their results.
 CODE = ("cryolithe", "benchmarks/*.py", "benchmarks/baselines", "configs", "training_data", "pyproject.toml")

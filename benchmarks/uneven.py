@@ -1,0 +1,112 @@
+"""What brightness that changes across all images does to volumes, with and without a surface taken out of each image.
+
+Counts of a thin specimen are multiplied by one gradient, or one vignette, the same for all tilts, before they are
+drawn. Each series is reconstructed as users get it, and once more with the surfaces left in. Even images come first:
+there nothing may change.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from common import Cell, Table, parser, read_arguments, record
+from numpy.typing import NDArray
+from scenes import placed_molecules
+
+import cryolithe
+from cryolithe.reconstruction import preparation
+from cryolithe.simulation import make_specimen, project
+from cryolithe.training.scoring import BENCHMARK_ANGLES_DEG, BENCHMARK_RECIPE
+
+SEED = 41
+ELECTRONS = 55.0  # a pixel of one image
+SNR_DB = -5.0  # of the even images
+KINDS = ("even", "gradient 10 %", "gradient 20 %", "gradient 40 %", "gradient 80 %", "vignette 20 %", "vignette 40 %")
+
+
+def brightness(kind: str, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Relative illumination ``(y, x)``: a gradient from side to side by so much, or a loss at the edges' middle."""
+    y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
+    name, *amount = kind.split()
+    share = float(amount[0]) / 100 if amount else 0.0
+    if name == "vignette":
+        return np.asarray(1 - share * (y[:, None] ** 2 + x**2))
+    return np.asarray(1 + share * (0.8 * x + 0.6 * y[:, None]) / 2)
+
+
+def counted(clean: NDArray[np.float32], light: NDArray[np.float64], seed: list[int]) -> NDArray[np.float32]:
+    """Electrons of all images under some light; ``clean`` are projections, dense matter bright."""
+    signal = (clean - clean.mean()) / clean.std() * np.sqrt(10 ** (SNR_DB / 10) / ELECTRONS)
+    rng = np.random.default_rng(seed)
+    return rng.poisson(ELECTRONS * light * np.clip(1 + signal, 0, None)).astype(np.float32)
+
+
+def correlation(volume: cryolithe.Volume, truth: NDArray[np.float32]) -> float:
+    """With the truth, of all voxels."""
+    return float(np.corrcoef(np.asarray(volume.voxels).ravel(), truth.ravel())[0, 1])
+
+
+def main() -> None:
+    """Measure every kind on a few specimens."""
+    options = parser("uneven", __doc__)
+    options.add_argument("--models", nargs="+", default=["default", "draft"], help="names of bundled models or paths")
+    options.add_argument("--molecules", metavar="LIBRARY", help="HDF5 file; default: procedural molecules")
+    options.add_argument("--specimens", type=int, default=3)
+    arguments = read_arguments(options)
+    shape = (16, 48, 48) if arguments.quick else (48, 96, 96)
+    kinds = ("even", "gradient 40 %") if arguments.quick else KINDS
+    specimens = 1 if arguments.quick else arguments.specimens
+    models = ["draft"] if arguments.quick else arguments.models
+    library = placed_molecules(arguments.molecules)
+    geometry: dict[str, Any] = {"thickness": shape[0], "contrast": "bright"}
+
+    def network(name: str) -> Callable[..., cryolithe.Volume]:
+        return lambda *series: cryolithe.reconstruct(*series, model=name, **geometry)
+
+    def back(*series: Any) -> cryolithe.Volume:
+        return cryolithe.fbp(*series, **geometry)
+
+    methods = {"FBP": back} | {name: network(name) for name in models}
+    found: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
+    shares: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(specimens):
+        specimen = make_specimen(replace(BENCHMARK_RECIPE, shape=shape), library, np.random.default_rng([SEED, number]))
+        clean = project(specimen, BENCHMARK_ANGLES_DEG)
+        for kind in kinds:
+            images = counted(clean, brightness(kind, shape[1:]), [SEED, number, 1])
+            for name, method in methods.items():
+                series = images, BENCHMARK_ANGLES_DEG, 10.0
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", cryolithe.CryoLitheWarning)
+                    volume = method(*series)
+                    with mock.patch.object(preparation, "unevenness", return_value=0.0):
+                        left = method(*series)
+                found[kind].setdefault(name, []).append(correlation(volume, specimen.density))
+                found[kind].setdefault(f"{name}, left in", []).append(correlation(left, specimen.density))
+            taken = volume.record["method"].get("unevenness")
+            shares[kind].append(0.0 if taken is None else float(taken))
+    columns = list(found[kinds[0]])
+    rows: list[list[Cell]] = [
+        [kind, float(np.median(shares[kind])), *(float(np.median(found[kind][name])) for name in columns)]
+        for kind in kinds
+    ]
+    note = (
+        f"Correlation with the truth; medians over {specimens} specimen(s) of {' x '.join(map(str, shape))} voxels "
+        f"(z, y, x), {ELECTRONS:g} electrons a pixel, {SNR_DB:g} dB. Share: variance of the surfaces that were taken "
+        "out, of that of all else; 0 where they stay."
+    )
+    results = {
+        "tables": [Table("Uneven images", ["images", "share", *columns], rows, note)],
+        "shares": shares,
+        "repeats": found,
+    }
+    record("uneven", results, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
