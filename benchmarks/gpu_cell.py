@@ -34,7 +34,7 @@ FILE_STAGES = (
     ("wedge trust", "cryolithe.reconstruction.settling", "measure_trust"),
     ("method", "cryolithe.reconstruction.run", "make_method"),
     ("slabs in all", "cryolithe.reconstruction.run", "make_slabs"),
-    ("rows", "cryolithe.reconstruction.preparation", "PreparedStack.read_rows"),
+    ("rows", "cryolithe.reconstruction.prepared_stack", "PreparedStack.read_rows"),
     ("compute", "cryolithe.reconstruction.slabs", "compute_slab"),
     ("pin and send rows", "cryolithe.reconstruction.copying", "CopyStream.send"),
     ("wait for voxels", "cryolithe.reconstruction.copying", "CopyStream.landed"),

@@ -38,7 +38,8 @@ from cryolithe.reconstruction.fitting import fit
 from cryolithe.reconstruction.in_memory import HeldSlabs
 from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
 from cryolithe.reconstruction.members import choose_members, known_of, stack_of, turned_back
-from cryolithe.reconstruction.preparation import PreparedStack, prepare_stack
+from cryolithe.reconstruction.preparation import prepare_stack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.run import first_plan, make_slabs
 from cryolithe.reconstruction.settling import settled
 from cryolithe.reconstruction.sources import Held, held_sources

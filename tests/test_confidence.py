@@ -42,7 +42,7 @@ from cryolithe.reconstruction.doubt import (
 from cryolithe.reconstruction.ensemble import Made, Maps, map_label
 from cryolithe.reconstruction.job import MAP_KINDS, already_done, job_of, map_paths, resolve
 from cryolithe.reconstruction.members import choose_members, stack_of, turned_back
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.run import reconstruct
 from cryolithe.settings import ReconstructSettings
 from cryolithe.viewer.reader import read_layers

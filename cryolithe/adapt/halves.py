@@ -14,7 +14,8 @@ from cryolithe.known import Known
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import evidence_of_parts
 from cryolithe.reconstruction.polarity import Polarity, settle
-from cryolithe.reconstruction.preparation import PreparedStack, check_images
+from cryolithe.reconstruction.preparation import check_images
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.stack_notes import stack_notes
 from cryolithe.reconstruction.whitening import prepare_run
 from cryolithe.work.watcher import Watcher

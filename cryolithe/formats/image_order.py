@@ -113,7 +113,7 @@ def doubts(named: Named, sections: int) -> tuple[str, ...]:
                 f"{given} holds {counting}, which counts the images and tells no angles: {name} beside "
                 f"{named.tilts.name} tells {_span(found)}; give that file, or one with the angles in its first column"
             )
-    in_header = read_header_angles_deg(named.tilts)
+    in_header = named.reading(read_header_angles_deg, named.tilts)
     if len(in_header) == sections:
         others.append((f"the header of {named.tilts.name}", in_header))
     for name, found in others:

@@ -10,10 +10,10 @@ it looks sorted, with neighbours θ, -θ as alike as θ, θ + 3°. But -θ, θ +
 Every other pair of neighbours is therefore asked on its own.
 
 Where no common order suits, images may still be more like one at a far angle than like those at the angles next to
-their own: by at most 0.06 in the right order, by 0.4 and more for real series whose images are in another one.
+their own: by at most 0.10 in the right order, by 0.4 and more for real series whose images are in another one.
 
-A stack in reversed order, or angles of the wrong sign,
-cannot be told by this, nor a specimen that is all but the same at all tilts.
+A stack in reversed order, or angles of the wrong sign, cannot be told by this, nor a specimen that is all but the same
+at all tilts.
 
 Over 20 simulated series at -10 and 0 dB, angles in the right order, whatever it is, are at most 0.03 behind another;
 a sorted stack beside dose-symmetric angles, and shuffled ones, by 0.3 or more (benchmarks/LOG.md).
@@ -29,7 +29,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
 from cryolithe.reconstruction.asymmetry import averaged
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 
 # Pixels across a coarse image, and the band that is compared, as sigmas of these pixels.
 WIDEST_PX, FINE_PX, COARSE_PX = 32, 1.0, 6.0

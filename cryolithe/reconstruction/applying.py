@@ -19,7 +19,7 @@ from cryolithe.reconstruction.mixing import (
     planned_trust,
 )
 from cryolithe.reconstruction.networks import make_network_method
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 
 
 def compute_of(run: ResolvedJob, plan: dict[str, Any], device: torch.device) -> Compute:

@@ -28,7 +28,7 @@ from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.methods import NetworkMethod
 from cryolithe.reconstruction.polarity import Evidence, average
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.sampling import reflected_rows
 
 # What is looked at: images no wider than this (by averaging pixels), and blocks of so many rows and planes.

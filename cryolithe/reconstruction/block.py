@@ -22,7 +22,8 @@ from cryolithe.reconstruction.applying import make_method, network_rows_of, volu
 from cryolithe.reconstruction.fitting import fit, image_workers_of
 from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import Job, ResolvedJob, note_line, resolve
-from cryolithe.reconstruction.preparation import PreparedStack, check_images
+from cryolithe.reconstruction.preparation import check_images
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.settling import settled
 from cryolithe.reconstruction.slabs import run_slabs
 from cryolithe.reconstruction.storing import scaled

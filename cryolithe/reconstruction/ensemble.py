@@ -49,7 +49,7 @@ from cryolithe.reconstruction.job import MAP_KINDS, ResolvedJob
 from cryolithe.reconstruction.members import Member, MemberStack, choose_members, known_of, stack_of, turned_back
 from cryolithe.reconstruction.outputs import working_dtype
 from cryolithe.reconstruction.planes import PlaneFilter, measured_region
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.slab_folder import SlabFolder
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher

@@ -15,7 +15,8 @@ from cryolithe.network.checkpoint import load_model
 from cryolithe.reconstruction.asymmetry import measure_evidence
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.polarity import Evidence, Polarity, average, polarity_of_record, settle
-from cryolithe.reconstruction.preparation import PreparedStack, prepare_stack
+from cryolithe.reconstruction.preparation import prepare_stack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 
 # Whatever model is to run, a small bundled one is asked: the same images have the same polarity for all models.
 JUDGE = "draft"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
 from cryolithe.reconstruction.job import ResolvedJob
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 
 # Of fewer tilts, half of them are no series.
 FEWEST_TILTS = 10

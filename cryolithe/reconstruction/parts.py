@@ -29,16 +29,17 @@ def wanted_part(run: ResolvedJob) -> ResolvedJob:
         SettingsError: if ``exclude`` names images that the stack has not, or all that its files use.
     """
     settings, sections = run.job.settings, run.job.sections
-    alone = [number for number in settings.excluded if number > run.alignment.sections]
+    excluded = settings.excluded
+    alone = [number for number in excluded if number > run.alignment.sections]
     if alone:
         raise SettingsError(
-            f"--exclude {settings.exclude}: {run.job.tilts} has no image {alone[0]}; expected numbers from 1 to "
+            f"--exclude {settings.exclude}: {run.job.tilts} has no image {min(alone)}; expected numbers from 1 to "
             f"{run.alignment.sections}"
         )
     numbers = [
         number
         for number, image in enumerate(run.alignment.images)
-        if (sections is None or image.section in sections) and image.section + 1 not in settings.excluded
+        if (sections is None or image.section in sections) and image.section + 1 not in excluded
     ]
     if len(numbers) == len(run.alignment.images):
         return run

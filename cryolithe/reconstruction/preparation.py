@@ -1,8 +1,6 @@
-"""From a stack to a prepared one: checked, rotated, binned, means removed, ordered for reading by rows.
+"""From a stack to a prepared one: checked, rotated, binned, means removed.
 
-The prepared stack is a plain file of float32 in the order ``(tilt, y, x)``: an image is one write, a slab of rows is
-one read for each tilt; or an array of this order, where nothing is to be written. Images are independent of each other:
-several are prepared at a time, one core each.
+Images are independent of each other: several are prepared at a time, one core each.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cryolithe.alignment import View
@@ -28,11 +25,11 @@ from cryolithe.formats.pages import release_pages
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import binned_size, fourier_crop, resample, rotate_axis, rotated_shape
 from cryolithe.reconstruction.correcting import ImageCorrection, corrected, corrected_layers
-from cryolithe.reconstruction.defects import Spread, defect_level, defect_limits, spread_of
+from cryolithe.reconstruction.defects import Spread, defect_limits, spread_of
 from cryolithe.reconstruction.evenness import Surface, surface_of, unevenness, without_surface
 from cryolithe.reconstruction.layers import Layers
 from cryolithe.reconstruction.outliers import Looks, looks_of, outlier_notes
-from cryolithe.sampling import reflected_rows
+from cryolithe.reconstruction.prepared_stack import PreparedStack, changed, measured
 from cryolithe.tilts import TiltSeries
 
 _ITEM = 4
@@ -79,59 +76,6 @@ class Preparation:
         """Shape ``(y, x)`` of a prepared image."""
         y, x = self.aligned_shape or rotated_shape(shape, self.tilt_axis_deg)
         return binned_size(y, self.bin), binned_size(x, self.bin)
-
-
-@dataclass(frozen=True)
-class PreparedStack:
-    """A prepared stack.
-
-    Attributes:
-        pixels: the file, or the images themselves, float32, shape ``(tilt, y, x)``; with slabs of z one such stack
-            after the other.
-        geometry: angles and prepared image shape.
-        sigma: standard deviation of the pixels of the whole series, outliers left out; 1 for a standardised stack.
-        clip_level: deviation from the mean beyond which a pixel can only be a defect (a hot pixel, an X-ray); infinite
-            for a standardised stack.
-        copies: stacks, one for each slab of z.
-        whitened: whether a filter has made its noise white.
-        unevenness: variance of the surfaces that were taken out of its images, as a share of that of all else; 0 where
-            they are as they were (see `cryolithe.reconstruction.evenness`).
-    """
-
-    pixels: Path | NDArray[np.float32]
-    geometry: TiltGeometry
-    sigma: float
-    clip_level: float
-    copies: int = 1
-    whitened: bool = False
-    unevenness: float = 0.0
-
-    def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
-        """Rows of all tilts, shape ``(tilts, rows, X)``; rows beyond the image mirror it about its border."""
-        return self._rows(first_row, rows, self.copies // 2, 1)
-
-    def read_all_rows(self, first_row: int, rows: int) -> torch.Tensor:
-        """The same for all slabs of z, one after the other: ``(slabs * tilts, rows, X)``."""
-        return self._rows(first_row, rows, 0, self.copies)
-
-    def _rows(self, first_row: int, rows: int, copy: int, copies: int) -> torch.Tensor:
-        height, width = self.geometry.image_shape
-        indices = reflected_rows(first_row, rows, height)
-        lowest, highest = int(indices.min()), int(indices.max())
-        begin, count = copy * self.geometry.tilts, copies * self.geometry.tilts
-        block = np.empty((count, highest + 1 - lowest, width), dtype="<f4")
-        if isinstance(self.pixels, Path):
-            with self.pixels.open("rb") as file:
-                for tilt, part in enumerate(block, start=begin):
-                    file.seek((tilt * height + lowest) * width * _ITEM)
-                    if file.readinto(part.data.cast("B")) != part.nbytes:
-                        raise OutputError(
-                            f"the temporary stack {self.pixels} was cut short while it was in use; run again"
-                        )
-        else:
-            block[:] = self.pixels[begin : begin + count, lowest : highest + 1]
-        slab = block if len(indices) == block.shape[1] and indices[0] == lowest else block[:, indices - lowest]
-        return torch.from_numpy(slab.astype(np.float32, copy=False))
 
 
 def image_workers(shape: tuple[int, int], threads: int, budget_bytes: int, copies: int = 1) -> int:
@@ -199,32 +143,12 @@ def prepare_stack(
     stack = PreparedStack(pixels, geometry, 1.0, float("inf"), how.copies)
     if how.standardise_stack:
         return stack
-    share = unevenness([surface for _, surface in found])
-    spreads = _made_even(stack) if share else [spread for spread, _ in found]
-    return replace(measured(stack, spreads), unevenness=share)
-
-
-def _made_even(stack: PreparedStack) -> list[Spread]:
-    """Take the surface out of each image of a stack, in its place; the spreads of what is left."""
-    shape = (stack.copies * stack.geometry.tilts, *stack.geometry.image_shape)
-    held = stack.pixels
-    images = np.memmap(held, "<f4", "r+", shape=shape) if isinstance(held, Path) else held
-    spreads = []
-    for number in range(shape[0]):
-        image = without_surface(images[number], surface_of(images[number]))
-        images[number] = image
-        release_pages(images)
-        if number // stack.geometry.tilts == stack.copies // 2:
-            spreads.append(spread_of(image))
-    if isinstance(images, np.memmap):
-        images.flush()
-    return spreads
-
-
-def measured(stack: PreparedStack, spreads: list[Spread]) -> PreparedStack:
-    """A stack with what its images' spreads say of all."""
-    sigma = float(np.sqrt(np.mean([spread.variance for spread in spreads])))
-    return replace(stack, sigma=sigma, clip_level=defect_level(sigma, [spread.tail for spread in spreads]))
+    surfaces = [surface for _, surface in found]
+    share = unevenness(surfaces)
+    if not share:
+        return measured(stack, [spread for spread, _ in found])
+    even = changed(stack, lambda image: without_surface(image, surface_of(image)))
+    return replace(even, unevenness=share)
 
 
 def prepare_image(series: TiltSeries, how: Preparation, number: int) -> NDArray[np.float32]:

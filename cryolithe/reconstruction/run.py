@@ -34,7 +34,8 @@ from cryolithe.reconstruction.job import (
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
 from cryolithe.reconstruction.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
-from cryolithe.reconstruction.preparation import PreparedStack, check_images
+from cryolithe.reconstruction.preparation import check_images
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.preview import write_preview
 from cryolithe.reconstruction.remedies import checked
 from cryolithe.reconstruction.selfcheck import SelfCheck, self_check

@@ -22,7 +22,7 @@ from cryolithe.formats.pages import release_pages
 from cryolithe.geometry import VolumeGrid
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 
 # Rows of a block, of which two at either end are spent on smoothing, and rows beyond it in which a shift along y is
 # looked for.

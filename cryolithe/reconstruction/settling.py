@@ -32,7 +32,7 @@ from cryolithe.reconstruction.mixing import (
 )
 from cryolithe.reconstruction.networks import fbp_share, make_network_method, wedge_trust
 from cryolithe.reconstruction.planes import whole_turn
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.stack_notes import stack_notes
 from cryolithe.reconstruction.trust import FEWEST_TILTS, WedgeTrust, choose_trials, constant_trust, expected_trust
 from cryolithe.reconstruction.whitening import colour_line

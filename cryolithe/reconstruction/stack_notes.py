@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cryolithe.reconstruction.angle_order import order_warnings
-from cryolithe.reconstruction.preparation import PreparedStack
+from cryolithe.reconstruction.prepared_stack import PreparedStack
 
 
 def stack_notes(stack: PreparedStack) -> tuple[str, ...]:

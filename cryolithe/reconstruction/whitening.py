@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from cryolithe.errors import ModelError
 from cryolithe.network.checkpoint import Model
 from cryolithe.noise_colour import LEAST_GAIN, MOST_GAIN, POINTS, Gain, filtered, has_colour, radial_power
-from cryolithe.reconstruction.defects import spread_of
 from cryolithe.reconstruction.fitting import image_workers_of
 from cryolithe.reconstruction.job import ResolvedJob
-from cryolithe.reconstruction.preparation import PreparedStack, measured, prepare_stack
+from cryolithe.reconstruction.preparation import prepare_stack
+from cryolithe.reconstruction.prepared_stack import PreparedStack, changed, images_of
 
 # Images by which the colour is judged.
 MOST_LOOKED_AT = 12
@@ -60,7 +60,7 @@ def stack_has_colour(stack: PreparedStack, gain: Gain) -> bool:
     """Whether the noise of prepared images has the colour that a gain makes white."""
     tilts = stack.geometry.tilts
     looked_at = np.unique(np.linspace(0, tilts - 1, min(tilts, MOST_LOOKED_AT)).round().astype(int))
-    return has_colour(np.mean([radial_power(_images(stack)[number]) for number in looked_at], axis=0), gain)
+    return has_colour(np.mean([radial_power(images_of(stack)[number]) for number in looked_at], axis=0), gain)
 
 
 def whitened(stack: PreparedStack, gain: Gain, path: Path | None = None) -> PreparedStack:
@@ -71,19 +71,12 @@ def whitened(stack: PreparedStack, gain: Gain, path: Path | None = None) -> Prep
         gain: factors.
         path: file for them instead.
     """
-    images = _images(stack, writable=path is None)
-    made = images
-    if path is not None:
-        made = np.memmap(path, dtype="<f4", mode="w+", shape=images.shape)
-    spreads = []
-    for number, image in enumerate(images):
-        one = filtered(np.asarray(image), gain)
-        one = one - one.mean(dtype=np.float64).astype(np.float32)
-        made[number] = one
-        spreads.append(spread_of(one))
-    if isinstance(made, np.memmap):
-        made.flush()
-    return replace(measured(stack, spreads), pixels=stack.pixels if path is None else path, whitened=True)
+
+    def white(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        one = filtered(image, gain)
+        return one - one.mean(dtype=np.float64).astype(np.float32)
+
+    return replace(changed(stack, white, path), whitened=True)
 
 
 def colour_line(model: Model | None, stack: PreparedStack) -> str | None:
@@ -95,11 +88,3 @@ def colour_line(model: Model | None, stack: PreparedStack) -> str | None:
         factors = f"{min(gain):.2g} to {max(gain):.2g}"
         return f"Noise: has the colour of the series that the model was adapted to; made white (factors {factors})."
     return "Noise: has not the colour of the series that the model was adapted to; the images stay as they are."
-
-
-def _images(stack: PreparedStack, writable: bool = False) -> NDArray[np.float32]:
-    """Images of a stack, ``(tilts, y, x)``."""
-    if not isinstance(stack.pixels, Path):
-        return stack.pixels
-    shape = (stack.copies * stack.geometry.tilts, *stack.geometry.image_shape)
-    return np.memmap(stack.pixels, dtype="<f4", mode="r+" if writable else "r", shape=shape)
