@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from cryolithe.reconstruction.angle_order import order_warnings
+from cryolithe.reconstruction.common_lines import line_warnings
 from cryolithe.reconstruction.prepared_stack import PreparedStack
 
 
 def stack_notes(stack: PreparedStack) -> tuple[str, ...]:
-    """Lines on images that are in another order than their angles, and on surfaces that were taken out of them."""
-    warnings = tuple(f"Warning: {warning}" for warning in order_warnings(stack))
+    """Lines on images that are in another order than their angles, have another tilt axis than y or are not aligned,
+    and on surfaces that were taken out of them."""
+    warnings = tuple(f"Warning: {warning}" for warning in (*order_warnings(stack), *line_warnings(stack)))
     if not stack.unevenness:
         return warnings
     return (
