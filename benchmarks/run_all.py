@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -82,8 +83,8 @@ TAKE_MOLECULES = {
     "fusion", "wedge", "quality", "realism", "polarity", "dual", "uncertainty", "simulation", "finetune",
     "noise_profile", "denoise", "ablations", "known", "uneven",
 }  # fmt: skip
-# What decides what a benchmark finds: where it is the same in two commits, so are their results.
-CODE = ("cryolithe", "benchmarks/*.py", "benchmarks/baselines", "configs", "training_data", "pyproject.toml")
+# What decides what every benchmark finds, beside its own script and what that uses.
+CODE = ("cryolithe", "benchmarks/baselines", "configs", "training_data", "pyproject.toml")
 # No score of ours lies outside: correlations, shares, and times and sizes that are positive.
 LOWEST, HIGHEST = -1e3, 1e12
 
@@ -134,13 +135,31 @@ def commit_of(path: Path) -> str | None:
         return None
 
 
-def same_code(other: str) -> bool:
-    """Whether a commit has the code of the present one; a checkout with changes has that of none."""
+def scripts_of(name: str) -> set[str]:
+    """The script of a result and those of this folder that it imports or names, as paths in the checkout."""
+    everything = {path.stem: path for path in FOLDER.glob("*.py")}
+    found: set[str] = set()
+    waiting = {stem for stem in everything if stem == name or name.startswith(f"{stem}_")}
+    while waiting:
+        stem = waiting.pop()
+        found.add(stem)
+        text = everything[stem].read_text(encoding="utf-8")
+        used = re.findall(r"^ *(?:from|import) +(\w+)", text, re.MULTILINE) + re.findall(r"\b(\w+)\.py\b", text)
+        waiting |= {each for each in used if each in everything} - found
+    return {f"benchmarks/{stem}.py" for stem in found}
+
+
+def same_code(other: str, name: str) -> bool:
+    """Whether a commit has the code of the present one that makes a result; a checkout with changes has that of none.
+
+    A change of one benchmark's script does not make the results of the others old.
+    """
     if other == commit():
         return not other.endswith("-dirty")
     if "-" in other or commit().endswith("-dirty"):
         return False
-    differ = ["git", "-C", str(ROOT), "diff", "--quiet", other, commit(), "--", *CODE]
+    code = (*CODE, *sorted(scripts_of(name)))
+    differ = ["git", "-C", str(ROOT), "diff", "--quiet", other, commit(), "--", *code]
     return subprocess.run(differ, capture_output=True, check=False).returncode == 0
 
 
@@ -150,7 +169,9 @@ def of_other_commits(results: Path) -> list[str]:
     for path in sorted(results.glob("*.json")):
         made = commit_of(path)
         if made is not None and made != commit() and "tables" in json.loads(path.read_text(encoding="utf-8")):
-            lines.append(f"{path.stem}: of {made[:12]}{', whose code is the same' if same_code(made) else ''}")
+            lines.append(
+                f"{path.stem}: of {made[:12]}{', whose code is the same' if same_code(made, path.stem) else ''}"
+            )
     return lines
 
 
@@ -187,7 +208,7 @@ def main() -> None:
                 continue
             output = (Path(folder) if arguments.quick else arguments.results) / f"{name}.json"
             made = None if arguments.quick or arguments.again else commit_of(output)
-            if made is not None and same_code(made):
+            if made is not None and same_code(made, name):
                 lines.append(f"{name}: done already, by {made[:12]}")
                 continue
             words = ["--quick"] if arguments.quick else (scripts | LONG).get(name, [])

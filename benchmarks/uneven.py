@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -55,7 +56,7 @@ def main() -> None:
     """Measure every kind on a few specimens."""
     options = parser("uneven", __doc__)
     options.add_argument("--models", nargs="+", default=["default", "draft"], help="names of bundled models or paths")
-    options.add_argument("--molecules", metavar="LIBRARY", help="HDF5 file; default: procedural molecules")
+    options.add_argument("--molecules", type=Path, metavar="LIBRARY", help="HDF5 file; default: procedural molecules")
     options.add_argument("--specimens", type=int, default=3)
     arguments = read_arguments(options)
     shape = (16, 48, 48) if arguments.quick else (48, 96, 96)

@@ -112,5 +112,26 @@ def test_a_commit_with_the_same_code_counts(tmp_path, monkeypatch):
         commits.append(git("rev-parse", "HEAD"))
     monkeypatch.setattr(run_all, "ROOT", tmp_path)
     monkeypatch.setattr(run_all, "commit", lambda: commits[1])
-    assert [run_all.same_code(commit) for commit in commits] == [True, True, False]
-    assert not run_all.same_code("c" * 40)
+    assert [run_all.same_code(commit, "speed") for commit in commits] == [True, True, False]
+    assert not run_all.same_code("c" * 40, "speed")
+
+
+def test_the_scripts_of_a_result_are_its_own_and_what_they_use(tmp_path, monkeypatch):
+    texts = {
+        "speed": "from common import Table\nimport math\n",
+        "speed_more": "",
+        "common": "import numpy as np\n",
+        "kills": "    from killing import kill\n",
+        "killing": 'program = FOLDER / "killed.py"\n',
+        "killed": "import kills\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(run_all, "FOLDER", tmp_path)
+
+    def stems(name):
+        return {Path(path).stem for path in run_all.scripts_of(name)}
+
+    assert stems("speed") == stems("speed_bf16") == {"speed", "common"}
+    assert stems("kills") == {"kills", "killing", "killed"}
+    assert stems("classes_default") == set()  # made by a command
