@@ -73,6 +73,29 @@ def test_images_that_are_not_aligned_are_told_with_the_size_of_their_shifts(seri
     assert "not aligned" in line
 
 
+def test_a_drift_along_the_axis_is_no_other_axis(series):
+    images, angles = series
+    for most in (8, 16):
+        drift = np.linspace(-most, most, len(images)) / 2
+        drifted = np.stack(
+            [shift(image, (by, 0), order=1, mode="mirror") for image, by in zip(images, drift, strict=True)]
+        )
+        (line,) = warned(drifted, angles)
+        assert "the images are not aligned: along the tilt axis" in line
+
+
+@pytest.mark.parametrize("kind", ["gain", "weak", "moved"])
+def test_patterns_of_the_detector_do_not_pass_for_another_axis(kind):
+    found = cryolithe.simulate(seed=2, snr_db=-10, shape=(32, SIZE, SIZE))
+    images, rng = found.tilts - found.tilts.mean(), np.random.default_rng(3)
+    columns = images.std() * (rng.normal(size=2 * SIZE) if kind != "weak" else 3.0 * (rng.random(2 * SIZE) < 0.1))
+    starts = rng.integers(0, SIZE, len(images)) // (1 if kind == "moved" else SIZE)
+    for strength in (0.1, 0.3, 1.0):
+        rows = np.stack([strength * columns[start : start + SIZE] for start in starts])
+        assert not warned((images + rows[:, None, :]).astype(np.float32), found.angles_deg)
+    assert not warned((images + rows[:, :, None]).astype(np.float32), found.angles_deg)
+
+
 def walls(normal_deg, seed, snr_db=0.0):
     """Images of three upright walls, whose projections turn with the tilt unless they run along an edge."""
     rng, angles = np.random.default_rng(seed), np.arange(-60, 61, 3.0)
