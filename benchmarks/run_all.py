@@ -107,9 +107,10 @@ def problems(result: dict[str, Any]) -> list[str]:
     return found
 
 
-def script_of(name: str) -> str:
-    """The script that makes a result: of the same name, or of its beginning."""
-    return next(f"{name.rsplit('_', n)[0]}" for n in range(3) if (FOLDER / f"{name.rsplit('_', n)[0]}.py").is_file())
+def script_of(name: str) -> str | None:
+    """The script that makes a result: of the same name, or of its beginning; None where there is none."""
+    names = (name.rsplit("_", n)[0] for n in range(3))
+    return next((each for each in names if (FOLDER / f"{each}.py").is_file()), None)
 
 
 def run(name: str, words: list[str], output: Path) -> tuple[str, list[str]]:
@@ -139,7 +140,8 @@ def scripts_of(name: str) -> set[str]:
     """The script of a result and those of this folder that it imports or names, as paths in the checkout."""
     everything = {path.stem: path for path in FOLDER.glob("*.py")}
     found: set[str] = set()
-    waiting = {stem for stem in everything if stem == name or name.startswith(f"{stem}_")}
+    own = script_of(name)
+    waiting = set() if own is None else {own}
     while waiting:
         stem = waiting.pop()
         found.add(stem)
@@ -199,7 +201,7 @@ def main() -> None:
     lines, failed = [], False
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
-            if not any((FOLDER / f"{name.rsplit('_', n)[0]}.py").is_file() for n in range(3)):
+            if script_of(name) is None:
                 lines.append(f"{name}: left out, there is no benchmarks/{name}.py")
                 continue
             if name in TAKE_MOLECULES and not arguments.molecules and not arguments.quick:

@@ -68,7 +68,7 @@ class Agreement(NamedTuple):
         still_sound: whether the first comes from so many places that it is no wall, and from other profiles in one half
             of the images than in the other, so that it is no pattern of the detector.
         moved_sound: the same of the second.
-        moves: standard deviation of these moves, as a share of the field.
+        moves: standard deviation of these moves, in pixels of the images.
     """
 
     axes_deg: NDArray[np.float64]
@@ -92,11 +92,11 @@ def line_warnings(stack: PreparedStack) -> tuple[str, ...]:
     if agreement(images, pairs, np.zeros(1)).still[0] >= GOOD_AGREEMENT:
         return ()
     found = agreement(images, pairs, np.arange(0.0, 180.0, STEP_DEG))
-    told = _told(found, side)
+    told = _told(found, factor)
     return (told,) if told else ()
 
 
-def _told(found: Agreement, side_px: int) -> str:
+def _told(found: Agreement, binning: int) -> str:
     """What is wrong with the images, if anything clearly is."""
     turned = _apart(found.axes_deg, 0.0)
     still, moved = (float(values[0]) for values in (found.still, found.moved))
@@ -107,7 +107,7 @@ def _told(found: Agreement, side_px: int) -> str:
     if moving and not turned[best] and found.moved_sound[0] and moved >= max(LEAST_MOVED, abs(still) / UNALIGNED_SHARE):
         return (
             "the images are not aligned: along the tilt axis they agree if each is moved, by some "
-            f"{found.moves[0] * side_px:.0f} pixels (mean correlation {moved:.2f}, as they are {still:.2f}); give the "
+            f"{found.moves[0] * binning:.0f} pixels (mean correlation {moved:.2f}, as they are {still:.2f}); give the "
             "alignment of the series, or an aligned stack"
         )
     still_best = int(np.argmax(np.where(turned, found.still, -1.0)))
@@ -172,7 +172,7 @@ def agreement(images: torch.Tensor, pairs: NDArray[np.intp], axes_deg: NDArray[n
         parts = (moved[one] * moved[other]).mean(axis=0)
         common = float(np.prod([_standardised(half) for half in halves], axis=0).sum(axis=1).mean())
         sound = _sound(still, common), _sound(parts, common)
-        rows.append((still.sum(), parts.sum(), *sound, moves[paired].std() / length))
+        rows.append((still.sum(), parts.sum(), *sound, moves[paired].std()))
     found = tuple(np.array(column) for column in zip(*rows, strict=True))
     return Agreement(np.asarray(axes_deg, dtype=np.float64), *found)
 

@@ -60,7 +60,8 @@ def stack_has_colour(stack: PreparedStack, gain: Gain) -> bool:
     """Whether the noise of prepared images has the colour that a gain makes white."""
     tilts = stack.geometry.tilts
     looked_at = np.unique(np.linspace(0, tilts - 1, min(tilts, MOST_LOOKED_AT)).round().astype(int))
-    return has_colour(np.mean([radial_power(images_of(stack)[number]) for number in looked_at], axis=0), gain)
+    images = images_of(stack)
+    return has_colour(np.mean([radial_power(images[number]) for number in looked_at], axis=0), gain)
 
 
 def whitened(stack: PreparedStack, gain: Gain, path: Path | None = None) -> PreparedStack:
