@@ -103,10 +103,11 @@ def test_a_commit_with_the_same_code_counts(tmp_path, monkeypatch):
         return done.stdout.strip()
 
     git("init", "-q")
-    (tmp_path / "cryolithe").mkdir()
+    bundled = tmp_path / "cryolithe" / "network" / "bundled"
+    bundled.mkdir(parents=True)
     commits = []
-    for file, text in (("cryolithe/a.py", "1"), ("notes.md", "x"), ("cryolithe/a.py", "2")):
-        (tmp_path / file).write_text(text)
+    for file in ("a.py", "network/bundled/m.scores.json", "network/bundled/m.safetensors"):
+        (tmp_path / "cryolithe" / file).write_text("something")
         git("add", "-A")
         git("commit", "-qm", "a change")
         commits.append(git("rev-parse", "HEAD"))

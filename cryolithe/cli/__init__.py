@@ -28,6 +28,7 @@ COMMANDS = {
     "pairs": ("cryolithe.cli.pairs", "Check curated real pairs and make training files of them."),
     "portal": ("cryolithe.cli.portal", "Fetch tilt series with alignment and particles from the CryoET Data Portal."),
     "copick": ("cryolithe.cli.copick", "Read from a copick project, and put a tomogram into it."),
+    "halves": ("cryolithe.cli.stack_halves", "Write even and odd images that RELION-5's tables name as two stacks."),
     "models": ("cryolithe.cli.models", "List, describe, import and verify models."),
     "train": ("cryolithe.cli.train", "Train a network on simulated specimens."),
     "adapt": ("cryolithe.cli.adapt", "Let a model go on learning on your own unlabelled tilt series."),

@@ -72,8 +72,8 @@ def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None, pixel_siz
     table = next((path for path in stacks if format_of_table(path)), None)
     if table is not None:
         raise InputError(
-            f"{table} is a table; halves of the frames are stacks, with one alignment for both: write the images that "
-            "it names for even and for odd frames into a stack each (IMOD's newstack), and give --star beside them"
+            f"{table} is a table; halves of the frames are stacks, with one alignment for both: write those that it "
+            f"names with cryolithe halves {table} -o FOLDER, and give --star {table} beside them"
         )
     images = [read_mrc(path).data for path in stacks]
     shapes = [stack.shape for stack in images]

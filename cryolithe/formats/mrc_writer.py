@@ -9,7 +9,7 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mrcfile import utils
@@ -19,6 +19,9 @@ from cryolithe.errors import GeometryError, OutputError
 from cryolithe.formats.files import PathLike, replacing, unwritable
 from cryolithe.formats.mrc_header import HEADER_BYTES, MODES, NOT_COMPUTED, Header, VolumeStatistics, volume_header
 from cryolithe.volume import Volume
+
+if TYPE_CHECKING:
+    from cryolithe.formats.image_files import ImageFiles
 
 # Values whose statistics are computed at a time: they stay in a core's cache.
 _PIECE = 1 << 15
@@ -355,14 +358,19 @@ def write_volume(
 
 
 def write_stack(
-    path: PathLike, images: NDArray[Any], pixel_size_angstrom: float | None, label: str, overwrite: bool = False
+    path: PathLike,
+    images: NDArray[Any] | ImageFiles,
+    pixel_size_angstrom: float | None,
+    label: str,
+    overwrite: bool = False,
 ) -> None:
     """Write an image stack as MRC2014 (space group 0, mz 1); ``path`` appears only when it is complete.
 
     Args:
         path: the new file.
-        images: shape ``(tilt, y, x)``. 8- and 16-bit integers and float16 are kept (uint8 becomes uint16), wider
-            integers become the 16-bit type that holds them, or float32 if none does, all else becomes float32.
+        images: shape ``(tilt, y, x)``; one image after the other is asked for. 8- and 16-bit integers and float16 are
+            kept (uint8 becomes uint16), wider integers become the 16-bit type that holds them, or float32 if none
+            does, all else becomes float32.
         pixel_size_angstrom: edge of a pixel, or None (0 in the header).
         label: at most 80 ASCII characters are kept.
         overwrite: replace an existing file.
@@ -375,14 +383,18 @@ def write_stack(
         raise GeometryError(f"a stack has three axes (tilt, y, x), none of them empty, got shape {images.shape}")
     dtype = _stack_dtype(images)
     shape = (images.shape[0], images.shape[1], images.shape[2])
-    if images.dtype.kind in "ui" and dtype != images.dtype:
-        images = images.astype(dtype)
+    wider = images.dtype.kind in "ui" and dtype != images.dtype
+    running = RunningStatistics()
     with (
         replacing(path, overwrite) as temporary,
         VolumeWriter.create(temporary, shape, pixel_size_angstrom, dtype, target=path) as writer,
     ):
-        writer.write_rows(0, images)
-        header = volume_header(shape, writer.dtype, _statistics_as_stored(writer, images), label, pixel_size_angstrom)
+        for number in range(shape[0]):
+            image = np.asarray(images[number])
+            stored = writer.cast(image.astype(dtype) if wider else image)
+            writer.write_sections(number, stored[None])
+            running.add(stored)
+        header = volume_header(shape, writer.dtype, running.result(), label, pixel_size_angstrom)
         record = header[0]
         record["ispg"], record["mz"] = 0, 1
         record["cella"]["z"] = pixel_size_angstrom or 0.0
@@ -396,7 +408,7 @@ def _statistics_as_stored(writer: VolumeWriter, values: NDArray[Any]) -> VolumeS
     return running.result()
 
 
-def _stack_dtype(images: NDArray[Any]) -> np.dtype[Any]:
+def _stack_dtype(images: NDArray[Any] | ImageFiles) -> np.dtype[Any]:
     """Return the dtype of MRC that holds the images."""
     kind = images.dtype.kind
     if kind not in "uifb":
@@ -407,7 +419,8 @@ def _stack_dtype(images: NDArray[Any]) -> np.dtype[Any]:
         return np.dtype(np.float16 if images.dtype.itemsize == 2 else np.float32)
     if images.dtype.str[1:] in MODES.values():
         return images.dtype.newbyteorder("<")
-    lowest, highest = int(images.min()), int(images.max())
+    lowest = min(int(np.min(images[number])) for number in range(images.shape[0]))
+    highest = max(int(np.max(images[number])) for number in range(images.shape[0]))
     for candidate in (np.uint16, np.int16):
         if np.iinfo(candidate).min <= lowest and highest <= np.iinfo(candidate).max:
             return np.dtype(candidate)

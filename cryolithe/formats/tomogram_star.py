@@ -20,6 +20,7 @@ from cryolithe.names import is_file
 NAME, SERIES, STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
 VOLUME, BINNING = "rlnTomoReconstructedTomogram", "rlnTomoTomogramBinning"
 PIXEL, DEPTH, IMAGE = "rlnTomoTiltSeriesPixelSize", "rlnTomoSizeZ", "rlnMicrographName"
+EVEN, ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 
 
 def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[SeriesEntry, ...]:
@@ -71,6 +72,20 @@ def is_tomogram_table(path: Path, reading: Reading) -> bool:
     return any(SERIES in table for table in tables) or not any(IMAGE in table for table in tables)
 
 
+def listed_series(path: Path, reading: Reading) -> tuple[Path, ...]:
+    """The files with the images of each series that a table lists.
+
+    Args:
+        path: the table.
+        reading: through which it is read.
+
+    Raises:
+        FileFormatError: if it lists no series.
+        InputError: if it cannot be read.
+    """
+    return tuple(_found(path, name) for name in _global_table(path, reading).text(SERIES))
+
+
 def series_images(path: Path, reading: Reading) -> tuple[Path, ...]:
     """The files of a series' images, in the order of its table.
 
@@ -81,10 +96,34 @@ def series_images(path: Path, reading: Reading) -> tuple[Path, ...]:
     Raises:
         InputError: if the file cannot be read, lists no images or images of a stack, or one of them is not there.
     """
-    table = next((found for found in reading(read_star, path) if IMAGE in found), None)
-    names = [] if table is None else table.text(IMAGE)
+    return _image_files(path, IMAGE, reading)
+
+
+def half_images(path: Path, reading: Reading) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The files of a series' images of even and of odd frames, in the order of its table.
+
+    Args:
+        path: STAR file of one tilt series, with ``rlnMicrographNameEven`` and ``rlnMicrographNameOdd``, as RELION-5's
+            motion correction writes them where it is to save images for denoising.
+        reading: through which it is read.
+
+    Raises:
+        InputError: if the file cannot be read, lists no such images, or one of them is not there.
+    """
+    return _image_files(path, EVEN, reading), _image_files(path, ODD, reading)
+
+
+def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
+    """The files that a column of a series' table names."""
+    tables = [found for found in reading(read_star, path) if IMAGE in found]
+    if len(tables) > 1:
+        raise InputError(f"{path} holds {len(tables)} series; give a file for each, as RELION-5 writes them")
+    names = tables[0].text(column) if tables and column in tables[0] else []
+    halves = "; RELION-5 writes it if motion correction saves images for denoising" if column != IMAGE else ""
     if not names:
-        raise InputError(f"{path} lists no images: expected the column {IMAGE}")
+        raise InputError(f"{path} lists no images: expected the column {column}{halves}")
+    if all(name.strip().lower() in ("", "none") for name in names):
+        raise InputError(f"{path} lists no images: its column {column} is empty{halves}")
     if any("@" in name for name in names):
         stack = printable(names[0].partition("@")[2])[:100]
         raise InputError(f"{path} names images of the stack {stack}; give that stack, and --star {path}")
