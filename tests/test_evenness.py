@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from tiny_series import made, voxels, write_series
 
 import cryolithe
@@ -41,13 +42,40 @@ def test_share_and_smoothness_are_those_of_surface_and_noise():
     assert surface_of(blurred.astype(np.float32)).smooth == pytest.approx(0.5, abs=0.05)
 
 
+def noisy(image, deviations=0.25):
+    return (image + deviations * np.random.default_rng(0).standard_normal(image.shape)).astype(np.float32)
+
+
 def test_of_little_noise_a_surface_is_a_part_of_the_specimen():
     y, x = places((64, 64))
-    ball = np.exp(-4 * (x**2 + y**2)).astype(np.float32)
-    assert surface_of(ball).share > 0.12
-    assert unevenness([surface_of(ball)] * 5) == 0
-    noisy = ball + np.random.default_rng(0).standard_normal(ball.shape).astype(np.float32) / 4
-    assert unevenness([surface_of(noisy)] * 5) > 0
+    shade = (0.3 * (x**2 + y**2) + 0.2 * x).astype(np.float32)
+    assert surface_of(noisy(shade, 0.01)).share > 0.12
+    blurred = noisy(shade) + gaussian_filter(noisy(0 * shade, 4), 3)
+    assert unevenness([surface_of(blurred.astype(np.float32))] * 5) == 0
+    assert unevenness([surface_of(noisy(shade))] * 5) > 0
+
+
+BODIES = {
+    "ball": lambda y, x: np.sqrt(np.clip(0.3 - x**2 - y**2, 0, None)),
+    "larger ball": lambda y, x: np.sqrt(np.clip(0.7 - x**2 - y**2, 0, None)),
+    "ball at a side": lambda y, x: np.sqrt(np.clip(0.3 - (x - 0.5) ** 2 - y**2, 0, None)),
+    "vesicle": lambda y, x: np.sqrt(np.clip(0.7 - x**2 - y**2, 0, None)) - np.sqrt(np.clip(0.3 - x**2 - y**2, 0, None)),
+    "half a field": lambda y, x: 0.5 * (x > 0.3),
+    "edge of a hole": lambda y, x: 0.5 * (np.hypot(x - 2, y) < 1.7),
+    "ridge": lambda y, x: np.exp(-(((x - 0.2 * y) / 0.3) ** 2)),
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_large_body_in_noise_is_no_light(body):
+    """Whose projection is in good part a surface of the second order, but is not only that."""
+    y, x = places((96, 96))
+    image = BODIES[body](y, x)
+    image = image / image.std()
+    assert surface_of(noisy(image, 1)).share > 0.12
+    assert unevenness([surface_of(noisy(1.3 * image, 1))] * 5) == 0
+    light = image * 0.3 + 1.5 * (0.8 * x + 0.6 * y)
+    assert unevenness([surface_of(noisy(light, 1))] * 5) > 0
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +101,18 @@ def test_a_gradient_changes_the_volume_hardly(series, method, tmp_path):
     record = json.loads((tmp_path / "uneven_rec.json").read_text())
     assert record["method"]["unevenness"] > 0.5
     assert "unevenness" not in json.loads((tmp_path / "even_rec.json").read_text())["method"]
+
+
+def test_a_ball_as_large_as_the_field_is_no_light(tmp_path):
+    """Its projection is the same at every tilt."""
+    y, x = places((64, 64))
+    ball = 2 * np.sqrt(np.clip(0.35 - x**2 - y**2, 0, None)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    angles = np.arange(-60, 61, 6.0)
+    images = np.stack([ball + rng.standard_normal(ball.shape).astype(np.float32) / 2 for _ in angles])
+    assert np.median([surface_of(image).share for image in images]) > 0.2
+    result = made(*write_series(tmp_path, images, angles), "--method", "fbp", "--thickness", 32)
+    assert TOLD not in result.stderr
 
 
 def test_images_in_memory_and_in_a_file_are_made_even_alike(series, tmp_path):
