@@ -11,7 +11,8 @@ from typing import Any
 from cryolithe.adapt.halves import HalfSeries, prepare_halves
 from cryolithe.errors import InputError
 from cryolithe.reconstruction.handing import hand_of_parts, settled_hand
-from cryolithe.reconstruction.job import FREE_SETTINGS, Job, ResolvedJob
+from cryolithe.reconstruction.job import Job, ResolvedJob
+from cryolithe.reconstruction.made_before import FREE_SETTINGS
 from cryolithe.reconstruction.remedies import checked
 from cryolithe.work.watcher import Watcher
 

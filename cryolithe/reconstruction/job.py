@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from cryolithe.alignment import Alignment
 from cryolithe.device import choose_devices
 from cryolithe.errors import InputError, OutputError, SettingsError
-from cryolithe.formats.alignments import alignment_files, format_of_table
+from cryolithe.formats.alignments import format_of_table
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.reading import Reading
-from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.geometry import VolumeGrid
 from cryolithe.greys import MAP_RANGES
 from cryolithe.images import rotated_shape
@@ -45,6 +41,7 @@ from cryolithe.reconstruction.knowing import (
     told_facts,
 )
 from cryolithe.reconstruction.learned_scale import scale_notes
+from cryolithe.reconstruction.made_before import differences, differences_told, is_record_of
 from cryolithe.reconstruction.parts import wanted_part
 from cryolithe.reconstruction.placing import with_shifts, with_views
 from cryolithe.reconstruction.polarity import Contrast, Evidence
@@ -63,8 +60,6 @@ from cryolithe.reconstruction.turning import NO_TILT_DEG, depth_before
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
-# Settings that do not change a volume, and those that name files: it is their content that counts, not where they lie.
-FREE_SETTINGS = {"overwrite", "max_memory", "confidence", "preview", "dose", "ctf_file", *alignment_files()}
 # Maps of `--confidence`, as their files end.
 MAP_KINDS = tuple(MAP_RANGES)
 
@@ -277,7 +272,8 @@ def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> No
         check_ending(job.output, MRC_VOLUME_ENDINGS, "an MRC volume (OME-Zarr: .zarr with --format ome-zarr)")
     for path in (job.output, job.sidecar, *job.maps.values()):
         if os.path.lexists(path) and not job.settings.overwrite:
-            raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
+            told = differences_told(job, files)
+            raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o{told}")
     if os.path.lexists(job.sidecar) and not is_record_of(job.sidecar, job.output):
         raise OutputError(
             f"{job.sidecar} exists and is no record of {job.output.name}: it is not replaced, not even with "
@@ -291,50 +287,9 @@ def note_line(job: Job, note: str) -> str:
     return note if note.startswith("Warning: ") else f"Note on {job.tilts.name}: {note}"
 
 
-def is_record_of(sidecar: Path, output: Path) -> bool:
-    """Whether a file is a sidecar that this program wrote for a volume of this name."""
-    try:
-        record = json.loads(sidecar.read_text(encoding="utf-8"))
-        return bool(record["program"]["name"] == "CryoLithe" and record["volume"]["path"] == output.name)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
 def already_done(job: Job) -> bool:
     """Whether the output is there, made of the very same inputs with the same settings by the same model."""
-    try:
-        record = json.loads(job.sidecar.read_text(encoding="utf-8"))
-        made_of = {name: used["sha256"] for name, used in record["inputs"].items()}
-        model, part = record["method"]["model"], dict(record["geometry"]).get("part")
-        made_with = {**record["settings"], **job.settings.model_dump(include=FREE_SETTINGS)}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-    wanted_model = load_model(job.settings.model).sha256 if job.settings.method == "network" else None
-    return (
-        is_record_of(job.sidecar, job.output)
-        and _is_whole(job.output, record["volume"])
-        and all(_is_map(path, record) for path in job.maps.values())
-        and (model["sha256"] if model else None) == wanted_model
-        and made_with == job.settings.model_dump(mode="json")
-        and part == job.part
-        and made_of == source_files(job).hashes()
-    )
-
-
-def _is_whole(output: Path, told: dict[str, Any]) -> bool:
-    """Whether the volume that a record tells of is there, with its shape and type of values; not cut off, say."""
-    try:
-        found = open_volume_file(output)
-        shape = sorted(int(n) for n in told["shape_zyx"])
-    except (InputError, KeyError, TypeError, ValueError):
-        return False
-    return sorted(found.shape) == shape and found.dtype == np.dtype(str(told["dtype"]))
-
-
-def _is_map(path: Path, record: dict[str, Any]) -> bool:
-    """Whether a map of ``--confidence`` is there that belongs to the volume of a record."""
-    told = record.get("confidence")
-    return isinstance(told, dict) and "maps" in told and _is_whole(path, {**record["volume"], "dtype": "float32"})
+    return job.sidecar.is_file() and differences(job, source_files(job)) == ()
 
 
 def source_files(job: Job) -> SourceFiles:

@@ -26,8 +26,9 @@ from cryolithe.formats.mrc_writer import reserve_room
 from cryolithe.formats.ome_zarr import Version, pyramid_bytes, write_ome_zarr
 from cryolithe.formats.pages import release_pages
 from cryolithe.formats.record import read_record_beside
-from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, is_record_of, map_paths
+from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, map_paths
 from cryolithe.reconstruction.looking import planned_polarity
+from cryolithe.reconstruction.made_before import is_record_of
 from cryolithe.reconstruction.preview_mark import is_preview
 from cryolithe.reconstruction.selfcheck import SelfCheck
 from cryolithe.reconstruction.sidecar import sidecar_record

@@ -23,7 +23,6 @@ from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.fitting import Fit, fit, fit_slabs, image_workers_of, memory_table, predicted
 from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import (
-    FREE_SETTINGS,
     Finished,
     Job,
     ResolvedJob,
@@ -32,6 +31,7 @@ from cryolithe.reconstruction.job import (
     note_line,
 )
 from cryolithe.reconstruction.looking import planned_polarity
+from cryolithe.reconstruction.made_before import FREE_SETTINGS
 from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
 from cryolithe.reconstruction.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
 from cryolithe.reconstruction.preparation import check_images

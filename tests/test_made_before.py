@@ -1,0 +1,51 @@
+"""A volume that is in the way: the message says what it was made with, so that nobody takes it for another."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_series import SHAPE, bead_images, made, noise, run, write_series
+
+FBP = ("--method", "fbp", "--thickness", 10)
+IN_THE_WAY = "ts_rec.mrc exists; give --overwrite to replace it or another name with -o"
+
+
+def refusal(*words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    return result.stderr.strip().partition(IN_THE_WAY)[2]
+
+
+@pytest.fixture
+def series(tmp_path):
+    stack, angles = write_series(tmp_path)
+    made(stack, angles, *FBP)
+    return stack, angles
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), " (it is of these inputs and settings)"),
+        (("--thickness", 12), " (it was made with --thickness 10, now 12)"),
+        (("--filter", "hamming"), " (it was made with --filter cosine, now hamming)"),
+        (("--bin", 2), " (it was made with --bin not given, now 2)"),
+        (("--max-memory", 2), " (it is of these inputs and settings)"),
+    ],
+)
+def test_settings_that_differ_are_named(words, told, series):
+    assert refusal(*series, *FBP, *words) == told
+
+
+def test_images_or_angles_that_changed_are_named(series, tmp_path):
+    write_series(tmp_path, images=bead_images(SHAPE, (0, 1, 2)))
+    assert refusal(*series, *FBP) == " (it was made with other contents of tilts)"
+    write_series(tmp_path, images=noise())
+    angles = series[1]
+    angles.write_text("".join(f"{float(line) + 0.5}\n" for line in angles.read_text().split()))
+    assert "other contents of angles" in refusal(*series, *FBP)
+
+
+def test_where_nothing_is_known_nothing_is_told(series, tmp_path):
+    (tmp_path / "ts_rec.json").unlink()
+    assert refusal(*series, *FBP) == ""
