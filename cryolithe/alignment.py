@@ -89,6 +89,7 @@ class Alignment:
         local: name of the file that the images' bends come from; empty where none is bent.
         left_out_deg: section and angle of images that are left out, where files tell them: other files have them, too.
         stacked: sections of the raw stack in the aligned one, in its order, where a program left some out of that.
+        offset_deg: that the program added to the microscope's angles, where its files tell it; ``images`` have it.
     """
 
     images: tuple[ImageAlignment, ...]
@@ -104,6 +105,7 @@ class Alignment:
     local: str = ""
     left_out_deg: tuple[tuple[int, float], ...] = ()
     stacked: tuple[int, ...] = ()
+    offset_deg: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.images:

@@ -11,7 +11,7 @@ from plain_mrc import new_mrc
 from test_known import awake_network
 from tiny_series import ANGLES, CONFIG, made, noise, refused, run, tree, voxels, write_model, write_series
 
-from cryolithe.formats.doses import read_exposures
+from cryolithe.formats.doses import Others, read_exposures
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.known import FACTS
 from cryolithe.network.checkpoint import save_network
@@ -173,12 +173,32 @@ def test_doses_are_those_of_the_angle_in_any_order_and_with_an_offset(tmp_path):
     assert told.of_images(ANGLES) == DOSES
     assert told.of_images(ANGLES[::-1]) == DOSES[::-1]
     assert told.of_images([angle + 5 for angle in np.linspace(-50, 50, 11) * 1.3]) is None
-    some = [8, 2, 5]
-    near = read_exposures(mdoc(tmp_path, DOSES, offset=-0.5), "ts.mrc")
-    assert near.of_images([ANGLES[n] + 0.4 for n in some]) == tuple(DOSES[n] for n in some)
-    # Shifted by 7 of 10 degrees, another image is nearer: nobody knows which is meant.
-    assert told.of_images([ANGLES[n] for n in some]) is None
     assert told.of_images([0.0] * 2) is None
+
+
+def test_doses_of_some_of_the_images_of_a_file_are_told_only_where_they_are_certain(tmp_path):
+    some = [8, 2, 5]
+    wanted = tuple(DOSES[n] for n in some)
+    told = read_exposures(mdoc(tmp_path, DOSES, offset=-0.5), "ts.mrc")
+    seen = [ANGLES[n] for n in some]
+    assert told.of_images([angle - 0.4 for angle in seen]) == wanted
+    # Shifted by 0.4 or 0.9 of 10 degrees, or by a step and that: other images fit as well, and nobody knows.
+    for moved in (0.0, 0.4, 7.0, 9.2):
+        assert told.of_images([angle + moved for angle in seen]) is None
+    # The offset of an alignment is known, and taken off, if the file does not have it as well.
+    for moved in (7.0, 9.3, -19.6):
+        assert told.of_images([angle - 0.5 + moved for angle in seen], Others(offset_deg=moved)) == wanted
+    assert told.of_images([angle - 0.5 for angle in seen], Others(offset_deg=9.3)) == wanted
+    # Images at both ends cannot be shifted.
+    ends = [10, 0, 5]
+    assert told.of_images([ANGLES[n] + 0.4 for n in ends]) == tuple(DOSES[n] for n in ends)
+
+
+def test_refined_angles_of_as_many_images_differ_by_less_than_half_a_step(tmp_path):
+    told = read_exposures(mdoc(tmp_path, DOSES), "ts.mrc")
+    refined = [1.03 * angle + 3 * (-1) ** n for n, angle in enumerate(ANGLES)]
+    assert told.of_images(refined[::-1]) == DOSES[::-1]
+    assert told.of_images([1.3 * angle for angle in ANGLES]) is None
 
 
 def test_doses_of_an_mdoc_without_sums_follow_its_times(tmp_path):

@@ -101,7 +101,14 @@ def read_aln(
     try:
         source = path.name if any(image.bend for image in images) else ""
         dark = zip(places.darks, (found.offset_deg + tilt for tilt in found.recorded_darks_deg), strict=False)
-        made = Alignment(tuple(images), count, notes=tuple(notes), local=source, left_out_deg=tuple(dark))
+        made = Alignment(
+            tuple(images),
+            count,
+            notes=tuple(notes),
+            local=source,
+            left_out_deg=tuple(dark),
+            offset_deg=found.offset_deg,
+        )
         return made, shape
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error

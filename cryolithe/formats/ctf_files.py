@@ -17,7 +17,7 @@ from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.ctf_tables import Told, read_relion_ctf, read_warp_ctf
 from cryolithe.formats.ctf_text import Columns, has_columns, read_columns
 from cryolithe.formats.defocus_views import of_views, read_views
-from cryolithe.formats.doses import same_images
+from cryolithe.formats.doses import Others, same_images
 from cryolithe.formats.files import file_beside
 from cryolithe.formats.image_rows import SeriesImages, possible_rows, rows_of
 from cryolithe.formats.reading import Reading
@@ -109,11 +109,13 @@ def _of_table(path: Path, name: str, reading: Reading) -> Told | None:
 
 def _matched(path: Path, told: Told, series: SeriesImages) -> Ctf:
     angles, ctf = told
-    numbers = same_images(series.angles_deg, angles, [angle for _, angle in series.left_out_deg])
+    others = Others(tuple(angle for _, angle in series.left_out_deg), series.offset_deg)
+    numbers = same_images(series.angles_deg, angles, others)
     if numbers is None:
         raise InputError(
             f"{path} tells the defocus of {len(angles)} images ({_span(angles)}), expected one for each of these "
-            f"{len(series.used)} ({_span(series.angles_deg)}) at its tilt angle; give the file of this series"
+            f"{len(series.used)} ({_span(series.angles_deg)}) at its tilt angle, without doubt which; give the file of "
+            "this series, or of its very images"
         )
     return replace(ctf, images=tuple(ctf.images[number] for number in numbers))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
@@ -27,11 +28,29 @@ from cryolithe.formats.star_tables import StarTable, read_star
 LIMIT_BYTES = 100_000_000
 # Refined angles are this near to nominal ones, once the series is shifted by one offset, of at most so much.
 NEAR_DEG, MOST_OFFSET_DEG = 1.0, 30.0
+# Angles that are shifted by no more, on average, than programs round them, are not shifted by steps and a bit.
+EXACT_DEG = 0.2
 _BEFORE, _DEFOCUS = "rlnMicrographPreExposure", ("rlnDefocusU", "rlnDefocusV")
 _TIMES = ("%d-%b-%Y %H:%M:%S", "%d-%b-%y %H:%M:%S", "%Y-%b-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S")
 _ANGSTROM_PER_UM = 1e4
 # Tilt series have up to 200 e/Å², test series of damage some hundred.
 MOST_DOSE = 2000.0
+
+
+@dataclass(frozen=True)
+class Others:
+    """What is known of a series beside the angles of its images that are used.
+
+    Attributes:
+        left_out_deg: angles of images that are not used, which a file may have, too.
+        offset_deg: that an alignment has added to the angles of the microscope, a pre-tilt, say; 0 where none is told.
+    """
+
+    left_out_deg: tuple[float, ...] = ()
+    offset_deg: float = 0.0
+
+
+NOTHING_ELSE = Others()
 
 
 @dataclass(frozen=True)
@@ -58,42 +77,66 @@ class Exposures:
         both = {"dose": self.dose_problem, "defocus": self.defocus_problem}
         return {fact: why for fact, why in both.items() if why}
 
-    def of_images(self, angles_deg: Sequence[float], left_out_deg: Sequence[float] = ()) -> tuple[float, ...] | None:
-        """The doses of images with these angles; None if they are not told, or no angles of the file are near.
-
-        A series may be shifted as a whole, by a pre-tilt, say. Where the file has images that the series lacks, it may
-        not: a large shift could as well be another image. Angles of images that are left out tell which these are.
-        """
+    def of_images(self, angles_deg: Sequence[float], others: Others = NOTHING_ELSE) -> tuple[float, ...] | None:
+        """The doses of images with these angles; None if they are not told, or it is not clear which are theirs."""
         enough = len(self.doses) >= len(angles_deg)
-        numbers = same_images(angles_deg, self.angles_deg, left_out_deg) if enough else None
+        numbers = same_images(angles_deg, self.angles_deg, others) if enough else None
         return None if numbers is None else tuple(self.doses[number] for number in numbers)
 
 
 def same_images(
-    angles_deg: Sequence[float], told_deg: Sequence[float], left_out_deg: Sequence[float] = ()
+    angles_deg: Sequence[float], told_deg: Sequence[float], others: Others = NOTHING_ELSE
 ) -> list[int] | None:
-    """For each angle the number of the image in a file whose angles are given; None if any has none.
+    """For each angle the number of the image in a file whose angles are given; None if it is not clear which it is.
 
-    A series may be shifted as a whole, as `Exposures.of_images` says.
+    Angles of an alignment are near to those of a file, once all are shifted by one offset (a pre-tilt). Where the file
+    has as many images, any offset will do, and refined angles may differ by up to half a step. Where it has more,
+    angles that are shifted by whole steps would be those of other images: the offset must be the one that is told, or
+    none, or no other may fit.
 
     Args:
         angles_deg: of the images that are used.
         told_deg: of the file's images.
-        left_out_deg: of images of the series that are not used, which the file may have, too.
+        others: what else is known of the series.
     """
     if not angles_deg:
         return None
-    if left_out_deg and len(told_deg) == len(angles_deg) + len(left_out_deg):
-        whole = same_images([*angles_deg, *left_out_deg], told_deg)
+    left_out = others.left_out_deg
+    if left_out and len(told_deg) == len(angles_deg) + len(left_out):
+        whole = same_images([*angles_deg, *left_out], told_deg, Others((), others.offset_deg))
         if whole is not None:
             return whole[: len(angles_deg)]
-    most = MOST_OFFSET_DEG if len(told_deg) == len(angles_deg) else NEAR_DEG
-    offsets = {0.0, *(angles_deg[0] - angle for angle in told_deg)}
-    for offset in sorted((offset for offset in offsets if abs(offset) <= most), key=abs):
-        numbers = _matched([angle - offset for angle in angles_deg], told_deg)
-        if numbers is not None:
-            return numbers
-    return None
+    offsets = {0.0, others.offset_deg, *(angles_deg[0] - angle for angle in told_deg)}
+    moved = {
+        offset: [angle - offset for angle in angles_deg]
+        for offset in sorted(offsets, key=abs)
+        if abs(offset) <= MOST_OFFSET_DEG
+    }
+    found = {offset: numbers for offset, angles in moved.items() if (numbers := _matched(angles, told_deg)) is not None}
+    if len(told_deg) == len(angles_deg):
+        return next(iter(found.values()), None) or _in_order(angles_deg, told_deg)
+    off = {
+        offset: abs(sum(moved[offset]) - sum(told_deg[number] for number in found[offset])) / len(angles_deg)
+        for offset in (0.0, others.offset_deg)
+        if offset in found
+    }
+    told = min(off, key=off.__getitem__, default=None)
+    if told is not None and off[told] <= EXACT_DEG:
+        return found[told]
+    ways = {tuple(numbers) for numbers in found.values()}
+    return list(ways.pop()) if len(ways) == 1 and told is not None else None
+
+
+def _in_order(angles_deg: Sequence[float], told_deg: Sequence[float]) -> list[int] | None:
+    """As many angles in the same order, which differ by less than half a step once they are shifted; else None."""
+    wanted, told = (sorted(range(len(values)), key=values.__getitem__) for values in (angles_deg, told_deg))
+    steps = [told_deg[b] - told_deg[a] for a, b in pairwise(told)]
+    apart = [angles_deg[a] - told_deg[b] for a, b in zip(wanted, told, strict=True)]
+    offset = sorted(apart)[len(apart) // 2]
+    if abs(offset) > MOST_OFFSET_DEG or max(abs(one - offset) for one in apart) >= min(steps, default=0.0) / 2:
+        return None
+    of_place = dict(zip(wanted, told, strict=True))
+    return [of_place[place] for place in range(len(wanted))]
 
 
 def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = None) -> Exposures:

@@ -21,6 +21,7 @@ class SeriesImages:
         angles_deg: of these, as their files have them.
         left_out_deg: number from 0 and angle of images that are left out, as far as angles are known.
         stacked: numbers from 0 of the images in the aligned stack, in its order, where that has not all of them.
+        offset_deg: that these angles have more than the microscope's, where files tell it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class SeriesImages:
     angles_deg: tuple[float, ...]
     left_out_deg: tuple[tuple[int, float], ...] = ()
     stacked: tuple[int, ...] = ()
+    offset_deg: float = 0.0
 
     @property
     def angle_of(self) -> dict[int, float]:

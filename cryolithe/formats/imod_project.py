@@ -228,6 +228,7 @@ def _with_tilt_command(
         x_tilt_deg=-x_tilt,
         notes=notes,
         left_out_deg=tuple((section, angle + tilt.angle_offset_deg) for section, angle in left_out),
+        offset_deg=tilt.angle_offset_deg,
     )
 
 

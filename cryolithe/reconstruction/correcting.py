@@ -141,7 +141,7 @@ def ctf_of(
     path = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
     images = alignment.images
     used, angles = tuple(image.section for image in images), tuple(image.angle_deg for image in images)
-    told = alignment.left_out_deg, alignment.stacked
+    told = alignment.left_out_deg, alignment.stacked, alignment.offset_deg
     ctf = read_ctf(path, SeriesImages(tilts.name, alignment.sections, used, angles, *told), reading)
     return replace(ctf, notes=(*ctf.notes, *check_ctf(ctf, path))), path
 

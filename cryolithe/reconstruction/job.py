@@ -13,6 +13,7 @@ from cryolithe.alignment import Alignment
 from cryolithe.device import choose_devices
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.alignments import format_of_table
+from cryolithe.formats.doses import Others
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.geometry import VolumeGrid
@@ -342,7 +343,7 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
 def _told(run: ResolvedJob) -> ResolvedJob:
     """A run with what is known of its series, and how its images are corrected by it."""
     angles = tuple(image.angle_deg for image in run.alignment.images)
-    others = tuple(angle for _, angle in run.alignment.left_out_deg)
+    others = Others(tuple(angle for _, angle in run.alignment.left_out_deg), run.alignment.offset_deg)
     files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles, run.job.reading, others)
     settings, how = run.job.settings, run.preparation
     refuse_twice(*ctf_state(files, settings), settings)

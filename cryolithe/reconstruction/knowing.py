@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from cryolithe.errors import FileFormatError, InputError, SettingsError
-from cryolithe.formats.doses import doses_beside, exposures_in_passing, read_exposures
+from cryolithe.formats.doses import (
+    NOTHING_ELSE,
+    Exposures,
+    Others,
+    doses_beside,
+    exposures_in_passing,
+    read_exposures,
+)
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS, treated_ctf, weighted_doses
 from cryolithe.known import CTF_STATES, FACTS, NOTHING, Known
@@ -66,7 +73,7 @@ class SeriesFiles:
         series: its images that are used, and the labels of its header.
         angles_deg: of these images, as their files have them: not mirrored.
         reading: what is parsed already.
-        left_out_deg: angles of images that the alignment leaves out, as far as they are known.
+        others: angles of images that the alignment leaves out, as far as they are known, and its offset.
     """
 
     tilts: Path
@@ -74,7 +81,7 @@ class SeriesFiles:
     series: TiltSeries
     angles_deg: tuple[float, ...]
     reading: Reading
-    left_out_deg: tuple[float, ...] = ()
+    others: Others = NOTHING_ELSE
 
 
 def told_facts(
@@ -202,11 +209,11 @@ def _exposures(
         told = read_exposures(settings.dose, files.tilts.name, files.reading)
         if told.dose_problem:
             raise FileFormatError(told.dose_problem)
-        doses = told.of_images(files.angles_deg, files.left_out_deg)
+        doses = told.of_images(files.angles_deg, files.others)
         if doses is None:
             raise InputError(
-                f"--dose {settings.dose} does not tell the doses of these {len(files.angles_deg)} images: expected one "
-                "for each, at its tilt angle; give the file of this series, or leave --dose out"
+                f"--dose {settings.dose} does not tell the doses of these {len(files.angles_deg)} images: "
+                f"{_other_images(settings.dose, told, files)}, or leave --dose out"
             )
         sources["dose"] = f"--dose {Path(settings.dose).name}"
     # Files that the run reads anyway; most tell no exposures.
@@ -218,7 +225,9 @@ def _exposures(
     for path in named:
         told = exposures_in_passing(path, files.tilts.name, files.reading)
         problems |= told.problems
-        found = told.of_images(files.angles_deg, files.left_out_deg)
+        found = told.of_images(files.angles_deg, files.others)
+        if found is None and told.doses:
+            problems.setdefault("dose", _other_images(path, told, files))
         if found is not None and "dose" in taken:
             if doses is not None and _differ(doses, found):
                 raise SettingsError(
@@ -241,6 +250,18 @@ def _exposures(
         raise FileFormatError(lacking["dose"])
     notes += [f"the {NAMES[fact]} is taken for not told: {why}" for fact, why in lacking.items()]
     return doses, defocus
+
+
+def _other_images(path: Path | str, told: Exposures, files: SeriesFiles) -> str:
+    """Why a file tells the doses of other images, or of unknown ones."""
+    theirs, ours = told.angles_deg, files.angles_deg
+    if not told.doses:
+        return f"{path} tells none; give a file with one for each, at its tilt angle"
+    return (
+        f"{path} has {len(theirs)} of {min(theirs):g}° to {max(theirs):g}°, and which of them these {len(ours)} of "
+        f"{min(ours):g}° to {max(ours):g}° are is not told by their angles; give the file of this series and of its "
+        "very images"
+    )
 
 
 def _differ(a: Sequence[float], b: Sequence[float]) -> bool:
