@@ -196,7 +196,7 @@ def test_doses_of_some_of_the_images_of_a_file_are_told_only_where_they_are_cert
 
 def test_refined_angles_of_as_many_images_differ_by_less_than_half_a_step(tmp_path):
     told = read_exposures(mdoc(tmp_path, DOSES), "ts.mrc")
-    refined = [1.03 * angle + 3 * (-1) ** n for n, angle in enumerate(ANGLES)]
+    refined = [1.03 * angle + (-1) ** n for n, angle in enumerate(ANGLES)]
     assert told.of_images(refined[::-1]) == DOSES[::-1]
     assert told.of_images([1.3 * angle for angle in ANGLES]) is None
 

@@ -159,7 +159,7 @@ def test_doses_are_those_of_the_images_that_are_used(program, more, tmp_path):
     mdoc(project.folder, images=ALL[:5])
     lacking = run(project.stack, *files, *flags, "-o", tmp_path / "other.mrc")
     assert lacking.exit_code == 2
-    assert "no file tells the doses of these 18 images" in lacking.stderr
+    assert "ts.mrc.mdoc has 5 of -57° to -33°, and which of them these 18 of" in lacking.stderr
 
 
 def _offset(aln, degrees):

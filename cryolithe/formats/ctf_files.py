@@ -109,7 +109,8 @@ def _of_table(path: Path, name: str, reading: Reading) -> Told | None:
 
 def _matched(path: Path, told: Told, series: SeriesImages) -> Ctf:
     angles, ctf = told
-    others = Others(tuple(angle for _, angle in series.left_out_deg), series.offset_deg)
+    left_out = tuple(angle for _, angle in series.left_out_deg)
+    others = Others(left_out, series.offset_deg, series.used, series.sections)
     numbers = same_images(series.angles_deg, angles, others)
     if numbers is None:
         raise InputError(

@@ -44,10 +44,14 @@ class Others:
     Attributes:
         left_out_deg: angles of images that are not used, which a file may have, too.
         offset_deg: that an alignment has added to the angles of the microscope, a pre-tilt, say; 0 where none is told.
+        used: numbers from 0 in the stack of the images that are used; empty where they are not known.
+        sections: images that the stack holds, used or not.
     """
 
     left_out_deg: tuple[float, ...] = ()
     offset_deg: float = 0.0
+    used: tuple[int, ...] = ()
+    sections: int = 0
 
 
 NOTHING_ELSE = Others()
@@ -92,7 +96,7 @@ def same_images(
     Angles of an alignment are near to those of a file, once all are shifted by one offset (a pre-tilt). Where the file
     has as many images, any offset will do, and refined angles may differ by up to half a step. Where it has more,
     angles that are shifted by whole steps would be those of other images: the offset must be the one that is told, or
-    none, or no other may fit.
+    none, or that of a file with the images of the stack in its order, or no other may fit.
 
     Args:
         angles_deg: of the images that are used.
@@ -124,6 +128,8 @@ def same_images(
     if told is not None and off[told] <= EXACT_DEG:
         return found[told]
     ways = {tuple(numbers) for numbers in found.values()}
+    if len(told_deg) == others.sections and others.used in ways:
+        return list(others.used)
     return list(ways.pop()) if len(ways) == 1 and told is not None else None
 
 

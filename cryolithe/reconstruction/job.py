@@ -343,7 +343,9 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
 def _told(run: ResolvedJob) -> ResolvedJob:
     """A run with what is known of its series, and how its images are corrected by it."""
     angles = tuple(image.angle_deg for image in run.alignment.images)
-    others = Others(tuple(angle for _, angle in run.alignment.left_out_deg), run.alignment.offset_deg)
+    left_out = tuple(angle for _, angle in run.alignment.left_out_deg)
+    used = tuple(image.section for image in run.alignment.images)
+    others = Others(left_out, run.alignment.offset_deg, used, run.alignment.sections)
     files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles, run.job.reading, others)
     settings, how = run.job.settings, run.preparation
     refuse_twice(*ctf_state(files, settings), settings)
