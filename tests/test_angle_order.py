@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import shift
 from shared_data import SHARED, needs_shared
 from tiny_series import made, write_series
 
@@ -139,3 +140,14 @@ def test_through_the_command(tmp_path):
     lines = made(*write_series(tmp_path, images, shuffled), *fbp).stderr.splitlines()
     (line,) = [line for line in lines if "another order" in line]
     assert line.startswith("Warning: the images are in another order than the angles")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_images_that_are_not_aligned_are_in_their_order_all_the_same(seed):
+    """Their neighbours are alike once they are moved; those of another order are not."""
+    series = cryolithe.simulate(seed=seed, snr_db=0, shape=(40, 128, 128))
+    rng, angles = np.random.default_rng(seed), np.array(series.angles_deg)
+    images = np.stack([shift(image, rng.normal(0, 5, 2), order=1, mode="wrap") for image in series.tilts])
+    images = images.astype(np.float32)
+    assert not warned(images, angles)
+    assert "another order" in warned(images[rng.permutation(41)], angles)[0]

@@ -186,7 +186,7 @@ def test_doses_of_some_of_the_images_of_a_file_are_told_only_where_they_are_cert
     for moved in (0.0, 0.4, 7.0, 9.2):
         assert told.of_images([angle + moved for angle in seen]) is None
     # The offset of an alignment is known, and taken off, if the file does not have it as well.
-    for moved in (7.0, 9.3, -19.6):
+    for moved in (7.0, 9.3, 10.0, -19.6):
         assert told.of_images([angle - 0.5 + moved for angle in seen], Others(offset_deg=moved)) == wanted
     assert told.of_images([angle - 0.5 for angle in seen], Others(offset_deg=9.3)) == wanted
     # Images at both ends cannot be shifted.

@@ -48,6 +48,7 @@ def etomo(folder):
     (folder / "ts_orig.mrc").write_bytes(b"what a stack was before X-rays were taken out")
     for made_of_it in ("erase", "ctfcorr", "filt", "3dfind"):
         (folder / f"ts_{made_of_it}.ali").write_bytes(b"on the way from ts.ali to a volume")
+        (folder / f"ts_{made_of_it}_ali.mrc").write_bytes(b"the same by today's names")
 
 
 def flat(folder):

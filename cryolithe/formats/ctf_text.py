@@ -20,6 +20,9 @@ from cryolithe.formats.files import finite_numbers, printable, read_text
 LIMIT_BYTES = 10_000_000
 ANGSTROM_PER_UM = 1e4
 KIND = "a file of defocus values"
+# Columns of a row, and those of them that tell the CTF.
+_COLUMNS_OF_A_ROW, _DECIDING = 7, 5
+_NO_NUMBERS = frozenset({"inf", "infinity", "nan"})
 _COLUMNS = re.compile(r"defocus\s*1", re.IGNORECASE)
 _ARETOMO = re.compile(r"defocus 1 \[A\]|dfHand")
 _NUMBER = r"\s*:\s*([-+.\deE]+)"
@@ -60,7 +63,7 @@ def read_columns(path: Path) -> Columns:
     """
     lines = read_text(path, KIND, LIMIT_BYTES).splitlines()
     comments = "\n".join(line for line in lines if line.startswith("#"))
-    rows = [least_numbers(path, line, 7) for line in lines if line.strip() and not line.startswith("#")]
+    rows = [_row(path, line) for line in lines if line.strip() and not line.startswith("#")]
     if not rows:
         raise FileFormatError(f"{path} holds no row of defocus values; the program that wrote it may have failed")
     rows.sort(key=lambda row: row[0])
@@ -88,6 +91,13 @@ def image_ctf(path: Path, u_um: float, v_um: float, angle_deg: float, shift_deg:
         return ImageCtf(u_um, v_um, angle_deg, shift_deg)
     except SettingsError as error:
         raise FileFormatError(f"{path}: {error}") from error
+
+
+def _row(path: Path, line: str) -> list[float]:
+    """A row; behind the phase shift stand scores, which CTFFIND writes as inf or nan where no ring fits."""
+    deciding, scores = line.split()[:_DECIDING], line.split()[_DECIDING:]
+    kept = ["0" if word.lower().lstrip("+-") in _NO_NUMBERS else word for word in scores]
+    return least_numbers(path, " ".join((*deciding, *kept)), _COLUMNS_OF_A_ROW)
 
 
 def least_numbers(path: Path, line: str, least: int) -> list[float]:

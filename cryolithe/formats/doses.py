@@ -121,10 +121,11 @@ def same_images(
         return next(iter(found.values()), None) or _in_order(angles_deg, told_deg)
     off = {
         offset: abs(sum(moved[offset]) - sum(told_deg[number] for number in found[offset])) / len(angles_deg)
-        for offset in (0.0, others.offset_deg)
+        for offset in (others.offset_deg, 0.0)
         if offset in found
     }
-    told = min(off, key=off.__getitem__, default=None)
+    # Of equals the first one, the offset that is told: microscopes' files do not have it.
+    told = min(off, key=lambda offset: round(off[offset], 2), default=None)
     if told is not None and off[told] <= EXACT_DEG:
         return found[told]
     ways = {tuple(numbers) for numbers in found.values()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from cryolithe.formats.alignment_format import Beside
 from cryolithe.formats.alignment_imod import NewstCommand, TiltCommand, read_newst_com, read_tilt_com
 from cryolithe.formats.series_names import possible_names, without_ending
 
+# What etomo makes of an aligned stack on the way to a volume: ts_filt.ali of ts.ali, today ts_filt_ali.mrc of
+# ts_ali.mrc.
+ON_THE_WAY = re.compile(r"_(erased?|filt|ctfcorr|3dfind)(?P<aligned>_ali)?$", re.IGNORECASE)
 # As numbers that flags replace, such as a THICKNESS of 0, cannot stand against a file's being of a series.
 _REPLACED = frozenset({"THICKNESS"})
 
@@ -84,7 +88,10 @@ def _is_of_tilt(beside: Beside, path: Path, newst: Path | None) -> bool:
     """Whether tilt.com is for this series: by its input, else newst.com of its axis is; alone it must say so."""
     command = _tilt(beside, path)
     if command is not None and command.input_name:
-        return same_series(command.input_name, beside.tilts.name)
+        name = Path(command.input_name)
+        # The volume of a stack whose gold was erased, or that was filtered, lies as that of the stack itself.
+        before = ON_THE_WAY.sub(r"\g<aligned>", name.stem) + name.suffix
+        return any(same_series(one, beside.tilts.name) for one in (name.name, before))
     if newst is not None:  # newsta.com goes with tilta.com
         return path.stem.lower().removeprefix("tilt") == newst.stem.lower().removeprefix("newst")
     # Transforms without newst.com: tilt.com is of this series if its angles have the series' name.

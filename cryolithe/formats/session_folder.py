@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cryolithe.errors import InputError
 from cryolithe.formats.files import PathLike, file_beside, unreadable
+from cryolithe.formats.imod_beside import ON_THE_WAY
 from cryolithe.formats.mdoc import is_tilt_series_mdoc
 from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading
@@ -32,8 +33,6 @@ _PRODUCT = re.compile(
 _FOR_IMOD = "_Imod"
 # What etomo puts aside when it makes a stack anew; stacks only where there is none without the addition.
 _ASIDE = re.compile(r"_(orig|fixed|original)$", re.IGNORECASE)
-# What it makes of an aligned stack on the way to a volume; likewise, but where such a one has angles of its own name.
-_ON_THE_WAY = re.compile(r"_(erase|filt|ctfcorr|3dfind)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,10 @@ def _stacks(folder: Path) -> Iterator[Path]:
     bases = {(path.parent, path.stem) for path in everything if path.suffix.lower() in STACK_SUFFIXES}
     for path in everything:
         aside = _ASIDE.search(path.stem)
+        # One with angles of its own name is a series.
         if not aside and not _angle_files(path.parent, path.stem, path.stem):
-            aside = _ON_THE_WAY.search(path.stem)
-        if aside and (path.parent, path.stem[: aside.start()]) in bases:
+            aside = ON_THE_WAY.search(path.stem)
+        if aside and {(path.parent, path.stem[: aside.start()] + end) for end in ("", "_ali")} & bases:
             continue
         named = path.suffix.lower() in STACK_SUFFIXES and not path.name.startswith(".")
         if named and not _PRODUCT.search(path.stem) and path.is_file():

@@ -47,6 +47,10 @@ NEIGHBOURS_AHEAD, LEAST_ALIKE = 0.1, 0.3
 # By how much another image must be more alike than the neighbours, also in deviations of a correlation by chance: D of
 # noise is 1.5. A deviation is that of so many pixels a degree of freedom, which the band leaves.
 LEAST_CLOSER, LEAST_DEVIATIONS, PIXELS_A_DEGREE = 0.04, 3.0, 5.3
+# Images that are not aligned are moved by up to this part of their size before they are compared.
+# Those in the right order then lack 0.01 of the likeness of the closest (0.05 where they were moved by a tenth of their
+# size), those in another one 0.04 to 0.4.
+MOST_MOVED, MOVED_CLOSER = 6, 0.03
 _GROUPS = (1, 2, 3, 4)
 
 
@@ -71,7 +75,12 @@ def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
         return ()
     images = averaged(stack, (height // factor - rows) // 2, rows, factor).numpy()
     alike = likeness(images)
-    told = _common_order(alike, angles) or _no_neighbours(alike, angles, images[0].size)
+    told = _common_order(alike, angles)
+    if not told:
+        told = _no_neighbours(alike, angles, images[0].size)
+        # Images that are not aligned have no neighbours, either, before they are moved.
+        if told and not _no_neighbours(moved_likeness(images), angles, images[0].size, MOVED_CLOSER):
+            told = ""
     advice = "give the angles in the order of the stack, which may be that of acquisition"
     return (f"the images are in another order than the angles: {told}; {advice}",) if told else ()
 
@@ -90,7 +99,9 @@ def _common_order(alike: NDArray[np.float64], angles_deg: NDArray[np.float64]) -
     )
 
 
-def _no_neighbours(alike: NDArray[np.float64], angles_deg: NDArray[np.float64], pixels: int) -> str:
+def _no_neighbours(
+    alike: NDArray[np.float64], angles_deg: NDArray[np.float64], pixels: int, least: float = LEAST_CLOSER
+) -> str:
     """Whether each image is clearly more like one at a far angle than like those at the angles next to its own."""
     order = np.argsort(angles_deg, kind="stable")
     ordered = alike[np.ix_(order, order)]
@@ -99,7 +110,7 @@ def _no_neighbours(alike: NDArray[np.float64], angles_deg: NDArray[np.float64], 
     neighbours = float(np.maximum(np.r_[-1.0, next_ones], np.r_[next_ones, -1.0]).mean())
     closest = float(ordered.max(axis=1).mean())
     chance = LEAST_DEVIATIONS * float(np.sqrt(PIXELS_A_DEGREE / pixels))
-    if closest < LEAST_ALIKE or closest - neighbours < max(LEAST_CLOSER, chance * (1 - closest**2)):
+    if closest < LEAST_ALIKE or closest - neighbours < max(least, chance * (1 - closest**2)):
         return ""
     return (
         f"each is less like those at neighbouring angles (mean correlation {neighbours:.2f}) than like one at another "
@@ -126,6 +137,21 @@ def likeness(images: NDArray[np.float32]) -> NDArray[np.float64]:
         band -= band.mean()
         made.append(band / max(float(np.linalg.norm(band)), 1e-30))
     return np.asarray(np.stack(made) @ np.stack(made).T)
+
+
+def moved_likeness(images: NDArray[np.float32]) -> NDArray[np.float64]:
+    """As `likeness`, of images that are each moved to where they are most alike, round their edges."""
+    spectra = []
+    for image in images.astype(np.float64):
+        band = gaussian_filter(image - gaussian_filter(image, COARSE_PX), FINE_PX)
+        band -= band.mean()
+        spectra.append(np.fft.rfft2(band / max(float(np.linalg.norm(band)), 1e-30)))
+    made = np.eye(len(images))
+    near = [np.minimum(np.arange(size), size - np.arange(size)) <= size // MOST_MOVED for size in images.shape[1:]]
+    for one, spectrum in enumerate(spectra[:-1]):
+        rest = np.fft.irfft2(np.conj(spectrum) * np.stack(spectra[one + 1 :]), images.shape[1:])
+        made[one, one + 1 :] = made[one + 1 :, one] = rest[:, near[0]][:, :, near[1]].max(axis=(1, 2))
+    return made
 
 
 def fall_with_angle(alike: NDArray[np.float64], angles_deg: NDArray[np.float64]) -> float:
