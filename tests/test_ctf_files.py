@@ -8,6 +8,7 @@ import pytest
 
 from cryolithe.ctf import Microscope
 from cryolithe.errors import InputError
+from cryolithe.formats.ctf_checks import check_ctf
 from cryolithe.formats.ctf_files import ctf_file_of, read_ctf
 from cryolithe.formats.image_rows import SeriesImages
 from cryolithe.formats.reading import Reading
@@ -215,6 +216,26 @@ def test_warp_has_grids_over_the_images(tmp_path):
     assert same(ctf)
     assert ctf.microscope == Microscope(200.0, 1.4, 0.1)
     assert [image.phase_shift_deg for image in ctf.images] == [45.0] * 5
+
+
+@pytest.mark.parametrize("word", ["inf", "-nan", "Infinity"])
+def test_scores_that_are_no_numbers_are_no_matter(tmp_path, word):
+    """CTFFIND writes inf where no ring fits, at high tilts mostly."""
+    text = columns(ARETOMO)
+    ctf = found(write(tmp_path, "a.txt", text.replace(" 6.0", f" {word}")))
+    assert text.count(" 6.0") >= 5
+    assert same(ctf)
+
+
+def test_a_defocus_that_no_series_has_is_warned_of(tmp_path):
+    def notes(scale):
+        rows = [(u * scale, v * scale, angle) for u, v, angle in WANTED]
+        return check_ctf(found(write(tmp_path, "a.txt", columns(ARETOMO, rows=rows))), tmp_path / "a.txt")
+
+    assert not notes(1)
+    for scale in (10, 0.1):
+        (note,) = [note for note in notes(scale) if "another unit" in note]
+        assert note.startswith("Warning: a.txt tells a defocus of ")
 
 
 OTHER = SeriesImages("ts.mrc", 5, (0, 1, 2, 3, 4), tuple(-2 * angle for angle in ANGLES))

@@ -17,7 +17,10 @@ from cryolithe.errors import InputError
 # Nobody records a tilt series so near to focus: its CTF has no effect at any resolution of a tomogram. With a phase
 # plate one does.
 LEAST_UM = 0.1
+# Between these defoci tilt series are recorded; a unit that is taken for another is off by ten or more.
+USUAL_UM = (0.6, 20.0)
 MOST_SHIFT_DEG = 360.0
+_UNITS = "is the file in another unit? (CTFFIND's, AreTomo3's and RELION's are in Å, IMOD's in nm, Warp's in µm)"
 # Of the median: fits of tilted images scatter by some tenths of a µm, the specimen's height by less.
 FAR_UM, FAR_SHARE = 1.5, 0.5
 _NAMED = 6
@@ -45,8 +48,7 @@ def check_ctf(ctf: Ctf, path: Path) -> tuple[str, ...]:
         if abs(median) < LEAST_UM:
             raise InputError(
                 f"{path} tells a defocus of {median:.2g} µm, at which nothing is corrected; expected at least "
-                f"{LEAST_UM:g}: is the file in another unit? (CTFFIND's, AreTomo3's and RELION's are in Å, IMOD's in "
-                "nm, Warp's in µm)"
+                f"{LEAST_UM:g}: {_UNITS}"
             )
         if median < 0:
             raise InputError(
@@ -62,6 +64,12 @@ def check_ctf(ctf: Ctf, path: Path) -> tuple[str, ...]:
     notes = (
         [f"Warning: {path.name} tells defoci far from the median of {median:.3g} µm for {_images(far)}"] if far else []
     )
+    low, high = USUAL_UM
+    if not shift and not low <= median <= high:
+        notes.append(
+            f"Warning: {path.name} tells a defocus of {median:.3g} µm, but tilt series are recorded at {low:g} to "
+            f"{high:g} µm: {_UNITS}"
+        )
     if shift:
         notes.append(f"phase shift {min(shifts):.3g}° to {max(shifts):.3g}° ({path.name})")
     return tuple(notes)
