@@ -176,6 +176,16 @@ def test_doses_are_those_of_the_angle_in_any_order_and_with_an_offset(tmp_path):
     assert told.of_images([0.0] * 2) is None
 
 
+def test_one_dose_before_all_images_is_none(tmp_path):
+    """Doses of the images are summed in the order of their times instead, where they are told."""
+    path = mdoc(tmp_path, [3.0] * len(DOSES))
+    assert read_exposures(path, "ts.mrc").doses == tuple(3.0 * n for n in range(11))
+    path.write_text(path.read_text().replace("ExposureDose", "Other"))
+    told = read_exposures(path, "ts.mrc")
+    assert not told.doses
+    assert "PriorRecordDose is 3 for every image" in told.dose_problem
+
+
 def test_doses_of_some_of_the_images_of_a_file_are_told_only_where_they_are_certain(tmp_path):
     some = [8, 2, 5]
     wanted = tuple(DOSES[n] for n in some)

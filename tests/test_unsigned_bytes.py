@@ -1,5 +1,6 @@
 """Unsigned bytes under a header that says signed are known by their histogram, and read as what they are."""
 
+import mrcfile
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -18,6 +19,21 @@ def grey_values(mean=128, sigma=30):
     rng = np.random.default_rng(0)
     images = 6 * bead_images(SHAPE, (4, 3, 2)) + rng.standard_normal((len(ANGLES), *SHAPE))
     return np.clip(images * sigma + mean, 0, 255).round().astype("u1")
+
+
+def test_a_header_that_tells_values_above_127_is_of_unsigned_bytes(tmp_path):
+    """Bright, skewed values leave no gap about 0 where they are taken for signed ones."""
+    values = np.minimum(255, grey_values(213, 25))
+    stack, _ = write_series(tmp_path, values.view("i1"))
+    for extremes, unsigned in (((0, 255), True), ((-128, 127), False), ((0, 3000), False)):
+        with mrcfile.open(stack, "r+") as file:
+            file.header.dmin, file.header.dmax = extremes
+        read = read_mrc(stack)
+        assert any("the header's largest value" in note for note in read.notes) == unsigned
+        assert (read.data.dtype == np.uint8) == unsigned or any("missing about 0" in note for note in read.notes)
+    with mrcfile.open(stack, "r+") as file:
+        file.header.dmin, file.header.dmax = 0, 255
+    np.testing.assert_array_equal(read_mrc(stack).data, values)
 
 
 @pytest.mark.parametrize("mean", [110, 127, 128, 150])

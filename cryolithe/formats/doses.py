@@ -200,13 +200,15 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     if len(angles) != len(made.places):
         return Exposures()
     before, problem = _of_key(path, made, "PriorRecordDose")
-    if problem or len(before) == len(angles):
+    same = len(before) > 1 and len(set(before)) == 1
+    if problem or (len(before) == len(angles) and not same):
         return Exposures(angles, before, dose_problem=problem)
     own, problem = _of_key(path, made, "ExposureDose")
     times = [_time(facts.get("datetime")) for facts in made.facts]
     doses, moments = [dose for dose in own if dose], [t for t in times if t is not None]
     if not angles or len(doses) != len(angles) or len(set(moments)) != len(angles):
-        return Exposures(angles, dose_problem=problem or _why_no_sums(path, len(angles), own, moments))
+        why = f"{path}: PriorRecordDose is {before[0]:g} for every image, which is no dose before it" if same else ""
+        return Exposures(angles, dose_problem=problem or why or _why_no_sums(path, len(angles), own, moments))
     total, sums = 0.0, [0.0] * len(angles)
     for number in sorted(range(len(angles)), key=moments.__getitem__):
         sums[number], total = total, total + doses[number]

@@ -52,6 +52,7 @@ _WRAPPED = (
     "{} read as unsigned, though MRC2014 has them signed: as such they fill both ends of {} and are "
     "missing about 0, as no image does"
 )
+_TOLD = "bytes read as unsigned, though MRC2014 has them signed: the header's largest value is none of signed bytes"
 _SIGNED = {0: ("bytes", "-128 to 127"), 1: ("16-bit integers", "-32768 to 32767")}
 _ORDER_NAMES = {"<": "little-endian", ">": "big-endian"}
 
@@ -133,15 +134,21 @@ def read_mrc(path: PathLike) -> MrcArray:
         data = np.frombuffer(content, stored, count=math.prod(shape), offset=header.data_offset).reshape(shape)
         data.flags.writeable = False
     # IMOD's stamp tells of bytes alone whether they are signed.
-    wrapped = header.mode in _SIGNED and not (header.mode == 0 and header.imod_stamp) and wraps(data)
-    if wrapped:
+    unsigned = ""
+    if header.mode in _SIGNED and not (header.mode == 0 and header.imod_stamp):
+        unsigned = _TOLD if _told_unsigned(header) else _WRAPPED.format(*_SIGNED[header.mode]) if wraps(data) else ""
+    if unsigned:
         data = data.view(data.dtype.str.replace("i", "u"))
     if sorted(header.axes) == [1, 2, 3]:
         data = data.transpose([header.axes.index(axis) for axis in (3, 2, 1)])
     described = _describe(header, data, size)
-    return (
-        replace(described, notes=(*described.notes, _WRAPPED.format(*_SIGNED[header.mode]))) if wrapped else described
-    )
+    return replace(described, notes=(*described.notes, unsigned)) if unsigned else described
+
+
+def _told_unsigned(header: Header) -> bool:
+    """Whether the extremes of a header are those of unsigned bytes: no signed one is above 127."""
+    low, high = float(header.fields["dmin"]), float(header.fields["dmax"])
+    return header.mode == 0 and low >= 0 and 127 < high <= 255
 
 
 def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:
