@@ -151,3 +151,34 @@ def test_images_that_are_not_aligned_are_in_their_order_all_the_same(seed):
     images = images.astype(np.float32)
     assert not warned(images, angles)
     assert "another order" in warned(images[rng.permutation(41)], angles)[0]
+
+
+@pytest.mark.parametrize("snr_db", [-5, 5])
+@pytest.mark.parametrize("turned", [(7,), (1, 2, 3), (41,), (5, 20, 21)])
+def test_images_of_opposite_contrast_are_named(snr_db, turned):
+    images, angles = simulated(1, snr_db)
+    images = images.copy()
+    for number in turned:
+        images[number - 1] *= -1
+    (line,) = warned(images, angles)
+    assert f"image{'s' if len(turned) > 1 else ''} {', '.join(map(str, turned))} of those that are used" in line
+    assert "opposite contrast" in line
+    order = schemes(angles)["dose-symmetric"]
+    assert "opposite contrast" in warned(images[order], angles[order])[0]
+
+
+def test_noise_and_unaligned_images_are_not_of_opposite_contrast():
+    rng = np.random.default_rng(0)
+    for seed in range(6):
+        images, angles = simulated(seed, (-10, 0, 10)[seed % 3])
+        moved = np.stack([shift(image, rng.normal(0, 2, 2), order=1, mode="wrap") for image in images])
+        for some in (images, moved, rng.standard_normal(images.shape)):
+            assert not any("opposite" in line for line in warned(some.astype(np.float32), angles))
+
+
+def test_a_grating_that_is_not_aligned_is_not_of_opposite_contrast():
+    rng, x = np.random.default_rng(0), np.arange(96)
+    for period in (12, 18, 30):
+        waves = [np.sin(2 * np.pi * (x + rng.uniform(0, period)) / period) * np.ones((96, 1)) for _ in range(41)]
+        images = np.stack(waves) + rng.standard_normal((41, 96, 96))
+        assert not any("opposite" in line for line in warned(images.astype(np.float32), np.arange(-60, 61, 3.0)))

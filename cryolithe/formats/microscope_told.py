@@ -1,11 +1,13 @@
 """What the files of a series tell of the microscope, beside the file of its defocus.
 
 AreTomo3's ``_CTF.txt`` and IMOD's ``.defocus`` say nothing of the microscope, and doses are weighed without either: the
-``.mdoc`` has the voltage, RELION's and Warp's tables have aberration and amplitude contrast, too.
+``.mdoc`` has the voltage, RELION's and Warp's tables and IMOD's ctfcorrection.com have aberration and amplitude
+contrast, too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +15,23 @@ from pathlib import Path
 from cryolithe.ctf import Microscope
 from cryolithe.errors import InputError
 from cryolithe.formats.ctf_tables import read_relion_microscope, read_warp_microscope
+from cryolithe.formats.files import finite_numbers, read_text
+from cryolithe.formats.imod_beside import same_series
 from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.stack_state import mdocs_beside
+from cryolithe.names import is_file
 
 # No electron microscope for specimens in ice has another one: an .mdoc of a simulator may have 0.
 LEAST_KV, MOST_KV = 60.0, 1500.0
+# Etomo's command file for ctfphaseflip, which has the same name for every series; of dual axes with their letter.
+_COMMANDS = ("ctfcorrection.com", "ctfcorrectiona.com", "ctfcorrectionb.com")
+_COMMAND_BYTES = 1_000_000
+_KEYS = {
+    "voltage": "voltage_kv",
+    "sphericalaberration": "spherical_aberration_mm",
+    "amplitudecontrast": "amplitude_contrast",
+}
 
 
 @dataclass(frozen=True)
@@ -41,13 +54,14 @@ def told_microscope(tilts: Path, named: Iterable[Path | None], reading: Reading)
     """Gather what is told.
 
     Args:
-        tilts: the stack, whose own .mdoc is looked for beside it.
+        tilts: the stack, whose own .mdoc and ctfcorrection.com are looked for beside it.
         named: files that a run reads anyway, in their order; others than these kinds tell nothing.
         reading: through which files are read.
     """
     values: dict[str, float] = {}
     sources: dict[str, Path] = {}
-    for path in dict.fromkeys([*(path for path in named if path is not None), *mdocs_beside(tilts)]):
+    beside = (*(path for name in _COMMANDS if is_file(path := tilts.parent / name)), *mdocs_beside(tilts))
+    for path in dict.fromkeys([*(path for path in named if path is not None), *beside]):
         for name, value in vars(_of_file(path, tilts.name, reading)).items():
             if value is not None and name not in values:
                 values[name], sources[name] = value, path
@@ -61,8 +75,27 @@ def _of_file(path: Path, name: str, reading: Reading) -> Microscope:
         if ending == ".mdoc":
             voltage = reading(read_mdoc_text, path).voltage_kv
             return Microscope(voltage if voltage is not None and LEAST_KV <= voltage <= MOST_KV else None)
+        if ending == ".com":
+            return _of_command(path, name)
         if ending == ".star":
             return read_relion_microscope(path, name, reading)
         return reading(read_warp_microscope, path) if ending == ".xml" else Microscope()
     except InputError:
         return Microscope()
+
+
+def _of_command(path: Path, name: str) -> Microscope:
+    """What a ctfcorrection.com tells, if its stack is of the series."""
+    told: dict[str, float] = {}
+    stack = ""
+    for line in read_text(path, "an IMOD command file", _COMMAND_BYTES).splitlines():
+        words = re.split(r"[\s=]+", line.strip())
+        key, value = words[0].lower(), words[1] if len(words) > 1 else ""
+        numbers = finite_numbers([value])
+        if key in _KEYS and numbers:
+            told[_KEYS[key]] = numbers[0]
+        elif key == "inputstack":
+            stack = Path(value).name
+    if not LEAST_KV <= told.get("voltage_kv", LEAST_KV) <= MOST_KV:
+        del told["voltage_kv"]
+    return Microscope(**told) if stack and same_series(stack, name) else Microscope()

@@ -12,6 +12,8 @@ Every other pair of neighbours is therefore asked on its own.
 Where no common order suits, images may still be more like one at a far angle than like those at the angles next to
 their own: by at most 0.10 in the right order, by 0.4 and more for real series whose images are in another one.
 
+Images whose neighbours are alike but for the sign are of opposite contrast.
+
 A stack in reversed order, or angles of the wrong sign, cannot be told by this, nor a specimen that is all but the same
 at all tilts.
 
@@ -21,6 +23,7 @@ a sorted stack beside dose-symmetric angles, and shuffled ones, by 0.3 or more (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +55,10 @@ LEAST_CLOSER, LEAST_DEVIATIONS, PIXELS_A_DEGREE = 0.04, 3.0, 5.3
 # size), those in another one 0.04 to 0.4.
 MOST_MOVED, MOVED_CLOSER = 6, 0.03
 _GROUPS = (1, 2, 3, 4)
+# Neighbours that correlate by less than minus this are of opposite contrast; and by more than it most must; moved,
+# they correlate by less than this part of it.
+OPPOSITE, MOST_MOVED_ALIKE = 0.4, 0.8
+_MOST_LISTED = 8
 
 
 class _Suits(NamedTuple):
@@ -66,7 +73,7 @@ class _Suits(NamedTuple):
 
 
 def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
-    """A warning where another common order of the angles clearly suits the images better than the given one."""
+    """A warning where images are of opposite contrast, or another order of the angles clearly suits them better."""
     angles = np.asarray(stack.geometry.angles_deg)
     height, width = stack.geometry.image_shape
     factor = max(1, min(height, width) // WIDEST_PX)
@@ -75,6 +82,13 @@ def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
         return ()
     images = averaged(stack, (height // factor - rows) // 2, rows, factor).numpy()
     alike = likeness(images)
+    turned = opposite_images(images, alike, angles)
+    if turned:
+        which = f"image{'s' if turned[1:] else ''} {_listed(turned)} of those that are used"
+        return (
+            f"{which} {'are' if turned[1:] else 'is'} of opposite contrast to the images at neighbouring angles, and "
+            "takes away what they add; invert the values, or leave it out (--exclude)",
+        )
     told = _common_order(alike, angles)
     if not told:
         told = _no_neighbours(alike, angles, images[0].size)
@@ -83,6 +97,35 @@ def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
             told = ""
     advice = "give the angles in the order of the stack, which may be that of acquisition"
     return (f"the images are in another order than the angles: {told}; {advice}",) if told else ()
+
+
+def opposite_images(
+    images: NDArray[np.float32], alike: NDArray[np.float64], angles_deg: NDArray[np.float64]
+) -> tuple[int, ...]:
+    """Images, from 1, of the contrast that fewer have, where neighbours are alike but for their sign; else none.
+
+    A grating that is not aligned may be so, too, but then its images are as alike once they are moved.
+
+    Args:
+        images: coarse, shape ``(tilts, y, x)``.
+        alike: see `likeness`.
+        angles_deg: of the images.
+    """
+    order = np.argsort(angles_deg, kind="stable")
+    next_ones = alike[order[:-1], order[1:]]
+    changed = next_ones <= -OPPOSITE
+    if not changed.any() or np.median(np.abs(next_ones)) < OPPOSITE:
+        return ()
+    moved = moved_likeness(images)[order[:-1], order[1:]]
+    if (moved[changed] > MOST_MOVED_ALIKE * np.abs(next_ones[changed])).any():
+        return ()
+    signs = np.cumprod(np.r_[1, np.where(changed, -1, 1)])
+    fewer = -1 if signs.sum() > 0 else 1
+    return tuple(sorted(int(order[place]) + 1 for place in np.flatnonzero(signs == fewer)))
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:_MOST_LISTED])) + (", ..." if len(numbers) > _MOST_LISTED else "")
 
 
 def _common_order(alike: NDArray[np.float64], angles_deg: NDArray[np.float64]) -> str:
