@@ -199,6 +199,14 @@ def test_doses_of_some_of_the_images_of_a_file_are_told_only_where_they_are_cert
     for moved in (7.0, 9.3, 10.0, -19.6):
         assert told.of_images([angle - 0.5 + moved for angle in seen], Others(offset_deg=moved)) == wanted
     assert told.of_images([angle - 0.5 for angle in seen], Others(offset_deg=9.3)) == wanted
+    # A file with the images of the stack, in its order or by angle, is certain by their places there.
+    places = (2, 3, 5, 6)
+    moved = [ANGLES[n] + 0.4 for n in places]
+    assert told.of_images(moved) is None
+    assert told.of_images(moved, Others(used=places, sections=11)) == tuple(DOSES[n] for n in places)
+    back = tuple(10 - n for n in places)
+    assert told.of_images(moved, Others(used=back, sections=11)) is None
+    assert told.of_images(moved[::-1], Others(used=back[::-1], sections=11)) == tuple(DOSES[n] for n in places[::-1])
     # Images at both ends cannot be shifted.
     ends = [10, 0, 5]
     assert told.of_images([ANGLES[n] + 0.4 for n in ends]) == tuple(DOSES[n] for n in ends)

@@ -96,7 +96,7 @@ def same_images(
     Angles of an alignment are near to those of a file, once all are shifted by one offset (a pre-tilt). Where the file
     has as many images, any offset will do, and refined angles may differ by up to half a step. Where it has more,
     angles that are shifted by whole steps would be those of other images: the offset must be the one that is told, or
-    none, or that of a file with the images of the stack in its order, or no other may fit.
+    none, or that of a file with the images of the stack in its order or by angle, or no other may fit.
 
     Args:
         angles_deg: of the images that are used.
@@ -129,9 +129,25 @@ def same_images(
     if told is not None and off[told] <= EXACT_DEG:
         return found[told]
     ways = {tuple(numbers) for numbers in found.values()}
-    if len(told_deg) == others.sections and others.used in ways:
-        return list(others.used)
-    return list(ways.pop()) if len(ways) == 1 and told is not None else None
+    of_stack = ways & _by_place(angles_deg, told_deg, others)
+    if of_stack or told is not None:
+        ways = of_stack or ways
+        return list(ways.pop()) if len(ways) == 1 else None
+    return None
+
+
+def _by_place(angles_deg: Sequence[float], told_deg: Sequence[float], others: Others) -> set[tuple[int, ...]]:
+    """The images of a file with those of the stack, in its order or, where the stack is sorted by angle, by that."""
+    if len(told_deg) != others.sections:
+        return set()
+    rising = sorted(range(len(told_deg)), key=told_deg.__getitem__)
+    orders = [list(range(len(told_deg)))]
+    orders += [order for order, sign in ((rising, 1), (rising[::-1], -1)) if _rises(angles_deg, sign)]
+    return {tuple(order[number] for number in others.used) for order in orders}
+
+
+def _rises(angles_deg: Sequence[float], sign: int) -> bool:
+    return all(sign * (b - a) > 0 for a, b in pairwise(angles_deg))
 
 
 def _in_order(angles_deg: Sequence[float], told_deg: Sequence[float]) -> list[int] | None:
