@@ -17,7 +17,7 @@ from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.ctf_tables import Told, read_relion_ctf, read_warp_ctf
 from cryolithe.formats.ctf_text import Columns, has_columns, read_columns
 from cryolithe.formats.defocus_views import of_views, read_views
-from cryolithe.formats.doses import Others, same_images
+from cryolithe.formats.doses import same_images
 from cryolithe.formats.files import file_beside
 from cryolithe.formats.image_rows import SeriesImages, possible_rows, rows_of
 from cryolithe.formats.reading import Reading
@@ -109,9 +109,7 @@ def _of_table(path: Path, name: str, reading: Reading) -> Told | None:
 
 def _matched(path: Path, told: Told, series: SeriesImages) -> Ctf:
     angles, ctf = told
-    left_out = tuple(angle for _, angle in series.left_out_deg)
-    others = Others(left_out, series.offset_deg, series.used, series.sections)
-    numbers = same_images(series.angles_deg, angles, others)
+    numbers = same_images(series.angles_deg, angles, series.others)
     if numbers is None:
         raise InputError(
             f"{path} tells the defocus of {len(angles)} images ({_span(angles)}), expected one for each of these "

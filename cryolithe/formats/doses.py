@@ -20,6 +20,7 @@ from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table
 from cryolithe.formats.alignment_warp import warp_angles_deg, warp_series
 from cryolithe.formats.cells import UnreadableCellError, told_number, told_numbers
 from cryolithe.formats.files import PathLike
+from cryolithe.formats.image_rows import NOTHING_ELSE, Others
 from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.stack_state import mdocs_beside
@@ -35,26 +36,6 @@ _TIMES = ("%d-%b-%Y %H:%M:%S", "%d-%b-%y %H:%M:%S", "%Y-%b-%d %H:%M:%S", "%Y-%m-
 _ANGSTROM_PER_UM = 1e4
 # Tilt series have up to 200 e/Å², test series of damage some hundred.
 MOST_DOSE = 2000.0
-
-
-@dataclass(frozen=True)
-class Others:
-    """What is known of a series beside the angles of its images that are used.
-
-    Attributes:
-        left_out_deg: angles of images that are not used, which a file may have, too.
-        offset_deg: that an alignment has added to the angles of the microscope, a pre-tilt, say; 0 where none is told.
-        used: numbers from 0 in the stack of the images that are used; empty where they are not known.
-        sections: images that the stack holds, used or not.
-    """
-
-    left_out_deg: tuple[float, ...] = ()
-    offset_deg: float = 0.0
-    used: tuple[int, ...] = ()
-    sections: int = 0
-
-
-NOTHING_ELSE = Others()
 
 
 @dataclass(frozen=True)

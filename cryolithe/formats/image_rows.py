@@ -11,6 +11,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Others:
+    """What is known of a series beside the angles of its images that are used.
+
+    Attributes:
+        left_out_deg: angles of images that are not used, which a file may have, too.
+        offset_deg: that an alignment has added to the angles of the microscope, a pre-tilt, say; 0 where none is told.
+        used: numbers from 0 in the stack of the images that are used; empty where they are not known.
+        sections: images that the stack holds, used or not.
+    """
+
+    left_out_deg: tuple[float, ...] = ()
+    offset_deg: float = 0.0
+    used: tuple[int, ...] = ()
+    sections: int = 0
+
+
+NOTHING_ELSE = Others()
+
+
+@dataclass(frozen=True)
 class SeriesImages:
     """The images of a series that are used, and what is known of the others.
 
@@ -31,6 +51,11 @@ class SeriesImages:
     left_out_deg: tuple[tuple[int, float], ...] = ()
     stacked: tuple[int, ...] = ()
     offset_deg: float = 0.0
+
+    @property
+    def others(self) -> Others:
+        """What is known beside the angles of the images that are used."""
+        return Others(tuple(angle for _, angle in self.left_out_deg), self.offset_deg, self.used, self.sections)
 
     @property
     def angle_of(self) -> dict[int, float]:

@@ -86,8 +86,8 @@ def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
     if turned:
         which = f"image{'s' if turned[1:] else ''} {_listed(turned)} of those that are used"
         return (
-            f"{which} {'are' if turned[1:] else 'is'} of opposite contrast to the images at neighbouring angles, and "
-            "takes away what they add; invert the values, or leave it out (--exclude)",
+            f"{which} {'are' if turned[1:] else 'is'} of opposite contrast to those at neighbouring angles, which "
+            "takes away what these add; invert the values, or leave them out (--exclude)",
         )
     told = _common_order(alike, angles)
     if not told:
@@ -174,25 +174,25 @@ def _better(given: _Suits, other: _Suits, chance: float) -> bool:
 
 def likeness(images: NDArray[np.float32]) -> NDArray[np.float64]:
     """Correlation of each image with each, within a band; images ``(tilts, y, x)``."""
-    made = []
-    for image in images.astype(np.float64):
-        band = gaussian_filter(image - gaussian_filter(image, COARSE_PX), FINE_PX).ravel()
-        band -= band.mean()
-        made.append(band / max(float(np.linalg.norm(band)), 1e-30))
-    return np.asarray(np.stack(made) @ np.stack(made).T)
+    bands = np.stack([_band(image).ravel() for image in images])
+    return np.asarray(bands @ bands.T)
+
+
+def _band(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What is compared of an image: a band of it, of mean 0 and length 1."""
+    exact = image.astype(np.float64)
+    band = gaussian_filter(exact - gaussian_filter(exact, COARSE_PX), FINE_PX)
+    band -= band.mean()
+    return np.asarray(band / max(float(np.linalg.norm(band)), 1e-30))
 
 
 def moved_likeness(images: NDArray[np.float32]) -> NDArray[np.float64]:
     """As `likeness`, of images that are each moved to where they are most alike, round their edges."""
-    spectra = []
-    for image in images.astype(np.float64):
-        band = gaussian_filter(image - gaussian_filter(image, COARSE_PX), FINE_PX)
-        band -= band.mean()
-        spectra.append(np.fft.rfft2(band / max(float(np.linalg.norm(band)), 1e-30)))
+    spectra = np.fft.rfft2(np.stack([_band(image) for image in images]))
     made = np.eye(len(images))
     near = [np.minimum(np.arange(size), size - np.arange(size)) <= size // MOST_MOVED for size in images.shape[1:]]
     for one, spectrum in enumerate(spectra[:-1]):
-        rest = np.fft.irfft2(np.conj(spectrum) * np.stack(spectra[one + 1 :]), images.shape[1:])
+        rest = np.fft.irfft2(np.conj(spectrum) * spectra[one + 1 :], images.shape[1:])
         made[one, one + 1 :] = made[one + 1 :, one] = rest[:, near[0]][:, :, near[1]].max(axis=(1, 2))
     return made
 

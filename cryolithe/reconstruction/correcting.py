@@ -128,6 +128,14 @@ class Places:
     pixel_size_angstrom: float | None
 
 
+def images_of(tilts: Path, alignment: Alignment) -> SeriesImages:
+    """The images of a stack that an alignment uses, and what it tells of the others."""
+    images = alignment.images
+    used, angles = tuple(image.section for image in images), tuple(image.angle_deg for image in images)
+    told = alignment.left_out_deg, alignment.stacked, alignment.offset_deg
+    return SeriesImages(tilts.name, alignment.sections, used, angles, *told)
+
+
 def ctf_of(
     tilts: Path, alignment: Alignment, settings: ReconstructSettings, reading: Reading
 ) -> tuple[Ctf, Path] | None:
@@ -139,10 +147,7 @@ def ctf_of(
     if settings.ctf == "none":
         return None
     path = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
-    images = alignment.images
-    used, angles = tuple(image.section for image in images), tuple(image.angle_deg for image in images)
-    told = alignment.left_out_deg, alignment.stacked, alignment.offset_deg
-    ctf = read_ctf(path, SeriesImages(tilts.name, alignment.sections, used, angles, *told), reading)
+    ctf = read_ctf(path, images_of(tilts, alignment), reading)
     return replace(ctf, notes=(*ctf.notes, *check_ctf(ctf, path))), path
 
 

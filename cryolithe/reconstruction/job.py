@@ -13,7 +13,6 @@ from cryolithe.alignment import Alignment
 from cryolithe.device import choose_devices
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.alignments import format_of_table
-from cryolithe.formats.doses import Others
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.geometry import VolumeGrid
@@ -29,6 +28,7 @@ from cryolithe.reconstruction.correcting import (
     Places,
     corrections,
     ctf_of,
+    images_of,
     refuse_twice,
     x_tilt_notes,
 )
@@ -342,17 +342,14 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
 
 def _told(run: ResolvedJob) -> ResolvedJob:
     """A run with what is known of its series, and how its images are corrected by it."""
-    angles = tuple(image.angle_deg for image in run.alignment.images)
-    left_out = tuple(angle for _, angle in run.alignment.left_out_deg)
-    used = tuple(image.section for image in run.alignment.images)
-    others = Others(left_out, run.alignment.offset_deg, used, run.alignment.sections)
-    files = SeriesFiles(run.job.tilts, run.job.angles, run.series, angles, run.job.reading, others)
+    images = images_of(run.job.tilts, run.alignment)
+    files = SeriesFiles(run.job.tilts, run.job.angles, run.series, images.angles_deg, run.job.reading, images.others)
     settings, how = run.job.settings, run.preparation
     refuse_twice(*ctf_state(files, settings), settings)
     found = ctf_of(run.job.tilts, run.alignment, settings, run.job.reading)
     places = Places(how.views, how.tilt_axis_deg, how.bin, run.series.pixel_size_angstrom)
     elsewhere = microscope_of(run.job.tilts, run.job.angles, settings, run.job.reading)
-    made = corrections(found, doses_to_weigh(files, settings), angles, places, settings, elsewhere)
+    made = corrections(found, doses_to_weigh(files, settings), images.angles_deg, places, settings, elsewhere)
     layers, told = asked_layers(settings, made, run.grid.shape[0], run.voxel_size_angstrom, run.series.geometry)
     told += adapted_notes(run.model, settings)
     told += scale_notes(run.model, run.voxel_size_angstrom, how.bin)

@@ -14,13 +14,12 @@ import numpy as np
 
 from cryolithe.errors import FileFormatError, InputError, SettingsError
 from cryolithe.formats.doses import (
-    NOTHING_ELSE,
     Exposures,
-    Others,
     doses_beside,
     exposures_in_passing,
     read_exposures,
 )
+from cryolithe.formats.image_rows import NOTHING_ELSE, Others
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS, treated_ctf, weighted_doses
 from cryolithe.known import CTF_STATES, FACTS, NOTHING, Known
