@@ -97,7 +97,7 @@ class Bench:
     minutes: float
     folder: Path
 
-    def run(self, size: tuple[int, int, int], method: str, rows: int) -> Run:
+    def run(self, size: tuple[int, int, int], method: str, rows: int, expected_seconds: float = 0.0) -> Run:
         """Measure a number of rows in a process of its own."""
         depth, _, width = size
         stack, report = self.folder / "stack.mrc", self.folder / "report.json"
@@ -116,7 +116,7 @@ class Bench:
             # On a GPU the limit is the GPU's own memory, as by default.
             command += [] if self.where.startswith("cuda") else ["--max-memory", str(self.max_memory_gb)]
         try:
-            done = peak_rss_of(command, limit_seconds=60 * self.minutes * SLACK)
+            done = peak_rss_of(command, limit_seconds=max(60 * self.minutes * SLACK, expected_seconds))
         except subprocess.TimeoutExpired:
             return {"rows": rows, "stopped": True}
         except RuntimeError as error:
@@ -139,7 +139,9 @@ class Bench:
             first = runs[0]["rows"]
             fitting = int(first * limit / runs[0]["seconds"])
             rows = height if fitting >= height else max(fitting - fitting % 8, MORE * first)
-            runs.append(self.run(size, method, min(rows, height)))
+            rows = min(rows, height)
+            # Without a second run the first one tells nothing: it may be all start and rows beyond the ends.
+            runs.append(self.run(size, method, rows, runs[0]["seconds"] * rows / first))
             if "seconds" in runs[1]:  # again with what is known of start-up now, which may well be all rows
                 slope = (runs[1]["seconds"] - runs[0]["seconds"]) / max(1, runs[1]["rows"] - first)
                 fitting = runs[1]["rows"] + int((limit - runs[1]["seconds"]) / max(slope, 1e-6))
@@ -170,8 +172,10 @@ def summary(runs: list[Run], height: int) -> dict[str, Any]:
         return {"seconds": None, "why": runs[-1].get("failed", f"more than the limit for {runs[-1]['rows']} rows")}
     last = good[-1]
     seconds, whole = last["seconds"], last["rows"] >= height
+    if not whole and len(good) == 1:
+        return {"seconds": None, "why": runs[-1].get("failed", f"more than the limit for {runs[-1]['rows']} rows")}
     if not whole:
-        first = good[-2] if len(good) > 1 else last  # the very first may have compiled or read what later ones find
+        first = good[-2]  # the very first may have compiled or read what later ones find
         if last["seconds"] > first["seconds"]:
             slope = (last["seconds"] - first["seconds"]) / (last["rows"] - first["rows"])
         else:

@@ -43,9 +43,11 @@ def test_a_part_of_the_rows_is_extrapolated_along_the_line_through_two_runs():
     assert (found["extrapolated"], found["rows"], found["memory_complete"]) == (True, 100, True)
     whole = speed.summary([ran(16, 9), ran(64, 30)], 64)
     assert (whole["seconds"], whole["extrapolated"]) == (30, False)
-    one = speed.summary([ran(16, 9, slab=64)], 64)
-    assert one["seconds"] == pytest.approx(9 * 64 / 16)
-    assert one["memory_complete"] is False
+    small = speed.summary([ran(16, 9), ran(32, 17, slab=64)], 64)
+    assert small["memory_complete"] is False
+    # One part alone may be all start and rows beyond its ends.
+    one = speed.summary([ran(8, 175), {"rows": 24, "stopped": True}], 2048)
+    assert (one["seconds"], one["why"]) == (None, "more than the limit for 24 rows")
     assert speed.summary([{"rows": 4, "stopped": True}], 64)["seconds"] is None
 
 
@@ -54,8 +56,9 @@ def test_a_long_start_is_not_taken_for_the_time_of_rows(monkeypatch, start):
     """A network that looks at its series takes most of a minute before the first row, and once more to compile."""
     asked = []
 
-    def run(bench, size, method, rows):
+    def run(bench, size, method, rows, expected_seconds=0.0):
         asked.append(rows)
+        assert expected_seconds == (0.0 if len(asked) != 2 else rows / 8 * (start + 0.3 * 8 + 20))
         return ran(rows, start + 0.3 * rows + (20 if len(asked) == 1 else 0))
 
     monkeypatch.setattr(speed.Bench, "run", run)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cryolithe import formats
 from cryolithe.cli import main
+from cryolithe.errors import OutputError
 from cryolithe.formats import read_mrc, write_stack
 
 FBP = ("--method", "fbp", "--thickness", 16, "--centre", "relion")
@@ -138,6 +140,24 @@ def test_what_is_there_is_kept(tmp_path):
     assert not (tmp_path / "out" / "ts_1_EVN.mrc").exists()
     assert run("halves", table, "-o", tmp_path / "out", "--overwrite").exit_code == 0
     assert np.array_equal(read_mrc(odd).data, images["ODD"])
+
+
+def test_one_half_is_not_left_behind_where_the_other_cannot_be_written(tmp_path, monkeypatch):
+    table, _ = series(tmp_path)
+    writing = formats.write_stack
+
+    def full_disk(path, *words):
+        if path.name.endswith("_ODD.mrc"):
+            raise OutputError(f"cannot write {path}: no space left on device")
+        writing(path, *words)
+
+    monkeypatch.setattr(formats, "write_stack", full_disk)
+    result = run("halves", table, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "no space left" in result.stderr
+    assert not list((tmp_path / "out").iterdir())
+    monkeypatch.undo()
+    assert run("halves", table, "-o", tmp_path / "out").exit_code == 0
 
 
 def test_tables_of_one_name_are_refused(tmp_path):

@@ -238,6 +238,8 @@ def test_doses_of_an_mdoc_without_sums_follow_its_times(tmp_path):
     for old, new, said in (
         ("DateTime", "Time", "not their order: 3 of them have no DateTime"),
         ("10:02", "10:00", "not their order: some of them have the same DateTime"),
+        ("01-Feb-2024  10:02", "some day", "expected a DateTime such as 28-Nov-2026 14:05:09, found 'some day:00'"),
+        ("01-Feb-2024  10:02", "2024-02-01 10:02", "not their order: their DateTime are written in several ways"),
     ):
         path.write_text("\n".join(lines).replace(old, new))
         assert said in read_exposures(path, "ts.mrc").dose_problem
@@ -249,6 +251,29 @@ def test_doses_of_an_mdoc_without_sums_follow_its_times(tmp_path):
     sums = [f"PriorRecordDose = {n}" if line.startswith("Date") else line for n, line in enumerate(lines)]
     path.write_text("\n".join(sums).replace("2.5", "much"))
     assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) == (3.0, 7.0, 11.0)
+
+
+# Three times of one night, in the order of the file: last, first, second.
+@pytest.mark.parametrize(
+    "times",
+    [
+        ("13-Feb-2024  00:01:30", "12-Feb-2024  23:58:00", "13-Feb-2024  00:00:10"),
+        ("13-Feb-24  00:01:30", "12-Feb-24  23:58:00", "13-Feb-24  00:00:10"),
+        ("2024-02-13T00:01:30.1234567Z", "2024-02-12T23:58:00Z", "2024-02-13T00:00:10.5Z"),
+        ("2024-02-13 00:01:30+01:00", "2024-02-12 23:58:00+01:00", "2024-02-13 00:00:10+01:00"),
+        ("2/13/2024 12:01:30 AM", "2/12/2024 11:58:00 PM", "2/13/2024 12:00:10 AM"),
+        ("13/02/2024 00:01:30", "12/02/2024 23:58:00", "13/02/2024 00:00:10"),
+        ("13.02.2024 00:01:30,25", "12.02.2024 23:58:00,5", "13.02.2024 00:00:10,75"),
+    ],
+)
+def test_times_of_images_may_be_written_as_programs_do(times, tmp_path):
+    """12/02 and 13/02 are days of one month though 12 could be a month, too."""
+    lines = []
+    for number, (angle, time) in enumerate(zip((-3, 0, 3), times, strict=True)):
+        lines += [f"[ZValue = {number}]", f"TiltAngle = {angle}", "ExposureDose = 2.5", f"DateTime = {time}"]
+    path = tmp_path / "ts.mdoc"
+    path.write_text("\n".join(lines))
+    assert read_exposures(path, "ts.mrc").of_images((-3, 0, 3)) == (5.0, 0.0, 2.5)
 
 
 STAR = """data_TS_1

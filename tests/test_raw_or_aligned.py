@@ -208,3 +208,27 @@ def test_a_tilt_com_of_the_stack_that_is_not_given_is_told(name, options, tmp_pa
     assert "is not used" not in given
     tilt.write_text(tilt.read_text().replace("ts.ali", "other.ali"))
     assert "is not used" not in made(*arguments, "-o", tmp_path / "other.mrc").stderr
+
+
+def test_a_command_file_of_another_series_is_told(tmp_path):
+    """Folders have a tilt.com of each series: one with the wrong views left out gives a wrong volume in silence."""
+    stack, angles = write_stack(tmp_path / "ts_01_ali.mrc", bead_images()), write_angles(tmp_path / "ts.tlt")
+    tilt, newst, transforms = (tmp_path / name for name in ("tilt.com", "newst.com", "ts.xf"))
+    transforms.write_text(IDENTITY)
+    for number, (name, said) in enumerate(
+        (
+            ("ts_02_ali.mrc", True),
+            ("../ts_02/ts_02_3dfind_ali.mrc", True),
+            ("ts_01_ali.mrc", False),
+            ("ts_01.ali", False),
+            ("ts_01_erase_ali.mrc", False),
+            ("aligned.mrc", False),
+        )
+    ):
+        tilt.write_text(f"$tilt -StandardInput\nInputProjections {name}\nTILTFILE ts.tlt\n")
+        told = made(stack, angles, *FBP, "--tilt-com", tilt, "-o", tmp_path / f"v{number}.mrc").stderr
+        assert (f"tilt.com is of {name}; ts_01_ali.mrc is taken for it" in told) is said
+    newst.write_text("$newstack -StandardInput\nInputFile ts_02.st\nTransformFile ts.xf\n")
+    raw = stack.rename(tmp_path / "ts_01.st")
+    told = made(raw, angles, *FBP, "--newst-com", newst, "-o", tmp_path / "raw.mrc").stderr
+    assert "newst.com is of ts_02.st; ts_01.st is taken for it" in told

@@ -74,9 +74,17 @@ def _write(series: Path, output: Path, overwrite: bool, reading: Reading) -> Non
     for target in targets:
         if target.exists() and not overwrite:
             raise OutputError(f"{target} exists; give --overwrite to replace it or another folder with -o")
-    for images, target, half in zip(halves, targets, ("even", "odd"), strict=True):
+    new = [target for target in targets if not target.exists()]
+    try:
+        for images, target, half in zip(halves, targets, ("even", "odd"), strict=True):
+            pixel = images.first.voxel_size_angstrom
+            write_stack(target, images, pixel, f"CryoLithe {__version__}: {half} frames by {series.name}", overwrite)
+    except BaseException:  # one half alone is of no use, and would stop the next run
+        for target in new:
+            target.unlink(missing_ok=True)
+        raise
+    for images, target in zip(halves, targets, strict=True):
         pixel = images.first.voxel_size_angstrom
-        write_stack(target, images, pixel, f"CryoLithe {__version__}: {half} frames by {series.name}", overwrite)
         size = f", {pixel:g} Å" if pixel else ""
         say(f"{target}: {' x '.join(map(str, images.shape))} pixels (tilts, y, x){size}")
     say(f"Next: cryolithe reconstruct --even {targets[0]} --odd {targets[1]} --star {series}")

@@ -9,6 +9,7 @@ said; whoever needs it refuses the file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,7 +20,7 @@ from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table
 from cryolithe.formats.alignment_warp import warp_angles_deg, warp_series
 from cryolithe.formats.cells import UnreadableCellError, told_number, told_numbers
-from cryolithe.formats.files import PathLike
+from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.image_rows import NOTHING_ELSE, Others
 from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
 from cryolithe.formats.reading import Reading
@@ -32,7 +33,12 @@ NEAR_DEG, MOST_OFFSET_DEG = 1.0, 30.0
 # Angles that are shifted by no more, on average, than programs round them, are not shifted by steps and a bit.
 EXACT_DEG = 0.2
 _BEFORE, _DEFOCUS = "rlnMicrographPreExposure", ("rlnDefocusU", "rlnDefocusV")
-_TIMES = ("%d-%b-%Y %H:%M:%S", "%d-%b-%y %H:%M:%S", "%Y-%b-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S")
+# SerialEM's by version, then those of other programs.
+_DATES = ("%d-%b-%Y", "%d-%b-%y", "%Y-%b-%d", "%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y")
+_TIMES = tuple(f"{date} {time}" for date in _DATES for time in ("%H:%M:%S", "%I:%M:%S %p"))
+_DATE_AND_TIME = re.compile(r"(?<=\d)T(?=\d)")
+# Two images are never of one second, and all of a series are of one time zone.
+_NOT_NEEDED = re.compile(r"(?<=:\d\d)([.,]\d+)?\s*(Z|[+-]\d\d:?\d\d)?(?=$|\s)")
 _ANGSTROM_PER_UM = 1e4
 # Tilt series have up to 200 e/Å², test series of damage some hundred.
 MOST_DOSE = 2000.0
@@ -201,26 +207,34 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     if problem or (len(before) == len(angles) and not same):
         return Exposures(angles, before, dose_problem=problem)
     own, problem = _of_key(path, made, "ExposureDose")
-    times = [_time(facts.get("datetime")) for facts in made.facts]
-    doses, moments = [dose for dose in own if dose], [t for t in times if t is not None]
+    texts = [facts.get("datetime", "") for facts in made.facts]
+    doses, moments = [dose for dose in own if dose], _moments(texts)
     if not angles or len(doses) != len(angles) or len(set(moments)) != len(angles):
         why = f"{path}: PriorRecordDose is {before[0]:g} for every image, which is no dose before it" if same else ""
-        return Exposures(angles, dose_problem=problem or why or _why_no_sums(path, len(angles), own, moments))
+        return Exposures(angles, dose_problem=problem or why or _why_no_sums(path, own, texts, moments))
     total, sums = 0.0, [0.0] * len(angles)
     for number in sorted(range(len(angles)), key=moments.__getitem__):
         sums[number], total = total, total + doses[number]
     return Exposures(angles, tuple(sums))
 
 
-def _why_no_sums(path: Path, count: int, own: Sequence[float], moments: Sequence[datetime]) -> str:
+def _why_no_sums(path: Path, own: Sequence[float], texts: Sequence[str], moments: Sequence[datetime]) -> str:
     """Why the doses of the images cannot be summed up; empty where none are told."""
     if not own:
         return ""
     if not all(own):
         number = own.index(0.0) + 1
         return f"{path}: ExposureDose is 0 for image {number}, but not for all; give it its dose, or PriorRecordDose"
-    known = len(moments)
-    what = f"{count - known} of them have no DateTime" if known < count else "some of them have the same DateTime"
+    count, missing = len(texts), sum(not text for text in texts)
+    unread = [text for text in texts if text and not _moments([text])]
+    if missing:
+        what = f"{missing} of them have no DateTime"
+    elif unread:
+        what = f"expected a DateTime such as 28-Nov-2026 14:05:09, found '{printable(unread[0])[:40]}'"
+    elif len(moments) < count:
+        what = "their DateTime are written in several ways"
+    else:
+        what = "some of them have the same DateTime"
     return f"{path} tells the dose of each of {count} images (ExposureDose), but not their order: {what}"
 
 
@@ -302,10 +316,14 @@ def _read(path: Path, name: str, texts: list[str]) -> tuple[tuple[float, ...], s
     return tuple(doses) if any(doses) else (), ""
 
 
-def _time(text: str | None) -> datetime | None:
-    for form in _TIMES:
-        try:
-            return datetime.strptime(" ".join((text or "").split()), form)
-        except ValueError:
-            continue
-    return None
+def _moments(texts: Iterable[str]) -> list[datetime]:
+    """The times of images, in the one form that reads most: 03/11 and 13/11 are two days of one month."""
+    plain = [" ".join(_NOT_NEEDED.sub("", _DATE_AND_TIME.sub(" ", text)).split()) for text in texts]
+    return max(([moment for text in plain if (moment := _time(text, form))] for form in _TIMES), key=len)
+
+
+def _time(text: str, form: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, form)
+    except ValueError:
+        return None

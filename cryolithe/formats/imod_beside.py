@@ -88,15 +88,22 @@ def _is_of_tilt(beside: Beside, path: Path, newst: Path | None) -> bool:
     """Whether tilt.com is for this series: by its input, else newst.com of its axis is; alone it must say so."""
     command = _tilt(beside, path)
     if command is not None and command.input_name:
-        name = Path(command.input_name)
-        # The volume of a stack whose gold was erased, or that was filtered, lies as that of the stack itself.
-        before = ON_THE_WAY.sub(r"\g<aligned>", name.stem) + name.suffix
-        return any(same_series(one, beside.tilts.name) for one in (name.name, before))
+        return of_series(command.input_name, beside.tilts.name)
     if newst is not None:  # newsta.com goes with tilta.com
         return path.stem.lower().removeprefix("tilt") == newst.stem.lower().removeprefix("newst")
     # Transforms without newst.com: tilt.com is of this series if its angles have the series' name.
     angles = None if command is None else command.angles
     return bool(beside.files.get("xf")) and angles is not None and same_series(angles.stem, beside.tilts.name)
+
+
+def of_series(input_name: str, file_name: str) -> bool:
+    """Whether what a command file takes in is the stack of a file's name, or was made of it on the way to a volume.
+
+    The volume of a stack whose gold was erased, or that was filtered, lies as that of the stack itself.
+    """
+    name = Path(input_name)
+    before = ON_THE_WAY.sub(r"\g<aligned>", name.stem) + name.suffix
+    return any(same_series(one, file_name) for one in (name.name, before))
 
 
 def same_series(one: str, other: str) -> bool:

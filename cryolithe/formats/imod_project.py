@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,9 +27,10 @@ from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
 from cryolithe.formats.bends_told import imod_local_fact
 from cryolithe.formats.facts import Fact
-from cryolithe.formats.files import read_text
-from cryolithe.formats.imod_beside import project_beside
+from cryolithe.formats.files import printable, read_text
+from cryolithe.formats.imod_beside import of_series, project_beside
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.series_names import tells_series
 from cryolithe.geometry import check_angles_deg
 from cryolithe.names import is_file
 
@@ -117,7 +118,17 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
         made = replace(made, bin=newst.bin, aligned_shape=shape, notes=newst.notes)
     if project.tilt is not None:
         made = _with_tilt_command(made, project.tilt, project, named, stack)
+    made = replace(made, notes=(*_other_stack(project, named), *made.notes))
     return replace(made, images=tuple(sorted(made.images, key=lambda image: image.section)))
+
+
+def _other_stack(project: ImodProject, named: Named) -> Iterator[str]:
+    """A note on each command file whose input is called like the stack of another series."""
+    name = named.tilts.name
+    for option, command in (("newst_com", project.newst), ("tilt_com", project.tilt)):
+        told = command.input_name if command else ""
+        if told and tells_series(told) and tells_series(name) and not of_series(told, name):
+            yield f"{named.files[option].name} is of {printable(told)[:100]}; {name} is taken for it"
 
 
 _Sections = tuple[tuple[int, float], ...]
