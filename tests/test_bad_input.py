@@ -778,7 +778,7 @@ def handedness_unknown(place):
 
 
 def _halves(place):
-    place.images(noise()[::-1])
+    place.images(0.9 * noise() + 0.1 * noise()[::-1])
     odd = place.stack.rename(place.folder / "ts_ODD.mrc")
     place.images(noise())
     even = place.stack.rename(place.folder / "ts_EVN.mrc")
@@ -867,6 +867,22 @@ def halves_as_zarr(place):
 def halves_whose_map_exists(place):
     even, odd = _halves(place)
     (place.output.parent / "v_confidence.mrc").write_bytes(b"precious")
+    return ["--even", even, "--odd", odd, place.angles, "-o", place.output, *FBP]
+
+
+@case("ts_EVN.mrc and", "have their images in different orders", "image 1 of the first like image 11 of the second")
+def halves_in_different_orders(place):
+    even, _ = _halves(place)
+    place.images(noise()[::-1])
+    odd = place.stack.rename(place.folder / "other.mrc")
+    return ["--even", even, "--odd", odd, place.angles, "-o", place.output, *FBP]
+
+
+@case("ts_EVN.mrc and", "are mirror images along x of each other")
+def halves_that_are_mirror_images(place):
+    even, _ = _halves(place)
+    place.images(noise()[:, :, ::-1])
+    odd = place.stack.rename(place.folder / "other.mrc")
     return ["--even", even, "--odd", odd, place.angles, "-o", place.output, *FBP]
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.cli.half_record import (
@@ -23,6 +20,7 @@ from cryolithe.cli.half_record import (
 from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
 from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE
+from cryolithe.evaluation.half_images import fault_of_halves
 from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignments import format_of_table
@@ -33,9 +31,6 @@ from cryolithe.reconstruction.outputs import drop_maps, drop_preview
 from cryolithe.report import plot_fsc, write_json
 
 AVERAGE = "average of two halves"
-# Independent noise correlates by nothing, and what both show by more than nothing: below this one half is inverted.
-_OPPOSITE, _SIGMAS = 0.1, 5.0
-_BLOCKS = 16  # into which the shorter side of an image is divided for its low frequencies
 # How programs end the names of halves.
 _ENDING = re.compile(r"[_-](evn|even|odd|half1|half2)$", re.IGNORECASE)
 
@@ -92,12 +87,8 @@ def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None, pixel_siz
         )
     if pixel_size is None:
         _check_pixel_sizes((*stacks, *([whole] if whole else [])))
-    found, by_chance = _low_correlation(images[0], images[1])
-    if found < -max(_OPPOSITE, by_chance):
-        raise InputError(
-            f"{even} and {odd} are of opposite contrast: the low frequencies of their images correlate by {found:.2f}; "
-            "invert one of them"
-        )
+    if fault := fault_of_halves(images[0], images[1]):
+        raise InputError(f"{even} and {odd} {fault}")
 
 
 def _check_pixel_sizes(stacks: Sequence[Path]) -> None:
@@ -110,25 +101,6 @@ def _check_pixel_sizes(stacks: Sequence[Path]) -> None:
                 f"{first} has pixels of {told[first]:g} Å but {path} of {size:g} Å; give stacks of one binning, or the "
                 "size of all with --pixel-size"
             )
-
-
-def _low_correlation(even: NDArray[Any], odd: NDArray[Any]) -> tuple[float, float]:
-    """Correlation of images at low frequencies, mean over them, and how far from 0 chance brings it."""
-    block = max(1, min(even.shape[1:]) // _BLOCKS)
-    found, samples = [], 1
-    for pair in zip(even, odd, strict=True):
-        a, b = (_block_means(np.asarray(image, np.float64), block) for image in pair)
-        samples = a.size
-        if norm := float(np.sqrt((a * a).sum() * (b * b).sum())):
-            found.append(float((a * b).sum()) / norm)
-    return float(np.mean(found)) if found else 0.0, _SIGMAS / math.sqrt(samples * max(1, len(found)))
-
-
-def _block_means(image: NDArray[np.float64], block: int) -> NDArray[np.float64]:
-    rows, columns = (size // block for size in image.shape)
-    finite = np.nan_to_num(image[: rows * block, : columns * block], posinf=0.0, neginf=0.0)
-    means: NDArray[np.float64] = finite.reshape(rows, block, columns, block).mean(axis=(1, 3))
-    return means - means.mean()
 
 
 def _is_unfinished(average: Path) -> bool:

@@ -132,6 +132,7 @@ class AlignmentFormat:
         pair: of the files of this format beside a stack of a session's folder, by option, those that are taken for it;
             empty where they are not its own. Raises InputError where it is not clear which they are. None: the one of
             each kind that proves a stack to be raw.
+        any_sign: whether its angles may be the microscope's or their negatives.
     """
 
     program: str
@@ -142,3 +143,4 @@ class AlignmentFormat:
     tables: Mapping[str, Callable[[Path, Reading], tuple[Path, ...]]] = field(default_factory=dict)
     centre: Centre = "imod"
     pair: Callable[[Beside], dict[str, Path]] | None = None
+    any_sign: bool = False

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.bending import RawBend
 from cryolithe.errors import FileFormatError, GeometryError, InputError
@@ -18,7 +20,7 @@ from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, B
 from cryolithe.formats.bends_relion import COEFFICIENTS, image_fields
 from cryolithe.formats.bends_x_tilt import XTiltBend, read_x_tilts_deg
 from cryolithe.formats.files import PathLike, printable
-from cryolithe.formats.image_order import ImageOrder, image_order
+from cryolithe.formats.image_order import RANGE_DEG, ImageOrder, image_order, opposite_signs
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import matching_name, tells_series, without_ending
 from cryolithe.formats.star_tables import StarTable, read_star
@@ -75,7 +77,7 @@ def read_tilt_series_star(
     if COEFFICIENTS in images and image_shape is not None:
         listed = found.series or _listed(found.path, reading or Reading())
         made = _with_deformations(made, images, listed, image_shape)
-    notes = [note, *(_order_notes(images, name, sections, order) if order is not None else [])]
+    notes = [note, *_own_doubt(images), *(_order_notes(images, name, sections, order) if order is not None else [])]
     return replace(made, notes=(*(line for line in notes if line), *made.notes))
 
 
@@ -98,6 +100,28 @@ def _with_deformations(
         return replace(image, bend=replace(turned, seen=bend) if isinstance(turned, XTiltBend) else bend)
 
     return replace(made, images=tuple(map(bent, made.images)), local=table.path.name)
+
+
+def _own_doubt(table: StarTable) -> tuple[str, ...]:
+    """A warning where the angles of a table contradict the microscope's, which it has beside them."""
+    if NOMINAL not in table:
+        return ()
+    nominal, refined = table.numbers(NOMINAL), table.numbers(TILT)
+    name = table.path.name
+    if opposite_signs(refined.tolist(), nominal.tolist()):
+        return (
+            f"Warning: {TILT} and {NOMINAL} of {name} have opposite signs, which mirrors the volume along z: {TILT} is "
+            "taken",
+        )
+    differences = refined - nominal
+    far = np.flatnonzero(np.abs(differences - np.median(differences)) > RANGE_DEG)
+    if not far.size:
+        return ()
+    row = int(far[0])
+    return (
+        f"Warning: {TILT} of row {row + 1} of {name} is {refined[row]:g}°, {NOMINAL} {nominal[row]:g}°: "
+        f"{far.size} of {len(table)} rows are more than {RANGE_DEG:g}° further apart than the others; {TILT} is taken",
+    )
 
 
 def _order_notes(table: StarTable, name: str, sections: int, order: ImageOrder) -> list[str]:

@@ -25,6 +25,8 @@ from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import read_star
 
 LIMIT_BYTES = 100_000_000
+# Stacks have even sizes, also when binned.
+SAME_SIZE = 0.03
 
 
 def read_warp(
@@ -72,6 +74,7 @@ def read_warp(
         rows = [[sign * angles[number] for number in used] for sign in (-1, 1)]
         notes = (*notes, order.compared(path, places, rows))
     pixel = pixel_size_angstrom
+    notes = (*notes, *_size_doubt(path, values.grids.image_angstrom, image_shape, pixel))
     if pixel is None and (any(x_offsets + y_offsets) or not values.grids.empty):
         raise InputError(f"{path} gives offsets in Å, but the stack does not tell its pixel size; give --pixel-size")
     images = []
@@ -97,6 +100,23 @@ def read_warp(
     if values.grids.empty or pixel is None:
         return made
     return _with_grids(made, values.grids, (used, len(angles)), image_shape, path.name)
+
+
+def _size_doubt(
+    path: Path, extent_angstrom: tuple[float, ...] | None, shape: tuple[int, int] | None, pixel: float | None
+) -> tuple[str, ...]:
+    """A warning where the images that the file is for are of another size, in either orientation, than the stack's."""
+    if extent_angstrom is None or shape is None or pixel is None:
+        return ()
+    told, here = sorted(extent_angstrom), sorted(n * pixel for n in shape)
+    if all(abs(a - b) <= SAME_SIZE * a + 2 * pixel for a, b in zip(told, here, strict=True)):
+        return ()
+    width, height = extent_angstrom
+    return (
+        f"Warning: {path.name} is for images of {width:g} x {height:g} Å, but those of the stack are "
+        f"{shape[1] * pixel:g} x {shape[0] * pixel:g} Å, at {pixel:g} Å a pixel: shifts, which are in Å, are wrong if "
+        "that is not its pixel size (--pixel-size)",
+    )
 
 
 def _with_grids(
@@ -165,13 +185,31 @@ def _read_xml(path: Path) -> _Values:
     words = (root.findtext("UseTilt") or "").split() or ["True"] * len(angles)
     if len(words) != len(angles) or not {word.lower() for word in words} <= {"true", "false"}:
         raise FileFormatError(f"{path}: expected True or False in <UseTilt> for each of {len(angles)} images")
-    notes = _turning_note(path, root)
+    notes = (*_lacking(path, root), *_turning_note(path, root))
     try:
         grids = read_grids(root, len(angles))
     except FileFormatError as error:
         grids, notes = NO_GRIDS, (*notes, f"the local alignment in {path.name} is not applied: {error}")
     used = [word.lower() == "true" for word in words]
     return _Values((angles, axes, x, y, used, notes), grids, (_level_deg(path, root, "X"), _level_deg(path, root, "Y")))
+
+
+def _lacking(path: Path, root: ElementTree.Element) -> tuple[str, ...]:
+    """Notes on what an aligned series has and this file has not, and on what is in it and not done here.
+
+    Raises:
+        FileFormatError: if the tilt axis, or one direction of the shifts, is not there: 0 would be a guess.
+    """
+    there = {name for name in ("AxisAngle", "AxisOffsetX", "AxisOffsetY") if (root.findtext(name) or "").split()}
+    if "AxisAngle" not in there or len(there) == 2:
+        lacking = next(name for name in ("AxisAngle", "AxisOffsetX", "AxisOffsetY") if name not in there)
+        raise FileFormatError(f"{path} has no <{lacking}>; give the .xml that Warp wrote for an aligned series")
+    notes: tuple[str, ...] = () if len(there) == 3 else (f"{path.name} holds no shifts (AxisOffsetX, AxisOffsetY)",)
+    word = root.get("MagnificationCorrection", "")
+    values = finite_numbers(word.replace(",", " ").split())
+    if values and max(abs(a - b) for a, b in zip(values, (1, 0, 0, 1), strict=False)) > 1e-4:
+        notes += (f"the MagnificationCorrection of {path.name} ({printable(word)[:60]}) is not applied",)
+    return notes
 
 
 def _level_deg(path: Path, root: ElementTree.Element, axis: str) -> float:
@@ -291,4 +329,5 @@ WARP = AlignmentFormat(
     describe=dict.fromkeys((".tomostar", ".xml"), warp_facts),
     centre="relion",
     pair=_beside,
+    any_sign=True,
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, GeometryError, InputError
-from cryolithe.formats.files import PathLike, file_beside, printable, read_text, replacing
+from cryolithe.formats.files import PathLike, file_beside, finite_numbers, printable, read_text, replacing
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import possible_names
@@ -17,6 +18,7 @@ LIMIT_BYTES = 1_000_000
 FEWEST_COUNTED = 3  # fewer numbers in a row are no counting
 # Angles of a stack's images in its order. A series' .mdoc without the stack's full name may be that of its frames.
 _BESIDE = (".rawtlt", ".tlt", "_TLT.txt")
+SURE_TILT_DEG = 10.0  # both signs, and so much: a tilt scheme
 _WHOLE = re.compile(r"\+?\d{1,6}(\.0*)?")
 _COLUMNS = re.compile(r"[\s,;]+")
 _INTEGER = re.compile(r"[+-]?\d+")
@@ -39,8 +41,8 @@ def read_angles_deg(path: PathLike, reading: Reading | None = None) -> tuple[flo
     Raises:
         InputError: if the file cannot be read, is empty, or an angle is outside ±90°, or all are equal or
             within ±π/2° (more than 5 images), which hints at radians or transforms.
-        FileFormatError: if a line does not start with a number, the first of several columns counts the images, or
-            numbers seem to have decimal commas.
+        FileFormatError: if a line does not start with a number, the first of several columns counts the images or is
+            never below 0 while the second is a tilt scheme, or numbers seem to have decimal commas.
     """
     path = Path(path)
     if path.suffix.lower() == ".mdoc":
@@ -76,6 +78,7 @@ def _read_lines(path: Path) -> tuple[float, ...]:
     # "-60,00" and the two columns "-60,1" look alike; but an index does not have equally many digits in every line.
     decimal = len(decimals) > 1 and bool(decimals[0]) and len({len(digits) for digits in decimals}) == 1
     _refuse_index_column(path, rows, decimal)
+    _refuse_other_column(path, rows)
     # Where other lines are one whole number, there are no columns that a comma could part.
     single = any(_INTEGER.fullmatch(content) for content in contents)
     if decimal or (single and any(decimals)):
@@ -121,6 +124,28 @@ def _refuse_index_column(path: Path, rows: list[list[str]], decimal: bool) -> No
         raise FileFormatError(
             f"{path}: the first column counts the images ({first[0]}, {first[1]}, ...) and is no angle{also}; "
             f"put the angles into the first column, in the order of the images{_angles_in(rows)}"
+        )
+
+
+def _refuse_other_column(path: Path, rows: list[list[str]]) -> None:
+    """Raise FileFormatError if the second column is a tilt scheme, and the first one a dose or a time: never below 0.
+
+    Shifts, which may stand behind the angles of a series to one side, are not evenly spaced.
+    """
+    if len(rows) < FEWEST_COUNTED or min(len(row) for row in rows) < 2:
+        return
+    columns = [finite_numbers([row[column] for row in rows]) for column in (0, 1)]
+    if columns[0] is None or columns[1] is None or min(columns[0]) < 0:
+        return
+    second = sorted(columns[1])
+    steps = [b - a for a, b in pairwise(second)]
+    middle = sorted(steps)[len(steps) // 2]
+    even = middle > 0 and max(abs(step - middle) for step in steps) <= middle / 2
+    if even and second[0] < -SURE_TILT_DEG and SURE_TILT_DEG < second[-1] <= 90:
+        raise FileFormatError(
+            f"{path}: the second column ({rows[0][1]}, {rows[1][1]}, ...) looks like tilt angles, and the first one "
+            f"({rows[0][0]}, {rows[1][0]}, ...) is never below 0, as doses and times are; put the angles into the "
+            "first column, in the order of the images"
         )
 
 

@@ -17,6 +17,8 @@ from cryolithe.errors import InputError
 # Nobody records a tilt series so near to focus: its CTF has no effect at any resolution of a tomogram. With a phase
 # plate one does.
 LEAST_UM = 0.1
+# Of a single image, beyond what any lens is set to for a specimen in ice; a whole series so far off is warned of.
+MOST_UM = 50.0
 # Between these defoci tilt series are recorded; a unit that is taken for another is off by ten or more.
 USUAL_UM = (0.6, 20.0)
 MOST_SHIFT_DEG = 360.0
@@ -44,7 +46,9 @@ def check_ctf(ctf: Ctf, path: Path) -> tuple[str, ...]:
             "unit? (CTFFIND's and AreTomo3's are in radians, RELION's in degrees, Warp's in π)"
         )
     if not any(shifts):
-        none = [number for number, mean in enumerate(means, start=1) if mean == 0.0]
+        none = [
+            number for number, mean in enumerate(means, start=1) if not LEAST_UM <= mean <= max(MOST_UM, 2 * median)
+        ]
         if abs(median) < LEAST_UM:
             raise InputError(
                 f"{path} tells a defocus of {median:.2g} µm, at which nothing is corrected; expected at least "
@@ -57,8 +61,9 @@ def check_ctf(ctf: Ctf, path: Path) -> tuple[str, ...]:
             )
         if none:
             raise InputError(
-                f"{path} tells a defocus of 0 for {_images(none)}: the fit failed; give {'them' if none[1:] else 'it'} "
-                "the defocus of the neighbouring images, or leave them out of the series"
+                f"{path} tells a defocus of {means[none[0] - 1]:.3g} µm for {_images(none)}: the fit failed; give "
+                f"{'them' if none[1:] else 'it'} the defocus of the neighbouring images, or leave "
+                f"{'them' if none[1:] else 'it'} out (--exclude)"
             )
     far = [n for n, mean in enumerate(means, start=1) if abs(mean - median) > max(FAR_UM, FAR_SHARE * abs(median))]
     notes = (

@@ -215,7 +215,8 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     total, sums = 0.0, [0.0] * len(angles)
     for number in sorted(range(len(angles)), key=moments.__getitem__):
         sums[number], total = total, total + doses[number]
-    return Exposures(angles, tuple(sums))
+    too_much = _too_much(path, "the sum of ExposureDose", max(sums))
+    return Exposures(angles, () if too_much else tuple(sums), dose_problem=too_much)
 
 
 def _why_no_sums(path: Path, own: Sequence[float], texts: Sequence[str], moments: Sequence[datetime]) -> str:
@@ -308,12 +309,18 @@ def _read(path: Path, name: str, texts: list[str]) -> tuple[tuple[float, ...], s
         return (), str(error)
     if min(doses, default=0.0) < 0:
         return (), f"{path}: {name} holds {min(doses):g}, but no dose can be below 0 e/Å²; mend the file"
-    if max(doses, default=0.0) > MOST_DOSE:
-        return (), (
-            f"{path}: {name} holds {max(doses):.5g}, expected at most {MOST_DOSE:g} e/Å², which no specimen stands; "
-            "is it in e/nm²? A hundredth of that is in e/Å²"
-        )
+    if too_much := _too_much(path, name, max(doses, default=0.0)):
+        return (), too_much
     return tuple(doses) if any(doses) else (), ""
+
+
+def _too_much(path: Path, name: str, dose: float) -> str:
+    if dose <= MOST_DOSE:
+        return ""
+    return (
+        f"{path}: {name} holds {dose:.5g}, expected at most {MOST_DOSE:g} e/Å², which no specimen stands; "
+        "is it in e/nm²? A hundredth of that is in e/Å²"
+    )
 
 
 def _moments(texts: Iterable[str]) -> list[datetime]:

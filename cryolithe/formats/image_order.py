@@ -17,6 +17,8 @@ LEAST_STEP_DEG = 0.4
 # Refined angles differ from nominal ones by a degree, and all of them by the tilt of a lamella. Two images further
 # apart than this do not change places by that, and a range does not grow by so much.
 SURE_STEP_DEG, RANGE_DEG = 1.5, 10.0
+MOST_OFFSET_DEG = 30.0
+MIRRORED = "their angles have opposite signs, which mirrors the volume along z"
 FEWEST_COUNTED = 5  # fewer whole numbers in a row may well be angles
 
 
@@ -101,12 +103,12 @@ def doubts(named: Named, sections: int) -> tuple[str, ...]:
         InputError: if ANGLES only count the images, and another file tells their angles.
     """
     given = named.angles
-    angles_deg = next((found for _, found in _readable([given] if given else [], named, sections)), None)
+    angles_deg = next((found for _, found in readable_angles([given] if given else [], named, sections)), None)
     if given is None or angles_deg is None:
         return ()
     counting = _counting(angles_deg)
     beside = [path for path in angles_beside(named.tilts) if not _is_same(path, given)]
-    others = [(path.name, found) for path, found in _readable(beside, named, sections)]
+    others = [(path.name, found) for path, found in readable_angles(beside, named, sections)]
     for name, found in others:
         if counting and max(abs(a - b) for a, b in zip(angles_deg, found, strict=True)) > RANGE_DEG:
             raise InputError(
@@ -117,7 +119,7 @@ def doubts(named: Named, sections: int) -> tuple[str, ...]:
     if len(in_header) == sections:
         others.append((f"the header of {named.tilts.name}", in_header))
     for name, found in others:
-        against = _contradiction(angles_deg, found)
+        against = contradiction(angles_deg, found)
         if against:
             return (
                 f"Warning: {given.name} and {name} contradict each other: {against}; {given.name} "
@@ -140,7 +142,7 @@ def _counting(angles_deg: Sequence[float]) -> str:
     return ""
 
 
-def _contradiction(angles_deg: Sequence[float], others_deg: Sequence[float]) -> str:
+def contradiction(angles_deg: Sequence[float], others_deg: Sequence[float]) -> str:
     """What tells that two files cannot both hold the angles of a series, or an empty string."""
     spans = f"{_span(angles_deg)} and {_span(others_deg)}"
     extents = [max(angles) - min(angles) for angles in (angles_deg, others_deg)]
@@ -152,8 +154,8 @@ def _contradiction(angles_deg: Sequence[float], others_deg: Sequence[float]) -> 
         for second in ordered[place + 1 :]:
             apart = others_deg[second] - others_deg[first], angles_deg[first] - angles_deg[second]
             if min(apart) > SURE_STEP_DEG:
-                if all(abs(a + b) < RANGE_DEG / 2 for a, b in zip(angles_deg, others_deg, strict=True)):
-                    return "their angles have opposite signs, which mirrors the volume along z"
+                if opposite_signs(angles_deg, others_deg):
+                    return MIRRORED
                 one = min(first, second)
                 return (
                     f"their angles are in another order (image {one + 1}: {angles_deg[one]:g}° and "
@@ -161,6 +163,15 @@ def _contradiction(angles_deg: Sequence[float], others_deg: Sequence[float]) -> 
                     f"{others_deg[max(first, second)]:g}°)"
                 )
     return ""
+
+
+def opposite_signs(angles_deg: Sequence[float], others_deg: Sequence[float]) -> bool:
+    """Whether angles are those of the same images with the other sign, and perhaps an offset."""
+    sums = sorted(a + b for a, b in zip(angles_deg, others_deg, strict=True))
+    if not sums or max(angles_deg) - min(angles_deg) <= RANGE_DEG:
+        return False
+    middle = sums[len(sums) // 2]
+    return max(sums[-1] - middle, middle - sums[0]) < RANGE_DEG / 2 and abs(middle) < MOST_OFFSET_DEG
 
 
 def _span(angles_deg: Sequence[float]) -> str:
@@ -174,7 +185,7 @@ def _is_same(path: Path, other: Path) -> bool:
         return False
 
 
-def _readable(paths: Sequence[Path], named: Named, sections: int) -> Iterator[tuple[Path, tuple[float, ...]]]:
+def readable_angles(paths: Sequence[Path], named: Named, sections: int) -> Iterator[tuple[Path, tuple[float, ...]]]:
     """Files that hold an angle for each image, and these; what cannot be read is told where it is asked for."""
     for path in paths:
         try:
@@ -193,6 +204,6 @@ def image_order(named: Named, sections: int) -> ImageOrder:
     """
     if named.angles is not None:
         return ImageOrder(angles_of(named, sections), named.angles.name, True)
-    for path, found in _readable(angles_beside(named.tilts), named, sections):
+    for path, found in readable_angles(angles_beside(named.tilts), named, sections):
         return ImageOrder(found, path.name)
     return ImageOrder()

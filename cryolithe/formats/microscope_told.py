@@ -41,10 +41,12 @@ class ToldMicroscope:
     Attributes:
         microscope: what files tell of it, each value by the first of them.
         sources: that file, by the attribute.
+        hand: of the defocus gradient, as `cryolithe.ctf` counts it, and what says it; None where nothing does.
     """
 
     microscope: Microscope = field(default_factory=Microscope)
     sources: dict[str, Path] = field(default_factory=dict)
+    hand: tuple[int, str] | None = None
 
 
 NOTHING_TOLD = ToldMicroscope()
@@ -65,7 +67,10 @@ def told_microscope(tilts: Path, named: Iterable[Path | None], reading: Reading)
         for name, value in vars(_of_file(path, tilts.name, reading)).items():
             if value is not None and name not in values:
                 values[name], sources[name] = value, path
-    return ToldMicroscope(Microscope(**values), sources)
+    inverted = next((path for path in beside if path.name.lower() in _COMMANDS and _inverts(path, tilts.name)), None)
+    return ToldMicroscope(
+        Microscope(**values), sources, None if inverted is None else (-1, f"InvertTiltAngles of {inverted.name}")
+    )
 
 
 def _of_file(path: Path, name: str, reading: Reading) -> Microscope:
@@ -84,18 +89,37 @@ def _of_file(path: Path, name: str, reading: Reading) -> Microscope:
         return Microscope()
 
 
+def _inverts(path: Path, name: str) -> bool:
+    """Whether a ctfcorrection.com of the series has ctfphaseflip turn the tilt angles for the defocus gradient."""
+    try:
+        words = _words(path)
+    except InputError:
+        return False
+    return _is_of(words, name) and words.get("inverttiltangles", "0") not in ("0", "")
+
+
 def _of_command(path: Path, name: str) -> Microscope:
     """What a ctfcorrection.com tells, if its stack is of the series."""
+    words = _words(path)
     told: dict[str, float] = {}
-    stack = ""
-    for line in read_text(path, "an IMOD command file", _COMMAND_BYTES).splitlines():
-        words = re.split(r"[\s=]+", line.strip())
-        key, value = words[0].lower(), words[1] if len(words) > 1 else ""
-        numbers = finite_numbers([value])
-        if key in _KEYS and numbers:
-            told[_KEYS[key]] = numbers[0]
-        elif key == "inputstack":
-            stack = Path(value).name
+    for key, attribute in _KEYS.items():
+        numbers = finite_numbers([words.get(key, "")])
+        if numbers:
+            told[attribute] = numbers[0]
     if not LEAST_KV <= told.get("voltage_kv", LEAST_KV) <= MOST_KV:
         del told["voltage_kv"]
-    return Microscope(**told) if stack and same_series(stack, name) else Microscope()
+    return Microscope(**told) if _is_of(words, name) else Microscope()
+
+
+def _words(path: Path) -> dict[str, str]:
+    """The keys of a command file in small letters, with the first word behind each; 1 behind a switch."""
+    found: dict[str, str] = {}
+    for line in read_text(path, "an IMOD command file", _COMMAND_BYTES).splitlines():
+        words = re.split(r"[\s=]+", line.strip())
+        found[words[0].lower()] = words[1] if len(words) > 1 else "1"
+    return found
+
+
+def _is_of(words: dict[str, str], name: str) -> bool:
+    stack = words.get("inputstack", "")
+    return bool(stack) and same_series(Path(stack).name, name)

@@ -197,7 +197,7 @@ def corrections(
     hand: tuple[int, str] | None = None
     if found is not None:
         ctf, path = found
-        hand = _hand(ctf, path, settings)
+        hand = _hand(ctf, path, settings, elsewhere)
         seen = list(image_views(ctf, angles_deg, places, settings, (hand[0], elsewhere)))
         told = [image.defocus_um for image in ctf.images]
         who = f"hand {hand[0]:+d} ({hand[1]})" if hand[1] else "hand by the images"
@@ -271,14 +271,14 @@ def x_tilt_notes(x_tilt_deg: float, height_px: int, made: Corrections) -> tuple[
     )
 
 
-def _hand(ctf: Ctf, path: Path, settings: ReconstructSettings) -> tuple[int, str]:
+def _hand(ctf: Ctf, path: Path, settings: ReconstructSettings, elsewhere: ToldMicroscope) -> tuple[int, str]:
     """The hand to begin with, and what says it; empty where the images are to say it."""
     wish = settings.defocus_hand
     if wish == "auto":
         return ctf.hand or USUAL_HAND, ""
     if wish is not None:
         return wish, "--defocus-hand"
-    return (ctf.hand, path.name) if ctf.hand else (USUAL_HAND, "")
+    return (ctf.hand, path.name) if ctf.hand else elsewhere.hand or (USUAL_HAND, "")
 
 
 _DONE = {"flip": "phases flipped", "multiply": "images multiplied by it", "wiener": "Wiener filter"}

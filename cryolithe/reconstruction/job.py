@@ -43,7 +43,7 @@ from cryolithe.reconstruction.knowing import (
 )
 from cryolithe.reconstruction.learned_scale import scale_notes
 from cryolithe.reconstruction.made_before import differences, differences_told, is_record_of
-from cryolithe.reconstruction.parts import wanted_part
+from cryolithe.reconstruction.parts import wanted_part, without_excluded
 from cryolithe.reconstruction.placing import with_shifts, with_views
 from cryolithe.reconstruction.polarity import Contrast, Evidence
 from cryolithe.reconstruction.precisions import precisions
@@ -335,9 +335,8 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     if sources.alignment.local:
         preparation, sources = with_shifts(preparation, sources, settings, grid)
     found = sources.files, sources.series, sources.alignment
-    return wanted_part(
-        _told(ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback))
-    )
+    run = ResolvedJob(job, *found, grid, depth, x_tilt, preparation, model, devices, precision, fallback)
+    return wanted_part(_told(without_excluded(run)))
 
 
 def _told(run: ResolvedJob) -> ResolvedJob:

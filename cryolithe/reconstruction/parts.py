@@ -1,7 +1,7 @@
 """Some of the images of a series: what is known of the whole, with the rows of these images.
 
-Files tell of the images of a whole stack, by their number or angle. So a whole series is resolved first, whatever part
-of it is wanted, and the part is taken from what was found.
+Files tell of the images of a whole stack, by their number or angle. So a whole series is resolved first, but for the
+images that the user leaves out, and a part of it is taken from what was found.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def wanted_part(run: ResolvedJob) -> ResolvedJob:
-    """A run of those images of its stack that are wanted, with what was found for the whole.
+def without_excluded(run: ResolvedJob) -> ResolvedJob:
+    """A run without the images that ``exclude`` names: files need not tell of them, no more than of a program's own.
 
     Raises:
         SettingsError: if ``exclude`` names images that the stack has not, or all that its files use.
     """
-    settings, sections = run.job.settings, run.job.sections
+    settings = run.job.settings
     excluded = settings.excluded
     alone = [number for number in excluded if number > run.alignment.sections]
     if alone:
@@ -36,15 +36,34 @@ def wanted_part(run: ResolvedJob) -> ResolvedJob:
             f"--exclude {settings.exclude}: {run.job.tilts} has no image {min(alone)}; expected numbers from 1 to "
             f"{run.alignment.sections}"
         )
-    numbers = [
-        number
-        for number, image in enumerate(run.alignment.images)
-        if (sections is None or image.section in sections) and image.section + 1 not in excluded
-    ]
+    numbers = [number for number, image in enumerate(run.alignment.images) if image.section + 1 not in excluded]
+    if not numbers:
+        raise _none_left(run)
+    return _of_images(run, numbers)
+
+
+def wanted_part(run: ResolvedJob) -> ResolvedJob:
+    """A run of those images of its stack that a job names, with what was found for the whole.
+
+    Raises:
+        SettingsError: if ``exclude`` leaves none of them.
+    """
+    sections = run.job.sections
+    images = run.alignment.images
+    numbers = [number for number, image in enumerate(images) if sections is None or image.section in sections]
+    if not numbers:
+        raise _none_left(run)
+    return _of_images(run, numbers)
+
+
+def _none_left(run: ResolvedJob) -> SettingsError:
+    return SettingsError(f"--exclude {run.job.settings.exclude} leaves no image of {run.job.tilts}; name fewer")
+
+
+def _of_images(run: ResolvedJob, numbers: Sequence[int]) -> ResolvedJob:
+    """A run of images by their numbers."""
     if len(numbers) == len(run.alignment.images):
         return run
-    if not numbers:
-        raise SettingsError(f"--exclude {settings.exclude} leaves no image of {run.job.tilts}; name fewer")
     return replace(
         run,
         series=series_of(run.series, numbers),

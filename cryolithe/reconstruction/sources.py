@@ -9,6 +9,7 @@ from pathlib import Path
 from cryolithe.alignment import Alignment, largest_bend_px, plain_alignment, rotation, without_bends
 from cryolithe.errors import GeometryError, InputError, SettingsError
 from cryolithe.formats import read_mrc
+from cryolithe.formats.alignment_doubts import alignment_doubts
 from cryolithe.formats.alignment_format import AlignmentFormat, Named, Stack
 from cryolithe.formats.alignments import (
     alignment_files,
@@ -156,11 +157,14 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     sections, height, width = images.shape
     pixel = settings.pixel_size or mrc.voxel_size_angstrom
     if files.format is not None:
-        alignment = files.format.read(named, Stack(sections, (height, width), pixel))
+        stack = Stack(sections, (height, width), pixel)
+        alignment = files.format.read(named, stack)
+        against = alignment_doubts(named, stack, alignment, files.format.any_sign)
     else:
-        alignment = plain_alignment(angles_of(named, sections))
+        alignment, against = plain_alignment(angles_of(named, sections)), ()
     viewing = of_denoised_images(named.tilts, mrc.labels)
-    assumed = (*doubts(named, sections), *assumptions(named, None if _moving(named) else settings.tilt_axis))
+    against = doubts(named, sections) or against
+    assumed = (*against, *assumptions(named, None if _moving(named) else settings.tilt_axis))
     told = Held(images, pixel, (*mrc.notes, *alignment.notes, *viewing, *assumed), mrc.labels, mrc.ctf_corrected)
     return _sources(files, told, alignment, settings)
 
