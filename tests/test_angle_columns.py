@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from beads import ANGLES, DEPTH, assert_beads, bead_images, write_stack
 from tiny_series import made, refused
@@ -82,3 +83,24 @@ def test_through_the_command(tmp_path):
     path.write_text(ANGLES_FIRST["AreTomo's three columns"][0])
     made(stack, path, *flags)
     assert_beads(tmp_path / "v.mrc")
+
+
+@pytest.mark.parametrize("step", [2.5, 2, 60.0 / N])
+def test_a_first_column_that_is_never_below_0_beside_a_tilt_scheme_is_no_angle(step, tmp_path):
+    first = [step * n for n in range(N)]
+    path = tmp_path / "ts.tlt"
+    path.write_text(text(first, ANGLES))
+    with pytest.raises(FileFormatError, match=r"column 2 \(-60, -56, ...\) looks like tilt angles"):
+        read_angles_deg(path)
+    path.write_text(text(first, DOSES, ANGLES))
+    with pytest.raises(FileFormatError, match=r"column 3 \(-60, -56, ...\) looks like"):
+        read_angles_deg(path)
+    path.write_text(text(ANGLES, first))
+    assert read_angles_deg(path) == pytest.approx(ANGLES)
+
+
+def test_a_series_to_one_side_may_have_shifts_behind_its_angles(tmp_path):
+    path = tmp_path / "ts.tlt"
+    one_side = [2.0 * n for n in range(N)]
+    path.write_text(text(one_side, np.random.default_rng(1).uniform(-15, 15, N).round(2)))
+    assert read_angles_deg(path) == pytest.approx(one_side)

@@ -172,7 +172,13 @@ def test_files_that_contradict_each_other_are_named(folder):  # noqa: F811
     [
         ([(-3.0, -2.9, 20.0)] * len(ANGLES), "a defocus of -2.95 µm, overfocus"),
         ([(3e-4, 3e-4, 20.0)] * len(ANGLES), "a defocus of 0.0003 µm, at which nothing is corrected"),
-        ([(3.0, 3.0, 0.0), (0.0, 0.0, 0.0)] + [(3.0, 3.0, 0.0)] * (len(ANGLES) - 2), "a defocus of 0 for image 2 of"),
+        *(
+            (
+                [(3.0, 3.0, 0.0), (one, one, 0.0)] + [(3.0, 3.0, 0.0)] * (len(ANGLES) - 2),
+                f"of {one:g} µm for image 2 of",
+            )
+            for one in (0.0, -0.5, 0.05, 100.0)
+        ),
     ],
 )
 def test_a_defocus_that_cannot_be_is_refused(folder, rows, line):  # noqa: F811
@@ -180,8 +186,21 @@ def test_a_defocus_that_cannot_be_is_refused(folder, rows, line):  # noqa: F811
     refused(folder, command(folder, "--ctf", "flip"), line)
 
 
+def test_what_is_told_of_images_that_the_user_leaves_out_does_not_matter(folder):  # noqa: F811
+    """The remedy that a refusal names has to work; a table may lack rows of these images, too."""
+    rows = [(3.0, 3.0, 0.0), (0.0, 0.0, 0.0)] + [(3.0, 3.0, 0.0)] * (len(ANGLES) - 2)
+    path = folder / "ts_CTF.txt"
+    path.write_text(columns(ARETOMO, " 1", rows=rows))
+    words = command(folder, "--ctf", "flip", "--dry-run")
+    refused(folder, words, "of 0 µm for image 2 of")
+    made(*words, "--exclude", "2")
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if line.split()[0] != "2"))
+    refused(folder, words, "rows of images that are used are missing")
+    made(*words, "--exclude", "2")
+
+
 def test_defoci_that_stand_out_are_named(folder):  # noqa: F811
-    rows = [(3.0, 3.0, 0.0)] * (len(ANGLES) - 1) + [(60.0, 60.0, 0.0)]
+    rows = [(3.0, 3.0, 0.0)] * (len(ANGLES) - 1) + [(30.0, 30.0, 0.0)]
     (folder / "ts_CTF.txt").write_text(columns(ARETOMO, " 1", rows=rows))
     result = made(*command(folder, "--ctf", "flip", "--dry-run"))
     assert f"Warning: ts_CTF.txt tells defoci far from the median of 3 µm for image {len(ANGLES)} of" in result.stderr

@@ -56,3 +56,25 @@ def test_the_command_uses_records_and_names_it(tmp_path):
     assert "200 kV (ctfcorrection.com), Cs 2 mm (ctfcorrection.com), amplitude contrast 0.1" in line
     record = json.loads((tmp_path / "ts_rec.json").read_text())
     assert any("ctfcorrection.com" in str(entry) for entry in record["inputs"].values())
+
+
+@pytest.mark.parametrize(
+    ("line", "inverted"),
+    [("InvertTiltAngles", True), ("InvertTiltAngles 1", True), ("InvertTiltAngles 0", False), ("", False)],
+)
+def test_angles_that_ctfphaseflip_inverts_are_the_other_hand(line, inverted, tmp_path):
+    (tmp_path / "ctfcorrection.com").write_text(TEXT + line + "\n")
+    found = told_microscope(tmp_path / "ts_ali.mrc", (), Reading()).hand
+    assert found == ((-1, "InvertTiltAngles of ctfcorrection.com") if inverted else None)
+    assert told_microscope(tmp_path / "other_ali.mrc", (), Reading()).hand is None
+
+
+def test_the_command_takes_that_hand_where_nothing_else_tells_it(tmp_path):
+    stack, angles = write_series(tmp_path)
+    tilts = [float(line) for line in angles.read_text().split()]
+    rows = "".join(f"{n} {n} {tilt} {tilt} 3000 3000 0\n" for n, tilt in enumerate(tilts, start=1))
+    (tmp_path / "ts.defocus").write_text("1 0 0. 0. 0 3\n" + rows)
+    (tmp_path / "ctfcorrection.com").write_text(TEXT + "InvertTiltAngles\n")
+    words = (stack, angles, "--method", "fbp", "--ctf", "flip", "--thickness", 12, "--pixel-size", 5, "--overwrite")
+    assert "hand -1 (InvertTiltAngles of ctfcorrection.com)" in made(*words).stderr
+    assert "hand +1 (--defocus-hand)" in made(*words, "--defocus-hand", 1).stderr

@@ -243,6 +243,10 @@ def test_doses_of_an_mdoc_without_sums_follow_its_times(tmp_path):
     ):
         path.write_text("\n".join(lines).replace(old, new))
         assert said in read_exposures(path, "ts.mrc").dose_problem
+    path.write_text("\n".join(lines).replace("ExposureDose = 2.5", "ExposureDose = 1250"))
+    found = read_exposures(path, "ts.mrc")
+    assert found.of_images((-3, 0, 3)) is None
+    assert "the sum of ExposureDose holds 2500, expected at most 2000 e/Å²" in found.dose_problem
     path.write_text("\n".join(lines).replace("ExposureDose = 2.5", "ExposureDose = 0", 1))
     assert "ExposureDose is 0 for image 1, but not for all" in read_exposures(path, "ts.mrc").dose_problem
     path.write_text("\n".join(lines).replace("ExposureDose = 2.5", "ExposureDose = 0"))

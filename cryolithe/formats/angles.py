@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -128,25 +128,31 @@ def _refuse_index_column(path: Path, rows: list[list[str]], decimal: bool) -> No
 
 
 def _refuse_other_column(path: Path, rows: list[list[str]]) -> None:
-    """Raise FileFormatError if the second column is a tilt scheme, and the first one a dose or a time: never below 0.
+    """Raise FileFormatError if another column is a tilt scheme, and the first one a dose or a time: never below 0.
 
     Shifts, which may stand behind the angles of a series to one side, are not evenly spaced.
     """
-    if len(rows) < FEWEST_COUNTED or min(len(row) for row in rows) < 2:
+    columns = [finite_numbers(words) for words in zip(*rows, strict=False)]
+    first = columns[0]
+    if len(rows) < FEWEST_COUNTED or first is None or min(first) < 0:
         return
-    columns = [finite_numbers([row[column] for row in rows]) for column in (0, 1)]
-    if columns[0] is None or columns[1] is None or min(columns[0]) < 0:
-        return
-    second = sorted(columns[1])
-    steps = [b - a for a, b in pairwise(second)]
+    for number, values in enumerate(columns[1:], start=2):
+        if values is not None and _is_tilt_scheme(values):
+            word = rows[0][number - 1], rows[1][number - 1]
+            raise FileFormatError(
+                f"{path}: column {number} ({word[0]}, {word[1]}, ...) looks like tilt angles, and the first one "
+                f"({rows[0][0]}, {rows[1][0]}, ...) is never below 0, as doses and times are; put the angles into the "
+                "first column, in the order of the images"
+            )
+
+
+def _is_tilt_scheme(values: Sequence[float]) -> bool:
+    """Whether values are evenly spaced between angles of both signs."""
+    ordered = sorted(values)
+    steps = [b - a for a, b in pairwise(ordered)]
     middle = sorted(steps)[len(steps) // 2]
     even = middle > 0 and max(abs(step - middle) for step in steps) <= middle / 2
-    if even and second[0] < -SURE_TILT_DEG and SURE_TILT_DEG < second[-1] <= 90:
-        raise FileFormatError(
-            f"{path}: the second column ({rows[0][1]}, {rows[1][1]}, ...) looks like tilt angles, and the first one "
-            f"({rows[0][0]}, {rows[1][0]}, ...) is never below 0, as doses and times are; put the angles into the "
-            "first column, in the order of the images"
-        )
+    return even and -90 <= ordered[0] < -SURE_TILT_DEG and SURE_TILT_DEG < ordered[-1] <= 90
 
 
 def _angles_in(rows: list[list[str]]) -> str:
