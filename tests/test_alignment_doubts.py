@@ -123,8 +123,11 @@ def test_a_series_of_warp_without_shifts_and_its_magnification_are_told(project)
     found = told(project, "--warp", path)
     assert "ts.xml holds no shifts (AxisOffsetX, AxisOffsetY)" in found
     assert "the MagnificationCorrection of ts.xml (1.05, 0, 0, 0.95) is not applied" in found
-    path.write_text(text.replace("1.05, 0, 0, 0.95", "1, 0, 0, 1"), encoding="utf-16")
-    assert "Magnification" not in told(project, "--warp", path)
+    path.write_text(text.replace("1.05, 0, 0, 0.95", "1.02, 0.98, 30"), encoding="utf-16")
+    assert "Magnification" in told(project, "--warp", path)
+    for none in ("1, 0, 0, 1", "1, 1, 30", ""):
+        path.write_text(text.replace("1.05, 0, 0, 0.95", none), encoding="utf-16")
+        assert "Magnification" not in told(project, "--warp", path)
 
 
 @pytest.mark.parametrize(("gain", "said"), [(1.0, False), (1.01, False), (1.15, True), (0.1, True)])

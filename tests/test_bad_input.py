@@ -826,7 +826,7 @@ def the_same_pixels_under_another_header(place):
 @case("ts_EVN.mrc has pixels of 5 Å", "ts_ODD.mrc of 10 Å", "--pixel-size")
 def halves_of_two_pixel_sizes(place):
     even, odd = _halves(place)
-    write_series(place.folder, noise()[::-1].copy(), name=odd.stem, pixel_size=10.0)
+    write_series(place.folder, np.roll(noise(), 7, axis=2), name=odd.stem, pixel_size=10.0)
     return ["--even", even, "--odd", odd, place.angles, *FBP]
 
 

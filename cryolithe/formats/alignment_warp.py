@@ -27,6 +27,8 @@ from cryolithe.formats.star_tables import read_star
 LIMIT_BYTES = 100_000_000
 # Stacks have even sizes, also when binned.
 SAME_SIZE = 0.03
+LEAST_CHANGE = 1e-4
+_NO_MAGNIFICATION = {3: (1, 1), 4: (1, 0, 0, 1)}  # by how many numbers the file has
 
 
 def read_warp(
@@ -206,8 +208,10 @@ def _lacking(path: Path, root: ElementTree.Element) -> tuple[str, ...]:
         raise FileFormatError(f"{path} has no <{lacking}>; give the .xml that Warp wrote for an aligned series")
     notes: tuple[str, ...] = () if len(there) == 3 else (f"{path.name} holds no shifts (AxisOffsetX, AxisOffsetY)",)
     word = root.get("MagnificationCorrection", "")
-    values = finite_numbers(word.replace(",", " ").split())
-    if values and max(abs(a - b) for a, b in zip(values, (1, 0, 0, 1), strict=False)) > 1e-4:
+    values = finite_numbers(word.replace(",", " ").split()) or ()
+    # A matrix; in older files scales along two axes, and the angle between these and x.
+    changes = [a - b for a, b in zip(values, _NO_MAGNIFICATION.get(len(values), ()), strict=False)]
+    if any(abs(change) > LEAST_CHANGE for change in changes):
         notes += (f"the MagnificationCorrection of {path.name} ({printable(word)[:60]}) is not applied",)
     return notes
 
