@@ -42,7 +42,7 @@ def read_angles_deg(path: PathLike, reading: Reading | None = None) -> tuple[flo
         InputError: if the file cannot be read, is empty, or an angle is outside ±90°, or all are equal or
             within ±π/2° (more than 5 images), which hints at radians or transforms.
         FileFormatError: if a line does not start with a number, the first of several columns counts the images or is
-            never below 0 while the second is a tilt scheme, or numbers seem to have decimal commas.
+            never below 0 while another is a tilt scheme, or numbers seem to have decimal commas.
     """
     path = Path(path)
     if path.suffix.lower() == ".mdoc":
