@@ -870,22 +870,6 @@ def halves_whose_map_exists(place):
     return ["--even", even, "--odd", odd, place.angles, "-o", place.output, *FBP]
 
 
-@case("ts_EVN.mrc and", "have their images in different orders", "image 1 of the first like image 11 of the second")
-def halves_in_different_orders(place):
-    even, _ = _halves(place)
-    place.images(noise()[::-1])
-    odd = place.stack.rename(place.folder / "other.mrc")
-    return ["--even", even, "--odd", odd, place.angles, "-o", place.output, *FBP]
-
-
-@case("ts_EVN.mrc and", "are mirror images along x of each other")
-def halves_that_are_mirror_images(place):
-    even, _ = _halves(place)
-    place.images(noise()[:, :, ::-1])
-    odd = place.stack.rename(place.folder / "other.mrc")
-    return ["--even", even, "--odd", odd, place.angles, "-o", place.output, *FBP]
-
-
 @case("--denoise takes one volume", "cryolithe denoise")
 def halves_to_be_denoised(place):
     even, odd = _halves(place)

@@ -20,7 +20,7 @@ from cryolithe.cli.half_record import (
 from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
 from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE
-from cryolithe.evaluation.half_images import fault_of_halves
+from cryolithe.evaluation.half_images import doubts_of_halves
 from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignments import format_of_table
@@ -87,8 +87,11 @@ def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None, pixel_siz
         )
     if pixel_size is None:
         _check_pixel_sizes((*stacks, *([whole] if whole else [])))
-    if fault := fault_of_halves(images[0], images[1]):
-        raise InputError(f"{even} and {odd} {fault}")
+    doubts = doubts_of_halves(images[0], images[1])
+    if doubts.opposite:
+        raise InputError(f"{even} and {odd} {doubts.opposite}")
+    if doubts.unlike:
+        say(f"Warning: {even.name} and {odd.name} {doubts.unlike}", err=True)
 
 
 def _check_pixel_sizes(stacks: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ Only low frequencies are looked at, means of blocks of pixels: there the specime
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,26 @@ _Images = NDArray[np.float64]
 
 # Independent noise correlates by nothing, and what both show by more than nothing.
 OPPOSITE, BETTER, SIGMAS = 0.1, 0.1, 5.0
+FAR = 6.0  # median deviations: one in 20 000 of noise, and what is no specimen
 _BLOCKS = 32  # along the shorter side of an image
 _MIRRORS = {"along x": (1, -1), "along y": (-1, 1), "along x and y": (-1, -1)}  # steps along (y, x)
 
 
-def fault_of_halves(even: NDArray[Any], odd: NDArray[Any]) -> str:
-    """What is wrong with the images of two halves, as the end of a sentence; empty where nothing is.
+@dataclass(frozen=True)
+class HalfDoubts:
+    """What speaks against two stacks being halves, as ends of sentences; empty where nothing does.
+
+    Attributes:
+        opposite: one is inverted.
+        unlike: their images are in different orders, or mirror images.
+    """
+
+    opposite: str = ""
+    unlike: str = ""
+
+
+def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any]) -> HalfDoubts:
+    """Compare the images of two halves.
 
     Args:
         even: stack ``(tilt, y, x)`` of even frames.
@@ -28,7 +43,9 @@ def fault_of_halves(even: NDArray[Any], odd: NDArray[Any]) -> str:
     """
     block = max(1, min(even.shape[1:]) // _BLOCKS)
     first, second = (np.stack([_block_means(image, block) for image in stack]) for stack in (even, odd))
-    return _opposite(first, second) or _reordered(first, second) or _mirrored(first, second)
+    opposite = _opposite(first, second)
+    first, second = (np.stack([_usual(image) for image in half]) for half in (first, second))
+    return HalfDoubts(opposite, _reordered(first, second) or _mirrored(first, second))
 
 
 def _opposite(first: _Images, second: _Images) -> str:
@@ -81,6 +98,14 @@ def _block_means(image: NDArray[Any], block: int) -> _Images:
     finite = np.nan_to_num(part, posinf=0.0, neginf=0.0)
     means: _Images = finite.reshape(rows, block, columns, block).mean(axis=(1, 3))
     return means - means.mean()
+
+
+def _usual(means: _Images) -> _Images:
+    """Means without those far from all others, such as borders of one value, which an alignment left in one half."""
+    middle = np.median(means)
+    away = np.abs(means - middle)
+    usual: _Images = np.where(away > FAR * np.median(away), middle, means) - middle
+    return usual - usual.mean()
 
 
 def _unit(values: _Images) -> _Images:

@@ -1,0 +1,64 @@
+"""Halves whose images do not belong to each other are told: their average would be of two specimens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from beads import ANGLES, bead_images, write_angles, write_stack
+from tiny_series import made
+
+from cryolithe.evaluation.half_images import doubts_of_halves
+
+N = len(ANGLES)
+CHANGES = {
+    "as they are": (lambda odd: odd, ""),
+    "reversed": (lambda odd: odd[::-1], "have their images in different orders"),
+    "as they were taken": (lambda odd: odd[np.argsort(np.abs(ANGLES))], "have their images in different orders"),
+    "mirrored along x": (lambda odd: odd[:, :, ::-1], "are mirror images along x of each other"),
+    "mirrored along y": (lambda odd: odd[:, ::-1], "are mirror images along y of each other"),
+    "turned": (lambda odd: odd[:, ::-1, ::-1], "are mirror images along x and y of each other"),
+}
+
+
+def halves(noise, seed=0):
+    """Two halves with noise of so many deviations of their images."""
+    random, images = np.random.default_rng(seed), 100.0 * bead_images()
+    return [(images + noise * images.std() * random.standard_normal(images.shape)).astype(np.float32) for _ in "eo"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+def test_orders_and_mirrors_are_told(change, noise):
+    even, odd = halves(noise)
+    changed, said = CHANGES[change]
+    found = doubts_of_halves(even, changed(odd))
+    assert found.opposite == ""
+    assert found.unlike.startswith(said)
+    assert bool(found.unlike) is bool(said)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_and_borders_tell_nothing(seed):
+    random = np.random.default_rng(seed)
+    noise = random.standard_normal((2, N, 80, 90))
+    assert doubts_of_halves(*noise).unlike == ""
+    for half in noise + 100:
+        for image in half:
+            image[: random.integers(12)] = image[:, : random.integers(12)] = 0.0
+    assert doubts_of_halves(*noise).unlike == ""
+    even, odd = halves(1.0, seed)
+    for image in odd:
+        image[: random.integers(8)] = -1e4
+    assert doubts_of_halves(even, odd).unlike == ""
+    assert doubts_of_halves(even, -odd).opposite == "" or "opposite contrast" in doubts_of_halves(even, -odd).opposite
+
+
+def test_through_the_command(tmp_path):
+    even, odd = halves(0.5)
+    write_stack(tmp_path / "ts_EVN.mrc", even)
+    write_stack(tmp_path / "ts_ODD.mrc", odd[::-1])
+    words = ("--even", tmp_path / "ts_EVN.mrc", "--odd", tmp_path / "ts_ODD.mrc", write_angles(tmp_path / "ts.tlt"))
+    told = made(*words, "--method", "fbp", "-o", tmp_path / "v.mrc").stderr
+    assert "Warning: ts_EVN.mrc and ts_ODD.mrc have their images in different orders" in told
+    write_stack(tmp_path / "ts_ODD.mrc", odd)
+    assert "Warning" not in made(*words, "--method", "fbp", "-o", tmp_path / "v.mrc", "--overwrite").stderr
