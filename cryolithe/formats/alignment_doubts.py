@@ -48,7 +48,9 @@ def _angle_doubts(named: Named, alignment: Alignment, any_sign: bool, source: st
     angles_deg = [told[place] for place in places]
     files = [*([named.angles] if named.angles else []), *angles_beside(named.tilts)]
     others = [(path.name, found) for path, found in readable_angles(files, named, alignment.sections)]
-    in_header = named.reading(read_header_angles_deg, named.tilts)
+    # A table that stands for a stack is its own alignment, and has no header.
+    table = named.tilts in named.files.values()
+    in_header = () if table else named.reading(read_header_angles_deg, named.tilts)
     if len(in_header) == alignment.sections:
         others.append((f"the header of {named.tilts.name}", in_header))
     for name, found in others:
