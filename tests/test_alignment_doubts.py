@@ -163,3 +163,14 @@ def test_an_axis_that_is_not_the_microscopes_is_told(axis_deg, said, project):
         found = told(project, *words)
         assert ("the tilt axis lies at 84° by" in found) is said
         assert ("at -5.5° by ts.mrc.mdoc" in found) is said
+
+
+def test_a_doubt_about_the_angles_that_are_given_hides_no_other(project):
+    """ANGLES against a file beside the stack, and shifts that no series has: both are told, each of them once."""
+    (xf, *_), other = write_imod(project, dark=()), project.folder / "ts.rawtlt"
+    other.write_text("".join(f"{-angle:g}\n" for angle in ANGLES))
+    rows = [line.split() for line in xf.read_text().splitlines()]
+    xf.write_text("\n".join(" ".join((*row[:4], "60", row[5])) for row in rows) + "\n")
+    found = told(project, project.tlt, "--xf", xf)
+    assert "Warning: ts.xf shifts image" in found
+    assert found.count("contradict each other: their angles have opposite signs") == 1

@@ -9,13 +9,9 @@ import math
 from collections.abc import Iterator
 
 from cryolithe.alignment import IDENTITY, Alignment
-from cryolithe.errors import InputError
 from cryolithe.formats.alignment_format import Named, Stack
-from cryolithe.formats.angles import angles_beside
-from cryolithe.formats.header_angles import read_header_angles_deg
-from cryolithe.formats.image_order import MIRRORED, contradiction, opposite_signs, readable_angles
-from cryolithe.formats.mdoc_text import read_mdoc_text
-from cryolithe.formats.stack_state import mdocs_beside
+from cryolithe.formats.image_order import MIRRORED, angles_given, angles_known, contradiction, opposite_signs
+from cryolithe.formats.stack_state import axes_told
 
 # Axes of a series lie within degrees of each other, and of what the microscope is told.
 NEAR_AXIS_DEG = 30.0
@@ -42,17 +38,18 @@ def alignment_doubts(named: Named, stack: Stack, alignment: Alignment, any_sign:
 
 
 def _angle_doubts(named: Named, alignment: Alignment, any_sign: bool, source: str) -> Iterator[str]:
-    """The first of ANGLES, the files beside the stack, and its header, that contradicts the alignment's angles."""
+    """The first of what tells the images' angles that contradicts the alignment's.
+
+    That is ANGLES, which are compared with the others themselves, or else the files beside the stack and its header.
+    """
     told = dict(alignment.left_out_deg) | {image.section: image.angle_deg for image in alignment.images}
     places = sorted(section for section in told if section < alignment.sections)
     angles_deg = [told[place] for place in places]
-    files = [*([named.angles] if named.angles else []), *angles_beside(named.tilts)]
-    others = [(path.name, found) for path, found in readable_angles(files, named, alignment.sections)]
-    # A table that stands for a stack is its own alignment, and has no header.
-    table = named.tilts in named.files.values()
-    in_header = () if table else named.reading(read_header_angles_deg, named.tilts)
-    if len(in_header) == alignment.sections:
-        others.append((f"the header of {named.tilts.name}", in_header))
+    given = angles_given(named, alignment.sections)
+    if named.angles is not None and given is not None:
+        others = [(named.angles.name, given)]
+    else:
+        others = angles_known(named, alignment.sections)
     for name, found in others:
         there = [found[place] for place in places]
         against = MIRRORED if opposite_signs(angles_deg, there) else ""
@@ -82,20 +79,14 @@ def _axis_doubts(alignment: Alignment, source: str) -> Iterator[str]:
 def _axis_notes(named: Named, alignment: Alignment, source: str) -> Iterator[str]:
     """A note on an axis that is not the microscope's: that may be told of turned frames, and so is no warning."""
     middle = alignment.axis_deg
-    for path in mdocs_beside(named.tilts):
-        try:
-            told = named.reading(read_mdoc_text, path).axis_deg
-        except InputError:
-            continue
-        if told is not None:
-            # An axis has no direction of its own; its angle may be told half a turn further.
-            apart = abs((middle - told + 90) % 180 - 90)
-            if apart > NEAR_AXIS_DEG:
-                yield (
-                    f"the tilt axis lies at {middle:.4g}° by {source} and at {told:.4g}° by {path.name}: is "
-                    f"{source} of another session?"
-                )
-            return
+    for path, told in axes_told(named.tilts, named.angles, named.reading):
+        # An axis has no direction of its own; its angle may be told half a turn further.
+        if abs((middle - told + 90) % 180 - 90) > NEAR_AXIS_DEG:
+            yield (
+                f"the tilt axis lies at {middle:.4g}° by {source} and at {told:.4g}° by {path.name}: is "
+                f"{source} of another session?"
+            )
+        return
 
 
 def _shift_doubts(stack: Stack, alignment: Alignment, source: str) -> Iterator[str]:

@@ -103,21 +103,17 @@ def doubts(named: Named, sections: int) -> tuple[str, ...]:
         InputError: if ANGLES only count the images, and another file tells their angles.
     """
     given = named.angles
-    angles_deg = next((found for _, found in readable_angles([given] if given else [], named, sections)), None)
+    angles_deg = angles_given(named, sections)
     if given is None or angles_deg is None:
         return ()
     counting = _counting(angles_deg)
-    beside = [path for path in angles_beside(named.tilts) if not _is_same(path, given)]
-    others = [(path.name, found) for path, found in readable_angles(beside, named, sections)]
+    others = angles_known(named, sections)
     for name, found in others:
         if counting and max(abs(a - b) for a, b in zip(angles_deg, found, strict=True)) > RANGE_DEG:
             raise InputError(
                 f"{given} holds {counting}, which counts the images and tells no angles: {name} beside "
                 f"{named.tilts.name} tells {_span(found)}; give that file, or one with the angles in its first column"
             )
-    in_header = named.reading(read_header_angles_deg, named.tilts)
-    if len(in_header) == sections:
-        others.append((f"the header of {named.tilts.name}", in_header))
     for name, found in others:
         against = contradiction(angles_deg, found)
         if against:
@@ -185,7 +181,23 @@ def _is_same(path: Path, other: Path) -> bool:
         return False
 
 
-def readable_angles(paths: Sequence[Path], named: Named, sections: int) -> Iterator[tuple[Path, tuple[float, ...]]]:
+def angles_given(named: Named, sections: int) -> tuple[float, ...] | None:
+    """What ANGLES holds, where that is an angle for each image; None else."""
+    return next((found for _, found in _readable([named.angles] if named.angles else [], named, sections)), None)
+
+
+def angles_known(named: Named, sections: int) -> list[tuple[str, tuple[float, ...]]]:
+    """An angle for each image by what is not ANGLES, and its name: the files beside the stack, then its header."""
+    given = named.angles
+    beside = [path for path in angles_beside(named.tilts) if given is None or not _is_same(path, given)]
+    found = [(path.name, angles) for path, angles in _readable(beside, named, sections)]
+    # A table that stands for a stack has no header.
+    table = named.tilts in named.files.values()
+    in_header = () if table else named.reading(read_header_angles_deg, named.tilts)
+    return [*found, (f"the header of {named.tilts.name}", in_header)] if len(in_header) == sections else found
+
+
+def _readable(paths: Sequence[Path], named: Named, sections: int) -> Iterator[tuple[Path, tuple[float, ...]]]:
     """Files that hold an angle for each image, and these; what cannot be read is told where it is asked for."""
     for path in paths:
         try:
@@ -204,6 +216,6 @@ def image_order(named: Named, sections: int) -> ImageOrder:
     """
     if named.angles is not None:
         return ImageOrder(angles_of(named, sections), named.angles.name, True)
-    for path, found in readable_angles(angles_beside(named.tilts), named, sections):
+    for path, found in _readable(angles_beside(named.tilts), named, sections):
         return ImageOrder(found, path.name)
     return ImageOrder()

@@ -67,7 +67,9 @@ def told_microscope(tilts: Path, named: Iterable[Path | None], reading: Reading)
         for name, value in vars(_of_file(path, tilts.name, reading)).items():
             if value is not None and name not in values:
                 values[name], sources[name] = value, path
-    inverted = next((path for path in beside if path.name.lower() in _COMMANDS and _inverts(path, tilts.name)), None)
+    inverted = next(
+        (path for path in beside if path.name.lower() in _COMMANDS and _inverts(path, tilts.name, reading)), None
+    )
     return ToldMicroscope(
         Microscope(**values), sources, None if inverted is None else (-1, f"InvertTiltAngles of {inverted.name}")
     )
@@ -81,7 +83,7 @@ def _of_file(path: Path, name: str, reading: Reading) -> Microscope:
             voltage = reading(read_mdoc_text, path).voltage_kv
             return Microscope(voltage if voltage is not None and LEAST_KV <= voltage <= MOST_KV else None)
         if ending == ".com":
-            return _of_command(path, name)
+            return _of_command(path, name, reading)
         if ending == ".star":
             return read_relion_microscope(path, name, reading)
         return reading(read_warp_microscope, path) if ending == ".xml" else Microscope()
@@ -89,18 +91,18 @@ def _of_file(path: Path, name: str, reading: Reading) -> Microscope:
         return Microscope()
 
 
-def _inverts(path: Path, name: str) -> bool:
+def _inverts(path: Path, name: str, reading: Reading) -> bool:
     """Whether a ctfcorrection.com of the series has ctfphaseflip turn the tilt angles for the defocus gradient."""
     try:
-        words = _words(path)
+        words = reading(_words, path)
     except InputError:
         return False
     return _is_of(words, name) and words.get("inverttiltangles", "0") not in ("0", "")
 
 
-def _of_command(path: Path, name: str) -> Microscope:
+def _of_command(path: Path, name: str, reading: Reading) -> Microscope:
     """What a ctfcorrection.com tells, if its stack is of the series."""
-    words = _words(path)
+    words = reading(_words, path)
     told: dict[str, float] = {}
     for key, attribute in _KEYS.items():
         numbers = finite_numbers([words.get(key, "")])

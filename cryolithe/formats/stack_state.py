@@ -7,7 +7,7 @@ too, so an .mdoc is a reason to tell the user and none to turn the images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +79,8 @@ def stack_state(tilts: Path, angles: Path | None = None, reading: Reading | None
     """
     if is_aligned_name(tilts):
         return StackState(True, f"the name of {tilts.name} says that it is aligned")
-    mdocs = [*([angles] if angles is not None and angles.suffix.lower() == ".mdoc" else []), *mdocs_beside(tilts)]
-    for mdoc in mdocs:
-        axis = _axis_deg(mdoc, reading or Reading())
-        if axis is not None and abs((axis + 90) % 180 - 90) > ALONG_Y_DEG:
+    for mdoc, axis in axes_told(tilts, angles, reading or Reading()):
+        if abs((axis + 90) % 180 - 90) > ALONG_Y_DEG:
             return StackState(False, f"{mdoc.name} says that the tilt axis lies at {axis:g}° from y", axis)
     base = without_ending(tilts.name)
     rawtlt = tilts.with_name(f"{base}.rawtlt")
@@ -107,8 +105,13 @@ def of_other_stack(mdoc: Path, tilts: Path, reading: Reading) -> str:
     return name if name and matching_name([name], tilts.name) is None else ""
 
 
-def _axis_deg(mdoc: Path, reading: Reading) -> float | None:
-    try:
-        return reading(read_mdoc_text, mdoc).axis_deg
-    except InputError:  # of a file that was not asked for, or is read for its angles anyway
-        return None
+def axes_told(tilts: Path, angles: Path | None, reading: Reading) -> Iterator[tuple[Path, float]]:
+    """The tilt axes, degrees from y, that .mdoc files of a stack tell, and these: its angle file, then those beside."""
+    given = [angles] if angles is not None and angles.suffix.lower() == ".mdoc" else []
+    for mdoc in (*given, *mdocs_beside(tilts)):
+        try:
+            axis = reading(read_mdoc_text, mdoc).axis_deg
+        except InputError:  # of a file that was not asked for, or is read for its angles anyway
+            continue
+        if axis is not None:
+            yield mdoc, axis

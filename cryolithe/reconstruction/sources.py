@@ -163,8 +163,7 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     else:
         alignment, against = plain_alignment(angles_of(named, sections)), ()
     viewing = of_denoised_images(named.tilts, mrc.labels)
-    against = doubts(named, sections) or against
-    assumed = (*against, *assumptions(named, None if _moving(named) else settings.tilt_axis))
+    assumed = (*doubts(named, sections), *against, *assumptions(named, None if _moving(named) else settings.tilt_axis))
     told = Held(images, pixel, (*mrc.notes, *alignment.notes, *viewing, *assumed), mrc.labels, mrc.ctf_corrected)
     return _sources(files, told, alignment, settings)
 
