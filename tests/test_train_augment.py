@@ -145,6 +145,41 @@ def test_a_blur_colours_noise_and_leaves_its_variance(noiseless):
     assert 0.5 < max(correlations) < 0.8
 
 
+def test_coloured_noise_has_the_spectrum_that_it_was_given():
+    rng = np.random.default_rng(5)
+    power = augment.draw_colour(4.0, rng)
+    white = torch.from_numpy(rng.standard_normal((400, 48 + 2 * augment.COLOUR_HALO, 64)).astype(np.float32))
+    noise = augment.coloured(white, power)
+    assert noise.shape == (400, 48, 64)
+    assert float(noise.square().mean()) == pytest.approx(1, abs=0.02)
+    window = np.hanning(48)[:, None] * np.hanning(64)[None]
+    measured = (np.abs(np.fft.fft2(noise.numpy() * window)) ** 2).mean(axis=0)
+    radius = np.hypot(np.fft.fftfreq(48)[:, None], np.fft.fftfreq(64)[None])
+    wanted = np.exp(np.interp(radius, augment.COLOUR_KNOTS, np.log(power)))
+    inner = (radius > 0.05) & (np.abs(radius - 0.06) > 0.03) & (np.abs(radius - 0.125) > 0.03)
+    ratio_db = 10 * np.log10(measured[inner] / wanted[inner])
+    assert ratio_db.std() < 0.5  # the window smooths a little
+    # Rows at both ends of a run know nothing of each other.
+    ends = np.mean(noise[:, 0].numpy() * noise[:, -1].numpy())
+    assert abs(ends) < 4 / np.sqrt(noise[:, 0].numel() / 4)
+
+
+def test_colour_replaces_white_noise_of_plain_series_and_of_extra_noise():
+    series = make_series(Specimen(blob((12, 48, 64)), 10.0), ANGLES, Head(levels=1))
+    noisy = dataclasses.replace(series, images=torch.zeros_like(series.images), noiseless=False)
+    change = AugmentSettings(colour_db=6.0, colour_chance=1.0, extra_noise_db=(-40.0, -40.0), drop_chance=0)
+    config = small_config(augment=change, snr_db=(-40.0, -40.0), blocks=20)
+    network = build_network(config.network_config()).config
+    for one in (series, noisy):
+        neighbours = []
+        for seed in range(8):
+            rows = draw_run(one, config, network, np.random.default_rng(seed)).rows
+            assert float(rows.square().mean()) == pytest.approx(1, abs=0.15)
+            neighbours.append(float((rows[:, :, 1:] * rows[:, :, :-1]).mean()))
+        assert max(neighbours) > 0.2
+        assert min(neighbours) < 0.1
+
+
 def test_gain_changes_images_but_not_their_sign():
     rows = torch.ones(200, 1, 11)
     changed = augment.jitter_gain(rows, 0.1, 0.05, np.random.default_rng(0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.fft
 import scipy.ndimage
 import torch
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 # Rows that a blur takes at each end.
 BLUR_HALO = 2
+# Frequencies, cycles per pixel, between which the logarithm of a drawn power spectrum is a line.
+COLOUR_KNOTS = (0.0, 0.06, 0.125, 0.25, 0.5)
+# Rows beyond a run's that coloured noise is drawn for: a discrete Fourier transform joins its first and last rows.
+COLOUR_HALO = 8
 
 
 def drop_tilts(tilts: int, fewest: int, most_dropped: int, chance: float, rng: np.random.Generator) -> Indices:
@@ -120,6 +125,34 @@ def blur_kernel(sigma_px: float) -> torch.Tensor:
     place = torch.arange(-BLUR_HALO, BLUR_HALO + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (place / max(sigma_px, 1e-3)).square())
     return kernel / kernel.sum()
+
+
+def draw_colour(deviation_db: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Power at `COLOUR_KNOTS` of noise as an unknown detector, binning and interpolation leave it, shape ``(knots,)``.
+
+    Args:
+        deviation_db: standard deviation of each of them, decibels.
+        rng: source of randomness.
+    """
+    return np.asarray(10 ** (deviation_db * rng.standard_normal(len(COLOUR_KNOTS)) / 10))
+
+
+def coloured(white: torch.Tensor, power: NDArray[np.float64]) -> torch.Tensor:
+    """Noise of unit variance with a power spectrum, the same in all directions.
+
+    Args:
+        white: white noise of unit variance, shape ``(tilts, rows + 2 COLOUR_HALO, X)``.
+        power: at `COLOUR_KNOTS`.
+
+    Returns:
+        shape ``(tilts, rows, X)``.
+    """
+    height, width = white.shape[1:]
+    radius = np.hypot(scipy.fft.fftfreq(height)[:, None], scipy.fft.fftfreq(width)[None])
+    spectrum = np.exp(np.interp(radius, COLOUR_KNOTS, np.log(power)))
+    gain = torch.from_numpy(np.sqrt(spectrum / spectrum.mean())[:, : width // 2 + 1].astype(np.float32))
+    noise = torch.fft.irfft2(torch.fft.rfft2(white) * gain.to(white.device), s=(height, width))
+    return noise[:, COLOUR_HALO : height - COLOUR_HALO]
 
 
 def jitter_gain(rows: torch.Tensor, gain_std: float, shading_std: float, rng: np.random.Generator) -> torch.Tensor:

@@ -227,12 +227,16 @@ def _with_noise(
 
     With a blur, the noise that is drawn is smoothed, or all that a noisy image holds.
     """
+    change = config.augment
     rows, divisor = (rows, 1.0) if series.noiseless else _blurred(rows, blur_px)
-    decibels = config.snr_db if series.noiseless else config.augment.extra_noise_db
+    decibels = config.snr_db if series.noiseless else change.extra_noise_db
     if decibels is None:
         return rows, divisor
     noise_std = series.image_std / 10 ** (rng.uniform(*decibels) / 20)
-    noise = _noise(rows, blur_px if series.noiseless else 0.0, rng)
+    if change.colour_db and rng.random() < change.colour_chance:
+        noise = _coloured_noise(rows, change.colour_db, rng)
+    else:
+        noise = _noise(rows, blur_px if series.noiseless else 0.0, rng)
     scale = float(np.hypot(series.image_std, noise_std))
     return (rows + noise_std * noise) / scale, divisor * scale
 
@@ -254,6 +258,14 @@ def _noise(rows: torch.Tensor, blur_px: float, rng: np.random.Generator) -> torc
     tilts, height, width = rows.shape
     more = _white_noise(rows.new_empty((tilts, height + 2 * augment.BLUR_HALO, width)), rng)
     return augment.blurred_rows(more, blur_px) / float(augment.blur_kernel(blur_px).square().sum())
+
+
+def _coloured_noise(rows: torch.Tensor, deviation_db: float, rng: np.random.Generator) -> torch.Tensor:
+    """Noise of unit variance like ``rows``, with a power spectrum drawn for them."""
+    power = augment.draw_colour(deviation_db, rng)
+    tilts, height, width = rows.shape
+    more = _white_noise(rows.new_empty((tilts, height + 2 * augment.COLOUR_HALO, width)), rng)
+    return augment.coloured(more, power)
 
 
 def _white_noise(rows: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -155,7 +155,10 @@ class AugmentSettings(Section):
         shift_px: standard deviation of the shift of single images, along x and y.
         blur_chance: chance that a run is smoothed: the noise drawn for a plain series, whole images of another.
         blur_px: largest standard deviation of the Gaussian, as detectors and interpolation smooth; 0 for none.
-        extra_noise_db: range of the images' variance over that of white noise added to noisy images; None adds none.
+        extra_noise_db: range of the images' variance over that of the noise added to noisy images; None adds none.
+        colour_chance: chance that the noise that is drawn, of a plain series or extra, is neither white nor smoothed
+            but has a power spectrum of its own.
+        colour_db: standard deviation of such a spectrum at each of its `augment.COLOUR_KNOTS`, lines between them.
     """
 
     drop_chance: Chance = 0.5
@@ -172,6 +175,8 @@ class AugmentSettings(Section):
     blur_chance: Chance = 0.5
     blur_px: float = Field(0.0, ge=0, le=1)
     extra_noise_db: Range | None = None
+    colour_chance: Chance = 0.5
+    colour_db: float = Field(0.0, ge=0, le=10)
 
 
 class LossSettings(Section):
