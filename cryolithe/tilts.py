@@ -81,6 +81,11 @@ class TiltSeries:
         """Index in the stack, from 0, of the image of an angle."""
         return number if self.sections is None else self.sections[number]
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of each image in the stack, from 1, as messages and ``--exclude`` count."""
+        return tuple(self.section(number) + 1 for number in range(self.geometry.tilts))
+
     def image(self, number: int) -> NDArray[np.generic]:
         """The image of an angle, shape ``(y, x)``."""
         return np.asarray(self.images[self.section(number)])

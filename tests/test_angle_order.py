@@ -21,7 +21,7 @@ def simulated(seed, snr_db):
 
 def warned(images, angles):
     series = TiltSeries(images, TiltGeometry(tuple(map(float, angles)), images.shape[1:]))
-    return order_warnings(prepare_stack(series, Preparation(), None))
+    return order_warnings(prepare_stack(series, Preparation(), None), range(1, 1 + len(images)))
 
 
 def schemes(angles):
@@ -161,10 +161,19 @@ def test_images_of_opposite_contrast_are_named(snr_db, turned):
     for number in turned:
         images[number - 1] *= -1
     (line,) = warned(images, angles)
-    assert f"image{'s' if len(turned) > 1 else ''} {', '.join(map(str, turned))} of those that are used" in line
+    assert f"image{'s' if len(turned) > 1 else ''} {', '.join(map(str, turned))}" in line
     assert "opposite contrast" in line
     order = schemes(angles)["dose-symmetric"]
     assert "opposite contrast" in warned(images[order], angles[order])[0]
+
+
+def test_images_of_opposite_contrast_are_counted_as_exclude_counts(tmp_path):
+    images, angles = simulated(1, 5)
+    images = images.copy()
+    images[19] *= -1
+    words = (*write_series(tmp_path, images, angles), "--method", "fbp", "--thickness", 32, "--overwrite", "--exclude")
+    assert "image 20 is of opposite contrast" in " ".join(made(*words, "1-5,9").stderr.split())
+    assert "opposite contrast" not in made(*words, "1-5,9,20").stderr
 
 
 def test_noise_and_unaligned_images_are_not_of_opposite_contrast():

@@ -175,7 +175,7 @@ def test_files_that_contradict_each_other_are_named(folder):  # noqa: F811
         *(
             (
                 [(3.0, 3.0, 0.0), (one, one, 0.0)] + [(3.0, 3.0, 0.0)] * (len(ANGLES) - 2),
-                f"of {one:g} µm for image 2 of",
+                f"of {one:g} µm for image 2:",
             )
             for one in (0.0, -0.5, 0.05, 100.0)
         ),
@@ -192,18 +192,32 @@ def test_what_is_told_of_images_that_the_user_leaves_out_does_not_matter(folder)
     path = folder / "ts_CTF.txt"
     path.write_text(columns(ARETOMO, " 1", rows=rows))
     words = command(folder, "--ctf", "flip", "--dry-run")
-    refused(folder, words, "of 0 µm for image 2 of")
+    refused(folder, words, "of 0 µm for image 2:")
     made(*words, "--exclude", "2")
     path.write_text("".join(line for line in path.read_text().splitlines(True) if line.split()[0] != "2"))
     refused(folder, words, "rows of images that are used are missing")
     made(*words, "--exclude", "2")
 
 
+def test_messages_count_images_as_exclude_does(folder):  # noqa: F811
+    """Not those that are left once some are excluded: who follows a message would leave out another image."""
+    rows = [(3.0, 3.0, 0.0) if number != 4 else (0.0, 0.0, 0.0) for number in range(len(ANGLES))]
+    path = folder / "ts_CTF.txt"
+    path.write_text(columns(ARETOMO, " 1", rows=rows))
+    words = command(folder, "--ctf", "flip", "--dry-run")
+    refused(folder, (*words, "--exclude", "1,3"), "of 0 µm for image 5:")
+    rows[4] = (9.0, 9.0, 0.0)
+    path.write_text(columns(ARETOMO, " 1", rows=rows))
+    result = made(*words, "--exclude", "1,3")
+    assert "far from the median of 3 µm for image 5" in " ".join(result.stderr.split())
+    assert "far from the median" not in made(*words, "--exclude", "1,3,5").stderr
+
+
 def test_defoci_that_stand_out_are_named(folder):  # noqa: F811
     rows = [(3.0, 3.0, 0.0)] * (len(ANGLES) - 1) + [(30.0, 30.0, 0.0)]
     (folder / "ts_CTF.txt").write_text(columns(ARETOMO, " 1", rows=rows))
     result = made(*command(folder, "--ctf", "flip", "--dry-run"))
-    assert f"Warning: ts_CTF.txt tells defoci far from the median of 3 µm for image {len(ANGLES)} of" in result.stderr
+    assert f"Warning: ts_CTF.txt tells defoci far from the median of 3 µm for image {len(ANGLES)}\n" in result.stderr
 
 
 @pytest.mark.parametrize(("shift", "line"), [(90.0, None), (1.5708, "phase shift 90° to 90° (ts_CTF.txt)")])

@@ -28,12 +28,13 @@ FAR_UM, FAR_SHARE = 1.5, 0.5
 _NAMED = 6
 
 
-def check_ctf(ctf: Ctf, path: Path) -> tuple[str, ...]:
+def check_ctf(ctf: Ctf, path: Path, numbers: Sequence[int]) -> tuple[str, ...]:
     """What to tell the user of these values.
 
     Args:
         ctf: of the images that are used.
         path: of its file, for messages.
+        numbers: of each image in its stack, from 1, for messages.
 
     Raises:
         InputError: if they cannot be.
@@ -46,9 +47,7 @@ def check_ctf(ctf: Ctf, path: Path) -> tuple[str, ...]:
             "unit? (CTFFIND's and AreTomo3's are in radians, RELION's in degrees, Warp's in π)"
         )
     if not any(shifts):
-        none = [
-            number for number, mean in enumerate(means, start=1) if not LEAST_UM <= mean <= max(MOST_UM, 2 * median)
-        ]
+        none = [n for n, mean in enumerate(means) if not LEAST_UM <= mean <= max(MOST_UM, 2 * median)]
         if abs(median) < LEAST_UM:
             raise InputError(
                 f"{path} tells a defocus of {median:.2g} µm, at which nothing is corrected; expected at least "
@@ -60,15 +59,17 @@ def check_ctf(ctf: Ctf, path: Path) -> tuple[str, ...]:
                 "values for underfocus: turn their signs if the program that wrote them counts the other way"
             )
         if none:
+            which = _images([numbers[n] for n in none])
             raise InputError(
-                f"{path} tells a defocus of {means[none[0] - 1]:.3g} µm for {_images(none)}: the fit failed; give "
+                f"{path} tells a defocus of {means[none[0]]:.3g} µm for {which}: the fit failed; give "
                 f"{'them' if none[1:] else 'it'} the defocus of the neighbouring images, or leave "
                 f"{'them' if none[1:] else 'it'} out (--exclude)"
             )
-    far = [n for n, mean in enumerate(means, start=1) if abs(mean - median) > max(FAR_UM, FAR_SHARE * abs(median))]
-    notes = (
-        [f"Warning: {path.name} tells defoci far from the median of {median:.3g} µm for {_images(far)}"] if far else []
-    )
+    far = [n for n, mean in enumerate(means) if abs(mean - median) > max(FAR_UM, FAR_SHARE * abs(median))]
+    notes = []
+    if far:
+        which = _images([numbers[n] for n in far])
+        notes.append(f"Warning: {path.name} tells defoci far from the median of {median:.3g} µm for {which}")
     low, high = USUAL_UM
     if not shift and not low <= median <= high:
         notes.append(
@@ -82,4 +83,4 @@ def check_ctf(ctf: Ctf, path: Path) -> tuple[str, ...]:
 
 def _images(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:_NAMED])) + (", and others" if len(numbers) > _NAMED else "")
-    return f"{'images' if numbers[1:] else 'image'} {shown} of those that are used"
+    return f"{'images' if numbers[1:] else 'image'} {shown}"

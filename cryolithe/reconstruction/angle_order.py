@@ -72,8 +72,13 @@ class _Suits(NamedTuple):
         return cls(fall_with_angle(alike, angles_deg), alike_neighbours(alike, angles_deg))
 
 
-def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
-    """A warning where images are of opposite contrast, or another order of the angles clearly suits them better."""
+def order_warnings(stack: PreparedStack, numbers: Sequence[int]) -> tuple[str, ...]:
+    """A warning where images are of opposite contrast, or another order of the angles clearly suits them better.
+
+    Args:
+        stack: the images.
+        numbers: of each image in its file, from 1, for messages.
+    """
     angles = np.asarray(stack.geometry.angles_deg)
     height, width = stack.geometry.image_shape
     factor = max(1, min(height, width) // WIDEST_PX)
@@ -84,7 +89,7 @@ def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
     alike = likeness(images)
     turned = opposite_images(images, alike, angles)
     if turned:
-        which = f"image{'s' if turned[1:] else ''} {_listed(turned)} of those that are used"
+        which = f"image{'s' if turned[1:] else ''} {_listed([numbers[place] for place in turned])}"
         return (
             f"{which} {'are' if turned[1:] else 'is'} of opposite contrast to those at neighbouring angles, which "
             "takes away what these add; invert the values, or leave them out (--exclude)",
@@ -102,7 +107,7 @@ def order_warnings(stack: PreparedStack) -> tuple[str, ...]:
 def opposite_images(
     images: NDArray[np.float32], alike: NDArray[np.float64], angles_deg: NDArray[np.float64]
 ) -> tuple[int, ...]:
-    """Images, from 1, of the contrast that fewer have, where neighbours are alike but for their sign; else none.
+    """Images, from 0, of the contrast that fewer have, where neighbours are alike but for their sign; else none.
 
     A grating that is not aligned may be so, too, but then its images are as alike once they are moved.
 
@@ -121,7 +126,7 @@ def opposite_images(
         return ()
     signs = np.cumprod(np.r_[1, np.where(changed, -1, 1)])
     fewer = -1 if signs.sum() > 0 else 1
-    return tuple(sorted(int(order[place]) + 1 for place in np.flatnonzero(signs == fewer)))
+    return tuple(sorted(int(order[place]) for place in np.flatnonzero(signs == fewer)))
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -148,7 +148,9 @@ def ctf_of(
         return None
     path = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
     ctf = read_ctf(path, images_of(tilts, alignment), reading)
-    return replace(ctf, notes=(*ctf.notes, *check_ctf(ctf, path))), path
+    return replace(
+        ctf, notes=(*ctf.notes, *check_ctf(ctf, path, [image.section + 1 for image in alignment.images]))
+    ), path
 
 
 def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:

@@ -326,8 +326,7 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
             f"{name}: {_tilt_list(constant)} of {series.geometry.tilts} {verb} constant: a blank image says nothing; "
             f"leave {'it' if len(constant) == 1 else 'them'} out: --exclude {','.join(map(str, constant))}"
         )
-    numbers = [series.section(number) + 1 for number in range(series.geometry.tilts)]
-    outliers = outlier_notes(looks, series.geometry.angles_deg, numbers, how.clip_defects)
+    outliers = outlier_notes(looks, series.geometry.angles_deg, series.numbers, how.clip_defects)
     if not borders:
         return outliers
     return (
