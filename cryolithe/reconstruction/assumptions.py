@@ -15,6 +15,12 @@ from cryolithe.formats.stack_state import NOT_FOR_RECONSTRUCTION, for_viewing, o
 
 # Directions of the tilt axis that differ by less may be the same; the images of aligned stacks have it along an edge.
 ALONG_DEG = 2.0
+# Pixels of tilt series, from super-resolution to binned for an overview; other values are of another unit.
+USUAL_PIXEL_ANGSTROM = (0.3, 150.0)
+# Pixel sizes that differ by less are the same: of one microscope, calibrated better or worse.
+SAME_PIXEL = 0.05
+# From the lowest to the highest angle; a series of less resolves nothing along the beam.
+LEAST_SPAN_DEG = 25.0
 
 
 def of_denoised_images(tilts: Path, labels: Sequence[str]) -> tuple[str, ...]:
@@ -55,6 +61,30 @@ def assumptions(named: Named, tilt_axis_deg: float | None) -> tuple[str, ...]:
         )
     elif state.axis_deg is not None and abs((state.axis_deg - tilt_axis_deg + 90) % 180 - 90) > ALONG_DEG:
         notes.append(f"{state.reason}, but --tilt-axis is {tilt_axis_deg:g}, which is taken")
+    return tuple(notes)
+
+
+def of_pixel_sizes(given: float | None, of_header: float | None, name: str) -> tuple[str, ...]:
+    """A line where a pixel size is taken that is not the header's, in Å; None where one is not known."""
+    if given is None or of_header is None or abs(given / of_header - 1) <= SAME_PIXEL:
+        return ()
+    return (f"a pixel size of {given:g} Å is taken, but the header of {name} says {of_header:g} Å",)
+
+
+def unusual(angles_deg: Sequence[float], pixel_size_angstrom: float | None) -> tuple[str, ...]:
+    """Warnings of angles and of a pixel size that no tilt series has, which units explain."""
+    notes, span = [], max(angles_deg) - min(angles_deg)
+    low, high = USUAL_PIXEL_ANGSTROM
+    if len(angles_deg) > 1 and span < LEAST_SPAN_DEG:
+        notes.append(
+            f"Warning: the angles are {min(angles_deg):g}° to {max(angles_deg):g}°, a range of {span:.3g}° where tilt "
+            "series have 60° to 140°: such a volume holds next to nothing along the beam; are they in degrees?"
+        )
+    if pixel_size_angstrom is not None and not low <= pixel_size_angstrom <= high:
+        notes.append(
+            f"Warning: a pixel size of {pixel_size_angstrom:g} Å, but tilt series are recorded at {low:g} to {high:g} "
+            "Å: is it in another unit? (1 nm is 10 Å); give --pixel-size"
+        )
     return tuple(notes)
 
 

@@ -29,7 +29,7 @@ from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading, State, file_state
 from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.assumptions import ALONG_DEG, assumptions, of_denoised_images
+from cryolithe.reconstruction.assumptions import ALONG_DEG, assumptions, of_denoised_images, of_pixel_sizes, unusual
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
@@ -163,7 +163,13 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     else:
         alignment, against = plain_alignment(angles_of(named, sections)), ()
     viewing = of_denoised_images(named.tilts, mrc.labels)
-    assumed = (*doubts(named, sections), *against, *assumptions(named, None if _moving(named) else settings.tilt_axis))
+    sizes = of_pixel_sizes(settings.pixel_size, mrc.voxel_size_angstrom, named.tilts.name)
+    assumed = (
+        *sizes,
+        *doubts(named, sections),
+        *against,
+        *assumptions(named, None if _moving(named) else settings.tilt_axis),
+    )
     told = Held(images, pixel, (*mrc.notes, *alignment.notes, *viewing, *assumed), mrc.labels, mrc.ctf_corrected)
     return _sources(files, told, alignment, settings)
 
@@ -198,11 +204,12 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
     sign = -1.0 if mirrored(settings) else 1.0
     geometry = TiltGeometry(tuple(sign * image.angle_deg for image in alignment.images), (height, width))
     used = tuple(image.section for image in alignment.images)
+    pixel = alignment.pixel_size_angstrom or told.pixel_size_angstrom
     series = TiltSeries(
         images,
         geometry,
-        alignment.pixel_size_angstrom or told.pixel_size_angstrom,
-        (*told.notes, *left_out, *((_ALONE,) if len(used) == 1 else ())),
+        pixel,
+        (*told.notes, *left_out, *unusual(geometry.angles_deg, pixel), *((_ALONE,) if len(used) == 1 else ())),
         None if used == tuple(range(sections)) else used,
         told.labels,
         told.ctf_corrected,
