@@ -11,13 +11,16 @@ import yaml
 from click.testing import CliRunner
 from half_volumes import signal
 from plain_mrc import new_mrc
+from scipy.ndimage import gaussian_filter
 
+import cryolithe
 from cryolithe.cli import main
 from cryolithe.denoise_training.config import read_general_config
 from cryolithe.denoise_training.volumes import make_maker
+from cryolithe.denoising.images.amplitudes import gain_of_halves, gain_of_images
 from cryolithe.denoising.images.run import image_tiling
 from cryolithe.denoising.n2n import bundled, network
-from cryolithe.denoising.n2n.gains import ShellGain
+from cryolithe.denoising.n2n.gains import SHELLS, ShellGain
 from cryolithe.denoising.n2n.network import load_denoiser, save_denoiser
 from cryolithe.denoising.n2n.planar import PlanarConfig
 from cryolithe.denoising.n2n.unet import UNetConfig
@@ -87,8 +90,8 @@ def test_images_lose_noise_and_keep_their_own_brightness(tmp_path, weights, halv
     inner = (slice(None), slice(2, -2), slice(2, -2))
     mean = torch.nn.functional.avg_pool2d(torch.from_numpy(raw)[:, None], 3, 1)[:, 0].numpy()[:, 1:-1, 1:-1]
     for number in (0, 3, 8):
-        level = raw[number].std()
-        np.testing.assert_allclose(made.data[inner][number], mean[number], atol=0.06 * level)
+        assert np.corrcoef(made.data[inner][number].ravel(), mean[number].ravel())[0, 1] > 0.8
+        assert np.median(made.data[number]) == pytest.approx(np.median(raw[number]), abs=float(0.2 * raw[number].std()))
     assert any("not for reconstruction" in label for label in made.labels)
     record = json.loads((tmp_path / "ts_EVN_denoised.json").read_text())
     assert "not for reconstruction" in record["volume"]["use"]
@@ -100,10 +103,43 @@ def test_of_two_halves_the_mean_is_written_and_scored(tmp_path, weights, halves)
     assert "Half SNR" in said
     record = json.loads((tmp_path / "ts_denoised.json").read_text())
     assert record["score"]["half_snr_denoised_db"] > record["score"]["half_snr_raw_db"] + 1
-    both = [run("denoise", "--images", half, "-o", tmp_path / f"{n}.mrc") for n, half in enumerate(halves)]
-    assert len(both) == 2
-    mean = (np.asarray(read_mrc(tmp_path / "0.mrc").data) + np.asarray(read_mrc(tmp_path / "1.mrc").data)) / 2
-    np.testing.assert_allclose(read_mrc(tmp_path / "ts_denoised.mrc").data, mean, rtol=1e-5)
+    assert len(record["amplitudes"]["factors"]) == SHELLS
+
+
+@pytest.mark.parametrize("snr_db", [-10, 0])
+@pytest.mark.parametrize("of_halves", [False, True])
+@pytest.mark.parametrize("factor", [0.2, 3.0])
+def test_amplitudes_are_those_nearest_to_the_truth_whatever_the_network_makes_of_them(snr_db, of_halves, factor):
+    """<made, truth> = <made, made>: nothing is gained by multiplying the result, though no truth was looked at."""
+    rng = np.random.default_rng(4)
+    clean = np.repeat(signal((1, 96, 96)), 8, axis=0)
+    clean -= clean.mean()
+    sigma = clean.std() / 10 ** (snr_db / 20)
+    noisy = [(clean + sigma * rng.standard_normal(clean.shape)).astype(np.float32) for _ in range(2)]
+
+    def denoise(image):
+        return np.float32(factor) * gaussian_filter(image, 1.0)
+
+    if of_halves:
+        gain = gain_of_halves(list(zip(*noisy, strict=True)), denoise)
+        made = np.stack([(denoise(a) + denoise(b)) / 2 for a, b in zip(*noisy, strict=True)])
+    else:
+        gain = gain_of_images(noisy[0], denoise, rng)
+        made = np.stack([denoise(image) for image in noisy[0]])
+    made = np.stack([gain.apply(image[None])[0] for image in made])
+    assert (made * clean).sum() / (made * made).sum() == pytest.approx(1, abs=0.1)
+    flat = np.stack([denoise(image) for image in noisy[0]]) / factor
+    assert np.corrcoef(made.ravel(), clean.ravel())[0, 1] > np.corrcoef(flat.ravel(), clean.ravel())[0, 1]
+
+
+def test_the_bundled_network_keeps_the_contrast_of_images(tmp_path):
+    series = cryolithe.simulate(seed=3, snr_db=-5, shape=(48, 96, 96))
+    truth = cryolithe.simulate(seed=3, snr_db=60, shape=(48, 96, 96)).tilts[::5]
+    path = stack(tmp_path / "ts.mrc", series.tilts[::5])
+    run("denoise", "--images", path)
+    made, clean = (v - v.mean((1, 2), keepdims=True) for v in (read_mrc(tmp_path / "ts_denoised.mrc").data, truth))
+    assert (made * clean).sum() / (made * made).sum() == pytest.approx(1, abs=0.2)
+    assert np.corrcoef(made.ravel(), clean.ravel())[0, 1] > 0.7
 
 
 def test_what_does_not_go_with_images_is_refused(tmp_path, weights, halves, monkeypatch):

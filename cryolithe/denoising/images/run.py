@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.denoising.ceiling import HalfScore, correlation
+from cryolithe.denoising.images.amplitudes import gain_of_halves, gain_of_images
 from cryolithe.denoising.images.scale import image_scale, standard_image
 from cryolithe.denoising.n2n.bundled import ENDING, bundled_denoisers
+from cryolithe.denoising.n2n.gains import ShellGain
 from cryolithe.denoising.n2n.network import Denoiser, kind_of, load_denoiser
 from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
 from cryolithe.device import precision_name
@@ -33,9 +35,12 @@ from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher
 
 Image = NDArray[np.float32]
+_DISTURBANCES = 77  # seed
 NAME = "images"  # of the bundled weights
 SUFFIX = "_denoised"
 EDGE = 1024  # of tiles
+# Images, spread over a stack, that amplitudes are measured in.
+MOST_MEASURED = 12
 LABEL = f"denoised images, {NOT_FOR_RECONSTRUCTION}"
 
 
@@ -72,12 +77,14 @@ class DenoisedImages:
     Attributes:
         output: the stack.
         score: mean over the images, of stacks of halves; else None.
+        gain: amplitudes by which the network's output was multiplied.
         blank: images that have no contrast, which are passed on.
         seconds: that it took.
     """
 
     output: Path
     score: HalfScore | None
+    gain: ShellGain
     blank: int
     seconds: float
 
@@ -99,12 +106,15 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     run = Runner(prepared(denoiser.network, denoiser.config, place.device), place.device, place.precision)
     tiling = image_tiling((stacks[0].data.shape[1], stacks[0].data.shape[2]), denoiser)
     made = np.empty(stacks[0].data.shape, np.float32)
+    chosen = np.unique(np.linspace(0, len(made) - 1, MOST_MEASURED).round().astype(int)).tolist()
+    watcher.stage("Measuring amplitudes", len(chosen))
+    gain = _measured_gain(job, stacks, chosen, lambda image: network_image(image, run, tiling), watcher.advance)
     scores: list[tuple[float, float, float]] = []
     blank = 0
     watcher.stage("Denoising images", len(made))
     for number in range(len(made)):
         raw = [_image(stack, number, path, job.fix_nonfinite) for stack, path in zip(stacks, job.stacks, strict=True)]
-        new = [denoised_image(image, run, tiling) for image in raw]
+        new = [denoised_image(image, run, tiling, gain) for image in raw]
         blank += any(image is None for image in new)
         kept = [old if image is None else image for old, image in zip(raw, new, strict=True)]
         made[number] = np.mean(kept, axis=0)
@@ -118,7 +128,7 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     if hashed(_inputs(job)) != before:
         raise InputError(f"{job.stacks[0]} changed while it was denoised; run again when it is complete")
     write_stack(job.target, made, stacks[0].voxel_size_angstrom, file_label(LABEL), job.overwrite)
-    done = DenoisedImages(job.target, score, blank, time.monotonic() - started)
+    done = DenoisedImages(job.target, score, gain, blank, time.monotonic() - started)
     _write_record(job, denoiser, before, place, done)
     return done
 
@@ -141,14 +151,43 @@ def load_weights(model: Path | None) -> Denoiser:
     return found
 
 
-def denoised_image(image: Image, run: Callable[[Image], Image], tiling: Tiling) -> Image | None:
+def denoised_image(image: Image, run: Callable[[Image], Image], tiling: Tiling, gain: ShellGain) -> Image | None:
     """An image with less noise in its own grey levels, shape ``(y, x)``; None where it is blank."""
     centre, sigma = image_scale(image)
     if not sigma > 0:
         return None
-    seen, out = standard_image(image, centre, sigma)[None], np.empty((1, *image.shape), np.float32)
-    denoise_volume(run, [lambda box: seen[box]], tiling, out)
-    return np.asarray(out[0] * np.float32(sigma) + np.float32(centre), np.float32)
+    made = gain.apply(network_image(standard_image(image, centre, sigma), run, tiling)[None])[0]
+    return np.asarray(made * np.float32(sigma) + np.float32(centre), np.float32)
+
+
+def network_image(image: Image, run: Callable[[Image], Image], tiling: Tiling) -> Image:
+    """What the network makes of an image as it takes them, shape ``(y, x)``."""
+    out = np.empty((1, *image.shape), np.float32)
+    denoise_volume(run, [lambda box: image[None][box]], tiling, out)
+    return out[0]
+
+
+def _measured_gain(
+    job: ImagesJob,
+    stacks: list[MrcArray],
+    numbers: Sequence[int],
+    denoise: Callable[[Image], Image],
+    advance: Callable[[int], object],
+) -> ShellGain:
+    """Amplitudes for the images of a stack, or for the mean of two halves, see `amplitudes`."""
+
+    def standard() -> Iterator[list[Image]]:
+        """Images in units of their noise."""
+        for number in numbers:
+            raw = [_image(s, number, path, job.fix_nonfinite) for s, path in zip(stacks, job.stacks, strict=True)]
+            scales = [image_scale(image) for image in raw]
+            if all(sigma > 0 for _, sigma in scales):
+                yield [standard_image(image, *scale) for image, scale in zip(raw, scales, strict=True)]
+            advance(1)
+
+    if len(stacks) > 1:
+        return gain_of_halves(standard(), denoise)
+    return gain_of_images((images[0] for images in standard()), denoise, np.random.default_rng(_DISTURBANCES))
 
 
 def image_tiling(shape: tuple[int, int], denoiser: Denoiser) -> Tiling:
@@ -218,6 +257,7 @@ def _write_record(
                 "card": denoiser.card,
             },
             "compute": {"device": str(place.device), "precision": precision_name(place.precision)},
+            "amplitudes": done.gain.plain(),
             "blank_images": done.blank,
             "score": done.score.plain() if done.score else None,
             "seconds": round(done.seconds, 1),

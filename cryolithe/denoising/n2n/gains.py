@@ -6,6 +6,7 @@ shell: the Wiener gain of the phases that were learned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,12 @@ def fit_gain(pairs: Iterable[tuple[Array, Array]], shells: int = SHELLS) -> Shel
         products, powers, _ = shell_sums(output, target, shells)
         cross += products
         power += powers
+    return gain_of(cross, power)
+
+
+def gain_of(cross: FloatArray, power: FloatArray) -> ShellGain:
+    """The gain of products of outputs and targets, and of the outputs' powers, by shell from 0 to Nyquist."""
+    shells = cross.size
     known = power > power.max() * 1e-12
     known[0] = False  # the mean, and what the fading of the borders makes of it
     if not known.any():
@@ -125,6 +132,15 @@ def shell_sums(first: Array, second: Array, shells: int) -> FloatArray:
     shell, times = _shells(first.shape, shells)
     terms = ((a * b.conj()).real, np.abs(a) ** 2, np.abs(b) ** 2)
     return np.stack([np.bincount(shell, (times * t).ravel(), minlength=shells + 1)[:shells] for t in terms])
+
+
+def power_densities(values: Array, shells: int) -> FloatArray:
+    """Power of each frequency, a mean over a shell, shape ``(shells,)``: 1 for white noise of variance 1."""
+    shell, times = _shells(values.shape, shells)
+    count = np.bincount(shell, np.broadcast_to(times, values.shape[:2] + times.shape).ravel(), minlength=shells + 1)
+    faded = math.prod(float(np.square(fade(size), dtype=np.float64).sum()) for size in values.shape)
+    densities: FloatArray = shell_sums(values, values, shells)[1] / np.maximum(count[:shells] * faded, 1e-30)
+    return densities
 
 
 def _shells(shape: Sequence[int], shells: int) -> tuple[NDArray[np.intp], FloatArray]:
