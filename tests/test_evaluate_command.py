@@ -38,6 +38,18 @@ def write(path, voxels, voxel_size=10.0):
     return path
 
 
+@pytest.mark.parametrize("change", [lambda half: 2 * half + 1, lambda half: np.rint(300 * half / half.std())])
+def test_copies_of_one_half_are_told(data, tmp_path, change):
+    even = read_volume(data / "even.mrc").voxels
+    copy = write(tmp_path / "copy.mrc", change(np.asarray(even, np.float64)))
+    for odd, warned in ((copy, True), (data / "odd.mrc", False)):
+        words = ("evaluate", data / "fbp.mrc", "--half1", data / "even.mrc", "--half2", odd, "-o", tmp_path / "ev.html")
+        result = CliRunner().invoke(main, [*map(str, words), "--overwrite"])
+        assert result.exit_code == 0, result.output
+        told = json.loads((tmp_path / "ev.json").read_text())["evaluation"]["warnings"]
+        assert any("copies of one volume" in warning for warning in told) is warned
+
+
 def write_sidecar(volume, data, **geometry):
     """What a reconstruction of the images within ±50° tells beside its volume."""
     angles = [float(line) for line in (data / "tilts.tlt").read_text().split() if abs(float(line)) <= REACH]

@@ -49,6 +49,25 @@ def refused(*arguments):
     return result.stderr
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: a, "the same but for their grey levels"),
+        (lambda a: 3 * a + 100, "the same but for their grey levels"),
+        (lambda a: np.rint(200 * a), "the same but for their grey levels"),
+        (lambda a: -a, "of opposite contrast"),
+        (lambda a: a + 0.3 * np.random.default_rng(5).standard_normal(a.shape), ""),
+    ],
+)
+def test_copies_and_inverted_volumes_are_told(tmp_path, pair, change, said):
+    with mrcfile.open(pair[0]) as file:
+        other = write(tmp_path / "other.mrc", change(np.array(file.data, float)))
+    result = run(pair[0], other)
+    assert result.exit_code == 0
+    assert said in result.stderr
+    assert bool(result.stderr) is bool(said)
+
+
 def test_table_and_summary(pair):
     result = run(*pair)
     assert result.exit_code == 0, result.output

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from beads import ANGLES, bead_images, write_angles, write_stack
-from tiny_series import made
+from click.testing import CliRunner
+from tiny_series import made, refused
 
+from cryolithe.cli import main
 from cryolithe.evaluation.half_images import doubts_of_halves
 
 N = len(ANGLES)
@@ -62,3 +64,58 @@ def test_through_the_command(tmp_path):
     assert "Warning: ts_EVN.mrc and ts_ODD.mrc have their images in different orders" in told
     write_stack(tmp_path / "ts_ODD.mrc", odd)
     assert "Warning" not in made(*words, "--method", "fbp", "-o", tmp_path / "v.mrc", "--overwrite").stderr
+
+
+@pytest.mark.parametrize("change", [lambda image: image, lambda image: 3 * image + 7, np.rint])
+def test_images_that_both_halves_have_are_named_unless_nobody_uses_them(change):
+    even, odd = halves(0.5)
+    even *= 200 / even.std()  # so that rounding is of next to nothing
+    odd *= 200 / odd.std()
+    assert doubts_of_halves(even, odd).same == ""
+    for number in (2, 5):
+        odd[number - 1] = change(even[number - 1])
+    assert doubts_of_halves(even, odd).same.startswith("have the same noise in images 2, 5: ")
+    assert doubts_of_halves(even, odd, {5}).same.startswith("have the same noise in image 2: ")
+    assert doubts_of_halves(even, odd, {2, 5}).same == ""
+
+
+def test_an_image_in_both_halves_is_refused_and_can_be_left_out(tmp_path):
+    even, odd = halves(0.5)
+    odd[2] = even[2]
+    words = ("--even", write_stack(tmp_path / "ts_EVN.mrc", even), "--odd", write_stack(tmp_path / "ts_ODD.mrc", odd))
+    words = (*words, write_angles(tmp_path / "ts.tlt"), "--method", "fbp", "-o", tmp_path / "v.mrc")
+    refused(tmp_path, words, "have the same noise in image 3")
+    made(*words, "--exclude", "3")
+
+
+def cryolithe_says(*words):
+    result = CliRunner().invoke(main, list(map(str, words)))
+    return result.exit_code, " ".join(result.output.split())
+
+
+def series(folder, even, odd):
+    """Both halves and their angles as files."""
+    names = [folder / f"{name}.mrc" for name in ("e", "o")]
+    for name, half in zip(names, (even, odd), strict=True):
+        write_stack(name, half)
+    return (*names, write_angles(folder / "a.tlt"))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda even, odd: odd[::-1], "images in different orders"),
+        (lambda even, odd: -odd, "opposite contrast"),
+        (lambda even, odd: 2 * even + 1, "the same noise"),
+    ],
+)
+def test_wherever_stacks_of_halves_are_given_they_are_compared(tmp_path, change, line):
+    """Denoised images would be means of two specimens, and the specimen would be measured as noise."""
+    even, odd = halves(0.5)
+    even, odd, angles = series(tmp_path, even, np.ascontiguousarray(change(even, odd)))
+    code, said = cryolithe_says("denoise", "--images", "--half1", even, "--half2", odd, "-o", tmp_path / "d.mrc")
+    assert line in said
+    assert code == (0 if "orders" in line else 2)
+    code, said = cryolithe_says("noise", "measure", even, odd, angles, "-o", tmp_path / "p.h5")
+    assert code == 2
+    assert line in said or "times the contrast" in said or "they share frames" in said

@@ -108,9 +108,19 @@ def another_size(table):
     write_stack(table.parent.parent / "Motion" / "ts_1_8_EVN.mrc", np.zeros((1, 20, 20), np.float32), 2.5, "", True)
 
 
+def one_file_for_both(table):
+    table.write_text(table.read_text().replace("ts_1_8_ODD.mrc", "ts_1_8_EVN.mrc"))
+
+
+def one_file_for_two_images(table):
+    table.write_text(table.read_text().replace("ts_1_8_ODD.mrc", "ts_1_7_ODD.mrc"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
+        (one_file_for_both, "ts_1_8_EVN.mrc twice among its even and odd images"),
+        (one_file_for_two_images, "ts_1_7_ODD.mrc twice among its even and odd images"),
         (without_halves, "expected the column rlnMicrographNameEven"),
         (empty_halves, "its column rlnMicrographNameEven is empty"),
         (two_series, "holds 2 series"),

@@ -151,7 +151,7 @@ def test_what_does_not_go_with_images_is_refused(tmp_path, weights, halves, monk
     assert "either the stack" in run("denoise", "--images", one, "--half1", one, "--half2", other, code=2)
     assert "input of this run" in run("denoise", "--images", one, "-o", one, "--overwrite", code=2)
     small = stack(tmp_path / "small.mrc", np.zeros((3, 20, 20)))
-    assert "differ in shape" in run("denoise", "--images", "--half1", one, "--half2", small, code=2)
+    assert "give the halves of one series" in run("denoise", "--images", "--half1", one, "--half2", small, code=2)
     bad = stack(tmp_path / "bad.mrc", np.ones((2, 20, 20)))
     with mrcfile.open(bad, "r+") as file:
         file.data[1, 3, 3] = np.nan

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryolithe import __version__
+from cryolithe.cli.numbers import FiniteRange
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.reconstruct import settings_options
@@ -42,10 +43,10 @@ _FILE = click.Path(path_type=Path)
 @click.option("-o", "--output", type=_FILE, required=True, help="Model to write (.safetensors).")
 @click.option("--even", type=_FILE, multiple=True, metavar="STACK", help="With --odd: half of the frames, see above.")
 @click.option("--odd", type=_FILE, multiple=True, metavar="STACK", help="The other half.")
-@click.option("--minutes", type=click.FloatRange(min=0), default=10.0, show_default=True, help="For everything.")
+@click.option("--minutes", type=FiniteRange(min=0), default=10.0, show_default=True, help="For everything.")
 @click.option("--steps", type=click.IntRange(min=0), help="At most; with fewer than time allows, the machine's speed "
               "has no part in the result.")  # fmt: skip
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="At its peak.  [default: 1e-4]")
+@click.option("--learning-rate", type=FiniteRange(min=0, min_open=True), help="At its peak.  [default: 1e-4]")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all that is drawn.")
 @click.option("--molecules", type=_FILE, help="Library (HDF5, MRC maps; or procedural_1) of the simulated half.")
 @click.option("--resume", is_flag=True, help="Go on from the state saved in the run's folder.")
@@ -195,7 +196,7 @@ def _jobs(
     if even:
         angles = _angles(given, len(even), settings)
         for stacks in zip(even, odd, strict=True):
-            check_stacks(stacks, None, settings.pixel_size)
+            check_stacks(stacks, None, settings.pixel_size, settings.excluded)
         return [
             tuple(_job(stack, one, settings, reading) for stack in stacks)
             for stacks, one in zip(zip(even, odd, strict=True), angles, strict=True)

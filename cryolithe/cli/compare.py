@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryolithe.cli.numbers import FiniteRange
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.reconstruct import settings_options
@@ -70,7 +71,7 @@ class _Outputs:
 @click.option("--models", metavar="A,B,...", help="Further models, names or .safetensors files.")
 @click.option(
     "--train-minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help=f"Limit of the training of n2n, and of samba.  [default: {TRAINING['train_minutes']:g}]",
 )
 @click.option("--truth", type=FilePath, metavar="VOLUME", help="Of a simulated series: the specimen.")
@@ -314,7 +315,7 @@ def _source(given: _Given) -> Source:
         return series_of_tilts(tilts, angles, given.settings)
     if tilts is not None and angles is None and tilts.suffix.lower() not in STACK_SUFFIXES:
         tilts, angles = None, tilts  # ANGLES alone
-    check_stacks((even, odd), tilts, given.settings.pixel_size)
+    check_stacks((even, odd), tilts, given.settings.pixel_size, given.settings.excluded)
     return series_of_halves((even, odd), tilts, angles, given.settings)
 
 

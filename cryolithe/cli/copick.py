@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cryolithe.cli.numbers import FiniteRange
 from cryolithe.cli.plain import say
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def runs(config: Path) -> None:
 @_CONFIG
 @click.argument("run")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
-@click.option("--voxel-size", type=click.FloatRange(min=0, min_open=True), metavar="Å", help="Of the tomogram.")
+@click.option("--voxel-size", type=FiniteRange(min=0, min_open=True), metavar="Å", help="Of the tomogram.")
 @click.option("--type", "kind", metavar="TYPE", help="Of the tomogram, as the project calls it.")
 @click.option("--object", "objects", multiple=True, metavar="NAME", help="Picks of this object alone; may be repeated.")
 @click.option("--user", "users", multiple=True, metavar="NAME", help="Picks of this user alone; may be repeated.")

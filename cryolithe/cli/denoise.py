@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from cryolithe.cli.complete import complete_denoiser
 from cryolithe.cli.denoise_images import run_images
+from cryolithe.cli.numbers import FiniteRange
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.denoising.entry import Option
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from cryolithe.denoising.run import Denoised
 
 FilePath = click.Path(path_type=Path)
-Positive = click.FloatRange(min=0, min_open=True)
+Positive = FiniteRange(min=0, min_open=True)
 
 
 def _own_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,7 +52,7 @@ def _declared(option: Option) -> Callable[..., Any]:
     elif option.kind is int:
         kind = click.IntRange(min=option.least)
     else:
-        kind = click.FloatRange(min=option.least, min_open=True)
+        kind = FiniteRange(min=option.least, min_open=True)
     return click.option(flag, option.name, type=kind, metavar=option.metavar, **common)
 
 

@@ -37,6 +37,7 @@ def run_images(context: click.Context, stack: Path | None, output: Path | None, 
     """
     import torch
 
+    from cryolithe.cli.halves import check_stacks
     from cryolithe.denoising.images.run import ImagesJob, denoise_images
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.optimise.distributed import Place
@@ -52,8 +53,11 @@ def run_images(context: click.Context, stack: Path | None, output: Path | None, 
         torch.set_num_threads(options["threads"])
     device = choose_device(options["device"])
     precision = trainable(choose_precision(options["precision"], device), device)
+    stacks = _stacks(stack, options["half1"], options["half2"])
+    if len(stacks) == 2:
+        check_stacks((stacks[0], stacks[1]))
     job = ImagesJob(
-        _stacks(stack, options["half1"], options["half2"]),
+        stacks,
         output,
         options["model"],
         options["fix_nonfinite"],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.errors import OutputError, SettingsError
-from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
+from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, doubts_about_pair, parse_wedge
 from cryolithe.formats.files import check_ending
 from cryolithe.formats.record import hashed
 from cryolithe.formats.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
@@ -95,6 +95,8 @@ def command(
     voxel_size = voxel_size or a.voxel_size_angstrom or b.voxel_size_angstrom
 
     curve = fourier_shell_correlation(a.voxels, b.voxels, tilt_range_deg=tilt_range_deg, mask=mask)
+    for doubt in doubts_about_pair(curve) if volumes[0].resolve() != volumes[1].resolve() else ():
+        click.echo(f"Warning: {doubt}", err=True)
     click.echo("\n".join(_table(curve, voxel_size) + _summary(curve, voxel_size)))
     if json_path is not None:
         write_json(

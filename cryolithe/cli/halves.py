@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +52,19 @@ def volumes_beside(whole: Path) -> tuple[Path, Path]:
     return whole.with_name(f"{whole.stem}_EVN.mrc"), whole.with_name(f"{whole.stem}_ODD.mrc")
 
 
-def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None, pixel_size: float | None = None) -> None:
+def check_stacks(
+    stacks: tuple[Path, Path],
+    whole: Path | None = None,
+    pixel_size: float | None = None,
+    left_out: Collection[int] = (),
+) -> None:
     """Refuse stacks that are no two halves of one series, or not of this one.
 
     Args:
         stacks: of even and of odd frames.
         whole: of all frames, or None.
         pixel_size: that the user gave for all of them, in place of those in the headers.
+        left_out: numbers, from 1, of images that are not used.
 
     Raises:
         InputError: says what differs.
@@ -87,9 +93,11 @@ def check_stacks(stacks: tuple[Path, Path], whole: Path | None = None, pixel_siz
         )
     if pixel_size is None:
         _check_pixel_sizes((*stacks, *([whole] if whole else [])))
-    doubts = doubts_of_halves(images[0], images[1])
+    doubts = doubts_of_halves(images[0], images[1], left_out)
     if doubts.opposite:
         raise InputError(f"{even} and {odd} {doubts.opposite}")
+    if doubts.same:
+        raise InputError(f"{even} and {odd} {doubts.same}")
     if doubts.unlike:
         say(f"Warning: {even.name} and {odd.name} {doubts.unlike}", err=True)
 

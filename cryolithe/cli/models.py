@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cryolithe.cli.complete import complete_any_model, complete_model
+from cryolithe.cli.numbers import FiniteRange
 from cryolithe.errors import CryoLitheError, ModelError, OutputError
 from cryolithe.formats.files import printable, refuse_existing
 from cryolithe.hashing import file_sha256
@@ -50,7 +51,7 @@ def command() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.safetensors).")
 @click.option(
     "--fbp-share",
-    type=click.FloatRange(0, 0.9),
+    type=FiniteRange(0, 0.9),
     help="Share of filtered back-projection in its volumes unless a user says otherwise, for the model's card.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = (".h5", ".hdf5")
 _SAME_PIXEL = 0.01
+LEAST_PATHS = 0.01  # of thickness, in mean free paths: no specimen is as thin
 
 
 @click.group("noise")
@@ -141,10 +142,16 @@ def _measured(groups: list[tuple[Path, ...]], options: dict[str, Any]) -> Profil
 def _measure_one(
     series: tuple[TiltSeries, ...], group: tuple[Path, ...], plan: Plan, number: int, on_image: Any
 ) -> Measured:
+    import numpy as np
+
+    from cryolithe.evaluation.half_images import doubts_of_halves
     from cryolithe.noise.measure import measure_halves, measure_neighbours
 
     if len(series) == 1:
         return measure_neighbours(series[0], str(group[0]), plan, on_image)
+    doubts = doubts_of_halves(np.asarray(series[0].images), np.asarray(series[1].images))
+    if doubts.unlike and not doubts.opposite:  # that and copies are refused by the measurement itself
+        raise InputError(f"{group[0]} and {group[1]} {doubts.unlike}")
     return measure_halves((series[0], series[1]), (str(group[0]), str(group[1])), plan, number, on_image)
 
 
@@ -200,7 +207,9 @@ def _told(profile: Profile) -> list[str]:
     ]
     if math.isfinite(profile.exposure):
         lines.append(f"exposure: {profile.exposure:g} e/Å²")
-    if math.isfinite(profile.thickness_paths):
+    if profile.thickness_paths < LEAST_PATHS:
+        lines.append("thickness: not told, the images do not become darker with tilt as 1 / cos")
+    elif math.isfinite(profile.thickness_paths):
         lines.append(
             f"thickness: {profile.thickness_paths:.2f} mean free paths, about "
             f"{profile.thickness_paths * MEAN_FREE_PATH_NM:.0f} nm"

@@ -69,7 +69,7 @@ def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSe
             reconstruct_one(job_of((given.tilts, given.angles), output, settings, given.reading), True, None)
         else:
             pair.check_average(output, settings.overwrite)
-        pair.check_stacks(given.stacks, given.tilts, settings.pixel_size)
+        pair.check_stacks(given.stacks, given.tilts, settings.pixel_size, settings.excluded)
         if after is not None:
             say(after.plan())
         return
@@ -93,7 +93,7 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     runs = [resolve(job_of((stack, given.angles), None, settings, given.reading)) for stack in given.stacks]
     for run in runs:  # both are looked at before the first is worked on for long
         check_images(run.series, run.preparation, str(run.job.tilts))
-    pair.check_stacks(given.stacks, given.tilts, settings.pixel_size)
+    pair.check_stacks(given.stacks, given.tilts, settings.pixel_size, settings.excluded)
     evidence: Evidence | None = None
     hand = hand_of_parts(runs)
     runs = [settled_hand(replace(run, job=replace(run.job, hand=hand))) for run in runs]

@@ -13,6 +13,7 @@ import click
 
 from cryolithe import __version__
 from cryolithe.cli.complete import complete_model, complete_recipe
+from cryolithe.cli.numbers import FiniteRange
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.train_n2n import is_general_denoiser, train_general
 from cryolithe.errors import InputError, ModelError, SettingsError
@@ -57,7 +58,7 @@ FINETUNE: dict[str, Any] = {
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
-@click.option("--train-minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after this time, see above.")
+@click.option("--train-minutes", type=FiniteRange(min=0, min_open=True), help="Stop after this time, see above.")
 @click.option("--resume", is_flag=True, help="Go on from the state saved in the run's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing model and its run's folder.")
 def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:

@@ -93,7 +93,13 @@ def _leaks(found: Comparison) -> Iterator[Advice]:
             f"The halves as given correlate by {found.raw.half.raw:.3f}: hardly any noise is left in them. If they "
             "were filtered, denoised or made by a network, they share what was put in, and no score here means much.",
         )
-    if found.raw.half.raw <= found.raw.half.chance:
+    if found.raw.half.raw < -found.raw.half.chance:
+        yield Advice(
+            "warning",
+            f"The raw halves are of opposite contrast (they correlate by {found.raw.half.raw:.3f}): nothing below "
+            "means anything before one of them is inverted.",
+        )
+    elif found.raw.half.raw <= found.raw.half.chance:
         yield Advice(
             "warning",
             f"The raw halves do not correlate ({found.raw.half.raw:.3f}): do they show the same specimen, in the same "

@@ -166,7 +166,8 @@ def _scores(candidate: Candidate, raw: _Raw, setting: Setting) -> Scores:
         fsc_mean=_mean(fsc),
         half=half,
         leak_shells=leak_shells(fsc, raw.fsc, raw.counts),
-        gain=confirmed_gain(fsc, raw.fsc, raw.counts, frequency),
+        # Of halves of opposite contrast nearly all that a filter takes away is a gain.
+        gain=None if raw.correlation <= 0 else confirmed_gain(fsc, raw.fsc, raw.counts, frequency),
         worst_change=worst_change,
         worst_per_px=None if worst is None else float(frequency[worst]),
         smoothing_px=gaussian_alike_px(one.aa, raw.power, frequency),

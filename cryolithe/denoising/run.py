@@ -27,6 +27,7 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.report import write_json
 from cryolithe.work.watcher import Watcher
 
+UNTRAINED_ADVICE = "train on this volume (--train-minutes)"
 FEWEST_VOXELS = 8  # along each axis, for the guard
 AnyMethod = Method[Any, Any, Any]
 
@@ -171,7 +172,8 @@ def _judged(
         return _Judged(None, None)
     halves = method.halves(job, view, weights, *context)
     score = score_halves(halves[:2], halves[2:]) if halves and method.scored else None
-    verdict = examine(*applied.middle, halves, method.advice, view.voxel_size_angstrom)
+    advice = method.advice if job.trains else UNTRAINED_ADVICE
+    verdict = examine(*applied.middle, halves, advice, view.voxel_size_angstrom)
     if score is not None:
         watcher.note(score.told())
         if warning := score.warning():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.evaluation.comparing import least_correlation
 from cryolithe.evaluation.inputs import Compared, Images, Named, Task, compared, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
 from cryolithe.evaluation.matching import MatchingScore, match_template
@@ -39,6 +40,7 @@ from cryolithe.spectra import FloatArray, half_spectrum
 
 Array = NDArray[Any]
 
+SAME_HALVES = 0.98  # correlation in every shell that halves with noise of their own do not reach
 OPPOSITE = -0.1  # low-frequency correlation below which a reference is taken to have the other polarity
 FEWEST_BINNED = 8  # voxels along the shortest axis of what low frequencies are judged on
 MOST_BINNING = 8
@@ -266,6 +268,12 @@ def _with_halves(
     warnings = done.warnings
     if scores.snr.correlation <= 0:
         warnings = (*warnings, f"The halves do not correlate ({scores.snr.correlation:.3f}): do they belong together?")
+    if (least := least_correlation(correlations.fsc)) > SAME_HALVES:
+        warnings = (
+            *warnings,
+            f"The halves correlate by {least:.3f} or more in every shell: they are copies of one volume, or hold the "
+            "same noise, and neither FSC nor SNR tells anything.",
+        )
     return replace(done, halves=scores, warnings=warnings), replace(shown, agreement=agreement)
 
 

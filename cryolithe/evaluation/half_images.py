@@ -6,6 +6,7 @@ Only low frequencies are looked at, means of blocks of pixels: there the specime
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ _Images = NDArray[np.float64]
 # Independent noise correlates by nothing, and what both show by more than nothing.
 OPPOSITE, BETTER, SIGMAS = 0.1, 0.1, 5.0
 FAR = 6.0  # median deviations: one in 20 000 of noise, and what is no specimen
+# Of the finest details of an image with itself, when one was rounded to 8 bits; of halves of few frames .5 at most.
+COPIED = 0.995
+_MOST_TOLD = 6
 _BLOCKS = 32  # along the shorter side of an image
 _MIRRORS = {"along x": (1, -1), "along y": (-1, 1), "along x and y": (-1, -1)}  # steps along (y, x)
 
@@ -28,24 +32,49 @@ class HalfDoubts:
     Attributes:
         opposite: one is inverted.
         unlike: their images are in different orders, or mirror images.
+        same: they have images in common, however scaled: their noise would count as signal.
     """
 
     opposite: str = ""
     unlike: str = ""
+    same: str = ""
 
 
-def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any]) -> HalfDoubts:
+def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int] = ()) -> HalfDoubts:
     """Compare the images of two halves.
 
     Args:
         even: stack ``(tilt, y, x)`` of even frames.
         odd: that of odd frames, of the same shape.
+        left_out: numbers, from 1, of images that nobody will use and that may be the same.
     """
     block = max(1, min(even.shape[1:]) // _BLOCKS)
     first, second = (np.stack([_block_means(image, block) for image in stack]) for stack in (even, odd))
     opposite = _opposite(first, second)
     first, second = (np.stack([_usual(image) for image in half]) for half in (first, second))
-    return HalfDoubts(opposite, _reordered(first, second) or _mirrored(first, second))
+    return HalfDoubts(opposite, _reordered(first, second) or _mirrored(first, second), _same(even, odd, left_out))
+
+
+def _same(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int]) -> str:
+    """Whether images of both halves are one, by their finest details, where halves have noise of their own."""
+    same = [
+        number
+        for number, (one, other) in enumerate(zip(even, odd, strict=True), start=1)
+        if number not in left_out and _unit(_details(one)) @ _unit(_details(other)) > COPIED
+    ]
+    if not same:
+        return ""
+    told = ", ".join(map(str, same[:_MOST_TOLD])) + (", ..." if len(same) > _MOST_TOLD else "")
+    which = f"image {told}" if len(same) == 1 else f"images {told}"
+    return (
+        f"have the same noise in {which}: what is in both by mistake counts as signal; give the two halves of the "
+        "frames, or leave such images out"
+    )
+
+
+def _details(image: NDArray[Any]) -> _Images:
+    """Differences along both axes: what changes from pixel to pixel."""
+    return np.nan_to_num(np.diff(np.diff(np.asarray(image, np.float64), axis=0), axis=1), posinf=0.0, neginf=0.0)
 
 
 def _opposite(first: _Images, second: _Images) -> str:

@@ -18,7 +18,7 @@ _ENDING = re.compile(
 # What programs add to a name: IMOD, AreTomo (and its halves), RELION's halves, Warp's pixel size, denoisers, ourselves.
 _ADDED = re.compile(
     r"_(st|ali|aligned|preali|rec|full|vol|2nd|evn|odd|even|half1|half2|ctf|fbp|sirt|sart|wbp|den|denoised|samba|n2n|"
-    r"confidence|error|unsupported|bin\d+|\d+(\.\d+)?(apx|A))$",
+    r"confidence|error|unsupported|truth|bin\d+|\d+(\.\d+)?(apx|A))$",
     re.IGNORECASE,
 )
 _BEFORE = re.compile(r"^rec_", re.IGNORECASE)  # RELION's volumes

@@ -108,9 +108,17 @@ def half_images(path: Path, reading: Reading) -> tuple[tuple[Path, ...], tuple[P
         reading: through which it is read.
 
     Raises:
-        InputError: if the file cannot be read, lists no such images, or one of them is not there.
+        InputError: if the file cannot be read, lists no such images, or one of them twice, or is not there.
     """
-    return _image_files(path, EVEN, reading), _image_files(path, ODD, reading)
+    halves = _image_files(path, EVEN, reading), _image_files(path, ODD, reading)
+    named = [file.resolve() for half in halves for file in half]
+    twice = next((number for number, file in enumerate(named) if file in named[:number]), None)
+    if twice is not None:
+        raise InputError(
+            f"{path} names {printable(named[twice].name)[:100]} twice among its even and odd images: expected a file "
+            "of its own for each half of each image"
+        )
+    return halves
 
 
 def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
