@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 from tiny_series import ANGLES, made, write_series
+
+from cryolithe.cli import main
 
 FBP = ("--method", "fbp", "--thickness", 12, "--device", "cpu", "--dry-run")
 
@@ -27,3 +30,16 @@ def test_a_pixel_size_in_another_unit_is_warned_of(tmp_path, size, warned):
 def test_a_pixel_size_that_contradicts_the_header_is_told(tmp_path, size, line):
     text = " ".join(told(tmp_path, "--pixel-size", size).split())
     assert (f"a pixel size of {size} Å is taken, but the header of ts.mrc says 5 Å" in text) is line
+
+
+@pytest.mark.parametrize("words", [("info",), ("reconstruct",), ("denoise", "--half1"), ("simulate", "-o")])
+def test_an_empty_word_is_not_the_current_folder(tmp_path, monkeypatch, words):
+    """It comes of a variable of the shell that is not set, and would be all that lies here."""
+    monkeypatch.chdir(tmp_path)
+    write_series(tmp_path)
+    result = CliRunner().invoke(main, [*words, ""])
+    assert result.exit_code == 2
+    assert (
+        result.stderr
+        == f"Error: empty text after 'cryolithe {' '.join(words)}': expected a value; is a variable unset?\n"
+    )

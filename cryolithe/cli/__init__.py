@@ -82,6 +82,9 @@ class LazyGroup(click.Group):
         """Find the command; a name that is misspelt gets a suggestion."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise UserError(f"no command '{args[0]}'{nearest_name(args[0], COMMANDS)}; see: cryolithe --help")
+        if "" in args and not ctx.resilient_parsing:  # a path of no letters is the current folder
+            before = " ".join(args[: args.index("")])
+            raise UserError(f"empty text after 'cryolithe {before}': expected a value; is a variable unset?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
