@@ -778,7 +778,7 @@ def handedness_unknown(place):
 
 
 def _halves(place):
-    place.images(0.9 * noise() + 0.1 * noise()[::-1])
+    place.images(0.7 * noise() + 0.3 * np.roll(noise(), 1, axis=0))
     odd = place.stack.rename(place.folder / "ts_ODD.mrc")
     place.images(noise())
     even = place.stack.rename(place.folder / "ts_EVN.mrc")

@@ -348,7 +348,7 @@ def test_finetuning_on_pairs(tmp_path):
     recipe = made.card["recipe"]
     assert recipe["data"]["pairs"] == ["a.h5", "b.h5"]
     assert recipe["validation"]["pairs"] == ["c.h5"]
-    assert str(tmp_path) not in str({**recipe, "start": ""})
+    assert str(tmp_path) not in str(recipe)
     assert (tmp_path / "mine.run" / "summary.png").exists()
     assert "differ in voxel size" not in result.stderr
 

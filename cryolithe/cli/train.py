@@ -316,13 +316,22 @@ def _beginning(recipe: TrainConfig, base: Path) -> dict[str, Any]:
     return {}
 
 
+def _name(path: str) -> str:
+    """A path as it was given, or the name alone where it begins at the root of this machine."""
+    return Path(path).name if Path(path).is_absolute() else path
+
+
 def _card(recipe: TrainConfig, molecules: set[str], place: Place, options: dict[str, Any]) -> dict[str, Any]:
     """What the model file tells of its making; of files only their names, not where they lie on this machine."""
     from cryolithe.device import precision_name
 
     values = recipe.model_dump(mode="json")
     for section in (values["data"], values["validation"]):
-        section["pairs"] = [Path(name).name if Path(name).is_absolute() else name for name in section["pairs"]]
+        section["pairs"] = [_name(path) for path in section["pairs"]]
+    for start in ("start", "start_rows", "start_grown"):
+        values[start] = values[start] and _name(values[start])
+    for entry in values["data"]["recipes"]:
+        entry["path"] = _name(entry["path"])
     values["data"]["noise"] = [Path(name).name for name in values["data"]["noise"]]
     return {
         "cryolithe": __version__,
