@@ -327,8 +327,10 @@ def test_halves_into_a_folder_that_is_none_are_refused(network, tmp_path):
 
 @pytest.mark.slow
 def test_halves_against_a_flag_are_loud(network, tmp_path):
-    even, angles = write_series(tmp_path, -matter(14, 5.0), TILTS, name="ts_EVN")
-    odd, _ = write_series(tmp_path, -matter(14, 4.9), TILTS, name="ts_ODD")
+    images, random = -matter(14, 5.0), np.random.default_rng(14)
+    noise = (0.3 * images.std() * random.standard_normal((2, *images.shape))).astype(np.float32)
+    even, angles = write_series(tmp_path, images + noise[0], TILTS, name="ts_EVN")
+    odd, _ = write_series(tmp_path, images + noise[1], TILTS, name="ts_ODD")
     result = made("--even", even, "--odd", odd, angles, "--contrast", "bright", *network)
     assert result.stderr.count("but in these images it is dark") >= 2
     for name in ("EVN", "ODD"):
