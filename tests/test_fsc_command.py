@@ -68,6 +68,15 @@ def test_copies_and_inverted_volumes_are_told(tmp_path, pair, change, said):
     assert bool(result.stderr) is bool(said)
 
 
+def test_noise_is_neither_a_copy_nor_inverted(tmp_path):
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        a, b = (write(tmp_path / f"{name}.mrc", rng.standard_normal((8, 8, 8))) for name in "ab")
+        assert run(a, b).stderr == ""
+        a.unlink()
+        b.unlink()
+
+
 def test_table_and_summary(pair):
     result = run(*pair)
     assert result.exit_code == 0, result.output

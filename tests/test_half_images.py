@@ -79,6 +79,21 @@ def test_images_that_both_halves_have_are_named_unless_nobody_uses_them(change):
     assert doubts_of_halves(even, odd, {2, 5}).same == ""
 
 
+@pytest.mark.parametrize("level", [1e2, 1e5])
+def test_borders_and_hot_pixels_that_halves_share_are_not_their_noise(level):
+    even, odd = halves(0.5)
+    rows, columns = np.mgrid[: even.shape[1], : even.shape[2]]
+    outside = np.abs(rows - 20) + np.abs(columns - 30) > 40
+    both = np.stack([even, odd])
+    both += level * both.std()
+    both[:, :, outside] = 0
+    both[:, :, 7, 9] = 10 * level
+    even, odd = both
+    assert doubts_of_halves(even, odd).same == ""
+    odd[3] = even[3]
+    assert "image 4" in doubts_of_halves(even, odd).same
+
+
 def test_an_image_in_both_halves_is_refused_and_can_be_left_out(tmp_path):
     even, odd = halves(0.5)
     odd[2] = even[2]

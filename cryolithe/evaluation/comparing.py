@@ -13,7 +13,7 @@ from cryolithe.metrics import FscCurve, check_tilt_range, check_volume
 from cryolithe.volume import Volume
 
 # Correlation in every shell of copies, rescaled and rounded; of the lowest shells where one is inverted.
-SAME_VOLUME, OPPOSITE_VOLUMES = 0.9999, -0.3
+SAME_VOLUME, OPPOSITE_VOLUMES, SIGMAS = 0.9999, 0.3, 5.0
 VOXEL_SIZE_TOLERANCE = 0.01  # relative: headers round, and refined pixel sizes differ by less than this
 SHARED_NETWORK = (
     "both volumes were made by a network and share what it learned, so that they agree better than their images do; "
@@ -85,12 +85,11 @@ def doubts_about_pair(curve: FscCurve) -> tuple[str, ...]:
             "the volumes are the same but for their grey levels: every shell correlates perfectly, which tells nothing "
             "of resolution",
         )
-    low = curve.total[1 : max(3, len(curve.total) // 4)]
-    if np.isfinite(low).any() and float(np.nanmean(low)) < OPPOSITE_VOLUMES:
-        return (
-            f"the volumes are of opposite contrast (mean of the lowest shells {float(np.nanmean(low)):.2f}): invert "
-            "one of them",
-        )
+    shells = slice(1, max(3, len(curve.total) // 4))
+    counts = np.where(np.isfinite(curve.total[shells]), curve.counts[shells], 0)
+    low = float(np.nan_to_num(curve.total[shells]) @ counts / max(1, counts.sum()))
+    if low < -max(OPPOSITE_VOLUMES, SIGMAS / math.sqrt(max(1, counts.sum() / 2))):
+        return (f"the volumes are of opposite contrast (the lowest shells correlate by {low:.2f}): invert one of them",)
     return ()
 
 
