@@ -133,7 +133,8 @@ def test_a_preview_does_not_outlive_its_volume(series, tmp_path):
 @pytest.mark.slow
 def test_what_belongs_to_a_volume_does_not_lie_beside_an_average_nor_the_other_way_round(series, tmp_path):
     stack, angles = series
-    halves = [write_series(tmp_path, beads() + n, name=f"ts_{name}")[0] for n, name in enumerate(("EVN", "ODD"))]
+    noise = np.random.default_rng(1).standard_normal((2, *beads().shape)).astype(np.float32) * beads().std()
+    halves = [write_series(tmp_path, beads() + noise[n], name=f"ts_{name}")[0] for n, name in enumerate(("EVN", "ODD"))]
     model, output = write_model(tmp_path / "tiny.safetensors"), tmp_path / "ts_rec.mrc"
     network = ("--model", model, "--precision", "fp32", "--contrast", "dark", "--thickness", 24, "--confidence")
     average = ("--even", halves[0], "--odd", halves[1], angles, *FBP, "-o", output, "--overwrite")
