@@ -514,7 +514,7 @@ def test_a_model_is_not_replaced_unless_asked(tmp_path, ramp, models_folder):
     [
         ("..", "is no name for a model"),
         (".hidden", "is no name for a model"),
-        ("", "is no name for a model"),
+        ("", "expected a value"),
         ("a b", "is no name for a model"),
         ("x\ny", "is no name for a model"),
         ("n" * 101, "is no name for a model"),

@@ -11,6 +11,7 @@ from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 from patience import PATIENCE_S
 from projects import ANGLES, VOLUME, make_project, write_aretomo, write_imod, write_relion, write_warp
@@ -117,7 +118,7 @@ def test_the_files_of_a_session_and_of_halves_are_opened_once(tmp_path, opened):
     opened.clear()
     other = tmp_path / "odd.mrc"
     images = noise((70, 80))
-    write_stack(other, images[[0] * len(ANGLES)] + images[0, 0, 0], 4.0, "the other half")
+    write_stack(other, np.roll(images[[0] * len(ANGLES)], 7, axis=2), 4.0, "the other half")
     made("--even", project.stack, "--odd", other, project.tlt, "--aln", aln, *FBP, "-o", tmp_path / "h.mrc")
     assert opened == {"ts.aln": 1, "ts.tlt": 1}
 
