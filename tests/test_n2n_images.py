@@ -17,7 +17,7 @@ import cryolithe
 from cryolithe.cli import main
 from cryolithe.denoise_training.config import read_general_config
 from cryolithe.denoise_training.volumes import make_maker
-from cryolithe.denoising.images.amplitudes import gain_of_halves, gain_of_images
+from cryolithe.denoising.images.amplitudes import gain_of_halves, gain_of_images, noise_density
 from cryolithe.denoising.images.run import image_tiling
 from cryolithe.denoising.n2n import bundled, network
 from cryolithe.denoising.n2n.gains import SHELLS, ShellGain
@@ -104,6 +104,14 @@ def test_of_two_halves_the_mean_is_written_and_scored(tmp_path, weights, halves)
     record = json.loads((tmp_path / "ts_denoised.json").read_text())
     assert record["score"]["half_snr_denoised_db"] > record["score"]["half_snr_raw_db"] + 1
     assert len(record["amplitudes"]["factors"]) == SHELLS
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 20, 32, 100])
+def test_white_noise_is_told_as_such_in_images_of_any_size(size):
+    """Small ones have shells without any frequency."""
+    images = np.random.default_rng(size).standard_normal((200, size, size)).astype(np.float32)
+    found = np.mean([noise_density(image) for image in images], axis=0)
+    assert 0.35 < found[1:].min() < found[1:].max() < 1.2
 
 
 @pytest.mark.parametrize("snr_db", [-10, 0])

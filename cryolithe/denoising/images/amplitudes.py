@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.denoising.n2n.gains import SHELLS, FloatArray, ShellGain, gain_of, power_densities, shell_sums
@@ -66,10 +65,7 @@ def gain_of_halves(pairs: Iterable[Sequence[Image]], denoise: Denoise) -> ShellG
 def _like_noise(image: Image, rng: np.random.Generator) -> Image:
     """Normal deviates of the spectrum that the noise of an image seems to have, shape ``(y, x)``."""
     gain = ShellGain(tuple(np.sqrt(noise_density(image))))
-    frequency = np.hypot(scipy.fft.fftfreq(image.shape[0])[:, None], scipy.fft.rfftfreq(image.shape[1])[None])
-    white = scipy.fft.rfft2(rng.standard_normal(image.shape, np.float32))
-    made = scipy.fft.irfft2(white * gain.at(frequency).astype(np.float32), image.shape)
-    return np.asarray(made, np.float32)
+    return gain.apply(rng.standard_normal((1, *image.shape), np.float32))[0]
 
 
 def noise_density(image: Image) -> FloatArray:

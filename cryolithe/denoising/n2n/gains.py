@@ -135,12 +135,15 @@ def shell_sums(first: Array, second: Array, shells: int) -> FloatArray:
 
 
 def power_densities(values: Array, shells: int) -> FloatArray:
-    """Power of each frequency, a mean over a shell, shape ``(shells,)``: 1 for white noise of variance 1."""
+    """Power of each frequency, a mean over a shell, shape ``(shells,)``: 1 for white noise of variance 1.
+
+    Shells of small arrays that hold no frequency have what lies between their neighbours.
+    """
     shell, times = _shells(values.shape, shells)
     count = np.bincount(shell, np.broadcast_to(times, values.shape[:2] + times.shape).ravel(), minlength=shells + 1)
     faded = math.prod(float(np.square(fade(size), dtype=np.float64).sum()) for size in values.shape)
-    densities: FloatArray = shell_sums(values, values, shells)[1] / np.maximum(count[:shells] * faded, 1e-30)
-    return densities
+    held = np.flatnonzero(count[:shells])
+    return np.interp(np.arange(shells), held, shell_sums(values, values, shells)[1][held] / (count[held] * faded))
 
 
 def _shells(shape: Sequence[int], shells: int) -> tuple[NDArray[np.intp], FloatArray]:
