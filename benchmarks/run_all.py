@@ -51,6 +51,7 @@ LONG: dict[str, list[str]] = {
     "noise_profile": [],
     "adapt": [],
     "denoise": [],
+    "denoise_images": [],
     "dual": ["--minutes", "30"],
     "ablations": [],
     "known": [],
@@ -81,7 +82,7 @@ QUICK_ONLY: dict[str, list[str]] = {
 }
 TAKE_MOLECULES = {
     "fusion", "wedge", "quality", "realism", "polarity", "dual", "uncertainty", "simulation", "finetune",
-    "noise_profile", "denoise", "ablations", "known", "uneven",
+    "noise_profile", "denoise", "denoise_images", "ablations", "known", "uneven",
 }  # fmt: skip
 # What decides what every benchmark finds, beside its own script and what that uses.
 CODE = ("cryolithe", "benchmarks/baselines", "configs", "training_data", "pyproject.toml")

@@ -483,3 +483,28 @@ def _asymmetry(images, angles, depth):
 def test_what_chance_may_give_is_called_no_tail():
     assert "no clear tail of dark or of bright voxels (skewness +0.01, 0.0 sigma" in str(Evidence(0.01, 0.04))
     assert "a tail of dark voxels (skewness -2.00, 30.0 sigma" in str(Evidence(-2.0, -30.0))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "found", "sure"),
+    [
+        (Evidence(-2.4, -63.2, 0.50, 0.81), "dark", True),
+        # Stacked membranes have both tails; a network knows them.
+        (Evidence(0.22, 3.8, 0.32, 0.63), "dark", True),
+        (Evidence(-0.22, -3.8, 0.63, 0.32), "bright", True),
+        # Pores in dense matter, and real ribosomes, both dense = bright by these: nothing tells them apart.
+        (Evidence(0.51, 7.1, 0.73, 0.69), "bright", False),
+        (Evidence(0.43, 6.2, 0.60, 0.57), "bright", False),
+        (Evidence(-0.74, -19.6, 0.70, 0.54), None, True),
+        (Evidence(0.0, 0.1, 0.03, 0.02), None, True),
+    ],
+)
+def test_weak_signs_are_called_so(evidence, found, sure):
+    assert decide(evidence) == found
+    polarity = settle("auto", (), evidence)
+    assert ("not sure" in polarity.line) == (not sure)
+    if found is not None:
+        other = settle("dark" if found == "bright" else "bright", (), evidence)
+        assert len(other.warnings) == 1
+        assert ("not sure" in other.warnings[0]) == (not sure)
+        assert (f"give --contrast {found}" in other.warnings[0]) == sure

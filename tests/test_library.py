@@ -523,3 +523,78 @@ def test_radians_are_refused_as_by_the_command():
     with pytest.raises(GeometryError, match="give degrees"):
         cryolithe.fbp(images, angles, 5, thickness=8)
     assert TiltGeometry((-1, -0.5, 0, 0.5, 1), (16, 24)).tilts == 5  # so few may well lie close together
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t, a: (np.ma.masked_array(t, t > t.max() / 2), a), "got one with a mask"),
+        (lambda t, a: (t, np.ma.masked_array(a, np.arange(len(a)) == 3)), "got one with a mask"),
+        (lambda t, a: (t, dict(enumerate(a))), "in the order of the images"),
+        (lambda t, a: (t, set(a)), "in the order of the images"),
+        (lambda t, a: ("", a), "an empty name"),
+    ],
+)
+def test_what_would_be_taken_for_something_else_is_refused(change, says):
+    series = cryolithe.simulate(seed=1, shape=(16, 32, 32))
+    with pytest.raises(cryolithe.InputError, match=says):
+        cryolithe.fbp(*change(np.asarray(series.tilts), np.asarray(series.angles_deg)))
+
+
+def test_a_voxel_size_may_be_an_array_without_axes():
+    series = cryolithe.simulate(seed=1, shape=(16, 32, 32))
+    for size in (np.array(10.0, np.float32), torch.tensor(10.0), np.float32(10)):
+        assert cryolithe.fbp(series.tilts, series.angles_deg, size).voxel_size_angstrom == 10
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ((np.zeros((4, 4, 4)), "10"), "positive number of Å"),
+        ((np.zeros((4, 4, 4)), 1, (1, 2)), "three numbers"),
+        ((np.zeros((4, 4)), 1), "z, y, x"),
+        ((np.zeros((4, 4, 4), complex), 1), "real numbers"),
+    ],
+)
+def test_a_volume_is_checked_when_it_is_made(values, says):
+    with pytest.raises(cryolithe.CryoLitheError, match=says):
+        cryolithe.Volume(*values)
+
+
+def test_a_volume_is_made_of_lists_and_tensors(tmp_path):
+    for values in ([[[1.0, 2.0]]], torch.tensor([[[1.0, 2.0]]])):
+        volume = cryolithe.Volume(values, 1)
+        volume.save(tmp_path / "v.mrc", overwrite=True)
+        assert np.asarray(cryolithe.Volume.read(tmp_path / "v.mrc")).tolist() == [[[1.0, 2.0]]]
+
+
+@pytest.mark.parametrize("name", ["v.mrc", "v.zarr"])
+def test_origin_and_warnings_of_a_volume_are_kept(name, tmp_path):
+    pytest.importorskip("zarr")
+    volume = cryolithe.Volume(np.zeros((70, 8, 8), np.float32), 5, (10.0, 20.0, 30.0))
+    volume.save(tmp_path / name)
+    assert cryolithe.Volume.read(tmp_path / name).origin_angstrom == (10.0, 20.0, 30.0)
+    with pytest.warns(cryolithe.CryoLitheWarning, match="one image alone"):
+        made = cryolithe.fbp(np.random.default_rng(1).random((1, 16, 16)), [0.0], 5, thickness=8)
+    assert list(made.warnings) == list(made.record["warnings"]) != []
+    made.save(tmp_path / name, overwrite=True)
+    assert cryolithe.Volume.read(tmp_path / name).warnings == made.warnings
+
+
+def test_a_caller_keeps_his_random_numbers():
+    series = cryolithe.simulate(seed=1, shape=(16, 32, 32))
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    cryolithe.reconstruct(series.tilts, series.angles_deg, 10, model="draft")
+    assert torch.rand(1) == expected
+
+
+@pytest.mark.parametrize(("left_out", "told"), [(range(10, 13), False), (range(10, 15), True)])
+def test_a_hole_in_the_angles_is_told(left_out, told):
+    angles = np.delete(np.arange(-60.0, 61, 3), list(left_out))
+    images = np.random.default_rng(0).standard_normal((len(angles), 24, 24)).astype(np.float32)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        cryolithe.fbp(images, angles, 10, thickness=8)
+    assert told == any("a second missing wedge of" in str(one.message) for one in heard)

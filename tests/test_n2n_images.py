@@ -17,7 +17,7 @@ import cryolithe
 from cryolithe.cli import main
 from cryolithe.denoise_training.config import read_general_config
 from cryolithe.denoise_training.volumes import make_maker
-from cryolithe.denoising.images.amplitudes import gain_of_halves, gain_of_images, noise_density
+from cryolithe.denoising.images.amplitudes import mix_of_halves, mix_of_images, noise_density
 from cryolithe.denoising.images.run import image_tiling
 from cryolithe.denoising.n2n import bundled, network
 from cryolithe.denoising.n2n.gains import SHELLS, ShellGain
@@ -103,7 +103,8 @@ def test_of_two_halves_the_mean_is_written_and_scored(tmp_path, weights, halves)
     assert "Half SNR" in said
     record = json.loads((tmp_path / "ts_denoised.json").read_text())
     assert record["score"]["half_snr_denoised_db"] > record["score"]["half_snr_raw_db"] + 1
-    assert len(record["amplitudes"]["factors"]) == SHELLS
+    assert len(record["amplitudes"]["network"]["factors"]) == SHELLS
+    assert 0 <= min(record["amplitudes"]["image"]["factors"]) < max(record["amplitudes"]["image"]["factors"]) <= 1
 
 
 @pytest.mark.parametrize("size", [8, 12, 16, 20, 32, 100])
@@ -129,15 +130,37 @@ def test_amplitudes_are_those_nearest_to_the_truth_whatever_the_network_makes_of
         return np.float32(factor) * gaussian_filter(image, 1.0)
 
     if of_halves:
-        gain = gain_of_halves(list(zip(*noisy, strict=True)), denoise)
+        mix = mix_of_halves(list(zip(*noisy, strict=True)), denoise)
         made = np.stack([(denoise(a) + denoise(b)) / 2 for a, b in zip(*noisy, strict=True)])
     else:
-        gain = gain_of_images(noisy[0], denoise, rng)
+        mix = mix_of_images(noisy[0], denoise, rng)
         made = np.stack([denoise(image) for image in noisy[0]])
-    made = np.stack([gain.apply(image[None])[0] for image in made])
+    whole = (noisy[0] + noisy[1]) / 2 if of_halves else noisy[0]
+    made = np.stack([mix.apply(image, raw) for image, raw in zip(made, whole, strict=True)])
     assert (made * clean).sum() / (made * made).sum() == pytest.approx(1, abs=0.1)
     flat = np.stack([denoise(image) for image in noisy[0]]) / factor
     assert np.corrcoef(made.ravel(), clean.ravel())[0, 1] > np.corrcoef(flat.ravel(), clean.ravel())[0, 1]
+
+
+@pytest.mark.parametrize("what", ["nothing", "half of the specimen", "the mean"])
+def test_with_halves_no_gaussian_is_better_whatever_the_network_missed(what):
+    """What it left in the image is taken from there."""
+    rng = np.random.default_rng(5)
+    clean = np.repeat(signal((1, 96, 96)), 8, axis=0)
+    clean -= clean.mean()
+    halves = [(clean + 2 * clean.std() * rng.standard_normal(clean.shape)).astype(np.float32) for _ in range(2)]
+    window = np.zeros(clean.shape[1:], np.float32)
+    window[:, : 48 if what == "half of the specimen" else 0] = 1
+
+    def denoise(image):
+        return np.float32(0.2) * image if what == "the mean" else window * gaussian_filter(image, 1.0)
+
+    mix = mix_of_halves(list(zip(*halves, strict=True)), denoise)
+    made = np.stack([mix.apply((denoise(a) + denoise(b)) / 2, (a + b) / 2) for a, b in zip(*halves, strict=True)])
+    mean = (halves[0] + halves[1]) / 2
+    smoothed = [gaussian_filter(mean, (0, sigma, sigma)) for sigma in np.arange(0.5, 4, 0.25)]
+    best = max(np.corrcoef(one.ravel(), clean.ravel())[0, 1] for one in smoothed)
+    assert np.corrcoef(made.ravel(), clean.ravel())[0, 1] > best - 0.04
 
 
 def test_the_bundled_network_keeps_the_contrast_of_images(tmp_path):

@@ -18,7 +18,7 @@ from cryolithe.errors import InputError
 from cryolithe.formats import write_stack
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.session_folder import read_session_folder
-from cryolithe.formats.tomogram_star import read_tomogram_star, write_tomogram_star
+from cryolithe.formats.tomogram_star import MadeTomogram, read_tomogram_star, write_tomogram_star
 from cryolithe.hashing import file_sha256
 from cryolithe.session.tasks import Session, find_tasks
 from cryolithe.session.watching import Settled
@@ -332,12 +332,83 @@ def test_the_depth_of_relions_table_is_that_of_the_volume(flags, thickness, tmp_
     assert {task.job.settings.thickness for task in tasks} == {thickness}
 
 
+@pytest.mark.slow
+def test_stacks_that_were_binned_after_relion_aligned_them_are_taken_as_by_star(tmp_path):
+    """The table's pixels are half of the stack's: sizes and shifts count in those of the stack."""
+    star = project(tmp_path)
+    star.write_text(STAR.replace("TS_3 200", "#TS_3 200"))
+    for name in ("TS_1", "TS_2"):
+        stack = tmp_path / "Tilts" / f"{name}.mrc"
+        write_stack(stack, voxels(stack), 10.0, "binned by 2", overwrite=True)
+    run(star, "--method", "fbp")
+    for name in ("TS_1", "TS_2"):
+        alone = (tmp_path / "Tilts" / f"{name}.mrc", "--star", tmp_path / "Tilts" / f"{name}.star")
+        made(*alone, "--method", "fbp", "--thickness", 5, "-o", tmp_path / "same.mrc", "--overwrite")
+        assert (voxels(tmp_path / "same.mrc") == voxels(tmp_path / "Tilts" / f"rec_{name}.mrc")).all()
+    assert {row["voxel_size_angstrom"] for row in table(tmp_path / "Job").values()} == {"10"}
+    lines = (tmp_path / "Job" / "tilt_series_cryolithe.star").read_text().splitlines()
+    assert [line.split()[-1] for line in lines if line.startswith("TS_")] == ["2", "2"]
+
+
+def test_relions_table_tells_the_volumes_that_it_names(tmp_path):
+    star = tmp_path / "tomograms.star"
+    columns = ("Name", "TiltSeriesStarFile", "TiltSeriesPixelSize", "SizeX", "SizeY", "SizeZ",
+               "ReconstructedTomogramHalf1", "ReconstructedTomogramHalf2")  # fmt: skip
+    heads = "".join(f"_rlnTomo{column}\n" for column in columns)
+    rows = "".join(f"{name} {name}.star 2.0 80 88 64 old_half1.mrc old_half2.mrc\n" for name in "abc")
+    star.write_text(f"data_global\n\nloop_\n{heads}{rows}\n")
+    volumes = {
+        "a": MadeTomogram("a.mrc", (16, 28, 24), 8.0, 4),  # z, y, x
+        "b": MadeTomogram("b.mrc", (32, 44, 40), 4.0, 2),  # as the table says
+    }
+    write_tomogram_star(star, tmp_path / "out.star", volumes)
+    told = {line.split()[0]: line.split()[3:] for line in (tmp_path / "out.star").read_text().splitlines()[2:] if line}
+    assert told["a"] == ["96", "112", "64", "None", "None", "a.mrc", "4"]
+    assert told["b"] == ["80", "88", "64", "None", "None", "b.mrc", "2"]
+    assert told["c"] == ["80", "88", "64", "old_half1.mrc", "old_half2.mrc", "None", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "says"), [(("--orientation", "xzy"), "have other axes"), (("--flip-z",), "are mirrored along z")]
+)
+def test_volumes_that_relions_table_cannot_tell_are_not_in_it(words, says, tmp_path):
+    star = project(tmp_path)
+    result = run(star, "--method", "fbp", *words)
+    assert says in result.stderr
+    lines = (tmp_path / "Job" / "tilt_series_cryolithe.star").read_text().splitlines()
+    assert {line.split()[-2] for line in lines if line.startswith("TS_")} == {"None"}
+
+
+@pytest.mark.slow
+def test_warnings_of_the_images_stand_in_summary_page_and_record(tmp_path):
+    stack, _ = write_series(tmp_path)
+    write_stack(stack, voxels(stack), 1000.0, "in another unit", overwrite=True)
+    result = run(tmp_path, *FBP)
+    assert "is it in another unit?" in result.stderr
+    row = next(iter(table(tmp_path).values()))
+    assert "is it in another unit?" in row["warnings"]
+    assert "is it in another unit?" in (tmp_path / "cryolithe_summary.html").read_text()
+    record = json.loads(stack.with_name(f"{stack.stem}_rec.json").read_text())
+    assert any("is it in another unit?" in text for text in record["warnings"])
+
+
+@pytest.mark.parametrize("link", ["latest", "loop"])
+def test_links_within_a_folder_are_no_series_more(link, tmp_path):
+    (tmp_path / "run2").mkdir()
+    write_series(tmp_path / "run2")
+    (tmp_path / link).symlink_to("run2" if link == "latest" else ".")
+    assert [entry.tilts.parent.name for entry in read_session_folder(tmp_path).entries] == ["run2"]
+
+
 @needs_shared
 def test_a_real_table_keeps_every_value(tmp_path):
     source = SHARED / "formats" / "relion5" / "tomograms.star"
     entries = read_tomogram_star(source)
     target = tmp_path / "again.star"
-    write_tomogram_star(source, target, {entries[1].name: ("my/volume.mrc", 4)})
+    write_tomogram_star(
+        source, target, {entries[1].name: MadeTomogram("my/volume.mrc", (500, 1000, 1000), 4 * 1.724, 1)}
+    )
     before = [line.split() for line in source.read_text().splitlines() if line.startswith("tomo")]
     after = [line.split() for line in target.read_text().splitlines() if line.startswith("tomo")]
     before[1][12], before[1][8] = "my/volume.mrc", "4"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -106,4 +107,4 @@ def get(run_id: int, output: Path, tilt_series: int | None, alignment: int | Non
         star = output / f"{name}_particles.star"
         for line in portal_client.fetch_particles(run, name, star, overwrite):
             say(line)
-    say(f"Next: cryolithe reconstruct --list {written[-1]}")
+    say(f"Next: cryolithe reconstruct --list {shlex.quote(str(written[-1]))}")

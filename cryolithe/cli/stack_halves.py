@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,4 +88,5 @@ def _write(series: Path, output: Path, overwrite: bool, reading: Reading) -> Non
         pixel = images.first.voxel_size_angstrom
         size = f", {pixel:g} Å" if pixel else ""
         say(f"{target}: {' x '.join(map(str, images.shape))} pixels (tilts, y, x){size}")
-    say(f"Next: cryolithe reconstruct --even {targets[0]} --odd {targets[1]} --star {series}")
+    words = ("reconstruct", "--even", targets[0], "--odd", targets[1], "--star", series)
+    say(f"Next: cryolithe {shlex.join(map(str, words))}")

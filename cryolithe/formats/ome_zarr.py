@@ -38,6 +38,7 @@ def write_ome_zarr(
     name: str,
     convert: Callable[[NDArray[Any]], NDArray[Any]] = lambda block: block,
     version: Version = "0.4",
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> VolumeStatistics:
     """Write a volume and its pyramid; each level has half the voxels of the one before along each axis, by averaging.
 
@@ -48,6 +49,7 @@ def write_ome_zarr(
         name: of the image in the metadata.
         convert: applied to each part of the volume before it is stored.
         version: of OME-Zarr.
+        origin: position ``(z, y, x)`` of the first voxel, in Å, or in voxels where their size is not known.
 
     Returns:
         statistics of the values as stored at full size.
@@ -81,7 +83,7 @@ def write_ome_zarr(
                     running.add(block)
                 array[place] = block
                 release_pages(volume)
-            datasets.append(_dataset(level, size))
+            datasets.append(_dataset(level, size, origin))
             source = array
         multiscale = _multiscale(name, datasets, voxel_size_angstrom is not None)
         if newer:  # the version is that of all metadata of the group
@@ -159,12 +161,13 @@ def _halved(source: Any, place: tuple[slice, ...], shape: tuple[int, ...], dtype
     return (np.rint(mean) if np.issubdtype(dtype, np.integer) else mean).astype(dtype)
 
 
-def _dataset(level: int, size: float) -> dict[str, Any]:
+def _dataset(level: int, size: float, origin: tuple[float, float, float]) -> dict[str, Any]:
     """Scale and position of a level: its first voxel is the middle of 2^level voxels of the volume."""
     factor = 2.0**level
     transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [size * factor] * 3}]
-    if level:
-        transforms.append({"type": "translation", "translation": [size * (factor - 1) / 2] * 3})
+    if level or any(origin):
+        first = [place + size * (factor - 1) / 2 for place in origin]
+        transforms.append({"type": "translation", "translation": first})
     return {"path": str(level), "coordinateTransformations": transforms}
 
 

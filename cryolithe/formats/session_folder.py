@@ -98,6 +98,9 @@ def _stacks(folder: Path) -> Iterator[Path]:
     inside = sorted(folder.iterdir())
     stems = {path.stem for path in inside if path.suffix.lower() in STACK_SUFFIXES}
     below = [sub for sub in inside if sub.is_dir() and not sub.name.startswith(".") and sub.suffix != ".partial"]
+    # A link to this folder, or to one in it, holds no series of its own.
+    here = {folder.resolve(), *(sub.resolve() for sub in below if not sub.is_symlink())}
+    below = [sub for sub in below if not (sub.is_symlink() and sub.resolve() in here)]
     # What AreTomo writes for IMOD of a stack is that series once more.
     below = [sub for sub in below if not (sub.name.endswith(_FOR_IMOD) and sub.name.removesuffix(_FOR_IMOD) in stems)]
     deeper = (path for sub in below if os.access(sub, os.R_OK | os.X_OK) for path in sorted(sub.iterdir()))

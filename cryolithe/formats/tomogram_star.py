@@ -6,12 +6,15 @@ value is kept as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.cells import UnreadableCellError, told_number
 from cryolithe.formats.files import PathLike, printable, replacing
+from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
 from cryolithe.formats.star_tables import LIMIT_BYTES, StarTable, read_star, star_document
@@ -20,6 +23,9 @@ from cryolithe.names import is_file
 NAME, SERIES, STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
 VOLUME, BINNING = "rlnTomoReconstructedTomogram", "rlnTomoTomogramBinning"
 PIXEL, DEPTH, IMAGE = "rlnTomoTiltSeriesPixelSize", "rlnTomoSizeZ", "rlnMicrographName"
+SIZES = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
+HALVES = ("rlnTomoReconstructedTomogramHalf1", "rlnTomoReconstructedTomogramHalf2")
+SAME_MULTIPLE = 0.02  # of a whole multiple, within which pixels are one
 EVEN, ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 
 
@@ -53,9 +59,10 @@ def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[
                 told[setting] = _positive(table, tag, row)
             except UnreadableCellError as error:
                 unreadable[setting] = str(error)
-        if told.get("pixel_size"):
+        binned = _binned(stack, told.get("pixel_size") or 0.0)
+        if told.get("pixel_size") and binned == 1:
             settings["pixel_size"] = table.value(PIXEL, row)
-        depth = told.get("thickness") or None
+        depth = (told.get("thickness") or 0.0) / binned or None
         entry = SeriesEntry(row + 1, stack, None, None, settings, name, problem, depth, unreadable=unreadable)
         entries.append(entry)
     if not entries:
@@ -163,6 +170,27 @@ def find_named(star: Path, name: str) -> Path | None:
     return None
 
 
+@dataclass(frozen=True)
+class MadeTomogram:
+    """A volume for a row of the table.
+
+    Attributes:
+        path: as the table is to name it.
+        shape: its voxels ``(z, y, x)``.
+        voxel_size_angstrom: edge of a voxel, or None where nobody knows it.
+        bin: of the images of the stack that it was made of.
+    """
+
+    path: str
+    shape: tuple[int, int, int]
+    voxel_size_angstrom: float | None
+    bin: int
+
+    def binning(self, pixel_angstrom: float) -> float:
+        """Its voxels in pixels of the table, 0 where the table tells none."""
+        return round((self.voxel_size_angstrom or 0.0) / pixel_angstrom, 2) if pixel_angstrom else float(self.bin)
+
+
 def project_folder(path: Path, reading: Reading) -> Path | None:
     """RELION's project folder: the one at which the paths of a table of tomograms start, or None if none fits."""
     names = _global_table(path, reading).text(SERIES)
@@ -173,19 +201,20 @@ def project_folder(path: Path, reading: Reading) -> Path | None:
 def write_tomogram_star(
     source: PathLike,
     target: PathLike,
-    volumes: Mapping[str, tuple[str, int]],
+    volumes: Mapping[str, MadeTomogram],
     overwrite: bool = False,
     reading: Reading | None = None,
 ) -> None:
     """Write the user's table again with the paths of our volumes (``rlnTomoReconstructedTomogram``) in it.
 
-    All else stays as it is: tables, columns, rows, and the text of each value. Rows of other tomograms keep their
-    volume, or get RELION's ``None`` where the column is new.
+    Binning and sizes become those of the volumes where they differ: RELION counts positions from half the size. Halves
+    of another reconstruction are named no more (``None``). All else stays as it is: tables, columns, rows, and the text
+    of each value. Rows of other tomograms keep their volume, or get RELION's ``None`` where the column is new.
 
     Args:
         source: the user's file.
         target: file to write; may be ``source`` with ``overwrite``.
-        volumes: path of the volume and binning by name of the tomogram.
+        volumes: by name of the tomogram.
         overwrite: replace an existing file.
         reading: through which the file is read, where others ask for it too.
 
@@ -193,7 +222,8 @@ def write_tomogram_star(
         OutputError: if ``target`` exists and is not to be replaced, or cannot be written.
     """
     source = Path(source)
-    names = _global_table(source, reading or Reading()).text(NAME)
+    table = _global_table(source, reading or Reading())
+    names = table.text(NAME)
     document = star_document(source, LIMIT_BYTES)
     block = next(found for found in document if found.find_values(f"_{NAME}") and found.find_values(f"_{SERIES}"))
     loop = block.find_loop(f"_{NAME}").get_loop()  # None for a table of one row, written as names and values
@@ -205,11 +235,30 @@ def write_tomogram_star(
                 loop.add_columns([f"_{column}"], value)
     paths, binnings = (block.find_values(f"_{column}") for column in (VOLUME, BINNING))
     for row, name in enumerate(names):
-        if name in volumes:
-            volume, binning = volumes[name]
-            paths[row], binnings[row] = _quoted(volume), str(binning)
+        if name not in volumes:
+            continue
+        made = volumes[name]
+        binning = made.binning(
+            told_number(table.path, PIXEL, table.value(PIXEL, row)) or 0.0 if PIXEL in table else 0.0
+        )
+        paths[row], binnings[row] = _quoted(made.path), f"{binning:g}"
+        for column, size in zip(SIZES, made.shape[::-1], strict=True):
+            sizes = block.find_values(f"_{column}")
+            if sizes and abs(_size(sizes[row]) - size * binning) >= binning:
+                sizes[row] = f"{size * binning:g}"
+        for column in HALVES:
+            if halves := block.find_values(f"_{column}"):
+                halves[row] = "None"
     with replacing(target, overwrite) as temporary:
         document.write_file(str(temporary))
+
+
+def _size(text: str) -> float:
+    """A size of the table; infinite where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.inf
 
 
 def _global_table(path: Path, reading: Reading) -> StarTable:
@@ -241,6 +290,21 @@ def _stack(table: StarTable, row: int, series: Path, reading: Reading) -> tuple[
             "(1@stack, 2@stack, ...), or a file for each"
         )
     return _found(table.path, names[0]), ""
+
+
+def _binned(stack: Path, pixel_angstrom: float) -> int:
+    """How many times the table's pixels those of a stack are: such a stack was binned after it was aligned.
+
+    1 as well where they are no whole multiple, or nothing is known: many headers hold no pixel size, or a wrong one.
+    """
+    if not pixel_angstrom or stack.suffix.lower() not in (".mrc", ".mrcs", ".st", ".ali"):
+        return 1
+    try:
+        here = read_mrc(stack).voxel_size_angstrom or 0.0
+    except InputError:
+        return 1  # told when the series is looked at
+    times = here / pixel_angstrom
+    return round(times) if times > 1.5 and abs(times - round(times)) <= SAME_MULTIPLE * times else 1
 
 
 def _images(series: Path, name: str, reading: Reading) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,6 +29,8 @@ def is_path(value: object) -> bool:
 
 def path_of(value: Files, what: str) -> Path:
     """The path of a file or folder that must be there."""
+    if not os.fspath(value):
+        raise InputError(f"{what}: got an empty name; give a path, or an array")
     path = Path(value)
     if not path.exists():
         raise InputError(f"{what}: {path} does not exist; check its name and folder, or give an array")
@@ -47,6 +49,11 @@ def array_of(value: Any, what: str, axes: str) -> NDArray[Any]:
         InputError: says what was expected and what was found.
     """
     expected = f"{what}: expected an array ({axes}) of real numbers"
+    if np.ma.is_masked(value):
+        raise InputError(
+            f"{expected}, got one with a mask, which nothing here looks at; give its values alone, with what is masked "
+            "filled: array.filled(...)"
+        )
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":  # which NumPy does not have
@@ -74,6 +81,8 @@ def numbers_of(value: Any, what: str) -> tuple[float, ...]:
     Raises:
         InputError: if they are none.
     """
+    if isinstance(value, Mapping | Set):
+        raise InputError(f"{what}: expected numbers in the order of the images, got a {type(value).__name__}")
     if isinstance(value, Iterable) and not hasattr(value, "dtype"):
         value = list(value)
     found = array_of(value, what, "one for each image")
@@ -91,6 +100,8 @@ def size_of(value: object, what: str) -> float | None:
     """
     if value is None:
         return None
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()  # mrcfile gives a voxel's edge as an array without axes
     # A bool is a number for Python, and a string that reads as one is a slip.
     number = float(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else math.nan
     if not (math.isfinite(number) and number > 0):

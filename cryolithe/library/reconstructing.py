@@ -269,8 +269,8 @@ def _run(tilts: TiltsLike, angles_deg: AnglesLike | None, settings: ReconstructS
     if settings.alignment_files:
         names = " and ".join(f"{name}=" for name in settings.alignment_files)
         raise SettingsError(
-            f"{names} is of a stack in a file: give its path as tilts (and the path of its angles, if any), or aligned "
-            "images without it"
+            f"{names} goes with a stack and angles in files: give their paths as tilts and angles_deg, or aligned "
+            f"images without {names}"
         )
     if angles_deg is None:
         raise SettingsError("angles_deg: expected one tilt angle in degrees for each image, or the path of a file")

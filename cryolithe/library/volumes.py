@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe import __version__
-from cryolithe.errors import OutputError, SettingsError
+from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.axes import turned_record
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending
 from cryolithe.formats.mrc_writer import write_volume
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import NETWORK_LABEL, open_volume_file, refuse_stack, upright
-from cryolithe.library.arrays import Files, array_of, is_path, path_of, size_of
+from cryolithe.library.arrays import Files, array_of, is_path, numbers_of, path_of, size_of
 from cryolithe.volume import Volume as Voxels
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Volume(Voxels):
         voxel_size_angstrom: edge of a voxel, or None where nobody knows it.
         origin_angstrom: position ``(z, y, x)`` of the first voxel.
         notes: what was assumed when it was made, as the command prints it.
-        warnings: what is wrong with it; the function that made it warned of it, too.
+        warnings: what is wrong with it; the function that made it warned of it, too, and its record tells.
         record: how it was made, as the command writes it into the sidecar.
         labels: for the header of an MRC file.
 
@@ -56,6 +56,14 @@ class Volume(Voxels):
     warnings: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        origin = numbers_of(self.origin_angstrom, "origin_angstrom")
+        if len(origin) != 3:
+            raise InputError(f"origin_angstrom: expected three numbers (z, y, x), got {len(origin)}")
+        object.__setattr__(self, "voxels", array_of(self.voxels, "voxels", "z, y, x"))
+        object.__setattr__(self, "voxel_size_angstrom", size_of(self.voxel_size_angstrom, "voxel_size_angstrom"))
+        object.__setattr__(self, "origin_angstrom", origin)
 
     @classmethod
     def read(cls, path: Files) -> Volume:
@@ -73,9 +81,10 @@ class Volume(Voxels):
         assumed = found.told.content == "unknown"
         notes = (*found.notes, *((f"{place} is taken for a volume: {found.told.reason}",) if assumed else ()))
         size, origin = found.voxel_size_angstrom, found.origin_angstrom
-        return cls(
-            found.voxels(), size, origin, notes, (), record if found is stored else turned_record(record), found.labels
-        )
+        told = record.get("warnings", ())
+        warnings = tuple(map(str, told)) if isinstance(told, list | tuple) else ()
+        record = record if found is stored else turned_record(record)
+        return cls(found.voxels(), size, origin, notes, warnings, record, found.labels)
 
     @property
     def data(self) -> NDArray[Any]:
@@ -175,7 +184,8 @@ class Volume(Voxels):
         # Complete, or not there: a folder beside the final place is renamed.
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".cryolithe-") as folder:
             made = Path(folder) / "volume.zarr"
-            write_ome_zarr(made, self.voxels, self.voxel_size_angstrom, place.stem, lambda block: block)
+            origin = self.origin_angstrom
+            write_ome_zarr(made, self.voxels, self.voxel_size_angstrom, place.stem, lambda block: block, origin=origin)
             if place.is_dir():
                 shutil.rmtree(place)
             made.replace(place)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import warnings
 
 from cryolithe.errors import CryoLitheWarning
-from cryolithe.work.watcher import Silent
-
-_WARNING = "Warning: "
+from cryolithe.work.watcher import WARNING, Silent
 
 
 class Heard(Silent):
@@ -24,8 +22,8 @@ class Heard(Silent):
 
     def note(self, text: str) -> None:
         """Keep a line, which may be a warning."""
-        kept = self.warnings if text.startswith(_WARNING) else self.notes
-        kept.append(text.removeprefix(_WARNING))
+        kept = self.warnings if text.startswith(WARNING) else self.notes
+        kept.append(text.removeprefix(WARNING))
 
     def warn(self) -> None:
         """Say the warnings to whoever called the library's function (which calls this)."""

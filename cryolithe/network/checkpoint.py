@@ -137,7 +137,8 @@ def load_model(name_or_path: str) -> Model:
     if published:
         expected[TAPS_LEAF] = torch.empty(max(1, tensors[TAPS_LEAF].numel()) if TAPS_LEAF in tensors else 0)
     _check_leaves(path, expected, tensors)
-    network = build_network(config)
+    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced: the caller's numbers stay his
+        network = build_network(config)
     convention = Convention(tensors.pop(TAPS_LEAF).float()) if published else OWN
     network.load_state_dict(tensors)
     network.eval().requires_grad_(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from cryolithe.formats.alignment_format import Named
 from cryolithe.formats.alignments import flags_that_move
@@ -12,6 +13,7 @@ from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.files import printable
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.stack_state import NOT_FOR_RECONSTRUCTION, for_viewing, of_other_stack, stack_state
+from cryolithe.settings import ReconstructSettings
 
 # Directions of the tilt axis that differ by less may be the same; the images of aligned stacks have it along an edge.
 ALONG_DEG = 2.0
@@ -19,6 +21,8 @@ ALONG_DEG = 2.0
 USUAL_PIXEL_ANGSTROM = (0.3, 150.0)
 # Pixel sizes that differ by less are the same: of one microscope, calibrated better or worse.
 SAME_PIXEL = 0.05
+# Of angles: between neighbours, and in median steps; programs leave out two or three dark images in a row.
+WIDE_GAP_DEG, WIDE_GAP_STEPS = 12.0, 4.0
 # From the lowest to the highest angle; a series of less resolves nothing along the beam.
 LEAST_SPAN_DEG = 25.0
 
@@ -71,6 +75,16 @@ def of_pixel_sizes(given: float | None, of_header: float | None, name: str) -> t
     return (f"a pixel size of {given:g} Å is taken, but the header of {name} says {of_header:g} Å",)
 
 
+def of_handedness(settings: ReconstructSettings) -> tuple[str, ...]:
+    """A warning where a volume that is in Warp's frame is turned out of it."""
+    if settings.handedness != "warp" or "warp" not in settings.alignment_files:
+        return ()
+    return (
+        "Warning: with --warp the volume is in Warp's own frame as it is, and --handedness warp mirrors it along z; "
+        "leave that away unless it is wanted",
+    )
+
+
 def unusual(angles_deg: Sequence[float], pixel_size_angstrom: float | None) -> tuple[str, ...]:
     """Warnings of angles and of a pixel size that no tilt series has, which units explain."""
     notes, span = [], max(angles_deg) - min(angles_deg)
@@ -79,6 +93,14 @@ def unusual(angles_deg: Sequence[float], pixel_size_angstrom: float | None) -> t
         notes.append(
             f"Warning: the angles are {min(angles_deg):g}° to {max(angles_deg):g}°, a range of {span:.3g}° where tilt "
             "series have 60° to 140°: such a volume holds next to nothing along the beam; are they in degrees?"
+        )
+    ordered = sorted(angles_deg)
+    steps = [after - before for before, after in pairwise(ordered)]
+    if steps and max(steps) >= max(WIDE_GAP_DEG, WIDE_GAP_STEPS * median(steps)):
+        place = steps.index(max(steps))
+        notes.append(
+            f"Warning: no image between {ordered[place]:g}° and {ordered[place + 1]:g}°: a second missing wedge of "
+            f"{max(steps):.3g}°, which the volume is smeared by as by the first; are images or angles missing?"
         )
     if pixel_size_angstrom is not None and not low <= pixel_size_angstrom <= high:
         notes.append(

@@ -33,7 +33,7 @@ from cryolithe.reconstruction.slab_folder import Slab
 from cryolithe.reconstruction.sources import offers
 from cryolithe.reconstruction.turning import tilt_volume
 from cryolithe.reconstruction.whitening import prepare_run
-from cryolithe.work.watcher import Watcher
+from cryolithe.work.watcher import Listening, Watcher
 
 _FLOAT = 4
 
@@ -104,6 +104,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
         CryoLitheError: for everything that the user can mend.
     """
     started = time.monotonic()
+    watcher = Listening(watcher)
     _check_room(run)
     watcher.stage("Checking images", 1)
     notes = check_images(run.series, run.preparation, str(run.job.tilts), image_workers_of(run))
@@ -131,7 +132,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
         scale = int8_scale(statistics)
         voxels, labels, scaling = scale.values(voxels), (*labels, scale.label), scale.record
         statistics = _statistics(voxels)
-    warnings = (*(polarity.warnings if polarity else ()), *checked.warnings)
+    warnings = tuple(watcher.warnings)
     record = sidecar_record(run, plan, statistics)
     record["volume"].update(scaling)
     record["self_check"], record["warnings"] = checked.record(), warnings

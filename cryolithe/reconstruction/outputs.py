@@ -38,7 +38,7 @@ from cryolithe.report import write_json
 from cryolithe.settings import ReconstructSettings
 from cryolithe.work.folder import delete
 from cryolithe.work.locking import LOCK, OWNER
-from cryolithe.work.watcher import Watcher
+from cryolithe.work.watcher import Listening, Watcher
 
 _BLOCK_VOXELS = 16_000_000
 # A volume on its way to the output, in the working folder.
@@ -77,7 +77,7 @@ def finish(
     folder: SlabFolder,
     plan: dict[str, Any],
     times: dict[str, float],
-    watcher: Watcher,
+    watcher: Listening,
     check: Callable[[], SelfCheck],
 ) -> Finished:
     """Write header and record, convert where asked to, and move the results to their places.
@@ -87,8 +87,8 @@ def finish(
         folder: holds the volume, all of its slabs done.
         plan: the journal's first line.
         times: ``start`` and ``prepared`` by the monotonic clock.
-        watcher: told how far it is.
-        check: compares the finished volume with its images.
+        watcher: told how far it is; what it heard of that is wrong goes into the record.
+        check: compares the finished volume with its images, and tells what is wrong.
 
     Raises:
         OutputError: if something cannot be written or moved.
@@ -118,8 +118,7 @@ def finish(
     record = sidecar_record(run, plan, stored)
     record["volume"].update(scaling)
     record["self_check"] = checked.record()
-    warnings = (*(polarity.warnings if polarity else ()), *checked.warnings)
-    record["warnings"] = warnings
+    record["warnings"] = warnings = tuple(watcher.warnings)
     record["seconds"] = {"total": round(seconds, 2), "preparation": round(times["prepared"] - times["start"], 2)}
     write_json(folder.sidecar, record)
     _place(finished, folder, job)

@@ -19,6 +19,13 @@ LEAST_ASYMMETRY, LEAST_DEVIATIONS = 0.08, 2.0
 LEAST_EXPLAINED = 0.1
 # A sign of this strength decides alone, and one of twice that at most balances the other (benchmarks/polarity.py).
 DECISIVE_DEVIATIONS, DECISIVE_SHARE = 4.0, 0.06
+# A network that explains so much, and so much more with one sign, is believed against an asymmetry that is weak: layers
+# and channels have both tails.
+DECISIVE_ALONE_SHARE, DECISIVE_EXPLAINED = 0.3, 0.3
+WEAK_ASYMMETRY, WEAK_DEVIATIONS = 0.3, 5.0
+# A smaller share is no proof: light bodies in dense matter have the tail of the other sign and such a share of it;
+# crowded cells too.
+SURE_SHARE = 0.15
 ASSUMED: Contrast = "dark"
 
 _WHY: dict[Source, str] = {
@@ -27,6 +34,7 @@ _WHY: dict[Source, str] = {
     "label": "by the stack's label",
     "assumed": "assumed: the images do not tell",
 }
+_LOOKS_LIKE = "light bodies in dense matter, such as pores, look like this inverted"
 _LABEL = re.compile(r"^CryoLithe\b.*\bdense (dark|bright)$")
 
 
@@ -57,6 +65,17 @@ class Evidence:
         """By which a network explains more with one sign than with the other; positive where that is bright."""
         most = max(self.explained_bright, self.explained_dark)
         return (self.explained_bright - self.explained_dark) / most if most >= LEAST_EXPLAINED else 0.0
+
+    @property
+    def weakly_asymmetric(self) -> bool:
+        """Whether the asymmetry is too small to stand against what a network explains."""
+        return abs(self.asymmetry) < WEAK_ASYMMETRY and abs(self.deviations) < WEAK_DEVIATIONS
+
+    @property
+    def explained_alone(self) -> bool:
+        """Whether what a network explains decides whatever a weak asymmetry says."""
+        most = max(self.explained_bright, self.explained_dark)
+        return abs(self.share) >= DECISIVE_ALONE_SHARE and most >= DECISIVE_EXPLAINED
 
     def __str__(self) -> str:
         if self == Evidence():
@@ -101,7 +120,13 @@ class Polarity:
     @property
     def line(self) -> str:
         """One line for the user."""
-        return f"Contrast: {self.words}; {self.evidence}."
+        doubt = f", which is not sure: {_LOOKS_LIKE}" if self.source == "images" and self.weak else ""
+        return f"Contrast: {self.words}; {self.evidence}{doubt}."
+
+    @property
+    def weak(self) -> bool:
+        """Whether what the images say could be light bodies in dense matter as well."""
+        return self.found is not None and abs(self.evidence.share) < SURE_SHARE
 
     def label(self, text: str) -> str:
         """A label of this program for the volume, which keeps the polarity of its images, with that at its end."""
@@ -114,6 +139,11 @@ class Polarity:
             return (
                 f"contrast: the images do not tell whether dense matter is dark or bright ({self.evidence}); {ASSUMED} "
                 "is assumed, as in cryo-EM: if that is wrong, so is the volume; give --contrast dark or bright",
+            )
+        if self.found is not None and self.found != self.contrast and self.weak:
+            return (
+                f"contrast: --contrast says that dense matter is {self.contrast}, but these images look rather "
+                f"{self.found} ({self.evidence}), which is not sure: {_LOOKS_LIKE}",
             )
         if self.found is not None and self.found != self.contrast:
             return (
@@ -146,6 +176,8 @@ def decide(evidence: Evidence) -> Contrast | None:
     """What the images say; None where the signs are too weak or contradict each other."""
     signs = evidence.deviations / DECISIVE_DEVIATIONS, evidence.share / DECISIVE_SHARE
     score = sum(max(-2.0, min(2.0, sign)) for sign in signs)
+    if evidence.fair and evidence.weakly_asymmetric and evidence.explained_alone:
+        return "bright" if evidence.share > 0 else "dark"
     if not evidence.fair or abs(score) < 1 or score * evidence.asymmetry < 0:
         return None
     return "bright" if score > 0 else "dark"

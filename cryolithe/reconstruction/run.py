@@ -6,7 +6,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +29,6 @@ from cryolithe.reconstruction.job import (
     check_files,
     note_line,
 )
-from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.made_before import FREE_SETTINGS
 from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
 from cryolithe.reconstruction.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
@@ -48,7 +46,7 @@ from cryolithe.reconstruction.storing import PARTS, all_finite, scaled, store
 from cryolithe.reconstruction.whitening import prepare_run
 from cryolithe.work.label import file_label
 from cryolithe.work.locking import check_folder
-from cryolithe.work.watcher import Watcher
+from cryolithe.work.watcher import WARNING, Listening, Watcher
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -61,6 +59,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         CryoLitheError: for everything that the user can mend.
     """
     started = time.monotonic()
+    watcher = Listening(watcher)
     if recover(job) and already_done(job):
         watcher.note("The run before had all but finished: its record is in its place now.")
         return finished_before(job)
@@ -87,7 +86,13 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         if not run.files.unchanged:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
-        check = partial(_self_checked, folder, stack, run)
+
+        def check() -> SelfCheck:
+            found = _self_checked(folder, stack, run)
+            for warning in found.warnings:
+                watcher.note(f"{WARNING}{warning}")
+            return found
+
         finished = finish(run, folder, plan, times, watcher, check)
     except _KeptRunError:
         folder.release()
@@ -104,7 +109,6 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     except BaseException:  # also Ctrl-C: what is done is kept for the next run
         folder.release()
         raise
-    _warn(finished, plan, watcher)
     folder.remove()
     _preview(job, watcher)
     return finished
@@ -125,15 +129,6 @@ def _preview(job: Job, watcher: Watcher) -> None:
     if job.settings.preview:
         watcher.stage("Drawing the preview", 1)
         write_preview(job, read_record(job))
-
-
-def _warn(finished: Finished, plan: dict[str, Any], watcher: Watcher) -> None:
-    """Tell what the result's check found; of the contrast it was told before the slabs, in time to stop."""
-    polarity = planned_polarity(plan)
-    told = polarity.warnings if polarity else ()
-    for warning in finished.warnings:
-        if warning not in told:
-            watcher.note(f"Warning: {warning}")
 
 
 def _still_free(run: ResolvedJob, folder: SlabFolder) -> None:

@@ -29,7 +29,14 @@ from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading, State, file_state
 from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.assumptions import ALONG_DEG, assumptions, of_denoised_images, of_pixel_sizes, unusual
+from cryolithe.reconstruction.assumptions import (
+    ALONG_DEG,
+    assumptions,
+    of_denoised_images,
+    of_handedness,
+    of_pixel_sizes,
+    unusual,
+)
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
@@ -166,6 +173,7 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     sizes = of_pixel_sizes(settings.pixel_size, mrc.voxel_size_angstrom, named.tilts.name)
     assumed = (
         *sizes,
+        *of_handedness(settings),
         *doubts(named, sections),
         *against,
         *assumptions(named, None if _moving(named) else settings.tilt_axis),

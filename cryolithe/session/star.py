@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryolithe.formats.tomogram_star import project_folder, write_tomogram_star
+from cryolithe.formats.tomogram_star import MadeTomogram, project_folder, write_tomogram_star
 from cryolithe.session.batch import Outcome
-from cryolithe.session.tasks import Session
+from cryolithe.session.tasks import Session, unlike_relion
 
 
 def write_star_of(session: Session, outcomes: Sequence[Outcome]) -> Path:
     """Write ``<name>_cryolithe.star`` beside the summary; paths start at RELION's project folder, as RELION's do.
+
+    Volumes that RELION's table cannot tell (`unlike_relion`) are not in it.
 
     Raises:
         OutputError: if it cannot be written.
@@ -21,10 +23,13 @@ def write_star_of(session: Session, outcomes: Sequence[Outcome]) -> Path:
     project = project_folder(session.star, session.reading)
     volumes = {}
     for outcome in outcomes:
-        if outcome.status in ("done", "skipped"):
+        if outcome.status in ("done", "skipped") and not unlike_relion(outcome.task.job.settings):
             output = outcome.task.job.output.resolve()
             path = os.path.relpath(output, project) if project else str(output)
-            volumes[outcome.task.name] = (path, outcome.record["geometry"]["bin"])
+            volume = outcome.record["volume"]
+            z, y, x = volume["shape_zyx"]
+            step = outcome.record["geometry"]["bin"]
+            volumes[outcome.task.name] = MadeTomogram(path, (z, y, x), volume["voxel_size_angstrom"], step)
     target = session.folder / f"{session.star.stem}_cryolithe.star"
     write_tomogram_star(session.star, target, volumes, overwrite=True, reading=session.reading)
     return target

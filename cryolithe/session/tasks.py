@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -147,6 +148,16 @@ def is_session(path: Path, reading: Reading) -> bool:
     return path.is_dir() or ending == ".csv" or (ending == ".star" and is_tomogram_table(path, reading))
 
 
+def unlike_relion(settings: ReconstructSettings) -> str:
+    """What about volumes with some settings RELION's table cannot tell, or an empty string."""
+    if settings.format != "mrc":
+        return "are no MRC files"
+    if settings.orientation != "xyz":
+        return "have other axes"
+    mirrored = settings.flip_z != (settings.handedness in ("aretomo", "warp"))
+    return "are mirrored along z" if mirrored else ""
+
+
 def find_tasks(
     session: Session, flags: Mapping[str, Any], file: Mapping[str, Any], file_name: str
 ) -> tuple[list[Task], list[str]]:
@@ -183,6 +194,12 @@ def find_tasks(
         where = f"{session.source}, line {entry.line}"
         notes += idle_notes(entry.settings, where, flags, [settings], acting)
     _refuse_collisions(tasks, entries, session.source)
+    if session.star:
+        unlike = {told: count for told, count in Counter(map(unlike_relion, runs)).items() if told}
+        notes += [
+            f"{count} of {len(runs)} volumes {told}, which RELION's table cannot tell: its copy does not name them"
+            for told, count in unlike.items()
+        ]
     return tasks, notes
 
 

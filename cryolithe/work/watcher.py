@@ -22,6 +22,9 @@ class Watcher(Protocol):
         ...
 
 
+WARNING = "Warning: "  # how a note begins that is one
+
+
 class Silent:
     """For processes that are not the first."""
 
@@ -48,3 +51,33 @@ class Logged(Silent):
     def note(self, text: str) -> None:
         """Into the log."""
         logging.getLogger(self._name).info("cryolithe: %s", text)
+
+
+class Listening:
+    """Passes everything on, and keeps the warnings: they are told once, but a record is read later.
+
+    Args:
+        watcher: who is told.
+
+    Attributes:
+        warnings: what was wrong, without the word "Warning", each once.
+    """
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self.warnings: list[str] = []
+
+    def stage(self, name: str, total: float) -> None:
+        """Passed on."""
+        self._watcher.stage(name, total)
+
+    def advance(self, amount: float) -> None:
+        """Passed on."""
+        self._watcher.advance(amount)
+
+    def note(self, text: str) -> None:
+        """Passed on, and kept if it is a warning."""
+        self._watcher.note(text)
+        told = text.removeprefix(WARNING)
+        if told != text and told not in self.warnings:
+            self.warnings.append(told)

@@ -14,21 +14,55 @@ frequencies; where it is coloured otherwise than by smoothing, single images com
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.denoising.n2n.gains import SHELLS, FloatArray, ShellGain, gain_of, power_densities, shell_sums
+from cryolithe.denoising.n2n.gains import (
+    MOST_GAIN,
+    SHELLS,
+    FloatArray,
+    ShellGain,
+    gain_of,
+    power_densities,
+    shell_sums,
+)
 
 Image = NDArray[np.float32]
 Denoise = Callable[[Image], Image]
+NOTHING = ShellGain((0.0, 0.0))
+LEAST_REST = 1e-3  # of the power of an image, below which a network leaves nothing of it to be weighed
 STEP = 0.05  # of the disturbance, in deviations of the noise
 # Cycles per pixel above which noise is all but all of an image; deviation of the Gaussian that smoothed it at most.
 NOISE_FROM_PER_PX, MOST_SMOOTHED_PX = 0.36, 0.8
 
 
-def gain_of_images(images: Iterable[Image], denoise: Denoise, rng: np.random.Generator) -> ShellGain:
-    """The gain by shell for what a network makes of single images.
+@dataclass(frozen=True)
+class ShellMix:
+    """A mixture of an image and of what a network made of it, by shell.
+
+    Attributes:
+        made: factors of what the network made.
+        image: factors of the image.
+    """
+
+    made: ShellGain
+    image: ShellGain
+
+    def apply(self, made: Image, image: Image) -> Image:
+        """The mixture, shape ``(y, x)``."""
+        kept = self.made.apply(made[None])[0]
+        return kept if self.image == NOTHING else np.asarray(kept + self.image.apply(image[None])[0], np.float32)
+
+    def plain(self) -> dict[str, Any]:
+        """Values of JSON."""
+        return {"network": self.made.plain(), "image": self.image.plain()}
+
+
+def mix_of_images(images: Iterable[Image], denoise: Denoise, rng: np.random.Generator) -> ShellMix:
+    """The amplitudes of what a network makes of single images, and nothing of the images themselves (see the module).
 
     Args:
         images: as the network takes them, each of shape ``(y, x)``.
@@ -43,23 +77,34 @@ def gain_of_images(images: Iterable[Image], denoise: Denoise, rng: np.random.Gen
         products, powers, _ = shell_sums(made[None], image[None], SHELLS)
         cross += products - shell_sums(moved[None], like_noise[None], SHELLS)[0]
         power += powers
-    return gain_of(cross, power)
+    return ShellMix(gain_of(cross, power), NOTHING)
 
 
-def gain_of_halves(pairs: Iterable[Sequence[Image]], denoise: Denoise) -> ShellGain:
-    """The gain by shell for the mean of what a network makes of two halves of each image.
+def mix_of_halves(pairs: Iterable[Sequence[Image]], denoise: Denoise) -> ShellMix:
+    """The mixture for the means of two halves of each image, and of what a network makes of them.
 
     Args:
         pairs: halves in the same units, each of shape ``(y, x)``.
         denoise: what it makes of one.
     """
-    cross, power = np.zeros(SHELLS), np.zeros(SHELLS)
+    both, power, all_, of_made, of_image = np.zeros((5, SHELLS))
     for even, odd in pairs:
         made = denoise(even), denoise(odd)
+        mean = np.asarray((made[0] + made[1]) / 2, np.float32), np.asarray((even + odd) / 2, np.float32)
+        products, powers, images = shell_sums(mean[0][None], mean[1][None], SHELLS)
+        both += products
+        power += powers
+        all_ += images
         for one, other in zip(made, (odd, even), strict=True):
-            cross += shell_sums(one[None], other[None], SHELLS)[0] / 2
-        power += shell_sums((made[0] + made[1])[None] / 2, made[0][None], SHELLS)[1]
-    return gain_of(cross, power)
+            of_made += shell_sums(one[None], other[None], SHELLS)[0] / 2
+        of_image += shell_sums(even[None], odd[None], SHELLS)[0]
+    explained = np.divide(both, power, out=np.zeros(SHELLS), where=power > power.max() * 1e-12)
+    rest = np.maximum(all_ - explained * both, LEAST_REST * all_)
+    shells = np.linspace(0, 0.5, SHELLS)
+    gain = gain_of(of_made, power).at(shells)
+    wiener = np.minimum(gain_of(np.clip(of_image - explained * of_made, 0, None), rest).at(shells), 1.0)
+    factors = np.clip(gain - wiener * explained, -MOST_GAIN, MOST_GAIN)
+    return ShellMix(ShellGain(tuple(factors.tolist())), ShellGain(tuple(wiener.tolist())))
 
 
 def _like_noise(image: Image, rng: np.random.Generator) -> Image:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.denoising.ceiling import HalfScore, correlation
-from cryolithe.denoising.images.amplitudes import gain_of_halves, gain_of_images
+from cryolithe.denoising.images.amplitudes import ShellMix, mix_of_halves, mix_of_images
 from cryolithe.denoising.images.scale import image_scale, standard_image
 from cryolithe.denoising.n2n.bundled import ENDING, bundled_denoisers
-from cryolithe.denoising.n2n.gains import ShellGain
 from cryolithe.denoising.n2n.network import Denoiser, kind_of, load_denoiser
 from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
 from cryolithe.device import precision_name
@@ -77,14 +76,14 @@ class DenoisedImages:
     Attributes:
         output: the stack.
         score: mean over the images, of stacks of halves; else None.
-        gain: amplitudes by which the network's output was multiplied.
+        mix: of images and the network's output, by shell.
         blank: images that have no contrast, which are passed on.
         seconds: that it took.
     """
 
     output: Path
     score: HalfScore | None
-    gain: ShellGain
+    mix: ShellMix
     blank: int
     seconds: float
 
@@ -108,13 +107,13 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     made = np.empty(stacks[0].data.shape, np.float32)
     chosen = np.unique(np.linspace(0, len(made) - 1, MOST_MEASURED).round().astype(int)).tolist()
     watcher.stage("Measuring amplitudes", len(chosen))
-    gain = _measured_gain(job, stacks, chosen, lambda image: network_image(image, run, tiling), watcher.advance)
+    mix = _measured_mix(job, stacks, chosen, lambda image: network_image(image, run, tiling), watcher.advance)
     scores: list[tuple[float, float, float]] = []
     blank = 0
     watcher.stage("Denoising images", len(made))
     for number in range(len(made)):
         raw = [_image(stack, number, path, job.fix_nonfinite) for stack, path in zip(stacks, job.stacks, strict=True)]
-        new = [denoised_image(image, run, tiling, gain) for image in raw]
+        new = [denoised_image(image, run, tiling, mix) for image in raw]
         blank += any(image is None for image in new)
         kept = [old if image is None else image for old, image in zip(raw, new, strict=True)]
         made[number] = np.mean(kept, axis=0)
@@ -128,7 +127,7 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     if hashed(_inputs(job)) != before:
         raise InputError(f"{job.stacks[0]} changed while it was denoised; run again when it is complete")
     write_stack(job.target, made, stacks[0].voxel_size_angstrom, file_label(LABEL), job.overwrite)
-    done = DenoisedImages(job.target, score, gain, blank, time.monotonic() - started)
+    done = DenoisedImages(job.target, score, mix, blank, time.monotonic() - started)
     _write_record(job, denoiser, before, place, done)
     return done
 
@@ -151,12 +150,13 @@ def load_weights(model: Path | None) -> Denoiser:
     return found
 
 
-def denoised_image(image: Image, run: Callable[[Image], Image], tiling: Tiling, gain: ShellGain) -> Image | None:
+def denoised_image(image: Image, run: Callable[[Image], Image], tiling: Tiling, mix: ShellMix) -> Image | None:
     """An image with less noise in its own grey levels, shape ``(y, x)``; None where it is blank."""
     centre, sigma = image_scale(image)
     if not sigma > 0:
         return None
-    made = gain.apply(network_image(standard_image(image, centre, sigma), run, tiling)[None])[0]
+    standard = standard_image(image, centre, sigma)
+    made = mix.apply(network_image(standard, run, tiling), standard)
     return np.asarray(made * np.float32(sigma) + np.float32(centre), np.float32)
 
 
@@ -167,13 +167,13 @@ def network_image(image: Image, run: Callable[[Image], Image], tiling: Tiling) -
     return out[0]
 
 
-def _measured_gain(
+def _measured_mix(
     job: ImagesJob,
     stacks: list[MrcArray],
     numbers: Sequence[int],
     denoise: Callable[[Image], Image],
     advance: Callable[[int], object],
-) -> ShellGain:
+) -> ShellMix:
     """Amplitudes for the images of a stack, or for the mean of two halves, see `amplitudes`."""
 
     def standard() -> Iterator[list[Image]]:
@@ -186,8 +186,8 @@ def _measured_gain(
             advance(1)
 
     if len(stacks) > 1:
-        return gain_of_halves(standard(), denoise)
-    return gain_of_images((images[0] for images in standard()), denoise, np.random.default_rng(_DISTURBANCES))
+        return mix_of_halves(standard(), denoise)
+    return mix_of_images((images[0] for images in standard()), denoise, np.random.default_rng(_DISTURBANCES))
 
 
 def image_tiling(shape: tuple[int, int], denoiser: Denoiser) -> Tiling:
@@ -257,7 +257,7 @@ def _write_record(
                 "card": denoiser.card,
             },
             "compute": {"device": str(place.device), "precision": precision_name(place.precision)},
-            "amplitudes": done.gain.plain(),
+            "amplitudes": done.mix.plain(),
             "blank_images": done.blank,
             "score": done.score.plain() if done.score else None,
             "seconds": round(done.seconds, 1),
