@@ -22,7 +22,7 @@ USUAL_PIXEL_ANGSTROM = (0.3, 150.0)
 # Pixel sizes that differ by less are the same: of one microscope, calibrated better or worse.
 SAME_PIXEL = 0.05
 # Of angles: between neighbours, and in median steps; programs leave out two or three dark images in a row.
-WIDE_GAP_DEG, WIDE_GAP_STEPS = 12.0, 4.0
+WIDE_GAP_DEG, WIDE_GAP_STEPS = 12.5, 4.0
 # From the lowest to the highest angle; a series of less resolves nothing along the beam.
 LEAST_SPAN_DEG = 25.0
 
@@ -96,7 +96,7 @@ def unusual(angles_deg: Sequence[float], pixel_size_angstrom: float | None) -> t
         )
     ordered = sorted(angles_deg)
     steps = [after - before for before, after in pairwise(ordered)]
-    if steps and max(steps) >= max(WIDE_GAP_DEG, WIDE_GAP_STEPS * median(steps)):
+    if steps and max(steps) > max(WIDE_GAP_DEG, WIDE_GAP_STEPS * median(steps)):
         place = steps.index(max(steps))
         notes.append(
             f"Warning: no image between {ordered[place]:g}° and {ordered[place + 1]:g}°: a second missing wedge of "
