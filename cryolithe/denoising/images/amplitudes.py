@@ -69,15 +69,19 @@ def mix_of_images(images: Iterable[Image], denoise: Denoise, rng: np.random.Gene
         denoise: what it makes of one.
         rng: source of the disturbances.
     """
-    cross, power = np.zeros(SHELLS), np.zeros(SHELLS)
+    both, power, all_, of_made, of_image = np.zeros((5, SHELLS))
     for image in images:
         made = denoise(image)
         like_noise = _like_noise(image, rng)
         moved = (denoise(image + np.float32(STEP) * like_noise) - made) / np.float32(STEP)
-        products, powers, _ = shell_sums(made[None], image[None], SHELLS)
-        cross += products - shell_sums(moved[None], like_noise[None], SHELLS)[0]
+        products, powers, images_ = shell_sums(made[None], image[None], SHELLS)
+        answer, _, noise = shell_sums(moved[None], like_noise[None], SHELLS)
+        both += products
         power += powers
-    return ShellMix(gain_of(cross, power), NOTHING)
+        all_ += images_
+        of_made += products - answer
+        of_image += images_ - noise
+    return _best(both, power, all_, of_made, of_image)
 
 
 def mix_of_halves(pairs: Iterable[Sequence[Image]], denoise: Denoise) -> ShellMix:
@@ -98,6 +102,11 @@ def mix_of_halves(pairs: Iterable[Sequence[Image]], denoise: Denoise) -> ShellMi
         for one, other in zip(made, (odd, even), strict=True):
             of_made += shell_sums(one[None], other[None], SHELLS)[0] / 2
         of_image += shell_sums(even[None], odd[None], SHELLS)[0]
+    return _best(both, power, all_, of_made, of_image)
+
+
+def _best(both: FloatArray, power: FloatArray, all_: FloatArray, of_made: FloatArray, of_image: FloatArray) -> ShellMix:
+    """The mixture of the module from products by shell: <f, x>, <f, f>, <x, x>, <f, s>, <x, s>."""
     explained = np.divide(both, power, out=np.zeros(SHELLS), where=power > power.max() * 1e-12)
     rest = np.maximum(all_ - explained * both, LEAST_REST * all_)
     shells = np.linspace(0, 0.5, SHELLS)
