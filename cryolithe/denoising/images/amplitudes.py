@@ -9,6 +9,12 @@ With halves e and o, <f(e), s> is <f(e), o>, whose noise f(e) knows nothing of. 
 <f(x), s> = <f(x), x> - <f(x), n>, where the last term is that of a small disturbance b like the noise,
 <f(x + ε b) - f(x), b> / ε (Stein 1981; Ramani, Blu and Unser 2008). What noise is like is told by the highest
 frequencies; where it is coloured otherwise than by smoothing, single images come out too strong.
+
+What the network missed is still in the image: the result is g f(x) + b (x - c f(x)), where c f(x) is the part of the
+image that f(x) explains, c(q) = <f, x>_q / <f, f>_q, and b(q) = <x - c f, s>_q / <x - c f, x - c f>_q is the Wiener gain
+of the rest, at most 1; <x, s> is <e, o>, or what of <x, x> is not noise. In every shell that is the best of all mixtures
+of the image and what the network made of it, so no filter of the image alone is better, as far as noise is known: with
+halves it is, in a single image it is supposed (see above), which is wrong after a Wiener filter.
 """
 
 from __future__ import annotations
@@ -32,7 +38,6 @@ from cryolithe.denoising.n2n.gains import (
 
 Image = NDArray[np.float32]
 Denoise = Callable[[Image], Image]
-NOTHING = ShellGain((0.0, 0.0))
 LEAST_REST = 1e-3  # of the power of an image, below which a network leaves nothing of it to be weighed
 STEP = 0.05  # of the disturbance, in deviations of the noise
 # Cycles per pixel above which noise is all but all of an image; deviation of the Gaussian that smoothed it at most.
@@ -53,8 +58,8 @@ class ShellMix:
 
     def apply(self, made: Image, image: Image) -> Image:
         """The mixture, shape ``(y, x)``."""
-        kept = self.made.apply(made[None])[0]
-        return kept if self.image == NOTHING else np.asarray(kept + self.image.apply(image[None])[0], np.float32)
+        mixed: Image = self.made.apply(made[None])[0] + self.image.apply(image[None])[0]
+        return mixed
 
     def plain(self) -> dict[str, Any]:
         """Values of JSON."""
@@ -62,7 +67,7 @@ class ShellMix:
 
 
 def mix_of_images(images: Iterable[Image], denoise: Denoise, rng: np.random.Generator) -> ShellMix:
-    """The amplitudes of what a network makes of single images, and nothing of the images themselves (see the module).
+    """The mixture for single images, whose noise is supposed to be a Gaussian of the frequency (see the module).
 
     Args:
         images: as the network takes them, each of shape ``(y, x)``.
