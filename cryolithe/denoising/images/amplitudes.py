@@ -11,10 +11,10 @@ With halves e and o, <f(e), s> is <f(e), o>, whose noise f(e) knows nothing of. 
 frequencies; where it is coloured otherwise than by smoothing, single images come out too strong.
 
 What the network missed is still in the image: the result is g f(x) + b (x - c f(x)), where c f(x) is the part of the
-image that f(x) explains, c(q) = <f, x>_q / <f, f>_q, and b(q) = <x - c f, s>_q / <x - c f, x - c f>_q is the Wiener gain
-of the rest, at most 1; <x, s> is <e, o>, or what of <x, x> is not noise. In every shell that is the best of all mixtures
-of the image and what the network made of it, so no filter of the image alone is better, as far as noise is known: with
-halves it is, in a single image it is supposed (see above), which is wrong after a Wiener filter.
+image that f(x) explains, c(q) = <f, x>_q / <f, f>_q, and b(q) = <x - c f, s>_q / <x - c f, x - c f>_q is the Wiener
+gain of the rest, at most 1; <x, s> is <e, o>, or what of <x, x> is not noise. In every shell that is the best of all
+mixtures of the image and what the network made of it, so no filter of the image alone is better, as far as noise is
+known: with halves it is, in a single image it is supposed (see above), which is wrong after a Wiener filter.
 """
 
 from __future__ import annotations
