@@ -361,6 +361,8 @@ def test_relions_table_tells_the_volumes_that_it_names(tmp_path):
         "a": MadeTomogram("a.mrc", (16, 28, 24), 8.0, 4),  # z, y, x
         "b": MadeTomogram("b.mrc", (32, 44, 40), 4.0, 2),  # as the table says
     }
+    for pixel in (0.0, -1.0, float("inf")):
+        assert volumes["a"].binning(pixel) == 4
     write_tomogram_star(star, tmp_path / "out.star", volumes)
     told = {line.split()[0]: line.split()[3:] for line in (tmp_path / "out.star").read_text().splitlines()[2:] if line}
     assert told["a"] == ["96", "112", "64", "None", "None", "a.mrc", "4"]

@@ -187,8 +187,9 @@ class MadeTomogram:
     bin: int
 
     def binning(self, pixel_angstrom: float) -> float:
-        """Its voxels in pixels of the table, 0 where the table tells none."""
-        return round((self.voxel_size_angstrom or 0.0) / pixel_angstrom, 2) if pixel_angstrom else float(self.bin)
+        """Its voxels in pixels of the table; in those of the stack where the table tells none."""
+        known = self.voxel_size_angstrom and 0 < pixel_angstrom < math.inf
+        return round((self.voxel_size_angstrom or 0.0) / pixel_angstrom, 2) if known else float(self.bin)
 
 
 def project_folder(path: Path, reading: Reading) -> Path | None:
@@ -238,9 +239,7 @@ def write_tomogram_star(
         if name not in volumes:
             continue
         made = volumes[name]
-        binning = made.binning(
-            told_number(table.path, PIXEL, table.value(PIXEL, row)) or 0.0 if PIXEL in table else 0.0
-        )
+        binning = made.binning(_size(table.value(PIXEL, row)) if PIXEL in table else 0.0)
         paths[row], binnings[row] = _quoted(made.path), f"{binning:g}"
         for column, size in zip(SIZES, made.shape[::-1], strict=True):
             sizes = block.find_values(f"_{column}")
