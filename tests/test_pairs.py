@@ -1,5 +1,7 @@
 """Training pairs on disk."""
 
+import struct
+
 import h5py
 import numpy as np
 import pytest
@@ -176,4 +178,18 @@ def test_arrays_that_are_not_whole_or_no_numbers(make, line, tmp_path):
         del file["truth"]
         make(file)
     with pytest.raises(FileFormatError, match=line), open_pair(tmp_path / "p.h5"):
+        pass
+
+
+def test_a_part_that_is_stored_in_no_bytes_is_refused(tmp_path):
+    """HDF5 would end the process that reads it."""
+    pair = Pair(np.ones((3, 8, 10), np.float16), np.ones((4, 8, 10), np.float16), (-20.0, 0.0, 20.0), 5.0)
+    path = write_pair(tmp_path / "a.h5", pair) or tmp_path / "a.h5"
+    with open_pair(path) as whole:
+        assert np.asarray(whole.truth).min() == 1
+    content = (tmp_path / "a.h5").read_bytes()
+    stored = struct.pack("<II", 4 * 8 * 10 * 2 + 4, 0)  # size of truth's one part, and its filters
+    assert content.count(stored) == 1
+    (tmp_path / "b.h5").write_bytes(content.replace(stored, struct.pack("<II", 0, 0)))
+    with pytest.raises(FileFormatError, match="is stored in 0 bytes"), open_pair(tmp_path / "b.h5"):
         pass

@@ -30,6 +30,7 @@ _HEAP = b"GCOL\x01\x00\x00\x00"
 _OBJECT = struct.Struct("<HHIQ")
 # Heaps are looked for in so many bytes from either end: libraries write texts before or after the arrays.
 _LOOKED_AT_BYTES = 1_000_000
+_CHECKSUM_BYTES = 4  # of the filter fletcher32
 
 
 class _PatientFile(io.FileIO):
@@ -100,6 +101,23 @@ def open_hdf5(path: PathLike) -> h5py.File:
             f"{path} is a damaged HDF5 file: its texts follow one another without end; copy it again, or make it anew"
         )
     return h5py.File(path, "r")
+
+
+def refuse_empty_chunks(dataset: h5py.Dataset, path: PathLike) -> None:
+    """Refuse an array with a stored part that has no room for its checksum: HDF5 ends the process that reads it.
+
+    Raises:
+        FileFormatError: if there is such a part.
+    """
+    if not dataset.chunks or not dataset.fletcher32:
+        return
+    sizes: set[int] = set()
+    dataset.id.chunk_iter(lambda chunk: sizes.add(chunk.size))
+    if sizes and min(sizes) <= _CHECKSUM_BYTES:
+        raise FileFormatError(
+            f"{path} is a damaged HDF5 file: a part of its array '{dataset.name}' is stored in {min(sizes)} bytes; copy "
+            "it again, or make it anew"
+        )
 
 
 def _is_endless(content: bytes, place: int) -> bool:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError, OutputError
 from cryolithe.formats.files import PathLike, input_size_bytes
-from cryolithe.formats.hdf5_file import new_hdf5_file, open_hdf5
+from cryolithe.formats.hdf5_file import new_hdf5_file, open_hdf5, refuse_empty_chunks
 
 FORMAT, VERSION = "cryolithe-pair", 1
 ROWS_PER_CHUNK = 8
@@ -273,7 +273,10 @@ def _stored(file: h5py.File, name: str, path: Path) -> Any:
     """An array of an open file; stands for an ndarray wherever parts of one are read."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise FileFormatError(f"{path}: '{name}' is a link to elsewhere, which is not followed; {_MEND}")
-    return StoredArray(file[name], path, name)
+    dataset = file[name]
+    if isinstance(dataset, h5py.Dataset):
+        refuse_empty_chunks(dataset, path)
+    return StoredArray(dataset, path, name)
 
 
 def _angles_deg(file: h5py.File, path: Path) -> tuple[float, ...]:
