@@ -115,8 +115,8 @@ def refuse_empty_chunks(dataset: h5py.Dataset, path: PathLike) -> None:
     dataset.id.chunk_iter(lambda chunk: sizes.add(chunk.size))
     if sizes and min(sizes) <= _CHECKSUM_BYTES:
         raise FileFormatError(
-            f"{path} is a damaged HDF5 file: a part of its array '{dataset.name}' is stored in {min(sizes)} bytes; copy "
-            "it again, or make it anew"
+            f"{path} is a damaged HDF5 file: a part of its array '{dataset.name}' is stored in {min(sizes)} bytes; "
+            "copy it again, or make it anew"
         )
 
 

@@ -90,6 +90,12 @@ def read_torch_file(path: Path, foreign: tuple[str, ...]) -> Any:
         raise ModelError(f"{path} is damaged: {_first_line(error)}") from error
 
 
+# What a damaged archive shows as.
+_DAMAGES = (
+    zipfile.BadZipFile, OSError, ValueError, OverflowError, EOFError, NotImplementedError, RuntimeError
+)  # fmt: skip
+
+
 def _pickle_of(content: bytes, path: Path) -> bytes:
     """The one pickle of the archive, which must be as torch writes it: entries stored, no name twice."""
     if content[:2] != b"PK":
