@@ -79,7 +79,7 @@ def imaged(recipe: Recipe, library: tuple[Molecule, ...]) -> Make:
 
 
 def hidden(quick: bool, library: tuple[Molecule, ...]) -> Make:
-    """Series of a microscope that no training knows; its images without noise are the means of many."""
+    """Series of a microscope that no training knows; its images without noise have its gain pattern, too."""
     recipe = Recipe(**recipe_values(quick))
 
     def make(number: int) -> Images:

@@ -24,7 +24,7 @@ from cryolithe.formats.image_order import RANGE_DEG, ImageOrder, image_order, op
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import matching_name, tells_series, without_ending
 from cryolithe.formats.star_tables import StarTable, read_star
-from cryolithe.formats.tomogram_star import SERIES, find_named, series_images
+from cryolithe.formats.tomogram_star import SERIES, find_named, series_images, whole_multiple
 
 TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
 NOMINAL = "rlnTomoNominalStageTiltAngle"
@@ -245,16 +245,14 @@ def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_si
         raise InputError(
             f"{path} gives shifts in Å, but neither it nor the stack tells the pixel size; give --pixel-size"
         )
-    binned = pixel / of_table if of_table else 1.0
-    if abs(binned - round(binned)) > 0.02 * binned or round(binned) < 1:
+    binned = whole_multiple(pixel / of_table) if of_table else 1
+    if binned is None:
         raise InputError(
             f"{path} is for pixels of {of_table:g} Å but those of the stack are {pixel:g} Å, no whole multiple; "
             "give the stack that was aligned, or its --pixel-size"
         )
-    if round(binned) > 1:
-        notes.append(
-            f"the stack's pixels are {round(binned)} times those that RELION aligned; its sizes are divided by it"
-        )
+    if binned > 1:
+        notes.append(f"the stack's pixels are {binned} times those that RELION aligned; its sizes are divided by it")
     rows = []
     places, _ = _sections(table, sections)
     columns = (numbers[c] for c in (TILT, AXIS, SHIFT_X, SHIFT_Y))
@@ -266,13 +264,13 @@ def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_si
         rows.append(ImageAlignment(place, float(tilt), matrix, (-(a * sx + b * sy), -(c * sx + d * sy)), bend))
     rows.sort(key=lambda row: row.section)
     size = [_value(path, series, f"rlnTomoSize{axis}") for axis in "XY"]
-    x_size, y_size = (None if n is None else n / round(binned) for n in size)
+    x_size, y_size = (None if n is None else n / binned for n in size)
     z_size = None
     if "rlnTomoSizeZ" in series:
         # A useless depth is refused where nothing replaces it.
         with suppress(ValueError):
             z_size = math.nan
-            z_size = float(series["rlnTomoSizeZ"]) / round(binned)
+            z_size = float(series["rlnTomoSizeZ"]) / binned
     try:
         return Alignment(
             tuple(rows),

@@ -71,7 +71,8 @@ class StoredArray:
         name: of the array, for messages.
 
     Raises:
-        FileFormatError: if it holds no plain numbers, or lacks chunks (HDF5 would give zeros for them).
+        FileFormatError: if it holds no plain numbers, lacks chunks (HDF5 would give zeros for them), or has one
+            without bytes (HDF5 would end the process).
     """
 
     def __init__(self, dataset: h5py.Dataset, path: Path, name: str) -> None:
@@ -87,6 +88,7 @@ class StoredArray:
         else:
             grid = (-(-size // chunk) for size, chunk in zip(self.shape, dataset.chunks, strict=True))
             complete = dataset.id.get_num_chunks() == math.prod(grid)
+        refuse_empty_chunks(dataset, path)
         if not complete:
             raise FileFormatError(f"{path}: parts of '{self._name}' are lacking; {_MEND}")
 
@@ -273,10 +275,7 @@ def _stored(file: h5py.File, name: str, path: Path) -> Any:
     """An array of an open file; stands for an ndarray wherever parts of one are read."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise FileFormatError(f"{path}: '{name}' is a link to elsewhere, which is not followed; {_MEND}")
-    dataset = file[name]
-    if isinstance(dataset, h5py.Dataset):
-        refuse_empty_chunks(dataset, path)
-    return StoredArray(dataset, path, name)
+    return StoredArray(file[name], path, name)
 
 
 def _angles_deg(file: h5py.File, path: Path) -> tuple[float, ...]:

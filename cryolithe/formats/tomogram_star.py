@@ -302,8 +302,14 @@ def _binned(stack: Path, pixel_angstrom: float) -> int:
         here = read_mrc(stack).voxel_size_angstrom or 0.0
     except InputError:
         return 1  # told when the series is looked at
-    times = here / pixel_angstrom
-    return round(times) if times > 1.5 and abs(times - round(times)) <= SAME_MULTIPLE * times else 1
+    return whole_multiple(here / pixel_angstrom) or 1
+
+
+def whole_multiple(times: float) -> int | None:
+    """How many times pixels are others, to 2 %; None if that is no whole number from 1."""
+    if not 0.5 < times < math.inf or abs(times - round(times)) > SAME_MULTIPLE * times:
+        return None
+    return round(times)
 
 
 def _images(series: Path, name: str, reading: Reading) -> list[str]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.files import PathLike, input_size_bytes
-from cryolithe.formats.hdf5_file import new_hdf5_file, open_hdf5, refuse_empty_chunks
+from cryolithe.formats.hdf5_file import new_hdf5_file, open_hdf5
 from cryolithe.formats.pairs import StoredArray
 from cryolithe.noise.contrast import HISTOGRAM_BINS
 from cryolithe.noise.profile import BACKGROUND_TERMS, KINDS, Profile
@@ -130,7 +130,6 @@ def _profile(file: h5py.File, path: Path) -> Profile:
     def array(name: str, *shape: int | None, kinds: str = "f") -> Any:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
             raise FileFormatError(f"{path} lacks the array '{name}' of a noise profile; {_MEND}")
-        refuse_empty_chunks(file[name], path)
         stored = StoredArray(file[name], path, name) if file[name].size else file[name]
         fits = len(stored.shape) == len(shape) and all(
             wanted in (None, found) for wanted, found in zip(shape, stored.shape, strict=True)

@@ -33,7 +33,7 @@ from cryolithe.reconstruction.slab_folder import Slab
 from cryolithe.reconstruction.sources import offers
 from cryolithe.reconstruction.turning import tilt_volume
 from cryolithe.reconstruction.whitening import prepare_run
-from cryolithe.work.watcher import Listening, Watcher
+from cryolithe.work.watcher import WARNING, Listening, Watcher
 
 _FLOAT = 4
 
@@ -123,7 +123,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     watcher.stage("Comparing the volume with its images", 1)
     checked = self_checked(held.voxels, stack, run)
     for warning in checked.warnings:
-        watcher.note(f"Warning: {warning}")
+        watcher.note(f"{WARNING}{warning}")
     polarity = planned_polarity(plan)
     labels = (*run.series.labels, polarity.label(plan["label"]) if polarity else plan["label"])
     voxels, statistics = _upright(run, held, watcher)

@@ -38,7 +38,7 @@ from cryolithe.report import write_json
 from cryolithe.settings import ReconstructSettings
 from cryolithe.work.folder import delete
 from cryolithe.work.locking import LOCK, OWNER
-from cryolithe.work.watcher import Listening, Watcher
+from cryolithe.work.watcher import WARNING, Listening, Watcher
 
 _BLOCK_VOXELS = 16_000_000
 # A volume on its way to the output, in the working folder.
@@ -88,7 +88,7 @@ def finish(
         plan: the journal's first line.
         times: ``start`` and ``prepared`` by the monotonic clock.
         watcher: told how far it is; what it heard of that is wrong goes into the record.
-        check: compares the finished volume with its images, and tells what is wrong.
+        check: compares the finished volume with its images; what it finds wrong is told.
 
     Raises:
         OutputError: if something cannot be written or moved.
@@ -104,6 +104,8 @@ def finish(
         writer.finish(statistics, labels, run.voxel_size_angstrom)
     watcher.stage("Comparing the volume with its images", 1)
     checked = check()
+    for warning in checked.warnings:
+        watcher.note(f"{WARNING}{warning}")
     upright = folder.volume
     if run.x_tilt_deg:
         watcher.stage("Turning the volume about x", run.grid.shape[1])

@@ -63,8 +63,13 @@ class Evidence:
     @property
     def share(self) -> float:
         """By which a network explains more with one sign than with the other; positive where that is bright."""
-        most = max(self.explained_bright, self.explained_dark)
+        most = self.explained
         return (self.explained_bright - self.explained_dark) / most if most >= LEAST_EXPLAINED else 0.0
+
+    @property
+    def explained(self) -> float:
+        """What a network explains with the sign that it explains more with."""
+        return max(self.explained_bright, self.explained_dark)
 
     @property
     def weakly_asymmetric(self) -> bool:
@@ -74,8 +79,7 @@ class Evidence:
     @property
     def explained_alone(self) -> bool:
         """Whether what a network explains decides whatever a weak asymmetry says."""
-        most = max(self.explained_bright, self.explained_dark)
-        return abs(self.share) >= DECISIVE_ALONE_SHARE and most >= DECISIVE_EXPLAINED
+        return abs(self.share) >= DECISIVE_ALONE_SHARE and self.explained >= DECISIVE_EXPLAINED
 
     def __str__(self) -> str:
         if self == Evidence():

@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ from cryolithe.reconstruction.storing import PARTS, all_finite, scaled, store
 from cryolithe.reconstruction.whitening import prepare_run
 from cryolithe.work.label import file_label
 from cryolithe.work.locking import check_folder
-from cryolithe.work.watcher import WARNING, Listening, Watcher
+from cryolithe.work.watcher import Listening, Watcher
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -86,13 +87,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         if not run.files.unchanged:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
-
-        def check() -> SelfCheck:
-            found = _self_checked(folder, stack, run)
-            for warning in found.warnings:
-                watcher.note(f"{WARNING}{warning}")
-            return found
-
+        check = partial(_self_checked, folder, stack, run)
         finished = finish(run, folder, plan, times, watcher, check)
     except _KeptRunError:
         folder.release()
