@@ -413,11 +413,3 @@ def test_models_that_are_applied_as_published_stay_as_published(place):
     assert fbp_share(published, None) == fbp_share(published, 0.0) == 0.0
     with pytest.raises(SettingsError, match="as published"):
         fbp_share(published, 0.3)
-
-
-@pytest.mark.parametrize(
-    ("amplitude", "reach"),
-    [((1.0,) * 24, 0.5), ((1.0,) * 12 + (0.1,) * 12, 0.25), ((0.0,) * 24, 0.5), ((0.2, 1.0) + (0.4,) * 22, 2 / 48)],
-)
-def test_a_curve_tells_from_where_both_are_weak(amplitude, reach):
-    assert FusionCurve(0.3, amplitude).reach_per_px == pytest.approx(reach)

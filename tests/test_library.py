@@ -126,7 +126,7 @@ def test_what_the_command_warns_of_is_a_warning_and_what_it_assumes_a_note(tmp_p
     stack, angles = write_series(tmp_path)
     told = made(stack, angles, "--model", network, "-o", tmp_path / "v.mrc").stderr.splitlines()
     with pytest.warns(cryolithe.CryoLitheWarning) as caught:
-        found = cryolithe.reconstruct(noise(), ANGLES, 5, model=network)
+        found = cryolithe.reconstruct(noise(), ANGLES, model=network)
     assert {one.filename for one in caught} == {__file__}
     assert [str(one.message) for one in caught] == list(found.warnings)
     printed = dict.fromkeys(line for line in told if line.startswith("Warning: "))

@@ -52,15 +52,6 @@ class FusionCurve:
         """Plain values for the journal and the sidecar."""
         return {"share": self.share, "amplitude": list(self.amplitude)}
 
-    @property
-    def reach_per_px(self) -> float:
-        """Where c has fallen to half of its most and stays below, 0.5 where it never does, in cycles per voxel.
-
-        Finer detail that the network left out is not brought back: its share of back-projection shrinks with it.
-        """
-        strong = [n for n, c in enumerate(self.amplitude, 1) if c >= max(self.amplitude) / 2]
-        return strong[-1] / (2 * SHELLS) if strong and max(self.amplitude) > 0 else 0.5
-
     def at(self, frequency_per_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """Interpolate c; constant below the first frequency and beyond the last."""
         return np.interp(frequency_per_px, np.arange(1, SHELLS + 1) / (2 * SHELLS), self.amplitude)

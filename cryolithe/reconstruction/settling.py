@@ -98,12 +98,9 @@ def _with_fusion(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Wa
         make, parts, read = _looking(run, stack, plan)
         every = partial(make, stack.geometry, run.facts.known)
         curve = measure_curve(every, share, stack.geometry, parts, read, watcher.note)
-    reach = curve.reach_per_px
-    edge = f"{run.voxel_size_angstrom / reach:.0f} Å" if run.voxel_size_angstrom else f"{1 / reach:.2g} voxels"
-    fades = "" if reach == 0.5 else f"; beyond {edge}, where the network shows little, both are weak: look at FBP there"
     watcher.note(
         f"Fusion: where tilts measured, the volume is {1 - curve.share:.0%} network and {curve.share:.0%} filtered "
-        f"back-projection of the same strength (--fbp-share 0: the network alone){fades}."
+        f"back-projection, in each shell as strong as both show it (--fbp-share 0: the network alone)."
     )
     return {**plan, "fusion": curve.record()}
 
