@@ -10,7 +10,7 @@ from tiny_series import made, write_series
 import cryolithe
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import rotate_axis
-from cryolithe.reconstruction.common_lines import far_pairs, line_warnings
+from cryolithe.reconstruction.common_lines import coarse_images, far_pairs, line_warnings
 from cryolithe.reconstruction.preparation import Preparation, prepare_stack
 from cryolithe.tilts import TiltSeries
 
@@ -25,7 +25,8 @@ def series(request):
 
 def warned(images, angles, axis_deg=0.0):
     series = TiltSeries(images, TiltGeometry(tuple(map(float, angles)), images.shape[1:]))
-    return line_warnings(prepare_stack(series, Preparation(tilt_axis_deg=axis_deg), None))
+    stack = prepare_stack(series, Preparation(tilt_axis_deg=axis_deg), None)
+    return line_warnings(stack, *coarse_images(stack))
 
 
 def told_deg(lines):

@@ -95,7 +95,7 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
     for number, run in enumerate(runs):
         stacks.append(prepare_run(run, scratch / f"{number}.f32"))
         watcher.advance(1)
-    for note in stack_notes(stacks[0], runs[0].series.numbers):
+    for note in stack_notes(stacks[0], runs[0].series.numbers, runs[0].grid.shape[0]):
         watcher.note(f"Note on {name}: {note}")
     first = stacks[0].geometry
     if stacks[-1].geometry != first:

@@ -15,7 +15,8 @@ Of simulated cells, lamellae, vesicles and proteins, 128 pixels across and of -1
 0.93 along the right axis and by 0.23 at most elsewhere, with shifts of 2 % of the field by 0.19 at most; walls alone by
 up to 0.6 in a wrong direction (benchmarks/LOG.md).
 
-What is not told: an axis within 30° of the given one; shifts across the axis; shifts of images that foreshorten as most
+What is not told: an axis within 30° of the given one; shifts across the axis and of single images, which
+`cryolithe.reconstruction.strayed_images` tells; shifts of images that foreshorten as most
 others do (with tilts of up to 60° those between 33° and 48°), which have no partner.
 """
 
@@ -79,16 +80,26 @@ class Agreement(NamedTuple):
     moves: NDArray[np.float64]
 
 
-def line_warnings(stack: PreparedStack) -> tuple[str, ...]:
-    """A warning where images clearly have another tilt axis than y, or are clearly not aligned along it."""
+def coarse_images(stack: PreparedStack) -> tuple[torch.Tensor, int]:
+    """The images, averaged over squares of pixels, as many rows as the shorter side has; and how many pixels each."""
     height, width = stack.geometry.image_shape
     side = min(height, width)
-    pairs = far_pairs(np.asarray(stack.geometry.angles_deg))
-    if side < FEWEST_PX or len(pairs) == 0:
-        return ()
     factor = max(1, side // WIDEST_PX)
     rows = side // factor
-    images = averaged(stack, (height // factor - rows) // 2, rows, factor)
+    return averaged(stack, (height // factor - rows) // 2, rows, factor), factor
+
+
+def line_warnings(stack: PreparedStack, images: torch.Tensor, factor: int) -> tuple[str, ...]:
+    """A warning where images clearly have another tilt axis than y, or are clearly not aligned along it.
+
+    Args:
+        stack: of which the images are.
+        images: see `coarse_images`.
+        factor: pixels along a coarse one.
+    """
+    pairs = far_pairs(np.asarray(stack.geometry.angles_deg))
+    if min(stack.geometry.image_shape) < FEWEST_PX or len(pairs) == 0:
+        return ()
     if agreement(images, pairs, np.zeros(1)).still[0] >= GOOD_AGREEMENT:
         return ()
     found = agreement(images, pairs, np.arange(0.0, 180.0, STEP_DEG))

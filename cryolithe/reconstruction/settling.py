@@ -57,7 +57,7 @@ def settled(
         watcher: told what is done, found and assumed.
         keep: given the line whenever more of it is known.
     """
-    for note in stack_notes(stack, run.series.numbers):
+    for note in stack_notes(stack, run.series.numbers, run.grid.shape[0]):
         watcher.note(note)
     if stack.unevenness:
         plan = {**plan, "unevenness": round(stack.unevenness, 4)}

@@ -20,6 +20,7 @@ from cryolithe.simulation.bodies import add_body, uneven_background
 from cryolithe.simulation.canvas import INSIDE, MEMBRANE, TAKEN, Canvas, try_place
 from cryolithe.simulation.classes import Structure, protein_class
 from cryolithe.simulation.crowd import MEMBRANE_PREFIX, place_filament, towards
+from cryolithe.simulation.matter import add_matter
 from cryolithe.simulation.membranes import Array, Surface
 from cryolithe.simulation.molecules import Molecule, resampled
 from cryolithe.simulation.packing import Poses
@@ -47,6 +48,7 @@ class Scene:
         embedded: chance of proteins in the membranes.
         shapes: kinds of membranes, see `cryolithe.simulation.bilayers`; empty for all.
         others: what ``other`` is the chance of; a name may come more than once.
+        matter: what may fill much of the field, one of these before everything else, see `cryolithe.simulation.matter`.
     """
 
     share: float
@@ -58,6 +60,7 @@ class Scene:
     embedded: float
     shapes: tuple[str, ...] = ()
     others: tuple[str, ...] = _OTHERS
+    matter: tuple[str, ...] = ()
 
 
 _BODIES = {
@@ -66,13 +69,18 @@ _BODIES = {
     "gold": (("gold",), 3),
 }
 SCENES = {
-    "membranes": Scene(0.17, (2, 6), 0.0, (0, 0), (0, 0), 0.0, 0.3),
-    "membranes and few": Scene(0.2, (1, 5), 0.65, (0.001, 0.01), (0.002, 0.02), 0.85, 0.6),
+    "membranes": Scene(0.13, (2, 6), 0.0, (0, 0), (0, 0), 0.0, 0.3),
+    "membranes and few": Scene(0.15, (1, 5), 0.65, (0.001, 0.01), (0.002, 0.02), 0.85, 0.6),
     # Between membranes and large proteins thin filaments are the first to be lost, so some scenes have many of them.
-    "filaments": Scene(0.25, (0, 1), 0.8, (0.001, 0.02), (0.002, 0.04), 0.7, 0.3, others=("filament",) * 3 + _OTHERS),
-    "mixed": Scene(0.31, (1, 4), 0.9, (0.003, 0.03), (0.005, 0.06), 0.95, 0.6),
-    "sparse": Scene(0.05, (0, 1), 0.6, (0.0003, 0.003), (0.0003, 0.004), 0.6, 0.3),
-    "almost empty": Scene(0.02, (0, 0), 0.05, (0.0001, 0.0005), (0.0001, 0.0005), 0.5, 0.0),
+    "filaments": Scene(0.2, (0, 1), 0.8, (0.001, 0.02), (0.002, 0.04), 0.7, 0.3, others=("filament",) * 3 + _OTHERS),
+    "mixed": Scene(0.22, (1, 4), 0.9, (0.003, 0.03), (0.005, 0.06), 0.95, 0.6),
+    "sparse": Scene(0.04, (0, 1), 0.6, (0.0003, 0.003), (0.0003, 0.004), 0.6, 0.3),
+    "almost empty": Scene(0.01, (0, 0), 0.05, (0.0001, 0.0005), (0.0001, 0.0005), 0.5, 0.0),
+    "lattices": Scene(0.08, (0, 0), 0.15, (0, 0.01), (0, 0.02), 0.3, 0.0, matter=("lattice",)),
+    "layers": Scene(0.07, (0, 0), 0.15, (0, 0.01), (0, 0.02), 0.3, 0.0, matter=("layers",)),
+    "matter": Scene(
+        0.1, (0, 2), 0.2, (0, 0.02), (0, 0.04), 0.5, 0.2, matter=("foil", "foil", "pores", "pores", "sponge")
+    ),
 }
 
 
@@ -100,6 +108,8 @@ def draw_scene(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Draw a scene of a kind, see ``draw_diverse``. It is never empty: something is in it at least."""
     build = Canvas(shape, voxel, slice(0, shape[2]), np.full((shape[0], shape[2]), 1e6, dtype=np.float32), rng)
+    if scene.matter:
+        add_matter(build, str(rng.choice(scene.matter)))
     surfaces: list[Surface] = []
     for _ in range(int(rng.integers(scene.membranes[0], scene.membranes[1] + 1))):
         surfaces += add_membranes(build, surfaces, scene.shapes)
