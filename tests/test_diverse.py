@@ -61,9 +61,9 @@ def test_a_recipe_without_diverse_scenes_draws_no_number_for_them():
 
 
 @pytest.mark.slow
-def test_every_class_occurs_in_two_fifths_of_the_scenes(many):
+def test_every_class_occurs_in_a_third_of_the_scenes(many):
     seen = {kind: np.mean([(specimen.labels == kind).any() for specimen in many]) for kind in Structure}
-    rare = {kind.name: share for kind, share in seen.items() if share < 0.4}
+    rare = {kind.name: share for kind, share in seen.items() if share < 1 / 3}
     assert not rare, seen
 
 

@@ -115,8 +115,8 @@ def _jumped(low_deg: float, high_deg: float, move_px: NDArray[np.intp]) -> str:
     y, x = move_px
     return (
         f"from the image at {low_deg:g}° to that at {high_deg:g}° all images move, by some {math.hypot(x, y):.0f} "
-        f"pixels (x {x:+d}, y {y:+d}), so that the volume shows things twice; give a better alignment of the series, or leave "
-        "the images beyond out (--exclude)"
+        f"pixels (x {x:+d}, y {y:+d}), so that the volume shows things twice; give a better alignment of the "
+        "series, or leave the images beyond out (--exclude)"
     )
 
 

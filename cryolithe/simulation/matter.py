@@ -166,7 +166,7 @@ def _sponge(build: Canvas) -> None:
     turned = [sum(w * k for w, k in zip(waves, row, strict=True)) * size for row, size in zip(turn, sizes, strict=True)]
     spectrum = np.fft.rfftn(rng.standard_normal(build.shape, dtype=np.float32))
     spectrum *= np.exp(-2 * math.pi**2 * sum(part**2 for part in turned))
-    field = np.fft.irfftn(spectrum, build.shape).astype(np.float32)
+    field = np.fft.irfftn(spectrum, build.shape, axes=(0, 1, 2)).astype(np.float32)
     field = (field - field.mean()) / (field.std() + 1e-6)
     weight = _region(build) / (1 + np.exp(-(field - rng.uniform(-0.5, 1.5)) / rng.uniform(0.05, 0.5)))
     _add(build, rng.uniform(0.3, 1.2) * weight, weight > 0.5, Structure.BODY)
