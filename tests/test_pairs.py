@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cryolithe.errors import FileFormatError, InputError, OutputError
+from cryolithe.formats.hdf5_file import refuse_empty_chunks
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
 
 ANGLES = (-40.0, 0.0, 3.5, 60.0)
@@ -193,3 +194,15 @@ def test_a_part_that_is_stored_in_no_bytes_is_refused(tmp_path):
     (tmp_path / "b.h5").write_bytes(content.replace(stored, struct.pack("<II", 0, 0)))
     with pytest.raises(FileFormatError, match="is stored in 0 bytes"), open_pair(tmp_path / "b.h5"):
         pass
+
+
+def test_a_part_whose_filter_lacks_its_values_is_refused(tmp_path):
+    """h5py cannot list such filters."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk((4,))
+        made.set_filter(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FLAG_OPTIONAL, ())
+        made.set_fletcher32()
+        h5py.h5d.create(file.id, b"truth", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((4,)), made)
+    with h5py.File(tmp_path / "a.h5") as file, pytest.raises(FileFormatError, match="cannot be found"):
+        refuse_empty_chunks(file["truth"], tmp_path / "a.h5")

@@ -351,6 +351,10 @@ def test_finetuning_on_pairs(tmp_path):
     assert str(tmp_path) not in str(recipe)
     assert (tmp_path / "mine.run" / "summary.png").exists()
     assert "differ in voxel size" not in result.stderr
+    assert "trained on and validated" not in result.stderr
+    settings.write_text(settings.read_text().replace("every: 2", "every: 2, pairs: [b.h5]"))
+    both = command(settings, "--finetune", start, tmp_path, "-o", tmp_path / "other.safetensors")
+    assert "Warning: trained on and validated with: b.h5; validation then tells nothing of other series" in both.stderr
 
 
 def test_the_finetuning_configuration_is_the_default_of_finetune():

@@ -108,8 +108,14 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
 def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
     """What a user must know of the data before a training."""
     from cryolithe.training.config import noise_notes
-    from cryolithe.training.sources import voxel_size_warning
+    from cryolithe.training.sources import find_pairs, voxel_size_warning
 
+    learned, judged = (
+        {path.resolve() for path in find_pairs(of.pairs, base)} for of in (recipe.data, recipe.validation)
+    )
+    if learned & judged:
+        both = ", ".join(sorted(path.name for path in learned & judged))
+        yield f"Warning: trained on and validated with: {both}; validation then tells nothing of other series"
     odd = voxel_size_warning(pairs)
     if odd:
         yield f"Warning: {odd}"

@@ -106,13 +106,21 @@ def open_hdf5(path: PathLike) -> h5py.File:
 def refuse_empty_chunks(dataset: h5py.Dataset, path: PathLike) -> None:
     """Refuse an array with a stored part that has no room for its checksum: HDF5 ends the process that reads it.
 
+    Also one whose filters or parts h5py cannot list.
+
     Raises:
         FileFormatError: if there is such a part.
     """
-    if not dataset.chunks or not dataset.fletcher32:
-        return
     sizes: set[int] = set()
-    dataset.id.chunk_iter(lambda chunk: sizes.add(chunk.size))
+    try:
+        if not dataset.chunks or not dataset.fletcher32:
+            return
+        dataset.id.chunk_iter(lambda chunk: sizes.add(chunk.size))
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise FileFormatError(
+            f"{path} is a damaged HDF5 file: the parts of its array '{dataset.name}' cannot be found ({error}); "
+            "copy it again, or make it anew"
+        ) from error
     if sizes and min(sizes) <= _CHECKSUM_BYTES:
         raise FileFormatError(
             f"{path} is a damaged HDF5 file: a part of its array '{dataset.name}' is stored in {min(sizes)} bytes; "
