@@ -66,6 +66,7 @@ def run_images(context: click.Context, stack: Path | None, output: Path | None, 
     with progress_watcher() as watcher:
         done = denoise_images(job, Place(device, precision), watcher)
     lines = [done.score.told()] if done.score else []
+    lines.append(f"Noise: what of the images is noise is told by {done.noise}.")
     if done.blank:
         lines.append(f"{done.blank} blank images are passed on as they are.")
     lines.append(

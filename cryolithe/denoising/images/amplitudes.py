@@ -10,11 +10,17 @@ With halves e and o, <f(e), s> is <f(e), o>, whose noise f(e) knows nothing of. 
 <f(x + ε b) - f(x), b> / ε (Stein 1981; Ramani, Blu and Unser 2008). What noise is like is told by the highest
 frequencies; where it is coloured otherwise than by smoothing, single images come out too strong.
 
+Where an image m has neighbours a and b in tilt (`neighbours`), no noise need be supposed: <f(m), a> and <m, a> are
+<f(m), s> and <m, s> but for a factor, how far the specimen is still the same a tilt further on. That is <m, a> over
+<m, s>; two tilts further on it is <a, b> over <m, s>. Were it a Gaussian of the distance, the first would be
+(<a, b> / <m, a>)^(1/3), were it an exponential, <a, b> / <m, a>: of thin specimens and of thick cells it lies between
+(benchmarks/LOG.md), and the exponent taken is `FADING`.
+
 What the network missed is still in the image: the result is g f(x) + b (x - c f(x)), where c f(x) is the part of the
 image that f(x) explains, c(q) = <f, x>_q / <f, f>_q, and b(q) = <x - c f, s>_q / <x - c f, x - c f>_q is the Wiener
 gain of the rest, at most 1; <x, s> is <e, o>, or what of <x, x> is not noise. In every shell that is the best of all
 mixtures of the image and what the network made of it, so no filter of the image alone is better, as far as noise is
-known: with halves it is, in a single image it is supposed (see above), which is wrong after a Wiener filter.
+known: with halves it is, between neighbours nearly, in a single image it is supposed, which a Wiener filter defeats.
 """
 
 from __future__ import annotations
@@ -40,6 +46,8 @@ Image = NDArray[np.float32]
 Denoise = Callable[[Image], Image]
 LEAST_REST = 1e-3  # of the power of an image, below which a network leaves nothing of it to be weighed
 STEP = 0.05  # of the disturbance, in deviations of the noise
+# See the module; and the most that a specimen is taken to have changed more in two tilts than in one.
+FADING, MOST_FADED = 0.5, 4.0
 # Cycles per pixel above which noise is all but all of an image; deviation of the Gaussian that smoothed it at most.
 NOISE_FROM_PER_PX, MOST_SMOOTHED_PX = 0.36, 0.8
 
@@ -87,6 +95,29 @@ def mix_of_images(images: Iterable[Image], denoise: Denoise, rng: np.random.Gene
         of_made += products - answer
         of_image += images_ - noise
     return _best(both, power, all_, of_made, of_image)
+
+
+def mix_of_neighbours(triples: Iterable[tuple[Image, Image, Image, Image]]) -> ShellMix:
+    """The mixture for single images that have neighbours in tilt.
+
+    Args:
+        triples: what the network made of an image, the image, and its neighbours on either side: the same part of the
+            specimen in all, each of shape ``(y, x)``.
+    """
+    both, power, all_, of_made, of_image, apart = np.zeros((6, SHELLS))
+    for made, image, *sides in triples:
+        products, powers, images = shell_sums(made[None], image[None], SHELLS)
+        both += products
+        power += powers
+        all_ += images
+        for side in sides:
+            of_made += shell_sums(made[None], side[None], SHELLS)[0] / 2
+            of_image += shell_sums(image[None], side[None], SHELLS)[0] / 2
+        apart += shell_sums(sides[0][None], sides[1][None], SHELLS)[0]
+    faded = np.divide(of_image, apart, out=np.full(SHELLS, MOST_FADED), where=apart > 0)
+    # The finer, the more: what chance says otherwise is no news.
+    more = np.maximum.accumulate(np.clip(faded, 1.0, MOST_FADED)) ** FADING
+    return _best(both, power, all_, of_made * more, np.minimum(of_image * more, all_))
 
 
 def mix_of_halves(pairs: Iterable[Sequence[Image]], denoise: Denoise) -> ShellMix:

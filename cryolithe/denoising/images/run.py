@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.denoising.ceiling import HalfScore, correlation
-from cryolithe.denoising.images.amplitudes import ShellMix, mix_of_halves, mix_of_images
+from cryolithe.denoising.images.amplitudes import ShellMix, mix_of_halves, mix_of_images, mix_of_neighbours
+from cryolithe.denoising.images.neighbours import Triple, find_triples
 from cryolithe.denoising.images.scale import image_scale, standard_image
 from cryolithe.denoising.n2n.bundled import ENDING, bundled_denoisers
 from cryolithe.denoising.n2n.network import Denoiser, kind_of, load_denoiser
@@ -40,6 +41,9 @@ SUFFIX = "_denoised"
 EDGE = 1024  # of tiles
 # Images, spread over a stack, that amplitudes are measured in.
 MOST_MEASURED = 12
+# ... of which so many must have neighbours, if these are to tell.
+FEWEST_TRIPLES = 4
+SUPPOSED = "a supposition: that it is white or was smoothed; no images at neighbouring tilts are alike enough to tell"
 LABEL = f"denoised images, {NOT_FOR_RECONSTRUCTION}"
 
 
@@ -77,6 +81,7 @@ class DenoisedImages:
         output: the stack.
         score: mean over the images, of stacks of halves; else None.
         mix: of images and the network's output, by shell.
+        noise: what told how much of the images is noise.
         blank: images that have no contrast, which are passed on.
         seconds: that it took.
     """
@@ -84,6 +89,7 @@ class DenoisedImages:
     output: Path
     score: HalfScore | None
     mix: ShellMix
+    noise: str
     blank: int
     seconds: float
 
@@ -107,7 +113,7 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     made = np.empty(stacks[0].data.shape, np.float32)
     chosen = np.unique(np.linspace(0, len(made) - 1, MOST_MEASURED).round().astype(int)).tolist()
     watcher.stage("Measuring amplitudes", len(chosen))
-    mix = _measured_mix(job, stacks, chosen, lambda image: network_image(image, run, tiling), watcher.advance)
+    mix, noise = _measured_mix(job, stacks, chosen, lambda image: network_image(image, run, tiling), watcher.advance)
     scores: list[tuple[float, float, float]] = []
     blank = 0
     watcher.stage("Denoising images", len(made))
@@ -127,7 +133,7 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     if hashed(_inputs(job)) != before:
         raise InputError(f"{job.stacks[0]} changed while it was denoised; run again when it is complete")
     write_stack(job.target, made, stacks[0].voxel_size_angstrom, file_label(LABEL), job.overwrite)
-    done = DenoisedImages(job.target, score, mix, blank, time.monotonic() - started)
+    done = DenoisedImages(job.target, score, mix, noise, blank, time.monotonic() - started)
     _write_record(job, denoiser, before, place, done)
     return done
 
@@ -173,8 +179,8 @@ def _measured_mix(
     numbers: Sequence[int],
     denoise: Callable[[Image], Image],
     advance: Callable[[int], object],
-) -> ShellMix:
-    """Amplitudes for the images of a stack, or for the mean of two halves, see `amplitudes`."""
+) -> tuple[ShellMix, str]:
+    """Amplitudes for the images of a stack, or for the mean of two halves, see `amplitudes`; and what they are from."""
 
     def standard() -> Iterator[list[Image]]:
         """Images in units of their noise."""
@@ -186,8 +192,37 @@ def _measured_mix(
             advance(1)
 
     if len(stacks) > 1:
-        return mix_of_halves(standard(), denoise)
-    return mix_of_images((images[0] for images in standard()), denoise, np.random.default_rng(_DISTURBANCES))
+        return mix_of_halves(standard(), denoise), "the halves"
+    stack = stacks[0]
+    triples = find_triples(len(stack.data), lambda number: _standard(job, stack, number), len(numbers))
+    if len(triples) >= FEWEST_TRIPLES:
+        found = mix_of_neighbours(_parts(job, stack, triples, denoise, advance))
+        return found, f"{len(triples)} images and their neighbours in tilt"
+    found = mix_of_images((images[0] for images in standard()), denoise, np.random.default_rng(_DISTURBANCES))
+    return found, SUPPOSED
+
+
+def _standard(job: ImagesJob, stack: MrcArray, number: int) -> Image:
+    """An image in units of its noise; a blank one is 0."""
+    image = _image(stack, number, job.stacks[0], job.fix_nonfinite)
+    centre, sigma = image_scale(image)
+    return standard_image(image, centre, sigma) if sigma > 0 else np.zeros_like(image)
+
+
+def _parts(
+    job: ImagesJob,
+    stack: MrcArray,
+    triples: Sequence[Triple],
+    denoise: Callable[[Image], Image],
+    advance: Callable[[int], object],
+) -> Iterator[tuple[Image, Image, Image, Image]]:
+    """What the network makes of the middle of each triple, and its images, all of the same part of the specimen."""
+    for triple in triples:
+        images = [_standard(job, stack, number) for number in triple.numbers]
+        boxes = triple.boxes((images[0].shape[0], images[0].shape[1]))
+        middle, *sides = (np.ascontiguousarray(image[box]) for image, box in zip(images, boxes, strict=True))
+        yield np.ascontiguousarray(denoise(images[0])[boxes[0]]), middle, sides[0], sides[1]
+        advance(1)
 
 
 def image_tiling(shape: tuple[int, int], denoiser: Denoiser) -> Tiling:
@@ -258,6 +293,7 @@ def _write_record(
             },
             "compute": {"device": str(place.device), "precision": precision_name(place.precision)},
             "amplitudes": done.mix.plain(),
+            "noise_told_by": done.noise,
             "blank_images": done.blank,
             "score": done.score.plain() if done.score else None,
             "seconds": round(done.seconds, 1),

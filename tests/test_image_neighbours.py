@@ -1,0 +1,78 @@
+"""What images at neighbouring tilts tell of the noise of a single stack, aligned or not, in whatever order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+import cryolithe
+from cryolithe.denoising.images.amplitudes import mix_of_images, mix_of_neighbours
+from cryolithe.denoising.images.neighbours import find_triples
+
+SHAPE = (32, 96, 96)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    images = cryolithe.simulate(seed=5, snr_db=60, shape=SHAPE).tilts
+    return images - images.mean(axis=(1, 2), keepdims=True)
+
+
+def noisy(clean, snr_db, smoothed_px=0.0, seed=0):
+    noise = np.random.default_rng(seed).standard_normal(clean.shape)
+    noise = gaussian_filter(noise, (0, smoothed_px, smoothed_px)) if smoothed_px else noise
+    return (clean + noise / noise.std() * clean.std() * 10 ** (-snr_db / 20)).astype(np.float32)
+
+
+def test_neighbours_are_found_in_any_order_and_wherever_images_lie(clean):
+    rng = np.random.default_rng(1)
+    order, moves = rng.permutation(len(clean)), rng.integers(-9, 10, (len(clean), 2))
+    images = noisy(clean, -5)
+    stack = np.stack([np.roll(images[place], moves[place], (0, 1)) for place in order])
+    found = find_triples(len(stack), lambda number: stack[number], 12)
+    assert len(found) >= 8
+    for triple in found:
+        first, *sides = (int(order[number]) for number in triple.numbers)
+        assert max(abs(side - first) for side in sides) <= 6
+        assert (sides[0] - first) * (sides[1] - first) < 0
+        for side, move in zip(sides, triple.moves_px[1:], strict=True):
+            np.testing.assert_allclose(move, moves[side] - moves[first], atol=2)
+        boxes = triple.boxes(SHAPE[1:])
+        assert len({(y.stop - y.start, x.stop - x.start) for y, x in boxes}) == 1
+        assert all(0 <= part.start < part.stop <= 96 for box in boxes for part in box)
+
+
+def test_noise_has_no_neighbours():
+    stack = np.random.default_rng(0).standard_normal((21, 96, 96)).astype(np.float32)
+    assert len(find_triples(21, lambda number: stack[number], 12)) <= 1
+    assert not find_triples(2, lambda number: stack[number], 12)
+    assert not find_triples(21, lambda number: stack[number, :32], 12)
+
+
+@pytest.mark.parametrize(("snr_db", "smoothed_px"), [(-8, 0.0), (-8, 0.7), (0, 0.7), (0, 1.5)])
+def test_contrast_is_right_whatever_the_noise(clean, snr_db, smoothed_px):
+    """The slope of the truth on the result is 1, where a supposed noise makes it less, and no Gaussian is better."""
+    stack = noisy(clean, snr_db, smoothed_px)
+
+    def denoise(image):
+        return np.float32(0.3) * gaussian_filter(image, 1.0)
+
+    def parts():
+        for triple in find_triples(len(stack), lambda number: stack[number], 12):
+            boxes = triple.boxes(SHAPE[1:])
+            images = [stack[number][box] for number, box in zip(triple.numbers, boxes, strict=True)]
+            yield denoise(stack[triple.numbers[0]])[boxes[0]], *images
+
+    def scores(mix):
+        made = np.stack([mix.apply(denoise(image), image) for image in stack])
+        return (made * clean).sum() / (made * made).sum(), np.corrcoef(made.ravel(), clean.ravel())[0, 1]
+
+    slope, correlation = scores(mix_of_neighbours(parts()))
+    assert slope == pytest.approx(1, abs=0.2)
+    smoothed = (gaussian_filter(stack, (0, sigma, sigma)) for sigma in np.arange(0.5, 5, 0.25))
+    assert correlation > max(np.corrcoef(one.ravel(), clean.ravel())[0, 1] for one in smoothed) - 0.02
+    if smoothed_px == 1.5:
+        supposed, worse = scores(mix_of_images(stack[::4], denoise, np.random.default_rng(0)))
+        assert supposed < 0.8
+        assert worse < correlation
