@@ -19,7 +19,10 @@ Image = NDArray[np.float32]
 Move = tuple[int, int]
 # Pixels across coarse images, the band that is compared as sigmas of them, and how far neighbours may be moved.
 COARSE_PX, FINE, COARSE, REACH = 64, 1.0, 8.0, 0.25
-LEAST_ALIKE = 0.1
+# Deviations of a correlation by chance that neighbours must reach: noise does not even where it fits best of all moves.
+LEAST_DEVIATIONS = 3.5
+# Pixels a degree of freedom: those that the Gaussian of the band joins, over the share that fading the borders leaves.
+PIXELS_A_DEGREE = 4 * np.pi * FINE**2 / 0.4
 OPEN_PX = 1  # by which the moves of a triple may fail to close, in coarse pixels
 # Of the images' middle, in which they are registered and compared, the most pixels; and the fewest.
 MOST_PX, FEWEST_PX = 1024, 48
@@ -87,7 +90,8 @@ def _neighbours(
     between, move = _peak(scipy.fft.irfft2(product, shape))
     moves = alike[first][1], alike[second][1]
     open_px = max(abs(moves[0][axis] + move[axis] - moves[1][axis]) for axis in (0, 1))
-    if alike[second][0] < max(LEAST_ALIKE, between) or open_px > OPEN_PX:
+    chance = LEAST_DEVIATIONS * float(np.sqrt(PIXELS_A_DEGREE / coarse[0].size))
+    if alike[second][0] < max(chance, between) or open_px > OPEN_PX:
         return None
     return number, (first, second), moves
 
