@@ -143,10 +143,10 @@ def mix_of_halves(pairs: Iterable[Sequence[Image]], denoise: Denoise) -> ShellMi
 
 def _best(both: FloatArray, power: FloatArray, all_: FloatArray, of_made: FloatArray, of_image: FloatArray) -> ShellMix:
     """The mixture of the module from products by shell: <f, x>, <f, f>, <x, x>, <f, s>, <x, s>."""
-    explained = np.divide(both, power, out=np.zeros(SHELLS), where=power > power.max() * 1e-12)
-    rest = np.maximum(all_ - explained * both, LEAST_REST * all_)
     shells = np.linspace(0, 0.5, SHELLS)
-    gain = gain_of(of_made, power).at(shells)
+    # Of gain and part alike, which are smoothed alike: where there is no noise they must be the same.
+    gain, explained = (gain_of(products, power).at(shells) for products in (of_made, both))
+    rest = np.maximum(all_ - 2 * explained * both + explained**2 * power, LEAST_REST * all_)
     wiener = np.minimum(gain_of(np.clip(of_image - explained * of_made, 0, None), rest).at(shells), 1.0)
     factors = np.clip(gain - wiener * explained, -MOST_GAIN, MOST_GAIN)
     return ShellMix(ShellGain(tuple(factors.tolist())), ShellGain(tuple(wiener.tolist())))

@@ -17,7 +17,7 @@ from cryolithe import __version__
 from cryolithe.denoising.ceiling import HalfScore, correlation
 from cryolithe.denoising.images.amplitudes import ShellMix, mix_of_halves, mix_of_images, mix_of_neighbours
 from cryolithe.denoising.images.neighbours import Triple, find_triples
-from cryolithe.denoising.images.scale import image_scale, standard_image
+from cryolithe.denoising.images.scale import for_network, image_scale, standard_image
 from cryolithe.denoising.n2n.bundled import ENDING, bundled_denoisers
 from cryolithe.denoising.n2n.network import Denoiser, kind_of, load_denoiser
 from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
@@ -167,9 +167,9 @@ def denoised_image(image: Image, run: Callable[[Image], Image], tiling: Tiling, 
 
 
 def network_image(image: Image, run: Callable[[Image], Image], tiling: Tiling) -> Image:
-    """What the network makes of an image as it takes them, shape ``(y, x)``."""
-    out = np.empty((1, *image.shape), np.float32)
-    denoise_volume(run, [lambda box: image[None][box]], tiling, out)
+    """What the network makes of a standard image, shape ``(y, x)``."""
+    out, given = np.empty((1, *image.shape), np.float32), for_network(image)
+    denoise_volume(run, [lambda box: given[None][box]], tiling, out)
     return out[0]
 
 

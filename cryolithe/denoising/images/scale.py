@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 
 from cryolithe.images import clipped_sigma
 
@@ -17,6 +18,17 @@ def image_scale(image: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def standard_image(image: NDArray[np.float32], centre: float, sigma: float) -> NDArray[np.float32]:
-    """An image as the network sees it, shape ``(y, x)``."""
-    scaled = (image - np.float32(centre)) / np.float32(sigma)
-    return np.asarray(np.clip(scaled, -MOST_SIGMAS, MOST_SIGMAS), np.float32)
+    """An image in units of its deviation, shape ``(y, x)``, without hot pixels.
+
+    A pixel that is far from the median of its surroundings is a defect; what is bright with them is gold, or carbon.
+    """
+    scaled = np.asarray((image - np.float32(centre)) / np.float32(sigma), np.float32)
+    if np.abs(scaled).max(initial=0.0) <= MOST_SIGMAS:
+        return scaled
+    near = median_filter(scaled, 3, mode="nearest")
+    return np.asarray(np.clip(scaled, near - MOST_SIGMAS, near + MOST_SIGMAS), np.float32)
+
+
+def for_network(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A standard image as networks for images take it: they never saw what is farther out."""
+    return np.asarray(np.clip(image, -MOST_SIGMAS, MOST_SIGMAS), np.float32)
