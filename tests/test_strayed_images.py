@@ -9,6 +9,7 @@ from scipy.ndimage import shift
 from tiny_series import made, write_series
 
 import cryolithe
+from cryolithe.formats.imod_command import parse_list
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.preparation import Preparation, prepare_stack
 from cryolithe.reconstruction.stack_notes import stack_notes
@@ -40,8 +41,12 @@ def moved(images, moves):
 
 
 def told(lines):
+    """Moves (x, y) of all images that the one line tells, by number."""
     (line,) = lines
-    return {int(n): (int(x), int(y)) for n, x, y in re.findall(r"(\d+) \(x ([+-]\d+), y ([+-]\d+)\)", line)}
+    found = {}
+    for numbers, x, y in re.findall(r"([\d,-]+) \(x ([+-]\d+), y ([+-]\d+)\)", line):
+        found.update(dict.fromkeys(parse_list(numbers), (int(x), int(y))))
+    return found
 
 
 def test_right_images_never_warn_in_whatever_order_and_polarity(series):
@@ -62,14 +67,27 @@ def test_moved_images_are_told_by_number_and_move(series):
         assert found[101 + place] == pytest.approx((x, y), abs=1.1)
 
 
-def test_what_all_images_beyond_a_tilt_move_by_is_told(series):
+@pytest.mark.parametrize("places", [range(26, 41), range(14, 24), range(9)])
+def test_images_that_lie_wrong_together_are_told_together(series, places):
     images, angles = series
-    (line,) = notes(moved(images, dict.fromkeys(range(26, 41), (-6.0, 5.0))), angles)
-    low, high, x, y = map(
-        float, re.search(r"from the image at (\S+)° to that at (\S+)° .*x (\S+), y (\S+)\)", line).groups()
-    )
-    assert (low, high) == (angles[25], angles[26])
-    assert (x, y) == pytest.approx((5, -6), abs=1.1)
+    found = told(notes(moved(images, dict.fromkeys(places, (-6.0, 5.0))), angles))
+    assert set(found) == {place + 1 for place in places}
+    assert next(iter(found.values())) == pytest.approx((5, -6), abs=1.1)
+
+
+def test_what_lies_off_the_middle_of_a_thin_volume_is_no_move():
+    """Images of matter outside of the grid are projected elsewhere, and those at the ends of the range most."""
+    angles = np.linspace(-60, 60, 41)
+    found = cryolithe.simulate(seed=4, snr_db=60, shape=(DEPTH, SIZE, SIZE))
+    for off_px in (12, 24):
+        lies = {place: (0.0, off_px * np.sin(np.deg2rad(angle))) for place, angle in enumerate(angles)}
+        images = moved(found.tilts, lies) + np.random.default_rng(0).normal(0, found.tilts.std(), found.tilts.shape)
+        assert not notes(images.astype(np.float32), angles)
+
+
+def test_the_neighbours_of_a_moved_image_are_not_accused(series):
+    images, angles = series
+    assert set(told(notes(moved(images, {1: (5.0, 3.0)}), angles))) == {2}
 
 
 def test_images_that_say_nothing_are_not_told_of():
