@@ -153,7 +153,7 @@ def test_what_this_program_writes(tmp_path):
         ("a.xf", "1 2 x\n", "a.xf"),
         ("a.com", "$ctfplotter\n", "expected one that runs IMOD's tilt or newstack"),
         ("a.xml", "<html/>", "no tilt series of Warp"),
-        ("a.defocus", "-57.0\n-54.0\n", "expected at least 5 numbers"),
+        ("a.defocus", "-57.0\n-54.0\n", "expected at least 5 finite numbers"),
         ("a.star", "not a star", "a.star"),
         ("a.star", "data_x\n", "holds no table"),
         ("a.tomostar", "\ndata_\nloop_\n_a #1\n1\n", "a.tomostar"),

@@ -337,6 +337,21 @@ def test_shifts_out_of_the_image_are_refused(tmp_path):
     made(*arguments, NO_LOCAL)
 
 
+def test_local_shifts_that_no_series_has_are_warned_of(tmp_path):
+    """Those of a file in other pixels; and where no patch is trusted that is told."""
+    project = make_bent(tmp_path / "raw", straight_place)
+    aln = write_aretomo(project, np.full((N, 16, 2), 14.0))
+    arguments = (project.stack, "--aln", aln, "--overwrite", "-o", tmp_path / "v.mrc", *FBP)
+    warned = "Warning: ts.aln moves parts of images by up to 20 pixels of"
+    assert warned in made(*arguments).stderr
+    assert "moves parts" not in made(*arguments, NO_LOCAL).stderr
+    text = aln.read_text()
+    start = text.index("# Local Alignment")
+    bad = [line if line.startswith("#") else line.rpartition(" ")[0] + " 0.0" for line in text[start:].splitlines()]
+    aln.write_text(text[:start] + "\n".join(bad) + "\n")
+    assert "ts.aln marks all of its" in made(*arguments).stderr
+
+
 # Records, sessions, resuming
 
 

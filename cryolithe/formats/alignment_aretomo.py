@@ -86,7 +86,9 @@ def read_aln(
     try:
         patches = read_patches(local, len(rows)) if local and shape else patches
     except FileFormatError as error:
-        notes.append(f"{len(local)} local (patch) shifts in {path.name} are not applied: {error}")
+        notes.append(f"Warning: {len(local)} local (patch) shifts in {path.name} are not applied: {error}")
+    if local and shape and not any(patches):
+        notes.append(f"{path.name} marks all of its {len(local)} local (patch) shifts as bad, and none is applied")
     images = []
     for place, row, bent in sorted(zip(places.rows, rows, patches, strict=True), key=lambda pair: pair[0]):
         matrix = rotation(-row.rotation_deg)

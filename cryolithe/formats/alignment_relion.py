@@ -90,7 +90,7 @@ def _with_deformations(
     try:
         fields = image_fields(listed, table.text(COEFFICIENTS), image_shape, binned)
     except FileFormatError as error:
-        note = f"the deformations of images in {table.path.name} are not applied: {error}"
+        note = f"Warning: the deformations of images in {table.path.name} are not applied: {error}"
         return replace(made, notes=(*made.notes, note))
     of_section = dict(zip(_sections(table, made.sections)[0], fields, strict=True))
 

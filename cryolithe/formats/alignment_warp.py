@@ -191,7 +191,7 @@ def _read_xml(path: Path) -> _Values:
     try:
         grids = read_grids(root, len(angles))
     except FileFormatError as error:
-        grids, notes = NO_GRIDS, (*notes, f"the local alignment in {path.name} is not applied: {error}")
+        grids, notes = NO_GRIDS, (*notes, f"Warning: the local alignment in {path.name} is not applied: {error}")
     used = [word.lower() == "true" for word in words]
     return _Values((angles, axes, x, y, used, notes), grids, (_level_deg(path, root, "X"), _level_deg(path, root, "Y")))
 

@@ -57,7 +57,7 @@ def read_patches(lines: Sequence[tuple[int, str]], images: int) -> tuple[Patches
         words = text.split()
         values = finite_numbers(words)
         if values is None or len(values) != COLUMNS:
-            raise FileFormatError(f"line {number}: expected {COLUMNS} numbers, found '{printable(text)[:60]}'")
+            raise FileFormatError(f"line {number}: expected {COLUMNS} finite numbers, found '{printable(text)[:60]}'")
         if values[0] != int(values[0]) or not 0 <= values[0] < images:
             raise FileFormatError(f"line {number}: expected an image of 0 to {images - 1}, found {words[0][:20]}")
         patches = found[int(values[0])]

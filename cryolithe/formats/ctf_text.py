@@ -109,8 +109,8 @@ def least_numbers(path: Path, line: str, least: int) -> list[float]:
     numbers = finite_numbers(line.split())
     if numbers is None or len(numbers) < least:
         raise FileFormatError(
-            f"{path}: expected at least {least} numbers in '{printable(line)[:40]}'; give the table of CTFFIND or "
-            "AreTomo3 (_CTF.txt), IMOD's .defocus, RELION's .star or Warp's .xml"
+            f"{path}: expected at least {least} finite numbers in '{printable(line)[:40]}'; give the table of CTFFIND "
+            "or AreTomo3 (_CTF.txt), IMOD's .defocus, RELION's .star or Warp's .xml"
         )
     return numbers
 

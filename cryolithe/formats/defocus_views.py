@@ -55,7 +55,10 @@ def read_views(path: Path) -> tuple[Views, ...]:
             raise FileFormatError(f"{path} is of version {version:g}; expected 1, 2 or 3")
         flags, rows = _whole(path, rows[0][0]), rows[1:]
     elif version not in (1, 2):
-        raise FileFormatError(f"{path} begins with a row that is of no version; expected that of 2 or 3 of IMOD's file")
+        raise FileFormatError(
+            f"{path} begins with a row that is of no version; expected that of 2 or 3 of IMOD's file; tables of "
+            "CTFFIND and AreTomo3 need their comments (#), which name the columns"
+        )
     views = [_views(path, row, flags) for row in rows]
     if not views:
         raise FileFormatError(f"{path} holds no row of defocus values; save them in ctfplotter")

@@ -228,7 +228,7 @@ def _with_tilt_command(
             images = _bent(images, len(views), tilt, frame, (named.reading, stack.pixel_size_angstrom))
             local = tilt.local.name
         except InputError as error:
-            notes += (f"LOCALFILE: the local alignments in {tilt.local.name} are not applied: {error}",)
+            notes += (f"Warning: LOCALFILE: the local alignments in {tilt.local.name} are not applied: {error}",)
     return replace(
         made,
         images=tuple(images.values()),
