@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from cryolithe.alignment import IDENTITY, Alignment, largest_bend_px
+from cryolithe.alignment import IDENTITY, Alignment
 from cryolithe.formats.alignment_format import Named, Stack
 from cryolithe.formats.image_order import MIRRORED, angles_given, angles_known, contradiction, opposite_signs
 from cryolithe.formats.stack_state import axes_told
@@ -17,8 +17,6 @@ from cryolithe.formats.stack_state import axes_told
 NEAR_AXIS_DEG = 30.0
 # Shifts are a few percent of a field; in pixels of another size they may be anything.
 MOST_SHIFT = 0.4
-# Local shifts are a percent or two.
-MOST_LOCAL_SHIFT = 0.08
 
 
 def alignment_doubts(named: Named, stack: Stack, alignment: Alignment, any_sign: bool) -> tuple[str, ...]:
@@ -101,10 +99,4 @@ def _shift_doubts(stack: Stack, alignment: Alignment, source: str) -> Iterator[s
         yield (
             f"{source} shifts image {most.section + 1} of the stack by {size:.0f} pixels of {field}{of}: is it of "
             "another series, or the pixel size wrong (--pixel-size)?"
-        )
-    largest = largest_bend_px(alignment, stack.image_shape)
-    if largest > MOST_LOCAL_SHIFT * field:
-        yield (
-            f"{alignment.local or source} moves parts of images by up to {largest:.0f} pixels of {field} against each "
-            "other: is it of another series, or the pixel size wrong (--pixel-size)? (--no-local-alignment: the rest of it alone)"
         )

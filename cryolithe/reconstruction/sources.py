@@ -41,6 +41,8 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
 _ALONE = "Warning: one image alone tells nothing of depth, it is smeared along its beam; give a tilt series"
+# Local shifts of a series are a percent or two of its images.
+MOST_LOCAL_SHIFT = 0.08
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,14 @@ def _local(
             f"{alignment.local} moves parts of images by up to {largest:.0f} pixels, expected less than {half:g}; "
             "align anew, or give --no-local-alignment for the global part alone"
         )
-    return without_bends(alignment, shape, False), ()
+    notes: tuple[str, ...] = ()
+    if largest > MOST_LOCAL_SHIFT * min(shape):
+        notes = (
+            f"Warning: {alignment.local} moves parts of images by up to {largest:.0f} pixels of {min(shape)}, which no "
+            "series is bent by: is it of another series, or the pixel size wrong (--pixel-size)? "
+            "--no-local-alignment takes the rest of it alone",
+        )
+    return without_bends(alignment, shape, False), notes
 
 
 def _open_images(files: SourceFiles) -> tuple[Images, MrcArray]:
