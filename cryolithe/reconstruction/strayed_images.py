@@ -21,7 +21,8 @@ in benchmarks/LOG.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +47,10 @@ LEAST_OF_X = 0.3
 LEAST_RIGHT, LEAST_RIGHT_GAPS = 0.6, 0.75
 # Gaps between tilts that are wider than so many usual steps have nothing to say, nor has what lies beside them.
 WIDEST_STEPS = 2.5
-# Images on either side of a gap between tilts; at least so many; and pixels across images in which gaps are looked at.
-SIDE, FEWEST_BESIDE, WIDEST_PX = 5, 3, 127
+# Images on either side of a gap between tilts, and at least so many.
+SIDE, FEWEST_BESIDE = 5, 3
+# Pixels across the smaller side of images that are asked about single ones, and about gaps, which takes longer.
+WIDEST_PX, WIDEST_OF_GAPS_PX = 160, 127
 _TAPER_PX = 8
 _MOST_LISTED = 8
 
@@ -104,12 +107,25 @@ def stray_warnings(
     if len(angles) < FEWEST_TILTS or min(images.shape[1:]) < FEWEST_PX:
         return ()
     order = np.argsort(angles, kind="stable")
-    series = _Series(images[torch.from_numpy(order)], angles[order], max(4, depth // binning))
+    whole = _Series(images[torch.from_numpy(order)], angles[order], max(4, depth // binning))
+    series, factor = whole.pooled(WIDEST_PX)
+    with _one_thread():
+        groups = strayed_groups(series)
     found = [
-        (tuple(sorted(numbers[order[place]] for place in places)), binning * move)
-        for places, move in strayed_groups(series)
+        (tuple(sorted(numbers[order[place]] for place in places)), binning * factor * move) for places, move in groups
     ]
     return (_told(sorted(found, key=lambda group: group[0])),) if found else ()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small images in many small steps, at each of which threads would wait for each other, on a busy machine long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Series(NamedTuple):
@@ -141,9 +157,9 @@ class _Series(NamedTuple):
         kept = np.setdiff1d(np.arange(len(self.images)), places)
         return _Series(self.images[torch.from_numpy(kept)], self.angles_deg[kept], self.depth), kept
 
-    def pooled(self) -> tuple[_Series, int]:
-        """The same of fewer pixels, and how many of them along a new one."""
-        factor = 1 + min(self.images.shape[1:]) // (WIDEST_PX + 1)
+    def pooled(self, widest_px: int) -> tuple[_Series, int]:
+        """The same of no more pixels across, and how many of them along a new one."""
+        factor = 1 + min(self.images.shape[1:]) // (widest_px + 1)
         if factor == 1:
             return self, 1
         images = torch.nn.functional.avg_pool2d(self.images, factor)
@@ -156,7 +172,7 @@ def strayed_groups(series: _Series) -> Groups:
     if not right:
         return []
     left, kept = series.without(sorted(moves))
-    small, factor = left.pooled()
+    small, factor = left.pooled(WIDEST_OF_GAPS_PX)
     jumps = [(int(kept[gap]), factor * move) for gap, move in _jumps(small)]
     found: Groups = []
     parts = np.split(np.arange(len(series.images)), [gap for gap, _ in jumps])
