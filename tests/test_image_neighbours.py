@@ -82,6 +82,33 @@ def test_contrast_is_right_whatever_the_noise(clean, snr_db, smoothed_px):
         assert worse < correlation
 
 
+@pytest.mark.parametrize("what", ["bead", "border"])
+def test_a_bead_or_a_border_spoils_nothing_elsewhere(clean, what, tmp_path):
+    """They have more power at all frequencies than all else."""
+    images = 10 * noisy(clean, -6) / clean.std() + np.float32(1000)
+    made = []
+    for changed in (False, True):
+        stack = images.copy()
+        if changed and what == "bead":
+            stack[:, 38:43, 14:19] -= 3000
+        elif changed:
+            stack[:, :, :20] = 0
+        write_stack(tmp_path / "a.mrc", stack, 10.0, "made for a test", overwrite=True)
+        result = CliRunner().invoke(main, ["denoise", "--images", str(tmp_path / "a.mrc"), "--overwrite"])
+        assert result.exit_code == 0, result.output
+        made.append(np.array(read_mrc(tmp_path / "a_denoised.mrc").data))
+    seen = clean[:, :, 40:].ravel()
+    alone, beside = (np.corrcoef(values[:, :, 40:].ravel(), seen)[0, 1] for values in made)
+    assert beside > alone - 0.03
+    if what == "border":
+        np.testing.assert_array_equal(made[1][:, :, :18], 0)
+
+
+def test_the_same_image_again_is_no_neighbour(clean):
+    stack = np.repeat(noisy(clean, -5)[20:21], 21, axis=0)
+    assert not find_triples(21, lambda number: stack[number], 12)
+
+
 def test_images_without_noise_come_back_with_their_gold_and_without_halos(tmp_path):
     """A bright needle before nothing, a hundred times its grain: what a network never saw is taken from the image."""
     y, x = np.mgrid[:96, :96] - 47.5

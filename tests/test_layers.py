@@ -102,8 +102,8 @@ ALLOWED = {
         "work", "optimise", "recipes", "names",
     },
     "denoising": {
-        "errors", "convolution", "hashing", "device", "limits", "images", "volume", "formats", "metrics", "greys",
-        "report", "mirrors", "work", "optimise", "names",
+        "errors", "borders", "convolution", "hashing", "device", "limits", "images", "volume", "formats", "metrics",
+        "greys", "report", "mirrors", "work", "optimise", "names",
     },
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 
 import click
 from click.shell_completion import CompletionItem
@@ -152,5 +153,7 @@ def main(context: click.Context) -> None:
 
     Completion by the tab key: docs/completion.md.
     """
+    # Of fonts that an environment has lost, each figure would tell a dozen times.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     if context.invoked_subcommand is None:
         click.echo(START.format(version=__version__), nl=False)

@@ -84,7 +84,9 @@ def _neighbours(
     """An image, the two that it lies between, and their moves; None where it does not clearly lie between any."""
     spectrum, shape = scipy.fft.rfft2(coarse[number]), coarse[0].shape
     alike = [_peak(scipy.fft.irfft2(scipy.fft.rfft2(other) * np.conj(spectrum), shape)) for other in coarse]
-    alike[number] = (-1.0, (0, 0))
+    for which, other in enumerate(coarse):
+        if np.array_equal(other, coarse[number]):  # itself, or the same image again, which has the same noise
+            alike[which] = (-1.0, (0, 0))
     first, second = np.argsort([height for height, _ in alike])[::-1][:2].tolist()
     product = scipy.fft.rfft2(coarse[second]) * np.conj(scipy.fft.rfft2(coarse[first]))
     between, move = _peak(scipy.fft.irfft2(product, shape))

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe import __version__
+from cryolithe.borders import without_border
 from cryolithe.denoising.ceiling import HalfScore, correlation
 from cryolithe.denoising.images.amplitudes import ShellMix, mix_of_halves, mix_of_images, mix_of_neighbours
 from cryolithe.denoising.images.neighbours import Triple, find_triples
-from cryolithe.denoising.images.scale import for_network, image_scale, standard_image
+from cryolithe.denoising.images.scale import for_measuring, for_network, image_scale, standard_image
 from cryolithe.denoising.n2n.bundled import ENDING, bundled_denoisers
 from cryolithe.denoising.n2n.network import Denoiser, kind_of, load_denoiser
 from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
@@ -43,7 +44,10 @@ EDGE = 1024  # of tiles
 MOST_MEASURED = 12
 # ... of which so many must have neighbours, if these are to tell.
 FEWEST_TRIPLES = 4
-SUPPOSED = "a supposition: that it is white or was smoothed; no images at neighbouring tilts are alike enough to tell"
+SUPPOSED = (
+    "a supposition: that it is white or was smoothed; images tell it only where at least four, of 48 pixels or more, "
+    "lie between two that are alike, at neighbouring tilts"
+)
 LABEL = f"denoised images, {NOT_FOR_RECONSTRUCTION}"
 
 
@@ -157,13 +161,18 @@ def load_weights(model: Path | None) -> Denoiser:
 
 
 def denoised_image(image: Image, run: Callable[[Image], Image], tiling: Tiling, mix: ShellMix) -> Image | None:
-    """An image with less noise in its own grey levels, shape ``(y, x)``; None where it is blank."""
-    centre, sigma = image_scale(image)
+    """An image with less noise in its own grey levels, shape ``(y, x)``; None where it is blank.
+
+    A border of one value stays.
+    """
+    filled = without_border(image)
+    centre, sigma = image_scale(filled)
     if not sigma > 0:
         return None
-    standard = standard_image(image, centre, sigma)
+    standard = standard_image(filled, centre, sigma)
     made = mix.apply(network_image(standard, run, tiling), standard)
-    return np.asarray(made * np.float32(sigma) + np.float32(centre), np.float32)
+    levels = np.asarray(made * np.float32(sigma) + np.float32(centre), np.float32)
+    return np.where(filled == image, levels, image)
 
 
 def network_image(image: Image, run: Callable[[Image], Image], tiling: Tiling) -> Image:
@@ -186,9 +195,12 @@ def _measured_mix(
         """Images in units of their noise."""
         for number in numbers:
             raw = [_image(s, number, path, job.fix_nonfinite) for s, path in zip(stacks, job.stacks, strict=True)]
-            scales = [image_scale(image) for image in raw]
+            images = [without_border(image) for image in raw]
+            scales = [image_scale(image) for image in images]
             if all(sigma > 0 for _, sigma in scales):
-                yield [standard_image(image, *scale) for image, scale in zip(raw, scales, strict=True)]
+                yield [
+                    for_measuring(standard_image(image, *scale)) for image, scale in zip(images, scales, strict=True)
+                ]
             advance(1)
 
     if len(stacks) > 1:
@@ -203,10 +215,10 @@ def _measured_mix(
 
 
 def _standard(job: ImagesJob, stack: MrcArray, number: int) -> Image:
-    """An image in units of its noise; a blank one is 0."""
-    image = _image(stack, number, job.stacks[0], job.fix_nonfinite)
+    """An image in units of its noise, to measure amplitudes in; a blank one is 0."""
+    image = without_border(_image(stack, number, job.stacks[0], job.fix_nonfinite))
     centre, sigma = image_scale(image)
-    return standard_image(image, centre, sigma) if sigma > 0 else np.zeros_like(image)
+    return for_measuring(standard_image(image, centre, sigma)) if sigma > 0 else np.zeros_like(image)
 
 
 def _parts(

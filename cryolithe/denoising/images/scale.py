@@ -9,6 +9,9 @@ from scipy.ndimage import median_filter
 from cryolithe.images import clipped_sigma
 
 MOST_SIGMAS = 10.0
+# Deviations beyond which values are cut where amplitudes are measured: a bead has power at all frequencies, more than
+# all else, and says nothing of the rest.
+MOST_MEASURED_SIGMAS = 4.0
 
 
 def image_scale(image: NDArray[np.float32]) -> tuple[float, float]:
@@ -32,3 +35,8 @@ def standard_image(image: NDArray[np.float32], centre: float, sigma: float) -> N
 def for_network(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """A standard image as networks for images take it: they never saw what is farther out."""
     return np.asarray(np.clip(image, -MOST_SIGMAS, MOST_SIGMAS), np.float32)
+
+
+def for_measuring(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A standard image as amplitudes are measured in it."""
+    return np.asarray(np.clip(image, -MOST_MEASURED_SIGMAS, MOST_MEASURED_SIGMAS), np.float32)
