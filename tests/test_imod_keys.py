@@ -28,7 +28,7 @@ from tiny_series import made, refused, run
 
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError
 from cryolithe.formats.alignment_imod import NewstCommand, TiltCommand, read_newst_com, read_tilt_com
-from cryolithe.formats.imod_command import parse_list
+from cryolithe.formats.imod_command import parse_list, runs_of
 from cryolithe.formats.imod_keys import NEWSTACK, TILT, find_keys
 
 N = len(ANGLES)
@@ -460,6 +460,14 @@ def test_keys_and_their_short_names_are_unique(program, key):
 )
 def test_lists_of_numbers(text, numbers):
     assert parse_list(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("numbers", "runs"), [([], []), ([4], ["4"]), ([1, 2, 3, 7, 9, 10], ["1-3", "7", "9-10"]), ([0, 2], ["0", "2"])]
+)
+def test_runs_of_numbers_are_read_back(numbers, runs):
+    assert runs_of(numbers) == runs
+    assert not numbers or parse_list(",".join(runs)) == numbers
 
 
 @pytest.mark.parametrize("text", ["", " ", ",", "-", "3-", "1,-", "a", "1;2", "1..3", "/", "1-x", "1234567", "²"])

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cryolithe.tilts import TiltSeries
 
 _ENDINGS = (".h5", ".hdf5")
-_FIGURES = (".png", ".pdf", ".svg")
 _SAME_PIXEL = 0.01
 LEAST_PATHS = 0.01  # of thickness, in mean free paths: no specimen is as thin
 
@@ -248,13 +247,14 @@ def show(profile: Path, output: Path | None, recipe: Path | None, overwrite: boo
 
     With --recipe, one series of it is simulated twice, with its own noise and with the profile's, and measured alike.
     """
+    from cryolithe.cli.fsc import PLOT_SUFFIXES
     from cryolithe.formats.files import check_ending, refuse_existing
     from cryolithe.noise.stored import read_profile
 
     if output is None and overwrite:
         raise SettingsError("--overwrite is for the figure of -o, which is not given; leave it out, or give -o")
     if output is not None:
-        check_ending(output, _FIGURES, "a figure")
+        check_ending(output, PLOT_SUFFIXES, "a figure")
         refuse_existing(output, overwrite)
     found = read_profile(profile)
     for note in found.notes:

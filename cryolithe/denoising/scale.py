@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
+from cryolithe.formats.imod_command import runs_of
 from cryolithe.images import clipped_sigma
 
 SIGMAS_PER_UNIT = 5.0  # noise then spans about -1 ... 1, as published
@@ -116,15 +117,9 @@ def robust_scale(values: NDArray[np.float32]) -> GreyScale:
 
 def _ranges(numbers: Sequence[int]) -> str:
     """``planes 1-3, 7, ...``, counted from 1."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    shown = [f"{a + 1}-{b + 1}" if b > a else f"{a + 1}" for a, b in runs[:5]]
+    runs = runs_of([number + 1 for number in numbers])
     more = f" and {len(runs) - 5} more ranges" if len(runs) > 5 else ""
-    return f"plane{'s' if len(numbers) > 1 else ''} {', '.join(shown)}{more}"
+    return f"plane{'s' if len(numbers) > 1 else ''} {', '.join(runs[:5])}{more}"
 
 
 def describe_planes(usable: NDArray[np.bool_]) -> str | None:

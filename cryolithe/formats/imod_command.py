@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,6 +156,17 @@ def parse_list(text: str, most: int = MOST_NUMBERS) -> list[int]:
     if not numbers:
         raise ValueError("it is empty")
     return numbers
+
+
+def runs_of(numbers: Sequence[int]) -> list[str]:
+    """Rising numbers as `parse_list` takes them, one text for each run: ``1-3`` and ``7``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return [f"{first}-{last}" if last > first else str(first) for first, last in runs]
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.formats.imod_command import runs_of
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
@@ -83,12 +84,15 @@ class Peaks(NamedTuple):
         alone = (self.at_rest <= AT_REST_SHARE * self.height) & (self.elsewhere <= ELSEWHERE_SHARE * self.height)
         return np.asarray(alone & (np.abs(np.rint(self.moves_px)).max(axis=1) >= LEAST_MOVE_PX))
 
-    def moved(self, least_right: float) -> NDArray[np.bool_]:
-        """Which clearly do not; none where fewer than this share lie right."""
-        right = self.right
-        if right.mean() < least_right:
-            return np.zeros_like(right)
-        return np.asarray(self.clear & (self.height >= LEAST_OF_USUAL * np.median(self.height[right])))
+    @property
+    def least_height(self) -> float:
+        """What a peak must reach to be one of this series; some must lie right."""
+        return LEAST_OF_USUAL * float(np.median(self.height[self.right]))
+
+    @property
+    def moved(self) -> NDArray[np.bool_]:
+        """Which clearly lie elsewhere than they should."""
+        return np.asarray(self.clear & (self.height >= self.least_height))
 
 
 def stray_warnings(
@@ -193,8 +197,7 @@ def _moved_singles(series: _Series) -> tuple[bool, dict[int, NDArray[np.float64]
     first = single_peaks(series.images, series.angles_deg, series.depth)
     if first.right.mean() < LEAST_RIGHT:
         return False, {}
-    accused = np.flatnonzero(first.moved(LEAST_RIGHT) & ~beside)
-    usual = float(np.median(first.height[first.right]))
+    accused = np.flatnonzero(first.moved & ~beside)
     left, _ = series.without(accused.tolist())
     for depth in series.depths:
         if not accused.size:
@@ -202,7 +205,7 @@ def _moved_singles(series: _Series) -> tuple[bool, dict[int, NDArray[np.float64]
         shown = _projected(left.images, left.angles_deg, np.arange(len(left.images)), series.angles_deg[accused], depth)
         again = _peaks(_correlated(series.images[torch.from_numpy(accused)], shown))
         same = np.abs(again.moves_px - first.moves_px[accused]).max(axis=1) <= STILL_PX
-        accused = accused[again.clear & same & (again.height >= LEAST_OF_USUAL * usual)]
+        accused = accused[again.clear & same & (again.height >= first.least_height)]
     return True, {int(place): first.moves_px[place] for place in accused}
 
 
@@ -220,7 +223,9 @@ def _confirmed(series: _Series, places: NDArray[np.intp], move: NDArray[np.float
 def _jumps(series: _Series) -> list[tuple[int, NDArray[np.float64]]]:
     """Places of the first image beyond each gap at which all images move, and by how much."""
     gaps, peaks = gap_peaks(series.images, series.angles_deg, series.depth)
-    sure = peaks.moved(LEAST_RIGHT_GAPS) & ~series.wide[gaps - 1]
+    if peaks.right.mean() < LEAST_RIGHT_GAPS:
+        return []
+    sure = peaks.moved & ~series.wide[gaps - 1]
     for depth in series.depths[1:] if sure.any() else ():
         _, deep = gap_peaks(series.images, series.angles_deg, depth)
         sure &= deep.clear & _same_jump(peaks.moves_px, deep.moves_px)
@@ -236,7 +241,7 @@ def _jumps(series: _Series) -> list[tuple[int, NDArray[np.float64]]]:
 
 def _told(groups: Groups) -> str:
     """The warning."""
-    named = [(_ranges(numbers), move) for numbers, move in groups]
+    named = [(",".join(runs_of(numbers)), move) for numbers, move in groups]
     told = ", ".join(f"{name} (x {round(x):+d}, y {round(y):+d})" for name, (y, x) in named[:_MOST_LISTED])
     more = ", ..." if len(named) > _MOST_LISTED else ""
     one = sum(len(numbers) for numbers, _ in groups) == 1
@@ -247,17 +252,6 @@ def _told(groups: Groups) -> str:
         f"blurs the volume; correct {'its' if one else 'their'} alignment, or leave {them} out "
         f"(--exclude {','.join(name for name, _ in named)})"
     )
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers as a list that --exclude takes: 3,5-9."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ",".join(f"{run[0]}-{run[-1]}" if run[1:] else str(run[0]) for run in runs)
 
 
 def single_peaks(images: torch.Tensor, angles_deg: NDArray[np.float64], depth: int) -> Peaks:

@@ -67,11 +67,13 @@ def find_triples(count: int, image: Callable[[int], Image], most: int) -> list[T
         return []
     factor = max(1, min(shape) // COARSE_PX)
     coarse = [_band(_pooled(image(number), factor)) for number in range(count)]
-    near = [found for number in range(count) if (found := _neighbours(coarse, number))]
+    spectra = [scipy.fft.rfft2(band) for band in coarse]
+    near = [found for number in range(count) if (found := _neighbours(coarse, spectra, number))]
     chosen = np.unique(np.linspace(0, len(near) - 1, min(most, len(near))).round().astype(int)).tolist()
     triples = []
     for number, sides, moves in (near[place] for place in chosen):
-        fine = [_registered(image(number), image(side), at, factor) for side, at in zip(sides, moves, strict=True)]
+        middle = image(number)
+        fine = [_registered(middle, image(side), at, factor) for side, at in zip(sides, moves, strict=True)]
         triple = Triple((number, *sides), ((0, 0), fine[0], fine[1]))
         if all(box.stop - box.start >= FEWEST_PX for box in triple.boxes(shape)[0]):
             triples.append(triple)
@@ -79,17 +81,16 @@ def find_triples(count: int, image: Callable[[int], Image], most: int) -> list[T
 
 
 def _neighbours(
-    coarse: list[NDArray[np.float64]], number: int
+    coarse: list[NDArray[np.float64]], spectra: list[NDArray[np.complex128]], number: int
 ) -> tuple[int, tuple[int, int], tuple[Move, Move]] | None:
     """An image, the two that it lies between, and their moves; None where it does not clearly lie between any."""
-    spectrum, shape = scipy.fft.rfft2(coarse[number]), coarse[0].shape
-    alike = [_peak(scipy.fft.irfft2(scipy.fft.rfft2(other) * np.conj(spectrum), shape)) for other in coarse]
+    shape = coarse[0].shape
+    alike = [_peak(scipy.fft.irfft2(other * np.conj(spectra[number]), shape)) for other in spectra]
     for which, other in enumerate(coarse):
         if np.array_equal(other, coarse[number]):  # itself, or the same image again, which has the same noise
             alike[which] = (-1.0, (0, 0))
     first, second = np.argsort([height for height, _ in alike])[::-1][:2].tolist()
-    product = scipy.fft.rfft2(coarse[second]) * np.conj(scipy.fft.rfft2(coarse[first]))
-    between, move = _peak(scipy.fft.irfft2(product, shape))
+    between, move = _peak(scipy.fft.irfft2(spectra[second] * np.conj(spectra[first]), shape))
     moves = alike[first][1], alike[second][1]
     open_px = max(abs(moves[0][axis] + move[axis] - moves[1][axis]) for axis in (0, 1))
     chance = LEAST_DEVIATIONS * float(np.sqrt(PIXELS_A_DEGREE / coarse[0].size))
