@@ -202,6 +202,18 @@ def test_what_does_not_go_with_images_is_refused(tmp_path, weights, halves, monk
     assert "no weights for images" in run("denoise", "--images", other, code=2)
 
 
+def test_when_interrupted_nothing_is_written_and_no_resume_is_promised(tmp_path, weights, halves, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cryolithe.denoising.images.run.network_image", interrupted)
+    before = sorted(tmp_path.iterdir())
+    said = run("denoise", "--images", halves[0], code=130)
+    assert "Interrupted. Nothing is written" in said
+    assert "--resume" not in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_reconstruction_from_denoised_images_warns(tmp_path, weights, halves):
     run("denoise", "--images", halves[0], "-o", tmp_path / "view.mrc")
     (tmp_path / "a.tlt").write_text("\n".join(f"{angle:.2f}" for angle in ANGLES))

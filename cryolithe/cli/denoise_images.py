@@ -63,8 +63,12 @@ def run_images(context: click.Context, stack: Path | None, output: Path | None, 
         options["fix_nonfinite"],
         options["overwrite"],
     )
-    with progress_watcher() as watcher:
-        done = denoise_images(job, Place(device, precision), watcher)
+    try:
+        with progress_watcher() as watcher:
+            done = denoise_images(job, Place(device, precision), watcher)
+    except KeyboardInterrupt:  # of volumes what is done is kept, which the command would tell
+        say("Interrupted. Nothing is written: repeat the command.", err=True)
+        context.exit(130)
     lines = [done.score.told()] if done.score else []
     lines.append(f"Noise: what of the images is noise is told by {done.noise}.")
     if done.blank:
