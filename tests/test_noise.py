@@ -297,13 +297,40 @@ def _with_nan(images):
     return images
 
 
+def _exchanged(images):
+    images = images.copy()
+    images[[2, 10]] = images[[10, 2]]
+    return images
+
+
+def _scaled(images, number, factor):
+    images = images.copy()
+    images[number] *= factor
+    return images
+
+
+def _patterned(images):
+    """Sensitivity that differs from pixel to pixel, as before the gain reference is applied."""
+    return images + 20 * np.random.default_rng(8).standard_normal(images.shape[1:]).astype(np.float32)
+
+
 REFUSED = {
     "same images": (_changed(odd=lambda m: m.even), "15 images of .* are the same in"),
     "shared frames": (_changed(odd=lambda m: 0.85 * m.even + 0.15 * m.odd), "correlate by"),
     "denoised": (_changed(even=lambda m: _low_passed(m.even), odd=lambda m: _low_passed(m.odd)), "low-passed"),
     "other contrast": (_changed(odd=lambda m: 1.4 * m.odd), "times the contrast"),
     "opposite contrast": (_changed(odd=lambda m: -m.odd), "opposite contrast"),
-    "shifted": (_changed(odd=lambda m: np.roll(m.odd, (4, 3), (1, 2))), "shifted against each other by 3 px along x"),
+    "shifted": (_changed(odd=lambda m: np.roll(m.odd, (4, 3), (1, 2))), "shifted against each other by 3.0 px along x"),
+    "half a pixel apart": (
+        _changed(odd=lambda m: (m.odd + np.roll(m.odd, 1, 2)) / 2),
+        "shifted against each other by 0.5 px along x and 0.0 px along y",
+    ),
+    "two exchanged": (_changed(odd=lambda m: _exchanged(m.odd)), "have images 3, 11 exchanged"),
+    "one scaled": (_changed(odd=lambda m: _scaled(m.odd, 4, 1.6)), "image 5 of the first has 0.6. times the noise"),
+    "a gain pattern": (
+        _changed(even=lambda m: _patterned(m.even), odd=lambda m: _patterned(m.odd)),
+        "all images hold the same pattern, which makes up 8.%",
+    ),
     "not finite": (_changed(odd=lambda m: _with_nan(m.odd)), "image 4 of .* not finite"),
     "other series": (_changed(odd=lambda m: hidden_series(55).odd), "nothing in common"),
     "few tilts": (
@@ -327,6 +354,59 @@ def test_what_are_no_halves_is_refused_in_one_line(lab, tmp_path, name):
     assert len(error) == 1
     assert re.search(expected, error[0]), error[0]
     assert not (tmp_path / "p.h5").exists()
+
+
+def _measured(folder, made, *words):
+    result = run("noise", "measure", *write_series(folder, "y", made), "-o", folder / "y.h5", "--overwrite", *words)
+    assert result.exit_code == 0, result.output
+    return result.output, read_profile(folder / "y.h5")
+
+
+def test_what_is_no_fault_for_sure_is_told(lab, tmp_path):
+    made = lab[1][0]
+    weak = made._replace(**{half: made.even * 0 + getattr(made, half) + _patterned(0 * made.even) / 5 for half in
+                            ("even", "odd")})  # fmt: skip
+    assert "all images hold the same pattern, which makes up 1" in _measured(tmp_path, weak)[0]
+    strong = hidden_series(1, contrast=2.0)
+    unlike = strong._replace(odd=strong.odd + 0.08 * strong.clean)
+    assert (
+        "Note: half differences hold the specimen (correlation with neighbouring images -0"
+        in (_measured(tmp_path, unlike)[0])
+    )
+    shuffled = made._replace(angles=tuple(map(float, np.random.default_rng(3).permutation(made.angles))))
+    assert "Note: the images are in another order than the angles" in _measured(tmp_path, shuffled)[0]
+    assert "Note" not in _measured(tmp_path, made)[0]
+
+
+def test_unequal_frames_are_no_specimen_in_the_noise(lab, tmp_path):
+    """One half with more noise than the other: their difference goes with their average, but not with the specimen."""
+    made = lab[1][0]
+    noisier = made.clean + 1.3 * (made.odd - made.clean)
+    told, profile = _measured(tmp_path, made._replace(odd=noisier))
+    checks = profile.facts["checks"]
+    assert abs(checks["signal_in_noise"]) < checks["signal_in_noise_by_chance"]
+    assert "Note" not in told
+
+
+@pytest.mark.parametrize("true", ["dark", "bright"])
+def test_what_is_dense_is_seen_in_the_images(tmp_path, true):
+    made = hidden_series(1, contrast=1.0)
+    sign = 1 if true == "dark" else -1
+    series = made._replace(even=2000 + sign * made.even, odd=2000 + sign * made.odd)
+    told, profile = _measured(tmp_path, series)
+    assert profile.polarity == true
+    assert f"dense {true}" in told
+    wrong = "bright" if true == "dark" else "dark"
+    told, profile = _measured(tmp_path, series, "--contrast", wrong)
+    assert profile.polarity == wrong
+    assert f"--contrast says that dense matter is {wrong}" in told
+    one, other = (write_series(tmp_path, name, one) for name, one in (("a", made), ("b", hidden_series(2, 1.0))))
+    assert run("noise", "measure", *one, *other, "-o", tmp_path / "p.h5").exit_code == 0
+    inverted = hidden_series(2, 1.0)
+    other = write_series(tmp_path, "c", inverted._replace(even=-inverted.even, odd=-inverted.odd))
+    refused = run("noise", "measure", *one, *other, "-o", tmp_path / "p.h5", "--overwrite")
+    assert refused.exit_code == 2
+    assert "a profile is of one contrast" in refused.output
 
 
 def test_other_pixels_and_files_are_refused(lab, tmp_path):

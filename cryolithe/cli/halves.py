@@ -98,8 +98,8 @@ def check_stacks(
         raise InputError(f"{even} and {odd} {doubts.opposite}")
     if doubts.same:
         raise InputError(f"{even} and {odd} {doubts.same}")
-    if doubts.unlike:
-        say(f"Warning: {even.name} and {odd.name} {doubts.unlike}", err=True)
+    for doubt in filter(None, (doubts.unlike, doubts.apart, doubts.scaled)):
+        say(f"Warning: {even.name} and {odd.name} {doubt}", err=True)
 
 
 def _check_pixel_sizes(stacks: Sequence[Path]) -> None:

@@ -47,8 +47,8 @@ def command() -> None:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Profile to write (.h5).")
 @click.option("--pixel-size", type=float, help="Pixel size in Å, where the stacks' headers are wrong or silent.")
-@click.option("--contrast", type=click.Choice(["dark", "bright"]), default="dark", show_default=True,
-              help="What dense is in the stacks.")  # fmt: skip
+@click.option("--contrast", type=click.Choice(["auto", "dark", "bright"]), default="auto", show_default=True,
+              help="What dense matter is in the stacks; auto: what images say, dark where they do not.")  # fmt: skip
 @click.option("--exposure", type=float, help="Exposure of a series in e/Å², to be kept with the profile.")
 @click.option("--seed", type=click.IntRange(0), help="Of where crops are taken, from halves.  [default: 0]")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
@@ -92,6 +92,7 @@ def measure(
 
 def _measured(groups: list[tuple[Path, ...]], options: dict[str, Any]) -> Profile:
     """Read, check and measure all series."""
+    from cryolithe.cli.noise_images import seen_in_images
     from cryolithe.hashing import file_sha256
     from cryolithe.noise.measure import Plan, largest_plan, usable_shape
     from cryolithe.noise.pooling import bank_size, pool
@@ -120,7 +121,9 @@ def _measured(groups: list[tuple[Path, ...]], options: dict[str, Any]) -> Profil
             _measure_one(one, group, plan, number, lambda: watcher.advance(1))
             for number, (one, group) in enumerate(zip(series, groups, strict=True))
         ]
-    notes = [note for part in parts for note in part.notes]
+        watcher.stage("Looking", len(series))
+        contrast, seen = seen_in_images(series, groups, options["contrast"], lambda: watcher.advance(1))
+    notes = [*seen, *(note for part in parts for note in part.notes)]
     notes += [note for one, group in zip(series, groups, strict=True) for note in _notes(one, group)]
     names = ("even", "odd", "angles") if halves else ("stack", "angles")
     facts = {
@@ -132,7 +135,7 @@ def _measured(groups: list[tuple[Path, ...]], options: dict[str, Any]) -> Profil
     }
     about = {
         "pixel_size_angstrom": pixels[0],
-        "polarity": options["contrast"],
+        "polarity": contrast,
         "image_shape": shapes[0],
         "exposure": options["exposure"] or math.nan,
     }
@@ -150,8 +153,10 @@ def _measure_one(
     if len(series) == 1:
         return measure_neighbours(series[0], str(group[0]), plan, on_image)
     doubts = doubts_of_halves(np.asarray(series[0].images), np.asarray(series[1].images))
-    if doubts.unlike and not doubts.opposite:  # that and copies are refused by the measurement itself
-        raise InputError(f"{group[0]} and {group[1]} {doubts.unlike}")
+    # Opposite contrast and copies are refused by the measurement itself.
+    doubt = doubts.unlike or doubts.apart or doubts.scaled
+    if doubt and not doubts.opposite:
+        raise InputError(f"{group[0]} and {group[1]} {doubt}")
     return measure_halves((series[0], series[1]), (str(group[0]), str(group[1])), plan, number, on_image)
 
 

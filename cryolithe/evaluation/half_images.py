@@ -1,17 +1,19 @@
-"""Whether two stacks are the halves of one series: the same specimen, image by image, with the same sign.
+"""Whether two stacks are the halves of one series: the same specimen, image by image, in one place, of one contrast.
 
-Only low frequencies are looked at, means of blocks of pixels: there the specimen stands above the noise of a half.
+Most is asked of low frequencies, means of blocks of pixels: there the specimen stands above the noise of a half.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cryolithe.evaluation.half_shifts import shifts_of_halves
 
 _Images = NDArray[np.float64]
 
@@ -20,6 +22,11 @@ OPPOSITE, BETTER, SIGMAS = 0.1, 0.1, 5.0
 FAR = 6.0  # median deviations: one in 20 000 of noise, and what is no specimen
 # Of the finest details of an image with itself, when one was rounded to 8 bits; of halves of few frames .5 at most.
 COPIED = 0.995
+# Noise of an image in one half over that in the other, by what it is in the other images. Three frames against two
+# are 1.22, where as many are the rule.
+UNLIKE_NOISE = 1.35
+AHEAD = 0.01  # of correlation, mean over images, by which neighbours are more alike than images of one tilt
+FEWEST_IMAGES = 3  # for which a usual ratio can be told
 _MOST_TOLD = 6
 _PART = 512  # pixels along both axes, of which copies are told
 _BLOCKS = 32  # along the shorter side of an image
@@ -32,13 +39,17 @@ class HalfDoubts:
 
     Attributes:
         opposite: one is inverted.
-        unlike: their images are in different orders, or mirror images.
+        unlike: their images are in different orders, or some are exchanged, or they are mirror images.
         same: they have images in common, however scaled: their noise would count as signal.
+        apart: their images, or some of them, do not lie in the same place.
+        scaled: some images of one are scaled as the others are not.
     """
 
     opposite: str = ""
     unlike: str = ""
     same: str = ""
+    apart: str = ""
+    scaled: str = ""
 
 
 def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int] = ()) -> HalfDoubts:
@@ -53,24 +64,77 @@ def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection
     first, second = (np.stack([_block_means(image, block) for image in stack]) for stack in (even, odd))
     opposite = _opposite(first, second)
     first, second = (np.stack([_usual(image) for image in half]) for half in (first, second))
-    return HalfDoubts(opposite, _reordered(first, second) or _mirrored(first, second), _same(even, odd, left_out))
+    unlike = _reordered(first, second, left_out) or _mirrored(first, second)
+    details = [(_details(one), _details(other)) for one, other in zip(even, odd, strict=True)]
+    same = _same(details, left_out)
+    # Of other images, of mirrored and of inverted ones, neither place nor scale means anything.
+    if opposite or unlike:
+        return HalfDoubts(opposite, unlike, same)
+    return HalfDoubts(opposite, unlike, same, _apart(even, odd, left_out), _scaled(details, left_out))
 
 
-def _same(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int]) -> str:
+def _named(numbers: Sequence[int]) -> str:
+    told = ", ".join(map(str, numbers[:_MOST_TOLD])) + (", ..." if len(numbers) > _MOST_TOLD else "")
+    return f"image {told}" if len(numbers) == 1 else f"images {told}"
+
+
+def _same(details: Sequence[tuple[_Images, _Images]], left_out: Collection[int]) -> str:
     """Whether images of both halves are one, by their finest details, where halves have noise of their own."""
     same = [
         number
-        for number, (one, other) in enumerate(zip(even, odd, strict=True), start=1)
-        if number not in left_out and _unit(_details(one)) @ _unit(_details(other)) > COPIED
+        for number, (one, other) in enumerate(details, start=1)
+        if number not in left_out and _unit(one) @ _unit(other) > COPIED
     ]
     if not same:
         return ""
-    told = ", ".join(map(str, same[:_MOST_TOLD])) + (", ..." if len(same) > _MOST_TOLD else "")
-    which = f"image {told}" if len(same) == 1 else f"images {told}"
     return (
-        f"have the same noise in {which}: what is in both by mistake counts as signal; give the two halves of the "
-        "frames, or leave such images out"
+        f"have the same noise in {_named(same)}: what is in both by mistake counts as signal; give the two halves of "
+        "the frames, or leave such images out"
     )
+
+
+def _scaled(details: Sequence[tuple[_Images, _Images]], left_out: Collection[int]) -> str:
+    """Whether the noise of some images differs between the halves as that of the others does not."""
+    ratios = np.array([[float(np.std(half)) for half in pair] for pair in details])
+    usable = [number for number, pair in enumerate(ratios, start=1) if number not in left_out and pair.min() > 0]
+    if len(usable) < FEWEST_IMAGES:
+        return ""
+    found = ratios[[number - 1 for number in usable]]
+    logs = np.log(found[:, 0] / found[:, 1])
+    usual = float(np.median(logs))
+    # Of differences along both axes, about every second is independent.
+    margin = math.log(UNLIKE_NOISE) + SIGMAS / math.sqrt(details[0][0].size / 2)
+    unlike = np.flatnonzero(np.abs(logs - usual) > margin)
+    if not len(unlike):
+        return ""
+    first = int(unlike[np.abs(logs - usual)[unlike].argmax()])
+    return (
+        f"are not scaled alike: image {usable[first]} of the first has {math.exp(logs[first]):.2f} times the noise of "
+        f"that of the second, where {math.exp(usual):.2f} times is usual"
+        + (f" (so do {_named([usable[place] for place in unlike])})" if len(unlike) > 1 else "")
+        + "; scale both alike, or leave such images out"
+    )
+
+
+def _apart(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int]) -> str:
+    """Whether all images, or some, lie in another place in one half than in the other."""
+    kept = [number for number in range(1, len(even) + 1) if number not in left_out]
+    if not kept:
+        return ""
+    places = [number - 1 for number in kept]
+    found = shifts_of_halves(even, odd) if len(kept) == len(even) else shifts_of_halves(even[places], odd[places])
+    if found.all is not None:
+        return f"are shifted against each other by {_pixels(found.all)}; align both with the same transforms"
+    if not found.single:
+        return ""
+    told = [f"{kept[place]} ({_pixels(shift)})" for place, shift in found.single.items()]
+    which = f"image{'s' if told[1:] else ''} {', '.join(told[:_MOST_TOLD])}{', ...' if told[_MOST_TOLD:] else ''}"
+    return f"are shifted against each other in {which}; align both with the same transforms, or leave such images out"
+
+
+def _pixels(shift: tuple[float, float]) -> str:
+    """A shift along y and x, for messages."""
+    return f"{abs(shift[1]):.1f} px along x and {abs(shift[0]):.1f} px along y"
 
 
 def _details(image: NDArray[Any]) -> _Images:
@@ -98,20 +162,54 @@ def _opposite(first: _Images, second: _Images) -> str:
     return f"are of opposite contrast: {correlate}; invert one of them"
 
 
-def _reordered(first: _Images, second: _Images) -> str:
-    """Whether most images of one half are more like another image of the other half than like their own."""
+def _reordered(first: _Images, second: _Images, left_out: Collection[int]) -> str:
+    """Whether images of one half are more like another image of the other half than like their own.
+
+    Most of them, or some that are so both ways: an image that is bad in one half is like no other.
+    """
     alike = np.stack([_unit(image) for image in first]) @ np.stack([_unit(image) for image in second]).T
     own = np.diagonal(alike)
+    if by := _moved_on(alike, first[0].size):
+        return (
+            f"have their images in different orders: on average, each image of the first is more like that {abs(by)} "
+            f"{'later' if by > 0 else 'earlier'} of the second than like its own; give halves in one order"
+        )
     margin = max(BETTER, SIGMAS / math.sqrt(first[0].size))
     others = np.flatnonzero(alike.max(axis=1) - own > margin)
     if not 2 * len(others) > len(own) > 1:
-        return ""
+        back = np.flatnonzero(alike.max(axis=0) - own > margin)
+        moved = [int(one) + 1 for one in np.intersect1d(others, back) if int(one) + 1 not in left_out]
+        if len(moved) < 2:
+            return ""
+        like = max(moved, key=lambda number: float(alike[moved[0] - 1, number - 1]))
+        return (
+            f"have {_named(moved)} exchanged: each is more like another image of the other half than like its own "
+            f"(image {moved[0]} of the first like image {like} of the second); give halves in one order, or leave such "
+            "images out"
+        )
     one = int(others[0])
     return (
         f"have their images in different orders: {len(others)} of {len(own)} are more like another image of the "
         f"other half (image {one + 1} of the first like image {int(alike[one].argmax()) + 1} of the second); give "
         "halves in one order"
     )
+
+
+def _moved_on(alike: _Images, pixels: int) -> int:
+    """By how many images the second half is ahead, where images are more like those than like their own; else 0.
+
+    Neighbours at small steps are much alike: only all images together tell.
+    """
+    own, best = np.diagonal(alike), 0
+    ahead = 0.0
+    for by in (-2, -1, 1, 2):
+        others = np.diagonal(alike, by)
+        if len(others) < FEWEST_IMAGES:
+            continue
+        gain = float(np.mean(others - (own[:-by] if by > 0 else own[-by:])))
+        if gain > max(ahead, AHEAD, SIGMAS * math.sqrt(2 / (len(others) * pixels))):
+            best, ahead = by, gain
+    return best
 
 
 def _mirrored(first: _Images, second: _Images) -> str:

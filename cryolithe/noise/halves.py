@@ -19,6 +19,7 @@ LOW_PER_PX, HIGH_PER_PX = 0.12, 0.45
 CERTAIN = 4.0  # standard errors
 MOST_SHARED = 0.5  # correlation at the highest frequencies, where images of a usual dose hold noise
 WORTH_A_NOTE = 0.2
+WORTH_A_PATTERN = 0.02  # of the power at the highest frequencies
 UNLIKE = math.log(1.1)  # contrast of one half over that of the other
 CLEANEST = 1e-3  # noise over all power: no image that counts electrons is as clean
 DENOISED_DB = -25.0  # noise at the highest frequencies over that at middle ones, in the image where it falls least
@@ -37,6 +38,8 @@ class HalfSums:
         odd: of the odd half.
         cross: real part of the cross-spectrum.
         product: sum of the complex products of both, shape ``(P, P // 2 + 1)``.
+        between: real part of the cross-spectrum of the even half of one image with the odd half of another, shape
+            ``(K,)``: of what all images hold in the same place.
         patches: number of patches of each image, shape ``(T,)``.
         means: mean grey value of each half, over all images.
         deviation: standard deviation of a half's grey values.
@@ -46,6 +49,7 @@ class HalfSums:
     odd: FloatArray
     cross: FloatArray
     product: NDArray[np.complex128]
+    between: FloatArray
     patches: NDArray[np.int64]
     means: tuple[float, float]
     deviation: float
@@ -84,7 +88,7 @@ def check_halves(sums: HalfSums, names: tuple[str, str]) -> tuple[str, ...]:
     _check_contrast(sums, names)
     _check_shift(sums, names)
     _check_not_denoised(noise, frequency, names)
-    return _check_high(ee, oo, cross, frequency, names)
+    return _check_high(ee, oo, cross, sums.between, names)
 
 
 def _percent(part: float, whole: float) -> str:
@@ -111,18 +115,29 @@ def _check_common(
 
 
 def _check_high(
-    ee: FloatArray, oo: FloatArray, cross: FloatArray, frequency: FloatArray, names: tuple[str, str]
+    ee: FloatArray, oo: FloatArray, cross: FloatArray, between: FloatArray, names: tuple[str, str]
 ) -> tuple[str, ...]:
-    high = frequency >= HIGH_PER_PX
-    r = float(cross[high].sum() / math.sqrt(ee[high].sum() * oo[high].sum()))
+    high = frequencies(2 * len(ee)) >= HIGH_PER_PX
+    power = math.sqrt(ee[high].sum() * oo[high].sum())
+    r, fixed = float(cross[high].sum() / power), float(between[high].sum() / power)
+    # Other tilts show the specimen from elsewhere: what their finest details share is no specimen.
+    pattern = f"all images hold the same pattern, which makes up {fixed:.0%} of the power at the highest frequencies"
+    if r > MOST_SHARED and fixed > r / 2:
+        raise InputError(
+            f"{names[0]} and {names[1]}: {pattern}, as a gain reference that was not applied does; correct the frames "
+            "with it before they are summed"
+        )
     if r > MOST_SHARED:
         raise InputError(
             f"{names[0]} and {names[1]} correlate by {r:.2f} at their highest frequencies, where halves hold noise of "
             "their own: they share frames, or were denoised together; give the even and the odd frames as recorded"
         )
+    notes = []
     if r > WORTH_A_NOTE:
-        return (f"halves correlate by {r:.2f} at their highest frequencies: noise that they share is not measured",)
-    return ()
+        notes.append(f"halves correlate by {r:.2f} at their highest frequencies: noise that they share is not measured")
+    if fixed > WORTH_A_PATTERN:
+        notes.append(f"{pattern}, as a gain reference that was not applied does: it counts as signal")
+    return tuple(notes)
 
 
 def _check_contrast(sums: HalfSums, names: tuple[str, str]) -> None:

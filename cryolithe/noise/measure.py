@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryolithe.errors import InputError
 from cryolithe.images import clipped_sigma
 from cryolithe.noise.bank import largest_tile_px, margin_px, seamless, turned
+from cryolithe.noise.between import FixedPattern, Leak
 from cryolithe.noise.contrast import (
     HAS_LEVEL,
     HISTOGRAM_BINS,
@@ -32,6 +33,8 @@ FEWEST_TILTS = 5
 SMALLEST_PX = 48
 MOST_FILLED = 0.02  # of a patch
 OUTLIER_SIGMAS = 8.0  # of a half difference: a pixel that was hit, not counted
+WORTH_A_LEAK = 0.01  # correlation of noise with the specimen
+_LEAK_BY_CHANCE = 9.0  # by the root of the pixels; noise whose pixels are not independent has less than nine deviations
 _TILE_STREAM = 71  # keeps the tiles' random numbers apart from all others
 
 
@@ -159,7 +162,13 @@ class _Image:
     tiles: list[Image]
     sums: tuple[float, float, float, float]  # pixels, even, odd, squares
     hits: int
-    leaked: tuple[float, float, float]  # noise times mean, and squares of both, of low-passed images
+
+
+class _Between(NamedTuple):
+    """Sums over pairs of images."""
+
+    fixed: FixedPattern
+    leak: Leak
 
 
 def measure_halves(
@@ -185,11 +194,13 @@ def measure_halves(
     even, odd = halves
     found: list[_Image] = []
     same = 0
+    between = _Between(FixedPattern(), Leak())
     for tilt in range(even.geometry.tilts):
         first_half, second_half = _finite(even, tilt, names[0]), _finite(odd, tilt, names[1])
         same += int(np.ptp(first_half) > 0 and np.array_equal(first_half, second_half))
         split = _split(first_half, second_half)
-        image = _measure_image(split, plan, tilt, np.random.default_rng([plan.seed, number, tilt, _TILE_STREAM]))
+        rng = np.random.default_rng([plan.seed, number, tilt, _TILE_STREAM])
+        image = _measure_image(split, plan, tilt, rng, between)
         if image is not None:
             found.append(image)
         on_image()
@@ -206,6 +217,7 @@ def measure_halves(
         odd=spectra["odd"],
         cross=spectra["cross"],
         product=np.sum([image.product for image in found], axis=0),
+        between=between.fixed.power(plan.patch_px),
         patches=np.array([image.patches for image in found]),
         means=(first / pixels, second / pixels),
         deviation=math.sqrt(max(squares / pixels, 0.0)),
@@ -220,9 +232,14 @@ def measure_halves(
     if left_out:
         notes.append(f"{left_out} images of series {number + 1} hold nothing but even borders and were left out")
     hits = sum(image.hits for image in found)
-    leak = np.sum([image.leaked for image in found], axis=0)
+    leaked = between.leak.correlation
+    if abs(leaked) > max(WORTH_A_LEAK, _LEAK_BY_CHANCE / math.sqrt(pixels)):
+        notes.append(
+            f"half differences hold the specimen (correlation with neighbouring images {leaked:.3f}): halves differ "
+            "in contrast or place, and pieces of noise show it faintly"
+        )
     checks = {
-        "signal_in_noise": float(leak[0] / math.sqrt(leak[1] * leak[2])) if leak[1] * leak[2] > 0 else 0.0,
+        "signal_in_noise": leaked,
         "outliers": float(hits),
     }
     return Measured(
@@ -254,7 +271,9 @@ def _levels(levels: list[float]) -> FloatArray:
     return values if np.isfinite(values).all() else np.full(values.size, math.nan)
 
 
-def _measure_image(split: _Split, plan: Plan, number: int, rng: np.random.Generator) -> _Image | None:
+def _measure_image(
+    split: _Split, plan: Plan, number: int, rng: np.random.Generator, between: _Between
+) -> _Image | None:
     """None for an image without any whole patch."""
     shape = (split.mean.shape[0], split.mean.shape[1])
     size, valid = plan.patch_px, split.valid
@@ -270,6 +289,7 @@ def _measure_image(split: _Split, plan: Plan, number: int, rng: np.random.Genera
         even, odd = m + n, m - n
         pair = even * odd.conj()
         product += pair
+        between.fixed.add(place, even, odd)
         for key, values in (
             ("even", np.abs(even) ** 2),
             ("odd", np.abs(odd) ** 2),
@@ -277,6 +297,7 @@ def _measure_image(split: _Split, plan: Plan, number: int, rng: np.random.Genera
             ("noise", np.abs(n) ** 2),
         ):
             spectra[key] += ring_means(values) / len(places)
+    between.leak.add(mean, split.noise, valid)
     spread = float(np.std(mean[valid]))
     level = _level(split.mean, valid, spread)
     relative = mean / np.float32(level) if math.isfinite(level) else np.zeros_like(mean)
@@ -294,15 +315,7 @@ def _measure_image(split: _Split, plan: Plan, number: int, rng: np.random.Genera
         _tiles(split.noise, valid, plan, rng),
         (pixels, total + half, total - half, pixels * spread**2),
         split.hits,
-        _leak(mean, split.noise, valid),
     )
-
-
-def _leak(mean: Image, noise: Image, valid: NDArray[np.bool_]) -> tuple[float, float, float]:
-    m, n = mean[valid].astype(np.float64), noise[valid].astype(np.float64)
-    m -= m.mean()
-    n -= n.mean()
-    return float(n @ m), float(n @ n), float(m @ m)
 
 
 def _tiles(noise: Image, valid: NDArray[np.bool_], plan: Plan, rng: np.random.Generator) -> list[Image]:

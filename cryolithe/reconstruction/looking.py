@@ -48,10 +48,10 @@ def evidence_of_parts(runs: Sequence[ResolvedJob], folder: Path) -> Evidence:
 
 @torch.inference_mode()
 def _look(run: ResolvedJob, stack: PreparedStack) -> Evidence:
-    return measure_evidence(stack, run.grid.shape[0], _judge())
+    return measure_evidence(stack, run.grid.shape[0], judge())
 
 
-def _judge() -> Network | None:
+def judge() -> Network | None:
     """The network that looks at the contrast; None in an installation that lacks it, where the images alone tell."""
     try:
         return load_model(JUDGE).network

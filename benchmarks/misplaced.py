@@ -1,0 +1,244 @@
+"""How often images that lie where they should not are told: moved images of a series, and halves that do not match.
+
+Simulated specimens of polarity.py's kinds, aligned, with noise of three kinds. Of each series the middle is taken, and
+of a moved image what lies beside it, so that nothing wraps around. Asked is what `cryolithe reconstruct` tells before
+anything is reconstructed, and what it tells of halves of the frames: of series as they are, where whatever is told is
+false; with three single images moved; with a block of images moved; and with halves of which all images, one, or two
+are not as they should be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from common import Cell, Table, parser, read_arguments, record
+from numpy.typing import NDArray
+from polarity import SPECIMENS, Specimen
+from scenes import Scene, recipe_of
+
+from cryolithe.evaluation.half_images import doubts_of_halves
+from cryolithe.formats.imod_command import parse_list
+from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruction.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.stack_notes import stack_notes
+from cryolithe.simulation import Molecule, load_library, simulate_series
+from cryolithe.simulation.procedural import procedural_library
+from cryolithe.tilts import TiltSeries
+
+Stack = NDArray[np.float32]
+SEED = 4000
+MARGIN_PX = 8
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "0 dB": {"noise": "white", "snr_db": [0.0, 0.0]},
+    "-8 dB": {"noise": "white", "snr_db": [-8.0, -8.0]},
+    "CTF left": {"noise": "counting", "ctf": "left"},
+}
+MOVES_PX = (4, 7)
+SINGLES = 3
+BLOCK_PX = (-3, 6)  # along y and x
+RIGHT_PX = 1
+_TOLD = re.compile(r"([\d,-]+) \(x ([+-]\d+), y ([+-]\d+)\)")
+
+
+class Halves(NamedTuple):
+    """Even and odd images, larger than what is asked about, and their angles."""
+
+    even: Stack
+    odd: Stack
+    angles_deg: tuple[float, ...]
+
+
+def cut(images: Stack, moves_px: NDArray[np.intp]) -> Stack:
+    """The middle of images, each moved along ``(y, x)`` by what is given."""
+    height, width = (size - 2 * MARGIN_PX for size in images.shape[1:])
+    starts = MARGIN_PX - moves_px
+    return np.stack(
+        [image[y : y + height, x : x + width] for image, (y, x) in zip(images, starts, strict=True)]
+    )  # fmt: skip
+
+
+def told_moves(images: Stack, angles_deg: Sequence[float], depth: int) -> tuple[dict[int, tuple[int, int]], list[str]]:
+    """What is said of single images, from 0, as moves along ``(y, x)``, and what else is warned of."""
+    geometry = TiltGeometry(tuple(angles_deg), (images.shape[1], images.shape[2]))
+    stack = prepare_stack(TiltSeries(np.ascontiguousarray(images), geometry), Preparation(), None)
+    notes = [note for note in stack_notes(stack, range(1, len(images) + 1), depth) if note.startswith("Warning")]
+    moves: dict[int, tuple[int, int]] = {}
+    for which, x, y in _TOLD.findall(" ".join(notes)):
+        moves |= {number - 1: (int(y), int(x)) for number in parse_list(which)}
+    return moves, [note for note in notes if not _TOLD.search(note)]
+
+
+def series_of(
+    specimen: Specimen, condition: str, side: int, count: int, library: tuple[Molecule, ...]
+) -> Iterator[Halves]:
+    """Series of a specimen, with `MARGIN_PX` more on all sides."""
+    imaging = {**specimen.imaging, **CONDITIONS[condition]}
+    recipe = recipe_of(Scene(specimen.title, specimen.recipe, imaging), side + 2 * MARGIN_PX)
+    recipe = recipe.model_copy(update={"cell": replace(recipe.cell, **specimen.cell)})
+    for number in range(1, count + 1):
+        made = simulate_series(recipe, library, SEED + number).series
+        angles = tuple(float(angle) for angle in np.asarray(made.plan.angles_deg))
+        yield Halves(np.asarray(made.even, np.float32), np.asarray(made.odd, np.float32), angles)
+
+
+def moved_images(series: Halves, depth: int, rng: np.random.Generator) -> dict[str, Counter[str]]:
+    """What is told of a series as it is, with single images moved, and with a block of them."""
+    images, tilts = (series.even + series.odd) / 2, len(series.angles_deg)
+    still = np.zeros((tilts, 2), dtype=np.intp)
+    found: dict[str, Counter[str]] = {}
+    told, other = told_moves(cut(images, still), series.angles_deg, depth)
+    found["as they are"] = Counter(series=1, false=int(bool(told)), other=int(bool(other)))
+    inner = np.argsort(series.angles_deg)[1:-1]
+    for far in MOVES_PX:
+        moves = still.copy()
+        for place in rng.choice(inner, SINGLES, replace=False):
+            way = rng.uniform(0, 2 * np.pi)
+            moves[place] = np.rint(far * np.array([np.sin(way), np.cos(way)])).astype(np.intp)
+        told, _other = told_moves(cut(images, moves), series.angles_deg, depth)
+        found[f"moved by {far} px"] = _counted(moves, told)
+    order = np.argsort(series.angles_deg)
+    for name, block in (
+        ("a block in the middle", order[tilts // 3 : tilts // 2]),
+        ("a block at an end", order[: tilts // 4]),
+    ):
+        moves = still.copy()
+        moves[block] = BLOCK_PX
+        told, _other = told_moves(cut(images, moves), series.angles_deg, depth)
+        found[name] = _counted(moves, told)
+    return found
+
+
+def _counted(moves: NDArray[np.intp], told: dict[int, tuple[int, int]]) -> Counter[str]:
+    moved = np.flatnonzero(moves.any(axis=1))
+    right = [place for place in moved if place in told and np.abs(moves[place] - told[place]).max() <= RIGHT_PX]
+    return Counter(moved=len(moved), right=len(right), accused=len(set(told) - set(moved.tolist())))
+
+
+def unlike_halves(series: Halves, rng: np.random.Generator) -> dict[str, str]:
+    """What is told of halves, by what was done to the odd one."""
+    tilts = len(series.angles_deg)
+    still = np.zeros((tilts, 2), dtype=np.intp)
+    even, odd = cut(series.even, still), cut(series.odd, still)
+    order = np.argsort(series.angles_deg)
+    one, other = order[tilts // 4], order[3 * tilts // 4]
+    alone = still.copy()
+    alone[order[tilts // 2]] = (0, 4)
+    exchanged, scaled = odd.copy(), odd.copy()
+    exchanged[[one, other]] = odd[[other, one]]
+    scaled[one] *= 1.6
+    half_px = (cut(series.odd, still) + cut(series.odd, still + np.array([0, 1]))) / 2
+    made = {
+        "as they are": odd,
+        "all moved by 1 px": cut(series.odd, still + np.array([1, 0])),
+        "all moved by 0.5 px": half_px,
+        "one moved by 4 px": cut(series.odd, alone),
+        "two exchanged": exchanged,
+        "one scaled by 1.6": scaled,
+        "one image later": np.roll(odd, -1, axis=0),
+        "mirrored": odd[:, :, ::-1],
+        "inverted": -odd,
+    }
+    return {name: _doubt(even, np.ascontiguousarray(half)) for name, half in made.items()}
+
+
+def _doubt(even: Stack, odd: Stack) -> str:
+    doubts = doubts_of_halves(even, odd)
+    named = ("opposite", "same", "unlike", "apart", "scaled")
+    return next((f"{name}: {text}" for name in named if (text := getattr(doubts, name))), "")
+
+
+def ask(
+    specimen: Specimen, condition: str, side: int, count: int, library: tuple[Molecule, ...]
+) -> list[dict[str, Any]]:
+    """All answers for some series of a specimen."""
+    rng = np.random.default_rng([SEED, *map(ord, specimen.title + condition)])
+    answers = []
+    for number, series in enumerate(series_of(specimen, condition, side, count, library), start=1):
+        images = moved_images(series, side // 2, rng)
+        answers.append(
+            {"scene": specimen.title, "noise": condition, "series": number}
+            | {"images": {name: dict(counts) for name, counts in images.items()}, "halves": unlike_halves(series, rng)}
+        )
+    return answers
+
+
+def tables_of(answers: Sequence[dict[str, Any]], side: int) -> list[Table]:
+    """By scene: what was told of images, and of halves."""
+    scenes = list(dict.fromkeys(answer["scene"] for answer in answers))
+    kinds = list(answers[0]["images"])
+    changes = list(answers[0]["halves"])
+
+    def images_row(title: str, some: Sequence[dict[str, Any]]) -> list[Cell]:
+        row: list[Cell] = [title]
+        for kind in kinds:
+            total: Counter[str] = Counter()
+            for answer in some:
+                total.update(answer["images"][kind])
+            if kind == kinds[0]:
+                row.append(f"{total['false']} of {total['series']}")
+            else:
+                row.append(
+                    f"{total['right']} of {total['moved']}" + (f" ({total['accused']})" if total["accused"] else "")
+                )
+        return row
+
+    def halves_row(title: str, some: Sequence[dict[str, Any]]) -> list[Cell]:
+        return [title, *(f"{sum(bool(a['halves'][change]) for a in some)} of {len(some)}" for change in changes)]
+
+    def by_scene(row: Any) -> list[list[Cell]]:
+        rows = [row(scene, [a for a in answers if a["scene"] == scene]) for scene in scenes]
+        noises = dict.fromkeys(a["noise"] for a in answers)
+        rows += [row(f"all, {noise}", [a for a in answers if a["noise"] == noise]) for noise in noises]
+        return [*rows, row("all", answers)]
+
+    fields = f"Fields of {side // 2} x {side} x {side} voxels of 10 Å. "
+    return [
+        Table(
+            "Images that lie wrong",
+            ["scene", "series falsely told", *kinds[1:]],
+            by_scene(images_row),
+            fields + f"Images told, with the right move to {RIGHT_PX} px, of those moved; in brackets others accused.",
+        ),
+        Table(
+            "Halves that do not match",
+            ["scene", *changes],
+            by_scene(halves_row),
+            fields + "Series of which something is told; as they are, falsely.",
+        ),
+    ]
+
+
+def main() -> None:
+    """Ask about all series."""
+    options = parser("misplaced", __doc__)
+    options.add_argument("--molecules", type=Path, help="library of molecules; else procedural ones")
+    options.add_argument("--series", type=int, default=2, help="of each scene and noise")
+    options.add_argument("--side", type=int, default=128, help="pixels along x and y; half of that along z")
+    options.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
+    arguments = read_arguments(options)
+    count, side = (1, 64) if arguments.quick else (arguments.series, arguments.side)
+    library = (
+        load_library((arguments.molecules,)) if arguments.molecules else procedural_library(8, np.random.default_rng(1))
+    )
+    scenes = [specimen for specimen in SPECIMENS if specimen.title != "empty ice"][: 1 if arguments.quick else None]
+    conditions = list(CONDITIONS)[: 1 if arguments.quick else None]
+    answers: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        asked = [pool.submit(ask, scene, noise, side, count, library) for scene in scenes for noise in conditions]
+        for one in asked:
+            answers += one.result()
+            print(answers[-1], flush=True)
+    record("misplaced", {"tables": tables_of(answers, side), "series": answers}, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

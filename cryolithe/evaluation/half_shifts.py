@@ -1,0 +1,147 @@
+"""By how much the images of two halves of the frames lie apart, of which a part of a pixel is enough to tell.
+
+Images E of the even and O of the odd frames show one specimen S and noise of their own. Where O lies d from E, their
+cross-spectrum is ``E O* = |S|² exp(2πi k·d) + noise``. With ``L(d) = Σ 2 |S|² Re(E O* exp(-2πi k·d)) / (|E|² |O|²)``
+over independent frequencies k, a correlation in which each counts by what it knows, and V, which is what L is at the
+true shift and its variance, the logarithm of how likely d is, whatever the contrast, is L² / 2 V but for a constant. A
+shift is told where that is clearly above its value for none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+_WIDEST_PX = 192  # along the shorter side, by averaging pixels
+# A Hann window along both axes leaves about so many of the coefficients independent.
+_INDEPENDENT = (2 / 3) ** 2
+_BAND = (0.02, 0.4)  # cycles per coarse pixel; below are gradients, and what a window makes of them
+_LEAKED = 1e-4  # of the highest power of a ring is in all rings, which is not independent
+_SHARED = 4.0  # standard deviations of what chance gives a ring
+_SURE = 20.0  # by which the logarithm must be above that of no shift; the most of some 10 000 shifts by chance is 10
+_EXPLAINED = 0.5
+# Less is what interpolation and motion within a tilt leave; of single images whatever could be a fault of alignment.
+LEAST_PX, LEAST_OF_ONE_PX = 0.3, 1.0
+_FARTHEST = 4  # a shift is looked for to this part of the image's size
+_FINER = 8  # to which part of a coarse pixel
+
+_Spectra = NDArray[np.complex128]
+_Rings = NDArray[np.float64]
+
+
+class Apart(NamedTuple):
+    """Shifts of the odd half from the even one, pixels along y and x; None where none can be told.
+
+    Attributes:
+        all: of all images together.
+        single: of images that lie elsewhere than all do, by their numbers from 0.
+    """
+
+    all: tuple[float, float] | None
+    single: dict[int, tuple[float, float]]
+
+
+def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any]) -> Apart:
+    """How far the images of the halves lie apart.
+
+    Args:
+        even: stack ``(tilt, y, x)`` of even frames.
+        odd: that of odd frames, of the same shape.
+    """
+    factor = max(1, min(even.shape[1:]) // _WIDEST_PX)
+    size = (even.shape[1] // factor, even.shape[2] // factor)
+    if min(size) < 2 * _FARTHEST:
+        return Apart(None, {})
+    ring, rings = _rings(size)
+    window = np.hanning(size[0] + 2)[1:-1, None] * np.hanning(size[1] + 2)[1:-1]
+    products: list[_Spectra] = []
+    powers: list[_Rings] = []
+    for one, other in zip(even, odd, strict=True):
+        first, second = (scipy.fft.rfft2(_coarse(image, factor, size) * window) for image in (one, other))
+        products.append(first * second.conj())
+        powers.append(np.stack([_means(np.abs(half) ** 2, ring, rings) for half in (first, second)]))
+    floor = _LEAKED * np.max(powers, axis=2, keepdims=True)
+    noise = np.maximum(np.prod(np.maximum(powers, floor), axis=1), 1e-300)
+    total, variance = np.sum(products, axis=0), noise.sum(axis=0)
+    # Of the power that the halves share, wherever they lie.
+    seen = _means(np.abs(total) ** 2, ring, rings) - variance
+    shared = np.sqrt(np.maximum(seen, 0.0)) / len(products)
+    by_chance = variance / np.sqrt(np.maximum(np.bincount(ring.ravel(), minlength=rings), 1))
+    shared[seen < _SHARED * by_chance] = 0.0
+    shared[: max(2, round(_BAND[0] * min(size)))] = shared[round(_BAND[1] * min(size)) :] = 0.0
+    weights = [2 * _INDEPENDENT * (shared / one)[ring] for one in noise]
+    expected = [float((weight * shared[ring] * _twice(size)).sum() / 2) for weight in weights]
+    summed = np.sum([weight * product for weight, product in zip(weights, products, strict=True)], axis=0)
+    together = _farthest(summed, sum(expected), size)
+    middle = together if together is not None and np.hypot(*together) * factor >= LEAST_PX else (0.0, 0.0)
+    back = _moved(size, middle)
+    single = {}
+    for number, (weight, product) in enumerate(zip(weights, products, strict=True)):
+        found = _farthest(weight * product * back, expected[number], size)
+        if found is not None and np.hypot(*found) * factor >= LEAST_OF_ONE_PX:
+            single[number] = ((found[0] + middle[0]) * factor, (found[1] + middle[1]) * factor)
+    return Apart((middle[0] * factor, middle[1] * factor) if any(middle) else None, single)
+
+
+def _coarse(image: NDArray[Any], factor: int, size: tuple[int, int]) -> _Rings:
+    """Means of square blocks of pixels, less their mean, and without what is far from all others."""
+    part = np.asarray(image[: size[0] * factor, : size[1] * factor], np.float64)
+    means = np.nan_to_num(part, posinf=0.0, neginf=0.0).reshape(size[0], factor, size[1], factor).mean(axis=(1, 3))
+    middle = float(np.median(means))
+    most = 6 * float(np.median(np.abs(means - middle)))
+    coarse: _Rings = np.clip(means - middle, -most, most)
+    return coarse - coarse.mean()
+
+
+def _rings(size: tuple[int, int]) -> tuple[NDArray[np.intp], int]:
+    """Ring of each coefficient of a half transform, by its frequency, and how many rings there are."""
+    frequency = np.hypot(scipy.fft.fftfreq(size[0])[:, None], scipy.fft.rfftfreq(size[1])[None])
+    ring = np.rint(min(size) * frequency).astype(np.intp)
+    return ring, int(ring.max()) + 1
+
+
+def _means(values: NDArray[Any], ring: NDArray[np.intp], rings: int) -> _Rings:
+    count = np.maximum(np.bincount(ring.ravel(), minlength=rings), 1)
+    return np.bincount(ring.ravel(), values.ravel(), minlength=rings) / count
+
+
+def _moved(size: tuple[int, int], shift: tuple[float, float]) -> _Spectra:
+    """By what a cross-spectrum is multiplied so that halves that lie so far apart lie nowhere apart."""
+    y, x = scipy.fft.fftfreq(size[0])[:, None], scipy.fft.rfftfreq(size[1])[None]
+    return np.asarray(np.exp(-2j * np.pi * (shift[0] * y + shift[1] * x)))
+
+
+def _farthest(weighted: _Spectra, expected: float, size: tuple[int, int]) -> tuple[float, float] | None:
+    """The likeliest shift, pixels along y and x, if it is surely not none."""
+    pixels, weighted = size[0] * size[1], weighted.conj()  # of which the inverse transform is that sum, by shifts
+    # Of a real image, each coefficient of the half transform stands for two that know the same.
+    likely = scipy.fft.irfft2(weighted, s=size) * pixels / 2
+    likely[size[0] // _FARTHEST : -(size[0] // _FARTHEST)] = -np.inf
+    likely[:, size[1] // _FARTHEST : -(size[1] // _FARTHEST)] = -np.inf
+    y, x = np.unravel_index(int(likely.argmax()), size)
+    start = [float((at + whole // 2) % whole - whole // 2) for at, whole in zip((y, x), size, strict=True)]
+    steps = np.arange(-_FINER, _FINER + 1) / _FINER
+    ys, xs = (at + steps for at in start)
+    fine = (
+        np.real(
+            np.exp(2j * np.pi * np.outer(ys, scipy.fft.fftfreq(size[0])))
+            @ (weighted * _twice(size))
+            @ np.exp(2j * np.pi * np.outer(scipy.fft.rfftfreq(size[1]), xs))
+        )
+        / 2
+    )
+    best = np.unravel_index(int(fine.argmax()), fine.shape)
+    most, none = float(fine[best]), max(float(likely[0, 0]), 0.0)
+    # Of two specimens that have nothing to do with each other, the likeliest shift explains little of what it should.
+    if expected <= 0 or most < _EXPLAINED * expected or most**2 - none**2 < 2 * _SURE * expected:
+        return None
+    return float(ys[best[0]]), float(xs[best[1]])
+
+
+def _twice(size: tuple[int, int]) -> _Rings:
+    """How often each coefficient of a half transform counts in a sum over the whole."""
+    frequency = scipy.fft.rfftfreq(size[1])
+    return np.where((frequency > 0) & (frequency < 0.5), 2.0, 1.0)[None]
