@@ -34,7 +34,7 @@ from cryolithe.simulation import Molecule, load_library, simulate_series
 from cryolithe.simulation.procedural import procedural_library
 from cryolithe.tilts import TiltSeries
 
-Stack = NDArray[np.float32]
+Stack = NDArray[np.floating[Any]]
 SEED = 4000
 MARGIN_PX = 8
 CONDITIONS: dict[str, dict[str, Any]] = {
@@ -118,9 +118,9 @@ def moved_images(series: Halves, depth: int, rng: np.random.Generator) -> dict[s
 
 
 def _counted(moves: NDArray[np.intp], told: dict[int, tuple[int, int]]) -> Counter[str]:
-    moved = np.flatnonzero(moves.any(axis=1))
+    moved = np.flatnonzero(moves.any(axis=1)).tolist()
     right = [place for place in moved if place in told and np.abs(moves[place] - told[place]).max() <= RIGHT_PX]
-    return Counter(moved=len(moved), right=len(right), accused=len(set(told) - set(moved.tolist())))
+    return Counter(moved=len(moved), right=len(right), accused=len(set(told) - set(moved)))
 
 
 def unlike_halves(series: Halves, rng: np.random.Generator) -> dict[str, str]:

@@ -166,7 +166,7 @@ def recorded_sha256(path: Path) -> str | None:
         pass
     try:
         return str(json.loads(path.with_suffix(".scores.json").read_text(encoding="utf-8"))["model"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -134,8 +134,10 @@ def test_the_raw_halves_have_what_the_fsc_command_says(compared):
     wedge = ",".join(map(str, found["tilt_range_deg"]))
     result = call("fsc", work / "half1.mrc", work / "half2.mrc", f"--wedge={wedge}", "--json", told)
     assert result.exit_code == 0, result.output
-    expected = json.loads(told.read_text())["fsc"]["measured"]
+    curves = json.loads(told.read_text())
+    expected = curves["fsc"]["measured"]
     np.testing.assert_allclose(found["methods"][0]["fsc"][1:], expected[1:], atol=1e-6)
+    assert found["methods"][0]["fsc_mean"] == pytest.approx(curves["mean"]["measured"], abs=1e-6)
 
 
 def test_a_second_run_makes_nothing_again_and_finds_the_same(compared, simulated, monkeypatch):
@@ -346,6 +348,13 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path):
     refused(*both, "--truth", other, *page, named=["the truth", "(24, 40, 30)"])
     refused(*both, "--template", other, *page, named=["--particles belong together"])
     refused(tilts, angles, "--thickness", 4, *page, named=["too small"])
+    found = signal(shape)
+    half, turned = (
+        write(tmp_path / f"{n}.mrc", sign * found + noise(shape, sign + 5)) for n, sign in (("p", 1), ("n", -1))
+    )
+    last = refused("--half1", half, "--half2", turned, *page, "--methods", "fbp,gaussian", named=["opposite contrast"])
+    assert "invert one" in last
+    shutil.rmtree(tmp_path / "page.work")
     (tmp_path / "tomo.json").write_text('{"program": {"name": "CryoLithe"}}')
     refused(*both, "-o", tmp_path / "tomo.html", "--overwrite", named=["holds no comparison"])
     few = write_series(tmp_path, np.asarray(noise((4, 40, 48), 1)), ANGLES[:4], "few")

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -54,6 +55,15 @@ def owner(partial, **changes):
     known = {"host": socket.gethostname(), "process": ended_process(), "began": 1}
     (partial / "owner").write_text(json.dumps(known | changes))
     return partial / "owner"
+
+
+@pytest.mark.parametrize("process", ["1e999", "Infinity", "[]", "null"])
+def test_an_owner_whose_process_is_no_number_is_not_told_from_a_living_one(no_locks, arguments, partial, process):
+    path = owner(partial)
+    path.write_text(re.sub(r'"process": \d+', f'"process": {process}', path.read_text()))
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "remove that file" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

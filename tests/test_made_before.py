@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from tiny_series import SHAPE, bead_images, made, noise, run, write_series
 
@@ -44,6 +46,14 @@ def test_images_or_angles_that_changed_are_named(series, tmp_path):
     angles = series[1]
     angles.write_text("".join(f"{float(line) + 0.5}\n" for line in angles.read_text().split()))
     assert "other contents of angles" in refusal(*series, *FBP)
+
+
+@pytest.mark.parametrize("number", ["Infinity", "1e999", str(10**400), "null"])
+def test_a_record_with_numbers_that_are_none_tells_nothing(series, tmp_path, number):
+    record = tmp_path / "ts_rec.json"
+    record.write_text(re.sub(r'("shape_zyx": \[\s*)\d+', rf"\g<1>{number}", record.read_text()))
+    assert number in record.read_text()
+    assert "inputs and settings" not in refusal(*series, *FBP)
 
 
 def test_where_nothing_is_known_nothing_is_told(series, tmp_path):

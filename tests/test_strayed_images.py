@@ -75,6 +75,23 @@ def test_images_that_lie_wrong_together_are_told_together(series, places):
     assert next(iter(found.values())) == pytest.approx((5, -6), abs=1.1)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_block_beside_missing_tilts_is_told_without_the_images_on_its_other_side(seed):
+    found = cryolithe.simulate(seed=seed, snr_db=0, shape=(DEPTH, SIZE, SIZE))
+    angles = np.array(found.angles_deg)
+    images = moved(found.tilts, dict.fromkeys(range(14, 22), (-6.0, 5.0)))
+    kept = np.setdiff1d(np.arange(41), [14, 15])
+    found = told(notes(images[kept], angles[kept], (kept + 1).tolist()))
+    assert set(found) == set(range(17, 23))
+
+
+def test_a_slow_drift_is_no_jump(series):
+    """Nobody could say which images lie right."""
+    images, angles = series
+    lies = {place: (0.0, 0.9 * (place - 28)) for place in range(29, 41)}
+    assert not notes(moved(images, lies), angles)
+
+
 def test_what_lies_off_the_middle_of_a_thin_volume_is_no_move():
     """Images of matter outside of the grid are projected elsewhere, and those at the ends of the range most."""
     angles = np.linspace(-60, 60, 41)

@@ -396,6 +396,7 @@ def test_a_style_that_was_tampered_with_is_refused(tmp_path, quick):
     changed = [
         (tensors, {**values, "contrast": -1.0}, "sizes or units"),
         (tensors, {k: v for k, v in values.items() if k != "curves"}, "no complete style"),
+        (tensors, {**values, "pixel_size_angstrom": 10**400}, "no complete style"),
         (tensors, {**values, "filters": 3}, "has shape"),
         (nan, values, "no finite real number"),
     ]

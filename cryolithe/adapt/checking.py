@@ -100,7 +100,7 @@ def read_checks(path: Path, last_step: int) -> list[Check]:
     try:
         found = [check_of_record(values) for values in json.loads(path.read_text(encoding="utf-8"))]
         return [check for check in found if check.step <= last_step]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, ArithmeticError, TypeError, KeyError, AttributeError, RecursionError) as error:
         told = " ".join(str(error).split())[:200]
         raise OutputError(f"{path} cannot be read: {told}; give --overwrite to start anew") from error
 

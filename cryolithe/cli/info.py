@@ -329,7 +329,7 @@ def _hdf5_facts(path: Path) -> list[Fact]:
             file.visititems(visit)
             attributes = sorted(map(str, file.attrs))
             pair = str(file.attrs.get("format", "")) == PAIR_FORMAT
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise FileFormatError(f"{path} is not a readable HDF5 file: {printable(str(error))}") from error
     return [
         *(_pair_facts(path) if pair else [Fact("kind", "HDF5")]),

@@ -23,10 +23,11 @@ from cryolithe.comparison.value import (
 )
 from cryolithe.denoising.ceiling import HalfScore
 from cryolithe.errors import InputError
+from cryolithe.evaluation.comparing import OPPOSITE_CONTRAST, opposite_correlation
 from cryolithe.evaluation.matching import MatchingScore, match_template
 from cryolithe.evaluation.wedge import wedge_energy
 from cryolithe.fidelity import class_fidelity
-from cryolithe.metrics import check_volume, shell_correlation, shell_sums
+from cryolithe.metrics import check_volume, mean_correlation, shell_correlation, shell_sums
 from cryolithe.spectra import half_spectrum
 
 Array = NDArray[Any]
@@ -130,6 +131,8 @@ def _transformed(candidate: Candidate, setting: Setting) -> _Raw:
     sums, _ = shell_sums(*spectra, first.shape, setting.tilt_range_deg)
     valid = np.isfinite(sums.fsc)
     valid[0] = False
+    if (low := opposite_correlation(sums.fsc, sums.counts)) is not None:
+        raise InputError(f"the raw halves are of {OPPOSITE_CONTRAST.format(low)}")
     if setting.shared_per_px is not None:
         valid &= np.arange(len(valid)) / min(first.shape) <= setting.shared_per_px
     if not valid.any():
@@ -163,7 +166,7 @@ def _scores(candidate: Candidate, raw: _Raw, setting: Setting) -> Scores:
         title=candidate.title,
         kind=candidate.kind,
         fsc=fsc,
-        fsc_mean=_mean(fsc),
+        fsc_mean=mean_correlation(fsc),
         half=half,
         leak_shells=leak_shells(fsc, raw.fsc, raw.counts),
         # Of halves of opposite contrast nearly all that a filter takes away is a gain.
@@ -281,7 +284,7 @@ def _truth(candidate: Candidate, truth: Truth, tilts: tuple[float, float]) -> Tr
     if truth.labels is not None:
         found = class_fidelity(truth.volume, {"": candidate.whole}, truth.labels, truth.regions)[""]
         fidelity = {name: sign * _mean(np.array(list(bands.values()))) for name, bands in found.items()}
-    return TruthScore(measured, missing, _mean(measured[1:]), _mean(missing[1:]), fidelity, sign)
+    return TruthScore(measured, missing, mean_correlation(measured), mean_correlation(missing), fidelity, sign)
 
 
 def _matching(candidate: Candidate, target: Target, setting: Setting) -> MatchingScore:

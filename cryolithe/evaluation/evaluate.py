@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.evaluation.comparing import least_correlation
+from cryolithe.evaluation.comparing import OPPOSITE_CONTRAST, least_correlation, opposite_correlation
 from cryolithe.evaluation.inputs import Compared, Images, Named, Task, compared, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
 from cryolithe.evaluation.matching import MatchingScore, match_template
@@ -266,7 +266,9 @@ def _with_halves(
         summarise(agreement, sigma, pair.inside),
     )  # fmt: skip
     warnings = done.warnings
-    if scores.snr.correlation <= 0:
+    if (low := opposite_correlation(correlations.fsc.total, correlations.fsc.counts)) is not None:
+        warnings = (*warnings, f"The halves are of {OPPOSITE_CONTRAST.format(low)}.")
+    elif scores.snr.correlation <= 0:
         warnings = (*warnings, f"The halves do not correlate ({scores.snr.correlation:.3f}): do they belong together?")
     if (least := least_correlation(correlations.fsc)) > SAME_HALVES:
         warnings = (

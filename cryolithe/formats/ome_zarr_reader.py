@@ -166,7 +166,7 @@ def open_ome_zarr(path: Path) -> ZarrImage:
         return _image(path, found, scales)
     except FileFormatError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, IndexError, AttributeError, OSError) as error:
         raise FileFormatError(
             f"{path} is no usable OME-Zarr image: its attribute 'multiscales' lacks {shown(str(error))}"
         ) from error

@@ -262,7 +262,7 @@ def open_pair(path: PathLike) -> Iterator[Pair]:
                 origin=json.loads(file.attrs.get("origin", "{}")),
             )
         # What is damaged inside HDF5 shows as any of these.
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        except (OSError, KeyError, ValueError, ArithmeticError, TypeError, AttributeError, RuntimeError) as error:
             raise FileFormatError(f"{path} is a damaged training pair: {error}") from error
         except FileFormatError:
             raise

@@ -61,7 +61,7 @@ def array_of(value: Any, what: str, axes: str) -> NDArray[Any]:
         value = value.numpy()
     try:
         found = np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{expected}, or a path; got {type(value).__name__}: {error}") from error
     if found.dtype.kind not in "buif":
         raise InputError(f"{expected}, or a path; got {_kind(value, found)}")

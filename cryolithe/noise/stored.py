@@ -106,7 +106,16 @@ def read_profile(path: PathLike) -> Profile:
                 )
             return _profile(file, path)
         # What is damaged inside HDF5 shows as any of these.
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        except (
+            OSError,
+            KeyError,
+            ValueError,
+            ArithmeticError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            RecursionError,
+        ) as error:
             raise FileFormatError(
                 f"{path} is a damaged noise profile ({' '.join(str(error).split())}); {_MEND}"
             ) from error

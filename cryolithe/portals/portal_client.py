@@ -129,7 +129,7 @@ def _section(section: Any) -> Section:
             (float(section.x_offset or 0), float(section.y_offset or 0)),
             float(section.volume_x_rotation or 0),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(
             f"the portal's parameters of image {section.z_index} are not complete: expected a tilt angle and a "
             f"rotation of 2 x 2 numbers, found {section.tilt_angle} and {section.in_plane_rotation}"

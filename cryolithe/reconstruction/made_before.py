@@ -42,7 +42,7 @@ def differences(job: Job, files: SourceFiles) -> tuple[str, ...] | None:
         made_by = str(model["name"]) if model else ""
         model_hash = model["sha256"] if model else None
         whole = is_record_of(job.sidecar, job.output) and _is_whole(job.output, record["volume"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not whole:
         return None
@@ -94,7 +94,7 @@ def is_record_of(sidecar: Path, output: Path) -> bool:
     try:
         record = json.loads(sidecar.read_text(encoding="utf-8"))
         return bool(record["program"]["name"] == "CryoLithe" and record["volume"]["path"] == output.name)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -103,7 +103,7 @@ def _is_whole(output: Path, told: dict[str, Any]) -> bool:
     try:
         found = open_volume_file(output)
         shape = sorted(int(n) for n in told["shape_zyx"])
-    except (InputError, KeyError, TypeError, ValueError):
+    except (InputError, KeyError, TypeError, ValueError, ArithmeticError):
         return False
     return sorted(found.shape) == shape and found.dtype == np.dtype(str(told["dtype"]))
 

@@ -38,10 +38,12 @@ from cryolithe.reconstruction.prepared_stack import PreparedStack
 FEWEST_TILTS, FEWEST_PX = 11, 48
 # The band that is compared, as sigmas in coarse pixels, and how far a move is looked for, as a part of the field.
 FINE_PX, COARSE_PX, REACH = 1.0, 8.0, 0.33
-LEAST_MOVE_PX, STILL_PX = 2, 1
+LEAST_MOVE_PX, STILL_PX, LEAST_OF_SEVERAL_PX = 2, 1, 2.5
 # Of a peak: what no move may reach, what any place farther away than so many pixels may reach, and what it must reach
 # of the usual peak of images that lie right.
 AT_REST_SHARE, ELSEWHERE_SHARE, AWAY_PX, LEAST_OF_USUAL = 0.75, 0.85, 6.0, 0.6
+# What gaps beside one at which images move may show of it.
+BESIDE_SHARE = 0.75
 # What a deep grid must show of a common move across the axis.
 LEAST_OF_X = 0.3
 # Images that must lie right, and gaps at which all do.
@@ -182,8 +184,10 @@ def strayed_groups(series: _Series) -> Groups:
     parts = np.split(np.arange(len(series.images)), [gap for gap, _ in jumps])
     largest = int(np.argmax([len(part) for part in parts]))
     steps = np.cumsum([np.zeros(2), *(move for _, move in jumps)], axis=0)
-    for part, at in zip(parts, steps - steps[largest], strict=True):
-        if np.abs(at).max() >= LEAST_MOVE_PX - 0.5 and _confirmed(series, part, at):
+    for number, (part, at) in enumerate(zip(parts, steps - steps[largest], strict=True)):
+        # What adds up of several jumps may be no more than their errors.
+        least = LEAST_MOVE_PX - 0.5 if abs(number - largest) == 1 else LEAST_OF_SEVERAL_PX
+        if np.abs(at).max() >= factor * least and _confirmed(series, part, at):
             found.append((tuple(part.tolist()), at))
     inside = {place for places, _ in found for place in places}
     ends = {place for gap, _ in jumps for place in (gap - 1, gap)}
@@ -225,10 +229,12 @@ def _jumps(series: _Series) -> list[tuple[int, NDArray[np.float64]]]:
     gaps, peaks = gap_peaks(series.images, series.angles_deg, series.depth)
     if peaks.right.mean() < LEAST_RIGHT_GAPS:
         return []
-    sure = peaks.moved & ~series.wide[gaps - 1]
+    # Across a wide gap a specimen of another height than the grid moves across the axis, but not along it.
+    fair = ~series.wide[gaps - 1] | (np.abs(peaks.moves_px[:, 0]) > STILL_PX)
+    sure = peaks.moved & fair & _sharp(peaks.height - peaks.at_rest)
     for depth in series.depths[1:] if sure.any() else ():
         _, deep = gap_peaks(series.images, series.angles_deg, depth)
-        sure &= deep.clear & _same_jump(peaks.moves_px, deep.moves_px)
+        sure &= _same_jump(peaks.moves_px, deep.moves_px)
     # Gaps next to one see it, too, but less of it.
     rise = np.where(sure, peaks.height - peaks.at_rest, -np.inf)
     found = []
@@ -237,6 +243,17 @@ def _jumps(series: _Series) -> list[tuple[int, NDArray[np.float64]]]:
         found.append((int(gaps[most]), peaks.moves_px[most]))
         rise[np.abs(gaps - gaps[most]) < SIDE] = -np.inf
     return sorted(found, key=lambda jump: jump[0])
+
+
+def _sharp(rise: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which gaps stand out from those beside them: of a drift, which a specimen makes that is not as the grid is, all
+    gaps see the same.
+
+    Args:
+        rise: of the peak above no move, by gap.
+    """
+    padded = np.r_[-np.inf, rise, -np.inf]
+    return np.asarray(np.maximum(padded[:-2], padded[2:]) <= BESIDE_SHARE * rise)
 
 
 def _told(groups: Groups) -> str:
@@ -273,7 +290,8 @@ def _same_jump(moves_px: NDArray[np.float64], deep_px: NDArray[np.float64]) -> N
     """Whether moves ``(n, 2)`` are those found in a deep grid, too, where height takes the place of some of x."""
     across = np.abs(deep_px[:, 0] - moves_px[:, 0]) <= STILL_PX + 0.5
     part = deep_px[:, 1] * np.sign(moves_px[:, 1]) / np.maximum(np.abs(moves_px[:, 1]), STILL_PX)
-    along = (part >= LEAST_OF_X) | (np.abs(moves_px[:, 1]) <= STILL_PX)
+    # No height makes up for a move along the axis.
+    along = (part >= LEAST_OF_X) | (np.abs(moves_px[:, 1]) <= STILL_PX) | (np.abs(deep_px[:, 0]) > STILL_PX)
     return np.asarray(across & along)
 
 

@@ -105,7 +105,7 @@ def _checked(name: str, density: NDArray[Any], voxel_size_angstrom: Any, source:
     try:
         voxel = float(voxel_size_angstrom)
         raw = np.asarray(density, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise FileFormatError(f"'{name}' in {source} is no density map of numbers: {error}") from error
     least, most = _VOXELS_ANGSTROM
     if not least <= voxel <= most:
@@ -133,7 +133,7 @@ def _from_hdf5(path: Path) -> tuple[Molecule, ...]:
                     _checked(name, StoredArray(item, path, name)[()], item.attrs["voxel_size_angstrom"], path)
                 )
     # What is damaged inside HDF5 shows as any of these.
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, ArithmeticError, TypeError, AttributeError) as error:
         raise FileFormatError(f"{path} cannot be read as an HDF5 molecule library: {error}") from error
     return tuple(molecules)
 

@@ -82,7 +82,7 @@ def read_style(path: Path) -> Style:
         contrast, pixel = float(values["contrast"]), float(values["pixel_size_angstrom"])
         least, most = (float(angle) for angle in values["angles_deg"])
         facts = dict(values["facts"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise ModelError(f"{path} is no complete style network ({error}); make it anew") from error
     sane = 0 < filters <= 1024 and 2 <= tilts <= 1000 and 2 <= rings <= 4096
     if not (sane and contrast > 0 and pixel > 0 and least < most):

@@ -197,7 +197,7 @@ def _refuse_living(path: Path, content: bytes) -> None:
     try:
         owner = json.loads(content)
         host, process, began = owner["host"], int(owner["process"]), owner["began"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, ArithmeticError, KeyError, TypeError, RecursionError):
         raise _held(f"{path} does not tell by whom; if no run is at work, remove that file") from None
     if host != socket.gethostname():
         raise _held(f"process {process} on {host}; if that one has ended, remove {path}")
