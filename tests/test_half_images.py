@@ -102,6 +102,13 @@ def test_single_images_that_lie_apart_or_are_scaled_are_named_unless_nobody_uses
     assert doubts_of_halves(even, odd, {6, 10, 21}) == HalfDoubts()
 
 
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_halves_of_other_scales_are_told(factor):
+    even, odd = halves(0.5)
+    said = doubts_of_halves(even, factor * odd).scaled
+    assert re.search(rf"the noise of the first is {1 / factor:.1f}\d times that of the second in most images", said)
+
+
 @pytest.mark.parametrize("factor", [1.2, 0.8])
 def test_halves_of_unlike_frames_are_no_fault(factor):
     """Five frames against four, or four against three, in all images or in some."""
