@@ -399,7 +399,7 @@ def test_what_is_dense_is_seen_in_the_images(tmp_path, true):
     wrong = "bright" if true == "dark" else "dark"
     told, profile = _measured(tmp_path, series, "--contrast", wrong)
     assert profile.polarity == wrong
-    assert f"--contrast says that dense matter is {wrong}" in told
+    assert f"dense matter is {wrong} by --contrast, but in these images it looks {true}" in told
     one, other = (write_series(tmp_path, name, one) for name, one in (("a", made), ("b", hidden_series(2, 1.0))))
     assert run("noise", "measure", *one, *other, "-o", tmp_path / "p.h5").exit_code == 0
     inverted = hidden_series(2, 1.0)

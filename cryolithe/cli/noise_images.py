@@ -98,4 +98,21 @@ def _looked_at(series: tuple[TiltSeries, ...], contrast: Contrast | Literal["aut
     with torch.inference_mode():
         evidence = measure_evidence(stack, depth, judge())
     polarity = settle(contrast, whole.labels, evidence)
-    return polarity, [*(note.removeprefix("Warning: ") for note in told), *polarity.warnings]
+    return polarity, [*(note.removeprefix("Warning: ") for note in told), *_doubts(polarity)]
+
+
+def _doubts(polarity: Polarity) -> tuple[str, ...]:
+    """What a user should know of the contrast."""
+    if polarity.source == "assumed":
+        return (
+            f"the images do not tell whether dense matter is dark or bright ({polarity.evidence}); {polarity.contrast} "
+            "is assumed, as in cryo-EM: give --contrast if that is wrong",
+        )
+    if polarity.found is not None and polarity.found != polarity.contrast:
+        believed = "by --contrast" if polarity.source == "setting" else "by the stack's label"
+        sure = ", which is not sure" if polarity.weak else ""
+        return (
+            f"dense matter is {polarity.contrast} {believed}, but in these images it looks {polarity.found} "
+            f"({polarity.evidence}){sure}",
+        )
+    return ()
