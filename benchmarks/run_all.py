@@ -44,6 +44,7 @@ LONG: dict[str, list[str]] = {
     "bends": [],
     "hand": [],
     "polarity": [],
+    "misplaced": [],
     "cpu_training": [],
     "engine": [],
     "kills": [],
@@ -74,6 +75,7 @@ QUICK_ONLY: dict[str, list[str]] = {
     "empiar": [],
     "cluster": [],
     "polarity": [],
+    "misplaced": [],
     "raw_stack": [],
     "bends": [],
     "hand": [],
@@ -82,7 +84,7 @@ QUICK_ONLY: dict[str, list[str]] = {
 }
 TAKE_MOLECULES = {
     "fusion", "wedge", "quality", "realism", "polarity", "dual", "uncertainty", "simulation", "finetune",
-    "noise_profile", "denoise", "denoise_images", "ablations", "known", "uneven",
+    "noise_profile", "denoise", "denoise_images", "ablations", "known", "uneven", "misplaced",
 }  # fmt: skip
 # What decides what every benchmark finds, beside its own script and what that uses.
 CODE = ("cryolithe", "benchmarks/baselines", "configs", "training_data", "pyproject.toml")

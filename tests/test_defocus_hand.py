@@ -10,7 +10,15 @@ from test_ctf_files import ARETOMO, columns
 from tiny_series import made, refused, voxels, write_series
 
 from cryolithe.optics import Optics, TiltedView, form_image
-from cryolithe.reconstruction.hand_evidence import SURE, HandEvidence, asked_images, joined, paired, votes_of
+from cryolithe.reconstruction.hand_evidence import (
+    SURE,
+    HandEvidence,
+    asked_images,
+    joined,
+    paired,
+    tile_px,
+    votes_of,
+)  # fmt: skip
 from cryolithe.simulation.imaging import image_series
 from cryolithe.simulation.imaging_recipe import ImagingRecipe, OpticsRecipe, SchemeRecipe
 
@@ -115,7 +123,7 @@ def noise_votes(hand=None, contrast=(1.0, 1.0), off_um=0.0, angles=ANGLES):
         if hand is not None:
             image = form_image(image, TiltedView(Optics(defocus_um=DEFOCUS + off_um), angles[number], PIXEL, hand))
         views = tuple(TiltedView(Optics(defocus_um=DEFOCUS), angles[number], PIXEL, h) for h in (1, -1))
-        votes[angles[number]] = votes_of(image, views)
+        votes[angles[number]] = votes_of(image, views, tile_px(SHAPE, views))
     return paired(votes)
 
 
@@ -134,16 +142,49 @@ def test_a_contrast_that_differs_between_left_and_right_is_no_gradient():
 def test_untilted_and_tiny_images_have_no_vote():
     assert asked_images((-10.0, 0.0, 10.0)) == ()
     view = TiltedView(Optics(defocus_um=DEFOCUS), 60.0, PIXEL)
-    assert votes_of(np.ones((16, 16), dtype=np.float32), (view, view)) == ()
+    assert tile_px((16, 16), (view, view)) is tile_px(SHAPE, ()) is None
+    assert votes_of(np.ones(SHAPE, dtype=np.float32), (view, view), tile_px(SHAPE, (view, view))) == ()
     assert HandEvidence().score == 0.0
     assert HandEvidence().hand is None
 
 
+def evidence(votes, images, ring=1.0):
+    """Votes of a row of tiles of one image."""
+    return HandEvidence(((((*((vote, ring) for vote in votes),),),),), images)
+
+
+def test_votes_that_repeat_others_do_not_count_again():
+    """Tiles overlap, and neighbouring tilts show the same matter."""
+    rng, scores = np.random.default_rng(5), {"independent": [], "matter": [], "overlap": []}
+    for _ in range(300):
+        noise = rng.standard_normal((16, 6, 3))
+        matter = rng.standard_normal((6, 3)) + noise
+        overlap = noise + np.roll(noise, 1, axis=1)
+        for name, votes in (("independent", noise), ("matter", matter), ("overlap", overlap)):
+            scores[name].append(HandEvidence((np.stack([votes, np.ones_like(votes)], -1).tolist(),), 32).score)
+    for name, found in scores.items():
+        assert np.std(found) < 1.5, name
+    assert np.std(scores["independent"]) > 0.85
+
+
+def test_images_of_unlike_defocus_have_as_many_tiles():
+    views = {angle: TiltedView(Optics(defocus_um=8.0 + angle / 20), angle, PIXEL) for angle in ANGLES}
+    tile = tile_px(SHAPE, tuple(views.values()))
+    rng = np.random.default_rng(1)
+    votes = {}
+    for angle in (ANGLES[number] for number in asked_images(ANGLES)):
+        votes[angle] = votes_of(rng.standard_normal(SHAPE).astype(np.float32), (views[angle],) * 2, tile)
+    assert paired(votes).images == len(votes)
+
+
 def test_halves_tell_together():
     """Votes of halves of the frames are added one by one."""
-    one, other = HandEvidence((1.0, -2.0, 3.0), 2), HandEvidence((2.0, 2.0, 2.0), 2)
-    assert joined((one, other)) == HandEvidence((3.0, 0.0, 5.0), 2)
-    assert joined((one, HandEvidence((1.0,), 1))).votes == (1.0, -2.0, 3.0, 1.0)
-    assert HandEvidence((1.0,) * 17, 4).score == pytest.approx(17**0.5)
-    assert HandEvidence((-1.0,) * 17, 4).hand == -1
+    one, other = (evidence((a, b, c), 2) for a, b, c in ((1.0, -2.0, 3.0), (2.0, 2.0, 2.0)))
+    assert joined((one, other)) == evidence((3.0, 0.0, 5.0), 2, 2.0)
+    lone = evidence((1.0,), 1)
+    assert joined((one, lone)).parts == (*one.parts, *lone.parts)
+    assert joined((one, lone)).images == 2
+    same = evidence((1.0,) * 17, 4)
+    assert same.score == pytest.approx(17**0.5)
+    assert evidence((-1.0,) * 17, 4).hand == -1
     assert SURE < 17**0.5

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cryolithe.reconstruction.correcting import Places, ctf_of, image_views
-from cryolithe.reconstruction.hand_evidence import HandEvidence, asked_images, joined, paired, votes_of
+from cryolithe.reconstruction.hand_evidence import HandEvidence, Votes, asked_images, joined, paired, tile_px, votes_of
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.preparation import prepare_image
 from cryolithe.reconstruction.sources import microscope_of
@@ -30,10 +30,14 @@ def hand_evidence(run: ResolvedJob) -> HandEvidence | None:
     places = Places(how.views, how.tilt_axis_deg, how.bin, pixel)
     elsewhere = microscope_of(run.job.tilts, run.job.angles, settings, run.job.reading)
     both = [image_views(found[0], angles, places, settings, (hand, elsewhere)) for hand in (1, -1)]
-    votes: dict[float, tuple[float, ...]] = {}
-    for number in asked_images(angles):
+    votes: dict[float, Votes] = {}
+    asked = asked_images(angles)
+    tile = tile_px(how.image_shape(run.series.geometry.image_shape), [both[0][number] for number in asked])
+    if tile is None:
+        return HandEvidence()
+    for number in asked:
         image = prepare_image(run.series, how, number)
-        votes[angles[number]] = votes_of(image, (both[0][number], both[1][number]))
+        votes[angles[number]] = votes_of(image, (both[0][number], both[1][number]), tile)
     return paired(votes)
 
 
