@@ -122,3 +122,9 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
         return
     memory = memory_budget_bytes(settings.max_memory, torch.device("cpu"))
     pair.reconstruct_halves(given.stacks, output, settings.overwrite, one, of, memory)
+    if settings.method == "network":
+        say(
+            f"Note: {output.name} is the average of what the network makes of half the frames each; it makes more of "
+            "all frames together: reconstruct their stack for a volume to look at.",
+            err=True,
+        )
