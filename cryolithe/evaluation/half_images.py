@@ -123,16 +123,12 @@ def _scaled(details: Sequence[tuple[_Images, _Images]], left_out: Collection[int
 
 def _apart(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int]) -> str:
     """Whether all images, or some, lie in another place in one half than in the other."""
-    kept = [number for number in range(1, len(even) + 1) if number not in left_out]
-    if not kept:
-        return ""
-    places = [number - 1 for number in kept]
-    found = shifts_of_halves(even, odd) if len(kept) == len(even) else shifts_of_halves(even[places], odd[places])
+    found = shifts_of_halves(even, odd, [place for place in range(len(even)) if place + 1 not in left_out])
     if found.all is not None:
         return f"are shifted against each other by {_pixels(found.all)}; align both with the same transforms"
     if not found.single:
         return ""
-    told = [f"{kept[place]} ({_pixels(shift)})" for place, shift in found.single.items()]
+    told = [f"{place + 1} ({_pixels(shift)})" for place, shift in found.single.items()]
     which = f"image{'s' if told[1:] else ''} {', '.join(told[:_MOST_TOLD])}{', ...' if told[_MOST_TOLD:] else ''}"
     return f"are shifted against each other in {which}; align both with the same transforms, or leave such images out"
 

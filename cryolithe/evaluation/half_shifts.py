@@ -9,6 +9,7 @@ shift is told where that is clearly above its value for none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,23 +45,24 @@ class Apart(NamedTuple):
     single: dict[int, tuple[float, float]]
 
 
-def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any]) -> Apart:
+def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any], places: Sequence[int]) -> Apart:
     """How far the images of the halves lie apart.
 
     Args:
         even: stack ``(tilt, y, x)`` of even frames.
         odd: that of odd frames, of the same shape.
+        places: images that are asked.
     """
     factor = max(1, min(even.shape[1:]) // _WIDEST_PX)
     size = (even.shape[1] // factor, even.shape[2] // factor)
-    if min(size) < 2 * _FARTHEST:
+    if min(size) < 2 * _FARTHEST or not places:
         return Apart(None, {})
     ring, rings = _rings(size)
     window = np.hanning(size[0] + 2)[1:-1, None] * np.hanning(size[1] + 2)[1:-1]
     products: list[_Spectra] = []
     powers: list[_Rings] = []
-    for one, other in zip(even, odd, strict=True):
-        first, second = (scipy.fft.rfft2(_coarse(image, factor, size) * window) for image in (one, other))
+    for place in places:
+        first, second = (scipy.fft.rfft2(_coarse(half[place], factor, size) * window) for half in (even, odd))
         products.append(first * second.conj())
         powers.append(np.stack([_means(np.abs(half) ** 2, ring, rings) for half in (first, second)]))
     floor = _LEAKED * np.max(powers, axis=2, keepdims=True)
@@ -79,10 +81,10 @@ def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any]) -> Apart:
     middle = together if together is not None and np.hypot(*together) * factor >= LEAST_PX else (0.0, 0.0)
     back = _moved(size, middle)
     single = {}
-    for number, (weight, product) in enumerate(zip(weights, products, strict=True)):
-        found = _farthest(weight * product * back, expected[number], size)
+    for place, weight, product, most in zip(places, weights, products, expected, strict=True):
+        found = _farthest(weight * product * back, most, size)
         if found is not None and np.hypot(*found) * factor >= LEAST_OF_ONE_PX:
-            single[number] = ((found[0] + middle[0]) * factor, (found[1] + middle[1]) * factor)
+            single[place] = ((found[0] + middle[0]) * factor, (found[1] + middle[1]) * factor)
     return Apart((middle[0] * factor, middle[1] * factor) if any(middle) else None, single)
 
 
