@@ -64,6 +64,18 @@ def test_the_axis_that_is_told_is_the_one_to_give(axis_deg):
     assert not warned(raw, found.angles_deg, told)
 
 
+@pytest.mark.parametrize("axis_deg", [-20.0, -8.0, 10.0, 16.0])
+def test_an_axis_that_is_a_little_wrong_is_told_and_nothing_where_it_is_right(axis_deg):
+    """The sign of a small angle, or 85° for 95°."""
+    found = cryolithe.simulate(seed=4, snr_db=-3, shape=(32, 192, 192))
+    turned = np.stack([rotate_axis(image, -axis_deg) for image in found.tilts])
+    y, x = (np.array(turned.shape[1:]) - SIZE) // 2
+    raw = turned[:, y : y + SIZE, x : x + SIZE].copy()
+    assert abs(told_deg(warned(raw, found.angles_deg)) - axis_deg) <= 2
+    for near in (-2.0, 0.0, 2.0):
+        assert not warned(raw, found.angles_deg, axis_deg + near)
+
+
 def test_images_that_are_not_aligned_are_told_with_the_size_of_their_shifts(series):
     images, angles = series
     (line,) = warned(moved(images, 0.05), angles)
@@ -114,7 +126,7 @@ def walls(normal_deg, seed, snr_db=0.0):
     return images + rng.normal(0, images.std() * 10 ** (-snr_db / 20), images.shape).astype(np.float32), angles
 
 
-@pytest.mark.parametrize("normal_deg", [0, 15, 30, 60, 90])
+@pytest.mark.parametrize("normal_deg", [0, 6, 10, 15, 30, 60, 80, 90])
 @pytest.mark.parametrize("snr_db", [0, -10])
 def test_walls_alone_do_not_pass_for_another_axis(normal_deg, snr_db):
     for seed in range(3):

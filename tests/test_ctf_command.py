@@ -73,12 +73,21 @@ def test_another_defocus_is_another_volume(folder):  # noqa: F811
     refused(folder, words, "exists")
 
 
+@pytest.mark.parametrize(("factor", "why"), [(20, "counted twice"), (0.01, "another unit")])
+def test_doses_that_no_series_has_are_warned_of(folder, factor, why):  # noqa: F811
+    doses = tuple(factor * dose for dose in DOSES)
+    result = made(*command(folder, "--dose-weight", "--dose", mdoc(folder, doses), output="odd"))
+    warned = [line for line in result.stderr.splitlines() if "Warning: " in line]
+    assert any("the last image came after" in line and why in line for line in warned), result.stderr
+
+
 def test_images_are_weighed_by_their_doses(folder):  # noqa: F811
     made(*command(folder))
     refused(folder, command(folder, "--dose-weight", output="a"), "--dose-weight: no file tells the doses")
     result = made(*command(folder, "--dose-weight", "--dose", mdoc(folder, DOSES), output="weighed"))
     assert "dose weighting: images after 0 to 30 e/Å² (--dose ts.mdoc), 300 kV (ts.mdoc)" in result.stderr
     assert "does not use" not in result.stderr
+    assert "Warning" not in result.stderr
     assert record(folder, "weighed")["method"]["corrections"]["dose_weight"]["exposures"] == list(DOSES)
     assert voxels(folder / "weighed.mrc").std() < voxels(folder / "out.mrc").std()
 
@@ -273,6 +282,22 @@ def test_doses_are_weighed_with_the_voltage_of_the_tables_that_tell_them(folder,
     words = (folder / "ts.mrc", option, path, *FBP, "--dose-weight", "-o", folder / "out.mrc", "--dry-run")
     assert f"({path.name}), 200 kV ({path.name})" in made(*words).stderr
     assert f"({path.name}), 300 kV" in made(*words, "--voltage", 300).stderr
+
+
+def test_the_sign_of_warps_angles_is_said_where_another_program_aligned(folder):  # noqa: F811
+    nodes = "".join(f'<Node X="0" Y="0" Z="{n}" Value="{2 + n / 50}" />' for n in range(len(ANGLES)))
+    lists = {"Angles": [-angle for angle in ANGLES], "UseTilt": ["True"] * len(ANGLES)}
+    lists |= {name: [0] * len(ANGLES) for name in ("AxisAngle", "AxisOffsetX", "AxisOffsetY")}
+    body = "".join(f"<{name}>" + "\n".join(map(str, column)) + f"</{name}>" for name, column in lists.items())
+    ctf = '<CTF><Param Name="Defocus" Value="2.2" /><Param Name="Voltage" Value="300" /></CTF>'
+    grid = f'<GridCTF Width="1" Height="1" Depth="{len(ANGLES)}">{nodes}</GridCTF>'
+    size = 'ImageDimensionsAngstrom="240, 200" VolumeDimensionsAngstrom="240, 200, 60"'
+    path = folder / "ts.xml"
+    path.write_text(f"<TiltSeries {size}>{body}{ctf}{grid}</TiltSeries>")
+    words = (*FBP, "--ctf", "flip", "-o", folder / "out.mrc", "--dry-run")
+    said = made(folder / "ts.mrc", folder / "ts.tlt", "--ctf-file", path, *words).stderr
+    assert "if it was made with --dont_invert, each image gets the defocus of the opposite tilt" in said
+    assert "--dont_invert" not in made(folder / "ts.mrc", "--warp", path, *words).stderr
 
 
 def test_an_alignment_that_cannot_be_read_is_not_called_a_defocus_that_is_not_known(folder):  # noqa: F811

@@ -87,6 +87,8 @@ def test_halves_in_one_place_lie_nowhere_apart(noise, blur):
         # Nothing but noise, and specimens that have nothing to do with each other, lie nowhere apart, either.
         assert doubts_of_halves(noises[0], noises[1]).apart == ""
     assert doubts_of_halves(np.zeros_like(even), np.zeros_like(odd)) == HalfDoubts()
+    even[3:6] = odd[5:8] = 7.0
+    assert doubts_of_halves(even, odd).apart == ""
 
 
 def test_single_images_that_lie_apart_or_are_scaled_are_named_unless_nobody_uses_them():

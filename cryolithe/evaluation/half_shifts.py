@@ -24,6 +24,7 @@ _LEAKED = 1e-4  # of the highest power of a ring is in all rings, which is not i
 _SHARED = 4.0  # standard deviations of what chance gives a ring
 _SURE = 20.0  # by which the logarithm must be above that of no shift; the most of some 10 000 shifts by chance is 10
 _EXPLAINED = 0.5
+_NOTHING = 1e-30
 # Less is what interpolation and motion within a tilt leave; of single images whatever could be a fault of alignment.
 LEAST_PX, LEAST_OF_ONE_PX = 0.3, 1.0
 _FARTHEST = 4  # a shift is looked for to this part of the image's size
@@ -66,8 +67,9 @@ def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any], places: Sequence[int
         products.append(first * second.conj())
         powers.append(np.stack([_means(np.abs(half) ** 2, ring, rings) for half in (first, second)]))
     floor = _LEAKED * np.max(powers, axis=2, keepdims=True)
-    noise = np.maximum(np.prod(np.maximum(powers, floor), axis=1), 1e-300)
+    noise = np.prod(np.maximum(powers, floor), axis=1)
     total, variance = np.sum(products, axis=0), noise.sum(axis=0)
+    noise[noise <= _NOTHING * noise.max()] = np.inf  # blank images know nothing
     # Of the power that the halves share, wherever they lie.
     seen = _means(np.abs(total) ** 2, ring, rings) - variance
     shared = np.sqrt(np.maximum(seen, 0.0)) / len(products)

@@ -43,6 +43,12 @@ USUAL = Microscope(300.0, 2.7, 0.07)
 USUAL_HAND = 1  # as in IMOD
 UNITS = {"voltage_kv": "kV", "spherical_aberration_mm": "mm", "amplitude_contrast": ""}
 OPTIONS = {"voltage_kv": "voltage", "spherical_aberration_mm": "cs", "amplitude_contrast": "amplitude_contrast"}
+USUAL_DOSES = (5.0, 400.0)  # e/Å², before the last image
+# Warp's tools turn the angles of what they import round, unless they are told --dont_invert.
+WARP_SIGN = (
+    "{0} has the angles of its images as Warp's tools turn them round, is supposed: if it was made with --dont_invert, "
+    "each image gets the defocus of the opposite tilt"
+)
 _NAMES = {"voltage_kv": "", "spherical_aberration_mm": "Cs ", "amplitude_contrast": "amplitude contrast "}
 ASSUMED = "assumed"
 # What a network is told is left of the CTF; its square is none of the states that it knows.
@@ -148,9 +154,15 @@ def ctf_of(
         return None
     path = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
     ctf = read_ctf(path, images_of(tilts, alignment), reading)
-    return replace(
-        ctf, notes=(*ctf.notes, *check_ctf(ctf, path, [image.section + 1 for image in alignment.images]))
-    ), path
+    checked = check_ctf(ctf, path, [image.section + 1 for image in alignment.images])
+    signs = (
+        (WARP_SIGN.format(path.name),) if path.suffix.lower() == ".xml" and not _of_alignment(path, settings) else ()
+    )
+    return replace(ctf, notes=(*ctf.notes, *checked, *signs)), path
+
+
+def _of_alignment(path: Path, settings: ReconstructSettings) -> bool:
+    return any(Path(file).absolute() == path.absolute() for file in settings.alignment_files)
 
 
 def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:
@@ -223,6 +235,7 @@ def corrections(
             f"dose weighting: images after {min(doses[0]):.3g} to {max(doses[0]):.3g} e/Å² ({doses[1]}), "
             f"{microscope.voltage_kv:g} kV{_in_brackets(origins['voltage_kv'])}"
         )
+        notes += _unusual(max(doses[0]), doses[1])
         record["dose_weight"] = {"exposures": list(doses[0]), "from": doses[1], "voltage_kv": microscope.voltage_kv}
     assert microscope.voltage_kv is not None
     exposures: list[float | None] = [None] * len(angles_deg) if doses is None else list(doses[0])
@@ -354,6 +367,17 @@ def _microscope(
             value, origins[name] = getattr(USUAL, name), ASSUMED
         values[name] = value
     return Microscope(**values), origins
+
+
+def _unusual(most: float, source: str) -> Iterator[str]:
+    """What speaks against doses of which the highest is given, e/Å²."""
+    least_usual, most_usual = USUAL_DOSES
+    if not least_usual <= most <= most_usual:
+        why = "sums that were counted twice" if most > most_usual else "another unit, or doses of frames"
+        yield (
+            f"Warning: by {source} the last image came after {most:.3g} e/Å², where series have {least_usual:g} to "
+            f"{most_usual:g}: it looks like {why}"
+        )
 
 
 def _contradictions(
