@@ -162,7 +162,7 @@ def ctf_of(
 
 
 def _of_alignment(path: Path, settings: ReconstructSettings) -> bool:
-    return any(Path(file).absolute() == path.absolute() for file in settings.alignment_files)
+    return any(file.absolute() == path.absolute() for file in settings.alignment_files.values())
 
 
 def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:
