@@ -15,7 +15,8 @@ from scipy.ndimage import gaussian_filter
 
 import cryolithe
 from cryolithe.cli import main
-from cryolithe.denoise_training.config import read_general_config
+from cryolithe.denoise_training.colour import coloured, draw_amplitude
+from cryolithe.denoise_training.config import PlainEntry, read_general_config
 from cryolithe.denoise_training.volumes import make_maker
 from cryolithe.denoising.images.amplitudes import mix_of_halves, mix_of_images, noise_density
 from cryolithe.denoising.images.run import image_tiling
@@ -257,3 +258,18 @@ def test_a_network_for_images_is_trained_by_the_command(tmp_path):
     run("denoise", "--images", shots, "--model", tmp_path / "i.safetensors")
     said = run("denoise", shots, "--is-volume", "--method", "n2n", "--model", tmp_path / "i.safetensors", code=2)
     assert "tilt images" in said
+
+
+def test_coloured_noise_keeps_its_variance_and_has_the_drawn_spectrum():
+    rng = np.random.default_rng(4)
+    plain = PlainEntry(colour_db=8.0, blur_px=(0.5, 1.2))
+    for shape in ((64, 96), (61, 95)):
+        amplitude = draw_amplitude(plain, shape, rng)
+        white = rng.standard_normal((60, *shape), np.float32)
+        noise = coloured(white, amplitude)
+        assert noise.dtype == np.float32
+        assert noise.var() == pytest.approx(white.var(), rel=0.03)
+        assert amplitude.max() / amplitude.min() > 1.5
+        power = (np.abs(np.fft.rfft2(noise)) ** 2).mean(0) / (shape[0] * shape[1])
+        np.testing.assert_allclose(np.median(power / amplitude**2), 1, atol=0.05)
+    assert np.ptp(draw_amplitude(PlainEntry(), (32, 32), rng)) < 1e-6

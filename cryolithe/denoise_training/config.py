@@ -51,6 +51,10 @@ class PlainEntry(_Section):
     Attributes:
         weight: share of the series that no other entry has; 0 for none.
         snr_db: of the images of the whole dose.
+        colour_db: standard deviation of the power of noise at each of a few frequencies, lines between them; 0 for
+            white noise.
+        blur_px: deviation of a Gaussian by which half of the series' noise is smoothed, as images that were
+            interpolated or filtered have it.
         reach_deg: half of the tilt range; likewise ``step_deg``, ``pretilt_deg``.
         step_deg: see above.
         pretilt_deg: see above.
@@ -58,6 +62,8 @@ class PlainEntry(_Section):
 
     weight: float = Field(1.0, ge=0)
     snr_db: Pair = (-10.0, 5.0)
+    colour_db: float = Field(0.0, ge=0, le=30)
+    blur_px: Pair = (0.0, 0.0)
     reach_deg: Pair = (45.0, 70.0)
     step_deg: Pair = (1.5, 3.5)
     pretilt_deg: Pair = (-8.0, 8.0)

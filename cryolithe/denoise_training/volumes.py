@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.denoise_training.colour import coloured, draw_amplitude
 from cryolithe.denoise_training.config import GeneralConfig, entry_recipe
 from cryolithe.denoising.images.scale import image_scale
 from cryolithe.denoising.scale import LIMIT, SIGMAS_PER_UNIT, survey
@@ -105,7 +106,11 @@ class Maker:
         clean = project(specimen, angles)
         snr_db = float(rng.uniform(*config.plain.snr_db))
         sigma = np.float32(np.sqrt(2) * noise_sigma(clean, snr_db))
-        even, odd = (clean + sigma * rng.standard_normal(clean.shape, np.float32) for _ in range(2))
+        noise = [sigma * rng.standard_normal(clean.shape, np.float32) for _ in range(2)]
+        if config.plain.colour_db or any(config.plain.blur_px):
+            amplitude = draw_amplitude(config.plain, (clean.shape[1], clean.shape[2]), rng)
+            noise = [coloured(half, amplitude) for half in noise]
+        even, odd = (clean + half for half in noise)
         told = {"kind": "plain", "snr_db": snr_db, "voxel_size_angstrom": specimen.voxel_size_angstrom}
         return _Images(even, odd, clean, angles, specimen.density.shape[0], told)
 

@@ -1,0 +1,43 @@
+"""Noise of any colour: what detectors, binning, interpolation and filters leave in images."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from cryolithe.denoise_training.config import PlainEntry
+
+# Cycles per pixel at which the power of noise is drawn; its logarithm is straight between them.
+KNOTS = (0.0, 0.06, 0.125, 0.25, 0.5)
+
+
+def draw_amplitude(plain: PlainEntry, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
+    """By what the spectra of white noise are multiplied; their mean square is 1, so that the noise keeps its variance.
+
+    Args:
+        plain: what is drawn.
+        shape: of the images, ``(y, x)``.
+        rng: source of randomness.
+
+    Returns:
+        shape ``(y, x // 2 + 1)``, for `scipy.fft.rfft2`.
+    """
+    frequency = np.hypot(scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])[None])
+    decibels = plain.colour_db * rng.standard_normal(len(KNOTS))
+    smoothed = float(rng.uniform(*plain.blur_px)) if rng.random() < 0.5 else 0.0
+    power = 10 ** (np.interp(frequency, KNOTS, decibels) / 10) * np.exp(-((2 * np.pi * smoothed * frequency) ** 2))
+    # Columns that stand for two of the whole spectrum count twice.
+    twice = np.full(frequency.shape[1], 2.0)
+    twice[0] = 1.0
+    if shape[1] % 2 == 0:
+        twice[-1] = 1.0
+    mean = float((power * twice).sum() / (shape[0] * shape[1]))
+    return np.sqrt(power / mean).astype(np.float32)
+
+
+def coloured(white: NDArray[np.float32], amplitude: NDArray[np.float32]) -> NDArray[np.float32]:
+    """White noise with another spectrum, shape ``(tilts, y, x)``."""
+    shape = (white.shape[1], white.shape[2])
+    made: NDArray[np.float32] = scipy.fft.irfft2(scipy.fft.rfft2(white) * amplitude, s=shape)
+    return made.astype(np.float32, copy=False)
