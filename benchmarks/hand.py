@@ -1,8 +1,9 @@
-"""From which field on do images of cells tell the hand of the defocus gradient?
+"""From which field on do images of cells tell the defocus, and the hand of its gradient?
 
 Cells of the contrast that real ones have are simulated with the hand -1 and their CTF left in, and reconstructed with
 ``--ctf flip --defocus-hand auto`` and a .defocus that does not tell the hand. The sidecar has the hand that the images
-say and by how many standard errors; 4 are asked for.
+say and by how many standard errors; 4 are asked for. It also has the defocus of the rings of the images with its gain,
+of which 40 is asked for.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def told(field: tuple[int, int], seed: int, folder: Path) -> dict[str, Any]:
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
     sidecar = json.loads(output.with_suffix(".json").read_text())
-    return dict(sidecar["method"]["corrections"]["ctf"]["hand_by_images"])
+    ctf = sidecar["method"]["corrections"]["ctf"]
+    return {**ctf["hand_by_images"], "asked": ctf["hand_by_images"]["images"], **ctf["defocus_by_images"]}
 
 
 def main() -> None:
@@ -89,13 +91,15 @@ def main() -> None:
             size = " x ".join(f"{n * VOXEL_ANGSTROM / 1e4:.2g}" for n in field)
             hand = found["hand"]
             said = "not told" if hand is None else "right" if hand == HAND else "wrong"
-            rows.append([f"{field[0]} x {field[1]}", size, seed, found["standard_errors"], found["images"], said])
+            rings = "none" if not found["gain"] else f"{found['best_um']:.2f}"
+            row = [f"{field[0]} x {field[1]}", size, seed, found["standard_errors"], found["asked"], said]
+            rows.append([*row, rings, found["gain"]])
             print(rows[-1], flush=True)
     note = (
         f"Pixels of {VOXEL_ANGSTROM:g} Å, {DEFOCUS_UM:g} µm, 41 tilts of ±60°, {EXPOSURE:g} e/Å², half of the contrast "
         f"that atoms amount to, true hand {HAND}: standard errors are negative where the images say so."
     )
-    columns = ["pixels (y, x)", "field, µm", "seed", "standard errors", "images", "hand"]
+    columns = ["pixels (y, x)", "field, µm", "seed", "standard errors", "images", "hand", "rings, µm", "gain"]
     record("hand", {"tables": [Table("The hand of the defocus gradient", columns, rows, note)]}, options.output)
 
 

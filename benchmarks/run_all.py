@@ -45,6 +45,7 @@ LONG: dict[str, list[str]] = {
     "hand": [],
     "polarity": [],
     "misplaced": [],
+    "rings": [],
     "cpu_training": [],
     "engine": [],
     "kills": [],
@@ -76,6 +77,7 @@ QUICK_ONLY: dict[str, list[str]] = {
     "cluster": [],
     "polarity": [],
     "misplaced": [],
+    "rings": [],
     "raw_stack": [],
     "bends": [],
     "hand": [],
@@ -84,7 +86,7 @@ QUICK_ONLY: dict[str, list[str]] = {
 }
 TAKE_MOLECULES = {
     "fusion", "wedge", "quality", "realism", "polarity", "dual", "uncertainty", "simulation", "finetune",
-    "noise_profile", "denoise", "denoise_images", "ablations", "known", "uneven", "misplaced",
+    "noise_profile", "denoise", "denoise_images", "ablations", "known", "uneven", "misplaced", "rings",
 }  # fmt: skip
 # What decides what every benchmark finds, beside its own script and what that uses.
 CODE = ("cryolithe", "benchmarks/baselines", "configs", "training_data", "pyproject.toml")

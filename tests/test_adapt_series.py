@@ -15,7 +15,7 @@ from cryolithe.adapt.gathering import distinct_names
 from cryolithe.adapt.session import Outcome
 from cryolithe.formats import write_stack
 from cryolithe.formats.mdoc import MdocImage, write_mdoc
-from cryolithe.reconstruction.handing import settled_hand
+from cryolithe.reconstruction.asked_optics import settled_optics
 from cryolithe.reconstruction.job import job_of
 from cryolithe.reconstruction.remedies import checked_inputs
 from cryolithe.reconstruction.whitening import prepare_run
@@ -65,7 +65,7 @@ def mdoc(path):
 def as_reconstructed(stack, angles, **settings):
     """Prepared images of a reconstruction with these settings."""
     made = ReconstructSettings(thickness=SHAPE[0], device="cpu", contrast="dark", method="fbp", **settings)
-    run = settled_hand(checked_inputs(job_of((stack, angles), stack.with_name("none.mrc"), made)))
+    run = settled_optics(checked_inputs(job_of((stack, angles), stack.with_name("none.mrc"), made)))
     return prepare_run(run, None).read_rows(0, SHAPE[1]).numpy()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from cryolithe.adapt.halves import HalfSeries, prepare_halves
 from cryolithe.errors import InputError
-from cryolithe.reconstruction.handing import hand_of_parts, settled_hand
+from cryolithe.reconstruction.asked_optics import optics_of_parts, settled_optics
 from cryolithe.reconstruction.job import Job, ResolvedJob
 from cryolithe.reconstruction.made_before import FREE_SETTINGS
 from cryolithe.reconstruction.remedies import checked
@@ -115,8 +115,8 @@ def sizes_note(sizes: dict[str, float | None]) -> str:
 
 def _handed(runs: tuple[ResolvedJob, ...], name: str, note: Callable[[str], object]) -> tuple[ResolvedJob, ...]:
     """Both halves with one hand of the defocus gradient, which is told once."""
-    hand, said = hand_of_parts(runs), list[str]()
-    handed = tuple(settled_hand(replace(run, job=replace(run.job, hand=hand)), said.append) for run in runs)
+    optics, said = optics_of_parts(runs), list[str]()
+    handed = tuple(settled_optics(replace(run, job=replace(run.job, optics=optics)), said.append) for run in runs)
     for text in dict.fromkeys(said):
         kind, _, rest = text.partition(": ")
         note(f"{kind} on {name}: {rest}" if kind in ("Note", "Warning") else f"{name}: {text}")

@@ -84,7 +84,7 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     """The volumes of the halves, and that of the whole or their average."""
     import torch
 
-    from cryolithe.reconstruction.handing import hand_of_parts, settled_hand
+    from cryolithe.reconstruction.asked_optics import optics_of_parts, settled_optics
     from cryolithe.reconstruction.job import already_done, resolve
     from cryolithe.reconstruction.looking import evidence_of_parts
     from cryolithe.reconstruction.plan import memory_budget_bytes
@@ -95,11 +95,11 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
         check_images(run.series, run.preparation, str(run.job.tilts))
     pair.check_stacks(given.stacks, given.tilts, settings.pixel_size, settings.excluded)
     evidence: Evidence | None = None
-    hand = hand_of_parts(runs)
-    runs = [settled_hand(replace(run, job=replace(run.job, hand=hand))) for run in runs]
+    optics = optics_of_parts(runs)
+    runs = [settled_optics(replace(run, job=replace(run.job, optics=optics))) for run in runs]
 
     def of(stack: Path, volume: Path) -> Job:
-        return replace(job_of((stack, given.angles), volume, settings, given.reading), hand=hand)
+        return replace(job_of((stack, given.angles), volume, settings, given.reading), optics=optics)
 
     def one(stack: Path, volume: Path) -> str:
         nonlocal evidence

@@ -33,14 +33,14 @@ from cryolithe.hashing import file_sha256
 from cryolithe.models import find_model
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.step import trainable
+from cryolithe.reconstruction.asked_optics import optics_of_parts
 from cryolithe.reconstruction.ensemble import check_confidence
 from cryolithe.reconstruction.estimate import expected_seconds
 from cryolithe.reconstruction.fitting import fit
-from cryolithe.reconstruction.hand_evidence import HandEvidence
-from cryolithe.reconstruction.handing import hand_of_parts
 from cryolithe.reconstruction.job import MAP_KINDS, already_done
 from cryolithe.reconstruction.looking import evidence_of_parts
 from cryolithe.reconstruction.members import MEMBERS
+from cryolithe.reconstruction.optics_evidence import OpticsEvidence
 from cryolithe.reconstruction.polarity import Evidence
 from cryolithe.reconstruction.run import reconstruct
 from cryolithe.work.folder import WorkFolder
@@ -107,7 +107,7 @@ class Workshop:
         self._source, self._choices, self._folder, self._watcher = source, choices, folder, watcher
         self._hashes = source.hashes()
         self._evidence: Evidence | None = None
-        self._hand: HandEvidence | None = None
+        self._optics: OpticsEvidence | None = None
         if folder.plan is None:
             folder.begin({"program": "CryoLithe compare", "version": __version__})
 
@@ -201,7 +201,7 @@ class Workshop:
             if wish.by == "model" and part != "whole":
                 # Halves are noisier than the series, and must not differ in what they are taken for.
                 job = replace(job, evidence=self._seen(source))
-            reconstruct(replace(job, hand=self._handed(source)), quiet)
+            reconstruct(replace(job, optics=self._asked(source)), quiet)
         if source.whole is None:
             _average((place / "half1.mrc", place / "half2.mrc"), place / "whole.mrc")
 
@@ -211,13 +211,13 @@ class Workshop:
             self._evidence = evidence_of_parts(runs, self._folder.path)
         return self._evidence
 
-    def _handed(self, source: SeriesSource) -> HandEvidence | None:
-        """What all images tell of the hand of the defocus gradient, so that halves are corrected alike."""
-        if self._hand is None and source.settings.ctf != "none":
+    def _asked(self, source: SeriesSource) -> OpticsEvidence | None:
+        """What all images tell of the optics, so that halves are corrected alike."""
+        if self._optics is None and source.settings.ctf != "none":
             # Of tilts each half has too few: images that are tilted as far to either side are asked together.
             stacks = source.halves if source.split == "frames" or source.whole is None else (source.whole,)
-            self._hand = hand_of_parts([source.resolved(stack) for stack in stacks])
-        return self._hand
+            self._optics = optics_of_parts([source.resolved(stack) for stack in stacks])
+        return self._optics
 
     def _raw(self) -> tuple[Path, Path, Path]:
         """Files of the raw halves and of the whole."""

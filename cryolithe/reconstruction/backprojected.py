@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.handing import settled_hand
+from cryolithe.reconstruction.asked_optics import settled_optics
 from cryolithe.reconstruction.job import Job, resolve
 from cryolithe.reconstruction.preparation import prepare_stack
 
@@ -46,7 +46,7 @@ def back_projection(job: Job, scratch: Path) -> tuple[NDArray[np.float32], range
         CryoLitheError: as for the reconstruction itself.
     """
     settings = job.settings.model_copy(update={"method": "fbp"})
-    run = settled_hand(resolve(Job(job.tilts, job.angles, job.output, settings, hand=job.hand)))
+    run = settled_optics(resolve(Job(job.tilts, job.angles, job.output, settings, optics=job.optics)))
     depth, _, width = run.grid.shape
     rows = middle_rows(run.grid.shape)
     with tempfile.TemporaryDirectory(prefix=".cryolithe-", dir=scratch) as folder:

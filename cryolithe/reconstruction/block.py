@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import CryoLitheError, SettingsError
 from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
+from cryolithe.reconstruction.asked_optics import settled_optics
 from cryolithe.reconstruction.fitting import fit, image_workers_of
-from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import Job, ResolvedJob, note_line, resolve
 from cryolithe.reconstruction.preparation import check_images
 from cryolithe.reconstruction.prepared_stack import PreparedStack
@@ -171,7 +171,7 @@ def block_maker(job: Job, folder: Path, watcher: Watcher) -> BlockMaker:
     watcher.stage("Checking images", 1)
     for note in (*run.series.notes, *check_images(run.series, run.preparation, str(job.tilts), workers)):
         watcher.note(note_line(job, note))
-    run = settled_hand(run, watcher.note)
+    run = settled_optics(run, watcher.note)
     watcher.stage("Preparing images", run.series.geometry.tilts)
     path = folder / f"{job.settings.method}.f32"
     stack = prepare_run(run, path, lambda: watcher.advance(1))

@@ -103,14 +103,14 @@ class Corrections:
     record: dict[str, Any] | None = field(default=None)
     hand: tuple[int, str] | None = None
 
-    def of_hand(self, hand: int, found: dict[str, Any]) -> Corrections:
-        """The same with a hand of the defocus gradient; ``found`` is what the images tell of it, for the record."""
+    def of_optics(self, hand: int, found: dict[str, Any]) -> Corrections:
+        """The same with a hand of the defocus gradient; ``found`` is what the images tell, for the record."""
         if self.hand is None or self.record is None:
             return self
         images = self.images
         if hand != self.hand[0] and images is not None:
             images = tuple(image.turned() for image in images)
-        record = {**self.record, "ctf": {**self.record["ctf"], "defocus_hand": hand, "hand_by_images": found}}
+        record = {**self.record, "ctf": {**self.record["ctf"], "defocus_hand": hand, **found}}
         return replace(self, images=images, record=record, hand=(hand, self.hand[1]))
 
 

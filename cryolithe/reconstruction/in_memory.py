@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from cryolithe.errors import ResourceError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.int8 import int8_scale
+from cryolithe.reconstruction.asked_optics import settled_optics
 from cryolithe.reconstruction.fitting import fit, image_workers_of
-from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import ResolvedJob
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.outputs import working_dtype
@@ -113,7 +113,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     plan = first_plan(run, fit(run), work)
     for text in (*run.series.notes, *offers(run.files.named), geometry_line(run)):
         watcher.note(text)
-    run = settled_hand(run, watcher.note)
+    run = settled_optics(run, watcher.note)
     watcher.stage("Preparing images", run.series.geometry.tilts)
     stack = prepare_run(run, None, lambda: watcher.advance(1))
     held = HeldSlabs(run.grid.shape, working_dtype(run.job.settings))

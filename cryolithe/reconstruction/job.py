@@ -32,7 +32,6 @@ from cryolithe.reconstruction.correcting import (
     refuse_twice,
     x_tilt_notes,
 )
-from cryolithe.reconstruction.hand_evidence import HandEvidence
 from cryolithe.reconstruction.knowing import (
     NO_FACTS,
     SeriesFiles,
@@ -43,6 +42,7 @@ from cryolithe.reconstruction.knowing import (
 )
 from cryolithe.reconstruction.learned_scale import scale_notes
 from cryolithe.reconstruction.made_before import differences, differences_told, is_record_of
+from cryolithe.reconstruction.optics_evidence import OpticsEvidence
 from cryolithe.reconstruction.parts import wanted_part, without_excluded
 from cryolithe.reconstruction.placing import with_shifts, with_views
 from cryolithe.reconstruction.polarity import Contrast, Evidence
@@ -75,7 +75,7 @@ class Job:
         output: the volume to write; its sidecar has the ending .json.
         settings: everything else.
         evidence: of the polarity, where the stack is a part of a series that was looked at as a whole.
-        hand: what images tell of the hand of the defocus gradient, likewise.
+        optics: what images tell of the optics, likewise.
         sections: which images of the stack are taken, by their numbers from 0, of those that its files use; None for
             all of these.
         reading: through which the files are read, so that each is opened once however often the job is looked at.
@@ -86,7 +86,7 @@ class Job:
     output: Path
     settings: ReconstructSettings
     evidence: Evidence | None = None
-    hand: HandEvidence | None = None
+    optics: OpticsEvidence | None = None
     sections: tuple[int, ...] | None = None
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 

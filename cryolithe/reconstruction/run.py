@@ -18,10 +18,10 @@ from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.inference.pooling import GpuPool
 from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
+from cryolithe.reconstruction.asked_optics import settled_optics
 from cryolithe.reconstruction.ensemble import check_confidence, make_maps, reserve_members
 from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.fitting import Fit, fit, fit_slabs, image_workers_of, memory_table, predicted
-from cryolithe.reconstruction.handing import settled_hand
 from cryolithe.reconstruction.job import (
     Finished,
     Job,
@@ -246,7 +246,7 @@ def _handed(run: ResolvedJob, watcher: Watcher) -> ResolvedJob:
     """With the hand of the defocus gradient; a resumed run finds the same one."""
     if run.corrections.hand is not None:
         watcher.stage("Looking for the hand of the defocus", 1)
-    return settled_hand(run, watcher.note)
+    return settled_optics(run, watcher.note)
 
 
 def _prepared(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> PreparedStack:
