@@ -3,8 +3,8 @@
 Simulated specimens of polarity.py's kinds, aligned, with noise of three kinds. Of each series the middle is taken, and
 of a moved image what lies beside it, so that nothing wraps around. Asked is what `cryolithe reconstruct` tells before
 anything is reconstructed, and what it tells of halves of the frames: of series as they are, where whatever is told is
-false; with three single images moved; with a block of images moved; and with halves of which all images, one, or two
-are not as they should be.
+false; with three single images moved; with a block of images moved; with the tilt axis turned; and with halves of which
+all images, one, or two are not as they should be. A fault counts as told where it is told for what it is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.ndimage
 import torch
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
@@ -46,6 +47,19 @@ MOVES_PX = (4, 7)
 SINGLES = 3
 BLOCK_PX = (-3, 6)  # along y and x
 RIGHT_PX = 1
+TURNS_DEG, RIGHT_DEG = (4, 8, 16), 3.0
+_AXIS = re.compile(r"lines at about (-?[\d.]+)°")
+# For what a fault of halves should be told; where nothing is wrong, whatever is told counts.
+REASONS = {
+    "all moved by 1 px": "apart",
+    "all moved by 0.5 px": "apart",
+    "one moved by 4 px": "apart",
+    "two exchanged": "unlike",
+    "one scaled by 1.6": "scaled",
+    "one image later": "unlike",
+    "mirrored": "unlike",
+    "inverted": "opposite",
+}
 _TOLD = re.compile(r"([\d,-]+) \(x ([+-]\d+), y ([+-]\d+)\)")
 
 
@@ -117,6 +131,20 @@ def moved_images(series: Halves, depth: int, rng: np.random.Generator) -> dict[s
     return found
 
 
+def turned_axes(series: Halves, depth: int) -> dict[str, Counter[str]]:
+    """What is told of the tilt axis of images that are turned in their plane."""
+    images = (series.even + series.odd) / 2
+    still = np.zeros((len(images), 2), dtype=np.intp)
+    found: dict[str, Counter[str]] = {}
+    for turn in TURNS_DEG:
+        turned = scipy.ndimage.rotate(images, turn, axes=(1, 2), reshape=False, order=3, mode="reflect")
+        _, others = told_moves(cut(turned, still), series.angles_deg, depth)
+        axes = [float(angle) for angle in _AXIS.findall(" ".join(others))]
+        right = any(abs(axis - turn) <= RIGHT_DEG for axis in axes)
+        found[f"by {turn}°"] = Counter(right=int(right), other=int(bool(others) and not right))
+    return found
+
+
 def _counted(moves: NDArray[np.intp], told: dict[int, tuple[int, int]]) -> Counter[str]:
     moved = np.flatnonzero(moves.any(axis=1)).tolist()
     right = [place for place in moved if place in told and np.abs(moves[place] - told[place]).max() <= RIGHT_PX]
@@ -135,7 +163,7 @@ def unlike_halves(series: Halves, rng: np.random.Generator) -> dict[str, str]:
     exchanged, scaled = odd.copy(), odd.copy()
     exchanged[[one, other]] = odd[[other, one]]
     scaled[one] *= 1.6
-    half_px = (cut(series.odd, still) + cut(series.odd, still + np.array([0, 1]))) / 2
+    half_px = cut(_shifted(series.odd, 0.5), still)
     made = {
         "as they are": odd,
         "all moved by 1 px": cut(series.odd, still + np.array([1, 0])),
@@ -147,12 +175,20 @@ def unlike_halves(series: Halves, rng: np.random.Generator) -> dict[str, str]:
         "mirrored": odd[:, :, ::-1],
         "inverted": -odd,
     }
-    return {name: _doubt(even, np.ascontiguousarray(half)) for name, half in made.items()}
+    return {name: _doubt(even, np.ascontiguousarray(half), REASONS.get(name)) for name, half in made.items()}
 
 
-def _doubt(even: Stack, odd: Stack) -> str:
+def _shifted(images: Stack, right_px: float) -> Stack:
+    """Images moved along x without a change of their noise's spectrum; they wrap around."""
+    width = images.shape[2]
+    phase = np.exp(-2j * np.pi * right_px * np.fft.rfftfreq(width))
+    return np.fft.irfft(np.fft.rfft(images, axis=2) * phase, n=width, axis=2).astype(np.float32)
+
+
+def _doubt(even: Stack, odd: Stack, reason: str | None) -> str:
+    """What is told of halves for a reason, or for any."""
     doubts = doubts_of_halves(even, odd)
-    named = ("opposite", "same", "unlike", "apart", "scaled")
+    named = (reason,) if reason else ("opposite", "same", "unlike", "apart", "scaled")
     return next((f"{name}: {text}" for name in named if (text := getattr(doubts, name))), "")
 
 
@@ -166,7 +202,9 @@ def ask(
         images = moved_images(series, side // 2, rng)
         answers.append(
             {"scene": specimen.title, "noise": condition, "series": number}
-            | {"images": {name: dict(counts) for name, counts in images.items()}, "halves": unlike_halves(series, rng)}
+            | {"images": {name: dict(counts) for name, counts in images.items()}}
+            | {"axes": {name: dict(counts) for name, counts in turned_axes(series, side // 2).items()}}
+            | {"halves": unlike_halves(series, rng)}
         )
     return answers
 
@@ -191,6 +229,13 @@ def tables_of(answers: Sequence[dict[str, Any]], side: int) -> list[Table]:
                 )
         return row
 
+    def axes_row(title: str, some: Sequence[dict[str, Any]]) -> list[Cell]:
+        row: list[Cell] = [title, f"{sum(a['images'][kinds[0]].get('other', 0) for a in some)} of {len(some)}"]
+        for turn in answers[0]["axes"]:
+            right, other = (sum(answer["axes"][turn].get(name, 0) for answer in some) for name in ("right", "other"))
+            row.append(f"{right} of {len(some)}" + (f" ({other})" if other else ""))
+        return row
+
     def halves_row(title: str, some: Sequence[dict[str, Any]]) -> list[Cell]:
         return [title, *(f"{sum(bool(a['halves'][change]) for a in some)} of {len(some)}" for change in changes)]
 
@@ -207,6 +252,13 @@ def tables_of(answers: Sequence[dict[str, Any]], side: int) -> list[Table]:
             ["scene", "series falsely told", *kinds[1:]],
             by_scene(images_row),
             fields + f"Images told, with the right move to {RIGHT_PX} px, of those moved; in brackets others accused.",
+        ),
+        Table(
+            "Tilt axes that are turned",
+            ["scene", "right axes warned of", *answers[0]["axes"]],
+            by_scene(axes_row),
+            fields + f"Series of which the axis is told within {RIGHT_DEG:g}°; in brackets other warnings of the whole "
+            "series, which an axis that is turned gives, too.",
         ),
         Table(
             "Halves that do not match",
