@@ -57,17 +57,17 @@ def back_projected(jobs: Sequence[Job], voxel_size_angstrom: float | None) -> di
 
 
 def average_record(
-    average: Path, volumes: tuple[Path, Path], scaling: dict[str, Any], found: dict[str, Any]
+    whole: tuple[Path, str], volumes: tuple[Path, Path], scaling: dict[str, Any], found: dict[str, Any]
 ) -> dict[str, Any]:
-    """What is told of the average.
+    """What is told of the average, or of the volume that takes its place.
 
     Args:
-        average: its file, which is there.
+        whole: its file, which is there, and how it was made, in words.
         volumes: of the halves, whose records lie beside them.
         scaling: what its stored values stand for, where that is told; may be empty.
         found: FSC and what else was computed of the halves.
     """
-    even, odd = (read_record_beside(path) for path in volumes)
+    (average, made), (even, odd) = whole, (read_record_beside(path) for path in volumes)
     tilts = {f"{name} tilts": half["inputs"]["tilts"] for name, half in (("even", even), ("odd", odd))}
     shared = {name: entry for name, entry in even["inputs"].items() if name != "tilts"}
     stored = read_mrc(average).data
@@ -83,7 +83,7 @@ def average_record(
             **volume,
             "path": average.name,
             "dtype": stored.dtype.name,
-            "made": "average of halves",
+            "made": made,
             "statistics": asdict(statistics.result()),
             **scaling,
         },

@@ -25,12 +25,16 @@ from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreemen
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignments import format_of_table
 from cryolithe.formats.files import refuse_existing
+from cryolithe.formats.record import read_record_beside
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
 from cryolithe.reconstruction.job import Job
+from cryolithe.reconstruction.made_before import is_record_of
 from cryolithe.reconstruction.outputs import drop_maps, drop_preview
+from cryolithe.reconstruction.sources import ODD
 from cryolithe.report import plot_fsc, write_json
 
 AVERAGE = "average of two halves"
+ALL_FRAMES = "all frames together"
 # How programs end the names of halves.
 _ENDING = re.compile(r"[_-](evn|even|odd|half1|half2)$", re.IGNORECASE)
 
@@ -116,7 +120,12 @@ def _check_pixel_sizes(stacks: Sequence[Path]) -> None:
 
 def _is_unfinished(average: Path) -> bool:
     """Whether an average is one of ours that a run wrote which was cut off before it wrote the record."""
-    if average.with_suffix(".json").exists() or not average.is_file():
+    record = average.with_suffix(".json")
+    if record.exists():
+        # A network's volume of all frames has the record of its own run until all is done.
+        told = read_record_beside(average)
+        return is_record_of(record, average) and ODD in told.get("inputs", {}) and "halves" not in told
+    if not average.is_file():
         return False
     try:
         return any(label.startswith("CryoLithe") and AVERAGE in label for label in read_mrc(average).labels)
@@ -145,18 +154,23 @@ def reconstruct_halves(
     stacks: tuple[Path, Path],
     average: Path,
     overwrite: bool,
-    reconstruct: Callable[[Path, Path], str],
+    reconstruct: Callable[[Job], str],
     job_of: Callable[[Path, Path], Job],
+    whole: Job | None,
     memory_bytes: int,
 ) -> None:
     """Reconstruct both halves, then write their average, FSC (JSON and PNG) and a map of local agreement.
+
+    A network makes more of all frames at once than of two halves of them (benchmarks/LOG.md): its volume of all frames
+    takes the place of the average.
 
     Args:
         stacks: even and odd, see `check_stacks`.
         average: to write; the others' names are made of it.
         overwrite: replace what is there.
-        reconstruct: makes one volume, (stack, output) -> a line that tells of it.
+        reconstruct: makes one volume -> a line that tells of it.
         job_of: what it does then: (stack, output) -> files and settings.
+        whole: what makes the volume of all frames, under the name of the average; None to average.
         memory_bytes: that comparing the halves may use, about: spectra that are larger lie in a file meanwhile.
 
     Raises:
@@ -170,14 +184,18 @@ def reconstruct_halves(
         return
     check_average(average, overwrite)
     overwrite = overwrite or _is_unfinished(average)
-    for stack, volume in zip(stacks, volumes, strict=True):
-        say(reconstruct(stack, volume))
+    for job in jobs:
+        say(reconstruct(job))
     pair = open_half(volumes[0]), open_half(volumes[1])
     a, b = (half.volume for half in pair)
     voxel = a.voxel_size_angstrom
     drop_maps(average)
-    drop_preview(average.with_suffix(".png"))
-    scaling = write_average(pair, average, f"CryoLithe {__version__} {AVERAGE}", overwrite)
+    if whole is None:
+        drop_preview(average.with_suffix(".png"))
+        scaling = write_average(pair, average, f"CryoLithe {__version__} {AVERAGE}", overwrite)
+    else:
+        say(reconstruct(whole))
+        scaling = {key: value for key, value in read_record_beside(average)["volume"].items() if key == "scaling"}
     scratch = average.parent if spectra_bytes(a.voxels.shape) > memory_bytes else None
     curve = fourier_shell_correlation(a.voxels, b.voxels, scratch=scratch)
     label = f"CryoLithe {__version__} local correlation of two halves"
@@ -195,8 +213,9 @@ def reconstruct_halves(
         "confidence": {"path": confidence.name, **agreement.__dict__},
         "notes": [SHARED_PRIOR] if network else [],
     }
-    write_json(record, average_record(average, volumes, scaling, shown))
-    where = f"agreement in {confidence.name}, record in {record.name}"
-    say(f"{average}: average of the halves, {told(found['0.5'])}; {where}")
+    made = "average of halves" if whole is None else ALL_FRAMES
+    write_json(record, average_record((average, made), volumes, scaling, shown))
+    what = "average of the halves," if whole is None else "of all frames; of its halves"
+    say(f"{average}: {what} {told(found['0.5'])}; agreement in {confidence.name}, record in {record.name}")
     if data:
         say(f"Back-projections of the same halves: {told(data['resolution']['0.5'])}. {SHARED_PRIOR}")

@@ -69,6 +69,9 @@ def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSe
             reconstruct_one(job_of((given.tilts, given.angles), output, settings, given.reading), True, None)
         else:
             pair.check_average(output, settings.overwrite)
+            if settings.method == "network":
+                job = job_of((given.stacks[0], given.angles), output, settings, given.reading)
+                reconstruct_one(replace(job, odd=given.stacks[1]), True, None)
         pair.check_stacks(given.stacks, given.tilts, settings.pixel_size, settings.excluded)
         if after is not None:
             say(after.plan())
@@ -89,6 +92,8 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     from cryolithe.reconstruction.looking import evidence_of_parts
     from cryolithe.reconstruction.plan import memory_budget_bytes
     from cryolithe.reconstruction.preparation import check_images
+    from cryolithe.session.batch import run_task
+    from cryolithe.session.tasks import Task
 
     runs = [resolve(job_of((stack, given.angles), None, settings, given.reading)) for stack in given.stacks]
     for run in runs:  # both are looked at before the first is worked on for long
@@ -101,30 +106,22 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     def of(stack: Path, volume: Path) -> Job:
         return replace(job_of((stack, given.angles), volume, settings, given.reading), optics=optics)
 
-    def one(stack: Path, volume: Path) -> str:
+    def made(job: Job) -> str:
         nonlocal evidence
-        from cryolithe.session.batch import run_task
-        from cryolithe.session.tasks import Task
-
-        # A half that is done already is not made again when the command is repeated.
+        # A volume that is done already is not made again when the command is repeated.
         with progress_watcher() as watcher:
-            job = of(stack, volume)
-            if settings.method == "network" and volume.parent.is_dir() and not already_done(job):
+            if settings.method == "network" and job.output.parent.is_dir() and not already_done(job):
                 # Halves are noisier than the series, and must not differ in what they are taken for.
-                evidence = evidence or evidence_of_parts(runs, volume.parent)
+                evidence = evidence or evidence_of_parts(runs, job.output.parent)
                 job = replace(job, evidence=evidence)
-            return run_task(Task(volume.stem, job), watcher, (Exception,)).message
+            return run_task(Task(job.output.stem, job), watcher, (Exception,)).message
 
     if given.tilts is not None:
         for stack, volume in zip(given.stacks, pair.volumes_beside(output), strict=True):
-            say(one(stack, volume))
-        say(one(given.tilts, output))
+            say(made(of(stack, volume)))
+        say(made(of(given.tilts, output)))
         return
     memory = memory_budget_bytes(settings.max_memory, torch.device("cpu"))
-    pair.reconstruct_halves(given.stacks, output, settings.overwrite, one, of, memory)
-    if settings.method == "network":
-        say(
-            f"Note: {output.name} is the average of what the network makes of half the frames each; it makes more of "
-            "all frames together: reconstruct their stack for a volume to look at.",
-            err=True,
-        )
+    even, odd = given.stacks
+    whole = replace(of(even, output), odd=odd) if settings.method == "network" else None
+    pair.reconstruct_halves(given.stacks, output, settings.overwrite, made, of, whole, memory)

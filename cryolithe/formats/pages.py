@@ -11,8 +11,10 @@ def release_pages(array: object) -> None:
     They come back from the file when they are needed. What is no memory map is left alone.
 
     Args:
-        array: read-only, or a view of it.
+        array: read-only, or a view of it; or what is made of several arrays, its ``parts``.
     """
+    for part in getattr(array, "parts", ()):
+        release_pages(part)
     base: object = array
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None) if not isinstance(base, memoryview) else base.obj

@@ -56,6 +56,7 @@ from cryolithe.reconstruction.sources import (
     microscope_of,
     mirrored,
     read_sources,
+    with_odd,
 )
 from cryolithe.reconstruction.turning import NO_TILT_DEG, depth_before
 from cryolithe.settings import ReconstructSettings
@@ -76,6 +77,7 @@ class Job:
         settings: everything else.
         evidence: of the polarity, where the stack is a part of a series that was looked at as a whole.
         optics: what images tell of the optics, likewise.
+        odd: stack of the other frames, where ``tilts`` has half of them: the mean of both is reconstructed.
         sections: which images of the stack are taken, by their numbers from 0, of those that its files use; None for
             all of these.
         reading: through which the files are read, so that each is opened once however often the job is looked at.
@@ -87,6 +89,7 @@ class Job:
     settings: ReconstructSettings
     evidence: Evidence | None = None
     optics: OpticsEvidence | None = None
+    odd: Path | None = None
     sections: tuple[int, ...] | None = None
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 
@@ -285,7 +288,8 @@ def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> No
 
 def note_line(job: Job, note: str) -> str:
     """A note on a job's stack as the user reads it; a warning stands by itself."""
-    return note if note.startswith("Warning: ") else f"Note on {job.tilts.name}: {note}"
+    name = job.tilts.name if job.odd is None else f"{job.tilts.name} and {job.odd.name}"
+    return note if note.startswith("Warning: ") else f"Note on {name}: {note}"
 
 
 def already_done(job: Job) -> bool:
@@ -299,7 +303,8 @@ def source_files(job: Job) -> SourceFiles:
     Raises:
         InputError: if one that names others cannot be read.
     """
-    return find_sources(job.tilts, job.angles, job.settings, job.reading)
+    found = find_sources(job.tilts, job.angles, job.settings, job.reading)
+    return found if job.odd is None else with_odd(found, job.odd)
 
 
 def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None = None) -> ResolvedJob:

@@ -23,6 +23,7 @@ from cryolithe.formats.ctf_files import ctf_file_of
 from cryolithe.formats.doses import doses_beside
 from cryolithe.formats.image_files import ImageFiles
 from cryolithe.formats.image_order import angles_of, doubts
+from cryolithe.formats.mean_images import MeanImages
 from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told_microscope
 from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.pairing import pair
@@ -71,6 +72,10 @@ class SourceFiles:
     def unchanged(self) -> bool:
         """Whether the files are as they were when they were found."""
         return all(file_state(path) == self.states[name] for name, path in self.files.items())
+
+
+# What the stack of the other half of the frames is called among the files of a run.
+ODD = "odd tilts"
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,11 @@ def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings
     return SourceFiles(named, formats[0] if formats else None, images, files, states)
 
 
+def with_odd(files: SourceFiles, odd: Path) -> SourceFiles:
+    """The files of a series of which the stack has the even frames, with the stack of the odd ones."""
+    return replace(files, files={**files.files, ODD: odd}, states={**files.states, ODD: file_state(odd)})
+
+
 def microscope_of(tilts: Path, angles: Path | None, settings: ReconstructSettings, reading: Reading) -> ToldMicroscope:
     """What the files of a run tell of the microscope, beside the file of the defocus; nothing if nobody asks."""
     if settings.ctf == "none" and not settings.dose_weight:
@@ -163,6 +173,8 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     named = files.named
     _check_options(named, settings)
     images, mrc = _open_images(files)
+    if ODD in files.files:
+        images = MeanImages(images, read_mrc(files.files[ODD]).data)
     sections, height, width = images.shape
     pixel = settings.pixel_size or mrc.voxel_size_angstrom
     if files.format is not None:
