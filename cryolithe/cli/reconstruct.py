@@ -138,8 +138,9 @@ def command(
     the order of the images. Images that they exclude are left out.
 
     Halves of the frames: --even A --odd B [ANGLES] makes a volume of each (_EVN, _ODD), their average (of a network,
-    its volume of all frames), their FSC, and a map of how well they agree locally (_confidence). With --denoise n2n a network learns from both, and writes
-    _n2n; given TILTS too, that is reconstructed in place of the average. All of these are written as MRC only.
+    its volume of all frames), their FSC, and a map of how well they agree locally (_confidence). With --denoise n2n a
+    network learns from both, and writes _n2n; given TILTS too, that is reconstructed in place of the average. All of
+    these are written as MRC only.
 
     --confidence writes three maps beside the volume of a network: how far it can be trusted (_confidence), its expected
     error (_error), and what of it the images do not hold (_unsupported).
