@@ -152,7 +152,7 @@ def votes_of(image: NDArray[np.float32], views: tuple[TiltedView, TiltedView], t
         views: its optics and tilt, with the hands 1 and -1.
         tile: edge of its tiles, see `tile_px`.
     """
-    rows, columns = (_starts(size, tile) for size in image.shape)
+    rows, columns = (tile_starts(size, tile) for size in image.shape)
     window = np.outer(np.hanning(tile + 2)[1:-1], np.hanning(tile + 2)[1:-1]).astype(np.float32)
     power = np.empty((len(rows), len(columns), tile, tile // 2 + 1), dtype=np.float32)
     for i, y in enumerate(rows):
@@ -209,7 +209,7 @@ def tile_px(shape: tuple[int, int], views: Sequence[TiltedView]) -> int | None:
     return tile - tile % 2 if tile >= LEAST_TILE_PX // 2 else None
 
 
-def _starts(size: int, tile: int) -> list[int]:
+def tile_starts(size: int, tile: int) -> list[int]:
     """First pixels of tiles that overlap by half or more, the same from either end."""
     count = max(1, 2 * size // tile - 1)
     return [round(start) for start in np.linspace(0, size - tile, count)]

@@ -243,9 +243,9 @@ def _first_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | No
 
 
 def _handed(run: ResolvedJob, watcher: Watcher) -> ResolvedJob:
-    """With the hand of the defocus gradient; a resumed run finds the same one."""
+    """With the hand of the defocus gradient, and the defocus compared; a resumed run finds the same."""
     if run.corrections.hand is not None:
-        watcher.stage("Looking for the hand of the defocus", 1)
+        watcher.stage("Looking at the defocus and its hand", 1)
     return settled_optics(run, watcher.note)
 
 

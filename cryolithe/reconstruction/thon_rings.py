@@ -28,6 +28,7 @@ import scipy.special
 from numpy.typing import NDArray
 
 from cryolithe.optics import ANGSTROM_PER_MM, ANGSTROM_PER_UM, TiltedView, tilted_defocus_um, wavelength_angstrom
+from cryolithe.reconstruction.hand_evidence import tile_starts
 
 Values = NDArray[np.float64]
 
@@ -91,7 +92,10 @@ class RingEvidence:
     @property
     def found_um(self) -> float | None:
         """The defocus of the rings where it is certain, and not the one that was told."""
-        certain = self.gain >= (SURE_ALONE if self.images == 1 else SURE) and self.rival_gain <= RIVAL_SHARE * self.gain
+        sure = SURE_ALONE if self.images == 1 else SURE
+        if self.told_um > MOST_UM:  # which is not tried itself
+            sure *= 2
+        certain = self.gain >= sure and self.rival_gain <= RIVAL_SHARE * self.gain
         return self.best_um if certain and self.told_gain <= NONE_SHARE * self.gain else None
 
     @property
@@ -145,8 +149,8 @@ def ring_power(image: NDArray[np.float32], tile: int) -> tuple[float, ...]:
     """
     window = np.outer(np.hanning(tile + 2)[1:-1], np.hanning(tile + 2)[1:-1]).astype(np.float32)
     total = np.zeros((tile, tile // 2 + 1))
-    for y in _starts(image.shape[0], tile):
-        for x in _starts(image.shape[1], tile):
+    for y in tile_starts(image.shape[0], tile):
+        for x in tile_starts(image.shape[1], tile):
             part = image[y : y + tile, x : x + tile]
             total += np.abs(scipy.fft.rfft2((part - part.mean()) * window)) ** 2
     rings, pixels, used = _rings(tile)
@@ -272,13 +276,7 @@ def _rings(tile: int) -> tuple[NDArray[np.int64], Values, NDArray[np.bool_]]:
 
 def tile_places_px(width: int, tile: int) -> tuple[float, ...]:
     """Where tiles lie right of the middle of an image."""
-    return tuple(start + (tile - width) / 2 for start in _starts(width, tile))
-
-
-def _starts(size: int, tile: int) -> list[int]:
-    """First pixels of tiles that overlap by half or more."""
-    count = max(1, 2 * size // tile - 1)
-    return [round(start) for start in np.linspace(0, size - tile, count)]
+    return tuple(start + (tile - width) / 2 for start in tile_starts(width, tile))
 
 
 def _tried_um(view: TiltedView, tile: int) -> Values:
