@@ -179,3 +179,16 @@ def _room(shape: tuple[int, int, int], dtype: np.dtype[Any], scratch: Path | Non
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=scratch) as file:
         return np.memmap(file, dtype, mode="w+", shape=shape)
+
+
+def times_counted(size: int) -> FloatArray:
+    """How often the coefficients of a half spectrum stand in the full one, shape ``(size // 2 + 1,)``."""
+    kx = scipy.fft.rfftfreq(size)
+    return np.where((kx > 0) & (kx < 0.5), 2.0, 1.0)
+
+
+def fade(size: int, width: int) -> NDArray[np.float32]:
+    """Half a Hann window at both ends of an axis, at most ``width`` and a quarter of the axis long."""
+    width = min(width, size // 4)
+    rise = np.sin(np.pi / 2 * (np.arange(width) + 0.5) / max(1, width)) ** 2
+    return np.concatenate([rise, np.ones(size - 2 * width), rise[::-1]]).astype(np.float32)

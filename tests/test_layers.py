@@ -44,6 +44,8 @@ ALLOWED = {
     "projector": {"errors", "geometry", "column_shifts", "filters"},
     "processes": set(),
     "spectra": set(),
+    "faces": set(),
+    "half_agreement": {"spectra"},
     "noise_colour": set(),
     "metrics": {"errors", "spectra"},
     "fidelity": {"errors"},
@@ -73,11 +75,11 @@ ALLOWED = {
     },
     "evaluation": {
         "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
-        "metrics", "greys", "page", "report",
+        "metrics", "greys", "page", "report", "faces", "half_agreement",
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
-        "report", "names",
+        "report", "names", "evaluation",
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
@@ -95,7 +97,8 @@ ALLOWED = {
     "style": {"errors", "images", "tilts", "optimise", "simulation"},
     "comparison": {
         "errors", "hashing", "settings", "device", "models", "formats", "metrics", "spectra", "fidelity", "greys",
-        "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training",
+        "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training", "faces",
+        "half_agreement",
     },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",
@@ -103,6 +106,7 @@ ALLOWED = {
     },
     "denoising": {
         "errors", "borders", "convolution", "hashing", "device", "limits", "images", "volume", "formats", "metrics",
+        "spectra", "faces", "half_agreement",
         "greys", "report", "mirrors", "work", "optimise", "names",
     },
 }  # fmt: skip

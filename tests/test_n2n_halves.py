@@ -10,10 +10,10 @@ from half_volumes import halves, noise, pair_of, signal, write
 from tiny_series import run, write_series
 
 from cryolithe.cli import main
-from cryolithe.denoising.n2n.agreement import agreement
 from cryolithe.denoising.n2n.halves import open_pair
 from cryolithe.denoising.n2n.pairs import Patches, Turn, allowed_turns, held_rows
 from cryolithe.errors import InputError
+from cryolithe.half_agreement import agreement
 
 SHAPE = (24, 48, 40)
 

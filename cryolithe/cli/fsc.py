@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.errors import OutputError, SettingsError
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, doubts_about_pair, parse_wedge
+from cryolithe.faces import filled_doubt
 from cryolithe.formats.files import check_ending
 from cryolithe.formats.record import hashed
 from cryolithe.formats.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
 from cryolithe.formats.volume_kind import refuse_map
+from cryolithe.half_agreement import doubts_about_places
 from cryolithe.metrics import (
     FloatArray,
     FscCurve,
@@ -95,7 +97,15 @@ def command(
     voxel_size = voxel_size or a.voxel_size_angstrom or b.voxel_size_angstrom
 
     curve = fourier_shell_correlation(a.voxels, b.voxels, tilt_range_deg=tilt_range_deg, mask=mask)
-    for doubt in doubts_about_pair(curve) if volumes[0].resolve() != volumes[1].resolve() else ():
+    names = volumes[0].name, volumes[1].name
+    doubts = (
+        []
+        if mask is not None
+        else [line for v, n in zip((a, b), names, strict=True) for line in filled_doubt(v.voxels, n)]
+    )
+    if volumes[0].resolve() != volumes[1].resolve():
+        doubts += [*doubts_about_pair(curve), *doubts_about_places(a.voxels, b.voxels, names, as_halves=False)]
+    for doubt in doubts:
         click.echo(f"Warning: {doubt}", err=True)
     click.echo("\n".join(_table(curve, voxel_size) + _summary(curve, voxel_size)))
     if json_path is not None:

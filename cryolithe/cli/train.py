@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from cryolithe.work.watcher import Watcher
 
 # What `--finetune` does without a configuration; configs/finetune_pairs.yaml says the same.
+# Pairs of foreign programs whose targets are compared with their images before a training.
+_LOOKED_AT = 8
+
 FINETUNE: dict[str, Any] = {
     "steps": 1500,
     "learning_rate": 2e-4,
@@ -107,6 +110,7 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
 
 def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
     """What a user must know of the data before a training."""
+    from cryolithe.curation.judging import faults_of_file
     from cryolithe.training.config import noise_notes
     from cryolithe.training.sources import find_pairs, voxel_size_warning
 
@@ -119,6 +123,11 @@ def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
     odd = voxel_size_warning(pairs)
     if odd:
         yield f"Warning: {odd}"
+    for path in pairs[:_LOOKED_AT]:
+        for fault in faults_of_file(path):
+            yield f"Warning: {path.name}: {fault.partition('; ')[0]}: what is learned from it is wrong"
+    if len(pairs) > _LOOKED_AT:
+        yield f"Note: whether targets belong to their images was asked of the first {_LOOKED_AT} pairs of {len(pairs)}"
     for note in noise_notes(recipe, base):
         yield f"Note: {note}"
 

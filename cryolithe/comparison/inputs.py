@@ -15,10 +15,12 @@ from cryolithe.comparison.value import Setting, Target, Truth
 from cryolithe.errors import GeometryError, InputError, SettingsError
 from cryolithe.evaluation.inputs import DEFAULT_TILT_RANGE, SHARED_PRIOR, VOXEL_SIZE_TOLERANCE, Named, open_volume
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
+from cryolithe.faces import filled_doubt
 from cryolithe.formats.axes import TURNED
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
 from cryolithe.formats.volume_file import NAMED_REC, open_volume_file, upright
+from cryolithe.half_agreement import doubts_about_places
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import check_tilt_range
 from cryolithe.training.class_scoring import SUMMARY
@@ -26,6 +28,8 @@ from cryolithe.training.class_scoring import SUMMARY
 Array = NDArray[Any]
 FEWEST_PX, FEWEST_VOXELS = 4.0, 16  # of a particle's diameter; along each axis of a volume
 INPUTS = ("truth", "labels", "template", "particles")
+# How a note begins that speaks against the halves.
+DOUBT = "Warning:"
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,10 @@ def look(source: Source, tilt_range: str | None) -> Seen:
     notes += [f"{file.path} was taken for a volume: {file.told.reason}." for file in unknown]
     turned = [told for file in files if (told := TURNED.format(file.path)) in file.notes]
     notes += [f"{told[:1].upper()}{told[1:]}." for told in turned]
+    voxels, names = [file.voxels() for file in files], (files[0].path.name, files[1].path.name)
+    doubts = [line for one, name in zip(voxels, names, strict=True) for line in filled_doubt(one, name)]
+    doubts += doubts_about_places(voxels[0], voxels[1], names, as_halves=True)
+    notes += [f"{DOUBT} {line}." for line in doubts]
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:

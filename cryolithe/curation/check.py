@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from cryolithe.curation.arrays import (
     oriented,
     shared_field,
 )
+from cryolithe.curation.judging import faults_of
 from cryolithe.curation.manifest import FileFacts, Manifest, Measured, PairEntry
 from cryolithe.curation.match import Match, compare, reduction
 from cryolithe.errors import CryoLitheError, InputError
+from cryolithe.evaluation.half_images import doubts_of_halves
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.images import binned_size, fourier_crop
@@ -28,8 +30,6 @@ from cryolithe.names import is_file
 
 PIXEL_TOLERANCE = 0.01
 PLACEHOLDERS_ANGSTROM = (0.0, 1.0)  # headers that nobody filled in
-LEAST_CORRELATION = 0.05  # in large fields even less is significant, and means little
-LEAST_SIGNIFICANCE = 7.0  # targets of other series reach 5.5
 LEAST_HALF_CORRELATION = 0.3  # half of a series' frames against all of them
 NARROW_DEG = 60.0  # a range of tilts less than this is worth a remark
 
@@ -142,7 +142,7 @@ def check_pair(manifest: Manifest, pair: PairEntry, root: Path, fast: bool = Fal
     _check_numbers(manifest, pair, opened, notes)
     match = _check_values(manifest, opened, notes)
     if match:
-        _judge(match, notes)
+        notes.found.extend(Finding(notes.pair, text) for text in faults_of(match))
     return PairReport(pair.name, tuple(notes.found), measured, tilts, opened.field.shape, match)
 
 
@@ -304,46 +304,26 @@ def _check_halves(opened: OpenedPair, notes: _Notes) -> None:
                 f"'{role}' does not belong to the stack: image {middle + 1} correlates {alike:.2f} with the stack's, "
                 f"expected at least {LEAST_HALF_CORRELATION}; give the halves of this series"
             )
+            return
+    left_out = {number + 1 for number in range(len(stack))} - {number + 1 for number in opened.kept}
+    for role, half in (("even", even), ("odd", odd)):
+        if doubt := _doubt_about(half, stack, left_out):
+            notes.wrong(f"'{role}' does not belong to the stack: they {doubt}")
+            return
+    if doubt := doubts_of_halves(even, odd, left_out).scaled:
+        notes.remark(f"'even' and 'odd' {doubt}")
+
+
+def _doubt_about(half: NDArray[Any], stack: NDArray[Any], left_out: Collection[int]) -> str:
+    """What speaks against half of the frames as a part of a stack; empty for nothing."""
+    found = doubts_of_halves(half, stack, left_out)
+    return found.opposite or found.unlike or found.apart
 
 
 def _correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
     a, b = (np.asarray(v, dtype=np.float64) - v.mean(dtype=np.float64) for v in (first, second))
     scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / scale if scale > 0 else 0.0
-
-
-def _judge(match: Match, notes: _Notes) -> None:
-    """Say what is wrong with how a target fits its series."""
-    if match.significance < LEAST_SIGNIFICANCE or abs(match.best_correlation) < LEAST_CORRELATION:
-        notes.wrong(
-            f"the target does not belong to the series: correlation with our FBP {match.best_correlation:.2f} at best, "
-            f"expected more than {LEAST_CORRELATION}; check the files, target_axes and binning"
-        )
-        return
-    if match.mirrored:
-        axes = " and ".join(match.mirrored)
-        remedy = {
-            ("z",): "change target_flip_z, or the signs of the angles",
-            ("z", "y"): "the target is turned half around x: turn it back",
-            ("z", "x"): "the target is turned half around the tilt axis: turn it back",
-            ("y", "x"): "the target is turned half around z: turn it back",
-        }.get(match.mirrored, "the target has the wrong handedness: mirror it back")
-        notes.wrong(
-            f"the target is MIRRORED along {axes}: correlation with our FBP {match.correlation:.2f} as it is, "
-            f"{match.best_correlation:.2f} mirrored; {remedy}"
-        )
-    if match.best_correlation < 0:
-        notes.wrong(
-            f"the target is INVERTED: correlation with our FBP {match.best_correlation:.2f}, expected a positive one; "
-            "correct target_contrast or stack_contrast"
-        )
-    if not match.mirrored and max(map(abs, match.shift_px)) > match.precision_px:
-        shift = ", ".join(f"{value + 0.0:+.1f}" for value in match.shift_px)
-        rows, columns = (round(-value) for value in match.shift_px[1:])
-        notes.wrong(
-            f"the target is SHIFTED by (z, y, x) = ({shift}) px against the series, expected at most "
-            f"{match.precision_px:g} px; shift it back, or add ({rows:+d}, {columns:+d}) to offset_px (y, x)"
-        )
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

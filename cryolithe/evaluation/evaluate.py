@@ -34,6 +34,8 @@ from cryolithe.evaluation.similarity import (
 )
 from cryolithe.evaluation.spectral import ConeFsc, cone_correlation
 from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
+from cryolithe.faces import filled_doubt
+from cryolithe.half_agreement import doubts_about_places
 from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
 from cryolithe.report import THRESHOLDS
 from cryolithe.spectra import FloatArray, half_spectrum
@@ -266,6 +268,9 @@ def _with_halves(
         summarise(agreement, sigma, pair.inside),
     )  # fmt: skip
     warnings = done.warnings
+    if task.mask is None:
+        filled = (*filled_doubt(pair.first, halves[0].name), *filled_doubt(pair.second, halves[1].name))
+        warnings = (*warnings, *(f"{line}." for line in filled))
     if (low := opposite_correlation(correlations.fsc.total, correlations.fsc.counts)) is not None:
         warnings = (*warnings, f"The halves are of {OPPOSITE_CONTRAST.format(low)}.")
     elif scores.snr.correlation <= 0:
@@ -276,6 +281,9 @@ def _with_halves(
             f"The halves correlate by {least:.3f} or more in every shell: they are copies of one volume, or hold the "
             "same noise, and neither FSC nor SNR tells anything.",
         )
+    else:
+        places = doubts_about_places(pair.first, pair.second, (halves[0].name, halves[1].name), as_halves=True)
+        warnings = (*warnings, *(f"{line}." for line in places))
     return replace(done, halves=scores, warnings=warnings), replace(shown, agreement=agreement)
 
 

@@ -27,6 +27,7 @@ COPIED = 0.995
 UNLIKE_NOISE, UNLIKE_HALVES = 1.35, 1.5
 AHEAD = 0.01  # of correlation, mean over images, by which neighbours are more alike than images of one tilt
 FEWEST_IMAGES = 3  # for which a usual ratio can be told
+FOREIGN = 0.2  # of the correlation of neighbouring images, which halves of one specimen have more in common than
 _MOST_TOLD = 6
 _PART = 512  # pixels along both axes, of which copies are told
 _BLOCKS = 32  # along the shorter side of an image
@@ -70,7 +71,8 @@ def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection
     # Of other images, of mirrored and of inverted ones, neither place nor scale means anything.
     if opposite or unlike:
         return HalfDoubts(opposite, unlike, same)
-    return HalfDoubts(opposite, unlike, same, _apart(even, odd, left_out), _scaled(details, left_out))
+    apart = _apart(even, odd, left_out)
+    return HalfDoubts(opposite, "" if apart else _foreign(first, second), same, apart, _scaled(details, left_out))
 
 
 def _named(numbers: Sequence[int]) -> str:
@@ -221,6 +223,20 @@ def _mirrored(first: _Images, second: _Images) -> str:
         if _mean_correlation(first, second[:, ::y, ::x]) - own > margin:
             return f"are mirror images {name} of each other; give halves as one program wrote them"
     return ""
+
+
+def _foreign(first: _Images, second: _Images) -> str:
+    """Whether the halves have nothing in common, though neighbouring images of each have."""
+    if len(first) < FEWEST_IMAGES:
+        return ""
+    own = _mean_correlation(first, second)
+    beside = min(_mean_correlation(half[:-1], half[1:]) for half in (first, second))
+    if beside < max(BETTER, 2 * SIGMAS / math.sqrt(first.size)) or own > FOREIGN * beside:
+        return ""
+    return (
+        f"have nothing in common (their images correlate by {own:.2f}, neighbouring ones of each by {beside:.2f}); "
+        "give two halves of the frames of one series"
+    )
 
 
 def _mean_correlation(first: _Images, second: _Images) -> float:

@@ -11,8 +11,8 @@ over the tiles of its image and with the mean CTF² of these, whose defoci diffe
 size σ turns ``cos 2γ`` into ``cos 2γ J0(2 π λ σ k²)`` in the mean over directions.
 
 Of simulated specimens of all kinds in fields of 0.2 µm, a third of them without CTF, none tells a wrong defocus, and
-few show a second ring (benchmarks/README.md, rings); cells in larger fields do more often (hand). Rings of another pixel
-size, voltage or phase shift are those of another defocus, too.
+few show a second ring (benchmarks/README.md, rings); cells in larger fields do more often (hand). Rings of another
+pixel size, voltage or phase shift are those of another defocus, too.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.spectra import fade, times_counted
+
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
 
@@ -22,7 +24,7 @@ SHELLS = 32  # from 0 to Nyquist
 MOST_GAIN = 10.0
 _SMOOTHING = 2.0  # shells: the gain then reaches less than `GAIN_REACH_PX` in the volume
 GAIN_REACH_PX = 24
-_TAPER_PX = 8
+TAPER_PX = 8
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def power_densities(values: Array, shells: int) -> FloatArray:
     """
     shell, times = _shells(values.shape, shells)
     count = np.bincount(shell, np.broadcast_to(times, values.shape[:2] + times.shape).ravel(), minlength=shells + 1)
-    faded = math.prod(float(np.square(fade(size), dtype=np.float64).sum()) for size in values.shape)
+    faded = math.prod(float(np.square(fade(size, TAPER_PX), dtype=np.float64).sum()) for size in values.shape)
     held = np.flatnonzero(count[:shells])
     return np.interp(np.arange(shells), held, shell_sums(values, values, shells)[1][held] / (count[held] * faded))
 
@@ -154,22 +156,9 @@ def _shells(shape: Sequence[int], shells: int) -> tuple[NDArray[np.intp], FloatA
     return np.minimum(np.rint(radius * 2 * (shells - 1)).astype(np.intp), shells).ravel(), times_counted(x)
 
 
-def times_counted(size: int) -> FloatArray:
-    """How often the coefficients of a half spectrum stand in the full one, shape ``(size // 2 + 1,)``."""
-    kx = scipy.fft.rfftfreq(size)
-    return np.where((kx > 0) & (kx < 0.5), 2.0, 1.0)
-
-
 def _faded(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Values without their mean, faded to 0 at the borders, which would correlate by themselves."""
     faded = values - values.mean(dtype=np.float64)
     for axis, size in enumerate(values.shape):
-        faded = faded * fade(size).reshape([-1 if n == axis else 1 for n in range(3)])
+        faded = faded * fade(size, TAPER_PX).reshape([-1 if n == axis else 1 for n in range(3)])
     return np.asarray(faded, dtype=np.float32)
-
-
-def fade(size: int, width: int = _TAPER_PX) -> NDArray[np.float32]:
-    """Half a Hann window at both ends of an axis, at most ``width`` and a quarter of the axis long."""
-    width = min(width, size // 4)
-    rise = np.sin(np.pi / 2 * (np.arange(width) + 0.5) / max(1, width)) ** 2
-    return np.concatenate([rise, np.ones(size - 2 * width), rise[::-1]]).astype(np.float32)

@@ -11,19 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.denoising.guard import central
-from cryolithe.denoising.n2n.agreement import Agreement, agreement
 from cryolithe.denoising.periods import told
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_unturned
+from cryolithe.half_agreement import SIGMAS, Agreement, agreement, is_shifted, shares_noise
 
 FEWEST_VOXELS = 16  # along an axis
-MOST_SHIFT_PX = 0.3
 LONGEST = 192  # voxels along an axis that are compared
 _SAME_VOXEL_SIZE = 0.005  # relative: headers round
 MOST_APART = 1.1  # voxel sizes of volumes that one network suits
-_SAME_NOISE, _SHARED_NOISE, _SIGMAS = 0.9, 0.05, 5.0
+_SAME_NOISE = 0.9
 
 
 @dataclass(frozen=True)
@@ -189,29 +188,29 @@ def judged(found: Agreement, half1: Path, half2: Path, voxel_size_angstrom: floa
     """
     names = f"{half1.name} and {half2.name}"
     finest = told(found.high_from_per_px, None, voxel_size_angstrom)
-    if found.low < -_SIGMAS * found.low_sigma:
+    if found.low < -SIGMAS * found.low_sigma:
         raise InputError(
             f"{names} have opposite contrast: their low frequencies correlate by {found.low:.2f}; invert one of them"
         )
-    by_chance = _SIGMAS * found.high_sigma
+    by_chance = SIGMAS * found.high_sigma
     if found.high > max(_SAME_NOISE, by_chance):
         raise InputError(
             f"{names} have the same noise: in details finer than {finest} they correlate by "
             f"{found.high:.2f}; give halves of different images or frames, not denoised, not copies of one volume"
         )
     warnings = []
-    if found.high > max(_SHARED_NOISE, by_chance):
+    if shares_noise(found):
         warnings.append(
             f"{names} correlate by {found.high:.2f} in details finer than {finest}, where chance "
             f"allows {by_chance:.2g}: either there is signal up to the highest frequencies, or the halves share noise "
             "(images in common, frames interpolated, denoised before), which is then kept as if it were signal"
         )
-    if found.low < _SIGMAS * found.low_sigma:
+    if found.low < SIGMAS * found.low_sigma:
         warnings.append(
             f"{names} have nothing in common that chance does not explain (correlation {found.low:.3f} at low "
-            f"frequencies, chance allows {_SIGMAS * found.low_sigma:.2g}): are they halves of one volume?"
+            f"frequencies, chance allows {SIGMAS * found.low_sigma:.2g}): are they halves of one volume?"
         )
-    if found.shift_px is not None and found.distance_px > max(MOST_SHIFT_PX, 3 * found.shift_sigma_px):
+    if found.shift_px is not None and is_shifted(found):
         z, y, x = found.shift_px
         warnings.append(
             f"{half2.name} is shifted against {half1.name} by {z:.1f}, {y:.1f}, {x:.1f} voxels along z, y, x: details "

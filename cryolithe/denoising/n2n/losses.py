@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from cryolithe.denoising.n2n.gains import fade, times_counted
+from cryolithe.denoising.n2n.gains import TAPER_PX
+from cryolithe.spectra import fade, times_counted
 
 LossName = Literal["l2", "l1", "l0", "fsc", "mixed"]
 LOSSES: tuple[LossName, ...] = ("l2", "l1", "l0", "fsc", "mixed")
@@ -93,7 +94,7 @@ def _spectra(values: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=8)
 def _shells(shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The fading of the borders; the shell of each coefficient, the last one beyond Nyquist; how often it counts."""
-    parts = [torch.from_numpy(fade(size)) for size in shape]
+    parts = [torch.from_numpy(fade(size, TAPER_PX)) for size in shape]
     window = parts[0][:, None, None] * parts[1][:, None] * parts[2]
     z, y, x = shape
     axes = np.meshgrid(np.fft.fftfreq(z), np.fft.fftfreq(y), np.fft.rfftfreq(x), indexing="ij", sparse=True)

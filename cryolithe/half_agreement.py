@@ -10,17 +10,22 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.denoising.n2n.gains import fade, times_counted
+from cryolithe.spectra import fade, times_counted
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
 
+# Standard deviations that chance does not reach; correlation of noise that halves with noise of their own have not.
+SIGMAS, SHARED_NOISE = 5.0, 0.05
+MOST_SHIFT_PX = 0.3
+LONGEST = 192  # voxels along an axis that are compared
 LOW_PER_PX = 0.12  # width of a Gaussian low pass: where two halves of a specimen agree
 _TOP_SHARE = 0.9  # shells above this share of the highest one that has power are the noise's
 _LEAST_POWER = 1e-2  # of the median shell: below that a volume was low-passed
 _CERTAIN_PEAK = 8.0  # standard deviations of a correlation map
 _MOST_COHERENT = 0.95  # a shell is not believed more
 _NEWTON_STEPS = 8
+_FEWEST = 16  # voxels along an axis
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,45 @@ class _Whitened:
         value = float((self.times * weight * self.product.real).sum()) / total
         chance = self.tied * float(((self.times * weight) ** 2 * self.power).sum()) / 2
         return value, math.sqrt(chance) / total
+
+
+def shares_noise(found: Agreement) -> bool:
+    """Whether the finest details correlate, which is signal up to the highest frequencies, or noise in common."""
+    return found.high > max(SHARED_NOISE, SIGMAS * found.high_sigma)
+
+
+def is_shifted(found: Agreement) -> bool:
+    """Whether the volumes clearly lie apart."""
+    return found.distance_px > max(MOST_SHIFT_PX, 3 * found.shift_sigma_px)
+
+
+def doubts_about_places(first: Array, second: Array, names: tuple[str, str], as_halves: bool) -> tuple[str, ...]:
+    """What speaks against two volumes that are compared voxel by voxel, as their middles show it.
+
+    Args:
+        first: shape ``(z, y, x)``, finite.
+        second: the same shape.
+        names: for messages.
+        as_halves: whether they should have noise of their own.
+    """
+    middle = tuple(slice((n - min(n, LONGEST)) // 2, (n + min(n, LONGEST)) // 2) for n in first.shape)
+    a, b = (np.asarray(volume[middle], dtype=np.float32) for volume in (first, second))
+    if min(a.shape) < _FEWEST or not (a.std() > 0 and b.std() > 0):
+        return ()
+    found, doubts = agreement(a, b), list[str]()
+    if found.shift_px is not None and is_shifted(found):
+        z, y, x = (round(one, 1) + 0.0 for one in found.shift_px)  # no -0.0
+        doubts.append(
+            f"{names[1]} is shifted against {names[0]} by {z:.1f}, {y:.1f}, {x:.1f} voxels along z, y, x: finer "
+            "details than about twice that cannot agree; reconstruct both with one alignment, or shift one back"
+        )
+    if as_halves and shares_noise(found):
+        doubts.append(
+            f"{names[0]} and {names[1]} correlate by {found.high:.2f} in their finest details, where chance allows "
+            f"{SIGMAS * found.high_sigma:.2g}: either there is signal up to the highest frequencies, or they share "
+            "noise (images in common, denoised or filtered before), and neither FSC nor SNR tells what the data hold"
+        )
+    return tuple(doubts)
 
 
 def agreement(first: Array, second: Array) -> Agreement:

@@ -1,0 +1,104 @@
+"""What speaks against volumes that are compared: borders of one value, shifts, noise in common; by every command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from plain_mrc import new_mrc
+from scipy.ndimage import gaussian_filter
+
+from cryolithe.cli import main
+from cryolithe.faces import filled_doubt, filled_value
+from cryolithe.half_agreement import doubts_about_places
+
+SHAPE = (32, 48, 56)
+
+
+def halves(noise=1.0, common=0.0, seed=0):
+    """Blobs with noise of their own, and in common."""
+    rng = np.random.default_rng(seed)
+    truth = gaussian_filter(rng.standard_normal(SHAPE), 2.0)
+    truth /= truth.std()
+    shared = common * rng.standard_normal(SHAPE)
+    return [(truth + shared + noise * rng.standard_normal(SHAPE)).astype(np.float32) for _ in range(2)]
+
+
+def padded(volume, value, width=5):
+    filled = volume.copy()
+    filled[:, :width], filled[:, -width:], filled[:, :, :width], filled[:, :, -width:] = (value,) * 4
+    return filled
+
+
+def written(folder, volumes):
+    paths = [folder / f"{name}.mrc" for name in "ab"]
+    for path, volume in zip(paths, volumes, strict=True):
+        with new_mrc(path, volume.astype(np.float32)) as file:
+            file.voxel_size = 10.0
+            file.set_volume()
+    return paths
+
+
+def test_filled_faces_are_told():
+    plain = halves()[0]
+    assert filled_value(plain) is None
+    assert filled_value(np.rint(plain * 20).astype(np.int8)) is None
+    for volume, value in ((padded(plain, 4.0), 4.0), (padded(plain * 1e3, 5e3), 5e3)):
+        found = filled_value(volume)
+        assert found is not None
+        assert found[0] == value
+        assert 0.5 < found[1] < 1
+    ends = plain.copy()
+    ends[0] = -7
+    value, share = filled_value(ends)
+    assert value == -7
+    assert share == pytest.approx(48 * 56 / (2 * (32 * 48 + 32 * 56 + 48 * 56)), abs=0.05)
+    # A border of the mean value has no edge, and an empty volume no rest.
+    assert filled_value(padded(plain, float(np.median(plain)))) is None
+    assert filled_doubt(np.zeros(SHAPE, np.float32), "x") == ()
+
+
+def test_places_and_noise_are_asked():
+    one, other = halves()
+    assert doubts_about_places(one, other, ("a", "b"), True) == ()
+    (moved,) = doubts_about_places(one, np.roll(other, (0, 2, 3), (0, 1, 2)), ("a", "b"), True)
+    assert "b is shifted against a by 0.0, 2.0, 3.0 voxels" in moved
+    (shared,) = doubts_about_places(*halves(common=1.0), ("a", "b"), True)
+    assert "share noise" in shared
+    assert doubts_about_places(*halves(common=1.0), ("a", "b"), False) == ()
+    flat = np.zeros(SHAPE, np.float32)
+    assert doubts_about_places(flat, one, ("a", "b"), True) == ()
+
+
+CASES = {
+    "right": (halves, None),
+    "border": (lambda: [padded(half, 6.0) for half in halves()], "have the value 6 (a border, padding or a mask)"),
+    "moved": (lambda: [(pair := halves())[0], np.roll(pair[1], 3, 2)], "a.mrc by 0.0, 0.0, 3.0 voxels"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_fsc_warns(case, tmp_path):
+    make, expected = CASES[case]
+    said = made_by("fsc", *written(tmp_path, make()))
+    assert (expected in said.stderr) if expected else ("Warning" not in said.stderr)
+
+
+def made_by(*words):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*CASES, "noise"])
+def test_evaluate_and_n2n_warn(case, tmp_path):
+    make, expected = CASES.get(case, (lambda: halves(common=1.0), "share noise"))
+    one, other = written(tmp_path, make())
+    said = made_by("evaluate", one, "--half1", one, "--half2", other, "--tilt-range", "60", "-o", tmp_path / "e.html")
+    record = json.loads((tmp_path / "e.json").read_text())
+    told = " ".join(record["evaluation"]["warnings"])
+    assert (expected in told) if expected else ("border" not in told and "shifted" not in told and "share" not in told)
+    assert expected is None or expected in said.output

@@ -1,0 +1,73 @@
+"""Targets of training files that do not fit their images, which a training would learn from in silence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from test_train_run import command, save_network, small_config
+
+from cryolithe.curation.judging import faults_of_file
+from cryolithe.formats.pairs import Pair, write_pair
+from cryolithe.network import build_network
+from cryolithe.simulation import Specimen, project
+
+ANGLES = tuple(float(a) for a in range(-57, 58, 6))
+SHAPE = (32, 64, 64)
+
+
+def target(seed=0):
+    """Blobs in the middle of a box, dense = dark."""
+    rng = np.random.default_rng(seed)
+    seeds = np.zeros(SHAPE, dtype=np.float32)
+    seeds[tuple(rng.integers(6, n - 6, 60) for n in SHAPE)] = -1
+    return gaussian_filter(seeds, 1.5) * 50
+
+
+def pair(truth, seen=None, origin=None, noise=0.5):
+    images = project(Specimen(truth if seen is None else seen, 10.0), ANGLES)
+    images = images + noise * images.std() * np.random.default_rng(9).standard_normal(images.shape)
+    return Pair(images.astype(np.float32), truth.astype(np.float32), ANGLES, 10.0, {}, origin or {})
+
+
+FAULTS = {
+    "right": (lambda t: t, None),
+    "shifted": (lambda t: np.roll(t, 4, 2), "add (+0, -4) to offset_px"),
+    "shifted along z": (lambda t: np.roll(t, 3, 0), "shift it back along z"),
+    "mirrored": (lambda t: np.ascontiguousarray(t[::-1]), "MIRRORED along z"),
+    "inverted": (lambda t: -t, "INVERTED"),
+    "of another": (lambda _: target(5), "does not belong to the series"),
+    "noise": (lambda t: np.random.default_rng(2).standard_normal(t.shape).astype(np.float32), "does not belong"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_target_that_does_not_fit_is_told(fault, tmp_path):
+    change, expected = FAULTS[fault]
+    write_pair(tmp_path / "p.h5", pair(change(target()), target()))
+    found = faults_of_file(tmp_path / "p.h5")
+    assert (len(found) == 1 and expected in found[0]) if expected else found == ()
+
+
+def test_pairs_of_our_own_were_judged_when_they_were_made(tmp_path):
+    write_pair(tmp_path / "p.h5", pair(-target(), target(), {"program": "CryoLithe 0.1.0"}))
+    assert faults_of_file(tmp_path / "p.h5") == ()
+
+
+@pytest.mark.slow
+def test_training_warns_of_them(tmp_path):
+    config = small_config(1)
+    save_network(tmp_path / "start.safetensors", build_network(config.network_config()), {})
+    write_pair(tmp_path / "a.h5", pair(np.ascontiguousarray(target()[::-1]), target()))
+    write_pair(tmp_path / "b.h5", pair(target(3)))
+    settings = tmp_path / "few.yaml"
+    settings.write_text("steps: 2\nwarmup_steps: 1\ncolumns: 8\nvalidation: {every: 2}\nfewest_tilts: 4\n")
+    words = ("--finetune", tmp_path / "start.safetensors", tmp_path, "-o", tmp_path / "mine.safetensors")
+    said = command(settings, *words)
+    assert said.exit_code == 0, said.output
+    assert "Warning: a.h5: the target is MIRRORED along z" in said.stderr
+    assert "b.h5: the target" not in said.stderr
+    settings.write_text("")
+    empty = command(settings, *words[:-1], tmp_path / "other.safetensors")
+    assert empty.exit_code == 2
+    assert "few.yaml is empty; expected a training configuration" in empty.stderr
