@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import mrcfile
 import numpy as np
 import pytest
+from plain_mrc import new_mrc
 from test_contrast import TILTS, matter
 from tiny_series import made, refused, run, voxels, write_series
 
@@ -34,8 +34,8 @@ def test_the_mean_of_two_stacks_is_made_image_by_image(tmp_path):
     rng = np.random.default_rng(0)
     even, odd = rng.integers(-30_000, 30_000, (3, 5, 6)).astype(np.int16), rng.standard_normal((3, 5, 6))
     for name, stack in (("e", even), ("o", odd.astype(np.float32))):
-        with mrcfile.new(tmp_path / f"{name}.mrc") as file:
-            file.set_data(stack)
+        with new_mrc(tmp_path / f"{name}.mrc", stack):
+            pass
     images = MeanImages(*(read_mrc(tmp_path / f"{name}.mrc").data for name in "eo"))
     assert images.shape == (3, 5, 6)
     assert images.ndim == 3

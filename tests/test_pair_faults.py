@@ -70,4 +70,4 @@ def test_training_warns_of_them(tmp_path):
     settings.write_text("")
     empty = command(settings, *words[:-1], tmp_path / "other.safetensors")
     assert empty.exit_code == 2
-    assert "few.yaml is empty; expected a training configuration" in empty.stderr
+    assert "few.yaml is empty, which is a training from scratch" in empty.stderr

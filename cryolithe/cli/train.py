@@ -246,6 +246,10 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
     config = read_train_config(configs[0]) if configs else TrainConfig(**FINETUNE)
     base = configs[0].parent if configs else Path()
     if finetune is not None:
+        if not config.model_fields_set:
+            raise SettingsError(
+                f"{configs[0]} is empty, which is a training from scratch; leave it out for the usual --finetune"
+            )
         files = [str(path.absolute()) for path in find_pairs([path.absolute() for path in pairs], Path())]
         if not files and not config.data.pairs:
             raise InputError("--finetune needs pairs to train on: give HDF5 files or folders of them")

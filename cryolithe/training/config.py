@@ -115,8 +115,6 @@ def read_train_config(path: Path) -> TrainConfig:
         ModelError: if the network's configuration is wrong.
     """
     values = read_yaml_table(path, "training configuration")
-    if not values:
-        raise SettingsError(f"{path} is empty; expected a training configuration, such as configs/train_fast.yaml")
     try:
         config = TrainConfig(**values)
     except ValidationError as error:

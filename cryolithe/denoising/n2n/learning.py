@@ -10,6 +10,7 @@ from typing import Any
 
 from cryolithe import __version__
 from cryolithe.denoising.method import Training
+from cryolithe.denoising.n2n.gains import ONE
 from cryolithe.denoising.n2n.halves import HalfPair, contrast_of
 from cryolithe.denoising.n2n.job import N2nJob
 from cryolithe.denoising.n2n.network import BACKBONES, save_denoiser
@@ -38,6 +39,7 @@ class N2nTraining(Training[N2nState, Held]):
         self._job, self._pairs, self._place = job, list(pairs), place
         start = job.begun_with(place.device)
         self._start, self._began = start.network if start else None, start.sha256 if start else None
+        self._prior = start.gain if start else ONE
         self._config = start.config if start else BACKBONES[job.backbone_on(place.device)]
         self.recipe = make_recipe(self._config, place.device, loss=job.wanted_loss, batch=job.batch, seed=job.seed)
         self._patches = Patches(self._pairs, self.recipe.edge, self._config.multiple, self.recipe.seed)
@@ -98,7 +100,7 @@ class N2nTraining(Training[N2nState, Held]):
 
     def save_weights(self, path: Path) -> str | None:
         """Write the best network and the gain that suits it; a warning if it smooths signal away."""
-        held = validated(self.recipe, self._patches, self._place, self.state.best)
+        held = validated(self.recipe, self._patches, self._place, self.state.best, self._prior)
         save_denoiser(path, self.state.best, self._config, held.gain, self._card(held))
         if not held.too_smooth:
             return None

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cryolithe.denoising.method import LearningState
+from cryolithe.denoising.n2n.gains import ONE, ShellGain
 from cryolithe.denoising.n2n.losses import half_loss
 from cryolithe.denoising.n2n.network import build
 from cryolithe.denoising.n2n.pairs import Patches
@@ -125,11 +126,12 @@ def output_of(network: nn.Module, given: torch.Tensor, place: Place) -> torch.Te
 
 
 @torch.no_grad()
-def validated(recipe: Recipe, patches: Patches, place: Place, network: nn.Module) -> Held:
-    """What a network makes of the patches held back."""
+def validated(recipe: Recipe, patches: Patches, place: Place, network: nn.Module, prior: ShellGain = ONE) -> Held:
+    """What a network makes of the patches held back; ``prior`` is the gain of the weights that it began with."""
     return validate(
         lambda given: output_of(network, as_batch(given, place.device), place),
         patches.held_back(recipe.validation_patches),
+        prior,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cryolithe.denoising.n2n.gains import ShellGain, fit_gain, shell_sums
+from cryolithe.denoising.n2n.gains import ONE, ShellGain, fit_gain, shell_sums
 
 SHELLS = 16
 _SIGNAL = 0.3  # correlation of raw halves from which on a shell is said to hold signal
@@ -40,13 +40,16 @@ class Held:
 
 
 def validate(
-    denoised: Callable[[torch.Tensor], torch.Tensor], patches: Iterable[tuple[torch.Tensor, torch.Tensor]]
+    denoised: Callable[[torch.Tensor], torch.Tensor],
+    patches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    prior: ShellGain = ONE,
 ) -> Held:
     """Denoise both halves of all patches held back.
 
     Args:
         denoised: the network, ``(1, 1, z, y, x)`` to the same.
         patches: first and second halves.
+        prior: gain of the weights that a training began with.
     """
     sums = np.zeros(3)  # products and squares of outputs and targets, without their means
     raw, new = np.zeros((3, SHELLS)), np.zeros((3, SHELLS))
@@ -69,5 +72,5 @@ def validate(
         correlation=float(sums[0] / scale) if scale > 0 else 0.0,
         lost=float(max(0.0, loss[worst])),
         lost_at_per_px=worst / (2 * (SHELLS - 1)),
-        gain=fit_gain(pairs),
+        gain=fit_gain(pairs, prior=prior),
     )
