@@ -24,15 +24,14 @@ import torch
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
 from polarity import SPECIMENS, Specimen
-from scenes import Scene, recipe_of
+from scenes import Scene, any_molecules, recipe_of
 
 from cryolithe.evaluation.half_images import doubts_of_halves
 from cryolithe.formats.imod_command import parse_list
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.preparation import Preparation, prepare_stack
 from cryolithe.reconstruction.stack_notes import stack_notes
-from cryolithe.simulation import Molecule, load_library, simulate_series
-from cryolithe.simulation.procedural import procedural_library
+from cryolithe.simulation import Molecule, simulate_series
 from cryolithe.tilts import TiltSeries
 
 Stack = NDArray[np.floating[Any]]
@@ -278,9 +277,7 @@ def main() -> None:
     options.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
     arguments = read_arguments(options)
     count, side = (1, 64) if arguments.quick else (arguments.series, arguments.side)
-    library = (
-        load_library((arguments.molecules,)) if arguments.molecules else procedural_library(8, np.random.default_rng(1))
-    )
+    library = any_molecules(arguments.molecules)
     scenes = [specimen for specimen in SPECIMENS if specimen.title != "empty ice"][: 1 if arguments.quick else None]
     conditions = list(CONDITIONS)[: 1 if arguments.quick else None]
     answers: list[dict[str, Any]] = []

@@ -21,7 +21,7 @@ import scipy.ndimage
 import torch
 from common import ROOT, Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from scenes import Scene, recipe_of
+from scenes import Scene, any_molecules, recipe_of
 
 from cryolithe.errors import InputError
 from cryolithe.formats import read_angles_deg, read_mrc
@@ -31,8 +31,7 @@ from cryolithe.reconstruction.asymmetry import measure_evidence
 from cryolithe.reconstruction.looking import JUDGE
 from cryolithe.reconstruction.polarity import DECISIVE_SHARE, Contrast, Evidence, decide
 from cryolithe.reconstruction.preparation import Preparation, prepare_stack
-from cryolithe.simulation import Molecule, load_library, simulate_series
-from cryolithe.simulation.procedural import procedural_library
+from cryolithe.simulation import Molecule, simulate_series
 from cryolithe.tilts import TiltSeries
 
 NEEDLE = ROOT / "examples" / "needle"
@@ -199,9 +198,7 @@ def main() -> None:
     if arguments.molecules is not None and not arguments.molecules.is_file():
         raise InputError(f"there is no molecule library {arguments.molecules}")
     count, side = (1, 48) if arguments.quick else (arguments.series, arguments.side)
-    library = (
-        load_library((arguments.molecules,)) if arguments.molecules else procedural_library(8, np.random.default_rng(1))
-    )
+    library = any_molecules(arguments.molecules)
     specimens = SPECIMENS[:2] if arguments.quick else SPECIMENS
     conditions = list(CONDITIONS)[:1] if arguments.quick else list(CONDITIONS)
     verdicts: dict[str, dict[str, dict[str, list[str]]]] = {sign: {} for sign in SIGNS}

@@ -20,23 +20,14 @@ import torch
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
 from polarity import SPECIMENS, Specimen
-from scenes import Scene, recipe_of
+from scenes import Scene, any_molecules, recipe_of
 
 from cryolithe.optics import Optics, TiltedView
-from cryolithe.reconstruction.thon_rings import (
-    RingSpectra,
-    asked_for_rings,
-    ring_evidence,
-    ring_power,
-    ring_tile_px,
-    strange_images,
-    tile_places_px,
-)
-from cryolithe.simulation import Molecule, load_library, simulate_series
+from cryolithe.reconstruction.thon_rings import Rings, RingSpectra, asked_for_rings, ring_evidence, strange_images
+from cryolithe.simulation import Molecule, simulate_series
 from cryolithe.simulation.diverse import SCENES, draw_scene
 from cryolithe.simulation.imaging import ImagedSeries, image_series
 from cryolithe.simulation.imaging_recipe import ImagingRecipe
-from cryolithe.simulation.procedural import procedural_library
 
 SEED, PIXEL_ANGSTROM, DEPTH = 9000, 5.0, 64
 DEFOCI_UM, OFF_UM = (1.2, 6.5), (-0.9, 1.0, 2.5)
@@ -114,19 +105,13 @@ def spectra_of(series: Series, off_um: float = 0.0) -> RingSpectra:
     """Of a series whose defoci are told wrongly by so much."""
     numbers, shape = asked_for_rings(series.angles_deg), (series.images.shape[1], series.images.shape[2])
     views = tuple(
-        TiltedView(
-            replace(series.optics[n], defocus_um=series.optics[n].defocus_um + off_um),
-            series.angles_deg[n],
-            PIXEL_ANGSTROM,
-            series.handedness,
-        )
-        for n in numbers
+        TiltedView(replace(optics, defocus_um=optics.defocus_um + off_um), angle_deg, PIXEL_ANGSTROM, series.handedness)
+        for optics, angle_deg in zip(series.optics, series.angles_deg, strict=True)
     )
-    tile = ring_tile_px(shape, views[0])
-    if tile is None:
-        return RingSpectra()
-    power = tuple(ring_power(series.images[n], tile) for n in numbers)
-    return RingSpectra(numbers, views, tile, tile_places_px(shape[1], tile), power)
+    rings = Rings(views, numbers, shape)
+    for number in rings.asked:
+        rings.ask(number, series.images[number])
+    return rings.found()
 
 
 def asked(kind: str, side: int, count: int, library: tuple[Molecule, ...]) -> dict[str, Counter[str]]:
@@ -158,9 +143,7 @@ def main() -> None:
     options.add_argument("--side", type=int, default=384, help="pixels along x and y")
     options.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
     arguments = read_arguments(options)
-    library = (
-        load_library((arguments.molecules,)) if arguments.molecules else procedural_library(8, np.random.default_rng(1))
-    )
+    library = any_molecules(arguments.molecules)
     side, count = (96, 3) if arguments.quick else (arguments.side, arguments.series)
     kinds = KINDS[:2] if arguments.quick else KINDS
     rows: list[list[Cell]] = []

@@ -160,6 +160,11 @@ def recipe_of(scene: Scene, side: int) -> Recipe:
     return Recipe(**values)
 
 
+def any_molecules(path: Path | None) -> tuple[Molecule, ...]:
+    """All molecules of a library, or some procedural ones."""
+    return load_library((path,)) if path else procedural_library(8, np.random.default_rng(1))
+
+
 def placed_molecules(path: Path | None) -> tuple[Molecule, ...]:
     """The molecules of a library that were held out of training; procedural ones where there is no library.
 

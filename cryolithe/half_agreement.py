@@ -10,7 +10,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.spectra import fade, times_counted
+from cryolithe.spectra import central, fade, times_counted
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
@@ -114,7 +114,7 @@ def doubts_about_places(first: Array, second: Array, names: tuple[str, str], as_
         names: for messages.
         as_halves: whether they should have noise of their own.
     """
-    middle = tuple(slice((n - min(n, LONGEST)) // 2, (n + min(n, LONGEST)) // 2) for n in first.shape)
+    middle = central((first.shape[0], first.shape[1], first.shape[2]), LONGEST)
     a, b = (np.asarray(volume[middle], dtype=np.float32) for volume in (first, second))
     if min(a.shape) < _FEWEST or not (a.std() > 0 and b.std() > 0):
         return ()

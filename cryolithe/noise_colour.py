@@ -22,6 +22,8 @@ FLAT_DB = 1.5
 # Where images hold little beside noise.
 NOISY_PER_PX = 0.2
 _BORDER_PX = 24
+# Frequencies, cycles per pixel, between which the logarithm of a drawn power spectrum is a line.
+COLOUR_KNOTS = (0.0, 0.06, 0.125, 0.25, 0.5)
 
 Gain = tuple[float, ...]
 FloatArray = NDArray[np.float64]
@@ -100,3 +102,19 @@ def _radius(shape: tuple[int, ...]) -> FloatArray:
     """Frequency of each coefficient of ``rfft2``, cycles per pixel."""
     radius: FloatArray = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
     return radius
+
+
+def draw_colour(deviation_db: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Power at `COLOUR_KNOTS` of noise as an unknown detector, binning and interpolation leave it, shape ``(knots,)``.
+
+    Args:
+        deviation_db: standard deviation of each of them, decibels.
+        rng: source of randomness.
+    """
+    return np.asarray(10 ** (deviation_db * rng.standard_normal(len(COLOUR_KNOTS)) / 10))
+
+
+def drawn_power(frequency_per_px: FloatArray, power: FloatArray) -> FloatArray:
+    """The power of `draw_colour` at any frequencies, cycles per pixel, in their shape."""
+    found: FloatArray = np.exp(np.interp(frequency_per_px, COLOUR_KNOTS, np.log(power)))
+    return found

@@ -192,3 +192,9 @@ def fade(size: int, width: int) -> NDArray[np.float32]:
     width = min(width, size // 4)
     rise = np.sin(np.pi / 2 * (np.arange(width) + 0.5) / max(1, width)) ** 2
     return np.concatenate([rise, np.ones(size - 2 * width), rise[::-1]]).astype(np.float32)
+
+
+def central(shape: tuple[int, int, int], longest: int) -> tuple[slice, slice, slice]:
+    """The middle of a volume, no longer than ``longest`` along any axis."""
+    z, y, x = (slice((n - min(n, longest)) // 2, (n - min(n, longest)) // 2 + min(n, longest)) for n in shape)
+    return z, y, x

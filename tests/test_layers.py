@@ -84,7 +84,7 @@ ALLOWED = {
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruction", "simulation",
-        "optimise", "noise", "recipes", "names",
+        "optimise", "noise", "recipes", "names", "noise_colour",
     },
     "adapt": {
         "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
@@ -102,7 +102,7 @@ ALLOWED = {
     },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",
-        "work", "optimise", "recipes", "names",
+        "work", "optimise", "recipes", "names", "noise_colour", "spectra",
     },
     "denoising": {
         "errors", "borders", "convolution", "hashing", "device", "limits", "images", "volume", "formats", "metrics",

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from test_train_run import command, save_network, small_config
 
-from cryolithe.curation.judging import faults_of_file
+from cryolithe.curation.pair_files import faults_of_file
 from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.network import build_network
 from cryolithe.simulation import Specimen, project

@@ -98,7 +98,9 @@ def test_images_without_rings_tell_nothing(noise):
             assert not found.confirmed
             assert strange_images(spectra(images, told)) == {}
     flat = [np.zeros(SHAPE, dtype=np.float32)] * len(TILTS)
-    assert asked(flat, [Optics()] * len(TILTS)).gain == 0
+    nothing = asked(flat, [Optics()] * len(TILTS))
+    assert nothing.gain == 0
+    assert nothing.images == len(asked_for_rings(TILTS))
 
 
 def test_the_first_hump_alone_tells_nothing():
@@ -171,5 +173,9 @@ def test_the_command_compares_a_table_with_the_images(tmp_path):
     one = [DEFOCUS + 1.5 * (number == 12) for number in range(len(ANGLES))]
     said = made(*written(tmp_path, np.array(images), one), tmp_path / "c.mrc").stderr
     assert "images have rings of another defocus than ts_CTF.txt tells: 13 (4.5, 3.1 µm) (told, found)" in said
+    # Numbers are those of the stack, whatever is left out of it.
+    made(*written(tmp_path, np.array(images), one), tmp_path / "e.mrc", "--exclude", "2,3")
+    record = json.loads((tmp_path / "e.json").read_text())
+    assert list(record["method"]["corrections"]["ctf"]["defocus_by_images"]["strange_images"]) == ["13"]
     words = written(tmp_path, np.array(imaged(None, tilts=ANGLES)), [DEFOCUS] * len(ANGLES))
     assert "no rings that are clear enough to tell it" in made(*words, tmp_path / "d.mrc").stderr

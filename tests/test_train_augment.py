@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_training import small_config
 
+from cryolithe import noise_colour
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import Head, build_network
 from cryolithe.projector import make_projector
@@ -147,7 +148,7 @@ def test_a_blur_colours_noise_and_leaves_its_variance(noiseless):
 
 def test_coloured_noise_has_the_spectrum_that_it_was_given():
     rng = np.random.default_rng(5)
-    power = augment.draw_colour(4.0, rng)
+    power = noise_colour.draw_colour(4.0, rng)
     white = torch.from_numpy(rng.standard_normal((400, 48 + 2 * augment.COLOUR_HALO, 64)).astype(np.float32))
     noise = augment.coloured(white, power)
     assert noise.shape == (400, 48, 64)
@@ -155,7 +156,7 @@ def test_coloured_noise_has_the_spectrum_that_it_was_given():
     window = np.hanning(48)[:, None] * np.hanning(64)[None]
     measured = (np.abs(np.fft.fft2(noise.numpy() * window)) ** 2).mean(axis=0)
     radius = np.hypot(np.fft.fftfreq(48)[:, None], np.fft.fftfreq(64)[None])
-    wanted = np.exp(np.interp(radius, augment.COLOUR_KNOTS, np.log(power)))
+    wanted = np.exp(np.interp(radius, noise_colour.COLOUR_KNOTS, np.log(power)))
     inner = (radius > 0.05) & (np.abs(radius - 0.06) > 0.03) & (np.abs(radius - 0.125) > 0.03)
     ratio_db = 10 * np.log10(measured[inner] / wanted[inner])
     assert ratio_db.std() < 0.5  # the window smooths a little

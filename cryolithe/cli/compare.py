@@ -154,9 +154,10 @@ def _run(
     outputs: _Outputs,
     dry_run: bool,
 ) -> None:
-    from cryolithe.comparison.inputs import DOUBT, known_beside, look
+    from cryolithe.comparison.inputs import known_beside, look
     from cryolithe.comparison.making import Workshop, check_maps
     from cryolithe.work.folder import WorkFolder
+    from cryolithe.work.watcher import WARNING
 
     def planned() -> tuple[Source, Beside]:
         source = _source(given)
@@ -164,7 +165,7 @@ def _run(
         check_maps(source, wishes)
         known = known_beside(source, seen, beside, given.settings.contrast)
         for note in known.notes:
-            say(note if note.startswith(DOUBT) else f"Note: {note}", err=True)
+            say(note if note.startswith(WARNING) else f"Note: {note}", err=True)
         say(_plan(source, wishes, choices, known, outputs, given.settings), err=True)
         return source, known
 

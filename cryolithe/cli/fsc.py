@@ -98,11 +98,7 @@ def command(
 
     curve = fourier_shell_correlation(a.voxels, b.voxels, tilt_range_deg=tilt_range_deg, mask=mask)
     names = volumes[0].name, volumes[1].name
-    doubts = (
-        []
-        if mask is not None
-        else [line for v, n in zip((a, b), names, strict=True) for line in filled_doubt(v.voxels, n)]
-    )
+    doubts = [*filled_doubt(a.voxels, names[0]), *filled_doubt(b.voxels, names[1])] if mask is None else []
     if volumes[0].resolve() != volumes[1].resolve():
         doubts += [*doubts_about_pair(curve), *doubts_about_places(a.voxels, b.voxels, names, as_halves=False)]
     for doubt in doubts:

@@ -110,7 +110,7 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
 
 def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
     """What a user must know of the data before a training."""
-    from cryolithe.curation.judging import faults_of_file
+    from cryolithe.curation.pair_files import faults_of_file
     from cryolithe.training.config import noise_notes
     from cryolithe.training.sources import find_pairs, voxel_size_warning
 

@@ -24,12 +24,11 @@ from cryolithe.half_agreement import doubts_about_places
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import check_tilt_range
 from cryolithe.training.class_scoring import SUMMARY
+from cryolithe.work.watcher import WARNING
 
 Array = NDArray[Any]
 FEWEST_PX, FEWEST_VOXELS = 4.0, 16  # of a particle's diameter; along each axis of a volume
 INPUTS = ("truth", "labels", "template", "particles")
-# How a note begins that speaks against the halves.
-DOUBT = "Warning:"
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def look(source: Source, tilt_range: str | None) -> Seen:
     voxels, names = [file.voxels() for file in files], (files[0].path.name, files[1].path.name)
     doubts = [line for one, name in zip(voxels, names, strict=True) for line in filled_doubt(one, name)]
     doubts += doubts_about_places(voxels[0], voxels[1], names, as_halves=True)
-    notes += [f"{DOUBT} {line}." for line in doubts]
+    notes += [f"{WARNING}{line}." for line in doubts]
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:

@@ -1,16 +1,10 @@
-"""What is wrong with how a target fits its tilt series, in words; of training files as well."""
+"""What is wrong with how a target fits its tilt series, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cryolithe.curation.match import LARGEST_PX, Match, compare
-from cryolithe.formats.pairs import open_pair
-from cryolithe.images import fourier_crop
+from cryolithe.curation.match import Match
 
 LEAST_CORRELATION = 0.05  # in large fields even less is significant, and means little
 LEAST_SIGNIFICANCE = 7.0  # targets of other series reach 5.5
@@ -50,29 +44,3 @@ def faults_of(match: Match) -> Iterator[str]:
             f"the target is SHIFTED by (z, y, x) = ({shift}) px against the series, expected at most "
             f"{match.precision_px:g} px; shift it back{offset}"
         )
-
-
-def faults_of_file(path: Path) -> tuple[str, ...]:
-    """What is wrong with the target of a training file; nothing of one that this program made, and judged then.
-
-    Raises:
-        FileFormatError: if the file is no pair.
-    """
-    with open_pair(path) as pair:
-        if str(pair.origin.get("program", "")).startswith("CryoLithe"):
-            return ()
-        factor = max(1, -(-max(pair.truth.shape[1:]) // LARGEST_PX))
-        images = np.stack([_binned(pair.images[n], factor) for n in range(len(pair.angles_deg))])
-        depth = len(pair.truth) // factor
-        if not depth:
-            return ()
-        first = (len(pair.truth) - depth * factor) // 2
-        slabs = (
-            np.mean([_binned(pair.truth[z], factor) for z in range(start, start + factor)], axis=0, dtype=np.float32)
-            for start in range(first, first + depth * factor, factor)
-        )
-        return tuple(faults_of(compare(images, np.stack(list(slabs)), tuple(pair.angles_deg), factor)))
-
-
-def _binned(plane: NDArray[np.floating], factor: int) -> NDArray[np.float32]:
-    return fourier_crop(np.asarray(plane, dtype=np.float32), factor)

@@ -7,9 +7,8 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.denoise_training.config import PlainEntry
-
-# Cycles per pixel at which the power of noise is drawn; its logarithm is straight between them.
-KNOTS = (0.0, 0.06, 0.125, 0.25, 0.5)
+from cryolithe.noise_colour import draw_colour, drawn_power
+from cryolithe.spectra import times_counted
 
 
 def draw_amplitude(plain: PlainEntry, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -24,15 +23,11 @@ def draw_amplitude(plain: PlainEntry, shape: tuple[int, int], rng: np.random.Gen
         shape ``(y, x // 2 + 1)``, for `scipy.fft.rfft2`.
     """
     frequency = np.hypot(scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])[None])
-    decibels = plain.colour_db * rng.standard_normal(len(KNOTS))
+    drawn = draw_colour(plain.colour_db, rng)
     smoothed = float(rng.uniform(*plain.blur_px)) if rng.random() < 0.5 else 0.0
-    power = 10 ** (np.interp(frequency, KNOTS, decibels) / 10) * np.exp(-((2 * np.pi * smoothed * frequency) ** 2))
+    power = drawn_power(frequency, drawn) * np.exp(-((2 * np.pi * smoothed * frequency) ** 2))
     # Columns that stand for two of the whole spectrum count twice.
-    twice = np.full(frequency.shape[1], 2.0)
-    twice[0] = 1.0
-    if shape[1] % 2 == 0:
-        twice[-1] = 1.0
-    mean = float((power * twice).sum() / (shape[0] * shape[1]))
+    mean = float((power * times_counted(shape[1])).sum() / (shape[0] * shape[1]))
     return np.sqrt(power / mean).astype(np.float32)
 
 

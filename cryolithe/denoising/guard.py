@@ -82,12 +82,6 @@ class Verdict:
     kept: float
 
 
-def central(shape: tuple[int, int, int], longest: int = LONGEST) -> tuple[slice, slice, slice]:
-    """The middle of a volume, no longer than ``longest`` along any axis."""
-    z, y, x = (slice((n - min(n, longest)) // 2, (n - min(n, longest)) // 2 + min(n, longest)) for n in shape)
-    return z, y, x
-
-
 def spectra(before: NDArray[Any], after: NDArray[Any]) -> Spectra:
     """Power and transfer over (|k_xy|, |k_z|) and over shells, tapered at the borders.
 

@@ -21,13 +21,10 @@ from cryolithe.reconstruction.preparation import prepare_image
 from cryolithe.reconstruction.sources import microscope_of
 from cryolithe.reconstruction.thon_rings import (
     RingEvidence,
-    RingSpectra,
+    Rings,
     asked_for_rings,
     ring_evidence,
-    ring_power,
-    ring_tile_px,
     strange_images,
-    tile_places_px,
 )
 
 # Images are binned to about this pixel: finer detail has no power in tilted images, and tiles become many.
@@ -48,7 +45,7 @@ def optics_evidence(run: ResolvedJob) -> OpticsEvidence | None:
     ahead, behind = (image_views(found[0], angles, places, settings, (hand, elsewhere)) for hand in (1, -1))
     shape = how.image_shape(run.series.geometry.image_shape)
     hands = _Hands(ahead, behind, asked_images(angles), shape)
-    rings = _Rings(ahead, asked_for_rings(angles), shape)
+    rings = Rings(ahead, asked_for_rings(angles), shape)
     for number in sorted({*hands.asked, *rings.asked}):
         image = prepare_image(run.series, how, number)
         hands.ask(number, image)
@@ -76,29 +73,6 @@ class _Hands:
     def found(self) -> HandEvidence:
         """What all of them tell."""
         return paired(self._votes)
-
-
-class _Rings:
-    """Asks images of a series about the defocus, one by one."""
-
-    def __init__(self, views: Sequence[TiltedView], asked: tuple[int, ...], shape: tuple[int, int]) -> None:
-        self._views, self._width = views, shape[1]
-        self._tile = ring_tile_px(shape, views[0])
-        self._power: dict[int, tuple[float, ...]] = {}
-        self.asked = asked if self._tile else ()
-
-    def ask(self, number: int, image: NDArray[np.float32]) -> None:
-        """Ask an image, if it is one of those to be asked."""
-        if self._tile and number in self.asked:
-            self._power[number] = ring_power(image, self._tile)
-
-    def found(self) -> RingSpectra:
-        """The power of all of them."""
-        if not self._tile:
-            return RingSpectra()
-        views = tuple(self._views[number] for number in self._power)
-        places = tile_places_px(self._width, self._tile)
-        return RingSpectra(tuple(self._power), views, self._tile, places, tuple(self._power.values()))
 
 
 def optics_of_parts(runs: Sequence[ResolvedJob]) -> OpticsEvidence | None:
@@ -138,10 +112,12 @@ def settled_optics(run: ResolvedJob, note: Callable[[str], object] = lambda text
             f"Note: the images do not tell the hand of the defocus gradient ({surely}): {hand:+d} is taken, as "
             f"{_origin(run)}; --defocus-hand 1 or -1 says it."
         )
-    rings, strange = ring_evidence(told.rings), strange_images(told.rings)
+    rings, images = ring_evidence(told.rings), run.alignment.images
+    # By the numbers that images have in their stack.
+    strange = {images[place].section + 1: one for place, one in strange_images(told.rings).items()}
     for text in _defocus_notes(rings, strange, run):
         note(text)
-    by_images = {**rings.record(), "strange_images": {str(n + 1): one.best_um for n, one in strange.items()}}
+    by_images = {**rings.record(), "strange_images": {str(n): round(one.best_um, 3) for n, one in strange.items()}}
     corrected = made.of_optics(hand, {"hand_by_images": evidence.record(), "defocus_by_images": by_images})
     return replace(run, corrections=corrected, preparation=replace(run.preparation, corrections=corrected.images))
 
@@ -165,10 +141,8 @@ def _defocus_notes(rings: RingEvidence, strange: Mapping[int, RingEvidence], run
             "shift others? What lies beyond the first zero of the CTF is spoilt by a wrong defocus."
         )
     elif strange:
-        numbers = [image.section + 1 for image in run.alignment.images]
         shown = ", ".join(
-            f"{numbers[place]} ({one.told_um:.2g}, {one.best_um:.2g} µm)"
-            for place, one in list(strange.items())[:_NAMED]
+            f"{number} ({one.told_um:.2g}, {one.best_um:.2g} µm)" for number, one in list(strange.items())[:_NAMED]
         )
         yield (
             f"Warning: images have rings of another defocus than {file} tells: "

@@ -140,6 +140,29 @@ def ring_tile_px(shape: tuple[int, int], view: TiltedView) -> int | None:
     return tile - tile % 2 if tile >= LEAST_TILE_PX else None
 
 
+class Rings:
+    """Asks images of a series about the defocus, one by one."""
+
+    def __init__(self, views: Sequence[TiltedView], asked: tuple[int, ...], shape: tuple[int, int]) -> None:
+        self._views, self._width = views, shape[1]
+        self._tile = ring_tile_px(shape, views[0])
+        self._power: dict[int, tuple[float, ...]] = {}
+        self.asked = asked if self._tile else ()
+
+    def ask(self, number: int, image: NDArray[np.float32]) -> None:
+        """Ask an image, if it is one of those to be asked."""
+        if self._tile and number in self.asked:
+            self._power[number] = ring_power(image, self._tile)
+
+    def found(self) -> RingSpectra:
+        """The power of all of them."""
+        if not self._tile:
+            return RingSpectra()
+        views = tuple(self._views[number] for number in self._power)
+        places = tile_places_px(self._width, self._tile)
+        return RingSpectra(tuple(self._power), views, self._tile, places, tuple(self._power.values()))
+
+
 def ring_power(image: NDArray[np.float32], tile: int) -> tuple[float, ...]:
     """The power of an image at `ring_frequencies`, the mean over its tiles.
 
@@ -179,7 +202,7 @@ def ring_evidence(spectra: RingSpectra) -> RingEvidence:
             levels.append(power / power[-max(3, len(k) // 8) :].mean())
             models += _squared(view, k, np.array(spectra.places_px), shifts)
     if not levels:
-        return RingEvidence(told, told, 0.0, 0.0, len(spectra.numbers))
+        return RingEvidence(told, told, images=len(spectra.numbers))
     gains = _gains(np.mean(levels, axis=0), models / len(levels), told + shifts, spectra)
     best = int(gains.argmax())
     found = told + float(shifts[best])

@@ -15,11 +15,11 @@ import scipy.ndimage
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.noise_colour import drawn_power
+
 Indices = NDArray[np.int64]
 # Rows that a blur takes at each end.
 BLUR_HALO = 2
-# Frequencies, cycles per pixel, between which the logarithm of a drawn power spectrum is a line.
-COLOUR_KNOTS = (0.0, 0.06, 0.125, 0.25, 0.5)
 # Rows beyond a run's that coloured noise is drawn for: a discrete Fourier transform joins its first and last rows.
 COLOUR_HALO = 8
 
@@ -127,29 +127,19 @@ def blur_kernel(sigma_px: float) -> torch.Tensor:
     return kernel / kernel.sum()
 
 
-def draw_colour(deviation_db: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Power at `COLOUR_KNOTS` of noise as an unknown detector, binning and interpolation leave it, shape ``(knots,)``.
-
-    Args:
-        deviation_db: standard deviation of each of them, decibels.
-        rng: source of randomness.
-    """
-    return np.asarray(10 ** (deviation_db * rng.standard_normal(len(COLOUR_KNOTS)) / 10))
-
-
 def coloured(white: torch.Tensor, power: NDArray[np.float64]) -> torch.Tensor:
     """Noise of unit variance with a power spectrum, the same in all directions.
 
     Args:
         white: white noise of unit variance, shape ``(tilts, rows + 2 COLOUR_HALO, X)``.
-        power: at `COLOUR_KNOTS`.
+        power: see `cryolithe.noise_colour.draw_colour`.
 
     Returns:
         shape ``(tilts, rows, X)``.
     """
     height, width = white.shape[1:]
     radius = np.hypot(scipy.fft.fftfreq(height)[:, None], scipy.fft.fftfreq(width)[None])
-    spectrum = np.exp(np.interp(radius, COLOUR_KNOTS, np.log(power)))
+    spectrum = drawn_power(radius, power)
     gain = torch.from_numpy(np.sqrt(spectrum / spectrum.mean())[:, : width // 2 + 1].astype(np.float32))
     noise = torch.fft.irfft2(torch.fft.rfft2(white) * gain.to(white.device), s=(height, width))
     return noise[:, COLOUR_HALO : height - COLOUR_HALO]

@@ -14,6 +14,7 @@ import torch
 
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import NetworkConfig
+from cryolithe.noise_colour import draw_colour
 from cryolithe.reconstruction.methods import network_rows
 from cryolithe.sampling import all_windows, block_positions_px, point_columns, reflected_rows, visible
 from cryolithe.simulation import Molecule, make_specimen
@@ -262,7 +263,7 @@ def _noise(rows: torch.Tensor, blur_px: float, rng: np.random.Generator) -> torc
 
 def _coloured_noise(rows: torch.Tensor, deviation_db: float, rng: np.random.Generator) -> torch.Tensor:
     """Noise of unit variance like ``rows``, with a power spectrum drawn for them."""
-    power = augment.draw_colour(deviation_db, rng)
+    power = draw_colour(deviation_db, rng)
     tilts, height, width = rows.shape
     more = _white_noise(rows.new_empty((tilts, height + 2 * augment.COLOUR_HALO, width)), rng)
     return augment.coloured(more, power)

@@ -158,7 +158,7 @@ class AugmentSettings(Section):
         extra_noise_db: range of the images' variance over that of the noise added to noisy images; None adds none.
         colour_chance: chance that the noise that is drawn, of a plain series or extra, is neither white nor smoothed
             but has a power spectrum of its own.
-        colour_db: standard deviation of such a spectrum at each of its `augment.COLOUR_KNOTS`, lines between them.
+        colour_db: standard deviation of such a spectrum at each of its `noise_colour.COLOUR_KNOTS`, lines between them.
     """
 
     drop_chance: Chance = 0.5

@@ -13,7 +13,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.denoising.guard import central
+from cryolithe.denoising.guard import LONGEST
 from cryolithe.denoising.method import Applied, Halves
 from cryolithe.denoising.n2n.network import Denoiser, kind_of
 from cryolithe.denoising.n2n.tiles import Runner, apply_gain, denoise_volume, plan_tiles, prepared
@@ -24,6 +24,7 @@ from cryolithe.formats import VolumeStatistics
 from cryolithe.formats.sizes import size_told
 from cryolithe.limits import group_limits
 from cryolithe.optimise.distributed import Place
+from cryolithe.spectra import central
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher
 
@@ -48,7 +49,7 @@ def apply(view: N2nView, denoiser: Denoiser, overwrite: bool, place: Place, watc
                 apply_gain(denoiser.gain, values, amplified)
                 values[...] = amplified
         statistics = _write(view, denoiser, values, overwrite, watcher)
-        part = central(view.shape)
+        part = central(view.shape, LONGEST)
         middle = view.mean_box(part), np.array(values[part])
     record = {"tiles": {"edges_zyx": tiling.edges, "count": tiling.count}, "gain": denoiser.gain.plain()}
     return Applied(statistics, middle, record)

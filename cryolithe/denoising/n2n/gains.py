@@ -164,10 +164,9 @@ def power_densities(values: Array, shells: int) -> FloatArray:
 
     Shells of small arrays that hold no frequency have what lies between their neighbours.
     """
-    shell, times = _shells(values.shape, shells)
-    count = np.bincount(shell, np.broadcast_to(times, values.shape[:2] + times.shape).ravel(), minlength=shells + 1)
+    count = _counts(values.shape, shells)
     faded = math.prod(float(np.square(fade(size, TAPER_PX), dtype=np.float64).sum()) for size in values.shape)
-    held = np.flatnonzero(count[:shells])
+    held = np.flatnonzero(count)
     return np.interp(np.arange(shells), held, shell_sums(values, values, shells)[1][held] / (count[held] * faded))
 
 

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.denoising.guard import central
 from cryolithe.denoising.periods import told
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_unturned
-from cryolithe.half_agreement import SIGMAS, Agreement, agreement, is_shifted, shares_noise
+from cryolithe.half_agreement import LONGEST, SIGMAS, Agreement, agreement, is_shifted, shares_noise
+from cryolithe.spectra import central
 
 FEWEST_VOXELS = 16  # along an axis
-LONGEST = 192  # voxels along an axis that are compared
 _SAME_VOXEL_SIZE = 0.005  # relative: headers round
 MOST_APART = 1.1  # voxel sizes of volumes that one network suits
 _SAME_NOISE = 0.9

@@ -14,7 +14,7 @@ from cryolithe.denoising.n2n.halves import MOST_APART, Half, HalfPair, contrast_
 from cryolithe.denoising.n2n.job import N2nJob
 from cryolithe.denoising.output import Target, choose_target
 from cryolithe.errors import InputError
-from cryolithe.faces import filled_doubt
+from cryolithe.faces import ReadPlanes, filled_doubt
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
 from cryolithe.work.watcher import Watcher
 
@@ -117,7 +117,7 @@ def look(job: N2nJob, item: Item, watcher: Watcher) -> N2nView:
         halves, warnings = (pair.first, pair.second), pair.warnings
     watcher.advance(1)
     for half in halves:
-        warnings += filled_doubt(half.volume.voxels(), half.volume.path.name)
+        warnings += filled_doubt(ReadPlanes(half.volume.read, half.volume.shape[0]), half.volume.path.name)
         for text in half.volume.notes:
             watcher.note(f"Note on {half.volume.path.name}: {text}")
         if half.survey.repaired:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe import __version__
-from cryolithe.denoising.guard import central
+from cryolithe.denoising.guard import LONGEST
 from cryolithe.denoising.output import write_result
 from cryolithe.denoising.samba.inference import Inference
 from cryolithe.denoising.samba.job import Resolved
@@ -21,6 +21,7 @@ from cryolithe.denoising.samba.tiles import Blend, Tile, tiles
 from cryolithe.errors import InputError
 from cryolithe.formats import VolumeStatistics, VolumeWriter
 from cryolithe.formats.mrc import read_mrc
+from cryolithe.spectra import central
 from cryolithe.work.folder import WorkFolder, checksum
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher
@@ -172,7 +173,7 @@ def _kept_low(run: Resolved, before: Plane, after: Plane) -> KeptLow | None:
     volume, usable = run.source.volume, run.source.survey.usable
     if not run.job.keep_low or min(volume.shape) < FEWEST_VOXELS:
         return None
-    z, y, x = central(volume.shape)
+    z, y, x = central(volume.shape, LONGEST)
     planes = [n for n in range(z.start, z.stop) if usable[n]]
     if len(planes) < FEWEST_VOXELS:
         return None

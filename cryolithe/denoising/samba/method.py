@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.denoising.guard import central
+from cryolithe.denoising.guard import LONGEST
 from cryolithe.denoising.job import Given, Item, beside
 from cryolithe.denoising.method import Applied, Halves, Method
 from cryolithe.denoising.output import default_output
@@ -26,6 +26,7 @@ from cryolithe.denoising.samba.training import FORMAT
 from cryolithe.errors import InputError
 from cryolithe.formats.volume_file import open_unturned, open_volume_file
 from cryolithe.optimise.distributed import Place
+from cryolithe.spectra import central
 from cryolithe.work.watcher import Watcher
 
 # Evaluations at a time: on a CPU the channels of one have to stay in the cache.
@@ -113,7 +114,7 @@ def _middle(run: Resolved) -> tuple[NDArray[np.float32], NDArray[np.float32]] | 
     """The middle of the volume before, and as it was written; None if there is too little."""
     if min(run.volume.shape) < FEWEST_VOXELS:
         return None
-    part, scale = central(run.volume.shape), run.source.survey.scale
+    part, scale = central(run.volume.shape, LONGEST), run.source.survey.scale
 
     def middle(file: Any) -> NDArray[np.float32]:
         return np.stack([scale.apply(file.read(z)[part[1], part[2]]) for z in range(part[0].start, part[0].stop)])
