@@ -340,9 +340,12 @@ def test_finetuning_on_pairs(tmp_path):
     for name in "abc":
         write_pair(tmp_path / f"{name}.h5", tiny_pair(ord(name)))
     settings = tmp_path / "few.yaml"
-    settings.write_text("steps: 4\nwarmup_steps: 1\ncolumns: 8\nvalidation: {every: 2}\nfewest_tilts: 4\n")
+    few = "steps: 30\nwarmup_steps: 1\ncolumns: 8\nvalidation: {every: 15}\nfewest_tilts: 4\nema_decay: 0.5\n"
+    settings.write_text(few)
     result = command(settings, "--finetune", start, tmp_path, "-o", tmp_path / "mine.safetensors")
     assert result.exit_code == 0, result.output
+    assert "step 0, c: SNR" in result.stderr  # the model before is judged like those after it
+    assert "Note: on simulated specimens: " in result.stderr
     made = load_model(str(tmp_path / "mine.safetensors"))
     assert config_to_dict(made.network.config) == config_to_dict(config.network_config())
     recipe = made.card["recipe"]
@@ -352,9 +355,27 @@ def test_finetuning_on_pairs(tmp_path):
     assert (tmp_path / "mine.run" / "summary.png").exists()
     assert "differ in voxel size" not in result.stderr
     assert "trained on and validated" not in result.stderr
-    settings.write_text(settings.read_text().replace("every: 2", "every: 2, pairs: [b.h5]"))
+    settings.write_text(few.replace("every: 15", "every: 15, pairs: [b.h5]"))
     both = command(settings, "--finetune", start, tmp_path, "-o", tmp_path / "other.safetensors")
     assert "Warning: trained on and validated with: b.h5; validation then tells nothing of other series" in both.stderr
+
+
+@pytest.mark.slow
+def test_finetuning_writes_nothing_that_is_worse(tmp_path):
+    for name in "ab":
+        write_pair(tmp_path / f"{name}.h5", tiny_pair(ord(name)))
+    settings = tmp_path / "spoils.yaml"
+    spoils = "learning_rate: 0.5\nema_decay: 0.1\nsteps: 2\nwarmup_steps: 1\ncolumns: 8\nfewest_tilts: 4\n"
+    settings.write_text(spoils)
+    result = command(settings, "--finetune", "draft", tmp_path, "-o", tmp_path / "mine.safetensors")
+    assert result.exit_code == 2
+    assert "Error: no model is written, for none is better than draft: on the validation set" in result.stderr
+    assert not (tmp_path / "mine.safetensors").exists()
+    assert (tmp_path / "mine.run" / "last.safetensors").exists()
+    one = command(settings, "--finetune", "draft", tmp_path / "a.h5", "-o", tmp_path / "one.safetensors")
+    assert one.exit_code == 0
+    assert "Note: no pair is held back, so that nothing tells whether the model becomes better" in one.stderr
+    assert re.search(r"Warning: the model forgot [\d.]+ dB on simulated specimens", one.stderr)
 
 
 def test_the_finetuning_configuration_is_the_default_of_finetune():

@@ -19,11 +19,10 @@ from cryolithe.errors import OutputError
 from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
 from cryolithe.reconstruction.methods import Compute
-from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.loop import batches_values, gather_for, smaller_cube
 from cryolithe.training.losses import cube_voxels
-from cryolithe.training.validation import Example, judge
+from cryolithe.training.validation import Example, judge, mean_fidelity
 
 # Of the score, at least, that weights must gain: less was no gain by the truth (benchmarks/LOG.md).
 CHANCE = 0.03
@@ -177,12 +176,6 @@ def check_network(
     half, left_out = half_curves(network, cubes, place)
     plain = copy.deepcopy(network).cpu().eval()
     verdicts, _ = judge(plain, anchors[0], anchors[1], Compute(place.device, place.precision))
-    table = np.array([verdict.fidelity for verdict in verdicts])
-    fidelity = {
-        name: float(column[np.isfinite(column)].mean())
-        for name, column in zip(SUMMARY, table.T, strict=True)
-        if np.isfinite(column).any()
-    }
     return Check(
         0,
         mean_of(half),
@@ -190,7 +183,7 @@ def check_network(
         float(np.mean([verdict.snr_db for verdict in verdicts])),
         tuple(half),
         tuple(left_out),
-        fidelity,
+        mean_fidelity(verdicts),
     )
 
 

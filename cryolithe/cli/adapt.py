@@ -138,7 +138,7 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     ):
         gathered = gather(jobs, Path(folder), watcher)
         card["series"] = gathered.told
-        return adapt(
+        outcome = adapt(
             Adaptation(
                 config=config,
                 model=model,
@@ -153,13 +153,14 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
                 deadline=options["started"] + 60.0 * options["minutes"],
             )
         )
+        if outcome.interrupted:  # within: what ends here is not done
+            watcher.note(f"State of step {outcome.steps} saved; go on with --resume.")
+            raise KeyboardInterrupt
+        return outcome
 
 
 def _tell(outcome: Outcome, output: Path, model: Model, minutes: float) -> None:
     """Say what came of it."""
-    if outcome.interrupted:
-        say(f"State of step {outcome.steps} saved; go on with --resume.", err=True)
-        raise KeyboardInterrupt
     written = outcome.written
     assert written is not None
     say(f"before: {outcome.before.words}")

@@ -233,7 +233,7 @@ def _told(job: Job, done: Denoised) -> str:
     if item is None:
         volume = next(iter(job.items[0].inputs.values()))
         return f"{done.output}: choose an Lmax, then: cryolithe denoise {volume} --model {done.weights} --lmax N"
-    warnings = len(done.verdict.warnings) if done.verdict else 0
+    warnings = len(done.warnings)
     said = f"{warnings} warning{'s' if warnings > 1 else ''}, see above" if warnings else "no warnings"
     minutes = done.seconds["denoising"] / 60
     return f"{done.output}: denoised in {minutes:.1f} min, record in {item.sidecar.name}; {said}"

@@ -19,6 +19,7 @@ from cryolithe.cli.train_n2n import is_general_denoiser, train_general
 from cryolithe.errors import InputError, ModelError, SettingsError
 from cryolithe.models import ENDING
 from cryolithe.recipes import ENDINGS, find_recipe, shipped_for
+from cryolithe.work.watcher import WARNING
 
 if TYPE_CHECKING:
     from cryolithe.network import Network
@@ -76,7 +77,8 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
       cryolithe train n2n_general -o general.safetensors     a denoiser for `denoise --method n2n`
 
     PAIRS are HDF5 files, or folders of them, from `cryolithe pairs build` or `cryolithe simulate`. With two or more,
-    the last one is not trained on but scores the weights.
+    the last one is not trained on but scores the weights, and no model is written that is not better there than the
+    one to fine-tune. What it forgot is asked on simulated specimens.
 
     The folder NAME.run beside the model holds the state of the run, the best and the last weights, tables of losses
     and scores, a summary as PNG, and TensorBoard's files where that is installed. Ctrl-C saves the state and leaves
@@ -117,15 +119,17 @@ def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
     learned, judged = (
         {path.resolve() for path in find_pairs(of.pairs, base)} for of in (recipe.data, recipe.validation)
     )
+    if recipe.start is not None and recipe.validation.every and not judged and recipe.data.pairs:
+        yield "Note: no pair is held back, so that nothing tells whether the model becomes better; give two or more"
     if learned & judged:
         both = ", ".join(sorted(path.name for path in learned & judged))
-        yield f"Warning: trained on and validated with: {both}; validation then tells nothing of other series"
+        yield f"{WARNING}trained on and validated with: {both}; validation then tells nothing of other series"
     odd = voxel_size_warning(pairs)
     if odd:
-        yield f"Warning: {odd}"
+        yield f"{WARNING}{odd}"
     for path in pairs[:_LOOKED_AT]:
         for fault in faults_of_file(path):
-            yield f"Warning: {path.name}: {fault.partition('; ')[0]}: what is learned from it is wrong"
+            yield f"{WARNING}{path.name}: {fault.partition('; ')[0]}: what is learned from it is wrong"
     if len(pairs) > _LOOKED_AT:
         yield f"Note: whether targets belong to their images was asked of the first {_LOOKED_AT} pairs of {len(pairs)}"
     for note in noise_notes(recipe, base):
@@ -186,6 +190,7 @@ def _run(
             resume=options["resume"],
             limit_seconds=60.0 * minutes if minutes else float("inf"),
             start=start,
+            began_with=options["finetune"] and _name(options["finetune"]),
             pairs={str(path): sampled_sha256(path) for path in (*pairs, *profiles)},
             on_step=_advancing(watcher),
             on_validation=on_validation,
@@ -194,15 +199,30 @@ def _run(
             state, interrupted = run_session(session)
         finally:
             source.close()
+        if interrupted:  # within: what ends here is not done
+            if place.rank == 0:
+                watcher.note(f"State of step {state.step} saved; go on with --resume.")
+            raise KeyboardInterrupt
+        if place.rank == 0 and start is not None and options["finetune"]:
+            _tell_what_is_kept(start, output, place, watcher)
     if place.rank == 0:
-        if interrupted:
-            click.echo(f"State of step {state.step} saved; go on with --resume.", err=True)
-        else:
-            click.echo(f"{output}: {state.step} steps in {time.monotonic() - started:.0f} s")
-            hint = f" --molecules {molecules}" if molecules else ""
-            click.echo(f"Score it with: cryolithe score {output}{hint}")
-    if interrupted:
-        raise KeyboardInterrupt
+        click.echo(f"{output}: {state.step} steps in {time.monotonic() - started:.0f} s")
+        hint = f" --molecules {molecules}" if molecules else ""
+        click.echo(f"Score it with: cryolithe score {output}{hint}")
+
+
+def _tell_what_is_kept(start: Network, output: Path, place: Place, watcher: Watcher) -> None:
+    """Compare a fine-tuned model with the one it began with, on specimens that are not the lab's."""
+    from cryolithe.network.checkpoint import load_model
+    from cryolithe.reconstruction.methods import Compute
+    from cryolithe.training.kept import loss_told, on_simulated, told
+
+    watcher.stage("Asking what it forgot", 2)
+    networks = (start.cpu().eval(), load_model(str(output)).network)
+    before, after = on_simulated(networks, Compute(place.device, place.precision), lambda: watcher.advance(1))
+    watcher.note(f"Note: {told(before, after)}")
+    if loss := loss_told(before, after):
+        watcher.note(f"{WARNING}{loss}")
 
 
 def _with_names(sources: tuple[Path, ...], finetune: str | None) -> tuple[Path, ...]:

@@ -25,7 +25,7 @@ from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.sizes import size_told
 from cryolithe.optimise.distributed import Place
 from cryolithe.report import write_json
-from cryolithe.work.watcher import Watcher
+from cryolithe.work.watcher import WARNING, Listening, Watcher
 
 UNTRAINED_ADVICE = "train on this volume (--train-minutes)"
 FEWEST_VOXELS = 8  # along each axis, for the guard
@@ -42,6 +42,7 @@ class Denoised:
         verdict: of the guard, or None.
         score: by the halves, where they tell one.
         seconds: for training and denoising; empty if it was made before.
+        warnings: all that were told of it: those of the guard, of its files and of the weights.
     """
 
     output: Path
@@ -49,6 +50,7 @@ class Denoised:
     verdict: Verdict | None = None
     score: HalfScore | None = None
     seconds: dict[str, float] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,28 +75,30 @@ def denoise(method: AnyMethod, job: Job, place: Place, watcher: Watcher) -> list
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
     check_job(job)
+    heard = Listening(watcher)
     for text in job.notes:
-        watcher.note(text)
+        heard.note(text)
     before = [hashed(item.inputs) for item in job.items]
-    views: list[View] = method.look(job, watcher)
+    views: list[View] = method.look(job, heard)
     _check_disk(method, job, views)
     started = time.monotonic()
-    weights = _weights(method, job, views, place, watcher)
+    weights = _weights(method, job, views, place, heard)
     if place.rank != 0 or weights is None:
         return []
     times = {"training": float(weights.card.get("seconds", 0.0)) if job.trains else 0.0}
     times["training and waiting"] = time.monotonic() - started
-    if (other := method.instead(job, views[0], weights, place, watcher)) is not None:
+    if (other := method.instead(job, views[0], weights, place, heard)) is not None:
         if untrained := weights.card.get("hardly_trained"):
-            watcher.note(f"Warning: {untrained}")
-        return [Denoised(other, job.used_weights, seconds=times)]
+            heard.note(f"{WARNING}{untrained}")
+        return [Denoised(other, job.used_weights, seconds=times, warnings=tuple(heard.warnings))]
     made = []
     for view, hashes in zip(views, before, strict=True):
         if job.resume and _is_done(job, view, weights):
             watcher.note(f"{view.item.output}: already denoised")
             made.append(Denoised(view.item.output, job.used_weights))
             continue
-        made.append(_denoise_one(method, job, view, (weights, hashes, times), (place, watcher)))
+        own = Listening(watcher, heard.warnings)  # what was told of another volume is nothing to this one
+        made.append(_denoise_one(method, job, view, (weights, hashes, times), (place, own)))
     return made
 
 
@@ -132,7 +136,7 @@ def _denoise_one(
     job: Job,
     view: View,
     known: tuple[Weights, dict[str, Any], dict[str, float]],
-    context: tuple[Place, Watcher],
+    context: tuple[Place, Listening],
 ) -> Denoised:
     """Denoise an item, look at what became of it, write its record."""
     weights, before, times = known
@@ -154,7 +158,8 @@ def _denoise_one(
             f"{' or '.join(map(str, item.inputs.values()))} changed while it was denoised: {item.output} is of both "
             "states; run again with --overwrite when the input is complete"
         )
-    done = Denoised(item.output, job.used_weights, judged.verdict, judged.score, seconds)
+    warnings = tuple(watcher.warnings)
+    done = Denoised(item.output, job.used_weights, judged.verdict, judged.score, seconds, warnings)
     _write_record(method, job, view, (weights, applied, before, place), done)
     return done
 
@@ -168,7 +173,7 @@ def _judged(
     if applied.middle is None:
         watcher.note(f"The guard needs {FEWEST_VOXELS} voxels along each axis: nothing was compared.")
         if untrained := weights.card.get("hardly_trained"):
-            watcher.note(f"Warning: {untrained}")
+            watcher.note(f"{WARNING}{untrained}")
         return _Judged(None, None)
     halves = method.halves(job, view, weights, *context)
     score = score_halves(halves[:2], halves[2:]) if halves and method.scored else None
@@ -184,7 +189,7 @@ def _judged(
     elif untrained:
         watcher.note(f"Note: the weights are {untrained}")
     for text in verdict.warnings:
-        watcher.note(f"Warning: {text}")
+        watcher.note(f"{WARNING}{text}")
     if item.report is not None:
         told = score.told() if score else None
         contrast = read_record_beside(view.volume.path).get("volume", {}).get("contrast")
@@ -235,5 +240,6 @@ def _write_record(
             "seconds": {name: round(value, 1) for name, value in (done.seconds or {}).items()},
             **score,
             "guard": done.verdict,
+            "warnings": done.warnings,
         },
     )

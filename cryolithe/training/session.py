@@ -1,6 +1,7 @@
 """A training run with its folder: states, best and last model, tables, summary; resumable at any time.
 
-NAME.safetensors            the model: the best on the validation set, or the last without one
+NAME.safetensors            the model: the best on the validation set, or the last without one; not written where
+                            the weights that the training began with were better
 NAME.run/config.yaml        the configuration with its defaults
 NAME.run/state.safetensors  everything a resumed run needs
 NAME.run/last.safetensors, best.safetensors, train.csv, validation.csv, summary.png, tensorboard/
@@ -17,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from cryolithe.errors import OutputError, SettingsError
+from cryolithe.errors import ModelError, OutputError, SettingsError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
@@ -57,7 +59,8 @@ class Session:
         card: what the model file tells beside steps, loss and time.
         resume: go on from the state in the run's folder.
         limit_seconds: for all steps together.
-        start: weights to start from.
+        start: weights to start from; with a validation set they are judged before the first step.
+        began_with: name of the model that these are, where what is trained must be better than it.
         pairs: SHA-256 of the pairs that are trained and validated on, and of noise profiles, by name; a resumed run
             needs the same.
         on_step: called with each step.
@@ -73,6 +76,7 @@ class Session:
     resume: bool = False
     limit_seconds: float = float("inf")
     start: Network | None = None
+    began_with: str | None = None
     pairs: dict[str, str] = field(default_factory=dict)
     on_step: Callable[[Progress], object] = lambda progress: None
     on_validation: Callable[[int, list[Verdict]], object] = lambda step, verdicts: None
@@ -108,6 +112,8 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
         state is saved).
 
     Raises:
+        ModelError: if no weights are better on the validation set than those that the training began with: no model is
+            written.
         CryoLitheError: if the loss is not finite (the runs of that step are saved), or a file cannot be written.
     """
     state = new_state(session.config, session.place, session.start)
@@ -116,6 +122,7 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
         _check_pairs(session.folder / PAIRS_NAME, session.pairs)
     begin = partial(_Recorder, session, state.step)
     with recording(session.place, begin) as record:
+        record.told("begin")(state)
 
         def on_bad_loss(runs: list[Run], step: int) -> None:
             save_runs(session.folder / f"bad_batch_{session.place.rank}.safetensors", runs, step)
@@ -158,6 +165,10 @@ class _Recorder(Recorder):
             raise OutputError(f"cannot write into {self.folder}: {error.strerror or error}") from error
         self.validated_at, self.volumes = -1, []  # type: tuple[int, list[Any]]
 
+    def begin(self, state: TrainState) -> bool:
+        """Judge the weights that the training begins with, where they are another model's."""
+        return self.session.start is not None and state.step == 0 and self._validate(state)
+
     def after_step(self, state: TrainState, progress: Progress) -> bool:
         """Returns whether training is to stop: no better loss for long."""
         self.session.on_step(progress)
@@ -176,11 +187,34 @@ class _Recorder(Recorder):
         if self.validated_at != state.step:
             self._validate(state)
         self._save(state)
-        best = self.folder / "best.safetensors"
-        final = best if best.exists() else self.folder / "last.safetensors"
+        best, last = self.folder / "best.safetensors", self.folder / "last.safetensors"
+        plot_summary(self.folder / "summary.png", self.steps, self.validations, self.session.examples, self.volumes)
+        if self.session.began_with and (why := self._not_better()):
+            raise ModelError(
+                f"no model is written, for none is better than {self.session.began_with}: {why}; train on more pairs, "
+                f"for longer or with another learning_rate, or keep {self.session.began_with}; the last weights are "
+                f"{last}"
+            )
+        final = best if best.exists() else last
         with replacing(self.session.output, overwrite=True) as temporary:
             shutil.copyfile(final, temporary)
-        plot_summary(self.folder / "summary.png", self.steps, self.validations, self.session.examples, self.volumes)
+
+    def _not_better(self) -> str:
+        """Why the best weights are no better than those before the first step, in words; empty if they are."""
+        found: dict[int, list[tuple[float, float]]] = {}
+        for row in self.validations.rows():
+            found.setdefault(int(row["step"]), []).append((float(row["loss"]), float(row["snr_db"])))
+        means = {step: np.mean(rows, axis=0).tolist() for step, rows in found.items()}
+        if len(means) < 2 or 0 not in means:
+            return ""
+        error, snr_db = means.pop(0)
+        best = min(means, key=lambda step: means[step][0])
+        if means[best][0] < error or means[best][1] > snr_db:
+            return ""
+        return (
+            f"on the validation set its error is {error:.4g} and its SNR {snr_db:.2f} dB, after {best} steps "
+            f"{means[best][0]:.4g} and {means[best][1]:.2f} dB"
+        )
 
     def _validate(self, state: TrainState) -> bool:
         if not self.session.examples:
@@ -197,6 +231,8 @@ class _Recorder(Recorder):
         log_validation(self.board, state.step, verdicts, self.head, self.volumes)
         self.session.on_validation(state.step, verdicts)
         loss = mean_loss(verdicts)
+        if state.step == 0:
+            return False  # what the weights after it are compared with
         if loss < state.best_loss:
             state.best_loss, state.stale = loss, 0
             self._save_model("best.safetensors", state)

@@ -168,6 +168,16 @@ def mean_loss(verdicts: Sequence[Verdict]) -> float:
     return float(np.mean([verdict.loss for verdict in verdicts]))
 
 
+def mean_fidelity(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Mean fidelity by class of structure, of the classes that are there."""
+    table = np.array([verdict.fidelity for verdict in verdicts])
+    return {
+        name: float(column[np.isfinite(column)].mean())
+        for name, column in zip(SUMMARY, table.T, strict=True)
+        if np.isfinite(column).any()
+    }
+
+
 def _relative_errors(
     truth: NDArray[np.float32], volume: NDArray[np.float32], head: BlockHead, weights: torch.Tensor
 ) -> tuple[float, tuple[float, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -58,14 +59,15 @@ class Listening:
 
     Args:
         watcher: who is told.
+        before: warnings that were told already, and belong to this record too.
 
     Attributes:
         warnings: what was wrong, without the word "Warning", each once.
     """
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, before: Sequence[str] = ()) -> None:
         self._watcher = watcher
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(before)
 
     def stage(self, name: str, total: float) -> None:
         """Passed on."""
