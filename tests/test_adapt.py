@@ -159,6 +159,8 @@ def test_an_interrupted_run_goes_on_as_an_undisturbed_one(tiny, files, tmp_path,
         patched.setattr(adapt_session, "_update", stopping)
         result = of_halves(files, tmp_path / "parts.safetensors", *steps)
     assert result.exit_code == 130, result.output
+    assert "go on with --resume" in result.stderr
+    assert "100 %" not in result.stderr  # it is not done
     assert not (tmp_path / "parts.safetensors").exists()
     refused = of_halves(files, tmp_path / "parts.safetensors", *steps, "--resume", "--seed", 2)
     assert refused.exit_code == 2

@@ -338,6 +338,10 @@ def test_a_volume_of_a_network_is_not_denoised_without_a_word(tmp_path):
         write_volume(tmp_path / "t.mrc", Volume(volume(), 12.0), label=label, overwrite=True)
         output = good(tmp_path / "t.mrc", "--overwrite").output
         assert ("was made by a network" in output) == warned
+        told = json.loads((tmp_path / "t_samba.json").read_text())["warnings"]
+        assert any("was made by a network" in text for text in told) == warned
+        assert output.count("Warning: ") == len(told)
+        assert f"{len(told)} warning" in output or not told
 
 
 @pytest.mark.slow

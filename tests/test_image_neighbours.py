@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -11,6 +13,7 @@ import cryolithe
 from cryolithe.cli import main
 from cryolithe.denoising.images.amplitudes import mix_of_images, mix_of_neighbours
 from cryolithe.denoising.images.neighbours import find_triples
+from cryolithe.denoising.images.pattern import shared_pattern
 from cryolithe.formats import read_mrc, write_stack
 
 SHAPE = (32, 96, 96)
@@ -107,6 +110,36 @@ def test_a_bead_or_a_border_spoils_nothing_elsewhere(clean, what, tmp_path):
 def test_the_same_image_again_is_no_neighbour(clean):
     stack = np.repeat(noisy(clean, -5)[20:21], 21, axis=0)
     assert not find_triples(21, lambda number: stack[number], 12)
+
+
+def test_a_pattern_that_all_images_hold_is_told_and_counts_as_noise(clean, tmp_path):
+    """As of a gain reference that was not applied; neighbours in tilt share it, which made signal of it."""
+    images = noisy(clean, 0)
+    pattern = 0.5 * clean.std() * np.random.default_rng(9).standard_normal(clean.shape[1:])
+    found = {}
+    for name, added in (("clean", 0.0), ("spoilt", pattern)):
+        write_stack(tmp_path / f"{name}.mrc", (images + added).astype(np.float32), 10.0, "made for a test")
+        result = CliRunner().invoke(main, ["denoise", "--images", str(tmp_path / f"{name}.mrc")])
+        assert result.exit_code == 0, result.output
+        assert ("Warning: all images hold the same pattern, " in result.stderr) == (name == "spoilt")
+        told = json.loads((tmp_path / f"{name}_denoised.json").read_text())["warnings"]
+        assert len(told) == (name == "spoilt")
+        found[name] = np.array(read_mrc(tmp_path / f"{name}_denoised.mrc").data)
+    good, spoilt = (np.corrcoef(values.ravel(), clean.ravel())[0, 1] for values in found.values())
+    assert spoilt > good - 0.03
+    left = [float(np.corrcoef(values.mean(axis=0).ravel(), pattern.ravel())[0, 1]) for values in found.values()]
+    assert abs(left[1] - left[0]) < 0.3
+
+
+@pytest.mark.parametrize("smoothed_px", [0.0, 0.7])
+def test_images_that_share_nothing_but_a_specimen_hold_no_pattern(clean, smoothed_px):
+    assert shared_pattern(clean) == 0  # nor does a specimen alone
+    assert shared_pattern(noisy(clean, -5, smoothed_px)) == 0
+    blank = np.zeros_like(clean)
+    assert shared_pattern(blank) == 0
+    edges = np.zeros_like(clean)  # of a wall along the tilt axis, at the same place in all images
+    edges[:, :, 40:48] = 5 * clean.std()
+    assert shared_pattern(clean + edges) == 0
 
 
 def test_images_without_noise_come_back_with_their_gold_and_without_halos(tmp_path):

@@ -18,6 +18,7 @@ from cryolithe.borders import without_border
 from cryolithe.denoising.ceiling import HalfScore, correlation
 from cryolithe.denoising.images.amplitudes import ShellMix, mix_of_halves, mix_of_images, mix_of_neighbours
 from cryolithe.denoising.images.neighbours import Triple, find_triples
+from cryolithe.denoising.images.pattern import shared_pattern
 from cryolithe.denoising.images.scale import for_measuring, for_network, image_scale, standard_image
 from cryolithe.denoising.n2n.bundled import ENDING, bundled_denoisers
 from cryolithe.denoising.n2n.network import Denoiser, kind_of, load_denoiser
@@ -33,7 +34,7 @@ from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.optimise.distributed import Place
 from cryolithe.report import write_json
 from cryolithe.work.label import file_label
-from cryolithe.work.watcher import Watcher
+from cryolithe.work.watcher import WARNING, Listening, Watcher
 
 Image = NDArray[np.float32]
 _DISTURBANCES = 77  # seed
@@ -44,9 +45,16 @@ EDGE = 1024  # of tiles
 MOST_MEASURED = 12
 # ... of which so many must have neighbours, if these are to tell.
 FEWEST_TRIPLES = 4
+_WHITE = "a supposition: that it is white or was smoothed"
+SUPPOSED_OF_PATTERN = f"{_WHITE}; images at neighbouring tilts share a pattern that is noise, too"
 SUPPOSED = (
-    "a supposition: that it is white or was smoothed; images tell it only where at least four, of 48 pixels or more, "
+    f"{_WHITE}; images tell it only where at least four, of 48 pixels or more, "
     "lie between two that are alike, at neighbouring tilts"
+)
+PATTERN = "it is taken for noise that is white; correct the frames with the gain reference before they are summed"
+PATTERN_OF_HALVES = (
+    "halves share it, so that it counts as signal; give the stack of all frames alone, or correct the frames with the "
+    "gain reference before they are summed"
 )
 LABEL = f"denoised images, {NOT_FOR_RECONSTRUCTION}"
 
@@ -88,6 +96,7 @@ class DenoisedImages:
         noise: what told how much of the images is noise.
         blank: images that have no contrast, which are passed on.
         seconds: that it took.
+        warnings: all that were told.
     """
 
     output: Path
@@ -96,6 +105,7 @@ class DenoisedImages:
     noise: str
     blank: int
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedImages:
@@ -105,6 +115,7 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
         CryoLitheError: for everything that the user can mend.
     """
     started = time.monotonic()
+    heard = Listening(watcher)
     _check_output(job)
     before = hashed(_inputs(job))
     stacks = [_opened(path) for path in job.stacks]
@@ -117,7 +128,7 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     made = np.empty(stacks[0].data.shape, np.float32)
     chosen = np.unique(np.linspace(0, len(made) - 1, MOST_MEASURED).round().astype(int)).tolist()
     watcher.stage("Measuring amplitudes", len(chosen))
-    mix, noise = _measured_mix(job, stacks, chosen, lambda image: network_image(image, run, tiling), watcher.advance)
+    mix, noise = _measured_mix(job, stacks, chosen, lambda image: network_image(image, run, tiling), heard)
     scores: list[tuple[float, float, float]] = []
     blank = 0
     watcher.stage("Denoising images", len(made))
@@ -137,7 +148,7 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     if hashed(_inputs(job)) != before:
         raise InputError(f"{job.stacks[0]} changed while it was denoised; run again when it is complete")
     write_stack(job.target, made, stacks[0].voxel_size_angstrom, file_label(LABEL), job.overwrite)
-    done = DenoisedImages(job.target, score, mix, noise, blank, time.monotonic() - started)
+    done = DenoisedImages(job.target, score, mix, noise, blank, time.monotonic() - started, tuple(heard.warnings))
     _write_record(job, denoiser, before, place, done)
     return done
 
@@ -187,9 +198,14 @@ def _measured_mix(
     stacks: list[MrcArray],
     numbers: Sequence[int],
     denoise: Callable[[Image], Image],
-    advance: Callable[[int], object],
+    watcher: Watcher,
 ) -> tuple[ShellMix, str]:
     """Amplitudes for the images of a stack, or for the mean of two halves, see `amplitudes`; and what they are from."""
+    pattern = shared_pattern(_standard(job, stacks[0], number) for number in numbers)
+    if pattern:
+        told = PATTERN_OF_HALVES if len(stacks) > 1 else PATTERN
+        watcher.note(f"{WARNING}all images hold the same pattern, {pattern:.0%} of the power of their finest details, "
+                     f"as a gain reference that was not applied leaves: {told}")  # fmt: skip
 
     def standard() -> Iterator[list[Image]]:
         """Images in units of their noise."""
@@ -201,17 +217,22 @@ def _measured_mix(
                 yield [
                     for_measuring(standard_image(image, *scale)) for image, scale in zip(images, scales, strict=True)
                 ]
-            advance(1)
+            watcher.advance(1)
 
     if len(stacks) > 1:
         return mix_of_halves(standard(), denoise), "the halves"
     stack = stacks[0]
+    if pattern:
+        return mix_of_images((images[0] for images in standard()), denoise, _disturbances()), SUPPOSED_OF_PATTERN
     triples = find_triples(len(stack.data), lambda number: _standard(job, stack, number), len(numbers))
     if len(triples) >= FEWEST_TRIPLES:
-        found = mix_of_neighbours(_parts(job, stack, triples, denoise, advance))
+        found = mix_of_neighbours(_parts(job, stack, triples, denoise, watcher.advance))
         return found, f"{len(triples)} images and their neighbours in tilt"
-    found = mix_of_images((images[0] for images in standard()), denoise, np.random.default_rng(_DISTURBANCES))
-    return found, SUPPOSED
+    return mix_of_images((images[0] for images in standard()), denoise, _disturbances()), SUPPOSED
+
+
+def _disturbances() -> np.random.Generator:
+    return np.random.default_rng(_DISTURBANCES)
 
 
 def _standard(job: ImagesJob, stack: MrcArray, number: int) -> Image:
@@ -309,5 +330,6 @@ def _write_record(
             "blank_images": done.blank,
             "score": done.score.plain() if done.score else None,
             "seconds": round(done.seconds, 1),
+            "warnings": done.warnings,
         },
     )
