@@ -40,7 +40,7 @@ def recipe(field: tuple[int, int]) -> dict[str, Any]:
             "thickness_nm": [22.0, 24.0],
         },
         "imaging": {
-            "specimen_contrast": [0.5, 0.5],
+            "specimen_contrast": [1.0, 1.0],
             "scheme": {"kinds": ["dose-symmetric"], "reach_deg": [60.0, 60.0], "step_deg": [3.0, 3.0]},
             "total_exposure": [EXPOSURE] * 2,
             "optics": {
@@ -96,7 +96,7 @@ def main() -> None:
             rows.append([*row, rings, found["gain"]])
             print(rows[-1], flush=True)
     note = (
-        f"Pixels of {VOXEL_ANGSTROM:g} Å, {DEFOCUS_UM:g} µm, 41 tilts of ±60°, {EXPOSURE:g} e/Å², half of the contrast "
+        f"Pixels of {VOXEL_ANGSTROM:g} Å, {DEFOCUS_UM:g} µm, 41 tilts of ±60°, {EXPOSURE:g} e/Å², the contrast "
         f"that atoms amount to, true hand {HAND}: standard errors are negative where the images say so."
     )
     columns = ["pixels (y, x)", "field, µm", "seed", "standard errors", "images", "hand", "rings, µm", "gain"]

@@ -51,7 +51,7 @@ def recipe_values(quick: bool) -> dict[str, Any]:
             "thickness_nm": [depth * 0.8, depth * 0.9],
             "vesicle_radius_nm": [10.0, 25.0],
         },
-        "imaging": {"specimen_contrast": [0.25, 1.0], "scheme": SCHEME, "total_exposure": [60.0, 140.0]},
+        "imaging": {"specimen_contrast": [0.5, 2.0], "scheme": SCHEME, "total_exposure": [60.0, 140.0]},
     }
 
 
@@ -59,7 +59,7 @@ def hidden_pair(recipe: Recipe, library: tuple[Molecule, ...], number: int, loud
     """A series of the hidden microscope: its images, halves and truth, dense = dark."""
     imaging = replace(
         recipe.imaging,
-        specimen_contrast=(0.4, 0.4),
+        specimen_contrast=(0.8, 0.8),
         total_exposure=(90.0, 90.0),
         detector=replace(recipe.imaging.detector, mtf_nyquist=0.3, binning=2.0),
         optics=replace(recipe.imaging.optics, defocus_um=(4.5, 4.5)),

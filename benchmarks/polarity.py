@@ -73,7 +73,7 @@ class Specimen:
 
 # Fields are small, so numbers per area are high: a few of each are seen.
 SPECIMENS = (
-    Specimen("isolated proteins", "isolated_proteins", imaging={"specimen_contrast": [0.25, 1.0]}),
+    Specimen("isolated proteins", "isolated_proteins", imaging={"specimen_contrast": [0.5, 2.0]}),
     Specimen("cells", "cellular"),
     Specimen("lamella", "lamella"),
     Specimen("vesicles and gold", "vesicles_gold"),
@@ -99,7 +99,7 @@ SPECIMENS = (
         "crowded, 250-300 nm thick",
         "cellular",
         {"crowding": (0.3, 0.5), "gold": (0.0, 0.0)},
-        {"thickness_angstrom": [2500.0, 3000.0], "specimen_contrast": [0.25, 0.4]},
+        {"thickness_angstrom": [2500.0, 3000.0], "specimen_contrast": [0.5, 0.8]},
     ),
     Specimen("empty ice", "cellular", BARE),
 )

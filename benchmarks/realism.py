@@ -55,17 +55,17 @@ COARSE_ANGSTROM = 40.0
 # Of the sub-volumes of Bepler et al. 2020; series that the mean is of, and their width and height.
 PLANES, HALVES_SERIES, HALVES_SIDE = 150, 6, 160
 RAW: dict[str, Any] = {"ctf": "left", "exposure_weighting": False}
-# What each series is, beside its recipe. Voxels of 10 Å, 41 tilts of ±60° and 120 e/Å² are common conditions; a
-# contrast of 0.5 is the middle of what the recipes draw, 1 what atoms amount to.
+# What each series is, beside its recipe. Voxels of 10 Å, 41 tilts of ±60° and 120 e/Å² are common conditions; the
+# contrast is what atoms amount to.
 COMMON: dict[str, Any] = {
-    "specimen_contrast": [0.5, 0.5],
+    "specimen_contrast": [1.0, 1.0],
     "total_exposure": [120.0, 120.0],
     "scheme": {"kinds": ["dose-symmetric"], "reach_deg": [60.0, 60.0], "step_deg": [3.0, 3.0]},
 }
 # Bepler et al. 2020, methods: 6.08 Å pixels, here binned by 2 as in their table; bidirectional; lamellae of 100-150 nm;
 # 18 µm of defocus for yeast, 4-18 µm over all series.
 YEAST: dict[str, Any] = {
-    "specimen_contrast": [0.5, 0.5],
+    "specimen_contrast": [1.0, 1.0],
     "total_exposure": [60.0, 60.0],
     "scheme": {"kinds": ["bidirectional"], "reach_deg": [48.0, 48.0], "step_deg": [2.0, 2.0]},
 }

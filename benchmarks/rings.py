@@ -54,7 +54,7 @@ def imaging_of(number: int, rng: np.random.Generator) -> dict[str, Any]:
         "ctf": "none" if number % 3 == 0 else "left",
         "exposure_weighting": False,
         "total_exposure": [dose, dose],
-        "specimen_contrast": [0.3, 1.0],
+        "specimen_contrast": [0.6, 2.0],
         "optics": {
             "defocus_um": [defocus, defocus],
             "defocus_spread_um": [0.05, 0.15],

@@ -113,7 +113,7 @@ SCENES = (
 
 # What does not change from one condition to the next: 41 tilts of ±60°, 120 e/Å², a specimen of half contrast, 3.5 µm.
 PLAIN: dict[str, Any] = {
-    "specimen_contrast": [0.5, 0.5],
+    "specimen_contrast": [1.0, 1.0],
     "total_exposure": [120.0, 120.0],
     "optics": {"defocus_um": [3.5, 3.5]},
     "scheme": {

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from cryolithe.errors import SettingsError
 from cryolithe.simulation.cell import CellRecipe, relion_euler_deg
-from cryolithe.simulation.crowd import ice_noise, make_cell
+from cryolithe.simulation.crowd import make_cell, with_grain
 from cryolithe.simulation.molecules import Molecule, resampled
 from cryolithe.simulation.procedural import procedural_library, procedural_molecule
 
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_bytes(lamella):
     assert first.labels.tobytes() == again.labels.tobytes()
     assert [p.position_px for p in first.placements] == [p.position_px for p in again.placements]
     assert first.density.tobytes() != other.density.tobytes()
-    noisy = [ice_noise(first, np.random.default_rng(s)) for s in (0, 0, 1)]
+    noisy = [with_grain(first, np.random.default_rng(s)) for s in (0, 0, 1)]
     assert noisy[0].tobytes() == noisy[1].tobytes() != noisy[2].tobytes()
 
 

@@ -1,5 +1,6 @@
 """Training data straight from the simulator."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +20,26 @@ def test_streamed_series_are_those_on_disk():
     recipe = read_recipe(QUICK)
     for number, made in enumerate(islice(stream_series(recipe, (), first=2), 2), start=2):
         np.testing.assert_array_equal(made.series.images, simulate_series(recipe, (), number).series.images)
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.5])
+def test_images_show_what_is_written_as_truth_once(contrast):
+    """At a contrast of 1, sums along the beam of the truth, of as many voxels; the grain of ice is no part of it."""
+    recipe = read_recipe(QUICK)
+    plain = replace(
+        recipe.imaging,
+        noise="white",
+        surroundings="even",
+        specimen_contrast=(contrast, contrast),
+        scheme=replace(recipe.imaging.scheme, pretilt_deg=(0.0, 0.0)),
+    )
+    drawn = recipe.model_copy(update={"imaging": plain})
+    made = simulate_series(drawn, recipe_library(drawn, ()), 1)
+    untilted = int(np.argmin(np.abs(made.series.plan.angles_deg)))
+    assert abs(made.series.plan.angles_deg[untilted]) < 0.01
+    seen, shown = -made.series.clean[untilted], -made.truth.sum(axis=0)
+    slope, _ = np.polyfit((shown - shown.mean()).ravel(), seen.ravel(), 1)
+    assert slope == pytest.approx(contrast, rel=0.03)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ from cryolithe.hashing import file_sha256
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.report import plot_contact_sheet
 from cryolithe.simulation.cell import Cell
-from cryolithe.simulation.crowd import check_fits, ice_noise, make_cell
+from cryolithe.simulation.crowd import check_fits, make_cell, with_grain
 from cryolithe.simulation.imaging import ImagedSeries, image_series
 from cryolithe.simulation.molecules import Molecule
 from cryolithe.simulation.recipe import Recipe
@@ -88,7 +88,7 @@ def simulate_series(recipe: Recipe, library: tuple[Molecule, ...], number: int) 
     imaging, thickness = recipe.imaging, cell.thickness_angstrom
     if imaging.thickness_angstrom is None:
         imaging = replace(imaging, thickness_angstrom=(thickness, thickness))
-    imaged = image_series(cell.density + ice_noise(cell, rng), cell.field, cell.voxel_size_angstrom, imaging, rng)
+    imaged = image_series(with_grain(cell, rng), cell.field, cell.voxel_size_angstrom, imaging, rng)
     return SimulatedSeries(cell, imaged)
 
 

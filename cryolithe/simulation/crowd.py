@@ -30,7 +30,7 @@ from cryolithe.simulation.procedural import large_particle
 MEMBRANE_PREFIX = "mb_"
 
 
-def ice_noise(cell: Cell, rng: np.random.Generator, amplitude: float = 1.0) -> NDArray[np.float32]:
+def with_grain(cell: Cell, rng: np.random.Generator, amplitude: float = 1.0) -> NDArray[np.float32]:
     """The density of a cell with the grain of amorphous ice inside its slab: what is imaged, not what is sought.
 
     Args:

@@ -100,8 +100,7 @@ class ImagingRecipe:
         scheme: tilt angles, their order and their gaps.
         total_exposure: exposure of a series, e/Å².
         optics: of the microscope.
-        specimen_contrast: strength of the specimen's scattering, relative to what its atoms amount to. Series of real
-            cells are weaker than that, see "Realism" in training_data/README.md.
+        specimen_contrast: strength of the specimen's scattering, relative to what its atoms amount to.
         ctf: "left" in the images, "phase-flipped", "wiener", or "none" for a perfect phase plate.
         wiener_snr: spectral SNR of the Wiener filter.
         exposure_weighting: whether images are weighted by their exposure.
