@@ -46,6 +46,7 @@ ALLOWED = {
     "spectra": set(),
     "faces": set(),
     "half_agreement": {"spectra"},
+    "missing_wedge": {"spectra"},
     "noise_colour": set(),
     "metrics": {"errors", "spectra"},
     "fidelity": {"errors"},
@@ -75,7 +76,7 @@ ALLOWED = {
     },
     "evaluation": {
         "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
-        "metrics", "greys", "page", "report", "faces", "half_agreement",
+        "metrics", "greys", "page", "report", "faces", "half_agreement", "missing_wedge",
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
@@ -98,7 +99,7 @@ ALLOWED = {
     "comparison": {
         "errors", "hashing", "settings", "device", "models", "formats", "metrics", "spectra", "fidelity", "greys",
         "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training", "faces",
-        "half_agreement",
+        "half_agreement", "missing_wedge",
     },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",

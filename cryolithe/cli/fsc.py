@@ -26,6 +26,7 @@ from cryolithe.metrics import (
     mean_correlation,
     resolution_at,
 )
+from cryolithe.missing_wedge import wedge_doubts
 from cryolithe.report import THRESHOLDS, plot_fsc, write_json
 from cryolithe.volume import Volume
 
@@ -101,6 +102,9 @@ def command(
     doubts = [*filled_doubt(a.voxels, names[0]), *filled_doubt(b.voxels, names[1])] if mask is None else []
     if volumes[0].resolve() != volumes[1].resolve():
         doubts += [*doubts_about_pair(curve), *doubts_about_places(a.voxels, b.voxels, names, as_halves=False)]
+    if tilt_range_deg is not None:
+        both = zip((a, b), names, strict=True)
+        doubts += [line for one, name in both for line in wedge_doubts(one.voxels, name, tilt_range_deg, "--wedge")]
     for doubt in doubts:
         click.echo(f"Warning: {doubt}", err=True)
     click.echo("\n".join(_table(curve, voxel_size) + _summary(curve, voxel_size)))

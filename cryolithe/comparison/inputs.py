@@ -23,6 +23,7 @@ from cryolithe.formats.volume_file import NAMED_REC, open_volume_file, upright
 from cryolithe.half_agreement import doubts_about_places
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import check_tilt_range
+from cryolithe.missing_wedge import wedge_doubts
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.work.watcher import WARNING
 
@@ -129,12 +130,14 @@ def look(source: Source, tilt_range: str | None) -> Seen:
     voxels, names = [file.voxels() for file in files], (files[0].path.name, files[1].path.name)
     doubts = [line for one, name in zip(voxels, names, strict=True) for line in filled_doubt(one, name)]
     doubts += doubts_about_places(voxels[0], voxels[1], names, as_halves=True)
-    notes += [f"{WARNING}{line}." for line in doubts]
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:
         found, note = _recorded_range(source)
         notes.append(note)
+    both = zip(voxels, names, strict=True)
+    doubts += [line for one, name in both for line in wedge_doubts(one, name, found, "--tilt-range")]
+    notes += [f"{WARNING}{line}." for line in doubts]
     return Seen(shape, files[0].voxel_size_angstrom, found, None, tuple(notes))
 
 

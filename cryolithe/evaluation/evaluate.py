@@ -37,6 +37,7 @@ from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
 from cryolithe.faces import filled_doubt
 from cryolithe.half_agreement import doubts_about_places
 from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
+from cryolithe.missing_wedge import holds_nothing, wedge_doubts
 from cryolithe.report import THRESHOLDS
 from cryolithe.spectra import FloatArray, half_spectrum
 
@@ -150,7 +151,7 @@ def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -
     done = Evaluation(
         task.volume.name, task.volume.voxels.shape, task.volume.voxel_size_angstrom, task.tilt_range_deg,
         wedge_energy(task.volume.voxels, task.tilt_range_deg), notes=task.notes,
-        warnings=task.warnings,
+        warnings=(*task.warnings, *_wedge_doubts(task)),
     )  # fmt: skip
     shown = Pictures(task.volume.voxels, task.dark)
     skipped: dict[str, str] = {}
@@ -207,6 +208,15 @@ def low_frequency_correlation(a: Array, b: Array) -> float:
     """Correlation of two volumes after averaging blocks of up to 8³ voxels."""
     factor = max(1, min(MOST_BINNING, min(a.shape) // FEWEST_BINNED))
     return pair_moments(binned(a, factor), binned(b, factor)).correlation
+
+
+def _wedge_doubts(task: Task) -> tuple[str, ...]:
+    """What the volumes show against the tilt range that was told or assumed."""
+    own = [task.volume, *(task.halves or ())]
+    doubts = [line for one in own for line in wedge_doubts(one.voxels, one.name, task.tilt_range_deg, "--tilt-range")]
+    if task.reference and not doubts:
+        doubts += holds_nothing(task.reference.voxels, task.reference.name, task.tilt_range_deg)
+    return tuple(f"{line[:1].upper()}{line[1:]}." for line in doubts)
 
 
 def curves(pair: Compared, tilt_range_deg: tuple[float, float], voxel_size_angstrom: float | None) -> Curves:
