@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 from tiny_series import made, refused
 
+from cryolithe import simulate
 from cryolithe.cli import main
 from cryolithe.evaluation.half_images import HalfDoubts, doubts_of_halves
 
@@ -56,6 +57,50 @@ def test_noise_and_borders_tell_nothing(seed):
         image[: random.integers(8)] = -1e4
     assert doubts_of_halves(even, odd).unlike == ""
     assert doubts_of_halves(even, -odd).opposite == "" or "opposite contrast" in doubts_of_halves(even, -odd).opposite
+
+
+def clean_beads():
+    """Without the noise that every image of beads has, which halves made of it would share."""
+    images = bead_images()
+    return images - 0.01 * np.random.default_rng(7).standard_normal(images.shape)
+
+
+def with_noise_in_common(noise, share, seed=0):
+    """Two halves of which so much of the noise's power is one."""
+    random, images = np.random.default_rng(seed), clean_beads()
+    own = [random.standard_normal(images.shape) for _ in "eo"]
+    both = random.standard_normal(images.shape)
+    made = [np.sqrt(1 - share) * one + np.sqrt(share) * both for one in own]
+    return [(images + noise * images.std() * one).astype(np.float32) for one in made]
+
+
+@pytest.mark.parametrize("noise", [1.0, 4.0])
+@pytest.mark.parametrize("blur", [0.0, 0.7])
+@pytest.mark.parametrize("share", [0.0, 0.16, 0.3, 0.6])
+def test_noise_in_common_is_told_whatever_its_colour(noise, blur, share):
+    pair = [gaussian_filter(half, (0, blur, blur)) for half in with_noise_in_common(noise, share)]
+    found = doubts_of_halves(*pair)
+    assert bool(found.shared) is bool(share)
+    if share != 0.16:  # that lies near the limit
+        assert found.learnable is bool(share)
+    if share:
+        correlation = float(re.search(r"correlate by (0\.\d+), no less than coarser ones", found.shared)[1])
+        assert correlation == pytest.approx(share, abs=0.1)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05, 0.2, 1.0, 5.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_specimen_that_both_show_is_no_noise_however_clear(noise, seed):
+    random = np.random.default_rng(seed)
+    for images in (clean_beads(), simulate(seed=seed, snr_db=60, shape=(24, 96, 96)).tilts):
+        pair = [images + noise * images.std() * random.standard_normal(images.shape) for _ in "eo"]
+        assert doubts_of_halves(*pair).shared == ""
+
+
+def test_a_pattern_of_all_images_is_told_as_such():
+    even, odd = halves(1.0)
+    pattern = 0.5 * even.std() * np.random.default_rng(5).standard_normal(even.shape[1:])
+    assert doubts_of_halves(even + pattern, odd + pattern).shared.startswith("hold the same pattern in all images")
 
 
 def shifted(images, y, x):

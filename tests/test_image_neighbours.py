@@ -13,7 +13,7 @@ import cryolithe
 from cryolithe.cli import main
 from cryolithe.denoising.images.amplitudes import mix_of_images, mix_of_neighbours
 from cryolithe.denoising.images.neighbours import find_triples
-from cryolithe.denoising.images.pattern import shared_pattern
+from cryolithe.fixed_pattern import shared_pattern
 from cryolithe.formats import read_mrc, write_stack
 
 SHAPE = (32, 96, 96)

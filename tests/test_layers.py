@@ -20,6 +20,7 @@ ALLOWED = {
     "work": {"errors", "processes"},
     "optimise": {"errors"},
     "borders": set(),
+    "fixed_pattern": set(),
     "bending": set(),
     "column_shifts": set(),
     "convolution": set(),
@@ -76,7 +77,7 @@ ALLOWED = {
     },
     "evaluation": {
         "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
-        "metrics", "greys", "page", "report", "faces", "half_agreement", "missing_wedge",
+        "metrics", "greys", "page", "report", "faces", "fixed_pattern", "half_agreement", "missing_wedge",
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
@@ -107,7 +108,7 @@ ALLOWED = {
     },
     "denoising": {
         "errors", "borders", "convolution", "hashing", "device", "limits", "images", "volume", "formats", "metrics",
-        "spectra", "faces", "half_agreement",
+        "spectra", "faces", "fixed_pattern", "half_agreement",
         "greys", "report", "mirrors", "work", "optimise", "names",
     },
 }  # fmt: skip

@@ -256,7 +256,7 @@ def test_a_header_without_pixel_size_is_a_remark(copy):
         (lambda v: np.roll(v, 3, axis=2), ("SHIFTED by (z, y, x) = (", ", +3.0) px")),
         (
             lambda v: np.roll(v, (2, -4), axis=(0, 1)),
-            ("SHIFTED by (z, y, x) = (+1.9, -3.9, +0.0) px", "add (+4, +0) to offset_px"),
+            ("SHIFTED by (z, y, x) = (", ", -3.9, ", "add (+4, +0) to offset_px"),
         ),
         (lambda v: simulated(2, 7.84).truth, ("does not belong to the series", "at best")),
         (lambda v: np.where(v < np.quantile(v, 1e-4), np.nan, v), ("values that are no numbers", "in plane")),

@@ -197,7 +197,7 @@ def _jobs(
     if even:
         angles = _angles(given, len(even), settings)
         for stacks in zip(even, odd, strict=True):
-            check_stacks(stacks, None, settings.pixel_size, settings.excluded)
+            check_stacks(stacks, None, settings.pixel_size, settings.excluded, to_learn=True)
         return [
             tuple(_job(stack, one, settings, reading) for stack in stacks)
             for stacks, one in zip(zip(even, odd, strict=True), angles, strict=True)

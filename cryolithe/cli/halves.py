@@ -61,6 +61,7 @@ def check_stacks(
     whole: Path | None = None,
     pixel_size: float | None = None,
     left_out: Collection[int] = (),
+    to_learn: bool = False,
 ) -> None:
     """Refuse stacks that are no two halves of one series, or not of this one.
 
@@ -69,6 +70,7 @@ def check_stacks(
         whole: of all frames, or None.
         pixel_size: that the user gave for all of them, in place of those in the headers.
         left_out: numbers, from 1, of images that are not used.
+        to_learn: one half is to be foretold from the other, which noise in common would spoil.
 
     Raises:
         InputError: says what differs.
@@ -102,7 +104,9 @@ def check_stacks(
         raise InputError(f"{even} and {odd} {doubts.opposite}")
     if doubts.same:
         raise InputError(f"{even} and {odd} {doubts.same}")
-    for doubt in filter(None, (doubts.unlike, doubts.apart, doubts.scaled)):
+    if doubts.learnable and to_learn:
+        raise InputError(f"{even} and {odd} {doubts.shared}")
+    for doubt in filter(None, (doubts.unlike, doubts.apart, doubts.scaled, doubts.shared)):
         say(f"Warning: {even.name} and {odd.name} {doubt}", err=True)
 
 

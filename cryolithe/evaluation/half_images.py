@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.evaluation.half_noise import NoiseInCommon, noise_in_common
 from cryolithe.evaluation.half_shifts import shifts_of_halves
 
 _Images = NDArray[np.float64]
@@ -44,6 +45,8 @@ class HalfDoubts:
         same: they have images in common, however scaled: their noise would count as signal.
         apart: their images, or some of them, do not lie in the same place.
         scaled: one is scaled otherwise, or some of its images are.
+        shared: a part of their noise is one.
+        learnable: that part is so large that what learns from one half to foretell the other learns noise.
     """
 
     opposite: str = ""
@@ -51,6 +54,8 @@ class HalfDoubts:
     same: str = ""
     apart: str = ""
     scaled: str = ""
+    shared: str = ""
+    learnable: bool = False
 
 
 def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int] = ()) -> HalfDoubts:
@@ -72,7 +77,16 @@ def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection
     if opposite or unlike:
         return HalfDoubts(opposite, unlike, same)
     apart = _apart(even, odd, left_out)
-    return HalfDoubts(opposite, "" if apart else _foreign(first, second), same, apart, _scaled(details, left_out))
+    noise = NoiseInCommon(0.0, 0.0) if same else noise_in_common(even, odd, left_out)
+    return HalfDoubts(
+        opposite,
+        "" if apart else _foreign(first, second),
+        same,
+        apart,
+        _scaled(details, left_out),
+        _shared(noise),
+        noise.is_clear,
+    )
 
 
 def _named(numbers: Sequence[int]) -> str:
@@ -120,6 +134,21 @@ def _scaled(details: Sequence[tuple[_Images, _Images]], left_out: Collection[int
         f"that of the second, where {math.exp(usual):.2f} times is usual"
         + (f" (so do {_named([usable[place] for place in unlike])})" if len(unlike) > 1 else "")
         + "; scale both alike, or leave such images out"
+    )
+
+
+def _shared(noise: NoiseInCommon) -> str:
+    """What halves have in common beside their specimen."""
+    if noise.pattern > noise.correlation / 2:
+        return (
+            f"hold the same pattern in all images, {noise.pattern:.0%} of the power of their finest details, as a gain "
+            "reference that was not applied leaves: it counts as signal; correct the frames before they are summed"
+        )
+    if not noise.correlation:
+        return ""
+    return (
+        f"have noise in common: their finest details, where a specimen fades, correlate by {noise.correlation:.2f}, no "
+        "less than coarser ones, so that noise counts as signal; give halves that share no frames, as they were summed"
     )
 
 

@@ -18,13 +18,13 @@ from cryolithe.borders import without_border
 from cryolithe.denoising.ceiling import HalfScore, correlation
 from cryolithe.denoising.images.amplitudes import ShellMix, mix_of_halves, mix_of_images, mix_of_neighbours
 from cryolithe.denoising.images.neighbours import Triple, find_triples
-from cryolithe.denoising.images.pattern import shared_pattern
 from cryolithe.denoising.images.scale import for_measuring, for_network, image_scale, standard_image
 from cryolithe.denoising.n2n.bundled import ENDING, bundled_denoisers
 from cryolithe.denoising.n2n.network import Denoiser, kind_of, load_denoiser
 from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
 from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ModelError, OutputError
+from cryolithe.fixed_pattern import shared_pattern
 from cryolithe.formats import read_mrc, write_stack
 from cryolithe.formats.half_volumes import without_half
 from cryolithe.formats.mrc import MrcArray
@@ -51,10 +51,9 @@ SUPPOSED = (
     f"{_WHITE}; images tell it only where at least four, of 48 pixels or more, "
     "lie between two that are alike, at neighbouring tilts"
 )
-PATTERN = "it is taken for noise that is white; correct the frames with the gain reference before they are summed"
-PATTERN_OF_HALVES = (
-    "halves share it, so that it counts as signal; give the stack of all frames alone, or correct the frames with the "
-    "gain reference before they are summed"
+PATTERN = (
+    "all images hold the same pattern, {:.0%} of the power of their finest details, as a gain reference that was not "
+    "applied leaves: it is taken for noise that is white; correct the frames before they are summed"
 )
 LABEL = f"denoised images, {NOT_FOR_RECONSTRUCTION}"
 
@@ -201,11 +200,6 @@ def _measured_mix(
     watcher: Watcher,
 ) -> tuple[ShellMix, str]:
     """Amplitudes for the images of a stack, or for the mean of two halves, see `amplitudes`; and what they are from."""
-    pattern = shared_pattern(_standard(job, stacks[0], number) for number in numbers)
-    if pattern:
-        told = PATTERN_OF_HALVES if len(stacks) > 1 else PATTERN
-        watcher.note(f"{WARNING}all images hold the same pattern, {pattern:.0%} of the power of their finest details, "
-                     f"as a gain reference that was not applied leaves: {told}")  # fmt: skip
 
     def standard() -> Iterator[list[Image]]:
         """Images in units of their noise."""
@@ -222,7 +216,9 @@ def _measured_mix(
     if len(stacks) > 1:
         return mix_of_halves(standard(), denoise), "the halves"
     stack = stacks[0]
+    pattern = shared_pattern(_standard(job, stack, number) for number in numbers)
     if pattern:
+        watcher.note(f"{WARNING}{PATTERN.format(pattern)}")
         return mix_of_images((images[0] for images in standard()), denoise, _disturbances()), SUPPOSED_OF_PATTERN
     triples = find_triples(len(stack.data), lambda number: _standard(job, stack, number), len(numbers))
     if len(triples) >= FEWEST_TRIPLES:

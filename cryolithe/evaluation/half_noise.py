@@ -1,0 +1,117 @@
+"""Whether two halves have noise in common: of frames that are in both, of a denoiser for both, of the detector.
+
+Halves ``E = S + N + C``, ``O = S + N' + C``, with noise C in common, correlate by r, of which ``r / (1 - r) = (|S|² +
+|C|²) / |N|²`` in a ring of frequencies. A specimen's power falls towards Nyquist by more than noise does, by a factor
+of two or more between the two rings that are compared, of whatever specimen (benchmarks/LOG.md); what noise has in
+common does not fall. Where a specimen stands out pixel by pixel (beads, edges), whose power need not fall, nothing is
+asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from cryolithe.fixed_pattern import shared_pattern
+
+# Images, spread over the series, and pixels of their middle along both axes.
+MOST_IMAGES, PART = 12, 512
+# Rings of frequencies, cycles per pixel, without rows and columns.
+RINGS, OFF_AXES_PER_PX = ((0.3, 0.4), (0.42, 0.5)), 0.05
+# Deviations of the noise by which a specimen's finest details stand out of it, and the part of the pixels of which
+# they must not, else nothing is said of the noise.
+_STANDS_OUT, LEAST_QUIET = 6.0, 0.5
+# Correlation of the finest details that is no chance, and what a specimen leaves of the coarser ring's r / (1 - r).
+WORTH_A_WORD, SPECIMEN_FALLS = 0.1, 0.8
+CLEAR, CERTAIN = 0.2, 5.0
+_MOST_SIGMAS = 4.0  # beads and hot pixels have power at all frequencies
+
+Image = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
+_Sums = FloatArray  # of a product, of both powers, of the pixels that these are of, and of all
+
+
+class NoiseInCommon(NamedTuple):
+    """What halves have in common beside their specimen.
+
+    Attributes:
+        correlation: of their finest details; 0 where that may be the specimen, or chance.
+        pattern: of the power of the finest details, what is in all images of the first half alike.
+    """
+
+    correlation: float
+    pattern: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether what learns from one half to foretell the other would learn noise."""
+        return self.correlation > CLEAR
+
+
+def noise_in_common(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int] = ()) -> NoiseInCommon:
+    """Ask two halves for noise that both hold.
+
+    Args:
+        even: stack ``(tilt, y, x)`` of even frames.
+        odd: that of odd frames, of the same shape.
+        left_out: numbers, from 1, of images that nobody will use.
+    """
+    used = [place for place in range(len(even)) if place + 1 not in left_out]
+    if not used:
+        return NoiseInCommon(0.0, 0.0)
+    chosen = [used[place] for place in np.unique(np.linspace(0, len(used) - 1, MOST_IMAGES).round().astype(int))]
+    images = [(_usual(even[number]), _usual(odd[number])) for number in chosen]
+    pattern = shared_pattern(one for one, _ in images)
+    coarse, fine = (np.sum([_products(one, other, ring) for one, other in images], axis=0) for ring in RINGS)
+    if fine[3] < LEAST_QUIET * fine[4]:
+        return NoiseInCommon(0.0, pattern)
+    # A ring holds about a quarter of the coefficients of an image.
+    found, by_chance = _correlation(fine), CERTAIN / math.sqrt(max(1.0, fine[3] / 4))
+    if found < max(WORTH_A_WORD, by_chance) or _ratio(found) < SPECIMEN_FALLS * _ratio(_correlation(coarse)):
+        return NoiseInCommon(0.0, pattern)
+    return NoiseInCommon(found, pattern)
+
+
+def _ratio(correlation: float) -> float:
+    """What is in common over what is not."""
+    return correlation / max(1e-9, 1 - correlation)
+
+
+def _correlation(sums: _Sums) -> float:
+    product, first, second = sums[:3]
+    return float(product / math.sqrt(first * second)) if first > 0 and second > 0 else 0.0
+
+
+def _products(one: Image, other: Image, ring: tuple[float, float]) -> _Sums:
+    """Of two images in a ring, without the places at which a specimen stands out of their noise."""
+    first, second = _in_ring(one, ring), _in_ring(other, ring)
+    noise = 1.4826 * float(np.median(np.abs(first - second)))
+    quiet = np.abs(first + second) <= _STANDS_OUT * noise
+    a, b = first[quiet], second[quiet]
+    return np.array([float(a @ b), float(a @ a), float(b @ b), len(a), quiet.size])
+
+
+def _in_ring(image: Image, ring: tuple[float, float]) -> FloatArray:
+    """An image's details of a ring of frequencies, as values of its pixels."""
+    window = np.hanning(image.shape[0] + 2)[1:-1, None] * np.hanning(image.shape[1] + 2)[1:-1]
+    spectrum = scipy.fft.rfft2(image * window)
+    ky, kx = np.abs(scipy.fft.fftfreq(image.shape[0]))[:, None], scipy.fft.rfftfreq(image.shape[1])
+    radius = np.hypot(ky, kx)
+    inside = (radius >= ring[0]) & (radius < ring[1]) & (ky > OFF_AXES_PER_PX) & (kx > OFF_AXES_PER_PX)
+    middle = tuple(slice(size // 5, size - size // 5) for size in image.shape)  # the window leaves little of the rest
+    return np.asarray(scipy.fft.irfft2(spectrum * inside, image.shape)[middle])
+
+
+def _usual(image: NDArray[Any]) -> Image:
+    """The middle of an image about its median, without what is far from it."""
+    rows, columns = (slice(max(0, (size - PART) // 2), (size + PART) // 2) for size in image.shape)
+    values = np.nan_to_num(np.asarray(image[rows, columns], np.float64), posinf=0.0, neginf=0.0)
+    values -= np.median(values)
+    most = _MOST_SIGMAS * 1.4826 * float(np.median(np.abs(values)))
+    values = np.clip(values, -most, most)
+    return np.asarray(values - values.mean(), np.float32)
