@@ -12,7 +12,7 @@ import scipy.fft
 from cryolithe.alignment import View, rotation
 from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.optics import Optics, TiltedView, ctf, exposure_filter, filtered, tilted_defocus_um, undo_ctf
-from cryolithe.reconstruction.correcting import Places, corrected, corrections
+from cryolithe.reconstruction.correcting import Places, ToldDoses, corrected, corrections
 from cryolithe.settings import ReconstructSettings
 
 PIXEL = 4.0
@@ -150,7 +150,9 @@ def test_doses_weigh_as_published():
     """Grant & Grigorieff 2015, equations 3 to 5: exp(-N / (2 Ne)), Ne = 0.245 k^-1.665 + 2.81."""
     places = Places(None, 0.0, 1, PIXEL)
     image = noise(KEPT)
-    how = corrections(None, ((40.0,), "a.mdoc"), (0.0,), places, ReconstructSettings(dose_weight=True)).images[0]
+    how = corrections(None, ToldDoses((40.0,), "a.mdoc"), (0.0,), places, ReconstructSettings(dose_weight=True)).images[
+        0
+    ]
     made = corrected(image, how)
     ratio = scipy.fft.rfft2(made)[0, 1:] / scipy.fft.rfft2(image)[0, 1:]
     k = np.fft.rfftfreq(KEPT[1], PIXEL)[1:]

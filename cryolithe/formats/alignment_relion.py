@@ -21,6 +21,7 @@ from cryolithe.formats.bends_relion import COEFFICIENTS, image_fields
 from cryolithe.formats.bends_x_tilt import XTiltBend, read_x_tilts_deg
 from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.image_order import RANGE_DEG, ImageOrder, image_order, opposite_signs
+from cryolithe.formats.image_rows import FileRows
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import matching_name, tells_series, without_ending
 from cryolithe.formats.star_tables import StarTable, read_star
@@ -293,10 +294,8 @@ def _image_names(table: StarTable) -> list[str]:
 
 def _sections(table: StarTable, sections: int) -> tuple[list[int], bool]:
     """Index in the stack of each row, and whether the table tells it (N@stack): else it is the order of the rows."""
-    path, names = table.path, _image_names(table)
-    parts = [name.partition(_PART)[0] for name in names if _PART in name]
-    if parts and len(parts) == len(names) and all(part.isdecimal() for part in parts):
-        places = [int(part) - 1 for part in parts]
+    path, places = table.path, _named_places(table)
+    if places:
         if len(set(places)) != len(places) or min(places) < 0 or max(places) >= sections:
             raise InputError(
                 f"{path} names the images {min(places) + 1} to {max(places) + 1} of its stack, {len(places)} of them, "
@@ -309,6 +308,20 @@ def _sections(table: StarTable, sections: int) -> tuple[list[int], bool]:
             "table, in its order"
         )
     return list(range(sections)), False
+
+
+def _named_places(table: StarTable) -> list[int]:
+    """The number from 0 of each row's image in the stack, as the rows name it (N@stack); empty where they do not."""
+    names = _image_names(table)
+    parts = [name.partition(_PART)[0] for name in names if _PART in name]
+    named = len(parts) == len(names) and all(part.isdecimal() for part in parts)
+    return [int(part) - 1 for part in parts] if named else []
+
+
+def relion_rows(table: StarTable, angles_deg: tuple[float, ...]) -> FileRows:
+    """The rows of a table with their angles, and with the images of a stack that they name."""
+    places = tuple(_named_places(table))
+    return FileRows(angles_deg, places, named=bool(places))
 
 
 def _read(path: Path, reading: Reading) -> list[StarTable]:

@@ -21,6 +21,7 @@ from cryolithe.formats.bends_warp import NO_GRIDS, Grids, WarpBend, movement_of,
 from cryolithe.formats.facts import Fact, alignment_facts, local_fact
 from cryolithe.formats.files import PathLike, finite_numbers, printable, read_small
 from cryolithe.formats.image_order import ImageOrder, image_order
+from cryolithe.formats.image_rows import FileRows
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import read_star
 
@@ -228,6 +229,17 @@ def warp_angles_deg(path: Path, root: ElementTree.Element) -> tuple[float, ...]:
     """
     level = _level_deg(path, root, "Y")
     return tuple(-(angle + level) for angle in warp_numbers(path, root, "Angles", 0))
+
+
+def warp_rows(path: Path, root: ElementTree.Element) -> FileRows:
+    """All images of a series with their angles, as `warp_angles_deg` has them, and those that are used.
+
+    Raises:
+        FileFormatError: as there.
+    """
+    angles, words = warp_angles_deg(path, root), (root.findtext("UseTilt") or "").lower().split()
+    kept = tuple(row for row, word in enumerate(words) if word == "true") if len(words) == len(angles) else ()
+    return FileRows(angles, kept=kept)
 
 
 def _turning_note(path: Path, root: ElementTree.Element) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The contrast transfer function of a series, whatever program wrote it, for the very images that are used.
 
-Tables of RELION and Warp tell the angles of their images, which are matched; IMOD's file tells angles, which are
-compared; rows of CTFFIND and AreTomo3 are those of the stack, or of its images that are used, AreTomo3's in the order
-of tilt angles.
+Tables of RELION and Warp tell their images and the angles of these, which are matched; IMOD's file tells angles, which
+are compared; rows of CTFFIND and AreTomo3 are those of the stack, or of its images that are used, AreTomo3's in the
+order of tilt angles.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cryolithe.ctf import Ctf
+from cryolithe.ctf import Ctf, ImageCtf
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.ctf_tables import Told, read_relion_ctf, read_warp_ctf
 from cryolithe.formats.ctf_text import Columns, has_columns, read_columns
 from cryolithe.formats.defocus_views import of_views, read_views
-from cryolithe.formats.doses import same_images
 from cryolithe.formats.files import file_beside
 from cryolithe.formats.image_rows import SeriesImages, possible_rows, rows_of
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.same_images import same_images
 from cryolithe.formats.series_names import possible_names
 
 # How names beside a stack go on after its own name.
 BESIDE = ("_CTF.txt", "_ctf.txt", ".defocus", "_ctffind4.txt", "_ctffind5.txt")
 # Settings of alignments whose files may tell it.
 OF_ALIGNMENTS = ("star", "warp")
+# Fits of one image scatter by so much.
+SAME_UM, SAME_SHIFT_DEG = 0.1, 5.0
 
 
 def read_ctf(path: Path, series: SeriesImages, reading: Reading) -> Ctf:
@@ -108,15 +110,22 @@ def _of_table(path: Path, name: str, reading: Reading) -> Told | None:
 
 
 def _matched(path: Path, told: Told, series: SeriesImages) -> Ctf:
-    angles, ctf = told
-    numbers = same_images(series.angles_deg, angles, series.others)
-    if numbers is None:
+    angles, images = told.rows.angles_deg, told.ctf.images
+    matched = same_images(series.angles_deg, told.rows, series.others)
+    if matched is None:
         raise InputError(
             f"{path} tells the defocus of {len(angles)} images ({_span(angles)}), expected one for each of these "
             f"{len(series.used)} ({_span(series.angles_deg)}) at its tilt angle, without doubt which; give the file of "
             "this series, or of its very images"
         )
-    return replace(ctf, images=tuple(ctf.images[number] for number in numbers))
+    doubt = matched.doubt(path, "defoci", series.others, lambda a, b: _differ(images[a], images[b]))
+    return replace(told.ctf, images=tuple(images[row] for row in matched.rows), notes=(*told.ctf.notes, *doubt))
+
+
+def _differ(one: ImageCtf, other: ImageCtf) -> bool:
+    """Whether values are not those of two fits of the same image."""
+    apart = max(abs(one.u_um - other.u_um), abs(one.v_um - other.v_um))
+    return apart > SAME_UM or abs(one.phase_shift_deg - other.phase_shift_deg) > SAME_SHIFT_DEG
 
 
 def _of_rows(path: Path, table: Columns, series: SeriesImages) -> Ctf:

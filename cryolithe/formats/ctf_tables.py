@@ -10,14 +10,16 @@ images the grids GridCTF, GridCTFDefocusDelta, GridCTFDefocusAngle, GridCTFPhase
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import FileFormatError, SettingsError
-from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table, series_facts
-from cryolithe.formats.alignment_warp import warp_angles_deg, warp_number, warp_series
+from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table, relion_rows, series_facts
+from cryolithe.formats.alignment_warp import warp_number, warp_rows, warp_series
 from cryolithe.formats.cells import told_number
+from cryolithe.formats.image_rows import FileRows
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import StarTable, read_star
 
@@ -31,7 +33,14 @@ _MICROSCOPE = {
 # Warp: the grid of a parameter, the parameter itself, and what its unit is in ours.
 _GRIDS = {"Defocus": "GridCTF", "DefocusDelta": "GridCTFDefocusDelta", "DefocusAngle": "GridCTFDefocusAngle"}
 _GRIDS |= {"PhaseShift": "GridCTFPhase"}
-Told = tuple[tuple[float, ...], Ctf]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a table tells: of which images its rows are, and the values, one for each row."""
+
+    rows: FileRows
+    ctf: Ctf
 
 
 def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | None:
@@ -66,7 +75,8 @@ def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | Non
     hand = _number(path, listed, table, "rlnTomoHand")
     angles = table.numbers(TILT if TILT in table else NOMINAL)
     microscope = _relion_microscope(path, listed, table)
-    return tuple(angles.tolist()), Ctf(images, microscope, -int(hand) if hand in (1.0, -1.0) else None)
+    ctf = Ctf(images, microscope, -int(hand) if hand in (1.0, -1.0) else None)
+    return Told(relion_rows(table, tuple(angles.tolist())), ctf)
 
 
 def read_relion_microscope(path: Path, tilts_name: str, reading: Reading) -> Microscope:
@@ -93,20 +103,21 @@ def read_warp_ctf(path: Path) -> Told | None:
         FileFormatError: if it is no tilt series of Warp, or a value is no number.
     """
     root = warp_series(path)
-    angles = warp_angles_deg(path, root)
+    rows = warp_rows(path, root)
+    count = len(rows.angles_deg)
     told = _parameters(path, root, tuple(_GRIDS))
-    columns = {name: _of_images(path, root, grid, len(angles), told.get(name)) for name, grid in _GRIDS.items()}
+    columns = {name: _of_images(path, root, grid, count, told.get(name)) for name, grid in _GRIDS.items()}
     defocus = columns["Defocus"]
     if defocus is None or not any(defocus):
         return None
     delta, direction, shift = (
-        columns[name] or [0.0] * len(angles) for name in ("DefocusDelta", "DefocusAngle", "PhaseShift")
+        columns[name] or [0.0] * count for name in ("DefocusDelta", "DefocusAngle", "PhaseShift")
     )
     images = tuple(
         _image(path, mean + half / 2, mean - half / 2, angle, 180.0 * pi)
         for mean, half, angle, pi in zip(defocus, delta, direction, shift, strict=True)
     )
-    return angles, Ctf(images, read_warp_microscope(path))
+    return Told(rows, Ctf(images, read_warp_microscope(path)))
 
 
 def read_warp_microscope(path: Path) -> Microscope:
@@ -127,10 +138,14 @@ def _parameters(path: Path, root: ElementTree.Element, names: tuple[str, ...]) -
 
 
 def _of_images(path: Path, root: ElementTree.Element, grid: str, count: int, whole: float | None) -> list[float] | None:
-    """A value for each image: of the grid, if it has one for each; else that of the series."""
+    """A value for each image: of the grid, if it has one for each or for all; else that of the series.
+
+    Warp begins with grids of one node, which is 0, until something is estimated.
+    """
     nodes = [] if (found := root.find(grid)) is None else list(found.iter("Node"))
     if len(nodes) <= 1:
-        return None if whole is None else [whole] * count
+        value = warp_number(path, grid, nodes[0].get("Value") or "") if nodes else 0.0
+        return [value] * count if value else None if whole is None else [whole] * count
     values: dict[int, float] = {}
     for node in nodes:
         values[round(warp_number(path, grid, node.get("Z") or "0"))] = warp_number(path, grid, node.get("Value") or "")

@@ -2,36 +2,31 @@
 
 SerialEM writes PriorRecordDose, or else the dose of each image (ExposureDose) and its time; RELION has
 rlnMicrographPreExposure; Warp has Dose in its .xml and wrpDose in .tomostar files, which may count half or all of the
-image's own exposure. Which image a dose is of is told by the tilt angle: files list their images in different orders,
-and stacks lack some of them. A file that does not tell doses is no error. Where one tells what cannot be read, that is
-said; whoever needs it refuses the file.
+image's own exposure. Which image a dose is of: `cryolithe.formats.same_images`. A file that does not tell doses is no
+error. Where one tells what cannot be read, that is said; whoever needs it refuses the file.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table
-from cryolithe.formats.alignment_warp import warp_angles_deg, warp_series
+from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table, relion_rows
+from cryolithe.formats.alignment_warp import warp_rows, warp_series
 from cryolithe.formats.cells import UnreadableCellError, told_number, told_numbers
 from cryolithe.formats.files import PathLike, printable
-from cryolithe.formats.image_rows import NOTHING_ELSE, Others
+from cryolithe.formats.image_rows import NOTHING_ELSE, FileRows, Others
 from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.same_images import Matched, same_images
 from cryolithe.formats.stack_state import mdocs_beside
 from cryolithe.formats.star_tables import StarTable, read_star
 
 LIMIT_BYTES = 100_000_000
-# Refined angles are this near to nominal ones, once the series is shifted by one offset, of at most so much.
-NEAR_DEG, MOST_OFFSET_DEG = 1.0, 30.0
-# Angles that are shifted by no more, on average, than programs round them, are not shifted by steps and a bit.
-EXACT_DEG = 0.2
 _BEFORE, _DEFOCUS = "rlnMicrographPreExposure", ("rlnDefocusU", "rlnDefocusV")
 # SerialEM's by version, then those of other programs.
 _DATES = ("%d-%b-%Y", "%d-%b-%y", "%Y-%b-%d", "%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y")
@@ -42,6 +37,8 @@ _NOT_NEEDED = re.compile(r"(?<=:\d\d)([.,]\d+)?\s*(Z|[+-]\d\d:?\d\d)?(?=$|\s)")
 _ANGSTROM_PER_UM = 1e4
 # Tilt series have up to 200 e/Å², test series of damage some hundred.
 MOST_DOSE = 2000.0
+# Of the highest dose: rows that differ by less weigh an image alike.
+SAME_DOSE_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,23 @@ class Exposures:
     """What a file says.
 
     Attributes:
-        angles_deg: of its images.
+        rows: angles of its images, and which images of a stack they are, where it tells that.
         doses: before each image, e/Å²; empty where the file does not tell them.
         defocus_um: mean defocus, positive when underfocused, or None.
         dose_problem: why doses that it tells cannot be read, in a line; else empty.
         defocus_problem: likewise.
     """
 
-    angles_deg: tuple[float, ...] = ()
+    rows: FileRows = field(default_factory=FileRows)
     doses: tuple[float, ...] = ()
     defocus_um: float | None = None
     dose_problem: str = ""
     defocus_problem: str = ""
+
+    @property
+    def angles_deg(self) -> tuple[float, ...]:
+        """Of its images."""
+        return self.rows.angles_deg
 
     @property
     def problems(self) -> dict[str, str]:
@@ -70,83 +72,19 @@ class Exposures:
 
     def of_images(self, angles_deg: Sequence[float], others: Others = NOTHING_ELSE) -> tuple[float, ...] | None:
         """The doses of images with these angles; None if they are not told, or it is not clear which are theirs."""
-        enough = len(self.doses) >= len(angles_deg)
-        numbers = same_images(angles_deg, self.angles_deg, others) if enough else None
-        return None if numbers is None else tuple(self.doses[number] for number in numbers)
+        matched = self._matched(angles_deg, others)
+        return None if matched is None else tuple(self.doses[row] for row in matched.rows)
 
+    def doubt(self, path: Path, angles_deg: Sequence[float], others: Others) -> tuple[str, ...]:
+        """A warning where what `of_images` returns is not certain, and other doses may be those of an image."""
+        least = SAME_DOSE_SHARE * max(self.doses, default=0.0)
+        matched = self._matched(angles_deg, others)
+        if matched is None:
+            return ()
+        return matched.doubt(path, "doses", others, lambda a, b: abs(self.doses[a] - self.doses[b]) > least)
 
-def same_images(
-    angles_deg: Sequence[float], told_deg: Sequence[float], others: Others = NOTHING_ELSE
-) -> list[int] | None:
-    """For each angle the number of the image in a file whose angles are given; None if it is not clear which it is.
-
-    Angles of an alignment are near to those of a file, once all are shifted by one offset (a pre-tilt). Where the file
-    has as many images, any offset will do, and refined angles may differ by up to half a step. Where it has more,
-    angles that are shifted by whole steps would be those of other images: the offset must be the one that is told, or
-    none, or that of a file with the images of the stack in its order or by angle, or no other may fit.
-
-    Args:
-        angles_deg: of the images that are used.
-        told_deg: of the file's images.
-        others: what else is known of the series.
-    """
-    if not angles_deg:
-        return None
-    left_out = others.left_out_deg
-    if left_out and len(told_deg) == len(angles_deg) + len(left_out):
-        whole = same_images([*angles_deg, *left_out], told_deg, Others((), others.offset_deg))
-        if whole is not None:
-            return whole[: len(angles_deg)]
-    offsets = {0.0, others.offset_deg, *(angles_deg[0] - angle for angle in told_deg)}
-    moved = {
-        offset: [angle - offset for angle in angles_deg]
-        for offset in sorted(offsets, key=abs)
-        if abs(offset) <= MOST_OFFSET_DEG
-    }
-    found = {offset: numbers for offset, angles in moved.items() if (numbers := _matched(angles, told_deg)) is not None}
-    if len(told_deg) == len(angles_deg):
-        return next(iter(found.values()), None) or _in_order(angles_deg, told_deg)
-    off = {
-        offset: abs(sum(moved[offset]) - sum(told_deg[number] for number in found[offset])) / len(angles_deg)
-        for offset in (others.offset_deg, 0.0)
-        if offset in found
-    }
-    # Of equals the first one, the offset that is told: microscopes' files do not have it.
-    told = min(off, key=lambda offset: round(off[offset], 2), default=None)
-    if told is not None and off[told] <= EXACT_DEG:
-        return found[told]
-    ways = {tuple(numbers) for numbers in found.values()}
-    of_stack = ways & _by_place(angles_deg, told_deg, others)
-    if of_stack or told is not None:
-        ways = of_stack or ways
-        return list(ways.pop()) if len(ways) == 1 else None
-    return None
-
-
-def _by_place(angles_deg: Sequence[float], told_deg: Sequence[float], others: Others) -> set[tuple[int, ...]]:
-    """The images of a file with those of the stack, in its order or, where the stack is sorted by angle, by that."""
-    if len(told_deg) != others.sections:
-        return set()
-    rising = sorted(range(len(told_deg)), key=told_deg.__getitem__)
-    orders = [list(range(len(told_deg)))]
-    orders += [order for order, sign in ((rising, 1), (rising[::-1], -1)) if _rises(angles_deg, sign)]
-    return {tuple(order[number] for number in others.used) for order in orders}
-
-
-def _rises(angles_deg: Sequence[float], sign: int) -> bool:
-    return all(sign * (b - a) > 0 for a, b in pairwise(angles_deg))
-
-
-def _in_order(angles_deg: Sequence[float], told_deg: Sequence[float]) -> list[int] | None:
-    """As many angles in the same order, which differ by less than half a step once they are shifted; else None."""
-    wanted, told = (sorted(range(len(values)), key=values.__getitem__) for values in (angles_deg, told_deg))
-    steps = [told_deg[b] - told_deg[a] for a, b in pairwise(told)]
-    apart = [angles_deg[a] - told_deg[b] for a, b in zip(wanted, told, strict=True)]
-    offset = sorted(apart)[len(apart) // 2]
-    if abs(offset) > MOST_OFFSET_DEG or max(abs(one - offset) for one in apart) >= min(steps, default=0.0) / 2:
-        return None
-    of_place = dict(zip(wanted, told, strict=True))
-    return [of_place[place] for place in range(len(wanted))]
+    def _matched(self, angles_deg: Sequence[float], others: Others) -> Matched | None:
+        return same_images(angles_deg, self.rows, others) if len(self.doses) >= len(angles_deg) else None
 
 
 def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = None) -> Exposures:
@@ -202,21 +140,22 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     angles = tuple(angle for angle in made.angles_deg if angle is not None)
     if len(angles) != len(made.places):
         return Exposures()
+    rows = FileRows(angles, tuple(made.places))
     before, problem = _of_key(path, made, "PriorRecordDose")
     same = len(before) > 1 and len(set(before)) == 1
     if problem or (len(before) == len(angles) and not same):
-        return Exposures(angles, before, dose_problem=problem)
+        return Exposures(rows, before, dose_problem=problem)
     own, problem = _of_key(path, made, "ExposureDose")
     texts = [facts.get("datetime", "") for facts in made.facts]
     doses, moments = [dose for dose in own if dose], _moments(texts)
     if not angles or len(doses) != len(angles) or len(set(moments)) != len(angles):
         why = f"{path}: PriorRecordDose is {before[0]:g} for every image, which is no dose before it" if same else ""
-        return Exposures(angles, dose_problem=problem or why or _why_no_sums(path, own, texts, moments))
+        return Exposures(rows, dose_problem=problem or why or _why_no_sums(path, own, texts, moments))
     total, sums = 0.0, [0.0] * len(angles)
     for number in sorted(range(len(angles)), key=moments.__getitem__):
         sums[number], total = total, total + doses[number]
     too_much = _too_much(path, "the sum of ExposureDose", max(sums))
-    return Exposures(angles, () if too_much else tuple(sums), dose_problem=too_much)
+    return Exposures(rows, () if too_much else tuple(sums), dose_problem=too_much)
 
 
 def _why_no_sums(path: Path, own: Sequence[float], texts: Sequence[str], moments: Sequence[datetime]) -> str:
@@ -264,36 +203,24 @@ def _of_relion(path: Path, tilts_name: str, reading: Reading) -> Exposures:
 
 def _of_table(table: StarTable, angle: str, dose: str, sign: float) -> Exposures:
     """Angles times a sign, and doses unless all are 0."""
-    angles = tuple(sign * value for value in _column(table, angle))
+    rows = relion_rows(table, tuple(sign * value for value in _column(table, angle)))
     doses, problem = _read(table.path, dose, table.text(dose) if dose in table else [])
-    return Exposures(angles, doses if len(doses) == len(angles) else (), dose_problem=problem)
+    return Exposures(rows, doses if len(doses) == len(rows.angles_deg) else (), dose_problem=problem)
 
 
 def _of_warp(path: Path) -> Exposures:
     root = warp_series(path)  # Warp 1 writes UTF-16
-    angles = warp_angles_deg(path, root)
+    rows = warp_rows(path, root)
     doses, problem = _read(path, "Dose", (root.findtext("Dose") or "").split())
-    if doses and len(doses) != len(angles):
-        problem = f"{path}: Dose holds {len(doses)} numbers for {len(angles)} angles; expected one for each"
-    made = Exposures(angles, () if problem else doses, dose_problem=problem)
+    if doses and len(doses) != len(rows.angles_deg):
+        problem = f"{path}: Dose holds {len(doses)} numbers for {len(rows.angles_deg)} angles; expected one for each"
+    made = Exposures(rows, () if problem else doses, dose_problem=problem)
     defocus = root.find("CTF/Param[@Name='Defocus']")
     try:
         value = None if defocus is None else told_number(path, "Defocus", defocus.get("Value"))
     except UnreadableCellError as error:
         return replace(made, defocus_problem=str(error))
     return replace(made, defocus_um=value or None)
-
-
-def _matched(wanted: Sequence[float], told: Sequence[float]) -> list[int] | None:
-    """For each angle the number of one of the told ones, each at most once; None if one has none that is near."""
-    free = dict(enumerate(told))
-    numbers = []
-    for angle in wanted:
-        nearest = min(free, key=lambda number: abs(free[number] - angle), default=None)
-        if nearest is None or abs(free.pop(nearest) - angle) > NEAR_DEG:
-            return None
-        numbers.append(nearest)
-    return numbers
 
 
 def _column(table: StarTable, name: str) -> list[float]:

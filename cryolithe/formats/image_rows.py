@@ -15,13 +15,13 @@ class Others:
     """What is known of a series beside the angles of its images that are used.
 
     Attributes:
-        left_out_deg: angles of images that are not used, which a file may have, too.
+        left_out_deg: number from 0 and angle of images that are not used, which a file may have, too.
         offset_deg: that an alignment has added to the angles of the microscope, a pre-tilt, say; 0 where none is told.
         used: numbers from 0 in the stack of the images that are used; empty where they are not known.
         sections: images that the stack holds, used or not.
     """
 
-    left_out_deg: tuple[float, ...] = ()
+    left_out_deg: tuple[tuple[int, float], ...] = ()
     offset_deg: float = 0.0
     used: tuple[int, ...] = ()
     sections: int = 0
@@ -55,12 +55,40 @@ class SeriesImages:
     @property
     def others(self) -> Others:
         """What is known beside the angles of the images that are used."""
-        return Others(tuple(angle for _, angle in self.left_out_deg), self.offset_deg, self.used, self.sections)
+        return Others(self.left_out_deg, self.offset_deg, self.used, self.sections)
 
     @property
     def angle_of(self) -> dict[int, float]:
         """The angle of each image, by its number, as far as they are known."""
         return {**dict(self.left_out_deg), **dict(zip(self.used, self.angles_deg, strict=True))}
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """The rows of a file that tells the angles of its images, and what it says of their places in a stack.
+
+    Attributes:
+        angles_deg: of each row.
+        places: number from 0 that each row has in the stack of the file; empty where it tells none.
+        named: whether the rows name images of a stack, which may have more of them (RELION's N@stack).
+        kept: the rows, in their order, of a stack of those images alone that are used (Warp's UseTilt).
+    """
+
+    angles_deg: tuple[float, ...] = ()
+    places: tuple[int, ...] = ()
+    named: bool = False
+    kept: tuple[int, ...] = ()
+
+    def namings(self, sections: int) -> Iterator[dict[int, int]]:
+        """What may be the row of each image of a stack, by the image's number: what the file names comes first."""
+        count = len(self.angles_deg)
+        fits = len(set(self.places)) == count and max(self.places, default=0) < sections
+        if fits and (self.named or count == sections):
+            yield {place: row for row, place in enumerate(self.places)}
+        if count == sections:
+            yield {row: row for row in range(count)}
+        elif len(self.kept) == sections:
+            yield dict(enumerate(self.kept))
 
 
 @dataclass(frozen=True)
@@ -92,7 +120,8 @@ def by_angle(rows: Rows, series: SeriesImages) -> Rows | None:
     if len(known) < len(rows.images):
         return rows if known == sorted(known) else None
     order = sorted(rows.images, key=angles.__getitem__)
-    return rows if order == list(rows.images) else Rows(tuple(order), _SORTED)
+    again = ", those of one angle in the order of the stack" if len(set(known)) < len(known) else ""
+    return rows if order == list(rows.images) else Rows(tuple(order), _SORTED + again)
 
 
 _SORTED = "are taken in the order of tilt angles, as AreTomo3 writes them"

@@ -118,6 +118,15 @@ NO_CORRECTIONS = Corrections()
 
 
 @dataclass(frozen=True)
+class ToldDoses:
+    """Exposures before the images, e/Å², what tells them, and what to tell the user of that."""
+
+    before: tuple[float, ...]
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Places:
     """Where prepared images lie.
 
@@ -176,7 +185,7 @@ def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) 
 
 def corrections(
     found: tuple[Ctf, Path] | None,
-    doses: tuple[Sequence[float], str] | None,
+    doses: ToldDoses | None,
     angles_deg: Sequence[float],
     places: Places,
     settings: ReconstructSettings,
@@ -186,7 +195,7 @@ def corrections(
 
     Args:
         found: contrast transfer function and its file; None to leave the CTF in.
-        doses: before each image, e/Å², and where they come from; None not to weigh.
+        doses: before each image; None not to weigh.
         angles_deg: of the images, as their files have them.
         places: where they lie.
         settings: of the run.
@@ -232,13 +241,17 @@ def corrections(
         }
     if doses is not None:
         notes.append(
-            f"dose weighting: images after {min(doses[0]):.3g} to {max(doses[0]):.3g} e/Å² ({doses[1]}), "
+            f"dose weighting: images after {min(doses.before):.3g} to {max(doses.before):.3g} e/Å² ({doses.source}), "
             f"{microscope.voltage_kv:g} kV{_in_brackets(origins['voltage_kv'])}"
         )
-        notes += _unusual(max(doses[0]), doses[1])
-        record["dose_weight"] = {"exposures": list(doses[0]), "from": doses[1], "voltage_kv": microscope.voltage_kv}
+        notes += [*doses.notes, *_unusual(max(doses.before), doses.source)]
+        record["dose_weight"] = {
+            "exposures": list(doses.before),
+            "from": doses.source,
+            "voltage_kv": microscope.voltage_kv,
+        }
     assert microscope.voltage_kv is not None
-    exposures: list[float | None] = [None] * len(angles_deg) if doses is None else list(doses[0])
+    exposures: list[float | None] = [None] * len(angles_deg) if doses is None else list(doses.before)
     made = tuple(
         ImageCorrection(view, how, dose, pixel, microscope.voltage_kv, defocus)
         for view, dose, defocus in zip(seen, exposures, told, strict=True)

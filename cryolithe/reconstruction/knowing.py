@@ -24,7 +24,7 @@ from cryolithe.formats.reading import Reading
 from cryolithe.formats.treated import WORDS, treated_ctf, weighted_doses
 from cryolithe.known import CTF_STATES, FACTS, NOTHING, Known
 from cryolithe.network.checkpoint import Model
-from cryolithe.reconstruction.correcting import NO_CORRECTIONS, Corrections
+from cryolithe.reconstruction.correcting import NO_CORRECTIONS, Corrections, ToldDoses
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
@@ -121,6 +121,7 @@ def told_facts(
     doses = defocus = thickness = None
     if {"dose", "defocus"} & set(taken):
         doses, defocus = _exposures(files, settings, taken, sources, notes)
+        notes = [line for line in notes if line not in made.notes]  # of --dose-weight, which told it
     if defocus is None and made.defocus_um is not None:
         defocus, sources["defocus"] = made.defocus_um, f"--ctf {settings.ctf}"
     if settings.specimen_thickness is not None:
@@ -166,8 +167,8 @@ def ctf_state(files: SeriesFiles, settings: ReconstructSettings) -> tuple[str | 
     return settings.ctf_state, "--ctf-state"
 
 
-def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> tuple[tuple[float, ...], str] | None:
-    """Doses before the images and what tells them, for --dose-weight; None without it.
+def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> ToldDoses | None:
+    """Doses before the images, for --dose-weight; None without it.
 
     Raises:
         SettingsError: if files disagree.
@@ -181,15 +182,15 @@ def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> tuple[t
             f"--dose-weight: {who} says that the images are weighed by dose already, and twice is too much; leave it "
             "out, or give the stack before mtffilter"
         )
-    sources: dict[str, str] = {}
-    doses, _ = _exposures(files, settings, ("dose",), sources, [])
+    sources, notes = dict[str, str](), list[str]()
+    doses, _ = _exposures(files, settings, ("dose",), sources, notes)
     if doses is None:
         raise InputError(
             f"--dose-weight: no file tells the doses of these {len(files.angles_deg)} images; expected --dose (an "
             ".mdoc, RELION's .star, Warp's .xml or .tomostar), or one of them as ANGLES, --star or --warp"
         )
     perhaps = f"; {who} tells of weights: those of each image's own frames, as is taken here" if who else ""
-    return doses, sources["dose"] + perhaps
+    return ToldDoses(doses, sources["dose"] + perhaps, tuple(notes))
 
 
 def _exposures(
@@ -215,6 +216,7 @@ def _exposures(
                 f"{_other_images(settings.dose, told, files)}, or leave --dose out"
             )
         sources["dose"] = f"--dose {Path(settings.dose).name}"
+        notes += told.doubt(Path(settings.dose), files.angles_deg, files.others)
     # Files that the run reads anyway; most tell no exposures.
     named = [*([] if files.angles is None else [files.angles]), *settings.alignment_files.values()]
     if settings.dose_weight and settings.dose is None:
@@ -235,6 +237,7 @@ def _exposures(
                 )
             if doses is None:
                 doses, sources["dose"] = found, path.name
+                notes += told.doubt(path, files.angles_deg, files.others)
         if told.defocus_um is not None and "defocus" in taken:
             limit = max(SAME_DEFOCUS_UM, SAME_SHARE * abs(told.defocus_um))
             if settings.defocus is not None and abs(settings.defocus - told.defocus_um) > limit:
