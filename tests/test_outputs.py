@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_series import SHAPE, bead_images, made, noise, refused, run, voxels, write_model, write_series
 
 from cryolithe.formats import RunningStatistics, VolumeWriter, ome_zarr, read_mrc
-from cryolithe.reconstruction import outputs, selfcheck
+from cryolithe.reconstruction import converting, outputs, selfcheck
 
 FBP = ("--method", "fbp", "--thickness", 24)
 
@@ -344,7 +344,7 @@ def test_a_volume_that_is_converted_is_never_all_mapped(words, tmp_path, monkeyp
         seen.append(mapped_bytes("volume.mrc"))
 
     monkeypatch.setattr(RunningStatistics, "add", counted)
-    monkeypatch.setattr(outputs, "_BLOCK_VOXELS", 1 << 16)
+    monkeypatch.setattr(converting, "_BLOCK_VOXELS", 1 << 16)
     monkeypatch.setattr(ome_zarr, "CHUNK_PX", 16)
     output = tmp_path / ("v.zarr" if "ome-zarr" in words else "v.mrc")
     made(stack, angles, "--method", "fbp", "--thickness", 128, *words, "-o", output)

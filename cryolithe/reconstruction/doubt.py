@@ -265,3 +265,8 @@ def unsupported(
     held.mul_(sure.clamp_(0, 1))
     share = window.mean(measured.square()) / window.mean(rows.whole.square()).add_(chance.level + _LEAST)
     return held.mul_(share.clamp_(0, 1)).neg_().add_(1)
+
+
+def rounded(value: float) -> float:
+    """Digits that the order of sums decides are cut off: the same images give the same bytes."""
+    return float(f"{value:.6g}")

@@ -38,6 +38,7 @@ from cryolithe.reconstruction.doubt import (
     expected_correlation,
     expected_error,
     moments_of,
+    rounded,
     unsupported,
     window_of,
     without_noise,
@@ -46,11 +47,13 @@ from cryolithe.reconstruction.explained import Explained, Seen, explained, sums_
 from cryolithe.reconstruction.fitting import map_rows
 from cryolithe.reconstruction.fusion import part_starts
 from cryolithe.reconstruction.job import MAP_KINDS, ResolvedJob
+from cryolithe.reconstruction.map_files import MadeMaps
 from cryolithe.reconstruction.members import Member, MemberStack, choose_members, known_of, stack_of, turned_back
 from cryolithe.reconstruction.outputs import working_dtype
 from cryolithe.reconstruction.planes import PlaneFilter, measured_region
 from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.slab_folder import SlabFolder
+from cryolithe.reconstruction.turning import planes_kept
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher
 
@@ -61,8 +64,6 @@ CHANCE_ROWS = 16
 PART_ROWS, MOST_PARTS = 32, 4
 # Thinner volumes are all but planes, in which no window is left to compare anything in.
 FEWEST_PLANES = 8
-# Beyond this share, and this correlation, the two means seem to contradict each other.
-PUZZLING_SHARE, PUZZLING_CORRELATION = 0.9, 0.5
 LABELS = {
     "confidence": "expected correlation with the specimen",
     "error": "expected error, deviations",
@@ -133,7 +134,7 @@ class Made:
 
 def make_maps(
     run: ResolvedJob, folder: SlabFolder, plan: Plan, stack: PreparedStack, watcher: Watcher, make: MakeSlabs
-) -> dict[str, Any]:
+) -> MadeMaps | None:
     """Run the members and write the maps into the working folder, if they are asked for.
 
     Args:
@@ -145,13 +146,13 @@ def make_maps(
         make: makes the slabs of a run.
 
     Returns:
-        for the sidecar, what there is to tell of them.
+        what they are; None if they are not asked for.
 
     Raises:
         CryoLitheError: as for the volume itself.
     """
     if not run.job.settings.confidence:
-        return {}
+        return None
     members = choose_members(stack.geometry.angles_deg)
     for member in members:
         _run_member(run, folder, plan, (member, stack_of(stack, member)), watcher, make)
@@ -165,23 +166,14 @@ def make_maps(
     )
     maps = Maps(run, stack, made, members)
     found = maps.write(folder.path, watcher)
-    files = ", ".join(path.name for path in run.job.maps.values())
-    confidence, error, share = (found[kind]["mean"] for kind in MAP_KINDS)
-    puzzling = share > PUZZLING_SHARE and confidence > PUZZLING_CORRELATION
-    why = " (where noise, or matter above and below, hides it from them: it may be right for all that)"
-    watcher.note(
-        f"Confidence: expected correlation {confidence:.2f}, expected error {error:.2f} deviations, {share:.0%} not "
-        f"held by the images{why if puzzling else ''}, on average; by voxel in {files}."
-    )
     told = {
         "members": [{"name": m.name, "tilts": len(m.tilts), "mirror": m.mirror or None} for m in members],
-        "deviation": made.deviation,
+        "deviation": made.deviation,  # until that of what is handed out is known
         "law": asdict(LAW),
         "explained": asdict(maps.explained),
         "size": asdict(maps.size),
-        "maps": found,
     }
-    return {"confidence": told}
+    return MadeMaps(statistics.rms, found, told)
 
 
 def _run_member(
@@ -255,8 +247,8 @@ class Maps:
             self.explained, self.size = self._measured_size()
 
     @torch.inference_mode()
-    def write(self, folder: Path, watcher: Watcher) -> dict[str, Any]:
-        """Write all maps; return a summary of each by kind."""
+    def write(self, folder: Path, watcher: Watcher) -> dict[str, VolumeStatistics]:
+        """Write all maps; return the statistics of each by kind."""
         shape, size = self._run.grid.shape, self._run.voxel_size_angstrom
         height, rows = shape[1], map_rows(self._run)
         watcher.stage("Comparing the runs", height)
@@ -279,7 +271,7 @@ class Maps:
         finally:
             for writer in writers.values():
                 writer.close()
-        return {kind: {"path": self._run.job.maps[kind].name, "mean": running[kind].result().mean} for kind in paths}
+        return {kind: values.result() for kind, values in running.items()}
 
     def moments(self, start: int, stop: int) -> dict[str, torch.Tensor]:
         """Of the expected error, see `cryolithe.reconstruction.doubt`, for rows of the volume."""
@@ -308,11 +300,13 @@ class Maps:
         reach, last = self._share.reach_px, min(height, first + CHANCE_ROWS)
         rows = self._ensemble(first - reach, last + reach)
         halves = self._of_halves(rows)
+        kept = self._kept(first, last)
         common, _, square = covariances(halves, rows, self._share, roll_px=max(1, rows.whole.shape[2] // 2))
+        common, square = common[kept], square[kept]
         expected = float(square.sum(dtype=torch.float64))
         variance = float(common.double().square_().sum()) / expected if expected > 0 else 1.0
-        local = np.quantile(self._share.mean(rows.whole.square()).cpu().numpy(), LEVEL_QUANTILE)
-        found = variance, LEVEL_SHARE * float(local), self._slope(halves, rows)
+        local = np.quantile(self._share.mean(rows.whole.square())[kept].cpu().numpy(), LEVEL_QUANTILE)
+        found = variance, LEVEL_SHARE * float(local), self._slope(halves, rows, kept)
         return Chance(*map(rounded, found))
 
     def _measured_size(self) -> tuple[Explained, Size]:
@@ -321,13 +315,14 @@ class Maps:
         part, angles = min(height, PART_ROWS), self._stack.geometry.angles_deg
         sums, near, wide = [], [], []
         for start in part_starts(height, part, MOST_PARTS):
+            kept = self._kept(start, start + part)
             rows = self._ensemble(start - share.reach_px, start + part + share.reach_px)
             local = moments_of(_within(rows, share.reach_px - self._window.reach_px), self._window)
-            near.append({name: values.sum(dtype=torch.float64) for name, values in local.items()})
+            near.append({name: values[kept].sum(dtype=torch.float64) for name, values in local.items()})
             found = {**moments_of(rows, share), "kept": without_noise(rows, share)}
             # Wide windows change little from one voxel to the next.
-            wide.append({name: values[::2, ::2, ::2].flatten() for name, values in found.items()})
-            seen = Seen.of(_within(rows, share.reach_px))
+            wide.append({name: values[kept][::2, ::2, ::2].flatten() for name, values in found.items()})
+            seen = Seen.of(_within(rows, share.reach_px), kept)
             del rows, local, found  # memory for their spectra
             sums.append(sums_of(seen, angles))
         told = explained(sums)
@@ -336,13 +331,17 @@ class Maps:
         expected = expected_correlation(windows.pop("kept"), windows, self._law.times(error))
         return told, Size(error, rounded(correlation_size(told.share, expected, windows["total"])))
 
-    def _slope(self, halves: tuple[torch.Tensor, torch.Tensor], rows: Ensemble) -> float:
+    def _slope(self, halves: tuple[torch.Tensor, torch.Tensor], rows: Ensemble, kept: slice) -> float:
         """Models of other programs have units of their own: what is held on average counts as held there."""
         if self._run.model is None or not self._run.model.convention.published:
             return 1.0
         common, own, _ = covariances(halves, rows, self._share)
-        sums = float(common.sum(dtype=torch.float64)), float(own.sum(dtype=torch.float64))
+        sums = float(common[kept].sum(dtype=torch.float64)), float(own[kept].sum(dtype=torch.float64))
         return sums[0] / sums[1] if min(sums) > 0 else 1.0
+
+    def _kept(self, start: int, stop: int) -> slice:
+        """Planes about some rows that are handed out: what lies beyond them tells nothing of what is."""
+        return planes_kept(self._run.grid.shape, self._run.depth, self._run.x_tilt_deg, (start + stop - 1) / 2)
 
     def _of_halves(self, rows: Ensemble) -> tuple[torch.Tensor, torch.Tensor]:
         even, odd = (self._measured(half.clone()) for half in rows.halves)
@@ -392,11 +391,6 @@ def _within(rows: Ensemble, spare: int) -> Ensemble:
 def _joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Values of all parts, side by side."""
     return {name: torch.cat([part[name].flatten() for part in parts]) for name in parts[0]}
-
-
-def rounded(value: float) -> float:
-    """Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes."""
-    return float(f"{value:.6g}")
 
 
 def map_label(kind: str) -> str:

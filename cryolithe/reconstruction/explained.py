@@ -57,9 +57,10 @@ class Seen(NamedTuple):
     again: tuple[torch.Tensor, torch.Tensor]
 
     @classmethod
-    def of(cls, rows: Ensemble) -> Seen:
-        """Copies, which keep nothing else in memory."""
-        pairs = [(first.clone(), second.clone()) for first, second in (rows.halves, rows.images, rows.again)]
+    def of(cls, rows: Ensemble, planes: slice = slice(None)) -> Seen:
+        """Copies of some planes, which keep nothing else in memory."""
+        given = (rows.halves, rows.images, rows.again)
+        pairs = [(first[planes].clone(), second[planes].clone()) for first, second in given]
         return cls(*pairs)
 
 
@@ -136,7 +137,7 @@ def sums_of(seen: Seen, angles_deg: tuple[float, ...]) -> Sums:
     """Ask the images about a part of a volume; sums are made in float64.
 
     Args:
-        seen: with the whole depth and width of the volume.
+        seen: with the whole depth, of the planes that are handed out, and width of the volume.
         angles_deg: of the tilts.
     """
     shape = tuple(seen.halves[0].shape)

@@ -236,6 +236,11 @@ def map_paths(output: Path) -> dict[str, Path]:
     return {kind: output.with_name(f"{output.stem}_{kind}{output.suffix}") for kind in MAP_KINDS}
 
 
+def map_file(target: Path) -> str:
+    """What a finished map is called in the working folder."""
+    return f"finished.{target.name}"
+
+
 def default_thickness(width_px: int) -> int:
     """Voxels along z where the user says nothing: half the image width, rounded up to even."""
     return max(2, 2 * math.ceil(width_px / 4))

@@ -11,24 +11,22 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryolithe.errors import OutputError
-from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
+from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.formats.files import sync
-from cryolithe.formats.int8 import Int8Scale, int8_scale
 from cryolithe.formats.mrc_writer import reserve_room
-from cryolithe.formats.ome_zarr import Version, pyramid_bytes, write_ome_zarr
-from cryolithe.formats.pages import release_pages
+from cryolithe.formats.ome_zarr import pyramid_bytes
 from cryolithe.formats.record import read_record_beside
-from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, map_paths
+from cryolithe.reconstruction.converting import FINISHED, RESERVED, TILTED, converted, new_volume
+from cryolithe.reconstruction.job import Finished, Job, ResolvedJob, map_file, map_paths
 from cryolithe.reconstruction.looking import planned_polarity
 from cryolithe.reconstruction.made_before import is_record_of
+from cryolithe.reconstruction.map_files import MadeMaps, finish_maps
 from cryolithe.reconstruction.preview_mark import is_preview
 from cryolithe.reconstruction.selfcheck import SelfCheck
 from cryolithe.reconstruction.sidecar import sidecar_record
@@ -38,13 +36,10 @@ from cryolithe.report import write_json
 from cryolithe.settings import ReconstructSettings
 from cryolithe.work.folder import delete
 from cryolithe.work.locking import LOCK, OWNER
-from cryolithe.work.watcher import WARNING, Listening, Watcher
+from cryolithe.work.watcher import WARNING, Listening
 
-_BLOCK_VOXELS = 16_000_000
-# A volume on its way to the output, in the working folder.
-_TILTED, _FINISHED = "tilted.mrc", "finished.mrc"
-# Room for a Zarr folder, given back when that is written; what is replaced, until its successor is in its place.
-_RESERVED, _REPLACED, _REPLACED_RECORD = "reserved", "replaced", "replaced.json"
+# What is replaced, until its successor is in its place.
+_REPLACED, _REPLACED_RECORD = "replaced", "replaced.json"
 
 
 def working_dtype(settings: ReconstructSettings) -> str:
@@ -60,16 +55,12 @@ def reserve(run: ResolvedJob, folder: SlabFolder) -> None:
     """
     settings = run.job.settings
     if run.x_tilt_deg:
-        _new_volume(run, folder.path / _TILTED, (run.depth, *run.grid.shape[1:]), working_dtype(settings)).close()
+        new_volume(run, folder.path / TILTED, (run.depth, *run.grid.shape[1:]), working_dtype(settings)).close()
     if settings.format != "mrc":
         needed = pyramid_bytes(run.output_shape, np.dtype(settings.dtype).itemsize)
-        reserve_room(folder.path / _RESERVED, needed, run.job.output)
+        reserve_room(folder.path / RESERVED, needed, run.job.output)
     elif settings.orientation != "xyz" or settings.dtype == "int8":
-        _new_volume(run, folder.path / _FINISHED, run.output_shape, settings.dtype).close()
-
-
-def _new_volume(run: ResolvedJob, path: Path, shape: tuple[int, int, int], dtype: str) -> VolumeWriter:
-    return VolumeWriter.create(path, shape, run.voxel_size_angstrom, dtype, target=run.job.output)
+        new_volume(run, folder.path / FINISHED, run.output_shape, settings.dtype).close()
 
 
 def finish(
@@ -79,6 +70,7 @@ def finish(
     times: dict[str, float],
     watcher: Listening,
     check: Callable[[], SelfCheck],
+    maps: MadeMaps | None = None,
 ) -> Finished:
     """Write header and record, convert where asked to, and move the results to their places.
 
@@ -89,6 +81,7 @@ def finish(
         times: ``start`` and ``prepared`` by the monotonic clock.
         watcher: told how far it is; what it heard of that is wrong goes into the record.
         check: compares the finished volume with its images; what it finds wrong is told.
+        maps: of ``--confidence``, in the folder, too; None without any.
 
     Raises:
         OutputError: if something cannot be written or moved.
@@ -109,120 +102,24 @@ def finish(
     upright = folder.volume
     if run.x_tilt_deg:
         watcher.stage("Turning the volume about x", run.grid.shape[1])
-        upright = folder.path / _TILTED
-        with _new_volume(run, upright, (run.depth, *run.grid.shape[1:]), working_dtype(job.settings)) as writer:
+        upright = folder.path / TILTED
+        with new_volume(run, upright, (run.depth, *run.grid.shape[1:]), working_dtype(job.settings)) as writer:
             statistics = tilt_volume(read_mrc(folder.volume).data, writer, run.x_tilt_deg, watcher.advance)
             writer.finish(statistics, labels, run.voxel_size_angstrom)
-    finished, stored, scaling = _converted(run, upright, labels, statistics)
-    for kind in job.maps:
-        _finish_map(run, folder, kind, watcher)
+    finished = converted(run, upright, labels, statistics)
+    if maps is not None:
+        plan = {**plan, "confidence": finish_maps(run, folder, maps, finished.deviation, watcher)}
     seconds = time.monotonic() - times["start"]
-    record = sidecar_record(run, plan, stored)
-    record["volume"].update(scaling)
+    record = sidecar_record(run, plan, finished.statistics)
+    record["volume"].update(finished.scale.record if finished.scale else {})
     record["self_check"] = checked.record()
     record["warnings"] = warnings = tuple(watcher.warnings)
     record["seconds"] = {"total": round(seconds, 2), "preparation": round(times["prepared"] - times["start"], 2)}
     write_json(folder.sidecar, record)
-    _place(finished, folder, job)
+    _place(finished.path, folder, job)
     shape = (run.depth, *run.grid.shape[1:])
     words = polarity.words if polarity else ""
     return Finished(job.output, job.sidecar, shape, run.voxel_size_angstrom, seconds, warnings, words)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A file to hand out.
-
-    Attributes:
-        target: its name in the end.
-        dtype: of its voxels.
-        path: where it is made, if it differs from what it is made of.
-    """
-
-    target: Path
-    dtype: str
-    path: Path
-
-
-def _converted(
-    run: ResolvedJob, upright: Path, labels: tuple[str, ...], statistics: VolumeStatistics
-) -> tuple[Path, VolumeStatistics, dict[str, Any]]:
-    """The file to hand out, statistics of its values, and what the record says of how they were scaled."""
-    settings = run.job.settings
-    scale = int8_scale(statistics) if settings.dtype == "int8" else None
-    labels = (*labels, scale.label) if scale else labels
-    name = _FINISHED if settings.format == "mrc" else "finished.zarr"
-    wanted = _Wanted(run.job.output, settings.dtype, upright.with_name(name))
-    path, stored = _turned(run, upright, wanted, (labels, statistics), scale)
-    return path, stored, scale.record if scale else {}
-
-
-def _turned(
-    run: ResolvedJob,
-    upright: Path,
-    wanted: _Wanted,
-    told: tuple[tuple[str, ...], VolumeStatistics],
-    scale: Int8Scale | None = None,
-) -> tuple[Path, VolumeStatistics]:
-    """A volume in the order, format and type that are wanted, and its statistics; the same file if it is so already.
-
-    Args:
-        run: what was done.
-        upright: the volume, axes ``(z, y, x)``.
-        wanted: what is made of it.
-        told: its labels and statistics.
-        scale: of 8-bit values.
-    """
-    settings, (labels, statistics) = run.job.settings, told
-
-    def values(block: NDArray[Any]) -> NDArray[Any]:
-        return block if scale is None else scale.values(block)
-
-    source = read_mrc(upright).data
-    if settings.format != "mrc":
-        upright.with_name(_RESERVED).unlink(missing_ok=True)
-        version: Version = "0.5" if settings.format == "ome-zarr-0.5" else "0.4"
-        stored = write_ome_zarr(wanted.path, source, run.voxel_size_angstrom, wanted.target.stem, values, version)
-        return wanted.path, stored
-    if settings.orientation == "xyz" and scale is None:
-        return upright, statistics
-    turned = settings.orientation == "xzy"
-    # What IMOD's tilt writes: sections along y; rows against z, so that turning it by trimvol -rx is no mirror.
-    seen = source[::-1].transpose(1, 0, 2) if turned else source
-    running = RunningStatistics()
-    with _new_volume(run, wanted.path, run.output_shape, wanted.dtype) as writer:
-        sections = max(1, _BLOCK_VOXELS // (seen.shape[1] * seen.shape[2]))
-        for first in range(0, seen.shape[0], sections):
-            block = values(seen[first : first + sections])
-            running.add(block)
-            writer.write_sections(first, block)
-            release_pages(source)
-        writer.finish(running.result(), labels, run.voxel_size_angstrom)
-    return wanted.path, running.result()
-
-
-def _finish_map(run: ResolvedJob, folder: SlabFolder, kind: str, watcher: Watcher) -> None:
-    """Turn a map of ``--confidence`` as the volume is turned, and give it the name by which `_place` finds it."""
-    made = folder.path / f"{kind}.mrc"
-    mrc, statistics = read_mrc(made), RunningStatistics()
-    if run.x_tilt_deg:
-        tilted = folder.path / f"{kind}.{_TILTED}"
-        with _new_volume(run, tilted, (run.depth, *run.grid.shape[1:]), "float32") as writer:
-            found = tilt_volume(mrc.data, writer, run.x_tilt_deg)
-            writer.finish(found, mrc.labels, run.voxel_size_angstrom)
-        statistics.merge(1, found)
-        made = tilted
-    target = run.job.maps[kind]
-    wanted = _Wanted(target, "float32", folder.path / f"{kind}.turned{target.suffix}")
-    path, _ = _turned(run, made, wanted, (mrc.labels, statistics.result()))
-    place = folder.path / map_file(target)
-    delete(place)
-    path.replace(place)
-
-
-def map_file(target: Path) -> str:
-    """What a finished map is called in the working folder."""
-    return f"finished.{target.name}"
 
 
 def _place(finished: Path, folder: SlabFolder, job: Job) -> None:

@@ -83,12 +83,12 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         plan = settled(run, stack, plan, watcher, folder.settle)
         prepared = time.monotonic()
         plan = {**plan, **make_slabs(run, folder, plan, stack, watcher)}
-        plan = {**plan, **make_maps(run, folder, plan, stack, watcher, make_slabs)}
+        maps = make_maps(run, folder, plan, stack, watcher, make_slabs)
         if not run.files.unchanged:
             raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
         times = {"start": started, "prepared": prepared}
         check = partial(_self_checked, folder, stack, run)
-        finished = finish(run, folder, plan, times, watcher, check)
+        finished = finish(run, folder, plan, times, watcher, check, maps)
     except _KeptRunError:
         folder.release()
         raise

@@ -36,6 +36,24 @@ def depth_before(shape: tuple[int, int, int], x_tilt_deg: float) -> int:
     return shape[0] + 2 * max(1, math.ceil((needed - shape[0]) / 2) + 1)
 
 
+def planes_kept(before: tuple[int, int, int], depth: int, x_tilt_deg: float, row_px: float) -> slice:
+    """Planes of an untilted volume that become those of a tilted one, about some row; all of them without a tilt.
+
+    Args:
+        before: voxels ``(z, y, x)`` of the untilted volume.
+        depth: voxels along z of the tilted one.
+        x_tilt_deg: α.
+        row_px: the row of the untilted volume, counted from 0.
+    """
+    if abs(x_tilt_deg) <= NO_TILT_DEG:
+        return slice(0, before[0])
+    tilt = math.radians(x_tilt_deg)
+    planes = min(before[0], round(depth / math.cos(tilt)))
+    middle = centre_px(before[0]) + (row_px - centre_px(before[1])) * math.tan(tilt)
+    first = min(max(0, round(middle - (planes - 1) / 2)), before[0] - planes)
+    return slice(first, first + planes)
+
+
 def tilt_volume(
     before: NDArray[Any], writer: VolumeWriter, x_tilt_deg: float, on_rows: Callable[[int], object] = lambda rows: None
 ) -> VolumeStatistics:
