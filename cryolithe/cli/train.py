@@ -142,7 +142,7 @@ def _run(
     """Make the data, train, say what came of it."""
     from cryolithe.hashing import sampled_sha256
     from cryolithe.simulation import load_library, select_molecules
-    from cryolithe.training.recipe_maker import recipe_molecules
+    from cryolithe.training.recipe_maker import recipe_molecules, simulated_from
     from cryolithe.training.session import Session, run_folder, run_session
     from cryolithe.training.sources import find_pairs, make_source
     from cryolithe.training.validation import Verdict, validation_set
@@ -192,6 +192,7 @@ def _run(
             start=start,
             began_with=options["finetune"] and _name(options["finetune"]),
             pairs={str(path): sampled_sha256(path) for path in (*pairs, *profiles)},
+            simulated_from=simulated_from(recipe, base, files),
             on_step=_advancing(watcher),
             on_validation=on_validation,
         )
