@@ -28,6 +28,8 @@ TAKEN = {
     "simulate": ("recipe", "cryolithe simulate {name} -o FOLDER"),
     "pairs": ("manifest", "cryolithe pairs check {name} --data FOLDER"),
 }
+# Those of `train` that go with a model and pairs, and how; without these they would begin from scratch.
+_FINETUNE = "finetune_", "cryolithe train {name} --finetune NAME PAIRS... -o MODEL.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,15 @@ class Shipped:
     def purpose(self) -> str:
         """What it is for, in one line: its first comment."""
         return self.text.partition("\n")[0].lstrip("# ").rstrip()
+
+    def use(self, name: str) -> str:
+        """The command line that takes it, or a copy of it.
+
+        Args:
+            name: as the line is to call it.
+        """
+        begin, finetune = _FINETUNE
+        return (finetune if self.name.startswith(begin) else TAKEN[self.command][1]).format(name=name)
 
 
 def shipped() -> dict[str, Shipped]:
@@ -116,7 +127,7 @@ def find_recipe(word: Path | str, command: str, base: Path = Path()) -> Path:
         if exists(path):
             return path
         if (other := shipped().get(name)) is not None:
-            raise SettingsError(f"'{name}' is no {kind}; use it so: {TAKEN[other.command][1].format(name=name)}")
+            raise SettingsError(f"'{name}' is no {kind}; use it so: {other.use(name)}")
         raise SettingsError(
             f"{kind} {path} does not exist, and none of this name comes with the program"
             f"{nearest_name(name, fitting)}; see: cryolithe recipes list"

@@ -29,6 +29,7 @@ from cryolithe.adapt.spectrum import ShellSums, cube_loss, fit_balance
 from cryolithe.adapt.turned import EDGE_PX, turned_ball, turned_series
 from cryolithe.cli import main
 from cryolithe.errors import InputError
+from cryolithe.formats.leftovers import temporary_beside
 from cryolithe.geometry import TiltGeometry
 from cryolithe.known import NOTHING
 from cryolithe.network.checkpoint import load_model
@@ -135,11 +136,20 @@ def series_of(folder, halves, angles=ANGLES, depth=SHAPE[0]):
 
 
 @pytest.mark.slow
-def test_no_time_gives_the_same_weights(tiny, files, tmp_path):
-    result = of_halves(files, tmp_path / "mine.safetensors", "--minutes", 0)
+@pytest.mark.parametrize("limit", ["--minutes", "--steps"])
+def test_no_time_and_no_step_give_the_same_weights(tiny, files, tmp_path, monkeypatch, limit):
+    """What killed runs of the same output left behind goes."""
+    output = tmp_path / "mine.safetensors"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: 2**22 + 1)  # no system has that many
+        left = temporary_beside(output, "adapt")
+    left.mkdir()
+    (left / "stack.f32").write_bytes(bytes(100))
+    result = of_halves(files, output, limit, 0)
     assert result.exit_code == 0, result.output
-    assert weights(tmp_path / "mine.safetensors") == weights(tmp_path / "start.safetensors")
-    assert "as they are" in result.stdout
+    assert weights(output) == weights(tmp_path / "start.safetensors")
+    assert result.stdout.endswith(f"{output}: the weights of start as they are\n")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ ALLOWED = {
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruction", "simulation",
-        "optimise", "noise", "recipes", "names", "noise_colour",
+        "optimise", "noise", "recipes", "names", "noise_colour", "hashing",
     },
     "adapt": {
         "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",

@@ -90,6 +90,17 @@ def test_a_copy_anywhere_means_the_same(tmp_path, name):
         check_files(read, tmp_path)
 
 
+def test_a_copy_tells_the_command_that_does_what_it_is_for(tmp_path):
+    """As its own words above the settings do."""
+    for name, one in shipped_for("train").items():
+        told = run("recipes", "copy", name, "-o", tmp_path).output
+        assert (f"cryolithe train {tmp_path / name}.yaml --finetune NAME PAIRS... -o" in told) is (
+            "--finetune" in one.text
+        )
+    astray = run("simulate", "finetune_pairs", "-o", tmp_path / "out")
+    assert "cryolithe train finetune_pairs --finetune NAME PAIRS... -o MODEL.safetensors" in astray.stderr
+
+
 @pytest.mark.parametrize("word", ["celular", "train_fast", "train_fast.yaml", "recipes/cellular.yaml", "a\nb"])
 def test_what_is_no_recipe_is_refused_in_one_line(tmp_path, monkeypatch, word):
     monkeypatch.chdir(tmp_path)

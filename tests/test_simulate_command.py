@@ -122,7 +122,7 @@ def test_other_files_in_the_folder_stay_when_a_series_fails(tmp_path, monkeypatc
 
     monkeypatch.setattr(campaign, "write_pair", fail)
     assert run(QUICK, "-o", out).exit_code == 130
-    assert set(files(out)) == {"TS_001_notes.txt", "recipe.resolved.yaml"}
+    assert set(files(out)) == {"TS_001_notes.txt"}
 
 
 @pytest.mark.slow
@@ -203,6 +203,43 @@ def test_bad_recipes_get_one_line_and_leave_nothing(text, line, tmp_path):
     assert len(result.stderr.splitlines()) == 1
     assert line in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scheme", "line"),
+    [
+        ("{reach_deg: [30, 30], pretilt_deg: [70, 70]}", "do not lie within ±90°"),
+        ("{step_deg: [90, 90]}", "steps of 90° make 1 tilt between -60° and 60°, expected 2 or more"),
+    ],
+)
+def test_a_recipe_that_cannot_be_drawn_does_not_block_its_folder(scheme, line, tmp_path):
+    recipe, out = tmp_path / "r.yaml", tmp_path / "out"
+    plain = {**yaml.safe_load(QUICK.read_text()), "imaging": {"noise": "white", "snr_db": [0, 0]}}
+    recipe.write_text(yaml.safe_dump({**plain, "imaging": {"scheme": yaml.safe_load(scheme)}}))
+    result = run(recipe, "-o", out)
+    assert result.exit_code == 2
+    assert line in result.stderr.splitlines()[-1]
+    assert not files(out)
+    recipe.write_text(yaml.safe_dump(plain))
+    mended = run(recipe, "-o", out)
+    assert mended.exit_code == 0, mended.output
+
+
+@pytest.mark.slow
+def test_a_record_of_nothing_is_replaced_by_resume(quick, tmp_path):
+    """A run that was killed before its first file leaves one; another recipe may have the folder."""
+    record = "recipe.resolved.yaml"
+    values = yaml.safe_load((quick / record).read_text())
+    killed = {**values, "recipe": {**values["recipe"], "seed": 9}, "drawn": {}}
+    (tmp_path / record).write_text(yaml.safe_dump(killed))
+    assert run(QUICK, "-o", tmp_path).exit_code == 2  # it may be alive
+    result = run(QUICK, "-o", tmp_path, "--resume")
+    assert result.exit_code == 0, result.output
+    assert files(tmp_path)[record] == files(quick)[record]
+    assert files(tmp_path)["TS_001.h5"] == files(quick)["TS_001.h5"]
+    (tmp_path / record).write_text(yaml.safe_dump(killed))
+    assert run(QUICK, "-o", tmp_path, "--resume").exit_code == 2  # series are there
 
 
 @pytest.mark.parametrize(

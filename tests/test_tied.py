@@ -27,7 +27,7 @@ from cryolithe.reconstruction.job import Job
 from cryolithe.reconstruction.preview import preview_is_current
 from cryolithe.report import drawn_source
 from cryolithe.settings import ReconstructSettings
-from cryolithe.training.session import _check_pairs
+from cryolithe.training.session import _check_seen
 from cryolithe.volume import Volume
 
 FBP = ("--contrast", "dark", "--method", "fbp", "--thickness", 12, "--device", "cpu")
@@ -224,12 +224,17 @@ def test_a_simulated_series_is_done_only_if_this_recipe_made_it_whole(tmp_path):
 
 def test_a_resumed_training_needs_the_pairs_that_it_saw(tmp_path):
     path = tmp_path / "pairs.json"
-    _check_pairs(path, {"a.h5": "1"})  # a run of before this was kept
+    _check_seen(path, {"a.h5": "1"})  # a run of before this was kept
     path.write_text(json.dumps({"a.h5": "1", "b.h5": "2"}))
-    _check_pairs(path, {"a.h5": "1", "b.h5": "2"})
-    for other in ({"a.h5": "1"}, {"a.h5": "1", "b.h5": "3"}, {"a.h5": "1", "b.h5": "2", "c.h5": "3"}):
-        with pytest.raises(SettingsError, match="is not the one that this run was trained on before"):
-            _check_pairs(path, other)
+    both = {"a.h5": "1", "b.h5": "2"}
+    _check_seen(path, both)
+    for other, line in (
+        ({"a.h5": "1"}, "the file b.h5 is not given, which this run was trained on before; give it to go on"),
+        ({**both, "b.h5": "3"}, "the file b.h5 is not the one that this run was trained on before; put it back"),
+        ({**both, "c.h5": "3"}, "the file c.h5 is new to this run; leave it out"),
+    ):
+        with pytest.raises(SettingsError, match=line):
+            _check_seen(path, other, "the file ")
 
 
 def test_hashes_tell_every_change_of_a_file_and_of_a_folder(tmp_path):

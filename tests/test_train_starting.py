@@ -140,7 +140,7 @@ def test_the_command_writes_a_mean_whose_card_tells_its_parts(tmp_path):
     assert made.card["molecules"] == ["a", "b", "c"]
     assert made.card["recipe"] == {"hold_out": ["d"]}
     assert made.card["licence"] == "MIT"
-    assert "fbp_share" not in made.card
+    assert made.card["fbp_share"] == 0.375
     assert [part["weight"] for part in made.card["mean_of"]] == [0.25, 0.75]
     assert [part["card"] for part in made.card["mean_of"]] == cards
     again = CliRunner().invoke(main, words)

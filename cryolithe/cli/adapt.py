@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import tempfile
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.reconstruct import settings_options
 from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
 from cryolithe.formats.alignments import alignment_files
+from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
 from cryolithe.formats.reading import Reading
 from cryolithe.settings import ReconstructSettings, refuse_idle, resolve_settings
 
@@ -108,7 +111,7 @@ def command(
     place = Place(device, trainable(choose_precision(settings.precision, device), device))
     check_output(output, options["overwrite"], options["resume"])
     outcome = _run(jobs, model, place, output, {**options, "started": started})
-    _tell(outcome, output, model, options["minutes"])
+    _tell(outcome, output, model, options)
 
 
 def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, options: dict[str, Any]) -> Outcome:
@@ -119,6 +122,7 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     from cryolithe.adapt.session import adapt
     from cryolithe.device import precision_name
     from cryolithe.simulation import load_library
+    from cryolithe.training.cards import kept_of
 
     given: dict[str, Any] = {name: options[name] for name in ("steps", "learning_rate") if options[name] is not None}
     config = AdaptConfig(seed=options["seed"], **given)
@@ -131,12 +135,9 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
         "minutes": options["minutes"],
         "molecules": sorted(molecule.name for molecule in library) or ["procedural only"],
     }
-    card |= {key: model.card[key] for key in ("fbp_share", "licence", "noise_gain") if key in model.card}
-    with (
-        tempfile.TemporaryDirectory(prefix=".cryolithe-adapt-", dir=output.absolute().parent) as folder,
-        progress_watcher() as watcher,
-    ):
-        gathered = gather(jobs, Path(folder), watcher)
+    card |= kept_of(model)
+    with _scratch(output.absolute()) as folder, progress_watcher() as watcher:
+        gathered = gather(jobs, folder, watcher)
         card["series"] = gathered.told
         outcome = adapt(
             Adaptation(
@@ -159,13 +160,33 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
         return outcome
 
 
-def _tell(outcome: Outcome, output: Path, model: Model, minutes: float) -> None:
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """A folder beside the output for prepared images; those of runs that were killed are removed.
+
+    Raises:
+        OutputError: if it cannot be made.
+    """
+    remove_leftovers(output)
+    folder = temporary_beside(output, "adapt")
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise OutputError(f"cannot write into {output.parent}: {error.strerror or error}; choose another -o") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tell(outcome: Outcome, output: Path, model: Model, options: dict[str, Any]) -> None:
     """Say what came of it."""
     written = outcome.written
     assert written is not None
     say(f"before: {outcome.before.words}")
     if not outcome.steps and not written.white:
-        why = f"; {minutes:g} minutes left no time for a step" if minutes else ""
+        minutes = options["minutes"]
+        why = f"; {minutes:g} minutes left no time for a step" if minutes and options["steps"] != 0 else ""
         say(f"{output}: the weights of {model.name} as they are{why}")
         return
     say(f"after:  {written.words}")

@@ -85,6 +85,7 @@ def mean_of_models(names: tuple[str, ...], weights: tuple[float, ...], output: P
     A model that was adapted to other data forgets; its mean with the model that it began with keeps most of both.
     """
     from cryolithe.network.checkpoint import load_model, save_network
+    from cryolithe.training.cards import shared_of
     from cryolithe.training.starting import mean_network
 
     refuse_existing(output, overwrite)
@@ -93,9 +94,12 @@ def mean_of_models(names: tuple[str, ...], weights: tuple[float, ...], output: P
         raise ModelError(f"{foreign[0]} was imported from the published program, whose trainings have no mean")
     weights = weights or (1.0,) * len(models)
     network = mean_network([model.network for model in models], weights)
-    save_network(output, network, _mean_card([(m.card, m.name, m.sha256) for m in models], weights))
+    shared, lines = shared_of(models, weights)
+    save_network(output, network, _mean_card([(m.card, m.name, m.sha256) for m in models], weights) | shared)
     of = " + ".join(f"{weight / sum(weights):.3g} {model.name}" for model, weight in zip(models, weights, strict=True))
     click.echo(f"{output}: {of}")
+    for line in lines:
+        click.echo(printable(line))
 
 
 def _mean_card(models: list[tuple[dict[str, Any], str, str]], weights: tuple[float, ...]) -> dict[str, Any]:
@@ -106,13 +110,10 @@ def _mean_card(models: list[tuple[dict[str, Any], str, str]], weights: tuple[flo
         {"model": name, "sha256": sha256, "weight": weight / sum(weights), "card": card}
         for (card, name, sha256), weight in zip(models, weights, strict=True)
     ]
-    same = [{key: card.get(key) for key in ("licence", "fbp_share", "noise_gain")} for card in cards]
-    kept = {key: value for key, value in same[0].items() if value is not None and all(o[key] == value for o in same)}
     return {
         "mean_of": parts,
         "molecules": sorted({molecule for card in cards for molecule in card.get("molecules", ())}),
         "recipe": {"hold_out": sorted(set.intersection(*held_out))},
-        **kept,
     }
 
 

@@ -61,4 +61,4 @@ def copy(name: str, output: Path | None) -> None:
         raise OutputError(f"{target} exists and is never replaced; give another name with -o")
     with replacing(target, overwrite=False) as temporary:
         temporary.write_bytes(one.path.read_bytes())
-    say(f"{target}: {one.name}; use it so: {TAKEN[one.command][1].format(name=target)}")
+    say(f"{target}: {one.name}; use it so: {one.use(str(target))}")

@@ -142,7 +142,7 @@ def _run(
     """Make the data, train, say what came of it."""
     from cryolithe.hashing import sampled_sha256
     from cryolithe.simulation import load_library, select_molecules
-    from cryolithe.training.recipe_maker import recipe_molecules
+    from cryolithe.training.recipe_maker import recipe_molecules, simulated_from
     from cryolithe.training.session import Session, run_folder, run_session
     from cryolithe.training.sources import find_pairs, make_source
     from cryolithe.training.validation import Verdict, validation_set
@@ -192,6 +192,7 @@ def _run(
             start=start,
             began_with=options["finetune"] and _name(options["finetune"]),
             pairs={str(path): sampled_sha256(path) for path in (*pairs, *profiles)},
+            simulated_from=simulated_from(recipe, base, files),
             on_step=_advancing(watcher),
             on_validation=on_validation,
         )
@@ -251,6 +252,7 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
     from cryolithe.network import build_network
     from cryolithe.network.checkpoint import load_model
     from cryolithe.network.config import config_to_dict
+    from cryolithe.training.cards import check_start
     from cryolithe.training.config import TrainConfig, check_config, read_train_config
     from cryolithe.training.sources import find_pairs
     from cryolithe.training.starting import grown_from, knowing_from, takes_more_facts, with_row_encoder_of
@@ -288,7 +290,9 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
                 torch.manual_seed(config.seed)
                 return config, base, beginning(donor.network, build_network(config.network_config()), donor.name)
         return config, base, None
-    network = load_model(_model_name(base, config.start, named, "start")).network
+    model = load_model(_model_name(base, config.start, named, "start"))
+    check_start(model)
+    network = model.network
     found = config_to_dict(network.config)
     if "network" in config.model_fields_set and config_to_dict(config.network_config()) != found:
         if takes_more_facts(network.config, config.network_config()):
@@ -341,8 +345,9 @@ def _advancing(watcher: Watcher) -> Any:
 
 
 def _beginning(recipe: TrainConfig, base: Path) -> dict[str, Any]:
-    """What a card tells of the model that the training began with, and of those before it."""
+    """What a card tells of the model that the training began with and of those before it, and has of theirs."""
     from cryolithe.network.checkpoint import load_model
+    from cryolithe.training.cards import kept_of
 
     for key in ("start", "start_rows", "start_grown"):
         if (name := getattr(recipe, key)) is not None:
@@ -351,8 +356,8 @@ def _beginning(recipe: TrainConfig, base: Path) -> dict[str, Any]:
             return {
                 "began_with": {"model": model.name, "sha256": model.sha256}
                 | {field: model.card[field] for field in told if field in model.card}
-            }
-    return {}
+            } | kept_of(model, key == "start")
+    return {"licence": "MIT"}
 
 
 def _name(path: str) -> str:
@@ -381,5 +386,4 @@ def _card(recipe: TrainConfig, molecules: set[str], place: Place, options: dict[
         "precision": precision_name(place.precision),
         "processes": place.world,
         "train_minutes": options["train_minutes"],
-        "licence": "MIT",
     }

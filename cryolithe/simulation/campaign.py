@@ -122,19 +122,16 @@ def run_recipe(
     make_folder(folder)
     plain: dict[str, Any] = {
         "cryolithe": __version__,
-        "recipe": recipe.model_dump(mode="json"),
+        **plain_recipe(recipe),
         "library": {molecule.name: _fingerprint(molecule) for molecule in library},
     }
-    if recipe.imaging.is_measured:  # where the profile lies does not matter, what it holds does
-        profile = Path(recipe.imaging.noise)
-        plain["recipe"]["imaging"]["noise"] = profile.name
-        plain["noise profile"] = file_sha256(profile)
     if restyling is not None:
         plain["style"] = restyling.facts
     made_of = _digest(plain)
     record = folder / "recipe.resolved.yaml"
     drawn: dict[str, Any] = {}
-    if record.exists():
+    fresh = not record.exists() or (resume and _is_of_nothing(record))
+    if not fresh:
         if not resume:
             raise OutputError(f"{folder} holds simulated series; give --resume to go on with them, or another -o")
         earlier = _read_record(record)
@@ -165,6 +162,9 @@ def run_recipe(
             write_series(folder, name, made, drawn[name], made_of)
         except BaseException:
             _remove(folder, name)
+            # Nothing is done that would keep another recipe from the folder, unless a style was learned.
+            if fresh and number == 1 and restyling is None:
+                record.unlink(missing_ok=True)
             raise
         _write_yaml(record, {**plain, "drawn": drawn})
         reached = made.cell.reached_crowding
@@ -172,6 +172,16 @@ def run_recipe(
         on_series(f"{name}: {len(made.cell.placements)} particles, {reached:.0%} full{short}")
         for word in made.series.drawn.get("words", ()):
             on_word(name, word)
+
+
+def plain_recipe(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain values; where its noise profile lies does not matter, what that holds does."""
+    plain: dict[str, Any] = {"recipe": recipe.model_dump(mode="json")}
+    if recipe.imaging.is_measured:
+        profile = Path(recipe.imaging.noise)
+        plain["recipe"]["imaging"]["noise"] = profile.name
+        plain["noise profile"] = file_sha256(profile)
+    return plain
 
 
 def _digest(plain: dict[str, Any]) -> str:
@@ -315,6 +325,18 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not values:
         raise OutputError(f"{path} is no record of simulated series; choose another -o")
     return values
+
+
+def _is_of_nothing(record: Path) -> bool:
+    """Whether a record is all that there is of a run, which was killed before its first file; a style is more.
+
+    Raises:
+        OutputError: if it cannot be read.
+    """
+    if any(path.name.endswith(ENDINGS) for path in record.parent.glob("TS_*")):
+        return False
+    values = _read_record(record)
+    return {"cryolithe", "recipe", "library"} <= values.keys() and values.get("drawn") == {} and "style" not in values
 
 
 def _series_files(folder: Path, name: str) -> tuple[Path, ...]:

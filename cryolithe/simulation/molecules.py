@@ -58,13 +58,17 @@ def load_molecules(path: Path) -> tuple[Molecule, ...]:
             f"{PROCEDURAL_1}, which comes with the program"
         )
     if is_folder(path) or path.suffix.lower() in MAP_ENDINGS:
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in MAP_ENDINGS) if is_folder(path) else [path]
-        molecules = tuple(_from_map(p) for p in files)
+        molecules = tuple(_from_map(p) for p in library_files(path))
     else:
         molecules = _from_hdf5(path)
     if not molecules:
         raise InputError(f"molecule library {path} holds no density map")
     return molecules
+
+
+def library_files(path: Path) -> list[Path]:
+    """The files of a library: itself, or the maps in a folder."""
+    return sorted(p for p in path.iterdir() if p.suffix.lower() in MAP_ENDINGS) if is_folder(path) else [path]
 
 
 def select_molecules(molecules: tuple[Molecule, ...], without: tuple[str, ...]) -> tuple[Molecule, ...]:

@@ -119,6 +119,11 @@ class TiltScheme:
         if not (0 < self.total_exposure < math.inf):
             raise SettingsError(f"the total exposure must be positive (e/Å²), got {self.total_exposure}")
         count = nominal_angles_deg(self).size
+        if count < 2:
+            raise GeometryError(
+                f"steps of {self.step_deg:g}° make {count} tilt between {low:g}° and {high:g}°, expected 2 or more; "
+                "take smaller steps or a wider range"
+            )
         if not 0 <= self.missing <= count - 2:
             raise SettingsError(f"of {count} tilts at most {count - 2} can be missing, got {self.missing}")
 

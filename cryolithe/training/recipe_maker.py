@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from cryolithe.errors import InputError
 from cryolithe.formats.pairs import Pair
+from cryolithe.hashing import file_sha256
 from cryolithe.network import BlockHead
 from cryolithe.recipes import find_recipe
 from cryolithe.simulation import (
@@ -20,7 +24,10 @@ from cryolithe.simulation import (
     recipe_library,
     simulate_series,
 )
+from cryolithe.simulation.campaign import plain_recipe
 from cryolithe.simulation.library import load_library, recipe_files
+from cryolithe.simulation.molecules import library_files
+from cryolithe.simulation.shipped_molecules import SHIPPED, molecules_beside
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.series import TrainingSeries, as_arrays, series_of_pair, simulated_pair
 
@@ -86,6 +93,43 @@ def recipe_molecules(config: TrainConfig, base: Path) -> set[str]:
     for _, recipe, folder in _read_recipes(config, base):
         names |= {molecule.name for molecule in load_library(recipe_files(recipe, folder), recipe.hold_out)}
     return names - set(config.hold_out)
+
+
+def simulated_from(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = ()) -> dict[str, str]:
+    """SHA-256 of what decides simulated series beside the configuration, by what to call it.
+
+    Where these files lie does not matter, nor how many series a recipe asks for.
+
+    Args:
+        config: of the run.
+        base: folder that its paths are relative to.
+        molecules: libraries that replace those of the recipes.
+
+    Raises:
+        SettingsError: if a recipe is wrong.
+        InputError: if a file cannot be read.
+    """
+    found = {}
+    if molecules:
+        found["the library of --molecules"] = " ".join(map(_library_sha256, molecules))
+    for entry, (_, recipe, folder) in zip(config.data.recipes, _read_recipes(config, base), strict=True):
+        plain = plain_recipe(recipe.model_copy(update={"series": 1}))
+        found[f"the recipe {entry.path}"] = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        for name in () if molecules else recipe.molecules:
+            library = molecules_beside(folder, name)
+            found[f"the library {name} of the recipe {entry.path}"] = _library_sha256(library)
+    return found
+
+
+def _library_sha256(path: Path) -> str:
+    """Of the files of a library; a shipped one is never another."""
+    if str(path) in SHIPPED:
+        return str(path)
+    try:
+        told = [(file.name if file != path else "", file_sha256(file)) for file in library_files(path)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    except OSError as error:
+        raise InputError(f"molecules {path} cannot be read: {error.strerror or error}") from error
 
 
 def recipe_maker(config: TrainConfig, base: Path, molecules: tuple[Path, ...] = ()) -> RecipeMaker:

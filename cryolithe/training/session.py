@@ -38,11 +38,11 @@ from cryolithe.training.state import load_state, save_model, save_runs, save_sta
 from cryolithe.training.validation import Example, Verdict, judge, mean_loss
 
 LOG_EVERY = 50
-PAIRS_NAME = "pairs.json"
+PAIRS_NAME, SIMULATED_NAME = "pairs.json", "simulated_from.json"
 # What a run leaves in its folder.
 LEFTOVERS = (
     "*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "summary.png", "config.yaml", PAIRS_NAME,
-    "targets_*.npy", "tensorboard/events.*",
+    SIMULATED_NAME, "targets_*.npy", "tensorboard/events.*",
 )  # fmt: skip
 
 
@@ -63,6 +63,7 @@ class Session:
         began_with: name of the model that these are, where what is trained must be better than it.
         pairs: SHA-256 of the pairs that are trained and validated on, and of noise profiles, by name; a resumed run
             needs the same.
+        simulated_from: likewise of recipes and molecules, see `cryolithe.training.recipe_maker.simulated_from`.
         on_step: called with each step.
         on_validation: called with each validation.
     """
@@ -78,6 +79,7 @@ class Session:
     start: Network | None = None
     began_with: str | None = None
     pairs: dict[str, str] = field(default_factory=dict)
+    simulated_from: dict[str, str] = field(default_factory=dict)
     on_step: Callable[[Progress], object] = lambda progress: None
     on_validation: Callable[[int, list[Verdict]], object] = lambda step, verdicts: None
 
@@ -119,7 +121,8 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     state = new_state(session.config, session.place, session.start)
     if session.resume:
         load_state(session.folder / "state.safetensors", state, session.config)
-        _check_pairs(session.folder / PAIRS_NAME, session.pairs)
+        _check_seen(session.folder / PAIRS_NAME, session.pairs, "the file ")
+        _check_seen(session.folder / SIMULATED_NAME, session.simulated_from)
     begin = partial(_Recorder, session, state.step)
     with recording(session.place, begin) as record:
         record.told("begin")(state)
@@ -134,18 +137,31 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     return state, state.interrupted
 
 
-def _check_pairs(path: Path, pairs: dict[str, str]) -> None:
-    """Raise SettingsError if a run that goes on would see other pairs than before; older runs told none."""
+def _check_seen(path: Path, now: dict[str, str], kind: str = "") -> None:
+    """Refuse to go on with other data than before.
+
+    Args:
+        path: where the run before told what it saw; older runs did not.
+        now: SHA-256 of what this one would see, by name.
+        kind: of what these names are.
+
+    Raises:
+        SettingsError: names the first that differs.
+    """
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return
-    for name in {**pairs, **before} if isinstance(before, dict) else {}:
-        if before.get(name) != pairs.get(name):
-            raise SettingsError(
-                f"the file {name} is not the one that this run was trained on before; put it back to go on with "
-                "--resume, or give --overwrite to start anew"
-            )
+    for name in {**now, **before} if isinstance(before, dict) else {}:
+        if before.get(name) == now.get(name):
+            continue
+        if name not in before:
+            what, way = "is new to this run", "leave it out"
+        elif name not in now:
+            what, way = "is not given, which this run was trained on before", "give it"
+        else:
+            what, way = "is not the one that this run was trained on before", "put it back"
+        raise SettingsError(f"{kind}{name} {what}; {way} to go on with --resume, or give --overwrite to start anew")
 
 
 class _Recorder(Recorder):
@@ -161,6 +177,7 @@ class _Recorder(Recorder):
                 values = self.config.model_dump(mode="json")
                 temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
             write_json(self.folder / PAIRS_NAME, session.pairs)
+            write_json(self.folder / SIMULATED_NAME, session.simulated_from)
         except OSError as error:
             raise OutputError(f"cannot write into {self.folder}: {error.strerror or error}") from error
         self.validated_at, self.volumes = -1, []  # type: tuple[int, list[Any]]
