@@ -269,3 +269,18 @@ def test_wherever_stacks_of_halves_are_given_they_are_compared(tmp_path, change,
     code, said = cryolithe_says("noise", "measure", even, odd, angles, "-o", tmp_path / "p.h5")
     assert code == 2
     assert line in said or "times the contrast" in said or "they share frames" in said
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_halves_of_two_specimens_are_not_taken_for_inverted_ones(seed):
+    """By chance two specimens are alike the wrong way round: inverting one, as was told, would be wrong."""
+    random = np.random.default_rng(seed)
+    one = simulate(seed=seed, snr_db=60, shape=(24, 96, 96)).tilts
+    other = simulate(seed=seed + 10, snr_db=60, shape=(24, 96, 96)).tilts
+    other = other - 0.25 * one * other.std() / one.std()
+    pair = [half + 0.5 * half.std() * random.standard_normal(half.shape) for half in (one, other)]
+    found = doubts_of_halves(*pair)
+    assert not found.opposite
+    assert found.unlike.startswith("have nothing in common")
+    same = [half + 0.5 * half.std() * random.standard_normal(half.shape) for half in (one, -one)]
+    assert "opposite contrast" in doubts_of_halves(*same).opposite

@@ -169,7 +169,8 @@ def prepare(work: Adaptation) -> Material:
         raise InputError(
             f"{work.series[0].name}: the back-projections of the two halves have nothing in common that is not chance "
             f"({balance.deviations:.1f} sigma where it is clearest, expected {LEAST_DEVIATIONS:g} or more), so that "
-            "one cannot teach the other; check that they are halves of one series, and the angles, axis and alignment"
+            "one cannot teach the other: the series is too noisy or too small, or they are not halves of one series, "
+            "or angles, axis or alignment are wrong"
         )
     turned = layouts_of(work.series, network.config, config.turned_px, config.held_share)
     noise_rows = [_noise_rows(layout.training) for layout in layouts]

@@ -154,7 +154,7 @@ def _advanced(watcher: Watcher, one: Stored) -> Stored:
 def _series(job: GeneralJob, watcher: Watcher) -> tuple[list[Stored], list[Stored]]:
     """Held series and those to learn from."""
     config = job.config
-    store: Store = open_store(job.series, job.maker, config.data())
+    store: Store = open_store(job.series, job.maker, config.data() | job.maker.facts)
     count = config.held_series + config.series
     watcher.stage("Simulating series", count)
     for number in range(1, count + 1):

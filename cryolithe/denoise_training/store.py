@@ -115,7 +115,10 @@ def open_store(folder: Path, make: Callable[[int], Halves], decides: dict[str, A
         folder.mkdir(parents=True, exist_ok=True)
         if record.exists():
             if json.loads(record.read_text(encoding="utf-8")).get("sha256") != digest:
-                raise SettingsError(f"{folder} holds series of another configuration; remove it or choose another -o")
+                raise SettingsError(
+                    f"{folder} holds series of another configuration, of other recipes or molecules; "
+                    "remove it or choose another -o"
+                )
         else:
             with replacing(record, overwrite=True) as temporary:
                 temporary.write_text(json.dumps({"sha256": digest, "of": decides}, indent=1), encoding="utf-8")

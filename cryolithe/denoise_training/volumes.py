@@ -27,6 +27,7 @@ from cryolithe.simulation import (
     recipe_library,
     simulate_series,
 )
+from cryolithe.simulation.campaign import fingerprints, plain_recipe
 from cryolithe.simulation.imaging import image_series
 from cryolithe.simulation.library import recipe_files
 
@@ -79,6 +80,12 @@ class Maker:
     config: GeneralConfig
     recipes: tuple[tuple[Recipe, tuple[Molecule, ...]], ...]
     library: tuple[Molecule, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Plain values that decide the series beside the configuration: what recipes and libraries hold."""
+        recipes = [{**plain_recipe(recipe), "library": fingerprints(library)} for recipe, library in self.recipes]
+        return {"simulated from": recipes, "library": fingerprints(self.library)}
 
     def __call__(self, number: int) -> Halves:
         """Halves of series ``number``: the same number gives the same arrays."""

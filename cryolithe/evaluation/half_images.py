@@ -28,6 +28,9 @@ COPIED = 0.995
 UNLIKE_NOISE, UNLIKE_HALVES = 1.35, 1.5
 AHEAD = 0.01  # of correlation, mean over images, by which neighbours are more alike than images of one tilt
 FEWEST_IMAGES = 3  # for which a usual ratio can be told
+# Of the correlation of neighbouring images, what inverted, mirrored or exchanged images have at least: of two specimens
+# some are a little alike whichever way they are compared.
+AS_ALIKE = 0.5
 FOREIGN = 0.2  # of the correlation of neighbouring images, which halves of one specimen have more in common than
 _MOST_TOLD = 6
 _PART = 512  # pixels along both axes, of which copies are told
@@ -188,7 +191,7 @@ def _opposite(first: _Images, second: _Images) -> str:
     pairs = list(zip(first, second, strict=True))
     found = [float(_unit(a) @ _unit(b)) for a, b in pairs if a.any() and b.any()]
     mean, by_chance = float(np.mean(found or [0.0])), SIGMAS / math.sqrt(first.size)
-    if mean > -max(OPPOSITE, by_chance):
+    if mean > -max(OPPOSITE, by_chance, AS_ALIKE * _beside(first, second)):
         return ""
     correlate = f"the low frequencies of their images correlate by {mean:.2f}"
     return f"are of opposite contrast: {correlate}; invert one of them"
@@ -200,16 +203,16 @@ def _reordered(first: _Images, second: _Images, left_out: Collection[int]) -> st
     Most of them, or some that are so both ways: an image that is bad in one half is like no other.
     """
     alike = np.stack([_unit(image) for image in first]) @ np.stack([_unit(image) for image in second]).T
-    own = np.diagonal(alike)
+    own, least = np.diagonal(alike), AS_ALIKE * _beside(first, second)
     if by := _moved_on(alike, first[0].size):
         return (
             f"have their images in different orders: on average, each image of the first is more like that {abs(by)} "
             f"{'later' if by > 0 else 'earlier'} of the second than like its own; give halves in one order"
         )
     margin = max(BETTER, SIGMAS / math.sqrt(first[0].size))
-    others = np.flatnonzero(alike.max(axis=1) - own > margin)
+    others = np.flatnonzero((alike.max(axis=1) - own > margin) & (alike.max(axis=1) > least))
     if not 2 * len(others) > len(own) > 1:
-        back = np.flatnonzero(alike.max(axis=0) - own > margin)
+        back = np.flatnonzero((alike.max(axis=0) - own > margin) & (alike.max(axis=0) > least))
         moved = [int(one) + 1 for one in np.intersect1d(others, back) if int(one) + 1 not in left_out]
         if len(moved) < 2:
             return ""
@@ -247,9 +250,9 @@ def _moved_on(alike: _Images, pixels: int) -> int:
 def _mirrored(first: _Images, second: _Images) -> str:
     """Whether the images of one half are more like the mirrored ones of the other."""
     own = _mean_correlation(first, second)
-    margin = max(BETTER, SIGMAS / math.sqrt(first.size))
+    least = max(own + max(BETTER, SIGMAS / math.sqrt(first.size)), AS_ALIKE * _beside(first, second))
     for name, (y, x) in _MIRRORS.items():
-        if _mean_correlation(first, second[:, ::y, ::x]) - own > margin:
+        if _mean_correlation(first, second[:, ::y, ::x]) > least:
             return f"are mirror images {name} of each other; give halves as one program wrote them"
     return ""
 
@@ -259,13 +262,18 @@ def _foreign(first: _Images, second: _Images) -> str:
     if len(first) < FEWEST_IMAGES:
         return ""
     own = _mean_correlation(first, second)
-    beside = min(_mean_correlation(half[:-1], half[1:]) for half in (first, second))
+    beside = _beside(first, second)
     if beside < max(BETTER, 2 * SIGMAS / math.sqrt(first.size)) or own > FOREIGN * beside:
         return ""
     return (
         f"have nothing in common (their images correlate by {own:.2f}, neighbouring ones of each by {beside:.2f}); "
         "give two halves of the frames of one series"
     )
+
+
+def _beside(first: _Images, second: _Images) -> float:
+    """How alike neighbouring images are in the half where they are less so; 0 for single images."""
+    return min(_mean_correlation(half[:-1], half[1:]) for half in (first, second)) if len(first) > 1 else 0.0
 
 
 def _mean_correlation(first: _Images, second: _Images) -> float:

@@ -44,6 +44,8 @@ from cryolithe.simulation.recipe import Recipe
 from cryolithe.volume import Volume
 from cryolithe.yaml_table import read_yaml_table
 
+# Changes with what a recipe's series look like, which must not be mixed: since 2, images show the specimen once.
+SIMULATOR = 2
 _RECORD_LIMIT_BYTES = 100_000_000
 ENDINGS = (
     ".mrc", "_EVN.mrc", "_ODD.mrc", ".tlt", ".mdoc", "_truth.mrc", "_labels.mrc", "_particles.star", ".png", ".h5",
@@ -123,7 +125,7 @@ def run_recipe(
     plain: dict[str, Any] = {
         "cryolithe": __version__,
         **plain_recipe(recipe),
-        "library": {molecule.name: _fingerprint(molecule) for molecule in library},
+        "library": fingerprints(library),
     }
     if restyling is not None:
         plain["style"] = restyling.facts
@@ -176,7 +178,7 @@ def run_recipe(
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain values; where its noise profile lies does not matter, what that holds does."""
-    plain: dict[str, Any] = {"recipe": recipe.model_dump(mode="json")}
+    plain: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "simulator": SIMULATOR}
     if recipe.imaging.is_measured:
         profile = Path(recipe.imaging.noise)
         plain["recipe"]["imaging"]["noise"] = profile.name
@@ -218,6 +220,11 @@ def _json(value: Any) -> Any:
 def _without_count(value: Any) -> Any:
     """A recipe but for the number of its series, which are independent of each other: a campaign may grow."""
     return {k: v for k, v in value.items() if k != "series"} if isinstance(value, dict) else value
+
+
+def fingerprints(library: tuple[Molecule, ...]) -> dict[str, str]:
+    """What tells the molecules of a library from others of the same names."""
+    return {molecule.name: _fingerprint(molecule) for molecule in library}
 
 
 def _fingerprint(molecule: Molecule) -> str:
