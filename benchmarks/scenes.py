@@ -111,7 +111,7 @@ SCENES = (
     Scene("vesicles and gold", "vesicles_gold"),
 )
 
-# What does not change from one condition to the next: 41 tilts of ±60°, 120 e/Å², a specimen of half contrast, 3.5 µm.
+# What does not change from one condition to the next: 41 tilts of ±60°, 120 e/Å², the contrast of atoms, 3.5 µm.
 PLAIN: dict[str, Any] = {
     "specimen_contrast": [1.0, 1.0],
     "total_exposure": [120.0, 120.0],
