@@ -62,8 +62,12 @@ class Shipped:
         Args:
             name: as the line is to call it.
         """
-        begin, finetune = _FINETUNE
-        return (finetune if self.name.startswith(begin) else TAKEN[self.command][1]).format(name=name)
+        return (_FINETUNE[1] if is_for_finetuning(self.name) else TAKEN[self.command][1]).format(name=name)
+
+
+def is_for_finetuning(name: str) -> bool:
+    """Whether a training configuration of this name goes with a model and pairs."""
+    return name.startswith(_FINETUNE[0])
 
 
 def shipped() -> dict[str, Shipped]:

@@ -99,6 +99,9 @@ def test_a_copy_tells_the_command_that_does_what_it_is_for(tmp_path):
         )
     astray = run("simulate", "finetune_pairs", "-o", tmp_path / "out")
     assert "cryolithe train finetune_pairs --finetune NAME PAIRS... -o MODEL.safetensors" in astray.stderr
+    alone = run("train", "finetune_pairs", "-o", tmp_path / "m.safetensors")
+    assert alone.exit_code == 2
+    assert "finetune_pairs goes on from a model: give --finetune NAME and pairs" in alone.stderr
 
 
 @pytest.mark.parametrize("word", ["celular", "train_fast", "train_fast.yaml", "recipes/cellular.yaml", "a\nb"])

@@ -18,7 +18,7 @@ from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.train_n2n import is_general_denoiser, train_general
 from cryolithe.errors import InputError, ModelError, SettingsError
 from cryolithe.models import ENDING
-from cryolithe.recipes import ENDINGS, find_recipe, shipped_for
+from cryolithe.recipes import ENDINGS, find_recipe, is_for_finetuning, shipped_for
 from cryolithe.work.watcher import WARNING
 
 if TYPE_CHECKING:
@@ -265,6 +265,11 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
         raise SettingsError(f"{pairs[0]} is no .yaml configuration; pairs go with --finetune NAME")
     if finetune is None and not configs:
         raise SettingsError("give a configuration (.yaml), or --finetune NAME and pairs")
+    if finetune is None and is_for_finetuning(configs[0].name):
+        raise SettingsError(
+            f"{configs[0].stem} goes on from a model: give --finetune NAME and pairs with it, else it would begin from "
+            "scratch; under another name it may"
+        )
     config = read_train_config(configs[0]) if configs else TrainConfig(**FINETUNE)
     base = configs[0].parent if configs else Path()
     if finetune is not None:
