@@ -21,9 +21,9 @@ DRAFT = ("--model", "draft", "--thickness", 16, "--device", "cpu")
 @pytest.fixture
 def series(tmp_path):
     """Stacks of even and odd frames, the former of 16 bits, and of all of them."""
-    rng, clean = np.random.default_rng(3), matter(13)
+    rng, clean = np.random.default_rng(3), matter(13, snr_db=60)
     scale = 1000 / np.abs(clean).max()
-    noise = clean.std() * rng.standard_normal((2, *clean.shape))
+    noise = 2 * clean.std() * rng.standard_normal((2, *clean.shape))
     even, odd = np.rint(scale * (clean + noise[0])).astype(np.int16), (scale * (clean + noise[1])).astype(np.float32)
     paths = [write_series(tmp_path, stack, TILTS, name=name) for name, stack in (("ts_EVN", even), ("ts_ODD", odd))]
     write_series(tmp_path, (even.astype(np.float32) + odd) / 2, TILTS, name="all")

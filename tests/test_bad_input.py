@@ -17,6 +17,7 @@ import pytest
 import safetensors
 import torch
 from safetensors.numpy import save_file
+from scipy.ndimage import gaussian_filter
 from tiny_series import (
     ANGLES,
     BEGUN,
@@ -778,9 +779,10 @@ def handedness_unknown(place):
 
 
 def _halves(place):
-    place.images(0.7 * noise() + 0.3 * np.roll(noise(), 1, axis=0))
+    specimen = 5 * gaussian_filter(noise(), (0, 1.5, 1.5))
+    place.images(specimen + np.roll(noise(), 1, axis=0))
     odd = place.stack.rename(place.folder / "ts_ODD.mrc")
-    place.images(noise())
+    place.images(specimen + np.roll(noise(), 2, axis=0))
     even = place.stack.rename(place.folder / "ts_EVN.mrc")
     return even, odd
 
