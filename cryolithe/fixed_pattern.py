@@ -45,6 +45,8 @@ def _finest(image: Image) -> NDArray[np.complex64]:
     """The finest details of an image's middle, with a mean power of 1; empty for a blank one."""
     box = tuple(slice(max(0, (size - MOST_PX) // 2), max(0, (size - MOST_PX) // 2) + MOST_PX) for size in image.shape)
     middle = image[box]
+    if not np.ptp(middle) > 0:
+        return np.empty(0, np.complex64)
     ky, kx = np.abs(scipy.fft.fftfreq(middle.shape[0])), scipy.fft.rfftfreq(middle.shape[1])
     corner = (ky[:, None] >= FROM_PER_PX) & (ky[:, None] < 0.5) & (kx >= FROM_PER_PX) & (kx < 0.5)
     found = scipy.fft.rfft2(middle - middle.mean())[corner]

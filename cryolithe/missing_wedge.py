@@ -27,6 +27,9 @@ BAND_PER_PX, MOST_PER_PX = (0.2, 0.45), 0.48
 BIN_DEG = 4.0
 # Of the median power where there is any: nothing, and beyond the edge of the wedge; and bins that reach it, at most.
 NOTHING, EDGE, MOST_BLURRED = 0.03, 0.4, 3
+# Power of a direction, which in what is linear in images is even where it holds anything: weights by dose make it fall
+# with the tilt by orders of magnitude, without an edge.
+MOST_UNEVEN = 30.0
 NARROWEST_DEG, WIDEST_DEG = 25.0, 150.0
 NARROWEST_TURNED_DEG = 30.0  # ... about another axis than y
 # Between what is told and what is seen: images are some degrees apart.
@@ -145,8 +148,10 @@ def _by_direction(k: Iterable[Array], radius: Array, power: Array, across: list[
 
 def _empty_sector(power: FloatArray) -> tuple[float, float] | None:
     """Middle (-90° to 90°) and half of the width of the one sector with nothing; None without sharp edges."""
+    if not np.isfinite(power).all():
+        return None
     level = float(np.median(power[power >= np.median(power)]))
-    if not level > 0:
+    if not level > 0 or power.max() > MOST_UNEVEN * level:
         return None
     share = power / level
     empty = share < NOTHING

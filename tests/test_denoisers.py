@@ -55,6 +55,7 @@ class _View:
 
     item: Item
     volume: VolumeFile
+    warnings: tuple[str, ...] = ()
 
     @property
     def target(self):

@@ -66,6 +66,16 @@ def test_where_nothing_is_missing_or_it_was_filled_nothing_is_said():
     assert seen_wedge(volume[:20]) is None  # too few planes to tell directions apart
 
 
+def test_power_that_falls_with_the_tilt_is_no_edge():
+    """As weights by dose make it in fine voxels of a dose-symmetric series."""
+    size = 72
+    kz, ky, kx = (np.fft.fftfreq(size)[:, None, None], np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
+    tilt = np.abs(np.rad2deg(np.arctan2(kz, np.abs(kx) + 1e-9)))
+    weight = np.exp(-tilt / 7) * (tilt <= 60) + 0 * ky
+    white = np.random.default_rng(0).standard_normal((size,) * 3)
+    assert seen_wedge(np.fft.irfftn(np.fft.rfftn(white) * weight, s=white.shape, axes=(0, 1, 2))) is None
+
+
 def test_commands_that_take_a_range_compare_it_with_the_volumes(tmp_path):
     halves = []
     for number, name in enumerate(("EVN", "ODD")):

@@ -54,14 +54,14 @@ def run_images(context: click.Context, stack: Path | None, output: Path | None, 
     device = choose_device(options["device"])
     precision = trainable(choose_precision(options["precision"], device), device)
     stacks = _stacks(stack, options["half1"], options["half2"])
-    if len(stacks) == 2:
-        check_stacks((stacks[0], stacks[1]))
+    doubts = check_stacks((stacks[0], stacks[1])) if len(stacks) == 2 else ()
     job = ImagesJob(
         stacks,
         output,
         options["model"],
         options["fix_nonfinite"],
         options["overwrite"],
+        doubts,
     )
     try:
         with progress_watcher() as watcher:

@@ -62,7 +62,7 @@ def check_stacks(
     pixel_size: float | None = None,
     left_out: Collection[int] = (),
     to_learn: bool = False,
-) -> None:
+) -> tuple[str, ...]:
     """Refuse stacks that are no two halves of one series, or not of this one.
 
     Args:
@@ -71,6 +71,9 @@ def check_stacks(
         pixel_size: that the user gave for all of them, in place of those in the headers.
         left_out: numbers, from 1, of images that are not used.
         to_learn: one half is to be foretold from the other, which noise in common would spoil.
+
+    Returns:
+        what was warned of.
 
     Raises:
         InputError: says what differs.
@@ -106,8 +109,11 @@ def check_stacks(
         raise InputError(f"{even} and {odd} {doubts.same}")
     if doubts.learnable and to_learn:
         raise InputError(f"{even} and {odd} {doubts.shared}")
-    for doubt in filter(None, (doubts.unlike, doubts.apart, doubts.scaled, doubts.shared)):
-        say(f"Warning: {even.name} and {odd.name} {doubt}", err=True)
+    found = filter(None, (doubts.unlike, doubts.apart, doubts.scaled, doubts.shared))
+    warnings = tuple(f"{even.name} and {odd.name} {doubt}" for doubt in found)
+    for warning in warnings:
+        say(f"Warning: {warning}", err=True)
+    return warnings
 
 
 def _check_pixel_sizes(stacks: Sequence[Path]) -> None:

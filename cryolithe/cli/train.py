@@ -204,10 +204,12 @@ def _run(
             if place.rank == 0:
                 watcher.note(f"State of step {state.step} saved; go on with --resume.")
             raise KeyboardInterrupt
+        seconds = time.monotonic() - started
         if place.rank == 0 and start is not None and options["finetune"]:
+            watcher.note(f"{output} is written.")  # whatever becomes of the question
             _tell_what_is_kept(start, output, place, watcher)
     if place.rank == 0:
-        click.echo(f"{output}: {state.step} steps in {time.monotonic() - started:.0f} s")
+        click.echo(f"{output}: {state.step} steps in {seconds:.0f} s")
         hint = f" --molecules {molecules}" if molecules else ""
         click.echo(f"Score it with: cryolithe score {output}{hint}")
 
@@ -265,12 +267,13 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
         raise SettingsError(f"{pairs[0]} is no .yaml configuration; pairs go with --finetune NAME")
     if finetune is None and not configs:
         raise SettingsError("give a configuration (.yaml), or --finetune NAME and pairs")
-    if finetune is None and is_for_finetuning(configs[0].name):
+    config = read_train_config(configs[0]) if configs else TrainConfig(**FINETUNE)
+    begins = config.start or config.start_rows or config.start_grown
+    if finetune is None and not begins and is_for_finetuning(configs[0].name):
         raise SettingsError(
             f"{configs[0].stem} goes on from a model: give --finetune NAME and pairs with it, else it would begin from "
             "scratch; under another name it may"
         )
-    config = read_train_config(configs[0]) if configs else TrainConfig(**FINETUNE)
     base = configs[0].parent if configs else Path()
     if finetune is not None:
         if not config.model_fields_set:

@@ -310,7 +310,8 @@ def _check_halves(opened: OpenedPair, notes: _Notes) -> None:
         if doubt := _doubt_about(half, stack, left_out):
             notes.wrong(f"'{role}' does not belong to the stack: they {doubt}")
             return
-    if doubt := doubts_of_halves(even, odd, left_out).scaled:
+    found = doubts_of_halves(even, odd, left_out)
+    for doubt in filter(None, (found.scaled, found.shared)):
         notes.remark(f"'even' and 'odd' {doubt}")
 
 

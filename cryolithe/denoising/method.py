@@ -69,6 +69,11 @@ class View(Protocol):
         """For figures."""
         ...
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What speaks against its inputs, where a job has several items."""
+        ...
+
     def record(self) -> dict[str, Any]:
         """What the record tells of the inputs."""
         ...

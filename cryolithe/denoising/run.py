@@ -91,13 +91,14 @@ def denoise(method: AnyMethod, job: Job, place: Place, watcher: Watcher) -> list
         if untrained := weights.card.get("hardly_trained"):
             heard.note(f"{WARNING}{untrained}")
         return [Denoised(other, job.used_weights, seconds=times, warnings=tuple(heard.warnings))]
-    made = []
+    made, of_items = [], {text for view in views for text in view.warnings}
     for view, hashes in zip(views, before, strict=True):
         if job.resume and _is_done(job, view, weights):
             watcher.note(f"{view.item.output}: already denoised")
             made.append(Denoised(view.item.output, job.used_weights))
             continue
-        own = Listening(watcher, heard.warnings)  # what was told of another volume is nothing to this one
+        # What was told of another volume is nothing to this one.
+        own = Listening(watcher, [text for text in heard.warnings if text in view.warnings or text not in of_items])
         made.append(_denoise_one(method, job, view, (weights, hashes, times), (place, own)))
     return made
 

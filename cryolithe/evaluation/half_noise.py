@@ -1,10 +1,10 @@
 """Whether two halves have noise in common: of frames that are in both, of a denoiser for both, of the detector.
 
 Halves ``E = S + N + C``, ``O = S + N' + C``, with noise C in common, correlate by r, of which ``r / (1 - r) = (|S|² +
-|C|²) / |N|²`` in a ring of frequencies. A specimen's power falls towards Nyquist by more than noise does, by a factor
-of two or more between the two rings that are compared, of whatever specimen (benchmarks/LOG.md); what noise has in
-common does not fall. Where a specimen stands out pixel by pixel (beads, edges), whose power need not fall, nothing is
-asked.
+|C|²) / |N|²`` in a ring of frequencies. A specimen's power falls towards Nyquist by more than noise does, or comes and
+goes with the CTF (benchmarks/LOG.md); what noise has in common is even. Only clear images of which the CTF has its
+first maximum just below Nyquist look alike. Where a specimen stands out pixel by pixel (beads, edges), whose power need
+not fall, nothing is asked.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from cryolithe.fixed_pattern import shared_pattern
 # Images, spread over the series, and pixels of their middle along both axes.
 MOST_IMAGES, PART = 12, 512
 # Rings of frequencies, cycles per pixel, without rows and columns.
-RINGS, OFF_AXES_PER_PX = ((0.3, 0.4), (0.42, 0.5)), 0.05
+RINGS, OFF_AXES_PER_PX = ((0.3, 0.35), (0.35, 0.4), (0.4, 0.45), (0.45, 0.5)), 0.05
 # Deviations of the noise by which a specimen's finest details stand out of it, and the part of the pixels of which
 # they must not, else nothing is said of the noise.
 _STANDS_OUT, LEAST_QUIET = 6.0, 0.5
-# Correlation of the finest details that is no chance, and what a specimen leaves of the coarser ring's r / (1 - r).
-WORTH_A_WORD, SPECIMEN_FALLS = 0.1, 0.8
-CLEAR, CERTAIN = 0.2, 5.0
+# Correlation that is no chance, and least r / (1 - r) of the rings by the greatest where noise is in common.
+WORTH_A_WORD, EVEN = 0.1, 0.8
+CLEAR, CERTAIN = 0.35, 5.0
+SPREAD = 1.5  # deviations by chance of the rings with least and most of some
 _MOST_SIGMAS = 4.0  # beads and hot pixels have power at all frequencies
 
 Image = NDArray[np.float32]
@@ -67,19 +68,21 @@ def noise_in_common(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[
     chosen = [used[place] for place in np.unique(np.linspace(0, len(used) - 1, MOST_IMAGES).round().astype(int))]
     images = [(_usual(even[number]), _usual(odd[number])) for number in chosen]
     pattern = shared_pattern(one for one, _ in images)
-    coarse, fine = (np.sum([_products(one, other, ring) for one, other in images], axis=0) for ring in RINGS)
-    if fine[3] < LEAST_QUIET * fine[4]:
+    rings = [np.sum([_products(one, other, ring) for one, other in images], axis=0) for ring in RINGS]
+    sums = np.sum(rings, axis=0)
+    if sums[3] < LEAST_QUIET * sums[4]:
         return NoiseInCommon(0.0, pattern)
-    # A ring holds about a quarter of the coefficients of an image.
-    found, by_chance = _correlation(fine), CERTAIN / math.sqrt(max(1.0, fine[3] / 4))
-    if found < max(WORTH_A_WORD, by_chance) or _ratio(found) < SPECIMEN_FALLS * _ratio(_correlation(coarse)):
+    # A ring holds about an eighth of the coefficients of an image, of which each has a real and an imaginary part.
+    found, deviation = sorted(map(_correlation, rings)), 1 / math.sqrt(max(1.0, sums[3] / 4 / 8))
+    least, most = _ratio(found[0] + SPREAD * deviation), _ratio(found[-1] - SPREAD * deviation)
+    if found[0] < max(WORTH_A_WORD, CERTAIN * deviation / 2) or least < EVEN * most:
         return NoiseInCommon(0.0, pattern)
-    return NoiseInCommon(found, pattern)
+    return NoiseInCommon(_correlation(sums), pattern)
 
 
 def _ratio(correlation: float) -> float:
     """What is in common over what is not."""
-    return correlation / max(1e-9, 1 - correlation)
+    return correlation / max(1e-9, 1 - min(correlation, 1.0))
 
 
 def _correlation(sums: _Sums) -> float:

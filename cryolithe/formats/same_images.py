@@ -29,6 +29,7 @@ CLEARLY, ROUNDING_DEG = 2.0, 1e-6
 # Angle files have two decimals.
 EXACTLY_DEG = 0.005
 _NAMED = 6
+_TOO_FEW = 3  # images tell nothing of an offset, which may be whole steps
 _Images = Sequence[tuple[int, float]]
 # Rows, by the number of the image that they may be of.
 _Perhaps = dict[int, tuple[int, ...]]
@@ -129,7 +130,9 @@ def _by_name(images: _Images, whole: _Images, rows: FileRows, others: Others) ->
                 apart = [angle - rows.angles_deg[row_of[number]] for number, angle in some if number in row_of]
                 offset = median(apart)
                 near = abs(offset) <= MOST_OFFSET_DEG and max(abs(one - offset) for one in apart) < half
-                if near and (all_told or min(abs(offset), abs(offset - others.offset_deg)) < half):
+                if near and (
+                    (all_told and len(apart) > _TOO_FEW) or min(abs(offset), abs(offset - others.offset_deg)) < half
+                ):
                     return tuple(row_of[number] for number, _ in images)
     return None
 
@@ -173,6 +176,7 @@ def _settle(row_of: dict[int, int], whole: _Images, told_deg: Sequence[float]) -
         told_deg: angles of the rows.
     """
     angle_of, doubts, alike = dict(whole), _Perhaps(), _Perhaps()
+    scatter = median(abs(angle_of[number] - told_deg[row]) for number, row in row_of.items())
     for rows in _alike(row_of, angle_of, told_deg):
         had = sorted(number for number, row in row_of.items() if row in rows)
         lacking = [number for number, angle in whole if number not in row_of and _near(angle, rows, told_deg)]
@@ -200,7 +204,7 @@ def _settle(row_of: dict[int, int], whole: _Images, told_deg: Sequence[float]) -
             fit = {
                 row
                 for row in rows
-                if _fits_as_well((number, taken[number]), (image_of.get(row), row), angle_of, told_deg)
+                if _fits_as_well((number, taken[number]), (image_of.get(row), row), (angle_of, told_deg, scatter))
             }
             unsure = (fit - set(chosen)) | ({other[number]} - {taken[number]})
             doubts[number] = tuple(sorted(unsure))
@@ -209,15 +213,24 @@ def _settle(row_of: dict[int, int], whole: _Images, told_deg: Sequence[float]) -
 
 
 def _fits_as_well(
-    one: tuple[int, int], other: tuple[int | None, int], angle_of: dict[int, float], told_deg: Sequence[float]
+    one: tuple[int, int],
+    other: tuple[int | None, int],
+    told: tuple[dict[int, float], Sequence[float], float],
 ) -> bool:
-    """Whether an image may have another's row, and that one, if there is one, its row: (image, row) of both."""
+    """Whether an image may have another's row, and that one, if there is one, its row.
+
+    Args:
+        one: number of an image, and its row.
+        other: likewise.
+        told: angles of images and of rows, and by how much those of one image usually differ.
+    """
     (image, row), (second, second_row) = one, other
+    angle_of, told_deg, scatter_deg = told
     now, changed = abs(angle_of[image] - told_deg[row]), abs(angle_of[image] - told_deg[second_row])
     if second is not None:
         now += abs(angle_of[second] - told_deg[second_row])
         changed += abs(angle_of[second] - told_deg[row])
-    return changed <= CLEARLY * now + ROUNDING_DEG
+    return changed <= max(CLEARLY * now, now + scatter_deg) + ROUNDING_DEG
 
 
 def _near(angle_deg: float, rows: Iterable[int], told_deg: Sequence[float]) -> bool:

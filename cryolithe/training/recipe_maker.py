@@ -114,6 +114,7 @@ def simulated_from(config: TrainConfig, base: Path, molecules: tuple[Path, ...] 
         found["the library of --molecules"] = " ".join(map(_library_sha256, molecules))
     for entry, (_, recipe, folder) in zip(config.data.recipes, _read_recipes(config, base), strict=True):
         plain = plain_recipe(recipe.model_copy(update={"series": 1}))
+        found["the simulator"] = str(plain.pop("simulator"))
         found[f"the recipe {entry.path}"] = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
         for name in () if molecules else recipe.molecules:
             library = molecules_beside(folder, name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -205,16 +206,18 @@ class _Recorder(Recorder):
             self._validate(state)
         self._save(state)
         best, last = self.folder / "best.safetensors", self.folder / "last.safetensors"
+        why, output = self._not_better() if self.session.began_with else "", self.session.output
+        if not why:
+            with replacing(output, overwrite=True) as temporary:
+                shutil.copyfile(best if best.exists() else last, temporary)
         plot_summary(self.folder / "summary.png", self.steps, self.validations, self.session.examples, self.volumes)
-        if self.session.began_with and (why := self._not_better()):
+        if why:
+            kept = f"; {output} is as it was" if output.exists() else ""
             raise ModelError(
                 f"no model is written, for none is better than {self.session.began_with}: {why}; train on more pairs, "
                 f"for longer or with another learning_rate, or keep {self.session.began_with}; the last weights are "
-                f"{last}"
+                f"{last}{kept}"
             )
-        final = best if best.exists() else last
-        with replacing(self.session.output, overwrite=True) as temporary:
-            shutil.copyfile(final, temporary)
 
     def _not_better(self) -> str:
         """Why the best weights are no better than those before the first step, in words; empty if they are."""
@@ -225,7 +228,7 @@ class _Recorder(Recorder):
         if len(means) < 2 or 0 not in means:
             return ""
         error, snr_db = means.pop(0)
-        best = min(means, key=lambda step: means[step][0])
+        best = min(means, key=lambda step: (math.isnan(means[step][0]), means[step][0]))
         if means[best][0] < error or means[best][1] > snr_db:
             return ""
         return (

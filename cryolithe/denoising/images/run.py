@@ -68,6 +68,7 @@ class ImagesJob:
         model: weights instead of the bundled ones.
         fix_nonfinite: take NaN and Inf for an image's median.
         overwrite: replace existing files.
+        doubts: what was warned of before, for the record.
     """
 
     stacks: tuple[Path, ...]
@@ -75,6 +76,7 @@ class ImagesJob:
     model: Path | None = None
     fix_nonfinite: bool = False
     overwrite: bool = False
+    doubts: tuple[str, ...] = ()
 
     @property
     def target(self) -> Path:
@@ -114,7 +116,7 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
         CryoLitheError: for everything that the user can mend.
     """
     started = time.monotonic()
-    heard = Listening(watcher)
+    heard = Listening(watcher, job.doubts)
     _check_output(job)
     before = hashed(_inputs(job))
     stacks = [_opened(path) for path in job.stacks]

@@ -16,7 +16,7 @@ from cryolithe.denoising.output import Target, choose_target
 from cryolithe.errors import InputError
 from cryolithe.faces import ReadPlanes, filled_doubt
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
-from cryolithe.work.watcher import Watcher
+from cryolithe.work.watcher import Listening, Watcher
 
 Array = NDArray[np.float32]
 
@@ -30,12 +30,14 @@ class N2nView:
         halves: one (a whole volume) or two.
         pair: the two, or None.
         target: what is written.
+        warnings: what speaks against its inputs.
     """
 
     item: Item
     halves: tuple[Half, ...]
     pair: HalfPair | None
     target: Target
+    warnings: tuple[str, ...] = ()
 
     @property
     def volume(self) -> VolumeFile:
@@ -105,31 +107,32 @@ def look(job: N2nJob, item: Item, watcher: Watcher) -> N2nView:
     Raises:
         CryoLitheError: if they cannot be used.
     """
+    heard = Listening(watcher)
     warnings: tuple[str, ...] = ()
     paths = tuple(item.inputs.values())
     which = "the halves" if len(job.items) == 1 else " and ".join(path.name for path in paths)
-    watcher.stage(f"Looking at {which if len(paths) > 1 else paths[0].name}", 1)
+    heard.stage(f"Looking at {which if len(paths) > 1 else paths[0].name}", 1)
     pair: HalfPair | None = None
     if len(paths) == 1:
         halves: tuple[Half, ...] = (open_half(paths[0], job.is_volume, job.fix_nonfinite),)
     else:
         pair = open_pair(paths[0], paths[1], job.is_volume, job.fix_nonfinite)
         halves, warnings = (pair.first, pair.second), pair.warnings
-    watcher.advance(1)
+    heard.advance(1)
     for half in halves:
         warnings += filled_doubt(ReadPlanes(half.volume.read, half.volume.shape[0]), half.volume.path.name)
         for text in half.volume.notes:
-            watcher.note(f"Note on {half.volume.path.name}: {text}")
+            heard.note(f"Note on {half.volume.path.name}: {text}")
         if half.survey.repaired:
-            watcher.note(f"{half.volume.path.name}: {half.survey.repaired} voxels that are not finite are taken for 0.")
+            heard.note(f"{half.volume.path.name}: {half.survey.repaired} voxels that are not finite are taken for 0.")
         if half.volume.of_network:
-            watcher.note(
+            heard.note(
                 f"Warning: {half.volume.path.name} was made by a network, which leaves hardly any independent noise: "
                 "Noise2Noise is meant for halves of --method fbp or sirt"
             )
     for text in warnings:
-        watcher.note(f"Warning: {text}")
+        heard.note(f"Warning: {text}")
     target = choose_target(halves[0].volume, item.output)
     if target.note:
-        watcher.note(target.note)
-    return N2nView(item, halves, pair, target)
+        heard.note(target.note)
+    return N2nView(item, halves, pair, target, tuple(heard.warnings))

@@ -121,6 +121,7 @@ class Resolved:
     source: Source
     target: Target
     gaps: tuple[int, int]
+    warnings: tuple[str, ...] = ()  # of the only item: those of the job are its own
 
     @property
     def item(self) -> Item:
