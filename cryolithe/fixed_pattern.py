@@ -13,6 +13,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.spectra import middle
+
 Image = NDArray[np.float32]
 # Cycles per pixel along x and along y from which details are the finest, and of the images' middle the most pixels.
 FROM_PER_PX, MOST_PX = 0.3, 1024
@@ -43,12 +45,11 @@ def shared_pattern(images: Iterable[Image]) -> float:
 
 def _finest(image: Image) -> NDArray[np.complex64]:
     """The finest details of an image's middle, with a mean power of 1; empty for a blank one."""
-    box = tuple(slice(max(0, (size - MOST_PX) // 2), max(0, (size - MOST_PX) // 2) + MOST_PX) for size in image.shape)
-    middle = image[box]
-    if not np.ptp(middle) > 0:
+    part = image[tuple(middle(size, MOST_PX) for size in image.shape)]
+    if not np.ptp(part) > 0:
         return np.empty(0, np.complex64)
-    ky, kx = np.abs(scipy.fft.fftfreq(middle.shape[0])), scipy.fft.rfftfreq(middle.shape[1])
+    ky, kx = np.abs(scipy.fft.fftfreq(part.shape[0])), scipy.fft.rfftfreq(part.shape[1])
     corner = (ky[:, None] >= FROM_PER_PX) & (ky[:, None] < 0.5) & (kx >= FROM_PER_PX) & (kx < 0.5)
-    found = scipy.fft.rfft2(middle - middle.mean())[corner]
+    found = scipy.fft.rfft2(part - part.mean())[corner]
     power = float((np.abs(found) ** 2).mean()) if found.size else 0.0
     return np.asarray(found / np.sqrt(power) if power > 0 else found[:0], np.complex64)

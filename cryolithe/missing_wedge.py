@@ -7,7 +7,7 @@ fill the wedge, and of them nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ AXES = "zyx"
 LONGEST, FEWEST = 160, 32
 # Cycles per voxel in the plane across the tilt axis, and in all: what is coarser is wide in angle, for want of voxels.
 BAND_PER_PX, MOST_PER_PX = (0.2, 0.45), 0.48
-BIN_DEG = 4.0
+BIN_DEG, SHELLS = 4.0, 96  # of directions; and a cycle per voxel has so many shells
 # Of the median power where there is any: nothing, and beyond the edge of the wedge; and bins that reach it, at most.
 NOTHING, EDGE, MOST_BLURRED = 0.03, 0.4, 3
 # Power of a direction, which in what is linear in images is even where it holds anything: weights by dose make it fall
@@ -129,15 +129,15 @@ def holds_nothing(volume: Array, name: str, tilt_range_deg: tuple[float, float])
 
 def _by_shell(radius: Array, power: Array) -> Array:
     """Mean power of the shell of each frequency."""
-    shell = np.minimum((radius * 96).astype(np.int32), 95)
-    mean = np.bincount(shell.ravel(), power.ravel(), 96) / np.maximum(np.bincount(shell.ravel(), minlength=96), 1)
+    shell = np.minimum((radius * SHELLS).astype(np.int32), SHELLS - 1)
+    count = np.maximum(np.bincount(shell.ravel(), minlength=SHELLS), 1)
+    mean = np.bincount(shell.ravel(), power.ravel(), SHELLS) / count
     return np.asarray(mean.astype(np.float32)[shell])
 
 
-def _by_direction(k: Iterable[Array], radius: Array, power: Array, across: list[int]) -> FloatArray:
+def _by_direction(k: Sequence[Array], radius: Array, power: Array, across: list[int]) -> FloatArray:
     """Mean power by direction in the plane of two axes, in bins from -90° to 90° from the second one."""
-    axes = list(k)
-    first, second = axes[across[0]], axes[across[1]]
+    first, second = k[across[0]], k[across[1]]
     distance = np.sqrt(first**2 + second**2) + np.zeros_like(radius)
     kept = (distance >= BAND_PER_PX[0]) & (distance <= BAND_PER_PX[1]) & (radius <= MOST_PER_PX)
     angle = np.rad2deg(np.arctan2(first, second)) + np.zeros_like(radius)

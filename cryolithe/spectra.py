@@ -194,7 +194,13 @@ def fade(size: int, width: int) -> NDArray[np.float32]:
     return np.concatenate([rise, np.ones(size - 2 * width), rise[::-1]]).astype(np.float32)
 
 
+def middle(size: int, longest: int) -> slice:
+    """The middle of an axis, no longer than ``longest``."""
+    kept = min(size, longest)
+    return slice((size - kept) // 2, (size - kept) // 2 + kept)
+
+
 def central(shape: tuple[int, int, int], longest: int) -> tuple[slice, slice, slice]:
     """The middle of a volume, no longer than ``longest`` along any axis."""
-    z, y, x = (slice((n - min(n, longest)) // 2, (n - min(n, longest)) // 2 + min(n, longest)) for n in shape)
+    z, y, x = (middle(size, longest) for size in shape)
     return z, y, x

@@ -20,7 +20,7 @@ ALLOWED = {
     "work": {"errors", "processes"},
     "optimise": {"errors"},
     "borders": set(),
-    "fixed_pattern": set(),
+    "fixed_pattern": {"spectra"},
     "bending": set(),
     "column_shifts": set(),
     "convolution": set(),

@@ -181,6 +181,8 @@ def _scratch(output: Path) -> Iterator[Path]:
 
 def _tell(outcome: Outcome, output: Path, model: Model, options: dict[str, Any]) -> None:
     """Say what came of it."""
+    from cryolithe.training.validation import fidelity_told
+
     written = outcome.written
     assert written is not None
     say(f"before: {outcome.before.words}")
@@ -190,12 +192,7 @@ def _tell(outcome: Outcome, output: Path, model: Model, options: dict[str, Any])
         say(f"{output}: the weights of {model.name} as they are{why}")
         return
     say(f"after:  {written.words}")
-    changes = ", ".join(
-        f"{name} {outcome.before.fidelity[name]:.3f} -> {value:.3f}"
-        for name, value in written.fidelity.items()
-        if name in outcome.before.fidelity
-    )
-    if changes:
+    if changes := fidelity_told(outcome.before.fidelity, written.fidelity):
         say(f"fidelity on simulated specimens: {changes}")
     say(f"{output}: weights of step {written.step} of {outcome.steps}; shells before and after in "
         f"{output.with_suffix('.run').name}/fsc.png")  # fmt: skip

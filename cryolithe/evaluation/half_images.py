@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.evaluation.half_noise import NoiseInCommon, noise_in_common
+from cryolithe.evaluation.half_noise import PART, NoiseInCommon, noise_in_common
 from cryolithe.evaluation.half_shifts import shifts_of_halves
+from cryolithe.spectra import middle
 
 _Images = NDArray[np.float64]
 
@@ -33,7 +34,6 @@ FEWEST_IMAGES = 3  # for which a usual ratio can be told
 AS_ALIKE = 0.5
 FOREIGN = 0.2  # of the correlation of neighbouring images, which halves of one specimen have more in common than
 _MOST_TOLD = 6
-_PART = 512  # pixels along both axes, of which copies are told
 _BLOCKS = 32  # along the shorter side of an image
 _MIRRORS = {"along x": (1, -1), "along y": (-1, 1), "along x and y": (-1, -1)}  # steps along (y, x)
 
@@ -177,7 +177,7 @@ def _details(image: NDArray[Any]) -> _Images:
 
     Of the middle of a large image, which has enough of them.
     """
-    rows, columns = (slice(max(0, (size - _PART) // 2), (size + _PART) // 2) for size in image.shape)
+    rows, columns = (middle(size, PART) for size in image.shape)
     part = np.asarray(image[rows, columns], np.float64)
     found = np.nan_to_num(np.diff(np.diff(part, axis=0), axis=1), posinf=0.0, neginf=0.0)
     most = FAR * float(np.median(np.abs(found)))

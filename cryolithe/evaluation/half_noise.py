@@ -10,7 +10,7 @@ not fall, nothing is asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +18,9 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.fixed_pattern import shared_pattern
+from cryolithe.spectra import middle
 
-# Images, spread over the series, and pixels of their middle along both axes.
+# Images, spread over the series, and pixels of their middle along both axes, of which details are enough to tell.
 MOST_IMAGES, PART = 12, 512
 # Rings of frequencies, cycles per pixel, without rows and columns.
 RINGS, OFF_AXES_PER_PX = ((0.3, 0.35), (0.35, 0.4), (0.4, 0.45), (0.45, 0.5)), 0.05
@@ -68,8 +69,8 @@ def noise_in_common(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[
     chosen = [used[place] for place in np.unique(np.linspace(0, len(used) - 1, MOST_IMAGES).round().astype(int))]
     images = [(_usual(even[number]), _usual(odd[number])) for number in chosen]
     pattern = shared_pattern(one for one, _ in images)
-    rings = [np.sum([_products(one, other, ring) for one, other in images], axis=0) for ring in RINGS]
-    sums = np.sum(rings, axis=0)
+    rings = np.sum([_products(_by_ring(one), _by_ring(other)) for one, other in images], axis=0)
+    sums = rings.sum(axis=0)
     if sums[3] < LEAST_QUIET * sums[4]:
         return NoiseInCommon(0.0, pattern)
     # A ring holds about an eighth of the coefficients of an image, of which each has a real and an imaginary part.
@@ -90,29 +91,31 @@ def _correlation(sums: _Sums) -> float:
     return float(product / math.sqrt(first * second)) if first > 0 and second > 0 else 0.0
 
 
-def _products(one: Image, other: Image, ring: tuple[float, float]) -> _Sums:
-    """Of two images in a ring, without the places at which a specimen stands out of their noise."""
-    first, second = _in_ring(one, ring), _in_ring(other, ring)
-    noise = 1.4826 * float(np.median(np.abs(first - second)))
-    quiet = np.abs(first + second) <= _STANDS_OUT * noise
-    a, b = first[quiet], second[quiet]
-    return np.array([float(a @ b), float(a @ a), float(b @ b), len(a), quiet.size])
+def _products(one: Sequence[FloatArray], other: Sequence[FloatArray]) -> FloatArray:
+    """Of two images by rings, without the places at which a specimen stands out of their noise, ``(rings, sums)``."""
+    sums: list[_Sums] = []
+    for first, second in zip(one, other, strict=True):
+        noise = 1.4826 * float(np.median(np.abs(first - second)))
+        quiet = np.abs(first + second) <= _STANDS_OUT * noise
+        a, b = first[quiet], second[quiet]
+        sums.append(np.array([float(a @ b), float(a @ a), float(b @ b), len(a), quiet.size]))
+    return np.array(sums)
 
 
-def _in_ring(image: Image, ring: tuple[float, float]) -> FloatArray:
-    """An image's details of a ring of frequencies, as values of its pixels."""
+def _by_ring(image: Image) -> list[FloatArray]:
+    """An image's details of each ring of frequencies, as values of its pixels."""
     window = np.hanning(image.shape[0] + 2)[1:-1, None] * np.hanning(image.shape[1] + 2)[1:-1]
     spectrum = scipy.fft.rfft2(image * window)
     ky, kx = np.abs(scipy.fft.fftfreq(image.shape[0]))[:, None], scipy.fft.rfftfreq(image.shape[1])
     radius = np.hypot(ky, kx)
-    inside = (radius >= ring[0]) & (radius < ring[1]) & (ky > OFF_AXES_PER_PX) & (kx > OFF_AXES_PER_PX)
-    middle = tuple(slice(size // 5, size - size // 5) for size in image.shape)  # the window leaves little of the rest
-    return np.asarray(scipy.fft.irfft2(spectrum * inside, image.shape)[middle])
+    radius[(ky <= OFF_AXES_PER_PX) | (kx <= OFF_AXES_PER_PX)] = 0.0
+    inner = tuple(slice(size // 5, size - size // 5) for size in image.shape)  # the window leaves little of the rest
+    return [scipy.fft.irfft2(spectrum * ((radius >= low) & (radius < high)), image.shape)[inner] for low, high in RINGS]
 
 
 def _usual(image: NDArray[Any]) -> Image:
     """The middle of an image about its median, without what is far from it."""
-    rows, columns = (slice(max(0, (size - PART) // 2), (size + PART) // 2) for size in image.shape)
+    rows, columns = (middle(size, PART) for size in image.shape)
     values = np.nan_to_num(np.asarray(image[rows, columns], np.float64), posinf=0.0, neginf=0.0)
     values -= np.median(values)
     most = _MOST_SIGMAS * 1.4826 * float(np.median(np.abs(values)))

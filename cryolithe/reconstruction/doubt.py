@@ -267,6 +267,6 @@ def unsupported(
     return held.mul_(share.clamp_(0, 1)).neg_().add_(1)
 
 
-def rounded(value: float) -> float:
+def rounded(value: float, digits: int = 6) -> float:
     """Digits that the order of sums decides are cut off: the same images give the same bytes."""
-    return float(f"{value:.6g}")
+    return float(f"{value:.{digits}g}")

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.reconstruction.doubt import Ensemble
+from cryolithe.reconstruction.doubt import Ensemble, rounded
 from cryolithe.reconstruction.part_spectra import CORRELATED, frequencies_of, spectrum_of, times_counted
 from cryolithe.reconstruction.planes import measured_region
 
@@ -128,8 +128,7 @@ def explained(parts: Iterable[Sums]) -> Explained:
         nothing where the images show nothing.
     """
     added = Sums(*(np.sum(values, axis=0) for values in zip(*parts, strict=True)))
-    # Digits that the order of a GPU's sums decides are cut off: the same images give the same bytes.
-    share, measured, finest = (float(f"{value:.4g}") for value in _told(added))
+    share, measured, finest = (rounded(value, 4) for value in _told(added))
     return Explained(share, measured, finest)
 
 

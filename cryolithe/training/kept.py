@@ -12,7 +12,7 @@ import numpy as np
 from cryolithe.network import Network
 from cryolithe.reconstruction.methods import Compute
 from cryolithe.training.config import TrainConfig
-from cryolithe.training.validation import judge, mean_fidelity, validation_set
+from cryolithe.training.validation import fidelity_told, judge, mean_fidelity, validation_set
 
 # What is simulated: half of the specimens are scenes of membranes, filaments and bodies.
 _SIMULATED = {
@@ -56,9 +56,8 @@ def on_simulated(networks: tuple[Network, ...], compute: Compute, advance: Calla
 
 def told(before: Kept, after: Kept) -> str:
     """What is kept, in a line."""
-    changes = [f"{name} {value:.3f} -> {after.fidelity[name]:.3f}" for name, value in before.fidelity.items()
-               if name in after.fidelity]  # fmt: skip
-    of_classes = "; fidelity: " + ", ".join(changes) if changes else ""
+    changes = fidelity_told(before.fidelity, after.fidelity)
+    of_classes = f"; fidelity: {changes}" if changes else ""
     return f"on simulated specimens: {before.snr_db:.2f} -> {after.snr_db:.2f} dB{of_classes}"
 
 

@@ -178,6 +178,12 @@ def mean_fidelity(verdicts: Sequence[Verdict]) -> dict[str, float]:
     }
 
 
+def fidelity_told(before: dict[str, float], after: dict[str, float]) -> str:
+    """How fidelity changed by class of structure, in words; empty where there is no class in both."""
+    both = (name for name in after if name in before)
+    return ", ".join(f"{name} {before[name]:.3f} -> {after[name]:.3f}" for name in both)
+
+
 def _relative_errors(
     truth: NDArray[np.float32], volume: NDArray[np.float32], head: BlockHead, weights: torch.Tensor
 ) -> tuple[float, tuple[float, ...]]:
