@@ -115,7 +115,7 @@ def prepare_stack(
     def looks(put: Callable[[int, NDArray[np.float32]], object]) -> list[tuple[Spread, Surface]]:
         def prepare(number: int) -> tuple[Spread, Surface]:
             with reading:  # files that are read one by one need not stand several readers
-                image = _finite(series.image(number))
+                image = finite_image(series.image(number))
             image = without_border(image)
             copies = [_prepared(image, how, number, statistics)] if how.copies == 1 else _in_layers(image, how, number)
             for copy, one in enumerate(copies):
@@ -153,7 +153,7 @@ def prepare_stack(
 
 def prepare_image(series: TiltSeries, how: Preparation, number: int) -> NDArray[np.float32]:
     """One image of a series as it is prepared by itself, shape ``(y, x)``, its mean removed."""
-    image = _prepared(without_border(_finite(series.image(number))), how, number, None)
+    image = _prepared(without_border(finite_image(series.image(number))), how, number, None)
     release_pages(series.images)
     return image
 
@@ -247,7 +247,7 @@ def stack_statistics(series: TiltSeries) -> tuple[float, float]:
     """
     count, mean, squares = 0, 0.0, 0.0
     for number in range(series.geometry.tilts):
-        image = without_border(_finite(series.image(number))).astype(np.float64)
+        image = without_border(finite_image(series.image(number))).astype(np.float64)
         size, shift = image.size, float(image.mean()) - mean
         squares += float(((image - image.mean()) ** 2).sum()) + shift**2 * count * size / (count + size)
         mean += shift * size / (count + size)
@@ -286,7 +286,7 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
         constant = bool(image.size) and bool(image.max() == image.min())
         seen = None
         if image.size and not constant:
-            filled = _finite(whole)
+            filled = finite_image(whole)
             border = find_border(filled)
             seen = (border.share if border else 0.0), looks_of(without_border(filled) if border else filled)
         release_pages(series.images)
@@ -341,7 +341,7 @@ def _tilt_list(numbers: list[int]) -> str:
     return f"tilt{'' if len(numbers) == 1 else 's'} {shown}"
 
 
-def _finite(image: NDArray[np.generic]) -> NDArray[np.float32]:
+def finite_image(image: NDArray[np.generic]) -> NDArray[np.float32]:
     """Image as float32 with what is not finite replaced by the mean of the rest."""
     values = np.array(image, dtype=np.float32)
     good = np.isfinite(values)

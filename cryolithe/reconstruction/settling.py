@@ -33,7 +33,7 @@ from cryolithe.reconstruction.mixing import (
 from cryolithe.reconstruction.networks import fbp_share, make_network_method, wedge_trust
 from cryolithe.reconstruction.planes import whole_turn
 from cryolithe.reconstruction.prepared_stack import PreparedStack
-from cryolithe.reconstruction.stack_notes import stack_notes
+from cryolithe.reconstruction.stack_notes import series_notes, stack_notes
 from cryolithe.reconstruction.trust import FEWEST_TILTS, WedgeTrust, choose_trials, constant_trust, expected_trust
 from cryolithe.reconstruction.whitening import colour_line
 from cryolithe.work.watcher import Watcher
@@ -57,7 +57,7 @@ def settled(
         watcher: told what is done, found and assumed.
         keep: given the line whenever more of it is known.
     """
-    for note in stack_notes(stack, run.series.numbers, run.grid.shape[0]):
+    for note in (*series_notes(run.series), *stack_notes(stack, run.series.numbers, run.grid.shape[0])):
         watcher.note(note)
     if stack.unevenness:
         plan = {**plan, "unevenness": round(stack.unevenness, 4)}

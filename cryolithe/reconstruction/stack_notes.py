@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.fixed_pattern import shared_pattern
+from cryolithe.formats.pages import release_pages
 from cryolithe.reconstruction.angle_order import order_warnings
 from cryolithe.reconstruction.common_lines import coarse_images, line_warnings
+from cryolithe.reconstruction.defects import defect_limits
+from cryolithe.reconstruction.preparation import finite_image
 from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.strayed_images import stray_warnings
+from cryolithe.tilts import TiltSeries
+
+# Images as they were read, spread over the tilts, of which details are enough to tell a pattern; tilts so near to each
+# other show a thin specimen nearly alike.
+MOST_IMAGES, LEAST_RANGE_DEG = 12, 30.0
+# From this share of the power of the finest details on a pattern costs a network 0.2 dB or more (benchmarks/LOG.md).
+LEAST_PATTERN = 0.05
 
 
 def stack_notes(stack: PreparedStack, numbers: Sequence[int], depth: int) -> tuple[str, ...]:
@@ -29,3 +43,27 @@ def stack_notes(stack: PreparedStack, numbers: Sequence[int], depth: int) -> tup
         "Uneven images: their brightness changes smoothly across them (gradient or vignette, "
         f"{stack.unevenness:.0%} of the variance of all else); a quadratic surface is taken out of each.",
     )
+
+
+def series_notes(series: TiltSeries) -> tuple[str, ...]:
+    """Lines for the user about images as they were read: of a pattern that all of them hold."""
+    angles_deg = np.asarray(series.geometry.angles_deg)
+    if np.ptp(angles_deg) < LEAST_RANGE_DEG:
+        return ()
+    by_tilt = np.argsort(angles_deg, kind="stable")
+    chosen = by_tilt[np.unique(np.linspace(0, len(by_tilt) - 1, MOST_IMAGES).round().astype(int))]
+    share = shared_pattern(_without_defects(series, int(number)) for number in chosen)
+    if share < LEAST_PATTERN:
+        return ()
+    return (
+        f"Warning: all images hold the same pattern, {share:.0%} of the power of their finest details, as a gain "
+        "reference that was not applied leaves: the volume takes it for specimen; correct the frames before they are "
+        "summed.",
+    )
+
+
+def _without_defects(series: TiltSeries, number: int) -> NDArray[np.float32]:
+    """An image as it was read, without the pixels that a preparation clips and those that are no numbers."""
+    image = finite_image(series.image(number))
+    release_pages(series.images)
+    return np.clip(image, *defect_limits(image))
