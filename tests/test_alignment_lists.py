@@ -369,3 +369,25 @@ def test_the_beads_see_a_wrong_order(tmp_path):
     made(stack, "--aln", aln, "-o", tmp_path / "v.mrc", *FBP)
     with pytest.raises(AssertionError):
         assert_beads(tmp_path / "v.mrc")
+
+
+def listed_table(folder):
+    """A series' table as RELION's jobs have it: listed in the folder above, which alone tells the pixel size."""
+    (folder / "tilt_series").mkdir()
+    table = relion_table(folder).rename(folder / "tilt_series" / "TS_1.star")
+    columns = ("rlnTomoName", "rlnTomoTiltSeriesPixelSize", "rlnTomoTiltSeriesStarFile")
+    head = "\n".join(["data_global", "", "loop_", *(f"_{name}" for name in columns)])
+    (folder / "tomograms.star").write_text(f"{head}\nTS_1 {PIXEL} tilt_series/TS_1.star\n")
+    return table
+
+
+@pytest.mark.parametrize("given", ["tilt_series/TS_1.star", "tomograms.star"])
+def test_a_table_has_the_pixel_size_of_the_one_that_lists_it(given, tmp_path):
+    """Its shifts are in Å: without a pixel size nothing can be done, with a wrong one the volume is wrong."""
+    listed_table(tmp_path)
+    images = bead_images(axis_deg=AXIS_DEG, shifts=some_shifts(), centre="relion")
+    stack = write_stack(tmp_path / "TS_1.mrc", images, pixel_size=0)
+    made(stack, "--star", tmp_path / given, *FBP, "-o", tmp_path / "v.mrc")
+    assert_beads(tmp_path / "v.mrc", "relion")
+    stack = write_stack(tmp_path / "TS_1.mrc", images, pixel_size=1)
+    refused(tmp_path, (stack, "--star", tmp_path / given, *FBP), "no whole multiple", "--pixel-size")

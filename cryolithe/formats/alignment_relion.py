@@ -74,9 +74,9 @@ def read_tilt_series_star(
     images, note = tables[0], found.note
     if len(tables) > 1:
         images, note = _named_table(found.path, tables, name)
-    made = _alignment(images, found.series, sections, pixel_size_angstrom)
+    listed = found.series or _listed(found.path, reading or Reading())
+    made = _alignment(images, listed, sections, pixel_size_angstrom)
     if COEFFICIENTS in images and image_shape is not None:
-        listed = found.series or _listed(found.path, reading or Reading())
         made = _with_deformations(made, images, listed, image_shape)
     notes = [note, *_own_doubt(images), *(_order_notes(images, name, sections, order) if order is not None else [])]
     return replace(made, notes=(*(line for line in notes if line), *made.notes))
