@@ -174,3 +174,61 @@ def test_a_doubt_about_the_angles_that_are_given_hides_no_other(project):
     found = told(project, project.tlt, "--xf", xf)
     assert "Warning: ts.xf shifts image" in found
     assert found.count("contradict each other: their angles have opposite signs") == 1
+
+
+def mdoc_of(project, angles, frames=False):
+    """An .mdoc of images, or of frames of which a stack is made afterwards, in the order of recording."""
+    each = "SubFramePath = D:\\frames\\f.tif\n" if frames else ""
+    images = "".join(f"[ZValue = {n}]\nTiltAngle = {angle}\n{each}" for n, angle in enumerate(angles))
+    (project.folder / "ts.mrc.mdoc").write_text(f"ImageFile = ts.mrc\n\n{images}")
+
+
+RECORDED = sorted(ANGLES, key=abs)
+
+
+@pytest.mark.parametrize("write", [write_aretomo, write_imod], ids=["aln", "tilt.com"])
+def test_the_mdoc_of_a_stack_without_frames_has_its_order(write, project):
+    """Images that were recorded into the stack itself lie there in the order of its .mdoc."""
+    found = write(project, dark=())
+    words = ("--aln", found) if write is write_aretomo else ("--xf", found[0], "--tilt-com", found[2])
+    project.tlt.rename(project.tlt.with_name("other.tlt"))
+    if write is write_imod:
+        found[2].write_text(found[2].read_text().replace("ts.tlt", "other.tlt"))
+    mdoc_of(project, ANGLES)
+    assert "Warning" not in told(project, *words)
+    mdoc_of(project, RECORDED)
+    assert "ts.mrc.mdoc contradict each other: their angles are in another order" in told(project, *words)
+
+
+def test_an_mdoc_of_frames_may_be_in_another_order_than_the_sorted_stack(project):
+    path = write_aretomo(project, dark=())
+    alone(project)
+    note = "ts.mrc.mdoc is in another order than ts.aln: right where ts.mrc was put into the order of ts.aln"
+    mdoc_of(project, RECORDED, frames=True)
+    found = told(project, "--aln", path)
+    assert note in found
+    assert "contradict" not in found
+    mdoc_of(project, ANGLES, frames=True)
+    assert note not in told(project, "--aln", path)
+    mdoc_of(project, [-angle for angle in ANGLES], frames=True)
+    assert "opposite signs" in told(project, "--aln", path)
+
+
+def test_given_angles_are_compared_with_those_that_tilt_com_names(project):
+    """ANGLES is taken in place of TILTFILE: with another sign or order the volume is wrong."""
+    xf, _, tilt = write_imod(project, dark=())
+    named = project.tlt.rename(project.tlt.with_name("named.tlt"))
+    tilt.write_text(tilt.read_text().replace("ts.tlt", named.name))
+    given = project.folder / "given.txt"
+    for angles, said in (
+        ([-angle for angle in ANGLES], "Warning: given.txt and named.tlt, which tilt.com names, contradict each other"),
+        (RECORDED, "Warning: given.txt and named.tlt, which tilt.com names, contradict each other"),
+        ([angle + 0.7 for angle in ANGLES], "given.txt is taken in place of named.tlt of tilt.com, from which it diff"),
+        (ANGLES, None),
+    ):
+        given.write_text("".join(f"{angle:g}\n" for angle in angles))
+        found = told(project, given, "--xf", xf, "--tilt-com", tilt)
+        assert said in found if said else "named.tlt" not in found
+    assert "taken in place" not in told(project, named, "--xf", xf, "--tilt-com", tilt)
+    named.unlink()  # what is not needed need not be there
+    assert "named.tlt" not in told(project, given, "--xf", xf, "--tilt-com", tilt)

@@ -135,7 +135,7 @@ def command(
 
     A raw stack is aligned in memory by the files of the program that aligned it: --newst-com and --tilt-com, or --xf
     (IMOD), --aln (AreTomo), --star (RELION-5), --warp. Most of them bring the angles: ANGLES then only checks them and
-    the order of the images. Images that they exclude are left out.
+    the order of the images (beside --tilt-com, ANGLES is taken). Images that they exclude are left out.
 
     Halves of the frames: --even A --odd B [ANGLES] makes a volume of each (_EVN, _ODD), their average (of a network,
     its volume of all frames), their FSC, and a map of how well they agree locally (_confidence). With --denoise n2n a

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.alignment import Alignment, ImageAlignment
-from cryolithe.errors import FileFormatError, GeometryError, InputError, SettingsError
+from cryolithe.errors import FileFormatError, InputError, SettingsError
 from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack, Told
 from cryolithe.formats.alignment_imod import (
     LIMIT_BYTES,
@@ -19,19 +19,17 @@ from cryolithe.formats.alignment_imod import (
     TiltCommand,
     read_newst_com,
     read_tilt_com,
-    read_tilts_deg,
     read_x_tilt_deg,
     read_xf,
 )
-from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
 from cryolithe.formats.bends_told import imod_local_fact
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import printable, read_text
+from cryolithe.formats.imod_angles import OF_TILT_COMMAND, angle_notes, angles_of_project
 from cryolithe.formats.imod_beside import of_series, project_beside
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import tells_series
-from cryolithe.geometry import check_angles_deg
 from cryolithe.names import is_file
 
 # A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
@@ -98,7 +96,7 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
     project = read_project(named)
     sections, newst = stack.sections, project.newst
     taken = tuple(range(sections)) if newst is None else newst.sections(sections)
-    values, others = _angles(project, named, sections, taken)
+    values, others = angles_of_project(project.tilt, project.angles, named, sections, taken)
     images = tuple(ImageAlignment(section, angle) for section, angle in zip(taken, values, strict=True))
     if project.transforms is not None:
         read = named.reading(read_xf, project.transforms)
@@ -118,8 +116,25 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
         made = replace(made, bin=newst.bin, aligned_shape=shape, notes=newst.notes)
     if project.tilt is not None:
         made = _with_tilt_command(made, project.tilt, project, named, stack)
-    made = replace(made, notes=(*_other_stack(project, named), *made.notes))
+    told = _angles_of_tilt_command(named, sections, taken)
+    of_angles = () if told is None else angle_notes(named, values, *told)
+    made = replace(made, notes=(*_other_stack(project, named), *of_angles, *made.notes))
     return replace(made, images=tuple(sorted(made.images, key=lambda image: image.section)))
+
+
+def _angles_of_tilt_command(
+    named: Named, sections: int, taken: tuple[int, ...]
+) -> tuple[str, tuple[float, ...]] | None:
+    """What tilt.com tells itself where ANGLES replaces it, and its name; None where it tells nothing that is usable."""
+    if named.angles is None or "tilt_com" not in named.files:
+        return None
+    itself = replace(named, angles=None)
+    try:
+        project = read_project(itself)
+        values, _ = angles_of_project(project.tilt, project.angles, itself, sections, taken)
+    except (InputError, SettingsError):  # nobody needs it
+        return None
+    return (project.angles.name if project.angles else OF_TILT_COMMAND), values
 
 
 def _other_stack(project: ImodProject, named: Named) -> Iterator[str]:
@@ -129,47 +144,6 @@ def _other_stack(project: ImodProject, named: Named) -> Iterator[str]:
         told = command.input_name if command else ""
         if told and tells_series(told) and tells_series(name) and not of_series(told, name):
             yield f"{named.files[option].name} is of {printable(told)[:100]}; {name} is taken for it"
-
-
-_Sections = tuple[tuple[int, float], ...]
-
-
-def _angles(
-    project: ImodProject, named: Named, sections: int, taken: tuple[int, ...]
-) -> tuple[tuple[float, ...], _Sections]:
-    """The angle of each image of the aligned stack, of as many lines, or of lines for the whole raw stack.
-
-    In that case also section and angle of each other image.
-    """
-    tilt, path = project.tilt, project.angles
-    if path is not None:
-        source, values = str(path), read_angles_deg(path, named.reading)
-        if tilt is not None and path == tilt.angles and len(values) not in (len(taken), sections):
-            # Many may stand in a line.
-            values = _checked(source, named.reading(read_tilts_deg, path, "tilt angles"))
-    elif tilt is not None and tilt.listed_angles_deg:
-        source = "ANGLES of tilt.com"
-        values = _checked(source, tilt.listed_angles_deg)
-    else:
-        raise SettingsError("give ANGLES (the .tlt file), or a --tilt-com that names it as TILTFILE")
-    if len(values) == len(taken):
-        return values, ()
-    if len(values) == sections:
-        others = tuple((section, values[section]) for section in range(sections) if section not in taken)
-        return tuple(values[section] for section in taken), others
-    of_newst = f", of which newst.com takes {len(taken)}," if len(taken) != sections else ""
-    raise InputError(
-        f"{named.tilts} holds {sections} images{of_newst} but {source} holds {len(values)} angles; "
-        "give the angle file that belongs to this stack"
-    )
-
-
-def _checked(source: str, angles_deg: tuple[float, ...]) -> tuple[float, ...]:
-    try:
-        check_angles_deg(angles_deg)
-    except GeometryError as error:
-        raise InputError(f"{source}: {error}") from error
-    return angles_deg
 
 
 def _is_local(path: Path, reading: Reading) -> bool:

@@ -23,6 +23,7 @@ _ANGLE = re.compile(r"\s*TiltAngle\s*=\s*(.*?)\s*", re.IGNORECASE)
 _FACT = re.compile(r"\s*(ExposureDose|PriorRecordDose|DateTime)\s*=\s*(.*?)\s*", re.IGNORECASE)
 _VOLTAGE = re.compile(r"\s*Voltage\s*=\s*(\d+(?:\.\d*)?)\s*(?:kV)?\s*", re.IGNORECASE)
 _PIECE = re.compile(r"\s*PieceCoordinates\s*=\s*(\S+)\s+(\S+)\s+(\S+)\s*", re.IGNORECASE)
+_FRAMES = re.compile(r"\s*SubFramePath\s*=\s*\S.*", re.IGNORECASE)
 _FILE = re.compile(r"\s*ImageFile\s*=\s*(.*?)\s*", re.IGNORECASE)
 _AXIS = re.compile(r"(tilt\s*axis\s*angle)\s*=\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
 _ROTATION = re.compile(r"\s*RotationAngle\s*=\s*([-+]?\d+(?:\.\d*)?)\s*", re.IGNORECASE)
@@ -42,6 +43,7 @@ class MdocText:
         image_file: name of the stack that the file is of, or an empty string.
         voltage_kv: of the microscope, or None.
         pieces: how many images are pieces of a larger one together with others (PieceCoordinates).
+        with_frames: whether frames were recorded (SubFramePath), of which a stack is made afterwards, in any order.
     """
 
     places: list[int] = field(default_factory=list)
@@ -51,6 +53,7 @@ class MdocText:
     voltage_kv: float | None = None
     facts: list[dict[str, str]] = field(default_factory=list)
     pieces: int = 0
+    with_frames: bool = False
 
 
 def read_mdoc_text(path: Path) -> MdocText:
@@ -86,6 +89,8 @@ def read_mdoc_text(path: Path) -> MdocText:
             turns.append(float(found.group(1)))
         elif in_image and (found := _PIECE.fullmatch(line)):
             pieces.append(found.groups())
+        elif in_image and _FRAMES.fullmatch(line):
+            made.with_frames = True
         elif in_image and (found := _FACT.fullmatch(line)):
             made.facts[-1].setdefault(found.group(1).lower(), found.group(2))
         elif not made.places and (found := _FILE.fullmatch(line)):
