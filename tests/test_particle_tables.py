@@ -60,8 +60,10 @@ def test_micrographs_tell_whose_particles_they_are(tmp_path):
         (("rlnDetectorPixelSize", "rlnMagnification"), (14, 14000), 1),
         (("rlnDetectorPixelSize",), (10.003,), 1),  # pytom-match-pick: Å
         (("rlnPixelSize",), (20,), 2),
+        (("rlnMicrographPixelSize", "rlnDetectorPixelSize", "rlnMagnification"), (5, 20, 10000), 0.5),  # of the images
         (("rlnPixelSize", "rlnDetectorPixelSize", "rlnMagnification"), (20, 20, 10000), 2),
         (("rlnPixelSize",), (0,), 1),  # tells nothing
+        (("rlnDetectorPixelSize", "rlnMagnification"), (5, 1e-300), 1),
         (("rlnImagePixelSize",), (10,), 1),
     ],
 )

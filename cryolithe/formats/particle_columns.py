@@ -21,6 +21,7 @@ TOMOGRAM, MICROGRAPH = "rlnTomoName", "rlnMicrographName"
 UNBINNED, IMAGES, GROUP = "rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize", "rlnOpticsGroup"
 DETECTOR, MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
 SAME_SIZE = 0.01  # relative: sizes are often written with three digits
+SIZES_ANGSTROM = (1e-2, 1e4)  # of pixels; a size beyond tells nothing
 
 FloatArray = NDArray[np.float64]
 
@@ -85,21 +86,22 @@ def pixel_sizes_angstrom(
         InputError: if columns contradict each other, or tell the size of the particles' images alone and that is not
             the volume's.
     """
-    if (unbinned := _told(tables, table, rows, UNBINNED)) is not None:
-        return unbinned, UNBINNED
-    found = {name: _told(tables, table, rows, name) for name in ("rlnMicrographPixelSize", "rlnPixelSize", DETECTOR)}
+    for column in (UNBINNED, "rlnMicrographPixelSize"):  # these are said of what the coordinates count
+        if (sizes := _told(tables, table, rows, column)) is not None and _is_size(sizes):
+            return sizes, column
+    found = {name: _told(tables, table, rows, name) for name in ("rlnPixelSize", DETECTOR)}
     if (detector := found[DETECTOR]) is not None:
         # µm of the detector by the magnification; without that it is Å (pytom-match-pick), as with Warp's 10000.
         magnification = _told(tables, table, rows, MAGNIFICATION)
-        found[DETECTOR] = detector if magnification is None else detector * 1e4 / magnification
-    told = {name: sizes for name, sizes in found.items() if sizes is not None}
+        with np.errstate(over="ignore"):  # such a size tells nothing
+            found[DETECTOR] = detector if magnification is None else detector * (1e4 / magnification)
+    told = {name: of_rows for name, of_rows in found.items() if of_rows is not None and _is_size(of_rows)}
     images = _told(tables, table, rows, IMAGES)
+    voxel = voxel_size_angstrom
     if not told:
-        if images is not None and voxel_size_angstrom is not None and not _same(images, voxel_size_angstrom):
-            raise _refused(
-                table, f"the particles' images have pixels of {_shown(images)} ({IMAGES})", voxel_size_angstrom
-            )
-        return None
+        if images is None or voxel is None or not _is_size(images) or _same(images, voxel):
+            return None
+        raise _refused(table, f"the particles' images have pixels of {_shown(images)} ({IMAGES})", voxel)
     first, *others = told
     for other in others:
         if voxel_size_angstrom is not None and not _same(told[other], told[first]):
@@ -157,6 +159,10 @@ def _of_groups(tables: Sequence[StarTable], table: StarTable, rows: Sequence[int
             f"the optics group '{printable(missing[0])[:40]}' have; give them a group of the table ({GROUP})"
         )
     return np.array([of_group[groups[row]] for row in rows])
+
+
+def _is_size(sizes: FloatArray) -> bool:
+    return bool(((sizes >= SIZES_ANGSTROM[0]) & (sizes <= SIZES_ANGSTROM[1])).all())
 
 
 def _same(sizes: FloatArray, other: FloatArray | float) -> bool:
