@@ -31,6 +31,7 @@ from fuzz_texts import (
     TILT,
     TOMOGRAMS,
     TOMOSTAR,
+    UNBINNED_PARTICLES,
     WARP,
 )
 
@@ -265,7 +266,7 @@ PARSERS = (
            of_texts(STAR, SERIES + STAR)),
     Parser("RELION tomograms", ".star", read_tomogram_star, of_texts(TOMOGRAMS)),
     Parser("RELION particles", ".star", lambda p: read_positions(p, (20, 40, 48), 5.0, "ts_01.mrc"),
-           of_texts(PARTICLES)),
+           of_texts(PARTICLES, UNBINNED_PARTICLES)),
     Parser("Warp xml", ".xml", lambda p: _alignment(read_warp(p, 3, 5.0), 3), of_texts(WARP)),
     Parser("Warp tomostar", ".tomostar", lambda p: _alignment(read_warp(p, 3, 5.0), 3), of_texts(TOMOSTAR)),
     Parser("settings YAML", ".yaml", _settings, of_texts(SETTINGS)),

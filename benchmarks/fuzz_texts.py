@@ -89,6 +89,32 @@ _rlnClassNumber #5
 ts_01 10.5 -20.5 30.0 1
 ts_01 -10.5 20.5 -30.0 2
 """
+UNBINNED_PARTICLES = """data_optics
+
+loop_
+_rlnOpticsGroup #1
+_rlnTomoTiltSeriesPixelSize #2
+_rlnImagePixelSize #3
+1 2.5 10.0
+2 2.7 10.0
+
+data_particles
+
+loop_
+_rlnMicrographName #1
+_rlnCoordinateX #2
+_rlnCoordinateY #3
+_rlnCoordinateZ #4
+_rlnOriginXAngst #5
+_rlnOriginYAngst #6
+_rlnOriginZAngst #7
+_rlnTomoSubtomogramRot #8
+_rlnTomoSubtomogramTilt #9
+_rlnTomoSubtomogramPsi #10
+_rlnOpticsGroup #11
+ts_01.tomostar 10.5 20.5 30.0 1.5 -2.5 3.0 10.0 20.0 30.0 1
+ts_02.tomostar 11.5 21.5 31.0 0.0 0.0 0.0 0.0 0.0 0.0 2
+"""
 WARP = """<?xml version="1.0" encoding="utf-8"?>
 <TiltSeries DataDirectory="" AreAnglesInverted="True" LevelAngleX="0" LevelAngleY="0">
   <Angles>-20

@@ -378,5 +378,7 @@ def test_particles_that_do_not_fit_are_refused(tmp_path):
     )
     refused(*words, *fits, named=["280 Å is 28.0 voxels wide"])
     refused(*words, *fits, "--particle-diameter", 80, "--kind", "x", named=["no particle of the kind 'x'"])
-    good(*words, *fits, "--particle-diameter", 80)
+    star.write_text(star.read_text() + "18 20 900\n")
+    said = good(*words, *fits, "--particle-diameter", 80).stderr
+    assert "1 of 2 particles lie outside the volume of 24 x 40 x 36 voxels" in said
     assert numbers(tmp_path / "page.html")["comparison"]["methods"][0]["matching"]["known"] == 1

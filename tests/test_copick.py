@@ -126,6 +126,101 @@ def test_a_tomogram_of_ours_is_put_into_the_project(project, tmp_path):
     cryolithe("get", config, "TS_001", "-o", tmp_path / "out", "--voxel-size", 7.84)
 
 
+@pytest.mark.parametrize("kind", ["my_type", "my type", "my/type", "_my-type"])
+def test_a_tomogram_is_replaced_only_when_asked(kind, project, tmp_path):
+    copick = pytest.importorskip("copick")
+    config, *_ = project
+    ours = [np.random.default_rng(n).standard_normal(SHAPE).astype(np.float32) for n in (1, 2)]
+    for number, values in enumerate(ours):
+        write_volume(tmp_path / f"v{number}.mrc", Volume(values, 10.0), label="CryoLithe test")
+    put = ("put", config, "TS_001", "--type", kind)
+
+    def stored():
+        run = copick.from_file(str(config)).get_run("TS_001")
+        (tomogram,) = run.get_voxel_spacing(10.0).get_tomograms("my-type")
+        return tomogram.numpy()
+
+    assert "has the tomogram my-type at 10 Å" in cryolithe(*put, tmp_path / "v0.mrc")
+    assert "has a tomogram my-type at 10 Å; give --overwrite" in cryolithe(*put, tmp_path / "v1.mrc", code=2)
+    np.testing.assert_array_equal(stored(), ours[0])
+    cryolithe(*put, tmp_path / "v1.mrc", "--overwrite")
+    np.testing.assert_array_equal(stored(), ours[1])
+    assert "no name that copick takes" in cryolithe("put", config, "TS_001", tmp_path / "v0.mrc", "--type", "_", code=2)
+
+
+def with_static(config, tmp_path):
+    """The same project with what it holds as its static part, and an empty overlay."""
+    told = json.loads(config.read_text())
+    (tmp_path / "new").mkdir()
+    told |= {"static_root": told["overlay_root"], "static_fs_args": {}, "overlay_root": f"local://{tmp_path / 'new'}"}
+    config.write_text(json.dumps(told))
+
+
+def test_a_tomogram_outside_the_overlay_is_not_replaced(project, tmp_path):
+    config, *_ = project
+    with_static(config, tmp_path)
+    write_volume(tmp_path / "v.mrc", Volume(np.ones(SHAPE, np.float32), 10.0), label="CryoLithe test")
+    for more in ((), ("--overwrite",)):
+        why = cryolithe("put", config, "TS_001", tmp_path / "v.mrc", "--type", "wbp", *more, code=2)
+        assert "not in the project's overlay" in why
+        assert "another --type" in why
+    cryolithe("put", config, "TS_001", tmp_path / "v.mrc", "--type", "ours")
+
+
+def test_what_a_project_cannot_hold_is_told(project, tmp_path):
+    config, *_ = project
+    path = tmp_path / "v.mrc"
+    write_volume(path, Volume(np.ones(SHAPE, np.float32), 10.0, (0.0, 50.0, 0.0)), label="CryoLithe test")
+    words = ("copick", "put", str(config), "TS_001", str(path), "--type", "moved")
+    assert "lies at 0, 50, 0 Å (z, y, x), which is not kept" in CliRunner().invoke(main, words).stderr
+    with mrcfile.open(path, "r+") as file:
+        file.voxel_size = (10.0, 10.0, 20.0)
+    assert "voxels of 20 x 10 x 10 Å" in cryolithe("put", config, "TS_001", path, "--type", "flat", code=2)
+    with mrcfile.open(path, "r+") as file:
+        file.voxel_size = (10.0, 10.0, 10.001)  # as headers round
+    cryolithe("put", config, "TS_001", path, "--type", "flat")
+
+
+def test_a_class_is_the_object_s_label_in_every_run(project, tmp_path):
+    copick = pytest.importorskip("copick")
+    config, *_ = project
+    root = copick.from_file(str(config))
+    run = root.new_run("TS 003.x")
+    run.new_voxel_spacing(10.0).new_tomogram("wbp").from_numpy(np.ones(SHAPE, np.float32))
+    for name, user in (("ribosome", "me"), ("proteasome", "me"), ("proteasome", "her")):
+        picks = run.new_picks(name, "1", user)
+        picks.from_numpy(np.full((1, 3), 200.0 if user == "her" else 30.0), np.eye(4)[None])
+        picks.store()
+    said = cryolithe("get", config, "TS 003.x", "-o", tmp_path / "out")
+    assert "rlnClassNumber: 1 ribosome, 2 proteasome" in said
+    assert "1 of 3 particles lie outside" in said
+    star = tmp_path / "out" / "TS_003.x_particles.star"
+    found = read_positions(star, SHAPE, 10.0, "TS_003.x_rec.mrc")
+    assert sorted(found.kinds) == ["proteasome", "proteasome", "ribosome"]
+    cryolithe("get", config, "TS 003.x", "-o", tmp_path / "one", "--object", "proteasome")
+    (table,) = read_star(tmp_path / "one" / star.name)
+    assert set(table.text("rlnClassNumber")) == {"2"}
+    told = json.loads(config.read_text())
+    for each in told["pickable_objects"]:
+        each["label"] = 1  # says nothing
+    config.write_text(json.dumps(told))
+    cryolithe("get", config, "TS 003.x", "-o", tmp_path / "one", "--object", "proteasome", "--overwrite")
+    (table,) = read_star(tmp_path / "one" / star.name)
+    assert set(table.text("rlnClassNumber")) == {"2"}
+
+
+def test_what_is_not_listed_is_counted(project):
+    copick = pytest.importorskip("copick")
+    config, *_ = project
+    run = copick.from_file(str(config)).get_run("TS_001")
+    for number in range(7):
+        run.get_voxel_spacing(10.0).new_tomogram(f"t{number}")
+        run.new_picks("proteasome", "1", f"user{number}").store()
+    listed = cryolithe("runs", config)
+    assert "t5 at 10 Å and 2 more; " in listed
+    assert "(user5) and 2 more" in listed
+
+
 def test_what_is_not_there_is_refused_in_a_line(project, tmp_path):
     config, _, _ = project
     assert "did you mean 'TS_001'" in cryolithe("get", config, "TS_01", "-o", tmp_path / "o", code=2)

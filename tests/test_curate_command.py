@@ -15,6 +15,7 @@ from fake_entry import TRAINING_DATA, fake_entry
 from patience import PATIENCE_S
 
 from cryolithe.cli import main
+from cryolithe.curation.arrays import oriented
 from cryolithe.curation.manifest import read_manifest, write_manifest
 from cryolithe.formats import read_mrc, write_angles_deg
 from cryolithe.formats import write_volume as write_labelled
@@ -264,6 +265,57 @@ def test_halves_that_are_the_same_or_do_not_fit(tomograms, tmp_path):
     assert "poor: left out:" in result.stderr
     assert "expected that of poor_EVN.mrc" in result.stderr
     assert table(tmp_path / "sheet")["good"]["against"] == "even and odd halves are the same"
+
+
+def test_stacks_are_left_out_and_volumes_are_turned_upright(tomograms, tmp_path):
+    good = read_mrc(tomograms / "good.mrc").data
+    folder = tmp_path / "more"
+    folder.mkdir()
+    stack = np.random.default_rng(1).standard_normal((13, 40, 48)).astype(np.float32)
+    write_volume(folder / "ts.mrc", Volume(stack, 12.0))
+    write_angles_deg(folder / "ts.tlt", np.linspace(-60, 60, 13))
+    write_volume(folder / "plain.mrc", Volume(good, 12.0))
+    write_angles_deg(folder / "plain.tlt", np.linspace(-60, 60, 13))  # not as many as there are planes
+    turned = np.ascontiguousarray(good[::-1].transpose(1, 0, 2))
+    write_volume(folder / "turned.mrc", Volume(turned, 12.0))
+    record = {"geometry": {"axis_order": "yzx"}, "volume": {"shape_zyx": good.shape}}
+    (folder / "turned.json").write_text(json.dumps(record))
+    write_angles_deg(folder / "turned.tlt", np.linspace(-60, 60, 13))
+    result = curate(folder, "-o", tmp_path / "sheet")
+    assert "ts: left out:" in result.stderr
+    assert "is a stack of tilt images, not a volume: ts.tlt beside it holds 13" in result.stderr
+    rows = table(tmp_path / "sheet")
+    assert set(rows) == {"plain", "turned"}
+    for number in ("streak_db", "contrast", "empty_fraction", "shape_zyx"):
+        assert rows["turned"][number] == rows["plain"][number], number
+    assert rows["plain"]["resolution_reached"] == ""  # there are no halves
+    curate(folder, "-o", tmp_path / "one", "--pattern", "turned.mrc")
+    curate("--apply", tmp_path / "one" / "curate.json", "-o", tmp_path / "draft.yaml")
+    draft = read_manifest(tmp_path / "draft.yaml")
+    assert (oriented(turned, draft) == good).all()
+
+
+def test_a_pair_with_images_that_are_no_numbers_is_rejected(tmp_path):
+    rng = np.random.default_rng(0)
+    angles = tuple(np.linspace(-60, 60, 13))
+    truth = rng.standard_normal((16, 24, 32)).astype(np.float32)
+    images = {name: rng.standard_normal((13, 24, 32)).astype(np.float32) for name in ("fine", "lost", "even", "odd")}
+    images["lost"][4] = np.nan
+    spoilt = images["even"].copy()
+    spoilt[3, 23, 31] = np.inf
+    for name, all_, even in (
+        ("fine", images["fine"], images["even"]),
+        ("lost", images["lost"], images["even"]),
+        ("half", images["fine"], spoilt),
+        ("whole", np.rint(100 * images["fine"]).astype(np.int16), images["even"]),
+    ):
+        extras = {"even": even, "odd": images["odd"]}
+        write_pair(tmp_path / f"{name}.h5", Pair(all_, truth, angles, 10.0, extras))
+    curate(tmp_path, "-o", tmp_path / "sheet")
+    against = {name: row["against"] for name, row in table(tmp_path / "sheet").items()}
+    assert f"{24 * 32} values of the images are NaN" in against["lost"]
+    assert "1 values of the images are NaN" in against["half"]
+    assert not any("images" in against[name] for name in ("fine", "whole"))
 
 
 def test_large_volumes_are_averaged(tomograms, tmp_path):

@@ -168,6 +168,56 @@ def test_a_run_is_fetched_and_reconstructed(portal, tmp_path):
     cryolithe("get", 506, "-o", folder, "--overwrite")
 
 
+def test_points_lie_in_the_tomogram_of_their_alignment(portal, tmp_path):
+    rows, files = portal
+    larger = {"id": 2, "runId": 506, "voxelSpacing": PIXEL, "sizeZ": 58, "sizeY": 90, "sizeX": 94, "alignmentId": 10}
+    rows["Tomogram"][0]["alignmentId"] = rows["AnnotationFile"][0]["alignmentId"] = 9
+    rows["Tomogram"].insert(0, larger)  # of another alignment, and the first one
+    rows["Annotation"].insert(0, {"id": 14, "runId": 506, "objectName": "actin", "objectCount": 1})
+    rows["AnnotationShape"].append({"id": 15, "annotationId": 14, "shapeType": "Point"})
+    rows["AnnotationFile"].append(
+        {"id": 16, "annotationShapeId": 15, "format": "ndjson", "httpsPath": "https://files/a.ndjson",
+         "tomogramVoxelSpacingId": 8, "alignmentId": 10}
+    )  # fmt: skip
+    files["https://files/a.ndjson"] = b'{"type": "point", "location": {"x": 1, "y": 2, "z": 3}}\n'
+    shown = cryolithe("show", 506).stdout
+    assert f"tomogram 2: 94 x 90 x 58 (x, y, z), {PIXEL} Å, alignment 10" in shown
+    assert "1 actin, in" in shown
+    said = cryolithe("get", 506, "-o", tmp_path / "run").stdout
+    assert "points of actin are left out: they belong to the alignment 10 (--alignment 10)" in said
+    assert "rlnClassNumber: 2 cytosolic_ribosome" in said  # as where actin is fetched, too
+    star = tmp_path / "run" / "TS_026_particles.star"
+    found = read_positions(star, VOLUME, PIXEL, "TS_026_rec.mrc")
+    assert found.position_px == pytest.approx(np.array(POINTS), abs=1e-3)
+    assert set(found.kinds) == {"cytosolic_ribosome"}
+    rows["AnnotationFile"][0]["alignmentId"] = 10
+    said = cryolithe("get", 506, "-o", tmp_path / "none").stdout
+    assert "points of actin, cytosolic_ribosome are left out" in said
+    assert not (tmp_path / "none" / "TS_026_particles.star").exists()
+
+
+@pytest.mark.parametrize("told", [9, None])
+def test_points_in_tomograms_of_two_shapes_are_refused(told, portal, tmp_path):
+    rows, _ = portal
+    other = {**rows["Tomogram"][0], "id": 13, "sizeZ": VOLUME[0] + 10}
+    rows["Tomogram"].append(other)
+    if told:
+        for row in (*rows["Tomogram"], rows["AnnotationFile"][0]):
+            row["alignmentId"] = told
+    why = cryolithe("get", 506, "-o", tmp_path / "run", code=2).stderr
+    assert "tomograms of several shapes at this size (3 of " in why
+    assert not (tmp_path / "run").exists()  # before anything is fetched
+    cryolithe("get", 506, "-o", tmp_path / "run", "--no-particles")
+    other["sizeZ"] = VOLUME[0]
+    cryolithe("get", 506, "-o", tmp_path / "run", "--overwrite")
+    for row in rows["Tomogram"]:
+        row["alignmentId"] = 10
+    assert (
+        "no tomogram of this size and of the alignment 9"
+        in cryolithe("get", 506, "-o", tmp_path / "run", "--overwrite", code=2).stderr
+    )
+
+
 def test_what_the_portal_does_not_give_is_told_in_a_line(portal, tmp_path, monkeypatch):
     rows, files = portal
     get = ("get", 506, "-o", tmp_path / "run")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,11 +68,13 @@ def get(
 
     The files are called RUN_rec.mrc and RUN_particles.star: cryolithe evaluate --particles takes the two together.
     """
+    import numpy as np
+
     from cryolithe import __version__
     from cryolithe.formats import write_volume
     from cryolithe.formats.files import make_folder
-    from cryolithe.formats.star import write_particles
-    from cryolithe.portals.copick_project import find_run, open_project, read_particles, read_tomogram
+    from cryolithe.formats.star import Positions, write_particles
+    from cryolithe.portals.copick_project import file_name, find_run, open_project, read_particles, read_tomogram
     from cryolithe.volume import Volume
 
     found = find_run(open_project(config), run)
@@ -82,7 +83,7 @@ def get(
     particles = read_particles(found, size, objects, users)
     folder = output
     make_folder(folder)
-    name = re.sub(r"[^\w.-]", "_", run)
+    name = file_name(run)
     path, overwrite = folder / f"{name}_rec.mrc", options["overwrite"]
     label = f"CryoLithe {__version__} copick tomogram {tomogram.kind}"
     write_volume(path, Volume(tomogram.voxels, size), label=label, dtype=tomogram.voxels.dtype, overwrite=overwrite)
@@ -93,7 +94,12 @@ def get(
     star = folder / f"{name}_particles.star"
     z, y, x = tomogram.voxels.shape
     write_particles(star, particles, (z, y, x), size, overwrite)
-    say(f"{star}: {len(particles)} particles of {len({p.kind for p in particles})} kinds")
+    numbers = sorted({(p.label, p.kind) for p in particles})
+    say(f"{star}: {len(particles)} particles of {len(numbers)} kinds")
+    say(f"rlnClassNumber: {_some([f'{number} {kind}' for number, kind in numbers])}")
+    positions = np.array([p.position_px for p in particles])
+    for line in Positions(positions, ("",) * len(particles)).outside_told((z, y, x)):
+        say(line)
 
 
 @command.command("put")
@@ -105,19 +111,40 @@ def get(
 def put(config: Path, run: str, volume: Path, kind: str, overwrite: bool) -> None:
     """Put VOLUME (MRC, TIFF) into RUN as a tomogram of a type of its own, at its voxel size."""
     from cryolithe.errors import InputError
-    from cryolithe.formats.volume_file import read_volume
-    from cryolithe.portals.copick_project import Tomogram, find_run, open_project, write_tomogram
+    from cryolithe.formats.volume_file import open_volume_file, refuse_stack, upright
+    from cryolithe.portals.copick_project import SIZE_TOLERANCE, Tomogram, find_run, open_project, write_tomogram
 
-    given = read_volume(volume)
+    opened = open_volume_file(volume)
+    refuse_stack(opened)
+    given = upright(opened)
     size = given.voxel_size_angstrom
     if size is None:
         raise InputError(f"{volume} has no voxel size in its header, which the project needs; put it there")
+    if any(abs(each / size - 1) > SIZE_TOLERANCE for each in given.voxel_sizes_angstrom if each):
+        sizes = " x ".join(f"{each:g}" for each in given.voxel_sizes_angstrom)
+        raise InputError(
+            f"{volume} has voxels of {sizes} Å (z, y, x), a tomogram of a copick project has one size for all axes; "
+            "resample it, or put its true size into the header"
+        )
+    for note in given.notes:
+        say(f"Note: {note.rstrip('.')}.", err=True)
+    if any(given.origin_angstrom):
+        origin = ", ".join(f"{each:g}" for each in given.origin_angstrom)
+        say(
+            f"Note: the first voxel of {volume} lies at {origin} Å (z, y, x), which is not kept: copick counts picks "
+            "from the first voxel.",
+            err=True,
+        )
     found = find_run(open_project(config), run)
-    write_tomogram(found, Tomogram(given.voxels, size, kind), overwrite)
-    say(f"{config}: {run} has the tomogram {kind} at {size:g} Å now")
+    stored = write_tomogram(found, Tomogram(given.voxels(), size, kind), overwrite)
+    say(f"{config}: {run} has the tomogram {stored} at {size:g} Å now")
 
 
 def _line(content: RunContent) -> str:
-    tomograms = ", ".join(f"{kind} at {size:g} Å" for size, kind in content.tomograms[:_SHOWN]) or "no tomograms"
-    picks = ", ".join(f"{count} {name} ({user})" for name, user, _, count in content.picks[:_SHOWN]) or "no picks"
+    tomograms = _some([f"{kind} at {size:g} Å" for size, kind in content.tomograms]) or "no tomograms"
+    picks = _some([f"{count} {name} ({user})" for name, user, _, count in content.picks]) or "no picks"
     return f"{content.name}: {tomograms}; {picks}"
+
+
+def _some(parts: list[str]) -> str:
+    return ", ".join(parts[:_SHOWN]) + (f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")

@@ -15,6 +15,7 @@ from cryolithe.formats.facts import Fact, range_fact
 from cryolithe.formats.files import finite_numbers, read_text
 from cryolithe.formats.mdoc import read_mdoc_angles_deg
 from cryolithe.formats.mdoc_text import read_mdoc_text
+from cryolithe.formats.particle_columns import tomogram_column
 from cryolithe.formats.star_tables import StarTable, read_star
 from cryolithe.formats.tomogram_star import find_named
 
@@ -133,7 +134,7 @@ def _series_facts(table: StarTable) -> list[Fact]:
 
 
 def _particle_facts(table: StarTable) -> list[Fact]:
-    tomograms = Counter(_column(table, _NAME))
+    tomograms = Counter(_column(table, tomogram_column(table) or _NAME))
     kind = next((column for column in ("cryolitheMolecule", "rlnClassNumber") if column in table), "")
     kinds = Counter(_column(table, kind))
     centred = _POSITIONS[0] in table

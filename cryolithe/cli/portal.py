@@ -30,7 +30,7 @@ def command() -> None:
 @click.argument("run_id", metavar="RUN", type=click.IntRange(min=1))
 def show(run_id: int) -> None:
     """Say what a run has: tilt series, alignments, tomograms, points."""
-    from cryolithe.portals.portal_client import asked, point_sets, portal_run
+    from cryolithe.portals.portal_client import alignment_id, asked, point_sets, portal_run
 
     run = portal_run(run_id)
     say(f"run {run.id}: {run.name}")
@@ -45,9 +45,10 @@ def show(run_id: int) -> None:
                 say(f"    alignment {alignment.id}: {kind} {alignment.alignment_method or ''}{standard}")
         for tomogram in run.tomograms:
             size = f"{tomogram.size_x} x {tomogram.size_y} x {tomogram.size_z} (x, y, z)"
-            say(f"  tomogram {tomogram.id}: {size}, {tomogram.voxel_spacing} Å")
+            say(f"  tomogram {tomogram.id}: {size}, {tomogram.voxel_spacing} Å{_aligned(alignment_id(tomogram))}")
     for points in point_sets(run):
-        say(f"  points: {points.annotation.object_count or 'some'} {points.kind}, in {points.voxel_size_angstrom:g} Å")
+        count, place = points.annotation.object_count or "some", f"in {points.voxel_size_angstrom:g} Å"
+        say(f"  points: {count} {points.kind}, {place}{_aligned(points.alignment)}")
 
 
 @command.command("get")
@@ -87,6 +88,7 @@ def get(run_id: int, output: Path, tilt_series: int | None, alignment: int | Non
             f"the portal says that the stack of the tilt series {series.id} is aligned, but its alignment has "
             f"{len(aligned.sections)} of {aligned.images} images: which they are is not known"
         )
+    points = portal_client.points_of(run, chosen.id) if options["particles"] else None
     name = re.sub(r"[^\w.-]", "_", str(run.name or f"run_{run_id}"))
     make_folder(output)
     stack = output / f"{name}.mrc"
@@ -103,8 +105,14 @@ def get(run_id: int, output: Path, tilt_series: int | None, alignment: int | Non
         for note in alignment_notes(aligned, unit):
             say(f"Note: {note}.", err=True)
     say(f"{stack}: {aligned.images} images, {aligned.pixel_size_angstrom:g} Å, alignment {chosen.id}")
-    if options["particles"]:
-        star = output / f"{name}_particles.star"
-        for line in portal_client.fetch_particles(run, name, star, overwrite):
+    if points is not None:
+        if points.sets:
+            for line in portal_client.fetch_particles(points, name, output / f"{name}_particles.star", overwrite):
+                say(line)
+        for line in points.left_out:
             say(line)
     say(f"Next: cryolithe reconstruct --list {shlex.quote(str(written[-1]))}")
+
+
+def _aligned(alignment: int | None) -> str:
+    return "" if alignment is None else f", alignment {alignment}"

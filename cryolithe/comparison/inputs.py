@@ -271,8 +271,8 @@ def _target(source: Source, seen: Seen, options: Mapping[str, Any], told: tuple[
             "give a map of one particle, with its voxel size in the header"
         )
     positions = read_positions(particles, seen.shape, voxel, source.name)
-    places = positions.position_px
-    inside = ((places > -0.5) & (places < np.array(seen.shape) - 0.5)).all(axis=1)
+    places, inside = positions.position_px, positions.inside(seen.shape)
+    notes += [*positions.notes, *positions.outside_told(seen.shape)]
     if options.get("kind") is not None:
         of_kind = np.array([kind == options["kind"] for kind in positions.kinds])
         if not of_kind.any():

@@ -38,7 +38,8 @@ class Numbers:
         fsc_mean: mean half-map correlation over all shells but the first and the last.
         resolution: period where that falls below 0.143, infinite if it never lies above.
         resolution_unit: "Å" or "px" (of the averaged volume).
-        resolution_reached: whether it falls below at all; if not, ``resolution`` is an upper bound.
+        resolution_reached: whether it falls below at all; if not, ``resolution`` is an upper bound. None where there
+            are no halves.
         streak_db: see `streak_energy_db`.
         contrast: see `contrast`.
         noise_from: "halves" or "high frequencies".
@@ -48,7 +49,7 @@ class Numbers:
     fsc_mean: float | None = None
     resolution: float | None = None
     resolution_unit: str = "px"
-    resolution_reached: bool = True
+    resolution_reached: bool | None = None
     streak_db: float | None = None
     contrast: float | None = None
     noise_from: str | None = None
@@ -70,8 +71,8 @@ def measure(
         voxel_size_angstrom: for the resolution.
     """
     usable = halves if halves and all(half.min() < half.max() for half in halves) else None
-    fsc_mean = resolution = None
-    unit, reached = "px", True
+    fsc_mean = resolution = reached = None
+    unit = "px"
     if usable:
         curve = fourier_shell_correlation(*usable)
         fsc_mean = mean_correlation(curve.total)

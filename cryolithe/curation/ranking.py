@@ -90,6 +90,8 @@ def measure_candidate(collection: Collection, candidate: Candidate) -> Measured:
     flags = []
     if sample.nonfinite:
         flags.append(f"{sample.nonfinite} values are NaN or infinite")
+    if sample.nonfinite_images:
+        flags.append(f"{sample.nonfinite_images} values of the images are NaN or infinite")
     if sample.halves and np.array_equal(*sample.halves):
         flags.append("even and odd halves are the same")
     if sample.volume.min() == sample.volume.max():

@@ -16,8 +16,11 @@ from cryolithe.curation.candidates import Candidate, Collection
 from cryolithe.curation.check import OpenedPair, image_on_field, open_files, planes_on_field
 from cryolithe.curation.manifest import Manifest
 from cryolithe.errors import CryoLitheError, InputError
-from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
+from cryolithe.formats import MrcArray, read_angles_deg
+from cryolithe.formats.axes import Axes
 from cryolithe.formats.pairs import Pair, open_pair
+from cryolithe.formats.volume_file import VolumeFile, open_volume_file, refuse_stack, upright
+from cryolithe.formats.volume_kind import refuse_map
 from cryolithe.names import is_file
 from cryolithe.projector.classical import fbp_of_images
 
@@ -41,6 +44,8 @@ class Sample:
         tilt_range_deg: lowest and highest tilt, or None where nobody says.
         nonfinite: values of the file that are NaN or infinite.
         origin: what an HDF5 pair says about where it comes from.
+        nonfinite_images: the same of the images of an HDF5 pair, and of those that halves are made of.
+        turned: whether the file's axes are those of --orientation xzy.
     """
 
     volume: Float32
@@ -51,6 +56,8 @@ class Sample:
     tilt_range_deg: tuple[float, float] | None
     nonfinite: int
     origin: dict[str, Any]
+    nonfinite_images: int = 0
+    turned: bool = False
 
     @property
     def sample_angstrom(self) -> float | None:
@@ -138,6 +145,7 @@ def _of_pair(path: Path) -> Sample:
         factor = reduction(shape)
         # Chunks hold all z of some rows: reading by rows reads each of them once.
         volume, bad = averaged(pair.truth, factor, axis=1)
+        stacks = [pair.images, *(pair.extras[name] for name in ("even", "odd") if name in pair.extras)]
         return Sample(
             volume,
             _halves_of_pair(pair, factor, len(volume)),
@@ -147,7 +155,18 @@ def _of_pair(path: Path) -> Sample:
             _range(pair.angles_deg),
             bad,
             pair.origin,
+            sum(map(_count_nonfinite, stacks)),
         )
+
+
+def _count_nonfinite(images: Any) -> int:
+    """Values of a stack ``(tilt, y, x)`` that are NaN or infinite; read by rows, as its chunks lie."""
+    if images.dtype.kind != "f":
+        return 0
+    tilts, rows, width = images.shape
+    step = max(1, BLOCK_BYTES // (4 * tilts * width))
+    blocks = (np.asarray(images[:, first : first + step]) for first in range(0, rows, step))
+    return sum(block.size - int(np.count_nonzero(np.isfinite(block))) for block in blocks)
 
 
 def _halves_of_pair(pair: Pair, factor: int, depth: int) -> tuple[Float32, Float32] | None:
@@ -171,19 +190,18 @@ def _of_entry(manifest: Manifest, name: str, folder: Path) -> Sample:
     stored = oriented(opened.target.data, manifest)
     volume, bad = _plane_means(planes_on_field(stored, len(stored), manifest, field), field.shape, factor)
     angles = tuple(opened.angles_deg[n] for n in opened.kept)
-    halves = None
+    halves, lost = None, 0
     if {"even", "odd"} <= opened.stacks.keys():
-        even, odd = (
-            fbp_of_images(_images_of(opened, opened.stacks[role], manifest, factor), angles, len(volume))
-            for role in ("even", "odd")
-        )
-        halves = (even, odd)
-    return Sample(volume, halves, field.shape, manifest.voxel_size_angstrom, factor, _range(angles), bad, {})
+        read = [_images_of(opened, opened.stacks[role], manifest, factor) for role in ("even", "odd")]
+        even, odd = (fbp_of_images(images, angles, len(volume)) for images, _ in read)
+        halves, lost = (even, odd), sum(count for _, count in read)
+    return Sample(volume, halves, field.shape, manifest.voxel_size_angstrom, factor, _range(angles), bad, {}, lost)
 
 
-def _images_of(opened: OpenedPair, stack: MrcArray, manifest: Manifest, factor: int) -> Float32:
+def _images_of(opened: OpenedPair, stack: MrcArray, manifest: Manifest, factor: int) -> tuple[Float32, int]:
     images = (image_on_field(stack.data[n], manifest, opened.field) for n in opened.kept)
-    return np.stack([averaged(image[None], factor, keep_axis=True)[0][0] for image in images])
+    small = [averaged(image[None], factor, keep_axis=True) for image in images]
+    return np.stack([image[0] for image, _ in small]), sum(lost for _, lost in small)
 
 
 def _plane_means(planes: Iterable[Float32], shape: tuple[int, int, int], factor: int) -> tuple[Float32, int]:
@@ -208,27 +226,41 @@ def _groups(planes: Iterable[Float32], start: int, count: int, factor: int) -> I
 
 
 def _of_tomogram(folder: Path, candidate: Candidate) -> Sample:
-    whole = read_mrc(folder / candidate.path)
-    shape = _three(whole.data.shape)
+    stored, whole = _open_tomogram(folder / candidate.path)
+    shape = whole.shape
     factor = reduction(shape)
-    volume, bad = averaged(whole.data, factor)
+    volume, bad = averaged(whole.voxels(), factor)
     halves = None
     if candidate.halves:
         read = []
         for path in candidate.halves:
-            mrc = read_mrc(folder / path)
-            if mrc.data.shape != whole.data.shape:
+            _, opened = _open_tomogram(folder / path)
+            if opened.shape != shape:
                 raise InputError(
-                    f"{folder / path} has the shape {mrc.data.shape}, expected that of {candidate.path}, {shape}"
+                    f"{folder / path} has the shape {opened.shape}, expected that of {candidate.path}, {shape}"
                 )
-            half, lost = averaged(mrc.data, factor)
+            half, lost = averaged(opened.voxels(), factor)
             read.append(half)
             bad += lost
         halves = (read[0], read[1])
         if candidate.path in candidate.halves:  # there is no tomogram of all frames
             volume = np.asarray((read[0] + read[1]) / 2, dtype=np.float32)
     angles = _angles_beside(folder / candidate.path, candidate.name)
-    return Sample(volume, halves, shape, whole.voxel_size_angstrom, factor, _range(angles), bad, {})
+    return Sample(
+        volume, halves, shape, whole.voxel_size_angstrom, factor, _range(angles), bad, {}, turned=stored != "zyx"
+    )
+
+
+def _open_tomogram(path: Path) -> tuple[Axes, VolumeFile]:
+    """A tomogram with its axes as z, y, x, and as which they are stored.
+
+    Raises:
+        InputError: if it is a stack of images, or a map of trust, or cannot be read.
+    """
+    found = open_volume_file(path)
+    refuse_stack(found)
+    refuse_map(path, found.labels)
+    return found.axes, upright(found)
 
 
 def _angles_beside(path: Path, name: str) -> tuple[float, ...]:

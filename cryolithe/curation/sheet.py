@@ -184,7 +184,8 @@ def _shown(candidate: dict[str, Any], key: str, digits: int) -> str:
     if key == "empty_fraction":
         return f"{100 * value:.0f}"
     if key == "resolution":
-        return f"{'' if candidate['resolution_reached'] else '&lt; '}{value:.{digits}g} {candidate['resolution_unit']}"
+        bound = "" if candidate["resolution_reached"] else "&lt; "  # a value is there only where it was measured
+        return f"{bound}{value:.{digits}g} {candidate['resolution_unit']}"
     return f"{value:.{digits}f}"
 
 

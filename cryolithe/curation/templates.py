@@ -55,12 +55,15 @@ def _draft(collection: Collection, measured: Sequence[Measured]) -> Manifest | N
     size = next((size for size in sizes if size), None)
     if size is None:
         return None
+    turned = all(one.sample.turned for one in measured)
     return Manifest(
         accession="local",
         title=DRAFT_TITLE,
         target_made_by=("unknown",),
         data=str(collection.folder.resolve()),
         pixel_size_angstrom=size,
+        target_axes="xzy" if turned else "xyz",
+        target_flip_z=turned,
         files=FilePatterns(stack="{name}.st", angles="{name}.tlt", target="{name}.rec"),
         pairs=tuple(
             PairEntry(name=one.candidate.name, files=FileOverrides(target=one.candidate.path.as_posix()))

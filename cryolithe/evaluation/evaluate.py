@@ -310,9 +310,8 @@ def _with_particles(
         reason = "the volume's header has no voxel size, so the particle diameter in voxels is unknown"
     if reason or task.particles is None or voxel is None:
         return done, _skip(shown, skipped, tests, reason)
-    known = task.particles.position_px
-    inside = np.flatnonzero(((known > -0.5) & (known < shape - 0.5)).all(axis=1))
-    known, kinds = known[inside], [task.particles.kinds[number] for number in inside]
+    inside = np.flatnonzero(task.particles.inside(task.volume.voxels.shape))
+    known, kinds = task.particles.position_px[inside], [task.particles.kinds[number] for number in inside]
     diameter_px = task.diameter_angstrom / voxel
     if not len(known):
         return done, _skip(shown, skipped, tests, "none of the --particles lies in the volume")

@@ -179,6 +179,8 @@ def load(request: Request) -> Task:
         )
         if positions.tomogram and isinstance(request.particles, Path):
             notes.append(f"Particles of {positions.tomogram} taken from {request.particles.name}.")
+        notes += positions.notes
+        warnings += positions.outside_told(volume.voxels.shape)
     dark = _is_dark(request, sidecar, notes)
     diameter = request.particle_diameter_angstrom or DIAMETER_ANGSTROM
     if request.particles and not request.particle_diameter_angstrom:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.files import PathLike, printable, replacing
-from cryolithe.formats.series_names import matching_name, tells_series, without_ending
+from cryolithe.formats.files import PathLike, replacing
+from cryolithe.formats.particle_columns import SAME_SIZE, origins_zyx, pixel_sizes_angstrom, rows_of_tomogram
 from cryolithe.formats.star_tables import StarTable, read_star
 
 LIMIT_BYTES = 500_000_000
-TOMOGRAM = "rlnTomoName"
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,32 @@ class Positions:
         kinds: name of each particle's molecule; the number of its class where the file has no names; empty strings
             where it has neither.
         tomogram: whose they are, as the table calls it; an empty string where it does not.
+        notes: what was done with the table's coordinates.
     """
 
     position_px: NDArray[np.float64]
     kinds: tuple[str, ...]
     tomogram: str = ""
+    notes: tuple[str, ...] = ()
+
+    def inside(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Which of them lie in a volume, shape ``(N,)``."""
+        inside = (self.position_px > -0.5) & (self.position_px < np.array(shape) - 0.5)
+        return np.asarray(inside.all(axis=1))
+
+    def outside_told(self, shape: tuple[int, ...]) -> tuple[str, ...]:
+        """A sentence on those that lie outside a volume; none where all lie in it."""
+        out = len(self.position_px) - int(np.count_nonzero(self.inside(shape)))
+        size = " x ".join(map(str, shape))
+        told = f"{out} of {len(self.position_px)} particles lie outside the volume of {size} voxels (z, y, x)"
+        return (f"{told} and do not count.",) if out else ()
 
 
 def read_positions(path: PathLike, shape: tuple[int, ...], voxel_size_angstrom: float | None, name: str) -> Positions:
-    """Read particle positions in RELION-5's columns (centred, Å) or older ones (``rlnCoordinateX``, voxels).
+    """Read particle positions in RELION-5's columns (centred, Å) or older ones (``rlnCoordinateX``).
+
+    Those count pixels of the size that the table tells, or voxels (see `particle_columns`). Shifts that a refinement
+    found (``rlnOriginXAngst``) are subtracted, as RELION does it.
 
     Args:
         path: STAR file.
@@ -128,32 +146,52 @@ def read_positions(path: PathLike, shape: tuple[int, ...], voxel_size_angstrom: 
         position = np.stack([table.numbers(column) for column in chosen], axis=-1)
     except FileFormatError as error:
         raise FileFormatError(f"{path} holds coordinates that are no finite numbers: {error}") from error
-    tomogram, here = _of_tomogram(table, name)
+    tomogram, here = rows_of_tomogram(table, name)
+    position = position[here]
     if chosen is centred:
         if voxel_size_angstrom is None:
             raise InputError(f"{path} holds coordinates in Å, but the volume's header has no voxel size; put it there")
         position = position / voxel_size_angstrom + np.array(shape) / 2
+        position, notes = _shifted(table, here, position, voxel_size_angstrom)
+    else:
+        position, notes = _in_voxels(tables, table, here, position, voxel_size_angstrom)
     kind = next((c for c in ("cryolitheMolecule", "rlnClassNumber") if c in table), None)
-    kinds = table.text(kind) if kind else [""] * len(position)
-    return Positions(position[here], tuple(kinds[number] for number in here), tomogram)
+    kinds = table.text(kind) if kind else [""] * len(table)
+    return Positions(position, tuple(kinds[number] for number in here), tomogram, notes)
 
 
-def _of_tomogram(table: StarTable, name: str) -> tuple[str, list[int]]:
-    """A volume's tomogram and its rows; the only tomogram where the volume's name tells nothing."""
-    rows = list(range(len(table)))
-    if TOMOGRAM not in table or not rows:
-        return "", rows
-    of_rows = table.text(TOMOGRAM)
-    tomograms = sorted(set(of_rows))
-    chosen = matching_name(tomograms, name)
-    if chosen is None and len(tomograms) == 1 and not tells_series(name):
-        chosen = tomograms[0]
-    if chosen is None:
-        shown = printable(", ".join(tomograms[:4]) + (", ..." if len(tomograms) > 4 else ""))[:200]
-        held = f"particles of {len(tomograms)} tomograms ({shown})" if len(tomograms) > 1 else f"particles of {shown}"
+def _in_voxels(
+    tables: list[StarTable], table: StarTable, rows: list[int], position: FloatArray, voxel_size_angstrom: float | None
+) -> tuple[FloatArray, tuple[str, ...]]:
+    """Coordinates in pixels as voxels of the volume, with a note where these differ."""
+    told = pixel_sizes_angstrom(tables, table, rows, voxel_size_angstrom)
+    notes: tuple[str, ...] = ()
+    if (old := origins_zyx(table, rows, "")) is not None and origins_zyx(table, rows, "Angst") is None:
+        position, notes = position - old, (f"Origins (rlnOriginX) subtracted from the positions of {table.path.name}.",)
+    if told is None or voxel_size_angstrom is None:
+        of_pixels = voxel_size_angstrom or (told[0][:, None] if told else None)
+        position, shifted = _shifted(table, rows, position, of_pixels)
+        return position, (*notes, *shifted)
+    sizes, column = told
+    scales = sizes / voxel_size_angstrom
+    if (np.abs(scales - 1) > SAME_SIZE).any():
+        position = position * scales[:, None]
+        shown = " and ".join(f"{size:g}" for size in sorted(set(sizes.tolist()))[:3])
+        notes += (f"Coordinates of {table.path.name} count pixels of {shown} Å ({column}), not the volume's voxels.",)
+    position, shifted = _shifted(table, rows, position, voxel_size_angstrom)
+    return position, (*notes, *shifted)
+
+
+def _shifted(
+    table: StarTable, rows: list[int], position: FloatArray, voxel_size_angstrom: float | FloatArray | None
+) -> tuple[FloatArray, tuple[str, ...]]:
+    """Positions less the shifts in Å that a refinement found, with a note where there are such."""
+    origins = origins_zyx(table, rows, "Angst")
+    if origins is None:
+        return position, ()
+    if voxel_size_angstrom is None:
         raise InputError(
-            f"{table.path} holds {held}, but no particles of {without_ending(name)}, as the volume {name} is called; "
-            f"give the particles of this tomogram (its name as {TOMOGRAM}), or call the volume {tomograms[0]}_rec.mrc "
-            "if it is that one"
+            f"{table.path} holds shifts in Å (rlnOriginXAngst), but the volume's header has no voxel size; put it there"
         )
-    return chosen, [row for row in rows if of_rows[row] == chosen]
+    note = f"Origins (rlnOriginXAngst) subtracted from the positions of {table.path.name}."
+    return position - origins / voxel_size_angstrom, (note,)

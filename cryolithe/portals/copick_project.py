@@ -6,6 +6,8 @@ voxel of index i lies at i times the voxel size. Tomograms are OME-Zarr images t
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,10 +127,29 @@ def read_tomogram(run: Any, voxel_size_angstrom: float | None, kind: str | None)
         return Tomogram(np.asarray(tomogram.numpy()), size, type_)
 
 
+def file_name(run: str) -> str:
+    """What files of a run are called, and their tomogram in tables: its name without what file names cannot have."""
+    return re.sub(r"[^\w.-]", "_", run)
+
+
+def _labels(run: Any, names: list[str]) -> dict[str, int]:
+    """Numbers of objects, alike in all runs: the project's labels, or places in its list where labels are not unique.
+
+    Objects that the project does not list are numbered behind them.
+    """
+    listed = list(run.root.pickable_objects)
+    labels = {str(each.name): int(each.label or 0) for each in listed}
+    if len({*labels.values()} - {0}) < len(labels):
+        labels = {str(each.name): number for number, each in enumerate(listed, start=1)}
+    last = max(labels.values(), default=0)
+    others = [name for name in names if name not in labels]
+    return {**labels, **{name: number for number, name in enumerate(others, start=last + 1)}}
+
+
 def read_particles(
     run: Any, voxel_size_angstrom: float, objects: tuple[str, ...] = (), users: tuple[str, ...] = ()
 ) -> list[Particle]:
-    """Picks of a run as particles in voxels of a tomogram.
+    """Picks of a run as particles in voxels of a tomogram, which is called as `file_name` has it.
 
     Args:
         run: of a project.
@@ -143,6 +164,7 @@ def read_particles(
     with _told(f"the picks of {run.name} cannot be read"):
         picks = [p for p in run.picks if not users or p.user_id in users]
         names = sorted({str(p.pickable_object_name) for p in picks})
+        labels, tomogram = _labels(run, names), file_name(str(run.name))
         for wanted in objects:
             if wanted not in names:
                 raise InputError(
@@ -157,9 +179,7 @@ def read_particles(
             for point, transform in zip(points, transforms, strict=True):
                 x, y, z = (point + transform[:3, 3]) / voxel_size_angstrom
                 euler = euler_deg(transform[:3, :3])
-                particles.append(
-                    Particle(str(run.name), name, names.index(name) + 1, (float(z), float(y), float(x)), euler)
-                )
+                particles.append(Particle(tomogram, name, labels[name], (float(z), float(y), float(x)), euler))
     return particles
 
 
@@ -183,7 +203,7 @@ def euler_deg(rotation_xyz: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(rot), float(tilt), float(psi)
 
 
-def write_tomogram(run: Any, tomogram: Tomogram, overwrite: bool) -> None:
+def write_tomogram(run: Any, tomogram: Tomogram, overwrite: bool) -> str:
     """Put a tomogram into a run, in the overlay that the project is written to.
 
     Args:
@@ -191,22 +211,47 @@ def write_tomogram(run: Any, tomogram: Tomogram, overwrite: bool) -> None:
         tomogram: ours.
         overwrite: replace one of the same type and voxel size.
 
+    Returns:
+        the type as copick spells it: blanks, underscores and what file names cannot have are dashes there.
+
     Raises:
         OutputError: if there is one already, or the project cannot be written.
     """
-    size, kind = tomogram.voxel_size_angstrom, tomogram.kind
+    size, kind = tomogram.voxel_size_angstrom, _type_of(tomogram.kind)
     with _told(f"the tomogram cannot be written into {run.name}", OutputError):
         spacing = next((s for s in run.voxel_spacings if _same_size(float(s.voxel_size), size)), None)
         if spacing is None:
             spacing = run.new_voxel_spacing(round(size, 3))
-        if spacing.get_tomograms(kind) and not overwrite:
-            raise OutputError(
-                f"the run {run.name} has a tomogram {kind} at {spacing.voxel_size:g} Å; give --overwrite to replace "
-                "it, or another --type"
-            )
-        spacing.new_tomogram(kind, exist_ok=True).from_numpy(
+        there = spacing.get_tomograms(kind)
+        has = f"the run {run.name} has a tomogram {kind} at {spacing.voxel_size:g} Å"
+        if any(getattr(each, "read_only", False) for each in there):
+            raise OutputError(f"{has} that is not in the project's overlay and cannot be replaced; give another --type")
+        if there and not overwrite:
+            raise OutputError(f"{has}; give --overwrite to replace it, or another --type")
+        spacing.new_tomogram(kind, exist_ok=overwrite).from_numpy(
             np.asarray(tomogram.voxels, dtype=np.float32), dtype=np.dtype(np.float32)
         )
+    return kind
+
+
+def _type_of(kind: str) -> str:
+    """A type as copick spells it, before anything is asked for it.
+
+    Raises:
+        InputError: if nothing is left of it.
+    """
+    try:
+        from copick.util.escape import sanitize_name
+    except ImportError:  # older ones take every name as it is
+        return kind
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the name is told
+        try:
+            return str(sanitize_name(kind))
+        except ValueError as error:
+            raise InputError(
+                f"--type {shown(kind)} is no name that copick takes: {error}; give letters, digits and dashes"
+            ) from error
 
 
 def _same_size(a: float, b: float) -> bool:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cryolithe.errors import InputError
 from cryolithe.extras import install_command
 from cryolithe.formats import read_mrc
 from cryolithe.formats.files import replacing
-from cryolithe.formats.star import Particle, write_particles
+from cryolithe.formats.star import Particle, Positions, write_particles
 from cryolithe.portals.portal_alignment import PortalAlignment, Section
 from cryolithe.portals.portal_points import read_points
 
@@ -31,12 +33,33 @@ class PointSet:
         kind: what they are.
         file: the portal's object of the .ndjson file.
         voxel_size_angstrom: of the tomogram in whose voxels they are.
+        alignment: number of that tomogram's alignment, or None where the portal does not tell it.
     """
 
     annotation: Any
     kind: str
     file: Any
     voxel_size_angstrom: float
+    alignment: int | None = None
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of an alignment.
+
+    Attributes:
+        sets: of them; none where there are no points.
+        numbers: of each kind that the run has, also of those that are left out: of one run, whatever is fetched.
+        shape: voxels ``(z, y, x)`` of the tomogram in which they were found.
+        voxel_size_angstrom: of that tomogram.
+        left_out: sentences on the other points of the run.
+    """
+
+    sets: tuple[PointSet, ...]
+    numbers: dict[str, int]
+    shape: tuple[int, int, int]
+    voxel_size_angstrom: float
+    left_out: tuple[str, ...]
 
 
 def portal_run(run_id: int) -> Any:
@@ -169,53 +192,95 @@ def point_sets(run: Any) -> list[PointSet]:
                     if file.format == "ndjson":
                         size = float(file.tomogram_voxel_spacing.voxel_spacing)
                         kind = re.sub(r"\s+", "_", str(annotation.object_name or "particle").strip())
-                        found.append(PointSet(annotation, kind, file, size))
+                        found.append(PointSet(annotation, kind, file, size, alignment_id(file)))
     return sorted(found, key=lambda each: (each.kind, each.file.id))
 
 
-def fetch_particles(run: Any, name: str, path: Path, overwrite: bool) -> tuple[str, ...]:
-    """Write the points of all annotations as one STAR file, in Å from the middle of the tomogram they were found in.
+def alignment_id(part: Any) -> int | None:
+    """The number of the alignment that a tomogram or a file of points belongs to; older clients do not have it."""
+    number = getattr(part, "alignment_id", None)
+    return number if isinstance(number, int) else None
 
-    Returns:
-        lines for the user; none where there are no points.
+
+def points_of(run: Any, alignment: int) -> Points:
+    """The points of a run that were found in tomograms of an alignment, and in which tomogram they are.
+
+    Raises:
+        InputError: if that tomogram is not known.
     """
-    sets = point_sets(run)
+    every = point_sets(run)
+    kinds = sorted({each.kind for each in every})
+    sets = [each for each in every if each.alignment in (None, alignment)]
+    left_out = []
+    for other in sorted({each.alignment for each in every if each.alignment is not None} - {alignment}):
+        names = sorted({each.kind for each in every if each.alignment == other})
+        left_out.append(
+            f"points of {', '.join(names[:4])}{', ...' if len(names) > 4 else ''} are left out: they belong to the "
+            f"alignment {other} (--alignment {other})"
+        )
     if not sets:
-        return ()
+        return Points((), {}, (0, 0, 0), 0.0, tuple(left_out))
     sizes = sorted({each.voxel_size_angstrom for each in sets})
     size = sizes[0]
-    shape = _tomogram_shape(run, size)
-    kinds = sorted({each.kind for each in sets})
+    others = [other for other in sizes if not _same_size(other, size)]
+    if others:
+        left_out.append(f"points in tomograms of {', '.join(f'{other:g}' for other in others)} Å are left out")
+    sets = [each for each in sets if _same_size(each.voxel_size_angstrom, size)]
+    numbers = {kind: number for number, kind in enumerate(kinds, start=1)}
+    return Points(tuple(sets), numbers, _tomogram_shape(run, size, alignment), size, tuple(left_out))
+
+
+def fetch_particles(points: Points, name: str, path: Path, overwrite: bool) -> tuple[str, ...]:
+    """Write points as one STAR file, in Å from the middle of the tomogram they were found in.
+
+    Returns:
+        lines for the user.
+    """
     particles: list[Particle] = []
-    for each in sets:
-        if abs(each.voxel_size_angstrom / size - 1) > SIZE_TOLERANCE:
-            continue
+    for each in points.sets:
 
         def fetch(folder: Path, file: Any = each.file) -> None:
             file.download(str(folder))
 
         with _fetched(path.parent, fetch, f"the points of {each.kind}") as file:
-            particles += read_points(file, name, each.kind, kinds.index(each.kind) + 1)
-    write_particles(path, particles, shape, size, overwrite)
-    lines = [
-        f"{path}: {len(particles)} particles of {len({p.kind for p in particles})} kinds, where they are in the "
-        f"portal's tomogram of {shape[0]} x {shape[1]} x {shape[2]} (z, y, x), {size:g} Å voxels"
-    ]
-    if len(sizes) > 1:
-        lines.append(f"points in tomograms of {', '.join(f'{other:g}' for other in sizes[1:])} Å are left out")
-    return tuple(lines)
-
-
-def _tomogram_shape(run: Any, voxel_size_angstrom: float) -> tuple[int, int, int]:
-    with asked("the tomograms"):
-        tomograms = list(run.tomograms)
-    for tomogram in tomograms:
-        if abs(float(tomogram.voxel_spacing) / voxel_size_angstrom - 1) <= SIZE_TOLERANCE:
-            return int(tomogram.size_z), int(tomogram.size_y), int(tomogram.size_x)
-    raise InputError(
-        f"the portal has points in voxels of {voxel_size_angstrom:g} Å, but no tomogram of this size: their places "
-        "cannot be told; leave them out by --no-particles"
+            particles += read_points(file, name, each.kind, points.numbers[each.kind])
+    z, y, x = points.shape
+    write_particles(path, particles, points.shape, points.voxel_size_angstrom, overwrite)
+    positions = np.array([p.position_px for p in particles], dtype=np.float64).reshape(-1, 3)
+    found = sorted({p.kind for p in particles})
+    classes = ", ".join(f"{points.numbers[kind]} {kind}" for kind in found[:8]) + (", ..." if len(found) > 8 else "")
+    return (
+        f"{path}: {len(particles)} particles of {len(found)} kinds, where they are in the portal's tomogram of "
+        f"{z} x {y} x {x} (z, y, x), {points.voxel_size_angstrom:g} Å voxels",
+        f"rlnClassNumber: {classes}; numbers of this run, cryolitheMolecule has the name",
+        *Positions(positions, ("",) * len(positions)).outside_told(points.shape),
     )
+
+
+def _tomogram_shape(run: Any, voxel_size_angstrom: float, alignment: int) -> tuple[int, int, int]:
+    """Of the tomogram of an alignment and a voxel size; one whose alignment is not told where there is no other."""
+    with asked("the tomograms"):
+        fitting = [each for each in run.tomograms if _same_size(float(each.voxel_spacing), voxel_size_angstrom)]
+    chosen = [each for each in fitting if alignment_id(each) == alignment]
+    chosen = chosen or [each for each in fitting if alignment_id(each) is None]
+    shapes = sorted({(int(each.size_z), int(each.size_y), int(each.size_x)) for each in chosen})
+    if len(shapes) == 1:
+        return shapes[0]
+    if not shapes:
+        raise InputError(
+            f"the portal has points in voxels of {voxel_size_angstrom:g} Å, but no tomogram of this size and of the "
+            f"alignment {alignment}: their places cannot be told; leave them out by --no-particles"
+        )
+    there = ", ".join(f"{each.id} of {each.size_z} x {each.size_y} x {each.size_x} (z, y, x)" for each in chosen[:6])
+    raise InputError(
+        f"the portal has points in voxels of {voxel_size_angstrom:g} Å of the alignment {alignment}, and tomograms of "
+        f"several shapes at this size ({there}): in which of them the points are is not told; leave them out by "
+        "--no-particles"
+    )
+
+
+def _same_size(a: float, b: float) -> bool:
+    return abs(a / b - 1) <= SIZE_TOLERANCE
 
 
 @contextmanager

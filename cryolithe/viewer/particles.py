@@ -77,12 +77,13 @@ def _seen_near_by() -> dict[str, Any]:
 def _points(path: Path, found: VolumeFile) -> LayerData:
     size = found.voxel_size_angstrom
     positions = read_positions(path, found.shape, size, found.path.name)
+    inside = positions.inside(found.shape)
     kinds = np.array(positions.kinds)
     shown = [kind or "particle" for kind in positions.kinds]
     order = {kind: number for number, kind in enumerate(sorted(set(shown)))}
     meta = {
         **layer_place(size, found.origin_angstrom if size else (0.0, 0.0, 0.0)),
-        "name": path.stem,
+        "name": path.stem if inside.all() else f"{path.stem} ({np.count_nonzero(~inside)} of {len(inside)} outside)",
         "size": _SIZE_ANGSTROM / size if size else _SIZE_PX,
         "face_color": "transparent",
         "border_color": [_COLOURS[order[kind] % len(_COLOURS)] for kind in shown] or "yellow",
@@ -90,7 +91,10 @@ def _points(path: Path, found: VolumeFile) -> LayerData:
         **_seen_near_by(),
         "features": {"kind": kinds},
         "metadata": {
-            "cryolithe": {"file": str(path), "volume": str(found.path), "tomogram": positions.tomogram},
+            "cryolithe": {
+                "file": str(path), "volume": str(found.path), "tomogram": positions.tomogram,
+                "notes": [*positions.notes, *positions.outside_told(found.shape)],
+            },
         },
-    }
+    }  # fmt: skip
     return positions.position_px, meta, "points"
