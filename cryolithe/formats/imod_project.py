@@ -29,6 +29,7 @@ from cryolithe.formats.bends_told import imod_local_fact
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import printable, read_text
 from cryolithe.formats.imod_beside import of_series, project_beside
+from cryolithe.formats.imod_stacks import check_stack
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import tells_series
 from cryolithe.geometry import check_angles_deg
@@ -97,6 +98,7 @@ def _named_in_commands(named: Named) -> dict[str, Path]:
 def _of_stack(named: Named, stack: Stack) -> Alignment:
     project = read_project(named)
     sections, newst = stack.sections, project.newst
+    warned = check_stack(named, stack, project.transforms, newst)
     taken = tuple(range(sections)) if newst is None else newst.sections(sections)
     values, others = _angles(project, named, sections, taken)
     images = tuple(ImageAlignment(section, angle) for section, angle in zip(taken, values, strict=True))
@@ -118,7 +120,7 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
         made = replace(made, bin=newst.bin, aligned_shape=shape, notes=newst.notes)
     if project.tilt is not None:
         made = _with_tilt_command(made, project.tilt, project, named, stack)
-    made = replace(made, notes=(*_other_stack(project, named), *made.notes))
+    made = replace(made, notes=(*warned, *_other_stack(project, named), *made.notes))
     return replace(made, images=tuple(sorted(made.images, key=lambda image: image.section)))
 
 

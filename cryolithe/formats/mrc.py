@@ -253,6 +253,18 @@ def _decompress(path: Path, opener: Callable[[Path], gzip.GzipFile | bz2.BZ2File
     return content, size
 
 
+def stack_shape(path: Path) -> tuple[int, int, int] | None:
+    """Images, rows and columns, as the header of a plain MRC file says; None if it is none, or cannot be read."""
+    try:
+        size = input_size_bytes(path)
+        with path.open("rb") as stream:
+            header = understand(stream.read(HEADER_BYTES), size, path)
+    except (OSError, ValueError, InputError):
+        return None
+    sections, rows, columns = header.shape
+    return sections, rows, columns
+
+
 def read_tilt_series(
     stack_path: PathLike, angles_path: PathLike, pixel_size_angstrom: float | None = None
 ) -> TiltSeries:
