@@ -158,6 +158,14 @@ def test_angles_of_another_stack_are_refused(project):
     read_aln(aln, tuple(angle + 2.5 for angle in ANGLES))  # the tilt offset
 
 
+def test_a_magnification_that_aretomo_does_not_know_is_refused_with_a_remedy(project):
+    """It writes 1 in this column, and reads no other."""
+    aln = write_aretomo(project)
+    aln.write_text(aln.read_text().replace("1.00000", "1.01000"))
+    arguments = ["--aln", aln, project.stack, "-o", project.folder / "v.mrc", "--method", "fbp"]
+    refused(project.folder, arguments, "magnification (GMAG) of 1.01", "put 1 there", "(--xf)")
+
+
 # Values
 
 

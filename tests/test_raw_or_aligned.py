@@ -58,6 +58,9 @@ def test_names_of_aligned_stacks(name, aligned, series, tmp_path):
         ("ts_ali.mrc", {"ts.mrc.mdoc": titled(84.8)}, True),
         ("ts_ali.st", {"ts_ali.rawtlt": "0\n"}, True),
         ("ts.mrc", {"ts.mrc.mdoc": "\x00"}, None),
+        ("ts_preali.mrc", {}, False),
+        ("ts.preali", {}, False),
+        ("ts_preali_ali.mrc", {}, True),
     ],
 )
 def test_what_a_stack_s_files_tell(name, beside, aligned, tmp_path):

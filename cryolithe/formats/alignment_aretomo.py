@@ -145,7 +145,11 @@ def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[
             if section != int(section):
                 raise FileFormatError(f"{path}, line {number}: expected a whole section number, found {section:g}")
             if abs(scale - 1) > SAME_SCALE:
-                raise InputError(f"{path}, line {number}: a magnification (GMAG) of {scale:g} is not applied here")
+                raise InputError(
+                    f"{path}, line {number}: a magnification (GMAG) of {scale:g}, but AreTomo writes 1 and reads none, "
+                    "so that nothing tells whether to multiply or divide; put 1 there, or give transforms of IMOD that "
+                    "hold it (--xf)"
+                )
             if not abs(tilt) <= 90:
                 raise InputError(f"{path}, line {number}: expected a tilt within ±90°, found {tilt:g}; align anew")
             rows.append(_Row(int(section), turn, (x, y), tilt))

@@ -108,6 +108,7 @@ class NewstCommand:
         excluded: sections, from 0, that are then left out.
         notes: what is in the file and not done here.
         input_name: InputFile, as it is written; empty where it is not there.
+        output_name: OutputFile, likewise.
     """
 
     transforms: Path | None
@@ -118,6 +119,7 @@ class NewstCommand:
     excluded: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
     input_name: str = ""
+    output_name: str = ""
 
     def sections(self, count: int) -> tuple[int, ...]:
         """Sections, from 0, of a raw stack of ``count`` images that are in the aligned one, in its order.
@@ -178,6 +180,7 @@ def read_newst_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Ne
         excluded=frozenset(section - first for section in command.numbers_listed("ExcludeSections", "sections") or ()),
         notes=_ignored(command),
         input_name=command.word("InputFile"),
+        output_name=command.word("OutputFile"),
     )
 
 

@@ -28,6 +28,7 @@ from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import printable, read_text
 from cryolithe.formats.imod_angles import OF_TILT_COMMAND, angle_notes, angles_of_project
 from cryolithe.formats.imod_beside import of_series, project_beside
+from cryolithe.formats.imod_stacks import check_stack
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import tells_series
 from cryolithe.names import is_file
@@ -95,6 +96,7 @@ def _named_in_commands(named: Named) -> dict[str, Path]:
 def _of_stack(named: Named, stack: Stack) -> Alignment:
     project = read_project(named)
     sections, newst = stack.sections, project.newst
+    warned = check_stack(named, stack, project.transforms, newst)
     taken = tuple(range(sections)) if newst is None else newst.sections(sections)
     values, others = angles_of_project(project.tilt, project.angles, named, sections, taken)
     images = tuple(ImageAlignment(section, angle) for section, angle in zip(taken, values, strict=True))
@@ -118,7 +120,7 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
         made = _with_tilt_command(made, project.tilt, project, named, stack)
     told = _angles_of_tilt_command(named, sections, taken)
     of_angles = () if told is None else angle_notes(named, values, *told)
-    made = replace(made, notes=(*_other_stack(project, named), *of_angles, *made.notes))
+    made = replace(made, notes=(*warned, *_other_stack(project, named), *of_angles, *made.notes))
     return replace(made, images=tuple(sorted(made.images, key=lambda image: image.section)))
 
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.files import PathLike, input_size_bytes, printable, unreadable
-from cryolithe.formats.int8 import wraps
 from cryolithe.formats.mrc_header import (
     HEADER_BYTES,
     MODES,
@@ -32,6 +31,7 @@ from cryolithe.formats.mrc_header import (
     understand,
 )
 from cryolithe.formats.mrc_writer import RunningStatistics, VolumeWriter, write_stack, write_volume
+from cryolithe.formats.wrapped import signs
 from cryolithe.geometry import TiltGeometry
 from cryolithe.tilts import TiltSeries
 
@@ -49,10 +49,14 @@ __all__ = [
 # Images compress to a tenth at best, labels to a hundredth; what expands further may be made to fill the memory.
 MOST_EXPANSION, ALWAYS_EXPANDED_BYTES = 500, 100_000_000
 _WRAPPED = (
-    "{} read as unsigned, though MRC2014 has them signed: as such they fill both ends of {} and are "
-    "missing about 0, as no image does"
+    "{} read as unsigned, though MRC2014 has them signed: as such neighbouring pixels jump from one end of {} to the "
+    "other, and hardly any do about 0, as in no image"
 )
-_TOLD = "bytes read as unsigned, though MRC2014 has them signed: the header's largest value is none of signed bytes"
+_DOUBTFUL = (
+    "{} read as signed, as MRC2014 has them, but they fill both ends of {}, and neighbouring pixels jump from one to "
+    "the other: if they are unsigned, write them as MRC mode 6"
+)
+_TOLD = "{} read as unsigned, though MRC2014 has them signed: the header's largest value, {:g}, is beyond {}"
 _SIGNED = {0: ("bytes", "-128 to 127"), 1: ("16-bit integers", "-32768 to 32767")}
 _ORDER_NAMES = {"<": "little-endian", ">": "big-endian"}
 
@@ -133,22 +137,32 @@ def read_mrc(path: PathLike) -> MrcArray:
     else:
         data = np.frombuffer(content, stored, count=math.prod(shape), offset=header.data_offset).reshape(shape)
         data.flags.writeable = False
-    # IMOD's stamp tells of bytes alone whether they are signed.
-    unsigned = ""
-    if header.mode in _SIGNED and not (header.mode == 0 and header.imod_stamp):
-        unsigned = _TOLD if _told_unsigned(header) else _WRAPPED.format(*_SIGNED[header.mode]) if wraps(data) else ""
+    unsigned, note = _signs(header, data)
     if unsigned:
         data = data.view(data.dtype.str.replace("i", "u"))
     if sorted(header.axes) == [1, 2, 3]:
         data = data.transpose([header.axes.index(axis) for axis in (3, 2, 1)])
     described = _describe(header, data, size)
-    return replace(described, notes=(*described.notes, unsigned)) if unsigned else described
+    return replace(described, notes=(*described.notes, note)) if note else described
 
 
-def _told_unsigned(header: Header) -> bool:
-    """Whether the extremes of a header are those of unsigned bytes: no signed one is above 127."""
+def _signs(header: Header, data: NDArray[Any]) -> tuple[bool, str]:
+    """Whether integers that should be signed are unsigned, by the header's extremes or by themselves, and what to say.
+
+    IMOD's stamp tells of bytes alone whether they are signed.
+    """
+    if header.mode not in _SIGNED or (header.mode == 0 and header.imod_stamp):
+        return False, ""
     low, high = float(header.fields["dmin"]), float(header.fields["dmax"])
-    return header.mode == 0 and low >= 0 and 127 < high <= 255
+    what, range_ = _SIGNED[header.mode]
+    most = 2 ** (8 * data.dtype.itemsize)
+    if low >= 0 and most // 2 - 1 < high < most:
+        sections = data[[0, len(data) // 2, len(data) - 1]].view(data.dtype.str.replace("i", "u"))
+        if low <= sections.min() and sections.max() <= high:  # else it is the header of other values
+            return True, _TOLD.format(what, high, range_)
+    read = signs(data)
+    told = {"signed": "", "unsigned": _WRAPPED, "doubtful": _DOUBTFUL}[read]
+    return read == "unsigned", told.format(what, range_)
 
 
 def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:
@@ -237,6 +251,18 @@ def _decompress(path: Path, opener: Callable[[Path], gzip.GzipFile | bz2.BZ2File
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileFormatError(f"{path} is damaged: it cannot be decompressed ({error}); copy it again") from error
     return content, size
+
+
+def stack_shape(path: Path) -> tuple[int, int, int] | None:
+    """Images, rows and columns, as the header of a plain MRC file says; None if it is none, or cannot be read."""
+    try:
+        size = input_size_bytes(path)
+        with path.open("rb") as stream:
+            header = understand(stream.read(HEADER_BYTES), size, path)
+    except (OSError, ValueError, InputError):
+        return None
+    sections, rows, columns = header.shape
+    return sections, rows, columns
 
 
 def read_tilt_series(

@@ -55,6 +55,12 @@ def additions(file_name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def is_prealigned(file_name: str) -> bool:
+    """Whether a stack is called as IMOD calls the one whose images are shifted, and not yet turned or stretched."""
+    found = additions(file_name)
+    return "preali" in found and not {"ali", "aligned"} & set(found)
+
+
 def without_ending(name: str) -> str:
     """A name without its folder and the endings of files."""
     name = PurePath(name).name

@@ -1,8 +1,9 @@
 """Whether a stack is raw or aligned, as far as its name and the files beside it tell.
 
 Aligned are ``_ali``, ``.ali`` (IMOD) and ``_aligned`` (AreTomo, Warp); raw are ``.st`` beside a ``.rawtlt`` (IMOD,
-Warp's ts_stack) and stacks whose .mdoc says that the tilt axis is not along y. Microscopes' programs write wrong axes,
-too, so an .mdoc is a reason to tell the user and none to turn the images.
+Warp's ts_stack) and stacks whose .mdoc says that the tilt axis is not along y. Prealigned ones (``_preali``,
+``.preali``) are neither: shifted, and their tilt axis where it was. Microscopes' programs write wrong axes, too, so an
+.mdoc is a reason to tell the user and none to turn the images.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cryolithe.formats.files import file_beside
 from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.series_names import additions, matching_name, possible_names, without_ending
+from cryolithe.formats.series_names import additions, is_prealigned, matching_name, possible_names, without_ending
 from cryolithe.names import is_file
 
 # What labels and records say of images that were denoised to be looked at.
@@ -36,11 +37,13 @@ class StackState:
         aligned: whether it is; None where nothing tells.
         reason: what tells it, as a sentence's part; empty where nothing does.
         axis_deg: of the tilt axis from y, as an .mdoc says, or None.
+        prealigned: whether its name says that its images are shifted, and not yet turned.
     """
 
     aligned: bool | None
     reason: str = ""
     axis_deg: float | None = None
+    prealigned: bool = False
 
 
 def for_viewing(tilts: Path, labels: Sequence[str] = ()) -> bool:
@@ -79,7 +82,11 @@ def stack_state(tilts: Path, angles: Path | None = None, reading: Reading | None
     """
     if is_aligned_name(tilts):
         return StackState(True, f"the name of {tilts.name} says that it is aligned")
-    for mdoc, axis in axes_told(tilts, angles, reading or Reading()):
+    axes = axes_told(tilts, angles, reading or Reading())
+    if is_prealigned(tilts.name):
+        axis_deg = next((axis for _, axis in axes), None)
+        return StackState(False, f"the name of {tilts.name} says that it is prealigned", axis_deg, True)
+    for mdoc, axis in axes:
         if abs((axis + 90) % 180 - 90) > ALONG_Y_DEG:
             return StackState(False, f"{mdoc.name} says that the tilt axis lies at {axis:g}° from y", axis)
     base = without_ending(tilts.name)

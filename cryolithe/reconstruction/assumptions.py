@@ -57,7 +57,14 @@ def assumptions(named: Named, tilt_axis_deg: float | None) -> tuple[str, ...]:
     state = stack_state(named.tilts, angles, named.reading)
     if tilt_axis_deg is None or state.aligned is not False:
         return tuple(notes)
-    if not tilt_axis_deg:
+    if state.prealigned and not tilt_axis_deg:
+        axis = "with its tilt axis (--tilt-axis)" if not state.axis_deg else f"with --tilt-axis {state.axis_deg:g}"
+        notes.append(
+            f"Warning: {state.reason}: its images are shifted, and neither turned nor stretched, but they are taken as "
+            f"aligned, their tilt axis along y; give the raw stack with its alignment ({flags_that_move()}), or this "
+            f"one {axis} for a first look"
+        )
+    elif not tilt_axis_deg:
         turn = "" if state.axis_deg is None else f" or --tilt-axis {state.axis_deg:g}"
         notes.append(
             f"it is taken as aligned, its tilt axis along y (--tilt-axis 0), but {state.reason}: if it is raw, give "

@@ -28,6 +28,7 @@ from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told
 from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading, State, file_state
+from cryolithe.formats.series_names import is_prealigned
 from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.assumptions import (
@@ -310,6 +311,8 @@ def _check_options(named: Named, settings: ReconstructSettings) -> None:
 def offers(named: Named) -> list[str]:
     """Lines on alignment files beside a stack that were not asked for."""
     aligned = is_aligned_name(named.tilts)
+    if is_prealigned(named.tilts.name):  # what lies beside it is of the raw stack, or tells nothing of this one
+        return []
     if named.files or aligned:
         return _further_offers(named, aligned)
     return [
