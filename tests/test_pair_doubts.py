@@ -12,9 +12,10 @@ from scipy.ndimage import gaussian_filter
 
 from cryolithe.cli import main
 from cryolithe.faces import filled_doubt, filled_value
-from cryolithe.half_agreement import doubts_about_places
+from cryolithe.half_agreement import MOST_REFERENCE_SHIFT_PX, Expected, doubts_about_places
 
 SHAPE = (32, 48, 56)
+HALVES = Expected(own_noise=True)
 
 
 def halves(noise=1.0, common=0.0, seed=0):
@@ -62,14 +63,14 @@ def test_filled_faces_are_told():
 
 def test_places_and_noise_are_asked():
     one, other = halves()
-    assert doubts_about_places(one, other, ("a", "b"), True) == ()
-    (moved,) = doubts_about_places(one, np.roll(other, (0, 2, 3), (0, 1, 2)), ("a", "b"), True)
+    assert doubts_about_places(one, other, ("a", "b"), HALVES) == ()
+    (moved,) = doubts_about_places(one, np.roll(other, (0, 2, 3), (0, 1, 2)), ("a", "b"), HALVES)
     assert "b is shifted against a by 0.0, 2.0, 3.0 voxels" in moved
-    (shared,) = doubts_about_places(*halves(common=1.0), ("a", "b"), True)
+    (shared,) = doubts_about_places(*halves(common=1.0), ("a", "b"), HALVES)
     assert "share noise" in shared
-    assert doubts_about_places(*halves(common=1.0), ("a", "b"), False) == ()
+    assert doubts_about_places(*halves(common=1.0), ("a", "b"), Expected()) == ()
     flat = np.zeros(SHAPE, np.float32)
-    assert doubts_about_places(flat, one, ("a", "b"), True) == ()
+    assert doubts_about_places(flat, one, ("a", "b"), HALVES) == ()
 
 
 CASES = {
@@ -90,6 +91,71 @@ def made_by(*words):
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     return result
+
+
+def test_mirrored_volumes_are_told_and_no_shift_of_them():
+    one, other = halves()
+    for axes, expected in (((0,), "mirrored along z:"), ((1, 2), "turned half around z:"), ((0, 1), "around x:")):
+        for sign in (1, -1):
+            (told,) = doubts_about_places(one, sign * np.flip(other, axes), ("a", "b"), HALVES)
+            assert "b shows what a shows, but" in told
+            assert expected in told
+    against = Expected(opposite_z=True)
+    (told,) = doubts_about_places(one, other[::-1], ("a", "b"), against)
+    assert "mirrored along z, as their records tell" in told
+    # What looks alike is alike, whatever records tell; of what does not, they are all that is known.
+    assert doubts_about_places(one, other, ("a", "b"), against) == ()
+    (told,) = doubts_about_places(one, halves(seed=1)[0], ("a", "b"), against)
+    assert "the records of a and b tell opposite senses of z" in told
+
+
+def test_right_references_are_not_doubted():
+    """Low-passed, noisy, sharpened, without a wedge, of the other polarity, their own mirror image, or of elsewhere."""
+    one, _ = halves()
+    truth = halves(noise=0.0)[0]
+    kz, _, kx = np.meshgrid(*(np.fft.fftfreq(size) for size in SHAPE), indexing="ij")
+    radius = np.sqrt(sum(k**2 for k in np.meshgrid(*(np.fft.fftfreq(size) for size in SHAPE), indexing="ij")))
+    spectrum = np.fft.fftn(one)
+    slab = np.zeros(SHAPE, np.float32)
+    slab[10:-10] = 20.0
+    right = {
+        "low-passed": gaussian_filter(truth, 3.0),
+        "noisy": halves(noise=5.0)[1],
+        "wedge": np.fft.ifftn(spectrum * (np.abs(kz) <= np.tan(np.pi / 3) * np.abs(kx))).real,
+        "rings": np.fft.ifftn(np.fft.fftn(truth) * np.cos(40 * radius**2)).real,
+        "inverted": -truth,
+        "slab": truth + slab,
+        "elsewhere": halves(seed=1)[0],
+    }
+    symmetric = one + one[::-1]
+    for name, other in right.items():
+        for expected in (Expected(), Expected(least_shift_px=MOST_REFERENCE_SHIFT_PX)):
+            assert doubts_about_places(one, other.astype(np.float32), ("a", "b"), expected) == (), name
+    noise = np.random.default_rng(5).standard_normal((2, *SHAPE)).astype(np.float32)
+    assert doubts_about_places(symmetric + noise[0], symmetric + noise[1], ("a", "b"), Expected()) == ()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_reference_of_the_other_sense_of_z_is_told(told, tmp_path):
+    """By the volumes themselves, and as the cause where both records are there."""
+    one, other = written(tmp_path, [(pair := halves())[0], pair[1][::-1]])
+    for path, flip in ((one, False), (other, True)) if told else ():
+        geometry = {"handedness": "imod", "flip_z": flip}
+        path.with_suffix(".json").write_text(json.dumps({"volume": {"path": path.name}, "geometry": geometry}))
+    words = f"mirrored along z{', as their records tell' if told else ''}:"
+    assert words in made_by("fsc", one, other).stderr
+    made_by("evaluate", one, "--reference", other, "--tilt-range", "60", "-o", tmp_path / "e.html")
+    told_by = json.loads((tmp_path / "e.json").read_text())["evaluation"]["warnings"]
+    assert any(words in line for line in told_by)
+    assert not any("shifted" in line for line in told_by)
+
+
+def test_a_reference_that_lies_elsewhere_is_told(tmp_path):
+    pair = halves()
+    for shift, said in ((0, False), (1, True)):
+        one, other = written(tmp_path, [pair[0], np.roll(pair[1], shift, 2)])
+        words = ("evaluate", one, "--reference", other, "--tilt-range", "60", "-o", tmp_path / "e.html", "--overwrite")
+        assert (f"b.mrc is shifted against {one} by 0.0, 0.0, 1.0 voxels" in made_by(*words).output) is said
 
 
 @pytest.mark.slow

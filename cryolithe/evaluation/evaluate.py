@@ -35,7 +35,7 @@ from cryolithe.evaluation.similarity import (
 from cryolithe.evaluation.spectral import ConeFsc, cone_correlation
 from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
 from cryolithe.faces import filled_doubt
-from cryolithe.half_agreement import doubts_about_places
+from cryolithe.half_agreement import MOST_REFERENCE_SHIFT_PX, Expected, doubts_about_places
 from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
 from cryolithe.missing_wedge import holds_nothing, wedge_doubts
 from cryolithe.report import THRESHOLDS
@@ -252,6 +252,9 @@ def _with_reference(task: Task, reference: Named, done: Evaluation, shown: Pictu
     if sign < 0:
         pair = replace(pair, first=-pair.first)
         release(reference)
+    expected = Expected(least_shift_px=MOST_REFERENCE_SHIFT_PX, opposite_z=task.reference_opposite_z)
+    places = doubts_about_places(pair.second, pair.first, (task.volume.name, reference.name), expected)
+    warnings += [f"{line[:1].upper()}{line[1:]}." if line.startswith("the ") else f"{line}." for line in places]
     scores = ReferenceScores(
         reference.name, polarity, low, pair.first.shape,
         similarity(pair.first, pair.second, pair.inside),
@@ -292,7 +295,8 @@ def _with_halves(
             "same noise, and neither FSC nor SNR tells anything.",
         )
     else:
-        places = doubts_about_places(pair.first, pair.second, (halves[0].name, halves[1].name), as_halves=True)
+        names, expected = (halves[0].name, halves[1].name), Expected(own_noise=True, opposite_z=task.halves_opposite_z)
+        places = doubts_about_places(pair.first, pair.second, names, expected)
         warnings = (*warnings, *(f"{line}." for line in places))
     return replace(done, halves=scores, warnings=warnings), replace(shown, agreement=agreement)
 

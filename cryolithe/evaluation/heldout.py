@@ -151,6 +151,16 @@ def mirrored(record: Mapping[str, Any]) -> bool:
     return (geometry.get("handedness") in ("aretomo", "warp")) != bool(geometry.get("flip_z"))
 
 
+def opposite_z(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether records tell that the z axes of two volumes run against each other; False where one tells nothing."""
+    told = [record.get("geometry") for record in (first, second)]
+    if not all(isinstance(one, Mapping) and "handedness" in one for one in told) or mirrored(first) == mirrored(second):
+        return False
+    angles = [_numbers(one.get("tilt_angles_deg")) for one in told if isinstance(one, Mapping)]
+    # Angles of the other sign undo it; of a series that is symmetric and in the order of its tilts nothing can tell.
+    return not (len(angles[0]) == len(angles[1]) > 1 and _fit(angles[0], angles[1]))
+
+
 def _fit(given: list[float], recorded: list[float]) -> bool:
     """Whether angles are those of a record but for an offset and what refinement changed."""
     apart = np.asarray(given) - np.asarray(recorded)

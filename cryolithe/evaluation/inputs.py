@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.evaluation.heldout import Choice, choose_images, mirrored
+from cryolithe.evaluation.heldout import Choice, choose_images, mirrored, opposite_z
 from cryolithe.evaluation.in_hand import InHand, Judged, is_same, made_by_network, record_name, record_of
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.reprojection import binning_of
@@ -110,6 +110,8 @@ class Task:
         dark: whether dense matter is dark in the volume.
         crop: compare the common middle of volumes of different shapes.
         keep_sign: leave a reference of the other polarity as it is.
+        reference_opposite_z: whether records tell that the z of volume and reference run against each other.
+        halves_opposite_z: likewise of the halves.
         notes: what was assumed.
         warnings: what contradicts itself.
     """
@@ -127,6 +129,8 @@ class Task:
     dark: bool
     crop: bool
     keep_sign: bool
+    reference_opposite_z: bool = False
+    halves_opposite_z: bool = False
     notes: tuple[str, ...] = field(default=())
     warnings: tuple[str, ...] = field(default=())
 
@@ -186,7 +190,10 @@ def load(request: Request) -> Task:
     return Task(
         volume, reference, halves, mask, images, tilt_range, positions, request.kind,
         open_volume(request.template, [], True) if request.template else None,
-        diameter, dark, request.crop, request.keep_sign, tuple(notes), tuple(warnings),
+        diameter, dark, request.crop, request.keep_sign,
+        bool(request.reference) and opposite_z(sidecar, record_of(request.reference)),
+        bool(request.halves) and opposite_z(*map(record_of, request.halves)),
+        tuple(notes), tuple(warnings),
     )  # fmt: skip
 
 
