@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from plain_mrc import new_mrc
 from scipy.ndimage import gaussian_filter
 
 from cryolithe.cli import main
+from cryolithe.evaluation.halves import doubt_about_scales, open_half
 from cryolithe.faces import filled_doubt, filled_value
-from cryolithe.half_agreement import MOST_REFERENCE_SHIFT_PX, Expected, doubts_about_places
+from cryolithe.half_agreement import MOST_REFERENCE_SHIFT_PX, Expected, agreement, doubts_about_places
 
 SHAPE = (32, 48, 56)
 HALVES = Expected(own_noise=True)
@@ -168,3 +170,37 @@ def test_evaluate_and_n2n_warn(case, tmp_path):
     told = " ".join(record["evaluation"]["warnings"])
     assert (expected in told) if expected else ("border" not in told and "shifted" not in told and "share" not in told)
     assert expected is None or expected in said.output
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"), [(1.0, None), (1.3, None), (1000.0, r"(99\d|1,0\d\d) times"), (0.5, r"2\.\d times")]
+)
+def test_halves_of_unlike_scale_are_told_before_they_are_averaged(scale, said, tmp_path):
+    pair = halves()
+    one, other = written(tmp_path, [pair[0] + 7, scale * (pair[1] + 7)])
+    words = ("compare", "--half1", one, "--half2", other, "--methods", "fbp", "-o", tmp_path / "c.html", "--dry-run")
+    told = made_by(*words).output
+    assert ("not scaled alike" in told) is (said is not None)
+    if said is not None:
+        large, small = ("b.mrc", "a.mrc") if scale > 1 else ("a.mrc", "b.mrc")
+        assert re.search(f"values of {large} spread {said} as far as those of {small}", told)
+
+
+def test_scaled_bytes_are_compared_as_what_they_stand_for(tmp_path):
+    """8-bit halves fill the same range whatever their scale, which their records tell."""
+    pair = [np.rint(half * 20).astype(np.int8) for half in halves()]
+    paths = written(tmp_path, pair)
+    for steps, expected in (((0.1, 0.1), 0), ((0.1, 0.3), 1)):
+        for path, values, step in zip(paths, pair, steps, strict=True):
+            with new_mrc(path, values) as file:
+                file.set_volume()
+            told = {"path": path.name, "scaling": {"offset": 0.0, "step": step}}
+            path.with_suffix(".json").write_text(json.dumps({"volume": told}))
+        opened = (open_half(paths[0]), open_half(paths[1]))
+        assert len(doubt_about_scales(opened, ("a", "b"))) == expected
+
+
+def test_inverted_halves_are_not_called_shifted():
+    one, other = halves()
+    assert agreement(one, -other).shift_px is None
+    assert not any("shifted" in line for line in doubts_about_places(one, -np.roll(other, 3, 2), ("a", "b"), HALVES))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryolithe.comparison.sources import SeriesSource, Source, VolumeSource, shared_per_px
 from cryolithe.comparison.value import Setting, Target, Truth
 from cryolithe.errors import GeometryError, InputError, SettingsError
+from cryolithe.evaluation.halves import doubt_about_scales, open_half
 from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.inputs import DEFAULT_TILT_RANGE, SHARED_PRIOR, VOXEL_SIZE_TOLERANCE, Named, open_volume
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
@@ -132,6 +133,7 @@ def look(source: Source, tilt_range: str | None) -> Seen:
     doubts = [line for one, name in zip(voxels, names, strict=True) for line in filled_doubt(one, name)]
     against = opposite_z(*(read_record_beside(path) for path in source.halves))
     doubts += doubts_about_places(voxels[0], voxels[1], names, Expected(own_noise=True, opposite_z=against))
+    doubts += doubt_about_scales((open_half(source.halves[0]), open_half(source.halves[1])), names)
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:

@@ -15,7 +15,15 @@ from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_unturned
-from cryolithe.half_agreement import LONGEST, SIGMAS, Agreement, agreement, doubt_about_mirrors, is_shifted, shares_noise
+from cryolithe.half_agreement import (
+    LONGEST,
+    SIGMAS,
+    Agreement,
+    agreement,
+    doubt_about_mirrors,
+    is_shifted,
+    shares_noise,
+)
 from cryolithe.spectra import central
 
 FEWEST_VOXELS = 16  # along an axis
