@@ -27,7 +27,7 @@ class Mirrored:
     """How much better the second of two volumes fits the first one mirrored.
 
     Attributes:
-        axes: letters of the axes along which it is mirrored; none where the volumes fit best as they are, or not at all.
+        axes: letters of those along which it is mirrored; none where the volumes fit best as they are, or not at all.
         plain: highest correlation of the volumes as they are, at any shift.
         flipped: that of the mirrored ones.
     """
@@ -55,8 +55,8 @@ class Mirrored:
 def mirrored(first: Array, second: Array) -> Mirrored:
     """Compare two volumes in all mirrorings and at all shifts; a mirrored one counts where it fits clearly better.
 
-    Every shell of frequencies is divided by its own power, so that neither a slab of ice nor a gradient, which are their
-    own mirror images, speaks for anything. Polarity does not matter.
+    Every shell of frequencies is divided by its own power, so that neither a slab of ice nor a gradient, which are
+    their own mirror images, speaks for anything. Polarity does not matter.
 
     Args:
         first: shape ``(z, y, x)``, finite, not constant.

@@ -82,9 +82,10 @@ def doubt_about_scales(halves: tuple[HalfVolume, HalfVolume], names: tuple[str, 
     if 1 / UNLIKE_HALVES <= ratio <= UNLIKE_HALVES:
         return ()
     large, small, times = (0, 1, ratio) if ratio > 1 else (1, 0, 1 / ratio)
+    told = f"{times:,.0f}" if times > 10 else f"{times:.1f}"
     return (
-        f"the halves are not scaled alike: values of {names[large]} spread {times:,.{0 if times > 10 else 1}f} times as "
-        f"far as those of {names[small]}, so that their average shows the first more than the second; scale both alike",
+        f"the halves are not scaled alike: values of {names[large]} spread {told} times as far as those of "
+        f"{names[small]}, so that their average shows the first more than the second; scale both alike",
     )
 
 
