@@ -191,8 +191,8 @@ def load(request: Request) -> Task:
         volume, reference, halves, mask, images, tilt_range, positions, request.kind,
         open_volume(request.template, [], True) if request.template else None,
         diameter, dark, request.crop, request.keep_sign,
-        bool(request.reference) and opposite_z(sidecar, record_of(request.reference)),
-        bool(request.halves) and opposite_z(*map(record_of, request.halves)),
+        opposite_z(sidecar, record_of(request.reference)) if request.reference else False,
+        opposite_z(record_of(request.halves[0]), record_of(request.halves[1])) if request.halves else False,
         tuple(notes), tuple(warnings),
     )  # fmt: skip
 
