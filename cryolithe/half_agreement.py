@@ -25,6 +25,7 @@ LONGEST = 192  # voxels along an axis that are compared
 LOW_PER_PX = 0.12  # width of a Gaussian low pass: where two halves of a specimen agree
 _TOP_SHARE = 0.9  # shells above this share of the highest one that has power are the noise's
 _LEAST_POWER = 1e-2  # of the median shell: below that a volume was low-passed
+_LEAST_GAIN = 8.0  # logarithm of the likelihood, that of four standard deviations
 _CERTAIN_PEAK = 8.0  # standard deviations of a correlation map
 _MOST_COHERENT = 0.95  # a shell is not believed more
 _NEWTON_STEPS = 8
@@ -251,6 +252,7 @@ def measured_shift(first: Array, second: Array) -> tuple[tuple[float, float, flo
     # Where the opposite fits better the polarity differs, and side lobes lie at shifts that nothing has.
     if not values[peak] > max(_CERTAIN_PEAK * values.std(), -float(values.min())):
         return None, 0.0
+    unmoved = found
     whole = [int((at + size // 2) % size - size // 2) for at, size in zip(peak, first.shape, strict=True)]
     if any(whole):
         one = tuple(slice(max(0, -d), size - max(0, d)) for d, size in zip(whole, first.shape, strict=True))
@@ -258,11 +260,24 @@ def measured_shift(first: Array, second: Array) -> tuple[tuple[float, float, flo
         found = _whitened(first[one], second[other])
     fine, sigma = _fitted_phases(found)
     z, y, x = (float(a + b) for a, b in zip(whole, fine, strict=True))
+    # Along what is the same all along an axis, as a fibre, noise alone finds a shift: it explains nothing more.
+    searched = math.log(values.size) if any(whole) else 0.0
+    if _gain(unmoved, found, (z, y, x)) < _LEAST_GAIN + searched:
+        sigma = max(sigma, math.hypot(z, y, x))
     return (z, y, x), sigma
 
 
-def _fitted_phases(found: _Whitened) -> tuple[FloatArray, float]:
-    """Shift d that makes ``Σ w Re(B A* exp(2πi k d))`` largest, found by Newton's method from 0, and its deviation."""
+def _gain(unmoved: _Whitened, moved: _Whitened, shift_px: tuple[float, float, float]) -> float:
+    """By how much a shift makes two volumes likelier than none does (logarithm)."""
+    coherence = _coherence(moved)
+    weight = unmoved.times * (coherence / (1 - coherence**2))[np.minimum(unmoved.shell, len(coherence) - 1)]
+    phase = 2 * np.pi * sum(k * d for k, d in zip(unmoved.frequency_per_px, shift_px, strict=True))
+    gained = (unmoved.product * (np.exp(1j * phase) - 1)).real
+    return float((weight * gained)[unmoved.shell <= unmoved.shells].sum()) / unmoved.tied
+
+
+def _coherence(found: _Whitened) -> FloatArray:
+    """Correlation by shell of what lies almost in one place, 0 where chance explains it."""
     inner = found.shell <= found.shells
     shell, times = found.shell[inner], found.times[inner]
     count = np.maximum(np.bincount(shell, times), 1)
@@ -272,6 +287,13 @@ def _fitted_phases(found: _Whitened) -> tuple[FloatArray, float]:
     coherence[coherence < 3 * np.sqrt(found.tied / count)] = 0
     # What is left of a shift turns no shell around, as zeros of a CTF do, whose phases tell of no shift.
     coherence[parts[0] < 0] = 0
+    return coherence
+
+
+def _fitted_phases(found: _Whitened) -> tuple[FloatArray, float]:
+    """Shift d that makes ``Σ w Re(B A* exp(2πi k d))`` largest, found by Newton's method from 0, and its deviation."""
+    inner = found.shell <= found.shells
+    shell, times, coherence = found.shell[inner], found.times[inner], _coherence(found)
     weight = (coherence / (1 - coherence**2))[shell] * times
     chosen = weight > 0
     if not chosen.any():

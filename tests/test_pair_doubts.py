@@ -137,6 +137,18 @@ def test_right_references_are_not_doubted():
     assert doubts_about_places(symmetric + noise[0], symmetric + noise[1], ("a", "b"), Expected()) == ()
 
 
+def test_what_is_the_same_along_an_axis_is_not_shifted_along_it():
+    """Nothing tells where along a fibre it lies; across it a shift is told as ever."""
+    z, y, _ = np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    fibre = np.exp(-((y - 24) ** 2 + (z - 14) ** 2) / 18).astype(np.float32)
+    for seed, noise in enumerate((0.05, 0.3, 1.0)):
+        own = noise * np.random.default_rng(seed).standard_normal((2, *SHAPE)).astype(np.float32)
+        for other in (fibre + own[1], fibre):
+            assert doubts_about_places(fibre + own[0], other, ("a", "b"), Expected()) == ()
+        (told,) = doubts_about_places(fibre + own[0], np.roll(fibre, 2, 1), ("a", "b"), Expected())
+        assert re.search(r"by -?0\.\d, 2\.\d, -?\d+\.\d voxels", told)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_reference_of_the_other_sense_of_z_is_told(told, tmp_path):
     """By the volumes themselves, and as the cause where both records are there."""
