@@ -10,6 +10,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.mirrored import mirrored
 from cryolithe.spectra import central, fade, times_counted
 
 Array = NDArray[Any]
@@ -18,14 +19,18 @@ FloatArray = NDArray[np.float64]
 # Standard deviations that chance does not reach; correlation of noise that halves with noise of their own have not.
 SIGMAS, SHARED_NOISE = 5.0, 0.05
 MOST_SHIFT_PX = 0.3
+# Of a reference: programs put middles half a voxel apart, and methods move what they sharpen by less.
+MOST_REFERENCE_SHIFT_PX = 0.6
 LONGEST = 192  # voxels along an axis that are compared
 LOW_PER_PX = 0.12  # width of a Gaussian low pass: where two halves of a specimen agree
 _TOP_SHARE = 0.9  # shells above this share of the highest one that has power are the noise's
 _LEAST_POWER = 1e-2  # of the median shell: below that a volume was low-passed
+_LEAST_GAIN = 8.0  # logarithm of the likelihood, that of four standard deviations
 _CERTAIN_PEAK = 8.0  # standard deviations of a correlation map
 _MOST_COHERENT = 0.95  # a shell is not believed more
 _NEWTON_STEPS = 8
 _FEWEST = 16  # voxels along an axis
+_UNLIKE = 0.2  # correlation of low frequencies below which volumes do not look alike
 
 
 @dataclass(frozen=True)
@@ -100,38 +105,72 @@ def shares_noise(found: Agreement) -> bool:
     return found.high > max(SHARED_NOISE, SIGMAS * found.high_sigma)
 
 
-def is_shifted(found: Agreement) -> bool:
+def is_shifted(found: Agreement, least_px: float = MOST_SHIFT_PX) -> bool:
     """Whether the volumes clearly lie apart."""
-    return found.distance_px > max(MOST_SHIFT_PX, 3 * found.shift_sigma_px)
+    return found.distance_px > max(least_px, 3 * found.shift_sigma_px)
 
 
-def doubts_about_places(first: Array, second: Array, names: tuple[str, str], as_halves: bool) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Expected:
+    """What two volumes are to each other.
+
+    Attributes:
+        own_noise: whether they should have noise of their own, as halves.
+        least_shift_px: shift that is worth telling.
+        opposite_z: whether their records tell opposite senses of z.
+    """
+
+    own_noise: bool = False
+    least_shift_px: float = MOST_SHIFT_PX
+    opposite_z: bool = False
+
+
+def doubts_about_places(first: Array, second: Array, names: tuple[str, str], expected: Expected) -> tuple[str, ...]:
     """What speaks against two volumes that are compared voxel by voxel, as their middles show it.
 
     Args:
         first: shape ``(z, y, x)``, finite.
         second: the same shape.
         names: for messages.
-        as_halves: whether they should have noise of their own.
+        expected: what they are to each other.
     """
     middle = central((first.shape[0], first.shape[1], first.shape[2]), LONGEST)
     a, b = (np.asarray(volume[middle], dtype=np.float32) for volume in (first, second))
     if min(a.shape) < _FEWEST or not (a.std() > 0 and b.std() > 0):
         return ()
+    if doubt := doubt_about_mirrors(a, b, names, expected.opposite_z):
+        return (doubt,)
     found, doubts = agreement(a, b), list[str]()
-    if found.shift_px is not None and is_shifted(found):
+    if found.shift_px is not None and is_shifted(found, expected.least_shift_px):
         z, y, x = (round(one, 1) + 0.0 for one in found.shift_px)  # no -0.0
         doubts.append(
             f"{names[1]} is shifted against {names[0]} by {z:.1f}, {y:.1f}, {x:.1f} voxels along z, y, x: finer "
             "details than about twice that cannot agree; reconstruct both with one alignment, or shift one back"
         )
-    if as_halves and shares_noise(found):
+    if expected.own_noise and shares_noise(found):
         doubts.append(
             f"{names[0]} and {names[1]} correlate by {found.high:.2f} in their finest details, where chance allows "
             f"{SIGMAS * found.high_sigma:.2g}: either there is signal up to the highest frequencies, or they share "
             "noise (images in common, denoised or filtered before), and neither FSC nor SNR tells what the data hold"
         )
     return tuple(doubts)
+
+
+def doubt_about_mirrors(a: Array, b: Array, names: tuple[str, str], opposite_z: bool = False) -> str:
+    """What tells that one of two volumes is mirrored or turned over; empty for none."""
+    found = mirrored(a, b)
+    if found.axes:
+        told = ", as their records tell" if opposite_z and found.axes == "z" else ""
+        return (
+            f"{names[1]} shows what {names[0]} shows, but {found.words}{told}: low frequencies correlate by "
+            f"{found.plain:.2f} at most as they are, by {found.flipped:.2f} then; {found.remedy}"
+        )
+    if opposite_z and found.plain < _UNLIKE:
+        return (
+            f"the records of {names[0]} and {names[1]} tell opposite senses of z (--handedness, --flip-z), and they do "
+            "not look alike as they are: reconstruct both with one sense of z"
+        )
+    return ""
 
 
 def agreement(first: Array, second: Array) -> Agreement:
@@ -210,8 +249,10 @@ def measured_shift(first: Array, second: Array) -> tuple[tuple[float, float, flo
     half = (*first.shape[:2], first.shape[2] // 2 + 1)
     values = scipy.fft.irfftn(spectrum.reshape(half), first.shape)
     peak = np.unravel_index(int(np.argmax(values)), values.shape)
-    if not values[peak] > _CERTAIN_PEAK * values.std():
+    # Where the opposite fits better the polarity differs, and side lobes lie at shifts that nothing has.
+    if not values[peak] > max(_CERTAIN_PEAK * values.std(), -float(values.min())):
         return None, 0.0
+    unmoved = found
     whole = [int((at + size // 2) % size - size // 2) for at, size in zip(peak, first.shape, strict=True)]
     if any(whole):
         one = tuple(slice(max(0, -d), size - max(0, d)) for d, size in zip(whole, first.shape, strict=True))
@@ -219,11 +260,24 @@ def measured_shift(first: Array, second: Array) -> tuple[tuple[float, float, flo
         found = _whitened(first[one], second[other])
     fine, sigma = _fitted_phases(found)
     z, y, x = (float(a + b) for a, b in zip(whole, fine, strict=True))
+    # Along what is the same all along an axis, as a fibre, noise alone finds a shift: it explains nothing more.
+    searched = math.log(values.size) if any(whole) else 0.0
+    if _gain(unmoved, found, (z, y, x)) < _LEAST_GAIN + searched:
+        sigma = max(sigma, math.hypot(z, y, x))
     return (z, y, x), sigma
 
 
-def _fitted_phases(found: _Whitened) -> tuple[FloatArray, float]:
-    """Shift d that makes ``Σ w Re(B A* exp(2πi k d))`` largest, found by Newton's method from 0, and its deviation."""
+def _gain(unmoved: _Whitened, moved: _Whitened, shift_px: tuple[float, float, float]) -> float:
+    """By how much a shift makes two volumes likelier than none does (logarithm)."""
+    coherence = _coherence(moved)
+    weight = unmoved.times * (coherence / (1 - coherence**2))[np.minimum(unmoved.shell, len(coherence) - 1)]
+    phase = 2 * np.pi * sum(k * d for k, d in zip(unmoved.frequency_per_px, shift_px, strict=True))
+    gained = (unmoved.product * (np.exp(1j * phase) - 1)).real
+    return float((weight * gained)[unmoved.shell <= unmoved.shells].sum()) / unmoved.tied
+
+
+def _coherence(found: _Whitened) -> FloatArray:
+    """Correlation by shell of what lies almost in one place, 0 where chance explains it."""
     inner = found.shell <= found.shells
     shell, times = found.shell[inner], found.times[inner]
     count = np.maximum(np.bincount(shell, times), 1)
@@ -231,6 +285,15 @@ def _fitted_phases(found: _Whitened) -> tuple[FloatArray, float]:
     # The modulus: the phases of a shell are not yet aligned along the axis of the shift, but they are across it.
     coherence = np.clip(np.hypot(*parts), 0, _MOST_COHERENT)
     coherence[coherence < 3 * np.sqrt(found.tied / count)] = 0
+    # What is left of a shift turns no shell around, as zeros of a CTF do, whose phases tell of no shift.
+    coherence[parts[0] < 0] = 0
+    return coherence
+
+
+def _fitted_phases(found: _Whitened) -> tuple[FloatArray, float]:
+    """Shift d that makes ``Σ w Re(B A* exp(2πi k d))`` largest, found by Newton's method from 0, and its deviation."""
+    inner = found.shell <= found.shells
+    shell, times, coherence = found.shell[inner], found.times[inner], _coherence(found)
     weight = (coherence / (1 - coherence**2))[shell] * times
     chosen = weight > 0
     if not chosen.any():

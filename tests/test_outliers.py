@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import rotate
 from tiny_series import ANGLES, made, noise, write_model, write_series
 
 import cryolithe
 from cryolithe.formats import read_tilt_series
+from cryolithe.reconstruction.defects import defect_level, defect_limits, spread_of
 from cryolithe.reconstruction.outliers import looks_of, outlier_notes
 
 NEEDLE = Path(__file__).parents[1] / "examples" / "needle"
@@ -83,6 +85,44 @@ def test_gold_is_no_defect():
             y, x = rng.integers(8, 56, 2)
             image[(rows[0] - y) ** 2 + (rows[1] - x) ** 2 < 12] = -40
     assert notes_of(images, np.linspace(-60, 60, 21)) == ()
+
+
+def spot(width, centre, size=128):
+    """Height 1 in its middle, ``width`` pixels wide at half of it."""
+    y, x = np.mgrid[:size, :size]
+    return np.exp(-4 * np.log(2) * ((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / width**2).astype(np.float32)
+
+
+@pytest.mark.parametrize("height", [-14, 14, 60])
+@pytest.mark.parametrize("off", [0.0, 0.5])
+def test_one_small_bead_is_no_defect_and_a_defect_beside_it_is(height, off):
+    """It fills too few pixels to be told by their number, but is smooth, as no hot pixel is."""
+    image = np.random.default_rng(3).standard_normal((128, 128)).astype(np.float32)
+    bead = image + height * spot(3.8, (60 + off, 70 + off))
+    assert looks_of(bead).defects == 0
+    assert np.array_equal(np.clip(bead, *defect_limits(bead)), bead)
+    assert defect_level(1.0, [spread_of(one).tail for one in (bead, bead, image)]) > np.abs(bead).max()
+    bead[10, 10] = 6 * height
+    assert looks_of(bead).defects == 1
+
+
+@pytest.mark.parametrize("kind", ["pixel", "two", "four", "binned", "turned", "column", "corner"])
+def test_defects_are_few_pixels_or_sharp(kind):
+    """As they are recorded, and as binning in Fourier space and interpolation spread them."""
+    image = np.random.default_rng(3).standard_normal((256, 256)).astype(np.float32)
+    places = {"two": np.s_[50:52, 60], "four": np.s_[50:52, 60:62], "corner": np.s_[0, 0], "column": np.s_[40:46, 60]}
+    defect = np.zeros_like(image)
+    defect[places.get(kind, np.s_[50, 60])] = 200
+    if kind == "turned":
+        defect = rotate(defect, 7.0, reshape=False, order=1)
+    if kind == "binned":
+        fine = np.zeros((512, 512), np.float32)
+        fine[101, 121] = 800
+        spectrum = np.fft.fftshift(np.fft.fft2(fine))[128:384, 128:384]
+        defect = (np.fft.ifft2(np.fft.ifftshift(spectrum)).real / 4).astype(np.float32)
+    assert looks_of(image + defect).defects >= 1
+    low, high = defect_limits(image + defect)
+    assert -15 < low < high < 15  # where 12 standard deviations are the least
 
 
 def test_the_example_is_ordinary():

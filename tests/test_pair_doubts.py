@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from plain_mrc import new_mrc
 from scipy.ndimage import gaussian_filter
 
 from cryolithe.cli import main
+from cryolithe.evaluation.halves import doubt_about_scales, open_half
 from cryolithe.faces import filled_doubt, filled_value
-from cryolithe.half_agreement import doubts_about_places
+from cryolithe.half_agreement import MOST_REFERENCE_SHIFT_PX, Expected, agreement, doubts_about_places
 
 SHAPE = (32, 48, 56)
+HALVES = Expected(own_noise=True)
 
 
 def halves(noise=1.0, common=0.0, seed=0):
@@ -62,14 +65,14 @@ def test_filled_faces_are_told():
 
 def test_places_and_noise_are_asked():
     one, other = halves()
-    assert doubts_about_places(one, other, ("a", "b"), True) == ()
-    (moved,) = doubts_about_places(one, np.roll(other, (0, 2, 3), (0, 1, 2)), ("a", "b"), True)
+    assert doubts_about_places(one, other, ("a", "b"), HALVES) == ()
+    (moved,) = doubts_about_places(one, np.roll(other, (0, 2, 3), (0, 1, 2)), ("a", "b"), HALVES)
     assert "b is shifted against a by 0.0, 2.0, 3.0 voxels" in moved
-    (shared,) = doubts_about_places(*halves(common=1.0), ("a", "b"), True)
+    (shared,) = doubts_about_places(*halves(common=1.0), ("a", "b"), HALVES)
     assert "share noise" in shared
-    assert doubts_about_places(*halves(common=1.0), ("a", "b"), False) == ()
+    assert doubts_about_places(*halves(common=1.0), ("a", "b"), Expected()) == ()
     flat = np.zeros(SHAPE, np.float32)
-    assert doubts_about_places(flat, one, ("a", "b"), True) == ()
+    assert doubts_about_places(flat, one, ("a", "b"), HALVES) == ()
 
 
 CASES = {
@@ -92,6 +95,83 @@ def made_by(*words):
     return result
 
 
+def test_mirrored_volumes_are_told_and_no_shift_of_them():
+    one, other = halves()
+    for axes, expected in (((0,), "mirrored along z:"), ((1, 2), "turned half around z:"), ((0, 1), "around x:")):
+        for sign in (1, -1):
+            (told,) = doubts_about_places(one, sign * np.flip(other, axes), ("a", "b"), HALVES)
+            assert "b shows what a shows, but" in told
+            assert expected in told
+    against = Expected(opposite_z=True)
+    (told,) = doubts_about_places(one, other[::-1], ("a", "b"), against)
+    assert "mirrored along z, as their records tell" in told
+    # What looks alike is alike, whatever records tell; of what does not, they are all that is known.
+    assert doubts_about_places(one, other, ("a", "b"), against) == ()
+    (told,) = doubts_about_places(one, halves(seed=1)[0], ("a", "b"), against)
+    assert "the records of a and b tell opposite senses of z" in told
+
+
+def test_right_references_are_not_doubted():
+    """Low-passed, noisy, sharpened, without a wedge, of the other polarity, their own mirror image, or of elsewhere."""
+    one, _ = halves()
+    truth = halves(noise=0.0)[0]
+    kz, _, kx = np.meshgrid(*(np.fft.fftfreq(size) for size in SHAPE), indexing="ij")
+    radius = np.sqrt(sum(k**2 for k in np.meshgrid(*(np.fft.fftfreq(size) for size in SHAPE), indexing="ij")))
+    spectrum = np.fft.fftn(one)
+    slab = np.zeros(SHAPE, np.float32)
+    slab[10:-10] = 20.0
+    right = {
+        "low-passed": gaussian_filter(truth, 3.0),
+        "noisy": halves(noise=5.0)[1],
+        "wedge": np.fft.ifftn(spectrum * (np.abs(kz) <= np.tan(np.pi / 3) * np.abs(kx))).real,
+        "rings": np.fft.ifftn(np.fft.fftn(truth) * np.cos(40 * radius**2)).real,
+        "inverted": -truth,
+        "slab": truth + slab,
+        "elsewhere": halves(seed=1)[0],
+    }
+    symmetric = one + one[::-1]
+    for name, other in right.items():
+        for expected in (Expected(), Expected(least_shift_px=MOST_REFERENCE_SHIFT_PX)):
+            assert doubts_about_places(one, other.astype(np.float32), ("a", "b"), expected) == (), name
+    noise = np.random.default_rng(5).standard_normal((2, *SHAPE)).astype(np.float32)
+    assert doubts_about_places(symmetric + noise[0], symmetric + noise[1], ("a", "b"), Expected()) == ()
+
+
+def test_what_is_the_same_along_an_axis_is_not_shifted_along_it():
+    """Nothing tells where along a fibre it lies; across it a shift is told as ever."""
+    z, y, _ = np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    fibre = np.exp(-((y - 24) ** 2 + (z - 14) ** 2) / 18).astype(np.float32)
+    for seed, noise in enumerate((0.05, 0.3, 1.0)):
+        own = noise * np.random.default_rng(seed).standard_normal((2, *SHAPE)).astype(np.float32)
+        for other in (fibre + own[1], fibre):
+            assert doubts_about_places(fibre + own[0], other, ("a", "b"), Expected()) == ()
+        (told,) = doubts_about_places(fibre + own[0], np.roll(fibre, 2, 1), ("a", "b"), Expected())
+        assert re.search(r"by -?0\.\d, 2\.\d, -?\d+\.\d voxels", told)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_reference_of_the_other_sense_of_z_is_told(told, tmp_path):
+    """By the volumes themselves, and as the cause where both records are there."""
+    one, other = written(tmp_path, [(pair := halves())[0], pair[1][::-1]])
+    for path, flip in ((one, False), (other, True)) if told else ():
+        geometry = {"handedness": "imod", "flip_z": flip}
+        path.with_suffix(".json").write_text(json.dumps({"volume": {"path": path.name}, "geometry": geometry}))
+    words = f"mirrored along z{', as their records tell' if told else ''}:"
+    assert words in made_by("fsc", one, other).stderr
+    made_by("evaluate", one, "--reference", other, "--tilt-range", "60", "-o", tmp_path / "e.html")
+    told_by = json.loads((tmp_path / "e.json").read_text())["evaluation"]["warnings"]
+    assert any(words in line for line in told_by)
+    assert not any("shifted" in line for line in told_by)
+
+
+def test_a_reference_that_lies_elsewhere_is_told(tmp_path):
+    pair = halves()
+    for shift, said in ((0, False), (1, True)):
+        one, other = written(tmp_path, [pair[0], np.roll(pair[1], shift, 2)])
+        words = ("evaluate", one, "--reference", other, "--tilt-range", "60", "-o", tmp_path / "e.html", "--overwrite")
+        assert (f"b.mrc is shifted against {one} by 0.0, 0.0, 1.0 voxels" in made_by(*words).output) is said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*CASES, "noise"])
 def test_evaluate_and_n2n_warn(case, tmp_path):
@@ -102,3 +182,37 @@ def test_evaluate_and_n2n_warn(case, tmp_path):
     told = " ".join(record["evaluation"]["warnings"])
     assert (expected in told) if expected else ("border" not in told and "shifted" not in told and "share" not in told)
     assert expected is None or expected in said.output
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"), [(1.0, None), (1.3, None), (1000.0, r"(99\d|1,0\d\d) times"), (0.5, r"2\.\d times")]
+)
+def test_halves_of_unlike_scale_are_told_before_they_are_averaged(scale, said, tmp_path):
+    pair = halves()
+    one, other = written(tmp_path, [pair[0] + 7, scale * (pair[1] + 7)])
+    words = ("compare", "--half1", one, "--half2", other, "--methods", "fbp", "-o", tmp_path / "c.html", "--dry-run")
+    told = made_by(*words).output
+    assert ("not scaled alike" in told) is (said is not None)
+    if said is not None:
+        large, small = ("b.mrc", "a.mrc") if scale > 1 else ("a.mrc", "b.mrc")
+        assert re.search(f"values of {large} spread {said} as far as those of {small}", told)
+
+
+def test_scaled_bytes_are_compared_as_what_they_stand_for(tmp_path):
+    """8-bit halves fill the same range whatever their scale, which their records tell."""
+    pair = [np.rint(half * 20).astype(np.int8) for half in halves()]
+    paths = written(tmp_path, pair)
+    for steps, expected in (((0.1, 0.1), 0), ((0.1, 0.3), 1)):
+        for path, values, step in zip(paths, pair, steps, strict=True):
+            with new_mrc(path, values) as file:
+                file.set_volume()
+            told = {"path": path.name, "scaling": {"offset": 0.0, "step": step}}
+            path.with_suffix(".json").write_text(json.dumps({"volume": told}))
+        opened = (open_half(paths[0]), open_half(paths[1]))
+        assert len(doubt_about_scales(opened, ("a", "b"))) == expected
+
+
+def test_inverted_halves_are_not_called_shifted():
+    one, other = halves()
+    assert agreement(one, -other).shift_px is None
+    assert not any("shifted" in line for line in doubts_about_places(one, -np.roll(other, 3, 2), ("a", "b"), HALVES))

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from plain_mrc import new_mrc
 from test_outputs import beads
 from tiny_series import ANGLES, made, voxels, write_model, write_series
 
 import cryolithe
+from cryolithe.cli import main
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import write_volume
 from cryolithe.formats.star import Particle, write_particles
@@ -81,6 +83,44 @@ def test_the_origin_of_a_header_and_an_unknown_voxel_size(tmp_path):
     ((_, meta, _),) = opened(tmp_path / "b_rec.mrc")
     assert meta["scale"] == (1.0, 1.0, 1.0)
     assert "units" not in meta
+
+
+def test_voxels_of_three_edges_keep_them(tmp_path):
+    """Along the axes of the file, also where these were turned."""
+    values = np.random.default_rng(0).standard_normal((10, 12, 14)).astype(np.float32)
+    with new_mrc(tmp_path / "a_rec.mrc", values) as file:
+        file.set_volume()
+        file.voxel_size = (4.0, 5.0, 8.0)
+        file.header.origin = (1.0, 2.0, 3.0)
+    ((_, meta, _),) = opened(tmp_path / "a_rec.mrc")
+    assert (meta["scale"], meta["translate"]) == ((8.0, 5.0, 4.0), (3.0, 2.0, 1.0))
+    assert not any("x is used" in note for note in meta["metadata"]["cryolithe"]["notes"])
+    told = {"volume": {"path": "a_rec.mrc", "shape_zyx": [12, 10, 14]}, "geometry": {"axis_order": "yzx"}}
+    (tmp_path / "a_rec.json").write_text(json.dumps(told))
+    ((data, meta, _),) = opened(tmp_path / "a_rec.mrc")
+    assert data.shape == (12, 10, 14)
+    assert (meta["scale"], meta["translate"]) == ((5.0, 8.0, 4.0), (2.0, 3.0, 1.0))
+
+
+@pytest.mark.parametrize("maps", [True, False])
+def test_a_map_that_is_opened_alone_is_turned_as_its_volume(maps, tmp_path):
+    """It has no record of its own: that of its volume names it."""
+    values = np.random.default_rng(0).random((12, 10, 14)).astype(np.float32)
+    name = "v_confidence.mrc"
+    entry = {"path": name, "mean": 0.5}
+    told = {
+        "volume": {"path": "v.mrc", "shape_zyx": [10, 12, 14], "statistics": {"minimum": -9.0, "maximum": 9.0}},
+        "geometry": {"axis_order": "yzx"},
+        "confidence": {"maps": {"confidence": entry}} if maps else entry,
+    }
+    write_volume(tmp_path / name, Volume(values, 5.0), label="CryoLithe test expected correlation with the specimen")
+    for record, shape in ((told, (10, 12, 14)), ({**told, "confidence": None}, (12, 10, 14))):
+        (tmp_path / "v.json").write_text(json.dumps(record))
+        ((data, meta, _),) = opened(tmp_path / name)
+        assert data.shape == shape
+        assert meta["contrast_limits"] == (0.0, 1.0)
+        shown = CliRunner().invoke(main, ["info", str(tmp_path / name)])
+        assert ("--orientation xzy" in shown.output) is (shape == (10, 12, 14))
 
 
 @pytest.mark.slow

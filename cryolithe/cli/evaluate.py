@@ -159,6 +159,7 @@ def _write_agreement(path: Path, found: Evaluation, shown: Pictures) -> None:
 
     if shown.agreement is not None:
         label = f"CryoLithe {__version__} agreement of halves"
-        write_volume(path, Volume(shown.agreement, found.voxel_size_angstrom), label=label, overwrite=True)
+        made = Volume(shown.agreement, found.voxel_size_angstrom, shown.agreement_origin_angstrom)
+        write_volume(path, made, label=label, overwrite=True)
     else:
         path.unlink(missing_ok=True)  # of an evaluation that is replaced: it is of other halves

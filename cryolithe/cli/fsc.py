@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.errors import OutputError, SettingsError
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, doubts_about_pair, parse_wedge
+from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.faces import filled_doubt
 from cryolithe.formats.files import check_ending
-from cryolithe.formats.record import hashed
+from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
 from cryolithe.formats.volume_kind import refuse_map
-from cryolithe.half_agreement import doubts_about_places
+from cryolithe.half_agreement import Expected, doubts_about_places
 from cryolithe.metrics import (
     FloatArray,
     FscCurve,
@@ -101,7 +102,8 @@ def command(
     names = volumes[0].name, volumes[1].name
     doubts = [*filled_doubt(a.voxels, names[0]), *filled_doubt(b.voxels, names[1])] if mask is None else []
     if volumes[0].resolve() != volumes[1].resolve():
-        doubts += [*doubts_about_pair(curve), *doubts_about_places(a.voxels, b.voxels, names, as_halves=False)]
+        expected = Expected(opposite_z=opposite_z(*(read_record_beside(path) for path in volumes)))
+        doubts += [*doubts_about_pair(curve), *doubts_about_places(a.voxels, b.voxels, names, expected)]
     if tilt_range_deg is not None:
         both = zip((a, b), names, strict=True)
         doubts += [line for one, name in both for line in wedge_doubts(one.voxels, name, tilt_range_deg, "--wedge")]

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.formats import MrcArray, RunningStatistics, read_mrc
-from cryolithe.formats.axes import stored_axes
 from cryolithe.formats.facts import Fact, bytes_text
-from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file
-from cryolithe.formats.volume_kind import Seen, Told, volume_or_stack
+from cryolithe.formats.volume_kind import Seen, Told, axes_of, volume_or_stack
 
 SAMPLED_SECTIONS = 64
 
@@ -67,7 +65,7 @@ def volume_facts(path: Path) -> list[Fact]:
 
 
 def _order(path: Path, mrc: MrcArray) -> str:
-    if stored_axes(read_record_beside(path), mrc.data.shape, mrc.extremes) == "yzx":
+    if axes_of(path, mrc.data.shape, mrc.extremes) == "yzx":
         return "y, z, x: --orientation xzy by its record"
     return "z or tilt, y, x"
 

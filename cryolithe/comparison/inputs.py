@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from cryolithe.comparison.sources import SeriesSource, Source, VolumeSource, shared_per_px
 from cryolithe.comparison.value import Setting, Target, Truth
 from cryolithe.errors import GeometryError, InputError, SettingsError
+from cryolithe.evaluation.halves import doubt_about_scales, open_half
+from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.inputs import DEFAULT_TILT_RANGE, SHARED_PRIOR, VOXEL_SIZE_TOLERANCE, Named, open_volume
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.faces import filled_doubt
@@ -20,7 +22,7 @@ from cryolithe.formats.axes import TURNED
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
 from cryolithe.formats.volume_file import NAMED_REC, open_volume_file, upright
-from cryolithe.half_agreement import doubts_about_places
+from cryolithe.half_agreement import Expected, doubts_about_places
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import check_tilt_range
 from cryolithe.missing_wedge import wedge_doubts
@@ -129,7 +131,9 @@ def look(source: Source, tilt_range: str | None) -> Seen:
     notes += [f"{told[:1].upper()}{told[1:]}." for told in turned]
     voxels, names = [file.voxels() for file in files], (files[0].path.name, files[1].path.name)
     doubts = [line for one, name in zip(voxels, names, strict=True) for line in filled_doubt(one, name)]
-    doubts += doubts_about_places(voxels[0], voxels[1], names, as_halves=True)
+    against = opposite_z(*(read_record_beside(path) for path in source.halves))
+    doubts += doubts_about_places(voxels[0], voxels[1], names, Expected(own_noise=True, opposite_z=against))
+    doubts += doubt_about_scales((open_half(source.halves[0]), open_half(source.halves[1])), names)
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:

@@ -141,8 +141,9 @@ def _write_zarr(target: Target, volume: VolumeFile, stored: Callable[[int], NDAr
         scratch = np.memmap(planes, dtype=target.dtype, mode="w+", shape=volume.shape)
         for z in range(volume.shape[0]):
             scratch[z] = stored(z)
-        size, version = volume.voxel_size_angstrom, version_of(volume.path)
-        write_ome_zarr(made, scratch, size, target.path.stem, version=version)
+        sizes = volume.voxel_sizes_angstrom if all(volume.voxel_sizes_angstrom) else volume.voxel_size_angstrom
+        version, origin = version_of(volume.path), volume.origin_angstrom
+        write_ome_zarr(made, scratch, sizes, target.path.stem, version=version, origin=origin)
         if target.path.exists():
             shutil.rmtree(target.path)
         made.replace(target.path)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.evaluation.comparing import OPPOSITE_CONTRAST, least_correlation, opposite_correlation
-from cryolithe.evaluation.inputs import Compared, Images, Named, Task, compared, release
+from cryolithe.evaluation.inputs import Compared, Images, Named, Task, compared, place_of_middle, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
 from cryolithe.evaluation.matching import MatchingScore, match_template
 from cryolithe.evaluation.picking import (
@@ -35,7 +35,7 @@ from cryolithe.evaluation.similarity import (
 from cryolithe.evaluation.spectral import ConeFsc, cone_correlation
 from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
 from cryolithe.faces import filled_doubt
-from cryolithe.half_agreement import doubts_about_places
+from cryolithe.half_agreement import MOST_REFERENCE_SHIFT_PX, Expected, doubts_about_places
 from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
 from cryolithe.missing_wedge import holds_nothing, wedge_doubts
 from cryolithe.report import THRESHOLDS
@@ -124,7 +124,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Arrays for the figures, and the agreement map; ``sign`` is what the reference was multiplied by.
+    """Arrays for the figures, and the agreement map and its place; ``sign`` is what the reference was multiplied by.
 
     ``picks`` are the best first; ``dark`` is whether dense matter is dark in the volume, or taken to be.
     """
@@ -134,6 +134,7 @@ class Pictures:
     reference: Array | None = None
     sign: float = 1.0
     agreement: Array | None = None
+    agreement_origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
     images: tuple[Pictured, ...] = ()
     picks: FloatArray | None = None
     hits: NDArray[np.bool_] | None = None
@@ -252,6 +253,9 @@ def _with_reference(task: Task, reference: Named, done: Evaluation, shown: Pictu
     if sign < 0:
         pair = replace(pair, first=-pair.first)
         release(reference)
+    expected = Expected(least_shift_px=MOST_REFERENCE_SHIFT_PX, opposite_z=task.reference_opposite_z)
+    places = doubts_about_places(pair.second, pair.first, (task.volume.name, reference.name), expected)
+    warnings += [f"{line[:1].upper()}{line[1:]}." if line.startswith("the ") else f"{line}." for line in places]
     scores = ReferenceScores(
         reference.name, polarity, low, pair.first.shape,
         similarity(pair.first, pair.second, pair.inside),
@@ -292,9 +296,12 @@ def _with_halves(
             "same noise, and neither FSC nor SNR tells anything.",
         )
     else:
-        places = doubts_about_places(pair.first, pair.second, (halves[0].name, halves[1].name), as_halves=True)
+        names, expected = (halves[0].name, halves[1].name), Expected(own_noise=True, opposite_z=task.halves_opposite_z)
+        places = doubts_about_places(pair.first, pair.second, names, expected)
         warnings = (*warnings, *(f"{line}." for line in places))
-    return replace(done, halves=scores, warnings=warnings), replace(shown, agreement=agreement)
+    origin = place_of_middle(halves[0], pair.first.shape)
+    shown = replace(shown, agreement=agreement, agreement_origin_angstrom=origin)
+    return replace(done, halves=scores, warnings=warnings), shown
 
 
 def _with_particles(

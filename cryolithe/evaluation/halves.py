@@ -20,6 +20,10 @@ from cryolithe.formats.int8 import Int8Scale, int8_scale
 from cryolithe.formats.volume_file import open_volume_file, refuse_stack
 from cryolithe.volume import Volume
 
+# Three frames against two are at most 1.22 times as noisy, or 1.5 times as large where they are sums.
+UNLIKE_HALVES = 1.6
+_SECTIONS = 16
+
 
 @dataclass(frozen=True)
 class HalfVolume:
@@ -62,6 +66,35 @@ def open_half(path: Path) -> HalfVolume:
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} holds 8-bit values, but {record} does not say how they are scaled") from error
     return HalfVolume(volume, offset, step)
+
+
+def doubt_about_scales(halves: tuple[HalfVolume, HalfVolume], names: tuple[str, str]) -> tuple[str, ...]:
+    """What speaks against an average of two halves: one is so much larger that it is that half.
+
+    Args:
+        halves: as they are opened.
+        names: for messages.
+    """
+    widths = [_width(half) for half in halves]
+    if min(widths) <= 0:
+        return ()
+    ratio = widths[0] / widths[1]
+    if 1 / UNLIKE_HALVES <= ratio <= UNLIKE_HALVES:
+        return ()
+    large, small, times = (0, 1, ratio) if ratio > 1 else (1, 0, 1 / ratio)
+    told = f"{times:,.0f}" if times > 10 else f"{times:.1f}"
+    return (
+        f"the halves are not scaled alike: values of {names[large]} spread {told} times as far as those of "
+        f"{names[small]}, so that their average shows the first more than the second; scale both alike",
+    )
+
+
+def _width(half: HalfVolume) -> float:
+    """Spread of the densities of some sections; beads and filled borders do not matter."""
+    depth = len(half.volume.voxels)
+    numbers = sorted({int(z) for z in np.linspace(depth / 4, 3 * depth / 4, _SECTIONS)})
+    low, high = np.percentile(np.stack([half.density(z) for z in numbers]), (16, 84))
+    return float(high - low) / 2
 
 
 def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cryolithe.errors import SettingsError
 from cryolithe.hashing import file_sha256
 
 # "seen": the volume was made from these images; "other frames": from other frames of the same tilts.
@@ -109,6 +110,32 @@ def choose_images(
     return Choice(unused, "held out", used.reason, warning)
 
 
+def held_out_images(text: str, angles_deg: tuple[float, ...]) -> tuple[int, ...]:
+    """Numbers (from 0) of the images that ``beyond 60`` or ``1,5,9-12`` (from 1) names.
+
+    Raises:
+        SettingsError: if the text names none, or all.
+    """
+    beyond = re.fullmatch(r"\s*beyond\s*[±]?\s*(\d+(?:\.\d*)?)\s*°?\s*", text)
+    if beyond:
+        chosen = {n for n, angle in enumerate(angles_deg) if abs(angle) > float(beyond[1])}
+    elif re.fullmatch(r"\s*\d+(?:-\d+)?(?:\s*,\s*\d+(?:-\d+)?)*\s*", text):
+        chosen = set()
+        for part in text.split(","):
+            first, _, last = part.strip().partition("-")
+            chosen |= set(range(int(first) - 1, int(last or first)))
+        if min(chosen, default=-1) < 0 or max(chosen) >= len(angles_deg):
+            raise SettingsError(f"--held-out: expected images from 1 to {len(angles_deg)}, got '{text}'")
+    else:
+        raise SettingsError(f"--held-out: expected 'beyond 60' or image numbers such as 1,5,9-12, got '{text}'")
+    if not chosen or len(chosen) == len(angles_deg):
+        raise SettingsError(
+            f"--held-out '{text}' names {len(chosen)} of {len(angles_deg)} images "
+            f"({min(angles_deg):g}° to {max(angles_deg):g}°); expected some, but not all"
+        )
+    return tuple(sorted(chosen))
+
+
 def used_images(record: Mapping[str, Any], stack: Path | None, angles_deg: Sequence[float]) -> Used:
     """Which images of a stack a volume was made from, as its record says."""
     if not record:
@@ -149,6 +176,16 @@ def mirrored(record: Mapping[str, Any]) -> bool:
     geometry = record.get("geometry")
     geometry = geometry if isinstance(geometry, Mapping) else {}
     return (geometry.get("handedness") in ("aretomo", "warp")) != bool(geometry.get("flip_z"))
+
+
+def opposite_z(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether records tell that the z axes of two volumes run against each other; False where one tells nothing."""
+    told = [record.get("geometry") for record in (first, second)]
+    if not all(isinstance(one, Mapping) and "handedness" in one for one in told) or mirrored(first) == mirrored(second):
+        return False
+    angles = [_numbers(one.get("tilt_angles_deg")) for one in told if isinstance(one, Mapping)]
+    # Angles of the other sign undo it; of a series that is symmetric and in the order of its tilts nothing can tell.
+    return not (len(angles[0]) == len(angles[1]) > 1 and _fit(angles[0], angles[1]))
 
 
 def _fit(given: list[float], recorded: list[float]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.evaluation.heldout import Choice, choose_images, mirrored
+from cryolithe.evaluation.heldout import Choice, choose_images, held_out_images, mirrored, opposite_z
 from cryolithe.evaluation.in_hand import InHand, Judged, is_same, made_by_network, record_name, record_of
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.reprojection import binning_of
@@ -65,6 +64,7 @@ class Named:
     name: str
     voxels: Array
     voxel_size_angstrom: float | None
+    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ class Task:
         dark: whether dense matter is dark in the volume.
         crop: compare the common middle of volumes of different shapes.
         keep_sign: leave a reference of the other polarity as it is.
+        reference_opposite_z: whether records tell that the z of volume and reference run against each other.
+        halves_opposite_z: likewise of the halves.
         notes: what was assumed.
         warnings: what contradicts itself.
     """
@@ -127,6 +129,8 @@ class Task:
     dark: bool
     crop: bool
     keep_sign: bool
+    reference_opposite_z: bool = False
+    halves_opposite_z: bool = False
     notes: tuple[str, ...] = field(default=())
     warnings: tuple[str, ...] = field(default=())
 
@@ -188,7 +192,10 @@ def load(request: Request) -> Task:
     return Task(
         volume, reference, halves, mask, images, tilt_range, positions, request.kind,
         open_volume(request.template, [], True) if request.template else None,
-        diameter, dark, request.crop, request.keep_sign, tuple(notes), tuple(warnings),
+        diameter, dark, request.crop, request.keep_sign,
+        opposite_z(sidecar, record_of(request.reference)) if request.reference else False,
+        opposite_z(record_of(request.halves[0]), record_of(request.halves[1])) if request.halves else False,
+        tuple(notes), tuple(warnings),
     )  # fmt: skip
 
 
@@ -219,7 +226,7 @@ def open_volume(path: Judged, notes: list[str], is_volume: bool, otherwise: str 
         found = upright(found)
     voxels = found.voxels()
     check_volume(voxels, str(path))
-    return Named(str(path), np.asarray(voxels, dtype=np.float32), found.voxel_size_angstrom)
+    return Named(str(path), np.asarray(voxels, dtype=np.float32), found.voxel_size_angstrom, found.origin_angstrom)
 
 
 def _of_this(record: dict[str, Any], volume: Named, path: Judged, warnings: list[str]) -> dict[str, Any]:
@@ -281,34 +288,22 @@ def compared(first: Named, second: Named, mask: Named | None) -> Compared:
 
 def middle(volume: Array, shape: tuple[int, ...]) -> Array:
     """The middle of a volume; half a voxel off along axes whose sizes differ by an odd number."""
-    starts = [(have - want) // 2 for have, want in zip(volume.shape, shape, strict=True)]
+    starts = _starts(volume.shape, shape)
     return volume[tuple(slice(start, start + want) for start, want in zip(starts, shape, strict=True))]
 
 
-def held_out_images(text: str, angles_deg: tuple[float, ...]) -> tuple[int, ...]:
-    """Numbers (from 0) of the images that ``beyond 60`` or ``1,5,9-12`` (from 1) names.
+def place_of_middle(volume: Named, shape: tuple[int, ...]) -> tuple[float, float, float]:
+    """Where in Å the first voxel ``(z, y, x)`` of the middle of a volume lies."""
+    size = volume.voxel_size_angstrom or 0.0
+    z, y, x = (
+        origin + start * size
+        for origin, start in zip(volume.origin_angstrom, _starts(volume.voxels.shape, shape), strict=True)
+    )
+    return z, y, x
 
-    Raises:
-        SettingsError: if the text names none, or all.
-    """
-    beyond = re.fullmatch(r"\s*beyond\s*[±]?\s*(\d+(?:\.\d*)?)\s*°?\s*", text)
-    if beyond:
-        chosen = {n for n, angle in enumerate(angles_deg) if abs(angle) > float(beyond[1])}
-    elif re.fullmatch(r"\s*\d+(?:-\d+)?(?:\s*,\s*\d+(?:-\d+)?)*\s*", text):
-        chosen = set()
-        for part in text.split(","):
-            first, _, last = part.strip().partition("-")
-            chosen |= set(range(int(first) - 1, int(last or first)))
-        if min(chosen, default=-1) < 0 or max(chosen) >= len(angles_deg):
-            raise SettingsError(f"--held-out: expected images from 1 to {len(angles_deg)}, got '{text}'")
-    else:
-        raise SettingsError(f"--held-out: expected 'beyond 60' or image numbers such as 1,5,9-12, got '{text}'")
-    if not chosen or len(chosen) == len(angles_deg):
-        raise SettingsError(
-            f"--held-out '{text}' names {len(chosen)} of {len(angles_deg)} images "
-            f"({min(angles_deg):g}° to {max(angles_deg):g}°); expected some, but not all"
-        )
-    return tuple(sorted(chosen))
+
+def _starts(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
+    return [(size - want) // 2 for size, want in zip(have, wanted, strict=True)]
 
 
 def _sidecar_angles(sidecar: dict[str, Any]) -> tuple[float, ...]:

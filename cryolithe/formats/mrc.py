@@ -23,6 +23,7 @@ from cryolithe.formats.angles import read_angles_deg
 from cryolithe.formats.files import PathLike, input_size_bytes, printable, unreadable
 from cryolithe.formats.mrc_header import (
     HEADER_BYTES,
+    LARGEST_AXIS_PX,
     MODES,
     Header,
     VolumeStatistics,
@@ -73,7 +74,7 @@ class MrcArray:
         ispg: space group; 0 for image stacks, 1 and more for volumes.
         mz: sections of the unit cell; 1 for MRC2014 image stacks.
         labels: the header's texts that are not empty.
-        origin_angstrom: position ``(z, y, x)`` of the first voxel.
+        origin_angstrom: position ``(z, y, x)`` of the first voxel: the origin, or where that is 0 the start in voxels.
         extended_header_bytes: bytes between the header and the data.
         byte_order: ``"little-endian"`` or ``"big-endian"``.
         notes: what was forgiven, in words.
@@ -195,6 +196,8 @@ def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:
     if not all(map(math.isfinite, origin)):
         origin = (0.0, 0.0, 0.0)
         notes.append("the origin is not finite, 0 assumed")
+    elif not any(origin):
+        origin = _started_angstrom(header, sizes)
     low, high = float(fields["dmin"]), float(fields["dmax"])
     labels = (printable(bytes(label).decode("ascii", errors="replace")) for label in fields["label"])
     return MrcArray(
@@ -211,6 +214,18 @@ def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:
         ctf_corrected=header.ctf_corrected,
         extremes=(low, high) if low <= high else None,  # MRC2014 says by the opposite that nobody computed them
     )
+
+
+def _started_angstrom(header: Header, sizes_angstrom: tuple[float, ...]) -> tuple[float, ...]:
+    """Place ``(z, y, x)`` of the first voxel where the header has it in voxels, as maps cut out of a cell do.
+
+    ChimeraX and other viewers take it so where the origin is 0. It stands for columns, rows and sections.
+    """
+    starts = header.ints("nzstart", "nystart", "nxstart")
+    if any(abs(start) > LARGEST_AXIS_PX for start in starts):
+        return (0.0, 0.0, 0.0)
+    axes = header.axes if sorted(header.axes) == [1, 2, 3] else (3, 2, 1)
+    return tuple(starts[axes.index(axis)] * size + 0.0 for axis, size in zip((3, 2, 1), sizes_angstrom, strict=True))
 
 
 def _spacing_angstrom(cell_angstrom: float, samples: int) -> float:

@@ -34,7 +34,7 @@ SMALLEST_PX = 64  # the last level's longest axis is at most this
 def write_ome_zarr(
     path: PathLike,
     volume: NDArray[Any],
-    voxel_size_angstrom: float | None,
+    voxel_size_angstrom: float | tuple[float, float, float] | None,
     name: str,
     convert: Callable[[NDArray[Any]], NDArray[Any]] = lambda block: block,
     version: Version = "0.4",
@@ -45,7 +45,8 @@ def write_ome_zarr(
     Args:
         path: folder to make.
         volume: shape ``(z, y, x)``; read chunk by chunk.
-        voxel_size_angstrom: edge of a voxel, or None: then scales are in voxels, without a unit.
+        voxel_size_angstrom: edge of a voxel, its edges along ``(z, y, x)``, or None: then scales are in voxels, without
+            a unit.
         name: of the image in the metadata.
         convert: applied to each part of the volume before it is stored.
         version: of OME-Zarr.
@@ -60,7 +61,8 @@ def write_ome_zarr(
     zarr = _zarr(OutputError)
     path = Path(path)
     sample = convert(volume[:1, :1, :1])
-    size = voxel_size_angstrom or 1.0
+    given = voxel_size_angstrom
+    sizes = given if isinstance(given, tuple) else (given or 1.0,) * 3
     running = RunningStatistics()
     newer = version == "0.5"
     stored: dict[str, Any] = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
@@ -83,7 +85,7 @@ def write_ome_zarr(
                     running.add(block)
                 array[place] = block
                 release_pages(volume)
-            datasets.append(_dataset(level, size, origin))
+            datasets.append(_dataset(level, sizes, origin))
             source = array
         multiscale = _multiscale(name, datasets, voxel_size_angstrom is not None)
         if newer:  # the version is that of all metadata of the group
@@ -161,12 +163,12 @@ def _halved(source: Any, place: tuple[slice, ...], shape: tuple[int, ...], dtype
     return (np.rint(mean) if np.issubdtype(dtype, np.integer) else mean).astype(dtype)
 
 
-def _dataset(level: int, size: float, origin: tuple[float, float, float]) -> dict[str, Any]:
+def _dataset(level: int, sizes: tuple[float, ...], origin: tuple[float, float, float]) -> dict[str, Any]:
     """Scale and position of a level: its first voxel is the middle of 2^level voxels of the volume."""
     factor = 2.0**level
-    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [size * factor] * 3}]
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [size * factor for size in sizes]}]
     if level or any(origin):
-        first = [place + size * (factor - 1) / 2 for place in origin]
+        first = [place + size * (factor - 1) / 2 for place, size in zip(origin, sizes, strict=True)]
         transforms.append({"type": "translation", "translation": first})
     return {"path": str(level), "coordinateTransformations": transforms}
 

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
-from cryolithe.formats.axes import TURNED, Axes, stored_axes, turned
+from cryolithe.formats.axes import TURNED, Axes, turned
 from cryolithe.formats.files import PathLike
 from cryolithe.formats.mrc import read_mrc
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr, open_ome_zarr
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.tiff import ENDINGS, read_planes, read_tiff, tiff_files
-from cryolithe.formats.volume_kind import Seen, Told, refuse_map, volume_or_stack
+from cryolithe.formats.volume_kind import Seen, Told, axes_of, refuse_map, volume_or_stack
 from cryolithe.volume import Volume
 
 Kind = Literal["mrc", "tiff", "sequence", "ome-zarr"]
@@ -131,7 +131,7 @@ def open_volume_file(path: Path) -> VolumeFile:
         origin_angstrom=mrc.origin_angstrom,
         notes=mrc.notes,
         labels=mrc.labels,
-        axes=stored_axes(read_record_beside(path), shape, mrc.extremes),
+        axes=axes_of(path, shape, mrc.extremes),
     )
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cryolithe.errors import InputError
 from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.axes import Axes, stored_axes
 from cryolithe.formats.record import read_record_beside, record_path
 from cryolithe.names import is_file
 
@@ -137,13 +138,37 @@ def is_map(path: Path, labels: tuple[str, ...]) -> bool:
     """
     if labels:
         return any(_MAP_LABEL.match(label) for label in labels)
+    return bool(_record_of_volume(path))
+
+
+def axes_of(path: Path, shape: tuple[int, ...], extremes: tuple[float, float] | None) -> Axes:
+    """The order of the axes of a volume's file, or of a map's, which lies as the volume that it belongs to does.
+
+    Args:
+        path: of the file.
+        shape: as stored.
+        extremes: smallest and largest value as its header tells them; None where it does not.
+    """
+    if own := read_record_beside(path):
+        return stored_axes(own, shape, extremes)
+    return stored_axes(_record_of_volume(path), shape)  # whose extremes are not those of its map
+
+
+def record_for(path: Path) -> dict[str, Any]:
+    """The record beside a file, or that of the volume that a map belongs to; empty where there is none."""
+    return read_record_beside(path) or _record_of_volume(path)
+
+
+def _record_of_volume(path: Path) -> dict[str, Any]:
+    """The record of the volume whose map a file is; empty for what is none."""
     stem, _, kind = path.stem.rpartition("_")
     if not stem or kind not in _MAP_KINDS:
-        return False
-    told = read_record_beside(path.with_name(f"{stem}{path.suffix}")).get("confidence")
-    maps = told.get("maps") if isinstance(told, dict) else None
+        return {}
+    record = read_record_beside(path.with_name(f"{stem}{path.suffix}"))
+    told = record.get("confidence")
+    maps = told.get("maps", {kind: told}) if isinstance(told, dict) else None  # of two halves it is one
     entry = maps.get(kind) if isinstance(maps, dict) else None
-    return isinstance(entry, dict) and entry.get("path") == path.name
+    return record if isinstance(entry, dict) and entry.get("path") == path.name else {}
 
 
 def refuse_map(path: Path, labels: tuple[str, ...]) -> None:

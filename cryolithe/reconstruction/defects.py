@@ -11,12 +11,13 @@ from cryolithe.images import clipped_sigma
 
 # Pixels this many standard deviations out are clipped in what a network sees, ...
 CLIP_SIGMAS = 12.0
-# ... but never closer than this multiple of the deviation that all but one pixel in 2000 stay below.
-TAIL_QUANTILE, TAIL_MARGIN = 0.9995, 1.5
+# ... but never closer than this multiple of the deviation that all but one pixel in 2000 stay below, or of the median
+# of 3 × 3 pixels: of a spot 2.6 pixels wide at half its height the one in the middle is this much denser.
+TAIL_QUANTILE, TAIL_MARGIN, NOISE_SIGMAS = 0.9995, 1.5, 2.0
 
 
 class Spread(NamedTuple):
-    """Variance of a prepared image without outliers, and the deviation that all but one pixel in 2000 stay below."""
+    """Variance of a prepared image without outliers, and the deviation up to which there is specimen (`tail_of`)."""
 
     variance: float
     tail: float
@@ -24,25 +25,60 @@ class Spread(NamedTuple):
 
 def spread_of(image: NDArray[np.float32]) -> Spread:
     """Of an image whose mean is removed."""
-    return Spread(clipped_sigma(image) ** 2, float(np.quantile(np.abs(image), TAIL_QUANTILE)))
+    sigma = clipped_sigma(image)
+    return Spread(sigma**2, tail_of(image, sigma))
 
 
-def defect_limits(image: NDArray[np.float32]) -> tuple[np.floating, np.floating]:
-    """Lowest and highest value of an image: further from its median is nothing that fills more than a few pixels."""
-    middle = np.median(image)
-    deviation = image - middle
-    level = _outlier_level(clipped_sigma(deviation), float(np.quantile(np.abs(deviation), TAIL_QUANTILE)))
+def tail_of(deviation: NDArray[np.float32], sigma: float, image_deviation: NDArray[np.float32] | None = None) -> float:
+    """The deviation that all but one pixel in 2000 stay below, or that of what is dense there but no defect.
+
+    A bead that fills fewer pixels is smooth: its neighbours are nearly as dense. Where a defect is spread over some, by
+    binning or interpolation, most of the nine pixels around it are not.
+
+    Args:
+        deviation: of an image, or a part of its pixels, from its middle.
+        sigma: their standard deviation, outliers left out.
+        image_deviation: of the whole image where the other is a part, shape ``(y, x)``.
+    """
+    tail = float(np.quantile(np.abs(deviation), TAIL_QUANTILE))
+    whole = deviation if image_deviation is None else image_deviation
+    far = np.argwhere(np.abs(whole) > _outlier_level(sigma, tail))
+    if not len(far):
+        return tail
+    steps = np.stack(np.meshgrid((-1, 0, 1), (-1, 0, 1), indexing="ij"), axis=-1).reshape(1, 9, 2)
+    around = np.clip(far[:, None] + steps, 0, np.array(whole.shape) - 1)
+    values = whole[far[:, 0], far[:, 1]]
+    # The noise of a pixel is larger than that of a median.
+    dense = np.median(whole[around[..., 0], around[..., 1]], axis=1) * np.sign(values) + NOISE_SIGMAS * sigma
+    smooth = TAIL_MARGIN * dense >= np.abs(values)
+    return max(tail, float(dense[smooth].max(initial=0.0)))
+
+
+def defect_limits(
+    image: NDArray[np.float32], some: NDArray[np.float32] | None = None
+) -> tuple[np.floating, np.floating]:
+    """Lowest and highest value of an image: further from its median is nothing that fills more than a few pixels.
+
+    Args:
+        image: shape ``(y, x)``.
+        some: pixels of it that tell of its values; all without.
+    """
+    seen = image if some is None else some
+    middle = np.median(seen)
+    deviation = seen - middle
+    sigma = clipped_sigma(deviation)
+    level = _outlier_level(sigma, tail_of(deviation, sigma, None if some is None else image - middle))
     return middle - level, middle + level
 
 
 def defect_level(sigma: float, tails: list[float]) -> float:
     """Deviation from the mean beyond which a pixel of a series can only be a defect.
 
-    What fills more than a few pixels of most images is part of the specimen, however dense.
+    What fills more than a few pixels of most images, or is as smooth as a bead, is part of the specimen, however dense.
 
     Args:
         sigma: standard deviation of the pixels of the series, outliers left out.
-        tails: of each image, the deviation that all but one pixel in 2000 stay below.
+        tails: of each image (`tail_of`).
     """
     return _outlier_level(sigma, float(np.median(tails)))
 

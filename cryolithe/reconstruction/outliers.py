@@ -35,7 +35,7 @@ def looks_of(image: NDArray[np.float32]) -> Looks:
     """Measure a finite image, shape ``(y, x)``, without its border."""
     step = max(1, int((image.size / _LOOKED_AT) ** 0.5))
     some = np.ascontiguousarray(image[::step, ::step])
-    low, high = defect_limits(some)
+    low, high = defect_limits(image, some)
     defects = int(np.count_nonzero((image < low) | (image > high)))
     digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
     return Looks(float(some.std(dtype=np.float64)), clipped_sigma(some - np.median(some)), defects, digest)

@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 from cryolithe.errors import InputError
 from cryolithe.filters import filter_rows, gaussian_response, padded_length, ramp_response
 from cryolithe.geometry import TiltGeometry
-from cryolithe.images import clipped_sigma
 from cryolithe.projector import make_projector
-from cryolithe.reconstruction.defects import TAIL_QUANTILE, defect_level, defect_limits
+from cryolithe.reconstruction.defects import defect_level, defect_limits, spread_of
 
 # Fits read what a blur of this many pixels leaves, from at most this many rows.
 FIT_SIGMA_PX, FIT_ROWS = 2.0, 48
@@ -87,8 +86,9 @@ def measure_scale(images: Any, name: str) -> ImageScale:
         varies = bool(image.max() > image.min())
         table.append((*limits, mean, varies))
         if varies:
-            variances.append(clipped_sigma(clipped) ** 2)
-            tails.append(np.quantile(np.abs(clipped), TAIL_QUANTILE))
+            spread = spread_of(clipped)
+            variances.append(spread.variance)
+            tails.append(spread.tail)
     if not variances:
         raise InputError(f"{name}: all images are constant")
     sigma = float(np.sqrt(np.mean(variances)))

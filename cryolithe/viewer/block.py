@@ -115,7 +115,7 @@ def _layer(wanted: Wanted, maker: BlockMaker, block: Block, watcher: Watcher) ->
     method = run.model.name if run.model else run.job.settings.method.upper()
     origin = tuple(start * (size or 1.0) for start in block.start)
     meta = {
-        **layer_place(size, (origin[0], origin[1], origin[2])),
+        **layer_place((size or 0.0,) * 3, (origin[0], origin[1], origin[2])),
         "name": f"{wanted.tilts.stem} {method}",
         "contrast_limits": limits,
         "colormap": colours,

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import CryoLitheError
 from cryolithe.formats.angles import read_angles_deg
-from cryolithe.formats.axes import stored_axes, turned
 from cryolithe.formats.ome_zarr_reader import open_ome_zarr
-from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file
-from cryolithe.formats.volume_kind import Seen, angles_beside
+from cryolithe.formats.volume_file import VolumeFile, open_volume_file, upright
+from cryolithe.formats.volume_kind import Seen, angles_beside, record_for
 from cryolithe.greys import MAP_RANGES
 from cryolithe.viewer.greys import middle_sections, shown_greys
 
@@ -43,26 +41,23 @@ def image_layers(path: Path) -> list[LayerData]:
     return [volume_layer(found), *_beside(found)]
 
 
-def volume_layer(found: VolumeFile, visible: bool = True, record: dict[str, Any] | None = None) -> LayerData:
+def volume_layer(found: VolumeFile, visible: bool = True) -> LayerData:
     """A volume, upright as ``(z, y, x)`` whatever its orientation in the file, in Å where its voxel size is known.
 
     Args:
         found: the file.
         visible: whether it is shown at first.
-        record: of the volume to which it belongs; None to read that beside the file.
     """
-    record = read_record_beside(found.path) if record is None else record
+    record = record_for(found.path)
     kind = next((kind for kind in MAPS if found.path.stem.endswith(f"_{kind}")), None)
-    # Maps are told by the record of their volume, whose extremes are not theirs.
-    axes = found.axes if kind is None else stored_axes(record, found.shape)
-    voxels = turned(np.asarray(_lazy(found))) if axes == "yzx" else _lazy(found)
-    size = found.voxel_size_angstrom
+    shown = upright(found)
+    voxels = shown.voxels() if shown is not found else _lazy(found)
     sections = [np.asarray(voxels[z]) for z in middle_sections((voxels.shape[0], voxels.shape[1], voxels.shape[2]))]
     limits, colours = shown_greys(sections)
     if kind is not None:
         limits, colours = MAP_RANGES[kind], _colours(MAPS[kind])
     meta = {
-        **layer_place(size, found.origin_angstrom if size else (0.0, 0.0, 0.0)),
+        **file_place(shown),
         "name": found.path.stem,
         "contrast_limits": limits,
         "colormap": colours,
@@ -70,9 +65,9 @@ def volume_layer(found: VolumeFile, visible: bool = True, record: dict[str, Any]
         "metadata": {
             "cryolithe": {
                 "file": str(found.path),
-                "voxel_size_angstrom": size,
+                "voxel_size_angstrom": shown.voxel_size_angstrom,
                 "taken_for": f"volume, because {found.told.reason}",
-                "notes": list(found.notes),
+                "notes": [note.removesuffix("; x is used") for note in shown.notes],
                 "labels": list(found.labels),
                 "record": record,
             }
@@ -83,11 +78,24 @@ def volume_layer(found: VolumeFile, visible: bool = True, record: dict[str, Any]
     return voxels, meta, "image"
 
 
-def layer_place(size_angstrom: float | None, origin_angstrom: tuple[float, float, float]) -> dict[str, Any]:
-    """Where a layer ``(z, y, x)`` lies: in Å, or in voxels where nobody knows their size."""
-    known = {"units": (UNIT,) * 3} if size_angstrom else {}
+def file_place(found: VolumeFile) -> dict[str, Any]:
+    """Where the layer of a volume's file lies, as its header tells."""
+    return layer_place(found.voxel_sizes_angstrom, found.origin_angstrom if found.voxel_size_angstrom else (0.0,) * 3)
+
+
+def layer_place(
+    sizes_angstrom: tuple[float, float, float], origin_angstrom: tuple[float, float, float]
+) -> dict[str, Any]:
+    """Where a layer ``(z, y, x)`` lies: in Å, or in voxels where nobody knows their size.
+
+    Args:
+        sizes_angstrom: edges of a voxel; 0 where they are not known.
+        origin_angstrom: position of the first voxel, in voxels where they are not.
+    """
+    usual = sizes_angstrom[2]
+    known = {"units": (UNIT,) * 3} if usual else {}
     return {
-        "scale": (size_angstrom or 1.0,) * 3,
+        "scale": tuple((size or usual) if usual else 1.0 for size in sizes_angstrom),
         "translate": tuple(float(value) for value in origin_angstrom),
         "axis_labels": ("z", "y", "x"),
         **known,
@@ -146,9 +154,8 @@ def _angle_layer(angles_deg: tuple[float, ...], place: dict[str, Any], name: str
 
 def _beside(found: VolumeFile) -> list[LayerData]:
     """Halves and maps, hidden at first; what is there but not usable is left out."""
-    layers, record = [], read_record_beside(found.path)
-    maps = [f"_{kind}" for kind in MAPS]
-    for addition in (*HALVES, *maps):
+    layers = []
+    for addition in (*HALVES, *(f"_{kind}" for kind in MAPS)):
         path = found.path.with_name(f"{found.path.stem}{addition}{found.path.suffix}")
         if not path.exists():
             continue
@@ -157,8 +164,7 @@ def _beside(found: VolumeFile) -> list[LayerData]:
         except CryoLitheError:
             continue
         if other.told.content != "stack" and sorted(other.shape) == sorted(found.shape):
-            # Maps have no record of their own, and are turned as the volume is.
-            layers.append(volume_layer(other, visible=False, record=record if addition in maps else None))
+            layers.append(volume_layer(other, visible=False))
     return layers
 
 

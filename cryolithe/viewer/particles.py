@@ -14,7 +14,7 @@ from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.series_names import matching_name, possible_names
 from cryolithe.formats.star import read_positions
 from cryolithe.formats.volume_file import VolumeFile, open_volume_file, upright
-from cryolithe.viewer.images import LayerData, layer_place
+from cryolithe.viewer.images import LayerData, file_place
 
 _SIZE_ANGSTROM = 200.0
 _SIZE_PX = 8.0
@@ -82,7 +82,7 @@ def _points(path: Path, found: VolumeFile) -> LayerData:
     shown = [kind or "particle" for kind in positions.kinds]
     order = {kind: number for number, kind in enumerate(sorted(set(shown)))}
     meta = {
-        **layer_place(size, found.origin_angstrom if size else (0.0, 0.0, 0.0)),
+        **file_place(found),
         "name": path.stem if inside.all() else f"{path.stem} ({np.count_nonzero(~inside)} of {len(inside)} outside)",
         "size": _SIZE_ANGSTROM / size if size else _SIZE_PX,
         "face_color": "transparent",

@@ -15,7 +15,15 @@ from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_unturned
-from cryolithe.half_agreement import LONGEST, SIGMAS, Agreement, agreement, is_shifted, shares_noise
+from cryolithe.half_agreement import (
+    LONGEST,
+    SIGMAS,
+    Agreement,
+    agreement,
+    doubt_about_mirrors,
+    is_shifted,
+    shares_noise,
+)
 from cryolithe.spectra import central
 
 FEWEST_VOXELS = 16  # along an axis
@@ -107,9 +115,13 @@ def open_pair(
     if looked[0].survey.sha256 == looked[1].survey.sha256:
         raise InputError(f"{half1} and {half2} hold the same voxels: give the volumes of even and of odd images")
     middle = central(files[0].shape, LONGEST)
-    found = agreement(*(half.box(middle) for half in looked))
+    boxes = [half.box(middle) for half in looked]
+    found = agreement(*boxes)
     size = files[0].voxel_size_angstrom or files[1].voxel_size_angstrom
-    return HalfPair(looked[0], looked[1], found, judged(found, half1, half2, size))
+    doubts = judged(found, half1, half2, size)
+    if mirrored := doubt_about_mirrors(boxes[0], boxes[1], (half1.name, half2.name)):
+        doubts = (mirrored,)  # shifts of mirrored volumes tell nothing
+    return HalfPair(looked[0], looked[1], found, doubts)
 
 
 def open_half(path: Path, is_volume: bool = False, repair: bool = False, advance: Callable[[], object] = int) -> Half:
