@@ -52,7 +52,7 @@ def check_stack(named: Named, stack: Stack, transforms: Path | None, newst: News
         notes += _prealigned(named, transforms, newst)
         own = newst is not None and "xf" not in named.files and newst.input_name == named.tilts.name
         if not own:
-            _check_pixels(named, stack, transforms)
+            notes += _pixels(named, stack, transforms)
     if newst is not None:
         notes += _field(named, stack, newst)
     return tuple(notes)
@@ -83,8 +83,8 @@ def _prealigned(named: Named, transforms: Path, newst: NewstCommand | None) -> I
         )
 
 
-def _check_pixels(named: Named, stack: Stack, transforms: Path) -> None:
-    """Raise InputError if the shifts are in pixels of another size, as names or the stack beside the file tell."""
+def _pixels(named: Named, stack: Stack, transforms: Path) -> Iterator[str]:
+    """An error where the stack beside a file proves that its shifts are in other pixels; a warning where names do."""
     here, there = _binning(named.tilts.name), _binning(transforms.stem)
     of_series = bool(set(possible_names(named.tilts.name)) & set(possible_names(transforms.stem)))
     found = [(path, shape) for path in _stacks_of(transforms) if (shape := stack_shape(path)) is not None]
@@ -95,9 +95,9 @@ def _check_pixels(named: Named, stack: Stack, transforms: Path) -> None:
     for path, (sections, height, width) in found:
         times = _times((height, width), stack.image_shape)
         if sections == stack.sections and times:
-            raise _other_pixels(named.tilts, transforms, times, f"{path.name}, {width} x {height}")
+            raise InputError(_other_pixels(named.tilts, transforms, times, f"{path.name}, {width} x {height}"))
     if here != there and of_series:
-        raise _other_pixels(named.tilts, transforms, here / there, "as their names tell")
+        yield f"Warning: {_other_pixels(named.tilts, transforms, here / there, 'if their names are right')}"
 
 
 def _binning(name: str) -> int:
@@ -121,14 +121,14 @@ def _times(large: tuple[int, int], small: tuple[int, int]) -> float:
     return float(times) if times > 1 and fit else 0.0
 
 
-def _other_pixels(tilts: Path, transforms: Path, times: float, why: str) -> InputError:
-    """The error of shifts in pixels of which ``times`` make one of the stack's."""
+def _other_pixels(tilts: Path, transforms: Path, times: float, why: str) -> str:
+    """What is told of shifts in pixels of which ``times`` make one of the stack's."""
     if times > 1:
-        return InputError(
+        return (
             f"{tilts.name} is binned by {times:g} against the stack of {transforms.name} ({why}): its shifts would be "
             f"{times:g} times too large; give that stack with --bin {times:g}, or transforms whose shifts are divided"
         )
-    return InputError(
+    return (
         f"{transforms.name} is of a stack that is binned by {1 / times:g} against {tilts.name} ({why}): its shifts "
         f"would be {1 / times:g} times too small; give that stack, or transforms whose shifts are multiplied"
     )
