@@ -68,10 +68,11 @@ class SourceFiles:
         """SHA-256 of each file, by what it is: of a stack that takes its time, and is done once."""
         return {name: self.named.reading.sha256(path) for name, path in self.files.items()}
 
-    @property
-    def unchanged(self) -> bool:
-        """Whether the files are as they were when they were found."""
-        return all(file_state(path) == self.states[name] for name, path in self.files.items())
+    def refuse_changed(self) -> None:
+        """Raise InputError, which names the file, where one is no more as it was when it was found."""
+        for name, path in self.files.items():
+            if file_state(path) != self.states[name]:
+                raise InputError(f"the input {path} changed while the run read it; run again when it is complete")
 
 
 # What the stack of the other half of the frames is called among the files of a run.
