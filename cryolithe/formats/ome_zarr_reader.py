@@ -148,8 +148,8 @@ def open_ome_zarr(path: Path) -> ZarrImage:
     if missing == chunks:
         raise FileFormatError(f"{path} tells of a volume but holds none of its {chunks} chunks; copy it again")
     told = (
-        f"{missing} of its {chunks} chunks are not stored, and read as {image.array.fill_value}: programs may leave out "
-        "chunks of one value; if its own does not, copy it again"
+        f"{missing} of its {chunks} chunks are not stored, and read as {image.array.fill_value}: programs may leave "
+        "out chunks of one value; if its own does not, copy it again"
     )
     return replace(image, notes=(*image.notes, told), incomplete=told)
 

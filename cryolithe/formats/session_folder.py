@@ -35,6 +35,10 @@ _FOR_IMOD = "_Imod"
 _ASIDE = re.compile(r"_(orig|fixed|original)$", re.IGNORECASE)
 
 
+class NoSeriesError(InputError):
+    """A folder holds no tilt series, or none so far."""
+
+
 @dataclass(frozen=True)
 class FolderContent:
     """What was found in a folder.
@@ -71,7 +75,8 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
         reading: through which files are read, where others ask for them too.
 
     Raises:
-        InputError: if the folder cannot be read, or holds no tilt series.
+        InputError: if the folder cannot be read.
+        NoSeriesError: if it holds no tilt series.
     """
     folder = Path(path)
     groups: dict[tuple[Path, str], _Series] = {}
@@ -89,7 +94,7 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
     if not entries:
         none = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
         also = f"; {len(left_out)} {none}" if left_out else ""
-        raise InputError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
+        raise NoSeriesError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
     return FolderContent(tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1)), left_out)
 
 
