@@ -28,6 +28,7 @@ from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told
 from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading, State, file_state
+from cryolithe.formats.stack_images import read_one_by_one
 from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.assumptions import (
@@ -175,7 +176,7 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     _check_options(named, settings)
     images, mrc = _open_images(files)
     if ODD in files.files:
-        images = MeanImages(images, read_mrc(files.files[ODD]).data)
+        images = MeanImages(images, read_one_by_one(read_mrc(files.files[ODD]).data))
     sections, height, width = images.shape
     pixel = settings.pixel_size or mrc.voxel_size_angstrom
     if files.format is not None:
@@ -271,7 +272,7 @@ def _open_images(files: SourceFiles) -> tuple[Images, MrcArray]:
     """The images, and the (first) file's header."""
     if not files.images:
         mrc = read_mrc(files.named.tilts)
-        return mrc.data, mrc
+        return read_one_by_one(mrc.data), mrc
     images = ImageFiles(files.images)
     return images, images.first
 
