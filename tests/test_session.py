@@ -20,8 +20,11 @@ from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import MadeTomogram, read_tomogram_star, write_tomogram_star
 from cryolithe.hashing import file_sha256
+from cryolithe.reconstruction import run as run_module
+from cryolithe.reconstruction.slab_folder import SlabFolder
 from cryolithe.session.tasks import Session, find_tasks
 from cryolithe.session.watching import Settled
+from cryolithe.work.folder import WorkFolder
 
 FBP = ("--method", "fbp", "--thickness", 10)
 
@@ -176,6 +179,52 @@ def test_a_list_aligns_a_raw_stack(tmp_path, monkeypatch):
     again = run(listing, *beads)
     assert again.exit_code == 1
     assert "ts_rec.mrc exists; give --overwrite" in again.stdout
+
+
+def test_what_was_made_of_volumes_is_not_told_as_left_out(tmp_path):
+    for name in ("ts.mrc", "ts.tlt", "ts_rec_samba.mrc", "ts_n2n.mrc", "report_agreement.mrc", "other.mrc"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in read_session_folder(tmp_path).left_out] == ["other.mrc"]
+    (tmp_path / "ts_n2n.tlt").write_bytes(b"")
+    assert [entry.tilts.name for entry in read_session_folder(tmp_path).entries] == ["ts.mrc", "ts_n2n.mrc"]
+
+
+@pytest.mark.parametrize("watch", [(), ("--watch", "--settle", 0, "--idle", 0.001)])
+def test_what_another_run_is_at_is_left_to_it_and_looked_at_again(watch, tmp_path, monkeypatch):
+    write_series(tmp_path, name="one")
+    write_series(tmp_path, name="two")
+    held = WorkFolder(tmp_path / "one_rec.mrc.partial")
+    first = made(tmp_path, *FBP, *watch)
+    assert first.stdout.count("one_rec.mrc: left to a run that is at it: another run is writing this output") == 2
+    assert {name: row["status"] for name, row in table(tmp_path).items()} == {"one": "to do", "two": "done"}
+    held.release()
+    shutil.rmtree(tmp_path / "one_rec.mrc.partial")
+    held = WorkFolder(tmp_path / "one_rec.mrc.partial")
+    plain, asked = SlabFolder.__init__, []
+
+    def ends(self, path):
+        asked.append(path)
+        if len(asked) == 2:  # the other run gave up meanwhile
+            held.remove()
+        plain(self, path)
+
+    monkeypatch.setattr(SlabFolder, "__init__", ends)
+    made(tmp_path, *FBP, *watch)
+    assert {name: row["status"] for name, row in table(tmp_path).items()} == {"one": "done", "two": "skipped"}
+
+
+def test_what_another_run_has_finished_in_between_is_done_already(tmp_path, monkeypatch):
+    stack, angles = write_series(tmp_path)
+    other = run_module.SlabFolder
+
+    def late(path):
+        monkeypatch.setattr(run_module, "SlabFolder", other)
+        made(stack, angles, *FBP)
+        return other(path)
+
+    monkeypatch.setattr(run_module, "SlabFolder", late)
+    assert "already done" in made(tmp_path, *FBP).stdout
+    assert table(tmp_path)["ts"]["status"] == "skipped"
 
 
 def test_a_folder_without_series_is_refused(tmp_path):
@@ -656,6 +705,12 @@ def test_a_watched_list_that_is_refused_to_the_end_is_an_error(tmp_path, monkeyp
     assert "1 done" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("Error: nothing more was taken, as to the end ")
     assert "lines 2 and 3 would both write" in result.stderr.splitlines()[-1]
+
+
+def test_a_folder_that_is_not_there_cannot_be_watched(tmp_path):
+    result = run(tmp_path / "nothere", *FBP, "--watch")
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {tmp_path / 'nothere'} does not exist; check its name and folder\n"
 
 
 def test_a_watched_folder_in_which_nothing_comes_is_no_error(tmp_path):

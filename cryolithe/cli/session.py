@@ -135,9 +135,19 @@ def _work(session: Session, prospects: list[Prospect], options: SessionOptions) 
             outcomes[outcome.task.job.output] = outcome
             say(outcome.message)
             _tell(session, list(outcomes.values()))
+    if options.scheduler is None:
+        _look_again(outcomes)
     _, page = _tell(session, list(outcomes.values()))
     say(f"Summary: {page}", err=True)
     return list(outcomes.values())
+
+
+def _look_again(outcomes: dict[Any, Outcome]) -> None:
+    """Take once more what was left to another run: that may have ended, with the volume or without."""
+    for key, outcome in outcomes.items():
+        if outcome.status == "to do":
+            outcomes[key] = _one(outcome.task, "[again]")
+            say(outcomes[key].message)
 
 
 @contextmanager
@@ -205,6 +215,9 @@ def _watch(session: Session, given: Given, options: SessionOptions) -> tuple[lis
             before, waiting = waiting, _waiting_line(settled.waits(tasks), notes)
             if waiting != before or ready:
                 say(waiting, err=True)
+    if any(outcome.status == "to do" for outcome in outcomes.values()):
+        _look_again(outcomes)
+        _tell(session, list(outcomes.values()))
     say(_end_line(session, outcomes.values(), len(settled.waits(tasks)), options), err=True)
     return list(outcomes.values()), refused
 
@@ -228,7 +241,7 @@ def _waiting_line(waits: list[str], notes: list[str]) -> str:
 def _end_line(session: Session, outcomes: Collection[Outcome], waiting: int, options: SessionOptions) -> str:
     """Why watching has ended, and what came of it."""
     counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
-    counts["not complete"] = waiting
+    counts |= {"left to another run": sum(o.status == "to do" for o in outcomes), "not complete": waiting}
     made = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no series came"
     summary = f"; summary: {session.folder / HTML_NAME}" if outcomes else ""
     return f"Watching ended, for nothing has come for {options.idle_minutes or 0:g} min: {made}{summary}"

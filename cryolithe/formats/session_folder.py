@@ -29,7 +29,8 @@ _PRODUCT = re.compile(
     r"^rec_|_(rec|vol|evn|odd|ctf|preali|half[12]|fbp|sirt|den|denoised|confidence|unsupported|rec_error)$",
     re.IGNORECASE,
 )
-
+# What this program makes of volumes, and perhaps of stacks: series where angles lie beside them, else nothing to tell.
+_MADE_HERE = re.compile(r"_(samba|n2n|agreement)$", re.IGNORECASE)
 _FOR_IMOD = "_Imod"
 # What etomo puts aside when it makes a stack anew; stacks only where there is none without the addition.
 _ASIDE = re.compile(r"_(orig|fixed|original)$", re.IGNORECASE)
@@ -134,7 +135,7 @@ def _entry(group: _Series, alone: bool, reading: Reading) -> tuple[SeriesEntry |
     named_mrc = all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks)
     known = angles is not None or paired.files or paired.problem
     if not known and not group.aligned and named_mrc:
-        return None, stacks
+        return None, [stack for stack in stacks if not _MADE_HERE.search(stack.stem)]
     problem, expected = paired.problem, None if known else folder / f"{base}.tlt"
     if len(stacks) > 1:
         problem = (
