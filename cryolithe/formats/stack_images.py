@@ -45,7 +45,7 @@ class StackImages:
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(place)
-                left = memoryview(image.reshape(-1).view(np.uint8))
+                left = image.reshape(-1).view(np.uint8).data
                 while left and (count := file.readinto(left)):
                     left = left[count:]
         except OSError as error:
@@ -62,8 +62,8 @@ def read_one_by_one(images: NDArray[Any]) -> Images:
     """Images of which each is read from its file; as they are where they are not mapped, or lie in another order."""
     if not isinstance(images, np.memmap) or not isinstance(images.base, mmap.mmap | np.memmap):
         return images
-    whole = images.ndim == 3 and images.flags.c_contiguous and images.filename is not None
+    whole, file = images.ndim == 3 and images.flags.c_contiguous, images.filename
     mapped = images.base if isinstance(images.base, np.memmap) else images
-    if not whole or mapped.nbytes != math.prod(images.shape) * images.itemsize:
+    if not whole or file is None or mapped.nbytes != math.prod(images.shape) * images.itemsize:
         return images
-    return StackImages(Path(images.filename), int(images.offset), images.shape, images.dtype)
+    return StackImages(Path(file), int(images.offset), images.shape, images.dtype)
