@@ -142,12 +142,22 @@ def _work(session: Session, prospects: list[Prospect], options: SessionOptions) 
     return list(outcomes.values())
 
 
-def _look_again(outcomes: dict[Any, Outcome]) -> None:
-    """Take once more what was left to another run: that may have ended, with the volume or without."""
-    for key, outcome in outcomes.items():
-        if outcome.status == "to do":
-            outcomes[key] = _one(outcome.task, "[again]")
-            say(outcomes[key].message)
+def _look_again(outcomes: dict[Any, Outcome], ended: bool = False) -> bool:
+    """Take once more what was left to another run: that may have ended, with the volume or without.
+
+    Args:
+        outcomes: are changed.
+        ended: only where the other run's working folder is gone.
+
+    Returns:
+        whether there was any.
+    """
+    left = [key for key, outcome in outcomes.items() if outcome.status == "to do"]
+    left = [key for key in left if not (ended and outcomes[key].task.job.partial.exists())]
+    for key in left:
+        outcomes[key] = _one(outcomes[key].task, "[again]")
+        say(outcomes[key].message)
+    return bool(left)
 
 
 @contextmanager
@@ -210,13 +220,14 @@ def _watch(session: Session, given: Given, options: SessionOptions) -> tuple[lis
             outcomes[task.job.output, task.job.tilts] = outcome
             say(outcome.message)
             _tell(session, list(outcomes.values()))
+        if not ready and _look_again(outcomes, ended=True):
+            _tell(session, list(outcomes.values()))
         busy[0] = bool(ready) or settled.waiting > 0
         if not told or tasks:
             before, waiting = waiting, _waiting_line(settled.waits(tasks), notes)
             if waiting != before or ready:
                 say(waiting, err=True)
-    if any(outcome.status == "to do" for outcome in outcomes.values()):
-        _look_again(outcomes)
+    if _look_again(outcomes):
         _tell(session, list(outcomes.values()))
     say(_end_line(session, outcomes.values(), len(settled.waits(tasks)), options), err=True)
     return list(outcomes.values()), refused
