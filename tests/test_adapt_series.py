@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from test_adapt import ANGLES, SHAPE, command, files, noisy, smooth_images, tiny
 from test_ctf_files import CTFFIND, columns
 from tiny_series import voxels, write_model, write_series
 
+from cryolithe.adapt import gathering
 from cryolithe.adapt import session as adapt_session
 from cryolithe.adapt.gathering import distinct_names
 from cryolithe.adapt.session import Outcome
@@ -197,6 +199,21 @@ def test_series_of_one_name_and_other_pixels_are_told_apart(tiny, tmp_path, gath
     assert [one["voxel_size_angstrom"] for one in work.card["series"]] == [5.0, 10.0]
     alike = adapt(tmp_path, *both, "--pixel-size", 5)
     assert "different sizes" not in alike.stderr
+
+
+def test_nothing_is_learned_from_images_that_change_while_they_are_prepared(tiny, tmp_path, gathered, monkeypatch):  # noqa: F811
+    stack, angles = series(tmp_path)
+    prepare = gathering.prepare_halves
+
+    def touched(*arguments):
+        os.utime(stack, ns=(1, 1))
+        return prepare(*arguments)
+
+    monkeypatch.setattr(gathering, "prepare_halves", touched)
+    result = adapt(tmp_path, stack, angles)
+    assert result.exit_code == 2
+    assert f"the input {stack} changed while the run read it" in result.stderr
+    assert not gathered
 
 
 def test_names_are_the_shortest_that_differ():

@@ -178,6 +178,28 @@ def test_an_interrupted_run_goes_on(simulated, tmp_path, monkeypatch):
     assert page.exists()
 
 
+def test_what_is_made_of_other_files_is_never_that_of_the_first(simulated, tmp_path, monkeypatch):
+    page, angles = tmp_path / "page.html", tmp_path / "ts.tlt"
+    right, real = (simulated / "TS_001.tlt").read_text(), making.reconstruct
+    angles.write_text(right)
+    words = [angles if str(word).endswith(".tlt") else word for word in of_series(simulated, page)]
+    words += ["--methods", "fbp"]
+
+    def of_others(job, watcher):
+        angles.write_text(right.replace("1", "2", 1))
+        return real(job, watcher)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "reconstruct", of_others)
+        refused(*words, named=["changed while it was compared"])
+    angles.write_text(right)
+    assert "made before" not in good(*words).stderr
+    other = tmp_path / "other.html"
+    good(*words[: words.index(page)], other, *words[words.index(page) + 1 :])
+    volumes = [path.with_suffix(".work") / "fbp" / "half1.mrc" for path in (page, other)]
+    assert volumes[0].read_bytes()[1024:] == volumes[1].read_bytes()[1024:]
+
+
 def test_other_settings_make_a_method_anew(simulated, tmp_path):
     page = tmp_path / "page.html"
     words = (*of_series(simulated, page), "--methods", "fbp")

@@ -1,6 +1,7 @@
 """``cryolithe denoise`` as a user meets it: files in, files out, faults, interruptions."""
 
 import json
+import os
 import re
 import signal
 import sys
@@ -225,6 +226,27 @@ def test_an_interrupted_denoising_goes_on_with_the_same_result(tmp_path, monkeyp
     spoilt[1024 + 2 * 40 * 36 * 4 + 500] ^= 64
     tile.write_bytes(spoilt)
     assert "Going on" in good(tmp_path / "t.mrc", *weights, "--resume").output
+    np.testing.assert_array_equal(read_mrc(tmp_path / "t_samba.mrc").data, read_mrc(tmp_path / "whole.mrc").data)
+
+
+def test_no_plane_is_kept_of_a_volume_that_has_changed(tmp_path, monkeypatch):
+    path = write(tmp_path / "t.mrc", volume())
+    good(path, "-o", tmp_path / "whole.mrc")
+    planes = inference.Inference.planes
+
+    def touched(self, read, start, stop):
+        for z, plane in enumerate(planes(self, read, start, stop), start=start):
+            if z == 4:
+                os.utime(path, ns=(1, 1))
+            yield plane
+
+    weights = ("--model", tmp_path / "whole.safetensors")
+    monkeypatch.setattr(apply, "PLANES_PER_ENTRY", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(inference.Inference, "planes", touched)
+        assert f"{path} changed while it was denoised" in bad(path, *weights)
+    assert len((tmp_path / "t_samba.mrc.partial" / "journal.jsonl").read_text().splitlines()) == 1 + 2
+    good(path, *weights, "--resume")
     np.testing.assert_array_equal(read_mrc(tmp_path / "t_samba.mrc").data, read_mrc(tmp_path / "whole.mrc").data)
 
 

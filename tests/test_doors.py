@@ -233,6 +233,26 @@ def test_what_reconstruct_writes_as_ome_zarr_goes_through_every_command(tmp_path
     assert set(found["inputs"]) == {"volume", "reference"}
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_chunks_that_are_not_stored_are_told_and_a_volume_of_none_is_refused(zarr_format, tmp_path):
+    import zarr
+
+    data = values()
+    data[:, 2:4] = 0
+    path = tmp_path / "v.zarr"
+    for leaves_out in (False, True):
+        settings = {"chunks": (2, 2, 2), "dtype": data.dtype, "config": {"write_empty_chunks": not leaves_out}}
+        array = zarr.create_array(str(path), shape=SHAPE, zarr_format=zarr_format, overwrite=True, **settings)
+        array[:] = data
+        np.testing.assert_array_equal(read_volume(path).voxels, data)
+        told = "chunks are not stored, and read as 0" in good("info", path).stdout
+        assert told == leaves_out
+        assert ("Note: " in good("fsc", path, path).stderr) == leaves_out
+    for chunk in [file for file in path.rglob("*") if file.is_file() and file.name[-1].isdecimal()]:
+        chunk.unlink()
+    assert "holds none of its" in refused("info", path)
+
+
 def test_a_large_ome_zarr_is_unpacked_into_a_file(tmp_path, monkeypatch):
     data = values(3, (40, 33, 21))
     write_ome_zarr(tmp_path / "v.zarr", data, 4.0, "v")

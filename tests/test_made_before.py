@@ -56,6 +56,30 @@ def test_a_record_with_numbers_that_are_none_tells_nothing(series, tmp_path, num
     assert "inputs and settings" not in refusal(*series, *FBP)
 
 
-def test_where_nothing_is_known_nothing_is_told(series, tmp_path):
+def test_a_volume_without_its_record_is_told(series, tmp_path):
     (tmp_path / "ts_rec.json").unlink()
-    assert refusal(*series, *FBP) == ""
+    assert refusal(*series, *FBP) == " (there is no record ts_rec.json that tells what it was made of)"
+
+
+def test_a_volume_that_was_cut_off_is_told(series, tmp_path):
+    volume = tmp_path / "ts_rec.mrc"
+    volume.write_bytes(volume.read_bytes()[:-100])
+    told = refusal(*series, *FBP)
+    assert told.startswith(" (it is not as its record tells: ")
+    assert "ts_rec.mrc is truncated" in told
+
+
+@pytest.mark.parametrize("lost", ["0/0/0/0", "1/0/0/0"])
+def test_a_volume_that_lost_a_chunk_of_any_level_is_not_done(lost, tmp_path):
+    pytest.importorskip("zarr")
+    write_series(tmp_path, images=noise((40, 70)))
+    words = (tmp_path, *FBP, "--format", "ome-zarr")
+    made(*words)
+    assert "1 already done" in made(*words).stderr
+    volume = tmp_path / "ts_rec.zarr"
+    (volume / lost).unlink()
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "it is not as its record tells: chunks are missing" in result.stdout
+    made(*words, "--overwrite")
+    assert "1 already done" in made(*words).stderr

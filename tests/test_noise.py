@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import re
 
 import h5py
@@ -207,6 +208,22 @@ def test_the_recipe_that_made_the_data_is_not_called_wrong(tmp_path):
 def _notch(shape):
     f = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
     return np.where(f < 0.05, 10**-1.5, 1.0)
+
+
+def test_what_changes_while_it_is_measured_is_not_measured(lab, tmp_path, monkeypatch):
+    from cryolithe.noise import measure
+
+    files, plain = lab[2][:3], measure.measure_halves
+
+    def touched(*arguments):
+        os.utime(files[0], ns=(1, 1))
+        return plain(*arguments)
+
+    monkeypatch.setattr(measure, "measure_halves", touched)
+    result = run("noise", "measure", *files, "-o", tmp_path / "p.h5")
+    assert result.exit_code == 2
+    assert f"the input {files[0]} changed while it was measured" in result.output
+    assert not (tmp_path / "p.h5").exists()
 
 
 def test_same_seed_same_bytes(lab, tmp_path):

@@ -21,6 +21,7 @@ from tiny_series import SHAPE, environment, made, noise, run, voxels, write_mode
 
 from cryolithe.errors import OutputError, ResourceError
 from cryolithe.formats import VolumeWriter
+from cryolithe.reconstruction import run as running
 from cryolithe.reconstruction.run import _first_difference
 from cryolithe.work.folder import WorkFolder
 
@@ -525,6 +526,31 @@ def test_an_input_that_changes_does_not_cost_the_slabs(work, written):
     assert "5 finished slabs are kept" in result.stderr
     finish(work)
     assert written == STARTS
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_no_slab_is_finished_of_images_that_are_not_those_of_the_plan(finished, work, written):
+    right, prepare = work.stack.read_bytes(), running.prepare_run
+    if finished:
+        with interrupted_after(finished):
+            run(*work.arguments())
+    written.clear()
+
+    def of_others(*arguments, **options):
+        with work.stack.open("r+b") as file:
+            file.write(right[:1024] + noise()[::-1].tobytes())
+        return prepare(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "prepare_run", of_others)
+        result = run(*work.arguments())
+    assert result.exit_code == 2
+    assert f"the input {work.stack} changed while the run read it" in result.stderr
+    assert written == []
+    assert work.partial.exists() == bool(finished)
+    work.stack.write_bytes(right)
+    finish(work)
+    assert written == STARTS[finished:]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3])

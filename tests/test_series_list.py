@@ -33,6 +33,15 @@ def test_rows_become_entries(put, tmp_path):
     assert third.settings == {"thickness": "1,5"}
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_spreadsheets_separate_otherwise(separator, put):
+    text = "\n tilts,angles,pixel_size\na.mrc,a.tlt,1.5\n"
+    (expected,) = read_series_list(put(text))
+    assert read_series_list(put(text.replace(",", separator))) == (expected,)
+    (entry,) = read_series_list(put(text.replace(",", separator).replace("a.mrc", "a, b.mrc")))
+    assert entry.tilts.name == "a, b.mrc"
+
+
 def test_files_of_doses_and_defocus_lie_where_the_list_does(put, tmp_path):
     path = put("tilts,angles,dose,ctf-file,ctf\na.mrc,a.tlt,a.mdoc,/data/a.txt,flip\n")
     (entry,) = read_series_list(path)
@@ -47,7 +56,8 @@ def test_files_of_doses_and_defocus_lie_where_the_list_does(put, tmp_path):
         ("tilts,angles\n", "names no tilt series"),
         ("tilt,angles\na,b\n", "no column 'tilts', found: tilt (did you mean 'tilts'?), angles"),
         ("a.mrc,a.tlt\n", "no column 'tilts'"),
-        ("tilts;angles\na;b\n", "no column 'tilts'"),
+        ("tilts;angles,output\na;b,c\n", "expected separated by commas alone, not by semicolons too: tilts,angles"),
+        ("tilts;angles\na,b\n", "line 2: expected 2 cells (tilts, angles), found 1"),
         ("tilts,angles,\na,b,\n", "column 3 has no name"),
         ("tilts,angles,tilts\na,b,c\n", "'tilts' twice"),
         ("tilts,angles\na.mrc\n", "line 2: expected 2 cells (tilts, angles), found 1"),

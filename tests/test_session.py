@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from projects import BEADS, VOLUME, bead_places, make_project, write_aretomo
 from shared_data import SHARED, needs_shared
-from tiny_series import ANGLES, SHAPE, bead_images, made, run, voxels, write_series
+from tiny_series import ANGLES, SHAPE, bead_images, made, noise, run, voxels, write_series
 
 from cryolithe.errors import InputError
 from cryolithe.formats import write_stack
@@ -20,8 +20,11 @@ from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.tomogram_star import MadeTomogram, read_tomogram_star, write_tomogram_star
 from cryolithe.hashing import file_sha256
+from cryolithe.reconstruction import run as run_module
+from cryolithe.reconstruction.slab_folder import SlabFolder
 from cryolithe.session.tasks import Session, find_tasks
 from cryolithe.session.watching import Settled
+from cryolithe.work.folder import WorkFolder
 
 FBP = ("--method", "fbp", "--thickness", 10)
 
@@ -176,6 +179,52 @@ def test_a_list_aligns_a_raw_stack(tmp_path, monkeypatch):
     again = run(listing, *beads)
     assert again.exit_code == 1
     assert "ts_rec.mrc exists; give --overwrite" in again.stdout
+
+
+def test_what_was_made_of_volumes_is_not_told_as_left_out(tmp_path):
+    for name in ("ts.mrc", "ts.tlt", "ts_rec_samba.mrc", "ts_n2n.mrc", "report_agreement.mrc", "other.mrc"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in read_session_folder(tmp_path).left_out] == ["other.mrc"]
+    (tmp_path / "ts_n2n.tlt").write_bytes(b"")
+    assert [entry.tilts.name for entry in read_session_folder(tmp_path).entries] == ["ts.mrc", "ts_n2n.mrc"]
+
+
+@pytest.mark.parametrize("watch", [(), ("--watch", "--settle", 0, "--idle", 0.001)])
+def test_what_another_run_is_at_is_left_to_it_and_looked_at_again(watch, tmp_path, monkeypatch):
+    write_series(tmp_path, name="one")
+    write_series(tmp_path, name="two")
+    held = WorkFolder(tmp_path / "one_rec.mrc.partial")
+    first = made(tmp_path, *FBP, *watch)
+    assert first.stdout.count("one_rec.mrc: left to a run that is at it: another run is writing this output") == 2
+    assert {name: row["status"] for name, row in table(tmp_path).items()} == {"one": "to do", "two": "done"}
+    held.release()
+    shutil.rmtree(tmp_path / "one_rec.mrc.partial")
+    held = WorkFolder(tmp_path / "one_rec.mrc.partial")
+    plain, asked = SlabFolder.__init__, []
+
+    def ends(self, path):
+        asked.append(path)
+        if len(asked) == 2:  # the other run gave up meanwhile
+            held.remove()
+        plain(self, path)
+
+    monkeypatch.setattr(SlabFolder, "__init__", ends)
+    made(tmp_path, *FBP, *watch)
+    assert {name: row["status"] for name, row in table(tmp_path).items()} == {"one": "done", "two": "skipped"}
+
+
+def test_what_another_run_has_finished_in_between_is_done_already(tmp_path, monkeypatch):
+    stack, angles = write_series(tmp_path)
+    other = run_module.SlabFolder
+
+    def late(path):
+        monkeypatch.setattr(run_module, "SlabFolder", other)
+        made(stack, angles, *FBP)
+        return other(path)
+
+    monkeypatch.setattr(run_module, "SlabFolder", late)
+    assert "already done" in made(tmp_path, *FBP).stdout
+    assert table(tmp_path)["ts"]["status"] == "skipped"
 
 
 def test_a_folder_without_series_is_refused(tmp_path):
@@ -586,6 +635,86 @@ def test_watching_waits_for_the_files_of_defocus_and_dose(tmp_path, monkeypatch)
     assert table(tmp_path)["ts"]["status"] == "done"
     record = json.loads((tmp_path / "ts_ali_rec.json").read_text())
     assert {"ctf", "dose"} <= record["inputs"].keys()
+
+
+def test_a_series_that_goes_by_another_name_now_is_not_waited_for(tmp_path):
+    """Renamed before it was taken, or with better angles that came later."""
+    now = [0.0]
+    settled = Settled(60, lambda: now[0])
+
+    def ready(at):
+        now[0] = at
+        return [
+            (task.name, task.job.angles.name) for task in settled.ready(find_tasks(Session(tmp_path), {}, {}, "")[0])
+        ]
+
+    for path in write_series(tmp_path, name="tmp"):
+        path.rename(tmp_path / f"tmp{path.suffix.replace('tlt', 'rawtlt')}")
+    assert ready(0) == []
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / f"ts{path.suffix}")
+    assert ready(10) == []
+    assert settled.waiting == 1
+    shutil.copy(tmp_path / "ts.rawtlt", tmp_path / "ts.tlt")
+    assert ready(20) == []
+    assert ready(80) == [("ts", "ts.tlt")]
+    assert settled.waiting == 0
+
+
+@pytest.mark.parametrize("first", ["TS_01", "TS_02"])
+def test_series_that_would_write_one_volume_do_not_end_the_watch(first, tmp_path, monkeypatch):
+    source, later = tmp_path / "in", {"TS_01": "TS_02", "TS_02": "TS_01"}[first]
+    places = [first, later, "TS_03"]
+
+    def rounds(*_):
+        for number in range(6):
+            if number < 3:
+                (source / places[number]).mkdir(parents=True)
+                write_series(source / places[number], noise() + number, name="stack" if number < 2 else "ts")
+            if number == 4:  # even --overwrite is not for the volume of another one
+                (source / later / "stack.mrc").touch()
+            yield number
+
+    monkeypatch.setattr("cryolithe.cli.session.rounds", rounds)
+    source.mkdir()
+    result = run(source, "-o", tmp_path / "out", *FBP, "--overwrite", "--watch", "--settle", 0, "--idle", 1)
+    assert result.exit_code == 1
+    assert "2 done, 1 failed; summary" in result.stderr
+    (told, *_) = [line for line in result.stdout.splitlines() if "would both write" in line]
+    assert told.startswith(f"{source / later / 'stack.mrc'}: failed: ")
+    record = json.loads((tmp_path / "out" / "stack_rec.json").read_text())
+    assert record["inputs"]["tilts"]["path"] == str(source / first / "stack.mrc")
+    assert (tmp_path / "out" / "ts_rec.mrc").is_file()
+    assert run(source, "-o", tmp_path / "out", *FBP).exit_code == 2
+
+
+def test_a_watched_list_that_is_refused_to_the_end_is_an_error(tmp_path, monkeypatch):
+    write_series(tmp_path)
+    listing = tmp_path / "list.csv"
+    contents = ["tilts,angles\nts.mrc,ts.tlt\n", "tilts,angles\nts.mrc,ts.tlt\nts.mrc,ts.tlt\n"]
+
+    def rounds(*_):
+        for number, content in enumerate(contents):
+            listing.write_text(content)
+            yield number
+
+    monkeypatch.setattr("cryolithe.cli.session.rounds", rounds)
+    listing.write_text("")
+    result = run(listing, *FBP, "--watch", "--settle", 0, "--idle", 1)
+    assert result.exit_code == 1
+    assert "1 done" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: nothing more was taken, as to the end ")
+    assert "lines 2 and 3 would both write" in result.stderr.splitlines()[-1]
+
+
+def test_a_folder_that_is_not_there_cannot_be_watched(tmp_path):
+    result = run(tmp_path / "nothere", *FBP, "--watch")
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {tmp_path / 'nothere'} does not exist; check its name and folder\n"
+
+
+def test_a_watched_folder_in_which_nothing_comes_is_no_error(tmp_path):
+    assert "no series came" in made(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 0.001).stderr
 
 
 def test_watching_a_folder_names_stacks_without_angles(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from patience import PATIENCE_S
+from plain_mrc import new_mrc
 from projects import ANGLES, VOLUME, make_project, write_aretomo, write_imod, write_relion, write_warp
 from tiny_series import made, noise, run, write_series
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats import read_angles_deg, write_stack
+from cryolithe.formats import read_angles_deg, read_mrc, write_stack
 from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.stack_images import StackImages, read_one_by_one
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
 TEXTS = (".tlt", ".rawtlt", ".mdoc", ".xf", ".com", ".aln", ".star", ".xml", ".tomostar", ".xtilt", ".csv")
@@ -174,6 +177,44 @@ def test_an_input_that_changes_while_it_is_used_is_no_input(tmp_path, monkeypatc
     result = run(stack, angles, "--method", "fbp")
     assert result.exit_code == 2
     assert "changed while the run read it" in result.output
+
+
+def test_a_stack_that_is_cut_off_while_it_is_read_costs_no_other_series(tmp_path, monkeypatch):
+    """A memory map of it would end the process."""
+    from cryolithe.reconstruction import run as running
+
+    write_series(tmp_path, name="a")
+    write_series(tmp_path, name="b")
+    plain = running.check_images
+
+    def check(series, *arguments):
+        if (tmp_path / "a.mrc").stat().st_size > 0:
+            os.truncate(tmp_path / "a.mrc", 0)
+        return plain(series, *arguments)
+
+    monkeypatch.setattr(running, "check_images", check)
+    result = run(tmp_path, "--method", "fbp")
+    assert result.exit_code == 1
+    assert f"the input {tmp_path / 'a.mrc'} changed while the run read it: it ends within image 1;" in result.stdout
+    assert (tmp_path / "b_rec.mrc").is_file()
+
+
+@pytest.mark.parametrize("dtype", ["i1", "<i2", ">i2", "<u2", ">f4", "<f2"])
+@pytest.mark.parametrize("axes", [(1, 2, 3), (3, 1, 2), (2, 1, 3)])
+def test_images_that_are_read_one_by_one_are_those_of_the_map(dtype, axes, tmp_path):
+    stack, values = tmp_path / "s.mrc", np.random.default_rng(0).integers(0, 99, (3, 4, 5)).astype(dtype)
+    with new_mrc(stack, values) as file:
+        file.set_extended_header(np.zeros(1024, np.uint8).view("S1"))
+        file.header.mapc, file.header.mapr, file.header.maps = axes
+    whole = read_mrc(stack).data
+    images = read_one_by_one(whole)
+    assert isinstance(images, StackImages) == (axes == (1, 2, 3))
+    assert images.shape == whole.shape
+    for number in (*range(len(whole)), -1):
+        np.testing.assert_array_equal(images[number], whole[number])
+        assert images[number].dtype == whole.dtype
+    with pytest.raises(IndexError):
+        images[len(whole)]
 
 
 # One module, as docs of contributors say, and its entry.

@@ -74,6 +74,8 @@ def gather(jobs: Sequence[tuple[Job, ...]], scratch: Path, watcher: Watcher) -> 
         place = scratch / str(number)
         place.mkdir()
         series.append(prepare_halves(handed, name, place, watcher))
+        for run in runs:  # what was prepared is what is learned from, and what `inputs` tells of
+            run.files.refuse_changed()
         told.append({"name": name, "voxel_size_angstrom": sizes[name], "corrections": _corrections(handed[0])})
     return Gathered(tuple(series), inputs, told)
 

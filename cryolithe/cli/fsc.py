@@ -150,6 +150,8 @@ def _read(path: Path, is_volume: bool) -> Volume:
     found = upright(opened := open_volume_file(path))
     if opened.axes != "zyx":
         click.echo(f"Note: {found.notes[-1]}", err=True)
+    if found.incomplete:
+        click.echo(f"Note: {path}: {found.incomplete}", err=True)
     if not is_volume:
         refuse_stack(found, IS_VOLUME)
         refuse_map(path, found.labels)

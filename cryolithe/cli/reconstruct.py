@@ -11,7 +11,7 @@ import click
 from cryolithe.cli.complete import complete_model, complete_recipe
 from cryolithe.cli.plain import say
 from cryolithe.denoising.methods import METHODS
-from cryolithe.errors import SettingsError
+from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.session_folder import STACK_SUFFIXES
@@ -187,6 +187,8 @@ def command(
     if source is not None and angles is None and (is_session(source, reading) or series_list):
         run_session(Session(source, output, after, reading), Given(flags, file, str(config)), options)
         return
+    if source is not None and (options.watch or options.scheduler) and not source.exists():
+        raise InputError(f"{source} does not exist; check its name and folder")
     if options.watch or options.scheduler:
         raise SettingsError("--watch and --scheduler are for a folder or list of series; give one instead of TILTS")
     settings = resolve_settings(flags, {}, file, "", str(config))

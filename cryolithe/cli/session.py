@@ -14,6 +14,7 @@ from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
 from cryolithe.formats.files import make_folder
+from cryolithe.formats.session_folder import NoSeriesError
 from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_task, skipped
 from cryolithe.session.cluster import check_scheduler, cluster_client, run_on_cluster
 from cryolithe.session.star import write_star_of
@@ -74,8 +75,9 @@ class Given:
 def run_session(session: Session, given: Given, options: SessionOptions) -> None:
     """Reconstruct all series of a session; exit code 1 if any failed."""
     check_session(session)
+    refused = ""
     if options.watch:
-        outcomes = _watch(session, given, options)
+        outcomes, refused = _watch(session, given, options)
     else:
         tasks, notes = find_tasks(session, given.flags, given.file, given.file_name)
         for note in [*notes, *(task.pairing for task in tasks if task.pairing)]:
@@ -93,6 +95,9 @@ def run_session(session: Session, given: Given, options: SessionOptions) -> None
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if failed:
         say(f"{failed} of {len(outcomes)} series failed", err=True)
+    if refused:
+        say(f"Error: nothing more was taken, as to the end {refused}", err=True)
+    if failed or refused:
         raise click.exceptions.Exit(1)
 
 
@@ -130,9 +135,29 @@ def _work(session: Session, prospects: list[Prospect], options: SessionOptions) 
             outcomes[outcome.task.job.output] = outcome
             say(outcome.message)
             _tell(session, list(outcomes.values()))
+    if options.scheduler is None:
+        _look_again(outcomes)
     _, page = _tell(session, list(outcomes.values()))
     say(f"Summary: {page}", err=True)
     return list(outcomes.values())
+
+
+def _look_again(outcomes: dict[Any, Outcome], ended: bool = False) -> bool:
+    """Take once more what was left to another run: that may have ended, with the volume or without.
+
+    Args:
+        outcomes: are changed.
+        ended: only where the other run's working folder is gone.
+
+    Returns:
+        whether there was any.
+    """
+    left = [key for key, outcome in outcomes.items() if outcome.status == "to do"]
+    left = [key for key in left if not (ended and outcomes[key].task.job.partial.exists())]
+    for key in left:
+        outcomes[key] = _one(outcomes[key].task, "[again]")
+        say(outcomes[key].message)
+    return bool(left)
 
 
 @contextmanager
@@ -156,11 +181,14 @@ def _one(task: Task, number: str) -> Outcome:
         return run_task(task, watcher)
 
 
-def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outcome]:
+def _watch(session: Session, given: Given, options: SessionOptions) -> tuple[list[Outcome], str]:
     """Reconstruct series as they are completed; ends on Ctrl-C, or when nothing new has come for a while.
 
     A list that someone has half written does not end it: once it has begun it waits for the source to be mended.
     What it waits for is said whenever that has changed.
+
+    Returns:
+        what became of the series, and why the source could not be taken at the end, or an empty string.
     """
     settings = resolve_settings(given.flags, {}, given.file, "", given.file_name)
     if session.source.is_dir():  # there are no rows with others, and perhaps no series yet
@@ -168,13 +196,14 @@ def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outc
     _make_folder(session)
     say(_watch_line(session, options), err=True)
     settled = Settled(options.settled_seconds)
-    outcomes: dict[Path, Outcome] = {}
-    busy, told, waiting = [False], "", ""
+    outcomes: dict[tuple[Path, Path], Outcome] = {}
+    busy, told, refused, waiting = [False], "", "", ""
     tasks: list[Task] = []
     idle = None if options.idle_minutes is None else options.idle_minutes * 60
     for number in rounds(idle, min(10.0, max(0.2, options.settled_seconds / 3)), lambda: busy[0]):
         try:
-            tasks, notes = find_tasks(session, given.flags, given.file, given.file_name)
+            tasks, notes = find_tasks(session, given.flags, given.file, given.file_name, settled.taken)
+            refused = ""
         except CryoLitheError as error:
             if number == 0 and not isinstance(error, InputError):
                 raise
@@ -182,21 +211,26 @@ def _watch(session: Session, given: Given, options: SessionOptions) -> list[Outc
             if str(error) != told:
                 say(f"Waiting: {error}", err=True)
             told = str(error)
+            refused = "" if isinstance(error, NoSeriesError) else told
         ready = settled.ready(tasks)
         for task in ready:
             if task.pairing:
                 say(task.pairing, err=True)
             outcome = _one(task, f"[{len(outcomes) + 1}]")
-            outcomes[task.job.output] = outcome
+            outcomes[task.job.output, task.job.tilts] = outcome
             say(outcome.message)
+            _tell(session, list(outcomes.values()))
+        if not ready and _look_again(outcomes, ended=True):
             _tell(session, list(outcomes.values()))
         busy[0] = bool(ready) or settled.waiting > 0
         if not told or tasks:
             before, waiting = waiting, _waiting_line(settled.waits(tasks), notes)
             if waiting != before or ready:
                 say(waiting, err=True)
+    if _look_again(outcomes):
+        _tell(session, list(outcomes.values()))
     say(_end_line(session, outcomes.values(), len(settled.waits(tasks)), options), err=True)
-    return list(outcomes.values())
+    return list(outcomes.values()), refused
 
 
 def _watch_line(session: Session, options: SessionOptions) -> str:
@@ -218,7 +252,7 @@ def _waiting_line(waits: list[str], notes: list[str]) -> str:
 def _end_line(session: Session, outcomes: Collection[Outcome], waiting: int, options: SessionOptions) -> str:
     """Why watching has ended, and what came of it."""
     counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
-    counts["not complete"] = waiting
+    counts |= {"left to another run": sum(o.status == "to do" for o in outcomes), "not complete": waiting}
     made = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no series came"
     summary = f"; summary: {session.folder / HTML_NAME}" if outcomes else ""
     return f"Watching ended, for nothing has come for {options.idle_minutes or 0:g} min: {made}{summary}"

@@ -155,6 +155,9 @@ class Workshop:
         started = time.monotonic()
         self._make(wish, place)
         seconds = round(time.monotonic() - started, 2)
+        if self._source.hashes() != self._hashes:  # what was made now would be taken for that of the first files
+            shutil.rmtree(place)
+            raise InputError("an input changed while it was compared; run again when it is complete")
         self._folder.done(Done(wish.name, key, seconds))
         return seconds
 

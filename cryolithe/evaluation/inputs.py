@@ -224,6 +224,8 @@ def open_volume(path: Judged, notes: list[str], is_volume: bool, otherwise: str 
         told = TURNED.format(path)
         notes.append(f"{told[:1].upper()}{told[1:]}.")
         found = upright(found)
+    if found.incomplete:
+        notes.append(f"{path}: {found.incomplete}.")
     voxels = found.voxels()
     check_volume(voxels, str(path))
     return Named(str(path), np.asarray(voxels, dtype=np.float32), found.voxel_size_angstrom, found.origin_angstrom)

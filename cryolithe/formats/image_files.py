@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
 from cryolithe.formats.mrc import MrcArray, read_mrc
+from cryolithe.formats.stack_images import read_one_by_one
 
 
 class ImageFiles:
@@ -41,5 +42,5 @@ class ImageFiles:
 
     def __getitem__(self, number: int) -> NDArray[Any]:
         """Image ``number``, from 0; shape ``(y, x)``."""
-        image: NDArray[Any] = read_mrc(self.paths[number]).data[0]
+        image: NDArray[Any] = read_one_by_one(read_mrc(self.paths[number]).data)[0]
         return image

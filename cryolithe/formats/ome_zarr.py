@@ -77,6 +77,7 @@ def write_ome_zarr(
                 shape=shape,
                 dtype=sample.dtype,
                 chunks=tuple(min(CHUNK_PX, n) for n in shape),
+                config={"write_empty_chunks": True},  # then one that is not there is known to be lost
                 **stored,
             )
             for place in _chunks(shape):

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cryolithe.errors import FileFormatError, InputError, ResourceError, shown
 from cryolithe.extras import install_command
 from cryolithe.formats.files import unreadable
 from cryolithe.formats.sizes import size_told
+from cryolithe.formats.zarr_chunks import missing_chunks
 
 # Of a level of a pyramid, a group, or an array: what the two versions of zarr put into a folder.
 MARKS = (".zattrs", ".zgroup", ".zarray", "zarr.json")
@@ -46,6 +47,7 @@ class ZarrImage:
         origin_angstrom: position ``(z, y, x)`` of the first voxel.
         levels: of the pyramid.
         notes: what was assumed, in words.
+        incomplete: what of it is not stored, in words; empty where it is all there.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class ZarrImage:
     origin_angstrom: tuple[float, float, float]
     levels: int
     notes: tuple[str, ...]
+    incomplete: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -136,8 +139,29 @@ def open_ome_zarr(path: Path) -> ZarrImage:
 
     Raises:
         InputError: if zarr is missing or the folder cannot be read.
-        FileFormatError: if it is no OME-Zarr image of one volume.
+        FileFormatError: if it is no OME-Zarr image of one volume, or none of its chunks is there.
     """
+    image = _opened(path)
+    missing, chunks = missing_chunks(path, image.array)
+    if not missing:
+        return image
+    if missing == chunks:
+        raise FileFormatError(f"{path} tells of a volume but holds none of its {chunks} chunks; copy it again")
+    told = (
+        f"{missing} of its {chunks} chunks are not stored, and read as {image.array.fill_value}: programs may leave "
+        "out chunks of one value; if its own does not, copy it again"
+    )
+    return replace(image, notes=(*image.notes, told), incomplete=told)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether an image of ours has every chunk of every level: they are all stored."""
+    import zarr
+
+    return not any(missing_chunks(path, array)[0] for _, array in zarr.open_group(str(path), mode="r").arrays())
+
+
+def _opened(path: Path) -> ZarrImage:
     try:
         import zarr
     except ImportError as error:

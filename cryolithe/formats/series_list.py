@@ -20,6 +20,8 @@ FILES = ("dose", "ctf_file")  # settings that name files and align nothing
 def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
     """Read a list of tilt series. Relative paths in it start at its own folder.
 
+    Cells are separated by commas, or by semicolons or tabs where the header row has none.
+
     The columns ``tilts`` and ``angles`` are needed (not ``angles`` where a column names alignment files), ``output`` is
     optional, others become settings.
 
@@ -28,9 +30,8 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
         FileFormatError: if it is no CSV file with these columns, or a row has too few or too many cells.
     """
     path = Path(path)
-    reader = csv.reader(
-        io.StringIO(read_text(path, "a series list", LIMIT_BYTES), newline=""), skipinitialspace=True, strict=True
-    )
+    text = read_text(path, "a series list", LIMIT_BYTES)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), skipinitialspace=True, strict=True)
     columns: list[str] | None = None
     entries: list[SeriesEntry] = []
     line_of_output: dict[Path, int] = {}
@@ -61,14 +62,21 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
     return tuple(entries)
 
 
+def _separator(text: str) -> str:
+    """What separates cells: a comma, or what spreadsheets write instead where that alone is in the header row."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return next((other for other in (";", "\t") if other in header and "," not in header), ",")
+
+
 def _checked_columns(names: list[str], path: Path) -> list[str]:
     aligned = any(_names_alignment(name) for name in names)
     missing = [name for name in REQUIRED if name not in names and not (aligned and name == "angles")]
     shown = printable(", ".join(f"{n}{nearest_name(n, missing) if n not in KNOWN else ''}" for n in names))[:200]
     if missing:
+        mixed = "separated by commas alone, not by semicolons too: " if any(";" in name for name in names) else ""
         raise FileFormatError(
             f"{path}: the header row has no column '{missing[0]}', found: {shown}; "
-            "expected tilts,angles and optionally output and settings"
+            f"expected {mixed}tilts,angles and optionally output and settings"
         )
     if "" in names:
         raise FileFormatError(f"{path}: column {names.index('') + 1} has no name in the header row; found: {shown}")

@@ -29,10 +29,15 @@ _PRODUCT = re.compile(
     r"^rec_|_(rec|vol|evn|odd|ctf|preali|half[12]|fbp|sirt|den|denoised|confidence|unsupported|rec_error)$",
     re.IGNORECASE,
 )
-
+# What this program makes of volumes, and perhaps of stacks: series where angles lie beside them, else nothing to tell.
+_MADE_HERE = re.compile(r"_(samba|n2n|agreement)$", re.IGNORECASE)
 _FOR_IMOD = "_Imod"
 # What etomo puts aside when it makes a stack anew; stacks only where there is none without the addition.
 _ASIDE = re.compile(r"_(orig|fixed|original)$", re.IGNORECASE)
+
+
+class NoSeriesError(InputError):
+    """A folder holds no tilt series, or none so far."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
         reading: through which files are read, where others ask for them too.
 
     Raises:
-        InputError: if the folder cannot be read, or holds no tilt series.
+        InputError: if the folder cannot be read.
+        NoSeriesError: if it holds no tilt series.
     """
     folder = Path(path)
     groups: dict[tuple[Path, str], _Series] = {}
@@ -89,7 +95,7 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
     if not entries:
         none = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
         also = f"; {len(left_out)} {none}" if left_out else ""
-        raise InputError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
+        raise NoSeriesError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
     return FolderContent(tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1)), left_out)
 
 
@@ -129,7 +135,7 @@ def _entry(group: _Series, alone: bool, reading: Reading) -> tuple[SeriesEntry |
     named_mrc = all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks)
     known = angles is not None or paired.files or paired.problem
     if not known and not group.aligned and named_mrc:
-        return None, stacks
+        return None, [stack for stack in stacks if not _MADE_HERE.search(stack.stem)]
     problem, expected = paired.problem, None if known else folder / f"{base}.tlt"
     if len(stacks) > 1:
         problem = (

@@ -54,6 +54,7 @@ class VolumeFile:
         labels: texts of the header.
         names: of the files of a sequence.
         axes: in which order they are stored: ``zyx``, or ``yzx`` as of ``--orientation xzy``; see `upright`.
+        incomplete: what of it is not stored and read as a fill value, in words; it is among the notes, too.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class VolumeFile:
     labels: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     axes: Axes = "zyx"
+    incomplete: str = ""
 
     @property
     def of_network(self) -> bool:
@@ -221,5 +223,5 @@ def _zarr_file(path: Path) -> VolumeFile:
     told = Told("volume", "an OME-Zarr image")
     return VolumeFile(
         path, "ome-zarr", image.shape, image.dtype, lambda z: voxels()[z], told, voxels, image.voxel_sizes_angstrom,
-        image.origin_angstrom, image.notes,
+        image.origin_angstrom, image.notes, incomplete=image.incomplete,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 
 from cryolithe.errors import SettingsError
 from cryolithe.formats import read_angles_deg, read_mrc
+from cryolithe.formats.stack_images import read_one_by_one
 from cryolithe.library.arrays import array_of, is_path, numbers_of, path_of, size_of
 from cryolithe.library.volumes import Volume
 from cryolithe.library.watching import Heard
@@ -276,7 +277,7 @@ def _run(tilts: TiltsLike, angles_deg: AnglesLike | None, settings: ReconstructS
         raise SettingsError("angles_deg: expected one tilt angle in degrees for each image, or the path of a file")
     if is_path(tilts):
         mrc = read_mrc(path_of(tilts, "tilts"))  # type: ignore[arg-type]
-        held = Held(mrc.data, settings.pixel_size or mrc.voxel_size_angstrom, mrc.notes, mrc.labels)
+        held = Held(read_one_by_one(mrc.data), settings.pixel_size or mrc.voxel_size_angstrom, mrc.notes, mrc.labels)
     else:
         held = Held(array_of(tilts, "tilts", "tilt, y, x"), settings.pixel_size)
     numbers = read_angles_deg(angles) if angles is not None else numbers_of(angles_deg, "angles_deg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from cryolithe.errors import CryoLitheError, InputError, in_one_line
 from cryolithe.formats.alignments import alignment_files
+from cryolithe.formats.ome_zarr_reader import is_complete
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.network.checkpoint import load_model
 
@@ -41,7 +43,7 @@ def differences(job: Job, files: SourceFiles) -> tuple[str, ...] | None:
         made_with = {**record["settings"], **job.settings.model_dump(include=FREE_SETTINGS)}
         made_by = str(model["name"]) if model else ""
         model_hash = model["sha256"] if model else None
-        whole = is_record_of(job.sidecar, job.output) and _is_whole(job.output, record["volume"])
+        whole = is_record_of(job.sidecar, job.output) and not _lacks(job.output, record["volume"])
     except (OSError, ValueError, ArithmeticError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not whole:
@@ -78,11 +80,26 @@ def differences_told(job: Job, files: SourceFiles) -> str:
     except CryoLitheError:
         return ""
     if found is None:
-        return ""
+        return _untold(job)
     if not found:
         return " (it is of these inputs and settings)"
     more = f" and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
     return f" (it was made with {in_one_line('; '.join(found[:_MOST_TOLD]))}{more})"
+
+
+def _untold(job: Job) -> str:
+    """Why nothing is known of what is in the way, where a record of this program would tell."""
+    if not job.sidecar.is_file():
+        return f" (there is no record {job.sidecar.name} that tells what it was made of)"
+    if not is_record_of(job.sidecar, job.output):
+        return ""
+    if not os.path.lexists(job.output):
+        return " (its volume is not there)"
+    try:
+        lacks = _lacks(job.output, json.loads(job.sidecar.read_text(encoding="utf-8"))["volume"])
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, RecursionError):
+        return ""
+    return f" (it is not as its record tells: {in_one_line(lacks)})" if lacks else ""
 
 
 def _given(value: object) -> object:
@@ -98,17 +115,21 @@ def is_record_of(sidecar: Path, output: Path) -> bool:
         return False
 
 
-def _is_whole(output: Path, told: dict[str, Any]) -> bool:
-    """Whether the volume that a record tells of is there, with its shape and type of values; not cut off, say."""
+def _lacks(output: Path, told: dict[str, Any]) -> str:
+    """What keeps the file from being the volume that a record tells of, whole; nothing where it is that."""
     try:
         found = open_volume_file(output)
-        shape = sorted(int(n) for n in told["shape_zyx"])
-    except (InputError, KeyError, TypeError, ValueError, ArithmeticError):
-        return False
-    return sorted(found.shape) == shape and found.dtype == np.dtype(str(told["dtype"]))
+        shape, dtype = sorted(int(n) for n in told["shape_zyx"]), np.dtype(str(told["dtype"]))
+    except InputError as error:
+        return str(error)
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return "the record is damaged"
+    if sorted(found.shape) != shape or found.dtype != dtype:
+        return f"it holds {found.dtype} of shape {found.shape}, expected {dtype} of shape {told['shape_zyx']}"
+    return "chunks are missing" if found.kind == "ome-zarr" and not is_complete(output) else ""
 
 
 def _is_map(path: Path, record: dict[str, Any]) -> bool:
     """Whether a map of ``--confidence`` is there that belongs to the volume of a record."""
     told = record.get("confidence")
-    return isinstance(told, dict) and "maps" in told and _is_whole(path, {**record["volume"], "dtype": "float32"})
+    return isinstance(told, dict) and "maps" in told and not _lacks(path, {**record["volume"], "dtype": "float32"})

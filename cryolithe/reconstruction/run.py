@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
-from cryolithe.errors import CryoLitheError, InputError, OutputError
+from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.inference.pooling import GpuPool
 from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
@@ -80,12 +80,13 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         _tell(run, plan, watcher)
         run = _handed(run, watcher)
         stack = _prepared(run, folder, watcher)
+        # All that follows is made of these images: a slab is finished only if they are those whose hashes are planned.
+        run.files.refuse_changed()
         plan = settled(run, stack, plan, watcher, folder.settle)
         prepared = time.monotonic()
         plan = {**plan, **make_slabs(run, folder, plan, stack, watcher)}
         maps = make_maps(run, folder, plan, stack, watcher, make_slabs)
-        if not run.files.unchanged:
-            raise InputError(f"an input of {job.output} changed while the run read it; run again when it is complete")
+        run.files.refuse_changed()
         times = {"start": started, "prepared": prepared}
         check = partial(_self_checked, folder, stack, run)
         finished = finish(run, folder, plan, times, watcher, check, maps)

@@ -29,6 +29,7 @@ from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading, State, file_state
 from cryolithe.formats.series_names import is_prealigned
+from cryolithe.formats.stack_images import read_one_by_one
 from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.assumptions import (
@@ -69,10 +70,11 @@ class SourceFiles:
         """SHA-256 of each file, by what it is: of a stack that takes its time, and is done once."""
         return {name: self.named.reading.sha256(path) for name, path in self.files.items()}
 
-    @property
-    def unchanged(self) -> bool:
-        """Whether the files are as they were when they were found."""
-        return all(file_state(path) == self.states[name] for name, path in self.files.items())
+    def refuse_changed(self) -> None:
+        """Raise InputError, which names the file, where one is no more as it was when it was found."""
+        for name, path in self.files.items():
+            if file_state(path) != self.states[name]:
+                raise InputError(f"the input {path} changed while the run read it; run again when it is complete")
 
 
 # What the stack of the other half of the frames is called among the files of a run.
@@ -175,7 +177,7 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     _check_options(named, settings)
     images, mrc = _open_images(files)
     if ODD in files.files:
-        images = MeanImages(images, read_mrc(files.files[ODD]).data)
+        images = MeanImages(images, read_one_by_one(read_mrc(files.files[ODD]).data))
     sections, height, width = images.shape
     pixel = settings.pixel_size or mrc.voxel_size_angstrom
     if files.format is not None:
@@ -271,7 +273,7 @@ def _open_images(files: SourceFiles) -> tuple[Images, MrcArray]:
     """The images, and the (first) file's header."""
     if not files.images:
         mrc = read_mrc(files.named.tilts)
-        return mrc.data, mrc
+        return read_one_by_one(mrc.data), mrc
     images = ImageFiles(files.images)
     return images, images.first
 

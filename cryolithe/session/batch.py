@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cryolithe.errors import CryoLitheError, InputError
+from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.sizes import size_told
 from cryolithe.reconstruction.estimate import output_bytes
-from cryolithe.reconstruction.job import already_done, resolve
+from cryolithe.reconstruction.job import Job, already_done, resolve
 from cryolithe.reconstruction.outputs import read_record, recover
 from cryolithe.reconstruction.preview import preview_is_current, write_preview
 from cryolithe.reconstruction.remedies import checked
 from cryolithe.reconstruction.run import plan_run, reconstruct
 from cryolithe.session.tasks import Task
+from cryolithe.work.locking import HeldError
 from cryolithe.work.watcher import Watcher
 
 Status = Literal["done", "skipped", "failed", "to do"]
@@ -28,7 +29,7 @@ class Outcome:
 
     Attributes:
         task: what was to be done.
-        status: done now, skipped because it was done before, failed, or still to do.
+        status: done now, skipped because it was done before, failed, or still to do, as when another run is at it.
         message: one line.
         record: the sidecar's content; empty where there is no volume.
     """
@@ -114,12 +115,7 @@ def run_task(task: Task, watcher: Watcher, raises: tuple[type[Exception], ...] =
         if task.problem:
             raise InputError(task.problem)
         recover(job)
-        if not job.settings.overwrite and already_done(job):
-            status: Status = "skipped"
-            message = f"{job.output}: already done with these inputs and settings"
-        else:
-            done = reconstruct(job, watcher)
-            status, message = "done", str(done)
+        status, message = _volume(job, watcher)
         if task.after is not None:
             message += "\n" + task.after(job.output, job.settings, watcher)
         record = read_record(job)
@@ -128,8 +124,26 @@ def run_task(task: Task, watcher: Watcher, raises: tuple[type[Exception], ...] =
         return Outcome(task, status, message, record)
     except raises:
         raise
+    except HeldError as error:
+        return Outcome(task, "to do", f"{job.output}: left to a run that is at it: {one_line(error)}", {})
     except Exception as error:
         return Outcome(task, "failed", f"{job.tilts}: failed: {one_line(error)}", {})
+
+
+def _volume(job: Job, watcher: Watcher) -> tuple[Status, str]:
+    """Make a volume unless it is done already, perhaps by another run since this one looked."""
+    before: Status = "skipped"
+    told = f"{job.output}: already done with these inputs and settings"
+    if not job.settings.overwrite and already_done(job):
+        return before, told
+    try:
+        return "done", str(reconstruct(job, watcher))
+    except HeldError:
+        raise
+    except OutputError:
+        if job.settings.overwrite or not already_done(job):
+            raise
+        return before, told
 
 
 def _preview(task: Task, record: dict[str, Any], watcher: Watcher) -> None:

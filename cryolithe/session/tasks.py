@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -159,7 +159,11 @@ def unlike_relion(settings: ReconstructSettings) -> str:
 
 
 def find_tasks(
-    session: Session, flags: Mapping[str, Any], file: Mapping[str, Any], file_name: str
+    session: Session,
+    flags: Mapping[str, Any],
+    file: Mapping[str, Any],
+    file_name: str,
+    taken: Collection[Job] | None = None,
 ) -> tuple[list[Task], list[str]]:
     """Return the tasks of a session, and notes for the user.
 
@@ -168,6 +172,8 @@ def find_tasks(
         flags: settings of the command line; None means not given.
         file: settings of a file.
         file_name: what to call that in messages.
+        taken: what was taken so far of a folder that fills, in this order. A series that comes later and would write
+            what an earlier one writes, or an input, has that as its problem; the others go on.
 
     Raises:
         InputError: if there are no series.
@@ -193,7 +199,16 @@ def find_tasks(
     for entry, settings in zip(entries, runs, strict=True):
         where = f"{session.source}, line {entry.line}"
         notes += idle_notes(entry.settings, where, flags, [settings], acting)
-    _refuse_collisions(tasks, entries, session.source)
+    apart = taken is not None and session.source.is_dir()
+    ranks: dict[tuple[Path, Path], int] = {}
+    for job in taken or ():
+        ranks.setdefault((job.tilts, job.output), len(ranks))
+    order = sorted(range(len(tasks)), key=lambda n: ranks.get((tasks[n].job.tilts, tasks[n].job.output), len(ranks)))
+    for number, told in _collisions([(tasks[n], entries[n]) for n in order], session.source):
+        if not apart:
+            raise OutputError(told)
+        place = order[number]
+        tasks[place] = replace(tasks[place], problem=tasks[place].problem or told)
     if session.star:
         unlike = {told: count for told, count in Counter(map(unlike_relion, runs)).items() if told}
         notes += [
@@ -258,32 +273,31 @@ def _task(entry: SeriesEntry, session: Session, settings: ReconstructSettings) -
     )
 
 
-def _refuse_collisions(tasks: list[Task], entries: tuple[SeriesEntry, ...], source: Path) -> None:
-    """Raise OutputError where a file would be written twice, or an input of any series would be replaced."""
+def _collisions(found: list[tuple[Task, SeriesEntry]], source: Path) -> Iterator[tuple[int, str]]:
+    """The series, by number, that would write what an earlier one writes, or an input of any; what to say of each."""
     listed = source.suffix.lower() == ".csv"
     lines = not source.is_dir()
     remedy = "in a column 'output'" if listed else "in the column 'output' of a list (.csv), or name the stacks apart"
     inputs: dict[Path, SeriesEntry] = {}
-    for task, entry in zip(tasks, entries, strict=True):
+    for task, entry in found:
         for path in task.inputs:
             inputs.setdefault(_key(path), entry)
     writers: dict[Path, SeriesEntry] = {}
-    for task, entry in zip(tasks, entries, strict=True):
+    for number, (task, entry) in enumerate(found):
+        told = ""
         for path in task.job.written:
-            key = _key(path)
-            if key in writers:
-                both = (
-                    f"lines {writers[key].line} and {entry.line}"
-                    if lines
-                    else f"{writers[key].tilts} and {entry.tilts}"
-                )
-                raise OutputError(f"{source}: {both} would both write {path}; give each its own name {remedy}")
-            writers[key] = entry
-            if key in inputs:
-                one, other = (f"line {e.line}" if lines else f"{e.tilts}" for e in (entry, inputs[key]))
-                raise OutputError(
-                    f"{source}: {one} would write {path}, an input of {other}; give it another name {remedy}"
-                )
+            if (writer := writers.get(_key(path))) is not None:
+                both = f"lines {writer.line} and {entry.line}" if lines else f"{writer.tilts} and {entry.tilts}"
+                told = f"{source}: {both} would both write {path}; give each its own name {remedy}"
+            elif (reader := inputs.get(_key(path))) is not None:
+                one, other = (f"line {e.line}" if lines else f"{e.tilts}" for e in (entry, reader))
+                told = f"{source}: {one} would write {path}, an input of {other}; give it another name {remedy}"
+            if told:
+                break
+        if told:
+            yield number, told
+        else:
+            writers |= {_key(path): entry for path in task.job.written}
 
 
 def _key(path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +35,9 @@ class Settled:
         A raw stack is never taken before its alignment has come, nor any before the defocus and the doses that its
         settings ask for.
         """
-        found, now = [], self.clock()
+        found, now, jobs = [], self.clock(), {task.job for task in tasks}
+        # Of a series that goes by other files or another name now nothing is to come under the old ones.
+        self._seen = {job: seen for job, seen in self._seen.items() if job in jobs}
         for task in tasks:
             key, state = task.job, None if task.unaligned or _untold(task) else _fingerprint(task.inputs)
             if state is None:
@@ -64,6 +66,11 @@ class Settled:
             elif seen is not None and self._taken.get(task.job) != seen[0]:
                 found.append(f"{task.name} (its files changed less than {self.seconds:g} s ago)")
         return found
+
+    @property
+    def taken(self) -> Collection[Job]:
+        """What was taken so far, in this order."""
+        return self._taken.keys()
 
     @property
     def waiting(self) -> int:

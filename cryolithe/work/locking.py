@@ -25,6 +25,10 @@ OWNER, _NEXT_OWNER, LOCK = "owner", "owner.next", "lock"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
+class HeldError(OutputError):
+    """Another run that is alive has the folder; the run that waits for it finds what that made."""
+
+
 def check_folder(path: Path) -> None:
     """Refuse the place of a working folder where something else is.
 
@@ -111,7 +115,7 @@ class FolderLock:
         except OSError as error:
             self._kernel = error.errno not in _NO_LOCKS
             if self._kernel:
-                raise _held(f"{self._path} is locked") from error
+                raise _held(f"{self._path} is locked", HeldError) from error
         if self._kernel and not os.path.lexists(self._path / OWNER):
             return True
         # A run on a machine that has no locks here may be at work, even where this one has.
@@ -148,8 +152,8 @@ def no_link(path: Path, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
-def _held(why: str) -> OutputError:
-    return OutputError(f"another run is writing this output ({why}); wait for it or choose another -o")
+def _held(why: str, kind: type[OutputError] = OutputError) -> OutputError:
+    return kind(f"another run is writing this output ({why}); wait for it or choose another -o")
 
 
 def _written(path: Path, content: bytes) -> None:
@@ -202,7 +206,7 @@ def _refuse_living(path: Path, content: bytes) -> None:
     if host != socket.gethostname():
         raise _held(f"process {process} on {host}; if that one has ended, remove {path}")
     if process_began(process) is not None and began in (None, process_began(process)):
-        raise _held(f"process {process} on this machine, {host}")
+        raise _held(f"process {process} on this machine, {host}", HeldError)
 
 
 def _this_process() -> dict[str, Any]:

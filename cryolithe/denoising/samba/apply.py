@@ -121,6 +121,7 @@ def _denoise_tiles(
                 crc = zlib.crc32(np.ascontiguousarray(values).data, crc)
                 watcher.advance(1)
                 if z + 1 == depth or (z + 1 - start) == PLANES_PER_ENTRY:
+                    run.source.refuse_changed()
                     writer.sync()
                     folder.done(Planes(number, start, z + 1, crc))
                     start, crc = z + 1, 0

@@ -17,6 +17,7 @@ from cryolithe.denoising.samba.recipe import Recipe
 from cryolithe.denoising.samba.tiles import Tile, tiles
 from cryolithe.denoising.scale import Survey
 from cryolithe.errors import InputError
+from cryolithe.formats.reading import State, file_state
 from cryolithe.formats.volume_file import VolumeFile
 
 _SPLIT, _ORDER, _FLIPS = 1, 2, 3  # streams of random numbers
@@ -30,10 +31,17 @@ class Source:
     Attributes:
         volume: on disk.
         survey: grey scale and usable planes.
+        state: of the file when it was surveyed.
     """
 
     volume: VolumeFile
     survey: Survey
+    state: State | None = None
+
+    def refuse_changed(self) -> None:
+        """Raise InputError where the file is no more as it was: what is made of it then is of another volume."""
+        if self.state is not None and file_state(self.volume.path) != self.state:
+            raise InputError(f"{self.volume.path} changed while it was denoised; run again when it is complete")
 
     def window(self, z: int, tile: Tile) -> NDArray[np.float32]:
         """A tile of plane z, scaled, mirrored where it reaches beyond the plane; shape ``(y, x)`` of the tile."""

@@ -15,6 +15,7 @@ from cryolithe.denoising.samba.blocks import Source
 from cryolithe.denoising.samba.gaps import fitting_gap, gaps_of, training_gap
 from cryolithe.denoising.scale import describe_planes, survey
 from cryolithe.errors import InputError, SettingsError
+from cryolithe.formats.reading import file_state
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import VolumeFile, open_unturned
 from cryolithe.hashing import file_sha256
@@ -202,10 +203,11 @@ def look(volume: VolumeFile, repair: bool, watcher: Watcher) -> Source:
         InputError: if it has no content, or NaN that is not to be repaired.
     """
     watcher.stage(f"Looking at {volume.path.name}", volume.shape[0])
+    state = file_state(volume.path)
     found = survey(volume.read, volume.shape[0], repair, str(volume.path), lambda: watcher.advance(1))
     if found.repaired:
         watcher.note(f"{found.repaired} voxels that are not finite are taken for the median.")
     constant = describe_planes(found.usable)
     if constant:
         watcher.note(constant[0].upper() + constant[1:])
-    return Source(volume, found)
+    return Source(volume, found, state)
