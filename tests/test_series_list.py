@@ -40,6 +40,15 @@ def test_files_of_doses_and_defocus_lie_where_the_list_does(put, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text", ['tilts;angles;bin\n"a;1.mrc"; a,1.tlt;2\n', '"tilts","angles",bin\na;1.mrc,"a,1.tlt",2\n']
+)
+def test_cells_are_parted_as_the_header_row_has_it(put, text, tmp_path):
+    (entry,) = read_series_list(put(text))
+    assert (entry.tilts, entry.angles) == (tmp_path / "a;1.mrc", tmp_path / "a,1.tlt")
+    assert entry.settings == {"bin": "2"}
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ("", "is empty"),
@@ -47,7 +56,11 @@ def test_files_of_doses_and_defocus_lie_where_the_list_does(put, tmp_path):
         ("tilts,angles\n", "names no tilt series"),
         ("tilt,angles\na,b\n", "no column 'tilts', found: tilt (did you mean 'tilts'?), angles"),
         ("a.mrc,a.tlt\n", "no column 'tilts'"),
-        ("tilts;angles\na;b\n", "no column 'tilts'"),
+        ("tilts|angles\na|b\n", "no column 'tilts'"),
+        (
+            "tilts;angles\na;b;c\n",
+            "line 2: expected 2 cells (tilts, angles), found 3; put a value that holds a semicolon",
+        ),
         ("tilts,angles,\na,b,\n", "column 3 has no name"),
         ("tilts,angles,tilts\na,b,c\n", "'tilts' twice"),
         ("tilts,angles\na.mrc\n", "line 2: expected 2 cells (tilts, angles), found 1"),

@@ -1,4 +1,4 @@
-"""Lists of tilt series to reconstruct: a CSV file with a header row."""
+"""Lists of tilt series to reconstruct: a CSV file with a header row, its cells parted by commas or semicolons."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
         FileFormatError: if it is no CSV file with these columns, or a row has too few or too many cells.
     """
     path = Path(path)
-    reader = csv.reader(
-        io.StringIO(read_text(path, "a series list", LIMIT_BYTES), newline=""), skipinitialspace=True, strict=True
-    )
+    text = read_text(path, "a series list", LIMIT_BYTES)
+    delimiter = _delimiter(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     columns: list[str] | None = None
     entries: list[SeriesEntry] = []
     line_of_output: dict[Path, int] = {}
@@ -42,6 +42,8 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
             if columns is None:
                 columns = _checked_columns(cells, path)
                 continue
+            if len(cells) != len(columns):
+                raise _wrong_count(columns, cells, f"{path}, line {reader.line_num}", delimiter)
             entry = _entry(columns, cells, path, reader.line_num)
             if entry.output is not None:
                 earlier = line_of_output.setdefault(entry.output.resolve(), entry.line)
@@ -78,13 +80,22 @@ def _checked_columns(names: list[str], path: Path) -> list[str]:
     return names
 
 
+def _delimiter(text: str) -> str:
+    """What parts the cells: a semicolon where spreadsheets have the comma for decimals, told by the header row."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    names = {delimiter: [name.strip(' "') for name in header.split(delimiter)] for delimiter in ",;"}
+    return ";" if "tilts" in names[";"] and "tilts" not in names[","] else ","
+
+
+def _wrong_count(columns: list[str], cells: list[str], place: str, delimiter: str) -> FileFormatError:
+    names = printable(", ".join(columns))[:200]
+    return FileFormatError(
+        f"{place}: expected {len(columns)} cells ({names}), found {len(cells)}; "
+        f"put a value that holds a {'comma' if delimiter == ',' else 'semicolon'} in double quotes"
+    )
+
+
 def _entry(columns: list[str], cells: list[str], path: Path, line: int) -> SeriesEntry:
-    if len(cells) != len(columns):
-        names = printable(", ".join(columns))[:200]
-        raise FileFormatError(
-            f"{path}, line {line}: expected {len(columns)} cells ({names}), found {len(cells)}; "
-            "put a value that holds a comma in double quotes"
-        )
     row = dict(zip(columns, cells, strict=True))
     # Such files may bring the angles; their paths start at the list's folder, too.
     files = [name for name in row if _names_alignment(name) and row[name]]
