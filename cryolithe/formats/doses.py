@@ -140,7 +140,8 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     angles = tuple(angle for angle in made.angles_deg if angle is not None)
     if len(angles) != len(made.places):
         return Exposures()
-    rows = FileRows(angles, tuple(made.places))
+    # Images that were taken out leave gaps.
+    rows = FileRows(angles, tuple(map(made.rows.index, range(len(angles)))))
     before, problem = _of_key(path, made, "PriorRecordDose")
     same = len(before) > 1 and len(set(before)) == 1
     if problem or (len(before) == len(angles) and not same):

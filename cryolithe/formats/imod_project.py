@@ -23,7 +23,7 @@ from cryolithe.formats.alignment_imod import (
     read_x_tilt_deg,
     read_xf,
 )
-from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.angles import read_angles_of
 from cryolithe.formats.bends_imod import LocalBend, check_field, local_facts, read_local
 from cryolithe.formats.bends_told import imod_local_fact
 from cryolithe.formats.facts import Fact
@@ -143,7 +143,7 @@ def _angles(
     """
     tilt, path = project.tilt, project.angles
     if path is not None:
-        source, values = str(path), read_angles_deg(path, named.reading)
+        source, values = str(path), read_angles_of(path, sections, named.reading)
         if tilt is not None and path == tilt.angles and len(values) not in (len(taken), sections):
             # Many may stand in a line.
             values = _checked(source, named.reading(read_tilts_deg, path, "tilt angles"))
