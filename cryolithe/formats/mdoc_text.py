@@ -27,6 +27,8 @@ _PIECE = re.compile(r"\s*PieceCoordinates\s*=\s*(\S+)\s+(\S+)\s+(\S+)\s*", re.IG
 _FILE = re.compile(r"\s*ImageFile\s*=\s*(.*?)\s*", re.IGNORECASE)
 _PIXEL = re.compile(r"\s*PixelSpacing\s*=\s*(\d+(?:\.\d*)?)\s*", re.IGNORECASE)
 _SIZE = re.compile(r"\s*ImageSize\s*=\s*(\d{1,6})\s+(\d{1,6})\s*", re.IGNORECASE)
+# What is more is no pixel of a microscope.
+_MOST_ANGSTROM = 1e6
 _AXIS = re.compile(r"(tilt\s*axis\s*angle)\s*=\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
 _ROTATION = re.compile(r"\s*RotationAngle\s*=\s*([-+]?\d+(?:\.\d*)?)\s*", re.IGNORECASE)
 # Tomography 5 writes it as one word.
@@ -119,7 +121,7 @@ def _note_optics(made: MdocText, line: str) -> None:
     """Keep what a line says of the voltage and the pixels, wherever it stands."""
     if made.voltage_kv is None and (found := _VOLTAGE.fullmatch(line)):
         made.voltage_kv = float(found.group(1))
-    elif (found := _PIXEL.fullmatch(line)) and float(found.group(1)) > 0:
+    elif (found := _PIXEL.fullmatch(line)) and 0 < float(found.group(1)) < _MOST_ANGSTROM:
         made.pixels_angstrom.append(float(found.group(1)))
     elif made.image_size is None and (found := _SIZE.fullmatch(line)):
         made.image_size = int(found.group(1)), int(found.group(2))
