@@ -45,6 +45,7 @@ from cryolithe.formats.alignment_aretomo import read_aln
 from cryolithe.formats.alignment_imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
 from cryolithe.formats.alignment_relion import read_tilt_series_star
 from cryolithe.formats.alignment_warp import read_warp
+from cryolithe.formats.doses import read_exposures
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
@@ -257,6 +258,8 @@ PARSERS = (
     Parser("TIFF", ".tif", _tiff, _tiff_seeds),
     Parser("angles", ".tlt", _angles, of_texts("-60\n-57.5\n0\n57.5\n", "# a\n-20.5,1,3.0\n0.5,2,3.0\n20.5,3,3.0\n")),
     Parser("angles (mdoc)", ".mdoc", _angles, of_texts(MDOC)),
+    Parser("AreTomo3 doses", "_TLT.txt", lambda p: read_exposures(p, "ts.mrc"),
+           of_texts("-20.00    2   3.00\n  0.00    1   3.00\n 20.00    4   3.00\n")),
     Parser("IMOD xf", ".xf", _xf, of_texts("1.0 0.0 0.0 1.0 2.5 -3.5\n0.99 0.01 -0.01 0.99 0.5 0.5\n")),
     Parser("IMOD xtilt", ".xtilt", read_x_tilt_deg, of_texts("0.50\n0.50\n")),
     Parser("IMOD newst.com", ".com", _newst, of_texts(NEWST)),

@@ -325,9 +325,8 @@ def test_an_mdoc_is_an_angle_file(name, tmp_path):
     path = tmp_path / "ts.mrc.mdoc"
     path.write_text(f"[ZValue = {name}]\nTiltAngle = -3.5\n\n[ZValue = {1 - int(name)}]\nTiltAngle = 4\n")
     assert read_angles_deg(path) == ((-3.5, 4.0) if name == "0" else (4.0, -3.5))
-    path.write_text("[ZValue = 0]\nTiltAngle = -3.5\n\n[ZValue = 2]\nTiltAngle = 4\n")
-    with pytest.raises(InputError, match=r"\[ZValue = 0\] to \[ZValue = 1\]"):
-        read_angles_deg(path)
+    path.write_text("[ZValue = 2]\nTiltAngle = -3.5\n\n[ZValue = 0]\nTiltAngle = 4\n")
+    assert read_angles_deg(path) == (4.0, -3.5)
 
 
 def test_the_pixel_size_of_a_table_must_fit(project):

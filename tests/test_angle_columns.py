@@ -9,6 +9,7 @@ from tiny_series import made, refused
 
 from cryolithe.errors import FileFormatError
 from cryolithe.formats import read_angles_deg
+from cryolithe.formats.angles import read_angles_of
 
 N = len(ANGLES)
 DOSES = [3.0 * (n + 1) for n in range(N)]
@@ -104,3 +105,22 @@ def test_a_series_to_one_side_may_have_shifts_behind_its_angles(tmp_path):
     one_side = [2.0 * n for n in range(N)]
     path.write_text(text(one_side, np.random.default_rng(1).uniform(-15, 15, N).round(2)))
     assert read_angles_deg(path) == pytest.approx(one_side)
+
+
+@pytest.mark.parametrize("join", [" ", "\t", ", ", ";"])
+def test_angles_may_all_stand_in_one_line(join, tmp_path):
+    stack, angles = write_stack(tmp_path / "ts.mrc", bead_images()), tmp_path / "ts.tlt"
+    angles.write_text("# the whole series\n" + join.join(f"{angle:g}" for angle in ANGLES) + "\n\n")
+    made(stack, angles, "--method", "fbp", "--thickness", DEPTH)
+    assert_beads(tmp_path / "ts_rec.mrc")
+    angles.write_text(join.join(f"{angle:g}" for angle in ANGLES[1:]))
+    few = "it must hold all 31, also those of images that --exclude leaves out"
+    refused(tmp_path, [stack, angles, "--exclude", "1", "--method", "fbp"], "31 images", "1 angles", few)
+
+
+def test_columns_of_a_single_image_are_no_angles(tmp_path):
+    angles = tmp_path / "ts.tlt"
+    angles.write_text("-20 1 3.5\n")
+    assert read_angles_deg(angles) == (-20.0,)
+    assert read_angles_of(angles, 1) == (-20.0,)
+    assert read_angles_of(angles, 4) == (-20.0,)

@@ -93,6 +93,17 @@ def test_the_stack_s_header_may_contradict_angles(kind, tmp_path):
     assert "given.txt and the header of ts.mrc contradict each other: their angles are in another order" in line
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_angles_of_a_header_are_named_where_none_are_given(kind, tmp_path):
+    stack, _ = series(tmp_path)
+    with_header_angles(stack, ANGLES, kind)
+    remedy = "to take them, write them to a file (IMOD: extracttilts ts.mrc ts.rawtlt)"
+    told = (
+        f"the header of ts.mrc tells 11 angles, {min(ANGLES):g}° to {max(ANGLES):g}°, as the microscope was asked for"
+    )
+    refused(tmp_path, [stack, *FBP], "give ANGLES", f"{told}: {remedy}")
+
+
 @pytest.mark.parametrize("angles", [[0.0] * 11, [0.01 * n for n in range(11)], [30.0 * n for n in range(11)]])
 @pytest.mark.parametrize("kind", KINDS[2:])
 def test_numbers_in_a_header_that_are_no_tilts_say_nothing(kind, angles, tmp_path):

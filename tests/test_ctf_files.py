@@ -101,6 +101,7 @@ def warp(folder):
 def test_ctffind_tells_the_microscope_too(tmp_path):
     ctf = found(write(tmp_path, "ts.txt", columns(CTFFIND, shift=math.pi / 2)))
     assert same(ctf)
+    assert ctf.notes == ("the 5 rows of ts.txt are taken in the order of the stack's images",)
     assert ctf.microscope == Microscope(200.0, 2.26, 0.1)
     assert ctf.hand is None
     assert [image.phase_shift_deg for image in ctf.images] == pytest.approx([90.0] * 5, abs=0.01)

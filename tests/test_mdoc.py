@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import mdocfile
+import mrcfile
 import pytest
 from beads import ANGLES, DEPTH, assert_beads, bead_images, write_stack
 from tiny_series import made, refused, run
@@ -69,11 +71,15 @@ def test_images_are_in_the_order_of_their_numbers(tmp_path):
     assert angles_of(tmp_path, shuffled) == THREE
 
 
+def test_sections_that_were_taken_out_leave_the_others_in_their_order(tmp_path):
+    parts = mdoc((*THREE, 9), head="").split("\n\n")
+    kept = [part for part in parts if part.strip() and "ZValue = 1]" not in part]
+    assert angles_of(tmp_path, "\n\n".join(reversed(kept))) == (THREE[0], THREE[2], 9)
+
+
 UNREADABLE = {
     "no image": ("PixelSpacing = 10\n", "describes no image"),
-    "an image missing": (mdoc(THREE).replace("ZValue = 1", "ZValue = 3"), "found 0 to 3"),
-    "an image twice": (mdoc(THREE).replace("ZValue = 1", "ZValue = 2"), "2 is there twice"),
-    "counted from 1": (mdoc(THREE).replace("ZValue = 0", "ZValue = 3"), "found 1 to 3"),
+    "an image twice": (mdoc(THREE).replace("ZValue = 1", "ZValue = 2"), r"\[ZValue = 2\] is there twice"),
     "no number of an image": (mdoc(THREE).replace("ZValue = 1", "ZValue = one"), r"line 8: expected \[ZValue = N\]"),
     "no angle": (mdoc(THREE).replace("TiltAngle = 0.0", "DateTime = now"), "image 2 has no TiltAngle"),
     "two angles": (mdoc(THREE, section="TiltAngle = {}\nTiltAngle = 9"), "a second TiltAngle for image 0"),
@@ -81,7 +87,7 @@ UNREADABLE = {
     "not a number": (mdoc(("nan", 0, 3)), "found 'nan'"),
     "an underscore": (mdoc(("1_0", 0, 3)), "found '1_0'"),
     "beyond 90": (mdoc((-120, 0, 3)), "-120"),
-    "frames": ("[FrameSet = 0]\nTiltAngle = 3\n", "describes no image"),
+    "frames": ("[FrameSet = 0]\nTiltAngle = 3\n", r"its 1 sections \[FrameSet = ...\] are of the frames"),
     "binary": (b"\x00\x01[ZValue = 0]\n", "found binary data"),
     "a montage": (
         mdoc((-3.5, 0, 0, 4), section="TiltAngle = {0}\nPieceCoordinates = {0} 0 1"),
@@ -225,3 +231,92 @@ def test_maps_in_a_folder_are_left_out(tmp_path):
     assert "Left out, no angle file beside it: map.mrc" in result.stderr
     (tmp_path / "data" / "ts.mrc").unlink()
     assert "no .mdoc of a tilt series" in run(tmp_path / "data", "-o", tmp_path, *FBP).stderr
+
+
+# Sections that were taken out
+
+
+TAKEN_OUT = (3, 9)
+KEPT = [n for n in range(len(ANGLES)) if n not in TAKEN_OUT]
+# SerialEM's order of acquisition.
+ACQUIRED = sorted(ANGLES, key=lambda angle: (abs(angle), angle))
+
+
+def with_gaps(folder, images, titles=""):
+    """A stack with the .mdoc of an acquisition in which sections were taken out; dose of image n before it: 3 n."""
+    stack = write_stack(folder / "ts.mrc", images)
+    sections = [f"[ZValue = {n}]\nTiltAngle = {ACQUIRED[n]}\nPriorRecordDose = {3 * n}\n" for n in KEPT]
+    (folder / "ts.mrc.mdoc").write_text("\n".join(["Voltage = 300\nImageFile = ts.mrc\n", *sections]))
+    return stack, folder / "ts.mrc.mdoc"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_sections_that_were_taken_out_of_an_mdoc_and_perhaps_of_its_stack(whole, tmp_path):
+    images = bead_images(ACQUIRED)
+    stack, text = with_gaps(tmp_path, images if whole else images[KEPT])
+    result = made(stack, text, *FBP, "--dose-weight")
+    assert_beads(tmp_path / "ts_rec.mrc")
+    told = " ".join(result.stderr.split())
+    assert ("left out: 4, 10 of 31, of which ts.mrc.mdoc tells nothing" in told) is whole
+    assert ("ts.mrc.mdoc has no ZValue 3, 9: its other sections are taken for the 29 images" in told) is not whole
+    record = json.loads((tmp_path / "ts_rec.json").read_text())
+    assert record["method"]["corrections"]["dose_weight"]["exposures"] == [3.0 * n for n in KEPT]
+
+
+def test_an_mdoc_without_gaps_is_of_as_many_images(tmp_path):
+    stack = write_stack(tmp_path / "ts.mrc", bead_images(ANGLES[2:]))
+    (tmp_path / "a.mdoc").write_text(mdoc())
+    refused(tmp_path, [stack, tmp_path / "a.mdoc", *FBP], "29 images", "31 angles", "take their sections out of a copy")
+    (tmp_path / "a.mdoc").write_text(mdoc(ANGLES[4:]))
+    line = refused(tmp_path, [stack, tmp_path / "a.mdoc", *FBP], "29 images", "27 angles")
+    assert "it must hold all 29, also those of images that --exclude leaves out" in line
+
+
+# The pixel size
+
+
+SIZED = "PixelSpacing = 5.4\nImageFile = ts.mrc\nImageSize = {} {}\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "taken", "told"),
+    [
+        (
+            0,
+            (64, 48),
+            5.4,
+            "Note on ts.mrc: a pixel size of 5.4 Å is taken from ts.mrc.mdoc; the header of ts.mrc has no",
+        ),
+        (1, (64, 48), 5.4, "5.4 Å is taken from ts.mrc.mdoc; the header of ts.mrc has the placeholder of 1 Å"),
+        (1, (48, 64), 5.4, "5.4 Å is taken from ts.mrc.mdoc; the header of ts.mrc has the placeholder of 1 Å"),
+        (0, (256, 192), 0, "tells 5.4 Å for images of 256 x 192, but these are of 64 x 48; give --pixel-size"),
+        (1, (256, 192), 1, "often a placeholder"),
+        (5.2, (64, 48), 5.2, None),
+        (21.6, (256, 192), 21.6, None),
+        (10, (118, 89), 10, None),
+        (2.7, (64, 48), 2.7, "Note on ts.mrc: the header of ts.mrc tells a pixel size of 2.7 Å, which is taken"),
+        (4, (64, 48), 4, "Warning: the header of ts.mrc tells a pixel size of 4 Å, which is taken"),
+    ],
+)
+def test_the_pixel_size_of_an_mdoc(header, size, taken, told, tmp_path):
+    stack = write_stack(tmp_path / "ts.mrc", bead_images(), header)
+    (tmp_path / "ts.mrc.mdoc").write_text(mdoc(head=SIZED.format(*size)))
+    result = made(stack, tmp_path / "ts.mrc.mdoc", *FBP)
+    text = " ".join(result.stderr.split())
+    with mrcfile.open(tmp_path / "ts_rec.mrc") as file:
+        assert float(file.voxel_size.x) == pytest.approx(taken)
+    assert ("pixel size" in text) if told else ("pixel size" not in text)
+    assert not told or told in text
+    assert ("placeholder; check" in text) is (taken == 1)
+
+
+def test_the_pixel_size_of_an_mdoc_beside_the_stack_is_offered(tmp_path):
+    stack = write_stack(tmp_path / "ts.mrc", bead_images(), 0)
+    (tmp_path / "ts.tlt").write_text("".join(f"{angle}\n" for angle in ANGLES))
+    (tmp_path / "ts.mrc.mdoc").write_text(mdoc(head=SIZED.format(64, 48)))
+    result = made(stack, tmp_path / "ts.tlt", *FBP)
+    assert "ts.mrc.mdoc beside it tells 5.4 Å; if that is right, give --pixel-size 5.4" in " ".join(
+        result.stderr.split()
+    )
+    (tmp_path / "ts.mrc.mdoc").write_text(mdoc(head=SIZED.format(64, 48).replace("ts.mrc", "other.mrc")))
+    assert "5.4" not in made(stack, tmp_path / "ts.tlt", *FBP, "--overwrite").stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import h5py
+import numpy as np
 import pytest
 import tifffile
 from tiny_series import made, noise, refused, run, tree, write_series
@@ -85,3 +87,36 @@ def test_a_session_says_what_is_wrong_with_the_inputs_first(tmp_path):
     made(tmp_path, *FBP)
     (tmp_path / "one.tlt").write_text("1\n2\n")
     assert "holds 11 images but" in run(tmp_path, *FBP, "--dry-run").stdout
+
+
+KINDS = {
+    "s.tif": "is a TIFF file, but images are read from MRC files, whose rows begin at the bottom: convert it",
+    "big.tif": "tif2mrc big.tif big.mrc",
+    "s.npy": "is a NumPy array",
+    "s.h5": "is an HDF5 file",
+    "s.eer": "holds the frames of one exposure (EER)",
+    "planes": f"is a folder of {len(noise())} TIFF files",
+    "s.zarr": "is an OME-Zarr folder",
+    "ts.edf": "is a project of etomo and holds no images",
+    "ts.xml": "is an alignment of Warp and holds no images: give the stack, and this file with --warp",
+    "ts.tomostar": "is an alignment of Warp",
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_no_mrc_file_is_called_what_it_is(name, series, tmp_path):
+    _, angles = series
+    tifffile.imwrite(tmp_path / "s.tif", noise())
+    tifffile.imwrite(tmp_path / "big.tif", noise(), bigtiff=True)
+    np.save(tmp_path / "s.npy", noise())
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["MDF/images/0/image"] = noise()
+    (tmp_path / "s.eer").write_bytes((tmp_path / "big.tif").read_bytes())
+    for folder in ("planes", "s.zarr"):
+        (tmp_path / folder).mkdir()
+    for number, image in enumerate(noise()):
+        tifffile.imwrite(tmp_path / "planes" / f"{number}.tif", image)
+    for text in ("ts.edf", "ts.xml", "ts.tomostar"):
+        (tmp_path / text).write_text("Setup.DatasetName=ts\n")
+    refused(tmp_path, [tmp_path / name, angles, *FBP], KINDS[name])
+    refused(tmp_path, [tmp_path / name, *FBP], KINDS[name])

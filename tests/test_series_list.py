@@ -49,6 +49,15 @@ def test_files_of_doses_and_defocus_lie_where_the_list_does(put, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text", ['tilts;angles;bin\n"a;1.mrc"; a,1.tlt;2\n', '"tilts","angles",bin\na;1.mrc,"a,1.tlt",2\n']
+)
+def test_cells_are_parted_as_the_header_row_has_it(put, text, tmp_path):
+    (entry,) = read_series_list(put(text))
+    assert (entry.tilts, entry.angles) == (tmp_path / "a;1.mrc", tmp_path / "a,1.tlt")
+    assert entry.settings == {"bin": "2"}
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ("", "is empty"),
@@ -58,6 +67,11 @@ def test_files_of_doses_and_defocus_lie_where_the_list_does(put, tmp_path):
         ("a.mrc,a.tlt\n", "no column 'tilts'"),
         ("tilts;angles,output\na;b,c\n", "expected separated by commas alone, not by semicolons too: tilts,angles"),
         ("tilts;angles\na,b\n", "line 2: expected 2 cells (tilts, angles), found 1"),
+        ("tilts|angles\na|b\n", "no column 'tilts'"),
+        (
+            "tilts;angles\na;b;c\n",
+            "line 2: expected 2 cells (tilts, angles), found 3; put a value that holds a semicolon",
+        ),
         ("tilts,angles,\na,b,\n", "column 3 has no name"),
         ("tilts,angles,tilts\na,b,c\n", "'tilts' twice"),
         ("tilts,angles\na.mrc\n", "line 2: expected 2 cells (tilts, angles), found 1"),

@@ -20,6 +20,8 @@ from test_session import table
 from tiny_series import made, run, voxels, write_series
 
 from cryolithe.cli import main
+from cryolithe.errors import InputError
+from cryolithe.formats import write_stack
 from cryolithe.formats.session_folder import read_session_folder
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
@@ -288,3 +290,66 @@ def test_info_lists_the_files_that_reconstruct_takes(tmp_path):
     (shown,) = [line for line in result.stdout.splitlines() if "ts.mrc: " in line]
     assert sorted(shown.partition("ts.mrc: ")[2].split(", ")) == sorted(taken)
     assert len(taken) == 3
+
+
+def names(folder):
+    found = read_session_folder(folder)
+    return (
+        [(entry.tilts.name, entry.angles.name, entry.problem) for entry in found.entries],
+        [path.name for path in found.left_out],
+        [path.name for path in found.other],
+    )
+
+
+def test_what_programs_leave_beside_series_and_is_none(tmp_path):
+    """IMOD's views that were cut out and what X-rays were taken out of, SerialEM's montages and single images."""
+    write_series(tmp_path)[0].rename(tmp_path / "ts.st")
+    images = np.asarray(voxels(tmp_path / "ts.st"))
+    for name, count in {"ts_cutviews0": 3, "ts_xray": len(images), "lmm1": 4, "grid1": 1, "other": 3}.items():
+        write_stack(tmp_path / f"{name}.st", images[:count], 5.0, "made for a test")
+    pieces = (f"[ZValue = {n}]\nPieceCoordinates = {90 * n} 0 0\nTiltAngle = 0.01\n" for n in range(4))
+    (tmp_path / "lmm1.st.mdoc").write_text("ImageFile = lmm1.st\n" + "\n".join(pieces))
+    entries, left_out, other = names(tmp_path)
+    assert (left_out, other) == ([], ["grid1.st", "lmm1.st"])
+    assert [name for name, _, problem in entries if not problem] == ["ts.st"]
+    assert [name for name, _, problem in entries if problem] == ["other.st"]
+    (tmp_path / "other.st").unlink()
+    result = made(tmp_path, "--dry-run", *FBP)
+    assert "Left out, no tilt series (fewer than 3 images, or a montage): grid1.st, lmm1.st" in result.stderr
+    (tmp_path / "ts.st").unlink()
+    assert "ts_xray.st" in [name for name, *_ in names(tmp_path)[0]]
+
+
+@pytest.mark.parametrize(
+    ("stacks", "beside", "entries", "left_out"),
+    [
+        (("x_ali_bin4.mrc",), (), ["x_ali_bin4.mrc"], []),
+        (("x_aligned_10.00Apx.mrc", "x.st"), (), ["x_aligned_10.00Apx.mrc"], []),
+        (("x_ali.mrc", "x_ali_bin4.mrc"), (), ["x_ali.mrc"], []),
+        (("x_bin4.mrc",), (), ["x_bin4.mrc"], []),
+        (("x.mrc", "x_bin4.mrc"), (), ["x.mrc"], ["x_bin4.mrc"]),
+        (("x_bin4.mrc",), ("x.aln",), None, ["x_bin4.mrc"]),
+        (("x_bin4.mrc", "x.mrc"), ("x_bin4.tlt",), ["x.mrc", "x_bin4.mrc"], []),
+    ],
+)
+def test_binned_copies_have_the_angles_of_their_series(stacks, beside, entries, left_out, tmp_path):
+    for stack in stacks:
+        (tmp_path / stack).write_bytes(b"images")
+    for file in ("x.tlt", *beside):
+        (tmp_path / file).write_text("-20\n0\n20\n")
+    if entries is None:
+        with pytest.raises(InputError, match="1 stacks have no angle file"):
+            read_session_folder(tmp_path)
+        return
+    found, left, _ = names(tmp_path)
+    assert [name for name, _, problem in found if not problem] == entries
+    assert {angles for name, angles, _ in found} <= {"x.tlt", "x_bin4.tlt"}
+    assert left == left_out
+
+
+def test_two_binned_copies_could_both_be_the_series(tmp_path):
+    for name in ("x_bin4.mrc", "x_bin8.mrc"):
+        (tmp_path / name).write_bytes(b"images")
+    (tmp_path / "x.tlt").write_text("-20\n0\n20\n")
+    ((_, _, problem),) = names(tmp_path)[0]
+    assert "x_bin4.mrc and x_bin8.mrc could both be the series x" in problem

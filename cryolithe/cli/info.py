@@ -104,7 +104,7 @@ def _folder_facts(path: Path) -> list[Fact]:
     from cryolithe.session.tasks import folder_pairs  # brings torch, which no other kind of file needs
 
     paired = folder_pairs(content.entries, path)
-    entries, left_out = content.entries, [file.name for file in content.left_out]
+    entries, left_out = content.entries, [file.name for file in (*content.left_out, *content.other)]
     return [
         Fact("kind", "folder of tilt series"),
         Fact("series", len(entries)),

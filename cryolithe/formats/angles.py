@@ -50,6 +50,32 @@ def read_angles_deg(path: PathLike, reading: Reading | None = None) -> tuple[flo
     return (reading or Reading())(_read_lines, path)
 
 
+def read_angles_of(path: PathLike, sections: int, reading: Reading | None = None) -> tuple[float, ...]:
+    """The angles of a stack of so many images: as `read_angles_deg`, but they may all stand in one line.
+
+    Raises:
+        InputError: as `read_angles_deg`.
+    """
+    path, reading = Path(path), reading or Reading()
+    angles = read_angles_deg(path, reading)
+    if len(angles) == 1 < FEWEST_COUNTED <= sections and path.suffix.lower() != ".mdoc":
+        line = reading(_only_line, path)
+        if len(line) == sections:
+            return line
+    return angles
+
+
+def _only_line(path: Path) -> tuple[float, ...]:
+    """The angles of a file of one line; none where it holds anything else."""
+    lines = (line.partition("#")[0].strip() for line in read_text(path, "an angle file", LIMIT_BYTES).splitlines())
+    angles = tuple(finite_numbers(_COLUMNS.split(next(line for line in lines if line).rstrip(",;"))) or ())
+    try:
+        check_angles_deg(angles)
+    except GeometryError:
+        return ()
+    return angles
+
+
 def _read_lines(path: Path) -> tuple[float, ...]:
     """The angles of a text file."""
     if path.suffix.lower() == ".star":

@@ -132,7 +132,10 @@ def _of_rows(path: Path, table: Columns, series: SeriesImages) -> Ctf:
     found = rows_of(table.numbers, series, table.sorted_by_angle)
     if found is not None:
         rows, places = found
-        note = f"the {len(table.numbers)} rows of {path.name} {rows.note}" if rows.note else ""
+        # Such tables tell no angles, so that nothing can be said of their order.
+        order = "" if table.sorted_by_angle else "are taken in the order of the stack's images"
+        told = " and ".join(part for part in (rows.note, order) if part)
+        note = f"the {len(table.numbers)} rows of {path.name} {told}" if told else ""
         notes = (*table.ctf.notes, note) if note else table.ctf.notes
         return replace(table.ctf, images=tuple(table.ctf.images[place] for place in places), notes=notes)
     last, count = table.numbers[-1], len(table.numbers)

@@ -2,8 +2,9 @@
 
 SerialEM writes PriorRecordDose, or else the dose of each image (ExposureDose) and its time; RELION has
 rlnMicrographPreExposure; Warp has Dose in its .xml and wrpDose in .tomostar files, which may count half or all of the
-image's own exposure. Which image a dose is of: `cryolithe.formats.same_images`. A file that does not tell doses is no
-error. Where one tells what cannot be read, that is said; whoever needs it refuses the file.
+image's own exposure. AreTomo3's _TLT.txt has the dose of each image and the order of acquisition. Which image a dose
+is of: `cryolithe.formats.same_images`. A file that does not tell doses is no error. Where one tells what cannot be
+read, that is said; whoever needs it refuses the file.
 """
 
 from __future__ import annotations
@@ -13,20 +14,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment_relion import NOMINAL, TILT, find_series_table, relion_rows
 from cryolithe.formats.alignment_warp import warp_rows, warp_series
 from cryolithe.formats.cells import UnreadableCellError, told_number, told_numbers
-from cryolithe.formats.files import PathLike, printable
+from cryolithe.formats.files import PathLike, file_beside, finite_numbers, printable, read_text
 from cryolithe.formats.image_rows import NOTHING_ELSE, FileRows, Others
 from cryolithe.formats.mdoc_text import MdocText, read_mdoc_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.same_images import Matched, same_images
+from cryolithe.formats.series_names import possible_names
 from cryolithe.formats.stack_state import mdocs_beside
 from cryolithe.formats.star_tables import StarTable, read_star
 
 LIMIT_BYTES = 100_000_000
+# AreTomo3's angles, order of acquisition from 1 and doses.
+ACQUIRED = "_TLT.txt"
+# The longest of exposures that are longer at higher tilts, over the shortest; what grows by more is a sum.
+_MOST_GROWTH = 4.0
 _BEFORE, _DEFOCUS = "rlnMicrographPreExposure", ("rlnDefocusU", "rlnDefocusV")
 # SerialEM's by version, then those of other programs.
 _DATES = ("%d-%b-%Y", "%d-%b-%y", "%Y-%b-%d", "%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y")
@@ -91,7 +98,7 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
     """Read what a file says about exposures.
 
     Args:
-        path: .mdoc; .star of RELION-5; .xml or .tomostar of Warp.
+        path: .mdoc; .star of RELION-5; .xml or .tomostar of Warp; _TLT.txt of AreTomo3.
         tilts_name: name of the stack, which tells the series in a table of several.
         reading: what is parsed already, if anything is.
 
@@ -109,16 +116,30 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
     if ending == ".tomostar":
         table = next((found for found in read_star(path, LIMIT_BYTES) if "wrpAngleTilt" in found), None)
         return Exposures() if table is None else _of_table(table, "wrpAngleTilt", "wrpDose", -1.0)
+    if is_acquired(path):
+        return reading(_of_acquired, path)
     raise FileFormatError(
-        f"{path} tells no doses that are understood; expected an .mdoc, RELION's .star, or Warp's .xml or .tomostar"
+        f"{path} tells no doses that are understood; expected an .mdoc, RELION's .star, Warp's .xml or .tomostar, or "
+        "AreTomo3's _TLT.txt"
     )
 
 
+def is_acquired(path: Path) -> bool:
+    """Whether a file has the name that AreTomo3 gives to angles, order of acquisition and doses."""
+    return path.name.lower().endswith(ACQUIRED.lower())
+
+
 def doses_beside(tilts: Path, named: Iterable[Path | None], reading: Reading) -> Path | None:
-    """The .mdoc beside a stack that tells doses, readable or not; None where a file that is named for it does."""
-    if any(exposures_in_passing(path, tilts.name, reading).doses for path in named if path is not None):
+    """The file beside a stack that tells doses, readable or not; None where a file that is named for it does.
+
+    An .mdoc, which AreTomo3 has its doses from, comes before its own file.
+    """
+    others = [path for path in named if path is not None and not is_acquired(path)]
+    if any(exposures_in_passing(path, tilts.name, reading).doses for path in others):
         return None
-    beside = ((path, exposures_in_passing(path, tilts.name, reading)) for path in mdocs_beside(tilts))
+    of_aretomo = (file_beside(tilts, base, ACQUIRED) for base in possible_names(tilts.name))
+    found = (*mdocs_beside(tilts), *dict.fromkeys(path for path in of_aretomo if path))
+    beside = ((path, exposures_in_passing(path, tilts.name, reading)) for path in found)
     return next((path for path, told in beside if told.doses or told.dose_problem), None)
 
 
@@ -140,7 +161,8 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     angles = tuple(angle for angle in made.angles_deg if angle is not None)
     if len(angles) != len(made.places):
         return Exposures()
-    rows = FileRows(angles, tuple(made.places))
+    # Images that were taken out leave gaps.
+    rows = FileRows(angles, tuple(map(made.rows.index, range(len(angles)))))
     before, problem = _of_key(path, made, "PriorRecordDose")
     same = len(before) > 1 and len(set(before)) == 1
     if problem or (len(before) == len(angles) and not same):
@@ -155,6 +177,40 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     for number in sorted(range(len(angles)), key=moments.__getitem__):
         sums[number], total = total, total + doses[number]
     too_much = _too_much(path, "the sum of ExposureDose", max(sums))
+    return Exposures(rows, () if too_much else tuple(sums), dose_problem=too_much)
+
+
+def _of_acquired(path: Path) -> Exposures:
+    """AreTomo3's _TLT.txt, whose third column older versions do not have."""
+    lines = (line.partition("#")[0].split() for line in read_text(path, "a _TLT.txt file", LIMIT_BYTES).splitlines())
+    words = [line for line in lines if line]
+    numbers = [finite_numbers(line[:2]) for line in words if len(line) > 2]
+    columns = [row for row in numbers if row is not None]
+    if not words or len(columns) != len(words):
+        return Exposures()
+    angles, order = zip(*columns, strict=True)
+    rows = FileRows(angles, tuple(range(len(angles))))
+    own, problem = _read(path, "the third column", [line[2] for line in words])
+    if problem or not own:
+        return Exposures(rows, dose_problem=problem)
+    if len(set(order)) != len(order) or any(number < 1 or number % 1 for number in order):
+        return Exposures(
+            rows, dose_problem=f"{path}: expected the order of acquisition (1, 2, ...) in the second column"
+        )
+    taken = sorted(range(len(order)), key=order.__getitem__)
+    in_turn = [own[row] for row in taken]
+    if in_turn == sorted(in_turn) and in_turn[-1] > _MOST_GROWTH * in_turn[0]:
+        why = (
+            f"{path}: the third column grows from {in_turn[0]:g} to {in_turn[-1]:g} e/Å² as the images are taken, as a "
+            "sum does; expected the dose of each image by itself, as AreTomo3 writes it"
+        )
+        return Exposures(rows, dose_problem=why)
+    usual, total, sums = median(own), 0.0, [0.0] * len(own)
+    for turn, row in enumerate(taken):
+        # Images that are not in the file were exposed, too.
+        sums[row] = total + (order[row] - 1 - turn) * usual
+        total += own[row]
+    too_much = _too_much(path, "the sum of the third column", max(sums))
     return Exposures(rows, () if too_much else tuple(sums), dose_problem=too_much)
 
 

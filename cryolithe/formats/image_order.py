@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cryolithe.errors import InputError
 from cryolithe.formats.alignment_format import Named
-from cryolithe.formats.angles import angles_beside, read_angles_deg
+from cryolithe.formats.angles import angles_beside, read_angles_deg, read_angles_of
 from cryolithe.formats.header_angles import read_header_angles_deg
+from cryolithe.formats.mdoc import mdoc_places
 
 # Rows of images that are closer than this cannot be told apart by their angles.
 LEAST_STEP_DEG = 0.4
@@ -83,13 +84,72 @@ def angles_of(named: Named, sections: int) -> tuple[float, ...]:
         InputError: if the file cannot be read, or does not hold one angle for each image.
     """
     assert named.angles is not None
+    angles = read_angles_of(named.angles, sections, named.reading)
+    if len(angles) == sections:
+        return angles
+    remedy = "give the angle file that belongs to this stack"
+    if len(angles) < sections:
+        remedy += f": it must hold all {sections}, also those of images that --exclude leaves out"
+    elif _is_mdoc(named):
+        remedy += "; if images were taken out of the stack, take their sections out of a copy of the .mdoc"
+    raise InputError(f"{named.tilts} holds {sections} images but {named.angles} holds {len(angles)} angles; {remedy}")
+
+
+def angle_of_images(named: Named, sections: int) -> dict[int, float]:
+    """The angle of each image of a stack, by its number from 0, as ANGLES has it.
+
+    An .mdoc out of which sections were taken tells the angles of the other images, which are then those to use.
+
+    Raises:
+        InputError: as `angles_of`.
+    """
+    if not _lacking(named, sections):
+        return dict(enumerate(angles_of(named, sections)))
+    assert named.angles is not None
     angles = read_angles_deg(named.angles, named.reading)
-    if len(angles) != sections:
-        raise InputError(
-            f"{named.tilts} holds {sections} images but {named.angles} holds {len(angles)} angles; "
-            "give the angle file that belongs to this stack"
-        )
-    return angles
+    return dict(zip(mdoc_places(named.angles, named.reading), angles, strict=True))
+
+
+def of_gaps(named: Named, sections: int) -> tuple[str, ...]:
+    """What to tell of an .mdoc out of which sections were taken: whether the stack has their images."""
+    if named.angles is None or not (missing := _gaps(named)):
+        return ()
+    shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+    if lacking := _lacking(named, sections):
+        numbers = ", ".join(str(place + 1) for place in lacking)
+        return (f"left out: {numbers} of {sections}, of which {named.angles.name} tells nothing",)
+    return (
+        f"{named.angles.name} has no ZValue {shown}: its other sections are taken for the {sections} images, in their "
+        "order, as if those had been taken out of the stack, too",
+    )
+
+
+def _is_mdoc(named: Named) -> bool:
+    return named.angles is not None and named.angles.suffix.lower() == ".mdoc"
+
+
+def _gaps(named: Named) -> tuple[int, ...]:
+    """The ZValues that the .mdoc of a stack lacks before others."""
+    if not _is_mdoc(named) or named.angles is None:
+        return ()
+    try:
+        places = mdoc_places(named.angles, named.reading)
+    except InputError:
+        return ()
+    return tuple(sorted(set(range(max(places, default=0))) - set(places)))
+
+
+def _lacking(named: Named, sections: int) -> tuple[int, ...]:
+    """The images of a stack, by their number from 0, of which its .mdoc tells nothing, though it has gaps for some.
+
+    Without a gap it may as well be of another stack.
+    """
+    if not _gaps(named) or named.angles is None:
+        return ()
+    places = mdoc_places(named.angles, named.reading)
+    if len(places) >= sections or len(set(places)) != len(places) or places[-1] >= sections:
+        return ()
+    return tuple(sorted(set(range(sections)) - set(places)))
 
 
 def doubts(named: Named, sections: int) -> tuple[str, ...]:
@@ -201,7 +261,7 @@ def _readable(paths: Sequence[Path], named: Named, sections: int) -> Iterator[tu
     """Files that hold an angle for each image, and these; what cannot be read is told where it is asked for."""
     for path in paths:
         try:
-            found = read_angles_deg(path, named.reading)
+            found = read_angles_of(path, sections, named.reading)
         except InputError:
             continue
         if len(found) == sections:

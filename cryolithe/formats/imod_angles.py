@@ -8,7 +8,7 @@ from pathlib import Path
 from cryolithe.errors import GeometryError, InputError, SettingsError
 from cryolithe.formats.alignment_format import Named
 from cryolithe.formats.alignment_imod import TiltCommand, read_tilts_deg
-from cryolithe.formats.angles import angles_beside, read_angles_deg
+from cryolithe.formats.angles import angles_beside, read_angles_of
 from cryolithe.formats.image_order import contradiction
 from cryolithe.geometry import check_angles_deg
 
@@ -38,7 +38,7 @@ def angles_of_project(
         SettingsError: if nothing tells the angles.
     """
     if path is not None:
-        source, values = str(path), read_angles_deg(path, named.reading)
+        source, values = str(path), read_angles_of(path, sections, named.reading)
         if tilt is not None and path == tilt.angles and len(values) not in (len(taken), sections):
             # Many may stand in a line.
             values = _checked(source, named.reading(read_tilts_deg, path, "tilt angles"))

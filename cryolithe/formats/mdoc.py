@@ -19,17 +19,26 @@ FEWEST_ANGLES, LEAST_RANGE_DEG = 3, 2.0
 def read_mdoc_angles_deg(path: PathLike, reading: Reading | None = None) -> tuple[float, ...]:
     """Tilt angles of the images of a stack, in its order.
 
+    Where images were taken out, the rest keep their ZValue: these may be those of a stack that has the others no more,
+    or of the whole one (`mdoc_places`).
+
     Args:
         path: the file.
         reading: through which it is read, where others ask for it too.
 
     Raises:
-        FileFormatError: if it is no .mdoc of a tilt series, or numbers its images otherwise than 0, 1, 2, ...
+        FileFormatError: if it is no .mdoc of a tilt series, or two images have one ZValue.
         InputError: if the angles can belong to no tilt series, or images are pieces of a montage.
     """
     path = Path(path)
     made = (reading or Reading())(read_mdoc_text, path)
     count = len(made.places)
+    if not count and made.frame_sets:
+        raise FileFormatError(
+            f"{path} describes no image of a stack: its {made.frame_sets} sections [FrameSet = ...] are of the frames "
+            "of single exposures; give the .mdoc of the tilt series (sections [ZValue = 0], [ZValue = 1], ...), or a "
+            "text file of the angles"
+        )
     if not count:
         raise FileFormatError(f"{path} describes no image; expected sections [ZValue = 0], [ZValue = 1], ...")
     if made.pieces:
@@ -37,23 +46,27 @@ def read_mdoc_angles_deg(path: PathLike, reading: Reading | None = None) -> tupl
             f"{path}: {made.pieces} of {count} images are pieces of a montage (PieceCoordinates of one section), not "
             "whole ones; blend them (IMOD's blendmont), and give the blended stack and its angles"
         )
-    if sorted(made.places) != list(range(count)):
-        twice = next((place for place in made.places if made.places.count(place) > 1), None)
-        found = f"{twice} is there twice" if twice is not None else f"found {min(made.places)} to {max(made.places)}"
+    twice = next((place for place in made.places if made.places.count(place) > 1), None)
+    if twice is not None:
         raise FileFormatError(
-            f"{path}: expected the images [ZValue = 0] to [ZValue = {count - 1}], one each, {found}; "
-            "give the .mdoc of the whole stack"
+            f"{path}: expected one section for each image, but [ZValue = {twice}] is there twice; mend the file, or "
+            "give a text file of the angles"
         )
-    of_place = dict(zip(made.places, made.angles_deg, strict=True))
-    ordered = tuple(angle for place in range(count) if (angle := of_place[place]) is not None)
-    if len(ordered) != count:
-        first = next(place for place in range(count) if of_place[place] is None)
+    ordered = tuple(made.angles_deg[row] for row in made.rows)
+    known = tuple(angle for angle in ordered if angle is not None)
+    if len(known) != count:
+        first = sorted(made.places)[ordered.index(None)]
         raise FileFormatError(f"{path}: image {first + 1} has no TiltAngle; give a text file of the angles")
     try:
-        check_angles_deg(ordered)
+        check_angles_deg(known)
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
-    return ordered
+    return known
+
+
+def mdoc_places(path: PathLike, reading: Reading | None = None) -> tuple[int, ...]:
+    """ZValue of each of the angles of `read_mdoc_angles_deg`; it is that of a readable file."""
+    return tuple(sorted((reading or Reading())(read_mdoc_text, Path(path)).places))
 
 
 def is_tilt_series_mdoc(path: Path, reading: Reading | None = None) -> bool:

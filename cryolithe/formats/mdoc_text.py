@@ -18,6 +18,7 @@ from cryolithe.formats.files import printable, read_text
 
 LIMIT_BYTES = 50_000_000
 _IMAGE = re.compile(r"\s*\[\s*ZValue\s*=\s*(\S+?)\s*\]?\s*", re.IGNORECASE)
+_FRAMES = re.compile(r"\s*\[\s*FrameSet\s*=", re.IGNORECASE)
 _SECTION = re.compile(r"\s*\[\s*\w+\s*=", re.IGNORECASE)
 _ANGLE = re.compile(r"\s*TiltAngle\s*=\s*(.*?)\s*", re.IGNORECASE)
 _FACT = re.compile(r"\s*(ExposureDose|PriorRecordDose|DateTime)\s*=\s*(.*?)\s*", re.IGNORECASE)
@@ -25,6 +26,10 @@ _VOLTAGE = re.compile(r"\s*Voltage\s*=\s*(\d+(?:\.\d*)?)\s*(?:kV)?\s*", re.IGNOR
 _PIECE = re.compile(r"\s*PieceCoordinates\s*=\s*(\S+)\s+(\S+)\s+(\S+)\s*", re.IGNORECASE)
 _FRAMES = re.compile(r"\s*SubFramePath\s*=\s*\S.*", re.IGNORECASE)
 _FILE = re.compile(r"\s*ImageFile\s*=\s*(.*?)\s*", re.IGNORECASE)
+_PIXEL = re.compile(r"\s*PixelSpacing\s*=\s*(\d+(?:\.\d*)?)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*ImageSize\s*=\s*(\d{1,6})\s+(\d{1,6})\s*", re.IGNORECASE)
+# What is more is no pixel of a microscope.
+_MOST_ANGSTROM = 1e6
 _AXIS = re.compile(r"(tilt\s*axis\s*angle)\s*=\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
 _ROTATION = re.compile(r"\s*RotationAngle\s*=\s*([-+]?\d+(?:\.\d*)?)\s*", re.IGNORECASE)
 # Tomography 5 writes it as one word.
@@ -44,6 +49,9 @@ class MdocText:
         voltage_kv: of the microscope, or None.
         pieces: how many images are pieces of a larger one together with others (PieceCoordinates).
         with_frames: whether frames were recorded (SubFramePath), of which a stack is made afterwards, in any order.
+        frame_sets: how many sections are of the frames of an exposure, and of no image of a stack.
+        pixels_angstrom: PixelSpacing of the images, and of the file; those that are lengths.
+        image_size: pixels ``(x, y)`` of the images, or None.
     """
 
     places: list[int] = field(default_factory=list)
@@ -54,6 +62,14 @@ class MdocText:
     facts: list[dict[str, str]] = field(default_factory=list)
     pieces: int = 0
     with_frames: bool = False
+    frame_sets: int = 0
+    pixels_angstrom: list[float] = field(default_factory=list)
+    image_size: tuple[int, int] | None = None
+
+    @property
+    def rows(self) -> list[int]:
+        """The number of each section in the file, in the order of ZValue."""
+        return sorted(range(len(self.places)), key=self.places.__getitem__)
 
 
 def read_mdoc_text(path: Path) -> MdocText:
@@ -80,6 +96,7 @@ def read_mdoc_text(path: Path) -> MdocText:
             in_image = True
         elif _SECTION.match(line):
             in_image = False
+            made.frame_sets += bool(_FRAMES.match(line))
         elif in_image and (found := _ANGLE.fullmatch(line)):
             angle = _number(path, number, found.group(1))
             if made.angles_deg[-1] not in (None, angle):
@@ -95,8 +112,7 @@ def read_mdoc_text(path: Path) -> MdocText:
             made.facts[-1].setdefault(found.group(1).lower(), found.group(2))
         elif not made.places and (found := _FILE.fullmatch(line)):
             made.image_file = re.split(r"[\\/]", found.group(1))[-1]
-        if made.voltage_kv is None and (found := _VOLTAGE.fullmatch(line)):
-            made.voltage_kv = float(found.group(1))
+        _note_optics(made, line)
         if not in_image and made.axis_deg is None and (found := _AXIS.search(line)):
             word, made.axis_deg = found.group(1).lower(), float(found.group(2))
     of_section = Counter(section for *_, section in set(pieces))
@@ -104,6 +120,16 @@ def read_mdoc_text(path: Path) -> MdocText:
     if made.axis_deg is not None and word == _TOMOGRAPHY:
         made.axis_deg = turns[0] if turns else _of_tomography_deg(made.axis_deg)
     return made
+
+
+def _note_optics(made: MdocText, line: str) -> None:
+    """Keep what a line says of the voltage and the pixels, wherever it stands."""
+    if made.voltage_kv is None and (found := _VOLTAGE.fullmatch(line)):
+        made.voltage_kv = float(found.group(1))
+    elif (found := _PIXEL.fullmatch(line)) and 0 < float(found.group(1)) < _MOST_ANGSTROM:
+        made.pixels_angstrom.append(float(found.group(1)))
+    elif made.image_size is None and (found := _SIZE.fullmatch(line)):
+        made.image_size = int(found.group(1)), int(found.group(2))
 
 
 def _of_tomography_deg(title_deg: float) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.angles import read_angles_of
 from cryolithe.formats.files import PathLike, input_size_bytes, printable, unreadable
 from cryolithe.formats.mrc_header import (
     HEADER_BYTES,
@@ -49,6 +49,7 @@ __all__ = [
 
 # Images compress to a tenth at best, labels to a hundredth; what expands further may be made to fill the memory.
 MOST_EXPANSION, ALWAYS_EXPANDED_BYTES = 500, 100_000_000
+PLACEHOLDER = "a pixel size of 1 Å is often a placeholder; check it"
 _WRAPPED = (
     "{} read as unsigned, though MRC2014 has them signed: as such neighbouring pixels jump from one end of {} to the "
     "other, and hardly any do about 0, as in no image"
@@ -191,7 +192,7 @@ def _describe(header: Header, data: NDArray[Any], size: int) -> MrcArray:
     if sizes[2] and any(abs(other / sizes[2] - 1) > 0.01 for other in compared):
         notes.append(f"pixel sizes differ: x {sizes[2]:g}, y {sizes[1]:g}, z {sizes[0]:g} Å; x is used")
     if sizes[2] == sizes[1] == 1:
-        notes.append("a pixel size of 1 Å is often a placeholder; check it")
+        notes.append(PLACEHOLDER)
     origin = tuple(float(fields["origin"][a]) for a in "zyx")
     if not all(map(math.isfinite, origin)):
         origin = (0.0, 0.0, 0.0)
@@ -295,8 +296,8 @@ def read_tilt_series(
         GeometryError: if the pixel size is not positive.
     """
     mrc = read_mrc(stack_path)
-    angles = read_angles_deg(angles_path)
     tilts, rows, columns = mrc.data.shape
+    angles = read_angles_of(angles_path, tilts)
     if tilts != len(angles):
         raise InputError(
             f"{stack_path} holds {tilts} images but {angles_path} holds {len(angles)} angles; "

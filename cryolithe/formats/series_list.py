@@ -1,4 +1,4 @@
-"""Lists of tilt series to reconstruct: a CSV file with a header row."""
+"""Lists of tilt series to reconstruct: a CSV file with a header row, its cells parted by commas or semicolons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
     """
     path = Path(path)
     text = read_text(path, "a series list", LIMIT_BYTES)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), skipinitialspace=True, strict=True)
+    delimiter = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     columns: list[str] | None = None
     entries: list[SeriesEntry] = []
     line_of_output: dict[Path, int] = {}
@@ -43,6 +44,8 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
             if columns is None:
                 columns = _checked_columns(cells, path)
                 continue
+            if len(cells) != len(columns):
+                raise _wrong_count(columns, cells, f"{path}, line {reader.line_num}", delimiter)
             entry = _entry(columns, cells, path, reader.line_num)
             if entry.output is not None:
                 earlier = line_of_output.setdefault(entry.output.resolve(), entry.line)
@@ -60,6 +63,9 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
     if not entries:
         raise InputError(f"{path} names no tilt series; add one row for each below the header row")
     return tuple(entries)
+
+
+_CALLED = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def _separator(text: str) -> str:
@@ -86,13 +92,15 @@ def _checked_columns(names: list[str], path: Path) -> list[str]:
     return names
 
 
+def _wrong_count(columns: list[str], cells: list[str], place: str, delimiter: str) -> FileFormatError:
+    names = printable(", ".join(columns))[:200]
+    return FileFormatError(
+        f"{place}: expected {len(columns)} cells ({names}), found {len(cells)}; "
+        f"put a value that holds a {_CALLED[delimiter]} in double quotes"
+    )
+
+
 def _entry(columns: list[str], cells: list[str], path: Path, line: int) -> SeriesEntry:
-    if len(cells) != len(columns):
-        names = printable(", ".join(columns))[:200]
-        raise FileFormatError(
-            f"{path}, line {line}: expected {len(columns)} cells ({names}), found {len(cells)}; "
-            "put a value that holds a comma in double quotes"
-        )
     row = dict(zip(columns, cells, strict=True))
     # Such files may bring the angles; their paths start at the list's folder, too.
     files = [name for name in row if _names_alignment(name) and row[name]]

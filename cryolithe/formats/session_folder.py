@@ -11,17 +11,22 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryolithe.errors import InputError
+from cryolithe.formats.alignments import files_beside
 from cryolithe.formats.files import PathLike, file_beside, unreadable
 from cryolithe.formats.imod_beside import ON_THE_WAY
 from cryolithe.formats.mdoc import is_tilt_series_mdoc
+from cryolithe.formats.mdoc_text import read_mdoc_text
+from cryolithe.formats.mrc import read_mrc
+from cryolithe.formats.not_stacks import what_else
 from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
-from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name, stack_state
+from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name, stack_state, whole_name
 
 STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali")
 # What programs make of a tilt series, or of half of it: never a series of its own.
@@ -32,8 +37,11 @@ _PRODUCT = re.compile(
 # What this program makes of volumes, and perhaps of stacks: series where angles lie beside them, else nothing to tell.
 _MADE_HERE = re.compile(r"_(samba|n2n|agreement)$", re.IGNORECASE)
 _FOR_IMOD = "_Imod"
-# What etomo puts aside when it makes a stack anew; stacks only where there is none without the addition.
-_ASIDE = re.compile(r"_(orig|fixed|original)$", re.IGNORECASE)
+# What IMOD puts aside when it makes a stack anew, or takes images out; stacks only where there is none without the
+# addition.
+_ASIDE = re.compile(r"_(orig|fixed|original|xray|cutviews\d+)$", re.IGNORECASE)
+# Fewer images are those of a map, or of a search.
+FEWEST_IMAGES = 3
 
 
 class NoSeriesError(InputError):
@@ -47,10 +55,12 @@ class FolderContent:
     Attributes:
         entries: the series, in the order of their paths; ``line`` counts them from 1.
         left_out: stacks that are taken for no series, because there are no angles beside them.
+        other: stacks that are none, whatever they are called: of fewer than 3 images, or the pieces of a montage.
     """
 
     entries: tuple[SeriesEntry, ...]
     left_out: tuple[Path, ...]
+    other: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -69,7 +79,7 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
     An aligned stack (``_ali``, ``.ali``, ``_aligned``) is taken before the one it was made of. A stack that is called
     aligned, or ``.st``, is a series even where its angles are missing: that is then its problem. A raw stack has the
     alignment whose files lie beside it (`cryolithe.formats.pairing`); where there are two, that is its problem. An
-    .mdoc brings the angles where no angle file does.
+    .mdoc brings the angles where no angle file does. A binned copy (``_bin4``) has the angles of the whole stack.
 
     Args:
         path: the folder.
@@ -86,17 +96,23 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
             base = series_name(stack)
             group = groups.setdefault((stack.parent, base), _Series(stack.parent, base))
             (group.aligned if is_aligned_name(stack) else group.plain).append(stack)
+        groups = _with_whole_names(groups)
         alone = Counter(parent for parent, _ in groups)
         found = [_entry(group, alone[group.folder] == 1, reading or Reading()) for group in groups.values()]
     except OSError as error:
         raise unreadable(folder, error) from error
     entries = [entry for entry, _ in found if entry]
-    left_out = tuple(stack for _, stacks in found for stack in stacks)
+    none = [stack for entry, stacks in found if entry is None for stack in stacks]
+    other = tuple(stack for stack in none if _is_other(stack, reading or Reading()))
+    left_out = tuple(stack for stack in none if stack not in other)
     if not entries:
-        none = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
-        also = f"; {len(left_out)} {none}" if left_out else ""
+        lacking = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
+        also = f"; {len(left_out)} {lacking}" if left_out else ""
+        if not also and (is_other := what_else(folder)):
+            raise InputError(is_other)
         raise NoSeriesError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
-    return FolderContent(tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1)), left_out)
+    numbered = tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1))
+    return FolderContent(numbered, left_out, other)
 
 
 def _stacks(folder: Path) -> Iterator[Path]:
@@ -124,17 +140,52 @@ def _stacks(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _with_whole_names(groups: dict[tuple[Path, str], _Series]) -> dict[tuple[Path, str], _Series]:
+    """The same, but raw or unknown binned copies have the name of the stack that they were made of.
+
+    Only where that is not there itself, and no alignment of it is, which would be in other pixels.
+    """
+    found: dict[tuple[Path, str], _Series] = {}
+    for (folder, base), group in groups.items():
+        name = base
+        if group.plain and not group.aligned and not _angle_files(folder, base, base):
+            whole = whole_name(group.plain[0])
+            taken = (folder, whole) in groups or not _angle_files(folder, whole, whole)
+            name = base if taken or files_beside(folder / f"{whole}.mrc") else whole
+        joined = found.setdefault((folder, name), _Series(folder, name))
+        joined.aligned += group.aligned
+        joined.plain += group.plain
+    return found
+
+
+def _is_other(stack: Path, reading: Reading) -> bool:
+    """Whether a stack without angles can be no tilt series."""
+    for mdoc in mdocs_beside(stack):
+        with suppress(InputError):
+            if reading(read_mdoc_text, mdoc).pieces:
+                return True
+    try:
+        return read_mrc(stack).data.shape[0] < FEWEST_IMAGES
+    except InputError:  # its problem, where it is a series
+        return False
+
+
 def _entry(group: _Series, alone: bool, reading: Reading) -> tuple[SeriesEntry | None, list[Path]]:
     """The series of a group, or None and the stacks that are none."""
     folder, base = group.folder, group.base
     stacks = group.aligned or group.plain
+    copies = [stack for stack in stacks if whole_name(stack) != stack.stem]
+    if len(copies) == len(stacks) - 1:
+        stacks = [stack for stack in stacks if stack not in copies]
+    else:
+        copies = []
     angles = next(iter(_angle_files(folder, base, stacks[0].stem)), None)
     if angles is None:
         angles = next((path for path in mdocs_beside(stacks[0]) if is_tilt_series_mdoc(path, reading)), None)
     paired = pair(stacks[0], bool(group.aligned), alone, reading)
     named_mrc = all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks)
     known = angles is not None or paired.files or paired.problem
-    if not known and not group.aligned and named_mrc:
+    if not known and not group.aligned and (named_mrc or all(_is_other(stack, reading) for stack in stacks)):
         return None, [stack for stack in stacks if not _MADE_HERE.search(stack.stem)]
     problem, expected = paired.problem, None if known else folder / f"{base}.tlt"
     if len(stacks) > 1:
@@ -145,7 +196,7 @@ def _entry(group: _Series, alone: bool, reading: Reading) -> tuple[SeriesEntry |
         angles = None
     elif angles is None and not problem:
         problem = f"{stacks[0]} has no angle file beside it; expected {base}.tlt, {base}.rawtlt or {base}_TLT.txt"
-    unused = ", ".join(stack.name for stack in group.plain) if group.aligned else ""
+    unused = ", ".join(stack.name for stack in (*copies, *(group.plain if group.aligned else ())))
     settings = {option: str(path) for option, path in paired.files.items()}
     entry = SeriesEntry(0, stacks[0], angles or expected, settings=settings, name=base, problem=problem, unused=unused)
     unaligned = "" if group.aligned or settings else _raw_sign(stacks[0], angles, reading)

@@ -8,6 +8,7 @@ Warp's ts_stack) and stacks whose .mdoc says that the tilt axis is not along y. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ NOT_FOR_RECONSTRUCTION = "not for reconstruction"
 ALIGNED = frozenset({"ali", "aligned"})
 # A tilt axis nearer to y than this, or to -y, is along it.
 ALONG_Y_DEG = 1.0
+# What programs add to the name of a binned copy.
+_COPY = re.compile(r"_(bin\d+|\d+(\.\d+)?(apx|A))$", re.IGNORECASE)
 _MDOC_ENDINGS = (".mrc.mdoc", ".st.mdoc", ".mdoc")
 
 
@@ -63,12 +66,23 @@ def is_aligned_name(tilts: Path) -> bool:
 
 
 def series_name(tilts: Path) -> str:
-    """The name of a stack without what calls it aligned: aligned and raw stacks of a series have it in common."""
-    name = tilts.stem
+    """The name of a stack without what calls it aligned: aligned and raw stacks of a series have it in common.
+
+    So have binned copies of the aligned one.
+    """
+    name = whole_name(tilts)
     for mark in sorted(ALIGNED):
         for join in "_.":
             if name.lower().endswith(join + mark):
                 return name[: -len(join + mark)]
+    return tilts.stem
+
+
+def whole_name(tilts: Path) -> str:
+    """The name, without its ending, of the stack that one is a binned copy of; its own where it is none."""
+    name = tilts.stem
+    while found := _COPY.search(name):
+        name = name[: found.start()]
     return name
 
 

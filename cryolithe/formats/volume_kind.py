@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cryolithe.errors import InputError
-from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.angles import read_angles_of
 from cryolithe.formats.axes import Axes, stored_axes
 from cryolithe.formats.record import read_record_beside, record_path
 from cryolithe.names import is_file
@@ -211,6 +211,6 @@ def _has_count(path: Path, sections: int) -> bool:
     if sections < 2 or not is_file(path):
         return False
     try:
-        return len(read_angles_deg(path)) == sections
+        return len(read_angles_of(path, sections)) == sections
     except InputError:
         return False

@@ -19,8 +19,6 @@ from cryolithe.settings import ReconstructSettings
 ALONG_DEG = 2.0
 # Pixels of tilt series, from super-resolution to binned for an overview; other values are of another unit.
 USUAL_PIXEL_ANGSTROM = (0.3, 150.0)
-# Pixel sizes that differ by less are the same: of one microscope, calibrated better or worse.
-SAME_PIXEL = 0.05
 # Of angles: between neighbours, and in median steps; programs leave out two or three dark images in a row.
 WIDE_GAP_DEG, WIDE_GAP_STEPS = 12.5, 4.0
 # From the lowest to the highest angle; a series of less resolves nothing along the beam.
@@ -73,13 +71,6 @@ def assumptions(named: Named, tilt_axis_deg: float | None) -> tuple[str, ...]:
     elif state.axis_deg is not None and abs((state.axis_deg - tilt_axis_deg + 90) % 180 - 90) > ALONG_DEG:
         notes.append(f"{state.reason}, but --tilt-axis is {tilt_axis_deg:g}, which is taken")
     return tuple(notes)
-
-
-def of_pixel_sizes(given: float | None, of_header: float | None, name: str) -> tuple[str, ...]:
-    """A line where a pixel size is taken that is not the header's, in Å; None where one is not known."""
-    if given is None or of_header is None or abs(given / of_header - 1) <= SAME_PIXEL:
-        return ()
-    return (f"a pixel size of {given:g} Å is taken, but the header of {name} says {of_header:g} Å",)
 
 
 def of_handedness(settings: ReconstructSettings) -> tuple[str, ...]:

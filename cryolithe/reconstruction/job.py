@@ -11,9 +11,10 @@ import torch
 
 from cryolithe.alignment import Alignment
 from cryolithe.device import choose_devices
-from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.errors import FileFormatError, InputError, OutputError, SettingsError
 from cryolithe.formats.alignments import format_of_table
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
+from cryolithe.formats.not_stacks import what_else
 from cryolithe.formats.reading import Reading
 from cryolithe.geometry import VolumeGrid
 from cryolithe.greys import MAP_RANGES
@@ -246,6 +247,18 @@ def default_thickness(width_px: int) -> int:
     return max(2, 2 * math.ceil(width_px / 4))
 
 
+def check_inputs(files: SourceFiles) -> None:
+    """Refuse inputs that are no files, and images that are none of MRC.
+
+    Raises:
+        InputError: says what it is, and what to do.
+    """
+    if not files.images and (other := what_else(files.named.tilts)):
+        raise FileFormatError(other)
+    for path in files.files.values():
+        input_size_bytes(path)
+
+
 def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> None:
     """Refuse inputs that are no files, and an output that cannot or must not be written, before any work is done.
 
@@ -255,8 +268,7 @@ def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> No
         to_make: a folder that may be missing, for it is made before the work.
     """
     inputs = list(files.files.values())
-    for path in inputs:
-        input_size_bytes(path)
+    check_inputs(files)
     folder = job.output.parent
     if not folder.is_dir() and folder != to_make:
         raise OutputError(f"the output folder {folder} does not exist; make it first or choose another -o")

@@ -17,6 +17,7 @@ from cryolithe.formats.doses import (
     Exposures,
     doses_beside,
     exposures_in_passing,
+    is_acquired,
     read_exposures,
 )
 from cryolithe.formats.image_rows import NOTHING_ELSE, Others
@@ -187,7 +188,8 @@ def doses_to_weigh(files: SeriesFiles, settings: ReconstructSettings) -> ToldDos
     if doses is None:
         raise InputError(
             f"--dose-weight: no file tells the doses of these {len(files.angles_deg)} images; expected --dose (an "
-            ".mdoc, RELION's .star, Warp's .xml or .tomostar), or one of them as ANGLES, --star or --warp"
+            ".mdoc, RELION's .star, Warp's .xml or .tomostar, AreTomo3's _TLT.txt), or one of them as "
+            "ANGLES, --star or --warp"
         )
     perhaps = f"; {who} tells of weights: those of each image's own frames, as is taken here" if who else ""
     return ToldDoses(doses, sources["dose"] + perhaps, tuple(notes))
@@ -223,14 +225,15 @@ def _exposures(
         beside = doses_beside(files.tilts, named, files.reading)
         named += [beside] if beside else []
     problems: dict[str, str] = {}
-    for path in named:
+    for path in sorted(named, key=is_acquired):
         told = exposures_in_passing(path, files.tilts.name, files.reading)
         problems |= told.problems
         found = told.of_images(files.angles_deg, files.others)
         if found is None and told.doses:
             problems.setdefault("dose", _other_images(path, told, files))
         if found is not None and "dose" in taken:
-            if doses is not None and _differ(doses, found):
+            # AreTomo3 may have been told other doses than the microscope wrote.
+            if doses is not None and not is_acquired(path) and _differ(doses, found):
                 raise SettingsError(
                     f"--dose {settings.dose} says {max(doses):.3g} e/Å² at most, {path} says {max(found):.3g} for the "
                     "same images; give one of them"

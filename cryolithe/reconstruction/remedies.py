@@ -7,9 +7,8 @@ from pathlib import Path
 
 from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats import read_angles_deg, read_mrc
-from cryolithe.formats.files import input_size_bytes
 from cryolithe.names import is_file
-from cryolithe.reconstruction.job import Job, ResolvedJob, check_files, resolve, source_files
+from cryolithe.reconstruction.job import Job, ResolvedJob, check_files, check_inputs, resolve, source_files
 from cryolithe.reconstruction.sources import SourceFiles
 
 # How the field's programs name a stack, and the angles beside it (IMOD's first, AreTomo's, SerialEM's).
@@ -48,11 +47,7 @@ def checked(job: Job, to_make: Path | None = None) -> ResolvedJob:
 def checked_inputs(job: Job) -> ResolvedJob:
     """Check the inputs of a job that writes nothing, and resolve it; errors as those of `checked`."""
 
-    def check(files: SourceFiles) -> None:
-        for path in files.files.values():
-            input_size_bytes(path)
-
-    return _resolved(job, check)
+    return _resolved(job, check_inputs)
 
 
 def _resolved(job: Job, check: Callable[[SourceFiles], object]) -> ResolvedJob:

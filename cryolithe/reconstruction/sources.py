@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryolithe.alignment import Alignment, largest_bend_px, plain_alignment, rotation, without_bends
+from cryolithe.alignment import Alignment, ImageAlignment, largest_bend_px, plain_alignment, rotation, without_bends
 from cryolithe.errors import GeometryError, InputError, SettingsError
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignment_doubts import alignment_doubts
@@ -15,14 +15,13 @@ from cryolithe.formats.alignments import (
     alignment_files,
     files_beside,
     flags,
-    flags_that_bring_angles,
     format_of_table,
     formats_of,
 )
 from cryolithe.formats.ctf_files import ctf_file_of
 from cryolithe.formats.doses import doses_beside
 from cryolithe.formats.image_files import ImageFiles
-from cryolithe.formats.image_order import angles_of, doubts
+from cryolithe.formats.image_order import angle_of_images, doubts, of_gaps
 from cryolithe.formats.mean_images import MeanImages
 from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told_microscope
 from cryolithe.formats.mrc import MrcArray
@@ -32,14 +31,15 @@ from cryolithe.formats.series_names import is_prealigned
 from cryolithe.formats.stack_images import read_one_by_one
 from cryolithe.formats.stack_state import is_aligned_name
 from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruction.asked_angles import no_angles
 from cryolithe.reconstruction.assumptions import (
     ALONG_DEG,
     assumptions,
     of_denoised_images,
     of_handedness,
-    of_pixel_sizes,
     unusual,
 )
+from cryolithe.reconstruction.pixel_sizes import pixel_size
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
@@ -179,23 +179,30 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     if ODD in files.files:
         images = MeanImages(images, read_one_by_one(read_mrc(files.files[ODD]).data))
     sections, height, width = images.shape
-    pixel = settings.pixel_size or mrc.voxel_size_angstrom
+    pixel = pixel_size(named, mrc, settings.pixel_size)
     if files.format is not None:
-        stack = Stack(sections, (height, width), pixel)
+        stack = Stack(sections, (height, width), pixel.angstrom)
         alignment = files.format.read(named, stack)
         against = alignment_doubts(named, stack, alignment, files.format.any_sign)
     else:
-        alignment, against = plain_alignment(angles_of(named, sections)), ()
+        alignment, against = _angles_alone(named, sections), ()
+    # The alignment's own pixel size is the one that counts.
+    of_header = alignment.pixel_size_angstrom is not None and settings.pixel_size is None
     viewing = of_denoised_images(named.tilts, mrc.labels)
-    sizes = of_pixel_sizes(settings.pixel_size, mrc.voxel_size_angstrom, named.tilts.name)
     assumed = (
-        *sizes,
         *of_handedness(settings),
+        *of_gaps(named, sections),
         *doubts(named, sections),
         *against,
         *assumptions(named, None if _moving(named) else settings.tilt_axis),
     )
-    told = Held(images, pixel, (*mrc.notes, *alignment.notes, *viewing, *assumed), mrc.labels, mrc.ctf_corrected)
+    told = Held(
+        images,
+        pixel.angstrom,
+        (*(mrc.notes if of_header else pixel.notes), *alignment.notes, *viewing, *assumed),
+        mrc.labels,
+        mrc.ctf_corrected,
+    )
     return _sources(files, told, alignment, settings)
 
 
@@ -269,6 +276,12 @@ def _local(
     return without_bends(alignment, shape, False), notes
 
 
+def _angles_alone(named: Named, sections: int) -> Alignment:
+    """The alignment of a stack that is aligned already; of those images that its angle file has."""
+    angle_of = angle_of_images(named, sections)
+    return Alignment(tuple(ImageAlignment(number, angle) for number, angle in angle_of.items()), sections)
+
+
 def _open_images(files: SourceFiles) -> tuple[Images, MrcArray]:
     """The images, and the (first) file's header."""
     if not files.images:
@@ -292,10 +305,7 @@ def _check_options(named: Named, settings: ReconstructSettings) -> None:
     if moving and settings.tilt_axis:
         raise SettingsError(f"{flags(moving)} turns the tilt axis itself; leave out --tilt-axis")
     if named.angles is None and not named.files:
-        raise SettingsError(
-            f"give ANGLES, or an alignment that brings them ({flags_that_bring_angles()}); "
-            "see: cryolithe reconstruct --help"
-        )
+        raise SettingsError(no_angles(named))
     if not is_aligned_name(tilts):
         return
     if moving:

@@ -239,13 +239,18 @@ def _entries(session: Session) -> tuple[tuple[SeriesEntry, ...], list[str]]:
     source, reading = session.source, session.reading
     if source.is_dir():
         found = read_session_folder(source, reading)
-        if not found.left_out:
-            return found.entries, []
-        names = ", ".join(path.name for path in found.left_out[:4]) + (", ..." if len(found.left_out) > 4 else "")
-        return found.entries, [f"Left out, no angle file beside it: {names}"]
+        told = {
+            "Left out, no angle file beside it": found.left_out,
+            "Left out, no tilt series (fewer than 3 images, or a montage)": found.other,
+        }
+        return found.entries, [f"{why}: {_some(stacks)}" for why, stacks in told.items() if stacks]
     if source.suffix.lower() == ".star":
         return read_tomogram_star(source, reading), []
     return read_series_list(source), []
+
+
+def _some(stacks: tuple[Path, ...]) -> str:
+    return ", ".join(path.name for path in stacks[:4]) + (", ..." if len(stacks) > 4 else "")
 
 
 def _task(entry: SeriesEntry, session: Session, settings: ReconstructSettings) -> Task:
