@@ -61,7 +61,12 @@ def _finest(image: Image) -> NDArray[np.complex64] | None:
     corner = (ky[:, None] >= FROM_PER_PX) & (ky[:, None] < 0.5) & (kx >= FROM_PER_PX) & (kx < 0.5)
     if not corner.any():
         return None
-    parts = cut[: PARTS * edge_y, : PARTS * edge_x].reshape(PARTS, edge_y, PARTS, edge_x).swapaxes(1, 2)
+    largest = float(np.abs(cut).max())  # whose square may be beyond the numbers, as may its inverse
+    parts = (
+        (cut[: PARTS * edge_y, : PARTS * edge_x] / np.float32(largest))
+        .reshape(PARTS, edge_y, PARTS, edge_x)
+        .swapaxes(1, 2)
+    )
     window = np.outer(scipy.signal.windows.hann(edge_y), scipy.signal.windows.hann(edge_x)).astype(np.float32)
     found = scipy.fft.rfft2((parts - parts.mean((2, 3), keepdims=True)) * window)[..., corner].reshape(PARTS**2, -1)
     power = float((np.abs(found) ** 2).mean())

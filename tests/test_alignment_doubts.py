@@ -232,3 +232,13 @@ def test_given_angles_are_compared_with_those_that_tilt_com_names(project):
     assert "taken in place" not in told(project, named, "--xf", xf, "--tilt-com", tilt)
     named.unlink()  # what is not needed need not be there
     assert "named.tlt" not in told(project, given, "--xf", xf, "--tilt-com", tilt)
+
+
+def test_angles_beside_an_mdoc_of_frames_are_those_of_the_sorted_stack(project):
+    """As AreTomo3 leaves them: the stack and its table are sorted, the .mdoc is in the order of recording."""
+    mdoc_of(project, RECORDED, frames=True)
+    found = told(project, project.tlt)
+    assert "ts.mrc.mdoc is in another order than ts.tlt: right where ts.mrc was put into the order of ts.tlt" in found
+    assert "contradict" not in found
+    mdoc_of(project, RECORDED)
+    assert "Warning: ts.tlt and ts.mrc.mdoc contradict each other" in told(project, project.tlt)

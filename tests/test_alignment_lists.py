@@ -371,13 +371,13 @@ def test_the_beads_see_a_wrong_order(tmp_path):
         assert_beads(tmp_path / "v.mrc")
 
 
-def listed_table(folder):
+def listed_table(folder, pixel=PIXEL):
     """A series' table as RELION's jobs have it: listed in the folder above, which alone tells the pixel size."""
     (folder / "tilt_series").mkdir()
     table = relion_table(folder).rename(folder / "tilt_series" / "TS_1.star")
     columns = ("rlnTomoName", "rlnTomoTiltSeriesPixelSize", "rlnTomoTiltSeriesStarFile")
     head = "\n".join(["data_global", "", "loop_", *(f"_{name}" for name in columns)])
-    (folder / "tomograms.star").write_text(f"{head}\nTS_1 {PIXEL} tilt_series/TS_1.star\n")
+    (folder / "tomograms.star").write_text(f"{head}\nTS_1 {pixel} tilt_series/TS_1.star\n")
     return table
 
 
@@ -391,3 +391,11 @@ def test_a_table_has_the_pixel_size_of_the_one_that_lists_it(given, tmp_path):
     assert_beads(tmp_path / "v.mrc", "relion")
     stack = write_stack(tmp_path / "TS_1.mrc", images, pixel_size=1)
     refused(tmp_path, (stack, "--star", tmp_path / given, *FBP), "no whole multiple", "--pixel-size")
+
+
+def test_a_table_that_lists_it_says_nothing_of_a_resampled_stack(tmp_path):
+    """Warp and AreTomo write images of any pixel size; shifts are in Å."""
+    table = listed_table(tmp_path, pixel=1.35)
+    stack = write_stack(tmp_path / "TS_1.mrc", bead_images(axis_deg=AXIS_DEG, shifts=some_shifts(), centre="relion"))
+    made(stack, "--star", table, *FBP, "-o", tmp_path / "v.mrc")
+    assert_beads(tmp_path / "v.mrc", "relion")

@@ -76,6 +76,16 @@ def test_a_run_tells_a_pattern(series, method, tmp_path):
     assert TOLD not in made(*write_series(tmp_path, images + moved, angles, "moved"), *words).stderr
 
 
+@pytest.mark.parametrize("turned_deg", [5, 30])
+def test_a_border_that_all_images_share_is_no_pattern(turned_deg, series, tmp_path):
+    """An aligned stack whose images were turned alike, its corners filled with zeros."""
+    images, angles = series
+    inside = rotate(np.ones(images.shape[1:]), turned_deg, reshape=False, order=0) > 0
+    counts = np.where(inside, 300 + 17 * images / images.std(), 0).astype(np.float32)
+    words = ("--method", "fbp", "--thickness", 32, "--device", "cpu")
+    assert TOLD not in made(*write_series(tmp_path, counts, angles, "bordered"), *words).stderr
+
+
 def test_tilts_close_together_say_nothing(series, tmp_path):
     images, angles = series
     few = np.abs(np.asarray(angles)) < 10

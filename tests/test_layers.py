@@ -62,7 +62,7 @@ ALLOWED = {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "greys", "images",
         "filters", "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network",
         "inference", "mirrors", "work", "ctf", "optics", "column_shifts", "depth_shifts", "noise_colour", "names",
-        "models", "fixed_pattern",
+        "models", "fixed_pattern", "spectra",
     },
     "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
     "portals": {"errors", "extras", "formats"},

@@ -46,6 +46,11 @@ def test_micrographs_tell_whose_particles_they_are(tmp_path):
         places(both, "ts_03_rec.mrc")
     one = star(tmp_path, table("particles", ("rlnMicrographName", *XYZ), ("rec.mrc", 1, 2, 3)))
     assert places(one, "ts_03_rec.mrc") == [[3, 2, 1]]  # the name tells nothing
+    file = star(tmp_path, table("particles", ("rlnMicrographName", *XYZ), ("ts_01_corrected.mrc", 1, 2, 3)))
+    for volume in ("ts_01_rec.mrc", "lamella7.mrc"):  # files are called anyhow: the only one is taken, and named
+        found = read_positions(file, SHAPE, VOXEL, volume)
+        assert found.position_px.tolist() == [[3, 2, 1]]
+        assert found.notes == (f"Particles of p.star are of ts_01_corrected.mrc; {volume} is taken for it.",)
     none = star(tmp_path, table("particles", ("rlnTomoName", "rlnMicrographName", *XYZ), ("None", "ts_01", 1, 2, 3)))
     assert places(none) == [[3, 2, 1]]
 

@@ -10,8 +10,15 @@ from collections.abc import Iterator
 
 from cryolithe.alignment import IDENTITY, Alignment
 from cryolithe.formats.alignment_format import Named, Stack
-from cryolithe.formats.image_order import MIRRORED, angles_given, angles_known, contradiction, opposite_signs
-from cryolithe.formats.mdoc_text import read_mdoc_text
+from cryolithe.formats.image_order import (
+    MIRRORED,
+    angles_given,
+    angles_known,
+    contradiction,
+    frames_note,
+    of_frames,
+    opposite_signs,
+)
 from cryolithe.formats.stack_state import axes_told
 
 # Axes of a series lie within degrees of each other, and of what the microscope is told.
@@ -42,7 +49,7 @@ def _angle_doubts(named: Named, alignment: Alignment, any_sign: bool, source: st
     """The first of what tells the images' angles that contradicts the alignment's."""
     for name, angles_deg, found in _angles_told(named, alignment):
         against = MIRRORED if opposite_signs(angles_deg, found) else ""
-        if not against and not _of_frames(named, name):
+        if not against and not of_frames(named, name):
             against = contradiction(angles_deg, found)
         if against and not (any_sign and against == MIRRORED):
             yield (
@@ -55,13 +62,8 @@ def _angle_doubts(named: Named, alignment: Alignment, any_sign: bool, source: st
 def _order_notes(named: Named, alignment: Alignment, source: str) -> Iterator[str]:
     """A note on an .mdoc called like the stack whose frames were recorded in another order than the alignment has."""
     for name, angles_deg, found in _angles_told(named, alignment):
-        if _of_frames(named, name) and _is_called_like_stack(named, name):
-            against = contradiction(angles_deg, found)
-            if against and against != MIRRORED:
-                yield (
-                    f"{name} is in another order than {source}: right where {named.tilts.name} was put into the order "
-                    f"of {source} after its frames were recorded"
-                )
+        if of_frames(named, name) and name.lower() == f"{named.tilts.name}.mdoc".lower():
+            yield from frames_note(name, source, named.tilts.name, contradiction(angles_deg, found))
 
 
 def _angles_told(named: Named, alignment: Alignment) -> Iterator[tuple[str, list[float], list[float]]]:
@@ -78,24 +80,6 @@ def _angles_told(named: Named, alignment: Alignment) -> Iterator[tuple[str, list
         others = angles_known(named, alignment.sections)
     for name, found in others:
         yield name, [told[place] for place in places], [found[place] for place in places]
-
-
-def _of_frames(named: Named, name: str) -> bool:
-    """Whether a file is an .mdoc that need not be in the order of the stack: of frames, or of a stack of another name.
-
-    Frames have it in the order in which they were taken: beside a sorted stack it tells the sign alone.
-    """
-    if not name.lower().endswith(".mdoc"):
-        return False
-    given = named.angles
-    path = given if given is not None and given.name == name else named.tilts.with_name(name)
-    mdoc = named.reading(read_mdoc_text, path)
-    of_stack = _is_called_like_stack(named, name) or mdoc.image_file.lower() == named.tilts.name.lower()
-    return mdoc.with_frames or not of_stack
-
-
-def _is_called_like_stack(named: Named, name: str) -> bool:
-    return name.lower() == f"{named.tilts.name}.mdoc".lower()
 
 
 def _axis_doubts(alignment: Alignment, source: str) -> Iterator[str]:

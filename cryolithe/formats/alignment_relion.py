@@ -74,7 +74,7 @@ def read_tilt_series_star(
     images, note = tables[0], found.note
     if len(tables) > 1:
         images, note = _named_table(found.path, tables, name)
-    listed = found.series or _listed(found.path, reading or Reading())
+    listed = found.series or _of_these_pixels(_listed(found.path, reading or Reading()), pixel_size_angstrom)
     made = _alignment(images, listed, sections, pixel_size_angstrom)
     if COEFFICIENTS in images and image_shape is not None:
         made = _with_deformations(made, images, listed, image_shape)
@@ -182,6 +182,16 @@ def _listed(path: Path, reading: Reading) -> dict[str, str]:
     return {}
 
 
+def _of_these_pixels(listed: dict[str, str], pixel_size_angstrom: float | None) -> dict[str, str]:
+    """The row of a table that nobody gave; nothing where a stack was resampled, to which its sizes do not apply."""
+    try:
+        of_table = float(listed.get("rlnTomoTiltSeriesPixelSize", "nan"))
+    except ValueError:
+        return listed
+    times = (pixel_size_angstrom or math.nan) / of_table if of_table > 0 else math.nan
+    return {} if times > 1 and whole_multiple(times) is None else listed
+
+
 def _series_tables(path: Path, name: str, reading: Reading) -> _Series:
     tables = _read(path, reading)
     listing = next((t for t in tables if "rlnTomoName" in t and TILT not in t), None)
@@ -250,7 +260,7 @@ def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_si
     if binned is None:
         raise InputError(
             f"{path} is for pixels of {of_table:g} Å but those of the stack are {pixel:g} Å, no whole multiple; "
-            "give the stack that was aligned, or its --pixel-size"
+            "give the stack that was aligned, or its right --pixel-size"
         )
     if binned > 1:
         notes.append(f"the stack's pixels are {binned} times those that RELION aligned; its sizes are divided by it")

@@ -12,6 +12,7 @@ from cryolithe.formats.alignment_format import Named
 from cryolithe.formats.angles import angles_beside, read_angles_deg, read_angles_of
 from cryolithe.formats.header_angles import read_header_angles_deg
 from cryolithe.formats.mdoc import mdoc_places
+from cryolithe.formats.mdoc_text import read_mdoc_text
 
 # Rows of images that are closer than this cannot be told apart by their angles.
 LEAST_STEP_DEG = 0.4
@@ -176,6 +177,8 @@ def doubts(named: Named, sections: int) -> tuple[str, ...]:
             )
     for name, found in others:
         against = contradiction(angles_deg, found)
+        if against and against != MIRRORED and of_frames(named, name):
+            return tuple(frames_note(name, given.name, named.tilts.name, against))
         if against:
             return (
                 f"Warning: {given.name} and {name} contradict each other: {against}; {given.name} "
@@ -219,6 +222,28 @@ def contradiction(angles_deg: Sequence[float], others_deg: Sequence[float]) -> s
                     f"{others_deg[max(first, second)]:g}°)"
                 )
     return ""
+
+
+def of_frames(named: Named, name: str) -> bool:
+    """Whether a file is an .mdoc that need not be in the order of the stack: of frames, or of a stack of another name.
+
+    Frames have it in the order in which they were taken: beside a sorted stack it tells the sign alone.
+    """
+    if not name.lower().endswith(".mdoc"):
+        return False
+    given, stack = named.angles, named.tilts.name.lower()
+    path = given if given is not None and given.name == name else named.tilts.with_name(name)
+    mdoc = named.reading(read_mdoc_text, path)
+    return mdoc.with_frames or (name.lower() != f"{stack}.mdoc" and mdoc.image_file.lower() != stack)
+
+
+def frames_note(name: str, source: str, stack: str, against: str) -> Iterator[str]:
+    """What to tell of an .mdoc of frames that are in another order than the angles that are taken."""
+    if against and against != MIRRORED:
+        yield (
+            f"{name} is in another order than {source}: right where {stack} was put into the order of {source} after "
+            "its frames were recorded"
+        )
 
 
 def opposite_signs(angles_deg: Sequence[float], others_deg: Sequence[float]) -> bool:

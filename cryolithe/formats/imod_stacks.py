@@ -95,7 +95,11 @@ def _pixels(named: Named, stack: Stack, transforms: Path) -> Iterator[str]:
     for path, (sections, height, width) in found:
         times = _times((height, width), stack.image_shape)
         if sections == stack.sections and times:
-            raise InputError(_other_pixels(named.tilts, transforms, times, f"{path.name}, {width} x {height}"))
+            told = _other_pixels(named.tilts, transforms, times, f"{path.name}, {width} x {height}")
+            if times > 1 or there != here:
+                raise InputError(told)
+            yield f"Warning: {told}"  # or that one is a small copy, for a look
+            return
     if here != there and of_series:
         yield f"Warning: {_other_pixels(named.tilts, transforms, here / there, 'if their names are right')}"
 

@@ -18,7 +18,7 @@ from cryolithe.formats.files import printable, read_text
 
 LIMIT_BYTES = 50_000_000
 _IMAGE = re.compile(r"\s*\[\s*ZValue\s*=\s*(\S+?)\s*\]?\s*", re.IGNORECASE)
-_FRAMES = re.compile(r"\s*\[\s*FrameSet\s*=", re.IGNORECASE)
+_FRAME_SET = re.compile(r"\s*\[\s*FrameSet\s*=", re.IGNORECASE)
 _SECTION = re.compile(r"\s*\[\s*\w+\s*=", re.IGNORECASE)
 _ANGLE = re.compile(r"\s*TiltAngle\s*=\s*(.*?)\s*", re.IGNORECASE)
 _FACT = re.compile(r"\s*(ExposureDose|PriorRecordDose|DateTime)\s*=\s*(.*?)\s*", re.IGNORECASE)
@@ -96,7 +96,7 @@ def read_mdoc_text(path: Path) -> MdocText:
             in_image = True
         elif _SECTION.match(line):
             in_image = False
-            made.frame_sets += bool(_FRAMES.match(line))
+            made.frame_sets += bool(_FRAME_SET.match(line))
         elif in_image and (found := _ANGLE.fullmatch(line)):
             angle = _number(path, number, found.group(1))
             if made.angles_deg[-1] not in (None, angle):

@@ -34,8 +34,10 @@ def tomogram_column(table: StarTable) -> str | None:
     return None
 
 
-def rows_of_tomogram(table: StarTable, name: str) -> tuple[str, list[int]]:
-    """A volume's tomogram and its rows; the only tomogram where names tell nothing.
+def rows_of_tomogram(table: StarTable, name: str) -> tuple[str, list[int], tuple[str, ...]]:
+    """A volume's tomogram, its rows, and what to tell; the only tomogram where names tell nothing.
+
+    Names of micrographs are names of files, which may be called anyhow: the only one is taken, which is told.
 
     Args:
         table: of particles.
@@ -46,7 +48,7 @@ def rows_of_tomogram(table: StarTable, name: str) -> tuple[str, list[int]]:
     """
     column = tomogram_column(table)
     if column is None:
-        return "", list(range(len(table)))
+        return "", list(range(len(table))), ()
     of_rows = table.text(column)
     tomograms = sorted(set(of_rows))
     chosen = matching_name(tomograms, name)
@@ -54,9 +56,12 @@ def rows_of_tomogram(table: StarTable, name: str) -> tuple[str, list[int]]:
         ours = set(possible_names(name))
         fitting = [each for each in tomograms if ours & set(possible_names(each))]
         chosen = fitting[0] if len(fitting) == 1 else None
-    told = tells_series(name) and (column == TOMOGRAM or tells_series(tomograms[0]))
-    if chosen is None and len(tomograms) == 1 and not told:
+    notes: tuple[str, ...] = ()
+    told = tells_series(name)
+    if chosen is None and len(tomograms) == 1 and (column == MICROGRAPH or not told):
         chosen = tomograms[0]
+        if told and tells_series(chosen):
+            notes = (f"Particles of {table.path.name} are of {printable(chosen)[:100]}; {name} is taken for it.",)
     if chosen is None:
         shown = printable(", ".join(tomograms[:4]) + (", ..." if len(tomograms) > 4 else ""))[:200]
         held = f"particles of {len(tomograms)} tomograms ({shown})" if len(tomograms) > 1 else f"particles of {shown}"
@@ -65,7 +70,7 @@ def rows_of_tomogram(table: StarTable, name: str) -> tuple[str, list[int]]:
             f"give the particles of this tomogram (its name as {column}), or call the volume "
             f"{without_ending(tomograms[0])}_rec.mrc if it is that one"
         )
-    return chosen, [row for row in range(len(table)) if of_rows[row] == chosen]
+    return chosen, [row for row in range(len(table)) if of_rows[row] == chosen], notes
 
 
 def pixel_sizes_angstrom(

@@ -39,7 +39,8 @@ _MADE_HERE = re.compile(r"_(samba|n2n|agreement)$", re.IGNORECASE)
 _FOR_IMOD = "_Imod"
 # What IMOD puts aside when it makes a stack anew, or takes images out; stacks only where there is none without the
 # addition.
-_ASIDE = re.compile(r"_(orig|fixed|original|xray|cutviews\d+)$", re.IGNORECASE)
+_ASIDE = re.compile(r"_(orig|fixed|original|cutviews\d+)$", re.IGNORECASE)
+_XRAY = re.compile(r"_xray$", re.IGNORECASE)  # of ccderaser
 # Fewer images are those of a map, or of a search.
 FEWEST_IMAGES = 3
 
@@ -109,7 +110,7 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
         lacking = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
         also = f"; {len(left_out)} {lacking}" if left_out else ""
         if not also and (is_other := what_else(folder)):
-            raise InputError(is_other)
+            raise NoSeriesError(is_other)
         raise NoSeriesError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
     numbered = tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1))
     return FolderContent(numbered, left_out, other)
@@ -132,7 +133,7 @@ def _stacks(folder: Path) -> Iterator[Path]:
         aside = _ASIDE.search(path.stem)
         # One with angles of its own name is a series.
         if not aside and not _angle_files(path.parent, path.stem, path.stem):
-            aside = ON_THE_WAY.search(path.stem)
+            aside = ON_THE_WAY.search(path.stem) or _XRAY.search(path.stem)
         if aside and {(path.parent, path.stem[: aside.start()] + end) for end in ("", "_ali")} & bases:
             continue
         named = path.suffix.lower() in STACK_SUFFIXES and not path.name.startswith(".")

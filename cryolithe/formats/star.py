@@ -146,7 +146,7 @@ def read_positions(path: PathLike, shape: tuple[int, ...], voxel_size_angstrom: 
         position = np.stack([table.numbers(column) for column in chosen], axis=-1)
     except FileFormatError as error:
         raise FileFormatError(f"{path} holds coordinates that are no finite numbers: {error}") from error
-    tomogram, here = rows_of_tomogram(table, name)
+    tomogram, here, told = rows_of_tomogram(table, name)
     position = position[here]
     if chosen is centred:
         if voxel_size_angstrom is None:
@@ -157,7 +157,7 @@ def read_positions(path: PathLike, shape: tuple[int, ...], voxel_size_angstrom: 
         position, notes = _in_voxels(tables, table, here, position, voxel_size_angstrom)
     kind = next((c for c in ("cryolitheMolecule", "rlnClassNumber") if c in table), None)
     kinds = table.text(kind) if kind else [""] * len(table)
-    return Positions(position, tuple(kinds[number] for number in here), tomogram, notes)
+    return Positions(position, tuple(kinds[number] for number in here), tomogram, (*told, *notes))
 
 
 def _in_voxels(

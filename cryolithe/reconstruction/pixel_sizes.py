@@ -44,10 +44,11 @@ def pixel_size(named: Named, mrc: MrcArray, given: float | None) -> PixelSize:
     """
     of_header, name = mrc.voxel_size_angstrom, named.tilts.name
     if given is not None:
+        others = tuple(note for note in mrc.notes if note != PLACEHOLDER)
         if of_header is None or abs(given / of_header - 1) <= SAME_PIXEL:
-            return PixelSize(given, mrc.notes)
+            return PixelSize(given, others)
         told = f"a pixel size of {given:g} Å is taken, but the header of {name} says {of_header:g} Å"
-        return PixelSize(given, (*mrc.notes, told))
+        return PixelSize(given, (*others, told))
     found = _mdoc(named)
     if found is None:
         return PixelSize(of_header, mrc.notes)

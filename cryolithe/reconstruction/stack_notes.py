@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.fixed_pattern import shared_pattern
+from cryolithe.borders import without_border
+from cryolithe.fixed_pattern import MOST_PX, shared_pattern
 from cryolithe.formats.pages import release_pages
 from cryolithe.reconstruction.angle_order import order_warnings
 from cryolithe.reconstruction.common_lines import coarse_images, line_warnings
@@ -15,6 +16,7 @@ from cryolithe.reconstruction.defects import defect_limits
 from cryolithe.reconstruction.preparation import finite_image
 from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.strayed_images import stray_warnings
+from cryolithe.spectra import middle
 from cryolithe.tilts import TiltSeries
 
 # Images as they were read, spread over the tilts, of which details are enough to tell a pattern; tilts so near to each
@@ -63,7 +65,8 @@ def series_notes(series: TiltSeries) -> tuple[str, ...]:
 
 
 def _without_defects(series: TiltSeries, number: int) -> NDArray[np.float32]:
-    """An image as it was read, without the pixels that a preparation clips and those that are no numbers."""
-    image = finite_image(series.image(number))
+    """The middle of an image as it was read, without its border, and without the pixels that a preparation clips."""
+    image = without_border(finite_image(series.image(number)))
     release_pages(series.images)
+    image = image[tuple(middle(size, MOST_PX) for size in image.shape)]
     return np.clip(image, *defect_limits(image))
