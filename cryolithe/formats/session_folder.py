@@ -21,7 +21,7 @@ from cryolithe.formats.files import PathLike, file_beside, unreadable
 from cryolithe.formats.imod_beside import ON_THE_WAY
 from cryolithe.formats.mdoc import is_tilt_series_mdoc
 from cryolithe.formats.mdoc_text import read_mdoc_text
-from cryolithe.formats.mrc import read_mrc
+from cryolithe.formats.mrc import stack_shape
 from cryolithe.formats.not_stacks import what_else
 from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading
@@ -165,10 +165,8 @@ def _is_other(stack: Path, reading: Reading) -> bool:
         with suppress(InputError):
             if reading(read_mdoc_text, mdoc).pieces:
                 return True
-    try:
-        return read_mrc(stack).data.shape[0] < FEWEST_IMAGES
-    except InputError:  # its problem, where it is a series
-        return False
+    shape = stack_shape(stack)  # of what cannot be read is told where it is a series
+    return shape is not None and shape[0] < FEWEST_IMAGES
 
 
 def _entry(group: _Series, alone: bool, reading: Reading) -> tuple[SeriesEntry | None, list[Path]]:
