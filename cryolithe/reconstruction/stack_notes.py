@@ -11,7 +11,7 @@ from cryolithe.fixed_pattern import shared_pattern
 from cryolithe.formats.pages import release_pages
 from cryolithe.reconstruction.angle_order import order_warnings
 from cryolithe.reconstruction.common_lines import coarse_images, line_warnings
-from cryolithe.reconstruction.defects import defect_limits
+from cryolithe.reconstruction.defects import without_defects
 from cryolithe.reconstruction.preparation import finite_image
 from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.strayed_images import stray_warnings
@@ -66,4 +66,4 @@ def _without_defects(series: TiltSeries, number: int) -> NDArray[np.float32]:
     """An image as it was read, without the pixels that a preparation clips and those that are no numbers."""
     image = finite_image(series.image(number))
     release_pages(series.images)
-    return np.clip(image, *defect_limits(image))
+    return without_defects(image)
