@@ -19,7 +19,8 @@ FloatArray = NDArray[np.float64]
 # Standard deviations that chance does not reach; correlation of noise that halves with noise of their own have not.
 SIGMAS, SHARED_NOISE = 5.0, 0.05
 MOST_SHIFT_PX = 0.3
-# Of a reference: programs put middles half a voxel apart, and methods move what they sharpen by less.
+# Of a reference, along an axis: programs put middles half a voxel apart on each, and methods move what they sharpen by
+# less.
 MOST_REFERENCE_SHIFT_PX = 0.6
 LONGEST = 192  # voxels along an axis that are compared
 LOW_PER_PX = 0.12  # width of a Gaussian low pass: where two halves of a specimen agree
@@ -28,7 +29,8 @@ _LEAST_POWER = 1e-2  # of the median shell: below that a volume was low-passed
 _LEAST_GAIN = 8.0  # logarithm of the likelihood, that of four standard deviations
 _CERTAIN_PEAK = 8.0  # standard deviations of a correlation map
 _MOST_COHERENT = 0.95  # a shell is not believed more
-_NEWTON_STEPS = 8
+_NEWTON_STEPS, _CONVERGED_PX = 16, 1e-3
+_SHARES_OF_STEP = (1.0, 0.5, 0.25, 0.1, 0.03)  # of Newton's, until one leads uphill
 _FEWEST = 16  # voxels along an axis
 _UNLIKE = 0.2  # correlation of low frequencies below which volumes do not look alike
 
@@ -105,9 +107,13 @@ def shares_noise(found: Agreement) -> bool:
     return found.high > max(SHARED_NOISE, SIGMAS * found.high_sigma)
 
 
-def is_shifted(found: Agreement, least_px: float = MOST_SHIFT_PX) -> bool:
-    """Whether the volumes clearly lie apart."""
-    return found.distance_px > max(least_px, 3 * found.shift_sigma_px)
+def is_shifted(found: Agreement, reference: bool = False) -> bool:
+    """Whether two halves, or a volume and a reference, clearly lie apart."""
+    if found.shift_px is None or not found.distance_px > 3 * found.shift_sigma_px:
+        return False
+    if reference:
+        return max(map(abs, found.shift_px)) > MOST_REFERENCE_SHIFT_PX
+    return found.distance_px > MOST_SHIFT_PX
 
 
 @dataclass(frozen=True)
@@ -116,12 +122,12 @@ class Expected:
 
     Attributes:
         own_noise: whether they should have noise of their own, as halves.
-        least_shift_px: shift that is worth telling.
+        reference: whether the second is the reference of the first, perhaps of another program.
         opposite_z: whether their records tell opposite senses of z.
     """
 
     own_noise: bool = False
-    least_shift_px: float = MOST_SHIFT_PX
+    reference: bool = False
     opposite_z: bool = False
 
 
@@ -141,7 +147,7 @@ def doubts_about_places(first: Array, second: Array, names: tuple[str, str], exp
     if doubt := doubt_about_mirrors(a, b, names, expected.opposite_z):
         return (doubt,)
     found, doubts = agreement(a, b), list[str]()
-    if found.shift_px is not None and is_shifted(found, expected.least_shift_px):
+    if found.shift_px is not None and is_shifted(found, expected.reference):
         z, y, x = (round(one, 1) + 0.0 for one in found.shift_px)  # no -0.0
         doubts.append(
             f"{names[1]} is shifted against {names[0]} by {z:.1f}, {y:.1f}, {x:.1f} voxels along z, y, x: finer "
@@ -291,7 +297,7 @@ def _coherence(found: _Whitened) -> FloatArray:
 
 
 def _fitted_phases(found: _Whitened) -> tuple[FloatArray, float]:
-    """Shift d that makes ``Σ w Re(B A* exp(2πi k d))`` largest, found by Newton's method from 0, and its deviation."""
+    """Shift d that makes ``Σ w Re(B A* exp(2πi k d))`` largest, found uphill from 0, and its deviation."""
     inner = found.shell <= found.shells
     shell, times, coherence = found.shell[inner], found.times[inner], _coherence(found)
     weight = (coherence / (1 - coherence**2))[shell] * times
@@ -300,13 +306,22 @@ def _fitted_phases(found: _Whitened) -> tuple[FloatArray, float]:
         return np.zeros(3), 0.0
     k = 2 * np.pi * np.stack([axis[inner][chosen] for axis in found.frequency_per_px])
     product, weight = found.product[inner][chosen], weight[chosen]
-    shift = np.zeros(3)
+    shift, turned = np.zeros(3), weight * product
     for _ in range(_NEWTON_STEPS):
-        turned = weight * product * np.exp(1j * (shift @ k))
-        bend = (k * turned.real) @ k.T
-        if np.linalg.eigvalsh(bend)[0] <= 0:
+        bends, along = np.linalg.eigh((k * turned.real) @ k.T)
+        # Uphill also where the sum bends the other way, as between the maxima of what is sharp along an axis.
+        step = -along @ ((along.T @ (k @ turned.imag)) / np.maximum(np.abs(bends), 1e-6 * np.abs(bends).max()))
+        for share in _SHARES_OF_STEP:
+            tried = np.clip(shift + share * step, -1, 1)
+            moved = weight * product * np.exp(1j * (tried @ k))
+            if moved.real.sum() > turned.real.sum():
+                break
+        else:
             break
-        shift = np.clip(shift - np.linalg.solve(bend, k @ turned.imag), -1, 1)
+        converged = float(np.abs(tried - shift).max()) < _CONVERGED_PX
+        shift, turned = tried, moved
+        if converged:
+            break
     rho = coherence[shell][chosen]
     information = (k * (times[chosen] * rho**2 / (1 - rho**2))) @ k.T / found.tied
     return shift, math.sqrt(float(np.trace(np.linalg.pinv(information))))

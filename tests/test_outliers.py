@@ -10,7 +10,7 @@ from tiny_series import ANGLES, made, noise, write_model, write_series
 
 import cryolithe
 from cryolithe.formats import read_tilt_series
-from cryolithe.reconstruction.defects import defect_level, defect_limits, spread_of
+from cryolithe.reconstruction.defects import defect_level, defect_limits, spread_of, without_defects
 from cryolithe.reconstruction.outliers import looks_of, outlier_notes
 
 NEEDLE = Path(__file__).parents[1] / "examples" / "needle"
@@ -101,9 +101,45 @@ def test_one_small_bead_is_no_defect_and_a_defect_beside_it_is(height, off):
     bead = image + height * spot(3.8, (60 + off, 70 + off))
     assert looks_of(bead).defects == 0
     assert np.array_equal(np.clip(bead, *defect_limits(bead)), bead)
+    assert np.array_equal(without_defects(bead), bead)
     assert defect_level(1.0, [spread_of(one).tail for one in (bead, bead, image)]) > np.abs(bead).max()
     bead[10, 10] = 6 * height
     assert looks_of(bead).defects == 1
+
+
+@pytest.mark.parametrize("height", [-30, 60])
+def test_a_defect_as_high_as_a_bead_is_one(height):
+    image = np.random.default_rng(3).standard_normal((400, 400)).astype(np.float32)
+    image += height * spot(3.8, (60.5, 70), 400)
+    bead = image.copy()
+    image[10, 10] = height
+    clipped = without_defects(image)
+    assert looks_of(image).defects == 1
+    assert abs(clipped[10, 10]) < 13
+    assert np.array_equal(np.delete(clipped, 10, 0), np.delete(bead, 10, 0))
+
+
+@pytest.mark.parametrize("width", [3, 4, 6])
+def test_a_block_of_hot_pixels_does_not_hide_others(width):
+    image = np.random.default_rng(0).normal(100, 10, (400, 400)).astype(np.float32)
+    image[5 : 5 + width, 5 : 5 + width] = 60000
+    image[150, 150], image[200, 100] = 50000, -400
+    clipped = without_defects(image)
+    assert looks_of(image).defects >= 2
+    assert clipped[150, 150] < 250
+    assert clipped[200, 100] > -50
+    assert np.array_equal(np.delete(clipped[20:], (130, 180), 0), np.delete(image[20:], (130, 180), 0))
+
+
+@pytest.mark.parametrize("height", [-40, 5000])
+def test_beads_with_sharp_edges_are_no_defects(height):
+    """All of each, to its last pixel, in an image that they hardly fill."""
+    image = np.random.default_rng(3).standard_normal((400, 400)).astype(np.float32)
+    rows = np.mgrid[:400, :400]
+    for radius, y, x in ((2.3, 50, 60), (3.4, 200, 300), (5.2, 310, 120)):
+        image[(rows[0] - y) ** 2 + (rows[1] - x) ** 2 < radius**2] += height
+    image += height * spot(2.9, (350, 350), 400) + height * spot(3.8, (100.5, 200.3), 400)
+    assert looks_of(image).defects == 0
 
 
 @pytest.mark.parametrize("kind", ["pixel", "two", "four", "binned", "turned", "column", "corner"])

@@ -212,6 +212,18 @@ def test_a_header_that_tells_counts_above_32767_is_of_unsigned_ones(extremes, un
     assert (read_mrc(stack).data.dtype == np.uint16) == unsigned
 
 
+@pytest.mark.parametrize(("kind", "largest", "scale"), [("i1", 255, 20), ("i2", 65535, 20), ("i2", 65535, 3000)])
+def test_a_header_of_the_whole_range_fits_any_values_and_tells_nothing(kind, largest, scale, tmp_path):
+    """As one does that was left over from the unsigned values, before their mean was removed."""
+    signed = noise(0, scale).round().astype(kind)
+    counts = (signed.astype("i4") + largest // 2 + 1).astype(kind.replace("i", "u"))  # and where they are unsigned
+    for values in (signed, counts):
+        stack, _ = write_series(tmp_path, values.view(kind))
+        with mrcfile.open(stack, "r+") as file:
+            file.header.dmin, file.header.dmax = 0, largest
+        np.testing.assert_array_equal(read_mrc(stack).data, values)
+
+
 def test_gold_on_the_other_side_of_the_middle_is_doubtful():
     counts = (noise(25000, 1500) + beads(20000)).round().astype("u2")
     assert signs(counts.view("i2")) == "doubtful"

@@ -35,7 +35,7 @@ from cryolithe.evaluation.similarity import (
 from cryolithe.evaluation.spectral import ConeFsc, cone_correlation
 from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
 from cryolithe.faces import filled_doubt
-from cryolithe.half_agreement import MOST_REFERENCE_SHIFT_PX, Expected, doubts_about_places
+from cryolithe.half_agreement import Expected, doubts_about_places
 from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
 from cryolithe.missing_wedge import holds_nothing, wedge_doubts
 from cryolithe.report import THRESHOLDS
@@ -253,7 +253,7 @@ def _with_reference(task: Task, reference: Named, done: Evaluation, shown: Pictu
     if sign < 0:
         pair = replace(pair, first=-pair.first)
         release(reference)
-    expected = Expected(least_shift_px=MOST_REFERENCE_SHIFT_PX, opposite_z=task.reference_opposite_z)
+    expected = Expected(reference=True, opposite_z=task.reference_opposite_z)
     places = doubts_about_places(pair.second, pair.first, (task.volume.name, reference.name), expected)
     warnings += [f"{line[:1].upper()}{line[1:]}." if line.startswith("the ") else f"{line}." for line in places]
     scores = ReferenceScores(

@@ -32,7 +32,7 @@ from cryolithe.formats.mrc_header import (
     understand,
 )
 from cryolithe.formats.mrc_writer import RunningStatistics, VolumeWriter, write_stack, write_volume
-from cryolithe.formats.wrapped import signs
+from cryolithe.formats.wrapped import jumps_more_as_unsigned, signs
 from cryolithe.geometry import TiltGeometry
 from cryolithe.tilts import TiltSeries
 
@@ -160,7 +160,9 @@ def _signs(header: Header, data: NDArray[Any]) -> tuple[bool, str]:
     most = 2 ** (8 * data.dtype.itemsize)
     if low >= 0 and most // 2 - 1 < high < most:
         sections = data[[0, len(data) // 2, len(data) - 1]].view(data.dtype.str.replace("i", "u"))
-        if low <= sections.min() and sections.max() <= high:  # else it is the header of other values
+        fits = low <= sections.min() and sections.max() <= high  # else it is the header of other values
+        # The whole range fits whatever is there, also signed values under the header of what they were made from.
+        if fits and not (low < 1 and high > most - 2 and jumps_more_as_unsigned(data)):
             return True, _TOLD.format(what, high, range_)
     read = signs(data)
     told = {"signed": "", "unsigned": _WRAPPED, "doubtful": _DOUBTFUL}[read]

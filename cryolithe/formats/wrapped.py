@@ -29,10 +29,10 @@ _END = 2**-12
 # An end of this part of the range holds values, where it is doubtful what they are.
 _OCCUPIED = 1 / 32
 
-Reading = Literal["signed", "unsigned", "doubtful"]
+Signs = Literal["signed", "unsigned", "doubtful"]
 
 
-def signs(values: NDArray[Any]) -> Reading:
+def signs(values: NDArray[Any]) -> Signs:
     """What signed integers of 8 or 16 bits, shape ``(z, y, x)``, are: signed, unsigned ones wrapped, or either."""
     span = 2 ** (8 * values.dtype.itemsize)
     jumps, jumps_if_unsigned, counts = _looked_at(values, span)
@@ -46,6 +46,12 @@ def signs(values: NDArray[Any]) -> Reading:
         return "unsigned"
     ends = [int(side[: max(1, round(_OCCUPIED * 2 * len(side)))].sum()) for side in (below, above)]
     return "doubtful" if min(ends) >= _LEAST else "signed"
+
+
+def jumps_more_as_unsigned(values: NDArray[Any]) -> bool:
+    """Whether neighbours of signed integers, shape ``(z, y, x)``, jump more often if taken for unsigned ones."""
+    jumps, jumps_if_unsigned, _ = _looked_at(values, 2 ** (8 * values.dtype.itemsize))
+    return jumps_if_unsigned > jumps
 
 
 def _looked_at(values: NDArray[Any], span: int) -> tuple[int, int, NDArray[np.int64]]:

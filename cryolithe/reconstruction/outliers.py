@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.images import clipped_sigma
-from cryolithe.reconstruction.defects import defect_limits
+from cryolithe.reconstruction.defects import without_defects
 
 # An image whose standard deviation is this many times that of its neighbours, or this part of it, is told of: doses of
 # one series, and what tilts lose of it, differ by less.
@@ -35,8 +35,7 @@ def looks_of(image: NDArray[np.float32]) -> Looks:
     """Measure a finite image, shape ``(y, x)``, without its border."""
     step = max(1, int((image.size / _LOOKED_AT) ** 0.5))
     some = np.ascontiguousarray(image[::step, ::step])
-    low, high = defect_limits(image, some)
-    defects = int(np.count_nonzero((image < low) | (image > high)))
+    defects = int(np.count_nonzero(without_defects(image, some) != image))
     digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
     return Looks(float(some.std(dtype=np.float64)), clipped_sigma(some - np.median(some)), defects, digest)
 

@@ -25,7 +25,7 @@ from cryolithe.formats.pages import release_pages
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import binned_size, fourier_crop, resample, rotate_axis, rotated_shape
 from cryolithe.reconstruction.correcting import ImageCorrection, corrected, corrected_layers
-from cryolithe.reconstruction.defects import Spread, defect_limits, spread_of
+from cryolithe.reconstruction.defects import Spread, spread_of, without_defects
 from cryolithe.reconstruction.evenness import Surface, surface_of, unevenness, without_surface
 from cryolithe.reconstruction.layers import Layers
 from cryolithe.reconstruction.outliers import Looks, looks_of, outlier_notes
@@ -203,7 +203,7 @@ def _prepared(
 ) -> NDArray[np.float32]:
     """A finite image as it is reconstructed; ``statistics`` are mean and deviation of a stack to be standardised."""
     if how.clip_defects:
-        image = np.clip(image, *defect_limits(image))
+        image = without_defects(image)
     if statistics is not None:
         return _with_corrections(
             _in_place(((image - statistics[0]) / statistics[1]).astype(np.float32), how, number), how, number

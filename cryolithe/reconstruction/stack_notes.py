@@ -12,7 +12,7 @@ from cryolithe.fixed_pattern import MOST_PX, shared_pattern
 from cryolithe.formats.pages import release_pages
 from cryolithe.reconstruction.angle_order import order_warnings
 from cryolithe.reconstruction.common_lines import coarse_images, line_warnings
-from cryolithe.reconstruction.defects import defect_limits
+from cryolithe.reconstruction.defects import without_defects
 from cryolithe.reconstruction.preparation import finite_image
 from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.reconstruction.strayed_images import stray_warnings
@@ -68,5 +68,6 @@ def _without_defects(series: TiltSeries, number: int) -> NDArray[np.float32]:
     """The middle of an image as it was read, without its border, and without the pixels that a preparation clips."""
     image = without_border(finite_image(series.image(number)))
     release_pages(series.images)
-    image = image[tuple(middle(size, MOST_PX) for size in image.shape)]
-    return np.clip(image, *defect_limits(image))
+    image = without_border(finite_image(series.image(number)))
+    release_pages(series.images)
+    return without_defects(image[tuple(middle(size, MOST_PX) for size in image.shape)])
