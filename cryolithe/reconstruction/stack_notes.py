@@ -68,6 +68,4 @@ def _without_defects(series: TiltSeries, number: int) -> NDArray[np.float32]:
     """The middle of an image as it was read, without its border, and without the pixels that a preparation clips."""
     image = without_border(finite_image(series.image(number)))
     release_pages(series.images)
-    image = without_border(finite_image(series.image(number)))
-    release_pages(series.images)
     return without_defects(image[tuple(middle(size, MOST_PX) for size in image.shape)])
