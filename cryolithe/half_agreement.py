@@ -10,7 +10,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.mirrored import mirrored
+from cryolithe.mirrored import LOW_PER_PX, mirrored
 from cryolithe.spectra import central, fade, times_counted
 
 Array = NDArray[Any]
@@ -23,7 +23,6 @@ MOST_SHIFT_PX = 0.3
 # less.
 MOST_REFERENCE_SHIFT_PX = 0.6
 LONGEST = 192  # voxels along an axis that are compared
-LOW_PER_PX = 0.12  # width of a Gaussian low pass: where two halves of a specimen agree
 _TOP_SHARE = 0.9  # shells above this share of the highest one that has power are the noise's
 _LEAST_POWER = 1e-2  # of the median shell: below that a volume was low-passed
 _LEAST_GAIN = 8.0  # logarithm of the likelihood, that of four standard deviations

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 # A mirrored fit counts where it is so much better than that of the volumes as they are, and no chance.
 CLEARLY, LEAST_SIGNIFICANCE = 1.5, 12.0
-LOW_PER_PX = 0.12  # width of a Gaussian low pass: what volumes of all methods have in common
+LOW_PER_PX = 0.12  # width of a Gaussian low pass: what two halves, or volumes of all methods, have in common
 _BINNED_FROM = 64  # voxels along the shortest axis from which every other one does
 _FLIPS = [axes for n in (1, 2, 3) for axes in itertools.combinations((0, 1, 2), n)]
 

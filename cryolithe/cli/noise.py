@@ -93,7 +93,7 @@ def measure(
 def _measured(groups: list[tuple[Path, ...]], options: dict[str, Any]) -> Profile:
     """Read, check and measure all series."""
     from cryolithe.cli.noise_images import seen_in_images
-    from cryolithe.formats.reading import file_state
+    from cryolithe.formats.reading import file_state, refuse_changed
     from cryolithe.hashing import file_sha256
     from cryolithe.noise.measure import Plan, largest_plan, usable_shape
     from cryolithe.noise.pooling import bank_size, pool
@@ -125,9 +125,7 @@ def _measured(groups: list[tuple[Path, ...]], options: dict[str, Any]) -> Profil
         ]
         watcher.stage("Looking", len(series))
         contrast, seen = seen_in_images(series, groups, options["contrast"], lambda: watcher.advance(1))
-    for path, state in states.items():
-        if file_state(path) != state:
-            raise InputError(f"the input {path} changed while it was measured; run again when it is complete")
+    refuse_changed(states, "it was measured")
     notes = [*seen, *(note for part in parts for note in part.notes)]
     notes += [note for one, group in zip(series, groups, strict=True) for note in _notes(one, group)]
     names = ("even", "odd", "angles") if halves else ("stack", "angles")

@@ -6,7 +6,7 @@ All of it is taken nevertheless, with a warning: which one is wrong cannot be kn
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cryolithe.alignment import IDENTITY, Alignment
 from cryolithe.formats.alignment_format import Named, Stack
@@ -26,6 +26,8 @@ NEAR_AXIS_DEG = 30.0
 # Shifts are a few percent of a field; in pixels of another size they may be anything.
 MOST_SHIFT = 0.4
 
+_Told = tuple[str, list[float], list[float]]
+
 
 def alignment_doubts(named: Named, stack: Stack, alignment: Alignment, any_sign: bool) -> tuple[str, ...]:
     """Warnings and notes about an alignment.
@@ -37,17 +39,18 @@ def alignment_doubts(named: Named, stack: Stack, alignment: Alignment, any_sign:
         any_sign: whether the program's angles may have either sign.
     """
     source = next(iter(named.files.values())).name
-    found = [*_angle_doubts(named, alignment, any_sign, source), *_shift_doubts(stack, alignment, source)]
+    told = list(_angles_told(named, alignment))
+    found = [*_angle_doubts(named, told, any_sign, source), *_shift_doubts(stack, alignment, source)]
     moves = any(image.matrix != IDENTITY for image in alignment.images)  # else the stack is in register
     if moves:
         found += _axis_doubts(alignment, source)
-    warnings = (*(f"Warning: {text}" for text in found), *_order_notes(named, alignment, source))
+    warnings = (*(f"Warning: {text}" for text in found), *_order_notes(named, told, source))
     return (*warnings, *_axis_notes(named, alignment, source)) if moves else warnings
 
 
-def _angle_doubts(named: Named, alignment: Alignment, any_sign: bool, source: str) -> Iterator[str]:
+def _angle_doubts(named: Named, told: Sequence[_Told], any_sign: bool, source: str) -> Iterator[str]:
     """The first of what tells the images' angles that contradicts the alignment's."""
-    for name, angles_deg, found in _angles_told(named, alignment):
+    for name, angles_deg, found in told:
         against = MIRRORED if opposite_signs(angles_deg, found) else ""
         if not against and not of_frames(named, name):
             against = contradiction(angles_deg, found)
@@ -59,14 +62,14 @@ def _angle_doubts(named: Named, alignment: Alignment, any_sign: bool, source: st
             return
 
 
-def _order_notes(named: Named, alignment: Alignment, source: str) -> Iterator[str]:
+def _order_notes(named: Named, told: Sequence[_Told], source: str) -> Iterator[str]:
     """A note on an .mdoc called like the stack whose frames were recorded in another order than the alignment has."""
-    for name, angles_deg, found in _angles_told(named, alignment):
+    for name, angles_deg, found in told:
         if of_frames(named, name) and name.lower() == f"{named.tilts.name}.mdoc".lower():
             yield from frames_note(name, source, named.tilts.name, contradiction(angles_deg, found))
 
 
-def _angles_told(named: Named, alignment: Alignment) -> Iterator[tuple[str, list[float], list[float]]]:
+def _angles_told(named: Named, alignment: Alignment) -> Iterator[_Told]:
     """What tells the images' angles, its name, the alignment's angles, and those that it tells of the same images.
 
     That is ANGLES, which are compared with the others themselves, or else the files beside the stack and its header.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -24,6 +24,18 @@ def file_state(path: Path) -> State | None:
     except (OSError, ValueError):
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def refuse_changed(states: Mapping[Path, State | None], doing: str) -> None:
+    """Raise InputError, which names the file, where one is no more as it was.
+
+    Args:
+        states: of files, when they were found.
+        doing: what was done meanwhile, for the message: "it was measured".
+    """
+    for path, state in states.items():
+        if file_state(path) != state:
+            raise InputError(f"the input {path} changed while {doing}; run again when it is complete")
 
 
 @dataclass(frozen=True)

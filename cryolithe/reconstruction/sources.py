@@ -26,7 +26,7 @@ from cryolithe.formats.mean_images import MeanImages
 from cryolithe.formats.microscope_told import NOTHING_TOLD, ToldMicroscope, told_microscope
 from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.pairing import pair
-from cryolithe.formats.reading import Reading, State, file_state
+from cryolithe.formats.reading import Reading, State, file_state, refuse_changed
 from cryolithe.formats.series_names import is_prealigned
 from cryolithe.formats.stack_images import read_one_by_one
 from cryolithe.formats.stack_state import is_aligned_name
@@ -72,9 +72,7 @@ class SourceFiles:
 
     def refuse_changed(self) -> None:
         """Raise InputError, which names the file, where one is no more as it was when it was found."""
-        for name, path in self.files.items():
-            if file_state(path) != self.states[name]:
-                raise InputError(f"the input {path} changed while the run read it; run again when it is complete")
+        refuse_changed({path: self.states[name] for name, path in self.files.items()}, "the run read it")
 
 
 # What the stack of the other half of the frames is called among the files of a run.

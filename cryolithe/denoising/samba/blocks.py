@@ -17,7 +17,7 @@ from cryolithe.denoising.samba.recipe import Recipe
 from cryolithe.denoising.samba.tiles import Tile, tiles
 from cryolithe.denoising.scale import Survey
 from cryolithe.errors import InputError
-from cryolithe.formats.reading import State, file_state
+from cryolithe.formats.reading import State, refuse_changed
 from cryolithe.formats.volume_file import VolumeFile
 
 _SPLIT, _ORDER, _FLIPS = 1, 2, 3  # streams of random numbers
@@ -40,8 +40,8 @@ class Source:
 
     def refuse_changed(self) -> None:
         """Raise InputError where the file is no more as it was: what is made of it then is of another volume."""
-        if self.state is not None and file_state(self.volume.path) != self.state:
-            raise InputError(f"{self.volume.path} changed while it was denoised; run again when it is complete")
+        if self.state is not None:
+            refuse_changed({self.volume.path: self.state}, "it was denoised")
 
     def window(self, z: int, tile: Tile) -> NDArray[np.float32]:
         """A tile of plane z, scaled, mirrored where it reaches beyond the plane; shape ``(y, x)`` of the tile."""
