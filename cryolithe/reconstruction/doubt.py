@@ -55,7 +55,7 @@ class Law:
         return Law(*(factor * getattr(self, name) for name in MOMENTS))
 
 
-LAW = Law(total=0.12, unshared=0.74, mirrored=2.6)
+LAW = Law(total=0.12, unshared=0.74, mirrored=2.8)
 
 
 @dataclass(frozen=True)
