@@ -17,7 +17,7 @@ from cryolithe import __version__
 from cryolithe.cli.numbers import FiniteRange
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.cli.reconstruct import settings_options
+from cryolithe.cli.settings_options import SETTINGS_SECTIONS, SectionedCommand, settings_options
 from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
 from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
@@ -41,7 +41,7 @@ _OF_ONE = ("ctf_file", "dose")
 _FILE = click.Path(path_type=Path)
 
 
-@click.command("adapt")
+@click.command("adapt", cls=SectionedCommand, sections=SETTINGS_SECTIONS)
 @click.argument("series", nargs=-1, type=_FILE, metavar="[TILTS ANGLES | TABLE]...")
 @click.option("-o", "--output", type=_FILE, required=True, help="Model to write (.safetensors).")
 @click.option("--even", type=_FILE, multiple=True, metavar="STACK", help="With --odd: half of the frames, see above.")

@@ -11,7 +11,7 @@ import click
 from cryolithe.cli.numbers import FiniteRange
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.cli.reconstruct import settings_options
+from cryolithe.cli.settings_options import SETTINGS_SECTIONS, SectionedCommand, settings_options
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.settings import ReconstructSettings, idle_settings, refuse_idle, resolve_settings
 
@@ -30,6 +30,10 @@ _OTHERS = {"method", "model", "format", "orientation", "dtype", "preview", "over
 _OF_VOLUMES = ("contrast", "device", "precision")
 # Of trainings, and their defaults.
 TRAINING: dict[str, Any] = {"train_minutes": 3.0, "seed": 0}
+_SECTIONS = {
+    "Halves and methods": ("even", "odd", "half1", "half2", "tilt_range", "methods", "models", "train_minutes", "seed"),
+    "Truth and particles": ("truth", "labels", "template", "particles", "kind", "particle_diameter"),
+}
 
 
 def _wanted_settings() -> tuple[str, ...]:
@@ -55,7 +59,7 @@ class _Outputs:
         return self.page.with_suffix(".work")
 
 
-@click.command("compare", no_args_is_help=True)
+@click.command("compare", cls=SectionedCommand, sections={**_SECTIONS, **SETTINGS_SECTIONS}, no_args_is_help=True)
 @click.argument("tilts", type=FilePath, required=False)
 @click.argument("angles", type=FilePath, required=False)
 @click.option("--even", type=FilePath, metavar="STACK", help="Stack of the even frames; with --odd.")

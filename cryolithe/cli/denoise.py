@@ -17,6 +17,7 @@ from cryolithe.cli.denoise_images import run_images
 from cryolithe.cli.numbers import FiniteRange
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
+from cryolithe.cli.settings_options import SectionedCommand
 from cryolithe.denoising.entry import Option
 from cryolithe.denoising.methods import METHODS, own_options, owners
 from cryolithe.errors import InputError, SettingsError
@@ -56,7 +57,15 @@ def _declared(option: Option) -> Callable[..., Any]:
     return click.option(flag, option.name, type=kind, metavar=option.metavar, **common)
 
 
-@click.command("denoise", no_args_is_help=True)
+def _sections() -> dict[str, list[str]]:
+    """Headings of the help page: one for each set of methods that share options."""
+    sections: dict[str, list[str]] = {}
+    for name in own_options():
+        sections.setdefault("Of " + " and ".join(owners(name)), []).append(name)
+    return sections
+
+
+@click.command("denoise", cls=SectionedCommand, sections=_sections(), no_args_is_help=True)
 @click.argument("volume", type=FilePath, required=False)
 @click.option(
     "-o", "--output", type=FilePath, help="Volume to write. Default: VOLUME_samba or _n2n with the same ending."

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryolithe.cli.complete import complete_model, complete_recipe
+from cryolithe.cli.complete import complete_recipe
 from cryolithe.cli.plain import say
+from cryolithe.cli.settings_options import SETTINGS_SECTIONS, SectionedCommand, settings_options
 from cryolithe.denoising.methods import METHODS
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.formats.alignments import alignment_files
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.session_folder import STACK_SUFFIXES
 from cryolithe.recipes import find_recipe
@@ -22,53 +21,13 @@ if TYPE_CHECKING:
     from cryolithe.session.tasks import After
 
 _SESSION_FLAGS = ("watch", "settle_seconds", "idle_minutes", "scheduler", "workers")
-_METAVARS = {
-    "pixel_size": "Å",
-    "max_memory": "GB",
-    "tilt_axis": "DEG",
-    "exclude": "LIST",
-    "model": "NAME|PATH",
-    "thickness": "N",
-    "bin": "N",
-    "defocus": "µm",
-    "specimen_thickness": "NM",
-    "voltage": "KV",
-    "cs": "MM",
-    "defocus_hand": "1|-1|auto",
+_SECTIONS = {
+    "Many series": ("series_list", "watch", "settle_seconds", "idle_minutes", "scheduler", "workers"),
+    "Halves of the frames, denoising": ("even", "odd", "denoise", "denoise_minutes"),
 }
-_METAVARS |= dict.fromkeys((*alignment_files(), "dose", "ctf_file"), "FILE")
 
 
-def settings_options(
-    command: Callable[..., Any], wanted: Collection[str] = tuple(ReconstructSettings.model_fields)
-) -> Callable[..., Any]:
-    """Give a command a flag for each wanted setting; one that is not given is None, so that files can speak."""
-    for name, field in reversed(ReconstructSettings.model_fields.items()):
-        if name not in wanted:
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        text = field.description or ""
-        annotation = field.annotation
-        if field.default is not None and not isinstance(field.default, bool):
-            text += f"  [default: {field.default}]"
-        if annotation is bool:
-            declaration = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
-        elif get_origin(annotation) is Literal:
-            declaration = click.option(flag, name, type=click.Choice(get_args(annotation)), default=None, help=text)
-        else:
-            kind: Any = next(t for t in (get_args(annotation) or (annotation,)) if t is not type(None))
-            if get_origin(kind) is Literal:  # of words, or of words and numbers, which the setting tells apart
-                words = get_args(kind)
-                kind = click.Choice(words) if all(isinstance(word, str) for word in words) else str
-            also: dict[str, Any] = {"shell_complete": complete_model} if name == "model" else {}
-            declaration = click.option(
-                flag, name, type=kind, default=None, metavar=_METAVARS.get(name), help=text, **also
-            )
-        command = declaration(command)
-    return command
-
-
-@click.command("reconstruct")
+@click.command("reconstruct", cls=SectionedCommand, sections={**_SECTIONS, **SETTINGS_SECTIONS})
 @click.argument("tilts", type=click.Path(path_type=Path), required=False)
 @click.argument("angles", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Volume, or folder. Default: TILTS_rec.mrc.")
