@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.folding import symmetric
 from cryolithe.geometry import TiltGeometry, centre_px
-from cryolithe.mirrors import symmetric
 
 
 @dataclass(frozen=True)

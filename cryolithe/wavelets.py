@@ -24,7 +24,7 @@ import pywt
 import torch
 
 from cryolithe.errors import SettingsError
-from cryolithe.mirrors import symmetric
+from cryolithe.folding import symmetric
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from cryolithe.denoising.samba.low import KeptLow, crossover_per_px, sigma_px
 from cryolithe.denoising.samba.tiles import Blend, tiles
 from cryolithe.denoising.scale import LIMIT, survey
 from cryolithe.errors import InputError
+from cryolithe.folding import reflected
 from cryolithe.metrics import fourier_shell_correlation
-from cryolithe.mirrors import reflected
 from cryolithe.optimise.distributed import Place
 
 PLACE = Place(torch.device("cpu"))

@@ -26,21 +26,21 @@ ALLOWED = {
     "convolution": set(),
     "ctf": {"errors"},
     "optics": {"errors", "geometry"},
-    "mirrors": set(),
+    "folding": set(),
     "page": set(),
     "images": {"errors", "geometry"},
     "alignment": {"errors", "bending", "geometry"},
     "depth_shifts": {"geometry", "bending", "alignment", "column_shifts"},
     "filters": {"errors"},
     "known": {"errors"},
-    "wavelets": {"errors", "mirrors"},
+    "wavelets": {"errors", "folding"},
     "tilts": {"errors", "geometry"},
     "volume": {"errors", "geometry"},
     "formats": {
         "errors", "extras", "hashing", "names", "processes", "geometry", "bending", "alignment", "ctf", "tilts",
         "volume",
     },
-    "sampling": {"geometry", "mirrors"},
+    "sampling": {"geometry", "folding"},
     "settings": {"errors", "yaml_table", "formats"},
     "projector": {"errors", "geometry", "column_shifts", "filters"},
     "processes": set(),
@@ -61,7 +61,7 @@ ALLOWED = {
     "reconstruction": {
         "errors", "hashing", "settings", "device", "limits", "geometry", "alignment", "borders", "greys", "images",
         "filters", "wavelets", "tilts", "volume", "formats", "sampling", "projector", "report", "known", "network",
-        "inference", "mirrors", "work", "ctf", "optics", "column_shifts", "depth_shifts", "noise_colour", "names",
+        "inference", "folding", "work", "ctf", "optics", "column_shifts", "depth_shifts", "noise_colour", "names",
         "models", "fixed_pattern", "spectra",
     },
     "viewer": {"errors", "greys", "models", "settings", "work", "formats", "reconstruction"},
@@ -110,7 +110,7 @@ ALLOWED = {
     "denoising": {
         "errors", "borders", "convolution", "hashing", "device", "limits", "images", "volume", "formats", "metrics",
         "spectra", "faces", "fixed_pattern", "half_agreement",
-        "greys", "report", "mirrors", "work", "optimise", "names",
+        "greys", "report", "folding", "work", "optimise", "names",
     },
 }  # fmt: skip
 

@@ -145,7 +145,7 @@ def used_images(record: Mapping[str, Any], stack: Path | None, angles_deg: Seque
     recorded = _numbers(geometry.get("tilt_angles_deg"))
     if not recorded:
         return Used(None, "the volume's record lists no tilt angles")
-    if mirrored(record):
+    if z_reversed(record):
         recorded = [-angle for angle in recorded]
     sections = [int(n) - 1 for n in _numbers(geometry.get("sections"))]
     stacks = _stacks(record)
@@ -171,7 +171,7 @@ def used_images(record: Mapping[str, Any], stack: Path | None, angles_deg: Seque
     return Used(frozenset(nearest), "the volume's record lists the angles of the images used")
 
 
-def mirrored(record: Mapping[str, Any]) -> bool:
+def z_reversed(record: Mapping[str, Any]) -> bool:
     """Whether z runs against the angles of the files: those of the record then have the other sign."""
     geometry = record.get("geometry")
     geometry = geometry if isinstance(geometry, Mapping) else {}
@@ -181,7 +181,9 @@ def mirrored(record: Mapping[str, Any]) -> bool:
 def opposite_z(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether records tell that the z axes of two volumes run against each other; False where one tells nothing."""
     told = [record.get("geometry") for record in (first, second)]
-    if not all(isinstance(one, Mapping) and "handedness" in one for one in told) or mirrored(first) == mirrored(second):
+    if not all(isinstance(one, Mapping) and "handedness" in one for one in told) or z_reversed(first) == z_reversed(
+        second
+    ):
         return False
     angles = [_numbers(one.get("tilt_angles_deg")) for one in told if isinstance(one, Mapping)]
     # Angles of the other sign undo it; of a series that is symmetric and in the order of its tilts nothing can tell.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.evaluation.heldout import Choice, choose_images, held_out_images, mirrored, opposite_z
+from cryolithe.evaluation.heldout import Choice, choose_images, held_out_images, opposite_z, z_reversed
 from cryolithe.evaluation.in_hand import InHand, Judged, is_same, made_by_network, record_name, record_of
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.reprojection import binning_of
@@ -383,7 +383,7 @@ def _open_images(request: Request, sidecar: dict[str, Any], notes: list[str]) ->
     named = held_out_images(request.held_out, angles) if request.held_out else ()
     choice = choose_images(sidecar, stack, angles, named)
     notes.append(f"Images used for the volume: {choice.reason}.")
-    if mirrored(sidecar):
+    if z_reversed(sidecar):
         notes.append("The volume's z is mirrored, as its sidecar says: it was projected at the negative angles.")
         geometry = replace(series.geometry, angles_deg=tuple(-angle for angle in angles))
         series = replace(series, geometry=geometry)

@@ -6,7 +6,7 @@ from cryolithe.errors import SettingsError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.correcting import Corrections
 from cryolithe.reconstruction.layers import Layers, make_layers
-from cryolithe.reconstruction.sources import mirrored
+from cryolithe.reconstruction.sources import z_reversed
 from cryolithe.settings import ReconstructSettings
 
 
@@ -37,7 +37,7 @@ def asked_layers(
         )
     assert voxel is not None
     assert made.images is not None
-    layers = make_layers(depth, voxel, made.images[0].voltage_kv, geometry.angles_deg, mirrored(settings))
+    layers = make_layers(depth, voxel, made.images[0].voltage_kv, geometry.angles_deg, z_reversed(settings))
     slabs, thick = len(layers.planes), max(map(len, layers.planes))
     said = f"{slabs} slabs of z of {thick} voxels" if slabs > 1 else "one slab of z: the volume is thin enough for it"
     return layers, (f"3-D CTF: corrected anew for each of {said}" if slabs > 1 else f"3-D CTF: {said}",)

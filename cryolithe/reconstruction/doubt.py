@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cryolithe.mirrors import symmetric
+from cryolithe.folding import symmetric
 
 # Standard deviation of the window for errors, in voxels; less in thin volumes.
 WINDOW_SIGMA_PX = 2.0

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from cryolithe.device import free_cached_memory
 from cryolithe.errors import SettingsError
+from cryolithe.folding import symmetric
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
-from cryolithe.mirrors import symmetric
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.doubt import (

@@ -55,9 +55,9 @@ from cryolithe.reconstruction.sources import (
     Sources,
     find_sources,
     microscope_of,
-    mirrored,
     read_sources,
     with_odd,
+    z_reversed,
 )
 from cryolithe.reconstruction.turning import NO_TILT_DEG, depth_before
 from cryolithe.settings import ReconstructSettings
@@ -349,7 +349,7 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
         preparation = replace(preparation, aligned_shape=aligned, tilt_axis_deg=0.0)
     height, width = preparation.image_shape(sources.series.geometry.image_shape)
     depth = settings.thickness or _depth_of_files(sources.alignment.thickness_px, binning, width)
-    x_tilt = sources.alignment.x_tilt_deg * (-1.0 if mirrored(settings) else 1.0)
+    x_tilt = sources.alignment.x_tilt_deg * (-1.0 if z_reversed(settings) else 1.0)
     x_tilt = 0.0 if abs(x_tilt) <= NO_TILT_DEG else x_tilt
     grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
     if sources.aligned:

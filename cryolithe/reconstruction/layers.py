@@ -29,12 +29,12 @@ class Layers:
     Attributes:
         planes: of each slab, in order and without gaps; an odd number of slabs, the middle one about the middle.
         voxel_size_angstrom: edge of a voxel.
-        mirrored: whether z runs against that of the angles of the files.
+        z_reversed: whether z runs against that of the angles of the files.
     """
 
     planes: tuple[range, ...]
     voxel_size_angstrom: float
-    mirrored: bool = False
+    z_reversed: bool = False
 
     @property
     def middle(self) -> int:
@@ -45,12 +45,12 @@ class Layers:
         """By how much what lies in the middle of each slab is less defocused than what is seen beside it."""
         middle = centre_px(self.planes[-1].stop)
         along = ANGSTROM_PER_UM * math.cos(math.radians(angle_deg)) / self.voxel_size_angstrom
-        sign = -hand if self.mirrored else hand
+        sign = -hand if self.z_reversed else hand
         return tuple(sign * ((planes.start + planes.stop - 1) / 2 - middle) / along for planes in self.planes)
 
 
 def make_layers(
-    depth: int, voxel_size_angstrom: float, voltage_kv: float, angles_deg: Sequence[float], mirrored: bool
+    depth: int, voxel_size_angstrom: float, voltage_kv: float, angles_deg: Sequence[float], z_reversed: bool
 ) -> Layers:
     """Slabs through which the phase of the CTF at Nyquist changes by `STRIP_PHASE_RAD`, in the steepest image."""
     steepest = min(math.cos(math.radians(min(abs(angle), 85.0))) for angle in angles_deg)
@@ -59,7 +59,7 @@ def make_layers(
     count = max(1, math.ceil(depth / thick_px))
     count = min(count + 1 - count % 2, depth - 1 + depth % 2)
     edges = np.round(np.linspace(0, depth, count + 1)).astype(int).tolist()
-    return Layers(tuple(range(a, b) for a, b in itertools.pairwise(edges)), voxel_size_angstrom, mirrored)
+    return Layers(tuple(range(a, b) for a, b in itertools.pairwise(edges)), voxel_size_angstrom, z_reversed)
 
 
 @dataclass(frozen=True)

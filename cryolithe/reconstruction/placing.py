@@ -9,7 +9,7 @@ from cryolithe.depth_shifts import depth_shifts
 from cryolithe.errors import SettingsError
 from cryolithe.geometry import VolumeGrid
 from cryolithe.reconstruction.preparation import Preparation
-from cryolithe.reconstruction.sources import Sources, mirrored
+from cryolithe.reconstruction.sources import Sources, z_reversed
 from cryolithe.settings import ReconstructSettings
 
 # Shifts along the tilt axis that are left at some depth, and told.
@@ -21,7 +21,7 @@ def with_views(
 ) -> Preparation:
     """Say where each image is read; nothing where every image stays in place."""
     raw = sources.series.geometry.image_shape
-    place = VolumePlace(shape, preparation.bin, sources.alignment.centre, mirrored(settings))
+    place = VolumePlace(shape, preparation.bin, sources.alignment.centre, z_reversed(settings))
     found = views(sources.alignment, raw, place)
     if all(view.identity for view in found) and preparation.aligned_shape == raw:
         return replace(preparation, aligned_shape=None)
@@ -34,7 +34,7 @@ def with_shifts(
     """Say how columns are shifted away from the volume's middle, and tell what is left of a local alignment."""
     if preparation.views is None:
         return preparation, sources
-    place = VolumePlace(grid.shape, preparation.bin, sources.alignment.centre, mirrored(settings))
+    place = VolumePlace(grid.shape, preparation.bin, sources.alignment.centre, z_reversed(settings))
     shifts, left = depth_shifts(sources.alignment, preparation.views, place)
     if shifts is not None and settings.ctf_3d:
         raise SettingsError(

@@ -115,7 +115,7 @@ class Held:
     ctf_corrected: bool = False
 
 
-def mirrored(settings: ReconstructSettings) -> bool:
+def z_reversed(settings: ReconstructSettings) -> bool:
     """Whether z runs against ``u = x cos θ + z sin θ``."""
     return (settings.handedness in ("aretomo", "warp")) != settings.flip_z
 
@@ -231,7 +231,7 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
     if aligned and settings.tilt_axis:  # allowed where nothing else turns the images
         turn = rotation(-settings.tilt_axis)
         alignment = replace(alignment, images=tuple(replace(i, matrix=turn) for i in alignment.images))
-    sign = -1.0 if mirrored(settings) else 1.0
+    sign = -1.0 if z_reversed(settings) else 1.0
     geometry = TiltGeometry(tuple(sign * image.angle_deg for image in alignment.images), (height, width))
     used = tuple(image.section for image in alignment.images)
     pixel = alignment.pixel_size_angstrom or told.pixel_size_angstrom

@@ -14,10 +14,10 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
+from cryolithe.folding import reflected
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.pages import release_pages
 from cryolithe.geometry import centre_px
-from cryolithe.mirrors import reflected
 
 # Less does not move a voxel at the end of 4096 rows by half a voxel's depth.
 NO_TILT_DEG = 0.005

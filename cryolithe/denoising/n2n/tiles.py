@@ -22,7 +22,7 @@ from torch import nn
 from cryolithe.denoising.n2n.gains import GAIN_REACH_PX, ShellGain
 from cryolithe.denoising.n2n.network import Config, kind_of
 from cryolithe.errors import ResourceError
-from cryolithe.mirrors import reflected
+from cryolithe.folding import reflected
 from cryolithe.optimise.distributed import Place
 
 Box = tuple[slice, slice, slice]
