@@ -16,7 +16,7 @@ from cryolithe.formats.alignment_format import Named, Stack
 from cryolithe.formats.alignment_imod import NewstCommand
 from cryolithe.formats.files import file_beside
 from cryolithe.formats.mrc import stack_shape
-from cryolithe.formats.series_names import additions, is_prealigned, possible_names
+from cryolithe.formats.series_names import binning, is_prealigned, possible_names
 from cryolithe.names import is_file
 
 # Transforms that lead to the prealigned stack, and from image to image on the way there.
@@ -85,7 +85,7 @@ def _prealigned(named: Named, transforms: Path, newst: NewstCommand | None) -> I
 
 def _pixels(named: Named, stack: Stack, transforms: Path) -> Iterator[str]:
     """An error where the stack beside a file proves that its shifts are in other pixels; a warning where names do."""
-    here, there = _binning(named.tilts.name), _binning(transforms.stem)
+    here, there = binning(named.tilts.name), binning(transforms.stem)
     of_series = bool(set(possible_names(named.tilts.name)) & set(possible_names(transforms.stem)))
     found = [(path, shape) for path in _stacks_of(transforms) if (shape := stack_shape(path)) is not None]
     if (transforms.parent, transforms.stem) == (named.tilts.parent, named.tilts.stem) or any(
@@ -102,11 +102,6 @@ def _pixels(named: Named, stack: Stack, transforms: Path) -> Iterator[str]:
             return
     if here != there and of_series:
         yield f"Warning: {_other_pixels(named.tilts, transforms, here / there, 'if their names are right')}"
-
-
-def _binning(name: str) -> int:
-    """By how much a stack or its transforms are binned, as the name says."""
-    return math.prod(int(added[3:]) for added in additions(name) if added.startswith("bin")) or 1
 
 
 def _stacks_of(transforms: Path) -> list[Path]:

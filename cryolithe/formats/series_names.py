@@ -6,6 +6,7 @@ microscope's program gives.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
@@ -15,10 +16,13 @@ _ENDING = re.compile(
     r"\.(gz|bz2|mrc|mrcs|st|ali|preali|rec|map|tif|tiff|hdf|h5|zarr|mdoc|tomostar|star|xml|aln|tlt|rawtlt)$",
     re.IGNORECASE,
 )
+# What programs add to the name of a binned copy.
+_BINNED = r"bin(?P<bin>\d+)|\d+(?:\.\d+)?(?:apx|A)"
+_COPY = re.compile(rf"_({_BINNED})$", re.IGNORECASE)
 # What programs add to a name: IMOD, AreTomo (and its halves), RELION's halves, Warp's pixel size, denoisers, ourselves.
 _ADDED = re.compile(
     r"_(st|ali|aligned|preali|rec|full|vol|2nd|evn|odd|even|half1|half2|ctf|fbp|sirt|sart|wbp|den|denoised|samba|n2n|"
-    r"confidence|error|unsupported|truth|bin\d+|\d+(\.\d+)?(apx|A))$",
+    rf"confidence|error|unsupported|truth|{_BINNED})$",
     re.IGNORECASE,
 )
 _BEFORE = re.compile(r"^rec_", re.IGNORECASE)  # RELION's volumes
@@ -53,6 +57,23 @@ def additions(file_name: str) -> tuple[str, ...]:
         found.append(match.group(1).lower())
         name = name[: match.start()]
     return tuple(found)
+
+
+def whole_stem(stem: str) -> str:
+    """The name of the stack that one is a binned copy of, without endings; its own where it is none."""
+    while found := _COPY.search(stem):
+        stem = stem[: found.start()]
+    return stem
+
+
+def binning(file_name: str) -> int:
+    """By how much a stack or its transforms are binned, as the name says.
+
+    >>> binning("ts_01_ali_bin4.mrc")
+    4
+    """
+    marks = [_COPY.search(f"_{added}") for added in additions(file_name)]
+    return math.prod(int(mark["bin"]) for mark in marks if mark and mark["bin"]) or 1
 
 
 def is_prealigned(file_name: str) -> bool:

@@ -26,7 +26,8 @@ from cryolithe.formats.not_stacks import what_else
 from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
-from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name, stack_state, whole_name
+from cryolithe.formats.series_names import whole_stem
+from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name, stack_state
 
 STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali")
 # What programs make of a tilt series, or of half of it: never a series of its own.
@@ -150,7 +151,7 @@ def _with_whole_names(groups: dict[tuple[Path, str], _Series]) -> dict[tuple[Pat
     for (folder, base), group in groups.items():
         name = base
         if group.plain and not group.aligned and not _angle_files(folder, base, base):
-            whole = whole_name(group.plain[0])
+            whole = whole_stem(group.plain[0].stem)
             taken = (folder, whole) in groups or not _angle_files(folder, whole, whole)
             name = base if taken or files_beside(folder / f"{whole}.mrc") else whole
         joined = found.setdefault((folder, name), _Series(folder, name))
@@ -173,7 +174,7 @@ def _entry(group: _Series, alone: bool, reading: Reading) -> tuple[SeriesEntry |
     """The series of a group, or None and the stacks that are none."""
     folder, base = group.folder, group.base
     stacks = group.aligned or group.plain
-    copies = [stack for stack in stacks if whole_name(stack) != stack.stem]
+    copies = [stack for stack in stacks if whole_stem(stack.stem) != stack.stem]
     if len(copies) == len(stacks) - 1:
         stacks = [stack for stack in stacks if stack not in copies]
     else:

@@ -8,7 +8,6 @@ Warp's ts_stack) and stacks whose .mdoc says that the tilt axis is not along y. 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,14 @@ from cryolithe.formats.files import file_beside
 from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.series_names import additions, is_prealigned, matching_name, possible_names, without_ending
+from cryolithe.formats.series_names import (
+    additions,
+    is_prealigned,
+    matching_name,
+    possible_names,
+    whole_stem,
+    without_ending,
+)
 from cryolithe.names import is_file
 
 # What labels and records say of images that were denoised to be looked at.
@@ -27,8 +33,6 @@ NOT_FOR_RECONSTRUCTION = "not for reconstruction"
 ALIGNED = frozenset({"ali", "aligned"})
 # A tilt axis nearer to y than this, or to -y, is along it.
 ALONG_Y_DEG = 1.0
-# What programs add to the name of a binned copy.
-_COPY = re.compile(r"_(bin\d+|\d+(\.\d+)?(apx|A))$", re.IGNORECASE)
 _MDOC_ENDINGS = (".mrc.mdoc", ".st.mdoc", ".mdoc")
 
 
@@ -70,20 +74,12 @@ def series_name(tilts: Path) -> str:
 
     So have binned copies of the aligned one.
     """
-    name = whole_name(tilts)
+    name = whole_stem(tilts.stem)
     for mark in sorted(ALIGNED):
         for join in "_.":
             if name.lower().endswith(join + mark):
                 return name[: -len(join + mark)]
     return tilts.stem
-
-
-def whole_name(tilts: Path) -> str:
-    """The name, without its ending, of the stack that one is a binned copy of; its own where it is none."""
-    name = tilts.stem
-    while found := _COPY.search(name):
-        name = name[: found.start()]
-    return name
 
 
 def stack_state(tilts: Path, angles: Path | None = None, reading: Reading | None = None) -> StackState:
