@@ -83,9 +83,9 @@ class TiltGeometry:
         shifts: what a local alignment adds to u by depth; None for nothing.
 
     Raises:
-        GeometryError: if there is no angle, an angle is not finite or outside ±90°, all angles are equal
-            (for more than one image), all are within ±π/2° (for more than 5 images), which hints at radians, or an
-            image size is not positive.
+        GeometryError: if there is no angle, an angle is not finite or outside ±90°, or an image size is not positive.
+            Whether angles can be those of a whole series is asked where they are read (`check_angles_deg`): a part of
+            one may be all of one angle, where images were taken again.
 
     >>> TiltGeometry((-60.0, 0.0, 60.0), (100, 128)).centre
     (49.5, 63.5)
@@ -98,7 +98,7 @@ class TiltGeometry:
     def __post_init__(self) -> None:
         angles = tuple(float(a) for a in self.angles_deg)
         object.__setattr__(self, "angles_deg", angles)
-        check_angles_deg(angles)
+        _check_each_angle(angles)
         sizes = _sizes(self.image_shape, 2, "tilt images need two positive sizes (y, x)")
         object.__setattr__(self, "image_shape", sizes)
 
@@ -141,11 +141,12 @@ class TiltGeometry:
         """Quadrature weight of each tilt for the integral over θ, radians, shape ``(tilts,)``.
 
         Each angle stands for the interval up to half-way to its neighbours; the two outermost ones reach as
-        far outward as inward. Equal angles share their interval; the sum is at most π. A single tilt has weight 1.
+        far outward as inward. Equal angles share their interval; the sum is at most π. All of a single angle weigh 1
+        together.
         """
-        if self.tilts == 1:
-            return np.ones(1)
         distinct, inverse, counts = np.unique(self.angles_rad, return_inverse=True, return_counts=True)
+        if len(distinct) == 1:
+            return np.full(self.tilts, 1 / self.tilts)
         gaps = np.diff(distinct)
         gaps = np.concatenate([gaps[:1], gaps, gaps[-1:]])
         weights = ((gaps[:-1] + gaps[1:]) / 2 / counts)[inverse]
@@ -165,16 +166,9 @@ class TiltGeometry:
 
 
 def check_angles_deg(angles_deg: tuple[float, ...]) -> None:
-    """Raise GeometryError unless the angles can belong to one tilt series."""
+    """Raise GeometryError unless the angles can be all of those of one tilt series, in degrees."""
+    _check_each_angle(angles_deg)
     angles = np.asarray(angles_deg, dtype=np.float64)
-    if angles.size == 0:
-        raise GeometryError("a tilt series needs at least one angle, got none")
-    if not np.isfinite(angles).all():
-        bad = int(np.flatnonzero(~np.isfinite(angles))[0])
-        raise GeometryError(f"tilt angles must be finite numbers; angle {bad + 1} is {angles[bad]}")
-    if (np.abs(angles) > 90).any():
-        bad = int(np.flatnonzero(np.abs(angles) > 90)[0])
-        raise GeometryError(f"tilt angles must lie within ±90°; angle {bad + 1} is {angles[bad]:g}°")
     if angles.size > 1 and np.ptp(angles) == 0:
         raise GeometryError(
             f"all {angles.size} tilt angles are {angles[0]:g}°: a tilt series needs different angles; "
@@ -186,3 +180,16 @@ def check_angles_deg(angles_deg: tuple[float, ...]) -> None:
             f"all {angles.size} angles are within ±{reach:.3g}°, too little for a tilt series; "
             "give degrees (not radians), and angles rather than transforms (.xf)"
         )
+
+
+def _check_each_angle(angles_deg: tuple[float, ...]) -> None:
+    """Raise GeometryError unless there are angles, and each can be one of a tilt series."""
+    angles = np.asarray(angles_deg, dtype=np.float64)
+    if angles.size == 0:
+        raise GeometryError("a tilt series needs at least one angle, got none")
+    if not np.isfinite(angles).all():
+        bad = int(np.flatnonzero(~np.isfinite(angles))[0])
+        raise GeometryError(f"tilt angles must be finite numbers; angle {bad + 1} is {angles[bad]}")
+    if (np.abs(angles) > 90).any():
+        bad = int(np.flatnonzero(np.abs(angles) > 90)[0])
+        raise GeometryError(f"tilt angles must lie within ±90°; angle {bad + 1} is {angles[bad]:g}°")

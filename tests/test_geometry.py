@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryolithe.errors import GeometryError
-from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px
+from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px, check_angles_deg
 
 IRREGULAR = (-61.5, -40.0, -39.0, -5.0, 0.0, 13.0, 55.0)
 
@@ -92,12 +92,24 @@ def test_weights_follow_their_angle_in_any_order_and_share_it_when_repeated(angl
         ((math.inf, 0.0), "angle 1 is inf"),
         ((0.0, 3.0, -90.5), r"within ±90°; angle 3 is -90.5°"),
         ((170.0,), r"angle 1 is 170°"),
-        ((4.0, 4.0, 4.0), r"all 3 tilt angles are 4°"),
     ],
 )
 def test_angles_of_no_tilt_series_are_refused(angles, line):
     with pytest.raises(GeometryError, match=line):
         TiltGeometry(angles, (8, 8))
+    with pytest.raises(GeometryError, match=line):
+        check_angles_deg(angles)
+
+
+@pytest.mark.parametrize(
+    ("angles", "line"),
+    [((4.0, 4.0, 4.0), r"all 3 tilt angles are 4°"), (tuple(np.linspace(-1, 1, 9)), "degrees")],
+)
+def test_a_part_of_a_series_may_be_what_no_series_is(angles, line):
+    with pytest.raises(GeometryError, match=line):
+        check_angles_deg(angles)
+    weights = TiltGeometry(angles, (8, 8)).angular_weights_rad()
+    assert weights == pytest.approx(weights[0])  # equal steps, or none
 
 
 def test_sizes_must_be_positive():

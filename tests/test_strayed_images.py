@@ -107,6 +107,18 @@ def test_the_neighbours_of_a_moved_image_are_not_accused(series):
     assert set(told(notes(moved(images, {1: (5.0, 3.0)}), angles))) == {2}
 
 
+@pytest.mark.parametrize(("angle", "times"), [(60.0, 2), (-60.0, 4), (0.0, 4), (30.0, 9)])
+def test_images_that_were_taken_again_are_right_ones(angle, times, tmp_path):
+    """More of one angle than stand beside a gap: the images there have no angle but that one."""
+    again = cryolithe.simulate(seed=2, snr_db=0, shape=(DEPTH, 64, 64))
+    angles = np.r_[again.angles_deg, [angle] * times]
+    place = int(np.argmin(np.abs(np.asarray(again.angles_deg) - angle)))
+    images = np.concatenate([again.tilts, np.repeat(again.tilts[place][None], times, axis=0)])
+    write_series(tmp_path, images, angles)
+    shown = made(tmp_path / "ts.mrc", tmp_path / "ts.tlt", "--method", "fbp", "--thickness", DEPTH)
+    assert "lie" not in shown.stderr.partition("Warning")[2]
+
+
 def test_images_that_say_nothing_are_not_told_of():
     """Walls look the same a little farther on, lattices a period farther on, and noise everywhere."""
     angles = np.linspace(-60, 60, 41)

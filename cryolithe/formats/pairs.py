@@ -25,9 +25,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.errors import FileFormatError, InputError, OutputError
+from cryolithe.errors import FileFormatError, GeometryError, InputError, OutputError
 from cryolithe.formats.files import PathLike, input_size_bytes
 from cryolithe.formats.hdf5_file import new_hdf5_file, open_hdf5, refuse_empty_chunks
+from cryolithe.geometry import check_angles_deg
 
 FORMAT, VERSION = "cryolithe-pair", 1
 ROWS_PER_CHUNK = 8
@@ -282,7 +283,12 @@ def _angles_deg(file: h5py.File, path: Path) -> tuple[float, ...]:
     stored = _stored(file, "angles_deg", path)
     if stored.ndim != 1 or stored.size > MOST_ANGLES:
         raise FileFormatError(f"{path}: 'angles_deg' has the shape {stored.shape}, expected one angle for each image")
-    return tuple(float(angle) for angle in stored[()])
+    angles = tuple(float(angle) for angle in stored[()])
+    try:
+        check_angles_deg(angles)
+    except GeometryError as error:
+        raise FileFormatError(f"{path}: 'angles_deg': {error}") from error
+    return angles
 
 
 def _check_shapes(pair: Pair) -> None:

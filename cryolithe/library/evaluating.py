@@ -18,7 +18,7 @@ from cryolithe.evaluation.inputs import Request, load
 from cryolithe.evaluation.on_device import transforms_on
 from cryolithe.formats import read_angles_deg, read_mrc
 from cryolithe.formats.star import Positions
-from cryolithe.geometry import TiltGeometry
+from cryolithe.geometry import TiltGeometry, check_angles_deg
 from cryolithe.library.arrays import Files, array_of, is_path, numbers_of, path_of
 from cryolithe.library.correlating import tilt_range_of
 from cryolithe.library.volumes import Volume, refuse_unknown, volume_of
@@ -150,6 +150,7 @@ def _series(tilts: Any, angles_deg: Any) -> TiltSeries:
         images, size = array_of(tilts, "tilts", "tilt, y, x"), None
     if images.ndim != 3 or len(images) != len(numbers):
         raise InputError(f"tilts of shape {images.shape} do not fit {len(numbers)} angles; give one for each image")
+    check_angles_deg(tuple(numbers))
     geometry = TiltGeometry(tuple(numbers), (images.shape[1], images.shape[2]))
     return TiltSeries(images, geometry, size)
 

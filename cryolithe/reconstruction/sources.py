@@ -30,7 +30,7 @@ from cryolithe.formats.reading import Reading, State, file_state, refuse_changed
 from cryolithe.formats.series_names import is_prealigned
 from cryolithe.formats.stack_images import read_one_by_one
 from cryolithe.formats.stack_state import is_aligned_name
-from cryolithe.geometry import TiltGeometry
+from cryolithe.geometry import TiltGeometry, check_angles_deg
 from cryolithe.reconstruction.asked_angles import no_angles
 from cryolithe.reconstruction.assumptions import (
     ALONG_DEG,
@@ -232,7 +232,9 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
         turn = rotation(-settings.tilt_axis)
         alignment = replace(alignment, images=tuple(replace(i, matrix=turn) for i in alignment.images))
     sign = -1.0 if z_reversed(settings) else 1.0
-    geometry = TiltGeometry(tuple(sign * image.angle_deg for image in alignment.images), (height, width))
+    angles_deg = tuple(sign * image.angle_deg for image in alignment.images)
+    check_angles_deg(angles_deg)
+    geometry = TiltGeometry(angles_deg, (height, width))
     used = tuple(image.section for image in alignment.images)
     pixel = alignment.pixel_size_angstrom or told.pixel_size_angstrom
     series = TiltSeries(
