@@ -31,7 +31,8 @@ from cryolithe.formats.mrc_header import (
     has_map_stamp,
     understand,
 )
-from cryolithe.formats.mrc_writer import RunningStatistics, VolumeWriter, write_stack, write_volume
+from cryolithe.formats.mrc_writer import VolumeWriter, write_stack, write_volume
+from cryolithe.formats.running_statistics import RunningStatistics
 from cryolithe.formats.wrapped import jumps_more_as_unsigned, signs
 from cryolithe.geometry import TiltGeometry
 from cryolithe.tilts import TiltSeries

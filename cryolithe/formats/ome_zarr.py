@@ -22,8 +22,8 @@ from cryolithe.errors import InputError, OutputError
 from cryolithe.extras import install_command
 from cryolithe.formats.files import PathLike, sync
 from cryolithe.formats.mrc_header import VolumeStatistics
-from cryolithe.formats.mrc_writer import RunningStatistics
 from cryolithe.formats.pages import release_pages
+from cryolithe.formats.running_statistics import RunningStatistics
 
 Version = Literal["0.4", "0.5"]
 CHUNK_PX = 64
