@@ -43,7 +43,7 @@ FILE_STAGES = (
     ("cast", "cryolithe.formats.mrc_writer", "VolumeWriter.cast"),
     ("write", "cryolithe.formats.mrc_writer", "VolumeWriter.write_rows"),
     ("sync", "cryolithe.formats.mrc_writer", "VolumeWriter.sync"),
-    ("statistics", "cryolithe.formats.mrc_writer", "RunningStatistics.add"),
+    ("statistics", "cryolithe.formats.running_statistics", "RunningStatistics.add"),
     ("checksum", "cryolithe.reconstruction.storing", "checksum"),
     ("self-check", "cryolithe.reconstruction.run", "self_check"),
     ("finish", "cryolithe.reconstruction.run", "finish"),
