@@ -310,22 +310,25 @@ def test_halves_are_asked_the_same_by_compare_and_evaluate(case, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_template_without_a_voxel_size_has_the_volumes_and_it_is_said(tmp_path):
+def test_what_is_taken_of_a_template_is_said(tmp_path):
     one, other = written(tmp_path, halves())
     star = tmp_path / "p.star"
     star.write_text("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnCoordinateZ #3\n28 24 16\n")
-    words = "bare.mrc has no voxel size: that of the volume, 10 Å, is taken."
+    words, turned = "bare.mrc has no voxel size: that of the volume, 10 Å, is taken.", "it was turned to (z, y, x)"
+    record = {"geometry": {"axis_order": "yzx"}, "volume": {"shape_zyx": [10, 10, 10]}}
+    (tmp_path / "sized.json").write_text(json.dumps(record))
     for name, size in (("bare", 0.0), ("sized", 10.0)):
         with new_mrc(tmp_path / f"{name}.mrc", halves()[0][:10, :10, :10]) as file:
             file.voxel_size = size
             file.set_volume()
         beside = ("--particles", star, "--template", tmp_path / f"{name}.mrc", "--particle-diameter", 80)
-        made_by("evaluate", one, "--tilt-range", 60, *beside, "-o", tmp_path / f"{name}.html")
-        notes = json.loads((tmp_path / f"{name}.json").read_text())["evaluation"]["notes"]
-        assert any(words in note for note in notes) is (name == "bare")
+        made_by("evaluate", one, "--tilt-range", 60, *beside, "-o", tmp_path / f"e_{name}.html")
+        notes = " ".join(json.loads((tmp_path / f"e_{name}.json").read_text())["evaluation"]["notes"])
         pair = ("--half1", one, "--half2", other, "--tilt-range", 60, "--methods", "fbp", "--dry-run")
         said = made_by("compare", *pair, *beside, "-o", tmp_path / f"c_{name}.html").stderr
-        assert (words in said) is (name == "bare")
+        for told in (notes, said):
+            assert (words in told) is (name == "bare")
+            assert (turned in told) is (name == "sized")
 
 
 def test_noise_alone_neither_shares_noise_nor_is_mirrored():
