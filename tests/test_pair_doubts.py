@@ -256,11 +256,17 @@ SAID = {
     "mirrored, told": (lambda: [(pair := halves())[0], pair[1][::-1]], True, ["mirrored along z, as their records"]),
     "records": (elsewhere, True, ["the records of a.mrc and b.mrc tell opposite senses of z"]),
     "moved": (lambda: [(pair := halves())[0], np.roll(pair[1], 3, 2)], False, ["b.mrc is shifted against a.mrc"]),
-    "first border": (lambda: [padded((pair := halves())[0], 6.0), pair[1]], False, ["of the faces of a.mrc"]),
-    "second border": (lambda: [(pair := halves())[0], padded(pair[1], 6.0)], False, ["of the faces of b.mrc"]),
+    "borders": (CASES["border"][0], False, ["of the faces of a.mrc", "of the faces of b.mrc"]),
+    "vacuum": (lambda: [halves()[0], padded(halves(noise=0.0)[0], 6.0)], False, []),
     "inverted": (lambda: [(pair := halves())[0], -pair[1]], False, ["the volumes are of opposite contrast"]),
     "copies": (lambda: [(pair := halves())[0], 3 * pair[0] + 1], False, ["the same but for their grey levels"]),
     "wedge": (lambda: list(map(behind_a_wedge, halves())), False, ["but a.mrc shows", "but b.mrc shows"]),
+}
+
+
+ASKED = {name: SAID[name] for name in ("right", "mirrored", "mirrored, told", "records")} | {
+    "first border": (lambda: [padded((pair := halves())[0], 6.0), pair[1]], False, ["of the faces of a.mrc"]),
+    "second border": (lambda: [(pair := halves())[0], padded(pair[1], 6.0)], False, ["of the faces of b.mrc"]),
 }
 
 
@@ -289,9 +295,9 @@ def test_the_function_says_what_the_command_says(case, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["right", "mirrored", "mirrored, told", "records", "first border", "second border"])
+@pytest.mark.parametrize("case", ASKED)
 def test_halves_are_asked_the_same_by_compare_and_evaluate(case, tmp_path):
-    make, opposite, expected = SAID[case]
+    make, opposite, expected = ASKED[case]
     one, other = written(tmp_path, make())
     for path, flip in ((one, False), (other, True)) if opposite else ():
         record = {"volume": {"path": path.name}, "geometry": {"handedness": "imod", "flip_z": flip}}

@@ -53,9 +53,12 @@ def doubts_about(pair: Looks, curve: FscCurve | None = None) -> tuple[str, ...]:
         curve: how they correlate, or None where nobody has computed it yet.
     """
     both = tuple(zip(pair.voxels, pair.names, strict=True))
-    doubts = [line for voxels, name in both for line in filled_doubt(voxels, name)] if pair.borders else []
+    halves, doubts = pair.expected.own_noise, list[str]()
+    filled = [filled_doubt(voxels, name) for voxels, name in both] if pair.borders else []
+    # A border of one alone is in common with nothing, as where a truth ends in vacuum; but halves are made alike.
+    if halves or all(filled):
+        doubts += [line for lines in filled for line in lines]
     if not pair.same:
-        halves = pair.expected.own_noise
         if curve is not None:
             doubts += doubts_about_curve(curve, halves)
         if not (halves and curve is not None and least_correlation(curve) > SAME_HALVES):  # all noise is in common
