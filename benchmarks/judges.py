@@ -25,7 +25,8 @@ from cryolithe.denoising.ceiling import HalfScore, half_snr_db, mean_half_snr_db
 from cryolithe.denoising.n2n.halves import open_pair
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.evaluate import Evaluation, evaluate
-from cryolithe.evaluation.inputs import Request, load, middle
+from cryolithe.evaluation.inputs import Request, load
+from cryolithe.evaluation.middles import middle
 from cryolithe.evaluation.similarity import pair_moments
 from cryolithe.formats import read_volume
 from cryolithe.formats.angles import read_angles_deg

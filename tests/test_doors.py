@@ -14,6 +14,7 @@ from plain_mrc import new_mrc
 from tiny_series import write_series
 
 from cryolithe import Volume as LibraryVolume
+from cryolithe import evaluate
 from cryolithe.cli import main
 from cryolithe.denoising.output import default_output
 from cryolithe.errors import InputError
@@ -251,6 +252,24 @@ def test_chunks_that_are_not_stored_are_told_and_a_volume_of_none_is_refused(zar
     for chunk in [file for file in path.rglob("*") if file.is_file() and file.name[-1].isdecimal()]:
         chunk.unlink()
     assert "holds none of its" in refused("info", path)
+
+
+@pytest.mark.slow
+def test_chunks_that_are_not_stored_are_told_by_evaluate_and_compare(tmp_path):
+    import zarr
+
+    data = values(shape=(16, 18, 20))
+    data[:4, :6] = 0
+    write(tmp_path / "whole.rec", data=data + values(1, data.shape), mz=16)
+    settings = {"chunks": (4, 6, 20), "dtype": data.dtype, "config": {"write_empty_chunks": False}}
+    zarr.create_array(str(path := tmp_path / "v.zarr"), shape=data.shape, **settings)[:] = data
+    words = "1 of its 12 chunks are not stored, and read as 0"
+    good("evaluate", path, "-o", tmp_path / "e.html")
+    notes = json.loads((tmp_path / "e.json").read_text())["evaluation"]["notes"]
+    assert any(words in note for note in notes)
+    pair = ("--half1", tmp_path / "whole.rec", "--half2", path, "--methods", "fbp")
+    assert words in good("compare", *pair, "-o", tmp_path / "c.html", "--dry-run").stderr
+    assert words in " ".join(evaluate(path, 10).notes)
 
 
 def test_a_large_ome_zarr_is_unpacked_into_a_file(tmp_path, monkeypatch):

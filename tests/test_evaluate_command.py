@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from cryolithe.cli import main
 from cryolithe.errors import SettingsError
 from cryolithe.evaluation.heldout import held_out_images
-from cryolithe.evaluation.inputs import middle
+from cryolithe.evaluation.middles import middle
 from cryolithe.evaluation.on_device import DeviceTransforms
 from cryolithe.formats import read_tilt_series, read_volume, write_angles_deg, write_stack, write_volume
 from cryolithe.formats.star import Particle, write_particles

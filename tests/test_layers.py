@@ -95,7 +95,7 @@ ALLOWED = {
     },
     "library": {
         "errors", "settings", "device", "geometry", "tilts", "volume", "formats", "report", "spectra", "metrics",
-        "work", "optimise", "reconstruction", "simulation", "evaluation", "denoising",
+        "work", "optimise", "reconstruction", "simulation", "evaluation", "denoising", "half_agreement",
     },
     "style": {"errors", "images", "tilts", "optimise", "simulation"},
     "comparison": {

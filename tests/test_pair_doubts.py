@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from click.testing import CliRunner
 from plain_mrc import new_mrc
 from scipy.ndimage import fourier_shift, gaussian_filter
 
+import cryolithe
 from cryolithe.cli import main
 from cryolithe.evaluation.halves import doubt_about_scales, open_half
 from cryolithe.faces import filled_doubt, filled_value
-from cryolithe.half_agreement import Expected, agreement, doubts_about_places, is_shifted
+from cryolithe.half_agreement import Expected, agreement, doubts_about_places, is_shifted, shares_noise
+from cryolithe.mirrored import mirrored
 
 SHAPE = (32, 48, 56)
 HALVES = Expected(own_noise=True)
@@ -233,3 +236,109 @@ def test_inverted_halves_are_not_called_shifted():
     one, other = halves()
     assert agreement(one, -other).shift_px is None
     assert not any("shifted" in line for line in doubts_about_places(one, -np.roll(other, 3, 2), ("a", "b"), HALVES))
+
+
+def behind_a_wedge(volume, reach_deg=45):
+    """With nothing beyond these tilts."""
+    kz, _, kx = np.meshgrid(*map(np.fft.fftfreq, SHAPE), indexing="ij")
+    return np.fft.ifftn(np.fft.fftn(volume) * (np.abs(kz) <= np.tan(np.deg2rad(reach_deg)) * np.abs(kx))).real
+
+
+def elsewhere():
+    """Of two specimens."""
+    return [halves()[0], halves(seed=1)[0]]
+
+
+# Volumes, whether their records tell opposite senses of z, and what is said of them, line by line.
+SAID = {
+    "right": (halves, False, []),
+    "mirrored": (lambda: [(pair := halves())[0], pair[1][::-1]], False, ["mirrored along z: low"]),
+    "mirrored, told": (lambda: [(pair := halves())[0], pair[1][::-1]], True, ["mirrored along z, as their records"]),
+    "records": (elsewhere, True, ["the records of a.mrc and b.mrc tell opposite senses of z"]),
+    "moved": (lambda: [(pair := halves())[0], np.roll(pair[1], 3, 2)], False, ["b.mrc is shifted against a.mrc"]),
+    "borders": (CASES["border"][0], False, ["of the faces of a.mrc", "of the faces of b.mrc"]),
+    "vacuum": (lambda: [halves()[0], padded(halves(noise=0.0)[0], 6.0)], False, []),
+    "inverted": (lambda: [(pair := halves())[0], -pair[1]], False, ["the volumes are of opposite contrast"]),
+    "copies": (lambda: [(pair := halves())[0], 3 * pair[0] + 1], False, ["the same but for their grey levels"]),
+    "wedge": (lambda: list(map(behind_a_wedge, halves())), False, ["but a.mrc shows", "but b.mrc shows"]),
+}
+
+
+ASKED = {name: SAID[name] for name in ("right", "mirrored", "mirrored, told", "records")} | {
+    "first border": (lambda: [padded((pair := halves())[0], 6.0), pair[1]], False, ["of the faces of a.mrc"]),
+    "second border": (lambda: [(pair := halves())[0], padded(pair[1], 6.0)], False, ["of the faces of b.mrc"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SAID)
+def test_the_function_says_what_the_command_says(case, tmp_path):
+    make, opposite, expected = SAID[case]
+    paths = written(tmp_path, make())
+    for path, flip in zip(paths, (False, True), strict=True) if opposite else ():
+        record = {"volume": {"path": path.name}, "geometry": {"handedness": "imod", "flip_z": flip}}
+        path.with_suffix(".json").write_text(json.dumps(record))
+    wedge = ("--wedge", "60") if case == "wedge" else ()
+    lines = made_by("fsc", *paths, *wedge).stderr.splitlines()
+    told = [line.removeprefix("Warning: ") for line in lines if line.startswith("Warning: ")]
+    assert len(told) == len(expected)
+    for line, words in zip(told, expected, strict=True):
+        assert words in line
+    read = [cryolithe.Volume.read(path) for path in paths]
+    for pair, names in ((paths, ("a.mrc", "b.mrc")), (read, ("a", "b"))):
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            found = cryolithe.fsc(*pair, wedge=60 if wedge else None)
+        called = [line.replace("a.mrc", names[0]).replace("b.mrc", names[1]) for line in told]
+        assert list(found.warnings) == [line.replace("--wedge", "wedge=") for line in called]
+        assert [str(one.message) for one in heard if one.category is cryolithe.CryoLitheWarning] == list(found.warnings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ASKED)
+def test_halves_are_asked_the_same_by_compare_and_evaluate(case, tmp_path):
+    make, opposite, expected = ASKED[case]
+    one, other = written(tmp_path, make())
+    for path, flip in ((one, False), (other, True)) if opposite else ():
+        record = {"volume": {"path": path.name}, "geometry": {"handedness": "imod", "flip_z": flip}}
+        path.with_suffix(".json").write_text(json.dumps(record))
+    common = ("--half1", one, "--half2", other, "--tilt-range", "60")
+    compared = made_by("compare", *common, "--methods", "fbp", "-o", tmp_path / "c.html", "--dry-run").stderr
+    lines = [line for line in compared.splitlines() if line.startswith("Warning: ") and "scaled alike" not in line]
+    assert len(lines) == len(expected)
+    made_by("evaluate", one, *common, "-o", tmp_path / "e.html")
+    told = json.loads((tmp_path / "e.json").read_text())["evaluation"]["warnings"]
+    own = [line for line in told if "a.mrc" in line or "b.mrc" in line]
+    assert len(own) == len(expected)
+    for words in expected:
+        assert words in lines[0]
+        assert words in own[0].replace(f"{tmp_path}/", "").replace("The records", "the records")
+
+
+@pytest.mark.slow
+def test_what_is_taken_of_a_template_is_said(tmp_path):
+    one, other = written(tmp_path, halves())
+    star = tmp_path / "p.star"
+    star.write_text("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnCoordinateZ #3\n28 24 16\n")
+    words, turned = "bare.mrc has no voxel size: that of the volume, 10 Å, is taken.", "it was turned to (z, y, x)"
+    record = {"geometry": {"axis_order": "yzx"}, "volume": {"shape_zyx": [10, 10, 10]}}
+    (tmp_path / "sized.json").write_text(json.dumps(record))
+    for name, size in (("bare", 0.0), ("sized", 10.0)):
+        with new_mrc(tmp_path / f"{name}.mrc", halves()[0][:10, :10, :10]) as file:
+            file.voxel_size = size
+            file.set_volume()
+        beside = ("--particles", star, "--template", tmp_path / f"{name}.mrc", "--particle-diameter", 80)
+        made_by("evaluate", one, "--tilt-range", 60, *beside, "-o", tmp_path / f"e_{name}.html")
+        notes = " ".join(json.loads((tmp_path / f"e_{name}.json").read_text())["evaluation"]["notes"])
+        pair = ("--half1", one, "--half2", other, "--tilt-range", 60, "--methods", "fbp", "--dry-run")
+        said = made_by("compare", *pair, *beside, "-o", tmp_path / f"c_{name}.html").stderr
+        for told in (notes, said):
+            assert (words in told) is (name == "bare")
+            assert (turned in told) is (name == "sized")
+
+
+def test_noise_alone_neither_shares_noise_nor_is_mirrored():
+    for seed in range(100):
+        assert not shares_noise(agreement(*np.random.default_rng(seed).standard_normal((2, 16, 16, 16))))
+    for seed in range(25):
+        assert mirrored(*np.random.default_rng(seed).standard_normal((2, 24, 24, 24))).axes == ""

@@ -307,13 +307,12 @@ def _plan(
 def _source(given: _Given) -> Source:
     """The halves, read as far as is needed to plan."""
     from cryolithe.cli.halves import check_stacks
-    from cryolithe.comparison.inputs import volumes
-    from cryolithe.comparison.sources import series_of_halves, series_of_tilts
+    from cryolithe.comparison.sources import VolumeSource, series_of_halves, series_of_tilts
     from cryolithe.formats.session_folder import STACK_SUFFIXES
 
     halves = given.halves
     if halves["half1"] is not None and halves["half2"] is not None:
-        return volumes((halves["half1"], halves["half2"]))
+        return VolumeSource((halves["half1"], halves["half2"]), halves["half1"].name)
     even, odd, tilts, angles = halves["even"], halves["odd"], given.tilts, given.angles
     if even is None or odd is None:
         assert tilts is not None

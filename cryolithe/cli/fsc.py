@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.errors import OutputError, SettingsError
-from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, doubts_about_pair, parse_wedge
+from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
 from cryolithe.evaluation.heldout import opposite_z
-from cryolithe.faces import filled_doubt
+from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.formats.files import check_ending
 from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
 from cryolithe.formats.volume_kind import refuse_map
-from cryolithe.half_agreement import Expected, doubts_about_places
+from cryolithe.half_agreement import Expected
 from cryolithe.metrics import (
     FloatArray,
     FscCurve,
@@ -27,7 +27,6 @@ from cryolithe.metrics import (
     mean_correlation,
     resolution_at,
 )
-from cryolithe.missing_wedge import wedge_doubts
 from cryolithe.report import THRESHOLDS, plot_fsc, write_json
 from cryolithe.volume import Volume
 
@@ -89,25 +88,26 @@ def command(
     if json_path is not None:
         check_ending(json_path, (".json",), "the numbers", "--json")
 
-    a, b = (_read(path, is_volume) for path in volumes)
-    if all(open_volume_file(path).of_network for path in volumes):
+    (a, a_of_network), (b, b_of_network) = (_read(path, is_volume) for path in volumes)
+    if a_of_network and b_of_network:
         click.echo(f"Note: {SHARED_NETWORK}", err=True)
     check_pair((str(volumes[0]), str(volumes[1])), (a, b), voxel_size is None, "--voxel-size")
     mask = None if mask_path is None else _read_mask(mask_path, a, volumes[0])
-    if volumes[0].resolve() == volumes[1].resolve():
+    if same := volumes[0].resolve() == volumes[1].resolve():
         click.echo(f"Warning: {volumes[0]} is compared with itself, which correlates perfectly", err=True)
     voxel_size = voxel_size or a.voxel_size_angstrom or b.voxel_size_angstrom
 
     curve = fourier_shell_correlation(a.voxels, b.voxels, tilt_range_deg=tilt_range_deg, mask=mask)
-    names = volumes[0].name, volumes[1].name
-    doubts = [*filled_doubt(a.voxels, names[0]), *filled_doubt(b.voxels, names[1])] if mask is None else []
-    if volumes[0].resolve() != volumes[1].resolve():
-        expected = Expected(opposite_z=opposite_z(*(read_record_beside(path) for path in volumes)))
-        doubts += [*doubts_about_pair(curve), *doubts_about_places(a.voxels, b.voxels, names, expected)]
-    if tilt_range_deg is not None:
-        both = zip((a, b), names, strict=True)
-        doubts += [line for one, name in both for line in wedge_doubts(one.voxels, name, tilt_range_deg, "--wedge")]
-    for doubt in doubts:
+    pair = Looks(
+        (a.voxels, b.voxels),
+        (volumes[0].name, volumes[1].name),
+        Expected(opposite_z=opposite_z(*(read_record_beside(path) for path in volumes))),
+        same=same,
+        borders=mask is None,
+        tilt_range_deg=tilt_range_deg,
+        flag="--wedge",
+    )
+    for doubt in doubts_about(pair, curve):
         click.echo(f"Warning: {doubt}", err=True)
     click.echo("\n".join(_table(curve, voxel_size) + _summary(curve, voxel_size)))
     if json_path is not None:
@@ -145,8 +145,12 @@ def _check_output(path: Path | None, overwrite: bool) -> None:
         raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
 
 
-def _read(path: Path, is_volume: bool) -> Volume:
-    """A volume; InputError for a stack of images, a note where the file does not say what it is."""
+def _read(path: Path, is_volume: bool) -> tuple[Volume, bool]:
+    """A volume, and whether a network made it; a note where the file does not say what it is.
+
+    Raises:
+        InputError: for a stack of images.
+    """
     found = upright(opened := open_volume_file(path))
     if opened.axes != "zyx":
         click.echo(f"Note: {found.notes[-1]}", err=True)
@@ -157,12 +161,12 @@ def _read(path: Path, is_volume: bool) -> Volume:
         refuse_map(path, found.labels)
     if not is_volume and found.told.content == "unknown":
         click.echo(f"Note: {path} is taken for a volume: {found.told.reason}", err=True)
-    return Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
+    return Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom), found.of_network
 
 
 def _read_mask(path: Path, volume: Volume, volume_path: Path) -> NDArray[np.generic]:
     """Return the weights of a mask, or raise InputError if they do not fit the volume or keep nothing."""
-    weights = _read(path, is_volume=True).voxels
+    weights = _read(path, is_volume=True)[0].voxels
     check_mask(weights, str(path), volume, str(volume_path))
     return weights
 

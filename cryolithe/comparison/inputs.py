@@ -13,19 +13,24 @@ from numpy.typing import NDArray
 from cryolithe.comparison.sources import SeriesSource, Source, VolumeSource, shared_per_px
 from cryolithe.comparison.value import Setting, Target, Truth
 from cryolithe.errors import GeometryError, InputError, SettingsError
-from cryolithe.evaluation.halves import doubt_about_scales, open_half
+from cryolithe.evaluation.halves import doubt_about_scales, half_of
 from cryolithe.evaluation.heldout import opposite_z
-from cryolithe.evaluation.inputs import DEFAULT_TILT_RANGE, SHARED_PRIOR, VOXEL_SIZE_TOLERANCE, Named, open_volume
+from cryolithe.evaluation.inputs import (
+    DEFAULT_TILT_RANGE,
+    SHARED_PRIOR,
+    VOXEL_SIZE_TOLERANCE,
+    Named,
+    open_checked,
+    open_template,
+    open_volume,
+)
+from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
-from cryolithe.faces import filled_doubt
-from cryolithe.formats.axes import TURNED
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
-from cryolithe.formats.volume_file import NAMED_REC, open_volume_file, upright
-from cryolithe.half_agreement import Expected, doubts_about_places
-from cryolithe.hashing import file_sha256
-from cryolithe.metrics import check_tilt_range
-from cryolithe.missing_wedge import wedge_doubts
+from cryolithe.formats.volume_file import NAMED_REC
+from cryolithe.half_agreement import Expected
+from cryolithe.metrics import check_tilt_range, check_volume
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.work.watcher import WARNING
 
@@ -74,33 +79,6 @@ class Beside:
     files: Mapping[str, Path]
 
 
-def volumes(halves: tuple[Path, Path]) -> VolumeSource:
-    """Two half volumes that fit together.
-
-    Raises:
-        InputError: says what differs.
-    """
-    first, second = (open_volume(path, [], False, NAMED_REC) for path in halves)
-    if first.voxels.shape != second.voxels.shape:
-        raise InputError(
-            f"the halves differ in shape (z, y, x): {first.name} has {first.voxels.shape}, {second.name} has "
-            f"{second.voxels.shape}; give the halves of one tomogram"
-        )
-    sizes = first.voxel_size_angstrom, second.voxel_size_angstrom
-    if sizes[0] and sizes[1] and abs(sizes[0] / sizes[1] - 1) > VOXEL_SIZE_TOLERANCE:
-        raise InputError(
-            f"the halves differ in voxel size: {first.name} has {sizes[0]:g} Å, {second.name} has {sizes[1]:g} Å"
-        )
-    same_file = halves[0].samefile(halves[1]) or (
-        halves[0].is_file() and halves[1].is_file() and file_sha256(halves[0]) == file_sha256(halves[1])
-    )
-    if same_file or np.array_equal(first.voxels, second.voxels):
-        raise InputError(
-            f"{halves[0]} and {halves[1]} are the same volume; give reconstructions of the even and of the odd frames"
-        )
-    return VolumeSource(halves, halves[0].name)
-
-
 def look(source: Source, tilt_range: str | None) -> Seen:
     """Shape, voxel size and tilt range.
 
@@ -121,28 +99,45 @@ def look(source: Source, tilt_range: str | None) -> Seen:
         # z may run the other way than the angles say: the range is that of what is written.
         corrected = tuple(f"{note[:1].upper()}{note[1:]}." for note in run.corrections.notes)
         return Seen((z, y, x), run.voxel_size_angstrom, (min(angles), max(angles)), len(angles), corrected)
-    files = [upright(open_volume_file(path)) for path in source.halves]
-    shape = files[0].shape
-    _check_size(shape)
-    notes = [SHARED_PRIOR] if all(file.of_network for file in files) else []
-    unknown = [file for file in files if file.told.content == "unknown"]
-    notes += [f"{file.path} was taken for a volume: {file.told.reason}." for file in unknown]
-    turned = [told for file in files if (told := TURNED.format(file.path)) in file.notes]
-    notes += [f"{told[:1].upper()}{told[1:]}." for told in turned]
-    voxels, names = [file.voxels() for file in files], (files[0].path.name, files[1].path.name)
-    doubts = [line for one, name in zip(voxels, names, strict=True) for line in filled_doubt(one, name)]
-    against = opposite_z(*(read_record_beside(path) for path in source.halves))
-    doubts += doubts_about_places(voxels[0], voxels[1], names, Expected(own_noise=True, opposite_z=against))
-    doubts += doubt_about_scales((open_half(source.halves[0]), open_half(source.halves[1])), names)
+    return _look_at_halves(source, tilt_range)
+
+
+def _look_at_halves(source: VolumeSource, tilt_range: str | None) -> Seen:
+    """What two half volumes say; they are opened once, their headers are compared before their voxels are read."""
+    notes: list[str] = []
+    first, second = (open_checked(path, notes, False, NAMED_REC) for path in source.halves)
+    if first.shape != second.shape:
+        raise InputError(
+            f"the halves differ in shape (z, y, x): {first.path} has {first.shape}, {second.path} has {second.shape}; "
+            "give the halves of one tomogram"
+        )
+    sizes = first.voxel_size_angstrom, second.voxel_size_angstrom
+    if sizes[0] and sizes[1] and abs(sizes[0] / sizes[1] - 1) > VOXEL_SIZE_TOLERANCE:
+        raise InputError(
+            f"the halves differ in voxel size: {first.path} has {sizes[0]:g} Å, {second.path} has {sizes[1]:g} Å"
+        )
+    one_file = first.path.samefile(second.path)
+    voxels = (first.voxels(), second.voxels())
+    if one_file or all(map(np.array_equal, *voxels)):  # plane by plane: most differ in the first one
+        raise InputError(
+            f"{first.path} and {second.path} are the same volume; give reconstructions of the even and of the odd "
+            "frames"
+        )
+    for values, file in zip(voxels, (first, second), strict=True):
+        check_volume(values, str(file.path))
+    _check_size(first.shape)
     if tilt_range is not None:
         found = parse_range(tilt_range)
     else:
         found, note = _recorded_range(source)
         notes.append(note)
-    both = zip(voxels, names, strict=True)
-    doubts += [line for one, name in both for line in wedge_doubts(one, name, found, "--tilt-range")]
-    notes += [f"{WARNING}{line}." for line in doubts]
-    return Seen(shape, files[0].voxel_size_angstrom, found, None, tuple(notes))
+    names = first.path.name, second.path.name
+    against = opposite_z(*(read_record_beside(path) for path in source.halves))
+    expected = Expected(own_noise=True, opposite_z=against)
+    doubts = doubts_about(Looks(voxels, names, expected, tilt_range_deg=found, flag="--tilt-range"))
+    doubts += doubt_about_scales((half_of(first), half_of(second)), names)
+    shared = [SHARED_PRIOR] if first.of_network and second.of_network else []
+    return Seen(first.shape, sizes[0], found, None, (*shared, *notes, *(f"{WARNING}{line}." for line in doubts)))
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -194,7 +189,7 @@ def known_beside(source: Source, seen: Seen, options: Mapping[str, Any], contras
         SettingsError: if options contradict each other.
     """
     notes = list(seen.notes)
-    truth = _truth(options, seen)
+    truth = _truth(options, seen, notes)
     target = _target(source, seen, options, (contrast, notes))
     split = source.split if isinstance(source, SeriesSource) else "volumes"
     shared = shared_per_px(source, seen.shape[0])
@@ -230,16 +225,16 @@ def _fits(named: Named, seen: Seen, what: str) -> None:
         )
 
 
-def _truth(options: Mapping[str, Any], seen: Seen) -> Truth | None:
+def _truth(options: Mapping[str, Any], seen: Seen, notes: list[str]) -> Truth | None:
     if options.get("truth") is None:
         if options.get("labels") is not None:
             raise SettingsError("--labels goes with --truth: classes of voxels alone tell nothing")
         return None
-    truth = open_volume(options["truth"], [], True)
+    truth = open_volume(options["truth"], notes, True)
     _fits(truth, seen, "the truth")
     if options.get("labels") is None:
         return Truth(truth.voxels)
-    labels = open_volume(options["labels"], [], True)
+    labels = open_volume(options["labels"], notes, True)
     _fits(labels, seen, "the labels")
     return Truth(truth.voxels, np.rint(labels.voxels).astype(np.int16), SUMMARY)
 
@@ -266,7 +261,7 @@ def _target(source: Source, seen: Seen, options: Mapping[str, Any], told: tuple[
             f"a particle of {diameter:g} Å is {diameter / voxel:.1f} voxels wide; expected {FEWEST_PX:g} to "
             f"{min(seen.shape)} (--particle-diameter)"
         )
-    opened = open_volume(template, [], True)
+    opened = open_template(template, voxel, notes)
     size = opened.voxel_size_angstrom or voxel
     extent = min(opened.voxels.shape) * size
     if extent > max(seen.shape) * voxel:

@@ -23,8 +23,8 @@ from cryolithe.comparison.value import (
 )
 from cryolithe.denoising.ceiling import HalfScore
 from cryolithe.errors import InputError
-from cryolithe.evaluation.comparing import OPPOSITE_CONTRAST, opposite_correlation
 from cryolithe.evaluation.matching import MatchingScore, match_template
+from cryolithe.evaluation.pair_doubts import OPPOSITE_CONTRAST, opposite_correlation
 from cryolithe.evaluation.wedge import wedge_energy
 from cryolithe.fidelity import class_fidelity
 from cryolithe.metrics import check_volume, mean_correlation, shell_correlation, shell_sums

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import GeometryError, InputError, SettingsError
-from cryolithe.metrics import FscCurve, check_tilt_range, check_volume
+from cryolithe.metrics import check_tilt_range, check_volume
 from cryolithe.volume import Volume
 
-# Correlation in every shell of copies, rescaled and rounded; of the lowest shells where one is inverted.
-SAME_VOLUME, OPPOSITE_VOLUMES, SIGMAS = 0.9999, 0.3, 5.0
-OPPOSITE_CONTRAST = "opposite contrast (the lowest shells correlate by {:.2f}): invert one of them"
 VOXEL_SIZE_TOLERANCE = 0.01  # relative: headers round, and refined pixel sizes differ by less than this
 SHARED_NETWORK = (
     "both volumes were made by a network and share what it learned, so that they agree better than their images do; "
@@ -72,36 +67,6 @@ def check_pair(names: tuple[str, str], pair: tuple[Volume, Volume], check_voxel_
         )
     for name, volume in zip(names, pair, strict=True):
         check_volume(volume.voxels, name)
-
-
-def least_correlation(curve: FscCurve) -> float:
-    """The lowest correlation of any shell with anything in it, but the mean; NaN where there is none."""
-    found = curve.total[1:][np.isfinite(curve.total[1:])]
-    return float(found.min()) if found.size else math.nan
-
-
-def doubts_about_pair(curve: FscCurve) -> tuple[str, ...]:
-    """What a curve says against the two volumes as independent looks at one specimen."""
-    if least_correlation(curve) > SAME_VOLUME:
-        return (
-            "the volumes are the same but for their grey levels: every shell correlates perfectly, which tells nothing "
-            "of resolution",
-        )
-    low = opposite_correlation(curve.total, curve.counts)
-    return () if low is None else (f"the volumes are of {OPPOSITE_CONTRAST.format(low)}",)
-
-
-def opposite_correlation(fsc: NDArray[np.float64], counts: NDArray[np.number[Any]]) -> float | None:
-    """Correlation of the lowest shells of two volumes of opposite contrast; None of others.
-
-    Args:
-        fsc: correlation by shell, NaN where there is none, shape ``(S,)``.
-        counts: coefficients of each shell, the same shape.
-    """
-    shells = slice(1, max(3, len(fsc) // 4))
-    usable = np.where(np.isfinite(fsc[shells]), counts[shells], 0)
-    low = float(np.nan_to_num(fsc[shells]) @ usable / max(1, usable.sum()))
-    return low if low < -max(OPPOSITE_VOLUMES, SIGMAS / math.sqrt(max(1, usable.sum() / 2))) else None
 
 
 def check_mask(weights: NDArray[np.generic], name: str, volume: Volume, volume_name: str) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.evaluation.comparing import OPPOSITE_CONTRAST, least_correlation, opposite_correlation
-from cryolithe.evaluation.inputs import Compared, Images, Named, Task, compared, place_of_middle, release
+from cryolithe.evaluation.inputs import Images, Named, Task, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
 from cryolithe.evaluation.matching import MatchingScore, match_template
+from cryolithe.evaluation.middles import Compared, compared, place_of_middle
+from cryolithe.evaluation.pair_doubts import Looks, doubts_about, opposite_correlation, sentence
 from cryolithe.evaluation.picking import (
     TOLERANCE,
     PickingScore,
@@ -34,8 +35,7 @@ from cryolithe.evaluation.similarity import (
 )
 from cryolithe.evaluation.spectral import ConeFsc, cone_correlation
 from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
-from cryolithe.faces import filled_doubt
-from cryolithe.half_agreement import Expected, doubts_about_places
+from cryolithe.half_agreement import Expected
 from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
 from cryolithe.missing_wedge import holds_nothing, wedge_doubts
 from cryolithe.report import THRESHOLDS
@@ -43,7 +43,6 @@ from cryolithe.spectra import FloatArray, half_spectrum
 
 Array = NDArray[Any]
 
-SAME_HALVES = 0.98  # correlation in every shell that halves with noise of their own do not reach
 OPPOSITE = -0.1  # low-frequency correlation below which a reference is taken to have the other polarity
 FEWEST_BINNED = 8  # voxels along the shortest axis of what low frequencies are judged on
 MOST_BINNING = 8
@@ -217,7 +216,7 @@ def _wedge_doubts(task: Task) -> tuple[str, ...]:
     doubts = [line for one in own for line in wedge_doubts(one.voxels, one.name, task.tilt_range_deg, "--tilt-range")]
     if task.reference and not doubts:
         doubts += holds_nothing(task.reference.voxels, task.reference.name, task.tilt_range_deg)
-    return tuple(f"{line[:1].upper()}{line[1:]}." for line in doubts)
+    return tuple(map(sentence, doubts))
 
 
 def curves(pair: Compared, tilt_range_deg: tuple[float, float], voxel_size_angstrom: float | None) -> Curves:
@@ -254,8 +253,8 @@ def _with_reference(task: Task, reference: Named, done: Evaluation, shown: Pictu
         pair = replace(pair, first=-pair.first)
         release(reference)
     expected = Expected(reference=True, opposite_z=task.reference_opposite_z)
-    places = doubts_about_places(pair.second, pair.first, (task.volume.name, reference.name), expected)
-    warnings += [f"{line[:1].upper()}{line[1:]}." if line.startswith("the ") else f"{line}." for line in places]
+    looks = Looks((pair.second, pair.first), (task.volume.name, reference.name), expected, borders=False)
+    warnings += map(sentence, doubts_about(looks))
     scores = ReferenceScores(
         reference.name, polarity, low, pair.first.shape,
         similarity(pair.first, pair.second, pair.inside),
@@ -281,24 +280,16 @@ def _with_halves(
         (halves[0].name, halves[1].name), pair.first.shape, snr, correlations,
         summarise(agreement, sigma, pair.inside),
     )  # fmt: skip
-    warnings = done.warnings
-    if task.mask is None:
-        filled = (*filled_doubt(pair.first, halves[0].name), *filled_doubt(pair.second, halves[1].name))
-        warnings = (*warnings, *(f"{line}." for line in filled))
-    if (low := opposite_correlation(correlations.fsc.total, correlations.fsc.counts)) is not None:
-        warnings = (*warnings, f"The halves are of {OPPOSITE_CONTRAST.format(low)}.")
-    elif scores.snr.correlation <= 0:
-        warnings = (*warnings, f"The halves do not correlate ({scores.snr.correlation:.3f}): do they belong together?")
-    if (least := least_correlation(correlations.fsc)) > SAME_HALVES:
-        warnings = (
-            *warnings,
-            f"The halves correlate by {least:.3f} or more in every shell: they are copies of one volume, or hold the "
-            "same noise, and neither FSC nor SNR tells anything.",
-        )
-    else:
-        names, expected = (halves[0].name, halves[1].name), Expected(own_noise=True, opposite_z=task.halves_opposite_z)
-        places = doubts_about_places(pair.first, pair.second, names, expected)
-        warnings = (*warnings, *(f"{line}." for line in places))
+    looks = Looks(
+        (pair.first, pair.second),
+        (halves[0].name, halves[1].name),
+        Expected(own_noise=True, opposite_z=task.halves_opposite_z),
+        borders=task.mask is None,
+    )
+    fsc = correlations.fsc
+    warnings = (*done.warnings, *map(sentence, doubts_about(looks, fsc)))
+    if snr.correlation <= 0 and opposite_correlation(fsc.total, fsc.counts) is None:
+        warnings = (*warnings, f"The halves do not correlate ({snr.correlation:.3f}): do they belong together?")
     origin = place_of_middle(halves[0], pair.first.shape)
     shown = replace(shown, agreement=agreement, agreement_origin_angstrom=origin)
     return replace(done, halves=scores, warnings=warnings), shown

@@ -25,8 +25,9 @@ FAR = 6.0  # median deviations: one in 20 000 of noise, and what is no specimen
 # Of the finest details of an image with itself, when one was rounded to 8 bits; of halves of few frames .5 at most.
 COPIED = 0.995
 # Noise of an image in one half over that in the other, by what it is in the other images. Three frames against two
-# are 1.22, where as many are the rule; two against one in all images are 1.41.
-UNLIKE_NOISE, UNLIKE_HALVES = 1.35, 1.5
+# are 1.22, where as many are the rule: so much may one image differ from the usual ratio. Two against one in all images
+# are 1.41: so much may the usual ratio be.
+UNUSUAL_NOISE_RATIO, MOST_NOISE_RATIO = 1.35, 1.5
 AHEAD = 0.01  # of correlation, mean over images, by which neighbours are more alike than images of one tilt
 FEWEST_IMAGES = 3  # for which a usual ratio can be told
 # Of the correlation of neighbouring images, what inverted, mirrored or exchanged images have at least: of two specimens
@@ -121,13 +122,13 @@ def _scaled(details: Sequence[tuple[_Images, _Images]], left_out: Collection[int
     found = ratios[[number - 1 for number in usable]]
     logs = np.log(found[:, 0] / found[:, 1])
     usual = float(np.median(logs))
-    if abs(usual) > math.log(UNLIKE_HALVES):
+    if abs(usual) > math.log(MOST_NOISE_RATIO):
         return (
             f"are not scaled alike: the noise of the first is {math.exp(usual):.2f} times that of the second in most "
             "images; give halves of equally many frames, both averages or both sums"
         )
     # Of differences along both axes, about every second is independent.
-    margin = math.log(UNLIKE_NOISE) + SIGMAS / math.sqrt(details[0][0].size / 2)
+    margin = math.log(UNUSUAL_NOISE_RATIO) + SIGMAS / math.sqrt(details[0][0].size / 2)
     unlike = np.flatnonzero(np.abs(logs - usual) > margin)
     if not len(unlike):
         return ""

@@ -17,11 +17,12 @@ from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, wi
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
 from cryolithe.formats.int8 import Int8Scale, int8_scale
-from cryolithe.formats.volume_file import open_volume_file, refuse_stack
+from cryolithe.formats.volume_file import VolumeFile, open_volume_file, refuse_stack
 from cryolithe.volume import Volume
 
-# Three frames against two are at most 1.22 times as noisy, or 1.5 times as large where they are sums.
-UNLIKE_HALVES = 1.6
+# Spread of the values of one half over that of the other: three frames against two are at most 1.22 times as noisy, or
+# 1.5 times as large where they are sums.
+MOST_SPREAD_RATIO = 1.6
 _SECTIONS = 16
 
 
@@ -53,6 +54,16 @@ def open_half(path: Path) -> HalfVolume:
     """
     found = open_volume_file(path)
     refuse_stack(found)
+    return half_of(found)
+
+
+def half_of(found: VolumeFile) -> HalfVolume:
+    """A volume that is open, as it is stored, with the scale of its 8-bit values, which its record tells.
+
+    Raises:
+        InputError: if it is scaled and its record does not say how.
+    """
+    path = found.path
     volume = Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
     if volume.voxels.dtype != np.int8:
         return HalfVolume(volume)
@@ -79,7 +90,7 @@ def doubt_about_scales(halves: tuple[HalfVolume, HalfVolume], names: tuple[str, 
     if min(widths) <= 0:
         return ()
     ratio = widths[0] / widths[1]
-    if 1 / UNLIKE_HALVES <= ratio <= UNLIKE_HALVES:
+    if 1 / MOST_SPREAD_RATIO <= ratio <= MOST_SPREAD_RATIO:
         return ()
     large, small, times = (0, 1, ratio) if ratio > 1 else (1, 0, 1 / ratio)
     told = f"{times:,.0f}" if times > 10 else f"{times:.1f}"

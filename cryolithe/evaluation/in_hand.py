@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import open_volume_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +46,6 @@ def record_of(given: Judged) -> dict[str, Any]:
 def record_name(given: Judged) -> str:
     """What its record is called in messages."""
     return f"the record of {given}" if isinstance(given, InHand) else given.with_suffix(".json").name
-
-
-def made_by_network(given: Judged) -> bool:
-    """Whether a network made a volume."""
-    return given.of_network if isinstance(given, InHand) else open_volume_file(given).of_network
 
 
 def is_same(a: Judged, b: Judged) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.heldout import Choice, choose_images, held_out_images, opposite_z, z_reversed
-from cryolithe.evaluation.in_hand import InHand, Judged, is_same, made_by_network, record_name, record_of
+from cryolithe.evaluation.in_hand import InHand, Judged, is_same, record_name, record_of
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.reprojection import binning_of
 from cryolithe.formats import read_tilt_series
 from cryolithe.formats.axes import TURNED
 from cryolithe.formats.pages import release_pages
 from cryolithe.formats.star import Positions, read_positions
-from cryolithe.formats.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
+from cryolithe.formats.volume_file import IS_VOLUME, VolumeFile, open_volume_file, refuse_stack, upright
 from cryolithe.formats.volume_kind import refuse_map
 from cryolithe.metrics import check_volume
 from cryolithe.tilts import TiltSeries
@@ -32,7 +33,6 @@ SHARED_PRIOR = (
     "Both halves were made by a network and share what it learned: where it adds the same structure to both, they "
     "agree although the data say nothing. Their FSC is no measure of resolution; compare halves of --method fbp."
 )
-MASKED = 0.5  # weights above count as inside where a voxel is either in or out
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Named:
-    """A volume with its name for messages: float32, shape ``(z, y, x)``; may be a read-only memory map."""
+    """A volume with its name for messages: float32, shape ``(z, y, x)``; may be a read-only memory map.
+
+    ``of_network`` is whether a network made it, as far as that is known.
+    """
 
     name: str
     voxels: Array
     voxel_size_angstrom: float | None
     origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Volumes of one shape, with the voxels to look at; weights and inside are None for all."""
-
-    first: Array
-    second: Array
-    weights: Array | None
-    inside: NDArray[np.bool_] | None
+    of_network: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,9 +139,9 @@ def load(request: Request) -> Task:
     _check_options(request)
     notes: list[str] = []
     warnings: list[str] = []
-    sidecar = record_of(request.volume)
+    record = record_of(request.volume)
     volume = open_volume(request.volume, notes, request.is_volume)
-    sidecar = _of_this(sidecar, volume, request.volume, warnings)
+    record = _of_this(record, volume, request.volume, warnings)
     reference = open_volume(request.reference, notes, request.is_volume) if request.reference else None
     if reference and request.reference and is_same(request.reference, request.volume):
         notes.append("The reference is the volume itself: every score is perfect and says nothing.")
@@ -156,47 +150,92 @@ def load(request: Request) -> Task:
         if other is not None:
             check_fit(volume, other, request.crop)
     mask = _open_mask(request.mask, volume, request.crop) if request.mask else None
-    images = _open_images(request, sidecar, notes) if request.tilts else None
+    images = _open_images(request, record, notes) if request.tilts else None
     if images:
         _check_images(images, volume)
         warnings += [images.choice.warning] if images.choice.warning else []
-    angles = images.series.geometry.angles_deg if images else None
-    used = _sidecar_angles(sidecar)
+    return Task(
+        volume=volume,
+        reference=reference,
+        halves=halves,
+        mask=mask,
+        images=images,
+        tilt_range_deg=_tilt_range(request, record, images, notes),
+        particles=_particles(request, volume, (notes, warnings)),
+        kind=request.kind,
+        dark=_is_dark(request, record, notes),
+        diameter_angstrom=_diameter(request, notes),
+        template=open_template(request.template, volume.voxel_size_angstrom, notes) if request.template else None,
+        crop=request.crop,
+        keep_sign=request.keep_sign,
+        reference_opposite_z=request.reference is not None and opposite_z(record, record_of(request.reference)),
+        halves_opposite_z=request.halves is not None and opposite_z(*map(record_of, request.halves)),
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
+
+
+def _tilt_range(
+    request: Request, record: Mapping[str, Any], images: Images | None, notes: list[str]
+) -> tuple[float, float]:
+    """The tilt range of the data behind the volume, and a note where nobody told it."""
     if request.tilt_range_deg:
-        tilt_range = request.tilt_range_deg
-    elif used:
-        tilt_range = (min(used), max(used))
-        notes.append(f"Tilt range {tilt_range[0]:g}° to {tilt_range[1]:g}°, from the volume's sidecar.")
-    elif images and angles:
-        kept = [a for n, a in enumerate(angles) if not (images.named and n in images.choice.numbers)]
-        tilt_range = (min(kept), max(kept))
-        notes.append(f"Tilt range {tilt_range[0]:g}° to {tilt_range[1]:g}°, from the angle file.")
+        return request.tilt_range_deg
+    if used := _recorded_angles(record):
+        found, source = (min(used), max(used)), "from the volume's sidecar"
+    elif images:
+        angles, choice = images.series.geometry.angles_deg, images.choice
+        kept = [angle for n, angle in enumerate(angles) if not (images.named and n in choice.numbers)]
+        found, source = (min(kept), max(kept)), "from the angle file"
     else:
-        tilt_range = DEFAULT_TILT_RANGE
         notes.append("Tilt range of ±60° assumed: there is neither --tilt-range, nor a sidecar, nor --angles.")
-    positions = None
-    if request.particles:
-        positions = (
-            request.particles
-            if isinstance(request.particles, Positions)
-            else read_positions(request.particles, volume.voxels.shape, volume.voxel_size_angstrom, request.volume.name)
-        )
-        if positions.tomogram and isinstance(request.particles, Path):
-            notes.append(f"Particles of {positions.tomogram} taken from {request.particles.name}.")
-        notes += positions.notes
-        warnings += positions.outside_told(volume.voxels.shape)
-    dark = _is_dark(request, sidecar, notes)
-    diameter = request.particle_diameter_angstrom or DIAMETER_ANGSTROM
+        return DEFAULT_TILT_RANGE
+    notes.append(f"Tilt range {found[0]:g}° to {found[1]:g}°, {source}.")
+    return found
+
+
+def _particles(request: Request, volume: Named, told: tuple[list[str], list[str]]) -> Positions | None:
+    """The known positions in voxels of the volume; those that lie outside of it are told."""
+    given, (notes, warnings) = request.particles, told
+    if given is None:
+        return None
+    shape = volume.voxels.shape
+    if isinstance(given, Positions):
+        found = given
+    else:
+        found = read_positions(given, shape, volume.voxel_size_angstrom, request.volume.name)
+        if found.tomogram:
+            notes.append(f"Particles of {found.tomogram} taken from {given.name}.")
+    notes += found.notes
+    warnings += found.outside_told(shape)
+    return found
+
+
+def _diameter(request: Request, notes: list[str]) -> float:
+    """Of the particles, Å."""
     if request.particles and not request.particle_diameter_angstrom:
         notes.append(f"Particle diameter of {DIAMETER_ANGSTROM:g} Å assumed (a ribosome): give --particle-diameter.")
-    return Task(
-        volume, reference, halves, mask, images, tilt_range, positions, request.kind,
-        open_volume(request.template, [], True) if request.template else None,
-        diameter, dark, request.crop, request.keep_sign,
-        opposite_z(sidecar, record_of(request.reference)) if request.reference else False,
-        opposite_z(record_of(request.halves[0]), record_of(request.halves[1])) if request.halves else False,
-        tuple(notes), tuple(warnings),
-    )  # fmt: skip
+    return request.particle_diameter_angstrom or DIAMETER_ANGSTROM
+
+
+def open_template(path: Judged, voxel_size_angstrom: float | None, notes: list[str]) -> Named:
+    """A map of a particle; one without a voxel size of its own gets that of the volume, which is noted.
+
+    Args:
+        path: of the file, or the voxels.
+        voxel_size_angstrom: of the volume.
+        notes: what was assumed is added.
+
+    Raises:
+        InputError: says what is wrong with it.
+    """
+    found = open_volume(path, notes, True)
+    if found.voxel_size_angstrom or not voxel_size_angstrom:
+        return found
+    notes.append(
+        f"The template {found.name} has no voxel size: that of the volume, {voxel_size_angstrom:g} Å, is taken."
+    )
+    return replace(found, voxel_size_angstrom=voxel_size_angstrom)
 
 
 def open_volume(path: Judged, notes: list[str], is_volume: bool, otherwise: str = IS_VOLUME) -> Named:
@@ -213,7 +252,17 @@ def open_volume(path: Judged, notes: list[str], is_volume: bool, otherwise: str 
     """
     if isinstance(path, InHand):
         check_volume(path.voxels, path.name)
-        return Named(path.name, np.asarray(path.voxels, dtype=np.float32), path.voxel_size_angstrom)
+        voxels = np.asarray(path.voxels, dtype=np.float32)
+        return Named(path.name, voxels, path.voxel_size_angstrom, of_network=path.of_network)
+    found = open_checked(path, notes, is_volume, otherwise)
+    stored = found.voxels()
+    check_volume(stored, str(path))
+    voxels = np.asarray(stored, dtype=np.float32)
+    return Named(str(path), voxels, found.voxel_size_angstrom, found.origin_angstrom, found.of_network)
+
+
+def open_checked(path: Path, notes: list[str], is_volume: bool, otherwise: str = IS_VOLUME) -> VolumeFile:
+    """Open the file of a volume, upright; arguments, notes and refusals of what is none as for `open_volume`."""
     found = open_volume_file(path)
     if not is_volume:
         refuse_stack(found, otherwise)
@@ -223,12 +272,9 @@ def open_volume(path: Judged, notes: list[str], is_volume: bool, otherwise: str 
     if found.axes != "zyx":
         told = TURNED.format(path)
         notes.append(f"{told[:1].upper()}{told[1:]}.")
-        found = upright(found)
     if found.incomplete:
         notes.append(f"{path}: {found.incomplete}.")
-    voxels = found.voxels()
-    check_volume(voxels, str(path))
-    return Named(str(path), np.asarray(voxels, dtype=np.float32), found.voxel_size_angstrom, found.origin_angstrom)
+    return upright(found)
 
 
 def _of_this(record: dict[str, Any], volume: Named, path: Judged, warnings: list[str]) -> dict[str, Any]:
@@ -276,40 +322,8 @@ def check_fit(a: Named, b: Named, crop: bool) -> None:
         )
 
 
-def compared(first: Named, second: Named, mask: Named | None) -> Compared:
-    """Cut volumes to the middle that all have (they are of one shape already without ``--crop``)."""
-    parts = [part.voxels for part in (first, second, *([mask] if mask else []))]
-    shape = tuple(min(sizes) for sizes in zip(*(part.shape for part in parts), strict=True))
-    a, b, *rest = (middle(part, shape) for part in parts)
-    weights = rest[0] if rest else None
-    inside = None if weights is None else weights > MASKED
-    if inside is not None and not inside.any() and mask is not None:
-        raise InputError(f"the mask {mask.name} keeps no voxel of the middle {shape}; nothing is left to compare")
-    return Compared(a, b, weights, inside)
-
-
-def middle(volume: Array, shape: tuple[int, ...]) -> Array:
-    """The middle of a volume; half a voxel off along axes whose sizes differ by an odd number."""
-    starts = _starts(volume.shape, shape)
-    return volume[tuple(slice(start, start + want) for start, want in zip(starts, shape, strict=True))]
-
-
-def place_of_middle(volume: Named, shape: tuple[int, ...]) -> tuple[float, float, float]:
-    """Where in Å the first voxel ``(z, y, x)`` of the middle of a volume lies."""
-    size = volume.voxel_size_angstrom or 0.0
-    z, y, x = (
-        origin + start * size
-        for origin, start in zip(volume.origin_angstrom, _starts(volume.voxels.shape, shape), strict=True)
-    )
-    return z, y, x
-
-
-def _starts(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
-    return [(size - want) // 2 for size, want in zip(have, wanted, strict=True)]
-
-
-def _sidecar_angles(sidecar: dict[str, Any]) -> tuple[float, ...]:
-    angles = sidecar.get("geometry", {}).get("tilt_angles_deg", ())
+def _recorded_angles(record: Mapping[str, Any]) -> tuple[float, ...]:
+    angles = record.get("geometry", {}).get("tilt_angles_deg", ())
     usable = isinstance(angles, list) and len(angles) > 1 and all(isinstance(a, int | float) for a in angles)
     return tuple(float(a) for a in angles) if usable and min(angles) < max(angles) else ()
 
@@ -340,7 +354,7 @@ def _open_halves(
 ) -> tuple[Named, Named]:
     notes, warnings = told
     first, second = (open_volume(path, notes, is_volume) for path in paths)
-    if all(made_by_network(path) for path in paths):
+    if first.of_network and second.of_network:
         warnings.append(SHARED_PRIOR)
     same = is_same(*paths)
     if same or (first.voxels.shape == second.voxels.shape and np.array_equal(first.voxels, second.voxels)):

@@ -12,7 +12,10 @@ import numpy as np
 
 from cryolithe.errors import GeometryError, SettingsError, nearest_name
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
+from cryolithe.evaluation.heldout import opposite_z
+from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.formats.volume_kind import refuse_map
+from cryolithe.half_agreement import Expected
 from cryolithe.library.arrays import Files, array_of, is_path, size_of
 from cryolithe.library.volumes import Volume, volume_of
 from cryolithe.library.watching import Heard
@@ -41,11 +44,13 @@ class Fsc:
         curve: correlation in each of S shells: total, and measured and missing where a tilt range was given.
         voxel_size_angstrom: edge of a voxel, or None.
         notes: what the command would print beside it.
+        warnings: what speaks against the comparison, likewise; they are also raised as CryoLitheWarning.
     """
 
     curve: FscCurve
     voxel_size_angstrom: float | None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def frequency_per_px(self) -> FloatArray:
@@ -116,7 +121,8 @@ def fsc(
         SettingsError: if the wedge is no tilt range.
 
     Warns:
-        CryoLitheWarning: if a volume is compared with itself.
+        CryoLitheWarning: if a volume is compared with itself, or a border, a place, a contrast or the missing wedge
+            speaks against the comparison, as the command says.
 
     >>> import numpy as np, cryolithe
     >>> rng = np.random.default_rng(0)
@@ -138,12 +144,22 @@ def fsc(
         heard.note(SHARED_NETWORK)
     check_pair(names, (first, second), size is None, "voxel_size_angstrom=")
     weights = None if mask is None else _weights(mask, first, names[0])
-    if _same(a, b, first, second):
+    if same := _same(a, b, first, second):
         heard.note(f"Warning: {names[0]} is compared with itself, which correlates perfectly")
     size = size or first.voxel_size_angstrom or second.voxel_size_angstrom
     curve = fourier_shell_correlation(first.voxels, second.voxels, tilt_range_deg=tilt_range, mask=weights)
+    pair = Looks(
+        (first.voxels, second.voxels),
+        (_short_name(a, "a"), _short_name(b, "b")),
+        Expected(opposite_z=opposite_z(first.record, second.record)),
+        same=same,
+        borders=weights is None,
+        tilt_range_deg=tilt_range,
+        flag="wedge=",
+    )
+    heard.warnings += doubts_about(pair, curve)
     heard.warn()
-    return Fsc(curve, size, tuple(heard.notes))
+    return Fsc(curve, size, tuple(heard.notes), tuple(heard.warnings))
 
 
 def _said(given: object, volume: Volume) -> tuple[str, ...]:
@@ -172,6 +188,10 @@ def _weights(mask: Any, volume: Volume, name: str) -> Any:
 
 def _name(value: object, name: str) -> str:
     return str(value) if is_path(value) else name
+
+
+def _short_name(value: Any, name: str) -> str:
+    return Path(value).name if is_path(value) else name
 
 
 def tilt_range_of(value: float | Sequence[float] | str, name: str) -> tuple[float, float]:

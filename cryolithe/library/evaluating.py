@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -127,7 +128,7 @@ def evaluate(
         found, _ = evaluated(load(request))
     heard.warnings += found.warnings
     heard.warn()
-    return found
+    return replace(found, notes=(*heard.notes, *found.notes))
 
 
 def _judged(value: VolumeLike, name: str, heard: Heard, voxel_size_angstrom: float | None = None) -> Judged:
@@ -136,6 +137,8 @@ def _judged(value: VolumeLike, name: str, heard: Heard, voxel_size_angstrom: flo
         return path_of(value, name)  # type: ignore[arg-type]
     found: Volume = volume_of(value, name, voxel_size_angstrom)
     named = str(value) if is_path(value) else name
+    for text in found.notes if is_path(value) else ():
+        heard.note(f"{text}.")
     return InHand(named, found.voxels, found.voxel_size_angstrom, found.record, found.of_network)
 
 
