@@ -15,9 +15,20 @@ back-projections of even and of odd tilts, so that the noise of F_O has nothing 
 
     held = (<E_m F_O> + <O_m F_E>) / (<E_m B E> + <O_m B O>)     unsupported = 1 - held <V_m²> / (<V²> + level)
 
-with B the back-projection of projections. held is between 0 and 1, and drawn to 0 where chance could give as much. The
+with B the back-projection of projections. held is between 0 and 1, and drawn to 0 where noise could give as much. The
 level is a fifth of what <V²> is where much is: without it, empty ice would count as held, which shares in the streaks
 and halos of what is beside it.
+
+What noise could give: F_E = T + N_E and F_O = T + N_O hold one specimen T, which D = (F_E - F_O) / √2 has not: it is
+noise as that of either (and what tilts of half the number show of T differently). Where the images hold nothing of the
+volume, the numerator is a + b = <E_m N_O> + <O_m N_E>, of mean 0; a and b are alike where E and O are noise themselves.
+Its mean square is told by D that is shifted along x, marked ', against what the noise of D has made:
+
+    mean (a + b)² = mean a'² + b'² + 4 a'b' = v (<E_m²> + <O_m²>) <D²>      a' = <E_m D'>    b' = -<O_m' D>
+
+as D has but half of the product of N_E and N_O. 1 / v is the number of independent values in a window. Shifted images
+in place of D would take structure for noise: of coarse structure a window holds few independent values, which are alike
+by chance, and the more so the less noise there is.
 """
 
 from __future__ import annotations
@@ -216,8 +227,7 @@ class Chance:
     """What is found by chance, or next to nothing.
 
     Attributes:
-        variance: of the covariance of a volume with images that have nothing to do with it, as a share of the product
-            of both mean squares in the window.
+        variance: v, see the module.
         level: added to the mean square of the volume, see the module.
         slope: what images have of an amplitude in the volume that they hold; 1 where both have one unit.
     """
@@ -228,26 +238,42 @@ class Chance:
 
 
 def covariances(
-    halves: tuple[torch.Tensor, torch.Tensor], rows: Ensemble, window: Window, roll_px: int = 0
+    halves: tuple[torch.Tensor, torch.Tensor], rows: Ensemble, window: Window
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the halves' measured parts with images that they did not see, and with their own in the same place."""
+    (even, odd), (of_even, of_odd) = halves, rows.images
+    common = window.mean((even * of_odd).add_(odd * of_even))
+    own = window.mean((even * rows.again[0]).add_(odd * rows.again[1]))
+    return common, own
+
+
+def noise_of(rows: Ensemble) -> torch.Tensor:
+    """D, see the module: noise as that of F_E and of F_O, without the specimen."""
+    even, odd = rows.images
+    return (even - odd).mul_(0.5**0.5)
+
+
+def noise_moments(
+    halves: tuple[torch.Tensor, torch.Tensor], noise: torch.Tensor, window: Window, shift_px: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of the halves' measured parts with images that they did not see, and with their own in the same place.
+    """What tells v, see the module: ``a'² + b'²``, ``a'b'``, and the mean squares of which they are shares.
 
     Args:
         halves: their measured parts.
-        rows: the ensemble.
+        noise: D.
         window: about each voxel.
-        roll_px: by which images are shifted along x first, so that nothing but chance is left.
-
-    Returns:
-        both covariances, and the product of mean squares by which `Chance` counts.
+        shift_px: along x; what leaves it goes on at the other end.
     """
-    images = [image.roll(roll_px, 2) if roll_px else image for image in rows.images]
-    (even, odd), (of_even, of_odd) = halves, images
-    common = window.mean((even * of_odd).add_(odd * of_even))
-    own = window.mean((even * rows.again[0]).add_(odd * rows.again[1]))
-    square = window.mean(even.square()).mul_(window.mean(of_odd.square()))
-    square.add_(window.mean(odd.square()).mul_(window.mean(of_even.square())))
-    return common, own, square
+    even, odd, there = halves[0], halves[1].roll(shift_px, 2), noise.roll(shift_px, 2)
+    first, second = window.mean(even * there), window.mean(odd * noise).neg_()
+    squares = window.mean(even.square()).mul_(window.mean(there.square()))
+    squares.add_(window.mean(odd.square()).mul_(window.mean(noise.square())))
+    return first.square().add_(second.square()), first * second, squares
+
+
+def noise_variance(apart: float, common: float, squares: float) -> float:
+    """v, see the module, of sums of `noise_moments`; 1 where there is no noise to tell it."""
+    return (apart + 4 * max(0.0, common)) / squares if squares > 0 else 1.0
 
 
 def unsupported(
@@ -258,10 +284,13 @@ def unsupported(
     chance: Chance,
 ) -> torch.Tensor:
     """The share of the volume's local mean square that the images do not hold, 0 to 1."""
-    common, own, square = covariances(halves, rows, window)
+    common, own = covariances(halves, rows, window)
     held = (common / own.mul_(chance.slope).clamp_min_(_LEAST)).clamp_(0, 1)
-    # Two deviations are nothing in a volume of so many windows; of what is a deviations high, 1 - 4 / a^2 counts.
-    sure = 1 - square.mul_(4 * chance.variance) / common.square().clamp_min_(_LEAST)
+    # Two deviations are nothing in a volume of so many windows; of what is a deviations high, 1 - (2 / a)^4 counts,
+    # four fifths of three deviations: noise gives these sixteen times more seldom.
+    two = window.mean(halves[0].square().add_(halves[1].square())).mul_(4 * chance.variance)
+    two.mul_(window.mean(noise_of(rows).square()))
+    sure = 1 - (two / common.square().clamp_min_(_LEAST)).square_()
     held.mul_(sure.clamp_(0, 1))
     share = window.mean(measured.square()) / window.mean(rows.whole.square()).add_(chance.level + _LEAST)
     return held.mul_(share.clamp_(0, 1)).neg_().add_(1)

@@ -38,6 +38,9 @@ from cryolithe.reconstruction.doubt import (
     expected_correlation,
     expected_error,
     moments_of,
+    noise_moments,
+    noise_of,
+    noise_variance,
     rounded,
     unsupported,
     window_of,
@@ -301,10 +304,11 @@ class Maps:
         rows = self._ensemble(first - reach, last + reach)
         halves = self._of_halves(rows)
         kept = self._kept(first, last)
-        common, _, square = covariances(halves, rows, self._share, roll_px=max(1, rows.whole.shape[2] // 2))
-        common, square = common[kept], square[kept]
-        expected = float(square.sum(dtype=torch.float64))
-        variance = float(common.double().square_().sum()) / expected if expected > 0 else 1.0
+        noise, sums = noise_of(rows), np.zeros(3)
+        for quarters in (1, 2, 3):
+            told = noise_moments(halves, noise, self._share, max(1, quarters * noise.shape[2] // 4))
+            sums += [float(values[kept].sum(dtype=torch.float64)) for values in told]
+        variance = noise_variance(*sums.tolist())
         local = np.quantile(self._share.mean(rows.whole.square())[kept].cpu().numpy(), LEVEL_QUANTILE)
         found = variance, LEVEL_SHARE * float(local), self._slope(halves, rows, kept)
         return Chance(*map(rounded, found))
@@ -335,7 +339,7 @@ class Maps:
         """Models of other programs have units of their own: what is held on average counts as held there."""
         if self._run.model is None or not self._run.model.convention.published:
             return 1.0
-        common, own, _ = covariances(halves, rows, self._share)
+        common, own = covariances(halves, rows, self._share)
         sums = float(common[kept].sum(dtype=torch.float64)), float(own[kept].sum(dtype=torch.float64))
         return sums[0] / sums[1] if min(sums) > 0 else 1.0
 
