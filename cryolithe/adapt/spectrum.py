@@ -183,6 +183,8 @@ def _shape(volume: torch.Tensor) -> Shape:
 class ShellSums:
     """Sums over cubes of one shape, from which the correlation of each shell follows.
 
+    Each coefficient of the half spectrum counts once, as in `fit_balance`: what is compared are weights, all by this.
+
     Args:
         shape: of the cubes.
     """

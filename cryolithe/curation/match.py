@@ -20,6 +20,7 @@ from cryolithe.curation.arrays import Field
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
+from cryolithe.spectra import times_counted
 
 LARGEST_PX = 160  # along x and y at the size of the comparison
 BAND = (0.02, 0.3)  # cycles per voxel: without slow gradients, and without the finest noise
@@ -124,10 +125,7 @@ def _best_shift(
 
     The shift says where the second volume lies, seen from the first.
     """
-    weight = np.full(reference.shape[-1], 2.0, dtype=np.float32)  # rfftn holds half of the frequencies
-    weight[0] = 1.0
-    if shape[2] % 2 == 0:
-        weight[-1] = 1.0
+    weight = times_counted(shape[2]).astype(np.float32)
     powers = [float((np.abs(s) ** 2 * weight).sum()) for s in (reference, spectrum)]
     if min(powers) == 0:
         return 0.0, (0.0, 0.0, 0.0), 0.0

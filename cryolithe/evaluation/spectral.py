@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.signal.windows import tukey
 
 from cryolithe.errors import InputError
-from cryolithe.spectra import FloatArray, half_spectrum, spectrum_planes
+from cryolithe.spectra import FloatArray, half_spectrum, shell_of, spectrum_planes, times_counted
 
 Array = NDArray[Any]
 
@@ -125,8 +125,8 @@ def ring_correlation(a: Array, b: Array) -> tuple[FloatArray, FloatArray]:
         scipy.fft.rfft2(np.asarray(image, dtype=np.float64) - np.mean(image, dtype=np.float64)) for image in (a, b)
     )
     ky, kx = scipy.fft.fftfreq(a.shape[0])[:, None], scipy.fft.rfftfreq(a.shape[1])
-    ring = np.minimum(np.floor(np.hypot(ky, kx) * shortest + 0.5).astype(np.intp), rings).ravel()
-    times = np.broadcast_to(np.where((kx > 0) & (kx < 0.5), 2.0, 1.0), at.shape).copy()
+    ring = np.minimum(shell_of(np.hypot(ky, kx), shortest), rings).ravel()
+    times = np.broadcast_to(times_counted(a.shape[1]), at.shape).copy()
     times[0, 0] = 0.0
     ab, aa, bb = (
         np.bincount(ring, (times * term).ravel(), minlength=rings + 1)[:rings]

@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 
 from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.part_spectra import CORRELATED, frequencies_of, spectrum_of, times_counted
+from cryolithe.reconstruction.part_spectra import CORRELATED, frequencies_of, spectrum_of
 from cryolithe.reconstruction.planes import PlaneFilter, measured_region, whole_turn
+from cryolithe.spectra import times_counted
 
 # Bins of q between zero and Nyquist.
 BINS = 12
@@ -233,7 +234,7 @@ def _bins(
     measured = (angle >= low) & (angle <= high)
     seen = (angle >= float(all_deg.min()) - half) & (angle <= float(all_deg.max()) + half)
     away = np.minimum(*(np.abs(np.sin(np.radians(angle - end))) * radius * shape[0] for end in (low, high)))
-    weight = (seen & ~measured & (away >= _AWAY)) * times_counted(x) * np.ones_like(y)
+    weight = (seen & ~measured & (away >= _AWAY)) * times_counted(shape[2]) * np.ones_like(y)
     return (bins * np.ones_like(y, dtype=np.int64)).ravel(), weight.ravel()
 
 
