@@ -15,14 +15,14 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from cryolithe.errors import GeometryError, InputError
+from cryolithe.errors import InputError
+from cryolithe.geometry import check_tilt_range, is_measured
 from cryolithe.spectra import half_spectrum, spectrum_planes
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
 
 FEWEST_VOXELS = 4  # along an axis: below this there is no shell between the mean and Nyquist
-ANGLE_TOLERANCE_DEG = 1e-6  # a frequency on the border of the wedge is measured, whatever atan2 rounds to
 OTSU_BINS = 256
 FEWEST_COMPONENT_PX = 5
 FEWEST_COMPONENT_FRACTION = 0.1  # of the largest section: leaves out the tips of an object
@@ -223,31 +223,6 @@ def shell_sums(
             sums[name] += found.reshape(sums[name].shape)
     measured, missing = (ShellSums(*(values[row, :shells] for values in sums.values())) for row in (0, 1))
     return measured, missing
-
-
-def check_tilt_range(tilt_range_deg: tuple[float, float]) -> None:
-    """Raise GeometryError unless the range (lowest, highest) is not empty and lies within ±90°."""
-    low, high = tilt_range_deg
-    if not -90 <= low < high <= 90:
-        raise GeometryError(f"a tilt range goes from a lower to a higher angle within ±90°, got {low:g}° to {high:g}°")
-
-
-def is_measured(kx: Array, kz: float | Array, tilt_range_deg: tuple[float, float]) -> NDArray[np.bool_]:
-    """Tell which frequencies some image of a continuous tilt range measures.
-
-    Args:
-        kx: frequency along x, any unit, any shape S.
-        kz: frequency along z, broadcastable with ``kx``.
-        tilt_range_deg: lowest and highest tilt angle, degrees.
-
-    Returns:
-        Boolean, shape S: the angle of (kx, kz) modulo 180° lies inside the range, or kx = kz = 0.
-    """
-    low, high = tilt_range_deg
-    angle = np.rad2deg(np.arctan2(kz, kx))
-    # Measured is what lies at most the range's width above its lower end, modulo 180° as f and -f are conjugates.
-    above = np.mod(angle - low + ANGLE_TOLERANCE_DEG, 180.0)
-    return np.asarray((above <= high - low + 2 * ANGLE_TOLERANCE_DEG) | ((kx == 0) & (kz == 0)))
 
 
 def mean_correlation(values: FloatArray) -> float:

@@ -29,8 +29,8 @@ from cryolithe.evaluation.similarity import half_snr, pair_moments, region_snr, 
 from cryolithe.evaluation.spectral import cone_directions, cone_fsc, ring_correlation
 from cryolithe.evaluation.wedge import wedge_energy
 from cryolithe.formats.star import Particle, read_positions, write_particles
-from cryolithe.geometry import TiltGeometry
-from cryolithe.metrics import fourier_shell_correlation, is_measured, scaled_snr_db
+from cryolithe.geometry import TiltGeometry, is_measured
+from cryolithe.metrics import fourier_shell_correlation, scaled_snr_db
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.tilts import TiltSeries

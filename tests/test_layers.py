@@ -50,7 +50,7 @@ ALLOWED = {
     "half_agreement": {"spectra", "mirrored"},
     "missing_wedge": {"spectra"},
     "noise_colour": set(),
-    "metrics": {"errors", "spectra"},
+    "metrics": {"errors", "geometry", "spectra"},
     "fidelity": {"errors"},
     "greys": set(),
     "report": {"errors", "greys", "metrics", "formats"},
@@ -99,8 +99,8 @@ ALLOWED = {
     },
     "style": {"errors", "images", "spectra", "tilts", "optimise", "simulation"},
     "comparison": {
-        "errors", "hashing", "settings", "device", "models", "formats", "metrics", "spectra", "fidelity", "greys",
-        "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training", "faces",
+        "errors", "hashing", "settings", "device", "geometry", "models", "formats", "metrics", "spectra", "fidelity",
+        "greys", "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training", "faces",
         "half_agreement", "missing_wedge",
     },
     "denoise_training": {

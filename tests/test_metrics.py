@@ -12,7 +12,6 @@ from cryolithe.geometry import TiltGeometry, centre_px
 from cryolithe.metrics import (
     cross_section_axes,
     fourier_shell_correlation,
-    is_measured,
     mean_correlation,
     mean_cross_section,
     otsu_threshold,
@@ -150,18 +149,6 @@ def test_a_volume_filled_in_only_inside_the_wedge_agrees_only_there(tilt_range):
     assert curve.measured[1:] == pytest.approx(1)
     assert abs(mean_correlation(curve.missing)) < 0.2
     assert (curve.missing[3:] < 0.5).all()
-
-
-def test_handedness_of_an_asymmetric_range():
-    at = np.deg2rad(40)
-    assert is_measured(np.cos(at), np.sin(at), (-20, 60))
-    assert not is_measured(np.cos(at), -np.sin(at), (-20, 60))
-    assert is_measured(-np.cos(at), -np.sin(at), (-20, 60))  # the conjugate
-    assert is_measured(0.0, 0.0, (-20, 60))
-    assert is_measured(1.0, 1.0, (-45, 45))
-    assert is_measured(0.0, -1.0, (-40, 90))
-    assert is_measured(0.0, 1.0, (-90, 40))
-    assert not is_measured(0.0, 1.0, (-89, 89))
 
 
 @pytest.mark.parametrize(("angle_deg", "column"), [(40.0, "measured"), (-40.0, "missing")])

@@ -18,7 +18,7 @@ import torch
 
 from cryolithe.adapt.cubes import Cube
 from cryolithe.filters import WINDOWS
-from cryolithe.metrics import is_measured
+from cryolithe.geometry import is_measured
 from cryolithe.training.losses import faded_spectrum, shell_numbers
 
 # Frequencies beyond this say nothing but noise and interpolation, cycles/voxel.

@@ -22,9 +22,9 @@ from cryolithe.formats.axes import TURNED
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
 from cryolithe.formats.volume_file import NAMED_REC, open_volume_file, upright
+from cryolithe.geometry import check_tilt_range
 from cryolithe.half_agreement import Expected, doubts_about_places
 from cryolithe.hashing import file_sha256
-from cryolithe.metrics import check_tilt_range
 from cryolithe.missing_wedge import wedge_doubts
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.work.watcher import WARNING

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.curation.arrays import Field
-from cryolithe.geometry import TiltGeometry
+from cryolithe.geometry import TiltGeometry, is_measured
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.spectra import times_counted
@@ -110,8 +110,7 @@ def _measured_band(shape: tuple[int, ...], angles_deg: tuple[float, ...]) -> NDA
     fz, fy = (scipy.fft.fftfreq(n) for n in shape[:2])
     fx = scipy.fft.rfftfreq(shape[2])
     radius = np.sqrt(fz[:, None, None] ** 2 + fy[:, None] ** 2 + fx**2)
-    tilt = np.degrees(np.arctan2(fz[:, None, None], np.maximum(fx, 1e-9)))
-    measured = (tilt >= min(angles_deg)) & (tilt <= max(angles_deg))
+    measured = is_measured(fx, fz[:, None, None], (min(angles_deg), max(angles_deg)))
     inside: NDArray[np.float32] = ((radius >= BAND[0]) & (radius <= BAND[1]) & measured).astype(np.float32)
     return inside
 

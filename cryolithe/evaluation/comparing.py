@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import GeometryError, InputError, SettingsError
-from cryolithe.metrics import FscCurve, check_tilt_range, check_volume
+from cryolithe.geometry import check_tilt_range
+from cryolithe.metrics import FscCurve, check_volume
 from cryolithe.volume import Volume
 
 # Correlation in every shell of copies, rescaled and rounded; of the lowest shells where one is inverted.
