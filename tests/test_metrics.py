@@ -10,11 +10,8 @@ import pytest
 from cryolithe.errors import GeometryError, InputError
 from cryolithe.geometry import TiltGeometry, centre_px
 from cryolithe.metrics import (
-    cross_section_axes,
     fourier_shell_correlation,
     mean_correlation,
-    mean_cross_section,
-    otsu_threshold,
     resolution_at,
     scaled_snr_db,
 )
@@ -257,47 +254,3 @@ def test_snr_at_its_ends():
         scaled_snr_db(r, r[1:])
     with pytest.raises(InputError, match="finite"):
         scaled_snr_db(r, r * np.nan)
-
-
-def ellipse(shape, width, depth):
-    z, x = np.meshgrid(*[np.arange(n) - centre_px(n) for n in shape], indexing="ij")
-    return ((2 * x / width) ** 2 + (2 * z / depth) ** 2 < 1).astype(np.float32)
-
-
-@pytest.mark.parametrize("fraction", [None, 0.5])
-@pytest.mark.parametrize(("width", "depth"), [(30, 30), (20, 44), (50, 17)])
-def test_cross_section_returns_the_axes_of_an_ellipse(width, depth, fraction):
-    section = ellipse((60, 71), width, depth)
-    section[28:32, 33:37] = 0  # a hole
-    section[:3, :3] = 1  # a smaller second object
-    noisy = section + 0.05 * noise(section.shape)
-    found = cross_section_axes(noisy, fraction)
-    assert found.width_px == pytest.approx(width, rel=0.02)
-    assert found.depth_px == pytest.approx(depth, rel=0.02)
-    assert found.depth_over_width == pytest.approx(depth / width, rel=0.03)
-
-
-def test_mean_cross_section_skips_sections_without_the_object():
-    sections = [ellipse((50, 40), 16, 32)] * 7 + [ellipse((50, 40), 4, 4)] * 3 + [np.zeros((50, 40))] * 4
-    volume = np.stack(sections, axis=1)
-    found = mean_cross_section(volume)
-    assert (found.width_px, found.depth_px) == (pytest.approx(16, rel=0.03), pytest.approx(32, rel=0.03))
-    assert found.depth_over_width == pytest.approx(2, rel=0.03)
-
-
-def test_cross_section_of_nothing_is_refused():
-    with pytest.raises(InputError, match="not all equal"):
-        cross_section_axes(np.zeros((5, 5)))
-    with pytest.raises(InputError, match="two axes"):
-        cross_section_axes(np.zeros((5, 5, 5)))
-    with pytest.raises(InputError, match="three axes"):
-        mean_cross_section(np.zeros((5, 5)))
-    speck = np.zeros((9, 9, 9))
-    speck[4, 4, 4] = 1
-    with pytest.raises(InputError, match="no section"):
-        mean_cross_section(speck)
-
-
-def test_otsu_splits_two_classes_in_the_middle():
-    values = np.r_[np.full(300, 1.0), np.full(100, 3.0)]
-    assert otsu_threshold(values) == pytest.approx(2, abs=0.02)
