@@ -262,7 +262,8 @@ def test_names_of_another_stack_are_no_names():
     # As many rows as the series has images that are named, of a stack with more.
     some = FileRows(angles[:4], (0, 1, 2, 3), named=True)
     found = same_images(angles[1:4], some, Others(used=(0, 1, 2), sections=5))
-    assert found is None or found.rows == (1, 2, 3)
+    assert found is not None
+    assert found.rows == (1, 2, 3)
 
 
 @pytest.mark.parametrize("twin", [(-0.003, 0.004), (0.004, -0.003)])
