@@ -216,6 +216,7 @@ def test_resolution_interpolates_the_first_crossing():
     assert (found.value, found.unit, found.reached) == (pytest.approx(10 / 0.25), "Å", True)
     assert resolution_at(values, frequency, 0.5).value == pytest.approx(4)
     assert resolution_at(values, frequency, 0.5).unit == "px"
+    assert resolution_at(values, frequency, 0.65).value == pytest.approx(1 / 0.225)  # nearer to the shell above
     gap = np.where(frequency == 0.2, np.nan, values)
     assert resolution_at(gap, frequency, 0.6).value == pytest.approx(5)
 

@@ -285,6 +285,20 @@ def test_angles_that_a_file_tells_apart_are_told_apart(twin):
     assert not rounded.doubt(Path("a.mdoc"), "doses", known, lambda a, b: False)
 
 
+@pytest.mark.parametrize(("apart", "told"), [(0.01, False), (0.04, False), (0.06, True), (0.2, True)])
+def test_doses_that_hardly_differ_are_no_doubt(apart, told, tmp_path):
+    """The stack lacks one of two images at one angle: which of their doses is meant matters if they differ."""
+    some = [n for n in SORTED if n != 0]
+    _, tlt = images(tmp_path, some)
+    path = mdoc(tmp_path)
+    lines, doses = path.read_text().splitlines(), iter([50.0, *[100.0] * (N - 2), 50.0 + 100 * apart])
+    # Of both at 0° the first and the last, of a highest dose of 100.
+    lines = [f"PriorRecordDose = {next(doses)}" if line.startswith("PriorRecordDose") else line for line in lines]
+    path.write_text("\n".join(lines) + "\n")
+    _, _, said = given(tmp_path, tlt, "--dose", path, "--dose-weight")
+    assert any("of different doses" in line for line in said) == told
+
+
 def test_a_grid_of_one_node_is_of_all_images(tmp_path):
     """Its default is 0, which tells nothing."""
     path = warp(tmp_path, grids=False)
