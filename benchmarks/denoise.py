@@ -29,7 +29,7 @@ from scipy.optimize import isotonic_regression
 from cryolithe.denoising.samba.blocks import Source
 from cryolithe.denoising.samba.gaps import gaps_of
 from cryolithe.denoising.samba.inference import Inference
-from cryolithe.denoising.samba.model import SIZES, SambaNet, count_weights, load_weights
+from cryolithe.denoising.samba.model import SIZES, SambaNet, load_weights
 from cryolithe.denoising.samba.recipe import Recipe
 from cryolithe.denoising.samba.sweep import central_tile
 from cryolithe.denoising.samba.training import batch_loss, new_state
@@ -283,7 +283,7 @@ def plot_s2(path: Path, before: Array, volumes: dict[str, Array], curves: dict[s
 def speed(place: Place, size: str, quick: bool) -> dict[str, Any]:
     """Seconds of a training step and of an evaluation; memory on a GPU."""
     crop, batches = (64, (1,)) if quick else (256, (1, 2) if place.device.type == "cpu" else (1, 2, 8, 32))
-    found: dict[str, Any] = {"weights": count_weights(SambaNet(SIZES[size]))}
+    found: dict[str, Any] = {"weights": sum(weights.numel() for weights in SambaNet(SIZES[size]).parameters())}
     for batch in batches:
         recipe = Recipe(largest_gap=3, crop=crop, batch=batch, network=SIZES[size])
         state = new_state(recipe, place)

@@ -289,9 +289,8 @@ def _half_table(judge: Judge, found: Found, notes: str) -> Table:
     for origin, groups in ((HERE, found.halves), (PUBLISHED, published_scores(judge))):
         for series, scores in groups.items():
             for method, score in scores.items():
-                values = [
-                    mean_half_snr_db(score.denoised), score.gain_db, half_snr_db(score.ceiling), score.head_room_db
-                ]  # fmt: skip
+                new, best = mean_half_snr_db(score.denoised), half_snr_db(score.ceiling)
+                values = [new, score.gain_db, best, best - new]
                 numbers: list[Cell] = [round(value, 3) if np.isfinite(value) else None for value in values]
                 leaks = None if series in found.unbounded else score.leaks
                 rows.append((f"{series}: {method}", *numbers, leaks, origin))

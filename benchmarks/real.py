@@ -22,6 +22,7 @@ from baselines.classical import SIGMAS_PX, Half, choose_iterations, gaussian
 from baselines.n2n import N2nSettings, noise2noise
 from baselines.topaz import Topaz, find_topaz
 from common import ROOT, Cell, Table, model_of, parser, read_arguments, record
+from cross_section import mean_cross_section
 from measures import rounded
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
@@ -34,7 +35,6 @@ from cryolithe.evaluation.inputs import Request, load
 from cryolithe.formats import read_tilt_series, read_volume, write_angles_deg, write_stack, write_volume
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
-from cryolithe.metrics import mean_cross_section
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.report import plot_central_slices

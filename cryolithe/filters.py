@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.errors import SettingsError, nearest_name
+from cryolithe.spectra import times_counted
 
 EDGE_PX = 8
 # Values of extended rows that are filtered at a time: transforms of them, and what lies between, are all that is held.
@@ -83,10 +84,7 @@ def unit_noise_gain(response: torch.Tensor, length: int) -> torch.Tensor:
         response: shape ``(length // 2 + 1,)``.
         length: padded row length.
     """
-    weight = torch.full_like(response, 2.0)
-    weight[0] = 1.0
-    if length % 2 == 0:
-        weight[-1] = 1.0
+    weight = torch.from_numpy(times_counted(length)).to(response)
     return response / torch.sqrt((weight * response**2).sum() / length)
 
 

@@ -32,6 +32,7 @@ from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import GeometryError
 
 FEW_IMAGES = 5  # so few may well lie close together
+ANGLE_TOLERANCE_DEG = 1e-6  # a frequency on the border of the wedge is measured, whatever atan2 rounds to
 
 
 def centre_px(size_px: int) -> float:
@@ -193,3 +194,29 @@ def _check_each_angle(angles_deg: tuple[float, ...]) -> None:
     if (np.abs(angles) > 90).any():
         bad = int(np.flatnonzero(np.abs(angles) > 90)[0])
         raise GeometryError(f"tilt angles must lie within ±90°; angle {bad + 1} is {angles[bad]:g}°")
+
+
+def check_tilt_range(tilt_range_deg: tuple[float, float]) -> None:
+    """Raise GeometryError unless the range (lowest, highest) is not empty and lies within ±90°."""
+    low, high = tilt_range_deg
+    if not -90 <= low < high <= 90:
+        raise GeometryError(f"a tilt range goes from a lower to a higher angle within ±90°, got {low:g}° to {high:g}°")
+
+
+def is_measured(kx: ArrayLike, kz: ArrayLike, tilt_range_deg: tuple[float, float]) -> NDArray[np.bool_]:
+    """Tell which frequencies some image of a continuous tilt range measures.
+
+    Args:
+        kx: frequency along x, any unit.
+        kz: frequency along z, broadcastable with ``kx`` to the shape S.
+        tilt_range_deg: lowest and highest tilt angle, degrees.
+
+    Returns:
+        Boolean, shape S: the angle of (kx, kz) modulo 180° lies inside the range, or kx = kz = 0.
+    """
+    low, high = tilt_range_deg
+    kx, kz = np.asarray(kx), np.asarray(kz)
+    angle = np.rad2deg(np.arctan2(kz, kx))
+    # Measured is what lies at most the range's width above its lower end, modulo 180° as f and -f are conjugates.
+    above = np.mod(angle - low + ANGLE_TOLERANCE_DEG, 180.0)
+    return np.asarray((above <= high - low + 2 * ANGLE_TOLERANCE_DEG) | ((kx == 0) & (kz == 0)))

@@ -11,7 +11,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.mirrored import LOW_PER_PX, mirrored
-from cryolithe.spectra import central, fade, times_counted
+from cryolithe.spectra import central, fade, shell_of, times_counted
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
@@ -213,7 +213,7 @@ def _whitened(first: Array, second: Array) -> _Whitened:
     axes = np.meshgrid(scipy.fft.fftfreq(z), scipy.fft.fftfreq(y), scipy.fft.rfftfreq(x), indexing="ij")
     frequency = (axes[0].ravel(), axes[1].ravel(), axes[2].ravel())
     shells = min(first.shape) // 2
-    shell = np.rint(np.sqrt(sum(k**2 for k in frequency)) * 2 * shells).astype(np.intp)
+    shell = shell_of(np.sqrt(sum(k**2 for k in frequency)), 2 * shells)
     times = np.broadcast_to(times_counted(x), (z, y, x // 2 + 1)).ravel().copy()
     times[0] = 0
     count = np.maximum(np.bincount(shell, times), 1)

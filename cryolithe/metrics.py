@@ -1,4 +1,4 @@
-"""How alike two volumes are, and how long a missing wedge has made an object: arrays in, numbers out.
+"""How alike two volumes are: arrays in, numbers out.
 
 Volumes are ``(z, y, x)`` with the tilt axis along y, as `cryolithe.geometry` says; frequencies are in cycles
 per pixel, so 0.5 is Nyquist along every axis whatever the box.
@@ -12,20 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 from numpy.typing import NDArray
 
-from cryolithe.errors import GeometryError, InputError
+from cryolithe.errors import InputError
+from cryolithe.geometry import check_tilt_range, is_measured
 from cryolithe.spectra import half_spectrum, spectrum_planes
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
 
 FEWEST_VOXELS = 4  # along an axis: below this there is no shell between the mean and Nyquist
-ANGLE_TOLERANCE_DEG = 1e-6  # a frequency on the border of the wedge is measured, whatever atan2 rounds to
-OTSU_BINS = 256
-FEWEST_COMPONENT_PX = 5
-FEWEST_COMPONENT_FRACTION = 0.1  # of the largest section: leaves out the tips of an object
 
 
 @dataclass(frozen=True)
@@ -69,21 +65,6 @@ class Resolution:
     value: float
     unit: str
     reached: bool
-
-
-@dataclass(frozen=True)
-class CrossSection:
-    """Size of an object in the plane (z, x) across the tilt axis.
-
-    Attributes:
-        width_px: full axis along x, pixels.
-        depth_px: full axis along z, pixels.
-        depth_over_width: elongation along z: 1 for a round object.
-    """
-
-    width_px: float
-    depth_px: float
-    depth_over_width: float
 
 
 def check_volume(volume: Array, name: str) -> None:
@@ -225,31 +206,6 @@ def shell_sums(
     return measured, missing
 
 
-def check_tilt_range(tilt_range_deg: tuple[float, float]) -> None:
-    """Raise GeometryError unless the range (lowest, highest) is not empty and lies within ±90°."""
-    low, high = tilt_range_deg
-    if not -90 <= low < high <= 90:
-        raise GeometryError(f"a tilt range goes from a lower to a higher angle within ±90°, got {low:g}° to {high:g}°")
-
-
-def is_measured(kx: Array, kz: float | Array, tilt_range_deg: tuple[float, float]) -> NDArray[np.bool_]:
-    """Tell which frequencies some image of a continuous tilt range measures.
-
-    Args:
-        kx: frequency along x, any unit, any shape S.
-        kz: frequency along z, broadcastable with ``kx``.
-        tilt_range_deg: lowest and highest tilt angle, degrees.
-
-    Returns:
-        Boolean, shape S: the angle of (kx, kz) modulo 180° lies inside the range, or kx = kz = 0.
-    """
-    low, high = tilt_range_deg
-    angle = np.rad2deg(np.arctan2(kz, kx))
-    # Measured is what lies at most the range's width above its lower end, modulo 180° as f and -f are conjugates.
-    above = np.mod(angle - low + ANGLE_TOLERANCE_DEG, 180.0)
-    return np.asarray((above <= high - low + 2 * ANGLE_TOLERANCE_DEG) | ((kx == 0) & (kz == 0)))
-
-
 def mean_correlation(values: FloatArray) -> float:
     """Return the mean of a curve without its first shell (the mean) and its last (Nyquist); NaN if none is left."""
     inner = values[1:-1]
@@ -320,64 +276,6 @@ def scaled_snr_db(reference: Array, estimate: Array) -> float:
     return -10 * math.log10(unexplained) if unexplained > 0 else math.inf
 
 
-def otsu_threshold(values: Array) -> float:
-    """Return the threshold that maximises the variance between the two classes it makes (Otsu, IEEE SMC-9, 1979)."""
-    counts, edges = np.histogram(values, bins=OTSU_BINS)
-    centres = (edges[:-1] + edges[1:]) / 2
-    lower = np.cumsum(counts)[:-1].astype(np.float64)  # neither class is ever empty: both end bins hold a value
-    upper = counts.sum() - lower
-    lower_sum = np.cumsum(counts * centres)[:-1]
-    upper_sum = counts @ centres - lower_sum
-    between = lower * upper * (lower_sum / lower - upper_sum / upper) ** 2
-    # Between two separate classes the maximum is a plateau: its middle does not favour either.
-    return float(edges[1:-1][between >= between.max() * (1 - 1e-9)].mean())
-
-
-def cross_section_axes(section: Array, threshold_fraction: float | None = None) -> CrossSection:
-    """Measure the largest bright object in a section across the tilt axis.
-
-    The object is thresholded and its holes are filled; its axes are those of the ellipse with the same second
-    moments, ``4 sqrt(variance)`` along x and along z. A pixel counts as a square (variance 1/12), not as a point.
-
-    Args:
-        section: real, shape ``(z, x)``; the object is brighter than what surrounds it.
-        threshold_fraction: None for Otsu's threshold; otherwise how far the threshold lies from the median (the
-            background, if the object fills less than half of the section) to the maximum, between 0 and 1. Otsu's
-            method needs an object that fills a few per cent or stands well out of the noise.
-
-    Raises:
-        InputError: if the section is not 2-D, not finite or constant.
-    """
-    if section.ndim != 2:
-        raise InputError(f"a section has two axes (z, x), got shape {section.shape}")
-    return _axes(_largest_component(section > _threshold(section, threshold_fraction)))
-
-
-def mean_cross_section(volume: Array, threshold_fraction: float | None = None) -> CrossSection:
-    """Measure an object along the tilt axis: the medians over y of `cross_section_axes`, with one threshold for all.
-
-    Sections that show less than a tenth of the largest section's area are left out, and so are specks.
-
-    Args:
-        volume: real, shape ``(z, y, x)``; the object is brighter than what surrounds it.
-        threshold_fraction: as for `cross_section_axes`, of the whole volume.
-
-    Raises:
-        InputError: if the volume is not 3-D, not finite or constant, or shows no object of a few pixels.
-    """
-    if volume.ndim != 3:
-        raise InputError(f"a volume has three axes (z, y, x), got shape {volume.shape}")
-    above = volume > _threshold(volume, threshold_fraction)
-    objects = [_largest_component(above[:, y]) for y in range(volume.shape[1])]
-    areas = np.array([np.count_nonzero(found) for found in objects])
-    fewest = max(FEWEST_COMPONENT_PX, FEWEST_COMPONENT_FRACTION * areas.max())
-    measured = [_axes(found) for found, area in zip(objects, areas, strict=True) if area >= fewest]
-    if not measured:
-        raise InputError(f"no section shows an object of {FEWEST_COMPONENT_PX} pixels or more above the threshold")
-    width, depth, ratio = np.median([(m.width_px, m.depth_px, m.depth_over_width) for m in measured], axis=0)
-    return CrossSection(float(width), float(depth), float(ratio))
-
-
 def _checked_mask(mask: Array) -> Array:
     """Return the mask as floats, or raise InputError if it selects nothing or holds negative or non-finite values."""
     weights = mask.astype(np.float32)
@@ -397,28 +295,3 @@ def _check_inside(volume: Array, weights: Array, name: str) -> None:
             low, high = min(low, float(inside.min())), max(high, float(inside.max()))
     if low == high:
         raise InputError(f"{name}: all voxels inside the mask are {low + 0.0:g}; a correlation needs contrast")
-
-
-def _threshold(values: Array, fraction: float | None) -> float:
-    """Return Otsu's threshold, or the given fraction of the way from the median to the maximum."""
-    if not np.isfinite(values).all() or values.size == 0 or values.min() == values.max():
-        raise InputError("an object can be measured only among finite values that are not all equal")
-    if fraction is None:
-        return otsu_threshold(values)
-    background = float(np.median(values))
-    return background + fraction * (float(values.max()) - background)
-
-
-def _largest_component(above: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the largest connected part (over edges) of a 2-D mask with its holes filled; empty stays empty."""
-    labels, parts = scipy.ndimage.label(above)
-    if parts == 0:
-        return above
-    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    return np.asarray(scipy.ndimage.binary_fill_holes(labels == largest))
-
-
-def _axes(inside: NDArray[np.bool_]) -> CrossSection:
-    """Return the full axes along x and z of the ellipse with the second moments of a mask ``(z, x)``."""
-    depth, width = (4 * math.sqrt(float(np.var(indices)) + 1 / 12) for indices in np.nonzero(inside))
-    return CrossSection(width, depth, depth / width)

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.spectra import fade, times_counted
+from cryolithe.spectra import fade, shell_of, times_counted
 
 Array = NDArray[Any]
 
@@ -75,7 +75,7 @@ def mirrored(first: Array, second: Array) -> Mirrored:
     low = np.exp(-((frequency / (LOW_PER_PX * step)) ** 2)).astype(np.float32)
     low[0, 0, 0] = 0
     times = np.broadcast_to(times_counted(shape[2]), low.shape)
-    shell = np.rint(frequency * min(shape)).astype(np.intp)
+    shell = shell_of(frequency, min(shape))
     count = np.bincount(shell.ravel(), times.ravel())
     powers = [np.bincount(shell.ravel(), (times * np.abs(each) ** 2).ravel()) for each in (spectrum, other)]
     level = np.sqrt(powers[0] * powers[1]) / np.maximum(count, 1)

@@ -115,10 +115,10 @@ def spectrum_planes(shape: tuple[int, ...]) -> Iterator[SpectrumPlane]:
     shortest = min(shape)
     beyond = shortest // 2 + 1
     ky, kx = scipy.fft.fftfreq(shape[1])[:, None], scipy.fft.rfftfreq(shape[2])
-    twice = np.where((kx > 0) & (kx < 0.5), 2.0, 1.0)  # the half spectrum leaves out the conjugates at -kx
+    twice = times_counted(shape[2])
     for index, kz in enumerate(scipy.fft.fftfreq(shape[0])):
         radius = np.sqrt(kz**2 + ky**2 + kx**2)
-        shell = np.minimum(np.floor(radius * shortest + 0.5).astype(np.intp), beyond)
+        shell = np.minimum(shell_of(radius, shortest), beyond)
         times = np.broadcast_to(twice, radius.shape).copy()
         if index == 0:
             times[0, 0] = 0.0
@@ -182,9 +182,25 @@ def _room(shape: tuple[int, int, int], dtype: np.dtype[Any], scratch: Path | Non
 
 
 def times_counted(size: int) -> FloatArray:
-    """How often the coefficients of a half spectrum stand in the full one, shape ``(size // 2 + 1,)``."""
+    """How often the coefficients of a half spectrum stand in the full one, shape ``(size // 2 + 1,)``.
+
+    A half spectrum leaves out the conjugates at -kx; those at kx of 0, and at Nyquist, are in it.
+
+    Args:
+        size: of the last axis of the real array.
+    """
     kx = scipy.fft.rfftfreq(size)
     return np.where((kx > 0) & (kx < 0.5), 2.0, 1.0)
+
+
+def shell_of(frequency_per_px: Array | float, size: int) -> NDArray[np.intp]:
+    """Number of the shell (or ring) of frequencies, in their shape; half-way between two it is the outer one.
+
+    Args:
+        frequency_per_px: not negative.
+        size: shells are ``1 / size`` wide and lie about multiples of that.
+    """
+    return np.floor(np.multiply(frequency_per_px, size) + 0.5).astype(np.intp)
 
 
 def fade(size: int, width: int) -> NDArray[np.float32]:

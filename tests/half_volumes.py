@@ -41,3 +41,9 @@ def pair_of(folder, first, second, name="a", **options):
     """Both halves through files, as a user gives them."""
     paths = [write(folder / f"{name}_{end}.mrc", v) for end, v in (("EVN", first), ("ODD", second))]
     return open_pair(*paths, **options)
+
+
+def snr_of_halves(even, odd):
+    """SNR of each of two images of the same thing, ``r / (1 - r)`` (Frank & Al-Ali 1975, Nature 256, 376-379)."""
+    r = np.corrcoef(even.ravel().astype(np.float64), odd.ravel().astype(np.float64))[0, 1]
+    return r / (1 - r)

@@ -23,9 +23,9 @@ from cryolithe.adapt import material as adapt_material
 from cryolithe.adapt import session as adapt_session
 from cryolithe.adapt.checking import Check, best_of, check_of_record, why_not
 from cryolithe.adapt.colour import lab_gain
-from cryolithe.adapt.cubes import Cube, Draw, draw_cube, layouts_of
+from cryolithe.adapt.cubes import Cube, Draw, back_projected, draw_cube, layouts_of
 from cryolithe.adapt.halves import Half, HalfSeries, image_snr_db
-from cryolithe.adapt.spectrum import ShellSums, cube_loss, fit_balance
+from cryolithe.adapt.spectrum import Balance, ShellSums, cube_loss, fit_balance, sectors, shell_count
 from cryolithe.adapt.turned import EDGE_PX, turned_ball, turned_series
 from cryolithe.cli import main
 from cryolithe.errors import InputError
@@ -39,6 +39,7 @@ from cryolithe.reconstruction.polarity import Evidence
 from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.simulation import Specimen, SpecimenRecipe, library, make_specimen, project
 from cryolithe.training.dataset import Run
+from cryolithe.training.losses import faded_spectrum
 
 torch.set_num_threads(1)
 ANGLES = tuple(float(a) for a in range(-60, 61, 8))
@@ -476,6 +477,45 @@ def test_the_truth_has_the_least_loss(tmp_path):
     seen, left_out = sums.curves()
     assert np.nanmin(seen[:6]) > 0.8
     assert np.nanmin(left_out[2:6]) > 0.8
+
+
+@pytest.mark.parametrize("window", ["cosine", "hamming"])
+def test_the_response_is_what_back_projection_does_to_a_frequency(window):
+    """Of points in every plane across the axis, seen without interpolation at every degree."""
+    rng, n, width, sigma, edge = np.random.default_rng(0), 40, 64, 0.8, 60.0
+    geometry = TiltGeometry(tuple(np.arange(-edge, edge + 0.5)), (n, width))
+    z, x, weight = (*rng.uniform(-11, 11, (2, n, 6)), rng.standard_normal((n, 6)))
+    away = np.arange(width) - geometry.columns(x, z)[..., None]
+    images = (weight[..., None] * np.exp(-(away**2) / 2 / sigma**2)).sum(axis=2) * math.sqrt(2 * math.pi) * sigma
+    place = np.arange(n) - (n - 1) / 2
+    along_z, along_x = (np.exp(-((place - at[..., None]) ** 2) / 2 / sigma**2) for at in (z, x))
+    truth = torch.from_numpy(np.einsum("yp,ypz,ypx->zyx", weight, along_z, along_x).astype(np.float32))
+    points = np.repeat(place, n), np.tile(place, n)
+    made = back_projected(torch.from_numpy(images.astype(np.float32)), geometry, points, window)
+    made = made.view(n, n, n).transpose(1, 2).contiguous()
+    run = Run(torch.zeros(len(geometry.angles_deg), 1, 1), torch.empty(0), torch.empty(0), made, 1.0)
+    found = sectors(Cube(run, None, (-edge, edge), (-edge, edge)), window)
+    expected, got = found.response * faded_spectrum(truth), faded_spectrum(made)
+    across = np.hypot(np.fft.fftfreq(n)[:, None, None], np.fft.rfftfreq(n)) + np.zeros((n, 1))
+    for low in np.arange(0.05, 0.4, 0.05):
+        some = found.seen & torch.from_numpy((across.ravel() >= low) & (across.ravel() < low + 0.05))
+        ratio = float((got * expected.conj()).real[some].sum() / expected[some].abs().square().sum())
+        assert ratio == pytest.approx(1, abs=0.06), low
+
+
+def test_halves_that_share_next_to_nothing_do_not_make_a_loss_large():
+    """The loss is divided by what halves share, but by no less than a tenth of the power."""
+    rng = np.random.default_rng(0)
+    volume, other = (torch.from_numpy(rng.standard_normal((16, 16, 16)).astype(np.float32)) for _ in range(2))
+    cube = Cube(Run(torch.zeros(31, 1, 1), torch.empty(0), torch.empty(0), other, 1.0), None, (-60, 60), (-60, 60))
+
+    def loss(share):
+        one = torch.ones(shell_count((16, 16, 16)))
+        return float(cube_loss(volume, cube, Balance(one, 3 * one, 3 * share * one, 9.0), "cosine", 0.5))
+
+    assert loss(0.2) == pytest.approx(2 * loss(0.4), rel=1e-4)
+    assert loss(0.1) == pytest.approx(4 * loss(0.4), rel=1e-4)
+    assert loss(0.01) == pytest.approx(loss(0.1), rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -137,6 +137,17 @@ def test_a_volume_tilted_about_x_is_made_flat(orientation, tmp_path):
     np.testing.assert_allclose(bead_places(volume), TRUTH, atol=0.15)
 
 
+@pytest.mark.parametrize("depth_px", [-6, 0, 6])
+def test_a_shift_in_depth_is_one_of_the_volume_that_was_made_flat(depth_px, tmp_path):
+    """IMOD shifts the specimen in the slices that it writes; up in its depth is down in z."""
+    tilted = make_project(tmp_path / "raw", x_tilt_deg=-8.0)
+    _, newst, tilt = write_imod(tilted, ("XAXISTILT 8.0", f"SHIFT 0.0 {depth_px}"))
+    output = tmp_path / "v.mrc"
+    made(tilted.stack, "--newst-com", newst, "--tilt-com", tilt, "-o", output, *FBP[:4], "--thickness", VOLUME[0] + 16)
+    moved = np.roll(voxels(output), depth_px, 0)[8:-8]
+    np.testing.assert_allclose(bead_places(moved), TRUTH, atol=0.15)
+
+
 def test_the_defocus_that_a_tilt_about_x_changes_is_said_to_be_left_out(project, tmp_path):
     _, newst, tilt = write_imod(project, ("XAXISTILT 8.0",))
     views = [f"{n} {n} {a:g} {a:g} 3000{' 2' * (n == 1)}" for n, a in enumerate(ANGLES, start=1)]

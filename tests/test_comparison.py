@@ -16,7 +16,8 @@ from cryolithe.comparison.score import compare, gaussian_alike_px, shared_freque
 from cryolithe.comparison.value import Candidate, Setting, Target, Truth
 from cryolithe.errors import InputError
 from cryolithe.fidelity import Region
-from cryolithe.metrics import fourier_shell_correlation, is_measured
+from cryolithe.geometry import is_measured
+from cryolithe.metrics import fourier_shell_correlation
 from cryolithe.spectra import half_spectrum, spectrum_planes
 
 SHAPE = (28, 48, 40)

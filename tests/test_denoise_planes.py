@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cryolithe.denoising.guard import examine
+from cryolithe.denoising.guard import examine, spectra
 from cryolithe.denoising.output import as_type
 from cryolithe.denoising.samba.gaps import gaps_of, neighbours, training_gap, training_pairs
 from cryolithe.denoising.samba.inference import Inference
@@ -281,3 +281,10 @@ def test_low_frequencies_are_the_input_s_and_high_ones_the_output_s():
     constant = KeptLow(lambda z: np.full((4, 5), 3.0, np.float32), lambda z: np.zeros((4, 5), np.float32), usable, 3.0)
     for z in (1, 2, 19, 31):
         np.testing.assert_allclose(constant.plane(z), 3.0, rtol=1e-6)
+
+
+def test_what_the_guard_sees_does_not_depend_on_the_axis_that_the_transform_halves():
+    before, after = np.random.default_rng(0).standard_normal((2, 12, 16, 16)).astype(np.float32)
+    one, other = spectra(before, after), spectra(before.transpose(0, 2, 1), after.transpose(0, 2, 1))
+    for name in ("before", "after", "transfer", "shell_ratio", "shell_transfer"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-4, nan_ok=True), name

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from half_volumes import snr_of_halves
 
 from cryolithe.errors import GeometryError, SettingsError
 from cryolithe.simulation.detector import (
@@ -16,7 +17,6 @@ from cryolithe.simulation.detector import (
     interaction_constant,
     mtf,
     phase_per_voxel,
-    snr_of_halves,
     transmission,
 )
 

@@ -26,13 +26,14 @@ from cryolithe.evaluation.picking import (
 )
 from cryolithe.evaluation.reprojection import reproject
 from cryolithe.evaluation.similarity import half_snr, pair_moments, region_snr, similarity
-from cryolithe.evaluation.spectral import cone_directions, cone_fsc, ring_correlation
+from cryolithe.evaluation.spectral import cone_correlation, cone_directions, ring_correlation
 from cryolithe.evaluation.wedge import wedge_energy
 from cryolithe.formats.star import Particle, read_positions, write_particles
-from cryolithe.geometry import TiltGeometry
-from cryolithe.metrics import fourier_shell_correlation, is_measured, scaled_snr_db
+from cryolithe.geometry import TiltGeometry, is_measured
+from cryolithe.metrics import fourier_shell_correlation, scaled_snr_db
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
+from cryolithe.spectra import half_spectrum
 from cryolithe.tilts import TiltSeries
 
 SHAPE = (36, 40, 44)
@@ -51,6 +52,10 @@ def filtered(volume, keep):
 
 
 # --- Fourier space
+
+
+def cone_fsc(a, b):
+    return cone_correlation(half_spectrum(a), half_spectrum(b), a.shape)
 
 
 @pytest.mark.parametrize("shape", [(16, 18, 21), (15, 15, 15)])

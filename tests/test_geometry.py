@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryolithe.errors import GeometryError
-from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px, check_angles_deg
+from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px, check_angles_deg, is_measured
 
 IRREGULAR = (-61.5, -40.0, -39.0, -5.0, 0.0, 13.0, 55.0)
 
@@ -128,3 +129,31 @@ def test_selecting_images_keeps_their_angles():
     assert g.select(range(g.tilts)) == g
     assert g.select([3]).tilts == 1
     assert g.select([5, 0]).angles_rad == pytest.approx(np.deg2rad([13.0, -61.5]))
+
+
+def test_handedness_of_an_asymmetric_range():
+    at = np.deg2rad(40)
+    assert is_measured(np.cos(at), np.sin(at), (-20, 60))
+    assert not is_measured(np.cos(at), -np.sin(at), (-20, 60))
+    assert is_measured(-np.cos(at), -np.sin(at), (-20, 60))  # the conjugate
+    assert is_measured(0.0, 0.0, (-20, 60))
+    assert is_measured(1.0, 1.0, (-45, 45))
+    assert is_measured(0.0, -1.0, (-40, 90))
+    assert is_measured(0.0, 1.0, (-90, 40))
+    assert not is_measured(0.0, 1.0, (-89, 89))
+
+
+@pytest.mark.parametrize("tilt_range", [(20.0, 60.0), (-60.0, -20.0), (-20.0, 60.0)])
+def test_the_tilt_axis_is_measured_whatever_the_range(tilt_range):
+    """Every image has the frequencies along it, though no angle of them is in the range."""
+    found = is_measured(np.array([0.0, 0.1]), np.array([[0.0], [0.1], [-0.1]]), tilt_range)
+    assert found[0, 0]
+    assert not found[1:, 0].any()
+
+
+@pytest.mark.parametrize(("number", "refused"), [(4, False), (5, False), (6, True), (41, True)])
+def test_a_few_images_may_lie_close_together(number, refused):
+    """Of more than five, angles within 1.5° are radians."""
+    angles = tuple(float(angle) for angle in np.linspace(-1.5, 1.5, number))
+    with pytest.raises(GeometryError, match="give degrees") if refused else contextlib.nullcontext():
+        check_angles_deg(angles)

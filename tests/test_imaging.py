@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 import scipy.ndimage
+from half_volumes import snr_of_halves
 
 from cryolithe.errors import GeometryError, SettingsError
 from cryolithe.optics import source_envelope
-from cryolithe.simulation.detector import Detector, phase_per_voxel, snr_of_halves
+from cryolithe.simulation.detector import Detector, phase_per_voxel
 from cryolithe.simulation.faults import FaultRecipe
 from cryolithe.simulation.imaging import image_series, project_field
 from cryolithe.simulation.imaging_recipe import ImagingRecipe, OpticsRecipe, SchemeRecipe

@@ -31,7 +31,7 @@ ALLOWED = {
     "images": {"errors", "geometry"},
     "alignment": {"errors", "bending", "geometry"},
     "depth_shifts": {"geometry", "bending", "alignment", "column_shifts"},
-    "filters": {"errors"},
+    "filters": {"errors", "spectra"},
     "known": {"errors"},
     "wavelets": {"errors", "folding"},
     "tilts": {"errors", "geometry"},
@@ -50,7 +50,7 @@ ALLOWED = {
     "half_agreement": {"spectra", "mirrored"},
     "missing_wedge": {"spectra"},
     "noise_colour": set(),
-    "metrics": {"errors", "spectra"},
+    "metrics": {"errors", "geometry", "spectra"},
     "fidelity": {"errors"},
     "greys": set(),
     "report": {"errors", "greys", "metrics", "formats"},
@@ -71,10 +71,10 @@ ALLOWED = {
         "errors", "extras", "hashing", "device", "limits", "geometry", "volume", "formats", "sampling", "wavelets",
         "projector", "network", "inference", "reconstruction",
     },
-    "noise": {"errors", "greys", "images", "tilts", "formats", "report"},
+    "noise": {"errors", "greys", "images", "spectra", "tilts", "formats", "report"},
     "simulation": {
         "errors", "hashing", "yaml_table", "geometry", "filters", "greys", "images", "volume", "projector", "formats",
-        "report", "noise", "optics", "names",
+        "report", "noise", "optics", "names", "spectra",
     },
     "evaluation": {
         "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
@@ -82,12 +82,12 @@ ALLOWED = {
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
-        "report", "names", "evaluation",
+        "report", "names", "evaluation", "spectra",
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
         "metrics", "fidelity", "greys", "report", "known", "network", "inference", "reconstruction", "simulation",
-        "optimise", "noise", "recipes", "names", "noise_colour", "hashing",
+        "optimise", "noise", "recipes", "names", "noise_colour", "hashing", "spectra",
     },
     "adapt": {
         "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
@@ -97,10 +97,10 @@ ALLOWED = {
         "errors", "settings", "device", "geometry", "tilts", "volume", "formats", "report", "spectra", "metrics",
         "work", "optimise", "reconstruction", "simulation", "evaluation", "denoising", "half_agreement",
     },
-    "style": {"errors", "images", "tilts", "optimise", "simulation"},
+    "style": {"errors", "images", "spectra", "tilts", "optimise", "simulation"},
     "comparison": {
-        "errors", "hashing", "settings", "device", "models", "formats", "metrics", "spectra", "fidelity", "greys",
-        "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training", "faces",
+        "errors", "hashing", "settings", "device", "geometry", "models", "formats", "metrics", "spectra", "fidelity",
+        "greys", "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training", "faces",
         "half_agreement", "missing_wedge",
     },
     "denoise_training": {

@@ -10,12 +10,8 @@ import pytest
 from cryolithe.errors import GeometryError, InputError
 from cryolithe.geometry import TiltGeometry, centre_px
 from cryolithe.metrics import (
-    cross_section_axes,
     fourier_shell_correlation,
-    is_measured,
     mean_correlation,
-    mean_cross_section,
-    otsu_threshold,
     resolution_at,
     scaled_snr_db,
 )
@@ -152,18 +148,6 @@ def test_a_volume_filled_in_only_inside_the_wedge_agrees_only_there(tilt_range):
     assert (curve.missing[3:] < 0.5).all()
 
 
-def test_handedness_of_an_asymmetric_range():
-    at = np.deg2rad(40)
-    assert is_measured(np.cos(at), np.sin(at), (-20, 60))
-    assert not is_measured(np.cos(at), -np.sin(at), (-20, 60))
-    assert is_measured(-np.cos(at), -np.sin(at), (-20, 60))  # the conjugate
-    assert is_measured(0.0, 0.0, (-20, 60))
-    assert is_measured(1.0, 1.0, (-45, 45))
-    assert is_measured(0.0, -1.0, (-40, 90))
-    assert is_measured(0.0, 1.0, (-90, 40))
-    assert not is_measured(0.0, 1.0, (-89, 89))
-
-
 @pytest.mark.parametrize(("angle_deg", "column"), [(40.0, "measured"), (-40.0, "missing")])
 def test_what_an_image_sees_is_measured_at_its_angle(angle_deg, column):
     """A wave along the detector of an image at +40° lies inside -20..60°, one seen at -40° does not."""
@@ -232,6 +216,7 @@ def test_resolution_interpolates_the_first_crossing():
     assert (found.value, found.unit, found.reached) == (pytest.approx(10 / 0.25), "Å", True)
     assert resolution_at(values, frequency, 0.5).value == pytest.approx(4)
     assert resolution_at(values, frequency, 0.5).unit == "px"
+    assert resolution_at(values, frequency, 0.65).value == pytest.approx(1 / 0.225)  # nearer to the shell above
     gap = np.where(frequency == 0.2, np.nan, values)
     assert resolution_at(gap, frequency, 0.6).value == pytest.approx(5)
 
@@ -270,47 +255,3 @@ def test_snr_at_its_ends():
         scaled_snr_db(r, r[1:])
     with pytest.raises(InputError, match="finite"):
         scaled_snr_db(r, r * np.nan)
-
-
-def ellipse(shape, width, depth):
-    z, x = np.meshgrid(*[np.arange(n) - centre_px(n) for n in shape], indexing="ij")
-    return ((2 * x / width) ** 2 + (2 * z / depth) ** 2 < 1).astype(np.float32)
-
-
-@pytest.mark.parametrize("fraction", [None, 0.5])
-@pytest.mark.parametrize(("width", "depth"), [(30, 30), (20, 44), (50, 17)])
-def test_cross_section_returns_the_axes_of_an_ellipse(width, depth, fraction):
-    section = ellipse((60, 71), width, depth)
-    section[28:32, 33:37] = 0  # a hole
-    section[:3, :3] = 1  # a smaller second object
-    noisy = section + 0.05 * noise(section.shape)
-    found = cross_section_axes(noisy, fraction)
-    assert found.width_px == pytest.approx(width, rel=0.02)
-    assert found.depth_px == pytest.approx(depth, rel=0.02)
-    assert found.depth_over_width == pytest.approx(depth / width, rel=0.03)
-
-
-def test_mean_cross_section_skips_sections_without_the_object():
-    sections = [ellipse((50, 40), 16, 32)] * 7 + [ellipse((50, 40), 4, 4)] * 3 + [np.zeros((50, 40))] * 4
-    volume = np.stack(sections, axis=1)
-    found = mean_cross_section(volume)
-    assert (found.width_px, found.depth_px) == (pytest.approx(16, rel=0.03), pytest.approx(32, rel=0.03))
-    assert found.depth_over_width == pytest.approx(2, rel=0.03)
-
-
-def test_cross_section_of_nothing_is_refused():
-    with pytest.raises(InputError, match="not all equal"):
-        cross_section_axes(np.zeros((5, 5)))
-    with pytest.raises(InputError, match="two axes"):
-        cross_section_axes(np.zeros((5, 5, 5)))
-    with pytest.raises(InputError, match="three axes"):
-        mean_cross_section(np.zeros((5, 5)))
-    speck = np.zeros((9, 9, 9))
-    speck[4, 4, 4] = 1
-    with pytest.raises(InputError, match="no section"):
-        mean_cross_section(speck)
-
-
-def test_otsu_splits_two_classes_in_the_middle():
-    values = np.r_[np.full(300, 1.0), np.full(100, 3.0)]
-    assert otsu_threshold(values) == pytest.approx(2, abs=0.02)

@@ -76,6 +76,20 @@ def test_power_that_falls_with_the_tilt_is_no_edge():
     assert seen_wedge(np.fft.irfftn(np.fft.rfftn(white) * weight, s=white.shape, axes=(0, 1, 2))) is None
 
 
+@pytest.mark.parametrize(("full_deg", "empty_deg"), [(40, 70), (30, 66), (50, 50)])
+def test_power_that_fades_over_many_degrees_has_no_edge_to_tell(full_deg, empty_deg):
+    size = 72
+    kz, kx = np.fft.fftfreq(size)[:, None, None], np.fft.rfftfreq(size)
+    tilt = np.abs(np.rad2deg(np.arctan2(kz, np.abs(kx) + 1e-9)))
+    weight = np.clip((empty_deg + 1e-3 - tilt) / (empty_deg + 1e-3 - full_deg), 0, 1) + np.zeros((size, 1))
+    white = np.random.default_rng(0).standard_normal((size,) * 3)
+    found = seen_wedge(np.fft.irfftn(np.fft.rfftn(white) * weight, s=white.shape, axes=(0, 1, 2)))
+    if full_deg < empty_deg:
+        assert found is None
+    else:
+        assert found.tilt_range_deg == pytest.approx((-empty_deg, empty_deg), abs=2)
+
+
 def test_commands_that_take_a_range_compare_it_with_the_volumes(tmp_path):
     halves = []
     for number, name in enumerate(("EVN", "ODD")):

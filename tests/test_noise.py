@@ -16,9 +16,10 @@ from cryolithe.cli import main
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.noise.bank import margin_px, seamless
 from cryolithe.noise.contrast import without_background
+from cryolithe.noise.halves import HalfSums, check_halves
 from cryolithe.noise.imitate import imitate, nearest_images, noise_image
 from cryolithe.noise.pooling import ssnr_of_mean
-from cryolithe.noise.rings import frequencies, patch_size, power, powers, weights
+from cryolithe.noise.rings import Corner, frequencies, patch_size, power, powers, ring_means, transform, weights
 from cryolithe.noise.stored import read_profile, write_profile
 from cryolithe.simulation.imaging import image_series
 
@@ -371,6 +372,32 @@ def test_what_are_no_halves_is_refused_in_one_line(lab, tmp_path, name):
     assert len(error) == 1
     assert re.search(expected, error[0]), error[0]
     assert not (tmp_path / "p.h5").exists()
+
+
+def _sums(even, odd):
+    size = patch_size(even.shape[1:])
+    a, b = (np.stack([transform(image, Corner(0, 0), size) for image in half]) for half in (even, odd))
+    return HalfSums(
+        even=powers(even, size),
+        odd=powers(odd, size),
+        cross=np.stack([ring_means(one) for one in (a * b.conj()).real]),
+        product=(a * b.conj()).sum(axis=0),
+        between=np.zeros(size // 2),
+        patches=np.ones(len(even), np.int64),
+        means=(float(even.mean()), float(odd.mean())),
+        deviation=float(even.std()),
+    )
+
+
+@pytest.mark.parametrize("apart", [(0, 0), (0, 1), (2, 0), (0, 2), (3, 0), (2, 2)])
+def test_the_spectra_of_halves_tell_that_they_lie_pixels_apart(lab, apart):
+    made = lab[1][0]
+    sums = _sums(made.even, np.roll(made.odd, apart, (1, 2)))
+    if max(apart) < 2:
+        assert check_halves(sums, ("even", "odd")) == ()
+        return
+    with pytest.raises(InputError, match=f"by {apart[1]} px along x and {apart[0]} px along y"):
+        check_halves(sums, ("even", "odd"))
 
 
 def _measured(folder, made, *words):

@@ -262,7 +262,8 @@ def test_names_of_another_stack_are_no_names():
     # As many rows as the series has images that are named, of a stack with more.
     some = FileRows(angles[:4], (0, 1, 2, 3), named=True)
     found = same_images(angles[1:4], some, Others(used=(0, 1, 2), sections=5))
-    assert found is None or found.rows == (1, 2, 3)
+    assert found is not None
+    assert found.rows == (1, 2, 3)
 
 
 @pytest.mark.parametrize("twin", [(-0.003, 0.004), (0.004, -0.003)])
@@ -282,6 +283,20 @@ def test_angles_that_a_file_tells_apart_are_told_apart(twin):
     said = rounded.doubt(Path("a.mdoc"), "doses", known, lambda a, b: True)
     assert [line.startswith("Warning: ") for line in said] == [doubtful]
     assert not rounded.doubt(Path("a.mdoc"), "doses", known, lambda a, b: False)
+
+
+@pytest.mark.parametrize(("apart", "told"), [(0.01, False), (0.04, False), (0.06, True), (0.2, True)])
+def test_doses_that_hardly_differ_are_no_doubt(apart, told, tmp_path):
+    """The stack lacks one of two images at one angle: which of their doses is meant matters if they differ."""
+    some = [n for n in SORTED if n != 0]
+    _, tlt = images(tmp_path, some)
+    path = mdoc(tmp_path)
+    lines, doses = path.read_text().splitlines(), iter([50.0, *[100.0] * (N - 2), 50.0 + 100 * apart])
+    # Of both at 0° the first and the last, of a highest dose of 100.
+    lines = [f"PriorRecordDose = {next(doses)}" if line.startswith("PriorRecordDose") else line for line in lines]
+    path.write_text("\n".join(lines) + "\n")
+    _, _, said = given(tmp_path, tlt, "--dose", path, "--dose-weight")
+    assert any("of different doses" in line for line in said) == told
 
 
 def test_a_grid_of_one_node_is_of_all_images(tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.fft
 
 from cryolithe import spectra
-from cryolithe.spectra import half_spectrum, spectrum_planes
+from cryolithe.spectra import half_spectrum, shell_of, spectrum_planes, times_counted
 
 
 def volume(shape, dtype=np.float32):
@@ -48,3 +51,21 @@ def test_power_in_the_planes_is_that_of_the_volume(shape):
     spectrum = half_spectrum(values)
     power = sum(float((p.times * np.abs(spectrum[p.index]) ** 2).sum()) for p in spectrum_planes(shape))
     assert power == pytest.approx(values.size**2)  # Parseval: unit variance times the number of coefficients
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+def test_a_half_spectrum_counts_as_often_as_the_whole_one_holds_it(size):
+    values = volume((3, 4, size), "f8")
+    half, whole = np.abs(scipy.fft.rfftn(values)) ** 2, np.abs(scipy.fft.fftn(values)) ** 2
+    assert (times_counted(size) * half).sum() == pytest.approx(whole.sum())
+
+
+def test_shells_are_those_of_the_nearest_multiple_and_never_of_the_even_one():
+    assert shell_of(np.array([0, 0.049, 0.05, 0.149, 0.15, 0.25, 0.5]), 10).tolist() == [0, 0, 1, 1, 2, 3, 5]
+    assert int(shell_of(0.3, 10)) == 3
+
+
+def test_how_often_coefficients_count_is_written_once():
+    for path in Path(spectra.__file__).parent.rglob("*.py"):
+        if path.name != "spectra.py":
+            assert not re.search(r"2\.0, 1\.0\)|== 0\.5\), 1\.0", path.read_text(encoding="utf-8")), path

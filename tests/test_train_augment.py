@@ -206,6 +206,18 @@ def test_rescaling_keeps_images_the_projections_of_the_volume(factor):
     assert np.polyfit(small.ravel(), again.ravel(), 1)[0] == pytest.approx(factor, rel=0.05)  # a longer way through
 
 
+@pytest.mark.parametrize("shape", [(20, 40, 40), (15, 41, 30)])
+def test_what_a_coarser_grid_cannot_hold_is_gone_and_the_rest_is_kept(shape):
+    """The finest pattern would come back as a coarse one that is not there."""
+    places = np.indices(shape)
+    fine = np.where(places.sum(axis=0) % 2, 1.0, -1.0).astype(np.float32)
+    slow = np.cos(2 * np.pi * places[2] / 16).astype(np.float32)
+    for made in augment.rescaled(fine, fine, 0.6):
+        assert made.std() < 0.05
+    for made in augment.rescaled(slow, slow, 0.6):
+        assert made.std() > 0.8 * slow.std()
+
+
 def test_misalignment_moves_points_and_rows():
     config = small_config(0, snr_db=(200.0, 200.0), fewest_tilts=9)
     series = make_series(Specimen(blob((16, 24, 16)), 10.0), ANGLES, Head(0))

@@ -29,6 +29,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.metrics import scaled_snr_db
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import sirt, sirt_margin_px
+from cryolithe.spectra import times_counted
 
 Volume = NDArray[np.float32]
 
@@ -142,8 +143,7 @@ def oracle_iterations(made: Mapping[int, Volume], truth: Volume) -> Chosen:
 
 def _correlations(signal: NDArray[Any], power: NDArray[Any], shape: tuple[int, ...]) -> dict[float, float]:
     """``Σ G signal / sqrt(Σ G² power)`` by σ, over a full spectrum of which one half is given, without the mean."""
-    kx = scipy.fft.rfftfreq(shape[2])
-    times = np.broadcast_to(np.where((kx > 0) & (kx < 0.5), 2.0, 1.0), signal.shape).copy()
+    times = np.broadcast_to(times_counted(shape[2]), signal.shape).copy()
     times[0, 0, 0] = 0.0
     squared, signal, power = _squared_frequency(shape), times * signal, times * power
     scores = {}

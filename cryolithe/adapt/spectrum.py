@@ -18,7 +18,7 @@ import torch
 
 from cryolithe.adapt.cubes import Cube
 from cryolithe.filters import WINDOWS
-from cryolithe.metrics import is_measured
+from cryolithe.geometry import is_measured
 from cryolithe.training.losses import faded_spectrum, shell_numbers
 
 # Frequencies beyond this say nothing but noise and interpolation, cycles/voxel.
@@ -182,6 +182,8 @@ def _shape(volume: torch.Tensor) -> Shape:
 
 class ShellSums:
     """Sums over cubes of one shape, from which the correlation of each shell follows.
+
+    Each coefficient of the half spectrum counts once, as in `fit_balance`: what is compared are weights, all by this.
 
     Args:
         shape: of the cubes.

@@ -29,8 +29,9 @@ from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star import read_positions
 from cryolithe.formats.volume_file import NAMED_REC
+from cryolithe.geometry import check_tilt_range
 from cryolithe.half_agreement import Expected
-from cryolithe.metrics import check_tilt_range, check_volume
+from cryolithe.metrics import check_volume
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.work.watcher import WARNING
 

@@ -13,7 +13,7 @@ from cryolithe.errors import InputError, SettingsError, nearest_name
 
 PAIR_PATTERNS = ("*.h5", "*.hdf5")
 TOMOGRAM_PATTERNS = ("*.mrc", "*.rec")
-HALF_NAMES = "_EVN/_ODD, _even/_odd, even_/odd_, _half1/_half2, X_EVN_Vol/X_ODD_Vol"
+# As in X_EVN and X_ODD, X_even, even_X, X_half1 or X_EVN_Vol.
 _HALF = re.compile(r"(?:(?<=^)|(?<=[_.-]))(evn|even|half1|odd|half2)(?=$|[_.-])", re.IGNORECASE)
 _SIDES = {"evn": "even", "even": "even", "half1": "even", "odd": "odd", "half2": "odd"}
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.+-]+")
@@ -116,7 +116,7 @@ def _named(paths: list[Path]) -> dict[str, Path]:
 
 
 def _tomograms(paths: list[Path]) -> Iterable[Candidate]:
-    """Tomograms with their halves, told by `HALF_NAMES`."""
+    """Tomograms with their halves, told by words in their names (`_HALF`)."""
     whole: dict[str, Path] = {}
     halves: dict[str, dict[str, Path]] = {}
     for name, path in _named(paths).items():

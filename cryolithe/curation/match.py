@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.curation.arrays import Field
-from cryolithe.geometry import TiltGeometry
+from cryolithe.geometry import TiltGeometry, is_measured
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
+from cryolithe.spectra import times_counted
 
 LARGEST_PX = 160  # along x and y at the size of the comparison
 BAND = (0.02, 0.3)  # cycles per voxel: without slow gradients, and without the finest noise
@@ -109,8 +110,7 @@ def _measured_band(shape: tuple[int, ...], angles_deg: tuple[float, ...]) -> NDA
     fz, fy = (scipy.fft.fftfreq(n) for n in shape[:2])
     fx = scipy.fft.rfftfreq(shape[2])
     radius = np.sqrt(fz[:, None, None] ** 2 + fy[:, None] ** 2 + fx**2)
-    tilt = np.degrees(np.arctan2(fz[:, None, None], np.maximum(fx, 1e-9)))
-    measured = (tilt >= min(angles_deg)) & (tilt <= max(angles_deg))
+    measured = is_measured(fx, fz[:, None, None], (min(angles_deg), max(angles_deg)))
     inside: NDArray[np.float32] = ((radius >= BAND[0]) & (radius <= BAND[1]) & measured).astype(np.float32)
     return inside
 
@@ -124,10 +124,7 @@ def _best_shift(
 
     The shift says where the second volume lies, seen from the first.
     """
-    weight = np.full(reference.shape[-1], 2.0, dtype=np.float32)  # rfftn holds half of the frequencies
-    weight[0] = 1.0
-    if shape[2] % 2 == 0:
-        weight[-1] = 1.0
+    weight = times_counted(shape[2]).astype(np.float32)
     powers = [float((np.abs(s) ** 2 * weight).sum()) for s in (reference, spectrum)]
     if min(powers) == 0:
         return 0.0, (0.0, 0.0, 0.0), 0.0

@@ -14,6 +14,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, resolution_at
+from cryolithe.spectra import times_counted
 
 Float32 = NDArray[np.float32]
 
@@ -193,7 +194,7 @@ def _low_passed(volume: Float32) -> tuple[Float32, float, float]:
     """The low-passed volume, what the low-pass leaves of the variance of white noise, and the noise's deviation."""
     spectrum = scipy.fft.rfftn(volume - volume.mean(dtype=np.float64), workers=1)
     ky, kx = scipy.fft.fftfreq(volume.shape[1])[:, None], scipy.fft.rfftfreq(volume.shape[2])[None]
-    twice = np.where((kx > 0) & (kx < 0.5), 2.0, 1.0)  # the half spectrum leaves out the conjugates at -kx
+    twice = times_counted(volume.shape[2])
     gain = noise = count = 0.0
     for plane, kz in enumerate(scipy.fft.fftfreq(volume.shape[0])):
         squared = kx**2 + ky**2 + kz**2

@@ -62,11 +62,6 @@ class HalfScore:
         """Half SNR gained; NaN where there is none before or after."""
         return mean_half_snr_db(self.denoised) - half_snr_db(self.raw)
 
-    @property
-    def head_room_db(self) -> float:
-        """Half SNR that is left to gain."""
-        return half_snr_db(self.ceiling) - mean_half_snr_db(self.denoised)
-
     def plain(self) -> dict[str, Any]:
         """Values of JSON; numbers that are none are null."""
         values = {

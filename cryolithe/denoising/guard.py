@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryolithe.denoising.periods import told
 from cryolithe.metrics import FloatArray, fourier_shell_correlation
+from cryolithe.spectra import shell_of, times_counted
 
 BINS = 24  # of the regions along each axis, at most
 # By halves and by neighbouring planes: a shell with more signal than the first, of which less than the second is kept
@@ -98,11 +99,12 @@ def spectra(before: NDArray[Any], after: NDArray[Any]) -> Spectra:
     slab = np.minimum((np.abs(fz) * 2 * bins).astype(int), bins - 1)
     shortest = min(before.shape)
     shells = shortest // 2 + 1
+    times = times_counted(before.shape[2])
     regions, rounds = np.zeros((4, bins + 1, bins)), np.zeros((4, shells + 1))
     for z in range(a.shape[0]):
-        shell = np.minimum(np.rint(np.hypot(fz[z], across) * shortest).astype(int), shells).ravel()
+        shell = np.minimum(shell_of(np.hypot(fz[z], across), shortest), shells).ravel()
         terms = (np.ones(across.shape), np.abs(a[z]) ** 2, np.abs(b[z]) ** 2, (b[z] * a[z].conj()).real)
-        for row, term in enumerate(terms):
+        for row, term in enumerate(times * term for term in terms):
             regions[row, :, slab[z]] += np.bincount(ring, term.ravel(), minlength=bins + 1)
             rounds[row] += np.bincount(shell, term.ravel(), minlength=shells + 1)
     count, power, new, cross = regions[:, :bins]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import GeometryError, InputError, SettingsError
-from cryolithe.metrics import check_tilt_range, check_volume
+from cryolithe.geometry import check_tilt_range
+from cryolithe.metrics import check_volume
 from cryolithe.volume import Volume
 
 VOXEL_SIZE_TOLERANCE = 0.01  # relative: headers round, and refined pixel sizes differ by less than this

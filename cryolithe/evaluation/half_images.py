@@ -74,7 +74,10 @@ def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection
     first, second = (np.stack([_block_means(image, block) for image in stack]) for stack in (even, odd))
     opposite = _opposite(first, second)
     first, second = (np.stack([_usual(image) for image in half]) for half in (first, second))
-    unlike = _reordered(first, second, left_out) or _mirrored(first, second)
+    # A border in one half may be all that blocks show; what is far from all others may be the specimen.
+    opposite = opposite or _opposite(first, second)
+    upright = -second if opposite else second
+    unlike = _reordered(first, upright, left_out) or _mirrored(first, upright)
     details = [(_details(one), _details(other)) for one, other in zip(even, odd, strict=True)]
     same = _same(details, left_out)
     # Of other images, of mirrored and of inverted ones, neither place nor scale means anything.

@@ -16,6 +16,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.spectra import shell_of, times_counted
+
 _WIDEST_PX = 192  # along the shorter side, by averaging pixels
 # A Hann window along both axes leaves about so many of the coefficients independent.
 _INDEPENDENT = (2 / 3) ** 2
@@ -77,7 +79,7 @@ def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any], places: Sequence[int
     shared[seen < _SHARED * by_chance] = 0.0
     shared[: max(2, round(_BAND[0] * min(size)))] = shared[round(_BAND[1] * min(size)) :] = 0.0
     weights = [2 * _INDEPENDENT * (shared / one)[ring] for one in noise]
-    expected = [float((weight * shared[ring] * _twice(size)).sum() / 2) for weight in weights]
+    expected = [float((weight * shared[ring] * times_counted(size[1])).sum() / 2) for weight in weights]
     summed = np.sum([weight * product for weight, product in zip(weights, products, strict=True)], axis=0)
     together = _farthest(summed, sum(expected), size)
     middle = together if together is not None and np.hypot(*together) * factor >= LEAST_PX else (0.0, 0.0)
@@ -103,7 +105,7 @@ def _coarse(image: NDArray[Any], factor: int, size: tuple[int, int]) -> _Rings:
 def _rings(size: tuple[int, int]) -> tuple[NDArray[np.intp], int]:
     """Ring of each coefficient of a half transform, by its frequency, and how many rings there are."""
     frequency = np.hypot(scipy.fft.fftfreq(size[0])[:, None], scipy.fft.rfftfreq(size[1])[None])
-    ring = np.rint(min(size) * frequency).astype(np.intp)
+    ring = shell_of(frequency, min(size))
     return ring, int(ring.max()) + 1
 
 
@@ -132,7 +134,7 @@ def _farthest(weighted: _Spectra, expected: float, size: tuple[int, int]) -> tup
     fine = (
         np.real(
             np.exp(2j * np.pi * np.outer(ys, scipy.fft.fftfreq(size[0])))
-            @ (weighted * _twice(size))
+            @ (weighted * times_counted(size[1]))
             @ np.exp(2j * np.pi * np.outer(scipy.fft.rfftfreq(size[1]), xs))
         )
         / 2
@@ -143,9 +145,3 @@ def _farthest(weighted: _Spectra, expected: float, size: tuple[int, int]) -> tup
     if expected <= 0 or most < _EXPLAINED * expected or most**2 - none**2 < 2 * _SURE * expected:
         return None
     return float(ys[best[0]]), float(xs[best[1]])
-
-
-def _twice(size: tuple[int, int]) -> _Rings:
-    """How often each coefficient of a half transform counts in a sum over the whole."""
-    frequency = scipy.fft.rfftfreq(size[1])
-    return np.where((frequency > 0) & (frequency < 0.5), 2.0, 1.0)[None]

@@ -23,7 +23,7 @@ from cryolithe.evaluation.picking import (
     spaced_maxima,
     unbinned,
 )
-from cryolithe.metrics import is_measured
+from cryolithe.geometry import is_measured
 from cryolithe.spectra import transforms
 
 Array = NDArray[Any]

@@ -15,8 +15,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.signal.windows import tukey
 
-from cryolithe.errors import InputError
-from cryolithe.spectra import FloatArray, half_spectrum, spectrum_planes
+from cryolithe.spectra import FloatArray, shell_of, spectrum_planes, times_counted
 
 Array = NDArray[Any]
 
@@ -60,27 +59,13 @@ def cone_directions(step_deg: float = CONE_STEP_DEG) -> tuple[tuple[str, ...], F
     return (*names, "y"), np.append(angles, np.nan), np.vstack([vectors, [0.0, 1.0, 0.0]])
 
 
-def cone_fsc(a: Array, b: Array, *, mask: Array | None = None, half_angle_deg: float = CONE_HALF_ANGLE_DEG) -> ConeFsc:
-    """Correlate two volumes over the parts of shells that lie in double cones about directions.
-
-    ``FSC_d(s) = Re Σ A B* / sqrt(Σ|A|² Σ|B|²)`` over the coefficients of shell s with
-    ``|k · d| ≥ |k| cos(half angle)`` (directional FSC: Diebolder et al., Biophys. J. 2015; Tan et al. 2017).
-
-    Args:
-        a: real volume, shape ``(z, y, x)``.
-        b: the same shape.
-        mask: weights from 0 to 1, the same shape.
-        half_angle_deg: of the cones.
-    """
-    if a.shape != b.shape:
-        raise InputError(f"the first volume has the shape {a.shape} but the second volume has {b.shape}")
-    return cone_correlation(half_spectrum(a, mask), half_spectrum(b, mask), a.shape, half_angle_deg)
-
-
 def cone_correlation(
     first: Array, second: Array, shape: tuple[int, ...], half_angle_deg: float = CONE_HALF_ANGLE_DEG
 ) -> ConeFsc:
-    """Correlate two half spectra over double cones, as `cone_fsc` says.
+    """Correlate two half spectra over the parts of shells that lie in double cones about directions.
+
+    ``FSC_d(s) = Re Σ A B* / sqrt(Σ|A|² Σ|B|²)`` over the coefficients of shell s with
+    ``|k · d| ≥ |k| cos(half angle)`` (directional FSC: Diebolder et al., Biophys. J. 2015; Tan et al. 2017).
 
     Args:
         first: made by `cryolithe.spectra.half_spectrum`.
@@ -125,8 +110,8 @@ def ring_correlation(a: Array, b: Array) -> tuple[FloatArray, FloatArray]:
         scipy.fft.rfft2(np.asarray(image, dtype=np.float64) - np.mean(image, dtype=np.float64)) for image in (a, b)
     )
     ky, kx = scipy.fft.fftfreq(a.shape[0])[:, None], scipy.fft.rfftfreq(a.shape[1])
-    ring = np.minimum(np.floor(np.hypot(ky, kx) * shortest + 0.5).astype(np.intp), rings).ravel()
-    times = np.broadcast_to(np.where((kx > 0) & (kx < 0.5), 2.0, 1.0), at.shape).copy()
+    ring = np.minimum(shell_of(np.hypot(ky, kx), shortest), rings).ravel()
+    times = np.broadcast_to(times_counted(a.shape[1]), at.shape).copy()
     times[0, 0] = 0.0
     ab, aa, bb = (
         np.bincount(ring, (times * term).ravel(), minlength=rings + 1)[:rings]

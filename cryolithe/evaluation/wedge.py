@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.evaluation.spectral import edge_taper
-from cryolithe.metrics import check_tilt_range, is_measured
-from cryolithe.spectra import FloatArray, half_spectrum, spectrum_planes
+from cryolithe.geometry import check_tilt_range, is_measured
+from cryolithe.spectra import FloatArray, half_spectrum, shell_of, spectrum_planes, times_counted
 
 Array = NDArray[Any]
 
@@ -100,9 +100,9 @@ def _angular_power(across: FloatArray, shape: tuple[int, ...]) -> tuple[FloatArr
     """Angles and mean whitened power of ``across``, energies of the half plane ``(kz, kx)``."""
     kz, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[2])
     radius = np.hypot(kz, kx)
-    times = np.broadcast_to(np.where((kx > 0) & (kx < 0.5), 2.0, 1.0), radius.shape)
+    times = np.broadcast_to(times_counted(shape[2]), radius.shape)
     shortest = min(shape[0], shape[2])
-    ring = np.floor(radius * shortest + 0.5).astype(np.intp)
+    ring = shell_of(radius, shortest)
     rings = int(ring.max()) + 1
     total = np.bincount(ring.ravel(), across.ravel(), minlength=rings)
     held = np.bincount(ring.ravel(), times.ravel(), minlength=rings)

@@ -132,8 +132,8 @@ def _read_rows(path: Path, text: str) -> tuple[dict[str, str], list[_Row], list[
             name, equals, value = content[1:].partition("=")
             in_local = in_local or name.strip() == "Local Alignment"
             if name.strip() == "DarkFrame":
-                place, section, tilt = _numbers(path, number, value, 3)
-                darks.append(Dark(int(place), int(section), tilt))
+                _, section, tilt = _numbers(path, number, value, 3)  # the first is its place among the sorted ones
+                darks.append(Dark(int(section), tilt))
             elif equals:
                 header[name.strip()] = value.strip()
             elif number == 2:

@@ -24,12 +24,11 @@ FEWEST_APART_DEG = 1.0
 
 @dataclass(frozen=True)
 class Dark:
-    """An image that was left out: its place among the sorted ones from 0, its section, and its angle.
+    """An image that was left out: its section and its angle.
 
     The angle is that which was recorded; since AreTomo3 2.0.10 it holds the tilt offset as the other images' do.
     """
 
-    sorted_index: int
     section: int
     tilt_deg: float
 

@@ -1,6 +1,6 @@
 """Which series of a table a file belongs to, told by names: the very name, or the name and what programs add to it.
 
-`Position_1` is not the series of `Position_1_2.mrc`, though one name begins with the other: both are names that the
+``Position_1`` is not the series of ``Position_1_2.mrc``, though one name begins with the other: both are names that the
 microscope's program gives.
 """
 

@@ -118,15 +118,7 @@ def _pickle_of(content: bytes, path: Path) -> bytes:
             if pickles[0].file_size > PICKLE_LIMIT_BYTES:
                 raise ModelError(f"{path}: its pickle has more than {PICKLE_LIMIT_BYTES / 1e6:g} MB")
             return archive.read(pickles[0])
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        ValueError,
-        OverflowError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except _DAMAGES as error:
         raise ModelError(f"{path} is damaged (cut short?): {_first_line(error)}; copy it again") from error
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
 from cryolithe.noise.rings import FloatArray, frequencies, independent, ring_means
+from cryolithe.spectra import shell_of
 
 LOW_PER_PX, HIGH_PER_PX = 0.12, 0.45
 CERTAIN = 4.0  # standard errors
@@ -176,7 +177,7 @@ def _check_shift(sums: HalfSums, names: tuple[str, str]) -> None:
     size = sums.size
     ky, kx = scipy.fft.fftfreq(size)[:, None], scipy.fft.rfftfreq(size)[None]
     weight = np.exp(-((np.hypot(ky, kx) / LOW_PER_PX) ** 2))
-    ring = np.minimum(np.rint(size * np.hypot(ky, kx)).astype(np.intp), size // 2)
+    ring = np.minimum(shell_of(np.hypot(ky, kx), size), size // 2)
     scale = np.sqrt(ring_means(np.abs(sums.product) ** 2))
     whitened = sums.product / np.maximum(np.concatenate([scale[:1], scale]), 1e-300)[ring] * weight
     whitened[0, 0] = 0

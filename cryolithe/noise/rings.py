@@ -14,6 +14,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.spectra import shell_of, times_counted
+
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
 
@@ -58,8 +60,8 @@ def hann(size: int) -> FloatArray:
 def _rings(size: int) -> tuple[NDArray[np.intp], FloatArray, FloatArray]:
     """Ring of each coefficient of a half transform, how often it counts, and the coefficients of each ring."""
     ky, kx = scipy.fft.fftfreq(size)[:, None], scipy.fft.rfftfreq(size)[None]
-    ring: NDArray[np.intp] = np.rint(size * np.hypot(ky, kx)).astype(np.intp)
-    times: FloatArray = np.broadcast_to(np.where((kx > 0) & (kx < 0.5), 2.0, 1.0), ring.shape).copy()
+    ring = shell_of(np.hypot(ky, kx), size)
+    times: FloatArray = np.broadcast_to(times_counted(size), ring.shape).copy()
     counts: FloatArray = np.asarray(np.bincount(ring.ravel(), times.ravel()))
     return ring, times, counts
 

@@ -32,8 +32,9 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.reconstruction.doubt import Ensemble, rounded
-from cryolithe.reconstruction.part_spectra import CORRELATED, frequencies_of, spectrum_of, times_counted
+from cryolithe.reconstruction.part_spectra import CORRELATED, frequencies_of, spectrum_of
 from cryolithe.reconstruction.planes import measured_region
+from cryolithe.spectra import times_counted
 
 # Shells between zero and Nyquist.
 SHELLS = 24
@@ -144,10 +145,11 @@ def sums_of(seen: Seen, angles_deg: tuple[float, ...]) -> Sums:
     (even, odd), (of_even, of_odd), (even_again, odd_again) = pairs
     z, y, x = frequencies_of(shape)
     radius, across = np.sqrt(z**2 + y**2 + x**2), np.hypot(z, x) + 0 * y
+    # Half-way between two shells it is the even one: results that are published were made so.
     shell = torch.from_numpy(np.minimum(np.rint(2 * SHELLS * radius), SHELLS + 1).astype(np.int64).ravel())
     measured = measured_region(angles_deg, z, x, shape[0]) * np.ones_like(radius)
     common = shared_of(across, angles_deg, shape[0])
-    count = times_counted(x) * np.ones_like(radius)
+    count = times_counted(shape[2]) * np.ones_like(radius)
 
     def by_shell(values: torch.Tensor | float, weight: NDArray[np.floating]) -> NDArray[np.float64]:
         weights = torch.from_numpy(weight.ravel())

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from cryolithe.filters import extend_rows, padded_length, parts_of, ramp_response
 from cryolithe.projector import Projector, by_bands
 from cryolithe.projector.classical import WINDOW
-from cryolithe.reconstruction.part_spectra import frequencies_of, spectrum_of, times_counted
+from cryolithe.reconstruction.part_spectra import frequencies_of, spectrum_of
 from cryolithe.reconstruction.planes import PlaneFilter, measured_region
+from cryolithe.spectra import times_counted
 
 # Shells between zero and Nyquist in which amplitudes are compared.
 SHELLS = 24
@@ -156,8 +157,9 @@ def _shells(shape: tuple[int, ...], angles_deg: tuple[float, ...]) -> tuple[NDAr
     """Shell of each frequency of a real transform, flat, and how much it counts: not beyond what tilts measured."""
     z, y, x = frequencies_of(shape)
     radius = np.sqrt(z**2 + y**2 + x**2)
+    # Half-way between two shells it is the even one: results that are published were made so.
     shell = np.minimum(np.rint(2 * SHELLS * radius), SHELLS + 1).astype(np.int64)
-    weight = times_counted(x) * measured_region(angles_deg, z, x, shape[0]) * np.ones_like(radius)
+    weight = times_counted(shape[2]) * measured_region(angles_deg, z, x, shape[0]) * np.ones_like(radius)
     return shell.ravel(), weight.ravel()
 
 

@@ -26,11 +26,6 @@ def frequencies_of(shape: tuple[int, ...]) -> Frequencies:
     return z[:, None, None], y[None, :, None], x[None, None, :]
 
 
-def times_counted(x: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How many of the whole spectrum's frequencies one of the half spectrum stands for, by its frequency along x."""
-    return np.where((x == 0) | (x == 0.5), 1.0, 2.0)
-
-
 def _faded(size: int, axis: int) -> torch.Tensor:
     """Weights along one of three axes that rise over an eighth of it at either end, float64."""
     edge = max(1, size // 8)

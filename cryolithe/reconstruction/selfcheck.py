@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.formats.pages import release_pages
-from cryolithe.geometry import VolumeGrid
+from cryolithe.geometry import VolumeGrid, is_measured
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.prepared_stack import PreparedStack
@@ -189,8 +189,7 @@ class _Block:
         values = torch.from_numpy(_read(volume, start, rows)).to(device)
         self.volume = _smooth(_moderate(values))  # (z, rows - 4, x)
         del values
-        angles = np.deg2rad(stack.geometry.angles_deg)
-        self.range_rad = (float(angles.min()), float(angles.max()))
+        self.range_deg = (min(stack.geometry.angles_deg), max(stack.geometry.angles_deg))
         seen = stack.read_rows(start - MARGIN_ROWS, rows + 2 * MARGIN_ROWS).clamp(-stack.clip_level, stack.clip_level)
         self.truth = _smooth(fbp(projector, _moderate(seen.to(device)), "hamming"))  # (z, rows - 4 + 2 MARGIN_ROWS, x)
 
@@ -201,12 +200,12 @@ class _Block:
             mirror: axes, such as ``"zx"``.
             part: ``"z0"``, ``"z1"``, ``"x0"`` or ``"x1"``: lower or upper half of an axis.
         """
-        return _highest(*_correlations(_part(self.volume, part), _part(self.truth, part), self.range_rad, mirror))
+        return _highest(*_correlations(_part(self.volume, part), _part(self.truth, part), self.range_deg, mirror))
 
     def chance(self) -> float:
         """Standard deviation of the correlation with noise: phases of the frequencies and rows that count add up."""
         depth, rows, width = self.volume.shape
-        band = _band((depth, width), self.range_rad, self.volume.device)
+        band = _band((depth, width), self.range_deg, self.volume.device)
         # Half of the spectrum is kept; the tapers join 1.5 neighbours along each axis, the smoothing 3.5 rows.
         count = 2 * float(band.sum() ** 2 / band.square().sum().clamp_min(1e-30)) / 1.5**2
         return 1 / math.sqrt(max(1.0, count * max(1.0, rows / 3.5)))
@@ -217,7 +216,7 @@ class _Block:
 
     def peaks(self) -> tuple[_Peak, _Peak]:
         """Correlate with the back-projection, and with its negative."""
-        surface, lags = _correlations(self.volume, self.truth, self.range_rad)
+        surface, lags = _correlations(self.volume, self.truth, self.range_deg)
         return _highest(surface, lags), _highest(-surface, lags)
 
 
@@ -258,19 +257,19 @@ def _part(values: torch.Tensor, part: str) -> torch.Tensor:
 
 
 def _correlations(
-    volume: torch.Tensor, truth: torch.Tensor, range_rad: tuple[float, float], mirror: str = ""
+    volume: torch.Tensor, truth: torch.Tensor, range_deg: tuple[float, float], mirror: str = ""
 ) -> tuple[torch.Tensor, tuple[int, int]]:
     """Mean coherence by lag, shape ``(y, z, x)``, and the reach along z and x; index 0 is the most negative lag.
 
     Args:
         volume: rows of it.
         truth: the same and some beyond.
-        range_rad: that the tilts measured.
+        range_deg: that the tilts measured.
         mirror: axes along which ``truth`` is mirrored, such as ``"zx"``.
     """
     size = volume.shape[0], volume.shape[2]
     reach = (min(REACH_PX, size[0] // 4), min(REACH_PX, size[1] // 4))
-    band = _band(size, range_rad, volume.device)
+    band = _band(size, range_deg, volume.device)
     spectra, others = _spectra(volume), _spectra(truth, mirror)
     rows, lags = volume.shape[1], truth.shape[1] - volume.shape[1] + 1
     # What the transform back of a coherence of 1 at all frequencies gives at lag 0.
@@ -290,14 +289,14 @@ def _correlations(
     return torch.stack(surfaces).flip(0), reach
 
 
-def _band(size: tuple[int, int], range_rad: tuple[float, float], device: torch.device) -> torch.Tensor:
+def _band(size: tuple[int, int], range_deg: tuple[float, float], device: torch.device) -> torch.Tensor:
     """Weights of the frequencies of a ``(z, x)`` plane: a band in the directions that the tilts measured."""
     kz = torch.fft.fftfreq(size[0], device=device)[:, None]
     kx = torch.fft.rfftfreq(size[1], device=device)
     radius = kz.square() + kx.square()
     band = torch.exp(-0.5 * radius * LOW_PASS_PX**2) * (1 - torch.exp(-0.5 * radius * HIGH_PASS_PX**2))
-    angle = torch.atan2(kz.expand_as(radius), kx.expand_as(radius))
-    return band * ((angle >= range_rad[0]) & (angle <= range_rad[1]))
+    measured = is_measured(np.fft.rfftfreq(size[1]), np.fft.fftfreq(size[0])[:, None], range_deg)
+    return band * torch.from_numpy(measured).to(device)
 
 
 def _spectra(values: torch.Tensor, mirror: str = "") -> list[torch.Tensor]:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from cryolithe.optics import ANGSTROM_PER_MM, ANGSTROM_PER_UM, TiltedView, tilted_defocus_um, wavelength_angstrom
 from cryolithe.reconstruction.hand_evidence import tile_starts
+from cryolithe.spectra import shell_of
 
 Values = NDArray[np.float64]
 
@@ -290,8 +291,8 @@ def _squared(view: TiltedView, k: Values, places_px: Values, shifts_um: Values) 
 
 def _rings(tile: int) -> tuple[NDArray[np.int64], Values, NDArray[np.bool_]]:
     """Ring of each value of a half transform of a tile; pixels of each ring up to Nyquist, and whether it is used."""
-    radius = np.hypot(np.fft.fftfreq(tile)[:, None], np.fft.rfftfreq(tile)[None]) * tile
-    rings = np.rint(radius).astype(np.int64).ravel()
+    radius = np.hypot(np.fft.fftfreq(tile)[:, None], np.fft.rfftfreq(tile)[None])
+    rings = shell_of(radius, tile).ravel()
     pixels = np.bincount(rings)[: tile // 2 + 1].astype(np.float64)
     k = np.arange(len(pixels)) / (tile // 2)
     return rings, pixels, (k > FROM) & (k < TO)

@@ -30,9 +30,10 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.device import free_cached_memory, is_out_of_memory
-from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.part_spectra import CORRELATED, frequencies_of, spectrum_of, times_counted
+from cryolithe.geometry import TiltGeometry, is_measured
+from cryolithe.reconstruction.part_spectra import CORRELATED, frequencies_of, spectrum_of
 from cryolithe.reconstruction.planes import PlaneFilter, measured_region, whole_turn
+from cryolithe.spectra import times_counted
 
 # Bins of q between zero and Nyquist.
 BINS = 12
@@ -226,14 +227,13 @@ def _bins(
     z, y, x = frequencies_of(shape)
     radius = np.hypot(z, x)
     bins = np.minimum((2 * BINS * radius).astype(np.int64), BINS)
-    angle = np.degrees(np.arctan2(z, x + 0.0 * z))
-    angle = (angle + 90) % 180 - 90
     half = float(np.median(np.diff(np.unique(all_deg)))) / 2
     low, high = float(inner_deg.min()) - half, float(inner_deg.max()) + half
-    measured = (angle >= low) & (angle <= high)
-    seen = (angle >= float(all_deg.min()) - half) & (angle <= float(all_deg.max()) + half)
-    away = np.minimum(*(np.abs(np.sin(np.radians(angle - end))) * radius * shape[0] for end in (low, high)))
-    weight = (seen & ~measured & (away >= _AWAY)) * times_counted(x) * np.ones_like(y)
+    measured = is_measured(x, z, (low, high))
+    seen = is_measured(x, z, (float(all_deg.min()) - half, float(all_deg.max()) + half))
+    ends = [np.radians(end) for end in (low, high)]
+    away = np.minimum(*(np.abs(z * np.cos(end) - x * np.sin(end)) * shape[0] for end in ends))
+    weight = (seen & ~measured & (away >= _AWAY)) * times_counted(shape[2]) * np.ones_like(y)
     return (bins * np.ones_like(y, dtype=np.int64)).ravel(), weight.ravel()
 
 

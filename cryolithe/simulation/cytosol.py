@@ -37,6 +37,7 @@ from cryolithe.simulation.canvas import FREE, INSIDE, Canvas
 from cryolithe.simulation.cell import CellRecipe
 from cryolithe.simulation.classes import DALTON_PER_ANGSTROM3
 from cryolithe.simulation.membranes import Array, Inner, Sheet, Surface
+from cryolithe.spectra import times_counted
 
 Field = NDArray[np.float32]
 DALTON_PER_ANGSTROM3_OF_MG_ML = 6.02214e-4  # 1 mg/ml
@@ -81,11 +82,7 @@ def slow_field(shape: tuple[int, ...], voxel_angstrom: float, exponent: float, r
     white = rng.standard_normal(large, dtype=np.float32)
     field = scipy.fft.irfftn(scipy.fft.rfftn(white) * np.sqrt(power).astype(np.float32), large)
     # The variance by the power, not by this draw: longest waves make one box denser than another.
-    half = np.full(power.shape[-1], 2.0)
-    half[0] = 1.0
-    if large[-1] % 2 == 0:
-        half[-1] = 1.0
-    field *= 1 / math.sqrt(float((power * half).sum()) / math.prod(large))
+    field *= 1 / math.sqrt(float((power * times_counted(large[-1])).sum()) / math.prod(large))
     return np.ascontiguousarray(field[tuple(slice(n) for n in points)], dtype=np.float32)
 
 

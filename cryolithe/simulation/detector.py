@@ -182,9 +182,3 @@ def as_contrast(halves: Halves) -> Halves:
         return Halves(np.zeros_like(halves.even), np.zeros_like(halves.odd))
     scale = np.float32(1 / mean)
     return Halves(halves.even * scale - np.float32(1), halves.odd * scale - np.float32(1))
-
-
-def snr_of_halves(even: Image, odd: Image) -> float:
-    """SNR of each of two images of the same thing, ``r / (1 - r)`` (Frank & Al-Ali 1975, Nature 256, 376-379)."""
-    r = float(np.corrcoef(even.ravel().astype(np.float64), odd.ravel().astype(np.float64))[0, 1])
-    return r / (1 - r) if r < 1 else math.inf

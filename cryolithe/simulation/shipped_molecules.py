@@ -4,7 +4,7 @@ They are drawn, not measured: no structure of any data bank is in them. Each is 
 `cryolithe.simulation.procedural`) where a plan puts them: globular complexes of 80 kDa to 3 MDa, rings and barrels, a
 hollow shell, long and bent ones, and two that span a membrane, z outwards.
 
-A version stays what it is: whatever would change a molecule needs a new name (`procedural_2`). The random numbers are
+A version stays what it is: whatever would change a molecule needs a new name (``procedural_2``). The random numbers are
 those of NumPy's ``RandomState``, whose streams are frozen; those of its ``Generator`` may change with its version
 (NumPy enhancement proposal 19).
 """

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.spectra import shell_of, times_counted
+
 MOST_PATCHES = 16  # of an image along both axes together
 
 
@@ -26,8 +28,8 @@ class Rings:
         window = line[:, None] * line
         self._window = torch.from_numpy((window / np.sqrt(np.mean(window**2))).astype(np.float32))
         ky, kx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
-        ring = np.rint(size * np.hypot(ky, kx)).astype(np.int64)
-        times = np.broadcast_to(np.where((kx > 0) & (kx < 0.5), 2.0, 1.0), ring.shape)
+        ring = shell_of(np.hypot(ky, kx), size)
+        times = np.broadcast_to(times_counted(size), ring.shape)
         self.counts = np.bincount(ring.ravel(), times.ravel())[1 : size // 2 + 1]
         inside = (ring > 0) & (ring <= size // 2)
         self._ring = torch.from_numpy(np.where(inside, ring - 1, 0).ravel())

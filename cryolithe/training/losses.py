@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from cryolithe.network import BlockHead
+from cryolithe.spectra import shell_of, times_counted
 from cryolithe.training.sections import LossSettings
 
 
@@ -40,10 +43,11 @@ def fsc_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
     shape = (estimate.shape[0], estimate.shape[1], estimate.shape[2])
     shells = shell_numbers(shape).to(estimate.device)
+    times = _box(shape).times.to(estimate.device)
     a, b = faded_spectrum(estimate), faded_spectrum(target)
     count = min(shape) // 2 + 2
     sums = [
-        torch.zeros(count, device=a.device).index_add(0, shells, term)
+        torch.zeros(count, device=a.device).index_add(0, shells, times * term)
         for term in ((a * b.conj()).real, a.abs().square(), b.abs().square())
     ]
     ab, aa, bb = (part[1:-2] for part in sums)  # without the mean, Nyquist and the corners beyond
@@ -53,13 +57,13 @@ def fsc_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def faded_spectrum(volume: torch.Tensor) -> torch.Tensor:
     """Flat Fourier coefficients (`torch.fft.rfftn`) of a volume ``(z, y, x)`` whose edges are faded, mean removed."""
-    fade = _fade_and_shells((volume.shape[0], volume.shape[1], volume.shape[2]))[0].to(volume.device)
+    fade = _box((volume.shape[0], volume.shape[1], volume.shape[2])).fade.to(volume.device)
     return torch.fft.rfftn(_centred(volume, fade)).flatten()
 
 
 def shell_numbers(shape: tuple[int, int, int]) -> torch.Tensor:
     """The shell of each of these coefficients, ``min(shape) // 2 + 1`` for all beyond Nyquist."""
-    return _fade_and_shells(shape)[1]
+    return _box(shape).shells
 
 
 def run_loss(
@@ -102,9 +106,22 @@ def _centred(volume: torch.Tensor, fade: torch.Tensor) -> torch.Tensor:
     return (volume - (volume * fade).sum() / fade.sum()) * fade
 
 
+class _Box(NamedTuple):
+    """What the spectra of volumes of one shape are made and summed by.
+
+    Attributes:
+        fade: weights ``(z, y, x)`` that fall to zero over an eighth at each end.
+        shells: of each flat frequency.
+        times: how often it stands in the full spectrum.
+    """
+
+    fade: torch.Tensor
+    shells: torch.Tensor
+    times: torch.Tensor
+
+
 @lru_cache(maxsize=8)
-def _fade_and_shells(shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights ``(z, y, x)`` that fall to zero over an eighth at each end, and the shell of each flat frequency."""
+def _box(shape: tuple[int, int, int]) -> _Box:
     fade = torch.ones(shape)
     for axis, size in enumerate(shape):
         edge = max(1, size // 8)
@@ -112,9 +129,8 @@ def _fade_and_shells(shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.T
         near = (torch.minimum(place, size - 1 - place) + 0.5) / edge
         ramp = 0.5 - 0.5 * torch.cos(torch.pi * near.clamp(max=1))
         fade = fade * ramp.reshape([-1 if a == axis else 1 for a in range(3)])
-    fz, fy = (torch.fft.fftfreq(n) for n in shape[:2])
-    fx = torch.fft.rfftfreq(shape[2])
-    radius = (fz[:, None, None] ** 2 + fy[:, None] ** 2 + fx**2).sqrt()
-    last = min(shape) // 2 + 1
-    shells = (radius * min(shape) + 0.5).floor().long().clamp(max=last)
-    return fade, shells.flatten()
+    fz, fy = (np.fft.fftfreq(n) for n in shape[:2])
+    radius = np.sqrt(fz[:, None, None] ** 2 + fy[:, None] ** 2 + np.fft.rfftfreq(shape[2]) ** 2)
+    shells = np.minimum(shell_of(radius, min(shape)), min(shape) // 2 + 1)
+    times = np.broadcast_to(times_counted(shape[2]).astype(np.float32), radius.shape)
+    return _Box(fade, torch.from_numpy(shells.ravel()), torch.from_numpy(times.ravel()))

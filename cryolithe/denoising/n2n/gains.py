@@ -19,7 +19,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.spectra import fade, times_counted
+from cryolithe.spectra import fade, shell_of, times_counted
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
@@ -175,7 +175,7 @@ def _shells(shape: Sequence[int], shells: int) -> tuple[NDArray[np.intp], FloatA
     z, y, x = shape
     axes = np.meshgrid(scipy.fft.fftfreq(z), scipy.fft.fftfreq(y), scipy.fft.rfftfreq(x), indexing="ij", sparse=True)
     radius = np.sqrt(axes[0] ** 2 + axes[1] ** 2 + axes[2] ** 2)
-    return np.minimum(np.rint(radius * 2 * (shells - 1)).astype(np.intp), shells).ravel(), times_counted(x)
+    return np.minimum(shell_of(radius, 2 * (shells - 1)), shells).ravel(), times_counted(x)
 
 
 def _faded(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cryolithe.denoising.n2n.gains import TAPER_PX
-from cryolithe.spectra import fade, times_counted
+from cryolithe.spectra import fade, shell_of, times_counted
 
 LossName = Literal["l2", "l1", "l0", "fsc", "mixed"]
 LOSSES: tuple[LossName, ...] = ("l2", "l1", "l0", "fsc", "mixed")
@@ -100,6 +100,6 @@ def _shells(shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, to
     axes = np.meshgrid(np.fft.fftfreq(z), np.fft.fftfreq(y), np.fft.rfftfreq(x), indexing="ij", sparse=True)
     shortest = min(shape)
     radius = np.sqrt(axes[0] ** 2 + axes[1] ** 2 + axes[2] ** 2)
-    shells = np.minimum(np.rint(radius * shortest).astype(np.int64), shortest // 2 + 1)
+    shells = np.minimum(shell_of(radius, shortest), shortest // 2 + 1)
     times = np.broadcast_to(times_counted(x).astype(np.float32), shells.shape)
     return window, torch.from_numpy(shells.ravel()), torch.from_numpy(times.ravel())

@@ -2,8 +2,7 @@
 
 A tile starts at a multiple of the network's own, so that its poolings cut the volume where those of its neighbours do.
 At each inner end, ``margin`` voxels are thrown away and ``blend`` voxels pass over to the neighbour. With a margin of
-the network's whole reach the result is that of the volume in one piece; what a smaller one costs is measured
-(`MARGINS`).
+the network's whole reach the result is that of the volume in one piece; `MOST_MARGIN` tells what a smaller one costs.
 """
 
 from __future__ import annotations

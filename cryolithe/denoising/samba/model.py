@@ -84,11 +84,6 @@ class Weights:
     sha256: str
 
 
-def count_weights(network: nn.Module) -> int:
-    """Number of trained numbers."""
-    return sum(p.numel() for p in network.parameters())
-
-
 def save_weights(path: Path, network: SambaNet, card: dict[str, Any]) -> None:
     """Write a network as safetensors with plain JSON; an earlier file stays until the new one is complete.
 
