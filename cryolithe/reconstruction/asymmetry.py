@@ -11,8 +11,8 @@ What a Gaussian field of the same spectrum would show by chance is known exactly
 What a network explains. It learnt to reconstruct dense matter that is positive. A block is made of every other tilt,
 of the images and of their negative, and projected onto the tilts in between: the right polarity explains more of them.
 Not so of layers and lattices: of a wave the negative is the wave itself, moved by half its length. So it is counted of
-how many waves that consists which the halves have in common, (Σ|s|²)² / Σ|s|⁴ over its frequencies s; with z, the
-product of both halves' spectra, Σ Re z and Σ Re z² are these sums without noise, whose phases have no preference.
+how many waves that consists which the halves have in common, (Σ|s|²)² / Σ|s|⁴ over its Fourier coefficients s; with z,
+the product of both halves', Σ Re z and Σ Re z² are these sums without noise, whose phases have no preference.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Bands(NamedTuple):
 
     asymmetry: float
     deviations: float
-    waves: int | None
+    waves: tuple[int | None, int]  # of the specimen, and as many as there could be
     matter: torch.Tensor  # (z, y, x), every second voxel
 
 
@@ -73,7 +73,7 @@ class _Richest(NamedTuple):
     matter: float
     images: torch.Tensor  # (tilts, y, x)
     place: tuple[float, int, float]
-    waves: int | None
+    waves: tuple[int | None, int]
 
 
 def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) -> Evidence:
@@ -94,7 +94,7 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) 
     count = min(MOST_BLOCKS, max(1, rows // BLOCK_ROWS))
     block = min(rows, BLOCK_ROWS)
     projectors = [make_projector(TiltGeometry(angles[half::2], (block, columns)), (planes, columns)) for half in (0, 1)]
-    found, best = [], _Richest(-1.0, torch.empty(0), (0.0, 0, 0.0), None)
+    found, best = [], _Richest(-1.0, torch.empty(0), (0.0, 0, 0.0), (None, 0))
     for number in range(count):
         first = (rows * (2 * number + 1) // count - block) // 2
         images = averaged(stack, first, block, factor)[torch.from_numpy(order)]
@@ -104,8 +104,8 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) 
         if richest > best.matter:
             best = _Richest(richest, images, place, bands.waves)
     seen = average([Evidence(bands.asymmetry, bands.deviations) for bands in found])
-    # Of different parts, so surer.
-    seen = replace(seen, deviations=round(seen.deviations * math.sqrt(count), 2), waves=best.waves)
+    seen = replace(seen, deviations=round(seen.deviations * math.sqrt(count), 2))  # of different parts, so surer
+    seen = replace(seen, waves=best.waves[0], most_waves=best.waves[1])
     if network is None or not seen.fair or len(angles) < FEWEST_TRIAL_TILTS:
         return seen
     bright, dark = _explained(best.images, angles, best.place, network)
@@ -149,7 +149,7 @@ def _bands(images: torch.Tensor, projectors: list[Projector]) -> _Bands:
         of = common if sure else power
         moments.append((common / power, third / of**1.5, third / power**1.5 / chance.third))
     if not moments:
-        return _Bands(0.0, 0.0, None, matter)
+        return _Bands(0.0, 0.0, (None, 0), matter)
     signal, asymmetries, deviations = (np.array(column) for column in zip(*moments, strict=True))
     # Octaves are all but independent of each other.
     return _Bands(
@@ -160,14 +160,17 @@ def _bands(images: torch.Tensor, projectors: list[Projector]) -> _Bands:
     )
 
 
-def _waves(spectra: list[torch.Tensor], shape: tuple[int, ...]) -> int | None:
-    """Of how many waves that consists which both halves hold within the band that is compared; None of noise alone."""
-    both = spectra[0] * spectra[1].conj() * _band(shape, COMPARED_PX) ** 2
-    columns = torch.stack((both, both.square())).real.sum(dim=(1, 2), dtype=torch.float64)
+def _waves(spectra: list[torch.Tensor], shape: tuple[int, ...]) -> tuple[int | None, int]:
+    """Of how many waves that consists which both halves hold within the band that is compared, None of noise alone; and
+    of how many white noise does."""
+    band = _band(shape, COMPARED_PX) ** 2
+    both = spectra[0] * spectra[1].conj() * band
+    columns = torch.stack((both.real, both.square().real, band, band.square())).sum(dim=(1, 2), dtype=torch.float64)
     # All but the ends of the last axis stand for two frequencies.
     ends = columns[:, 0] + (columns[:, -1] if shape[2] % 2 == 0 else 0.0)
-    power, squares = (2 * columns.sum(dim=1) - ends).tolist()
-    return round(power**2 / squares) if power > 0 and squares > 0 else None
+    power, squares, whole, whole_squares = (2 * columns.sum(dim=1) - ends).tolist()
+    waves = round(power**2 / squares) if power > 0 and squares > 0 else None
+    return waves, round(whole**2 / whole_squares)
 
 
 def _octaves(

@@ -23,9 +23,10 @@ DECISIVE_DEVIATIONS, DECISIVE_SHARE = 4.0, 0.06
 # and channels have both tails.
 DECISIVE_ALONE_SHARE, DECISIVE_EXPLAINED = 0.3, 0.3
 WEAK_ASYMMETRY, WEAK_DEVIATIONS = 0.3, 5.0
-# Of a specimen of fewer waves than these the negative looks like the specimen itself, moved: what a network explains of
-# layers and lattices is as often more with the wrong sign. Cells, single particles and vesicles have more than 100.
-FEWEST_WAVES = 100
+# Of a specimen of fewer waves than these, and than this share of those which its volume holds (small fields have few of
+# all), the negative looks like the specimen itself, moved: what a network explains of layers and lattices is as often
+# more with the wrong sign. Cells, single particles and vesicles have more (benchmarks/LOG.md).
+FEWEST_WAVES, LEAST_WAVES = 100, 0.015
 # A smaller share is no proof: light bodies in dense matter have the tail of the other sign and such a share of it;
 # crowded cells too.
 SURE_SHARE = 0.15
@@ -55,6 +56,7 @@ class Evidence:
         explained_dark: the same, taking dark for dense.
         waves: of how many independent waves that consists which the halves have in common; None where that is not
             known.
+        most_waves: as many as a specimen of no order would have in that volume.
     """
 
     asymmetry: float = 0.0
@@ -62,6 +64,7 @@ class Evidence:
     explained_bright: float = 0.0
     explained_dark: float = 0.0
     waves: int | None = None
+    most_waves: int = 0
 
     @property
     def fair(self) -> bool:
@@ -82,7 +85,7 @@ class Evidence:
     @property
     def repeats(self) -> bool:
         """Whether the specimen is layers or a lattice, to which a network's share is no sign for a polarity."""
-        return self.waves is not None and self.waves < FEWEST_WAVES
+        return self.waves is not None and self.waves < min(FEWEST_WAVES, LEAST_WAVES * self.most_waves)
 
     @property
     def weakly_asymmetric(self) -> bool:
@@ -226,9 +229,10 @@ def average(evidence: Sequence[Evidence]) -> Evidence:
         sum(column) / len(evidence)
         for column in zip(*((o.deviations, o.explained_bright, o.explained_dark) for o in evidence), strict=True)
     )
-    waves = [one.waves for one in evidence if one.waves is not None]
-    together = round(sum(waves) / len(waves)) if waves else None
-    return Evidence(round(asymmetry, 4), round(deviations, 2), round(bright, 4), round(dark, 4), together)
+    counted = [one for one in evidence if one.waves is not None]
+    waves = round(sum(one.waves or 0 for one in counted) / len(counted)) if counted else None
+    most = max((one.most_waves for one in counted), default=0)
+    return Evidence(round(asymmetry, 4), round(deviations, 2), round(bright, 4), round(dark, 4), waves, most)
 
 
 def settle(setting: Contrast | Literal["auto"], labels: Sequence[str], evidence: Evidence) -> Polarity:
