@@ -137,6 +137,7 @@ ORDERED = {"waves": 40, "most_waves": 10_000}
         (Evidence(0.45, 3.0, 0.78, 0.59, 400, 10_000), "bright", "so short a tail"),
         (Evidence(0.45, 3.0, 0.78, 0.59, 40, 600), "bright", "so short a tail"),  # a small field has few of all
         (Evidence(0.22, 3.8, 0.32, 0.63, **ORDERED), None, ""),  # the network against the tail
+        (Evidence(0.3, 4.5, 0.75, 0.52, **ORDERED), None, ""),  # few waves have their own phases
         (Evidence(0.8, 12.0, 0.8, 0.7, **ORDERED), "bright", "layers and lattices"),
         (Evidence(0.8, 12.0, 0.8, 0.5, 400, 10_000), "bright", ""),
         (Evidence(0.4, 6.0, 0.6, 0.8, **ORDERED), None, ""),  # it still raises doubts

@@ -23,6 +23,8 @@ DECISIVE_DEVIATIONS, DECISIVE_SHARE = 4.0, 0.06
 # and channels have both tails.
 DECISIVE_ALONE_SHARE, DECISIVE_EXPLAINED = 0.3, 0.3
 WEAK_ASYMMETRY, WEAK_DEVIATIONS = 0.3, 5.0
+# The phases of few waves are the specimen's, no chance as in a Gaussian field: layers had wrong tails of up to 4.5.
+DECISIVE_OF_FEW_WAVES = 5.0
 # Of a specimen of fewer waves than these, and than this share of those which its volume holds (small fields have few of
 # all), the negative looks like the specimen itself, moved: what a network explains of layers and lattices is as often
 # more with the wrong sign. Cells, single particles and vesicles have more (benchmarks/LOG.md).
@@ -206,10 +208,10 @@ def polarity_of_record(record: dict[str, Any]) -> Polarity:
 
 def decide(evidence: Evidence) -> Contrast | None:
     """What the images say; None where the signs are too weak or contradict each other."""
-    share = evidence.share
+    share, decisive = evidence.share, DECISIVE_OF_FEW_WAVES if evidence.repeats else DECISIVE_DEVIATIONS
     if evidence.repeats and share * evidence.asymmetry > 0:
         share = 0.0  # may raise doubts, but proves nothing
-    signs = evidence.deviations / DECISIVE_DEVIATIONS, share / DECISIVE_SHARE
+    signs = evidence.deviations / decisive, share / DECISIVE_SHARE
     score = sum(max(-2.0, min(2.0, sign)) for sign in signs)
     if evidence.fair and evidence.weakly_asymmetric and evidence.explained_alone:
         return "bright" if evidence.share > 0 else "dark"
