@@ -10,6 +10,9 @@ What a Gaussian field of the same spectrum would show by chance is known exactly
 
 What a network explains. It learnt to reconstruct dense matter that is positive. A block is made of every other tilt,
 of the images and of their negative, and projected onto the tilts in between: the right polarity explains more of them.
+Not so of layers and lattices: of a wave the negative is the wave itself, moved by half its length. So it is counted of
+how many waves that consists which the halves have in common, (Σ|s|²)² / Σ|s|⁴ over its Fourier coefficients s; with z,
+the product of both halves', Σ Re z and Σ Re z² are these sums without noise, whose phases have no preference.
 """
 
 from __future__ import annotations
@@ -56,11 +59,21 @@ class _Chance(NamedTuple):
 
 
 class _Bands(NamedTuple):
-    """Of a block: third moments and their deviations by octave, and where matter is."""
+    """Of a block: third moments and their deviations by octave, of how many waves it consists, and where matter is."""
 
     asymmetry: float
     deviations: float
+    waves: tuple[int | None, int]  # of the specimen, and as many as there could be
     matter: torch.Tensor  # (z, y, x), every second voxel
+
+
+class _Richest(NamedTuple):
+    """The block on which a network is tried."""
+
+    matter: float
+    images: torch.Tensor  # (tilts, y, x)
+    place: tuple[float, int, float]
+    waves: tuple[int | None, int]
 
 
 def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) -> Evidence:
@@ -81,20 +94,21 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) 
     count = min(MOST_BLOCKS, max(1, rows // BLOCK_ROWS))
     block = min(rows, BLOCK_ROWS)
     projectors = [make_projector(TiltGeometry(angles[half::2], (block, columns)), (planes, columns)) for half in (0, 1)]
-    found, best = [], (-1.0, torch.empty(0), (0.0, 0, 0.0))
+    found, best = [], _Richest(-1.0, torch.empty(0), (0.0, 0, 0.0), (None, 0))
     for number in range(count):
         first = (rows * (2 * number + 1) // count - block) // 2
         images = averaged(stack, first, block, factor)[torch.from_numpy(order)]
         bands = _bands(images, projectors)
         found.append(bands)
         richest, place = _richest(bands.matter, (planes, block, columns))
-        if richest > best[0]:
-            best = (richest, images, place)
+        if richest > best.matter:
+            best = _Richest(richest, images, place, bands.waves)
     seen = average([Evidence(bands.asymmetry, bands.deviations) for bands in found])
     seen = replace(seen, deviations=round(seen.deviations * math.sqrt(count), 2))  # of different parts, so surer
+    seen = replace(seen, waves=best.waves[0], most_waves=best.waves[1])
     if network is None or not seen.fair or len(angles) < FEWEST_TRIAL_TILTS:
         return seen
-    bright, dark = _explained(best[1], angles, best[2], network)
+    bright, dark = _explained(best.images, angles, best.place, network)
     return replace(seen, explained_bright=round(bright, 4), explained_dark=round(dark, 4))
 
 
@@ -135,14 +149,28 @@ def _bands(images: torch.Tensor, projectors: list[Projector]) -> _Bands:
         of = common if sure else power
         moments.append((common / power, third / of**1.5, third / power**1.5 / chance.third))
     if not moments:
-        return _Bands(0.0, 0.0, matter)
+        return _Bands(0.0, 0.0, (None, 0), matter)
     signal, asymmetries, deviations = (np.array(column) for column in zip(*moments, strict=True))
     # Octaves are all but independent of each other.
     return _Bands(
         float((signal * asymmetries).sum() / signal.sum()),
         float((signal * deviations).sum() / math.sqrt(np.square(signal).sum())),
+        _waves(spectra, tuple(halves[0].shape)),
         matter,
     )
+
+
+def _waves(spectra: list[torch.Tensor], shape: tuple[int, ...]) -> tuple[int | None, int]:
+    """Of how many waves that consists which both halves hold within the band that is compared, None of noise alone; and
+    of how many white noise does."""
+    band = _band(shape, COMPARED_PX) ** 2
+    both = spectra[0] * spectra[1].conj() * band
+    columns = torch.stack((both.real, both.square().real, band, band.square())).sum(dim=(1, 2), dtype=torch.float64)
+    # All but the ends of the last axis stand for two frequencies.
+    ends = columns[:, 0] + (columns[:, -1] if shape[2] % 2 == 0 else 0.0)
+    power, squares, whole, whole_squares = (2 * columns.sum(dim=1) - ends).tolist()
+    waves = round(power**2 / squares) if power > 0 and squares > 0 else None
+    return waves, round(whole**2 / whole_squares)
 
 
 def _octaves(
@@ -165,11 +193,12 @@ def _octaves(
         yield one, two, _Chance(*(math.sqrt(max(n, 1.0) / one.numel()) for n in (squares, 6 * max(cubes, 1.0))))
 
 
-def _band(shape: tuple[int, ...]) -> torch.Tensor:
-    """Difference of the Gaussians of 1 and 2 voxels, for ``rfftn``."""
+def _band(shape: tuple[int, ...], sigmas_px: tuple[float, float] = (1.0, 2.0)) -> torch.Tensor:
+    """Difference of two Gaussians, for ``rfftn``."""
     z, y = (torch.fft.fftfreq(n) for n in shape[:2])
     square = z[:, None, None] ** 2 + y[None, :, None] ** 2 + torch.fft.rfftfreq(shape[2])[None, None, :] ** 2
-    return torch.exp(-2 * math.pi**2 * square) - torch.exp(-8 * math.pi**2 * square)
+    fine, coarse = (torch.exp(-2 * math.pi**2 * square * sigma**2) for sigma in sigmas_px)
+    return fine - coarse
 
 
 def _cropped(spectrum: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

@@ -23,6 +23,12 @@ DECISIVE_DEVIATIONS, DECISIVE_SHARE = 4.0, 0.06
 # and channels have both tails.
 DECISIVE_ALONE_SHARE, DECISIVE_EXPLAINED = 0.3, 0.3
 WEAK_ASYMMETRY, WEAK_DEVIATIONS = 0.3, 5.0
+# The phases of few waves are the specimen's, no chance as in a Gaussian field: layers had wrong tails of up to 4.5.
+DECISIVE_OF_FEW_WAVES = 5.0
+# Of a specimen of fewer waves than these, and than this share of those which its volume holds (small fields have few of
+# all), the negative looks like the specimen itself, moved: what a network explains of layers and lattices is as often
+# more with the wrong sign. Cells, single particles and vesicles have more (benchmarks/LOG.md).
+FEWEST_WAVES, LEAST_WAVES = 100, 0.015
 # A smaller share is no proof: light bodies in dense matter have the tail of the other sign and such a share of it;
 # crowded cells too.
 SURE_SHARE = 0.15
@@ -34,6 +40,8 @@ _WHY: dict[Source, str] = {
     "label": "by the stack's label",
     "assumed": "assumed: the images do not tell",
 }
+_MOVED = "layers and lattices look much the same inverted"
+_SHORT_TAIL = "so short a tail is hardly beyond chance"
 _LOOKS_LIKE = "light bodies in dense matter, such as pores, look like this inverted"
 _LABEL = re.compile(r"^CryoLithe\b.*\bdense (dark|bright)$")
 
@@ -48,12 +56,17 @@ class Evidence:
         deviations: the same in standard deviations of a Gaussian field's.
         explained_bright: correlation of the left-out tilts with a network's projections, taking bright for dense.
         explained_dark: the same, taking dark for dense.
+        waves: of how many independent waves that consists which the halves have in common; None where that is not
+            known.
+        most_waves: as many as a specimen of no order would have in that volume.
     """
 
     asymmetry: float = 0.0
     deviations: float = 0.0
     explained_bright: float = 0.0
     explained_dark: float = 0.0
+    waves: int | None = None
+    most_waves: int = 0
 
     @property
     def fair(self) -> bool:
@@ -72,6 +85,11 @@ class Evidence:
         return max(self.explained_bright, self.explained_dark)
 
     @property
+    def repeats(self) -> bool:
+        """Whether the specimen is layers or a lattice, to which a network's share is no sign for a polarity."""
+        return self.waves is not None and self.waves < min(FEWEST_WAVES, LEAST_WAVES * self.most_waves)
+
+    @property
     def weakly_asymmetric(self) -> bool:
         """Whether the asymmetry is too small to stand against what a network explains."""
         return abs(self.asymmetry) < WEAK_ASYMMETRY and abs(self.deviations) < WEAK_DEVIATIONS
@@ -79,7 +97,17 @@ class Evidence:
     @property
     def explained_alone(self) -> bool:
         """Whether what a network explains decides whatever a weak asymmetry says."""
-        return abs(self.share) >= DECISIVE_ALONE_SHARE and self.explained >= DECISIVE_EXPLAINED
+        enough = abs(self.share) >= DECISIVE_ALONE_SHARE and self.explained >= DECISIVE_EXPLAINED
+        return enough and not self.repeats
+
+    @property
+    def doubt(self) -> str:
+        """Why what the signs say may be wrong; empty where it hardly is."""
+        if self.repeats:
+            return _MOVED
+        if abs(self.share) < SURE_SHARE:
+            return _LOOKS_LIKE
+        return _SHORT_TAIL if abs(self.deviations) < DECISIVE_DEVIATIONS else ""
 
     def __str__(self) -> str:
         if self == Evidence():
@@ -92,9 +120,10 @@ class Evidence:
         )
         if not self.explained_dark and not self.explained_bright:  # too few tilts to leave any out
             return tail
+        little = f", which tells little of layers or a lattice ({self.waves} waves)" if self.repeats else ""
         return (
             f"{tail}; a network predicts tilts that it did not see with correlation {self.explained_dark:.2f} if dense "
-            f"is dark, {self.explained_bright:.2f} if bright"
+            f"is dark, {self.explained_bright:.2f} if bright{little}"
         )
 
 
@@ -124,13 +153,13 @@ class Polarity:
     @property
     def line(self) -> str:
         """One line for the user."""
-        doubt = f", which is not sure: {_LOOKS_LIKE}" if self.source == "images" and self.weak else ""
+        doubt = f", which is not sure: {self.evidence.doubt}" if self.source == "images" and self.weak else ""
         return f"Contrast: {self.words}; {self.evidence}{doubt}."
 
     @property
     def weak(self) -> bool:
-        """Whether what the images say could be light bodies in dense matter as well."""
-        return self.found is not None and abs(self.evidence.share) < SURE_SHARE
+        """Whether what the images say could as well be the other polarity of another specimen."""
+        return self.found is not None and bool(self.evidence.doubt)
 
     def label(self, text: str) -> str:
         """A label of this program for the volume, which keeps the polarity of its images, with that at its end."""
@@ -147,7 +176,7 @@ class Polarity:
         if self.found is not None and self.found != self.contrast and self.weak:
             return (
                 f"contrast: --contrast says that dense matter is {self.contrast}, but these images look rather "
-                f"{self.found} ({self.evidence}), which is not sure: {_LOOKS_LIKE}",
+                f"{self.found} ({self.evidence}), which is not sure: {self.evidence.doubt}",
             )
         if self.found is not None and self.found != self.contrast:
             return (
@@ -172,13 +201,17 @@ class Polarity:
 
 def polarity_of_record(record: dict[str, Any]) -> Polarity:
     """The reverse of `Polarity.record`."""
-    evidence = Evidence(**{entry.name: record[entry.name] for entry in fields(Evidence)})
+    # Records of earlier versions lack some.
+    evidence = Evidence(**{entry.name: record[entry.name] for entry in fields(Evidence) if entry.name in record})
     return Polarity(record["contrast"], record["source"], record["found"], record["labelled"], evidence)
 
 
 def decide(evidence: Evidence) -> Contrast | None:
     """What the images say; None where the signs are too weak or contradict each other."""
-    signs = evidence.deviations / DECISIVE_DEVIATIONS, evidence.share / DECISIVE_SHARE
+    share, decisive = evidence.share, DECISIVE_OF_FEW_WAVES if evidence.repeats else DECISIVE_DEVIATIONS
+    if evidence.repeats and share * evidence.asymmetry > 0:
+        share = 0.0  # may raise doubts, but proves nothing
+    signs = evidence.deviations / decisive, share / DECISIVE_SHARE
     score = sum(max(-2.0, min(2.0, sign)) for sign in signs)
     if evidence.fair and evidence.weakly_asymmetric and evidence.explained_alone:
         return "bright" if evidence.share > 0 else "dark"
@@ -198,7 +231,10 @@ def average(evidence: Sequence[Evidence]) -> Evidence:
         sum(column) / len(evidence)
         for column in zip(*((o.deviations, o.explained_bright, o.explained_dark) for o in evidence), strict=True)
     )
-    return Evidence(round(asymmetry, 4), round(deviations, 2), round(bright, 4), round(dark, 4))
+    counted = [one for one in evidence if one.waves is not None]
+    waves = round(sum(one.waves or 0 for one in counted) / len(counted)) if counted else None
+    most = max((one.most_waves for one in counted), default=0)
+    return Evidence(round(asymmetry, 4), round(deviations, 2), round(bright, 4), round(dark, 4), waves, most)
 
 
 def settle(setting: Contrast | Literal["auto"], labels: Sequence[str], evidence: Evidence) -> Polarity:
