@@ -26,9 +26,9 @@ from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ModelError, OutputError
 from cryolithe.fixed_pattern import shared_pattern
 from cryolithe.formats import read_mrc, write_stack
-from cryolithe.formats.half_volumes import without_half
 from cryolithe.formats.mrc import MrcArray
 from cryolithe.formats.record import hashed, record_path
+from cryolithe.formats.series_names import without_half
 from cryolithe.formats.stack_state import NOT_FOR_RECONSTRUCTION
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.optimise.distributed import Place
