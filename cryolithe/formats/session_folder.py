@@ -91,7 +91,7 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
         InputError: if the folder cannot be read.
         NoSeriesError: if it holds no tilt series.
     """
-    folder = Path(path)
+    folder, reading = Path(path), reading or Reading()
     groups: dict[tuple[Path, str], _Series] = {}
     try:
         for stack in _stacks(folder):
@@ -100,12 +100,12 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
             (group.aligned if is_aligned_name(stack) else group.plain).append(stack)
         groups = _with_whole_names(groups)
         alone = Counter(parent for parent, _ in groups)
-        found = [_entry(group, alone[group.folder] == 1, reading or Reading()) for group in groups.values()]
+        found = [_entry(group, alone[group.folder] == 1, reading) for group in groups.values()]
     except OSError as error:
         raise unreadable(folder, error) from error
     entries = [entry for entry, _ in found if entry]
     none = [stack for entry, stacks in found if entry is None for stack in stacks]
-    other = tuple(stack for stack in none if _is_other(stack, reading or Reading()))
+    other = tuple(stack for stack in none if _is_other(stack, reading))
     left_out = tuple(stack for stack in none if stack not in other)
     if not entries:
         lacking = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
@@ -196,7 +196,7 @@ def _is_other(stack: Path, reading: Reading) -> bool:
         with suppress(InputError):
             if reading(read_mdoc_text, mdoc).pieces:
                 return True
-    shape = stack_shape(stack)  # of what cannot be read is told where it is a series
+    shape = reading(stack_shape, stack)  # of what cannot be read is told where it is a series
     return shape is not None and shape[0] < FEWEST_IMAGES
 
 
