@@ -191,7 +191,7 @@ def test_what_is_made_of_other_files_is_never_that_of_the_first(simulated, tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(making, "reconstruct", of_others)
-        refused(*words, named=["changed while it was compared"])
+        refused(*words, named=[f"the input {angles} changed while it was compared; run again when it is complete"])
     angles.write_text(right)
     assert "made before" not in good(*words).stderr
     other = tmp_path / "other.html"

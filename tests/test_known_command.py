@@ -127,6 +127,25 @@ def test_a_file_and_an_option_that_disagree_are_refused(folder):
     made(*command(folder, "knows", "--dose", counted, angles="ts.mdoc"))
 
 
+def test_files_that_disagree_are_named_where_no_option_tells(folder):
+    table = "data_\n\nloop_\n_wrpAngleTilt #1\n_wrpAxisAngle #2\n_wrpDose #3\n"
+    rows = (f"{-angle:g} 0 {3 * dose:g}\n" for angle, dose in zip(ANGLES, DOSES, strict=True))
+    (folder / "ts.tomostar").write_text(table + "".join(rows))
+    words = command(folder, "knows", "--warp", folder / "ts.tomostar", angles=mdoc(folder, DOSES, "own.mdoc").name)
+    refused(folder, words, f"{folder / 'own.mdoc'} says 30 e/Å² at most, {folder / 'ts.tomostar'} says 90 for the same")
+
+
+@pytest.mark.parametrize("weighed", [(), ("--dose-weight",)])
+def test_what_is_not_certain_of_doses_is_told_once(folder, weighed):
+    """To the network, or with the weights."""
+    taken = [*sorted(zip(DOSES, ANGLES, strict=True)), (60.0, 0.0)]  # in that order, one of them again
+    images = [MdocImage(angle, 3.0, dose, -2.5, n) for n, (dose, angle) in enumerate(taken)]
+    write_mdoc(folder / "again.mdoc", "ts.mrc", images, 5.0, (40, 48), 300.0)
+    result = made(*command(folder, "knows", "--dose", folder / "again.mdoc", *weighed))
+    assert result.stderr.count("rows of the same tilt angle but of different doses") == 1
+    assert record(folder)["from"]["dose"] == "--dose again.mdoc"
+
+
 def test_a_file_of_other_images_is_refused_where_it_was_asked_for(folder):
     wrong = folder / "wrong.mdoc"
     images = [MdocImage(angle, 3.0, 3.0 * n, -2.5, n) for n, angle in enumerate(ANGLES[:-3])]

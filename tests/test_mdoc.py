@@ -15,6 +15,7 @@ from cryolithe.errors import InputError
 from cryolithe.formats import read_angles_deg
 from cryolithe.formats.mdoc import MdocImage, is_tilt_series_mdoc, write_mdoc
 from cryolithe.formats.mdoc_text import read_mdoc_text
+from cryolithe.formats.reading import Reading
 
 FBP = ("--method", "fbp", "--thickness", DEPTH)
 TITLES = "[T = SerialEM: somewhere    01-Jan-20  12:00:00    ]\n\n[T =     Tilt axis angle = 84.8, binning = 1]\n"
@@ -140,7 +141,7 @@ def test_images_of_tomography_5_tell_the_axis_and_those_of_serialem_do_not(tmp_p
 )
 def test_maps_are_no_tilt_series(angles, series, tmp_path):
     (tmp_path / "a.mdoc").write_text(mdoc(angles))
-    assert is_tilt_series_mdoc(tmp_path / "a.mdoc") == series
+    assert is_tilt_series_mdoc(tmp_path / "a.mdoc", Reading()) == series
 
 
 # Through the command

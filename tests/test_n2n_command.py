@@ -65,6 +65,22 @@ def bad(*words, code=2):
     return result.output
 
 
+def test_of_two_halves_the_one_that_changed_is_named(tmp_path, pair, monkeypatch):
+    from cryolithe.denoising import run as running
+
+    plain = running._judged
+
+    def changing(*arguments):
+        with pair[1].open("r+b") as file:
+            file.seek(1000)  # in a label
+            file.write(b"x")
+        return plain(*arguments)
+
+    monkeypatch.setattr(running, "_judged", changing)
+    said = bad(*of(pair), "--train-minutes", 60)
+    assert f"the input {pair[1]} changed while it was denoised; {tmp_path / 'ts_n2n.mrc'} is of both states" in said
+
+
 def test_two_halves_become_one_volume_with_less_noise(tmp_path, pair):
     said = good(*of(pair), "--report", tmp_path / "r.png", "--train-minutes", 60)
     assert "Half SNR" in said

@@ -203,6 +203,22 @@ def test_what_does_not_go_with_images_is_refused(tmp_path, weights, halves, monk
     assert "no weights for images" in run("denoise", "--images", other, code=2)
 
 
+def test_of_two_stacks_the_one_that_changed_is_named(tmp_path, weights, halves, monkeypatch):
+    from cryolithe.denoising.images import run as running
+
+    plain = running.network_image
+
+    def changing(*arguments):
+        with halves[1].open("r+b") as file:
+            file.seek(1000)  # in a label
+            file.write(b"x")
+        return plain(*arguments)
+
+    monkeypatch.setattr(running, "network_image", changing)
+    said = run("denoise", "--images", "--half1", halves[0], "--half2", halves[1], code=2)
+    assert f"the input {halves[1]} changed while it was denoised; run again" in said
+
+
 def test_when_interrupted_nothing_is_written_and_no_resume_is_promised(tmp_path, weights, halves, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt

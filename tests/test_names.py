@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from beads import ANGLES, DEPTH, PIXEL, assert_beads, bead_images, some_shifts, write_stack
@@ -9,8 +11,11 @@ from click.testing import CliRunner
 from tiny_series import made, refused, run
 
 from cryolithe.cli import main
+from cryolithe.cli.halves import default_output
+from cryolithe.curation.candidates import _tomograms
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.series_names import matching_name, tells_series
+from cryolithe.evaluation.heldout import _sibling
+from cryolithe.formats.series_names import half_of, matching_name, possible_names, tells_series, without_half
 from cryolithe.formats.star import Particle, read_positions, write_particles
 from cryolithe.formats.star_tables import read_star
 
@@ -64,6 +69,39 @@ def test_a_name_is_matched_whole(file_name, names, chosen):
 )
 def test_some_names_say_only_what_a_file_is(name, tells):
     assert tells_series(name) == tells
+
+
+WORDS = [("EVN", "ODD"), ("even", "odd"), ("half1", "half2"), ("half_1", "half_2"), ("half-1", "half-2")]
+
+
+@pytest.mark.parametrize("words", WORDS, ids=lambda words: words[0])
+@pytest.mark.parametrize("form", ["rec_TS_01_{}", "TS_01-{}", "TS_01_{}_Vol", "TS_01_rec_{}"])
+def test_one_rule_tells_the_names_of_halves(words, form):
+    """For series, folders of volumes, candidates, angles beside them, outputs, and halves that were held out."""
+    names = [form.format(word) for word in words]
+    halves = [half_of(name) for name in names]
+    assert [half.first for half in halves] == [True, False]
+    assert halves[0].other == halves[1]
+    (whole,) = {without_half(name) for name in names}
+    assert half_of(whole) is None
+    for name in names:
+        assert "TS_01" in possible_names(f"{name}.mrc")
+        assert default_output(Path(f"{name}.mrc.gz")) == Path(f"{whole}_rec.mrc")
+    assert _sibling(*(f"{name}.mrc" for name in names))
+    assert not _sibling(f"{names[0]}.mrc", f"{names[0]}.mrc")
+    (found,) = _tomograms([Path(f"{name}.mrc") for name in names])
+    assert (found.name, found.remark) == (whole, None)
+
+
+@pytest.mark.parametrize("name", ["seven", "event_1", "TS_eve", "half", "ts_half_3", "oddity", "ts_half1a", "ts_2"])
+def test_other_names_say_nothing_of_halves(name):
+    assert half_of(name) is None
+    assert without_half(name) == name
+
+
+def test_of_several_words_for_halves_the_last_one_counts():
+    assert without_half("odd_grid_EVN_Vol") == "odd_grid_Vol"
+    assert half_of("odd_grid_EVN_Vol").first
 
 
 # A stack and the table of its series, through the command

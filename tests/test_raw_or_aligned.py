@@ -6,6 +6,7 @@ import pytest
 from beads import ANGLES, DEPTH, assert_beads, bead_images, write_angles, write_stack
 from tiny_series import made, refused, run
 
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.stack_state import is_aligned_name, series_name, stack_state
 
 FBP = ("--method", "fbp", "--thickness", DEPTH)
@@ -68,7 +69,7 @@ def test_names_of_aligned_stacks(name, aligned, series, tmp_path):
 def test_what_a_stack_s_files_tell(name, beside, aligned, tmp_path):
     for file, text in beside.items():
         (tmp_path / file).write_text(text)
-    assert stack_state(tmp_path / name).aligned is aligned
+    assert stack_state(tmp_path / name, None, Reading()).aligned is aligned
 
 
 # What contradicts itself

@@ -347,6 +347,40 @@ def test_binned_copies_have_the_angles_of_their_series(stacks, beside, entries, 
     assert left == left_out
 
 
+@pytest.mark.parametrize(
+    ("stacks", "beside", "entries"),
+    [
+        (("x.mrc", "x_even.mrc", "x_odd.mrc"), ("x.mrc.mdoc",), ["x.mrc"]),
+        (("x.mrc", "x_EVN.mrc", "x_ODD.mrc"), ("x.tlt",), ["x.mrc"]),
+        (("x.mrc", "x_half_1.mrc", "x-half2.mrc"), ("x.mrc.mdoc",), ["x.mrc"]),
+        (("x_ali.mrc", "x_even_ali.mrc", "x_odd_ali.mrc"), ("x.tlt", "x_even.tlt"), ["x_ali.mrc"]),
+        (("x.mrc", "x_EVN_bin4.mrc"), ("x.tlt",), ["x.mrc"]),
+        (("x.mrc", "x_even.mrc"), ("x.tlt", "x_even.tlt"), ["x.mrc"]),
+        (("x_even.mrc", "x_odd.mrc"), ("x_even.tlt", "x_odd.tlt"), None),
+        (("x_odd.mrc",), ("x.mrc.mdoc",), None),
+        # What is called so without being one.
+        (("x_even.mrc",), ("x_even.tlt",), ["x_even.mrc"]),
+        (("x_odd.mrc",), ("x_odd.mrc.mdoc",), ["x_odd.mrc"]),
+        (("x_odd_ali.mrc",), ("x_odd.tlt",), ["x_odd_ali.mrc"]),
+        (("x_half_1.mrc", "x_half_2.mrc"), ("x_half_1.tlt", "x_half_2.tlt"), ["x_half_1.mrc", "x_half_2.mrc"]),
+        (("1.mrc", "odd_1.mrc"), ("1.tlt", "odd_1.tlt"), ["1.mrc", "odd_1.mrc"]),
+    ],
+)
+def test_halves_are_no_series_of_their_own(stacks, beside, entries, tmp_path):
+    for stack in stacks:
+        write_stack(tmp_path / stack, np.zeros((3, 8, 8), np.float32), 5.0, "made for a test")
+    for file in beside:
+        angles = (f"[ZValue = {n}]\nTiltAngle = {20 * n - 20}\n" for n in range(3))
+        (tmp_path / file).write_text("\n".join(angles) if file.endswith(".mdoc") else "-20\n0\n20\n")
+    if entries is None:
+        with pytest.raises(InputError, match="holds no tilt series"):
+            read_session_folder(tmp_path)
+        return
+    found, left, _ = names(tmp_path)
+    assert [(name, problem) for name, _, problem in found] == [(name, "") for name in entries]
+    assert not left
+
+
 def test_two_binned_copies_could_both_be_the_series(tmp_path):
     for name in ("x_bin4.mrc", "x_bin8.mrc"):
         (tmp_path / name).write_bytes(b"images")

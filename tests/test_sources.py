@@ -21,12 +21,14 @@ from tiny_series import made, noise, run, write_series
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats import read_angles_deg, read_mrc, write_stack
+from cryolithe.formats.files import read_text
 from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.formats.stack_images import StackImages, read_one_by_one
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
-TEXTS = (".tlt", ".rawtlt", ".mdoc", ".xf", ".com", ".aln", ".star", ".xml", ".tomostar", ".xtilt", ".csv")
+TEXTS = (".tlt", ".rawtlt", ".mdoc", ".xf", ".com", ".aln", ".star", ".xml", ".tomostar", ".xtilt", ".csv", ".txt")
 
 
 @pytest.fixture
@@ -90,6 +92,122 @@ def test_each_file_is_opened_once_and_hashed_as_it_was_read(files, tmp_path, ope
     inputs = json.loads((tmp_path / "v.json").read_text())["inputs"]
     assert len(inputs) >= 2
     assert all(used["sha256"] == sha256(Path(used["path"]).read_bytes()).hexdigest() for used in inputs.values())
+
+
+DOSES = [3.0 * n for n in range(len(ANGLES))]
+DOSE, CTF = ("--dose-weight",), ("--ctf", "flip", "--defocus-hand", 1, "--voltage", 300)
+BOTH = (*CTF, *DOSE)
+
+
+def warp_told(project):
+    """Doses and a defocus of each image beside the alignment."""
+    path = write_warp(project)
+    nodes = "".join(f'<Node X="0" Y="0" Z="{n}" Value="{2 + n / 100}" />' for n in range(len(ANGLES)))
+    ctf = '<CTF><Param Name="Defocus" Value="2.2" /><Param Name="Voltage" Value="300" /></CTF>'
+    grid = f'<GridCTF Width="1" Height="1" Depth="{len(ANGLES)}">{nodes}</GridCTF>'
+    doses = f"<Dose>{chr(10).join(map(str, DOSES))}</Dose>"
+    text = path.read_text(encoding="utf-16").replace("</TiltSeries>", f"{ctf}{grid}{doses}</TiltSeries>")
+    path.write_text(text, encoding="utf-16")
+    return ["--warp", path], {"ts.xml", "ts.tlt"}
+
+
+def tomostar(project):
+    path = project.folder / "ts.tomostar"
+    rows = "".join(f"{-angle:g} 84.4 {dose:g}\n" for angle, dose in zip(ANGLES, DOSES, strict=True))
+    path.write_text(f"data_\n\nloop_\n_wrpAngleTilt #1\n_wrpAxisAngle #2\n_wrpDose #3\n{rows}")
+    return ["--warp", path], {"ts.tomostar", "ts.tlt"}
+
+
+def relion_told(project):
+    arguments, used = relion(project)
+    table = project.folder / "Tomograms" / "job009" / "tilt_series" / "ts.star"
+    lines = table.read_text().split("\n")
+    heads = [number for number, line in enumerate(lines) if line.startswith("_")]
+    rows = [number for number, line in enumerate(lines) if "@" in line]
+    for dose, number in enumerate(rows):
+        lines[number] += f" {3 * dose} 20000 20000 0"
+    names = ("rlnMicrographPreExposure", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+    lines[heads[-1] + 1 : heads[-1] + 1] = [f"_{name} #{n}" for n, name in enumerate(names, start=len(heads) + 1)]
+    table.write_text("\n".join(lines))
+    return arguments, used
+
+
+def aretomo_told(project):
+    arguments, used = aretomo(project)
+    table = (f"{angle:.2f} {turn} 3.0\n" for turn, angle in enumerate(ANGLES, start=1))
+    (project.folder / "ts_TLT.txt").write_text("".join(table))
+    rows = (f"{n} 20000 20000 0 0 0.5 6\n" for n in range(1, len(ANGLES) + 1))
+    (project.folder / "ts_CTF.txt").write_text(
+        "# number defocus1 defocus2 angle phase correlation fit\n" + "".join(rows)
+    )
+    return arguments, used | {"ts_TLT.txt", "ts_CTF.txt"}
+
+
+def acquired(project):
+    """The angles themselves, with doses behind them; other angles beside them are compared."""
+    _, used = aretomo_told(project)
+    return [project.folder / "ts_TLT.txt", "--aln", project.folder / "ts.aln"], used
+
+
+def mdoc_told(project):
+    path = project.folder / "ts.mrc.mdoc"
+    pairs = enumerate(zip(ANGLES, DOSES, strict=True))
+    images = (f"[ZValue = {n}]\nTiltAngle = {angle}\nPriorRecordDose = {dose}\n" for n, (angle, dose) in pairs)
+    path.write_text("\n".join(["Voltage = 300", *images]))
+    return ["--aln", write_aretomo(project)], {"ts.mrc.mdoc", "ts.aln", "ts.tlt"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("files", "settings"),
+    [
+        (warp_told, DOSE),
+        (warp_told, BOTH),
+        (tomostar, DOSE),
+        (relion_told, BOTH),
+        (aretomo_told, BOTH),
+        (acquired, BOTH),
+        (mdoc_told, DOSE),
+    ],
+)
+def test_files_that_tell_doses_and_defocus_are_opened_once(files, settings, tmp_path, opened):
+    project = make_project(tmp_path / "raw")
+    arguments, used = files(project)
+    opened.clear()
+    if project.tlt not in arguments and project.folder / "ts_TLT.txt" not in arguments:
+        arguments = [project.tlt, *arguments]
+    made(project.stack, *arguments, *FBP, *settings, "-o", tmp_path / "v.mrc")
+    if "--ctf" not in settings:
+        opened.pop("ts_CTF.txt", None)
+    assert opened == dict.fromkeys(used, 1)
+    inputs = json.loads((tmp_path / "v.json").read_text())["inputs"]
+    assert all(used["sha256"] == sha256(Path(used["path"]).read_bytes()).hexdigest() for used in inputs.values())
+
+
+def test_a_folder_is_looked_through_with_each_file_opened_once(tmp_path, opened, monkeypatch):
+    """Also what is no series, and headers."""
+    write_series(tmp_path)
+    for name in ("map", "one"):
+        write_stack(tmp_path / f"{name}.st", noise()[:2], 5.0, "made for a test")
+    pieces = (f"[ZValue = {n}]\nPieceCoordinates = {90 * n} 0 0\nTiltAngle = 0.01\n" for n in range(2))
+    (tmp_path / "map.st.mdoc").write_text("ImageFile = map.st\n" + "\n".join(pieces))
+    headers = []
+    monkeypatch.setattr("cryolithe.formats.session_folder.stack_shape", lambda path: headers.append(path.name))
+    read_session_folder(tmp_path)
+    assert opened == {"map.st.mdoc": 1}
+    assert headers == ["one.st"]
+
+
+def test_several_parsers_get_the_bytes_that_the_first_one_read(tmp_path, opened):
+    reading, path = Reading(), tmp_path / "a.tlt"
+    path.write_text("-3\n0\n3\n")
+    assert reading(read_text, path, "a text", 100) == reading(read_text, path, "a text", 99) == "-3\n0\n3\n"
+    assert read_angles_deg(path, reading) == (-3, 0, 3)
+    assert opened == {"a.tlt": 1}
+    with pytest.raises(FileFormatError, match="expected at most 3"):
+        reading(read_text, path, "a text", 3)
+    path.write_text("-30\n0\n30\n")
+    assert reading(read_text, path, "a text", 100) == "-30\n0\n30\n"
 
 
 @pytest.mark.slow

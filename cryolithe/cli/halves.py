@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from cryolithe.formats import read_mrc
 from cryolithe.formats.alignments import format_of_table
 from cryolithe.formats.files import refuse_existing
 from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.series_names import without_half
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
 from cryolithe.reconstruction.job import Job
 from cryolithe.reconstruction.made_before import is_record_of
@@ -35,14 +35,12 @@ from cryolithe.report import plot_fsc, write_json
 
 AVERAGE = "average of two halves"
 ALL_FRAMES = "all frames together"
-# How programs end the names of halves.
-_ENDING = re.compile(r"[_-](evn|even|odd|half1|half2)$", re.IGNORECASE)
 
 
 def default_output(even: Path) -> Path:
     """``<base>_rec.mrc`` beside the even stack, without what its name says of halves."""
     stem = Path(even.name.removesuffix(".gz").removesuffix(".bz2")).stem
-    return even.with_name(f"{_ENDING.sub('', stem)}_rec.mrc")
+    return even.with_name(f"{without_half(stem)}_rec.mrc")
 
 
 def volumes_beside(whole: Path) -> tuple[Path, Path]:

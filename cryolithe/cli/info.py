@@ -22,6 +22,7 @@ from cryolithe.formats.alignments import FORMATS
 from cryolithe.formats.facts import Fact, bytes_text, range_fact
 from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.session_folder import read_session_folder
 from cryolithe.names import exists
 from cryolithe.yaml_table import read_yaml_table
@@ -94,8 +95,9 @@ def _folder_facts(path: Path) -> list[Fact]:
     """An OME-Zarr image, the planes of a volume, or a session; any other folder is refused as no file."""
     if is_ome_zarr(path):
         return volume_facts(path)
+    reading = Reading()
     try:
-        content = read_session_folder(path)
+        content = read_session_folder(path, reading)
     except InputError:
         if any(file.suffix.lower() in (".tif", ".tiff") for file in path.iterdir()):
             return volume_facts(path)
@@ -103,7 +105,7 @@ def _folder_facts(path: Path) -> list[Fact]:
         raise
     from cryolithe.session.tasks import folder_pairs  # brings torch, which no other kind of file needs
 
-    paired = folder_pairs(content.entries, path)
+    paired = folder_pairs(content.entries, path, reading)
     entries, left_out = content.entries, [file.name for file in (*content.left_out, *content.other)]
     return [
         Fact("kind", "folder of tilt series"),

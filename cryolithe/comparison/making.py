@@ -27,6 +27,7 @@ from cryolithe.device import choose_device, choose_precision
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.halves import open_half, write_average
 from cryolithe.evaluation.matching import ROTATIONS
+from cryolithe.formats.reading import changed_error
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.hashing import file_sha256
@@ -105,7 +106,7 @@ class Workshop:
 
     def __init__(self, source: Source, choices: Choices, folder: WorkFolder[Done], watcher: Watcher) -> None:
         self._source, self._choices, self._folder, self._watcher = source, choices, folder, watcher
-        self._hashes = source.hashes()
+        self._hashes, self._files = source.hashes(), source.hashed_files()
         self._evidence: Evidence | None = None
         self._optics: OpticsEvidence | None = None
         if folder.plan is None:
@@ -155,9 +156,11 @@ class Workshop:
         started = time.monotonic()
         self._make(wish, place)
         seconds = round(time.monotonic() - started, 2)
-        if self._source.hashes() != self._hashes:  # what was made now would be taken for that of the first files
+        now = self._source.hashes()
+        if now != self._hashes:  # what was made now would be taken for that of the first files
             shutil.rmtree(place)
-            raise InputError("an input changed while it was compared; run again when it is complete")
+            names = (name for name in {**self._hashes, **now} if now.get(name) != self._hashes.get(name))
+            raise changed_error({**self._source.hashed_files(), **self._files}[next(names)], "it was compared")
         self._folder.done(Done(wish.name, key, seconds))
         return seconds
 

@@ -13,6 +13,7 @@ from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.record import hashed
 from cryolithe.reconstruction.job import Job, ResolvedJob, resolve, source_files, with_own_table
+from cryolithe.reconstruction.sources import SourceFiles
 from cryolithe.settings import ReconstructSettings
 
 FEWEST_TILTS = 6  # in a series that is split
@@ -71,11 +72,16 @@ class SeriesSource:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of all files that decide what is made, models left out: also of defocus and doses, found beside."""
-        found: dict[str, str] = {}
-        for name, stack in self.stacks.items():
-            files = source_files(self.job(stack, stack.tilts.with_name("none.mrc"), "fbp"))
-            found |= {f"{name} {what}": digest for what, digest in files.hashes().items()}
-        return found
+        found = self._sources()
+        return {f"{name} {what}": digest for name, files in found.items() for what, digest in files.hashes().items()}
+
+    def hashed_files(self) -> dict[str, Path]:
+        """The files of `hashes`."""
+        return {f"{name} {what}": path for name, found in self._sources().items() for what, path in found.files.items()}
+
+    def _sources(self) -> dict[str, SourceFiles]:
+        places = {name: stack.tilts.with_name("none.mrc") for name, stack in self.stacks.items()}
+        return {name: source_files(self.job(stack, places[name], "fbp")) for name, stack in self.stacks.items()}
 
     def job(self, stack: Stack, output: Path, method: str, model: str | None = None) -> Job:
         """The reconstruction of a stack by a method; maps are made of what a network makes of the whole series."""
@@ -112,6 +118,10 @@ class VolumeSource:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files."""
         return {name: entry["sha256"] for name, entry in hashed(self.files).items()}
+
+    def hashed_files(self) -> dict[str, Path]:
+        """The files of `hashes`."""
+        return self.files
 
 
 Source = SeriesSource | VolumeSource

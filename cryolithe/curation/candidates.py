@@ -10,12 +10,10 @@ from typing import Literal
 
 from cryolithe.curation.manifest import Manifest, PairEntry
 from cryolithe.errors import InputError, SettingsError, nearest_name
+from cryolithe.formats.series_names import half_of
 
 PAIR_PATTERNS = ("*.h5", "*.hdf5")
 TOMOGRAM_PATTERNS = ("*.mrc", "*.rec")
-# As in X_EVN and X_ODD, X_even, even_X, X_half1 or X_EVN_Vol.
-_HALF = re.compile(r"(?:(?<=^)|(?<=[_.-]))(evn|even|half1|odd|half2)(?=$|[_.-])", re.IGNORECASE)
-_SIDES = {"evn": "even", "even": "even", "half1": "even", "odd": "odd", "half2": "odd"}
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 Kind = Literal["pair", "tomogram", "entry"]
@@ -120,10 +118,9 @@ def _tomograms(paths: list[Path]) -> Iterable[Candidate]:
     whole: dict[str, Path] = {}
     halves: dict[str, dict[str, Path]] = {}
     for name, path in _named(paths).items():
-        match = _HALF.search(name)
-        base = _without(name, match) if match else name
-        if match and base:
-            halves.setdefault(base, {})[_SIDES[match[1].lower()]] = path
+        half = half_of(name)
+        if half and half.whole:
+            halves.setdefault(half.whole, {})["even" if half.first else "odd"] = path
         else:
             whole[name] = path
     for base in sorted(whole.keys() | halves.keys()):
@@ -132,12 +129,6 @@ def _tomograms(paths: list[Path]) -> Iterable[Candidate]:
         remark = None if len(sides) != 1 else f"only its {next(iter(sides))} half is there"
         path = whole.get(base) or next(iter(sides.values()))
         yield Candidate(base, "tomogram", path, both, remark)
-
-
-def _without(name: str, match: re.Match[str]) -> str:
-    """The name without the word for a half and one separator beside it."""
-    left, right = name[: match.start()], name[match.end() :]
-    return left + right[1:] if not left else left[:-1] + right
 
 
 def _of_entry(manifest: Manifest, pair: PairEntry) -> Candidate:

@@ -20,8 +20,9 @@ from cryolithe.denoising.job import Job, check_job, made_before, made_with
 from cryolithe.denoising.method import Applied, Method, View, Weights
 from cryolithe.denoising.session import trained
 from cryolithe.device import precision_name
-from cryolithe.errors import InputError, ResourceError
-from cryolithe.formats.record import hashed, read_record_beside
+from cryolithe.errors import ResourceError
+from cryolithe.formats.reading import changed_error
+from cryolithe.formats.record import changed_input, hashed, read_record_beside
 from cryolithe.formats.sizes import size_told
 from cryolithe.optimise.distributed import Place
 from cryolithe.report import write_json
@@ -154,11 +155,9 @@ def _denoise_one(
                 path.unlink()
         raise
     watcher.advance(1)
-    if hashed(item.inputs) != before:
-        raise InputError(
-            f"{' or '.join(map(str, item.inputs.values()))} changed while it was denoised: {item.output} is of both "
-            "states; run again with --overwrite when the input is complete"
-        )
+    if changed := changed_input({"inputs": before}, item.inputs):
+        what = f"{item.output} is of both states: run again with --overwrite when the input is complete"
+        raise changed_error(item.inputs[changed], "it was denoised", what)
     warnings = tuple(watcher.warnings)
     done = Denoised(item.output, job.used_weights, judged.verdict, judged.score, seconds, warnings)
     _write_record(method, job, view, (weights, applied, before, place), done)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cryolithe.errors import SettingsError
+from cryolithe.formats.series_names import half_of
 from cryolithe.hashing import file_sha256
 
 # "seen": the volume was made from these images; "other frames": from other frames of the same tilts.
@@ -38,7 +39,6 @@ TELLS: dict[Use, str] = {
 SAME_ANGLE_DEG = 0.05
 # Refined angles differ from those asked for by an offset of the whole series and little else.
 REFINED_DEG = 1.0
-_HALF = re.compile(r"([_-])(evn|even|odd|half1|half2)(?=\.[^.]+(?:\.gz|\.bz2)?$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -212,10 +212,8 @@ def _stacks(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _sibling(a: str, b: str) -> bool:
     """Whether two names are those of the two halves of one stack."""
-    found = _HALF.search(a), _HALF.search(b)
-    if not found[0] or not found[1]:
-        return False
-    return _HALF.sub(r"\1", a) == _HALF.sub(r"\1", b) and found[0][2].lower() != found[1][2].lower()
+    one, other = half_of(a), half_of(b)
+    return one is not None and other is not None and one.other == other
 
 
 def _numbers(values: Any) -> list[float]:

@@ -61,7 +61,8 @@ def read_tilt_series_star(
         InputError: if no series has the name, the images do not fit the stack or are in another order, or the pixel
             size is not known.
     """
-    found = _series_tables(Path(path), name, reading or Reading())
+    reading = reading or Reading()
+    found = _series_tables(Path(path), name, reading)
     tables = [table for table in found.tables if TILT in table]
     if not tables:
         old = any("rlnTomoProjX" in table for table in found.tables)
@@ -74,7 +75,7 @@ def read_tilt_series_star(
     images, note = tables[0], found.note
     if len(tables) > 1:
         images, note = _named_table(found.path, tables, name)
-    listed = found.series or _of_these_pixels(_listed(found.path, reading or Reading()), pixel_size_angstrom)
+    listed = found.series or _of_these_pixels(_listed(found.path, reading), pixel_size_angstrom)
     made = _alignment(images, listed, sections, pixel_size_angstrom)
     if COEFFICIENTS in images and image_shape is not None:
         made = _with_deformations(made, images, listed, image_shape)

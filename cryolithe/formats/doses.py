@@ -112,9 +112,9 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
     if ending == ".star":
         return _of_relion(find_series_table(path, tilts_name, reading), tilts_name, reading)
     if ending == ".xml":
-        return _of_warp(path)
+        return reading(_of_warp, path)
     if ending == ".tomostar":
-        table = next((found for found in read_star(path, LIMIT_BYTES) if "wrpAngleTilt" in found), None)
+        table = next((found for found in reading(read_star, path) if "wrpAngleTilt" in found), None)
         return Exposures() if table is None else _of_table(table, "wrpAngleTilt", "wrpDose", -1.0)
     if is_acquired(path):
         return reading(_of_acquired, path)

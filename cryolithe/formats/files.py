@@ -98,7 +98,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
 
 
 def read_small(path: Path, kind: str, limit_bytes: int) -> bytes:
-    """Return the content of a small file; what collects contents (`COLLECTED`) gets it too.
+    """Return the content of a small file; what collects contents (`COLLECTED`) gets it too, or has it already.
 
     Args:
         path: the file.
@@ -112,11 +112,14 @@ def read_small(path: Path, kind: str, limit_bytes: int) -> bytes:
     size = input_size_bytes(path)
     if size > limit_bytes:
         raise FileFormatError(f"{path} is not {kind}: it has {size} bytes, expected at most {limit_bytes}")
+    contents = COLLECTED.get()
+    if contents is not None and path in contents:
+        return contents[path]
     try:
         content = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
-    if (contents := COLLECTED.get()) is not None:
+    if contents is not None:
         contents[path] = content
     return content
 

@@ -8,7 +8,6 @@ This program: ``base_rec_EVN.mrc``, ``base_rec_ODD.mrc``.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,10 @@ from pathlib import Path
 from cryolithe.errors import InputError
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, unreadable
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
-from cryolithe.formats.series_names import additions
+from cryolithe.formats.series_names import Half, additions, half_of
 from cryolithe.formats.tiff import ENDINGS
 from cryolithe.formats.volume_file import open_volume_file
 
-HALF = re.compile(r"(?:^|[_.-])(evn|even|odd|half[_-]?[12])(?=$|[_.-])", re.IGNORECASE)
-_FIRST, _SECOND = {"evn": "frames", "even": "frames", "half1": "half"}, {"odd": "frames", "half2": "half"}
 _MADE_OF_HALVES = {"n2n", "samba", "den", "denoised", "confidence", "error", "unsupported"}
 
 
@@ -38,26 +35,13 @@ class HalfVolumes:
     left_out: tuple[tuple[Path, str], ...]
 
 
-@dataclass(frozen=True)
-class _Half:
-    """Whose half a file is, and which."""
-
-    whole: str
-    first: bool
-
-
-def without_half(stem: str) -> str:
-    """A name without what it says of halves: ``ts_EVN_Vol`` is ``ts_Vol``; a name that says nothing else stays."""
-    return HALF.sub("", stem).strip("_.-") or stem
-
-
 def find_half_volumes(folder: Path) -> HalfVolumes:
     """Find pairs of half volumes in a folder and in the folders directly inside it; headers are read.
 
     Raises:
         InputError: if the folder cannot be read, or two files may both be the same half.
     """
-    halves: dict[str, dict[bool, Path]] = {}
+    halves: dict[tuple[str, Half], dict[bool, Path]] = {}
     left_out: list[tuple[Path, str]] = []
     unsure: set[Path] = set()
     for path in _volumes(folder):
@@ -69,13 +53,14 @@ def find_half_volumes(folder: Path) -> HalfVolumes:
             continue
         if content == "unknown":
             unsure.add(path)
-        sides = halves.setdefault(half.whole, {})
-        if half.first in sides:
+        place, told = half
+        sides = halves.setdefault((place, told if told.first else told.other), {})
+        if told.first in sides:
             raise InputError(
-                f"{sides[half.first]} and {path} could both be the {'first' if half.first else 'second'} half of one "
+                f"{sides[told.first]} and {path} could both be the {'first' if told.first else 'second'} half of one "
                 "volume; move one away, or give the halves with --half1 and --half2"
             )
-        sides[half.first] = path
+        sides[told.first] = path
     left_out += [(p, "its other half is missing") for s in halves.values() if len(s) == 1 for p in s.values()]
     pairs = [(sides[True], sides[False]) for sides in halves.values() if len(sides) == 2]
     sure = [pair for pair in pairs if not unsure & set(pair)]
@@ -100,23 +85,9 @@ def _volumes(folder: Path) -> Iterable[Path]:
             yield path
 
 
-def _half_of(path: Path, root: Path) -> _Half | None:
-    """Which half of what a file is, by its name, else by that of its folder."""
-    place = path.parent.relative_to(root).as_posix()
-    if found := _told(path.name):
-        word, rest = found
-        kind, first = (_FIRST[word], True) if word in _FIRST else (_SECOND[word], False)
-        return _Half(f"{place}/{rest} {kind}", first)
-    folder = path.parent.name.lower()
-    if path.parent == root or folder not in (*_FIRST, *_SECOND):
-        return None
-    kind, first = (_FIRST[folder], True) if folder in _FIRST else (_SECOND[folder], False)
-    return _Half(f"*/{path.name} {kind}", first)
-
-
-def _told(name: str) -> tuple[str, str] | None:
-    """Which half a name says, and the name without that."""
-    found = HALF.search(name)
-    if found is None:
-        return None
-    return re.sub("[_-]", "", found.group(1).lower()), name[: found.start()] + "*" + name[found.end() :]
+def _half_of(path: Path, root: Path) -> tuple[str, Half] | None:
+    """Which half of what a file is, by its name, else by that of its folder; and where the other one may lie."""
+    if half := half_of(path.name):
+        return path.parent.relative_to(root).as_posix(), half
+    half = half_of(path.parent.name)
+    return (f"*/{path.name}", half) if half and not half.whole and path.parent != root else None

@@ -64,15 +64,15 @@ def read_mdoc_angles_deg(path: PathLike, reading: Reading | None = None) -> tupl
     return known
 
 
-def mdoc_places(path: PathLike, reading: Reading | None = None) -> tuple[int, ...]:
+def mdoc_places(path: PathLike, reading: Reading) -> tuple[int, ...]:
     """ZValue of each of the angles of `read_mdoc_angles_deg`; it is that of a readable file."""
-    return tuple(sorted((reading or Reading())(read_mdoc_text, Path(path)).places))
+    return tuple(sorted(reading(read_mdoc_text, Path(path)).places))
 
 
-def is_tilt_series_mdoc(path: Path, reading: Reading | None = None) -> bool:
+def is_tilt_series_mdoc(path: Path, reading: Reading) -> bool:
     """Whether an .mdoc has the angles of a tilt series: other stacks of SerialEM, such as maps, have one too."""
     try:
-        angles = {angle for angle in (reading or Reading())(read_mdoc_text, path).angles_deg if angle is not None}
+        angles = {angle for angle in reading(read_mdoc_text, path).angles_deg if angle is not None}
     except InputError:
         return False
     return len(angles) >= FEWEST_ANGLES and max(angles) - min(angles) > LEAST_RANGE_DEG

@@ -15,6 +15,8 @@ from cryolithe.hashing import file_sha256
 P = ParamSpec("P")
 T = TypeVar("T")
 State = tuple[int, int, int]
+# Contents that are kept for other parsers; beyond that, the oldest are forgotten.
+_KEPT_BYTES = 64_000_000
 
 
 def file_state(path: Path) -> State | None:
@@ -26,6 +28,17 @@ def file_state(path: Path) -> State | None:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
+def changed_error(path: Path, doing: str, then: str = "run again when it is complete") -> InputError:
+    """Return the error for an input that is no more as it was.
+
+    Args:
+        path: the file.
+        doing: what was done meanwhile, for the message: "it was measured".
+        then: what to do.
+    """
+    return InputError(f"the input {path} changed while {doing}; {then}")
+
+
 def refuse_changed(states: Mapping[Path, State | None], doing: str) -> None:
     """Raise InputError, which names the file, where one is no more as it was.
 
@@ -35,7 +48,7 @@ def refuse_changed(states: Mapping[Path, State | None], doing: str) -> None:
     """
     for path, state in states.items():
         if file_state(path) != state:
-            raise InputError(f"the input {path} changed while {doing}; run again when it is complete")
+            raise changed_error(path, doing)
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,8 @@ class _Answer:
 class Reading:
     """Calls parsers, and remembers their answers for as long as the files stay as they are.
 
+    Several parsers of a file get the content that the first of them read, and so the same bytes.
+
     A copy that is sent to another process has forgotten everything: it may be on another machine.
     """
 
@@ -56,6 +71,7 @@ class Reading:
         self._states: dict[Path, State | None] = {}
         self._answers: dict[Path, dict[Any, _Answer]] = {}
         self._hashes: dict[Path, str] = {}
+        self._contents: dict[Path, bytes] = {}
 
     def __reduce__(self) -> tuple[type[Reading], tuple[()]]:
         return Reading, ()
@@ -72,7 +88,7 @@ class Reading:
         self._forget_if_changed(path)
         answers, key = self._answers.setdefault(path, {}), (parse, args, tuple(more.items()))
         if key not in answers:
-            contents: dict[Path, bytes] = {}
+            contents = {path: self._contents[path]} if path in self._contents else {}
             token = COLLECTED.set(contents)
             try:
                 answers[key] = _Answer(parse(path, *args, **more))
@@ -80,8 +96,9 @@ class Reading:
                 answers[key] = _Answer(None, error)
             finally:
                 COLLECTED.reset(token)
-            if path in contents:
+            if path in contents and path not in self._contents:
                 self._hashes[path] = hashlib.sha256(contents[path]).hexdigest()
+                self._keep(path, contents[path])
         answer = answers[key]
         if answer.error is not None:
             raise type(answer.error)(str(answer.error)) from answer.error
@@ -99,9 +116,15 @@ class Reading:
             self._hashes[path] = file_sha256(path)
         return self._hashes[path]
 
+    def _keep(self, path: Path, content: bytes) -> None:
+        self._contents[path] = content
+        while sum(map(len, self._contents.values())) > _KEPT_BYTES:
+            del self._contents[next(iter(self._contents))]
+
     def _forget_if_changed(self, path: Path) -> None:
         state = file_state(path)
         if state is None or self._states.get(path) != state:
             self._states[path] = state
             self._answers.pop(path, None)
             self._hashes.pop(path, None)
+            self._contents.pop(path, None)

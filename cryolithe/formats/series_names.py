@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import PurePath
+from typing import Literal
 
 # Endings of files, also of those that some tables name in place of a series (Warp: TS_1.tomostar).
 _ENDING = re.compile(
@@ -19,13 +21,67 @@ _ENDING = re.compile(
 # What programs add to the name of a binned copy.
 _BINNED = r"bin(?P<bin>\d+)|\d+(?:\.\d+)?(?:apx|A)"
 _COPY = re.compile(rf"_({_BINNED})$", re.IGNORECASE)
-# What programs add to a name: IMOD, AreTomo (and its halves), RELION's halves, Warp's pixel size, denoisers, ourselves.
+# What is made of even and odd images or frames, or of two halves: AreTomo, RELION, IMOD's users.
+_HALF_WORDS = r"evn|even|odd|half[_-]?[12]"
+_HALF = re.compile(rf"(?:^|[_.-])({_HALF_WORDS})(?=$|[_.-])", re.IGNORECASE)
+_SECOND = ("odd", "2")
+# What programs add to a name: IMOD, AreTomo, Warp's pixel size, denoisers, ourselves; and the halves of all of them.
 _ADDED = re.compile(
-    r"_(st|ali|aligned|preali|rec|full|vol|2nd|evn|odd|even|half1|half2|ctf|fbp|sirt|sart|wbp|den|denoised|samba|n2n|"
-    rf"confidence|error|unsupported|truth|{_BINNED})$",
+    r"(?:_(st|ali|aligned|preali|rec|full|vol|2nd|ctf|fbp|sirt|sart|wbp|den|denoised|samba|n2n|"
+    rf"confidence|error|unsupported|truth|{_BINNED})|[_.-]({_HALF_WORDS}))$",
     re.IGNORECASE,
 )
 _BEFORE = re.compile(r"^rec_", re.IGNORECASE)  # RELION's volumes
+
+
+@dataclass(frozen=True)
+class Half:
+    """Which half of what a file is, as its name says.
+
+    Attributes:
+        before: what stands before the word for the half, without what joins them.
+        after: likewise, with what joins them.
+        kind: of even and odd "frames", or of a first and a second "half".
+        first: whether it is the even or the first one.
+    """
+
+    before: str
+    after: str
+    kind: Literal["frames", "half"]
+    first: bool
+
+    @property
+    def other(self) -> Half:
+        """The other half of the same."""
+        return replace(self, first=not self.first)
+
+    @property
+    def whole(self) -> str:
+        """The name without the word; empty where it says nothing else."""
+        return self.before + self.after if self.before else self.after[1:]
+
+
+def half_of(name: str) -> Half | None:
+    """Which half a name says; of several words for halves the last one counts.
+
+    Args:
+        name: of a file or a folder; endings stay in ``after``.
+
+    >>> half_of("ts_EVN_Vol")
+    Half(before='ts', after='_Vol', kind='frames', first=True)
+    """
+    found = next(reversed(list(_HALF.finditer(name))), None)
+    if found is None:
+        return None
+    word = found[1].lower()
+    kind: Literal["frames", "half"] = "half" if word.startswith("half") else "frames"
+    return Half(name[: found.start()], name[found.end() :], kind, not word.endswith(_SECOND))
+
+
+def without_half(stem: str) -> str:
+    """A name without what it says of halves: ``ts_EVN_Vol`` is ``ts_Vol``; a name that says nothing else stays."""
+    half = half_of(stem)
+    return (half.whole if half else "") or stem
 
 
 def matching_name(names: Iterable[str], file_name: str) -> str | None:
@@ -54,7 +110,7 @@ def additions(file_name: str) -> tuple[str, ...]:
     name = PurePath(file_name).name
     found = []
     while match := _ENDING.search(name) or _ADDED.search(name):
-        found.append(match.group(1).lower())
+        found.append(match[match.lastindex or 0].lower())
         name = name[: match.start()]
     return tuple(found)
 

@@ -26,13 +26,13 @@ from cryolithe.formats.not_stacks import what_else
 from cryolithe.formats.pairing import pair
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
-from cryolithe.formats.series_names import whole_stem
+from cryolithe.formats.series_names import half_of, whole_stem
 from cryolithe.formats.stack_state import is_aligned_name, mdocs_beside, series_name, stack_state
 
 STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali")
-# What programs make of a tilt series, or of half of it: never a series of its own.
+# What programs make of a tilt series: never a series of its own.
 _PRODUCT = re.compile(
-    r"^rec_|_(rec|vol|evn|odd|ctf|preali|half[12]|fbp|sirt|den|denoised|confidence|unsupported|rec_error)$",
+    r"^rec_|_(rec|vol|ctf|preali|fbp|sirt|den|denoised|confidence|unsupported|rec_error)$",
     re.IGNORECASE,
 )
 # What this program makes of volumes, and perhaps of stacks: series where angles lie beside them, else nothing to tell.
@@ -91,7 +91,7 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
         InputError: if the folder cannot be read.
         NoSeriesError: if it holds no tilt series.
     """
-    folder = Path(path)
+    folder, reading = Path(path), reading or Reading()
     groups: dict[tuple[Path, str], _Series] = {}
     try:
         for stack in _stacks(folder):
@@ -100,12 +100,12 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
             (group.aligned if is_aligned_name(stack) else group.plain).append(stack)
         groups = _with_whole_names(groups)
         alone = Counter(parent for parent, _ in groups)
-        found = [_entry(group, alone[group.folder] == 1, reading or Reading()) for group in groups.values()]
+        found = [_entry(group, alone[group.folder] == 1, reading) for group in groups.values()]
     except OSError as error:
         raise unreadable(folder, error) from error
     entries = [entry for entry, _ in found if entry]
     none = [stack for entry, stacks in found if entry is None for stack in stacks]
-    other = tuple(stack for stack in none if _is_other(stack, reading or Reading()))
+    other = tuple(stack for stack in none if _is_other(stack, reading))
     left_out = tuple(stack for stack in none if stack not in other)
     if not entries:
         lacking = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
@@ -129,7 +129,9 @@ def _stacks(folder: Path) -> Iterator[Path]:
     below = [sub for sub in below if not (sub.name.endswith(_FOR_IMOD) and sub.name.removesuffix(_FOR_IMOD) in stems)]
     deeper = (path for sub in below if os.access(sub, os.R_OK | os.X_OK) for path in sorted(sub.iterdir()))
     everything = (*inside, *deeper)
-    bases = {(path.parent, path.stem) for path in everything if path.suffix.lower() in STACK_SUFFIXES}
+    stacks = [path for path in everything if path.suffix.lower() in STACK_SUFFIXES]
+    bases = {(path.parent, path.stem) for path in stacks}
+    wholes = {(path.parent, _whole_name(path)) for path in stacks}
     for path in everything:
         aside = _ASIDE.search(path.stem)
         # One with angles of its own name is a series.
@@ -138,8 +140,36 @@ def _stacks(folder: Path) -> Iterator[Path]:
         if aside and {(path.parent, path.stem[: aside.start()] + end) for end in ("", "_ali")} & bases:
             continue
         named = path.suffix.lower() in STACK_SUFFIXES and not path.name.startswith(".")
-        if named and not _PRODUCT.search(path.stem) and path.is_file():
+        if named and not _PRODUCT.search(path.stem) and path.is_file() and not _is_half(path, wholes):
             yield path
+
+
+def _whole_name(stack: Path) -> str:
+    """The name of a stack without what calls it aligned or binned."""
+    return whole_stem(series_name(stack))
+
+
+def _is_half(stack: Path, wholes: set[tuple[Path, str]]) -> bool:
+    """Whether a stack is one of two halves of a series: it is called so, and no files of its own make it a series.
+
+    Where the whole lies beside it, or the odd images beside the even ones, it is a half whatever files it has. Halves
+    1 and 2 alone may be those of a lamella.
+
+    Args:
+        stack: that may be a half.
+        wholes: folders and names, as `_whole_name` has them, of all stacks.
+    """
+    name = _whole_name(stack)
+    half = half_of(name)
+    if half is None or half.after or not half.before:
+        return False
+    if (stack.parent, half.before) in wholes:
+        return True
+    if half.kind == "frames" and any(folder == stack.parent and half_of(one) == half.other for folder, one in wholes):
+        return True
+    alignments = (path for paths in files_beside(stack).values() for path in paths)
+    beside = (*_angle_files(stack.parent, name, stack.stem), *mdocs_beside(stack), *alignments)
+    return not any(path.name.startswith(name) for path in beside)
 
 
 def _with_whole_names(groups: dict[tuple[Path, str], _Series]) -> dict[tuple[Path, str], _Series]:
@@ -166,7 +196,7 @@ def _is_other(stack: Path, reading: Reading) -> bool:
         with suppress(InputError):
             if reading(read_mdoc_text, mdoc).pieces:
                 return True
-    shape = stack_shape(stack)  # of what cannot be read is told where it is a series
+    shape = reading(stack_shape, stack)  # of what cannot be read is told where it is a series
     return shape is not None and shape[0] < FEWEST_IMAGES
 
 

@@ -82,7 +82,7 @@ def series_name(tilts: Path) -> str:
     return tilts.stem
 
 
-def stack_state(tilts: Path, angles: Path | None = None, reading: Reading | None = None) -> StackState:
+def stack_state(tilts: Path, angles: Path | None, reading: Reading) -> StackState:
     """What the name of a stack and the files beside it tell.
 
     Args:
@@ -92,7 +92,7 @@ def stack_state(tilts: Path, angles: Path | None = None, reading: Reading | None
     """
     if is_aligned_name(tilts):
         return StackState(True, f"the name of {tilts.name} says that it is aligned")
-    axes = axes_told(tilts, angles, reading or Reading())
+    axes = axes_told(tilts, angles, reading)
     if is_prealigned(tilts.name):
         axis_deg = next((axis for _, axis in axes), None)
         return StackState(False, f"the name of {tilts.name} says that it is prealigned", axis_deg, True)

@@ -17,6 +17,7 @@ from cryolithe.errors import InputError
 from cryolithe.formats.angles import read_angles_of
 from cryolithe.formats.axes import Axes, stored_axes
 from cryolithe.formats.record import read_record_beside, record_path
+from cryolithe.formats.series_names import without_half
 from cryolithe.names import is_file
 
 Content = Literal["volume", "stack", "unknown"]
@@ -27,7 +28,6 @@ _STACK_NAME = re.compile(r"[_.-](st|ali|aligned|preali|newst|tilts|stack)$", re.
 _VOLUME_NAME = re.compile(
     r"^rec_|[_.-](rec|full_rec|vol|tomo|tomogram|fbp|sirt|samba|n2n|denoised|den)$", re.IGNORECASE
 )
-_HALF_NAME = re.compile(r"[_-](evn|even|odd|half[12])$", re.IGNORECASE)
 # What IMOD's tilt and this program write into the headers of volumes.
 _VOLUME_LABEL = re.compile(
     r"TILT: Tomographic reconstruction|"
@@ -191,7 +191,7 @@ def angles_beside(seen: Seen) -> Path | None:
 def _angles_of_same_name(seen: Seen) -> Path | None:
     """The angle file of a stack of this name, if it has one angle for each section."""
     name = plain_name(seen.path)
-    base = _HALF_NAME.sub("", name.stem)
+    base = without_half(name.stem)
     names = dict.fromkeys(
         [f"{name.name}.mdoc", *(f"{stem}{ending}" for stem in (name.stem, base) for ending in _ANGLE_ENDINGS)]
     )

@@ -33,14 +33,8 @@ from cryolithe.reconstruction.correcting import (
     refuse_twice,
     x_tilt_notes,
 )
-from cryolithe.reconstruction.knowing import (
-    NO_FACTS,
-    SeriesFiles,
-    ToldFacts,
-    ctf_state,
-    doses_to_weigh,
-    told_facts,
-)
+from cryolithe.reconstruction.exposures import SeriesFiles, told_exposures
+from cryolithe.reconstruction.knowing import NO_FACTS, ToldFacts, ctf_state, doses_to_weigh, taken_facts, told_facts
 from cryolithe.reconstruction.learned_scale import scale_notes
 from cryolithe.reconstruction.made_before import differences, differences_told, is_record_of
 from cryolithe.reconstruction.optics_evidence import OpticsEvidence
@@ -370,12 +364,15 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     found = ctf_of(run.job.tilts, run.alignment, settings, run.job.reading)
     places = Places(how.views, how.tilt_axis_deg, how.bin, run.series.pixel_size_angstrom)
     elsewhere = microscope_of(run.job.tilts, run.job.angles, settings, run.job.reading)
-    made = corrections(found, doses_to_weigh(files, settings), images.angles_deg, places, settings, elsewhere)
+    exposures = told_exposures(files, settings, taken_facts(run.model))
+    made = corrections(
+        found, doses_to_weigh(files, settings, exposures), images.angles_deg, places, settings, elsewhere
+    )
     layers, told = asked_layers(settings, made, run.grid.shape[0], run.voxel_size_angstrom, run.series.geometry)
     told += adapted_notes(run.model, settings)
     told += scale_notes(run.model, run.voxel_size_angstrom, how.bin)
     told += x_tilt_notes(run.x_tilt_deg, run.grid.shape[1], made)
-    facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made)
+    facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made, exposures)
     return replace(
         run,
         series=replace(run.series, notes=(*run.series.notes, *made.notes, *told, *facts.notes)),

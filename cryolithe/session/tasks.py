@@ -218,14 +218,15 @@ def find_tasks(
     return tasks, notes
 
 
-def folder_pairs(entries: Iterable[SeriesEntry], folder: Path) -> list[tuple[Path, dict[str, Path]]]:
+def folder_pairs(entries: Iterable[SeriesEntry], folder: Path, reading: Reading) -> list[tuple[Path, dict[str, Path]]]:
     """Each stack of a folder with all files that `reconstruct` would take with it, by what they are.
 
     Args:
         entries: of `read_session_folder`.
         folder: where they were found.
+        reading: through which they were.
     """
-    session = Session(folder)
+    session = Session(folder, reading=reading)
     tasks = (_task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), "")) for entry in entries)
     return [(task.job.tilts, task.paired_files) for task in tasks]
 

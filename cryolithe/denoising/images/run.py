@@ -26,9 +26,10 @@ from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ModelError, OutputError
 from cryolithe.fixed_pattern import shared_pattern
 from cryolithe.formats import read_mrc, write_stack
-from cryolithe.formats.half_volumes import without_half
 from cryolithe.formats.mrc import MrcArray
-from cryolithe.formats.record import hashed, record_path
+from cryolithe.formats.reading import changed_error
+from cryolithe.formats.record import changed_input, hashed, record_path
+from cryolithe.formats.series_names import without_half
 from cryolithe.formats.stack_state import NOT_FOR_RECONSTRUCTION
 from cryolithe.formats.volume_file import open_volume_file
 from cryolithe.optimise.distributed import Place
@@ -146,8 +147,8 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     if scores:
         mean = np.mean(scores, axis=0)
         score = HalfScore(float(mean[0]), (float(mean[1]), float(mean[2])), made[0].size * len(scores))
-    if hashed(_inputs(job)) != before:
-        raise InputError(f"{job.stacks[0]} changed while it was denoised; run again when it is complete")
+    if changed := changed_input({"inputs": before}, inputs := _inputs(job)):
+        raise changed_error(inputs[changed], "it was denoised")
     write_stack(job.target, made, stacks[0].voxel_size_angstrom, file_label(LABEL), job.overwrite)
     done = DenoisedImages(job.target, score, mix, noise, blank, time.monotonic() - started, tuple(heard.warnings))
     _write_record(job, denoiser, before, place, done)

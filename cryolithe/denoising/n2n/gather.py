@@ -9,8 +9,9 @@ from cryolithe.denoising.job import Given, Item, beside, page_of
 from cryolithe.denoising.output import default_output
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS
-from cryolithe.formats.half_volumes import find_half_volumes, without_half
+from cryolithe.formats.half_volumes import find_half_volumes
 from cryolithe.formats.ome_zarr_reader import is_ome_zarr
+from cryolithe.formats.series_names import half_of, without_half
 from cryolithe.formats.tiff import ENDINGS
 
 SUFFIX = "_n2n"
@@ -69,8 +70,8 @@ def output_of(first: Path) -> Path:
     """
     named = default_output(first, SUFFIX)
     stem = named.stem.removesuffix(SUFFIX)
-    whole = without_half(stem)
-    if whole == stem and first.parent.name.lower() in ("even", "evn", "half1"):
+    whole, folder = without_half(stem), half_of(first.parent.name)
+    if whole == stem and folder and folder.first and not folder.whole:
         named = first.parent.parent / named.name
     return named.with_name(whole + SUFFIX + named.suffix)
 
