@@ -89,7 +89,7 @@ def adapt(work: Adaptation) -> Outcome:
         CryoLitheError: if the loss is not finite or a file cannot be written.
     """
     work, before = with_white_noise(work)
-    made = replace(prepare(work), held_before=before)
+    made = prepare(work, before)
     state = new_state(made.training, work.place, work.model.network)
     decides = {"config": work.config.model_dump(mode="json"), "inputs": dict(work.inputs)}
     path = work.folder / "state.safetensors"
