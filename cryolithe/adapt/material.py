@@ -56,6 +56,7 @@ class Adaptation:
         watcher: is told.
         card: what the model file tells beside what was found.
         library: molecules of the simulated specimens; procedural ones without any.
+        library_files: SHA-256 of their files, by what to call them; a resumed run needs the same.
         resume: go on from the state in the run's folder.
         deadline: when all is to be done, by ``clock``.
         clock: seconds.
@@ -70,6 +71,7 @@ class Adaptation:
     watcher: Watcher
     card: dict[str, Any] = field(default_factory=dict)
     library: tuple[Molecule, ...] = ()
+    library_files: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
     deadline: float = float("inf")
     clock: Callable[[], float] = time.monotonic

@@ -39,7 +39,7 @@ from cryolithe.formats.files import replacing
 from cryolithe.network import Network
 from cryolithe.optimise.loop import Hooks, Progress, Task, optimise
 from cryolithe.optimise.recorder import Recorder, recording
-from cryolithe.optimise.state import check_same, read_state, restore, write_state
+from cryolithe.optimise.state import check_same, check_same_files, read_state, restore, write_state
 from cryolithe.optimise.step import follow, gradient, update
 from cryolithe.report import write_json
 from cryolithe.training.class_scoring import SUMMARY
@@ -97,8 +97,10 @@ def adapt(work: Adaptation) -> Outcome:
         tensors, values = read_state(path, FORMAT)
         for name, now in decides.items():
             check_same(path, values[name], now)
+        check_same_files(values.get("library"), work.library_files)
         restore(path, state, tensors, values)
-    with recording(work.place, partial(_Recorder, work, made, state, decides)) as record:
+    told = {**decides, "library": dict(work.library_files)}
+    with recording(work.place, partial(_Recorder, work, made, state, told)) as record:
         recorder = record.recorder
         assert recorder is not None
         recorder.begin(state)
