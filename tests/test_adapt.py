@@ -29,6 +29,7 @@ from cryolithe.adapt.spectrum import ShellSums, cube_loss, fit_balance
 from cryolithe.adapt.turned import EDGE_PX, turned_ball, turned_series
 from cryolithe.cli import main
 from cryolithe.errors import InputError
+from cryolithe.formats import write_volume
 from cryolithe.formats.leftovers import temporary_beside
 from cryolithe.geometry import TiltGeometry
 from cryolithe.known import NOTHING
@@ -39,6 +40,7 @@ from cryolithe.reconstruction.polarity import Evidence
 from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.simulation import Specimen, SpecimenRecipe, library, make_specimen, project
 from cryolithe.training.dataset import Run
+from cryolithe.volume import Volume
 
 torch.set_num_threads(1)
 ANGLES = tuple(float(a) for a in range(-60, 61, 8))
@@ -175,6 +177,11 @@ def test_an_interrupted_run_goes_on_as_an_undisturbed_one(tiny, files, tmp_path,
     refused = of_halves(files, tmp_path / "parts.safetensors", *steps, "--resume", "--seed", 2)
     assert refused.exit_code == 2
     assert "was saved by a training with other settings" in refused.stderr
+    given = tmp_path / "map.mrc"
+    write_volume(given, Volume(np.pad(np.ones((3, 4, 5), np.float32), 4), 10.0), label="a block")
+    refused = of_halves(files, tmp_path / "parts.safetensors", *steps, "--resume", "--molecules", given)
+    assert refused.exit_code == 2
+    assert "the library of --molecules is new to this run; leave it out" in refused.stderr
     assert of_halves(files, tmp_path / "parts.safetensors", *steps, "--resume").exit_code in (0, 2)
     states = {name: trained(tmp_path / f"{name}.run" / "state.safetensors") for name in ("whole", "parts")}
     assert states["whole"] == states["parts"]
