@@ -202,6 +202,7 @@ def test_a_training_goes_on_only_with_the_model_that_it_started_from(tmp_path, p
     start.write_bytes(second)
     assert OTHER_START in bad(*words, "--resume")
     start.write_bytes(first)
+    assert "'seed' was 0, now 7" in bad(*words, "--resume", "--seed", 7)
     assert "The training is done" in good(*words, "--resume")
 
 

@@ -77,7 +77,7 @@ def trained(
 
 
 def _is_finished(method: Method[Any, Any, Any], job: Job, training: Training[Any, Any]) -> bool:
-    """Whether a training on the same inputs came to its end before the run was interrupted.
+    """Whether a training on the same inputs, with the same start and seed, came to its end before the run was interrupted.
 
     A training that is done stays so where the general weights became others meanwhile: nothing goes on with them.
     """
@@ -85,6 +85,8 @@ def _is_finished(method: Method[Any, Any, Any], job: Job, training: Training[Any
         return False
     _, values = read_tensors(job.state, method.state_format, "a saved training state")
     if not values["finished"] or values.get("learned_from") != training.fingerprint:
+        return False
+    if values.get("recipe", {}).get("seed", job.seed) != job.seed:
         return False
     before, now = values.get("began_with"), training.began_with
     if not isinstance(before, dict):  # of a version that did not tell
