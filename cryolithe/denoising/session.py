@@ -77,7 +77,7 @@ def trained(
 
 
 def _is_finished(method: Method[Any, Any, Any], job: Job, training: Training[Any, Any]) -> bool:
-    """Whether a training on the same inputs, with the same start and seed, came to its end before the run was interrupted.
+    """Whether a training on the same inputs, with the same start and seed, had come to its end.
 
     A training that is done stays so where the general weights became others meanwhile: nothing goes on with them.
     """
