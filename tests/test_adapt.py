@@ -195,7 +195,7 @@ def test_a_better_model_is_written_and_a_worse_one_refused_with_its_numbers(tiny
     learnt = tmp_path / "learnt.safetensors"
     result = of_halves(files, learnt, "--steps", 40, "--learning-rate", 3e-3)
     assert result.exit_code == 0, result.output
-    before, after = json.loads((tmp_path / "learnt.run" / "checks.json").read_text())
+    before, *_, after = json.loads((tmp_path / "learnt.run" / "checks.json").read_text())
     assert after["fsc_half"] > before["fsc_half"] + 0.05
     card = load_model(str(learnt)).card["adapted"]
     assert card["from"]["model"] == "start"
