@@ -29,6 +29,7 @@ from cryolithe.adapt.spectrum import Balance, ShellSums, cube_loss, fit_balance,
 from cryolithe.adapt.turned import EDGE_PX, turned_ball, turned_series
 from cryolithe.cli import main
 from cryolithe.errors import InputError
+from cryolithe.formats import write_volume
 from cryolithe.formats.leftovers import temporary_beside
 from cryolithe.geometry import TiltGeometry
 from cryolithe.known import NOTHING
@@ -40,6 +41,7 @@ from cryolithe.reconstruction.prepared_stack import PreparedStack
 from cryolithe.simulation import Specimen, SpecimenRecipe, library, make_specimen, project
 from cryolithe.training.dataset import Run
 from cryolithe.training.losses import faded_spectrum
+from cryolithe.volume import Volume
 
 torch.set_num_threads(1)
 ANGLES = tuple(float(a) for a in range(-60, 61, 8))
@@ -176,6 +178,11 @@ def test_an_interrupted_run_goes_on_as_an_undisturbed_one(tiny, files, tmp_path,
     refused = of_halves(files, tmp_path / "parts.safetensors", *steps, "--resume", "--seed", 2)
     assert refused.exit_code == 2
     assert "was saved by a training with other settings" in refused.stderr
+    given = tmp_path / "map.mrc"
+    write_volume(given, Volume(np.pad(np.ones((3, 4, 5), np.float32), 4), 10.0), label="a block")
+    refused = of_halves(files, tmp_path / "parts.safetensors", *steps, "--resume", "--molecules", given)
+    assert refused.exit_code == 2
+    assert "the library of --molecules is new to this run; leave it out" in refused.stderr
     assert of_halves(files, tmp_path / "parts.safetensors", *steps, "--resume").exit_code in (0, 2)
     states = {name: trained(tmp_path / f"{name}.run" / "state.safetensors") for name in ("whole", "parts")}
     assert states["whole"] == states["parts"]
@@ -189,7 +196,7 @@ def test_a_better_model_is_written_and_a_worse_one_refused_with_its_numbers(tiny
     learnt = tmp_path / "learnt.safetensors"
     result = of_halves(files, learnt, "--steps", 40, "--learning-rate", 3e-3)
     assert result.exit_code == 0, result.output
-    before, after = json.loads((tmp_path / "learnt.run" / "checks.json").read_text())
+    before, *_, after = json.loads((tmp_path / "learnt.run" / "checks.json").read_text())
     assert after["fsc_half"] > before["fsc_half"] + 0.05
     card = load_model(str(learnt)).card["adapted"]
     assert card["from"]["model"] == "start"

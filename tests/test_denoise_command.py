@@ -139,6 +139,19 @@ def test_an_interrupted_training_is_kept_and_gone_on_with(tmp_path, monkeypatch)
     monkeypatch.setattr(training, "_update", update)
     assert "at step 3" in good(tmp_path / "t.mrc", "--resume").output
     assert (tmp_path / "t_samba.mrc").exists()
+    # A training that starts from weights goes on only with these.
+    start, other = tmp_path / "t_samba.safetensors", (tmp_path / "w.mrc", "-o", tmp_path / "o.mrc", "--seed", 3)
+    write(tmp_path / "w.mrc", volume())
+    good(*other)
+    words = (tmp_path / "t.mrc", "-o", tmp_path / "more.mrc", "--model", start, "--train-minutes", 60)
+    monkeypatch.setattr(training, "_update", interrupted)
+    bad(*words, code=130)
+    monkeypatch.setattr(training, "_update", update)
+    kept = start.read_bytes()
+    start.write_bytes((tmp_path / "o.safetensors").read_bytes())
+    assert "the model that the training starts from is not the one that this run was" in bad(*words, "--resume")
+    start.write_bytes(kept)
+    assert "at step 3" in good(*words, "--resume").output
 
 
 @pytest.mark.slow

@@ -35,6 +35,9 @@ def _tiny(monkeypatch):
     monkeypatch.setattr(learning, "make_recipe", short)
 
 
+OTHER_START = "the model that the training starts from is not the one that this run was trained on before"
+
+
 @pytest.fixture
 def pair(tmp_path):
     """Files of two halves with a deviation of 7 around 100 and 50."""
@@ -185,6 +188,38 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_bytes(tmp_path, pair
     assert "The training is done" in good(*of(pair), "-o", tmp_path / "parts.mrc", "--train-minutes", 60, "--resume")
     assert not count
     np.testing.assert_array_equal(read_mrc(tmp_path / "parts.mrc").data, read_mrc(tmp_path / "whole.mrc").data)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_only_with_the_model_that_it_started_from(tmp_path, pair, monkeypatch):
+    for seed in (1, 2):
+        good(*of(pair), "-o", tmp_path / f"{seed}.mrc", "--train-minutes", 60, "--seed", seed)
+    first, second = ((tmp_path / f"{seed}.safetensors").read_bytes() for seed in (1, 2))
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(first)
+    words = (*of(pair), "-o", tmp_path / "parts.mrc", "--train-minutes", 60, "--model", start)
+    step = train._update
+
+    def interrupted(wanted, state, *more):
+        if state.step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return step(wanted, state, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "_update", interrupted)
+        bad(*words, code=130)
+    start.write_bytes(second)
+    assert OTHER_START in bad(*words, "--resume")
+    assert "is not given, which" in bad(*words[:-2], "--resume", "--start", "fresh")
+    start.write_bytes(first)
+    assert "Going on" in good(*words, "--resume")
+    for name in ("parts.mrc", "parts.json"):  # the training is done; what comes after it is made again
+        (tmp_path / name).unlink()
+    start.write_bytes(second)
+    assert OTHER_START in bad(*words, "--resume")
+    start.write_bytes(first)
+    assert "'seed' was 0, now 7" in bad(*words, "--resume", "--seed", 7)
+    assert "The training is done" in good(*words, "--resume")
 
 
 def test_halves_of_nothing_but_noise_give_what_correlates_with_neither(tmp_path):

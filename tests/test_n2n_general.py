@@ -1,6 +1,7 @@
 """The general Noise2Noise denoiser: its data, its training by the real command, and its weights at work."""
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,37 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_weights(tmp_path, mo
     assert len(rows) == 3
     path.write_text(path.read_text().replace("diverse: 0.0", "diverse: 1.0"))
     assert "another configuration" in run("train", path, "-o", parts, "--overwrite", code=2)
+
+
+@pytest.mark.slow
+def test_a_distilled_training_goes_on_with_its_teacher_and_its_series_alone(tmp_path, monkeypatch):
+    teacher, parts = weights(tmp_path / "teacher.safetensors"), tmp_path / "parts.safetensors"
+    path = written(tmp_path, target="distilled", teacher=teacher.name)
+    step = steps._update
+
+    def interrupted(config, state, *more):
+        if state.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(config, state, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "_update", interrupted)
+        run("train", path, "-o", parts, code=130)
+    kept = teacher.read_bytes()
+    weights(teacher, {"made": "anew"})
+    line = "the teacher is not the one that this run was trained on before; put it back"
+    assert line in run("train", path, "-o", parts, "--resume", code=2)
+    teacher.write_bytes(kept)
+    shutil.rmtree(tmp_path / "parts.series")  # which refuses another configuration while it is there
+    molecules = tmp_path / "ball.mrc"
+    z, y, x = np.ogrid[-6:7, -6:7, -6:7]
+    write(molecules, (z**2 + y**2 + x**2 < 20).astype(np.float32))
+    words = ("train", path, "-o", parts, "--resume")
+    assert "what the series are drawn from is not the one" in run(*words, "--molecules", molecules, code=2)
+    shutil.rmtree(tmp_path / "parts.series")
+    run(*words)
+    card = load_denoiser(parts).card
+    assert card["teacher"] == {"name": teacher.name, "sha256": load_denoiser(teacher).sha256}
 
 
 def test_a_wrong_configuration_is_refused_by_name(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_series import ANGLES, CONFIG, run, write_series
 
-from cryolithe.adapt.colour import joined, lab_gain, white_series
+from cryolithe.adapt.colour import lab_gain, white_series
 from cryolithe.errors import ModelError
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import load_model, save_network
@@ -149,9 +149,3 @@ def test_a_labs_noise_is_measured_by_halves_whatever_they_share(tmp_path):
     # The images as they were are still there.
     kept = series.halves[0].rows(0, 5).numpy() * series.halves[0].divisor
     np.testing.assert_allclose(kept, halves[0][:, :5], rtol=1e-5, atol=1e-5)
-
-
-def test_filters_after_each_other_stay_within_limits():
-    steep = tuple(np.linspace(1, 3, POINTS))
-    assert joined(None, steep) == [round(one, 4) for one in steep]
-    assert max(joined(steep, steep)) == MOST_GAIN

@@ -81,3 +81,24 @@ def test_another_library_given_is_refused(tmp_path):
     last = again()
     assert last.exit_code == 2
     assert "the library" in last.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_another_model_to_start_from_is_refused(tmp_path):
+    """The weights of the state, what the card says of them, and what was forgotten would be of two models."""
+    again = begun(tmp_path)
+    start, config = tmp_path / "start.safetensors", tmp_path / "c.yaml"
+    start.write_bytes((tmp_path / "a.safetensors").read_bytes())
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"start": start.name, "seed": 4}))
+    words = ("-o", tmp_path / "b.safetensors")
+    first = CliRunner().invoke(main, ["train", str(config), *map(str, words), "--device", "cpu", "--precision", "fp32"])
+    assert first.exit_code == 0, first.output
+    assert again(*words).exit_code == 0
+    kept = start.read_bytes()
+    start.write_bytes((tmp_path / "b.safetensors").read_bytes())
+    refused(again(*words), "the model that the training starts from is not the one that this run was trained on before")
+    start.write_bytes(kept)
+    assert again(*words).exit_code == 0
+    start.write_bytes((tmp_path / "b.safetensors").read_bytes())
+    (tmp_path / "b.run" / "began_with.json").unlink()  # as runs of before left it
+    assert again(*words).exit_code == 0

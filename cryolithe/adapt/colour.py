@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,31 @@ def white_series(series: HalfSeries, gain: Gain) -> HalfSeries:
     return replace(series, halves=(even, odd))
 
 
-def joined(first: Gain | None, second: Gain) -> list[float]:
-    """Factors of a filter after another, within the limits of one."""
-    both = np.asarray(second) * (1.0 if first is None else np.asarray(first))
-    return [round(float(one), 4) for one in np.clip(both, LEAST_GAIN, MOST_GAIN)]
+@dataclass(frozen=True)
+class Factors:
+    """Of a filter for a lab's images.
+
+    Attributes:
+        whole: for images as they are recorded, which a model asks for.
+        further: for images as they are prepared, which a filter that the model asked for may have passed.
+    """
+
+    whole: Gain
+    further: Gain
+
+
+def of_recorded(before: Gain | None, further: Gain, series: Sequence[HalfSeries]) -> Factors | None:
+    """What a filter of prepared images is to those that were recorded; None where only some were filtered before.
+
+    Args:
+        before: the factors that the model asked for; images of another colour stayed as they were.
+        further: that are wanted of the prepared images.
+        series: these, of halves of frames; others are not looked at.
+    """
+    passed = {half.stack.whitened for one in series if one.of_frames for half in one.halves}
+    if len(passed) > 1:
+        return None
+    first = before if before is not None and True in passed else (1.0,) * len(further)
+    # Both within limits, and so that one after the other is the whole.
+    whole = [round(float(one), 4) for one in np.clip(np.multiply(first, further), LEAST_GAIN, MOST_GAIN)]
+    return Factors(tuple(whole), tuple(float(one) for one in np.divide(whole, first)))

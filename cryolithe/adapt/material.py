@@ -15,7 +15,7 @@ import torch
 
 from cryolithe.adapt.anchor import anchor_series, cells_maker
 from cryolithe.adapt.checking import cube_volume, half_curves, mean_of
-from cryolithe.adapt.colour import joined, lab_gain, white_series
+from cryolithe.adapt.colour import lab_gain, of_recorded, white_series
 from cryolithe.adapt.config import AdaptConfig, anchor_config
 from cryolithe.adapt.cubes import Cube, Draw, Layout, draw_cube, layouts_of
 from cryolithe.adapt.halves import HalfSeries, image_snr_db
@@ -33,11 +33,13 @@ from cryolithe.work.watcher import Watcher
 
 # Cubes by which the scale of shells is fitted, and tilts that checks leave out at either end, as a part of all.
 FIT_CUBES, ENDS = 6, 1 / 7
+# Cubes of all rows by which is decided whether noise is made white: nothing is learned yet, and a few rows may be odd.
+WHITE_CUBES = 12
 # Rows of a series, at most, whose noise is put into simulated images: memory must not grow with images.
 NOISE_ROWS = 128
 # By which halves have to agree.
 LEAST_DEVIATIONS = 4.0
-_FIT_STREAM, _HELD_STREAM = 71, 73
+_FIT_STREAM, _HELD_STREAM, _WHITE_STREAM = 71, 73, 83
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Adaptation:
         watcher: is told.
         card: what the model file tells beside what was found.
         library: molecules of the simulated specimens; procedural ones without any.
+        library_files: SHA-256 of their files, by what to call them; a resumed run needs the same.
         resume: go on from the state in the run's folder.
         deadline: when all is to be done, by ``clock``.
         clock: seconds.
@@ -68,6 +71,7 @@ class Adaptation:
     watcher: Watcher
     card: dict[str, Any] = field(default_factory=dict)
     library: tuple[Molecule, ...] = ()
+    library_files: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
     deadline: float = float("inf")
     clock: Callable[[], float] = time.monotonic
@@ -82,7 +86,8 @@ class Adaptation:
 class Material:
     """All that steps and checks need, made before the first one.
 
-    ``held_before`` are the cubes held back of the images as they were; None where these are the ones in use.
+    ``held_before`` are the cubes held back of the images as they were; None where these are the ones in use. What
+    volumes of ``held`` are compared with is theirs.
     """
 
     layouts: Sequence[Layout]
@@ -104,28 +109,46 @@ class Material:
 def with_white_noise(work: Adaptation) -> tuple[Adaptation, Sequence[Cube] | None]:
     """With the noise of the lab's images made white, and its cubes as they were, if the network knows more then.
 
-    It is asked as by a check: from one half, what of the other half.
+    It is asked as by a check, from one half, what of the other half: of that as it was in either case, for a filter
+    changes how well noise hides what it is compared with, too, and nobody knows more for that.
     """
     if not work.config.most_steps or (not work.resume and work.clock() >= work.deadline):
         return work, None
     layouts = _layouts(work)
-    gain = lab_gain(work.series, [_noise_rows(layout.training) for layout in layouts])
+    further = lab_gain(work.series, [_noise_rows(layout.training) for layout in layouts])
+    if further is None:
+        return work, None
+    gain = of_recorded(noise_gain(work.model), further, work.series)
     if gain is None:
+        work.watcher.note(
+            f"The noise is coloured, and is left so: some of the images have the colour that {work.model.name} makes "
+            "white, others not; adapt to each kind alone"
+        )
         return work, None
     work.watcher.stage("Making the noise white", 1)
     # Series whose halves are tilts stay as they are: their noise was not measured.
-    white = replace(work, series=[white_series(one, gain) if one.of_frames else one for one in work.series])
+    white = replace(work, series=[white_series(one, gain.further) if one.of_frames else one for one in work.series])
     on_device = copy.deepcopy(work.model.network).to(work.place.device)
-    cubes = [_held_cubes(one, layouts) for one in (work, white)]
-    knows = [sum(map(mean_of, half_curves(on_device, held, work.place))) for held in cubes]
+    rows = [layout.rows_of_all if one.of_frames else range(0) for layout, one in zip(layouts, work.series, strict=True)]
+    cubes = [_cubes_of(one, layouts, rows, (WHITE_CUBES, _WHITE_STREAM)) for one in (work, white)]
+    cubes[1] = against(cubes[1], cubes[0])
+    knows = [sum(map(mean_of, half_curves(on_device, made, work.place))) for made in cubes]
     told = (
-        f"factors of {min(gain):.2g} to {max(gain):.2g}; agreement with the other half {knows[0]:.4f} -> {knows[1]:.4f}"
+        f"factors of {min(further):.2g} to {max(further):.2g}; agreement with the other half as it is "
+        f"{knows[0]:.4f} -> {knows[1]:.4f}"
     )
     if knows[1] <= knows[0]:
         work.watcher.note(f"The noise is coloured, and is left so: no gain from making it white ({told})")
         return work, None
     work.watcher.note(f"The noise is coloured, and is made white ({told})")
-    return replace(white, card={**work.card, "noise_gain": joined(noise_gain(work.model), gain)}), cubes[0]
+    return replace(white, card={**work.card, "noise_gain": list(gain.whole)}), _held_cubes(work, layouts)
+
+
+def against(cubes: Sequence[Cube], before: Sequence[Cube]) -> list[Cube]:
+    """Cubes that are compared with what others of the same places are compared with."""
+    return [
+        replace(cube, run=replace(cube.run, targets=one.run.targets)) for cube, one in zip(cubes, before, strict=True)
+    ]
 
 
 def _layouts(work: Adaptation) -> list[Layout]:
@@ -142,8 +165,13 @@ def with_rows(parts: Sequence[range]) -> list[int]:
     return [number for number, rows in enumerate(parts) if rows]
 
 
-def prepare(work: Adaptation) -> Material:
-    """Divide the series, fit the scale, simulate."""
+def prepare(work: Adaptation, before: Sequence[Cube] | None = None) -> Material:
+    """Divide the series, fit the scale, simulate.
+
+    Args:
+        work: what the adaptation is made of.
+        before: the cubes held back of images as they were, where they are others now.
+    """
     config, network, place = work.config, work.model.network, work.place
     layouts = _layouts(work)
     learned = with_rows([layout.training for layout in layouts])
@@ -185,7 +213,8 @@ def prepare(work: Adaptation) -> Material:
         work.watcher.advance(1)
     examples = validation_set(training, Path(), work.library)
     held = _held_cubes(work, layouts)
-    return Material(layouts, turned, noise_rows, balance, anchors, training, held, examples)
+    held = held if before is None else against(held, before)
+    return Material(layouts, turned, noise_rows, balance, anchors, training, held, examples, before)
 
 
 def _noise_rows(training: range) -> range:
@@ -194,15 +223,27 @@ def _noise_rows(training: range) -> range:
 
 
 def _held_cubes(work: Adaptation, layouts: Sequence[Layout]) -> list[Cube]:
-    """Cubes of what is held back: one half with all of its tilts, the other without those at the ends, in turn."""
+    """Cubes of what is held back."""
+    return _cubes_of(work, layouts, [layout.held for layout in layouts], (work.config.held_cubes, _HELD_STREAM))
+
+
+def _cubes_of(work: Adaptation, layouts: Sequence[Layout], rows: Sequence[range], drawn: tuple[int, int]) -> list[Cube]:
+    """Cubes of some rows of each series: one half with all of its tilts, the other without those at the ends, in turn.
+
+    Args:
+        work: with the series.
+        layouts: of their volumes.
+        rows: of each; none for no cube of it.
+        drawn: how many, at least, and the stream of random numbers.
+    """
     cubes = []
-    held = with_rows([layout.held for layout in layouts])
-    for number in range(max(work.config.held_cubes, 2 * len(held))):
-        chosen = held[number // 2 % len(held)]
+    some, (count, stream) = with_rows(rows), drawn
+    for number in range(max(count, 2 * len(some))):
+        chosen = some[number // 2 % len(some)]
         series = work.series[chosen]
         ends = max(1, round(ENDS * len(series.halves[0].tilts))) if number % 2 else 0
-        rng = np.random.default_rng([work.config.seed, _HELD_STREAM, number])
+        rng = np.random.default_rng([work.config.seed, stream, number])
         # With all tilts as often of the one half as of the other.
-        how = Draw(layouts[chosen].held, both_ends=ends, half=(number + number // 2) % 2)
+        how = Draw(rows[chosen], both_ends=ends, half=(number + number // 2) % 2)
         cubes.append(draw_cube(series, layouts[chosen], how, rng))
     return cubes

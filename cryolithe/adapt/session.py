@@ -39,7 +39,7 @@ from cryolithe.formats.files import replacing
 from cryolithe.network import Network
 from cryolithe.optimise.loop import Hooks, Progress, Task, optimise
 from cryolithe.optimise.recorder import Recorder, recording
-from cryolithe.optimise.state import check_same, read_state, restore, write_state
+from cryolithe.optimise.state import check_same, check_same_files, read_state, restore, write_state
 from cryolithe.optimise.step import follow, gradient, update
 from cryolithe.report import write_json
 from cryolithe.training.class_scoring import SUMMARY
@@ -89,7 +89,7 @@ def adapt(work: Adaptation) -> Outcome:
         CryoLitheError: if the loss is not finite or a file cannot be written.
     """
     work, before = with_white_noise(work)
-    made = replace(prepare(work), held_before=before)
+    made = prepare(work, before)
     state = new_state(made.training, work.place, work.model.network)
     decides = {"config": work.config.model_dump(mode="json"), "inputs": dict(work.inputs)}
     path = work.folder / "state.safetensors"
@@ -97,8 +97,10 @@ def adapt(work: Adaptation) -> Outcome:
         tensors, values = read_state(path, FORMAT)
         for name, now in decides.items():
             check_same(path, values[name], now)
+        check_same_files(values.get("library"), work.library_files)
         restore(path, state, tensors, values)
-    with recording(work.place, partial(_Recorder, work, made, state, decides)) as record:
+    told = {**decides, "library": dict(work.library_files)}
+    with recording(work.place, partial(_Recorder, work, made, state, told)) as record:
         recorder = record.recorder
         assert recorder is not None
         recorder.begin(state)

@@ -123,6 +123,7 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     from cryolithe.device import precision_name
     from cryolithe.simulation import load_library
     from cryolithe.training.cards import kept_of
+    from cryolithe.training.recipe_maker import GIVEN, library_sha256
 
     given: dict[str, Any] = {name: options[name] for name in ("steps", "learning_rate") if options[name] is not None}
     config = AdaptConfig(seed=options["seed"], **given)
@@ -150,6 +151,7 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
                 watcher=watcher,
                 card=card,
                 library=library,
+                library_files={GIVEN: library_sha256(options["molecules"])} if options["molecules"] else {},
                 resume=options["resume"],
                 deadline=options["started"] + 60.0 * options["minutes"],
             )

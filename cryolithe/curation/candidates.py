@@ -114,7 +114,7 @@ def _named(paths: list[Path]) -> dict[str, Path]:
 
 
 def _tomograms(paths: list[Path]) -> Iterable[Candidate]:
-    """Tomograms with their halves, told by words in their names (`_HALF`)."""
+    """Tomograms with their halves, told by words in their names (`half_of`)."""
     whole: dict[str, Path] = {}
     halves: dict[str, dict[str, Path]] = {}
     for name, path in _named(paths).items():

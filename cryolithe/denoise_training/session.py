@@ -18,7 +18,7 @@ from typing import Any
 from cryolithe import __version__
 from cryolithe.denoise_training.config import GeneralConfig
 from cryolithe.denoise_training.patches import SeriesPatches
-from cryolithe.denoise_training.store import Store, Stored, open_store
+from cryolithe.denoise_training.store import Store, Stored, open_store, series_sha256
 from cryolithe.denoise_training.teacher import taught
 from cryolithe.denoise_training.train import (
     Found,
@@ -32,7 +32,7 @@ from cryolithe.denoise_training.train import (
 )
 from cryolithe.denoise_training.volumes import Maker
 from cryolithe.denoising.figures import plot_learning
-from cryolithe.denoising.n2n.network import load_denoiser, save_denoiser
+from cryolithe.denoising.n2n.network import Denoiser, load_denoiser, save_denoiser
 from cryolithe.device import precision_name
 from cryolithe.errors import OutputError
 from cryolithe.optimise.distributed import Place
@@ -115,19 +115,21 @@ def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState
     check_job(job)
     config = job.config
     held, series = _series(job, watcher)
-    if job.teacher is not None:
-        teacher = load_denoiser(job.teacher)
+    teacher = None if job.teacher is None else load_denoiser(job.teacher)
+    files = {"what the series are drawn from": series_sha256(config.data() | job.maker.facts)}
+    if teacher is not None:
+        files["the teacher"] = teacher.sha256
         watcher.stage("Asking the teacher", len(series))
         series = [_advanced(watcher, taught(one, teacher, place)) for one in series]
     patches = SeriesPatches(config, series, config.network.multiple)
     state = new_state(config, place)
     if job.resume and job.state.exists():
-        load_state(job.state, state, config)
+        load_state(job.state, state, config, files)
         watcher.note(f"Going on at step {state.step}, {state.seconds / 60:.1f} min.")
     limit = f", or {job.limit_seconds / 60:g} min if those end first" if math.isfinite(job.limit_seconds) else ""
     watcher.note(f"Plan: {config.steps} steps of training{limit}, on {place.device}")
     watcher.stage("Training", 1.0)
-    with recording(place, partial(_Recorder, job, state, watcher)) as record:
+    with recording(place, partial(_Recorder, job, files, state, watcher)) as record:
         hooks = Hooks(
             on_step=record.told("on_step"),
             on_validation=record.told("on_validation"),
@@ -141,7 +143,13 @@ def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState
         watcher.note(f"State of step {state.step} saved in {job.folder}; --resume goes on.")
         raise KeyboardInterrupt
     found = validated(state.averaged, held, place)
-    save_denoiser(job.output, state.averaged, config.network, found.gain, card(job, place, state, found))
+    save_denoiser(
+        job.output,
+        state.averaged,
+        config.network,
+        found.gain,
+        card(job, place, state, found) | _taught_by(job, teacher),
+    )
     watcher.note(f"Trained {state.step} steps in {state.seconds / 60:.1f} min; {told(found)}; weights: {job.output}")
     return state
 
@@ -193,11 +201,18 @@ def card(job: GeneralJob, place: Place, state: GeneralState, found: Found) -> di
     }
 
 
+def _taught_by(job: GeneralJob, teacher: Denoiser | None) -> dict[str, Any]:
+    """What the weights' file tells of the teacher."""
+    if job.teacher is None or teacher is None:
+        return {}
+    return {"teacher": {"name": job.teacher.name, "sha256": teacher.sha256}}
+
+
 class _Recorder(Recorder):
     """What is done beside training."""
 
-    def __init__(self, job: GeneralJob, state: GeneralState, watcher: Watcher) -> None:
-        self._job, self._watcher = job, watcher
+    def __init__(self, job: GeneralJob, files: dict[str, str], state: GeneralState, watcher: Watcher) -> None:
+        self._job, self._files, self._watcher = job, files, watcher
         super().__init__(job.folder, (STEP_FIELDS, VALIDATION_FIELDS), state.step if job.resume else None, LEFTOVERS)
         self._saved = state.seconds
         # What a run before has done counts as done, and tells nothing of the speed of this one.
@@ -226,5 +241,5 @@ class _Recorder(Recorder):
     def save(self, state: GeneralState) -> None:
         """State and curve."""
         self._saved = state.seconds
-        save_state(self._job.state, state, self._job.config)
+        save_state(self._job.state, state, self._job.config, self._files)
         plot_learning(self.folder / "learning.png", self.steps, self.validations)

@@ -97,6 +97,11 @@ class Store:
         return Stored(first, second, clean, whole, dict(values["told"]))
 
 
+def series_sha256(decides: dict[str, Any]) -> str:
+    """SHA-256 of the plain values that series depend on."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
 def open_store(folder: Path, make: Callable[[int], Halves], decides: dict[str, Any]) -> Store:
     """Open a folder of series, or make it.
 
@@ -109,7 +114,7 @@ def open_store(folder: Path, make: Callable[[int], Halves], decides: dict[str, A
         SettingsError: if it holds series of other values.
         OutputError: if it cannot be made.
     """
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    digest = series_sha256(decides)
     record = folder / "series.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from cryolithe.denoising.n2n.train import output_of
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks as AnyHooks
 from cryolithe.optimise.loop import Progress, Task, optimise
-from cryolithe.optimise.state import State, check_same, new_scaler, read_state, restore, write_state
+from cryolithe.optimise.state import State, check_same, check_same_files, new_scaler, read_state, restore, write_state
 from cryolithe.optimise.step import follow, gradient, update
 
 FORMAT = "cryolithe-n2n-general-training"
@@ -166,22 +167,33 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float((a * b).sum()) / scale if scale else 0.0
 
 
-def save_state(path: Path, state: GeneralState, config: GeneralConfig) -> None:
+def save_state(
+    path: Path, state: GeneralState, config: GeneralConfig, files: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write all that a training needs to go on exactly.
+
+    Args:
+        path: of the file.
+        state: of the training.
+        config: that decides it.
+        files: SHA-256 of what decides it beside the configuration, by what to call it.
 
     Raises:
         OutputError: if it cannot be written (an earlier file is kept).
     """
-    write_state(path, state, FORMAT, {"config": config.model_dump(mode="json")})
+    write_state(path, state, FORMAT, {"config": config.model_dump(mode="json"), "files": dict(files)})
 
 
-def load_state(path: Path, state: GeneralState, config: GeneralConfig) -> None:
+def load_state(
+    path: Path, state: GeneralState, config: GeneralConfig, files: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Go back to a saved state; ``state`` is changed.
 
     Raises:
         ModelError: if the file is missing, corrupt, or of another network.
-        SettingsError: if it is of another configuration.
+        SettingsError: if it is of another configuration or of other files.
     """
     tensors, values = read_state(path, FORMAT)
     check_same(path, values["config"], config.model_dump(mode="json"))
+    check_same_files(values.get("files"), files)
     restore(path, state, tensors, values)

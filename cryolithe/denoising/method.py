@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -121,6 +122,7 @@ class Training(ABC, Generic[S, H]):
     Attributes:
         state: is changed by the training; there after `begin`.
         fingerprint: tells apart what is learned from.
+        began_with: SHA-256 of the weights that it starts from, by what to call them; empty for random ones.
         most_steps: end of a training.
         columns: of the table of validations, after step and seconds.
         anew: whether the network began with random weights.
@@ -128,6 +130,7 @@ class Training(ABC, Generic[S, H]):
 
     state: S
     fingerprint: str
+    began_with: Mapping[str, str] = MappingProxyType({})
     most_steps: int
     columns: ClassVar[tuple[str, ...]]
     anew: bool = True

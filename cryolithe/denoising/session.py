@@ -17,6 +17,7 @@ from cryolithe.denoising.method import LearningState, Method, Training
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
+from cryolithe.optimise.state import STARTS_FROM
 from cryolithe.optimise.tensors import read_tensors
 from cryolithe.work.watcher import Watcher
 
@@ -40,7 +41,7 @@ def trained(
         CryoLitheError: if a file cannot be written, or the state is not of this job.
     """
     training: Training[Any, Any] = method.training(job, views, place)
-    if job.resume and _is_finished(method, job, training.fingerprint):
+    if job.resume and _is_finished(method, job, training):
         watcher.note(f"The training is done: {job.weights}")
         return method.load(job.weights)
     watcher.note(training.plan())
@@ -75,12 +76,22 @@ def trained(
     return method.load(job.weights)
 
 
-def _is_finished(method: Method[Any, Any, Any], job: Job, fingerprint: str) -> bool:
-    """Whether a training on the same inputs came to its end before the run was interrupted."""
+def _is_finished(method: Method[Any, Any, Any], job: Job, training: Training[Any, Any]) -> bool:
+    """Whether a training on the same inputs, with the same start and seed, had come to its end.
+
+    A training that is done stays so where the general weights became others meanwhile: nothing goes on with them.
+    """
     if not (job.weights.is_file() and job.state.is_file()):
         return False
     _, values = read_tensors(job.state, method.state_format, "a saved training state")
-    return bool(values["finished"]) and values.get("learned_from") == fingerprint
+    if not values["finished"] or values.get("learned_from") != training.fingerprint:
+        return False
+    if values.get("recipe", {}).get("seed", job.seed) != job.seed:
+        return False
+    before, now = values.get("began_with"), training.began_with
+    if not isinstance(before, dict):  # of a version that did not tell
+        return True
+    return before.keys() == now.keys() and before.get(STARTS_FROM) == now.get(STARTS_FROM)
 
 
 class _Recorder(Recorder):

@@ -20,6 +20,8 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.tensors import load_leaves, read_tensors, write_tensors
 
 WHAT = "a saved training state"
+# What to call the model whose weights a training begins with, among the files that it goes on with.
+STARTS_FROM = "the model that the training starts from"
 N = TypeVar("N", bound=torch.nn.Module)
 
 
@@ -136,6 +138,30 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], fr
                 f"{path} was saved by a training with other settings: '{key}' was {before.get(key)}, now {value}; "
                 "repeat the command with the earlier settings and --resume, or --overwrite to start anew"
             )
+
+
+def check_same_files(before: object, now: Mapping[str, str], kind: str = "") -> None:
+    """Refuse to go on with other files than before.
+
+    Args:
+        before: SHA-256 of what the run before had, by what to call it; no table where it did not tell.
+        now: of what the run that goes on has.
+        kind: of what these names are.
+
+    Raises:
+        SettingsError: names the first that differs.
+    """
+    for name in {**now, **before} if isinstance(before, Mapping) else {}:
+        assert isinstance(before, Mapping)
+        if before.get(name) == now.get(name):
+            continue
+        if name not in before:
+            what, way = "is new to this run", "leave it out"
+        elif name not in now:
+            what, way = "is not given, which this run was trained on before", "give it"
+        else:
+            what, way = "is not the one that this run was trained on before", "put it back"
+        raise SettingsError(f"{kind}{name} {what}; {way} to go on with --resume, or give --overwrite to start anew")
 
 
 def _modules(state: State[Any]) -> dict[str, torch.nn.Module]:

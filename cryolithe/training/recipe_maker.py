@@ -33,6 +33,8 @@ from cryolithe.training.series import TrainingSeries, as_arrays, series_of_pair,
 
 # Constants in seeds keep the streams of random numbers apart.
 _RECIPE_STREAM, _NOISE_STREAM = 31, 53
+# What to call a library that was given.
+GIVEN = "the library of --molecules"
 
 
 @dataclass(frozen=True)
@@ -111,19 +113,23 @@ def simulated_from(config: TrainConfig, base: Path, molecules: tuple[Path, ...] 
     """
     found = {}
     if molecules:
-        found["the library of --molecules"] = " ".join(map(_library_sha256, molecules))
+        found[GIVEN] = " ".join(map(library_sha256, molecules))
     for entry, (_, recipe, folder) in zip(config.data.recipes, _read_recipes(config, base), strict=True):
         plain = plain_recipe(recipe.model_copy(update={"series": 1}))
         found["the simulator"] = str(plain.pop("simulator"))
         found[f"the recipe {entry.path}"] = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
         for name in () if molecules else recipe.molecules:
             library = molecules_beside(folder, name)
-            found[f"the library {name} of the recipe {entry.path}"] = _library_sha256(library)
+            found[f"the library {name} of the recipe {entry.path}"] = library_sha256(library)
     return found
 
 
-def _library_sha256(path: Path) -> str:
-    """Of the files of a library; a shipped one is never another."""
+def library_sha256(path: Path) -> str:
+    """SHA-256 of the files of a library; a shipped one is never another.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
     if str(path) in SHIPPED:
         return str(path)
     try:

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cryolithe.errors import ModelError, OutputError, SettingsError
+from cryolithe.errors import ModelError, OutputError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
+from cryolithe.optimise.state import STARTS_FROM, check_same_files
 from cryolithe.reconstruction.methods import Compute
 from cryolithe.report import write_json
 from cryolithe.training.config import TrainConfig
@@ -39,11 +40,11 @@ from cryolithe.training.state import load_state, save_model, save_runs, save_sta
 from cryolithe.training.validation import Example, Verdict, judge, mean_loss
 
 LOG_EVERY = 50
-PAIRS_NAME, SIMULATED_NAME = "pairs.json", "simulated_from.json"
+PAIRS_NAME, SIMULATED_NAME, BEGAN_NAME = "pairs.json", "simulated_from.json", "began_with.json"
 # What a run leaves in its folder.
 LEFTOVERS = (
     "*.safetensors", "*.safetensors.partial", "train.csv", "validation.csv", "summary.png", "config.yaml", PAIRS_NAME,
-    SIMULATED_NAME, "targets_*.npy", "tensorboard/events.*",
+    SIMULATED_NAME, BEGAN_NAME, "targets_*.npy", "tensorboard/events.*",
 )  # fmt: skip
 
 
@@ -57,7 +58,8 @@ class Session:
         place: device, precision, process; process 0 writes.
         output: model to write.
         examples: the validation set.
-        card: what the model file tells beside steps, loss and time.
+        card: what the model file tells beside steps, loss and time; its ``began_with`` tells of the model that
+            ``start`` is of, and a resumed run needs the same.
         resume: go on from the state in the run's folder.
         limit_seconds: for all steps together.
         start: weights to start from; with a validation set they are judged before the first step.
@@ -88,6 +90,11 @@ class Session:
     def folder(self) -> Path:
         """The run's folder."""
         return run_folder(self.output)
+
+    @property
+    def start_files(self) -> dict[str, str]:
+        """SHA-256 of the model that ``start`` is of, by what to call it; none for random weights."""
+        return {STARTS_FROM: self.card["began_with"]["sha256"]} if "began_with" in self.card else {}
 
 
 def run_folder(output: Path) -> Path:
@@ -124,6 +131,7 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
         load_state(session.folder / "state.safetensors", state, session.config)
         _check_seen(session.folder / PAIRS_NAME, session.pairs, "the file ")
         _check_seen(session.folder / SIMULATED_NAME, session.simulated_from)
+        _check_seen(session.folder / BEGAN_NAME, session.start_files)
     begin = partial(_Recorder, session, state.step)
     with recording(session.place, begin) as record:
         record.told("begin")(state)
@@ -153,16 +161,7 @@ def _check_seen(path: Path, now: dict[str, str], kind: str = "") -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return
-    for name in {**now, **before} if isinstance(before, dict) else {}:
-        if before.get(name) == now.get(name):
-            continue
-        if name not in before:
-            what, way = "is new to this run", "leave it out"
-        elif name not in now:
-            what, way = "is not given, which this run was trained on before", "give it"
-        else:
-            what, way = "is not the one that this run was trained on before", "put it back"
-        raise SettingsError(f"{kind}{name} {what}; {way} to go on with --resume, or give --overwrite to start anew")
+    check_same_files(before, now, kind)
 
 
 class _Recorder(Recorder):
@@ -179,6 +178,7 @@ class _Recorder(Recorder):
                 temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
             write_json(self.folder / PAIRS_NAME, session.pairs)
             write_json(self.folder / SIMULATED_NAME, session.simulated_from)
+            write_json(self.folder / BEGAN_NAME, session.start_files)
         except OSError as error:
             raise OutputError(f"cannot write into {self.folder}: {error.strerror or error}") from error
         self.validated_at, self.volumes = -1, []  # type: tuple[int, list[Any]]

@@ -22,6 +22,9 @@ from cryolithe.denoising.periods import told
 from cryolithe.device import precision_name
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks as AnyHooks
+from cryolithe.optimise.state import STARTS_FROM
+
+GENERAL = "the file of general weights"  # that a training starts from without a model
 
 
 class N2nTraining(Training[N2nState, Held]):
@@ -45,6 +48,7 @@ class N2nTraining(Training[N2nState, Held]):
         self._patches = Patches(self._pairs, self.recipe.edge, self._config.multiple, self.recipe.seed)
         self.fingerprint = fingerprint_of(self._pairs)
         self.anew = start is None
+        self.began_with = {STARTS_FROM if job.model else GENERAL: start.sha256} if start else {}
         self.most_steps = self.recipe.most_steps
 
     def plan(self) -> str:
@@ -71,11 +75,11 @@ class N2nTraining(Training[N2nState, Held]):
 
     def save_state(self, path: Path) -> None:
         """Write all that is needed to go on exactly."""
-        save_state(path, self.state, self.recipe, self.fingerprint)
+        save_state(path, self.state, self.recipe, self.fingerprint, self.began_with)
 
     def load_state(self, path: Path) -> None:
         """Go back to a saved state."""
-        load_state(path, self.state, self.recipe, self.fingerprint)
+        load_state(path, self.state, self.recipe, self.fingerprint, self.began_with)
 
     def row(self, found: Held) -> tuple[float, ...]:
         """Loss, correlation, the most that a shell lost."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from cryolithe.errors import SettingsError
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks as AnyHooks
 from cryolithe.optimise.loop import Progress, Task, optimise
-from cryolithe.optimise.state import check_same, new_scaler, read_state, restore, write_state
+from cryolithe.optimise.state import check_same, check_same_files, new_scaler, read_state, restore, write_state
 from cryolithe.optimise.step import follow, gradient, update
 
 FORMAT = "cryolithe-n2n-training"
@@ -146,24 +147,30 @@ def _note(state: N2nState, held: Held, done: float) -> None:
     state.validated = done
 
 
-def save_state(path: Path, state: N2nState, recipe: Recipe, fingerprint: str) -> None:
+def save_state(
+    path: Path, state: N2nState, recipe: Recipe, fingerprint: str, began_with: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write all that a training needs to go on exactly.
 
     Raises:
         OutputError: if it cannot be written (an earlier file is kept).
     """
-    write_state(path, state, FORMAT, {"recipe": recipe.plain(), "learned_from": fingerprint})
+    decides = {"recipe": recipe.plain(), "learned_from": fingerprint, "began_with": dict(began_with)}
+    write_state(path, state, FORMAT, decides)
 
 
-def load_state(path: Path, state: N2nState, recipe: Recipe, fingerprint: str) -> None:
+def load_state(
+    path: Path, state: N2nState, recipe: Recipe, fingerprint: str, began_with: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Go back to a saved state; ``state`` is changed.
 
     Raises:
         ModelError: if the file is missing, corrupt, or of another network.
-        SettingsError: if it is of another recipe or of other volumes.
+        SettingsError: if it is of another recipe, of other volumes or of another start.
     """
     tensors, values = read_state(path, FORMAT)
     if values.get("learned_from") != fingerprint:
         raise SettingsError(f"{path} was saved by a training on other volumes; give --overwrite to start anew")
+    check_same_files(values.get("began_with"), began_with)
     check_same(path, values["recipe"], recipe.plain())
     restore(path, state, tensors, values)

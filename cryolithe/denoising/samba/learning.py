@@ -29,6 +29,7 @@ from cryolithe.denoising.samba.training import (
 from cryolithe.device import precision_name
 from cryolithe.optimise.distributed import Place, least
 from cryolithe.optimise.loop import Hooks as AnyHooks
+from cryolithe.optimise.state import STARTS_FROM
 
 
 class SambaTraining(Training[SambaState, float]):
@@ -43,7 +44,9 @@ class SambaTraining(Training[SambaState, float]):
 
     def __init__(self, run: Resolved, place: Place) -> None:
         self._run, self._place, job = run, place, run.job
-        self._start = load_weights(job.model).network if job.model is not None else None
+        start = load_weights(job.model) if job.model is not None else None
+        self._start = None if start is None else start.network
+        self.began_with = {} if start is None else {STARTS_FROM: start.sha256}
         sizes = SIZES[job.size] if self._start is None else self._start.config
         # A batch that was left open follows the memory that is free, but for a training that goes on.
         batch = saved_batch(job.state) if job.batch is None and job.resume else job.batch
@@ -80,11 +83,11 @@ class SambaTraining(Training[SambaState, float]):
 
     def save_state(self, path: Path) -> None:
         """Write all that is needed to go on exactly."""
-        save_state(path, self.state, self.recipe, self.fingerprint)
+        save_state(path, self.state, self.recipe, self.fingerprint, self.began_with)
 
     def load_state(self, path: Path) -> None:
         """Go back to a saved state."""
-        load_state(path, self.state, self.recipe, self.fingerprint)
+        load_state(path, self.state, self.recipe, self.fingerprint, self.began_with)
 
     def row(self, found: float) -> tuple[float, ...]:
         """The loss."""

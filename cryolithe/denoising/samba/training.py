@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -19,7 +20,7 @@ from cryolithe.errors import SettingsError
 from cryolithe.optimise.distributed import Place, average
 from cryolithe.optimise.loop import Hooks as AnyHooks
 from cryolithe.optimise.loop import Progress, Task, loader_threads, optimise
-from cryolithe.optimise.state import check_same, new_scaler, read_state, restore, write_state
+from cryolithe.optimise.state import check_same, check_same_files, new_scaler, read_state, restore, write_state
 from cryolithe.optimise.step import gradient, update
 
 FORMAT = "cryolithe-samba-training"
@@ -145,13 +146,20 @@ def _validate(state: SambaState, blocks: Blocks, place: Place) -> float:
     return loss
 
 
-def save_state(path: Path, state: SambaState, recipe: Recipe, fingerprint: str) -> None:
+def save_state(
+    path: Path,
+    state: SambaState,
+    recipe: Recipe,
+    fingerprint: str,
+    began_with: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write all that a training needs to go on exactly.
 
     Raises:
         OutputError: if it cannot be written (an earlier file is kept).
     """
-    write_state(path, state, FORMAT, {"recipe": recipe.plain(), "learned_from": fingerprint})
+    decides = {"recipe": recipe.plain(), "learned_from": fingerprint, "began_with": dict(began_with)}
+    write_state(path, state, FORMAT, decides)
 
 
 def saved_batch(path: Path) -> int | None:
@@ -163,15 +171,22 @@ def saved_batch(path: Path) -> int | None:
     return int(read_state(path, FORMAT)[1]["recipe"]["batch"]) if path.is_file() else None
 
 
-def load_state(path: Path, state: SambaState, recipe: Recipe, fingerprint: str) -> None:
+def load_state(
+    path: Path,
+    state: SambaState,
+    recipe: Recipe,
+    fingerprint: str,
+    began_with: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Go back to a saved state; ``state`` is changed.
 
     Raises:
         ModelError: if the file is missing, corrupt, or of another network.
-        SettingsError: if it is of another recipe or volume.
+        SettingsError: if it is of another recipe, volume or start.
     """
     tensors, values = read_state(path, FORMAT)
     if values.get("learned_from") != fingerprint:
         raise SettingsError(f"{path} was saved by a training on another volume; give --overwrite to start anew")
+    check_same_files(values.get("began_with"), began_with)
     check_same(path, values["recipe"], recipe.plain())
     restore(path, state, tensors, values)
