@@ -157,7 +157,7 @@ def _measure_one(
         return measure_neighbours(series[0], str(group[0]), plan, on_image)
     doubts = doubts_of_halves(np.asarray(series[0].images), np.asarray(series[1].images))
     # Opposite contrast and copies are refused by the measurement itself.
-    doubt = doubts.unlike or doubts.apart or doubts.scaled
+    doubt = doubts.unlike or doubts.apart or doubts.single or doubts.scaled
     if doubt and not doubts.opposite and not doubts.same:
         raise InputError(f"{group[0]} and {group[1]} {doubt}")
     return measure_halves((series[0], series[1]), (str(group[0]), str(group[1])), plan, number, on_image)

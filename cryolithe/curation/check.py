@@ -318,7 +318,7 @@ def _check_halves(opened: OpenedPair, notes: _Notes) -> None:
 def _doubt_about(half: NDArray[Any], stack: NDArray[Any], left_out: Collection[int]) -> str:
     """What speaks against half of the frames as a part of a stack; empty for nothing."""
     found = doubts_of_halves(half, stack, left_out)
-    return found.opposite or found.unlike or found.apart
+    return found.opposite or found.unlike or found.apart or found.single
 
 
 def _correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
