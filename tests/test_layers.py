@@ -82,7 +82,7 @@ ALLOWED = {
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
-        "report", "names", "evaluation", "spectra",
+        "report", "names", "evaluation", "spectra", "tilts", "reconstruction",
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",

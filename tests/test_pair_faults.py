@@ -49,6 +49,20 @@ def test_a_target_that_does_not_fit_is_told(fault, tmp_path):
     assert (len(found) == 1 and expected in found[0]) if expected else found == ()
 
 
+def test_pairs_that_agree_with_each_other_but_are_bright_are_told(tmp_path):
+    right = pair(target())
+    write_pair(tmp_path / "p.h5", Pair(-right.images, -right.truth, ANGLES, 10.0))
+    (found,) = faults_of_file(tmp_path / "p.h5")
+    assert found.startswith("dense matter is BRIGHT in the images (")
+    assert "invert both" in found
+    assert found.partition("; ")[0].endswith("in images and target")
+    # What tells nothing is not told of: noise, and a specimen whose densities have no tail.
+    seen = gaussian_filter(np.random.default_rng(3).standard_normal(SHAPE), 2.0).astype(np.float32)
+    for truth in (seen, -seen):
+        write_pair(tmp_path / "q.h5", pair(50 * truth), overwrite=True)
+        assert faults_of_file(tmp_path / "q.h5") == ()
+
+
 def test_pairs_of_our_own_were_judged_when_they_were_made(tmp_path):
     write_pair(tmp_path / "p.h5", pair(-target(), target(), {"program": "CryoLithe 0.1.0"}))
     assert faults_of_file(tmp_path / "p.h5") == ()

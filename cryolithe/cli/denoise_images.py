@@ -73,6 +73,8 @@ def run_images(context: click.Context, stack: Path | None, output: Path | None, 
     lines.append(f"Noise: what of the images is noise is told by {done.noise}.")
     if done.blank:
         lines.append(f"{done.blank} blank images are passed on as they are.")
+    if done.of_one:
+        lines.append(f"{done.of_one} images are blank in one half, and made of the other alone.")
     lines.append(
         f"{done.output}: denoised in {done.seconds / 60:.1f} min, for looking and aligning, not for reconstruction"
     )

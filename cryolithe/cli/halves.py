@@ -107,7 +107,7 @@ def check_stacks(
         raise InputError(f"{even} and {odd} {doubts.same}")
     if doubts.learnable and to_learn:
         raise InputError(f"{even} and {odd} {doubts.shared}")
-    found = filter(None, (doubts.unlike, doubts.apart, doubts.scaled, doubts.shared))
+    found = filter(None, (doubts.unlike, doubts.apart, doubts.single, doubts.scaled, doubts.shared))
     warnings = tuple(f"{even.name} and {odd.name} {doubt}" for doubt in found)
     for warning in warnings:
         say(f"Warning: {warning}", err=True)

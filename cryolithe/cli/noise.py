@@ -95,7 +95,7 @@ def _measured(groups: list[tuple[Path, ...]], options: dict[str, Any]) -> Profil
     from cryolithe.cli.noise_images import seen_in_images
     from cryolithe.formats.reading import file_state, refuse_changed
     from cryolithe.hashing import file_sha256
-    from cryolithe.noise.measure import Plan, largest_plan, usable_shape
+    from cryolithe.noise.measure import Plan, largest_plan, room, usable_shape
     from cryolithe.noise.pooling import bank_size, pool
 
     series = [_read(group, options["pixel_size"]) for group in groups]
@@ -113,7 +113,7 @@ def _measured(groups: list[tuple[Path, ...]], options: dict[str, Any]) -> Profil
     if len(set(stacks)) < len(stacks):
         raise InputError("one series is given twice; give each once")
     images = sum(one[0].geometry.tilts for one in series)
-    patch, tile = largest_plan(shapes)
+    patch, tile = largest_plan([room(one, shape) for one, shape in zip(series, shapes, strict=True)])
     halves = len(groups[0]) == 3
     tile, count = bank_size(images, tile)
     plan = Plan(patch, tile, count, options["seed"])
@@ -154,10 +154,10 @@ def _measure_one(
     from cryolithe.noise.measure import measure_halves, measure_neighbours
 
     if len(series) == 1:
-        return measure_neighbours(series[0], str(group[0]), plan, on_image)
+        return measure_neighbours(series[0], str(group[0]), plan, number, on_image)
     doubts = doubts_of_halves(np.asarray(series[0].images), np.asarray(series[1].images))
     # Opposite contrast and copies are refused by the measurement itself.
-    doubt = doubts.unlike or doubts.apart or doubts.scaled
+    doubt = doubts.unlike or doubts.apart or doubts.single or doubts.scaled
     if doubt and not doubts.opposite and not doubts.same:
         raise InputError(f"{group[0]} and {group[1]} {doubt}")
     return measure_halves((series[0], series[1]), (str(group[0]), str(group[1])), plan, number, on_image)

@@ -18,6 +18,7 @@ from cryolithe.curation.arrays import (
     oriented,
     shared_field,
 )
+from cryolithe.curation.contrast import contrast_fault
 from cryolithe.curation.judging import faults_of
 from cryolithe.curation.manifest import FileFacts, Manifest, Measured, PairEntry
 from cryolithe.curation.match import Match, compare, reduction
@@ -252,6 +253,8 @@ def _check_values(manifest: Manifest, opened: OpenedPair, notes: _Notes) -> Matc
     if notes.any_wrong:
         return None
     angles = tuple(opened.angles_deg[n] for n in opened.kept)
+    if contrast := contrast_fault(np.stack(images), angles, len(target)):
+        notes.remark(contrast)
     return compare(np.stack(images), target, angles, factor)
 
 
@@ -311,6 +314,8 @@ def _check_halves(opened: OpenedPair, notes: _Notes) -> None:
             notes.wrong(f"'{role}' does not belong to the stack: they {doubt}")
             return
     found = doubts_of_halves(even, odd, left_out)
+    if found.single and not notes.any_wrong:  # blank images have been told
+        notes.wrong(f"'even' and 'odd' {found.single}")
     for doubt in filter(None, (found.scaled, found.shared)):
         notes.remark(f"'even' and 'odd' {doubt}")
 

@@ -1,10 +1,11 @@
-"""Training files of any program: whether their targets belong to their images."""
+"""Training files of any program: whether their targets belong to their images, and what dense matter is in these."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
+from cryolithe.curation.contrast import contrast_fault
 from cryolithe.curation.judging import faults_of
 from cryolithe.curation.match import LARGEST_PX, compare
 from cryolithe.curation.samples import averaged
@@ -12,7 +13,9 @@ from cryolithe.formats.pairs import open_pair
 
 
 def faults_of_file(path: Path) -> tuple[str, ...]:
-    """What is wrong with the target of a training file; nothing of one that this program made, and judged then.
+    """What is wrong with the target or the contrast of a training file.
+
+    Nothing is of one that this program made, and judged then.
 
     Raises:
         FileFormatError: if the file is no pair.
@@ -26,4 +29,6 @@ def faults_of_file(path: Path) -> tuple[str, ...]:
         # Chunks hold all tilts, or all z, of some rows: reading by rows reads each of them once.
         images, _ = averaged(pair.images, factor, axis=1, keep_axis=True)
         target, _ = averaged(pair.truth, factor, axis=1)
-        return tuple(faults_of(compare(images, target, tuple(pair.angles_deg), factor)))
+        angles = tuple(pair.angles_deg)
+        contrast = contrast_fault(images, angles, len(target))
+        return (*faults_of(compare(images, target, angles, factor)), *([contrast] if contrast else []))

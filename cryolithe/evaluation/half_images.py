@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cryolithe.evaluation.half_noise import PART, NoiseInCommon, noise_in_common
 from cryolithe.evaluation.half_shifts import shifts_of_halves
+from cryolithe.evaluation.half_singles import MOST_TOLD, doubt_of_singles, named, unit
 from cryolithe.spectra import middle
 
 _Images = NDArray[np.float64]
@@ -34,7 +35,6 @@ FEWEST_IMAGES = 3  # for which a usual ratio can be told
 # some are a little alike whichever way they are compared.
 AS_ALIKE = 0.5
 FOREIGN = 0.2  # of the correlation of neighbouring images, which halves of one specimen have more in common than
-_MOST_TOLD = 6
 _BLOCKS = 32  # along the shorter side of an image
 _MIRRORS = {"along x": (1, -1), "along y": (-1, 1), "along x and y": (-1, -1)}  # steps along (y, x)
 
@@ -48,6 +48,7 @@ class HalfDoubts:
         unlike: their images are in different orders, or some are exchanged, or they are mirror images.
         same: they have images in common, however scaled: their noise would count as signal.
         apart: their images, or some of them, do not lie in the same place.
+        single: some images are blank or inverted in one of them, or show something else.
         scaled: one is scaled otherwise, or some of its images are.
         shared: a part of their noise is one.
         learnable: that part is so large that what learns from one half to foretell the other learns noise.
@@ -57,6 +58,7 @@ class HalfDoubts:
     unlike: str = ""
     same: str = ""
     apart: str = ""
+    single: str = ""
     scaled: str = ""
     shared: str = ""
     learnable: bool = False
@@ -85,20 +87,17 @@ def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection
         return HalfDoubts(opposite, unlike, same)
     apart = _apart(even, odd, left_out)
     noise = NoiseInCommon(0.0, 0.0) if same else noise_in_common(even, odd, left_out)
+    foreign = "" if apart else _foreign(first, second)
     return HalfDoubts(
         opposite,
-        "" if apart else _foreign(first, second),
+        foreign,
         same,
         apart,
+        "" if apart or foreign else doubt_of_singles((even, odd), (first, second), left_out),
         _scaled(details, left_out),
         _shared(noise),
         noise.is_clear,
     )
-
-
-def _named(numbers: Sequence[int]) -> str:
-    told = ", ".join(map(str, numbers[:_MOST_TOLD])) + (", ..." if len(numbers) > _MOST_TOLD else "")
-    return f"image {told}" if len(numbers) == 1 else f"images {told}"
 
 
 def _same(details: Sequence[tuple[_Images, _Images]], left_out: Collection[int]) -> str:
@@ -106,12 +105,12 @@ def _same(details: Sequence[tuple[_Images, _Images]], left_out: Collection[int])
     same = [
         number
         for number, (one, other) in enumerate(details, start=1)
-        if number not in left_out and _unit(one) @ _unit(other) > COPIED
+        if number not in left_out and unit(one) @ unit(other) > COPIED
     ]
     if not same:
         return ""
     return (
-        f"have the same noise in {_named(same)}: what is in both by mistake counts as signal; give the two halves of "
+        f"have the same noise in {named(same)}: what is in both by mistake counts as signal; give the two halves of "
         "the frames, or leave such images out"
     )
 
@@ -139,7 +138,7 @@ def _scaled(details: Sequence[tuple[_Images, _Images]], left_out: Collection[int
     return (
         f"are not scaled alike: image {usable[first]} of the first has {math.exp(logs[first]):.2f} times the noise of "
         f"that of the second, where {math.exp(usual):.2f} times is usual"
-        + (f" (so do {_named([usable[place] for place in unlike])})" if len(unlike) > 1 else "")
+        + (f" (so do {named([usable[place] for place in unlike])})" if len(unlike) > 1 else "")
         + "; scale both alike, or leave such images out"
     )
 
@@ -167,7 +166,7 @@ def _apart(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int]) -> 
     if not found.single:
         return ""
     told = [f"{place + 1} ({_pixels(shift)})" for place, shift in found.single.items()]
-    which = f"image{'s' if told[1:] else ''} {', '.join(told[:_MOST_TOLD])}{', ...' if told[_MOST_TOLD:] else ''}"
+    which = f"image{'s' if told[1:] else ''} {', '.join(told[:MOST_TOLD])}{', ...' if told[MOST_TOLD:] else ''}"
     return f"are shifted against each other in {which}; align both with the same transforms, or leave such images out"
 
 
@@ -193,7 +192,7 @@ def _opposite(first: _Images, second: _Images) -> str:
     if min(first.shape[1:]) > 1:
         first, second = (np.stack([_block_means(image, 2) for image in half]) for half in (first, second))
     pairs = list(zip(first, second, strict=True))
-    found = [float(_unit(a) @ _unit(b)) for a, b in pairs if a.any() and b.any()]
+    found = [float(unit(a) @ unit(b)) for a, b in pairs if a.any() and b.any()]
     mean, by_chance = float(np.mean(found or [0.0])), SIGMAS / math.sqrt(first.size)
     if mean > -max(OPPOSITE, by_chance, AS_ALIKE * _beside(first, second)):
         return ""
@@ -206,7 +205,7 @@ def _reordered(first: _Images, second: _Images, left_out: Collection[int]) -> st
 
     Most of them, or some that are so both ways: an image that is bad in one half is like no other.
     """
-    alike = np.stack([_unit(image) for image in first]) @ np.stack([_unit(image) for image in second]).T
+    alike = np.stack([unit(image) for image in first]) @ np.stack([unit(image) for image in second]).T
     own, least = np.diagonal(alike), AS_ALIKE * _beside(first, second)
     if by := _moved_on(alike, first[0].size):
         return (
@@ -222,7 +221,7 @@ def _reordered(first: _Images, second: _Images, left_out: Collection[int]) -> st
             return ""
         like = max(moved, key=lambda number: float(alike[moved[0] - 1, number - 1]))
         return (
-            f"have {_named(moved)} exchanged: each is more like another image of the other half than like its own "
+            f"have {named(moved)} exchanged: each is more like another image of the other half than like its own "
             f"(image {moved[0]} of the first like image {like} of the second); give halves in one order, or leave such "
             "images out"
         )
@@ -281,7 +280,7 @@ def _beside(first: _Images, second: _Images) -> float:
 
 
 def _mean_correlation(first: _Images, second: _Images) -> float:
-    return float(np.mean([_unit(a) @ _unit(b) for a, b in zip(first, second, strict=True)]))
+    return float(np.mean([unit(a) @ unit(b) for a, b in zip(first, second, strict=True)]))
 
 
 def _block_means(image: NDArray[Any], block: int) -> _Images:
@@ -299,10 +298,3 @@ def _usual(means: _Images) -> _Images:
     away = np.abs(means - middle)
     usual: _Images = np.where(away > FAR * np.median(away), middle, means) - middle
     return usual - usual.mean()
-
-
-def _unit(values: _Images) -> _Images:
-    """Values as a vector of length 1, or 0 where there are none."""
-    flat = values.ravel()
-    length = float(np.sqrt(flat @ flat))
-    return flat / length if length else flat

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +18,21 @@ from cryolithe.noise.contrast import (
     HAS_LEVEL,
     HISTOGRAM_BINS,
     background,
-    filled,
     histogram,
     remove_background,
     slope_sums,
 )
 from cryolithe.noise.halves import HalfSums, check_halves
-from cryolithe.noise.rings import Corner, FloatArray, corners, patch_size, ring_means, transform
+from cryolithe.noise.places import clear_square, holds_anything, usable
+from cryolithe.noise.rings import FloatArray, patch_size, ring_means, transform
+from cryolithe.noise.rings import power as image_power
 from cryolithe.tilts import TiltSeries
 
 Image = NDArray[np.float32]
 
 FEWEST_TILTS = 5
 SMALLEST_PX = 48
-MOST_FILLED = 0.02  # of a patch
+_MOST_LEFT_OUT = 0.1  # of the images, because their borders leave no room for a patch
 OUTLIER_SIGMAS = 8.0  # of a half difference: a pixel that was hit, not counted
 WORTH_A_LEAK = 0.01  # correlation of noise with the specimen
 _LEAK_BY_CHANCE = 9.0  # by the root of the pixels; noise whose pixels are not independent has less than nine deviations
@@ -98,6 +99,28 @@ def largest_plan(shapes: list[tuple[int, int]]) -> tuple[int, int]:
     return patch_size(smallest), largest_tile_px(smallest)
 
 
+def room(series: tuple[TiltSeries, ...], shape: tuple[int, int]) -> tuple[int, int]:
+    """What of a series' images patches have room in: all of them, or what most hold without empty borders.
+
+    Args:
+        series: of two halves, or of one stack.
+        shape: of their images.
+    """
+    tile = largest_tile_px(shape)
+    whole = max(patch_size(shape), tile + margin_px(tile))
+    edges = []
+    for tilt in range(series[0].geometry.tilts):
+        images = [np.asarray(one.image(tilt), dtype=np.float32) for one in series]
+        valid = holds_anything(images[0], images[-1])
+        edges.append(min(shape) if valid.all() else clear_square(valid)[1])
+    some = [edge for edge in edges if edge]
+    edge = int(np.quantile(some, _MOST_LEFT_OUT, method="lower")) if some else 0
+    if edge >= whole:
+        return shape
+    edge = max(edge, SMALLEST_PX, whole // 2)
+    return edge, edge
+
+
 def _finite(series: TiltSeries, number: int, name: str) -> Image:
     image = np.asarray(series.image(number), dtype=np.float32)
     if not np.isfinite(image).all():
@@ -118,7 +141,7 @@ class _Split:
 
 
 def _split(even: Image, odd: Image) -> _Split:
-    valid = ~(filled(even) & filled(odd))
+    valid = holds_anything(even, odd)
     half = np.float32(0.5)
     noise: Image = half * (even - odd)
     mean: Image = half * (even + odd)
@@ -133,12 +156,6 @@ def _split(even: Image, odd: Image) -> _Split:
             noise = np.asarray(noise - beyond, dtype=np.float32)
             return _Split(noise, mean, valid, int((beyond != 0).sum()))
     return _Split(noise, mean, valid, 0)
-
-
-def _usable(valid: NDArray[np.bool_], places: tuple[Corner, ...], size: int) -> tuple[Corner, ...]:
-    """Those patches that hold images nearly everywhere."""
-    empty = (~valid).astype(np.float32)
-    return tuple(p for p in places if empty[p.y : p.y + size, p.x : p.x + size].mean() <= MOST_FILLED)
 
 
 def _level(image: Image, valid: NDArray[np.bool_], spread: float) -> float:
@@ -230,7 +247,7 @@ def measure_halves(
             f"{plan.tile_px + margin_px(plan.tile_px)} pixels without empty borders; crop the stacks"
         )
     if left_out:
-        notes.append(f"{left_out} images of series {number + 1} hold nothing but even borders and were left out")
+        notes.append(_told_left_out(left_out, number, plan))
     hits = sum(image.hits for image in found)
     leaked = between.leak.correlation
     if abs(leaked) > max(WORTH_A_LEAK, _LEAK_BY_CHANCE / math.sqrt(pixels)):
@@ -265,6 +282,13 @@ def _check_enough(left: int, left_out: int, name: str) -> None:
         )
 
 
+def _told_left_out(count: int, number: int, plan: Plan) -> str:
+    return (
+        f"{count} images of series {number + 1} hold no piece of {plan.patch_px} x {plan.patch_px} pixels without even "
+        "borders and were left out"
+    )
+
+
 def _levels(levels: list[float]) -> FloatArray:
     """Mean brightness of each image; NaN for all if any has none."""
     values = np.array(levels)
@@ -275,9 +299,8 @@ def _measure_image(
     split: _Split, plan: Plan, number: int, rng: np.random.Generator, between: _Between
 ) -> _Image | None:
     """None for an image without any whole patch."""
-    shape = (split.mean.shape[0], split.mean.shape[1])
     size, valid = plan.patch_px, split.valid
-    places = _usable(valid, corners(shape, size), size)
+    places = usable(valid, size)
     if not places or not split.noise[valid].any():
         return None
     found = background(split.mean, valid)
@@ -321,7 +344,7 @@ def _measure_image(
 def _tiles(noise: Image, valid: NDArray[np.bool_], plan: Plan, rng: np.random.Generator) -> list[Image]:
     """Tiles of an image's noise, moved, turned and with either sign at random: none lies where it was."""
     patch = plan.tile_px + margin_px(plan.tile_px)
-    places = list(_usable(valid, corners((noise.shape[0], noise.shape[1]), patch, apart=True), patch))
+    places = list(usable(valid, patch, apart=True))
     rng.shuffle(places)
     return [
         turned(seamless(noise[y : y + patch, x : x + patch], plan.tile_px), int(rng.integers(4)), rng)
@@ -330,7 +353,7 @@ def _tiles(noise: Image, valid: NDArray[np.bool_], plan: Plan, rng: np.random.Ge
 
 
 def measure_neighbours(
-    series: TiltSeries, name: str, plan: Plan, on_image: Callable[[], object] = lambda: None
+    series: TiltSeries, name: str, plan: Plan, number: int = 0, on_image: Callable[[], object] = lambda: None
 ) -> Measured:
     """Bounds of noise and signal from what neighbouring images share; for series without halves.
 
@@ -342,39 +365,43 @@ def measure_neighbours(
         series: the images.
         name: of the stack, for messages.
         plan: what the series of a profile share.
+        number: of the series in the profile.
         on_image: called after each image.
 
     Raises:
         InputError: as `measure_halves`.
     """
     size, images = plan.patch_px, series.geometry.tilts
-    places = corners(series.geometry.image_shape, size)
     order = np.argsort(series.geometry.angles_deg, kind="stable")
     kept: list[int] = []
-    transforms: list[dict[Corner, Any]] = []
+    patches: list[int] = []
+    before: tuple[Image, NDArray[np.bool_]] | None = None
     parts: list[tuple[float, FloatArray, FloatArray]] = []
     power: list[FloatArray] = []
     cross: list[FloatArray] = []
     for tilt in order:
         image = _finite(series, int(tilt), name)
-        valid = ~filled(image)
-        usable = _usable(valid, places, size)
+        valid = holds_anything(image, image)
+        places = usable(valid, size)
         on_image()
-        if not usable:
+        if not places:
             continue
         found = background(image, valid)
         mean = remove_background(image, found)
-        now = {place: transform(mean, place, size) for place in usable}
-        if transforms:
-            both = [place for place in now if place in transforms[-1]]
-            before = transforms.pop()
-            shared = [ring_means((now[place] * before[place].conj()).real) for place in both]
+        if before is not None:
+            both = usable(valid & before[1], size)
+            shared = [
+                ring_means((transform(mean, place, size) * transform(before[0], place, size).conj()).real)
+                for place in both
+            ]
             cross.append(np.mean(shared, axis=0) if shared else np.full(size // 2, np.nan))
-        transforms.append(now)
+        before = mean, valid
+        patches.append(len(places))
         kept.append(int(tilt))
-        power.append(np.mean([ring_means(np.abs(values) ** 2) for values in now.values()], axis=0))
+        power.append(image_power(mean, size, places))
         parts.append((_level(image, valid, float(np.std(mean[valid]))), found[1:], histogram(mean, valid)))
-    _check_enough(len(kept), images - len(kept), name)
+    left_out = images - len(kept)
+    _check_enough(len(kept), left_out, name)
     between = np.array(cross)
     sides = np.stack([np.concatenate([between[:1], between]), np.concatenate([between, between[-1:]])])
     signal = np.nanmean(sides, axis=0)
@@ -385,13 +412,13 @@ def measure_neighbours(
         angles_deg=np.array([series.geometry.angles_deg[tilt] for tilt in kept]),
         noise_power=noise,
         signal_power=signal,
-        patches=np.full(len(kept), len(places)),
+        patches=np.array(patches),
         levels=_levels([part[0] for part in parts]),
         backgrounds=np.stack([part[1] for part in parts]),
         histogram=np.sum([part[2] for part in parts], axis=0) if parts else np.zeros(HISTOGRAM_BINS),
         slope=np.zeros(4),
         tiles=np.zeros((0, plan.tile_px, plan.tile_px), dtype=np.float32),
         tile_image=np.zeros(0, dtype=np.int64),
-        notes=(),
+        notes=(_told_left_out(left_out, number, plan),) if left_out else (),
         checks={},
     )

@@ -15,6 +15,7 @@ from cryolithe.noise.contrast import thickness_paths, variance_slope
 from cryolithe.noise.measure import Measured
 from cryolithe.noise.profile import Kind, Profile
 from cryolithe.noise.rings import FloatArray, frequencies, independent, ring_means
+from cryolithe.noise.scales import scaled, scales_of, told_scales
 from cryolithe.noise.surface import fit_surface
 
 BANK_BYTES = 36_000_000
@@ -36,11 +37,14 @@ def pool(parts: list[Measured], kind: Kind, about: dict[str, Any], facts: dict[s
     """Make a profile.
 
     Args:
-        parts: measured of each series, by one plan.
+        parts: measured of each series, by one plan; brought to the grey scale of the first.
         kind: how.
         about: pixel_size_angstrom, polarity, image_shape and exposure of the profile.
         facts: plain values to keep with it.
     """
+    scales = scales_of(parts)
+    parts = [scaled(part, factor) for part, factor in zip(parts, scales, strict=True)]
+    facts = facts | {"scales": scales, "notes": [*facts.get("notes", ()), *told_scales(scales)]}
     angles = np.concatenate([part.angles_deg for part in parts])
     noise, signal = (np.concatenate([getattr(part, key) for part in parts]) for key in ("noise_power", "signal_power"))
     size = 2 * noise.shape[1]

@@ -97,6 +97,7 @@ class DenoisedImages:
         mix: of images and the network's output, by shell.
         noise: what told how much of the images is noise.
         blank: images that have no contrast, which are passed on.
+        of_one: images that are blank in one half, and made of the other.
         seconds: that it took.
         warnings: all that were told.
     """
@@ -106,6 +107,7 @@ class DenoisedImages:
     mix: ShellMix
     noise: str
     blank: int
+    of_one: int
     seconds: float
     warnings: tuple[str, ...] = ()
 
@@ -132,15 +134,17 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     watcher.stage("Measuring amplitudes", len(chosen))
     mix, noise = _measured_mix(job, stacks, chosen, lambda image: network_image(image, run, tiling), heard)
     scores: list[tuple[float, float, float]] = []
-    blank = 0
+    blank = of_one = 0
     watcher.stage("Denoising images", len(made))
     for number in range(len(made)):
         raw = [_image(stack, number, path, job.fix_nonfinite) for stack, path in zip(stacks, job.stacks, strict=True)]
         new = [denoised_image(image, run, tiling, mix) for image in raw]
-        blank += any(image is None for image in new)
-        kept = [old if image is None else image for old, image in zip(raw, new, strict=True)]
-        made[number] = np.mean(kept, axis=0)
-        if len(raw) == 2 and all(image is not None for image in new):
+        kept = [image for image in new if image is not None]
+        blank += not kept
+        of_one += 0 < len(kept) < len(raw)
+        # With a blank half the mean would have half the contrast.
+        made[number] = np.mean(kept or raw, axis=0)
+        if len(kept) == 2:
             scores.append((correlation(*raw), correlation(kept[0], raw[1]), correlation(kept[1], raw[0])))
         watcher.advance(1)
     score = None
@@ -150,7 +154,9 @@ def denoise_images(job: ImagesJob, place: Place, watcher: Watcher) -> DenoisedIm
     if changed := changed_input({"inputs": before}, inputs := _inputs(job)):
         raise changed_error(inputs[changed], "it was denoised")
     write_stack(job.target, made, stacks[0].voxel_size_angstrom, file_label(LABEL), job.overwrite)
-    done = DenoisedImages(job.target, score, mix, noise, blank, time.monotonic() - started, tuple(heard.warnings))
+    done = DenoisedImages(
+        job.target, score, mix, noise, blank, of_one, time.monotonic() - started, tuple(heard.warnings)
+    )
     _write_record(job, denoiser, before, place, done)
     return done
 
@@ -327,6 +333,7 @@ def _write_record(
             "amplitudes": done.mix.plain(),
             "noise_told_by": done.noise,
             "blank_images": done.blank,
+            "blank_in_one_half": done.of_one,
             "score": done.score.plain() if done.score else None,
             "seconds": round(done.seconds, 1),
             "warnings": done.warnings,

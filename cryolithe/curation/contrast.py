@@ -1,0 +1,37 @@
+"""Whether dense matter is dark in the images of a pair, as training files have it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruction.asymmetry import measure_evidence
+from cryolithe.reconstruction.looking import judge
+from cryolithe.reconstruction.polarity import settle
+from cryolithe.reconstruction.preparation import Preparation, prepare_stack
+from cryolithe.tilts import TiltSeries
+
+
+@torch.inference_mode()
+def contrast_fault(images: NDArray[Any], angles_deg: tuple[float, ...], depth: int) -> str:
+    """What is wrong with the contrast of a pair's images; empty where they look as they should, or do not tell.
+
+    Args:
+        images: shape ``(tilt, y, x)``, dense = dark as it is believed.
+        angles_deg: one for each image.
+        depth: planes of the target.
+    """
+    series = TiltSeries(np.asarray(images, np.float32), TiltGeometry(angles_deg, (images.shape[1], images.shape[2])))
+    stack = prepare_stack(series, Preparation(fix_nonfinite=True), None)
+    found = settle("auto", (), measure_evidence(stack, depth, judge()))
+    # Light bodies in dense matter look a little like inverted images: what is not sure is not told.
+    if found.found != "bright" or found.weak:
+        return ""
+    return (
+        f"dense matter is BRIGHT in the images ({str(found.evidence).replace('; ', ', ')}), and pairs have it dark, in "
+        "images and target; invert both, or correct stack_contrast and target_contrast"
+    )
