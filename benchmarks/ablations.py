@@ -28,7 +28,7 @@ from cryolithe.optimise.loop import Hooks
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.estimate import products_per_voxel
-from cryolithe.reconstruction.methods import ON_CPU
+from cryolithe.reconstruction.slabwise.methods import ON_CPU
 from cryolithe.simulation import load_library
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import simulate_training_set

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import METHOD_WORDS, Cell, Table, cryolithe_command, device, parser, read_arguments, record
 
-from cryolithe.formats.mrc_writer import write_stack
+from cryolithe.formats.stacks.mrc_writer import write_stack
 
 PIXEL, AXIS_DEG, TARGET = 5.0, 3.0, 1.3
 

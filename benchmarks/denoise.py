@@ -36,15 +36,15 @@ from cryolithe.denoising.samba.training import batch_loss, new_state
 from cryolithe.denoising.scale import survey
 from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from cryolithe.formats import read_volume, write_volume
-from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.geometry import TiltGeometry
 from cryolithe.metrics import fourier_shell_correlation, resolution_at
 from cryolithe.network.checkpoint import load_model
 from cryolithe.optimise.distributed import Place
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.methods import ON_CPU
-from cryolithe.reconstruction.networks import fbp_share
+from cryolithe.reconstruction.slabwise.methods import ON_CPU
+from cryolithe.reconstruction.slabwise.networks import fbp_share
 from cryolithe.simulation import SpecimenRecipe, load_molecules, make_specimen, noise_sigma, project
 from cryolithe.training.scoring import finished_array, reconstruct_array
 from cryolithe.volume import Volume

@@ -27,11 +27,11 @@ from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
 from cryolithe.reconstruction.estimate import products_per_voxel
-from cryolithe.reconstruction.fusion import SHELLS, FusionCurve
-from cryolithe.reconstruction.methods import Compute, NetworkMethod, network_rows
-from cryolithe.reconstruction.mixing import finished_method
-from cryolithe.reconstruction.networks import fbp_share
-from cryolithe.reconstruction.plan import MOST_SLAB_ROWS
+from cryolithe.reconstruction.slabwise.fusion import SHELLS, FusionCurve
+from cryolithe.reconstruction.slabwise.methods import Compute, NetworkMethod, network_rows
+from cryolithe.reconstruction.slabwise.mixing import finished_method
+from cryolithe.reconstruction.slabwise.networks import fbp_share
+from cryolithe.reconstruction.slabwise.plan import MOST_SLAB_ROWS
 from cryolithe.sampling import pad_rows, point_columns, reflected_rows, row_windows, visible
 
 ANGLES_DEG = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))

@@ -23,8 +23,8 @@ from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp_of_images
-from cryolithe.reconstruction.methods import Compute
-from cryolithe.reconstruction.networks import fbp_share
+from cryolithe.reconstruction.slabwise.methods import Compute
+from cryolithe.reconstruction.slabwise.networks import fbp_share
 from cryolithe.simulation import Molecule, Recipe, recipe_library, simulate_series
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.scoring import Score, finished_array, reconstruct_array, score_volume

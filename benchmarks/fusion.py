@@ -26,8 +26,8 @@ from cryolithe.fidelity import BANDS, best_gaussian, class_fidelity, region_mask
 from cryolithe.metrics import FscCurve, fourier_shell_correlation, mean_correlation, scaled_snr_db
 from cryolithe.network.checkpoint import Model
 from cryolithe.projector.classical import fbp_of_images
-from cryolithe.reconstruction.methods import Compute
-from cryolithe.reconstruction.networks import fbp_share
+from cryolithe.reconstruction.slabwise.methods import Compute
+from cryolithe.reconstruction.slabwise.networks import fbp_share
 from cryolithe.simulation import Molecule, add_white_noise, make_specimen, project
 from cryolithe.training.class_scoring import (
     CLASS_SCENES,

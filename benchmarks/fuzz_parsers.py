@@ -41,16 +41,16 @@ from cryolithe.curation.choices import read_choices
 from cryolithe.curation.manifest import read_manifest
 from cryolithe.denoising.samba.model import FlowConfig, FusionConfig, SambaConfig, SambaNet, load_weights, save_weights
 from cryolithe.formats import read_angles_deg, read_mrc, read_series_list
-from cryolithe.formats.alignment_aretomo import read_aln
-from cryolithe.formats.alignment_imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
-from cryolithe.formats.alignment_relion import read_tilt_series_star
-from cryolithe.formats.alignment_warp import read_warp
-from cryolithe.formats.doses import read_exposures
+from cryolithe.formats.alignment.aretomo import read_aln
+from cryolithe.formats.alignment.imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
+from cryolithe.formats.alignment.relion import read_tilt_series_star
+from cryolithe.formats.alignment.tomogram_star import read_tomogram_star
+from cryolithe.formats.alignment.warp import read_warp
+from cryolithe.formats.microscope.doses import read_exposures
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
+from cryolithe.formats.particles.star import read_positions
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.star import read_positions
-from cryolithe.formats.tiff import read_tiff
-from cryolithe.formats.tomogram_star import read_tomogram_star
+from cryolithe.formats.volumes.tiff import read_tiff
 from cryolithe.models import read_summary
 from cryolithe.network import InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network

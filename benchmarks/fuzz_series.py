@@ -20,21 +20,21 @@ from cryolithe.cli.info import describe
 from cryolithe.errors import InputError
 from cryolithe.evaluation.halves import open_half
 from cryolithe.formats import read_angles_deg, read_tilt_series, read_volume, write_stack
-from cryolithe.formats.alignment_aretomo import ARETOMO
-from cryolithe.formats.alignment_format import AlignmentFormat, Named, Stack
-from cryolithe.formats.alignment_relion import RELION
-from cryolithe.formats.alignment_warp import WARP
-from cryolithe.formats.bends_imod import read_local
-from cryolithe.formats.ctf_files import SeriesImages, ctf_file_of, read_ctf
-from cryolithe.formats.doses import read_exposures
-from cryolithe.formats.header_angles import read_header_angles_deg
-from cryolithe.formats.image_files import ImageFiles
-from cryolithe.formats.imod_project import IMOD
-from cryolithe.formats.mdoc import read_mdoc_angles_deg
-from cryolithe.formats.microscope_told import told_microscope
-from cryolithe.formats.ome_zarr import Version, read_ome_zarr, write_ome_zarr
+from cryolithe.formats.alignment.alignment_format import AlignmentFormat, Named, Stack
+from cryolithe.formats.alignment.aretomo import ARETOMO
+from cryolithe.formats.alignment.bends_imod import read_local
+from cryolithe.formats.alignment.imod_project import IMOD
+from cryolithe.formats.alignment.relion import RELION
+from cryolithe.formats.alignment.warp import WARP
+from cryolithe.formats.microscope.ctf_files import SeriesImages, ctf_file_of, read_ctf
+from cryolithe.formats.microscope.doses import read_exposures
+from cryolithe.formats.microscope.microscope_told import told_microscope
 from cryolithe.formats.reading import Reading
-from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.formats.series.session_folder import read_session_folder
+from cryolithe.formats.stacks.header_angles import read_header_angles_deg
+from cryolithe.formats.stacks.image_files import ImageFiles
+from cryolithe.formats.stacks.mdoc import read_mdoc_angles_deg
+from cryolithe.formats.volumes.ome_zarr import Version, read_ome_zarr, write_ome_zarr
 from cryolithe.portals.portal_points import read_points
 from cryolithe.viewer.reader import read_layers
 

@@ -30,21 +30,21 @@ FILE_STAGES = (
     ("hash", "cryolithe.formats.reading", "file_sha256"),
     ("read and check", "cryolithe.reconstruction.run", "check_images"),
     ("preparation", "cryolithe.reconstruction.run", "prepare_run"),
-    ("comparison", "cryolithe.reconstruction.settling", "measure_curve"),
-    ("wedge trust", "cryolithe.reconstruction.settling", "measure_trust"),
+    ("comparison", "cryolithe.reconstruction.setup.settling", "measure_curve"),
+    ("wedge trust", "cryolithe.reconstruction.setup.settling", "measure_trust"),
     ("method", "cryolithe.reconstruction.run", "make_method"),
     ("slabs in all", "cryolithe.reconstruction.run", "make_slabs"),
-    ("rows", "cryolithe.reconstruction.prepared_stack", "PreparedStack.read_rows"),
-    ("compute", "cryolithe.reconstruction.slabs", "compute_slab"),
-    ("pin and send rows", "cryolithe.reconstruction.copying", "CopyStream.send"),
-    ("wait for voxels", "cryolithe.reconstruction.copying", "CopyStream.landed"),
+    ("rows", "cryolithe.reconstruction.images.prepared_stack", "PreparedStack.read_rows"),
+    ("compute", "cryolithe.reconstruction.slabwise.slabs", "compute_slab"),
+    ("pin and send rows", "cryolithe.reconstruction.slabwise.copying", "CopyStream.send"),
+    ("wait for voxels", "cryolithe.reconstruction.slabwise.copying", "CopyStream.landed"),
     ("scale", "cryolithe.reconstruction.run", "scaled"),
     ("finite", "cryolithe.reconstruction.run", "all_finite"),
-    ("cast", "cryolithe.formats.mrc_writer", "VolumeWriter.cast"),
-    ("write", "cryolithe.formats.mrc_writer", "VolumeWriter.write_rows"),
-    ("sync", "cryolithe.formats.mrc_writer", "VolumeWriter.sync"),
-    ("statistics", "cryolithe.formats.running_statistics", "RunningStatistics.add"),
-    ("checksum", "cryolithe.reconstruction.storing", "checksum"),
+    ("cast", "cryolithe.formats.stacks.mrc_writer", "VolumeWriter.cast"),
+    ("write", "cryolithe.formats.stacks.mrc_writer", "VolumeWriter.write_rows"),
+    ("sync", "cryolithe.formats.stacks.mrc_writer", "VolumeWriter.sync"),
+    ("statistics", "cryolithe.formats.stacks.running_statistics", "RunningStatistics.add"),
+    ("checksum", "cryolithe.reconstruction.slabwise.storing", "checksum"),
     ("self-check", "cryolithe.reconstruction.run", "self_check"),
     ("finish", "cryolithe.reconstruction.run", "finish"),
 )
@@ -135,9 +135,9 @@ def from_file_to_file(words: list[str], output: Path) -> dict[str, Any]:
 def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
     """All slabs of the same run with random rows that lie on the GPU; results stay there and are dropped."""
     from cryolithe.reconstruction import run as runs
-    from cryolithe.reconstruction.fitting import fit
-    from cryolithe.reconstruction.methods import NetworkMethod
-    from cryolithe.reconstruction.networks import fbp_share
+    from cryolithe.reconstruction.setup.fitting import fit
+    from cryolithe.reconstruction.slabwise.methods import NetworkMethod
+    from cryolithe.reconstruction.slabwise.networks import fbp_share
 
     run = job_of(words)
     planned = fit(run)
@@ -201,7 +201,7 @@ def _kernels(method: Any, rows: torch.Tensor, times: float) -> dict[str, list[fl
 def job_of(words: list[str]) -> Any:
     """The resolved job of a command's words."""
     from cryolithe.cli.reconstruct import command
-    from cryolithe.reconstruction.job import Job, resolve
+    from cryolithe.reconstruction.jobs.job import Job, resolve
     from cryolithe.settings import ReconstructSettings
 
     context = command.make_context("reconstruct", list(words))

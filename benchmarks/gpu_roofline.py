@@ -36,10 +36,10 @@ from cryolithe.network import RowSet
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import classical, make_projector
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL
-from cryolithe.reconstruction.fusion import SHELLS, FusionCurve
-from cryolithe.reconstruction.methods import Compute, FbpMethod, NetworkMethod, SirtMethod
-from cryolithe.reconstruction.mixing import finished_method
-from cryolithe.reconstruction.networks import make_network_method
+from cryolithe.reconstruction.slabwise.fusion import SHELLS, FusionCurve
+from cryolithe.reconstruction.slabwise.methods import Compute, FbpMethod, NetworkMethod, SirtMethod
+from cryolithe.reconstruction.slabwise.mixing import finished_method
+from cryolithe.reconstruction.slabwise.networks import make_network_method
 
 FLAT = FusionCurve(0.3, (1.0,) * SHELLS)
 COLUMNS = ("stage", "G operations", "GB", "seconds", "of all", "roofline, s", "bound by", "of the roofline")

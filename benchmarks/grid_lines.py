@@ -22,7 +22,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.networks import fbp_share
+from cryolithe.reconstruction.slabwise.networks import fbp_share
 from cryolithe.simulation import SpecimenRecipe, add_white_noise, make_specimen, project
 from cryolithe.training.scoring import ALONE, BENCHMARK_ANGLES_DEG, FBP, NETWORK, finished_array, reconstruct_array
 

@@ -15,7 +15,7 @@ from cryolithe.errors import InputError
 from cryolithe.evaluation.inputs import open_volume
 from cryolithe.evaluation.picking import binned
 from cryolithe.formats import read_volume
-from cryolithe.formats.star import LIMIT_BYTES, Particle, read_positions, write_particles
+from cryolithe.formats.particles.star import LIMIT_BYTES, Particle, read_positions, write_particles
 from cryolithe.formats.star_tables import read_star
 
 CENTRED = "rlnCenteredCoordinateXAngst"

@@ -29,7 +29,7 @@ from cryolithe.evaluation.inputs import Request, load
 from cryolithe.evaluation.middles import middle
 from cryolithe.evaluation.similarity import pair_moments
 from cryolithe.formats import read_volume
-from cryolithe.formats.angles import read_angles_deg
+from cryolithe.formats.stacks.angles import read_angles_deg
 from cryolithe.yaml_table import read_yaml_table
 
 Array = NDArray[Any]

@@ -26,8 +26,8 @@ MARKS = ("start", "journal", "first slab", "last slab")
 SERVER = """
 import json, os, signal, sys
 import cryolithe.cli, cryolithe.cli.reconstruct, cryolithe.cli.session, cryolithe.session.batch
-import cryolithe.reconstruction.plan
-cryolithe.reconstruction.plan.MOST_SLAB_ROWS = int(sys.argv[1])
+import cryolithe.reconstruction.slabwise.plan
+cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS = int(sys.argv[1])
 for line in sys.stdin:
     words, errors = json.loads(line)
     child = os.fork()

@@ -26,7 +26,7 @@ from cryolithe.network.checkpoint import load_model
 from cryolithe.network.config import config_to_dict
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks
-from cryolithe.reconstruction.methods import ON_CPU
+from cryolithe.reconstruction.slabwise.methods import ON_CPU
 from cryolithe.simulation import Molecule, load_library
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.training.config import TrainConfig

@@ -27,10 +27,10 @@ from polarity import SPECIMENS, Specimen
 from scenes import Scene, any_molecules, recipe_of
 
 from cryolithe.evaluation.half_images import doubts_of_halves
-from cryolithe.formats.imod_command import parse_list
+from cryolithe.formats.alignment.imod_command import parse_list
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.preparation import Preparation, prepare_stack
-from cryolithe.reconstruction.stack_notes import stack_notes
+from cryolithe.reconstruction.evidence.stack_notes import stack_notes
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
 from cryolithe.simulation import Molecule, simulate_series
 from cryolithe.tilts import TiltSeries
 

@@ -27,10 +27,10 @@ from cryolithe.errors import InputError
 from cryolithe.formats import read_angles_deg, read_mrc
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network.checkpoint import load_model
-from cryolithe.reconstruction.asymmetry import measure_evidence
-from cryolithe.reconstruction.looking import JUDGE
-from cryolithe.reconstruction.polarity import DECISIVE_SHARE, Contrast, Evidence, decide
-from cryolithe.reconstruction.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.evidence.asymmetry import measure_evidence
+from cryolithe.reconstruction.evidence.polarity import DECISIVE_SHARE, Contrast, Evidence, decide
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.setup.looking import JUDGE
 from cryolithe.simulation import Molecule, simulate_series
 from cryolithe.tilts import TiltSeries
 

@@ -43,8 +43,8 @@ from cryolithe.fidelity import BANDS, best_gaussian, mask_fidelity, region_masks
 from cryolithe.network import SliceSetConfig
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp, sirt
-from cryolithe.reconstruction.methods import Compute
-from cryolithe.reconstruction.networks import fbp_share
+from cryolithe.reconstruction.slabwise.methods import Compute
+from cryolithe.reconstruction.slabwise.networks import fbp_share
 from cryolithe.simulation import Molecule, Structure
 from cryolithe.training import class_scoring
 from cryolithe.training.scoring import finished_array, reconstruct_array

@@ -25,9 +25,9 @@ from common import Cell, Table, cryolithe_command, parser, read_arguments, recor
 from numpy.typing import NDArray
 
 from cryolithe.formats import read_mrc
-from cryolithe.formats.angles import write_angles_deg
-from cryolithe.formats.mdoc import MdocImage, write_mdoc
-from cryolithe.formats.mrc_writer import write_stack
+from cryolithe.formats.stacks.angles import write_angles_deg
+from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
+from cryolithe.formats.stacks.mrc_writer import write_stack
 from cryolithe.metrics import fourier_shell_correlation
 from cryolithe.optics import Optics, TiltedView, exposure_filter, filtered, form_image, undo_ctf
 from cryolithe.simulation.imaging import project_field

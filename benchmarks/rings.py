@@ -23,7 +23,13 @@ from polarity import SPECIMENS, Specimen
 from scenes import Scene, any_molecules, recipe_of
 
 from cryolithe.optics import Optics, TiltedView
-from cryolithe.reconstruction.thon_rings import Rings, RingSpectra, asked_for_rings, ring_evidence, strange_images
+from cryolithe.reconstruction.evidence.thon_rings import (
+    Rings,
+    RingSpectra,
+    asked_for_rings,
+    ring_evidence,
+    strange_images,
+)
 from cryolithe.simulation import Molecule, simulate_series
 from cryolithe.simulation.diverse import SCENES, draw_scene
 from cryolithe.simulation.imaging import ImagedSeries, image_series

@@ -2,10 +2,10 @@
 
 Series with known truth are reconstructed, with all runs of the ensemble. Of some of them the law is made, which says
 where a volume is wrong: non-negative least squares of the local squared error |V - aT|² (Gaussian window of 2 voxels,
-a by regression over the volume, the volume's deviation as unit) on the moments of `cryolithe.reconstruction.doubt`;
+a by regression over the volume, the volume's deviation as unit) on the moments of `confidence.doubt`;
 each series counts by the reciprocal of its root mean square, and its moments are brought to its error, as the maps are
 by what images tell. The others, with other molecules, noise, tilt ranges and recipes, tell what law and size are worth.
-The size itself, r² of volume and specimen (`cryolithe.reconstruction.explained`), knows no series: all judge it. What
+The size itself, r² of volume and specimen (`confidence.explained`), knows no series: all judge it. What
 the volume's own local deviation says without any ensemble stands beside it.
 
 Layers: what is the same all over a height (as the density of ice and its faces) is in no tilt of a series and no
@@ -31,18 +31,18 @@ from scipy.optimize import nnls
 from cryolithe.device import keep_freed_memory
 from cryolithe.fidelity import Region, region_masks
 from cryolithe.projector import make_projector
-from cryolithe.reconstruction.doubt import LAW, MOMENTS, SHARE_SIGMA_PX, WINDOW_SIGMA_PX, Law
+from cryolithe.reconstruction.confidence.doubt import LAW, MOMENTS, SHARE_SIGMA_PX, WINDOW_SIGMA_PX, Law
+from cryolithe.reconstruction.confidence.explained import Explained
+from cryolithe.reconstruction.confidence.members import choose_members, known_of, stack_of, turned_back
 from cryolithe.reconstruction.ensemble import Made, Maps
-from cryolithe.reconstruction.explained import Explained
-from cryolithe.reconstruction.fitting import fit
+from cryolithe.reconstruction.images.preparation import prepare_stack
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.in_memory import HeldSlabs
-from cryolithe.reconstruction.job import Job, ResolvedJob, resolve
-from cryolithe.reconstruction.members import choose_members, known_of, stack_of, turned_back
-from cryolithe.reconstruction.preparation import prepare_stack
-from cryolithe.reconstruction.prepared_stack import PreparedStack
+from cryolithe.reconstruction.jobs.job import Job, ResolvedJob, resolve
+from cryolithe.reconstruction.jobs.sources import Held, held_sources
 from cryolithe.reconstruction.run import first_plan, make_slabs
-from cryolithe.reconstruction.settling import settled
-from cryolithe.reconstruction.sources import Held, held_sources
+from cryolithe.reconstruction.setup.fitting import fit
+from cryolithe.reconstruction.setup.settling import settled
 from cryolithe.settings import resolve_settings
 from cryolithe.simulation import Molecule
 from cryolithe.simulation.classes import Structure

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scenes import placed_molecules
 
 import cryolithe
-from cryolithe.reconstruction import preparation
+from cryolithe.reconstruction.images import preparation
 from cryolithe.simulation import make_specimen, project
 from cryolithe.training.scoring import BENCHMARK_ANGLES_DEG, BENCHMARK_RECIPE
 

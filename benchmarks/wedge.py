@@ -19,7 +19,7 @@ from scenes import SCENES, Case, make_case, placed_molecules
 
 import cryolithe
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, scaled_snr_db
-from cryolithe.reconstruction.planes import measured_region
+from cryolithe.reconstruction.slabwise.planes import measured_region
 from cryolithe.yaml_table import merged
 
 TRUSTS: tuple[Literal["full", "auto", "none"], ...] = ("full", "auto", "none")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from cryolithe.errors import SettingsError, nearest_name, shown
-from cryolithe.formats.alignments import alignment_files, flags_with_centre
-from cryolithe.formats.imod_command import parse_list
+from cryolithe.formats.alignment.alignments import alignment_files, flags_with_centre
+from cryolithe.formats.alignment.imod_command import parse_list
 from cryolithe.yaml_table import read_yaml_table
 
 MOST_PX = 1 << 24  # along an axis, as in MRC files
@@ -89,7 +89,7 @@ class ReconstructSettings(_WithAlignmentFiles):
     """What decides a reconstruction besides its two input files.
 
     Defaults stand here and nowhere else, but for the files of alignments, each of which has its entry in
-    `cryolithe.formats.alignments`. Each description is the help text of the flag.
+    `cryolithe.formats.alignment.alignments`. Each description is the help text of the flag.
     """
 
     local_alignment: bool = Field(

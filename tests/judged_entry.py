@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from cryolithe.curation.manifest import Manifest, read_manifest, write_manifest
 from cryolithe.formats import write_angles_deg, write_stack, write_volume
-from cryolithe.formats.star import Particle, write_particles
+from cryolithe.formats.particles.star import Particle, write_particles
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.volume import Volume

@@ -7,7 +7,7 @@ import json
 import pytest
 from tiny_series import ANGLES, made, refused, write_series
 
-from cryolithe.formats.doses import read_exposures
+from cryolithe.formats.microscope.doses import read_exposures
 
 FBP = ("--method", "fbp", "--thickness", 8, "--dose-weight")
 # SerialEM's order of acquisition: the turn of each image, from 1.

@@ -36,8 +36,8 @@ from cryolithe.known import NOTHING
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.polarity import Evidence
-from cryolithe.reconstruction.prepared_stack import PreparedStack
+from cryolithe.reconstruction.evidence.polarity import Evidence
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.simulation import Specimen, SpecimenRecipe, library, make_specimen, project
 from cryolithe.training.dataset import Run
 from cryolithe.training.losses import faded_spectrum

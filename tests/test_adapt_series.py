@@ -16,11 +16,11 @@ from cryolithe.adapt import session as adapt_session
 from cryolithe.adapt.gathering import distinct_names
 from cryolithe.adapt.session import Outcome
 from cryolithe.formats import write_stack
-from cryolithe.formats.mdoc import MdocImage, write_mdoc
-from cryolithe.reconstruction.asked_optics import settled_optics
-from cryolithe.reconstruction.job import job_of
-from cryolithe.reconstruction.remedies import checked_inputs
-from cryolithe.reconstruction.whitening import prepare_run
+from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
+from cryolithe.reconstruction.jobs.job import job_of
+from cryolithe.reconstruction.jobs.remedies import checked_inputs
+from cryolithe.reconstruction.setup.asked_optics import settled_optics
+from cryolithe.reconstruction.setup.whitening import prepare_run
 from cryolithe.settings import ReconstructSettings
 
 ROWS = [(2.0 + 0.05 * n, 1.9 + 0.05 * n, 20.0) for n in range(len(ANGLES))]

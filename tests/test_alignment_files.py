@@ -23,10 +23,10 @@ from tiny_series import refused, run
 from cryolithe.alignment import Alignment, ImageAlignment, VolumePlace, largest_bend_px, rotation, views
 from cryolithe.errors import GeometryError, InputError
 from cryolithe.formats import read_angles_deg
-from cryolithe.formats.alignment_aretomo import ARETOMO, read_aln
-from cryolithe.formats.alignment_imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
-from cryolithe.formats.alignment_relion import read_tilt_series_star
-from cryolithe.formats.alignment_warp import read_warp
+from cryolithe.formats.alignment.aretomo import ARETOMO, read_aln
+from cryolithe.formats.alignment.imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
+from cryolithe.formats.alignment.relion import read_tilt_series_star
+from cryolithe.formats.alignment.warp import read_warp
 
 FORMATS = SHARED / "formats"
 

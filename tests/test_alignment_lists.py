@@ -17,7 +17,7 @@ from beads import (
 )
 from tiny_series import made, refused
 
-from cryolithe.formats.alignment_aretomo import read_aln
+from cryolithe.formats.alignment.aretomo import read_aln
 
 FBP = ("--method", "fbp", "--thickness", DEPTH)
 COUNT = len(ANGLES)

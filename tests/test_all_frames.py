@@ -12,8 +12,8 @@ from tiny_series import made, refused, run, voxels, write_series
 
 from cryolithe.cli import halves
 from cryolithe.formats import read_mrc
-from cryolithe.formats.mean_images import MeanImages
-from cryolithe.formats.pages import release_pages
+from cryolithe.formats.stacks.mean_images import MeanImages
+from cryolithe.formats.volumes.pages import release_pages
 
 DRAFT = ("--model", "draft", "--thickness", 16, "--device", "cpu")
 

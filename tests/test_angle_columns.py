@@ -9,7 +9,7 @@ from tiny_series import made, refused
 
 from cryolithe.errors import FileFormatError
 from cryolithe.formats import read_angles_deg
-from cryolithe.formats.angles import read_angles_of
+from cryolithe.formats.stacks.angles import read_angles_of
 
 N = len(ANGLES)
 DOSES = [3.0 * (n + 1) for n in range(N)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny_series import ANGLES, made, refused, write_series
 
-from cryolithe.formats.header_angles import read_header_angles_deg
-from cryolithe.formats.mdoc import MdocImage, write_mdoc
+from cryolithe.formats.stacks.header_angles import read_header_angles_deg
+from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", 8)
 REFINED = [angle + 5 + 0.8 * np.sin(number) for number, angle in enumerate(ANGLES)]

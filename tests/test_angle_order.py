@@ -9,8 +9,8 @@ from tiny_series import made, write_series
 import cryolithe
 from cryolithe.formats import read_mrc
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.angle_order import common_orders, order_warnings
-from cryolithe.reconstruction.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.evidence.angle_order import common_orders, order_warnings
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
 from cryolithe.tilts import TiltSeries
 
 

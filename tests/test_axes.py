@@ -12,7 +12,7 @@ from tiny_series import ANGLES, noise, run, write_series
 import cryolithe
 from cryolithe.cli import main
 from cryolithe.formats import read_mrc
-from cryolithe.formats.axes import stored_axes, turned_record
+from cryolithe.formats.volumes.axes import stored_axes, turned_record
 
 ORDERS = ("xyz", "xzy")
 FBP = ("--method", "fbp", "--thickness", 20, "--device", "cpu")

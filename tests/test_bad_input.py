@@ -1125,14 +1125,14 @@ def test_memory_that_runs_out_is_told(place, monkeypatch):
     def fail(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr("cryolithe.reconstruction.methods.FbpMethod.__call__", fail)
+    monkeypatch.setattr("cryolithe.reconstruction.slabwise.methods.FbpMethod.__call__", fail)
     refused(place.folder, place.fbp(), "memory ran out", "--max-memory", before=BEGUN)
 
 
 def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch):
     made(*place.network(place.model, "--overwrite"))
     expected = voxels(place.output)
-    from cryolithe.reconstruction.methods import NetworkMethod
+    from cryolithe.reconstruction.slabwise.methods import NetworkMethod
 
     whole = NetworkMethod.__call__
 
@@ -1151,7 +1151,7 @@ def test_a_network_uses_smaller_batches_when_memory_runs_out(place, monkeypatch)
 @pytest.mark.parametrize("name", ["FbpMethod", "SirtMethod", "NetworkMethod"])
 def test_fewer_rows_are_made_at_a_time_when_memory_runs_out(name, place, monkeypatch):
     """However small the batches of a network are."""
-    from cryolithe.reconstruction import methods
+    from cryolithe.reconstruction.slabwise import methods
 
     more = {"SirtMethod": ("--method", "sirt", "--iterations", "3"), "FbpMethod": ("--method", "fbp")}
     command = place.network(place.model, "--overwrite")

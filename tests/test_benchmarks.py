@@ -23,7 +23,7 @@ from cryolithe.metrics import scaled_snr_db
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt
-from cryolithe.reconstruction.networks import FBP_SHARE
+from cryolithe.reconstruction.slabwise.networks import FBP_SHARE
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"

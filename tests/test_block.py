@@ -9,7 +9,7 @@ from tiny_series import made, voxels, write_model, write_series
 
 from cryolithe.errors import CryoLitheError, SettingsError
 from cryolithe.reconstruction.block import Block, block_about, block_maker
-from cryolithe.reconstruction.job import Job
+from cryolithe.reconstruction.jobs.job import Job
 from cryolithe.settings import ReconstructSettings
 from cryolithe.work.watcher import Silent
 

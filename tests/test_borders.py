@@ -13,7 +13,7 @@ from tiny_series import made, run, voxels, write_model
 
 from cryolithe.borders import find_border, without_border
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.preparation import Preparation, check_images, stack_statistics
+from cryolithe.reconstruction.images.preparation import Preparation, check_images, stack_statistics
 from cryolithe.tilts import TiltSeries
 
 LARGE = (150, 180)

@@ -45,7 +45,7 @@ def test_a_cluster_makes_the_same_files_and_a_killed_worker_loses_nothing(cluste
     def low_slabs_and_one_death(target, mark):
         from pathlib import Path
 
-        from cryolithe.reconstruction import plan
+        from cryolithe.reconstruction.slabwise import plan
         from cryolithe.work.folder import WorkFolder
 
         plan.MOST_SLAB_ROWS = 8

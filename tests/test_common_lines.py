@@ -10,8 +10,8 @@ from tiny_series import made, write_series
 import cryolithe
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import rotate_axis
-from cryolithe.reconstruction.common_lines import coarse_images, far_pairs, line_warnings
-from cryolithe.reconstruction.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.evidence.common_lines import coarse_images, far_pairs, line_warnings
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
 from cryolithe.tilts import TiltSeries
 
 SIZE = 128

@@ -20,13 +20,13 @@ from cryolithe.cli import main
 from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, ResourceError
 from cryolithe.formats import read_mrc
-from cryolithe.formats.half_volumes import find_half_volumes
-from cryolithe.formats.session_folder import read_session_folder
-from cryolithe.formats.volume_kind import is_map
+from cryolithe.formats.series.session_folder import read_session_folder
+from cryolithe.formats.volumes.half_volumes import find_half_volumes
+from cryolithe.formats.volumes.volume_kind import is_map
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
-from cryolithe.reconstruction import ensemble, map_files
-from cryolithe.reconstruction.doubt import (
+from cryolithe.reconstruction import ensemble
+from cryolithe.reconstruction.confidence.doubt import (
     LAW,
     MOMENTS,
     Chance,
@@ -42,10 +42,11 @@ from cryolithe.reconstruction.doubt import (
     window_of,
     without_noise,
 )
+from cryolithe.reconstruction.confidence.members import choose_members, stack_of, turned_back
 from cryolithe.reconstruction.ensemble import Made, Maps, map_label
-from cryolithe.reconstruction.job import MAP_KINDS, already_done, job_of, map_paths, resolve
-from cryolithe.reconstruction.members import choose_members, stack_of, turned_back
-from cryolithe.reconstruction.prepared_stack import PreparedStack
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack
+from cryolithe.reconstruction.jobs.job import MAP_KINDS, already_done, job_of, map_paths, resolve
+from cryolithe.reconstruction.output import map_files
 from cryolithe.reconstruction.run import reconstruct
 from cryolithe.settings import ReconstructSettings
 from cryolithe.viewer.reader import read_layers

@@ -18,10 +18,11 @@ from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
 from cryolithe.network.checkpoint import load_model
-from cryolithe.reconstruction import looking, plan
-from cryolithe.reconstruction.asymmetry import measure_evidence
-from cryolithe.reconstruction.polarity import Evidence, average, decide, settle
-from cryolithe.reconstruction.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.evidence.asymmetry import measure_evidence
+from cryolithe.reconstruction.evidence.polarity import Evidence, average, decide, settle
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.setup import looking
+from cryolithe.reconstruction.slabwise import plan
 from cryolithe.tilts import TiltSeries
 
 TILTS = tuple(range(-60, 61, 5))
@@ -245,7 +246,7 @@ def test_wide_images_are_averaged_and_say_the_same(tmp_path):
 def test_slabs_and_threads_do_not_matter(network, tmp_path, monkeypatch):
     stack, angles = write_series(tmp_path, matter(11), TILTS)
     spy = SlabSpy()
-    monkeypatch.setattr("cryolithe.reconstruction.fitting.slab_rows", spy)
+    monkeypatch.setattr("cryolithe.reconstruction.setup.fitting.slab_rows", spy)
     made(stack, angles, "-o", tmp_path / "whole.mrc", *network)
     assert spy.rows >= SIDE
     made(stack, angles, "-o", tmp_path / "parts.mrc", "--max-memory", spy.memory_for(8), *network)

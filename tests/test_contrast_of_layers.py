@@ -12,10 +12,10 @@ from tiny_series import made, write_model, write_series
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
-from cryolithe.reconstruction import looking
-from cryolithe.reconstruction.asymmetry import measure_evidence
-from cryolithe.reconstruction.polarity import Evidence, average, decide, polarity_of_record, settle
-from cryolithe.reconstruction.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.evidence.asymmetry import measure_evidence
+from cryolithe.reconstruction.evidence.polarity import Evidence, average, decide, polarity_of_record, settle
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.setup import looking
 from cryolithe.tilts import TiltSeries
 
 TILTS = tuple(range(-60, 61, 3))

@@ -14,7 +14,7 @@ from tiny_series import voxels
 from cryolithe.cli import main
 from cryolithe.extras import install_command
 from cryolithe.formats import write_volume
-from cryolithe.formats.star import read_positions
+from cryolithe.formats.particles.star import read_positions
 from cryolithe.formats.star_tables import read_star
 from cryolithe.portals.copick_project import euler_deg
 from cryolithe.simulation.cell import relion_euler_deg

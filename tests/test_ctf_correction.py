@@ -12,7 +12,7 @@ import scipy.fft
 from cryolithe.alignment import View, rotation
 from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.optics import Optics, TiltedView, ctf, exposure_filter, filtered, tilted_defocus_um, undo_ctf
-from cryolithe.reconstruction.correcting import Places, ToldDoses, corrected, corrections
+from cryolithe.reconstruction.images.correcting import Places, ToldDoses, corrected, corrections
 from cryolithe.settings import ReconstructSettings
 
 PIXEL = 4.0

@@ -12,7 +12,7 @@ from test_ctf_files import ARETOMO, columns
 from tiny_series import made, refused, tree, voxels, write_series
 
 from cryolithe.optics import Optics, TiltedView, form_image, undo_ctf, undo_ctf_in_depth
-from cryolithe.reconstruction.layers import make_layers
+from cryolithe.reconstruction.images.layers import make_layers
 from cryolithe.simulation.imaging import project_field
 
 ANGLES = tuple(float(a) for a in range(-60, 61, 6))

@@ -8,9 +8,9 @@ import pytest
 
 from cryolithe.ctf import Microscope
 from cryolithe.errors import InputError
-from cryolithe.formats.ctf_checks import check_ctf
-from cryolithe.formats.ctf_files import ctf_file_of, read_ctf
 from cryolithe.formats.image_rows import SeriesImages
+from cryolithe.formats.microscope.ctf_checks import check_ctf
+from cryolithe.formats.microscope.ctf_files import ctf_file_of, read_ctf
 from cryolithe.formats.reading import Reading
 
 ANGLES = (-40.0, -20.0, 0.0, 20.0, 40.0)

@@ -6,7 +6,7 @@ import pytest
 from tiny_series import made, write_series
 
 from cryolithe.ctf import Microscope
-from cryolithe.formats.microscope_told import told_microscope
+from cryolithe.formats.microscope.microscope_told import told_microscope
 from cryolithe.formats.reading import Reading
 
 TEXT = """# THIS IS A COMMAND FILE

@@ -10,7 +10,7 @@ from test_ctf_files import ARETOMO, columns
 from tiny_series import made, refused, voxels, write_series
 
 from cryolithe.optics import Optics, TiltedView, form_image
-from cryolithe.reconstruction.hand_evidence import (
+from cryolithe.reconstruction.evidence.hand_evidence import (
     SURE,
     HandEvidence,
     asked_images,

@@ -17,7 +17,7 @@ from cryolithe.denoising.samba.recipe import Recipe, crop_bytes, fitting_batch, 
 from cryolithe.denoising.samba.training import Hooks, learning_rate, load_state, new_state, save_state, train
 from cryolithe.denoising.scale import survey
 from cryolithe.errors import CryoLitheError, InputError, ModelError, SettingsError
-from cryolithe.formats.volume_file import VolumeFile
+from cryolithe.formats.volumes.volume_file import VolumeFile
 from cryolithe.optimise.distributed import Place, least
 
 PLACE = Place(torch.device("cpu"))

@@ -18,7 +18,7 @@ from cryolithe.denoising.output import choose_target, default_output, write_resu
 from cryolithe.denoising.run import denoise
 from cryolithe.errors import OutputError
 from cryolithe.formats import read_mrc
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file
+from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file
 from cryolithe.hashing import file_sha256
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Task, optimise

@@ -18,10 +18,11 @@ from cryolithe import evaluate
 from cryolithe.cli import main
 from cryolithe.denoising.output import default_output
 from cryolithe.errors import InputError
-from cryolithe.formats import ome_zarr_reader, read_mrc, read_volume, write_volume
-from cryolithe.formats.mdoc import MdocImage, write_mdoc
-from cryolithe.formats.ome_zarr import read_ome_zarr, write_ome_zarr
-from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats import read_mrc, read_volume, write_volume
+from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
+from cryolithe.formats.volumes import ome_zarr_reader
+from cryolithe.formats.volumes.ome_zarr import read_ome_zarr, write_ome_zarr
+from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.volume import Volume
 
 SHAPE = (12, 18, 20)

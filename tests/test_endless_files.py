@@ -12,7 +12,7 @@ import tifffile
 from cryolithe.errors import FileFormatError
 from cryolithe.formats.hdf5_file import new_hdf5_file, open_hdf5
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
-from cryolithe.formats.tiff import read_tiff
+from cryolithe.formats.volumes.tiff import read_tiff
 
 HEAP = b"GCOL\x01\x00\x00\x00"
 

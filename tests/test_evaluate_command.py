@@ -20,7 +20,7 @@ from cryolithe.evaluation.heldout import held_out_images
 from cryolithe.evaluation.middles import middle
 from cryolithe.evaluation.on_device import DeviceTransforms
 from cryolithe.formats import read_tilt_series, read_volume, write_angles_deg, write_stack, write_volume
-from cryolithe.formats.star import Particle, write_particles
+from cryolithe.formats.particles.star import Particle, write_particles
 from cryolithe.geometry import TiltGeometry
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
 from cryolithe.projector import make_projector

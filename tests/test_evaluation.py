@@ -28,7 +28,7 @@ from cryolithe.evaluation.reprojection import reproject
 from cryolithe.evaluation.similarity import half_snr, pair_moments, region_snr, similarity
 from cryolithe.evaluation.spectral import cone_correlation, cone_directions, ring_correlation
 from cryolithe.evaluation.wedge import wedge_energy
-from cryolithe.formats.star import Particle, read_positions, write_particles
+from cryolithe.formats.particles.star import Particle, read_positions, write_particles
 from cryolithe.geometry import TiltGeometry, is_measured
 from cryolithe.metrics import fourier_shell_correlation, scaled_snr_db
 from cryolithe.projector import make_projector

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from tiny_series import made, voxels, write_series
 
 import cryolithe
-from cryolithe.reconstruction.evenness import surface_of, unevenness, without_surface
+from cryolithe.reconstruction.images.evenness import surface_of, unevenness, without_surface
 
 TOLD = "Uneven images: "
 SHAPE = (32, 64, 64)

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.doubt import (
+from cryolithe.reconstruction.confidence.doubt import (
     LAW,
     Ensemble,
     correlation_size,
@@ -21,7 +21,7 @@ from cryolithe.reconstruction.doubt import (
     window_of,
     without_noise,
 )
-from cryolithe.reconstruction.explained import Seen, explained, shared_of, sums_of
+from cryolithe.reconstruction.confidence.explained import Seen, explained, shared_of, sums_of
 
 SHAPE = (32, 48, 64)
 ANGLES = tuple(float(angle) for angle in range(-60, 61, 3))

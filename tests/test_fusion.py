@@ -21,7 +21,7 @@ from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.projector.torch_engine import TorchProjector
-from cryolithe.reconstruction.fusion import (
+from cryolithe.reconstruction.slabwise.fusion import (
     REACH_PX,
     SHELLS,
     Fusion,
@@ -31,9 +31,9 @@ from cryolithe.reconstruction.fusion import (
     measured_region,
     part_starts,
 )
-from cryolithe.reconstruction.methods import NetworkMethod
-from cryolithe.reconstruction.mixing import Parts, Reader, choose_parts, finished_method, measure_curve
-from cryolithe.reconstruction.networks import fbp_share
+from cryolithe.reconstruction.slabwise.methods import NetworkMethod
+from cryolithe.reconstruction.slabwise.mixing import Parts, Reader, choose_parts, finished_method, measure_curve
+from cryolithe.reconstruction.slabwise.networks import fbp_share
 from cryolithe.sampling import reflected_rows
 from cryolithe.training.scoring import mix_array, reconstruct_array
 

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError, ModelError, SettingsError
 from cryolithe.formats import read_angles_deg, read_mrc, write_stack
-from cryolithe.formats.alignment_aretomo import read_aln
-from cryolithe.formats.alignment_imod import read_tilt_com
-from cryolithe.formats.alignment_warp import read_warp
+from cryolithe.formats.alignment.aretomo import read_aln
+from cryolithe.formats.alignment.imod import read_tilt_com
+from cryolithe.formats.alignment.tomogram_star import read_tomogram_star
+from cryolithe.formats.alignment.warp import read_warp
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
-from cryolithe.formats.tomogram_star import read_tomogram_star
 from cryolithe.models import read_summary
 from cryolithe.network import RowSetConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network

@@ -30,6 +30,7 @@ LEFT_OUT = {
     "denoising/n2n/halves.py open_pair": "two volumes, each as open_half opens one",
     "denoising/n2n/train.py load_state": "by read_state and restore",
     "denoising/samba/training.py load_state": "by read_state and restore",
+    "evaluation/inputs.py open_checked": "as open_volume, which reads what this opens",
     "portals/copick_project.py open_project": "the library copick reads it; all that it raises is told in one line",
     "training/sources.py open_pairs_source": "pairs, each as open_pair opens one",
 }

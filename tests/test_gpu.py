@@ -28,10 +28,10 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt
-from cryolithe.reconstruction.methods import Compute
-from cryolithe.reconstruction.mixing import Parts, Reader, finished_method, measure_curve
-from cryolithe.reconstruction.networks import make_network_method
-from cryolithe.reconstruction.slabs import compute_slab, run_slabs
+from cryolithe.reconstruction.slabwise.methods import Compute
+from cryolithe.reconstruction.slabwise.mixing import Parts, Reader, finished_method, measure_curve
+from cryolithe.reconstruction.slabwise.networks import make_network_method
+from cryolithe.reconstruction.slabwise.slabs import compute_slab, run_slabs
 from cryolithe.sampling import reflected_rows
 from cryolithe.spectra import HostTransforms
 from cryolithe.training.dataset import simulate_training_set
@@ -176,18 +176,18 @@ def flags(method, folder):
 def test_slabs_on_gpus_are_the_cpu_s_volume(method, series, tmp_path, monkeypatch):
     made(*series, "-o", tmp_path / "cpu.mrc", "--device", "cpu", *flags(method, tmp_path))
     expected = voxels(tmp_path / "cpu.mrc")
-    monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", 16)
+    monkeypatch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", 16)
     made(*series, "-o", tmp_path / "gpu.mrc", "--device", "cuda", *flags(method, tmp_path))
     assert difference(voxels(tmp_path / "gpu.mrc"), expected) < 1e-5
     # Several at once, each with threads and buffers of its own.
-    monkeypatch.setattr("cryolithe.reconstruction.job.choose_devices", lambda name: (GPU, GPU))
+    monkeypatch.setattr("cryolithe.reconstruction.jobs.job.choose_devices", lambda name: (GPU, GPU))
     made(*series, "-o", tmp_path / "two.mrc", *flags(method, tmp_path))
     assert difference(voxels(tmp_path / "two.mrc"), expected) < 1e-5
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(series, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", 16)
+    monkeypatch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", 16)
     command = (*series, "--device", "cuda", *flags("network", tmp_path))
     made(*command, "-o", tmp_path / "whole.mrc")
     done = WorkFolder.done

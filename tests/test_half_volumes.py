@@ -6,8 +6,8 @@ from half_volumes import write
 from plain_mrc import new_mrc
 
 from cryolithe.errors import InputError
-from cryolithe.formats.half_volumes import find_half_volumes
 from cryolithe.formats.series_names import without_half
+from cryolithe.formats.volumes.half_volumes import find_half_volumes
 
 SMALL = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
 

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from tiny_series import made, refused, run
 
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError
-from cryolithe.formats.alignment_imod import NewstCommand, TiltCommand, read_newst_com, read_tilt_com
-from cryolithe.formats.imod_command import parse_list, runs_of
-from cryolithe.formats.imod_keys import NEWSTACK, TILT, find_keys
+from cryolithe.formats.alignment.imod import NewstCommand, TiltCommand, read_newst_com, read_tilt_com
+from cryolithe.formats.alignment.imod_command import parse_list, runs_of
+from cryolithe.formats.alignment.imod_keys import NEWSTACK, TILT, find_keys
 
 N = len(ANGLES)
 AXIS_DEG = 3.0

@@ -21,7 +21,7 @@ from cryolithe.inference.columns import lifted_columns, point_block
 from cryolithe.inference.pooling import GpuPool, pool_numba, pool_through, pool_torch, pool_version
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model
-from cryolithe.reconstruction.methods import Compute
+from cryolithe.reconstruction.slabwise.methods import Compute
 from cryolithe.sampling import block_positions_px, pad_rows, point_columns, row_windows, visible
 from cryolithe.training.scoring import reconstruct_array
 

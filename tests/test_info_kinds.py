@@ -12,9 +12,9 @@ from projects import AXIS_DEG, make_project, write_aretomo, write_imod, write_re
 from tiny_series import write_model, write_series
 
 from cryolithe.cli import main
-from cryolithe.formats.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.pairs import Pair, write_pair
-from cryolithe.formats.star import Particle, write_particles
+from cryolithe.formats.particles.star import Particle, write_particles
+from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
 
 
 def call(*words):

@@ -57,7 +57,7 @@ def test_random_kills_change_nothing(name, runs, tmp_path):
 # Runs the command, and stops this process, as Ctrl-Z does, when the first slab is done.
 STOPS = """
 import os, signal
-import cryolithe.reconstruction.plan
+import cryolithe.reconstruction.slabwise.plan
 from cryolithe.cli import main
 from cryolithe.work.folder import WorkFolder
 
@@ -69,7 +69,7 @@ def stop(self, slab):
         os.kill(os.getpid(), signal.SIGSTOP)
 
 WorkFolder.done = stop
-cryolithe.reconstruction.plan.MOST_SLAB_ROWS = 4
+cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS = 4
 main(prog_name="cryolithe")
 """
 
@@ -132,7 +132,7 @@ def saved(tmp_path_factory):
     """Folders of a finished and of an interrupted run of the same name and inputs."""
     whole, part = tmp_path_factory.mktemp("whole") / "w", tmp_path_factory.mktemp("part") / "w"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", SLAB)
+        patch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", SLAB)
         for folder in (whole, part):
             folder.mkdir()
             write_series(folder)
@@ -151,7 +151,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def unfinished(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", SLAB)
+    monkeypatch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", SLAB)
     whole, part = saved
     folder = tmp_path / "w"
     shutil.copytree(part, folder)

@@ -26,7 +26,7 @@ from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.config import SliceSetConfig, config_from_dict, config_to_dict
 from cryolithe.network.knowing import encode_known
 from cryolithe.optimise.distributed import Place
-from cryolithe.reconstruction.methods import Compute, NetworkMethod, network_rows
+from cryolithe.reconstruction.slabwise.methods import Compute, NetworkMethod, network_rows
 from cryolithe.sampling import all_windows, point_columns, visible
 from cryolithe.training.columns import gather_columns
 from cryolithe.training.dataset import draw_run, gather, make_series, simulate_training_set

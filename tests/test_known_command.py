@@ -11,9 +11,9 @@ from plain_mrc import new_mrc
 from test_known import awake_network
 from tiny_series import ANGLES, CONFIG, made, noise, refused, run, tree, voxels, write_model, write_series
 
-from cryolithe.formats.doses import read_exposures
 from cryolithe.formats.image_rows import Others
-from cryolithe.formats.mdoc import MdocImage, write_mdoc
+from cryolithe.formats.microscope.doses import read_exposures
+from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
 from cryolithe.known import FACTS
 from cryolithe.network.checkpoint import save_network
 

@@ -114,6 +114,18 @@ ALLOWED = {
     },
 }  # fmt: skip
 
+# The groups of the two largest packages, in the order in which they may import; modules beside the groups come first
+# in `formats`, whose files all groups read and write by them, and last in `reconstruction`, which are the runs.
+GROUPS = {
+    "formats": (".", "stacks", "volumes", "alignment", "microscope", "series", "particles"),
+    "reconstruction": ("images", "slabwise", "evidence", "jobs", "confidence", "setup", "output", "."),
+}
+
+
+def group_of(package: str, words: list[str]) -> str:
+    """The group of a module, by its path or name below its package."""
+    return words[0] if words[0] in GROUPS[package] else "."
+
 
 def module_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -141,6 +153,20 @@ SOURCES = sorted(p for p in PACKAGE.rglob("*.py") if module_of(p) not in ("cli",
 def test_imports_go_one_way(path):
     assert module_of(path) in ALLOWED, f"{path} has no place in the import order: add it to the table above"
     assert imported_modules(path) <= ALLOWED[module_of(path)]
+
+
+@pytest.mark.parametrize("package", sorted(GROUPS))
+def test_groups_of_a_package_import_one_way(package):
+    order = GROUPS[package]
+    for path in sorted((PACKAGE / package).rglob("*.py")):
+        words = list(path.relative_to(PACKAGE / package).with_suffix("").parts)
+        if words == ["__init__"]:
+            continue  # what the package offers, from all groups
+        before = order[: order.index(group_of(package, words)) + 1]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"cryolithe.{package}."):
+                group = group_of(package, str(node.module).split(".")[2:])
+                assert group in before, f"{path} imports {node.module}: from a later group"
 
 
 def test_the_order_has_no_cycle():

@@ -20,7 +20,7 @@ from tiny_series import ANGLES, SHAPE, bead_images, made, noise, refused, tree, 
 import cryolithe
 from cryolithe.cli import main
 from cryolithe.errors import GeometryError
-from cryolithe.formats.alignments import alignment_files
+from cryolithe.formats.alignment.alignments import alignment_files
 from cryolithe.geometry import TiltGeometry
 from cryolithe.library.reconstructing import _OF_NETWORKS, OF_FILES, Settings
 from cryolithe.settings import ReconstructSettings

@@ -230,7 +230,7 @@ def test_slabs_of_any_height_give_the_same(written, monkeypatch, tmp_path):
     model = ("--method", "network", *FBP[2:], "--model", write_model(tmp_path / "m.safetensors"))
     model += ("--wedge-trust", "none", "--fbp-share", 0)
     for rows in (128, 20):
-        monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", rows)
+        monkeypatch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", rows)
         for name, how in (("f", FBP), ("n", model)):
             made(project.stack, *flags, "-o", tmp_path / f"{name}{rows}.mrc", *how)
     for name in "fn":

@@ -161,11 +161,11 @@ def test_an_owner_that_is_a_link_leads_nowhere(no_locks, arguments, partial, tmp
 
 @pytest.mark.slow
 def test_a_killed_run_without_locks_is_gone_on_with(no_locks, arguments, partial, monkeypatch):
-    monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", 8)
+    monkeypatch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", 8)
     driver = """
 import errno, fcntl, os, signal
 from cryolithe.cli import main
-from cryolithe.reconstruction import plan
+from cryolithe.reconstruction.slabwise import plan
 from cryolithe.work.folder import WorkFolder
 
 def refuse(*_):

@@ -10,10 +10,10 @@ import pytest
 from tiny_series import ANGLES, bead_images, made, noise, voxels, write_model, write_series
 
 from cryolithe.formats import VolumeWriter, read_mrc
-from cryolithe.formats.ome_zarr import read_ome_zarr
-from cryolithe.reconstruction import outputs
-from cryolithe.reconstruction.job import MAP_KINDS, map_paths
-from cryolithe.reconstruction.turning import depth_before, planes_kept, tilt_volume
+from cryolithe.formats.volumes.ome_zarr import read_ome_zarr
+from cryolithe.reconstruction.jobs.job import MAP_KINDS, map_paths
+from cryolithe.reconstruction.jobs.turning import depth_before, planes_kept, tilt_volume
+from cryolithe.reconstruction.output import outputs
 
 SHAPE = (16, 40, 48)  # (z, y, x)
 

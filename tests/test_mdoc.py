@@ -13,9 +13,9 @@ from tiny_series import made, refused, run
 
 from cryolithe.errors import InputError
 from cryolithe.formats import read_angles_deg
-from cryolithe.formats.mdoc import MdocImage, is_tilt_series_mdoc, write_mdoc
-from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.stacks.mdoc import MdocImage, is_tilt_series_mdoc, write_mdoc
+from cryolithe.formats.stacks.mdoc_text import read_mdoc_text
 
 FBP = ("--method", "fbp", "--thickness", DEPTH)
 TITLES = "[T = SerialEM: somewhere    01-Jan-20  12:00:00    ]\n\n[T =     Tilt axis angle = 84.8, binning = 1]\n"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import starfile
 
-from cryolithe.formats.mdoc import MdocImage, write_mdoc
-from cryolithe.formats.star import Particle, write_particles
+from cryolithe.formats.particles.star import Particle, write_particles
+from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
 
 
 def test_mdoc_is_read_back(tmp_path):

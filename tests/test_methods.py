@@ -11,7 +11,7 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
-from cryolithe.reconstruction.methods import Compute, FbpMethod, NetworkMethod, SirtMethod, network_rows
+from cryolithe.reconstruction.slabwise.methods import Compute, FbpMethod, NetworkMethod, SirtMethod, network_rows
 from cryolithe.sampling import reflected_rows
 
 ANGLES = (-58.0, -31.0, -10.0, 2.0, 25.0, 44.0, 63.0)

@@ -15,8 +15,8 @@ from cryolithe.cli.halves import default_output
 from cryolithe.curation.candidates import _tomograms
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.evaluation.heldout import _sibling
+from cryolithe.formats.particles.star import Particle, read_positions, write_particles
 from cryolithe.formats.series_names import half_of, matching_name, possible_names, tells_series, without_half
-from cryolithe.formats.star import Particle, read_positions, write_particles
 from cryolithe.formats.star_tables import read_star
 
 FBP = ("--method", "fbp", "--thickness", DEPTH)

@@ -13,7 +13,7 @@ from test_outputs import beads
 from tiny_series import ANGLES, made, voxels, write_model, write_series
 
 import cryolithe
-from cryolithe.formats.star import Particle, write_particles
+from cryolithe.formats.particles.star import Particle, write_particles
 from cryolithe.viewer.reader import get_reader
 
 pytestmark = [

@@ -22,7 +22,7 @@ from cryolithe.noise_colour import (
     radial_power,
     whitening_gain,
 )
-from cryolithe.reconstruction.whitening import noise_gain
+from cryolithe.reconstruction.setup.whitening import noise_gain
 
 SIZES = ((150, 131), (128, 160), (97, 96))
 

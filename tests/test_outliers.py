@@ -10,8 +10,8 @@ from tiny_series import ANGLES, made, noise, write_model, write_series
 
 import cryolithe
 from cryolithe.formats import read_tilt_series
-from cryolithe.reconstruction.defects import defect_level, defect_limits, spread_of, without_defects
-from cryolithe.reconstruction.outliers import looks_of, outlier_notes
+from cryolithe.reconstruction.images.defects import defect_level, defect_limits, spread_of, without_defects
+from cryolithe.reconstruction.images.outliers import looks_of, outlier_notes
 
 NEEDLE = Path(__file__).parents[1] / "examples" / "needle"
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", 8)

@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 from tiny_series import SHAPE, bead_images, made, noise, refused, run, voxels, write_model, write_series
 
-from cryolithe.formats import RunningStatistics, VolumeWriter, ome_zarr, read_mrc
-from cryolithe.reconstruction import converting, outputs, selfcheck
+from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
+from cryolithe.formats.volumes import ome_zarr
+from cryolithe.reconstruction.evidence import selfcheck
+from cryolithe.reconstruction.output import converting, outputs
 
 FBP = ("--method", "fbp", "--thickness", 24)
 

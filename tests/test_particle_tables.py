@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import write_volume
-from cryolithe.formats.star import read_positions
+from cryolithe.formats.particles.star import read_positions
 from cryolithe.viewer.reader import read_layers
 from cryolithe.volume import Volume
 

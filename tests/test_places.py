@@ -11,8 +11,8 @@ from plain_mrc import new_mrc
 
 from cryolithe.cli import main
 from cryolithe.denoising.output import choose_target, write_result
-from cryolithe.formats.ome_zarr import write_ome_zarr
-from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volumes.ome_zarr import write_ome_zarr
+from cryolithe.formats.volumes.volume_file import open_volume_file
 
 SHAPE = (18, 20, 24)
 SIZES, ORIGIN = (20.0, 10.0, 10.0), (300.0, -200.0, 100.0)

@@ -15,13 +15,13 @@ from tiny_series import run
 from cryolithe.errors import ResourceError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network.checkpoint import load_model
-from cryolithe.reconstruction.fitting import fit, part_rows
-from cryolithe.reconstruction.job import Job, resolve
-from cryolithe.reconstruction.methods import Compute
-from cryolithe.reconstruction.mixing import choose_parts, comparing_bytes
-from cryolithe.reconstruction.network_memory import network_bytes
-from cryolithe.reconstruction.plan import BASE_BYTES, Demand, run_bytes, slab_rows
-from cryolithe.reconstruction.planes import plane_filter_bytes
+from cryolithe.reconstruction.jobs.job import Job, resolve
+from cryolithe.reconstruction.setup.fitting import fit, part_rows
+from cryolithe.reconstruction.slabwise.methods import Compute
+from cryolithe.reconstruction.slabwise.mixing import choose_parts, comparing_bytes
+from cryolithe.reconstruction.slabwise.network_memory import network_bytes
+from cryolithe.reconstruction.slabwise.plan import BASE_BYTES, Demand, run_bytes, slab_rows
+from cryolithe.reconstruction.slabwise.planes import plane_filter_bytes
 from cryolithe.settings import ReconstructSettings
 
 SIZES = {"800 x 800 x 400": (400, 800, 800), "2048 x 2048 x 1024": (1024, 2048, 2048)}  # (z, y, x)
@@ -47,17 +47,21 @@ def machine(monkeypatch):
 
     def pretend(*cards_gb, threads=8, host=HOST_FREE):
         gpus = tuple(torch.device("cuda", number) for number in range(len(cards_gb)))
-        monkeypatch.setattr("cryolithe.reconstruction.job.choose_devices", lambda name: gpus)
-        monkeypatch.setattr("cryolithe.reconstruction.precisions.network_precision", lambda name, device: torch.float16)
+        monkeypatch.setattr("cryolithe.reconstruction.jobs.job.choose_devices", lambda name: gpus)
+        monkeypatch.setattr(
+            "cryolithe.reconstruction.slabwise.precisions.network_precision", lambda name, device: torch.float16
+        )
         for rate in ("_products_per_second", "_convolution_products_per_second"):
             monkeypatch.setattr(f"cryolithe.reconstruction.estimate.{rate}", lambda *of: 1e14)
         monkeypatch.setattr(
             torch.cuda, "mem_get_info", lambda gpu: (int(SHARE_FREE * cards_gb[gpu.index] * 1e9), cards_gb[gpu.index])
         )
         monkeypatch.setattr(
-            "cryolithe.reconstruction.plan.psutil.virtual_memory", lambda: SimpleNamespace(available=host)
+            "cryolithe.reconstruction.slabwise.plan.psutil.virtual_memory", lambda: SimpleNamespace(available=host)
         )
-        monkeypatch.setattr("cryolithe.reconstruction.plan.group_limits", lambda: SimpleNamespace(free_bytes=None))
+        monkeypatch.setattr(
+            "cryolithe.reconstruction.slabwise.plan.group_limits", lambda: SimpleNamespace(free_bytes=None)
+        )
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
 
     return pretend
@@ -201,7 +205,7 @@ def test_a_network_that_is_compared_with_back_projection_needs_memory_for_it(sta
     size, told = "800 x 800 x 400", ("--device", "cpu", "--model", "fast", "--max-memory", 4)
     alone = ("--fbp-share", 0, "--wedge-trust", "full")
     (before,) = planned(stacks, size, *told, *alone).values()
-    monkeypatch.setattr("cryolithe.reconstruction.fitting.comparing_bytes", lambda *_: 10**10)
+    monkeypatch.setattr("cryolithe.reconstruction.setup.fitting.comparing_bytes", lambda *_: 10**10)
     (after,) = planned(stacks, size, *told, *alone).values()
     assert before[1:] == after[1:]
     words = [stacks / f"{size}.mrc", stacks / f"{size}.tlt", "-o", stacks / "v.mrc", "--thickness", SIZES[size][0]]

@@ -15,7 +15,7 @@ from tiny_series import made, voxels
 from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.extras import install_command
-from cryolithe.formats.star import read_positions
+from cryolithe.formats.particles.star import read_positions
 from cryolithe.portals.portal_alignment import PortalAlignment, Section, alignment_notes, write_imod_files
 
 FBP = ("--method", "fbp")

@@ -10,7 +10,7 @@ import torch
 from tiny_series import SHAPE, made, noise, run, voxels, write_model, write_series
 
 from cryolithe.network.checkpoint import load_model, save_network
-from cryolithe.reconstruction.slab_folder import SlabFolder
+from cryolithe.reconstruction.slabwise.slab_folder import SlabFolder
 
 # Of a network whose values overflow float16, but not float32.
 LARGE = 300.0
@@ -21,10 +21,10 @@ OVERFLOW = "Values beyond the range of fp16: slabs with such values are made aga
 def as_on_a_gpu(monkeypatch):
     """What ``--precision auto`` is there, and slabs of 8 rows."""
     monkeypatch.setattr(
-        "cryolithe.reconstruction.precisions.network_precision",
+        "cryolithe.reconstruction.slabwise.precisions.network_precision",
         lambda name, device: {"auto": torch.float16, "fp16": torch.float16}.get(name, torch.float32),
     )
-    monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", 8)
+    monkeypatch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", 8)
 
 
 def write_two_signed(path, gain=1.0):

@@ -39,10 +39,10 @@ from cryolithe.models import find_model
 from cryolithe.network.checkpoint import load_model
 from cryolithe.network.published import import_published
 from cryolithe.network.torch_file import StandIn, read_torch_file
-from cryolithe.reconstruction import plan
 from cryolithe.reconstruction.block import Block, block_maker
-from cryolithe.reconstruction.job import Job
-from cryolithe.reconstruction.networks import make_network_method
+from cryolithe.reconstruction.jobs.job import Job
+from cryolithe.reconstruction.slabwise import plan
+from cryolithe.reconstruction.slabwise.networks import make_network_method
 from cryolithe.settings import ReconstructSettings
 from cryolithe.work.watcher import Silent
 

@@ -6,8 +6,8 @@ import pytest
 from beads import ANGLES, DEPTH, assert_beads, bead_images, write_angles, write_stack
 from tiny_series import made, refused, run
 
+from cryolithe.formats.alignment.stack_state import is_aligned_name, series_name, stack_state
 from cryolithe.formats.reading import Reading
-from cryolithe.formats.stack_state import is_aligned_name, series_name, stack_state
 
 FBP = ("--method", "fbp", "--thickness", DEPTH)
 

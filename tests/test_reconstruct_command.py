@@ -34,8 +34,8 @@ from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import read_mrc
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.methods import BATCHES
-from cryolithe.reconstruction.preparation import Preparation, check_images, image_workers, prepare_stack
+from cryolithe.reconstruction.images.preparation import Preparation, check_images, image_workers, prepare_stack
+from cryolithe.reconstruction.slabwise.methods import BATCHES
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
@@ -301,14 +301,14 @@ BATCH = {"cpu": BATCHES["cpu"].points}
 )
 def test_little_memory_makes_more_slabs_and_the_same_volume(method, shape, model, tmp_path, monkeypatch):
     spy = SlabSpy()
-    monkeypatch.setattr("cryolithe.reconstruction.fitting.slab_rows", spy)
+    monkeypatch.setattr("cryolithe.reconstruction.setup.fitting.slab_rows", spy)
     stack, angles = write_series(tmp_path, noise(shape))
     flags = ("--thickness", 16, *choice(method, model))
     made(stack, angles, "-o", tmp_path / "whole.mrc", *flags)
     assert spy.rows >= shape[0]
     memory = ("--max-memory", repr(spy.memory_for(6)))
     with monkeypatch.context() as patched:
-        patched.setattr("cryolithe.reconstruction.fitting.FEWEST_POINTS", BATCH)
+        patched.setattr("cryolithe.reconstruction.setup.fitting.FEWEST_POINTS", BATCH)
         made(stack, angles, "-o", tmp_path / "slabs.mrc", *flags, *memory)
     assert spy.rows == 6
     assert json.loads((tmp_path / "slabs.json").read_text())["compute"]["slab_rows"] == 6

@@ -36,7 +36,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have it
 from cryolithe.cli import main
 from cryolithe.errors import OutputError, ResourceError
 from cryolithe.formats import VolumeWriter
-from cryolithe.reconstruction import plan, run
+from cryolithe.reconstruction import run
+from cryolithe.reconstruction.slabwise import plan
 from cryolithe.work.folder import WorkFolder
 
 
@@ -120,7 +121,7 @@ def undisturbed(tmp_path_factory):
     stack, angles = write_series(folder)
     model = write_model(folder / "tiny.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", SLAB)
+        patch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", SLAB)
         work = Work(folder, stack, angles, model, b"")
         made(*work.arguments())
     return folder
@@ -128,7 +129,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture
 def work(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr("cryolithe.reconstruction.plan.MOST_SLAB_ROWS", SLAB)
+    monkeypatch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", SLAB)
     names = ("ts.mrc", "ts.tlt", "tiny.safetensors")
     stack, angles, model = (Path(shutil.copy(undisturbed / name, tmp_path / name)) for name in names)
     return Work(tmp_path, stack, angles, model, (undisturbed / "v.mrc").read_bytes())
@@ -272,7 +273,7 @@ def test_memory_may_change_between_the_runs(unfinished, written):
 
 
 def test_less_memory_makes_the_remaining_slabs_lower(unfinished, written, monkeypatch):
-    monkeypatch.setattr("cryolithe.reconstruction.fitting.slab_rows", lambda *arguments: 4)
+    monkeypatch.setattr("cryolithe.reconstruction.setup.fitting.slab_rows", lambda *arguments: 4)
     made(*unfinished.arguments("--max-memory", "50"))
     assert written == list(range(STARTS[2], SHAPE[0], 4))
     expected = np.frombuffer(unfinished.expected[1024:], dtype="<f4").reshape(voxels(unfinished.output).shape)
@@ -457,7 +458,7 @@ def failing_at_the_end(patch, where, number):
         def refused_record(path, record):
             raise OutputError(f"{path} cannot be written: {os.strerror(number)}")
 
-        patch.setattr("cryolithe.reconstruction.outputs.write_json", refused_record)
+        patch.setattr("cryolithe.reconstruction.output.outputs.write_json", refused_record)
     else:
 
         def finish(self, *arguments):

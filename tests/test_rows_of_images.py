@@ -10,11 +10,11 @@ from test_ctf_files import ARETOMO, CTFFIND
 from tiny_series import made, run
 
 from cryolithe.errors import InputError
-from cryolithe.formats.ctf_files import read_ctf
 from cryolithe.formats.image_rows import SeriesImages
+from cryolithe.formats.microscope.ctf_files import read_ctf
 from cryolithe.formats.reading import Reading
-from cryolithe.reconstruction.correcting import ctf_of
-from cryolithe.reconstruction.sources import find_sources, read_sources
+from cryolithe.reconstruction.images.correcting import ctf_of
+from cryolithe.reconstruction.jobs.sources import find_sources, read_sources
 from cryolithe.settings import ReconstructSettings
 
 N = len(ANGLES)

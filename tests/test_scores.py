@@ -17,9 +17,15 @@ from cryolithe.cli import main
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import load_model, save_network
-from cryolithe.reconstruction.methods import NetworkMethod
-from cryolithe.reconstruction.mixing import Reader, choose_parts, curve_of_volumes, finished_method, measure_curve
-from cryolithe.reconstruction.networks import fbp_share
+from cryolithe.reconstruction.slabwise.methods import NetworkMethod
+from cryolithe.reconstruction.slabwise.mixing import (
+    Reader,
+    choose_parts,
+    curve_of_volumes,
+    finished_method,
+    measure_curve,
+)
+from cryolithe.reconstruction.slabwise.networks import fbp_share
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation.shipped_molecules import procedural_1
 from cryolithe.training import scoring

@@ -35,7 +35,7 @@ def test_images_of_any_size_are_checked(scale, tmp_path):
 
 
 def test_back_projection_is_not_to_be_compared_with_itself(tmp_path, monkeypatch):
-    from cryolithe.reconstruction import selfcheck
+    from cryolithe.reconstruction.evidence import selfcheck
 
     monkeypatch.setattr(selfcheck, "SHIFT_LIMIT_PX", -1.0)  # whatever is found is too much
     stack, angles = write_series(tmp_path, beads())

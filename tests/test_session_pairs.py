@@ -22,7 +22,7 @@ from tiny_series import made, run, voxels, write_series
 from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import write_stack
-from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.formats.series.session_folder import read_session_folder
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
 SORTED = tuple(range(len(ANGLES)))

@@ -10,7 +10,7 @@ import yaml
 from tiny_series import made, run, write_series
 
 from cryolithe.errors import SettingsError
-from cryolithe.reconstruction.job import Finished
+from cryolithe.reconstruction.jobs.job import Finished
 from cryolithe.session.batch import Outcome
 from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 

@@ -20,10 +20,10 @@ from cryolithe.errors import DeviceError, ResourceError, SettingsError
 from cryolithe.formats import read_volume, write_angles_deg, write_stack
 from cryolithe.network import RowSetConfig
 from cryolithe.reconstruction import estimate
-from cryolithe.reconstruction import slabs as slabs_module
-from cryolithe.reconstruction.copying import CopyStream
-from cryolithe.reconstruction.methods import NetworkMethod
-from cryolithe.reconstruction.slabs import SlabResult, run_slabs
+from cryolithe.reconstruction.slabwise import slabs as slabs_module
+from cryolithe.reconstruction.slabwise.copying import CopyStream
+from cryolithe.reconstruction.slabwise.methods import NetworkMethod
+from cryolithe.reconstruction.slabwise.slabs import SlabResult, run_slabs
 
 SLABS = [(0, 8), (8, 16), (16, 24), (24, 30)]
 
@@ -257,7 +257,7 @@ def two_devices(name):
 @pytest.mark.slow
 def test_the_command_on_two_devices_gives_what_it_gives_on_one(place, monkeypatch):
     assert run(place, name="one.mrc").exit_code == 0
-    monkeypatch.setattr("cryolithe.reconstruction.job.choose_devices", two_devices)
+    monkeypatch.setattr("cryolithe.reconstruction.jobs.job.choose_devices", two_devices)
     result = run(place, name="two.mrc")
     assert result.exit_code == 0, result.output
     assert "on cpu, cpu" in result.stderr

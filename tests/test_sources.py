@@ -22,10 +22,10 @@ from tiny_series import made, noise, run, write_series
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats import read_angles_deg, read_mrc, write_stack
 from cryolithe.formats.files import read_text
-from cryolithe.formats.mdoc_text import read_mdoc_text
 from cryolithe.formats.reading import Reading
-from cryolithe.formats.session_folder import read_session_folder
-from cryolithe.formats.stack_images import StackImages, read_one_by_one
+from cryolithe.formats.series.session_folder import read_session_folder
+from cryolithe.formats.stacks.mdoc_text import read_mdoc_text
+from cryolithe.formats.stacks.stack_images import StackImages, read_one_by_one
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
 TEXTS = (".tlt", ".rawtlt", ".mdoc", ".xf", ".com", ".aln", ".star", ".xml", ".tomostar", ".xtilt", ".csv", ".txt")
@@ -192,7 +192,7 @@ def test_a_folder_is_looked_through_with_each_file_opened_once(tmp_path, opened,
     pieces = (f"[ZValue = {n}]\nPieceCoordinates = {90 * n} 0 0\nTiltAngle = 0.01\n" for n in range(2))
     (tmp_path / "map.st.mdoc").write_text("ImageFile = map.st\n" + "\n".join(pieces))
     headers = []
-    monkeypatch.setattr("cryolithe.formats.session_folder.stack_shape", lambda path: headers.append(path.name))
+    monkeypatch.setattr("cryolithe.formats.series.session_folder.stack_shape", lambda path: headers.append(path.name))
     read_session_folder(tmp_path)
     assert opened == {"map.st.mdoc": 1}
     assert headers == ["one.st"]
@@ -339,7 +339,7 @@ def test_images_that_are_read_one_by_one_are_those_of_the_map(dtype, axes, tmp_p
 TOY = '''
 from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import InputError
-from cryolithe.formats.alignment_format import AlignmentFile, AlignmentFormat
+from cryolithe.formats.alignment.alignment_format import AlignmentFile, AlignmentFormat
 from cryolithe.formats.facts import alignment_facts
 from cryolithe.formats.files import read_text
 
@@ -368,7 +368,7 @@ TOY = AlignmentFormat(
 # What each command says, in one process: the registry is as it is when the program starts.
 CHILD = """
 import json, sys
-from cryolithe.formats import alignments
+from cryolithe.formats.alignment import alignments
 from alignment_toy import TOY
 alignments.FORMATS = (*alignments.FORMATS, TOY)
 from click.testing import CliRunner

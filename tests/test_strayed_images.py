@@ -9,10 +9,10 @@ from scipy.ndimage import shift
 from tiny_series import made, write_series
 
 import cryolithe
-from cryolithe.formats.imod_command import parse_list
+from cryolithe.formats.alignment.imod_command import parse_list
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.preparation import Preparation, prepare_stack
-from cryolithe.reconstruction.stack_notes import stack_notes
+from cryolithe.reconstruction.evidence.stack_notes import stack_notes
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
 from cryolithe.simulation import Specimen, add_white_noise, project
 from cryolithe.tilts import TiltSeries
 

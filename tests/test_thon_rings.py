@@ -12,7 +12,7 @@ from test_defocus_hand import ANGLES, DEFOCUS, FBP
 from tiny_series import made, write_series
 
 from cryolithe.optics import Optics, TiltedView, form_image
-from cryolithe.reconstruction.thon_rings import (
+from cryolithe.reconstruction.evidence.thon_rings import (
     RingEvidence,
     RingSpectra,
     asked_for_rings,

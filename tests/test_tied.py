@@ -23,8 +23,8 @@ from cryolithe.errors import SettingsError
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
 from cryolithe.hashing import content_sha256, sampled_sha256
-from cryolithe.reconstruction.job import Job
-from cryolithe.reconstruction.preview import preview_is_current
+from cryolithe.reconstruction.jobs.job import Job
+from cryolithe.reconstruction.output.preview import preview_is_current
 from cryolithe.report import drawn_source
 from cryolithe.settings import ReconstructSettings
 from cryolithe.training.session import _check_seen
@@ -261,7 +261,7 @@ def test_hashes_tell_every_change_of_a_file_and_of_a_folder(tmp_path):
 
 @pytest.mark.slow
 def test_a_denoised_ome_zarr_is_one_again(tmp_path, tiny):
-    from cryolithe.formats.ome_zarr import write_ome_zarr
+    from cryolithe.formats.volumes.ome_zarr import write_ome_zarr
 
     data = np.cumsum(np.random.default_rng(0).standard_normal((12, 40, 36)), axis=0).astype(np.float32)
     write_ome_zarr(tmp_path / "t.zarr", data, 8.0, "t")

@@ -17,7 +17,7 @@ from cryolithe.formats.pairs import Pair, open_pair, write_pair
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import Head
 from cryolithe.projector import make_projector
-from cryolithe.reconstruction.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
 from cryolithe.simulation import SpecimenRecipe, make_specimen, project
 from cryolithe.simulation.classes import MEMBRANES, PROTEINS
 from cryolithe.tilts import TiltSeries

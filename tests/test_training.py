@@ -13,7 +13,7 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network import Head, build_network
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks
-from cryolithe.reconstruction import methods
+from cryolithe.reconstruction.slabwise import methods
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import SpecimenRecipe, make_specimen
 from cryolithe.training.config import TrainConfig, read_train_config

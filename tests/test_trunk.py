@@ -14,10 +14,10 @@ from cryolithe.network import Head, RowSetConfig, build_network
 from cryolithe.network import trunk as trunk_module
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.trunk import Beside
-from cryolithe.reconstruction.fusion import SHELLS, FusionCurve
-from cryolithe.reconstruction.methods import Compute, NetworkMethod, network_halo_px
-from cryolithe.reconstruction.mixing import finished_method
-from cryolithe.reconstruction.network_memory import TRUNK_ARRAYS, trunk_tile_bytes
+from cryolithe.reconstruction.slabwise.fusion import SHELLS, FusionCurve
+from cryolithe.reconstruction.slabwise.methods import Compute, NetworkMethod, network_halo_px
+from cryolithe.reconstruction.slabwise.mixing import finished_method
+from cryolithe.reconstruction.slabwise.network_memory import TRUNK_ARRAYS, trunk_tile_bytes
 from cryolithe.sampling import all_windows, point_columns, reflected_rows, visible
 
 ANGLES_DEG = tuple(np.arange(-60.0, 61.0, 12.0).tolist())
@@ -86,7 +86,7 @@ def test_voxels_and_rows_in_parts_are_those_of_the_whole(levels, at_once, monkey
     method = finished_method(plain, FusionCurve(0.3, (1.0,) * SHELLS), geometry, grid)
     rows = slab_rows(torch.randn((len(ANGLES_DEG), *shape[1:])), method, 0, 16)
     whole = method(rows)
-    monkeypatch.setattr("cryolithe.reconstruction.methods.VOXELS_AT_ONCE", at_once)
+    monkeypatch.setattr("cryolithe.reconstruction.slabwise.methods.VOXELS_AT_ONCE", at_once)
     monkeypatch.setattr("cryolithe.filters.VALUES_AT_ONCE", at_once)
     torch.testing.assert_close(method(rows), whole, rtol=0, atol=1e-6)
 

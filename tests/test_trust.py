@@ -12,10 +12,10 @@ from cryolithe.formats import read_volume
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.mixing import finished_method
-from cryolithe.reconstruction.networks import wedge_trust
-from cryolithe.reconstruction.planes import measured_region
-from cryolithe.reconstruction.trust import (
+from cryolithe.reconstruction.slabwise.mixing import finished_method
+from cryolithe.reconstruction.slabwise.networks import wedge_trust
+from cryolithe.reconstruction.slabwise.planes import measured_region
+from cryolithe.reconstruction.slabwise.trust import (
     BINS,
     FEWEST_TILTS,
     Seen,

@@ -9,7 +9,7 @@ from tiny_series import ANGLES, bead_images, made, voxels, write_series
 
 from cryolithe.cli import main
 from cryolithe.formats import read_mrc
-from cryolithe.formats.wrapped import signs
+from cryolithe.formats.stacks.wrapped import signs
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", 16)
 SHAPE = (40, 48)

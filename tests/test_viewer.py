@@ -18,7 +18,7 @@ import cryolithe
 from cryolithe.cli import main
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import write_volume
-from cryolithe.formats.star import Particle, write_particles
+from cryolithe.formats.particles.star import Particle, write_particles
 from cryolithe.greys import grey_scale, to_grey
 from cryolithe.viewer.block import Prepared, Wanted, block_layers
 from cryolithe.viewer.greys import shown_greys

@@ -15,8 +15,8 @@ from tiny_series import made, voxels, write_series
 from cryolithe.cli import main
 from cryolithe.denoising.output import choose_target, write_result
 from cryolithe.formats import write_stack, write_volume
-from cryolithe.formats.ome_zarr_reader import open_ome_zarr
-from cryolithe.formats.volume_file import open_volume_file, read_volume
+from cryolithe.formats.volumes.ome_zarr_reader import open_ome_zarr
+from cryolithe.formats.volumes.volume_file import open_volume_file, read_volume
 from cryolithe.volume import Volume
 
 FBP = ("--method", "fbp", "--thickness", 24)

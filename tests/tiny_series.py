@@ -17,7 +17,7 @@ from cryolithe.cli import main
 from cryolithe.errors import ResourceError
 from cryolithe.network import InputWindow, RowSetConfig, build_network
 from cryolithe.network.checkpoint import save_network
-from cryolithe.reconstruction import plan
+from cryolithe.reconstruction.slabwise import plan
 
 # On a busy machine threads wait for each other at every small operation, which is most of the time of tiny runs.
 torch.set_num_threads(1)
@@ -156,7 +156,7 @@ def brightest_point(volume, reach_px=3):
 
 
 class SlabSpy:
-    """Stands in for `cryolithe.reconstruction.fitting.slab_rows` and remembers what it was asked."""
+    """Stands in for `cryolithe.reconstruction.setup.fitting.slab_rows` and remembers what it was asked."""
 
     def __init__(self):
         self.question = None

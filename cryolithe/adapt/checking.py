@@ -18,7 +18,7 @@ from cryolithe.adapt.spectrum import ShellSums
 from cryolithe.errors import OutputError
 from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
-from cryolithe.reconstruction.methods import Compute
+from cryolithe.reconstruction.slabwise.methods import Compute
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.loop import batches_values, gather_for, smaller_cube
 from cryolithe.training.losses import cube_voxels

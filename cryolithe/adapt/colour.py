@@ -10,7 +10,7 @@ import numpy as np
 
 from cryolithe.adapt.halves import HalfSeries
 from cryolithe.noise_colour import LEAST_GAIN, MOST_GAIN, Gain, radial_power, whitening_gain
-from cryolithe.reconstruction.whitening import whitened
+from cryolithe.reconstruction.setup.whitening import whitened
 
 # Images of a series by whose halves its noise is measured.
 _MOST_IMAGES = 16

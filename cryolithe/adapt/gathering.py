@@ -10,10 +10,10 @@ from typing import Any
 
 from cryolithe.adapt.halves import HalfSeries, prepare_halves
 from cryolithe.errors import InputError
-from cryolithe.reconstruction.asked_optics import optics_of_parts, settled_optics
-from cryolithe.reconstruction.job import Job, ResolvedJob
-from cryolithe.reconstruction.made_before import FREE_SETTINGS
-from cryolithe.reconstruction.remedies import checked
+from cryolithe.reconstruction.jobs.job import Job, ResolvedJob
+from cryolithe.reconstruction.jobs.made_before import FREE_SETTINGS
+from cryolithe.reconstruction.jobs.remedies import checked
+from cryolithe.reconstruction.setup.asked_optics import optics_of_parts, settled_optics
 from cryolithe.work.watcher import Watcher
 
 # Voxels that differ by less are of one size.

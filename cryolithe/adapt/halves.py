@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
 from cryolithe.known import Known
-from cryolithe.reconstruction.job import ResolvedJob
-from cryolithe.reconstruction.looking import evidence_of_parts
-from cryolithe.reconstruction.polarity import Polarity, settle
-from cryolithe.reconstruction.preparation import check_images
-from cryolithe.reconstruction.prepared_stack import PreparedStack
-from cryolithe.reconstruction.stack_notes import stack_notes
-from cryolithe.reconstruction.whitening import prepare_run
+from cryolithe.reconstruction.evidence.polarity import Polarity, settle
+from cryolithe.reconstruction.evidence.stack_notes import stack_notes
+from cryolithe.reconstruction.images.preparation import check_images
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack
+from cryolithe.reconstruction.jobs.job import ResolvedJob
+from cryolithe.reconstruction.setup.looking import evidence_of_parts
+from cryolithe.reconstruction.setup.whitening import prepare_run
 from cryolithe.work.watcher import Watcher
 
 # Images of either half of the tilts: fewer make no volume that says anything.

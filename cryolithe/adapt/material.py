@@ -23,7 +23,7 @@ from cryolithe.adapt.spectrum import Balance, fit_balance
 from cryolithe.errors import InputError
 from cryolithe.network.checkpoint import Model
 from cryolithe.optimise.distributed import Place
-from cryolithe.reconstruction.whitening import noise_gain
+from cryolithe.reconstruction.setup.whitening import noise_gain
 from cryolithe.simulation import Molecule
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.series import TrainingSeries

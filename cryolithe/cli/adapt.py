@@ -19,7 +19,7 @@ from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.settings_options import SETTINGS_SECTIONS, SectionedCommand, settings_options
 from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
-from cryolithe.formats.alignments import alignment_files
+from cryolithe.formats.alignment.alignments import alignment_files
 from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
 from cryolithe.formats.reading import Reading
 from cryolithe.settings import ReconstructSettings, refuse_idle, resolve_settings
@@ -27,7 +27,7 @@ from cryolithe.settings import ReconstructSettings, refuse_idle, resolve_setting
 if TYPE_CHECKING:
     from cryolithe.adapt.session import Outcome
     from cryolithe.network.checkpoint import Model
-    from cryolithe.reconstruction.job import Job
+    from cryolithe.reconstruction.jobs.job import Job
 
 # Settings of `reconstruct` that decide what a network sees.
 SETTINGS = (
@@ -239,7 +239,7 @@ def _jobs(
 
 def _pairs(given: tuple[Path, ...]) -> list[tuple[Path, Path | None]]:
     """Stacks with their angles; tables of images, which bring their own, stand alone."""
-    from cryolithe.formats.alignments import format_of_table
+    from cryolithe.formats.alignment.alignments import format_of_table
 
     words, pairs = list(given), []
     while words:

@@ -308,7 +308,7 @@ def _source(given: _Given) -> Source:
     """The halves, read as far as is needed to plan."""
     from cryolithe.cli.halves import check_stacks
     from cryolithe.comparison.sources import VolumeSource, series_of_halves, series_of_tilts
-    from cryolithe.formats.session_folder import STACK_SUFFIXES
+    from cryolithe.formats.series.session_folder import STACK_SUFFIXES
 
     halves = given.halves
     if halves["half1"] is not None and halves["half2"] is not None:

@@ -73,7 +73,7 @@ def get(
     from cryolithe import __version__
     from cryolithe.formats import write_volume
     from cryolithe.formats.files import make_folder
-    from cryolithe.formats.star import Positions, write_particles
+    from cryolithe.formats.particles.star import Positions, write_particles
     from cryolithe.portals.copick_project import file_name, find_run, open_project, read_particles, read_tomogram
     from cryolithe.volume import Volume
 
@@ -111,7 +111,7 @@ def get(
 def put(config: Path, run: str, volume: Path, kind: str, overwrite: bool) -> None:
     """Put VOLUME (MRC, TIFF) into RUN as a tomogram of a type of its own, at its voxel size."""
     from cryolithe.errors import InputError
-    from cryolithe.formats.volume_file import open_volume_file, refuse_stack, upright
+    from cryolithe.formats.volumes.volume_file import open_volume_file, refuse_stack, upright
     from cryolithe.portals.copick_project import SIZE_TOLERANCE, Tomogram, find_run, open_project, write_tomogram
 
     opened = open_volume_file(volume)

@@ -219,7 +219,7 @@ def _check_idle(context: click.Context, job: Job) -> None:
 
 def _asked(job: Job) -> Job:
     """On a terminal, ask whether files are volumes if they do not say so; elsewhere the run will refuse them."""
-    from cryolithe.formats.volume_file import open_volume_file
+    from cryolithe.formats.volumes.volume_file import open_volume_file
 
     if job.is_volume or not sys.stdin.isatty():
         return job

@@ -16,8 +16,8 @@ from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.formats.files import check_ending
 from cryolithe.formats.record import hashed, read_record_beside
-from cryolithe.formats.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
-from cryolithe.formats.volume_kind import refuse_map
+from cryolithe.formats.volumes.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
+from cryolithe.formats.volumes.volume_kind import refuse_map
 from cryolithe.half_agreement import Expected
 from cryolithe.metrics import (
     FloatArray,

@@ -15,7 +15,7 @@ from cryolithe.formats.record import changed_input, hashed, read_record_beside
 from cryolithe.hashing import file_sha256
 from cryolithe.metrics import FscCurve, Resolution, fourier_shell_correlation, mean_correlation, resolution_at
 from cryolithe.reconstruction.backprojected import WINDOW, back_projection
-from cryolithe.reconstruction.job import Job, already_done
+from cryolithe.reconstruction.jobs.job import Job, already_done
 
 THRESHOLDS = (0.5, 0.143)
 SHARED_PRIOR = (

@@ -22,15 +22,15 @@ from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE
 from cryolithe.evaluation.half_images import doubts_of_halves
 from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
 from cryolithe.formats import read_mrc
-from cryolithe.formats.alignments import format_of_table
+from cryolithe.formats.alignment.alignments import format_of_table
 from cryolithe.formats.files import refuse_existing
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.series_names import without_half
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation
-from cryolithe.reconstruction.job import Job
-from cryolithe.reconstruction.made_before import is_record_of
-from cryolithe.reconstruction.outputs import drop_maps, drop_preview
-from cryolithe.reconstruction.sources import ODD
+from cryolithe.reconstruction.jobs.job import Job
+from cryolithe.reconstruction.jobs.made_before import is_record_of
+from cryolithe.reconstruction.jobs.sources import ODD
+from cryolithe.reconstruction.output.outputs import drop_maps, drop_preview
 from cryolithe.report import plot_fsc, write_json
 
 AVERAGE = "average of two halves"

@@ -18,12 +18,12 @@ from cryolithe.cli.info_arrays import mrc_facts, volume_facts
 from cryolithe.cli.info_tables import defocus_facts, mdoc_facts, star_facts, tells_defocus
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError
 from cryolithe.formats import read_angles_deg, read_series_list
-from cryolithe.formats.alignments import FORMATS
+from cryolithe.formats.alignment.alignments import FORMATS
 from cryolithe.formats.facts import Fact, bytes_text, range_fact
 from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
-from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.reading import Reading
-from cryolithe.formats.session_folder import read_session_folder
+from cryolithe.formats.series.session_folder import read_session_folder
+from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
 from cryolithe.names import exists
 from cryolithe.yaml_table import read_yaml_table
 

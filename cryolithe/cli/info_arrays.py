@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cryolithe.formats import MrcArray, RunningStatistics, read_mrc
 from cryolithe.formats.facts import Fact, bytes_text
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file
-from cryolithe.formats.volume_kind import Seen, Told, axes_of, volume_or_stack
+from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file
+from cryolithe.formats.volumes.volume_kind import Seen, Told, axes_of, volume_or_stack
 
 SAMPLED_SECTIONS = 64
 

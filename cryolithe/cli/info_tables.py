@@ -7,17 +7,17 @@ from collections import Counter
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.alignment_warp import warp_facts
-from cryolithe.formats.bends_told import relion_local_fact, relion_series_facts
-from cryolithe.formats.ctf_text import has_columns, read_columns
-from cryolithe.formats.defocus_views import read_views
+from cryolithe.formats.alignment.bends_told import relion_local_fact, relion_series_facts
+from cryolithe.formats.alignment.tomogram_star import find_named
+from cryolithe.formats.alignment.warp import warp_facts
 from cryolithe.formats.facts import Fact, range_fact
 from cryolithe.formats.files import finite_numbers, read_text
-from cryolithe.formats.mdoc import read_mdoc_angles_deg
-from cryolithe.formats.mdoc_text import read_mdoc_text
-from cryolithe.formats.particle_columns import tomogram_column
+from cryolithe.formats.microscope.ctf_text import has_columns, read_columns
+from cryolithe.formats.microscope.defocus_views import read_views
+from cryolithe.formats.particles.particle_columns import tomogram_column
+from cryolithe.formats.stacks.mdoc import read_mdoc_angles_deg
+from cryolithe.formats.stacks.mdoc_text import read_mdoc_text
 from cryolithe.formats.star_tables import StarTable, read_star
-from cryolithe.formats.tomogram_star import find_named
 
 LIMIT_BYTES = 50_000_000
 _SHOWN = 6

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cryolithe.reconstruction.polarity import Contrast, Polarity
+    from cryolithe.reconstruction.evidence.polarity import Contrast, Polarity
     from cryolithe.tilts import TiltSeries
 
 _WIDEST_PX = 512
@@ -83,11 +83,11 @@ def seen_in_images(
 def _looked_at(series: tuple[TiltSeries, ...], contrast: Contrast | Literal["auto"]) -> tuple[Polarity, list[str]]:
     import torch
 
-    from cryolithe.reconstruction.asymmetry import measure_evidence
-    from cryolithe.reconstruction.looking import judge
-    from cryolithe.reconstruction.polarity import settle
-    from cryolithe.reconstruction.preparation import Preparation, prepare_stack
-    from cryolithe.reconstruction.stack_notes import stack_notes
+    from cryolithe.reconstruction.evidence.asymmetry import measure_evidence
+    from cryolithe.reconstruction.evidence.polarity import settle
+    from cryolithe.reconstruction.evidence.stack_notes import stack_notes
+    from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
+    from cryolithe.reconstruction.setup.looking import judge
 
     whole = series[0] if len(series) == 1 else replace(series[0], images=_Averages(series[0].images, series[1].images))
     binning = max(1, -(-whole.geometry.image_shape[1] // _WIDEST_PX))

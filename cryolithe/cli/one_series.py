@@ -11,7 +11,7 @@ from cryolithe.cli.progress import progress_watcher
 
 if TYPE_CHECKING:
     from cryolithe.formats.reading import Reading
-    from cryolithe.reconstruction.job import Job
+    from cryolithe.reconstruction.jobs.job import Job
     from cryolithe.session.tasks import After
     from cryolithe.settings import ReconstructSettings
 
@@ -28,7 +28,7 @@ def job_of(
     files: tuple[Path, Path | None], output: Path | None, settings: ReconstructSettings, reading: Reading
 ) -> Job:
     """The job of a stack and its angles (None: they stand elsewhere)."""
-    from cryolithe.reconstruction import job
+    from cryolithe.reconstruction.jobs import job
 
     return job.job_of(files, output or job.default_output(files[0], settings.format), settings, reading)
 
@@ -36,8 +36,8 @@ def job_of(
 def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
     """Run one job, or say what it would take."""
     from cryolithe.formats.record import read_record_beside
-    from cryolithe.reconstruction.job import already_done, note_line
-    from cryolithe.reconstruction.remedies import checked
+    from cryolithe.reconstruction.jobs.job import already_done, note_line
+    from cryolithe.reconstruction.jobs.remedies import checked
     from cryolithe.reconstruction.run import plan_run, reconstruct
 
     if dry_run:

@@ -13,7 +13,7 @@ from cryolithe.cli.settings_options import SETTINGS_SECTIONS, SectionedCommand, 
 from cryolithe.denoising.methods import METHODS
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.reading import Reading
-from cryolithe.formats.session_folder import STACK_SUFFIXES
+from cryolithe.formats.series.session_folder import STACK_SUFFIXES
 from cryolithe.recipes import find_recipe
 from cryolithe.settings import ReconstructSettings, idle_notes, read_settings_file, refuse_idle, resolve_settings
 

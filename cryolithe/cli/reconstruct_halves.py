@@ -15,8 +15,8 @@ from cryolithe.errors import SettingsError
 
 if TYPE_CHECKING:
     from cryolithe.formats.reading import Reading
-    from cryolithe.reconstruction.job import Job
-    from cryolithe.reconstruction.polarity import Evidence
+    from cryolithe.reconstruction.evidence.polarity import Evidence
+    from cryolithe.reconstruction.jobs.job import Job
     from cryolithe.settings import ReconstructSettings
 
 
@@ -47,7 +47,7 @@ def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSe
     Raises:
         CryoLitheError: for everything that the user can mend.
     """
-    from cryolithe.reconstruction.job import default_output
+    from cryolithe.reconstruction.jobs.job import default_output
 
     if settings.format != "mrc":
         raise SettingsError(
@@ -87,11 +87,11 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     """The volumes of the halves, and that of the whole or their average."""
     import torch
 
-    from cryolithe.reconstruction.asked_optics import optics_of_parts, settled_optics
-    from cryolithe.reconstruction.job import already_done, resolve
-    from cryolithe.reconstruction.looking import evidence_of_parts
-    from cryolithe.reconstruction.plan import memory_budget_bytes
-    from cryolithe.reconstruction.preparation import check_images
+    from cryolithe.reconstruction.images.preparation import check_images
+    from cryolithe.reconstruction.jobs.job import already_done, resolve
+    from cryolithe.reconstruction.setup.asked_optics import optics_of_parts, settled_optics
+    from cryolithe.reconstruction.setup.looking import evidence_of_parts
+    from cryolithe.reconstruction.slabwise.plan import memory_budget_bytes
     from cryolithe.session.batch import run_task
     from cryolithe.session.tasks import Task
 

@@ -57,8 +57,8 @@ def command(
     from cryolithe.diagnosis.machine import checkout_commit, cpu_model
     from cryolithe.formats.files import check_ending
     from cryolithe.network.checkpoint import load_model
-    from cryolithe.reconstruction.methods import Compute
-    from cryolithe.reconstruction.networks import fbp_share
+    from cryolithe.reconstruction.slabwise.methods import Compute
+    from cryolithe.reconstruction.slabwise.networks import fbp_share
     from cryolithe.report import write_json
     from cryolithe.simulation import load_library
     from cryolithe.simulation.molecules import PROCEDURAL_1

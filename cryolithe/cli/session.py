@@ -14,7 +14,7 @@ from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
 from cryolithe.formats.files import make_folder
-from cryolithe.formats.session_folder import NoSeriesError
+from cryolithe.formats.series.session_folder import NoSeriesError
 from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_task, skipped
 from cryolithe.session.cluster import check_scheduler, cluster_client, run_on_cluster
 from cryolithe.session.star import write_star_of

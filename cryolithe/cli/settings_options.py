@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from cryolithe.cli.complete import complete_model
-from cryolithe.formats.alignments import alignment_files
+from cryolithe.formats.alignment.alignments import alignment_files
 from cryolithe.settings import ReconstructSettings
 
 _METAVARS = {

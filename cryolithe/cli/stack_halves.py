@@ -58,7 +58,7 @@ def command(tables: tuple[Path, ...], output: Path, overwrite: bool) -> None:
 
 def _series(table: Path, reading: Reading) -> tuple[Path, ...]:
     """The tables of series: the one that is given, or those that it lists."""
-    from cryolithe.formats.tomogram_star import is_tomogram_table, listed_series
+    from cryolithe.formats.alignment.tomogram_star import is_tomogram_table, listed_series
 
     return listed_series(table, reading) if is_tomogram_table(table, reading) else (table,)
 
@@ -67,8 +67,8 @@ def _write(series: Path, output: Path, overwrite: bool, reading: Reading) -> Non
     from cryolithe import __version__
     from cryolithe.errors import OutputError
     from cryolithe.formats import write_stack
-    from cryolithe.formats.image_files import ImageFiles
-    from cryolithe.formats.tomogram_star import half_images
+    from cryolithe.formats.alignment.tomogram_star import half_images
+    from cryolithe.formats.stacks.image_files import ImageFiles
 
     halves = [ImageFiles(paths) for paths in half_images(series, reading)]
     targets = [output / f"{series.stem}_{half}.mrc" for half in ("EVN", "ODD")]

@@ -217,7 +217,7 @@ def _run(
 def _tell_what_is_kept(start: Network, output: Path, place: Place, watcher: Watcher) -> None:
     """Compare a fine-tuned model with the one it began with, on specimens that are not the lab's."""
     from cryolithe.network.checkpoint import load_model
-    from cryolithe.reconstruction.methods import Compute
+    from cryolithe.reconstruction.slabwise.methods import Compute
     from cryolithe.training.kept import loss_told, on_simulated, told
 
     watcher.stage("Asking what it forgot", 2)

@@ -26,9 +26,9 @@ from cryolithe.evaluation.inputs import (
 )
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
+from cryolithe.formats.particles.star import read_positions
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.star import read_positions
-from cryolithe.formats.volume_file import NAMED_REC
+from cryolithe.formats.volumes.volume_file import NAMED_REC
 from cryolithe.geometry import check_tilt_range
 from cryolithe.half_agreement import Expected
 from cryolithe.metrics import check_volume

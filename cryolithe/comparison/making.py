@@ -29,21 +29,21 @@ from cryolithe.evaluation.halves import open_half, write_average
 from cryolithe.evaluation.matching import ROTATIONS
 from cryolithe.formats.reading import changed_error
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.hashing import file_sha256
 from cryolithe.models import find_model
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.step import trainable
-from cryolithe.reconstruction.asked_optics import optics_of_parts
+from cryolithe.reconstruction.confidence.members import MEMBERS
 from cryolithe.reconstruction.ensemble import check_confidence
 from cryolithe.reconstruction.estimate import expected_seconds
-from cryolithe.reconstruction.fitting import fit
-from cryolithe.reconstruction.job import MAP_KINDS, already_done
-from cryolithe.reconstruction.looking import evidence_of_parts
-from cryolithe.reconstruction.members import MEMBERS
-from cryolithe.reconstruction.optics_evidence import OpticsEvidence
-from cryolithe.reconstruction.polarity import Evidence
+from cryolithe.reconstruction.evidence.optics_evidence import OpticsEvidence
+from cryolithe.reconstruction.evidence.polarity import Evidence
+from cryolithe.reconstruction.jobs.job import MAP_KINDS, already_done
 from cryolithe.reconstruction.run import reconstruct
+from cryolithe.reconstruction.setup.asked_optics import optics_of_parts
+from cryolithe.reconstruction.setup.fitting import fit
+from cryolithe.reconstruction.setup.looking import evidence_of_parts
 from cryolithe.work.folder import WorkFolder
 from cryolithe.work.watcher import Silent, Watcher
 

@@ -12,8 +12,8 @@ from cryolithe.comparison.value import Split
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.record import hashed
-from cryolithe.reconstruction.job import Job, ResolvedJob, resolve, source_files, with_own_table
-from cryolithe.reconstruction.sources import SourceFiles
+from cryolithe.reconstruction.jobs.job import Job, ResolvedJob, resolve, source_files, with_own_table
+from cryolithe.reconstruction.jobs.sources import SourceFiles
 from cryolithe.settings import ReconstructSettings
 
 FEWEST_TILTS = 6  # in a series that is split

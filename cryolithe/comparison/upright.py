@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cryolithe.formats.axes import turned_record
-from cryolithe.formats.mrc_writer import write_volume
 from cryolithe.formats.record import read_record_beside, record_path
-from cryolithe.formats.volume_file import open_volume_file, read_volume
+from cryolithe.formats.stacks.mrc_writer import write_volume
+from cryolithe.formats.volumes.axes import turned_record
+from cryolithe.formats.volumes.volume_file import open_volume_file, read_volume
 from cryolithe.report import write_json
 
 

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.asymmetry import measure_evidence
-from cryolithe.reconstruction.looking import judge
-from cryolithe.reconstruction.polarity import settle
-from cryolithe.reconstruction.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.evidence.asymmetry import measure_evidence
+from cryolithe.reconstruction.evidence.polarity import settle
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
+from cryolithe.reconstruction.setup.looking import judge
 from cryolithe.tilts import TiltSeries
 
 

@@ -17,10 +17,10 @@ from cryolithe.curation.check import OpenedPair, image_on_field, open_files, pla
 from cryolithe.curation.manifest import Manifest
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import MrcArray, read_angles_deg
-from cryolithe.formats.axes import Axes
 from cryolithe.formats.pairs import Pair, open_pair
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file, refuse_stack, upright
-from cryolithe.formats.volume_kind import refuse_map
+from cryolithe.formats.volumes.axes import Axes
+from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack, upright
+from cryolithe.formats.volumes.volume_kind import refuse_map
 from cryolithe.names import is_file
 from cryolithe.projector.classical import fbp_of_images
 

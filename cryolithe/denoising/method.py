@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cryolithe.denoising.job import Given, Item, Job
 from cryolithe.denoising.output import Target
 from cryolithe.formats import VolumeStatistics
-from cryolithe.formats.volume_file import VolumeFile
+from cryolithe.formats.volumes.volume_file import VolumeFile
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks
 from cryolithe.optimise.state import State

@@ -15,12 +15,12 @@ from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, replacing, unwritable
 from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
-from cryolithe.formats.mrc_header import MODES
-from cryolithe.formats.ome_zarr import version_of, write_ome_zarr
-from cryolithe.formats.ome_zarr_reader import is_ome_zarr
-from cryolithe.formats.tiff import ENDINGS, write_tiff
-from cryolithe.formats.volume_file import Kind, VolumeFile
-from cryolithe.formats.volume_kind import plain_name
+from cryolithe.formats.stacks.mrc_header import MODES
+from cryolithe.formats.volumes.ome_zarr import version_of, write_ome_zarr
+from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
+from cryolithe.formats.volumes.tiff import ENDINGS, write_tiff
+from cryolithe.formats.volumes.volume_file import Kind, VolumeFile
+from cryolithe.formats.volumes.volume_kind import plain_name
 
 Plane = Callable[[int], NDArray[np.float32]]
 COMPRESSED = (".gz", ".bz2")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
-from cryolithe.formats.imod_command import runs_of
+from cryolithe.formats.alignment.imod_command import runs_of
 from cryolithe.images import clipped_sigma
 
 SIGMAS_PER_UNIT = 5.0  # noise then spans about -1 ... 1, as published

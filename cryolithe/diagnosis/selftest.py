@@ -29,7 +29,7 @@ from cryolithe.hashing import file_sha256
 from cryolithe.network import Network, plane_values
 from cryolithe.network.checkpoint import bundled_models, load_model
 from cryolithe.projector import make_projector
-from cryolithe.reconstruction.methods import Compute, FbpMethod, NetworkMethod, network_rows
+from cryolithe.reconstruction.slabwise.methods import Compute, FbpMethod, NetworkMethod, network_rows
 from cryolithe.sampling import all_windows, point_columns, visible
 from cryolithe.volume import Volume
 

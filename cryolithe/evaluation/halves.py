@@ -16,8 +16,8 @@ from cryolithe.errors import InputError
 from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, window_sigma_px
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
-from cryolithe.formats.int8 import Int8Scale, int8_scale
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file, refuse_stack
+from cryolithe.formats.stacks.int8 import Int8Scale, int8_scale
+from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack
 from cryolithe.volume import Volume
 
 # Spread of the values of one half over that of the other: three frames against two are at most 1.22 times as noisy, or

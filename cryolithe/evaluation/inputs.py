@@ -16,11 +16,11 @@ from cryolithe.evaluation.in_hand import InHand, Judged, is_same, record_name, r
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.reprojection import binning_of
 from cryolithe.formats import read_tilt_series
-from cryolithe.formats.axes import TURNED
-from cryolithe.formats.pages import release_pages
-from cryolithe.formats.star import Positions, read_positions
-from cryolithe.formats.volume_file import IS_VOLUME, VolumeFile, open_volume_file, refuse_stack, upright
-from cryolithe.formats.volume_kind import refuse_map
+from cryolithe.formats.particles.star import Positions, read_positions
+from cryolithe.formats.volumes.axes import TURNED
+from cryolithe.formats.volumes.pages import release_pages
+from cryolithe.formats.volumes.volume_file import IS_VOLUME, VolumeFile, open_volume_file, refuse_stack, upright
+from cryolithe.formats.volumes.volume_kind import refuse_map
 from cryolithe.metrics import check_volume
 from cryolithe.tilts import TiltSeries
 

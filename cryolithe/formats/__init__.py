@@ -1,7 +1,9 @@
 """Foreign files, read and written here and nowhere else: MRC, tilt angles, lists of series."""
 
-from cryolithe.formats.angles import read_angles_deg, write_angles_deg
-from cryolithe.formats.mrc import (
+from cryolithe.formats.series.series_list import read_series_list
+from cryolithe.formats.series_entry import SeriesEntry
+from cryolithe.formats.stacks.angles import read_angles_deg, write_angles_deg
+from cryolithe.formats.stacks.mrc import (
     MrcArray,
     RunningStatistics,
     VolumeStatistics,
@@ -11,9 +13,7 @@ from cryolithe.formats.mrc import (
     write_stack,
     write_volume,
 )
-from cryolithe.formats.series_entry import SeriesEntry
-from cryolithe.formats.series_list import read_series_list
-from cryolithe.formats.volume_file import read_volume
+from cryolithe.formats.volumes.volume_file import read_volume
 
 __all__ = [
     "MrcArray",

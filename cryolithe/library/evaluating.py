@@ -18,7 +18,7 @@ from cryolithe.evaluation.in_hand import InHand, Judged
 from cryolithe.evaluation.inputs import Request, load
 from cryolithe.evaluation.on_device import transforms_on
 from cryolithe.formats import read_angles_deg, read_mrc
-from cryolithe.formats.star import Positions
+from cryolithe.formats.particles.star import Positions
 from cryolithe.geometry import TiltGeometry, check_angles_deg
 from cryolithe.library.arrays import Files, array_of, is_path, numbers_of, path_of
 from cryolithe.library.correlating import tilt_range_of

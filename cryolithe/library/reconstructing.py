@@ -10,14 +10,14 @@ import numpy as np
 
 from cryolithe.errors import SettingsError
 from cryolithe.formats import read_angles_deg, read_mrc
-from cryolithe.formats.stack_images import read_one_by_one
+from cryolithe.formats.stacks.stack_images import read_one_by_one
 from cryolithe.library.arrays import array_of, is_path, numbers_of, path_of, size_of
 from cryolithe.library.volumes import Volume
 from cryolithe.library.watching import Heard
 from cryolithe.reconstruction.in_memory import reconstruct_in_memory
-from cryolithe.reconstruction.job import Job, ResolvedJob, job_of, resolve
-from cryolithe.reconstruction.remedies import checked_inputs
-from cryolithe.reconstruction.sources import Held, held_sources
+from cryolithe.reconstruction.jobs.job import Job, ResolvedJob, job_of, resolve
+from cryolithe.reconstruction.jobs.remedies import checked_inputs
+from cryolithe.reconstruction.jobs.sources import Held, held_sources
 from cryolithe.report import plain_json
 from cryolithe.settings import ReconstructSettings, idle_settings, resolve_settings
 

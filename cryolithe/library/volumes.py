@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.errors import InputError, OutputError, SettingsError
-from cryolithe.formats.axes import turned_record
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending
-from cryolithe.formats.mrc_writer import write_volume
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import NETWORK_LABEL, open_volume_file, refuse_stack, upright
+from cryolithe.formats.stacks.mrc_writer import write_volume
+from cryolithe.formats.volumes.axes import turned_record
+from cryolithe.formats.volumes.volume_file import NETWORK_LABEL, open_volume_file, refuse_stack, upright
 from cryolithe.library.arrays import Files, array_of, is_path, numbers_of, path_of, size_of
 from cryolithe.volume import Volume as Voxels
 
@@ -179,7 +179,7 @@ class Volume(Voxels):
         import shutil
         import tempfile
 
-        from cryolithe.formats.ome_zarr import write_ome_zarr
+        from cryolithe.formats.volumes.ome_zarr import write_ome_zarr
 
         # Complete, or not there: a folder beside the final place is renamed.
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".cryolithe-") as folder:

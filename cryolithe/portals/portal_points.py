@@ -9,7 +9,7 @@ import numpy as np
 
 from cryolithe.errors import FileFormatError
 from cryolithe.formats.files import read_text
-from cryolithe.formats.star import Particle
+from cryolithe.formats.particles.star import Particle
 from cryolithe.portals.copick_project import euler_deg
 
 LIMIT_BYTES = 500_000_000

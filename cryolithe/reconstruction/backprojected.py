@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.asked_optics import settled_optics
-from cryolithe.reconstruction.job import Job, resolve
-from cryolithe.reconstruction.preparation import prepare_stack
+from cryolithe.reconstruction.images.preparation import prepare_stack
+from cryolithe.reconstruction.jobs.job import Job, resolve
+from cryolithe.reconstruction.setup.asked_optics import settled_optics
 
 MOST_ROWS = 128
 _MOST_BYTES = 256_000_000

@@ -18,16 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.errors import CryoLitheError, SettingsError
-from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
-from cryolithe.reconstruction.asked_optics import settled_optics
-from cryolithe.reconstruction.fitting import fit, image_workers_of
-from cryolithe.reconstruction.job import Job, ResolvedJob, note_line, resolve
-from cryolithe.reconstruction.preparation import check_images
-from cryolithe.reconstruction.prepared_stack import PreparedStack
-from cryolithe.reconstruction.settling import settled
-from cryolithe.reconstruction.slabs import run_slabs
-from cryolithe.reconstruction.storing import scaled
-from cryolithe.reconstruction.whitening import prepare_run
+from cryolithe.reconstruction.images.preparation import check_images
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack
+from cryolithe.reconstruction.jobs.job import Job, ResolvedJob, note_line, resolve
+from cryolithe.reconstruction.setup.applying import make_method, network_rows_of, volume_scale
+from cryolithe.reconstruction.setup.asked_optics import settled_optics
+from cryolithe.reconstruction.setup.fitting import fit, image_workers_of
+from cryolithe.reconstruction.setup.settling import settled
+from cryolithe.reconstruction.setup.whitening import prepare_run
+from cryolithe.reconstruction.slabwise.slabs import run_slabs
+from cryolithe.reconstruction.slabwise.storing import scaled
 from cryolithe.work.watcher import Watcher
 
 Span = tuple[int, int]

@@ -23,7 +23,7 @@ from cryolithe.folding import symmetric
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.doubt import (
+from cryolithe.reconstruction.confidence.doubt import (
     LAW,
     LEVEL_QUANTILE,
     LEVEL_SHARE,
@@ -46,17 +46,24 @@ from cryolithe.reconstruction.doubt import (
     window_of,
     without_noise,
 )
-from cryolithe.reconstruction.explained import Explained, Seen, explained, sums_of
-from cryolithe.reconstruction.fitting import map_rows
-from cryolithe.reconstruction.fusion import part_starts
-from cryolithe.reconstruction.job import MAP_KINDS, ResolvedJob
-from cryolithe.reconstruction.map_files import MadeMaps
-from cryolithe.reconstruction.members import Member, MemberStack, choose_members, known_of, stack_of, turned_back
-from cryolithe.reconstruction.outputs import working_dtype
-from cryolithe.reconstruction.planes import PlaneFilter, measured_region
-from cryolithe.reconstruction.prepared_stack import PreparedStack
-from cryolithe.reconstruction.slab_folder import SlabFolder
-from cryolithe.reconstruction.turning import planes_kept
+from cryolithe.reconstruction.confidence.explained import Explained, Seen, explained, sums_of
+from cryolithe.reconstruction.confidence.members import (
+    Member,
+    MemberStack,
+    choose_members,
+    known_of,
+    stack_of,
+    turned_back,
+)
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack
+from cryolithe.reconstruction.jobs.job import MAP_KINDS, ResolvedJob
+from cryolithe.reconstruction.jobs.turning import planes_kept
+from cryolithe.reconstruction.output.map_files import MadeMaps
+from cryolithe.reconstruction.output.outputs import working_dtype
+from cryolithe.reconstruction.setup.fitting import map_rows
+from cryolithe.reconstruction.slabwise.fusion import part_starts
+from cryolithe.reconstruction.slabwise.planes import PlaneFilter, measured_region
+from cryolithe.reconstruction.slabwise.slab_folder import SlabFolder
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher
 
@@ -277,7 +284,7 @@ class Maps:
         return {kind: values.result() for kind, values in running.items()}
 
     def moments(self, start: int, stop: int) -> dict[str, torch.Tensor]:
-        """Of the expected error, see `cryolithe.reconstruction.doubt`, for rows of the volume."""
+        """Of the expected error, see `cryolithe.reconstruction.confidence.doubt`, for rows of the volume."""
         reach = self._window.reach_px
         return moments_of(self._ensemble(start - reach, stop + reach), self._window)
 

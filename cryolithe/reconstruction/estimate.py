@@ -14,14 +14,14 @@ from cryolithe.formats.sizes import size_told
 from cryolithe.geometry import VolumeGrid
 from cryolithe.inference.tiles import BlocksMade, blocks_made, tiles_of
 from cryolithe.network import NetworkConfig, RowSetConfig
-from cryolithe.reconstruction.fitting import Fit, part_rows
-from cryolithe.reconstruction.job import ResolvedJob
-from cryolithe.reconstruction.members import MEMBERS
-from cryolithe.reconstruction.methods import Compute
-from cryolithe.reconstruction.mixing import choose_parts
-from cryolithe.reconstruction.networks import fbp_share, wedge_trust
-from cryolithe.reconstruction.selfcheck import blocks_of
-from cryolithe.reconstruction.trust import choose_trials
+from cryolithe.reconstruction.confidence.members import MEMBERS
+from cryolithe.reconstruction.evidence.selfcheck import blocks_of
+from cryolithe.reconstruction.jobs.job import ResolvedJob
+from cryolithe.reconstruction.setup.fitting import Fit, part_rows
+from cryolithe.reconstruction.slabwise.methods import Compute
+from cryolithe.reconstruction.slabwise.mixing import choose_parts
+from cryolithe.reconstruction.slabwise.networks import fbp_share, wedge_trust
+from cryolithe.reconstruction.slabwise.trust import choose_trials
 from cryolithe.work.clock import clock
 
 _FLOAT = 4

@@ -14,25 +14,25 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import ResourceError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
-from cryolithe.formats.int8 import int8_scale
-from cryolithe.reconstruction.asked_optics import settled_optics
-from cryolithe.reconstruction.fitting import fit, image_workers_of
-from cryolithe.reconstruction.job import ResolvedJob
-from cryolithe.reconstruction.looking import planned_polarity
-from cryolithe.reconstruction.outputs import working_dtype
-from cryolithe.reconstruction.plan import free_bytes
-from cryolithe.reconstruction.preparation import check_images
+from cryolithe.formats.stacks.int8 import int8_scale
+from cryolithe.reconstruction.images.preparation import check_images
+from cryolithe.reconstruction.jobs.job import ResolvedJob
+from cryolithe.reconstruction.jobs.sources import offers
+from cryolithe.reconstruction.jobs.turning import tilt_volume
+from cryolithe.reconstruction.output.outputs import working_dtype
+from cryolithe.reconstruction.output.sidecar import geometry_line, sidecar_record
 from cryolithe.reconstruction.run import (
     first_plan,
     make_slabs,
     self_checked,
 )
-from cryolithe.reconstruction.settling import settled
-from cryolithe.reconstruction.sidecar import geometry_line, sidecar_record
-from cryolithe.reconstruction.slab_folder import Slab
-from cryolithe.reconstruction.sources import offers
-from cryolithe.reconstruction.turning import tilt_volume
-from cryolithe.reconstruction.whitening import prepare_run
+from cryolithe.reconstruction.setup.asked_optics import settled_optics
+from cryolithe.reconstruction.setup.fitting import fit, image_workers_of
+from cryolithe.reconstruction.setup.looking import planned_polarity
+from cryolithe.reconstruction.setup.settling import settled
+from cryolithe.reconstruction.setup.whitening import prepare_run
+from cryolithe.reconstruction.slabwise.plan import free_bytes
+from cryolithe.reconstruction.slabwise.slab_folder import Slab
 from cryolithe.work.watcher import WARNING, Listening, Watcher
 
 _FLOAT = 4

@@ -17,12 +17,12 @@ from cryolithe.device import free_cached_memory, is_out_of_memory, precision_nam
 from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.inference.pooling import GpuPool
-from cryolithe.reconstruction.applying import make_method, network_rows_of, volume_scale
-from cryolithe.reconstruction.asked_optics import settled_optics
 from cryolithe.reconstruction.ensemble import check_confidence, make_maps, reserve_members
 from cryolithe.reconstruction.estimate import estimate
-from cryolithe.reconstruction.fitting import Fit, fit, fit_slabs, image_workers_of, memory_table, predicted
-from cryolithe.reconstruction.job import (
+from cryolithe.reconstruction.evidence.selfcheck import SelfCheck, self_check
+from cryolithe.reconstruction.images.preparation import check_images
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack
+from cryolithe.reconstruction.jobs.job import (
     Finished,
     Job,
     ResolvedJob,
@@ -30,21 +30,28 @@ from cryolithe.reconstruction.job import (
     check_files,
     note_line,
 )
-from cryolithe.reconstruction.made_before import FREE_SETTINGS
-from cryolithe.reconstruction.methods import NetworkMethod, SlabMethod
-from cryolithe.reconstruction.outputs import finish, finished_before, read_record, recover, reserve, working_dtype
-from cryolithe.reconstruction.preparation import check_images
-from cryolithe.reconstruction.prepared_stack import PreparedStack
-from cryolithe.reconstruction.preview import write_preview
-from cryolithe.reconstruction.remedies import checked
-from cryolithe.reconstruction.selfcheck import SelfCheck, self_check
-from cryolithe.reconstruction.settling import settled
-from cryolithe.reconstruction.sidecar import geometry_line
-from cryolithe.reconstruction.slab_folder import SlabFolder, SlabPlace
-from cryolithe.reconstruction.slabs import run_slabs
-from cryolithe.reconstruction.sources import offers
-from cryolithe.reconstruction.storing import PARTS, all_finite, scaled, store
-from cryolithe.reconstruction.whitening import prepare_run
+from cryolithe.reconstruction.jobs.made_before import FREE_SETTINGS
+from cryolithe.reconstruction.jobs.remedies import checked
+from cryolithe.reconstruction.jobs.sources import offers
+from cryolithe.reconstruction.output.outputs import (
+    finish,
+    finished_before,
+    read_record,
+    recover,
+    reserve,
+    working_dtype,
+)
+from cryolithe.reconstruction.output.preview import write_preview
+from cryolithe.reconstruction.output.sidecar import geometry_line
+from cryolithe.reconstruction.setup.applying import make_method, network_rows_of, volume_scale
+from cryolithe.reconstruction.setup.asked_optics import settled_optics
+from cryolithe.reconstruction.setup.fitting import Fit, fit, fit_slabs, image_workers_of, memory_table, predicted
+from cryolithe.reconstruction.setup.settling import settled
+from cryolithe.reconstruction.setup.whitening import prepare_run
+from cryolithe.reconstruction.slabwise.methods import NetworkMethod, SlabMethod
+from cryolithe.reconstruction.slabwise.slab_folder import SlabFolder, SlabPlace
+from cryolithe.reconstruction.slabwise.slabs import run_slabs
+from cryolithe.reconstruction.slabwise.storing import PARTS, all_finite, scaled, store
 from cryolithe.work.label import file_label
 from cryolithe.work.locking import check_folder
 from cryolithe.work.watcher import Listening, Watcher

@@ -11,10 +11,10 @@ from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.sizes import size_told
 from cryolithe.reconstruction.estimate import output_bytes
-from cryolithe.reconstruction.job import Job, already_done, resolve
-from cryolithe.reconstruction.outputs import read_record, recover
-from cryolithe.reconstruction.preview import preview_is_current, write_preview
-from cryolithe.reconstruction.remedies import checked
+from cryolithe.reconstruction.jobs.job import Job, already_done, resolve
+from cryolithe.reconstruction.jobs.remedies import checked
+from cryolithe.reconstruction.output.outputs import read_record, recover
+from cryolithe.reconstruction.output.preview import preview_is_current, write_preview
 from cryolithe.reconstruction.run import plan_run, reconstruct
 from cryolithe.session.tasks import Task
 from cryolithe.work.locking import HeldError

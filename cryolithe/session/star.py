@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryolithe.formats.tomogram_star import MadeTomogram, project_folder, write_tomogram_star
+from cryolithe.formats.alignment.tomogram_star import MadeTomogram, project_folder, write_tomogram_star
 from cryolithe.session.batch import Outcome
 from cryolithe.session.tasks import Session, unlike_relion
 

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats import SeriesEntry, read_series_list
+from cryolithe.formats.alignment.tomogram_star import is_tomogram_table, read_tomogram_star
 from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.reading import Reading
-from cryolithe.formats.session_folder import read_session_folder
-from cryolithe.formats.tomogram_star import is_tomogram_table, read_tomogram_star
-from cryolithe.reconstruction.job import Job, default_output, source_files
+from cryolithe.formats.series.session_folder import read_session_folder
+from cryolithe.reconstruction.jobs.job import Job, default_output, source_files
 from cryolithe.settings import ReconstructSettings, idle_notes, refuse_idle, resolve_settings
 from cryolithe.work.watcher import Watcher
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryolithe.formats.ctf_files import tells_defocus
-from cryolithe.formats.doses import tells_doses
+from cryolithe.formats.microscope.ctf_files import tells_defocus
+from cryolithe.formats.microscope.doses import tells_doses
 from cryolithe.formats.reading import State, file_state
-from cryolithe.reconstruction.job import Job
+from cryolithe.reconstruction.jobs.job import Job
 from cryolithe.session.tasks import Task
 
 Fingerprint = tuple[State, ...]

@@ -28,10 +28,10 @@ from cryolithe import __version__
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats import write_angles_deg, write_stack, write_volume
 from cryolithe.formats.files import check_folder_name, make_folder, replacing
-from cryolithe.formats.mdoc import MdocImage, write_mdoc
+from cryolithe.formats.microscope.treated import simulated_label
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
-from cryolithe.formats.star import Particle, write_particles
-from cryolithe.formats.treated import simulated_label
+from cryolithe.formats.particles.star import Particle, write_particles
+from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
 from cryolithe.greys import DENSE_DARK
 from cryolithe.hashing import file_sha256
 from cryolithe.projector.classical import fbp_of_images

@@ -7,8 +7,8 @@ from typing import Any
 
 from cryolithe.errors import ModelError
 from cryolithe.network.checkpoint import Model
-from cryolithe.reconstruction.networks import fbp_share
-from cryolithe.reconstruction.whitening import noise_gain
+from cryolithe.reconstruction.setup.whitening import noise_gain
+from cryolithe.reconstruction.slabwise.networks import fbp_share
 
 # Share of filtered back-projection in the volumes, terms of use, and factors that make the noise of a lab white.
 KEPT = ("fbp_share", "licence", "noise_gain")

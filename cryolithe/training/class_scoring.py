@@ -17,8 +17,8 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.network import Network
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt_margin_px
-from cryolithe.reconstruction.methods import ON_CPU, Compute, SirtMethod
-from cryolithe.reconstruction.networks import FBP_SHARE
+from cryolithe.reconstruction.slabwise.methods import ON_CPU, Compute, SirtMethod
+from cryolithe.reconstruction.slabwise.networks import FBP_SHARE
 from cryolithe.simulation import Molecule, Specimen, Structure, add_white_noise, project
 from cryolithe.simulation.classes import FILAMENTS, MEMBRANES, PROTEINS, membrane_classes, protein_class
 from cryolithe.simulation.diverse import Scene, draw_scene

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from cryolithe.network import NetworkConfig, RowSet, RowSetConfig
-from cryolithe.reconstruction.methods import network_rows
+from cryolithe.reconstruction.slabwise.methods import network_rows
 from cryolithe.sampling import Window, pad_rows, visible
 from cryolithe.training import pooling
 from cryolithe.training.dataset import Batch, Run

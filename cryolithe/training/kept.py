@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cryolithe.network import Network
-from cryolithe.reconstruction.methods import Compute
+from cryolithe.reconstruction.slabwise.methods import Compute
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.validation import fidelity_told, judge, mean_fidelity, validation_set
 

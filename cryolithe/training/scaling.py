@@ -1,7 +1,7 @@
 """How images and targets are scaled: images as reconstruction scales them, targets in the images' units.
 
 Images: defects are clipped, each image loses its mean, dense becomes positive, and the series is divided by the
-standard deviation of its pixels (`cryolithe.reconstruction.preparation`; a test holds the two together).
+standard deviation of its pixels (`cryolithe.reconstruction.images.preparation`; a test holds the two together).
 
 Targets: a network without biases returns a volume in the units of its images. Where images are sums of the density
 along the beam, that volume is the density itself, and the relation is known exactly. Real images and those of recipes
@@ -25,7 +25,7 @@ from cryolithe.errors import InputError
 from cryolithe.filters import filter_rows, gaussian_response, padded_length, ramp_response
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
-from cryolithe.reconstruction.defects import defect_level, defect_limits, spread_of
+from cryolithe.reconstruction.images.defects import defect_level, defect_limits, spread_of
 
 # Fits read what a blur of this many pixels leaves, from at most this many rows.
 FIT_SIGMA_PX, FIT_ROWS = 2.0, 48

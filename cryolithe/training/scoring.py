@@ -21,11 +21,11 @@ from cryolithe.metrics import FscCurve, fourier_shell_correlation, mean_correlat
 from cryolithe.network import Network
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp, sirt_margin_px
-from cryolithe.reconstruction.fusion import Fusion
-from cryolithe.reconstruction.methods import ON_CPU, Compute, NetworkMethod, SirtMethod
-from cryolithe.reconstruction.mixing import Reader, choose_parts, curve_of_volumes, measure_trust
-from cryolithe.reconstruction.networks import FBP_SHARE
-from cryolithe.reconstruction.trust import choose_trials, expected_trust, wedge_filter
+from cryolithe.reconstruction.slabwise.fusion import Fusion
+from cryolithe.reconstruction.slabwise.methods import ON_CPU, Compute, NetworkMethod, SirtMethod
+from cryolithe.reconstruction.slabwise.mixing import Reader, choose_parts, curve_of_volumes, measure_trust
+from cryolithe.reconstruction.slabwise.networks import FBP_SHARE
+from cryolithe.reconstruction.slabwise.trust import choose_trials, expected_trust, wedge_filter
 from cryolithe.sampling import reflected_rows
 from cryolithe.simulation import Molecule, SpecimenRecipe, add_white_noise, make_specimen, project
 from cryolithe.simulation.molecules import PROCEDURAL_1
@@ -157,7 +157,7 @@ def mix_array(
     share: float,
     row_multiple: int = 1,
 ) -> NDArray[np.float32]:
-    """Mix filtered back-projection into a network's volume, as `cryolithe.reconstruction.fusion` says, on the CPU.
+    """Mix filtered back-projection into a network's volume, as `slabwise.fusion` says, on the CPU.
 
     Args:
         volume: by the network alone, shape ``(z, y, x)``; it stays as it is.

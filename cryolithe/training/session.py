@@ -29,7 +29,7 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
 from cryolithe.optimise.state import STARTS_FROM, check_same_files
-from cryolithe.reconstruction.methods import Compute
+from cryolithe.reconstruction.slabwise.methods import Compute
 from cryolithe.report import write_json
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run

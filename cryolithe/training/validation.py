@@ -17,7 +17,7 @@ from cryolithe.errors import SettingsError
 from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.known import NOTHING, Known
 from cryolithe.network import BlockHead, Network
-from cryolithe.reconstruction.methods import Compute
+from cryolithe.reconstruction.slabwise.methods import Compute
 from cryolithe.simulation import Molecule, add_white_noise, make_specimen, project
 from cryolithe.training.class_scoring import SUMMARY, structure_labels, summary_fidelity
 from cryolithe.training.config import TrainConfig

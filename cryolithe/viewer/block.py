@@ -9,7 +9,7 @@ from typing import Any
 
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.reconstruction.block import Block, BlockMaker, block_about, block_maker
-from cryolithe.reconstruction.job import Job
+from cryolithe.reconstruction.jobs.job import Job
 from cryolithe.settings import ReconstructSettings, resolve_settings
 from cryolithe.viewer.greys import middle_sections, shown_greys
 from cryolithe.viewer.images import LayerData, layer_place

@@ -10,10 +10,10 @@ import numpy as np
 
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS
-from cryolithe.formats.ome_zarr_reader import is_ome_zarr
+from cryolithe.formats.particles.star import read_positions
 from cryolithe.formats.series_names import matching_name, possible_names
-from cryolithe.formats.star import read_positions
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file, upright
+from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
+from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, upright
 from cryolithe.viewer.images import LayerData, file_place
 
 _SIZE_ANGSTROM = 200.0

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import CryoLitheError, InputError
-from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.star_tables import read_star
-from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
+from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.viewer.images import LayerData, image_layers
 from cryolithe.viewer.particles import particle_layer
 

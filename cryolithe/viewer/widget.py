@@ -237,7 +237,7 @@ def _is_stack(layer: Any) -> bool:
 
 
 def _angles_of(tilts: Path) -> Path | None:
-    from cryolithe.formats.volume_file import open_volume_file
-    from cryolithe.formats.volume_kind import Seen, angles_beside
+    from cryolithe.formats.volumes.volume_file import open_volume_file
+    from cryolithe.formats.volumes.volume_kind import Seen, angles_beside
 
     return angles_beside(Seen(tilts, open_volume_file(tilts).shape)) if tilts.is_file() else None

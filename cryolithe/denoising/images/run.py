@@ -26,12 +26,12 @@ from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ModelError, OutputError
 from cryolithe.fixed_pattern import shared_pattern
 from cryolithe.formats import read_mrc, write_stack
-from cryolithe.formats.mrc import MrcArray
+from cryolithe.formats.alignment.stack_state import NOT_FOR_RECONSTRUCTION
 from cryolithe.formats.reading import changed_error
 from cryolithe.formats.record import changed_input, hashed, record_path
 from cryolithe.formats.series_names import without_half
-from cryolithe.formats.stack_state import NOT_FOR_RECONSTRUCTION
-from cryolithe.formats.volume_file import open_volume_file
+from cryolithe.formats.stacks.mrc import MrcArray
+from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.optimise.distributed import Place
 from cryolithe.report import write_json
 from cryolithe.work.label import file_label

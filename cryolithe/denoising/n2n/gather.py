@@ -9,10 +9,10 @@ from cryolithe.denoising.job import Given, Item, beside, page_of
 from cryolithe.denoising.output import default_output
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS
-from cryolithe.formats.half_volumes import find_half_volumes
-from cryolithe.formats.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.series_names import half_of, without_half
-from cryolithe.formats.tiff import ENDINGS
+from cryolithe.formats.volumes.half_volumes import find_half_volumes
+from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
+from cryolithe.formats.volumes.tiff import ENDINGS
 
 SUFFIX = "_n2n"
 SHARED = "n2n"  # name of a network that is trained on several pairs

@@ -14,7 +14,7 @@ from cryolithe.denoising.periods import told
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import VolumeFile, open_unturned
+from cryolithe.formats.volumes.volume_file import VolumeFile, open_unturned
 from cryolithe.half_agreement import (
     LONGEST,
     SIGMAS,

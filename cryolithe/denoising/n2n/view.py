@@ -15,7 +15,7 @@ from cryolithe.denoising.n2n.job import N2nJob
 from cryolithe.denoising.output import Target, choose_target
 from cryolithe.errors import InputError
 from cryolithe.faces import ReadPlanes, filled_doubt
-from cryolithe.formats.volume_file import VolumeFile, open_volume_file
+from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file
 from cryolithe.work.watcher import Listening, Watcher
 
 Array = NDArray[np.float32]

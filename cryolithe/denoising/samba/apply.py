@@ -20,7 +20,7 @@ from cryolithe.denoising.samba.model import Weights
 from cryolithe.denoising.samba.tiles import Blend, Tile, tiles
 from cryolithe.errors import InputError
 from cryolithe.formats import VolumeStatistics, VolumeWriter
-from cryolithe.formats.mrc import read_mrc
+from cryolithe.formats.stacks.mrc import read_mrc
 from cryolithe.spectra import central
 from cryolithe.work.folder import WorkFolder, checksum
 from cryolithe.work.label import file_label

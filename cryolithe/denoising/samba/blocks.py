@@ -18,7 +18,7 @@ from cryolithe.denoising.samba.tiles import Tile, tiles
 from cryolithe.denoising.scale import Survey
 from cryolithe.errors import InputError
 from cryolithe.formats.reading import State, refuse_changed
-from cryolithe.formats.volume_file import VolumeFile
+from cryolithe.formats.volumes.volume_file import VolumeFile
 
 _SPLIT, _ORDER, _FLIPS = 1, 2, 3  # streams of random numbers
 _AHEAD = 4

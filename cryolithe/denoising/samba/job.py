@@ -17,7 +17,7 @@ from cryolithe.denoising.scale import describe_planes, survey
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.reading import file_state
 from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volume_file import VolumeFile, open_unturned
+from cryolithe.formats.volumes.volume_file import VolumeFile, open_unturned
 from cryolithe.hashing import file_sha256
 from cryolithe.work.watcher import Watcher
 

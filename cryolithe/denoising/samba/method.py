@@ -24,7 +24,7 @@ from cryolithe.denoising.samba.model import Weights, load_weights
 from cryolithe.denoising.samba.sweep import central_tile, sweep
 from cryolithe.denoising.samba.training import FORMAT
 from cryolithe.errors import InputError
-from cryolithe.formats.volume_file import open_unturned, open_volume_file
+from cryolithe.formats.volumes.volume_file import open_unturned, open_volume_file
 from cryolithe.optimise.distributed import Place
 from cryolithe.spectra import central
 from cryolithe.work.watcher import Watcher

@@ -1,0 +1,411 @@
+"""RELION-5's tilt-series tables.
+
+RELION's projection is ``Rz(ZRot) Ry(YTilt) Rx(XTilt)`` about N // 2, then a shift in Å: ``p = Rz q + s``; so here
+A = Rz(-ZRot) and d = -A s. Rx is that of `cryolithe.alignment`. Deformations: `alignment.bends_relion`.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from cryolithe.alignment import Alignment, ImageAlignment, rotation
+from cryolithe.bending import RawBend
+from cryolithe.errors import FileFormatError, GeometryError, InputError
+from cryolithe.formats.alignment.alignment_format import AlignmentFile, AlignmentFormat, Beside, Named, Stack
+from cryolithe.formats.alignment.bends_relion import COEFFICIENTS, image_fields
+from cryolithe.formats.alignment.bends_x_tilt import XTiltBend, read_x_tilts_deg
+from cryolithe.formats.alignment.image_order import RANGE_DEG, ImageOrder, image_order, opposite_signs
+from cryolithe.formats.alignment.tomogram_star import SERIES, find_named, series_images, whole_multiple
+from cryolithe.formats.files import PathLike, printable
+from cryolithe.formats.image_rows import FileRows
+from cryolithe.formats.reading import Reading
+from cryolithe.formats.series_names import matching_name, tells_series, without_ending
+from cryolithe.formats.star_tables import StarTable, read_star
+
+TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
+NOMINAL = "rlnTomoNominalStageTiltAngle"
+_MOST_TABLES = 50
+# Of tables that nobody named: particles' may have a hundred times that, and take seconds to read.
+_LARGEST_LIST_BYTES = 2_000_000
+# Where a table names its images as parts of a stack: 000012@stack.mrc.
+_PART = "@"
+
+
+def read_tilt_series_star(
+    path: PathLike,
+    name: str,
+    sections: int,
+    pixel_size_angstrom: float | None,
+    order: ImageOrder | None = None,
+    reading: Reading | None = None,
+    image_shape: tuple[int, int] | None = None,
+) -> Alignment:
+    """Read the table of one tilt series, or a table of series that names it.
+
+    Args:
+        path: STAR file with ``rlnTomoYTilt``, ``rlnTomoZRot`` and shifts, or with ``rlnTomoTiltSeriesStarFile``.
+        name: of the stack's file; tells which series it is where the table lists series (see `matching_name`).
+        sections: images of the stack.
+        pixel_size_angstrom: of the stack; shifts are in Å.
+        order: what is known of the order of the stack's images; None where the rows are the images.
+        reading: through which files are read, where others ask for them too.
+        image_shape: pixels ``(y, x)`` of an image of the stack, for deformations.
+
+    Raises:
+        FileFormatError: if the file is no STAR file, lacks a column or holds what is no number.
+        InputError: if no series has the name, the images do not fit the stack or are in another order, or the pixel
+            size is not known.
+    """
+    reading = reading or Reading()
+    found = _series_tables(Path(path), name, reading)
+    tables = [table for table in found.tables if TILT in table]
+    if not tables:
+        old = any("rlnTomoProjX" in table for table in found.tables)
+        columns = ", ".join(column for table in found.tables for column in table.names)[:120]
+        held = "projection matrices (RELION-4, WarpTools)" if old else f"no column {TILT}, found: {columns}"
+        also = ", or --warp with the .xml of Warp" if old else ""
+        raise FileFormatError(
+            f"{found.path} holds {held}; give the tilt-series table of an aligned series of RELION-5{also}"
+        )
+    images, note = tables[0], found.note
+    if len(tables) > 1:
+        images, note = _named_table(found.path, tables, name)
+    listed = found.series or _of_these_pixels(_listed(found.path, reading), pixel_size_angstrom)
+    made = _alignment(images, listed, sections, pixel_size_angstrom)
+    if COEFFICIENTS in images and image_shape is not None:
+        made = _with_deformations(made, images, listed, image_shape)
+    notes = [note, *_own_doubt(images), *(_order_notes(images, name, sections, order) if order is not None else [])]
+    return replace(made, notes=(*(line for line in notes if line), *made.notes))
+
+
+def _with_deformations(
+    made: Alignment, table: StarTable, listed: dict[str, str], image_shape: tuple[int, int]
+) -> Alignment:
+    """With the deformations of the images; a note where they cannot be read."""
+    of_table = _value(table.path, listed, "rlnTomoTiltSeriesPixelSize")
+    binned = round((made.pixel_size_angstrom or 1.0) / of_table) if of_table else 1
+    try:
+        fields = image_fields(listed, table.text(COEFFICIENTS), image_shape, binned)
+    except FileFormatError as error:
+        note = f"Warning: the deformations of images in {table.path.name} are not applied: {error}"
+        return replace(made, notes=(*made.notes, note))
+    of_section = dict(zip(_sections(table, made.sections)[0], fields, strict=True))
+
+    def bent(image: ImageAlignment) -> ImageAlignment:
+        bend = RawBend(image.matrix, image.shift_px, of_section[image.section])
+        turned = image.bend
+        return replace(image, bend=replace(turned, seen=bend) if isinstance(turned, XTiltBend) else bend)
+
+    return replace(made, images=tuple(map(bent, made.images)), local=table.path.name)
+
+
+def _own_doubt(table: StarTable) -> tuple[str, ...]:
+    """A warning where the angles of a table contradict the microscope's, which it has beside them."""
+    if NOMINAL not in table:
+        return ()
+    nominal, refined = table.numbers(NOMINAL), table.numbers(TILT)
+    name = table.path.name
+    if opposite_signs(refined.tolist(), nominal.tolist()):
+        return (
+            f"Warning: {TILT} and {NOMINAL} of {name} have opposite signs, which mirrors the volume along z: {TILT} is "
+            "taken",
+        )
+    differences = refined - nominal
+    far = np.flatnonzero(np.abs(differences - np.median(differences)) > RANGE_DEG)
+    if not far.size:
+        return ()
+    row = int(far[0])
+    return (
+        f"Warning: {TILT} of row {row + 1} of {name} is {refined[row]:g}°, {NOMINAL} {nominal[row]:g}°: "
+        f"{far.size} of {len(table)} rows are more than {RANGE_DEG:g}° further apart than the others; {TILT} is taken",
+    )
+
+
+def _order_notes(table: StarTable, name: str, sections: int, order: ImageOrder) -> list[str]:
+    """Compare the order of the rows with that of the images; return what to tell."""
+    places, told = _sections(table, sections)
+    angles = [table.numbers(column).tolist() for column in (NOMINAL, TILT) if column in table]
+    return [_other_stack(table, name), order.compared(table.path, places, angles, told)]
+
+
+def find_series_table(path: PathLike, name: str, reading: Reading) -> Path:
+    """The file with the images of a series: ``path`` itself, or what a table of series names for it.
+
+    Args:
+        path: as for `read_tilt_series_star`.
+        name: likewise.
+        reading: through which files are read.
+
+    Raises:
+        InputError: if a file cannot be read, or no series has the name.
+    """
+    return _series_tables(Path(path), name, reading).path
+
+
+def series_facts(path: PathLike, name: str, reading: Reading) -> dict[str, str]:
+    """What the table of series says of one beside its images, by column; nothing where there is no such table.
+
+    Where ``path`` is the table of one series, RELION's jobs have the one that lists it in the folder above.
+    """
+    found = _series_tables(Path(path), name, reading)
+    return found.series or _listed(found.path, reading)
+
+
+@dataclass(frozen=True)
+class _Series:
+    """The file of a series and its tables, its row in the table that lists it (or nothing), and what to tell of it."""
+
+    path: Path
+    tables: list[StarTable]
+    series: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def _listed(path: Path, reading: Reading) -> dict[str, str]:
+    """The row of the first table beside a series' own, or above it, that names this very file."""
+    for folder in (path.resolve().parent.parent, path.resolve().parent):
+        for other in sorted(folder.glob("*.star"))[:_MOST_TABLES]:
+            try:
+                far = other.samefile(path) or other.stat().st_size > _LARGEST_LIST_BYTES
+                tables = [] if far else reading(read_star, other)
+            except (InputError, OSError):
+                continue
+            for table in (table for table in tables if SERIES in table):
+                for row, value in enumerate(table.text(SERIES)):
+                    named = find_named(other, value) if value.endswith(path.name) else None
+                    if named is not None and named.samefile(path):
+                        return {column: table.value(column, row) for column in table.names}
+    return {}
+
+
+def _of_these_pixels(listed: dict[str, str], pixel_size_angstrom: float | None) -> dict[str, str]:
+    """The row of a table that nobody gave; nothing where a stack was resampled, to which its sizes do not apply."""
+    try:
+        of_table = float(listed.get("rlnTomoTiltSeriesPixelSize", "nan"))
+    except ValueError:
+        return listed
+    times = (pixel_size_angstrom or math.nan) / of_table if of_table > 0 else math.nan
+    return {} if times > 1 and whole_multiple(times) is None else listed
+
+
+def _series_tables(path: Path, name: str, reading: Reading) -> _Series:
+    tables = _read(path, reading)
+    listing = next((t for t in tables if "rlnTomoName" in t and TILT not in t), None)
+    if listing is None:
+        return _Series(path, tables)
+    names = listing.text("rlnTomoName")
+    chosen = _chosen(path, names, name)
+    row = names.index(chosen)
+    series = {column: listing.value(column, row) for column in listing.names}
+    note = f"series {chosen} of {path.name} is taken"
+    listed = series.get(SERIES, "")
+    if listed:
+        found = find_named(path, listed)
+        if found is None:
+            raise InputError(f"{path} names {listed}, which is not there; give that table itself with --star")
+        return _Series(found, _read(found, reading), series, note)
+    return _Series(path, [table for table in tables if table.block == chosen] or tables, series, note)
+
+
+def _named_table(path: Path, tables: list[StarTable], name: str) -> tuple[StarTable, str]:
+    """The table of a series among those of several, and what to tell of it."""
+    blocks = [table.block for table in tables]
+    chosen = _chosen(path, blocks, name)
+    return tables[blocks.index(chosen)], f"series {chosen} of {path.name} is taken"
+
+
+def _chosen(path: Path, names: list[str], name: str) -> str:
+    """The series that a stack's name tells; the only one where that name tells nothing."""
+    chosen = names[0] if len(names) == 1 and not tells_series(name) else matching_name(names, name)
+    if chosen is None:
+        listed = printable(", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))[:200]
+        raise InputError(
+            f"{path} lists {len(names)} series ({listed}), none of which the name {name} tells; expected "
+            f"{without_ending(name)}: give the table of that series, or the stack under the series' name"
+        )
+    if names.count(chosen) > 1:
+        raise InputError(f"{path} lists the series {printable(chosen)} {names.count(chosen)} times; keep one of them")
+    return chosen
+
+
+def _other_stack(table: StarTable, name: str) -> str:
+    """A note where a table names images of another stack than the one that is given."""
+    stack = next((value.partition(_PART)[2] for value in _image_names(table) if _PART in value), "")
+    if not stack or matching_name([stack], name) is not None or not tells_series(name):
+        return ""
+    return f"{table.path.name} is of the images of {printable(stack)[:100]}; {name} is taken for them"
+
+
+def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_size_angstrom: float | None) -> Alignment:
+    path = table.path
+    for column in (TILT, AXIS, SHIFT_X, SHIFT_Y):
+        if column not in table:
+            raise FileFormatError(
+                f"{path} has no column {column}; give the tilt-series table of an aligned series of RELION-5"
+            )
+    numbers = {column: table.numbers(column) for column in (TILT, AXIS, SHIFT_X, SHIFT_Y)}
+    x_tilt, own_x_tilts = read_x_tilts_deg(table)
+    notes = []
+    of_table = _value(path, series, "rlnTomoTiltSeriesPixelSize")
+    pixel = pixel_size_angstrom or of_table
+    if pixel is None:
+        raise InputError(
+            f"{path} gives shifts in Å, but neither it nor the stack tells the pixel size; give --pixel-size"
+        )
+    binned = whole_multiple(pixel / of_table) if of_table else 1
+    if binned is None:
+        raise InputError(
+            f"{path} is for pixels of {of_table:g} Å but those of the stack are {pixel:g} Å, no whole multiple; "
+            "give the stack that was aligned, or its right --pixel-size"
+        )
+    if binned > 1:
+        notes.append(f"the stack's pixels are {binned} times those that RELION aligned; its sizes are divided by it")
+    rows = []
+    places, _ = _sections(table, sections)
+    columns = (numbers[c] for c in (TILT, AXIS, SHIFT_X, SHIFT_Y))
+    for place, tilt, axis, x, y, own in zip(places, *columns, own_x_tilts, strict=True):
+        matrix = rotation(-float(axis))
+        (a, b), (c, d) = matrix
+        sx, sy = float(x) / pixel, float(y) / pixel
+        bend = XTiltBend(float(own), float(tilt)) if own_x_tilts.any() else None
+        rows.append(ImageAlignment(place, float(tilt), matrix, (-(a * sx + b * sy), -(c * sx + d * sy)), bend))
+    rows.sort(key=lambda row: row.section)
+    size = [_value(path, series, f"rlnTomoSize{axis}") for axis in "XY"]
+    x_size, y_size = (None if n is None else n / binned for n in size)
+    z_size = None
+    if "rlnTomoSizeZ" in series:
+        # A useless depth is refused where nothing replaces it.
+        with suppress(ValueError):
+            z_size = math.nan
+            z_size = float(series["rlnTomoSizeZ"]) / binned
+    try:
+        return Alignment(
+            tuple(rows),
+            sections,
+            centre="relion",
+            aligned_shape=(round(y_size), round(x_size)) if x_size and y_size else None,
+            thickness_px=z_size,
+            x_tilt_deg=x_tilt,
+            pixel_size_angstrom=pixel,
+            notes=tuple(notes),
+            local=path.name if own_x_tilts.any() else "",
+        )
+    except GeometryError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _image_names(table: StarTable) -> list[str]:
+    return table.text("rlnMicrographName") if "rlnMicrographName" in table else []
+
+
+def _sections(table: StarTable, sections: int) -> tuple[list[int], bool]:
+    """Index in the stack of each row, and whether the table tells it (N@stack): else it is the order of the rows."""
+    path, places = table.path, _named_places(table)
+    if places:
+        if len(set(places)) != len(places) or min(places) < 0 or max(places) >= sections:
+            raise InputError(
+                f"{path} names the images {min(places) + 1} to {max(places) + 1} of its stack, {len(places)} of them, "
+                f"which do not fit a stack of {sections}; give the stack that was aligned"
+            )
+        return places, True
+    if len(table) != sections:
+        raise InputError(
+            f"{path} holds {len(table)} images but the stack holds {sections}; give a stack of the very images in the "
+            "table, in its order"
+        )
+    return list(range(sections)), False
+
+
+def _named_places(table: StarTable) -> list[int]:
+    """The number from 0 of each row's image in the stack, as the rows name it (N@stack); empty where they do not."""
+    names = _image_names(table)
+    parts = [name.partition(_PART)[0] for name in names if _PART in name]
+    named = len(parts) == len(names) and all(part.isdecimal() for part in parts)
+    return [int(part) - 1 for part in parts] if named else []
+
+
+def relion_rows(table: StarTable, angles_deg: tuple[float, ...]) -> FileRows:
+    """The rows of a table with their angles, and with the images of a stack that they name."""
+    places = tuple(_named_places(table))
+    return FileRows(angles_deg, places, named=bool(places))
+
+
+def _read(path: Path, reading: Reading) -> list[StarTable]:
+    tables = [table for table in reading(read_star, path) if len(table)]
+    if not tables:
+        raise FileFormatError(f"{path} holds no table; expected a STAR file of RELION-5")
+    return tables
+
+
+def _value(path: Path, series: dict[str, str], name: str) -> float | None:
+    """A positive number of the series, or None where it is not told."""
+    if name not in series:
+        return None
+    try:
+        value = float(series[name])
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise FileFormatError(f"{path}: expected a positive number for {name}, found '{printable(series[name])[:40]}'")
+    return value
+
+
+def _of_stack(named: Named, stack: Stack) -> Alignment:
+    # The images of a table that names single files are in the order of its rows.
+    listed = named.angles is None and named.tilts.suffix.lower() in RELION.tables
+    order = None if listed else image_order(named, stack.sections)
+    return read_tilt_series_star(
+        named.files["star"],
+        named.tilts.name,
+        stack.sections,
+        stack.pixel_size_angstrom,
+        order,
+        named.reading,
+        stack.image_shape,
+    )
+
+
+def _of_series(named: Named) -> dict[str, Path]:
+    """The table with the images of the series, where the one that is given lists series."""
+    table = _series_tables(named.files["star"], named.tilts.name, named.reading).path
+    return {} if table == named.files["star"] else {"star of the series": table}
+
+
+def _beside(beside: Beside) -> dict[str, Path]:
+    """The table of a raw stack's series, by its column of tilts: a STAR file of a stack's name may hold particles.
+
+    One that cannot be read is nothing that is known of the stack.
+    """
+    found = [path for path in beside.files.get("star", ()) if _is_of_series(path, beside.reading)]
+    table = None if beside.aligned else replace(beside, files={"star": found}).only("star")
+    return {} if table is None else {"star": table}
+
+
+def _is_of_series(path: Path, reading: Reading) -> bool:
+    try:
+        return any(TILT in table for table in _read(path, reading))
+    except InputError:
+        return False
+
+
+RELION = AlignmentFormat(
+    "RELION",
+    (
+        AlignmentFile(
+            "star",
+            "RELION-5: aligned tilt series, or the table that lists it.",
+            frozenset({"angles", "axis", "shifts"}),
+            beside=("{}.star", "tilt_series/{}.star"),  # it may hold particles: no proof of a raw stack
+        ),
+    ),
+    _of_stack,
+    _of_series,
+    tables={".star": series_images},
+    centre="relion",
+    pair=_beside,
+)

@@ -1,0 +1,1 @@
+"""What files tell of the microscope: CTF, doses, and what was already corrected."""

@@ -1,0 +1,1 @@
+"""Where particles are."""

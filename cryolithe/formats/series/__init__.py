@@ -1,0 +1,1 @@
+"""Many series: lists and folders."""

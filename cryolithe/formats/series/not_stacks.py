@@ -1,0 +1,70 @@
+"""What a file or folder is that is given as a stack of images and is no MRC file: what to do with it then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryolithe.formats.volumes.tiff import ENDINGS
+from cryolithe.names import is_file
+
+# How files of other kinds begin; EER frames are BigTIFF.
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BEGINNINGS = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"\x93NUMPY": "a NumPy array"}
+_WARP = "is an alignment of Warp and holds no images: give the stack, and this file with --warp"
+_ENDINGS = {
+    ".tomostar": _WARP,
+    ".xml": _WARP,
+    ".edf": (
+        "is a project of etomo and holds no images: give the raw stack, and the command files of the project "
+        "(--newst-com newst.com --tilt-com tilt.com); or the aligned stack and its angles; or the folder alone"
+    ),
+}
+_MOST_NAMES = 10_000
+
+
+def what_else(path: Path) -> str:
+    """What a path is, in a line that says what to do; an empty string for what may be an MRC file, or is not there."""
+    if path.is_dir():
+        return _folder(path)
+    if not is_file(path):
+        return ""
+    if told := _ENDINGS.get(path.suffix.lower()):
+        return f"{path} {told}"
+    try:
+        with path.open("rb") as stream:
+            beginning = stream.read(8)
+    except OSError:
+        return ""
+    if beginning.startswith(_TIFF):
+        if path.suffix.lower() == ".eer":
+            return (
+                f"{path} holds the frames of one exposure (EER), no tilt series: correct their motion (MotionCor3, "
+                "RELION, Warp), and give the stack of the images"
+            )
+        return (
+            f"{path} is a TIFF file, but images are read from MRC files, whose rows begin at the bottom: convert it "
+            f"(IMOD: tif2mrc {path.name} {path.stem}.mrc)"
+        )
+    for start, kind in _BEGINNINGS.items():
+        if beginning.startswith(start):
+            return (
+                f"{path} is {kind}, but images are read from MRC files: convert it (EMAN2's e2proc2d.py, or mrcfile "
+                "in Python)"
+            )
+    return ""
+
+
+def _folder(path: Path) -> str:
+    if path.suffix.lower() == ".zarr":
+        return f"{path} is an OME-Zarr folder, but images are read from MRC files: convert it to one stack (.mrc)"
+    try:
+        names = [name for name, _ in zip(path.iterdir(), range(_MOST_NAMES), strict=False)]
+    except OSError:
+        return ""
+    images = [name for name in names if name.suffix.lower() in ENDINGS]
+    if not images:
+        return ""
+    return (
+        f"{path} is a folder of {len(images)} TIFF files, but images are read from MRC files: make one stack of them, "
+        f"in the order of the angles (IMOD: tif2mrc {path.name}/*{images[0].suffix} {path.stem}.mrc)"
+    )

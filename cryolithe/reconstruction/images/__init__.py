@@ -1,0 +1,1 @@
+"""The images of a series, prepared: defects, brightness, CTF, rotation, binning."""

@@ -1,0 +1,1 @@
+"""The finished volume: its type and order, record, preview and maps."""

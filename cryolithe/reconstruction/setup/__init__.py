@@ -1,0 +1,1 @@
+"""What a run settles before its first slab: memory, polarity, optics, noise, shares."""

@@ -1,0 +1,73 @@
+"""The methods of a run, on its prepared images: what a whole volume and a block of one have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from cryolithe.projector import make_projector
+from cryolithe.projector.classical import sirt_margin_px
+from cryolithe.reconstruction.images.layers import layered_fbp
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack
+from cryolithe.reconstruction.jobs.job import ResolvedJob
+from cryolithe.reconstruction.setup.looking import planned_polarity
+from cryolithe.reconstruction.slabwise.methods import Compute, FbpMethod, SirtMethod, SlabMethod
+from cryolithe.reconstruction.slabwise.mixing import (
+    finished_method,
+    planned_curve,
+    planned_trust,
+)
+from cryolithe.reconstruction.slabwise.networks import make_network_method
+
+
+def compute_of(run: ResolvedJob, plan: dict[str, Any], device: torch.device) -> Compute:
+    """How a network computes on one device of a run."""
+    return Compute(device, run.precision, points=plan["batch"], fallback=run.fallback)
+
+
+def volume_scale(run: ResolvedJob, plan: dict[str, Any], stack: PreparedStack) -> float:
+    """What prepared images are divided by for a network, and its volume is multiplied by."""
+    polarity = planned_polarity(plan)
+    return run.dense_sign(polarity.contrast) * stack.sigma if polarity else 1.0
+
+
+def network_rows_of(stack: PreparedStack, scale: float, first: int, stop: int) -> torch.Tensor:
+    """Rows of the detector as a network gets them."""
+    return stack.read_rows(first, stop - first).clamp(-stack.clip_level, stack.clip_level) / scale
+
+
+def make_method(
+    run: ResolvedJob,
+    stack: PreparedStack,
+    plan: dict[str, Any],
+    on_rows: Callable[[float], object],
+    device: torch.device,
+) -> SlabMethod:
+    """The chosen method on one device.
+
+    Args:
+        run: what is to be done.
+        stack: the images.
+        plan: the journal's first line.
+        on_rows: called with the rows of the volume that were just done.
+        device: where.
+    """
+    settings, rows = run.job.settings, plan["slab_rows"]
+    depth, _, width = run.grid.shape
+    if settings.method == "network":
+        assert run.model is not None
+        compute = compute_of(run, plan, device)
+        method = make_network_method(
+            run.model, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows), run.facts.known
+        )
+        return finished_method(method, planned_curve(plan), stack.geometry, run.grid, planned_trust(plan))
+    layers = run.preparation.layers
+    if layers is not None:
+        return layered_fbp(stack.geometry, layers, (depth, width), device, settings.filter)
+    margin = sirt_margin_px(depth) if settings.method == "sirt" else 0
+    projector = make_projector(stack.geometry, (depth, width + 2 * margin), device, settings.projector)
+    if settings.method == "fbp":
+        return FbpMethod(projector, settings.filter)
+    return SirtMethod(projector, settings.iterations, lambda: on_rows(rows / settings.iterations), margin)

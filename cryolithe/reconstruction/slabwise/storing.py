@@ -1,0 +1,63 @@
+"""A finished slab on its way to the disk: written while its statistics and its checksum are computed."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import Executor
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from cryolithe.device import precision_name
+from cryolithe.formats import RunningStatistics, VolumeWriter
+from cryolithe.reconstruction.slabwise.slab_folder import Slab
+from cryolithe.reconstruction.slabwise.slabs import SlabResult
+from cryolithe.work.folder import checksum
+
+# Parts of a slab whose statistics are computed side by side; the same everywhere, so that sums have one order.
+PARTS = 4
+
+
+def scaled(values: torch.Tensor, scale: float) -> torch.Tensor:
+    """Values times a scale, in place."""
+    with torch.inference_mode():
+        return values if scale == 1.0 else values.mul_(scale)
+
+
+def all_finite(slab: NDArray[Any]) -> bool:
+    """Whether no value is NaN or infinite: either shows in the extremes."""
+    low, high = torch.aminmax(torch.from_numpy(slab))
+    return bool(torch.isfinite(low) and torch.isfinite(high))
+
+
+def store(writer: VolumeWriter, slab: NDArray[Any], made: SlabResult, beside: Executor) -> Slab:
+    """Write a slab and wait until it is on the disk; what the journal notes of it is computed meanwhile.
+
+    Args:
+        writer: of the volume.
+        slab: the voxels as stored, shape ``(z, rows, x)``.
+        made: whence they come.
+        beside: runs the computations.
+
+    Raises:
+        OutputError: if the disk is full or reports an error.
+    """
+    bounds = [len(slab) * part // PARTS for part in range(PARTS + 1)]
+    crc = beside.submit(checksum, slab)
+    parts = [beside.submit(_statistics, slab[a:b]) for a, b in itertools.pairwise(bounds)]
+    writer.write_rows(made.start, slab)
+    writer.sync()
+    statistics = RunningStatistics()
+    for part in parts:
+        found = part.result()
+        if found.count:
+            statistics.merge(found.count, found.result())
+    precision = None if made.precision is None else precision_name(made.precision)
+    return Slab(made.start, made.stop, slab.size, statistics.result(), made.points, crc.result(), precision)
+
+
+def _statistics(part: NDArray[Any]) -> RunningStatistics:
+    found = RunningStatistics()
+    found.add(part)
+    return found
