@@ -47,6 +47,12 @@ class Border:
     share: float
 
 
+def is_mostly_border(image: NDArray[np.float32]) -> bool:
+    """Whether more of an image is even than `find_border` takes for a border, so that its edge stays in it."""
+    even = (image[1:, 1:] == image[:-1, 1:]) & (image[1:, 1:] == image[1:, :-1])
+    return float(even.mean()) > MOST_OF_IMAGE
+
+
 def find_border(image: NDArray[np.float32]) -> Border | None:
     """Find the border of one value of an image, shape ``(y, x)``; None where there is none.
 

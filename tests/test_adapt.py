@@ -7,6 +7,8 @@ import math
 import os
 import re
 import signal
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from cryolithe.adapt.halves import Half, HalfSeries, image_snr_db
 from cryolithe.adapt.spectrum import Balance, ShellSums, cube_loss, fit_balance, sectors, shell_count
 from cryolithe.adapt.turned import EDGE_PX, turned_ball, turned_series
 from cryolithe.cli import main
-from cryolithe.errors import InputError
+from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats import write_volume
 from cryolithe.formats.leftovers import temporary_beside
 from cryolithe.geometry import TiltGeometry
@@ -188,6 +190,14 @@ def test_an_interrupted_run_goes_on_as_an_undisturbed_one(tiny, files, tmp_path,
     assert states["whole"] == states["parts"]
     checks = [json.loads((tmp_path / f"{name}.run" / "checks.json").read_text()) for name in ("whole", "parts")]
     assert checks[0] == checks[1]
+
+
+@pytest.mark.parametrize(("then", "now"), [([1.0, 2.0], None), (None, [1.0, 2.0]), ([1.0, 2.0], [1.0, 3.0])])
+def test_a_run_does_not_go_on_with_images_that_are_filtered_otherwise(then, now):
+    work = SimpleNamespace(card={} if now is None else {"noise_gain": now})
+    with pytest.raises(SettingsError, match="give --overwrite to start anew"):
+        adapt_session._check_same_noise(Path("state.safetensors"), {"noise_gain": then}, work)
+    adapt_session._check_same_noise(Path("state.safetensors"), {"noise_gain": now}, work)
 
 
 @pytest.mark.slow

@@ -75,7 +75,8 @@ def test_the_library_reads_it_upright_and_saves_it_so(made, tmp_path):
     plain, other = (cryolithe.Volume.read(made / f"{order}.mrc") for order in ORDERS)
     assert read_mrc(made / "xzy.mrc").data.shape != plain.shape
     np.testing.assert_array_equal(np.asarray(other), np.asarray(plain))
-    assert cryolithe.fsc(plain, made / "xzy.mrc").mean() == pytest.approx(1)
+    with pytest.warns(cryolithe.CryoLitheWarning, match="the same but for"):
+        assert cryolithe.fsc(plain, made / "xzy.mrc").mean() == pytest.approx(1)
     again = cryolithe.Volume.read(other.save(tmp_path / "again.mrc"))
     np.testing.assert_array_equal(np.asarray(again), np.asarray(plain))
 

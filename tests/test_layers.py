@@ -82,7 +82,7 @@ ALLOWED = {
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
-        "report", "names", "evaluation", "spectra", "tilts", "reconstruction",
+        "report", "names", "evaluation", "spectra", "tilts", "reconstruction", "borders",
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
@@ -164,7 +164,10 @@ def test_groups_of_a_package_import_one_way(package):
             continue  # what the package offers, from all groups
         before = order[: order.index(group_of(package, words)) + 1]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"cryolithe.{package}."):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            assert node.module != f"cryolithe.{package}", f"{path}: name the module"
+            if (node.module or "").startswith(f"cryolithe.{package}."):
                 group = group_of(package, str(node.module).split(".")[2:])
                 assert group in before, f"{path} imports {node.module}: from a later group"
 

@@ -7,6 +7,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from test_train_run import command, save_network, small_config
 
+from cryolithe.borders import is_mostly_border
+from cryolithe.curation.contrast import contrast_fault
 from cryolithe.curation.pair_files import faults_of_file
 from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.network import build_network
@@ -53,7 +55,7 @@ def test_pairs_that_agree_with_each_other_but_are_bright_are_told(tmp_path):
     right = pair(target())
     write_pair(tmp_path / "p.h5", Pair(-right.images, -right.truth, ANGLES, 10.0))
     (found,) = faults_of_file(tmp_path / "p.h5")
-    assert found.startswith("dense matter is BRIGHT in the images (")
+    assert found.startswith("dense matter looks BRIGHT in the images (")
     assert "invert both" in found
     assert found.partition("; ")[0].endswith("in images and target")
     # What tells nothing is not told of: noise, and a specimen whose densities have no tail.
@@ -61,6 +63,17 @@ def test_pairs_that_agree_with_each_other_but_are_bright_are_told(tmp_path):
     for truth in (seen, -seen):
         write_pair(tmp_path / "q.h5", pair(50 * truth), overwrite=True)
         assert faults_of_file(tmp_path / "q.h5") == ()
+
+
+@pytest.mark.parametrize("share", [0.15, 0.25, 0.35])
+def test_a_wide_border_is_no_bright_matter(share, tmp_path):
+    """Two sides are filled in: the edge of such a border is darker or brighter than all else."""
+    right = pair(target())
+    images = right.images.copy()
+    rows, columns = (round(share * size) for size in images.shape[1:])
+    images[:, :rows] = images[:, :, :columns] = images.mean() + 3 * images.std()
+    assert not contrast_fault(images, ANGLES, SHAPE[0])
+    assert is_mostly_border(images[len(images) // 2]) == (share > 0.2)
 
 
 def test_pairs_of_our_own_were_judged_when_they_were_made(tmp_path):

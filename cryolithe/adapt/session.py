@@ -12,9 +12,10 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from cryolithe.adapt.figure import draw_checks
 from cryolithe.adapt.material import Adaptation, Material, prepare, with_white_noise
 from cryolithe.adapt.spectrum import cube_loss
 from cryolithe.adapt.turned import Turned, turned_series
-from cryolithe.errors import ModelError
+from cryolithe.errors import ModelError, SettingsError
 from cryolithe.formats.files import replacing
 from cryolithe.network import Network
 from cryolithe.optimise.loop import Hooks, Progress, Task, optimise
@@ -98,8 +99,9 @@ def adapt(work: Adaptation) -> Outcome:
         for name, now in decides.items():
             check_same(path, values[name], now)
         check_same_files(values.get("library"), work.library_files)
+        _check_same_noise(path, values, work)
         restore(path, state, tensors, values)
-    told = {**decides, "library": dict(work.library_files)}
+    told = {**decides, "library": dict(work.library_files), "noise_gain": work.card.get("noise_gain")}
     with recording(work.place, partial(_Recorder, work, made, state, told)) as record:
         recorder = record.recorder
         assert recorder is not None
@@ -112,6 +114,17 @@ def adapt(work: Adaptation) -> Outcome:
             hooks = Hooks(record.told("after_step"), stop_wanted=record.interrupted.is_set, limit_seconds=limit)
             optimise(_task(work, made, state), work.place, hooks, state)
     return recorder.finish(state)
+
+
+def _check_same_noise(path: Path, values: Mapping[str, Any], work: Adaptation) -> None:
+    """Refuse to go on with images, or by checks, that are not those of the steps before."""
+    now = work.card.get("noise_gain")
+    # Earlier versions told nothing, and judged filtered images by another yardstick.
+    if values.get("noise_gain") != now:
+        raise SettingsError(
+            f"{path} was saved by a run whose images were filtered otherwise, or judged as earlier versions did; give "
+            "--overwrite to start anew"
+        )
 
 
 def _task(work: Adaptation, made: Material, state: TrainState) -> Task[TrainState, list[Lesson]]:

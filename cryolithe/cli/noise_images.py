@@ -81,10 +81,12 @@ def seen_in_images(
 
 
 def _looked_at(series: tuple[TiltSeries, ...], contrast: Contrast | Literal["auto"]) -> tuple[Polarity, list[str]]:
+    import numpy as np
     import torch
 
+    from cryolithe.borders import is_mostly_border
     from cryolithe.reconstruction.evidence.asymmetry import measure_evidence
-    from cryolithe.reconstruction.evidence.polarity import settle
+    from cryolithe.reconstruction.evidence.polarity import Evidence, settle
     from cryolithe.reconstruction.evidence.stack_notes import stack_notes
     from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
     from cryolithe.reconstruction.setup.looking import judge
@@ -95,8 +97,10 @@ def _looked_at(series: tuple[TiltSeries, ...], contrast: Contrast | Literal["aut
     depth = max(1, round(_DEPTH * stack.geometry.image_shape[1]))
     numbers = [whole.section(tilt) + 1 for tilt in range(whole.geometry.tilts)]
     told = [note for note in stack_notes(stack, numbers, depth) if note.startswith("Warning: ")]
-    with torch.inference_mode():
-        evidence = measure_evidence(stack, depth, judge())
+    evidence = Evidence()  # of the edge of a border that is too wide to be replaced nothing can be told
+    if not is_mostly_border(np.asarray(whole.image(whole.geometry.tilts // 2), np.float32)):
+        with torch.inference_mode():
+            evidence = measure_evidence(stack, depth, judge())
     polarity = settle(contrast, whole.labels, evidence)
     return polarity, [*(note.removeprefix("Warning: ") for note in told), *_doubts(polarity)]
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.borders import is_mostly_border
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.evidence.asymmetry import measure_evidence
 from cryolithe.reconstruction.evidence.polarity import settle
@@ -25,6 +26,8 @@ def contrast_fault(images: NDArray[Any], angles_deg: tuple[float, ...], depth: i
         angles_deg: one for each image.
         depth: planes of the target.
     """
+    if is_mostly_border(images[len(images) // 2]):
+        return ""
     series = TiltSeries(np.asarray(images, np.float32), TiltGeometry(angles_deg, (images.shape[1], images.shape[2])))
     stack = prepare_stack(series, Preparation(fix_nonfinite=True), None)
     found = settle("auto", (), measure_evidence(stack, depth, judge()))
@@ -32,6 +35,7 @@ def contrast_fault(images: NDArray[Any], angles_deg: tuple[float, ...], depth: i
     if found.found != "bright" or found.weak:
         return ""
     return (
-        f"dense matter is BRIGHT in the images ({str(found.evidence).replace('; ', ', ')}), and pairs have it dark, in "
-        "images and target; invert both, or correct stack_contrast and target_contrast"
+        f"dense matter looks BRIGHT in the images ({str(found.evidence).replace('; ', ', ')}), and pairs have it dark, "
+        "in images and target; invert both, or correct stack_contrast and target_contrast (light bodies in dense "
+        "matter, such as pores, look so, too)"
     )

@@ -91,8 +91,10 @@ def _blank(image: NDArray[Any]) -> float:
     """What part of an image lies in blocks all of whose pixels are the same."""
     edge = min(_FLAT_PX, *image.shape)
     rows, columns = (size // edge for size in image.shape)
-    part = np.asarray(image[: rows * edge, : columns * edge]).reshape(rows, edge, columns, edge)
-    return float((part.max(axis=(1, 3)) == part.min(axis=(1, 3))).mean())
+    bands = np.asarray(image[: rows * edge, : columns * edge]).reshape(rows, edge, columns * edge)
+    # Rows first: these are long, and contiguous.
+    most, least = (side.reshape(rows, columns, edge) for side in (bands.max(axis=1), bands.min(axis=1)))
+    return float((most.max(axis=2) == least.min(axis=2)).mean())
 
 
 def _in_common(first: _Images, second: _Images) -> tuple[_Images, _Images, _Images, _Images]:

@@ -16,7 +16,7 @@ from cryolithe.errors import InputError
 from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, window_sigma_px
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
-from cryolithe.formats.stacks.int8 import Int8Scale, int8_scale
+from cryolithe.formats.volumes.int8 import Int8Scale, int8_scale
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack
 from cryolithe.volume import Volume
 

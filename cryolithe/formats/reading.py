@@ -72,6 +72,7 @@ class Reading:
         self._answers: dict[Path, dict[Any, _Answer]] = {}
         self._hashes: dict[Path, str] = {}
         self._contents: dict[Path, bytes] = {}
+        self._kept_bytes = 0
 
     def __reduce__(self) -> tuple[type[Reading], tuple[()]]:
         return Reading, ()
@@ -117,9 +118,12 @@ class Reading:
         return self._hashes[path]
 
     def _keep(self, path: Path, content: bytes) -> None:
+        if len(content) > _KEPT_BYTES:
+            return
         self._contents[path] = content
-        while sum(map(len, self._contents.values())) > _KEPT_BYTES:
-            del self._contents[next(iter(self._contents))]
+        self._kept_bytes += len(content)
+        while self._kept_bytes > _KEPT_BYTES:
+            self._kept_bytes -= len(self._contents.pop(next(iter(self._contents))))
 
     def _forget_if_changed(self, path: Path) -> None:
         state = file_state(path)
@@ -127,4 +131,4 @@ class Reading:
             self._states[path] = state
             self._answers.pop(path, None)
             self._hashes.pop(path, None)
-            self._contents.pop(path, None)
+            self._kept_bytes -= len(self._contents.pop(path, b""))

@@ -226,7 +226,7 @@ def measure_halves(
         raise InputError(
             f"{same} images of {names[0]} are the same in {names[1]}; give the even and the odd frames of the series"
         )
-    _check_enough(len(found), left_out, names[0])
+    _check_enough(len(found), left_out, names[0], plan)
     pixels, first, second, squares = np.sum([image.sums for image in found], axis=0)
     spectra = {key: np.stack([image.spectra[key] for image in found]) for key in found[0].spectra}
     sums = HalfSums(
@@ -275,10 +275,11 @@ def measure_halves(
     )
 
 
-def _check_enough(left: int, left_out: int, name: str) -> None:
+def _check_enough(left: int, left_out: int, name: str, plan: Plan) -> None:
     if left < FEWEST_TILTS:
         raise InputError(
-            f"{name}: only {left} images hold anything ({left_out} are even or nearly so); {FEWEST_TILTS} are needed"
+            f"{name}: only {left} of {left + left_out} images hold a piece of {plan.patch_px} x {plan.patch_px} pixels "
+            f"without even borders; {FEWEST_TILTS} are needed: crop the stacks"
         )
 
 
@@ -401,7 +402,7 @@ def measure_neighbours(
         power.append(image_power(mean, size, places))
         parts.append((_level(image, valid, float(np.std(mean[valid]))), found[1:], histogram(mean, valid)))
     left_out = images - len(kept)
-    _check_enough(len(kept), left_out, name)
+    _check_enough(len(kept), left_out, name, plan)
     between = np.array(cross)
     sides = np.stack([np.concatenate([between[:1], between]), np.concatenate([between, between[-1:]])])
     signal = np.nanmean(sides, axis=0)

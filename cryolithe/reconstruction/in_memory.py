@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import ResourceError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
-from cryolithe.formats.stacks.int8 import int8_scale
+from cryolithe.formats.volumes.int8 import int8_scale
 from cryolithe.reconstruction.images.preparation import check_images
 from cryolithe.reconstruction.jobs.job import ResolvedJob
 from cryolithe.reconstruction.jobs.sources import offers

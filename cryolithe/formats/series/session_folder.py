@@ -24,7 +24,7 @@ from cryolithe.formats.files import PathLike, file_beside, unreadable
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
 from cryolithe.formats.series_entry import SeriesEntry
-from cryolithe.formats.series_names import half_of, whole_stem
+from cryolithe.formats.series_names import Half, half_of, whole_stem
 from cryolithe.formats.stacks.mdoc import is_tilt_series_mdoc
 from cryolithe.formats.stacks.mdoc_text import read_mdoc_text
 from cryolithe.formats.stacks.mrc import stack_shape
@@ -132,6 +132,7 @@ def _stacks(folder: Path) -> Iterator[Path]:
     stacks = [path for path in everything if path.suffix.lower() in STACK_SUFFIXES]
     bases = {(path.parent, path.stem) for path in stacks}
     wholes = {(path.parent, _whole_name(path)) for path in stacks}
+    halves = {(parent, half) for parent, name in wholes if (half := half_of(name))}
     for path in everything:
         aside = _ASIDE.search(path.stem)
         # One with angles of its own name is a series.
@@ -140,7 +141,7 @@ def _stacks(folder: Path) -> Iterator[Path]:
         if aside and {(path.parent, path.stem[: aside.start()] + end) for end in ("", "_ali")} & bases:
             continue
         named = path.suffix.lower() in STACK_SUFFIXES and not path.name.startswith(".")
-        if named and not _PRODUCT.search(path.stem) and path.is_file() and not _is_half(path, wholes):
+        if named and not _PRODUCT.search(path.stem) and path.is_file() and not _is_half(path, wholes, halves):
             yield path
 
 
@@ -149,7 +150,7 @@ def _whole_name(stack: Path) -> str:
     return whole_stem(series_name(stack))
 
 
-def _is_half(stack: Path, wholes: set[tuple[Path, str]]) -> bool:
+def _is_half(stack: Path, wholes: set[tuple[Path, str]], halves: set[tuple[Path, Half]]) -> bool:
     """Whether a stack is one of two halves of a series: it is called so, and no files of its own make it a series.
 
     Where the whole lies beside it, or the odd images beside the even ones, it is a half whatever files it has. Halves
@@ -158,6 +159,7 @@ def _is_half(stack: Path, wholes: set[tuple[Path, str]]) -> bool:
     Args:
         stack: that may be a half.
         wholes: folders and names, as `_whole_name` has them, of all stacks.
+        halves: folders and halves, of those of these names that say one.
     """
     name = _whole_name(stack)
     half = half_of(name)
@@ -165,7 +167,7 @@ def _is_half(stack: Path, wholes: set[tuple[Path, str]]) -> bool:
         return False
     if (stack.parent, half.before) in wholes:
         return True
-    if half.kind == "frames" and any(folder == stack.parent and half_of(one) == half.other for folder, one in wholes):
+    if half.kind == "frames" and (stack.parent, half.other) in halves:
         return True
     alignments = (path for paths in files_beside(stack).values() for path in paths)
     beside = (*_angle_files(stack.parent, name, stack.stem), *mdocs_beside(stack), *alignments)

@@ -111,7 +111,7 @@ class Evidence:
 
     def __str__(self) -> str:
         if self == Evidence():
-            return "the images are too few or too small to tell"
+            return "the images are too few, too small or mostly border, which tells nothing"
         side = "dark" if self.asymmetry < 0 else "bright"
         seen = f"a tail of {side} voxels" if self.fair else "no clear tail of dark or of bright voxels"
         tail = (

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
-from cryolithe.formats.stacks.int8 import Int8Scale, int8_scale
+from cryolithe.formats.volumes.int8 import Int8Scale, int8_scale
 from cryolithe.formats.volumes.ome_zarr import Version, write_ome_zarr
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.reconstruction.jobs.job import ResolvedJob
