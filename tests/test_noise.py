@@ -357,7 +357,7 @@ REFUSED = {
     ),
     "other angles": (_changed(angles=lambda m: m.angles[:-1]), "15 images but .* 14 angles"),
     "other shape": (_changed(odd=lambda m: m.odd[:, :-2]), "give the halves of one series"),
-    "empty": (_changed(even=lambda m: 0 * m.even, odd=lambda m: 0 * m.odd), "hold anything"),
+    "empty": (_changed(even=lambda m: 0 * m.even, odd=lambda m: 0 * m.odd), "hold a piece of 64 x 64 pixels"),
 }
 
 
