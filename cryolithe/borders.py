@@ -22,6 +22,7 @@ MOST_VALUES = 2
 LEAST_OF_OUTLINE = 0.03  # of the outline's pixels have the value
 LEAST_OUTLINE_SIDES = 0.9  # lengths of the shorter side that a border takes of the outline: less is in a corner only
 MOST_OF_IMAGE = 0.4
+EVEN_PX = 4  # edge of blocks of one value
 # Of the pixels beside a border, so many more than elsewhere may have its value, but never more than the second number.
 MORE_BESIDE, MOST_OF_DATA = 0.1, 0.6
 AMONG_DATA = 0.02  # of the data lie on either side of a value that is among them
@@ -47,10 +48,22 @@ class Border:
     share: float
 
 
-def is_mostly_border(image: NDArray[np.float32]) -> bool:
-    """Whether more of an image is even than `find_border` takes for a border, so that its edge stays in it."""
-    even = (image[1:, 1:] == image[:-1, 1:]) & (image[1:, 1:] == image[1:, :-1])
-    return float(even.mean()) > MOST_OF_IMAGE
+def is_mostly_border(image: NDArray[np.generic]) -> bool:
+    """Whether more of an image is of one value than `find_border` takes for a border, so that its edge stays in it."""
+    return even_share(image, EVEN_PX) > MOST_OF_IMAGE
+
+
+def even_share(image: NDArray[np.generic], edge_px: int) -> float:
+    """What part of an image, shape ``(y, x)``, lies in square blocks all of whose pixels are the same.
+
+    Sparse counts are the same in small blocks by chance.
+    """
+    edge = min(edge_px, *image.shape)
+    rows, columns = (size // edge for size in image.shape)
+    bands = np.asarray(image[: rows * edge, : columns * edge]).reshape(rows, edge, columns * edge)
+    # Rows first: these are long, and contiguous.
+    most, least = (side.reshape(rows, columns, edge) for side in (bands.max(axis=1), bands.min(axis=1)))
+    return float((most.max(axis=2) == least.min(axis=2)).mean())
 
 
 def find_border(image: NDArray[np.float32]) -> Border | None:

@@ -11,7 +11,7 @@ from beads import ANGLES, DEPTH, SHAPE, assert_beads, bead_errors, bead_images, 
 from scipy.ndimage import affine_transform, binary_dilation, gaussian_filter
 from tiny_series import made, run, voxels, write_model
 
-from cryolithe.borders import find_border, without_border
+from cryolithe.borders import find_border, is_mostly_border, without_border
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.images.preparation import Preparation, check_images, stack_statistics
 from cryolithe.tilts import TiltSeries
@@ -293,3 +293,11 @@ def test_statistics_of_a_stack_leave_borders_out():
     assert spread == pytest.approx(clean.std(), rel=0.2)
     assert "31 of 31" in check_images(series, Preparation(), "ts.mrc")[0]
     assert check_images(TiltSeries(clean, series.geometry), Preparation(), "ts.mrc") == ()
+
+
+@pytest.mark.parametrize("electrons", [0.1, 0.3, 2.0])
+def test_images_of_few_counts_are_no_border(electrons):
+    counts = np.random.default_rng(3).poisson(electrons, (128, 128)).astype(np.int16)
+    assert not is_mostly_border(counts)
+    counts[:, :64] = 0
+    assert is_mostly_border(counts)

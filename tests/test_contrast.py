@@ -162,6 +162,18 @@ def test_without_matter_dark_is_assumed_and_said(images, network, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("share", [0.1, 0.35])
+def test_the_edge_of_a_border_too_wide_to_be_replaced_tells_nothing(share, network, tmp_path):
+    """Two sides are filled in; a narrow border is replaced, and the bright matter beside it is found."""
+    images = matter(3, 5.0)
+    edge = round(share * SIDE)
+    images[:, :edge] = images[:, :, :edge] = images.mean() - 3 * images.std()
+    made(*write_series(tmp_path, images, TILTS), *network)
+    polarity = sidecar(tmp_path / "ts_rec.mrc")["polarity"]
+    assert (polarity["found"], polarity["source"]) == ((None, "assumed") if share > 0.3 else ("bright", "images"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("contrast", ["dark", "bright"])
 def test_no_flag_contradicts_images_that_do_not_tell(contrast, network, tmp_path):
     stack, angles = write_series(tmp_path, counting_noise(6), TILTS)

@@ -81,15 +81,10 @@ def seen_in_images(
 
 
 def _looked_at(series: tuple[TiltSeries, ...], contrast: Contrast | Literal["auto"]) -> tuple[Polarity, list[str]]:
-    import numpy as np
-    import torch
-
-    from cryolithe.borders import is_mostly_border
-    from cryolithe.reconstruction.evidence.asymmetry import measure_evidence
-    from cryolithe.reconstruction.evidence.polarity import Evidence, settle
+    from cryolithe.reconstruction.evidence.polarity import settle
     from cryolithe.reconstruction.evidence.stack_notes import stack_notes
     from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
-    from cryolithe.reconstruction.setup.looking import judge
+    from cryolithe.reconstruction.setup.looking import look_at
 
     whole = series[0] if len(series) == 1 else replace(series[0], images=_Averages(series[0].images, series[1].images))
     binning = max(1, -(-whole.geometry.image_shape[1] // _WIDEST_PX))
@@ -97,11 +92,7 @@ def _looked_at(series: tuple[TiltSeries, ...], contrast: Contrast | Literal["aut
     depth = max(1, round(_DEPTH * stack.geometry.image_shape[1]))
     numbers = [whole.section(tilt) + 1 for tilt in range(whole.geometry.tilts)]
     told = [note for note in stack_notes(stack, numbers, depth) if note.startswith("Warning: ")]
-    evidence = Evidence()  # of the edge of a border that is too wide to be replaced nothing can be told
-    if not is_mostly_border(np.asarray(whole.image(whole.geometry.tilts // 2), np.float32)):
-        with torch.inference_mode():
-            evidence = measure_evidence(stack, depth, judge())
-    polarity = settle(contrast, whole.labels, evidence)
+    polarity = settle(contrast, whole.labels, look_at(whole, stack, depth))
     return polarity, [*(note.removeprefix("Warning: ") for note in told), *_doubts(polarity)]
 
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from cryolithe.borders import is_mostly_border
 from cryolithe.geometry import TiltGeometry
-from cryolithe.reconstruction.evidence.asymmetry import measure_evidence
 from cryolithe.reconstruction.evidence.polarity import settle
 from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
-from cryolithe.reconstruction.setup.looking import judge
+from cryolithe.reconstruction.setup.looking import look_at
 from cryolithe.tilts import TiltSeries
 
 
-@torch.inference_mode()
 def contrast_fault(images: NDArray[Any], angles_deg: tuple[float, ...], depth: int) -> str:
     """What is wrong with the contrast of a pair's images; empty where they look as they should, or do not tell.
 
@@ -26,11 +22,9 @@ def contrast_fault(images: NDArray[Any], angles_deg: tuple[float, ...], depth: i
         angles_deg: one for each image.
         depth: planes of the target.
     """
-    if is_mostly_border(images[len(images) // 2]):
-        return ""
     series = TiltSeries(np.asarray(images, np.float32), TiltGeometry(angles_deg, (images.shape[1], images.shape[2])))
     stack = prepare_stack(series, Preparation(fix_nonfinite=True), None)
-    found = settle("auto", (), measure_evidence(stack, depth, judge()))
+    found = settle("auto", (), look_at(series, stack, depth))
     # Light bodies in dense matter look a little like inverted images: what is not sure is not told.
     if found.found != "bright" or found.weak:
         return ""

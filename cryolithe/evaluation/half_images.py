@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from cryolithe.evaluation.half_noise import PART, NoiseInCommon, noise_in_common
 from cryolithe.evaluation.half_shifts import shifts_of_halves
-from cryolithe.evaluation.half_singles import MOST_TOLD, doubt_of_singles, named, unit
+from cryolithe.evaluation.half_singles import MOST_TOLD, OPPOSITE, doubt_of_singles, named, unit
 from cryolithe.spectra import middle
 
 _Images = NDArray[np.float64]
 
 # Independent noise correlates by nothing, and what both show by more than nothing.
-OPPOSITE, BETTER, SIGMAS = 0.1, 0.1, 5.0
+BETTER, SIGMAS = 0.1, 5.0
 FAR = 6.0  # median deviations: one in 20 000 of noise, and what is no specimen
 # Of the finest details of an image with itself, when one was rounded to 8 bits; of halves of few frames .5 at most.
 COPIED = 0.995

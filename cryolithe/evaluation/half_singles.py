@@ -16,11 +16,13 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.borders import even_share
+
 _Images = NDArray[np.float64]
 
-_FLAT_PX = 8  # edge of blocks that are blank if all their pixels are the same
+_EVEN_PX = 8  # edge of blocks that are blank if all their pixels are the same
 BLANK = 0.1  # of an image, by which more is blank in one half than in the other: both have the same borders
-OPPOSITE = 0.1
+OPPOSITE = 0.1  # correlation, of the other sign, of halves one of which is inverted
 CERTAIN = 4.0  # standard deviations
 SHOWS = 0.35  # of what the other half has in common with another tilt: less, and it shows something else
 OWN = 0.5  # of the same: what halves of one tilt have in common at least
@@ -44,7 +46,7 @@ def doubt_of_singles(
         left_out: numbers, from 1, of images that nobody uses.
     """
     asked = [place for place in range(len(stacks[0])) if place + 1 not in left_out]
-    if blank := _told_blank({place: _blank(stacks[0][place]) - _blank(stacks[1][place]) for place in asked}):
+    if blank := _told_blank({place: _more_even(stacks[0][place], stacks[1][place]) for place in asked}):
         return blank
     own, chance, even, odd = _in_common(*means)
     opposite = [place for place in asked if own[place] < -max(OPPOSITE, CERTAIN * chance[place])]
@@ -69,6 +71,11 @@ def doubt_of_singles(
     )
 
 
+def _more_even(image: NDArray[Any], other: NDArray[Any]) -> float:
+    """What part of an image is blank, less that of another."""
+    return even_share(image, _EVEN_PX) - even_share(other, _EVEN_PX)
+
+
 def _told_blank(more: dict[int, float]) -> str:
     """Of images that are blank in one half only, those of the half that has more of them.
 
@@ -85,16 +92,6 @@ def _told_blank(more: dict[int, float]) -> str:
         f" blank, in {part:.0%}{' or more' if places[1:] else ''} of the pixels, where the {other} is not; write the "
         f"{which} again, or leave such images out"
     )
-
-
-def _blank(image: NDArray[Any]) -> float:
-    """What part of an image lies in blocks all of whose pixels are the same."""
-    edge = min(_FLAT_PX, *image.shape)
-    rows, columns = (size // edge for size in image.shape)
-    bands = np.asarray(image[: rows * edge, : columns * edge]).reshape(rows, edge, columns * edge)
-    # Rows first: these are long, and contiguous.
-    most, least = (side.reshape(rows, columns, edge) for side in (bands.max(axis=1), bands.min(axis=1)))
-    return float((most.max(axis=2) == least.min(axis=2)).mean())
 
 
 def _in_common(first: _Images, second: _Images) -> tuple[_Images, _Images, _Images, _Images]:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from cryolithe.borders import is_mostly_border
 from cryolithe.errors import ModelError, OutputError
 from cryolithe.network import Network
 from cryolithe.network.checkpoint import load_model
@@ -17,6 +19,7 @@ from cryolithe.reconstruction.evidence.polarity import Evidence, Polarity, avera
 from cryolithe.reconstruction.images.preparation import prepare_stack
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.jobs.job import ResolvedJob
+from cryolithe.tilts import TiltSeries
 
 # Whatever model is to run, a small bundled one is asked: the same images have the same polarity for all models.
 JUDGE = "draft"
@@ -24,7 +27,7 @@ JUDGE = "draft"
 
 def settled_polarity(run: ResolvedJob, stack: PreparedStack) -> Polarity:
     """What dense matter is taken to be in a run of a network."""
-    evidence = run.job.evidence or _look(run, stack)
+    evidence = run.job.evidence or look_at(run.series, stack, run.grid.shape[0])
     return settle(run.job.settings.contrast, run.series.labels, evidence)
 
 
@@ -41,14 +44,32 @@ def evidence_of_parts(runs: Sequence[ResolvedJob], folder: Path) -> Evidence:
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".contrast-") as place:
             stacks = Path(place) / "stack.f32"
-            return average([_look(run, prepare_stack(run.series, run.preparation, stacks)) for run in runs])
+            return average([_prepared_and_looked_at(run, stacks) for run in runs])
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another -o") from error
 
 
+def _prepared_and_looked_at(run: ResolvedJob, stacks: Path) -> Evidence:
+    return look_at(run.series, prepare_stack(run.series, run.preparation, stacks), run.grid.shape[0])
+
+
 @torch.inference_mode()
-def _look(run: ResolvedJob, stack: PreparedStack) -> Evidence:
-    return measure_evidence(stack, run.grid.shape[0], judge())
+def look_at(series: TiltSeries, stack: PreparedStack, depth: int) -> Evidence:
+    """What images say of their polarity.
+
+    Args:
+        series: the images as they were given.
+        stack: the same, prepared.
+        depth: planes of the back-projection that is looked at.
+
+    Returns:
+        none where a border fills so much of the image at the least tilt that it was not replaced: of its edge nothing
+        can be told.
+    """
+    least = min(range(series.geometry.tilts), key=lambda tilt: abs(series.geometry.angles_deg[tilt]))
+    if is_mostly_border(np.asarray(series.image(least), np.float32)):
+        return Evidence()
+    return measure_evidence(stack, depth, judge())
 
 
 def judge() -> Network | None:
