@@ -109,7 +109,7 @@ def test_wedge_adds_columns_and_files_are_written(pair, tmp_path):
 
     for option, path in (("--json", numbers), ("--plot", figure)):
         before = path.read_bytes()
-        assert "exists; choose another name" in refused(*pair, option, path)
+        assert "exists; give --overwrite to replace it or another name" in refused(*pair, option, path)
         assert path.read_bytes() == before
     assert run(*pair, "--json", numbers, "--overwrite").exit_code == 0
     assert json.loads(numbers.read_text())["tilt_range_deg"] is None

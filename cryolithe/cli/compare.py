@@ -380,15 +380,14 @@ def _refuse_idle(flags: dict[str, Any], settings: ReconstructSettings, wishes: t
 
 
 def _outputs(output: Path, overwrite: bool) -> _Outputs:
-    from cryolithe.formats.files import check_ending
+    from cryolithe.formats.files import check_ending, refuse_existing
 
     check_ending(output, (".html", ".htm"), "the page")
     if not output.parent.is_dir():
         raise OutputError(f"{output}: there is no folder {output.parent}; make it first")
     outputs = _Outputs(output)
     for path in (outputs.page, outputs.numbers, outputs.cells):
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists; choose another name or allow replacing it with --overwrite")
+        refuse_existing(path, overwrite)
     if outputs.numbers.exists() and not _is_ours(outputs.numbers):
         raise OutputError(
             f"{outputs.numbers} exists and holds no comparison (perhaps the record of a volume): it is not replaced, "

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cryolithe.errors import OutputError
-from cryolithe.formats.files import check_ending, printable
+from cryolithe.formats.files import check_ending, printable, refuse_existing
 
 WIDTH = 120
 MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
@@ -47,8 +47,7 @@ def command(ctx: click.Context, folder: Path, json_path: Path | None, overwrite:
     """
     if json_path is not None:
         check_ending(json_path, (".json",), "the findings", "--json")
-    if json_path is not None and json_path.exists() and not overwrite:
-        raise OutputError(f"{json_path} exists; choose another name or allow replacing it with --overwrite")
+        refuse_existing(json_path, overwrite, "another name with --json")
     if json_path is not None and not json_path.parent.is_dir():
         raise OutputError(f"{json_path} cannot be written: the folder {json_path.parent} does not exist; make it first")
     from cryolithe.device import keep_freed_memory

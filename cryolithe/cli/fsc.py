@@ -14,7 +14,7 @@ from cryolithe.errors import OutputError, SettingsError
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
 from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
-from cryolithe.formats.files import check_ending
+from cryolithe.formats.files import check_ending, refuse_existing
 from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volumes.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
 from cryolithe.formats.volumes.volume_kind import refuse_map
@@ -139,8 +139,7 @@ def _check_output(path: Path | None, overwrite: bool) -> None:
     """Raise OutputError if the file exists and may not be replaced, or has no folder to be in."""
     if path is None:
         return
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; choose another name or allow replacing it with --overwrite")
+    refuse_existing(path, overwrite, "another name")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
 

@@ -222,8 +222,7 @@ def import_model(folder: Path, output: str, overwrite: bool) -> None:
     target = new_model_path(output)
     if target.is_dir():
         raise OutputError(f"{target} is a folder; choose another -o")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; give --overwrite to replace it or choose another -o")
+    refuse_existing(target, overwrite)
     from cryolithe.network.checkpoint import save_network
     from cryolithe.network.published import import_published
 

@@ -71,8 +71,8 @@ def get(run_id: int, output: Path, tilt_series: int | None, alignment: int | Non
     In the folder then lie NAME.mrc, NAME.xf, NAME.tlt, NAME_newst.com, NAME_tilt.com, NAME_particles.star, and
     series.csv, which names them for: cryolithe reconstruct --list FOLDER/series.csv
     """
-    from cryolithe.errors import InputError, OutputError
-    from cryolithe.formats.files import make_folder
+    from cryolithe.errors import InputError
+    from cryolithe.formats.files import make_folder, refuse_existing
     from cryolithe.portals import portal_client
     from cryolithe.portals.portal_alignment import alignment_notes, write_aligned, write_imod_files
 
@@ -92,8 +92,7 @@ def get(run_id: int, output: Path, tilt_series: int | None, alignment: int | Non
     name = re.sub(r"[^\w.-]", "_", str(run.name or f"run_{run_id}"))
     make_folder(output)
     stack = output / f"{name}.mrc"
-    if stack.exists() and not overwrite:
-        raise OutputError(f"{stack} exists; give --overwrite to replace it or another folder with -o")
+    refuse_existing(stack, overwrite, "another folder with -o")
     say(f"Fetching {stack.name} of run {run_id} ...", err=True)
     portal_client.fetch_stack(series, stack, overwrite)
     if series.is_aligned:

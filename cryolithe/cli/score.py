@@ -13,7 +13,7 @@ import click
 from cryolithe import __version__
 from cryolithe.cli.complete import complete_model
 from cryolithe.cli.progress import progress_watcher
-from cryolithe.errors import ModelError, OutputError, SettingsError
+from cryolithe.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
     from cryolithe.training.class_scoring import SceneScores
@@ -55,7 +55,7 @@ def command(
 
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.diagnosis.machine import checkout_commit, cpu_model
-    from cryolithe.formats.files import check_ending
+    from cryolithe.formats.files import check_ending, refuse_existing
     from cryolithe.network.checkpoint import load_model
     from cryolithe.reconstruction.slabwise.methods import Compute
     from cryolithe.reconstruction.slabwise.networks import fbp_share
@@ -72,8 +72,7 @@ def command(
         raise SettingsError(f"--snr must be numbers separated by commas, got '{snrs}'") from error
     if json_path:
         check_ending(json_path, (".json",), "the scores", "--json")
-    if json_path and json_path.exists() and not overwrite:
-        raise OutputError(f"{json_path} exists; give --overwrite to replace it")
+        refuse_existing(json_path, overwrite, "another name with --json")
     keep_freed_memory()
     loaded = load_model(model)
     if loaded.convention.published:

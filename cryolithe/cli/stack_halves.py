@@ -65,16 +65,15 @@ def _series(table: Path, reading: Reading) -> tuple[Path, ...]:
 
 def _write(series: Path, output: Path, overwrite: bool, reading: Reading) -> None:
     from cryolithe import __version__
-    from cryolithe.errors import OutputError
     from cryolithe.formats import write_stack
     from cryolithe.formats.alignment.tomogram_star import half_images
+    from cryolithe.formats.files import refuse_existing
     from cryolithe.formats.stacks.image_files import ImageFiles
 
     halves = [ImageFiles(paths) for paths in half_images(series, reading)]
     targets = [output / f"{series.stem}_{half}.mrc" for half in ("EVN", "ODD")]
     for target in targets:
-        if target.exists() and not overwrite:
-            raise OutputError(f"{target} exists; give --overwrite to replace it or another folder with -o")
+        refuse_existing(target, overwrite, "another folder with -o")
     new = [target for target in targets if not target.exists()]
     try:
         for images, target, half in zip(halves, targets, ("even", "odd"), strict=True):

@@ -21,8 +21,7 @@ from cryolithe.curation.candidates import Collection
 from cryolithe.curation.choices import FORMAT, VERSION
 from cryolithe.curation.manifest import Manifest
 from cryolithe.curation.ranking import Ranked, Thresholds, Unreadable
-from cryolithe.errors import OutputError
-from cryolithe.formats.files import make_folder, replacing
+from cryolithe.formats.files import make_folder, refuse_existing, replacing
 from cryolithe.greys import grey_scale, to_grey
 from cryolithe.page import document, embedded, escaped, listing
 from cryolithe.report import round_length_nm, write_json
@@ -46,8 +45,7 @@ def check_outputs(folder: Path, overwrite: bool) -> None:
     """Raise OutputError if the folder cannot be made or one of the files is there already."""
     make_folder(folder)
     for name in NAMES:
-        if (folder / name).exists() and not overwrite:
-            raise OutputError(f"{folder / name} exists; give --overwrite to replace it or another folder with -o")
+        refuse_existing(folder / name, overwrite, "another folder with -o")
 
 
 def write_sheet(

@@ -13,6 +13,7 @@ import torch
 
 from cryolithe.denoising.figures import check_figure_name
 from cryolithe.errors import OutputError
+from cryolithe.formats.files import refuse_existing
 from cryolithe.formats.record import changed_input, read_record_beside
 
 UNTRAINED = "is for the training, and finished weights are used here; leave it out, or give --train-minutes"
@@ -212,9 +213,8 @@ def check_job(job: Job) -> None:
     for path in (path for path in job.written if path.exists()):
         if any(path.samefile(one) for one in used):
             raise OutputError(f"{path} is an input of this run; choose another name with -o")
-        if not (job.overwrite or (job.resume and path in kept)):
-            hint = " (--model uses trained weights)" if path == job.weights else ""
-            raise OutputError(f"{path} exists; give --overwrite to replace it{hint}, or another name with -o")
+        hint = " (--model uses trained weights)" if path == job.weights else ""
+        refuse_existing(path, job.overwrite or (job.resume and path in kept), hint=hint)
     if job.trains and job.state.exists() and not (job.resume or job.overwrite):
         raise OutputError(
             f"{job.folder} holds an earlier training; give --resume to go on or --overwrite to start anew"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
-from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, replacing, unwritable
+from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, refuse_existing, replacing, unwritable
 from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
 from cryolithe.formats.stacks.mrc_header import MODES
 from cryolithe.formats.volumes.ome_zarr import version_of, write_ome_zarr
@@ -133,8 +133,7 @@ def write_result(target: Target, volume: VolumeFile, planes: Plane, label: str, 
 
 def _write_zarr(target: Target, volume: VolumeFile, stored: Callable[[int], NDArray[Any]], overwrite: bool) -> None:
     """An OME-Zarr image: planes come one by one but chunks hold many, so that they wait in a file beside it."""
-    if target.path.exists() and not (overwrite and is_ome_zarr(target.path)):
-        raise OutputError(f"{target.path} exists; give --overwrite to replace it or another name with -o")
+    refuse_existing(target.path, overwrite and is_ome_zarr(target.path))
     remove_leftovers(target.path)
     planes, made = temporary_beside(target.path, "planes"), temporary_beside(target.path)
     try:

@@ -202,14 +202,20 @@ def finite_numbers(words: Iterable[str]) -> list[float] | None:
     return values if all(map(math.isfinite, values)) else None
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuse to write over a file that is there, unless that is asked for.
+def refuse_existing(path: Path, overwrite: bool, other: str = "another name with -o", hint: str = "") -> None:
+    """Refuse to write over a file that is there, or over a link that leads nowhere, unless that is asked for.
+
+    Args:
+        path: to be written.
+        overwrite: whether it may be replaced.
+        other: what else a user may give.
+        hint: to go between the two remedies.
 
     Raises:
         OutputError: if it exists.
     """
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give --overwrite to replace it or another name with -o")
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(f"{path} exists; give --overwrite to replace it{hint} or {other}")
 
 
 @contextmanager

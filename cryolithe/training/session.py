@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 from cryolithe.errors import ModelError, OutputError
-from cryolithe.formats.files import replacing
+from cryolithe.formats.files import refuse_existing, replacing
 from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
@@ -109,9 +109,8 @@ def check_output(output: Path, overwrite: bool, resume: bool) -> None:
         OutputError: if the model or its folder exist and are neither to be replaced nor to be gone on with.
     """
     for path in (output, run_folder(output)):
-        if path.exists() and not (overwrite or resume):
-            hint = " or --resume to go on" if (run_folder(output) / "state.safetensors").exists() else ""
-            raise OutputError(f"{path} exists; give --overwrite to replace it{hint}, or another name with -o")
+        hint = ", --resume to go on," if (run_folder(output) / "state.safetensors").exists() else ""
+        refuse_existing(path, overwrite or resume, hint=hint)
 
 
 def run_session(session: Session) -> tuple[TrainState, bool]:

@@ -27,6 +27,7 @@ from cryolithe.errors import InputError, ModelError, OutputError
 from cryolithe.fixed_pattern import shared_pattern
 from cryolithe.formats import read_mrc, write_stack
 from cryolithe.formats.alignment.stack_state import NOT_FOR_RECONSTRUCTION
+from cryolithe.formats.files import refuse_existing
 from cryolithe.formats.reading import changed_error
 from cryolithe.formats.record import changed_input, hashed, record_path
 from cryolithe.formats.series_names import without_half
@@ -306,8 +307,7 @@ def _check_output(job: ImagesJob) -> None:
     for path in (target, record_path(target)):
         if any(path.exists() and path.samefile(one) for one in job.stacks if one.exists()):
             raise OutputError(f"{path} is an input of this run; choose another name with -o")
-        if path.exists() and not job.overwrite:
-            raise OutputError(f"{path} exists; give --overwrite to replace it, or another name with -o")
+        refuse_existing(path, job.overwrite)
 
 
 def _write_record(
