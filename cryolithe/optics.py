@@ -19,7 +19,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import scipy.fft
@@ -32,6 +32,7 @@ Image = NDArray[np.float32]
 CtfMode = Literal["left", "phase-flipped", "wiener", "none"]
 CTF_MODES: tuple[str, ...] = get_args(CtfMode)
 Undoing = Literal["flip", "multiply", "wiener"]
+_Values = TypeVar("_Values", float, NDArray[np.float64])
 
 ANGSTROM_PER_UM = 1e4
 ANGSTROM_PER_MM = 1e7
@@ -86,6 +87,23 @@ def wavelength_angstrom(voltage_kv: float) -> float:
     return 12.26426 / math.sqrt(volts + 0.978476e-6 * volts * volts)
 
 
+def phase_per_um(voltage_kv: float, squared: _Values) -> _Values:
+    """By how much γ of `ctf` changes with each µm of defocus, rad: ``π λ k²``, with k² in 1/Å²."""
+    return math.pi * wavelength_angstrom(voltage_kv) * ANGSTROM_PER_UM * squared
+
+
+def phase_in_focus(optics: Optics, squared: NDArray[np.float64]) -> NDArray[np.float64]:
+    """γ of `ctf` without any defocus, rad: spherical aberration, phase plate, amplitude contrast; k² in 1/Å²."""
+    wavelength = wavelength_angstrom(optics.voltage_kv)
+    aberration = -math.pi / 2 * optics.spherical_aberration_mm * ANGSTROM_PER_MM * wavelength**3 * squared**2
+    return aberration + (math.radians(optics.phase_shift_deg) + math.asin(optics.amplitude_contrast))
+
+
+def reach_angstrom(voltage_kv: float, defocus_um: float, frequency: float) -> float:
+    """How far defocus moves what a point gives to a frequency in 1/Å: ``λ Δf k``, the slope of γ over 2π."""
+    return wavelength_angstrom(voltage_kv) * defocus_um * ANGSTROM_PER_UM * frequency
+
+
 @functools.lru_cache(maxsize=4)
 def _frequencies(shape: tuple[int, int], pixel_size_angstrom: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Squared frequency, 1/Å², and direction, rad, of the half transform of an image, each ``(y, x // 2 + 1)``."""
@@ -99,10 +117,7 @@ def _frequencies(shape: tuple[int, int], pixel_size_angstrom: float) -> tuple[ND
 def _phase_terms(optics: Optics, shape: tuple[int, int], pixel_size_angstrom: float) -> tuple[Image, Image]:
     """γ per µm of defocus, and what of γ does not depend on the mean defocus, each ``(y, x // 2 + 1)``."""
     squared, direction = _frequencies(shape, pixel_size_angstrom)
-    wavelength = wavelength_angstrom(optics.voltage_kv)
-    per_um = math.pi * wavelength * ANGSTROM_PER_UM * squared
-    rest = -math.pi / 2 * optics.spherical_aberration_mm * ANGSTROM_PER_MM * wavelength**3 * squared**2
-    rest += math.radians(optics.phase_shift_deg) + math.asin(optics.amplitude_contrast)
+    per_um, rest = phase_per_um(optics.voltage_kv, squared), phase_in_focus(optics, squared)
     if optics.astigmatism_um:
         azimuth = np.cos(2 * (direction - math.radians(optics.astigmatism_angle_deg)))
         rest += per_um * optics.astigmatism_um * azimuth
@@ -179,8 +194,7 @@ class TiltedView:
         half = max(centre_px(width_px), 0.5)
         ends = np.array([-half, half]) * self.pixel_size_angstrom
         first, last = tilted_defocus_um(self.optics.defocus_um, ends, self.angle_deg, self.handedness)
-        nyquist = 0.5 / self.pixel_size_angstrom
-        phase = math.pi * wavelength_angstrom(self.optics.voltage_kv) * ANGSTROM_PER_UM * nyquist**2
+        phase = phase_per_um(self.optics.voltage_kv, (0.5 / self.pixel_size_angstrom) ** 2)
         gaps = math.ceil(abs(last - first) * phase / STRIP_PHASE_RAD)
         if gaps == 0:
             return np.array([self.optics.defocus_um]), np.ones((1, width_px), dtype=np.float32)
@@ -277,8 +291,7 @@ def undo_ctf_in_depth(
     away = np.linspace(-half, half, width)
     middle = tilted_defocus_um(view.optics.defocus_um, away, view.angle_deg, view.handedness)
     wanted = middle - np.asarray(heights_um)[:, None]
-    nyquist = 0.5 / view.pixel_size_angstrom
-    phase = math.pi * wavelength_angstrom(view.optics.voltage_kv) * ANGSTROM_PER_UM * nyquist**2
+    phase = phase_per_um(view.optics.voltage_kv, (0.5 / view.pixel_size_angstrom) ** 2)
     low, high = float(wanted.min()), float(wanted.max())
     gaps = max(1, math.ceil((high - low) * phase / STRIP_PHASE_RAD))
     ladder = np.linspace(low, high, gaps + 1)
@@ -307,7 +320,7 @@ def spread_px(view: TiltedView, width_px: int) -> int:
     """How far the CTF spreads a point, pixels: ``λ Δf k`` at Nyquist, of the most defocused strip."""
     defocus, _ = view.strips(width_px)
     most = float(np.abs(defocus).max()) + abs(view.optics.astigmatism_um)
-    reach = wavelength_angstrom(view.optics.voltage_kv) * most * ANGSTROM_PER_UM * 0.5 / view.pixel_size_angstrom
+    reach = reach_angstrom(view.optics.voltage_kv, most, 0.5 / view.pixel_size_angstrom)
     return math.ceil(reach / view.pixel_size_angstrom)
 
 

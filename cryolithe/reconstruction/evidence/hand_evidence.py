@@ -26,7 +26,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.optics import ANGSTROM_PER_UM, TiltedView, ctf, tilted_defocus_um, wavelength_angstrom
+from cryolithe.optics import TiltedView, ctf, phase_per_um, reach_angstrom, tilted_defocus_um
 
 # From so many standard errors on images tell the hand: by chance 1 in 3000.
 SURE = 4.0
@@ -202,8 +202,8 @@ def tile_px(shape: tuple[int, int], views: Sequence[TiltedView]) -> int | None:
     if not views:
         return None
     pixel = views[0].pixel_size_angstrom
-    defocus = max(abs(view.optics.defocus_um) for view in views) * ANGSTROM_PER_UM
-    reach = max(wavelength_angstrom(view.optics.voltage_kv) for view in views) * defocus * 0.5 / pixel
+    defocus, voltage = max(abs(view.optics.defocus_um) for view in views), min(view.optics.voltage_kv for view in views)
+    reach = reach_angstrom(voltage, defocus, 0.5 / pixel)
     wanted = max(LEAST_TILE_PX, math.ceil(2 * RINGS * reach / pixel))
     tile = min(wanted, shape[1] // FEWEST_ACROSS, shape[0])
     return tile - tile % 2 if tile >= LEAST_TILE_PX // 2 else None
@@ -225,7 +225,7 @@ def _squared(view: TiltedView, place_px: float, off_um: float, tile: int) -> NDA
 def _offs_um(view: TiltedView, highest: float) -> NDArray[np.float64]:
     """Differences from the defocus that was told, to be tried."""
     nyquist = 0.5 / view.pixel_size_angstrom * highest
-    phase = math.pi * wavelength_angstrom(view.optics.voltage_kv) * ANGSTROM_PER_UM * nyquist**2
+    phase = phase_per_um(view.optics.voltage_kv, nyquist**2)
     steps = math.ceil(MOST_OFF_UM * phase / STEP_RAD)
     return np.linspace(-MOST_OFF_UM, MOST_OFF_UM, 2 * steps + 1)
 

@@ -27,7 +27,7 @@ import scipy.fft
 import scipy.special
 from numpy.typing import NDArray
 
-from cryolithe.optics import ANGSTROM_PER_MM, ANGSTROM_PER_UM, TiltedView, tilted_defocus_um, wavelength_angstrom
+from cryolithe.optics import TiltedView, phase_in_focus, phase_per_um, reach_angstrom, tilted_defocus_um
 from cryolithe.reconstruction.evidence.hand_evidence import tile_starts
 from cryolithe.spectra import shell_of
 
@@ -236,13 +236,13 @@ def _gains(power: Values, models: Values, defoci_um: Values, spectra: RingSpectr
     """
     k, (_, pixels, used) = ring_frequencies(spectra.tile), _rings(spectra.tile)
     weight = np.sqrt(pixels[used])
-    per_um = wavelength_angstrom(spectra.views[0].optics.voltage_kv) * ANGSTROM_PER_UM
     frequency, most_um = k * 0.5 / spectra.views[0].pixel_size_angstrom, _most_um(spectra.views[0], spectra.tile)
+    per_um = phase_per_um(spectra.views[0].optics.voltage_kv, frequency**2) / math.pi
     gains = np.zeros(len(defoci_um))
     for number, defocus in enumerate(defoci_um):
         if not LEAST_UM <= defocus <= most_um:
             continue
-        rings = per_um * defocus * frequency**2  # so many half waves of phase
+        rings = per_um * defocus  # so many half waves of phase
         beyond = rings >= 1
         if rings[-1] - 1 < LEAST_RINGS or np.count_nonzero(beyond) < max(BACKGROUNDS) + 6:
             continue
@@ -275,10 +275,7 @@ class _Fit(NamedTuple):
 def _squared(view: TiltedView, k: Values, places_px: Values, shifts_um: Values) -> Values:
     """The mean of CTF² over directions and tiles, of each shift, shape ``(shifts, k)``."""
     optics, frequency = view.optics, k * 0.5 / view.pixel_size_angstrom
-    wavelength = wavelength_angstrom(optics.voltage_kv)
-    per_um = math.pi * wavelength * ANGSTROM_PER_UM * frequency**2
-    rest = -math.pi / 2 * optics.spherical_aberration_mm * ANGSTROM_PER_MM * wavelength**3 * frequency**4
-    rest += math.radians(optics.phase_shift_deg) + math.asin(optics.amplitude_contrast)
+    per_um, rest = phase_per_um(optics.voltage_kv, frequency**2), phase_in_focus(optics, frequency**2)
     away = places_px * view.pixel_size_angstrom
     defocus = tilted_defocus_um(optics.defocus_um, away, view.angle_deg, view.handedness)
     # Of the mean over tiles all that depends on the shift is one phase.
@@ -305,7 +302,7 @@ def tile_places_px(width: int, tile: int) -> tuple[float, ...]:
 
 def _tried_um(view: TiltedView, tile: int) -> Values:
     """Shifts of told defoci that are tried: 0 and so many to either side that all defoci are."""
-    step = STEP_RAD / (math.pi * wavelength_angstrom(view.optics.voltage_kv) * ANGSTROM_PER_UM * _highest(view) ** 2)
+    step = STEP_RAD / phase_per_um(view.optics.voltage_kv, _highest(view) ** 2)
     count = math.ceil(_most_um(view, tile) / step)
     return np.arange(-count, count + 1, dtype=np.float64) * np.float64(step)
 
@@ -327,5 +324,4 @@ def _most_um(view: TiltedView, tile: int) -> float:
 
 def _period_px(view: TiltedView, defocus_um: float) -> float:
     """How far apart things are whose interference has the period of the finest rings: ``2 λ Δf k``."""
-    reach = 2 * wavelength_angstrom(view.optics.voltage_kv) * defocus_um * ANGSTROM_PER_UM * _highest(view)
-    return reach / view.pixel_size_angstrom
+    return 2 * reach_angstrom(view.optics.voltage_kv, defocus_um, _highest(view)) / view.pixel_size_angstrom

@@ -18,7 +18,7 @@ import torch
 
 from cryolithe.filters import filter_rows, padded_length, ramp_response
 from cryolithe.geometry import TiltGeometry, centre_px
-from cryolithe.optics import ANGSTROM_PER_UM, STRIP_PHASE_RAD, wavelength_angstrom
+from cryolithe.optics import ANGSTROM_PER_UM, STEEPEST_DEG, STRIP_PHASE_RAD, phase_per_um
 from cryolithe.projector import TorchProjector
 
 
@@ -53,9 +53,9 @@ def make_layers(
     depth: int, voxel_size_angstrom: float, voltage_kv: float, angles_deg: Sequence[float], z_reversed: bool
 ) -> Layers:
     """Slabs through which the phase of the CTF at Nyquist changes by `STRIP_PHASE_RAD`, in the steepest image."""
-    steepest = min(math.cos(math.radians(min(abs(angle), 85.0))) for angle in angles_deg)
-    phase = math.pi * wavelength_angstrom(voltage_kv) * (0.5 / voxel_size_angstrom) ** 2
-    thick_px = STRIP_PHASE_RAD / phase * steepest / voxel_size_angstrom
+    steepest = min(math.cos(math.radians(min(abs(angle), STEEPEST_DEG))) for angle in angles_deg)
+    thick_um = STRIP_PHASE_RAD / phase_per_um(voltage_kv, (0.5 / voxel_size_angstrom) ** 2) * steepest
+    thick_px = thick_um * ANGSTROM_PER_UM / voxel_size_angstrom
     count = max(1, math.ceil(depth / thick_px))
     count = min(count + 1 - count % 2, depth - 1 + depth % 2)
     edges = np.round(np.linspace(0, depth, count + 1)).astype(int).tolist()
