@@ -103,11 +103,13 @@ def test_lines_of_the_source_are_short(page):
         assert len(line) <= 120 or table_or_link, f"{line}\npython benchmarks/wrap.py {name_of(page)} breaks it"
 
 
-def test_the_map_has_every_package():
+def test_the_map_has_every_package_and_module_beside_them():
     packages = sorted(path.parent.name for path in (ROOT / "cryolithe").glob("*/__init__.py"))
     assert len(packages) > 15
     rows = text_of(DOCS / "map.md").partition("## Sources")[0]
     assert [name for name in packages if f"{name}/`" not in rows] == []
+    modules = [path.name for path in (ROOT / "cryolithe").glob("[a-z]*.py")]
+    assert [name for name in modules if f"{name}`" not in rows] == []
 
 
 def test_the_site_has_every_page():

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import GeometryError, SettingsError
-from cryolithe.optics import filtered, wavelength_angstrom
+from cryolithe.optics import STEEPEST_DEG, filtered, wavelength_angstrom
 
 Image = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ PROTEIN_MINUS_ICE_V = 2.5
 LOSS_PATH_PROTEIN_NM, LOSS_PATH_ICE_NM, PLASMON_KEV = 197.0, 375.0, 0.02
 _ELECTRON_REST_KEV = 510.99895
 LEAST_BRIGHTNESS = 0.02  # of the mean: a weak-phase image of something very dense would go below zero
-STEEPEST_COSINE = math.cos(math.radians(85.0))
+STEEPEST_COSINE = math.cos(math.radians(STEEPEST_DEG))
 
 
 @dataclass(frozen=True)
