@@ -12,8 +12,9 @@ from tiny_series import ANGLES, bead_images, made, noise, voxels, write_model, w
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.formats.volumes.ome_zarr import read_ome_zarr
 from cryolithe.reconstruction.jobs.job import MAP_KINDS, map_paths
-from cryolithe.reconstruction.jobs.turning import depth_before, planes_kept, tilt_volume
+from cryolithe.reconstruction.jobs.untilted import depth_before, planes_kept
 from cryolithe.reconstruction.output import outputs
+from cryolithe.reconstruction.output.turned import tilt_volume
 
 SHAPE = (16, 40, 48)  # (z, y, x)
 

@@ -57,7 +57,7 @@ from cryolithe.reconstruction.confidence.members import (
 )
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.jobs.job import MAP_KINDS, ResolvedJob
-from cryolithe.reconstruction.jobs.turning import planes_kept
+from cryolithe.reconstruction.jobs.untilted import planes_kept
 from cryolithe.reconstruction.output.map_files import MadeMaps
 from cryolithe.reconstruction.output.outputs import working_dtype
 from cryolithe.reconstruction.setup.fitting import map_rows

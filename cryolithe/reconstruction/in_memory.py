@@ -18,9 +18,9 @@ from cryolithe.formats.volumes.int8 import int8_scale
 from cryolithe.reconstruction.images.preparation import check_images
 from cryolithe.reconstruction.jobs.job import ResolvedJob
 from cryolithe.reconstruction.jobs.sources import offers
-from cryolithe.reconstruction.jobs.turning import tilt_volume
 from cryolithe.reconstruction.output.outputs import working_dtype
 from cryolithe.reconstruction.output.sidecar import geometry_line, sidecar_record
+from cryolithe.reconstruction.output.turned import tilt_volume
 from cryolithe.reconstruction.run import (
     first_plan,
     make_slabs,

@@ -59,7 +59,7 @@ from cryolithe.reconstruction.jobs.sources import (
     with_odd,
     z_reversed,
 )
-from cryolithe.reconstruction.jobs.turning import NO_TILT_DEG, depth_before
+from cryolithe.reconstruction.jobs.untilted import NO_TILT_DEG, depth_before
 from cryolithe.reconstruction.slabwise.precisions import precisions
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from cryolithe.formats import VolumeStatistics, read_mrc
 from cryolithe.reconstruction.confidence.doubt import rounded
 from cryolithe.reconstruction.jobs.job import MAP_KINDS, ResolvedJob, map_file
-from cryolithe.reconstruction.jobs.turning import tilt_volume
 from cryolithe.reconstruction.output.converting import TILTED, Wanted, new_volume, turned
+from cryolithe.reconstruction.output.turned import tilt_volume
 from cryolithe.reconstruction.slabwise.slab_folder import SlabFolder
 from cryolithe.work.folder import delete
 from cryolithe.work.watcher import Watcher

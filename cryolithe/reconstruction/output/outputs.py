@@ -26,10 +26,10 @@ from cryolithe.reconstruction.evidence.selfcheck import SelfCheck
 from cryolithe.reconstruction.jobs.job import Finished, Job, ResolvedJob, map_file, map_paths
 from cryolithe.reconstruction.jobs.made_before import is_record_of
 from cryolithe.reconstruction.jobs.preview_mark import is_preview
-from cryolithe.reconstruction.jobs.turning import tilt_volume
 from cryolithe.reconstruction.output.converting import FINISHED, RESERVED, TILTED, converted, new_volume
 from cryolithe.reconstruction.output.map_files import MadeMaps, finish_maps
 from cryolithe.reconstruction.output.sidecar import sidecar_record
+from cryolithe.reconstruction.output.turned import tilt_volume
 from cryolithe.reconstruction.setup.looking import planned_polarity
 from cryolithe.reconstruction.slabwise.slab_folder import SlabFolder
 from cryolithe.report import write_json
