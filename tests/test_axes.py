@@ -5,22 +5,17 @@ import shutil
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from half_volumes import signal
 from tiny_series import ANGLES, noise, run, write_series
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.formats import read_mrc
 from cryolithe.formats.volumes.axes import stored_axes, turned_record
 
 ORDERS = ("xyz", "xzy")
 FBP = ("--method", "fbp", "--thickness", 20, "--device", "cpu")
 RECORD = {"volume": {"shape_zyx": [4, 6, 8]}, "geometry": {"axis_order": "yzx", "depth_axis": "-z"}}
-
-
-def call(*words):
-    return CliRunner().invoke(main, list(map(str, words)))
 
 
 def good(*words):

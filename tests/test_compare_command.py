@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from half_volumes import noise, signal, write
 from PIL import Image
 from test_denoise_warp import TINY as SAMBA
@@ -21,7 +21,6 @@ from test_n2n_command import TINY as UNET
 from tiny_series import ANGLES, voxels, write_model, write_series
 from tiny_series import noise as series_noise
 
-from cryolithe.cli import main
 from cryolithe.comparison import making
 from cryolithe.denoising.n2n import learning as n2n
 from cryolithe.denoising.n2n import network
@@ -30,10 +29,6 @@ from cryolithe.denoising.samba import model
 
 pytestmark = pytest.mark.slow
 QUICK = Path(__file__).resolve().parents[1] / "training_data" / "recipes" / "quick.yaml"
-
-
-def call(*words):
-    return CliRunner().invoke(main, [*map(str, words)])
 
 
 def good(*words):

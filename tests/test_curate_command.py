@@ -10,11 +10,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from fake_entry import TRAINING_DATA, fake_entry
 from patience import PATIENCE_S
 
-from cryolithe.cli import main
 from cryolithe.curation.arrays import oriented
 from cryolithe.curation.manifest import read_manifest, write_manifest
 from cryolithe.formats import read_mrc, write_angles_deg
@@ -32,7 +31,7 @@ def write_volume(path, volume, overwrite=False):
 
 
 def run(*arguments):
-    result = CliRunner().invoke(main, ["pairs", *map(str, arguments)])
+    result = call("pairs", *arguments)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "Traceback" not in result.output
     return result

@@ -14,16 +14,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call
 
 from cryolithe import device as device_module
-from cryolithe.cli import main
 from cryolithe.diagnosis import OK, PROBLEM, WARNING, machine, selftest, storage
 from cryolithe.limits import Limits, group_limits
 
 
 def doctor(*arguments):
-    return CliRunner().invoke(main, ["doctor", *map(str, arguments)])
+    return call("doctor", *arguments)
 
 
 def lines_of(result, name):

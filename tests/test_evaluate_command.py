@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call
 
-from cryolithe.cli import main
 from cryolithe.errors import SettingsError
 from cryolithe.evaluation.heldout import held_out_images
 from cryolithe.evaluation.middles import middle
@@ -45,7 +44,7 @@ def test_copies_of_one_half_are_told(data, tmp_path, change):
     copy = write(tmp_path / "copy.mrc", change(np.asarray(even, np.float64)))
     for odd, warned in ((copy, True), (data / "odd.mrc", False)):
         words = ("evaluate", data / "fbp.mrc", "--half1", data / "even.mrc", "--half2", odd, "-o", tmp_path / "ev.html")
-        result = CliRunner().invoke(main, [*map(str, words), "--overwrite"])
+        result = call(*words, "--overwrite")
         assert result.exit_code == 0, result.output
         told = json.loads((tmp_path / "ev.json").read_text())["evaluation"]["warnings"]
         assert any("copies of one volume" in warning for warning in told) is warned
@@ -87,7 +86,7 @@ def data(tmp_path_factory):
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+    return call("evaluate", *arguments)
 
 
 def numbers_in(value):

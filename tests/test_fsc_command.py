@@ -9,10 +9,9 @@ import sys
 import mrcfile
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from plain_mrc import new_mrc
 
-from cryolithe.cli import main
 from cryolithe.cli.fsc import parse_wedge
 from cryolithe.errors import SettingsError
 from cryolithe.formats import write_volume
@@ -36,7 +35,7 @@ def pair(tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["fsc", *map(str, arguments)])
+    return call("fsc", *arguments)
 
 
 def refused(*arguments):
@@ -207,7 +206,7 @@ def test_an_input_is_never_replaced(tmp_path):
     before = (tmp_path / "a.mrc").read_bytes()
     names = [str(tmp_path / name) for name in ("a.mrc", "b.mrc")]
     arguments = ["fsc", *names, "--json", names[0], "--overwrite"]
-    result = CliRunner().invoke(main, arguments)
+    result = call(*arguments)
     assert result.exit_code == 2
     assert "is an input of this command" in result.stderr
     assert (tmp_path / "a.mrc").read_bytes() == before

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import yaml
+from command import call
 from plain_mrc import new_mrc
 from test_settings import VALUES, flag
 from tiny_series import made, run, write_series
@@ -194,11 +195,7 @@ def test_denoise_refuses_what_changes_nothing(words, line, halves, tmp_path):
 
 
 def refusal_of(command, *words):
-    from click.testing import CliRunner
-
-    from cryolithe.cli import main
-
-    result = CliRunner().invoke(main, [command, *map(str, words)])
+    result = call(command, *words)
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1

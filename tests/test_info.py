@@ -7,18 +7,17 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from safetensors.numpy import save_file
 from shared_data import SHARED, needs_shared
 
-from cryolithe.cli import main
 from cryolithe.cli.info import angle_order
 from cryolithe.formats import write_angles_deg, write_stack, write_volume
 from cryolithe.volume import Volume
 
 
 def info(*arguments):
-    return CliRunner().invoke(main, ["info", *map(str, arguments)])
+    return call("info", *arguments)
 
 
 def as_json(path):

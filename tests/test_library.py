@@ -13,12 +13,11 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call
 from projects import VOLUME, make_project, write_aretomo, write_imod
 from tiny_series import ANGLES, SHAPE, bead_images, made, noise, refused, tree, voxels, write_model, write_series
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.errors import GeometryError
 from cryolithe.formats.alignment.alignments import alignment_files
 from cryolithe.geometry import TiltGeometry
@@ -35,7 +34,7 @@ def network(tmp_path_factory):
 
 def command(*arguments):
     """Call the command line, which must succeed."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    result = call(*arguments)
     assert result.exit_code == 0, result.output
     return result
 
@@ -320,7 +319,7 @@ def test_fsc_is_that_of_the_command(tmp_path):
 def test_fsc_refuses_what_cannot_be_compared():
     a = np.random.default_rng(0).standard_normal((12, 12, 12))
     b = a + np.random.default_rng(1).standard_normal(a.shape)
-    for call, told in (
+    for asked, told in (
         (lambda: cryolithe.fsc(a, b[1:]), "a has (12, 12, 12), b has (11, 12, 12)"),
         (lambda: cryolithe.fsc(cryolithe.Volume(a, 5), cryolithe.Volume(b, 6)), "voxel_size_angstrom="),
         (lambda: cryolithe.fsc(a, b, mask=np.zeros(a.shape)), "is 0 in all"),
@@ -330,7 +329,7 @@ def test_fsc_refuses_what_cannot_be_compared():
         (lambda: cryolithe.fsc(a, b).mean("measurd"), "column: expected total"),
     ):
         with pytest.raises(cryolithe.CryoLitheError) as error:
-            call()
+            asked()
         assert told in str(error.value)
     with pytest.warns(cryolithe.CryoLitheWarning, match="compared with itself"):
         cryolithe.fsc(a, a)

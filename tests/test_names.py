@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from beads import ANGLES, DEPTH, PIXEL, assert_beads, bead_images, some_shifts, write_stack
-from click.testing import CliRunner
+from command import call
 from tiny_series import made, refused, run
 
-from cryolithe.cli import main
 from cryolithe.cli.halves import default_output
 from cryolithe.curation.candidates import _tomograms
 from cryolithe.errors import FileFormatError, InputError
@@ -295,7 +294,7 @@ def test_particles_of_another_tomogram_are_refused(volume, names, why, tmp_path)
 def test_evaluate_refuses_particles_of_another_tomogram(tmp_path):
     write_stack(tmp_path / "Position_1_2_rec.mrc", np.random.default_rng(0).standard_normal((16, 24, 24), np.float32))
     arguments = ["evaluate", tmp_path / "Position_1_2_rec.mrc", "--particles", particles_of(tmp_path, ["Position_1"])]
-    result = CliRunner().invoke(main, [*map(str, arguments), "-o", str(tmp_path / "page")])
+    result = call(*arguments, "-o", tmp_path / "page")
     assert result.exit_code == 2, result.output
     last = result.stderr.splitlines()[-1]
     assert "holds particles of Position_1, but no particles of Position_1_2" in last

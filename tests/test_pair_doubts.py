@@ -8,12 +8,11 @@ import warnings
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from plain_mrc import new_mrc
 from scipy.ndimage import fourier_shift, gaussian_filter
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.evaluation.halves import doubt_about_scales, open_half
 from cryolithe.faces import filled_doubt, filled_value
 from cryolithe.half_agreement import Expected, agreement, doubts_about_places, is_shifted, shares_noise
@@ -93,7 +92,7 @@ def test_fsc_warns(case, tmp_path):
 
 
 def made_by(*words):
-    result = CliRunner().invoke(main, [str(word) for word in words])
+    result = call(*words)
     assert result.exit_code == 0, result.output
     return result
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import test_optimise
-from click.testing import CliRunner
+from command import call
 from tiny_series import run, write_model, write_series
 
-from cryolithe.cli import main, progress
+from cryolithe.cli import progress
 from cryolithe.cli.progress import LogWatcher, ProgressWatcher, progress_watcher
 from cryolithe.cli.train import _advancing
 from cryolithe.work.clock import clock
@@ -124,7 +124,7 @@ def test_a_command_writes_plain_lines_where_there_is_no_terminal(tmp_path, monke
 
 
 def test_a_refused_command_tells_of_no_stages(tmp_path):
-    result = CliRunner().invoke(main, ["reconstruct", str(tmp_path / "none.mrc"), str(tmp_path / "none.tlt")])
+    result = call("reconstruct", tmp_path / "none.mrc", tmp_path / "none.tlt")
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
 

@@ -16,7 +16,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from click.testing import CliRunner
+from command import call
 from published_model import (
     SIZES,
     TAPS,
@@ -31,7 +31,6 @@ from published_model import (
 from shared_data import SHARED, needs_shared
 from tiny_series import made, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.errors import ModelError
 from cryolithe.filters import filter_rows_by_taps
 from cryolithe.geometry import TiltGeometry, VolumeGrid
@@ -62,7 +61,7 @@ def ramp(monkeypatch):
 
 
 def models(*arguments):
-    return CliRunner().invoke(main, ["models", *map(str, arguments)])
+    return call("models", *arguments)
 
 
 def images_of(height, width, seed=3):
@@ -609,7 +608,7 @@ def test_verify_sees_an_engine_that_computes_something_else(monkeypatch):
 
 def test_score_refuses_an_imported_model(tmp_path, ramp):
     imported(tmp_path, 0, ramp)
-    result = CliRunner().invoke(main, ["score", "theirs"])
+    result = call("score", "theirs")
     assert result.exit_code == 2
     assert "was imported" in result.stderr
 

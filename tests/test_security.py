@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from tiny_series import made, noise, run, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.formats import write_volume
 from cryolithe.session.summary import SCRIPT
 from cryolithe.volume import Volume
@@ -210,7 +209,7 @@ def test_names_on_the_page_of_an_evaluation(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / f"{name}.mrc"
     write_volume(path, Volume(rng.standard_normal((16, 24, 24)).astype(np.float32), 10.0), label="noise")
-    result = CliRunner().invoke(main, ["evaluate", str(path), "-o", str(tmp_path / "out")])
+    result = call("evaluate", path, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     (page,) = (tmp_path / "out").parent.rglob("*.html")
     read = Page(page.read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from projects import (
     ANGLES,
     BEADS,
@@ -19,7 +19,6 @@ from projects import (
 from test_session import table
 from tiny_series import made, run, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import write_stack
 from cryolithe.formats.series.session_folder import read_session_folder
@@ -286,7 +285,7 @@ def test_info_lists_the_files_that_reconstruct_takes(tmp_path):
     told = run(folder, *FBP, "--ctf", "flip", "--dose-weight", "--dry-run").stderr
     (line,) = [line for line in told.splitlines() if line.startswith(f"{folder / 'ts.mrc'}: ")]
     taken = line.partition(": ")[2].split(", ")
-    result = CliRunner().invoke(main, ["info", str(folder)])
+    result = call("info", folder)
     (shown,) = [line for line in result.stdout.splitlines() if "ts.mrc: " in line]
     assert sorted(shown.partition("ts.mrc: ")[2].split(", ")) == sorted(taken)
     assert len(taken) == 3

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import starfile
 import yaml
-from click.testing import CliRunner
+from command import call
 
-from cryolithe.cli import main
 from cryolithe.formats import read_tilt_series, read_volume, write_volume
 from cryolithe.formats.pairs import open_pair
 from cryolithe.simulation import campaign
@@ -25,7 +24,7 @@ QUICK = RECIPES / "quick.yaml"
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["simulate", *map(str, arguments)])
+    return call("simulate", *arguments)
 
 
 def files(folder):

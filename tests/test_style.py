@@ -14,10 +14,9 @@ import scipy.fft
 import scipy.ndimage
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call
 from plain_mrc import new_mrc
 
-from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.simulation import campaign, read_recipe
@@ -226,7 +225,7 @@ def test_a_style_is_the_same_after_writing_and_learning_it_again(style, tmp_path
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["simulate", *map(str, arguments)])
+    return call("simulate", *arguments)
 
 
 def write(folder, images, angles, name="lab", pixel=PIXEL):

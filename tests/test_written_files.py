@@ -8,11 +8,10 @@ import shutil
 import mrcfile
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from test_outputs import beads
 from tiny_series import made, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.denoising.output import choose_target, write_result
 from cryolithe.formats import write_stack, write_volume
 from cryolithe.formats.volumes.ome_zarr_reader import open_ome_zarr
@@ -36,7 +35,7 @@ def faults(path):
 
 
 def cryolithe(*words):
-    result = CliRunner().invoke(main, [*map(str, words)])
+    result = call(*words)
     assert result.exit_code == 0, result.output
 
 
