@@ -10,3 +10,10 @@ from cryolithe.cli import main
 def call(*words: object) -> Result:
     """Call ``cryolithe`` with these words."""
     return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def good(*words: object) -> Result:
+    """Call ``cryolithe``, which must succeed."""
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    return result

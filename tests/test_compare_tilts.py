@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from command import call
+from command import call, good
 from projects import ANGLES as ALL_ANGLES
 from projects import DARK, VOLUME, make_project, write_aretomo, write_imod
 from test_ctf_files import CTFFIND, columns
@@ -110,8 +110,7 @@ def test_tilts_of_a_raw_stack_are_split_as_if_its_alignment_left_the_others_out(
     project = make_project(tmp_path / "raw")
     depth = ("--thickness", VOLUME[0], "--device", "cpu", "--contrast", "bright")
     page = ("-o", tmp_path / "page.html", "--methods", "fbp")
-    result = call("compare", *words(project, DARK), *depth, *page)
-    assert result.exit_code == 0, result.output
+    result = good("compare", *words(project, DARK), *depth, *page)
     assert "The halves are odd and even tilts" in result.stderr
     work = tmp_path / "page.work" / "fbp"
     used = [section for section in np.argsort(ALL_ANGLES, kind="stable").tolist() if section not in DARK]
@@ -131,8 +130,7 @@ def test_a_table_of_single_images_is_split_as_their_stack_is(tmp_path):
     for name, words in {"table": (table,), "stack": (table.with_suffix(".mrc"), "--star", table)}.items():
         page = tmp_path / f"{name}.html"
         flags = ("--methods", "fbp", "--thickness", 16, "--pixel-size", 5, "--device", "cpu", "-o", page)
-        result = call("compare", *words, *flags)
-        assert result.exit_code == 0, result.output
+        good("compare", *words, *flags)
         pages[name] = page.with_suffix(".work") / "fbp"
     for part in PARTS:
         assert np.array_equal(voxels(pages["table"] / f"{part}.mrc"), voxels(pages["stack"] / f"{part}.mrc"))

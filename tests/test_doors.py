@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
-from command import call
+from command import call, good
 from plain_mrc import new_mrc
 from tiny_series import write_series
 
@@ -25,12 +25,6 @@ from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.volume import Volume
 
 SHAPE = (12, 18, 20)
-
-
-def good(*words):
-    result = call(*words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def refused(*words):

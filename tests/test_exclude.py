@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from command import call
+from command import good
 from projects import make_project, write_aretomo
 from test_known_command import DOSES, mdoc
 from tiny_series import ANGLES, made, noise, run, voxels, write_series
@@ -55,8 +55,7 @@ def test_the_library_and_compare_leave_them_out(tmp_path):
     assert np.array_equal(found.voxels, wanted.voxels)
     page = tmp_path / "page.html"
     words = ("compare", *write_series(tmp_path), *WORDS, "--methods", "fbp", *FBP[2:], "-o", page)
-    result = call(*words)
-    assert result.exit_code == 0, result.output
+    good(*words)
     halves = [json.loads((tmp_path / "page.work" / "fbp" / f"half{n}.json").read_text()) for n in (1, 2)]
     parts = [[n + 1 for n in LEFT[first::2]] for first in (0, 1)]
     assert [half["geometry"]["part"] for half in halves] == parts

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.ndimage
-from command import call
+from command import good
 
 from cryolithe.errors import InputError
 from cryolithe.fidelity import (
@@ -186,8 +186,7 @@ def test_the_command_prints_and_writes_scores_by_class(tmp_path, monkeypatch):
         "--json",
         str(path),
     ]
-    result = call(*words)
-    assert result.exit_code == 0, result.output
+    result = good(*words)
     assert "bilayers only, ±60°, -3 dB" in result.output
     written = json.loads(path.read_text())
     found = written["classes"]

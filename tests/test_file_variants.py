@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import call
+from command import call, good
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from fuzz_parsers import PARSERS
@@ -27,8 +27,7 @@ VARIANTS = {
 
 def facts(path):
     """What ``cryolithe info`` tells of a file, without its size."""
-    result = call("info", path, "--json")
-    assert result.exit_code == 0, result.output
+    result = good("info", path, "--json")
     (found,) = json.loads(result.stdout)
     return {name: value for name, value in found.items() if "size" not in name}
 

@@ -9,7 +9,7 @@ import sys
 import mrcfile
 import numpy as np
 import pytest
-from command import call
+from command import call, good
 from plain_mrc import new_mrc
 
 from cryolithe.cli.fsc import parse_wedge
@@ -61,8 +61,7 @@ def refused(*arguments):
 def test_copies_and_inverted_volumes_are_told(tmp_path, pair, change, said):
     with mrcfile.open(pair[0]) as file:
         other = write(tmp_path / "other.mrc", change(np.array(file.data, float)))
-    result = run(pair[0], other)
-    assert result.exit_code == 0
+    result = good("fsc", pair[0], other)
     assert said in result.stderr
     assert bool(result.stderr) is bool(said)
 
@@ -77,8 +76,7 @@ def test_noise_is_neither_a_copy_nor_inverted(tmp_path):
 
 
 def test_table_and_summary(pair):
-    result = run(*pair)
-    assert result.exit_code == 0, result.output
+    result = good("fsc", *pair)
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["1/Å", "Å", "total"]
     assert len(lines) == 1 + 8 + 4  # heading, shells, and an empty line, the mean and two resolutions
@@ -94,8 +92,7 @@ def test_table_and_summary(pair):
 @pytest.mark.slow
 def test_wedge_adds_columns_and_files_are_written(pair, tmp_path):
     numbers, figure = tmp_path / "fsc.json", tmp_path / "fsc.png"
-    result = run(*pair, "--wedge", "-51,60", "--json", numbers, "--plot", figure)
-    assert result.exit_code == 0, result.output
+    result = good("fsc", *pair, "--wedge", "-51,60", "--json", numbers, "--plot", figure)
     assert result.stdout.splitlines()[0].split() == ["1/Å", "Å", "total", "measured", "wedge"]
     found = json.loads(numbers.read_text())
     assert found["tilt_range_deg"] == [-51, 60]
@@ -110,7 +107,7 @@ def test_wedge_adds_columns_and_files_are_written(pair, tmp_path):
         before = path.read_bytes()
         assert "exists; give --overwrite to replace it or another name" in refused(*pair, option, path)
         assert path.read_bytes() == before
-    assert run(*pair, "--json", numbers, "--overwrite").exit_code == 0
+    good("fsc", *pair, "--json", numbers, "--overwrite")
     assert json.loads(numbers.read_text())["tilt_range_deg"] is None
     assert "--plot: expected a name ending in .png" in refused(*pair, "--plot", tmp_path / "fsc.docx")
     assert "there is no folder" in refused(*pair, "--json", tmp_path / "nowhere" / "fsc.json")
@@ -127,8 +124,7 @@ def test_voxel_size_unknown_given_or_in_one_file_only(pair, tmp_path):
 
 
 def test_a_volume_with_itself_is_allowed_with_a_warning(pair):
-    result = run(pair[0], pair[0])
-    assert result.exit_code == 0
+    result = good("fsc", pair[0], pair[0])
     assert "compared with itself" in result.stderr
     assert "1.0000" in result.stdout
 
@@ -138,7 +134,7 @@ def test_mask(pair, tmp_path):
     empty = write(tmp_path / "empty.mrc", weights)
     weights[4:12, 4:14, 4:16] = 1
     mask = write(tmp_path / "mask.mrc", weights)
-    assert run(*pair, "--mask", mask).exit_code == 0
+    good("fsc", *pair, "--mask", mask)
     assert "empty.mrc is 0 in all 5760 voxels" in refused(*pair, "--mask", empty)
     other = write(tmp_path / "other.mrc", weights[1:])
     assert "(15, 18, 20), but" in refused(*pair, "--mask", other)
@@ -152,8 +148,8 @@ def test_volumes_that_cannot_be_compared(pair, tmp_path):
     line = refused(pair[0], write(tmp_path / "size.mrc", voxels, 10.2))
     assert "has 10 Å" in line
     assert "has 10.2 Å" in line
-    assert run(pair[0], tmp_path / "size.mrc", "--voxel-size", "10").exit_code == 0
-    assert run(pair[0], write(tmp_path / "near.mrc", voxels, 10.05)).exit_code == 0
+    good("fsc", pair[0], tmp_path / "size.mrc", "--voxel-size", "10")
+    good("fsc", pair[0], write(tmp_path / "near.mrc", voxels, 10.05))
     line = refused(pair[0], write(tmp_path / "constant.mrc", np.full(SHAPE, 3)))
     assert "constant.mrc: all 5760 voxels are 3" in line
     voxels[0, 0, :2] = np.inf

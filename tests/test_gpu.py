@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import call
+from command import good
 from test_denoise_warp import TINY
 from test_train_data import tiny_pair
 from test_training import small_config
@@ -278,8 +278,7 @@ def test_finetuning(tmp_path: Path):
     settings = tmp_path / "few.yaml"
     settings.write_text("steps: 4\nwarmup_steps: 1\ncolumns: 8\nvalidation: {every: 2}\nfewest_tilts: 4\n")
     words = ["train", settings, "--finetune", start, tmp_path, "-o", tmp_path / "mine.safetensors", "--device", "cuda"]
-    result = call(*words)
-    assert result.exit_code == 0, result.output
+    good(*words)
     load_model(str(tmp_path / "mine.safetensors"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from command import call
+from command import call, good
 
 from cryolithe import formats
 from cryolithe.errors import OutputError
@@ -48,8 +48,7 @@ def listing(folder, *names):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int16])
 def test_pixels_come_back_in_the_order_of_the_table(dtype, tmp_path):
     table, images = series(tmp_path, dtype=dtype)
-    result = call("halves", table, "-o", tmp_path / "out")
-    assert result.exit_code == 0, result.output
+    good("halves", table, "-o", tmp_path / "out")
     for half in HALVES:
         found = read_mrc(tmp_path / "out" / f"ts_1_{half}.mrc")
         assert found.data.dtype == dtype
@@ -63,10 +62,8 @@ def test_the_command_that_is_told_next_makes_the_volume_of_the_whole(tmp_path):
     told = call("halves", table, "-o", tmp_path / "out").stdout.splitlines()[-1]
     assert told.startswith("Next: cryolithe reconstruct --even ")
     words = told.removeprefix("Next: cryolithe ").split()
-    made = call(*words, *FBP, "-o", tmp_path / "halves.mrc")
-    assert made.exit_code == 0, made.output
-    whole = call("reconstruct", table, *FBP, "-o", tmp_path / "whole.mrc")
-    assert whole.exit_code == 0, whole.output
+    good(*words, *FBP, "-o", tmp_path / "halves.mrc")
+    good("reconstruct", table, *FBP, "-o", tmp_path / "whole.mrc")
     halves = [read_mrc(tmp_path / f"halves_{half}.mrc").data.astype(float) for half in HALVES]
     expected = read_mrc(tmp_path / "whole.mrc").data
     # Each volume has its own scale only where programs normalise; FBP here does not.
@@ -143,7 +140,7 @@ def test_what_is_there_is_kept(tmp_path):
     assert "ts_1_ODD.mrc exists; give --overwrite" in refused.stderr
     assert odd.read_bytes() == b"mine"
     assert not (tmp_path / "out" / "ts_1_EVN.mrc").exists()
-    assert call("halves", table, "-o", tmp_path / "out", "--overwrite").exit_code == 0
+    good("halves", table, "-o", tmp_path / "out", "--overwrite")
     assert np.array_equal(read_mrc(odd).data, images["ODD"])
 
 
@@ -162,7 +159,7 @@ def test_one_half_is_not_left_behind_where_the_other_cannot_be_written(tmp_path,
     assert "no space left" in result.stderr
     assert not list((tmp_path / "out").iterdir())
     monkeypatch.undo()
-    assert call("halves", table, "-o", tmp_path / "out").exit_code == 0
+    good("halves", table, "-o", tmp_path / "out")
 
 
 def test_tables_of_one_name_are_refused(tmp_path):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from command import call
+from command import call, good
 from scipy.ndimage import gaussian_filter
 
 import cryolithe
@@ -96,8 +96,7 @@ def test_a_bead_or_a_border_spoils_nothing_elsewhere(clean, what, tmp_path):
         elif changed:
             stack[:, :, :20] = 0
         write_stack(tmp_path / "a.mrc", stack, 10.0, "made for a test", overwrite=True)
-        result = call("denoise", "--images", tmp_path / "a.mrc", "--overwrite")
-        assert result.exit_code == 0, result.output
+        good("denoise", "--images", tmp_path / "a.mrc", "--overwrite")
         made.append(np.array(read_mrc(tmp_path / "a_denoised.mrc").data))
     seen = clean[:, :, 40:].ravel()
     alone, beside = (np.corrcoef(values[:, :, 40:].ravel(), seen)[0, 1] for values in made)
@@ -151,8 +150,7 @@ def test_images_without_noise_come_back_with_their_gold_and_without_halos(tmp_pa
     stack = (needle + grain).astype(np.float32)
     stack[10, 20, 10] = 5000  # a hot pixel
     write_stack(tmp_path / "a.mrc", stack, 10.0, "made for a test")
-    result = call("denoise", "--images", tmp_path / "a.mrc")
-    assert result.exit_code == 0, result.output
+    good("denoise", "--images", tmp_path / "a.mrc")
     made = read_mrc(tmp_path / "a_denoised.mrc").data
     assert np.corrcoef(made.ravel(), needle.ravel())[0, 1] > 0.995
     assert np.percentile(made, 99.5) > 97

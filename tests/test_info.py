@@ -7,7 +7,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from command import call
+from command import call, good
 from safetensors.numpy import save_file
 from shared_data import SHARED, needs_shared
 
@@ -21,8 +21,7 @@ def info(*arguments):
 
 
 def as_json(path):
-    result = info(path, "--json")
-    assert result.exit_code == 0, result.output
+    result = good("info", path, "--json")
     (answer,) = json.loads(result.stdout)
     return answer
 

@@ -7,7 +7,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from command import call
+from command import call, good
 from projects import AXIS_DEG, make_project, write_aretomo, write_imod, write_relion, write_warp
 from tiny_series import write_model, write_series
 
@@ -22,8 +22,7 @@ def info(*words):
 
 def told(path):
     """The facts about one file; people and programs must both get an answer."""
-    result = info(path)
-    assert result.exit_code == 0, result.output
+    result = good("info", path)
     (answer,) = json.loads(info(path, "--json").stdout)
     assert answer["kind"] in result.stdout
     return answer
@@ -133,7 +132,7 @@ def test_what_this_program_writes(tmp_path):
     assert told(write_model(tmp_path / "m.safetensors"))["kind"] == "model weights (safetensors)"
     stack, tlt = write_series(tmp_path)
     words = ["reconstruct", str(stack), str(tlt), "--method", "fbp", "--thickness", "12", "--device", "cpu"]
-    assert call(*words).exit_code == 0
+    good(*words)
     assert told(tmp_path / "ts_rec.json")["record"] == "how the volume ts_rec.mrc was made by fbp"
     assert told(tmp_path / "ts_rec.mrc")["kind_because"] == "ts_rec.json beside it is the record of a volume"
     answer = told(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 import safetensors
 import torch
 import yaml
-from command import call
+from command import good
 from test_train_columns import awake_network, drawn_run, loss_and_gradients
 from test_train_run import small_config
 from tiny_series import ANGLES
@@ -353,8 +353,7 @@ def test_a_training_may_start_from_a_model_without_facts(tmp_path):
     }
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
     words = ["train", tmp_path / "train.yaml", "-o", tmp_path / "made.safetensors", "--device", "cpu"]
-    result = call(*words, "--precision", "fp32")
-    assert result.exit_code == 0, result.output
+    good(*words, "--precision", "fp32")
     made = load_model(str(tmp_path / "made.safetensors")).network
     assert made.config == knowing(SIZES["trunk"])
     rows = some_rows()

@@ -26,7 +26,7 @@ from bent_projects import (
     write_relion,
     write_warp,
 )
-from command import call
+from command import call, good
 from plain_mrc import new_mrc
 from projects import turn
 from tiny_series import made, refused, run, voxels, write_model
@@ -362,8 +362,7 @@ def test_info_tells_how_large_local_shifts_are(program, tmp_path):
         tilt.write_text(tilt.read_text() + "FULLIMAGE 132 120\n")
     made(project.stack, *words, *FBP, "-o", tmp_path / "out.mrc")
     wanted = json.loads((tmp_path / "out.json").read_text())["geometry"]["local_alignment"]["largest_shift_px"]
-    result = call("info", words[-1], "--json")
-    assert result.exit_code == 0, result.output
+    result = good("info", words[-1], "--json")
     (answer,) = json.loads(result.stdout)
     told = answer["local_shifts"]
     if "RELION" in program:
@@ -383,15 +382,13 @@ def test_info_tells_what_it_lacks_for_the_size_of_local_shifts(tmp_path):
     areas = call("info", project.folder / "tslocal.xf")
     assert "4 x 3" in areas.output
     for path, words in ((table, "needs the table that lists the series"), (tilt, "angles and distortion apart")):
-        told = call("info", path)
-        assert told.exit_code == 0, told.output
+        told = good("info", path)
         assert words in " ".join(told.output.split())
     write_relion(project, "spline")
     project.stack.unlink()
     assert "spline, 4 x 3; how large" in call("info", table).output
     (project.folder / "tslocal.xf").write_text("nothing of this kind\n")
-    told = call("info", tilt)
-    assert told.exit_code == 0
+    told = good("info", tilt)
     assert "cannot be read, or holds none" in told.output
 
 

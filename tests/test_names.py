@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from beads import ANGLES, DEPTH, PIXEL, assert_beads, bead_images, some_shifts, write_stack
 from command import call
-from tiny_series import made, refused, run
+from tiny_series import made, refused
 
 from cryolithe.cli.halves import default_output
 from cryolithe.curation.candidates import _tomograms
@@ -221,8 +221,7 @@ def test_a_session_keeps_the_names_of_its_series(tmp_path):
     for n, image in enumerate(images):
         write_stack(tmp_path / "m" / f"f{n}.mrc", image[None])
     listing(tmp_path, ["00255", "00256"], "00255")
-    result = run(tmp_path / "all.star", *FBP, "-o", tmp_path)
-    assert result.exit_code == 0, result.output
+    made(tmp_path / "all.star", *FBP, "-o", tmp_path)
     assert_beads(tmp_path / "rec_00255.mrc", "relion")
     assert (tmp_path / "rec_00256.mrc").is_file()
     with pytest.raises(AssertionError):

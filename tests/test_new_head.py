@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from command import call
+from command import call, good
 from test_train_data import tiny_pair
 from test_training import small_config
 from tiny_series import write_series
@@ -64,8 +64,7 @@ def config(**changes):
 
 
 def run(*words):
-    result = call(*words, "--device", "cpu", "--precision", "fp32")
-    assert result.exit_code == 0, result.output
+    result = good(*words, "--device", "cpu", "--precision", "fp32")
     return result.output
 
 

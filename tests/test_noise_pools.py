@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from command import call
+from command import good
 from hidden_microscope import SIDE, hidden_series, write_series
 
 from cryolithe.noise.places import clear_square, usable
@@ -15,8 +15,7 @@ pytestmark = pytest.mark.slow
 
 def measured(folder, *series, words=()):
     files = [name for n, one in enumerate(series) for name in write_series(folder, f"ts{n}", one)]
-    result = call("noise", "measure", *files, "-o", folder / "p.h5", "--overwrite", *words)
-    assert result.exit_code == 0, result.output
+    result = good("noise", "measure", *files, "-o", folder / "p.h5", "--overwrite", *words)
     return read_profile(folder / "p.h5"), " ".join(result.output.split())
 
 

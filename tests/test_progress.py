@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import test_optimise
 from command import call
-from tiny_series import run, write_model, write_series
+from tiny_series import made, write_model, write_series
 
 from cryolithe.cli import progress
 from cryolithe.cli.progress import LogWatcher, ProgressWatcher, progress_watcher
@@ -114,8 +114,7 @@ def test_a_command_writes_plain_lines_where_there_is_no_terminal(tmp_path, monke
     stack, angles = write_series(tmp_path)
     counts = itertools.count()
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 25.0 * next(counts)))
-    result = run(stack, angles, "--model", write_model(tmp_path / "m.safetensors"), "--thickness", 16)
-    assert result.exit_code == 0, result.output
+    result = made(stack, angles, "--model", write_model(tmp_path / "m.safetensors"), "--thickness", 16)
     assert "\x1b" not in result.stderr
     assert "━" not in result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith(("Preparing images:", "Reconstructing"))]

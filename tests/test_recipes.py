@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import call
+from command import call, good
 
 from cryolithe.cli.info import _yaml_facts
 from cryolithe.curation.manifest import read_manifest
@@ -62,7 +62,7 @@ def test_show_prints_the_file_and_copy_never_replaces_one(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     content = shipped()["cellular"].path.read_bytes()
     assert call("recipes", "show", "cellular").stdout_bytes == content
-    assert call("recipes", "copy", "cellular").exit_code == 0
+    good("recipes", "copy", "cellular")
     assert (tmp_path / "cellular.yaml").read_bytes() == content
     Path("mine.yaml").write_text("series: 2\n")
     for words in ((), ("-o", "mine.yaml"), ("-o", tmp_path)):
@@ -77,7 +77,7 @@ def test_show_prints_the_file_and_copy_never_replaces_one(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("name", sorted(shipped_for("train")))
 def test_a_copy_anywhere_means_the_same(tmp_path, name):
-    assert call("recipes", "copy", name, "-o", tmp_path).exit_code == 0
+    good("recipes", "copy", name, "-o", tmp_path)
     copied, one = tmp_path / f"{name}.yaml", shipped()[name]
     read = readers(one)(copied)
     assert read == readers(one)(one.path)
@@ -159,11 +159,10 @@ def test_a_configuration_may_name_shipped_recipes_and_its_own(tmp_path):
 @pytest.mark.slow
 def test_a_series_is_simulated_by_the_name_of_a_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = call("simulate", "quick", "-o", "quick", "--seed", 3)
-    assert result.exit_code == 0, result.output
+    good("simulate", "quick", "-o", "quick", "--seed", 3)
     resolved = yaml.safe_load(Path("quick/recipe.resolved.yaml").read_text())
     assert resolved["recipe"]["cell"]["shape"] == [32, 64, 64]
-    assert call("simulate", "quick", "-o", "quick", "--seed", 3, "--resume").exit_code == 0
+    good("simulate", "quick", "-o", "quick", "--seed", 3, "--resume")
 
 
 def test_info_knows_what_kind_of_file_each_is():

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from command import call
+from command import call, good
 
 from cryolithe.models import bundled_models, recorded_sha256
 from cryolithe.network.checkpoint import load_model
@@ -23,8 +23,7 @@ def test_stored_scores_are_of_the_model_and_shown_with_their_command(name):
     assert found["molecules"] == [molecule.name for molecule in procedural_1()]
     assert found["command"].startswith(f"cryolithe score {name} --molecules {PROCEDURAL_1} ")
     assert set(found["scores"]) == {"-5 dB", "0 dB"}
-    result = call("models", "info", name)
-    assert result.exit_code == 0, result.output
+    result = good("models", "info", name)
     assert found["command"] in result.stdout
     assert f"{found['scores']['0 dB']['network']['snr_db']:.4g}\n" in result.stdout
     shown = json.loads(call("models", "info", name, "--json").stdout)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import call
+from command import good
 from tiny_series import made, noise, run, voxels, write_series
 
 from cryolithe.formats import write_volume
@@ -209,8 +209,7 @@ def test_names_on_the_page_of_an_evaluation(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / f"{name}.mrc"
     write_volume(path, Volume(rng.standard_normal((16, 24, 24)).astype(np.float32), 10.0), label="noise")
-    result = call("evaluate", path, "-o", tmp_path / "out")
-    assert result.exit_code == 0, result.output
+    good("evaluate", path, "-o", tmp_path / "out")
     (page,) = (tmp_path / "out").parent.rglob("*.html")
     read = Page(page.read_text(encoding="utf-8"))
     assert name in read.text

@@ -264,8 +264,7 @@ def test_watching_waits_for_the_alignment_of_a_raw_stack(late, tmp_path, monkeyp
             yield number
 
     monkeypatch.setattr("cryolithe.cli.session.rounds", rounds)
-    result = run(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 1)
-    assert result.exit_code == 0
+    result = made(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 1)
     waits = "Waiting for 1 series: ts (its alignment is not there; it is taken for raw: ts.mrc.mdoc lies beside it)"
     assert result.stderr.count(waits) == 1
     if late:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from command import call
+from command import call, good
 from test_train_data import TINY
 from test_training import small_config
 
@@ -37,8 +37,7 @@ def begun(tmp_path, *more):
     def again(*more):
         return call(*words, "--resume", *more)
 
-    first = call(*words, *more)
-    assert first.exit_code == 0, first.output
+    good(*words, *more)
     assert again(*more).exit_code == 0
     return again
 
@@ -90,8 +89,7 @@ def test_another_model_to_start_from_is_refused(tmp_path):
     start.write_bytes((tmp_path / "a.safetensors").read_bytes())
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"start": start.name, "seed": 4}))
     words = ("-o", tmp_path / "b.safetensors")
-    first = call("train", config, *words, "--device", "cpu", "--precision", "fp32")
-    assert first.exit_code == 0, first.output
+    good("train", config, *words, "--device", "cpu", "--precision", "fp32")
     assert again(*words).exit_code == 0
     kept = start.read_bytes()
     start.write_bytes((tmp_path / "b.safetensors").read_bytes())

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 import yaml
-from command import call
+from command import call, good
 
 from cryolithe.errors import ModelError
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
@@ -84,8 +84,7 @@ def test_a_configuration_names_the_model_to_begin_with(tmp_path, key):
     }
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
     words = ["train", str(tmp_path / "a.yaml"), "-o", str(tmp_path / "out.safetensors"), "--device", "cpu"]
-    result = call(*words)
-    assert result.exit_code == 0, result.output
+    good(*words)
     assert load_model(str(tmp_path / "out.safetensors")).network.config == wanted
     (tmp_path / "a.yaml").write_text(yaml.safe_dump({**config, "start": "small.safetensors"}))
     result = call(*words, "--overwrite")
@@ -131,8 +130,7 @@ def test_the_command_writes_a_mean_whose_card_tells_its_parts(tmp_path):
         save_network(tmp_path / f"{number}.safetensors", fresh(SMALL, number), card)
     names = [str(tmp_path / f"{number}.safetensors") for number in range(2)]
     words = ["models", "mean", *names, "-o", str(tmp_path / "mean.safetensors")]
-    result = call(*words, "--weight", "1", "--weight", "3")
-    assert result.exit_code == 0, result.output
+    result = good(*words, "--weight", "1", "--weight", "3")
     assert "0.25 0 + 0.75 1" in result.output
     made = load_model(str(tmp_path / "mean.safetensors"))
     assert torch.equal(values(made.network), values(mean_network([fresh(SMALL, 0), fresh(SMALL, 1)], [1, 3])))

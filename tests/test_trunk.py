@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from command import call
+from command import call, good
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference.tiles import blocks_made, tiles_of
@@ -226,8 +226,7 @@ def test_a_shrunken_model_is_half_as_large_and_computes_nearly_the_same(tmp_path
     network = trunk_network()
     save_network(tmp_path / "whole.safetensors", network, {"licence": "MIT"})
     words = ("models", "shrink", tmp_path / "whole.safetensors", "-o", tmp_path / "small.safetensors")
-    result = call(*words)
-    assert result.exit_code == 0, result.output
+    good(*words)
     sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "small")]
     assert sizes[1] < 0.75 * sizes[0]  # the header of so small a network counts
     small = load_model(str(tmp_path / "small.safetensors"))
@@ -241,8 +240,7 @@ def test_a_shrunken_model_is_half_as_large_and_computes_nearly_the_same(tmp_path
     again = call(*words)
     assert again.exit_code == 2
     assert "exists; give --overwrite" in again.output
-    mixed = call(*words, "--fbp-share", "0.4", "--overwrite")
-    assert mixed.exit_code == 0, mixed.output
+    good(*words, "--fbp-share", "0.4", "--overwrite")
     assert load_model(str(tmp_path / "small.safetensors")).card == {"licence": "MIT", "fbp_share": 0.4}
     with torch.no_grad():
         network.mix.weight[0, 0] = 1e6

@@ -8,7 +8,7 @@ import shutil
 import mrcfile
 import numpy as np
 import pytest
-from command import call
+from command import good
 from test_outputs import beads
 from tiny_series import made, voxels, write_series
 
@@ -35,8 +35,7 @@ def faults(path):
 
 
 def cryolithe(*words):
-    result = call(*words)
-    assert result.exit_code == 0, result.output
+    good(*words)
 
 
 def test_the_check_finds_faults(tmp_path):
