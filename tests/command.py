@@ -17,3 +17,11 @@ def good(*words: object) -> Result:
     result = call(*words)
     assert result.exit_code == 0, result.output
     return result
+
+
+def refusal_of(result: Result) -> str:
+    """The one line with which a command was refused, which is all that it wrote on standard error."""
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Error: "), result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr

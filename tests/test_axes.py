@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from command import call, good
+from command import call, good, refusal_of
 from half_volumes import signal
 from tiny_series import ANGLES, noise, run, write_series
 
@@ -19,11 +19,7 @@ RECORD = {"volume": {"shape_zyx": [4, 6, 8]}, "geometry": {"axis_order": "yzx", 
 
 
 def refused(*words):
-    result = call(*words)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
+    return refusal_of(call(*words))
 
 
 def numbers(found):

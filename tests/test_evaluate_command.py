@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import call, good
+from command import call, good, refusal_of
 
 from cryolithe.errors import SettingsError
 from cryolithe.evaluation.heldout import held_out_images
@@ -149,11 +149,7 @@ def test_devices_have_the_names_that_they_have_elsewhere(data, tmp_path):
 
 def refused(*arguments):
     """Return the one line with which a command is refused."""
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr[len("Error: ") :].strip()
+    return refusal_of(run(*arguments))[len("Error: ") :].strip()
 
 
 class Page(HTMLParser):

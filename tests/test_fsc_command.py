@@ -9,7 +9,7 @@ import sys
 import mrcfile
 import numpy as np
 import pytest
-from command import call, good
+from command import call, good, refusal_of
 from plain_mrc import new_mrc
 
 from cryolithe.cli.fsc import parse_wedge
@@ -41,11 +41,8 @@ def run(*arguments):
 def refused(*arguments):
     """Return the one line with which a command is refused."""
     result = run(*arguments)
-    assert result.exit_code == 2, result.output
     assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+    return refusal_of(result)
 
 
 @pytest.mark.parametrize(

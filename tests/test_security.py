@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import good
+from command import good, refusal_of
 from tiny_series import made, noise, run, voxels, write_series
 
 from cryolithe.formats import write_volume
@@ -257,10 +257,8 @@ def test_a_name_with_a_null_character_in_a_settings_file(option, tmp_path):
     (tmp_path / "s.yaml").write_text(f'{option}: "a\\0b"\n')
     given = [] if option in ("star", "warp") else [angles]
     result = run(stack, *given, "--config", tmp_path / "s.yaml", *([] if option == "model" else FBP))
-    assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
+    refusal_of(result)
 
 
 # Links
