@@ -25,3 +25,10 @@ def refusal_of(result: Result) -> str:
     assert result.stderr.startswith("Error: "), result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
     return result.stderr
+
+
+def ended(result: Result, code: int) -> str:
+    """All that a command printed, which ended with this code and without a traceback."""
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from command import call
 from fake_entry import TRAINING_DATA, fake_entry
 from patience import PATIENCE_S
+from test_pairs_command import run
 
 from cryolithe.curation.arrays import oriented
 from cryolithe.curation.manifest import read_manifest, write_manifest
@@ -28,13 +28,6 @@ NODE = shutil.which("node")
 
 def write_volume(path, volume, overwrite=False):
     write_labelled(path, volume, label="test", overwrite=overwrite)
-
-
-def run(*arguments):
-    result = call("pairs", *arguments)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    return result
 
 
 def curate(*arguments):

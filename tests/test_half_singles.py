@@ -5,19 +5,15 @@ from __future__ import annotations
 import mrcfile
 import numpy as np
 import pytest
-from beads import bead_images, write_angles, write_stack
+from beads import write_angles, write_stack
 from command import call, good
+from test_half_images import halves
 from tiny_series import made
 
 from cryolithe import simulate
 from cryolithe.evaluation.half_images import HalfDoubts, doubts_of_halves
 
 ONE = 9
-
-
-def halves(noise, seed=0):
-    random, images = np.random.default_rng(seed), 100.0 * bead_images()
-    return [(images + noise * images.std() * random.standard_normal(images.shape)).astype(np.float32) for _ in "eo"]
 
 
 def changed(odd, change):

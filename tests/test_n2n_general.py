@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from command import call
+from command import call, ended
 from half_volumes import halves, write
 
 from cryolithe.denoise_training import config as settings
@@ -54,10 +54,7 @@ def written(folder, **changes):
 
 
 def run(*words, code=0):
-    result = call(*words, "--device", "cpu", "--precision", "fp32")
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result.output
+    return ended(call(*words, "--device", "cpu", "--precision", "fp32"), code)
 
 
 def weights(path, card=None):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from command import call
+from command import call, ended
 from half_volumes import signal
 from plain_mrc import new_mrc
 from scipy.ndimage import gaussian_filter
@@ -32,10 +32,7 @@ ANGLES = np.linspace(-60, 60, 9)
 
 
 def run(*words, code=0):
-    result = call(*words)
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.output.split())
+    return " ".join(ended(call(*words), code).split())
 
 
 def stack(path, values):

@@ -5,6 +5,7 @@ import signal
 
 import numpy as np
 import pytest
+from command import ended
 from half_volumes import noise
 from half_volumes import signal as density
 from test_n2n_command import _tiny  # noqa: F401
@@ -36,10 +37,7 @@ def both(folder):
 
 
 def bad(*words, code=2):
-    result = run(*words)
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result.output
+    return ended(run(*words), code)
 
 
 def stamps(folder):
