@@ -64,8 +64,7 @@ def config(**changes):
 
 
 def run(*words):
-    result = good(*words, "--device", "cpu", "--precision", "fp32")
-    return result.output
+    return good(*words, "--device", "cpu", "--precision", "fp32").output
 
 
 @pytest.mark.slow

@@ -245,8 +245,7 @@ def place(tmp_path):
 
 
 def run(place, *flags, name="v.mrc"):
-    words = ["reconstruct", place / "t.mrc", place / "t.tlt", "-o", place / name, "--thickness", 8, *flags]
-    return call(*words)
+    return call("reconstruct", place / "t.mrc", place / "t.tlt", "-o", place / name, "--thickness", 8, *flags)
 
 
 def two_devices(name):

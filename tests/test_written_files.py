@@ -34,10 +34,6 @@ def faults(path):
     return "" if valid and text.endswith("File appears to be valid.\n") else text or "not valid"
 
 
-def cryolithe(*words):
-    good(*words)
-
-
 def test_the_check_finds_faults(tmp_path):
     write_volume(tmp_path / "v.mrc", Volume(np.zeros((3, 4, 5), np.float32)), label="CryoLithe test")
     content = bytearray((tmp_path / "v.mrc").read_bytes())
@@ -71,7 +67,7 @@ def test_simulated_series(tmp_path):
         "  thickness_nm: [18.0, 18.0], lamella_chance: 0.0, carbon_chance: 0.0, vesicle_radius_nm: [6.0, 8.0]}\n"
         "imaging: {scheme: {kinds: [dose-symmetric], reach_deg: [40.0, 40.0], step_deg: [20.0, 20.0]}}\n"
     )
-    cryolithe("simulate", recipe, "-o", tmp_path / "sim")
+    good("simulate", recipe, "-o", tmp_path / "sim")
     found = sorted((tmp_path / "sim").glob("*.mrc"))
     assert len(found) == 5  # the stack, its halves, truth, labels
     assert {path.name: faults(path) for path in found} == {path.name: "" for path in found}
@@ -123,8 +119,8 @@ def test_ome_zarr_is_valid_and_comes_back(version, dtype, tmp_path):
     assert found.voxels.dtype == expected.dtype
     assert found.voxel_size_angstrom == 5
     assert open_ome_zarr(path).levels == 3
-    cryolithe("info", path)
-    cryolithe("fsc", path, tmp_path / "v.mrc")
+    good("info", path)
+    good("fsc", path, tmp_path / "v.mrc")
 
 
 @pytest.mark.slow

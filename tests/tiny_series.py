@@ -10,7 +10,7 @@ from dataclasses import replace
 import mrcfile
 import numpy as np
 import torch
-from command import call
+from command import call, good
 from plain_mrc import new_mrc
 
 from cryolithe.errors import ResourceError
@@ -110,9 +110,7 @@ def environment():
 
 def made(*arguments):
     """Call ``cryolithe reconstruct``, which must succeed."""
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
+    return good("reconstruct", *arguments)
 
 
 def voxels(path):
