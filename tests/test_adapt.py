@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from click.testing import CliRunner
+from command import call
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from tiny_series import CONFIG, write_model, write_series
@@ -29,7 +29,6 @@ from cryolithe.adapt.cubes import Cube, Draw, back_projected, draw_cube, layouts
 from cryolithe.adapt.halves import Half, HalfSeries, image_snr_db
 from cryolithe.adapt.spectrum import Balance, ShellSums, cube_loss, fit_balance, sectors, shell_count
 from cryolithe.adapt.turned import EDGE_PX, turned_ball, turned_series
-from cryolithe.cli import main
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats import write_volume
 from cryolithe.formats.leftovers import temporary_beside
@@ -108,7 +107,7 @@ def files(tmp_path_factory):
 
 
 def command(*words):
-    return CliRunner().invoke(main, ["adapt", *map(str, words)])
+    return call("adapt", *words)
 
 
 def of_halves(files, output, *more):

@@ -5,12 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call, good, refusal_of
 from half_volumes import signal
 from tiny_series import ANGLES, noise, run, write_series
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.formats import read_mrc
 from cryolithe.formats.volumes.axes import stored_axes, turned_record
 
@@ -19,22 +18,8 @@ FBP = ("--method", "fbp", "--thickness", 20, "--device", "cpu")
 RECORD = {"volume": {"shape_zyx": [4, 6, 8]}, "geometry": {"axis_order": "yzx", "depth_axis": "-z"}}
 
 
-def call(*words):
-    return CliRunner().invoke(main, list(map(str, words)))
-
-
-def good(*words):
-    result = call(*words)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 def refused(*words):
-    result = call(*words)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
+    return refusal_of(call(*words))
 
 
 def numbers(found):
@@ -90,16 +75,16 @@ def test_a_file_that_was_turned_since_is_taken_as_it_is(made, tmp_path):
 
 def test_fsc_of_either_order(made):
     lines = [
-        good("fsc", made / f"{one}_EVN.mrc", made / f"{other}_ODD.mrc", "--wedge", 50).splitlines()[-3:]
+        good("fsc", made / f"{one}_EVN.mrc", made / f"{other}_ODD.mrc", "--wedge", 50).output.splitlines()[-3:]
         for one, other in (("xyz", "xyz"), ("xzy", "xzy"), ("xyz", "xzy"))
     ]
     assert lines[0] == lines[1] == lines[2]
-    assert "turned to (z, y, x)" in good("fsc", made / "xyz_EVN.mrc", made / "xzy_ODD.mrc")
+    assert "turned to (z, y, x)" in good("fsc", made / "xyz_EVN.mrc", made / "xzy_ODD.mrc").output
 
 
 def test_info_names_the_order(made):
-    assert "(y, z, x: --orientation xzy by its record)" in good("info", made / "xzy.mrc")
-    assert "(z or tilt, y, x)" in good("info", made / "xyz.mrc")
+    assert "(y, z, x: --orientation xzy by its record)" in good("info", made / "xzy.mrc").output
+    assert "(z or tilt, y, x)" in good("info", made / "xyz.mrc").output
 
 
 def test_evaluation_turns_whatever_it_is_given(made, tmp_path):
@@ -146,7 +131,7 @@ def test_methods_are_compared_alike(made, tmp_path):
     for order in ORDERS:
         words = ("--half1", made / f"{order}_EVN.mrc", "--half2", made / f"{order}_ODD.mrc", "--device", "cpu")
         page = tmp_path / f"{order}.html"
-        shown = good("compare", *words, "--methods", "fbp,gaussian,n2n-general", "-o", page)
+        shown = good("compare", *words, "--methods", "fbp,gaussian,n2n-general", "-o", page).output
         rows.append(numbers(json.loads(page.with_suffix(".json").read_text())["scores"]))
         assert ("turned to (z, y, x)" in shown) == (order == "xzy")
     assert rows[1] == pytest.approx(rows[0], rel=1e-3, abs=1e-4)

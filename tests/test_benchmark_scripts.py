@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import good
 from fake_entry import fake_entry
 
-from cryolithe.cli import main
 from cryolithe.curation.manifest import FileFacts, Measured, read_manifest
 from cryolithe.errors import InputError
 from cryolithe.formats import read_mrc, read_tilt_series
@@ -107,8 +106,7 @@ def in_process(monkeypatch):
     """Run the commands of a benchmark in this process: starting four of them would take most of the test's time."""
 
     def run(command, limit_seconds=None):
-        result = CliRunner().invoke(main, command[command.index("cryolithe") + 1 :])
-        assert result.exit_code == 0, result.output
+        good(*command[command.index("cryolithe") + 1 :])
         return common.ChildRun(1.0, 2, 3)
 
     monkeypatch.setattr(empiar, "peak_rss_of", run)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call
 from test_train_data import tiny_pair
 from tiny_series import CONFIG
 
-from cryolithe.cli import main
 from cryolithe.formats.pairs import write_pair
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import load_model, save_network
@@ -18,10 +17,6 @@ from cryolithe.noise_colour import POINTS
 torch.set_num_threads(1)
 GAIN, OTHER = [1.0] * (POINTS - 1) + [2.0], [1.0] * (POINTS - 1) + [3.0]
 FEW = "steps: 1\nwarmup_steps: 1\ncolumns: 8\nvalidation: {every: 0}\nfewest_tilts: 4\n"
-
-
-def call(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def model(path, **card):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call, good
 from half_volumes import noise, signal, write
 from PIL import Image
 from test_denoise_warp import TINY as SAMBA
@@ -21,7 +21,6 @@ from test_n2n_command import TINY as UNET
 from tiny_series import ANGLES, voxels, write_model, write_series
 from tiny_series import noise as series_noise
 
-from cryolithe.cli import main
 from cryolithe.comparison import making
 from cryolithe.denoising.n2n import learning as n2n
 from cryolithe.denoising.n2n import network
@@ -30,16 +29,6 @@ from cryolithe.denoising.samba import model
 
 pytestmark = pytest.mark.slow
 QUICK = Path(__file__).resolve().parents[1] / "training_data" / "recipes" / "quick.yaml"
-
-
-def call(*words):
-    return CliRunner().invoke(main, [*map(str, words)])
-
-
-def good(*words):
-    result = call("compare", *words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def refused(*words, named=()):
@@ -56,8 +45,7 @@ def refused(*words, named=()):
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated") / "out"
-    result = call("simulate", QUICK, "-o", folder)
-    assert result.exit_code == 0, result.output
+    good("simulate", QUICK, "-o", folder)
     return folder
 
 
@@ -72,7 +60,7 @@ def of_series(folder, output):
 def compared(simulated):
     """A page of a simulated series with a name that a page has to escape."""
     page = simulated / "<i>&page.html"
-    result = good(*of_series(simulated, page), "--methods", "gaussian,draft")
+    result = good("compare", *of_series(simulated, page), "--methods", "gaussian,draft")
     return page, result
 
 
@@ -132,8 +120,7 @@ def test_the_raw_halves_have_what_the_fsc_command_says(compared):
     found = numbers(page)["comparison"]
     work, told = page.with_suffix(".work") / "fbp", page.with_name("fsc.json")
     wedge = ",".join(map(str, found["tilt_range_deg"]))
-    result = call("fsc", work / "half1.mrc", work / "half2.mrc", f"--wedge={wedge}", "--json", told)
-    assert result.exit_code == 0, result.output
+    good("fsc", work / "half1.mrc", work / "half2.mrc", f"--wedge={wedge}", "--json", told)
     curves = json.loads(told.read_text())
     expected = curves["fsc"]["measured"]
     np.testing.assert_allclose(found["methods"][0]["fsc"][1:], expected[1:], atol=1e-6)
@@ -145,7 +132,7 @@ def test_a_second_run_makes_nothing_again_and_finds_the_same(compared, simulated
     before, shown = numbers(page), page.read_text()
     refused(*of_series(simulated, page), named=["exists", "--overwrite"])
     monkeypatch.setattr(making, "reconstruct", lambda *_: pytest.fail("made again"))
-    result = good(*of_series(simulated, page), "--methods", "gaussian,draft", "--overwrite")
+    result = good("compare", *of_series(simulated, page), "--methods", "gaussian,draft", "--overwrite")
     assert "model draft: made before" in result.stderr
     after = numbers(page)
     for record in (before, after):
@@ -172,7 +159,7 @@ def test_an_interrupted_run_goes_on(simulated, tmp_path, monkeypatch):
     assert "repeat the command" in result.stderr
     assert not page.exists()
     first, made[:] = list(made), []
-    good(*words)
+    good("compare", *words)
     assert not set(first) & set(made)
     assert [path.name for path in made] == ["half2.mrc", "whole.mrc"]
     assert page.exists()
@@ -193,9 +180,9 @@ def test_what_is_made_of_other_files_is_never_that_of_the_first(simulated, tmp_p
         patch.setattr(making, "reconstruct", of_others)
         refused(*words, named=[f"the input {angles} changed while it was compared; run again when it is complete"])
     angles.write_text(right)
-    assert "made before" not in good(*words).stderr
+    assert "made before" not in good("compare", *words).stderr
     other = tmp_path / "other.html"
-    good(*words[: words.index(page)], other, *words[words.index(page) + 1 :])
+    good("compare", *words[: words.index(page)], other, *words[words.index(page) + 1 :])
     volumes = [path.with_suffix(".work") / "fbp" / "half1.mrc" for path in (page, other)]
     assert volumes[0].read_bytes()[1024:] == volumes[1].read_bytes()[1024:]
 
@@ -203,17 +190,17 @@ def test_what_is_made_of_other_files_is_never_that_of_the_first(simulated, tmp_p
 def test_other_settings_make_a_method_anew(simulated, tmp_path):
     page = tmp_path / "page.html"
     words = (*of_series(simulated, page), "--methods", "fbp")
-    good(*words)
+    good("compare", *words)
     volume = page.with_suffix(".work") / "fbp" / "half1.mrc"
     before = volume.read_bytes()
-    good(*words, "--filter", "ramp", "--overwrite")
+    good("compare", *words, "--filter", "ramp", "--overwrite")
     assert volume.read_bytes() != before
 
 
 def test_without_frames_tilts_are_split_and_it_is_said(simulated, tmp_path):
     ts, page = simulated / "TS_001", tmp_path / "page.html"
     words = (f"{ts}.mrc", f"{ts}.tlt", "--thickness", 32, "--methods", "fbp,gaussian", "-o", page)
-    result = good(*words)
+    result = good("compare", *words)
     assert "every other tilt is a half" in result.stderr
     assert "WARNING: The halves are odd and even tilts" in result.stderr
     found = numbers(page)["comparison"]
@@ -250,8 +237,8 @@ def figures_of(page):
 def test_maps_of_confidence_stand_beside_each_network_and_cost_what_is_planned(tiny, tmp_path):
     page, plain = tmp_path / "page.html", tmp_path / "plain.html"
     words = of_tiny(tiny, page, "gaussian", "a", "b")
-    result = good(*words, "--confidence")
-    good(*of_tiny(tiny, plain, "gaussian", "a", "b"))
+    result = good("compare", *words, "--confidence")
+    good("compare", *of_tiny(tiny, plain, "gaussian", "a", "b"))
     assert "four runs more of each network" in result.stderr
     headings, count = figures_of(page)
     assert "How sure the networks are" in headings
@@ -269,10 +256,10 @@ def test_maps_of_confidence_stand_beside_each_network_and_cost_what_is_planned(t
         assert line in page.read_text()
         (other,) = plain.with_suffix(".work").glob(f"model_{name}_*")
         assert (folder / "whole.mrc").read_bytes() == (other / "whole.mrc").read_bytes()
-    again = good(*words, "--confidence", "--overwrite")
+    again = good("compare", *words, "--confidence", "--overwrite")
     assert again.stderr.count("made before") == 3
     # What has no maps yet is made with them; what is no network is not made anew.
-    asked = good(*of_tiny(tiny, plain, "gaussian", "a", "b"), "--confidence", "--overwrite")
+    asked = good("compare", *of_tiny(tiny, plain, "gaussian", "a", "b"), "--confidence", "--overwrite")
     assert asked.stderr.count("made before") == 1
     assert figures_of(plain) == figures_of(page)
 
@@ -300,15 +287,15 @@ def test_halves_of_any_program(tmp_path):
     paths = [write(tmp_path / f"{n}.mrc", density + 2 * noise(shape, n)) for n in (1, 2)]
     page = tmp_path / "page.html"
     both = ("--half1", paths[0], "--half2", paths[1])
-    result = good(*both, "--tilt-range", "-50,60", "--methods", "fbp,gaussian,n2n-general", "-o", page)
+    result = good("compare", *both, "--tilt-range", "-50,60", "--methods", "fbp,gaussian,n2n-general", "-o", page)
     found = numbers(page)["comparison"]
     assert found["tilt_range_deg"] == [-50, 60]
     assert [one["name"] for one in found["methods"]] == ["fbp", "gaussian", "n2n-general"]
     assert "Noise2Noise, general" in result.stdout
     again = tmp_path / "again.html"
-    good(*both, "--methods", "fbp", "-o", again)
+    good("compare", *both, "--methods", "fbp", "-o", again)
     assert "Tilt range of ±60° assumed" in again.read_text()
-    dry = good(*both, "-o", tmp_path / "none.html", "--dry-run")
+    dry = good("compare", *both, "-o", tmp_path / "none.html", "--dry-run")
     assert "Plan: 4 methods" in dry.stderr
     assert not (tmp_path / "none.work").exists()
 
@@ -326,7 +313,7 @@ def test_denoisers_that_learn_from_the_data_are_compared_and_what_they_warned_of
     paths = [write(tmp_path / f"{n}.mrc", density + 2 * noise(shape, n)) for n in (1, 2)]
     page, methods = tmp_path / "page.html", ("--methods", "fbp,n2n,samba", "--train-minutes", 0.05)
     given = ("--half1", paths[0], "--half2", paths[1], "--tilt-range", 60, *methods, "-o", page)
-    result = good(*given)
+    result = good("compare", *given)
     record, shown = numbers(page), page.read_text()
     assert [one["name"] for one in record["comparison"]["methods"]] == ["fbp", "n2n", "samba"]
     assert all(np.isfinite(one["fsc_mean"]) for one in record["comparison"]["methods"])
@@ -337,7 +324,7 @@ def test_denoisers_that_learn_from_the_data_are_compared_and_what_they_warned_of
         assert f"WARNING: {title}: hardly trained" in result.stderr
     files = {path.name for path in (tmp_path / "page.work" / "samba").iterdir()}
     assert {"half1.mrc", "half2.mrc", "whole.mrc", "whole.safetensors"} <= files
-    again = good(*given, "--overwrite")
+    again = good("compare", *given, "--overwrite")
     assert "Samba: made before" in again.stderr
     assert numbers(page)["comparison"] == record["comparison"]
 
@@ -401,6 +388,6 @@ def test_particles_that_do_not_fit_are_refused(tmp_path):
     refused(*words, *fits, named=["280 Å is 28.0 voxels wide"])
     refused(*words, *fits, "--particle-diameter", 80, "--kind", "x", named=["no particle of the kind 'x'"])
     star.write_text(star.read_text() + "18 20 900\n")
-    said = good(*words, *fits, "--particle-diameter", 80).stderr
+    said = good("compare", *words, *fits, "--particle-diameter", 80).stderr
     assert "1 of 2 particles lie outside the volume of 24 x 40 x 36 voxels" in said
     assert numbers(tmp_path / "page.html")["comparison"]["methods"][0]["matching"]["known"] == 1

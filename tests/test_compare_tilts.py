@@ -6,15 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call, good
 from projects import ANGLES as ALL_ANGLES
 from projects import DARK, VOLUME, make_project, write_aretomo, write_imod
 from test_ctf_files import CTFFIND, columns
 from test_known_command import DOSES, mdoc
 from test_session import project as relion_of_single_images
 from tiny_series import ANGLES, made, noise, voxels, write_series
-
-from cryolithe.cli import main
 
 ROWS = [(2.0 + 0.1 * n, 1.9 + 0.1 * n, 20.0) for n in range(len(ANGLES))]
 PARTS = {"half1": range(0, len(ANGLES), 2), "half2": range(1, len(ANGLES), 2), "whole": range(len(ANGLES))}
@@ -29,7 +27,7 @@ def series(tmp_path):
 def compare(series, *words):
     page = series[0].with_name("page.html")
     fixed = ("--methods", "fbp", "--thickness", 16, "--device", "cpu", "-o", page)
-    return CliRunner().invoke(main, ["compare", *map(str, (*series, *fixed, *words))])
+    return call("compare", *series, *fixed, *words)
 
 
 def records(folder):
@@ -112,8 +110,7 @@ def test_tilts_of_a_raw_stack_are_split_as_if_its_alignment_left_the_others_out(
     project = make_project(tmp_path / "raw")
     depth = ("--thickness", VOLUME[0], "--device", "cpu", "--contrast", "bright")
     page = ("-o", tmp_path / "page.html", "--methods", "fbp")
-    result = CliRunner().invoke(main, ["compare", *map(str, (*words(project, DARK), *depth, *page))])
-    assert result.exit_code == 0, result.output
+    result = good("compare", *words(project, DARK), *depth, *page)
     assert "The halves are odd and even tilts" in result.stderr
     work = tmp_path / "page.work" / "fbp"
     used = [section for section in np.argsort(ALL_ANGLES, kind="stable").tolist() if section not in DARK]
@@ -133,8 +130,7 @@ def test_a_table_of_single_images_is_split_as_their_stack_is(tmp_path):
     for name, words in {"table": (table,), "stack": (table.with_suffix(".mrc"), "--star", table)}.items():
         page = tmp_path / f"{name}.html"
         flags = ("--methods", "fbp", "--thickness", 16, "--pixel-size", 5, "--device", "cpu", "-o", page)
-        result = CliRunner().invoke(main, ["compare", *map(str, (*words, *flags))])
-        assert result.exit_code == 0, result.output
+        good("compare", *words, *flags)
         pages[name] = page.with_suffix(".work") / "fbp"
     for part in PARTS:
         assert np.array_equal(voxels(pages["table"] / f"{part}.mrc"), voxels(pages["stack"] / f"{part}.mrc"))

@@ -6,6 +6,7 @@ import sys
 import pytest
 from click.shell_completion import BashComplete, ShellComplete
 from click.testing import CliRunner
+from command import call, good
 
 from cryolithe.cli import COMMANDS, main
 from cryolithe.denoising.methods import METHODS
@@ -115,22 +116,20 @@ def test_a_command_does_not_wait_for_what_few_files_need(command):
 
 
 def test_without_arguments_the_three_commands_to_start_with():
-    result = CliRunner().invoke(main, [])
-    assert result.exit_code == 0
+    result = good()
     lines = [line.split()[1] for line in result.output.splitlines() if line.startswith("  cryolithe ")]
     assert lines == ["simulate", "reconstruct", "evaluate"]
     assert len(result.output.splitlines()) < 15
-    whole = CliRunner().invoke(main, ["--help"]).output
+    whole = call("--help").output
     assert all(name in whole for name in COMMANDS)
 
 
 @pytest.mark.slow
 def test_the_commands_to_start_with_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = CliRunner().invoke(main, []).output
+    text = call().output
     for line in text.splitlines():
         if line.startswith("  cryolithe "):
             words = line.split("->")[0].split("  a tilt")[0].split()[1:]
-            done = CliRunner().invoke(main, words)
-            assert done.exit_code == 0, done.output
+            good(*words)
     assert (tmp_path / "example" / "tilts_rec_evaluation.html").is_file()

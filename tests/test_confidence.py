@@ -11,12 +11,11 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call, good
 from scipy.ndimage import gaussian_filter
 from tiny_series import ANGLES, bead_images, made, noise, refused, run, voxels, write_model, write_series
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, ResourceError
 from cryolithe.formats import read_mrc
@@ -283,14 +282,14 @@ def test_a_map_is_taken_for_no_volume(place, tmp_path):
             ["evaluate", one, "-o", tmp_path / "e.html"],
             ["evaluate", volume, "--reference", one, "-o", tmp_path / "e.html"],
         ):
-            result = CliRunner().invoke(main, list(map(str, words)))
+            result = call(*words)
             assert result.exit_code == 2, result.output
             assert f"{one} is a map that tells how far a volume can be trusted" in result.stderr
             assert result.stderr.count("\n") == 1
         with pytest.raises(InputError, match="is a map that tells"):
             cryolithe.fsc(one, volume)
         assert is_map(one, (map_label(kind),))
-    assert CliRunner().invoke(main, ["fsc", str(volume), str(volume), "--mask", str(one)]).exit_code == 0
+    good("fsc", volume, volume, "--mask", one)
     assert not list(tmp_path.iterdir())
     assert is_map(tmp_path / "x.mrc", ("CryoLithe 1 local correlation of two halves",))
     assert not is_map(volume, read_mrc(volume).labels)

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call, good
 
-from cryolithe.cli import main
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import bundled_models, load_model
 from cryolithe.optimise.distributed import Place
@@ -72,19 +71,16 @@ def test_reconstruction_configurations_are_accepted(path):
 @pytest.mark.slow
 def test_debug_training_and_its_score_run(tmp_path):
     output = tmp_path / "tiny.safetensors"
-    runner = CliRunner()
-    trained = runner.invoke(main, ["train", str(CONFIGS / "debug.yaml"), "-o", str(output), "--precision", "fp32"])
-    assert trained.exit_code == 0, trained.output
+    good("train", CONFIGS / "debug.yaml", "-o", output, "--precision", "fp32")
     model = load_model(str(output))
     assert model.card["steps"] == 60
     assert model.card["molecules"] == ["procedural only"]
-    again = runner.invoke(main, ["train", str(CONFIGS / "debug.yaml"), "-o", str(output)])
+    again = call("train", CONFIGS / "debug.yaml", "-o", output)
     assert again.exit_code == 2
     assert "--overwrite" in again.stderr
     written = tmp_path / "scores.json"
     words = ["score", str(output), "--specimens", "1", "--snr", "0", "--precision", "fp32", "--json", str(written)]
-    scored = runner.invoke(main, words)
-    assert scored.exit_code == 0, scored.output
+    scored = good(*words)
     assert "network" in scored.output
     record = json.loads(written.read_text())
     assert record["cpu"]
@@ -97,7 +93,6 @@ def test_a_trained_model_carries_its_recipe(tmp_path):
     output = tmp_path / "tiny.safetensors"
     config = tmp_path / "few.yaml"
     config.write_text((CONFIGS / "debug.yaml").read_text().replace("steps: 60", "steps: 3"))
-    result = CliRunner().invoke(main, ["train", str(config), "-o", str(output), "--precision", "fp32"])
-    assert result.exit_code == 0, result.output
+    good("train", config, "-o", output, "--precision", "fp32")
     recipe = load_model(str(output)).card["recipe"]
     assert recipe == read_train_config(config).model_dump(mode="json")

@@ -7,11 +7,10 @@ import json
 import mrcfile
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from scipy.spatial.transform import Rotation
 from tiny_series import voxels
 
-from cryolithe.cli import main
 from cryolithe.extras import install_command
 from cryolithe.formats import write_volume
 from cryolithe.formats.particles.star import read_positions
@@ -38,10 +37,10 @@ def test_angles_are_those_that_simulations_write():
 def test_without_the_library_a_line_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "p.json").write_text("{}")
     monkeypatch.setitem(__import__("sys").modules, "copick", None)
-    result = CliRunner().invoke(main, ["copick", "runs", str(tmp_path / "p.json")])
+    result = call("copick", "runs", tmp_path / "p.json")
     assert result.exit_code == 2
     assert install_command("copick") in result.stderr
-    assert "does not exist" in CliRunner().invoke(main, ["copick", "runs", str(tmp_path / "q.json")]).stderr
+    assert "does not exist" in call("copick", "runs", tmp_path / "q.json").stderr
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def project(tmp_path):
 
 
 def cryolithe(*words, code=0):
-    result = CliRunner().invoke(main, ["copick", *map(str, words)])
+    result = call("copick", *words)
     assert result.exit_code == code, result.output
     return result.stdout if code == 0 else result.stderr
 
@@ -172,7 +171,7 @@ def test_what_a_project_cannot_hold_is_told(project, tmp_path):
     path = tmp_path / "v.mrc"
     write_volume(path, Volume(np.ones(SHAPE, np.float32), 10.0, (0.0, 50.0, 0.0)), label="CryoLithe test")
     words = ("copick", "put", str(config), "TS_001", str(path), "--type", "moved")
-    assert "lies at 0, 50, 0 Å (z, y, x), which is not kept" in CliRunner().invoke(main, words).stderr
+    assert "lies at 0, 50, 0 Å (z, y, x), which is not kept" in call(*words).stderr
     with mrcfile.open(path, "r+") as file:
         file.voxel_size = (10.0, 10.0, 20.0)
     assert "voxels of 20 x 10 x 10 Å" in cryolithe("put", config, "TS_001", path, "--type", "flat", code=2)

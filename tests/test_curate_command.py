@@ -10,11 +10,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from fake_entry import TRAINING_DATA, fake_entry
 from patience import PATIENCE_S
+from test_pairs_command import run
 
-from cryolithe.cli import main
 from cryolithe.curation.arrays import oriented
 from cryolithe.curation.manifest import read_manifest, write_manifest
 from cryolithe.formats import read_mrc, write_angles_deg
@@ -29,13 +28,6 @@ NODE = shutil.which("node")
 
 def write_volume(path, volume, overwrite=False):
     write_labelled(path, volume, label="test", overwrite=overwrite)
-
-
-def run(*arguments):
-    result = CliRunner().invoke(main, ["pairs", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    return result
 
 
 def curate(*arguments):

@@ -14,16 +14,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call, good
 
 from cryolithe import device as device_module
-from cryolithe.cli import main
 from cryolithe.diagnosis import OK, PROBLEM, WARNING, machine, selftest, storage
 from cryolithe.limits import Limits, group_limits
 
 
 def doctor(*arguments):
-    return CliRunner().invoke(main, ["doctor", *map(str, arguments)])
+    return call("doctor", *arguments)
 
 
 def lines_of(result, name):
@@ -57,8 +56,7 @@ def healthy(tmp_path_factory):
     """One run of the command as users run it: its result, what it wrote, the folder that it wrote to."""
     folder = tmp_path_factory.mktemp("healthy")
     (folder / "volumes").mkdir()
-    result = doctor("--folder", folder / "volumes", "--json", folder / "d.json", "--device", "cpu")
-    assert result.exit_code == 0, result.output
+    result = good("doctor", "--folder", folder / "volumes", "--json", folder / "d.json", "--device", "cpu")
     return result, json.loads((folder / "d.json").read_text()), folder
 
 
@@ -156,8 +154,7 @@ def test_without_numba_it_works_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, package=None: None if name == "numba" else real(name, package)
     )
-    result = doctor("--folder", tmp_path)
-    assert result.exit_code == 0, result.output
+    result = good("doctor", "--folder", tmp_path)
     assert lines_of(result, "numba").startswith("WARNING")
     assert "a quarter of the speed" in lines_of(result, "numba")
     assert "pip install numba" in lines_of(result, "numba")
@@ -338,7 +335,7 @@ def test_an_existing_json_file_is_kept(tmp_path):
     result = doctor("--json", tmp_path / "d.json")
     assert result.exit_code == 2
     assert (tmp_path / "d.json").read_text() == "mine"
-    assert doctor("--json", tmp_path / "d.json", "--overwrite", "--folder", tmp_path).exit_code == 0
+    good("doctor", "--json", tmp_path / "d.json", "--overwrite", "--folder", tmp_path)
     assert json.loads((tmp_path / "d.json").read_text())["usable"]
 
 

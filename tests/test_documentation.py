@@ -8,7 +8,7 @@ import sys
 import click
 import pytest
 import yaml
-from click.testing import CliRunner
+from command import call
 from pages import (
     PAGES,
     README,
@@ -72,7 +72,7 @@ def test_commands_run_as_written_and_print_what_is_shown(pages, tmp_path, monkey
     assert len(steps) >= 3
     steps.sort(key=lambda step: step[0][0] != "simulate")  # pages let users bring data
     for words, shown in steps:
-        result = CliRunner().invoke(main, words)
+        result = call(*words)
         assert result.exit_code == 0, f"{words}\n{result.output}"
         for line in shown:
             if line != "...":

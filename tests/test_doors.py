@@ -9,13 +9,12 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
-from click.testing import CliRunner
+from command import call, good
 from plain_mrc import new_mrc
 from tiny_series import write_series
 
 from cryolithe import Volume as LibraryVolume
 from cryolithe import evaluate
-from cryolithe.cli import main
 from cryolithe.denoising.output import default_output
 from cryolithe.errors import InputError
 from cryolithe.formats import read_mrc, read_volume, write_volume
@@ -26,16 +25,6 @@ from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.volume import Volume
 
 SHAPE = (12, 18, 20)
-
-
-def call(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def good(*words):
-    result = call(*words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def refused(*words):

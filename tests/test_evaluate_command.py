@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call, good, refusal_of
 
-from cryolithe.cli import main
 from cryolithe.errors import SettingsError
 from cryolithe.evaluation.heldout import held_out_images
 from cryolithe.evaluation.middles import middle
@@ -45,8 +44,7 @@ def test_copies_of_one_half_are_told(data, tmp_path, change):
     copy = write(tmp_path / "copy.mrc", change(np.asarray(even, np.float64)))
     for odd, warned in ((copy, True), (data / "odd.mrc", False)):
         words = ("evaluate", data / "fbp.mrc", "--half1", data / "even.mrc", "--half2", odd, "-o", tmp_path / "ev.html")
-        result = CliRunner().invoke(main, [*map(str, words), "--overwrite"])
-        assert result.exit_code == 0, result.output
+        good(*words, "--overwrite")
         told = json.loads((tmp_path / "ev.json").read_text())["evaluation"]["warnings"]
         assert any("copies of one volume" in warning for warning in told) is warned
 
@@ -87,7 +85,7 @@ def data(tmp_path_factory):
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+    return call("evaluate", *arguments)
 
 
 def numbers_in(value):
@@ -101,12 +99,12 @@ def numbers_in(value):
 
 def everything(data, output):
     """The numbers of all tests that make transforms, and what was printed on the way."""
-    result = run(
-        data / "fbp.mrc", "--reference", data / "truth.mrc", "--half1", data / "even.mrc", "--half2", data / "odd.mrc",
+    result = good(
+        "evaluate", data / "fbp.mrc", "--reference", data / "truth.mrc",
+        "--half1", data / "even.mrc", "--half2", data / "odd.mrc",
         "--particles", data / "particles.star", "--template", data / "template.mrc",
         "--kind", (data / "kind.txt").read_text(), "-o", output,
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
     return numbers_in(json.loads((output / "evaluation.json").read_text())["evaluation"]), result.stderr
 
 
@@ -146,16 +144,12 @@ def test_devices_have_the_names_that_they_have_elsewhere(data, tmp_path):
         result = run(data / "fbp.mrc", "-o", tmp_path / "r.html", "--device", name)
         assert result.exit_code == 2
         assert told in result.stderr
-    assert run(data / "fbp.mrc", "-o", tmp_path / "r.html", "--device", "cpu").exit_code == 0
+    good("evaluate", data / "fbp.mrc", "-o", tmp_path / "r.html", "--device", "cpu")
 
 
 def refused(*arguments):
     """Return the one line with which a command is refused."""
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr[len("Error: ") :].strip()
+    return refusal_of(run(*arguments))[len("Error: ") :].strip()
 
 
 class Page(HTMLParser):
@@ -197,13 +191,13 @@ def whole(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "all"
     volume = write(out.parent / "fbp.mrc", read_volume(data / "fbp.mrc").voxels)
     write_sidecar(volume, data)
-    result = run(
-        volume, "--reference", data / "truth.mrc", "--half1", data / "even.mrc", "--half2", data / "odd.mrc",
+    result = good(
+        "evaluate", volume, "--reference", data / "truth.mrc",
+        "--half1", data / "even.mrc", "--half2", data / "odd.mrc",
         "--tilts", data / "tilts.mrc", "--angles", data / "tilts.tlt", "--held-out", f"beyond {REACH:g}",
         "--particles", data / "particles.star", "--template", data / "template.mrc",
         "--kind", (data / "kind.txt").read_text(), "--particle-diameter", 120, "-o", out,
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
     return result, out
 
 
@@ -250,8 +244,7 @@ def test_the_report_needs_nothing_else(whole):
 @pytest.mark.slow
 def test_without_truth_the_report_says_what_was_not_tested(data, tmp_path):
     page = tmp_path / "r.html"
-    result = run(data / "fbp.mrc", "-o", page)
-    assert result.exit_code == 0, result.output
+    good("evaluate", data / "fbp.mrc", "-o", page)
     text = " ".join(parsed(page).text)
     for word in (
         "Not tested",
@@ -267,7 +260,7 @@ def test_without_truth_the_report_says_what_was_not_tested(data, tmp_path):
     assert len(found["skipped"]) == 6
     assert found["tilt_range_deg"] == [-60, 60]
     assert "exists; give --overwrite" in refused(data / "fbp.mrc", "-o", page)
-    assert run(data / "fbp.mrc", "-o", page, "--overwrite", "--tilt-range", "-50,40").exit_code == 0
+    good("evaluate", data / "fbp.mrc", "-o", page, "--overwrite", "--tilt-range", "-50,40")
     assert json.loads((tmp_path / "r.json").read_text())["evaluation"]["tilt_range_deg"] == [-50, 40]
 
 
@@ -275,8 +268,7 @@ def test_without_truth_the_report_says_what_was_not_tested(data, tmp_path):
 def test_a_reference_of_the_other_polarity_is_found_and_flipped(data, tmp_path):
     flipped = write(tmp_path / "negative.mrc", -read_volume(data / "truth.mrc").voxels)
     for name, reference in (("same", data / "truth.mrc"), ("flip", flipped)):
-        result = run(data / "fbp.mrc", "--reference", reference, "-o", tmp_path / name)
-        assert result.exit_code == 0, result.output
+        result = good("evaluate", data / "fbp.mrc", "--reference", reference, "-o", tmp_path / name)
         assert ("Warning: The reference" in result.stderr) == (name == "flip")
     same, flip = (json.loads((tmp_path / n / "evaluation.json").read_text())["evaluation"] for n in ("same", "flip"))
     assert flip["reference"]["polarity"] == "opposite, reference flipped"
@@ -294,8 +286,7 @@ def test_a_sidecar_tells_the_tilt_range_and_what_was_held_out(data, tmp_path):
     angles = [float(line) for line in (data / "tilts.tlt").read_text().split() if abs(float(line)) <= REACH]
     sidecar = {"geometry": {"tilt_angles_deg": angles}, "volume": {"contrast": "dark"}}
     (tmp_path / "v.json").write_text(json.dumps(sidecar))
-    result = run(volume, "--tilts", data / "tilts.mrc", "--angles", data / "tilts.tlt", "-o", tmp_path / "out")
-    assert result.exit_code == 0, result.output
+    good("evaluate", volume, "--tilts", data / "tilts.mrc", "--angles", data / "tilts.tlt", "-o", tmp_path / "out")
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["evaluation"]
     assert found["tilt_range_deg"] == [min(angles), max(angles)]
     assert found["reprojection"]["held_out"] is True
@@ -311,7 +302,7 @@ def test_crop_and_mask(data, tmp_path):
         f"the volumes differ in shape (z, y, x): {data / 'fbp.mrc'} has (32, 64, 64), {small} has (27, 56, 64); "
         "give --crop to compare the middle that both have"
     )
-    assert run(data / "fbp.mrc", "--reference", small, "--crop", "-o", tmp_path / "crop").exit_code == 0
+    good("evaluate", data / "fbp.mrc", "--reference", small, "--crop", "-o", tmp_path / "crop")
     found = json.loads((tmp_path / "crop" / "evaluation.json").read_text())["evaluation"]
     assert found["reference"]["shape_zyx"] == [27, 56, 64]
     assert "half a voxel" in found["notes"][-1]
@@ -367,7 +358,7 @@ def test_bad_input_is_one_line(data, tmp_path):
     write_stack(tmp_path / "holed.mrc", images, 10.0, "test")
     holed_tilts = ("--tilts", tmp_path / "holed.mrc", "--angles", data / "tilts.tlt", "--held-out")
     assert refused(fbp_path, *holed_tilts, "5-6").startswith("tilt 5 of the stack is constant, or holds NaN or Inf; ")
-    assert run(fbp_path, *holed_tilts, "1-4", "-o", tmp_path / "fine").exit_code == 0
+    good("evaluate", fbp_path, *holed_tilts, "1-4", "-o", tmp_path / "fine")
 
 
 def test_held_out_images_are_named_by_angle_or_number():

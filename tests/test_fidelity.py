@@ -10,9 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.ndimage
-from click.testing import CliRunner
+from command import good
 
-from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.fidelity import (
     BANDS,
@@ -187,8 +186,7 @@ def test_the_command_prints_and_writes_scores_by_class(tmp_path, monkeypatch):
         "--json",
         str(path),
     ]
-    result = CliRunner().invoke(main, words)
-    assert result.exit_code == 0, result.output
+    result = good(*words)
     assert "bilayers only, ±60°, -3 dB" in result.output
     written = json.loads(path.read_text())
     found = written["classes"]

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-
-from cryolithe.cli import main
+from command import call, good, refusal_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from fuzz_parsers import PARSERS
@@ -29,8 +27,7 @@ VARIANTS = {
 
 def facts(path):
     """What ``cryolithe info`` tells of a file, without its size."""
-    result = CliRunner().invoke(main, ["info", str(path), "--json"])
-    assert result.exit_code == 0, result.output
+    result = good("info", path, "--json")
     (found,) = json.loads(result.stdout)
     return {name: value for name, value in found.items() if "size" not in name}
 
@@ -59,7 +56,4 @@ def test_text_of_two_bytes_a_letter_is_refused_in_one_line(name, tmp_path):
     kind = KINDS[name]
     path = tmp_path / f"input{kind.ending}"
     path.write_bytes(kind.seeds(tmp_path)[0].decode().encode("utf-16"))
-    result = CliRunner().invoke(main, ["info", str(path)])
-    assert result.exit_code == 2
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
+    refusal_of(call("info", path))

@@ -9,10 +9,9 @@ import sys
 import mrcfile
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call, good, refusal_of
 from plain_mrc import new_mrc
 
-from cryolithe.cli import main
 from cryolithe.cli.fsc import parse_wedge
 from cryolithe.errors import SettingsError
 from cryolithe.formats import write_volume
@@ -36,17 +35,14 @@ def pair(tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["fsc", *map(str, arguments)])
+    return call("fsc", *arguments)
 
 
 def refused(*arguments):
     """Return the one line with which a command is refused."""
     result = run(*arguments)
-    assert result.exit_code == 2, result.output
     assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+    return refusal_of(result)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +58,7 @@ def refused(*arguments):
 def test_copies_and_inverted_volumes_are_told(tmp_path, pair, change, said):
     with mrcfile.open(pair[0]) as file:
         other = write(tmp_path / "other.mrc", change(np.array(file.data, float)))
-    result = run(pair[0], other)
-    assert result.exit_code == 0
+    result = good("fsc", pair[0], other)
     assert said in result.stderr
     assert bool(result.stderr) is bool(said)
 
@@ -78,8 +73,7 @@ def test_noise_is_neither_a_copy_nor_inverted(tmp_path):
 
 
 def test_table_and_summary(pair):
-    result = run(*pair)
-    assert result.exit_code == 0, result.output
+    result = good("fsc", *pair)
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["1/Å", "Å", "total"]
     assert len(lines) == 1 + 8 + 4  # heading, shells, and an empty line, the mean and two resolutions
@@ -95,8 +89,7 @@ def test_table_and_summary(pair):
 @pytest.mark.slow
 def test_wedge_adds_columns_and_files_are_written(pair, tmp_path):
     numbers, figure = tmp_path / "fsc.json", tmp_path / "fsc.png"
-    result = run(*pair, "--wedge", "-51,60", "--json", numbers, "--plot", figure)
-    assert result.exit_code == 0, result.output
+    result = good("fsc", *pair, "--wedge", "-51,60", "--json", numbers, "--plot", figure)
     assert result.stdout.splitlines()[0].split() == ["1/Å", "Å", "total", "measured", "wedge"]
     found = json.loads(numbers.read_text())
     assert found["tilt_range_deg"] == [-51, 60]
@@ -111,7 +104,7 @@ def test_wedge_adds_columns_and_files_are_written(pair, tmp_path):
         before = path.read_bytes()
         assert "exists; give --overwrite to replace it or another name" in refused(*pair, option, path)
         assert path.read_bytes() == before
-    assert run(*pair, "--json", numbers, "--overwrite").exit_code == 0
+    good("fsc", *pair, "--json", numbers, "--overwrite")
     assert json.loads(numbers.read_text())["tilt_range_deg"] is None
     assert "--plot: expected a name ending in .png" in refused(*pair, "--plot", tmp_path / "fsc.docx")
     assert "there is no folder" in refused(*pair, "--json", tmp_path / "nowhere" / "fsc.json")
@@ -128,8 +121,7 @@ def test_voxel_size_unknown_given_or_in_one_file_only(pair, tmp_path):
 
 
 def test_a_volume_with_itself_is_allowed_with_a_warning(pair):
-    result = run(pair[0], pair[0])
-    assert result.exit_code == 0
+    result = good("fsc", pair[0], pair[0])
     assert "compared with itself" in result.stderr
     assert "1.0000" in result.stdout
 
@@ -139,7 +131,7 @@ def test_mask(pair, tmp_path):
     empty = write(tmp_path / "empty.mrc", weights)
     weights[4:12, 4:14, 4:16] = 1
     mask = write(tmp_path / "mask.mrc", weights)
-    assert run(*pair, "--mask", mask).exit_code == 0
+    good("fsc", *pair, "--mask", mask)
     assert "empty.mrc is 0 in all 5760 voxels" in refused(*pair, "--mask", empty)
     other = write(tmp_path / "other.mrc", weights[1:])
     assert "(15, 18, 20), but" in refused(*pair, "--mask", other)
@@ -153,8 +145,8 @@ def test_volumes_that_cannot_be_compared(pair, tmp_path):
     line = refused(pair[0], write(tmp_path / "size.mrc", voxels, 10.2))
     assert "has 10 Å" in line
     assert "has 10.2 Å" in line
-    assert run(pair[0], tmp_path / "size.mrc", "--voxel-size", "10").exit_code == 0
-    assert run(pair[0], write(tmp_path / "near.mrc", voxels, 10.05)).exit_code == 0
+    good("fsc", pair[0], tmp_path / "size.mrc", "--voxel-size", "10")
+    good("fsc", pair[0], write(tmp_path / "near.mrc", voxels, 10.05))
     line = refused(pair[0], write(tmp_path / "constant.mrc", np.full(SHAPE, 3)))
     assert "constant.mrc: all 5760 voxels are 3" in line
     voxels[0, 0, :2] = np.inf
@@ -207,7 +199,7 @@ def test_an_input_is_never_replaced(tmp_path):
     before = (tmp_path / "a.mrc").read_bytes()
     names = [str(tmp_path / name) for name in ("a.mrc", "b.mrc")]
     arguments = ["fsc", *names, "--json", names[0], "--overwrite"]
-    result = CliRunner().invoke(main, arguments)
+    result = call(*arguments)
     assert result.exit_code == 2
     assert "is an input of this command" in result.stderr
     assert (tmp_path / "a.mrc").read_bytes() == before

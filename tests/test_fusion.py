@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_series import CONFIG, run, write_model, write_series
+from tiny_series import CONFIG, made, run, write_model, write_series
 
 from cryolithe.errors import ModelError, SettingsError
 from cryolithe.fidelity import BANDS, Region, class_fidelity
@@ -348,8 +348,7 @@ def reconstructed(place, name, *flags):
     model = () if "--method" in flags else ("--model", place / "net.safetensors")
     words = [place / "ts.mrc", place / "ts.tlt", *model, "-o",
              place / f"{name}.mrc", "--thickness", 12, "--contrast", "bright", *flags]  # fmt: skip
-    result = run(*words)
-    assert result.exit_code == 0, result.output
+    result = made(*words)
     return result, read_volume(place / f"{name}.mrc").voxels, json.loads((place / f"{name}.json").read_text())
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import good
 from test_denoise_warp import TINY
 from test_train_data import tiny_pair
 from test_training import small_config
 from tiny_series import made, noise, run, voxels, write_model, write_series
 
-from cryolithe.cli import main
 from cryolithe.denoising.samba.model import SambaNet
 from cryolithe.evaluation.on_device import DeviceTransforms
 from cryolithe.formats.pairs import write_pair
@@ -279,8 +278,7 @@ def test_finetuning(tmp_path: Path):
     settings = tmp_path / "few.yaml"
     settings.write_text("steps: 4\nwarmup_steps: 1\ncolumns: 8\nvalidation: {every: 2}\nfewest_tilts: 4\n")
     words = ["train", settings, "--finetune", start, tmp_path, "-o", tmp_path / "mine.safetensors", "--device", "cuda"]
-    result = CliRunner().invoke(main, list(map(str, words)))
-    assert result.exit_code == 0, result.output
+    good(*words)
     load_model(str(tmp_path / "mine.safetensors"))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import good
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
@@ -19,7 +19,6 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tiny_series import made, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.denoising.figures import plot_report, plot_sweep
 from cryolithe.denoising.guard import examine
 from cryolithe.formats import write_volume
@@ -271,8 +270,7 @@ def test_the_report_of_an_evaluation(tmp_path, drawn):
     for name, values in (("v", volume), ("r", reference)):
         write_volume(tmp_path / f"{name}.mrc", Volume(values, 10.0), label="test")
     words = ["evaluate", tmp_path / "v.mrc", "--reference", tmp_path / "r.mrc", "-o", tmp_path / "out"]
-    result = CliRunner().invoke(main, [*map(str, words), "--tilt-range", "-60,60"])
-    assert result.exit_code == 0, result.output
+    good(*words, "--tilt-range", "-60,60")
     assert drawn.holds(sections_of(volume, 2))
     assert drawn.holds(sections_of(reference, 2)) or drawn.holds(sections_of(-reference, 2))
 
@@ -319,8 +317,7 @@ def test_the_pictures_of_a_denoising(tmp_path, drawn):
 def test_the_contact_sheet_of_a_curation(tmp_path):
     volume = volume_of(64)
     write_volume(tmp_path / "v.mrc", Volume(volume, 10.0), label="test")
-    result = CliRunner().invoke(main, ["pairs", "curate", str(tmp_path), "-o", str(tmp_path / "sheet")])
-    assert result.exit_code == 0, result.output
+    good("pairs", "curate", tmp_path, "-o", tmp_path / "sheet")
     found = re.findall(
         r'src="data:image/jpeg;base64,([^"]+)"', (tmp_path / "sheet" / "curate.html").read_text(encoding="utf-8")
     )

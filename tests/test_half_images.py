@@ -7,12 +7,11 @@ import re
 import numpy as np
 import pytest
 from beads import ANGLES, bead_images, write_angles, write_stack
-from click.testing import CliRunner
+from command import call
 from scipy.ndimage import gaussian_filter
 from tiny_series import made, refused
 
 from cryolithe import simulate
-from cryolithe.cli import main
 from cryolithe.evaluation.half_images import HalfDoubts, doubts_of_halves
 
 N = len(ANGLES)
@@ -250,7 +249,7 @@ def test_an_image_in_both_halves_is_refused_and_can_be_left_out(tmp_path):
 
 
 def cryolithe_says(*words):
-    result = CliRunner().invoke(main, list(map(str, words)))
+    result = call(*words)
     return result.exit_code, " ".join(result.output.split())
 
 

@@ -5,20 +5,15 @@ from __future__ import annotations
 import mrcfile
 import numpy as np
 import pytest
-from beads import bead_images, write_angles, write_stack
-from click.testing import CliRunner
+from beads import write_angles, write_stack
+from command import call, good
+from test_half_images import halves
 from tiny_series import made
 
 from cryolithe import simulate
-from cryolithe.cli import main
 from cryolithe.evaluation.half_images import HalfDoubts, doubts_of_halves
 
 ONE = 9
-
-
-def halves(noise, seed=0):
-    random, images = np.random.default_rng(seed), 100.0 * bead_images()
-    return [(images + noise * images.std() * random.standard_normal(images.shape)).astype(np.float32) for _ in "eo"]
 
 
 def changed(odd, change):
@@ -113,9 +108,7 @@ def test_commands_that_take_halves_of_frames_tell_it(tmp_path):
         write_stack(names[1], changed(odd, change))
         words = ("--even", names[0], "--odd", names[1], angles, "--method", "fbp", "-o", tmp_path / f"{name}.mrc")
         assert said in made(*words).stderr
-        result = CliRunner().invoke(
-            main, ["noise", "measure", *map(str, names), str(angles), "-o", str(tmp_path / "p.h5")]
-        )
+        result = call("noise", "measure", *names, angles, "-o", tmp_path / "p.h5")
         assert result.exit_code == 2
         assert said in result.output
     write_stack(names[1], odd)
@@ -137,8 +130,7 @@ def test_of_an_image_that_is_blank_in_one_half_the_other_is_denoised(tmp_path):
             "-o",
             tmp_path / f"{name}.mrc",
         )
-        result = CliRunner().invoke(main, ["denoise", "--images", *map(str, words)])
-        assert result.exit_code == 0, result.output
+        result = good("denoise", "--images", *words)
         found.append((result.output, mrcfile.read(tmp_path / f"{name}.mrc")[ONE].std()))
     assert "in one half" not in found[0][0]
     assert "1 images are blank in one half, and made of the other alone" in found[1][0]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call, good
 
 from cryolithe import formats
-from cryolithe.cli import main
 from cryolithe.errors import OutputError
 from cryolithe.formats import read_mrc, write_stack
 
@@ -16,10 +15,6 @@ COLUMNS = ("rlnMicrographNameEven", "rlnMicrographNameOdd", "rlnMicrographName",
            "rlnTomoXShiftAngst", "rlnTomoYShiftAngst")  # fmt: skip
 ANGLES_DEG = [-40.0, -20.0, 0.0, 20.0, 40.0]
 HALVES = ("EVN", "ODD")
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 def series(folder, name="ts_1", dtype=np.float32):
@@ -53,8 +48,7 @@ def listing(folder, *names):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int16])
 def test_pixels_come_back_in_the_order_of_the_table(dtype, tmp_path):
     table, images = series(tmp_path, dtype=dtype)
-    result = run("halves", table, "-o", tmp_path / "out")
-    assert result.exit_code == 0, result.output
+    good("halves", table, "-o", tmp_path / "out")
     for half in HALVES:
         found = read_mrc(tmp_path / "out" / f"ts_1_{half}.mrc")
         assert found.data.dtype == dtype
@@ -65,13 +59,11 @@ def test_pixels_come_back_in_the_order_of_the_table(dtype, tmp_path):
 def test_the_command_that_is_told_next_makes_the_volume_of_the_whole(tmp_path):
     """Halves add up to the images, and FBP is linear: so do their volumes, under the table's alignment."""
     table, _ = series(tmp_path)
-    told = run("halves", table, "-o", tmp_path / "out").stdout.splitlines()[-1]
+    told = call("halves", table, "-o", tmp_path / "out").stdout.splitlines()[-1]
     assert told.startswith("Next: cryolithe reconstruct --even ")
     words = told.removeprefix("Next: cryolithe ").split()
-    made = run(*words, *FBP, "-o", tmp_path / "halves.mrc")
-    assert made.exit_code == 0, made.output
-    whole = run("reconstruct", table, *FBP, "-o", tmp_path / "whole.mrc")
-    assert whole.exit_code == 0, whole.output
+    good(*words, *FBP, "-o", tmp_path / "halves.mrc")
+    good("reconstruct", table, *FBP, "-o", tmp_path / "whole.mrc")
     halves = [read_mrc(tmp_path / f"halves_{half}.mrc").data.astype(float) for half in HALVES]
     expected = read_mrc(tmp_path / "whole.mrc").data
     # Each volume has its own scale only where programs normalise; FBP here does not.
@@ -82,7 +74,7 @@ def test_a_list_is_written_series_by_series_and_one_failure_stops_no_other(tmp_p
     series(tmp_path, "ts_1")
     _, images = series(tmp_path, "ts_2")
     (tmp_path / "Motion" / "ts_1_7_ODD.mrc").unlink()
-    result = run("halves", listing(tmp_path, "ts_1", "ts_2"), "-o", tmp_path / "out")
+    result = call("halves", listing(tmp_path, "ts_1", "ts_2"), "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "ts_1.star: failed: " in result.stderr
     assert "names the image Motion/ts_1_7_ODD.mrc, which is not there" in result.stderr
@@ -130,7 +122,7 @@ def one_file_for_two_images(table):
 def test_what_is_no_table_of_halves_is_refused_in_one_line(spoil, told, tmp_path):
     table, _ = series(tmp_path)
     spoil(table)
-    result = run("halves", table, "-o", tmp_path / "out")
+    result = call("halves", table, "-o", tmp_path / "out")
     assert result.exit_code == 2
     assert told in result.stderr
     assert result.stderr.count("\n") == 1
@@ -139,16 +131,16 @@ def test_what_is_no_table_of_halves_is_refused_in_one_line(spoil, told, tmp_path
 
 def test_what_is_there_is_kept(tmp_path):
     table, images = series(tmp_path)
-    run("halves", table, "-o", tmp_path / "out")
+    call("halves", table, "-o", tmp_path / "out")
     odd = tmp_path / "out" / "ts_1_ODD.mrc"
     odd.write_bytes(b"mine")
     (tmp_path / "out" / "ts_1_EVN.mrc").unlink()
-    refused = run("halves", table, "-o", tmp_path / "out")
+    refused = call("halves", table, "-o", tmp_path / "out")
     assert refused.exit_code == 2
     assert "ts_1_ODD.mrc exists; give --overwrite" in refused.stderr
     assert odd.read_bytes() == b"mine"
     assert not (tmp_path / "out" / "ts_1_EVN.mrc").exists()
-    assert run("halves", table, "-o", tmp_path / "out", "--overwrite").exit_code == 0
+    good("halves", table, "-o", tmp_path / "out", "--overwrite")
     assert np.array_equal(read_mrc(odd).data, images["ODD"])
 
 
@@ -162,18 +154,18 @@ def test_one_half_is_not_left_behind_where_the_other_cannot_be_written(tmp_path,
         writing(path, *words)
 
     monkeypatch.setattr(formats, "write_stack", full_disk)
-    result = run("halves", table, "-o", tmp_path / "out")
+    result = call("halves", table, "-o", tmp_path / "out")
     assert result.exit_code == 2
     assert "no space left" in result.stderr
     assert not list((tmp_path / "out").iterdir())
     monkeypatch.undo()
-    assert run("halves", table, "-o", tmp_path / "out").exit_code == 0
+    good("halves", table, "-o", tmp_path / "out")
 
 
 def test_tables_of_one_name_are_refused(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     tables = [series(tmp_path / folder)[0] for folder in "ab"]
-    result = run("halves", *tables, "-o", tmp_path / "out")
+    result = call("halves", *tables, "-o", tmp_path / "out")
     assert result.exit_code == 2
     assert "two tables are called ts_1.star" in result.stderr

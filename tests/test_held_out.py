@@ -8,18 +8,17 @@ import shutil
 import mrcfile
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from projects import make_project, write_aretomo
 from tiny_series import ANGLES, SHAPE, bead_images, made, noise, voxels, write_model, write_series
 
-from cryolithe.cli import main
 from cryolithe.formats import read_volume, write_stack
 
 FBP = ("--method", "fbp", "--thickness", 16, "--device", "cpu")
 
 
 def evaluate(*words):
-    return CliRunner().invoke(main, ["evaluate", *map(str, words), "--overwrite"])
+    return call("evaluate", *words, "--overwrite")
 
 
 def judged(volume, stack, tlt, *words):
@@ -223,14 +222,12 @@ def test_halves_of_a_network_say_what_they_share_and_how_far_the_data_reach(tmp_
     # The same as of volumes that were back-projected from the halves.
     for name, stack in (("a", even), ("b", odd)):
         made(stack, tlt, *FBP, "-o", tmp_path / f"{name}.mrc")
-    result = CliRunner().invoke(
-        main, ["fsc", *(str(tmp_path / f"{n}.mrc") for n in "ab"), "--json", str(tmp_path / "f.json")]
-    )
+    result = call("fsc", *(tmp_path / f"{n}.mrc" for n in "ab"), "--json", tmp_path / "f.json")
     assert "network" not in result.stderr
     known = json.loads((tmp_path / "f.json").read_text())["fsc"]["total"]
     np.testing.assert_allclose(record["back_projection"]["fsc"]["total"][1:], known[1:], atol=1e-3)
     assert made(*words).stdout == f"{tmp_path / 'ts_rec.mrc'}: already done with these inputs and settings\n"
     halves = [str(tmp_path / f"ts_rec_{n}.mrc") for n in ("EVN", "ODD")]
-    assert "made by a network" in CliRunner().invoke(main, ["fsc", *halves]).stderr
+    assert "made by a network" in call("fsc", *halves).stderr
     result = evaluate(tmp_path / "ts_rec.mrc", "--half1", halves[0], "--half2", halves[1], "-o", tmp_path / "r.html")
     assert "Warning: Both halves were made by a network" in result.stderr

@@ -5,7 +5,7 @@ from collections import Counter
 
 import click
 import pytest
-from click.testing import CliRunner
+from command import call
 
 from cryolithe.cli import COMMANDS, main
 from cryolithe.cli.settings_options import SETTINGS_SECTIONS, SectionedCommand
@@ -32,7 +32,7 @@ def test_long_help_pages_have_headings(name):
     own = {heading: names for heading, names in command.sections.items() if heading not in SETTINGS_SECTIONS}
     known = {param.name for param in command.params}
     assert all(set(names) <= known for names in own.values()), "a heading names an option that there is not"
-    text = CliRunner().invoke(main, [name, "--help"]).output
+    text = call(name, "--help").output
     assert all(f"\n{heading}:\n" in text for heading in own)
     flags = Counter(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text.partition("\nOptions:\n")[2], re.MULTILINE))
     assert set(flags.values()) == {1}

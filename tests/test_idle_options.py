@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import yaml
+from command import call, refusal_of
 from plain_mrc import new_mrc
 from test_settings import VALUES, flag
 from tiny_series import made, run, write_series
@@ -34,14 +35,6 @@ def series(tmp_path):
     return write_series(tmp_path)
 
 
-def refusal(*words):
-    result = run(*words)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
-
-
 def value_of(name):
     return VALUES[name][0] if name != "model" else "fast"
 
@@ -58,14 +51,14 @@ def test_the_table_of_needs_has_every_pair():
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_a_flag_without_effect_is_refused_in_one_line(name, method, series):
-    line = refusal(*series, "--method", method, *flag(name, value_of(name)), "--dry-run")
+    line = refusal_of(run(*series, "--method", method, *flag(name, value_of(name)), "--dry-run"))
     assert f"--{name.replace('_', '-')} is for --method {' or '.join(sorted(USED_BY[name]))}" in line
     assert f"--method is '{method}' here" in line
 
 
 @pytest.mark.parametrize("name", OF_CTF)
 def test_what_is_for_a_correction_is_refused_without_one(name, series):
-    line = refusal(*series, *flag(name, value_of(name)), "--dry-run")
+    line = refusal_of(run(*series, *flag(name, value_of(name)), "--dry-run"))
     assert f"--{name.replace('_', '-')} is for --ctf flip, multiply or wiener" in line
 
 
@@ -81,7 +74,7 @@ def test_what_a_file_says_is_a_note_and_a_flag_on_top_of_it_is_refused(series, t
     told = [line for line in notes if "changes nothing" in line]
     assert [line.split("'")[1] for line in told] == ["model", "wedge_trust"]
     assert all(line.startswith(f"Note: {config}: ") for line in told)
-    assert "--fbp-share is for --method network" in refusal(*series, "--config", config, "--fbp-share", 0.2)
+    assert "--fbp-share is for --method network" in refusal_of(run(*series, "--config", config, "--fbp-share", 0.2))
     result = made(*series, "--config", config, "--method", "network", "--dry-run")
     assert "'filter' changes nothing" in result.stderr
     assert "'model'" not in result.stderr
@@ -98,18 +91,18 @@ def test_a_session_refuses_what_acts_on_none_of_its_series(series, tmp_path):
     told = [line for line in result.stderr.splitlines() if "changes nothing" in line]
     assert len(told) == 1
     assert told[0].startswith(f"{listing}, line 4: 'filter' changes nothing")
-    assert "--model is for --method network" in refusal("--list", listing, "--model", "fast")
+    assert "--model is for --method network" in refusal_of(run("--list", listing, "--model", "fast"))
 
 
 def test_an_empty_folder_that_is_watched_refuses_at_once(tmp_path):
     (tmp_path / "new").mkdir()
-    line = refusal(tmp_path / "new", "--watch", "--idle", 0.001, "--method", "fbp", "--model", "fast")
+    line = refusal_of(run(tmp_path / "new", "--watch", "--idle", 0.001, "--method", "fbp", "--model", "fast"))
     assert "--model is for --method network" in line
 
 
 @pytest.mark.parametrize("words", [("--settle", 60), ("--idle", 1), ("--workers", 2), ("--denoise-minutes", 3)])
 def test_what_goes_with_another_option_is_refused_alone(words, series):
-    assert words[0] in refusal(*series, *words, "--dry-run")
+    assert words[0] in refusal_of(run(*series, *words, "--dry-run"))
 
 
 def test_the_precision_of_a_denoiser_acts_beside_fbp(series):
@@ -161,12 +154,12 @@ SERIES_CASES = [
 def test_compare_refuses_what_no_method_uses(methods, words, line, series, tmp_path):
     page = tmp_path / "page.html"
     given = (*series, "--methods", methods, *words, "-o", page, "--dry-run")
-    assert line in refusal_of("compare", *given)
+    assert line in refusal_of(call("compare", *given))
 
 
 @pytest.mark.parametrize("words", [("--thickness", 16), ("--bin", 2), ("--filter", "hann"), ("--pixel-size", 8)])
 def test_compare_refuses_settings_of_a_series_for_half_volumes(words, halves, tmp_path):
-    line = refusal_of("compare", *halves, *words, "-o", tmp_path / "page.html", "--dry-run")
+    line = refusal_of(call("compare", *halves, *words, "-o", tmp_path / "page.html", "--dry-run"))
     assert f"{words[0]} is for a tilt series" in line
 
 
@@ -190,16 +183,4 @@ def test_compare_refuses_settings_of_a_series_for_half_volumes(words, halves, tm
 def test_denoise_refuses_what_changes_nothing(words, line, halves, tmp_path):
     (tmp_path / "m.safetensors").write_bytes(b"")
     given = [tmp_path / "m.safetensors" if word == "MODEL" else word for word in words]
-    assert line in refusal_of("denoise", halves[1], *given, "-o", tmp_path / "out.mrc")
-
-
-def refusal_of(command, *words):
-    from click.testing import CliRunner
-
-    from cryolithe.cli import main
-
-    result = CliRunner().invoke(main, [command, *map(str, words)])
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+    assert line in refusal_of(call("denoise", halves[1], *given, "-o", tmp_path / "out.mrc"))

@@ -6,11 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call, good
 from scipy.ndimage import gaussian_filter
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.denoising.images.amplitudes import mix_of_images, mix_of_neighbours
 from cryolithe.denoising.images.neighbours import find_triples
 from cryolithe.fixed_pattern import shared_pattern
@@ -97,8 +96,7 @@ def test_a_bead_or_a_border_spoils_nothing_elsewhere(clean, what, tmp_path):
         elif changed:
             stack[:, :, :20] = 0
         write_stack(tmp_path / "a.mrc", stack, 10.0, "made for a test", overwrite=True)
-        result = CliRunner().invoke(main, ["denoise", "--images", str(tmp_path / "a.mrc"), "--overwrite"])
-        assert result.exit_code == 0, result.output
+        good("denoise", "--images", tmp_path / "a.mrc", "--overwrite")
         made.append(np.array(read_mrc(tmp_path / "a_denoised.mrc").data))
     seen = clean[:, :, 40:].ravel()
     alone, beside = (np.corrcoef(values[:, :, 40:].ravel(), seen)[0, 1] for values in made)
@@ -119,7 +117,7 @@ def test_a_pattern_that_all_images_hold_is_told_and_counts_as_noise(clean, tmp_p
     found = {}
     for name, added in (("clean", 0.0), ("spoilt", pattern)):
         write_stack(tmp_path / f"{name}.mrc", (images + added).astype(np.float32), 10.0, "made for a test")
-        result = CliRunner().invoke(main, ["denoise", "--images", str(tmp_path / f"{name}.mrc")])
+        result = call("denoise", "--images", tmp_path / f"{name}.mrc")
         assert result.exit_code == 0, result.output
         assert ("Warning: all images hold the same pattern, " in result.stderr) == (name == "spoilt")
         told = json.loads((tmp_path / f"{name}_denoised.json").read_text())["warnings"]
@@ -152,8 +150,7 @@ def test_images_without_noise_come_back_with_their_gold_and_without_halos(tmp_pa
     stack = (needle + grain).astype(np.float32)
     stack[10, 20, 10] = 5000  # a hot pixel
     write_stack(tmp_path / "a.mrc", stack, 10.0, "made for a test")
-    result = CliRunner().invoke(main, ["denoise", "--images", str(tmp_path / "a.mrc")])
-    assert result.exit_code == 0, result.output
+    good("denoise", "--images", tmp_path / "a.mrc")
     made = read_mrc(tmp_path / "a_denoised.mrc").data
     assert np.corrcoef(made.ravel(), needle.ravel())[0, 1] > 0.995
     assert np.percentile(made, 99.5) > 97

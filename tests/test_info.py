@@ -7,23 +7,21 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call, good, refusal_of
 from safetensors.numpy import save_file
 from shared_data import SHARED, needs_shared
 
-from cryolithe.cli import main
 from cryolithe.cli.info import angle_order
 from cryolithe.formats import write_angles_deg, write_stack, write_volume
 from cryolithe.volume import Volume
 
 
 def info(*arguments):
-    return CliRunner().invoke(main, ["info", *map(str, arguments)])
+    return call("info", *arguments)
 
 
 def as_json(path):
-    result = info(path, "--json")
-    assert result.exit_code == 0, result.output
+    result = good("info", path, "--json")
     (answer,) = json.loads(result.stdout)
     return answer
 
@@ -133,10 +131,7 @@ def test_model(tmp_path):
 def test_broken_models(tmp_path, content):
     path = tmp_path / "m.safetensors"
     path.write_bytes(content)
-    result = info(path)
-    assert result.exit_code == 2
-    assert result.stderr.startswith(f"Error: {path} is ")
-    assert result.stderr.count("\n") == 1
+    assert refusal_of(info(path)).startswith(f"Error: {path} is ")
 
 
 def test_sidecar(tmp_path):

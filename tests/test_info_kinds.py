@@ -7,25 +7,23 @@ import json
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call, good, refusal_of
 from projects import AXIS_DEG, make_project, write_aretomo, write_imod, write_relion, write_warp
 from tiny_series import write_model, write_series
 
-from cryolithe.cli import main
 from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.formats.particles.star import Particle, write_particles
 from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
 
 
-def call(*words):
-    return CliRunner().invoke(main, ["info", *map(str, words)])
+def info(*words):
+    return call("info", *words)
 
 
 def told(path):
     """The facts about one file; people and programs must both get an answer."""
-    result = call(path)
-    assert result.exit_code == 0, result.output
-    (answer,) = json.loads(call(path, "--json").stdout)
+    result = good("info", path)
+    (answer,) = json.loads(info(path, "--json").stdout)
     assert answer["kind"] in result.stdout
     return answer
 
@@ -134,7 +132,7 @@ def test_what_this_program_writes(tmp_path):
     assert told(write_model(tmp_path / "m.safetensors"))["kind"] == "model weights (safetensors)"
     stack, tlt = write_series(tmp_path)
     words = ["reconstruct", str(stack), str(tlt), "--method", "fbp", "--thickness", "12", "--device", "cpu"]
-    assert CliRunner().invoke(main, words).exit_code == 0
+    good(*words)
     assert told(tmp_path / "ts_rec.json")["record"] == "how the volume ts_rec.mrc was made by fbp"
     assert told(tmp_path / "ts_rec.mrc")["kind_because"] == "ts_rec.json beside it is the record of a volume"
     answer = told(tmp_path)
@@ -164,12 +162,8 @@ def test_what_this_program_writes(tmp_path):
 def test_what_is_none_of_them_is_one_line(name, text, word, tmp_path):
     path = tmp_path / name
     path.write_text(text)
-    result = call(path)
-    assert result.exit_code == 2
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    assert word in result.stderr
+    assert word in refusal_of(info(path))
 
 
 def test_an_empty_folder_is_refused_as_before(tmp_path):
-    assert "is a folder; give a file" in call(tmp_path).stderr
+    assert "is a folder; give a file" in info(tmp_path).stderr

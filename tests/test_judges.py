@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from judged_entry import SHAPE, TRAINING_DATA, judged_entry, judged_manifest, scene, write_map, write_places
 
 from cryolithe.cli import main
@@ -35,14 +35,14 @@ def judge(tmp_path, monkeypatch):
 
     def run(command, limit_seconds=None):
         words = command[command.index("cryolithe") + 1 :]
-        result = CliRunner().invoke(main, words)
+        result = call(*words)
         if result.exit_code:
             raise RuntimeError(f"{words} ended with exit code {result.exit_code}:\n{result.output}")
         return common.ChildRun(1.0, 2, 3)
 
     monkeypatch.setattr(judged_volumes, "peak_rss_of", run)
 
-    def call(*words):
+    def judged(*words):
         output = tmp_path / "judged.json"
         given = ["--data", tmp_path / "data", "--manifests", tmp_path / "manifests", "--device", "cpu"]
         sized = [] if "--thickness" in words else ["--thickness", SHAPE[0]]
@@ -51,7 +51,7 @@ def judge(tmp_path, monkeypatch):
         empiar.main()
         return json.loads(output.read_text(encoding="utf-8"))
 
-    return call
+    return judged
 
 
 def ribosomes(tmp_path, noise=1.0):

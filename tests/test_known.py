@@ -11,12 +11,11 @@ import pytest
 import safetensors
 import torch
 import yaml
-from click.testing import CliRunner
+from command import good
 from test_train_columns import awake_network, drawn_run, loss_and_gradients
 from test_train_run import small_config
 from tiny_series import ANGLES
 
-from cryolithe.cli import main
 from cryolithe.errors import ModelError, SettingsError
 from cryolithe.formats.pairs import Pair
 from cryolithe.geometry import TiltGeometry, VolumeGrid
@@ -354,8 +353,7 @@ def test_a_training_may_start_from_a_model_without_facts(tmp_path):
     }
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
     words = ["train", tmp_path / "train.yaml", "-o", tmp_path / "made.safetensors", "--device", "cpu"]
-    result = CliRunner().invoke(main, [*map(str, words), "--precision", "fp32"])
-    assert result.exit_code == 0, result.output
+    good(*words, "--precision", "fp32")
     made = load_model(str(tmp_path / "made.safetensors")).network
     assert made.config == knowing(SIZES["trunk"])
     rows = some_rows()

@@ -13,12 +13,11 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import good
 from projects import VOLUME, make_project, write_aretomo, write_imod
 from tiny_series import ANGLES, SHAPE, bead_images, made, noise, refused, tree, voxels, write_model, write_series
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.errors import GeometryError
 from cryolithe.formats.alignment.alignments import alignment_files
 from cryolithe.geometry import TiltGeometry
@@ -31,13 +30,6 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
-def command(*arguments):
-    """Call the command line, which must succeed."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def by_library(method, images, angles, options, network):
@@ -305,7 +297,7 @@ def test_fsc_is_that_of_the_command(tmp_path):
         cryolithe.Volume(values, 10.0).save(tmp_path / f"{name}.mrc")
     paths = [tmp_path / "a.mrc", tmp_path / "b.mrc"]
     out = tmp_path / "fsc.json"
-    command("fsc", *paths, "--wedge", "-50,60", "--mask", tmp_path / "m.mrc", "--json", out)
+    good("fsc", *paths, "--wedge", "-50,60", "--mask", tmp_path / "m.mrc", "--json", out)
     told = json.loads(out.read_text())
     whole = [cryolithe.Volume.read(path) for path in paths]
     for pair, weights in ((paths, tmp_path / "m.mrc"), (whole, mask), ((a, torch.from_numpy(b)), mask > 0)):
@@ -320,7 +312,7 @@ def test_fsc_is_that_of_the_command(tmp_path):
 def test_fsc_refuses_what_cannot_be_compared():
     a = np.random.default_rng(0).standard_normal((12, 12, 12))
     b = a + np.random.default_rng(1).standard_normal(a.shape)
-    for call, told in (
+    for asked, told in (
         (lambda: cryolithe.fsc(a, b[1:]), "a has (12, 12, 12), b has (11, 12, 12)"),
         (lambda: cryolithe.fsc(cryolithe.Volume(a, 5), cryolithe.Volume(b, 6)), "voxel_size_angstrom="),
         (lambda: cryolithe.fsc(a, b, mask=np.zeros(a.shape)), "is 0 in all"),
@@ -330,7 +322,7 @@ def test_fsc_refuses_what_cannot_be_compared():
         (lambda: cryolithe.fsc(a, b).mean("measurd"), "column: expected total"),
     ):
         with pytest.raises(cryolithe.CryoLitheError) as error:
-            call()
+            asked()
         assert told in str(error.value)
     with pytest.warns(cryolithe.CryoLitheWarning, match="compared with itself"):
         cryolithe.fsc(a, a)
@@ -339,7 +331,7 @@ def test_fsc_refuses_what_cannot_be_compared():
 @pytest.mark.slow
 def test_a_simulated_series_is_that_of_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr("cryolithe.simulation.plain.SHAPE", (16, 24, 32))
-    command("simulate", "-o", tmp_path / "plain", "--seed", 3, "--snr", 2)
+    good("simulate", "-o", tmp_path / "plain", "--seed", 3, "--snr", 2)
     found = cryolithe.simulate(seed=3, snr_db=2)
     assert found.tilts.tobytes() == voxels(tmp_path / "plain/tilts.mrc").tobytes()
     assert found.truth.data.tobytes() == voxels(tmp_path / "plain/truth.mrc").tobytes()
@@ -349,7 +341,7 @@ def test_a_simulated_series_is_that_of_the_command(tmp_path, monkeypatch):
         "cell": {"shape": [16, 32, 32], "voxel_size_angstrom": [12, 12]},
     }  # fmt: skip
     (tmp_path / "r.yaml").write_text(json.dumps(recipe))
-    command("simulate", tmp_path / "r.yaml", "-o", tmp_path / "cells")
+    good("simulate", tmp_path / "r.yaml", "-o", tmp_path / "cells")
     for given in (recipe, tmp_path / "r.yaml"):
         found = cryolithe.simulate(given)
         for ending, values in (
@@ -395,7 +387,7 @@ def test_an_evaluation_is_that_of_the_command(tmp_path):
     stack, angles = write_series(tmp_path, images)
     for name, volume in (("rec", whole), ("a", parts[0]), ("b", parts[1])):
         volume.save(tmp_path / f"{name}.mrc")
-    command(
+    good(
         "evaluate", tmp_path / "rec.mrc", "--reference", tmp_path / "a.mrc", "--half1", tmp_path / "a.mrc",
         "--half2", tmp_path / "b.mrc", "--tilts", stack, "--angles", angles, "-o", tmp_path / "e.html",
     )  # fmt: skip
@@ -445,7 +437,7 @@ def test_what_is_denoised_without_training_has_the_bytes_of_the_command(tmp_path
     rng = np.random.default_rng(0)
     volume = cryolithe.Volume(rng.standard_normal((16, 20, 24)).astype(np.float32), 10.0)
     path = volume.save(tmp_path / "v.mrc")
-    command("denoise", path, "--method", "n2n", "--is-volume", "-o", tmp_path / "d.mrc")
+    good("denoise", path, "--method", "n2n", "--is-volume", "-o", tmp_path / "d.mrc")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))

@@ -26,12 +26,10 @@ from bent_projects import (
     write_relion,
     write_warp,
 )
-from click.testing import CliRunner
+from command import call, good
 from plain_mrc import new_mrc
 from projects import turn
 from tiny_series import made, refused, run, voxels, write_model
-
-from cryolithe.cli import main
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
 STRAIGHT_PX, BENT_PX = 0.2, 0.7
@@ -364,36 +362,33 @@ def test_info_tells_how_large_local_shifts_are(program, tmp_path):
         tilt.write_text(tilt.read_text() + "FULLIMAGE 132 120\n")
     made(project.stack, *words, *FBP, "-o", tmp_path / "out.mrc")
     wanted = json.loads((tmp_path / "out.json").read_text())["geometry"]["local_alignment"]["largest_shift_px"]
-    result = CliRunner().invoke(main, ["info", str(words[-1]), "--json"])
-    assert result.exit_code == 0, result.output
+    result = good("info", words[-1], "--json")
     (answer,) = json.loads(result.stdout)
     told = answer["local_shifts"]
     if "RELION" in program:
-        (alone,) = json.loads(CliRunner().invoke(main, ["info", str(project.folder / "ts.star"), "--json"]).stdout)
+        (alone,) = json.loads(call("info", project.folder / "ts.star", "--json").stdout)
         told = told["ts.star"]
         assert alone["local_shifts"] == told
     assert told["images"] == N - len(DARK)
     largest = told["largest_px"] if "Warp" not in program else told["largest_angstrom"] / PIXEL
     assert largest == pytest.approx(wanted, rel=0.15)
-    assert "up to" in CliRunner().invoke(main, ["info", str(words[-1])]).stdout
+    assert "up to" in call("info", words[-1]).stdout
 
 
 def test_info_tells_what_it_lacks_for_the_size_of_local_shifts(tmp_path):
     project = make_bent(tmp_path / "raw", straight_place)
     table = write_relion(project, "spline", told=False).with_name("ts.star")
     _, tilt = write_imod(project)
-    areas = CliRunner().invoke(main, ["info", str(project.folder / "tslocal.xf")])
+    areas = call("info", project.folder / "tslocal.xf")
     assert "4 x 3" in areas.output
     for path, words in ((table, "needs the table that lists the series"), (tilt, "angles and distortion apart")):
-        told = CliRunner().invoke(main, ["info", str(path)])
-        assert told.exit_code == 0, told.output
+        told = good("info", path)
         assert words in " ".join(told.output.split())
     write_relion(project, "spline")
     project.stack.unlink()
-    assert "spline, 4 x 3; how large" in CliRunner().invoke(main, ["info", str(table)]).output
+    assert "spline, 4 x 3; how large" in call("info", table).output
     (project.folder / "tslocal.xf").write_text("nothing of this kind\n")
-    told = CliRunner().invoke(main, ["info", str(tilt)])
-    assert told.exit_code == 0
+    told = good("info", tilt)
     assert "cannot be read, or holds none" in told.output
 
 

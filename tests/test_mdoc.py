@@ -203,8 +203,7 @@ def test_an_mdoc_of_other_images_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["ts.mrc.mdoc", "ts.mdoc", "ts.st.mdoc"])
 def test_a_folder_as_the_microscope_leaves_it(name, tmp_path):
     stack_with(tmp_path / "data", mdoc(), mdoc_name=name)
-    result = run(tmp_path / "data", "-o", tmp_path, *FBP)
-    assert result.exit_code == 0, result.output
+    result = made(tmp_path / "data", "-o", tmp_path, *FBP)
     assert f"the angles are taken from {name}" in " ".join(result.stderr.split())
     assert_beads(tmp_path / "ts_rec.mrc")
 
@@ -212,14 +211,13 @@ def test_a_folder_as_the_microscope_leaves_it(name, tmp_path):
 def test_angle_files_of_a_folder_come_before_its_mdoc(tmp_path):
     stack_with(tmp_path / "data", mdoc(ANGLES[::-1]))
     Path(tmp_path / "data" / "ts.rawtlt").write_text("".join(f"{angle}\n" for angle in ANGLES))
-    assert run(tmp_path / "data", "-o", tmp_path, *FBP).exit_code == 0
+    made(tmp_path / "data", "-o", tmp_path, *FBP)
     assert_beads(tmp_path / "ts_rec.mrc")
 
 
 def test_an_aligned_stack_takes_the_mdoc_of_its_raw_one(tmp_path):
     stack_with(tmp_path / "data", mdoc(titles=TITLES), name="ts_aligned.mrc")
-    result = run(tmp_path / "data", "-o", tmp_path, *FBP)
-    assert result.exit_code == 0, result.output
+    result = made(tmp_path / "data", "-o", tmp_path, *FBP)
     assert "84.8" not in result.stderr
     assert_beads(tmp_path / "ts_aligned_rec.mrc")
 
@@ -227,8 +225,7 @@ def test_an_aligned_stack_takes_the_mdoc_of_its_raw_one(tmp_path):
 def test_maps_in_a_folder_are_left_out(tmp_path):
     stack_with(tmp_path / "data", mdoc())
     stack_with(tmp_path / "data", mdoc((0.0, 0.0, 0.1)), name="map.mrc", mdoc_name="map.mrc.mdoc")
-    result = run(tmp_path / "data", "-o", tmp_path, *FBP)
-    assert result.exit_code == 0, result.output
+    result = made(tmp_path / "data", "-o", tmp_path, *FBP)
     assert "Left out, no angle file beside it: map.mrc" in result.stderr
     (tmp_path / "data" / "ts.mrc").unlink()
     assert "no .mdoc of a tilt series" in run(tmp_path / "data", "-o", tmp_path, *FBP).stderr

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 
 import pytest
-from click.testing import CliRunner
+from command import call
 
 from cryolithe import errors
-from cryolithe.cli import main
 from cryolithe.errors import MOST_CHARACTERS, CryoLitheError, CryoLitheWarning
 
 KINDS = [
@@ -45,7 +44,7 @@ def test_a_message_of_usual_length_is_kept_as_it_is():
 def test_the_command_tells_a_file_of_rubbish_in_one_short_line(tmp_path):
     path = tmp_path / "train.yaml"
     path.write_text("model:\n  head: " + "x" * 50_000 + "\n", encoding="utf-8")
-    result = CliRunner().invoke(main, ["train", str(path)])
+    result = call("train", path)
     assert result.exit_code == 2
     assert len(result.stderr) < MOST_CHARACTERS + 20
     assert result.stderr.count("\n") == 1

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call, ended
 from half_volumes import halves, write
 
-from cryolithe.cli import main
 from cryolithe.denoise_training import config as settings
 from cryolithe.denoise_training import train as steps
 from cryolithe.denoise_training.config import read_general_config
@@ -55,10 +54,7 @@ def written(folder, **changes):
 
 
 def run(*words, code=0):
-    result = CliRunner().invoke(main, [*map(str, words), "--device", "cpu", "--precision", "fp32"])
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result.output
+    return ended(call(*words, "--device", "cpu", "--precision", "fp32"), code)
 
 
 def weights(path, card=None):
@@ -283,7 +279,7 @@ def test_the_purpose_chooses_the_loss_unless_one_is_given(tmp_path):
 
 
 def test_bundled_denoisers_are_listed_described_and_verified(general):
-    models = lambda *words: CliRunner().invoke(main, ["models", *words])  # noqa: E731
+    models = lambda *words: call("models", *words)  # noqa: E731
     line = next(line for line in models("list").output.splitlines() if line.startswith("general"))
     assert "denoiser of volumes, unet" in line
     assert load_denoiser(general).sha256[:12] in line

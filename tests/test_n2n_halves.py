@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 import scipy.ndimage
-from click.testing import CliRunner
+from command import call
 from half_volumes import halves, noise, pair_of, signal, write
-from tiny_series import run, write_series
+from tiny_series import made, write_series
 
-from cryolithe.cli import main
 from cryolithe.denoising.n2n.halves import open_pair
 from cryolithe.denoising.n2n.pairs import Patches, Turn, allowed_turns, held_rows
 from cryolithe.errors import InputError
@@ -250,10 +249,9 @@ def test_halves_of_the_same_images_are_refused_by_their_records(tmp_path, tilts,
 def test_two_methods_of_one_series_are_no_halves(tmp_path):
     stack, angles = write_series(tmp_path)
     for method in ("fbp", "sirt"):
-        result = run(stack, angles, "--method", method, "--thickness", 24, "-o", tmp_path / f"{method}.mrc")
-        assert result.exit_code == 0, result.output
+        made(stack, angles, "--method", method, "--thickness", 24, "-o", tmp_path / f"{method}.mrc")
     names = ["--half1", str(tmp_path / "fbp.mrc"), "--half2", str(tmp_path / "sirt.mrc")]
-    result = CliRunner().invoke(main, ["denoise", "--method", "n2n", *names, "--device", "cpu"])
+    result = call("denoise", "--method", "n2n", *names, "--device", "cpu")
     assert result.exit_code == 2, result.output
     assert "the same noise" in result.stderr.splitlines()[-1]
     assert not list(tmp_path.glob("*n2n*"))

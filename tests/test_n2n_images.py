@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call, ended
 from half_volumes import signal
 from plain_mrc import new_mrc
 from scipy.ndimage import gaussian_filter
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.denoise_training.colour import coloured, draw_amplitude
 from cryolithe.denoise_training.config import PlainEntry, read_general_config
 from cryolithe.denoise_training.volumes import make_maker
@@ -33,10 +32,7 @@ ANGLES = np.linspace(-60, 60, 9)
 
 
 def run(*words, code=0):
-    result = CliRunner().invoke(main, [*map(str, words)])
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.output.split())
+    return " ".join(ended(call(*words), code).split())
 
 
 def stack(path, values):

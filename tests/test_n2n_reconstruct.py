@@ -5,10 +5,11 @@ import signal
 
 import numpy as np
 import pytest
+from command import ended
 from half_volumes import noise
 from half_volumes import signal as density
 from test_n2n_command import _tiny  # noqa: F401
-from tiny_series import ANGLES, run, write_series
+from tiny_series import ANGLES, made, run, write_series
 
 from cryolithe.denoising.n2n import train
 from cryolithe.formats import read_mrc
@@ -35,17 +36,8 @@ def both(folder):
     return "--even", folder / "ts_EVN.mrc", "--odd", folder / "ts_ODD.mrc"
 
 
-def good(*words):
-    result = run(*words)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 def bad(*words, code=2):
-    result = run(*words)
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result.output
+    return ended(run(*words), code)
 
 
 def stamps(folder):
@@ -54,15 +46,15 @@ def stamps(folder):
 
 def test_one_command_makes_halves_whole_and_denoised(series):
     command = (series / "ts.mrc", series / "ts.tlt", *both(series), *FBP, *N2N)
-    plan = good(*command, "--dry-run")
+    plan = made(*command, "--dry-run").output
     assert "ts_rec_n2n.mrc: n2n learns from ts_rec_EVN.mrc and ts_rec_ODD.mrc, at most 60 min" in plan
     assert all(f"{name}.mrc: " in plan for name in ("ts_rec", "ts_rec_EVN", "ts_rec_ODD"))
     assert not stamps(series)
-    said = good(*command)
+    said = made(*command).output
     assert "ts_rec_n2n.mrc: denoised" in said
-    made = stamps(series)
-    assert sorted(made) == ["ts_rec.mrc", "ts_rec_EVN.mrc", "ts_rec_ODD.mrc", "ts_rec_n2n.mrc"]
-    whole, even, odd, new = (np.asarray(read_mrc(series / name).data, float) for name in sorted(made))
+    files = stamps(series)
+    assert sorted(files) == ["ts_rec.mrc", "ts_rec_EVN.mrc", "ts_rec_ODD.mrc", "ts_rec_n2n.mrc"]
+    whole, even, odd, new = (np.asarray(read_mrc(series / name).data, float) for name in sorted(files))
     assert np.corrcoef(whole.ravel(), (even + odd).ravel())[0, 1] > 0.99  # of all images
     assert new.shape == whole.shape
     record = json.loads((series / "ts_rec_n2n.json").read_text())
@@ -70,14 +62,14 @@ def test_one_command_makes_halves_whole_and_denoised(series):
     assert record["choices"]["train_minutes"] == 60
     assert record["geometry"]
     assert record["score"]["half_snr_denoised_db"] is not None
-    again = good(*command)
-    assert stamps(series) == made
+    again = made(*command).output
+    assert stamps(series) == files
     assert "ts_rec_n2n.mrc: already denoised" in again
     assert again.count("already done") == 3
 
 
 def test_without_the_whole_the_average_stands_for_it(series):
-    said = good(series / "ts.tlt", *both(series), *FBP, *N2N)
+    said = made(series / "ts.tlt", *both(series), *FBP, *N2N).output
     assert "average of the halves" in said
     assert sorted(stamps(series)) == [
         "ts_rec.mrc",
@@ -102,7 +94,7 @@ def test_a_training_that_was_interrupted_goes_on_when_the_command_is_repeated(se
     bad(*command, code=130)
     before = stamps(series)
     assert "ts_rec_n2n.mrc" not in before
-    said = good(*command)
+    said = made(*command).output
     assert "Going on with the training at step" in said
     assert len(count) < 2 * 24
     assert {name: stamp for name, stamp in stamps(series).items() if name in before} == before

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from beads import ANGLES, DEPTH, PIXEL, assert_beads, bead_images, some_shifts, write_stack
-from click.testing import CliRunner
-from tiny_series import made, refused, run
+from command import call
+from tiny_series import made, refused
 
-from cryolithe.cli import main
 from cryolithe.cli.halves import default_output
 from cryolithe.curation.candidates import _tomograms
 from cryolithe.errors import FileFormatError, InputError
@@ -222,8 +221,7 @@ def test_a_session_keeps_the_names_of_its_series(tmp_path):
     for n, image in enumerate(images):
         write_stack(tmp_path / "m" / f"f{n}.mrc", image[None])
     listing(tmp_path, ["00255", "00256"], "00255")
-    result = run(tmp_path / "all.star", *FBP, "-o", tmp_path)
-    assert result.exit_code == 0, result.output
+    made(tmp_path / "all.star", *FBP, "-o", tmp_path)
     assert_beads(tmp_path / "rec_00255.mrc", "relion")
     assert (tmp_path / "rec_00256.mrc").is_file()
     with pytest.raises(AssertionError):
@@ -295,7 +293,7 @@ def test_particles_of_another_tomogram_are_refused(volume, names, why, tmp_path)
 def test_evaluate_refuses_particles_of_another_tomogram(tmp_path):
     write_stack(tmp_path / "Position_1_2_rec.mrc", np.random.default_rng(0).standard_normal((16, 24, 24), np.float32))
     arguments = ["evaluate", tmp_path / "Position_1_2_rec.mrc", "--particles", particles_of(tmp_path, ["Position_1"])]
-    result = CliRunner().invoke(main, [*map(str, arguments), "-o", str(tmp_path / "page")])
+    result = call(*arguments, "-o", tmp_path / "page")
     assert result.exit_code == 2, result.output
     last = result.stderr.splitlines()[-1]
     assert "holds particles of Position_1, but no particles of Position_1_2" in last

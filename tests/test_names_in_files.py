@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
+from command import call
 from projects import make_project, write_imod
 
-from cryolithe.cli import main
 from cryolithe.cli.info import describe
 from cryolithe.errors import CryoLitheError
 from cryolithe.names import exists, is_file, is_folder
@@ -62,7 +61,7 @@ def test_files_that_tilt_com_names(tmp_path, name, key):
     write_imod(project, tilt_lines=(f"{key} {name}",))
     given = [str(project.stack), "--newst-com", str(tmp_path / "newst.com"), "--tilt-com", str(tmp_path / "tilt.com")]
     options = ["--method", "fbp", "--dry-run", "-o", str(tmp_path / "v.mrc")]
-    result = CliRunner().invoke(main, ["reconstruct", *given, *options])
+    result = call("reconstruct", *given, *options)
     if key == "LOCALFILE":  # without it the alignment is less good, but whole
         assert result.exit_code == 0
         assert "are not applied" in result.output
@@ -77,6 +76,6 @@ def test_files_that_tilt_com_names(tmp_path, name, key):
 def test_views_are_counted_from_one(tmp_path, key, views):
     path = tmp_path / "tilt.com"
     path.write_text(f"$tilt -StandardInput\nTHICKNESS 20\n{key} {views}\n", encoding="utf-8")
-    result = CliRunner().invoke(main, ["info", str(path)])
+    result = call("info", path)
     assert result.exit_code == 2
     assert "expected views from 1 in" in result.stderr

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call, good
 from test_train_data import tiny_pair
 from test_training import small_config
 from tiny_series import write_series
 
-from cryolithe.cli import main
 from cryolithe.errors import ModelError
 from cryolithe.network import BlockHead, Head, build_network
 from cryolithe.network.checkpoint import load_model
@@ -65,9 +64,7 @@ def config(**changes):
 
 
 def run(*words):
-    result = CliRunner().invoke(main, [*map(str, words), "--device", "cpu", "--precision", "fp32"])
-    assert result.exit_code == 0, result.output
-    return result.output
+    return good(*words, "--device", "cpu", "--precision", "fp32").output
 
 
 @pytest.mark.slow
@@ -78,7 +75,7 @@ def test_a_head_of_one_class_is_trained_stored_and_reconstructs(tmp_path):
     assert load_model(str(model)).network.config.head == BlockMean(2)
     header = next(tmp_path.rglob("validation.csv"))
     assert "band_output_0" in header.read_text().splitlines()[0]
-    assert BlockMean.kind in CliRunner().invoke(main, ["models", "info", str(model)]).output
+    assert BlockMean.kind in call("models", "info", model).output
     stack, tlt = write_series(tmp_path)
     output = tmp_path / "volume.mrc"
     run("reconstruct", stack, tlt, "--model", model, "--thickness", 12, "-o", output, "--fbp-share", 0)

@@ -9,10 +9,9 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
+from command import call, good
 from hidden_microscope import PIXEL, PLAIN, SIDE, Hidden, density, hidden_series, noise_power, write_series
 
-from cryolithe.cli import main
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.noise.bank import margin_px, seamless
 from cryolithe.noise.contrast import without_background
@@ -26,18 +25,13 @@ from cryolithe.simulation.imaging import image_series
 pytestmark = pytest.mark.slow
 
 
-def run(*arguments):
-    return CliRunner().invoke(main, list(map(str, arguments)))
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """Two series of the hidden microscope, their files and their profile."""
     folder = tmp_path_factory.mktemp("lab")
     made = [hidden_series(seed) for seed in (1, 2)]
     files = [name for n, one in enumerate(made) for name in write_series(folder, f"ts{n}", one)]
-    result = run("noise", "measure", *files, "-o", folder / "profile.h5")
-    assert result.exit_code == 0, result.output
+    result = good("noise", "measure", *files, "-o", folder / "profile.h5")
     return folder, made, files, result.output
 
 
@@ -198,11 +192,10 @@ def test_the_recipe_that_made_the_data_is_not_called_wrong(tmp_path):
         "imaging:\n  ctf: left\n  total_exposure: [120, 120]\n  scheme: {reach_deg: [57, 57]}\n"
         "  optics: {defocus_um: [2, 2], defocus_spread_um: [0, 0], astigmatism_um: [0, 0]}\n"
     )
-    assert run("simulate", tmp_path / "r.yaml", "-o", tmp_path / "s").exit_code == 0
+    good("simulate", tmp_path / "r.yaml", "-o", tmp_path / "s")
     halves = [tmp_path / "s" / f"TS_001{end}" for end in ("_EVN.mrc", "_ODD.mrc", ".tlt")]
-    assert run("noise", "measure", *halves, "-o", tmp_path / "p.h5").exit_code == 0
-    shown = run("noise", "show", tmp_path / "p.h5", "--recipe", tmp_path / "r.yaml")
-    assert shown.exit_code == 0, shown.output
+    good("noise", "measure", *halves, "-o", tmp_path / "p.h5")
+    shown = good("noise", "show", tmp_path / "p.h5", "--recipe", tmp_path / "r.yaml")
     assert "wrong" not in shown.output
 
 
@@ -221,7 +214,7 @@ def test_what_changes_while_it_is_measured_is_not_measured(lab, tmp_path, monkey
         return plain(*arguments)
 
     monkeypatch.setattr(measure, "measure_halves", touched)
-    result = run("noise", "measure", *files, "-o", tmp_path / "p.h5")
+    result = call("noise", "measure", *files, "-o", tmp_path / "p.h5")
     assert result.exit_code == 2
     assert f"the input {files[0]} changed while it was measured" in result.output
     assert not (tmp_path / "p.h5").exists()
@@ -230,8 +223,8 @@ def test_what_changes_while_it_is_measured_is_not_measured(lab, tmp_path, monkey
 def test_same_seed_same_bytes(lab, tmp_path):
     folder, _, files, _ = lab
     again, other = tmp_path / "again.h5", tmp_path / "other.h5"
-    assert run("noise", "measure", *files, "-o", again).exit_code == 0
-    assert run("noise", "measure", *files, "-o", other, "--seed", 1).exit_code == 0
+    good("noise", "measure", *files, "-o", again)
+    good("noise", "measure", *files, "-o", other, "--seed", 1)
     assert again.read_bytes() == (folder / "profile.h5").read_bytes() != other.read_bytes()
     rewritten = tmp_path / "rewritten.h5"
     write_profile(rewritten, read_profile(again))
@@ -246,8 +239,7 @@ def test_a_profile_names_no_path(lab):
 
 
 def test_show_tells_each_tilt_and_draws(lab, tmp_path):
-    result = run("noise", "show", lab[0] / "profile.h5", "-o", tmp_path / "p.png")
-    assert result.exit_code == 0, result.output
+    result = good("noise", "show", lab[0] / "profile.h5", "-o", tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 20_000
     rows = [
         line.split() for line in result.output.splitlines() if line.strip()[:1] in "-0123456789" and line[:1] == " "
@@ -273,8 +265,7 @@ def _recipe(path, **cell):
 def test_simulate_like_a_profile(lab, tmp_path):
     recipe, profile = _recipe(tmp_path / "r.yaml"), lab[0] / "profile.h5"
     for name in ("a", "b"):
-        result = run("simulate", recipe, "--like", profile, "-o", tmp_path / name)
-        assert result.exit_code == 0, result.output
+        good("simulate", recipe, "--like", profile, "-o", tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
     record = yaml.safe_load((tmp_path / "a" / "recipe.resolved.yaml").read_text())
@@ -284,14 +275,13 @@ def test_simulate_like_a_profile(lab, tmp_path):
     named["imaging"]["noise"] = "profile.h5"
     (tmp_path / "named.yaml").write_text(yaml.safe_dump(named))
     (tmp_path / "profile.h5").write_bytes(profile.read_bytes())
-    assert run("simulate", tmp_path / "named.yaml", "-o", tmp_path / "c").exit_code == 0
+    good("simulate", tmp_path / "named.yaml", "-o", tmp_path / "c")
     assert (tmp_path / "c" / "TS_001.h5").read_bytes() == (tmp_path / "a" / "TS_001.h5").read_bytes()
     # Wide ranges of voxels are narrowed by the flag, told, and refused in a recipe.
-    wide = run("simulate", _recipe(tmp_path / "w.yaml", voxel_size_angstrom=[12.0, 16.0]), "--like", profile,
+    wide = good("simulate", _recipe(tmp_path / "w.yaml", voxel_size_angstrom=[12.0, 16.0]), "--like", profile,
                "-o", tmp_path / "w")  # fmt: skip
-    assert wide.exit_code == 0
     assert "12-12.5 Å instead of 12-16 Å" in wide.output
-    far = run("simulate", _recipe(tmp_path / "f.yaml", voxel_size_angstrom=[14.0, 16.0]), "--like", profile,
+    far = call("simulate", _recipe(tmp_path / "f.yaml", voxel_size_angstrom=[14.0, 16.0]), "--like", profile,
               "-o", tmp_path / "f")  # fmt: skip
     assert far.exit_code == 2
     assert "serves pixels of 7.5-12.5 Å" in far.output
@@ -366,7 +356,7 @@ REFUSED = {
 def test_what_are_no_halves_is_refused_in_one_line(lab, tmp_path, name):
     change, expected = REFUSED[name]
     files = write_series(tmp_path, "x", change(lab[1][0]))
-    result = run("noise", "measure", *files, "-o", tmp_path / "p.h5")
+    result = call("noise", "measure", *files, "-o", tmp_path / "p.h5")
     assert result.exit_code == 2, result.output
     error = [line for line in result.output.splitlines() if line.startswith("Error: ")]
     assert len(error) == 1
@@ -401,8 +391,7 @@ def test_the_spectra_of_halves_tell_that_they_lie_pixels_apart(lab, apart):
 
 
 def _measured(folder, made, *words):
-    result = run("noise", "measure", *write_series(folder, "y", made), "-o", folder / "y.h5", "--overwrite", *words)
-    assert result.exit_code == 0, result.output
+    result = good("noise", "measure", *write_series(folder, "y", made), "-o", folder / "y.h5", "--overwrite", *words)
     return result.output, read_profile(folder / "y.h5")
 
 
@@ -445,10 +434,10 @@ def test_what_is_dense_is_seen_in_the_images(tmp_path, true):
     assert profile.polarity == wrong
     assert f"dense matter is {wrong} by --contrast, but in these images it looks {true}" in told
     one, other = (write_series(tmp_path, name, one) for name, one in (("a", made), ("b", hidden_series(2, 1.0))))
-    assert run("noise", "measure", *one, *other, "-o", tmp_path / "p.h5").exit_code == 0
+    good("noise", "measure", *one, *other, "-o", tmp_path / "p.h5")
     inverted = hidden_series(2, 1.0)
     other = write_series(tmp_path, "c", inverted._replace(even=-inverted.even, odd=-inverted.odd))
-    refused = run("noise", "measure", *one, *other, "-o", tmp_path / "p.h5", "--overwrite")
+    refused = call("noise", "measure", *one, *other, "-o", tmp_path / "p.h5", "--overwrite")
     assert refused.exit_code == 2
     assert "a profile is of one contrast" in refused.output
 
@@ -464,10 +453,10 @@ def test_other_pixels_and_files_are_refused(lab, tmp_path):
         (): "EVEN ODD ANGLES",
     }
     for given, expected in cases.items():
-        result = run("noise", "measure", *given, "-o", tmp_path / "p.h5")
+        result = call("noise", "measure", *given, "-o", tmp_path / "p.h5")
         assert result.exit_code == 2
         assert expected in result.output, result.output
-    assert run("noise", "measure", *files[:3], "-o", tmp_path / "p.mrc").exit_code == 2
+    assert call("noise", "measure", *files[:3], "-o", tmp_path / "p.mrc").exit_code == 2
 
 
 def test_borders_and_hits_do_not_count(lab):
@@ -533,7 +522,7 @@ def test_malformed_profiles_are_refused(lab, stored, tmp_path):
     foreign = tmp_path / "text.h5"
     foreign.write_text("no HDF5")
     for file in (path, foreign):
-        result = run("noise", "show", file)
+        result = call("noise", "show", file)
         assert result.exit_code == 2
         assert len(result.output.strip().splitlines()) == 1
 
@@ -542,8 +531,7 @@ def test_neighbours_give_an_upper_bound_and_say_so(lab, tmp_path):
     _, made, _, _ = lab
     both = made[0]._replace(even=(made[0].even + made[0].odd) / 2)
     stack, _, angles = write_series(tmp_path, "sum", both)
-    result = run("noise", "measure", "--tilts", stack, angles, "-o", tmp_path / "n.h5")
-    assert result.exit_code == 0, result.output
+    result = good("noise", "measure", "--tilts", stack, angles, "-o", tmp_path / "n.h5")
     assert "upper bound" in result.output
     found = read_profile(tmp_path / "n.h5")
     assert found.kind == "neighbours"
@@ -553,17 +541,15 @@ def test_neighbours_give_an_upper_bound_and_say_so(lab, tmp_path):
     assert (bound > 0.95 * octaves(true, found.patch_px).mean(0)).all()
     signal = octaves(powers(made[0].clean, found.patch_px), found.patch_px).mean(0)
     assert (octaves(found.signal_power, found.patch_px).mean(0) < 1.05 * signal + 0.05 * bound).all()
-    shown = run("noise", "show", tmp_path / "n.h5", "-o", tmp_path / "n.png")
-    assert shown.exit_code == 0
+    shown = good("noise", "show", tmp_path / "n.h5", "-o", tmp_path / "n.png")
     assert "upper bound" in shown.output
-    idle = run("noise", "measure", "--tilts", stack, angles, "-o", tmp_path / "m.h5", "--seed", 3)
+    idle = call("noise", "measure", "--tilts", stack, angles, "-o", tmp_path / "m.h5", "--seed", 3)
     assert idle.exit_code == 2
     assert "--seed is for crops of halves, of which --tilts keeps none" in idle.stderr
-    idle = run("noise", "show", tmp_path / "n.h5", "--overwrite")
+    idle = call("noise", "show", tmp_path / "n.h5", "--overwrite")
     assert idle.exit_code == 2
     assert "--overwrite is for the figure of -o, which is not given" in idle.stderr
-    like = run("simulate", _recipe(tmp_path / "r.yaml"), "--like", tmp_path / "n.h5", "-o", tmp_path / "s")
-    assert like.exit_code == 0, like.output
+    like = good("simulate", _recipe(tmp_path / "r.yaml"), "--like", tmp_path / "n.h5", "-o", tmp_path / "s")
     assert "upper bound" in like.output
 
 
@@ -574,8 +560,7 @@ def test_counts_tell_thickness_and_that_noise_follows_brightness(lab, tmp_path):
     level = 60 * np.exp(-paths / np.cos(np.deg2rad(angles)))
     seen = np.clip(1 + 6 * made.clean / 400, 0.1, None) * level[:, None, None]
     counted = Hidden(made.clean, rng.poisson(seen), rng.poisson(seen), made.angles)
-    result = run("noise", "measure", *write_series(tmp_path, "c", counted), "-o", tmp_path / "c.h5")
-    assert result.exit_code == 0, result.output
+    result = good("noise", "measure", *write_series(tmp_path, "c", counted), "-o", tmp_path / "c.h5")
     found = read_profile(tmp_path / "c.h5")
     assert found.has_levels
     assert found.thickness_paths == pytest.approx(paths, abs=0.05)

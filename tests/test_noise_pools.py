@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import good
 from hidden_microscope import SIDE, hidden_series, write_series
 
-from cryolithe.cli import main
 from cryolithe.noise.places import clear_square, usable
 from cryolithe.noise.stored import read_profile
 
@@ -16,8 +15,7 @@ pytestmark = pytest.mark.slow
 
 def measured(folder, *series, words=()):
     files = [name for n, one in enumerate(series) for name in write_series(folder, f"ts{n}", one)]
-    result = CliRunner().invoke(main, ["noise", "measure", *files, "-o", str(folder / "p.h5"), "--overwrite", *words])
-    assert result.exit_code == 0, result.output
+    result = good("noise", "measure", *files, "-o", folder / "p.h5", "--overwrite", *words)
     return read_profile(folder / "p.h5"), " ".join(result.output.split())
 
 

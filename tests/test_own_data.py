@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
+from command import call
 from judged_entry import SHAPE, judged_entry, judged_manifest, scene
 from pages import joined_of
 
@@ -72,7 +72,7 @@ def test_the_page_runs_from_halves_to_the_comparison(tmp_path, monkeypatch):
             model = words[words.index("-o") + 1]
             shutil.copy(ROOT / "cryolithe" / "network" / "bundled" / "draft.safetensors", model)
             continue
-        result = CliRunner().invoke(main, [less.get(word, word) for word in words[1:]])
+        result = call(*[less.get(word, word) for word in words[1:]])
         assert result.exit_code == 0, f"{words}\n{result.output}"
     for name in ("fbp_EVN", "fbp_ODD", "fbp", "fbp_n2n", "net_EVN", "net", "mine_EVN", "mine"):
         assert (tmp_path / f"{name}.mrc").is_file(), name

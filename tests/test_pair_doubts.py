@@ -8,12 +8,11 @@ import warnings
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import good
 from plain_mrc import new_mrc
 from scipy.ndimage import fourier_shift, gaussian_filter
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.evaluation.halves import doubt_about_scales, open_half
 from cryolithe.faces import filled_doubt, filled_value
 from cryolithe.half_agreement import Expected, agreement, doubts_about_places, is_shifted, shares_noise
@@ -88,14 +87,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_fsc_warns(case, tmp_path):
     make, expected = CASES[case]
-    said = made_by("fsc", *written(tmp_path, make()))
+    said = good("fsc", *written(tmp_path, make()))
     assert (expected in said.stderr) if expected else ("Warning" not in said.stderr)
-
-
-def made_by(*words):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def test_mirrored_volumes_are_told_and_no_shift_of_them():
@@ -177,8 +170,8 @@ def test_a_reference_of_the_other_sense_of_z_is_told(told, tmp_path):
         geometry = {"handedness": "imod", "flip_z": flip}
         path.with_suffix(".json").write_text(json.dumps({"volume": {"path": path.name}, "geometry": geometry}))
     words = f"mirrored along z{', as their records tell' if told else ''}:"
-    assert words in made_by("fsc", one, other).stderr
-    made_by("evaluate", one, "--reference", other, "--tilt-range", "60", "-o", tmp_path / "e.html")
+    assert words in good("fsc", one, other).stderr
+    good("evaluate", one, "--reference", other, "--tilt-range", "60", "-o", tmp_path / "e.html")
     told_by = json.loads((tmp_path / "e.json").read_text())["evaluation"]["warnings"]
     assert any(words in line for line in told_by)
     assert not any("shifted" in line for line in told_by)
@@ -189,7 +182,7 @@ def test_a_reference_that_lies_elsewhere_is_told(tmp_path):
     for shift, said in ((0, False), (1, True)):
         one, other = written(tmp_path, [pair[0], np.roll(pair[1], shift, 2)])
         words = ("evaluate", one, "--reference", other, "--tilt-range", "60", "-o", tmp_path / "e.html", "--overwrite")
-        assert (f"b.mrc is shifted against {one} by 0.0, 0.0, 1.0 voxels" in made_by(*words).output) is said
+        assert (f"b.mrc is shifted against {one} by 0.0, 0.0, 1.0 voxels" in good(*words).output) is said
 
 
 @pytest.mark.slow
@@ -197,7 +190,7 @@ def test_a_reference_that_lies_elsewhere_is_told(tmp_path):
 def test_evaluate_and_n2n_warn(case, tmp_path):
     make, expected = CASES.get(case, (lambda: halves(common=1.0), "share noise"))
     one, other = written(tmp_path, make())
-    said = made_by("evaluate", one, "--half1", one, "--half2", other, "--tilt-range", "60", "-o", tmp_path / "e.html")
+    said = good("evaluate", one, "--half1", one, "--half2", other, "--tilt-range", "60", "-o", tmp_path / "e.html")
     record = json.loads((tmp_path / "e.json").read_text())
     told = " ".join(record["evaluation"]["warnings"])
     assert (expected in told) if expected else ("border" not in told and "shifted" not in told and "share" not in told)
@@ -211,7 +204,7 @@ def test_halves_of_unlike_scale_are_told_before_they_are_averaged(scale, said, t
     pair = halves()
     one, other = written(tmp_path, [pair[0] + 7, scale * (pair[1] + 7)])
     words = ("compare", "--half1", one, "--half2", other, "--methods", "fbp", "-o", tmp_path / "c.html", "--dry-run")
-    told = made_by(*words).output
+    told = good(*words).output
     assert ("not scaled alike" in told) is (said is not None)
     if said is not None:
         large, small = ("b.mrc", "a.mrc") if scale > 1 else ("a.mrc", "b.mrc")
@@ -279,7 +272,7 @@ def test_the_function_says_what_the_command_says(case, tmp_path):
         record = {"volume": {"path": path.name}, "geometry": {"handedness": "imod", "flip_z": flip}}
         path.with_suffix(".json").write_text(json.dumps(record))
     wedge = ("--wedge", "60") if case == "wedge" else ()
-    lines = made_by("fsc", *paths, *wedge).stderr.splitlines()
+    lines = good("fsc", *paths, *wedge).stderr.splitlines()
     told = [line.removeprefix("Warning: ") for line in lines if line.startswith("Warning: ")]
     assert len(told) == len(expected)
     for line, words in zip(told, expected, strict=True):
@@ -303,10 +296,10 @@ def test_halves_are_asked_the_same_by_compare_and_evaluate(case, tmp_path):
         record = {"volume": {"path": path.name}, "geometry": {"handedness": "imod", "flip_z": flip}}
         path.with_suffix(".json").write_text(json.dumps(record))
     common = ("--half1", one, "--half2", other, "--tilt-range", "60")
-    compared = made_by("compare", *common, "--methods", "fbp", "-o", tmp_path / "c.html", "--dry-run").stderr
+    compared = good("compare", *common, "--methods", "fbp", "-o", tmp_path / "c.html", "--dry-run").stderr
     lines = [line for line in compared.splitlines() if line.startswith("Warning: ") and "scaled alike" not in line]
     assert len(lines) == len(expected)
-    made_by("evaluate", one, *common, "-o", tmp_path / "e.html")
+    good("evaluate", one, *common, "-o", tmp_path / "e.html")
     told = json.loads((tmp_path / "e.json").read_text())["evaluation"]["warnings"]
     own = [line for line in told if "a.mrc" in line or "b.mrc" in line]
     assert len(own) == len(expected)
@@ -328,10 +321,10 @@ def test_what_is_taken_of_a_template_is_said(tmp_path):
             file.voxel_size = size
             file.set_volume()
         beside = ("--particles", star, "--template", tmp_path / f"{name}.mrc", "--particle-diameter", 80)
-        made_by("evaluate", one, "--tilt-range", 60, *beside, "-o", tmp_path / f"e_{name}.html")
+        good("evaluate", one, "--tilt-range", 60, *beside, "-o", tmp_path / f"e_{name}.html")
         notes = " ".join(json.loads((tmp_path / f"e_{name}.json").read_text())["evaluation"]["notes"])
         pair = ("--half1", one, "--half2", other, "--tilt-range", 60, "--methods", "fbp", "--dry-run")
-        said = made_by("compare", *pair, *beside, "-o", tmp_path / f"c_{name}.html").stderr
+        said = good("compare", *pair, *beside, "-o", tmp_path / f"c_{name}.html").stderr
         for told in (notes, said):
             assert (words in told) is (name == "bare")
             assert (turned in told) is (name == "sized")

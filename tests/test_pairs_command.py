@@ -7,10 +7,9 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
+from command import call
 from fake_entry import TILTS, TRAINING_DATA, band_limited, fake_entry, simulated, write_target
 
-from cryolithe.cli import main
 from cryolithe.curation import build
 from cryolithe.curation.manifest import read_manifest, write_manifest
 from cryolithe.formats import read_mrc, write_angles_deg, write_stack
@@ -22,7 +21,7 @@ ONLY = [argument for name in NAMES for argument in ("--only", name)]
 
 
 def run(*arguments):
-    result = CliRunner().invoke(main, ["pairs", *map(str, arguments)])
+    result = call("pairs", *arguments)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "Traceback" not in result.output
     return result

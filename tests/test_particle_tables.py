@@ -6,10 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import good
 from scipy.spatial.transform import Rotation
 
-from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import write_volume
 from cryolithe.formats.particles.star import read_positions
@@ -151,8 +150,7 @@ def test_what_lies_outside_is_told(tmp_path):
     for count, told in ((3, True), (2, False)):
         path = star(tmp_path, table("particles", ("rlnTomoName", *XYZ), *rows[:count]))
         words = ("evaluate", volume, "--particles", path, "--particle-diameter", 60, "-o", tmp_path / "e.html")
-        result = CliRunner().invoke(main, [*map(str, words), "--overwrite"])
-        assert result.exit_code == 0, result.output
+        result = good(*words, "--overwrite")
         assert ("1 of 3 particles lie outside the volume of 20 x 30 x 40" in result.stderr) is told
         warnings = json.loads((tmp_path / "e.json").read_text())["evaluation"]["warnings"]
         assert any("lie outside" in line for line in warnings) is told

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import good
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tiny_series import made, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.denoising.figures import plot_sweep
 from cryolithe.evaluation.figures import _fullest_slab, _missed, reduced
 from cryolithe.greys import dark_sign, grey_scale, to_grey, told_polarity
@@ -120,8 +119,7 @@ def test_the_contact_sheet_of_a_simulated_series_says_dose_defocus_and_pixel_siz
         "  scheme: {kinds: [dose-symmetric], reach_deg: [60, 60], step_deg: [30, 30]}\n"
         "  total_exposure: [100, 100]\n"
     )
-    result = CliRunner().invoke(main, ["simulate", str(recipe), "-o", str(tmp_path / "out")])
-    assert result.exit_code == 0, result.output
+    good("simulate", recipe, "-o", tmp_path / "out")
     text = "\n".join(said[0])
     for part in ("TS_001: 5 tilts, -60 to 60°", "100 e/Å² in all", "µm on average", "10 Å pixels", "dense matter dark"):
         assert part in text

@@ -10,7 +10,7 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
-from tiny_series import run
+from tiny_series import made, run
 
 from cryolithe.errors import ResourceError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
@@ -70,8 +70,7 @@ def machine(monkeypatch):
 def planned(stacks, size, *flags):
     """The table of a dry run: for each device its free GB, GB that may be used, slab rows, points, predicted GB."""
     words = [stacks / f"{size}.mrc", stacks / f"{size}.tlt", "-o", stacks / "v.mrc", "--thickness", SIZES[size][0]]
-    result = run(*words, "--dry-run", *flags)
-    assert result.exit_code == 0, result.output
+    result = made(*words, "--dry-run", *flags)
     _, heading, *lines = result.stdout.splitlines()
     assert heading.split()[:3] == ["device", "free", "GB"]
     found = {}

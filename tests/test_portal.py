@@ -6,13 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from projects import ANGLES, AXIS_DEG, DARK, PIXEL, SHAPE, VOLUME, bead_places, make_project, turn
 from scipy.spatial.transform import Rotation
 from test_alignment_command import TRUTH
 from tiny_series import made, voxels
 
-from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.extras import install_command
 from cryolithe.formats.particles.star import read_positions
@@ -142,7 +141,7 @@ def portal(tmp_path, monkeypatch):
 
 
 def cryolithe(*words, code=0):
-    result = CliRunner().invoke(main, ["portal", *map(str, words)])
+    result = call("portal", *words)
     assert result.exit_code == code, result.output
     return result
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import test_optimise
-from click.testing import CliRunner
-from tiny_series import run, write_model, write_series
+from command import call
+from tiny_series import made, write_model, write_series
 
-from cryolithe.cli import main, progress
+from cryolithe.cli import progress
 from cryolithe.cli.progress import LogWatcher, ProgressWatcher, progress_watcher
 from cryolithe.cli.train import _advancing
 from cryolithe.work.clock import clock
@@ -114,8 +114,7 @@ def test_a_command_writes_plain_lines_where_there_is_no_terminal(tmp_path, monke
     stack, angles = write_series(tmp_path)
     counts = itertools.count()
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 25.0 * next(counts)))
-    result = run(stack, angles, "--model", write_model(tmp_path / "m.safetensors"), "--thickness", 16)
-    assert result.exit_code == 0, result.output
+    result = made(stack, angles, "--model", write_model(tmp_path / "m.safetensors"), "--thickness", 16)
     assert "\x1b" not in result.stderr
     assert "━" not in result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith(("Preparing images:", "Reconstructing"))]
@@ -124,7 +123,7 @@ def test_a_command_writes_plain_lines_where_there_is_no_terminal(tmp_path, monke
 
 
 def test_a_refused_command_tells_of_no_stages(tmp_path):
-    result = CliRunner().invoke(main, ["reconstruct", str(tmp_path / "none.mrc"), str(tmp_path / "none.tlt")])
+    result = call("reconstruct", tmp_path / "none.mrc", tmp_path / "none.tlt")
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
 

@@ -16,7 +16,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from click.testing import CliRunner
+from command import call, good
 from published_model import (
     SIZES,
     TAPS,
@@ -31,7 +31,6 @@ from published_model import (
 from shared_data import SHARED, needs_shared
 from tiny_series import made, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.errors import ModelError
 from cryolithe.filters import filter_rows_by_taps
 from cryolithe.geometry import TiltGeometry, VolumeGrid
@@ -62,7 +61,7 @@ def ramp(monkeypatch):
 
 
 def models(*arguments):
-    return CliRunner().invoke(main, ["models", *map(str, arguments)])
+    return call("models", *arguments)
 
 
 def images_of(height, width, seed=3):
@@ -82,8 +81,7 @@ def reconstruct(folder, images, depth, *flags, angles=ANGLES, name="ts"):
 
 def imported(folder, levels, ramp):
     write_published(folder / "published", config_of(levels), checkpoint_of(ramp, levels))
-    result = models("import", folder / "published", "-o", "theirs")
-    assert result.exit_code == 0, result.output
+    good("models", "import", folder / "published", "-o", "theirs")
 
 
 # Agreement
@@ -95,7 +93,7 @@ def test_golden_models_compute_what_the_published_program_computed(tmp_path, nam
     """Filtered projections and whole volumes; tests/test_network.py has the network alone."""
     golden = SHARED / "golden" / name
     vectors = np.load(golden / "vectors.npz")
-    assert models("import", golden, "-o", "theirs").exit_code == 0
+    good("models", "import", golden, "-o", "theirs")
     taps = load_model("theirs").convention.taps
     filtered = filter_rows_by_taps(torch.from_numpy(vectors["projections"]), taps)
     assert relative(filtered.numpy(), vectors["filtered"]) < 1e-6
@@ -112,7 +110,7 @@ def test_golden_models_compute_what_the_published_program_computed(tmp_path, nam
 def test_golden_networks_through_their_file(name):
     golden = SHARED / "golden" / name
     vectors = np.load(golden / "vectors.npz")
-    assert models("import", golden, "-o", "theirs").exit_code == 0
+    good("models", "import", golden, "-o", "theirs")
     network = load_model("theirs").network
     patches = torch.from_numpy(vectors["patches"]).transpose(0, 1)
     angles = torch.from_numpy(np.deg2rad(vectors["tilt_angles_deg"])).float()
@@ -234,7 +232,7 @@ def test_an_import_keeps_every_number(tmp_path, ramp, models_folder):
     )
     assert sum(t.numel() for t in stored.values()) == sum(t.numel() for t in weights.values())
     first = (models_folder / "theirs.safetensors").read_bytes()
-    assert models("import", tmp_path / "published", "-o", tmp_path / "again.safetensors").exit_code == 0
+    good("models", "import", tmp_path / "published", "-o", tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == first
 
 
@@ -504,9 +502,9 @@ def test_a_model_is_not_replaced_unless_asked(tmp_path, ramp, models_folder):
     assert result.exit_code == 2
     assert "exists; give --overwrite to replace it" in result.stderr
     assert (models_folder / "theirs.safetensors").read_bytes() == before
-    assert models("import", tmp_path / "published", "-o", "theirs", "--overwrite").exit_code == 0
+    good("models", "import", tmp_path / "published", "-o", "theirs", "--overwrite")
     assert load_model("theirs").network.config.head.levels == 1
-    assert models("verify", "theirs").exit_code == 0
+    good("models", "verify", "theirs")
 
 
 @pytest.mark.parametrize(
@@ -551,8 +549,7 @@ def test_the_users_folder(tmp_path, monkeypatch):
 def test_list_and_info(tmp_path, ramp, models_folder):
     imported(tmp_path, 1, ramp)
     (models_folder / "broken.safetensors").write_bytes(b"\0" * 40)
-    result = models("list")
-    assert result.exit_code == 0
+    result = good("models", "list")
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert set(lines) == {"name", "default", "draft", "fast", "general", "images", "theirs"}
     assert "bundled" in lines["default"]
@@ -573,8 +570,7 @@ def test_list_and_info(tmp_path, ramp, models_folder):
 @pytest.mark.slow
 def test_verify(tmp_path, ramp, models_folder):
     imported(tmp_path, 1, ramp)
-    result = models("verify")
-    assert result.exit_code == 0, result.output
+    result = good("models", "verify")
     verified = {line.split(":")[0] for line in result.stdout.splitlines()}
     assert verified == {"default", "draft", "fast", "general", "images", "theirs"}
     assert result.stdout.count("as recorded") == 6
@@ -609,7 +605,7 @@ def test_verify_sees_an_engine_that_computes_something_else(monkeypatch):
 
 def test_score_refuses_an_imported_model(tmp_path, ramp):
     imported(tmp_path, 0, ramp)
-    result = CliRunner().invoke(main, ["score", "theirs"])
+    result = call("score", "theirs")
     assert result.exit_code == 2
     assert "was imported" in result.stderr
 
@@ -647,8 +643,7 @@ def test_damaged_metadata_are_one_line(tmp_path, key, value):
 
 def test_info_shows_nothing_that_steers_a_terminal(tmp_path):
     path = change_metadata(tmp_path, card=json.dumps({"made": "\x1b[31mred\nlicence: free"}))
-    result = models("info", path)
-    assert result.exit_code == 0, result.output
+    result = good("models", "info", path)
     assert "\x1b" not in result.stdout
     assert not any(line.startswith("licence") for line in result.stdout.splitlines())
 

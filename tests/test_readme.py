@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from click.testing import CliRunner
+from command import good
 from pages import PAGES, ROOT, name_of, text_of
 
-from cryolithe.cli import COMMANDS, denoise, main
+from cryolithe.cli import COMMANDS, denoise
 from cryolithe.settings import ReconstructSettings
 
 # The pages whose tables begin with options of reconstruct and denoise.
@@ -38,8 +38,7 @@ def test_files_that_are_named_exist(page):
 
 def test_every_command_explains_itself():
     for name in COMMANDS:
-        result = CliRunner().invoke(main, [name, "--help"])
-        assert result.exit_code == 0
+        result = good(name, "--help")
         assert len(result.output) > 200
 
 

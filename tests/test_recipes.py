@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
+from command import call, good
 
-from cryolithe.cli import main
 from cryolithe.cli.info import _yaml_facts
 from cryolithe.curation.manifest import read_manifest
 from cryolithe.denoise_training.config import is_general, read_general_config
@@ -21,10 +20,6 @@ from cryolithe.simulation import read_recipe
 from cryolithe.training.config import check_files, read_train_config
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def run(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def readers(one):
@@ -56,7 +51,7 @@ def test_all_of_the_folders_is_shipped_under_a_name_of_its_own():
 
 
 def test_the_list_tells_name_command_and_purpose_of_each():
-    lines = run("recipes", "list").stdout.splitlines()
+    lines = call("recipes", "list").stdout.splitlines()
     assert len(lines) == len(shipped())
     for line, one in zip(lines, shipped().values(), strict=True):
         assert line.split()[:2] == [one.name, one.command]
@@ -66,23 +61,23 @@ def test_the_list_tells_name_command_and_purpose_of_each():
 def test_show_prints_the_file_and_copy_never_replaces_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = shipped()["cellular"].path.read_bytes()
-    assert run("recipes", "show", "cellular").stdout_bytes == content
-    assert run("recipes", "copy", "cellular").exit_code == 0
+    assert call("recipes", "show", "cellular").stdout_bytes == content
+    good("recipes", "copy", "cellular")
     assert (tmp_path / "cellular.yaml").read_bytes() == content
     Path("mine.yaml").write_text("series: 2\n")
     for words in ((), ("-o", "mine.yaml"), ("-o", tmp_path)):
-        again = run("recipes", "copy", "cellular", *words)
+        again = call("recipes", "copy", "cellular", *words)
         assert again.exit_code == 2
         assert "exists and is never replaced" in again.stderr
     assert Path("mine.yaml").read_text() == "series: 2\n"
-    assert run("recipes", "copy", "cellular", "-o", "cells.txt").exit_code == 2
-    assert run("recipes", "copy", "cellular", "-o", "nowhere/cells.yaml").exit_code == 2
+    assert call("recipes", "copy", "cellular", "-o", "cells.txt").exit_code == 2
+    assert call("recipes", "copy", "cellular", "-o", "nowhere/cells.yaml").exit_code == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cellular.yaml", "mine.yaml"]
 
 
 @pytest.mark.parametrize("name", sorted(shipped_for("train")))
 def test_a_copy_anywhere_means_the_same(tmp_path, name):
-    assert run("recipes", "copy", name, "-o", tmp_path).exit_code == 0
+    good("recipes", "copy", name, "-o", tmp_path)
     copied, one = tmp_path / f"{name}.yaml", shipped()[name]
     read = readers(one)(copied)
     assert read == readers(one)(one.path)
@@ -93,13 +88,13 @@ def test_a_copy_anywhere_means_the_same(tmp_path, name):
 def test_a_copy_tells_the_command_that_does_what_it_is_for(tmp_path):
     """As its own words above the settings do."""
     for name, one in shipped_for("train").items():
-        told = run("recipes", "copy", name, "-o", tmp_path).output
+        told = call("recipes", "copy", name, "-o", tmp_path).output
         assert (f"cryolithe train {tmp_path / name}.yaml --finetune NAME PAIRS... -o" in told) is (
             "--finetune" in one.text
         )
-    astray = run("simulate", "finetune_pairs", "-o", tmp_path / "out")
+    astray = call("simulate", "finetune_pairs", "-o", tmp_path / "out")
     assert "cryolithe train finetune_pairs --finetune NAME PAIRS... -o MODEL.safetensors" in astray.stderr
-    alone = run("train", "finetune_pairs", "-o", tmp_path / "m.safetensors")
+    alone = call("train", "finetune_pairs", "-o", tmp_path / "m.safetensors")
     assert alone.exit_code == 2
     assert "finetune_pairs goes on from a model: give --finetune NAME and pairs" in alone.stderr
 
@@ -107,7 +102,7 @@ def test_a_copy_tells_the_command_that_does_what_it_is_for(tmp_path):
 @pytest.mark.parametrize("word", ["celular", "train_fast", "train_fast.yaml", "recipes/cellular.yaml", "a\nb"])
 def test_what_is_no_recipe_is_refused_in_one_line(tmp_path, monkeypatch, word):
     monkeypatch.chdir(tmp_path)
-    result = run("simulate", word, "-o", "out")
+    result = call("simulate", word, "-o", "out")
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert not Path("out").exists()
@@ -132,7 +127,7 @@ def test_what_is_no_recipe_is_refused_in_one_line(tmp_path, monkeypatch, word):
 )
 def test_the_nearest_name_is_told_by_every_command(tmp_path, monkeypatch, words, told):
     monkeypatch.chdir(tmp_path)
-    result = run(*words)
+    result = call(*words)
     assert result.exit_code == 2
     assert told in result.stderr
     assert result.stderr.count("\n") == 1
@@ -164,11 +159,10 @@ def test_a_configuration_may_name_shipped_recipes_and_its_own(tmp_path):
 @pytest.mark.slow
 def test_a_series_is_simulated_by_the_name_of_a_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = run("simulate", "quick", "-o", "quick", "--seed", 3)
-    assert result.exit_code == 0, result.output
+    good("simulate", "quick", "-o", "quick", "--seed", 3)
     resolved = yaml.safe_load(Path("quick/recipe.resolved.yaml").read_text())
     assert resolved["recipe"]["cell"]["shape"] == [32, 64, 64]
-    assert run("simulate", "quick", "-o", "quick", "--seed", 3, "--resume").exit_code == 0
+    good("simulate", "quick", "-o", "quick", "--seed", 3, "--resume")
 
 
 def test_info_knows_what_kind_of_file_each_is():

@@ -13,7 +13,7 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call
 from tiny_series import (
     ANGLES,
     SHAPE,
@@ -30,7 +30,6 @@ from tiny_series import (
 )
 
 from cryolithe import __version__
-from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import read_mrc
 from cryolithe.geometry import TiltGeometry
@@ -471,7 +470,7 @@ def test_settings_of_a_row(tmp_path):
 
 
 def test_help_tells_of_every_setting():
-    text = CliRunner().invoke(main, ["reconstruct", "--help"]).output
+    text = call("reconstruct", "--help").output
     for name in ReconstructSettings.model_fields:
         assert f"--{name.replace('_', '-')}" in text
 

@@ -3,18 +3,13 @@
 import json
 
 import pytest
-from click.testing import CliRunner
+from command import call, good
 
-from cryolithe.cli import main
 from cryolithe.models import bundled_models, recorded_sha256
 from cryolithe.network.checkpoint import load_model
 from cryolithe.simulation.molecules import PROCEDURAL_1
 from cryolithe.simulation.shipped_molecules import procedural_1
 from cryolithe.training.scoring import benchmark
-
-
-def run(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def stored(name):
@@ -28,11 +23,10 @@ def test_stored_scores_are_of_the_model_and_shown_with_their_command(name):
     assert found["molecules"] == [molecule.name for molecule in procedural_1()]
     assert found["command"].startswith(f"cryolithe score {name} --molecules {PROCEDURAL_1} ")
     assert set(found["scores"]) == {"-5 dB", "0 dB"}
-    result = run("models", "info", name)
-    assert result.exit_code == 0, result.output
+    result = good("models", "info", name)
     assert found["command"] in result.stdout
     assert f"{found['scores']['0 dB']['network']['snr_db']:.4g}\n" in result.stdout
-    shown = json.loads(run("models", "info", name, "--json").stdout)
+    shown = json.loads(call("models", "info", name, "--json").stdout)
     assert shown["procedural"]["scores"] == found["scores"]
 
 

@@ -9,11 +9,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call
 from tiny_series import CONFIG
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import load_model, save_network
@@ -208,7 +207,7 @@ def scored(tmp_path, card):
     save_network(tmp_path / "net.safetensors", tiny_network(), card)
     path = tmp_path / "scores.json"
     words = ["score", tmp_path / "net.safetensors", "--specimens", 1, "--snr", "0", "--precision", "fp32"]
-    return CliRunner().invoke(main, [str(w) for w in (*words, "--json", path, "--overwrite")]), path
+    return call(*words, "--json", path, "--overwrite"), path
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from projects import (
     ANGLES,
     BEADS,
@@ -19,7 +19,6 @@ from projects import (
 from test_session import table
 from tiny_series import made, run, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import write_stack
 from cryolithe.formats.series.session_folder import read_session_folder
@@ -265,8 +264,7 @@ def test_watching_waits_for_the_alignment_of_a_raw_stack(late, tmp_path, monkeyp
             yield number
 
     monkeypatch.setattr("cryolithe.cli.session.rounds", rounds)
-    result = run(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 1)
-    assert result.exit_code == 0
+    result = made(tmp_path, *FBP, "--watch", "--settle", 0, "--idle", 1)
     waits = "Waiting for 1 series: ts (its alignment is not there; it is taken for raw: ts.mrc.mdoc lies beside it)"
     assert result.stderr.count(waits) == 1
     if late:
@@ -286,7 +284,7 @@ def test_info_lists_the_files_that_reconstruct_takes(tmp_path):
     told = run(folder, *FBP, "--ctf", "flip", "--dose-weight", "--dry-run").stderr
     (line,) = [line for line in told.splitlines() if line.startswith(f"{folder / 'ts.mrc'}: ")]
     taken = line.partition(": ")[2].split(", ")
-    result = CliRunner().invoke(main, ["info", str(folder)])
+    result = call("info", folder)
     (shown,) = [line for line in result.stdout.splitlines() if "ts.mrc: " in line]
     assert sorted(shown.partition("ts.mrc: ")[2].split(", ")) == sorted(taken)
     assert len(taken) == 3

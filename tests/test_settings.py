@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command import refusal_of
 from tiny_series import made, run, write_series
 
 from cryolithe.errors import SettingsError
@@ -111,8 +112,7 @@ def resolved(tmp_path, monkeypatch):
 
     def call(*arguments):
         jobs.clear()
-        result = run(*arguments)
-        assert result.exit_code == 0, result.output
+        made(*arguments)
         return [job.settings for job in jobs]
 
     return call
@@ -205,11 +205,8 @@ def test_a_file_may_say_nothing(text, resolved, tmp_path):
 def refusal(*arguments):
     """Return the one line with which a command is refused."""
     result = run(*arguments)
-    assert result.exit_code == 2, result.output
     assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+    return refusal_of(result)
 
 
 WRONG = {

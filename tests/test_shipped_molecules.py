@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import yaml
-from click.testing import CliRunner
+from command import good
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.formats import read_volume
 from cryolithe.simulation.classes import mass_kda
@@ -41,10 +40,6 @@ PINNED = {
     "mb_p1_channel": (49, 7662.3877, 11.428561),
     "mb_p1_pump": (47, 3021.9651, 9.7169717),
 }
-
-
-def run(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def spread(density):
@@ -117,8 +112,7 @@ def test_the_name_is_taken_as_a_file_is(tmp_path, monkeypatch):
 
 def test_a_plain_series_is_of_procedural_1_unless_told(tmp_path):
     for name, words in (("default", ()), ("named", ("--molecules", PROCEDURAL_1))):
-        result = run("simulate", "-o", tmp_path / name, "--snr", 0, *words)
-        assert result.exit_code == 0, result.output
+        result = good("simulate", "-o", tmp_path / name, "--snr", 0, *words)
         assert f"molecules: {PROCEDURAL_1}" in result.stdout
     first, second = (read_volume(tmp_path / name / "truth.mrc", is_volume=True) for name in ("default", "named"))
     np.testing.assert_array_equal(first.voxels, second.voxels)
@@ -130,8 +124,7 @@ def test_a_plain_series_is_of_procedural_1_unless_told(tmp_path):
 def test_a_recipe_without_molecules_places_procedural_1_and_records_it(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump({"cell": SMALL_CELL}))
-    result = run("simulate", recipe, "-o", tmp_path / "out")
-    assert result.exit_code == 0, result.output
+    result = good("simulate", recipe, "-o", tmp_path / "out")
     assert f"those of {PROCEDURAL_1}" in result.stderr
     record = yaml.safe_load((tmp_path / "out" / "recipe.resolved.yaml").read_text())
     assert record["recipe"]["molecules"] == [PROCEDURAL_1]
@@ -141,8 +134,7 @@ def test_a_recipe_without_molecules_places_procedural_1_and_records_it(tmp_path)
     assert set(record["library"]) == set(NAMES) - set(large)
     # What is recorded gives the same again.
     recipe.write_text(yaml.safe_dump(record["recipe"]))
-    again = run("simulate", recipe, "-o", tmp_path / "again")
-    assert again.exit_code == 0, again.output
+    again = good("simulate", recipe, "-o", tmp_path / "again")
     assert "no molecules were given" not in again.stderr
     same = [read_volume(tmp_path / name / "TS_001_truth.mrc", is_volume=True).voxels for name in ("out", "again")]
     np.testing.assert_array_equal(*same)

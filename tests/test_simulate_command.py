@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import starfile
 import yaml
-from click.testing import CliRunner
+from command import call, good
 
-from cryolithe.cli import main
 from cryolithe.formats import read_tilt_series, read_volume, write_volume
 from cryolithe.formats.pairs import open_pair
 from cryolithe.simulation import campaign
@@ -25,7 +24,7 @@ QUICK = RECIPES / "quick.yaml"
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["simulate", *map(str, arguments)])
+    return call("simulate", *arguments)
 
 
 def files(folder):
@@ -35,8 +34,7 @@ def files(folder):
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated") / "out"
-    result = run(QUICK, "-o", folder)
-    assert result.exit_code == 0, result.output
+    good("simulate", QUICK, "-o", folder)
     return folder
 
 
@@ -89,12 +87,12 @@ def test_particles_lie_where_labels_say(quick):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(quick, tmp_path):
-    assert run(QUICK, "-o", tmp_path / "again").exit_code == 0
+    good("simulate", QUICK, "-o", tmp_path / "again")
     first, again = files(quick), files(tmp_path / "again")
     assert first.keys() == again.keys()
     for name in first.keys() - {"TS_001.png"}:
         assert first[name] == again[name], name
-    assert run(QUICK, "-o", tmp_path / "other", "--seed", 5).exit_code == 0
+    good("simulate", QUICK, "-o", tmp_path / "other", "--seed", 5)
     assert files(tmp_path / "other")["TS_001.mrc"] != first["TS_001.mrc"]
 
 
@@ -158,12 +156,11 @@ def test_an_interrupted_run_keeps_finished_series_and_goes_on(tmp_path, monkeypa
     refused = run(other, "-o", out, "--resume")
     assert refused.exit_code == 2
     assert "another recipe" in refused.stderr
-    result = run(recipe, "-o", out, "--resume")
-    assert result.exit_code == 0, result.output
+    result = good("simulate", recipe, "-o", out, "--resume")
     assert "TS_001: already done" in result.stdout
     after = files(out)
     assert all(after[name] == content for name, content in before.items() if name.startswith("TS_001"))
-    assert run(recipe, "-o", tmp_path / "whole").exit_code == 0
+    good("simulate", recipe, "-o", tmp_path / "whole")
     whole = files(tmp_path / "whole")
     assert whole["TS_002.h5"] == after["TS_002.h5"]
     assert yaml.safe_load(whole["recipe.resolved.yaml"]) == yaml.safe_load(after["recipe.resolved.yaml"])
@@ -222,8 +219,7 @@ def test_a_recipe_that_cannot_be_drawn_does_not_block_its_folder(scheme, line, t
     assert line in result.stderr.splitlines()[-1]
     assert not files(out)
     recipe.write_text(yaml.safe_dump(plain))
-    mended = run(recipe, "-o", out)
-    assert mended.exit_code == 0, mended.output
+    good("simulate", recipe, "-o", out)
 
 
 @pytest.mark.slow
@@ -234,8 +230,7 @@ def test_a_record_of_nothing_is_replaced_by_resume(quick, tmp_path):
     killed = {**values, "recipe": {**values["recipe"], "seed": 9}, "drawn": {}}
     (tmp_path / record).write_text(yaml.safe_dump(killed))
     assert run(QUICK, "-o", tmp_path).exit_code == 2  # it may be alive
-    result = run(QUICK, "-o", tmp_path, "--resume")
-    assert result.exit_code == 0, result.output
+    good("simulate", QUICK, "-o", tmp_path, "--resume")
     assert files(tmp_path)[record] == files(quick)[record]
     assert files(tmp_path)["TS_001.h5"] == files(quick)["TS_001.h5"]
     (tmp_path / record).write_text(yaml.safe_dump(killed))
@@ -271,15 +266,13 @@ def test_structure_files_that_cannot_be_read(tmp_path):
 @pytest.mark.slow
 def test_impossible_crowding_stops_with_what_fitted(tmp_path):
     (tmp_path / "r.yaml").write_text(QUICK.read_text().replace("[0.05, 0.1]", "[0.95, 0.95]"))
-    result = run(tmp_path / "r.yaml", "-o", tmp_path / "out")
-    assert result.exit_code == 0, result.output
+    result = good("simulate", tmp_path / "r.yaml", "-o", tmp_path / "out")
     assert "of 95% wanted" in result.stdout
 
 
 @pytest.mark.slow
 def test_plain_series_without_a_recipe(tmp_path):
-    result = run("-o", tmp_path, "--snr", 0)
-    assert result.exit_code == 0, result.output
+    good("simulate", "-o", tmp_path, "--snr", 0)
     assert read_tilt_series(tmp_path / "tilts.mrc", tmp_path / "tilts.tlt").images.shape == (41, 128, 128)
     again = run("-o", tmp_path)
     assert again.exit_code == 2
@@ -304,8 +297,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_series(kilobytes, tmp_path):
     assert failed.stderr.count("Error: ") == 1
     assert {p.name for p in (tmp_path / "out").iterdir()} <= {"recipe.resolved.yaml"}
     if kilobytes == 2000:
-        again = run(QUICK, "-o", tmp_path / "out", "--resume")
-        assert again.exit_code == 0, again.output
+        good("simulate", QUICK, "-o", tmp_path / "out", "--resume")
 
 
 @pytest.mark.slow
@@ -341,10 +333,9 @@ def test_a_campaign_may_grow_but_not_change_its_molecules(tmp_path):
     (tmp_path / "r.yaml").write_text(QUICK.read_text())
     words = (tmp_path / "r.yaml", "-o", tmp_path / "out", "--molecules", tmp_path / "m.mrc")
     write_volume(tmp_path / "m.mrc", Volume(one, 10.0), label="one")
-    assert run(*words).exit_code == 0
+    good("simulate", *words)
     (tmp_path / "r.yaml").write_text(QUICK.read_text().replace("series: 1", "series: 2"))
-    grown = run(*words, "--resume")
-    assert grown.exit_code == 0, grown.output
+    grown = good("simulate", *words, "--resume")
     assert "TS_001: already done" in grown.stdout
     assert (tmp_path / "out" / "TS_002.h5").exists()
     one[3, 3, 3] = 0

@@ -11,11 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call
 from patience import PATIENCE_S
 
 from cryolithe import device as devices
-from cryolithe.cli import main
 from cryolithe.errors import DeviceError, ResourceError, SettingsError
 from cryolithe.formats import read_volume, write_angles_deg, write_stack
 from cryolithe.network import RowSetConfig
@@ -246,8 +245,7 @@ def place(tmp_path):
 
 
 def run(place, *flags, name="v.mrc"):
-    words = ["reconstruct", place / "t.mrc", place / "t.tlt", "-o", place / name, "--thickness", 8, *flags]
-    return CliRunner().invoke(main, list(map(str, words)))
+    return call("reconstruct", place / "t.mrc", place / "t.tlt", "-o", place / name, "--thickness", 8, *flags)
 
 
 def two_devices(name):

@@ -14,10 +14,9 @@ import scipy.fft
 import scipy.ndimage
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call, good
 from plain_mrc import new_mrc
 
-from cryolithe.cli import main
 from cryolithe.errors import InputError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.simulation import campaign, read_recipe
@@ -226,7 +225,7 @@ def test_a_style_is_the_same_after_writing_and_learning_it_again(style, tmp_path
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["simulate", *map(str, arguments)])
+    return call("simulate", *arguments)
 
 
 def write(folder, images, angles, name="lab", pixel=PIXEL):
@@ -254,8 +253,7 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def out(lab, tmp_path_factory, quick):
     folder = tmp_path_factory.mktemp("styled") / "out"
-    result = run(quick, "--style", *lab, "--style-steps", 3, "-o", folder)
-    assert result.exit_code == 0, result.output
+    result = good("simulate", quick, "--style", *lab, "--style-steps", 3, "-o", folder)
     assert "Style: 3 steps" in result.stderr
     assert "dense is taken to be dark" in result.stderr
     assert "images beyond the style's tilts of -50 to 50° are styled as those at its ends (TS_001)" in result.stderr
@@ -268,7 +266,7 @@ def contents(folder):
 
 @pytest.mark.slow
 def test_a_styled_campaign_keeps_what_is_in_it_and_tells_its_style(out, tmp_path, quick):
-    assert run(quick, "-o", tmp_path / "plain").exit_code == 0
+    good("simulate", quick, "-o", tmp_path / "plain")
     with h5py.File(out / "TS_001.h5") as styled_file, h5py.File(tmp_path / "plain" / "TS_001.h5") as plain:
         assert styled_file.keys() == plain.keys()
     record = yaml.safe_load((out / "recipe.resolved.yaml").read_text())
@@ -287,15 +285,12 @@ def test_a_styled_campaign_keeps_what_is_in_it_and_tells_its_style(out, tmp_path
 @pytest.mark.slow
 def test_the_same_steps_or_the_stored_style_give_the_same_bytes(out, lab, tmp_path, quick):
     # The options in another order: a recipe after --style is no stack.
-    again = run("-o", tmp_path / "again", "--style", *lab, quick, "--style-steps", 3)
-    assert again.exit_code == 0, again.output
+    good("simulate", "-o", tmp_path / "again", "--style", *lab, quick, "--style-steps", 3)
     assert contents(tmp_path / "again") == contents(out)
-    stored = run(quick, "--style", out / "style.safetensors", "-o", tmp_path / "stored")
-    assert stored.exit_code == 0, stored.output
+    good("simulate", quick, "--style", out / "style.safetensors", "-o", tmp_path / "stored")
     found, whole = contents(tmp_path / "stored"), contents(out)
     assert found == {name: value for name, value in whole.items() if name != "style.safetensors"}
-    other = run(quick, "--style", out / "style.safetensors", "-o", tmp_path / "other", "--seed", 5)
-    assert other.exit_code == 0, other.output
+    good("simulate", quick, "--style", out / "style.safetensors", "-o", tmp_path / "other", "--seed", 5)
     assert contents(tmp_path / "other")["TS_001.mrc"] != whole["TS_001.mrc"]
 
 
@@ -315,19 +310,18 @@ def test_an_interrupted_run_goes_on_with_its_style(out, lab, tmp_path, monkeypat
     plain = run(quick, "-o", folder, "--resume")  # the series would be of two looks
     assert plain.exit_code == 2
     assert "another style" in plain.stderr
-    result = run(*words, "--resume")
-    assert result.exit_code == 0, result.output
+    result = good("simulate", *words, "--resume")
     assert "style of the interrupted run" in result.stderr
     assert contents(folder) == contents(out)
 
 
-def good():
+def sound():
     return np.random.default_rng(0).standard_normal((6, 64, 64)).astype(np.float32), [-50, -30, -10, 10, 30, 50]
 
 
 @pytest.mark.slow
 def test_stacks_that_cannot_give_a_style_are_refused(tmp_path, quick):
-    images, angles = good()
+    images, angles = sound()
     bad = images.copy()
     bad[2, 3, 4] = np.nan
     stacks = {
@@ -352,7 +346,7 @@ def test_stacks_that_cannot_give_a_style_are_refused(tmp_path, quick):
 
 @pytest.mark.slow
 def test_words_that_make_no_style_are_refused(tmp_path, quick):
-    paths = write(tmp_path, *good())
+    paths = write(tmp_path, *sound())
     (tmp_path / "not.safetensors").write_bytes(b"no")
     shutil.copy(paths[0], tmp_path / "copy.mrc")
     small = tmp_path / "small.yaml"

@@ -11,12 +11,11 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
+from command import call, good
 from plain_mrc import new_mrc
 from test_denoise_warp import TINY
 from tiny_series import noise, write_series
 
-from cryolithe.cli import main
 from cryolithe.denoising.samba import learning, model
 from cryolithe.denoising.samba import recipe as recipes
 from cryolithe.errors import SettingsError
@@ -33,16 +32,6 @@ from cryolithe.volume import Volume
 FBP = ("--contrast", "dark", "--method", "fbp", "--thickness", 12, "--device", "cpu")
 SAMBA = ("--denoise", "samba", "--denoise-minutes", 1)
 QUICK = Path(__file__).resolve().parents[1] / "training_data" / "recipes" / "quick.yaml"
-
-
-def call(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def good(*words):
-    result = call(*words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 @pytest.fixture

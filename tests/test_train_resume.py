@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call, good
 from test_train_data import TINY
 from test_training import small_config
 
-from cryolithe.cli import main
 from cryolithe.formats import write_volume
 from cryolithe.training.sections import DataSettings, ValidationSettings
 from cryolithe.volume import Volume
@@ -36,10 +35,9 @@ def begun(tmp_path, *more):
              "--device", "cpu"]  # fmt: skip
 
     def again(*more):
-        return CliRunner().invoke(main, [*words, "--resume", *map(str, more)])
+        return call(*words, "--resume", *more)
 
-    first = CliRunner().invoke(main, [*words, *map(str, more)])
-    assert first.exit_code == 0, first.output
+    good(*words, *more)
     assert again(*more).exit_code == 0
     return again
 
@@ -91,8 +89,7 @@ def test_another_model_to_start_from_is_refused(tmp_path):
     start.write_bytes((tmp_path / "a.safetensors").read_bytes())
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"start": start.name, "seed": 4}))
     words = ("-o", tmp_path / "b.safetensors")
-    first = CliRunner().invoke(main, ["train", str(config), *map(str, words), "--device", "cpu", "--precision", "fp32"])
-    assert first.exit_code == 0, first.output
+    good("train", config, *words, "--device", "cpu", "--precision", "fp32")
     assert again(*words).exit_code == 0
     kept = start.read_bytes()
     start.write_bytes((tmp_path / "b.safetensors").read_bytes())

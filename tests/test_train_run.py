@@ -18,14 +18,13 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call
 from patience import PATIENCE_S, wait_until
 from test_pairs import flip
 from test_train_data import TINY, tiny_pair
 from test_training import small_config
 from two_ranks import FIRST, join_other, run_both, scaler
 
-from cryolithe.cli import main
 from cryolithe.cli.train import FINETUNE
 from cryolithe.errors import CryoLitheError, ModelError, OutputError, SettingsError
 from cryolithe.formats.pairs import Pair, write_pair
@@ -64,7 +63,7 @@ def same(a, b):
 
 
 def command(*words):
-    return CliRunner().invoke(main, ["train", *map(str, words), "--precision", "fp32", "--device", "cpu"])
+    return call("train", *words, "--precision", "fp32", "--device", "cpu")
 
 
 def write_config(path, config):

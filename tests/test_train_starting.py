@@ -7,9 +7,8 @@ import dataclasses
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call, good
 
-from cryolithe.cli import main
 from cryolithe.errors import ModelError
 from cryolithe.network import Head, InputWindow, RowSetConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model, save_network
@@ -85,11 +84,10 @@ def test_a_configuration_names_the_model_to_begin_with(tmp_path, key):
     }
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
     words = ["train", str(tmp_path / "a.yaml"), "-o", str(tmp_path / "out.safetensors"), "--device", "cpu"]
-    result = CliRunner().invoke(main, words)
-    assert result.exit_code == 0, result.output
+    good(*words)
     assert load_model(str(tmp_path / "out.safetensors")).network.config == wanted
     (tmp_path / "a.yaml").write_text(yaml.safe_dump({**config, "start": "small.safetensors"}))
-    result = CliRunner().invoke(main, [*words, "--overwrite"])
+    result = call(*words, "--overwrite")
     assert f"Error: {tmp_path / 'a.yaml'}: 'start' and '{key}' exclude each other; give one" in result.stderr
 
 
@@ -132,8 +130,7 @@ def test_the_command_writes_a_mean_whose_card_tells_its_parts(tmp_path):
         save_network(tmp_path / f"{number}.safetensors", fresh(SMALL, number), card)
     names = [str(tmp_path / f"{number}.safetensors") for number in range(2)]
     words = ["models", "mean", *names, "-o", str(tmp_path / "mean.safetensors")]
-    result = CliRunner().invoke(main, [*words, "--weight", "1", "--weight", "3"])
-    assert result.exit_code == 0, result.output
+    result = good(*words, "--weight", "1", "--weight", "3")
     assert "0.25 0 + 0.75 1" in result.output
     made = load_model(str(tmp_path / "mean.safetensors"))
     assert torch.equal(values(made.network), values(mean_network([fresh(SMALL, 0), fresh(SMALL, 1)], [1, 3])))
@@ -143,9 +140,9 @@ def test_the_command_writes_a_mean_whose_card_tells_its_parts(tmp_path):
     assert made.card["fbp_share"] == 0.375
     assert [part["weight"] for part in made.card["mean_of"]] == [0.25, 0.75]
     assert [part["card"] for part in made.card["mean_of"]] == cards
-    again = CliRunner().invoke(main, words)
+    again = call(*words)
     assert again.exit_code == 2
     assert "exists; give --overwrite" in again.stderr
-    wrong = CliRunner().invoke(main, [*words, "--overwrite", "--weight", "2"])
+    wrong = call(*words, "--overwrite", "--weight", "2")
     assert wrong.exit_code == 2
     assert "a weight for each, got 2, 1" in wrong.stderr

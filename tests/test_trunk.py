@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call, good
 
-from cryolithe.cli import main
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference.tiles import blocks_made, tiles_of
 from cryolithe.network import Head, RowSetConfig, build_network
@@ -226,9 +225,8 @@ def test_a_trunk_widens_the_halo_of_a_slab():
 def test_a_shrunken_model_is_half_as_large_and_computes_nearly_the_same(tmp_path):
     network = trunk_network()
     save_network(tmp_path / "whole.safetensors", network, {"licence": "MIT"})
-    result = CliRunner().invoke(main, ["models", "shrink", str(tmp_path / "whole.safetensors"), "-o",
-                                       str(tmp_path / "small.safetensors")])  # fmt: skip
-    assert result.exit_code == 0, result.output
+    words = ("models", "shrink", tmp_path / "whole.safetensors", "-o", tmp_path / "small.safetensors")
+    good(*words)
     sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "small")]
     assert sizes[1] < 0.75 * sizes[0]  # the header of so small a network counts
     small = load_model(str(tmp_path / "small.safetensors"))
@@ -239,19 +237,15 @@ def test_a_shrunken_model_is_half_as_large_and_computes_nearly_the_same(tmp_path
     rows = slab_rows(torch.randn((len(ANGLES_DEG), 16, 16)), whole, 0, 16)
     expected = whole(rows)
     assert 0 < (rounded(rows) - expected).norm() < 2e-3 * expected.norm()
-    again = CliRunner().invoke(main, ["models", "shrink", str(tmp_path / "whole.safetensors"), "-o",
-                                      str(tmp_path / "small.safetensors")])  # fmt: skip
+    again = call(*words)
     assert again.exit_code == 2
     assert "exists; give --overwrite" in again.output
-    mixed = CliRunner().invoke(main, ["models", "shrink", str(tmp_path / "whole.safetensors"), "--fbp-share", "0.4",
-                                      "-o", str(tmp_path / "small.safetensors"), "--overwrite"])  # fmt: skip
-    assert mixed.exit_code == 0, mixed.output
+    good(*words, "--fbp-share", "0.4", "--overwrite")
     assert load_model(str(tmp_path / "small.safetensors")).card == {"licence": "MIT", "fbp_share": 0.4}
     with torch.no_grad():
         network.mix.weight[0, 0] = 1e6
     save_network(tmp_path / "large.safetensors", network, {})
-    refused = CliRunner().invoke(main, ["models", "shrink", str(tmp_path / "large.safetensors"), "-o",
-                                        str(tmp_path / "b.safetensors")])  # fmt: skip
+    refused = call("models", "shrink", tmp_path / "large.safetensors", "-o", tmp_path / "b.safetensors")
     assert refused.exit_code == 2
     assert "beyond half precision" in refused.output
 

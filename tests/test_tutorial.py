@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from command import call
 from fake_entry import TRAINING_DATA, fake_entry
 from pages import joined_of
 
-from cryolithe.cli import main
 from cryolithe.curation.manifest import read_manifest, write_manifest
 
 ROOT = TRAINING_DATA.parent
@@ -24,7 +23,7 @@ def commands():
 
 
 def run(line):
-    result = CliRunner().invoke(main, shlex.split(line)[1:])
+    result = call(*shlex.split(line)[1:])
     assert result.exit_code == 0, f"{line}\n{result.output}"
 
 

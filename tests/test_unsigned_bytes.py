@@ -3,11 +3,10 @@
 import mrcfile
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import call
 from plain_mrc import new_mrc
 from tiny_series import ANGLES, bead_images, made, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.formats import read_mrc
 from cryolithe.formats.stacks.wrapped import signs
 
@@ -44,7 +43,7 @@ def test_unsigned_bytes_are_read_as_such(mean, sigma, tmp_path):
     read = read_mrc(stack)
     np.testing.assert_array_equal(read.data, values)
     assert any("bytes read as unsigned" in note for note in read.notes)
-    assert "bytes read as unsigned" in CliRunner().invoke(main, ["info", str(stack)]).output
+    assert "bytes read as unsigned" in call("info", stack).output
 
 
 @pytest.mark.parametrize("mean", [31000, 32768, 34000])

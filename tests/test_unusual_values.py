@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from click.testing import CliRunner
+from command import call
 from tiny_series import ANGLES, made, write_series
-
-from cryolithe.cli import main
 
 FBP = ("--method", "fbp", "--thickness", 12, "--device", "cpu", "--dry-run")
 
@@ -37,7 +35,7 @@ def test_an_empty_word_is_not_the_current_folder(tmp_path, monkeypatch, words):
     """It comes of a variable of the shell that is not set, and would be all that lies here."""
     monkeypatch.chdir(tmp_path)
     write_series(tmp_path)
-    result = CliRunner().invoke(main, [*words, ""])
+    result = call(*words, "")
     assert result.exit_code == 2
     assert (
         result.stderr

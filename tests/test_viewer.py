@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
+from command import call
 from plain_mrc import new_mrc
 from test_outputs import beads
 from tiny_series import ANGLES, made, voxels, write_model, write_series
 
 import cryolithe
-from cryolithe.cli import main
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import write_volume
 from cryolithe.formats.particles.star import Particle, write_particles
@@ -119,7 +118,7 @@ def test_a_map_that_is_opened_alone_is_turned_as_its_volume(maps, tmp_path):
         ((data, meta, _),) = opened(tmp_path / name)
         assert data.shape == shape
         assert meta["contrast_limits"] == (0.0, 1.0)
-        shown = CliRunner().invoke(main, ["info", str(tmp_path / name)])
+        shown = call("info", tmp_path / name)
         assert ("--orientation xzy" in shown.output) is (shape == (10, 12, 14))
 
 

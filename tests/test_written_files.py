@@ -8,11 +8,10 @@ import shutil
 import mrcfile
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import good
 from test_outputs import beads
 from tiny_series import made, voxels, write_series
 
-from cryolithe.cli import main
 from cryolithe.denoising.output import choose_target, write_result
 from cryolithe.formats import write_stack, write_volume
 from cryolithe.formats.volumes.ome_zarr_reader import open_ome_zarr
@@ -33,11 +32,6 @@ def faults(path):
     valid = mrcfile.validate(path, print_file=said)
     text = said.getvalue()
     return "" if valid and text.endswith("File appears to be valid.\n") else text or "not valid"
-
-
-def cryolithe(*words):
-    result = CliRunner().invoke(main, [*map(str, words)])
-    assert result.exit_code == 0, result.output
 
 
 def test_the_check_finds_faults(tmp_path):
@@ -73,7 +67,7 @@ def test_simulated_series(tmp_path):
         "  thickness_nm: [18.0, 18.0], lamella_chance: 0.0, carbon_chance: 0.0, vesicle_radius_nm: [6.0, 8.0]}\n"
         "imaging: {scheme: {kinds: [dose-symmetric], reach_deg: [40.0, 40.0], step_deg: [20.0, 20.0]}}\n"
     )
-    cryolithe("simulate", recipe, "-o", tmp_path / "sim")
+    good("simulate", recipe, "-o", tmp_path / "sim")
     found = sorted((tmp_path / "sim").glob("*.mrc"))
     assert len(found) == 5  # the stack, its halves, truth, labels
     assert {path.name: faults(path) for path in found} == {path.name: "" for path in found}
@@ -125,8 +119,8 @@ def test_ome_zarr_is_valid_and_comes_back(version, dtype, tmp_path):
     assert found.voxels.dtype == expected.dtype
     assert found.voxel_size_angstrom == 5
     assert open_ome_zarr(path).levels == 3
-    cryolithe("info", path)
-    cryolithe("fsc", path, tmp_path / "v.mrc")
+    good("info", path)
+    good("fsc", path, tmp_path / "v.mrc")
 
 
 @pytest.mark.slow

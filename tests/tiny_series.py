@@ -10,10 +10,9 @@ from dataclasses import replace
 import mrcfile
 import numpy as np
 import torch
-from click.testing import CliRunner
+from command import call, good
 from plain_mrc import new_mrc
 
-from cryolithe.cli import main
 from cryolithe.errors import ResourceError
 from cryolithe.network import InputWindow, RowSetConfig, build_network
 from cryolithe.network.checkpoint import save_network
@@ -64,7 +63,7 @@ def write_model(path, gain=1.0):
 
 def run(*arguments):
     """Call ``cryolithe reconstruct`` in this process."""
-    return CliRunner().invoke(main, ["reconstruct", *map(str, arguments)])
+    return call("reconstruct", *arguments)
 
 
 def tree(folder):
@@ -111,9 +110,7 @@ def environment():
 
 def made(*arguments):
     """Call ``cryolithe reconstruct``, which must succeed."""
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
+    return good("reconstruct", *arguments)
 
 
 def voxels(path):
