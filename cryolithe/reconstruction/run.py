@@ -51,10 +51,10 @@ from cryolithe.reconstruction.setup.whitening import prepare_run
 from cryolithe.reconstruction.slabwise.methods import NetworkMethod, SlabMethod
 from cryolithe.reconstruction.slabwise.slab_folder import SlabFolder, SlabPlace
 from cryolithe.reconstruction.slabwise.slabs import run_slabs
-from cryolithe.reconstruction.slabwise.storing import PARTS, all_finite, scaled, store
+from cryolithe.reconstruction.slabwise.storing import PARTS, Fineness, all_finite, scaled, store
 from cryolithe.work.label import file_label
 from cryolithe.work.locking import check_folder
-from cryolithe.work.watcher import Listening, Watcher
+from cryolithe.work.watcher import WARNING, Listening, Watcher
 
 
 def reconstruct(job: Job, watcher: Watcher) -> Finished:
@@ -309,12 +309,14 @@ def make_slabs(
 
     missing = _missing_rows(folder, height, plan["slab_rows"])
     dtype = working_dtype(run.job.settings)
+    fineness = Fineness("float32" if which else dtype, folder.slabs, stack.sigma)
     with (
         folder.writer(run.grid.shape, dtype, run.job.output) as writer,
         ThreadPoolExecutor(PARTS, "cryolithe-store") as beside,
     ):
         for made in run_slabs(methods, missing, read, watcher.note, stopped):
-            slab = writer.cast(scaled(made.values, scale).numpy())
+            values = scaled(made.values, scale).numpy()
+            slab = writer.cast(values)
             if not all_finite(slab):
                 remedy = "look at the stack with: cryolithe info"
                 if made.precision not in (None, torch.float32):
@@ -323,10 +325,13 @@ def make_slabs(
                 raise CryoLitheError(
                     f"rows {made.start} to {made.stop - 1} of the result are not finite{kept}; {remedy}"
                 )
+            fineness.add(values)
             folder.done(store(writer, slab, made, beside))
             if run.job.settings.method == "fbp":
                 watcher.advance(made.stop - made.start)
-            del made, slab  # before the next one is made
+            del made, slab, values  # before the next one is made
+    for warning in fineness.warnings:
+        watcher.note(f"{WARNING}{warning}")
     networks = [method for method in methods if isinstance(method, NetworkMethod)]
     for one in networks:
         if isinstance(one.engine.pool, GpuPool) and one.engine.pool.failure is not None:

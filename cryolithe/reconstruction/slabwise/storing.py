@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.device import precision_name
+from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeWriter
+from cryolithe.formats.volumes.float16 import SMALLEST_NORMAL, rounded_away
 from cryolithe.reconstruction.slabwise.slab_folder import Slab
 from cryolithe.reconstruction.slabwise.slabs import SlabResult
 from cryolithe.work.folder import checksum
 
 # Parts of a slab whose statistics are computed side by side; the same everywhere, so that sums have one order.
 PARTS = 4
+_WIDER = "give --dtype float32, or int8, which is scaled"
 
 
 def scaled(values: torch.Tensor, scale: float) -> torch.Tensor:
@@ -29,6 +33,43 @@ def all_finite(slab: NDArray[Any]) -> bool:
     """Whether no value is NaN or infinite: either shows in the extremes."""
     low, high = torch.aminmax(torch.from_numpy(slab))
     return bool(torch.isfinite(low) and torch.isfinite(high))
+
+
+class Fineness:
+    """Whether float16 holds what is made finely enough: known of small images at the first slab, of others at the end.
+
+    Args:
+        dtype: of the voxels as stored; nothing is looked at unless it is float16.
+        done: slabs that an earlier run finished.
+        sigma: deviation of the images.
+    """
+
+    def __init__(self, dtype: str, done: Sequence[Slab], sigma: float) -> None:
+        self._coarse = dtype == "float16"
+        self._made = RunningStatistics()
+        # A slab without matter may be empty where others are not, unless all is as small as that.
+        self._decisive = not done and sigma < SMALLEST_NORMAL
+        for slab in done:
+            self._made.merge(slab.voxels, slab.statistics)
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Look at a slab that is not yet rounded.
+
+        Raises:
+            OutputError: if float16 loses the first one, of images that are as small.
+        """
+        if not self._coarse:
+            return
+        self._made.add(values)
+        if self._decisive and (lost := rounded_away(self._made.result())):
+            raise OutputError(f"--dtype float16 would lose this volume: {lost}; {_WIDER}")
+        self._decisive = False
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user must know of all slabs."""
+        lost = rounded_away(self._made.result()) if self._coarse else ""
+        return (f"--dtype float16 lost much of this volume: {lost}; {_WIDER}",) if lost else ()
 
 
 def store(writer: VolumeWriter, slab: NDArray[Any], made: SlabResult, beside: Executor) -> Slab:
