@@ -251,8 +251,9 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
         "advice": told,
     }
     record["settings"] = given.settings.model_dump(mode="json")
-    write_json(outputs.numbers, record)
+    # All is made before the first is written: those that are there keep a repeated command from going on.
     texts = {outputs.cells: as_csv(found), outputs.page: render(found, told, figures, about)}
+    write_json(outputs.numbers, record)
     for path, text in texts.items():
         with replacing(path, overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

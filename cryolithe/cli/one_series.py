@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cryolithe.settings import ReconstructSettings
 
 
+_DONE = "already done with these inputs and settings"
 # What a map of --confidence tells, with its mean.
 _MAPS = {
     "confidence": "expected correlation with the truth, {:.2f}",
@@ -38,8 +39,11 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
     from cryolithe.formats.record import read_record_beside
     from cryolithe.reconstruction.jobs.job import already_done, note_line
     from cryolithe.reconstruction.jobs.remedies import checked
-    from cryolithe.reconstruction.run import plan_run, reconstruct
+    from cryolithe.reconstruction.run import draw_missing_preview, only_preview_is_missing, plan_run, reconstruct
 
+    if dry_run and only_preview_is_missing(job):
+        say(f"{job.output}: {_DONE}; only its preview would be drawn")
+        return
     if dry_run:
         run = checked(job)
         for note in run.series.notes:
@@ -51,7 +55,8 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
         # A volume is not made again only because its denoising was interrupted.
         pending = after is not None and not after.is_done(job.output, job.settings.overwrite)
         if pending and not job.settings.overwrite and already_done(job):
-            line = f"{job.output}: already done with these inputs and settings"
+            draw_missing_preview(job, watcher)
+            line = f"{job.output}: {_DONE}"
         else:
             line = str(reconstruct(job, watcher))
         maps = read_record_beside(job.output).get("confidence", {}).get("maps") if job.settings.confidence else None

@@ -41,7 +41,7 @@ from cryolithe.reconstruction.output.outputs import (
     reserve,
     working_dtype,
 )
-from cryolithe.reconstruction.output.preview import write_preview
+from cryolithe.reconstruction.output.preview import lacks_preview, write_preview
 from cryolithe.reconstruction.output.sidecar import geometry_line
 from cryolithe.reconstruction.setup.applying import make_method, network_rows_of, volume_scale
 from cryolithe.reconstruction.setup.asked_optics import settled_optics
@@ -68,8 +68,9 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
     """
     started = time.monotonic()
     watcher = Listening(watcher)
-    if recover(job) and already_done(job):
-        watcher.note("The run before had all but finished: its record is in its place now.")
+    if told := _left_to_draw(job):
+        watcher.note(told)
+        draw_missing_preview(job, watcher)
         return finished_before(job)
     run = checked(job)
     check_confidence(run)
@@ -113,7 +114,7 @@ def reconstruct(job: Job, watcher: Watcher) -> Finished:
         folder.release()
         raise
     folder.remove()
-    _preview(job, watcher)
+    draw_missing_preview(job, watcher)
     return finished
 
 
@@ -127,9 +128,23 @@ def _tell(run: ResolvedJob, plan: dict[str, Any], watcher: Watcher) -> None:
     watcher.note(estimate(run, predicted(run, plan["batch"], plan["slab_rows"])))
 
 
-def _preview(job: Job, watcher: Watcher) -> None:
-    """Draw the volume, if that is asked for."""
-    if job.settings.preview:
+def _left_to_draw(job: Job) -> str:
+    """What is told of a volume that needs not be made, as the run before all but finished it; else an empty string."""
+    if recover(job) and already_done(job):
+        return "The run before had all but finished: its record is in its place now."
+    if only_preview_is_missing(job):
+        return "The volume is done already with these inputs and settings: only its preview is drawn."
+    return ""
+
+
+def only_preview_is_missing(job: Job) -> bool:
+    """Whether a run has nothing left to do but to draw: the one before was interrupted there, or drew nothing."""
+    return not job.settings.overwrite and lacks_preview(job) and already_done(job)
+
+
+def draw_missing_preview(job: Job, watcher: Watcher) -> None:
+    """Draw a finished volume, if that is asked for and was not done yet."""
+    if lacks_preview(job):
         watcher.stage("Drawing the preview", 1)
         write_preview(job, read_record(job))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cryolithe.formats.volumes.ome_zarr import read_ome_zarr
 from cryolithe.greys import MAP_RANGES, GreyScale, dark_sign, even_scale, told_polarity
 from cryolithe.hashing import file_sha256
 from cryolithe.reconstruction.jobs.job import Job
-from cryolithe.reconstruction.jobs.preview_mark import PREVIEW_SOURCE
+from cryolithe.reconstruction.jobs.preview_mark import PREVIEW_SOURCE, is_preview
 from cryolithe.report import drawn_source, plot_central_slices
 
 _UNITS = {"error": " deviations"}
@@ -80,3 +81,10 @@ def preview_is_current(job: Job) -> bool:
     """Whether the preview beside a volume was drawn of this very volume."""
     wanted = preview_source(job)
     return bool(wanted) and job.preview.is_file() and drawn_source(job.preview) == wanted
+
+
+def lacks_preview(job: Job) -> bool:
+    """Whether a preview is asked for that is not there, or is of another volume; the drawing of others stays."""
+    if not job.settings.preview or preview_is_current(job):
+        return False
+    return job.settings.overwrite or not os.path.lexists(job.preview) or is_preview(job.preview)
