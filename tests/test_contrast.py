@@ -521,3 +521,13 @@ def test_weak_signs_are_called_so(evidence, found, sure):
         assert len(other.warnings) == 1
         assert ("not sure" in other.warnings[0]) == (not sure)
         assert (f"give --contrast {found}" in other.warnings[0]) == sure
+
+
+def test_a_sure_contradiction_still_tells_what_else_looks_like_this():
+    sure = Evidence(1.6, 28.9, 0.95, 0.67)
+    (warning,) = settle("dark", (), sure).warnings
+    assert sure.doubt == ""
+    assert "light bodies in dense matter, such as pores" in warning
+    assert "--method fbp" in warning
+    assert "\n" not in warning
+    assert settle("bright", (), sure).warnings == settle("auto", (), sure).warnings == ()

@@ -42,7 +42,8 @@ _WHY: dict[Source, str] = {
 }
 _MOVED = "layers and lattices look much the same inverted"
 _SHORT_TAIL = "so short a tail is hardly beyond chance"
-_LOOKS_LIKE = "light bodies in dense matter, such as pores, look like this inverted"
+_PORES = "light bodies in dense matter, such as pores"
+_LOOKS_LIKE = f"{_PORES}, look like this inverted"
 _LABEL = re.compile(r"^CryoLithe\b.*\bdense (dark|bright)$")
 
 
@@ -181,8 +182,9 @@ class Polarity:
         if self.found is not None and self.found != self.contrast:
             return (
                 f"contrast: --contrast says that dense matter is {self.contrast}, but in these images it is "
-                f"{self.found} ({self.evidence}); a network's volume of inverted images is wrong: give --contrast "
-                f"{self.found} or auto, or compare with --method fbp",
+                f"{self.found} ({self.evidence}), unless they show {_PORES}; of inverted images a network's volume is "
+                f"wrong, of such bodies worse than that of --method fbp: compare with that, or give --contrast "
+                f"{self.found} or auto",
             )
         if self.labelled is not None and self.source == "images" and self.labelled != self.contrast:
             return (
