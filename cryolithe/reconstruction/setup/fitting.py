@@ -38,6 +38,7 @@ from cryolithe.reconstruction.slabwise.plan import (
     rows_within,
     run_bytes,
     slab_rows,
+    told_gb,
 )
 from cryolithe.reconstruction.slabwise.planes import plane_filter_bytes
 
@@ -66,13 +67,27 @@ class Fit:
 
 
 def fit(run: ResolvedJob) -> Fit:
-    """The largest blocks that leave room for slabs of some height.
+    """The largest blocks that leave room for slabs of some height, and for the maps of ``--confidence``.
 
     Raises:
-        ResourceError: where not even the smallest slab fits.
+        ResourceError: where not even the smallest slab fits, or not one row of the maps.
     """
-    if run.job.settings.confidence:
-        map_rows(run)
+    if run.job.settings.confidence and _fits_without_maps(run):
+        map_rows(run)  # refuses with the remedy to leave them out
+    return _largest(run)
+
+
+def _fits_without_maps(run: ResolvedJob) -> bool:
+    settings = run.job.settings.model_copy(update={"confidence": False})
+    try:
+        _largest(replace(run, job=replace(run.job, settings=settings)))
+    except ResourceError:
+        return False
+    return True
+
+
+def _largest(run: ResolvedJob) -> Fit:
+    """The largest blocks, see `fit`."""
     if run.model is None:
         return fit_slabs(run, 1)
     points = BATCHES[run.device.type].points
@@ -102,6 +117,8 @@ def fit_slabs(run: ResolvedJob, batch: int) -> Fit:
     """
     geometry, grid = run.series.geometry, run.grid
     wanted = demand(run, batch)
+    if run.job.settings.confidence:  # else a run that is given what it asks for asks for more
+        wanted = replace(wanted, apart_bytes=max(wanted.apart_bytes, _map_bytes(run, 1) - wanted.base_bytes))
     budget = min(memory_budget_bytes(run.job.settings.max_memory, device) for device in run.devices)
     rows = slab_rows(wanted, geometry, grid, budget)
     if run.device.type != "cpu":
@@ -146,7 +163,7 @@ def map_rows(run: ResolvedJob) -> int:
     least, one_more = _map_bytes(run, 1), _map_bytes(run, 2)
     if least > budget:
         raise ResourceError(
-            f"--confidence: {budget / 1e9:.2f} GB of memory do not suffice, at least {least / 1e9:.2f} GB are needed; "
+            f"--confidence: {budget / 1e9:.2f} GB of memory do not suffice, at least {told_gb(least)} GB are needed; "
             "raise --max-memory, or leave --confidence out"
         )
     return min(1 + int((budget - least) // (one_more - least)), MOST_SLAB_ROWS, run.grid.shape[1])

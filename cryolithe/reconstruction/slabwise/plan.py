@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import psutil
@@ -77,12 +78,17 @@ def slab_rows(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_b
     depth, height, width = grid.shape
     rows = rows_within(demand, geometry, grid, budget_bytes)
     if not rows:
-        needed = run_bytes(demand, geometry, grid, demand.row_multiple) / 1e9
+        needed = run_bytes(demand, geometry, grid, demand.row_multiple)
         raise ResourceError(
             f"{budget_bytes / 1e9:.2f} GB of memory do not suffice for {depth} x {height} x {width} voxels: "
-            f"at least {needed:.2f} GB are needed; raise --max-memory, or use --bin or a smaller --thickness"
+            f"at least {told_gb(needed)} GB are needed; raise --max-memory, or use --bin or a smaller --thickness"
         )
     return rows
+
+
+def told_gb(needed_bytes: int) -> str:
+    """Memory in GB that is not less: what an error says is enough has to be enough."""
+    return f"{math.ceil(needed_bytes / 1e7) / 100:.2f}"
 
 
 def rows_within(demand: Demand, geometry: TiltGeometry, grid: VolumeGrid, budget_bytes: int) -> int:
