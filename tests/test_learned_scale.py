@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tiny_series import made, write_model, write_series
 
@@ -34,3 +35,34 @@ def test_of_another_model_nobody_knows_it(tmp_path):
     stack, angles = write_series(tmp_path, pixel_size=2.0)
     model = write_model(tmp_path / "draft.safetensors")  # a bundled one's name alone does not make it one
     assert not warned(stack, angles, "--thickness", 12, "--model", model)
+
+
+def told_of_tilts(folder, angles, *more):
+    images = np.random.default_rng(0).standard_normal((len(angles), 24, 24)).astype(np.float32)
+    words = (*write_series(folder, images, angles), "--thickness", 12, *more, "--dry-run")
+    return [line for line in made(*words).stderr.splitlines() if "learned from series of" in line]
+
+
+@pytest.mark.parametrize(
+    ("angles", "more", "told"),
+    [
+        (np.linspace(-60, 60, 7), (), "of 7, "),
+        (np.linspace(-60, 60, 9), ("--model", "fast"), "of 9, "),
+        (np.repeat(np.linspace(-60, 60, 7), 2), (), "of 7, "),
+        (np.linspace(-60, 60, 13), ("--exclude", "2,4,6,8,10"), "of 8, "),
+        (np.linspace(-60, 60, 7), ("--method", "fbp"), ""),
+        (np.linspace(-50, 50, 11), (), ""),
+        (np.arange(-40, 41, 2), (), ""),
+        (np.arange(0, 61, 2), (), ""),
+        (np.arange(-60, 61, 3), (), ""),
+        (np.arange(-60, 61, 4), (), ""),
+    ],
+)
+def test_a_bundled_model_says_where_tilts_are_too_few_for_it(angles, more, told, tmp_path):
+    lines = told_of_tilts(tmp_path, angles, *more)
+    assert [told in line and line.startswith("Note on ts.mrc: ") for line in lines] == ([True] if told else [])
+
+
+def test_of_another_model_nobody_knows_how_many_tilts_it_takes(tmp_path):
+    model = write_model(tmp_path / "fast.safetensors")
+    assert not told_of_tilts(tmp_path, np.linspace(-60, 60, 7), "--model", model)

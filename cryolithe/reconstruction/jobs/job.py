@@ -45,7 +45,7 @@ from cryolithe.reconstruction.jobs.knowing import (
     taken_facts,
     told_facts,
 )
-from cryolithe.reconstruction.jobs.learned_scale import scale_notes
+from cryolithe.reconstruction.jobs.learned_scale import scale_notes, tilt_notes
 from cryolithe.reconstruction.jobs.made_before import differences, differences_told, is_record_of
 from cryolithe.reconstruction.jobs.parts import wanted_part, without_excluded
 from cryolithe.reconstruction.jobs.placing import with_shifts, with_views
@@ -378,6 +378,7 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     layers, told = asked_layers(settings, made, run.grid.shape[0], run.voxel_size_angstrom, run.series.geometry)
     told += adapted_notes(run.model, settings)
     told += scale_notes(run.model, run.voxel_size_angstrom, how.bin)
+    told += tilt_notes(run.model, run.series.geometry.angles_deg)
     told += x_tilt_notes(run.x_tilt_deg, run.grid.shape[1], made)
     facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made, exposures)
     return replace(

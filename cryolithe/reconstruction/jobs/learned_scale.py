@@ -1,8 +1,11 @@
-"""What a bundled model is told of where voxels have another size than any that it learned from."""
+"""What is told of a bundled model where a series is unlike any that it learned from: other voxels, very few tilts."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from cryolithe.hashing import file_sha256
 from cryolithe.models import bundled_models
@@ -10,6 +13,10 @@ from cryolithe.network.checkpoint import Model
 
 # Voxels of the series that the bundled models learned from (docs/models.md, Data).
 LEARNED_ANGSTROM = (5.0, 16.0)
+# Fewest tilts that they were shown (`fewest_tilts` of their recipes), and fewest of which they were hardly worse than
+# smoothed back-projection anywhere: of 12 (over ±60°) they were not, of 9 in bundles, of 7 in membranes, too. Narrow
+# and one-sided ranges cost them little against it.
+LEARNED_TILTS, FEWEST_TILTS = 16, 10
 
 
 def scale_notes(model: Model | None, voxel_angstrom: float | None, binning: int) -> tuple[str, ...]:
@@ -25,8 +32,7 @@ def scale_notes(model: Model | None, voxel_angstrom: float | None, binning: int)
     if model is None or voxel_angstrom is None:
         return ()
     finest, coarsest = LEARNED_ANGSTROM
-    bundled = bundled_models().get(model.name)
-    if finest <= voxel_angstrom <= coarsest or bundled is None or file_sha256(bundled) != model.sha256:
+    if finest <= voxel_angstrom <= coarsest or not _is_bundled(model):
         return ()
     if voxel_angstrom < finest:
         # Towards the middle of the range, but never beyond it.
@@ -39,3 +45,25 @@ def scale_notes(model: Model | None, voxel_angstrom: float | None, binning: int)
         f"{coarsest:g} Å, and what it draws of things that are of other sizes in voxels is a guess; {advice}; if the "
         "pixel size is wrong, give --pixel-size",
     )
+
+
+def tilt_notes(model: Model | None, angles_deg: Sequence[float]) -> tuple[str, ...]:
+    """A note where a bundled model meets fewer tilts than it can do with; of other models nobody knows them.
+
+    Args:
+        model: which reconstructs; None for other methods.
+        angles_deg: of the images that it is given; those of one angle count once.
+    """
+    tilts = len(np.unique(np.round(angles_deg)))
+    if model is None or tilts >= FEWEST_TILTS or not _is_bundled(model):
+        return ()
+    return (
+        f"model {model.name} learned from series of {LEARNED_TILTS} tilts or more; of {tilts}, what it draws within "
+        "membranes and bundles may be worse than a smoothed back-projection: compare with --method fbp",
+    )
+
+
+def _is_bundled(model: Model) -> bool:
+    """Whether a model is one of the program's own, not only by its name."""
+    bundled = bundled_models().get(model.name)
+    return bundled is not None and file_sha256(bundled) == model.sha256
