@@ -43,6 +43,7 @@ from cryolithe.training.scoring import (
 )
 
 ANGLES = tuple(float(a) for a in np.arange(-60.0, 61.0, 6.0))
+TILTS = (-60.0, 60.0)
 SMALL = (24, 48, 48)
 
 
@@ -145,12 +146,12 @@ def test_the_worst_shell_is_where_an_estimate_was_spoilt():
     z, y, x = np.fft.fftfreq(32)[:, None, None], np.fft.fftfreq(32)[:, None], np.fft.rfftfreq(32)
     ring = np.rint(32 * np.sqrt(z**2 + y**2 + x**2)) == 9
     spoilt = np.fft.irfftn(np.where(ring, others, waves), truth.shape, axes=(0, 1, 2)).astype(np.float32)
-    plain = truth_fsc(truth, back, 60.0)
-    found = worst_shell(truth_fsc(truth, spoilt, 60.0), plain)
+    plain = truth_fsc(truth, back, TILTS)
+    found = worst_shell(truth_fsc(truth, spoilt, TILTS), plain)
     assert found.frequency_per_px == pytest.approx(9 / 32)
     assert found.difference == pytest.approx(-np.sqrt(0.5), abs=0.15)
     assert worst_shell(plain, plain).difference == 0
-    assert worst_shell(truth_fsc(truth, truth, 60.0), plain).difference > 0
+    assert worst_shell(truth_fsc(truth, truth, TILTS), plain).difference > 0
     assert worst_of([WorstShell(0.1, 0.2), found, WorstShell(-0.1, 0.3)]) == found
 
 
@@ -162,7 +163,7 @@ def test_mean_and_nyquist_and_the_missing_wedge_are_not_compared():
     missing = np.degrees(np.arctan2(np.abs(z), np.abs(x))) + 0 * y > 61
     for lost in (shell == 0, shell == 16, missing):
         spoilt = np.fft.irfftn(np.where(lost, others, waves), truth.shape, axes=(0, 1, 2)).astype(np.float32)
-        found = worst_shell(truth_fsc(truth, spoilt, 60.0), truth_fsc(truth, truth, 60.0))
+        found = worst_shell(truth_fsc(truth, spoilt, TILTS), truth_fsc(truth, truth, TILTS))
         assert found.difference == pytest.approx(0, abs=1e-6)
 
 
@@ -170,7 +171,7 @@ def test_a_score_compares_with_the_back_projection_only_if_it_has_it():
     truth = noise(SMALL)
     estimate = truth + noise(SMALL, 1)
     assert score_volume(truth, estimate).worst_shell is None
-    compared = score_volume(truth, estimate, 60.0, truth_fsc(truth, truth, 60.0))
+    compared = score_volume(truth, estimate, TILTS, truth_fsc(truth, truth, TILTS))
     assert compared.worst_shell is not None
     assert compared.worst_shell.difference < -0.1
     assert score_volume(truth, estimate) == replace(compared, worst_shell=None)

@@ -195,6 +195,7 @@ def _run(
             simulated_from=simulated_from(recipe, base, files),
             on_step=_advancing(watcher),
             on_validation=on_validation,
+            on_doubt=lambda line: watcher.note(f"{WARNING}{line}"),
         )
         try:
             state, interrupted = run_session(session)
@@ -360,7 +361,16 @@ def _beginning(recipe: TrainConfig, base: Path) -> dict[str, Any]:
     for key in ("start", "start_rows", "start_grown"):
         if (name := getattr(recipe, key)) is not None:
             model = load_model(_model_name(base, name, None, key))
-            told = ("molecules", "steps", "training_seconds", "device", "precision", "processes", "began_with")
+            told = (
+                "molecules",
+                "steps",
+                "training_seconds",
+                "device",
+                "precision",
+                "processes",
+                "went_on",
+                "began_with",
+            )
             return {
                 "began_with": {"model": model.name, "sha256": model.sha256}
                 | {field: model.card[field] for field in told if field in model.card}
