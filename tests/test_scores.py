@@ -235,3 +235,36 @@ def test_a_card_with_a_share_that_is_none_is_refused(tmp_path):
     assert result.exit_code == 2
     assert "fbp_share: 'much'" in result.output
     assert not path.exists()
+
+
+def score(*words):
+    return CliRunner().invoke(main, ["score", "fast", "--specimens", "1", *map(str, words)])
+
+
+@pytest.mark.parametrize("level", ["nan", "inf", "-inf", "1e5", "-100.5", "0,nan"])
+def test_noise_that_is_none_is_refused(level):
+    result = score(f"--snr={level}")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+    assert result.stderr.startswith("Error: --snr must lie within ±100 dB, got ")
+
+
+@pytest.mark.slow
+def test_any_noise_within_the_range_is_scored(small_specimens):
+    levels = (-100.0, -90.0, 100.0)
+    found = dict(benchmark(tiny_network(), (), levels, 1))
+    assert all(np.isfinite(found[level]["fbp"].snr_db) for level in levels)
+    assert found[-100.0]["fbp"].snr_db < 1 < 4 < found[100.0]["fbp"].snr_db
+
+
+def test_scores_that_cannot_be_written_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "benchmark", lambda *of, **more: pytest.fail("something was scored"))
+    (tmp_path / "folder.json").mkdir()
+    for name, line in (
+        ("none/s.json", "none does not exist; make it first"),
+        ("folder.json", "folder.json is a folder; give the name of a file with --json"),
+        ("s.txt", "expected a name ending in .json for the scores"),
+    ):
+        for words in ((), ("--overwrite",)):
+            result = score("--json", tmp_path / name, *words)
+            assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+            assert line in result.stderr

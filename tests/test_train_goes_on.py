@@ -203,3 +203,14 @@ def test_means_are_compared_with_the_last_ones():
     assert "from step 30 with one process in place of 4 processes of torchrun;" in went_on(state, CPU)
     changes = [{"step": 10, "device": "cpu", "processes": 4}, {"step": 30, "processes": 1}]
     assert means_told(state) == CPU | {"device": "cuda:0", "went_on": changes}
+
+
+@pytest.mark.slow
+def test_endings_in_capitals_are_pairs_and_configurations_too(project):
+    for name in "ab":
+        (project / "pairs" / f"{name}.h5").rename(project / "pairs" / f"{name}.H5")
+    (project / "c.yaml").rename(project / "C.YAML")
+    finished(train(project / "C.YAML", "-o", project / "a.safetensors"))
+    assert list(json.loads((project / "a.run" / "pairs.json").read_text())) == [
+        str(project / "pairs" / f"{name}.H5") for name in "ab"
+    ]

@@ -240,7 +240,7 @@ def _with_names(sources: tuple[Path, ...], finetune: str | None) -> tuple[Path, 
     known = shipped_for("train")
 
     def meant(source: Path) -> Path:
-        pairs = finetune is not None and source.suffix not in ENDINGS
+        pairs = finetune is not None and source.suffix.lower() not in ENDINGS
         if pairs and (source.exists() or str(source) not in known):
             return source
         return find_recipe(source, "train")
@@ -260,7 +260,7 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
     from cryolithe.training.sources import find_pairs
     from cryolithe.training.starting import grown_from, knowing_from, takes_more_facts, with_row_encoder_of
 
-    configs = [path for path in sources if path.suffix in ENDINGS]
+    configs = [path for path in sources if path.suffix.lower() in ENDINGS]
     pairs = [path for path in sources if path not in configs]
     if len(configs) > 1:
         raise SettingsError(f"give one configuration, got {', '.join(map(str, configs))}")

@@ -41,6 +41,7 @@ BENCHMARK_RECIPE = SpecimenRecipe(
     bead_chance=0.0,
 )
 SIRT_ITERATIONS = 15
+_SEEDS = 1 << 32  # a seed is not negative
 # Names of what is scored. The network as a user gets it, and without filtered back-projection.
 FBP, SIRT, NETWORK, ALONE = "fbp", "sirt", "network", "network alone"
 
@@ -304,7 +305,8 @@ def benchmark(
     for snr_db in snrs_db:
         scores: dict[str, list[Score]] = {FBP: [], SIRT: [], NETWORK: [], ALONE: []}
         for number, (truth, images) in enumerate(worlds):
-            noisy = add_white_noise(images, snr_db, np.random.default_rng([seed, number, round(100 * (snr_db + 90))]))
+            level = round(100 * (snr_db + 90)) % _SEEDS
+            noisy = add_white_noise(images, snr_db, np.random.default_rng([seed, number, level]))
             noisy -= noisy.mean(axis=(1, 2), keepdims=True)
             rows = torch.from_numpy(noisy)
             back = fbp(projector, rows).numpy()
