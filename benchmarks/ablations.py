@@ -34,7 +34,7 @@ from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import simulate_training_set
 from cryolithe.training.loop import TrainState, train
 from cryolithe.training.recipe_maker import recipe_maker
-from cryolithe.training.scoring import reconstruct_array, score_volume
+from cryolithe.training.scoring import range_of, reconstruct_array, score_volume
 from cryolithe.training.series import TrainingSeries, series_of_pair
 from cryolithe.training.sources import FixedSource, MixedSource
 from cryolithe.training.validation import Example, Verdict, judge, validation_set
@@ -207,7 +207,7 @@ def judge_with_fbp(trained: Network, examples: list[Example]) -> Iterator[Verdic
         projector = make_projector(TiltGeometry(example.angles_deg, (height, width)), (depth, width))
         volume = fbp(projector, torch.from_numpy(example.images), "hamming").numpy()
         volume = volume + reconstruct_array(trained, example.images, example.angles_deg, depth)
-        score = score_volume(example.truth, volume, float(np.abs(example.angles_deg).max()))
+        score = score_volume(example.truth, volume, range_of(example.angles_deg))
         yield Verdict(example.name, 0.0, score.snr_db, score.fsc_measured, score.fsc_missing, ())
 
 

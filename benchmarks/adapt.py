@@ -59,7 +59,7 @@ def scored(truth: Array, stack: Path, model: str, *words: str) -> Score:
     fixed = ["--thickness", str(truth.shape[0]), "--contrast", "dark", "--device", "cpu", "--overwrite"]
     command = [*cryolithe_command(), "reconstruct", str(stack), str(stack.with_name("angles.tlt")), "-o", str(volume)]
     subprocess.run([*command, "--model", model, *fixed, *words], check=True, stderr=subprocess.DEVNULL)
-    return score_volume(truth, -read_volume(volume).voxels.astype(np.float32), 60.0)
+    return score_volume(truth, -read_volume(volume).voxels.astype(np.float32), (-60.0, 60.0))
 
 
 def old_series(shape: tuple[int, int, int]) -> tuple[Array, Array]:
@@ -114,7 +114,7 @@ def main() -> None:
         write_stack(folder / "third.mrc", images, 10.0, "of a hidden microscope")
         write_stack(folder / "old.mrc", old_images, 10.0, "of the old kind")
         rows: list[list[Cell]] = [
-            ["hidden, FBP", *_cells(score_volume(truth, fbp_of_images(-images, ANGLES, shape[0]), 60.0))]
+            ["hidden, FBP", *_cells(score_volume(truth, fbp_of_images(-images, ANGLES, shape[0]), (-60.0, 60.0)))]
         ]
         for title, model in models.items():
             for how, words in (("alone", ALONE), ("as users get it", [])):

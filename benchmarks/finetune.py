@@ -27,7 +27,7 @@ from cryolithe.reconstruction.slabwise.methods import Compute
 from cryolithe.reconstruction.slabwise.networks import fbp_share
 from cryolithe.simulation import Molecule, Recipe, recipe_library, simulate_series
 from cryolithe.training.scaling import measure_scale
-from cryolithe.training.scoring import Score, finished_array, reconstruct_array, score_volume
+from cryolithe.training.scoring import Score, finished_array, range_of, reconstruct_array, score_volume
 from cryolithe.training.series import simulated_pair
 
 SEED = 91_000
@@ -56,12 +56,12 @@ def scored(pair: Pair, model: Model) -> tuple[Score, Score]:
     scale = measure_scale(pair.images, "test series")
     tilts = np.flatnonzero(scale.usable)
     images, angles = scale.apply(pair.images[tilts], tilts).numpy(), tuple(np.asarray(pair.angles_deg)[tilts])
-    truth, reach = -pair.truth, max(abs(min(angles)), abs(max(angles)))
+    truth, tilts_deg = -pair.truth, range_of(angles)
     compute = Compute(precision=choose_precision("auto", torch.device("cpu")))
     alone = reconstruct_array(model.network, images, angles, truth.shape[0], compute)
     volume = finished_array(model.network, alone, images, angles, fbp_share(model, None), compute)
     plain = fbp_of_images(images, angles, truth.shape[0])
-    return score_volume(truth, plain, reach), score_volume(truth, volume, reach)
+    return score_volume(truth, plain, tilts_deg), score_volume(truth, volume, tilts_deg)
 
 
 def make_pairs(recipe: Recipe, library: tuple[Molecule, ...], count: int) -> list[Pair]:

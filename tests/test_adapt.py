@@ -574,3 +574,24 @@ def test_only_better_checks_may_be_written():
 def test_a_check_survives_its_record():
     text = json.dumps(check(3, 0.25).record(), allow_nan=False)
     assert repr(check_of_record(json.loads(text))) == repr(check(3, 0.25))
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_with_another_precision_tells_it(tiny, files, tmp_path, monkeypatch):
+    steps, output = ("--steps", 3, "--learning-rate", 1e-3), tmp_path / "parts.safetensors"
+    real = adapt_session._update
+
+    def stopping(state, *words):
+        if not state.step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(state, *words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adapt_session, "_update", stopping)
+        assert of_halves(files, output, *steps).exit_code == 130
+    result = of_halves(files, output, *steps, "--resume", "--precision", "bf16")
+    assert result.exit_code in (0, 2)
+    assert "with --precision bf16 in place of --precision fp32; its numbers are not those of a" in (
+        " ".join(result.stderr.split())
+    )
+    assert "goes on from step" not in of_halves(files, output, *steps, "--resume", "--precision", "bf16").stderr

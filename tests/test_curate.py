@@ -242,3 +242,12 @@ def test_an_unknown_kind_of_folder():
     with pytest.raises(InputError, match="is no folder"):
         find_candidates(Path("/nowhere/at/all"), None)
     assert Collection(Path(), ()).manifest is None
+
+
+@pytest.mark.parametrize(("names", "kind"), [(("A.H5", "b.h5"), "pair"), (("A.MRC", "b.Rec"), "tomogram")])
+def test_endings_in_capitals_are_found(names, kind, tmp_path):
+    for name in names:
+        (tmp_path / name).touch()
+    found = find_candidates(tmp_path, None).candidates
+    assert [(one.name, one.kind, one.path.name) for one in found] == [("A", kind, names[0]), ("b", kind, names[1])]
+    assert [one.path.name for one in find_candidates(tmp_path, None, (f"A.{names[0][2:]}",)).candidates] == [names[0]]

@@ -425,3 +425,24 @@ def test_a_sweep_says_beforehand_that_it_trains_and_shows_sections_along_z(tmp_p
     assert len(sections) == len(panels)
     assert {section.shape for section in sections} == {(SHAPE[0], panels[0][1].shape[1])}
     assert "hardly trained" in rest
+
+
+@pytest.mark.slow
+def test_a_training_that_goes_on_with_another_precision_tells_it(tmp_path, monkeypatch):
+    write(tmp_path / "t.mrc", volume())
+    update = training._update
+
+    def interrupted(state, rate):
+        if state.step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return update(state, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_update", interrupted)
+        bad(tmp_path / "t.mrc", "--precision", "fp32", code=130)
+    told = " ".join(good(tmp_path / "t.mrc", "--resume", "--precision", "bf16").output.split())
+    assert "the training goes on from step 3 with --precision bf16 in place of --precision fp32; its numbers" in told
+    card = model.load_weights(tmp_path / "t_samba.safetensors").card
+    assert (card["precision"], card["went_on"]) == ("fp32", [{"step": 3, "precision": "bf16"}])
+    again = good(tmp_path / "t.mrc", "--resume", "--precision", "fp32", "--overwrite").output
+    assert "goes on from step" not in again  # nothing is left to be computed

@@ -225,3 +225,29 @@ def test_float16_trains_only_where_gradients_are_scaled():
     assert trainable(torch.float16, cpu) == torch.float32
     assert trainable(torch.float16, gpu) == torch.float16
     assert trainable(torch.bfloat16, cpu) == torch.bfloat16
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5])
+def test_a_row_tells_of_all_steps_since_the_last_one_however_often_a_training_stopped(tmp_path, stop):
+    columns = ("step", "loss"), ("step",)
+
+    def recorded(folder, state, resumed, **hooks):
+        recorder = Recorder(folder, columns, resumed, ())
+
+        def on_step(state, progress):
+            recorder.log(state, progress, state.step % 4 == 0 or state.step == 9)
+            return state.step == hooks.get("stop")
+
+        trained(state, 9, on_step=on_step)
+        recorder.board.close()
+        return state
+
+    recorded(tmp_path / "whole", new_state(), None)
+    write_state(tmp_path / "s", recorded(tmp_path / "parts", new_state(), None, stop=stop), KIND, {})
+    state = new_state()
+    restore(tmp_path / "s", state, *read_state(tmp_path / "s", KIND))
+    assert len(state.recent) == stop % 4
+    recorded(tmp_path / "parts", state, state.step)
+    whole, parts = ((tmp_path / name / "train.csv").read_text() for name in ("whole", "parts"))
+    assert whole == parts
+    assert whole.count("\n") == 4

@@ -42,6 +42,7 @@ from cryolithe.training.scoring import (
 )
 
 ANGLES = tuple(float(a) for a in np.arange(-60.0, 61.0, 6.0))
+TILTS = (-60.0, 60.0)
 SMALL = (24, 48, 48)
 
 
@@ -144,12 +145,12 @@ def test_the_worst_shell_is_where_an_estimate_was_spoilt():
     z, y, x = np.fft.fftfreq(32)[:, None, None], np.fft.fftfreq(32)[:, None], np.fft.rfftfreq(32)
     ring = np.rint(32 * np.sqrt(z**2 + y**2 + x**2)) == 9
     spoilt = np.fft.irfftn(np.where(ring, others, waves), truth.shape, axes=(0, 1, 2)).astype(np.float32)
-    plain = truth_fsc(truth, back, 60.0)
-    found = worst_shell(truth_fsc(truth, spoilt, 60.0), plain)
+    plain = truth_fsc(truth, back, TILTS)
+    found = worst_shell(truth_fsc(truth, spoilt, TILTS), plain)
     assert found.frequency_per_px == pytest.approx(9 / 32)
     assert found.difference == pytest.approx(-np.sqrt(0.5), abs=0.15)
     assert worst_shell(plain, plain).difference == 0
-    assert worst_shell(truth_fsc(truth, truth, 60.0), plain).difference > 0
+    assert worst_shell(truth_fsc(truth, truth, TILTS), plain).difference > 0
     assert worst_of([WorstShell(0.1, 0.2), found, WorstShell(-0.1, 0.3)]) == found
 
 
@@ -161,7 +162,7 @@ def test_mean_and_nyquist_and_the_missing_wedge_are_not_compared():
     missing = np.degrees(np.arctan2(np.abs(z), np.abs(x))) + 0 * y > 61
     for lost in (shell == 0, shell == 16, missing):
         spoilt = np.fft.irfftn(np.where(lost, others, waves), truth.shape, axes=(0, 1, 2)).astype(np.float32)
-        found = worst_shell(truth_fsc(truth, spoilt, 60.0), truth_fsc(truth, truth, 60.0))
+        found = worst_shell(truth_fsc(truth, spoilt, TILTS), truth_fsc(truth, truth, TILTS))
         assert found.difference == pytest.approx(0, abs=1e-6)
 
 
@@ -169,7 +170,7 @@ def test_a_score_compares_with_the_back_projection_only_if_it_has_it():
     truth = noise(SMALL)
     estimate = truth + noise(SMALL, 1)
     assert score_volume(truth, estimate).worst_shell is None
-    compared = score_volume(truth, estimate, 60.0, truth_fsc(truth, truth, 60.0))
+    compared = score_volume(truth, estimate, TILTS, truth_fsc(truth, truth, TILTS))
     assert compared.worst_shell is not None
     assert compared.worst_shell.difference < -0.1
     assert score_volume(truth, estimate) == replace(compared, worst_shell=None)
@@ -233,3 +234,36 @@ def test_a_card_with_a_share_that_is_none_is_refused(tmp_path):
     assert result.exit_code == 2
     assert "fbp_share: 'much'" in result.output
     assert not path.exists()
+
+
+def score(*words):
+    return CliRunner().invoke(main, ["score", "fast", "--specimens", "1", *map(str, words)])
+
+
+@pytest.mark.parametrize("level", ["nan", "inf", "-inf", "1e5", "-100.5", "0,nan"])
+def test_noise_that_is_none_is_refused(level):
+    result = score(f"--snr={level}")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+    assert result.stderr.startswith("Error: --snr must lie within ±100 dB, got ")
+
+
+@pytest.mark.slow
+def test_any_noise_within_the_range_is_scored(small_specimens):
+    levels = (-100.0, -90.0, 100.0)
+    found = dict(benchmark(tiny_network(), (), levels, 1))
+    assert all(np.isfinite(found[level]["fbp"].snr_db) for level in levels)
+    assert found[-100.0]["fbp"].snr_db < 1 < 4 < found[100.0]["fbp"].snr_db
+
+
+def test_scores_that_cannot_be_written_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "benchmark", lambda *of, **more: pytest.fail("something was scored"))
+    (tmp_path / "folder.json").mkdir()
+    for name, line in (
+        ("none/s.json", "none does not exist; make it first"),
+        ("folder.json", "folder.json is a folder; give the name of a file with --json"),
+        ("s.txt", "expected a name ending in .json for the scores"),
+    ):
+        for words in ((), ("--overwrite",)):
+            result = score("--json", tmp_path / name, *words)
+            assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+            assert line in result.stderr

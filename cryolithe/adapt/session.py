@@ -40,7 +40,16 @@ from cryolithe.formats.files import replacing
 from cryolithe.network import Network
 from cryolithe.optimise.loop import Hooks, Progress, Task, optimise
 from cryolithe.optimise.recorder import Recorder, recording
-from cryolithe.optimise.state import check_same, check_same_files, read_state, restore, write_state
+from cryolithe.optimise.state import (
+    MEANS,
+    check_same,
+    check_same_files,
+    means_told,
+    read_state,
+    restore,
+    went_on,
+    write_state,
+)
 from cryolithe.optimise.step import follow, gradient, update
 from cryolithe.report import write_json
 from cryolithe.training.class_scoring import SUMMARY
@@ -49,6 +58,7 @@ from cryolithe.training.dataset import Run, draw_run
 from cryolithe.training.loop import TrainState, band_weights, batch_loss, gather_for, learning_rate_factor, new_state
 from cryolithe.training.records import STEP_FIELDS
 from cryolithe.training.state import save_model
+from cryolithe.work.watcher import WARNING
 
 FORMAT = "cryolithe-adapt-state"
 LOG_EVERY = 10
@@ -101,6 +111,9 @@ def adapt(work: Adaptation) -> Outcome:
         check_same_files(values.get("library"), work.library_files)
         _check_same_noise(path, values, work)
         restore(path, state, tensors, values)
+    means = {name: work.card[name] for name in MEANS if name in work.card}
+    if state.step < work.config.most_steps and (doubt := went_on(state, means)):
+        work.watcher.note(f"{WARNING}{doubt}")
     told = {**decides, "library": dict(work.library_files), "noise_gain": work.card.get("noise_gain")}
     with recording(work.place, partial(_Recorder, work, made, state, told)) as record:
         recorder = record.recorder
@@ -305,7 +318,7 @@ class _Recorder(Recorder):
         self.work.watcher.note(f"step {check.step}{how}: {check.words}")
         best = best_of(self.checks, self.work.config.most_loss_db)
         if check is (best or self.checks[0]):
-            card = {**self.work.card, "adapted": self._story(check, state)}
+            card = {**self.work.card, "adapted": self._story(check, state), **means_told(state)}
             if as_they_were:
                 card["noise_gain"] = self.work.model.card.get("noise_gain")
             save_model(self.folder / "best.safetensors", network, card)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from cryolithe.errors import OutputError
-from cryolithe.formats.files import check_ending, printable, refuse_existing
+from cryolithe.formats.files import check_json, printable
 
 WIDTH = 120
 MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
@@ -46,10 +45,7 @@ def command(ctx: click.Context, folder: Path, json_path: Path | None, overwrite:
     Exit code: 0 if usable (warnings allowed), 1 if there is a problem.
     """
     if json_path is not None:
-        check_ending(json_path, (".json",), "the findings", "--json")
-        refuse_existing(json_path, overwrite, "another name with --json")
-    if json_path is not None and not json_path.parent.is_dir():
-        raise OutputError(f"{json_path} cannot be written: the folder {json_path.parent} does not exist; make it first")
+        check_json(json_path, overwrite, "the findings")
     from cryolithe.device import keep_freed_memory
     from cryolithe.diagnosis import OK, PROBLEM, WARNING, Finding, diagnose
     from cryolithe.report import write_json

@@ -24,6 +24,7 @@ from cryolithe.models import (
     recorded_sha256,
     user_models,
 )
+from cryolithe.work.watcher import WARNING
 
 _REPEATABLE = "procedural"  # NAME.procedural.json holds scores on the molecules that come with the program
 _DENOISERS_DIFFER = 1e-4  # of the output's deviation
@@ -83,9 +84,11 @@ def mean_of_models(names: tuple[str, ...], weights: tuple[float, ...], output: P
     """Write the mean of the weights of models that went on from the same training.
 
     A model that was adapted to other data forgets; its mean with the model that it began with keeps most of both.
+    Models of separate trainings have no such mean: where their cards tell that they are, it is refused, and where their
+    weights have nothing in common, warned of.
     """
     from cryolithe.network.checkpoint import load_model, save_network
-    from cryolithe.training.cards import shared_of
+    from cryolithe.training.cards import check_related, shared_of
     from cryolithe.training.starting import mean_network
 
     refuse_existing(output, overwrite)
@@ -94,8 +97,11 @@ def mean_of_models(names: tuple[str, ...], weights: tuple[float, ...], output: P
         raise ModelError(f"{foreign[0]} was imported from the published program, whose trainings have no mean")
     weights = weights or (1.0,) * len(models)
     network = mean_network([model.network for model in models], weights)
+    doubt = check_related(models)
     shared, lines = shared_of(models, weights)
     save_network(output, network, _mean_card([(m.card, m.name, m.sha256) for m in models], weights) | shared)
+    if doubt:
+        click.echo(printable(f"{WARNING}{doubt}"), err=True)
     of = " + ".join(f"{weight / sum(weights):.3g} {model.name}" for model, weight in zip(models, weights, strict=True))
     click.echo(f"{output}: {of}")
     for line in lines:

@@ -7,6 +7,10 @@ from typing import Any
 
 import click
 
+from cryolithe.errors import SettingsError
+
+MOST_DB = 100.0
+
 
 class FiniteRange(click.FloatRange):
     """A range of numbers; NaN, which is neither below nor above any end, and Inf are in none."""
@@ -17,3 +21,14 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(found):
             self.fail(f"{value} is no finite number.", param, ctx)
         return found
+
+
+def check_snr(snr_db: float) -> float:
+    """A level of noise as --snr takes it.
+
+    Raises:
+        SettingsError: if it is none.
+    """
+    if not abs(snr_db) <= MOST_DB:  # nor is NaN
+        raise SettingsError(f"--snr must lie within ±{MOST_DB:g} dB, got {snr_db}")
+    return snr_db

@@ -12,6 +12,7 @@ import click
 
 from cryolithe import __version__
 from cryolithe.cli.complete import complete_model
+from cryolithe.cli.numbers import check_snr
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import ModelError, SettingsError
 
@@ -42,11 +43,12 @@ def command(
 
     Specimens are made of the molecules of procedural_1, which comes with the program, so that anyone can repeat the
     scores; or of those of --molecules that the model's record names as held out. They are tilted from -60 to +60
-    degrees in steps of 3, with white noise. "network" is what `cryolithe reconstruct --wedge-trust full` gives: a share
-    of filtered back-projection (FBP) included; "network alone" is without. SNR is that of the reconstruction after the
-    best affine fit to the truth; FSC is the mean over all shells but the first and the last, in the measured region and
-    in the missing wedge. "Worst shell" is the least FSC minus that of FBP over the same shells of the measured region,
-    in any of the specimens, and where it is, in cycles per pixel.
+    degrees in steps of 3, with white noise. "network" is what `cryolithe reconstruct` gives by default: the missing
+    wedge weighed by left-out tilts, and a share of filtered back-projection (FBP) included; "network alone" is without
+    either. SNR is that of the reconstruction after the best affine fit to the truth; FSC is the mean over all shells
+    but the first and the last, in the measured region and in the missing wedge. "Worst shell" is the least FSC minus
+    that of FBP over the same shells of the measured region, in any of the specimens, and where it is, in cycles per
+    pixel.
 
     With --classes, tables of the correlation with the truth within the voxels of each class of structure follow, in
     two bands of frequency, on fixed scenes of bilayers, vesicles, filaments, small proteins, and all together.
@@ -55,7 +57,7 @@ def command(
 
     from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.diagnosis.machine import checkout_commit, cpu_model
-    from cryolithe.formats.files import check_ending, refuse_existing
+    from cryolithe.formats.files import check_json
     from cryolithe.network.checkpoint import load_model
     from cryolithe.reconstruction.slabwise.methods import Compute
     from cryolithe.reconstruction.slabwise.networks import fbp_share
@@ -67,12 +69,11 @@ def command(
     from cryolithe.training.scoring import benchmark, unseen_molecules
 
     try:
-        levels = tuple(float(part) for part in snrs.split(","))
+        levels = tuple(check_snr(float(part)) for part in snrs.split(","))
     except ValueError as error:
         raise SettingsError(f"--snr must be numbers separated by commas, got '{snrs}'") from error
     if json_path:
-        check_ending(json_path, (".json",), "the scores", "--json")
-        refuse_existing(json_path, overwrite, "another name with --json")
+        check_json(json_path, overwrite, "the scores")
     keep_freed_memory()
     loaded = load_model(model)
     if loaded.convention.published:

@@ -9,6 +9,7 @@ import click
 
 from cryolithe import __version__
 from cryolithe.cli.complete import complete_recipe
+from cryolithe.cli.numbers import check_snr
 from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.simulate_style import is_stored_style
@@ -93,8 +94,8 @@ def command(
 
     Without RECIPE: one small plain series, 41 tilts of ±60° with white noise, as tilts.mrc, tilts.tlt and truth.mrc.
     """
-    if snr_db is not None and not -100 <= snr_db <= 100:
-        raise SettingsError(f"--snr must lie within ±100 dB, got {snr_db}")
+    if snr_db is not None:
+        check_snr(snr_db)
     if seed is not None and seed < 0:
         raise SettingsError(f"--seed must not be negative, got {seed}")
     _refuse_idle(recipe, {**options, "snr": snr_db})

@@ -195,6 +195,7 @@ def _run(
             simulated_from=simulated_from(recipe, base, files),
             on_step=_advancing(watcher),
             on_validation=on_validation,
+            on_doubt=lambda line: watcher.note(f"{WARNING}{line}"),
         )
         try:
             state, interrupted = run_session(session)
@@ -239,7 +240,7 @@ def _with_names(sources: tuple[Path, ...], finetune: str | None) -> tuple[Path, 
     known = shipped_for("train")
 
     def meant(source: Path) -> Path:
-        pairs = finetune is not None and source.suffix not in ENDINGS
+        pairs = finetune is not None and source.suffix.lower() not in ENDINGS
         if pairs and (source.exists() or str(source) not in known):
             return source
         return find_recipe(source, "train")
@@ -259,7 +260,7 @@ def _recipe(sources: tuple[Path, ...], finetune: str | None) -> tuple[TrainConfi
     from cryolithe.training.sources import find_pairs
     from cryolithe.training.starting import grown_from, knowing_from, takes_more_facts, with_row_encoder_of
 
-    configs = [path for path in sources if path.suffix in ENDINGS]
+    configs = [path for path in sources if path.suffix.lower() in ENDINGS]
     pairs = [path for path in sources if path not in configs]
     if len(configs) > 1:
         raise SettingsError(f"give one configuration, got {', '.join(map(str, configs))}")
@@ -360,7 +361,16 @@ def _beginning(recipe: TrainConfig, base: Path) -> dict[str, Any]:
     for key in ("start", "start_rows", "start_grown"):
         if (name := getattr(recipe, key)) is not None:
             model = load_model(_model_name(base, name, None, key))
-            told = ("molecules", "steps", "training_seconds", "device", "precision", "processes", "began_with")
+            told = (
+                "molecules",
+                "steps",
+                "training_seconds",
+                "device",
+                "precision",
+                "processes",
+                "went_on",
+                "began_with",
+            )
             return {
                 "began_with": {"model": model.name, "sha256": model.sha256}
                 | {field: model.card[field] for field in told if field in model.card}

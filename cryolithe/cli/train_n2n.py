@@ -19,7 +19,7 @@ def is_general_denoiser(sources: tuple[Path, ...]) -> bool:
     """
     from cryolithe.denoise_training.config import is_general
 
-    return len(sources) == 1 and sources[0].suffix in (".yaml", ".yml") and is_general(sources[0])
+    return len(sources) == 1 and sources[0].suffix.lower() in (".yaml", ".yml") and is_general(sources[0])
 
 
 def train_general(config_path: Path, output: Path, options: dict[str, Any]) -> None:

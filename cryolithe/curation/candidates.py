@@ -14,6 +14,7 @@ from cryolithe.formats.series_names import half_of
 
 PAIR_PATTERNS = ("*.h5", "*.hdf5")
 TOMOGRAM_PATTERNS = ("*.mrc", "*.rec")
+USUAL = (*PAIR_PATTERNS, *TOMOGRAM_PATTERNS)
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 Kind = Literal["pair", "tomogram", "entry"]
@@ -72,7 +73,7 @@ def find_candidates(folder: Path, manifest: Manifest | None, patterns: tuple[str
     for pattern in patterns:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts or not pattern:
             raise SettingsError(f"--pattern '{pattern}' must lie inside {folder}, such as '*/rec_*.mrc'")
-    pairs = _matching(folder, [p for p in patterns or PAIR_PATTERNS if p.endswith((".h5", ".hdf5"))])
+    pairs = _matching(folder, [p for p in patterns or PAIR_PATTERNS if p.lower().endswith((".h5", ".hdf5"))])
     if pairs:
         found = tuple(Candidate(name, "pair", path) for name, path in _named(pairs).items())
         if manifest:
@@ -82,7 +83,7 @@ def find_candidates(folder: Path, manifest: Manifest | None, patterns: tuple[str
         return Collection(folder, tuple(_of_entry(manifest, pair) for pair in manifest.pairs), manifest)
     files = _matching(folder, patterns or TOMOGRAM_PATTERNS)
     if not files:
-        looked = ", ".join(patterns or (*PAIR_PATTERNS, *TOMOGRAM_PATTERNS))
+        looked = ", ".join(patterns or USUAL)
         raise InputError(
             f"{folder} holds no candidates ({looked}); give another folder or --pattern, or, for the copy of an "
             "entry, its --manifest"
@@ -91,9 +92,18 @@ def find_candidates(folder: Path, manifest: Manifest | None, patterns: tuple[str
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    """Files that match, relative to the folder, sorted; hidden ones are left out."""
-    found = {path.relative_to(folder) for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    """Files that match, relative to the folder, sorted; hidden ones are left out. ``*.h5`` matches ``A.H5``, too."""
+    found = {
+        path.relative_to(folder)
+        for pattern in patterns
+        for path in (_of_ending(folder, pattern) if pattern in USUAL else folder.glob(pattern))
+        if path.is_file()
+    }
     return sorted(path for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def _of_ending(folder: Path, pattern: str) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix.lower() == pattern.removeprefix("*")]
 
 
 def _plain_name(path: Path) -> str:

@@ -32,13 +32,15 @@ from cryolithe.denoise_training.train import (
 )
 from cryolithe.denoise_training.volumes import Maker
 from cryolithe.denoising.figures import plot_learning
+from cryolithe.denoising.method import means_of
 from cryolithe.denoising.n2n.network import Denoiser, load_denoiser, save_denoiser
 from cryolithe.device import precision_name
 from cryolithe.errors import OutputError
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Progress
 from cryolithe.optimise.recorder import Recorder, recording
-from cryolithe.work.watcher import Watcher
+from cryolithe.optimise.state import means_told, went_on
+from cryolithe.work.watcher import WARNING, Watcher
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate")
 VALIDATION_FIELDS = ("step", "seconds", "loss", "whole", "half")
@@ -126,6 +128,8 @@ def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState
     if job.resume and job.state.exists():
         load_state(job.state, state, config, files)
         watcher.note(f"Going on at step {state.step}, {state.seconds / 60:.1f} min.")
+    if state.step < config.steps and (doubt := went_on(state, means_of(place))):
+        watcher.note(f"{WARNING}{doubt}")
     limit = f", or {job.limit_seconds / 60:g} min if those end first" if math.isfinite(job.limit_seconds) else ""
     watcher.note(f"Plan: {config.steps} steps of training{limit}, on {place.device}")
     watcher.stage("Training", 1.0)
@@ -198,6 +202,7 @@ def card(job: GeneralJob, place: Place, state: GeneralState, found: Found) -> di
         "device": str(place.device),
         "precision": precision_name(place.precision),
         "licence": "MIT",
+        **means_told(state),
     }
 
 

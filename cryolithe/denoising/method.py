@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryolithe.denoising.job import Given, Item, Job
 from cryolithe.denoising.output import Target
+from cryolithe.device import precision_name
 from cryolithe.formats import VolumeStatistics
 from cryolithe.formats.volumes.volume_file import VolumeFile
 from cryolithe.optimise.distributed import Place
@@ -110,6 +111,11 @@ class LearningState(State[N]):
     validated: float = 0.0
     first_loss: float = math.inf
     finished: bool = False
+
+
+def means_of(place: Place) -> dict[str, Any]:
+    """What a training is computed with, see `cryolithe.optimise.state.went_on`."""
+    return {"device": str(place.device), "precision": precision_name(place.precision), "processes": place.world}
 
 
 S = TypeVar("S", bound=LearningState[Any])

@@ -13,13 +13,13 @@ from typing import Any
 
 from cryolithe.denoising.figures import plot_learning
 from cryolithe.denoising.job import Job
-from cryolithe.denoising.method import LearningState, Method, Training
+from cryolithe.denoising.method import LearningState, Method, Training, means_of
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
-from cryolithe.optimise.state import STARTS_FROM
+from cryolithe.optimise.state import STARTS_FROM, went_on
 from cryolithe.optimise.tensors import read_tensors
-from cryolithe.work.watcher import Watcher
+from cryolithe.work.watcher import WARNING, Watcher
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate")
 LOG_EVERY = 5
@@ -50,6 +50,8 @@ def trained(
         training.load_state(job.state)
         watcher.note(f"Going on with the training at step {state.step}, {state.seconds / 60:.1f} min.")
         state.finished = state.finished and (state.seconds >= limit or state.step >= training.most_steps)
+    if not state.finished and (doubt := went_on(state, means_of(place))):
+        watcher.note(f"{WARNING}{doubt}")
     if not state.step:
         watcher.stage("Looking at what is held back", 1)
         state.first_loss = training.first_look()

@@ -218,6 +218,25 @@ def refuse_existing(path: Path, overwrite: bool, other: str = "another name with
         raise OutputError(f"{path} exists; give --overwrite to replace it{hint} or {other}")
 
 
+def check_json(path: Path, overwrite: bool, what: str) -> None:
+    """Refuse a name with --json that cannot be written, before any work.
+
+    Args:
+        path: to be written.
+        overwrite: whether it may be replaced.
+        what: is written, for the message, such as ``"the numbers"``.
+
+    Raises:
+        OutputError: if the name has another ending, is taken or a folder's, or its folder is not there.
+    """
+    check_ending(path, (".json",), what, "--json")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a file with --json")
+    refuse_existing(path, overwrite, "another name with --json")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist; make it first")
+
+
 @contextmanager
 def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
     """Give a temporary name in the folder of ``path``; what is there at the end becomes ``path`` in one step.

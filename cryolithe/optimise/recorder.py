@@ -43,15 +43,14 @@ class Recorder:
         self.steps = Table(folder / "train.csv", columns[0], resumed or 0)
         self.validations = Table(folder / "validation.csv", columns[1], resumed or 0)
         self.board = Events(folder / "tensorboard")
-        self._recent: list[float] = []
 
     def log(self, state: State[Any], progress: Progress, due: bool) -> None:
         """Take note of a step; where it is due, write the mean of the losses since the last time."""
-        self._recent.append(progress.loss)
+        state.recent.append(progress.loss)
         if not due:
             return
-        mean = sum(self._recent) / len(self._recent)
-        self._recent.clear()
+        mean = sum(state.recent) / len(state.recent)
+        state.recent.clear()
         told = {**vars(progress), "loss": mean, "seconds": state.seconds}
         self.steps.add([told[name] for name in self._columns])
         self.board.step(state.step, {"loss": mean, "learning_rate": progress.learning_rate})

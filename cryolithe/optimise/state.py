@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +22,9 @@ from cryolithe.optimise.tensors import load_leaves, read_tensors, write_tensors
 WHAT = "a saved training state"
 # What to call the model whose weights a training begins with, among the files that it goes on with.
 STARTS_FROM = "the model that the training starts from"
+# What a training is computed with, by the names that a card has for it: how a command is told.
+MEANS = {"device": "--device {}", "precision": "--precision {}", "processes": "{} processes of torchrun",
+         "train_minutes": "--train-minutes {}"}  # fmt: skip
 N = TypeVar("N", bound=torch.nn.Module)
 
 
@@ -38,6 +41,8 @@ class State(Generic[N]):
         best_loss: of the validations.
         stale: validations since.
         interrupted: whether any process was asked from outside to stop.
+        recent: losses of the steps since the table of steps was written to.
+        means: what the training began with, and from which step on it went on with what else, see `went_on`.
     """
 
     network: N
@@ -48,6 +53,8 @@ class State(Generic[N]):
     best_loss: float = math.inf
     stale: int = 0
     interrupted: bool = False
+    recent: list[float] = field(default_factory=list)
+    means: list[dict[str, Any]] = field(default_factory=list)
 
 
 def new_scaler(place: Place) -> torch.amp.GradScaler:
@@ -73,7 +80,8 @@ def write_state(path: Path, state: State[Any], kind: str, decides: Mapping[str, 
     for number, moments in state.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in moments.items()}
     numbers = {name: value if math.isfinite(value) else None for name, value in _numbers(state).items()}
-    write_tensors(path, tensors, kind, {**numbers, "scaler": state.scaler.state_dict(), **decides})
+    told = {"scaler": state.scaler.state_dict(), "recent": state.recent, "means": state.means}
+    write_tensors(path, tensors, kind, {**numbers, **told, **decides})
 
 
 class SavedValues(dict[str, Any]):
@@ -118,6 +126,43 @@ def restore(path: Path, state: State[Any], tensors: Mapping[str, torch.Tensor], 
     for name, value in _numbers(state).items():
         found = values.get(name)  # a state of an earlier version may lack a number
         setattr(state, name, math.inf if found is None else type(value)(found))
+    state.recent, state.means = list(values.get("recent") or ()), list(values.get("means") or ())
+
+
+def went_on(state: State[Any], now: Mapping[str, Any]) -> str:
+    """Note what a training begins or goes on with: where that is something else, its numbers become others.
+
+    A cluster may give other machines than before, so that this is told and not refused.
+
+    Args:
+        state: as it was saved, or new; its ``means`` are changed.
+        now: of `MEANS` those that a training has.
+
+    Returns:
+        a line on what is not as it was before; empty if all is, or where nobody told.
+    """
+    if not state.means:
+        # A state of an earlier version does not tell what the steps so far were made with.
+        state.means = [{"step": state.step, **now}]
+        return ""
+    before = {name: value for one in state.means for name, value in one.items()}
+    changed = {name: value for name, value in now.items() if name in before and _differ(name, before[name], value)}
+    if not changed:
+        return ""
+    state.means = [*state.means, {"step": state.step, **changed}]
+    told = ", ".join(f"{_told(name, value)} in place of {_told(name, before[name])}" for name, value in changed.items())
+    return (
+        f"the training goes on from step {state.step} with {told}; its numbers are not those of a training in one go, "
+        "as the card tells"
+    )
+
+
+def means_told(state: State[Any]) -> dict[str, Any]:
+    """What a card tells of `went_on`: what the training began with, and in ``went_on`` what it had from a step on."""
+    if not state.means:
+        return {}
+    first = {name: value for name, value in state.means[0].items() if name != "step"}
+    return {**first, "went_on": state.means[1:]} if state.means[1:] else first
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> None:
@@ -162,6 +207,21 @@ def check_same_files(before: object, now: Mapping[str, str], kind: str = "") -> 
         else:
             what, way = "is not the one that this run was trained on before", "put it back"
         raise SettingsError(f"{kind}{name} {what}; {way} to go on with --resume, or give --overwrite to start anew")
+
+
+def _differ(name: str, before: Any, now: Any) -> bool:
+    """Whether means are others; GPUs differ by their kind, not by their number."""
+    if name == "device":
+        return str(before).partition(":")[0] != str(now).partition(":")[0]
+    return bool(before != now)
+
+
+def _told(name: str, value: Any) -> str:
+    if name == "processes" and value == 1:
+        return "one process"
+    if value is None:
+        return "none"
+    return MEANS[name].format(f"{value:g}" if isinstance(value, float) else value)
 
 
 def _modules(state: State[Any]) -> dict[str, torch.nn.Module]:

@@ -30,6 +30,7 @@ from cryolithe.training.scoring import (
     SIRT_ITERATIONS,
     WorstShell,
     finished_array,
+    range_of,
     reconstruct_array,
     truth_fsc,
     worst_of,
@@ -165,9 +166,10 @@ def class_benchmark(
             table = class_fidelity(density, estimates, labels, REGIONS)
             smooth = best_gaussian(density, back, region_masks(labels, REGIONS), SIGMAS_PX)
             tables.append({FBP: table.pop(FBP), GAUSSIAN: smooth, **table})
-            plain = truth_fsc(density, back, scene.reach_deg)
+            tilts = range_of(scene.angles_deg)
+            plain = truth_fsc(density, back, tilts)
             for method, found in shells.items():
-                found.append(worst_shell(truth_fsc(density, estimates[method], scene.reach_deg), plain))
+                found.append(worst_shell(truth_fsc(density, estimates[method], tilts), plain))
         worst = {method: worst_of(found) for method, found in shells.items()}
         yield SceneScores(scene.title, mean_table(tables), worst)
 

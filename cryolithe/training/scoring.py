@@ -41,6 +41,7 @@ BENCHMARK_RECIPE = SpecimenRecipe(
     bead_chance=0.0,
 )
 SIRT_ITERATIONS = 15
+_SEEDS = 1 << 32  # a seed is not negative
 # Names of what is scored. The network as a user gets it, and without filtered back-projection.
 FBP, SIRT, NETWORK, ALONE = "fbp", "sirt", "network", "network alone"
 
@@ -76,9 +77,18 @@ class Score:
     worst_shell: WorstShell | None = None
 
 
-def truth_fsc(truth: NDArray[np.float32], estimate: NDArray[np.float32], reach_deg: float) -> FscCurve:
-    """FSC of an estimate with the truth, both ``(z, y, x)``, for tilts from minus to plus ``reach_deg``."""
-    return fourier_shell_correlation(truth, estimate, tilt_range_deg=(-reach_deg, reach_deg))
+def range_of(angles_deg: Iterable[float]) -> tuple[float, float]:
+    """Lowest and highest tilt of a series, for the FSC: with frequencies within them and beyond."""
+    angles = tuple(angles_deg)
+    low, high = max(-89.0, min(angles)), min(89.0, max(angles))
+    return (low, high) if high - low > 1 else (low - 1, high + 1)
+
+
+def truth_fsc(
+    truth: NDArray[np.float32], estimate: NDArray[np.float32], tilt_range_deg: tuple[float, float]
+) -> FscCurve:
+    """FSC of an estimate with the truth, both ``(z, y, x)``, for tilts from the lowest to the highest."""
+    return fourier_shell_correlation(truth, estimate, tilt_range_deg=tilt_range_deg)
 
 
 def worst_shell(curve: FscCurve, back: FscCurve) -> WorstShell:
@@ -101,17 +111,20 @@ def worst_of(shells: Iterable[WorstShell]) -> WorstShell:
 
 
 def score_volume(
-    truth: NDArray[np.float32], estimate: NDArray[np.float32], reach_deg: float = 60.0, back: FscCurve | None = None
+    truth: NDArray[np.float32],
+    estimate: NDArray[np.float32],
+    tilt_range_deg: tuple[float, float] = (-60.0, 60.0),
+    back: FscCurve | None = None,
 ) -> Score:
     """Compare an estimate with the truth.
 
     Args:
         truth: shape ``(z, y, x)``.
         estimate: the same shape.
-        reach_deg: tilts go from minus to plus this.
+        tilt_range_deg: lowest and highest tilt.
         back: FSC of filtered back-projection with the truth, to be compared with shell by shell.
     """
-    curve = truth_fsc(truth, estimate, reach_deg)
+    curve = truth_fsc(truth, estimate, tilt_range_deg)
     assert curve.measured is not None
     assert curve.missing is not None
     worst = None if back is None else worst_shell(curve, back)
@@ -288,21 +301,22 @@ def benchmark(
     depth, height, width = BENCHMARK_RECIPE.shape
     geometry, margin = TiltGeometry(BENCHMARK_ANGLES_DEG, (height, width)), sirt_margin_px(depth)
     projector, wide = (make_projector(geometry, (depth, width + 2 * m)) for m in (0, margin))
-    reach_deg = max(BENCHMARK_ANGLES_DEG)
+    tilts = range_of(BENCHMARK_ANGLES_DEG)
     for snr_db in snrs_db:
         scores: dict[str, list[Score]] = {FBP: [], SIRT: [], NETWORK: [], ALONE: []}
         for number, (truth, images) in enumerate(worlds):
-            noisy = add_white_noise(images, snr_db, np.random.default_rng([seed, number, round(100 * (snr_db + 90))]))
+            level = round(100 * (snr_db + 90)) % _SEEDS
+            noisy = add_white_noise(images, snr_db, np.random.default_rng([seed, number, level]))
             noisy -= noisy.mean(axis=(1, 2), keepdims=True)
             rows = torch.from_numpy(noisy)
             back = fbp(projector, rows).numpy()
             iterated = SirtMethod(wide, SIRT_ITERATIONS, margin_px=margin)(rows).numpy()
             alone = reconstruct_array(network, noisy, BENCHMARK_ANGLES_DEG, depth, compute)
             mixed = finished_array(network, alone, noisy, BENCHMARK_ANGLES_DEG, share, compute)
-            curve = truth_fsc(truth, back, reach_deg)
-            scores[FBP].append(score_volume(truth, back, reach_deg))
+            curve = truth_fsc(truth, back, tilts)
+            scores[FBP].append(score_volume(truth, back, tilts))
             for name, volume in ((SIRT, iterated), (NETWORK, mixed), (ALONE, alone)):
-                scores[name].append(score_volume(truth, volume, reach_deg, curve))
+                scores[name].append(score_volume(truth, volume, tilts, curve))
         yield snr_db, {method: _mean(values) for method, values in scores.items()}
 
 

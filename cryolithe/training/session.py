@@ -13,7 +13,7 @@ import copy
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
-from cryolithe.optimise.state import STARTS_FROM, check_same_files
+from cryolithe.optimise.state import MEANS, STARTS_FROM, check_same_files, means_told, went_on
 from cryolithe.reconstruction.slabwise.methods import Compute
 from cryolithe.report import write_json
 from cryolithe.training.config import TrainConfig
@@ -69,6 +69,7 @@ class Session:
         simulated_from: likewise of recipes and molecules, see `cryolithe.training.recipe_maker.simulated_from`.
         on_step: called with each step.
         on_validation: called with each validation.
+        on_doubt: called with what a user should know of how the training goes on.
     """
 
     config: TrainConfig
@@ -85,6 +86,7 @@ class Session:
     simulated_from: dict[str, str] = field(default_factory=dict)
     on_step: Callable[[Progress], object] = lambda progress: None
     on_validation: Callable[[int, list[Verdict]], object] = lambda step, verdicts: None
+    on_doubt: Callable[[str], object] = lambda line: None
 
     @property
     def folder(self) -> Path:
@@ -128,9 +130,12 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     state = new_state(session.config, session.place, session.start)
     if session.resume:
         load_state(session.folder / "state.safetensors", state, session.config)
-        _check_seen(session.folder / PAIRS_NAME, session.pairs, "the file ")
+        _check_seen(session.folder / PAIRS_NAME, session.pairs, "the file ", by_name)
         _check_seen(session.folder / SIMULATED_NAME, session.simulated_from)
         _check_seen(session.folder / BEGAN_NAME, session.start_files)
+    means = {name: session.card[name] for name in MEANS if name in session.card}
+    if state.step < session.config.steps and (doubt := went_on(state, means)) and session.place.rank == 0:
+        session.on_doubt(doubt)
     begin = partial(_Recorder, session, state.step)
     with recording(session.place, begin) as record:
         record.told("begin")(state)
@@ -145,13 +150,19 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     return state, state.interrupted
 
 
-def _check_seen(path: Path, now: dict[str, str], kind: str = "") -> None:
+def _check_seen(
+    path: Path,
+    now: dict[str, str],
+    kind: str = "",
+    called: Callable[[dict[str, str]], dict[str, str]] = dict,
+) -> None:
     """Refuse to go on with other data than before.
 
     Args:
         path: where the run before told what it saw; older runs did not.
         now: SHA-256 of what this one would see, by name.
         kind: of what these names are.
+        called: gives hashes by the names that are compared.
 
     Raises:
         SettingsError: names the first that differs.
@@ -160,7 +171,22 @@ def _check_seen(path: Path, now: dict[str, str], kind: str = "") -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return
-    check_same_files(before, now, kind)
+    if isinstance(before, dict):
+        check_same_files(called(before), called(now), kind)
+
+
+def by_name(files: Mapping[str, str]) -> dict[str, str]:
+    """Hashes of files by their names alone: where they lie, and from where that is told, does not matter.
+
+    Their order does, as what is drawn depends on it: files of one name are told apart by it.
+    """
+    found: dict[str, str] = {}
+    for path, digest in files.items():
+        name, number = Path(path).name, 1
+        while (label := name if number == 1 else f"{name} ({number})") in found:
+            number += 1
+        found[label] = digest
+    return found
 
 
 class _Recorder(Recorder):
@@ -271,4 +297,4 @@ class _Recorder(Recorder):
             "loss": round(float(rows[-1]["loss"]), 5) if rows else None,
             "training_seconds": round(state.seconds),
         }
-        save_model(self.folder / name, state.averaged, {**self.session.card, **numbers})
+        save_model(self.folder / name, state.averaged, {**self.session.card, **numbers, **means_told(state)})

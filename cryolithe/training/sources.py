@@ -213,7 +213,9 @@ def find_pairs(names: Sequence[str | Path], base: Path) -> list[Path]:
     found: dict[Path, Path] = {}
     for name in names:
         path = base / name
-        files = sorted(path.glob("*.h5")) if is_folder(path) else [path]
+        files = [path]
+        if is_folder(path):
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".h5")
         if not files:
             raise InputError(f"folder {path} holds no training pair (.h5)")
         for file in files:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from cryolithe.training.loop import TrainState
 FORMAT = "cryolithe-training-state"
 # What may differ between a run and its continuation: it does not change what a step computes.
 FREE_KEYS = ("save_every", "compile")
+# Where a configuration names files whose contents are compared when a run goes on.
+_FILES = {"data": ("pairs", "noise"), "validation": ("pairs",)}
+_STARTS = ("start", "start_rows", "start_grown")
 
 
 def save_state(path: Path, state: TrainState, config: TrainConfig) -> None:
@@ -44,7 +47,8 @@ def load_state(path: Path, state: TrainState, config: TrainConfig) -> None:
         ModelError: if the file is missing, corrupt, or of another architecture (the leaf is named).
     """
     tensors, values = read_state(path, FORMAT)
-    check_same(path, values["config"], config.model_dump(mode="json"), FREE_KEYS)
+    before, now = (_named(one) for one in (values["config"], config.model_dump(mode="json")))
+    check_same(path, before, now, FREE_KEYS)
     restore(path, state, tensors, values)
 
 
@@ -77,6 +81,21 @@ def save_runs(path: Path, runs: Sequence[Run], step: int) -> None:
         tensors |= {f"{number}.{name}": tensor for name, tensor in parts.items()}
     values = {"step": step + 1, "series": [r.name for r in runs], "gains": [r.output_gain for r in runs]}
     write_tensors(path, tensors, FORMAT, values)
+
+
+def _named(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with names of files in place of their paths: what a run sees of files is told by their hashes."""
+    named = dict(config)
+    for section, keys in _FILES.items():
+        if isinstance(found := named.get(section), Mapping):
+            named[section] = {**found, **{key: _names(found[key]) for key in keys if key in found}}
+    return named | {key: _names(named[key]) for key in _STARTS if key in named}
+
+
+def _names(files: Any) -> Any:
+    if isinstance(files, list):
+        return [_names(file) for file in files]
+    return Path(files).name if isinstance(files, str) else files
 
 
 def _cannot(path: Path, error: OSError) -> str:

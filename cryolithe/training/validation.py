@@ -24,7 +24,7 @@ from cryolithe.training.config import TrainConfig
 from cryolithe.training.knowing import known_of_pair, known_of_plain
 from cryolithe.training.recipe_maker import recipe_maker
 from cryolithe.training.scaling import measure_scale
-from cryolithe.training.scoring import reconstruct_array, score_volume
+from cryolithe.training.scoring import range_of, reconstruct_array, score_volume
 from cryolithe.training.series import simulated_pair
 from cryolithe.training.sources import find_pairs
 
@@ -148,9 +148,8 @@ def judge(
     for example in examples:
         depth = example.truth.shape[0]
         volume = reconstruct_array(network, example.images, example.angles_deg, depth, compute, example.known)
-        reach = min(89.0, max(1.0, float(np.abs(example.angles_deg).max())))
         if np.isfinite(volume).all() and volume.max() > volume.min():
-            score = score_volume(example.truth, volume, reach)
+            score = score_volume(example.truth, volume, range_of(example.angles_deg))
             numbers = (score.snr_db, score.fsc_measured, score.fsc_missing)
         else:
             numbers = (float("-inf"), 0.0, 0.0)

@@ -22,7 +22,7 @@ from cryolithe.denoising.periods import told
 from cryolithe.device import precision_name
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks as AnyHooks
-from cryolithe.optimise.state import STARTS_FROM
+from cryolithe.optimise.state import STARTS_FROM, means_told
 
 GENERAL = "the file of general weights"  # that a training starts from without a model
 
@@ -136,6 +136,7 @@ class N2nTraining(Training[N2nState, Held]):
             },
             "device": str(place.device),
             "precision": precision_name(place.precision),
+            **means_told(state),
         }
 
 

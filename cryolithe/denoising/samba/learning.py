@@ -29,7 +29,7 @@ from cryolithe.denoising.samba.training import (
 from cryolithe.device import precision_name
 from cryolithe.optimise.distributed import Place, least
 from cryolithe.optimise.loop import Hooks as AnyHooks
-from cryolithe.optimise.state import STARTS_FROM
+from cryolithe.optimise.state import STARTS_FROM, means_told
 
 
 class SambaTraining(Training[SambaState, float]):
@@ -128,4 +128,5 @@ class SambaTraining(Training[SambaState, float]):
             "device": str(place.device),
             "precision": precision_name(place.precision),
             "processes": place.world,
+            **means_told(state),
         }
