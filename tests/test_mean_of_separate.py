@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from click.testing import CliRunner
+from command import call
 from tiny_series import CONFIG
 
-from cryolithe.cli import main
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.training.cards import LEAST_IN_COMMON, check_related
@@ -38,8 +37,7 @@ def origin(path):
 
 
 def mean(tmp_path, *models):
-    words = ["models", "mean", *map(str, models), "-o", str(tmp_path / "mean.safetensors"), "--overwrite"]
-    return CliRunner().invoke(main, words)
+    return call("models", "mean", *models, "-o", tmp_path / "mean.safetensors", "--overwrite")
 
 
 def test_trainings_that_began_with_other_weights_are_refused(tmp_path):

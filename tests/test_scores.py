@@ -237,7 +237,7 @@ def test_a_card_with_a_share_that_is_none_is_refused(tmp_path):
 
 
 def score(*words):
-    return CliRunner().invoke(main, ["score", "fast", "--specimens", "1", *map(str, words)])
+    return call("score", "fast", "--specimens", "1", *words)
 
 
 @pytest.mark.parametrize("level", ["nan", "inf", "-inf", "1e5", "-100.5", "0,nan"])
