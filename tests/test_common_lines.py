@@ -1,5 +1,6 @@
 """Images that have another tilt axis than they are said to have, or are not aligned, are told of; right ones never."""
 
+import functools
 import re
 
 import numpy as np
@@ -29,6 +30,20 @@ def warned(images, angles, axis_deg=0.0):
     return line_warnings(stack, *coarse_images(stack))
 
 
+@functools.cache
+def wide(snr_db):
+    found = cryolithe.simulate(seed=4, snr_db=snr_db, shape=(32, 192, 192))
+    return found.tilts, found.angles_deg
+
+
+def turned(axis_deg, snr_db):
+    """The middle of images as a microscope takes them whose tilt axis lies so."""
+    images, angles = wide(snr_db)
+    found = np.stack([rotate_axis(image, -axis_deg) for image in images])
+    y, x = (np.array(found.shape[1:]) - SIZE) // 2
+    return found[:, y : y + SIZE, x : x + SIZE].copy(), angles
+
+
 def told_deg(lines):
     (line,) = lines
     return float(re.search(r"at about (-?[\d.]+)°", line)[1])
@@ -55,25 +70,19 @@ def test_an_axis_along_x_is_told(series):
 
 @pytest.mark.parametrize("axis_deg", [-84.0, -50.0, 40.0, 85.3])
 def test_the_axis_that_is_told_is_the_one_to_give(axis_deg):
-    found = cryolithe.simulate(seed=4, snr_db=-5, shape=(32, 192, 192))
-    turned = np.stack([rotate_axis(image, -axis_deg) for image in found.tilts])
-    y, x = (np.array(turned.shape[1:]) - SIZE) // 2
-    raw = turned[:, y : y + SIZE, x : x + SIZE].copy()
-    told = told_deg(warned(raw, found.angles_deg))
+    raw, angles = turned(axis_deg, -5)
+    told = told_deg(warned(raw, angles))
     assert abs(told - axis_deg) <= 5
-    assert not warned(raw, found.angles_deg, told)
+    assert not warned(raw, angles, told)
 
 
 @pytest.mark.parametrize("axis_deg", [-20.0, -8.0, 10.0, 16.0])
 def test_an_axis_that_is_a_little_wrong_is_told_and_nothing_where_it_is_right(axis_deg):
     """The sign of a small angle, or 85° for 95°."""
-    found = cryolithe.simulate(seed=4, snr_db=-3, shape=(32, 192, 192))
-    turned = np.stack([rotate_axis(image, -axis_deg) for image in found.tilts])
-    y, x = (np.array(turned.shape[1:]) - SIZE) // 2
-    raw = turned[:, y : y + SIZE, x : x + SIZE].copy()
-    assert abs(told_deg(warned(raw, found.angles_deg)) - axis_deg) <= 2
+    raw, angles = turned(axis_deg, -3)
+    assert abs(told_deg(warned(raw, angles)) - axis_deg) <= 2
     for near in (-2.0, 0.0, 2.0):
-        assert not warned(raw, found.angles_deg, axis_deg + near)
+        assert not warned(raw, angles, axis_deg + near)
 
 
 def test_images_that_are_not_aligned_are_told_with_the_size_of_their_shifts(series):
@@ -126,10 +135,10 @@ def walls(normal_deg, seed, snr_db=0.0):
     return images + rng.normal(0, images.std() * 10 ** (-snr_db / 20), images.shape).astype(np.float32), angles
 
 
-@pytest.mark.parametrize("normal_deg", [0, 6, 10, 15, 30, 60, 80, 90])
+@pytest.mark.parametrize("normal_deg", [0, 6, 15, 60, 90])
 @pytest.mark.parametrize("snr_db", [0, -10])
 def test_walls_alone_do_not_pass_for_another_axis(normal_deg, snr_db):
-    for seed in range(3):
+    for seed in range(2):
         assert not warned(*walls(normal_deg, seed, snr_db))
 
 

@@ -89,7 +89,7 @@ def test_noise_in_common_is_told_whatever_its_colour(noise, blur, share):
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.05, 0.2, 1.0, 5.0])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_specimen_that_both_show_is_no_noise_however_clear(noise, seed):
     random = np.random.default_rng(seed)
     for images in (clean_beads(), simulate(seed=seed, snr_db=60, shape=(24, 96, 96)).tilts):
@@ -97,8 +97,9 @@ def test_a_specimen_that_both_show_is_no_noise_however_clear(noise, seed):
         assert doubts_of_halves(*pair).shared == ""
 
 
-@pytest.mark.parametrize("exponent", [2.0, 3.0])
-@pytest.mark.parametrize(("pixel", "defocus_um"), [(10.0, 4.1), (8.0, 2.65), (13.6, 7.7), (10.0, 0.3)])
+@pytest.mark.parametrize(
+    ("exponent", "pixel", "defocus_um"), [(2.0, 10.0, 4.1), (3.0, 8.0, 2.65), (2.0, 13.6, 7.7), (3.0, 10.0, 0.3)]
+)
 def test_zeros_of_the_ctf_are_no_noise_in_common(exponent, pixel, defocus_um):
     """Halves that are clear up to Nyquist, with a CTF that is 0 where finer and coarser details are not."""
     random, size = np.random.default_rng(0), 256

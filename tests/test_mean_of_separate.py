@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from command import call
+from command import call, good
 from tiny_series import CONFIG
 
 from cryolithe.network import build_network
@@ -69,7 +69,7 @@ def test_alike_weights_belong_together_whatever_cards_tell(tmp_path):
     result = mean(tmp_path, one, model(tmp_path / "more.safetensors", 1, moved=1.0, **scratch(1)))
     assert (result.exit_code, result.stderr) == (0, "")
     small = tmp_path / "small.safetensors"
-    assert CliRunner().invoke(main, ["models", "shrink", str(one), "-o", str(small)]).exit_code == 0
+    good("models", "shrink", one, "-o", small)
     result = mean(tmp_path, small, model(tmp_path / "on.safetensors", 1, moved=0.5, began_with=origin(one)))
     assert (result.exit_code, result.stderr) == (0, "")
 

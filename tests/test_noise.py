@@ -433,6 +433,10 @@ def test_what_is_dense_is_seen_in_the_images(tmp_path, true):
     told, profile = _measured(tmp_path, series, "--contrast", wrong)
     assert profile.polarity == wrong
     assert f"dense matter is {wrong} by --contrast, but in these images it looks {true}" in told
+
+
+def test_a_profile_is_of_one_contrast(tmp_path):
+    made = hidden_series(1, contrast=1.0)
     one, other = (write_series(tmp_path, name, one) for name, one in (("a", made), ("b", hidden_series(2, 1.0))))
     good("noise", "measure", *one, *other, "-o", tmp_path / "p.h5")
     inverted = hidden_series(2, 1.0)
