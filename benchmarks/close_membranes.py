@@ -117,7 +117,7 @@ def main() -> None:
             truth, upright, away = specimen(kind, distance, shape)
             seen = project_field(truth, BENCHMARK_ANGLES_DEG, "even")
             images = add_white_noise(seen, arguments.snr, np.random.default_rng([SEED, int(distance)]))
-            row: list[Cell] = [kind, f"{distance:g}"]
+            row: list[Cell] = [f"{kind}, {distance:g} voxels"]
             for method in methods.values():
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", cryolithe.CryoLitheWarning)
@@ -128,10 +128,10 @@ def main() -> None:
     note = (
         f"Contrast across the membranes, of the truth's / correlation of what is finer than a Gaussian of {FINE_PX:g} "
         f"px. {' x '.join(map(str, shape))} voxels (z, y, x) of {VOXEL_ANGSTROM:g} Å, {len(BENCHMARK_ANGLES_DEG)} "
-        f"tilts of ±60°, {arguments.snr:g} dB; distance between the middles of membranes in voxels. Gaussian: FBP "
+        f"tilts of ±60°, {arguments.snr:g} dB; membranes are told with the distance between their middles. Gaussian: FBP "
         f"smoothed by {GAUSSIAN_PX:g} px. Alone: without a share of FBP."
     )
-    columns = ["membranes", "distance", *methods]
+    columns = ["membranes", *methods]
     record(
         "close_membranes",
         {"tables": [Table("Membranes close to each other", columns, rows, note)]},
