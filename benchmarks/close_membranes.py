@@ -128,7 +128,7 @@ def main() -> None:
     note = (
         f"Contrast across the membranes, of the truth's / correlation of what is finer than a Gaussian of {FINE_PX:g} "
         f"px. {' x '.join(map(str, shape))} voxels (z, y, x) of {VOXEL_ANGSTROM:g} Å, {len(BENCHMARK_ANGLES_DEG)} "
-        f"tilts of ±60°, {arguments.snr:g} dB; membranes are told with the distance between their middles. Gaussian: FBP "
+        f"tilts of ±60°, {arguments.snr:g} dB; membranes are told with the distance of their middles. Gaussian: FBP "
         f"smoothed by {GAUSSIAN_PX:g} px. Alone: without a share of FBP."
     )
     columns = ["membranes", *methods]

@@ -33,7 +33,7 @@ class _BeforeFiles(BaseModel):
         le=0.9,
         allow_inf_nan=False,
         description="Share of filtered back-projection in a network's volume, where the tilts measured: what the data "
-        "show and the network does not know stays visible. 0: the network alone. Default: the model's, 0.3 for most.",
+        "show and the network weakens stays visible. 0: the network alone. Default: the model's, 0.3 for most.",
     )
     wedge_trust: Literal["auto", "full", "none"] | None = Field(
         None,
