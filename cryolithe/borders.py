@@ -49,8 +49,8 @@ class Border:
 
 
 def is_mostly_border(image: NDArray[np.generic]) -> bool:
-    """Whether more of an image is of one value than `find_border` takes for a border, so that its edge stays in it."""
-    return even_share(image, EVEN_PX) > MOST_OF_IMAGE
+    """Whether so much of an image is even that `find_border` takes it for none, so that its edge stays in it."""
+    return even_share(image, EVEN_PX) > MOST_OF_IMAGE and find_border(np.asarray(image, np.float32)) is None
 
 
 def even_share(image: NDArray[np.generic], edge_px: int) -> float:

@@ -174,6 +174,21 @@ def test_the_edge_of_a_border_too_wide_to_be_replaced_tells_nothing(share, netwo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["one image", "two values"])
+def test_borders_that_are_replaced_or_of_one_image_hide_nothing(kind, network, tmp_path):
+    """The image at 0° may be half empty, and two steps of alignment fill with two values: more than half in all."""
+    images = matter(3, 5.0)
+    if kind == "one image":
+        images[len(images) // 2, :, : round(0.55 * SIDE)] = images.min()
+    else:
+        edge = round(0.27 * SIDE)
+        images[:, :, :edge], images[:, :, SIDE - edge :] = images.mean() - 2.0, images.mean() - 3.0
+    made(*write_series(tmp_path, images, TILTS), *network)
+    polarity = sidecar(tmp_path / "ts_rec.mrc")["polarity"]
+    assert (polarity["found"], polarity["source"]) == ("bright", "images")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("contrast", ["dark", "bright"])
 def test_no_flag_contradicts_images_that_do_not_tell(contrast, network, tmp_path):
     stack, angles = write_series(tmp_path, counting_noise(6), TILTS)

@@ -43,6 +43,7 @@ def test_a_range_leaves_frequencies_within_and_beyond():
     assert range_of((-90.0, 0.0, 90.0)) == (-89.0, 89.0)
     assert range_of((3.0,)) == (2.0, 4.0)
     assert range_of((5.0, -21.0, 60.0)) == (-21.0, 60.0)
+    assert range_of((95.0, 100.0)) == (87.0, 89.0)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 from tiny_series import made, noise, refused, run, write_series
 
 from cryolithe.cli.one_series import job_of, reconstruct_one
+from cryolithe.errors import OutputError
 from cryolithe.formats.reading import Reading
 from cryolithe.reconstruction.output import outputs, preview
 from cryolithe.settings import ReconstructSettings
@@ -72,5 +73,7 @@ def test_a_volume_whose_denoising_is_pending_gets_its_drawing(series, tmp_path):
 
     made(*series, *FBP)
     settings = ReconstructSettings(method="fbp", thickness=16, preview=True)
+    with pytest.raises(OutputError, match="exists"):  # more than a preview would be made
+        reconstruct_one(job_of(series, None, settings, Reading()), True, Pending())
     reconstruct_one(job_of(series, None, settings, Reading()), False, Pending())
     assert (tmp_path / "ts_rec.png").exists()

@@ -134,6 +134,9 @@ def test_a_preview_is_drawn_anew_for_another_volume(tmp_path):
     preview.unlink()
     good("reconstruct", tmp_path, *FBP, "--filter", "ramp")
     assert preview_is_current(job)
+    preview.write_bytes(b"\x89PNG of a figure")  # somebody's own
+    good("reconstruct", tmp_path, *FBP, "--filter", "ramp")
+    assert preview.read_bytes() == b"\x89PNG of a figure"
 
 
 @pytest.mark.parametrize("fault", ["cut", "shape", "type"])

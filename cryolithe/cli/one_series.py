@@ -41,7 +41,9 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
     from cryolithe.reconstruction.jobs.remedies import checked
     from cryolithe.reconstruction.run import draw_missing_preview, only_preview_is_missing, plan_run, reconstruct
 
-    if dry_run and only_preview_is_missing(job):
+    # A volume is not made again only because its denoising was interrupted.
+    pending = after is not None and not after.is_done(job.output, job.settings.overwrite)
+    if dry_run and only_preview_is_missing(job) and not pending:
         say(f"{job.output}: {_DONE}; only its preview would be drawn")
         return
     if dry_run:
@@ -52,8 +54,6 @@ def reconstruct_one(job: Job, dry_run: bool, after: After | None) -> None:
         say(f"{job.output}: {line}\n{table}")
         return
     with progress_watcher() as watcher:
-        # A volume is not made again only because its denoising was interrupted.
-        pending = after is not None and not after.is_done(job.output, job.settings.overwrite)
         if pending and not job.settings.overwrite and already_done(job):
             draw_missing_preview(job, watcher)
             line = f"{job.output}: {_DONE}"

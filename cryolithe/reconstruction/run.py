@@ -139,12 +139,12 @@ def _left_to_draw(job: Job) -> str:
 
 def only_preview_is_missing(job: Job) -> bool:
     """Whether a run has nothing left to do but to draw: the one before was interrupted there, or drew nothing."""
-    return not job.settings.overwrite and lacks_preview(job) and already_done(job)
+    return job.settings.preview and not job.settings.overwrite and lacks_preview(job) and already_done(job)
 
 
 def draw_missing_preview(job: Job, watcher: Watcher) -> None:
     """Draw a finished volume, if that is asked for and was not done yet."""
-    if lacks_preview(job):
+    if job.settings.preview and lacks_preview(job):
         watcher.stage("Drawing the preview", 1)
         write_preview(job, read_record(job))
 

@@ -14,7 +14,7 @@ from cryolithe.reconstruction.estimate import output_bytes
 from cryolithe.reconstruction.jobs.job import Job, already_done, resolve
 from cryolithe.reconstruction.jobs.remedies import checked
 from cryolithe.reconstruction.output.outputs import read_record, recover
-from cryolithe.reconstruction.output.preview import preview_is_current, write_preview
+from cryolithe.reconstruction.output.preview import lacks_preview, write_preview
 from cryolithe.reconstruction.run import plan_run, reconstruct
 from cryolithe.session.tasks import Task
 from cryolithe.work.locking import HeldError
@@ -97,7 +97,7 @@ def plan_line(prospects: list[Prospect]) -> tuple[str, str]:
 def skipped(prospect: Prospect, watcher: Watcher) -> Outcome:
     """The outcome of a task that was done before; a preview that is of another volume, or missing, is drawn anew."""
     record = read_record(prospect.task.job)
-    if not preview_is_current(prospect.task.job):
+    if lacks_preview(prospect.task.job):
         _preview(prospect.task, record, watcher)
     return Outcome(prospect.task, "skipped", prospect.message, record)
 
@@ -119,7 +119,7 @@ def run_task(task: Task, watcher: Watcher, raises: tuple[type[Exception], ...] =
         if task.after is not None:
             message += "\n" + task.after(job.output, job.settings, watcher)
         record = read_record(job)
-        if not preview_is_current(job):
+        if lacks_preview(job):
             _preview(task, record, watcher)
         return Outcome(task, status, message, record)
     except raises:

@@ -144,7 +144,7 @@ def _ancestors(card: Any) -> Iterator[str]:
     parts = card.get("mean_of")
     for one in (*before, *(parts if isinstance(parts, list) else ())):
         if isinstance(one, dict):
-            yield str(one.get("sha256"))
+            yield from (one["sha256"],) if isinstance(one.get("sha256"), str) else ()
             yield from _ancestors(one)
             yield from _ancestors(one.get("card"))
 

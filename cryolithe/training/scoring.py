@@ -80,8 +80,9 @@ class Score:
 def range_of(angles_deg: Iterable[float]) -> tuple[float, float]:
     """Lowest and highest tilt of a series, for the FSC: with frequencies within them and beyond."""
     angles = tuple(angles_deg)
-    low, high = max(-89.0, min(angles)), min(89.0, max(angles))
-    return (low, high) if high - low > 1 else (low - 1, high + 1)
+    low, high = (min(89.0, max(-89.0, end)) for end in (min(angles), max(angles)))
+    middle = min(88.0, max(-88.0, (low + high) / 2))
+    return (low, high) if high - low > 1 else (middle - 1, middle + 1)
 
 
 def truth_fsc(

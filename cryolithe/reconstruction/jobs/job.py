@@ -36,6 +36,7 @@ from cryolithe.reconstruction.images.correcting import (
 from cryolithe.reconstruction.images.preparation import Preparation
 from cryolithe.reconstruction.jobs.adapted import adapted_notes
 from cryolithe.reconstruction.jobs.asked_layers import asked_layers
+from cryolithe.reconstruction.jobs.beyond_training import scale_notes, tilt_notes
 from cryolithe.reconstruction.jobs.exposures import SeriesFiles, told_exposures
 from cryolithe.reconstruction.jobs.knowing import (
     NO_FACTS,
@@ -45,7 +46,6 @@ from cryolithe.reconstruction.jobs.knowing import (
     taken_facts,
     told_facts,
 )
-from cryolithe.reconstruction.jobs.learned_scale import scale_notes, tilt_notes
 from cryolithe.reconstruction.jobs.made_before import differences, differences_told, is_record_of
 from cryolithe.reconstruction.jobs.parts import wanted_part, without_excluded
 from cryolithe.reconstruction.jobs.placing import with_shifts, with_views

@@ -84,7 +84,7 @@ def preview_is_current(job: Job) -> bool:
 
 
 def lacks_preview(job: Job) -> bool:
-    """Whether a preview is asked for that is not there, or is of another volume; the drawing of others stays."""
-    if not job.settings.preview or preview_is_current(job):
+    """Whether there is no preview of this very volume; where the drawing of others is in its place, that stays."""
+    if preview_is_current(job):
         return False
     return job.settings.overwrite or not os.path.lexists(job.preview) or is_preview(job.preview)

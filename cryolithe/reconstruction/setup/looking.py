@@ -23,6 +23,7 @@ from cryolithe.tilts import TiltSeries
 
 # Whatever model is to run, a small bundled one is asked: the same images have the same polarity for all models.
 JUDGE = "draft"
+BORDERS_ASKED = 7  # images of a series, evenly
 
 
 def settled_polarity(run: ResolvedJob, stack: PreparedStack) -> Polarity:
@@ -44,7 +45,8 @@ def evidence_of_parts(runs: Sequence[ResolvedJob], folder: Path) -> Evidence:
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".contrast-") as place:
             stacks = Path(place) / "stack.f32"
-            return average([_prepared_and_looked_at(run, stacks) for run in runs])
+            looks = [_prepared_and_looked_at(run, stacks) for run in runs]
+            return average([look for look in looks if look != Evidence()] or looks)  # one of wide borders tells nothing
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another -o") from error
 
@@ -63,13 +65,11 @@ def look_at(series: TiltSeries, stack: PreparedStack, depth: int) -> Evidence:
         depth: planes of the back-projection that is looked at.
 
     Returns:
-        none where a border fills so much of the image at the least tilt that it was not replaced: of its edge nothing
-        can be told.
+        none where a border fills so much of most images that it was not replaced: of its edge nothing can be told.
     """
-    least = min(range(series.geometry.tilts), key=lambda tilt: abs(series.geometry.angles_deg[tilt]))
-    if is_mostly_border(np.asarray(series.image(least), np.float32)):
-        return Evidence()
-    return measure_evidence(stack, depth, judge())
+    asked = np.linspace(0, series.geometry.tilts - 1, min(BORDERS_ASKED, series.geometry.tilts)).round().astype(int)
+    wide = sum(is_mostly_border(series.image(tilt)) for tilt in asked.tolist())
+    return Evidence() if 2 * wide > len(asked) else measure_evidence(stack, depth, judge())
 
 
 def judge() -> Network | None:

@@ -47,8 +47,8 @@ class Fineness:
     def __init__(self, dtype: str, done: Sequence[Slab], sigma: float) -> None:
         self._coarse = dtype == "float16"
         self._made = RunningStatistics()
-        # A slab without matter may be empty where others are not, unless all is as small as that.
-        self._decisive = not done and sigma < SMALLEST_NORMAL
+        # A slab without matter may be empty where others are not, unless the images, too, are as good as empty.
+        self._decisive = not done and sigma < SMALLEST_NORMAL / 16
         for slab in done:
             self._made.merge(slab.voxels, slab.statistics)
 

@@ -53,6 +53,7 @@ def told_of_tilts(folder, angles, *more):
         (np.linspace(-60, 60, 7), ("--method", "fbp"), ""),
         (np.linspace(-50, 50, 11), (), ""),
         (np.arange(-40, 41, 2), (), ""),
+        (np.arange(-8.5, 9.0, 1.0), (), ""),
         (np.arange(0, 61, 2), (), ""),
         (np.arange(-60, 61, 3), (), ""),
         (np.arange(-60, 61, 4), (), ""),
