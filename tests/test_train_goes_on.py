@@ -179,6 +179,31 @@ def test_a_finetuning_goes_on_from_another_folder(project, monkeypatch, tmp_path
     assert "was saved by a training with other settings: 'data' was" in swapped.stderr
 
 
+@pytest.mark.slow
+def test_recipes_are_known_wherever_they_lie(project, monkeypatch, tmp_path):
+    recipe = {
+        "cell": {"shape": [16, 48, 48], "voxel_size_angstrom": [10, 10], "crowding": [0.02, 0.04]},
+        "imaging": {"ctf": "none", "scheme": {"step_deg": [10, 10]}},
+    }
+    config = yaml.safe_load((project / "c.yaml").read_text())
+    data = DataSettings.model_validate({"recipes": [{"path": "cell.yaml"}], "plain_weight": 0.0})
+    (project / "c.yaml").write_text(yaml.safe_dump(config | {"data": data.model_dump(mode="json")}))
+    (project / "cell.yaml").write_text(yaml.safe_dump(recipe))
+    output = project / "a.safetensors"
+    interrupted(monkeypatch, project / "c.yaml", "-o", output)
+    text = (project / "c.yaml").read_text()
+    (project / "sub").mkdir()
+    (project / "cell.yaml").rename(project / "sub" / "cell.yaml")
+    (project / "c.yaml").write_text(text.replace("path: cell.yaml", "path: sub/cell.yaml"))
+    recipe["cell"]["crowding"] = [0.02, 0.05]
+    (project / "cell.yaml").write_text(yaml.safe_dump(recipe))
+    finished(train(project / "c.yaml", "-o", output, "--resume"))
+    (project / "c.yaml").write_text(text)
+    refused = train(project / "c.yaml", "-o", output, "--resume")
+    assert refused.exit_code == 2
+    assert "the recipe cell.yaml is not the one that this run was trained on before" in refused.stderr
+
+
 def test_files_of_one_name_are_told_apart_by_their_order():
     before = {"/x/a/ts.h5": "1", "/x/b/ts.h5": "2", "/x/n.json": "3"}
     assert by_name(before) == by_name({"y/a/ts.h5": "1", "y/b/ts.h5": "2", "n.json": "3"})

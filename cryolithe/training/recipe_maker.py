@@ -35,6 +35,8 @@ from cryolithe.training.series import TrainingSeries, as_arrays, series_of_pair,
 _RECIPE_STREAM, _NOISE_STREAM = 31, 53
 # What to call a library that was given.
 GIVEN = "the library of --molecules"
+# What stands before the path of a recipe where it is told what series are simulated from.
+RECIPE = "the recipe "
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,10 @@ def simulated_from(config: TrainConfig, base: Path, molecules: tuple[Path, ...] 
     for entry, (_, recipe, folder) in zip(config.data.recipes, _read_recipes(config, base), strict=True):
         plain = plain_recipe(recipe.model_copy(update={"series": 1}))
         found["the simulator"] = str(plain.pop("simulator"))
-        found[f"the recipe {entry.path}"] = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        found[f"{RECIPE}{entry.path}"] = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
         for name in () if molecules else recipe.molecules:
             library = molecules_beside(folder, name)
-            found[f"the library {name} of the recipe {entry.path}"] = library_sha256(library)
+            found[f"the library {name} of {RECIPE}{entry.path}"] = library_sha256(library)
     return found
 
 

@@ -34,6 +34,7 @@ from cryolithe.report import write_json
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run
 from cryolithe.training.loop import TrainState, new_state, train
+from cryolithe.training.recipe_maker import RECIPE
 from cryolithe.training.records import STEP_FIELDS, log_validation, plot_summary, validation_fields
 from cryolithe.training.sources import Source
 from cryolithe.training.state import load_state, save_model, save_runs, save_state
@@ -131,7 +132,7 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
     if session.resume:
         load_state(session.folder / "state.safetensors", state, session.config)
         _check_seen(session.folder / PAIRS_NAME, session.pairs, "the file ", by_name)
-        _check_seen(session.folder / SIMULATED_NAME, session.simulated_from)
+        _check_seen(session.folder / SIMULATED_NAME, session.simulated_from, called=by_name)
         _check_seen(session.folder / BEGAN_NAME, session.start_files)
     means = {name: session.card[name] for name in MEANS if name in session.card}
     if state.step < session.config.steps and (doubt := went_on(state, means)) and session.place.rank == 0:
@@ -178,11 +179,13 @@ def _check_seen(
 def by_name(files: Mapping[str, str]) -> dict[str, str]:
     """Hashes of files by their names alone: where they lie, and from where that is told, does not matter.
 
-    Their order does, as what is drawn depends on it: files of one name are told apart by it.
+    Their order does, as what is drawn depends on it: files of one name are told apart by it. What stands before a
+    recipe's path (`cryolithe.training.recipe_maker.simulated_from`) stays.
     """
     found: dict[str, str] = {}
     for path, digest in files.items():
-        name, number = Path(path).name, 1
+        before, said, last = path.rpartition(RECIPE)
+        name, number = f"{before}{said}{Path(last).name}", 1
         while (label := name if number == 1 else f"{name} ({number})") in found:
             number += 1
         found[label] = digest

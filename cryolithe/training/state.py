@@ -89,6 +89,8 @@ def _named(config: Mapping[str, Any]) -> dict[str, Any]:
     for section, keys in _FILES.items():
         if isinstance(found := named.get(section), Mapping):
             named[section] = {**found, **{key: _names(found[key]) for key in keys if key in found}}
+            if recipes := found.get("recipes"):
+                named[section]["recipes"] = [{**recipe, "path": _names(recipe["path"])} for recipe in recipes]
     return named | {key: _names(named[key]) for key in _STARTS if key in named}
 
 
