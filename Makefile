@@ -9,8 +9,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two processes, each with whole files of tests: few of them use a second core.
-WORKERS ?= -n 2 --dist loadfile
+# Two processes, each with whole files of tests: few of them use a second core. Long files first (tests/conftest.py).
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo docs test test-quick test-oldest check format clean benchmarks benchmarks-quick gpu
 .DELETE_ON_ERROR:

@@ -44,6 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(missing)
     if (seed := config.getoption("shuffle")) is not None:
         items[:] = shuffled(items, seed)
+    items[:] = slow_modules_first(items)
 
 
 def shuffled(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
@@ -57,3 +58,12 @@ def shuffled(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
     for part in parts:
         random_.shuffle(part)
     return [item for part in parts for item in part]
+
+
+def slow_modules_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Modules with a slow test before the others, so that no process waits at the end for another's long module.
+
+    Processes take modules in this order by ``--no-loadscope-reorder``; else the module of fewest tests comes last.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    return sorted(items, key=lambda item: item.path not in slow)

@@ -23,7 +23,8 @@ def commands():
 
 
 def run(line):
-    result = call(*shlex.split(line)[1:])
+    """A command with the quickest of the bundled models."""
+    result = call(*["draft" if word == "default" else word for word in shlex.split(line)[1:]])
     assert result.exit_code == 0, f"{line}\n{result.output}"
 
 
