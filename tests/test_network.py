@@ -18,7 +18,7 @@ from cryolithe.errors import ModelError, SettingsError
 from cryolithe.network import Head, InputWindow, RowSet, RowSetConfig, SliceSet, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import bundled_models, find_model, load_model, save_network
 from cryolithe.network.config import config_from_dict, config_to_dict
-from cryolithe.network.layers import angle_shares, mean_over_tilts
+from cryolithe.network.layers import angle_shares, crowd_shares, mean_over_tilts
 
 FINE = InputWindow(taps=5, context_taps=3)
 
@@ -106,7 +106,8 @@ def test_recording_every_tilt_twice_changes_nothing(kind):
 @both
 def test_a_tilt_that_does_not_see_a_point_says_nothing_about_it(kind):
     network = make(kind)
-    windows, visible, theta = inputs(network)
+    windows, visible, _ = inputs(network)
+    theta = torch.linspace(-1, 1, 7, dtype=torch.float64)  # in even steps: else those left out weigh the others anew
     visible[:] = True
     visible[5:, 0] = False
     out = apply(network, windows, visible, theta)
@@ -140,7 +141,7 @@ def test_a_row_of_rowset_is_encoded_alike_wherever_it_lies():
 
 
 def test_rowset_is_its_formula():
-    """h = MLP(mean ReLU(W_θ window)), W_θ = W1 diag(e(θ)) U, one point and one row at a time."""
+    """h = MLP(mean ReLU(W_θ window)), W_θ = w(θ) W1 diag(e(θ)) U, one point and one row at a time."""
     network = make("RowSet", 1)
     windows, visible, theta = inputs(network, tilts=3, points=2, extra_blocks=0)
     out = apply(network, windows, visible, theta)
@@ -152,6 +153,7 @@ def test_rowset_is_its_formula():
             for t in seen:
                 m = torch.arange(1, 3) * theta[t]
                 gain = network.angle_gain.weight @ torch.cat([torch.ones(1), m.sin(), m.cos()]).double()
+                gain = gain * crowd_shares(theta)[t]
                 lifted.append(network.mix.weight @ (gain * (network.lift.weight @ windows[t, point, row])))
             features.append(network.encode_row(torch.relu(torch.stack(lifted)).mean(0)))
         joined = torch.relu(network.gather_rows(torch.stack(features, dim=1).flatten()))
@@ -421,3 +423,43 @@ def test_shares_of_angles():
     assert angle_shares(uneven).numpy() == pytest.approx((wanted / wanted.mean()).numpy(), abs=1e-5)
     assert angle_shares(torch.tensor([0.3])).tolist() == [1.0]
     assert angle_shares(torch.tensor([0.3, 0.3])).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "degrees",
+    [
+        torch.arange(-60, 61, 3.0),
+        torch.arange(-21, 61, 3.0).flip(0),
+        torch.cat([torch.arange(-60, -20, 2.0), torch.arange(10, 61, 2.0)]),
+        torch.arange(-60, 61, 3.0) + 0.25 * torch.sin(torch.arange(41.0)),
+        torch.arange(-60, 61, 6.0).repeat(2),
+        torch.tensor([12.0]),
+        torch.tensor([12.0, 12.0, 12.0]),
+    ],
+    ids=["even", "one side, from the end", "gap", "about even", "twice", "one", "one angle"],
+)
+def test_tilts_that_are_not_crowded_count_alike_to_the_last_bit(degrees):
+    for angles_rad in (degrees.deg2rad(), degrees.double().deg2rad()):
+        assert torch.equal(crowd_shares(angles_rad), torch.ones_like(angles_rad))
+
+
+def test_crowded_tilts_share_the_weight_of_one():
+    coarse = torch.arange(-60, 61, 6.0, dtype=torch.float64)
+    retaken = crowd_shares(torch.cat([coarse, torch.full((6,), 30.0)]).deg2rad())
+    assert float(retaken[0] / retaken[-1]) == pytest.approx(7)
+    swept = torch.cat([coarse, torch.arange(30, 34, 0.25, dtype=torch.float64)])
+    of_side = crowd_shares(swept.deg2rad())[(swept > 25) & (swept < 35)]
+    assert 1 < of_side.sum() / crowd_shares(swept.deg2rad())[0] < 2.5  # of 17 images over 4 of 6 degrees
+    order = torch.randperm(len(swept))
+    assert torch.allclose(crowd_shares(swept[order].deg2rad()), crowd_shares(swept.deg2rad())[order])
+
+
+@heads
+def test_copies_of_tilts_change_nothing(levels):
+    network = make("RowSet", levels)
+    windows, _, _ = inputs(network)
+    visible = torch.ones(windows.shape[:2], dtype=torch.bool)
+    theta = torch.linspace(-1, 1, 7, dtype=torch.float64)
+    again = [0, 1, 2, 2, 2, 3, 4, 5, 6, 6]
+    copied = apply(network, windows[again], visible[again], theta[again])
+    assert torch.allclose(copied, apply(network, windows, visible, theta), atol=1e-12)

@@ -89,7 +89,8 @@ class RowSetConfig:
         combiner_width: width of the combiner.
         combiner_layers: its hidden layers, the first one included.
         angle_harmonics: sine and cosine pairs of the angle encoding.
-        weigh_spacing: tilts weigh by the range of angles they stand for, instead of alike.
+        weigh_spacing: tilts weigh by the range of angles they stand for; else only those that lie closer together than
+            is usual share one's weight.
         trunk_units: residual units of `cryolithe.network.trunk.Trunk`, through which neighbouring blocks see each
             other; the combiner is then one linear map. 0 for none: every block by itself.
     """

@@ -1,7 +1,9 @@
 """`RowSet`: rows encoded once and shared by all voxels that see them.
 
-    h(row, x, z) = MLP( mean_θ ReLU( W_θ · window_θ(row, u_θ(x, z)) ) )        W_θ = W1 diag(e(θ)) U
+    h(row, x, z) = MLP( mean_θ ReLU( W_θ · window_θ(row, u_θ(x, z)) ) )        W_θ = w(θ) W1 diag(e(θ)) U
     o(y, x, z)   = MLP( conv_y( h ) )           or, with a trunk,     o = Trunk( conv_y( h + S mean_θ ReLU(...) ) )
+
+where w(θ) is 1 but for tilts that lie closer together than is usual (`cryolithe.network.layers.crowd_shares`).
 
 With a trunk (`cryolithe.network.trunk`) neighbouring blocks see each other, and all before it has a linear path: the
 channels come in pairs that start as W and -W, ReLU(a) - ReLU(-a) = a, so that S can pass on a back-projection of the
@@ -18,7 +20,7 @@ from torch import nn
 
 from cryolithe.network.config import RowSetConfig
 from cryolithe.network.knowing import KnownGains
-from cryolithe.network.layers import Mlp, angle_shares, mean_over_tilts
+from cryolithe.network.layers import Mlp, angle_shares, crowd_shares, mean_over_tilts
 from cryolithe.network.trunk import Trunk
 
 
@@ -83,8 +85,9 @@ class RowSet(nn.Module):
         phase = angles_rad[:, None] * order
         basis = torch.cat([torch.ones_like(angles_rad)[:, None], phase.sin(), phase.cos()], dim=1)
         gain = basis.to(self.mix.weight.dtype) @ self.angle_gain.weight.T
-        if self.config.weigh_spacing:  # a positive factor passes the ReLU, so it weighs the tilt in the mean
-            gain = gain * angle_shares(angles_rad).to(gain)[:, None]
+        # A positive factor passes the ReLU, so it weighs the tilt in the mean.
+        shares = angle_shares(angles_rad) if self.config.weigh_spacing else crowd_shares(angles_rad)
+        gain = gain * shares.to(gain)[:, None]
         if self.known is None or facts is None:
             return torch.einsum("oc,tc,ci->toi", self.mix.weight, gain, self.lift.weight)
         before, after = self.known.of_tilts(facts.to(gain))
