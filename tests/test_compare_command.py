@@ -401,6 +401,32 @@ def test_denoisers_that_learn_from_the_data_are_compared_and_what_they_warned_of
     assert numbers(page)["comparison"] == record["comparison"]
 
 
+def test_a_stack_of_all_frames_is_that_of_its_halves(tiny, tmp_path):
+    page, images = tmp_path / "page.html", voxels(tiny / "ts.mrc")
+    words, whole = [*of_tiny(tiny, page, "a"), "--dry-run"], tmp_path / "whole.mrc"
+    words[0] = whole
+
+    def told(values):
+        write_series(tmp_path, np.asarray(values, np.float32), name="whole")
+
+    told(20 * images + 1000)  # a sum, or scaled otherwise
+    assert "whole.mrc" not in good("compare", *words).stderr
+    told(-images)
+    refused(*words, named=[str(whole), "opposite contrast"])
+    told(np.random.default_rng(9).standard_normal(images.shape))
+    refused(*words, named=[str(whole), "ts_EVN.mrc", "do not show the same", "the stack of all its frames"])
+    told(images[:, ::-1])
+    refused(*words, named=["do not show the same (one mirrored along y would)"])
+    told(images[::-1])
+    refused(*words, named=["different orders", "in one order"])
+    told(voxels(tiny / "ts_ODD.mrc"))
+    refused(*words, named=["ts_ODD.mrc", "one half", "leave TILTS out"])
+    images[3] = np.random.default_rng(9).standard_normal(images[3].shape)
+    told(images)
+    assert "Warning: ts_EVN.mrc and whole.mrc do not show the same in image 4" in good("compare", *words).stderr
+    assert "image 4" not in good("compare", *words, "--exclude", 4).stderr
+
+
 def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path):
     shape = (24, 40, 36)
     one, two = (write(tmp_path / f"{n}.mrc", noise(shape, n)) for n in (1, 2))
