@@ -78,7 +78,8 @@ ALLOWED = {
     },
     "evaluation": {
         "errors", "names", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector",
-        "spectra", "metrics", "greys", "page", "report", "faces", "fixed_pattern", "half_agreement", "missing_wedge", "borders",
+        "spectra", "metrics", "greys", "page", "report", "faces", "fixed_pattern", "half_agreement", "missing_wedge",
+        "borders",
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
@@ -100,8 +101,8 @@ ALLOWED = {
     "style": {"errors", "images", "spectra", "tilts", "optimise", "simulation"},
     "comparison": {
         "errors", "names", "hashing", "settings", "device", "geometry", "models", "formats", "metrics", "spectra",
-        "fidelity", "greys", "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training", "faces",
-        "half_agreement", "missing_wedge",
+        "fidelity", "greys", "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction",
+        "training", "faces", "half_agreement", "missing_wedge",
     },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",
