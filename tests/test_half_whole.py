@@ -30,6 +30,13 @@ def transferred(image, flipped):
     return np.fft.irfft2(np.fft.rfft2(image) * (np.sign(wave) if flipped else wave), s=image.shape)
 
 
+def with_hot_pixels(stack):
+    found, random = stack.copy(), np.random.default_rng(5)
+    for image in found:
+        image[random.integers(image.shape[0], size=9), random.integers(image.shape[1], size=9)] += 500 * stack.std()
+    return found
+
+
 def bordered(stack):
     found = stack + 50 * stack.std()
     found[:, :9] = found[:, :, -7:] = 0
@@ -46,6 +53,7 @@ RIGHT = {
     "corrected by a filter": lambda whole: each(lambda image: transferred(image, False), whole),
     "scaled image by image": lambda whole: each(lambda image: (image - image.mean()) / image.std(), whole),
     "a border": bordered,
+    "X-rays": with_hot_pixels,
     "a blank image": lambda whole: np.where(np.arange(N)[:, None, None] == 3, 0, whole),
 }
 WRONG = {

@@ -29,6 +29,7 @@ _LOWEST_RING, _BANDS = 3, 4  # below is what a window makes of gradients; ranges
 CHANCE, LITTLE = 0.2, 0.4
 _ALIKE = 0.5  # as a part of what most images have, below which one is told
 _GAINED = 0.05  # of correlation, mean over rings, by a shift that is told
+_FAR = 10.0  # median deviations, beyond which a mean is an X-ray, a hot pixel or a bead that one stack lost
 _EVEN = 0.01  # of an image in even blocks, by which it may have a border
 _MEND = "give the stack of all its frames"
 _MIRRORS = {"mirrored along x": (1, -1), "mirrored along y": (-1, 1), "turned by 180°": (-1, -1)}
@@ -91,10 +92,14 @@ def doubts_of_whole(half: NDArray[Any], whole: NDArray[Any], left_out: Collectio
 
 
 def _coarse(image: NDArray[Any], block: int) -> _Numbers:
-    """Means of blocks of pixels; a border that an alignment filled in, which all images may have, is taken away."""
+    """Means of blocks of pixels, without what may be in one of the stacks alone, or in any: X-rays, filled borders."""
     if even_share(image, EVEN_PX) > _EVEN:
         image = without_border(np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0))
-    return block_means(image, block)
+    means = block_means(image, block)
+    middle = float(np.median(means))
+    most = _FAR * float(np.median(np.abs(means - middle)))
+    clipped: _Numbers = np.clip(means, middle - most, middle + most)
+    return clipped - clipped.mean()
 
 
 def _singles(by_ring: _Numbers, places: list[int]) -> str:
