@@ -317,6 +317,12 @@ def test_halves_of_any_program(tmp_path):
     assert found["tilt_range_deg"] == [-50, 60]
     assert [one["name"] for one in found["methods"]] == ["fbp", "gaussian", "n2n-general"]
     assert "Noise2Noise, general" in result.stdout
+    same = ("compare", *both, "--tilt-range", "-50,60", "--methods", "fbp,n2n-general", "-o", page, "--overwrite")
+    good(*same, "--precision", "fp32")
+    assert good(*same, "--precision", "fp32").stderr.count("made before") == 2
+    other = good(*same, "--precision", "bf16").stderr  # the halves are as they were given, whatever the precision
+    assert "your halves: made before" in other
+    assert "general: made before" not in other
     again = tmp_path / "again.html"
     good("compare", *both, "--methods", "fbp", "-o", again)
     assert "Tilt range of ±60° assumed" in again.read_text()
