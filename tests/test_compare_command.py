@@ -343,7 +343,7 @@ def test_8_bit_halves_of_any_program_are_taken_as_they_are(tmp_path):
             file.set_volume()
     pairs = {"float": plain, "both": small, "first": [small[0], plain[1]], "second": [plain[0], small[1]]}
     for name, pair in pairs.items():
-        given = ("--half1", pair[0], "--half2", pair[1], "--tilt-range", 60, "--methods", "fbp,gaussian")
+        given = ("--half1", pair[0], "--half2", pair[1], "--tilt-range", 60, "--methods", "fbp,gaussian,n2n-general")
         result = good("compare", *given, "-o", page, "--overwrite")
         scores[name] = [one["fsc_mean"] for one in numbers(page)["comparison"]["methods"]]
         for path in pair:
@@ -352,6 +352,8 @@ def test_8_bit_halves_of_any_program_are_taken_as_they_are(tmp_path):
         assert ("not scaled alike" in result.stderr) == (name in ("first", "second"))
     for found in scores.values():
         assert found == pytest.approx(scores["float"], abs=0.01)
+    denoised = voxels(page.with_suffix(".work") / "n2n-general" / "half2.mrc")
+    assert denoised.dtype == np.float32  # not rounded again
     # Notes of another program say nothing; our record has to.
     record = small[0].with_suffix(".json")
     record.write_text('{"deposited": 2020}')
