@@ -16,6 +16,7 @@ import pytest
 from command import call, good
 from half_volumes import noise, signal, write
 from PIL import Image
+from plain_mrc import new_mrc
 from test_denoise_warp import TINY as SAMBA
 from test_n2n_command import TINY as UNET
 from tiny_series import ANGLES, voxels, write_model, write_series
@@ -197,6 +198,30 @@ def test_other_settings_make_a_method_anew(simulated, tmp_path):
     assert volume.read_bytes() != before
 
 
+def test_what_was_made_before_is_what_the_folder_holds_whatever_was_made_in_between(tiny, tmp_path):
+    page = tmp_path / "page.html"
+    words = [*of_tiny(tiny, page, "sirt"), "--iterations", 2, "--overwrite"]
+    del words[(place := words.index("--precision")) : place + 2]
+    volumes = [page.with_suffix(".work") / method / "whole.mrc" for method in ("fbp", "sirt")]
+    cells, seen = page.with_suffix(".csv"), []
+    for further, before in (((), 0), (("--flip-z",), 0), ((), 0), ((), 2)):
+        assert good("compare", *words, *further).stderr.count("made before") == before
+        seen.append(([voxels(path) for path in volumes], cells.read_text()))
+    for made, other in zip(seen[0][0], seen[1][0], strict=True):
+        assert made == pytest.approx(other[::-1], abs=1e-5)
+    for made, _ in seen[2:]:
+        assert all(map(np.array_equal, made, seen[0][0]))
+    # One that is replaced, by hand or by a program, is made anew, and only that.
+    shutil.copy(volumes[0], volumes[1])
+    result = good("compare", *words)
+    assert result.stderr.count("made before") == 1
+    assert "SIRT: made anew, as files in" in result.stderr
+    assert np.array_equal(voxels(volumes[1]), seen[0][0][1])
+    volumes[0].with_name("half2.mrc").unlink()
+    assert good("compare", *words).stderr.count("made before") == 1
+    assert volumes[0].with_name("half2.mrc").exists()
+
+
 def test_without_frames_tilts_are_split_and_it_is_said(simulated, tmp_path):
     ts, page = simulated / "TS_001", tmp_path / "page.html"
     words = (f"{ts}.mrc", f"{ts}.tlt", "--thickness", 32, "--methods", "fbp,gaussian", "-o", page)
@@ -292,12 +317,67 @@ def test_halves_of_any_program(tmp_path):
     assert found["tilt_range_deg"] == [-50, 60]
     assert [one["name"] for one in found["methods"]] == ["fbp", "gaussian", "n2n-general"]
     assert "Noise2Noise, general" in result.stdout
+    same = ("compare", *both, "--tilt-range", "-50,60", "--methods", "fbp,n2n-general", "-o", page, "--overwrite")
+    good(*same, "--precision", "fp32")
+    assert good(*same, "--precision", "fp32").stderr.count("made before") == 2
+    other = good(*same, "--precision", "bf16").stderr  # the halves are as they were given, whatever the precision
+    assert "your halves: made before" in other
+    assert "general: made before" not in other
     again = tmp_path / "again.html"
     good("compare", *both, "--methods", "fbp", "-o", again)
     assert "Tilt range of ±60° assumed" in again.read_text()
     dry = good("compare", *both, "-o", tmp_path / "none.html", "--dry-run")
     assert "Plan: 4 methods" in dry.stderr
     assert not (tmp_path / "none.work").exists()
+
+
+def test_8_bit_halves_of_any_program_are_taken_as_they_are(tmp_path):
+    shape = (24, 40, 36)
+    density = signal(shape, 1)
+    halves = [density + 2 * noise(shape, n) for n in (1, 2)]
+    page, scores = tmp_path / "page.html", {}
+    plain, small = [[tmp_path / f"{kind}{n}.mrc" for n in (1, 2)] for kind in ("plain", "small")]
+    for values, path, other in zip(halves, plain, small, strict=True):
+        write(path, values)
+        with new_mrc(other, np.clip(np.rint(15 * values), -128, 127).astype(np.int8)) as file:
+            file.set_volume()
+    pairs = {"float": plain, "both": small, "first": [small[0], plain[1]], "second": [plain[0], small[1]]}
+    for name, pair in pairs.items():
+        given = ("--half1", pair[0], "--half2", pair[1], "--tilt-range", 60, "--methods", "fbp,gaussian,n2n-general")
+        result = good("compare", *given, "-o", page, "--overwrite")
+        scores[name] = [one["fsc_mean"] for one in numbers(page)["comparison"]["methods"]]
+        for path in pair:
+            told = f"Note: {path.name} holds 8-bit values, which are taken as they are."
+            assert (told in result.stderr) == (path in small)
+        assert ("not scaled alike" in result.stderr) == (name in ("first", "second"))
+    for found in scores.values():
+        assert found == pytest.approx(scores["float"], abs=0.01)
+    denoised = voxels(page.with_suffix(".work") / "n2n-general" / "half2.mrc")
+    assert denoised.dtype == np.float32  # not rounded again
+    # Notes of another program say nothing; our record has to.
+    record = small[0].with_suffix(".json")
+    record.write_text('{"deposited": 2020}')
+    given = ("--half1", small[0], "--half2", small[1], "--methods", "fbp", "-o", page, "--overwrite")
+    good("compare", *given)
+    record.write_text('{"volume": {}}')
+    refused(*given, named=[str(small[0]), str(record), "how they are scaled", "move another one elsewhere"])
+
+
+def test_models_of_one_name_are_told_apart_wherever_they_are_shown(tiny, tmp_path):
+    page, paths = tmp_path / "page.html", [tmp_path / run / "net.safetensors" for run in ("run1", "run2")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        write_model(path, 1.0 - number / 10)
+    words, again = of_tiny(tiny, page, *map(str, paths), "a"), tmp_path / "run1" / ".." / "run1" / "net.safetensors"
+    result = good("compare", *words, "--models", again)  # each once
+    titles = ["FBP", "model run1/net", "model run2/net", "model a"]
+    assert [one["title"] for one in numbers(page)["comparison"]["methods"]] == titles
+    assert [row[0] for row in csv.reader(page.with_suffix(".csv").read_text().splitlines())][1:] == titles
+    for title in titles:
+        assert title in result.stdout
+        assert title in page.read_text()
+    alone = good("compare", *of_tiny(tiny, page, str(paths[1])), "--overwrite")
+    assert "model net: made before" in alone.stderr
 
 
 def test_denoisers_that_learn_from_the_data_are_compared_and_what_they_warned_of_stands_on_the_page(
@@ -327,6 +407,32 @@ def test_denoisers_that_learn_from_the_data_are_compared_and_what_they_warned_of
     again = good("compare", *given, "--overwrite")
     assert "Samba: made before" in again.stderr
     assert numbers(page)["comparison"] == record["comparison"]
+
+
+def test_a_stack_of_all_frames_is_that_of_its_halves(tiny, tmp_path):
+    page, images = tmp_path / "page.html", voxels(tiny / "ts.mrc")
+    words, whole = [*of_tiny(tiny, page, "a"), "--dry-run"], tmp_path / "whole.mrc"
+    words[0] = whole
+
+    def told(values):
+        write_series(tmp_path, np.asarray(values, np.float32), name="whole")
+
+    told(20 * images + 1000)  # a sum, or scaled otherwise
+    assert "whole.mrc" not in good("compare", *words).stderr
+    told(-images)
+    refused(*words, named=[str(whole), "opposite contrast"])
+    told(np.random.default_rng(9).standard_normal(images.shape))
+    refused(*words, named=[str(whole), "ts_EVN.mrc", "do not show the same", "the stack of all its frames"])
+    told(images[:, ::-1])
+    refused(*words, named=["do not show the same (one mirrored along y would)"])
+    told(images[::-1])
+    refused(*words, named=["different orders", "in one order"])
+    told(voxels(tiny / "ts_ODD.mrc"))
+    refused(*words, named=["ts_ODD.mrc", "one half", "leave TILTS out"])
+    images[3] = np.random.default_rng(9).standard_normal(images[3].shape)
+    told(images)
+    assert "Warning: ts_EVN.mrc and whole.mrc do not show the same in image 4" in good("compare", *words).stderr
+    assert "image 4" not in good("compare", *words, "--exclude", 4).stderr
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path):

@@ -77,8 +77,9 @@ ALLOWED = {
         "report", "noise", "optics", "names", "spectra",
     },
     "evaluation": {
-        "errors", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector", "spectra",
-        "metrics", "greys", "page", "report", "faces", "fixed_pattern", "half_agreement", "missing_wedge", "borders",
+        "errors", "names", "hashing", "device", "geometry", "images", "tilts", "volume", "formats", "projector",
+        "spectra", "metrics", "greys", "page", "report", "faces", "fixed_pattern", "half_agreement", "missing_wedge",
+        "borders",
     },
     "curation": {
         "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
@@ -90,7 +91,7 @@ ALLOWED = {
         "optimise", "noise", "recipes", "names", "noise_colour", "hashing", "spectra",
     },
     "adapt": {
-        "errors", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
+        "errors", "names", "geometry", "filters", "sampling", "metrics", "known", "formats", "report", "network",
         "reconstruction", "simulation", "work", "optimise", "training", "noise_colour",
     },
     "library": {
@@ -99,9 +100,9 @@ ALLOWED = {
     },
     "style": {"errors", "images", "spectra", "tilts", "optimise", "simulation"},
     "comparison": {
-        "errors", "hashing", "settings", "device", "geometry", "models", "formats", "metrics", "spectra", "fidelity",
-        "greys", "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training", "faces",
-        "half_agreement", "missing_wedge",
+        "errors", "names", "hashing", "settings", "device", "geometry", "models", "formats", "metrics", "spectra",
+        "fidelity", "greys", "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction",
+        "training", "faces", "half_agreement", "missing_wedge",
     },
     "denoise_training": {
         "errors", "yaml_table", "device", "geometry", "filters", "formats", "projector", "simulation", "denoising",

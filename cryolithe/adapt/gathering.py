@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from cryolithe.adapt.halves import HalfSeries, prepare_halves
 from cryolithe.errors import InputError
+from cryolithe.names import distinct_names
 from cryolithe.reconstruction.jobs.job import Job, ResolvedJob
 from cryolithe.reconstruction.jobs.made_before import FREE_SETTINGS
 from cryolithe.reconstruction.jobs.remedies import checked
@@ -78,25 +78,6 @@ def gather(jobs: Sequence[tuple[Job, ...]], scratch: Path, watcher: Watcher) -> 
             run.files.refuse_changed()
         told.append({"name": name, "voxel_size_angstrom": sizes[name], "corrections": _corrections(handed[0])})
     return Gathered(tuple(series), inputs, told)
-
-
-def distinct_names(stacks: Sequence[Path]) -> list[str]:
-    """What to call each stack: its name without the ending, with as many of its folders as tell it from the others.
-
-    >>> distinct_names([Path("a/ts_1.mrc"), Path("b/ts_1.mrc"), Path("b/ts_2.mrc")])
-    ['a/ts_1', 'b/ts_1', 'ts_2']
-    """
-    paths = [stack.absolute() for stack in stacks]
-    stems = Counter((path.parent, path.stem) for path in paths)
-    # Two files of one folder differ by their endings.
-    words = [(*path.parts[1:-1], path.stem if stems[path.parent, path.stem] == 1 else path.name) for path in paths]
-    names = []
-    for own in words:
-        for length in range(1, len(own) + 1):
-            if sum(other[-length:] == own[-length:] for other in words) == 1:
-                break
-        names.append("/".join(own[-length:]))
-    return names
 
 
 def sizes_note(sizes: dict[str, float | None]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.cli.half_record import (
@@ -20,6 +22,7 @@ from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
 from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE
 from cryolithe.evaluation.half_images import doubts_of_halves
+from cryolithe.evaluation.half_whole import doubts_of_whole
 from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignment.alignments import format_of_table
@@ -109,9 +112,36 @@ def check_stacks(
         raise InputError(f"{even} and {odd} {doubts.shared}")
     found = filter(None, (doubts.unlike, doubts.apart, doubts.single, doubts.scaled, doubts.shared))
     warnings = tuple(f"{even.name} and {odd.name} {doubt}" for doubt in found)
+    if whole is not None:
+        warnings += _checked_whole(whole, dict(zip(stacks, images, strict=True)), left_out, bool(doubts.unlike))
     for warning in warnings:
         say(f"Warning: {warning}", err=True)
     return warnings
+
+
+def _checked_whole(
+    whole: Path, halves: dict[Path, NDArray[Any]], left_out: Collection[int], unlike: bool
+) -> tuple[str, ...]:
+    """Refuse a stack that is not that of all frames of the halves; what was warned of.
+
+    Args:
+        whole: the stack.
+        halves: their images by their files.
+        left_out: numbers, from 1, of images that are not used.
+        unlike: of the halves, one belongs elsewhere: which of them does not matter.
+    """
+    images = read_mrc(whole).data
+    for path, half in halves.items():
+        if path.samefile(whole) or all(np.array_equal(a, b) for a, b in zip(half, images, strict=True)):
+            raise InputError(
+                f"{whole} holds the images of one half, {path}; give the stack of all frames, or leave TILTS out"
+            )
+        found = doubts_of_whole(half, images, left_out)
+        if found.other and not unlike:
+            raise InputError(f"{path} and {whole} {found.other}")
+        if doubt := found.other or found.doubtful:  # of both halves mostly the same
+            return (f"{path.name} and {whole.name} {doubt}",)
+    return ()
 
 
 def _check_pixel_sizes(stacks: Sequence[Path]) -> None:

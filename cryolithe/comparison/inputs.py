@@ -136,7 +136,9 @@ def _look_at_halves(source: VolumeSource, tilt_range: str | None) -> Seen:
     against = opposite_z(*(read_record_beside(path) for path in source.halves))
     expected = Expected(own_noise=True, opposite_z=against)
     doubts = doubts_about(Looks(voxels, names, expected, tilt_range_deg=found, flag="--tilt-range"))
-    doubts += doubt_about_scales((half_of(first), half_of(second)), names)
+    halves = half_of(first), half_of(second)
+    doubts += doubt_about_scales(halves, names)
+    notes += [half.note for half in halves if half.note]
     shared = [SHARED_PRIOR] if first.of_network and second.of_network else []
     return Seen(first.shape, sizes[0], found, None, (*shared, *notes, *(f"{WARNING}{line}." for line in doubts)))
 

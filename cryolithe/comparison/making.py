@@ -70,11 +70,13 @@ class Done:
         method: its name.
         key: of what they were made of and how.
         seconds: that it took.
+        files: SHA-256 of what is read of its folder, by name.
     """
 
     method: str
     key: str
     seconds: float
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,20 @@ class Workshop:
 
     def _seconds(self, wish: Wish, place: Path) -> float:
         """Make the volumes of a method unless they are there; the time that it took."""
-        key = self._key(wish)
-        known = next((done for done in self._folder.entries if (done.method, done.key) == (wish.name, key)), None)
-        parts = PARTS[2:] if wish.by == "fbp" and self._as_given else PARTS
-        if known is not None and all((place / f"{part}.mrc").is_file() for part in parts):
-            self._watcher.note(f"{wish.title}: made before, in {place}")
-            return known.seconds
-        mark = place / "key"
-        if place.is_dir() and not (mark.is_file() and mark.read_text(encoding="utf-8") == key):
+        key, mark = self._key(wish), place / "key"
+        # A method may have been made otherwise since: what lies in its folder is what its mark tells, whatever else the
+        # journal remembers.
+        of_this = mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == key
+        entries = self._folder.entries if of_this else []
+        known = next((done for done in entries if (done.method, done.key) == (wish.name, key)), None)
+        if known is not None:
+            if _file_hashes(place) == known.files:
+                self._watcher.note(f"{wish.title}: made before, in {place}")
+                return known.seconds
+            self._watcher.note(f"{wish.title}: made anew, as files in {place} are no longer those that were made")
+            of_this = False
+        self._folder.keep(lambda done: done.method != wish.name)
+        if place.is_dir() and not of_this:
             shutil.rmtree(place)
         place.mkdir(exist_ok=True)
         mark.write_text(key, encoding="utf-8")
@@ -161,7 +169,10 @@ class Workshop:
             shutil.rmtree(place)
             names = (name for name in {**self._hashes, **now} if now.get(name) != self._hashes.get(name))
             raise changed_error({**self._source.hashed_files(), **self._files}[next(names)], "it was compared")
-        self._folder.done(Done(wish.name, key, seconds))
+        if self._key(wish) != key:
+            shutil.rmtree(place)
+            raise changed_error(find_model(wish.name), "it was compared")
+        self._folder.done(Done(wish.name, key, seconds, _file_hashes(place)))
         return seconds
 
     def _key(self, wish: Wish) -> str:
@@ -174,6 +185,9 @@ class Workshop:
             told |= {"maps": True} if self._source_maps else {}
         if wish.by in ("n2n", "samba"):
             told["training"] = [self._choices.train_minutes, self._choices.seed]
+        if wish.by in ("n2n-general", "n2n", "samba"):
+            place = self._place()
+            told["network"] = [place.device.type, str(place.precision)]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def _make(self, wish: Wish, place: Path) -> None:
@@ -252,10 +266,13 @@ class Workshop:
             self._denoise(method, given, {"model": model, "resume": True}, quiet)
 
     def _denoise(self, method: str, given: Given, choices: dict[str, Any], watcher: Watcher) -> None:
-        device = choose_device(self._choices.device)
-        place = Place(device, trainable(choose_precision(self._choices.precision, device), device))
         entry = METHODS[method].load()
-        denoise(entry, entry.job(given, {**choices, "is_volume": True}), place, watcher)
+        denoise(entry, entry.job(given, {**choices, "is_volume": True}), self._place(), watcher)
+
+    def _place(self) -> Place:
+        """Where denoisers work, and with which numbers."""
+        device = choose_device(self._choices.device)
+        return Place(device, trainable(choose_precision(self._choices.precision, device), device))
 
     def _gaussian(self, wish: Wish) -> Candidate:
         started = time.monotonic()
@@ -353,12 +370,19 @@ def scoring_minutes(shape: tuple[int, int, int], matched_binning: int | None) ->
 
 
 def _folder_name(wish: Wish) -> str:
-    """A folder for a method: models of one name in different places have different folders."""
+    """A folder for a method: models of one name in different places have different folders, whatever their titles."""
     if wish.by != "model":
         return wish.by
     mark = hashlib.sha256(wish.name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    plain = "".join(c if c.isalnum() and c.isascii() else "_" for c in wish.title.removeprefix("model "))
+    stem = wish.name.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".safetensors")
+    plain = "".join(c if c.isalnum() and c.isascii() else "_" for c in stem)
     return f"model_{plain[:40]}_{mark}"
+
+
+def _file_hashes(place: Path) -> dict[str, str]:
+    """SHA-256 of the volumes and records of a method, by name."""
+    files = (path for path in place.iterdir() if path.suffix in (".mrc", ".json") and path.is_file())
+    return {path.name: file_sha256(path) for path in sorted(files)}
 
 
 def _warnings(place: Path) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from cryolithe.comparison.score import shared_frequency_per_px
 from cryolithe.comparison.value import Split
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.reading import Reading
-from cryolithe.formats.record import hashed
+from cryolithe.formats.record import hashed, read_record_beside, record_path
 from cryolithe.reconstruction.jobs.job import Job, ResolvedJob, resolve, source_files, with_own_table
 from cryolithe.reconstruction.jobs.sources import SourceFiles
 from cryolithe.settings import ReconstructSettings
@@ -116,12 +116,13 @@ class VolumeSource:
         return {"half1": self.halves[0], "half2": self.halves[1]}
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the files."""
-        return {name: entry["sha256"] for name, entry in hashed(self.files).items()}
+        """SHA-256 of the files, and of their records, which tell contrast and scale."""
+        return {name: entry["sha256"] for name, entry in hashed(self.hashed_files()).items()}
 
     def hashed_files(self) -> dict[str, Path]:
         """The files of `hashes`."""
-        return self.files
+        records = {f"{name} record": record_path(path) for name, path in self.files.items() if read_record_beside(path)}
+        return {**self.files, **records}
 
 
 Source = SeriesSource | VolumeSource

@@ -1,9 +1,17 @@
-"""Copies of half volumes whose axes are in another order than z, y, x: denoisers read files plane by plane along z."""
+"""Copies of half volumes that cannot be used as they are.
+
+Denoisers read files plane by plane along z, and write the type that they read: axes in another order are turned, and
+values of 8 bits become the densities that they stand for, lest those of a denoised volume be rounded as coarsely.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from cryolithe.evaluation.halves import half_of
 from cryolithe.formats.record import read_record_beside, record_path
 from cryolithe.formats.stacks.mrc_writer import write_volume
 from cryolithe.formats.volumes.axes import turned_record
@@ -12,20 +20,28 @@ from cryolithe.report import write_json
 
 
 def is_upright(path: Path) -> bool:
-    """Whether the axes of a volume's file run along z, y, x."""
-    return open_volume_file(path).axes == "zyx"
+    """Whether the axes of a volume's file run along z, y, x, and its values are no 8-bit ones."""
+    found = open_volume_file(path)
+    return found.axes == "zyx" and found.dtype != np.int8
 
 
 def write_upright(path: Path, place: Path) -> None:
-    """Write a volume with its axes in the order z, y, x, and its record beside it, which tells contrast and scale.
+    """Write a volume with its axes in the order z, y, x, as densities, and its record beside it, which tells contrast.
 
     Args:
         path: of the volume.
         place: of the copy, an MRC file.
     """
     found = open_volume_file(path)
-    write_volume(place, read_volume(path, is_volume=True), label=found.labels, dtype=found.dtype, overwrite=True)
-    record = read_record_beside(path)
+    volume, record, dtype = read_volume(path, is_volume=True), read_record_beside(path), found.dtype
+    if dtype == np.int8:
+        half, dtype = half_of(found), np.dtype(np.float32)
+        densities = np.asarray(volume.voxels, np.float32) * np.float32(half.step) + np.float32(half.offset)
+        volume = replace(volume, voxels=densities)
+        if record:
+            told = {key: value for key, value in record["volume"].items() if key != "scaling"}
+            record["volume"] = {**told, "dtype": dtype.name}
+    write_volume(place, volume, label=found.labels, dtype=dtype, overwrite=True)
     if found.axes != "zyx":
         record = turned_record(record)
     if record:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from cryolithe.comparison.value import Kind
 from cryolithe.errors import ModelError, SettingsError, nearest_name
 from cryolithe.models import bundled_models, find_model, user_models
+from cryolithe.names import file_words, shortest_distinct
 
 By = Literal["fbp", "gaussian", "sirt", "model", "n2n-general", "n2n", "samba"]
 
@@ -59,6 +61,7 @@ def wishes_of(methods: Sequence[str], models: Sequence[str], series: bool) -> tu
     """
     names = list(methods) or list(DEFAULT_OF_SERIES if series else DEFAULT_OF_VOLUMES)
     found: dict[str, Wish] = {}
+    files: dict[Path, str] = {}
     for name in ("fbp", *names, *models):
         wish = _wish(name, series)
         if not series and wish.by in NEEDS_SERIES:
@@ -66,8 +69,23 @@ def wishes_of(methods: Sequence[str], models: Sequence[str], series: bool) -> tu
                 f"--methods: {name} reconstructs from images; give the tilt series (TILTS ANGLES, or --even and --odd) "
                 "instead of --half1 and --half2"
             )
+        if wish.by == "model" and files.setdefault(find_model(name).resolve(), name) != name:
+            continue  # the same file by another name
         found.setdefault(wish.name, wish)
-    return tuple(found.values())
+    return _told_apart(list(found.values()))
+
+
+def _told_apart(wishes: Sequence[Wish]) -> tuple[Wish, ...]:
+    """Methods by titles that tell models of one name in different folders apart; names alone stay as they are."""
+    known = {**bundled_models(), **user_models()}
+    models = [wish for wish in wishes if wish.by == "model"]
+    named = [wish for wish in models if wish.name in known]
+    by_path = [wish for wish in models if wish.name not in known]
+    words = [(wish.name,) for wish in named] + file_words([find_model(wish.name) for wish in by_path])
+    titles = {
+        wish.name: f"model {name}" for wish, name in zip([*named, *by_path], shortest_distinct(words), strict=True)
+    }
+    return tuple(replace(wish, title=titles.get(wish.name, wish.title)) for wish in wishes)
 
 
 def _wish(name: str, series: bool) -> Wish:
@@ -84,5 +102,4 @@ def _wish(name: str, series: bool) -> Wish:
             f"--methods: unknown method or model '{name}'{nearest_name(name, known)}; methods: {', '.join(TITLES)}; "
             f"models: {', '.join([*bundled_models(), *user_models()]) or 'none'}, or the path of a .safetensors file"
         ) from error
-    short = name.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".safetensors")
-    return Wish(name, "model", f"model {short}")
+    return Wish(name, "model", f"model {name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from cryolithe.curation.manifest import FileFacts, Manifest, Measured, PairEntry
 from cryolithe.curation.match import Match, compare, reduction
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.evaluation.half_images import doubts_of_halves
+from cryolithe.evaluation.half_whole import doubts_of_whole
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.images import binned_size, fourier_crop
@@ -31,7 +32,6 @@ from cryolithe.names import is_file
 
 PIXEL_TOLERANCE = 0.01
 PLACEHOLDERS_ANGSTROM = (0.0, 1.0)  # headers that nobody filled in
-LEAST_HALF_CORRELATION = 0.3  # half of a series' frames against all of them
 NARROW_DEG = 60.0  # a range of tilts less than this is worth a remark
 
 
@@ -299,18 +299,10 @@ def _check_halves(opened: OpenedPair, notes: _Notes) -> None:
         data = opened.stacks[role].data
         for _ in _watched((data[n] for n in opened.kept), role, opened.kept, notes):
             pass
-    middle = min(opened.kept, key=lambda n: abs(opened.angles_deg[n]))
-    for role, half in (("even", even), ("odd", odd)):
-        alike = _correlation(half[middle], stack[middle])
-        if alike < LEAST_HALF_CORRELATION:
-            notes.wrong(
-                f"'{role}' does not belong to the stack: image {middle + 1} correlates {alike:.2f} with the stack's, "
-                f"expected at least {LEAST_HALF_CORRELATION}; give the halves of this series"
-            )
-            return
     left_out = {number + 1 for number in range(len(stack))} - {number + 1 for number in opened.kept}
     for role, half in (("even", even), ("odd", odd)):
-        if doubt := _doubt_about(half, stack, left_out):
+        doubts = doubts_of_whole(half, stack, left_out)
+        if doubt := doubts.other or doubts.doubtful:
             notes.wrong(f"'{role}' does not belong to the stack: they {doubt}")
             return
     found = doubts_of_halves(even, odd, left_out)
@@ -318,18 +310,6 @@ def _check_halves(opened: OpenedPair, notes: _Notes) -> None:
         notes.wrong(f"'even' and 'odd' {found.single}")
     for doubt in filter(None, (found.scaled, found.shared)):
         notes.remark(f"'even' and 'odd' {doubt}")
-
-
-def _doubt_about(half: NDArray[Any], stack: NDArray[Any], left_out: Collection[int]) -> str:
-    """What speaks against half of the frames as a part of a stack; empty for nothing."""
-    found = doubts_of_halves(half, stack, left_out)
-    return found.opposite or found.unlike or found.apart
-
-
-def _correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
-    a, b = (np.asarray(v, dtype=np.float64) - v.mean(dtype=np.float64) for v in (first, second))
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale > 0 else 0.0
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

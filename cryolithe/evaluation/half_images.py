@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.evaluation.half_noise import PART, NoiseInCommon, noise_in_common
-from cryolithe.evaluation.half_shifts import shifts_of_halves
+from cryolithe.evaluation.half_shifts import Apart, shifts_of_halves
 from cryolithe.evaluation.half_singles import MOST_TOLD, OPPOSITE, doubt_of_singles, named, unit
 from cryolithe.spectra import middle
 
@@ -73,7 +73,7 @@ def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection
         left_out: numbers, from 1, of images that nobody will use and that may be the same.
     """
     block = max(1, min(even.shape[1:]) // _BLOCKS)
-    first, second = (np.stack([_block_means(image, block) for image in stack]) for stack in (even, odd))
+    first, second = (np.stack([block_means(image, block) for image in stack]) for stack in (even, odd))
     opposite = _opposite(first, second)
     first, second = (np.stack([_usual(image) for image in half]) for half in (first, second))
     # A border in one half may be all that blocks show; what is far from all others may be the specimen.
@@ -160,7 +160,11 @@ def _shared(noise: NoiseInCommon) -> str:
 
 def _apart(even: NDArray[Any], odd: NDArray[Any], left_out: Collection[int]) -> str:
     """Whether all images, or some, lie in another place in one half than in the other."""
-    found = shifts_of_halves(even, odd, [place for place in range(len(even)) if place + 1 not in left_out])
+    return apart_told(shifts_of_halves(even, odd, [place for place in range(len(even)) if place + 1 not in left_out]))
+
+
+def apart_told(found: Apart) -> str:
+    """Shifts that were found, as the end of a sentence; empty for none."""
     if found.all is not None:
         return f"are shifted against each other by {_pixels(found.all)}; align both with the same transforms"
     if not found.single:
@@ -190,7 +194,7 @@ def _details(image: NDArray[Any]) -> _Images:
 def _opposite(first: _Images, second: _Images) -> str:
     """Whether one half is inverted, by blocks of twice the size: their noise is half."""
     if min(first.shape[1:]) > 1:
-        first, second = (np.stack([_block_means(image, 2) for image in half]) for half in (first, second))
+        first, second = (np.stack([block_means(image, 2) for image in half]) for half in (first, second))
     pairs = list(zip(first, second, strict=True))
     found = [float(unit(a) @ unit(b)) for a, b in pairs if a.any() and b.any()]
     mean, by_chance = float(np.mean(found or [0.0])), SIGMAS / math.sqrt(first.size)
@@ -283,7 +287,7 @@ def _mean_correlation(first: _Images, second: _Images) -> float:
     return float(np.mean([unit(a) @ unit(b) for a, b in zip(first, second, strict=True)]))
 
 
-def _block_means(image: NDArray[Any], block: int) -> _Images:
+def block_means(image: NDArray[Any], block: int) -> _Images:
     """Means of square blocks, less their mean."""
     rows, columns = (size // block for size in image.shape)
     part = np.asarray(image[: rows * block, : columns * block], np.float64)

@@ -18,6 +18,7 @@ from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
 from cryolithe.formats.volumes.int8 import Int8Scale, int8_scale
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack
+from cryolithe.names import is_file
 from cryolithe.volume import Volume
 
 # Spread of the values of one half over that of the other: three frames against two are at most 1.22 times as noisy, or
@@ -34,11 +35,13 @@ class HalfVolume:
         volume: voxels as stored.
         offset: density of the value 0.
         step: density of the value 1, less ``offset``.
+        note: what was assumed of the scale; empty for nothing.
     """
 
     volume: Volume
     offset: float = 0.0
     step: float = 1.0
+    note: str = ""
 
     def density(self, z: int) -> NDArray[np.float32]:
         """A section."""
@@ -50,7 +53,7 @@ def open_half(path: Path) -> HalfVolume:
     """A volume as it is stored, in whatever order of axes, with the scale of its 8-bit values, which its record tells.
 
     Raises:
-        InputError: if it cannot be read, or is scaled and its record does not say how.
+        InputError: if it cannot be read, or has a record that does not say how it is scaled.
     """
     found = open_volume_file(path)
     refuse_stack(found)
@@ -60,8 +63,10 @@ def open_half(path: Path) -> HalfVolume:
 def half_of(found: VolumeFile) -> HalfVolume:
     """A volume that is open, as it is stored, with the scale of its 8-bit values, which its record tells.
 
+    Those of other programs have no record: their values are taken as they are.
+
     Raises:
-        InputError: if it is scaled and its record does not say how.
+        InputError: if it has a record that does not say how it is scaled.
     """
     path = found.path
     volume = Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
@@ -69,13 +74,19 @@ def half_of(found: VolumeFile) -> HalfVolume:
         return HalfVolume(volume)
     record = path.with_suffix(".json")
     try:
-        scaling = json.loads(record.read_text(encoding="utf-8"))["volume"]["scaling"]
+        told = json.loads(record.read_text(encoding="utf-8")) if is_file(record) else {}
+        if isinstance(told, dict) and "volume" not in told:  # another program's volume, and perhaps its own notes on it
+            return HalfVolume(volume, note=f"{path.name} holds 8-bit values, which are taken as they are.")
+        scaling = told["volume"]["scaling"]
         offset, step = float(scaling["offset"]), float(scaling["step"])
         # All densities are to be float32.
         if not (step > 0 and abs(offset) + 128 * step < float(np.finfo(np.float32).max)):
             raise ValueError(f"an offset of {offset} and a step of {step}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} holds 8-bit values, but {record} does not say how they are scaled") from error
+        raise InputError(
+            f"{path} holds 8-bit values, but {record} does not say how they are scaled; give the record that was "
+            "written with the volume, or move another one elsewhere"
+        ) from error
     return HalfVolume(volume, offset, step)
 
 
@@ -109,7 +120,7 @@ def _width(half: HalfVolume) -> float:
 
 
 def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool) -> dict[str, Any]:
-    """Write the mean of the densities of two halves in their type of values; two sections are in memory.
+    """Write the mean of the densities of two halves in their type of values, else as float32, section by section.
 
     Returns:
         what a record tells of its scaling, as that of a reconstruction does; empty for floating point.
@@ -127,7 +138,8 @@ def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str,
     scaling: dict[str, Any] = {}
     labels: tuple[str, ...] = (label,)
     stored: Callable[[int], NDArray[Any]] = mean
-    if voxels.dtype == np.int8:
+    dtype = voxels.dtype if voxels.dtype == second.volume.voxels.dtype else np.dtype(np.float32)
+    if dtype == np.int8:
         seen = RunningStatistics()
         for z in range(depth):
             seen.add(mean(z))
@@ -138,7 +150,7 @@ def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str,
     running = RunningStatistics()
     with (
         replacing(path, overwrite) as temporary,
-        VolumeWriter.create(temporary, (depth, height, width), size, voxels.dtype, target=path) as writer,
+        VolumeWriter.create(temporary, (depth, height, width), size, dtype, target=path) as writer,
     ):
         for z in range(depth):
             section = writer.cast(stored(z))

@@ -1,0 +1,207 @@
+"""Whether a stack is that of all frames of which two others are the halves: they share noise, frame by frame.
+
+Each frame of a half is in the whole too. So their images correlate in every ring of frequency, by √½ where there is
+nothing but noise, whatever was done to the whole ring by ring (a weight by dose, a filter, another scale), and with
+either sign where a contrast transfer function was corrected. That of other images correlates in none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from cryolithe.borders import EVEN_PX, even_share, without_border
+from cryolithe.evaluation.half_images import apart_told, block_means
+from cryolithe.evaluation.half_shifts import Apart, shifts_of_halves
+from cryolithe.evaluation.half_singles import named
+
+_Coefficients = NDArray[np.complex128]
+_Numbers = NDArray[np.float64]
+
+_BLOCKS = 192  # along the shorter side of an image
+_LOWEST_RING, _BANDS = 3, 4  # below is what a window makes of gradients; ranges of rings in which one is enough
+# Correlation in the best band: less is chance, or what any two images have in common; and less than halves should have.
+CHANCE, LITTLE = 0.2, 0.4
+_ALIKE = 0.5  # as a part of what most images have, below which one is told
+_GAINED = 0.05  # of correlation, mean over rings, by a shift that is told
+_FAR = 10.0  # median deviations, beyond which a mean is an X-ray, a hot pixel or a bead that one stack lost
+_EVEN = 0.01  # of an image in even blocks, by which it may have a border
+_MEND = "give the stack of all its frames"
+_MIRRORS = {"mirrored along x": (1, -1), "mirrored along y": (-1, 1), "turned by 180°": (-1, -1)}
+
+
+@dataclass(frozen=True)
+class WholeDoubts:
+    """What speaks against a stack being that of all frames, as ends of sentences on it and a half; empty for nothing.
+
+    Attributes:
+        other: it shows something else, or the same otherwise; this is certain.
+        doubtful: a part of it may.
+    """
+
+    other: str = ""
+    doubtful: str = ""
+
+
+def doubts_of_whole(half: NDArray[Any], whole: NDArray[Any], left_out: Collection[int] = ()) -> WholeDoubts:
+    """Compare the images of a half with those of all frames.
+
+    Args:
+        half: stack ``(tilt, y, x)`` of even or of odd frames.
+        whole: that of all frames, of the same shape.
+        left_out: numbers, from 1, of images that nobody will use.
+    """
+    block = max(1, min(half.shape[1:]) // _BLOCKS)
+    if min(half.shape[1:]) // block // 2 < _LOWEST_RING + _BANDS:
+        return WholeDoubts()
+    images = {
+        place: [_coarse(stack[place], block) for stack in (half, whole)]
+        for place in range(len(half))
+        if place + 1 not in left_out
+    }
+    # Blank images tell nothing here.
+    images = {place: pair for place, pair in images.items() if all(image.any() for image in pair)}
+    if not images:
+        return WholeDoubts()
+    rings = _rings(next(iter(images.values()))[0].shape)
+    first, second = (np.stack([_whitened(pair[n], rings) for pair in images.values()]) for n in (0, 1))
+    by_ring, places = _by_ring((first * second.conj()).real, rings), list(images)
+    bands = [(float(band.mean()), float(np.abs(band).mean())) for band in _banded(by_ring.mean(axis=0))]
+    most = max(size for _, size in bands)
+    told = f"their images correlate by {max((mean for mean, _ in bands), key=abs):.2f}, expected is about 0.7 or more"
+    # The transfer function turns no contrast of low frequencies.
+    clear = [mean for mean, _ in bands if abs(mean) >= LITTLE]
+    if clear and clear[0] < 0 and sum(mean for mean, _ in bands) < 0:
+        return WholeDoubts(f"are of opposite contrast: {told}; invert one of them")
+    order, certain = _order(first, second, rings, places)
+    if order:
+        return WholeDoubts(order) if certain else WholeDoubts(doubtful=order)
+    if most >= LITTLE:
+        return WholeDoubts(doubtful=_singles(by_ring, places) or _apart((half, whole), (first, second), rings, places))
+    if apart := _apart((half, whole), (first, second), rings, places):
+        return WholeDoubts(doubtful=apart)
+    if most >= CHANCE:
+        return WholeDoubts(doubtful=f"have little in common: {told}; {_MEND}")
+    turned = _turned([pair[0] for pair in images.values()], second, rings)
+    return WholeDoubts(f"do not show the same{turned}: {told}; {_MEND}")
+
+
+def _coarse(image: NDArray[Any], block: int) -> _Numbers:
+    """Means of blocks of pixels, without what may be in one of the stacks alone, or in any: X-rays, filled borders."""
+    if even_share(image, EVEN_PX) > _EVEN:
+        image = without_border(np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0))
+    means = block_means(image, block)
+    middle = float(np.median(means))
+    most = _FAR * float(np.median(np.abs(means - middle)))
+    clipped: _Numbers = np.clip(means, middle - most, middle + most)
+    return clipped - clipped.mean()
+
+
+def _singles(by_ring: _Numbers, places: list[int]) -> str:
+    """Images that are less alike than the others."""
+    signs = np.sign(by_ring.mean(axis=0))
+    best = np.max([band.mean(axis=1) for band in _banded(by_ring * signs)], axis=0)
+    usual = float(np.median(best))
+    unlike = [places[n] + 1 for n in np.flatnonzero(best < _ALIKE * min(usual, 2 * LITTLE))]
+    if not unlike:
+        return ""
+    return (
+        f"do not show the same in {named(unlike)}: there they correlate by {float(best.min()):.2f}, elsewhere by "
+        f"{usual:.2f}; {_MEND}, or leave such images out"
+    )
+
+
+def _order(first: _Coefficients, second: _Coefficients, rings: NDArray[np.intp], places: list[int]) -> tuple[str, bool]:
+    """Images that are like others of the other stack, not like their own; and whether most are."""
+    alike = np.real(first.reshape(len(first), -1) @ second.reshape(len(second), -1).conj().T) / (rings > 0).sum()
+    best = alike.argmax(axis=1)
+    moved = np.flatnonzero((alike.max(axis=1) > LITTLE) & (alike.max(axis=1) > np.diagonal(alike) + CHANCE))
+    if not len(moved):
+        return "", False
+    one = int(moved[0])
+    return (
+        f"have their images in different orders: image {places[one] + 1} of the first is like image "
+        f"{places[int(best[one])] + 1} of the second, not like its own (so in {len(moved)} of {len(places)}); give "
+        "both in one order",
+        2 * len(moved) > len(places),
+    )
+
+
+def _apart(
+    stacks: tuple[NDArray[Any], NDArray[Any]],
+    whitened: tuple[_Coefficients, _Coefficients],
+    rings: NDArray[np.intp],
+    places: list[int],
+) -> str:
+    """Whether all images, or some, lie in another place, where they are more alike.
+
+    Of stacks that share noise and are filtered otherwise, the likeliest shift alone says less than of halves.
+    """
+    found = shifts_of_halves(*stacks, places)
+    block = max(1, min(stacks[0].shape[1:]) // _BLOCKS)
+    height, width = (length // block for length in stacks[0].shape[1:])
+    y, x = scipy.fft.fftfreq(height)[:, None], scipy.fft.rfftfreq(width)[None]
+
+    def moved(shift: tuple[float, float], part: list[int]) -> _Numbers:
+        one, other = (images[part] for images in whitened)
+        back = np.exp(-2j * np.pi * (shift[0] * y + shift[1] * x) / block)
+        return _by_ring((one * other.conj() * back).real, rings)
+
+    everything, shift, single = list(range(len(places))), found.all, dict[int, tuple[float, float]]()
+    usual = moved((0.0, 0.0), everything)
+    if shift is not None and _size(moved(shift, everything)) - _size(usual) <= _GAINED:
+        shift = None
+    signs = np.sign((usual if shift is None else moved(shift, everything)).mean(axis=0))
+    for place, by in found.single.items():
+        part = places.index(place)
+        if float((signs * (moved(by, [part])[0] - usual[part])).mean()) > _GAINED:
+            single[place] = by
+    return apart_told(Apart(shift, single))
+
+
+def _size(by_ring: _Numbers) -> float:
+    """How much all images together correlate, of whichever sign."""
+    return float(np.abs(by_ring.mean(axis=0)).mean())
+
+
+def _turned(half: list[_Numbers], whole: _Coefficients, rings: NDArray[np.intp]) -> str:
+    """How the images of the half have to be turned to be like those of the whole; empty where nothing helps."""
+    for name, (y, x) in _MIRRORS.items():
+        turned = np.stack([_whitened(image[::y, ::x], rings) for image in half])
+        if max(float(band.mean()) for band in _banded(_by_ring((turned * whole.conj()).real, rings))) > LITTLE:
+            return f" (one {name} would)"
+    return ""
+
+
+def _banded(by_ring: _Numbers) -> list[_Numbers]:
+    """Rings in ranges, along the last axis."""
+    return np.array_split(by_ring, _BANDS, axis=-1)
+
+
+def _rings(shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Ring of each coefficient of a half transform; 0 for those that are not asked."""
+    frequency = np.hypot(scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])[None]) * min(shape)
+    ring = np.rint(frequency).astype(np.intp)
+    ring[(ring < _LOWEST_RING) | (ring > min(shape) // 2)] = 0
+    return ring
+
+
+def _whitened(image: _Numbers, rings: NDArray[np.intp]) -> _Coefficients:
+    """Coefficients of an image of which each ring has a mean square of 1."""
+    window = np.hanning(image.shape[0] + 2)[1:-1, None] * np.hanning(image.shape[1] + 2)[1:-1]
+    found = np.where(rings > 0, scipy.fft.rfft2(image * window), 0)
+    power = np.bincount(rings.ravel(), np.abs(found.ravel()) ** 2) / np.maximum(np.bincount(rings.ravel()), 1)
+    scale = np.where(power > 0, 1 / np.sqrt(np.where(power > 0, power, 1)), 0)
+    whitened: _Coefficients = found * scale[rings]
+    return whitened
+
+
+def _by_ring(products: _Numbers, rings: NDArray[np.intp]) -> _Numbers:
+    """Means over the rings that are asked, shape ``(image, ring)``."""
+    flat, count = rings.ravel(), np.bincount(rings.ravel())
+    return np.stack([(np.bincount(flat, image.ravel()) / np.maximum(count, 1))[_LOWEST_RING:] for image in products])
