@@ -45,7 +45,7 @@ ALLOWED = {
     "projector": {"errors", "geometry", "column_shifts", "filters"},
     "processes": set(),
     "spectra": set(),
-    "faces": set(),
+    "faces": {"borders"},
     "mirrored": {"spectra"},
     "half_agreement": {"spectra", "mirrored"},
     "missing_wedge": {"spectra"},
@@ -97,7 +97,7 @@ ALLOWED = {
         "errors", "settings", "device", "geometry", "tilts", "volume", "formats", "report", "spectra", "metrics",
         "work", "optimise", "reconstruction", "simulation", "evaluation", "denoising", "half_agreement",
     },
-    "style": {"errors", "images", "spectra", "tilts", "optimise", "simulation"},
+    "style": {"errors", "borders", "images", "spectra", "tilts", "optimise", "simulation"},
     "comparison": {
         "errors", "hashing", "settings", "device", "geometry", "models", "formats", "metrics", "spectra", "fidelity",
         "greys", "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction", "training", "faces",
