@@ -81,8 +81,8 @@ ALLOWED = {
         "metrics", "greys", "page", "report", "faces", "fixed_pattern", "half_agreement", "missing_wedge", "borders",
     },
     "curation": {
-        "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
-        "report", "names", "evaluation", "spectra", "tilts", "reconstruction",
+        "borders", "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys",
+        "page", "report", "names", "evaluation", "spectra", "tilts", "reconstruction",
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
