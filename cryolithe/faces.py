@@ -114,10 +114,11 @@ def lacking_doubt(first: Planes, second: Planes, names: tuple[str, str]) -> tupl
         lacking = np.where(sign * more > LEAST_LACKING_OF_PLANE, sign * more, 0.0)
         if lacking.mean() >= LEAST_LACKING:
             where = np.flatnonzero(lacking)
+            some = "" if where[-1] - where[0] + 1 == where.size else ", in some of them"
             return (
                 f"{name} has one value in {lacking.mean():.0%} of its voxels, in planes {numbers[where[0]] + 1} to "
-                f"{numbers[where[-1]] + 1} of {len(first)}, where {other} varies: it was not written to its end, or "
-                "was filled or masked alone; write it again, or crop both",
+                f"{numbers[where[-1]] + 1} of {len(first)}{some}, where {other} varies: it was not written to its end, "
+                "or was filled or masked alone; write it again, or crop both",
             )
     return ()
 
