@@ -47,6 +47,10 @@ class Border:
     last: NDArray[np.int64]
     share: float
 
+    def holds_data(self, width: int) -> NDArray[np.bool_]:
+        """Where the image, of so many columns, holds data, shape ``(y, x)``."""
+        return _mask((self.first, self.last), width)
+
 
 def is_mostly_border(image: NDArray[np.generic]) -> bool:
     """Whether so much of an image is even that `find_border` takes it for none, so that its edge stays in it."""
@@ -90,9 +94,12 @@ def find_border(image: NDArray[np.float32]) -> Border | None:
 def without_border(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """An image, shape ``(y, x)``, whose border of one value is replaced by the local mean of the nearest data."""
     border = find_border(image)
-    if border is None:
-        return image
-    inside = _mask((border.first, border.last), image.shape[1])
+    return image if border is None else filled_in(image, border)
+
+
+def filled_in(image: NDArray[np.float32], border: Border) -> NDArray[np.float32]:
+    """An image, shape ``(y, x)``, whose border is replaced by the local mean of the nearest data."""
+    inside = border.holds_data(image.shape[1])
     size = max(LEAST_LOCAL_PX, min(image.shape) // LOCAL_PART)
     # Means of so large squares need not be taken of single pixels.
     block = max(1, size // LEAST_LOCAL_PX)

@@ -45,7 +45,7 @@ ALLOWED = {
     "projector": {"errors", "geometry", "column_shifts", "filters"},
     "processes": set(),
     "spectra": set(),
-    "faces": set(),
+    "faces": {"borders"},
     "mirrored": {"spectra"},
     "half_agreement": {"spectra", "mirrored"},
     "missing_wedge": {"spectra"},
@@ -82,8 +82,8 @@ ALLOWED = {
         "borders",
     },
     "curation": {
-        "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys", "page",
-        "report", "names", "evaluation", "spectra", "tilts", "reconstruction",
+        "borders", "errors", "hashing", "yaml_table", "geometry", "images", "projector", "formats", "metrics", "greys",
+        "page", "report", "names", "evaluation", "spectra", "tilts", "reconstruction",
     },
     "training": {
         "errors", "yaml_table", "geometry", "filters", "images", "wavelets", "sampling", "projector", "formats",
@@ -98,7 +98,7 @@ ALLOWED = {
         "errors", "settings", "device", "geometry", "tilts", "volume", "formats", "report", "spectra", "metrics",
         "work", "optimise", "reconstruction", "simulation", "evaluation", "denoising", "half_agreement",
     },
-    "style": {"errors", "images", "spectra", "tilts", "optimise", "simulation"},
+    "style": {"errors", "borders", "images", "spectra", "tilts", "optimise", "simulation"},
     "comparison": {
         "errors", "names", "hashing", "settings", "device", "geometry", "models", "formats", "metrics", "spectra",
         "fidelity", "greys", "page", "report", "work", "optimise", "evaluation", "denoising", "reconstruction",

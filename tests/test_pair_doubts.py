@@ -8,13 +8,14 @@ import warnings
 
 import numpy as np
 import pytest
-from command import good
+from command import call, good
 from plain_mrc import new_mrc
 from scipy.ndimage import fourier_shift, gaussian_filter
 
 import cryolithe
 from cryolithe.evaluation.halves import doubt_about_scales, open_half
-from cryolithe.faces import filled_doubt, filled_value
+from cryolithe.evaluation.pair_doubts import Looks, doubts_about
+from cryolithe.faces import filled_doubt, filled_value, has_noise_everywhere, lacking_doubt
 from cryolithe.half_agreement import Expected, agreement, doubts_about_places, is_shifted, shares_noise
 from cryolithe.mirrored import mirrored
 
@@ -35,6 +36,13 @@ def padded(volume, value, width=5):
     filled = volume.copy()
     filled[:, :width], filled[:, -width:], filled[:, :, :width], filled[:, :, -width:] = (value,) * 4
     return filled
+
+
+def cut(volume, axis, share=0.75, value=0.0):
+    """A volume that was not written to its end along an axis."""
+    left = volume.copy()
+    left[(slice(None),) * axis + (slice(int(share * volume.shape[axis]), None),)] = value
+    return left
 
 
 def written(folder, volumes):
@@ -89,6 +97,40 @@ def test_fsc_warns(case, tmp_path):
     make, expected = CASES[case]
     said = good("fsc", *written(tmp_path, make()))
     assert (expected in said.stderr) if expected else ("Warning" not in said.stderr)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("value", [0.0, 50.0])
+def test_a_half_that_was_not_written_to_its_end_is_told(axis, value):
+    one, other = halves()
+    half = cut(other, axis, value=value)
+    (told,) = lacking_doubt(one, half, ("a", "b"))
+    assert re.match(r"b has one value in 2[1-5]% of its voxels, in planes ", told)
+    assert "where a varies" in told
+    assert lacking_doubt(half, one, ("b", "a")) == (told,)
+    assert lacking_doubt(one, other, ("a", "b")) == ()
+    # Padding and masks of both, and halves of few levels, are as they should be.
+    assert lacking_doubt(cut(one, axis, value=3.0), half, ("a", "b")) == ()
+    assert lacking_doubt(*(np.rint(volume / 2).astype(np.int8) for volume in (one, other)), ("a", "b")) == ()
+    # Of volumes that are not said to be halves, noise tells; a truth may end in vacuum.
+    assert all(map(has_noise_everywhere, (one, half)))
+    assert doubts_about(Looks((one, half), ("a", "b"), Expected())) == (told,)
+    truth = gaussian_filter(np.random.default_rng(7).standard_normal(SHAPE), 2.0)
+    truth = cut(np.maximum(truth - truth.std(), 0).astype(np.float32), axis)
+    assert not has_noise_everywhere(truth)
+    assert not [line for line in doubts_about(Looks((one, truth), ("a", "b"), Expected())) if "one value" in line]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_half_that_was_not_written_to_its_end_is_no_half_to_learn_from(axis, tmp_path):
+    one, other = halves()
+    paths = written(tmp_path, (one, cut(other, axis)))
+    assert "b.mrc has one value in 25%" in good("fsc", *paths).stderr
+    words = ("denoise", "--method", "n2n", "--half1", paths[0], "--half2", paths[1], "-o", tmp_path / "out.mrc")
+    result = call(*words)
+    assert result.exit_code == 2
+    assert "b.mrc has one value in 25% of its voxels, in planes" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out.mrc").exists()
 
 
 def test_mirrored_volumes_are_told_and_no_shift_of_them():
@@ -258,8 +300,9 @@ SAID = {
 
 
 ASKED = {name: SAID[name] for name in ("right", "mirrored", "mirrored, told", "records")} | {
-    "first border": (lambda: [padded((pair := halves())[0], 6.0), pair[1]], False, ["of the faces of a.mrc"]),
-    "second border": (lambda: [(pair := halves())[0], padded(pair[1], 6.0)], False, ["of the faces of b.mrc"]),
+    "first border": (lambda: [padded((pair := halves())[0], 6.0), pair[1]], False, ["a.mrc has one value in 2"]),
+    "second border": (lambda: [(pair := halves())[0], padded(pair[1], 6.0)], False, ["b.mrc has one value in 2"]),
+    "unwritten": (lambda: [(pair := halves())[0], cut(pair[1], 0)], False, ["in planes 25 to 32 of 32, where"]),
 }
 
 

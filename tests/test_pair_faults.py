@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -9,6 +11,8 @@ from test_train_run import command, save_network, small_config
 
 from cryolithe.borders import is_mostly_border
 from cryolithe.curation.contrast import contrast_fault
+from cryolithe.curation.judging import faults_of
+from cryolithe.curation.match import Match
 from cryolithe.curation.pair_files import faults_of_file
 from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.network import build_network
@@ -35,6 +39,7 @@ def pair(truth, seen=None, origin=None, noise=0.5):
 FAULTS = {
     "right": (lambda t: t, None),
     "shifted": (lambda t: np.roll(t, 4, 2), "add (+0, -4) to offset_px"),
+    "shifted far": (lambda t: np.roll(t, 20, 2), "add (+0, -20) to offset_px"),
     "shifted along z": (lambda t: np.roll(t, 3, 0), "shift it back along z"),
     "mirrored": (lambda t: np.ascontiguousarray(t[::-1]), "MIRRORED along z"),
     "inverted": (lambda t: -t, "INVERTED"),
@@ -49,6 +54,39 @@ def test_a_target_that_does_not_fit_is_told(fault, tmp_path):
     write_pair(tmp_path / "p.h5", pair(change(target()), target()))
     found = faults_of_file(tmp_path / "p.h5")
     assert (len(found) == 1 and expected in found[0]) if expected else found == ()
+
+
+def vesicles(seed):
+    """Shells of one thickness, which those of any other series resemble, and blobs between them."""
+    rng = np.random.default_rng(seed)
+    z, y, x = (np.arange(size, dtype=float) for size in SHAPE)
+    density = np.zeros(SHAPE)
+    for _ in range(4):
+        middle, radius = [rng.uniform(0.3, 0.7) * size for size in SHAPE], rng.uniform(6, 11)
+        away = (z[:, None, None] - middle[0]) ** 2 + (y[:, None] - middle[1]) ** 2 + (x - middle[2]) ** 2
+        density += np.exp(-((np.sqrt(away) - radius) ** 2) / 4)
+    return (target(seed + 100) - 2 * density).astype(np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_a_target_of_another_series_is_not_told_to_be_shifted_alone(seed, tmp_path):
+    write_pair(tmp_path / "p.h5", pair(vesicles(seed), vesicles(seed + 50)))
+    (found,) = faults_of_file(tmp_path / "p.h5")
+    assert "does not belong to the series" in found or "of another series, or " in found
+    assert "check the files" in found
+
+
+@pytest.mark.parametrize("significance", [7.1, 18.0])
+@pytest.mark.parametrize("mirrored", [(), ("z",)])
+def test_a_large_shift_is_told_alone_where_it_is_certain(significance, mirrored):
+    match = Match(0.05 if mirrored else 0.24, 0.24, mirrored, (0.2, 41.0, 13.6), significance, 1.0, is_far=True)
+    (found,) = faults_of(match)
+    assert ("is of another series, or " in found) == (significance < 10)
+    assert ("MIRRORED along z" in found) == bool(mirrored)
+    assert ("add (-41, -14) to offset_px" in found) == (significance > 10 and not mirrored)
+    (near,) = faults_of(replace(match, shift_px=(0.2, 4.0, 3.0), is_far=False))
+    assert "another series" not in near
 
 
 def test_pairs_that_agree_with_each_other_but_are_bright_are_told(tmp_path):

@@ -113,6 +113,27 @@ def test_a_stack_that_is_to_be_binned_gives_the_simulators_images(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["05.h5"]
 
 
+def test_borders_that_an_alignment_filled_are_replaced(copy, tmp_path):
+    root, paths = copy
+    whole = simulated(1, 7.84).series.images
+    filled = whole.copy()
+    filled[:, :8] = filled[:, :, :7] = whole.mean() - 20 * whole.std()
+    write_stack(paths["stack"], filled, read_mrc(paths["stack"]).voxel_size_angstrom, "test", overwrite=True)
+    manifest = changed(tmp_path, files=_files("stack", "angles", "target"))
+    result = check_one(root, manifest)
+    assert result.exit_code == 0, result.output
+    assert "target fits our FBP: correlation 0." in result.stdout
+    assert run("build", manifest, "--data", root, "-o", tmp_path / "out").exit_code == 0
+    with open_pair(tmp_path / "out" / "tomo_001.h5") as pair:
+        np.testing.assert_array_equal(pair.images[:, 12:, 12:], whole[:, 12:, 12:])
+        assert pair.images[()].std() < 1.1 * whole.std()
+
+
+def _files(*roles):
+    """The shipped manifest's files of some roles."""
+    return {role: name for role, name in yaml.safe_load(SHIPPED.read_text())["files"].items() if role in roles}
+
+
 def test_axes_contrast_and_binning_of_the_target_are_put_right(entry, tmp_path):
     truth = entry[1]["tomo_001"].truth
     read = read_manifest(

@@ -145,6 +145,48 @@ def test_the_contrast_is_that_of_what_neighbouring_tilts_share():
         assert found.contrast * sigma == pytest.approx(GAIN, rel=0.25)
 
 
+def bordered(images, kind):
+    """Images as an alignment leaves them: turned a little, or shifted by another way in each; the rest is filled."""
+    images, (height, width) = images.copy(), images.shape[1:]
+    y, x = np.mgrid[:height, :width]
+    turn = np.deg2rad(6)
+    across = [(x - width / 2) * np.cos(turn) + (y - height / 2) * np.sin(turn)]
+    across += [(y - height / 2) * np.cos(turn) - (x - width / 2) * np.sin(turn)]
+    for number, image in enumerate(images):
+        if kind == "turned":
+            image[np.maximum(*np.abs(across)) > 0.46 * width] = 0
+        elif kind == "shifted":
+            image[:, : (7 * number) % 19] = 0
+        else:
+            image[: height // 8] = image.mean()
+    return images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["turned", "shifted", "mean"])
+def test_borders_that_an_alignment_filled_have_no_part_in_a_style(kind):
+    images, angles = recorded(1)
+    found = []
+    for one in (images, bordered(images, kind)):
+        stack = stack_of(TiltSeries(one, TiltGeometry(tuple(angles), one.shape[1:]), PIXEL), "hidden")
+        found.append(measure((stack,), (clean(11), clean(12))))
+        assert ("have borders of one value" in " ".join(stack.notes)) == (one is not images)
+    # Contrast over noise does not depend on the grey values' scale.
+    ratios = [10 * np.log10(curves.contrast**2 / curves.noise) for curves in found]
+    counts = np.arange(1, ratios[0].shape[1] + 1)
+    assert np.abs(np.average(ratios[1] - ratios[0], axis=1, weights=counts)).max() < 0.5
+    relative = [np.log10(curves.power / curves.power[:, -8:].mean()) for curves in found]
+    assert 10 * np.abs((relative[1] - relative[0]) @ counts / counts.sum()).max() < 0.5
+
+
+def test_patches_are_drawn_where_there_is_data():
+    images, angles = recorded(1)
+    filled = bordered(images, "turned")
+    stack = stack_of(TiltSeries(filled, TiltGeometry(tuple(angles), filled.shape[1:]), PIXEL), "hidden")
+    drawn = learning._Patches((stack,), 48).batch(0.0, 32, np.random.default_rng(0))
+    assert float(drawn.var(dim=(1, 2, 3)).min() / drawn.var()) > 0.5
+
+
 @pytest.mark.slow
 def test_spectra_come_nearer_than_white_noise_does(learned):
     assert learned.steps == 10
@@ -295,6 +337,26 @@ def test_the_same_steps_or_the_stored_style_give_the_same_bytes(out, lab, tmp_pa
 
 
 @pytest.mark.slow
+def test_a_stack_with_borders_gives_the_style_that_it_has_without_them(tmp_path, quick):
+    images, angles = recorded(1)
+    ratios = []
+    for name, values in (("whole", images), ("turned", bordered(images, "turned"))):
+        good(
+            "simulate",
+            quick,
+            "--style",
+            *write(tmp_path, values, angles, name),
+            "--style-steps",
+            1,
+            "-o",
+            tmp_path / name,
+        )
+        with h5py.File(tmp_path / name / "TS_001.h5") as file:
+            ratios.append(file["clean"][()].var() / (file["even"][()] - file["odd"][()]).var())
+    assert abs(10 * np.log10(ratios[1] / ratios[0])) < 0.5
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_its_style(out, lab, tmp_path, monkeypatch, quick):
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -324,6 +386,8 @@ def test_stacks_that_cannot_give_a_style_are_refused(tmp_path, quick):
     images, angles = sound()
     bad = images.copy()
     bad[2, 3, 4] = np.nan
+    hidden = images.copy()
+    hidden[:2, :, :40] = 0
     stacks = {
         "small": (images[:, :40, :40], angles, PIXEL, "holds images of 40 x 40 pixels; a style is learned from 48"),
         "few": (images[:4], angles[:4], PIXEL, "holds 4 images; a style is learned from 5 or more"),
@@ -331,6 +395,7 @@ def test_stacks_that_cannot_give_a_style_are_refused(tmp_path, quick):
         "count": (images, angles[:5], PIXEL, "holds 6 images but"),
         "flat": (images, [1, 2, 3, 4, 5, 6], PIXEL, "span 5°, expected 10° or more"),
         "blank": (0 * images, angles, PIXEL, "holds 0 images that are not blank"),
+        "border": (hidden, angles, PIXEL, "holds 4 images that are not blank and not mostly border of one value"),
         "pixel": (images, angles, 4.0, "has pixels of 4 Å, but the recipe draws voxels of 10-10 Å"),
         "noise": (images, angles, PIXEL, "share nothing at low frequencies"),
     }

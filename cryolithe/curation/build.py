@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe import __version__
+from cryolithe.borders import find_border
 from cryolithe.curation.arrays import oriented
 from cryolithe.curation.check import (
     OpenedPair,
@@ -135,9 +136,12 @@ def _layout(manifest: Manifest, opened: OpenedPair, origin: dict[str, Any]) -> P
 def _write_images(
     sink: RowSink, path: Path, name: str, stack: NDArray[Any], manifest: Manifest, opened: OpenedPair
 ) -> None:
-    """Write a stack; binned images go through a scratch file, because rows of all tilts are written together."""
+    """Write a stack; images that are changed as a whole, to be binned or for their borders, go through a scratch file.
+
+    Rows of all tilts are written together.
+    """
     kept, shared = list(opened.kept), opened.field
-    if manifest.binning == 1:
+    if manifest.binning == 1 and not any(find_border(np.asarray(stack[n], dtype=np.float32)) for n in kept):
         sign = -1 if manifest.stack_contrast == "bright" else 1
         columns = range(shared.columns.start, shared.columns.stop)
         for rows in _blocks(shared.rows, len(kept), len(columns)):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.borders import without_border
 from cryolithe.curation.arrays import (
     Field,
     binned_planes,
@@ -182,8 +183,13 @@ def open_files(manifest: Manifest, pair: PairEntry, root: Path) -> OpenedPair:
 
 
 def image_on_field(image: NDArray[Any], manifest: Manifest, shared: Field) -> NDArray[np.float32]:
-    """An image of a stack on the pair's grid, dense = dark; shape ``(y, x)``."""
-    binned = fourier_crop(np.asarray(image, dtype=np.float32), manifest.binning)[shared.rows, shared.columns]
+    """An image of a stack on the pair's grid, dense = dark; shape ``(y, x)``.
+
+    Borders of one value are replaced by the local mean, as where images are reconstructed.
+    """
+    binned = fourier_crop(without_border(np.asarray(image, dtype=np.float32)), manifest.binning)[
+        shared.rows, shared.columns
+    ]
     return -binned if manifest.stack_contrast == "bright" else binned
 
 

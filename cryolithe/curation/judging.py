@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from cryolithe.curation.match import Match
 
 LEAST_CORRELATION = 0.05  # in large fields even less is significant, and means little
-LEAST_SIGNIFICANCE = 7.0  # targets of other series reach 5.5
+# Targets of other series reach 5.5, and 7.5 where both show membranes, at shifts anywhere in the field; those of this
+# series stand at none, or far above chance.
+LEAST_SIGNIFICANCE, LEAST_FAR_SIGNIFICANCE = 7.0, 10.0
 
 
 def faults_of(match: Match) -> Iterator[str]:
@@ -17,6 +19,15 @@ def faults_of(match: Match) -> Iterator[str]:
             f"the target does not belong to the series: correlation with our FBP {match.best_correlation:.2f} at best, "
             f"{match.significance:.1f} times the usual one at other shifts; expected more than {LEAST_CORRELATION} and "
             f"{LEAST_SIGNIFICANCE:g} times; check the files, target_axes and binning"
+        )
+        return
+    if match.is_far and match.significance < LEAST_FAR_SIGNIFICANCE:
+        mirrored = f"MIRRORED along {' and '.join(match.mirrored)} and " if match.mirrored else ""
+        yield (
+            f"the target is of another series, or {mirrored}SHIFTED by (z, y, x) = ({_shift(match)}) px, a large part "
+            f"of the field: there it correlates best with our FBP, by {match.best_correlation:.2f}, "
+            f"{match.significance:.1f} times the usual correlation at other shifts, and other series reach as much "
+            f"somewhere (a shift that large is certain from {LEAST_FAR_SIGNIFICANCE:g} times on); check the files first"
         )
         return
     if match.mirrored:
@@ -37,10 +48,13 @@ def faults_of(match: Match) -> Iterator[str]:
             "correct target_contrast or stack_contrast"
         )
     if not match.mirrored and max(map(abs, match.shift_px)) > match.precision_px:
-        shift = ", ".join(f"{value + 0.0:+.1f}" for value in match.shift_px)
         rows, columns = (round(-value) for value in match.shift_px[1:])
         offset = f", or add ({rows:+d}, {columns:+d}) to offset_px (y, x)" if rows or columns else " along z"
         yield (
-            f"the target is SHIFTED by (z, y, x) = ({shift}) px against the series, expected at most "
+            f"the target is SHIFTED by (z, y, x) = ({_shift(match)}) px against the series, expected at most "
             f"{match.precision_px:g} px; shift it back{offset}"
         )
+
+
+def _shift(match: Match) -> str:
+    return ", ".join(f"{value + 0.0:+.1f}" for value in match.shift_px)

@@ -26,6 +26,7 @@ LARGEST_PX = 160  # along x and y at the size of the comparison
 BAND = (0.02, 0.3)  # cycles per voxel: without slow gradients, and without the finest noise
 TAPER = 0.15  # part of each axis that fades to zero at either end
 CLEARLY = 1.25  # a mirrored or inverted fit must be so much better than the plain one to be reported
+FAR = 0.1  # of an axis: within so much lies less than a hundredth of all shifts that are searched
 _FINE_STEP, _FINE_REACH = 0.05, 1.0
 
 
@@ -40,6 +41,7 @@ class Match:
         shift_px: ``(z, y, x)`` in pixels of the pair: where the best fit's target lies, seen from where it should.
         significance: best peak over the root mean square of the correlation at all shifts.
         precision_px: what shifts can be told from none.
+        is_far: whether that shift is large for the field, where chance has most of its peaks.
     """
 
     correlation: float
@@ -48,6 +50,7 @@ class Match:
     shift_px: tuple[float, float, float]
     significance: float
     precision_px: float
+    is_far: bool
 
 
 def reduction(field: Field) -> int:
@@ -91,6 +94,7 @@ def compare(
         shift_px=tuple(reduced_by * s for s in shift),  # type: ignore[arg-type]
         significance=significance,
         precision_px=max(1.0, 0.3 * reduced_by),
+        is_far=any(abs(s) > FAR * size for s, size in zip(shift, target.shape, strict=True)),
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
+
+from cryolithe.borders import without_border
 from cryolithe.curation.contrast import contrast_fault
 from cryolithe.curation.judging import faults_of
 from cryolithe.curation.match import LARGEST_PX, compare
@@ -29,6 +32,7 @@ def faults_of_file(path: Path) -> tuple[str, ...]:
         # Chunks hold all tilts, or all z, of some rows: reading by rows reads each of them once.
         images, _ = averaged(pair.images, factor, axis=1, keep_axis=True)
         target, _ = averaged(pair.truth, factor, axis=1)
+        images = np.stack([without_border(image) for image in images])
         angles = tuple(pair.angles_deg)
         contrast = contrast_fault(images, angles, len(target))
         return (*faults_of(compare(images, target, angles, factor)), *([contrast] if contrast else []))

@@ -28,6 +28,7 @@ from cryolithe.evaluation.similarity import (
     HalfSnr,
     RegionSnr,
     Similarity,
+    density_sign,
     half_snr,
     pair_moments,
     region_snr,
@@ -44,6 +45,7 @@ from cryolithe.spectra import FloatArray, half_spectrum
 Array = NDArray[Any]
 
 OPPOSITE = -0.1  # low-frequency correlation below which a reference is taken to have the other polarity
+FEWEST_MORE = 3  # particles, beside twice as many, that are to be found in the other contrast for a word on it
 FEWEST_BINNED = 8  # voxels along the shortest axis of what low frequencies are judged on
 MOST_BINNING = 8
 
@@ -328,6 +330,7 @@ def _with_particles(
     picks, _ = pick_blobs(bright, diameter_px)
     hits = match(picks, known, TOLERANCE * diameter_px)
     done = replace(done, region_snr=region, picking=picking_score(hits, len(known), task.diameter_angstrom))
+    done = replace(done, warnings=(*done.warnings, *_contrast_doubt(task, bright, known, int(hits.sum()))))
     shown = replace(shown, picks=picks, hits=hits, known=known)
     if task.template is None:
         skipped[tests[2]] = "no --template was given"
@@ -339,6 +342,22 @@ def _with_particles(
         return done, shown
     on_step("template matching")
     return replace(done, matching=_matching(task, task.template, bright, targets)), shown
+
+
+def _contrast_doubt(task: Task, bright: Array, known: FloatArray, true: int) -> tuple[str, ...]:
+    """A sentence where the particles show that dense matter has the other sign: so picked, clearly more are found."""
+    diameter_px = task.diameter_angstrom / (task.volume.voxel_size_angstrom or 1.0)
+    if density_sign(bright, known, diameter_px) >= 0:
+        return ()
+    found = int(match(pick_blobs(-bright, diameter_px)[0], known, TOLERANCE * diameter_px).sum())
+    if found <= FEWEST_MORE + 2 * true:
+        return ()
+    taken, other = ("dark", "bright") if task.dark else ("bright", "dark")
+    return (
+        f"Dense matter is taken to be {taken} in the volume, but is {other} at the particles: picking and template "
+        f"matching look for the opposite (of {len(known)} particles {true} are found, {found} in the other contrast); "
+        f"give --contrast {other}.",
+    )
 
 
 def _matching(task: Task, template: Named, bright: Array, targets: FloatArray) -> MatchingScore:

@@ -207,7 +207,13 @@ def _particles(request: Request, volume: Named, told: tuple[list[str], list[str]
         if found.tomogram:
             notes.append(f"Particles of {found.tomogram} taken from {given.name}.")
     notes += found.notes
-    warnings += found.outside_told(shape)
+    outside = found.outside_told(shape)
+    if outside and volume.voxel_size_angstrom is None and not isinstance(given, Positions):
+        outside = (
+            f"{outside[0]} The volume's header has no voxel size, so that their coordinates are taken to count its "
+            "voxels, whatever pixels they count: put the voxel size there.",
+        )
+    warnings += outside
     return found
 
 

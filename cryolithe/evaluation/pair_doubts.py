@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.faces import filled_doubt
+from cryolithe.faces import filled_doubt, has_noise_everywhere, lacking_doubt
 from cryolithe.half_agreement import Expected, doubts_about_places
 from cryolithe.metrics import FscCurve
 from cryolithe.missing_wedge import wedge_doubts
@@ -56,7 +56,9 @@ def doubts_about(pair: Looks, curve: FscCurve | None = None) -> tuple[str, ...]:
     halves, doubts = pair.expected.own_noise, list[str]()
     filled = [filled_doubt(voxels, name) for voxels, name in both] if pair.borders else []
     # A border of one alone is in common with nothing, as where a truth ends in vacuum; but halves are made alike.
-    if halves or all(filled):
+    if pair.borders and not pair.same and (halves or all(map(has_noise_everywhere, pair.voxels))):
+        doubts += lacking_doubt(*pair.voxels, pair.names)
+    if not doubts and (halves or all(filled)):
         doubts += [line for lines in filled for line in lines]
     if not pair.same:
         if curve is not None:

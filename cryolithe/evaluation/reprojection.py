@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.borders import without_border
 from cryolithe.errors import InputError
 from cryolithe.evaluation.heldout import Choice, Use
 from cryolithe.evaluation.spectral import edge_taper, ring_correlation
@@ -119,7 +120,8 @@ def reproject(volume: NDArray[Any], series: TiltSeries, choice: Choice) -> tuple
     for number, tilt in enumerate(chosen):
         if columns[number] < FEWEST_COLUMNS:
             continue
-        image = np.array(series.images[tilt], dtype=np.float32)
+        # What an alignment filled in is no part of the specimen: nothing predicts the step at its edge.
+        image = without_border(np.array(series.images[tilt], dtype=np.float32))
         image = fourier_crop(image - image.mean(dtype=np.float64).astype(np.float32), factor)
         real, made = (_centred(values[:, wide[number]]) for values in (image, projections[number]))
         power = math.sqrt(float((real**2).sum(dtype=np.float64)) * float((made**2).sum(dtype=np.float64)))

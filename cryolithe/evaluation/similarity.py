@@ -22,6 +22,8 @@ FloatArray = NDArray[np.float64]
 SSIM_WINDOW_PX = 7  # the library's own
 SSIM_SLAB_PX = 32
 MOST_REGIONS = 300  # as many as Jones, Deshmukh & Pande (2026, section 2.2.4) took
+# Of particles, whose contrast is told: standard errors of their mean, and the share that has its sign.
+FEWEST_FOR_SIGN, CERTAIN, MOST_AGREE = 5, 5.0, 0.75
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,16 @@ def region_snr(volume: Array, positions_px: FloatArray, diameter_px: float) -> R
     Returns:
         None where no ball fits, or no background is left.
     """
+    ratios = [
+        10 * math.log10(difference**2 / noise)
+        for difference, noise in region_contrasts(volume, positions_px, diameter_px)
+        if difference != 0 and noise > 0
+    ]
+    return RegionSnr(float(np.mean(ratios)), len(ratios), diameter_px) if ratios else None
+
+
+def region_contrasts(volume: Array, positions_px: FloatArray, diameter_px: float) -> list[tuple[float, float]]:
+    """By how much particles are brighter than the nearest background, and the variance in that; see `region_snr`."""
     radius = diameter_px / 2
     size = np.array(volume.shape)
     fits = ((positions_px >= radius) & (positions_px <= size - 1 - radius)).all(axis=1)
@@ -202,15 +214,26 @@ def region_snr(volume: Array, positions_px: FloatArray, diameter_px: float) -> R
     if len(signal) and len(free):
         free = free[cKDTree(positions_px).query(free)[0] >= diameter_px]
     if not len(signal) or not len(free):
-        return None
+        return []
     signal = signal[np.linspace(0, len(signal) - 1, min(MOST_REGIONS, len(signal))).round().astype(int)]
-    ratios = []
+    found = []
     for position, background in zip(signal, free[cKDTree(free).query(signal)[1]], strict=True):
         lit, dark = (_ball(volume, centre, radius) for centre in (position, background))
-        strength, noise = float(lit.mean() - dark.mean()) ** 2, float(dark.var())
-        if strength > 0 and noise > 0:
-            ratios.append(10 * math.log10(strength / noise))
-    return RegionSnr(float(np.mean(ratios)), len(ratios), diameter_px) if ratios else None
+        found.append((float(lit.mean() - dark.mean()), float(dark.var())))
+    return found
+
+
+def density_sign(volume: Array, positions_px: FloatArray, diameter_px: float) -> int:
+    """1 where particles are clearly brighter than what surrounds them, -1 where they are darker, 0 where none is clear.
+
+    The balls are of half the diameter: what a missing wedge or a filter draws around a particle has the other sign.
+    """
+    differences = np.array([difference for difference, _ in region_contrasts(volume, positions_px, diameter_px / 2)])
+    if differences.size < FEWEST_FOR_SIGN:
+        return 0
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(differences.size)
+    agree = float((np.sign(differences) == np.sign(mean)).mean())
+    return int(np.sign(mean)) if abs(mean) > CERTAIN * error and agree >= MOST_AGREE else 0
 
 
 def _ball(volume: Array, centre: FloatArray, radius: float) -> FloatArray:

@@ -31,6 +31,7 @@ R1, R1_EVERY = 10.0, 8
 LONGEST_AVERAGE = 0.999
 PATCH_PX = 64
 WORSE_DB = 0.1
+_PLACES_TRIED = 16
 _EVALUATED = 12  # patches of each tilt
 _TILTS_EVALUATED = 9
 
@@ -85,11 +86,25 @@ class _Patches:
         found = []
         for _ in range(count):
             stack = self.stacks[int(rng.integers(len(self.stacks)))]
-            image = stack.images[int(np.abs(stack.angles_deg - angle_deg).argmin())]
-            y, x = (int(rng.integers(n - self.size + 1)) for n in image.shape)
-            patch = image[y : y + self.size, x : x + self.size]
+            tilt = int(np.abs(stack.angles_deg - angle_deg).argmin())
+            y, x = self._place(stack, tilt, rng)
+            patch = stack.images[tilt, y : y + self.size, x : x + self.size]
             found.append(patch[:: -1 if rng.random() < 0.5 else 1, :: -1 if rng.random() < 0.5 else 1])
         return torch.from_numpy(self.factor * np.stack(found))[:, None]
+
+    def _place(self, stack: Stack, tilt: int, rng: np.random.Generator) -> tuple[int, int]:
+        """First row and column of a patch, of several where images have borders: that with the least of them."""
+        best, place = -1.0, (0, 0)
+        for _ in range(1 if stack.data is None else _PLACES_TRIED):
+            y, x = (int(rng.integers(n - self.size + 1)) for n in stack.images.shape[1:])
+            if stack.data is None:
+                return y, x
+            held = float(stack.data[tilt, y : y + self.size, x : x + self.size].mean())
+            if held > best:
+                best, place = held, (y, x)
+            if held == 1:
+                break
+        return place
 
 
 class _Setting(NamedTuple):

@@ -30,6 +30,7 @@ LEAST_CERTAIN = 3.0  # standard errors
 SMOOTHED_TILTS = 3
 LEAST_NOISE = 1e-3  # of the power of an image
 LEAST_SHARED = 0.3  # of the clean power by neighbours: below it they say nothing of the signal
+LEAST_DATA = 1e-3  # of the patches of images with borders
 TOO_STRONG = 0.1  # of the rings: worth a word
 
 
@@ -121,20 +122,24 @@ def at_nodes(
         nodes_deg: tilts, evenly spaced.
         apart_deg: given, of what images so far apart share instead of their power.
     """
-    angles, rows = [], []
+    angles, rows, held = [], [], []
     for stack in stacks:
         if apart_deg is None:
             angles.append(stack.angles_deg)
             rows += [rings.powers(rings.cut(image)).mean(0) for image in stack.images]
+            held += [rings.held(stack, n) for n in range(len(stack.images))]
             continue
         pairs = _pairs(stack, apart_deg)
         angles.append(np.array([stack.angles_deg[list(pair)].mean() for pair in pairs]))
         rows += [rings.cross(*(rings.cut(stack.images[n]) for n in pair)).mean(0) for pair in pairs]
+        held += [rings.held(stack, *pair) for pair in pairs]
     away = np.abs(np.concatenate(angles) - nodes_deg[:, None])
     weights = np.maximum(1 - away / (nodes_deg[1] - nodes_deg[0]), 0)
     alone = weights.sum(axis=1) < 0.5
     weights[alone] = away[alone] == away[alone].min(axis=1, keepdims=True)
-    return np.asarray((weights / weights.sum(axis=1, keepdims=True)) @ torch.stack(rows).double().numpy())
+    # Each counts by what of it is data.
+    of_data = np.maximum(weights @ np.array(held), LEAST_DATA)[:, None]
+    return np.asarray(weights @ torch.stack(rows).double().numpy() / of_data)
 
 
 def _pairs(stack: Stack, apart_deg: float) -> list[tuple[int, int]]:
@@ -163,15 +168,17 @@ def _contrast(real: tuple[Stack, ...], clean: tuple[Stack, ...], rings: Rings, s
 
 def _shared(stacks: tuple[Stack, ...], rings: Rings, weights: torch.Tensor, step_deg: float) -> tuple[float, float]:
     """Mean cross-power of images about ``step_deg`` apart, and its standard error if they shared nothing."""
-    total, variance, pairs = 0.0, 0.0, 0
+    total, variance, of_data = 0.0, 0.0, 0.0
     for stack in stacks:
         for pair in _pairs(stack, step_deg):
             first, second = (rings.cut(stack.images[n]) for n in pair)
+            held = max(rings.held(stack, *pair), LEAST_DATA)
             cross = rings.cross(first, second).mean(0) @ weights
             # Re(A B*) of independent images has half the product of their powers as its variance; each of the
-            # coefficients of a real image is counted twice, and the window leaves about half of them independent.
+            # coefficients of a real image is counted twice, and the window leaves about half of them independent,
+            # and borders as many fewer.
             product = (rings.powers(first).mean(0) * rings.powers(second).mean(0)) @ weights
             total += float(cross)
-            variance += 2 * float(product) / len(first)
-            pairs += 1
-    return total / pairs, math.sqrt(variance) / pairs
+            variance += 2 * float(product) / len(first) / held
+            of_data += held
+    return total / of_data, math.sqrt(variance) / of_data

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.spectra import shell_of, times_counted
+from cryolithe.style.target import Stack
 
 MOST_PATCHES = 16  # of an image along both axes together
 
@@ -49,6 +50,13 @@ class Rings:
     def cross(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Real part of the cross-spectrum of patches, as `powers`."""
         return self._means((self._transform(first) * self._transform(second).conj()).real)
+
+    def held(self, stack: Stack, *tilts: int) -> float:
+        """What part of the power of patches of some images stands, that is not in borders, in their window."""
+        if stack.data is None:
+            return 1.0
+        where = np.logical_and.reduce([stack.data[tilt] for tilt in tilts])
+        return float((self.cut(where.astype(np.float32)) * self._window**2).mean())
 
     def cut(self, image: NDArray[np.float32]) -> torch.Tensor:
         """Patches that cover an image ``(y, x)`` evenly, shape ``(N, size, size)``."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.borders import MOST_OF_IMAGE, Border, even_share, filled_in, find_border
 from cryolithe.errors import InputError
 from cryolithe.images import clipped_sigma
 from cryolithe.tilts import TiltSeries
@@ -15,6 +16,10 @@ FEWEST_TILTS = 5
 SMALLEST_PX = 48
 SMALLEST_RANGE_DEG = 10.0
 OUTLIER_SIGMAS = 8.0
+EVEN_PX = 8  # edge of blocks of one value: sparse counts are the same in smaller ones
+
+
+Image = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -26,23 +31,28 @@ class Stack:
         angles_deg: rising.
         name: for messages.
         notes: what a user should know of them.
+        data: where images hold data, not borders that were filled in, shape ``(tilts, y, x)``; None: everywhere.
     """
 
     images: NDArray[np.float32]
     angles_deg: NDArray[np.float64]
     name: str
     notes: tuple[str, ...] = ()
+    data: NDArray[np.bool_] | None = None
 
 
 def stack_of(series: TiltSeries, name: str) -> Stack:
     """Check and standardise a recorded series: the mean variance of its images becomes 1.
+
+    Borders of one value, which an alignment filled in, are replaced by the local mean, and remembered.
 
     Args:
         series: aligned, dense = dark.
         name: for messages.
 
     Raises:
-        InputError: if there are too few images or angles, too small ones, or values that are not finite.
+        InputError: if there are too few images or angles, too small ones, or values that are not finite, or hardly
+            anything but borders.
     """
     shape, tilts = series.geometry.image_shape, series.geometry.tilts
     if tilts < FEWEST_TILTS:
@@ -52,30 +62,65 @@ def stack_of(series: TiltSeries, name: str) -> Stack:
             f"{name} holds images of {shape[1]} x {shape[0]} pixels; a style is learned from {SMALLEST_PX} or more "
             "along each axis: bin less"
         )
-    images, angles, blank = [], [], 0
+    kept, angles, blank, wide = [], [], 0, 0
     for number, angle in enumerate(series.geometry.angles_deg):
         image = np.asarray(series.image(number), dtype=np.float32)
         if not np.isfinite(image).all():
             raise InputError(
                 f"image {series.section(number) + 1} of {name} holds values that are not finite; mend the stack"
             )
-        image = image - np.float32(image.mean(dtype=np.float64))
-        limit = np.float32(OUTLIER_SIGMAS * clipped_sigma(image))
-        if not limit > 0:
+        border = find_border(image)
+        if border is None and even_share(image, EVEN_PX) > MOST_OF_IMAGE and image.min() < image.max():
+            wide += 1
+            continue
+        standard = _standardised(image, border)
+        if standard is None:
             blank += 1
             continue
-        image = np.clip(image, -limit, limit)
-        images.append(image - np.float32(image.mean(dtype=np.float64)))
+        kept.append((standard, border))
         angles.append(float(angle))
-    if len(images) < FEWEST_TILTS:
-        raise InputError(f"{name} holds {len(images)} images that are not blank; a style needs {FEWEST_TILTS} or more")
+    bordered = sum(border is not None for _, border in kept)
+    notes = [
+        f"{count} images of {name} {told}"
+        for count, told in (
+            (blank, "are blank and left out"),
+            (wide, "are mostly border of one value and left out"),
+            (bordered, "have borders of one value: they are left out of what is measured"),
+        )
+        if count
+    ]
+    if len(kept) < FEWEST_TILTS:
+        border_too = " and not mostly border of one value" if wide else ""
+        raise InputError(
+            f"{name} holds {len(kept)} images that are not blank{border_too}; a style needs {FEWEST_TILTS} or more"
+        )
     if max(angles) - min(angles) < SMALLEST_RANGE_DEG:
         raise InputError(
             f"the angles of {name} span {max(angles) - min(angles):g}°, expected {SMALLEST_RANGE_DEG:g}° or more; "
             "give the angle file that belongs to the stack"
         )
-    notes = (f"{blank} images of {name} are blank and left out",) if blank else ()
-    return ordered(np.stack(images), np.array(angles), name, notes)
+    found = ordered(np.stack([image for image, _ in kept]), np.array(angles), name, tuple(notes))
+    if not bordered:
+        return found
+    order = np.argsort(angles, kind="stable")
+    return replace(found, data=np.stack([_data(shape, kept[number][1]) for number in order.tolist()]))
+
+
+def _standardised(image: Image, border: Border | None) -> Image | None:
+    """An image without border, outliers and mean, shape ``(y, x)``; None where it is blank."""
+    data = _data((image.shape[0], image.shape[1]), border)
+    if border is not None:
+        image = filled_in(image, border)
+    image = image - np.float32(image[data].mean(dtype=np.float64))
+    limit = np.float32(OUTLIER_SIGMAS * clipped_sigma(image[data]))
+    if not limit > 0:
+        return None
+    image = np.clip(image, -limit, limit)
+    return np.asarray(image - np.float32(image[data].mean(dtype=np.float64)))
+
+
+def _data(shape: tuple[int, int], border: Border | None) -> NDArray[np.bool_]:
+    return np.ones(shape, dtype=bool) if border is None else border.holds_data(shape[1])
 
 
 def ordered(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryolithe.denoising.periods import told
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
+from cryolithe.faces import ReadPlanes, lacking_doubt
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_unturned
 from cryolithe.half_agreement import (
@@ -114,6 +115,9 @@ def open_pair(
     looked = [Half(f, survey(f.read, f.shape[0], repair, str(f.path), advance)) for f in files]
     if looked[0].survey.sha256 == looked[1].survey.sha256:
         raise InputError(f"{half1} and {half2} hold the same voxels: give the volumes of even and of odd images")
+    planes = [ReadPlanes(file.read, file.shape[0]) for file in files]
+    for doubt in lacking_doubt(planes[0], planes[1], (str(half1), str(half2))):
+        raise InputError(doubt)
     middle = central(files[0].shape, LONGEST)
     boxes = [half.box(middle) for half in looked]
     found = agreement(*boxes)

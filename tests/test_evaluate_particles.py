@@ -1,0 +1,83 @@
+"""What `cryolithe evaluate` tells of particles that it cannot judge: of the other contrast, or without a voxel size."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from command import good
+from plain_mrc import new_mrc
+
+from cryolithe.evaluation.similarity import density_sign
+from cryolithe.formats.particles.star import Particle, write_particles
+
+SHAPE, DIAMETER_PX, VOXEL = (48, 80, 80), 14, 10.0
+PLACES = np.array([[24.0, y, x] for y in (14.0, 40.0, 66.0) for x in (14.0, 40.0, 66.0)])
+
+
+def balls(sign, noise=1.0, seed=0):
+    """Particles of a sign in noise."""
+    volume = noise * np.random.default_rng(seed).standard_normal(SHAPE)
+    z, y, x = (np.arange(size, dtype=float) for size in SHAPE)
+    for place in PLACES:
+        away = (z[:, None, None] - place[0]) ** 2 + (y[:, None] - place[1]) ** 2 + (x - place[2]) ** 2
+        volume[away <= (DIAMETER_PX / 2) ** 2] += 2 * sign
+    return volume.astype(np.float32)
+
+
+def evaluated(folder, volume, *words, voxel=VOXEL):
+    with new_mrc(folder / "v.mrc", volume) as file:
+        file.set_volume()
+        if voxel:
+            file.voxel_size = voxel
+    (folder / "p.star").unlink(missing_ok=True)
+    write_particles(folder / "p.star", [Particle("v", "ball", 1, tuple(p), (0, 0, 0)) for p in PLACES], SHAPE, VOXEL)
+    page = folder / "e.html"
+    given = ("--particles", folder / "p.star", "--particle-diameter", DIAMETER_PX * VOXEL, "--tilt-range", 60)
+    result = good("evaluate", folder / "v.mrc", *given, *words, "-o", page, "--overwrite")
+    return result, json.loads(page.with_suffix(".json").read_text())["evaluation"]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_sign_of_particles_is_that_of_their_density(sign):
+    assert density_sign(balls(sign), PLACES, DIAMETER_PX) == sign
+    assert density_sign(balls(sign) + 100, PLACES, DIAMETER_PX) == sign
+    assert density_sign(balls(0), PLACES, DIAMETER_PX) == 0
+    assert density_sign(balls(sign), PLACES[:3], DIAMETER_PX) == 0  # too few tell nothing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [1, -1])
+def test_particles_of_the_other_contrast_are_told(sign, tmp_path):
+    true, false = ("bright", "dark") if sign > 0 else ("dark", "bright")
+    _, found = evaluated(tmp_path, balls(sign), "--contrast", true)
+    assert found["picking"]["recall"] == 1
+    assert found["warnings"] == []
+    result, found = evaluated(tmp_path, balls(sign), "--contrast", false)
+    assert found["picking"]["true"] < 3
+    assert len(found["warnings"]) == 1
+    for said in (found["warnings"][0], result.stderr):
+        assert f"Dense matter is taken to be {false} in the volume, but is {true} at the particles" in said
+        assert f"give --contrast {true}" in said
+
+
+@pytest.mark.slow
+def test_particles_that_noise_hides_tell_no_contrast(tmp_path):
+    for contrast in ("dark", "bright"):
+        assert evaluated(tmp_path, balls(0), "--contrast", contrast)[1]["warnings"] == []
+
+
+@pytest.mark.slow
+def test_particles_that_lie_outside_for_want_of_a_voxel_size_are_told_so(tmp_path):
+    table = tmp_path / "pixels.star"
+    rows = "".join(f"v {4 * x:g} {4 * y:g} {4 * z:g} 2.5\n" for z, y, x in PLACES)
+    columns = ("TomoName", "CoordinateX", "CoordinateY", "CoordinateZ", "TomoTiltSeriesPixelSize")
+    table.write_text("data_particles\n\nloop_\n" + "".join(f"_rln{name}\n" for name in columns) + rows)
+    volume = balls(-1)
+    assert evaluated(tmp_path, volume, "--particles", table)[1]["warnings"] == []
+    result, found = evaluated(tmp_path, volume, "--particles", table, voxel=None)
+    assert any(
+        "has no voxel size, so that their coordinates are taken to count its voxels" in w for w in found["warnings"]
+    )
+    assert "particles lie outside the volume" in result.stderr
