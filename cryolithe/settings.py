@@ -198,7 +198,8 @@ class ReconstructSettings(_WithAlignmentFiles):
         description="GB of the device's memory to use at most. Default: 60 % of what is free, 80 % of a GPU's.",
     )
     dtype: Literal["float32", "float16", "int8"] = Field(
-        "float32", description="Voxel type of the output (MRC mode 2, 12 or 0; int8 is scaled, see the sidecar)."
+        "float32",
+        description="Voxel type of the output (MRC mode 2, 12 or 0; int8 is scaled, and cut off at 10 deviations).",
     )
     orientation: Literal["xyz", "xzy"] = Field(
         "xyz", description="Axes of an MRC output, fastest first; xzy as IMOD's tilt writes it, for trimvol -rx."

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from cryolithe.errors import InputError
 from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, window_sigma_px
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
-from cryolithe.formats.volumes.int8 import Int8Scale, int8_scale
+from cryolithe.formats.volumes.int8 import Int8Values, int8_scale
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack
 from cryolithe.volume import Volume
 
@@ -108,11 +106,14 @@ def _width(half: HalfVolume) -> float:
     return float(high - low) / 2
 
 
-def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool) -> dict[str, Any]:
+def write_average(
+    halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool
+) -> tuple[dict[str, Any], str]:
     """Write the mean of the densities of two halves in their type of values; two sections are in memory.
 
     Returns:
-        what a record tells of its scaling, as that of a reconstruction does; empty for floating point.
+        what a record tells of its scaling, as that of a reconstruction does, empty for floating point; and what to tell
+        of voxels that were cut off.
 
     Raises:
         OutputError: if it cannot be written.
@@ -124,16 +125,13 @@ def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str,
     def mean(z: int) -> NDArray[np.float32]:
         return (first.density(z) + second.density(z)) / np.float32(2)
 
-    scaling: dict[str, Any] = {}
-    labels: tuple[str, ...] = (label,)
-    stored: Callable[[int], NDArray[Any]] = mean
+    int8, labels = None, [label]
     if voxels.dtype == np.int8:
         seen = RunningStatistics()
         for z in range(depth):
             seen.add(mean(z))
-        scale = int8_scale(seen.result())
-        scaling, labels = scale.record, (label, scale.label)
-        stored = partial(_stored_int8, mean, scale)
+        int8 = Int8Values(int8_scale(seen.result()))
+        labels.append(int8.scale.label)
 
     running = RunningStatistics()
     with (
@@ -141,15 +139,11 @@ def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str,
         VolumeWriter.create(temporary, (depth, height, width), size, voxels.dtype, target=path) as writer,
     ):
         for z in range(depth):
-            section = writer.cast(stored(z))
+            section = writer.cast(int8(mean(z)) if int8 else mean(z))
             running.add(section)
             writer.write_sections(z, section[None])
-        writer.finish(running.result(), labels, size, first.volume.origin_angstrom)
-    return scaling
-
-
-def _stored_int8(mean: Callable[[int], NDArray[np.float32]], scale: Int8Scale, z: int) -> NDArray[np.int8]:
-    return scale.values(mean(z))
+        writer.finish(running.result(), tuple(labels), size, first.volume.origin_angstrom)
+    return (int8.record, int8.note(path.name)) if int8 else ({}, "")
 
 
 def write_agreement(
