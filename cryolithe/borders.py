@@ -23,6 +23,9 @@ LEAST_OF_OUTLINE = 0.03  # of the outline's pixels have the value
 LEAST_OUTLINE_SIDES = 0.9  # lengths of the shorter side that a border takes of the outline: less is in a corner only
 MOST_OF_IMAGE = 0.4
 EVEN_PX = 4  # edge of blocks of one value
+# What is wider may be a vacuum, and is told of up to the first share. So much of such an image is even, and so much
+# more of it is border than what is replaced.
+MOST_TOLD, LEAST_EVEN, LEAST_MORE = 0.95, 0.3, 0.1
 # Of the pixels beside a border, so many more than elsewhere may have its value, but never more than the second number.
 MORE_BESIDE, MOST_OF_DATA = 0.1, 0.6
 AMONG_DATA = 0.02  # of the data lie on either side of a value that is among them
@@ -57,6 +60,15 @@ def is_mostly_border(image: NDArray[np.generic]) -> bool:
     return even_share(image, EVEN_PX) > MOST_OF_IMAGE and find_border(np.asarray(image, np.float32)) is None
 
 
+def find_wide_border(image: NDArray[np.float32]) -> Border | None:
+    """Find a border that takes too much of an image for `find_border`: it is not replaced, as it may be a vacuum."""
+    if even_share(image, EVEN_PX) < LEAST_EVEN:
+        return None
+    replaced, border = find_border(image), find_border(image, MOST_TOLD)
+    left = border.share - (replaced.share if replaced else 0.0) if border else 0.0
+    return border if left > LEAST_MORE else None
+
+
 def even_share(image: NDArray[np.generic], edge_px: int) -> float:
     """What part of an image, shape ``(y, x)``, lies in square blocks all of whose pixels are the same.
 
@@ -70,15 +82,16 @@ def even_share(image: NDArray[np.generic], edge_px: int) -> float:
     return float((most.max(axis=2) == least.min(axis=2)).mean())
 
 
-def find_border(image: NDArray[np.float32]) -> Border | None:
+def find_border(image: NDArray[np.float32], most: float = MOST_OF_IMAGE) -> Border | None:
     """Find the border of one value of an image, shape ``(y, x)``; None where there is none.
 
-    Within a border there may be another one, of another value, when images were filled twice.
+    Within a border there may be another one, of another value, when images were filled twice. What takes more than
+    ``most`` of an image, or of what is within the first one, is none.
     """
     height, width = image.shape
     area, sure = (np.zeros(height, np.int64), np.full(height, width - 1, np.int64)), None
     for _ in range(MOST_VALUES):
-        found = _one_border(image, area)
+        found = _one_border(image, area, most)
         if found is None:
             break
         inner, abrupt = found
@@ -94,11 +107,11 @@ def find_border(image: NDArray[np.float32]) -> Border | None:
 def without_border(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """An image, shape ``(y, x)``, whose border of one value is replaced by the local mean of the nearest data."""
     border = find_border(image)
-    return image if border is None else filled_in(image, border)
+    return image if border is None else filled_border(image, border)
 
 
-def filled_in(image: NDArray[np.float32], border: Border) -> NDArray[np.float32]:
-    """An image, shape ``(y, x)``, whose border is replaced by the local mean of the nearest data."""
+def filled_border(image: NDArray[np.float32], border: Border) -> NDArray[np.float32]:
+    """The image with the local mean of the nearest data in place of a border."""
     inside = border.holds_data(image.shape[1])
     size = max(LEAST_LOCAL_PX, min(image.shape) // LOCAL_PART)
     # Means of so large squares need not be taken of single pixels.
@@ -130,7 +143,7 @@ def _blocks(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 _Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def _one_border(image: NDArray[np.float32], area: _Rows) -> tuple[_Rows, bool] | None:
+def _one_border(image: NDArray[np.float32], area: _Rows, most: float) -> tuple[_Rows, bool] | None:
     """The data within an area whose outline holds much of one value, and whether they begin abruptly; None for none."""
     height, width = image.shape
     rows = np.flatnonzero(area[0] <= area[1])
@@ -152,7 +165,7 @@ def _one_border(image: NDArray[np.float32], area: _Rows) -> tuple[_Rows, bool] |
     alike = 1 - int(other.sum()) / kept
     # n points at random leave 8/3 ln(n) / n of a rectangle outside their hull (Rényi and Sulanke 1963).
     by_chance = 10 * np.log(image.size) * alike / max(1 - alike, 1e-6)
-    if not by_chance + min(height, width) / 2 <= size - kept <= MOST_OF_IMAGE * size:
+    if not by_chance + min(height, width) / 2 <= size - kept <= most * size:
         return None
     if _outline_px(area, inner, rows) < LEAST_OUTLINE_SIDES * min(height, width):
         return None

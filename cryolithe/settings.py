@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
@@ -14,6 +15,13 @@ from cryolithe.formats.alignment.alignments import alignment_files, flags_with_c
 from cryolithe.formats.alignment.imod_command import parse_list
 from cryolithe.yaml_table import read_yaml_table
 
+# What cells and values of files are to be, by the kind of pydantic's errors, whose words are those of programs.
+_EXPECTED = {
+    "bool_parsing": "expected true or false",
+    "float_parsing": "expected a number, with a decimal point",
+    "int_parsing": "expected a whole number",
+}
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 MOST_PX = 1 << 24  # along an axis, as in MRC files
 
 
@@ -198,7 +206,8 @@ class ReconstructSettings(_WithAlignmentFiles):
         description="GB of the device's memory to use at most. Default: 60 % of what is free, 80 % of a GPU's.",
     )
     dtype: Literal["float32", "float16", "int8"] = Field(
-        "float32", description="Voxel type of the output (MRC mode 2, 12 or 0; int8 is scaled, see the sidecar)."
+        "float32",
+        description="Voxel type of the output (MRC mode 2, 12 or 0; int8 is scaled, and cut off at 10 deviations).",
     )
     orientation: Literal["xyz", "xzy"] = Field(
         "xyz", description="Axes of an MRC output, fastest first; xzy as IMOD's tilt writes it, for trimvol -rx."
@@ -384,7 +393,21 @@ def resolve_settings(
         key = str(first["loc"][0])
         where = row_name if key in cells else file_name
         source = f"--{key.replace('_', '-')}" if key in given else f"{where}: '{key}'"
-        raise SettingsError(f"{source}: {first['msg'].lower()}, got {shown(first['input'])}") from error
+        said = _EXPECTED.get(first["type"], first["msg"].lower())
+        raise SettingsError(f"{source}: {said}, got {shown(first['input'])}") from error
+
+
+def with_decimal_points(cells: Mapping[str, str]) -> dict[str, str]:
+    """Cells of a list whose numbers may have decimal commas, as `resolve_settings` takes them.
+
+    Only where a setting is one number: in a list of numbers a comma parts two of them.
+    """
+    fields = ReconstructSettings.model_fields
+    numbers = [name for name, field in fields.items() if {*get_args(field.annotation), field.annotation} & {int, float}]
+    return {
+        key: cell.replace(",", ".") if key.replace("-", "_") in numbers and _DECIMAL_COMMA.fullmatch(cell) else cell
+        for key, cell in cells.items()
+    }
 
 
 def _flag(name: str) -> str:

@@ -11,7 +11,7 @@ from beads import ANGLES, DEPTH, SHAPE, assert_beads, bead_errors, bead_images, 
 from scipy.ndimage import affine_transform, binary_dilation, gaussian_filter
 from tiny_series import made, voxels, write_model
 
-from cryolithe.borders import find_border, is_mostly_border, without_border
+from cryolithe.borders import find_border, find_wide_border, is_mostly_border, without_border
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.images.preparation import Preparation, check_images, stack_statistics
 from cryolithe.tilts import TiltSeries
@@ -245,6 +245,48 @@ def test_beads_stand_out_as_without_borders(method, value, series):
     _, signal = bead_errors(voxels(series / "a_v.mrc"))
     _, best = bead_errors(voxels(series / "b_v.mrc"))
     assert signal > 0.8 * best
+
+
+@pytest.mark.parametrize("method", ["fbp", "sirt"])
+@pytest.mark.parametrize("value", [0.0, 990.0])
+def test_borders_too_wide_to_be_replaced_are_named(value, method, series):
+    """One among narrow ones, at a side or at both, and all of a stack; not what the limit leaves replaced."""
+    images, clean = bordered(value)
+    width = SHAPE[1]
+    images[[24, 27]] = clean[[24, 27]]
+    images[24, :, : int(0.44 * width)] = value
+    images[27, :, : int(0.3 * width)] = images[27, :, int(0.72 * width) :] = value
+    flags = ("--method", method, *(("--iterations", 3) if method == "sirt" else ()))
+    result = reconstruct(series, images, "one", *flags)
+    assert "31 of 31 images" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "left as it is" in line]
+    told = [one.rstrip("%)").split(" (") for one in line.partition("images ")[2].partition(" have")[0].split(", ")]
+    assert [int(number) for number, _ in told] == [25, 28]
+    assert [float(share) for _, share in told] == pytest.approx([47, 64], abs=3)
+    assert line.startswith("Warning: ")
+    assert "neighbouring tilts" not in result.stderr
+    assert line in "Warning: " + "\nWarning: ".join(json.loads((series / "one_v.json").read_text())["warnings"])
+    clean[:, :, : int(0.44 * width)] = value
+    assert "(31 of 31) have a border of one value that is left" in reconstruct(series, clean, "all", *flags).stderr
+
+
+@pytest.mark.parametrize("content", [name for name in CONTENT if name != "two halves"])
+def test_what_the_specimen_shows_is_no_wide_border(content):
+    assert find_wide_border(np.asarray(CONTENT[content](), np.float32)) is None
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_thin_needle_in_an_empty_vacuum_has_no_border(share, noisy):
+    """However much of the image is empty; nor has a specimen that ends unevenly."""
+    columns = np.arange(LARGE[1]) - 90
+    thickness = 2 * np.sqrt(np.clip(((1 - share) * 90) ** 2 - columns**2, 0, None)) * np.ones((LARGE[0], 1))
+    image = np.random.default_rng(1).poisson(thickness / 4) if noisy else thickness
+    assert find_wide_border(image.astype(np.float32)) is None
+    uneven = specimen(5)
+    edge = share * 180 + 20 * gaussian_filter(np.random.default_rng(2).standard_normal(LARGE[0]), 5)
+    uneven[np.arange(LARGE[1]) < edge[:, None]] = 0
+    assert find_wide_border(uneven.astype(np.float32)) is None
 
 
 @pytest.mark.slow

@@ -130,7 +130,9 @@ def empty(program, project, gain):
     if program == "AreTomo":
         aln = write_aretomo(project, None if gain is None else np.zeros((N, 16, 2)))
         if gain is None:
-            aln.write_text(aln.read_text().partition("# Local Alignment")[0])
+            aln.write_text(
+                aln.read_text().partition("# Local Alignment")[0].replace("NumPatches = 17", "NumPatches = 0")
+            )
         return "--aln", aln
     if program == "RELION":
         star = write_relion(project, "spline", gain or 0.0, told=gain is not None)
@@ -323,8 +325,30 @@ def test_what_cannot_be_read_is_told_and_left(program, tmp_path):
     flags, told = damage(program, project)
     result = made(project.stack, *flags, "-o", tmp_path / "v.mrc", *FBP)
     assert told in result.stderr
+    assert "as bad" not in result.stderr
     assert off_px(voxels(tmp_path / "v.mrc")) < STRAIGHT_PX
     assert local_record(tmp_path / "v.mrc") is None
+
+
+@pytest.mark.parametrize("rows", [None, 0, 17, 17 * (N - len(DARK)) - 1, -0.5], ids=str)
+@pytest.mark.parametrize("old", [False, True])
+def test_an_aln_of_which_patches_are_missing_is_refused(rows, old, tmp_path):
+    """Cut at any line, or (a half) within the last one; None for before the local part's own title."""
+    project = make_bent(tmp_path / "raw", straight_place)
+    aln = write_aretomo(project)
+    if old:
+        first, _, _, *more = aln.read_text().splitlines(keepends=True)
+        aln.write_text("".join([first, f"# {N} 17\n", *more]))
+    head, title, local = aln.read_text().partition("# Local Alignment\n")
+    lines, wanted = local.splitlines(keepends=True), 17 * (N - len(DARK))
+    kept = [] if rows is None else lines[:rows] if rows != -0.5 else [*lines[:-1], lines[-1][:-6]]
+    aln.write_text(head + (title if rows is not None else "") + "".join(kept))
+    missing = 1 if rows == -0.5 else wanted - len(kept)
+    arguments = (project.stack, "--aln", aln, "-o", tmp_path / "v.mrc", *FBP)
+    refused(tmp_path, arguments, "tells of 17 patches", f"{missing} are missing; copy the file again")
+    told = (f"# {N} 17", f"# {N} 0") if old else ("NumPatches = 17", "NumPatches = 0")
+    aln.write_text(head.replace(*told))
+    assert "patches" not in made(*arguments).stderr
 
 
 def test_shifts_out_of_the_image_are_refused(tmp_path):

@@ -41,6 +41,71 @@ def test_an_image_out_of_scale_is_named(factor, times, number, tmp_path):
     assert any(f"image {number + 1} (" in str(one.message) for one in caught)
 
 
+DENSE = np.arange(-60, 61, 4.0)
+RUNS = [
+    range(28, 32),
+    range(29, 32),
+    range(25, 29),
+    range(25, 28),
+    range(13, 19),
+    (25, 26),
+    range(1, 5),
+    (20, 21, 23, 24),
+]
+
+
+def of_trend(angles, fall=1.0, seed=0):
+    """Images whose deviation falls by e to that times what 1 / cos grows."""
+    rng = np.random.default_rng(seed)
+    levels = np.exp(-fall * (1 / np.cos(np.deg2rad(angles)) - 1)) * np.exp(rng.normal(0, 0.1, len(angles)))
+    return (rng.standard_normal((len(angles), 24, 24)) * levels[:, None, None]).astype(np.float32)
+
+
+@pytest.mark.parametrize("fall", [0.0, 1.2])
+@pytest.mark.parametrize("factor", [8, 0.1])
+@pytest.mark.parametrize("odd", RUNS, ids=str)
+def test_a_run_of_images_out_of_scale_is_named_and_no_other(odd, factor, fall):
+    images = of_trend(DENSE, fall)
+    images[np.array(odd) - 1] *= factor
+    order = np.random.default_rng(1).permutation(len(DENSE))
+    for picked in (np.arange(len(DENSE)), order):
+        looks = [looks_of(images[index]) for index in picked]
+        (line,) = outlier_notes(looks, DENSE[picked], (picked + 1).tolist(), False)
+        told = line.partition(" image")[2].partition(" is not")[0].lstrip("s ").split(", ")
+        assert [int(one.split()[0]) for one in told] == list(odd)
+        for one in told:
+            assert float(one.split("(")[1].split()[0]) == pytest.approx(factor, rel=0.7)
+
+
+def test_a_run_out_of_scale_is_named_by_the_command(tmp_path):
+    images = noise()
+    images[-3:] *= 8
+    (line,) = told(made(*write_series(tmp_path, images), *FBP), "neighbouring tilts")
+    assert [f" {number} (" in line for number in range(1, 12)] == [number > 8 for number in range(1, 12)]
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        DENSE,
+        np.arange(-21, 61, 3.0),
+        np.linspace(-60, 60, 9),
+        np.linspace(-60, 60, 6),
+        np.concatenate([DENSE, [60.0, 60.0, 60.0]]),
+    ],
+    ids=["whole", "half", "nine", "six", "retakes"],
+)
+@pytest.mark.parametrize("fall", [0.0, 0.6, 1.2])
+def test_trends_over_the_tilts_are_ordinary(angles, fall):
+    """Of up to 3.3 times, and on top of them images that lose up to a third by the dose, or one in three out of two."""
+    images = of_trend(angles, fall)
+    doses = np.argsort(np.argsort(np.abs(angles), kind="stable")) / len(angles)
+    assert notes_of(images, angles) == ()
+    assert notes_of(images * (1 - 0.2 * doses)[:, None, None].astype(np.float32), angles) == ()
+    images[::3] *= 1.5
+    assert notes_of(images, angles) == ()
+
+
 def test_an_image_given_twice_is_named(tmp_path):
     images = noise()
     images[4], images[9], images[7] = images[3], images[3], images[6]

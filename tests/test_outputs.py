@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import mrcfile
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_series import SHAPE, bead_images, made, noise, refused, run, voxels, write_model, write_series
+from plain_mrc import new_mrc
+from tiny_series import ANGLES, SHAPE, bead_images, made, noise, refused, run, voxels, write_model, write_series
 
+import cryolithe
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_mrc
 from cryolithe.formats.volumes import ome_zarr
 from cryolithe.reconstruction.evidence import selfcheck
@@ -48,6 +51,48 @@ def record(path):
 # Types and orders
 
 
+def gold(folder):
+    """Noise with one bead that a volume has far beyond ten deviations."""
+    images = np.random.default_rng(0).standard_normal((len(ANGLES), 40, 36)).astype(np.float32)
+    images[:, 19:22, 17:20] -= 60
+    return write_series(folder, images)
+
+
+@pytest.mark.parametrize("kind", ["mrc", "ome-zarr", "xzy", "halves", "library"])
+def test_voxels_that_bytes_cut_off_are_told(kind, tmp_path):
+    stack, angles = gold(tmp_path)
+    words = {"mrc": (), "ome-zarr": ("--format", "ome-zarr"), "xzy": ("--orientation", "xzy")}
+    target = tmp_path / ("v.zarr" if kind == "ome-zarr" else "v.mrc")
+    if kind == "library":
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = cryolithe.fbp(read_mrc(stack).data, ANGLES, thickness=8, dtype="int8")
+        told, scaling = "\n".join(f"Warning: {one.message}" for one in caught), found.record["volume"]["scaling"]
+    elif kind == "halves":
+        odd = tmp_path / "odd.mrc"
+        images = read_mrc(stack).data
+        with new_mrc(odd, images + np.random.default_rng(1).standard_normal(images.shape).astype(np.float32)):
+            pass
+        result = made("--even", stack, "--odd", odd, angles, *FBP, "--dtype", "int8", "-o", target)
+        told, scaling = result.stderr, record(target)["volume"]["scaling"]
+        assert "voxels of v.mrc (" in told
+    else:
+        result = made(stack, angles, *FBP, "--dtype", "int8", "-o", target, *words[kind])
+        told, scaling = result.stderr, record(target)["volume"]["scaling"]
+        assert any("cut off at the limits of int8" in one for one in record(target)["warnings"])
+    low, high = scaling["limits"]
+    assert scaling["cut_voxels"] > 8
+    assert f"Warning: {scaling['cut_voxels']} voxels of " in told
+    assert f"densities of {low:.4g} and {high:.4g}" in told
+    assert low == pytest.approx(scaling["offset"] - 127 * scaling["step"])
+
+
+def test_noise_is_not_cut_off(tmp_path):
+    images = np.random.default_rng(0).standard_normal((len(ANGLES), 40, 36)).astype(np.float32)
+    assert "cut off" not in made(*write_series(tmp_path, images), *FBP, "--dtype", "int8").stderr
+    assert record(tmp_path / "ts_rec.mrc")["volume"]["scaling"]["cut_voxels"] == 0
+
+
 def test_bytes_are_scaled_as_the_record_says(series, tmp_path):
     made(*series, *FBP, "-o", tmp_path / "f.mrc")
     made(*series, *FBP, "-o", tmp_path / "b.mrc", "--dtype", "int8")
@@ -59,6 +104,7 @@ def test_bytes_are_scaled_as_the_record_says(series, tmp_path):
     assert np.abs(density - exact)[inside].max() <= 0.501 * scaling["step"]
     assert inside.mean() > 0.99
     assert (np.abs(exact - scaling["offset"])[~inside] > 126 * scaling["step"]).all()
+    assert scaling["cut_voxels"] == (np.abs(exact - scaling["offset"]) > 127.5 * scaling["step"]).sum()
     with mrcfile.open(tmp_path / "b.mrc") as file:
         assert file.header.mode == 0
         assert float(file.header.dmean) == pytest.approx(stored.mean(dtype=float), abs=1e-4)

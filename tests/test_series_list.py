@@ -1,6 +1,9 @@
 """Lists of tilt series."""
 
+import json
+
 import pytest
+from tiny_series import made, refused, write_series
 
 from cryolithe.errors import InputError
 from cryolithe.formats import SeriesEntry, read_series_list
@@ -40,6 +43,46 @@ def test_spreadsheets_separate_otherwise(separator, put):
     assert read_series_list(put(text.replace(",", separator))) == (expected,)
     (entry,) = read_series_list(put(text.replace(",", separator).replace("a.mrc", "a, b.mrc")))
     assert entry.tilts.name == "a, b.mrc"
+
+
+FBP = ("--method", "fbp")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_decimal_commas_of_spreadsheets_are_read(separator, put, tmp_path):
+    """In cells of one number; in a list of numbers a comma parts two, and in a name it is one."""
+    write_series(tmp_path, name="a,5")
+    rows = [
+        ["tilts", "angles", "output", "pixel-size", "tilt_axis", "thickness", "exclude"],
+        ["a,5.mrc", "a,5.tlt", "1,5.mrc", "8,5", "-3,25", "8,0", "3,5"],
+    ]
+    made(put("\n".join(separator.join(row) for row in rows) + "\n"), *FBP)
+    settings = json.loads((tmp_path / "1,5.json").read_text())["settings"]
+    assert [settings[name] for name in ("pixel_size", "tilt_axis", "thickness", "exclude")] == [8.5, -3.25, 8, "3,5"]
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "says"),
+    [
+        (
+            "tilts,angles,pixel_size",
+            'ts.mrc,ts.tlt,"8,5"',
+            "'pixel_size': expected a number, with a decimal point, got '8,5'",
+        ),
+        (
+            "tilts;angles;pixel_size",
+            "ts.mrc;ts.tlt;1.008,5",
+            "'pixel_size': expected a number, with a decimal point, got",
+        ),
+        ("tilts;angles;bin", "ts.mrc;ts.tlt;2,5", "'bin': expected a whole number, got '2.5'"),
+        ("tilts;angles;bin", "ts.mrc;ts.tlt;zwei", "'bin': expected a whole number, got 'zwei'"),
+        ("tilts;angles;flip_z", "ts.mrc;ts.tlt;FALSCH", "'flip_z': expected true or false, got 'FALSCH'"),
+        ("tilts;angles;flip_z", "ts.mrc;ts.tlt;VRAI", "'flip_z': expected true or false, got 'VRAI'"),
+    ],
+)
+def test_cells_of_another_language_are_refused_in_words(header, cells, says, put, tmp_path):
+    write_series(tmp_path)
+    refused(tmp_path, (put(f"{header}\n{cells}\n"), *FBP), "list.csv, line 2: ", says)
 
 
 def test_files_of_doses_and_defocus_lie_where_the_list_does(put, tmp_path):

@@ -230,7 +230,9 @@ def reconstruct_halves(
     drop_maps(average)
     if whole is None:
         drop_preview(average.with_suffix(".png"))
-        scaling = write_average(pair, average, f"CryoLithe {__version__} {AVERAGE}", overwrite)
+        scaling, cut = write_average(pair, average, f"CryoLithe {__version__} {AVERAGE}", overwrite)
+        if cut:
+            say(cut, err=True)
     else:
         say(reconstruct(whole))
         scaling = {key: value for key, value in read_record_beside(average)["volume"].items() if key == "scaling"}

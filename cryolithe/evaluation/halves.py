@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from cryolithe.errors import InputError
 from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, window_sigma_px
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
-from cryolithe.formats.volumes.int8 import Int8Scale, int8_scale
+from cryolithe.formats.volumes.int8 import Int8Values, int8_scale
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack
 from cryolithe.names import is_file
 from cryolithe.volume import Volume
@@ -119,11 +117,14 @@ def _width(half: HalfVolume) -> float:
     return float(high - low) / 2
 
 
-def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool) -> dict[str, Any]:
+def write_average(
+    halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool
+) -> tuple[dict[str, Any], str]:
     """Write the mean of the densities of two halves in their type of values, else as float32, section by section.
 
     Returns:
-        what a record tells of its scaling, as that of a reconstruction does; empty for floating point.
+        what a record tells of its scaling, as that of a reconstruction does, empty for floating point; and what to tell
+        of voxels that were cut off.
 
     Raises:
         OutputError: if it cannot be written.
@@ -135,17 +136,14 @@ def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str,
     def mean(z: int) -> NDArray[np.float32]:
         return (first.density(z) + second.density(z)) / np.float32(2)
 
-    scaling: dict[str, Any] = {}
-    labels: tuple[str, ...] = (label,)
-    stored: Callable[[int], NDArray[Any]] = mean
+    int8, labels = None, [label]
     dtype = voxels.dtype if voxels.dtype == second.volume.voxels.dtype else np.dtype(np.float32)
     if dtype == np.int8:
         seen = RunningStatistics()
         for z in range(depth):
             seen.add(mean(z))
-        scale = int8_scale(seen.result())
-        scaling, labels = scale.record, (label, scale.label)
-        stored = partial(_stored_int8, mean, scale)
+        int8 = Int8Values(int8_scale(seen.result()))
+        labels.append(int8.scale.label)
 
     running = RunningStatistics()
     with (
@@ -153,15 +151,11 @@ def write_average(halves: tuple[HalfVolume, HalfVolume], path: Path, label: str,
         VolumeWriter.create(temporary, (depth, height, width), size, dtype, target=path) as writer,
     ):
         for z in range(depth):
-            section = writer.cast(stored(z))
+            section = writer.cast(int8(mean(z)) if int8 else mean(z))
             running.add(section)
             writer.write_sections(z, section[None])
-        writer.finish(running.result(), labels, size, first.volume.origin_angstrom)
-    return scaling
-
-
-def _stored_int8(mean: Callable[[int], NDArray[np.float32]], scale: Int8Scale, z: int) -> NDArray[np.int8]:
-    return scale.values(mean(z))
+        writer.finish(running.result(), tuple(labels), size, first.volume.origin_angstrom)
+    return (int8.record, int8.note(path.name)) if int8 else ({}, "")
 
 
 def write_agreement(

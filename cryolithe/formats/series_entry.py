@@ -23,6 +23,7 @@ class SeriesEntry:
             tells them.
         unaligned: why it looks like a raw stack whose alignment has not come, as a sentence's part; else empty.
         unused: names of stacks of the same series that are not taken.
+        decimal_comma: whether a comma in a number stands for a decimal point: in a list that parts its cells otherwise.
     """
 
     line: int
@@ -36,3 +37,4 @@ class SeriesEntry:
     unused: str = ""
     unreadable: dict[str, str] = field(default_factory=dict)
     unaligned: str = ""
+    decimal_comma: bool = field(default=False, compare=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import ResourceError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
-from cryolithe.formats.volumes.int8 import int8_scale
+from cryolithe.formats.volumes.int8 import Int8Values, int8_scale
 from cryolithe.reconstruction.images.preparation import check_images
 from cryolithe.reconstruction.jobs.job import ResolvedJob
 from cryolithe.reconstruction.jobs.sources import offers
@@ -129,8 +129,11 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     voxels, statistics = _upright(run, held, watcher)
     scaling: dict[str, Any] = {}
     if run.job.settings.dtype == "int8":
-        scale = int8_scale(statistics)
-        voxels, labels, scaling = scale.values(voxels), (*labels, scale.label), scale.record
+        int8 = Int8Values(int8_scale(statistics))
+        voxels, labels = int8(voxels), (*labels, int8.scale.label)
+        scaling = int8.record
+        if cut := int8.note():
+            watcher.note(cut)
         statistics = _statistics(voxels)
     warnings = tuple(watcher.warnings)
     record = sidecar_record(run, plan, statistics)

@@ -17,7 +17,7 @@ from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.session_folder import read_session_folder
 from cryolithe.reconstruction.jobs.job import Job, default_output, source_files
-from cryolithe.settings import ReconstructSettings, idle_notes, refuse_idle, resolve_settings
+from cryolithe.settings import ReconstructSettings, idle_notes, refuse_idle, resolve_settings, with_decimal_points
 from cryolithe.work.watcher import Watcher
 
 # Of volumes; a folder has none of them.
@@ -181,6 +181,10 @@ def find_tasks(
         OutputError: if two series would write the same file, or one would write the other's input.
     """
     entries, notes = _entries(session)
+    entries = tuple(
+        replace(entry, settings=with_decimal_points(entry.settings)) if entry.decimal_comma else entry
+        for entry in entries
+    )
     tasks = []
     for entry in entries:
         where = f"{session.source}, line {entry.line}" if entry.settings else str(session.source)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.borders import MOST_OF_IMAGE, Border, even_share, filled_in, find_border
+from cryolithe.borders import MOST_OF_IMAGE, Border, even_share, filled_border, find_border
 from cryolithe.errors import InputError
 from cryolithe.images import clipped_sigma
 from cryolithe.tilts import TiltSeries
@@ -110,7 +110,7 @@ def _standardised(image: Image, border: Border | None) -> Image | None:
     """An image without border, outliers and mean, shape ``(y, x)``; None where it is blank."""
     data = _data((image.shape[0], image.shape[1]), border)
     if border is not None:
-        image = filled_in(image, border)
+        image = filled_border(image, border)
     image = image - np.float32(image[data].mean(dtype=np.float64))
     limit = np.float32(OUTLIER_SIGMAS * clipped_sigma(image[data]))
     if not limit > 0:

@@ -17,7 +17,7 @@ from cryolithe.alignment import Alignment, ImageAlignment, rotation
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.alignment.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
 from cryolithe.formats.alignment.aln_sections import Dark, Sections, other_series, stack_places
-from cryolithe.formats.alignment.bends_aretomo import Patches, patch_bend, read_patches
+from cryolithe.formats.alignment.bends_aretomo import Patches, patch_bend, read_patches, whole_rows
 from cryolithe.formats.alignment.image_order import image_order
 from cryolithe.formats.facts import Fact, alignment_facts
 from cryolithe.formats.files import PathLike, finite_numbers, printable, read_text
@@ -58,7 +58,8 @@ def read_aln(
         the alignment, and the pixels ``(y, x)`` of the images that it is for; None where neither tells them.
 
     Raises:
-        InputError: if images are missing, it is not clear which they are (see `stack_places`), or angles do not fit.
+        InputError: if images or patches are missing, it is not clear which images they are (see `stack_places`), or
+            angles do not fit.
         FileFormatError: if it is no such file, or a number is not one.
     """
     path = Path(path)
@@ -68,12 +69,7 @@ def read_aln(
     shape = shape or image_shape
     if not rows:
         raise InputError(f"{path} holds no aligned image; AreTomo may have failed")
-    if len(rows) + len(darks) != count:
-        raise InputError(
-            f"{path} is for a stack of {count} images but holds {len(rows)} aligned and {len(darks)} dark ones, "
-            f"{abs(count - len(rows) - len(darks))} {'are missing' if len(rows) + len(darks) < count else 'too many'}; "
-            "copy the file again, or align anew"
-        )
+    _whole(path, count, len(rows), len(darks), (_patches_told(header), whole_rows(local)))
     if abs(_offset(path, header, "BetaOffset")) > SAME_TILT_DEG:
         raise InputError(f"{path}: a BetaOffset other than 0 is not understood; align with -TiltCor 0 or 1")
     numbers = tuple((row.section, row.tilt_deg) for row in rows)
@@ -85,10 +81,10 @@ def read_aln(
     patches: tuple[Patches | None, ...] = (None,) * len(rows)
     try:
         patches = read_patches(local, len(rows)) if local and shape else patches
+        if local and shape and not any(patches):
+            notes.append(f"{path.name} marks all of its {len(local)} local (patch) shifts as bad, and none is applied")
     except FileFormatError as error:
         notes.append(f"Warning: {len(local)} local (patch) shifts in {path.name} are not applied: {error}")
-    if local and shape and not any(patches):
-        notes.append(f"{path.name} marks all of its {len(local)} local (patch) shifts as bad, and none is applied")
     images = []
     for place, row, bent in sorted(zip(places.rows, rows, patches, strict=True), key=lambda pair: pair[0]):
         matrix = rotation(-row.rotation_deg)
@@ -173,6 +169,37 @@ def _counts(text: str, count: int) -> list[int]:
     words = text.split()
     fit = len(words) == count and all(word.isdecimal() and len(word) < 10 for word in words)
     return [int(word) for word in words] if fit else []
+
+
+def _whole(path: Path, count: int, aligned: int, dark: int, patches: tuple[int, int]) -> None:
+    """Refuse a file of which a part is missing.
+
+    Args:
+        path: the file.
+        count: images of the stack.
+        aligned: rows of images.
+        dark: images that were left out.
+        patches: of how many of each image the header tells, and how many rows of them there are.
+    """
+    if aligned + dark != count:
+        raise InputError(
+            f"{path} is for a stack of {count} images but holds {aligned} aligned and {dark} dark ones, "
+            f"{abs(count - aligned - dark)} {'are missing' if aligned + dark < count else 'too many'}; "
+            "copy the file again, or align anew"
+        )
+    told, found = patches
+    if found < told * aligned:
+        raise InputError(
+            f"{path} tells of {told} patches (NumPatches) in each of {aligned} images but holds {found} rows of local "
+            f"alignment, {told * aligned - found} are missing; copy the file again, or tell of 0 patches there and "
+            "take '# Local Alignment' away to do without them"
+        )
+
+
+def _patches_told(header: dict[str, str]) -> int:
+    """Of how many patches of each image the header tells; 0 where it tells of none."""
+    told, old = _counts(header.get("NumPatches", ""), 1), _counts(header.get(_OLD_SIZE, ""), 2)
+    return told[0] if told else old[1] if old else 0
 
 
 def _offset(path: Path, header: dict[str, str], name: str) -> float:

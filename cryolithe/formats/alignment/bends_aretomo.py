@@ -42,6 +42,11 @@ class Patches:
     shifts_px: NDArray[np.float64]
 
 
+def whole_rows(lines: Sequence[tuple[int, str]]) -> int:
+    """How many of the rows, ``(number, text)``, are written to their end."""
+    return sum(len(text.split()) >= COLUMNS for _, text in lines)
+
+
 def read_patches(lines: Sequence[tuple[int, str]], images: int) -> tuple[Patches | None, ...]:
     """The patches of each image, or None for an image without a trusted one.
 

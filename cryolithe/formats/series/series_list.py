@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError, nearest_name
@@ -55,7 +56,7 @@ def read_series_list(path: PathLike) -> tuple[SeriesEntry, ...]:
                         f"{path}, line {entry.line}: the output {name} is that of line {earlier} too; give every "
                         "series its own"
                     )
-            entries.append(entry)
+            entries.append(replace(entry, decimal_comma=delimiter != ","))
     except csv.Error as error:
         raise FileFormatError(f"{path}, line {reader.line_num}: expected comma-separated values, {error}") from error
     if columns is None:

@@ -60,7 +60,7 @@ def write_ome_zarr(
     """
     zarr = _zarr(OutputError)
     path = Path(path)
-    sample = convert(volume[:1, :1, :1])
+    sample = convert(volume[:0, :0, :0])
     given = voxel_size_angstrom
     sizes = given if isinstance(given, tuple) else (given or 1.0,) * 3
     running = RunningStatistics()

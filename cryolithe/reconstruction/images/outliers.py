@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from cryolithe.images import clipped_sigma
 from cryolithe.reconstruction.images.defects import without_defects
 
-# An image whose standard deviation is this many times that of its neighbours, or this part of it, is told of: doses of
-# one series, and what tilts lose of it, differ by less.
+# An image whose standard deviation is this many times that of others at nearby tilts, or this part of it, is told of:
+# doses of one series, and what tilts lose of it, differ by less.
 MOST_TIMES = 4.0
 NEIGHBOURS = 3  # to either side, by tilt angle
 FEWEST_IMAGES = 5
@@ -53,13 +54,13 @@ def outlier_notes(
     """
     notes = []
     times = _times(looks, angles_deg)
-    far = {number: one for number, one in zip(numbers, times, strict=True) if not 1 / MOST_TIMES <= one <= MOST_TIMES}
+    far = {number: one for number, one in zip(numbers, times, strict=True) if one is not None}
     if far:
         told = [f"{number} ({one:.3g} times)" for number, one in sorted(far.items())]
-        more = ", ..." if len(told) > _MOST_TOLD else ""
+        more = f", ... ({len(told)} of {len(looks)})" if len(told) > _MOST_TOLD else ""
         which = f"image{'s' if len(told) > 1 else ''} {', '.join(told[:_MOST_TOLD])}{more}"
         notes.append(
-            f"Warning: the standard deviation of {which} is not that of the images at neighbouring tilts: such an "
+            f"Warning: the standard deviation of {which} is not that of the others at neighbouring tilts: such an "
             "image outweighs the others, or is lost among them; bring it to their scale, or leave it out (--exclude)"
         )
     notes += _copies(looks, numbers)
@@ -97,21 +98,70 @@ def _copies(looks: Sequence[Looks], numbers: Sequence[int]) -> list[str]:
     ]
 
 
-def _times(looks: Sequence[Looks], angles_deg: Sequence[float]) -> list[float]:
-    """How many times that of its neighbours each image's standard deviation is; both kinds must agree that it is."""
-    found = [1.0] * len(looks)
+def _times(looks: Sequence[Looks], angles_deg: Sequence[float]) -> list[float | None]:
+    """How many times that of images at nearby tilts each one's standard deviation is, were they all of one scale.
+
+    That is the one of most of them: beside a run of images of another scale those of the series' own are few. None for
+    images that are not out of scale.
+    """
+    found: list[float | None] = [None] * len(looks)
     if len(looks) < FEWEST_IMAGES:
         return found
     order = np.argsort(angles_deg, kind="stable")
-    for place, index in enumerate(order):
+    levels = np.stack(
+        [_logarithms([getattr(looks[index], kind) for index in order]) for kind in ("deviation", "sigma")]
+    )
+    scales = _scales(levels)
+    most = Counter(scales.tolist()).most_common(1)[0][0]
+    apart = np.zeros(len(order))
+    for place in range(len(order)):
         first = min(max(0, place - NEIGHBOURS), max(0, len(order) - 1 - 2 * NEIGHBOURS))
-        near = [looks[other] for other in order[first : first + 2 * NEIGHBOURS + 1] if other != index]
-        ratios = []
-        for kind in ("deviation", "sigma"):
-            usual = float(np.median([getattr(one, kind) for one in near]))
-            ratios.append(getattr(looks[index], kind) / usual if usual > 0 else 1.0)
-        if min(ratios) > 1:
-            found[index] = min(ratios)
-        elif max(ratios) < 1:
-            found[index] = max(ratios)
+        near = [other for other in range(first, min(first + 2 * NEIGHBOURS + 1, len(order))) if other != place]
+        apart[place] = _apart(levels[:, place], (levels - scales)[:, near]) - most
+    far = _with_run(np.abs(apart) > np.log(MOST_TIMES), scales, most)
+    for index, is_far, one in zip(order.tolist(), far, apart, strict=True):
+        found[index] = float(np.exp(one)) if is_far else None
     return found
+
+
+def _with_run(far: NDArray[np.bool_], scales: NDArray[np.float64], most: float) -> NDArray[np.bool_]:
+    """Images that are far, and those of their scale beside them: at the end of a trend they may just not be so far."""
+    found = far.copy()
+    for run in np.split(np.arange(len(far)), np.flatnonzero(np.diff(scales)) + 1):
+        if scales[run[0]] != most and far[run].any():
+            found[run] = True
+    return found
+
+
+def _logarithms(values: list[float]) -> NDArray[np.float64]:
+    """Of standard deviations; that of an even image is far below all others."""
+    known = np.array(values, np.float64)
+    least = known[known > 0].min(initial=np.inf)
+    return np.log(np.maximum(known, 1e-3 * least if np.isfinite(least) else 1.0))
+
+
+def _scales(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of each image's scale, counted from that of the first, one number for all images of a scale.
+
+    Going from tilt to tilt, an image is compared with the last few of whatever scale, each brought to that of the
+    first: so the level goes along with any trend over the tilts.
+
+    Args:
+        levels: logarithms of the two kinds of standard deviations, in the order of tilts, shape ``(2, images)``.
+    """
+    known, found = [0.0], np.zeros(levels.shape[1])
+    for place in range(1, levels.shape[1]):
+        before = slice(max(0, place - NEIGHBOURS), place)
+        here = _apart(levels[:, place], levels[:, before] - found[before])
+        nearest = min(known, key=lambda scale: abs(here - scale))
+        if abs(here - nearest) > np.log(MOST_TIMES):
+            known.append(here)
+            nearest = here
+        found[place] = nearest
+    return found
+
+
+def _apart(one: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """How far an image's levels, one of each kind, are from those of others: what both kinds agree on."""
+    apart = one - np.median(others, axis=1)
+    return float(apart[np.abs(apart).argmin()]) if apart[0] * apart[1] > 0 else 0.0

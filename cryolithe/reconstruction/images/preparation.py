@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.alignment import View
-from cryolithe.borders import find_border, without_border
+from cryolithe.borders import MOST_OF_IMAGE, filled_border, find_border, find_wide_border, without_border
 from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.volumes.pages import release_pages
@@ -33,6 +33,7 @@ from cryolithe.reconstruction.images.prepared_stack import PreparedStack, change
 from cryolithe.tilts import TiltSeries
 
 _ITEM = 4
+MOST_NAMED = 8
 # Arrays as large as an image, float32, that exist at once while one is prepared; a few of them are float64.
 _ARRAYS = 12
 _T = TypeVar("_T")
@@ -273,9 +274,8 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
     """
     reading = threading.Lock()
 
-    def look(number: int) -> tuple[int, bool, bool, tuple[float, Looks] | None]:
-        """Pixels that are not finite, whether no other is left, whether all others are the same; else border's share
-        and how the rest looks."""
+    def look(number: int) -> tuple[int, bool, bool, _Seen | None]:
+        """Pixels that are not finite, whether no other is left, whether all others are the same; else what is seen."""
         with reading:
             whole = np.asarray(series.image(number))
         image = whole
@@ -286,15 +286,12 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
         constant = bool(image.size) and bool(image.max() == image.min())
         seen = None
         if image.size and not constant:
-            filled = finite_image(whole)
-            border = find_border(filled)
-            seen = (border.share if border else 0.0), looks_of(without_border(filled) if border else filled)
+            seen = _look_at(finite_image(whole))
         release_pages(series.images)
         return bad, image.size == 0, constant, seen
 
     bad_pixels, bad_tilts, constant = 0, [], []
-    borders: list[float] = []
-    looks: list[Looks] = []
+    found: dict[int, _Seen] = {}
     for number, (bad, empty, same, seen) in enumerate(_each(look, series.geometry.tilts, workers)):
         if empty:
             raise InputError(
@@ -307,8 +304,7 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
         if same:
             constant.append(series.section(number) + 1)
         if seen:
-            looks.append(seen[1])
-            borders += [seen[0]] if seen[0] else []
+            found[series.numbers[number]] = seen
     if bad_tilts and not how.fix_nonfinite:
         raise InputError(
             f"{name} holds {bad_pixels} NaN or Inf pixels in {_tilt_list(bad_tilts)}; "
@@ -326,14 +322,44 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
             f"{name}: {_tilt_list(constant)} of {series.geometry.tilts} {verb} constant: a blank image says nothing; "
             f"leave {'it' if len(constant) == 1 else 'them'} out: --exclude {','.join(map(str, constant))}"
         )
+    looks = [seen.looks for seen in found.values()]
     outliers = outlier_notes(looks, series.geometry.angles_deg, series.numbers, how.clip_defects)
-    if not borders:
-        return outliers
-    return (
-        f"{len(borders)} of {series.geometry.tilts} images have a border of one value (up to {max(borders):.0%} of an "
-        "image), as alignments fill in; it would make streaks, so the local mean of the nearest data replaces it",
-        *outliers,
-    )
+    return (*_border_notes(found), *outliers)
+
+
+class _Seen(NamedTuple):
+    """Of an image: the share of a border that is replaced, that of one too wide for it, how the data look."""
+
+    border: float
+    wide: float
+    looks: Looks
+
+
+def _look_at(image: NDArray[np.float32]) -> _Seen:
+    border, wide = find_border(image), find_wide_border(image)
+    widest = wide or border
+    looks = looks_of(filled_border(image, widest) if widest else image)
+    return _Seen(border.share if border else 0.0, wide.share if wide else 0.0, looks)
+
+
+def _border_notes(found: dict[int, _Seen]) -> list[str]:
+    """Lines for the user about borders, by the images' numbers in their stack."""
+    notes = []
+    if borders := [seen.border for seen in found.values() if seen.border]:
+        notes.append(
+            f"{len(borders)} of {len(found)} images have a border of one value (up to {max(borders):.0%} of an image), "
+            "as alignments fill in; it would make streaks, so the local mean of the nearest data replaces it"
+        )
+    if wide := sorted((number, seen.wide) for number, seen in found.items() if seen.wide):
+        told = [f"{number} ({share:.0%})" for number, share in wide[:MOST_NAMED]]
+        more = f", ... ({len(wide)} of {len(found)})" if len(wide) > len(told) else ""
+        named = f"image {told[0]} has" if len(wide) == 1 else f"images {', '.join(told)}{more} have"
+        notes.append(
+            f"Warning: {named} a border of one value that is left as it is: more than {MOST_OF_IMAGE:.0%} of an image "
+            "may be a vacuum; if an alignment filled it in, it makes streaks: leave such an image out (--exclude), or "
+            "cut the stack to what all of its images show"
+        )
+    return notes
 
 
 def _tilt_list(numbers: list[int]) -> str:

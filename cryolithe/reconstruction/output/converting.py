@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
-from cryolithe.formats.volumes.int8 import Int8Scale, int8_scale
+from cryolithe.formats.volumes.int8 import Int8Values, int8_scale
 from cryolithe.formats.volumes.ome_zarr import Version, write_ome_zarr
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.reconstruction.jobs.job import ResolvedJob
@@ -46,17 +46,17 @@ class Converted:
     Attributes:
         path: where it lies.
         statistics: of its values as stored.
-        scale: of 8-bit values, if they are.
+        int8: of 8-bit values, if they are.
     """
 
     path: Path
     statistics: VolumeStatistics
-    scale: Int8Scale | None = None
+    int8: Int8Values | None = None
 
     @property
     def deviation(self) -> float:
         """Standard deviation of the densities that the file tells."""
-        return self.statistics.rms * (self.scale.step if self.scale else 1.0)
+        return self.statistics.rms * (self.int8.scale.step if self.int8 else 1.0)
 
 
 def new_volume(run: ResolvedJob, path: Path, shape: tuple[int, int, int], dtype: str) -> VolumeWriter:
@@ -77,11 +77,11 @@ def converted(run: ResolvedJob, upright: Path, labels: tuple[str, ...], statisti
         OutputError: if it cannot be written.
     """
     settings = run.job.settings
-    scale = int8_scale(statistics) if settings.dtype == "int8" else None
-    labels = (*labels, scale.label) if scale else labels
+    int8 = Int8Values(int8_scale(statistics)) if settings.dtype == "int8" else None
+    labels = (*labels, int8.scale.label) if int8 else labels
     path = upright.with_name(FINISHED if settings.format == "mrc" else "finished.zarr")
-    wanted = Wanted(run.job.output, settings.dtype, path, scale.values if scale else None)
-    return Converted(*turned(run, upright, wanted, labels, statistics), scale)
+    wanted = Wanted(run.job.output, settings.dtype, path, int8)
+    return Converted(*turned(run, upright, wanted, labels, statistics), int8)
 
 
 def turned(

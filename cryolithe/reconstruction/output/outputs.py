@@ -107,11 +107,13 @@ def finish(
             statistics = tilt_volume(read_mrc(folder.volume).data, writer, run.x_tilt_deg, watcher.advance)
             writer.finish(statistics, labels, run.voxel_size_angstrom)
     finished = converted(run, upright, labels, statistics)
+    if cut := finished.int8.note() if finished.int8 else "":
+        watcher.note(cut)
     if maps is not None:
         plan = {**plan, "confidence": finish_maps(run, folder, maps, finished.deviation, watcher)}
     seconds = time.monotonic() - times["start"]
     record = sidecar_record(run, plan, finished.statistics)
-    record["volume"].update(finished.scale.record if finished.scale else {})
+    record["volume"].update(finished.int8.record if finished.int8 else {})
     record["self_check"] = checked.record()
     record["warnings"] = warnings = tuple(watcher.warnings)
     record["seconds"] = {"total": round(seconds, 2), "preparation": round(times["prepared"] - times["start"], 2)}
