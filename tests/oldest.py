@@ -25,7 +25,7 @@ REQUIREMENT = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*>=\s*([0-9][0-9A-Za-z.]*)\s*(?
 NOT_INSTALLED = {"ruff", "mypy", "types-PyYAML", "types-psutil"}
 # Old packages call what newer ones below them have deprecated since (matplotlib 3.8 and pyparsing, say).
 FORGIVEN = ("-W", "ignore::DeprecationWarning")
-RUNNERS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100")
+RUNNERS = ("pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100")
 
 
 def oldest(requirement: str) -> str:

@@ -275,6 +275,12 @@ def test_halves_of_8_bits_are_averaged_as_densities(tmp_path):
     for found, expected in zip(*(record["fsc"]["total"][1:] for record in records[::-1]), strict=True):
         assert found == pytest.approx(expected, abs=0.01)
     assert records[1]["confidence"]["mean"] == pytest.approx(records[0]["confidence"]["mean"], abs=0.01)
+    for half in ("_EVN", "_ODD"):  # a copy without its record: its label tells the scale, too
+        path = tmp_path / f"small{half}.mrc"
+        told = evaluated.open_half(path)
+        path.with_suffix(".json").unlink()
+        found = evaluated.open_half(path)
+        assert (found.offset, found.step) == pytest.approx((told.offset, told.step), rel=1e-5)
 
 
 @pytest.mark.slow

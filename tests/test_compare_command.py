@@ -213,12 +213,16 @@ def test_what_was_made_before_is_what_the_folder_holds_whatever_was_made_in_betw
         assert all(map(np.array_equal, made, seen[0][0]))
     # One that is replaced, by hand or by a program, is made anew, and only that.
     shutil.copy(volumes[0], volumes[1])
+    notes = [volume.with_name("notes.json") for volume in volumes]  # of the user
+    for path in notes:
+        path.write_text("{}")
     result = good("compare", *words)
     assert result.stderr.count("made before") == 1
     assert "SIRT: made anew, as files in" in result.stderr
     assert np.array_equal(voxels(volumes[1]), seen[0][0][1])
     volumes[0].with_name("half2.mrc").unlink()
     assert good("compare", *words).stderr.count("made before") == 1
+    assert all(path.exists() for path in notes)
     assert volumes[0].with_name("half2.mrc").exists()
 
 

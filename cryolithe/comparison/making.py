@@ -151,11 +151,13 @@ class Workshop:
         entries = self._folder.entries if of_this else []
         known = next((done for done in entries if (done.method, done.key) == (wish.name, key)), None)
         if known is not None:
-            if _file_hashes(place) == known.files:
+            there = _file_hashes(place)
+            if known.files.items() <= there.items():
                 self._watcher.note(f"{wish.title}: made before, in {place}")
                 return known.seconds
             self._watcher.note(f"{wish.title}: made anew, as files in {place} are no longer those that were made")
-            of_this = False
+            for name in known.files.keys() & there.keys():
+                (place / name).unlink()
         self._folder.keep(lambda done: done.method != wish.name)
         if place.is_dir() and not of_this:
             shutil.rmtree(place)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryolithe.evaluation.halves import half_of
+from cryolithe.evaluation.halves import half_of, write_densities
 from cryolithe.formats.record import read_record_beside, record_path
 from cryolithe.formats.stacks.mrc_writer import write_volume
 from cryolithe.formats.volumes.axes import turned_record
@@ -35,13 +35,12 @@ def write_upright(path: Path, place: Path) -> None:
     found = open_volume_file(path)
     volume, record, dtype = read_volume(path, is_volume=True), read_record_beside(path), found.dtype
     if dtype == np.int8:
-        half, dtype = half_of(found), np.dtype(np.float32)
-        densities = np.asarray(volume.voxels, np.float32) * np.float32(half.step) + np.float32(half.offset)
-        volume = replace(volume, voxels=densities)
+        write_densities(replace(half_of(found), volume=volume), place, found.labels)
         if record:
             told = {key: value for key, value in record["volume"].items() if key != "scaling"}
-            record["volume"] = {**told, "dtype": dtype.name}
-    write_volume(place, volume, label=found.labels, dtype=dtype, overwrite=True)
+            record["volume"] = {**told, "dtype": "float32"}
+    else:
+        write_volume(place, volume, label=found.labels, dtype=dtype, overwrite=True)
     if found.axes != "zyx":
         record = turned_record(record)
     if record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cryolithe.errors import InputError
 from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, window_sigma_px
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
-from cryolithe.formats.volumes.int8 import Int8Values, int8_scale
+from cryolithe.formats.volumes.int8 import Int8Values, int8_scale, scale_told
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack
 from cryolithe.names import is_file
 from cryolithe.volume import Volume
@@ -59,9 +60,9 @@ def open_half(path: Path) -> HalfVolume:
 
 
 def half_of(found: VolumeFile) -> HalfVolume:
-    """A volume that is open, as it is stored, with the scale of its 8-bit values, which its record tells.
+    """A volume that is open, as it is stored, with the scale of its 8-bit values, which its record or its label tells.
 
-    Those of other programs have no record: their values are taken as they are.
+    Those of other programs have neither: their values are taken as they are.
 
     Raises:
         InputError: if it has a record that does not say how it is scaled.
@@ -73,10 +74,14 @@ def half_of(found: VolumeFile) -> HalfVolume:
     record = path.with_suffix(".json")
     try:
         told = json.loads(record.read_text(encoding="utf-8")) if is_file(record) else {}
-        if isinstance(told, dict) and "volume" not in told:  # another program's volume, and perhaps its own notes on it
-            return HalfVolume(volume, note=f"{path.name} holds 8-bit values, which are taken as they are.")
-        scaling = told["volume"]["scaling"]
-        offset, step = float(scaling["offset"]), float(scaling["step"])
+        if isinstance(told, dict) and "volume" not in told:  # another program's notes on its volume, or no record
+            scale = scale_told(found.labels)
+            if scale is None:
+                return HalfVolume(volume, note=f"{path.name} holds 8-bit values, which are taken as they are.")
+            offset, step = scale.offset, scale.step
+        else:
+            scaling = told["volume"]["scaling"]
+            offset, step = float(scaling["offset"]), float(scaling["step"])
         # All densities are to be float32.
         if not (step > 0 and abs(offset) + 128 * step < float(np.finfo(np.float32).max)):
             raise ValueError(f"an offset of {offset} and a step of {step}")
@@ -130,8 +135,7 @@ def write_average(
         OutputError: if it cannot be written.
     """
     first, second = halves
-    voxels, size = first.volume.voxels, first.volume.voxel_size_angstrom
-    depth, height, width = voxels.shape
+    voxels = first.volume.voxels
 
     def mean(z: int) -> NDArray[np.float32]:
         return (first.density(z) + second.density(z)) / np.float32(2)
@@ -140,22 +144,56 @@ def write_average(
     dtype = voxels.dtype if voxels.dtype == second.volume.voxels.dtype else np.dtype(np.float32)
     if dtype == np.int8:
         seen = RunningStatistics()
-        for z in range(depth):
+        for z in range(len(voxels)):
             seen.add(mean(z))
         int8 = Int8Values(int8_scale(seen.result()))
         labels.append(int8.scale.label)
 
-    running = RunningStatistics()
-    with (
-        replacing(path, overwrite) as temporary,
-        VolumeWriter.create(temporary, (depth, height, width), size, dtype, target=path) as writer,
-    ):
-        for z in range(depth):
-            section = writer.cast(int8(mean(z)) if int8 else mean(z))
-            running.add(section)
-            writer.write_sections(z, section[None])
-        writer.finish(running.result(), tuple(labels), size, first.volume.origin_angstrom)
+    stored: Callable[[int], NDArray[Any]] = (lambda z: int8(mean(z))) if int8 else mean
+    with replacing(path, overwrite) as temporary:
+        _write_sections(stored, first.volume, dtype, labels, (temporary, path))
     return (int8.record, int8.note(path.name)) if int8 else ({}, "")
+
+
+def write_densities(half: HalfVolume, path: Path, labels: Sequence[str]) -> None:
+    """Write the densities of a volume as float32, section by section; replaces a file.
+
+    Args:
+        half: the volume.
+        path: of the copy.
+        labels: of its header.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    with replacing(path, overwrite=True) as temporary:
+        _write_sections(half.density, half.volume, np.dtype(np.float32), labels, (temporary, path))
+
+
+def _write_sections(
+    section: Callable[[int], NDArray[Any]],
+    like: Volume,
+    dtype: np.dtype[Any],
+    labels: Sequence[str],
+    paths: tuple[Path, Path],
+) -> None:
+    """Write sections ``(y, x)`` of a volume that is like another but for its values.
+
+    Args:
+        section: the values of one.
+        like: of the same shape, voxel size and origin.
+        dtype: of the values in the file.
+        labels: of its header.
+        paths: where it is written, and what to call it in messages.
+    """
+    depth, height, width = like.voxels.shape
+    size, running = like.voxel_size_angstrom, RunningStatistics()
+    with VolumeWriter.create(paths[0], (depth, height, width), size, dtype, target=paths[1]) as writer:
+        for z in range(depth):
+            values = writer.cast(section(z))
+            running.add(values)
+            writer.write_sections(z, values[None])
+        writer.finish(running.result(), tuple(labels), size, like.origin_angstrom)
 
 
 def write_agreement(

@@ -60,8 +60,8 @@ def crowd_shares(angles_rad: torch.Tensor) -> torch.Tensor:
     series of even steps shows: networks trained on such lose more there than the images add.
 
     Usual is the step that half of the covered range is seen at so coarsely or coarser. A tilt stands among as many as a
-    triangle over it counts, which is 0 from 0.8 of that step on: tilts of even steps, and those beside gaps, keep the
-    weight of one to the last bit.
+    triangle over it counts, which is 0 from 0.8 of that step on: tilts of even steps keep the weight of one to the last
+    bit, and so do those beside gaps, unless gaps take half of the range.
 
     Args:
         angles_rad: in any order, shape ``(tilts,)``.

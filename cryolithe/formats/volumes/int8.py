@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from cryolithe.formats.stacks.mrc_header import VolumeStatistics
 SIGMAS = 10.0
 # So few voxels beyond that are some spikes of noise, or of a defect of the camera.
 FEW_VOXELS = 8
+_LABEL = re.compile(r"CryoLithe int8: density = (\S+) \+ (\S+) \* value$")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,17 @@ class Int8Scale:
     def label(self) -> str:
         """The line of a header."""
         return f"CryoLithe int8: density = {self.offset:.6g} + {self.step:.6g} * value"
+
+
+def scale_told(labels: Sequence[str]) -> Int8Scale | None:
+    """The scale that the last line of a header tells; after any other line the values may be another program's."""
+    found = _LABEL.match(labels[-1]) if labels else None
+    if found is None:
+        return None
+    try:
+        return Int8Scale(float(found[1]), float(found[2]))
+    except ValueError:
+        return None
 
 
 @dataclass
