@@ -45,36 +45,58 @@ class WholeDoubts:
 
     Attributes:
         other: it shows something else, or the same otherwise; this is certain.
-        doubtful: a part of it may.
+        doubtful: a part of it may, or all of it where the images are too small to be sure.
     """
 
     other: str = ""
     doubtful: str = ""
 
 
-def doubts_of_whole(half: NDArray[Any], whole: NDArray[Any], left_out: Collection[int] = ()) -> WholeDoubts:
+@dataclass(frozen=True)
+class AllFrames:
+    """A stack of all frames, looked at once for both halves; see `all_frames`.
+
+    Attributes:
+        stack: its images ``(tilt, y, x)``.
+        rings: of the coefficients, see `_rings`.
+        whitened: coefficients of the images that are compared, by their numbers from 0.
+    """
+
+    stack: NDArray[Any]
+    rings: NDArray[np.intp]
+    whitened: dict[int, _Coefficients]
+
+
+def all_frames(whole: NDArray[Any], left_out: Collection[int] = ()) -> AllFrames:
+    """Look at a stack ``(tilt, y, x)`` that should be that of all frames.
+
+    Args:
+        whole: the stack.
+        left_out: numbers, from 1, of images that nobody will use.
+    """
+    block = _block(whole)
+    rings = _rings((whole.shape[1] // block, whole.shape[2] // block))
+    if min(whole.shape[1:]) // block // 2 < _LOWEST_RING + _BANDS:
+        return AllFrames(whole, rings, {})
+    images = {place: _coarse(whole[place], block) for place in range(len(whole)) if place + 1 not in left_out}
+    # Blank images tell nothing here.
+    return AllFrames(whole, rings, {place: _whitened(image, rings) for place, image in images.items() if image.any()})
+
+
+def doubts_of_whole(half: NDArray[Any], whole: AllFrames) -> WholeDoubts:
     """Compare the images of a half with those of all frames.
 
     Args:
         half: stack ``(tilt, y, x)`` of even or of odd frames.
         whole: that of all frames, of the same shape.
-        left_out: numbers, from 1, of images that nobody will use.
     """
-    block = max(1, min(half.shape[1:]) // _BLOCKS)
-    if min(half.shape[1:]) // block // 2 < _LOWEST_RING + _BANDS:
-        return WholeDoubts()
-    images = {
-        place: [_coarse(stack[place], block) for stack in (half, whole)]
-        for place in range(len(half))
-        if place + 1 not in left_out
-    }
-    # Blank images tell nothing here.
-    images = {place: pair for place, pair in images.items() if all(image.any() for image in pair)}
+    images = {place: _coarse(half[place], _block(half)) for place in whole.whitened}
+    images = {place: image for place, image in images.items() if image.any()}
     if not images:
         return WholeDoubts()
-    rings = _rings(next(iter(images.values()))[0].shape)
-    first, second = (np.stack([_whitened(pair[n], rings) for pair in images.values()]) for n in (0, 1))
-    rings = _told(first, second, rings)
+    first = np.stack([_whitened(image, whole.rings) for image in images.values()])
+    second = np.stack([whole.whitened[place] for place in images])
+    rings = _told(first, second, whole.rings)
     if int(rings.max()) < _BANDS:
         return WholeDoubts()
     products, places = first * second.conj(), list(images)
@@ -84,24 +106,31 @@ def doubts_of_whole(half: NDArray[Any], whole: NDArray[Any], left_out: Collectio
     told = f"their images correlate by {max((mean for mean, _ in bands), key=abs):.2f}, expected is about 0.7 or more"
     # The transfer function turns no contrast of low frequencies.
     clear = [mean for mean, _ in bands if abs(mean) >= LITTLE]
-    if clear and clear[0] < 0 and sum(mean for mean, _ in bands) < 0:
-        return WholeDoubts(f"are of opposite contrast: {told}; invert one of them")
+    overall = float(np.mean([mean for mean, _ in bands]))
+    small = min(half.shape[1:]) < _SMALL_PX
+    if clear and clear[0] < 0 and overall < 0:
+        opposite = f"are of opposite contrast: {told}; invert one of them"
+        return WholeDoubts(doubtful=opposite) if small and overall > -LITTLE else WholeDoubts(opposite)
     order, certain = _order(first, second, rings, places)
     if order:
         return WholeDoubts(order) if certain else WholeDoubts(doubtful=order)
     if most >= LITTLE:
-        return WholeDoubts(doubtful=_singles(by_ring, places) or _apart((half, whole), (first, second), rings, places))
-    if apart := _apart((half, whole), (first, second), rings, places):
+        return WholeDoubts(
+            doubtful=_singles(by_ring, places) or _apart((half, whole.stack), (first, second), rings, places)
+        )
+    if apart := _apart((half, whole.stack), (first, second), rings, places):
         return WholeDoubts(doubtful=apart)
     either = _of_either_sign(products[:, rings > 0])
-    if either >= LITTLE:
-        return WholeDoubts()
     if max(most, either) >= CHANCE:
-        return WholeDoubts(doubtful=f"have little in common: {told}; {_MEND}")
-    turned = _turned([pair[0] for pair in images.values()], second, rings)
+        return WholeDoubts(doubtful="" if either >= LITTLE else f"have little in common: {told}; {_MEND}")
+    turned = _turned(list(images.values()), second, rings)
     different = f"do not show the same{turned}: {told}; {_MEND}"
-    certain = turned or min(rings.shape[0], 2 * rings.shape[1] - 2) >= _SMALL_PX
-    return WholeDoubts(different) if certain else WholeDoubts(doubtful=different)
+    return WholeDoubts(doubtful=different) if small and not turned else WholeDoubts(different)
+
+
+def _block(stack: NDArray[Any]) -> int:
+    """Edge of the blocks of pixels of which the means are compared."""
+    return max(1, min(stack.shape[1:]) // _BLOCKS)
 
 
 def _coarse(image: NDArray[Any], block: int) -> _Numbers:
@@ -127,7 +156,7 @@ def _told(first: _Coefficients, second: _Coefficients, rings: NDArray[np.intp]) 
     """
     both = np.stack([(first[n] != 0) & (second[n] != 0) for n in range(len(first))]).mean(axis=0)
     share = np.bincount(rings.ravel(), both.ravel()) / np.maximum(np.bincount(rings.ravel()), 1)
-    kept = share > 0.5  # noqa: PLR2004
+    kept = share > 0.5
     kept[0] = False
     told: NDArray[np.intp] = np.where(kept, np.cumsum(kept), 0)[rings]
     return told
@@ -183,7 +212,7 @@ def _apart(
     Of stacks that share noise and are filtered otherwise, the likeliest shift alone says less than of halves.
     """
     found = shifts_of_halves(*stacks, places)
-    block = max(1, min(stacks[0].shape[1:]) // _BLOCKS)
+    block = _block(stacks[0])
     height, width = (length // block for length in stacks[0].shape[1:])
     y, x = scipy.fft.fftfreq(height)[:, None], scipy.fft.rfftfreq(width)[None]
 
