@@ -22,7 +22,7 @@ from cryolithe.cli.plain import say
 from cryolithe.errors import InputError, OutputError
 from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE
 from cryolithe.evaluation.half_images import doubts_of_halves
-from cryolithe.evaluation.half_whole import doubts_of_whole
+from cryolithe.evaluation.half_whole import all_frames, doubts_of_whole
 from cryolithe.evaluation.halves import open_half, spectra_bytes, write_agreement, write_average
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignment.alignments import format_of_table
@@ -136,7 +136,9 @@ def _checked_whole(
             raise InputError(
                 f"{whole} holds the images of one half, {path}; give the stack of all frames, or leave TILTS out"
             )
-        found = doubts_of_whole(half, images, left_out)
+    frames = all_frames(images, left_out)
+    for path, half in halves.items():
+        found = doubts_of_whole(half, frames)
         if found.other and not unlike:
             raise InputError(f"{path} and {whole} {found.other}")
         if doubt := found.other or found.doubtful:  # of both halves mostly the same

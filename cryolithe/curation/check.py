@@ -25,7 +25,7 @@ from cryolithe.curation.manifest import FileFacts, Manifest, Measured, PairEntry
 from cryolithe.curation.match import Match, compare, reduction
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.evaluation.half_images import doubts_of_halves
-from cryolithe.evaluation.half_whole import doubts_of_whole
+from cryolithe.evaluation.half_whole import all_frames, doubts_of_whole
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
 from cryolithe.hashing import file_sha256
 from cryolithe.images import binned_size, fourier_crop
@@ -306,8 +306,9 @@ def _check_halves(opened: OpenedPair, notes: _Notes) -> None:
         for _ in _watched((data[n] for n in opened.kept), role, opened.kept, notes):
             pass
     left_out = {number + 1 for number in range(len(stack))} - {number + 1 for number in opened.kept}
+    frames = all_frames(stack, left_out)
     for role, half in (("even", even), ("odd", odd)):
-        doubts = doubts_of_whole(half, stack, left_out)
+        doubts = doubts_of_whole(half, frames)
         if doubt := doubts.other or doubts.doubtful:
             notes.wrong(f"'{role}' does not belong to the stack: they {doubt}")
             return

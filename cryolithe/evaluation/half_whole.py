@@ -30,6 +30,10 @@ CHANCE, LITTLE = 0.2, 0.4
 _ALIKE = 0.5  # as a part of what most images have, below which one is told
 _GAINED = 0.05  # of correlation, mean over rings, by a shift that is told
 _FAR = 10.0  # median deviations, beyond which a mean is an X-ray, a hot pixel or a bead that one stack lost
+# What is less is rounding: of the largest value of an image, and of the strongest ring's mean square.
+_ROUNDING = 1e-6
+_SURE = 6.0  # standard deviations, of which a window makes more than of independent coefficients
+_SMALL_PX = 128  # images whose rings are so wide that a transfer function turns its sign within one
 _EVEN = 0.01  # of an image in even blocks, by which it may have a border
 _MEND = "give the stack of all its frames"
 _MIRRORS = {"mirrored along x": (1, -1), "mirrored along y": (-1, 1), "turned by 180°": (-1, -1)}
@@ -41,54 +45,92 @@ class WholeDoubts:
 
     Attributes:
         other: it shows something else, or the same otherwise; this is certain.
-        doubtful: a part of it may.
+        doubtful: a part of it may, or all of it where the images are too small to be sure.
     """
 
     other: str = ""
     doubtful: str = ""
 
 
-def doubts_of_whole(half: NDArray[Any], whole: NDArray[Any], left_out: Collection[int] = ()) -> WholeDoubts:
+@dataclass(frozen=True)
+class AllFrames:
+    """A stack of all frames, looked at once for both halves; see `all_frames`.
+
+    Attributes:
+        stack: its images ``(tilt, y, x)``.
+        rings: of the coefficients, see `_rings`.
+        whitened: coefficients of the images that are compared, by their numbers from 0.
+    """
+
+    stack: NDArray[Any]
+    rings: NDArray[np.intp]
+    whitened: dict[int, _Coefficients]
+
+
+def all_frames(whole: NDArray[Any], left_out: Collection[int] = ()) -> AllFrames:
+    """Look at a stack ``(tilt, y, x)`` that should be that of all frames.
+
+    Args:
+        whole: the stack.
+        left_out: numbers, from 1, of images that nobody will use.
+    """
+    block = _block(whole)
+    rings = _rings((whole.shape[1] // block, whole.shape[2] // block))
+    if min(whole.shape[1:]) // block // 2 < _LOWEST_RING + _BANDS:
+        return AllFrames(whole, rings, {})
+    images = {place: _coarse(whole[place], block) for place in range(len(whole)) if place + 1 not in left_out}
+    # Blank images tell nothing here.
+    return AllFrames(whole, rings, {place: _whitened(image, rings) for place, image in images.items() if image.any()})
+
+
+def doubts_of_whole(half: NDArray[Any], whole: AllFrames) -> WholeDoubts:
     """Compare the images of a half with those of all frames.
 
     Args:
         half: stack ``(tilt, y, x)`` of even or of odd frames.
         whole: that of all frames, of the same shape.
-        left_out: numbers, from 1, of images that nobody will use.
     """
-    block = max(1, min(half.shape[1:]) // _BLOCKS)
-    if min(half.shape[1:]) // block // 2 < _LOWEST_RING + _BANDS:
-        return WholeDoubts()
-    images = {
-        place: [_coarse(stack[place], block) for stack in (half, whole)]
-        for place in range(len(half))
-        if place + 1 not in left_out
-    }
-    # Blank images tell nothing here.
-    images = {place: pair for place, pair in images.items() if all(image.any() for image in pair)}
+    images = {place: _coarse(half[place], _block(half)) for place in whole.whitened}
+    images = {place: image for place, image in images.items() if image.any()}
     if not images:
         return WholeDoubts()
-    rings = _rings(next(iter(images.values()))[0].shape)
-    first, second = (np.stack([_whitened(pair[n], rings) for pair in images.values()]) for n in (0, 1))
-    by_ring, places = _by_ring((first * second.conj()).real, rings), list(images)
+    first = np.stack([_whitened(image, whole.rings) for image in images.values()])
+    second = np.stack([whole.whitened[place] for place in images])
+    rings = _told(first, second, whole.rings)
+    if int(rings.max()) < _BANDS:
+        return WholeDoubts()
+    products, places = first * second.conj(), list(images)
+    by_ring = _by_ring(products.real, rings)
     bands = [(float(band.mean()), float(np.abs(band).mean())) for band in _banded(by_ring.mean(axis=0))]
     most = max(size for _, size in bands)
     told = f"their images correlate by {max((mean for mean, _ in bands), key=abs):.2f}, expected is about 0.7 or more"
     # The transfer function turns no contrast of low frequencies.
     clear = [mean for mean, _ in bands if abs(mean) >= LITTLE]
-    if clear and clear[0] < 0 and sum(mean for mean, _ in bands) < 0:
-        return WholeDoubts(f"are of opposite contrast: {told}; invert one of them")
+    overall = float(np.mean([mean for mean, _ in bands]))
+    small = min(half.shape[1:]) < _SMALL_PX
+    if clear and clear[0] < 0 and overall < 0:
+        opposite = f"are of opposite contrast: {told}; invert one of them"
+        return WholeDoubts(doubtful=opposite) if small and overall > -LITTLE else WholeDoubts(opposite)
     order, certain = _order(first, second, rings, places)
     if order:
         return WholeDoubts(order) if certain else WholeDoubts(doubtful=order)
     if most >= LITTLE:
-        return WholeDoubts(doubtful=_singles(by_ring, places) or _apart((half, whole), (first, second), rings, places))
-    if apart := _apart((half, whole), (first, second), rings, places):
+        return WholeDoubts(
+            doubtful=_singles(by_ring, places) or _apart((half, whole.stack), (first, second), rings, places)
+        )
+    if apart := _apart((half, whole.stack), (first, second), rings, places):
         return WholeDoubts(doubtful=apart)
-    if most >= CHANCE:
-        return WholeDoubts(doubtful=f"have little in common: {told}; {_MEND}")
-    turned = _turned([pair[0] for pair in images.values()], second, rings)
-    return WholeDoubts(f"do not show the same{turned}: {told}; {_MEND}")
+    either = _of_either_sign(products[:, rings > 0])
+    if max(most, either) >= CHANCE:
+        return WholeDoubts(doubtful="" if either >= LITTLE else f"have little in common: {told}; {_MEND}")
+    turned = _turned(list(images.values()), second, rings)
+    different = f"do not show the same{turned}: {told}; {_MEND}"
+    return WholeDoubts(doubtful=different) if small and not turned else WholeDoubts(different)
+
+
+def _block(stack: NDArray[Any]) -> int:
+    """Edge of the blocks of pixels of which the means are compared."""
+    return max(1, min(stack.shape[1:]) // _BLOCKS)
 
 
 def _coarse(image: NDArray[Any], block: int) -> _Numbers:
@@ -96,10 +138,37 @@ def _coarse(image: NDArray[Any], block: int) -> _Numbers:
     if even_share(image, EVEN_PX) > _EVEN:
         image = without_border(np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0))
     means = block_means(image, block)
+    rounding = _ROUNDING * float(np.abs(np.nan_to_num([image.min(), image.max()], posinf=0.0, neginf=0.0)).max())
     middle = float(np.median(means))
-    most = _FAR * float(np.median(np.abs(means - middle)))
-    clipped: _Numbers = np.clip(means, middle - most, middle + most)
-    return clipped - clipped.mean()
+    away = np.abs(means - middle)
+    most = float(np.median(away))
+    if most <= rounding:  # half of the image has one value: of sparse counts, and of much that was filled in
+        most = float(np.median(away[away > rounding])) if (away > rounding).any() else 0.0
+    clipped: _Numbers = np.clip(means, middle - _FAR * most, middle + _FAR * most)
+    clipped -= clipped.mean()
+    return clipped if clipped.std() > rounding else np.zeros_like(clipped)
+
+
+def _told(first: _Coefficients, second: _Coefficients, rings: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Rings in which most images of both stacks have power, numbered from 1; 0 for the others.
+
+    What a filter took away tells nothing.
+    """
+    both = np.stack([(first[n] != 0) & (second[n] != 0) for n in range(len(first))]).mean(axis=0)
+    share = np.bincount(rings.ravel(), both.ravel()) / np.maximum(np.bincount(rings.ravel()), 1)
+    kept = share > 0.5
+    kept[0] = False
+    told: NDArray[np.intp] = np.where(kept, np.cumsum(kept), 0)[rings]
+    return told
+
+
+def _of_either_sign(products: _Coefficients) -> float:
+    """Correlation of coefficients that a transfer function turned one by one, of either sign; 0 where it may be chance.
+
+    Of coefficients a and b that correlate by ±r, ``(a b*)²`` is ``2 r²`` on average, and ``|a b|²`` is ``1 + r²``.
+    """
+    share = float((products**2).real.mean() / max(float((np.abs(products) ** 2).mean()), 1e-30))
+    return float(np.sqrt(share / (2 - share))) if share > _SURE / np.sqrt(products.size) else 0.0
 
 
 def _singles(by_ring: _Numbers, places: list[int]) -> str:
@@ -143,7 +212,7 @@ def _apart(
     Of stacks that share noise and are filtered otherwise, the likeliest shift alone says less than of halves.
     """
     found = shifts_of_halves(*stacks, places)
-    block = max(1, min(stacks[0].shape[1:]) // _BLOCKS)
+    block = _block(stacks[0])
     height, width = (length // block for length in stacks[0].shape[1:])
     y, x = scipy.fft.fftfreq(height)[:, None], scipy.fft.rfftfreq(width)[None]
 
@@ -192,16 +261,17 @@ def _rings(shape: tuple[int, ...]) -> NDArray[np.intp]:
 
 
 def _whitened(image: _Numbers, rings: NDArray[np.intp]) -> _Coefficients:
-    """Coefficients of an image of which each ring has a mean square of 1."""
+    """Coefficients of an image of which each ring has a mean square of 1, or next to no power and here none."""
     window = np.hanning(image.shape[0] + 2)[1:-1, None] * np.hanning(image.shape[1] + 2)[1:-1]
     found = np.where(rings > 0, scipy.fft.rfft2(image * window), 0)
     power = np.bincount(rings.ravel(), np.abs(found.ravel()) ** 2) / np.maximum(np.bincount(rings.ravel()), 1)
-    scale = np.where(power > 0, 1 / np.sqrt(np.where(power > 0, power, 1)), 0)
+    some = power > _ROUNDING * power.max()
+    scale = np.where(some, 1 / np.sqrt(np.where(some, power, 1)), 0)
     whitened: _Coefficients = found * scale[rings]
     return whitened
 
 
 def _by_ring(products: _Numbers, rings: NDArray[np.intp]) -> _Numbers:
-    """Means over the rings that are asked, shape ``(image, ring)``."""
+    """Means over the rings that are asked, which are numbered from 1, shape ``(image, ring)``."""
     flat, count = rings.ravel(), np.bincount(rings.ravel())
-    return np.stack([(np.bincount(flat, image.ravel()) / np.maximum(count, 1))[_LOWEST_RING:] for image in products])
+    return np.stack([(np.bincount(flat, image.ravel()) / np.maximum(count, 1))[1:] for image in products])
