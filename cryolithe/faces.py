@@ -180,7 +180,7 @@ def _blocks(plane: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[An
 
 def _bands(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The part of a region that fills whole rows or columns, from an edge of the plane on."""
-    rows, columns = (_ends(region.all(axis=axis)) for axis in (1, 0))
+    rows, columns = (_ends(np.asarray(region.all(axis=axis), np.bool_)) for axis in (1, 0))
     return rows[:, None] | columns[None, :]
 
 
