@@ -13,16 +13,18 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from cryolithe.borders import even_share
+from scipy.ndimage import label
 
 # So much of a volume's face has one value, which lies so many robust deviations from the rest: no noise is like that.
 LEAST_SHARE, LEAST_SIGMAS = 0.3, 0.5
 # So many planes are looked at, and so many of their values beside the faces.
 MOST_PLANES, MOST_VALUES = 64, 1_000_000
-# What is of one value, block by block, in one half and not in the other: so much of a plane, and of the volume. What
-# counts of few levels leave even by chance, and the edges of what two programs filled, are less.
+# What is of one value, block by block, in one half and not in the other: so much of a plane, and of the volume. The
+# edges of what two programs filled are less.
 EVEN_PX, LEAST_LACKING_OF_PLANE, LEAST_LACKING = 4, 0.1, 0.02
+# Pieces at the edge of a plane count from this share of it on, as the corners around a round mask. Where more of the
+# other voxels have the value, counts of few levels and positive ones are even by chance: only whole bands are not.
+LEAST_PIECE, MOST_BY_CHANCE = 0.02, 0.25
 # Noise is everywhere, structure is not: details of quiet blocks over those of busy ones.
 NOISE_PLANES, NOISE_PX, NOISE_EVENNESS, MOST_EVEN, FEW_EVEN, MOST_PARTLY = 8, 8, 0.55, 0.4, 0.1, 0.3
 
@@ -100,8 +102,21 @@ def filled_doubt(voxels: Planes, name: str) -> tuple[str, ...]:
     )
 
 
-def lacking_doubt(first: Planes, second: Planes, names: tuple[str, str]) -> tuple[str, ...]:
-    """A line on two halves of which one has a single value where the other varies; none for others.
+@dataclass(frozen=True)
+class Lacking:
+    """A part of one of two halves that has a single value, where the other varies.
+
+    Attributes:
+        share: of the volume.
+        told: in words.
+    """
+
+    share: float
+    told: str
+
+
+def find_lacking(first: Planes, second: Planes, names: tuple[str, str]) -> Lacking | None:
+    """What one of two halves lacks; None of halves that are as they should be.
 
     Args:
         first: planes ``(y, x)`` of one half.
@@ -109,18 +124,84 @@ def lacking_doubt(first: Planes, second: Planes, names: tuple[str, str]) -> tupl
         names: for messages.
     """
     numbers = _numbers(min(len(first), len(second)), MOST_PLANES)
-    more = np.array([even_share(first[z], EVEN_PX) - even_share(second[z], EVEN_PX) for z in numbers])
-    for sign, name, other in ((1, *names), (-1, *names[::-1])):
-        lacking = np.where(sign * more > LEAST_LACKING_OF_PLANE, sign * more, 0.0)
-        if lacking.mean() >= LEAST_LACKING:
+    shares = np.array([_lacking_shares(np.asarray(first[z]), np.asarray(second[z])) for z in numbers]).T
+    for found, name, other in zip(shares, names, names[::-1], strict=True):
+        lacking = np.where(found > LEAST_LACKING_OF_PLANE, found, 0.0)
+        share = float(lacking.mean())
+        if share >= LEAST_LACKING:
             where = np.flatnonzero(lacking)
             some = "" if where[-1] - where[0] + 1 == where.size else ", in some of them"
-            return (
-                f"{name} has one value in {lacking.mean():.0%} of its voxels, in planes {numbers[where[0]] + 1} to "
-                f"{numbers[where[-1]] + 1} of {len(first)}{some}, where {other} varies: it was not written to its end, "
-                "or was filled or masked alone; write it again, or crop both",
+            planes = f"planes {numbers[where[0]] + 1} to {numbers[where[-1]] + 1} of {len(first)}{some}"
+            planes = planes if where.size > 1 else f"plane {numbers[where[0]] + 1} of {len(first)}"
+            return Lacking(
+                share,
+                f"{name} has one value in {share:.0%} of its voxels, in {planes}, where {other} varies: it was not "
+                "written to its end, or was filled or masked alone; write it again, or crop both",
             )
-    return ()
+    return None
+
+
+def lacking_doubt(first: Planes, second: Planes, names: tuple[str, str]) -> tuple[str, ...]:
+    """A line on two halves of which one has a single value where the other varies; arguments as `find_lacking`."""
+    found = find_lacking(first, second, names)
+    return () if found is None else (found.told,)
+
+
+def _lacking_shares(first: NDArray[Any], second: NDArray[Any]) -> tuple[float, float]:
+    """What part of each of two planes is of one value in a region that chance does not make, and not of the other."""
+    blocks = [_blocks(plane) for plane in (first, second)]
+    shares = []
+    for (plane, most, least), (_, other_most, other_least) in (blocks, blocks[::-1]):
+        even, alone = most == least, (most == least) & (other_most != other_least)
+        if not alone.any():
+            shares.append(0.0)
+            continue
+        value = _most_common(most[alone])[0]
+        region = even & (most == value)
+        edge = plane.shape[0] // len(even)
+        rest = plane[~even.repeat(edge, axis=0).repeat(edge, axis=1)]
+        kept = _bands(region)
+        if not rest.size or (rest == value).mean() <= MOST_BY_CHANCE:
+            kept |= _pieces(region)
+        shares.append(float((kept & alone).mean()))
+    return shares[0], shares[1]
+
+
+def _blocks(plane: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """A plane without what fills no block, and the greatest and least value of each of its square blocks."""
+    edge = min(EVEN_PX, *plane.shape)
+    rows, columns = (size // edge for size in plane.shape)
+    cut = plane[: rows * edge, : columns * edge]
+    bands = cut.reshape(rows, edge, columns * edge)
+    # Rows first: these are long, and contiguous.
+    most, least = (side.reshape(rows, columns, edge) for side in (bands.max(axis=1), bands.min(axis=1)))
+    return cut, most.max(axis=2), least.min(axis=2)
+
+
+def _bands(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The part of a region that fills whole rows or columns, from an edge of the plane on."""
+    rows, columns = (_ends(np.asarray(region.all(axis=axis), np.bool_)) for axis in (1, 0))
+    return rows[:, None] | columns[None, :]
+
+
+def _ends(full: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What is true without a gap from either end on."""
+    gaps = np.flatnonzero(~full)
+    places = np.arange(full.size)
+    return (places < gaps[0]) | (places > gaps[-1]) if gaps.size else full
+
+
+def _pieces(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The large connected pieces of a region, and smaller ones at an edge of the plane."""
+    labelled, count = label(region)
+    pieces = np.asarray(labelled, np.intp)
+    shares = np.bincount(pieces.ravel(), minlength=count + 1) / region.size
+    at_edge = np.zeros(count + 1, np.bool_)
+    for edge in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        at_edge[edge] = True
+    least = np.where(at_edge, LEAST_PIECE, LEAST_LACKING_OF_PLANE)
+    large = np.flatnonzero(shares >= least)
+    return np.isin(pieces, large[large > 0])
 
 
 def has_noise_everywhere(voxels: Planes) -> bool:

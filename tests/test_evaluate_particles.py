@@ -47,6 +47,45 @@ def test_the_sign_of_particles_is_that_of_their_density(sign):
     assert density_sign(balls(sign), PLACES[:3], DIAMETER_PX) == 0  # too few tell nothing
 
 
+def vesicles(sign, lumen, noise=0.5):
+    """Thin shells about a middle that has less density than what lies around them."""
+    volume = noise * np.random.default_rng(1).standard_normal(SHAPE)
+    grids = np.ogrid[tuple(slice(size) for size in SHAPE)]
+    for place in PLACES:
+        away = sum((grid - at) ** 2 for grid, at in zip(grids, place, strict=True))
+        inner = away < (DIAMETER_PX / 2 - 2) ** 2
+        volume[inner] += sign * lumen
+        volume[(away <= (DIAMETER_PX / 2) ** 2) & ~inner] += sign
+    return volume.astype(np.float32)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_sign_of_shells_is_not_that_of_what_they_hold(sign):
+    for lumen in (0.0, -0.2):
+        assert density_sign(vesicles(sign, lumen), PLACES, DIAMETER_PX) == sign
+    for lumen in (-0.6, -1.0):  # as strong as the shell, that noise and blur weaken
+        assert density_sign(vesicles(sign, lumen), PLACES, DIAMETER_PX) == 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("wedge", [False, True])
+def test_rings_of_the_ctf_and_the_wedge_do_not_hide_the_sign_of_particles(sign, wedge):
+    kz, ky, kx = np.meshgrid(*map(np.fft.fftfreq, SHAPE), indexing="ij")
+    passed = np.sin(np.pi * 8 * (kz**2 + ky**2 + kx**2) + 0.07)  # 4 µm below focus, voxels of 10 Å
+    if wedge:
+        passed = passed * (np.abs(kz) <= np.tan(np.pi / 3) * np.abs(kx))
+    seen = np.fft.ifftn(np.fft.fftn(balls(sign, noise=0.0)) * passed).real
+    seen += seen.std() * np.random.default_rng(2).standard_normal(SHAPE)
+    assert density_sign(seen.astype(np.float32), PLACES, DIAMETER_PX) == sign
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [1, -1])
+def test_vesicles_of_the_right_contrast_are_not_warned_of(sign, tmp_path):
+    _, found = evaluated(tmp_path, vesicles(sign, -0.2), "--contrast", "bright" if sign > 0 else "dark")
+    assert found["warnings"] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_particles_of_the_other_contrast_are_told(sign, tmp_path):

@@ -13,6 +13,8 @@ from plain_mrc import new_mrc
 from scipy.ndimage import fourier_shift, gaussian_filter
 
 import cryolithe
+from cryolithe.denoising.n2n.halves import open_pair
+from cryolithe.errors import InputError
 from cryolithe.evaluation.halves import doubt_about_scales, open_half
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.faces import filled_doubt, filled_value, has_noise_everywhere, lacking_doubt
@@ -119,6 +121,47 @@ def test_a_half_that_was_not_written_to_its_end_is_told(axis, value):
     truth = cut(np.maximum(truth - truth.std(), 0).astype(np.float32), axis)
     assert not has_noise_everywhere(truth)
     assert not [line for line in doubts_about(Looks((one, truth), ("a", "b"), Expected())) if "one value" in line]
+
+
+def counted(volume, sigma):
+    """A volume of 8 bits whose standard deviation is a part of a step."""
+    return np.clip(np.rint(volume / volume.std() * sigma), -127, 127).astype(np.int8)
+
+
+@pytest.mark.parametrize("sigmas", [(0.3, 1.0), (0.3, 0.4), (0.25, 0.35), (0.2, 0.4)])
+def test_halves_of_few_levels_lack_nothing_by_chance(sigmas):
+    pair = [counted(half, sigma) for half, sigma in zip(halves(noise=3.0), sigmas, strict=True)]
+    assert lacking_doubt(*pair, ("a", "b")) == ()
+    for axis in (0, 1, 2):  # but what was not written is told all the same
+        (told,) = lacking_doubt(cut(pair[0], axis), pair[1], ("a", "b"))
+        assert told.startswith("a has one value in ")
+
+
+def test_positive_halves_lack_nothing_by_chance():
+    pair = [np.maximum(gaussian_filter(half, 1.0) - at, 0) for half, at in zip(halves(), (0.1, 0.4), strict=True)]
+    assert lacking_doubt(*pair, ("a", "b")) == ()
+
+
+def test_round_masks_and_borders_of_one_half_are_told():
+    one, other = halves()
+    y, x = (np.arange(size) - (size - 1) / 2 for size in SHAPE[1:])
+    outside = (y[:, None] / 24) ** 2 + (x / 28) ** 2 > 1
+    masked = [np.where(outside, np.float32(0), half) for half in (one, other)]
+    for lacks, whole in ((masked[0], other), (padded(one, 0.0), other)):
+        assert lacking_doubt(lacks, whole, ("a", "b"))[0].startswith("a has one value in ")
+    assert lacking_doubt(*masked, ("a", "b")) == ()
+    assert lacking_doubt(masked[0], padded(masked[1], 0.0, width=3), ("a", "b")) == ()
+
+
+def test_a_blank_plane_of_one_half_is_told_and_leaves_enough_to_learn_from(tmp_path):
+    one, other = halves()
+    other[0] = 0
+    paths = written(tmp_path, (one, other))
+    said = f"{paths[1]} has one value in 3% of its voxels, in plane 1 of 32, where {paths[0]} varies"
+    assert [line for line in open_pair(*paths).warnings if said in line]
+    other[:4] = 0
+    with pytest.raises(InputError, match=r"b\.mrc has one value in 12% of its voxels, in planes 1 to 4 of 32"):
+        open_pair(*written(tmp_path, (one, other)))
 
 
 @pytest.mark.parametrize("axis", [0, 1])

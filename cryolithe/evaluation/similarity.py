@@ -5,6 +5,7 @@ All sums are taken plane by plane in float64, so that volumes of half a gigabyte
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,11 @@ SSIM_SLAB_PX = 32
 MOST_REGIONS = 300  # as many as Jones, Deshmukh & Pande (2026, section 2.2.4) took
 # Of particles, whose contrast is told: standard errors of their mean, and the share that has its sign.
 FEWEST_FOR_SIGN, CERTAIN, MOST_AGREE = 5, 5.0, 0.75
+# What is compared with the background, in radii: the middle, shells about it, and the background around the particle.
+SHELLS, BACKGROUND = (0.0, 0.5, 0.65, 0.8, 0.95, 1.1), (1.2, 1.7)
+# Of an opposite sign elsewhere: standard errors, and the share of the stronger one from which neither is the density's.
+CLEAR, BOTH = 3.0, 0.4
+STEPS_PER_RADIUS, LEAST_SEEN = 10, 0.1
 
 
 @dataclass(frozen=True)
@@ -226,14 +232,62 @@ def region_contrasts(volume: Array, positions_px: FloatArray, diameter_px: float
 def density_sign(volume: Array, positions_px: FloatArray, diameter_px: float) -> int:
     """1 where particles are clearly brighter than what surrounds them, -1 where they are darker, 0 where none is clear.
 
-    The balls are of half the diameter: what a missing wedge or a filter draws around a particle has the other sign.
+    A missing wedge, a filter or the CTF draws rings of the other sign around a particle, weaker than itself; the middle
+    of a vesicle or an empty capsid may be of the other sign than its shell. So the sign is that of the strongest part
+    of the radial profile, and none where another part is of the other sign and nearly as strong.
     """
-    differences = np.array([difference for difference, _ in region_contrasts(volume, positions_px, diameter_px / 2)])
-    if differences.size < FEWEST_FOR_SIGN:
-        return 0
-    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(differences.size)
-    agree = float((np.sign(differences) == np.sign(mean)).mean())
-    return int(np.sign(mean)) if abs(mean) > CERTAIN * error and agree >= MOST_AGREE else 0
+    profiles = _profiles(volume, positions_px, diameter_px / 2)
+    means, errors, certain = [], [], []
+    for values in profiles.T:
+        seen = values[np.isfinite(values)]
+        if seen.size < FEWEST_FOR_SIGN:
+            continue
+        mean, error = float(seen.mean()), float(seen.std(ddof=1)) / math.sqrt(seen.size)
+        agree = float((np.sign(seen) == np.sign(mean)).mean())
+        means.append(mean)
+        errors.append(error)
+        certain.append(abs(mean) > CERTAIN * error and agree >= MOST_AGREE)
+    strongest = max((mean for mean, sure in zip(means, certain, strict=True) if sure), key=abs, default=0.0)
+    for mean, error in zip(means, errors, strict=True):
+        opposite = -math.copysign(mean, mean * strongest)
+        if opposite > max(BOTH * abs(strongest), CLEAR * error):
+            return 0
+    return int(np.sign(strongest))
+
+
+def _profiles(volume: Array, positions_px: FloatArray, radius: float) -> FloatArray:
+    """By how much shells of particles are brighter than the background right around each, shape ``(N, shells)``.
+
+    What lies in other particles is no background. NaN where less than half of a shell lies in the volume.
+    """
+    size, tree = np.array(volume.shape), cKDTree(positions_px)
+    fits = ((positions_px >= radius / 2) & (positions_px <= size - 1 - radius / 2)).all(axis=1)
+    chosen = positions_px[fits]
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(MOST_REGIONS, len(chosen))).round().astype(int)]
+    reach, step = math.ceil(BACKGROUND[1] * radius) + 1, max(1, math.floor(radius / STEPS_PER_RADIUS))
+    axis = np.arange(-(reach // step) * step, reach + 1, step)
+    offsets = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    found = []
+    for centre in chosen:
+        places = np.rint(centre).astype(int) + offsets
+        away = np.sqrt(((places - centre) ** 2).sum(axis=1)) / radius
+        inside = ((places >= 0) & (places < size)).all(axis=1)
+        around = (away >= BACKGROUND[0]) & (away <= BACKGROUND[1])
+        free = around & inside
+        for number in tree.query_ball_point(centre, (BACKGROUND[0] + BACKGROUND[1]) * radius):
+            other = positions_px[number]
+            free &= ((places - other) ** 2).sum(axis=1) >= (BACKGROUND[0] * radius) ** 2
+        if not free.sum() > LEAST_SEEN * around.sum():
+            continue
+        values = np.zeros(len(places))
+        values[inside] = volume[tuple(places[inside].T)]
+        level, row = float(values[free].mean()), []
+        for low, high in itertools.pairwise(SHELLS):
+            shell = (away >= low) & (away < high)
+            seen = values[shell & inside]
+            row.append(float(seen.mean()) - level if seen.size > shell.sum() / 2 else math.nan)
+        found.append(row)
+    return np.array(found).reshape(-1, len(SHELLS) - 1)
 
 
 def _ball(volume: Array, centre: FloatArray, radius: float) -> FloatArray:

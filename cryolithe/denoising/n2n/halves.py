@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryolithe.denoising.periods import told
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
-from cryolithe.faces import ReadPlanes, lacking_doubt
+from cryolithe.faces import ReadPlanes, find_lacking
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_unturned
 from cryolithe.half_agreement import (
@@ -31,6 +31,7 @@ FEWEST_VOXELS = 16  # along an axis
 _SAME_VOXEL_SIZE = 0.005  # relative: headers round
 MOST_APART = 1.1  # voxel sizes of volumes that one network suits
 _SAME_NOISE = 0.9
+MOST_LACKING = 0.1  # of a half that has one value where the other varies: less leaves enough to learn from
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,9 @@ def open_pair(
     if looked[0].survey.sha256 == looked[1].survey.sha256:
         raise InputError(f"{half1} and {half2} hold the same voxels: give the volumes of even and of odd images")
     planes = [ReadPlanes(file.read, file.shape[0]) for file in files]
-    for doubt in lacking_doubt(planes[0], planes[1], (str(half1), str(half2))):
-        raise InputError(doubt)
+    lacking = find_lacking(planes[0], planes[1], (str(half1), str(half2)))
+    if lacking is not None and lacking.share >= MOST_LACKING:
+        raise InputError(lacking.told)
     middle = central(files[0].shape, LONGEST)
     boxes = [half.box(middle) for half in looked]
     found = agreement(*boxes)
@@ -125,6 +127,8 @@ def open_pair(
     doubts = judged(found, half1, half2, size)
     if mirrored := doubt_about_mirrors(boxes[0], boxes[1], (half1.name, half2.name)):
         doubts = (mirrored,)  # shifts of mirrored volumes tell nothing
+    if lacking is not None:
+        doubts = (lacking.told, *doubts)
     return HalfPair(looked[0], looked[1], found, doubts)
 
 
