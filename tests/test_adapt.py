@@ -212,7 +212,7 @@ def test_a_better_model_is_written_and_a_worse_one_refused_with_its_numbers(tiny
     assert card["after"] == after
     assert (tmp_path / "learnt.run" / "fsc.png").stat().st_size > 5_000
     spoilt = tmp_path / "spoilt.safetensors"
-    result = of_halves(files, spoilt, "--steps", 2, "--learning-rate", 0.5, "--model", learnt)
+    result = of_halves(files, spoilt, "--steps", 2, "--learning-rate", 1.0, "--model", learnt)
     assert result.exit_code == 2, result.output
     last = result.stderr.splitlines()[-1]
     assert re.search(r"^Error: no model is written, for none is better than learnt: after \d steps ", last)
