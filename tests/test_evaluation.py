@@ -239,7 +239,8 @@ def held_out(*numbers):
 
 def test_the_right_volume_predicts_a_held_out_image_and_a_mirrored_one_does_not():
     density = gaussian_filter(noise((24, 48, 48), 6), 1.5)
-    density[:, :, :8] = density[:, :, -8:] = 0
+    # Fading, for an abrupt edge beside a vacuum without noise is that of a border that an alignment filled in.
+    density *= np.clip((20 - np.abs(np.arange(48) - 23.5)) / 8, 0, 1).astype(np.float32)
     angles = tuple(float(a) for a in np.arange(-60, 61, 6))
     geometry = TiltGeometry(angles, (48, 48))
     projector = make_projector(geometry, (24, 48))
