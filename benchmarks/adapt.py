@@ -20,8 +20,8 @@ import scipy.ndimage
 from common import Cell, Table, cryolithe_command, parser, read_arguments, record
 from numpy.typing import NDArray
 
-from cryolithe.device import keep_freed_memory
 from cryolithe.formats import read_volume, write_stack
+from cryolithe.machine.device import keep_freed_memory
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.simulation import SpecimenRecipe, make_specimen, project

@@ -14,6 +14,7 @@ import torch
 from common import Table, parser, read_arguments, record
 from numpy.typing import NDArray
 
+from cryolithe.fidelity import correlation
 from cryolithe.geometry import TiltGeometry, centre_px
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
@@ -74,11 +75,6 @@ def phantom(shape: tuple[int, int], seed: int = 0) -> Slice:
         az, ax = rng.uniform(0.03, 0.12, 2) * size
         density += rng.uniform(0.3, 1) * (((z - pz) / az) ** 2 + ((x - px) / ax) ** 2 < 1)
     return density
-
-
-def correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Pearson correlation."""
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
 def best_shift_px(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, float]:

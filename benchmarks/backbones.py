@@ -45,19 +45,19 @@ from cryolithe.denoising.n2n.recipe import make_recipe
 from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, plan_tiles, prepared, spans
 from cryolithe.denoising.n2n.train import Hooks, new_state, train, validated
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, survey
-from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.evaluation.matching import find_template
 from cryolithe.evaluation.picking import TOLERANCE, match, precision_recall
-from cryolithe.fidelity import class_fidelity
+from cryolithe.fidelity import class_fidelity, correlation
+from cryolithe.files.yaml_table import merged
 from cryolithe.formats import read_mrc, write_volume
+from cryolithe.machine.device import choose_precision, keep_freed_memory
 from cryolithe.metrics import fourier_shell_correlation, resolution_at
 from cryolithe.optimise.distributed import Place
 from cryolithe.projector.classical import fbp
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 from cryolithe.simulation import Molecule, simulate_series
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.volume import Volume
-from cryolithe.yaml_table import merged
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Denoised = tuple[Array, Array, Array]  # first half, second half, what a user is given
@@ -177,7 +177,7 @@ def gaussian(tomogram: Tomogram) -> Denoised:
 
     def alike(sigma: float) -> float:
         one = scipy.ndimage.gaussian_filter(tomogram.first, sigma)
-        return float(np.corrcoef(one.ravel(), tomogram.second.ravel())[0, 1])
+        return correlation(one, tomogram.second)
 
     best = max(SIGMAS_PX, key=alike)
     one, two = (scipy.ndimage.gaussian_filter(half, best) for half in (tomogram.first, tomogram.second))

@@ -23,9 +23,9 @@ import psutil
 import torch
 
 from cryolithe import __version__
-from cryolithe.device import choose_precision, precision_name
 from cryolithe.diagnosis.machine import checkout_commit, cpu_model
-from cryolithe.report import write_json
+from cryolithe.machine.device import choose_precision, precision_name
+from cryolithe.report.json_files import write_json
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent

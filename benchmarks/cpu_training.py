@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from common import ROOT, Table, parser, read_arguments, record
 
-from cryolithe.device import choose_precision, keep_freed_memory
+from cryolithe.machine.device import choose_precision, keep_freed_memory
 from cryolithe.network import RowSet
 from cryolithe.optimise.distributed import Place
 from cryolithe.training.columns import gather_columns

@@ -34,10 +34,11 @@ from cryolithe.denoising.samba.recipe import Recipe
 from cryolithe.denoising.samba.sweep import central_tile
 from cryolithe.denoising.samba.training import batch_loss, new_state
 from cryolithe.denoising.scale import survey
-from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
+from cryolithe.fidelity import correlation
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.geometry import TiltGeometry
+from cryolithe.machine.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from cryolithe.metrics import fourier_shell_correlation, resolution_at
 from cryolithe.network.checkpoint import load_model
 from cryolithe.optimise.distributed import Place
@@ -98,11 +99,6 @@ def run_command(folder: Path, name: str, minutes: float, arguments: argparse.Nam
     words += ["--threads", str(arguments.threads), "--size", arguments.size, "--device", arguments.device]
     words += ["--lmax", str(arguments.lmax)] if arguments.lmax else []
     subprocess.run([*cryolithe_command(), *words], cwd=folder, check=True)
-
-
-def correlation(a: Array, b: Array) -> float:
-    """Pearson's."""
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
 def frank_db(a: Array, b: Array) -> float:

@@ -39,14 +39,14 @@ from cryolithe.denoising.n2n.pairs import Patches
 from cryolithe.denoising.n2n.recipe import make_recipe
 from cryolithe.denoising.n2n.tiles import Runner, Tiling, denoise_volume, prepared, spans
 from cryolithe.denoising.n2n.train import Hooks, new_state, train
-from cryolithe.device import choose_precision
 from cryolithe.evaluation.picking import TOLERANCE, match, pick_blobs, picking_score
 from cryolithe.evaluation.similarity import similarity
+from cryolithe.files.yaml_table import merged
+from cryolithe.machine.device import choose_precision
 from cryolithe.optimise.distributed import Place
 from cryolithe.projector.classical import fbp
 from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, simulate_series
 from cryolithe.simulation.crowd import make_cell
-from cryolithe.yaml_table import merged
 
 Volume = NDArray[np.float32]
 

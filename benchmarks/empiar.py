@@ -43,7 +43,7 @@ from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import read_tilt_series, read_volume, write_angles_deg, write_stack, write_volume
 from cryolithe.images import fourier_crop
 from cryolithe.models import file_sha256
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 from cryolithe.volume import Volume
 
 ENTRIES = {"10045": 320, "10164": 256, "11830": 320}  # planes after binning, where no tomogram tells the thickness

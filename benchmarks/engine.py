@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from common import ROOT, Table, Timing, cryolithe_command, median_seconds, parser, peak_rss_of, read_arguments, record
 
-from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from cryolithe.formats import write_angles_deg, write_stack
 from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.machine.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from cryolithe.network import Head, InputWindow, Network, NetworkConfig, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector

@@ -19,8 +19,8 @@ import torch
 import yaml
 from common import ROOT, Cell, Table, cryolithe_command, parser, read_arguments, record
 
-from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.formats.pairs import Pair, write_pair
+from cryolithe.machine.device import choose_precision, keep_freed_memory
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.reconstruction.slabwise.methods import Compute

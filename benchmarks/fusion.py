@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from quality import load_models
 from scenes import SCENES, Series, make_case, placed_molecules
 
-from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.fidelity import BANDS, best_gaussian, class_fidelity, region_masks
+from cryolithe.machine.device import choose_precision, keep_freed_memory
 from cryolithe.metrics import FscCurve, fourier_shell_correlation, mean_correlation, scaled_snr_db
 from cryolithe.network.checkpoint import Model
 from cryolithe.projector.classical import fbp_of_images

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import psutil
 from common import Table, code_of, commit, parser, read_arguments, record
 
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 
 HANG_SECONDS, MOST_SILENCES = 60.0, 15
 REPORT_EVERY = 100

@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from cryolithe.device import choose_device, network_precision
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference import engine as engines
+from cryolithe.machine.device import choose_device, network_precision
 from cryolithe.network import RowSet
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import classical, make_projector

@@ -17,8 +17,8 @@ import torch
 from common import Table, parser, read_arguments, record
 from numpy.typing import NDArray
 
-from cryolithe.device import keep_freed_memory
 from cryolithe.geometry import TiltGeometry
+from cryolithe.machine.device import keep_freed_memory
 from cryolithe.network.checkpoint import load_model
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp

@@ -28,9 +28,9 @@ from cryolithe.evaluation.evaluate import Evaluation, evaluate
 from cryolithe.evaluation.inputs import Request, load
 from cryolithe.evaluation.middles import middle
 from cryolithe.evaluation.similarity import pair_moments
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_volume
 from cryolithe.formats.stacks.angles import read_angles_deg
-from cryolithe.yaml_table import read_yaml_table
 
 Array = NDArray[Any]
 

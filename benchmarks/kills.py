@@ -25,7 +25,7 @@ from killing import Case, forks, kill_until_done, undisturbed
 from cryolithe.formats import write_angles_deg, write_stack
 from cryolithe.network import InputWindow, RowSetConfig, build_network
 from cryolithe.network.checkpoint import save_network
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 
 ANGLES_DEG = tuple(float(a) for a in range(-50, 51, 10))
 SHAPE = (64, 64)

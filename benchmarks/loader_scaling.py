@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from cryolithe.device import choose_device
-from cryolithe.limits import usable_cores
+from cryolithe.machine.device import choose_device
+from cryolithe.machine.limits import usable_cores
 from cryolithe.network.checkpoint import load_model
 from cryolithe.network.config import config_to_dict
 from cryolithe.optimise.distributed import Place

@@ -23,8 +23,8 @@ from cryolithe.denoising.n2n.pairs import Patches
 from cryolithe.denoising.n2n.recipe import make_recipe
 from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
 from cryolithe.denoising.n2n.train import Hooks, new_state, train
-from cryolithe.device import choose_precision
 from cryolithe.geometry import TiltGeometry
+from cryolithe.machine.device import choose_precision
 from cryolithe.optimise.distributed import Place
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp

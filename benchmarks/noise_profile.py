@@ -23,9 +23,9 @@ from common import Cell, Table, cryolithe_command, parser, read_arguments, recor
 from finetune import Score, scored
 from numpy.typing import NDArray
 
-from cryolithe.device import keep_freed_memory
 from cryolithe.formats import write_angles_deg, write_stack
 from cryolithe.formats.pairs import Pair
+from cryolithe.machine.device import keep_freed_memory
 from cryolithe.network.checkpoint import load_model
 from cryolithe.simulation import Recipe, recipe_library, simulate_series
 from cryolithe.simulation.molecules import Molecule

@@ -38,8 +38,8 @@ from numpy.typing import NDArray
 from scenes import CONDITIONS, SCENES, SEED, Case, Scene, make_case, placed_molecules
 from sheets import draw_sheet
 
-from cryolithe.device import choose_precision, keep_freed_memory
 from cryolithe.fidelity import BANDS, best_gaussian, mask_fidelity, region_masks
+from cryolithe.machine.device import choose_precision, keep_freed_memory
 from cryolithe.network import SliceSetConfig
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector.classical import fbp, sirt

@@ -29,7 +29,8 @@ from cryolithe.formats.stacks.angles import write_angles_deg
 from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
 from cryolithe.formats.stacks.mrc_writer import write_stack
 from cryolithe.metrics import fourier_shell_correlation
-from cryolithe.optics import Optics, TiltedView, exposure_filter, filtered, form_image, undo_ctf
+from cryolithe.optics.exposure import exposure_filter
+from cryolithe.optics.transfer import Optics, TiltedView, filtered, form_image, undo_ctf
 from cryolithe.simulation.imaging import project_field
 
 Image = NDArray[np.float32]

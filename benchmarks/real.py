@@ -37,7 +37,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
-from cryolithe.report import plot_central_slices
+from cryolithe.report.figures import plot_central_slices
 from cryolithe.volume import Volume
 
 Array = NDArray[np.float32]

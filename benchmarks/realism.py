@@ -41,7 +41,7 @@ from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.report import draw_section
+from cryolithe.report.figures import draw_section
 from cryolithe.simulation.campaign import SimulatedSeries, simulate_series
 from cryolithe.simulation.library import recipe_library
 from cryolithe.simulation.recipe import Recipe

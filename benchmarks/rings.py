@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from polarity import SPECIMENS, Specimen
 from scenes import Scene, any_molecules, recipe_of
 
-from cryolithe.optics import Optics, TiltedView
+from cryolithe.optics.transfer import Optics, TiltedView
 from cryolithe.reconstruction.evidence.thon_rings import (
     Rings,
     RingSpectra,

@@ -18,13 +18,13 @@ import yaml
 from common import ROOT
 from numpy.typing import NDArray
 
+from cryolithe.files.yaml_table import merged
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import Projector, make_projector
 from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, load_library, simulate_series
 from cryolithe.simulation.procedural import procedural_library
 from cryolithe.training.class_scoring import structure_labels
 from cryolithe.training.scaling import measure_scale
-from cryolithe.yaml_table import merged
 
 Volume = NDArray[np.float32]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.formats.files import replacing
-from cryolithe.greys import grey_scale
-from cryolithe.report import STYLE, draw_scale_bar, draw_section
+from cryolithe.report.figures import STYLE, draw_scale_bar, draw_section
+from cryolithe.report.greys import grey_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +36,8 @@ def draw_sheet(
 ) -> None:
     """Draw one column per volume: its central xy and xz slices, and its mean power in the planes (kx, ky), (kx, kz).
 
-    The slices of a volume share a grey scale (`cryolithe.greys`). Power is logarithmic, over five decades below the
-    highest; lines mark the border of the missing wedge.
+    The slices of a volume share a grey scale (`cryolithe.report.greys`). Power is logarithmic, over five decades below
+    the highest; lines mark the border of the missing wedge.
 
     Args:
         path: of the PNG.

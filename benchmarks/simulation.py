@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from common import ROOT, Table, cryolithe_command, parser, peak_rss_of, read_arguments, record
 
-from cryolithe.device import keep_freed_memory
+from cryolithe.machine.device import keep_freed_memory
 from cryolithe.simulation.library import recipe_library
 from cryolithe.simulation.recipe import Recipe
 from cryolithe.simulation.stream import stream_series

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from common import METHOD_WORDS, Cell, Table, commit, device, parser, peak_rss_of, read_arguments, record, text_of
 
-from cryolithe.device import choose_device
 from cryolithe.formats import read_tilt_series, write_angles_deg, write_stack
-from cryolithe.report import write_json
+from cryolithe.machine.device import choose_device
+from cryolithe.report.json_files import write_json
 
 ANGLES_DEG = tuple(float(a) for a in np.arange(-60.0, 60.1, 3.0))
 SIZES = (  # (z, y, x)

@@ -7,19 +7,19 @@ all count alike, as they do in `cryolithe.network.layers.crowd_shares` only wher
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from common import Cell, Table, parser, read_arguments, record
+from common import Cell, Table, record
 from numpy.typing import NDArray
 from scenes import placed_molecules
+from whole_runs import reconstructing, specimen_arguments
 
 import cryolithe
+from cryolithe.fidelity import correlation
 from cryolithe.network import rowset
 from cryolithe.simulation import make_specimen, project
 from cryolithe.training.scoring import BENCHMARK_ANGLES_DEG, BENCHMARK_RECIPE
@@ -54,31 +54,19 @@ def schemes() -> dict[str, Angles]:
     }
 
 
-def correlation(volume: cryolithe.Volume, truth: NDArray[np.float32]) -> float:
-    """With the truth, of all voxels."""
-    return float(np.corrcoef(np.asarray(volume.voxels).ravel(), truth.ravel())[0, 1])
-
-
 def main() -> None:
     """Measure every scheme on a few specimens."""
-    options = parser("tilt_schemes", __doc__)
-    options.add_argument("--models", nargs="+", default=["default", "fast"], help="names of bundled models or paths")
-    options.add_argument("--molecules", type=Path, metavar="LIBRARY", help="HDF5 file; default: procedural molecules")
-    options.add_argument("--specimens", type=int, default=3)
-    arguments = read_arguments(options)
+    arguments = specimen_arguments("tilt_schemes", __doc__, ["default", "fast"])
     shape = (16, 48, 48) if arguments.quick else (48, 96, 96)
     chosen = schemes()
     if arguments.quick:
         chosen = {name: chosen[name] for name in list(chosen)[1::6]}
-    models = ["draft"] if arguments.quick else arguments.models
     library = placed_molecules(arguments.molecules)
     geometry: dict[str, Any] = {"thickness": shape[0], "contrast": "bright"}
 
-    def network(name: str) -> Callable[..., cryolithe.Volume]:
-        return lambda *series: cryolithe.reconstruct(*series, model=name, **geometry)
-
+    methods = reconstructing(arguments.models, **geometry)
     found: dict[str, dict[str, list[float]]] = {name: {} for name in chosen}
-    for number in range(1 if arguments.quick else arguments.specimens):
+    for number in range(arguments.specimens):
         specimen = make_specimen(replace(BENCHMARK_RECIPE, shape=shape), library, np.random.default_rng([SEED, number]))
         noise = float(project(specimen, BENCHMARK_ANGLES_DEG).std() * 10 ** (-SNR_DB / 20))
         for name, angles_deg in chosen.items():
@@ -87,19 +75,17 @@ def main() -> None:
             series = (clean + drawn).astype(np.float32), angles_deg, 10.0
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", cryolithe.CryoLitheWarning)
-                volumes = {"FBP": cryolithe.fbp(*series, **geometry)}
-                for model in models:
-                    volumes[model] = network(model)(*series)
-                    with mock.patch.object(rowset, "crowd_shares", torch.ones_like):
-                        volumes[f"{model}, alike"] = network(model)(*series)
+                volumes = {method: make(*series) for method, make in methods.items()}
+                with mock.patch.object(rowset, "crowd_shares", torch.ones_like):
+                    volumes |= {f"{model}, alike": methods[model](*series) for model in arguments.models}
             for method, volume in volumes.items():
-                found[name].setdefault(method, []).append(correlation(volume, specimen.density))
+                found[name].setdefault(method, []).append(correlation(volume.voxels, specimen.density))
     columns = list(next(iter(found.values())))
     rows: list[list[Cell]] = [
         [name, len(chosen[name]), *(float(np.median(found[name][column])) for column in columns)] for name in chosen
     ]
     note = (
-        f"Correlation with the truth; medians over {len(found[next(iter(found))]['FBP'])} specimen(s) of "
+        f"Correlation with the truth; medians over {arguments.specimens} specimen(s) of "
         f"{' x '.join(map(str, shape))} voxels (z, y, x), {SNR_DB:g} dB."
     )
     table = Table("Tilt schemes", ["angles", "images", *columns], rows, note)

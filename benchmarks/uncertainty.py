@@ -28,8 +28,9 @@ from scenes import CONDITIONS, SCENES, Scene, Series, isolated, make_case, place
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import nnls
 
-from cryolithe.device import keep_freed_memory
 from cryolithe.fidelity import Region, region_masks
+from cryolithe.files.yaml_table import merged
+from cryolithe.machine.device import keep_freed_memory
 from cryolithe.projector import make_projector
 from cryolithe.reconstruction.confidence.doubt import LAW, MOMENTS, SHARE_SIGMA_PX, WINDOW_SIGMA_PX, Law
 from cryolithe.reconstruction.confidence.explained import Explained
@@ -49,7 +50,6 @@ from cryolithe.simulation.classes import Structure
 from cryolithe.simulation.procedural import procedural_library
 from cryolithe.training.class_scoring import CLASS_SCENES, REGIONS, SUMMARY, ClassScene, draw_series
 from cryolithe.work.watcher import Silent
-from cryolithe.yaml_table import merged
 
 Volume = NDArray[np.float32]
 

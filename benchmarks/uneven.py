@@ -8,18 +8,18 @@ there nothing may change.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-from common import Cell, Table, parser, read_arguments, record
+from common import Cell, Table, record
 from numpy.typing import NDArray
 from scenes import placed_molecules
+from whole_runs import reconstructing, specimen_arguments
 
 import cryolithe
+from cryolithe.fidelity import correlation
 from cryolithe.reconstruction.images import preparation
 from cryolithe.simulation import make_specimen, project
 from cryolithe.training.scoring import BENCHMARK_ANGLES_DEG, BENCHMARK_RECIPE
@@ -47,35 +47,18 @@ def counted(clean: NDArray[np.float32], light: NDArray[np.float64], seed: list[i
     return rng.poisson(ELECTRONS * light * np.clip(1 + signal, 0, None)).astype(np.float32)
 
 
-def correlation(volume: cryolithe.Volume, truth: NDArray[np.float32]) -> float:
-    """With the truth, of all voxels."""
-    return float(np.corrcoef(np.asarray(volume.voxels).ravel(), truth.ravel())[0, 1])
-
-
 def main() -> None:
     """Measure every kind on a few specimens."""
-    options = parser("uneven", __doc__)
-    options.add_argument("--models", nargs="+", default=["default", "draft"], help="names of bundled models or paths")
-    options.add_argument("--molecules", type=Path, metavar="LIBRARY", help="HDF5 file; default: procedural molecules")
-    options.add_argument("--specimens", type=int, default=3)
-    arguments = read_arguments(options)
+    arguments = specimen_arguments("uneven", __doc__, ["default", "draft"])
     shape = (16, 48, 48) if arguments.quick else (48, 96, 96)
     kinds = ("even", "gradient 40 %") if arguments.quick else KINDS
-    specimens = 1 if arguments.quick else arguments.specimens
-    models = ["draft"] if arguments.quick else arguments.models
     library = placed_molecules(arguments.molecules)
     geometry: dict[str, Any] = {"thickness": shape[0], "contrast": "bright"}
 
-    def network(name: str) -> Callable[..., cryolithe.Volume]:
-        return lambda *series: cryolithe.reconstruct(*series, model=name, **geometry)
-
-    def back(*series: Any) -> cryolithe.Volume:
-        return cryolithe.fbp(*series, **geometry)
-
-    methods = {"FBP": back} | {name: network(name) for name in models}
+    methods = reconstructing(arguments.models, **geometry)
     found: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
     shares: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for number in range(specimens):
+    for number in range(arguments.specimens):
         specimen = make_specimen(replace(BENCHMARK_RECIPE, shape=shape), library, np.random.default_rng([SEED, number]))
         clean = project(specimen, BENCHMARK_ANGLES_DEG)
         for kind in kinds:
@@ -87,8 +70,8 @@ def main() -> None:
                     volume = method(*series)
                     with mock.patch.object(preparation, "unevenness", return_value=0.0):
                         left = method(*series)
-                found[kind].setdefault(name, []).append(correlation(volume, specimen.density))
-                found[kind].setdefault(f"{name}, left in", []).append(correlation(left, specimen.density))
+                found[kind].setdefault(name, []).append(correlation(volume.voxels, specimen.density))
+                found[kind].setdefault(f"{name}, left in", []).append(correlation(left.voxels, specimen.density))
             taken = volume.record["method"].get("unevenness")
             shares[kind].append(0.0 if taken is None else float(taken))
     columns = list(found[kinds[0]])
@@ -97,8 +80,8 @@ def main() -> None:
         for kind in kinds
     ]
     note = (
-        f"Correlation with the truth; medians over {specimens} specimen(s) of {' x '.join(map(str, shape))} voxels "
-        f"(z, y, x), {ELECTRONS:g} electrons a pixel, {SNR_DB:g} dB. Share: variance of the surfaces that were taken "
+        f"Correlation with the truth; medians over {arguments.specimens} specimen(s) of {' x '.join(map(str, shape))} "
+        f"voxels (z, y, x), {ELECTRONS:g} electrons a pixel, {SNR_DB:g} dB. Share: variance of the surfaces taken "
         "out, of that of all else; 0 where they stay."
     )
     results = {

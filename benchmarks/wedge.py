@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scenes import SCENES, Case, make_case, placed_molecules
 
 import cryolithe
+from cryolithe.files.yaml_table import merged
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, scaled_snr_db
 from cryolithe.reconstruction.slabwise.planes import measured_region
-from cryolithe.yaml_table import merged
 
 TRUSTS: tuple[Literal["full", "auto", "none"], ...] = ("full", "auto", "none")
 # Bands of q = |(k_z, k_x)| in cycles/px.

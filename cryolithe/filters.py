@@ -20,8 +20,8 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import times_counted
 from cryolithe.errors import SettingsError, nearest_name
-from cryolithe.spectra import times_counted
 
 EDGE_PX = 8
 # Values of extended rows that are filtered at a time: transforms of them, and what lies between, are all that is held.

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import half_spectrum, spectrum_planes
 from cryolithe.errors import InputError
 from cryolithe.geometry import check_tilt_range, is_measured
-from cryolithe.spectra import half_spectrum, spectrum_planes
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
@@ -107,7 +107,7 @@ def fourier_shell_correlation(
         tilt_range_deg: lowest and highest tilt angle, degrees, within ±90.
         mask: weights ≥ 0, the same shape. The mean within the mask is removed first, so that a difference in
             grey level does not make the mask itself correlate.
-        scratch: folder for the spectra where memory is not to hold them, see `cryolithe.spectra.half_spectrum`.
+        scratch: folder for the spectra where memory is not to hold them, see `cryolithe.arrays.spectra.half_spectrum`.
 
     Raises:
         InputError: if the shapes differ, or a volume or the mask is not usable.
@@ -134,7 +134,7 @@ def shell_correlation(
     """Correlate two half spectra over shells, as `fourier_shell_correlation` says.
 
     Args:
-        spectrum_a: made by `cryolithe.spectra.half_spectrum`.
+        spectrum_a: made by `cryolithe.arrays.spectra.half_spectrum`.
         spectrum_b: likewise.
         shape: of the volumes.
         tilt_range_deg: lowest and highest tilt angle, degrees.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import ModelError, OutputError, nearest_name, reason
-from cryolithe.hashing import file_sha256
+from cryolithe.files.hashing import file_sha256
 
 BUNDLED = Path(__file__).parent / "network" / "bundled"
 FORMAT = "cryolithe-network"

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from cryolithe.errors import SettingsError, nearest_name
-from cryolithe.names import exists, is_file
+from cryolithe.files.names import exists, is_file
 
 ENDINGS = (".yaml", ".yml")
 # pattern of files -> the command that takes them; a file belongs to the first one that it matches

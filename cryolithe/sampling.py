@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.folding import symmetric
+from cryolithe.arrays.folding import symmetric
 from cryolithe.geometry import TiltGeometry, centre_px
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from cryolithe.errors import SettingsError, nearest_name, shown
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats.alignment.alignments import alignment_files, flags_with_centre
 from cryolithe.formats.alignment.imod_command import parse_list
-from cryolithe.yaml_table import read_yaml_table
 
 # What cells and values of files are to be, by the kind of pydantic's errors, whose words are those of programs.
 _EXPECTED = {

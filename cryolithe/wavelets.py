@@ -23,8 +23,8 @@ import numpy as np
 import pywt
 import torch
 
+from cryolithe.arrays.folding import symmetric
 from cryolithe.errors import SettingsError
-from cryolithe.folding import symmetric
 
 
 @dataclass(frozen=True)

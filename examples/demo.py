@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cryolithe.formats import read_volume
-from cryolithe.greys import DENSE_DARK, grey_scale
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, scaled_snr_db
-from cryolithe.report import plot_central_slices
+from cryolithe.report.figures import plot_central_slices
+from cryolithe.report.greys import DENSE_DARK, grey_scale
 
 HERE = Path(__file__).resolve().parent
 NEEDLE = HERE / "needle"

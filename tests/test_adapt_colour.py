@@ -11,8 +11,8 @@ from tiny_series import run, write_series
 from cryolithe.adapt import material as adapt_material
 from cryolithe.adapt import session as adapt_session
 from cryolithe.adapt.colour import of_recorded, white_series
+from cryolithe.artefacts.noise_colour import LEAST_GAIN, MOST_GAIN, POINTS, whitening_gain
 from cryolithe.network.checkpoint import load_model
-from cryolithe.noise_colour import LEAST_GAIN, MOST_GAIN, POINTS, whitening_gain
 
 FALLING = whitening_gain(mean_power(coloured((128, 128), 0.7)))
 STEEP = tuple(np.linspace(1, 3, POINTS).round(4).tolist())

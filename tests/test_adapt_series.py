@@ -14,9 +14,9 @@ from tiny_series import voxels, write_model, write_series
 from cryolithe.adapt import gathering
 from cryolithe.adapt import session as adapt_session
 from cryolithe.adapt.session import Outcome
+from cryolithe.files.names import distinct_names
 from cryolithe.formats import write_stack
 from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
-from cryolithe.names import distinct_names
 from cryolithe.reconstruction.jobs.job import job_of
 from cryolithe.reconstruction.jobs.remedies import checked_inputs
 from cryolithe.reconstruction.setup.asked_optics import settled_optics

@@ -11,7 +11,7 @@ from beads import ANGLES, DEPTH, SHAPE, assert_beads, bead_errors, bead_images, 
 from scipy.ndimage import affine_transform, binary_dilation, gaussian_filter
 from tiny_series import made, voxels, write_model
 
-from cryolithe.borders import find_border, find_wide_border, is_mostly_border, without_border
+from cryolithe.artefacts.borders import find_border, find_wide_border, is_mostly_border, without_border
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.images.preparation import Preparation, check_images, stack_statistics
 from cryolithe.tilts import TiltSeries

@@ -8,11 +8,11 @@ from command import call
 from test_train_data import tiny_pair
 from tiny_series import CONFIG
 
+from cryolithe.artefacts.noise_colour import POINTS
 from cryolithe.formats.pairs import write_pair
 from cryolithe.network import build_network
 from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.convention import Convention
-from cryolithe.noise_colour import POINTS
 
 torch.set_num_threads(1)
 GAIN, OTHER = [1.0] * (POINTS - 1) + [2.0], [1.0] * (POINTS - 1) + [3.0]

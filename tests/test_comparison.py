@@ -10,6 +10,7 @@ import pytest
 import scipy.fft
 from half_volumes import noise
 
+from cryolithe.arrays.spectra import half_spectrum, spectrum_planes
 from cryolithe.comparison.advice import advice, half_db, is_leak
 from cryolithe.comparison.gaussian import best_sigma_px, shell_gaussian
 from cryolithe.comparison.score import compare, gaussian_alike_px, shared_frequency_per_px
@@ -18,7 +19,6 @@ from cryolithe.errors import InputError
 from cryolithe.fidelity import Region
 from cryolithe.geometry import is_measured
 from cryolithe.metrics import fourier_shell_correlation
-from cryolithe.spectra import half_spectrum, spectrum_planes
 
 SHAPE = (28, 48, 40)
 RANGE = (-60.0, 50.0)

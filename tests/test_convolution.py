@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cryolithe.convolution import Convolution3d
+from cryolithe.arrays.convolution import Convolution3d
 from cryolithe.denoising.n2n.network import BACKBONES, build
 
 # Products of bfloat16 numbers have 8 bits; sums of them are of float32.

@@ -11,10 +11,10 @@ from command import call
 from scipy.spatial.transform import Rotation
 from tiny_series import voxels
 
-from cryolithe.extras import install_command
 from cryolithe.formats import write_volume
 from cryolithe.formats.particles.star import read_positions
 from cryolithe.formats.star_tables import read_star
+from cryolithe.machine.extras import install_command
 from cryolithe.portals.copick_project import euler_deg
 from cryolithe.simulation.cell import relion_euler_deg
 from cryolithe.volume import Volume

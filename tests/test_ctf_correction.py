@@ -10,8 +10,9 @@ import pytest
 import scipy.fft
 
 from cryolithe.alignment import View, rotation
-from cryolithe.ctf import Ctf, ImageCtf, Microscope
-from cryolithe.optics import Optics, TiltedView, ctf, exposure_filter, filtered, tilted_defocus_um, undo_ctf
+from cryolithe.optics.ctf import Ctf, ImageCtf, Microscope
+from cryolithe.optics.exposure import exposure_filter
+from cryolithe.optics.transfer import Optics, TiltedView, ctf, filtered, tilted_defocus_um, undo_ctf
 from cryolithe.reconstruction.images.correcting import Places, ToldDoses, corrected, corrections
 from cryolithe.settings import ReconstructSettings
 

@@ -11,7 +11,7 @@ import scipy.fft
 from test_ctf_files import ARETOMO, columns
 from tiny_series import made, refused, tree, voxels, write_series
 
-from cryolithe.optics import Optics, TiltedView, form_image, undo_ctf, undo_ctf_in_depth
+from cryolithe.optics.transfer import Optics, TiltedView, form_image, undo_ctf, undo_ctf_in_depth
 from cryolithe.reconstruction.images.layers import make_layers
 from cryolithe.simulation.imaging import project_field
 

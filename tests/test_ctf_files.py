@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from cryolithe.ctf import Microscope
 from cryolithe.errors import InputError
 from cryolithe.formats.image_rows import SeriesImages
 from cryolithe.formats.microscope.ctf_checks import check_ctf
 from cryolithe.formats.microscope.ctf_files import ctf_file_of, read_ctf
 from cryolithe.formats.reading import Reading
+from cryolithe.optics.ctf import Microscope
 
 ANGLES = (-40.0, -20.0, 0.0, 20.0, 40.0)
 SERIES = SeriesImages("ts.mrc", 5, (0, 1, 2, 3, 4), ANGLES)

@@ -5,9 +5,9 @@ import json
 import pytest
 from tiny_series import made, write_series
 
-from cryolithe.ctf import Microscope
 from cryolithe.formats.microscope.microscope_told import told_microscope
 from cryolithe.formats.reading import Reading
+from cryolithe.optics.ctf import Microscope
 
 TEXT = """# THIS IS A COMMAND FILE
 $ctfphaseflip -StandardInput

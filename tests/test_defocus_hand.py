@@ -9,7 +9,7 @@ import pytest
 from test_ctf_files import ARETOMO, columns
 from tiny_series import made, refused, voxels, write_series
 
-from cryolithe.optics import Optics, TiltedView, form_image
+from cryolithe.optics.transfer import Optics, TiltedView, form_image
 from cryolithe.reconstruction.evidence.hand_evidence import (
     SURE,
     HandEvidence,

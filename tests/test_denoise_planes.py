@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from cryolithe.arrays.folding import reflected
 from cryolithe.denoising.guard import examine, spectra
 from cryolithe.denoising.output import as_type
 from cryolithe.denoising.samba.gaps import gaps_of, neighbours, training_gap, training_pairs
@@ -18,7 +19,6 @@ from cryolithe.denoising.samba.low import KeptLow, crossover_per_px, sigma_px
 from cryolithe.denoising.samba.tiles import Blend, tiles
 from cryolithe.denoising.scale import LIMIT, survey
 from cryolithe.errors import InputError
-from cryolithe.folding import reflected
 from cryolithe.metrics import fourier_shell_correlation
 from cryolithe.optimise.distributed import Place
 

@@ -17,9 +17,9 @@ from cryolithe.denoising.methods import METHODS, own_options, owners
 from cryolithe.denoising.output import choose_target, default_output, write_result
 from cryolithe.denoising.run import denoise
 from cryolithe.errors import OutputError
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats import read_mrc
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file
-from cryolithe.hashing import file_sha256
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Task, optimise
 from cryolithe.optimise.state import new_scaler, read_state, restore, write_state

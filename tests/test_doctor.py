@@ -16,9 +16,9 @@ import pytest
 import torch
 from command import call, good
 
-from cryolithe import device as device_module
 from cryolithe.diagnosis import OK, PROBLEM, WARNING, machine, selftest, storage
-from cryolithe.limits import Limits, group_limits
+from cryolithe.machine import device as device_module
+from cryolithe.machine.limits import Limits, group_limits
 
 
 def doctor(*arguments):

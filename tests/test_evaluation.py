@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.feature import match_template
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from cryolithe.arrays.spectra import half_spectrum
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.evaluation import similarity as similarity_module
 from cryolithe.evaluation.heldout import Choice
@@ -33,7 +34,6 @@ from cryolithe.geometry import TiltGeometry, is_measured
 from cryolithe.metrics import fourier_shell_correlation, scaled_snr_db
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.spectra import half_spectrum
 from cryolithe.tilts import TiltSeries
 
 SHAPE = (36, 40, 44)

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from tiny_series import run, write_series
 
-from cryolithe import extras
-from cryolithe.extras import install_command, reinstall_command
+from cryolithe.machine import extras
+from cryolithe.machine.extras import install_command, reinstall_command
 
 CHECKOUT = {"url": "file:///home/a%20user/cryolithe", "dir_info": {"editable": True}}
 

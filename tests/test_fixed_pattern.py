@@ -8,7 +8,7 @@ from scipy.ndimage import rotate
 from tiny_series import made, write_series
 
 import cryolithe
-from cryolithe.fixed_pattern import shared_pattern
+from cryolithe.artefacts.fixed_pattern import shared_pattern
 
 TOLD = "all images hold the same pattern"
 EDGE = 128

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError, ModelError, SettingsError
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_angles_deg, read_mrc, write_stack
 from cryolithe.formats.alignment.aretomo import read_aln
 from cryolithe.formats.alignment.imod import read_tilt_com
@@ -35,7 +36,6 @@ from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.network.config import config_to_dict
 from cryolithe.simulation.molecules import load_molecules
 from cryolithe.simulation.structures import molecule_from_structure
-from cryolithe.yaml_table import read_yaml_table
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

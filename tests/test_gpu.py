@@ -16,6 +16,7 @@ from test_train_data import tiny_pair
 from test_training import small_config
 from tiny_series import made, noise, run, voxels, write_model, write_series
 
+from cryolithe.arrays.spectra import HostTransforms
 from cryolithe.denoising.samba.model import SambaNet
 from cryolithe.evaluation.on_device import DeviceTransforms
 from cryolithe.formats.pairs import write_pair
@@ -32,7 +33,6 @@ from cryolithe.reconstruction.slabwise.mixing import Parts, Reader, finished_met
 from cryolithe.reconstruction.slabwise.networks import make_network_method
 from cryolithe.reconstruction.slabwise.slabs import compute_slab, run_slabs
 from cryolithe.sampling import reflected_rows
-from cryolithe.spectra import HostTransforms
 from cryolithe.training.dataset import simulate_training_set
 from cryolithe.training.loop import train
 from cryolithe.training.sources import FixedSource

@@ -22,9 +22,9 @@ from tiny_series import made, voxels, write_series
 from cryolithe.denoising.figures import plot_report, plot_sweep
 from cryolithe.denoising.guard import examine
 from cryolithe.formats import write_volume
-from cryolithe.greys import grey_scale, to_grey
 from cryolithe.optimise.tables import Table
-from cryolithe.report import plot_central_slices, plot_contact_sheet
+from cryolithe.report.figures import plot_central_slices, plot_contact_sheet
+from cryolithe.report.greys import grey_scale, to_grey
 from cryolithe.training.records import plot_summary
 from cryolithe.training.validation import Example
 from cryolithe.volume import Volume
@@ -348,7 +348,7 @@ def test_nothing_else_chooses_greys():
         for path in (ROOT / folder).rglob("*.py")
     }
     assert {path: count for path, count in drawn.items() if count} == {
-        "cryolithe/report.py": 1,
+        "cryolithe/report/figures.py": 1,
         "cryolithe/curation/sheet.py": 1,
         "benchmarks/sheets.py": 1,
     }

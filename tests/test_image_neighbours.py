@@ -10,9 +10,9 @@ from command import call, good
 from scipy.ndimage import gaussian_filter
 
 import cryolithe
+from cryolithe.artefacts.fixed_pattern import shared_pattern
 from cryolithe.denoising.images.amplitudes import mix_of_images, mix_of_neighbours
 from cryolithe.denoising.images.neighbours import find_triples
-from cryolithe.fixed_pattern import shared_pattern
 from cryolithe.formats import read_mrc, write_stack
 
 SHAPE = (32, 96, 96)

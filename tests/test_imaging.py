@@ -10,7 +10,7 @@ import scipy.ndimage
 from half_volumes import snr_of_halves
 
 from cryolithe.errors import GeometryError, SettingsError
-from cryolithe.optics import source_envelope
+from cryolithe.optics.transfer import source_envelope
 from cryolithe.simulation.detector import Detector, phase_per_voxel
 from cryolithe.simulation.faults import FaultRecipe
 from cryolithe.simulation.imaging import image_series, project_field

@@ -392,7 +392,7 @@ def test_an_evaluation_is_that_of_the_command(tmp_path):
         "--half2", tmp_path / "b.mrc", "--tilts", stack, "--angles", angles, "-o", tmp_path / "e.html",
     )  # fmt: skip
     told = json.loads((tmp_path / "e.json").read_text())["evaluation"]
-    from cryolithe.report import plain_json
+    from cryolithe.report.json_files import plain_json
 
     given = {
         "values": (whole, parts[0], parts, images, ANGLES),

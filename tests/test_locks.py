@@ -17,7 +17,7 @@ import pytest
 from tiny_series import environment, made, run, tree, write_series
 
 from cryolithe.errors import OutputError
-from cryolithe.processes import process_began
+from cryolithe.machine.processes import process_began
 from cryolithe.work.folder import WorkFolder
 from cryolithe.work.locking import FolderLock
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from command import call
 
+from cryolithe.artefacts.missing_wedge import TOLERANCE_DEG, holds_nothing, seen_wedge, wedge_doubts
 from cryolithe.formats import write_volume
-from cryolithe.missing_wedge import TOLERANCE_DEG, holds_nothing, seen_wedge, wedge_doubts
 from cryolithe.projector.classical import fbp_of_images
 from cryolithe.simulation import SpecimenRecipe, make_specimen, project
 from cryolithe.volume import Volume

@@ -9,10 +9,10 @@ from command import call
 from half_volumes import halves, noise, pair_of, signal, write
 from tiny_series import made, write_series
 
+from cryolithe.artefacts.half_agreement import agreement
 from cryolithe.denoising.n2n.halves import open_pair
 from cryolithe.denoising.n2n.pairs import Patches, Turn, allowed_turns, held_rows
 from cryolithe.errors import InputError
-from cryolithe.half_agreement import agreement
 
 SHAPE = (24, 48, 40)
 

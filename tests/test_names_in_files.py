@@ -10,7 +10,7 @@ from projects import make_project, write_imod
 
 from cryolithe.cli.info import describe
 from cryolithe.errors import CryoLitheError
-from cryolithe.names import exists, is_file, is_folder
+from cryolithe.files.names import exists, is_file, is_folder
 from cryolithe.training.config import check_files, read_train_config
 from cryolithe.training.sources import find_pairs
 

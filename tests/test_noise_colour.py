@@ -10,10 +10,7 @@ import pytest
 from tiny_series import ANGLES, CONFIG, made, run, write_series
 
 from cryolithe.adapt.colour import lab_gain, white_series
-from cryolithe.errors import ModelError
-from cryolithe.network import build_network
-from cryolithe.network.checkpoint import load_model, save_network
-from cryolithe.noise_colour import (
+from cryolithe.artefacts.noise_colour import (
     MOST_GAIN,
     POINTS,
     filtered,
@@ -22,6 +19,9 @@ from cryolithe.noise_colour import (
     radial_power,
     whitening_gain,
 )
+from cryolithe.errors import ModelError
+from cryolithe.network import build_network
+from cryolithe.network.checkpoint import load_model, save_network
 from cryolithe.reconstruction.setup.whitening import noise_gain
 
 SIZES = ((150, 131), (128, 160), (97, 96))

@@ -9,13 +9,12 @@ import pytest
 import scipy.fft
 
 from cryolithe.errors import GeometryError, SettingsError
-from cryolithe.optics import (
+from cryolithe.optics.exposure import critical_exposure, exposure_filter
+from cryolithe.optics.transfer import (
     Optics,
     TiltedView,
     correct_image,
-    critical_exposure,
     ctf,
-    exposure_filter,
     filtered,
     form_image,
     source_envelope,

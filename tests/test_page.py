@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cryolithe.page import REPORT_STYLE, document, embedded, escaped, listing, table
+from cryolithe.report.page import REPORT_STYLE, document, embedded, escaped, listing, table
 
 UNKIND = ["</title><script>x()</script>", "a & b &amp; c", "\"quoted\" 'twice'", "<td class=n>", "{braces} %s", "–é漢"]
 VOID = ("meta", "img", "br")

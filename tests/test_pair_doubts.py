@@ -13,13 +13,13 @@ from plain_mrc import new_mrc
 from scipy.ndimage import fourier_shift, gaussian_filter
 
 import cryolithe
+from cryolithe.artefacts.faces import filled_doubt, filled_value, has_noise_everywhere, lacking_doubt
+from cryolithe.artefacts.half_agreement import Expected, agreement, doubts_about_places, is_shifted, shares_noise
+from cryolithe.artefacts.mirrored import mirrored
 from cryolithe.denoising.n2n.halves import open_pair
 from cryolithe.errors import InputError
 from cryolithe.evaluation.halves import doubt_about_scales, open_half
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
-from cryolithe.faces import filled_doubt, filled_value, has_noise_everywhere, lacking_doubt
-from cryolithe.half_agreement import Expected, agreement, doubts_about_places, is_shifted, shares_noise
-from cryolithe.mirrored import mirrored
 
 SHAPE = (32, 48, 56)
 HALVES = Expected(own_noise=True)

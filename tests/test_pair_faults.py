@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from test_train_run import command, save_network, small_config
 
-from cryolithe.borders import is_mostly_border
+from cryolithe.artefacts.borders import is_mostly_border
 from cryolithe.curation.contrast import contrast_fault
 from cryolithe.curation.judging import faults_of
 from cryolithe.curation.match import Match

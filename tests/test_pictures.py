@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from tiny_series import made, voxels, write_series
 
 from cryolithe.denoising.figures import plot_sweep
-from cryolithe.evaluation.figures import _fullest_slab, _missed, reduced
-from cryolithe.greys import dark_sign, grey_scale, to_grey, told_polarity
-from cryolithe.report import plot_central_slices, plot_contact_sheet
+from cryolithe.evaluation.drawing import reduced
+from cryolithe.evaluation.particle_figure import _fullest_slab, _missed
+from cryolithe.report.figures import plot_central_slices, plot_contact_sheet
+from cryolithe.report.greys import dark_sign, grey_scale, to_grey, told_polarity
 from cryolithe.simulation.imaging_recipe import ImagingRecipe
 
 FBP = ("--method", "fbp", "--thickness", 12)

@@ -13,8 +13,8 @@ from test_alignment_command import TRUTH
 from tiny_series import made, voxels
 
 from cryolithe.errors import InputError
-from cryolithe.extras import install_command
 from cryolithe.formats.particles.star import read_positions
+from cryolithe.machine.extras import install_command
 from cryolithe.portals.portal_alignment import PortalAlignment, Section, alignment_notes, write_imod_files
 
 FBP = ("--method", "fbp")

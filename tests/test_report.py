@@ -13,7 +13,8 @@ import pytest
 
 from cryolithe.errors import InputError, OutputError
 from cryolithe.metrics import fourier_shell_correlation
-from cryolithe.report import plot_central_slices, plot_fsc, write_json
+from cryolithe.report.figures import plot_central_slices, plot_fsc
+from cryolithe.report.json_files import write_json
 
 PNG = b"\x89PNG"
 
@@ -108,7 +109,7 @@ def test_slices_of_volumes_of_different_shapes_and_types(tmp_path):
 
 
 def test_neither_torch_nor_matplotlib_is_imported_before_a_figure_is_drawn():
-    script = "import sys, cryolithe.report; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
+    script = "import sys, cryolithe.report.figures; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

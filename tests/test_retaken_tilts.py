@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tiny_series import made, write_series
 
-from cryolithe.ctf import Ctf
 from cryolithe.formats.alignment.same_images import same_images
 from cryolithe.formats.image_rows import FileRows, Others, SeriesImages
 from cryolithe.formats.microscope.ctf_files import read_ctf
 from cryolithe.formats.microscope.doses import read_exposures
 from cryolithe.formats.reading import Reading
+from cryolithe.optics.ctf import Ctf
 
 # In the order of acquisition: the first image and the fourth were bad, and taken again at the end and in between.
 ANGLES = (0.0, 10.0, -10.0, 20.0, 20.0, -20.0, 30.0, -30.0, 0.0)

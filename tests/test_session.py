@@ -16,11 +16,11 @@ from shared_data import SHARED, needs_shared
 from tiny_series import ANGLES, SHAPE, bead_images, made, noise, run, voxels, write_series
 
 from cryolithe.errors import InputError
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats import write_stack
 from cryolithe.formats.alignment.tomogram_star import MadeTomogram, read_tomogram_star, write_tomogram_star
 from cryolithe.formats.series.session_folder import read_session_folder
 from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
-from cryolithe.hashing import file_sha256
 from cryolithe.reconstruction import run as run_module
 from cryolithe.reconstruction.slabwise.slab_folder import SlabFolder
 from cryolithe.session.tasks import Session, find_tasks

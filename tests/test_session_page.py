@@ -16,7 +16,7 @@ import pytest
 from patience import PATIENCE_S
 from PIL import Image
 
-from cryolithe.page import document
+from cryolithe.report.page import document
 from cryolithe.session.summary import HEADS, HTML_NAME, SCRIPT, write_summary
 
 NODE = shutil.which("node")

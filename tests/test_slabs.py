@@ -14,9 +14,9 @@ import torch
 from command import call
 from patience import PATIENCE_S
 
-from cryolithe import device as devices
 from cryolithe.errors import DeviceError, ResourceError, SettingsError
 from cryolithe.formats import read_volume, write_angles_deg, write_stack
+from cryolithe.machine import device as devices
 from cryolithe.network import RowSetConfig
 from cryolithe.reconstruction import estimate
 from cryolithe.reconstruction.slabwise import slabs as slabs_module

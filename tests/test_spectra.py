@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from cryolithe import spectra
-from cryolithe.spectra import half_spectrum, shell_of, spectrum_planes, times_counted
+from cryolithe.arrays import spectra
+from cryolithe.arrays.spectra import half_spectrum, shell_of, spectrum_planes, times_counted
 
 
 def volume(shape, dtype=np.float32):

@@ -11,7 +11,7 @@ from test_ctf_files import ARETOMO, columns
 from test_defocus_hand import ANGLES, DEFOCUS, FBP
 from tiny_series import made, write_series
 
-from cryolithe.optics import Optics, TiltedView, form_image
+from cryolithe.optics.transfer import Optics, TiltedView, form_image
 from cryolithe.reconstruction.evidence.thon_rings import (
     RingEvidence,
     RingSpectra,

@@ -19,12 +19,12 @@ from tiny_series import noise, write_series
 from cryolithe.denoising.samba import learning, model
 from cryolithe.denoising.samba import recipe as recipes
 from cryolithe.errors import SettingsError
+from cryolithe.files.hashing import content_sha256, sampled_sha256
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
-from cryolithe.hashing import content_sha256, sampled_sha256
 from cryolithe.reconstruction.jobs.job import Job
 from cryolithe.reconstruction.output.preview import preview_is_current
-from cryolithe.report import drawn_source
+from cryolithe.report.figures import drawn_source
 from cryolithe.settings import ReconstructSettings
 from cryolithe.training.session import _check_seen
 from cryolithe.volume import Volume

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_training import small_config
 
-from cryolithe import noise_colour
+from cryolithe.artefacts import noise_colour
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import Head, build_network
 from cryolithe.projector import make_projector

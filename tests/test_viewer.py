@@ -18,7 +18,7 @@ import cryolithe
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats import write_volume
 from cryolithe.formats.particles.star import Particle, write_particles
-from cryolithe.greys import grey_scale, to_grey
+from cryolithe.report.greys import grey_scale, to_grey
 from cryolithe.viewer.block import Prepared, Wanted, block_layers
 from cryolithe.viewer.greys import shown_greys
 from cryolithe.viewer.reader import get_reader, read_layers

@@ -6,10 +6,10 @@ import pytest
 
 from cryolithe.curation.manifest import read_manifest
 from cryolithe.errors import SettingsError
+from cryolithe.files.yaml_table import MOST_ALIASED, read_yaml_table
 from cryolithe.settings import read_settings_file
 from cryolithe.simulation import read_recipe
 from cryolithe.training.config import read_train_config
-from cryolithe.yaml_table import MOST_ALIASED, read_yaml_table
 
 LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" if n else "a0: &a0 [ha]\n" for n in range(20))
 MERGES = "".join(

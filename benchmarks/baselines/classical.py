@@ -25,11 +25,11 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import times_counted
 from cryolithe.geometry import TiltGeometry
 from cryolithe.metrics import scaled_snr_db
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import sirt, sirt_margin_px
-from cryolithe.spectra import times_counted
 
 Volume = NDArray[np.float32]
 

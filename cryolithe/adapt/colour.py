@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cryolithe.adapt.halves import HalfSeries
-from cryolithe.noise_colour import LEAST_GAIN, MOST_GAIN, Gain, radial_power, whitening_gain
+from cryolithe.artefacts.noise_colour import LEAST_GAIN, MOST_GAIN, Gain, radial_power, whitening_gain
 from cryolithe.reconstruction.setup.whitening import whitened
 
 # Images of a series by whose halves its noise is measured.

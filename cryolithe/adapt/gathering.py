@@ -9,7 +9,7 @@ from typing import Any
 
 from cryolithe.adapt.halves import HalfSeries, prepare_halves
 from cryolithe.errors import InputError
-from cryolithe.names import distinct_names
+from cryolithe.files.names import distinct_names
 from cryolithe.reconstruction.jobs.job import Job, ResolvedJob
 from cryolithe.reconstruction.jobs.made_before import FREE_SETTINGS
 from cryolithe.reconstruction.jobs.remedies import checked

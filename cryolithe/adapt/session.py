@@ -51,7 +51,7 @@ from cryolithe.optimise.state import (
     write_state,
 )
 from cryolithe.optimise.step import follow, gradient, update
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run, draw_run

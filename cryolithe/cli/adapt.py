@@ -85,8 +85,8 @@ def command(
     with exit code 130; --resume goes on.
     """
     started = time.monotonic()  # before torch is imported, which takes its time
-    from cryolithe.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.formats.files import check_ending
+    from cryolithe.machine.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.network.checkpoint import load_model
     from cryolithe.optimise.distributed import Place
     from cryolithe.optimise.step import trainable
@@ -120,7 +120,7 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     from cryolithe.adapt.gathering import gather
     from cryolithe.adapt.material import Adaptation
     from cryolithe.adapt.session import adapt
-    from cryolithe.device import precision_name
+    from cryolithe.machine.device import precision_name
     from cryolithe.simulation import load_library
     from cryolithe.training.cards import kept_of
     from cryolithe.training.recipe_maker import GIVEN, library_sha256

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cryolithe.comparison.sources import Source
     from cryolithe.comparison.value import Comparison
     from cryolithe.comparison.wishes import Wish
-    from cryolithe.evaluation.figures import Drawn
+    from cryolithe.evaluation.drawing import Drawn
 
 FilePath = click.Path(path_type=Path)
 # Of reconstruct: what says where the images belong, not what is compared here or how a volume is stored.
@@ -111,7 +111,7 @@ def command(tilts: Path | None, angles: Path | None, output: Path, **options: An
       cryolithe compare --half1 tomo_EVN.mrc --half2 tomo_ODD.mrc --tilt-range -54,60 -o tomo.html
       cryolithe compare ts.mrc ts.tlt --even e.mrc --odd o.mrc --template ribosome.mrc --particles picks.star -o ts.html
     """
-    from cryolithe.device import keep_freed_memory
+    from cryolithe.machine.device import keep_freed_memory
 
     keep_freed_memory()
     outputs = _outputs(output, options.pop("overwrite"))
@@ -234,7 +234,7 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
     from cryolithe.comparison.sure import sure_lines
     from cryolithe.formats.files import replacing
     from cryolithe.formats.record import hashed
-    from cryolithe.report import write_json
+    from cryolithe.report.json_files import write_json
 
     told, date = advice(found), datetime.date.today().isoformat()
     about = About(f"Comparison of methods on {known.name}", known.lines, known.notes, date)

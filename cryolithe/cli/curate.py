@@ -72,8 +72,8 @@ def _make_sheet(folder: Path, path: Path | None, pattern: tuple[str, ...], outpu
     from cryolithe.curation.ranking import measure_all, rank
     from cryolithe.curation.sheet import check_outputs, write_sheet
     from cryolithe.curation.templates import template_for
-    from cryolithe.device import keep_freed_memory
     from cryolithe.formats.files import check_folder_name
+    from cryolithe.machine.device import keep_freed_memory
 
     keep_freed_memory()
     collection = find_candidates(folder, None if path is None else read_manifest(find_recipe(path, "pairs")), pattern)

@@ -146,7 +146,7 @@ def command(context: click.Context, volume: Path | None, output: Path | None, **
 
     from cryolithe.denoising.job import Given
     from cryolithe.denoising.run import denoise
-    from cryolithe.device import choose_device, keep_freed_memory
+    from cryolithe.machine.device import choose_device, keep_freed_memory
     from cryolithe.optimise.distributed import join_processes, leave_processes
     from cryolithe.work.watcher import Silent
 
@@ -250,7 +250,7 @@ def _told(job: Job, done: Denoised) -> str:
 
 def training_precision(name: str, device: torch.device) -> torch.dtype:
     """The precision of a denoiser: float16 only where its gradients can be scaled."""
-    from cryolithe.device import choose_precision
+    from cryolithe.machine.device import choose_precision
     from cryolithe.optimise.step import trainable
 
     return trainable(choose_precision(name, device), device)

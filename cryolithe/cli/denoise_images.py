@@ -39,7 +39,7 @@ def run_images(context: click.Context, stack: Path | None, output: Path | None, 
 
     from cryolithe.cli.halves import check_stacks
     from cryolithe.denoising.images.run import ImagesJob, denoise_images
-    from cryolithe.device import choose_device, choose_precision, keep_freed_memory
+    from cryolithe.machine.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.optimise.distributed import Place
     from cryolithe.optimise.step import trainable
 

@@ -100,7 +100,7 @@ class HalvesDenoising:
 
     def plan(self) -> str:
         """What will be done, in a line."""
-        from cryolithe.device import choose_devices
+        from cryolithe.machine.device import choose_devices
 
         job = self._job
         minutes = job.limit_seconds(choose_devices(self.settings.device)[0]) / 60
@@ -167,7 +167,7 @@ def _is_done(job: Job) -> bool:
 
 def _denoised(method: str, job: Job, settings: ReconstructSettings, watcher: Watcher) -> str:
     from cryolithe.denoising.run import denoise
-    from cryolithe.device import choose_devices
+    from cryolithe.machine.device import choose_devices
     from cryolithe.optimise.distributed import Place
 
     device = choose_devices(settings.device)[0]

@@ -46,9 +46,9 @@ def command(ctx: click.Context, folder: Path, json_path: Path | None, overwrite:
     """
     if json_path is not None:
         check_json(json_path, overwrite, "the findings")
-    from cryolithe.device import keep_freed_memory
     from cryolithe.diagnosis import OK, PROBLEM, WARNING, Finding, diagnose
-    from cryolithe.report import write_json
+    from cryolithe.machine.device import keep_freed_memory
+    from cryolithe.report.json_files import write_json
 
     keep_freed_memory()  # as reconstruct does: the speed is to be the same
     findings: list[Finding] = []

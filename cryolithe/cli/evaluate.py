@@ -69,8 +69,8 @@ def command(output: Path | None, overwrite: bool, device: str, **options: Any) -
     import datetime
 
     from cryolithe import __version__
+    from cryolithe.arrays.spectra import transforming
     from cryolithe.cli.fsc import parse_wedge
-    from cryolithe.device import choose_device
     from cryolithe.evaluation.evaluate import evaluate
     from cryolithe.evaluation.figures import draw_figures
     from cryolithe.evaluation.html import render, resolution_rows, summary_rows
@@ -78,8 +78,8 @@ def command(output: Path | None, overwrite: bool, device: str, **options: Any) -
     from cryolithe.evaluation.on_device import transforms_on
     from cryolithe.formats.files import make_folder, replacing
     from cryolithe.formats.record import hashed
-    from cryolithe.report import write_json
-    from cryolithe.spectra import transforming
+    from cryolithe.machine.device import choose_device
+    from cryolithe.report.json_files import write_json
 
     if bool(options["half1"]) != bool(options["half2"]):
         raise SettingsError("--half1 and --half2 belong together: give both or neither")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe import __version__
+from cryolithe.artefacts.half_agreement import Expected
 from cryolithe.errors import OutputError, SettingsError
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
 from cryolithe.evaluation.heldout import opposite_z
@@ -18,7 +19,6 @@ from cryolithe.formats.files import check_ending, refuse_existing
 from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volumes.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
 from cryolithe.formats.volumes.volume_kind import refuse_map
-from cryolithe.half_agreement import Expected
 from cryolithe.metrics import (
     FloatArray,
     FscCurve,
@@ -27,7 +27,8 @@ from cryolithe.metrics import (
     mean_correlation,
     resolution_at,
 )
-from cryolithe.report import THRESHOLDS, plot_fsc, write_json
+from cryolithe.report.figures import THRESHOLDS, plot_fsc
+from cryolithe.report.json_files import write_json
 from cryolithe.volume import Volume
 
 HEADINGS = {"total": "total", "measured": "measured", "missing": "wedge"}

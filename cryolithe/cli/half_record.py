@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from cryolithe.evaluation.html import period
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats import RunningStatistics, read_mrc
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
-from cryolithe.hashing import file_sha256
 from cryolithe.metrics import FscCurve, Resolution, fourier_shell_correlation, mean_correlation, resolution_at
 from cryolithe.reconstruction.backprojected import WINDOW, back_projection
 from cryolithe.reconstruction.jobs.job import Job, already_done

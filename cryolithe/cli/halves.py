@@ -34,7 +34,8 @@ from cryolithe.reconstruction.jobs.job import Job
 from cryolithe.reconstruction.jobs.made_before import is_record_of
 from cryolithe.reconstruction.jobs.sources import ODD
 from cryolithe.reconstruction.output.outputs import drop_maps, drop_preview
-from cryolithe.report import plot_fsc, write_json
+from cryolithe.report.figures import plot_fsc
+from cryolithe.report.json_files import write_json
 
 AVERAGE = "average of two halves"
 ALL_FRAMES = "all frames together"

@@ -17,6 +17,8 @@ import numpy as np
 from cryolithe.cli.info_arrays import mrc_facts, volume_facts
 from cryolithe.cli.info_tables import defocus_facts, mdoc_facts, star_facts, tells_defocus
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError
+from cryolithe.files.names import exists
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_angles_deg, read_series_list
 from cryolithe.formats.alignment.alignments import FORMATS
 from cryolithe.formats.facts import Fact, bytes_text, range_fact
@@ -24,8 +26,6 @@ from cryolithe.formats.files import input_size_bytes, printable, read_text, unre
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.session_folder import read_session_folder
 from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
-from cryolithe.names import exists
-from cryolithe.yaml_table import read_yaml_table
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map", ".preali")
 ANGLE_SUFFIXES = (".tlt", ".rawtlt", ".txt")

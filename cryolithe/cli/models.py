@@ -11,8 +11,8 @@ import click
 from cryolithe.cli.complete import complete_any_model, complete_model
 from cryolithe.cli.numbers import FiniteRange
 from cryolithe.errors import CryoLitheError, ModelError, OutputError
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats.files import printable, refuse_existing
-from cryolithe.hashing import file_sha256
 from cryolithe.models import (
     ModelSummary,
     bundled_models,

@@ -93,8 +93,8 @@ def measure(
 def _measured(groups: list[tuple[Path, ...]], options: dict[str, Any]) -> Profile:
     """Read, check and measure all series."""
     from cryolithe.cli.noise_images import seen_in_images
+    from cryolithe.files.hashing import file_sha256
     from cryolithe.formats.reading import file_state, refuse_changed
-    from cryolithe.hashing import file_sha256
     from cryolithe.noise.measure import Plan, largest_plan, room, usable_shape
     from cryolithe.noise.pooling import bank_size, pool
 

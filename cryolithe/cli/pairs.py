@@ -91,8 +91,8 @@ def build(manifest: Path, output: Path, data: Path | None, only: tuple[str, ...]
     """
     from cryolithe.curation.build import build_pair
     from cryolithe.curation.manifest import read_manifest
-    from cryolithe.device import keep_freed_memory
     from cryolithe.formats.files import check_folder_name, make_folder
+    from cryolithe.machine.device import keep_freed_memory
 
     keep_freed_memory()
     check_folder_name(output)

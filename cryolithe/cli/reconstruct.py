@@ -130,7 +130,7 @@ def command(
     """
     from cryolithe.cli.one_series import job_of, reconstruct_one
     from cryolithe.cli.session import Given, SessionOptions, run_session
-    from cryolithe.device import keep_freed_memory
+    from cryolithe.machine.device import keep_freed_memory
     from cryolithe.session.tasks import Session, is_session
 
     keep_freed_memory()

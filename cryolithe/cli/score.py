@@ -55,13 +55,13 @@ def command(
     """
     import torch
 
-    from cryolithe.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.diagnosis.machine import checkout_commit, cpu_model
     from cryolithe.formats.files import check_json
+    from cryolithe.machine.device import choose_device, choose_precision, keep_freed_memory, precision_name
     from cryolithe.network.checkpoint import load_model
     from cryolithe.reconstruction.slabwise.methods import Compute
     from cryolithe.reconstruction.slabwise.networks import fbp_share
-    from cryolithe.report import write_json
+    from cryolithe.report.json_files import write_json
     from cryolithe.simulation import load_library
     from cryolithe.simulation.molecules import PROCEDURAL_1
     from cryolithe.simulation.shipped_molecules import shipped_molecules

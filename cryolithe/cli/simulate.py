@@ -102,7 +102,7 @@ def command(
     if recipe is None:
         _plain_series(output, molecules, PLAIN_SNR_DB if snr_db is None else snr_db, seed or 0, options["overwrite"])
         return
-    from cryolithe.device import keep_freed_memory
+    from cryolithe.machine.device import keep_freed_memory
     from cryolithe.simulation.campaign import run_recipe
     from cryolithe.simulation.library import with_molecules
     from cryolithe.simulation.recipe import like_profile, read_recipe

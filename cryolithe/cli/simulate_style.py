@@ -60,7 +60,7 @@ def restyling_of(wanted: Wanted, recipe: Recipe, library: tuple[Molecule, ...]) 
     Raises:
         CryoLitheError: in one line, what does not fit.
     """
-    from cryolithe.hashing import file_sha256
+    from cryolithe.files.hashing import file_sha256
     from cryolithe.simulation.campaign import Restyling
     from cryolithe.style.apply import restyled
     from cryolithe.style.stored import read_style
@@ -141,8 +141,8 @@ def _clean(recipe: Recipe, library: tuple[Molecule, ...], number: int, on_done: 
 
 def _read(wanted: Wanted, recipe: Recipe) -> tuple[tuple[Stack, ...], float, dict[str, Any]]:
     """Stacks, their pixel size, and which they are."""
+    from cryolithe.files.hashing import file_sha256
     from cryolithe.formats import read_tilt_series
-    from cryolithe.hashing import file_sha256
     from cryolithe.style.target import stack_of
 
     if len(wanted.files) % 2:

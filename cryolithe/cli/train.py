@@ -85,8 +85,8 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     with exit code 130; --resume goes on exactly where it stopped. With --train-minutes the learning rate falls to
     zero when the time is up, even if steps are left; such a run depends on the machine's speed.
     """
-    from cryolithe.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.formats.files import check_ending
+    from cryolithe.machine.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.optimise.distributed import join_processes, leave_processes
     from cryolithe.optimise.step import trainable
     from cryolithe.training.config import check_files
@@ -140,7 +140,7 @@ def _run(
     recipe: TrainConfig, base: Path, start: Network | None, place: Place, output: Path, options: dict[str, Any]
 ) -> None:
     """Make the data, train, say what came of it."""
-    from cryolithe.hashing import sampled_sha256
+    from cryolithe.files.hashing import sampled_sha256
     from cryolithe.simulation import load_library, select_molecules
     from cryolithe.training.recipe_maker import recipe_molecules, simulated_from
     from cryolithe.training.session import Session, run_folder, run_session
@@ -385,7 +385,7 @@ def _name(path: str) -> str:
 
 def _card(recipe: TrainConfig, molecules: set[str], place: Place, options: dict[str, Any]) -> dict[str, Any]:
     """What the model file tells of its making; of files only their names, not where they lie on this machine."""
-    from cryolithe.device import precision_name
+    from cryolithe.machine.device import precision_name
 
     values = recipe.model_dump(mode="json")
     for section in (values["data"], values["validation"]):

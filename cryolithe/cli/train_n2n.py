@@ -34,8 +34,8 @@ def train_general(config_path: Path, output: Path, options: dict[str, Any]) -> N
     from cryolithe.denoise_training.config import read_general_config
     from cryolithe.denoise_training.session import GeneralJob, check_job, run_general
     from cryolithe.denoise_training.volumes import make_maker
-    from cryolithe.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.formats.files import check_ending
+    from cryolithe.machine.device import choose_device, choose_precision, keep_freed_memory
     from cryolithe.optimise.distributed import Place
     from cryolithe.optimise.step import trainable
 

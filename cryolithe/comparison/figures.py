@@ -12,10 +12,10 @@ from cryolithe.comparison.advice import half_db, is_leak
 from cryolithe.comparison.sections import WIDTH, Sections, draw_pair
 from cryolithe.comparison.value import Comparison
 from cryolithe.denoising.ceiling import half_snr_db
-from cryolithe.evaluation.figures import Drawn, png_figure
+from cryolithe.evaluation.drawing import Drawn, png_figure
 from cryolithe.formats.sizes import decimal_told
-from cryolithe.greys import grey_scale
-from cryolithe.report import STYLE, mark_periods
+from cryolithe.report.figures import STYLE, mark_periods
+from cryolithe.report.greys import grey_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

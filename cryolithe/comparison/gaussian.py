@@ -10,8 +10,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import spectrum_planes
 from cryolithe.denoising.ceiling import correlation
-from cryolithe.spectra import spectrum_planes
 
 Array = NDArray[Any]
 

@@ -12,10 +12,10 @@ from cryolithe import __version__
 from cryolithe.comparison.advice import Advice, half_db, is_leak
 from cryolithe.comparison.value import Comparison
 from cryolithe.denoising.ceiling import half_snr_db
-from cryolithe.evaluation.figures import Drawn
+from cryolithe.evaluation.drawing import Drawn
 from cryolithe.formats.sizes import decimal_told
 from cryolithe.metrics import resolution_at
-from cryolithe.page import REPORT_STYLE, document, embedded, escaped, listing, table
+from cryolithe.report.page import REPORT_STYLE, document, embedded, escaped, listing, table
 
 STYLE = (
     REPORT_STYLE.replace("max-width: 60rem", "max-width: 76rem")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.artefacts.half_agreement import Expected
 from cryolithe.comparison.sources import SeriesSource, Source, VolumeSource, shared_per_px
 from cryolithe.comparison.value import Setting, Target, Truth
 from cryolithe.errors import GeometryError, InputError, SettingsError
@@ -30,7 +31,6 @@ from cryolithe.formats.particles.star import read_positions
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volumes.volume_file import NAMED_REC
 from cryolithe.geometry import check_tilt_range
-from cryolithe.half_agreement import Expected
 from cryolithe.metrics import check_volume
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.work.watcher import WARNING

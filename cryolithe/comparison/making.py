@@ -23,14 +23,14 @@ from cryolithe.comparison.wishes import Wish
 from cryolithe.denoising.job import Given
 from cryolithe.denoising.methods import METHODS
 from cryolithe.denoising.run import denoise
-from cryolithe.device import choose_device, choose_precision
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.halves import open_half, write_average
 from cryolithe.evaluation.matching import ROTATIONS
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats.reading import changed_error
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volumes.volume_file import open_volume_file
-from cryolithe.hashing import file_sha256
+from cryolithe.machine.device import choose_device, choose_precision
 from cryolithe.models import find_model
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.step import trainable

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import half_spectrum
 from cryolithe.comparison.value import (
     Candidate,
     Comparison,
@@ -28,7 +29,6 @@ from cryolithe.evaluation.pair_doubts import OPPOSITE_CONTRAST, opposite_correla
 from cryolithe.evaluation.wedge import wedge_energy
 from cryolithe.fidelity import class_fidelity
 from cryolithe.metrics import check_volume, mean_correlation, shell_correlation, shell_sums
-from cryolithe.spectra import half_spectrum
 
 Array = NDArray[Any]
 

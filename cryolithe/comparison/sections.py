@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.comparison.value import Comparison
-from cryolithe.evaluation.figures import reduced
-from cryolithe.greys import GreyScale
-from cryolithe.report import draw_scale_bar, draw_section
+from cryolithe.evaluation.drawing import reduced
+from cryolithe.report.figures import draw_scale_bar, draw_section
+from cryolithe.report.greys import GreyScale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

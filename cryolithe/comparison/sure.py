@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from cryolithe.comparison.sections import WIDTH, Sections, draw_pair, sections_of
 from cryolithe.comparison.value import Candidate, Comparison
-from cryolithe.evaluation.figures import Drawn, png_figure
-from cryolithe.greys import MAP_RANGES, even_scale, grey_scale
-from cryolithe.page import escaped
-from cryolithe.report import STYLE
+from cryolithe.evaluation.drawing import Drawn, png_figure
+from cryolithe.report.figures import STYLE
+from cryolithe.report.greys import MAP_RANGES, even_scale, grey_scale
+from cryolithe.report.page import escaped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from cryolithe.formats.record import read_record_beside, record_path
 from cryolithe.formats.stacks.mrc_writer import write_volume
 from cryolithe.formats.volumes.axes import turned_record
 from cryolithe.formats.volumes.volume_file import open_volume_file, read_volume
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 
 
 def is_upright(path: Path) -> bool:

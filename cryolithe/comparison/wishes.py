@@ -9,8 +9,8 @@ from typing import Literal
 
 from cryolithe.comparison.value import Kind
 from cryolithe.errors import ModelError, SettingsError, nearest_name
+from cryolithe.files.names import file_words, shortest_distinct
 from cryolithe.models import bundled_models, find_model, user_models
-from cryolithe.names import file_words, shortest_distinct
 
 By = Literal["fbp", "gaussian", "sirt", "model", "n2n-general", "n2n", "samba"]
 

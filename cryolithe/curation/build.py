@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe import __version__
-from cryolithe.borders import find_border
+from cryolithe.artefacts.borders import find_border
 from cryolithe.curation.arrays import oriented
 from cryolithe.curation.check import (
     OpenedPair,
@@ -24,10 +24,10 @@ from cryolithe.curation.check import (
 )
 from cryolithe.curation.manifest import ROLES, Manifest, PairEntry
 from cryolithe.errors import InputError, OutputError
+from cryolithe.files.hashing import file_sha256
+from cryolithe.files.names import is_file
 from cryolithe.formats.leftovers import may_be_in_use, temporary_beside
 from cryolithe.formats.pairs import ROWS_PER_CHUNK, PairLayout, RowSink, open_pair, pair_writer
-from cryolithe.hashing import file_sha256
-from cryolithe.names import is_file
 
 BLOCK_BYTES = 2**26
 _NAMES = {"stack": "images", "even": "even", "odd": "odd"}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.borders import without_border
+from cryolithe.artefacts.borders import without_border
 from cryolithe.curation.arrays import (
     Field,
     binned_planes,
@@ -26,10 +26,10 @@ from cryolithe.curation.match import Match, compare, reduction
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.evaluation.half_images import doubts_of_halves
 from cryolithe.evaluation.half_whole import all_frames, doubts_of_whole
+from cryolithe.files.hashing import file_sha256
+from cryolithe.files.names import is_file
 from cryolithe.formats import MrcArray, read_angles_deg, read_mrc
-from cryolithe.hashing import file_sha256
 from cryolithe.images import binned_size, fourier_crop
-from cryolithe.names import is_file
 
 PIXEL_TOLERANCE = 0.01
 PLACEHOLDERS_ANGSTROM = (0.0, 1.0)  # headers that nobody filled in

@@ -23,8 +23,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cryolithe.errors import SettingsError, nearest_name, shown
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats.files import replacing
-from cryolithe.yaml_table import read_yaml_table
 
 ROLES = ("stack", "angles", "target", "even", "odd")
 _LIMIT_BYTES = 5_000_000

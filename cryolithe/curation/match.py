@@ -16,11 +16,11 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import times_counted
 from cryolithe.curation.arrays import Field
 from cryolithe.geometry import TiltGeometry, is_measured
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.spectra import times_counted
 
 LARGEST_PX = 160  # along x and y at the size of the comparison
 BAND = (0.02, 0.3)  # cycles per voxel: without slow gradients, and without the finest noise

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryolithe.borders import without_border
+from cryolithe.artefacts.borders import without_border
 from cryolithe.curation.contrast import contrast_fault
 from cryolithe.curation.judging import faults_of
 from cryolithe.curation.match import LARGEST_PX, compare

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import times_counted
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, resolution_at
-from cryolithe.spectra import times_counted
 
 Float32 = NDArray[np.float32]
 

@@ -16,12 +16,12 @@ from cryolithe.curation.candidates import Candidate, Collection
 from cryolithe.curation.check import OpenedPair, image_on_field, open_files, planes_on_field
 from cryolithe.curation.manifest import Manifest
 from cryolithe.errors import CryoLitheError, InputError
+from cryolithe.files.names import is_file
 from cryolithe.formats import MrcArray, read_angles_deg
 from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.formats.volumes.axes import Axes
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack, upright
 from cryolithe.formats.volumes.volume_kind import refuse_map
-from cryolithe.names import is_file
 from cryolithe.projector.classical import fbp_of_images
 
 LARGEST_PX = 160  # of an edge after averaging

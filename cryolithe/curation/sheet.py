@@ -22,9 +22,10 @@ from cryolithe.curation.choices import FORMAT, VERSION
 from cryolithe.curation.manifest import Manifest
 from cryolithe.curation.ranking import Ranked, Thresholds, Unreadable
 from cryolithe.formats.files import make_folder, refuse_existing, replacing
-from cryolithe.greys import grey_scale, to_grey
-from cryolithe.page import document, embedded, escaped, listing
-from cryolithe.report import round_length_nm, write_json
+from cryolithe.report.figures import round_length_nm
+from cryolithe.report.greys import grey_scale, to_grey
+from cryolithe.report.json_files import write_json
+from cryolithe.report.page import document, embedded, escaped, listing
 
 TEXTS = ("name", "path", "comment", "against", "remark")
 PAGE = Path(__file__).parent / "page"

@@ -6,9 +6,9 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import times_counted
+from cryolithe.artefacts.noise_colour import draw_colour, drawn_power
 from cryolithe.denoise_training.config import PlainEntry
-from cryolithe.noise_colour import draw_colour, drawn_power
-from cryolithe.spectra import times_counted
 
 
 def draw_amplitude(plain: PlainEntry, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cryolithe.denoising.n2n.network import BACKBONES, Config
 from cryolithe.denoising.n2n.planar import PlanarConfig
 from cryolithe.errors import SettingsError, nearest_name
+from cryolithe.files.names import is_file
+from cryolithe.files.yaml_table import merged, read_yaml_table
 from cryolithe.filters import WINDOWS
-from cryolithe.names import is_file
 from cryolithe.recipes import find_recipe
 from cryolithe.simulation import Recipe, SpecimenRecipe, swept_angles_deg
-from cryolithe.yaml_table import merged, read_yaml_table
 
 VOLUMES, IMAGES = "n2n", "n2n-images"
 KINDS = (VOLUMES, IMAGES)

@@ -34,8 +34,8 @@ from cryolithe.denoise_training.volumes import Maker
 from cryolithe.denoising.figures import plot_learning
 from cryolithe.denoising.method import means_of
 from cryolithe.denoising.n2n.network import Denoiser, load_denoiser, save_denoiser
-from cryolithe.device import precision_name
 from cryolithe.errors import OutputError
+from cryolithe.machine.device import precision_name
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Progress
 from cryolithe.optimise.recorder import Recorder, recording

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cryolithe.denoising.guard import Verdict
 from cryolithe.errors import OutputError
 from cryolithe.formats.files import replacing
-from cryolithe.greys import dark_sign, grey_scale, told_polarity
 from cryolithe.optimise.tables import Table
-from cryolithe.report import EXTRA_COLOURS, STYLE, draw_scale_bar, draw_section
+from cryolithe.report.figures import EXTRA_COLOURS, STYLE, draw_scale_bar, draw_section
+from cryolithe.report.greys import dark_sign, grey_scale, told_polarity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,9 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import shell_of, times_counted
 from cryolithe.denoising.periods import told
 from cryolithe.metrics import FloatArray, fourier_shell_correlation
-from cryolithe.spectra import shell_of, times_counted
 
 BINS = 24  # of the regions along each axis, at most
 # By halves and by neighbouring planes: a shell with more signal than the first, of which less than the second is kept

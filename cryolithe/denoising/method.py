@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from cryolithe.denoising.job import Given, Item, Job
 from cryolithe.denoising.output import Target
-from cryolithe.device import precision_name
 from cryolithe.formats import VolumeStatistics
 from cryolithe.formats.volumes.volume_file import VolumeFile
+from cryolithe.machine.device import precision_name
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks
 from cryolithe.optimise.state import State

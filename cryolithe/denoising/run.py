@@ -19,13 +19,13 @@ from cryolithe.denoising.guard import Verdict, examine
 from cryolithe.denoising.job import Job, check_job, made_before, made_with
 from cryolithe.denoising.method import Applied, Method, View, Weights
 from cryolithe.denoising.session import trained
-from cryolithe.device import precision_name
 from cryolithe.errors import ResourceError
 from cryolithe.formats.reading import changed_error
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
 from cryolithe.formats.sizes import size_told
+from cryolithe.machine.device import precision_name
 from cryolithe.optimise.distributed import Place
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 from cryolithe.work.watcher import WARNING, Listening, Watcher
 
 UNTRAINED_ADVICE = "train on this volume (--train-minutes)"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from cryolithe.device import choose_device
 from cryolithe.diagnosis import machine, selftest, storage
 from cryolithe.diagnosis.finding import OK, PROBLEM, WARNING, Finding
 from cryolithe.errors import DeviceError
+from cryolithe.machine.device import choose_device
 
 __all__ = ["OK", "PROBLEM", "WARNING", "Finding", "diagnose"]
 

@@ -15,7 +15,9 @@ import psutil
 import torch
 
 from cryolithe import __version__
-from cryolithe.device import (
+from cryolithe.diagnosis.finding import OK, PROBLEM, WARNING, Finding
+from cryolithe.inference.pooling import compiled_cache
+from cryolithe.machine.device import (
     cpu_features,
     network_precision,
     nvidia_driver_loaded,
@@ -23,9 +25,7 @@ from cryolithe.device import (
     precision_reason,
     why_no_cuda,
 )
-from cryolithe.diagnosis.finding import OK, PROBLEM, WARNING, Finding
-from cryolithe.inference.pooling import compiled_cache
-from cryolithe.limits import group_limits, usable_cores
+from cryolithe.machine.limits import group_limits, usable_cores
 
 # module -> name of its distribution
 NEEDED = {"torch": "torch", "numpy": "numpy", "h5py": "h5py", "mrcfile": "mrcfile", "pywt": "PyWavelets"}

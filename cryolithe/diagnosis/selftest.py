@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from cryolithe.device import network_precision, precision_name
 from cryolithe.diagnosis.finding import OK, PROBLEM, Finding
-from cryolithe.extras import reinstall_command
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats import read_volume, write_volume
 from cryolithe.geometry import TiltGeometry, VolumeGrid, centre_px
-from cryolithe.hashing import file_sha256
+from cryolithe.machine.device import network_precision, precision_name
+from cryolithe.machine.extras import reinstall_command
 from cryolithe.network import Network, plane_values
 from cryolithe.network.checkpoint import bundled_models, load_model
 from cryolithe.projector import make_projector

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import FloatArray, half_spectrum
+from cryolithe.artefacts.half_agreement import Expected
+from cryolithe.artefacts.missing_wedge import holds_nothing, wedge_doubts
 from cryolithe.evaluation.inputs import Images, Named, Task, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
 from cryolithe.evaluation.matching import MatchingScore, match_template
@@ -36,11 +39,9 @@ from cryolithe.evaluation.similarity import (
 )
 from cryolithe.evaluation.spectral import ConeFsc, cone_correlation
 from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
-from cryolithe.half_agreement import Expected
 from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
-from cryolithe.missing_wedge import holds_nothing, wedge_doubts
-from cryolithe.report import THRESHOLDS
-from cryolithe.spectra import FloatArray, half_spectrum
+from cryolithe.report.figures import THRESHOLDS
+from cryolithe.report.greys import dark_sign
 
 Array = NDArray[Any]
 
@@ -140,6 +141,11 @@ class Pictures:
     picks: FloatArray | None = None
     hits: NDArray[np.bool_] | None = None
     known: FloatArray | None = None
+
+    @property
+    def drawn_sign(self) -> float:
+        """What the volume's values are multiplied by to be drawn."""
+        return dark_sign("dark" if self.dark else "bright")
 
 
 def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -> tuple[Evaluation, Pictures]:

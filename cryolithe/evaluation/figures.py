@@ -1,50 +1,33 @@
-"""The figures of a report as PNG bytes: drawn without pyplot, colour-blind-safe, with scale bars."""
+"""The figures of a report, as PNG bytes."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cryolithe.evaluation.drawing import BLUE, GREY, Array, Drawn, png_figure, reduced, show_image
 from cryolithe.evaluation.evaluate import Curves, Evaluation, Pictures
 from cryolithe.evaluation.heldout import CALLED, TELLS
-from cryolithe.greys import DENSE_DARK, GreyScale, dark_sign, grey_scale
-from cryolithe.report import CURVE_COLOURS, LABELS, STYLE, THRESHOLDS, draw_scale_bar, draw_section, mark_periods
+from cryolithe.evaluation.particle_figure import draw_picks
+from cryolithe.report.figures import (
+    CURVE_COLOURS,
+    LABELS,
+    STYLE,
+    THRESHOLDS,
+    draw_scale_bar,
+    mark_periods,
+)
+from cryolithe.report.greys import DENSE_DARK, grey_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-Array = NDArray[Any]
-
-DPI = 130  # sharp on paper at a page's width, and some 100 kB a figure
-MOST_PIXELS = 640  # along an image's side: more is lost at this resolution, and costs bytes
-BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "0.45"
-BEST = 8  # picks that are shown one by one
 MAP = "cividis"
 HALVES_REMARK = (
     " Halves tell how far they repeat, not how far they are right; "
     "a wedge that holds next to no energy can correlate, too."
 )
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure: heading, caption in plain words, and PNG bytes."""
-
-    title: str
-    caption: str
-    png: bytes
-
-    @property
-    def width_inches(self) -> float:
-        """As drawn: the width in the PNG header over the resolution."""
-        return int.from_bytes(self.png[16:20], "big") / DPI
 
 
 def draw_figures(found: Evaluation, shown: Pictures) -> list[Drawn]:
@@ -70,42 +53,8 @@ def draw_figures(found: Evaluation, shown: Pictures) -> list[Drawn]:
             drawn.append(_reprojection(found, shown, voxel))
         drawn.append(_wedge(found, voxel))
         if shown.picks is not None:
-            drawn.append(_picks(found, shown, voxel))
+            drawn.append(draw_picks(found, shown, voxel))
     return drawn
-
-
-@contextmanager
-def png_figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """A new figure of so many inches, saved as PNG at the end."""
-    from matplotlib.figure import Figure
-
-    figure, out = Figure(figsize=(width, height), dpi=DPI, layout="constrained"), io.BytesIO()
-    yield figure, out
-    # No date or version: the same numbers give the same bytes.
-    figure.savefig(out, format="png", metadata={"Software": None})
-
-
-def reduced(image: Array, longest: int = 0) -> Array:
-    """Block means of an image ``(y, x)``, a copy, where a figure could not show all of its pixels.
-
-    Args:
-        image: values.
-        longest: side of what it is drawn beside at the same scale, px; 0 for its own.
-    """
-    step = -(-(longest or max(image.shape)) // MOST_PIXELS)
-    y_step, x_step = (min(step, n) for n in image.shape)
-    y, x = image.shape[0] // y_step, image.shape[1] // x_step
-    values = np.array(image[: y * y_step, : x * x_step], dtype=np.float32)
-    blocks: Array = values.reshape(y, y_step, x, x_step).mean(axis=(1, 3)) if step > 1 else values
-    return blocks
-
-
-def _show(axes: Axes, image: Array, title: str, voxel: float | None, scale: GreyScale | None = None) -> None:
-    extent = (-0.5, image.shape[1] - 0.5, -0.5, image.shape[0] - 0.5)
-    draw_section(axes, reduced(image), scale, extent=extent)
-    axes.set(xticks=[], yticks=[], title=title)
-    if voxel is not None:
-        draw_scale_bar(axes, image.shape[1], voxel)
 
 
 def _planes(volume: Array) -> tuple[Array, Array]:
@@ -123,12 +72,12 @@ def _slices(found: Evaluation, shown: Pictures) -> Drawn:
     with png_figure(*size) as (figure, out):
         grid = figure.add_gridspec(2, len(panels), height_ratios=(height, depth))
         for column, (title, volume) in enumerate(panels):
-            sign = _dark(shown) * (shown.sign if column else 1.0)
+            sign = shown.drawn_sign * (shown.sign if column else 1.0)
             planes = [sign * plane for plane in _planes(volume)]
             greys = grey_scale(reduced(plane) for plane in planes)
             for row, (name, plane) in enumerate(zip(("XY", "XZ"), planes, strict=True)):
                 axes = figure.add_subplot(grid[row, column])
-                _show(axes, plane, f"{title}, {name}", found.voxel_size_angstrom, greys)
+                show_image(axes, plane, f"{title}, {name}", found.voxel_size_angstrom, greys)
     caption = (
         f"Sections through the middle: XY, seen along the beam, and XZ, across the tilt axis, with x to the right; "
         f"{DENSE_DARK}. The "
@@ -248,8 +197,8 @@ def _reprojection(found: Evaluation, shown: Pictures, voxel: float | None) -> Dr
         for row, picture in enumerate(shown.images):
             kinds = (("image", picture.image), ("projection of the volume", picture.projection))
             for column, (name, image) in enumerate(kinds):
-                seen = _dark(shown) * np.asarray(image, dtype=np.float32)
-                _show(figure.add_subplot(grid[row, column]), seen, f"{name}, tilt {picture.angle_deg:.1f}°", voxel)
+                seen = shown.drawn_sign * np.asarray(image, dtype=np.float32)
+                show_image(figure.add_subplot(grid[row, column]), seen, f"{name}, tilt {picture.angle_deg:.1f}°", voxel)
         axes = figure.add_subplot(grid[rows, 0])
         order = np.argsort(scores.angles_deg)
         axes.plot(scores.angles_deg[order], scores.correlation[order], "o", color=BLUE, ms=3.5)
@@ -301,123 +250,3 @@ def _wedge(found: Evaluation, voxel: float | None) -> Drawn:
         "direction across the tilt axis (grey: the missing wedge); abrupt steps are streaks."
     )
     return Drawn("Energy in the missing wedge", caption, out.getvalue())
-
-
-def _picks(found: Evaluation, shown: Pictures, voxel: float | None) -> Drawn:
-    assert shown.picks is not None
-    assert shown.hits is not None
-    assert shown.known is not None
-    assert found.picking is not None
-    volume, across = shown.volume, found.picking.diameter_angstrom / (voxel or 1.0)
-    slab = _fullest_slab(shown.known[:, 0], len(volume), across)
-    best = min(len(shown.picks), max(len(shown.known), BEST))
-    picks, hits = shown.picks[:best], shown.hits[:best]
-    size = (8.8, 4.7) if found.matching else (6.2, 5.6)
-    with png_figure(size[0], size[1] + 1.5) as (figure, out):
-        rows = figure.add_gridspec(2, 1, height_ratios=(size[1], 1.5))
-        upper, lower = (figure.add_subfigure(rows[number]) for number in range(2))
-        grid = upper.subplots(1, 2 if found.matching else 1, squeeze=False)[0]
-        low, high = _thinner(slab)
-        image = _dark(shown) * np.asarray(volume[low:high], dtype=np.float32).mean(axis=0)
-        _show(grid[0], image, f"mean of sections {low} to {high - 1} of {len(volume)}", voxel)
-        missed = _missed(shown.known, picks[hits], found.picking.tolerance_angstrom / (voxel or 1.0))
-        near = missed[(missed[:, 0] >= slab[0]) & (missed[:, 0] < slab[1])]
-        grid[0].plot(
-            near[:, 2], near[:, 1], "P", color=GREEN, mec="white", ms=7, label=f"known, not picked ({len(near)})"
-        )
-        _circle(grid[0], picks[hits], slab, across, SKY, "picked, known")
-        _circle(grid[0], picks[~hits], slab, across, ORANGE, "picked, not known")
-        grid[0].set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(-0.5, image.shape[0] - 0.5))
-        grid[0].legend(
-            frameon=False,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.01),
-            ncols=3,
-            handletextpad=0.2,
-            columnspacing=1.0,
-        )
-        if found.matching:
-            grid[1].plot(found.matching.recall, found.matching.precision, ".-", color=BLUE, ms=3, lw=1)
-            grid[1].set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="template matching")
-            grid[1].grid(color="0.9", lw=0.6)
-        _best(lower, shown, across)
-    wide_nm = (2 * _reach(across) + 1) * (voxel or 1.0) / 10
-    caption = (
-        f"Circles are as wide as the particle that was assumed, {found.picking.diameter_angstrom:g} Å "
-        f"(--particle-diameter): the {best} best picks by a difference of Gaussians, and known positions that are not "
-        "among them (crosses), in the slab one particle thick that holds most known ones. Below, the best picks, the "
-        f"best first, each {wide_nm:.3g} nm wide, as means of the middle third of a particle; {DENSE_DARK}."
-        + (" Right: precision over recall of template matching as its threshold falls." if found.matching else "")
-    )
-    return Drawn("Finding particles", caption, out.getvalue())
-
-
-def _dark(shown: Pictures) -> float:
-    """What the volume's values are multiplied by to be drawn."""
-    return dark_sign("dark" if shown.dark else "bright")
-
-
-def _fullest_slab(known_z: Array, depth: int, across_px: float) -> tuple[int, int]:
-    """First section, and the one after the last, of the slab one particle thick that holds most known positions."""
-    reach = max(2.0, 0.5 * across_px)
-    middles = np.arange(depth)
-    held = (np.abs(known_z[None] - middles[:, None]) <= reach).sum(axis=1)
-    most = np.flatnonzero(held == held.max())
-    middle = int(most[np.abs(most - depth / 2).argmin()])
-    return max(0, round(middle - reach)), min(depth, round(middle + reach) + 1)
-
-
-def _thinner(slab: tuple[int, int]) -> tuple[int, int]:
-    """The middle third of a slab: a mean of all of it would hide what is in it."""
-    third = (slab[1] - slab[0]) // 3
-    return slab[0] + third, max(slab[1] - third, slab[0] + third + 1)
-
-
-def _missed(known: Array, hits: Array, tolerance_px: float) -> Array:
-    """Known positions with no hit within the tolerance."""
-    if not len(hits):
-        return known
-    near: Array = np.linalg.norm(known[:, None] - hits[None], axis=-1).min(axis=1) <= tolerance_px
-    return known[~near]
-
-
-def _circle(axes: Axes, positions: Array, slab: tuple[int, int], across_px: float, colour: str, label: str) -> None:
-    """Circles about the positions within a slab, as wide as a particle, and an entry for the legend."""
-    from matplotlib.collections import EllipseCollection
-    from matplotlib.patheffects import withStroke
-
-    near = positions[(positions[:, 0] >= slab[0]) & (positions[:, 0] < slab[1])]
-    widths = np.full(len(near), across_px)
-    circles = EllipseCollection(
-        widths, widths, np.zeros(len(near)), units="xy", offsets=near[:, :0:-1], offset_transform=axes.transData,
-        facecolors="none", edgecolors=colour, linewidths=1.6,
-    )  # fmt: skip
-    circles.set_path_effects([withStroke(linewidth=2.6, foreground="white", alpha=0.7)])
-    axes.add_collection(circles)
-    axes.plot([], [], "o", mfc="none", mec=colour, mew=1.6, ms=8, label=f"{label} ({len(near)})")
-
-
-def _reach(across_px: float) -> int:
-    """From the middle to the edge of a picture of one pick, which is one and a half particles wide."""
-    return max(4, round(0.75 * across_px))
-
-
-def _best(figure: Any, shown: Pictures, across_px: float) -> None:
-    """The best picks cut out of the volume."""
-    assert shown.picks is not None
-    assert shown.hits is not None
-    reach, thick = _reach(across_px), max(1, round(across_px / 6))
-    axes = figure.subplots(1, BEST, squeeze=False)[0]
-    for number, one in enumerate(axes):
-        one.set_axis_off()
-        if number >= len(shown.picks):
-            continue
-        z, y, x = np.rint(shown.picks[number]).astype(int)
-        cut = np.asarray(shown.volume[max(0, z - thick) : z + thick + 1], dtype=np.float32).mean(axis=0)
-        padded = np.pad(cut, reach, constant_values=float(np.median(cut)))[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
-        one.set_axis_on()
-        hit = bool(shown.hits[number])
-        _show(one, _dark(shown) * padded, f"{number + 1}: {'known' if hit else 'not known'}", None)
-        one.title.set_fontsize(8)
-        for side in one.spines.values():
-            side.set(edgecolor=SKY if hit else ORANGE, linewidth=2)

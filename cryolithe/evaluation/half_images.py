@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import middle
 from cryolithe.evaluation.half_noise import PART, NoiseInCommon, noise_in_common
 from cryolithe.evaluation.half_shifts import Apart, shifts_of_halves
 from cryolithe.evaluation.half_singles import MOST_TOLD, OPPOSITE, doubt_of_singles, named, unit
-from cryolithe.spectra import middle
 
 _Images = NDArray[np.float64]
 

@@ -17,8 +17,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.fixed_pattern import shared_pattern
-from cryolithe.spectra import middle
+from cryolithe.arrays.spectra import middle
+from cryolithe.artefacts.fixed_pattern import shared_pattern
 
 # Images, spread over the series, and pixels of their middle along both axes, of which details are enough to tell.
 MOST_IMAGES, PART = 12, 512

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.spectra import shell_of, times_counted
+from cryolithe.arrays.spectra import shell_of, times_counted
 
 _WIDEST_PX = 192  # along the shorter side, by averaging pixels
 # A Hann window along both axes leaves about so many of the coefficients independent.

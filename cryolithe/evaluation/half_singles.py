@@ -16,11 +16,10 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.borders import even_share
+from cryolithe.artefacts.borders import EVEN_COUNTS_PX, even_share
 
 _Images = NDArray[np.float64]
 
-_EVEN_PX = 8  # edge of blocks that are blank if all their pixels are the same
 BLANK = 0.1  # of an image, by which more is blank in one half than in the other: both have the same borders
 OPPOSITE = 0.1  # correlation, of the other sign, of halves one of which is inverted
 CERTAIN = 4.0  # standard deviations
@@ -73,7 +72,7 @@ def doubt_of_singles(
 
 def _more_even(image: NDArray[Any], other: NDArray[Any]) -> float:
     """What part of an image is blank, less that of another."""
-    return even_share(image, _EVEN_PX) - even_share(other, _EVEN_PX)
+    return even_share(image, EVEN_COUNTS_PX) - even_share(other, EVEN_COUNTS_PX)
 
 
 def _told_blank(more: dict[int, float]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.borders import EVEN_PX, even_share, without_border
+from cryolithe.artefacts.borders import EVEN_PX, even_share, without_border
 from cryolithe.evaluation.half_images import apart_told, block_means
 from cryolithe.evaluation.half_shifts import Apart, shifts_of_halves
 from cryolithe.evaluation.half_singles import named

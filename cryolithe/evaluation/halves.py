@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
 from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, window_sigma_px
+from cryolithe.files.names import is_file
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
 from cryolithe.formats.volumes.int8 import Int8Values, int8_scale, scale_told
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack
-from cryolithe.names import is_file
 from cryolithe.volume import Volume
 
 # Spread of the values of one half over that of the other: three frames against two are at most 1.22 times as noisy, or

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cryolithe.errors import SettingsError
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats.series_names import half_of
-from cryolithe.hashing import file_sha256
 
 # "seen": the volume was made from these images; "other frames": from other frames of the same tilts.
 Use = Literal["held out", "seen", "other frames", "unknown"]

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 
 from cryolithe import __version__
+from cryolithe.evaluation.drawing import Drawn
 from cryolithe.evaluation.evaluate import Curves, Evaluation
-from cryolithe.evaluation.figures import Drawn
 from cryolithe.evaluation.heldout import CALLED, TELLS
 from cryolithe.formats.sizes import decimal_told
 from cryolithe.metrics import Resolution
-from cryolithe.page import REPORT_STYLE, document, embedded, escaped, listing, table
+from cryolithe.report.page import REPORT_STYLE, document, embedded, escaped, listing, table
 
 Rows = list[Sequence[str]]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from cryolithe.arrays.spectra import transforms
 from cryolithe.evaluation.picking import (
     MOST_PICKS,
     SPACING,
@@ -24,7 +25,6 @@ from cryolithe.evaluation.picking import (
     unbinned,
 )
 from cryolithe.geometry import is_measured
-from cryolithe.spectra import transforms
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]

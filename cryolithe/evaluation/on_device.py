@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from cryolithe.device import free_cached_memory, is_out_of_memory
-from cryolithe.spectra import Array, HostTransforms, Transforms
+from cryolithe.arrays.spectra import Array, HostTransforms, Transforms
+from cryolithe.machine.device import free_cached_memory, is_out_of_memory
 
 
 class DeviceTransforms:
-    """See `cryolithe.spectra.Transforms`; what a device has no memory for is transformed on the host.
+    """See `cryolithe.arrays.spectra.Transforms`; what a device has no memory for is transformed on the host.
 
     Args:
         device: a GPU, though any device does.

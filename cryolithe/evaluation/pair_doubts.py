@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.faces import filled_doubt, has_noise_everywhere, lacking_doubt
-from cryolithe.half_agreement import Expected, doubts_about_places
+from cryolithe.artefacts.faces import filled_doubt, has_noise_everywhere, lacking_doubt
+from cryolithe.artefacts.half_agreement import Expected, doubts_about_places
+from cryolithe.artefacts.missing_wedge import wedge_doubts
 from cryolithe.metrics import FscCurve
-from cryolithe.missing_wedge import wedge_doubts
 
 Array = NDArray[Any]
 

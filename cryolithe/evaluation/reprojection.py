@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.borders import without_border
+from cryolithe.arrays.spectra import FloatArray
+from cryolithe.artefacts.borders import without_border
 from cryolithe.errors import InputError
 from cryolithe.evaluation.heldout import Choice, Use
 from cryolithe.evaluation.spectral import edge_taper, ring_correlation
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
 from cryolithe.projector import make_projector
-from cryolithe.spectra import FloatArray
 from cryolithe.tilts import TiltSeries
 
 Image = NDArray[np.float32]

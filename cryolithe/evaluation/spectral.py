@@ -1,7 +1,7 @@
 """Correlations in Fourier space that `cryolithe.metrics` does not have: along directions, and of images.
 
 Frequencies are in cycles per pixel; a direction is a unit vector ``(z, y, x)``. Shells are those of
-`cryolithe.spectra`: ``1 / min(shape)`` wide, corners beyond Nyquist left out.
+`cryolithe.arrays.spectra`: ``1 / min(shape)`` wide, corners beyond Nyquist left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.signal.windows import tukey
 
-from cryolithe.spectra import FloatArray, shell_of, spectrum_planes, times_counted
+from cryolithe.arrays.spectra import FloatArray, shell_of, spectrum_planes, times_counted
 
 Array = NDArray[Any]
 
@@ -68,7 +68,7 @@ def cone_correlation(
     ``|k · d| ≥ |k| cos(half angle)`` (directional FSC: Diebolder et al., Biophys. J. 2015; Tan et al. 2017).
 
     Args:
-        first: made by `cryolithe.spectra.half_spectrum`.
+        first: made by `cryolithe.arrays.spectra.half_spectrum`.
         second: likewise.
         shape: of the volumes.
         half_angle_deg: of the cones.

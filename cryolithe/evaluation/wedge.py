@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import FloatArray, half_spectrum, shell_of, spectrum_planes, times_counted
 from cryolithe.evaluation.spectral import edge_taper
 from cryolithe.geometry import check_tilt_range, is_measured
-from cryolithe.spectra import FloatArray, half_spectrum, shell_of, spectrum_planes, times_counted
 
 Array = NDArray[Any]
 

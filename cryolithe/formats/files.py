@@ -11,8 +11,8 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError, OutputError
+from cryolithe.files.names import is_file
 from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
-from cryolithe.names import is_file
 
 PathLike = str | os.PathLike[str]
 

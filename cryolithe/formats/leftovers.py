@@ -15,7 +15,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from cryolithe.processes import process_began
+from cryolithe.machine.processes import process_began
 
 _OWNED = re.compile(r"\.([0-9a-f]{1,8})\.([0-9a-f]{1,16})\.([0-9a-f]{6})\.[0-9a-f]{6}\.[a-z]+")
 # Of a target's name, in names of temporary files; what follows has at most 50.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cryolithe.errors import InputError
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats.files import COLLECTED
-from cryolithe.hashing import file_sha256
 
 P = ParamSpec("P")
 T = TypeVar("T")

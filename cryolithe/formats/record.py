@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import FileFormatError, InputError
+from cryolithe.files.hashing import content_sha256
+from cryolithe.files.names import exists, is_file
 from cryolithe.formats.files import read_text
-from cryolithe.hashing import content_sha256
-from cryolithe.names import exists, is_file
 
 LIMIT_BYTES = 50_000_000
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cryolithe.artefacts.half_agreement import Expected
 from cryolithe.errors import GeometryError, SettingsError, nearest_name
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
 from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.formats.volumes.volume_kind import refuse_map
-from cryolithe.half_agreement import Expected
 from cryolithe.library.arrays import Files, array_of, is_path, size_of
 from cryolithe.library.volumes import Volume, volume_of
 from cryolithe.library.watching import Heard

@@ -18,12 +18,12 @@ from cryolithe.denoising.job import Given
 from cryolithe.denoising.methods import METHODS, own_options, owners
 from cryolithe.denoising.run import Denoised
 from cryolithe.denoising.run import denoise as denoised
-from cryolithe.device import choose_device, choose_precision
 from cryolithe.errors import InputError, OutputError, SettingsError, nearest_name, shown
 from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.library.arrays import Files, is_path, path_of
 from cryolithe.library.volumes import Volume, refuse_unknown, volume_of
 from cryolithe.library.watching import Heard
+from cryolithe.machine.device import choose_device, choose_precision
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.step import trainable
 

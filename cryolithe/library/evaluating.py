@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
-from cryolithe.device import choose_device
+from cryolithe.arrays.spectra import transforming
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.evaluate import Evaluation
 from cryolithe.evaluation.evaluate import evaluate as evaluated
@@ -24,7 +24,7 @@ from cryolithe.library.arrays import Files, array_of, is_path, numbers_of, path_
 from cryolithe.library.correlating import tilt_range_of
 from cryolithe.library.volumes import Volume, refuse_unknown, volume_of
 from cryolithe.library.watching import Heard
-from cryolithe.spectra import transforming
+from cryolithe.machine.device import choose_device
 from cryolithe.tilts import TiltSeries
 
 if TYPE_CHECKING:

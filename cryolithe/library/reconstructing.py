@@ -18,7 +18,7 @@ from cryolithe.reconstruction.in_memory import reconstruct_in_memory
 from cryolithe.reconstruction.jobs.job import Job, ResolvedJob, job_of, resolve
 from cryolithe.reconstruction.jobs.remedies import checked_inputs
 from cryolithe.reconstruction.jobs.sources import Held, held_sources
-from cryolithe.report import plain_json
+from cryolithe.report.json_files import plain_json
 from cryolithe.settings import ReconstructSettings, idle_settings, resolve_settings
 
 if TYPE_CHECKING:

@@ -163,7 +163,7 @@ class Volume(Voxels):
             labels = self.labels or (f"CryoLithe {__version__}",)
             write_volume(place, self, label=labels, dtype=self._stored_dtype(), overwrite=overwrite)
         if record is not None:
-            from cryolithe.report import write_json
+            from cryolithe.report.json_files import write_json
 
             kind = "ome-zarr" if place.suffix == ".zarr" else "mrc"
             told = {**self.record.get("volume", {}), "path": place.name, "format": kind}

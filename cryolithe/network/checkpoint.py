@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from cryolithe.errors import ModelError, OutputError, nearest_name, reason
-from cryolithe.hashing import file_sha256
+from cryolithe.files.hashing import file_sha256
 from cryolithe.models import FORMAT, bundled_models, find_model
 from cryolithe.network import Network, build_network
 from cryolithe.network.config import config_from_dict, config_to_dict

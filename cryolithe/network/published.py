@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from cryolithe.errors import ModelError, SettingsError, nearest_name, shown
-from cryolithe.hashing import file_sha256
+from cryolithe.files.hashing import file_sha256
 from cryolithe.network.config import MOST_UNITS, Head, InputWindow, SliceSetConfig
 from cryolithe.network.convention import Convention
 from cryolithe.network.sliceset import SliceSet

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv3d
 
-from cryolithe.convolution import Convolution3d
+from cryolithe.arrays.convolution import Convolution3d
 
 
 class Beside(NamedTuple):

@@ -11,11 +11,11 @@ import numpy as np
 
 from cryolithe.errors import OutputError
 from cryolithe.formats.files import printable, replacing
-from cryolithe.greys import grey_scale
 from cryolithe.noise.contrast import HISTOGRAM_SIGMAS
 from cryolithe.noise.imitate import nearest_images, noise_image
 from cryolithe.noise.profile import Profile
-from cryolithe.report import STYLE, draw_scale_bar, draw_section
+from cryolithe.report.figures import STYLE, draw_scale_bar, draw_section
+from cryolithe.report.greys import grey_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

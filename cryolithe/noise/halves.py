@@ -12,9 +12,9 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import shell_of
 from cryolithe.errors import InputError
 from cryolithe.noise.rings import FloatArray, frequencies, independent, ring_means
-from cryolithe.spectra import shell_of
 
 LOW_PER_PX, HIGH_PER_PX = 0.12, 0.45
 CERTAIN = 4.0  # standard errors

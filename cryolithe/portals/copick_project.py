@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, OutputError, nearest_name, shown
-from cryolithe.extras import install_command
 from cryolithe.formats.particles.star import Particle
+from cryolithe.machine.extras import install_command
 
 LABEL = "cryolithe"
 SIZE_TOLERANCE = 1e-3  # relative, between voxel sizes that are meant to be the same

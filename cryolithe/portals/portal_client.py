@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from cryolithe.errors import InputError
-from cryolithe.extras import install_command
 from cryolithe.formats import read_mrc
 from cryolithe.formats.files import replacing
 from cryolithe.formats.particles.star import Particle, Positions, write_particles
+from cryolithe.machine.extras import install_command
 from cryolithe.portals.portal_alignment import PortalAlignment, Section
 from cryolithe.portals.portal_points import read_points
 

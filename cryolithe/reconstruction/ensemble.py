@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.device import free_cached_memory
+from cryolithe.arrays.folding import symmetric
 from cryolithe.errors import SettingsError
-from cryolithe.folding import symmetric
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
+from cryolithe.machine.device import free_cached_memory
 from cryolithe.projector import Projector, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.confidence.doubt import (

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import torch
 
-from cryolithe.device import precision_name
 from cryolithe.formats.sizes import size_told
 from cryolithe.geometry import VolumeGrid
 from cryolithe.inference.tiles import BlocksMade, blocks_made, tiles_of
+from cryolithe.machine.device import precision_name
 from cryolithe.network import NetworkConfig, RowSetConfig
 from cryolithe.reconstruction.confidence.members import MEMBERS
 from cryolithe.reconstruction.evidence.selfcheck import blocks_of

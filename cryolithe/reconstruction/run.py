@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe import __version__
-from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.inference.pooling import GpuPool
+from cryolithe.machine.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.reconstruction.ensemble import check_confidence, make_maps, reserve_members
 from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.evidence.selfcheck import SelfCheck, self_check

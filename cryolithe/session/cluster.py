@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from cryolithe.errors import DeviceError, ResourceError, SettingsError
-from cryolithe.extras import install_command
-from cryolithe.limits import usable_cores
+from cryolithe.machine.extras import install_command
+from cryolithe.machine.limits import usable_cores
 from cryolithe.session.batch import Outcome, one_line, run_task
 from cryolithe.session.tasks import Task
 from cryolithe.work.watcher import Logged

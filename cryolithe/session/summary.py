@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from cryolithe import __version__
 from cryolithe.formats.files import replacing
-from cryolithe.page import REPORT_STYLE, document, escaped, table
+from cryolithe.report.page import REPORT_STYLE, document, escaped, table
 from cryolithe.session.batch import Outcome
 
 CSV_NAME, HTML_NAME = "cryolithe_summary.csv", "cryolithe_summary.html"

@@ -26,23 +26,23 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.errors import InputError, OutputError, SettingsError
+from cryolithe.files.hashing import file_sha256
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import write_angles_deg, write_stack, write_volume
 from cryolithe.formats.files import check_folder_name, make_folder, replacing
 from cryolithe.formats.microscope.treated import simulated_label
 from cryolithe.formats.pairs import Pair, open_pair, write_pair
 from cryolithe.formats.particles.star import Particle, write_particles
 from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
-from cryolithe.greys import DENSE_DARK
-from cryolithe.hashing import file_sha256
 from cryolithe.projector.classical import fbp_of_images
-from cryolithe.report import plot_contact_sheet
+from cryolithe.report.figures import plot_contact_sheet
+from cryolithe.report.greys import DENSE_DARK
 from cryolithe.simulation.cell import Cell
 from cryolithe.simulation.crowd import check_fits, make_cell, with_grain
 from cryolithe.simulation.imaging import ImagedSeries, image_series
 from cryolithe.simulation.molecules import Molecule
 from cryolithe.simulation.recipe import Recipe
 from cryolithe.volume import Volume
-from cryolithe.yaml_table import read_yaml_table
 
 # Changes with what a recipe's series look like, which must not be mixed: since 2, images show the specimen once.
 SIMULATOR = 2

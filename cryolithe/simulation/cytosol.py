@@ -32,12 +32,12 @@ import scipy.fft
 import scipy.ndimage
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import times_counted
 from cryolithe.simulation import solids
 from cryolithe.simulation.canvas import FREE, INSIDE, Canvas
 from cryolithe.simulation.cell import CellRecipe
 from cryolithe.simulation.classes import DALTON_PER_ANGSTROM3
 from cryolithe.simulation.membranes import Array, Inner, Sheet, Surface
-from cryolithe.spectra import times_counted
 
 Field = NDArray[np.float32]
 DALTON_PER_ANGSTROM3_OF_MG_ML = 6.02214e-4  # 1 mg/ml

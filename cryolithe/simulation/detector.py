@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import GeometryError, SettingsError
-from cryolithe.optics import STEEPEST_DEG, filtered, wavelength_angstrom
+from cryolithe.optics.transfer import STEEPEST_DEG, filtered, wavelength_angstrom
 
 Image = NDArray[np.float32]
 

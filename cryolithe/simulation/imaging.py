@@ -30,15 +30,8 @@ from cryolithe.errors import GeometryError, SettingsError
 from cryolithe.geometry import TiltGeometry
 from cryolithe.noise.imitate import imitate
 from cryolithe.noise.stored import profile_or_refuse
-from cryolithe.optics import (
-    Optics,
-    TiltedView,
-    correct_image,
-    exposure_filter,
-    filtered,
-    form_image,
-    source_envelope,
-)
+from cryolithe.optics.exposure import exposure_filter
+from cryolithe.optics.transfer import Optics, TiltedView, correct_image, filtered, form_image, source_envelope
 from cryolithe.projector import make_projector
 from cryolithe.simulation.detector import (
     STEEPEST_COSINE,

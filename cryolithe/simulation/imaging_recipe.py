@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from cryolithe.errors import SettingsError, nearest_name
-from cryolithe.optics import CTF_MODES, CtfMode, Optics
+from cryolithe.optics.transfer import CTF_MODES, CtfMode, Optics
 from cryolithe.simulation.detector import Detector
 from cryolithe.simulation.faults import FaultRecipe, Range, check_range
 from cryolithe.simulation.schemes import KINDS, SchemeKind, TiltPlan, TiltScheme
@@ -64,8 +64,8 @@ class OpticsRecipe:
         defocus_spread_um: standard deviation of the defocus of single images.
         astigmatism_um: half of the difference of the extreme defoci.
         phase_shift_deg: of a phase plate.
-        handedness: direction of the beam, see `cryolithe.optics`.
-        illumination_mrad: size of the source, see `cryolithe.optics.source_envelope`: 0.03 to 0.05 for field emission
+        handedness: direction of the beam, see `cryolithe.optics.transfer`.
+        illumination_mrad: size of the source, see `optics.transfer.source_envelope`: 0.03 to 0.05 for field emission
             guns (Vulović et al. 2013, J. Struct. Biol. 183, 19-32: the values of their program), 0 for a point.
     """
 

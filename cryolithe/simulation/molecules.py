@@ -17,10 +17,10 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError, shown
+from cryolithe.files.names import exists, is_folder
 from cryolithe.formats import read_volume
 from cryolithe.formats.hdf5_file import open_hdf5
 from cryolithe.formats.pairs import StoredArray
-from cryolithe.names import exists, is_folder
 
 _LEVEL_ANGSTROM = 10.0
 _VOXELS_ANGSTROM = (0.1, 1000.0)

@@ -10,10 +10,10 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryolithe.errors import InputError, SettingsError, nearest_name
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.noise.stored import load_profile
 from cryolithe.simulation.cell import CellRecipe
 from cryolithe.simulation.imaging_recipe import ImagingRecipe
-from cryolithe.yaml_table import read_yaml_table
 
 
 class Recipe(BaseModel):

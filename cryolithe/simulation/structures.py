@@ -17,7 +17,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError, SettingsError
-from cryolithe.names import is_file
+from cryolithe.files.names import is_file
 from cryolithe.simulation.molecules import Molecule, normalised
 
 STRUCTURE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz")

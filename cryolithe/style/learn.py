@@ -94,14 +94,19 @@ class _Patches:
 
     def _place(self, stack: Stack, tilt: int, rng: np.random.Generator) -> tuple[int, int]:
         """First row and column of a patch, of several where images have borders: that with the least of them."""
-        best, place = -1.0, (0, 0)
-        for _ in range(1 if stack.data is None else _PLACES_TRIED):
+
+        def drawn() -> tuple[int, int]:
             y, x = (int(rng.integers(n - self.size + 1)) for n in stack.images.shape[1:])
-            if stack.data is None:
-                return y, x
-            held = float(stack.data[tilt, y : y + self.size, x : x + self.size].mean())
+            return y, x
+
+        data, place, best = stack.data, drawn(), 0.0
+        if data is None:
+            return place
+        for number in range(_PLACES_TRIED):
+            other = drawn() if number else place
+            held = float(data[tilt, other[0] : other[0] + self.size, other[1] : other[1] + self.size].mean())
             if held > best:
-                best, place = held, (y, x)
+                best, place = held, other
             if held == 1:
                 break
         return place

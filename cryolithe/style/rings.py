@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.spectra import shell_of, times_counted
+from cryolithe.arrays.spectra import shell_of, times_counted
 from cryolithe.style.target import Stack
 
 MOST_PATCHES = 16  # of an image along both axes together

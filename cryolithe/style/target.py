@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.borders import MOST_OF_IMAGE, Border, even_share, filled_border, find_border
+from cryolithe.artefacts.borders import EVEN_COUNTS_PX, MOST_OF_IMAGE, Border, even_share, filled_border, find_border
 from cryolithe.errors import InputError
 from cryolithe.images import clipped_sigma
 from cryolithe.tilts import TiltSeries
@@ -16,7 +16,6 @@ FEWEST_TILTS = 5
 SMALLEST_PX = 48
 SMALLEST_RANGE_DEG = 10.0
 OUTLIER_SIGMAS = 8.0
-EVEN_PX = 8  # edge of blocks of one value: sparse counts are the same in smaller ones
 
 
 Image = NDArray[np.float32]
@@ -70,7 +69,7 @@ def stack_of(series: TiltSeries, name: str) -> Stack:
                 f"image {series.section(number) + 1} of {name} holds values that are not finite; mend the stack"
             )
         border = find_border(image)
-        if border is None and even_share(image, EVEN_PX) > MOST_OF_IMAGE and image.min() < image.max():
+        if border is None and even_share(image, EVEN_COUNTS_PX) > MOST_OF_IMAGE and image.min() < image.max():
             wide += 1
             continue
         standard = _standardised(image, border)

@@ -15,7 +15,7 @@ import scipy.ndimage
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.noise_colour import drawn_power
+from cryolithe.artefacts.noise_colour import drawn_power
 
 Indices = NDArray[np.int64]
 # Rows that a blur takes at each end.
@@ -132,7 +132,7 @@ def coloured(white: torch.Tensor, power: NDArray[np.float64]) -> torch.Tensor:
 
     Args:
         white: white noise of unit variance, shape ``(tilts, rows + 2 COLOUR_HALO, X)``.
-        power: see `cryolithe.noise_colour.draw_colour`.
+        power: see `cryolithe.artefacts.noise_colour.draw_colour`.
 
     Returns:
         shape ``(tilts, rows, X)``.

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
-from cryolithe.names import exists
+from cryolithe.files.names import exists
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.network.config import NetworkConfig, config_from_dict
 from cryolithe.noise.stored import load_profile
 from cryolithe.recipes import find_recipe
@@ -25,7 +26,6 @@ from cryolithe.training.sections import (
     TiltSettings,
     ValidationSettings,
 )
-from cryolithe.yaml_table import read_yaml_table
 
 
 class TrainConfig(Section):

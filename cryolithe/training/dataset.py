@@ -12,9 +12,9 @@ from math import ceil
 import numpy as np
 import torch
 
+from cryolithe.artefacts.noise_colour import draw_colour
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import NetworkConfig
-from cryolithe.noise_colour import draw_colour
 from cryolithe.reconstruction.slabwise.methods import network_rows
 from cryolithe.sampling import all_windows, block_positions_px, point_columns, reflected_rows, visible
 from cryolithe.simulation import Molecule, make_specimen

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from cryolithe.arrays.spectra import shell_of, times_counted
 from cryolithe.network import BlockHead
-from cryolithe.spectra import shell_of, times_counted
 from cryolithe.training.sections import LossSettings
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from cryolithe.errors import InputError
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats.pairs import Pair
-from cryolithe.hashing import file_sha256
 from cryolithe.network import BlockHead
 from cryolithe.recipes import find_recipe
 from cryolithe.simulation import (

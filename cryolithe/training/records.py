@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.formats.files import replacing
-from cryolithe.greys import DENSE_DARK, grey_scale, to_grey
 from cryolithe.network import BlockHead
 from cryolithe.optimise.tables import Events, Table
 from cryolithe.projector.classical import fbp_of_images
-from cryolithe.report import draw_section
+from cryolithe.report.figures import draw_section
+from cryolithe.report.greys import DENSE_DARK, grey_scale, to_grey
 from cryolithe.training.class_scoring import SUMMARY
 from cryolithe.training.validation import Example, Verdict
 

@@ -30,7 +30,7 @@ from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
 from cryolithe.optimise.state import MEANS, STARTS_FROM, check_same_files, means_told, went_on
 from cryolithe.reconstruction.slabwise.methods import Compute
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run
 from cryolithe.training.loop import TrainState, new_state, train

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from cryolithe.errors import InputError
+from cryolithe.files.names import exists, is_folder
 from cryolithe.formats.pairs import open_pair
-from cryolithe.names import exists, is_folder
 from cryolithe.optimise.distributed import Place
 from cryolithe.simulation import (
     Molecule,

@@ -1,4 +1,4 @@
-"""The project's grey scale (`cryolithe.greys`) as a viewer takes it: two limits, and a table of greys between them."""
+"""The project's grey scale (`cryolithe.report.greys`) as a viewer takes it: two limits and a table of greys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.greys import GreyScale, grey_scale, to_grey
+from cryolithe.report.greys import GreyScale, grey_scale, to_grey
 
 _STEPS = 256
 _SECTIONS = 3

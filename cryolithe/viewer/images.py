@@ -14,7 +14,7 @@ from cryolithe.formats.stacks.angles import read_angles_deg
 from cryolithe.formats.volumes.ome_zarr_reader import open_ome_zarr
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, upright
 from cryolithe.formats.volumes.volume_kind import Seen, angles_beside, record_for
-from cryolithe.greys import MAP_RANGES
+from cryolithe.report.greys import MAP_RANGES
 from cryolithe.viewer.greys import middle_sections, shown_greys
 
 # What napari takes for a layer: data, arguments of the layer, its kind.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cryolithe.errors import OutputError
-from cryolithe.processes import process_began
+from cryolithe.machine.processes import process_began
 
 OWNER, _NEXT_OWNER, LOCK = "owner", "owner.next", "lock"
 # What flock answers where there is no such thing.

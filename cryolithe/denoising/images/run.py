@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe import __version__
-from cryolithe.borders import without_border
+from cryolithe.artefacts.borders import without_border
+from cryolithe.artefacts.fixed_pattern import shared_pattern
 from cryolithe.denoising.ceiling import HalfScore, correlation
 from cryolithe.denoising.images.amplitudes import ShellMix, mix_of_halves, mix_of_images, mix_of_neighbours
 from cryolithe.denoising.images.neighbours import Triple, find_triples
@@ -22,9 +23,7 @@ from cryolithe.denoising.images.scale import for_measuring, for_network, image_s
 from cryolithe.denoising.n2n.bundled import ENDING, bundled_denoisers
 from cryolithe.denoising.n2n.network import Denoiser, kind_of, load_denoiser
 from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume, margin_of, prepared, spans
-from cryolithe.device import precision_name
 from cryolithe.errors import InputError, ModelError, OutputError
-from cryolithe.fixed_pattern import shared_pattern
 from cryolithe.formats import read_mrc, write_stack
 from cryolithe.formats.alignment.stack_state import NOT_FOR_RECONSTRUCTION
 from cryolithe.formats.files import refuse_existing
@@ -33,8 +32,9 @@ from cryolithe.formats.record import changed_input, hashed, record_path
 from cryolithe.formats.series_names import without_half
 from cryolithe.formats.stacks.mrc import MrcArray
 from cryolithe.formats.volumes.volume_file import open_volume_file
+from cryolithe.machine.device import precision_name
 from cryolithe.optimise.distributed import Place
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import WARNING, Listening, Watcher
 

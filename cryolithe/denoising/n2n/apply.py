@@ -13,6 +13,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import central
 from cryolithe.denoising.guard import LONGEST
 from cryolithe.denoising.method import Applied, Halves
 from cryolithe.denoising.n2n.network import Denoiser, kind_of
@@ -22,9 +23,8 @@ from cryolithe.denoising.output import write_result
 from cryolithe.errors import InputError, ResourceError
 from cryolithe.formats import VolumeStatistics
 from cryolithe.formats.sizes import size_told
-from cryolithe.limits import group_limits
+from cryolithe.machine.limits import group_limits
 from cryolithe.optimise.distributed import Place
-from cryolithe.spectra import central
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher
 

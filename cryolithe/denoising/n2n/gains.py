@@ -19,7 +19,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.spectra import fade, shell_of, times_counted
+from cryolithe.arrays.spectra import fade, shell_of, times_counted
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]

@@ -10,13 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.denoising.periods import told
-from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
-from cryolithe.errors import InputError
-from cryolithe.faces import ReadPlanes, find_lacking
-from cryolithe.formats.record import read_record_beside
-from cryolithe.formats.volumes.volume_file import VolumeFile, open_unturned
-from cryolithe.half_agreement import (
+from cryolithe.arrays.spectra import central
+from cryolithe.artefacts.faces import ReadPlanes, find_lacking
+from cryolithe.artefacts.half_agreement import (
     LONGEST,
     SIGMAS,
     Agreement,
@@ -25,7 +21,11 @@ from cryolithe.half_agreement import (
     is_shifted,
     shares_noise,
 )
-from cryolithe.spectra import central
+from cryolithe.denoising.periods import told
+from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
+from cryolithe.errors import InputError
+from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.volumes.volume_file import VolumeFile, open_unturned
 
 FEWEST_VOXELS = 16  # along an axis
 _SAME_VOXEL_SIZE = 0.005  # relative: headers round

@@ -13,7 +13,7 @@ from cryolithe.denoising.n2n.losses import LossName
 from cryolithe.denoising.n2n.network import BACKBONES, Denoiser, load_denoiser
 from cryolithe.denoising.n2n.purposes import PURPOSES, Purpose, PurposeName
 from cryolithe.errors import ModelError
-from cryolithe.hashing import file_sha256
+from cryolithe.files.hashing import file_sha256
 
 CPU_MINUTES, GPU_MINUTES = 10.0, 5.0
 DEFAULT_BACKBONE = {"cpu": "unet-small", "cuda": "unet"}

@@ -19,7 +19,7 @@ from cryolithe.denoising.n2n.recipe import make_recipe
 from cryolithe.denoising.n2n.train import Hooks, N2nState, load_state, new_state, save_state, train, validated
 from cryolithe.denoising.n2n.validation import Held
 from cryolithe.denoising.periods import told
-from cryolithe.device import precision_name
+from cryolithe.machine.device import precision_name
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks as AnyHooks
 from cryolithe.optimise.state import STARTS_FROM, means_told

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from cryolithe.arrays.spectra import fade, shell_of, times_counted
 from cryolithe.denoising.n2n.gains import TAPER_PX
-from cryolithe.spectra import fade, shell_of, times_counted
 
 LossName = Literal["l2", "l1", "l0", "fsc", "mixed"]
 LOSSES: tuple[LossName, ...] = ("l2", "l1", "l0", "fsc", "mixed")

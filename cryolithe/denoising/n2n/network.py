@@ -20,7 +20,7 @@ from cryolithe.denoising.n2n.planar import Planar, PlanarConfig
 from cryolithe.denoising.n2n.scunet import Scunet, ScunetConfig
 from cryolithe.denoising.n2n.unet import UNet, UNetConfig
 from cryolithe.errors import ModelError, shown
-from cryolithe.names import is_file
+from cryolithe.files.names import is_file
 from cryolithe.optimise.tensors import check_leaves, load_leaves, read_tensors, write_tensors
 
 FORMAT = "cryolithe-n2n"

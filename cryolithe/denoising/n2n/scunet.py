@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import nn
 
-from cryolithe.convolution import Convolution3d
+from cryolithe.arrays.convolution import Convolution3d
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cryolithe.arrays.folding import reflected
 from cryolithe.denoising.n2n.gains import GAIN_REACH_PX, ShellGain
 from cryolithe.denoising.n2n.network import Config, kind_of
 from cryolithe.errors import ResourceError
-from cryolithe.folding import reflected
 from cryolithe.optimise.distributed import Place
 
 Box = tuple[slice, slice, slice]

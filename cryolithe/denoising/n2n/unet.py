@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import nn
 
-from cryolithe.convolution import Convolution3d
+from cryolithe.arrays.convolution import Convolution3d
 
 SLOPE = 0.1  # of the activations below zero
 _FIRST_OUTPUT = 0.1  # share of the usual initial scale: an untrained network answers near the mean

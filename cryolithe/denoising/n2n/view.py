@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.artefacts.faces import ReadPlanes, filled_doubt
 from cryolithe.denoising.job import Item
 from cryolithe.denoising.n2n.halves import MOST_APART, Half, HalfPair, contrast_of, open_half, open_pair
 from cryolithe.denoising.n2n.job import N2nJob
 from cryolithe.denoising.output import Target, choose_target
 from cryolithe.errors import InputError
-from cryolithe.faces import ReadPlanes, filled_doubt
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file
 from cryolithe.work.watcher import Listening, Watcher
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe import __version__
+from cryolithe.arrays.spectra import central
 from cryolithe.denoising.guard import LONGEST
 from cryolithe.denoising.output import write_result
 from cryolithe.denoising.samba.inference import Inference
@@ -21,7 +22,6 @@ from cryolithe.denoising.samba.tiles import Blend, Tile, tiles
 from cryolithe.errors import InputError
 from cryolithe.formats import VolumeStatistics, VolumeWriter
 from cryolithe.formats.stacks.mrc import read_mrc
-from cryolithe.spectra import central
 from cryolithe.work.folder import WorkFolder, checksum
 from cryolithe.work.label import file_label
 from cryolithe.work.watcher import Watcher

@@ -15,10 +15,10 @@ from cryolithe.denoising.samba.blocks import Source
 from cryolithe.denoising.samba.gaps import fitting_gap, gaps_of, training_gap
 from cryolithe.denoising.scale import describe_planes, survey
 from cryolithe.errors import InputError, SettingsError
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats.reading import file_state
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_unturned
-from cryolithe.hashing import file_sha256
 from cryolithe.work.watcher import Watcher
 
 CPU_MINUTES = 30.0

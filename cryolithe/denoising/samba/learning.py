@@ -26,7 +26,7 @@ from cryolithe.denoising.samba.training import (
     saved_batch,
     train,
 )
-from cryolithe.device import precision_name
+from cryolithe.machine.device import precision_name
 from cryolithe.optimise.distributed import Place, least
 from cryolithe.optimise.loop import Hooks as AnyHooks
 from cryolithe.optimise.state import STARTS_FROM, means_told

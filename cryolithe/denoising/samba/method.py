@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import central
 from cryolithe.denoising.guard import LONGEST
 from cryolithe.denoising.job import Given, Item, beside
 from cryolithe.denoising.method import Applied, Halves, Method
@@ -26,7 +27,6 @@ from cryolithe.denoising.samba.training import FORMAT
 from cryolithe.errors import InputError
 from cryolithe.formats.volumes.volume_file import open_unturned, open_volume_file
 from cryolithe.optimise.distributed import Place
-from cryolithe.spectra import central
 from cryolithe.work.watcher import Watcher
 
 # Evaluations at a time: on a CPU the channels of one have to stay in the cache.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.folding import reflected
+from cryolithe.arrays.folding import reflected
 
 
 @dataclass(frozen=True)

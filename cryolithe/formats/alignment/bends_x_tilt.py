@@ -2,8 +2,8 @@
 
 A volume is tilted about x by one angle (`cryolithe.alignment.Alignment`). What an image's own differs from that turns
 the specimen about x once more: a point P is seen where Rx(δ) P would be. What that moves along the tilt axis changes
-with depth and can be undone for the volume's middle alone (`cryolithe.depth_shifts` tells what is left), which bounds
-δ.
+with depth and can be undone for the volume's middle alone (`reconstruction.jobs.depth_shifts` tells what is
+left), which bounds δ.
 """
 
 from __future__ import annotations

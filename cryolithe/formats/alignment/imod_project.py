@@ -12,6 +12,7 @@ from typing import Any
 
 from cryolithe.alignment import Alignment, ImageAlignment
 from cryolithe.errors import FileFormatError, InputError, SettingsError
+from cryolithe.files.names import is_file
 from cryolithe.formats.alignment.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack, Told
 from cryolithe.formats.alignment.bends_imod import LocalBend, check_field, local_facts, read_local
 from cryolithe.formats.alignment.bends_told import imod_local_fact
@@ -31,7 +32,6 @@ from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import printable, read_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import tells_series
-from cryolithe.names import is_file
 
 # A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
 SAME_SIZE = 0.02

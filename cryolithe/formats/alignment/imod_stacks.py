@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cryolithe.errors import InputError
+from cryolithe.files.names import is_file
 from cryolithe.formats.alignment.alignment_format import Named, Stack
 from cryolithe.formats.alignment.imod import NewstCommand
 from cryolithe.formats.files import file_beside
 from cryolithe.formats.series_names import binning, is_prealigned, possible_names
 from cryolithe.formats.stacks.mrc import stack_shape
-from cryolithe.names import is_file
 
 # Transforms that lead to the prealigned stack, and from image to image on the way there.
 _PREALIGNING = (".prexg", ".prexf")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryolithe.errors import InputError
+from cryolithe.files.names import is_file
 from cryolithe.formats.alignment.alignments import format_of_table
 from cryolithe.formats.files import file_beside
 from cryolithe.formats.reading import Reading
@@ -26,7 +27,6 @@ from cryolithe.formats.series_names import (
     without_ending,
 )
 from cryolithe.formats.stacks.mdoc_text import read_mdoc_text
-from cryolithe.names import is_file
 
 # What labels and records say of images that were denoised to be looked at.
 NOT_FOR_RECONSTRUCTION = "not for reconstruction"

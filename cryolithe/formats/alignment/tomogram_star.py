@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
+from cryolithe.files.names import is_file
 from cryolithe.formats.cells import UnreadableCellError, told_number
 from cryolithe.formats.files import PathLike, printable, replacing
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
 from cryolithe.formats.stacks.mrc import read_mrc
 from cryolithe.formats.star_tables import LIMIT_BYTES, StarTable, read_star, star_document
-from cryolithe.names import is_file
 
 NAME, SERIES, STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
 VOLUME, BINNING = "rlnTomoReconstructedTomogram", "rlnTomoTomogramBinning"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cryolithe.ctf import Ctf
 from cryolithe.errors import InputError
+from cryolithe.optics.ctf import Ctf
 
 # Nobody records a tilt series so near to focus: its CTF has no effect at any resolution of a tomogram. With a phase
 # plate one does.

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cryolithe.ctf import Ctf, ImageCtf
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment.same_images import same_images
 from cryolithe.formats.files import file_beside
@@ -22,6 +21,7 @@ from cryolithe.formats.microscope.ctf_text import Columns, has_columns, read_col
 from cryolithe.formats.microscope.defocus_views import of_views, read_views
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import possible_names
+from cryolithe.optics.ctf import Ctf, ImageCtf
 
 # How names beside a stack go on after its own name.
 BESIDE = ("_CTF.txt", "_ctf.txt", ".defocus", "_ctffind4.txt", "_ctffind5.txt")

@@ -2,7 +2,7 @@
 
 RELION: rlnDefocusU, rlnDefocusV in Å, rlnDefocusAngle, rlnPhaseShift in degrees; microscope and rlnTomoHand stand in
 the table that lists the series. Its depth grows to the right at negative tilt angles and is added to the defocus times
-the hand, so that the hand of `cryolithe.ctf` is ``-rlnTomoHand``.
+the hand, so that the hand of `cryolithe.optics.ctf` is ``-rlnTomoHand``.
 
 Warp: the parameters of <CTF> (defocus and the difference of both directions in µm, phase shift in π), and for single
 images the grids GridCTF, GridCTFDefocusDelta, GridCTFDefocusAngle, GridCTFPhase, whose Z counts them.
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import FileFormatError, SettingsError
 from cryolithe.formats.alignment.relion import NOMINAL, TILT, find_series_table, relion_rows, series_facts
 from cryolithe.formats.alignment.warp import warp_number, warp_rows, warp_series
@@ -22,6 +21,7 @@ from cryolithe.formats.cells import told_number
 from cryolithe.formats.image_rows import FileRows
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import StarTable, read_star
+from cryolithe.optics.ctf import Ctf, ImageCtf, Microscope
 
 ANGSTROM_PER_UM = 1e4
 _U, _V, _ANGLE, _SHIFT = "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift"

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import FileFormatError, SettingsError
 from cryolithe.formats.files import finite_numbers, printable, read_text
+from cryolithe.optics.ctf import Ctf, ImageCtf, Microscope
 
 LIMIT_BYTES = 10_000_000
 ANGSTROM_PER_UM = 1e4

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cryolithe.ctf import Ctf, ImageCtf
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.files import read_text
 from cryolithe.formats.image_rows import Rows, SeriesImages, by_angle, possible_rows
 from cryolithe.formats.microscope.ctf_text import KIND, LIMIT_BYTES, image_ctf, least_numbers
+from cryolithe.optics.ctf import Ctf, ImageCtf
 
 NM_PER_UM = 1e3
 NEAR_DEG, SAME_DEG, MOST_OFFSET_DEG = 1.5, 0.1, 30.0

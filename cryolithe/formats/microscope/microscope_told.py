@@ -12,15 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryolithe.ctf import Microscope
 from cryolithe.errors import InputError
+from cryolithe.files.names import is_file
 from cryolithe.formats.alignment.imod_beside import same_series
 from cryolithe.formats.alignment.stack_state import mdocs_beside
 from cryolithe.formats.files import finite_numbers, read_text
 from cryolithe.formats.microscope.ctf_tables import read_relion_microscope, read_warp_microscope
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.stacks.mdoc_text import read_mdoc_text
-from cryolithe.names import is_file
+from cryolithe.optics.ctf import Microscope
 
 # No electron microscope for specimens in ice has another one: an .mdoc of a simulator may have 0.
 LEAST_KV, MOST_KV = 60.0, 1500.0
@@ -41,7 +41,7 @@ class ToldMicroscope:
     Attributes:
         microscope: what files tell of it, each value by the first of them.
         sources: that file, by the attribute.
-        hand: of the defocus gradient, as `cryolithe.ctf` counts it, and what says it; None where nothing does.
+        hand: of the defocus gradient, as `cryolithe.optics.ctf` counts it, and what says it; None where nothing does.
     """
 
     microscope: Microscope = field(default_factory=Microscope)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryolithe.files.names import is_file
 from cryolithe.formats.volumes.tiff import ENDINGS
-from cryolithe.names import is_file
 
 # How files of other kinds begin; EER frames are BigTIFF.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

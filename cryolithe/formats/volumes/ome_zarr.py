@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.errors import InputError, OutputError
-from cryolithe.extras import install_command
 from cryolithe.formats.files import PathLike, sync
 from cryolithe.formats.stacks.mrc_header import VolumeStatistics
 from cryolithe.formats.stacks.running_statistics import RunningStatistics
 from cryolithe.formats.volumes.pages import release_pages
+from cryolithe.machine.extras import install_command
 
 Version = Literal["0.4", "0.5"]
 CHUNK_PX = 64

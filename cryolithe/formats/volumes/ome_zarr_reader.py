@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import FileFormatError, InputError, ResourceError, shown
-from cryolithe.extras import install_command
 from cryolithe.formats.files import unreadable
 from cryolithe.formats.sizes import size_told
 from cryolithe.formats.volumes.zarr_chunks import missing_chunks
+from cryolithe.machine.extras import install_command
 
 # Of a level of a pyramid, a group, or an array: what the two versions of zarr put into a folder.
 MARKS = (".zattrs", ".zgroup", ".zarray", "zarr.json")

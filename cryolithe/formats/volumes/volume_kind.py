@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cryolithe.errors import InputError
+from cryolithe.files.names import is_file
 from cryolithe.formats.record import read_record_beside, record_path
 from cryolithe.formats.series_names import without_half
 from cryolithe.formats.stacks.angles import read_angles_of
 from cryolithe.formats.volumes.axes import Axes, stored_axes
-from cryolithe.names import is_file
 
 Content = Literal["volume", "stack", "unknown"]
 

@@ -38,7 +38,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cryolithe.folding import symmetric
+from cryolithe.arrays.folding import symmetric
 
 # Standard deviation of the window for errors, in voxels; less in thin volumes.
 WINDOW_SIGMA_PX = 2.0

@@ -31,10 +31,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import times_counted
 from cryolithe.reconstruction.confidence.doubt import Ensemble, rounded
 from cryolithe.reconstruction.slabwise.part_spectra import CORRELATED, frequencies_of, spectrum_of
 from cryolithe.reconstruction.slabwise.planes import measured_region
-from cryolithe.spectra import times_counted
 
 # Shells between zero and Nyquist.
 SHELLS = 24

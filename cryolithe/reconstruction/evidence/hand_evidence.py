@@ -26,7 +26,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.optics import TiltedView, ctf, phase_per_um, reach_angstrom, tilted_defocus_um
+from cryolithe.optics.transfer import TiltedView, ctf, phase_per_um, reach_angstrom, tilted_defocus_um
 
 # From so many standard errors on images tell the hand: by chance 1 in 3000.
 SURE = 4.0

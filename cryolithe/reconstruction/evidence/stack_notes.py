@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.borders import without_border
-from cryolithe.fixed_pattern import MOST_PX, shared_pattern
+from cryolithe.arrays.spectra import middle
+from cryolithe.artefacts.borders import without_border
+from cryolithe.artefacts.fixed_pattern import MOST_PX, shared_pattern
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.reconstruction.evidence.angle_order import order_warnings
 from cryolithe.reconstruction.evidence.common_lines import coarse_images, line_warnings
@@ -16,7 +17,6 @@ from cryolithe.reconstruction.evidence.strayed_images import stray_warnings
 from cryolithe.reconstruction.images.defects import without_defects
 from cryolithe.reconstruction.images.preparation import finite_image
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
-from cryolithe.spectra import middle
 from cryolithe.tilts import TiltSeries
 
 # Images as they were read, spread over the tilts, of which details are enough to tell a pattern; tilts so near to each

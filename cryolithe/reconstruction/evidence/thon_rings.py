@@ -27,9 +27,9 @@ import scipy.fft
 import scipy.special
 from numpy.typing import NDArray
 
-from cryolithe.optics import TiltedView, phase_in_focus, phase_per_um, reach_angstrom, tilted_defocus_um
+from cryolithe.arrays.spectra import shell_of
+from cryolithe.optics.transfer import TiltedView, phase_in_focus, phase_per_um, reach_angstrom, tilted_defocus_um
 from cryolithe.reconstruction.evidence.hand_evidence import tile_starts
-from cryolithe.spectra import shell_of
 
 Values = NDArray[np.float64]
 

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.alignment import Alignment, View, rotation
-from cryolithe.ctf import Ctf, ImageCtf, Microscope
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.image_rows import SeriesImages
 from cryolithe.formats.microscope.ctf_checks import check_ctf
@@ -23,14 +22,15 @@ from cryolithe.formats.microscope.ctf_files import ctf_file_of, read_ctf
 from cryolithe.formats.microscope.microscope_told import NOTHING_TOLD, ToldMicroscope
 from cryolithe.formats.microscope.treated import WORDS
 from cryolithe.formats.reading import Reading
-from cryolithe.optics import (
+from cryolithe.optics.ctf import Ctf, ImageCtf, Microscope
+from cryolithe.optics.exposure import exposure_filter
+from cryolithe.optics.transfer import (
     ANGSTROM_PER_UM,
     STEEPEST_DEG,
     WIENER_SNR,
     Optics,
     TiltedView,
     Undoing,
-    exposure_filter,
     filtered,
     undo_ctf,
     undo_ctf_in_depth,

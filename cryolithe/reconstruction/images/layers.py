@@ -18,7 +18,7 @@ import torch
 
 from cryolithe.filters import filter_rows, padded_length, ramp_response
 from cryolithe.geometry import TiltGeometry, centre_px
-from cryolithe.optics import ANGSTROM_PER_UM, STEEPEST_DEG, STRIP_PHASE_RAD, phase_per_um
+from cryolithe.optics.transfer import ANGSTROM_PER_UM, STEEPEST_DEG, STRIP_PHASE_RAD, phase_per_um
 from cryolithe.projector import TorchProjector
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.alignment import View
-from cryolithe.borders import MOST_OF_IMAGE, filled_border, find_border, find_wide_border, without_border
+from cryolithe.artefacts.borders import MOST_OF_IMAGE, filled_border, find_border, find_wide_border, without_border
 from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.volumes.pages import release_pages

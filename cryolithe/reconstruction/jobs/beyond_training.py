@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cryolithe.hashing import file_sha256
+from cryolithe.files.hashing import file_sha256
 from cryolithe.models import bundled_models
 from cryolithe.network.checkpoint import Model
 

@@ -10,15 +10,14 @@ from pathlib import Path
 import torch
 
 from cryolithe.alignment import Alignment
-from cryolithe.device import choose_devices
 from cryolithe.errors import FileFormatError, InputError, OutputError, SettingsError
 from cryolithe.formats.alignment.alignments import format_of_table
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
 from cryolithe.geometry import VolumeGrid
-from cryolithe.greys import MAP_RANGES
 from cryolithe.images import rotated_shape
+from cryolithe.machine.device import choose_devices
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
 from cryolithe.reconstruction.evidence.optics_evidence import OpticsEvidence
@@ -61,6 +60,7 @@ from cryolithe.reconstruction.jobs.sources import (
 )
 from cryolithe.reconstruction.jobs.untilted import NO_TILT_DEG, depth_before
 from cryolithe.reconstruction.slabwise.precisions import precisions
+from cryolithe.report.greys import MAP_RANGES
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cryolithe.alignment import VolumePlace, views
-from cryolithe.depth_shifts import depth_shifts
 from cryolithe.errors import SettingsError
 from cryolithe.geometry import VolumeGrid
 from cryolithe.reconstruction.images.preparation import Preparation
+from cryolithe.reconstruction.jobs.depth_shifts import depth_shifts
 from cryolithe.reconstruction.jobs.sources import Sources, z_reversed
 from cryolithe.settings import ReconstructSettings
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from cryolithe.errors import OutputError
-from cryolithe.report import drawn_source
+from cryolithe.report.figures import drawn_source
 from cryolithe.settings import ReconstructSettings
 
 PREVIEW_SOURCE = "record "  # begins what a preview is marked with

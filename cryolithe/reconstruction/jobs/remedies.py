@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryolithe.errors import CryoLitheError, OutputError
+from cryolithe.files.names import is_file
 from cryolithe.formats import read_angles_deg, read_mrc
-from cryolithe.names import is_file
 from cryolithe.reconstruction.jobs.job import Job, ResolvedJob, check_files, check_inputs, resolve, source_files
 from cryolithe.reconstruction.jobs.sources import SourceFiles
 

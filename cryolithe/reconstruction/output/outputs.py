@@ -32,7 +32,7 @@ from cryolithe.reconstruction.output.sidecar import sidecar_record
 from cryolithe.reconstruction.output.turned import tilt_volume
 from cryolithe.reconstruction.setup.looking import planned_polarity
 from cryolithe.reconstruction.slabwise.slab_folder import SlabFolder
-from cryolithe.report import write_json
+from cryolithe.report.json_files import write_json
 from cryolithe.settings import ReconstructSettings
 from cryolithe.work.folder import delete
 from cryolithe.work.locking import LOCK, OWNER

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats import read_mrc
 from cryolithe.formats.volumes.ome_zarr import read_ome_zarr
-from cryolithe.greys import MAP_RANGES, GreyScale, dark_sign, even_scale, told_polarity
-from cryolithe.hashing import file_sha256
 from cryolithe.reconstruction.jobs.job import Job
 from cryolithe.reconstruction.jobs.preview_mark import PREVIEW_SOURCE, is_preview
-from cryolithe.report import drawn_source, plot_central_slices
+from cryolithe.report.figures import drawn_source, plot_central_slices
+from cryolithe.report.greys import MAP_RANGES, GreyScale, dark_sign, even_scale, told_polarity
 
 _UNITS = {"error": " deviations"}
 MAPS_TOLD = "maps from black to white: " + ", ".join(

@@ -12,8 +12,8 @@ import torch
 
 from cryolithe import __version__
 from cryolithe.alignment import largest_bend_px
-from cryolithe.device import precision_name
 from cryolithe.formats import VolumeStatistics
+from cryolithe.machine.device import precision_name
 from cryolithe.reconstruction.evidence.polarity import told_contrast
 from cryolithe.reconstruction.jobs.job import ResolvedJob
 from cryolithe.reconstruction.setup.looking import planned_polarity

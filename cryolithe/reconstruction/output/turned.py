@@ -10,7 +10,7 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from cryolithe.folding import reflected
+from cryolithe.arrays.folding import reflected
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.geometry import centre_px

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.optics import TiltedView
+from cryolithe.optics.transfer import TiltedView
 from cryolithe.reconstruction.evidence.hand_evidence import HandEvidence, Votes, asked_images, paired, tile_px, votes_of
 from cryolithe.reconstruction.evidence.optics_evidence import OpticsEvidence, joined
 from cryolithe.reconstruction.evidence.thon_rings import (

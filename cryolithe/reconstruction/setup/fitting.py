@@ -9,7 +9,7 @@ import torch
 from cryolithe.errors import ResourceError
 from cryolithe.filters import VALUES_AT_ONCE, padded_length
 from cryolithe.geometry import VolumeGrid
-from cryolithe.limits import usable_cores
+from cryolithe.machine.limits import usable_cores
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.projector.footprint import PIXELS_PER_VOXEL
 from cryolithe.projector.torch_engine import CACHE_ENTRIES, ENTRIES_PER_CHUNK

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cryolithe.borders import is_mostly_border
+from cryolithe.artefacts.borders import is_mostly_border
 from cryolithe.errors import ModelError, OutputError
 from cryolithe.network import Network
 from cryolithe.network.checkpoint import load_model

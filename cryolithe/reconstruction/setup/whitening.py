@@ -1,7 +1,7 @@
 """Prepared images whose noise is made white, as a model may ask that learned so on a lab's own series.
 
-Such a model's card has ``noise_gain``, see `cryolithe.noise_colour`. Images that do not have that colour stay as they
-are: those of another microscope, or simulated ones.
+Such a model's card has ``noise_gain``, see `cryolithe.artefacts.noise_colour`. Images that do not have that colour stay
+as they are: those of another microscope, or simulated ones.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.artefacts.noise_colour import LEAST_GAIN, MOST_GAIN, POINTS, Gain, filtered, has_colour, radial_power
 from cryolithe.errors import ModelError
 from cryolithe.network.checkpoint import Model
-from cryolithe.noise_colour import LEAST_GAIN, MOST_GAIN, POINTS, Gain, filtered, has_colour, radial_power
 from cryolithe.reconstruction.images.preparation import prepare_stack
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack, changed, images_of
 from cryolithe.reconstruction.jobs.job import ResolvedJob

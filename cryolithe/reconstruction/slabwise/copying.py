@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from cryolithe.device import is_out_of_memory
+from cryolithe.machine.device import is_out_of_memory
 
 
 class Copied(NamedTuple):

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.arrays.spectra import times_counted
 from cryolithe.filters import extend_rows, padded_length, parts_of, ramp_response
 from cryolithe.projector import Projector, by_bands
 from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.slabwise.part_spectra import frequencies_of, spectrum_of
 from cryolithe.reconstruction.slabwise.planes import PlaneFilter, measured_region
-from cryolithe.spectra import times_counted
 
 # Shells between zero and Nyquist in which amplitudes are compared.
 SHELLS = 24

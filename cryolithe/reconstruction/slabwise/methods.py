@@ -14,7 +14,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from cryolithe.device import use_exact_float32
 from cryolithe.filters import (
     filter_rows,
     gaussian_response,
@@ -26,6 +25,7 @@ from cryolithe.filters import (
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.inference import BatchSize, Engine, PointGrid, RowRun, TrunkEngine, lift_network
 from cryolithe.known import NOTHING, Known
+from cryolithe.machine.device import use_exact_float32
 from cryolithe.network import InputWindow, Network, NetworkConfig, RowSet
 from cryolithe.network.knowing import encode_known
 from cryolithe.projector import Projector, bands_of, by_bands

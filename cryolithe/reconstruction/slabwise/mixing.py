@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.machine.device import free_cached_memory, is_out_of_memory
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.slabwise.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts

@@ -11,7 +11,7 @@ import torch
 from cryolithe.errors import ResourceError
 from cryolithe.filters import padded_length
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.limits import group_limits
+from cryolithe.machine.limits import group_limits
 
 # Taller slabs save little (a halo of 22 rows is repeated per slab) and make progress and resuming coarse.
 MOST_SLAB_ROWS = 128

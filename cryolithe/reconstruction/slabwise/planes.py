@@ -9,8 +9,8 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.device import free_cached_memory, is_out_of_memory
 from cryolithe.geometry import VolumeGrid
+from cryolithe.machine.device import free_cached_memory, is_out_of_memory
 
 # Values of the mirrored planes that are filtered at a time on a GPU; on a CPU it is one plane, whatever its size.
 _VALUES_AT_ONCE = 1 << 25

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from cryolithe.device import choose_precision, network_precision
 from cryolithe.geometry import TiltGeometry
 from cryolithe.inference import lift_network, shows_overflow
+from cryolithe.machine.device import choose_precision, network_precision
 from cryolithe.network.checkpoint import Model
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from cryolithe.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.errors import ResourceError
+from cryolithe.machine.device import free_cached_memory, is_out_of_memory, precision_name
 from cryolithe.reconstruction.slabwise.copying import Copied, Link, link_to
 from cryolithe.reconstruction.slabwise.methods import NetworkMethod, SlabMethod
 

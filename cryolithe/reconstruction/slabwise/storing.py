@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.device import precision_name
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeWriter
 from cryolithe.formats.volumes.float16 import SMALLEST_NORMAL, rounded_away
+from cryolithe.machine.device import precision_name
 from cryolithe.reconstruction.slabwise.slab_folder import Slab
 from cryolithe.reconstruction.slabwise.slabs import SlabResult
 from cryolithe.work.folder import checksum

@@ -29,11 +29,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryolithe.device import free_cached_memory, is_out_of_memory
+from cryolithe.arrays.spectra import times_counted
 from cryolithe.geometry import TiltGeometry, is_measured
+from cryolithe.machine.device import free_cached_memory, is_out_of_memory
 from cryolithe.reconstruction.slabwise.part_spectra import CORRELATED, frequencies_of, spectrum_of
 from cryolithe.reconstruction.slabwise.planes import PlaneFilter, measured_region, whole_turn
-from cryolithe.spectra import times_counted
 
 # Bins of q between zero and Nyquist.
 BINS = 12

@@ -1,14 +1,11 @@
-"""Numbers to files: JSON, and figures of correlation curves and of slices through volumes.
+"""Figures of correlation curves and of slices through volumes.
 
 matplotlib is imported when a figure is drawn, and without pyplot: no global state, no display.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import os
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,8 +17,8 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.files import printable, replacing
-from cryolithe.greys import GreyScale, grey_scale, to_grey
 from cryolithe.metrics import FloatArray, FscCurve
+from cryolithe.report.greys import GreyScale, grey_scale, to_grey
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,32 +35,6 @@ STYLE: dict[Any, Any] = {"font.size": 9.0, "axes.titlesize": 10.0, "axes.linewid
 WIDEST, TALLEST = 12.0, 10.0
 MARGIN, GAP, TITLE = 0.45, 0.12, 0.3
 LINE, LETTER = 0.17, 0.075  # of a caption
-
-
-def write_json(path: str | Path, obj: object) -> None:
-    """Write an object as JSON, so that the file is either complete or not there.
-
-    Dataclasses become objects, paths strings, tuples and numpy arrays lists, numpy scalars numbers, and NaN and
-    infinity, which JSON lacks, null. Keys keep their order.
-
-    Raises:
-        OutputError: if the file cannot be written.
-        TypeError: if the object holds something else.
-    """
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # Names that are not UTF-8 become escapes of JSON, which give the very names back.
-    with (
-        replacing(path, overwrite=True) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def plain_json(obj: object) -> Any:
-    """What reading the file of `write_json` gives: dicts, lists, strings, numbers, bools and None."""
-    return json.loads(json.dumps(_plain(obj), allow_nan=False))
 
 
 def plot_fsc(
@@ -129,10 +100,10 @@ def plot_central_slices(
 ) -> None:
     """Draw orthogonal central slices of each volume: one column per volume, rows XY, XZ and YZ.
 
-    All slices have the same size of a voxel. The slices of a volume share a grey scale (`cryolithe.greys`). With a
-    scale for all of them the volumes are compared: YZ, which looks along the tilted direction as XZ does, is left out.
-    Axes run to the right and upwards, with the origin at the lower left. Large values are bright: of volumes with dense
-    matter bright give the negative (`cryolithe.greys.dark_sign`).
+    All slices have the same size of a voxel. The slices of a volume share a grey scale (`cryolithe.report.greys`).
+    With a scale for all of them the volumes are compared: YZ, which looks along the tilted direction as XZ does, is
+    left out. Axes run to the right and upwards, with the origin at the lower left. Large values are bright: of
+    volumes with dense matter bright give the negative (`cryolithe.report.greys.dark_sign`).
 
     Args:
         path: image file; its suffix chooses the format.
@@ -338,20 +309,3 @@ def _save(figure: Figure, path: Path, source: str = "") -> None:
     with replacing(path, overwrite=True) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # of a name, that the font does not have: a box stands for it
         figure.savefig(temporary, format=kind, metadata={"Source": source} if source and kind == "png" else None)
-
-
-def _plain(obj: object) -> object:
-    """Return the object in the types of JSON; what is unknown stays as it is."""
-    if isinstance(obj, float | np.floating):
-        return float(obj) if math.isfinite(obj) else None
-    if isinstance(obj, np.generic):
-        return obj.item()
-    if isinstance(obj, os.PathLike):
-        return os.fspath(obj)
-    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        return {field.name: _plain(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
-    if isinstance(obj, Mapping):
-        return {key: _plain(value) for key, value in obj.items()}
-    if isinstance(obj, list | tuple | np.ndarray):
-        return [_plain(value) for value in obj]
-    return obj

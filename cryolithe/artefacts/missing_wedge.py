@@ -15,7 +15,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.spectra import central
+from cryolithe.arrays.spectra import central
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]

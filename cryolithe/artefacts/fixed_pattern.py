@@ -15,7 +15,7 @@ import scipy.fft
 import scipy.signal.windows
 from numpy.typing import NDArray
 
-from cryolithe.spectra import middle
+from cryolithe.arrays.spectra import middle
 
 Image = NDArray[np.float32]
 # Cycles per pixel along x and along y from which details are the finest; of the images' middle the most pixels, and the

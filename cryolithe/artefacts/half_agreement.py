@@ -10,8 +10,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from cryolithe.mirrored import LOW_PER_PX, mirrored
-from cryolithe.spectra import central, fade, shell_of, times_counted
+from cryolithe.arrays.spectra import central, fade, shell_of, times_counted
+from cryolithe.artefacts.mirrored import LOW_PER_PX, mirrored
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]

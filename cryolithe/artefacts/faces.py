@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
+from cryolithe.artefacts.borders import EVEN_PX
+
 # So much of a volume's face has one value, which lies so many robust deviations from the rest: no noise is like that.
 LEAST_SHARE, LEAST_SIGMAS = 0.3, 0.5
 # So many planes are looked at, and so many of their values beside the faces.
 MOST_PLANES, MOST_VALUES = 64, 1_000_000
 # What is of one value, block by block, in one half and not in the other: so much of a plane, and of the volume. The
 # edges of what two programs filled are less.
-EVEN_PX, LEAST_LACKING_OF_PLANE, LEAST_LACKING = 4, 0.1, 0.02
+LEAST_LACKING_OF_PLANE, LEAST_LACKING = 0.1, 0.02
 # Pieces at the edge of a plane count from this share of it on, as the corners around a round mask. Where more of the
 # other voxels have the value, counts of few levels and positive ones are even by chance: only whole bands are not.
 LEAST_PIECE, MOST_BY_CHANCE = 0.02, 0.25

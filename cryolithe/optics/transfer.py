@@ -1,4 +1,4 @@
-"""The microscope in Fourier space: contrast transfer across a tilted specimen, radiation damage, and their correction.
+"""The microscope in Fourier space: contrast transfer across a tilted specimen, and its correction.
 
 Signs
     Defocus is positive when underfocused. ``CTF = sin γ``; an image of a weak phase object is ``1 - 2 CTF * phase``,
@@ -40,8 +40,6 @@ ANGSTROM_PER_MM = 1e7
 STRIP_PHASE_RAD = 0.7
 WIENER_SNR = 10.0
 STEEPEST_DEG = 85.0  # the defocus gradient tan θ is taken from here beyond
-# Grant & Grigorieff 2015 (eLife 4, e06980): Nc = a k^b + c, e/Å² at 300 kV, k in 1/Å.
-CRITICAL_A, CRITICAL_B, CRITICAL_C = 0.245, -1.665, 2.81
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def reach_angstrom(voltage_kv: float, defocus_um: float, frequency: float) -> fl
 
 
 @functools.lru_cache(maxsize=4)
-def _frequencies(shape: tuple[int, int], pixel_size_angstrom: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def frequencies(shape: tuple[int, int], pixel_size_angstrom: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Squared frequency, 1/Å², and direction, rad, of the half transform of an image, each ``(y, x // 2 + 1)``."""
     ky = np.fft.fftfreq(shape[0], pixel_size_angstrom)[:, None]
     kx = np.fft.rfftfreq(shape[1], pixel_size_angstrom)[None, :]
@@ -116,7 +114,7 @@ def _frequencies(shape: tuple[int, int], pixel_size_angstrom: float) -> tuple[ND
 
 def _phase_terms(optics: Optics, shape: tuple[int, int], pixel_size_angstrom: float) -> tuple[Image, Image]:
     """γ per µm of defocus, and what of γ does not depend on the mean defocus, each ``(y, x // 2 + 1)``."""
-    squared, direction = _frequencies(shape, pixel_size_angstrom)
+    squared, direction = frequencies(shape, pixel_size_angstrom)
     per_um, rest = phase_per_um(optics.voltage_kv, squared), phase_in_focus(optics, squared)
     if optics.astigmatism_um:
         azimuth = np.cos(2 * (direction - math.radians(optics.astigmatism_angle_deg)))
@@ -364,38 +362,6 @@ def _fast(size: int, most: int) -> int:
     return fast if fast <= most else size
 
 
-def critical_exposure(frequency_per_angstrom: NDArray[np.float64], voltage_kv: float = 300.0) -> NDArray[np.float64]:
-    """Exposure after which the signal at a frequency has fallen to ``exp(-1/2)``, e/Å²; infinite at frequency 0.
-
-    ``Nc = 0.245 k^-1.665 + 2.81`` at 300 kV (Grant & Grigorieff 2015), 0.8 of it at 200 kV (as the authors' program
-    does) and 0.64 at 100 kV, where damage is 1.57 times as fast (Peet, Henderson & Russo 2019, Ultramicroscopy 203,
-    125-131; the program has 0.53); linear in voltage between.
-    """
-    scale = float(np.interp(voltage_kv, (100.0, 200.0, 300.0), (0.64, 0.8, 1.0)))
-    with np.errstate(divide="ignore"):
-        return scale * (CRITICAL_A * np.asarray(frequency_per_angstrom, dtype=np.float64) ** CRITICAL_B + CRITICAL_C)
-
-
-def exposure_filter(
-    shape: tuple[int, int], pixel_size_angstrom: float, exposure: float, voltage_kv: float = 300.0
-) -> Image:
-    """What an exposure has left of the signal: ``exp(-N / (2 Nc(k)))`` (Grant & Grigorieff 2015).
-
-    The same filter is the exposure weight that tilt-series software multiplies an image by.
-
-    Args:
-        shape: of the image, ``(y, x)``.
-        pixel_size_angstrom: edge of a pixel.
-        exposure: accumulated exposure N, e/Å².
-        voltage_kv: acceleration voltage.
-
-    Returns:
-        shape ``(y, x // 2 + 1)``, float32; 1 at zero frequency.
-    """
-    squared, _ = _frequencies(shape, pixel_size_angstrom)
-    return np.exp(-exposure / (2 * critical_exposure(np.sqrt(squared), voltage_kv))).astype(np.float32)
-
-
 def source_envelope(
     optics: Optics, shape: tuple[int, int], pixel_size_angstrom: float, illumination_mrad: float
 ) -> Image:
@@ -412,7 +378,7 @@ def source_envelope(
     Returns:
         shape ``(y, x // 2 + 1)``, float32; 1 at zero frequency.
     """
-    k = np.sqrt(_frequencies(shape, pixel_size_angstrom)[0])
+    k = np.sqrt(frequencies(shape, pixel_size_angstrom)[0])
     cs = optics.spherical_aberration_mm * ANGSTROM_PER_MM
     blur = cs * wavelength_angstrom(optics.voltage_kv) ** 2 * k**3 - optics.defocus_um * ANGSTROM_PER_UM * k
     return np.exp(-((math.pi * 1e-3 * illumination_mrad * blur) ** 2)).astype(np.float32)

@@ -23,6 +23,7 @@ LEAST_OF_OUTLINE = 0.03  # of the outline's pixels have the value
 LEAST_OUTLINE_SIDES = 0.9  # lengths of the shorter side that a border takes of the outline: less is in a corner only
 MOST_OF_IMAGE = 0.4
 EVEN_PX = 4  # edge of blocks of one value
+EVEN_COUNTS_PX = 8  # the same, of images that may be sparse counts, whose smaller blocks may all be 0
 # What is wider may be a vacuum, and is told of up to the first share. So much of such an image is even, and so much
 # more of it is border than what is replaced.
 MOST_TOLD, LEAST_EVEN, LEAST_MORE = 0.95, 0.3, 0.1

@@ -1,0 +1,1 @@
+"""Arithmetic of arrays that knows nothing of microscopy: transforms, folding, convolution."""

@@ -1,0 +1,1 @@
+"""What every module needs of files, whatever is in them: their names, their hashes, tables in YAML."""
