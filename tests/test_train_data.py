@@ -29,6 +29,7 @@ from cryolithe.training.series import rescaled_pair, series_of_pair
 from cryolithe.training.sources import (
     FixedSource,
     PoolSource,
+    border_warning,
     find_pairs,
     make_source,
     open_pairs_source,
@@ -149,6 +150,25 @@ def test_a_pair_with_other_voxels_is_named(tmp_path):
     line = voxel_size_warning(files)
     assert "d.h5 2.5 Å, where the middle one of 4 has 10 Å" in line
     assert "a.h5" not in line
+
+
+@pytest.mark.slow
+def test_borders_of_one_value_are_not_learned_from(tmp_path):
+    pair = tiny_pair(shape=(16, 64, 64))
+    images = np.array(pair.images, dtype=np.float32)
+    bordered = images.copy()
+    bordered[:, :, :8] = bordered[:, :, -8:] = 0.0
+    for name, stack in (("clean", images), ("bordered", bordered)):
+        write_pair(tmp_path / f"{name}.h5", dataclasses.replace(pair, images=stack, extras={}))
+    files = [tmp_path / "clean.h5", tmp_path / "bordered.h5"]
+    clean, filled = open_pairs_source(files, small_config(1), tmp_path).series
+    edge = filled.images[:, :, :7]
+    assert float(edge.abs().max()) < 2.0  # standard deviations of an image; the border is 6 away
+    inside = np.corrcoef(filled.images[:, :, 11:-11].ravel(), clean.images[:, :, 11:-11].ravel())[0, 1]
+    assert inside > 0.99
+    on_disk = small_config(1, data=DataSettings(memory_mb=0))
+    assert border_warning(files, small_config(1)) is None
+    assert "images of bordered.h5 have borders of one value" in border_warning(files, on_disk)
 
 
 def test_a_source_that_fails_gives_back_the_ones_before(tmp_path, monkeypatch):

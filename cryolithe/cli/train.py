@@ -114,7 +114,7 @@ def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
     """What a user must know of the data before a training."""
     from cryolithe.curation.pair_files import faults_of_file
     from cryolithe.training.config import noise_notes
-    from cryolithe.training.sources import find_pairs, voxel_size_warning
+    from cryolithe.training.sources import border_warning, find_pairs, voxel_size_warning
 
     learned, judged = (
         {path.resolve() for path in find_pairs(of.pairs, base)} for of in (recipe.data, recipe.validation)
@@ -124,9 +124,9 @@ def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
     if learned & judged:
         both = ", ".join(sorted(path.name for path in learned & judged))
         yield f"{WARNING}trained on and validated with: {both}; validation then tells nothing of other series"
-    odd = voxel_size_warning(pairs)
-    if odd:
-        yield f"{WARNING}{odd}"
+    for told in (voxel_size_warning(pairs), border_warning(pairs, recipe)):
+        if told:
+            yield f"{WARNING}{told}"
     for path in pairs[:_LOOKED_AT]:
         for fault in faults_of_file(path):
             yield f"{WARNING}{path.name}: {fault.partition('; ')[0]}: what is learned from it is wrong"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.artefacts.borders import without_border
 from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.pairs import Pair
 from cryolithe.geometry import TiltGeometry
@@ -138,6 +139,16 @@ def rescaled_pair(pair: Pair, factor: float) -> Pair:
         extras = {name: rescaled(values, truth[:4, :4, :4], factor)[0] for name, values in extras.items()}
         truth = resampled_truth
     return Pair(images, truth, pair.angles_deg, pair.voxel_size_angstrom / factor, extras, pair.origin)
+
+
+def pair_without_borders(pair: Pair) -> Pair:
+    """A pair, read into memory, without borders of one value in its images: a network is shown none, either."""
+
+    def filled(images: Any) -> NDArray[np.float32]:
+        return np.stack([without_border(np.asarray(image, dtype=np.float32)) for image in np.asarray(images)])
+
+    stacks = {name: filled(values) for name, values in pair.extras.items() if name in ("even", "odd")}
+    return replace(pair, images=filled(pair.images), extras={**pair.extras, **stacks})
 
 
 def series_of_pair(pair: Pair, head: BlockHead, name: str, side_file: Path | None = None) -> TrainingSeries:

@@ -16,9 +16,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from cryolithe.artefacts.borders import find_border
 from cryolithe.errors import InputError
 from cryolithe.files.names import exists, is_folder
-from cryolithe.formats.pairs import open_pair
+from cryolithe.formats.pairs import Pair, open_pair
 from cryolithe.optimise.distributed import Place
 from cryolithe.simulation import (
     Molecule,
@@ -30,6 +31,7 @@ from cryolithe.training.series import (
     TrainingSeries,
     as_arrays,
     as_tensors,
+    pair_without_borders,
     rescaled_pair,
     series_of_pair,
 )
@@ -245,8 +247,9 @@ def open_pairs_source(paths: Sequence[Path], config: TrainConfig, scratch: Path)
         for number, path in enumerate(paths):
             with ExitStack() as one:
                 pair = one.enter_context(open_pair(path))
-                small = np.prod(pair.truth.shape) * 4 <= data.memory_mb * 1e6
+                small = _is_small(pair, config)
                 if small:
+                    pair = pair_without_borders(pair)
                     rng = np.random.default_rng([config.seed, number, _SCALE_STREAM])
                     factors = [1.0, *rng.uniform(*config.augment.pixel_scale, size=config.augment.pixel_copies)]
                     series += [series_of_pair(rescaled_pair(pair, float(f)), head, str(path)) for f in factors]
@@ -263,6 +266,32 @@ def open_pairs_source(paths: Sequence[Path], config: TrainConfig, scratch: Path)
         stack.close()
         raise
     return FixedSource(series, stack.close)
+
+
+def _is_small(pair: Pair, config: TrainConfig) -> bool:
+    """Whether a pair is read into memory."""
+    return bool(np.prod(pair.truth.shape) * 4 <= config.data.memory_mb * 1e6)
+
+
+def border_warning(paths: Sequence[Path], config: TrainConfig) -> str | None:
+    """Names the pairs that stay on disk and whose images have borders of one value; None if there are none.
+
+    Raises:
+        FileFormatError: if a file is no pair.
+    """
+    found = []
+    for path in paths:
+        with open_pair(path) as pair:
+            middle = np.asarray(pair.images[len(pair.images) // 2 :: len(pair.images)], dtype=np.float32)
+            if not _is_small(pair, config) and find_border(middle[0]) is not None:
+                found.append(path.name)
+    if not found:
+        return None
+    return (
+        f"images of {', '.join(found[:5])}{f' and {len(found) - 5} more' if found[5:] else ''} have borders of one "
+        f"value, which are learned from because they are read as they are stored (larger than data.memory_mb = "
+        f"{config.data.memory_mb:g}); raise that, or replace them by the local mean"
+    )
 
 
 def voxel_size_warning(paths: Sequence[Path]) -> str | None:
