@@ -1,8 +1,9 @@
 """What brightness that changes across all images does to volumes, with and without a surface taken out of each image.
 
-Counts of a thin specimen are multiplied by one gradient, or one vignette, the same for all tilts, before they are
-drawn. Each series is reconstructed as users get it, and once more with the surfaces left in. Even images come first:
-there nothing may change.
+Counts of a thin specimen are multiplied by one gradient, one vignette, or one darker patch, the same for all tilts,
+before they are drawn. Each series is reconstructed as users get it (a surface is taken out of each image, or what
+changes slowly goes around the network), and once more with all that left in. Even images come first: there nothing may
+change.
 """
 
 from __future__ import annotations
@@ -27,14 +28,19 @@ from cryolithe.training.scoring import BENCHMARK_ANGLES_DEG, BENCHMARK_RECIPE
 SEED = 41
 ELECTRONS = 55.0  # a pixel of one image
 SNR_DB = -5.0  # of the even images
-KINDS = ("even", "gradient 10 %", "gradient 20 %", "gradient 40 %", "gradient 80 %", "vignette 20 %", "vignette 40 %")
+KINDS = (
+    *("even", "gradient 10 %", "gradient 20 %", "gradient 40 %", "gradient 80 %"),
+    *("vignette 20 %", "vignette 40 %", "patch 20 %", "patch 40 %"),
+)
 
 
 def brightness(kind: str, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Relative illumination ``(y, x)``: a gradient from side to side by so much, or a loss at the edges' middle."""
+    """Relative light ``(y, x)``: a gradient from side to side by so much, a loss at the edges, or in a patch."""
     y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
     name, *amount = kind.split()
     share = float(amount[0]) / 100 if amount else 0.0
+    if name == "patch":
+        return np.asarray(1 - share * np.exp(-((x - 0.2) ** 2 + (y[:, None] + 0.1) ** 2) / 0.3))
     if name == "vignette":
         return np.asarray(1 - share * (y[:, None] ** 2 + x**2))
     return np.asarray(1 + share * (0.8 * x + 0.6 * y[:, None]) / 2)
@@ -68,7 +74,10 @@ def main() -> None:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", cryolithe.CryoLitheWarning)
                     volume = method(*series)
-                    with mock.patch.object(preparation, "unevenness", return_value=0.0):
+                    with (
+                        mock.patch.object(preparation, "unevenness", return_value=0.0),
+                        mock.patch.object(preparation, "slow_part", return_value=None),
+                    ):
                         left = method(*series)
                 found[kind].setdefault(name, []).append(correlation(volume.voxels, specimen.density))
                 found[kind].setdefault(f"{name}, left in", []).append(correlation(left.voxels, specimen.density))

@@ -362,8 +362,7 @@ class Maps:
         """Rows ``start ... stop - 1`` of everything; what lies beyond the volume mirrors it."""
         members = self._made.members
         even, odd = (self._read(members[name], start, stop) for name in ("even", "odd"))
-        level = self._stack.clip_level
-        seen = self._stack.read_rows(start, stop - start).clamp_(-level, level).div_(self._made.deviation)
+        seen = self._stack.seen_rows(start, stop - start).div_(self._made.deviation)
         images = [
             fbp(projector, seen[tilts].to(self._run.device))
             for projector, tilts in zip(self._projectors, self._tilts, strict=True)

@@ -81,10 +81,17 @@ class MemberStack(PreparedStack):
 
     def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """See `PreparedStack`."""
-        height = self.geometry.image_shape[0]
-        if "y" in self.member.mirror:
-            first_row = height - first_row - rows
-        read = self.whole.read_rows(first_row, rows)
+        return self._of_member(self.whole.read_rows(self._first_of_whole(first_row, rows), rows))
+
+    def slow_rows(self, first_row: int, rows: int) -> torch.Tensor | None:
+        """See `PreparedStack`."""
+        slow = self.whole.slow_rows(self._first_of_whole(first_row, rows), rows)
+        return None if slow is None else self._of_member(slow)
+
+    def _first_of_whole(self, first_row: int, rows: int) -> int:
+        return self.geometry.image_shape[0] - first_row - rows if "y" in self.member.mirror else first_row
+
+    def _of_member(self, read: torch.Tensor) -> torch.Tensor:
         if len(self.member.tilts) < read.shape[0]:
             read = read[torch.tensor(self.member.tilts)]
         axes = self.member.axes
@@ -103,6 +110,7 @@ def stack_of(whole: PreparedStack, member: Member) -> MemberStack:
         geometry=geometry,
         sigma=whole.sigma,
         clip_level=whole.clip_level,
+        slow=whole.slow,
         whole=whole,
         member=member,
     )

@@ -190,7 +190,7 @@ class _Block:
         self.volume = _smooth(_moderate(values))  # (z, rows - 4, x)
         del values
         self.range_deg = (min(stack.geometry.angles_deg), max(stack.geometry.angles_deg))
-        seen = stack.read_rows(start - MARGIN_ROWS, rows + 2 * MARGIN_ROWS).clamp(-stack.clip_level, stack.clip_level)
+        seen = stack.seen_rows(start - MARGIN_ROWS, rows + 2 * MARGIN_ROWS)
         self.truth = _smooth(fbp(projector, _moderate(seen.to(device)), "hamming"))  # (z, rows - 4 + 2 MARGIN_ROWS, x)
 
     def peak(self, mirror: str = "", part: str = "") -> _Peak:

@@ -29,7 +29,8 @@ from cryolithe.reconstruction.images.defects import Spread, spread_of, without_d
 from cryolithe.reconstruction.images.evenness import Surface, surface_of, unevenness, without_surface
 from cryolithe.reconstruction.images.layers import Layers
 from cryolithe.reconstruction.images.outliers import Looks, looks_of, outlier_notes
-from cryolithe.reconstruction.images.prepared_stack import PreparedStack, changed, measured
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack, changed, images_of, measured
+from cryolithe.reconstruction.images.slow import Slow, slow_of, slow_part, without_slow
 from cryolithe.tilts import TiltSeries
 
 _ITEM = 4
@@ -37,6 +38,14 @@ MOST_NAMED = 8
 # Arrays as large as an image, float32, that exist at once while one is prepared; a few of them are float64.
 _ARRAYS = 12
 _T = TypeVar("_T")
+
+
+class _Look(NamedTuple):
+    """What is seen of a prepared image; its slow part where that may go around a network."""
+
+    spread: Spread
+    surface: Surface
+    slow: Slow | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,11 @@ class Preparation:
     corrections: tuple[ImageCorrection, ...] | None = None
     shifts: ColumnShifts | None = None
     layers: Layers | None = None
+
+    @property
+    def around_network(self) -> bool:
+        """Whether what changes slowly may be taken out of the images, for filtered back-projection to put it back."""
+        return self.clip_defects and self.copies == 1
 
     @property
     def copies(self) -> int:
@@ -113,8 +127,8 @@ def prepare_stack(
     statistics = stack_statistics(series) if how.standardise_stack else None
     reading = threading.Lock()
 
-    def looks(put: Callable[[int, NDArray[np.float32]], object]) -> list[tuple[Spread, Surface]]:
-        def prepare(number: int) -> tuple[Spread, Surface]:
+    def looks(put: Callable[[int, NDArray[np.float32]], object]) -> list[_Look]:
+        def prepare(number: int) -> _Look:
             with reading:  # files that are read one by one need not stand several readers
                 image = finite_image(series.image(number))
             image = without_border(image)
@@ -123,7 +137,7 @@ def prepare_stack(
                 put(copy * geometry.tilts + number, one)
             image = copies[how.copies // 2]
             release_pages(series.images)
-            return spread_of(image), surface_of(image)
+            return _Look(spread_of(image), surface_of(image), slow_of(image) if how.around_network else None)
 
         found = []
         for look in _each(prepare, geometry.tilts, workers):
@@ -144,12 +158,16 @@ def prepare_stack(
     stack = PreparedStack(pixels, geometry, 1.0, float("inf"), how.copies)
     if how.standardise_stack:
         return stack
-    surfaces = [surface for _, surface in found]
-    share = unevenness(surfaces)
-    if not share:
-        return measured(stack, [spread for spread, _ in found])
-    even = changed(stack, lambda image: without_surface(image, surface_of(image)))
-    return replace(even, unevenness=share)
+    share, slow = unevenness([look.surface for look in found]), [look.slow for look in found if look.slow]
+    if share:
+        stack = replace(changed(stack, lambda image: without_surface(image, surface_of(image))), unevenness=share)
+        slow = [slow_of(np.asarray(image)) for image in images_of(stack)] if slow else []
+    else:
+        stack = measured(stack, [look.spread for look in found])
+    part = slow_part(slow, shape) if slow else None
+    if part is None:
+        return stack
+    return replace(changed(stack, lambda image: without_slow(image, slow_of(image))), slow=part)
 
 
 def prepare_image(series: TiltSeries, how: Preparation, number: int) -> NDArray[np.float32]:
@@ -163,8 +181,8 @@ def _written(
     path: Path,
     geometry: TiltGeometry,
     copies: int,
-    looks: Callable[[Callable[[int, NDArray[np.float32]], object]], list[tuple[Spread, Surface]]],
-) -> list[tuple[Spread, Surface]]:
+    looks: Callable[[Callable[[int, NDArray[np.float32]], object]], list[_Look]],
+) -> list[_Look]:
     """What ``looks`` finds of the images that it puts into a new file."""
     image_bytes = geometry.image_shape[0] * geometry.image_shape[1] * _ITEM
     # A link in its place would lead the writing elsewhere.

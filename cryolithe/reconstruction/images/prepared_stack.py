@@ -18,6 +18,7 @@ from cryolithe.errors import OutputError
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.images.defects import Spread, defect_level, spread_of
+from cryolithe.reconstruction.images.slow import SlowPart
 from cryolithe.sampling import reflected_rows
 
 _ITEM = 4
@@ -38,6 +39,8 @@ class PreparedStack:
         whitened: whether a filter has made its noise white.
         unevenness: variance of the surfaces that were taken out of its images, as a share of that of all else; 0 where
             they are as they were (see `cryolithe.reconstruction.images.evenness`).
+        slow: what changes slowly across the images and was taken out of them to go around the network; None where it
+            is in them (see `cryolithe.reconstruction.images.slow`).
     """
 
     pixels: Path | NDArray[np.float32]
@@ -47,10 +50,21 @@ class PreparedStack:
     copies: int = 1
     whitened: bool = False
     unevenness: float = 0.0
+    slow: SlowPart | None = None
 
     def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """Rows of all tilts, shape ``(tilts, rows, X)``; rows beyond the image mirror it about its border."""
         return self._rows(first_row, rows, self.copies // 2, 1)
+
+    def slow_rows(self, first_row: int, rows: int) -> torch.Tensor | None:
+        """What was taken out of these rows to go around the network, shape ``(tilts, rows, X)``; None for nothing."""
+        return None if self.slow is None else torch.from_numpy(self.slow.rows(first_row, rows))
+
+    def seen_rows(self, first_row: int, rows: int) -> torch.Tensor:
+        """Rows of all tilts with all that the images show, without defects, shape ``(tilts, rows, X)``."""
+        seen = self.read_rows(first_row, rows).clamp_(-self.clip_level, self.clip_level)
+        slow = self.slow_rows(first_row, rows)
+        return seen if slow is None else seen.add_(slow)
 
     def read_all_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """The same for all slabs of z, one after the other: ``(slabs * tilts, rows, X)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,6 +39,13 @@ def network_rows_of(stack: PreparedStack, scale: float, first: int, stop: int) -
     return stack.read_rows(first, stop - first).clamp(-stack.clip_level, stack.clip_level) / scale
 
 
+def slow_rows_of(stack: PreparedStack, scale: float, first: int, rows: int) -> torch.Tensor:
+    """Rows of what goes around a network, in its units."""
+    slow = stack.slow_rows(first, rows)
+    assert slow is not None
+    return slow.div_(scale)
+
+
 def make_method(
     run: ResolvedJob,
     stack: PreparedStack,
@@ -62,7 +70,8 @@ def make_method(
         method = make_network_method(
             run.model, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows), run.facts.known
         )
-        return finished_method(method, planned_curve(plan), stack.geometry, run.grid, planned_trust(plan))
+        slow = None if stack.slow is None else partial(slow_rows_of, stack, volume_scale(run, plan, stack))
+        return finished_method(method, planned_curve(plan), stack.geometry, run.grid, planned_trust(plan), slow)
     layers = run.preparation.layers
     if layers is not None:
         return layered_fbp(stack.geometry, layers, (depth, width), device, settings.filter)

@@ -18,6 +18,7 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.known import Known
 from cryolithe.reconstruction.evidence.stack_notes import series_notes, stack_notes
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
+from cryolithe.reconstruction.images.slow import LEAST_WAVE_PX, SlowPart
 from cryolithe.reconstruction.jobs.job import ResolvedJob
 from cryolithe.reconstruction.setup.applying import compute_of, network_rows_of, volume_scale
 from cryolithe.reconstruction.setup.fitting import part_rows
@@ -77,7 +78,23 @@ def settled(
         if known != plan:
             plan = known
             keep(plan)
+    if stack.slow is not None:
+        watcher.note(_slow_line(stack.slow, planned_curve(plan) is not None))
+        plan = {**plan, "slow_share": round(stack.slow.share, 4)}
     return plan
+
+
+def _slow_line(slow: SlowPart, put_back: bool) -> str:
+    """What becomes of brightness that changes slowly, which networks have not learned from."""
+    where = (
+        "it goes around the network, as filtered back-projection"
+        if put_back
+        else "the volume, of the network alone, is made without it (--fbp-share 0)"
+    )
+    return (
+        f"Uneven images: what changes over {LEAST_WAVE_PX} pixels and more (uneven ice, illumination, wide bodies) has "
+        f"{slow.share:.0%} of the variance of all else; {where}."
+    )
 
 
 def _with_polarity(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Watcher) -> Plan:

@@ -77,7 +77,9 @@ def whitened(stack: PreparedStack, gain: Gain, path: Path | None = None) -> Prep
         one = filtered(image, gain)
         return one - one.mean(dtype=np.float64).astype(np.float32)
 
-    return replace(changed(stack, white, path), whitened=True)
+    # Of so low frequencies a filter changes the strength alone.
+    slow = None if stack.slow is None else replace(stack.slow, squares=stack.slow.squares * np.float32(gain[0]))
+    return replace(changed(stack, white, path), whitened=True, slow=slow)
 
 
 def colour_line(model: Model | None, stack: PreparedStack) -> str | None:

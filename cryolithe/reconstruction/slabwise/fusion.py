@@ -14,7 +14,7 @@ F is filtered by g c where it costs least: over the detector, before back-projec
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,14 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.arrays.spectra import times_counted
-from cryolithe.filters import extend_rows, padded_length, parts_of, ramp_response
+from cryolithe.filters import extend_rows, filter_rows, padded_length, parts_of, ramp_response
 from cryolithe.projector import Projector, by_bands
 from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.slabwise.part_spectra import frequencies_of, spectrum_of
 from cryolithe.reconstruction.slabwise.planes import PlaneFilter, measured_region
+
+# (first row, rows) -> shape (tilts, rows, X)
+SlowRows = Callable[[int, int], torch.Tensor]
 
 # Shells between zero and Nyquist in which amplitudes are compared.
 SHELLS = 24
@@ -69,10 +72,12 @@ class Fusion:
     Args:
         curve: how much of it, how strong.
         projector: geometry and slices of the volume, and the device.
+        slow: gives rows, from a first one on, of what goes around the network (see
+            `cryolithe.reconstruction.images.slow`), in the units of the network's; None for nothing.
     """
 
-    def __init__(self, curve: FusionCurve, projector: Projector) -> None:
-        self.curve, self.projector = curve, projector
+    def __init__(self, curve: FusionCurve, projector: Projector, slow: SlowRows | None = None) -> None:
+        self.curve, self.projector, self.slow = curve, projector, slow
         self.halo_px = REACH_PX
         length = padded_length(projector.geometry.image_shape[1])
         self._rows = _row_responses(curve, length).to(projector.device)
@@ -95,7 +100,20 @@ class Fusion:
         filtered = self._filtered(rows.to(self.projector.device))
         change = by_bands(self.projector, first_row, filtered, lambda p, r: p.adjoint(r)).to(volume)
         change.sub_(volume, alpha=self.curve.share)
-        return volume.add_(self._planes(change))
+        volume.add_(self._planes(change))
+        del change
+        if self.slow is None:
+            return volume
+        around = self._around(self.slow(first_row, volume.shape[1]).to(self.projector.device))
+        return volume.add_(by_bands(self.projector, first_row, around, lambda p, r: p.adjoint(r)).to(volume))
+
+    def _around(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of what goes around the network, shape ``(tilts, slab, X)``, filtered by c, ramp and tilts' shares."""
+        length = padded_length(rows.shape[-1])
+        amplitude = torch.from_numpy(self.curve.at(np.arange(length // 2 + 1) / length))
+        (filtered,) = filter_rows(rows, ramp_response(length, WINDOW).to(rows) * amplitude.to(rows))
+        weights = torch.from_numpy(self.projector.geometry.angular_weights_rad()).to(filtered)
+        return filtered.mul_(weights[:, None, None])
 
     def _filtered(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows ready for back-projection, filtered by g c, ramp and each tilt's share of the angles."""

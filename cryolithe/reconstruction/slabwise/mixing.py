@@ -16,7 +16,14 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.machine.device import free_cached_memory, is_out_of_memory
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import WINDOW
-from cryolithe.reconstruction.slabwise.fusion import Fusion, FusionCurve, curve_of_record, match_amplitudes, part_starts
+from cryolithe.reconstruction.slabwise.fusion import (
+    Fusion,
+    FusionCurve,
+    SlowRows,
+    curve_of_record,
+    match_amplitudes,
+    part_starts,
+)
 from cryolithe.reconstruction.slabwise.methods import FbpMethod, NetworkMethod, SlabMethod
 from cryolithe.reconstruction.slabwise.slabs import compute_slab
 from cryolithe.reconstruction.slabwise.trust import (
@@ -255,6 +262,7 @@ def finished_method(
     geometry: TiltGeometry,
     grid: VolumeGrid,
     trust: WedgeTrust | None = None,
+    slow: SlowRows | None = None,
 ) -> NetworkMethod:
     """A network's method with its missing wedge as far as it is trusted and filtered back-projection mixed in.
 
@@ -264,12 +272,13 @@ def finished_method(
         geometry: of the series.
         grid: of the volume.
         trust: how much of the missing wedge stays; None for all of it.
+        slow: what goes around the network, see `Fusion`.
     """
     depth, _, width = grid.shape
     if trust is not None and min(trust.kept) < 1:
         method = method.believed(wedge_filter(trust, geometry.angles_deg, (depth, width), method.device))
     if curve is not None and curve.share > 0:
-        method = method.fused(Fusion(curve, make_projector(geometry, (depth, width), method.device)))
+        method = method.fused(Fusion(curve, make_projector(geometry, (depth, width), method.device), slow))
     return method
 
 

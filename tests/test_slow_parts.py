@@ -1,0 +1,155 @@
+"""What changes slowly across images goes around a network: the network does not see it, the volume has it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from tiny_series import made, voxels, write_series
+
+import cryolithe
+from cryolithe.reconstruction.images.slow import LEAST_SHARE, SlowPart, slow_of, slow_part, without_slow
+
+TOLD = "goes around the network"
+SHAPE = (32, 96, 96)
+
+
+def part_of(images):
+    found = [slow_of(image) for image in images]
+    return SlowPart(np.stack([slow.squares for slow in found]), images.shape[1:], 1.0)
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (61, 43), (7, 9), (1, 1), (3, 100)])
+def test_an_image_is_its_slow_part_and_the_rest(shape):
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((3, *shape)).astype(np.float32) + 5
+    rest = np.stack([without_slow(image, slow_of(image)) for image in images])
+    np.testing.assert_allclose(rest + part_of(images).rows(0, shape[0]), images, atol=2e-6)
+
+
+def test_rows_beyond_an_image_mirror_it():
+    images = np.random.default_rng(0).standard_normal((2, 30, 40)).astype(np.float32)
+    part = part_of(images)
+    whole = part.rows(0, 30)
+    np.testing.assert_allclose(part.rows(-3, 36), np.concatenate([whole[:, 2::-1], whole, whole[:, :-4:-1]], 1))
+    np.testing.assert_allclose(part.rows(11, 5), whole[:, 11:16])
+
+
+def test_a_constant_is_slow_and_so_is_a_wide_wave():
+    x = np.arange(256)
+    even = np.full((50, 70), 3, np.float32)
+    assert np.abs(without_slow(even, slow_of(even))).max() < 1e-5
+    for wave_px, least, most in ((200, 0.85, 0.95), (100, 0.5, 0.65), (40, 0.0, 0.06)):
+        image = np.broadcast_to(np.cos(2 * np.pi * (x + 0.5) / wave_px), (256, 256)).astype(np.float32)
+        rest = without_slow(image, slow_of(image))
+        inside = (slice(None), slice(48, -48))
+        kept = float((image * (image - rest))[inside].mean() / np.square(image)[inside].mean())
+        assert least <= kept <= most, wave_px
+
+
+def test_little_of_it_stays_in_the_images_and_so_does_that_of_little_noise():
+    rng = np.random.default_rng(0)
+    bump = 5 * gaussian_filter(np.pad(np.ones((1, 1)), 48).astype(np.float64), 20)
+    bump = (bump / bump.max()).astype(np.float32)
+
+    def gate(size, noise):
+        one = size * bump + noise * rng.standard_normal(bump.shape).astype(np.float32)
+        return slow_part([slow_of(one)] * 5, one.shape)
+
+    assert gate(1, 1) is None
+    assert gate(5, 1).share > LEAST_SHARE
+    blurred = gaussian_filter(rng.standard_normal(bump.shape), 3).astype(np.float32)
+    assert slow_part([slow_of(5 * bump + blurred)] * 5, bump.shape) is None
+
+
+@pytest.fixture(scope="module")
+def series():
+    """A cell's piece without light, and with ice that is thicker around its middle."""
+    found = cryolithe.simulate(seed=1, snr_db=-5, shape=SHAPE)
+    plain = (found.tilts / found.tilts.std()).astype(np.float32)
+    y, x = np.mgrid[-1 : 1 : SHAPE[1] * 1j, -1 : 1 : SHAPE[2] * 1j]
+    lens = np.exp(-((x - 0.2) ** 2 + (y + 0.1) ** 2) / 0.8)
+    return plain, (plain - 4 * lens / np.ptp(lens)).astype(np.float32), found.angles_deg
+
+
+@pytest.fixture(scope="module")
+def volumes(series, tmp_path_factory):
+    """By name: of the plain and the uneven series, by the command."""
+    folder = tmp_path_factory.mktemp("slow")
+    plain, uneven, angles = series
+    more = 2 * uneven - plain
+    common = ("--thickness", SHAPE[0], "--contrast", "dark", "--device", "cpu")
+    runs = {
+        "plain": (plain, ("--model", "draft")),
+        "uneven": (uneven, ("--model", "draft")),
+        "more": (more, ("--model", "draft")),
+        "alone": (uneven, ("--model", "draft", "--fbp-share", 0)),
+        "plain alone": (plain, ("--model", "draft", "--fbp-share", 0)),
+        "fbp": (uneven, ("--method", "fbp")),
+        "plain fbp": (plain, ("--method", "fbp")),
+    }
+    found = {}
+    for name, (images, words) in runs.items():
+        out = folder / f"{name}_rec.mrc"
+        told = made(*write_series(folder, images, angles, name.replace(" ", "_")), *words, *common, "-o", out).stderr
+        found[name] = voxels(out), told, json.loads(out.with_suffix(".json").read_text())
+    return found
+
+
+def like(one, other):
+    return float(np.corrcoef(np.ravel(one), np.ravel(other))[0, 1])
+
+
+def test_it_is_told_where_it_is(volumes):
+    assert {name for name, (_, told, _) in volumes.items() if TOLD in told} == {"uneven", "more"}
+    assert "made without it (--fbp-share 0)" in volumes["alone"][1]
+    assert {name for name, (*_, record) in volumes.items() if "slow_share" in record["method"]} == {
+        "uneven", "more", "alone",
+    }  # fmt: skip
+
+
+def test_the_network_does_not_see_it(series, volumes, monkeypatch):
+    """But for what little of the lens is not slow, the network makes the same volume; if it saw it, it would not."""
+    hidden = like(volumes["alone"][0], volumes["plain alone"][0])
+    assert hidden > 0.97
+    monkeypatch.setattr("cryolithe.reconstruction.images.slow.LEAST_SHARE", np.inf)
+    settings = {"model": "draft", "thickness": SHAPE[0], "contrast": "dark", "fbp_share": 0}
+    seen = cryolithe.reconstruct(series[1], series[2], 10.0, **settings)
+    assert like(seen.voxels, volumes["plain alone"][0]) < hidden - 0.1
+
+
+def test_the_volume_has_it_as_filtered_back_projection_has(volumes):
+    whole = volumes["uneven"][0] - volumes["plain"][0]
+    back = volumes["fbp"][0] - volumes["plain fbp"][0]
+    assert like(gaussian_filter(whole, 4), gaussian_filter(back, 4)) > 0.95
+    fine = [volume - gaussian_filter(volume, 4) for volume in (volumes["uneven"][0], volumes["plain"][0])]
+    assert like(*fine) > 0.98
+
+
+def test_twice_as_much_of_it_gives_twice_as_much(volumes):
+    once, more = (volumes[name][0] - volumes["alone"][0] for name in ("uneven", "more"))
+    slow = [gaussian_filter(values, 4) for values in (once, more)]
+    assert like(*slow) > 0.97
+    assert np.polyfit(slow[0].ravel(), slow[1].ravel(), 1)[0] == pytest.approx(2, rel=0.1)
+
+
+def test_slabs_make_no_difference(series, tmp_path, monkeypatch):
+    _, uneven, angles = series
+    settings = {"model": "draft", "thickness": SHAPE[0], "contrast": "dark"}
+    whole = cryolithe.reconstruct(uneven, angles, 10.0, **settings)
+    monkeypatch.setattr("cryolithe.reconstruction.slabwise.plan.MOST_SLAB_ROWS", 16)
+    slabs = cryolithe.reconstruct(uneven, angles, 10.0, **settings)
+    np.testing.assert_allclose(slabs.voxels, whole.voxels, atol=1e-4 * whole.voxels.std())
+
+
+def test_maps_of_confidence_take_it_for_held_by_the_images(series, tmp_path):
+    plain, uneven, angles = series
+    found = {}
+    for name, images in (("plain", plain), ("uneven", uneven)):
+        words = ("--model", "draft", "--thickness", SHAPE[0], "--contrast", "dark", "--device", "cpu", "--confidence")
+        made(*write_series(tmp_path, images, angles, name), *words, "-o", tmp_path / f"{name}_rec.mrc")
+        found[name] = voxels(tmp_path / f"{name}_rec_confidence.mrc"), voxels(tmp_path / f"{name}_rec_unsupported.mrc")
+    for first, second in zip(*found.values(), strict=True):
+        assert second.mean() == pytest.approx(first.mean(), abs=0.1)
