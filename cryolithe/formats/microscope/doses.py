@@ -257,6 +257,7 @@ def _of_relion(table: StarTable | None) -> Exposures:
 def _of_table(table: StarTable, angle: str, dose: str, sign: float) -> Exposures:
     """Angles times a sign, and doses unless all are 0."""
     rows = relion_rows(table, tuple(sign * value for value in _column(table, angle)))
+    rows = replace(rows, any_sign=sign < 0)
     doses, problem = _read(table.path, dose, table.text(dose) if dose in table else [])
     return Exposures(rows, doses if len(doses) == len(rows.angles_deg) else (), dose_problem=problem)
 
