@@ -118,7 +118,16 @@ def _matched(path: Path, told: Told, series: SeriesImages) -> Ctf:
             "this series, or of its very images"
         )
     doubt = matched.doubt(path, "defoci", series.others, lambda a, b: differ(images[a], images[b]))
-    return replace(told.ctf, images=tuple(images[row] for row in matched.rows), notes=(*told.ctf.notes, *doubt))
+    made = replace(told.ctf, images=tuple(images[row] for row in matched.rows), notes=(*told.ctf.notes, *doubt))
+    return _of_sign(made, path, matched.sign)
+
+
+def _of_sign(made: Ctf, path: Path, sign: int) -> Ctf:
+    """Values for images whose angles have a sign against the file's, whose hand of the defocus is that of its own."""
+    if sign >= 0 or made.hand is None:
+        return made
+    note = f"the hand of the defocus gradient by {path.name} is that of its own angles, and is not taken"
+    return replace(made, hand=None, notes=(*made.notes, note))
 
 
 def _of_rows(path: Path, table: Columns, series: SeriesImages) -> Ctf:
@@ -136,7 +145,7 @@ def _of_rows(path: Path, table: Columns, series: SeriesImages) -> Ctf:
         told = " and ".join(part for part in (rows.note, order) if part)
         note = f"the {len(table.numbers)} rows of {path.name} {told}" if told else ""
         notes = (*table.ctf.notes, *([note] if note else []), *sign_notes(path.name, "defoci", sign, of_warp=False))
-        return replace(table.ctf, images=images, notes=notes)
+        return _of_sign(replace(table.ctf, images=images, notes=notes), path, sign)
     last, count = table.numbers[-1], len(table.numbers)
     if last != count:
         raise FileFormatError(
