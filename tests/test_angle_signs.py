@@ -125,6 +125,18 @@ def test_the_range_tells_the_sign_of_a_sorted_stack(table, tmp_path):
             assert SUPPOSED not in said
 
 
+def test_a_level_angle_is_not_taken_for_the_other_sign(tmp_path):
+    """One image more on one side, and a specimen tilted by as much: the negatives are the microscope's angles again."""
+    angles = tuple(float(angle) for angle in range(-45, 66, 11))
+    order = orders(angles)[1]
+    stack(tmp_path, order, angles)
+    path = warp(tmp_path, -1, order, angles, doses=False)
+    path.write_text(path.read_text().replace("<TiltSeries ", '<TiltSeries LevelAngleY="20" '))
+    said, got = told(tmp_path, "--warp", path, *mdoc(tmp_path, order, angles))
+    assert got == list(order)
+    assert SUPPOSED in said
+
+
 @pytest.mark.parametrize("table", [mdoc, star, views, aretomo])
 def test_where_nothing_tells_the_sign_warps_usual_one_is_supposed_and_said(table, tmp_path):
     """Warp sorts a stack by its own angles, so that its order says nothing."""

@@ -12,8 +12,9 @@ from itertools import pairwise
 
 # By smaller steps sorted angles may go back.
 _LEAST_STEP_DEG = 0.4
-# Angles that are those of another file are shifted by no more.
-_NO_OFFSET_DEG = 1.0
+# Angles that are those of another file are shifted by no more; those of the other sign by more than a step, as both may
+# be, where one side of a series has an image more, and the specimen is tilted by a step.
+_NO_OFFSET_DEG, _OFFSET_DEG = 1.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Way:
 
     Attributes:
         rows: of each image.
-        offset_deg: by which the angles of the images differ from those of their rows, or 0 where rows have none.
+        offset_deg: by which the angles of the images differ from those of their rows, beyond what the alignment tells;
+            0 where rows have none.
         named: whether the rows name these images themselves.
     """
 
@@ -51,7 +53,9 @@ def sign_of(ways: Mapping[int, Way], angles_deg: Sequence[float], stage_sign: in
     # Rows in the order of the stack; of a sorted one the other sign has them, too, if its other end is first.
     in_turn = [sign for sign, way in ways.items() if all(b > a for a, b in pairwise(way.rows))]
     in_turn = in_turn if turns_back(angles_deg) else []
-    unmoved = [sign for sign, way in ways.items() if abs(way.offset_deg) <= _NO_OFFSET_DEG]
+    apart = {sign: abs(way.offset_deg) for sign, way in ways.items()}
+    moved = max(apart.values()) > _OFFSET_DEG
+    unmoved = [sign for sign, offset in apart.items() if moved and offset <= _NO_OFFSET_DEG]
     for told in (named, in_turn, [stage_sign] if stage_sign else [], unmoved):
         if len(told) == 1:
             return told[0]

@@ -98,6 +98,7 @@ def read_warp(
             pixel_size_angstrom=pixel,
             notes=notes,
             left_out_deg=unused if sections == len(angles) else (),
+            offset_deg=-values.level_deg[1],
             stage_sign=0,
         )
     except GeometryError as error:

@@ -92,7 +92,10 @@ def of_views(path: Path, views: Sequence[Views], series: SeriesImages) -> Ctf:
             refusal = error if one > 0 else refusal
     if not found:
         raise refusal
-    ways = {one: Way(rows.places(series.used), offset) for one, (rows, offset) in found.items()}
+    ways = {
+        one: Way(rows.places(series.used), min(offset, offset - series.signs[one].offset_deg, key=abs))
+        for one, (rows, offset) in found.items()
+    }
     sign = sign_of(ways, series.angles_deg, series.stage_sign)
     rows, _ = found[sign or 1]
     places = [place + 1 for place in rows.places(series.used)]
@@ -143,14 +146,14 @@ def _rows(path: Path, views: Sequence[Views], series: SeriesImages) -> tuple[Row
         if last <= len(rows.images):
             found = _offset_deg(path, views, rows, series)
             refusal = refusal or (found if isinstance(found, str) else "")
-            fitting += [] if isinstance(found, str) else [(abs(found), rows)]
+            fitting += [] if isinstance(found, str) else [(found, rows)]
     if not fitting:
         raise InputError(refusal)
-    least = min(offset for offset, _ in fitting)
-    nearest = [rows for offset, rows in fitting if offset <= least + SAME_DEG]
+    least = min(abs(offset) for offset, _ in fitting)
+    nearest = next((rows, offset) for offset, rows in fitting if abs(offset) <= least + SAME_DEG)
     # An offset of all angles may be the tilt of the specimen, or the step from one image to the next.
     if least <= NEAR_DEG or len({rows.places(series.used) for _, rows in fitting}) == 1:
-        return nearest[0], least
+        return nearest
     raise InputError(
         f"{path}: its views may be counted in more than one way among the {series.sections} images of the stack, "
         f"{len(series.used)} of which are used, and the angles do not tell which; give a file with a row for each image"
