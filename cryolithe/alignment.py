@@ -90,6 +90,9 @@ class Alignment:
         left_out_deg: section and angle of images that are left out, where files tell them: other files have them, too.
         stacked: sections of the raw stack in the aligned one, in its order, where a program left some out of that.
         offset_deg: that the program added to the microscope's angles, where its files tell it; ``images`` have it.
+        kept: sections that the program itself used, in the stack's order, where others were left out since; else none.
+        stage_sign: that turns its angles into the microscope's, where a program may have turned them round: 1 or -1,
+            0 where nothing tells it; None for programs that never do.
     """
 
     images: tuple[ImageAlignment, ...]
@@ -106,6 +109,8 @@ class Alignment:
     left_out_deg: tuple[tuple[int, float], ...] = ()
     stacked: tuple[int, ...] = ()
     offset_deg: float = 0.0
+    kept: tuple[int, ...] = ()
+    stage_sign: int | None = None
 
     def __post_init__(self) -> None:
         if not self.images:

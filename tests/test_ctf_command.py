@@ -296,7 +296,7 @@ def test_the_sign_of_warps_angles_is_said_where_another_program_aligned(folder):
     path.write_text(f"<TiltSeries {size}>{body}{ctf}{grid}</TiltSeries>")
     words = (*FBP, "--ctf", "flip", "-o", folder / "out.mrc", "--dry-run")
     said = made(folder / "ts.mrc", folder / "ts.tlt", "--ctf-file", path, *words).stderr
-    assert "if it was made with --dont_invert, each image gets the defocus of the opposite tilt" in said
+    assert "if it was made with --dont_invert, each image gets the defoci of the opposite tilt" in said
     assert "--dont_invert" not in made(folder / "ts.mrc", "--warp", path, *words).stderr
 
 

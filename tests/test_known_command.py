@@ -132,7 +132,7 @@ def test_files_that_disagree_are_named_where_no_option_tells(folder):
     rows = (f"{-angle:g} 0 {3 * dose:g}\n" for angle, dose in zip(ANGLES, DOSES, strict=True))
     (folder / "ts.tomostar").write_text(table + "".join(rows))
     words = command(folder, "knows", "--warp", folder / "ts.tomostar", angles=mdoc(folder, DOSES, "own.mdoc").name)
-    refused(folder, words, f"{folder / 'own.mdoc'} says 30 e/Å² at most, {folder / 'ts.tomostar'} says 90 for the same")
+    refused(folder, words, f"{folder / 'own.mdoc'} says 30 e/Å² before image 11, {folder / 'ts.tomostar'} says 90")
 
 
 @pytest.mark.parametrize("weighed", [(), ("--dose-weight",)])

@@ -10,7 +10,8 @@ from test_ctf_files import ARETOMO, CTFFIND
 from tiny_series import made, run
 
 from cryolithe.errors import InputError
-from cryolithe.formats.image_rows import SeriesImages
+from cryolithe.formats.alignment.same_images import same_images
+from cryolithe.formats.image_rows import FileRows, Others, SeriesImages
 from cryolithe.formats.microscope.ctf_files import read_ctf
 from cryolithe.formats.reading import Reading
 from cryolithe.reconstruction.images.correcting import ctf_of
@@ -93,6 +94,41 @@ def test_each_image_gets_its_own_row(program, tmp_path):
             with pytest.raises(InputError, match="give the table of this very stack"):
                 ctf_of(project.stack, alignment, settings, Reading())
         table.unlink()
+
+
+@pytest.mark.parametrize("program", [aretomo, imod_excludes, imod_newst_excludes, relion, warp])
+def test_images_that_are_left_out_since_change_nothing_for_the_others(program, tmp_path):
+    """Tables of the images that a program used have the rows of those that --exclude leaves out, too."""
+    project = make_project(tmp_path / "ts")
+    files = [word for name, path in program(project).items() for word in (f"--{name.replace('_', '-')}", path)]
+    flags = ("--method", "fbp", "--thickness", VOLUME[0], "--ctf", "flip", "--exclude", "5-6,18")
+    wanted = [WANTED[n] for n in USED if n + 1 not in (5, 6, 18)]
+    for case in ("all", "used", "used of ctffind", "all views", "used views"):
+        name, text = TABLES[case]
+        (project.folder / name).write_text(text)
+        made(
+            project.stack,
+            *files,
+            *flags,
+            "--ctf-file",
+            project.folder / name,
+            "-o",
+            tmp_path / "made.mrc",
+            "--overwrite",
+        )
+        record = json.loads((tmp_path / "made.json").read_text())
+        found = [image["u_um"] for image in record["method"]["corrections"]["ctf"]["images"]]
+        assert found == pytest.approx(wanted), case
+
+
+def test_refined_angles_of_images_that_are_left_out_since_count(tmp_path):
+    """Of a file with the images that a program used, any offset will do; of one with others, none that is not told."""
+    kept, used = USED, USED[2:-1]
+    others = Others(tuple((n, ANGLES[n] + 4.0) for n in ALL if n not in used), 0.0, used, N, kept)
+    rows = FileRows(tuple(ANGLES[n] for n in kept))
+    found = same_images([ANGLES[n] + 4.0 for n in used], rows, others)
+    assert found is not None
+    assert [kept[row] for row in found.rows] == list(used)
 
 
 def _plain(settings):

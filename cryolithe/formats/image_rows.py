@@ -7,7 +7,7 @@ order of the stack or of tilt angles. The number of rows tells which; nothing el
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,21 @@ class Others:
         offset_deg: that an alignment has added to the angles of the microscope, a pre-tilt, say; 0 where none is told.
         used: numbers from 0 in the stack of the images that are used; empty where they are not known.
         sections: images that the stack holds, used or not.
+        kept: as `SeriesImages` has it.
+        stage_sign: likewise.
     """
 
     left_out_deg: tuple[tuple[int, float], ...] = ()
     offset_deg: float = 0.0
     used: tuple[int, ...] = ()
     sections: int = 0
+    kept: tuple[int, ...] = ()
+    stage_sign: int | None = None
+
+    @property
+    def turned(self) -> Others:
+        """The same with angles of the other sign."""
+        return replace(self, left_out_deg=_turned(self.left_out_deg), offset_deg=-self.offset_deg)
 
 
 NOTHING_ELSE = Others()
@@ -41,7 +50,9 @@ class SeriesImages:
         angles_deg: of these, as their files have them.
         left_out_deg: number from 0 and angle of images that are left out, as far as angles are known.
         stacked: numbers from 0 of the images in the aligned stack, in its order, where that has not all of them.
+        kept: numbers from 0 of those that a program itself used, where others are left out since; else none.
         offset_deg: that these angles have more than the microscope's, where files tell it.
+        stage_sign: as `cryolithe.alignment.Alignment` has it.
     """
 
     name: str
@@ -50,17 +61,31 @@ class SeriesImages:
     angles_deg: tuple[float, ...]
     left_out_deg: tuple[tuple[int, float], ...] = ()
     stacked: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
     offset_deg: float = 0.0
+    stage_sign: int | None = None
 
     @property
     def others(self) -> Others:
         """What is known beside the angles of the images that are used."""
-        return Others(self.left_out_deg, self.offset_deg, self.used, self.sections)
+        return Others(self.left_out_deg, self.offset_deg, self.used, self.sections, self.kept, self.stage_sign)
+
+    @property
+    def signs(self) -> dict[int, SeriesImages]:
+        """The same with each sign, 1 or -1, that the angles of another file may have against these."""
+        if self.stage_sign is None:
+            return {1: self}
+        angles, left_out = tuple(-angle for angle in self.angles_deg), _turned(self.left_out_deg)
+        return {1: self, -1: replace(self, angles_deg=angles, left_out_deg=left_out, offset_deg=-self.offset_deg)}
 
     @property
     def angle_of(self) -> dict[int, float]:
         """The angle of each image, by its number, as far as they are known."""
         return {**dict(self.left_out_deg), **dict(zip(self.used, self.angles_deg, strict=True))}
+
+
+def _turned(angles_deg: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+    return tuple((number, -angle) for number, angle in angles_deg)
 
 
 @dataclass(frozen=True)
@@ -72,12 +97,14 @@ class FileRows:
         places: number from 0 that each row has in the stack of the file; empty where it tells none.
         named: whether the rows name images of a stack, which may have more of them (RELION's N@stack).
         kept: the rows, in their order, of a stack of those images alone that are used (Warp's UseTilt).
+        any_sign: whether the angles may be the microscope's or their negatives (Warp's).
     """
 
     angles_deg: tuple[float, ...] = ()
     places: tuple[int, ...] = ()
     named: bool = False
     kept: tuple[int, ...] = ()
+    any_sign: bool = False
 
     def namings(self, sections: int) -> Iterator[dict[int, int]]:
         """What may be the row of each image of a stack, by the image's number: what the file names comes first."""
@@ -109,7 +136,9 @@ def possible_rows(series: SeriesImages) -> Iterator[Rows]:
     yield Rows(whole)
     if series.stacked not in ((), whole) and set(series.used) <= set(series.stacked):
         yield Rows(series.stacked, "are taken for the images of the aligned stack")
-    if series.used not in (whole, series.stacked):
+    if series.kept not in ((), whole, series.stacked) and set(series.used) <= set(series.kept):
+        yield Rows(series.kept, "are taken for the images that the alignment has, in their order")
+    if series.used not in (whole, series.stacked, series.kept):
         yield Rows(series.used, "are taken for the images that are used, in their order")
 
 

@@ -72,9 +72,7 @@ def read_tilt_series_star(
         raise FileFormatError(
             f"{found.path} holds {held}; give the tilt-series table of an aligned series of RELION-5{also}"
         )
-    images, note = tables[0], found.note
-    if len(tables) > 1:
-        images, note = _named_table(found.path, tables, name)
+    images, note = _one_table(found, tables, name)
     listed = found.series or _of_these_pixels(_listed(found.path, reading), pixel_size_angstrom)
     made = _alignment(images, listed, sections, pixel_size_angstrom)
     if COEFFICIENTS in images and image_shape is not None:
@@ -147,6 +145,24 @@ def find_series_table(path: PathLike, name: str, reading: Reading) -> Path:
     return _series_tables(Path(path), name, reading).path
 
 
+def series_table(path: PathLike, name: str, reading: Reading) -> StarTable | None:
+    """The table with the images of a series, of those of several in one file the one that its name tells.
+
+    None where no table has tilt angles.
+
+    Raises:
+        InputError: if a file cannot be read, or no series has the name.
+    """
+    found = _series_tables(Path(path), name, reading)
+    tables = [table for table in found.tables if of_images(table)]
+    return _one_table(found, tables, name)[0] if tables else None
+
+
+def of_images(table: StarTable) -> bool:
+    """Whether a table is of the images of a series: it has their tilt angles."""
+    return TILT in table or NOMINAL in table
+
+
 def series_facts(path: PathLike, name: str, reading: Reading) -> dict[str, str]:
     """What the table of series says of one beside its images, by column; nothing where there is no such table.
 
@@ -212,11 +228,13 @@ def _series_tables(path: Path, name: str, reading: Reading) -> _Series:
     return _Series(path, [table for table in tables if table.block == chosen] or tables, series, note)
 
 
-def _named_table(path: Path, tables: list[StarTable], name: str) -> tuple[StarTable, str]:
-    """The table of a series among those of several, and what to tell of it."""
+def _one_table(found: _Series, tables: list[StarTable], name: str) -> tuple[StarTable, str]:
+    """The table of a series, where there are several that which its name tells, and what to tell of it."""
+    if len(tables) == 1:
+        return tables[0], found.note
     blocks = [table.block for table in tables]
-    chosen = _chosen(path, blocks, name)
-    return tables[blocks.index(chosen)], f"series {chosen} of {path.name} is taken"
+    chosen = _chosen(found.path, blocks, name)
+    return tables[blocks.index(chosen)], f"series {chosen} of {found.path.name} is taken"
 
 
 def _chosen(path: Path, names: list[str], name: str) -> str:

@@ -9,12 +9,13 @@ image out never changes what another one gets. Where nothing decides, that is to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from cryolithe.formats.alignment.image_order import LEAST_STEP_DEG
+from cryolithe.formats.angle_signs import Way, sign_notes, sign_of
 from cryolithe.formats.image_rows import NOTHING_ELSE, FileRows, Others
 
 # Refined angles are this near to nominal ones, once the series is shifted by one offset, of at most so much.
@@ -43,11 +44,17 @@ class Matched:
         rows: of each image that is used, in their order.
         others: of each, the rows that may as well be its own; none where it is certain. Empty where all are.
         alike: likewise, but for rows that are taken in the order of the images, which sorting by angle keeps.
+        named: whether the file names the images, or has one row for each of the stack, in its order.
+        sign: that the angles of the images have against the file's.
+        mirrored: the rows by the other sign, where that fits as well; else none.
     """
 
     rows: tuple[int, ...]
     others: tuple[tuple[int, ...], ...] = ()
     alike: tuple[tuple[int, ...], ...] = ()
+    named: bool = False
+    sign: int = 1
+    mirrored: tuple[int, ...] = ()
 
     def doubt(self, path: Path, what: str, series: Others, differ: Callable[[int, int], bool]) -> tuple[str, ...]:
         """A warning of images that may have got the values of another row, which differ; a note of what was supposed.
@@ -64,7 +71,8 @@ class Matched:
             told = zip(numbers, self.rows, perhaps or ((),) * len(self.rows), strict=True)
             return [number + 1 for number, row, others in told if any(differ(row, other) for other in others)]
 
-        notes = []
+        other_sign = any(differ(*pair) for pair in zip(self.rows, self.mirrored, strict=False))
+        notes = list(sign_notes(path.name, what, 0 if other_sign else self.sign, series.stage_sign is None))
         if found := images(self.others):
             notes.append(
                 f"Warning: {path.name} has rows of the same tilt angle but of different {what}, and nothing tells "
@@ -87,6 +95,8 @@ def _shown(numbers: Sequence[int]) -> str:
 def same_images(angles_deg: Sequence[float], rows: FileRows, others: Others = NOTHING_ELSE) -> Matched | None:
     """The row of a file for each image; None if it is not clear which it is.
 
+    Where Warp may have turned the angles of one side round, those of the other sign may fit as well, or alone.
+
     Args:
         angles_deg: of the images that are used.
         rows: of the file.
@@ -94,12 +104,36 @@ def same_images(angles_deg: Sequence[float], rows: FileRows, others: Others = NO
     """
     if not angles_deg:
         return None
+    sides = {1: (list(angles_deg), others), -1: ([-angle for angle in angles_deg], others.turned)}
+    if rows.any_sign == (others.stage_sign is not None):  # both are Warp's, or neither is
+        del sides[-1]
+    found = {sign: made for sign, side in sides.items() if (made := _with_one_sign(side[0], rows, side[1]))}
+    if not found:
+        return None
+    ways = {sign: _way(made, sides[sign], rows) for sign, made in found.items()}
+    sign = sign_of(ways, angles_deg, others.stage_sign)
+    if sign == 0:
+        return replace(found[1], mirrored=found[-1].rows)
+    return replace(found[sign], sign=sign)
+
+
+def _way(made: Matched, side: tuple[list[float], Others], rows: FileRows) -> Way:
+    """Rows that were found, and how far the angles of a side are off theirs."""
+    angles_deg, others = side
+    offset = median(angle - rows.angles_deg[row] for angle, row in zip(angles_deg, made.rows, strict=True))
+    return Way(made.rows, min(offset, offset - others.offset_deg, key=abs), made.named and rows.named)
+
+
+def _with_one_sign(angles_deg: Sequence[float], rows: FileRows, others: Others) -> Matched | None:
+    """As `same_images`, with angles of one sign."""
     images: _Images = list(zip(others.used or range(len(angles_deg)), angles_deg, strict=True))
     whole = sorted([*images, *others.left_out_deg]) if others.used else images
     named = _by_name(images, whole, rows, others) if others.used else None
     if named is not None:
-        return Matched(named)
-    for seen in [whole, images] if len(whole) > len(images) else [images]:
+        return Matched(named, named=True)
+    kept = [image for image in whole if image[0] in others.kept]
+    kept = kept if len(kept) == len(others.kept) else []
+    for seen in [part for part in (whole, kept) if len(part) > len(images)] + [images]:
         numbers, angles = [number for number, _ in seen], [angle for _, angle in seen]
         known = Others(offset_deg=others.offset_deg, used=tuple(numbers), sections=others.sections)
         found = _by_angle(angles, rows.angles_deg, known) if len(seen) <= len(rows.angles_deg) else None

@@ -18,7 +18,8 @@ from cryolithe.alignment import Alignment, ImageAlignment, largest_bend_px, rota
 from cryolithe.errors import FileFormatError, GeometryError, InputError
 from cryolithe.formats.alignment.alignment_format import AlignmentFile, AlignmentFormat, Beside, Named, Stack
 from cryolithe.formats.alignment.bends_warp import NO_GRIDS, Grids, WarpBend, movement_of, read_grids, warping_of
-from cryolithe.formats.alignment.image_order import ImageOrder, image_order
+from cryolithe.formats.alignment.image_order import ImageOrder, angles_given, angles_known, image_order, opposite_signs
+from cryolithe.formats.angle_signs import turns_back
 from cryolithe.formats.facts import Fact, alignment_facts, local_fact
 from cryolithe.formats.files import PathLike, finite_numbers, printable, read_small
 from cryolithe.formats.image_rows import FileRows
@@ -97,6 +98,8 @@ def read_warp(
             pixel_size_angstrom=pixel,
             notes=notes,
             left_out_deg=unused if sections == len(angles) else (),
+            offset_deg=-values.level_deg[1],
+            stage_sign=0,
         )
     except GeometryError as error:
         raise InputError(f"{path}: {error}") from error
@@ -239,7 +242,7 @@ def warp_rows(path: Path, root: ElementTree.Element) -> FileRows:
     """
     angles, words = warp_angles_deg(path, root), (root.findtext("UseTilt") or "").lower().split()
     kept = tuple(row for row, word in enumerate(words) if word == "true") if len(words) == len(angles) else ()
-    return FileRows(angles, kept=kept)
+    return FileRows(angles, kept=kept, any_sign=True)
 
 
 def _turning_note(path: Path, root: ElementTree.Element) -> tuple[str, ...]:
@@ -307,7 +310,24 @@ def _read_tomostar(path: Path) -> _Values:
 def _of_stack(named: Named, stack: Stack) -> Alignment:
     order = image_order(named, stack.sections)
     pixel, shape = stack.pixel_size_angstrom, stack.image_shape
-    return read_warp(named.files["warp"], stack.sections, pixel, order, named.reading, shape)
+    made = read_warp(named.files["warp"], stack.sections, pixel, order, named.reading, shape)
+    return replace(made, stage_sign=_stage_sign(named, made))
+
+
+def _stage_sign(named: Named, made: Alignment) -> int:
+    """That turns the angles into the microscope's, as an .mdoc in the order of the stack tells it; 0 where none does.
+
+    Of a sorted stack none does: which end of it is first depends on the sign, too. Other files of angles may be Warp's.
+    """
+    angles_deg = [image.angle_deg for image in made.images]
+    given = angles_given(named, made.sections)
+    known = angles_known(named, made.sections) if named.angles is None else [(named.angles.name, given or ())]
+    for name, told in known if turns_back(angles_deg) else ():
+        if name.lower().endswith(".mdoc") and told:
+            found = [told[image.section] for image in made.images]
+            turned = opposite_signs(angles_deg, found), opposite_signs([-angle for angle in angles_deg], found)
+            return turned[1] - turned[0]
+    return 0
 
 
 def warp_facts(path: Path) -> list[Fact]:

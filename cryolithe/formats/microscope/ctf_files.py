@@ -14,21 +14,20 @@ from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment.same_images import same_images
+from cryolithe.formats.angle_signs import Way, sign_notes, sign_of
 from cryolithe.formats.files import file_beside
 from cryolithe.formats.image_rows import SeriesImages, possible_rows, rows_of
 from cryolithe.formats.microscope.ctf_tables import Told, read_relion_ctf, read_warp_ctf
-from cryolithe.formats.microscope.ctf_text import Columns, has_columns, read_columns
+from cryolithe.formats.microscope.ctf_text import Columns, differ, has_columns, read_columns
 from cryolithe.formats.microscope.defocus_views import of_views, read_views
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import possible_names
-from cryolithe.optics.ctf import Ctf, ImageCtf
+from cryolithe.optics.ctf import Ctf
 
 # How names beside a stack go on after its own name.
 BESIDE = ("_CTF.txt", "_ctf.txt", ".defocus", "_ctffind4.txt", "_ctffind5.txt")
 # Settings of alignments whose files may tell it.
 OF_ALIGNMENTS = ("star", "warp")
-# Fits of one image scatter by so much.
-SAME_UM, SAME_SHIFT_DEG = 0.1, 5.0
 
 
 def read_ctf(path: Path, series: SeriesImages, reading: Reading) -> Ctf:
@@ -118,26 +117,35 @@ def _matched(path: Path, told: Told, series: SeriesImages) -> Ctf:
             f"{len(series.used)} ({_span(series.angles_deg)}) at its tilt angle, without doubt which; give the file of "
             "this series, or of its very images"
         )
-    doubt = matched.doubt(path, "defoci", series.others, lambda a, b: _differ(images[a], images[b]))
-    return replace(told.ctf, images=tuple(images[row] for row in matched.rows), notes=(*told.ctf.notes, *doubt))
+    doubt = matched.doubt(path, "defoci", series.others, lambda a, b: differ(images[a], images[b]))
+    made = replace(told.ctf, images=tuple(images[row] for row in matched.rows), notes=(*told.ctf.notes, *doubt))
+    return _of_sign(made, path, matched.sign)
 
 
-def _differ(one: ImageCtf, other: ImageCtf) -> bool:
-    """Whether values are not those of two fits of the same image."""
-    apart = max(abs(one.u_um - other.u_um), abs(one.v_um - other.v_um))
-    return apart > SAME_UM or abs(one.phase_shift_deg - other.phase_shift_deg) > SAME_SHIFT_DEG
+def _of_sign(made: Ctf, path: Path, sign: int) -> Ctf:
+    """Values for images whose angles have a sign against the file's, whose hand of the defocus is that of its own."""
+    if sign >= 0 or made.hand is None:
+        return made
+    note = f"the hand of the defocus gradient by {path.name} is that of its own angles, and is not taken"
+    return replace(made, hand=None, notes=(*made.notes, note))
 
 
 def _of_rows(path: Path, table: Columns, series: SeriesImages) -> Ctf:
-    found = rows_of(table.numbers, series, table.sorted_by_angle)
-    if found is not None:
-        rows, places = found
+    sides = series.signs if table.sorted_by_angle else {1: series}
+    fits = {sign: made for sign, side in sides.items() if (made := rows_of(table.numbers, side, table.sorted_by_angle))}
+    if fits:
+        ways = {sign: Way(places) for sign, (_, places) in fits.items()}
+        sign = sign_of(ways, series.angles_deg, series.stage_sign)
+        rows, places = fits[sign or 1]
+        images = tuple(table.ctf.images[place] for place in places)
+        if sign == 0 and not any(map(differ, images, (table.ctf.images[place] for place in fits[-1][1]))):
+            sign = 1
         # Such tables tell no angles, so that nothing can be said of their order.
         order = "" if table.sorted_by_angle else "are taken in the order of the stack's images"
         told = " and ".join(part for part in (rows.note, order) if part)
         note = f"the {len(table.numbers)} rows of {path.name} {told}" if told else ""
-        notes = (*table.ctf.notes, note) if note else table.ctf.notes
-        return replace(table.ctf, images=tuple(table.ctf.images[place] for place in places), notes=notes)
+        notes = (*table.ctf.notes, *([note] if note else []), *sign_notes(path.name, "defoci", sign, of_warp=False))
+        return _of_sign(replace(table.ctf, images=images, notes=notes), path, sign)
     last, count = table.numbers[-1], len(table.numbers)
     if last != count:
         raise FileFormatError(

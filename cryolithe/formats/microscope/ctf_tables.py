@@ -15,7 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from cryolithe.errors import FileFormatError, SettingsError
-from cryolithe.formats.alignment.relion import NOMINAL, TILT, find_series_table, relion_rows, series_facts
+from cryolithe.formats.alignment.relion import NOMINAL, TILT, find_series_table, relion_rows, series_facts, series_table
 from cryolithe.formats.alignment.warp import warp_number, warp_rows, warp_series
 from cryolithe.formats.cells import told_number
 from cryolithe.formats.image_rows import FileRows
@@ -51,20 +51,16 @@ def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | Non
         FileFormatError: if a value is no number, or nothing tells which image a defocus is of.
     """
     listed = series_facts(path, tilts_name, reading)
-    found = find_series_table(path, tilts_name, reading)
-    tables = [table for table in reading(read_star, found) if len(table) and (TILT in table or NOMINAL in table)]
-    single = next((table for table in reading(read_star, found) if _U in table), None)
-    if not tables and single is not None:  # Gctf's, or RELION's of micrographs
+    found, table = find_series_table(path, tilts_name, reading), series_table(path, tilts_name, reading)
+    single = next((other for other in reading(read_star, found) if _U in other), None)
+    if table is None and single is not None:  # Gctf's, or RELION's of micrographs
         raise FileFormatError(
             f"{found} tells the defocus of {len(single)} images but no tilt angle ({TILT} or {NOMINAL}), by which they "
             "are matched; give the tilt-series table, or a table of CTFFIND's kind with a row for each image of the "
             "stack"
         )
-    if len(tables) > 1:
-        tables = [table for table in tables if table.block and table.block in tilts_name]
-    if len(tables) != 1 or _U not in tables[0]:
+    if table is None or _U not in table:
         return None
-    table = tables[0]
     u = table.numbers(_U) / ANGSTROM_PER_UM
     v = table.numbers(_V) / ANGSTROM_PER_UM if _V in table else u
     angle, shift = (table.numbers(name) if name in table else 0 * u for name in (_ANGLE, _SHIFT))
@@ -86,8 +82,7 @@ def read_relion_microscope(path: Path, tilts_name: str, reading: Reading) -> Mic
         InputError: if the file cannot be read, or no series has the name.
     """
     listed = series_facts(path, tilts_name, reading)
-    tables = reading(read_star, find_series_table(path, tilts_name, reading))
-    table = next((table for table in tables if len(table) and (TILT in table or NOMINAL in table)), None)
+    table = series_table(path, tilts_name, reading)
     return Microscope() if table is None else _relion_microscope(path, listed, table)
 
 

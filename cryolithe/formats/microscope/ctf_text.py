@@ -19,6 +19,8 @@ from cryolithe.optics.ctf import Ctf, ImageCtf, Microscope
 
 LIMIT_BYTES = 10_000_000
 ANGSTROM_PER_UM = 1e4
+# Fits of one image scatter by so much.
+SAME_UM, SAME_SHIFT_DEG = 0.1, 5.0
 KIND = "a file of defocus values"
 # Columns of a row, and those of them that tell the CTF.
 _COLUMNS_OF_A_ROW, _DECIDING = 7, 5
@@ -91,6 +93,12 @@ def image_ctf(path: Path, u_um: float, v_um: float, angle_deg: float, shift_deg:
         return ImageCtf(u_um, v_um, angle_deg, shift_deg)
     except SettingsError as error:
         raise FileFormatError(f"{path}: {error}") from error
+
+
+def differ(one: ImageCtf, other: ImageCtf) -> bool:
+    """Whether values are not those of two fits of the same image."""
+    apart = max(abs(one.u_um - other.u_um), abs(one.v_um - other.v_um))
+    return apart > SAME_UM or abs(one.phase_shift_deg - other.phase_shift_deg) > SAME_SHIFT_DEG
 
 
 def _row(path: Path, line: str) -> list[float]:

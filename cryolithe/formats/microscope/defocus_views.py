@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from cryolithe.errors import FileFormatError, InputError
+from cryolithe.formats.angle_signs import Way, sign_notes, sign_of
 from cryolithe.formats.files import read_text
 from cryolithe.formats.image_rows import Rows, SeriesImages, by_angle, possible_rows
-from cryolithe.formats.microscope.ctf_text import KIND, LIMIT_BYTES, image_ctf, least_numbers
+from cryolithe.formats.microscope.ctf_text import KIND, LIMIT_BYTES, differ, image_ctf, least_numbers
 from cryolithe.optics.ctf import Ctf, ImageCtf
 
 NM_PER_UM = 1e3
@@ -83,8 +84,38 @@ def of_views(path: Path, views: Sequence[Views], series: SeriesImages) -> Ctf:
     Raises:
         InputError: if views or angles do not fit, or fit in two ways.
     """
-    rows = _rows(path, views, series)
-    places, columns = [place + 1 for place in rows.places(series.used)], []
+    found, refusal = dict[int, tuple[Rows, float]](), InputError()
+    for one, side in series.signs.items():
+        try:
+            found[one] = _rows(path, views, side)
+        except InputError as error:
+            refusal = error if one > 0 else refusal
+    if not found:
+        raise refusal
+    ways = {
+        one: Way(rows.places(series.used), min(offset, offset - series.signs[one].offset_deg, key=abs))
+        for one, (rows, offset) in found.items()
+    }
+    sign = sign_of(ways, series.angles_deg, series.stage_sign)
+    rows, _ = found[sign or 1]
+    places = [place + 1 for place in rows.places(series.used)]
+    made = _values(views, places)
+    if sign == 0 and not any(map(differ, made, _values(views, [place + 1 for place in ways[-1].rows]))):
+        sign = 1
+    notes = [f"the views of {path.name} {rows.note}"] if rows.note else []
+    notes += sign_notes(path.name, "defoci", sign, of_warp=False)
+    first, last = min(row.first for row in views), max(row.last for row in views)
+    if outside := sum(not first <= view <= last for view in places):
+        notes.append(
+            f"Warning: {path.name} tells of views {first} to {last} alone; {outside} of {len(places)} images get the "
+            "defocus of the nearest of them"
+        )
+    return Ctf(tuple(made), notes=tuple(notes))
+
+
+def _values(views: Sequence[Views], places: Sequence[int]) -> list[ImageCtf]:
+    """The values at views, from 1, between the middles of the rows."""
+    columns = []
     for row in views:
         ctf, double = row.ctf, 2 * math.radians(row.ctf.angle_deg)
         astigmatism = ctf.astigmatism_um
@@ -97,18 +128,11 @@ def of_views(path: Path, views: Sequence[Views], series: SeriesImages) -> Ctf:
         astigmatism = math.hypot(along, across)
         angle = math.degrees(math.atan2(across, along)) / 2
         made.append(ImageCtf(mean + astigmatism, mean - astigmatism, angle, shift))
-    notes = [f"the views of {path.name} {rows.note}"] if rows.note else []
-    first, last = min(row.first for row in views), max(row.last for row in views)
-    if outside := sum(not first <= view <= last for view in places):
-        notes.append(
-            f"Warning: {path.name} tells of views {first} to {last} alone; {outside} of {len(places)} images get the "
-            "defocus of the nearest of them"
-        )
-    return Ctf(tuple(made), notes=tuple(notes))
+    return made
 
 
-def _rows(path: Path, views: Sequence[Views], series: SeriesImages) -> Rows:
-    """Of which images the views are: those whose angles fit, with no offset if there is such a reading."""
+def _rows(path: Path, views: Sequence[Views], series: SeriesImages) -> tuple[Rows, float]:
+    """Of which images the views are: those whose angles fit, with no offset if there is such a reading; the offset."""
     last, possible = max(row.last for row in views), list(possible_rows(series))
     if last > series.sections:
         raise InputError(
@@ -122,14 +146,14 @@ def _rows(path: Path, views: Sequence[Views], series: SeriesImages) -> Rows:
         if last <= len(rows.images):
             found = _offset_deg(path, views, rows, series)
             refusal = refusal or (found if isinstance(found, str) else "")
-            fitting += [] if isinstance(found, str) else [(abs(found), rows)]
+            fitting += [] if isinstance(found, str) else [(found, rows)]
     if not fitting:
         raise InputError(refusal)
-    least = min(offset for offset, _ in fitting)
-    nearest = [rows for offset, rows in fitting if offset <= least + SAME_DEG]
+    least = min(abs(offset) for offset, _ in fitting)
+    nearest = next((rows, offset) for offset, rows in fitting if abs(offset) <= least + SAME_DEG)
     # An offset of all angles may be the tilt of the specimen, or the step from one image to the next.
     if least <= NEAR_DEG or len({rows.places(series.used) for _, rows in fitting}) == 1:
-        return nearest[0]
+        return nearest
     raise InputError(
         f"{path}: its views may be counted in more than one way among the {series.sections} images of the stack, "
         f"{len(series.used)} of which are used, and the angles do not tell which; give a file with a row for each image"

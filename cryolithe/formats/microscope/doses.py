@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.alignment.relion import NOMINAL, TILT, find_series_table, relion_rows
+from cryolithe.formats.alignment.relion import NOMINAL, TILT, relion_rows, series_table
 from cryolithe.formats.alignment.same_images import Matched, same_images
 from cryolithe.formats.alignment.stack_state import mdocs_beside
 from cryolithe.formats.alignment.warp import warp_rows, warp_series
@@ -110,7 +110,7 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
     if ending == ".mdoc":
         return _of_mdoc(path, reading(read_mdoc_text, path))
     if ending == ".star":
-        return _of_relion(find_series_table(path, tilts_name, reading), tilts_name, reading)
+        return _of_relion(series_table(path, tilts_name, reading))
     if ending == ".xml":
         return reading(_of_warp, path)
     if ending == ".tomostar":
@@ -240,15 +240,12 @@ def _of_key(path: Path, made: MdocText, name: str) -> tuple[tuple[float, ...], s
     return _read(path, name, texts) if all(texts) else ((), "")
 
 
-def _of_relion(path: Path, tilts_name: str, reading: Reading) -> Exposures:
-    tables = [table for table in reading(read_star, path) if len(table) and (TILT in table or NOMINAL in table)]
-    if len(tables) != 1:  # of several series in one file, names tell; doses are then better given by themselves
-        tables = [table for table in tables if table.block and table.block in tilts_name]
-    if len(tables) != 1:
+def _of_relion(table: StarTable | None) -> Exposures:
+    if table is None:
         return Exposures()
-    made = _of_table(tables[0], TILT if TILT in tables[0] else NOMINAL, _BEFORE, 1.0)
+    made = _of_table(table, TILT if TILT in table else NOMINAL, _BEFORE, 1.0)
     try:
-        defoci = [_column(tables[0], name) for name in _DEFOCUS]
+        defoci = [_column(table, name) for name in _DEFOCUS]
     except UnreadableCellError as error:
         return replace(made, defocus_problem=str(error))
     both = [value for column in defoci for value in column]
@@ -260,6 +257,7 @@ def _of_relion(path: Path, tilts_name: str, reading: Reading) -> Exposures:
 def _of_table(table: StarTable, angle: str, dose: str, sign: float) -> Exposures:
     """Angles times a sign, and doses unless all are 0."""
     rows = relion_rows(table, tuple(sign * value for value in _column(table, angle)))
+    rows = replace(rows, any_sign=sign < 0)
     doses, problem = _read(table.path, dose, table.text(dose) if dose in table else [])
     return Exposures(rows, doses if len(doses) == len(rows.angles_deg) else (), dose_problem=problem)
 

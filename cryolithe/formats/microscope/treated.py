@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from cryolithe.errors import InputError
-from cryolithe.formats.alignment.relion import find_series_table, series_facts
+from cryolithe.formats.alignment.relion import find_series_table, of_images, series_facts, series_table
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import read_star
 
@@ -109,7 +109,8 @@ def _of_relion(path: Path, name: str, reading: Reading) -> tuple[str | None, str
     """What the columns of RELION's tables say, or the names of the images in them."""
     try:
         listed, found = series_facts(path, name, reading), find_series_table(path, name, reading)
-        tables = [table for table in reading(read_star, found) if len(table)]
+        own = series_table(path, name, reading)
+        tables = [table for table in reading(read_star, found) if len(table) and (table is own or not of_images(table))]
     except InputError:  # told when the alignment is read
         return None, ""
     for column, state in _COLUMNS.items():

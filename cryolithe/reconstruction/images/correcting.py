@@ -44,11 +44,6 @@ USUAL_HAND = 1  # as in IMOD
 UNITS = {"voltage_kv": "kV", "spherical_aberration_mm": "mm", "amplitude_contrast": ""}
 OPTIONS = {"voltage_kv": "voltage", "spherical_aberration_mm": "cs", "amplitude_contrast": "amplitude_contrast"}
 USUAL_DOSES = (5.0, 400.0)  # e/Å², before the last image
-# Warp's tools turn the angles of what they import round, unless they are told --dont_invert.
-WARP_SIGN = (
-    "{0} has the angles of its images as Warp's tools turn them round, is supposed: if it was made with --dont_invert, "
-    "each image gets the defocus of the opposite tilt"
-)
 _NAMES = {"voltage_kv": "", "spherical_aberration_mm": "Cs ", "amplitude_contrast": "amplitude contrast "}
 ASSUMED = "assumed"
 # What a network is told is left of the CTF; its square is none of the states that it knows.
@@ -147,8 +142,8 @@ def images_of(tilts: Path, alignment: Alignment) -> SeriesImages:
     """The images of a stack that an alignment uses, and what it tells of the others."""
     images = alignment.images
     used, angles = tuple(image.section for image in images), tuple(image.angle_deg for image in images)
-    told = alignment.left_out_deg, alignment.stacked, alignment.offset_deg
-    return SeriesImages(tilts.name, alignment.sections, used, angles, *told)
+    parts, signs = (alignment.stacked, alignment.kept), (alignment.offset_deg, alignment.stage_sign)
+    return SeriesImages(tilts.name, alignment.sections, used, angles, alignment.left_out_deg, *parts, *signs)
 
 
 def ctf_of(
@@ -164,14 +159,7 @@ def ctf_of(
     path = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
     ctf = read_ctf(path, images_of(tilts, alignment), reading)
     checked = check_ctf(ctf, path, [image.section + 1 for image in alignment.images])
-    signs = (
-        (WARP_SIGN.format(path.name),) if path.suffix.lower() == ".xml" and not _of_alignment(path, settings) else ()
-    )
-    return replace(ctf, notes=(*ctf.notes, *checked, *signs)), path
-
-
-def _of_alignment(path: Path, settings: ReconstructSettings) -> bool:
-    return any(file.absolute() == path.absolute() for file in settings.alignment_files.values())
+    return replace(ctf, notes=(*ctf.notes, *checked)), path
 
 
 def refuse_twice(state: str | None, source: str, settings: ReconstructSettings) -> None:

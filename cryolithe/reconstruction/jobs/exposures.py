@@ -158,9 +158,11 @@ def _doses(
             made, who = ToldValue(found, path.name, told.doubt(path, files.angles_deg, files.others)), str(path)
         # AreTomo3 may have been told other doses than the microscope wrote.
         elif made.value is not None and not is_acquired(path) and _differ(made.value, found):
+            most = int(np.argmax(np.abs(np.subtract(made.value, found))))
+            number = (files.others.used or range(len(found)))[most] + 1
             raise SettingsError(
-                f"{who} says {max(made.value):.3g} e/Å² at most, {path} says {max(found):.3g} for the same images; "
-                "give one of them"
+                f"{who} says {made.value[most]:.3g} e/Å² before image {number}, {path} says {found[most]:.3g}; give "
+                f"one of them{''.join(f' ({note})' for note in made.notes)}"
             )
     if made is None and problem and settings.dose_weight:
         raise FileFormatError(problem)

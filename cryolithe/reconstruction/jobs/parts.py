@@ -78,7 +78,8 @@ def alignment_of(alignment: Alignment, numbers: Sequence[int]) -> Alignment:
     """The alignment of images by their numbers; the others count as left out, with their angles."""
     others = [image for number, image in enumerate(alignment.images) if number not in numbers]
     left_out = (*alignment.left_out_deg, *((image.section, image.angle_deg) for image in others))
-    return replace(alignment, images=_of(alignment.images, numbers), left_out_deg=left_out)
+    kept = alignment.kept or tuple(image.section for image in alignment.images)
+    return replace(alignment, images=_of(alignment.images, numbers), left_out_deg=left_out, kept=kept)
 
 
 def series_of(series: TiltSeries, numbers: Sequence[int]) -> TiltSeries:
