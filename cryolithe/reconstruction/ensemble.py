@@ -21,7 +21,7 @@ from cryolithe.arrays.folding import symmetric
 from cryolithe.errors import SettingsError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
 from cryolithe.machine.device import free_cached_memory
-from cryolithe.projector import Projector, make_projector
+from cryolithe.projector import Projector, by_bands, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.confidence.doubt import (
     LAW,
@@ -365,11 +365,11 @@ class Maps:
         level = self._stack.clip_level
         seen = self._stack.read_rows(start, stop - start).clamp_(-level, level).div_(self._made.deviation)
         images = [
-            fbp(projector, seen[tilts].to(self._run.device))
+            by_bands(projector, start, seen[tilts].to(self._run.device), fbp)
             for projector, tilts in zip(self._projectors, self._tilts, strict=True)
         ]
         again = [
-            fbp(projector, projector.forward(half))
+            by_bands(projector, start, half, lambda band, part: fbp(band, band.forward(part)))
             for projector, half in zip(reversed(self._projectors), (even, odd), strict=True)
         ]
         return Ensemble(
