@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from bent_projects import PIXEL, VOLUME, imod_place, make_bent, warp_place, write_imod, write_warp
 from command import call
 from plain_mrc import new_mrc
@@ -40,7 +39,7 @@ def warp(folder, scale):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Back-projections of cubes that the command could draw, each with the half, the layout, its place and its flips."""
+    """Back-projections of cubes that the command could draw, each with its half, layout, place and flips."""
     found = []
     real = cubes._back_projection
 
@@ -185,7 +184,7 @@ def test_a_geometry_mirrored_twice_is_the_first(axis):
     geometry = TiltGeometry(ANGLES, SHAPE[1:], uneven_shifts())
     assert geometry.mirrored(axis).mirrored(axis) == geometry
     assert geometry.mirrored(axis) != geometry
-    points = torch.tensor([[3.0, -4.0], [-8.0, 2.5]]).double().numpy()
+    points = np.array([[3.0, -4.0], [-8.0, 2.5]])
     sign = np.array([[-1.0 if axis == name else 1.0] for name in "zx"])
     z, x = sign * points
     seen = geometry.columns(points[1], points[0])

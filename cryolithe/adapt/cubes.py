@@ -263,9 +263,7 @@ def _range(angles_deg: Sequence[float]) -> tuple[float, float]:
     return min(angles_deg), max(angles_deg)
 
 
-def _back_projection(
-    half: Half, layout: Layout, place: tuple[int, int, int], flips: tuple[bool, ...]
-) -> torch.Tensor:
+def _back_projection(half: Half, layout: Layout, place: tuple[int, int, int], flips: tuple[bool, ...]) -> torch.Tensor:
     """Filtered back-projection of a half, with all of its tilts, at the voxels that are compared."""
     count_z, count_y, count_x = layout.voxels
     first_z, first_y, first_x = (layout.first_voxel(axis, place[axis]) for axis in range(3))
