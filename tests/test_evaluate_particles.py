@@ -124,6 +124,20 @@ def test_particles_that_lie_outside_for_want_of_a_voxel_size_are_told_so(tmp_pat
 
 
 @pytest.mark.slow
+def test_particles_that_lie_where_z_is_turned_round_are_told(tmp_path, monkeypatch):
+    """Of those that lie about the middle nothing is said, nor where particles are at the positions."""
+    volume, here = np.roll(balls(1), -10, axis=0), PLACES - (10, 0, 0)
+    there = here * (-1, 1, 1) + (SHAPE[0] - 1, 0, 0)
+    for places, shown, wanted in ((here, volume, False), (there, volume, True), (PLACES, balls(1), False)):
+        monkeypatch.setattr("test_evaluate_particles.PLACES", places)
+        result, found = evaluated(tmp_path, shown, "--contrast", "bright")
+        said = any("with z turned round" in warning for warning in found["warnings"])
+        assert said == wanted
+        assert (found["picking"]["recall"] == 1) != wanted
+        assert ("with z turned round" in result.stderr) == wanted
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "told"),
     [

@@ -51,7 +51,7 @@ def turned_over_told(given: Path | Positions, record: Mapping[str, Any]) -> list
     how += ["--flip-z"] if geometry.get("flip_z") else []
     return [
         f"The volume's z is turned round ({' and '.join(how)}), and the positions in {given.name} are taken as they "
-        "are: right if they were found in this volume, or in one of the same sense of z. Those of RELION, or of a volume "
-        "whose z is not turned, lie at other depths, and all scores of particles are then wrong: look at both in "
-        f"napari, or give a volume that is made without {' and '.join(how)}."
+        "are: right if they were found in this volume, or in one of the same sense of z. Those of RELION, or of a "
+        "volume whose z is not turned, lie at other depths, and all scores of particles are then wrong: look at both "
+        f"in napari, or give a volume that is made without {' and '.join(how)}."
     ]
