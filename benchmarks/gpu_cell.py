@@ -144,7 +144,7 @@ def compute_alone(words: list[str], repeats: int) -> dict[str, Any]:
     plan: dict[str, Any] = {"slab_rows": planned.slab_rows, "batch": planned.batch}
     if run.model is not None and fbp_share(run.model, run.job.settings.fbp_share):
         plan["fusion"] = gpu_roofline.FLAT.record()
-    stack: Any = argparse.Namespace(geometry=run.series.geometry)
+    stack: Any = argparse.Namespace(geometry=run.series.geometry, slow=None)
     method: Any = runs.make_method(run, stack, plan, lambda rows: None, run.device)
     height, width = run.grid.shape[1:]
     generator = torch.Generator(run.device).manual_seed(0)

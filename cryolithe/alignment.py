@@ -136,20 +136,35 @@ class Alignment:
         return angles[len(angles) // 2]
 
 
-def largest_bend_px(alignment: Alignment, shape: tuple[int, int]) -> float:
-    """The largest displacement by a local alignment in any image of ``shape`` ``(y, x)``, pixels of the stack."""
-    return max((largest_px(image.bend, shape) for image in alignment.images if image.bend), default=0.0)
+def largest_bend_px(alignment: Alignment, shape: tuple[int, int], depth_px: float = 0.0) -> float:
+    """The largest displacement by a local alignment in any image, at any depth of the volume, pixels of the stack.
+
+    Args:
+        alignment: of the series.
+        shape: pixels ``(y, x)`` of an aligned image.
+        depth_px: thickness of the volume; 0 for its middle alone.
+    """
+    return max((_largest_px(alignment, image, shape, depth_px) for image in alignment.images), default=0.0)
 
 
-def without_bends(alignment: Alignment, shape: tuple[int, int], all_of_them: bool) -> Alignment:
-    """The alignment without its bends that move nothing in images of ``shape`` ``(y, x)``, or without any."""
+def without_bends(alignment: Alignment) -> Alignment:
+    """The alignment without its local part."""
+    return replace(alignment, images=tuple(replace(image, bend=None) for image in alignment.images), local="")
 
-    def kept(bend: Bend | None) -> Bend | None:
-        return None if bend is None or all_of_them or largest_px(bend, shape) <= IDLE_PX else bend
 
-    images = tuple(replace(image, bend=kept(image.bend)) for image in alignment.images)
+def without_idle_bends(alignment: Alignment, shape: tuple[int, int], depth_px: float) -> Alignment:
+    """The alignment without those bends that move nothing; arguments as for `largest_bend_px`."""
+    idle = (_largest_px(alignment, image, shape, depth_px) <= IDLE_PX for image in alignment.images)
+    images = tuple(replace(i, bend=None) if still else i for i, still in zip(alignment.images, idle, strict=True))
     bent = any(image.bend is not None for image in images)
     return replace(alignment, images=images, local=alignment.local if bent else "")
+
+
+def _largest_px(alignment: Alignment, image: ImageAlignment, shape: tuple[int, int], depth_px: float) -> float:
+    if image.bend is None:
+        return 0.0
+    middle = alignment.shift_px[1]
+    return largest_px(image.bend, shape, image.angle_deg, (middle - depth_px / 2, middle + depth_px / 2))
 
 
 @dataclass(frozen=True)

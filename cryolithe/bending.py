@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 Field = Callable[[Floats, Floats], Floats]
 # Places along either axis at which a field is looked at to find its largest displacement.
 LOOKS = 33
+# Depths of a volume at which one that changes along beams is looked at, its faces included.
+DEPTHS = 9
 # Less moves nothing.
 IDLE_PX = 1e-4
 SMALLEST_COSINE = 0.05
@@ -97,16 +99,27 @@ def cell(place: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
     return first, inside - first
 
 
-def largest_px(bend: Bend, shape: tuple[int, int], z_px: float = 0.0) -> float:
+def largest_px(
+    bend: Bend, shape: tuple[int, int], angle_deg: float = 0.0, faces_px: tuple[float, float] = (0.0, 0.0)
+) -> float:
     """The largest displacement in an image, pixels of the stack.
+
+    All of the image is looked at for the depth of the volume's middle, for which images are bent back. Where the field
+    changes along a beam, points of the volume are at other depths, too.
 
     Args:
         bend: its field.
-        shape: pixels ``(y, x)`` of the aligned image.
-        z_px: depth of what is looked at.
+        shape: pixels ``(y, x)`` of the aligned image, and of the volume.
+        angle_deg: tilt of the image.
+        faces_px: least and greatest z of the volume, from the centre of rotation.
     """
-    moved = bend.at(*places(shape), z_px)
-    return float(np.hypot(moved[0], moved[1]).max())
+    x, y = places(shape)
+    moved = [bend.at(x, y, sum(faces_px) / 2)]
+    if bend.deep and faces_px[0] != faces_px[1]:
+        theta, z = math.radians(angle_deg), np.linspace(*faces_px, DEPTHS)[:, None, None]
+        u, v, z = np.broadcast_arrays(x * math.cos(theta) + z * math.sin(theta), y, z)
+        moved.append(bend.at(u, v, z))
+    return max(float(np.hypot(one[0], one[1]).max()) for one in moved)
 
 
 def places(shape: tuple[int, int], count: int = LOOKS) -> tuple[Floats, Floats]:

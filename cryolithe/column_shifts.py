@@ -42,6 +42,16 @@ class ColumnShifts:
     values: NDArray[np.float32]
     band_rows: int = BANDS[0]
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the numbers are the same: those of two halves are found one by one."""
+        if not isinstance(other, ColumnShifts):
+            return NotImplemented
+        pairs = ((getattr(self, name), getattr(other, name)) for name in ("y_px", "z_px", "x_px", "values"))
+        return self.band_rows == other.band_rows and all(np.array_equal(one, two) for one, two in pairs)
+
+    def __hash__(self) -> int:
+        return hash((self.values.shape, self.band_rows))
+
     def at(self, y_px: float) -> ColumnShifts:
         """Those of one row, by linear interpolation; the outermost beyond the nodes."""
         place = float(np.interp(y_px, self.y_px, np.arange(len(self.y_px))))
@@ -63,9 +73,11 @@ class ColumnShifts:
         return replace(self, values=self.values[np.asarray(keep)])
 
     def mirrored(self, axis: str) -> ColumnShifts:
-        """Those of the mirrored series: along "x", where the signs of shifts turn, too, or along "y"."""
+        """Those of a specimen mirrored along "x", where the signs of shifts turn, too, along "y", or along "z"."""
         if axis == "x":
             return replace(self, x_px=-self.x_px[::-1], values=-self.values[..., ::-1])
+        if axis == "z":
+            return replace(self, z_px=-self.z_px[::-1], values=self.values[:, :, ::-1])
         return replace(self, y_px=-self.y_px[::-1], values=self.values[:, ::-1])
 
     def of_points(self, z_px: torch.Tensor, x_px: torch.Tensor) -> torch.Tensor:

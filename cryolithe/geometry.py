@@ -159,6 +159,15 @@ class TiltGeometry:
         shifts = None if self.shifts is None else self.shifts.select(keep)
         return TiltGeometry(tuple(np.asarray(self.angles_deg)[np.asarray(keep)]), self.image_shape, shifts)
 
+    def mirrored(self, axis: str) -> TiltGeometry:
+        """Return the geometry of the specimen mirrored along "x", "y" or "z".
+
+        The images are mirrored with it along x and y. With x' = -x and u' = -u, u' = x' cos θ - z sin θ: a tilt by -θ.
+        With z' = -z and images as they are, u = x cos θ - z' sin θ: again a tilt by -θ. y has no part in it.
+        """
+        angles = self.angles_deg if axis == "y" else tuple(-angle for angle in self.angles_deg)
+        return TiltGeometry(angles, self.image_shape, None if self.shifts is None else self.shifts.mirrored(axis))
+
     def at_row(self, row: int) -> TiltGeometry:
         """Return the geometry of the band of rows that holds a row of the images."""
         if self.shifts is None:

@@ -502,4 +502,15 @@ def test_particles_that_do_not_fit_are_refused(tmp_path):
     star.write_text(star.read_text() + "18 20 900\n")
     said = good("compare", *words, *fits, "--particle-diameter", 80).stderr
     assert "1 of 2 particles lie outside the volume of 24 x 40 x 36 voxels" in said
+    assert "turned round" not in said
     assert numbers(tmp_path / "page.html")["comparison"]["methods"][0]["matching"]["known"] == 1
+
+
+def test_particles_beside_volumes_whose_z_is_turned_round_are_told_of(tmp_path):
+    series = write_series(tmp_path, np.asarray(noise((len(ANGLES), 40, 48), 1)), ANGLES, "ts")
+    star, small = tmp_path / "p.star", write(tmp_path / "map.mrc", noise((10, 10, 10), 5))
+    star.write_text("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnCoordinateZ #3\n18 20 12\n")
+    fits = ("--template", small, "--particles", star, "--particle-diameter", 80, "--thickness", 24, "--dry-run")
+    words = (*series, "-o", tmp_path / "page.html", "--methods", "fbp", *fits)
+    assert "turned round" not in good("compare", *words).stderr
+    assert "Note: The volume's z is turned round (--flip-z)" in good("compare", *words, "--flip-z").stderr

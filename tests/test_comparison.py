@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -92,13 +93,34 @@ def test_a_denoised_half_that_has_seen_the_other_is_a_leak(raw):
     assert not any("cheat" in one.text for one in advice(found) if one.level == "use")
 
 
-def test_with_halves_of_tilts_a_filled_gap_is_not_called_a_leak_by_the_half_snr_alone(raw):
+def test_with_halves_of_tilts_a_filled_gap_is_not_called_a_leak(raw):
+    """Neither by the half SNR nor by single shells; that it is above the ceiling is told all the same."""
     both = shell_gaussian(raw.whole, 0.7)
-    cheat = Candidate("cheat", "cheat", "denoiser", both, both, both)
-    found = compare([raw, cheat], SETTING)
-    gap = replace(found.methods[1], leak_shells=())
-    assert is_leak(found, gap)
-    assert not is_leak(replace(found, split="tilts"), gap)
+    found = compare([raw, Candidate("filled", "filled", "network", both, both, both)], SETTING)
+    some = found.methods[1]
+    assert some.leak_shells
+    for one in (some, replace(some, leak_shells=())):
+        assert is_leak(found, one)
+        tilts = replace(found, split="tilts", shared_per_px=0.5, methods=(found.raw, one))
+        assert not is_leak(tilts, one)
+        told = [a for a in advice(tilts) if a.text.startswith("filled: its halves correlate")]
+        assert [a.level for a in told] == ["know"]
+        assert not any(": leak" in a.text for a in advice(tilts))
+
+
+@pytest.mark.parametrize("split", ["frames", "tilts", "volumes"])
+def test_numbers_that_are_told_are_above_the_ceiling_that_is_told(raw, split):
+    """Also where a method is above it in some shells alone, and below over all."""
+    both = shell_gaussian(raw.whole, 0.7)
+    found = compare([raw, Candidate("cheat", "cheat", "denoiser", both, both, both)], SETTING)
+    low = replace(found.methods[1].half, denoised=(0.5 * found.raw.half.ceiling,) * 2)
+    for one in (found.methods[1], replace(found.methods[1], half=low)):
+        told = replace(found, split=split, shared_per_px=0.5, methods=(found.raw, one))
+        (text,) = [a.text for a in advice(told) if "above the ceiling" in a.text and a.text.startswith("cheat")]
+        reached, could = re.search(
+            r"\((?:FSC )?([\d.]+)(?: at [^;]+)?; the signal itself could reach ([\d.]+)", text
+        ).groups()
+        assert float(reached) > float(could)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from command import good
 from plain_mrc import new_mrc
+from tiny_series import made, write_series
 
 from cryolithe.evaluation.similarity import density_sign
 from cryolithe.formats.particles.star import Particle, write_particles
@@ -120,3 +121,47 @@ def test_particles_that_lie_outside_for_want_of_a_voxel_size_are_told_so(tmp_pat
         "has no voxel size, so that their coordinates are taken to count its voxels" in w for w in found["warnings"]
     )
     assert "particles lie outside the volume" in result.stderr
+
+
+@pytest.mark.slow
+def test_particles_that_lie_where_z_is_turned_round_are_told(tmp_path, monkeypatch):
+    """Of those that lie about the middle nothing is said, nor where particles are at the positions."""
+    volume, here = np.roll(balls(1), -10, axis=0), PLACES - (10, 0, 0)
+    there = here * (-1, 1, 1) + (SHAPE[0] - 1, 0, 0)
+    for places, shown, wanted in ((here, volume, False), (there, volume, True), (PLACES, balls(1), False)):
+        monkeypatch.setattr("test_evaluate_particles.PLACES", places)
+        result, found = evaluated(tmp_path, shown, "--contrast", "bright")
+        said = any("with z turned round" in warning for warning in found["warnings"])
+        assert said == wanted
+        assert (found["picking"]["recall"] == 1) != wanted
+        assert ("with z turned round" in result.stderr) == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ((), None),
+        (("--handedness", "aretomo"), "(--handedness aretomo)"),
+        (("--flip-z",), "(--flip-z)"),
+        (("--handedness", "warp", "--flip-z"), None),
+    ],
+    ids=["plain", "aretomo", "flip-z", "both"],
+)
+def test_positions_beside_a_volume_whose_z_is_turned_round_are_told_of(how, told, tmp_path):
+    """By its record: nobody tells whether they were found in it or in one of the other sense."""
+    stack, angles = write_series(tmp_path)
+    made(stack, angles, "--method", "fbp", "--thickness", 24, *how, "-o", tmp_path / "v.mrc")
+    places = [(12.0, y, x) for y in (12.0, 28.0) for x in (12.0, 30.0)]
+    particles = [Particle("v", "ball", 1, place, (0, 0, 0)) for place in places]
+    write_particles(tmp_path / "p.star", particles, (24, 40, 48), 5.0)
+    given = ("--particles", tmp_path / "p.star", "--particle-diameter", 40)
+
+    def notes():
+        good("evaluate", tmp_path / "v.mrc", *given, "-o", tmp_path / "e.html", "--overwrite")
+        return " ".join(json.loads((tmp_path / "e.json").read_text())["evaluation"]["notes"])
+
+    assert ("The volume's z is turned round" in notes()) == bool(told)
+    assert (told or "") in notes()
+    (tmp_path / "v.json").unlink()
+    assert "turned round" not in notes()

@@ -129,7 +129,7 @@ def test_the_volume_has_it_as_filtered_back_projection_has(volumes):
 
 
 def test_twice_as_much_of_it_gives_twice_as_much(volumes):
-    once, more = (volumes[name][0] - volumes["alone"][0] for name in ("uneven", "more"))
+    once, more = (volumes[name][0] - volumes["plain"][0] for name in ("uneven", "more"))
     slow = [gaussian_filter(values, 4) for values in (once, more)]
     assert like(*slow) > 0.97
     assert np.polyfit(slow[0].ravel(), slow[1].ravel(), 1)[0] == pytest.approx(2, rel=0.1)

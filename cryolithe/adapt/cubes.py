@@ -112,13 +112,26 @@ def layouts_of(
 
 
 def _layout(series: HalfSeries, network: NetworkConfig, cube_px: Sequence[int], parts: int) -> Layout:
-    """The largest cubes of which each of so many parts of the rows holds one, with the rows around it."""
+    """The largest cubes of which each of so many parts of the rows holds one, with the rows around it.
+
+    All rows of a cube are seen in the columns of its middle: where a local alignment shifts columns by depth, it is no
+    taller than a band of rows whose shifts are alike, if that is tall enough.
+    """
     height, width = series.image_shape
     stride, margin = network.head.stride, network.head.margin
     z, x = (-(-size // stride) + 2 * margin for size in (series.depth, width))
     y = (height // parts - (network.rows - 1) - (stride - 1)) // stride
+    shifts = series.halves[0].stack.geometry.shifts
+    if shifts is not None:
+        y = min(y, max(shifts.band_rows // stride, _fewest_blocks(network)))
     z, y, x = (min(max(1, edge // stride), most) for edge, most in zip(cube_px, (z, y, x), strict=True))
     return Layout(network, (z, y, x), (series.depth, height, width), range(0), range(0))
+
+
+def _fewest_blocks(network: NetworkConfig) -> int:
+    """Blocks along an axis of the smallest cube of which enough is compared."""
+    faces = 2 * FACE if network.trunk_reach else 0
+    return -(-FEWEST_VOXELS // network.head.stride) + 2 * network.head.margin + faces
 
 
 def _divided(layout: Layout, held_share: float) -> Layout:
@@ -199,7 +212,7 @@ def draw_cube(series: HalfSeries, layout: Layout, how: Draw, rng: np.random.Gene
     )
     z, x = np.repeat(z, len(x)), np.tile(x, len(z))
     rows = _flipped(seen.rows(stride * row - reach, layout.rows), flips)
-    geometry = _geometry(seen, keep, series, flips)
+    geometry = _geometry(seen, keep, layout, row, flips)
     place = (first[0], row, first[1])
     angles_rad = torch.from_numpy(geometry.angles_rad.astype(np.float32))
     facts = network.input.known
@@ -207,13 +220,13 @@ def draw_cube(series: HalfSeries, layout: Layout, how: Draw, rng: np.random.Gene
         rows=rows[torch.from_numpy(keep)],
         columns=point_columns(geometry, z, x),
         angles_rad=angles_rad,
-        targets=_back_projection(series, other, layout, place, flips),
+        targets=_back_projection(other, layout, place, flips),
         output_gain=1.0,
         cube=layout.blocks,
         name=series.name,
         facts=encode_known(seen.known.of_images(keep.tolist()), facts, angles_rad) if facts else None,
     )
-    own = _back_projection(series, seen, layout, place, flips) if how.own else None
+    own = _back_projection(seen, layout, place, flips) if how.own else None
     whole = flipped_angles_deg(other.angles_deg, flips[0], flips[2])
     return Cube(run, own, _range(geometry.angles_deg), _range(whole))
 
@@ -232,18 +245,25 @@ def _flipped(rows: torch.Tensor, flips: tuple[bool, ...]) -> torch.Tensor:
     return rows.flip(2) if flips[2] else rows
 
 
-def _geometry(half: Half, keep: NDArray[np.int64], series: HalfSeries, flips: tuple[bool, ...]) -> TiltGeometry:
-    angles = [half.angles_deg[number] for number in keep]
-    return TiltGeometry(flipped_angles_deg(angles, flips[0], flips[2]), series.image_shape)
+def _geometry(
+    half: Half, keep: NDArray[np.int64], layout: Layout, first_block: int, flips: tuple[bool, ...]
+) -> TiltGeometry:
+    """How some tilts of a half see a cube; where a local alignment shifts columns, as its middle row has them."""
+    geometry = half.stack.geometry.select(half.tilts[keep])
+    if geometry.shifts is not None:
+        stride = layout.network.head.stride
+        middle = stride * first_block + (stride * layout.blocks[1] - 1) / 2
+        geometry = replace(geometry, shifts=geometry.shifts.at(middle - geometry.centre[0]))
+    for axis, flipped in zip("zx", (flips[0], flips[2]), strict=True):
+        geometry = geometry.mirrored(axis) if flipped else geometry
+    return geometry
 
 
 def _range(angles_deg: Sequence[float]) -> tuple[float, float]:
     return min(angles_deg), max(angles_deg)
 
 
-def _back_projection(
-    series: HalfSeries, half: Half, layout: Layout, place: tuple[int, int, int], flips: tuple[bool, ...]
-) -> torch.Tensor:
+def _back_projection(half: Half, layout: Layout, place: tuple[int, int, int], flips: tuple[bool, ...]) -> torch.Tensor:
     """Filtered back-projection of a half, with all of its tilts, at the voxels that are compared."""
     count_z, count_y, count_x = layout.voxels
     first_z, first_y, first_x = (layout.first_voxel(axis, place[axis]) for axis in range(3))
@@ -253,7 +273,7 @@ def _back_projection(
     rows = _flipped(half.rows(begin, layout.rows), flips)[:, first_y - begin : first_y - begin + count_y]
     z = np.arange(first_z, first_z + count_z, dtype=np.float64) - centre_px(layout.shape[0])
     x = np.arange(first_x, first_x + count_x, dtype=np.float64) - centre_px(layout.shape[2])
-    geometry = _geometry(half, np.arange(len(half.tilts)), series, flips)
+    geometry = _geometry(half, np.arange(len(half.tilts)), layout, place[1], flips)
     points = np.repeat(z, count_x), np.tile(x, count_z)
     values = back_projected(rows, geometry, points, layout.network.input.ramp_window)
     return values.view(count_z, count_x, count_y).transpose(1, 2).contiguous()

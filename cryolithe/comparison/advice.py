@@ -61,11 +61,31 @@ def advice(found: Comparison) -> tuple[Advice, ...]:
 def is_leak(found: Comparison, scores: Scores) -> bool:
     """Whether a method's halves have more in common with the raw other half than signal.
 
-    Halves of tilts miss different gaps between the tilts: a method that fills these is above the ceiling and no leak.
+    Halves of tilts miss different gaps between the tilts: a method that fills these is above the ceiling and no leak,
+    in single shells as over all.
     """
-    if scores.kind == "raw":
-        return False
-    return bool(scores.leak_shells) or (found.split != "tilts" and scores.half.leaks)
+    return found.split != "tilts" and _exceeds(scores)
+
+
+def _exceeds(scores: Scores) -> bool:
+    """Whether a method is above the ceiling, over all shells or in some side by side."""
+    return scores.kind != "raw" and (bool(scores.leak_shells) or scores.half.leaks)
+
+
+def _where_above(found: Comparison, one: Scores) -> str:
+    """The numbers by which a method is above the ceiling: over all shells if it is there, else in the clearest one."""
+    ends = [
+        found.period(float(found.frequency_per_px[n])) for n in one.leak_shells[:: max(1, len(one.leak_shells) - 1)]
+    ]
+    over = f"({one.half.mean:.3f}; the signal itself could reach {one.half.ceiling:.3f})"
+    if one.half.leaks:
+        return over + (f", most clearly from {ends[0]} to {ends[-1]}" if ends else "")
+    most = max(one.leak_shells, key=lambda n: float(one.fsc[n] - found.ceiling[n]))
+    at = found.period(float(found.frequency_per_px[most]))
+    return (
+        f"from {ends[0]} to {ends[-1]} (FSC {one.fsc[most]:.3f} at {at}; "
+        f"the signal itself could reach {found.ceiling[most]:.3f})"
+    )
 
 
 def half_db(scores: Scores) -> float:
@@ -75,17 +95,21 @@ def half_db(scores: Scores) -> float:
 
 def _leaks(found: Comparison) -> Iterator[Advice]:
     for one in found.methods:
-        if not is_leak(found, one):
+        if not _exceeds(one):
             continue
-        where = ""
-        if one.leak_shells:
-            ends = [found.period(float(found.frequency_per_px[n])) for n in (one.leak_shells[0], one.leak_shells[-1])]
-            where = f", most clearly from {ends[0]} to {ends[1]}"
+        above = f"correlate with the raw other half above the ceiling {_where_above(found, one)}"
+        if not is_leak(found, one):
+            yield Advice(
+                "know",
+                f"{one.title}: its halves {above}. Odd and even tilts miss different gaps between the tilts, and a "
+                "method that fills these gets there without a leak; of one that trained on both halves, nothing here "
+                "tells whether it has learned their noise.",
+            )
+            continue
         yield Advice(
             "warning",
-            f"{one.title}: leak. Its halves correlate with the raw other half above the ceiling "
-            f"({one.half.mean:.3f}; the signal itself could reach {one.half.ceiling:.3f}){where}: they share noise, or "
-            "the network has learned this volume by heart. Do not trust its details.",
+            f"{one.title}: leak. Its halves {above}: they share noise, or the network has learned this volume by "
+            "heart. Do not trust its details.",
         )
     if found.split == "volumes" and found.raw.half.raw > 0.9:
         yield Advice(

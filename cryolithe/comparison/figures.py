@@ -92,7 +92,8 @@ def _shells(found: Comparison) -> Drawn:
         x = found.frequency_per_px * scale
         most = found.ceiling
         known = np.isfinite(most)
-        left.fill_between(x[known], most[known], 1.02, color="#f6d5c3", lw=0, label="above the ceiling: leak")
+        above = "above the ceiling" + ("" if found.split == "tilts" else ": leak")
+        left.fill_between(x[known], most[known], 1.02, color="#f6d5c3", lw=0, label=above)
         left.plot(x, most, color="#D55E00", lw=0.9, ls="--", label="ceiling: √(FSC of the raw halves)")
         for one in found.methods:
             style = {"color": colours[one.name], "lw": 2.0 if one.kind == "raw" else 1.3, "label": one.title}

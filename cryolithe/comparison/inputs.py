@@ -27,6 +27,7 @@ from cryolithe.evaluation.inputs import (
 )
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
+from cryolithe.evaluation.positions import turned_over_told
 from cryolithe.formats.particles.star import read_positions
 from cryolithe.formats.record import read_record_beside
 from cryolithe.formats.volumes.volume_file import NAMED_REC
@@ -242,6 +243,13 @@ def _truth(options: Mapping[str, Any], seen: Seen, notes: list[str]) -> Truth | 
     return Truth(truth.voxels, np.rint(labels.voxels).astype(np.int16), SUMMARY)
 
 
+def _made_as(source: Source) -> dict[str, Any]:
+    """The record of the volumes that are compared, or what it will tell of the sense of z."""
+    if isinstance(source, VolumeSource):
+        return read_record_beside(source.halves[0])
+    return {"geometry": {"handedness": source.settings.handedness, "flip_z": source.settings.flip_z}}
+
+
 def _target(source: Source, seen: Seen, options: Mapping[str, Any], told: tuple[str, list[str]]) -> Target | None:
     contrast, notes = told
     template, particles = options.get("template"), options.get("particles")
@@ -274,7 +282,7 @@ def _target(source: Source, seen: Seen, options: Mapping[str, Any], told: tuple[
         )
     positions = read_positions(particles, seen.shape, voxel, source.name)
     places, inside = positions.position_px, positions.inside(seen.shape)
-    notes += [*positions.notes, *positions.outside_told(seen.shape)]
+    notes += [*positions.notes, *positions.outside_told(seen.shape), *turned_over_told(particles, _made_as(source))]
     if options.get("kind") is not None:
         of_kind = np.array([kind == options["kind"] for kind in positions.kinds])
         if not of_kind.any():

@@ -46,7 +46,7 @@ from cryolithe.report.greys import dark_sign
 Array = NDArray[Any]
 
 OPPOSITE = -0.1  # low-frequency correlation below which a reference is taken to have the other polarity
-FEWEST_MORE = 3  # particles, beside twice as many, that are to be found in the other contrast for a word on it
+FEWEST_MORE = 3  # particles, beside twice as many, to be found in the other contrast, or turned round, for a word on it
 FEWEST_BINNED = 8  # voxels along the shortest axis of what low frequencies are judged on
 MOST_BINNING = 8
 
@@ -336,7 +336,8 @@ def _with_particles(
     picks, _ = pick_blobs(bright, diameter_px)
     hits = match(picks, known, TOLERANCE * diameter_px)
     done = replace(done, region_snr=region, picking=picking_score(hits, len(known), task.diameter_angstrom))
-    done = replace(done, warnings=(*done.warnings, *_contrast_doubt(task, bright, known, int(hits.sum()))))
+    doubts = *_contrast_doubt(task, bright, known, int(hits.sum())), *_depth_doubt(task, bright, picks, known)
+    done = replace(done, warnings=(*done.warnings, *doubts))
     shown = replace(shown, picks=picks, hits=hits, known=known)
     if task.template is None:
         skipped[tests[2]] = "no --template was given"
@@ -363,6 +364,22 @@ def _contrast_doubt(task: Task, bright: Array, known: FloatArray, true: int) -> 
         f"Dense matter is taken to be {taken} in the volume, but is {other} at the particles: picking and template "
         f"matching look for the opposite (of {len(known)} particles {true} are found, {found} in the other contrast); "
         f"give --contrast {other}.",
+    )
+
+
+def _depth_doubt(task: Task, bright: Array, picks: FloatArray, known: FloatArray) -> tuple[str, ...]:
+    """A sentence where particles are not at the positions, but where these are with z turned round."""
+    diameter_px = task.diameter_angstrom / (task.volume.voxel_size_angstrom or 1.0)
+    turned = known * (-1, 1, 1) + (bright.shape[0] - 1, 0, 0)
+    if density_sign(bright, known, diameter_px) != 0 or density_sign(bright, turned, diameter_px) <= 0:
+        return ()
+    true, found = (int(match(picks, places, TOLERANCE * diameter_px).sum()) for places in (known, turned))
+    if found <= FEWEST_MORE + 2 * true:
+        return ()
+    return (
+        f"The particles are where the positions are with z turned round (of {len(known)} particles {true} are found, "
+        f"{found} so): all scores of particles are wrong. Give positions that were found in this volume, or a volume "
+        "of the other sense of z (--handedness, --flip-z).",
     )
 
 

@@ -14,9 +14,10 @@ from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.heldout import Choice, choose_images, held_out_images, opposite_z, z_reversed
 from cryolithe.evaluation.in_hand import InHand, Judged, is_same, record_name, record_of
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
+from cryolithe.evaluation.positions import known_positions, turned_over_told
 from cryolithe.evaluation.reprojection import binning_of
 from cryolithe.formats import read_tilt_series
-from cryolithe.formats.particles.star import Positions, read_positions
+from cryolithe.formats.particles.star import Positions
 from cryolithe.formats.volumes.axes import TURNED
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.formats.volumes.volume_file import IS_VOLUME, VolumeFile, open_volume_file, refuse_stack, upright
@@ -161,7 +162,7 @@ def load(request: Request) -> Task:
         mask=mask,
         images=images,
         tilt_range_deg=_tilt_range(request, record, images, notes),
-        particles=_particles(request, volume, (notes, warnings)),
+        particles=_particles(request, record, volume, (notes, warnings)),
         kind=request.kind,
         dark=_is_dark(request, record, notes),
         diameter_angstrom=_diameter(request, notes),
@@ -194,26 +195,16 @@ def _tilt_range(
     return found
 
 
-def _particles(request: Request, volume: Named, told: tuple[list[str], list[str]]) -> Positions | None:
-    """The known positions in voxels of the volume; those that lie outside of it are told."""
+def _particles(
+    request: Request, record: Mapping[str, Any], volume: Named, told: tuple[list[str], list[str]]
+) -> Positions | None:
+    """The known positions in voxels of the volume."""
     given, (notes, warnings) = request.particles, told
     if given is None:
         return None
-    shape = volume.voxels.shape
-    if isinstance(given, Positions):
-        found = given
-    else:
-        found = read_positions(given, shape, volume.voxel_size_angstrom, request.volume.name)
-        if found.tomogram:
-            notes.append(f"Particles of {found.tomogram} taken from {given.name}.")
-    notes += found.notes
-    outside = found.outside_told(shape)
-    if outside and volume.voxel_size_angstrom is None and not isinstance(given, Positions):
-        outside = (
-            f"{outside[0]} The volume's header has no voxel size, so that their coordinates are taken to count its "
-            "voxels, whatever pixels they count: put the voxel size there.",
-        )
-    warnings += outside
+    found, noted, warned = known_positions(given, request.volume.name, volume.voxels.shape, volume.voxel_size_angstrom)
+    notes += [*noted, *turned_over_told(given, record)]
+    warnings += warned
     return found
 
 

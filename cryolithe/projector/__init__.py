@@ -58,8 +58,8 @@ def by_bands(
     Args:
         projector: of all rows.
         first_row: of the slab, in the images.
-        rows: shape ``(tilts, slab, X)``.
-        work: makes ``(z, rows, x)`` of the rows of a band.
+        rows: of images, shape ``(tilts, slab, X)``, or of a volume, shape ``(z, slab, x)``.
+        work: makes images or a volume of the rows of a band.
     """
     bands = bands_of(projector, first_row, rows.shape[1])
     made = [work(projector.at_row(first_row + start), rows[:, start:stop]) for start, stop in bands]

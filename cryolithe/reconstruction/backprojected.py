@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.projector import make_projector
+from cryolithe.projector import by_bands, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.images.preparation import prepare_stack
 from cryolithe.reconstruction.jobs.job import Job, resolve
@@ -55,6 +55,7 @@ def back_projection(job: Job, scratch: Path) -> tuple[NDArray[np.float32], range
         made = np.empty((depth, len(rows), width), dtype=np.float32)
         for first in range(rows.start, rows.stop, _ROWS_AT_A_TIME):
             count = min(_ROWS_AT_A_TIME, rows.stop - first)
-            slab = fbp(projector, stack.read_rows(first, count).to(run.device), WINDOW)
+            seen = stack.read_rows(first, count).to(run.device)
+            slab = by_bands(projector, first, seen, lambda band, part: fbp(band, part, WINDOW))
             made[:, first - rows.start : first - rows.start + count] = slab.cpu().numpy()
     return made, rows

@@ -21,7 +21,7 @@ from cryolithe.arrays.folding import symmetric
 from cryolithe.errors import SettingsError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
 from cryolithe.machine.device import free_cached_memory
-from cryolithe.projector import Projector, make_projector
+from cryolithe.projector import Projector, by_bands, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.confidence.doubt import (
     LAW,
@@ -364,11 +364,11 @@ class Maps:
         even, odd = (self._read(members[name], start, stop) for name in ("even", "odd"))
         seen = self._stack.seen_rows(start, stop - start).div_(self._made.deviation)
         images = [
-            fbp(projector, seen[tilts].to(self._run.device))
+            by_bands(projector, start, seen[tilts].to(self._run.device), fbp)
             for projector, tilts in zip(self._projectors, self._tilts, strict=True)
         ]
         again = [
-            fbp(projector, projector.forward(half))
+            by_bands(projector, start, half, lambda band, part: fbp(band, band.forward(part)))
             for projector, half in zip(reversed(self._projectors), (even, odd), strict=True)
         ]
         return Ensemble(

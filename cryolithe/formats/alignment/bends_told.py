@@ -98,8 +98,11 @@ def imod_local_fact(tilt: TiltCommand) -> Fact:
     bends = [
         LocalBend(areas, view, angles[view] + tilt.angle_offset_deg, -tilt.x_axis_tilt_deg, middle) for view in used
     ]
-    largest = max((largest_px(bend, (height, width)) for bend in bends), default=0.0)
-    return local_fact(len(used), largest, tilt.local.name)
+    middle_z, depth = tilt.shift_px[1], tilt.thickness_px or 0.0
+    faces = middle_z - depth / 2, middle_z + depth / 2
+    largest = max((largest_px(bend, (height, width), bend.angle_deg, faces) for bend in bends), default=0.0)
+    also = "" if depth else "; in the middle of the volume, whose thickness it does not tell"
+    return local_fact(len(used), largest, f"{tilt.local.name}{also}")
 
 
 def _kind(series: Mapping[str, str]) -> str:

@@ -339,7 +339,8 @@ def warp_facts(path: Path) -> list[Fact]:
     bent = sum(image.bend is not None for image in alignment.images)
     kinds = ((grids.movement, "GridMovement"), (grids.warping, "GridVolumeWarp"))
     names = " and ".join(name for grid, name in kinds if grid is not None)
-    largest = largest_bend_px(alignment, shape) if bent and shape else None
+    depth = grids.volume_angstrom[2] if grids.volume_angstrom else 0.0
+    largest = largest_bend_px(alignment, shape, depth) if bent and shape else None
     local = local_fact(len(alignment.images) if names else 0, largest, names, "Å")
     return alignment_facts(f"tilt series of Warp ({path.suffix.lower()})", alignment, local=local)
 

@@ -101,10 +101,8 @@ class MemberStack(PreparedStack):
 def stack_of(whole: PreparedStack, member: Member) -> MemberStack:
     """The stack of a member: sigma and the level of defects are those of the whole."""
     geometry = whole.geometry.select(np.array(member.tilts))
-    if member.mirror and geometry.shifts is not None:
-        geometry = replace(geometry, shifts=geometry.shifts.mirrored(member.mirror))
-    if "x" in member.mirror:
-        geometry = replace(geometry, angles_deg=tuple(-angle for angle in geometry.angles_deg))
+    if member.mirror:
+        geometry = geometry.mirrored(member.mirror)
     return MemberStack(
         pixels=whole.pixels,
         geometry=geometry,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.geometry import VolumeGrid, is_measured
-from cryolithe.projector import Projector, make_projector
+from cryolithe.projector import Projector, by_bands, make_projector
 from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 
@@ -191,7 +191,10 @@ class _Block:
         del values
         self.range_deg = (min(stack.geometry.angles_deg), max(stack.geometry.angles_deg))
         seen = stack.seen_rows(start - MARGIN_ROWS, rows + 2 * MARGIN_ROWS)
-        self.truth = _smooth(fbp(projector, _moderate(seen.to(device)), "hamming"))  # (z, rows - 4 + 2 MARGIN_ROWS, x)
+        made = by_bands(
+            projector, start - MARGIN_ROWS, _moderate(seen.to(device)), lambda band, part: fbp(band, part, "hamming")
+        )
+        self.truth = _smooth(made)  # (z, rows - 4 + 2 MARGIN_ROWS, x)
 
     def peak(self, mirror: str = "", part: str = "") -> _Peak:
         """Correlate with the back-projection, which may be mirrored along some axes, in the whole block or a half.

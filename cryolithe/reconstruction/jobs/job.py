@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import torch
 
 from cryolithe.alignment import Alignment
-from cryolithe.errors import FileFormatError, InputError, OutputError, SettingsError
+from cryolithe.errors import FileFormatError, OutputError, SettingsError
 from cryolithe.formats.alignment.alignments import format_of_table
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
 from cryolithe.geometry import VolumeGrid
-from cryolithe.images import rotated_shape
 from cryolithe.machine.device import choose_devices
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
@@ -58,6 +56,7 @@ from cryolithe.reconstruction.jobs.sources import (
     with_odd,
     z_reversed,
 )
+from cryolithe.reconstruction.jobs.thickness import aligned_shape, wanted_thickness
 from cryolithe.reconstruction.jobs.untilted import NO_TILT_DEG, depth_before
 from cryolithe.reconstruction.slabwise.precisions import precisions
 from cryolithe.report.greys import MAP_RANGES
@@ -243,11 +242,6 @@ def map_file(target: Path) -> str:
     return f"finished.{target.name}"
 
 
-def default_thickness(width_px: int) -> int:
-    """Voxels along z where the user says nothing: half the image width, rounded up to even."""
-    return max(2, 2 * math.ceil(width_px / 4))
-
-
 def check_inputs(files: SourceFiles) -> None:
     """Refuse inputs that are no files, and images that are none of MRC.
 
@@ -345,11 +339,10 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     binning = settings.bin or sources.alignment.bin or 1
     preparation = Preparation(settings.tilt_axis, binning, settings.fix_nonfinite, clip, published)
     if sources.aligned:
-        raw = sources.series.geometry.image_shape
-        aligned = sources.alignment.aligned_shape or rotated_shape(raw, sources.alignment.axis_deg)
+        aligned = aligned_shape(sources.alignment, sources.series.geometry.image_shape)
         preparation = replace(preparation, aligned_shape=aligned, tilt_axis_deg=0.0)
     height, width = preparation.image_shape(sources.series.geometry.image_shape)
-    depth = settings.thickness or _depth_of_files(sources.alignment.thickness_px, binning, width)
+    depth = wanted_thickness(sources.alignment, settings, width)
     x_tilt = sources.alignment.x_tilt_deg * (-1.0 if z_reversed(settings) else 1.0)
     x_tilt = 0.0 if abs(x_tilt) <= NO_TILT_DEG else x_tilt
     grid = VolumeGrid((depth_before((depth, height, width), x_tilt), height, width))
@@ -388,14 +381,3 @@ def _told(run: ResolvedJob) -> ResolvedJob:
         facts=facts,
         corrections=made,
     )
-
-
-def _depth_of_files(thickness_px: float | None, binning: int, width: int) -> int:
-    """Voxels along z where no setting says it: what the alignment's files say, else the default."""
-    if thickness_px is None:
-        return default_thickness(width)
-    if not 0 < thickness_px < math.inf:  # also for NaN
-        raise InputError(
-            f"the alignment gives a thickness of {thickness_px:g} pixels, expected a positive one; give --thickness"
-        )
-    return max(1, round(thickness_px / binning))

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryolithe.alignment import Alignment, ImageAlignment, largest_bend_px, plain_alignment, rotation, without_bends
+from cryolithe.alignment import (
+    Alignment,
+    ImageAlignment,
+    largest_bend_px,
+    plain_alignment,
+    rotation,
+    without_bends,
+    without_idle_bends,
+)
 from cryolithe.errors import GeometryError, InputError, SettingsError
 from cryolithe.formats import read_mrc
 from cryolithe.formats.alignment.alignment_format import AlignmentFormat, Named, Stack
@@ -40,6 +48,7 @@ from cryolithe.reconstruction.jobs.assumptions import (
     unusual,
 )
 from cryolithe.reconstruction.jobs.pixel_sizes import pixel_size
+from cryolithe.reconstruction.jobs.thickness import aligned_shape, wanted_depth_px
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
@@ -257,10 +266,13 @@ def _local(
     Raises:
         InputError: if an image would be bent out of its own field.
     """
-    largest, half = largest_bend_px(alignment, shape), min(shape) / 2
+    if not alignment.local:
+        return alignment, ()
+    shown, depth = aligned_shape(alignment, shape), wanted_depth_px(alignment, settings, shape)
+    largest, half = largest_bend_px(alignment, shown, depth), min(shape) / 2
     if not settings.local_alignment:
         told = f"the local shifts in {alignment.local}, up to {largest:.2f} pixels, are left out (--no-local-alignment)"
-        return without_bends(alignment, shape, True), (told,) if alignment.local else ()
+        return without_bends(alignment), (told,)
     if largest > half:
         raise InputError(
             f"{alignment.local} moves parts of images by up to {largest:.0f} pixels, expected less than {half:g}; "
@@ -273,7 +285,7 @@ def _local(
             "series is bent by: is it of another series, or the pixel size wrong (--pixel-size)? "
             "--no-local-alignment takes the rest of it alone",
         )
-    return without_bends(alignment, shape, False), notes
+    return without_idle_bends(alignment, shown, depth), notes
 
 
 def _angles_alone(named: Named, sections: int) -> Alignment:

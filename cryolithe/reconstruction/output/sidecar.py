@@ -16,6 +16,7 @@ from cryolithe.formats import VolumeStatistics
 from cryolithe.machine.device import precision_name
 from cryolithe.reconstruction.evidence.polarity import told_contrast
 from cryolithe.reconstruction.jobs.job import ResolvedJob
+from cryolithe.reconstruction.jobs.thickness import aligned_shape
 from cryolithe.reconstruction.setup.looking import planned_polarity
 
 CENTRES = {"imod": "(N - 1) / 2", "relion": "N // 2"}
@@ -32,7 +33,7 @@ def geometry_line(run: ResolvedJob) -> str:
     if run.preparation.views is not None:
         parts.append(f"{len(run.alignment.images)} images aligned in memory")
         if run.alignment.local:
-            largest = largest_bend_px(run.alignment, run.series.geometry.image_shape)
+            largest = largest_local_shift_px(run)
             parts.append(f"local shifts of up to {largest:.2f} pixels undone ({run.alignment.local})")
     elif not run.preparation.tilt_axis_deg:
         parts.append("images taken as aligned, tilt axis along y")
@@ -45,12 +46,18 @@ def geometry_line(run: ResolvedJob) -> str:
     return f"Geometry: {'; '.join(parts)}."
 
 
+def largest_local_shift_px(run: ResolvedJob) -> float:
+    """By how many pixels of the stack the local alignment moves matter at most, at any depth of the volume."""
+    shape = aligned_shape(run.alignment, run.series.geometry.image_shape)
+    return largest_bend_px(run.alignment, shape, run.depth * run.preparation.bin)
+
+
 def _local(run: ResolvedJob) -> dict[str, Any] | None:
     """The local alignment: its file, the images that are bent, and by how many pixels of the stack at most."""
     bent = [image.section + 1 for image in run.alignment.images if image.bend is not None]
     if not bent:
         return None
-    largest = largest_bend_px(run.alignment, run.series.geometry.image_shape)
+    largest = largest_local_shift_px(run)
     return {"file": run.alignment.local, "largest_shift_px": largest, "sections": bent}
 
 

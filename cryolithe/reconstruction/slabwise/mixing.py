@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.machine.device import free_cached_memory, is_out_of_memory
-from cryolithe.projector import make_projector
+from cryolithe.projector import by_bands, make_projector
 from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.slabwise.fusion import (
     Fusion,
@@ -173,9 +173,11 @@ def _tried(
     back = FbpMethod(projector, "ramp")
 
     def seen(method: NetworkMethod, kept: NDArray[np.int64], left_out: NDArray[np.int64]) -> Iterator[Seen]:
-        for ours, theirs in _make_parts(method, kept, (back, left_out), parts, read, note):
-            again = _only(projector.forward(ours.to(projector.device)), left_out)
-            yield Seen(ours, theirs.to(ours), compute_slab(back, again, note).values.to(ours))
+        made = _make_parts(method, kept, (back, left_out), parts, read, note)
+        for start, (ours, theirs) in zip(parts.starts, made, strict=True):
+            again = by_bands(projector, start, ours.to(projector.device), lambda band, part: band.forward(part))
+            again = compute_slab(back.at(start), _only(again, left_out), note).values
+            yield Seen(ours, theirs.to(ours), again.to(ours))
 
     first = seen(methods[0], trial.inner, trial.ends)
     second = seen(methods[1], trial.others, trial.between)
