@@ -128,7 +128,7 @@ def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState
     if job.resume and job.state.exists():
         load_state(job.state, state, config, files)
         watcher.note(f"Going on at step {state.step}, {state.seconds / 60:.1f} min.")
-    if state.step < config.steps and (doubt := went_on(state, means_of(place))):
+    if state.step < config.steps and (doubt := went_on(state, means_of(place, job.limit_seconds))):
         watcher.note(f"{WARNING}{doubt}")
     limit = f", or {job.limit_seconds / 60:g} min if those end first" if math.isfinite(job.limit_seconds) else ""
     watcher.note(f"Plan: {config.steps} steps of training{limit}, on {place.device}")
