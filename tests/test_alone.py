@@ -104,6 +104,7 @@ def test_an_adaptation_holds_its_folder_and_keeps_what_it_starts_from(tmp_path, 
     output = tmp_path / "m.safetensors"
     write_model(tmp_path / "start.safetensors")
     refused_while_held(tmp_path / "m.run", lambda *flags: of_halves(files, output, *flags))
+    (tmp_path / "m.run" / LOCK).unlink()
     for start in (tmp_path / "m.run" / "best.safetensors", output):
         write_model(start)
         even, odd, angles = files
