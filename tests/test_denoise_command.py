@@ -213,6 +213,27 @@ def test_a_training_goes_on_with_its_batch_whatever_memory_is_free_now(tmp_path,
 
 
 @pytest.mark.slow
+def test_a_training_that_is_done_serves_no_other_network(tmp_path):
+    path = write(tmp_path / "t.mrc", volume())
+    good(path, "--batch", 2)
+    for name in ("t_samba.mrc", "t_samba.json"):
+        (tmp_path / name).unlink()
+    assert "'network.flow.levels' was 2, now 3;" in bad(path, "--resume", "--size", "small")
+    assert "'batch' was 2, now 3;" in bad(path, "--resume", "--batch", 3)
+    assert "The training is done" in good(path, "--resume", "--lmax", 2).output  # which is that of inference, too
+    method = json.loads((tmp_path / "t_samba.json").read_text())["method"]
+    assert (method["lmax_training"], method["lmax_inference"]) == (2, 2)
+
+
+def test_a_volume_of_one_triplet_is_no_training(tmp_path):
+    path = write(tmp_path / "t.mrc", volume(shape=(3, 32, 32)))
+    assert "has a single triplet of planes to learn from (32 x 32 pixels, within one square)" in bad(path)
+    good(write(tmp_path / "u.mrc", volume(shape=(4, 32, 32))))
+    good(write(tmp_path / "w.mrc", volume(shape=(3, 32, 40))))
+    good(path, "--model", tmp_path / "u_samba.safetensors", "--overwrite")
+
+
+@pytest.mark.slow
 def test_an_interrupted_denoising_goes_on_with_the_same_result(tmp_path, monkeypatch):
     write(tmp_path / "t.mrc", volume())
     good(tmp_path / "t.mrc", "-o", tmp_path / "whole.mrc")

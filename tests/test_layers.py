@@ -22,7 +22,7 @@ ALLOWED = {
     "known": {"errors"},
     "wavelets": {"errors", "arrays"},
     "fidelity": {"errors"},
-    "work": {"errors", "machine"},
+    "work": {"errors", "machine", "optimise"},
     "optics": {"errors", "geometry"},
     "images": {"errors", "geometry"},
     "alignment": {"errors", "bending", "geometry"},
@@ -69,7 +69,7 @@ ALLOWED = {
     },
     "training": {
         "errors", "arrays", "files", "geometry", "optimise", "artefacts", "filters", "known", "wavelets", "fidelity",
-        "images", "sampling", "projector", "metrics", "recipes", "formats", "network", "report", "inference",
+        "images", "work", "sampling", "projector", "metrics", "recipes", "formats", "network", "report", "inference",
         "reconstruction", "noise", "simulation",
     },
     "library": {

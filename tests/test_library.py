@@ -270,6 +270,38 @@ def test_nothing_is_replaced_unless_it_is_asked_for(tmp_path):
     assert not (tmp_path / "w.mrc").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("turned", [False, True])
+def test_nothing_beside_a_replaced_volume_tells_of_the_one_before(tmp_path, turned):
+    write_series(tmp_path, noise())
+    flags = ("--thickness", 32, "--orientation", "xzy") if turned else ("--confidence", "--preview", "--thickness", 32)
+    made(tmp_path / "ts.mrc", tmp_path / "ts.tlt", "--device", "cpu", *flags)
+    path, kept = tmp_path / "ts_rec.mrc", {"ts.mrc", "ts.tlt", "ts_rec.mrc", "mine.json"}
+    (tmp_path / "mine.json").write_text("{}")
+    before = cryolithe.Volume.read(path)
+    assert before.of_network
+    if not turned:
+        names = {one.name for one in tmp_path.iterdir()}
+        before.save(path, overwrite=True)  # the same volume: what lies beside it is still its own
+        assert {one.name for one in tmp_path.iterdir()} == names > kept | {"ts_rec.png", "ts_rec.json"}
+    values = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
+    cryolithe.Volume(values, 10.0).save(path, overwrite=True)
+    assert {one.name for one in tmp_path.iterdir()} == kept
+    back = cryolithe.Volume.read(path)
+    assert (np.asarray(back) == values).all()  # not turned as the one before was
+    assert not back.record
+    assert not back.of_network
+
+
+def test_a_record_without_its_volume_is_not_taken_for_that_of_another(tmp_path):
+    path = cryolithe.fbp(noise(), ANGLES, 5).save(tmp_path / "v.mrc")
+    path.unlink()
+    other = cryolithe.Volume(np.zeros((5, 6, 7), np.float32), 5)
+    with pytest.raises(cryolithe.CryoLitheError, match=r"v\.json exists; give overwrite=True"):
+        other.save(path)
+    assert not cryolithe.Volume.read(other.save(path, overwrite=True)).record
+
+
 def test_ome_zarr_comes_back(tmp_path):
     pytest.importorskip("zarr")
     volume = cryolithe.fbp(noise(), ANGLES, 5)

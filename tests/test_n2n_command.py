@@ -187,6 +187,58 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_bytes(tmp_path, pair
 
 
 @pytest.mark.slow
+def test_a_training_that_is_done_serves_no_other_choices(tmp_path, pair):
+    words = (*of(pair), "-o", tmp_path / "x.mrc", "--resume", "--train-minutes")
+    good(*words, "1e-6", "--batch", 1)  # a single step, whatever the clock says
+    card, kept = (network.load_denoiser(tmp_path / "x.safetensors").card, (tmp_path / "x.safetensors").read_bytes())
+    assert (card["steps"], card["train_minutes"]) == (1, 1e-6)
+    for name in ("x.mrc", "x.json"):  # what comes after the training is made again
+        (tmp_path / name).unlink()
+    assert "'loss' was l2, now mixed;" in bad(*words, "1e-6", "--batch", 1, "--loss", "mixed")
+    assert "'batch' was 1, now 3;" in bad(*words, "1e-6", "--batch", 3)
+    assert "'batch' was 1, now 2;" in bad(*words, 60)
+    assert "with --train-minutes 1e-06, now --train-minutes 1e-07;" in bad(*words, "1e-7", "--batch", 1)
+    assert (tmp_path / "x.safetensors").read_bytes() == kept
+    assert not (tmp_path / "x.mrc").exists()
+    assert "The training is done" in good(*words, "1e-6", "--batch", 1)
+    assert (tmp_path / "x.safetensors").read_bytes() == kept
+
+
+@pytest.mark.slow
+def test_a_training_that_is_done_goes_on_where_more_time_is_asked_for(tmp_path, pair):
+    words = (*of(pair), "-o", tmp_path / "x.mrc", "--resume", "--train-minutes")
+    good(*words, "1e-6")
+    (tmp_path / "x.mrc").unlink()
+    (tmp_path / "x.json").unlink()
+    said = " ".join(good(*words, 60).split())
+    assert "Going on with the training at step 1," in said
+    assert "goes on from step 1 with --train-minutes 60 in place of --train-minutes 1e-06; its numbers" in said
+    record = json.loads((tmp_path / "x.json").read_text())
+    card = record["method"]["card"]
+    assert record["choices"]["train_minutes"] == 60
+    assert (card["steps"], card["train_minutes"], card["went_on"]) == (24, 1e-6, [{"step": 1, "train_minutes": 60.0}])
+    table = (tmp_path / "x.run" / "validation.csv").read_text().splitlines()
+    assert len(table) == 1 + 1 + 3  # as often as in a training of that length, not once at its end
+    for name in ("x.mrc", "x.json"):
+        (tmp_path / name).unlink()
+    assert "The training is done" in good(*words, 90)  # no step is left: more time changes nothing
+
+
+@pytest.mark.slow
+def test_what_a_device_chose_is_not_asked_for_on_another(tmp_path, pair, monkeypatch):
+    words = (*of(pair), "-o", tmp_path / "x.mrc", "--start", "fresh", "--resume")
+    good(*words, "--train-minutes", "60")
+    (tmp_path / "x.mrc").unlink()
+    (tmp_path / "x.json").unlink()
+    monkeypatch.setattr("cryolithe.denoising.session.is_other_device", lambda before, now: True)
+    make = learning.make_recipe
+    monkeypatch.setattr(learning, "make_recipe", lambda *a, **k: replace(make(*a, **k), edge=32, batch=k["batch"] or 8))
+    assert "'loss' was l2, now mixed;" in bad(*words, "--loss", "mixed")
+    assert "'batch' was 2, now 3;" in bad(*words, "--batch", 3)
+    assert "The training is done" in good(*words)
+
+
+@pytest.mark.slow
 def test_a_training_goes_on_only_with_the_model_that_it_started_from(tmp_path, pair, monkeypatch):
     for seed in (1, 2):
         good(*of(pair), "-o", tmp_path / f"{seed}.mrc", "--train-minutes", 60, "--seed", seed)

@@ -176,7 +176,7 @@ def test_a_finetuning_goes_on_from_another_folder(project, monkeypatch, tmp_path
     finished(train("--resume", *words, moved / "start.safetensors"))
     swapped = train("--resume", "few.yaml", "pairs/b.h5", "pairs/a.h5", *words[3:], "start.safetensors")
     assert swapped.exit_code == 2  # the other one is now held back
-    assert "was saved by a training with other settings: 'data' was" in swapped.stderr
+    assert "was saved by a training with other settings: 'data.pairs' was ['a.h5'], now ['b.h5'];" in swapped.stderr
 
 
 @pytest.mark.slow

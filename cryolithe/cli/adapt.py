@@ -85,12 +85,15 @@ def command(
     with exit code 130; --resume goes on.
     """
     started = time.monotonic()  # before torch is imported, which takes its time
+    from cryolithe.adapt.session import LEFTOVERS
     from cryolithe.formats.files import check_ending
     from cryolithe.machine.device import choose_device, choose_precision, keep_freed_memory
+    from cryolithe.models import find_model
     from cryolithe.network.checkpoint import load_model
     from cryolithe.optimise.distributed import Place
     from cryolithe.optimise.step import trainable
-    from cryolithe.training.session import check_output
+    from cryolithe.training.session import check_output, run_folder
+    from cryolithe.work.alone import alone_in, refuse_replaced
 
     keep_freed_memory()
     check_ending(output, (".safetensors",), "a model")
@@ -109,8 +112,17 @@ def command(
         )
     device = choose_device(settings.device)
     place = Place(device, trainable(choose_precision(settings.precision, device), device))
-    check_output(output, options["overwrite"], options["resume"])
-    outcome = _run(jobs, model, place, output, {**options, "started": started})
+    inputs = {find_model(settings.model): "the model that this adaptation starts from"}
+    if options["molecules"]:
+        inputs[options["molecules"]] = "the library of this adaptation"
+
+    def check() -> None:
+        check_output(output, options["overwrite"], options["resume"])
+        if not options["resume"]:
+            refuse_replaced(inputs, output, run_folder(output), LEFTOVERS)
+
+    with alone_in(run_folder(output), place, check) as note:
+        outcome = _run(jobs, model, place, output, {**options, "started": started, "note": note})
     _tell(outcome, output, model, options)
 
 
@@ -138,6 +150,8 @@ def _run(jobs: list[tuple[Job, ...]], model: Model, place: Any, output: Path, op
     }
     card |= kept_of(model)
     with _scratch(output.absolute()) as folder, progress_watcher() as watcher:
+        if options["note"]:
+            watcher.note(options["note"])
         gathered = gather(jobs, folder, watcher)
         card["series"] = gathered.told
         outcome = adapt(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # What `--finetune` does without a configuration; configs/finetune_pairs.yaml says the same.
 # Pairs of foreign programs whose targets are compared with their images before a training.
 _LOOKED_AT = 8
+STARTS = ("start", "start_rows", "start_grown")  # keys that name a model to begin with
 
 FINETUNE: dict[str, Any] = {
     "steps": 1500,
@@ -90,7 +91,8 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     from cryolithe.optimise.distributed import join_processes, leave_processes
     from cryolithe.optimise.step import trainable
     from cryolithe.training.config import check_files
-    from cryolithe.training.session import check_output
+    from cryolithe.training.session import LEFTOVERS, check_output, run_folder
+    from cryolithe.work.alone import alone_in, refuse_replaced
 
     sources = _with_names(sources, options["finetune"])
     if is_general_denoiser(sources):
@@ -101,13 +103,34 @@ def command(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     recipe, base, start = _recipe(sources, options["finetune"])
     chosen = choose_device(options["device"])
     precision = trainable(choose_precision(options["precision"], chosen), chosen)
-    check_output(output, options["overwrite"], options["resume"])
     check_files(recipe, base)
     place = join_processes(chosen, precision)
+
+    def check() -> None:
+        check_output(output, options["overwrite"], options["resume"])
+        if not options["resume"]:
+            refuse_replaced(_inputs(sources, recipe, base, options), output, run_folder(output), LEFTOVERS)
+
     try:
-        _run(recipe, base, start, place, output, options)
+        with alone_in(run_folder(output), place, check) as note:
+            _run(recipe, base, start, place, output, {**options, "note": note})
     finally:
         leave_processes()
+
+
+def _inputs(sources: tuple[Path, ...], recipe: TrainConfig, base: Path, options: dict[str, Any]) -> dict[Path, str]:
+    """Files that a training is made of, and what they are."""
+    from cryolithe.models import find_model
+    from cryolithe.training.sources import find_pairs
+
+    found = dict.fromkeys(find_pairs((*recipe.data.pairs, *recipe.validation.pairs), base), "a pair of this training")
+    found |= {base / name: "a noise profile of this training" for name in recipe.data.noise}
+    found |= {path: "the configuration of this training" for path in sources if path.suffix.lower() in ENDINGS}
+    found |= {options["molecules"]: "the library of this training"} if options["molecules"] else {}
+    for key in STARTS:
+        if (name := getattr(recipe, key)) is not None:
+            found[find_model(_model_name(base, name, None, key))] = "the model that this training starts from"
+    return found
 
 
 def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
@@ -159,7 +182,7 @@ def _run(
     profiles = [base / name for name in recipe.data.noise]
     with progress_watcher() as watcher:
         if place.rank == 0:
-            for line in _notes(recipe, base, pairs):
+            for line in (*([options["note"]] if options["note"] else []), *_notes(recipe, base, pairs)):
                 watcher.note(line)
             limit = f", or {minutes:g} min if those end first" if minutes else ""
             watcher.note(f"Plan: {recipe.steps} steps of training{limit}, on {place.device}; simulating comes before")
@@ -358,7 +381,7 @@ def _beginning(recipe: TrainConfig, base: Path) -> dict[str, Any]:
     from cryolithe.network.checkpoint import load_model
     from cryolithe.training.cards import kept_of
 
-    for key in ("start", "start_rows", "start_grown"):
+    for key in STARTS:
         if (name := getattr(recipe, key)) is not None:
             model = load_model(_model_name(base, name, None, key))
             told = (
@@ -390,7 +413,7 @@ def _card(recipe: TrainConfig, molecules: set[str], place: Place, options: dict[
     values = recipe.model_dump(mode="json")
     for section in (values["data"], values["validation"]):
         section["pairs"] = [_name(path) for path in section["pairs"]]
-    for start in ("start", "start_rows", "start_grown"):
+    for start in STARTS:
         values[start] = values[start] and _name(values[start])
     for entry in values["data"]["recipes"]:
         entry["path"] = _name(entry["path"])

@@ -32,7 +32,7 @@ def train_general(config_path: Path, output: Path, options: dict[str, Any]) -> N
     import os
 
     from cryolithe.denoise_training.config import read_general_config
-    from cryolithe.denoise_training.session import GeneralJob, check_job, run_general
+    from cryolithe.denoise_training.session import GeneralJob, run_general
     from cryolithe.denoise_training.volumes import make_maker
     from cryolithe.formats.files import check_ending
     from cryolithe.machine.device import choose_device, choose_precision, keep_freed_memory
@@ -55,10 +55,13 @@ def train_general(config_path: Path, output: Path, options: dict[str, Any]) -> N
         output=output,
         limit_seconds=60.0 * minutes if minutes else math.inf,
         teacher=config_path.parent / config.teacher if config.teacher else None,
+        read=(
+            (config_path, "the configuration of this training"),
+            *([(molecules, "the library of this training")] if molecules else []),
+        ),
         resume=options["resume"],
         overwrite=options["overwrite"],
     )
-    check_job(job)
     with progress_watcher() as watcher:
         state = run_general(job, place, watcher)
     use = "--images stack.mrc" if config.of_images else "tomo.mrc --method n2n"

@@ -40,6 +40,7 @@ from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Progress
 from cryolithe.optimise.recorder import Recorder, recording
 from cryolithe.optimise.state import means_told, went_on
+from cryolithe.work.alone import alone_in, refuse_replaced
 from cryolithe.work.watcher import WARNING, Watcher
 
 STEP_FIELDS = ("step", "seconds", "loss", "learning_rate")
@@ -66,6 +67,7 @@ class GeneralJob:
         output: weights to write.
         limit_seconds: for the steps, the series not counted.
         teacher: weights for the target "distilled".
+        read: other files that are read, and what they are.
         resume: go on with a saved state.
         overwrite: replace an earlier one.
     """
@@ -75,6 +77,7 @@ class GeneralJob:
     output: Path
     limit_seconds: float
     teacher: Path | None = None
+    read: tuple[tuple[Path, str], ...] = ()
     resume: bool = False
     overwrite: bool = False
 
@@ -105,6 +108,9 @@ def check_job(job: GeneralJob) -> None:
     for path, what in ((job.output, "exists"), (job.state, "holds an earlier training")):
         if path.exists() and not (job.overwrite or job.resume):
             raise OutputError(f"{path} {what}; give --resume to go on, --overwrite to start anew, or another -o")
+    if not job.resume:
+        inputs = dict(job.read) | ({job.teacher: "the teacher of this training"} if job.teacher else {})
+        refuse_replaced(inputs, job.output, job.folder, LEFTOVERS)
 
 
 def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState:
@@ -112,9 +118,15 @@ def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState
 
     Raises:
         KeyboardInterrupt: if the user asked to stop; series and state are kept.
-        CryoLitheError: if a file cannot be written, or the state is not of this job.
+        CryoLitheError: if a file cannot be written, the state is not of this job, or another run is at work.
     """
-    check_job(job)
+    with alone_in(job.folder, place, lambda: check_job(job)) as note:
+        if note:
+            watcher.note(note)
+        return _run(job, place, watcher)
+
+
+def _run(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState:
     config = job.config
     held, series = _series(job, watcher)
     teacher = None if job.teacher is None else load_denoiser(job.teacher)
@@ -128,7 +140,7 @@ def run_general(job: GeneralJob, place: Place, watcher: Watcher) -> GeneralState
     if job.resume and job.state.exists():
         load_state(job.state, state, config, files)
         watcher.note(f"Going on at step {state.step}, {state.seconds / 60:.1f} min.")
-    if state.step < config.steps and (doubt := went_on(state, means_of(place))):
+    if state.step < config.steps and (doubt := went_on(state, means_of(place, job.limit_seconds))):
         watcher.note(f"{WARNING}{doubt}")
     limit = f", or {job.limit_seconds / 60:g} min if those end first" if math.isfinite(job.limit_seconds) else ""
     watcher.note(f"Plan: {config.steps} steps of training{limit}, on {place.device}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -113,9 +113,19 @@ class LearningState(State[N]):
     finished: bool = False
 
 
-def means_of(place: Place) -> dict[str, Any]:
-    """What a training is computed with, see `cryolithe.optimise.state.went_on`."""
-    return {"device": str(place.device), "precision": precision_name(place.precision), "processes": place.world}
+def means_of(place: Place, limit_seconds: float) -> dict[str, Any]:
+    """What a training is computed with, see `cryolithe.optimise.state.went_on`.
+
+    Args:
+        place: of this process.
+        limit_seconds: for all steps together.
+    """
+    return {
+        "device": str(place.device),
+        "precision": precision_name(place.precision),
+        "processes": place.world,
+        "train_minutes": limit_seconds / 60 if math.isfinite(limit_seconds) else None,
+    }
 
 
 S = TypeVar("S", bound=LearningState[Any])
@@ -129,6 +139,10 @@ class Training(ABC, Generic[S, H]):
         state: is changed by the training; there after `begin`.
         fingerprint: tells apart what is learned from.
         began_with: SHA-256 of the weights that it starts from, by what to call them; empty for random ones.
+        settings: what else decides it, as plain values; a state keeps them as ``recipe``.
+        left_open: names of those settings that nobody chose, and that follow the device.
+        asked_anew: names of those that follow choices which also serve the application; the weights of a training that
+            is done are applied with others, too.
         most_steps: end of a training.
         columns: of the table of validations, after step and seconds.
         anew: whether the network began with random weights.
@@ -137,6 +151,9 @@ class Training(ABC, Generic[S, H]):
     state: S
     fingerprint: str
     began_with: Mapping[str, str] = MappingProxyType({})
+    settings: Mapping[str, Any] = MappingProxyType({})
+    left_open: Collection[str] = ()
+    asked_anew: Collection[str] = ()
     most_steps: int
     columns: ClassVar[tuple[str, ...]]
     anew: bool = True

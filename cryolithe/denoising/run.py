@@ -26,6 +26,7 @@ from cryolithe.formats.sizes import size_told
 from cryolithe.machine.device import precision_name
 from cryolithe.optimise.distributed import Place
 from cryolithe.report.json_files import write_json
+from cryolithe.work.alone import alone_in
 from cryolithe.work.watcher import WARNING, Listening, Watcher
 
 UNTRAINED_ADVICE = "train on this volume (--train-minutes)"
@@ -75,7 +76,16 @@ def denoise(method: AnyMethod, job: Job, place: Place, watcher: Watcher) -> list
         CryoLitheError: for everything that the user can mend.
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
-    check_job(job)
+    if not job.trains:
+        check_job(job)
+        return _run(method, job, place, watcher)
+    with alone_in(job.folder, place, lambda: check_job(job)) as note:
+        if note:
+            watcher.note(note)
+        return _run(method, job, place, watcher)
+
+
+def _run(method: AnyMethod, job: Job, place: Place, watcher: Watcher) -> list[Denoised]:
     heard = Listening(watcher)
     for text in job.notes:
         heard.note(text)

@@ -7,17 +7,19 @@ NAME.run/train.csv, validation.csv, learning.png, tensorboard/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from cryolithe.denoising.figures import plot_learning
 from cryolithe.denoising.job import Job
 from cryolithe.denoising.method import LearningState, Method, Training, means_of
+from cryolithe.errors import SettingsError
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
-from cryolithe.optimise.state import STARTS_FROM, went_on
+from cryolithe.optimise.state import STARTS_FROM, check_same, is_other_device, means_before, went_on
 from cryolithe.optimise.tensors import read_tensors
 from cryolithe.work.watcher import WARNING, Watcher
 
@@ -41,16 +43,21 @@ def trained(
         CryoLitheError: if a file cannot be written, or the state is not of this job.
     """
     training: Training[Any, Any] = method.training(job, views, place)
-    if job.resume and _is_finished(method, job, training):
+    limit = job.limit_seconds(place.device)
+    means = means_of(place, limit)
+    if job.resume and _is_finished(method, job, training, means):
         watcher.note(f"The training is done: {job.weights}")
         return method.load(job.weights)
     watcher.note(training.plan())
-    limit, state = job.limit_seconds(place.device), training.begin()
+    state = training.begin()
     if job.resume and job.state.exists():
         training.load_state(job.state)
         watcher.note(f"Going on with the training at step {state.step}, {state.seconds / 60:.1f} min.")
-        state.finished = state.finished and (state.seconds >= limit or state.step >= training.most_steps)
-    if not state.finished and (doubt := went_on(state, means_of(place))):
+        done = max(state.seconds / limit, state.step / training.most_steps)
+        state.finished = state.finished and done >= 1
+        # Of a longer training less is done: what is held back is due again sooner than at the end of the shorter one.
+        state.validated = min(state.validated, done)
+    if not state.finished and (doubt := went_on(state, means)):
         watcher.note(f"{WARNING}{doubt}")
     if not state.step:
         watcher.stage("Looking at what is held back", 1)
@@ -78,22 +85,45 @@ def trained(
     return method.load(job.weights)
 
 
-def _is_finished(method: Method[Any, Any, Any], job: Job, training: Training[Any, Any]) -> bool:
-    """Whether a training on the same inputs, with the same start and seed, had come to its end.
+def _is_finished(
+    method: Method[Any, Any, Any], job: Job, training: Training[Any, Any], means: Mapping[str, Any]
+) -> bool:
+    """Whether a training on the same inputs, with the same start and settings, had come to its end.
 
-    A training that is done stays so where the general weights became others meanwhile: nothing goes on with them.
+    A training that is done stays so where the general weights became others meanwhile: nothing goes on with them. It
+    is not done where more time is asked for than it had.
+
+    Raises:
+        SettingsError: if its weights were made with other settings, or in more time, than those that are asked for.
     """
     if not (job.weights.is_file() and job.state.is_file()):
         return False
     _, values = read_tensors(job.state, method.state_format, "a saved training state")
     if not values["finished"] or values.get("learned_from") != training.fingerprint:
         return False
-    if values.get("recipe", {}).get("seed", job.seed) != job.seed:
-        return False
     before, now = values.get("began_with"), training.began_with
-    if not isinstance(before, dict):  # of a version that did not tell
+    # A version before did not tell.
+    if isinstance(before, dict) and (before.keys() != now.keys() or before.get(STARTS_FROM) != now.get(STARTS_FROM)):
+        return False
+    recipe, told = values.get("recipe", {}), means_before(values.get("means") or ())
+    # Where it was trained on another device, what was left to the device is as it was there.
+    moved = "device" in told and is_other_device(told["device"], means["device"])
+    known = {name: value for name, value in training.settings.items() if name in recipe}
+    check_same(job.state, recipe, known, {*training.asked_anew, *(training.left_open if moved else ())})
+    ended = values["step"] >= recipe.get("most_steps", training.most_steps)  # more time would change nothing
+    if ended or "train_minutes" not in told or (moved and job.train_minutes is None):
         return True
-    return before.keys() == now.keys() and before.get(STARTS_FROM) == now.get(STARTS_FROM)
+    had, asked = (math.inf if one["train_minutes"] is None else one["train_minutes"] for one in (told, means))
+    if asked < had:
+        raise SettingsError(
+            f"{job.state} is that of a training which is done, with {_time_told(had)}, now {_time_told(asked)}; repeat "
+            "the command with the earlier time and --resume, or --overwrite to start anew"
+        )
+    return bool(asked == had)
+
+
+def _time_told(minutes: float) -> str:
+    return f"--train-minutes {minutes:g}" if math.isfinite(minutes) else "no limit of time"
 
 
 class _Recorder(Recorder):

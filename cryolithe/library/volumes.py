@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending
-from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.record import read_record_beside, record_path
 from cryolithe.formats.stacks.mrc_writer import write_volume
 from cryolithe.formats.volumes.axes import turned_record
 from cryolithe.formats.volumes.volume_file import NETWORK_LABEL, open_volume_file, refuse_stack, upright
@@ -137,6 +137,9 @@ class Volume(Voxels):
     def save(self, path: Files, *, overwrite: bool = False) -> Path:
         """Write the volume, and beside it its record where it has one, as the command does.
 
+        What lies beside a volume that is replaced and tells of that one goes with it: its record, and its maps and
+        preview unless the new one has the same record.
+
         Args:
             path: a name ending in .mrc, .rec or .map; or in .zarr for OME-Zarr, which needs ``cryolithe[zarr]``.
             overwrite: replace what is there.
@@ -148,13 +151,13 @@ class Volume(Voxels):
             OutputError: if the file exists and is not to be replaced, its folder does not exist, or cannot be written.
         """
         place = Path(path)
-        record = place.with_suffix(".json") if self.record else None
+        record, before = place.with_suffix(".json") if self.record else None, read_record_beside(place)
         if not place.parent.is_dir():
             raise OutputError(f"the output folder {place.parent} does not exist; make it first")
-        for one in (place, record):
+        for one in (place, record if record is not None or not before else record_path(place)):
             if one is not None and os.path.lexists(one) and not overwrite:
                 raise OutputError(f"{one} exists; give overwrite=True to replace it, or another name")
-        if record is not None and record.exists() and not read_record_beside(place):
+        if record is not None and record.exists() and not before:
             raise OutputError(f"{record} exists and is no record of {place.name}: take another name")
         if place.suffix == ".zarr":
             self._write_zarr(place)
@@ -162,6 +165,8 @@ class Volume(Voxels):
             check_ending(place, MRC_VOLUME_ENDINGS, "an MRC volume (or .zarr for OME-Zarr)")
             labels = self.labels or (f"CryoLithe {__version__}",)
             write_volume(place, self, label=labels, dtype=self._stored_dtype(), overwrite=overwrite)
+        if before:
+            _drop_beside(place, before, self.record)
         if record is not None:
             from cryolithe.report.json_files import write_json
 
@@ -189,6 +194,17 @@ class Volume(Voxels):
             if place.is_dir():
                 shutil.rmtree(place)
             made.replace(place)
+
+
+def _drop_beside(place: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Remove what told of the volume that was here before, where the new one is of another making."""
+    from cryolithe.reconstruction.output.outputs import drop_maps, drop_preview
+
+    if {**before, "volume": None} == {**now, "volume": None}:
+        return
+    drop_maps(place)
+    drop_preview(place.with_suffix(".png"))
+    record_path(place).unlink()
 
 
 def volume_of(value: VolumeLike, what: str, voxel_size_angstrom: float | None = None) -> Volume:

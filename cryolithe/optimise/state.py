@@ -8,7 +8,7 @@ Random numbers need no state: what a step draws is seeded by its number.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -145,7 +145,7 @@ def went_on(state: State[Any], now: Mapping[str, Any]) -> str:
         # A state of an earlier version does not tell what the steps so far were made with.
         state.means = [{"step": state.step, **now}]
         return ""
-    before = {name: value for one in state.means for name, value in one.items()}
+    before = means_before(state.means)
     changed = {name: value for name, value in now.items() if name in before and _differ(name, before[name], value)}
     if not changed:
         return ""
@@ -155,6 +155,11 @@ def went_on(state: State[Any], now: Mapping[str, Any]) -> str:
         f"the training goes on from step {state.step} with {told}; its numbers are not those of a training in one go, "
         "as the card tells"
     )
+
+
+def means_before(means: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The last means of a training of those that its state tells."""
+    return {name: value for one in means for name, value in one.items()}
 
 
 def means_told(state: State[Any]) -> dict[str, Any]:
@@ -172,17 +177,28 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], fr
         path: of the state.
         before: settings that are saved there.
         now: those of the run that goes on.
-        free: names of those that may differ.
+        free: names of those that may differ; of those in a table with that table's, as in ``data.workers``.
 
     Raises:
         SettingsError: names the first one that differs.
     """
     for key, value in now.items():
-        if key not in free and before.get(key) != value:
+        for name, was, is_now in _unlike(key, before.get(key), value, free):
             raise SettingsError(
-                f"{path} was saved by a training with other settings: '{key}' was {before.get(key)}, now {value}; "
+                f"{path} was saved by a training with other settings: '{name}' was {was}, now {is_now}; "
                 "repeat the command with the earlier settings and --resume, or --overwrite to start anew"
             )
+
+
+def _unlike(name: str, before: Any, now: Any, free: Collection[str]) -> Iterator[tuple[str, Any, Any]]:
+    """Names of the settings that differ, with both values; of tables those of what is in them."""
+    if name in free or before == now:
+        return
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**now, **before}:
+            yield from _unlike(f"{name}.{key}", before.get(key), now.get(key), free)
+        return
+    yield name, before, now
 
 
 def check_same_files(before: object, now: Mapping[str, str], kind: str = "") -> None:
@@ -210,10 +226,13 @@ def check_same_files(before: object, now: Mapping[str, str], kind: str = "") -> 
 
 
 def _differ(name: str, before: Any, now: Any) -> bool:
-    """Whether means are others; GPUs differ by their kind, not by their number."""
-    if name == "device":
-        return str(before).partition(":")[0] != str(now).partition(":")[0]
-    return bool(before != now)
+    """Whether means are others."""
+    return is_other_device(before, now) if name == "device" else bool(before != now)
+
+
+def is_other_device(before: object, now: object) -> bool:
+    """Whether a device is of another kind; GPUs do not differ by their number."""
+    return str(before).partition(":")[0] != str(now).partition(":")[0]
 
 
 def _told(name: str, value: Any) -> str:

@@ -39,6 +39,7 @@ from cryolithe.training.records import STEP_FIELDS, log_validation, plot_summary
 from cryolithe.training.sources import Source
 from cryolithe.training.state import load_state, save_model, save_runs, save_state
 from cryolithe.training.validation import Example, Verdict, judge, mean_loss
+from cryolithe.work.alone import is_begun
 
 LOG_EVERY = 50
 PAIRS_NAME, SIMULATED_NAME, BEGAN_NAME = "pairs.json", "simulated_from.json", "began_with.json"
@@ -111,7 +112,8 @@ def check_output(output: Path, overwrite: bool, resume: bool) -> None:
     Raises:
         OutputError: if the model or its folder exist and are neither to be replaced nor to be gone on with.
     """
-    for path in (output, run_folder(output)):
+    taken = [output, *([run_folder(output)] if is_begun(run_folder(output)) else [])]
+    for path in taken:
         hint = ", --resume to go on," if (run_folder(output) / "state.safetensors").exists() else ""
         refuse_existing(path, overwrite or resume, hint=hint)
 

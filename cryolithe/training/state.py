@@ -18,8 +18,8 @@ from cryolithe.training.dataset import Run
 from cryolithe.training.loop import TrainState
 
 FORMAT = "cryolithe-training-state"
-# What may differ between a run and its continuation: it does not change what a step computes.
-FREE_KEYS = ("save_every", "compile")
+# What may differ between a run and its continuation: it does not change what a step sees and computes.
+FREE_KEYS = ("save_every", "compile", "data.workers", "data.loader_threads", "data.open_pairs")
 # Where a configuration names files whose contents are compared when a run goes on.
 _FILES = {"data": ("pairs", "noise"), "validation": ("pairs",)}
 _STARTS = ("start", "start_rows", "start_grown")

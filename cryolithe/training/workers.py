@@ -101,8 +101,8 @@ class Workers:
                 process.join(_PATIENCE_S)
                 raise ResourceError(
                     f"a worker process was lost while it simulated series {number} (exit code {process.exitcode}; "
-                    "-9 usually means that memory ran out); lower data.workers or the size of the fields, then go on "
-                    "with --resume"
+                    "-9 usually means that memory ran out); lower data.workers, then go on with --resume, or "
+                    "make the fields smaller and start anew"
                 ) from error
             self._done[found] = value
             self._links[link] = (process, None)

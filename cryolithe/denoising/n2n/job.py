@@ -60,8 +60,12 @@ class N2nJob(Job):
 
     def backbone_on(self, device: torch.device) -> str:
         """The backbone that was asked for, or what suits the device."""
-        wished = self.backbone or (self.purpose.backbone if self.purpose else None)
-        return wished or DEFAULT_BACKBONE.get(device.type, "unet-small")
+        return self.chosen_backbone or DEFAULT_BACKBONE.get(device.type, "unet-small")
+
+    @property
+    def chosen_backbone(self) -> str | None:
+        """The backbone that was asked for, or what suits the purpose; None: by the device."""
+        return self.backbone or (self.purpose.backbone if self.purpose else None)
 
     @property
     def purpose(self) -> Purpose | None:

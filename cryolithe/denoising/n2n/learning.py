@@ -49,6 +49,9 @@ class N2nTraining(Training[N2nState, Held]):
         self.fingerprint = fingerprint_of(self._pairs)
         self.anew = start is None
         self.began_with = {STARTS_FROM if job.model else GENERAL: start.sha256} if start else {}
+        self.settings = self.recipe.plain()
+        chosen = {"batch": job.batch, "config": job.model or job.chosen_backbone}
+        self.left_open = ("edge", *(name for name, value in chosen.items() if value is None))
         self.most_steps = self.recipe.most_steps
 
     def plan(self) -> str:

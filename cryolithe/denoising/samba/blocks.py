@@ -67,7 +67,7 @@ class Blocks:
         recipe: gap, crop, split, seed.
 
     Raises:
-        InputError: if no three usable planes lie at equal distance.
+        InputError: if no three usable planes lie at equal distance, or there is no second such triplet to hold back.
     """
 
     def __init__(self, source: Source, recipe: Recipe) -> None:
@@ -80,6 +80,12 @@ class Blocks:
             )
         _, height, width = source.volume.shape
         self._tiles = tiles((height, width), recipe.crop, recipe.overlap, recipe.network.multiple)
+        if len(self._pairs) * len(self._tiles) < 2:
+            raise InputError(
+                f"{source.volume.path} has a single triplet of planes to learn from ({height} x {width} pixels, within "
+                "one square), so that none is left to tell whether the training gets better; give 4 planes with "
+                "content or more, or --model with weights that were trained on a larger volume"
+            )
         numbers = np.random.default_rng([recipe.seed, _SPLIT]).permutation(len(self._pairs) * len(self._tiles))
         held = min(max(1, round(recipe.validation_share * numbers.size)), numbers.size // 2)
         self.training = np.sort(numbers[held:])

@@ -41,6 +41,8 @@ class SambaTraining(Training[SambaState, float]):
     """
 
     columns = ("loss",)
+    # Of --lmax, which is first of all that of inference: the record tells both.
+    asked_anew = ("largest_gap", "most_steps")
 
     def __init__(self, run: Resolved, place: Place) -> None:
         self._run, self._place, job = run, place, run.job
@@ -54,6 +56,8 @@ class SambaTraining(Training[SambaState, float]):
         self.recipe = replace(recipe, batch=least(recipe.batch, place))
         self.fingerprint = run.source.fingerprint()
         self.anew = self._start is None
+        self.settings = self.recipe.plain()
+        self.left_open = ("validation_blocks", *(name for name in ("crop", "batch") if getattr(job, name) is None))
         self.most_steps = self.recipe.most_steps
 
     def plan(self) -> str:
