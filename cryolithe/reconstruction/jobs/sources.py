@@ -37,13 +37,11 @@ from cryolithe.reconstruction.jobs.assumptions import (
     assumptions,
     of_denoised_images,
     of_handedness,
-    unusual,
 )
 from cryolithe.reconstruction.jobs.pixel_sizes import pixel_size
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
-_ALONE = "Warning: one image alone tells nothing of depth, it is smeared along its beam; give a tilt series"
 # Local shifts of a series are a percent or two of its images.
 MOST_LOCAL_SHIFT = 0.08
 
@@ -241,7 +239,7 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
         images,
         geometry,
         pixel,
-        (*told.notes, *left_out, *unusual(geometry.angles_deg, pixel), *((_ALONE,) if len(used) == 1 else ())),
+        (*told.notes, *left_out),
         None if used == tuple(range(sections)) else used,
         told.labels,
         told.ctf_corrected,
@@ -257,7 +255,9 @@ def _local(
     Raises:
         InputError: if an image would be bent out of its own field.
     """
-    largest, half = largest_bend_px(alignment, shape), min(shape) / 2
+    # What is done to images that the user leaves out does not matter.
+    images = tuple(image for image in alignment.images if image.section + 1 not in settings.excluded)
+    largest, half = largest_bend_px(replace(alignment, images=images), shape), min(shape) / 2
     if not settings.local_alignment:
         told = f"the local shifts in {alignment.local}, up to {largest:.2f} pixels, are left out (--no-local-alignment)"
         return without_bends(alignment, shape, True), (told,) if alignment.local else ()
