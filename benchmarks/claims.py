@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from common import FOLDER, ROOT
+
+from cryolithe.files.yaml_table import read_yaml_table
 
 CLAIMS = FOLDER / "claims.yaml"
 PLACE = re.compile(r"\{([^{}]+):\s*([^{}:]+)\}")
@@ -206,7 +207,7 @@ def of_sentence(claim: dict[str, Any], name: str, page: str, texts: Texts) -> It
 
 def check(claims: Path = CLAIMS, root: Path = ROOT) -> tuple[list[Found], list[str]]:
     """All that claims cover, and what is wrong with claims themselves."""
-    told = yaml.safe_load(claims.read_text(encoding="utf-8"))
+    told = read_yaml_table(claims, "table")
     texts = Texts({name: root / path for name, path in told["files"].items()})
     found, wrong = [], []
     for kind, look in (("tables", of_table), ("sentences", of_sentence)):

@@ -12,13 +12,12 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from common import ROOT, Cell, Table, cryolithe_command, parser, read_arguments, record
 
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats.pairs import Pair, write_pair
 from cryolithe.machine.device import choose_precision, keep_freed_memory
 from cryolithe.network.checkpoint import Model, load_model
@@ -36,8 +35,7 @@ TEST_SERIES = 2
 
 def session_recipe(quick: bool) -> Recipe:
     """Voxels of 4 Å, 7-8 µm of defocus left in, a tilt every 4°."""
-    text = (ROOT / "training_data" / "recipes" / "train_uncorrected.yaml").read_text(encoding="utf-8")
-    values: dict[str, Any] = yaml.safe_load(text)
+    values = read_yaml_table(ROOT / "training_data" / "recipes" / "train_uncorrected.yaml", "recipe")
     values["seed"] = SEED
     values["cell"] |= {
         "shape": [32, 64, 64] if quick else [64, 128, 128],

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from common import RESULTS, ROOT, Table, parser, read_arguments, record
 from numpy.typing import NDArray
 from realism_matched import (
@@ -36,6 +35,7 @@ from realism_matched import (
 )
 from realism_measures import radial, spectrum
 
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_tilt_series
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
@@ -91,7 +91,7 @@ class Case:
 
     def load(self, side: int) -> Recipe:
         """The recipe with this case's changes, ``side`` voxels across."""
-        values = yaml.safe_load((RECIPES / f"{self.recipe}.yaml").read_text(encoding="utf-8"))
+        values = read_yaml_table(RECIPES / f"{self.recipe}.yaml", "recipe")
         depth = 2 * math.ceil(0.55 * 10 * self.thickness_nm / self.voxel_angstrom)
         values["cell"] |= {
             "shape": [depth, side, side],

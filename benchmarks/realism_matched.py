@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from common import FOLDER, ROOT, Table
 from numpy.typing import NDArray
 from realism_measures import Floats, TiltSpectra, decibels, of_image, of_windows, tiles
 
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_tilt_series, read_volume
 from cryolithe.simulation.campaign import simulate_series
 from cryolithe.simulation.diverse import draw_diverse
@@ -68,7 +68,7 @@ Curves = dict[str, list[float]]
 
 def recipe_at(name: str, conditions: Conditions, quick: bool) -> Recipe:
     """A shipped recipe whose cells are imaged under given conditions."""
-    values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    values = read_yaml_table(RECIPES / f"{name}.yaml", "recipe")
     thickness = 40.0 if quick else conditions.thickness_nm
     depth = 2 * int(np.ceil(0.55 * 10 * thickness / conditions.pixel_angstrom))
     values["cell"] |= {
@@ -118,7 +118,7 @@ def diverse(library: tuple[Molecule, ...], series: int) -> Curves:
 
 def published() -> dict[str, Any]:
     """Numbers of the real sets, with their origin."""
-    return dict(yaml.safe_load((FOLDER / "real_spectra.yaml").read_text(encoding="utf-8")))
+    return read_yaml_table(FOLDER / "real_spectra.yaml", "table")
 
 
 def measured(folder: Path) -> dict[str, Curves]:

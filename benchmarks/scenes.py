@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from common import ROOT
 from numpy.typing import NDArray
 
-from cryolithe.files.yaml_table import merged
+from cryolithe.files.yaml_table import merged, read_yaml_table
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import Projector, make_projector
 from cryolithe.simulation import Molecule, Recipe, SimulatedSeries, load_library, simulate_series
@@ -148,7 +147,7 @@ CONDITIONS = (
 
 def recipe_of(scene: Scene, side: int) -> Recipe:
     """A shipped recipe in a field of ``side / 2 x side x side`` voxels, as thick as the field allows."""
-    values: dict[str, Any] = yaml.safe_load((ROOT / "training_data" / "recipes" / f"{scene.recipe}.yaml").read_text())
+    values = read_yaml_table(ROOT / "training_data" / "recipes" / f"{scene.recipe}.yaml", "recipe")
     depth, voxel = side // 2, scene.voxel_angstrom
     values["seed"] = SEED
     values["imaging"] = merged(values["imaging"], scene.imaging)

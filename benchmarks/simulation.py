@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from common import ROOT, Table, cryolithe_command, parser, peak_rss_of, read_arguments, record
 
+from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.machine.device import keep_freed_memory
 from cryolithe.simulation.library import recipe_library
 from cryolithe.simulation.recipe import Recipe
@@ -21,7 +22,7 @@ GOAL_SECONDS, GOAL_GB, GOAL_PER_MINUTE = 180.0, 6.0, 5.0
 
 def cellular(shape: tuple[int, int, int]) -> dict[str, Any]:
     """The shipped cellular recipe at a shape, with 41 tilts of ±60°, none missing."""
-    values: dict[str, Any] = yaml.safe_load(CELLULAR.read_text(encoding="utf-8"))
+    values = read_yaml_table(CELLULAR, "recipe")
     values["cell"]["shape"] = list(shape)
     values["imaging"]["scheme"] = {"kinds": ["dose-symmetric"], "reach_deg": [60.0, 60.0], "step_deg": [3.0, 3.0]}
     return values

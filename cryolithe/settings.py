@@ -20,6 +20,7 @@ _EXPECTED = {
     "bool_parsing": "expected true or false",
     "float_parsing": "expected a number, with a decimal point",
     "int_parsing": "expected a whole number",
+    "string_type": "expected text (a name that is a number is written in quotes)",
 }
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 MOST_PX = 1 << 24  # along an axis, as in MRC files
@@ -361,7 +362,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: if the file is missing, not YAML, or has an unknown key (the nearest known one is named).
     """
-    return _known_keys(read_yaml_table(path, "configuration file"), str(path))
+    return _known_keys(read_yaml_table(path, "configuration file", meant=_name), str(path))
 
 
 def resolve_settings(
@@ -414,11 +415,15 @@ def _flag(name: str) -> str:
     return name.replace("_", "-")
 
 
+def _name(key: str) -> str:
+    return key.replace("-", "_")
+
+
 def _known_keys(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
     known = ReconstructSettings.model_fields
     plain = {}
     for key, value in values.items():
-        name = str(key).replace("-", "_")
+        name = _name(str(key))
         if name not in known:
             raise SettingsError(f"{where}: unknown setting {shown(key)}{nearest_name(name, known)}")
         plain[name] = value

@@ -306,6 +306,10 @@ def test_crop_and_mask(data, tmp_path):
     found = json.loads((tmp_path / "crop" / "evaluation.json").read_text())["evaluation"]
     assert found["reference"]["shape_zyx"] == [27, 56, 64]
     assert "half a voxel" in found["notes"][-1]
+    mask = write(tmp_path / "mask.mrc", read_volume(data / "mask.mrc").voxels, 4.0)
+    good("evaluate", data / "fbp.mrc", "--reference", data / "truth.mrc", "--mask", mask, "-o", tmp_path / "w")
+    told = json.loads((tmp_path / "w" / "evaluation.json").read_text())["evaluation"]["warnings"]
+    assert sum(f"The mask {mask} has voxels of 4 Å" in one for one in told) == 1
     masked = run(data / "fbp.mrc", "--reference", data / "truth.mrc", "--mask", data / "mask.mrc", "-o", tmp_path / "m")
     assert masked.exit_code == 0, masked.output
     found = json.loads((tmp_path / "m" / "evaluation.json").read_text())["evaluation"]["reference"]

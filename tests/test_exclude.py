@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -59,6 +60,25 @@ def test_the_library_and_compare_leave_them_out(tmp_path):
     halves = [json.loads((tmp_path / "page.work" / "fbp" / f"half{n}.json").read_text()) for n in (1, 2)]
     parts = [[n + 1 for n in LEFT[first::2]] for first in (0, 1)]
     assert [half["geometry"]["part"] for half in halves] == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("1-10", "one image alone tells nothing of depth, it is smeared along its beam; name fewer in --exclude"),
+        ("1-9", "a range of 10° where tilt series have 60° to 140°"),
+        ("3-7", "a second missing wedge of 60°"),
+        ("1,11", ""),
+    ],
+)
+def test_what_is_left_is_warned_of(tmp_path, text, warned):
+    told = made(*write_series(tmp_path), *FBP, "--exclude", text, "-o", tmp_path / "v.mrc").stderr
+    assert warned in told
+    assert ("Warning: " in told) == bool(warned)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        cryolithe.fbp(noise(), ANGLES, 5.0, thickness=16, exclude=text)
+    assert [warned in str(one.message) for one in heard] == [True] * bool(warned)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 
 import mrcfile
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from command import call, good, refusal_of
 from plain_mrc import new_mrc
 
+import cryolithe
 from cryolithe.cli.fsc import parse_wedge
 from cryolithe.errors import SettingsError
 from cryolithe.formats import write_volume
@@ -135,6 +137,23 @@ def test_mask(pair, tmp_path):
     assert "empty.mrc is 0 in all 5760 voxels" in refused(*pair, "--mask", empty)
     other = write(tmp_path / "other.mrc", weights[1:])
     assert "(15, 18, 20), but" in refused(*pair, "--mask", other)
+
+
+@pytest.mark.parametrize(("size", "told"), [(0, False), (1, False), (10.05, False), (5, True), (13.5, True)])
+def test_a_mask_of_another_voxel_size_is_warned_of(pair, tmp_path, size, told):
+    weights = np.zeros(SHAPE)
+    weights[4:12, 4:14, 4:16] = 1
+    mask = write(tmp_path / "mask.mrc", weights, size)
+    result = good("fsc", *pair, "--mask", mask)
+    line = f"Warning: the mask {mask} has voxels of {size:g} Å, {pair[0]} of 10 Å"
+    assert (line in result.stderr) == told
+    assert ("the mask" in result.stderr) == told
+    assert "the mask" not in good("fsc", *pair, "--mask", mask, "--voxel-size", 10).stderr
+    volumes = [cryolithe.Volume.read(path) for path in pair]
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        cryolithe.fsc(*volumes, mask=mask)
+    assert any("the mask" in str(one.message) for one in heard) == told
 
 
 def test_volumes_that_cannot_be_compared(pair, tmp_path):

@@ -1,6 +1,7 @@
 """``cryolithe info``."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -43,6 +44,13 @@ def stack(tmp_path):
     images[-1, 0, 0] = np.inf
     write_stack(tmp_path / "s.mrc", images, 2.5, "made for a test")
     return tmp_path / "s.mrc"
+
+
+def test_a_name_that_the_locale_cannot_show_is_escaped(stack, tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xfc \xf1")
+    folder.mkdir()
+    stack.rename(folder / "s.mrc")
+    assert info(folder / "s.mrc").stdout.startswith(f"{tmp_path}/\\udcfc \\udcf1/s.mrc\n  kind")
 
 
 def test_stack(stack):

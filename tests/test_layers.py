@@ -33,7 +33,9 @@ ALLOWED = {
     "metrics": {"errors", "arrays", "geometry"},
     "models": {"errors", "files"},
     "recipes": {"errors", "files"},
-    "formats": {"errors", "bending", "machine", "files", "geometry", "optics", "alignment", "tilts", "volume"},
+    "formats": {
+        "errors", "arrays", "bending", "machine", "files", "geometry", "optics", "alignment", "tilts", "volume",
+    },
     "network": {"errors", "arrays", "files", "filters", "known", "wavelets", "sampling", "models"},
     "report": {"errors", "metrics", "formats"},
     "settings": {"errors", "files", "formats"},

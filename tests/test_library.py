@@ -302,6 +302,21 @@ def test_a_record_without_its_volume_is_not_taken_for_that_of_another(tmp_path):
     assert not cryolithe.Volume.read(other.save(path, overwrite=True)).record
 
 
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_ome_zarr_replaces_no_file_and_no_link(tmp_path, kind):
+    pytest.importorskip("zarr")
+    place = tmp_path / "v.zarr"
+    (tmp_path / "other.zarr").mkdir()
+    if kind == "file":
+        place.write_text("x")
+    else:
+        place.symlink_to("other.zarr")
+    before = tree(tmp_path)
+    with pytest.raises(cryolithe.CryoLitheError, match=f"v.zarr is a {kind}, and OME-Zarr a folder"):
+        cryolithe.Volume(noise()).save(place, overwrite=True)
+    assert tree(tmp_path) == before
+
+
 def test_ome_zarr_comes_back(tmp_path):
     pytest.importorskip("zarr")
     volume = cryolithe.fbp(noise(), ANGLES, 5)

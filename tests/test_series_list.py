@@ -117,6 +117,7 @@ def test_cells_are_parted_as_the_header_row_has_it(put, text, tmp_path):
         ),
         ("tilts,angles,\na,b,\n", "column 3 has no name"),
         ("tilts,angles,tilts\na,b,c\n", "'tilts' twice"),
+        ("tilts,angles,tilt-axis,tilt_axis\na,b,1,2\n", "'tilt_axis' twice, once as 'tilt-axis'"),
         ("tilts,angles\na.mrc\n", "line 2: expected 2 cells (tilts, angles), found 1"),
         ("tilts,angles\na,b\n\na,b,c\n", "line 4: expected 2 cells (tilts, angles), found 3"),
         ("tilts,angles\na.mrc,\n", "line 2: the cell 'angles' is empty"),

@@ -335,7 +335,7 @@ def test_unknown_flag_is_one_line_that_names_the_nearest():
     ("content", "expected"),
     [
         (b"a: [1\n", "is not valid YAML"),
-        (b"a: 2026-13-45\n", "is not valid YAML"),
+        (b"a: !!timestamp 2026-13-45\n", "is not valid YAML"),
         (b"\xff\xfe\x00", "is not valid YAML"),
         (b"? [1, 2]\n: 3\n", "is not valid YAML"),
         (b"x: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),

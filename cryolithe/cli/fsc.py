@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.artefacts.half_agreement import Expected
 from cryolithe.errors import OutputError, SettingsError
-from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
+from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, doubts_about_mask, parse_wedge
 from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.formats.files import check_ending, refuse_existing
@@ -93,7 +93,7 @@ def command(
     if a_of_network and b_of_network:
         click.echo(f"Note: {SHARED_NETWORK}", err=True)
     check_pair((str(volumes[0]), str(volumes[1])), (a, b), voxel_size is None, "--voxel-size")
-    mask = None if mask_path is None else _read_mask(mask_path, a, volumes[0])
+    mask = None if mask_path is None else _read_mask(mask_path, a, volumes[0], voxel_size)
     if same := volumes[0].resolve() == volumes[1].resolve():
         click.echo(f"Warning: {volumes[0]} is compared with itself, which correlates perfectly", err=True)
     voxel_size = voxel_size or a.voxel_size_angstrom or b.voxel_size_angstrom
@@ -164,11 +164,21 @@ def _read(path: Path, is_volume: bool) -> tuple[Volume, bool]:
     return Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom), found.of_network
 
 
-def _read_mask(path: Path, volume: Volume, volume_path: Path) -> NDArray[np.generic]:
-    """Return the weights of a mask, or raise InputError if they do not fit the volume or keep nothing."""
-    weights = _read(path, is_volume=True)[0].voxels
-    check_mask(weights, str(path), volume, str(volume_path))
-    return weights
+def _read_mask(path: Path, volume: Volume, volume_path: Path, size: float | None) -> NDArray[np.generic]:
+    """Return the weights of a mask, or raise InputError if they do not fit the volume or keep nothing.
+
+    Args:
+        path: of the mask.
+        volume: that it is for.
+        volume_path: of that, for messages.
+        size: edge of a voxel that the user gave for all, or None: headers count.
+    """
+    mask = _read(path, is_volume=True)[0]
+    check_mask(mask.voxels, str(path), volume, str(volume_path))
+    sizes = (mask.voxel_size_angstrom, volume.voxel_size_angstrom)
+    for doubt in doubts_about_mask(sizes, (str(path), str(volume_path))) if size is None else ():
+        click.echo(f"Warning: {doubt}", err=True)
+    return mask.voxels
 
 
 def _resolution(values: FloatArray, curve: FscCurve, threshold: float, voxel_size: float | None) -> Resolution:

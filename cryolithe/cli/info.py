@@ -16,6 +16,7 @@ import numpy as np
 
 from cryolithe.cli.info_arrays import mrc_facts, volume_facts
 from cryolithe.cli.info_tables import defocus_facts, mdoc_facts, star_facts, tells_defocus
+from cryolithe.cli.plain import plain
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError
 from cryolithe.files.names import exists
 from cryolithe.files.yaml_table import read_yaml_table
@@ -143,7 +144,7 @@ def _other_facts(path: Path) -> list[Fact]:
 
 
 def _echo(path: Path, facts: list[Fact]) -> None:
-    click.echo(printable(str(path)))
+    click.echo(plain(str(path).replace("\n", " ")))
     shown = [fact for fact in facts if fact.name != "file"]
     width = max(len(fact.title) for fact in shown) + 2
     for fact in shown:

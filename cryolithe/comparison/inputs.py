@@ -14,13 +14,13 @@ from cryolithe.artefacts.half_agreement import Expected
 from cryolithe.comparison.sources import SeriesSource, Source, VolumeSource, shared_per_px
 from cryolithe.comparison.value import Setting, Target, Truth
 from cryolithe.errors import GeometryError, InputError, SettingsError
+from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE
 from cryolithe.evaluation.halves import doubt_about_scales, half_of
 from cryolithe.evaluation.heldout import opposite_z
+from cryolithe.evaluation.in_hand import Named
 from cryolithe.evaluation.inputs import (
     DEFAULT_TILT_RANGE,
     SHARED_PRIOR,
-    VOXEL_SIZE_TOLERANCE,
-    Named,
     open_checked,
     open_template,
     open_volume,

@@ -19,11 +19,10 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cryolithe.errors import SettingsError, nearest_name, shown
-from cryolithe.files.yaml_table import read_yaml_table
+from cryolithe.files.yaml_table import read_yaml_table, yaml_text
 from cryolithe.formats.files import replacing
 
 ROLES = ("stack", "angles", "target", "even", "odd")
@@ -254,8 +253,7 @@ def write_manifest(path: Path, manifest: Manifest, overwrite: bool = False) -> N
     """
     plain = manifest.model_dump(mode="json", exclude_defaults=True)
     with replacing(path, overwrite) as temporary:
-        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(yaml_text(plain), encoding="utf-8")
 
 
 def _first_problem(error: ValidationError, values: dict[Any, Any]) -> str:
@@ -275,6 +273,8 @@ def _first_problem(error: ValidationError, values: dict[Any, Any]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"'{key}': {message}" if key else message
+    if first["type"] == "string_type":
+        message = "expected text (a name that is a number is written in quotes)"
     return f"'{key}': {message[:1].lower()}{message[1:]}, found {shown(first.get('input'))}"
 
 

@@ -70,6 +70,24 @@ def check_pair(names: tuple[str, str], pair: tuple[Volume, Volume], check_voxel_
         check_volume(volume.voxels, name)
 
 
+def doubts_about_mask(sizes_angstrom: tuple[float | None, float | None], names: tuple[str, str]) -> tuple[str, ...]:
+    """What tells that a mask may be of another volume.
+
+    Args:
+        sizes_angstrom: edges of a voxel of the mask and of the volume. Programs leave 0 or 1 in a mask's header, which
+            tells nothing.
+        names: of both, for messages.
+    """
+    of_mask, of_volume = sizes_angstrom
+    told = of_mask and of_volume and abs(of_mask - 1) > VOXEL_SIZE_TOLERANCE
+    if not (told and of_mask and of_volume and abs(of_mask / of_volume - 1) > VOXEL_SIZE_TOLERANCE):
+        return ()
+    return (
+        f"the mask {names[0]} has voxels of {of_mask:g} Å, {names[1]} of {of_volume:g} Å: it is laid over the volume "
+        "voxel by voxel, which is wrong if it was made for another one",
+    )
+
+
 def check_mask(weights: NDArray[np.generic], name: str, volume: Volume, volume_name: str) -> None:
     """Raise InputError if the weights of a mask do not fit a volume or keep nothing."""
     if weights.shape != volume.voxels.shape:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from cryolithe.arrays.spectra import FloatArray, half_spectrum
 from cryolithe.artefacts.half_agreement import Expected
 from cryolithe.artefacts.missing_wedge import holds_nothing, wedge_doubts
-from cryolithe.evaluation.inputs import Images, Named, Task, release
+from cryolithe.evaluation.in_hand import Named
+from cryolithe.evaluation.inputs import Images, Task, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
 from cryolithe.evaluation.matching import MatchingScore, match_template
 from cryolithe.evaluation.middles import Compared, compared, place_of_middle

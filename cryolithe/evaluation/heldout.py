@@ -171,6 +171,13 @@ def used_images(record: Mapping[str, Any], stack: Path | None, angles_deg: Seque
     return Used(frozenset(nearest), "the volume's record lists the angles of the images used")
 
 
+def recorded_angles_deg(record: Mapping[str, Any]) -> tuple[float, ...]:
+    """The tilt angles that a record tells; empty where they are none of a series."""
+    angles = record.get("geometry", {}).get("tilt_angles_deg", ())
+    usable = isinstance(angles, list) and len(angles) > 1 and all(isinstance(a, int | float) for a in angles)
+    return tuple(float(a) for a in angles) if usable and min(angles) < max(angles) else ()
+
+
 def z_reversed(record: Mapping[str, Any]) -> bool:
     """Whether z runs against the angles of the files: those of the record then have the other sign."""
     geometry = record.get("geometry")

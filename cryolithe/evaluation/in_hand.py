@@ -38,6 +38,20 @@ class InHand:
 Judged = Path | InHand
 
 
+@dataclass(frozen=True)
+class Named:
+    """A volume with its name for messages: float32, shape ``(z, y, x)``; may be a read-only memory map.
+
+    ``of_network`` is whether a network made it, as far as that is known.
+    """
+
+    name: str
+    voxels: NDArray[Any]
+    voxel_size_angstrom: float | None
+    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    of_network: bool = False
+
+
 def record_of(given: Judged) -> dict[str, Any]:
     """How a volume was made; empty where nobody knows."""
     return dict(given.record) if isinstance(given, InHand) else read_record_beside(given)

@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.arrays.narrow import narrowed
 from cryolithe.errors import InputError, SettingsError
-from cryolithe.evaluation.heldout import Choice, choose_images, held_out_images, opposite_z, z_reversed
-from cryolithe.evaluation.in_hand import InHand, Judged, is_same, record_name, record_of
+from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE, doubts_about_mask
+from cryolithe.evaluation.heldout import (
+    Choice,
+    choose_images,
+    held_out_images,
+    opposite_z,
+    recorded_angles_deg,
+    z_reversed,
+)
+from cryolithe.evaluation.in_hand import InHand, Judged, Named, is_same, record_name, record_of
+from cryolithe.evaluation.pair_doubts import sentence
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.positions import known_positions, turned_over_told
 from cryolithe.evaluation.reprojection import binning_of
@@ -27,7 +37,6 @@ from cryolithe.tilts import TiltSeries
 
 Array = NDArray[Any]
 
-VOXEL_SIZE_TOLERANCE = 0.01  # relative, as for `cryolithe fsc`
 SAME_VALUES = 1e-4  # of the span, by which the extremes in a record may differ from those of its volume
 DEFAULT_TILT_RANGE = (-60.0, 60.0)
 SHARED_PRIOR = (
@@ -56,20 +65,6 @@ class Request:
     crop: bool = False
     keep_sign: bool = False
     is_volume: bool = False
-
-
-@dataclass(frozen=True)
-class Named:
-    """A volume with its name for messages: float32, shape ``(z, y, x)``; may be a read-only memory map.
-
-    ``of_network`` is whether a network made it, as far as that is known.
-    """
-
-    name: str
-    voxels: Array
-    voxel_size_angstrom: float | None
-    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    of_network: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +146,9 @@ def load(request: Request) -> Task:
         if other is not None:
             check_fit(volume, other, request.crop)
     mask = _open_mask(request.mask, volume, request.crop) if request.mask else None
+    if mask is not None:
+        sizes = mask.voxel_size_angstrom, volume.voxel_size_angstrom
+        warnings += map(sentence, doubts_about_mask(sizes, (mask.name, volume.name)))
     images = _open_images(request, record, notes) if request.tilts else None
     if images:
         _check_images(images, volume)
@@ -182,7 +180,7 @@ def _tilt_range(
     """The tilt range of the data behind the volume, and a note where nobody told it."""
     if request.tilt_range_deg:
         return request.tilt_range_deg
-    if used := _recorded_angles(record):
+    if used := recorded_angles_deg(record):
         found, source = (min(used), max(used)), "from the volume's sidecar"
     elif images:
         angles, choice = images.series.geometry.angles_deg, images.choice
@@ -249,12 +247,12 @@ def open_volume(path: Judged, notes: list[str], is_volume: bool, otherwise: str 
     """
     if isinstance(path, InHand):
         check_volume(path.voxels, path.name)
-        voxels = np.asarray(path.voxels, dtype=np.float32)
+        voxels = np.asarray(narrowed(path.voxels), dtype=np.float32)
         return Named(path.name, voxels, path.voxel_size_angstrom, of_network=path.of_network)
     found = open_checked(path, notes, is_volume, otherwise)
     stored = found.voxels()
     check_volume(stored, str(path))
-    voxels = np.asarray(stored, dtype=np.float32)
+    voxels = np.asarray(narrowed(stored), dtype=np.float32)
     return Named(str(path), voxels, found.voxel_size_angstrom, found.origin_angstrom, found.of_network)
 
 
@@ -317,12 +315,6 @@ def check_fit(a: Named, b: Named, crop: bool) -> None:
             f"the volumes differ in shape (z, y, x): {a.name} has {a.voxels.shape}, {b.name} has {b.voxels.shape}; "
             "give --crop to compare the middle that both have"
         )
-
-
-def _recorded_angles(record: Mapping[str, Any]) -> tuple[float, ...]:
-    angles = record.get("geometry", {}).get("tilt_angles_deg", ())
-    usable = isinstance(angles, list) and len(angles) > 1 and all(isinstance(a, int | float) for a in angles)
-    return tuple(float(a) for a in angles) if usable and min(angles) < max(angles) else ()
 
 
 def _is_dark(request: Request, sidecar: dict[str, Any], notes: list[str]) -> bool:

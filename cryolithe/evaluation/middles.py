@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
-from cryolithe.evaluation.inputs import Named
+from cryolithe.evaluation.in_hand import Named
 
 Array = NDArray[Any]
 

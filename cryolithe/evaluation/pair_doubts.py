@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.arrays.narrow import narrowed
 from cryolithe.artefacts.faces import filled_doubt, has_noise_everywhere, lacking_doubt
 from cryolithe.artefacts.half_agreement import Expected, doubts_about_places
 from cryolithe.artefacts.missing_wedge import wedge_doubts
@@ -52,19 +53,20 @@ def doubts_about(pair: Looks, curve: FscCurve | None = None) -> tuple[str, ...]:
         pair: the volumes.
         curve: how they correlate, or None where nobody has computed it yet.
     """
-    both = tuple(zip(pair.voxels, pair.names, strict=True))
+    first, second = (narrowed(voxels) for voxels in pair.voxels)
+    both = ((first, pair.names[0]), (second, pair.names[1]))
     halves, doubts = pair.expected.own_noise, list[str]()
     filled = [filled_doubt(voxels, name) for voxels, name in both] if pair.borders else []
     # A border of one alone is in common with nothing, as where a truth ends in vacuum; but halves are made alike.
-    if pair.borders and not pair.same and (halves or all(map(has_noise_everywhere, pair.voxels))):
-        doubts += lacking_doubt(*pair.voxels, pair.names)
+    if pair.borders and not pair.same and (halves or all(map(has_noise_everywhere, (first, second)))):
+        doubts += lacking_doubt(first, second, pair.names)
     if not doubts and (halves or all(filled)):
         doubts += [line for lines in filled for line in lines]
     if not pair.same:
         if curve is not None:
             doubts += doubts_about_curve(curve, halves)
         if not (halves and curve is not None and least_correlation(curve) > SAME_HALVES):  # all noise is in common
-            doubts += doubts_about_places(*pair.voxels, pair.names, pair.expected)
+            doubts += doubts_about_places(first, second, pair.names, pair.expected)
     if pair.tilt_range_deg is not None:
         for voxels, name in both:
             doubts += wedge_doubts(voxels, name, pair.tilt_range_deg, pair.flag)

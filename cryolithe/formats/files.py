@@ -186,8 +186,8 @@ def make_folder(path: Path) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` in one line without characters that could confuse a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()
+    """Return ``text`` in one line without characters that could confuse a terminal; bytes of no text become ``?``."""
+    return "".join(c if c.isprintable() else "?" if "\udc80" <= c <= "\udcff" else " " for c in text).strip()
 
 
 def finite_numbers(words: Iterable[str]) -> list[float] | None:

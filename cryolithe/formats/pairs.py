@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.arrays.narrow import common_value, narrowed
 from cryolithe.errors import FileFormatError, GeometryError, InputError, OutputError
 from cryolithe.formats.files import PathLike, input_size_bytes
 from cryolithe.formats.hdf5_file import new_hdf5_file, open_hdf5, refuse_empty_chunks
@@ -33,6 +34,7 @@ from cryolithe.geometry import check_angles_deg
 FORMAT, VERSION = "cryolithe-pair", 1
 ROWS_PER_CHUNK = 8
 MOST_ANGLES = 100_000
+DENSITIES = ("images", "truth", "even", "odd", "clean")
 OPTIONAL = ("even", "odd", "clean", "labels")
 _MEND = "the file is damaged: copy it again, or make it anew"
 
@@ -70,16 +72,18 @@ class StoredArray:
         dataset: in an open file.
         path: of the file, for messages.
         name: of the array, for messages.
+        densities: whether it holds greys, of which a constant may be taken off to keep their digits in float32.
 
     Raises:
         FileFormatError: if it holds no plain numbers, lacks chunks (HDF5 would give zeros for them), or has one
             without bytes (HDF5 would end the process).
     """
 
-    def __init__(self, dataset: h5py.Dataset, path: Path, name: str) -> None:
+    def __init__(self, dataset: h5py.Dataset, path: Path, name: str, densities: bool = False) -> None:
         self._dataset, self._path, self._name = dataset, path, name
         self.shape: tuple[int, ...] = dataset.shape or ()
         self.dtype: np.dtype[Any] = dataset.dtype
+        self._common: float | None = None if densities else 0.0  # None: not known yet
         if dataset.is_virtual or dataset.external:
             raise FileFormatError(f"{path}: '{self._name}' lies in other files, which are not read; {_MEND}")
         if self.dtype.kind not in "fiu":
@@ -114,10 +118,13 @@ class StoredArray:
             FileFormatError: if it cannot be read.
         """
         try:
-            return self._dataset[place]
+            if self._common is None:
+                self._common = common_value(self._dataset, axis=1)
+            values = self._dataset[place]
         except (OSError, RuntimeError, KeyError) as error:  # what h5py makes of HDF5's failures
             reason = " ".join(str(error).split())
             raise FileFormatError(f"{self._path}: '{self._name}' cannot be read ({reason}); {_MEND}") from error
+        return narrowed(values, self._common) if self._common else values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all of it; raises FileFormatError as indexing does."""
@@ -276,7 +283,7 @@ def _stored(file: h5py.File, name: str, path: Path) -> Any:
     """An array of an open file; stands for an ndarray wherever parts of one are read."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise FileFormatError(f"{path}: '{name}' is a link to elsewhere, which is not followed; {_MEND}")
-    return StoredArray(file[name], path, name)
+    return StoredArray(file[name], path, name, name in DENSITIES)
 
 
 def _angles_deg(file: h5py.File, path: Path) -> tuple[float, ...]:

@@ -56,6 +56,8 @@ def array_of(value: Any, what: str, axes: str) -> NDArray[Any]:
         )
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
+        if str(value.layout) != "torch.strided":
+            raise InputError(f"{expected}, got a tensor of layout {value.layout}; give tensor.to_dense()")
         if str(value.dtype) == "torch.bfloat16":  # which NumPy does not have
             value = value.float()
         value = value.numpy()

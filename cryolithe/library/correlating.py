@@ -12,7 +12,7 @@ import numpy as np
 
 from cryolithe.artefacts.half_agreement import Expected
 from cryolithe.errors import GeometryError, SettingsError, nearest_name
-from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, parse_wedge
+from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, doubts_about_mask, parse_wedge
 from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.formats.volumes.volume_kind import refuse_map
@@ -143,7 +143,8 @@ def fsc(
     if first.of_network and second.of_network:
         heard.note(SHARED_NETWORK)
     check_pair(names, (first, second), size is None, "voxel_size_angstrom=")
-    weights = None if mask is None else _weights(mask, first, names[0])
+    weights, doubts = (None, ()) if mask is None else _weights(mask, first, names[0], size)
+    heard.warnings += doubts
     if same := _same(a, b, first, second):
         heard.note(f"Warning: {names[0]} is compared with itself, which correlates perfectly")
     size = size or first.voxel_size_angstrom or second.voxel_size_angstrom
@@ -177,13 +178,16 @@ def _same(a: object, b: object, first: Volume, second: Volume) -> bool:
     )  # fmt: skip
 
 
-def _weights(mask: Any, volume: Volume, name: str) -> Any:
+def _weights(mask: Any, volume: Volume, name: str, size: float | None) -> tuple[Any, tuple[str, ...]]:
+    """The weights, and what tells that they may be of another volume, unless the caller gave the size of all."""
+    own, called = None, str(mask) if is_path(mask) else "mask"
     if is_path(mask) or isinstance(mask, Volume):
-        found = volume_of(mask, "mask").voxels
+        told = volume_of(mask, "mask")
+        found, own = told.voxels, told.voxel_size_angstrom
     else:
         found = array_of(mask, "mask", "z, y, x")
-    check_mask(found, str(mask) if is_path(mask) else "mask", volume, name)
-    return found
+    check_mask(found, called, volume, name)
+    return found, () if size else doubts_about_mask((own, volume.voxel_size_angstrom), (called, name))
 
 
 def _name(value: object, name: str) -> str:

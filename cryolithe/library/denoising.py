@@ -7,12 +7,13 @@ import math
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
+from cryolithe.arrays.narrow import common_value, narrowed
 from cryolithe.denoising.entry import Entry, Option
 from cryolithe.denoising.job import Given
 from cryolithe.denoising.methods import METHODS, own_options, owners
@@ -151,6 +152,12 @@ class _Folder:
             if open_volume_file(place).axes == "zyx":
                 return place
         found = volume_of(value, name, self.voxel_size_angstrom)
+        if common := common_value(found.voxels):
+            self.heard.note(
+                f"{common:g} is taken off all voxels of {name}, and stays off the result: beside it, the float32 that "
+                "they become keeps little of what varies"
+            )
+            found = replace(found, voxels=narrowed(found.voxels, common))
         place = self.path / f"{name}.mrc"
         return found.save(place)
 

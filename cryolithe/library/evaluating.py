@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
+from cryolithe.arrays.narrow import narrowed
 from cryolithe.arrays.spectra import transforming
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.evaluate import Evaluation
@@ -150,7 +151,7 @@ def _series(tilts: Any, angles_deg: Any) -> TiltSeries:
         mrc = read_mrc(path_of(tilts, "tilts"))
         images, size = mrc.data, mrc.voxel_size_angstrom
     else:
-        images, size = array_of(tilts, "tilts", "tilt, y, x"), None
+        images, size = narrowed(array_of(tilts, "tilts", "tilt, y, x")), None
     if images.ndim != 3 or len(images) != len(numbers):
         raise InputError(f"tilts of shape {images.shape} do not fit {len(numbers)} angles; give one for each image")
     check_angles_deg(tuple(numbers))

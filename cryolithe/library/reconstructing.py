@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
+from cryolithe.arrays.narrow import narrowed
 from cryolithe.errors import SettingsError
 from cryolithe.formats import read_angles_deg, read_mrc
 from cryolithe.formats.stacks.stack_images import read_one_by_one
@@ -279,7 +280,7 @@ def _run(tilts: TiltsLike, angles_deg: AnglesLike | None, settings: ReconstructS
         mrc = read_mrc(path_of(tilts, "tilts"))  # type: ignore[arg-type]
         held = Held(read_one_by_one(mrc.data), settings.pixel_size or mrc.voxel_size_angstrom, mrc.notes, mrc.labels)
     else:
-        held = Held(array_of(tilts, "tilts", "tilt, y, x"), settings.pixel_size)
+        held = Held(narrowed(array_of(tilts, "tilts", "tilt, y, x")), settings.pixel_size)
     numbers = read_angles_deg(angles) if angles is not None else numbers_of(angles_deg, "angles_deg")
     job = Job(Path("tilts"), None, Path("volume.mrc"), settings)
     return resolve(job, sources=held_sources(held, numbers, settings))

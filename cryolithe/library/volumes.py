@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 class Volume(Voxels):
     """A 3-D density with the size of its voxels, and how it was made.
 
-    It is used like the array that it holds: ``numpy.asarray(volume)``, ``volume[z]``, ``volume.shape``.
+    Its voxels: ``numpy.asarray(volume)``, ``volume[z]``; ``volume.shape`` and ``dtype`` are theirs.
+    It does no arithmetic of its own.
 
     Attributes:
         voxels: shape ``(z, y, x)``.
@@ -186,6 +187,9 @@ class Volume(Voxels):
 
         from cryolithe.formats.volumes.ome_zarr import write_ome_zarr
 
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            kind = "link" if place.is_symlink() else "file"
+            raise OutputError(f"{place} is a {kind}, and OME-Zarr a folder, which cannot replace it; take another name")
         # Complete, or not there: a folder beside the final place is renamed.
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".cryolithe-") as folder:
             made = Path(folder) / "volume.zarr"

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.files.hashing import file_sha256
-from cryolithe.files.yaml_table import read_yaml_table
+from cryolithe.files.yaml_table import read_yaml_table, yaml_text
 from cryolithe.formats import write_angles_deg, write_stack, write_volume
 from cryolithe.formats.files import check_folder_name, make_folder, replacing
 from cryolithe.formats.microscope.treated import simulated_label
@@ -316,7 +315,7 @@ def _plain(value: Any) -> Any:
 
 def _write_yaml(path: Path, values: dict[str, Any]) -> None:
     with replacing(path, overwrite=True) as temporary:
-        temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        temporary.write_text(yaml_text(values), encoding="utf-8")
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from cryolithe.errors import ModelError, OutputError
+from cryolithe.files.yaml_table import yaml_text
 from cryolithe.formats.files import refuse_existing, replacing
 from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
@@ -205,7 +205,7 @@ class _Recorder(Recorder):
         try:
             with replacing(self.folder / "config.yaml", overwrite=True) as temporary:
                 values = self.config.model_dump(mode="json")
-                temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+                temporary.write_text(yaml_text(values), encoding="utf-8")
             write_json(self.folder / PAIRS_NAME, session.pairs)
             write_json(self.folder / SIMULATED_NAME, session.simulated_from)
             write_json(self.folder / BEGAN_NAME, session.start_files)

@@ -87,9 +87,14 @@ def _checked_columns(names: list[str], path: Path) -> list[str]:
         )
     if "" in names:
         raise FileFormatError(f"{path}: column {names.index('') + 1} has no name in the header row; found: {shown}")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise FileFormatError(f"{path}: the header row has the column '{printable(twice[0])[:60]}' twice; keep one")
+    first_of: dict[str, str] = {}
+    for name in names:
+        before = first_of.setdefault(name.replace("-", "_"), name)
+        if name != before or names.count(name) > 1:
+            again = "" if name == before else f", once as '{printable(before)[:60]}'"
+            raise FileFormatError(
+                f"{path}: the header row has the column '{printable(name)[:60]}' twice{again}; keep one"
+            )
     return names
 
 

@@ -83,22 +83,34 @@ def of_handedness(settings: ReconstructSettings) -> tuple[str, ...]:
     )
 
 
-def unusual(angles_deg: Sequence[float], pixel_size_angstrom: float | None) -> tuple[str, ...]:
-    """Warnings of angles and of a pixel size that no tilt series has, which units explain."""
+def unusual(angles_deg: Sequence[float], pixel_size_angstrom: float | None, excluded: bool) -> tuple[str, ...]:
+    """Warnings of angles and of a pixel size that no tilt series has, which units explain.
+
+    Args:
+        angles_deg: of the images that are used.
+        pixel_size_angstrom: or None.
+        excluded: whether the user leaves out images, which may be why.
+    """
     notes, span = [], max(angles_deg) - min(angles_deg)
     low, high = USUAL_PIXEL_ANGSTROM
+    too_many = ", or does --exclude name too many" if excluded else ""
     if len(angles_deg) > 1 and span < LEAST_SPAN_DEG:
         notes.append(
             f"Warning: the angles are {min(angles_deg):g}° to {max(angles_deg):g}°, a range of {span:.3g}° where tilt "
-            "series have 60° to 140°: such a volume holds next to nothing along the beam; are they in degrees?"
+            "series have 60° to 140°: such a volume holds next to nothing along the beam; "
+            f"are they in degrees{too_many}?"
         )
+    if len(angles_deg) == 1:
+        remedy = "name fewer in --exclude" if excluded else "give a tilt series"
+        notes.append(f"Warning: one image alone tells nothing of depth, it is smeared along its beam; {remedy}")
     ordered = sorted(angles_deg)
     steps = [after - before for before, after in pairwise(ordered)]
     if steps and max(steps) > max(WIDE_GAP_DEG, WIDE_GAP_STEPS * median(steps)):
         place = steps.index(max(steps))
         notes.append(
             f"Warning: no image between {ordered[place]:g}° and {ordered[place + 1]:g}°: a second missing wedge of "
-            f"{max(steps):.3g}°, which the volume is smeared by as by the first; are images or angles missing?"
+            f"{max(steps):.3g}°, which the volume is smeared by as by the first; "
+            f"are images or angles missing{too_many}?"
         )
     if pixel_size_angstrom is not None and not low <= pixel_size_angstrom <= high:
         notes.append(

@@ -33,6 +33,7 @@ from cryolithe.reconstruction.images.correcting import (
 from cryolithe.reconstruction.images.preparation import Preparation
 from cryolithe.reconstruction.jobs.adapted import adapted_notes
 from cryolithe.reconstruction.jobs.asked_layers import asked_layers
+from cryolithe.reconstruction.jobs.assumptions import unusual
 from cryolithe.reconstruction.jobs.beyond_training import scale_notes, tilt_notes
 from cryolithe.reconstruction.jobs.exposures import SeriesFiles, told_exposures
 from cryolithe.reconstruction.jobs.knowing import (
@@ -368,6 +369,8 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     made = corrections(
         found, doses_to_weigh(files, settings, exposures), images.angles_deg, places, settings, elsewhere
     )
+    series = run.series
+    odd = unusual(series.geometry.angles_deg, series.pixel_size_angstrom, bool(settings.excluded))
     layers, told = asked_layers(settings, made, run.grid.shape[0], run.voxel_size_angstrom, run.series.geometry)
     told += adapted_notes(run.model, settings)
     told += scale_notes(run.model, run.voxel_size_angstrom, how.bin)
@@ -376,7 +379,7 @@ def _told(run: ResolvedJob) -> ResolvedJob:
     facts = told_facts(files, settings, run.model, run.voxel_size_angstrom, made, exposures)
     return replace(
         run,
-        series=replace(run.series, notes=(*run.series.notes, *made.notes, *told, *facts.notes)),
+        series=replace(series, notes=(*series.notes, *odd, *made.notes, *told, *facts.notes)),
         preparation=replace(how, corrections=made.images, layers=layers),
         facts=facts,
         corrections=made,

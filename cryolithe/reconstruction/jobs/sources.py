@@ -45,14 +45,12 @@ from cryolithe.reconstruction.jobs.assumptions import (
     assumptions,
     of_denoised_images,
     of_handedness,
-    unusual,
 )
 from cryolithe.reconstruction.jobs.pixel_sizes import pixel_size
 from cryolithe.reconstruction.jobs.thickness import aligned_shape, wanted_depth_px
 from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import Images, TiltSeries
 
-_ALONE = "Warning: one image alone tells nothing of depth, it is smeared along its beam; give a tilt series"
 # Local shifts of a series are a percent or two of its images.
 MOST_LOCAL_SHIFT = 0.08
 
@@ -250,7 +248,7 @@ def _sources(files: SourceFiles, told: Held, alignment: Alignment, settings: Rec
         images,
         geometry,
         pixel,
-        (*told.notes, *left_out, *unusual(geometry.angles_deg, pixel), *((_ALONE,) if len(used) == 1 else ())),
+        (*told.notes, *left_out),
         None if used == tuple(range(sections)) else used,
         told.labels,
         told.ctf_corrected,
@@ -269,7 +267,9 @@ def _local(
     if not alignment.local:
         return alignment, ()
     shown, depth = aligned_shape(alignment, shape), wanted_depth_px(alignment, settings, shape)
-    largest, half = largest_bend_px(alignment, shown, depth), min(shape) / 2
+    # What is done to images that the user leaves out does not matter.
+    images = tuple(image for image in alignment.images if image.section + 1 not in settings.excluded)
+    largest, half = largest_bend_px(replace(alignment, images=images), shown, depth), min(shape) / 2
     if not settings.local_alignment:
         told = f"the local shifts in {alignment.local}, up to {largest:.2f} pixels, are left out (--no-local-alignment)"
         return without_bends(alignment), (told,)
