@@ -120,19 +120,17 @@ def test_the_network_does_not_see_it(series, volumes, monkeypatch):
     assert like(seen.voxels, volumes["plain alone"][0]) < hidden - 0.1
 
 
-def test_the_volume_has_it_as_filtered_back_projection_has(volumes):
-    whole = volumes["uneven"][0] - volumes["plain"][0]
-    back = volumes["fbp"][0] - volumes["plain fbp"][0]
-    assert like(gaussian_filter(whole, 4), gaussian_filter(back, 4)) > 0.95
+def test_details_stay_as_they_are_without_it(volumes):
     fine = [volume - gaussian_filter(volume, 4) for volume in (volumes["uneven"][0], volumes["plain"][0])]
     assert like(*fine) > 0.98
 
 
-def test_twice_as_much_of_it_gives_twice_as_much(volumes):
-    once, more = (volumes[name][0] - volumes["plain"][0] for name in ("uneven", "more"))
-    slow = [gaussian_filter(values, 4) for values in (once, more)]
-    assert like(*slow) > 0.97
-    assert np.polyfit(slow[0].ravel(), slow[1].ravel(), 1)[0] == pytest.approx(2, rel=0.1)
+@pytest.mark.parametrize(("name", "times"), [("uneven", 1), ("more", 2)])
+def test_the_volume_has_as_much_of_it_as_filtered_back_projection(volumes, name, times):
+    whole = gaussian_filter(volumes[name][0] - volumes["plain"][0], 4)
+    back = times * gaussian_filter(volumes["fbp"][0] - volumes["plain fbp"][0], 4)
+    assert like(whole, back) > 0.97
+    assert np.polyfit(back.ravel(), whole.ravel(), 1)[0] == pytest.approx(1, abs=0.15)
 
 
 def test_slabs_make_no_difference(series, tmp_path, monkeypatch):

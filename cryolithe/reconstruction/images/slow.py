@@ -6,10 +6,10 @@ drawn as the filling of a vesicle (benchmarks/LOG.md). But it may be specimen, a
 of it, it goes around the network: the network gets the images without it, and filtered back-projection, which is
 linear, adds its volume of it to the network's.
 
-    V = N(images - S) + c F(S)
+    V = N(images - S) + F(S)
 
-S is a spline through means over squares, N the network with its share of filtered back-projection F, c the amplitude
-that brings F to N (see `cryolithe.reconstruction.slabwise.fusion`).
+S is a spline through means over squares, N the network with its share of filtered back-projection (see
+`cryolithe.reconstruction.slabwise.fusion`), F filtered back-projection.
 """
 
 from __future__ import annotations

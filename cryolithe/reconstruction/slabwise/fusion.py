@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.arrays.spectra import times_counted
-from cryolithe.filters import extend_rows, filter_rows, padded_length, parts_of, ramp_response
+from cryolithe.filters import extend_rows, padded_length, parts_of, ramp_response
 from cryolithe.projector import Projector, by_bands
-from cryolithe.projector.classical import WINDOW
+from cryolithe.projector.classical import WINDOW, fbp
 from cryolithe.reconstruction.slabwise.part_spectra import frequencies_of, spectrum_of
 from cryolithe.reconstruction.slabwise.planes import PlaneFilter, measured_region
 
@@ -104,16 +104,9 @@ class Fusion:
         del change
         if self.slow is None:
             return volume
-        around = self._around(self.slow(first_row, volume.shape[1]).to(self.projector.device))
-        return volume.add_(by_bands(self.projector, first_row, around, lambda p, r: p.adjoint(r)).to(volume))
-
-    def _around(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of what goes around the network, shape ``(tilts, slab, X)``, filtered by c, ramp and tilts' shares."""
-        length = padded_length(rows.shape[-1])
-        amplitude = torch.from_numpy(self.curve.at(np.arange(length // 2 + 1) / length))
-        (filtered,) = filter_rows(rows, ramp_response(length, WINDOW).to(rows) * amplitude.to(rows))
-        weights = torch.from_numpy(self.projector.geometry.angular_weights_rad()).to(filtered)
-        return filtered.mul_(weights[:, None, None])
+        # Both are of the images' units. c, of what networks and noise make of low frequencies, would depend on it.
+        slow = self.slow(first_row, volume.shape[1]).to(self.projector.device)
+        return volume.add_(by_bands(self.projector, first_row, slow, fbp).to(volume))
 
     def _filtered(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows ready for back-projection, filtered by g c, ramp and each tilt's share of the angles."""
