@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +95,11 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
     for number, run in enumerate(runs):
         stacks.append(prepare_run(run, scratch / f"{number}.f32"))
         watcher.advance(1)
+    uneven = [stack.slow is not None for stack in stacks]
+    if len(set(uneven)) > 1:  # at the limit: what is done to one half is done to the other
+        number = uneven.index(False)
+        forced = replace(runs[number], preparation=replace(runs[number].preparation, slow_from=0.0))
+        stacks[number] = prepare_run(forced, scratch / f"{number}.f32")
     for note in stack_notes(stacks[0], runs[0].series.numbers, runs[0].grid.shape[0]):
         watcher.note(f"Note on {name}: {note}")
     first = stacks[0].geometry

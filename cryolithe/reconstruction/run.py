@@ -20,7 +20,7 @@ from cryolithe.machine.device import free_cached_memory, is_out_of_memory, preci
 from cryolithe.reconstruction.ensemble import check_confidence, make_maps, reserve_members
 from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.evidence.selfcheck import SelfCheck, self_check
-from cryolithe.reconstruction.images.preparation import check_images
+from cryolithe.reconstruction.images.preparation import PREPARED_AS, check_images
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.jobs.job import (
     Finished,
@@ -185,6 +185,7 @@ def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, A
     settings = run.job.settings
     work = {
         "cryolithe": __version__,
+        "preparation": PREPARED_AS,
         "settings": settings.model_dump(mode="json", exclude=FREE_SETTINGS),
         **{f"{name}_sha256": sha256 for name, sha256 in run.files.hashes().items()},
         "model_sha256": run.model.sha256 if run.model else None,

@@ -34,6 +34,8 @@ from cryolithe.reconstruction.images.slow import Slow, slow_of, slow_part, witho
 from cryolithe.tilts import TiltSeries
 
 _ITEM = 4
+# Raised whenever the same images are prepared otherwise than before: an unfinished run does not go on with others.
+PREPARED_AS = 2
 MOST_NAMED = 8
 # Arrays as large as an image, float32, that exist at once while one is prepared; a few of them are float64.
 _ARRAYS = 12
@@ -64,6 +66,8 @@ class Preparation:
         corrections: of each image's CTF and damage; None for none.
         shifts: of columns, that bending images back leaves by depth; None for none.
         layers: slabs of z for which the CTF is corrected anew; None for none.
+        slow_from: share of the variance from which what changes slowly is taken out of the images, to go around a
+            network (see `cryolithe.reconstruction.images.slow`); None for never.
     """
 
     tilt_axis_deg: float = 0.0
@@ -76,11 +80,7 @@ class Preparation:
     corrections: tuple[ImageCorrection, ...] | None = None
     shifts: ColumnShifts | None = None
     layers: Layers | None = None
-
-    @property
-    def around_network(self) -> bool:
-        """Whether what changes slowly may be taken out of the images, for filtered back-projection to put it back."""
-        return self.clip_defects and self.copies == 1
+    slow_from: float | None = None
 
     @property
     def copies(self) -> int:
@@ -137,7 +137,7 @@ def prepare_stack(
                 put(copy * geometry.tilts + number, one)
             image = copies[how.copies // 2]
             release_pages(series.images)
-            return _Look(spread_of(image), surface_of(image), slow_of(image) if how.around_network else None)
+            return _Look(spread_of(image), surface_of(image), slow_of(image) if how.slow_from is not None else None)
 
         found = []
         for look in _each(prepare, geometry.tilts, workers):
@@ -161,10 +161,10 @@ def prepare_stack(
     share, slow = unevenness([look.surface for look in found]), [look.slow for look in found if look.slow]
     if share:
         stack = replace(changed(stack, lambda image: without_surface(image, surface_of(image))), unevenness=share)
-        slow = [slow_of(np.asarray(image)) for image in images_of(stack)] if slow else []
+        slow = [slow_of(np.asarray(image)) for image in images_of(stack) if slow]
     else:
         stack = measured(stack, [look.spread for look in found])
-    part = slow_part(slow, shape) if slow else None
+    part = None if how.slow_from is None else slow_part(slow, shape, how.slow_from)
     if part is None:
         return stack
     return replace(changed(stack, lambda image: without_slow(image, slow_of(image))), slow=part)

@@ -96,10 +96,16 @@ def without_slow(image: NDArray[np.float32], slow: Slow) -> NDArray[np.float32]:
     return image - _of_image(slow.squares, image.shape)
 
 
-def slow_part(found: Sequence[Slow], image_shape: tuple[int, int]) -> SlowPart | None:
-    """The slow part of a series, where it is to go around a network; None where it stays in the images."""
-    share = float(np.median([slow.share for slow in found]))
-    if share < LEAST_SHARE or float(np.median([slow.smooth for slow in found])) > MOST_SMOOTH:
+def slow_part(found: Sequence[Slow], image_shape: tuple[int, int], least_share: float = LEAST_SHARE) -> SlowPart | None:
+    """The slow part of a series, where it is to go around a network; None where it stays in the images.
+
+    Args:
+        found: of each image.
+        image_shape: pixels ``(y, x)``.
+        least_share: below which it stays; 0 where it is known to go, whatever these images are.
+    """
+    share, smooth = (float(np.median([getattr(slow, name) for slow in found])) for name in ("share", "smooth"))
+    if least_share and (share < least_share or smooth > MOST_SMOOTH):
         return None
     return SlowPart(np.stack([slow.squares for slow in found]), image_shape, share)
 

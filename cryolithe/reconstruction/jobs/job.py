@@ -31,6 +31,7 @@ from cryolithe.reconstruction.images.correcting import (
     x_tilt_notes,
 )
 from cryolithe.reconstruction.images.preparation import Preparation
+from cryolithe.reconstruction.images.slow import LEAST_SHARE
 from cryolithe.reconstruction.jobs.adapted import adapted_notes
 from cryolithe.reconstruction.jobs.asked_layers import asked_layers
 from cryolithe.reconstruction.jobs.assumptions import unusual
@@ -59,6 +60,7 @@ from cryolithe.reconstruction.jobs.sources import (
 )
 from cryolithe.reconstruction.jobs.thickness import aligned_shape, wanted_thickness
 from cryolithe.reconstruction.jobs.untilted import NO_TILT_DEG, depth_before
+from cryolithe.reconstruction.slabwise.networks import fbp_share
 from cryolithe.reconstruction.slabwise.precisions import precisions
 from cryolithe.report.greys import MAP_RANGES
 from cryolithe.settings import ReconstructSettings
@@ -339,6 +341,8 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     clip = settings.method == "network" and not published
     binning = settings.bin or sources.alignment.bin or 1
     preparation = Preparation(settings.tilt_axis, binning, settings.fix_nonfinite, clip, published)
+    if model is not None and not published and fbp_share(model, settings.fbp_share) > 0:
+        preparation = replace(preparation, slow_from=LEAST_SHARE)
     if sources.aligned:
         aligned = aligned_shape(sources.alignment, sources.series.geometry.image_shape)
         preparation = replace(preparation, aligned_shape=aligned, tilt_axis_deg=0.0)

@@ -79,21 +79,16 @@ def settled(
             plan = known
             keep(plan)
     if stack.slow is not None:
-        watcher.note(_slow_line(stack.slow, planned_curve(plan) is not None))
+        watcher.note(_slow_line(stack.slow))
         plan = {**plan, "slow_share": round(stack.slow.share, 4)}
     return plan
 
 
-def _slow_line(slow: SlowPart, put_back: bool) -> str:
+def _slow_line(slow: SlowPart) -> str:
     """What becomes of brightness that changes slowly, which networks have not learned from."""
-    where = (
-        "it goes around the network, as filtered back-projection"
-        if put_back
-        else "the volume, of the network alone, is made without it (--fbp-share 0)"
-    )
     return (
         f"Uneven images: what changes over {LEAST_WAVE_PX} pixels and more (uneven ice, illumination, wide bodies) has "
-        f"{slow.share:.0%} of the variance of all else; {where}."
+        f"{slow.share:.0%} of the variance of all else; it goes around the network, as filtered back-projection."
     )
 
 

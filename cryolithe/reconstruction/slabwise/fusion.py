@@ -9,6 +9,9 @@ that: it needs no truth, and where F is nothing but noise c is small.
 
 F is filtered by g c where it costs least: over the detector, before back-projection, since a filter that depends on
 |k| alone is the same on every central slice. There it is a sum over neighbouring rows, and slabs stay independent.
+
+Where a series has much that changes slowly across images, V gets F of that, too, which the network is not shown
+(`cryolithe.reconstruction.images.slow`).
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ SlowRows = Callable[[int, int], torch.Tensor]
 SHELLS = 24
 # Detector rows before and after one that the filter of a row reads.
 REACH_PX = 12
+# Rows of what goes around the network that are projected back at a time: beside a slab they are little.
+_SLOW_ROWS = 16
 # Grid along the tilt axis on which the filter's response is sampled.
 _SAMPLES = 96
 
@@ -101,12 +106,15 @@ class Fusion:
         change = by_bands(self.projector, first_row, filtered, lambda p, r: p.adjoint(r)).to(volume)
         change.sub_(volume, alpha=self.curve.share)
         volume.add_(self._planes(change))
-        del change
+        del change, filtered
         if self.slow is None:
             return volume
         # Both are of the images' units. c, of what networks and noise make of low frequencies, would depend on it.
-        slow = self.slow(first_row, volume.shape[1]).to(self.projector.device)
-        return volume.add_(by_bands(self.projector, first_row, slow, fbp).to(volume))
+        for begin in range(0, volume.shape[1], _SLOW_ROWS):
+            part = volume[:, begin : begin + _SLOW_ROWS]
+            slow = self.slow(first_row + begin, part.shape[1]).to(self.projector.device)
+            part.add_(by_bands(self.projector, first_row + begin, slow, fbp).to(volume))
+        return volume
 
     def _filtered(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows ready for back-projection, filtered by g c, ramp and each tilt's share of the angles."""
