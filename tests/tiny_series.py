@@ -96,7 +96,7 @@ def refused(folder, arguments, *fragments, before=()):
     assert [line[: len(start)] for line, start in zip(lines, before, strict=True)] == list(before), result.stderr
     assert last.startswith("Error: ")
     for fragment in fragments:
-        assert fragment in last
+        assert fragment in last, last
     after = tree(folder)
     assert after.keys() == found.keys()
     assert after == found
