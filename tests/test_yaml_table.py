@@ -89,7 +89,7 @@ def test_settings_of_files_are_those_of_flags(text, name, value, tmp_path):
 )
 def test_settings_that_cannot_be_meant_are_refused(text, fragment, tmp_path):
     (tmp_path / "s.yaml").write_text(text)
-    words = ["reconstruct", tmp_path / "a.mrc", tmp_path / "a.tlt", "--config", tmp_path / "s.yaml"]
+    words = [tmp_path / "a.mrc", tmp_path / "a.tlt", "--config", tmp_path / "s.yaml"]
     refused(tmp_path, words, str(tmp_path / "s.yaml"), fragment)
 
 
