@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from common import Cell, Table, cryolithe_command, parser, read_arguments, record
+
+from cryolithe.files.yaml_table import yaml_text
 
 HAND, DEFOCUS_UM, VOXEL_ANGSTROM, EXPOSURE = -1, 3.0, 4.0, 120.0
 FIELDS = ((384, 512), (768, 1024), (1536, 2048))  # (y, x)
@@ -60,7 +61,7 @@ def recipe(field: tuple[int, int]) -> dict[str, Any]:
 def told(field: tuple[int, int], seed: int, folder: Path) -> dict[str, Any]:
     """What the images of one series say."""
     made, angles = folder / "made", np.arange(-60.0, 60.1, 3.0)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(field)))
+    (folder / "recipe.yaml").write_text(yaml_text(recipe(field)))
     rows = [
         f"{n} {n} {a:.2f} {a:.2f} {1e3 * DEFOCUS_UM:g}{' 2' * (n == 1)}" for n, a in enumerate(angles.tolist(), start=1)
     ]

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import scipy.fft
 import scipy.ndimage
-import yaml
 from common import Cell, Table, cryolithe_command, parser, read_arguments, record
 from finetune import Score, scored
 from numpy.typing import NDArray
 
+from cryolithe.files.yaml_table import yaml_text
 from cryolithe.formats import write_angles_deg, write_stack
 from cryolithe.formats.pairs import Pair
 from cryolithe.machine.device import keep_freed_memory
@@ -118,7 +118,7 @@ def trained(folder: Path, name: str, start: str, length: dict[str, float], noise
         "validation": {"every": 0, "specimens": 0, "recipe_series": 0},
     }
     settings, output = folder / f"{name}.yaml", folder / f"{name}.safetensors"
-    settings.write_text(yaml.safe_dump(config), encoding="utf-8")
+    settings.write_text(yaml_text(config), encoding="utf-8")
     command = [*cryolithe_command(), "train", str(settings), "-o", str(output), "--device", "cpu"]
     if "minutes" in length:
         command += ["--train-minutes", str(length["minutes"])]
@@ -147,7 +147,7 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(yaml_text(values), encoding="utf-8")
         profile = measured(folder, [hidden_pair(recipe, library, 1 + n, louder) for n in range(PROFILE_SERIES)])
         tests = [
             hidden_pair(recipe, library, FIRST_TEST + n, louder) for n in range(1 if arguments.quick else TEST_SERIES)

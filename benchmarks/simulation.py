@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from common import ROOT, Table, cryolithe_command, parser, peak_rss_of, read_arguments, record
 
-from cryolithe.files.yaml_table import read_yaml_table
+from cryolithe.files.yaml_table import read_yaml_table, yaml_text
 from cryolithe.machine.device import keep_freed_memory
 from cryolithe.simulation.library import recipe_library
 from cryolithe.simulation.recipe import Recipe
@@ -41,7 +40,7 @@ def main() -> None:
     runs = []
     with tempfile.TemporaryDirectory() as name:
         recipe = Path(name) / "full.yaml"
-        recipe.write_text(yaml.safe_dump(cellular(full) | {"series": 1}), encoding="utf-8")
+        recipe.write_text(yaml_text(cellular(full) | {"series": 1}), encoding="utf-8")
         for seed in range(series):
             words = ["simulate", str(recipe), "-o", f"{name}/{seed}", "--seed", str(seed), *flags]
             runs.append(peak_rss_of([*cryolithe_command(), *words]))

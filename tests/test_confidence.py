@@ -24,6 +24,7 @@ from cryolithe.formats.volumes.half_volumes import find_half_volumes
 from cryolithe.formats.volumes.volume_kind import is_map
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
+from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction import ensemble
 from cryolithe.reconstruction.confidence.doubt import (
     LAW,
@@ -362,8 +363,6 @@ def stack_for(images, angles):
 
 
 def back_projected(stack, depth=SHAPE[0]):
-    from cryolithe.projector.classical import fbp
-
     height, width = stack.geometry.image_shape
     return fbp(make_projector(stack.geometry, (depth, width)), stack.read_rows(0, height)).numpy()
 
@@ -397,6 +396,25 @@ def test_mirrors_are_exact_for_back_projection(height, shifts):
         assert np.abs(again - whole).max() < (1e-5 if shifts is None else 3e-3) * np.abs(whole).max()
         rows = stack_of(stack, member).read_rows(-4, height + 8)  # what lies beyond the images mirrors them
         assert torch.equal(rows[:, 0], rows[:, 7])
+
+
+@pytest.mark.parametrize("first", [0, 5])
+def test_what_halves_and_their_images_show_follows_shifts_from_row_to_row(first):
+    """Each row is looked at by itself."""
+    run, stack, given, members = ensemble_of(blobs(), 1.0)
+    stack = replace(stack, geometry=replace(stack.geometry, shifts=uneven_shifts()))
+    depth, height, width = run.grid.shape
+    rows = Maps(run, stack, given, members)._ensemble(first, height)
+    seen = stack.seen_rows(first, height - first) / given.deviation
+    for n, member in enumerate(members[:2]):
+        own, other = (make_projector(stack.geometry.select(m.tilts), (depth, width)) for m in (member, members[1 - n]))
+        for row in range(height - first):
+            at, beside = own.at_row(first + row), other.at_row(first + row)
+            one = slice(row, row + 1)
+            images = fbp(at, seen[torch.tensor(member.tilts), one])
+            again = fbp(beside, beside.forward(rows.halves[n][:, one]))
+            for found, expected in ((rows.images[n], images), (rows.again[n], again)):
+                assert torch.allclose(found[:, one], expected, atol=1e-4 * float(found.abs().max()))
 
 
 # The maps

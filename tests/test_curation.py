@@ -86,6 +86,11 @@ def test_what_was_measured_is_kept(tmp_path):
         ('"{series}.rec"', '"t.rec", even: "e.mrc"', "give both of even and odd"),
         ("series: s2", "series: s2, exclude_tilts: [0]", "counted from 1"),
         ("target_made_by: [FBP]", "target_made_by: []", "'target_made_by'"),
+        (
+            "series: s1",
+            "series: 12e4",
+            "'pairs.1.series': expected text (a name that is a number is written in quotes)",
+        ),
         ("pairs:", "target_axes: yxz\npairs:", "'target_axes': input should be 'xyz' or 'xzy', found 'yxz'"),
         ("pairs:", "rows_px: [9, 4]\npairs:", "rows_px needs 0 <= first < end"),
         ("series: s2", "measured: {stack: {sha256: abc}}, series: s2", "'pairs.2.measured.stack.sha256'"),

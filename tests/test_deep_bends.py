@@ -28,6 +28,9 @@ from tiny_series import made, refused, voxels
 from cryolithe.column_shifts import ColumnShifts
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import by_bands, make_projector
+from cryolithe.reconstruction.backprojected import WINDOW, back_projection
+from cryolithe.reconstruction.jobs.job import Job
+from cryolithe.settings import ReconstructSettings
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
 FACE_PX, GRID_FACE_PX = VOLUME[0] / 2, VOLUME_ANGSTROM[2] / PIXEL / 2
@@ -96,6 +99,21 @@ def test_the_self_check_follows_shifts_from_band_to_band(tmp_path):
     newst, tilt = write_imod(project)
     made(project.stack, "--newst-com", newst, "--tilt-com", tilt, *FBP, "-o", tmp_path / "v.mrc")
     assert json.loads((tmp_path / "v.json").read_text())["self_check"]["correlation"] > 0.995
+
+
+def test_back_projections_for_the_fsc_of_halves_follow_shifts_from_band_to_band(tmp_path):
+    """They are rows of the volume of ``--method fbp``."""
+    project = make_bent(tmp_path / "raw", imod_place)
+    newst, tilt = write_imod(project)
+    files = ("--newst-com", newst, "--tilt-com", tilt)
+    for name, local in (("v", ()), ("straight", ("--no-local-alignment",))):
+        made(project.stack, *files, *FBP, "--filter", WINDOW, *local, "-o", tmp_path / f"{name}.mrc")
+    settings = ReconstructSettings(newst_com=str(newst), tilt_com=str(tilt), contrast="bright", thickness=VOLUME[0])
+    values, rows = back_projection(Job(project.stack, None, tmp_path / "v.mrc", settings), tmp_path)
+    own, straight = (voxels(tmp_path / f"{name}.mrc")[:, rows.start : rows.stop] for name in ("v", "straight"))
+    away = [abs(values - volume).max() / abs(values).max() for volume in (own, straight)]
+    assert away[0] < 1e-4
+    assert away[1] > 0.1
 
 
 def test_projection_by_bands_is_the_adjoint_of_back_projection_by_bands():

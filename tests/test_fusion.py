@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_series import CONFIG, made, run, write_model, write_series
 
+from cryolithe.column_shifts import ColumnShifts
 from cryolithe.errors import ModelError, SettingsError
 from cryolithe.fidelity import BANDS, Region, class_fidelity
 from cryolithe.formats import read_volume
@@ -222,6 +223,27 @@ def test_starts_lie_evenly():
     assert part_starts(100, 20, 3) == [6, 40, 73]
     assert part_starts(10, 20, 3) == [-5]
     assert part_starts(64, 64, 3) == [0]
+
+
+def test_each_row_is_mixed_where_its_shifts_see_it():
+    """Shifts of columns change from band to band, and slabs begin anywhere."""
+    rng, first, rows = np.random.default_rng(3), 5, 14
+    nodes = [np.linspace(-half, half, count) for half, count in ((15, 4), (6, 3), (12, 4))]
+    shifts = ColumnShifts(*nodes, 2 * rng.standard_normal((len(WEDGE), 4, 3, 4), dtype=np.float32))
+    projector = make_projector(TiltGeometry(WEDGE, (32, 30), shifts), (12, 30))
+    seen, slow = (torch.from_numpy(rng.standard_normal((len(WEDGE), 32, 30), dtype=np.float32)) for _ in range(2))
+    ours = torch.from_numpy(rng.standard_normal((12, rows, 30), dtype=np.float32))
+    curve, halo = FusionCurve(0.3, FLAT), REACH_PX
+
+    def mixed(projector, start, stop, first_row):
+        part = Fusion(curve, projector, lambda _, count: slow[:, first + start : first + start + count])
+        around = seen[:, reflected_rows(first + start - halo, stop - start + 2 * halo, 32)]
+        return part(ours[:, start:stop].clone(), around, first_row)
+
+    whole = mixed(projector, 0, rows, first)
+    for row in range(rows):
+        alone = mixed(projector.at_row(first + row), row, row + 1, 0)
+        assert torch.allclose(whole[:, row : row + 1], alone, atol=1e-4 * float(whole.abs().max()))
 
 
 # With a network

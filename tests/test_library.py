@@ -302,6 +302,24 @@ def test_a_record_without_its_volume_is_not_taken_for_that_of_another(tmp_path):
     assert not cryolithe.Volume.read(other.save(path, overwrite=True)).record
 
 
+@pytest.mark.parametrize("program", [{}, {"program": "other"}, {"program": {"name": "other"}}])
+def test_what_another_program_tells_of_a_volume_is_kept(tmp_path, program):
+    """Its table has the name of ours; a record that names the volume or this program is ours."""
+    record, values = tmp_path / "v.json", np.zeros((5, 6, 7), np.float32)
+    record.write_text(json.dumps({"volume": {"shape": [1, 2, 3]}, **program}))
+    before = record.read_bytes()
+    for _ in range(2):
+        cryolithe.Volume(values, 5).save(tmp_path / "v.mrc", overwrite=True)
+        assert record.read_bytes() == before
+    with pytest.raises(cryolithe.CryoLitheError, match=r"v\.json exists and is no record of v\.mrc"):
+        cryolithe.Volume(values, 5, record={"mine": 1}).save(tmp_path / "v.mrc", overwrite=True)
+    assert record.read_bytes() == before
+    for own in ({"volume": {"path": "v.mrc"}, **program}, {"volume": {}, "program": {"name": "CryoLithe"}}):
+        record.write_text(json.dumps(own))
+        cryolithe.Volume(values, 5).save(tmp_path / "v.mrc", overwrite=True)
+        assert not record.exists()
+
+
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_ome_zarr_replaces_no_file_and_no_link(tmp_path, kind):
     pytest.importorskip("zarr")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import re
@@ -483,6 +484,22 @@ def test_a_damaged_pair_is_named_however_late_it_shows(tmp_path, name, chunk, me
     assert line.startswith(f"Error: {path}: '{name}' cannot be read (")
     assert line.endswith("; the file is damaged: copy it again, or make it anew")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_borders_of_pairs_that_stay_on_disk_are_told(tmp_path):
+    pair = tiny_pair(shape=(16, 64, 64))
+    images = np.array(pair.images, dtype=np.float32)
+    images[:, :, :8] = images[:, :, -8:] = 0.0
+    write_pair(tmp_path / "b.h5", dataclasses.replace(pair, images=images, extras={}))
+    start = tmp_path / "start.safetensors"
+    save_network(start, build_network(small_config(1).network_config()), {})
+    for megabytes, times in ((0, 1), (100, 0)):
+        (tmp_path / "few.yaml").write_text(f"steps: 1\nvalidation: {{every: 0}}\ndata: {{memory_mb: {megabytes}}}\n")
+        words = (tmp_path / "few.yaml", "--finetune", start, tmp_path / "b.h5", "-o", tmp_path / f"{times}.safetensors")
+        result = command(*words)
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count("Warning: images of b.h5 have borders of one value") == times
 
 
 def test_weights_of_another_architecture_do_not_start_a_run():

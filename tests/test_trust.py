@@ -8,11 +8,14 @@ import scipy.ndimage
 import torch
 from tiny_series import run, write_model, write_series
 
+from cryolithe.column_shifts import ColumnShifts
 from cryolithe.formats import read_volume
-from cryolithe.geometry import TiltGeometry
+from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import fbp
-from cryolithe.reconstruction.slabwise.mixing import finished_method
+from cryolithe.reconstruction.slabwise import mixing
+from cryolithe.reconstruction.slabwise.methods import FbpMethod
+from cryolithe.reconstruction.slabwise.mixing import Parts, Reader, finished_method, measure_trust
 from cryolithe.reconstruction.slabwise.networks import wedge_trust
 from cryolithe.reconstruction.slabwise.planes import measured_region
 from cryolithe.reconstruction.slabwise.trust import (
@@ -282,3 +285,31 @@ def test_a_published_convention_is_applied_as_published():
     assert wedge_trust(Ours(), None) == "auto"
     with pytest.raises(Exception, match="as published"):
         wedge_trust(Published(), "auto")
+
+
+def test_trials_project_each_row_where_its_shifts_see_it(monkeypatch):
+    """Shifts of columns change from band to band: what a network made is projected row by row, as the images are."""
+    nodes = [np.linspace(-half, half, count) for half, count in ((24, 5), (20, 3), (32, 4))]
+    values = 2 * np.random.default_rng(3).standard_normal((len(ANGLES), 5, 3, 4), dtype=np.float32)
+    depth, height, width = SHAPE
+    geometry = TiltGeometry(ANGLES, (height, width), ColumnShifts(*nodes, values))
+    images = torch.from_numpy(np.random.default_rng(4).standard_normal((len(ANGLES), height, width), dtype=np.float32))
+    tried = []
+    monkeypatch.setattr(mixing, "confirmed_trust", lambda found, geometry: tried.extend(found))
+
+    def make(tilts, grid):
+        return FbpMethod(make_projector(geometry.select(tilts), (grid.shape[0], width)), "cosine")
+
+    parts = Parts(VolumeGrid((depth, 16, width)), (5,))
+    measure_trust(make, TRIALS[:1], geometry, parts, Reader(lambda first, stop: images[:, first:stop], 6))
+    ((trial, *both),) = tried
+    projector = make_projector(geometry, (depth, width))
+    for seen, left_out in zip(both, (trial.ends, trial.between), strict=True):
+        chosen = torch.zeros(len(ANGLES), 1, 1)
+        chosen[torch.from_numpy(left_out)] = 1
+        for row in range(16):
+            at, one = projector.at_row(5 + row), slice(row, row + 1)
+            again = fbp(at, chosen * at.forward(seen.network[:, one]), "ramp")
+            theirs = fbp(at, chosen * images[:, 5 + row : 6 + row], "ramp")
+            for found, expected in ((seen.again, again), (seen.back, theirs)):
+                assert torch.allclose(found[:, one], expected, atol=1e-4 * float(found.abs().max()))

@@ -51,7 +51,8 @@ def test_words_are_those_of_yaml_1_2(text, value, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", ["08", "1e-5", "0o17", "yes", "1:4", "1_2", "2026-02-03", "=", "", "é", 1e-5, 12, True]
+    "value",
+    ["08", "1e-5", "0o17", "12e4", "5e23", "1.e5", "yes", "1:4", "1_2", "2026-02-03", "=", "", "é", 1e-5, 12, True],
 )
 def test_what_is_written_is_read_by_both_versions(value, tmp_path):
     text = yaml_text({"a": [value]})

@@ -137,7 +137,7 @@ def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
     """What a user must know of the data before a training."""
     from cryolithe.curation.pair_files import faults_of_file
     from cryolithe.training.config import noise_notes
-    from cryolithe.training.sources import border_warning, find_pairs, voxel_size_warning
+    from cryolithe.training.sources import find_pairs, voxel_size_warning
 
     learned, judged = (
         {path.resolve() for path in find_pairs(of.pairs, base)} for of in (recipe.data, recipe.validation)
@@ -147,9 +147,8 @@ def _notes(recipe: TrainConfig, base: Path, pairs: list[Path]) -> Iterator[str]:
     if learned & judged:
         both = ", ".join(sorted(path.name for path in learned & judged))
         yield f"{WARNING}trained on and validated with: {both}; validation then tells nothing of other series"
-    for told in (voxel_size_warning(pairs), border_warning(pairs, recipe)):
-        if told:
-            yield f"{WARNING}{told}"
+    if told := voxel_size_warning(pairs):
+        yield f"{WARNING}{told}"
     for path in pairs[:_LOOKED_AT]:
         for fault in faults_of_file(path):
             yield f"{WARNING}{path.name}: {fault.partition('; ')[0]}: what is learned from it is wrong"
@@ -187,8 +186,17 @@ def _run(
             limit = f", or {minutes:g} min if those end first" if minutes else ""
             watcher.note(f"Plan: {recipe.steps} steps of training{limit}, on {place.device}; simulating comes before")
         watcher.stage("Simulating specimens", recipe.series)
+
         # Processes that simulate take their time to start: meanwhile the validation set is made.
-        source = make_source(recipe, base, run_folder(output), (files, used), place, lambda: watcher.advance(1))
+        source = make_source(
+            recipe,
+            base,
+            run_folder(output),
+            (files, used),
+            place,
+            on_series=lambda: watcher.advance(1),
+            warn=lambda line: watcher.note(f"{WARNING}{line}") if place.rank == 0 else None,
+        )
         try:
             watcher.stage("Making the validation set", 1)
             examples = validation_set(recipe, base, unseen, files)

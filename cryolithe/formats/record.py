@@ -42,6 +42,17 @@ def read_record_beside(output: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def own_record_beside(output: Path) -> dict[str, Any]:
+    """`read_record_beside`, empty also where neither its volume nor this program is named: to be replaced or removed.
+
+    Others' files may describe a volume, too; it does no harm to read them.
+    """
+    record = read_record_beside(output)
+    program = record.get("program")
+    ours = isinstance(program, dict) and program.get("name") == "CryoLithe"
+    return record if ours or "path" in record.get("volume", {}) else {}
+
+
 def hashed(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """The entry ``inputs`` of a record: path and SHA-256 of each file or folder, by what it is.
 

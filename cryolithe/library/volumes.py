@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.errors import InputError, OutputError, SettingsError
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending
-from cryolithe.formats.record import read_record_beside, record_path
+from cryolithe.formats.record import own_record_beside, read_record_beside, record_path
 from cryolithe.formats.stacks.mrc_writer import write_volume
 from cryolithe.formats.volumes.axes import turned_record
 from cryolithe.formats.volumes.volume_file import NETWORK_LABEL, open_volume_file, refuse_stack, upright
@@ -152,7 +152,7 @@ class Volume(Voxels):
             OutputError: if the file exists and is not to be replaced, its folder does not exist, or cannot be written.
         """
         place = Path(path)
-        record, before = place.with_suffix(".json") if self.record else None, read_record_beside(place)
+        record, before = place.with_suffix(".json") if self.record else None, own_record_beside(place)
         if not place.parent.is_dir():
             raise OutputError(f"the output folder {place.parent} does not exist; make it first")
         for one in (place, record if record is not None or not before else record_path(place)):
@@ -204,7 +204,7 @@ def _drop_beside(place: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     """Remove what told of the volume that was here before, where the new one is of another making."""
     from cryolithe.reconstruction.output.outputs import drop_maps, drop_preview
 
-    if {**before, "volume": None} == {**now, "volume": None}:
+    if now and {**before, "volume": None} == {**now, "volume": None}:
         return
     drop_maps(place)
     drop_preview(place.with_suffix(".png"))

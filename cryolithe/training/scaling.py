@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryolithe.artefacts.borders import find_border
 from cryolithe.errors import InputError
 from cryolithe.filters import filter_rows, gaussian_response, padded_length, ramp_response
 from cryolithe.geometry import TiltGeometry
@@ -42,6 +43,7 @@ class ImageScale:
         sigma: standard deviation of all pixels, outliers left out.
         clip_level: largest deviation from the mean that is passed on.
         usable: images that are not constant.
+        bordered: whether the middle image has a border of one value.
     """
 
     low: NDArray[np.float32]
@@ -50,6 +52,7 @@ class ImageScale:
     sigma: float
     clip_level: float
     usable: NDArray[np.bool_]
+    bordered: bool
 
     def apply(self, rows: NDArray[Any], tilts: NDArray[np.int64]) -> torch.Tensor:
         """Rows of some tilts as a network sees them: standardised, dense = positive.
@@ -65,7 +68,7 @@ class ImageScale:
 
 
 def measure_scale(images: Any, name: str) -> ImageScale:
-    """Measure a series, image by image.
+    """Measure a series, image by image: each is read once.
 
     Args:
         images: array or HDF5 dataset, shape ``(tilts, y, x)``.
@@ -74,11 +77,13 @@ def measure_scale(images: Any, name: str) -> ImageScale:
     Raises:
         InputError: if a pixel is not finite or all images are constant.
     """
-    table, variances, tails = [], [], []
+    table, variances, tails, bordered = [], [], [], False
     for number in range(images.shape[0]):
         image = np.asarray(images[number], dtype=np.float32)
         if not np.isfinite(image).all():
             raise InputError(f"{name}: image {number + 1} holds values that are not finite")
+        if number == images.shape[0] // 2:
+            bordered = find_border(image) is not None
         limits = defect_limits(image)
         clipped = np.clip(image, *limits)
         mean = clipped.mean(dtype=np.float64).astype(np.float32)
@@ -93,7 +98,7 @@ def measure_scale(images: Any, name: str) -> ImageScale:
         raise InputError(f"{name}: all images are constant")
     sigma = float(np.sqrt(np.mean(variances)))
     low, high, means, usable = (np.array(column) for column in zip(*table, strict=True))
-    return ImageScale(low, high, means, sigma, defect_level(sigma, tails), usable.astype(bool))
+    return ImageScale(low, high, means, sigma, defect_level(sigma, tails), usable.astype(bool), bordered)
 
 
 def fitted_amplitude(

@@ -16,7 +16,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from cryolithe.artefacts.borders import find_border
 from cryolithe.errors import InputError
 from cryolithe.files.names import exists, is_folder
 from cryolithe.formats.pairs import Pair, open_pair
@@ -28,6 +27,7 @@ from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import plain_series, simulate_training_set
 from cryolithe.training.recipe_maker import recipe_maker
 from cryolithe.training.series import (
+    StoredImages,
     TrainingSeries,
     as_arrays,
     as_tensors,
@@ -227,13 +227,16 @@ def find_pairs(names: Sequence[str | Path], base: Path) -> list[Path]:
     return list(found.values())
 
 
-def open_pairs_source(paths: Sequence[Path], config: TrainConfig, scratch: Path) -> FixedSource:
+def open_pairs_source(
+    paths: Sequence[Path], config: TrainConfig, scratch: Path, warn: Callable[[str], object] = lambda text: None
+) -> FixedSource:
     """Open pairs for training: small ones are read into memory, large ones stay files.
 
     Args:
         paths: HDF5 files.
         config: of the run.
         scratch: folder for the side files of large pairs' targets.
+        warn: told which of the large pairs have images with borders of one value.
 
     Raises:
         InputError: if a pair is not usable, or too many are too large.
@@ -241,6 +244,7 @@ def open_pairs_source(paths: Sequence[Path], config: TrainConfig, scratch: Path)
     """
     head, data = config.network_config().head, config.data
     series: list[TrainingSeries] = []
+    bordered: list[str] = []
     stack = ExitStack()
     open_files = 0
     try:
@@ -262,9 +266,14 @@ def open_pairs_source(paths: Sequence[Path], config: TrainConfig, scratch: Path)
                     )
                 series.append(series_of_pair(pair, head, str(path), scratch / f"targets_{number}.npy"))
                 stack.push(one.pop_all())
+                images = series[-1].images
+                if isinstance(images, StoredImages) and images.scale.bordered:
+                    bordered.append(path.name)
     except BaseException:
         stack.close()
         raise
+    if bordered:
+        warn(_border_warning(bordered, config))
     return FixedSource(series, stack.close)
 
 
@@ -273,22 +282,9 @@ def _is_small(pair: Pair, config: TrainConfig) -> bool:
     return bool(np.prod(pair.truth.shape) * 4 <= config.data.memory_mb * 1e6)
 
 
-def border_warning(paths: Sequence[Path], config: TrainConfig) -> str | None:
-    """Names the pairs that stay on disk and whose images have borders of one value; None if there are none.
-
-    Raises:
-        FileFormatError: if a file is no pair.
-    """
-    found = []
-    for path in paths:
-        with open_pair(path) as pair:
-            middle = np.asarray(pair.images[len(pair.images) // 2 :: len(pair.images)], dtype=np.float32)
-            if not _is_small(pair, config) and find_border(middle[0]) is not None:
-                found.append(path.name)
-    if not found:
-        return None
+def _border_warning(names: Sequence[str], config: TrainConfig) -> str:
     return (
-        f"images of {', '.join(found[:5])}{f' and {len(found) - 5} more' if found[5:] else ''} have borders of one "
+        f"images of {', '.join(names[:5])}{f' and {len(names) - 5} more' if names[5:] else ''} have borders of one "
         f"value, which are learned from because they are read as they are stored (larger than data.memory_mb = "
         f"{config.data.memory_mb:g}); raise that, or replace them by the local mean"
     )
@@ -329,6 +325,7 @@ def make_source(
     molecules: tuple[tuple[Path, ...], tuple[Molecule, ...]] = ((), ()),
     place: Place | None = None,
     on_series: Callable[[], object] = lambda: None,
+    warn: Callable[[str], object] = lambda text: None,
 ) -> Source:
     """The source of a configuration.
 
@@ -339,6 +336,7 @@ def make_source(
         molecules: files that replace those of recipes, and the library of the plain specimens.
         place: where the pool's series are kept, and which process of how many this is; by default alone on the CPU.
         on_series: called after each plain series.
+        warn: told what must be known of the pairs once they are read.
     """
     place = place or Place(torch.device("cpu"))
     data = config.data
@@ -355,7 +353,7 @@ def make_source(
         elif data.plain_share:
             add(data.plain_share, FixedSource(simulate_training_set(config, molecules[1], on_series)))
         if data.pairs:
-            add(data.pairs_weight, open_pairs_source(find_pairs(data.pairs, base), config, scratch))
+            add(data.pairs_weight, open_pairs_source(find_pairs(data.pairs, base), config, scratch, warn))
         if data.recipes:
             endless.append((data.recipes_weight, recipe_maker(config, base, molecules[0])))
         if endless:
