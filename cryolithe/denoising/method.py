@@ -124,7 +124,7 @@ def means_of(place: Place, limit_seconds: float) -> dict[str, Any]:
         "device": str(place.device),
         "precision": precision_name(place.precision),
         "processes": place.world,
-        "train_minutes": round(limit_seconds / 60, 4) if math.isfinite(limit_seconds) else None,
+        "train_minutes": limit_seconds / 60 if math.isfinite(limit_seconds) else None,
     }
 
 
