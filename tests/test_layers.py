@@ -49,7 +49,7 @@ ALLOWED = {
     "noise": {"errors", "arrays", "images", "tilts", "formats", "report"},
     "evaluation": {
         "errors", "arrays", "machine", "files", "geometry", "artefacts", "images", "tilts", "volume", "projector",
-        "metrics", "formats", "report",
+        "metrics", "formats", "report", "reconstruction",
     },
     "denoising": {
         "errors", "arrays", "machine", "files", "optimise", "artefacts", "work", "images", "volume", "metrics",
