@@ -114,9 +114,23 @@ def test_tables_of_relion(project, tmp_path):
     # Lists of frames in brackets and equal names of blocks, which RELION writes, are read as reconstruct reads them.
     columns = "\n".join(f"_{name}" for name in ("rlnMicrographName", "rlnTomoYTilt", "rlnTomoVisibleFrames"))
     block = f"\ndata_ts\n\nloop_\n{columns}\n1@ts.mrc -3 [1,1]\n2@ts.mrc 3 [1,0]\n"
-    (tmp_path / "f.star").write_text(block * 2)
+    (tmp_path / "f.star").write_text(block)
     answer = told(tmp_path / "f.star")
     assert (answer["series"], answer["images"], answer["range_deg"]) == ("ts", 2, [-3, 3])
+    (tmp_path / "f.star").write_text(block * 2)
+    assert told(tmp_path / "f.star")["series"] == ["ts", "ts"]
+
+
+def test_all_series_of_a_file_of_several_are_told(tmp_path):
+    columns = "\n".join(f"_{name}" for name in ("rlnMicrographName", "rlnTomoYTilt"))
+    one = f"\ndata_ts_1\n\nloop_\n{columns}\n1@ts_1.mrc -3\n2@ts_1.mrc 3\n"
+    other = f"\ndata_ts_10\n\nloop_\n{columns}\n1@ts_10.mrc -6\n2@ts_10.mrc 0\n3@ts_10.mrc 9\n"
+    (tmp_path / "f.star").write_text(one + other)
+    answer = told(tmp_path / "f.star")
+    assert (answer["kind"], answer["series"]) == ("images of several tilt series (RELION-5)", ["ts_1", "ts_10"])
+    assert [table["images"] for table in answer["tables"]] == [2, 3]
+    assert [table["range_deg"] for table in answer["tables"]] == [[-3, 3], [-6, 9]]
+    assert "ts_10: 3 images, -6° to 9°, not aligned" in good("info", tmp_path / "f.star").stdout
 
 
 @pytest.mark.slow
