@@ -7,16 +7,12 @@ correlate well with the truth, because it is of the right density as a whole, an
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from whole_runs import reconstructing
 
-import cryolithe
 from cryolithe.simulation.imaging import project_field
 from cryolithe.simulation.specimen import add_white_noise
 from cryolithe.training.scoring import BENCHMARK_ANGLES_DEG
@@ -98,30 +94,18 @@ def main() -> None:
     distances = (12.0,) if arguments.quick else (7.0, 9.0, 12.0, 16.0)
     kinds = KINDS[:1] if arguments.quick else KINDS
     models = ["draft"] if arguments.quick else arguments.models
-    series: dict[str, Any] = {"angles_deg": BENCHMARK_ANGLES_DEG, "voxel_size_angstrom": VOXEL_ANGSTROM}
-    series |= {"thickness": shape[0], "contrast": "bright"}
-
-    def back(images: Array) -> Array:
-        return np.asarray(cryolithe.fbp(images, **series).voxels)
-
-    def network(name: str, **settings: Any) -> Callable[[Array], Array]:
-        return lambda images: np.asarray(cryolithe.reconstruct(images, model=name, **series, **settings).voxels)
-
-    methods: dict[str, Callable[[Array], Array]] = {"FBP": back}
-    methods["Gaussian"] = lambda images: gaussian_filter(back(images), GAUSSIAN_PX)
-    for name in models:
-        methods |= {name: network(name), f"{name} alone": network(name, fbp_share=0.0)}
+    methods = reconstructing(models, {" alone": {"fbp_share": 0.0}}, thickness=shape[0], contrast="bright")
     rows: list[list[Cell]] = []
     for kind in kinds:
         for distance in distances:
             truth, upright, away = specimen(kind, distance, shape)
             seen = project_field(truth, BENCHMARK_ANGLES_DEG, "even")
             images = add_white_noise(seen, arguments.snr, np.random.default_rng([SEED, int(distance)]))
+            series = images, BENCHMARK_ANGLES_DEG, VOXEL_ANGSTROM
+            made: dict[str, Array] = {name: np.asarray(method(*series).voxels) for name, method in methods.items()}
+            volumes = {"FBP": made["FBP"], "Gaussian": gaussian_filter(made["FBP"], GAUSSIAN_PX)} | made
             row: list[Cell] = [f"{kind}, {distance:g} voxels"]
-            for method in methods.values():
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", cryolithe.CryoLitheWarning)
-                    volume = method(images)
+            for volume in volumes.values():
                 left, fine = left_of_contrast(volume, truth, upright, away), fine_correlation(volume, truth, upright)
                 row.append(f"{left:.2f} / {fine:.2f}")
             rows.append(row)
@@ -131,7 +115,7 @@ def main() -> None:
         f"tilts of ±60°, {arguments.snr:g} dB; membranes are told with the distance of their middles. Gaussian: FBP "
         f"smoothed by {GAUSSIAN_PX:g} px. Alone: without a share of FBP."
     )
-    columns = ["membranes", *methods]
+    columns = ["membranes", *volumes]
     record(
         "close_membranes",
         {"tables": [Table("Membranes close to each other", columns, rows, note)]},

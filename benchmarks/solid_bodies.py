@@ -6,16 +6,15 @@ and not there. Balls and plates lie in vacuum, each alone; plates have their nor
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from whole_runs import reconstructing
 
-import cryolithe
 from cryolithe.simulation.imaging import project_field
 from cryolithe.simulation.specimen import add_white_noise
 from cryolithe.training.scoring import BENCHMARK_ANGLES_DEG
@@ -99,27 +98,14 @@ def main() -> None:
     rows_of_bodies = -(-len(placed) // (2 if arguments.quick else EACH))
     shape = (64, SPACING_PX * (2 if arguments.quick else EACH), SPACING_PX * rows_of_bodies)
     truth: Array = sum(body.density(shape) for body in placed)  # type: ignore[assignment]
-    series: dict[str, Any] = {"angles_deg": BENCHMARK_ANGLES_DEG, "voxel_size_angstrom": VOXEL_ANGSTROM}
-    series |= {"thickness": shape[0], "contrast": "bright"}
-
-    def back(images: Array) -> Array:
-        return gaussian_filter(np.asarray(cryolithe.fbp(images, **series).voxels), GAUSSIAN_PX)
-
-    def network(name: str, **settings: Any) -> Callable[[Array], Array]:
-        return lambda images: np.asarray(cryolithe.reconstruct(images, model=name, **series, **settings).voxels)
-
-    methods: dict[str, Callable[[Array], Array]] = {"Gaussian": back}
-    for name in models:
-        methods |= {name: network(name), f"{name}, share 0.6": network(name, fbp_share=0.6)}
+    methods = reconstructing(models, {", share 0.6": {"fbp_share": 0.6}}, thickness=shape[0], contrast="bright")
     seen = project_field(truth, BENCHMARK_ANGLES_DEG, "even")
     rows: list[list[Cell]] = []
     for snr_db in arguments.snr[: 1 if arguments.quick else None]:
         images = add_white_noise(seen, snr_db, np.random.default_rng([SEED, 1]))
-        volumes: dict[str, Array] = {"truth": truth}
-        for name, method in methods.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", cryolithe.CryoLitheWarning)
-                volumes[name] = method(images)
+        series = images, BENCHMARK_ANGLES_DEG, VOXEL_ANGSTROM
+        made: dict[str, Array] = {name: np.asarray(method(*series).voxels) for name, method in methods.items()}
+        volumes = {"truth": truth, "Gaussian": gaussian_filter(made.pop("FBP"), GAUSSIAN_PX)} | made
         for kind in dict.fromkeys(map(kind_of, placed)):
             row: list[Cell] = [f"{kind}, {snr_db:+g} dB"]
             for volume in volumes.values():
@@ -133,7 +119,7 @@ def main() -> None:
     )
     record(
         "solid_bodies",
-        {"tables": [Table("Solid bodies", ["bodies", "truth", *methods], rows, note)]},
+        {"tables": [Table("Solid bodies", ["bodies", *volumes], rows, note)]},
         arguments.output,
     )
 

@@ -6,7 +6,6 @@ all count alike, as they do in `cryolithe.network.layers.crowd_shares` only wher
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from scenes import placed_molecules
 from whole_runs import reconstructing, specimen_arguments
 
-import cryolithe
 from cryolithe.fidelity import correlation
 from cryolithe.network import rowset
 from cryolithe.simulation import make_specimen, project
@@ -73,11 +71,9 @@ def main() -> None:
             clean = project(specimen, tuple(angles_deg.tolist()))
             drawn = np.random.default_rng([SEED, number, 1]).normal(scale=noise, size=clean.shape)
             series = (clean + drawn).astype(np.float32), angles_deg, 10.0
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", cryolithe.CryoLitheWarning)
-                volumes = {method: make(*series) for method, make in methods.items()}
-                with mock.patch.object(rowset, "crowd_shares", torch.ones_like):
-                    volumes |= {f"{model}, alike": methods[model](*series) for model in arguments.models}
+            volumes = {method: make(*series) for method, make in methods.items()}
+            with mock.patch.object(rowset, "crowd_shares", torch.ones_like):
+                volumes |= {f"{model}, alike": methods[model](*series) for model in arguments.models}
             for method, volume in volumes.items():
                 found[name].setdefault(method, []).append(correlation(volume.voxels, specimen.density))
     columns = list(next(iter(found.values())))

@@ -8,7 +8,6 @@ change.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from scenes import placed_molecules
 from whole_runs import reconstructing, specimen_arguments
 
-import cryolithe
 from cryolithe.fidelity import correlation
 from cryolithe.reconstruction.images import preparation
 from cryolithe.simulation import make_specimen, project
@@ -71,14 +69,12 @@ def main() -> None:
             images = counted(clean, brightness(kind, shape[1:]), [SEED, number, 1])
             for name, method in methods.items():
                 series = images, BENCHMARK_ANGLES_DEG, 10.0
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", cryolithe.CryoLitheWarning)
-                    volume = method(*series)
-                    with (
-                        mock.patch.object(preparation, "unevenness", return_value=0.0),
-                        mock.patch.object(preparation, "slow_part", return_value=None),
-                    ):
-                        left = method(*series)
+                volume = method(*series)
+                with (
+                    mock.patch.object(preparation, "unevenness", return_value=0.0),
+                    mock.patch.object(preparation, "slow_part", return_value=None),
+                ):
+                    left = method(*series)
                 found[kind].setdefault(name, []).append(correlation(volume.voxels, specimen.density))
                 found[kind].setdefault(f"{name}, left in", []).append(correlation(left.voxels, specimen.density))
             taken = volume.record["method"].get("unevenness")

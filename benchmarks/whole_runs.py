@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from common import parser, read_arguments
@@ -12,6 +14,7 @@ from common import parser, read_arguments
 import cryolithe
 
 Method = Callable[..., cryolithe.Volume]
+NO_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 def specimen_arguments(name: str, description: str | None, models: Sequence[str]) -> argparse.Namespace:
@@ -29,10 +32,29 @@ def specimen_arguments(name: str, description: str | None, models: Sequence[str]
     return arguments
 
 
-def reconstructing(models: Sequence[str], **settings: Any) -> dict[str, Method]:
-    """FBP and the models by name: each takes images, angles and voxel size, as ``cryolithe.reconstruct`` does."""
+def reconstructing(
+    models: Sequence[str], variants: Mapping[str, Mapping[str, Any]] = NO_VARIANTS, **settings: Any
+) -> dict[str, Method]:
+    """FBP and the models by name: each takes images, angles and voxel size, as ``cryolithe.reconstruct`` does.
 
-    def network(name: str) -> Method:
-        return lambda *series: cryolithe.reconstruct(*series, model=name, **settings)
+    What they warn of is not shown.
 
-    return {"FBP": lambda *series: cryolithe.fbp(*series, **settings)} | {name: network(name) for name in models}
+    Args:
+        models: names of bundled models or paths.
+        variants: other settings of each model, by what they add to its name.
+        settings: of all.
+    """
+
+    def quiet(make: Method, **own: Any) -> Method:
+        def made(*series: Any) -> cryolithe.Volume:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", cryolithe.CryoLitheWarning)
+                return make(*series, **settings, **own)
+
+        return made
+
+    methods = {"FBP": quiet(cryolithe.fbp)}
+    for name in models:
+        for added, own in {"": {}, **variants}.items():
+            methods[name + added] = quiet(cryolithe.reconstruct, model=name, **own)
+    return methods

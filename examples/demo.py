@@ -21,7 +21,7 @@ from PIL import Image
 from cryolithe.formats import read_volume
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, scaled_snr_db
 from cryolithe.report.figures import plot_central_slices
-from cryolithe.report.greys import DENSE_DARK, grey_scale
+from cryolithe.report.greys import DENSE_DARK, grey_scale, told_polarity
 
 HERE = Path(__file__).resolve().parent
 NEEDLE = HERE / "needle"
@@ -55,7 +55,8 @@ def reconstruct_needle(model: str) -> None:
         panels.append((method, read_volume(volume)))
     picture = OUTPUT / "needle.png"
     voxel = panels[0][1].voxel_size_angstrom
-    caption = f"A needle of a chip: FBP and the network of the same series · {voxel:.4g} Å per voxel · {DENSE_DARK}"
+    caption = f"A needle of a chip: FBP and the network of the same series · {voxel:.4g} Å per voxel"
+    caption += f" · {told_polarity('bright')}"
     plot_central_slices(picture, [(name, -np.asarray(v.voxels)) for name, v in panels], voxel, caption=caption)
     print(f"\nCentral slices of both: {picture}")
 

@@ -120,11 +120,13 @@ def means_of(place: Place, limit_seconds: float) -> dict[str, Any]:
         place: of this process.
         limit_seconds: for all steps together.
     """
+    # Digits as they were given, which seconds have not: of 0.12 minutes 0.11999999999999998 would come back.
+    minutes = float(f"{limit_seconds / 60:.12g}")
     return {
         "device": str(place.device),
         "precision": precision_name(place.precision),
         "processes": place.world,
-        "train_minutes": limit_seconds / 60 if math.isfinite(limit_seconds) else None,
+        "train_minutes": minutes if math.isfinite(minutes) else None,
     }
 
 

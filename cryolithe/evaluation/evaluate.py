@@ -43,7 +43,7 @@ from cryolithe.evaluation.tilt_images import Images
 from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
 from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
 from cryolithe.report.figures import THRESHOLDS
-from cryolithe.report.greys import dark_sign
+from cryolithe.report.greys import dark_sign, told_polarity
 
 Array = NDArray[Any]
 
@@ -147,7 +147,16 @@ class Pictures:
     @property
     def drawn_sign(self) -> float:
         """What the volume's values are multiplied by to be drawn."""
-        return dark_sign("dark" if self.dark else "bright")
+        return dark_sign(self._contrast)
+
+    @property
+    def polarity(self) -> str:
+        """What a caption says of the greys of a drawing."""
+        return told_polarity(self._contrast)
+
+    @property
+    def _contrast(self) -> str:
+        return "dark" if self.dark else "bright"
 
 
 def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -> tuple[Evaluation, Pictures]:

@@ -18,7 +18,7 @@ from cryolithe.report.figures import (
     draw_scale_bar,
     mark_periods,
 )
-from cryolithe.report.greys import DENSE_DARK, grey_scale
+from cryolithe.report.greys import grey_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def _slices(found: Evaluation, shown: Pictures) -> Drawn:
                 show_image(axes, plane, f"{title}, {name}", found.voxel_size_angstrom, greys)
     caption = (
         f"Sections through the middle: XY, seen along the beam, and XZ, across the tilt axis, with x to the right; "
-        f"{DENSE_DARK}. The "
+        f"{shown.polarity}. The "
         "curve of greys is steep about the background and bends towards black and white, so that faint membranes show "
         "beside dense particles; each volume has a scale of its own, by the same rule."
     )

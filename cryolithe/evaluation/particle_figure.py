@@ -8,7 +8,6 @@ import numpy as np
 
 from cryolithe.evaluation.drawing import BLUE, GREEN, ORANGE, SKY, Array, Drawn, png_figure, show_image
 from cryolithe.evaluation.evaluate import Evaluation, Pictures
-from cryolithe.report.greys import DENSE_DARK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +59,7 @@ def draw_picks(found: Evaluation, shown: Pictures, voxel: float | None) -> Drawn
         f"Circles are as wide as the particle that was assumed, {found.picking.diameter_angstrom:g} Å "
         f"(--particle-diameter): the {best} best picks by a difference of Gaussians, and known positions that are not "
         "among them (crosses), in the slab one particle thick that holds most known ones. Below, the best picks, the "
-        f"best first, each {wide_nm:.3g} nm wide, as means of the middle third of a particle; {DENSE_DARK}."
+        f"best first, each {wide_nm:.3g} nm wide, as means of the middle third of a particle; {shown.polarity}."
         + (" Right: precision over recall of template matching as its threshold falls." if found.matching else "")
     )
     return Drawn("Finding particles", caption, out.getvalue())

@@ -7,8 +7,9 @@ Outwards from the background the curve bends, ``u / (1 + |u|)``: twice as dense 
 much. Where something far denser fills many tiles whole, like a crystal or a specimen milled to a needle, the
 curve also goes on evenly, lest the inside be lost in black.
 
-Dense matter is dark in every picture, as in cryo images, whatever the file's own polarity; the picture says so. Only
-where nobody knows the polarity are values shown as they are stored, large ones bright.
+Dense matter is dark in every picture, as in cryo images, whatever the file's own polarity; the picture says so, and
+where the file's is the other one. Only where nobody knows the polarity are values shown as they are stored, large ones
+bright.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _FILLED = 2.0  # spreads of a tile: values farther from the rest that fill whole
 
 
 DENSE_DARK = "dense matter dark"
+_DRAWN_DARK = "dense matter drawn dark (bright in the volume)"
 
 
 def dark_sign(contrast: str | None) -> float:
@@ -49,7 +51,9 @@ def dark_sign(contrast: str | None) -> float:
 
 def told_polarity(contrast: str | None) -> str:
     """What a picture says of its greys, for values of this contrast times `dark_sign`."""
-    return DENSE_DARK if contrast in ("dark", "bright") else "large values bright, as stored"
+    if contrast == "bright":
+        return _DRAWN_DARK
+    return DENSE_DARK if contrast == "dark" else "large values bright, as stored"
 
 
 @dataclass(frozen=True)

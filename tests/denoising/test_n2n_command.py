@@ -6,16 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from command import call, ended
 from half_volumes import halves, noise, write
 from half_volumes import signal as density
 from test_denoise_warp import TINY as SAMBA
 
+from cryolithe.denoising.method import means_of
 from cryolithe.denoising.n2n import learning, network, recipe, train
 from cryolithe.denoising.n2n.gather import output_of
 from cryolithe.denoising.n2n.unet import UNetConfig
 from cryolithe.denoising.samba.model import SambaNet, save_weights
 from cryolithe.formats import read_mrc
+from cryolithe.optimise.distributed import Place
 
 pytestmark = pytest.mark.slow
 SHAPE = (24, 64, 40)
@@ -186,21 +189,27 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_bytes(tmp_path, pair
     np.testing.assert_array_equal(read_mrc(tmp_path / "parts.mrc").data, read_mrc(tmp_path / "whole.mrc").data)
 
 
+@pytest.mark.parametrize("minutes", [1e-6, 1.6e-6, 0.0001, 0.12, 1.1, 7.3, 30, 1e5, None])
+def test_the_time_of_a_training_is_told_as_it_was_given(minutes):
+    told = means_of(Place(torch.device("cpu")), 60.0 * minutes if minutes else float("inf"))
+    assert told["train_minutes"] == minutes
+
+
 @pytest.mark.slow
 def test_a_training_that_is_done_serves_no_other_choices(tmp_path, pair):
     words = (*of(pair), "-o", tmp_path / "x.mrc", "--resume", "--train-minutes")
-    good(*words, "1e-6", "--batch", 1)  # a single step, whatever the clock says
+    good(*words, "1.6e-6", "--batch", 1)  # a single step, whatever the clock says
     card, kept = (network.load_denoiser(tmp_path / "x.safetensors").card, (tmp_path / "x.safetensors").read_bytes())
-    assert (card["steps"], card["train_minutes"]) == (1, 1e-6)
+    assert (card["steps"], card["train_minutes"]) == (1, 1.6e-6)
     for name in ("x.mrc", "x.json"):  # what comes after the training is made again
         (tmp_path / name).unlink()
-    assert "'loss' was l2, now mixed;" in bad(*words, "1e-6", "--batch", 1, "--loss", "mixed")
-    assert "'batch' was 1, now 3;" in bad(*words, "1e-6", "--batch", 3)
+    assert "'loss' was l2, now mixed;" in bad(*words, "1.6e-6", "--batch", 1, "--loss", "mixed")
+    assert "'batch' was 1, now 3;" in bad(*words, "1.6e-6", "--batch", 3)
     assert "'batch' was 1, now 2;" in bad(*words, 60)
-    assert "with --train-minutes 1e-06, now --train-minutes 1e-07;" in bad(*words, "1e-7", "--batch", 1)
+    assert "with --train-minutes 1.6e-06, now --train-minutes 1e-07;" in bad(*words, "1e-7", "--batch", 1)
     assert (tmp_path / "x.safetensors").read_bytes() == kept
     assert not (tmp_path / "x.mrc").exists()
-    assert "The training is done" in good(*words, "1e-6", "--batch", 1)
+    assert "The training is done" in good(*words, "1.6e-6", "--batch", 1)
     assert (tmp_path / "x.safetensors").read_bytes() == kept
 
 

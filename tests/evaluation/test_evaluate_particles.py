@@ -85,6 +85,9 @@ def test_rings_of_the_ctf_and_the_wedge_do_not_hide_the_sign_of_particles(sign, 
 def test_vesicles_of_the_right_contrast_are_not_warned_of(sign, tmp_path):
     _, found = evaluated(tmp_path, vesicles(sign, -0.2), "--contrast", "bright" if sign > 0 else "dark")
     assert found["warnings"] == []
+    captions = (tmp_path / "e.html").read_text(encoding="utf-8")  # pictures are alike, and tell what the volume is
+    told = ("dense matter drawn dark (bright in the volume).", "dense matter dark.")
+    assert [captions.count(words) for words in told] == ([2, 0] if sign > 0 else [0, 2])
 
 
 @pytest.mark.slow

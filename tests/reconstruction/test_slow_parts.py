@@ -12,11 +12,14 @@ from tiny_series import made, voxels, write_series
 import cryolithe
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.confidence.members import choose_members, stack_of
+from cryolithe.reconstruction.images.preparation import Preparation, prepare_stack
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.images.slow import LEAST_SHARE, SlowPart, slow_of, slow_part, without_slow
+from cryolithe.tilts import TiltSeries
 
 TOLD = "goes around the network"
 SHAPE = (32, 96, 96)
+NEIGHBOURS = ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]))
 
 
 def part_of(images):
@@ -65,6 +68,34 @@ def test_little_of_it_stays_in_the_images_and_so_does_that_of_little_noise():
     assert gate(5, 1).share > LEAST_SHARE
     blurred = gaussian_filter(rng.standard_normal(bump.shape), 3).astype(np.float32)
     assert slow_part([slow_of(5 * bump + blurred)] * 5, bump.shape) is None
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-16])
+@pytest.mark.parametrize("shape", [(61, 43), (128, 130), (150, 301)])
+def test_what_is_measured_is_what_is_taken_out(shape, unit):
+    """In whatever unit images are; a part is measured by what is near, and taken out as a whole."""
+    slope = np.add.outer(np.linspace(0, 3, shape[0]) ** 2, np.linspace(0, 2, shape[1]))
+    image = (slope + np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+    found = slow_of(np.float32(unit) * image)
+    rest = without_slow(image, slow_of(image)).astype(np.float64)
+    assert found.share == pytest.approx((image - rest).var() / rest.var(), rel=1e-4)
+    sides = [np.mean((rest - rest.mean())[a] * (rest - rest.mean())[b]) for a, b in NEIGHBOURS]
+    assert found.smooth == pytest.approx(np.mean(sides) / rest.var(), abs=1e-4)
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_prepared_images_and_their_slow_part_are_the_images(uneven, tmp_path):
+    """Of a stack that a surface was taken out of, too."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((5, 60, 70)).astype(np.float32)
+    images += np.float32(6 if uneven else 0.1) * np.linspace(0, 1, 70, dtype=np.float32)
+    series = TiltSeries(images, TiltGeometry((-40.0, -20.0, 0.0, 20.0, 40.0), (60, 70)))
+    whole = prepare_stack(series, Preparation(), None)
+    parts = [prepare_stack(series, Preparation(slow_from=0.0), path) for path in (None, tmp_path / "stack.f32")]
+    assert {bool(stack.unevenness) for stack in (whole, *parts)} == {uneven}
+    for part in parts:
+        np.testing.assert_allclose(part.read_rows(0, 60) + part.slow_rows(0, 60), whole.read_rows(0, 60), atol=2e-6)
+    np.testing.assert_array_equal(parts[0].slow.squares, parts[1].slow.squares)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,8 @@ def said(monkeypatch):
 def test_a_preview_says_method_model_and_voxel_size_and_shows_dense_matter_dark(tmp_path, said, contrast):
     words, greys = said
     made(*write_series(tmp_path), *FBP, "--preview", "--contrast", contrast)
-    assert "fbp · 5 Å per voxel · dense matter dark" in " ".join(" ".join(words).split())
+    told = {"dark": "dense matter dark", "bright": "dense matter drawn dark (bright in the volume)"}[contrast]
+    assert f"fbp · 5 Å per voxel · {told}" in " ".join(" ".join(words).split())
     volume = dark_sign(contrast) * voxels(tmp_path / "ts_rec.mrc")
     z, y, x = (n // 2 for n in volume.shape)
     sections = [volume[z], volume[:, y], volume[:, :, x]]
@@ -58,7 +59,8 @@ def test_a_preview_of_a_network_names_its_model(tmp_path, said):
 
 
 def test_polarity_is_told_only_where_it_is_known():
-    assert {told_polarity(known) for known in ("dark", "bright")} == {"dense matter dark"}
+    assert told_polarity("dark") == "dense matter dark"
+    assert told_polarity("bright") == "dense matter drawn dark (bright in the volume)"
     assert "as stored" in told_polarity(None)
     assert (dark_sign("bright"), dark_sign("dark"), dark_sign(None)) == (-1.0, 1.0, 1.0)
 

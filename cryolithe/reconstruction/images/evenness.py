@@ -18,12 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.reconstruction.images.remainder import MOST_SMOOTH, remainder_of
+
 # Least share of the variance, of that of all else, in the median image. Simulated cells, proteins, vesicles, lamellae
 # have at most 0.10 (fields of 64 voxels), six real series of ribosomes 0.02, two other real series 0.2 and 0.6.
 UNEVEN_SHARE = 0.12
-# Most correlation of neighbouring pixels of all else, in the median image: noise of an aligned, interpolated stack has
-# up to 0.6, images of little noise 0.8 and more.
-MOST_SMOOTH = 0.7
 # Least power of the largest coefficient of the surface, in that of the largest of the orders 3 and 4, in the median
 # image. Gradients and vignettes of that share have 17 to 460 in noise of -5 dB, in simulated cells 15 to 180, another
 # real series 79; balls, shells, slabs of half a field and more 1 to 5, sharp edges up to 13, cells without a gradient 5
@@ -61,14 +60,9 @@ def surface_of(image: NDArray[np.float32]) -> Surface:
     rows, columns = (min(size, _ORDER + 1) for size in found.shape)
     coefficients[:rows, :columns] = found[:rows, :columns]
     own_power = float(np.square(coefficients).max())
-    rest = image - _values(coefficients, image.shape)
-    rest -= rest.mean(dtype=np.float64).astype(np.float32)
-    power = float(np.square(rest, dtype=np.float64).mean())
-    neighbours = ((rest[1:], rest[:-1]), (rest[:, 1:], rest[:, :-1]))
-    pairs = [float(np.multiply(a, b, dtype=np.float64).mean()) for a, b in neighbours if a.size]
-    smooth = float(np.mean(pairs)) / max(power, _LEAST) if pairs else 1.0
-    share = float(np.square(coefficients).sum()) / image.size / max(power, _LEAST)
-    return Surface(coefficients, share, smooth, own_power / max(next_power, _LEAST))
+    rest = remainder_of(image, _values(coefficients, image.shape))
+    share = float(np.square(coefficients).sum()) / image.size / rest.power
+    return Surface(coefficients, share, rest.smooth, own_power / max(next_power, _LEAST))
 
 
 def without_surface(image: NDArray[np.float32], surface: Surface) -> NDArray[np.float32]:

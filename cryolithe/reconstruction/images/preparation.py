@@ -158,16 +158,17 @@ def prepare_stack(
     stack = PreparedStack(pixels, geometry, 1.0, float("inf"), how.copies)
     if how.standardise_stack:
         return stack
-    share, slow = unevenness([look.surface for look in found]), [look.slow for look in found if look.slow]
+    slow = [look.slow for look in found if look.slow is not None]
+    share = unevenness([look.surface for look in found])
     if share:
-        stack = replace(changed(stack, lambda image: without_surface(image, surface_of(image))), unevenness=share)
-        slow = [slow_of(np.asarray(image)) for image in images_of(stack) if slow]
+        stack = replace(changed(stack, lambda image, _: without_surface(image, surface_of(image))), unevenness=share)
+        slow = [slow_of(np.asarray(image)) for image in images_of(stack)] if slow else []
     else:
         stack = measured(stack, [look.spread for look in found])
-    part = None if how.slow_from is None else slow_part(slow, shape, how.slow_from)
+    part = slow_part(slow, shape, how.slow_from) if how.slow_from is not None else None
     if part is None:
         return stack
-    return replace(changed(stack, lambda image: without_slow(image, slow_of(image))), slow=part)
+    return replace(changed(stack, lambda image, number: without_slow(image, slow[number])), slow=part)
 
 
 def prepare_image(series: TiltSeries, how: Preparation, number: int) -> NDArray[np.float32]:

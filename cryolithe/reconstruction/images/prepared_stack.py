@@ -103,21 +103,21 @@ def images_of(stack: PreparedStack) -> NDArray[np.float32]:
 
 def changed(
     stack: PreparedStack,
-    change: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    change: Callable[[NDArray[np.float32], int], NDArray[np.float32]],
     path: Path | None = None,
 ) -> PreparedStack:
     """A stack of changed images, measured anew.
 
     Args:
         stack: to change; without a path, in its place.
-        change: what becomes of an image ``(y, x)``, of the same shape.
+        change: what becomes of an image ``(y, x)`` with its place in `images_of`, of the same shape.
         path: new file for the images, instead.
     """
     images = images_of(stack) if path is not None else _mapped(stack, stack.pixels, "r+")
     made = images if path is None else _mapped(stack, path, "w+")
     tilts, spreads = stack.geometry.tilts, []
     for number in range(len(images)):
-        image = change(np.asarray(images[number]))
+        image = change(np.asarray(images[number]), number)
         made[number] = image
         release_pages(images)
         if number // tilts == stack.copies // 2:  # the slab of z in the middle stands for all

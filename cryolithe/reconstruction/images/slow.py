@@ -23,6 +23,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from cryolithe.arrays.folding import symmetric
+from cryolithe.reconstruction.images.remainder import MOST_SMOOTH, remainder_of
 
 # Edge of the squares, and deviation of a Gaussian over them: with that of the spline, 16 pixels in all.
 SQUARE_PX = 8
@@ -33,9 +34,8 @@ LEAST_WAVE_PX = 100
 # have .003 to .05, real ribosomes .01, balls and slabs of half a field .06 to .17, patches and lenses of ice up to 5;
 # two other real series .5.
 LEAST_SHARE = 0.2
-# Most correlation of neighbouring pixels of all else: in images of little noise the slow part is specimen.
-MOST_SMOOTH = 0.7
-_LEAST = 1e-30
+# Pixels along x that are computed from the squares around them alone.
+_BAND_PX = 16 * SQUARE_PX
 
 
 class Slow(NamedTuple):
@@ -75,20 +75,10 @@ class SlowPart:
 
 def slow_of(image: NDArray[np.float32]) -> Slow:
     """The slow part of an image ``(y, x)``."""
-    means = image.astype(np.float64)
-    for axis, size in enumerate(image.shape):
-        edges = np.arange(0, size, SQUARE_PX)
-        counts = np.diff(np.append(edges, size)).reshape((-1, 1) if axis == 0 else (1, -1))
-        means = np.add.reduceat(means, edges, axis=axis) / counts
-    squares = scipy.ndimage.gaussian_filter(means, _SIGMA_SQUARES, mode="reflect").astype(np.float32)
-    slow = _of_image(squares, image.shape)
-    rest = image - slow
-    rest -= rest.mean(dtype=np.float64).astype(np.float32)
-    power = max(float(np.square(rest, dtype=np.float64).mean()), _LEAST)
-    neighbours = ((rest[1:], rest[:-1]), (rest[:, 1:], rest[:, :-1]))
-    pairs = [float(np.multiply(a, b, dtype=np.float64).mean()) for a, b in neighbours if a.size]
-    smooth = float(np.mean(pairs)) / power if pairs else 1.0
-    return Slow(squares, float(slow.var(dtype=np.float64)) / power, smooth)
+    squares = scipy.ndimage.gaussian_filter(_means(image), _SIGMA_SQUARES, mode="reflect").astype(np.float32)
+    slow = _nearly_of_image(squares, image.shape)
+    rest = remainder_of(image, slow)
+    return Slow(squares, float(slow.var(dtype=np.float64)) / rest.power, rest.smooth)
 
 
 def without_slow(image: NDArray[np.float32], slow: Slow) -> NDArray[np.float32]:
@@ -110,9 +100,33 @@ def slow_part(found: Sequence[Slow], image_shape: tuple[int, int], least_share: 
     return SlowPart(np.stack([slow.squares for slow in found]), image_shape, share)
 
 
+def _means(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Over squares, those at the ends of the axes being cut off."""
+    height, width = image.shape
+    rows = np.empty((_count(height), width))
+    whole = height // SQUARE_PX
+    rows[:whole] = image[: whole * SQUARE_PX].reshape(whole, SQUARE_PX, width).mean(1, dtype=np.float64)
+    if whole < len(rows):
+        rows[-1] = image[whole * SQUARE_PX :].mean(0, dtype=np.float64)
+    edges = np.arange(0, width, SQUARE_PX)
+    return np.asarray(np.add.reduceat(rows, edges, axis=1) / np.diff(np.append(edges, width)))
+
+
 def _of_image(squares: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     y, x = (_spline(np.arange(size), _count(size)) for size in shape)
     return _expanded(squares, y, x)
+
+
+def _nearly_of_image(squares: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The same but for the last digits, to measure it: few squares count for a pixel, and only those are asked."""
+    y, x = (_spline(np.arange(size), _count(size)) for size in shape)
+    along_y = y @ squares
+    made = np.empty(shape, np.float32)
+    for first in range(0, shape[1], _BAND_PX):
+        band = slice(first, first + _BAND_PX)
+        near = slice(max(first // SQUARE_PX - 2, 0), (first + _BAND_PX) // SQUARE_PX + 2)
+        made[:, band] = along_y[:, near] @ x[band, near].T
+    return made
 
 
 def _expanded(squares: NDArray[np.float32], y: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -73,7 +73,7 @@ def whitened(stack: PreparedStack, gain: Gain, path: Path | None = None) -> Prep
         path: file for them instead.
     """
 
-    def white(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def white(image: NDArray[np.float32], _number: int) -> NDArray[np.float32]:
         one = filtered(image, gain)
         return one - one.mean(dtype=np.float64).astype(np.float32)
 
