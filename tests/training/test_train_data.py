@@ -76,6 +76,27 @@ def test_images_are_scaled_as_reconstruction_scales_them(tmp_path):
     assert torch.allclose(found, rows, atol=1e-4)
 
 
+def test_a_stored_series_is_measured_in_few_reads(monkeypatch):
+    """A file keeps rows of all images together: to read one of them costs as much as to read all."""
+    images = tiny_pair().images
+    reads = []
+
+    class Stored:
+        shape = images.shape
+
+        def __getitem__(self, place):
+            reads.append(place)
+            return images[place]
+
+    found = measure_scale(Stored(), "test")
+    assert len(reads) == 1
+    monkeypatch.setattr("cryolithe.training.scaling._READ_VALUES", 3 * images[0].size)
+    parts = measure_scale(Stored(), "test")
+    assert len(reads) == 1 + -(-len(images) // 3)
+    for name in ("low", "high", "mean", "sigma", "clip_level", "usable"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(parts, name))
+
+
 @pytest.mark.slow
 def test_a_target_is_scaled_to_its_images():
     """The amplitude is what images and volume were divided by, whatever the units of either."""
