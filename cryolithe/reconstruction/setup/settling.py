@@ -35,6 +35,7 @@ from cryolithe.reconstruction.slabwise.mixing import (
     planned_trust,
 )
 from cryolithe.reconstruction.slabwise.networks import fbp_share, make_network_method, wedge_trust
+from cryolithe.reconstruction.slabwise.orders import lost_told
 from cryolithe.reconstruction.slabwise.planes import whole_turn
 from cryolithe.reconstruction.slabwise.trust import (
     FEWEST_TILTS,
@@ -120,6 +121,8 @@ def _with_fusion(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Wa
         f"Fusion: where tilts measured, the volume is {1 - curve.share:.0%} network and {curve.share:.0%} filtered "
         f"back-projection, in each shell as strong as both show it (--fbp-share 0: the network alone)."
     )
+    if lost := lost_told(curve.lost, run.voxel_size_angstrom):
+        watcher.note(f"Warning: {lost}")
     return {**plan, "fusion": curve.record()}
 
 

@@ -29,6 +29,7 @@ from cryolithe.arrays.spectra import times_counted
 from cryolithe.filters import extend_rows, padded_length, parts_of, ramp_response
 from cryolithe.projector import Projector, by_bands
 from cryolithe.projector.classical import WINDOW, fbp
+from cryolithe.reconstruction.slabwise.orders import LostOrder
 from cryolithe.reconstruction.slabwise.part_spectra import frequencies_of, spectrum_of
 from cryolithe.reconstruction.slabwise.planes import PlaneFilter, measured_region
 
@@ -52,14 +53,17 @@ class FusionCurve:
     Attributes:
         share: g, from 0 (the network alone) to below 1.
         amplitude: c at the frequencies 1/48, 2/48, ... 1/2 cycles/px.
+        lost: orders of a lattice that filtered back-projection shows and the network does not.
     """
 
     share: float
     amplitude: tuple[float, ...]
+    lost: tuple[LostOrder, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Plain values for the journal and the sidecar."""
-        return {"share": self.share, "amplitude": list(self.amplitude)}
+        lost = [{"frequency_per_px": list(order.frequency_per_px), "kept": order.kept} for order in self.lost]
+        return {"share": self.share, "amplitude": list(self.amplitude), **({"lost_orders": lost} if lost else {})}
 
     def at(self, frequency_per_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """Interpolate c; constant below the first frequency and beyond the last."""
@@ -68,7 +72,12 @@ class FusionCurve:
 
 def curve_of_record(record: dict[str, Any]) -> FusionCurve:
     """The reverse of `FusionCurve.record`."""
-    return FusionCurve(float(record["share"]), tuple(float(value) for value in record["amplitude"]))
+    lost = [
+        LostOrder((float(z), float(y), float(x)), float(order["kept"]))
+        for order in record.get("lost_orders", [])
+        for z, y, x in [order["frequency_per_px"]]
+    ]
+    return FusionCurve(float(record["share"]), tuple(float(value) for value in record["amplitude"]), tuple(lost))
 
 
 class Fusion:

@@ -25,6 +25,7 @@ from cryolithe.reconstruction.slabwise.fusion import (
     part_starts,
 )
 from cryolithe.reconstruction.slabwise.methods import FbpMethod, NetworkMethod, SlabMethod
+from cryolithe.reconstruction.slabwise.orders import lost_orders
 from cryolithe.reconstruction.slabwise.slabs import compute_slab
 from cryolithe.reconstruction.slabwise.trust import (
     Seen,
@@ -124,7 +125,7 @@ def measure_curve(
     back = FbpMethod(make_projector(geometry, (depth, width), method.device), WINDOW)
     every = np.arange(geometry.tilts)
     pairs = list(_make_parts(method, every, (back, every), parts, read, note))
-    return FusionCurve(share, _matched(pairs, geometry.angles_deg))
+    return FusionCurve(share, _matched(pairs, geometry.angles_deg), lost_orders(pairs, geometry.angles_deg))
 
 
 @torch.inference_mode()

@@ -16,8 +16,8 @@ Frequencies = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float
 
 def spectrum_of(part: torch.Tensor) -> torch.Tensor:
     """The half spectrum of a part ``(z, y, x)`` without its mean, flat, complex128, where the part is."""
-    fade = functools.reduce(torch.mul, (_faded(size, axis).to(part.device) for axis, size in enumerate(part.shape)))
-    return torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * fade).flatten()
+    weights = functools.reduce(torch.mul, (fade(size, axis).to(part.device) for axis, size in enumerate(part.shape)))
+    return torch.fft.rfftn((part.double() - part.mean(dtype=torch.float64)) * weights).flatten()
 
 
 def frequencies_of(shape: tuple[int, ...]) -> Frequencies:
@@ -26,7 +26,7 @@ def frequencies_of(shape: tuple[int, ...]) -> Frequencies:
     return z[:, None, None], y[None, :, None], x[None, None, :]
 
 
-def _faded(size: int, axis: int) -> torch.Tensor:
+def fade(size: int, axis: int) -> torch.Tensor:
     """Weights along one of three axes that rise over an eighth of it at either end, float64."""
     edge = max(1, size // 8)
     near = (np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5) / edge
