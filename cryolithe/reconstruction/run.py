@@ -300,6 +300,9 @@ def make_slabs(
     Returns:
         for the sidecar, what a network's rows were pooled by (`cryolithe.inference.pooling.pool_version`; None without
         any) and which slabs had to be made again.
+
+    Raises:
+        CryoLitheError: if a part of the result is not finite.
     """
     height = run.grid.shape[1]
     if folder.slabs:
