@@ -16,7 +16,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.artefacts.borders import EVEN_PX, even_share, without_border
-from cryolithe.evaluation.half_images import apart_told, block_means
+from cryolithe.evaluation.half_images import MIRRORS, apart_told, block_means
 from cryolithe.evaluation.half_shifts import (
     Apart,
     Coarse,
@@ -45,7 +45,6 @@ _SURE = 6.0  # standard deviations, of which a window makes more than of indepen
 _SMALL_PX = 128  # images whose rings are so wide that a transfer function turns its sign within one
 _EVEN = 0.01  # of an image in even blocks, by which it may have a border
 _MEND = "give the stack of all its frames"
-_MIRRORS = {"mirrored along x": (1, -1), "mirrored along y": (-1, 1), "turned by 180°": (-1, -1)}
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,7 @@ def _size(by_ring: _Numbers) -> float:
 
 def _turned(half: list[_Numbers], whole: _Coefficients, rings: NDArray[np.intp]) -> str:
     """How the images of the half have to be turned to be like those of the whole; empty where nothing helps."""
-    for name, (y, x) in _MIRRORS.items():
+    for name, (y, x) in MIRRORS.items():
         turned = np.stack([_whitened(image[::y, ::x], rings) for image in half])
         if max(float(band.mean()) for band in _banded(_by_ring((turned * whole.conj()).real, rings))) > LITTLE:
             return f" (one {name} would)"
