@@ -39,10 +39,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 TESTS = (
-    "tests/test_gpu.py",
-    "tests/test_doctor.py",
-    "tests/test_inference.py::test_the_kernel_for_gpus_pools_as_defined",
-    "tests/test_inference.py::test_the_kernel_for_gpus_keeps_what_is_not_finite",
+    "tests/reconstruction/test_gpu.py",
+    "tests/cli/test_doctor.py",
+    "tests/network/test_inference.py::test_the_kernel_for_gpus_pools_as_defined",
+    "tests/network/test_inference.py::test_the_kernel_for_gpus_keeps_what_is_not_finite",
 )
 TILTS = 41
 PUBLISHED_SECONDS = {"voxels": 23 * 60 + 36, "wavelets": 3 * 60 + 7}

@@ -47,6 +47,22 @@ def section(name: str, result: dict[str, Any], folder: Path) -> list[str]:
     return [f"### {name}", "", origin, "", *tables, *figures, *caption, *prose]
 
 
+def commits_section(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Lines that tell which results are of which commit, those of the latest first."""
+    of_commit: dict[str, list[str]] = {}
+    for name, result in sorted(results.items(), key=lambda entry: entry[1]["date"], reverse=True):
+        of_commit.setdefault(result["commit"][:12], []).append(name)
+    rows = []
+    for commit, names in of_commit.items():
+        dates = sorted({results[name]["date"][:10] for name in names})
+        rows.append([commit, " to ".join(dict.fromkeys((dates[0], dates[-1]))), ", ".join(sorted(names))])
+    return [
+        "### Of which commit",
+        "",
+        *markdown_table({"title": "", "columns": ["commit", "made", "results"], "rows": rows})[2:],
+    ]
+
+
 def losses_section(results: list[dict[str, Any]]) -> list[str]:
     """Lines on where a baseline beats our first model, by the numbers of all results that compare them."""
     compared = [result for result in results if "losses" in result]
@@ -89,8 +105,9 @@ def region(results: Path, quick: bool = False) -> str:
         lines += section(path.stem, result, results)
     if alone := [path.name for path in sorted(results.glob("*.md")) if path.stem not in shown]:
         raise SystemExit(f"Error: {', '.join(alone)}: there is no result of this name with tables")
-    lines += losses_section(list(shown.values()))
-    return wrapped("\n".join(lines).strip()) or "No results yet."
+    if not lines:
+        return "No results yet."
+    return wrapped("\n".join([*commits_section(shown), *lines, *losses_section(list(shown.values()))]).strip())
 
 
 def parted(readme: Path) -> tuple[str, str, str]:

@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from shared_data import SHARED
 
+# Some tests use what those of another folder have set up.
+sys.path[:0] = sorted({str(path.parent) for path in Path(__file__).parent.glob("*/test_*.py")})
 # A shell that runs the tests in the background may have them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Outputs carry the day in their headers; two runs of a test may lie on both sides of midnight.

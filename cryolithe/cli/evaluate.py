@@ -24,7 +24,11 @@ INPUTS = ("volume", "reference", "half1", "half2", "mask", "tilts", "angles", "p
 @click.option("--half1", type=FilePath, help="Reconstruction of the even frames or tilts; with --half2.")
 @click.option("--half2", type=FilePath, help="Reconstruction of the odd ones.")
 @click.option("--mask", type=FilePath, help="Volume of weights: 1 keeps a voxel, 0 leaves it out.")
-@click.option("--tilts", type=FilePath, help="Aligned stack, for the comparison with projections; with --angles.")
+@click.option(
+    "--tilts",
+    type=FilePath,
+    help="Stack to compare with projections, aligned, or the raw one of the volume; with --angles.",
+)
 @click.option("--angles", type=FilePath, help="Tilt angles of the stack.")
 @click.option(
     "--held-out",

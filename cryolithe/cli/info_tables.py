@@ -84,6 +84,9 @@ def star_facts(path: Path) -> list[Fact]:
         InputError: if a column of angles is empty.
     """
     tables = read_star(path)
+    series = [table for table in tables if _IMAGE in table and any(column in table for column in _ANGLES)]
+    if len(series) > 1:
+        return _several_series_facts(series)
     for table in tables:
         if _SERIES in table:
             return _tomogram_facts(table)
@@ -135,6 +138,24 @@ def _series_facts(table: StarTable) -> list[Fact]:
         Fact("stacks", stacks, _some(stacks) if stacks else "none: one file for each image"),
         Fact("missing_files", missing, _lines(missing)),
         relion_local_fact(table),
+    ]
+
+
+def _several_series_facts(tables: list[StarTable]) -> list[Fact]:
+    """The tables of several series in one file: what each holds."""
+    found = [(table.block, _series_facts(table)) for table in tables]
+    told = [{fact.name: fact.value for fact in facts if fact.name != "kind"} for _, facts in found]
+    lines = []
+    for block, facts in found:
+        text = {fact.name: fact.lines[0] if fact.lines else "none" for fact in facts}
+        aligned = "aligned" if text["aligned"] == "yes" else "not aligned"
+        lines.append(f"{block or '(no name)'}: {text['images']} images, {text['range_deg']}, {aligned}")
+    missing = [name for facts in told for name in facts["missing_files"]]
+    return [
+        Fact("kind", "images of several tilt series (RELION-5)"),
+        Fact("series", [block for block, _ in found], _lines(lines)),
+        Fact("tables", told, f"{len(found)}, of which the stack's name tells one"),
+        Fact("missing_files", missing, _lines(missing)),
     ]
 
 

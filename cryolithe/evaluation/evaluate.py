@@ -14,7 +14,7 @@ from cryolithe.arrays.spectra import FloatArray, half_spectrum
 from cryolithe.artefacts.half_agreement import Expected
 from cryolithe.artefacts.missing_wedge import holds_nothing, wedge_doubts
 from cryolithe.evaluation.in_hand import Named
-from cryolithe.evaluation.inputs import Images, Task, release
+from cryolithe.evaluation.inputs import Task, release
 from cryolithe.evaluation.local import Agreement, agreement_map, summarise, window_sigma_px
 from cryolithe.evaluation.matching import MatchingScore, match_template
 from cryolithe.evaluation.middles import Compared, compared, place_of_middle
@@ -39,6 +39,7 @@ from cryolithe.evaluation.similarity import (
     similarity,
 )
 from cryolithe.evaluation.spectral import ConeFsc, cone_correlation
+from cryolithe.evaluation.tilt_images import Images
 from cryolithe.evaluation.wedge import WedgeEnergy, wedge_energy
 from cryolithe.metrics import FscCurve, Resolution, mean_correlation, resolution_at, shell_correlation
 from cryolithe.report.figures import THRESHOLDS
@@ -189,7 +190,7 @@ def evaluate(task: Task, on_step: Callable[[str], object] = lambda name: None) -
     if task.images:
         on_step("reprojection")
         chosen = task.images
-        scores, images = reproject(task.volume.voxels, chosen.series, chosen.choice)
+        scores, images = reproject(task.volume.voxels, chosen.series, chosen.choice, chosen.x_tilt_deg)
         done, shown = replace(done, reprojection=scores), replace(shown, images=images)
         if reason := _not_held_out(chosen):
             skipped["reprojection at held-out tilts"] = reason

@@ -13,20 +13,12 @@ from numpy.typing import NDArray
 from cryolithe.arrays.narrow import narrowed
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE, doubts_about_mask
-from cryolithe.evaluation.heldout import (
-    Choice,
-    choose_images,
-    held_out_images,
-    opposite_z,
-    recorded_angles_deg,
-    z_reversed,
-)
+from cryolithe.evaluation.heldout import opposite_z, recorded_angles_deg
 from cryolithe.evaluation.in_hand import InHand, Judged, Named, is_same, record_name, record_of
 from cryolithe.evaluation.pair_doubts import sentence
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
 from cryolithe.evaluation.positions import known_positions, turned_over_told
-from cryolithe.evaluation.reprojection import binning_of
-from cryolithe.formats import read_tilt_series
+from cryolithe.evaluation.tilt_images import Images, check_images, open_images
 from cryolithe.formats.particles.star import Positions
 from cryolithe.formats.volumes.axes import TURNED
 from cryolithe.formats.volumes.pages import release_pages
@@ -65,21 +57,6 @@ class Request:
     crop: bool = False
     keep_sign: bool = False
     is_volume: bool = False
-
-
-@dataclass(frozen=True)
-class Images:
-    """Tilt images to compare with projections.
-
-    Attributes:
-        series: the aligned stack, its angles with the sign of the volume's z.
-        choice: which images, and whether the volume was made without them.
-        named: whether the user called them held out.
-    """
-
-    series: TiltSeries
-    choice: Choice
-    named: bool
 
 
 @dataclass(frozen=True)
@@ -149,9 +126,9 @@ def load(request: Request) -> Task:
     if mask is not None:
         sizes = mask.voxel_size_angstrom, volume.voxel_size_angstrom
         warnings += map(sentence, doubts_about_mask(sizes, (mask.name, volume.name)))
-    images = _open_images(request, record, notes) if request.tilts else None
+    images = _images(request, record, notes)
     if images:
-        _check_images(images, volume)
+        check_images(images, volume)
         warnings += [images.choice.warning] if images.choice.warning else []
     return Task(
         volume=volume,
@@ -172,6 +149,15 @@ def load(request: Request) -> Task:
         notes=tuple(notes),
         warnings=tuple(warnings),
     )
+
+
+def _images(request: Request, record: dict[str, Any], notes: list[str]) -> Images | None:
+    if request.tilts is None:
+        return None
+    if isinstance(request.tilts, TiltSeries):
+        return open_images(request.volume, request.tilts, request.held_out, record, notes)
+    assert request.angles is not None
+    return open_images(request.volume, (request.tilts, request.angles), request.held_out, record, notes)
 
 
 def _tilt_range(
@@ -371,42 +357,3 @@ def _open_mask(path: Judged, volume: Named, crop: bool) -> Named:
             "give --crop to compare the middle that both have"
         )
     return named
-
-
-def _open_images(request: Request, sidecar: dict[str, Any], notes: list[str]) -> Images:
-    """Which images to compare: those that are named, or that the record does not list, or else all."""
-    assert request.tilts is not None
-    stack: Path | None = None
-    if isinstance(request.tilts, TiltSeries):
-        series = request.tilts
-    else:
-        assert request.angles is not None
-        stack, series = request.tilts, read_tilt_series(request.tilts, request.angles)
-    angles = series.geometry.angles_deg
-    named = held_out_images(request.held_out, angles) if request.held_out else ()
-    choice = choose_images(sidecar, stack, angles, named)
-    notes.append(f"Images used for the volume: {choice.reason}.")
-    if z_reversed(sidecar):
-        notes.append("The volume's z is mirrored, as its sidecar says: it was projected at the negative angles.")
-        geometry = replace(series.geometry, angles_deg=tuple(-angle for angle in angles))
-        series = replace(series, geometry=geometry)
-    return Images(series, choice, bool(named))
-
-
-def _check_images(images: Images, volume: Named) -> None:
-    """Raise InputError unless the images to compare are usable and have the volume's pixels, or whole parts of them."""
-    series, (depth, height, width) = images.series, volume.voxels.shape
-    factor = binning_of((series.geometry.image_shape[0], series.geometry.image_shape[1]), (depth, height, width))
-    pixel, voxel = series.pixel_size_angstrom, volume.voxel_size_angstrom
-    if pixel and voxel and abs(pixel * factor / voxel - 1) > VOXEL_SIZE_TOLERANCE:
-        raise InputError(
-            f"the volume {volume.name} has voxels of {voxel:g} Å but the images have pixels of {pixel:g} Å, which "
-            f"makes {pixel * factor:g} Å at the volume's number of rows; give the stack that the volume was made from"
-        )
-    for number in images.choice.numbers:
-        image = np.asarray(series.images[number])
-        if not np.isfinite(image).all() or image.min() == image.max():
-            raise InputError(
-                f"tilt {number + 1} of the stack is constant, or holds NaN or Inf; leave it out of the images to "
-                "compare with --held-out"
-            )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.ndimage
 import torch
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from cryolithe.evaluation.heldout import Choice, Use
 from cryolithe.evaluation.spectral import edge_taper, ring_correlation
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import fourier_crop
-from cryolithe.projector import make_projector
+from cryolithe.projector import by_bands, make_projector
 from cryolithe.tilts import TiltSeries
 
 Image = NDArray[np.float32]
@@ -84,7 +85,9 @@ def binning_of(image_shape: tuple[int, int], volume_shape: tuple[int, int, int])
     return factor
 
 
-def reproject(volume: NDArray[Any], series: TiltSeries, choice: Choice) -> tuple[Reprojection, tuple[Pictured, ...]]:
+def reproject(
+    volume: NDArray[Any], series: TiltSeries, choice: Choice, x_tilt_deg: float = 0.0
+) -> tuple[Reprojection, tuple[Pictured, ...]]:
     """Project a volume to the tilts of some images and compare.
 
     A volume is finite: at a high tilt only the columns near the axis look through its whole thickness. Columns whose
@@ -95,6 +98,7 @@ def reproject(volume: NDArray[Any], series: TiltSeries, choice: Choice) -> tuple
         volume: shape ``(z, y, x)``, the polarity of the images.
         series: the aligned images.
         choice: the images to compare, finite and not constant.
+        x_tilt_deg: by which the volume was turned about x when it was made: it is turned back.
 
     Returns:
         the scores, and the images with the lowest and the highest tilt of those compared.
@@ -107,10 +111,13 @@ def reproject(volume: NDArray[Any], series: TiltSeries, choice: Choice) -> tuple
     shape = (series.geometry.image_shape[0], series.geometry.image_shape[1])
     factor = binning_of(shape, (depth, height, width))
     angles = np.asarray(series.geometry.angles_deg)[list(chosen)]
-    geometry = TiltGeometry(tuple(angles), (height, shape[1] // factor))
+    # What a local alignment leaves by depth is in pixels of images that are as large as the volume already.
+    shifts = series.geometry.select(list(chosen)).shifts if factor == 1 else None
+    geometry = TiltGeometry(tuple(angles), (height, shape[1] // factor), shifts)
     projector = make_projector(geometry, (depth, width))
     seen = projector.forward(torch.ones((depth, 1, width)))[:, 0].numpy()
-    projections = projector.forward(torch.from_numpy(np.array(volume, dtype=np.float32))).numpy()
+    voxels = torch.from_numpy(_upright(np.array(volume, dtype=np.float32), x_tilt_deg))
+    projections = by_bands(projector, 0, voxels, lambda band, rows: band.forward(rows)).numpy()
     wide = seen >= COVERED * np.minimum(depth / np.cos(np.deg2rad(angles)), width)[:, None]
 
     correlation = np.full(len(chosen), np.nan)
@@ -153,6 +160,19 @@ def reproject(volume: NDArray[Any], series: TiltSeries, choice: Choice) -> tuple
         held_out, choice.use, choice.reason, factor, angles, columns.astype(np.int64), correlation, grid, mean, each
     )
     return scores, tuple(pictures[number] for number in sorted(pictures, key=lambda n: abs(angles[n])))
+
+
+def _upright(volume: Image, x_tilt_deg: float) -> Image:
+    """A volume ``(z, y, x)`` of which voxel V came from Rx(α) V, turned back; 0 where nothing was kept."""
+    if not x_tilt_deg:
+        return volume
+    c, s = math.cos(math.radians(x_tilt_deg)), math.sin(math.radians(x_tilt_deg))
+    back = np.array([[c, -s], [s, c]])  # of (z, y), as z' = z c - y s is Rx(-α)
+    middle = (np.array(volume.shape[:2]) - 1) / 2
+    made = np.empty_like(volume)
+    for x in range(volume.shape[2]):
+        scipy.ndimage.affine_transform(volume[..., x], back, middle - back @ middle, output=made[..., x], order=3)
+    return made
 
 
 def _centred(image: NDArray[Any]) -> Image:

@@ -14,6 +14,7 @@ standard deviation, so that every series counts alike.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,8 @@ from cryolithe.reconstruction.images.defects import defect_level, defect_limits,
 
 # Fits read what a blur of this many pixels leaves, from at most this many rows.
 FIT_SIGMA_PX, FIT_ROWS = 2.0, 48
+# Values of a series in memory at once while it is measured: 0.5 GB in float32.
+_READ_VALUES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class ImageScale:
 
 
 def measure_scale(images: Any, name: str) -> ImageScale:
-    """Measure a series, image by image: each is read once.
+    """Measure a series, image by image.
 
     Args:
         images: array or HDF5 dataset, shape ``(tilts, y, x)``.
@@ -78,8 +81,7 @@ def measure_scale(images: Any, name: str) -> ImageScale:
         InputError: if a pixel is not finite or all images are constant.
     """
     table, variances, tails, bordered = [], [], [], False
-    for number in range(images.shape[0]):
-        image = np.asarray(images[number], dtype=np.float32)
+    for number, image in enumerate(_one_by_one(images)):
         if not np.isfinite(image).all():
             raise InputError(f"{name}: image {number + 1} holds values that are not finite")
         if number == images.shape[0] // 2:
@@ -99,6 +101,14 @@ def measure_scale(images: Any, name: str) -> ImageScale:
     sigma = float(np.sqrt(np.mean(variances)))
     low, high, means, usable = (np.array(column) for column in zip(*table, strict=True))
     return ImageScale(low, high, means, sigma, defect_level(sigma, tails), usable.astype(bool), bordered)
+
+
+def _one_by_one(images: Any) -> Iterator[NDArray[np.float32]]:
+    """Images ``(y, x)``, read several at once: a file keeps rows of all of them together, so that one costs as much."""
+    at_once = max(1, _READ_VALUES // (images.shape[1] * images.shape[2]))
+    for first in range(0, images.shape[0], at_once):
+        for image in np.asarray(images[first : first + at_once]):
+            yield np.asarray(image, dtype=np.float32)
 
 
 def fitted_amplitude(

@@ -1,6 +1,6 @@
 """The way in which the published CryoLithe program applies its networks, for imported weights.
 
-Facts of that program (https://github.com/swing-research/CryoLithe), held by ``tests/test_published.py``:
+Facts of that program (https://github.com/swing-research/CryoLithe), held by ``tests/network/test_published.py``:
 
 - Images are padded with equally many zeros at both ends of their shorter axis, to a square field of N x N pixels (or
   one pixel short of it), filtered along x over 2 N samples, and read by bilinear interpolation with zeros outside.

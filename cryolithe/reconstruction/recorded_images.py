@@ -1,0 +1,231 @@
+"""The images of a volume, prepared once more as its record tells: what a projection of the volume can be compared with.
+
+A record names the files, by their content, and the settings. What `reconstruct` did to images in memory (aligned,
+turned, bent, shifted, corrected) is not in any file: to compare a volume with a stack as it is would compare it with
+images that lie elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolithe.errors import InputError
+from cryolithe.files.hashing import file_sha256
+from cryolithe.files.names import is_file
+from cryolithe.formats.alignment.alignments import alignment_files
+from cryolithe.formats.series_names import half_of
+from cryolithe.geometry import TiltGeometry
+from cryolithe.reconstruction.images.evenness import surface_of, without_surface
+from cryolithe.reconstruction.images.preparation import prepare_image
+from cryolithe.reconstruction.jobs.job import Job, ResolvedJob, resolve
+from cryolithe.reconstruction.jobs.parts import wanted_part
+from cryolithe.settings import ReconstructSettings
+from cryolithe.tilts import TiltSeries
+
+STACKS = ("tilts", "even tilts", "odd tilts")
+# Settings that say where the images are seen and how they are corrected; files are looked for, see `_found`.
+_KEPT = (
+    "thickness", "bin", "pixel_size", "tilt_axis", "local_alignment", "ctf_state", "ctf", "voltage", "cs",
+    "amplitude_contrast", "dose_weight", "centre", "handedness", "flip_z",
+)  # fmt: skip
+# What settings call the files that records name otherwise.
+_NAMED = {"ctf_file": "ctf", "dose": "dose"}
+_SAME = 1e-3
+
+
+@dataclass(frozen=True)
+class RecordedImages:
+    """Images as a volume was made of them, or would have been of those that it was made without.
+
+    Attributes:
+        series: prepared one by one when they are read, pixels as large as the volume's voxels, angles of its z.
+        sections: their places in the stack, from 0.
+        note: what was done to them, in words.
+    """
+
+    series: TiltSeries
+    sections: tuple[int, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Images ``(tilt, y, x)`` that are prepared when they are asked for."""
+
+    run: ResolvedJob
+    uneven: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Sizes along tilt, y, x."""
+        made = self.run.preparation.image_shape(self.run.series.geometry.image_shape)
+        return (self.run.series.geometry.tilts, *made)
+
+    @property
+    def ndim(self) -> int:
+        """3."""
+        return 3
+
+    def __getitem__(self, number: int, /) -> NDArray[np.float32]:
+        image = prepare_image(self.run.series, self.run.preparation, number)
+        return without_surface(image, surface_of(image)) if self.uneven else image
+
+
+def prepared_in_memory(record: Mapping[str, Any]) -> bool:
+    """Whether a record tells of images that were moved or corrected, which their stack does not show."""
+    geometry, settings, method = (_part(_made_of(record), name) for name in ("geometry", "settings", "method"))
+    corrections = _part(method, "corrections")
+    return bool(
+        geometry.get("transforms")
+        or settings.get("tilt_axis")
+        or any(corrections.get(name) for name in ("ctf", "dose_weight"))
+    )
+
+
+def recorded_images(
+    record: Mapping[str, Any], volume: Path | None, files: tuple[Path, Path], sections: Sequence[int]
+) -> RecordedImages | None:
+    """Some images of the stack that a volume was made from, or of its other half, prepared as the record tells.
+
+    Args:
+        record: of the volume.
+        volume: its file; None where it is in memory.
+        files: the stack and its angles.
+        sections: the wanted images, by their places in the stack from 0; those that the alignment leaves out are not
+            among the result.
+
+    Returns:
+        None where the record is of another stack, or images were taken as they are.
+
+    Raises:
+        InputError: if a file that the record names is not found as it was, or an alignment has none of the images.
+    """
+    record = _made_of(record)
+    if not prepared_in_memory(record) or not _is_of(record, files[0]):
+        return None
+    found = _Files(record, tuple(dict.fromkeys(p.parent for p in (*files, *([] if volume is None else [volume])))))
+    settings = _settings(record, found)
+    angles = _part(record, "inputs").get("angles")
+    job = Job(files[0], found.of("angles", files[1]) if angles else None, volume or files[0], settings)
+    run = resolve(job)
+    found.refuse_others(run.files.hashes())
+    _refuse_elsewhere(run, record)
+    wanted = tuple(sorted({image.section for image in run.alignment.images} & set(sections)))
+    if not wanted:
+        raise InputError(
+            f"the alignment of {files[0].name} leaves out all of the {len(sections)} images to compare; name others "
+            "with --held-out"
+        )
+    run = wanted_part(replace(run, job=replace(job, sections=wanted)))
+    images = _Prepared(run, bool(_part(record, "method").get("unevenness")))
+    shape = images.shape
+    series = TiltSeries(
+        images, TiltGeometry(run.series.geometry.angles_deg, shape[1:], run.preparation.shifts), run.voxel_size_angstrom
+    )
+    return RecordedImages(series, wanted, _told(run))
+
+
+def _told(run: ResolvedJob) -> str:
+    how = run.preparation
+    moved = ", ".join(path.name for path in run.job.settings.alignment_files.values())
+    done = [f"aligned ({moved})" if moved else "moved"] if how.views is not None or how.tilt_axis_deg else []
+    done += ["corrected"] if how.corrections is not None else []
+    return f"{run.job.tilts.name} is {' and '.join(done)} in memory, as the volume's record tells"
+
+
+def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = record.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _made_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of a reconstruction: of a denoised volume that of what was denoised."""
+    source = _part(record, "source")
+    return source if any(name in _part(source, "inputs") for name in STACKS) else record
+
+
+def _is_of(record: Mapping[str, Any], stack: Path) -> bool:
+    """Whether a stack is one that a record names, or the other half of its frames."""
+    known = [entry for name in STACKS if (entry := _part(_part(record, "inputs"), name))]
+    if file_sha256(stack) in {entry.get("sha256") for entry in known}:
+        return True
+    half = half_of(stack.name)
+    others = [half_of(Path(str(entry.get("path"))).name) for entry in known]
+    return half is not None and any(other is not None and half.other == other for other in others)
+
+
+class _Files:
+    """Files of a record, looked for where they may lie now, told by their content."""
+
+    def __init__(self, record: Mapping[str, Any], folders: tuple[Path, ...]) -> None:
+        self._inputs = _part(record, "inputs")
+        self._folders = folders
+
+    def of(self, name: str, *first: Path) -> Path:
+        """The file of an input.
+
+        Raises:
+            InputError: if it is nowhere, or another one lies in its place.
+        """
+        entry = _part(self._inputs, name)
+        told, wanted = Path(str(entry.get("path", name))), entry.get("sha256")
+        places = [*first, told, *(folder / part for folder in self._folders for part in (told, told.name))]
+        there = [place for place in dict.fromkeys(places) if is_file(place)]
+        for place in there:
+            if file_sha256(place) == wanted:
+                return place
+        where = f"{there[-1]} is not the one it was" if there else f"expected it beside {self._folders[0]}"
+        raise InputError(
+            f"the volume's images were aligned or corrected in memory by {told.name}, which is not found: {where}; put "
+            "it there, or compare with a stack that is aligned"
+        )
+
+    def has(self, name: str) -> bool:
+        """Whether there was such an input."""
+        return name in self._inputs
+
+    def refuse_others(self, hashes: Mapping[str, str]) -> None:
+        """Raise InputError where a run would read a file that the record does not name."""
+        known = {_part(self._inputs, name).get("sha256") for name in self._inputs}
+        for name, sha256 in hashes.items():
+            if name not in STACKS and sha256 not in known:
+                raise InputError(
+                    f"{name}: the volume was made with another file than is there now; put that one back, or compare "
+                    "with a stack that is aligned"
+                )
+
+
+def _settings(record: Mapping[str, Any], found: _Files) -> ReconstructSettings:
+    told = _part(record, "settings")
+    kept = {name: told[name] for name in _KEPT if told.get(name) is not None}
+    files = {name: str(found.of(name)) for name in alignment_files() if told.get(name) is not None}
+    files |= {setting: str(found.of(name)) for setting, name in _NAMED.items() if found.has(name)}
+    hand = _part(_part(_part(record, "method"), "corrections"), "ctf").get("defocus_hand")
+    if hand in (1, -1) and kept.get("ctf", "none") != "none":
+        kept["defocus_hand"] = hand
+    return ReconstructSettings.model_validate(
+        {"method": "fbp", "fix_nonfinite": True, "device": "cpu", **kept, **files}
+    )
+
+
+def _refuse_elsewhere(run: ResolvedJob, record: Mapping[str, Any]) -> None:
+    """Raise InputError unless images come to lie where the record says that they lay."""
+    geometry = _part(record, "geometry")
+    of_section = {image.section + 1: image for image in run.alignment.images}
+    pairs = zip(run.alignment.images, run.series.geometry.angles_deg, strict=True)
+    angle_of = {image.section + 1: angle_deg for image, angle_deg in pairs}
+    sections, angles, transforms = (geometry.get(n) or [] for n in ("sections", "tilt_angles_deg", "transforms"))
+    lie = [of_section[n] for n in sections if n in of_section]
+    now = [[*image.matrix[0], *image.matrix[1], *image.shift_px] for image in lie]
+    same = len(lie) == len(sections) == len(angles) and np.allclose([angle_of[n] for n in sections], angles, atol=_SAME)
+    if not same or (transforms and not np.allclose(now, transforms, atol=_SAME)):
+        raise InputError(
+            f"the files of {run.job.tilts.name} give other angles or transforms than the volume's record tells; "
+            "compare with a stack that is aligned"
+        )

@@ -1,0 +1,183 @@
+"""``cryolithe info`` knows every kind of file that the other commands take."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from command import call, good, refusal_of
+from projects import AXIS_DEG, make_project, write_aretomo, write_imod, write_relion, write_warp
+from tiny_series import write_model, write_series
+
+from cryolithe.formats.pairs import Pair, write_pair
+from cryolithe.formats.particles.star import Particle, write_particles
+from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
+
+
+def info(*words):
+    return call("info", *words)
+
+
+def told(path):
+    """The facts about one file; people and programs must both get an answer."""
+    result = good("info", path)
+    (answer,) = json.loads(info(path, "--json").stdout)
+    assert answer["kind"] in result.stdout
+    return answer
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("info") / "p")
+
+
+def test_metadata_of_serialem(tmp_path):
+    path = tmp_path / "ts.mrc.mdoc"
+    write_mdoc(
+        path, "ts.mrc", [MdocImage(a, 3.0, 3.0 * n, 2.5, n) for n, a in enumerate((-3.0, 0.0, 3.0))], 2.7, (8, 9), 300
+    )
+    answer = told(path)
+    assert answer["kind"] == "SerialEM metadata of a tilt series (.mdoc)"
+    assert (answer["images"], answer["range_deg"], answer["dose"]) == (3, [-3, 3], 9)
+    assert float(answer["pixel_size_angstrom"]) == pytest.approx(2.7)
+    assert answer["image_file"] == "ts.mrc"
+    text = path.read_text()
+    path.write_text(text.replace("[ZValue = 0]", "[T =     Tilt axis angle = 84.1, binning = 1]\n\n[ZValue = 0]", 1))
+    assert told(path)["tilt_axis_deg"] == 84.1
+    path.write_text(text.replace("[ZValue = 0]", "[T = TiltAxisAngle = -174.1  Binning = 1]\n\n[ZValue = 0]", 1))
+    assert told(path)["tilt_axis_deg"] == 84.1  # Tomography 5
+
+
+def test_files_of_defocus(tmp_path):
+    """No angles, though their first column could be taken for such."""
+    path = tmp_path / "ts_CTF.txt"
+    head = "# Columns: #1 micrograph number; #2 - defocus 1 [A]; #3 - defocus 2; #4 - azimuth; ...; #8 - dfHand\n"
+    path.write_text(head + "1 30000 28000 45 0.5 0.1 9 1\n2 31000 29000 45 0.5 0.1 9 1\n3 32000 30000 45 0 0.1 9 1\n")
+    answer = told(path)
+    assert answer["kind"] == "defocus of the images of a stack, by AreTomo3"
+    assert (answer["rows"], answer["defocus_um"], answer["voltage_kv"]) == (3, pytest.approx([2.9, 3.1]), None)
+    assert answer["phase_shift_deg"] == pytest.approx([0, 28.648], abs=1e-3)
+    for name in ("ts.defocus", "ts_CTF_Imod.txt"):
+        path = tmp_path / name
+        path.write_text("1 0 0.0 0.0 0.0 3\n1 1 -40 -40 3000 2800 45\n2 2 0 0 3200 3000 45\n")
+        answer = told(path)
+        assert answer["kind"] == "defocus of the images of a stack, by IMOD (.defocus)"
+        assert (answer["rows"], answer["range_deg"]) == (2, [-40, 0])
+        assert answer["defocus_um"] == pytest.approx([2.9, 3.1])
+
+
+def test_alignments(project):
+    xf, newst, tilt = write_imod(project, tilt_lines=["THICKNESS 300", "OFFSET 1.5"], newst_lines=["BinByFactor 2"])
+    aln, xml = write_aretomo(project), write_warp(project)
+    for path, kind in ((aln, "alignment of AreTomo (.aln)"), (xml, "tilt series of Warp (.xml)")):
+        answer = told(path)
+        assert answer["kind"] == kind
+        assert (answer["images"], answer["left_out"]) == (18, [1, 12])
+        assert answer["tilt_axis_deg"] == pytest.approx(AXIS_DEG, abs=0.01)
+    assert told(aln)["image_shape"] == [70, 80]
+    answer = told(xf)
+    assert (answer["kind"], answer["images"]) == ("transforms of IMOD (.xf)", 20)
+    assert answer["rotation_deg"] == pytest.approx([-AXIS_DEG, -AXIS_DEG], abs=0.01)
+    answer = told(newst)
+    assert (answer["kind"], answer["bin"]) == ("commands of IMOD's newstack", 2)
+    answer = told(tilt)
+    assert (answer["kind"], answer["thickness_px"], answer["angle_offset_deg"]) == ("commands of IMOD's tilt", 300, 1.5)
+    assert answer["excluded"] == [1, 12]
+
+
+@pytest.mark.slow
+def test_tables_of_relion(project, tmp_path):
+    listing, table = write_relion(project)
+    answer = told(listing)
+    assert answer["kind"] == "table of tilt series or tomograms (RELION-5)"
+    assert answer["names"] == ["other", "ts"]
+    assert answer["missing_files"] == ["Tomograms/job009/tilt_series/other.star"]
+    answer = told(table)
+    assert answer["kind"] == "images of a tilt series (RELION-5)"
+    assert (answer["series"], answer["images"], answer["stacks"], answer["aligned"]) == ("ts", 18, ["ts.mrc"], True)
+    particles = [Particle(f"TS_{n % 2}", "ribosome", 1, (4.0, 5.0, 6.0), (0.0, 0.0, 0.0)) for n in range(5)]
+    write_particles(tmp_path / "p.star", particles, (8, 10, 12), 10.0)
+    answer = told(tmp_path / "p.star")
+    assert answer["kind"] == "particles"
+    assert (answer["particles"], answer["tomograms"]) == (5, {"TS_0": 3, "TS_1": 2})
+    assert answer["kinds"] == {"ribosome": 5}
+    (tmp_path / "o.star").write_text("\ndata_optics\n\n_rlnVoltage 300\n_rlnCs 2.7\n")
+    assert told(tmp_path / "o.star")["kind"] == "STAR file"
+    star = "\ndata_\n\nloop_\n_wrpTheta #1\n_wrpAngleTilt #2\n0 -3.0\n0 0.0\n0 3.0\n"
+    (tmp_path / "t.tomostar").write_text(star)
+    answer = told(tmp_path / "t.tomostar")
+    assert (answer["kind"], answer["images"]) == ("tilt series of Warp (.tomostar)", 3)
+    (tmp_path / "t.star").write_text(star)
+    assert told(tmp_path / "t.star")["kind"] == "tilt series of Warp (.star)"
+    # Lists of frames in brackets and equal names of blocks, which RELION writes, are read as reconstruct reads them.
+    columns = "\n".join(f"_{name}" for name in ("rlnMicrographName", "rlnTomoYTilt", "rlnTomoVisibleFrames"))
+    block = f"\ndata_ts\n\nloop_\n{columns}\n1@ts.mrc -3 [1,1]\n2@ts.mrc 3 [1,0]\n"
+    (tmp_path / "f.star").write_text(block)
+    answer = told(tmp_path / "f.star")
+    assert (answer["series"], answer["images"], answer["range_deg"]) == ("ts", 2, [-3, 3])
+    (tmp_path / "f.star").write_text(block * 2)
+    assert told(tmp_path / "f.star")["series"] == ["ts", "ts"]
+
+
+def test_all_series_of_a_file_of_several_are_told(tmp_path):
+    columns = "\n".join(f"_{name}" for name in ("rlnMicrographName", "rlnTomoYTilt"))
+    one = f"\ndata_ts_1\n\nloop_\n{columns}\n1@ts_1.mrc -3\n2@ts_1.mrc 3\n"
+    other = f"\ndata_ts_10\n\nloop_\n{columns}\n1@ts_10.mrc -6\n2@ts_10.mrc 0\n3@ts_10.mrc 9\n"
+    (tmp_path / "f.star").write_text(one + other)
+    answer = told(tmp_path / "f.star")
+    assert (answer["kind"], answer["series"]) == ("images of several tilt series (RELION-5)", ["ts_1", "ts_10"])
+    assert [table["images"] for table in answer["tables"]] == [2, 3]
+    assert [table["range_deg"] for table in answer["tables"]] == [[-3, 3], [-6, 9]]
+    assert "ts_10: 3 images, -6° to 9°, not aligned" in good("info", tmp_path / "f.star").stdout
+
+
+@pytest.mark.slow
+def test_what_this_program_writes(tmp_path):
+    images = np.random.default_rng(0).standard_normal((3, 8, 8)).astype(np.float32)
+    write_pair(tmp_path / "p.h5", Pair(images, images, (-10.0, 0.0, 10.0), 5.0, {}, {"program": "CryoLithe x"}))
+    answer = told(tmp_path / "p.h5")
+    assert answer["kind"] == "training pair (HDF5)"
+    assert (answer["images"], answer["voxel_size_angstrom"], answer["made"]) == (3, 5, {"program": "CryoLithe x"})
+    with h5py.File(tmp_path / "h.h5", "w") as file:
+        file["a"] = np.zeros(3)
+    assert told(tmp_path / "h.h5")["kind"] == "HDF5"
+    assert told(write_model(tmp_path / "m.safetensors"))["kind"] == "model weights (safetensors)"
+    stack, tlt = write_series(tmp_path)
+    words = ["reconstruct", str(stack), str(tlt), "--method", "fbp", "--thickness", "12", "--device", "cpu"]
+    good(*words)
+    assert told(tmp_path / "ts_rec.json")["record"] == "how the volume ts_rec.mrc was made by fbp"
+    assert told(tmp_path / "ts_rec.mrc")["kind_because"] == "ts_rec.json beside it is the record of a volume"
+    answer = told(tmp_path)
+    assert (answer["kind"], answer["series"]) == ("folder of tilt series", 1)
+    (tmp_path / "s.yaml").write_text("accession: EMPIAR-1\npairs: []\n")
+    assert told(tmp_path / "s.yaml")["kind"] == "manifest of curated pairs"
+    (tmp_path / "fsc.json").write_text('{"fsc": {}}')
+    assert told(tmp_path / "fsc.json")["record"] == "numbers of cryolithe fsc"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        ("a.mdoc", "PixelSpacing = 1\n", "describes no image"),
+        ("a.aln", "1 2 3\n", "a.aln"),
+        ("a.xf", "1 2 x\n", "a.xf"),
+        ("a.com", "$ctfplotter\n", "expected one that runs IMOD's tilt or newstack"),
+        ("a.xml", "<html/>", "no tilt series of Warp"),
+        ("a.defocus", "-57.0\n-54.0\n", "expected at least 5 finite numbers"),
+        ("a.star", "not a star", "a.star"),
+        ("a.star", "data_x\n", "holds no table"),
+        ("a.tomostar", "\ndata_\nloop_\n_a #1\n1\n", "a.tomostar"),
+        ("a.yaml", "a: [", "a.yaml"),
+        ("a.tif", "II", "a.tif"),
+    ],
+)
+def test_what_is_none_of_them_is_one_line(name, text, word, tmp_path):
+    path = tmp_path / name
+    path.write_text(text)
+    assert word in refusal_of(info(path))
+
+
+def test_an_empty_folder_is_refused_as_before(tmp_path):
+    assert "is a folder; give a file" in info(tmp_path).stderr
