@@ -93,6 +93,9 @@ class Alignment:
         kept: sections that the program itself used, in the stack's order, where others were left out since; else none.
         stage_sign: that turns its angles into the microscope's, where a program may have turned them round: 1 or -1,
             0 where nothing tells it; None for programs that never do.
+
+    Raises:
+        GeometryError: if no image is left, a number is not finite, or the volume is tilted too far about x.
     """
 
     images: tuple[ImageAlignment, ...]

@@ -171,6 +171,9 @@ def prepare(work: Adaptation, before: Sequence[Cube] | None = None) -> Material:
     Args:
         work: what the adaptation is made of.
         before: the cubes held back of images as they were, where they are others now.
+
+    Raises:
+        InputError: if the halves have nothing in common that is not chance.
     """
     config, network, place = work.config, work.model.network, work.place
     layouts = _layouts(work)

@@ -41,9 +41,9 @@ from cryolithe.network import Network
 from cryolithe.optimise.loop import Hooks, Progress, Task, optimise
 from cryolithe.optimise.recorder import Recorder, recording
 from cryolithe.optimise.state import (
-    MEANS,
     check_same,
     check_same_files,
+    means_in,
     means_told,
     read_state,
     restore,
@@ -111,7 +111,7 @@ def adapt(work: Adaptation) -> Outcome:
         check_same_files(values.get("library"), work.library_files)
         _check_same_noise(path, values, work)
         restore(path, state, tensors, values)
-    means = {name: work.card[name] for name in MEANS if name in work.card}
+    means = means_in(work.card)
     if state.step < work.config.most_steps and (doubt := went_on(state, means)):
         work.watcher.note(f"{WARNING}{doubt}")
     told = {**decides, "library": dict(work.library_files), "noise_gain": work.card.get("noise_gain")}

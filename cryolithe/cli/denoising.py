@@ -108,7 +108,11 @@ class HalvesDenoising:
         return f"{job.items[0].output}: {self.method} learns from {names}, at most {minutes:g} min of training"
 
     def run(self, watcher: Watcher) -> str:
-        """Denoise, unless it is done; returns the line that tells of it."""
+        """Denoise, unless it is done; returns the line that tells of it.
+
+        Raises:
+            OutputError: if what is there was made of something else, and is not to be replaced.
+        """
         if _is_done(self._job):
             return f"{self._job.items[0].output}: already denoised"
         return _denoised(self.method, self._job, self.settings, watcher)

@@ -15,7 +15,7 @@ from cryolithe.errors import OutputError, SettingsError
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, doubts_about_mask, parse_wedge
 from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
-from cryolithe.formats.files import check_ending, refuse_existing
+from cryolithe.formats.files import check_ending, check_json, check_place
 from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volumes.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
 from cryolithe.formats.volumes.volume_kind import refuse_map
@@ -79,15 +79,15 @@ def command(
     tilt_range_deg = None if wedge is None else parse_wedge(wedge)
     if voxel_size is not None and not (math.isfinite(voxel_size) and voxel_size > 0):
         raise SettingsError(f"--voxel-size: expected a positive number of Å, got {voxel_size:g}")
+    inputs = [path for path in (*volumes, mask_path) if path is not None and path.exists()]
     for output in (json_path, plot_path):
-        _check_output(output, overwrite)
-        inputs = [path for path in (*volumes, mask_path) if path is not None and path.exists()]
         if output is not None and output.exists() and any(output.samefile(path) for path in inputs):
             raise OutputError(f"{output} is an input of this command; give another name")
-    if plot_path is not None and plot_path.suffix.lower() not in PLOT_SUFFIXES:
-        raise SettingsError(f"--plot: expected a name ending in {', '.join(PLOT_SUFFIXES)}, got '{plot_path}'")
     if json_path is not None:
-        check_ending(json_path, (".json",), "the numbers", "--json")
+        check_json(json_path, overwrite, "the numbers")
+    if plot_path is not None:
+        check_ending(plot_path, PLOT_SUFFIXES, "the plot", "--plot")
+        check_place(plot_path, overwrite, "--plot")
 
     (a, a_of_network), (b, b_of_network) = (_read(path, is_volume) for path in volumes)
     if a_of_network and b_of_network:
@@ -134,15 +134,6 @@ def command(
     if plot_path is not None:
         plot_fsc(plot_path, curve, voxel_size, title=f"{volumes[0].name} and {volumes[1].name}")
         click.echo(f"Plot: {plot_path}")
-
-
-def _check_output(path: Path | None, overwrite: bool) -> None:
-    """Raise OutputError if the file exists and may not be replaced, or has no folder to be in."""
-    if path is None:
-        return
-    refuse_existing(path, overwrite, "another name")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
 
 
 def _read(path: Path, is_volume: bool) -> tuple[Volume, bool]:

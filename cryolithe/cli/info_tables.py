@@ -77,7 +77,12 @@ def defocus_facts(path: Path) -> list[Fact]:
 
 
 def star_facts(path: Path) -> list[Fact]:
-    """A STAR file: tomograms, the images of a series, particles, or any other tables."""
+    """A STAR file: tomograms, the images of a series, particles, or any other tables.
+
+    Raises:
+        FileFormatError: if it holds no table.
+        InputError: if a column of angles is empty.
+    """
     tables = read_star(path)
     series = [table for table in tables if _IMAGE in table and any(column in table for column in _ANGLES)]
     if len(series) > 1:

@@ -256,14 +256,14 @@ def show(profile: Path, output: Path | None, recipe: Path | None, overwrite: boo
     With --recipe, one series of it is simulated twice, with its own noise and with the profile's, and measured alike.
     """
     from cryolithe.cli.fsc import PLOT_SUFFIXES
-    from cryolithe.formats.files import check_ending, refuse_existing
+    from cryolithe.formats.files import check_ending, check_place
     from cryolithe.noise.stored import read_profile
 
     if output is None and overwrite:
         raise SettingsError("--overwrite is for the figure of -o, which is not given; leave it out, or give -o")
     if output is not None:
         check_ending(output, PLOT_SUFFIXES, "a figure")
-        refuse_existing(output, overwrite)
+        check_place(output, overwrite)
     found = read_profile(profile)
     for note in found.notes:
         say(f"Note: {note}", err=True)

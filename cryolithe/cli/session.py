@@ -37,6 +37,9 @@ class SessionOptions:
         idle_minutes: without anything new after which to end, or None.
         scheduler: of a cluster, or None to work in this process.
         workers: of a cluster that is started here.
+
+    Raises:
+        SettingsError: if options exclude each other.
     """
 
     dry_run: bool = False
@@ -73,7 +76,11 @@ class Given:
 
 
 def run_session(session: Session, given: Given, options: SessionOptions) -> None:
-    """Reconstruct all series of a session; exit code 1 if any failed."""
+    """Reconstruct all series of a session; exit code 1 if any failed.
+
+    Raises:
+        OutputError: if the volumes do not fit on the disk.
+    """
     check_session(session)
     refused = ""
     if options.watch:

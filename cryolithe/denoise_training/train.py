@@ -15,6 +15,7 @@ from torch import nn
 from cryolithe.denoise_training.config import GeneralConfig
 from cryolithe.denoise_training.patches import Examples, SeriesPatches, noisy
 from cryolithe.denoise_training.store import Stored
+from cryolithe.denoising.ceiling import correlation
 from cryolithe.denoising.n2n.gains import ShellGain, fit_gain
 from cryolithe.denoising.n2n.losses import fsc_loss
 from cryolithe.denoising.n2n.network import build
@@ -142,8 +143,8 @@ def validated(network: nn.Module, held: Sequence[Stored], place: Place) -> Found
             given, sigma = noisy(series, box, amount)
             made = output_of(network, as_batch(torch.from_numpy(given)[None, None], place.device), place)
             values = made[0, 0].float().cpu().numpy()
-            before[dose].append(_correlation(given, clean))
-            after[dose].append(_correlation(values, clean))
+            before[dose].append(correlation(given, clean))
+            after[dose].append(correlation(values, clean))
             if not amount:
                 pairs.append((values, clean / sigma))
                 kinds.setdefault(str(series.told.get("kind")), []).append((before[dose][-1], after[dose][-1]))
@@ -159,12 +160,6 @@ def _middle(shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
     starts = [max(0, (size - HELD_EDGE) // 2) for size in shape]
     z, y, x = (slice(start, min(size, start + HELD_EDGE)) for start, size in zip(starts, shape, strict=True))
     return z, y, x
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    a, b = first - first.mean(), second - second.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale else 0.0
 
 
 def save_state(

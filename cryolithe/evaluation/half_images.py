@@ -36,7 +36,8 @@ FEWEST_IMAGES = 3  # for which a usual ratio can be told
 AS_ALIKE = 0.5
 FOREIGN = 0.2  # of the correlation of neighbouring images, which halves of one specimen have more in common than
 _BLOCKS = 32  # along the shorter side of an image
-_MIRRORS = {"along x": (1, -1), "along y": (-1, 1), "along x and y": (-1, -1)}  # steps along (y, x)
+# How an image may lie otherwise in another stack, and the steps along (y, x) that show it so.
+MIRRORS = {"mirrored along x": (1, -1), "mirrored along y": (-1, 1), "turned by 180°": (-1, -1)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class HalfDoubts:
 
     Attributes:
         opposite: one is inverted.
-        unlike: their images are in different orders, or some are exchanged, or they are mirror images.
+        unlike: their images are in different orders, or some are exchanged, or they are mirrored or turned.
         same: they have images in common, however scaled: their noise would count as signal.
         apart: their images, or some of them, do not lie in the same place.
         single: some images are blank or inverted in one of them, or show something else.
@@ -258,9 +259,9 @@ def _mirrored(first: _Images, second: _Images) -> str:
     """Whether the images of one half are more like the mirrored ones of the other."""
     own = _mean_correlation(first, second)
     least = max(own + max(BETTER, SIGMAS / math.sqrt(first.size)), AS_ALIKE * _beside(first, second))
-    for name, (y, x) in _MIRRORS.items():
+    for name, (y, x) in MIRRORS.items():
         if _mean_correlation(first, second[:, ::y, ::x]) > least:
-            return f"are mirror images {name} of each other; give halves as one program wrote them"
+            return f"are {name} against each other; give halves as one program wrote them"
     return ""
 
 

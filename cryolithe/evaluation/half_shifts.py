@@ -9,7 +9,7 @@ shift is told where that is clearly above its value for none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,18 @@ _Spectra = NDArray[np.complex128]
 _Rings = NDArray[np.float64]
 
 
+class Coarse(NamedTuple):
+    """Images of which pixels are averaged.
+
+    Attributes:
+        factor: edge of the blocks of pixels.
+        size: blocks along y and x.
+    """
+
+    factor: int
+    size: tuple[int, int]
+
+
 class Apart(NamedTuple):
     """Shifts of the odd half from the even one, pixels along y and x; None where none can be told.
 
@@ -48,6 +60,12 @@ class Apart(NamedTuple):
     single: dict[int, tuple[float, float]]
 
 
+def coarse_of(shape: tuple[int, ...]) -> Coarse:
+    """How images of a stack ``(tilt, y, x)`` are averaged before they are compared."""
+    factor = max(1, min(shape[1:]) // _WIDEST_PX)
+    return Coarse(factor, (shape[1] // factor, shape[2] // factor))
+
+
 def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any], places: Sequence[int]) -> Apart:
     """How far the images of the halves lie apart.
 
@@ -56,24 +74,40 @@ def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any], places: Sequence[int
         odd: that of odd frames, of the same shape.
         places: images that are asked.
     """
-    factor = max(1, min(even.shape[1:]) // _WIDEST_PX)
-    size = (even.shape[1] // factor, even.shape[2] // factor)
+    coarse = coarse_of(even.shape)
+    pairs = ((spectrum_of(even[place], coarse), spectrum_of(odd[place], coarse)) for place in places)
+    return shifts_of_spectra(pairs, coarse, places)
+
+
+def spectrum_of(image: NDArray[Any], coarse: Coarse) -> _Spectra:
+    """Half transform of an image ``(y, x)`` that is averaged and windowed."""
+    return np.asarray(scipy.fft.rfft2(_averaged(image, coarse) * window_of(coarse.size)))
+
+
+def shifts_of_spectra(pairs: Iterable[tuple[_Spectra, _Spectra]], coarse: Coarse, places: Sequence[int]) -> Apart:
+    """See `shifts_of_halves`.
+
+    Args:
+        pairs: of the even and the odd half, see `spectrum_of`, for each of the images that are asked.
+        coarse: of both halves.
+        places: of these images.
+    """
+    factor, size = coarse
     if min(size) < 2 * _FARTHEST or not places:
         return Apart(None, {})
-    ring, rings = _rings(size)
-    window = np.hanning(size[0] + 2)[1:-1, None] * np.hanning(size[1] + 2)[1:-1]
+    ring = ring_of(size)
+    rings = int(ring.max()) + 1
     products: list[_Spectra] = []
     powers: list[_Rings] = []
-    for place in places:
-        first, second = (scipy.fft.rfft2(_coarse(half[place], factor, size) * window) for half in (even, odd))
+    for first, second in pairs:
         products.append(first * second.conj())
-        powers.append(np.stack([_means(np.abs(half) ** 2, ring, rings) for half in (first, second)]))
+        powers.append(np.stack([ring_means(np.abs(half) ** 2, ring) for half in (first, second)]))
     floor = _LEAKED * np.max(powers, axis=2, keepdims=True)
     noise = np.prod(np.maximum(powers, floor), axis=1)
     total, variance = np.sum(products, axis=0), noise.sum(axis=0)
     noise[noise <= _NOTHING * noise.max()] = np.inf  # blank images know nothing
     # Of the power that the halves share, wherever they lie.
-    seen = _means(np.abs(total) ** 2, ring, rings) - variance
+    seen = ring_means(np.abs(total) ** 2, ring) - variance
     shared = np.sqrt(np.maximum(seen, 0.0)) / len(products)
     by_chance = variance / np.sqrt(np.maximum(np.bincount(ring.ravel(), minlength=rings), 1))
     shared[seen < _SHARED * by_chance] = 0.0
@@ -83,7 +117,7 @@ def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any], places: Sequence[int
     summed = np.sum([weight * product for weight, product in zip(weights, products, strict=True)], axis=0)
     together = _farthest(summed, sum(expected), size)
     middle = together if together is not None and np.hypot(*together) * factor >= LEAST_PX else (0.0, 0.0)
-    back = _moved(size, middle)
+    back = moved_back(size, middle)
     single = {}
     for place, weight, product, most in zip(places, weights, products, expected, strict=True):
         found = _farthest(weight * product * back, most, size)
@@ -92,29 +126,33 @@ def shifts_of_halves(even: NDArray[Any], odd: NDArray[Any], places: Sequence[int
     return Apart((middle[0] * factor, middle[1] * factor) if any(middle) else None, single)
 
 
-def _coarse(image: NDArray[Any], factor: int, size: tuple[int, int]) -> _Rings:
+def _averaged(image: NDArray[Any], coarse: Coarse) -> _Rings:
     """Means of square blocks of pixels, less their mean, and without what is far from all others."""
+    factor, size = coarse
     part = np.asarray(image[: size[0] * factor, : size[1] * factor], np.float64)
     means = np.nan_to_num(part, posinf=0.0, neginf=0.0).reshape(size[0], factor, size[1], factor).mean(axis=(1, 3))
     middle = float(np.median(means))
     most = 6 * float(np.median(np.abs(means - middle)))
-    coarse: _Rings = np.clip(means - middle, -most, most)
-    return coarse - coarse.mean()
+    clipped: _Rings = np.clip(means - middle, -most, most)
+    return clipped - clipped.mean()
 
 
-def _rings(size: tuple[int, int]) -> tuple[NDArray[np.intp], int]:
-    """Ring of each coefficient of a half transform, by its frequency, and how many rings there are."""
-    frequency = np.hypot(scipy.fft.fftfreq(size[0])[:, None], scipy.fft.rfftfreq(size[1])[None])
-    ring = shell_of(frequency, min(size))
-    return ring, int(ring.max()) + 1
+def window_of(size: tuple[int, ...]) -> _Rings:
+    """What images ``(y, x)`` are multiplied by before they are transformed: a Hann window along both axes."""
+    return np.asarray(np.hanning(size[0] + 2)[1:-1, None] * np.hanning(size[1] + 2)[1:-1])
 
 
-def _means(values: NDArray[Any], ring: NDArray[np.intp], rings: int) -> _Rings:
-    count = np.maximum(np.bincount(ring.ravel(), minlength=rings), 1)
-    return np.bincount(ring.ravel(), values.ravel(), minlength=rings) / count
+def ring_of(size: tuple[int, ...]) -> NDArray[np.intp]:
+    """Ring of each coefficient of the half transform of an image ``(y, x)``, by its frequency."""
+    return shell_of(np.hypot(scipy.fft.fftfreq(size[0])[:, None], scipy.fft.rfftfreq(size[1])[None]), min(size))
 
 
-def _moved(size: tuple[int, int], shift: tuple[float, float]) -> _Spectra:
+def ring_means(values: NDArray[Any], ring: NDArray[np.intp]) -> _Rings:
+    """Mean of the values of each ring, 0 for those without any; both of the same shape."""
+    return np.asarray(np.bincount(ring.ravel(), values.ravel()) / np.maximum(np.bincount(ring.ravel()), 1))
+
+
+def moved_back(size: tuple[int, ...], shift: tuple[float, float]) -> _Spectra:
     """By what a cross-spectrum is multiplied so that halves that lie so far apart lie nowhere apart."""
     y, x = scipy.fft.fftfreq(size[0])[:, None], scipy.fft.rfftfreq(size[1])[None]
     return np.asarray(np.exp(-2j * np.pi * (shift[0] * y + shift[1] * x)))

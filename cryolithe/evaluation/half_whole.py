@@ -16,14 +16,23 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.artefacts.borders import EVEN_PX, even_share, without_border
-from cryolithe.evaluation.half_images import apart_told, block_means
-from cryolithe.evaluation.half_shifts import Apart, shifts_of_halves
+from cryolithe.evaluation.half_images import MIRRORS, apart_told, block_means
+from cryolithe.evaluation.half_shifts import (
+    Apart,
+    Coarse,
+    coarse_of,
+    moved_back,
+    ring_means,
+    ring_of,
+    shifts_of_spectra,
+    spectrum_of,
+    window_of,
+)
 from cryolithe.evaluation.half_singles import named
 
 _Coefficients = NDArray[np.complex128]
 _Numbers = NDArray[np.float64]
 
-_BLOCKS = 192  # along the shorter side of an image
 _LOWEST_RING, _BANDS = 3, 4  # below is what a window makes of gradients; ranges of rings in which one is enough
 # Correlation in the best band: less is chance, or what any two images have in common; and less than halves should have.
 CHANCE, LITTLE = 0.2, 0.4
@@ -36,7 +45,6 @@ _SURE = 6.0  # standard deviations, of which a window makes more than of indepen
 _SMALL_PX = 128  # images whose rings are so wide that a transfer function turns its sign within one
 _EVEN = 0.01  # of an image in even blocks, by which it may have a border
 _MEND = "give the stack of all its frames"
-_MIRRORS = {"mirrored along x": (1, -1), "mirrored along y": (-1, 1), "turned by 180°": (-1, -1)}
 
 
 @dataclass(frozen=True)
@@ -57,14 +65,16 @@ class AllFrames:
     """A stack of all frames, looked at once for both halves; see `all_frames`.
 
     Attributes:
-        stack: its images ``(tilt, y, x)``.
+        coarse: means of blocks of pixels are compared.
         rings: of the coefficients, see `_rings`.
         whitened: coefficients of the images that are compared, by their numbers from 0.
+        spectra: of the same images as they are, which tell where these lie (`spectrum_of`).
     """
 
-    stack: NDArray[Any]
+    coarse: Coarse
     rings: NDArray[np.intp]
     whitened: dict[int, _Coefficients]
+    spectra: dict[int, _Coefficients]
 
 
 def all_frames(whole: NDArray[Any], left_out: Collection[int] = ()) -> AllFrames:
@@ -74,13 +84,14 @@ def all_frames(whole: NDArray[Any], left_out: Collection[int] = ()) -> AllFrames
         whole: the stack.
         left_out: numbers, from 1, of images that nobody will use.
     """
-    block = _block(whole)
-    rings = _rings((whole.shape[1] // block, whole.shape[2] // block))
-    if min(whole.shape[1:]) // block // 2 < _LOWEST_RING + _BANDS:
-        return AllFrames(whole, rings, {})
-    images = {place: _coarse(whole[place], block) for place in range(len(whole)) if place + 1 not in left_out}
-    # Blank images tell nothing here.
-    return AllFrames(whole, rings, {place: _whitened(image, rings) for place, image in images.items() if image.any()})
+    coarse = coarse_of(whole.shape)
+    rings, whitened, spectra = _rings(coarse.size), dict[int, _Coefficients](), dict[int, _Coefficients]()
+    enough = min(coarse.size) // 2 >= _LOWEST_RING + _BANDS
+    for place in (place for place in range(len(whole)) if enough and place + 1 not in left_out):
+        image = whole[place]
+        if (means := _coarse(image, coarse.factor)).any():  # blank images tell nothing here
+            whitened[place], spectra[place] = _whitened(means, rings), spectrum_of(image, coarse)
+    return AllFrames(coarse, rings, whitened, spectra)
 
 
 def doubts_of_whole(half: NDArray[Any], whole: AllFrames) -> WholeDoubts:
@@ -90,7 +101,7 @@ def doubts_of_whole(half: NDArray[Any], whole: AllFrames) -> WholeDoubts:
         half: stack ``(tilt, y, x)`` of even or of odd frames.
         whole: that of all frames, of the same shape.
     """
-    images = {place: _coarse(half[place], _block(half)) for place in whole.whitened}
+    images = {place: _coarse(half[place], whole.coarse.factor) for place in whole.whitened}
     images = {place: image for place, image in images.items() if image.any()}
     if not images:
         return WholeDoubts()
@@ -115,10 +126,8 @@ def doubts_of_whole(half: NDArray[Any], whole: AllFrames) -> WholeDoubts:
     if order:
         return WholeDoubts(order) if certain else WholeDoubts(doubtful=order)
     if most >= LITTLE:
-        return WholeDoubts(
-            doubtful=_singles(by_ring, places) or _apart((half, whole.stack), (first, second), rings, places)
-        )
-    if apart := _apart((half, whole.stack), (first, second), rings, places):
+        return WholeDoubts(doubtful=_singles(by_ring, places) or _apart(half, whole, (first, second), rings, places))
+    if apart := _apart(half, whole, (first, second), rings, places):
         return WholeDoubts(doubtful=apart)
     either = _of_either_sign(products[:, rings > 0])
     if max(most, either) >= CHANCE:
@@ -126,11 +135,6 @@ def doubts_of_whole(half: NDArray[Any], whole: AllFrames) -> WholeDoubts:
     turned = _turned(list(images.values()), second, rings)
     different = f"do not show the same{turned}: {told}; {_MEND}"
     return WholeDoubts(doubtful=different) if small and not turned else WholeDoubts(different)
-
-
-def _block(stack: NDArray[Any]) -> int:
-    """Edge of the blocks of pixels of which the means are compared."""
-    return max(1, min(stack.shape[1:]) // _BLOCKS)
 
 
 def _coarse(image: NDArray[Any], block: int) -> _Numbers:
@@ -155,8 +159,7 @@ def _told(first: _Coefficients, second: _Coefficients, rings: NDArray[np.intp]) 
     What a filter took away tells nothing.
     """
     both = np.stack([(first[n] != 0) & (second[n] != 0) for n in range(len(first))]).mean(axis=0)
-    share = np.bincount(rings.ravel(), both.ravel()) / np.maximum(np.bincount(rings.ravel()), 1)
-    kept = share > 0.5
+    kept = ring_means(both, rings) > 0.5
     kept[0] = False
     told: NDArray[np.intp] = np.where(kept, np.cumsum(kept), 0)[rings]
     return told
@@ -202,7 +205,8 @@ def _order(first: _Coefficients, second: _Coefficients, rings: NDArray[np.intp],
 
 
 def _apart(
-    stacks: tuple[NDArray[Any], NDArray[Any]],
+    half: NDArray[Any],
+    whole: AllFrames,
     whitened: tuple[_Coefficients, _Coefficients],
     rings: NDArray[np.intp],
     places: list[int],
@@ -211,14 +215,14 @@ def _apart(
 
     Of stacks that share noise and are filtered otherwise, the likeliest shift alone says less than of halves.
     """
-    found = shifts_of_halves(*stacks, places)
-    block = _block(stacks[0])
-    height, width = (length // block for length in stacks[0].shape[1:])
-    y, x = scipy.fft.fftfreq(height)[:, None], scipy.fft.rfftfreq(width)[None]
+    coarse = whole.coarse
+    found = shifts_of_spectra(
+        ((spectrum_of(half[place], coarse), whole.spectra[place]) for place in places), coarse, places
+    )
 
     def moved(shift: tuple[float, float], part: list[int]) -> _Numbers:
         one, other = (images[part] for images in whitened)
-        back = np.exp(-2j * np.pi * (shift[0] * y + shift[1] * x) / block)
+        back = moved_back(coarse.size, (shift[0] / coarse.factor, shift[1] / coarse.factor))
         return _by_ring((one * other.conj() * back).real, rings)
 
     everything, shift, single = list(range(len(places))), found.all, dict[int, tuple[float, float]]()
@@ -240,7 +244,7 @@ def _size(by_ring: _Numbers) -> float:
 
 def _turned(half: list[_Numbers], whole: _Coefficients, rings: NDArray[np.intp]) -> str:
     """How the images of the half have to be turned to be like those of the whole; empty where nothing helps."""
-    for name, (y, x) in _MIRRORS.items():
+    for name, (y, x) in MIRRORS.items():
         turned = np.stack([_whitened(image[::y, ::x], rings) for image in half])
         if max(float(band.mean()) for band in _banded(_by_ring((turned * whole.conj()).real, rings))) > LITTLE:
             return f" (one {name} would)"
@@ -254,17 +258,15 @@ def _banded(by_ring: _Numbers) -> list[_Numbers]:
 
 def _rings(shape: tuple[int, ...]) -> NDArray[np.intp]:
     """Ring of each coefficient of a half transform; 0 for those that are not asked."""
-    frequency = np.hypot(scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])[None]) * min(shape)
-    ring = np.rint(frequency).astype(np.intp)
+    ring = ring_of(shape)
     ring[(ring < _LOWEST_RING) | (ring > min(shape) // 2)] = 0
     return ring
 
 
 def _whitened(image: _Numbers, rings: NDArray[np.intp]) -> _Coefficients:
     """Coefficients of an image of which each ring has a mean square of 1, or next to no power and here none."""
-    window = np.hanning(image.shape[0] + 2)[1:-1, None] * np.hanning(image.shape[1] + 2)[1:-1]
-    found = np.where(rings > 0, scipy.fft.rfft2(image * window), 0)
-    power = np.bincount(rings.ravel(), np.abs(found.ravel()) ** 2) / np.maximum(np.bincount(rings.ravel()), 1)
+    found = np.where(rings > 0, scipy.fft.rfft2(image * window_of(image.shape)), 0)
+    power = ring_means(np.abs(found) ** 2, rings)
     some = power > _ROUNDING * power.max()
     scale = np.where(some, 1 / np.sqrt(np.where(some, power, 1)), 0)
     whitened: _Coefficients = found * scale[rings]
@@ -273,5 +275,4 @@ def _whitened(image: _Numbers, rings: NDArray[np.intp]) -> _Coefficients:
 
 def _by_ring(products: _Numbers, rings: NDArray[np.intp]) -> _Numbers:
     """Means over the rings that are asked, which are numbered from 1, shape ``(image, ring)``."""
-    flat, count = rings.ravel(), np.bincount(rings.ravel())
-    return np.stack([(np.bincount(flat, image.ravel()) / np.maximum(count, 1))[1:] for image in products])
+    return np.stack([ring_means(image, rings)[1:] for image in products])

@@ -36,7 +36,8 @@ TELLS: dict[Use, str] = {
     "unknown": "not known whether the volume was made from them: no test of truth",
 }
 
-SAME_ANGLE_DEG = 0.05
+# Angles of a record and of a list differ by less where they are the same, rounded.
+ROUNDED_DEG = 0.05
 # Refined angles differ from those asked for by an offset of the whole series and little else.
 REFINED_DEG = 1.0
 
@@ -163,7 +164,7 @@ def used_images(record: Mapping[str, Any], stack: Path | None, angles_deg: Seque
         return Used(frozenset(sections), "the stack has as many images, with the angles in the volume's record")
     nearest = [int(np.abs(np.asarray(angles_deg) - angle).argmin()) for angle in recorded]
     apart = max(abs(angles_deg[n] - angle) for n, angle in zip(nearest, recorded, strict=True))
-    if apart > SAME_ANGLE_DEG or len(set(nearest)) < len(nearest):
+    if apart > ROUNDED_DEG or len(set(nearest)) < len(nearest):
         return Used(
             None, f"the volume's record is of {len(recorded)} images whose angles are not those of this stack "
             f"({len(angles_deg)} images)",

@@ -27,7 +27,11 @@ class Compared:
 
 
 def compared(first: Named, second: Named, mask: Named | None) -> Compared:
-    """Cut volumes to the middle that all have (they are of one shape already without ``--crop``)."""
+    """Cut volumes to the middle that all have (they are of one shape already without ``--crop``).
+
+    Raises:
+        InputError: if the mask keeps no voxel of the middle.
+    """
     parts = [part.voxels for part in (first, second, *([mask] if mask else []))]
     shape = tuple(min(sizes) for sizes in zip(*(part.shape for part in parts), strict=True))
     a, b, *rest = (middle(part, shape) for part in parts)

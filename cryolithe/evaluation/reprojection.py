@@ -102,6 +102,9 @@ def reproject(
 
     Returns:
         the scores, and the images with the lowest and the highest tilt of those compared.
+
+    Raises:
+        InputError: if no image has enough columns whose rays cross half of the volume, or one is constant there.
     """
     chosen = choice.numbers
     depth, height, width = volume.shape

@@ -218,6 +218,24 @@ def refuse_existing(path: Path, overwrite: bool, other: str = "another name with
         raise OutputError(f"{path} exists; give --overwrite to replace it{hint} or {other}")
 
 
+def check_place(path: Path, overwrite: bool, option: str = "-o") -> None:
+    """Refuse a place where no file can be written, before any work.
+
+    Args:
+        path: to be written.
+        overwrite: whether it may be replaced.
+        option: that it was given with.
+
+    Raises:
+        OutputError: if the name is taken or a folder's, or its folder is not there.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a file with {option}")
+    refuse_existing(path, overwrite, f"another name with {option}")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist; make it first")
+
+
 def check_json(path: Path, overwrite: bool, what: str) -> None:
     """Refuse a name with --json that cannot be written, before any work.
 
@@ -230,11 +248,7 @@ def check_json(path: Path, overwrite: bool, what: str) -> None:
         OutputError: if the name has another ending, is taken or a folder's, or its folder is not there.
     """
     check_ending(path, (".json",), what, "--json")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give the name of a file with --json")
-    refuse_existing(path, overwrite, "another name with --json")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist; make it first")
+    check_place(path, overwrite, "--json")
 
 
 @contextmanager
@@ -249,11 +263,7 @@ def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
         OutputError: if ``path`` exists and is not to be overwritten, or cannot be written.
     """
     target = Path(path)
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder; give the name of a file with -o")
-    refuse_existing(target, overwrite)
-    if not target.parent.is_dir():
-        raise OutputError(f"{target} cannot be written: the folder {target.parent} does not exist; make it first")
+    check_place(target, overwrite)
     remove_leftovers(target)
     temporary = temporary_beside(target)
     try:

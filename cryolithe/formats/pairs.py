@@ -50,6 +50,9 @@ class Pair:
         voxel_size_angstrom: pixel and voxel size.
         extras: any of even, odd, clean (like the images) and labels (like the truth).
         origin: plain values that tell where the pair comes from.
+
+    Raises:
+        InputError: if shapes, angles and voxel size do not fit each other.
     """
 
     images: NDArray[Any]

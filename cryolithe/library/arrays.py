@@ -28,7 +28,11 @@ def is_path(value: object) -> bool:
 
 
 def path_of(value: Files, what: str) -> Path:
-    """The path of a file or folder that must be there."""
+    """The path of a file or folder that must be there.
+
+    Raises:
+        InputError: if the name is empty, or nothing is there.
+    """
     if not os.fspath(value):
         raise InputError(f"{what}: got an empty name; give a path, or an array")
     path = Path(value)

@@ -45,6 +45,9 @@ class Volume(Voxels):
         record: how it was made, as the command writes it into the sidecar.
         labels: for the header of an MRC file.
 
+    Raises:
+        InputError: if the voxels are no volume, or the origin has not three numbers.
+
     >>> import numpy as np
     >>> volume = Volume(np.zeros((4, 6, 8), np.float32), voxel_size_angstrom=10)
     >>> volume

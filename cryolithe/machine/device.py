@@ -5,11 +5,15 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from cryolithe.errors import DeviceError, SettingsError
+
+_T = TypeVar("_T")
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -93,6 +97,26 @@ def free_cached_memory() -> None:
     """Give back what torch keeps of GPUs' memory for later arrays, before something is tried again with less."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def made_there_or_on_cpu(device: torch.device, make: Callable[[], _T], make_on_cpu: Callable[[], _T]) -> _T:
+    """What is made on a device, or on the CPU where the device has no memory for it.
+
+    Args:
+        device: where ``make`` computes; if that is the CPU, nothing is tried again.
+        make: makes it there.
+        make_on_cpu: makes the same of copies on the CPU.
+
+    Raises:
+        MemoryError: if memory runs out on the CPU; RuntimeError, too.
+    """
+    try:
+        return make()
+    except (MemoryError, RuntimeError) as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    free_cached_memory()
+    return make_on_cpu()
 
 
 def keep_freed_memory() -> None:

@@ -33,6 +33,9 @@ class InputWindow:
         bands: further fine windows, each of the row in a band an octave wide, the first from 1/4 cycle/px downwards.
         known: facts about a series that the network takes (keys of `cryolithe.known.FACTS`, in their order); any of
             them may be unknown for a series.
+
+    Raises:
+        SettingsError: if a value makes no window, or the filter or a fact is not known.
     """
 
     taps: int = 21
@@ -93,6 +96,9 @@ class RowSetConfig:
             is usual share one's weight.
         trunk_units: residual units of `cryolithe.network.trunk.Trunk`, through which neighbouring blocks see each
             other; the combiner is then one linear map. 0 for none: every block by itself.
+
+    Raises:
+        SettingsError: if the number of rows is even, or the trunk has too many units.
     """
 
     input: InputWindow = InputWindow()
@@ -142,6 +148,9 @@ class SliceSetConfig:
         combiner_width: width of the hidden layers of the MLP that joins the rows.
         combiner_layers: their number.
         skip: hidden layers after the first add their input to their output.
+
+    Raises:
+        SettingsError: if it has facts about a series, no set-MLP, or an odd number of channels.
     """
 
     input: InputWindow = InputWindow(context_taps=0, unit_noise=False)

@@ -87,6 +87,9 @@ class Head(BlockHead):
     Attributes:
         levels: 0 for one voxel, 1 or 2 for the wavelet coefficients of a block of 2³ or 4³ voxels.
         wavelet: PyWavelets' name of a symmetric wavelet of even length; unused for voxels.
+
+    Raises:
+        SettingsError: if there are other levels than 0, 1 or 2, or the wavelet does not fit.
     """
 
     kind: ClassVar[str] = "wavelet"

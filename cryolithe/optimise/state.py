@@ -129,6 +129,11 @@ def restore(path: Path, state: State[Any], tensors: Mapping[str, torch.Tensor], 
     state.recent, state.means = list(values.get("recent") or ()), list(values.get("means") or ())
 
 
+def means_in(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training is computed with, of what its card tells."""
+    return {name: card[name] for name in MEANS if name in card}
+
+
 def went_on(state: State[Any], now: Mapping[str, Any]) -> str:
     """Note what a training begins or goes on with: where that is something else, its numbers become others.
 

@@ -216,6 +216,7 @@ def write_tomogram(run: Any, tomogram: Tomogram, overwrite: bool) -> str:
 
     Raises:
         OutputError: if there is one already, or the project cannot be written.
+        InputError: if copick takes no such type.
     """
     size, kind = tomogram.voxel_size_angstrom, _type_of(tomogram.kind)
     with _told(f"the tomogram cannot be written into {run.name}", OutputError):

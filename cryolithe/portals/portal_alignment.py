@@ -55,6 +55,9 @@ class PortalAlignment:
         x_rotation_deg: said to turn the volume about x.
         volume_offset_angstrom: of the volume's middle, ``(x, y, z)``.
         local: whether images were also bent locally, which is not kept by the portal.
+
+    Raises:
+        InputError: if images lack parameters, or have them twice, or a number is not finite or positive.
     """
 
     sections: tuple[Section, ...]

@@ -83,7 +83,11 @@ def portal_run(run_id: int) -> Any:
 
 @contextmanager
 def asked(what: str) -> Iterator[None]:
-    """The library raises whatever its network raises; the user gets one line."""
+    """The library raises whatever its network raises; the user gets one line.
+
+    Raises:
+        InputError: in place of any other error, with what was asked for.
+    """
     try:
         yield
     except InputError:
@@ -235,6 +239,10 @@ def fetch_particles(points: Points, name: str, path: Path, overwrite: bool) -> t
 
     Returns:
         lines for the user.
+
+    Raises:
+        InputError: if the points cannot be fetched or read.
+        OutputError: if the file exists and is not to be replaced, or cannot be written.
     """
     particles: list[Particle] = []
     for each in points.sets:

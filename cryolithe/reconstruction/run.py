@@ -16,7 +16,7 @@ from cryolithe import __version__
 from cryolithe.errors import CryoLitheError, OutputError
 from cryolithe.formats import VolumeWriter, read_mrc
 from cryolithe.inference.pooling import GpuPool
-from cryolithe.machine.device import free_cached_memory, is_out_of_memory, precision_name
+from cryolithe.machine.device import made_there_or_on_cpu, precision_name
 from cryolithe.reconstruction.ensemble import check_confidence, make_maps, reserve_members
 from cryolithe.reconstruction.estimate import estimate
 from cryolithe.reconstruction.evidence.selfcheck import SelfCheck, self_check
@@ -300,6 +300,9 @@ def make_slabs(
     Returns:
         for the sidecar, what a network's rows were pooled by (`cryolithe.inference.pooling.pool_version`; None without
         any) and which slabs had to be made again.
+
+    Raises:
+        CryoLitheError: if a part of the result is not finite.
     """
     height = run.grid.shape[1]
     if folder.slabs:
@@ -373,13 +376,11 @@ def _self_checked(folder: SlabFolder, stack: PreparedStack, run: ResolvedJob) ->
 def self_checked(volume: NDArray[Any], stack: PreparedStack, run: ResolvedJob) -> SelfCheck:
     """Compare a run's volume, shape ``(z, y, x)``, with its images on the device, or on the CPU if memory is short."""
     method = run.job.settings.method
-    try:
-        return self_check(volume, stack, run.device, method)
-    except (MemoryError, RuntimeError) as error:
-        if run.device.type == "cpu" or not is_out_of_memory(error):
-            raise
-    free_cached_memory()
-    return self_check(volume, stack, torch.device("cpu"), method)
+    return made_there_or_on_cpu(
+        run.device,
+        lambda: self_check(volume, stack, run.device, method),
+        lambda: self_check(volume, stack, torch.device("cpu"), method),
+    )
 
 
 def _missing_rows(folder: SlabPlace, height: int, slab: int) -> list[tuple[int, int]]:

@@ -207,6 +207,9 @@ def plot_contact_sheet(
         voxel_size_angstrom: adds scale bars.
         caption: above all.
         image_facts: a line for each image, which stands below its angle.
+
+    Raises:
+        OutputError: if it cannot be written, or not in this format.
     """
     import matplotlib
 

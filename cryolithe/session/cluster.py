@@ -122,7 +122,11 @@ def cluster_client(scheduler: str, workers: int | None) -> Iterator[Any]:
 
 
 def run_on_cluster(tasks: Sequence[Task], client: Any) -> Generator[Outcome, None, None]:
-    """Reconstruct series on the workers of a scheduler and yield what became of each, in the order of finishing."""
+    """Reconstruct series on the workers of a scheduler and yield what became of each, in the order of finishing.
+
+    Raises:
+        SettingsError: if Dask is not installed.
+    """
     distributed = _import("distributed", "dask")
     futures = {
         client.submit(work, task, key=f"cryolithe-{number}-{task.name}", pure=False, retries=RETRIES): task

@@ -31,6 +31,9 @@ class SchemeRecipe:
         group: images on one side of a dose-symmetric series.
         jitter_deg: standard deviation of the angles' irregularity.
         missing: number of missing images.
+
+    Raises:
+        SettingsError: if no scheme is named.
     """
 
     kinds: tuple[SchemeKind, ...] = ("dose-symmetric",)

@@ -56,7 +56,11 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def checked_recipe(values: Mapping[str, Any], path: Path) -> Recipe:
-    """The recipe of some values, as a file of this name holds them; errors as those of `read_recipe`."""
+    """The recipe of some values, as a file of this name holds them; errors as those of `read_recipe`.
+
+    Raises:
+        SettingsError: if a key is unknown, or a value wrong.
+    """
     try:
         return _with_profile(Recipe(**values), path)
     except SettingsError as error:

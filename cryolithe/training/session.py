@@ -28,7 +28,7 @@ from cryolithe.network import Network
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
-from cryolithe.optimise.state import MEANS, STARTS_FROM, check_same_files, means_told, went_on
+from cryolithe.optimise.state import STARTS_FROM, check_same_files, means_in, means_told, went_on
 from cryolithe.reconstruction.slabwise.methods import Compute
 from cryolithe.report.json_files import write_json
 from cryolithe.training.config import TrainConfig
@@ -136,7 +136,7 @@ def run_session(session: Session) -> tuple[TrainState, bool]:
         _check_seen(session.folder / PAIRS_NAME, session.pairs, "the file ", by_name)
         _check_seen(session.folder / SIMULATED_NAME, session.simulated_from, called=by_name)
         _check_seen(session.folder / BEGAN_NAME, session.start_files)
-    means = {name: session.card[name] for name in MEANS if name in session.card}
+    means = means_in(session.card)
     if state.step < session.config.steps and (doubt := went_on(state, means)) and session.place.rank == 0:
         session.on_doubt(doubt)
     begin = partial(_Recorder, session, state.step)

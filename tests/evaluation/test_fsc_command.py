@@ -104,12 +104,13 @@ def test_wedge_adds_columns_and_files_are_written(pair, tmp_path):
 
     for option, path in (("--json", numbers), ("--plot", figure)):
         before = path.read_bytes()
-        assert "exists; give --overwrite to replace it or another name" in refused(*pair, option, path)
+        assert f"exists; give --overwrite to replace it or another name with {option}" in refused(*pair, option, path)
         assert path.read_bytes() == before
     good("fsc", *pair, "--json", numbers, "--overwrite")
     assert json.loads(numbers.read_text())["tilt_range_deg"] is None
-    assert "--plot: expected a name ending in .png" in refused(*pair, "--plot", tmp_path / "fsc.docx")
-    assert "there is no folder" in refused(*pair, "--json", tmp_path / "nowhere" / "fsc.json")
+    assert "expected a name ending in .png or" in refused(*pair, "--plot", tmp_path / "fsc.docx")
+    for option, name in (("--json", "fsc.json"), ("--plot", "fsc.png")):
+        assert "does not exist; make it first" in refused(*pair, option, tmp_path / "nowhere" / name)
 
 
 def test_voxel_size_unknown_given_or_in_one_file_only(pair, tmp_path):

@@ -19,9 +19,9 @@ CHANGES = {
     "as they are": (lambda odd: odd, ""),
     "reversed": (lambda odd: odd[::-1], "have their images in different orders"),
     "as they were taken": (lambda odd: odd[np.argsort(np.abs(ANGLES))], "have their images in different orders"),
-    "mirrored along x": (lambda odd: odd[:, :, ::-1], "are mirror images along x of each other"),
-    "mirrored along y": (lambda odd: odd[:, ::-1], "are mirror images along y of each other"),
-    "turned": (lambda odd: odd[:, ::-1, ::-1], "are mirror images along x and y of each other"),
+    "mirrored along x": (lambda odd: odd[:, :, ::-1], "are mirrored along x against each other"),
+    "mirrored along y": (lambda odd: odd[:, ::-1], "are mirrored along y against each other"),
+    "turned": (lambda odd: odd[:, ::-1, ::-1], "are turned by 180° against each other"),
 }
 
 

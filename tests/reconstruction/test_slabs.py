@@ -403,6 +403,33 @@ def test_without_a_gpu_a_torch_for_rocm_says_so(monkeypatch):
     assert "built for ROCm 6.4 and finds no AMD GPU" in devices.why_no_cuda()
 
 
+@pytest.mark.parametrize(("device", "says", "tried"), [
+    ("cuda:0", "CUDA out of memory", ["there", "on the CPU"]),
+    ("cuda:0", "sizes do not match", ["there"]),
+    ("cpu", "can't allocate memory", ["there"]),
+    ("cpu", "", ["there"]),
+])  # fmt: skip
+def test_what_a_device_has_no_memory_for_is_made_on_the_cpu(device, says, tried):
+    """No other error is hidden, and the CPU is not asked twice."""
+    found = []
+
+    def there():
+        found.append("there")
+        if says:
+            raise RuntimeError(says) if "memory" not in says or device == "cpu" else torch.OutOfMemoryError(says)
+        return found
+
+    def on_cpu():
+        return [*found, "on the CPU"]
+
+    if says and len(tried) == 1:
+        with pytest.raises(RuntimeError, match=says):
+            devices.made_there_or_on_cpu(torch.device(device), there, on_cpu)
+        assert found == tried
+    else:
+        assert devices.made_there_or_on_cpu(torch.device(device), there, on_cpu) == tried
+
+
 def test_a_self_check_that_a_gpu_has_no_memory_for_is_made_on_the_cpu(monkeypatch):
     from cryolithe.reconstruction import run as module
 

@@ -553,6 +553,10 @@ def test_neighbours_give_an_upper_bound_and_say_so(lab, tmp_path):
     idle = call("noise", "show", tmp_path / "n.h5", "--overwrite")
     assert idle.exit_code == 2
     assert "--overwrite is for the figure of -o, which is not given" in idle.stderr
+    nowhere = call("noise", "show", tmp_path / "n.h5", "-o", tmp_path / "nowhere" / "n.png")
+    assert (nowhere.exit_code, nowhere.stdout) == (2, "")  # before any work
+    assert "the folder" in nowhere.stderr
+    assert "does not exist; make it first" in nowhere.stderr
     like = good("simulate", _recipe(tmp_path / "r.yaml"), "--like", tmp_path / "n.h5", "-o", tmp_path / "s")
     assert "upper bound" in like.output
 

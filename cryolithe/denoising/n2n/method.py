@@ -31,7 +31,12 @@ class N2n(Method[N2nJob, N2nView, Denoiser]):
     scored = True
 
     def job(self, given: Given, choices: Mapping[str, Any]) -> N2nJob:
-        """Pairs of halves, given or in a folder, or one whole volume with weights that were trained before."""
+        """Pairs of halves, given or in a folder, or one whole volume with weights that were trained before.
+
+        Raises:
+            InputError: if there is neither a pair of halves nor a model.
+            SettingsError: for settings of a training where nothing is trained, or of a network that is there.
+        """
         left = dict(choices)
         items, learned, notes = gather(given, left.pop("report", None))
         if left.get("model") is not None:
@@ -71,7 +76,11 @@ class N2n(Method[N2nJob, N2nView, Denoiser]):
         return N2nTraining(job, [view.pair for view in views if view.pair is not None], place)
 
     def load(self, path: Path) -> Denoiser:
-        """Read weights."""
+        """Read weights.
+
+        Raises:
+            ModelError: if they are weights for tilt images, or none that can be read.
+        """
         found = load_denoiser(path)
         if kind_of(found.config) == "planar":
             raise ModelError(f"{path} holds weights for tilt images, which --images takes; give those of a volume")

@@ -158,6 +158,7 @@ def resolve(job: SambaJob, watcher: Watcher) -> Resolved:
     Raises:
         InputError: if the volume cannot be used.
         OutputError: if the output cannot be written.
+        SettingsError: if crops are to be too small.
     """
     volume = open_unturned(job.volume, job.is_volume)
     if volume.told.content == "unknown" and not job.is_volume:

@@ -43,7 +43,11 @@ class Samba(Method[SambaJob, Resolved, Weights]):
     scored = False
 
     def job(self, given: Given, choices: Mapping[str, Any]) -> SambaJob:
-        """One volume, with or without halves for the guard."""
+        """One volume, with or without halves for the guard.
+
+        Raises:
+            InputError: if there is no volume, or more than one pair of halves.
+        """
         if len(given.volumes) != 1:
             raise InputError("give the VOLUME to denoise; halves alone are what --method n2n takes")
         if len(given.halves) > 1:
@@ -100,7 +104,11 @@ class Samba(Method[SambaJob, Resolved, Weights]):
         return Applied(statistics, _middle(view), record)
 
     def halves(self, job: SambaJob, view: Resolved, weights: Weights, place: Place, watcher: Watcher) -> Halves | None:
-        """The middle of the halves that were given for the guard."""
+        """The middle of the halves that were given for the guard.
+
+        Raises:
+            InputError: if they differ in shape.
+        """
         return _denoised_halves(job, _inference(view, weights, place), watcher) if job.halves else None
 
 

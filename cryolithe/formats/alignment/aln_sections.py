@@ -15,7 +15,7 @@ from pathlib import Path
 from cryolithe.errors import InputError
 
 # Angles of a file and of an angle list belong to the same image when they agree so well, after the tilt offset.
-SAME_ANGLE_DEG = 0.5
+AGREED_DEG = 0.5
 # Neighbours of a sorted stack may be turned the wrong way by so little.
 SAME_PLACE_DEG = 0.1
 # Angles of one series in two files differ by less, once both are sorted and one offset is taken off.
@@ -177,14 +177,14 @@ def misfit(found: Sections, places: Places, angles_deg: tuple[float, ...]) -> st
     differences = [tilt - angles_deg[place] for tilt, place in zip(tilts, places.rows, strict=True)]
     offset = sorted(differences)[len(differences) // 2]
     for place, tilt, difference in sorted(zip(places.rows, tilts, differences, strict=True)):
-        if abs(difference - offset) > SAME_ANGLE_DEG:
+        if abs(difference - offset) > AGREED_DEG:
             return (
                 f"{found.path}: image {place + 1} has the angle {tilt:g}° but ANGLES says {angles_deg[place]:g}°; "
                 "give the angles of this stack, in its order, or leave ANGLES out"
             )
     steps = sorted(abs(b - a) for a, b in pairwise(sorted(angles_deg)))
-    small = steps[len(steps) // 2] / 2 if steps else SAME_ANGLE_DEG
-    if abs(offset) > small and abs(offset - found.offset_deg) > SAME_ANGLE_DEG:
+    small = steps[len(steps) // 2] / 2 if steps else AGREED_DEG
+    if abs(offset) > small and abs(offset - found.offset_deg) > AGREED_DEG:
         explained = f"its AlphaOffset is {found.offset_deg:g}°" if found.offset_deg else "it names no AlphaOffset"
         return (
             f"{found.path}: its angles are {offset:+g}° off ANGLES and {explained}: they may be those of other images; "

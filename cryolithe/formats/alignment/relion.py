@@ -166,7 +166,8 @@ def of_images(table: StarTable) -> bool:
 def series_facts(path: PathLike, name: str, reading: Reading) -> dict[str, str]:
     """What the table of series says of one beside its images, by column; nothing where there is no such table.
 
-    Where ``path`` is the table of one series, RELION's jobs have the one that lists it in the folder above.
+    Where ``path`` is the table of one series, RELION's jobs have the one that lists it in the folder above. Errors as
+    `find_series_table`.
     """
     found = _series_tables(Path(path), name, reading)
     return found.series or _listed(found.path, reading)

@@ -193,7 +193,11 @@ class MadeTomogram:
 
 
 def project_folder(path: Path, reading: Reading) -> Path | None:
-    """RELION's project folder: the one at which the paths of a table of tomograms start, or None if none fits."""
+    """RELION's project folder: the one at which the paths of a table of tomograms start, or None if none fits.
+
+    Raises:
+        FileFormatError: if it is no table of tomograms.
+    """
     names = _global_table(path, reading).text(SERIES)
     parents = path.resolve().parents
     return next((folder for folder in parents if any(is_file(folder / name) for name in names)), None)
@@ -221,6 +225,7 @@ def write_tomogram_star(
 
     Raises:
         OutputError: if ``target`` exists and is not to be replaced, or cannot be written.
+        FileFormatError: if ``source`` is no table of tomograms.
     """
     source = Path(source)
     table = _global_table(source, reading or Reading())

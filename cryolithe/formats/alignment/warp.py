@@ -273,7 +273,11 @@ def _refuse_entities(content: bytes, path: Path) -> None:
 
 
 def warp_numbers(path: Path, root: ElementTree.Element, name: str, count: int) -> list[float]:
-    """The values of an element, one a line; zeros where it is not there."""
+    """The values of an element, one a line; zeros where it is not there.
+
+    Raises:
+        FileFormatError: if they are not as many numbers as there must be.
+    """
     words = (root.findtext(name) or "").split()
     if not words and count:
         return [0.0] * count
@@ -331,7 +335,11 @@ def _stage_sign(named: Named, made: Alignment) -> int:
 
 
 def warp_facts(path: Path) -> list[Fact]:
-    """What ``cryolithe info`` says of Warp's metadata of a series; with pixels of 1 Å its shifts are in Å."""
+    """What ``cryolithe info`` says of Warp's metadata of a series; with pixels of 1 Å its shifts are in Å.
+
+    Raises:
+        FileFormatError: if it is none, or damaged.
+    """
     grids = NO_GRIDS if path.suffix.lower() in (".tomostar", ".star") else _read_xml(path).grids
     extent = grids.image_angstrom or (grids.volume_angstrom or ())[:2]
     shape = (round(extent[1]), round(extent[0])) if extent else None

@@ -71,7 +71,11 @@ class ZarrImage:
         return np.dtype(self.array.dtype).newbyteorder("=")
 
     def block(self, z: slice, y: slice) -> NDArray[Any]:
-        """Voxels ``[z, y, :]`` in ``(z, y, x)``, in the machine's byte order."""
+        """Voxels ``[z, y, :]`` in ``(z, y, x)``, in the machine's byte order.
+
+        Raises:
+            FileFormatError: if the file is damaged.
+        """
         place: list[Any] = [0] * self.array.ndim
         place[self.order[0]], place[self.order[1]], place[self.order[2]] = z, y, slice(None)
         try:

@@ -17,7 +17,8 @@ LEARNED_ANGSTROM = (5.0, 16.0)
 # smoothed back-projection anywhere: of 12 (over ±60°) they were not, of 9 in bundles, of 7 in membranes, too. Narrow
 # and one-sided ranges cost them little against it.
 LEARNED_TILTS, FEWEST_TILTS = 16, 10
-SAME_ANGLE_DEG = 0.1
+# Images that lie no further apart count as one tilt.
+ONE_TILT_DEG = 0.1
 
 
 def scale_notes(model: Model | None, voxel_angstrom: float | None, binning: int) -> tuple[str, ...]:
@@ -55,7 +56,7 @@ def tilt_notes(model: Model | None, angles_deg: Sequence[float]) -> tuple[str, .
         model: which reconstructs; None for other methods.
         angles_deg: of the images that it is given; those of one angle count once.
     """
-    tilts = 1 + int(np.count_nonzero(np.diff(np.sort(angles_deg)) > SAME_ANGLE_DEG))
+    tilts = 1 + int(np.count_nonzero(np.diff(np.sort(angles_deg)) > ONE_TILT_DEG))
     if model is None or tilts >= FEWEST_TILTS or not _is_bundled(model):
         return ()
     return (

@@ -264,6 +264,10 @@ def check_files(job: Job, files: SourceFiles, to_make: Path | None = None) -> No
         job: files and settings.
         files: all inputs but the model.
         to_make: a folder that may be missing, for it is made before the work.
+
+    Raises:
+        OutputError: if the output is an input, is taken, has the wrong ending, or its folder is not there.
+        SettingsError: if the format has no such orientation.
     """
     inputs = list(files.files.values())
     check_inputs(files)

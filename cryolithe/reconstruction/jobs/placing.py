@@ -31,7 +31,11 @@ def with_views(
 def with_shifts(
     preparation: Preparation, sources: Sources, settings: ReconstructSettings, grid: VolumeGrid
 ) -> tuple[Preparation, Sources]:
-    """Say how columns are shifted away from the volume's middle, and tell what is left of a local alignment."""
+    """Say how columns are shifted away from the volume's middle, and tell what is left of a local alignment.
+
+    Raises:
+        SettingsError: if such shifts change by depth, which another setting cannot follow.
+    """
     if preparation.views is None:
         return preparation, sources
     place = VolumePlace(grid.shape, preparation.bin, sources.alignment.centre, z_reversed(settings))

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
-from cryolithe.machine.device import free_cached_memory, is_out_of_memory
+from cryolithe.machine.device import made_there_or_on_cpu
 from cryolithe.projector import by_bands, make_projector
 from cryolithe.projector.classical import WINDOW
 from cryolithe.reconstruction.slabwise.fusion import (
@@ -231,14 +231,13 @@ def _joined(slabs: list[torch.Tensor]) -> torch.Tensor:
 
 def _matched(pairs: list[tuple[torch.Tensor, torch.Tensor]], angles_deg: tuple[float, ...]) -> tuple[float, ...]:
     """`match_amplitudes` on a device that has the memory for it."""
-    if len({part.device for pair in pairs for part in pair}) == 1:
-        try:
-            return match_amplitudes(pairs, angles_deg)
-        except (MemoryError, RuntimeError) as error:
-            if pairs[0][0].device.type == "cpu" or not is_out_of_memory(error):
-                raise
-        free_cached_memory()
-    return match_amplitudes([(ours.cpu(), theirs.cpu()) for ours, theirs in pairs], angles_deg)
+
+    def on_cpu() -> tuple[float, ...]:
+        return match_amplitudes([(ours.cpu(), theirs.cpu()) for ours, theirs in pairs], angles_deg)
+
+    if len({part.device for pair in pairs for part in pair}) > 1:
+        return on_cpu()
+    return made_there_or_on_cpu(pairs[0][0].device, lambda: match_amplitudes(pairs, angles_deg), on_cpu)
 
 
 def curve_of_volumes(

@@ -31,7 +31,11 @@ from cryolithe.wavelets import Wavelet, padded_count, padded_range, synthesise_p
 
 
 def published_halo_px(config: NetworkConfig) -> int:
-    """Detector rows needed before and after a slab."""
+    """Detector rows needed before and after a slab.
+
+    Raises:
+        ModelError: if its head is none of the published program.
+    """
     reach = (config.rows + config.head.stride - 1) // 2
     # A coefficient reaches its voxels from up to L - 1/2 rows away, and its own row lies up to 3/2 off the grid.
     wavelet = _wavelet(config)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from cryolithe.arrays.spectra import times_counted
 from cryolithe.geometry import TiltGeometry, is_measured
-from cryolithe.machine.device import free_cached_memory, is_out_of_memory
+from cryolithe.machine.device import made_there_or_on_cpu
 from cryolithe.reconstruction.slabwise.part_spectra import CORRELATED, frequencies_of, spectrum_of
 from cryolithe.reconstruction.slabwise.planes import PlaneFilter, measured_region, whole_turn
 
@@ -193,13 +193,11 @@ def confirmed_trust(parts: Iterable[tuple[Trial, Seen, Seen]], geometry: TiltGeo
 
 def _sums_somewhere(seen: Seen, inner_deg: NDArray[np.float64], all_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     """`_sums` on a device that has the memory for it."""
-    try:
-        return _sums(seen, inner_deg, all_deg)
-    except (MemoryError, RuntimeError) as error:
-        if seen.network.device.type == "cpu" or not is_out_of_memory(error):
-            raise
-    free_cached_memory()
-    return _sums(Seen(*(voxels.cpu() for voxels in seen)), inner_deg, all_deg)
+    return made_there_or_on_cpu(
+        seen.network.device,
+        lambda: _sums(seen, inner_deg, all_deg),
+        lambda: _sums(Seen(*(voxels.cpu() for voxels in seen)), inner_deg, all_deg),
+    )
 
 
 def _sums(seen: Seen, inner_deg: NDArray[np.float64], all_deg: NDArray[np.float64]) -> NDArray[np.float64]:
