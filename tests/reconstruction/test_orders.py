@@ -1,4 +1,4 @@
-"""Orders of a lattice that a network loses are told, by their period and direction; nothing else is taken for one."""
+"""Orders of a lattice that a network loses are told and go around it; nothing else is taken for one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_series import made, write_series
+from tiny_series import made, voxels, write_series
 
-from cryolithe.geometry import TiltGeometry, VolumeGrid
+from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
+from cryolithe.projector.classical import fbp
+from cryolithe.reconstruction.confidence.members import choose_members, stack_of
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.slabwise.fusion import FusionCurve, curve_of_record
+from cryolithe.reconstruction.slabwise.lattice import lattice_part
 from cryolithe.reconstruction.slabwise.orders import FEWEST_TILTS, LostOrder, lost_orders, lost_told
 
 ANGLES = tuple(float(a) for a in range(-60, 61, 3))
@@ -46,7 +50,7 @@ def test_what_is_kept_of_a_wave_is_told_where_it_is_little(frequency, kept):
     (order,) = orders
     assert order.kept == pytest.approx(kept, abs=0.1)
     assert order.period_px == pytest.approx(1 / math.hypot(*frequency), rel=0.08)
-    assert "a lattice" in lost_told(orders, 10.0)
+    assert "a lattice" in lost_told(orders, 10.0, True)
 
 
 def test_a_lattice_of_a_corner_of_a_wide_part_is_found():
@@ -90,11 +94,12 @@ def test_an_order_is_told_once_by_its_direction():
     pair = torch.zeros(SHAPE), torch.from_numpy(crystal)
     orders = lost_orders([pair, pair], ANGLES)
     assert len(orders) == 3
-    told = lost_told(orders, 10.0)
+    told = lost_told(orders, 10.0, True)
     for words in ("40 Å along x", "Å along y", "across x and y", "(0% of it kept)"):
         assert words in told
-    assert "4 voxels along x" in lost_told(orders, None)
-    assert lost_told((), 10.0) == ""
+    assert "4 voxels along x" in lost_told(orders, None, False)
+    assert "are taken from the back-projection" in told
+    assert "a pattern of the detector" in lost_told(orders, None, False)
 
 
 def test_the_record_holds_what_is_lost():
@@ -104,15 +109,94 @@ def test_the_record_holds_what_is_lost():
     assert "lost_orders" not in FusionCurve(0.3, (1.0, 0.5)).record()
 
 
+# What goes around the network
+
+
+def crystal_images(frequencies, shape=SHAPE, seed=5, level=1.4):
+    """Images of crystals with noise, and their geometry."""
+    specimen = sum(wave(frequency, shape) for frequency in frequencies)
+    geometry = TiltGeometry(ANGLES, (shape[1], shape[2]))
+    images = make_projector(geometry, (shape[0], shape[2])).forward(torch.from_numpy(specimen)).numpy()
+    return images + np.float32(level * images.std()) * noise(seed, images.shape), geometry, specimen
+
+
+def projected_back(part, geometry, depth):
+    rows = torch.from_numpy(part.rows(0, geometry.image_shape[0]))
+    return fbp(make_projector(geometry, (depth, geometry.image_shape[1])), rows).numpy()
+
+
+def strength(volume, frequency):
+    """Amplitude of a wave in the middle of a volume, and its phase."""
+    crystal, z, y, x = wave((0.0, 0.0, 0.0), volume.shape), *(np.arange(n) - (n - 1) / 2 for n in volume.shape)
+    phase = frequency[0] * z[:, None, None] + frequency[1] * y[:, None] + frequency[2] * x
+    return complex(2 * (volume * crystal * np.exp(-2j * np.pi * phase)).sum() / crystal.sum())
+
+
+@pytest.mark.parametrize("frequency", [(0.0, 0.0, 0.25), (0.0, 0.2, 0.0), (0.0, 0.15, 0.1), (0.05, 0.1, -0.15)])
+def test_an_order_goes_around_as_back_projection_shows_it(frequency):
+    images, geometry, _ = crystal_images([frequency])
+    whole = fbp(make_projector(geometry, (SHAPE[0], SHAPE[2])), torch.from_numpy(images)).numpy()
+    for kept in (0.0, 0.4):
+        part = lattice_part(images, geometry, SHAPE[0], (LostOrder(frequency, kept),))
+        made = projected_back(part, geometry, SHAPE[0])
+        assert abs(strength(made, frequency) / strength(whole, frequency) - (1 - kept)) < 0.2 * (1 - kept)
+    clean = crystal_images([frequency], level=0.0)[0]
+    orders = (LostOrder(frequency, 0.0),)
+    noises = [
+        projected_back(lattice_part(one, geometry, SHAPE[0], orders), geometry, SHAPE[0]) for one in (images, clean)
+    ]
+    all_of_it = whole - fbp(make_projector(geometry, (SHAPE[0], SHAPE[2])), torch.from_numpy(clean)).numpy()
+    assert (noises[0] - noises[1]).std() < 0.2 * all_of_it.std()
+
+
+def test_orders_that_lie_close_are_taken_once():
+    orders = (LostOrder((0.0, 0.0, 0.25), 0.0), LostOrder((0.0, 0.01, 0.25), 0.0))
+    images, geometry, _ = crystal_images([(0.0, 0.0, 0.25)])
+    one, both = (lattice_part(images, geometry, SHAPE[0], some).rows(0, SHAPE[1]) for some in (orders[:1], orders))
+    place = np.argmax(np.abs(np.fft.fft2(one[20])))
+    found = [np.abs(np.fft.fft2(rows[20])).ravel()[place] for rows in (one, both, images)]
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[0] == pytest.approx(found[2], rel=1e-3)
+
+
+def test_rows_of_what_goes_around_are_those_of_the_whole():
+    images, geometry, _ = crystal_images([(0.0, 0.15, 0.1)])
+    part = lattice_part(images, geometry, SHAPE[0], (LostOrder((0.0, 0.15, 0.1), 0.0),))
+    whole = part.rows(0, SHAPE[1])
+    np.testing.assert_array_equal(part.rows(11, 7), whole[:, 11:18])
+    np.testing.assert_array_equal(part.rows(-3, 5), np.concatenate([whole[:, 2::-1], whole[:, :2]], 1))
+
+
+def test_a_pattern_of_the_detector_does_not_go_around():
+    """It stands in all images alike, also in those whose central slice is far from the order."""
+    images, geometry, _ = crystal_images([(0.0, 0.0, 0.25)])
+    order = LostOrder((0.0, 0.0, 0.25), 0.0)
+    assert lattice_part(images, geometry, SHAPE[0], (order,)) is not None
+    stripes = np.cos(2 * np.pi * 0.25 * np.arange(SHAPE[2])).astype(np.float32)
+    fixed = noise(1, images.shape) + stripes
+    assert lattice_part(fixed, geometry, SHAPE[0], (order,)) is None
+
+
+@pytest.mark.parametrize("name", ["even", "odd", "mirror_x", "mirror_y"])
+def test_members_of_an_ensemble_have_what_is_theirs_of_it(name):
+    images, geometry, _ = crystal_images([(0.0, 0.15, 0.1)])
+    order = LostOrder((0.0, 0.15, 0.1), 0.0)
+    stack = PreparedStack(images, geometry, 1.0, math.inf)
+    part = lattice_part(images, geometry, SHAPE[0], (order,))
+    (member,) = (one for one in choose_members(geometry.angles_deg) if one.name == name)
+    own = stack_of(stack, member)
+    assert own.base is stack
+    whole = stack_of(PreparedStack(part.rows(0, SHAPE[1]), geometry, 1.0, math.inf), member)
+    found = own.rows_of_base(lambda first, rows: torch.from_numpy(part.rows(first, rows)), 5, 9)
+    torch.testing.assert_close(found, whole.read_rows(5, 9))
+
+
 @pytest.mark.slow
-def test_the_command_warns_of_a_lattice_whose_planes_lie_across_the_tilt_axis(tmp_path):
-    """Tilts near 0° alone show the planes across x; those across y stay."""
-    shape = (48, 112, 112)
-    grid = VolumeGrid(shape)
-    specimen = wave((0.0, 0.0, 0.25), shape) + wave((0.0, 0.25, 0.0), shape)
-    geometry = TiltGeometry(ANGLES, (grid.shape[1], grid.shape[2]))
-    images = -make_projector(geometry, (shape[0], shape[2])).forward(torch.from_numpy(specimen)).numpy()
-    images += 1.4 * images.std() * noise(5, images.shape)
+def test_the_command_keeps_a_lattice_whose_planes_lie_across_x_and_tells_of_it(tmp_path):
+    """Tilts near 0° alone show these; those across y stay."""
+    shape, across = (48, 112, 112), (0.0, 0.0, 0.25)
+    images, _, specimen = crystal_images([across, (0.0, 0.25, 0.0)], shape)
+    images = -images
     out = tmp_path / "v.mrc"
     words = ("--thickness", shape[0], "--contrast", "dark", "--device", "cpu", "-o", out, "--model", "fast")
     files = write_series(tmp_path, images, ANGLES, "lattice", 10.0)
@@ -124,5 +208,12 @@ def test_the_command_warns_of_a_lattice_whose_planes_lie_across_the_tilt_axis(tm
     record = json.loads(out.with_suffix(".json").read_text())
     assert any("a lattice" in warning for warning in record["warnings"])
     assert record["method"]["fusion"]["lost_orders"]
+    made(*files, "--thickness", shape[0], "--device", "cpu", "-o", tmp_path / "f.mrc", "--method", "fbp")
+    alone = tmp_path / "alone.mrc"
+    assert "a lattice" not in made(*files, *words[:-4], "-o", alone, "--model", "fast", "--fbp-share", 0).stderr
+    kept, shown, lost = (abs(strength(voxels(path), across)) for path in (out, tmp_path / "f.mrc", alone))
+    assert 0.9 * shown < kept < 1.4 * shown
+    assert lost < 0.5 * shown
+    assert np.corrcoef(-voxels(out).ravel(), specimen.ravel())[0, 1] > 0.4
     noisy = write_series(tmp_path, noise(6, images.shape), ANGLES, "noise", 10.0)
     assert "a lattice" not in made(*noisy, *words, "--overwrite").stderr

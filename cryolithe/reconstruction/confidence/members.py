@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
-from cryolithe.reconstruction.images.prepared_stack import PreparedStack
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack, ReadRows
 from cryolithe.reconstruction.jobs.job import ResolvedJob
 
 # Of fewer tilts, half of them are no series.
@@ -81,7 +81,16 @@ class MemberStack(PreparedStack):
 
     def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """See `PreparedStack`."""
-        return self._of_member(self.whole.read_rows(self._first_of_whole(first_row, rows), rows))
+        return self.rows_of_base(self.whole.read_rows, first_row, rows)
+
+    @property
+    def base(self) -> PreparedStack:
+        """See `PreparedStack`."""
+        return self.whole
+
+    def rows_of_base(self, read: ReadRows, first_row: int, rows: int) -> torch.Tensor:
+        """See `PreparedStack`."""
+        return self._of_member(read(self._first_of_whole(first_row, rows), rows))
 
     def slow_rows(self, first_row: int, rows: int) -> torch.Tensor | None:
         """See `PreparedStack`."""

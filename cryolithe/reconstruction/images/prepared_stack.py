@@ -24,6 +24,10 @@ from cryolithe.sampling import reflected_rows
 _ITEM = 4
 
 
+# (first row, rows) -> shape (tilts, rows, X)
+ReadRows = Callable[[int, int], torch.Tensor]
+
+
 @dataclass(frozen=True)
 class PreparedStack:
     """A prepared stack.
@@ -55,6 +59,21 @@ class PreparedStack:
     def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """Rows of all tilts, shape ``(tilts, rows, X)``; rows beyond the image mirror it about its border."""
         return self._rows(first_row, rows, self.copies // 2, 1)
+
+    @property
+    def base(self) -> PreparedStack:
+        """The stack whose images these are: this one."""
+        return self
+
+    def rows_of_base(self, read: ReadRows, first_row: int, rows: int) -> torch.Tensor:
+        """Rows of what belongs to the images of `base`, as these images have them.
+
+        Args:
+            read: gives rows of all tilts of `base`, from a first one on.
+            first_row: of these images.
+            rows: how many.
+        """
+        return read(first_row, rows)
 
     def slow_rows(self, first_row: int, rows: int) -> torch.Tensor | None:
         """What was taken out of these rows to go around the network, shape ``(tilts, rows, X)``; None for nothing."""

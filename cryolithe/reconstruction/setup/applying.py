@@ -11,9 +11,11 @@ import torch
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruction.images.layers import layered_fbp
-from cryolithe.reconstruction.images.prepared_stack import PreparedStack
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack, images_of
 from cryolithe.reconstruction.jobs.job import ResolvedJob
 from cryolithe.reconstruction.setup.looking import planned_polarity
+from cryolithe.reconstruction.slabwise.fusion import SlowRows
+from cryolithe.reconstruction.slabwise.lattice import LatticePart, lattice_part
 from cryolithe.reconstruction.slabwise.methods import Compute, FbpMethod, SirtMethod, SlabMethod
 from cryolithe.reconstruction.slabwise.mixing import (
     finished_method,
@@ -46,6 +48,31 @@ def slow_rows_of(stack: PreparedStack, scale: float, first: int, rows: int) -> t
     return slow.div_(scale)
 
 
+def lattice_of(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> LatticePart | None:
+    """What the images show of orders of a lattice that the network loses; None for nothing."""
+    curve = planned_curve(plan)
+    if curve is None or not curve.lost:
+        return None
+    return lattice_part(images_of(stack.base), stack.base.geometry, run.grid.shape[0], curve.lost)
+
+
+def _around(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> SlowRows | None:
+    """What goes around the network, in its units: what changes slowly, and orders of a lattice that it loses."""
+    scale, lattice = volume_scale(run, plan, stack), lattice_of(run, stack, plan)
+    slow = None if stack.slow is None else partial(slow_rows_of, stack, scale)
+    if lattice is None:
+        return slow
+
+    def of_base(first: int, count: int) -> torch.Tensor:
+        return torch.from_numpy(lattice.rows(first, count))
+
+    def rows(first: int, count: int) -> torch.Tensor:
+        made = stack.rows_of_base(of_base, first, count).div(scale)
+        return made if slow is None else made.add_(slow(first, count))
+
+    return rows
+
+
 def make_method(
     run: ResolvedJob,
     stack: PreparedStack,
@@ -70,8 +97,8 @@ def make_method(
         method = make_network_method(
             run.model, stack.geometry, run.grid, compute, lambda share: on_rows(share * rows), run.facts.known
         )
-        slow = None if stack.slow is None else partial(slow_rows_of, stack, volume_scale(run, plan, stack))
-        return finished_method(method, planned_curve(plan), stack.geometry, run.grid, planned_trust(plan), slow)
+        around = _around(run, stack, plan)
+        return finished_method(method, planned_curve(plan), stack.geometry, run.grid, planned_trust(plan), around)
     layers = run.preparation.layers
     if layers is not None:
         return layered_fbp(stack.geometry, layers, (depth, width), device, settings.filter)

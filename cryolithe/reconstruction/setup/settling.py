@@ -20,7 +20,7 @@ from cryolithe.reconstruction.evidence.stack_notes import series_notes, stack_no
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.images.slow import LEAST_WAVE_PX, SlowPart
 from cryolithe.reconstruction.jobs.job import ResolvedJob
-from cryolithe.reconstruction.setup.applying import compute_of, network_rows_of, volume_scale
+from cryolithe.reconstruction.setup.applying import compute_of, lattice_of, network_rows_of, volume_scale
 from cryolithe.reconstruction.setup.fitting import part_rows
 from cryolithe.reconstruction.setup.looking import planned_polarity, settled_polarity
 from cryolithe.reconstruction.setup.whitening import colour_line
@@ -121,9 +121,11 @@ def _with_fusion(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Wa
         f"Fusion: where tilts measured, the volume is {1 - curve.share:.0%} network and {curve.share:.0%} filtered "
         f"back-projection, in each shell as strong as both show it (--fbp-share 0: the network alone)."
     )
-    if lost := lost_told(curve.lost, run.voxel_size_angstrom):
-        watcher.note(f"Warning: {lost}")
-    return {**plan, "fusion": curve.record()}
+    plan = {**plan, "fusion": curve.record()}
+    if curve.lost:
+        taken = lattice_of(run, stack, plan) is not None
+        watcher.note(f"Warning: {lost_told(curve.lost, run.voxel_size_angstrom, taken)}")
+    return plan
 
 
 def _with_trust(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Watcher) -> Plan:

@@ -85,19 +85,28 @@ def lost_orders(
     return tuple(distinct)
 
 
-def lost_told(orders: Sequence[LostOrder], voxel_size_angstrom: float | None) -> str:
-    """What to tell of lost orders; nothing where there are none."""
-    if not orders:
-        return ""
+def lost_told(orders: Sequence[LostOrder], voxel_size_angstrom: float | None, taken: bool) -> str:
+    """What to tell of lost orders, of which there are some.
+
+    Args:
+        orders: which.
+        voxel_size_angstrom: edge of a voxel, or None.
+        taken: whether they are taken from filtered back-projection.
+    """
     size, unit = (voxel_size_angstrom, "Å") if voxel_size_angstrom else (1.0, "voxels")
     shown = ", ".join(
         f"{order.period_px * size:.3g} {unit} {_direction(order)} ({max(order.kept, 0):.0%} of it kept)"
         for order in orders[:_MOST_TOLD]
     )
     more = f" and {len(orders) - _MOST_TOLD} more" if len(orders) > _MOST_TOLD else ""
+    then = (
+        "these orders are taken from the back-projection; others of a crystal may be weakened"
+        if taken
+        else "they stand in all images alike, as a pattern of the detector does, and stay weak"
+    )
     return (
-        f"filtered back-projection shows a lattice of which the network draws little: {shown}{more}. What looks like "
-        "planes or nothing there may be a crystal, or a pattern of the detector: compare with --method fbp."
+        f"filtered back-projection shows a lattice of which the network draws little: {shown}{more}; {then}: compare "
+        "with --method fbp."
     )
 
 
