@@ -104,6 +104,15 @@ class Task:
             named = (self.job.tilts, self.job.angles, *self.job.settings.alignment_files.values())
             return tuple(path for path in named if path is not None)
 
+    @property
+    def own_inputs(self) -> tuple[Path, ...]:
+        """Those that tell of this series alone: a table of all series may grow while this one is at work."""
+        try:
+            found = source_files(self.job)
+        except InputError:
+            return self.inputs
+        return tuple(path for name, path in found.files.items() if name not in found.rows)
+
 
 @dataclass(frozen=True)
 class Session:
