@@ -11,7 +11,13 @@ import torch
 from cryolithe.alignment import Alignment
 from cryolithe.errors import FileFormatError, OutputError, SettingsError
 from cryolithe.formats.alignment.alignments import format_of_table
-from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
+from cryolithe.formats.files import (
+    MRC_VOLUME_ENDINGS,
+    check_ending,
+    input_size_bytes,
+    nearest_folder,
+    refuse_nameless,
+)
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
 from cryolithe.geometry import VolumeGrid
@@ -85,6 +91,9 @@ class Job:
         sections: which images of the stack are taken, by their numbers from 0, of those that its files use; None for
             all of these.
         reading: through which the files are read, so that each is opened once however often the job is looked at.
+
+    Raises:
+        OutputError: if the output has no name.
     """
 
     tilts: Path
@@ -96,6 +105,9 @@ class Job:
     odd: Path | None = None
     sections: tuple[int, ...] | None = None
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        refuse_nameless(self.output)
 
     @property
     def sidecar(self) -> Path:
