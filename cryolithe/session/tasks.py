@@ -244,6 +244,31 @@ def folder_pairs(entries: Iterable[SeriesEntry], folder: Path, reading: Reading)
     return [(task.job.tilts, task.paired_files) for task in tasks]
 
 
+def folder_problems(entries: Iterable[SeriesEntry], folder: Path, reading: Reading) -> list[str]:
+    """What is against each series of a folder for which `reconstruct` would not find all files, a text each.
+
+    Args:
+        entries: of `read_session_folder`.
+        folder: where they were found.
+        reading: through which they were.
+    """
+    session, found = Session(folder, reading=reading), []
+    for entry in entries:
+        task = _task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), ""))
+        problem = task.problem or _missing(task.job)
+        found += [problem] if problem else []
+    return found
+
+
+def _missing(job: Job) -> str:
+    """Why the files of a job are not all there; empty where they are."""
+    try:
+        missing = [path for path in source_files(job).files.values() if not path.exists()]
+    except InputError as error:
+        return str(error)
+    return f"{job.tilts}: {missing[0]} does not exist" if missing else ""
+
+
 def acting_besides(session: Session) -> tuple[str, ...]:
     """Settings that act whatever the method is: a denoiser has a precision, too."""
     return ("precision",) if session.after else ()

@@ -177,7 +177,8 @@ def _alignment(
     binned = whole_multiple(pixel / of_table) if of_table else 1
     if binned is None:
         raise InputError(
-            f"{path} is for pixels of {of_table:g} Å but those of the stack are {pixel:g} Å, no whole multiple; "
+            f"{path} is for pixels of {of_table:g} Å but those of the stack are {pixel:g} Å; expected the same, "
+            "or a whole number of times as large; "
             "give the stack that was aligned, or its right --pixel-size"
         )
     if binned > 1:
