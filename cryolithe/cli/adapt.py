@@ -220,6 +220,7 @@ def _jobs(
 ) -> list[tuple[Job, ...]]:
     """The jobs of each series: two for halves of frames, else one."""
     from cryolithe.cli.halves import check_stacks
+    from cryolithe.reconstruction.jobs.job import unused_images
     from cryolithe.session.tasks import is_session
 
     even, odd = halves
@@ -230,12 +231,14 @@ def _jobs(
         raise SettingsError(f"give --odd for each --even, got {len(even)} --even and {len(odd)} --odd")
     if even:
         angles = _angles(given, len(even), settings)
-        for stacks in zip(even, odd, strict=True):
-            check_stacks(stacks, None, settings.pixel_size, settings.excluded, to_learn=True)
-        return [
-            tuple(_job(stack, one, settings, reading) for stack in stacks)
-            for stacks, one in zip(zip(even, odd, strict=True), angles, strict=True)
+        jobs = [
+            (_job(first, one, settings, reading), _job(second, one, settings, reading))
+            for first, second, one in zip(even, odd, angles, strict=True)
         ]
+        for first, second in jobs:
+            left_out = unused_images(first)
+            check_stacks((first.tilts, second.tilts), None, settings.pixel_size, left_out, to_learn=True)
+        return [*jobs]
     if not given:
         raise SettingsError(
             "give --even and --odd with ANGLES, or TILTS ANGLES, or a folder; see: cryolithe adapt --help"

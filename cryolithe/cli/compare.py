@@ -308,8 +308,11 @@ def _plan(
 def _source(given: _Given) -> Source:
     """The halves, read as far as is needed to plan."""
     from cryolithe.cli.halves import check_stacks
+    from cryolithe.cli.one_series import job_of
     from cryolithe.comparison.sources import VolumeSource, series_of_halves, series_of_tilts
+    from cryolithe.formats.reading import Reading
     from cryolithe.formats.series.session_folder import STACK_SUFFIXES
+    from cryolithe.reconstruction.jobs.job import unused_images
 
     halves = given.halves
     if halves["half1"] is not None and halves["half2"] is not None:
@@ -320,7 +323,8 @@ def _source(given: _Given) -> Source:
         return series_of_tilts(tilts, angles, given.settings)
     if tilts is not None and angles is None and tilts.suffix.lower() not in STACK_SUFFIXES:
         tilts, angles = None, tilts  # ANGLES alone
-    check_stacks((even, odd), tilts, given.settings.pixel_size, given.settings.excluded)
+    left_out = unused_images(job_of((even, angles), None, given.settings, Reading()))
+    check_stacks((even, odd), tilts, given.settings.pixel_size, left_out)
     return series_of_halves((even, odd), tilts, angles, given.settings)
 
 

@@ -25,6 +25,7 @@ from cryolithe.formats.alignment.alignments import FORMATS
 from cryolithe.formats.facts import Fact, bytes_text, range_fact
 from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.series.not_stacks import what_else
 from cryolithe.formats.series.session_folder import read_session_folder
 from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
 
@@ -104,7 +105,7 @@ def _folder_facts(path: Path) -> list[Fact]:
             return volume_facts(path)
         input_size_bytes(path)  # says that it is a folder
         raise
-    from cryolithe.session.tasks import folder_pairs  # brings torch, which no other kind of file needs
+    from cryolithe.session.tasks import folder_pairs, folder_problems  # brings torch, which no other kind of file needs
 
     paired = folder_pairs(content.entries, path, reading)
     entries, left_out = content.entries, [file.name for file in (*content.left_out, *content.other)]
@@ -113,7 +114,7 @@ def _folder_facts(path: Path) -> list[Fact]:
         Fact("series", len(entries)),
         Fact("stacks", [str(entry.tilts) for entry in entries], [entry.tilts.name for entry in entries[:MOST_LINES]]),
         Fact("paired", [_paired_names(stack, files) for stack, files in paired], _paired_lines(paired)),
-        Fact("problems", [why for entry in entries for why in (entry.problem, *entry.unreadable.values()) if why]),
+        Fact("problems", folder_problems(entries, path, reading)),
         Fact("left_out", left_out, ", ".join(left_out[:MOST_LINES]) or "none"),
     ]
 
@@ -139,6 +140,8 @@ def _other_facts(path: Path) -> list[Fact]:
     except FileFormatError as error:
         if path.suffix.lower() in (*MRC_SUFFIXES, ".gz", ".bz2"):
             raise
+        if told := what_else(path):
+            raise FileFormatError(told) from error
         known = ", ".join([*MRC_SUFFIXES, *_DESCRIBERS])
         raise FileFormatError(f"{path} is of no known kind; expected MRC data or one of the endings {known}") from error
 

@@ -47,7 +47,7 @@ def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSe
     Raises:
         CryoLitheError: for everything that the user can mend.
     """
-    from cryolithe.reconstruction.jobs.job import default_output
+    from cryolithe.reconstruction.jobs.job import default_output, unused_images
 
     if settings.format != "mrc":
         raise SettingsError(
@@ -72,7 +72,8 @@ def reconstruct_pair(given: Halves, output: Path | None, settings: ReconstructSe
             if settings.method == "network":
                 job = job_of((given.stacks[0], given.angles), output, settings, given.reading)
                 reconstruct_one(replace(job, odd=given.stacks[1]), True, None)
-        pair.check_stacks(given.stacks, given.tilts, settings.pixel_size, settings.excluded)
+        job = job_of((given.stacks[0], given.angles), output, settings, given.reading)
+        pair.check_stacks(given.stacks, given.tilts, settings.pixel_size, unused_images(job))
         if after is not None:
             say(after.plan())
         return
@@ -88,7 +89,7 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     import torch
 
     from cryolithe.reconstruction.images.preparation import check_images
-    from cryolithe.reconstruction.jobs.job import already_done, resolve
+    from cryolithe.reconstruction.jobs.job import already_done, resolve, unused_images
     from cryolithe.reconstruction.setup.asked_optics import optics_of_parts, settled_optics
     from cryolithe.reconstruction.setup.looking import evidence_of_parts
     from cryolithe.reconstruction.slabwise.plan import memory_budget_bytes
@@ -98,7 +99,7 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     runs = [resolve(job_of((stack, given.angles), None, settings, given.reading)) for stack in given.stacks]
     for run in runs:  # both are looked at before the first is worked on for long
         check_images(run.series, run.preparation, str(run.job.tilts))
-    pair.check_stacks(given.stacks, given.tilts, settings.pixel_size, settings.excluded)
+    pair.check_stacks(given.stacks, given.tilts, settings.pixel_size, unused_images(runs[0].job))
     evidence: Evidence | None = None
     optics = optics_of_parts(runs)
     runs = [settled_optics(replace(run, job=replace(run.job, optics=optics))) for run in runs]

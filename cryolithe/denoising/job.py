@@ -13,7 +13,7 @@ import torch
 
 from cryolithe.denoising.figures import check_figure_name
 from cryolithe.errors import OutputError
-from cryolithe.formats.files import refuse_existing
+from cryolithe.formats.files import refuse_existing, refuse_nameless
 from cryolithe.formats.record import changed_input, read_record_beside
 
 UNTRAINED = "is for the training, and finished weights are used here; leave it out, or give --train-minutes"
@@ -27,11 +27,18 @@ class Given:
         volumes: whole ones.
         halves: volumes of even and of odd images or frames, in pairs.
         output: name for the result, or None.
+
+    Raises:
+        OutputError: if that is no name.
     """
 
     volumes: tuple[Path, ...] = ()
     halves: tuple[tuple[Path, Path], ...] = ()
     output: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            refuse_nameless(self.output)
 
 
 @dataclass(frozen=True)

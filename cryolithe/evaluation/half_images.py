@@ -74,13 +74,18 @@ def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection
         left_out: numbers, from 1, of images that nobody will use and that may be the same.
     """
     block = max(1, min(even.shape[1:]) // _BLOCKS)
-    first, second = (np.stack([block_means(image, block) for image in stack]) for stack in (even, odd))
+    used = [place for place in range(len(even)) if place + 1 not in left_out]
+    if not used:
+        return HalfDoubts()
+    whole = [np.stack([block_means(image, block) for image in stack]) for stack in (even, odd)]
+    first, second = (half[used] for half in whole)
     opposite = _opposite(first, second)
-    first, second = (np.stack([_usual(image) for image in half]) for half in (first, second))
+    whole = [np.stack([_usual(image) for image in half]) for half in whole]
+    first, second = (half[used] for half in whole)
     # A border in one half may be all that blocks show; what is far from all others may be the specimen.
     opposite = opposite or _opposite(first, second)
     upright = -second if opposite else second
-    unlike = _reordered(first, upright, left_out) or _mirrored(first, upright)
+    unlike = _reordered(first, upright, [place + 1 for place in used]) or _mirrored(first, upright)
     details = [(_details(one), _details(other)) for one, other in zip(even, odd, strict=True)]
     same = _same(details, left_out)
     # Of other images, of mirrored and of inverted ones, neither place nor scale means anything.
@@ -94,7 +99,7 @@ def doubts_of_halves(even: NDArray[Any], odd: NDArray[Any], left_out: Collection
         foreign,
         same,
         apart,
-        "" if apart or foreign else doubt_of_singles((even, odd), (first, second), left_out),
+        "" if apart or foreign else doubt_of_singles((even, odd), (whole[0], whole[1]), left_out),
         _scaled(details, left_out),
         _shared(noise),
         noise.is_clear,
@@ -205,10 +210,15 @@ def _opposite(first: _Images, second: _Images) -> str:
     return f"are of opposite contrast: {correlate}; invert one of them"
 
 
-def _reordered(first: _Images, second: _Images, left_out: Collection[int]) -> str:
+def _reordered(first: _Images, second: _Images, numbers: Sequence[int]) -> str:
     """Whether images of one half are more like another image of the other half than like their own.
 
     Most of them, or some that are so both ways: an image that is bad in one half is like no other.
+
+    Args:
+        first: images of one half.
+        second: of the other half.
+        numbers: what these images are called.
     """
     alike = np.stack([unit(image) for image in first]) @ np.stack([unit(image) for image in second]).T
     own, least = np.diagonal(alike), AS_ALIKE * _beside(first, second)
@@ -221,20 +231,20 @@ def _reordered(first: _Images, second: _Images, left_out: Collection[int]) -> st
     others = np.flatnonzero((alike.max(axis=1) - own > margin) & (alike.max(axis=1) > least))
     if not 2 * len(others) > len(own) > 1:
         back = np.flatnonzero((alike.max(axis=0) - own > margin) & (alike.max(axis=0) > least))
-        moved = [int(one) + 1 for one in np.intersect1d(others, back) if int(one) + 1 not in left_out]
+        moved = [int(one) for one in np.intersect1d(others, back)]
         if len(moved) < 2:
             return ""
-        like = max(moved, key=lambda number: float(alike[moved[0] - 1, number - 1]))
+        like = max(moved, key=lambda place: float(alike[moved[0], place]))
         return (
-            f"have {named(moved)} exchanged: each is more like another image of the other half than like its own "
-            f"(image {moved[0]} of the first like image {like} of the second); give halves in one order, or leave such "
-            "images out"
+            f"have {named([numbers[place] for place in moved])} exchanged: each is more like another image of the "
+            f"other half than like its own (image {numbers[moved[0]]} of the first like image {numbers[like]} of the "
+            "second); give halves in one order, or leave such images out"
         )
     one = int(others[0])
+    like = int(alike[one].argmax())
     return (
-        f"have their images in different orders: {len(others)} of {len(own)} are more like another image of the "
-        f"other half (image {one + 1} of the first like image {int(alike[one].argmax()) + 1} of the second); give "
-        "halves in one order"
+        f"have their images in different orders: {len(others)} of {len(own)} are more like another image of the other "
+        f"half (image {numbers[one]} of the first like image {numbers[like]} of the second); give halves in one order"
     )
 
 

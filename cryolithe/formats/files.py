@@ -251,6 +251,12 @@ def check_json(path: Path, overwrite: bool, what: str) -> None:
     check_place(path, overwrite, "--json")
 
 
+def refuse_nameless(path: Path) -> None:
+    """Raise OutputError for a path that ends in no name of its own, such as ``.``, ``..`` and ``/``: it is a folder."""
+    if path.name in ("", ".."):
+        raise OutputError(f"{path} is a folder; give the name of a file with -o")
+
+
 @contextmanager
 def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
     """Give a temporary name in the folder of ``path``; what is there at the end becomes ``path`` in one step.

@@ -44,7 +44,7 @@ class SeriesImages:
     """The images of a series that are used, and what is known of the others.
 
     Attributes:
-        name: of the stack's file.
+        name: path of the stack's file.
         sections: how many images the stack holds.
         used: numbers from 0 of those that are used.
         angles_deg: of these, as their files have them.

@@ -8,7 +8,8 @@ running to the right. ``h`` is +1 in IMOD's ctfphaseflip, -1 times rlnTomoHand i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from cryolithe.errors import SettingsError
 
@@ -72,12 +73,14 @@ class Ctf:
         microscope: for all of them.
         hand: 1 or -1, see the module; None where nothing tells it.
         notes: for the user.
+        told_by: names of the files that tell attributes of the microscope, or "hand", where others than the defocus'.
     """
 
     images: tuple[ImageCtf, ...]
     microscope: Microscope = Microscope()
     hand: int | None = None
     notes: tuple[str, ...] = ()
+    told_by: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def defocus_um(self) -> float:

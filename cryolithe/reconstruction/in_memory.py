@@ -109,7 +109,7 @@ def reconstruct_in_memory(run: ResolvedJob, watcher: Watcher) -> Made:
     watcher.stage("Checking images", 1)
     notes = check_images(run.series, run.preparation, str(run.job.tilts), image_workers_of(run))
     run = replace(run, series=replace(run.series, notes=(*run.series.notes, *notes)))
-    work = {f"{name}_sha256": sha256 for name, sha256 in run.files.hashes().items()}
+    work = {f"{name}_sha256": sha256 for name, sha256 in (run.files.hashes() | run.files.row_hashes()).items()}
     plan = first_plan(run, fit(run), work)
     for text in (*run.series.notes, *offers(run.files.named), geometry_line(run)):
         watcher.note(text)

@@ -114,7 +114,7 @@ def recorded_images(
     angles = _part(record, "inputs").get("angles")
     job = Job(files[0], found.of("angles", files[1]) if angles else None, volume or files[0], settings)
     run = resolve(job)
-    found.refuse_others(run.files.hashes())
+    found.refuse_others(run.files.hashes() | run.files.row_hashes())
     _refuse_elsewhere(run, record)
     wanted = tuple(sorted({image.section for image in run.alignment.images} & set(sections)))
     if not wanted:
@@ -180,6 +180,8 @@ class _Files:
         for place in there:
             if file_sha256(place) == wanted:
                 return place
+        if there and "row_sha256" in entry:  # what it tells of this series is compared when that is read
+            return there[0]
         where = f"{there[-1]} is not the one it was" if there else f"expected it beside {self._folders[0]}"
         raise InputError(
             f"the volume's images were aligned or corrected in memory by {told.name}, which is not found: {where}; put "
@@ -192,7 +194,8 @@ class _Files:
 
     def refuse_others(self, hashes: Mapping[str, str]) -> None:
         """Raise InputError where a run would read a file that the record does not name."""
-        known = {_part(self._inputs, name).get("sha256") for name in self._inputs}
+        entries = [_part(self._inputs, name) for name in self._inputs]
+        known = {entry.get(kind) for entry in entries for kind in ("sha256", "row_sha256")}
         for name, sha256 in hashes.items():
             if name not in STACKS and sha256 not in known:
                 raise InputError(

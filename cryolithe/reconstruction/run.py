@@ -187,7 +187,7 @@ def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, A
         "cryolithe": __version__,
         "preparation": PREPARED_AS,
         "settings": settings.model_dump(mode="json", exclude=FREE_SETTINGS),
-        **{f"{name}_sha256": sha256 for name, sha256 in run.files.hashes().items()},
+        **{f"{name}_sha256": sha256 for name, sha256 in (run.files.hashes() | run.files.row_hashes()).items()},
         "model_sha256": run.model.sha256 if run.model else None,
         "device": run.device.type,
         "precision": precision_name(run.precision),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryolithe.formats.alignment.tomogram_star import MadeTomogram, project_folder, write_tomogram_star
+from cryolithe.formats.alignment.tomogram_star import OWN_COPY, MadeTomogram, project_folder, write_tomogram_star
 from cryolithe.session.batch import Outcome
 from cryolithe.session.tasks import Session, unlike_relion
 
@@ -30,6 +30,6 @@ def write_star_of(session: Session, outcomes: Sequence[Outcome]) -> Path:
             z, y, x = volume["shape_zyx"]
             step = outcome.record["geometry"]["bin"]
             volumes[outcome.task.name] = MadeTomogram(path, (z, y, x), volume["voxel_size_angstrom"], step)
-    target = session.folder / f"{session.star.stem}_cryolithe.star"
+    target = session.folder / f"{session.star.stem}{OWN_COPY}.star"
     write_tomogram_star(session.star, target, volumes, overwrite=True, reading=session.reading)
     return target

@@ -104,6 +104,15 @@ class Task:
             named = (self.job.tilts, self.job.angles, *self.job.settings.alignment_files.values())
             return tuple(path for path in named if path is not None)
 
+    @property
+    def own_inputs(self) -> tuple[Path, ...]:
+        """Those that tell of this series alone: a table of all series may grow while this one is at work."""
+        try:
+            found = source_files(self.job)
+        except InputError:
+            return self.inputs
+        return tuple(path for name, path in found.files.items() if name not in found.rows)
+
 
 @dataclass(frozen=True)
 class Session:
@@ -233,6 +242,31 @@ def folder_pairs(entries: Iterable[SeriesEntry], folder: Path, reading: Reading)
     session = Session(folder, reading=reading)
     tasks = (_task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), "")) for entry in entries)
     return [(task.job.tilts, task.paired_files) for task in tasks]
+
+
+def folder_problems(entries: Iterable[SeriesEntry], folder: Path, reading: Reading) -> list[str]:
+    """What is against each series of a folder for which `reconstruct` would not find all files, a text each.
+
+    Args:
+        entries: of `read_session_folder`.
+        folder: where they were found.
+        reading: through which they were.
+    """
+    session, found = Session(folder, reading=reading), []
+    for entry in entries:
+        task = _task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), ""))
+        problem = task.problem or _missing(task.job)
+        found += [problem] if problem else []
+    return found
+
+
+def _missing(job: Job) -> str:
+    """Why the files of a job are not all there; empty where they are."""
+    try:
+        missing = [path for path in source_files(job).files.values() if not path.exists()]
+    except InputError as error:
+        return str(error)
+    return f"{job.tilts}: {missing[0]} does not exist" if missing else ""
 
 
 def acting_besides(session: Session) -> tuple[str, ...]:

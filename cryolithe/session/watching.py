@@ -39,7 +39,7 @@ class Settled:
         # Of a series that goes by other files or another name now nothing is to come under the old ones.
         self._seen = {job: seen for job, seen in self._seen.items() if job in jobs}
         for task in tasks:
-            key, state = task.job, None if task.unaligned or _untold(task) else _fingerprint(task.inputs)
+            key, state = task.job, None if task.unaligned or _untold(task) else _fingerprint(task.own_inputs)
             if state is None:
                 self._seen.pop(key, None)
                 continue

@@ -333,7 +333,7 @@ def test_the_pixel_size_of_a_table_must_fit(project):
     listing, _ = write_relion(project)
     assert read_tilt_series_star(listing, "ts.mrc", len(ANGLES), PIXEL).excluded == DARK
     assert read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 2 * PIXEL).aligned_shape == (40, 35)
-    with pytest.raises(InputError, match="no whole multiple"):
+    with pytest.raises(InputError, match="or a whole number of times as large"):
         read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 1.3 * PIXEL)
 
 

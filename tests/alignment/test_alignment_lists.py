@@ -390,7 +390,7 @@ def test_a_table_has_the_pixel_size_of_the_one_that_lists_it(given, tmp_path):
     made(stack, "--star", tmp_path / given, *FBP, "-o", tmp_path / "v.mrc")
     assert_beads(tmp_path / "v.mrc", "relion")
     stack = write_stack(tmp_path / "TS_1.mrc", images, pixel_size=1)
-    refused(tmp_path, (stack, "--star", tmp_path / given, *FBP), "no whole multiple", "--pixel-size")
+    refused(tmp_path, (stack, "--star", tmp_path / given, *FBP), "or a whole number of times as large", "--pixel-size")
 
 
 def test_a_table_that_lists_it_says_nothing_of_a_resampled_stack(tmp_path):

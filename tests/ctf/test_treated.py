@@ -143,7 +143,7 @@ def test_a_column_of_relion_says_it(tmp_path, column, value, state, where):
     (tmp_path / "d.txt").write_text(columns(ARETOMO, rows=[(2.0, 2.0, 0.0)] * 20))
     words = (project.stack, "--star", listing, *FBP, "-o", tmp_path / "out.mrc", *CTF, "--ctf-file", tmp_path / "d.txt")
     if state:
-        refused(tmp_path, words, f"{column} of ts.star says that the CTF is {state}")
+        refused(tmp_path, words, f"{column} of {path.name} says that the CTF is {state}")
         made(*(word for word in words if word not in CTF), "--dry-run")
     else:
         made(*words, "--dry-run")

@@ -300,3 +300,23 @@ def test_halves_of_two_specimens_are_not_taken_for_inverted_ones(seed):
     assert found.unlike.startswith("have nothing in common")
     same = [half + 0.5 * half.std() * random.standard_normal(half.shape) for half in (one, -one)]
     assert "opposite contrast" in doubts_of_halves(*same).opposite
+
+
+@pytest.mark.parametrize("change", ["alike", "inverted", "mirrored", "reversed", "of another series"])
+def test_images_that_are_not_used_are_not_judged(change):
+    """What is said is that of the others alone."""
+    even, odd = halves(0.3)
+    left_out, used = range(1, N + 1, 2), np.arange(1, N, 2)
+    changed = {"alike": even, "inverted": -odd, "mirrored": odd[:, :, ::-1], "reversed": odd[::-1]}
+    there = odd.copy()
+    foreign = np.random.default_rng(5).standard_normal(odd.shape)
+    there[::2] = changed.get(change, foreign)[::2]
+    assert doubts_of_halves(even, there, left_out) == doubts_of_halves(even[used], odd[used]) == HalfDoubts()
+    assert doubts_of_halves(even, odd, range(1, N + 1)) == HalfDoubts()
+
+
+def test_exchanged_images_keep_their_numbers_where_others_are_left_out():
+    even, odd = halves(0.1)
+    odd[[4, 6]] = odd[[6, 4]]
+    assert "have images 5, 7 exchanged" in doubts_of_halves(even, odd, (1, 2)).unlike
+    assert "image 5 of the first like image 7" in doubts_of_halves(even, odd, (1, 2)).unlike

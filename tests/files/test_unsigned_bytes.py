@@ -75,7 +75,36 @@ def test_a_header_of_imod_is_believed(tmp_path):
     content = bytearray(stack.read_bytes())
     content[152:160] = np.array([1146047817, 1], "<i4").tobytes()
     stack.write_bytes(content)
-    assert read_mrc(stack).data.dtype == np.int8
+    read = read_mrc(stack)
+    assert read.data.dtype == np.int8
+    assert any("as IMOD's flag says, but" in note for note in read.notes)
+    told = made(stack, tmp_path / "ts.tlt", *FBP, "-o", tmp_path / "v.mrc").stderr
+    assert "if they are unsigned, write them as MRC mode 6" in " ".join(told.split())
+    with mrcfile.open(stack, "r+") as file:
+        file.set_data(np.random.default_rng(0).normal(0, 20, file.data.shape).round().astype("i1"))
+    assert not read_mrc(stack).notes
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("flags", [1, 3])
+def test_a_header_of_imod_is_not_believed_where_it_contradicts_itself(flags, order, tmp_path):
+    """Its flag says signed, its largest value is none of signed bytes, and all values lie between its extremes."""
+    values = np.clip(grey_values(100, 12), 60, 146)
+    stack, _ = write_series(tmp_path, values.view("i1"))
+    content = bytearray(stack.read_bytes())
+    content[152:160] = np.array([1146047817, flags], "<i4").tobytes()
+    content[76:84] = np.array([60, 146], "<f4").tobytes()
+    if order == ">":
+        for start, kind in ((0, "i4"), (152, "i4")):
+            width = 56 if start == 0 else 2
+            part = np.frombuffer(bytes(content[start : start + 4 * width]), f"<{kind}")
+            content[start : start + 4 * width] = part.astype(f">{kind}").tobytes()
+        content[196:208] = np.frombuffer(bytes(content[196:208]), "<f4").astype(">f4").tobytes()
+        content[208:216] = b"MAP \x11\x11\0\0"
+    stack.write_bytes(content)
+    read = read_mrc(stack)
+    np.testing.assert_array_equal(read.data, values)
+    assert any("the header's largest value, 146, is beyond -128 to 127" in note for note in read.notes)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from tiny_series import ANGLES, SHAPE, bead_images, made, noise, run, voxels, wr
 from cryolithe.errors import InputError
 from cryolithe.files.hashing import file_sha256
 from cryolithe.formats import write_stack
+from cryolithe.formats.alignment.relion_listing import find_series_table
 from cryolithe.formats.alignment.tomogram_star import MadeTomogram, read_tomogram_star, write_tomogram_star
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.session_folder import read_session_folder
 from cryolithe.formats.stacks.mdoc import MdocImage, write_mdoc
 from cryolithe.reconstruction import run as run_module
@@ -362,7 +364,8 @@ def test_paths_with_backslashes_are_found(tmp_path):
     series.write_text(series.read_text().replace("@Tilts/", "@Tilts\\"))
     for entry, number in zip(read_tomogram_star(star), (1, 2, 3), strict=True):
         assert entry.problem == ""
-        assert entry.settings["star"] == str(tmp_path / "Tilts" / f"TS_{number}.star")
+        assert entry.settings["star"] == str(star)
+        assert find_series_table(star, entry.tilts, Reading()) == tmp_path / "Tilts" / f"TS_{number}.star"
         assert number == 3 or entry.tilts == tmp_path / "Tilts" / f"TS_{number}.mrc"
 
 

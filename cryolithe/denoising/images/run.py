@@ -26,7 +26,7 @@ from cryolithe.denoising.n2n.tiles import BLEND, Runner, Tiling, denoise_volume,
 from cryolithe.errors import InputError, ModelError, OutputError
 from cryolithe.formats import read_mrc, write_stack
 from cryolithe.formats.alignment.stack_state import NOT_FOR_RECONSTRUCTION
-from cryolithe.formats.files import refuse_existing
+from cryolithe.formats.files import refuse_existing, refuse_nameless
 from cryolithe.formats.reading import changed_error
 from cryolithe.formats.record import changed_input, hashed, record_path
 from cryolithe.formats.series_names import without_half
@@ -71,6 +71,9 @@ class ImagesJob:
         fix_nonfinite: take NaN and Inf for an image's median.
         overwrite: replace existing files.
         doubts: what was warned of before, for the record.
+
+    Raises:
+        OutputError: if the output has no name.
     """
 
     stacks: tuple[Path, ...]
@@ -79,6 +82,10 @@ class ImagesJob:
     fix_nonfinite: bool = False
     overwrite: bool = False
     doubts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            refuse_nameless(self.output)
 
     @property
     def target(self) -> Path:

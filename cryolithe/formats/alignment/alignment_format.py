@@ -116,6 +116,10 @@ def _none_further(named: Named) -> dict[str, Path]:
     return {}
 
 
+def _whole(named: Named) -> dict[Path, str]:
+    return {}
+
+
 @dataclass(frozen=True)
 class AlignmentFormat:
     """A program's alignment.
@@ -132,6 +136,8 @@ class AlignmentFormat:
         pair: of the files of this format beside a stack of a session's folder, by option, those that are taken for it;
             empty where they are not its own. Raises InputError where it is not clear which they are. None: the one of
             each kind that proves a stack to be raw.
+        rows: of those files that tell of other series, too, what they tell of this one: that alone decides the result.
+            Raises InputError as ``further`` does.
         any_sign: whether its angles may be the microscope's or their negatives.
     """
 
@@ -143,4 +149,5 @@ class AlignmentFormat:
     tables: Mapping[str, Callable[[Path, Reading], tuple[Path, ...]]] = field(default_factory=dict)
     centre: Centre = "imod"
     pair: Callable[[Beside], dict[str, Path]] | None = None
+    rows: Callable[[Named], dict[Path, str]] = _whole
     any_sign: bool = False

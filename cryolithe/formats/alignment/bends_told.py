@@ -14,8 +14,10 @@ from cryolithe.formats.alignment.bends_imod import LocalBend, local_facts, read_
 from cryolithe.formats.alignment.bends_relion import COEFFICIENTS, HEIGHT, KIND, WIDTH, image_fields
 from cryolithe.formats.alignment.bends_x_tilt import X_TILT, read_x_tilts_deg
 from cryolithe.formats.alignment.imod import TiltCommand, read_tilts_deg
+from cryolithe.formats.alignment.relion_listing import listed_near
 from cryolithe.formats.alignment.tomogram_star import find_named
 from cryolithe.formats.facts import Fact, local_fact
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.stacks.mrc import read_mrc
 from cryolithe.formats.star_tables import StarTable, read_star
 
@@ -31,7 +33,9 @@ def relion_local_fact(table: StarTable, series: Mapping[str, str] | None = None)
     """
     if COEFFICIENTS not in table:
         return _x_tilt_fact(table)
-    series = _listed(table.path) if series is None else series
+    if series is None:
+        listed = listed_near(table.path, Reading())
+        series = listed.row if listed is not None and KIND in listed.row else None
     if series is None:
         return local_fact(len(table), also="how large they are needs the table that lists the series (tomograms.star)")
     shape = _image_shape(table)
@@ -127,19 +131,4 @@ def _image_shape(table: StarTable) -> tuple[int, int] | None:
         except InputError:
             return None
         return height, width
-    return None
-
-
-def _listed(path: Path) -> dict[str, str] | None:
-    """What a table of series in the folder of a series' own table, or in the one above, says of it."""
-    for folder in (path.parent, path.absolute().parent.parent):
-        for other in sorted(folder.glob("*.star")):
-            try:
-                tables = [table for table in read_star(other) if _SERIES in table and KIND in table]
-            except InputError:
-                continue
-            for table in tables:
-                for row, name in enumerate(table.text(_SERIES)):
-                    if Path(name).name == path.name:
-                        return {column: table.value(column, row) for column in table.names}
     return None

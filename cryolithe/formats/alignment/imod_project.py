@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
 from cryolithe.alignment import Alignment, ImageAlignment
 from cryolithe.errors import FileFormatError, InputError, SettingsError
@@ -35,6 +35,9 @@ from cryolithe.formats.series_names import tells_series
 
 # A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
 SAME_SIZE = 0.02
+
+
+_Command = TypeVar("_Command", bound=NewstCommand | TiltCommand)
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,28 @@ def read_project(named: Named) -> ImodProject:
     newst = tilt = None
     if "newst_com" in files:
         replaced = _replaced({"TransformFile": files.get("xf"), "BinByFactor": named.bin})
-        newst = named.reading(read_newst_com, files["newst_com"], replaced)
+        newst = _with_files_there(named.reading(read_newst_com, files["newst_com"], replaced), files["newst_com"])
     if "tilt_com" in files:
         replaced = _replaced({"THICKNESS": named.thickness, "TILTFILE": angles, "ANGLES": angles})
-        tilt = named.reading(read_tilt_com, files["tilt_com"], replaced)
+        tilt = _with_files_there(named.reading(read_tilt_com, files["tilt_com"], replaced), files["tilt_com"])
     transforms = files.get("xf") or (newst.transforms if newst else None)
     return ImodProject(angles or (tilt.angles if tilt else None), newst, tilt, transforms)
+
+
+def _with_files_there(command: _Command, path: Path) -> _Command:
+    """With files that are not where a command file has them taken by name from its own folder: projects are moved."""
+    moved: dict[str, Path] = {}
+    for name in ("transforms", "angles", "x_tilts", "local"):
+        told = getattr(command, name, None)
+        here = None if told is None else path.parent / PurePath(str(told).replace("\\", "/")).name
+        if told is not None and here is not None and not is_file(told) and is_file(here):
+            moved[name] = here
+    notes = tuple(
+        f"{path.name}: {printable(str(getattr(command, name)))[:200]} is not there; {here.name} beside it is taken"
+        for name, here in moved.items()
+    )
+    values: dict[str, Any] = {**moved, "notes": (*command.notes, *notes)}
+    return replace(command, **values) if moved else command
 
 
 def _replaced(given: Mapping[str, object]) -> frozenset[str]:

@@ -7,8 +7,9 @@ A = Rz(-ZRot) and d = -A s. Rx is that of `cryolithe.alignment`. Deformations: `
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +21,29 @@ from cryolithe.formats.alignment.alignment_format import AlignmentFile, Alignmen
 from cryolithe.formats.alignment.bends_relion import COEFFICIENTS, image_fields
 from cryolithe.formats.alignment.bends_x_tilt import XTiltBend, read_x_tilts_deg
 from cryolithe.formats.alignment.image_order import RANGE_DEG, ImageOrder, image_order, opposite_signs
-from cryolithe.formats.alignment.tomogram_star import SERIES, find_named, series_images, whole_multiple
+from cryolithe.formats.alignment.relion_listing import (
+    NOMINAL,
+    PART,
+    TILT,
+    further_tables,
+    listed_near,
+    listed_text,
+    one_table,
+    series_tables,
+)
+from cryolithe.formats.alignment.tomogram_star import series_images, whole_multiple
 from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.image_rows import FileRows
 from cryolithe.formats.reading import Reading
-from cryolithe.formats.series_names import matching_name, tells_series, without_ending
+from cryolithe.formats.series_names import matching_name, tells_series
 from cryolithe.formats.star_tables import StarTable, read_star
 
-TILT, AXIS, SHIFT_X, SHIFT_Y = "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
-NOMINAL = "rlnTomoNominalStageTiltAngle"
-_MOST_TABLES = 50
-# Of tables that nobody named: particles' may have a hundred times that, and take seconds to read.
-_LARGEST_LIST_BYTES = 2_000_000
-# Where a table names its images as parts of a stack: 000012@stack.mrc.
-_PART = "@"
+AXIS, SHIFT_X, SHIFT_Y = "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"
 
 
 def read_tilt_series_star(
     path: PathLike,
-    name: str,
+    tilts: PathLike,
     sections: int,
     pixel_size_angstrom: float | None,
     order: ImageOrder | None = None,
@@ -49,7 +54,7 @@ def read_tilt_series_star(
 
     Args:
         path: STAR file with ``rlnTomoYTilt``, ``rlnTomoZRot`` and shifts, or with ``rlnTomoTiltSeriesStarFile``.
-        name: of the stack's file; tells which series it is where the table lists series (see `matching_name`).
+        tilts: the stack; tells which series it is where the table lists series (see `relion_listing.series_tables`).
         sections: images of the stack.
         pixel_size_angstrom: of the stack; shifts are in Å.
         order: what is known of the order of the stack's images; None where the rows are the images.
@@ -62,7 +67,7 @@ def read_tilt_series_star(
             size is not known.
     """
     reading = reading or Reading()
-    found = _series_tables(Path(path), name, reading)
+    found = series_tables(Path(path), tilts, reading)
     tables = [table for table in found.tables if TILT in table]
     if not tables:
         old = any("rlnTomoProjX" in table for table in found.tables)
@@ -72,17 +77,19 @@ def read_tilt_series_star(
         raise FileFormatError(
             f"{found.path} holds {held}; give the tilt-series table of an aligned series of RELION-5{also}"
         )
-    images, note = _one_table(found, tables, name)
-    listed = found.series or _of_these_pixels(_listed(found.path, reading), pixel_size_angstrom)
+    images, note = one_table(found, tables, tilts)
+    near = None if found.listed else listed_near(found.path, reading)
+    listed = _of_these_pixels(near.row, pixel_size_angstrom) if near else found.row
     made = _alignment(images, listed, sections, pixel_size_angstrom)
     if COEFFICIENTS in images and image_shape is not None:
         made = _with_deformations(made, images, listed, image_shape)
-    notes = [note, *_own_doubt(images), *(_order_notes(images, name, sections, order) if order is not None else [])]
+    ordered = [] if order is None else _order_notes(images, Path(tilts).name, sections, order)
+    notes = [note, *(near.notes if near else ()), *_own_doubt(images), *ordered]
     return replace(made, notes=(*(line for line in notes if line), *made.notes))
 
 
 def _with_deformations(
-    made: Alignment, table: StarTable, listed: dict[str, str], image_shape: tuple[int, int]
+    made: Alignment, table: StarTable, listed: Mapping[str, str], image_shape: tuple[int, int]
 ) -> Alignment:
     """With the deformations of the images; a note where they cannot be read."""
     of_table = _value(table.path, listed, "rlnTomoTiltSeriesPixelSize")
@@ -131,76 +138,7 @@ def _order_notes(table: StarTable, name: str, sections: int, order: ImageOrder) 
     return [_other_stack(table, name), order.compared(table.path, places, angles, told)]
 
 
-def find_series_table(path: PathLike, name: str, reading: Reading) -> Path:
-    """The file with the images of a series: ``path`` itself, or what a table of series names for it.
-
-    Args:
-        path: as for `read_tilt_series_star`.
-        name: likewise.
-        reading: through which files are read.
-
-    Raises:
-        InputError: if a file cannot be read, or no series has the name.
-    """
-    return _series_tables(Path(path), name, reading).path
-
-
-def series_table(path: PathLike, name: str, reading: Reading) -> StarTable | None:
-    """The table with the images of a series, of those of several in one file the one that its name tells.
-
-    None where no table has tilt angles.
-
-    Raises:
-        InputError: if a file cannot be read, or no series has the name.
-    """
-    found = _series_tables(Path(path), name, reading)
-    tables = [table for table in found.tables if of_images(table)]
-    return _one_table(found, tables, name)[0] if tables else None
-
-
-def of_images(table: StarTable) -> bool:
-    """Whether a table is of the images of a series: it has their tilt angles."""
-    return TILT in table or NOMINAL in table
-
-
-def series_facts(path: PathLike, name: str, reading: Reading) -> dict[str, str]:
-    """What the table of series says of one beside its images, by column; nothing where there is no such table.
-
-    Where ``path`` is the table of one series, RELION's jobs have the one that lists it in the folder above. Errors as
-    `find_series_table`.
-    """
-    found = _series_tables(Path(path), name, reading)
-    return found.series or _listed(found.path, reading)
-
-
-@dataclass(frozen=True)
-class _Series:
-    """The file of a series and its tables, its row in the table that lists it (or nothing), and what to tell of it."""
-
-    path: Path
-    tables: list[StarTable]
-    series: dict[str, str] = field(default_factory=dict)
-    note: str = ""
-
-
-def _listed(path: Path, reading: Reading) -> dict[str, str]:
-    """The row of the first table beside a series' own, or above it, that names this very file."""
-    for folder in (path.resolve().parent.parent, path.resolve().parent):
-        for other in sorted(folder.glob("*.star"))[:_MOST_TABLES]:
-            try:
-                far = other.samefile(path) or other.stat().st_size > _LARGEST_LIST_BYTES
-                tables = [] if far else reading(read_star, other)
-            except (InputError, OSError):
-                continue
-            for table in (table for table in tables if SERIES in table):
-                for row, value in enumerate(table.text(SERIES)):
-                    named = find_named(other, value) if value.endswith(path.name) else None
-                    if named is not None and named.samefile(path):
-                        return {column: table.value(column, row) for column in table.names}
-    return {}
-
-
-def _of_these_pixels(listed: dict[str, str], pixel_size_angstrom: float | None) -> dict[str, str]:
+def _of_these_pixels(listed: Mapping[str, str], pixel_size_angstrom: float | None) -> Mapping[str, str]:
     """The row of a table that nobody gave; nothing where a stack was resampled, to which its sizes do not apply."""
     try:
         of_table = float(listed.get("rlnTomoTiltSeriesPixelSize", "nan"))
@@ -210,57 +148,17 @@ def _of_these_pixels(listed: dict[str, str], pixel_size_angstrom: float | None) 
     return {} if times > 1 and whole_multiple(times) is None else listed
 
 
-def _series_tables(path: Path, name: str, reading: Reading) -> _Series:
-    tables = _read(path, reading)
-    listing = next((t for t in tables if "rlnTomoName" in t and TILT not in t), None)
-    if listing is None:
-        return _Series(path, tables)
-    names = listing.text("rlnTomoName")
-    chosen = _chosen(path, names, name)
-    row = names.index(chosen)
-    series = {column: listing.value(column, row) for column in listing.names}
-    note = f"series {chosen} of {path.name} is taken"
-    listed = series.get(SERIES, "")
-    if listed:
-        found = find_named(path, listed)
-        if found is None:
-            raise InputError(f"{path} names {listed}, which is not there; give that table itself with --star")
-        return _Series(found, _read(found, reading), series, note)
-    return _Series(path, [table for table in tables if table.block == chosen] or tables, series, note)
-
-
-def _one_table(found: _Series, tables: list[StarTable], name: str) -> tuple[StarTable, str]:
-    """The table of a series, where there are several that which its name tells, and what to tell of it."""
-    if len(tables) == 1:
-        return tables[0], found.note
-    blocks = [table.block for table in tables]
-    chosen = _chosen(found.path, blocks, name)
-    return tables[blocks.index(chosen)], f"series {chosen} of {found.path.name} is taken"
-
-
-def _chosen(path: Path, names: list[str], name: str) -> str:
-    """The series that a stack's name tells; the only one where that name tells nothing."""
-    chosen = names[0] if len(names) == 1 and not tells_series(name) else matching_name(names, name)
-    if chosen is None:
-        listed = printable(", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))[:200]
-        raise InputError(
-            f"{path} lists {len(names)} series ({listed}), none of which the name {name} tells; expected "
-            f"{without_ending(name)}: give the table of that series, or the stack under the series' name"
-        )
-    if names.count(chosen) > 1:
-        raise InputError(f"{path} lists the series {printable(chosen)} {names.count(chosen)} times; keep one of them")
-    return chosen
-
-
 def _other_stack(table: StarTable, name: str) -> str:
     """A note where a table names images of another stack than the one that is given."""
-    stack = next((value.partition(_PART)[2] for value in _image_names(table) if _PART in value), "")
+    stack = next((value.partition(PART)[2] for value in _image_names(table) if PART in value), "")
     if not stack or matching_name([stack], name) is not None or not tells_series(name):
         return ""
     return f"{table.path.name} is of the images of {printable(stack)[:100]}; {name} is taken for them"
 
 
-def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_size_angstrom: float | None) -> Alignment:
+def _alignment(
+    table: StarTable, series: Mapping[str, str], sections: int, pixel_size_angstrom: float | None
+) -> Alignment:
     path = table.path
     for column in (TILT, AXIS, SHIFT_X, SHIFT_Y):
         if column not in table:
@@ -279,7 +177,8 @@ def _alignment(table: StarTable, series: dict[str, str], sections: int, pixel_si
     binned = whole_multiple(pixel / of_table) if of_table else 1
     if binned is None:
         raise InputError(
-            f"{path} is for pixels of {of_table:g} Å but those of the stack are {pixel:g} Å, no whole multiple; "
+            f"{path} is for pixels of {of_table:g} Å but those of the stack are {pixel:g} Å; expected the same, "
+            "or a whole number of times as large; "
             "give the stack that was aligned, or its right --pixel-size"
         )
     if binned > 1:
@@ -343,7 +242,7 @@ def _sections(table: StarTable, sections: int) -> tuple[list[int], bool]:
 def _named_places(table: StarTable) -> list[int]:
     """The number from 0 of each row's image in the stack, as the rows name it (N@stack); empty where they do not."""
     names = _image_names(table)
-    parts = [name.partition(_PART)[0] for name in names if _PART in name]
+    parts = [name.partition(PART)[0] for name in names if PART in name]
     named = len(parts) == len(names) and all(part.isdecimal() for part in parts)
     return [int(part) - 1 for part in parts] if named else []
 
@@ -354,14 +253,7 @@ def relion_rows(table: StarTable, angles_deg: tuple[float, ...]) -> FileRows:
     return FileRows(angles_deg, places, named=bool(places))
 
 
-def _read(path: Path, reading: Reading) -> list[StarTable]:
-    tables = [table for table in reading(read_star, path) if len(table)]
-    if not tables:
-        raise FileFormatError(f"{path} holds no table; expected a STAR file of RELION-5")
-    return tables
-
-
-def _value(path: Path, series: dict[str, str], name: str) -> float | None:
+def _value(path: Path, series: Mapping[str, str], name: str) -> float | None:
     """A positive number of the series, or None where it is not told."""
     if name not in series:
         return None
@@ -380,7 +272,7 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
     order = None if listed else image_order(named, stack.sections)
     return read_tilt_series_star(
         named.files["star"],
-        named.tilts.name,
+        named.tilts,
         stack.sections,
         stack.pixel_size_angstrom,
         order,
@@ -390,9 +282,12 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
 
 
 def _of_series(named: Named) -> dict[str, Path]:
-    """The table with the images of the series, where the one that is given lists series."""
-    table = _series_tables(named.files["star"], named.tilts.name, named.reading).path
-    return {} if table == named.files["star"] else {"star of the series": table}
+    """The table with the images of the series, where the one that is given lists series; else one that lists it."""
+    return further_tables(named.files["star"], named.tilts, named.reading)
+
+
+def _rows(named: Named) -> dict[Path, str]:
+    return listed_text(named.files["star"], named.tilts, named.reading)
 
 
 def _beside(beside: Beside) -> dict[str, Path]:
@@ -407,7 +302,7 @@ def _beside(beside: Beside) -> dict[str, Path]:
 
 def _is_of_series(path: Path, reading: Reading) -> bool:
     try:
-        return any(TILT in table for table in _read(path, reading))
+        return any(TILT in table for table in reading(read_star, path) if len(table))
     except InputError:
         return False
 
@@ -427,4 +322,5 @@ RELION = AlignmentFormat(
     tables={".star": series_images},
     centre="relion",
     pair=_beside,
+    rows=_rows,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
@@ -26,6 +26,7 @@ PIXEL, DEPTH, IMAGE = "rlnTomoTiltSeriesPixelSize", "rlnTomoSizeZ", "rlnMicrogra
 SIZES = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 HALVES = ("rlnTomoReconstructedTomogramHalf1", "rlnTomoReconstructedTomogramHalf2")
 SAME_MULTIPLE = 0.02  # of a whole multiple, within which pixels are one
+OWN_COPY = "_cryolithe"  # how names of tables end that this program writes with its volumes in them
 EVEN, ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 
 
@@ -51,7 +52,7 @@ def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[
         name = table.value(NAME, row)
         series = _found(path, table.value(SERIES, row))
         stack, problem = _stack(table, row, series, reading)
-        settings = {"star": str(series)}
+        settings = {"star": str(path)}
         told: dict[str, float] = {}
         unreadable: dict[str, str] = {}
         for setting, tag in (("pixel_size", PIXEL), ("thickness", DEPTH)):
@@ -65,9 +66,21 @@ def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[
         depth = (told.get("thickness") or 0.0) / binned or None
         entry = SeriesEntry(row + 1, stack, None, None, settings, name, problem, depth, unreadable=unreadable)
         entries.append(entry)
+    stacks = [entry.tilts for entry in entries]
+    entries = [
+        replace(entry, problem=f"{path} lists the images of {entry.tilts} {stacks.count(entry.tilts)} times; keep one")
+        if stacks.count(entry.tilts) > 1 and not entry.problem
+        else entry
+        for entry in entries
+    ]
     if not entries:
         raise InputError(f"{path} names no tilt series: its table data_global is empty")
     return tuple(entries)
+
+
+def of_volumes(column: str) -> bool:
+    """Whether a column of a table of tomograms tells where volumes are, and not of what images they are."""
+    return column.startswith(VOLUME) or column == BINNING
 
 
 def is_tomogram_table(path: Path, reading: Reading) -> bool:

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
+from cryolithe.formats.alignment.relion_listing import further_tables
 from cryolithe.formats.alignment.same_images import same_images
 from cryolithe.formats.angle_signs import Way, sign_notes, sign_of
-from cryolithe.formats.files import file_beside
+from cryolithe.formats.files import PathLike, file_beside
 from cryolithe.formats.image_rows import SeriesImages, possible_rows, rows_of
 from cryolithe.formats.microscope.ctf_tables import Told, read_relion_ctf, read_warp_ctf
 from cryolithe.formats.microscope.ctf_text import Columns, differ, has_columns, read_columns
@@ -61,7 +62,7 @@ def ctf_file_of(tilts: Path, alignment: Mapping[str, Path], reading: Reading) ->
     unreadable: InputError | None = None
     for option in OF_ALIGNMENTS:
         try:
-            if option in alignment and _of_table(alignment[option], tilts.name, reading) is not None:
+            if option in alignment and _of_table(alignment[option], tilts, reading) is not None:
                 return alignment[option]
         except InputError as error:
             unreadable = error
@@ -81,11 +82,20 @@ def ctf_file_of(tilts: Path, alignment: Mapping[str, Path], reading: Reading) ->
     )
 
 
+def read_with(path: Path, tilts: Path, reading: Reading) -> dict[str, Path]:
+    """The other files that are read with one that tells defocus or doses, by what they are: tables of RELION.
+
+    Raises:
+        InputError: if a file cannot be read, or no series is that of the stack.
+    """
+    return further_tables(path, tilts, reading) if path.suffix.lower() == ".star" else {}
+
+
 def tells_defocus(tilts: Path, alignment: Mapping[str, Path], reading: Reading) -> bool:
     """Whether `ctf_file_of` has a file to look into, readable or not."""
     for path in (alignment[option] for option in OF_ALIGNMENTS if option in alignment):
         try:
-            if _of_table(path, tilts.name, reading) is not None:
+            if _of_table(path, tilts, reading) is not None:
                 return True
         except InputError:
             return True
@@ -102,9 +112,9 @@ def _beside(tilts: Path) -> list[Path]:
     return found
 
 
-def _of_table(path: Path, name: str, reading: Reading) -> Told | None:
+def _of_table(path: Path, tilts: PathLike, reading: Reading) -> Told | None:
     if path.suffix.lower() == ".star":
-        return read_relion_ctf(path, name, reading)
+        return read_relion_ctf(path, tilts, reading)
     return reading(read_warp_ctf, path) if path.suffix.lower() == ".xml" else None
 
 

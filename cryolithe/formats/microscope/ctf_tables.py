@@ -15,9 +15,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from cryolithe.errors import FileFormatError, SettingsError
-from cryolithe.formats.alignment.relion import NOMINAL, TILT, find_series_table, relion_rows, series_facts, series_table
+from cryolithe.formats.alignment.relion import relion_rows
+from cryolithe.formats.alignment.relion_listing import NOMINAL, TILT, Listed, find_series_table, listed_of, series_table
 from cryolithe.formats.alignment.warp import warp_number, warp_rows, warp_series
 from cryolithe.formats.cells import told_number
+from cryolithe.formats.files import PathLike
 from cryolithe.formats.image_rows import FileRows
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import StarTable, read_star
@@ -30,6 +32,7 @@ _MICROSCOPE = {
     "spherical_aberration_mm": "rlnSphericalAberration",
     "amplitude_contrast": "rlnAmplitudeContrast",
 }
+_HAND = "rlnTomoHand"
 # Warp: the grid of a parameter, the parameter itself, and what its unit is in ours.
 _GRIDS = {"Defocus": "GridCTF", "DefocusDelta": "GridCTFDefocusDelta", "DefocusAngle": "GridCTFDefocusAngle"}
 _GRIDS |= {"PhaseShift": "GridCTFPhase"}
@@ -43,15 +46,15 @@ class Told:
     ctf: Ctf
 
 
-def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | None:
+def read_relion_ctf(path: Path, tilts: PathLike, reading: Reading) -> Told | None:
     """Angles and values of the images of a series; None where the table has no defocus.
 
     Raises:
         InputError: if the file cannot be read, or no series has the name.
         FileFormatError: if a value is no number, or nothing tells which image a defocus is of.
     """
-    listed = series_facts(path, tilts_name, reading)
-    found, table = find_series_table(path, tilts_name, reading), series_table(path, tilts_name, reading)
+    listed = listed_of(path, tilts, reading)
+    found, table = find_series_table(path, tilts, reading), series_table(path, tilts, reading)
     single = next((other for other in reading(read_star, found) if _U in other), None)
     if table is None and single is not None:  # Gctf's, or RELION's of micrographs
         raise FileFormatError(
@@ -68,26 +71,29 @@ def read_relion_ctf(path: Path, tilts_name: str, reading: Reading) -> Told | Non
         return None
     rows = zip(u.tolist(), v.tolist(), angle.tolist(), shift.tolist(), strict=True)
     images = tuple(_image(found, *row) for row in rows)
-    hand = _number(path, listed, table, "rlnTomoHand")
+    hand, hand_by = _number(listed, table, _HAND)
     angles = table.numbers(TILT if TILT in table else NOMINAL)
-    microscope = _relion_microscope(path, listed, table)
-    ctf = Ctf(images, microscope, -int(hand) if hand in (1.0, -1.0) else None)
+    lens = _relion_microscope(listed, table)
+    by = {name: file.name for name, (_, file) in lens.items()} | {"hand": hand_by.name}
+    microscope = Microscope(**{name: value for name, (value, _) in lens.items()})
+    by = {name: file for name, file in by.items() if file != path.name}
+    ctf = Ctf(images, microscope, -int(hand) if hand in (1.0, -1.0) else None, told_by=by)
     return Told(relion_rows(table, tuple(angles.tolist())), ctf)
 
 
-def read_relion_microscope(path: Path, tilts_name: str, reading: Reading) -> Microscope:
-    """What the tables of a series tell of the microscope, with a defocus or without.
+def read_relion_microscope(path: Path, tilts: PathLike, reading: Reading) -> dict[str, tuple[float, Path]]:
+    """What the tables of a series tell of the microscope, with a defocus or without: each value, and its file.
 
     Raises:
         InputError: if the file cannot be read, or no series has the name.
     """
-    listed = series_facts(path, tilts_name, reading)
-    table = series_table(path, tilts_name, reading)
-    return Microscope() if table is None else _relion_microscope(path, listed, table)
+    listed, table = listed_of(path, tilts, reading), series_table(path, tilts, reading)
+    return {} if table is None else _relion_microscope(listed, table)
 
 
-def _relion_microscope(path: Path, listed: dict[str, str], table: StarTable) -> Microscope:
-    return Microscope(**{name: _number(path, listed, table, column) for name, column in _MICROSCOPE.items()})
+def _relion_microscope(listed: Listed | None, table: StarTable) -> dict[str, tuple[float, Path]]:
+    found = {name: _number(listed, table, column) for name, column in _MICROSCOPE.items()}
+    return {name: (value, file) for name, (value, file) in found.items() if value is not None}
 
 
 def read_warp_ctf(path: Path) -> Told | None:
@@ -159,9 +165,9 @@ def _image(path: Path, u_um: float, v_um: float, angle_deg: float, shift_deg: fl
         raise FileFormatError(f"{path}: {error}") from error
 
 
-def _number(path: Path, listed: dict[str, str], table: StarTable, column: str) -> float | None:
-    """A number of the series, from the table at ``path`` that lists it or the first of its images."""
-    value = told_number(path, column, listed.get(column))
-    if value is not None or column not in table:
-        return value
-    return told_number(table.path, column, table.value(column, 0))
+def _number(listed: Listed | None, table: StarTable, column: str) -> tuple[float | None, Path]:
+    """A number of the series, from the table that lists it or the first of its images, and that table's file."""
+    value = None if listed is None else told_number(listed.path, column, listed.row.get(column))
+    if listed is not None and value is not None:
+        return value, listed.path
+    return told_number(table.path, column, table.value(column, 0)) if column in table else None, table.path

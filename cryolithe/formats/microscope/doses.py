@@ -17,7 +17,8 @@ from pathlib import Path
 from statistics import median
 
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.formats.alignment.relion import NOMINAL, TILT, relion_rows, series_table
+from cryolithe.formats.alignment.relion import relion_rows
+from cryolithe.formats.alignment.relion_listing import NOMINAL, TILT, series_table
 from cryolithe.formats.alignment.same_images import Matched, same_images
 from cryolithe.formats.alignment.stack_state import mdocs_beside
 from cryolithe.formats.alignment.warp import warp_rows, warp_series
@@ -94,12 +95,12 @@ class Exposures:
         return same_images(angles_deg, self.rows, others) if len(self.doses) >= len(angles_deg) else None
 
 
-def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = None) -> Exposures:
+def read_exposures(path: PathLike, tilts: PathLike, reading: Reading | None = None) -> Exposures:
     """Read what a file says about exposures.
 
     Args:
         path: .mdoc; .star of RELION-5; .xml or .tomostar of Warp; _TLT.txt of AreTomo3.
-        tilts_name: name of the stack, which tells the series in a table of several.
+        tilts: the stack, which tells the series in a table of several.
         reading: what is parsed already, if anything is.
 
     Raises:
@@ -110,7 +111,7 @@ def read_exposures(path: PathLike, tilts_name: str, reading: Reading | None = No
     if ending == ".mdoc":
         return _of_mdoc(path, reading(read_mdoc_text, path))
     if ending == ".star":
-        return _of_relion(series_table(path, tilts_name, reading))
+        return _of_relion(series_table(path, tilts, reading))
     if ending == ".xml":
         return reading(_of_warp, path)
     if ending == ".tomostar":
@@ -135,24 +136,24 @@ def doses_beside(tilts: Path, named: Iterable[Path | None], reading: Reading) ->
     An .mdoc, which AreTomo3 has its doses from, comes before its own file.
     """
     others = [path for path in named if path is not None and not is_acquired(path)]
-    if any(exposures_in_passing(path, tilts.name, reading).doses for path in others):
+    if any(exposures_in_passing(path, tilts, reading).doses for path in others):
         return None
     of_aretomo = (file_beside(tilts, base, ACQUIRED) for base in possible_names(tilts.name))
     found = (*mdocs_beside(tilts), *dict.fromkeys(path for path in of_aretomo if path))
-    beside = ((path, exposures_in_passing(path, tilts.name, reading)) for path in found)
+    beside = ((path, exposures_in_passing(path, tilts, reading)) for path in found)
     return next((path for path, told in beside if told.doses or told.dose_problem), None)
 
 
 def tells_doses(tilts: Path, named: Sequence[Path | None], reading: Reading) -> bool:
     """Whether a file that is named, or an .mdoc beside a stack, tells doses, readable or not."""
-    told = (exposures_in_passing(path, tilts.name, reading) for path in named if path is not None)
+    told = (exposures_in_passing(path, tilts, reading) for path in named if path is not None)
     return any(one.doses or one.dose_problem for one in told) or doses_beside(tilts, named, reading) is not None
 
 
-def exposures_in_passing(path: Path, tilts_name: str, reading: Reading) -> Exposures:
+def exposures_in_passing(path: Path, tilts: PathLike, reading: Reading) -> Exposures:
     """What a file tells that was not asked about doses: nothing, where it is of another kind."""
     try:
-        return read_exposures(path, tilts_name, reading)
+        return read_exposures(path, tilts, reading)
     except InputError:
         return Exposures()
 

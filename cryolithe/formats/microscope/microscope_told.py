@@ -64,9 +64,9 @@ def told_microscope(tilts: Path, named: Iterable[Path | None], reading: Reading)
     sources: dict[str, Path] = {}
     beside = (*(path for name in _COMMANDS if is_file(path := tilts.parent / name)), *mdocs_beside(tilts))
     for path in dict.fromkeys([*(path for path in named if path is not None), *beside]):
-        for name, value in vars(_of_file(path, tilts.name, reading)).items():
-            if value is not None and name not in values:
-                values[name], sources[name] = value, path
+        for name, (value, source) in _of_file(path, tilts, reading).items():
+            values.setdefault(name, value)
+            sources.setdefault(name, source)
     inverted = next(
         (path for path in beside if path.name.lower() in _COMMANDS and _inverts(path, tilts.name, reading)), None
     )
@@ -75,8 +75,22 @@ def told_microscope(tilts: Path, named: Iterable[Path | None], reading: Reading)
     )
 
 
-def _of_file(path: Path, name: str, reading: Reading) -> Microscope:
-    """What a file tells in passing: nothing, where it is of another kind or cannot be read."""
+def _of_file(path: Path, tilts: Path, reading: Reading) -> dict[str, tuple[float, Path]]:
+    """What a file tells in passing, by the attribute, and the file that it has it from.
+
+    Nothing where it is of another kind or cannot be read.
+    """
+    try:
+        if path.suffix.lower() == ".star":
+            return read_relion_microscope(path, tilts, reading)
+    except InputError:
+        return {}
+    told = vars(_of_other(path, tilts.name, reading))
+    return {name: (value, path) for name, value in told.items() if value is not None}
+
+
+def _of_other(path: Path, name: str, reading: Reading) -> Microscope:
+    """What a file of another program than RELION tells in passing."""
     ending = path.suffix.lower()
     try:
         if ending == ".mdoc":
@@ -84,8 +98,6 @@ def _of_file(path: Path, name: str, reading: Reading) -> Microscope:
             return Microscope(voltage if voltage is not None and LEAST_KV <= voltage <= MOST_KV else None)
         if ending == ".com":
             return _of_command(path, name, reading)
-        if ending == ".star":
-            return read_relion_microscope(path, name, reading)
         return reading(read_warp_microscope, path) if ending == ".xml" else Microscope()
     except InputError:
         return Microscope()

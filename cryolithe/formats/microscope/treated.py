@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from cryolithe.errors import InputError
-from cryolithe.formats.alignment.relion import find_series_table, of_images, series_facts, series_table
+from cryolithe.formats.alignment.relion_listing import find_series_table, listed_of, of_images, series_table
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.star_tables import read_star
 
@@ -74,7 +74,7 @@ def treated_ctf(
     if simulated is not None:
         return simulated, here
     table = alignment.get("star")
-    return (None, "") if table is None else _of_relion(table, tilts.name, reading)
+    return (None, "") if table is None else _of_relion(table, tilts, reading)
 
 
 def _of_simulation(labels: Sequence[str]) -> str | None:
@@ -105,18 +105,22 @@ def weighted_doses(tilts: Path, labels: Sequence[str]) -> tuple[bool | None, str
     return (None, f"the name of {tilts.name}") if _WEIGHTED_NAME.search(tilts.name) else (False, "")
 
 
-def _of_relion(path: Path, name: str, reading: Reading) -> tuple[str | None, str]:
+def _says_yes(value: str) -> bool:
+    return value.strip().lower() not in ("", "0", "0.0", "false", "none")
+
+
+def _of_relion(path: Path, tilts: Path, reading: Reading) -> tuple[str | None, str]:
     """What the columns of RELION's tables say, or the names of the images in them."""
     try:
-        listed, found = series_facts(path, name, reading), find_series_table(path, name, reading)
-        own = series_table(path, name, reading)
+        listed, found = listed_of(path, tilts, reading), find_series_table(path, tilts, reading)
+        own = series_table(path, tilts, reading)
         tables = [table for table in reading(read_star, found) if len(table) and (table is own or not of_images(table))]
     except InputError:  # told when the alignment is read
         return None, ""
     for column, state in _COLUMNS.items():
-        values = [listed.get(column, "")]
-        values += [value for table in tables if column in table for value in table.text(column)]
-        if any(value.strip().lower() not in ("", "0", "0.0", "false", "none") for value in values):
+        if listed is not None and _says_yes(listed.row.get(column, "")):
+            return state, f"{column} of {listed.path.name}"
+        if any(_says_yes(value) for table in tables if column in table for value in table.text(column)):
             return state, f"{column} of {found.name}"
     for image in (value for table in tables if _IMAGES in table for value in table.text(_IMAGES)):
         place = PurePath(image)

@@ -59,6 +59,10 @@ _DOUBTFUL = (
     "{} read as signed, as MRC2014 has them, but they fill both ends of {}, and neighbouring pixels jump from one to "
     "the other: if they are unsigned, write them as MRC mode 6"
 )
+_FLAGGED = (
+    "bytes read as signed, as IMOD's flag says, but as such neighbouring pixels jump from one end of -128 to 127 to "
+    "the other, and hardly any do about 0: if they are unsigned, write them as MRC mode 6"
+)
 _TOLD = "{} read as unsigned, though MRC2014 has them signed: the header's largest value, {:g}, is beyond {}"
 _SIGNED = {0: ("bytes", "-128 to 127"), 1: ("16-bit integers", "-32768 to 32767")}
 _ORDER_NAMES = {"<": "little-endian", ">": "big-endian"}
@@ -152,9 +156,10 @@ def read_mrc(path: PathLike) -> MrcArray:
 def _signs(header: Header, data: NDArray[Any]) -> tuple[bool, str]:
     """Whether integers that should be signed are unsigned, by the header's extremes or by themselves, and what to say.
 
-    IMOD's stamp tells of bytes alone whether they are signed.
+    IMOD's stamp tells of bytes alone whether they are signed: where it says that they are, the header's extremes may
+    still contradict it, and where the bytes themselves do, that is told.
     """
-    if header.mode not in _SIGNED or (header.mode == 0 and header.imod_stamp):
+    if header.mode not in _SIGNED or header.unsigned_bytes:
         return False, ""
     low, high = float(header.fields["dmin"]), float(header.fields["dmax"])
     what, range_ = _SIGNED[header.mode]
@@ -166,6 +171,8 @@ def _signs(header: Header, data: NDArray[Any]) -> tuple[bool, str]:
         if fits and not (low < 1 and high > most - 2 and jumps_more_as_unsigned(data)):
             return True, _TOLD.format(what, high, range_)
     read = signs(data)
+    if header.mode == 0 and header.imod_stamp:
+        return False, _FLAGGED if read == "unsigned" else ""
     told = {"signed": "", "unsigned": _WRAPPED, "doubtful": _DOUBTFUL}[read]
     return read == "unsigned", told.format(what, range_)
 

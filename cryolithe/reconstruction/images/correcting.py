@@ -143,7 +143,7 @@ def images_of(tilts: Path, alignment: Alignment) -> SeriesImages:
     images = alignment.images
     used, angles = tuple(image.section for image in images), tuple(image.angle_deg for image in images)
     parts, signs = (alignment.stacked, alignment.kept), (alignment.offset_deg, alignment.stage_sign)
-    return SeriesImages(tilts.name, alignment.sections, used, angles, alignment.left_out_deg, *parts, *signs)
+    return SeriesImages(str(tilts), alignment.sections, used, angles, alignment.left_out_deg, *parts, *signs)
 
 
 def ctf_of(
@@ -200,7 +200,7 @@ def corrections(
             "the stack does not tell its pixel size, which --ctf and --dose-weight need: give --pixel-size"
         )
     pixel, notes, record = places.pixel_size_angstrom * places.bin, list[str](), dict[str, Any]()
-    microscope, origins = _microscope(found[0].microscope if found else Microscope(), settings, elsewhere)
+    microscope, origins = _microscope(found[0] if found else None, settings, elsewhere)
     assumed = [name for name, origin in origins.items() if origin == ASSUMED]
     how: Undoing = "flip" if settings.ctf == "none" else settings.ctf
     seen: list[TiltedView | None] = [None] * len(angles_deg)
@@ -266,7 +266,7 @@ def image_views(
     """
     hand, elsewhere = lens
     pixel = (places.pixel_size_angstrom or 0.0) * places.bin
-    microscope, _ = _microscope(ctf.microscope, settings, elsewhere)
+    microscope, _ = _microscope(ctf, settings, elsewhere)
     made = []
     for number, (image, angle) in enumerate(zip(ctf.images, angles_deg, strict=True)):
         place, turn_deg = _axis(places, number)
@@ -294,7 +294,7 @@ def _hand(ctf: Ctf, path: Path, settings: ReconstructSettings, elsewhere: ToldMi
         return ctf.hand or USUAL_HAND, ""
     if wish is not None:
         return wish, "--defocus-hand"
-    return (ctf.hand, path.name) if ctf.hand else elsewhere.hand or (USUAL_HAND, "")
+    return (ctf.hand, ctf.told_by.get("hand", path.name)) if ctf.hand else elsewhere.hand or (USUAL_HAND, "")
 
 
 _DONE = {"flip": "phases flipped", "multiply": "images multiplied by it", "wiener": "Wiener filter"}
@@ -350,18 +350,20 @@ def _axis(places: Places, number: int) -> tuple[float, float]:
 
 
 def _microscope(
-    told: Microscope, settings: ReconstructSettings, elsewhere: ToldMicroscope
+    ctf: Ctf | None, settings: ReconstructSettings, elsewhere: ToldMicroscope
 ) -> tuple[Microscope, dict[str, str]]:
     """Values by setting, else of the defocus' file, else of others, else the usual ones.
 
     Returns:
-        the values, and of each the file that it is of: empty for the setting and the defocus' own, `ASSUMED` for none.
+        the values, and of each the file that it is of: empty for the setting and the defocus' own, `ASSUMED` for
+        none.
     """
+    told, told_by = (ctf.microscope, ctf.told_by) if ctf else (Microscope(), {})
     values: dict[str, float] = {}
     origins: dict[str, str] = {}
     for name, option in OPTIONS.items():
         given, other = getattr(settings, option), getattr(elsewhere.microscope, name)
-        value, origins[name] = given if given is not None else getattr(told, name), ""
+        value, origins[name] = (getattr(told, name), told_by.get(name, "")) if given is None else (given, "")
         if value is None and other is not None:
             value, origins[name] = other, elsewhere.sources[name].name
         if value is None:

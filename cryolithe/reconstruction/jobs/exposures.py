@@ -107,7 +107,7 @@ def told_exposures(files: SeriesFiles, settings: ReconstructSettings, taken: Seq
         beside = doses_beside(files.tilts, named, files.reading)
         named += [beside] if beside else []
     passing = [
-        (path, exposures_in_passing(path, files.tilts.name, files.reading)) for path in sorted(named, key=is_acquired)
+        (path, exposures_in_passing(path, files.tilts, files.reading)) for path in sorted(named, key=is_acquired)
     ]
     return ToldExposures(
         _doses(files, settings, asked, passing) if "dose" in wanted else ToldValue(),
@@ -132,7 +132,7 @@ def _frame_weights(files: SeriesFiles) -> str:
 
 
 def _doses_of_option(files: SeriesFiles, path: str) -> ToldValue[tuple[float, ...]]:
-    told = read_exposures(path, files.tilts.name, files.reading)
+    told = read_exposures(path, files.tilts, files.reading)
     if told.dose_problem:
         raise FileFormatError(told.dose_problem)
     doses = told.of_images(files.angles_deg, files.others)

@@ -9,9 +9,15 @@ from pathlib import Path
 import torch
 
 from cryolithe.alignment import Alignment
-from cryolithe.errors import FileFormatError, OutputError, SettingsError
+from cryolithe.errors import CryoLitheError, FileFormatError, OutputError, SettingsError
 from cryolithe.formats.alignment.alignments import format_of_table
-from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, input_size_bytes, nearest_folder
+from cryolithe.formats.files import (
+    MRC_VOLUME_ENDINGS,
+    check_ending,
+    input_size_bytes,
+    nearest_folder,
+    refuse_nameless,
+)
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
 from cryolithe.geometry import VolumeGrid
@@ -85,6 +91,9 @@ class Job:
         sections: which images of the stack are taken, by their numbers from 0, of those that its files use; None for
             all of these.
         reading: through which the files are read, so that each is opened once however often the job is looked at.
+
+    Raises:
+        OutputError: if the output has no name.
     """
 
     tilts: Path
@@ -96,6 +105,9 @@ class Job:
     odd: Path | None = None
     sections: tuple[int, ...] | None = None
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        refuse_nameless(self.output)
 
     @property
     def sidecar(self) -> Path:
@@ -314,6 +326,20 @@ def note_line(job: Job, note: str) -> str:
 def already_done(job: Job) -> bool:
     """Whether the output is there, made of the very same inputs with the same settings by the same model."""
     return job.sidecar.is_file() and differences(job, source_files(job)) == ()
+
+
+def unused_images(job: Job) -> frozenset[int]:
+    """Numbers, from 1, of the images of a job's stack that its alignment or ``exclude`` leaves out.
+
+    Where files cannot be read, those of ``exclude``: what is wrong is told when the job is resolved.
+    """
+    excluded = job.settings.excluded
+    try:
+        alignment = read_sources(source_files(job), job.settings).alignment
+    except CryoLitheError:
+        return frozenset(excluded)
+    used = {image.section + 1 for image in alignment.images}
+    return frozenset(number for number in range(1, alignment.sections + 1) if number not in used) | excluded
 
 
 def source_files(job: Job) -> SourceFiles:

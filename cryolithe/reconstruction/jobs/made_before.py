@@ -39,6 +39,7 @@ def differences(job: Job, files: SourceFiles) -> tuple[str, ...] | None:
     try:
         record = json.loads(job.sidecar.read_text(encoding="utf-8"))
         made_of = {str(name): used["sha256"] for name, used in record["inputs"].items()}
+        rows = {str(name): used["row_sha256"] for name, used in record["inputs"].items() if "row_sha256" in used}
         model, part = record["method"]["model"], dict(record["geometry"]).get("part")
         made_with = {**record["settings"], **job.settings.model_dump(include=FREE_SETTINGS)}
         made_by = str(model["name"]) if model else ""
@@ -65,6 +66,8 @@ def differences(job: Job, files: SourceFiles) -> tuple[str, ...] | None:
     if found:
         return tuple(found)
     now = files.hashes()
+    # A table of series may have changed where it tells of others.
+    now |= {name: made_of[name] for name, row in files.row_hashes().items() if rows.get(name, "") == row}
     return tuple(f"other contents of {name}" for name in sorted({*now, *made_of}) if now.get(name) != made_of.get(name))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 from cryolithe.alignment import (
@@ -28,8 +29,9 @@ from cryolithe.formats.alignment.alignments import (
 from cryolithe.formats.alignment.doubts import alignment_doubts
 from cryolithe.formats.alignment.image_order import angle_of_images, doubts, of_gaps
 from cryolithe.formats.alignment.pairing import pair
+from cryolithe.formats.alignment.relion_listing import listed_text
 from cryolithe.formats.alignment.stack_state import is_aligned_name
-from cryolithe.formats.microscope.ctf_files import ctf_file_of
+from cryolithe.formats.microscope.ctf_files import ctf_file_of, read_with
 from cryolithe.formats.microscope.doses import doses_beside
 from cryolithe.formats.microscope.microscope_told import NOTHING_TOLD, ToldMicroscope, told_microscope
 from cryolithe.formats.reading import Reading, State, file_state, refuse_changed
@@ -65,6 +67,7 @@ class SourceFiles:
         images: files of single images, where a table stands for the stack; empty for a stack.
         files: every file that decides the result besides the model, by what it is.
         states: of these files when they were found.
+        rows: of those that tell of other series, too, what they tell of this one: that alone decides.
     """
 
     named: Named
@@ -72,14 +75,31 @@ class SourceFiles:
     images: tuple[Path, ...]
     files: Mapping[str, Path]
     states: Mapping[str, State | None]
+    rows: Mapping[str, str] = field(default_factory=dict)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each file, by what it is: of a stack that takes its time, and is done once."""
         return {name: self.named.reading.sha256(path) for name, path in self.files.items()}
 
+    def row_hashes(self) -> dict[str, str]:
+        """SHA-256 of what decides of those files that tell of other series, too."""
+        return {name: sha256(text.encode()).hexdigest() for name, text in self.rows.items()}
+
     def refuse_changed(self) -> None:
         """Raise InputError, which names the file, where one is no more as it was when it was found."""
-        refuse_changed({path: self.states[name] for name, path in self.files.items()}, "the run read it")
+        states = {path: self.states[name] for name, path in self.files.items()}
+        same = {path for path, text in self._rows_now(states).items() if text in self.rows.values()}
+        refuse_changed({path: state for path, state in states.items() if path not in same}, "the run read it")
+
+    def _rows_now(self, states: Mapping[Path, State | None]) -> dict[Path, str]:
+        """What files that have changed since tell of this series now: a table grows while others are at work."""
+        known = {self.files[name] for name in self.rows}
+        if all(file_state(path) == states[path] for path in known):
+            return {}
+        try:
+            return {path: text for path, text in _rows(self.named, self.files).items() if path in known}
+        except InputError:
+            return {}
 
 
 # What the stack of the other half of the frames is called among the files of a run.
@@ -142,19 +162,32 @@ def find_sources(tilts: Path, angles: Path | None, settings: ReconstructSettings
     if settings.ctf != "none":
         ctf = Path(settings.ctf_file) if settings.ctf_file else ctf_file_of(tilts, settings.alignment_files, reading)
         told |= {} if ctf in given.values() else {"ctf": ctf}
-    lens = dict.fromkeys(microscope_of(tilts, angles, settings, reading).sources.values())
-    others = [path for path in lens if path not in (given | told).values()]
-    told |= {f"microscope {number}" if others[1:] else "microscope": p for number, p in enumerate(others, start=1)}
-    states = {name: file_state(path) for name, path in (given | told).items()}
     formats = formats_of(named.files)
     further = {name: path for made in formats for name, path in made.further(named).items()}
+    for what, told_by in tuple(told.items()):
+        more = {f"{what}: {name}": path for name, path in read_with(told_by, tilts, reading).items()}
+        told |= {name: path for name, path in more.items() if path not in (given | further | told).values()}
+    lens = dict.fromkeys(microscope_of(tilts, angles, settings, reading).sources.values())
+    others = [path for path in lens if path not in (given | further | told).values()]
+    told |= {f"microscope {number}" if others[1:] else "microscope": p for number, p in enumerate(others, start=1)}
+    states = {name: file_state(path) for name, path in (given | told).items()}
     table = format_of_table(tilts)
     images = table.tables[tilts.suffix.lower()](tilts, reading) if table else ()
     single = {f"image {number}": path for number, path in enumerate(images, start=1)}
     states |= {name: file_state(path) for name, path in (single | further).items()}
     # In the order of records: the images come behind the table that lists them.
     files = {"tilts": tilts, **single, **given, **further, **told}
-    return SourceFiles(named, formats[0] if formats else None, images, files, states)
+    rows = _rows(named, files)
+    texts = {name: rows[path] for name, path in files.items() if path in rows}
+    return SourceFiles(named, formats[0] if formats else None, images, files, states, texts)
+
+
+def _rows(named: Named, files: Mapping[str, Path]) -> dict[Path, str]:
+    """What tables that list series tell of one, by their files."""
+    told = [path for name, path in files.items() if name in ("dose", "ctf") and path.suffix.lower() == ".star"]
+    listed = [listed_text(path, named.tilts, named.reading) for path in told]
+    listed += [made.rows(named) for made in formats_of(named.files)]
+    return {path: text for texts in listed for path, text in texts.items()}
 
 
 def with_odd(files: SourceFiles, odd: Path) -> SourceFiles:

@@ -61,6 +61,14 @@ def _local(run: ResolvedJob) -> dict[str, Any] | None:
     return {"file": run.alignment.local, "largest_shift_px": largest, "sections": bent}
 
 
+def _input(run: ResolvedJob, plan: dict[str, Any], name: str) -> dict[str, str]:
+    """Path and hash of an input; of a table that lists other series, too, the hash of what decides beside its own."""
+    entry, decides = {"path": str(run.files.files[name])}, plan["work"][f"{name}_sha256"]
+    if name not in run.files.rows:
+        return {**entry, "sha256": decides}
+    return {**entry, "sha256": run.files.named.reading.sha256(run.files.files[name]), "row_sha256": decides}
+
+
 def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeStatistics) -> dict[str, Any]:
     """Plain values of a finished run.
 
@@ -80,10 +88,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "numpy": np.__version__,
         },
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "inputs": {
-            name: {"path": str(path), "sha256": plan["work"][f"{name}_sha256"]}
-            for name, path in run.files.files.items()
-        },
+        "inputs": {name: _input(run, plan, name) for name in run.files.files},
         "volume": {
             "path": run.job.output.name,
             "shape_zyx": (run.depth, *run.grid.shape[1:]),

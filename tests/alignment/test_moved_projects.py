@@ -1,0 +1,65 @@
+"""Projects of IMOD that were moved: paths in command files are those of another machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import call, good, refusal_of
+from projects import VOLUME, make_project, write_imod
+from tiny_series import made, voxels
+
+FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
+AWAY = ["/data/lab/user/{}", "../elsewhere/{}", "C:\\data\\{}"]
+
+
+def moved(project, form):
+    """Command files with such paths, and the volume as it should be."""
+    _, newst, tilt = write_imod(project, ["XTILTFILE ts.xtilt"])
+    (project.folder / "ts.xtilt").write_text("0.5\n" * len(voxels(project.stack)))
+    made(project.stack, "--newst-com", newst, "--tilt-com", tilt, *FBP, "-o", project.folder.parent / "here.mrc")
+    for path in (newst, tilt):
+        text = path.read_text()
+        for name in ("ts.xf", "ts.tlt", "ts.xtilt"):
+            for key in ("FILE", "File"):
+                text = text.replace(f"{key} {name}", f"{key} {form.format(name)}")
+        path.write_text(text)
+    return newst, tilt
+
+
+@pytest.mark.parametrize("form", AWAY)
+def test_files_are_taken_by_name_from_the_folder_of_the_command_file(form, tmp_path):
+    project = make_project(tmp_path / "raw")
+    newst, tilt = moved(project, form)
+    said = made(project.stack, "--newst-com", newst, "--tilt-com", tilt, *FBP, "-o", tmp_path / "v.mrc").stderr
+    np.testing.assert_array_equal(voxels(tmp_path / "v.mrc"), voxels(tmp_path / "here.mrc"))
+    for name in ("ts.xf", "ts.tlt", "ts.xtilt"):
+        assert f"is not there; {name} beside it is taken" in " ".join(said.split())
+    inputs = json.loads((tmp_path / "v.json").read_text())["inputs"]
+    assert {"ts.xf", "ts.tlt", "ts.xtilt"} <= {Path(entry["path"]).name for entry in inputs.values()}
+
+
+def test_a_folder_tells_what_is_missing(tmp_path):
+    project = make_project(tmp_path / "raw")
+    moved(project, AWAY[0])
+    assert "does not exist" not in good("info", project.folder).output
+    (project.folder / "ts.xf").unlink()
+    assert "/data/lab/user/ts.xf does not exist" in " ".join(good("info", project.folder).output.split())
+    assert call("reconstruct", project.folder, *FBP).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("s.hdf", b"\x89HDF\r\n\x1a\n" + bytes(200), "is an HDF5 file"),
+        ("s.eer", b"II+\0\x08\0\0\0" + bytes(200), "holds the frames of one exposure (EER)"),
+        ("s.npy", b"\x93NUMPY" + bytes(200), "is a NumPy array"),
+    ],
+)
+def test_what_else_a_file_is_is_told_by_info_as_by_reconstruct(name, content, kind, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "s.tlt").write_text("-10\n0\n10\n")
+    assert kind in refusal_of(call("info", tmp_path / name))
+    assert kind in refusal_of(call("reconstruct", tmp_path / name, tmp_path / "s.tlt", *FBP))
