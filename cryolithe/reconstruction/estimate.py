@@ -49,8 +49,8 @@ def estimate(run: ResolvedJob, planned: Fit, started_seconds: float = 0.0) -> st
         planned: what it holds at a time.
         started_seconds: that the program took until now, where the time of the whole command is wanted.
     """
-    slab_rows = planned.slab_rows
     (depth, height, width), settings = run.grid.shape, run.job.settings
+    slab_rows = min(planned.slab_rows, height)  # networks' slabs are whole blocks, of which the last may end beyond
     tilts = run.series.geometry.tilts
     output = output_bytes(run)
     temporary = run.preparation.copies * tilts * height * width * _FLOAT

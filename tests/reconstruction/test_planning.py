@@ -10,7 +10,7 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
-from tiny_series import made, run
+from tiny_series import ANGLES, made, run, write_series
 
 from cryolithe.errors import ResourceError
 from cryolithe.geometry import TiltGeometry, VolumeGrid
@@ -154,6 +154,19 @@ def test_a_dry_run_on_the_cpu_has_one_line_for_it(stacks):
     assert list(found) == ["cpu"]
     assert found["cpu"][1] == 4.0
     assert found["cpu"][4] <= 4.0
+
+
+@pytest.mark.parametrize(("size", "binning"), [(67, 1), (202, 3), (64, 1)])
+def test_a_slab_is_told_of_no_more_rows_than_the_volume_has(size, binning, tmp_path):
+    """Blocks of a network are of two rows, of which the last one may end beyond an odd volume."""
+    images = np.zeros((len(ANGLES), size, size), np.float32)
+    images[:, 2::4, 3::5] = 1.0
+    files = write_series(tmp_path, images)
+    output = made(*files, "--thickness", 12, "--bin", binning, "--dry-run", "--device", "cpu").output
+    height = size // binning
+    assert f" -> 12 x {height} x {height} (z, y, x)" in output
+    assert f"in 1 slab of {height} rows along y" in output
+    assert re.search(rf"^cpu .* {height} +\d+ +[\d.]+$", output, re.MULTILINE)
 
 
 def test_a_block_that_is_half_as_large_needs_less_of_everything():

@@ -112,10 +112,18 @@ def measure_evidence(stack: PreparedStack, depth: int, network: Network | None) 
     return replace(seen, explained_bright=round(bright, 4), explained_dark=round(dark, 4))
 
 
-def averaged(stack: PreparedStack, first: int, rows: int, factor: int) -> torch.Tensor:
-    """Rows of all images, averaged over squares of ``factor`` pixels, each image's mean removed, of unit variance."""
+def averaged(stack: PreparedStack, first: int, rows: int, factor: int, columns: int | None = None) -> torch.Tensor:
+    """Rows of all images, averaged over squares of ``factor`` pixels, each image's mean removed, of unit variance.
+
+    Args:
+        stack: the images.
+        first: row of squares.
+        rows: of squares.
+        factor: see above.
+        columns: of squares, those in the middle; None for all.
+    """
     width = stack.geometry.image_shape[1]
-    columns = width // factor
+    columns = width // factor if columns is None else columns
     start = (width - columns * factor) // 2
     parts = []
     for row in range(first, first + rows, _READ_ROWS):

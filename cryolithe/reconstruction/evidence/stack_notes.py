@@ -13,6 +13,7 @@ from cryolithe.artefacts.fixed_pattern import MOST_PX, shared_pattern
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.reconstruction.evidence.angle_order import order_warnings
 from cryolithe.reconstruction.evidence.common_lines import coarse_images, line_warnings
+from cryolithe.reconstruction.evidence.noise_alone import noise_warnings
 from cryolithe.reconstruction.evidence.strayed_images import stray_warnings
 from cryolithe.reconstruction.images.defects import without_defects
 from cryolithe.reconstruction.images.preparation import finite_image
@@ -27,7 +28,8 @@ LEAST_PATTERN = 0.05
 
 
 def stack_notes(stack: PreparedStack, numbers: Sequence[int], depth: int) -> tuple[str, ...]:
-    """Lines for the user: of another order than the angles, another tilt axis, images not aligned, surfaces taken out.
+    """Lines for the user: of another order than the angles, another tilt axis, images not aligned, noise alone,
+    surfaces taken out.
 
     Args:
         stack: the images.
@@ -37,7 +39,8 @@ def stack_notes(stack: PreparedStack, numbers: Sequence[int], depth: int) -> tup
     images, binning = coarse_images(stack)
     # Where a few are moved, all seem less aligned; where they are in another order, none lies where others put it.
     found = order_warnings(stack, numbers) or stray_warnings(stack, numbers, images, binning, depth)
-    warnings = tuple(f"Warning: {text}" for text in found or line_warnings(stack, images, binning))
+    found = found or line_warnings(stack, images, binning) or noise_warnings(stack, images, binning, depth)
+    warnings = tuple(f"Warning: {text}" for text in found)
     if not stack.unevenness:
         return warnings
     return (

@@ -113,9 +113,9 @@ def stray_warnings(
     if len(angles) < FEWEST_TILTS or min(images.shape[1:]) < FEWEST_PX:
         return ()
     order = np.argsort(angles, kind="stable")
-    whole = _Series(images[torch.from_numpy(order)], angles[order], max(4, depth // binning))
+    whole = Series(images[torch.from_numpy(order)], angles[order], max(4, depth // binning))
     series, factor = whole.pooled(WIDEST_PX)
-    with _one_thread():
+    with one_thread():
         groups = strayed_groups(series)
     found = [
         (tuple(sorted(numbers[order[place]] for place in places)), binning * factor * move) for places, move in groups
@@ -124,7 +124,7 @@ def stray_warnings(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Small images in many small steps, at each of which threads would wait for each other, on a busy machine long."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -134,7 +134,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class _Series(NamedTuple):
+class Series(NamedTuple):
     """Coarse images, sorted by angle.
 
     Attributes:
@@ -158,21 +158,21 @@ class _Series(NamedTuple):
         steps = np.diff(self.angles_deg)
         return np.asarray(steps > WIDEST_STEPS * max(float(np.median(steps)), 1e-3))
 
-    def without(self, places: Sequence[int]) -> tuple[_Series, NDArray[np.intp]]:
+    def without(self, places: Sequence[int]) -> tuple[Series, NDArray[np.intp]]:
         """The series without some images, and the places of those that are left."""
         kept = np.setdiff1d(np.arange(len(self.images)), places)
-        return _Series(self.images[torch.from_numpy(kept)], self.angles_deg[kept], self.depth), kept
+        return Series(self.images[torch.from_numpy(kept)], self.angles_deg[kept], self.depth), kept
 
-    def pooled(self, widest_px: int) -> tuple[_Series, int]:
+    def pooled(self, widest_px: int) -> tuple[Series, int]:
         """The same of no more pixels across, and how many of them along a new one."""
         factor = 1 + min(self.images.shape[1:]) // (widest_px + 1)
         if factor == 1:
             return self, 1
         images = torch.nn.functional.avg_pool2d(self.images, factor)
-        return _Series(images, self.angles_deg, max(4, self.depth // factor)), factor
+        return Series(images, self.angles_deg, max(4, self.depth // factor)), factor
 
 
-def strayed_groups(series: _Series) -> Groups:
+def strayed_groups(series: Series) -> Groups:
     """Places of images that lie wrong, alone or together, and their moves ``(y, x)`` in coarse pixels."""
     right, moves = _moved_singles(series)
     if not right:
@@ -195,7 +195,7 @@ def strayed_groups(series: _Series) -> Groups:
     return found
 
 
-def _moved_singles(series: _Series) -> tuple[bool, dict[int, NDArray[np.float64]]]:
+def _moved_singles(series: Series) -> tuple[bool, dict[int, NDArray[np.float64]]]:
     """Whether most images lie right; and the moves of those that clearly do not, by place."""
     beside = np.r_[True, series.wide] | np.r_[series.wide, True]
     first = single_peaks(series.images, series.angles_deg, series.depth)
@@ -206,25 +206,25 @@ def _moved_singles(series: _Series) -> tuple[bool, dict[int, NDArray[np.float64]
     for depth in series.depths:
         if not accused.size:
             break
-        shown = _projected(left.images, left.angles_deg, np.arange(len(left.images)), series.angles_deg[accused], depth)
-        again = _peaks(_correlated(series.images[torch.from_numpy(accused)], shown))
+        shown = projected(left.images, left.angles_deg, np.arange(len(left.images)), series.angles_deg[accused], depth)
+        again = _peaks(correlated(series.images[torch.from_numpy(accused)], shown))
         same = np.abs(again.moves_px - first.moves_px[accused]).max(axis=1) <= STILL_PX
         accused = accused[again.clear & same & (again.height >= first.least_height)]
     return True, {int(place): first.moves_px[place] for place in accused}
 
 
-def _confirmed(series: _Series, places: NDArray[np.intp], move: NDArray[np.float64]) -> bool:
+def _confirmed(series: Series, places: NDArray[np.intp], move: NDArray[np.float64]) -> bool:
     """Whether most of some images lie where their jumps say, against all others; those at an end are not asked."""
     if 0 in places or len(series.images) - 1 in places:
         return True
     left, _ = series.without(places.tolist())
     every = np.arange(len(left.images))
-    shown = _projected(left.images, left.angles_deg, every, series.angles_deg[places], series.depth)
-    seen = _peaks(_correlated(series.images[torch.from_numpy(places)], shown))
+    shown = projected(left.images, left.angles_deg, every, series.angles_deg[places], series.depth)
+    seen = _peaks(correlated(series.images[torch.from_numpy(places)], shown))
     return bool(np.median(np.abs(seen.moves_px - move).max(axis=1)) <= LEAST_MOVE_PX)
 
 
-def _jumps(series: _Series) -> list[tuple[int, NDArray[np.float64]]]:
+def _jumps(series: Series) -> list[tuple[int, NDArray[np.float64]]]:
     """Places of the first image beyond each gap at which all images move, and by how much."""
     gaps, peaks = gap_peaks(series.images, series.angles_deg, series.depth)
     if peaks.right.mean() < LEAST_RIGHT_GAPS:
@@ -282,7 +282,7 @@ def single_peaks(images: torch.Tensor, angles_deg: NDArray[np.float64], depth: i
     surfaces = torch.empty_like(images)
     for first in (0, 1):
         mine, others = np.arange(first, len(images), 2), np.arange(1 - first, len(images), 2)
-        surfaces[mine] = _correlated(images[mine], _projected(images, angles_deg, others, angles_deg[mine], depth))
+        surfaces[mine] = correlated(images[mine], projected(images, angles_deg, others, angles_deg[mine], depth))
     return _peaks(surfaces)
 
 
@@ -305,16 +305,14 @@ def gap_peaks(images: torch.Tensor, angles_deg: NDArray[np.float64], depth: int)
     surfaces = []
     for gap in gaps:
         before, after = np.arange(max(0, gap - SIDE), gap), np.arange(gap, min(len(images), gap + SIDE))
-        onward = _correlated(images[after], _projected(images, angles_deg, before, angles_deg[after], depth)).mean(
-            dim=0
-        )
-        back = _correlated(images[before], _projected(images, angles_deg, after, angles_deg[before], depth)).mean(dim=0)
+        onward = correlated(images[after], projected(images, angles_deg, before, angles_deg[after], depth)).mean(dim=0)
+        back = correlated(images[before], projected(images, angles_deg, after, angles_deg[before], depth)).mean(dim=0)
         # What lies at a lag of -s in the one lies at s in the other.
         surfaces.append((onward + back.flip(0, 1).roll((1, 1), (0, 1))) / 2)
     return gaps, _peaks(torch.stack(surfaces))
 
 
-def _projected(
+def projected(
     images: torch.Tensor,
     angles_deg: NDArray[np.float64],
     seen: NDArray[np.intp],
@@ -328,19 +326,20 @@ def _projected(
     return make_projector(asked, (depth, width)).forward(volume)
 
 
-def _correlated(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+def correlated(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Normalised correlation of pairs of images by lag, within a band, lag 0 first; shape as theirs."""
     size = (images.shape[1], images.shape[2])
-    taper = _taper(size[0])[:, None] * _taper(size[1])
+    window = taper(size[0])[:, None] * taper(size[1])
     radius2 = torch.fft.fftfreq(size[0])[:, None].square() + torch.fft.rfftfreq(size[1]).square()
     fine, coarse = (torch.exp(-2 * math.pi**2 * sigma**2 * radius2) for sigma in (FINE_PX, COARSE_PX))
     band = fine * (1 - coarse)
-    one, other = (torch.fft.rfft2((part - part.mean(dim=(1, 2), keepdim=True)) * taper) for part in (images, others))
+    one, other = (torch.fft.rfft2((part - part.mean(dim=(1, 2), keepdim=True)) * window) for part in (images, others))
     own, theirs = (torch.fft.irfft2(part.abs().square() * band, s=size)[:, :1, :1] for part in (one, other))
     return torch.fft.irfft2(one * other.conj() * band, s=size) / (own * theirs).sqrt().clamp_min(1e-30)
 
 
-def _taper(size: int) -> torch.Tensor:
+def taper(size: int) -> torch.Tensor:
+    """By what the pixels along one side are multiplied before images are correlated."""
     edge = min(_TAPER_PX, size // 4)
     rise = 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(edge) + 0.5) / edge)
     return torch.cat([rise, torch.ones(size - 2 * edge), rise.flip(0)])

@@ -191,7 +191,7 @@ def memory_table(run: ResolvedJob, planned: Fit) -> str:
     def add(device: torch.device, name: str, limit: float | None, used: int) -> None:
         sizes = free_bytes(device), memory_budget_bytes(limit, device), used
         free, budget, peak = (f"{size / 1e9:.1f}" for size in sizes)
-        rows.append((name, free, budget, str(planned.slab_rows), points, peak))
+        rows.append((name, free, budget, str(min(planned.slab_rows, run.grid.shape[1])), points, peak))
 
     for device in run.devices:
         add(device, str(device), allowed, planned.device_bytes)
