@@ -7,12 +7,15 @@ and afterwards all is as it was, the random numbers too.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+# The process that called a function first: one that is forked off it inherits this.
+_first: list[int] = []
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -37,7 +40,11 @@ def _torch_as_it_comes() -> Iterator[None]:
     import torch
 
     dtype, products = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    _first[:] = _first or [os.getpid()]
     with ExitStack() as stack:
+        if _first != [os.getpid()]:  # OpenMP waits for ever for threads that are not forked with the process
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
         cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         if torch.empty(0).device.type != "cpu":  # a context is a function around every call: only where it is needed
             stack.enter_context(torch.device("cpu"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import warnings
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE_S
 from tiny_series import write_model
 
 import cryolithe
@@ -142,6 +145,34 @@ def test_a_callers_settings_are_as_before_after_an_error():
             with pytest.raises(cryolithe.CryoLitheError):
                 cryolithe.fbp(np.zeros((3, 16, 16), np.float32), [0.0, 10.0])
             assert state() == before, called
+
+
+FORKED = """
+import multiprocessing, sys, warnings
+import numpy as np, torch, cryolithe
+
+def made(_=None):
+    warnings.simplefilter("ignore")
+    return cryolithe.fbp(images, angles, 10, thickness=32).data
+
+images = np.random.default_rng(0).standard_normal((21, 64, 64)).astype(np.float32)
+angles = np.arange(-60, 61, 6)
+torch.set_num_threads(2)
+first = made()
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    (again,) = pool.map_async(made, [0]).get(timeout=float(sys.argv[1]))
+    assert np.allclose(again, first, atol=1e-4)  # threads add in another order
+    assert pool.apply(torch.get_num_threads) == 2
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
+def test_a_forked_process_does_not_wait_for_threads(tmp_path):
+    script = tmp_path / "forked.py"
+    script.write_text(FORKED)
+    done = subprocess.run([sys.executable, script, str(PATIENCE_S)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_warning_names_the_line_that_called():
