@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryolithe.errors import InputError, SettingsError, nearest_name
+from cryolithe.files.table_numbers import check_numbers
 from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.noise.stored import load_profile
 from cryolithe.simulation.cell import CellRecipe
@@ -57,6 +58,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def checked_recipe(values: Mapping[str, Any], path: Path) -> Recipe:
     """The recipe of some values, as a file of this name holds them; errors as those of `read_recipe`."""
+    check_numbers(values, Recipe, path)
     try:
         return _with_profile(Recipe(**values), path)
     except SettingsError as error:
